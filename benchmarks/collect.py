@@ -32,7 +32,8 @@ ROUNDS = 2
 DOCUMENTS = 20_000
 KILLS = 20
 PROCESSES = 2
-SIZES = tuple(float(s) for s in os.environ.get("AFRESH_SIZES", "10,1").split(","))  # GB of text for the memory
+SIZES = (10.0, 1.0)  # GB of text for the memory
+MINUTES = float(os.environ.get("AFRESH_MINUTES", "60"))  # to collect one of them
 GIBIBYTE = 1 << 30
 
 
@@ -198,29 +199,34 @@ def near(folder: Path) -> list[Row]:
 
 def memory(folder: Path) -> list[Row]:
     """The memory of collecting texts of several sizes, each in a process of its own, and its growth."""
-    runs: dict[float, tuple[Used, dict[str, Any]]] = {}
-    for size in SIZES:
-        here = folder / f"{size}"
-        used = timed([sys.executable, "-m", "benchmarks.collect_memory", str(here), str(int(size * 1e9))])
-        shutil.rmtree(here, ignore_errors=True)
-        runs[size] = used, json.loads(used.line)
-        print(size, used, f"load {os.getloadavg()[0]:.1f}", flush=True)
-    least = min(runs)
+    return memory_rows([collected_memory(folder / f"{size}", size) for size in SIZES])
+
+
+def collected_memory(folder: Path, size: float, minutes: float = MINUTES) -> tuple[float, Used, dict[str, int]]:
+    """(GB of text, what was used, what was collected) of so many GB, or less if the minutes are over before."""
+    command = [sys.executable, "-m", "benchmarks.collect_memory", str(folder), str(int(size * 1e9)), str(minutes)]
+    used = timed(command)
+    made = json.loads(used.line)
+    print(size, used, f"load {os.getloadavg()[0]:.1f}", flush=True)
+    return made["characters"] / 1e9, used, made
+
+
+def memory_rows(runs: list[tuple[float, Used, dict[str, int]]]) -> list[Row]:
+    least, before, _ = min(runs, key=lambda run: run[0])
     rows = []
-    for size, (used, made) in sorted(runs.items()):
-        growth = 1024 * (used.memory - runs[least][0].memory) / (size - least) if size > least else None
+    for size, used, made in sorted(runs, key=lambda run: run[0]):
+        growth = f" ({1024 * (used.memory - before.memory) / (size - least):+.0f} MiB a GB)" if size > least else ""
         rows.append(
             Row(
                 "collect",
-                f"memory of all processes together at its highest, GiB, of {size:g} GB of text; prints, exact and near "
-                "duplicates, no rules",
-                f"{used.memory:.2f}" + (f" ({growth:+.0f} MiB a GB)" if growth is not None else ""),
+                f"memory of all processes together at its highest, GiB, of {size:.1f} GB of text; prints, exact and "
+                "near duplicates, no rules",
+                f"{used.memory:.2f}{growth}",
                 "",
                 None,
                 "<= 2",
                 used.memory <= 2,
-                f"{made['documents']:,} documents, {made['kept']:,} kept; {size * 1e3 / used.seconds:.1f} MB a second, "
-                f"{size * 1e3 / used.processors:.1f} MB a second of processors",
+                f"{made['documents']:,} documents, {made['kept']:,} kept",
             )
         )
     return rows

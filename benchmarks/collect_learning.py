@@ -135,14 +135,13 @@ def learning(folder: Path) -> list[Row]:
     train, heldout = stories(Path(os.environ["AFRESH_DATA"]))
     raw = messy(train)
 
-    def documents() -> Iterator[str]:
-        yield from raw
-
     folder.mkdir(exist_ok=True)
     (folder / "heldout.jsonl").write_text(lines(heldout))
     (folder / "raw.jsonl").write_text(lines(raw))
     choices = {"heldout": 0, "against": [str(folder / "heldout.jsonl")], "leaks": "drop"}
-    made = gather([made_source("messy", documents)], folder / "set", on=["language=en"], assembly=choices)
+    made = gather(
+        [made_source("messy", lambda consumed: iter(raw))], folder / "set", on=["language=en"], assembly=choices
+    )
     kept = [r["text"] for r in rows(folder / "set")]
     (folder / "clean.jsonl").write_text(lines(kept))
     print(f"{len(train):,} stories, {len(raw):,} raw, {len(kept):,} kept", made["left_out"])
