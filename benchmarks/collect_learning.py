@@ -8,7 +8,6 @@ import json
 import math
 import os
 import statistics
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
