@@ -49,6 +49,9 @@ class Evidence:
     def valid(self, value: Any) -> bool:
         return self.accepts(value)
 
+    def next_items(self, histories: Sequence[Sequence[int]]) -> torch.Tensor | None:
+        return None
+
     def complete(self, holes: Sequence[tuple[str, str, str]]) -> list[str] | None:
         return None if self.fills is None else [self.fills(before, after) for before, after, _ in holes]
 

@@ -69,6 +69,7 @@ class Evidence(Protocol):
     @property
     def bound(self) -> bool: ...  # whether these nats are only an upper bound, minus an ELBO
     def valid(self, value: Any) -> bool: ...
+    def next_items(self, histories: Sequence[Sequence[int]]) -> Tensor | None: ...  # p (B, V) of a catalogue's items
     def complete(
         self, holes: Sequence[tuple[str, str, str]]
     ) -> list[str] | None: ...  # (before, after, name of the file)

@@ -67,6 +67,9 @@ class Study:
     def valid(self, value: Any) -> bool:
         return self.evidence.valid(value)
 
+    def next_items(self, histories: Sequence[Sequence[int]]) -> Tensor | None:
+        return self.evidence.next_items(histories)
+
     def complete(self, holes: Sequence[tuple[str, str, str]]) -> list[str] | None:
         return self.evidence.complete(holes)
 

@@ -45,9 +45,12 @@ from afresh.sampling.tokens import (
     continuations,
 )
 
+TOGETHER = 128  # consecutive draws that share their negative tokens
+
 
 class TransformerConfig(BaseModel):
-    """Sizes of the decoder. `mlp` 0: 8/3 of the width, rounded up to a multiple of 32; `head_dim` 0: width / heads.
+    """Sizes of the decoder, and how it is trained. `mlp` 0: 8/3 of the width, rounded up to a multiple of 32;
+    `head_dim` 0: width / heads.
 
     `apart`: documents of a stream that share a window do not attend to one another. The fields from `rope_theta` on
     cover public models (nets/transformer.py).
@@ -65,6 +68,8 @@ class TransformerConfig(BaseModel):
     eps: float = Field(1e-6, gt=0)  # of RMSNorm
     head_dim: int = Field(0, ge=0)
     tied: bool = False  # whether the output uses the embedding
+    dropout: float = Field(0.0, ge=0, lt=1)  # share of the embeddings and of the branches' outputs, in training
+    negatives: int = Field(0, ge=0)  # tokens that represent the vocabulary in training; 0 = all of it
     qkv_bias: bool = False  # biases of queries, keys and values
     rope_scaling: tuple[float, float, float, int] | None = None  # of Llama 3.1: factor, low, high, context
 
@@ -114,11 +119,39 @@ class TransformerObjective:
         self.config, self.space = config, space
 
     def loss(self, modules: Modules, batch: Batch, player: str, step: int, rng: Rng, state: State) -> Loss:
-        nats, count = next_token_nats(modules, batch)
-        return nats.sum(), count.sum(), {"loss": nats.detach().sum()}
+        net, targets, tokens = modules["decoder"], counted_targets(batch), batch.x[:, :-1]
+        assert isinstance(net, Decoder)
+        keep = dropout(self.config, rng, batch.index, tokens.shape[1])
+        nats = net(tokens, net.condition(batch.cond), targets, keep, self.negatives(rng, batch.index))
+        return nats.sum(), (targets >= 0).sum(), {"loss": nats.detach().sum()}
+
+    def negatives(self, rng: Rng, index: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Sets of tokens (G, n), and which of them each example uses. Draws whose numbers are in the same TOGETHER
+        share one, so that it does not matter how a batch is divided."""
+        if not self.config.negatives:
+            return None
+        groups, which = (index // TOGETHER).unique(return_inverse=True)
+        size = self.space.vocab[0]
+        drawn = (rng.uniform("negatives", groups, (self.config.negatives,)) * size).long()
+        return drawn.clamp_max(size - 1), which
 
     def update(self, state: State, metrics: Mapping[str, float]) -> State:
         return state
+
+
+def dropout(config: TransformerConfig, rng: Rng, index: Tensor, count: int) -> list[Tensor]:
+    """The factors (B, T, width) of the embeddings and of the two branches of each block: 0 for a share `dropout` of
+    them, and so much more than 1 for the others that the mean is 1 (Srivastava et al. 2014).
+
+    The draws of a position depend neither on the batch nor on its length; each takes eight bits.
+    """
+    if not config.dropout:
+        return []
+    places, words = 1 + 2 * config.layers, -(-config.width // 8)
+    bits = rng.bits("dropout", index, (count, places, words)).view(torch.uint8)[..., : config.width]
+    dropped = round(256 * config.dropout)
+    keep = (bits >= dropped).float() * (256 / (256 - dropped))
+    return [keep[:, :, i] for i in range(places)]
 
 
 def next_token_nats(modules: Modules, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -23,6 +23,7 @@ from afresh.data.interactions.encoder import HistoryEncoder, load_histories
 from afresh.data.interactions.history import HISTORY, History
 from afresh.data.interactions.log import Log, log_files, read_log, suffix_of
 from afresh.data.interactions.narrow import narrowed
+from afresh.data.interactions.neighbours import fit_neighbours
 from afresh.data.interactions.splits import Split, divide, traits_of
 from afresh.data.interactions.tables import Unusable, batches
 from afresh.data.unsupported import is_prose
@@ -118,7 +119,9 @@ class InteractionModality:
         notes.append(f"in {repeats:.1%} of the events a user chose an item again")
         known = histories[0].known
         catalogue = Catalogue(ids, np.array([counts[i] for i in ids], dtype=np.int64), known.of(ids) if known else {})
-        return HistoryEncoder(catalogue, context, repeats, conds, tuple(notes))
+        numbers = [np.array([catalogue.index[name] for name in h.items]) for h in histories]
+        neighbours = fit_neighbours(numbers, len(ids))
+        return HistoryEncoder(catalogue, neighbours, context, repeats, conds, tuple(notes))
 
     def load(self, folder: Path) -> HistoryEncoder:
         return load_histories(folder)

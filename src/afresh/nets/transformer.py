@@ -8,6 +8,7 @@ the embedding of every token, so that an unconditional model has exactly this ar
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -266,11 +267,18 @@ class Block(nn.Module):
         self.mlp_norm = RMSNorm(s.width, s.eps)
         self.mlp = SwiGLU(s.width, s.mlp)
 
-    def forward(self, x: Tensor, delta: Tensor | None, context: AttentionContext, layer: int) -> tuple[Tensor, Tensor]:
-        """(residual stream x, last branch `delta`, which is not yet added to it) -> the same pair after this block."""
+    def forward(
+        self, x: Tensor, delta: Tensor | None, context: AttentionContext, layer: int, keep: Sequence[Tensor] = ()
+    ) -> tuple[Tensor, Tensor]:
+        """(residual stream x, last branch `delta`, which is not yet added to it) -> the same pair after this block.
+
+        `keep`: what the attention's and the other branch, (B, T, width) each, are multiplied by: dropout.
+        """
         x, y = (x, self.attention_norm(x)) if delta is None else self.attention_norm.after(x, delta)
-        x, y = self.mlp_norm.after(x, self.attention(y, context, layer))
-        return x, self.mlp(y)
+        branch = self.attention(y, context, layer)
+        x, y = self.mlp_norm.after(x, branch * keep[0] if keep else branch)
+        branch = self.mlp(y)
+        return x, branch * keep[1] if keep else branch
 
 
 class Decoder(nn.Module):
@@ -299,7 +307,8 @@ class Decoder(nn.Module):
             if name.endswith(("attention.out.weight", "mlp.down.weight", "head.weight")):
                 nn.init.zeros_(p)
             elif "embedding" in name or "position" in name:
-                nn.init.normal_(p, std=0.5 if "embedding" in name else 0.1)
+                wide = 1 / math.sqrt(self.shape.width) if self.shape.tied else 0.5  # logits of about 1
+                nn.init.normal_(p, std=wide if "embedding" in name else 0.1)
             else:
                 nn.init.normal_(p, std=1 / math.sqrt(p.shape[1]))
 
@@ -316,12 +325,17 @@ class Decoder(nn.Module):
         return Cache(k, v, lengths, starts)
 
     def hidden(
-        self, tokens: Tensor, c: Tensor | None, cache: Cache | None = None, counts: Tensor | None = None
+        self,
+        tokens: Tensor,
+        c: Tensor | None,
+        cache: Cache | None = None,
+        counts: Tensor | None = None,
+        keep: Sequence[Tensor] = (),
     ) -> Tensor:
         """Tokens (B, T) int64 -> hidden states (B, T, width).
 
         With a cache, the first counts[b] (None: all) tokens continue those in it. c (B, width) is added to the
-        embeddings.
+        embeddings. `keep`: factors (B, T, width) of the embeddings and of the two branches of each block.
         """
         context, at = self.locate(tokens, cache)
         h = self.embedding(tokens)
@@ -331,10 +345,12 @@ class Decoder(nn.Module):
             h = h + self.position.weight[at]
         if torch.is_autocast_enabled(h.device.type):
             h = h.to(torch.get_autocast_dtype(h.device.type))
+        keep = [k.to(h.dtype) for k in keep]
+        h = h * keep[0] if keep else h
         context = self.with_masks(context, h)
         delta = None
         for i, block in enumerate(self.blocks):
-            h, delta = block(h, delta, context, i)
+            h, delta = block(h, delta, context, i, keep[1 + 2 * i : 3 + 2 * i])
         if cache is not None and context.start is not None:
             new = torch.full_like(cache.lengths, tokens.shape[1]) if counts is None else counts
             cache.lengths += new
@@ -376,14 +392,43 @@ class Decoder(nn.Module):
         """Hidden states (..., width) -> logits (..., vocab), float32."""
         return (F.linear(h, self.embedding.weight) if self.head is None else self.head(h)).float()
 
-    def forward(self, tokens: Tensor, c: Tensor | None, targets: Tensor | None = None) -> Tensor:
-        """Logits (B, T, vocab), float32; with `targets` (B, T), their `nats` (B,) instead."""
-        h = self.hidden(tokens, c)
-        return self.logits(h) if targets is None else self.nats(h, targets)
+    def forward(
+        self,
+        tokens: Tensor,
+        c: Tensor | None,
+        targets: Tensor | None = None,
+        keep: Sequence[Tensor] = (),
+        negatives: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:
+        """Logits (B, T, vocab), float32; with `targets` (B, T), their `nats` (B,) instead, or `sampled_nats` if there
+        are `negatives`."""
+        h = self.hidden(tokens, c, keep=keep)
+        if targets is None:
+            return self.logits(h)
+        return self.nats(h, targets) if negatives is None else self.sampled_nats(h, targets, negatives)
 
     def nats(self, h: Tensor, targets: Tensor) -> Tensor:
         """Summed cross-entropy of targets (B, T), -1 where they do not count, (B,)."""
         return self.token_nats(h, targets).sum(1)
+
+    def sampled_nats(self, h: Tensor, targets: Tensor, negatives: tuple[Tensor, Tensor]) -> Tensor:
+        """An estimate of `nats` in which all other tokens are represented by some that are drawn uniformly: sampled
+        softmax (Jean et al. 2015, eq. 10), with the target itself left out.
+
+        `negatives`: sets (G, n) of tokens, and which of them is used for each row, (B,).
+        """
+        weight = self.embedding.weight if self.head is None else self.head.weight
+        sets, which = negatives
+        nats = h.new_zeros(len(h), dtype=torch.float32)
+        for i in range(len(sets)):
+            row, place = ((targets >= 0) & (which == i)[:, None]).nonzero(as_tuple=True)
+            state, aim, drawn = h[row, place], targets[row, place], sets[i]
+            right = (state.float() * F.embedding(aim, weight).float()).sum(-1)  # (M,)
+            wrong = F.linear(state, F.embedding(drawn, weight)).float()  # (M, n)
+            wrong = wrong + math.log((len(weight) - 1) / len(drawn))
+            wrong = wrong.masked_fill(drawn == aim[:, None], -math.inf)
+            nats = nats.index_add(0, row, torch.logaddexp(right, wrong.logsumexp(-1)) - right)
+        return nats
 
     def token_nats(self, h: Tensor, targets: Tensor) -> Tensor:
         """The cross-entropy of each of the targets (B, T), 0 where it is -1 and does not count, (B, T)."""

@@ -138,7 +138,6 @@ RENAMED: Mapping[str, Mapping[str, str]] = {
 RETIRED: Mapping[str, Mapping[str, tuple[Any, ...]]] = {
     "config": {
         "pattern": ("flat",),
-        "dropout": (0,),
         "precondition": (False,),
         "coupling": ("independent",),
         "hierarchy": (0,),

@@ -15,7 +15,7 @@ from afresh.serve import errors, health
 from afresh.serve.anthropic import messages
 from afresh.serve.guard import Guard, Keys
 from afresh.serve.library import Library
-from afresh.serve.native import edits, runs, samples, texts, votes
+from afresh.serve.native import edits, recommend, runs, samples, texts, votes
 from afresh.serve.openai import audio, chat, completions, embeddings, images, models, responses
 from afresh.serve.studio import exports, train, vote
 from afresh.serve.studio import routes as studio
@@ -38,6 +38,7 @@ PARTS = (
     samples,
     edits,
     texts,
+    recommend,
     health,
 )
 

@@ -31,7 +31,9 @@ class DataSource:
     def learner(self) -> Learner:
         """Restore the newest intact checkpoint, and the evaluations so far."""
         learner, rows = self.run.learner(), metrics_rows(self.run)
-        if self.run.family.likelihood is None or self.run.family.likelihood.selects:
+        likelihood = self.run.family.likelihood
+        # Ranks of a catalogue's items still improve when the likelihood of rare ones falls (docs/development/log.md).
+        if likelihood is None or (likelihood.selects and not self.run.space.catalogue):
             self.best = best_by_loss(self.run.path, learner, rows)
         self.monitor = memorisation_monitor(self.run, (self.prepared.train, self.prepared.heldout), learner, rows)
         return learner

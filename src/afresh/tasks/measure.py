@@ -20,6 +20,7 @@ from afresh.evaluation.study import LATE, Measurement, Unmeasurable, measure
 from afresh.runs.data import run_data
 from afresh.runs.run import Run, join
 from afresh.tasks.complete import FILL_IN, Hole, complete_many, mode_of
+from afresh.tasks.recommend import Recommender
 from afresh.tasks.score import byte_likelihood, has_density
 from afresh.training.loop import precision
 
@@ -66,6 +67,17 @@ class RunEvidence:
     @property
     def heldout_items(self) -> Sequence[Item]:
         return self.prepared.heldout_items
+
+    @cached_property
+    def recommender(self) -> Recommender:
+        return Recommender(self.run, [i.value for i in self.heldout_items])
+
+    def next_items(self, histories: Sequence[Sequence[int]]) -> Tensor | None:
+        """p (B, V) of each item of the catalogue after each history of item numbers; None for other runs, and for
+        families that give none."""
+        if not self.space.catalogue or self.run.family.predict is None:
+            return None
+        return self.recommender.probabilities(histories, self.recommender.condition(len(histories)))
 
     def samples(self, n: int) -> Drawn:
         """Draw n samples under conditions that occur as in the training split."""

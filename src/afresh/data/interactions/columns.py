@@ -6,8 +6,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from afresh.core import UserError
-
 USERS = re.compile(
     r"(user|customer|reviewer|member|visitor|profile|person|client|account|buyer|reader)s?(id|name)?|uid"
 )
@@ -47,18 +45,8 @@ def plain(name: str) -> str:
 
 
 def choose(names: Sequence[str], named: Mapping[str, str | None]) -> Columns:
-    """The columns by their names; `named` gives those that a user chose, by role.
-
-    Raises UserError, listing the columns, for a chosen one that does not exist.
-    """
-    found: dict[str, str | None] = {}
-    for role, column in named.items():
-        if column is not None and column not in names:
-            raise UserError(
-                f"There is no column {column!r} for `data.{role}`. The columns are: {', '.join(names) or 'none'}.",
-                "unknown_column",
-            )
-        found[role] = column
+    """The columns by their names; `named` gives those that a user chose, by role."""
+    found = dict(named)
     taken = {c for c in found.values() if c is not None}
     for role, pattern in PATTERNS.items():
         if found.get(role) is None:

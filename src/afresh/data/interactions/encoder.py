@@ -20,6 +20,7 @@ from afresh.data.conditions import SavedPart, encode_conditions
 from afresh.data.encoder_file import load_encoder, save_encoder, written_names
 from afresh.data.interactions.catalogue import Catalogue, load_catalogue
 from afresh.data.interactions.history import HISTORY, History, encode
+from afresh.data.interactions.neighbours import Neighbours, load_neighbours
 
 
 class _Saved(BaseModel):
@@ -40,6 +41,7 @@ class HistoryEncoder:
     """`repeats`: the share of training events in which a user chose an item again."""
 
     catalogue: Catalogue
+    neighbours: Neighbours
     context: int
     repeats: float
     conds: CondSpec
@@ -123,14 +125,17 @@ class HistoryEncoder:
         return files
 
     def save(self, folder: Path) -> None:
-        """Write encoder.json and catalogue.parquet."""
+        """Write encoder.json, catalogue.parquet and neighbours.safetensors."""
         conds = {name: SavedPart.of(part) for name, part in self.conds.items()}
         save_encoder(folder, _Saved(context=self.context, repeats=self.repeats, conds=conds, notes=self.notes))
         self.catalogue.save(folder)
+        self.neighbours.save(folder)
 
 
 def load_histories(folder: Path) -> HistoryEncoder:
     """Raises UserError if a file is missing, damaged, of another version or has unknown fields."""
     saved = load_encoder(folder, _Saved, "interactions")
     conds = {name: part.part() for name, part in saved.conds.items()}
-    return HistoryEncoder(load_catalogue(folder), saved.context, saved.repeats, conds, saved.notes)
+    catalogue = load_catalogue(folder)
+    neighbours = load_neighbours(folder, len(catalogue))
+    return HistoryEncoder(catalogue, neighbours, saved.context, saved.repeats, conds, saved.notes)

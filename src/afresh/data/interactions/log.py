@@ -68,6 +68,7 @@ class _Reading:
     refused: list[Refused] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     words: str = ""
+    seen: dict[str, None] = field(default_factory=dict)  # names of columns, of all tables
     rows: int = 0
     retyped: int = 0
 
@@ -104,6 +105,12 @@ def read_log(
         for reason, (count, first) in unusable.reasons.items():
             where = f"{file.name}, row {first:,}" + (f" and {count - 1:,} more" if count > 1 else "")
             reading.refused.append(Refused(where, reason))
+    for role, column in named.items():
+        if column is not None and reading.seen and column not in reading.seen:
+            raise UserError(
+                f"There is no column {column!r} for `data.{role}`. The columns are: {', '.join(reading.seen)}.",
+                "unknown_column",
+            )
     if not reading.parts:
         raise UserError(
             f"There is no log of who did what in {path}: it needs a column of users and one of items, in "
@@ -114,6 +121,7 @@ def read_log(
 
 
 def _add(reading: _Reading, name: str, batch: Any, unusable: Unusable) -> None:
+    reading.seen |= dict.fromkeys(batch.schema.names)
     named = {k: v for k, v in reading.named.items() if v is None or v in batch.schema.names}
     columns = choose(batch.schema.names, named)
     if reading.by_session and columns.session is not None:

@@ -1,0 +1,127 @@
+"""`afresh recommend`: what users may choose next."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from afresh.cli import options as o
+from afresh.cli.show import answer, emit, note, say, table
+
+if TYPE_CHECKING:
+    from afresh.tasks.recommend import Recommendation
+
+WHO, WHICH = "For whom", "Which items"
+
+
+def recommend(
+    run: Annotated[Path, o.run_argument("A run on interactions.")],
+    user: Annotated[
+        list[str] | None, typer.Option(help="A user of the run's data; may be repeated.", rich_help_panel=WHO)
+    ] = None,
+    history: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Items that a new user chose, oldest first, separated by commas; may be repeated. Empty: nothing is "
+            "known of the user.",
+            metavar="A,B,C",
+            rich_help_panel=WHO,
+        ),
+    ] = None,
+    everyone: Annotated[bool, typer.Option("--all", help="All users of the data.", rich_help_panel=WHO)] = False,
+    trait: Annotated[
+        list[str] | None,
+        typer.Option(help="What else is known of the users.", metavar="NAME=VALUE", rich_help_panel=WHO),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="A newer log that the users' histories are read from.", metavar="PATH", rich_help_panel=WHO),
+    ] = None,
+    k: Annotated[int, typer.Option("-k", help="Items of a list.")] = 20,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Only items with this feature: category=shoes|boots, price=<20; may be repeated.",
+            metavar="COLUMN=VALUE",
+            rich_help_panel=WHICH,
+        ),
+    ] = None,
+    only: Annotated[
+        Path | None,
+        typer.Option(help="A file of ids, one a line: what is in stock.", metavar="FILE", rich_help_panel=WHICH),
+    ] = None,
+    exclude: Annotated[str, typer.Option(help="Ids that are left out.", metavar="A,B", rich_help_panel=WHICH)] = "",
+    seen: Annotated[
+        bool | None,
+        typer.Option(
+            help="Recommend items of the history again; if not given, where users chose items again in training.",
+            rich_help_panel=WHICH,
+        ),
+    ] = None,
+    diversity: Annotated[
+        float, typer.Option(help="0 = the likeliest, 1 = the least alike.", rich_help_panel=WHICH)
+    ] = 0.0,
+    explore: Annotated[
+        float,
+        typer.Option(
+            help="Draw the items in proportion to their probability, to the power of 1 / this, and say with which "
+            "probability each was drawn.",
+            rich_help_panel=WHICH,
+        ),
+    ] = 0.0,
+    because: Annotated[int, typer.Option(help="Items of the history that are named as reasons.")] = 0,
+    seed: Annotated[int, typer.Option(help="The same seed explores alike.")] = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="Write a Parquet table of all lists.", metavar="FILE.parquet")
+    ] = None,
+    as_json: Annotated[bool, o.json_of("{lists: [{user, items: [{item, probability, ...}]}]}")] = False,
+) -> None:
+    """Recommend items of a catalogue: for users of the data, for new ones by their history, or for all users at once.
+
+    Items of a history that the model does not know are passed over. A probability is that of the next choice, mixed
+    from the model and from what followed what in training, and calibrated on held-out events.
+    """
+    from afresh.runs.run import Run
+    from afresh.tasks.recommend import Ranking, Recommender, write_lists
+    from afresh.tasks.recommend_users import pairs, read_ids, users_of
+
+    ranking = Ranking(
+        k,
+        seen,
+        pairs(where or (), "where"),
+        None if only is None else read_ids(only),
+        frozenset(x.strip() for x in exclude.split(",") if x.strip()),
+        diversity,
+        explore,
+        because,
+        seed,
+    )
+    recommender = Recommender(Run.open(run))
+    users = users_of(recommender, user or (), history or (), everyone, pairs(trait or (), "trait"), data)
+    note(*users.notes)
+    if out is not None:
+        count = write_lists(out, users.names, recommender.lists(users.histories, ranking, users.cond))
+        say(f"{count:,} recommendations for {len(users.names):,} users in {out}")
+        return
+    lists = recommender.recommend(users.histories, ranking, users.cond)
+    if as_json:
+        rows = zip(users.names, lists, strict=True)
+        emit({"lists": [{"user": u, "items": [r.json() for r in found]} for u, found in rows], "notes": users.notes})
+        return
+    for name, found in zip(users.names, lists, strict=True):
+        show(name, found)
+
+
+def show(name: str, found: list[Recommendation]) -> None:
+    """A table of one user's list."""
+    from afresh.core.visible import visible
+
+    reasons = any(r.because for r in found)
+    rows = []
+    for r in found:
+        shown = r.title if r.title == r.item else f"{r.title} ({r.item})"
+        row = [visible(shown), f"{r.probability:.2%}"]
+        rows.append([*row, ", ".join(visible(i) for i, _ in r.because)] if reasons else row)
+    answer(table([f"for {visible(name)}", "probability", *(["because of"] if reasons else [])], rows, right=[1]))

@@ -1,0 +1,110 @@
+"""For whom recommendations are made: users of a log, and new ones by their histories."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+
+from afresh.core import Cond, Item, UserError, registry
+from afresh.core.counted import counted
+from afresh.data.conditions import encode_conditions
+from afresh.data.interactions.history import History
+from afresh.data.prepare import read_options
+from afresh.data.sources import readable
+from afresh.sampling.request import Request, make_cond
+from afresh.tasks.recommend import Recommender
+
+
+@dataclass(frozen=True)
+class Users:
+    """B users: how they are called, what they chose, oldest first, and what else is known of them."""
+
+    names: Sequence[str]
+    histories: Sequence[Sequence[str]]
+    cond: Cond
+    notes: tuple[str, ...] = ()
+
+
+def pairs(values: Sequence[str], what: str) -> dict[str, str]:
+    """NAME=VALUE texts by name. Raises UserError for one without a name or a value."""
+    out = {}
+    for value in values:
+        name, sign, rest = value.partition("=")
+        if not (sign and name.strip() and rest.strip()):
+            raise UserError(f"{what} is NAME=VALUE, as in category=shoes. Given: {value!r}.")
+        out[name.strip()] = rest.strip()
+    return out
+
+
+def read_ids(file: Path) -> frozenset[str]:
+    """The ids in a file, one a line. Raises UserError if it cannot be read or has none."""
+    try:
+        ids = frozenset(line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip())
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{file} cannot be read: {error}. Give a text with one id a line.") from None
+    if not ids:
+        raise UserError(f"{file} holds no ids. Give a text with one id a line.")
+    return ids
+
+
+def users_of(
+    recommender: Recommender,
+    named: Sequence[str] = (),
+    histories: Sequence[str | Sequence[str]] = (),
+    everyone: bool = False,
+    traits: Mapping[str, str] | None = None,
+    data: Path | None = None,
+) -> Users:
+    """The users that are named, all of the log, or new ones with these histories (ids, or a text of ids with commas).
+
+    The log is that of the run, or the one at `data`. Raises UserError for an unknown user, if nobody is asked for, or
+    for traits of users of the log, which the log tells.
+    """
+    if sum((bool(named), bool(histories), everyone)) != 1:
+        raise UserError("Say for whom: `user`, `history`, or all users of the data. One of them is needed.")
+    if not histories:
+        if traits:
+            raise UserError("The traits of users of the data are read from it. Give `trait` with `history` only.")
+        return _of_log(recommender, named, data)
+    split = [[i.strip() for i in h.split(",") if i.strip()] if isinstance(h, str) else list(h) for h in histories]
+    unknown = [i for h in split for i in h if i not in recommender.catalogue.index]
+    notes = (f"{counted(len(unknown), 'item')} not in the catalogue, passed over: {', '.join(unknown[:5])}",)
+    spec = recommender.encoder.conds
+    labels = {k: v for k, v in (traits or {}).items() if k not in spec or spec[k].kind == "label"}
+    numbers = {k: number(k, v) for k, v in (traits or {}).items() if k not in labels}
+    cond = make_cond(spec, recommender.condition(len(split)), Request(label=labels or None, number=numbers or None))
+    names = [str(i + 1) for i in range(len(split))]
+    return Users(names, split, cond, notes if unknown else ())
+
+
+def number(name: str, value: str) -> float:
+    """Raises UserError for a value that is no number."""
+    try:
+        return float(value)
+    except ValueError:
+        raise UserError(f"{name} is a number. Given: {value!r}.") from None
+
+
+def _of_log(recommender: Recommender, named: Sequence[str], data: Path | None) -> Users:
+    record = recommender.run.record
+    path = Path(record.data.path) if data is None else data
+    if not path.exists():
+        raise UserError(f"The log of users is not in {path}. Give it by `data`, or give a `history`.", "data_missing")
+    modality = registry.modality(record.modality)
+    corpus = modality.read(readable(path, record.modality), read_options(modality, record.data.options))
+    known: dict[str, Item] = {}
+    for item in corpus.items:  # the held-out side of a user holds the whole history
+        history: History = item.value
+        if history.user not in known or len(history.items) > len(known[history.user].value.items):
+            known[history.user] = item
+    if missing := [u for u in named if u not in known]:
+        near = get_close_matches(missing[0], known, n=3) or list(known)[:3]
+        raise UserError(
+            f"There is no user {missing[0]!r} among the {len(known):,} of {path}, which has {', '.join(near)}. For a "
+            "new user give a `history`."
+        )
+    items = [known[u] for u in named] if named else list(known.values())
+    cond = encode_conditions(items, recommender.encoder.conds)
+    return Users([i.value.user for i in items], [i.value.items for i in items], cond)

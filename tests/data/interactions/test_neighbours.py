@@ -1,0 +1,54 @@
+"""The table of neighbours is the one that its definition gives, and is read back as it was written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from afresh.core import UserError
+from afresh.data.interactions.neighbours import BACKWARD, EXPONENT, FADE, SHRINK, fit_neighbours, load_neighbours
+
+HISTORIES = [np.array(h) for h in ([0, 1, 2], [1, 0], [3, 1, 1])]
+
+
+def by_hand(size: int) -> np.ndarray:
+    """The weights of all pairs, from the definition."""
+    forward, counts = np.zeros((size, size)), np.zeros(size)
+    for history in HISTORIES:
+        for i, a in enumerate(history):
+            counts[a] += 1
+            for d, b in enumerate(history[i + 1 :], 1):
+                forward[a, b] += 1 / d
+    scale = (counts + SHRINK) ** -EXPONENT
+    return (forward + BACKWARD * forward.T) * scale[:, None] * scale[None]
+
+
+def test_weights_are_those_of_the_definition() -> None:
+    found = fit_neighbours(HISTORIES, 5)
+    dense = torch.zeros(5, 5).scatter_add_(1, found.index.long(), found.weight)
+    assert np.allclose(dense.numpy(), by_hand(5), atol=1e-6)
+    assert bool((found.weight[:, :-1] >= found.weight[:, 1:]).all())
+
+
+def test_the_last_items_count_most_and_an_unknown_history_gives_nothing() -> None:
+    found = fit_neighbours(HISTORIES, 5).probabilities([[3, 0], [], [4]])
+    weights = by_hand(5)
+    wanted = weights[0] + FADE * weights[3]
+    assert np.allclose(found[0].numpy(), wanted / wanted.sum(), atol=1e-6)
+    assert float(found[1:].abs().sum()) == 0
+
+
+def test_it_survives_saving_and_a_damaged_file_is_refused(tmp_path: Path) -> None:
+    made = fit_neighbours(HISTORIES, 5)
+    made.save(tmp_path)
+    found = load_neighbours(tmp_path, 5)
+    assert torch.equal(found.index, made.index) and torch.equal(found.weight, made.weight)
+    with pytest.raises(UserError, match="damaged"):
+        load_neighbours(tmp_path, 6)
+    save_file({"index": made.index + 5, "weight": made.weight}, tmp_path / "neighbours.safetensors")
+    with pytest.raises(UserError, match="no item of the catalogue"):
+        load_neighbours(tmp_path, 5)

@@ -1,0 +1,208 @@
+"""Logs of users' choices: columns are found, odd rows are counted and said, and nothing of the future is learnt."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from afresh.core import Corpus, UserError
+from afresh.data.interactions.encoder import HistoryEncoder
+from afresh.modalities.interactions import MODALITY, InteractionOptions
+
+START = 1_700_000_000
+
+
+def log(users: int = 12, each: int = 6) -> list[dict[str, object]]:
+    """Events an hour apart, in which user u begins with item u."""
+    rows = []
+    for e in range(each):
+        for u in range(users):
+            rows.append({"user_id": f"u{u}", "item_id": f"i{(u + e) % 8}", "time": START + 3600 * (e * users + u)})
+    return rows
+
+
+def csv_of(rows: list[dict[str, object]]) -> str:
+    return "\n".join([",".join(rows[0]), *(",".join(str(v) for v in row.values()) for row in rows)]) + "\n"
+
+
+def read(path: Path, **options: object) -> Corpus:
+    return MODALITY.read(path, InteractionOptions.model_validate(options))
+
+
+def fitted(corpus: Corpus) -> HistoryEncoder:
+    return MODALITY.fit([i for i in corpus.items if i.split == "train"], InteractionOptions())
+
+
+def write(folder: Path, form: str, rows: list[dict[str, object]]) -> Path:
+    file = folder / f"log.{form}"
+    if form == "csv":
+        file.write_text(csv_of(rows), encoding="utf-8")
+    elif form == "inter":
+        names = {"user_id": "user_id:token", "item_id": "item_id:token", "time": "timestamp:float"}
+        file.write_text(
+            csv_of([{names[k]: v for k, v in r.items()} for r in rows]).replace(",", "\t"), encoding="utf-8"
+        )
+    elif form == "jsonl":
+        file.write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8")
+    elif form == "parquet":
+        parquet.write_table(pa.Table.from_pylist(rows), file)
+    elif form == "dat":
+        file.write_text("".join(f"{r['user_id'][1:]}::{r['item_id'][1:]}::5::{r['time']}\n" for r in rows))  # type: ignore[index]
+    else:
+        with sqlite3.connect(file) as base:
+            base.execute("CREATE TABLE log (user_id TEXT, item_id TEXT, time INTEGER)")
+            base.executemany("INSERT INTO log VALUES (?, ?, ?)", [tuple(r.values()) for r in rows])
+    return file
+
+
+@pytest.mark.parametrize("form", ["csv", "inter", "jsonl", "parquet", "sqlite", "dat"])
+def test_every_form_gives_the_same_histories(form: str, tmp_path: Path) -> None:
+    corpus = read(write(tmp_path, form, log()), split="last")
+    mark = "" if form == "dat" else "i"  # MovieLens' files hold numbers
+    first = next(i.value for i in corpus.items if i.split == "validation" and i.value.user in ("u0", "0"))
+    assert first.items == tuple(f"{mark}{e % 8}" for e in range(6)) and first.context == 5
+    assert first.times[0] == START and not corpus.refused
+    assert sum(i.split == "train" for i in corpus.items) == 12
+
+
+def test_a_log_is_divided_at_a_point_in_time_and_no_later_event_is_learnt(tmp_path: Path) -> None:
+    corpus = read(write(tmp_path, "csv", log()))
+    train = [t for i in corpus.items if i.split == "train" for t in i.value.times]
+    late = [t for i in corpus.items if i.split == "validation" for t in i.value.times[i.value.context :]]
+    assert max(train) < min(late) and len(train) + len(late) == 72 and len(late) in (7, 8)
+    for item in corpus.items:
+        if item.split == "validation":
+            assert max(item.value.times[: item.value.context]) <= max(train)
+
+
+def test_a_split_by_user_trains_on_no_event_of_those_held_out(tmp_path: Path) -> None:
+    corpus = read(write(tmp_path, "csv", log(60)), split="user")
+    sides = {side: {i.value.user for i in corpus.items if i.split == side} for side in ("train", "validation")}
+    assert sides["validation"] and not sides["train"] & sides["validation"]
+    assert all(i.value.context == 3 for i in corpus.items if i.split == "validation")
+
+
+def test_times_in_several_units_are_said_and_become_the_same(tmp_path: Path) -> None:
+    rows = log()
+    for i, row in enumerate(rows):
+        seconds = int(str(row["time"]))
+        row["time"] = (seconds, seconds * 1000, f"{seconds}")[i % 3]
+    corpus = read(write(tmp_path, "csv", rows), split="last")
+    assert any("several forms: 48 in seconds, 24 in milliseconds" in n for n in corpus.notes)
+    assert all(list(i.value.times) == sorted(i.value.times) for i in corpus.items)
+
+
+def test_odd_rows_are_counted_with_the_reason_and_the_rest_goes_on(tmp_path: Path) -> None:
+    rows = log()
+    text = csv_of(rows) + "u1,,1700000000\n,i1,1700000000\nu1,i1,soon\nu1,i1\n" + csv_of(rows[:3]).split("\n", 1)[1]
+    (tmp_path / "log.csv").write_text(text, encoding="utf-8")
+    corpus = read(tmp_path / "log.csv", split="last")
+    reasons = {r.reason: r.source for r in corpus.refused}
+    assert reasons["no user or no item"] == "log.csv, row 73 and 1 more"
+    assert "the time is none that can be read" in reasons and "not 3 fields" in reasons
+    assert any(n.startswith("3 events left out, equal to another") for n in corpus.notes)
+    assert sum(len(i.value.targets) for i in corpus.items) == 72
+
+
+def test_a_user_with_one_event_is_learnt_and_not_judged(tmp_path: Path) -> None:
+    rows = [*log(), {"user_id": "once", "item_id": "i0", "time": START}]
+    corpus = read(write(tmp_path, "csv", rows), split="last")
+    assert [i.split for i in corpus.items if i.value.user == "once"] == ["train"]
+    assert any("1 user with a single event" in n for n in corpus.notes)
+
+
+def test_an_item_that_only_comes_later_is_left_out_of_the_tokens_and_kept_in_the_history(tmp_path: Path) -> None:
+    rows = [*log(), {"user_id": "u1", "item_id": "new", "time": START + 10**6}]
+    corpus = read(write(tmp_path, "csv", rows))
+    encoder = fitted(corpus)
+    held = [i for i in corpus.items if i.split == "validation"]
+    assert any("new" in i.value.targets for i in held) and "new" not in encoder.catalogue.index
+    known = sum(t in encoder.catalogue.index for i in held for t in i.value.targets)
+    found = encoder.encode(held)
+    assert found.mask is not None and int(found.mask.sum()) == known
+
+
+def test_ids_that_change_type_are_one(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("user,item\n1,7\n1,8\n2,7\n2,9\n", encoding="utf-8")
+    parquet.write_table(pa.table({"user": [1.0, 2.0], "item": [9, 8]}), tmp_path / "b.parquet")
+    corpus = read(tmp_path, split="last")
+    histories = {i.value.user: i.value.items for i in corpus.items if i.split == "validation"}
+    assert histories == {"1": ("7", "8", "9"), "2": ("7", "9", "8")}
+    assert any("2 ids stored as numbers with a point" in n for n in corpus.notes)
+
+
+def test_negative_ratings_are_said_and_a_bound_is_kept(tmp_path: Path) -> None:
+    rows = [{**row, "rating": -1 if i % 6 == 0 else 4} for i, row in enumerate(log())]
+    file = write(tmp_path, "csv", rows)
+    assert any("ratings from -1 to 4, of which 12 are negative: every event counts" in n for n in read(file).notes)
+    corpus = read(file, least_rating=1, split="last")
+    assert any("12 events left out: a rating below 1" in n for n in corpus.notes)
+    with pytest.raises(UserError, match="nothing is left"):
+        read(file, least_rating=9)
+
+
+def test_kinds_of_events_are_said_and_chosen(tmp_path: Path) -> None:
+    rows = [{**row, "event": ("view", "buy")[i % 4 == 0]} for i, row in enumerate(log())]
+    file = write(tmp_path, "csv", rows)
+    assert any("kinds of events, which all count: buy 18, view 54" in n for n in read(file, split="last").notes)
+    assert any("54 events left out" in n for n in read(file, kinds="buy", split="last").notes)
+    with pytest.raises(UserError, match="The kinds are: buy, view"):
+        read(file, kinds="sell")
+
+
+def test_small_users_and_items_are_left_out_only_where_asked(tmp_path: Path) -> None:
+    rows = [*log(), {"user_id": "once", "item_id": "rare", "time": START}]
+    file = write(tmp_path, "csv", rows)
+    assert any(i.value.user == "once" for i in read(file, split="last").items)
+    corpus = read(file, core=3, split="last")
+    assert not any(i.value.user == "once" for i in corpus.items)
+    assert any("1 event left out: of users or items with fewer than 3 events" in n for n in corpus.notes)
+
+
+def test_features_of_items_and_traits_of_users_come_from_tables_beside(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text(csv_of(log(24)), encoding="utf-8")
+    items = "item_id,title,price\n" + "".join(f"i{i},Thing {i},{i}.5\n" for i in range(8))
+    (tmp_path / "items.csv").write_text(items, encoding="utf-8")
+    users = "user_id,city\n" + "".join(f"u{u},{('Rome', 'Oslo')[u % 2]}\n" for u in range(24))
+    (tmp_path / "users.csv").write_text(users, encoding="utf-8")
+    corpus = read(tmp_path, split="last")
+    encoder = fitted(corpus)
+    assert encoder.catalogue.title(encoder.catalogue.index["i3"]) == "Thing 3"
+    cheap = encoder.catalogue.where({"price": "<2"})
+    assert sorted(i for i, ok in zip(encoder.catalogue.ids, cheap, strict=True) if ok) == ["i0", "i1"]
+    assert encoder.conds["city"].classes == ("Oslo", "Rome")
+    with pytest.raises(UserError, match="Their features are: title, price"):
+        encoder.catalogue.where({"colour": "red"})
+
+
+def test_a_feature_that_changes_later_keeps_its_first_value(tmp_path: Path) -> None:
+    rows = [{**row, "genre": "old" if i < 71 else "new"} for i, row in enumerate(log())]
+    corpus = read(write(tmp_path, "csv", rows), split="last")
+    assert set(fitted(corpus).catalogue.features["genre"]) == {"old"}
+    assert any("'genre' changes later in 1 event" in n for n in corpus.notes)
+
+
+def test_a_column_that_there_is_not_is_named_with_those_that_are(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text("a,b\n1,2\n", encoding="utf-8")
+    with pytest.raises(UserError, match="needs a column of users and one of items"):
+        read(tmp_path / "log.csv")
+    with pytest.raises(UserError, match=r"no column 'who'.*user_id, item_id, time"):
+        read(write(tmp_path, "csv", log()), user="who")
+
+
+def test_a_catalogue_of_one_is_refused(tmp_path: Path) -> None:
+    rows = [{**row, "item_id": "only"} for row in log()]
+    with pytest.raises(UserError, match="nothing to choose from"):
+        fitted(read(write(tmp_path, "csv", rows)))
+
+
+def test_sessions_are_learnt_where_asked(tmp_path: Path) -> None:
+    rows = [{**row, "session": f"{row['user_id']}/{i // 36}"} for i, row in enumerate(log())]
+    file = write(tmp_path, "csv", rows)
+    assert len({i.value.user for i in read(file, split="last").items}) == 12
+    assert len({i.value.user for i in read(file, by="session", split="last").items}) == 24
