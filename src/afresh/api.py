@@ -547,6 +547,7 @@ class Model:
         rank: int | None = None,
         alpha: float | None = None,
         targets: Sequence[str] = (),
+        adapter: str | None = None,
         minutes: float | None = None,
         steps: int | None = None,
         lr: float | None = None,
@@ -569,6 +570,7 @@ class Model:
             rank=rank,
             alpha=alpha,
             targets=targets,
+            adapter=adapter,
             minutes=minutes,
             steps=steps,
             lr=lr,
@@ -729,6 +731,7 @@ def tune(
     rank: int | None = None,
     alpha: float | None = None,
     targets: Sequence[str] = (),
+    adapter: str | None = None,
     minutes: float | None = None,
     steps: int | None = None,
     lr: float | None = None,
@@ -744,7 +747,8 @@ def tune(
     quiet: bool = False,
 ) -> Model:
     """Tune a model or public weights on `path`, as for `train`: an adapter of `rank` (16 by default, and `alpha` twice
-    the rank), or everything without `lora`; a few passes over the data if no budget is given.
+    the rank), or everything without `lora`; a few passes over the data if no budget is given. `adapter` names the
+    person whose data it is: the result is kept in the folder of the base, as BASE:NAME, without a copy of the base.
 
     Raises UserError if the base cannot be read, and as `train` does.
     """
@@ -756,6 +760,7 @@ def tune(
             base=str(base.path if isinstance(base, Model) else base),
             path=as_path(path),
             lora=tune_task.adapter(rank, alpha, targets) if lora else None,
+            adapter=adapter,
             minutes=minutes,
             steps=steps,
             lr=lr,

@@ -9,6 +9,7 @@ import typer
 
 from afresh.cli.wording import as_typed
 from afresh.runs.names import no_run
+from afresh.runs.personal import FOLDER, NAME, SEPARATOR
 
 # click's plain usage error, whose message has no prefix; newer versions of typer hold a copy of their own.
 Refusal: type[Exception] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "UsageError")
@@ -30,13 +31,22 @@ def existing(path: Path | None) -> Path | None:
 
 
 def run_path(path: Path | None) -> Path | None:
-    """The folder that RUN names: a run, or else the run of that name where runs are, so that `notes` is runs/notes."""
+    """The folder that RUN names: a run, or else the run of that name where runs are, so that `notes` is runs/notes. An
+    adapter of a person is RUN:NAME."""
     if path is None or (path / "run.json").is_file():
         return path
     from afresh.preferences import preferences
 
-    named = preferences().runs / path
-    return named if (named / "run.json").is_file() else path
+    for named in (preferences().runs / path, *adapters_named(path), *adapters_named(preferences().runs / path)):
+        if (named / "run.json").is_file():
+            return named
+    return path
+
+
+def adapters_named(path: Path) -> list[Path]:
+    """The folder of the adapter RUN:NAME; none if the path does not end in the name of one."""
+    run, separator, name = path.name.rpartition(SEPARATOR)
+    return [path.with_name(run) / FOLDER / name] if run and separator and NAME.fullmatch(name) else []
 
 
 def existing_run(path: Path | None) -> Path | None:

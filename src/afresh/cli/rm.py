@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -31,17 +31,25 @@ def rm(
         list[str] | None,
         typer.Option(help="Data that was kept as files, by its name as afresh doctor lists it.", metavar="NAME"),
     ] = None,
+    with_data: Annotated[
+        bool,
+        typer.Option("--with-data", help="Of adapters of persons: also delete the data that they learnt from."),
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Remove without asking.")] = False,
     as_json: Annotated[bool, o.json_of("{removed, data}")] = False,
 ) -> None:
     """Remove runs from the disk, after asking, or data that was kept as files. Other files in their folders stay.
 
     Runs that were tuned, aligned or distilled from them keep working: each holds all that it needs. A run whose data
-    was removed can still be sampled, but not be resumed or measured.
+    was removed can still be sampled, but not be resumed or measured. Of the adapter of a person, RUN:NAME, a proof is
+    written to RUN/deletions: what was deleted, and that nothing of it is left in RUN.
     """
     from afresh.core import UserError
+    from afresh.core.counted import counted
     from afresh.core.files import bytes_on_disk
     from afresh.data.written_aside import named_data, remove_data
+    from afresh.runs.deletion import deletable_data, delete_adapter
+    from afresh.runs.personal import base_of
     from afresh.runs.remove import check_removable, remove_run
     from afresh.runs.run import Run
     from afresh.training.checkpoint import steps_in
@@ -51,6 +59,10 @@ def rm(
     found = [Run.open(path, any_links=True) for path in dict.fromkeys(runs or [])]
     for run in found:
         check_removable(run)
+        if with_data and not run.record.personal:
+            raise UserError(f"{run.path} is not the adapter of a person: leave --with-data out.")
+        if with_data:
+            deletable_data(run)
     kept = named_data(data or [])
     if not yes:
         if as_json or not sys.stdin.isatty():
@@ -62,17 +74,29 @@ def rm(
             made, step = run.record, int((steps_in(run.path / "checkpoints") or ["0"])[-1])
             taken = size(bytes_on_disk(run.path))
             answer(f"{run.path}: {made.family} on {made.modality}, step {step:,}, {taken}")
+            if with_data:
+                answer(f"{made.data.path}: what it learnt from")
         count = len(found) + len(kept)
         if not typer.confirm("Remove it for good?" if count == 1 else f"Remove these {count} for good?"):
             raise typer.Exit
-    removed = []
+    removed: list[dict[str, Any]] = []
     for run in found:
-        left = remove_run(run)
-        removed.append({"run": str(run.path), "left": left})
+        personal = run.record.personal and base_of(run.path.resolve()) is not None
+        deleted = delete_adapter(run, with_data) if personal else None
+        left = remove_run(run) if deleted is None else deleted.left
+        removed.append({"run": str(run.path), "left": list(left)})
         if left:
             note(f"{run.path} stays, because it holds what is not of the run: {', '.join(left)}")
         if not as_json:
             answer(f"removed {run.path}")
+        if deleted is not None:
+            removed[-1]["proof"] = str(deleted.proof)
+            note(f"what was deleted, and that {run.base.path} is as it was: {deleted.proof}")
+            if deleted.data is None:
+                note(f"{run.record.data.path}, which it learnt from, stays")
+            if deleted.seen:
+                items = counted(deleted.seen, "item")
+                note(f"{run.base.path} has learnt {items} of its data itself, which is not undone: see the proof")
     for d in kept:
         remove_data(d)
         if not as_json:
@@ -85,14 +109,15 @@ def in_use(data: WrittenData) -> str:
     """Which runs in the folder of runs learnt from the data, for a line about it."""
     from afresh.core import UserError
     from afresh.preferences import preferences
+    from afresh.runs.personal import runs_in
     from afresh.runs.run import Run
 
     users = []
-    for file in sorted(preferences().runs.glob("*/run.json")):
+    for folder in runs_in(preferences().runs):
         try:
-            path = Path(Run.open(file.parent, any_links=True).record.data.path)
+            path = Path(Run.open(folder, any_links=True).record.data.path)
         except UserError:
             continue
         if path.resolve().is_relative_to(data.path.resolve()):
-            users.append(str(file.parent))
+            users.append(str(folder))
     return f", the data of {', '.join(users)}" if users else ""

@@ -15,14 +15,16 @@ def runs(
     root: Annotated[Path | None, typer.Argument(help="Folder that holds runs; runs/ by default.")] = None,
     as_json: Annotated[bool, o.json_of("{runs}")] = False,
 ) -> None:
-    """List the runs in a folder: what each is, how far it came, its held-out loss, its size on the disk."""
+    """List the runs in a folder, and the adapters of persons of each: what each is, how far it came, its held-out loss,
+    its size on the disk."""
     from afresh.core import UserError
     from afresh.preferences import preferences
+    from afresh.runs.personal import adapters_in, runs_in
 
     root = root or preferences().runs
     if not root.is_dir():
         raise UserError(f"There is no folder {root}. Give one that holds runs; afresh train makes runs/.")
-    folders = [root] if (root / "run.json").is_file() else sorted(p.parent for p in root.glob("*/run.json"))
+    folders = [root, *adapters_in(root).values()] if (root / "run.json").is_file() else runs_in(root)
     found = []
     for folder in folders:
         try:

@@ -25,6 +25,14 @@ def tune(
             help="Layers to adapt, by name or pattern; all hidden ones by default.", rich_help_panel=o.ADAPTER
         ),
     ] = None,
+    adapter: Annotated[
+        str | None,
+        typer.Option(
+            help="The person whose data it is: the adapter is kept in the folder of the base, as BASE:NAME.",
+            metavar="NAME",
+            rich_help_panel=o.ADAPTER,
+        ),
+    ] = None,
     minutes: o.Minutes = None,
     steps: o.Steps = None,
     lr: Annotated[float | None, typer.Option(help="The highest learning rate.", rich_help_panel=o.BY_HAND)] = None,
@@ -45,19 +53,22 @@ def tune(
     Texts are learnt to be continued; of instructions (question and answer; prompt and completion; messages)
     the answers are learnt. A small adapter (LoRA) learns, or everything with --full. Without a budget the data is
     passed three times. The result is a run like any other, to sample, measure and export; an adapter is also stored by
-    itself, in PEFT's format. Ctrl-C saves; afresh train --resume RUN continues.
+    itself, in PEFT's format. With --adapter NAME it is the adapter of one person: small, apart, and deleted with proof
+    (afresh rm BASE:NAME). Ctrl-C saves; afresh train --resume RUN continues.
     """
     from afresh.core import UserError
     from afresh.core.options import pairs
-    from afresh.tasks.tune import TuneSpec, adapter, of_tuning, start
+    from afresh.tasks.tune import TuneSpec, of_tuning, start
+    from afresh.tasks.tune import adapter as lora_of
 
-    extra = {"--rank": rank, "--alpha": alpha, "--target": target or None}
+    extra = {"--adapter": adapter, "--rank": rank, "--alpha": alpha, "--target": target or None}
     if not lora and any(v is not None for v in extra.values()):
         raise UserError(f"{', '.join(k for k, v in extra.items() if v is not None)} is of an adapter: not with --full.")
     spec = TuneSpec(
         base=base,
         path=path,
-        lora=adapter(rank, alpha, target or ()) if lora else None,
+        lora=lora_of(rank, alpha, target or ()) if lora else None,
+        adapter=adapter,
         minutes=minutes,
         steps=steps,
         lr=lr,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from afresh.formats.model_card import shared_name
 from afresh.formats.peft import CONFIG, WEIGHTS, base_named, read_peft
 from afresh.runs.run import Run
 from afresh.training import lora
-from afresh.training.weights import FITTED, check_finite, merge_adapters, serialised, state_of
+from afresh.training.weights import FITTED, check_finite, digest_of, merge_adapters, state_of
 
 OWN = "adapter.safetensors"  # the file of an adapter in afresh's own format
 
@@ -53,11 +52,6 @@ def place_of(name: str) -> Place:
         f"There is no adapter in {name}. Give a run that was tuned or aligned with `lora=True`, its adapter folder, "
         f"one in PEFT's format ({CONFIG}), or a LoRA file (.safetensors)."
     )
-
-
-def fingerprint(modules: Mapping[str, nn.Module]) -> str:
-    """Return the SHA-256 of weights, serialised as a run stores its base (training.weights.write_base)."""
-    return hashlib.sha256(serialised(state_of(modules))).hexdigest()
 
 
 def same(a: str | Path, b: Path) -> bool:
@@ -158,7 +152,7 @@ def with_adapters(run: Run, adapters: Mapping[str, float]) -> dict[str, nn.Modul
     check_weights(adapters)
     combined = nn.ModuleDict(merge_adapters(run.modules_with_adapters()))
     places = {k: place_of(k) for k in sorted(adapters, key=lambda k: str(Path(k).expanduser().resolve()))}
-    base = fingerprint(dict(combined.items())) if any(p.run is not None for p in places.values()) else ""
+    base = digest_of(state_of(dict(combined.items()))) if any(p.run is not None for p in places.values()) else ""
     for place in places.values():
         check_owner(run, place, base)
     used = {}

@@ -16,6 +16,7 @@ from afresh.core import UserError
 from afresh.core.files import sync_folder
 from afresh.runs.lock import FILE as LOCK
 from afresh.runs.lock import held
+from afresh.runs.personal import base_of
 from afresh.runs.remove import check_folder, remove_folder
 
 BIN = ".bin"
@@ -35,9 +36,15 @@ class BinnedRun:
 def throw(path: Path) -> BinnedRun:
     """Move the run in a folder to the bin beside it, whether or not it can be read.
 
-    Raises UserError if the folder is a link, if another process holds the run, or if it cannot be moved.
+    Raises UserError if the folder is a link, if it is the adapter of a person or has some, if another process holds the
+    run, or if it cannot be moved.
     """
     check_folder(path)
+    if base_of(path.resolve()) is not None:
+        raise UserError(
+            f"{path} is the adapter of a person, which is not kept in a bin. Delete it with a proof: afresh rm {path}.",
+            "is_adapter",
+        )
     id = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(4)}"
     place = path.parent / BIN / id
     try:

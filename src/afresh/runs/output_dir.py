@@ -10,6 +10,7 @@ from pathlib import Path
 
 from afresh.core import UserError
 from afresh.runs.lock import held, kept
+from afresh.runs.personal import check_without_adapters
 from afresh.training.signals import sigterm_interrupts
 
 ASIDE = ".replaced"  # suffix of a run that waits for the one that takes its place
@@ -40,6 +41,7 @@ def check_output_dir(out: Path, force: bool, inputs: Sequence[Path] = ()) -> Non
                 "output_is_run",
                 path=str(out),
             )
+        check_without_adapters(out, "replaced")
         if out.is_symlink():
             raise UserError(
                 f"{out} is a link to a run. Give the folder itself as output, or another.", "output_is_link"

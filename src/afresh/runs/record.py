@@ -118,6 +118,7 @@ class RunRecord(BaseModel):
     base_model: PathText | None = None  # what it was tuned from
     base_sha256: str | None = None  # of base.safetensors, the weights that tuning started from
     lora: LoraConfig | None = None  # the adapter that learns; None = everything does
+    personal: bool = False  # whether it is an adapter in the folder of its base, of whose weights it has no copy
     align: AlignRecord | None = None  # how it was aligned
     training_window: Window | None = None  # tokens of a window in training, if the model can look further back
     inherited: list[CollectedRecord] = []  # what the run that it was tuned from has learnt from

@@ -10,6 +10,7 @@ from afresh.core import UserError
 from afresh.runs.lock import FILE, held
 from afresh.runs.manifest import FILE as MANIFEST
 from afresh.runs.manifest import STORED
+from afresh.runs.personal import check_without_adapters
 from afresh.runs.run import Run
 from afresh.training.weights import BASE
 
@@ -49,12 +50,14 @@ def own_files(folder: Path) -> Iterator[Path]:
 
 
 def check_removable(run: Run) -> None:
-    """Raises UserError if the folder is a link to a run, because what the link names may be shared."""
+    """Raises UserError if the folder is a link to a run, because what the link names may be shared, and if adapters of
+    persons depend on the run."""
     check_folder(run.path)
 
 
 def check_folder(folder: Path) -> None:
     """`check_removable` of the folder of a run."""
+    check_without_adapters(folder, "removed")
     if folder.is_symlink():
         raise UserError(
             f"{folder} is a link to {folder.resolve()}. Give the folder itself, or remove the link by hand.",

@@ -25,10 +25,11 @@ from afresh.data.load import draw_conditions
 from afresh.runs.bounds import bounded, check_space
 from afresh.runs.manifest import create_manifest
 from afresh.runs.names import near_runs, no_run
+from afresh.runs.personal import FOLDER, adapters_in, base_of
 from afresh.runs.record import RunRecord, read_record
 from afresh.sampling.request import Request, check_fills, describe, encode_holes, encode_prompts, make_cond
 from afresh.sampling.settings import of_guidance, of_sampling
-from afresh.training import checkpoint
+from afresh.training import checkpoint, lora
 from afresh.training.budget import devices, is_available
 from afresh.training.checkpoint import Checkpoint
 from afresh.training.config import TrainConfig
@@ -36,14 +37,18 @@ from afresh.training.journal import read_rows
 from afresh.training.loop import Learner, precision, progress_of, under
 from afresh.training.plan import make_learner, placed
 from afresh.training.weights import (
+    FITTED,
     BaseWeights,
     check_finite,
+    digest_of,
     early_modules,
     load_chosen,
     load_fitted,
     load_own,
     merge_adapters,
     read_base,
+    read_weights,
+    state_of,
     write_base,
 )
 
@@ -91,9 +96,10 @@ class Run:
         try:
             path.mkdir(parents=True, exist_ok=True)
             if base is not None:
-                record = record.model_copy(update={"base_sha256": write_base(path, base)})
+                digest = digest_of(base) if record.personal else write_base(path, base)
+                record = record.model_copy(update={"base_sha256": digest})
             encoder.save(path / "encoder")
-            if codec is not None:
+            if codec is not None and not record.personal:
                 codec.save(path / "codec")
             save_conditions(path / "conditions.safetensors", cond)
             write_json(path / "run.json", record.model_dump(mode="json"))
@@ -153,6 +159,8 @@ class Run:
     def codec(self) -> Codec | None:
         if self.record.codec is None:
             return None
+        if self.record.personal:
+            return self.base.codec
         with reading(self.path / "codec"):
             codec = registry.load_codec(self.record.codec, self.path / "codec")
             check_space(codec.target, self.path / "codec")
@@ -195,11 +203,35 @@ class Run:
 
     # ------------------------------------------------------------------------------------------------ its weights
 
+    @cached_property
+    def base(self) -> Run:
+        """The run whose personal adapter this is. Raises UserError if this folder is not in that of a run."""
+        folder = base_of(self.path.resolve())
+        if folder is None:
+            raise UserError(
+                f"{self.path} is an adapter without its base, {self.record.base_model}. Move it back to the folder "
+                f"{FOLDER} of that run.",
+                "no_base",
+            )
+        return Run.open(folder)
+
+    def check_base(self, sha256: str) -> None:
+        """Raises UserError if the base of this personal adapter, whose weights have this SHA-256, is not as it was."""
+        if sha256 != self.record.base_sha256:
+            raise UserError(
+                f"The weights of {self.base.path} are not those that {self.path} was tuned from. Tune it again, or "
+                "restore the weights of that run.",
+                "base_changed",
+            )
+
     @property
     def base_weights(self) -> BaseWeights | None:
-        """What a tuned run started from. Raises UserError if it is missing or damaged."""
+        """What a tuned run started from. Raises UserError if it is missing, damaged, or not as it was."""
         if self.record.base_sha256 is None:
             return None
+        if self.record.personal:
+            self.check_base(self.base.weights_sha256)
+            return BaseWeights(state_of(self.base.modules), self.record.lora)
         return BaseWeights(read_base(self.path, self.record.base_sha256), self.record.lora)
 
     def bounded(self, saved: Checkpoint | None, base: BaseWeights | None) -> Family:
@@ -235,13 +267,20 @@ class Run:
         """The same modules with adapters apart from the weights."""
         saved = checkpoint.newest(self.path / "checkpoints", ("model", "ema"))
         if saved is None:
-            raise UserError(
-                f"{self.path} has no checkpoint yet. Resume it: `afresh.resume({str(self.path)!r})`.", "no_checkpoint"
-            )
+            raise self.no_checkpoint()
         base = self.base_weights
         modules = placed(self.bounded(saved, base).build(self.config, self.space, self.conds), self.train.device)
         if base is not None:
             modules = base.apply(modules, self.record.seed)
+        return self.learnt_into(modules, saved)
+
+    def no_checkpoint(self) -> UserError:
+        return UserError(
+            f"{self.path} has no checkpoint yet. Resume it: `afresh.resume({str(self.path)!r})`.", "no_checkpoint"
+        )
+
+    def learnt_into(self, modules: dict[str, nn.Module], saved: Checkpoint) -> dict[str, nn.Module]:
+        """The modules with what the run has learnt, as sampling uses it."""
         averaged = self.family.objective(self.config, self.space).averaged
         for name, module in modules.items():
             average = under(saved.tensors.get("ema", {}), name) if name in averaged else {}
@@ -250,14 +289,45 @@ class Run:
         load_fitted(self.path, modules)
         return modules
 
+    @cached_property
+    def weights_sha256(self) -> str:
+        """The SHA-256 of the weights that sampling uses, as a run that is tuned from them records it."""
+        return digest_of(state_of(self.modules))
+
+    def share(self, base: Run) -> None:
+        """Use the loaded weights of the base of this personal adapter, which are not copied, and the adapter beside
+        them. What it draws differs from what merged weights draw by rounding.
+
+        Raises UserError if the base's weights are not those that the adapter was tuned from, or if it is damaged.
+        """
+        self.check_base(base.weights_sha256)
+        assert self.record.lora is not None
+        self.base = base
+        saved = checkpoint.newest(self.path / "checkpoints", ("model", "ema"))
+        if saved is None:
+            raise self.no_checkpoint()
+        modules = nn.ModuleDict(self.family.build(self.config, self.space, self.conds))
+        own = {k for k, _ in modules.named_buffers()} | (read_weights(self.path, FITTED) or {}).keys()
+        weights = state_of(base.modules)
+        modules.load_state_dict({k: v.clone() if k in own else v for k, v in weights.items()}, assign=True)
+        lora.attach(modules, self.record.lora, Rng(self.record.seed))
+        self.modules = self.learnt_into(dict(modules.items()), saved)
+        for module in self.modules.values():
+            module.eval().requires_grad_(False)
+        check_finite(self.modules, self.path)
+
     def reload(self) -> None:
         """Forget the loaded weights: training has written newer ones."""
+        self.__dict__.pop("weights_sha256", None)
         self.__dict__.pop("modules", None)
         self.__dict__.pop("early", None)
 
     @cached_property
     def early(self) -> dict[str, nn.Module]:
-        """Early weights as modules "early_NAME". Raises UserError if there are none."""
+        """Early weights as modules "early_NAME", of a personal adapter those of its base. Raises UserError if there are
+        none."""
+        if self.record.personal:
+            return self.base.early
         return early_modules(self.path, self.family.build(self.config, self.space, self.conds))
 
     def modules_for(self, settings: Any, modules: Mapping[str, nn.Module] | None = None) -> Mapping[str, nn.Module]:
@@ -393,6 +463,7 @@ def described(run: Run) -> list[tuple[str, str]]:
         ("run", str(run.path)),
         ("model", f"{record.family}{codec} on {record.modality}, {record.parameters:,} parameters"),
         *([("aligned from" if record.align else "tuned from", record.base_model)] if record.base_model else []),
+        *([("adapters", ", ".join(names))] if (names := list(adapters_in(run.path))) else []),
         ("training", steps + (f", held-out loss {held[-1]:.4g}" if held else "")),
         ("data", f"{record.data.path} ({items})"),
     ]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from fastapi import FastAPI
+from fastapi.concurrency import run_in_threadpool
 
 from afresh import __version__
 from afresh.preferences import preferences
@@ -25,6 +27,7 @@ from afresh.serve.work import Desk
 
 MOST_BYTES = 32 * 2**20  # of the body of a request
 MOST_REQUESTS = 64  # at once
+WATCH_SECONDS = 1.0  # after which the server knows at the latest that an adapter was removed
 PARTS = (
     models,
     completions,
@@ -61,13 +64,23 @@ class ServeSettings:
     local: bool = False
 
 
+async def watch(library: Library) -> None:
+    """Let go of adapters soon after they were removed, also if nobody asks for anything."""
+    while True:
+        await asyncio.sleep(WATCH_SECONDS)
+        if any(s.base is not None for s in list(library.held.values())):
+            await run_in_threadpool(library.prune)
+
+
 def make_app(settings: ServeSettings) -> FastAPI:
     """The application. Raises UserError if a place is neither a run nor a folder."""
     desk = Desk(Library(settings.places, settings.memory), settings.most_requests)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        watching = asyncio.create_task(watch(desk.library))
         yield
+        watching.cancel()
         desk.close()
 
     app = FastAPI(

@@ -24,6 +24,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from afresh.serve.errors import Refused, answer, log, refused
+from afresh.serve.library import asking
 
 OPEN = ("/health", "/studio/sign-in", "/studio/enter")  # paths without a key
 OPEN_BELOW = "/studio/static/"
@@ -116,6 +117,7 @@ class Guard:
             if self.allowances is not None and scope["method"] not in SAFE:
                 self.allowances.spend(owner, time.monotonic())
             scope.setdefault("state", {})["owner"] = owner
+            asking.set(owner or None)  # a key without a name is that of whoever started the server
             await self.app(scope, bounded(receive, headers, self.most, failed), sending)
         except Exception as error:
             if status:

@@ -7,6 +7,8 @@ from typing import Any
 from fastapi import APIRouter
 from fastapi.responses import PlainTextResponse
 
+from afresh.runs.personal import SEPARATOR
+from afresh.serve.library import Served, may_ask
 from afresh.serve.work import Desk
 
 
@@ -19,7 +21,7 @@ def routes(desk: Desk) -> APIRouter:
 
     @router.get("/metrics", summary="What the server does, for Prometheus", response_class=PlainTextResponse)
     async def metrics() -> str:
-        held = list(desk.library.held.values())
+        held = [s for s in desk.library.held.values() if s.base is None or may_ask(s.name.rpartition(SEPARATOR)[2])]
         lines = [
             "# HELP afresh_requests_active Requests that are being answered.",
             "# TYPE afresh_requests_active gauge",
@@ -29,11 +31,16 @@ def routes(desk: Desk) -> APIRouter:
             *(f'afresh_weights_bytes{{run="{escaped(s.name)}"}} {s.bytes}' for s in held),
             "# HELP afresh_calls_waiting Calls that a run has not finished.",
             "# TYPE afresh_calls_waiting gauge",
-            *(f'afresh_calls_waiting{{run="{escaped(s.name)}"}} {len(s.lane.calls)}' for s in held),
+            *(f'afresh_calls_waiting{{run="{escaped(s.name)}"}} {waiting(s)}' for s in held),
         ]
         return "\n".join(lines) + "\n"
 
     return router
+
+
+def waiting(served: Served) -> int:
+    """The calls of a run, or of an adapter, that its lane has not finished."""
+    return sum(call.run is served.run for call in list(served.lane.calls))
 
 
 def escaped(name: str) -> str:

@@ -1,4 +1,7 @@
-"""What several requests ask of one run, drawn in shared batches by one thread.
+"""What several requests ask of one run and the adapters on it, drawn in shared batches by one thread.
+
+A batch is of one run or one adapter: those of several persons take turns step by step, and nothing is computed for two
+of them at once, so that what one gets does not depend on the others.
 
 Sequences of a family that draws step by step join and leave a batch at any step. Requests of other families whose
 settings agree are solved together. The random numbers of a sample depend on its seed and number only, so that a text is
@@ -13,6 +16,7 @@ from collections.abc import Callable, Hashable
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field, replace
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from torch import Tensor
@@ -45,6 +49,7 @@ class Cancelled(Exception):
 class Call:
     """A call of `Run.draw`, and its result as soon as `done`."""
 
+    run: Run
     cond: Cond
     seed: int
     settings: Any
@@ -52,6 +57,7 @@ class Call:
     gone: threading.Event
     follow: Follower | None = None
     alone: bool = False
+    dropped: Exception | None = None  # that its adapter was removed
     done: threading.Event = field(default_factory=threading.Event)
     x: Tensor | None = None
     error: BaseException | None = None
@@ -72,28 +78,38 @@ class Call:
                 self.error = error
 
 
+@dataclass(frozen=True)
+class Alike:
+    """What the calls of a batch have in common: their run or adapter, and settings."""
+
+    run: Run
+    settings: Hashable
+
+
 class Lane:
-    """Draws for one run. `draw` is called by the threads of the requests, and waits for its result."""
+    """Draws for a run and the adapters that use its weights. `draw` is called by the threads of the requests, and waits
+    for its result."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
         self.changed = threading.Condition()
         self.calls: deque[Call] = deque()  # those that are not done
-        self.batches: dict[Hashable, Decoding] = {}
+        self.batches: dict[Alike, Decoding] = {}
         self.owner: dict[int, Call] = {}  # by id of the sequence
         self.closed = False
+        self.left: WeakSet[Run] = WeakSet()  # adapters that are not held any more
         self.stepwise = run.family.sampling.stepwise
         self.thread = threading.Thread(target=self._work, name=f"lane of {run.path.name}", daemon=True)
         self.thread.start()
 
-    def draw(self, cond: Cond, seed: int, settings: Any, numbers: Tensor) -> Tensor:
-        """x (B, ...) in the family's space, as `Run.draw` without sharing gives it.
+    def draw(self, run: Run, cond: Cond, seed: int, settings: Any, numbers: Tensor) -> Tensor:
+        """x (B, ...) in the family's space, as `run.draw` without sharing gives it, for the run or an adapter on it.
 
         Raises Cancelled if the request is, and what drawing raises.
         """
-        call = Call(cond, seed, settings, numbers, cancelled.get() or threading.Event(), followed(), alone.get())
+        call = Call(run, cond, seed, settings, numbers, cancelled.get() or threading.Event(), followed(), alone.get())
         if self.stepwise is not None:
-            call.sequences = self.stepwise.sequences(self.run.space, cond, Rng(seed), numbers, settings)
+            call.sequences = self.stepwise.sequences(run.space, cond, Rng(seed), numbers, settings)
             for s in call.sequences:
                 s.watch = guarded(call, s.watch) if s.watch is not None else None
         with self.changed:
@@ -105,13 +121,27 @@ class Lane:
         if call.error is not None:
             raise call.error
         if self.stepwise is not None:
-            return self.stepwise.gather(self.run.space, call.sequences)
+            return self.stepwise.gather(run.space, call.sequences)
         assert call.x is not None
         return call.x
 
     def wake(self) -> None:
         """Look again which calls were cancelled."""
         with self.changed:
+            self.changed.notify()
+
+    def drop(self, run: Run, error: Exception) -> None:
+        """End what is being drawn with an adapter, with this error."""
+        with self.changed:
+            for call in self.calls:
+                if call.run is run:
+                    call.dropped = error
+            self.changed.notify()
+
+    def leave(self, run: Run) -> None:
+        """Forget what is kept of an adapter for further requests."""
+        with self.changed:
+            self.left.add(run)
             self.changed.notify()
 
     def close(self) -> None:
@@ -125,11 +155,11 @@ class Lane:
 
     def _work(self) -> None:
         torch.set_num_threads(PROCESSORS)
-        with torch.no_grad(), precision(self.run.train):
+        with torch.no_grad():
             while True:
                 with self.changed:
                     idle = not self.calls
-                    while not self.calls and not self.closed:
+                    while not self.calls and not self._leaving() and not self.closed:
                         self.changed.wait()
                     if self.closed:
                         break
@@ -160,7 +190,7 @@ class Lane:
             else:
                 self._join(calls)
                 self._step()
-        except Exception as error:  # of the model, not of one request: whoever shared the batch gets it
+        except Exception as error:
             for call in calls:
                 if call.begun:
                     call.end(error)
@@ -168,9 +198,15 @@ class Lane:
             self.owner.clear()
 
     def _drop_cancelled(self) -> None:
-        for call in [c for c in self.calls if c.gone.is_set() and not c.done.is_set()]:
-            self._abandon(call, Cancelled())
+        for call in [c for c in self.calls if (c.dropped or c.gone.is_set()) and not c.done.is_set()]:
+            self._abandon(call, call.dropped or Cancelled())
+        for key in self._leaving():
+            del self.batches[key]
         self.calls = deque(c for c in self.calls if not c.done.is_set())
+
+    def _leaving(self) -> list[Alike]:
+        """The idle batches of adapters that are not held any more."""
+        return [key for key, batch in self.batches.items() if key.run in self.left and not batch.active]
 
     def _abandon(self, call: Call, error: BaseException) -> None:
         for batch in self.batches.values():
@@ -183,21 +219,22 @@ class Lane:
 
     def _join(self, calls: list[Call]) -> None:
         """Let sequences join as long as there is room, one of each call in turn."""
-        stepwise, run = self.stepwise, self.run
+        stepwise = self.stepwise
         assert stepwise is not None
         room = SEQUENCES - sum(len(b.active) + len(b.late) for b in self.batches.values())
-        joining: dict[Hashable, list[tuple[Call, int]]] = {}
+        joining: dict[Alike, list[tuple[Call, int]]] = {}
         waiting = [c for c in calls if c.begun < len(c.sequences)]
         while room > 0 and waiting:
             for call in waiting[:room]:
-                key: Hashable = (stepwise.shared(call.settings), call.cond.negative is None, call.cond.toward is None)
+                guided = call.cond.negative is None, call.cond.toward is None
+                key = Alike(call.run, (stepwise.shared(call.settings), *guided))
                 joining.setdefault(key, []).append((call, call.begun))
                 call.begun += 1
                 room -= 1
             waiting = [c for c in waiting if c.begun < len(c.sequences)]
         for key, rows in joining.items():
             if key not in self.batches:
-                settings = rows[0][0].settings
+                settings, run = rows[0][0].settings, key.run
                 try:
                     batch = stepwise.batch(run.modules_for(settings), run.config, run.space, settings)
                 except Exception as error:  # of these settings
@@ -226,8 +263,16 @@ class Lane:
         idle = [k for k, b in self.batches.items() if not b.active]
         for key in idle[:-KEPT_BATCHES]:  # the newest keep the prefixes that they know
             del self.batches[key]
-        for batch in [b for b in self.batches.values() if b.active]:
-            for s in batch.step():
+        for key, batch in [(k, b) for k, b in self.batches.items() if b.active]:
+            try:
+                with precision(key.run.train):
+                    ended = batch.step()
+            except Exception as error:  # of the model, not of one request: whoever shares the batch gets it
+                for call in {self.owner[id(s)] for s in (*batch.active, *(late for late, _ in batch.late))}:
+                    self._abandon(call, error)
+                del self.batches[key]
+                continue
+            for s in ended:
                 call = self.owner.pop(id(s), None)
                 if call is None or call.done.is_set():
                     continue
@@ -247,7 +292,7 @@ class Lane:
             for call in waiting[: EXAMPLES - len(rows)]:
                 rows.append((call, call.begun))
                 call.begun += 1
-        run, settings = self.run, calls[0].settings
+        run, settings = calls[0].run, calls[0].settings
         modules = run.modules_for(settings)
         device = next(p for m in modules.values() for p in m.parameters()).device
         cond = Cond.cat([call.cond.select(torch.tensor([row])) for call, row in rows]).to(device)
@@ -264,7 +309,7 @@ class Lane:
                 call.told(replace(step, estimate=rows_of(step, own), first=call.begun - len(own)))
 
         try:
-            with following(stepped):
+            with following(stepped), precision(run.train):
                 x = run.family.sampling.sample(modules, run.config, run.space, cond, rng, index, settings).cpu()
         except Cancelled as error:
             for call in places:
@@ -316,4 +361,4 @@ def shared_settings(call: Call) -> Hashable:
     known = None if call.cond.known is None else tuple(call.cond.known.shape[1:])
     settings = replace(call.cond, parts={}, present={}, known=None, known_mask=None)
     parts = settings.negative is None, settings.toward is None
-    return (*parts, known, call.settings.model_dump_json(), id(call) if callbacks or call.alone else 0)
+    return (call.run, *parts, known, call.settings.model_dump_json(), id(call) if callbacks or call.alone else 0)

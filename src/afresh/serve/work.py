@@ -19,7 +19,7 @@ from afresh.core.events import Event
 from afresh.core.steps import Step, following
 from afresh.serve.errors import Refused
 from afresh.serve.lane import PROCESSORS, Cancelled, cancelled
-from afresh.serve.library import Library, Served
+from afresh.serve.library import Library, Served, check_held
 
 T = TypeVar("T")
 EVERY = 0.05  # seconds between the events of a stream: what comes meanwhile is one event, as nobody reads faster
@@ -54,16 +54,20 @@ class Desk:
         self.busy += 1
         gone = threading.Event()
 
-        def stop(step: Step) -> None:
-            if gone.is_set():
-                raise Cancelled
-
         def working() -> T:
             cancelled.set(gone)
             served = self.library.acquire(model)
+
+            def stop(step: Step) -> None:
+                if gone.is_set():
+                    raise Cancelled
+                check_held(served)
+
             try:
                 with events.listening(unheard), following(stop):
-                    return work(served)
+                    made = work(served)
+                check_held(served)
+                return made
             finally:
                 self.library.release(served)
 

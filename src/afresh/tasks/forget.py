@@ -13,6 +13,7 @@ from afresh.core import UserError
 from afresh.data.collected import MODALITIES
 from afresh.preferences import preferences
 from afresh.runs.learnt_from import learnt_from
+from afresh.runs.personal import runs_in
 from afresh.runs.record import RunRecord, read_record
 from afresh.tasks.collected.page import write_page
 
@@ -64,9 +65,9 @@ def learns(record: RunRecord, kinds: frozenset[str]) -> bool:
 
 
 def records(folder: Path) -> Iterator[tuple[Path, RunRecord]]:
-    """The runs in a folder whose record can be read."""
-    for file in sorted(folder.glob("*/run.json")):
+    """The runs in a folder, and their adapters, whose record can be read."""
+    for path in runs_in(folder):
         try:
-            yield file.parent, read_record(file.read_bytes())
+            yield path, read_record((path / "run.json").read_bytes())
         except (OSError, ValueError, UserError):
             continue

@@ -150,7 +150,7 @@ def _train(job: Job, learner: Learner, interrupted: Callable[[], bool], logs: Lo
     run.reload()
     if record.lora is not None:
         write_adapter(run.path / "adapter", run.modules_with_adapters(), card_of(run))
-    elif record.base_model is not None:
+    if record.base_model is not None and (record.lora is None or record.personal):
         checkpoint.drop_older_optimizers(run.path / "checkpoints")
         size = sum(f.stat().st_size for f in run.path.rglob("*") if f.is_file())
         events.note(f"disk: {run.path} holds {size / 1e9:,.3g} GB", "disk", bytes=size)
@@ -184,10 +184,11 @@ def saved_if_rewards_fail(learner: Learner, job: Job) -> Iterator[None]:
 
 
 def store_early(learner: Learner, run: Run) -> None:
-    """Write the weights for guidance by a weaker model, once training has come as far as the configuration sets."""
+    """Write the weights for guidance by a weaker model, once training has come as far as the configuration sets. A
+    personal adapter is guided by the early weights of its base."""
     config, after = learner.config, 1 - learner.config.early
     left = [share_left(s, config.steps, learner.since, learner.left) for s in (learner.step - 1, learner.step)]
-    if config.early and left[0] > after >= left[1]:
+    if config.early and not run.record.personal and left[0] > after >= left[1]:
         names = learner.objective.averaged
         with averaged(learner), adapters_merged(learner.modules) as modules:
             write_weights(run.path, EARLY, state_of(modules, names))

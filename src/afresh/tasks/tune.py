@@ -25,6 +25,7 @@ from afresh.data.text.documents import DocumentEncoder, DocumentOptions
 from afresh.data.text.fim import supports_fim
 from afresh.preferences import preferences
 from afresh.runs.base_model import BaseModel, open_base_model
+from afresh.runs.personal import adapter_folder, base_of
 from afresh.tasks.create_run import RunContents, check_spec, create_run, report_data, report_plan, training_seconds
 from afresh.tasks.data_source import DataSource
 from afresh.tasks.learn import Job
@@ -74,6 +75,7 @@ class TuneSpec:
     path: Path  # the data
 
     lora: LoraConfig | None = None
+    adapter: str | None = None  # the person of whom the base gets an adapter, in its own folder
     minutes: float | None = None
     steps: int | None = None
     lr: float | None = None
@@ -124,7 +126,7 @@ def start(spec: TuneSpec, opened: BaseModel | None = None) -> Job:
     if spec.lr is not None and not 0 < spec.lr < 1:
         raise UserError(f"The learning rate must lie between 0 and 1. Given: {spec.lr}.", "range", name="lr")
     budget, inputs = spec.budget(), [Path(spec.base), spec.path]
-    output = check_spec(spec, budget, preferences().runs / f"{spec.path.resolve().stem or 'run'}-tuned", inputs)
+    output = check_spec(spec, budget, default_output(spec), inputs)
     base = opened or open_base_model(spec.base)
     count = sum(v.numel() for v in base.weights.values())
     events.note(f"base: {base.name}, {base.family.name}, {count:,} parameters", "base_model", name=base.name)
@@ -172,11 +174,31 @@ def start(spec: TuneSpec, opened: BaseModel | None = None) -> Job:
         fields={
             "base_model": base.name,
             "lora": spec.lora,
+            "personal": spec.adapter is not None,
             "training_window": windowed.shape[0] if windowed != space else None,
         },
     )
     with create_run(spec, output, contents) as run:
         return Job(run, prepared, DataSource(run, prepared, windowed, train, heldout), spec.clock)
+
+
+def default_output(spec: TuneSpec) -> Path:
+    """The folder of a run for which none is chosen. Raises UserError if the base cannot have adapters of persons."""
+    if spec.adapter is None:
+        return preferences().runs / f"{spec.path.resolve().stem or 'run'}-tuned"
+    if spec.lora is None or spec.out is not None:
+        raise UserError(
+            "The adapter of a person is a LoRA in the folder of its base: leave out `out`, and keep `lora`.",
+            "adapter_place",
+        )
+    base = Path(spec.base)
+    if not (base / "run.json").is_file() or base_of(base.resolve()) is not None:
+        raise UserError(
+            f"Only runs have adapters of persons, and {spec.base} is none, or is an adapter itself. Tune it into a "
+            "run first, without `adapter`, and give that run as the base.",
+            "adapter_place",
+        )
+    return adapter_folder(base, spec.adapter)
 
 
 # --------------------------------------------------------------------------- data
@@ -319,22 +341,24 @@ def plan(task: Task, base: BaseModel, spec: TuneSpec, pace: float | None, heldou
     if task.space.stream:
         decisions.insert(2, Decision("window", f"at most {task.space.shape[0]} tokens", "of the data, or set by hand"))
     final = with_evaluations(task, finished(task, trial), heldout)
-    decisions.append(disk(base, final, learns, spec.lora is None))
+    decisions.append(disk(base, final, learns, spec))
     return Plan(base.config, final, size, decisions)
 
 
-def disk(base: BaseModel, train: TrainConfig, learns: int, everything: bool) -> Decision:
+def disk(base: BaseModel, train: TrainConfig, learns: int, spec: TuneSpec) -> Decision:
     """The space that a run of `learns` parameters takes at most while it learns, and afterwards."""
-    base_bytes = sum(v.numel() * v.element_size() for v in base.weights.values())
+    shares = spec.adapter is not None
+    base_bytes = 0 if shares else sum(v.numel() * v.element_size() for v in base.weights.values())
     weights = 4 * learns
     model = weights * (2 if train.ema_half_life else 1)
     saved = model + 2 * weights  # AdamW keeps two numbers a parameter
     most = base_bytes + checkpoint.KEEP * saved + 2 * weights
-    after = most - 2 * weights if everything else most  # checkpoint.drop_older_optimizers
+    drops = shares or spec.lora is None
+    after = most - 2 * weights if drops else most  # checkpoint.drop_older_optimizers
     return Decision(
         "disk",
         f"at most {most / 1e9:.3g} GB while it learns, {after / 1e9:.3g} GB afterwards",
-        "a copy of the base, two checkpoints to go on from, the best weights",
+        f"{'' if shares else 'a copy of the base, '}two checkpoints to go on from, the best weights",
     )
 
 

@@ -36,6 +36,11 @@ def serialised(tensors: Mapping[str, Tensor]) -> bytes:
     return save({k: v.detach().cpu().contiguous() for k, v in tensors.items()})
 
 
+def digest_of(tensors: Mapping[str, Tensor]) -> str:
+    """The SHA-256 of weights as `write_base` writes them."""
+    return hashlib.sha256(serialised(tensors)).hexdigest()
+
+
 def state_of(modules: Mapping[str, nn.Module], names: tuple[str, ...] | None = None) -> dict[str, Tensor]:
     """The state of the named modules (all by default) as one mapping {module.name: tensor}."""
     return {f"{m}.{k}": v for m in (names or tuple(modules)) for k, v in modules[m].state_dict().items()}

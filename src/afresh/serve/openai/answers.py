@@ -177,6 +177,7 @@ class ModelAnswer(BaseModel):
     object: Literal["model"]
     created: int
     owned_by: Literal["user"]
+    parent: str | None  # of the adapter of a person, the run that it is of
     afresh: ModelFacts
 
 

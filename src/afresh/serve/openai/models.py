@@ -8,6 +8,7 @@ from fastapi import APIRouter
 from fastapi.concurrency import run_in_threadpool
 
 from afresh.core import UserError
+from afresh.runs.personal import SEPARATOR
 from afresh.runs.run import Run
 from afresh.serve.openai.answers import ModelAnswer, ModelList
 from afresh.serve.work import Desk
@@ -21,6 +22,7 @@ def described(name: str, run: Run) -> dict[str, Any]:
         "object": "model",
         "created": int((run.path / "run.json").stat().st_mtime),
         "owned_by": "user",
+        "parent": name.rpartition(SEPARATOR)[0] if record.personal else None,
         "afresh": {
             "modality": record.modality,
             "family": record.family,
