@@ -14,10 +14,10 @@ from PIL import Image
 
 from afresh.collect import assemble
 from afresh.collect import gather as module
-from afresh.collect.gather import Limits, gather, place_of
+from afresh.collect.gather import Limits, gather, place_of, places
 from afresh.collect.store import SourceParts
-from afresh.core import UserError
-from afresh.data.collected import REJECTED, of_collected, rows
+from afresh.core import UserError, events
+from afresh.data.collected import REJECTED, manifest, of_collected, rows
 
 WORDS = [
     "river",
@@ -121,6 +121,49 @@ def test_a_limit_stops_and_the_rest_follows(texts: Path, tmp_path: Path) -> None
     assert set(gather([], tmp_path / "set", resume=True)["items"]) == {"text", "image"}
     assert len(items(tmp_path / "set")) == len(items(tmp_path / "whole"))
     assert gather([], tmp_path / "set", resume=True)["digest"] == whole
+
+
+def test_after_a_limit_no_other_source_is_begun_and_it_is_said(texts: Path, tmp_path: Path) -> None:
+    told: list[str] = []
+    other = tmp_path / "other.jsonl"
+    other.write_text('{"text": "A text in a table."}\n')
+    with events.listening(lambda event: told.append(event.text)):
+        gather([place_of(str(texts)), place_of(str(other))], tmp_path / "set", limits=Limits(items=7))
+    assert any("limit was reached before the end of 2 sources. Go on with `resume`" in text for text in told)
+    assert not [text for text in told if "text is 'text'" in text]
+    assert "row 1" in {r["where"].rpartition(", ")[2] for r in items_after(tmp_path / "set")}
+
+
+def items_after(dataset: Path) -> list[dict]:
+    gather([], dataset, resume=True)
+    return items(dataset)
+
+
+def test_a_source_that_is_wrong_is_named_and_the_others_are_collected(texts: Path, tmp_path: Path) -> None:
+    (tmp_path / "unclear.jsonl").write_text('{"one": "first", "two": "second"}\n')
+    places = [place_of(str(tmp_path / "unclear.jsonl")), place_of(str(texts))]
+    made = gather(places, tmp_path / "set")
+    assert "option text=COLUMN" in made["failures"][places[0].place] and made["items"] == {"text": 31, "image": 1}
+    assert "failures" not in manifest(tmp_path / "set") and len(manifest(tmp_path / "set")["sources"]) == 1
+
+
+def test_a_place_that_is_given_with_another_licence_is_read_again(texts: Path, tmp_path: Path) -> None:
+    gather([place_of(str(texts))], tmp_path / "set")
+    made = gather([place_of(str(texts), about={"licence": "CC0-1.0"})], tmp_path / "set")
+    assert {r["licence"] for r in items(tmp_path / "set")} == {"CC0-1.0"}
+    assert made["items"] == {"text": 31, "image": 1} and len(made["sources"]) == 1
+
+
+def test_an_option_goes_to_the_sources_that_have_it(texts: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"one": "first", "two": "second"}\n')
+    found = places([str(texts), str(tmp_path / "a.jsonl")], {"text": "two", "max_file_mb": "5"})
+    assert [place.json()["options"] for place in found] == [{"max_file_mb": 5}, {"text": "two", "max_file_mb": 5}]
+    with pytest.raises(UserError, match=r"No source has the option body.* folder: max_file_mb, group; tables: text"):
+        places([str(texts), str(tmp_path / "a.jsonl")], {"body": "two"})
+    with pytest.raises(UserError, match=r"no grupp, did you mean group\? Its options are: max_file_mb, group"):
+        places([str(texts)], {"grupp": "yes"})
+    with pytest.raises(UserError, match=r"'drop' or 'keep', given 'maybe'. Give an accepted value, or leave it out"):
+        gather(found, tmp_path / "set", assembly={"near": "maybe"})
 
 
 def test_any_number_of_processes_gives_the_same(texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -52,7 +52,10 @@ def collect(
     The result is a folder that `afresh train` learns from. What is left out is listed with its reason, and report.html
     in it shows what each rule kept, left out and changed.
     """
-    from afresh.collect.gather import Limits, gather, place_of
+    from afresh.cli import option_names
+    from afresh.cli.wording import as_typed
+    from afresh.collect.gather import Limits, gather
+    from afresh.collect.gather import places as all_places
     from afresh.core import UserError
     from afresh.core.counted import counted
     from afresh.core.options import pairs
@@ -64,14 +67,21 @@ def collect(
     about = {k: v for k, v in (("licence", licence), ("person", person), ("consent", consent)) if v}
     if licence:
         about["licence_from"] = "whoever collected it"
-    given = [place_of(place, pairs(option or [], "--source"), about) for place in places or ()]
+    given = all_places(places or (), pairs(option or [], "--source"), about)
     if dry_run:
+        wrong = 0
         for place in given:
-            for line in place.source.describe(place.place, place.options):
-                answer(line)
+            try:
+                lines = place.source.describe(place.place, place.options)
+            except UserError as error:  # the others are described too
+                lines, wrong = [f"{place.place}: {error}"], wrong + 1
+            for line in lines:
+                answer(as_typed(line, option_names()))
+        if wrong:
+            raise UserError(f"{counted(wrong, 'source')} cannot be collected so, as said above.", "wrong_source")
         return
     if into is None:
-        raise UserError("Name the folder of the data set with `into`.", "no_folder")
+        raise UserError("Name the folder of the data set with `into`, as `into=data`.", "no_folder")
     limits = Limits(max_bytes, max_items, max_minutes)
     others = [place for place in against if place] if against else None  # an empty one: none any more
     choices = {"near": near, "split_by": split_by, "heldout": heldout, "against": others, "leaks": leaks}
@@ -90,15 +100,25 @@ def collect(
     report = write_page(into)
     if as_json:
         emit({"into": str(into), **{k: made[k] for k in ("items", "left_out", "leakage", "digest")}})
-        return
+    else:
+        for line in _lines(made):
+            answer(line)
+        say(f"data set: {into}; what became of all: {report}")
+    if failed := made.get("failures"):
+        raise UserError(f"Not collected, for the reasons above: {', '.join(failed)}. The rest is.", "not_collected")
+
+
+def _lines(made: Mapping[str, Any]) -> Iterator[str]:
+    """What became of all, in words."""
+    from afresh.core.counted import counted
+
     for kind, count in made["items"].items():
-        answer(f"{counted(count, 'item')} of the kind {kind}")
-    for rule_name, count in sorted(made["left_out"].items(), key=lambda pair: -pair[1]):
-        answer(f"left out: {count:,} by {rule_name}")
+        yield f"{counted(count, 'item')} of the kind {kind}"
+    for rule, count in sorted(made["left_out"].items(), key=lambda pair: -pair[1]):
+        yield f"left out: {count:,} by {rule}"
     for place, counts in made["leakage"].items():
         common = ", ".join(f"{count:,} {how}" for how, count in counts.items()) or "nothing"
-        answer(f"in common with {place}: {common}")
-    say(f"data set: {into}; what became of all: {report}")
+        yield f"in common with {place}: {common}"
 
 
 def _show_rules(into: Path | None, on: Sequence[str], off: Sequence[str], as_json: bool) -> None:

@@ -74,7 +74,7 @@ def choose(names: Sequence[str], texts: Sequence[str], media: Sequence[str], opt
     for what, column in named.items():
         if column not in names:
             raise UserError(
-                f"There is no column {column!r} for `{what}`. The columns are: {', '.join(names) or 'none'}.",
+                f"There is no column {column!r} for {what}. Name one of: {', '.join(names) or 'none'}.",
                 "unknown_column",
             )
     of, taken = dict(named), set(named.values())
@@ -101,8 +101,8 @@ def choose(names: Sequence[str], texts: Sequence[str], media: Sequence[str], opt
         of["text"] = left[0]
     if not chat and "text" not in of and "file" not in of:
         raise UserError(
-            f"Which column holds the text is not clear. Name it with `text`, or with `file` that of images or sounds. "
-            f"The columns are: {', '.join(names) or 'none'}.",
+            "Which column holds the text is not clear. Give the source the option text=COLUMN, or of images or sounds "
+            f"file=COLUMN. The columns are: {', '.join(names) or 'none'}.",
             "unknown_column",
         )
     return Columns(of, chat)

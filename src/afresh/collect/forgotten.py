@@ -15,6 +15,7 @@ from afresh.collect.process import Part
 from afresh.collect.record import Rejection
 
 FORGOTTEN = "forgotten"  # in the manifest; also the stage and the rule
+WHY = "it was to be forgotten"
 
 
 def mark(kind: str, *words: str) -> str:
@@ -38,14 +39,14 @@ def marks_of(manifest: Mapping[str, Any]) -> frozenset[str]:
 
 def left_behind(source: str) -> Rejection:
     """What stands in place of something that was forgotten."""
-    return Rejection(source, "", FORGOTTEN, FORGOTTEN, "it was to be forgotten")
+    return Rejection(source, "", FORGOTTEN, FORGOTTEN, WHY)
 
 
-def without(part: Part, marks: Collection[str]) -> Part:
-    """A part without what was forgotten."""
+def without(part: Part, marks: Collection[str]) -> tuple[Part, frozenset[str]]:
+    """A part without what was forgotten, and the places in the source where it was read, and nothing else was."""
     if not marks:
-        return part
-    records, rejections, places = [], [], set()
+        return part, frozenset()
+    records, rejections, places = [], [], set[str]()
     for record in part.records:
         if is_forgotten(marks, record.source, record.where, record.about.people, record.id):
             places.add(record.where)
@@ -54,15 +55,17 @@ def without(part: Part, marks: Collection[str]) -> Part:
             records.append(record)
     for r in part.rejections:
         if is_forgotten(marks, r.source, r.where, r.person, r.item):
-            places.add(r.where)
+            if r.rule != FORGOTTEN:  # else its place was not read
+                places.add(r.where)
             rejections.append(left_behind(r.source))
         else:
             rejections.append(r)
     shown = {r.item for r in rejections}
-    return replace(
+    left = replace(
         part,
         records=records,
         rejections=rejections,
         examples=[e for e in part.examples if e.where not in places],
         shown={item: record for item, record in part.shown.items() if item in shown},
     )
+    return left, frozenset(places - {record.where for record in records})

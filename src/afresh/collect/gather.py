@@ -18,14 +18,14 @@ from pydantic import ValidationError
 from afresh.collect.against import other_source
 from afresh.collect.assemble import Assembly, assemble, tables_of
 from afresh.collect.cards import write_cards
-from afresh.collect.forgotten import marks_of, without
+from afresh.collect.forgotten import FORGOTTEN, mark, marks_of, without
 from afresh.collect.leakage import Other
 from afresh.collect.licences import normalised
 from afresh.collect.process import Part, process
 from afresh.collect.record import UNKNOWN, About, Found, Rejection
 from afresh.collect.rules import chosen
 from afresh.collect.sources import Options, Source, Unavailable, options_of, python, source_of
-from afresh.collect.store import WORK, SourceParts, Store
+from afresh.collect.store import CANNOT_WRITE, WORK, SourceParts, Store
 from afresh.collect.workers import workers
 from afresh.core import UserError, events
 from afresh.core.counted import counted
@@ -58,9 +58,16 @@ class Place:
 
     @property
     def key(self) -> str:
-        """What names its folder."""
-        told = f"{self.source.name}\0{self.place}\0{self.options.model_dump_json()}\0{sorted(self.about.items())}"
+        """What names its folder: the place and what is read of it, however politely, and whatever is said of it."""
+        apart = self.source.manner | self.source.permitting
+        told = f"{self.source.name}\0{self.place}\0{self.options.model_dump_json(exclude=set(apart))}"
         return blake3(told.encode()).hexdigest()[:12]
+
+    def differs(self, row: Mapping[str, Any]) -> bool:
+        """Whether other items are found here than by a row of the manifest for the same place."""
+        before = {k: v for k, v in row["options"].items() if k not in self.source.manner}
+        now = {k: v for k, v in self.json()["options"].items() if k not in self.source.manner}
+        return before != now or row["about"] != dict(self.about)
 
     def json(self) -> dict[str, Any]:
         options = self.options.model_dump(mode="json", exclude_defaults=True)
@@ -72,6 +79,24 @@ def place_of(place: str, options: Mapping[str, Any] | None = None, about: Mappin
     said of its licence is no expression of SPDX."""
     source = source_of(place)
     return Place(source, place, options_of(source, options or {}), said(about or {}))
+
+
+def places(given: Sequence[str], options: Mapping[str, Any], about: Mapping[str, str] | None = None) -> list[Place]:
+    """Several sources. An option goes to those that have it. Raises UserError as `place_of`, and for an option that
+    none of them has."""
+    found = [source_of(place) for place in given]
+    known = {name for source in found for name in source.options.model_fields}
+    if found and (unknown := [name for name in options if name not in known]):
+        listed = {s.name: ", ".join(s.options.model_fields) or "none" for s in found}
+        if len(listed) == 1:
+            options_of(found[0], options)  # which says what it may have meant
+        raise UserError(
+            f"No source has the option {unknown[0]}. Their options are: "
+            f"{'; '.join(f'{name}: {names}' for name, names in listed.items())}.",
+            "unknown_option",
+        )
+    own = [{k: v for k, v in options.items() if k in source.options.model_fields} for source in found]
+    return [place_of(place, mine, about) for place, mine in zip(given, own, strict=True)]
 
 
 def said(about: Mapping[str, str]) -> dict[str, str]:
@@ -98,14 +123,14 @@ def places_of(
     if name is not None:
         source = python.of_object(given)
         return [Place(source, f"{python.PREFIX}{name}", options_of(source, options or {}), said(about or {}))]
-    places = [given] if isinstance(given, str | Path) else given
-    if not isinstance(places, list | tuple) or not all(isinstance(p, str | Path) for p in places):
+    listed = [given] if isinstance(given, str | Path) else given
+    if not isinstance(listed, list | tuple) or not all(isinstance(p, str | Path) for p in listed):
         raise UserError(
             "Data of a program needs a name, by which it is known when it is collected again. Give `name`; or give "
             "sources as paths and addresses.",
             "no_name",
         )
-    return [place_of(str(place), options, about) for place in places]
+    return places([str(place) for place in listed], options or {}, about)
 
 
 def of_json(row: Mapping[str, Any]) -> Place:
@@ -150,37 +175,49 @@ def gather(
             )
         for other in known["assembly"]["against"]:
             other_place(other)  # refuses what cannot be read before anything is
+        _again(known, places, store)
         if refresh:
             _refresh(into, known, {place.key for place in places}, store)
         given = {place.key: place for place in places}
         wanted = [(given.get(row["key"]) or of_json(row), row) for row in known["sources"] if not row["finished"]]
-        keys = {row["key"] for row in known["sources"]}
+        rows = {row["key"]: row for row in known["sources"]}
         for place in places:
-            if place.key not in keys:
-                row = {**place.json(), "key": place.key, "finished": False}
-                known["sources"].append(row)
-                wanted.append((place, row))
+            if place.key not in rows:
+                rows[place.key] = {**place.json(), "key": place.key, "finished": False}
+                known["sources"].append(rows[place.key])
+                wanted.append((place, rows[place.key]))
         if not known["sources"]:
             raise UserError("There is no source. Give at least one: a folder, an address, a table, ...", "no_source")
         write_json(into / MANIFEST, known)
         budget = Budget(limits)
+        failures, forgotten = dict[str, str](), set(marks_of(known))
         with workers(processes, cluster) as (pool, processes):
             for place, row in wanted:
+                if budget.spent:
+                    break
                 parts = store.parts(row["key"])
                 store.note("begun", source=place.place)
                 try:
-                    row["finished"] = run(place, parts, rules, budget, pool, processes, marks_of(known))
+                    row["finished"] = run(place, parts, rules, budget, pool, processes, forgotten)
                 except UserError as error:
                     if not parts.names():  # it was never read, as a table whose columns are not clear
                         known["sources"].remove(row)
                         write_json(into / MANIFEST, known)
-                    if not isinstance(error, Unavailable):
+                    if isinstance(error, Unavailable):
+                        continue
+                    if error.code == CANNOT_WRITE or len(wanted) == 1:
                         raise
+                    failures[place.place] = str(error)
+                    events.warning(f"{place.place} was not collected: {error}", error.code)
                     continue
+                if forgotten:
+                    known[FORGOTTEN] = sorted(forgotten)
                 write_json(into / MANIFEST, known)
                 store.note("finished" if row["finished"] else "stopped", source=place.place)
+            if budget.spent and (rest := counted(sum(not r["finished"] for r in known["sources"]), "source")):
+                events.note(f"The limit was reached before the end of {rest}. Go on with `resume`.", "limit")
             put_together(store, known, pool, processes)
-    return known
+    return {**known, "failures": failures} if failures else known
 
 
 def put_together(store: Store, known: dict[str, Any], pool: Executor | None = None, processes: int = 1) -> None:
@@ -216,12 +253,29 @@ def _known(into: Path, on: Sequence[str], off: Sequence[str], store: Store) -> d
     return known
 
 
+def _again(known: Mapping[str, Any], places: Sequence[Place], store: Store) -> None:
+    """See that a source is cleaned again, from what was fetched, if something else is said of it, or may be taken."""
+    rows = {row["key"]: row for row in known["sources"]}
+    for place in places:
+        row = rows.get(place.key)
+        if row is None:
+            continue
+        if place.differs(row):
+            events.note(f"{place.place} is read again: its options, or what is said of it, are others than before.")
+            store.parts(place.key).clear()
+            row["finished"] = False
+        row |= place.json()
+
+
 def chosen_assembly(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
     """All choices, of which some are given now. Raises UserError for one that is not valid."""
     try:
         return Assembly.model_validate({**before, **now}).model_dump(mode="json")
     except ValidationError as error:
-        raise UserError(f"How the data set is assembled: {problems(error, Assembly)}") from None
+        raise UserError(
+            f"How the data set is assembled: {problems(error, Assembly)}. Give an accepted value, or leave it out to "
+            "keep what the data set has."
+        ) from None
 
 
 def _refresh(into: Path, known: Mapping[str, Any], keys: Collection[str], store: Store) -> None:
@@ -240,8 +294,19 @@ class Budget:
     """What may still be collected."""
 
     def __init__(self, limits: Limits) -> None:
-        self.limits, self.bytes, self.items = limits, 0, 0
+        self.limits, self.bytes, self.items, self.full = limits, 0, 0, False
         self.until = None if limits.minutes is None else time.monotonic() + 60 * limits.minutes
+
+    @property
+    def spent(self) -> bool:
+        """Whether nothing more can be collected."""
+        limits, late = self.limits, self.until is not None and time.monotonic() > self.until
+        return (
+            late
+            or self.full
+            or (limits.items is not None and self.items >= limits.items)
+            or (limits.bytes is not None and self.bytes >= limits.bytes)
+        )
 
     def spend(self, found: Found | Rejection) -> bool:
         """Whether there is enough for this too."""
@@ -251,6 +316,7 @@ class Budget:
             if self.limits.items is not None and self.items >= self.limits.items:
                 return False
             if self.limits.bytes is not None and self.bytes + len(found.content) > self.limits.bytes:
+                self.full = True
                 return False
             self.items += 1
             self.bytes += len(found.content)
@@ -264,15 +330,18 @@ def run(
     budget: Budget,
     pool: Executor | None,
     processes: int,
-    forgotten: Collection[str] = (),
+    forgotten: set[str] | None = None,
 ) -> bool:
     """Collect from one source, from where it was interrupted; returns whether its end was reached.
 
+    forgotten: the marks of what was to be forgotten; those of addresses where something of it was found are added.
     Raises Unavailable if the source cannot be read and nothing of it was.
     """
     done = parts.names()
     consumed = sum(parts.facts(name)["consumed"] for name in done)
     parts.fetched.consumed = consumed
+    marks = set() if forgotten is None else forgotten
+    parts.fetched.place, parts.fetched.forgotten = place.place, marks
     found = place.source.find(place.place, place.options, parts.fetched)
     stopped = False
     failed: Unavailable | None = None
@@ -297,7 +366,10 @@ def run(
         nonlocal count, items
         at, size, result = waiting.popleft()
         part = result.result() if isinstance(result, Future) else result
-        parts.write(at, without(part, forgotten), size)
+        part, places = without(part, marks)
+        if places:  # before the part is written, after which it is not looked at again
+            marks.update(mark("where", place.place, address) for address in parts.fetched.forget_while_read(places))
+        parts.write(at, part, size)
         count, items = count + size, items + len(part.records)
         events.progress(f"{place.place}: {count:,} read, {items:,} kept", "collecting", read=count, kept=items)
 
@@ -309,6 +381,7 @@ def run(
             settle()
     while waiting:
         settle()
+    parts.fetched.read_to_its_end()
     if failed is not None and not parts.names():
         raise failed
     return not stopped

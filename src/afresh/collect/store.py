@@ -18,12 +18,14 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from blake3 import blake3
 
+from afresh.collect.forgotten import FORGOTTEN, WHY, mark
 from afresh.collect.process import Changed, Part
 from afresh.collect.record import Record, Rejection, encodable
 from afresh.core import UserError
@@ -31,6 +33,7 @@ from afresh.core.files import free_bytes, replace_file, sync_folder
 from afresh.data.collected import BLOBS, SCHEMA
 
 WORK, JOURNAL, LOCK = "work", "journal.jsonl", "lock"
+CANNOT_WRITE = "cannot_write"  # the code of the error
 PARTS = SCHEMA.append(pa.field("near", pa.binary()))  # of the items of a part
 REJECTIONS = pa.schema([(f.name, pa.string()) for f in fields(Rejection)])
 
@@ -138,13 +141,20 @@ class SourceParts:
         shutil.rmtree(self.folder)
 
 
+REFUSED = {"rule": FORGOTTEN, "reason": WHY, "content": ""}  # of an address that was to be forgotten
+
+
 class FetchedFiles:
     """What was fetched for a source: a line for each address, and its content by its hash. What stands before the last
     line that says "refreshed" is stale."""
 
     def __init__(self, folder: Path) -> None:
         self.lines, self.raw = folder / "fetched.jsonl", folder / "raw"
+        self.whole = folder / "forgetting"  # there while something that was fetched as a whole holds what is forgotten
+        self.lock = Lock()  # sources fetch in a thread of their own
         self.consumed = 0
+        self.place = ""
+        self.forgotten: Collection[str] = ()
         self.known: dict[str, dict[str, Any]] = {}
         self.old: dict[str, dict[str, Any]] = {}
         if self.lines.is_file():
@@ -158,13 +168,20 @@ class FetchedFiles:
                 except (ValueError, KeyError):
                     continue  # a line that was cut off when the process was ended; its address is fetched again
 
+    def _is_forgotten(self, address: str) -> bool:
+        return bool(self.forgotten) and mark("where", self.place, address) in self.forgotten
+
     def facts(self, address: str) -> Mapping[str, Any] | None:
-        """What is known of an address, if it was fetched and its content is there."""
+        """What is known of an address, if it was fetched and its content is there, or if it was to be forgotten."""
+        if self._is_forgotten(address):
+            return REFUSED
         facts = self.known.get(address)
         return facts if facts and (not facts["content"] or (self.raw / facts["content"]).exists()) else None
 
     def get(self, address: str) -> tuple[bytes, Mapping[str, Any]] | None:
-        """The content and the facts of an address, if it was fetched."""
+        """The content and the facts of an address, if it was fetched; no content of one that was to be forgotten."""
+        if self._is_forgotten(address):
+            return b"", REFUSED
         return self._read(self.known.get(address))
 
     def stale(self, address: str) -> tuple[bytes, Mapping[str, Any]] | None:
@@ -187,24 +204,48 @@ class FetchedFiles:
     def forget(self, places: Collection[str]) -> None:
         """Remove what was fetched from these addresses, and equal contents. Where something else was fetched, such as a
         whole repository, everything is: it is fetched again if it is needed."""
-        gone = {self.known[p]["content"] for p in places if p in self.known}
-        whole = any(p not in self.known for p in places)
-        self.known = {a: f for a, f in self.known.items() if not whole and f["content"] not in gone}
-        if self.lines.is_file():
-            lines = [json.dumps({"address": a, **f}, ensure_ascii=True) + "\n" for a, f in self.known.items()]
-            replace_file(self.lines, "".join(lines).encode())
-        used = {f["content"] for f in self.known.values()}
-        for path in self.raw.glob("*"):
-            if path.name not in used:
-                path.unlink()
+        self._keep(() if any(p not in self.known for p in places) else self._but(places))
+
+    def forget_while_read(self, places: Collection[str]) -> frozenset[str]:
+        """`forget` while the source is read, which may need what was fetched as a whole until its end: that is removed
+        by `read_to_its_end`. Returns the addresses."""
+        addresses = frozenset(p for p in places if p in self.known)
+        if len(addresses) < len(places):
+            self.whole.touch()
+        if addresses:
+            self._keep(self._but(addresses))
+        return addresses
+
+    def read_to_its_end(self) -> None:
+        """Remove everything that was fetched if there was something in it that was to be forgotten."""
+        if self.whole.exists():
+            self._keep(())
+            self.whole.unlink()
+
+    def _but(self, places: Collection[str]) -> list[str]:
+        gone = {self.known[p]["content"] for p in places} - {""}
+        return [a for a, f in self.known.items() if a not in places and f["content"] not in gone]
+
+    def _keep(self, addresses: Collection[str]) -> None:
+        """Remove what was fetched from all other addresses, and what is stale."""
+        with self.lock:
+            self.known, self.old = {a: self.known[a] for a in addresses}, {}
+            if self.lines.is_file():
+                lines = [json.dumps({"address": a, **f}, ensure_ascii=True) + "\n" for a, f in self.known.items()]
+                replace_file(self.lines, "".join(lines).encode())
+            used = {f["content"] for f in self.known.values()}
+            for path in self.raw.glob("*"):
+                if path.name not in used:
+                    path.unlink()
 
     def put(self, address: str, content: bytes, facts: Mapping[str, Any]) -> None:
         """Keep what was fetched, or with no content why there is none."""
         name = blake3(content).hexdigest() if content else ""
-        if content and not (self.raw / name).exists():
-            replace_file(self.raw / name, content)
-        self.known[address] = {**facts, "content": name}
-        self._append({"address": address, **facts, "content": name})
+        with self.lock:
+            if content and not (self.raw / name).exists():
+                replace_file(self.raw / name, content)
+            self.known[address] = {**facts, "content": name}
+            self._append({"address": address, **facts, "content": name})
 
     def _append(self, facts: Mapping[str, Any]) -> None:
         line = json.dumps(facts, ensure_ascii=True) + "\n"
@@ -245,7 +286,8 @@ def cannot_write(path: Path, error: OSError) -> UserError:
     """Why a file of the data set is not written, as on a full disk."""
     return UserError(
         f"{path} cannot be written: {error.strerror or error}. {free_bytes(path.parent):,} bytes are free. Make room, "
-        "then repeat the command with `resume`: nothing that was collected is lost."
+        "then repeat the command with `resume`: nothing that was collected is lost.",
+        CANNOT_WRITE,
     )
 
 

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from afresh.collect.fetching.head import Head, read_head
-from afresh.collect.fetching.preferences import objection, statements, tdm_rules
+from afresh.collect.fetching.preferences import objections, statements, tdm_rules
 from afresh.collect.fetching.robots import Robots
 from afresh.collect.record import Found, Rejection
 
@@ -26,8 +26,7 @@ def refusal(
     page = read_head(f"<html><head>{head}</head></html>".encode()) if head else Head()
     rules = tdm_rules(json.dumps(tdm).encode())
     said = statements(path, httpx.Headers(list(headers)), page, Robots(robots.encode()), rules, image)
-    found = objection(said)
-    return found.rule if found else ""
+    return next(iter(objections(said)), "")
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from afresh.collect.forget import Wish, forget
 from afresh.collect.gather import gather, place_of
 from afresh.collect.sources import source_of, sql
 from afresh.core import UserError
@@ -78,7 +79,7 @@ def test_a_data_base_is_only_read(place: str) -> None:
 
 
 def test_what_is_wrong_is_said(place: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"`query`.*and `key`"):
+    with pytest.raises(UserError, match=r"query=TABLE.*and key=COLUMN"):
         find(place)
     with pytest.raises(UserError, match="names no file"):
         find(f"sqlite:///{tmp_path}/none.db", query="posts", key="id")
@@ -90,3 +91,12 @@ def test_what_is_wrong_is_said(place: str, tmp_path: Path) -> None:
         find(place, query="posts", key="no")
     with pytest.raises(UserError, match=r"postgresql://ann@db/x is given with a password.*AFRESH_DATABASE_PASSWORD"):
         source_of("postgresql://ann:secret@db/x")
+
+
+def test_what_was_forgotten_is_not_kept_when_it_is_read_again(place: str, tmp_path: Path) -> None:
+    options = {"query": "posts", "key": "id", "chunk": 6}
+    gather([place_of(place, options)], tmp_path / "set", off=STRICT)
+    forget(tmp_path / "set", Wish(person="ann1"))
+    gather([], tmp_path / "set", on=["mojibake"])
+    assert {row["person"] for row in rows(tmp_path / "set")} == {"ann0", "ann2"}
+    assert not any(b"ann1" in path.read_bytes() for path in (tmp_path / "set").glob("work/*/raw/*"))

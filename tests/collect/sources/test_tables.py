@@ -73,7 +73,7 @@ def test_the_rows_of_every_format_are_found_with_what_columns_say(tmp_path: Path
 
 def test_columns_are_named_by_options_or_guessed_and_said(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"one": "first", "two": "second"}\n')
-    with pytest.raises(UserError, match=r"Name it with `text`.*one, two"):
+    with pytest.raises(UserError, match=r"option text=COLUMN.*one, two"):
         find(tmp_path / "a.jsonl")
     said: list[Event] = []
     with listening(said.append):
@@ -87,7 +87,7 @@ def test_columns_are_named_by_options_or_guessed_and_said(tmp_path: Path) -> Non
 
 def test_a_table_whose_columns_are_not_clear_is_not_kept_as_a_source(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"one": "first", "two": "second"}\n')
-    with pytest.raises(UserError, match="Name it with `text`"):
+    with pytest.raises(UserError, match="option text=COLUMN"):
         gather([place_of(str(tmp_path / "a.jsonl"))], tmp_path / "set", off=STRICT)
     made = gather([place_of(str(tmp_path / "a.jsonl"), {"text": "two"})], tmp_path / "set", off=STRICT)
     assert made["items"] == {"text": 1} and len(made["sources"]) == 1

@@ -17,8 +17,10 @@ import httpx
 import pytest
 
 from afresh.collect.fetching import fetcher, lanes
+from afresh.collect.forget import Wish, forget
 from afresh.collect.gather import Limits, gather, place_of
 from afresh.collect.record import Found, Rejection
+from afresh.collect.rules import rules as cleaning
 from afresh.collect.sources import Unavailable, options_of
 from afresh.collect.sources.web import SOURCE
 from afresh.core import UserError, events
@@ -135,6 +137,53 @@ def test_a_source_is_refreshed_by_asking_what_changed(site: Site, tmp_path: Path
     sent = {path: headers for path, headers, _ in site.asked[asked:]}
     assert sent["/same"]["If-None-Match"] == '"1"'
     assert sent["/new"]["If-Modified-Since"] == "Tue, 02 Jan 2024 03:04:05 GMT"
+
+
+def test_asking_in_another_manner_fetches_nothing_again(site: Site, tmp_path: Path) -> None:
+    for path, headers in (("/yes", {}), ("/no", {"X_Robots_Tag": "noai"})):
+        site.put(path, f"The text of {path}.", **headers)
+    (tmp_path / "list").write_text(site.url("/yes") + "\n" + site.url("/no"))
+
+    def collected(**options: object) -> tuple[list[str], list[str]]:
+        before = len(site.paths())
+        made = gather([place_of(f"addresses:{tmp_path / 'list'}", {"delay": 0, **options})], tmp_path / "set")
+        assert len(made["sources"]) == 1
+        return [row["text"] for row in rows(tmp_path / "set")], site.paths()[before:]
+
+    assert collected() == (["The text of /yes."], ["/yes", "/no"])
+    assert collected(retries=1, hosts=2) == (["The text of /yes."], [])
+    assert collected(override="noai") == (["The text of /yes.", "The text of /no."], ["/no"])
+    assert collected() == (["The text of /yes."], [])
+
+
+def raw(dataset: Path) -> str:
+    """Everything that was fetched and is kept."""
+    return "".join(path.read_text() for path in sorted(dataset.glob("work/*/raw/*")))
+
+
+def test_what_was_forgotten_is_not_fetched_again_or_kept(site: Site, tmp_path: Path) -> None:
+    author = "<meta name='author' content='Ymir Dotter'>"
+    pages = {"/a": "", "/b": author, "/c": ""}
+    for path, head in pages.items():
+        site.html(
+            path, f"<article><p>The long story that is told on page {path[1:] * 9}, to its end.</p></article>", head
+        )
+    (tmp_path / "list").write_text("\n".join(site.url(path) for path in pages))
+    place = place_of(f"addresses:{tmp_path / 'list'}", {"delay": 0})
+    off = [rule.name for rule in cleaning() if rule.default]
+    gather([place], tmp_path / "set", off=off)
+    assert "bbbb" in raw(tmp_path / "set")
+    forget(tmp_path / "set", Wish(person="Ymir Dotter"))
+    asked = len(site.paths())
+    gather([], tmp_path / "set", on=["line_ends"])
+    assert site.paths()[asked:] == [] and "bbbb" not in raw(tmp_path / "set")
+
+    site.html("/c", "<article><p>The long story that is told on page dddddddd, to its end.</p></article>", author)
+    gather([], tmp_path / "set", refresh=True)  # what is new of the person is fetched once, and not kept
+    assert site.paths()[asked:] == ["/a", "/c"] and "dddd" not in raw(tmp_path / "set")
+    assert "aaaa" in raw(tmp_path / "set") and len(list(rows(tmp_path / "set"))) == 1
+    gather([], tmp_path / "set", refresh=True)
+    assert site.paths()[asked:] == ["/a", "/c", "/a"]
 
 
 # robots.txt

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
@@ -20,7 +20,7 @@ from afresh.collect.fetching.content import HTML, as_utf8, media_type
 from afresh.collect.fetching.head import Head, read_head
 from afresh.collect.fetching.lanes import Answer, Lanes, Patience
 from afresh.collect.fetching.listings import kind_of
-from afresh.collect.fetching.preferences import TdmRule, objection, statements, tdm_rules
+from afresh.collect.fetching.preferences import TdmRule, objections, statements, tdm_rules
 from afresh.collect.fetching.refused import Refused
 from afresh.collect.fetching.robots import AGENT, MAX_BYTES, Robots
 from afresh.collect.sources import Fetched, Unavailable
@@ -43,12 +43,14 @@ KEPT = (  # headers that are kept
 
 @dataclass(frozen=True)
 class Page:
-    """What was fetched. address: after redirects. said: the usage preferences, in words."""
+    """What was fetched. address: after redirects. said: the usage preferences, in words. overridden: those among them
+    that say no and were not obeyed, by rule."""
 
     address: str
     headers: httpx.Headers
     content: bytes
     said: str = ""
+    overridden: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def type(self) -> str:
@@ -95,7 +97,8 @@ class Fetcher:
 
     async def fetch(self, address: str) -> None:
         """See that an address is fetched, or that it is known why not. Raises Unavailable if there is no network."""
-        if self.fetched.facts(address) is not None:
+        known = self.fetched.facts(address)
+        if known is not None and known.get("rule") not in self.overridden:
             return
         try:
             page = await self._follow(address)
@@ -105,7 +108,9 @@ class Fetcher:
             self.fetched.put(address, b"", {"rule": error.rule, "reason": error.reason, "at": time.time()})
             return
         headers = [(n, v) for n, v in page.headers.multi_items() if n in KEPT]
-        facts = {"final": page.address, "headers": headers, "said": page.said, "at": time.time()}
+        facts: dict[str, Any] = {"final": page.address, "headers": headers, "said": page.said, "at": time.time()}
+        if page.overridden:
+            facts["overridden"] = dict(page.overridden)
         if kind_of(page.content):
             facts["list"] = True
         self.fetched.put(address, page.content, facts)
@@ -123,6 +128,9 @@ class Fetcher:
         content, facts = kept
         if "rule" in facts:
             raise Refused(facts["rule"], facts["reason"])
+        for rule, reason in facts.get("overridden", {}).items():
+            if rule not in self.overridden:
+                raise Refused(rule, reason)
         return Page(facts["final"], headers_of(facts["headers"]), content, facts["said"])
 
     async def close(self) -> None:
@@ -224,10 +232,11 @@ def obeying(page: Page, overridden: Collection[str], site: Site | None = None) -
     image = page.type.startswith("image/")
     robots, tdm = (site.robots, site.tdm) if site else (None, ())
     said = statements(path(page.address), page.headers, page.head, robots, tdm, image)
-    refusal = objection(said, overridden)
-    if refusal:
-        raise refusal
-    return Page(page.address, page.headers, page.content, "; ".join(map(str, said)))
+    refusals = objections(said)
+    for rule, reason in refusals.items():
+        if rule not in overridden:
+            raise Refused(rule, reason)
+    return Page(page.address, page.headers, page.content, "; ".join(map(str, said)), refusals)
 
 
 def agent(contact: str) -> str:

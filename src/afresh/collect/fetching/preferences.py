@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import httpx
 
 from afresh.collect.fetching.head import Head
 from afresh.collect.fetching.pattern import matches
-from afresh.collect.fetching.refused import Refused
 from afresh.collect.fetching.robots import AGENT, Robots
 
 # Categories of Content-Usage that training a generative model belongs to, in the present draft (train-ai:
@@ -48,12 +47,13 @@ def statements(
     return out + list(reservation(address_path, headers, head, tdm))
 
 
-def objection(said: Sequence[Statement], overridden: Collection[str] = ()) -> Refused | None:
-    """The first statement that refuses training, unless its rule is overridden by name."""
+def objections(said: Sequence[Statement]) -> dict[str, str]:
+    """The statements that refuse training, in words: of each rule the first."""
+    out: dict[str, str] = {}
     for one in said:
-        if one.refuses and one.rule not in overridden:
-            return Refused(one.rule, f"the publisher says no to training: {one}")
-    return None
+        if one.refuses:
+            out.setdefault(one.rule, f"the publisher says no to training: {one}")
+    return out
 
 
 def usage(name: str, words: str, where: str) -> Statement:

@@ -64,7 +64,9 @@ class Source:
 
     accepts: whether a place, as it is given on the command line, is of this source. find: everything that is there, in
     an order that is the same each time. describe: lines of what would be found, without reading it all. A source whose
-    content is fetched from elsewhere puts it into `Fetched` and asks there first.
+    content is fetched from elsewhere puts it into `Fetched` and asks there first. manner: the options that say how it
+    is asked for, of which other values do not make another source of a place. permitting: likewise those that say what
+    may be taken; where they change, the source is read again from what was fetched.
     """
 
     name: str
@@ -73,6 +75,8 @@ class Source:
     find: Callable[[str, Any, Fetched], Iterator[Found | Rejection]]
     describe: Callable[[str, Any], list[str]]
     options: type[Options] = Options
+    manner: frozenset[str] = frozenset()
+    permitting: frozenset[str] = frozenset()
 
 
 def sources() -> list[Source]:
@@ -90,8 +94,12 @@ def source_of(place: str) -> Source:
 
 
 def options_of(source: Source, given: Mapping[str, Any]) -> Options:
-    """The options of a source. Raises UserError for one that it does not have, or that is not valid."""
+    """The options of a source. Raises UserError, listing all, for one that it does not have, or that is not valid."""
     try:
         return source.options.model_validate(dict(given))
     except ValidationError as error:
-        raise UserError(f"The source {source.name}: {problems(error, source.options)}") from None
+        listed, wrong = ", ".join(source.options.model_fields) or "none", problems(error, source.options)
+        raise UserError(
+            f"The source {source.name}: {wrong}{'' if wrong.endswith('?') else '.'} Its options are: {listed}.",
+            "unknown_option",
+        ) from None

@@ -275,7 +275,7 @@ def find(place: str, options: ChatOptions, fetched: Fetched) -> Iterator[Found |
     except FileError as error:
         yield Rejection(place, Path(place).name, "find", "chats", str(error))
         return
-    me = answering(chats, options.me)
+    me = answering(place, chats, options.me)
     for n, chat in enumerate(chats, 1):
         for m, part in enumerate(parts_of(chat.messages, options.pause_hours) or [[]], 1):
             where = f"chat {n}{f' ({chat.name})' if chat.name else ''}, part {m}"
@@ -295,7 +295,7 @@ def find(place: str, options: ChatOptions, fetched: Fetched) -> Iterator[Found |
             yield Found(where, messages_json(turns), about=about, kind="conversation")
 
 
-def answering(chats: Sequence[Chat], me: str) -> str:
+def answering(place: str, chats: Sequence[Chat], me: str) -> str:
     """The person whose messages are answers; empty if an assistant answers."""
     count = Counter(message.person for chat in chats for message in chat.messages if message.person)
     if me and me not in count:
@@ -304,7 +304,10 @@ def answering(chats: Sequence[Chat], me: str) -> str:
         )
     if not me and count:
         me = min(count, key=lambda name: (-count[name], name))
-        events.note(f"The answers are those of {me}, who writes most; name another with `me`", "chats", me=me)
+        note = (
+            f"{place}: the answers are those of {me}, who writes most; the option me=NAME of the source names another"
+        )
+        events.note(note, "chats", me=me)
     return me
 
 

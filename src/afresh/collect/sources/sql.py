@@ -156,7 +156,8 @@ def find(place: str, options: SqlOptions, fetched: Fetched) -> Iterator[Found | 
     """The rows in the order of the key. Raises Unavailable, after what was read, if the data base goes away."""
     if not options.query or not options.key:
         raise UserError(
-            "Say what is read of a data base: `query`, a query or the name of a table, and `key`, a column."
+            "Say what is read of the data base by two options of the source: query=TABLE (or a SELECT), and "
+            "key=COLUMN, whose values all differ, as id. A dry run lists its tables."
         )
     parts = chunks(place, options, fetched)
     first = next(parts, [])

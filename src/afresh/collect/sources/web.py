@@ -129,5 +129,12 @@ def describe(place: str, options: WebOptions) -> list[str]:
 
 
 SOURCE = Source(
-    "web", "an address (https://...) or addresses:FILE, a file of addresses", accepts, find, describe, WebOptions
+    "web",
+    "an address (https://...) or addresses:FILE, a file of addresses",
+    accepts,
+    find,
+    describe,
+    WebOptions,
+    manner=frozenset({"contact", "delay", "max_wait", "max_seconds", "retries", "hosts"}),
+    permitting=frozenset({"override"}),
 )

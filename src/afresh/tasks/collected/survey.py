@@ -23,6 +23,7 @@ from afresh.core.counted import counted
 from afresh.data.collected import ITEMS, REJECTED, manifest
 
 SHOWN = 6  # of what a rule left out or changed, and of the items beside it
+LISTED = 12  # sources, languages and rules in words
 PAIRS = 8  # of duplicates
 POINTS, OUTSIDE = 800, 200  # items on the map, and what was left out
 MEASURED = 20_000  # items of which lengths and scores are shown
@@ -117,12 +118,13 @@ class Survey:
         if f.ledger.without_consent:
             out.append(f"no consent is known for {counted(f.ledger.without_consent, 'item')} that show persons")
         if f.languages:
-            out.append(f"languages: {', '.join(f'{k} {n:,}' for k, n in f.languages.most_common(12))}")
+            out.append(f"languages: {', '.join(f'{k} {n:,}' for k, n in f.languages.most_common(LISTED))}")
         sources = sorted(f.sources.items(), key=lambda pair: -pair[1][0])
-        out += [f"source: {s}: {counted(n, 'item')} ({'; '.join(sorted(said))})" for s, (n, said) in sources[:12]]
+        out += [f"source: {s}: {counted(n, 'item')} ({'; '.join(sorted(said))})" for s, (n, said) in sources[:LISTED]]
+        out += [f"source: and {counted(len(sources) - LISTED, 'source')} more"] if len(sources) > LISTED else []
         out += [f"source: {s['place']} was not collected to its end" for s in m["sources"] if not s["finished"]]
         left = sorted((j for j in self.judged if j.left_out), key=lambda j: -j.left_out)
-        out += [f"left out: {j.left_out:,} by {j.stage}/{j.rule}" for j in left[:12]]
+        out += [f"left out: {j.left_out:,} by {j.stage}/{j.rule}" for j in left[:LISTED]]
         return out + [f"changed: {j.changed:,} by {j.rule}" for j in self.judged if j.changed]
 
     def json(self) -> dict[str, Any]:
