@@ -13,6 +13,7 @@ from afresh.cli.show import answer, emit, say
 
 
 def collect(
+    context: typer.Context,
     places: Annotated[
         list[str] | None,
         typer.Argument(help="Folders, files, addresses, tables, repositories, ...", metavar="SOURCE..."),
@@ -52,8 +53,7 @@ def collect(
     The result is a folder that `afresh train` learns from. What is left out is listed with its reason, and report.html
     in it shows what each rule kept, left out and changed.
     """
-    from afresh.cli import option_names
-    from afresh.cli.wording import as_typed
+    from afresh.cli.wording import as_typed, options_of
     from afresh.collect.gather import Limits, gather
     from afresh.collect.gather import places as all_places
     from afresh.core import UserError
@@ -76,7 +76,7 @@ def collect(
             except UserError as error:  # the others are described too
                 lines, wrong = [f"{place.place}: {error}"], wrong + 1
             for line in lines:
-                answer(as_typed(line, option_names()))
+                answer(as_typed(line, options_of(context.find_root().command)))
         if wrong:
             raise UserError(f"{counted(wrong, 'source')} cannot be collected so, as said above.", "wrong_source")
         return
