@@ -100,3 +100,16 @@ def test_what_was_forgotten_is_not_kept_when_it_is_read_again(place: str, tmp_pa
     gather([], tmp_path / "set", on=["mojibake"])
     assert {row["person"] for row in rows(tmp_path / "set")} == {"ann0", "ann2"}
     assert not any(b"ann1" in path.read_bytes() for path in (tmp_path / "set").glob("work/*/raw/*"))
+
+
+def test_that_nothing_is_written_is_agreed_before_the_first_query(place: str) -> None:
+    from sqlalchemy import Engine, event
+
+    ended: list[object] = []
+    note = ended.append
+    event.listen(Engine, "commit", note)  # a server takes it for the transactions that follow
+    try:
+        with sql.connected(place):
+            assert len(ended) == 1
+    finally:
+        event.remove(Engine, "commit", note)

@@ -7,6 +7,7 @@ although the data base may have changed.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 from collections.abc import Iterator
@@ -33,6 +34,7 @@ READ_ONLY = {  # what a connection is told first
     "mysql": "SET SESSION TRANSACTION READ ONLY",
     "mariadb": "SET SESSION TRANSACTION READ ONLY",
 }
+QUIET = "afresh"  # the name of the log of connections
 Rows = list[dict[str, Any]]
 
 
@@ -74,7 +76,11 @@ def connected(place: str) -> Iterator[Any]:
         if url.get_backend_name() == "sqlite" and not Path(url.database or "").is_file():
             raise UserError(f"{place} names no file. Give sqlite:///FILE, or sqlite:////FOLDER/FILE from the root.")
         password = os.environ.get(VARIABLE)
-        engine = create_engine(url.set(password=password) if password else url, poolclass=NullPool)
+        # a connection that went away is told below, and not by the traceback of its end
+        logging.getLogger(f"sqlalchemy.pool.impl.NullPool.{QUIET}").setLevel(logging.CRITICAL)
+        engine = create_engine(
+            url.set(password=password) if password else url, poolclass=NullPool, pool_logging_name=QUIET
+        )
     except (ArgumentError, NoSuchModuleError) as error:
         raise UserError(f"{place} is not the address of a data base: {error}.") from None
     except ImportError as error:
@@ -85,6 +91,7 @@ def connected(place: str) -> Iterator[Any]:
         with engine.connect() as connection:
             if (statement := READ_ONLY.get(url.get_backend_name())) is not None:
                 connection.execute(text(statement))
+                connection.commit()  # it holds from the next transaction on
             yield connection
             connection.rollback()
     except SQLAlchemyError as error:
