@@ -18,6 +18,7 @@ from afresh.collect.gather import Limits, gather, place_of, places
 from afresh.collect.store import SourceParts
 from afresh.core import UserError, events
 from afresh.data.collected import REJECTED, manifest, of_collected, rows
+from afresh.data.prepare import prepare
 
 WORDS = [
     "river",
@@ -191,6 +192,26 @@ def test_a_data_set_is_learnt(texts: Path, tmp_path: Path) -> None:
     assert images is not None and [p.suffix for p in sorted(images.rglob("*.*"))] == [".jsonl", ".png"]
     with pytest.raises(UserError, match="has no items of the kind music"):
         of_collected(tmp_path / "set", "music")
+    (kept,) = (tmp_path / "set" / "blobs").rglob("*.png")
+    (read,) = images.rglob("*.png")
+    assert read.samefile(kept), "no second copy of what is learnt"
+
+
+def test_scores_are_collected_and_learnt_with_their_split(tmp_path: Path) -> None:
+    pytest.importorskip("symusic")
+    (tmp_path / "tunes").mkdir()
+    for i in range(12):
+        tune = f"X:1\nT:{i}\nM:4/4\nL:1/4\nK:C\n{' '.join('CDEFGAB'[(i + k * (i + 1)) % 7] for k in range(8))}|\n"
+        (tmp_path / "tunes" / f"{i}.abc").write_text(tune)
+    (tmp_path / "tunes" / "broken.mid").write_bytes(b"MThd and no more")
+    made = gather([place_of(str(tmp_path / "tunes"))], tmp_path / "set", assembly={"heldout": 0.2})
+    assert made["items"] == {"music": 12} and left_out(tmp_path / "set") == {"broken.mid": "extract/format"}
+    folder = of_collected(tmp_path / "set", None)
+    assert folder is not None and {p.suffix for p in folder.rglob("*.*")} == {".abc"}
+    sides = {r["split"] for r in items(tmp_path / "set")}
+    assert {p.parent.name for p in folder.rglob("*.abc")} == sides == {"train", "validation"}
+    read = prepare(tmp_path / "set", "music")
+    assert read.modality == "music" and len(read.heldout_items) == sum(r["split"] == "validation" for r in items(tmp_path / "set"))
 
 
 def test_a_folder_that_holds_something_else_is_not_touched(texts: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from afresh.core import UserError
-from afresh.data.written_aside import Entry, Kind, MediaFile, WrittenData, write_aside, written_aside, written_data
+from afresh.data.written_aside import Entry, KeptFile, Kind, WrittenData, write_aside, written_aside, written_data
 
 MANIFEST, ITEMS, REJECTED, BLOBS = "dataset.json", "items.parquet", "rejected.parquet", "blobs"
 LEAKAGE = "leakage.parquet"  # what the items have in common with other data
@@ -51,6 +51,7 @@ MODALITIES: dict[str, tuple[str, Kind]] = {  # of the kinds of items, and as wha
     "code": ("code", "text"),
     "image": ("image", "image"),
     "audio": ("audio", "sound"),
+    "music": ("music", "score"),
 }
 
 
@@ -117,8 +118,7 @@ def _entries(path: Path, kinds: list[str]) -> Iterator[Entry]:
         split = row["split"] or None
         about = {k: row[k] for k in ("label", "caption") if row[k]}
         if row["file"]:
-            file = path / row["file"]
-            yield Entry(about, MediaFile(file.read_bytes(), file.suffix), split=split)
+            yield Entry(about, KeptFile(path / row["file"]), split=split)
         elif row["kind"] == "conversation":
             yield Entry({"messages": json.loads(row["text"])}, split=split)
         else:

@@ -28,7 +28,7 @@ from afresh.data.files import DataFile
 from afresh.data.image.images import SUFFIXES as IMAGES
 from afresh.preferences import preferences
 
-Kind = Literal["image", "sound", "text"]
+Kind = Literal["image", "sound", "text", "score"]
 MAGIC = {  # the first bytes of a file: its suffix
     b"\x89PNG": ".png",
     b"\xff\xd8\xff": ".jpg",
@@ -45,7 +45,7 @@ MAGIC = {  # the first bytes of a file: its suffix
 }
 KINDS: Mapping[str, Kind] = {"image": "image", "audio": "sound"}  # of modalities that learn media
 VERSION = 1  # of how files become entries
-FOLDERS: Mapping[Kind, str] = {"image": "images", "sound": "sounds", "text": "texts"}
+FOLDERS: Mapping[Kind, str] = {"image": "images", "sound": "sounds", "text": "texts", "score": "scores"}
 
 
 @dataclass(frozen=True)
@@ -61,11 +61,23 @@ class MediaFile:
 
 
 @dataclass(frozen=True)
+class KeptFile:
+    """A file that never changes: it is linked to, so that it takes no further room, and copied only between disks."""
+
+    path: Path
+
+    @property
+    def suffix(self) -> str:
+        """In lower case, with the dot."""
+        return self.path.suffix.lower()
+
+
+@dataclass(frozen=True)
 class Entry:
     """One example: its file, unless it is a text, what else its row holds, and further files by column."""
 
     columns: Mapping[str, Any]
-    file: MediaFile | None = None
+    file: MediaFile | KeptFile | None = None
     others: Mapping[str, MediaFile] = field(default_factory=dict)  # conditioning images
     split: str | None = None  # "train" or "validation"
 
@@ -196,15 +208,27 @@ def _write_media(folder: Path, entries: Iterable[Entry], digest: Any) -> int:
             name = f"{part}{number:07d}{'-' + column if column else ''}{file.suffix}"
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(file.content)
-            digest.update(f"{name} {len(file.content)} ".encode() + file.content)
+            content = _put(file, path)
+            digest.update(f"{name} {len(content)} ".encode() + content)
             row[column or "file_name"] = name
         lines.append(_line(row))
     table = "".join(lines).encode()
     digest.update(table)
-    if lines:
+    if lines and folder.name != FOLDERS["score"]:  # whose readers take the names of all files for scores
         write_file(folder / "metadata.jsonl", table)
     return len(lines)
+
+
+def _put(file: MediaFile | KeptFile, path: Path) -> bytes:
+    """Write a file, or link to it; returns what names its content: itself, or the name of what is kept by its hash."""
+    if isinstance(file, MediaFile):
+        path.write_bytes(file.content)
+        return file.content
+    try:
+        os.link(file.path, path)
+    except OSError:  # another disk, or one without links
+        shutil.copyfile(file.path, path)
+    return str(file.path).encode()
 
 
 def _write_texts(folder: Path, entries: Iterable[Entry], digest: Any) -> int:

@@ -33,7 +33,7 @@ from afresh.data.music.encoder import ScoreEncoder, Steps, load_scores
 from afresh.data.music.files import NOTES, READ, PieceFile, RawPiece, read_pieces, suffix_of, to_score
 from afresh.data.music.score import Note, Score, monophonic, to_text
 from afresh.data.refusals import refusal_lines
-from afresh.data.split import FEW, share
+from afresh.data.split import FEW, share, split_of_name
 from afresh.data.text.kind import TEXT
 
 EVENT_STEPS, VOICE_STEPS = 12, 4  # per quarter: sixteenths and triplets; sixteenths
@@ -118,7 +118,7 @@ class MusicModality:
             )
         corpus.notes += _changes(tally, form, steps)
         corpus.counts = {k: v for k, v in tally.items() if v and k != "notes"}
-        corpus.items = _held_out([Item(_text(s, form), raw.source, split=raw.split) for raw, s in scores], scores, form)
+        corpus.items = _held_out([Item(_text(s, form), raw.source, split=raw.split or split_of_name(raw.source)) for raw, s in scores], scores, form)
         return corpus
 
     def fit(self, items: Sequence[Item], options: MusicOptions) -> ScoreEncoder:

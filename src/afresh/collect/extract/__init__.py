@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 from afresh.collect.record import Found, Record, Rejection
 from afresh.data.files import FileError
 
-FORMATS = ("documents", "media")  # files in this folder, each with EXTRACTORS: suffix -> extractor
+FORMATS = ("documents", "media", "scores")  # files in this folder, each with EXTRACTORS: suffix -> extractor
 
 # (source, what was found) -> its items, and those that cannot be used. Raises FileError if nothing can.
 Extractor = Callable[[str, Found], Iterator[Record | Rejection]]
@@ -26,7 +26,7 @@ def extract(source: str, found: Found, known: dict[str, Extractor]) -> list[Reco
         return [Record(found.kind or "text", source, found.where, text=found.content, about=found.about)]
     suffix = suffix_of(found)
     if suffix not in known:
-        reason = f"no text, image or sound that is read ({suffix or found.media_type or 'no suffix'})"
+        reason = f"no text, image, sound or score that is read ({suffix or found.media_type or 'no suffix'})"
         return [Rejection(source, found.where, "extract", "format", reason)]
     try:
         return list(known[suffix](source, found))
