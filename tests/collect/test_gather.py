@@ -211,7 +211,9 @@ def test_scores_are_collected_and_learnt_with_their_split(tmp_path: Path) -> Non
     sides = {r["split"] for r in items(tmp_path / "set")}
     assert {p.parent.name for p in folder.rglob("*.abc")} == sides == {"train", "validation"}
     read = prepare(tmp_path / "set", "music")
-    assert read.modality == "music" and len(read.heldout_items) == sum(r["split"] == "validation" for r in items(tmp_path / "set"))
+    assert read.modality == "music" and len(read.heldout_items) == sum(
+        r["split"] == "validation" for r in items(tmp_path / "set")
+    )
 
 
 def test_a_folder_that_holds_something_else_is_not_touched(texts: Path, tmp_path: Path) -> None:

@@ -118,7 +118,11 @@ class MusicModality:
             )
         corpus.notes += _changes(tally, form, steps)
         corpus.counts = {k: v for k, v in tally.items() if v and k != "notes"}
-        corpus.items = _held_out([Item(_text(s, form), raw.source, split=raw.split or split_of_name(raw.source)) for raw, s in scores], scores, form)
+        corpus.items = _held_out(
+            [Item(_text(s, form), raw.source, split=raw.split or split_of_name(raw.source)) for raw, s in scores],
+            scores,
+            form,
+        )
         return corpus
 
     def fit(self, items: Sequence[Item], options: MusicOptions) -> ScoreEncoder:
