@@ -57,7 +57,7 @@ class MediaFile:
 
     @property
     def kind(self) -> Kind:
-        return "sound" if self.suffix in SOUNDS else "image"
+        return kind_of(self.suffix)
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,15 @@ class KeptFile:
     def suffix(self) -> str:
         """In lower case, with the dot."""
         return self.path.suffix.lower()
+
+    @property
+    def kind(self) -> Kind:
+        return kind_of(self.suffix)
+
+
+def kind_of(suffix: str) -> Kind:
+    """What a file of this suffix is, if it is an image or a sound."""
+    return "sound" if suffix in SOUNDS else "image"
 
 
 @dataclass(frozen=True)
