@@ -31,6 +31,7 @@ NAMES = (
     "sound_codec",
     "collect_extraction",
     "collect",
+    "recommendations",
 )
 NEED_DATA = tuple(
     n for n in NAMES if n not in ("throughput", "steps", "decoding", "digits", "steer_exact", "collect_extraction")

@@ -15,7 +15,7 @@ K = 10
 
 @dataclass(frozen=True)
 class Trial:
-    """Settings that were tried, NDCG@10 with them, and the seconds of fitting and ranking."""
+    """Settings that were tried, NDCG@10 with them, and the processor's seconds of fitting and ranking."""
 
     settings: Mapping[str, Setting]
     score: float
@@ -46,13 +46,14 @@ def tuned(
     """Fit a baseline with each of its settings, and keep the one of the highest NDCG@10 on held-out events.
 
     `histories` and `times`: what is fitted. `questions` and `targets` (N,): histories and the event after each; by
-    default those that are fitted. `seen`: whether items of a history may be recommended again. A setting that, by the
-    slowest so far, would end after the time is not tried; the first always is.
+    default those that are fitted. `seen`: whether items of a history may be recommended again. `seconds`: of the
+    processor, so that what else runs on the machine does not count. A setting that, by the slowest so far, would end
+    after them is not tried; the first always is.
     """
     grid = (*baseline.grid, *(baseline.timed_grid if times is not None else ()))
-    begun, best, tried = time.perf_counter(), None, list[Trial]()
+    begun, best, tried = time.process_time(), None, list[Trial]()
     for settings in grid:
-        start = time.perf_counter()
+        start = time.process_time()
         if tried and start - begun + max(t.seconds for t in tried) > seconds:
             break
         scorer = baseline.fit(histories, items, times, **settings)
@@ -60,7 +61,7 @@ def tuned(
         score = float(ndcg(ranked.ranks, K).mean())
         if best is None or score > max(t.score for t in tried):
             best = scorer
-        tried.append(Trial(settings, score, time.perf_counter() - start))
+        tried.append(Trial(settings, score, time.process_time() - start))
     assert best is not None
     first = max(tried, key=lambda t: t.score)
     return Tuned(best, first.settings, tuple(tried), len(grid) - len(tried))
