@@ -124,8 +124,7 @@ def run_peer(task: Task, peer: str) -> None:
         np.savez(Path(folder) / "task.npz", **arrays(task))
         command = [os.environ[variable], "-m", module, folder, model, str(SECONDS)]
         single = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-        clean = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | single
-        subprocess.run(command, cwd=ROOT, env=clean, check=True)
+        subprocess.run(command, cwd=folder, env={**os.environ, **single, "PYTHONPATH": str(ROOT)}, check=True)
         facts = json.loads((Path(folder) / "facts.json").read_text())
         scores = np.load(Path(folder) / "scores.npy", mmap_mode="r")
         keep(task, name, ranking(task, InOrder(scores)), facts.pop("settings"), facts.pop("seconds"), facts)

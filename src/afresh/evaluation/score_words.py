@@ -115,6 +115,45 @@ WORDS: Mapping[str, ScoreWords] = {
     ),
     "bits_per_dim": ScoreWords("bits per value", "How well unseen items are predicted; bytes take 8.", PREDICTS),
     "bits_per_token": ScoreWords("bits per token", "How well the tokens of unseen items are predicted.", PREDICTS),
+    "HR@10": ScoreWords(
+        "next choices among the first ten (HR@10)",
+        "The share of held-out choices among the ten best of the whole catalogue, by all that the user chose before.",
+        PREDICTS,
+    ),
+    "NDCG@10": ScoreWords(
+        "next choices near the top (NDCG@10)",
+        "As HR@10, with a choice counting less the lower it stands: 1 in the first place, 0.29 in the tenth.",
+        PREDICTS,
+    ),
+    "MRR": ScoreWords("mean of one over the rank (MRR)", "1 if the next choice always stands first.", PREDICTS),
+    "calibration_error": ScoreWords(
+        "error of the stated probabilities",
+        "How far the probability of a recommended item is from how often it is the next choice.",
+        PREDICTS,
+    ),
+    "coverage@10": ScoreWords(
+        "recommended items of the catalogue", "The share of the catalogue that is recommended to anyone.", VARIED
+    ),
+    "gini@10": ScoreWords(
+        "concentration of recommendations (Gini)",
+        "0 if every item is recommended equally often, 1 if one item alone is.",
+        VARIED,
+    ),
+    "novelty@10": ScoreWords(
+        "novelty of recommendations, in bits",
+        "The rarity of recommended items: an item that half of the users chose has 1 bit, one of a thousand 10.",
+        VARIED,
+    ),
+    "diversity@10": ScoreWords(
+        "difference within a list",
+        "1 minus the similarity of two items of a list, by who chose both.",
+        VARIED,
+    ),
+    "popularity_lift@10": ScoreWords(
+        "popularity beyond the users' own",
+        "How much more popular recommendations are than what the same users chose: 0 for equally, 1 for twice.",
+        VARIED,
+    ),
 }
 BESIDE: Mapping[str, str] = {
     "pixel_gaussian": "of a trivial model",
@@ -129,6 +168,9 @@ BESIDE: Mapping[str, str] = {
     "bound": "an upper bound",
     "gzip": "of gzip",
     "lzma": "of lzma",
+    "ease": "of EASE",
+    "item_knn": "of nearest neighbours",
+    "popularity": "of popularity",
     "lzma_train": "of lzma after the training text",
 }
 

@@ -1,0 +1,145 @@
+"""Metrics of models that recommend: each held-out event, predicted from all that its user chose before."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from afresh.core import CondSpec, Evidence, ItemKind, Metric, Score, Space
+from afresh.evaluation.estimate import Estimate
+from afresh.evaluation.ranking import Items, Ranked, Scorer, Scores, accuracy, rank_all
+from afresh.evaluation.recommended import (
+    calibration,
+    coverage,
+    gini,
+    intra_list_diversity,
+    novelty,
+    popularity_lift,
+    users_of,
+)
+from afresh.evaluation.recommenders import ease, item_knn, popularity
+from afresh.evaluation.recommenders.incidence import incidence
+from afresh.evaluation.study import Study, Unmeasurable, study_of
+
+K = 10
+QUESTIONS, FEW_QUESTIONS = 10_000, 1_000  # held-out events that are predicted, and with a limit of seconds
+EASE_ITEMS = 4_000  # larger catalogues have nearest neighbours beside them, whose time grows less
+OFTEN = 0.05  # of training events are of an item that the user had chosen: then items of the history stay in the lists
+LEAST = 1e-12  # a probability
+
+
+def of_catalogues(kind: ItemKind, space: Space, conds: CondSpec) -> str | None:
+    """None for spaces whose tokens are items of a catalogue, else the reason why not."""
+    return None if space.catalogue else f"measures recommendations from a catalogue, not {kind.plural}"
+
+
+@dataclass(frozen=True)
+class Questions:
+    """What is asked of a model.
+
+    `train`: histories of item numbers; `asked`: histories before each held-out event, and `targets` (N,) the events,
+    V = `items` for what is not in the catalogue. `users` (N,): whose each is. `seen`: whether items of the history may
+    be recommended.
+    """
+
+    items: int
+    train: list[Items]
+    asked: list[Items]
+    targets: Items
+    users: Items
+    seen: bool
+
+
+def questions_of(study: Study) -> Questions:
+    """Every held-out event in turn, or evenly spaced ones of more than 10,000 (1,000 with a limit of seconds)."""
+    end = study.space.special["end"]
+    rows = np.split(study.train.x.numpy(), study.train.bounds.numpy()[1:-1]) if study.train.bounds is not None else []
+    train = [row[row != end].astype(np.int64) for row in rows]
+    number: dict[str, int] = {}
+    for item, row in zip(study.train_items, train, strict=True):
+        if len(row) == len(item.value.items):
+            number.update(zip(item.value.items, row.tolist(), strict=True))
+    places = [(u, p) for u, i in enumerate(study.heldout_items) for p in range(i.value.context, len(i.value.items))]
+    if not number or not places:
+        raise Unmeasurable("no held-out event follows a history")
+    most = QUESTIONS if study.effort.seconds is None else FEW_QUESTIONS
+    kept = [places[i * len(places) // most] for i in range(most)] if len(places) > most else places
+    if len(kept) < len(places):
+        study.note(f"recommendations: {len(kept):,} of {len(places):,} held-out events are predicted, evenly spaced")
+    items = end
+    targets, asked = np.full(len(kept), items), []
+    for row, (user, place) in enumerate(kept):
+        history = study.heldout_items[user].value.items
+        targets[row] = number.get(history[place], items)
+        asked.append(np.array([number[i] for i in history[:place] if i in number], np.int64))
+    if lost := int((targets == items).sum()):
+        study.note(f"recommendations: {lost:,} held-out events are of items without training events: counted as missed")
+    again = sum(len(h) - len(np.unique(h)) for h in train) / max(1, sum(map(len, train)))
+    seen = again >= OFTEN
+    rule = "may be recommended" if seen else "are left out"
+    study.note(f"recommendations: the whole catalogue of {items:,} items is ranked; items of the history {rule}")
+    return Questions(items, train, asked, targets, np.array([u for u, _ in kept]), seen)
+
+
+def answered(questions: Questions, scorer: Scorer, probability: bool = False) -> Ranked:
+    """What a scorer answers; a target that is not in the catalogue is ranked last."""
+    known = questions.targets < questions.items
+    aims = np.where(known, questions.targets, -1)
+    found = rank_all(scorer, questions.asked, aims, questions.items, k=K, seen=questions.seen, probability=probability)
+    return Ranked(np.where(known, found.ranks, questions.items + 1), found.lists, found.probability)
+
+
+def recommendations(evidence: Evidence) -> list[Score]:
+    """HR@10, NDCG@10 and MRR over the whole catalogue, ties counted against the model, with intervals over users.
+
+    Beside them, of the lists of ten: coverage, Gini index of exposure, novelty in bits, diversity (one minus the cosine
+    of co-occurrence), popularity lift, and the calibration error of the probability that an item is the next one. Each
+    held-out event is predicted from all that its user chose before it.
+
+    Control: EASE, or for catalogues of more than 4,000 items nearest neighbours, with settings that are not tuned;
+    popularity is measured as well. The floor of the calibration error is what true probabilities get.
+    """
+    study = study_of(evidence)
+    if study.next_items([[]]) is None:
+        raise Unmeasurable("this family gives no probabilities of next items")
+    questions = study.once("recommendations", lambda: questions_of(study))
+
+    def score(histories: Sequence[Items]) -> Scores:
+        p = study.next_items([h.tolist() for h in histories])
+        assert p is not None
+        return np.asarray(p.clamp_min(LEAST).log().float().numpy(), np.float32)
+
+    own = answered(questions, score, probability=True)
+    fit, name = (ease.fit, "ease") if questions.items <= EASE_ITEMS else (item_knn.fit, "item_knn")
+    beside = answered(questions, fit(questions.train, questions.items))
+    popular = answered(questions, popularity.fit(questions.train, questions.items))
+    out = []
+    right, controls = (accuracy(r.ranks, K, questions.users) for r in (own, beside))
+    trivial = accuracy(popular.ranks, K, questions.users)
+    for metric, estimate in right.items():
+        out.append(estimate.score(metric, "higher", control=controls[metric].value))
+        out.append(controls[metric].score(f"{metric}/{name}", "higher"))
+        out.append(trivial[metric].score(f"{metric}/popularity", "higher"))
+    usual = of_lists(questions, beside)
+    out += [e.score(n, "none", control=usual[n].value) for n, e in of_lists(questions, own).items()]
+    assert own.probability is not None
+    error, floor = calibration(own.probability, (own.lists == questions.targets[:, None]).astype(np.float64))
+    return [*out, error.score("calibration_error", "lower", floor=floor)]
+
+
+def of_lists(questions: Questions, ranked: Ranked) -> dict[str, Estimate]:
+    """What the lists are like, by name."""
+    counts = users_of(questions.train, questions.items)
+    taken = incidence(questions.train, questions.items).T.tocsr()
+    return {
+        f"coverage@{K}": coverage(ranked.lists, questions.items),
+        f"gini@{K}": gini(ranked.lists, questions.items),
+        f"novelty@{K}": novelty(ranked.lists, counts, len(questions.train)),
+        f"diversity@{K}": intra_list_diversity(ranked.lists, taken),
+        f"popularity_lift@{K}": popularity_lift(ranked.lists, questions.asked, counts),
+    }
+
+
+METRICS: tuple[Metric, ...] = (Metric("recommendations", of_catalogues, recommendations, brief=True),)

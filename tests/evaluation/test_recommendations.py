@@ -1,0 +1,117 @@
+"""Metrics of recommenders on models whose answers are known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+import torch
+
+from afresh.core import Cond, Drawn, Examples, Item, Score, Space
+from afresh.data.interactions.history import HISTORY, History
+from afresh.data.text.kind import TEXT
+from afresh.evaluation.recommendations import METRICS, of_catalogues, recommendations
+from afresh.evaluation.study import Study, Unmeasurable
+from tests.evaluation.evidence import Evidence
+
+ITEMS = 12
+Answer = Callable[[Sequence[Sequence[int]]], torch.Tensor | None]
+
+
+@dataclass
+class Asked(Evidence):
+    answer: Answer = field(default=lambda histories: None)
+
+    def next_items(self, histories: Sequence[Sequence[int]]) -> torch.Tensor | None:
+        return self.answer(histories)
+
+
+def evidence(
+    answer: Answer, heldout: Sequence[tuple[Sequence[int], int]], train: list[list[int]] | None = None
+) -> Study:
+    """Items go around in a circle: after i comes i + 1. Item i is called "i". `heldout`: histories, and how much of
+    each is known."""
+    train = train or [[(start + i) % ITEMS for i in range(5)] for start in range(ITEMS)]
+    tokens = [[ITEMS, *h] for h in train]
+    bounds = torch.tensor(np.cumsum([0, *map(len, tokens)]))
+    examples = Examples(torch.tensor(np.concatenate(tokens), dtype=torch.int32), Cond(len(train)), bounds=bounds)
+    items = [Item(History("", tuple(map(str, h)))) for h in train]
+    held = [Item(History("", tuple(map(str, h)), context=n)) for h, n in heldout]
+    space = Space("tokens", (8,), (ITEMS + 1,), {"end": ITEMS}, stream=True, catalogue=True)
+
+    def draw(n: int) -> Drawn:
+        raise AssertionError("nothing is drawn")
+
+    return Study(Asked(space, {}, examples, examples, items, held, draw, kind=HISTORY, answer=answer), 8)
+
+
+def circle(histories: Sequence[Sequence[int]]) -> torch.Tensor:
+    """The truth: 0.89 for what comes next, 0.01 for each other item."""
+    p = torch.full((len(histories), ITEMS), 0.01)
+    for row, history in zip(p, histories, strict=True):
+        row[(history[-1] + 1) % ITEMS if history else 0] = 0.89
+    return p
+
+
+def uniform(histories: Sequence[Sequence[int]]) -> torch.Tensor:
+    return torch.full((len(histories), ITEMS), 1 / ITEMS)
+
+
+def by_name(scores: Sequence[Score]) -> dict[str, Score]:
+    return {s.name: s for s in scores}
+
+
+HELD: list[tuple[list[int], int]] = [([s % ITEMS, (s + 1) % ITEMS, (s + 2) % ITEMS], 1) for s in range(20)]
+
+
+def test_a_model_that_knows_the_order_is_always_right() -> None:
+    study = evidence(circle, HELD)
+    found = by_name(recommendations(study))
+    assert found["HR@10"].value == found["NDCG@10"].value == found["MRR"].value == 1
+    assert found["HR@10"].n == 20  # users, though 40 events are predicted
+    assert found["NDCG@10"].control == found["NDCG@10/ease"].value < 1
+    assert found["NDCG@10/popularity"].value < found["NDCG@10/ease"].value
+    assert found["coverage@10"].value == 1
+    assert any("12 items is ranked; items of the history are left out" in n for n in study.notes)
+
+
+def test_equal_probabilities_are_last() -> None:
+    """With one item left out, the target is the last of eleven."""
+    found = by_name(recommendations(evidence(uniform, [([3, 4], 1)] * 4)))
+    assert found["HR@10"].value == 0 and found["MRR"].value == pytest.approx(1 / 11)
+
+
+def test_items_that_are_not_in_the_catalogue_are_missed() -> None:
+    study = evidence(circle, [([3, 4], 1), ([3, 99], 1)])
+    found = by_name(recommendations(study))
+    assert found["HR@10"].value == 0.5 and found["MRR"].value == pytest.approx((1 + 1 / 13) / 2)
+    assert any("1 held-out events are of items without training events" in n for n in study.notes)
+
+
+def test_what_is_chosen_again_may_be_recommended() -> None:
+    study = evidence(circle, [([11, 0], 1)] * 3, [[i, i, (i + 1) % ITEMS] for i in range(ITEMS)])
+    recommendations(study)
+    assert any("items of the history may be recommended" in n for n in study.notes)
+
+
+def test_the_calibration_of_true_probabilities_is_that_of_chance() -> None:
+    rng = np.random.default_rng(0)
+    held = [([s := int(rng.integers(ITEMS)), (s + 1) % ITEMS if rng.random() < 0.9 else int(rng.integers(ITEMS))], 1)
+            for _ in range(400)]  # fmt: skip
+    found = by_name(recommendations(evidence(circle, [h for h in held if h[0][0] != h[0][1]])))["calibration_error"]
+    assert found.floor is not None and found.value < found.floor + 0.01
+    sure = by_name(recommendations(evidence(lambda histories: circle(histories) ** 3, held)))["calibration_error"]
+    assert sure.low is not None and found.high is not None and sure.low > found.high
+
+
+def test_a_family_without_probabilities_is_not_measured() -> None:
+    with pytest.raises(Unmeasurable, match="no probabilities"):
+        recommendations(evidence(lambda histories: None, HELD))
+
+
+def test_only_catalogues_are_measured() -> None:
+    reason = of_catalogues(TEXT, Space("tokens", (8,), (9,)), {})
+    assert reason is not None and "texts" in reason
+    assert [m.name for m in METRICS] == ["recommendations"]
