@@ -536,6 +536,11 @@ READ = {
         "answers to exercises",
         "a log as `.csv`, `.tsv`, `.parquet`, `.jsonl`: learner, exercise, right or wrong",
     ),
+    "interactions": ("logs of choices", "`.csv`, `.tsv`, `.jsonl`, `.parquet`: users, what they chose, and when"),
+    "molecule": (
+        "molecules",
+        "`.smi`, `.sdf`, or a column of SMILES in `.csv`, `.tsv`, `.jsonl`, `.parquet`; numbers become conditions",
+    ),
 }
 SPACES = {"tokens": Space("tokens", (64,), (32,), stream=True), "field": Space("field", (1, 16, 16), std=0.5)}
 

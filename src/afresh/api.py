@@ -164,6 +164,8 @@ class Model:
         reward_guidance: Wanted | None = None,
         weight: float | None = None,
         adapters: Mapping[str, float] | None = None,
+        valid: bool = False,
+        strength: float | None = None,
         **settings: Any,
     ) -> Samples:
         """Draw n samples.
@@ -181,13 +183,18 @@ class Model:
 
         Of `best_of` candidates for each sample, the one with the highest `reward` is returned: the words of a reward
         ("length:min=50") or a function of decoded items. `reward_guidance` is a reward whose gradient guides images and
-        sounds, `weight` times. `adapters`, {path: weight}, were tuned or aligned from this model.
+        sounds, `weight` times. `adapters`, {path: weight}, were tuned or aligned from this model. With `valid`, samples
+        that are not valid (molecules, programs, scores) are drawn again. The `prompt` of a molecule is a scaffold or
+        fragment that it contains, with attachment points *; or, with a `strength`, a molecule of which that share is
+        drawn again.
 
         Raises UserError for a label never seen, a setting that the family lacks, or n outside 1 to 1,000,000.
         """
         negative = unwanted(negative_label, negative_caption)
-        request = Request(prompt, label, number or {}, caption, raw, infill, stop, logprobs, image, negative)
-        control = Control(best_of, reward, reward_guidance, weight, adapters or {})
+        request = Request(
+            prompt, label, number or {}, caption, raw, infill, stop, logprobs, image, negative, (), strength
+        )
+        control = Control(best_of, reward, reward_guidance, weight, adapters or {}, valid)
         settings |= self._structure(json_schema, regex, grammar)
         return Sampler(self.run, n, request, seed, settings, control=control)()
 

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from afresh.core import Codec, Cond, CondSpec, Examples, ItemKind, Part, Sound, Space, registry
 from afresh.core.rng import Rng
+from afresh.data.molecules.kind import MOLECULE
 from tests.plugin.package.afresh_walks import WALK
 
 SPEC: CondSpec = {
@@ -218,6 +219,12 @@ def write_histories(folder: Path) -> None:
         (folder / f"{i:02d}.jsonl").write_text(json.dumps({"user": f"u{i}", "items": items}), encoding="utf-8")
 
 
+def write_molecules(folder: Path) -> None:
+    """Chains with one of three ends, one a file."""
+    for i in range(24):
+        (folder / f"{i:02d}.smi").write_text(f"{'C' * (2 + i // 3)}{'ONF'[i % 3]} chain-{i}\n", encoding="ascii")
+
+
 MODALITIES = (
     ModalityRow("text", write_texts, 24, {"context": 8}),
     ModalityRow("code", write_programs, 24, {"context": 8}, written="text"),  # two languages: written as .txt
@@ -234,6 +241,7 @@ MODALITIES = (
     ModalityRow("music", write_tunes, 24, {"context": 8}),
     ModalityRow("exercises", write_answers, 24, {"context": 80, "least": 1}),
     ModalityRow("interactions", write_histories, 24, {"context": 16, "split": "user"}),
+    ModalityRow("molecule", write_molecules, 24),
 )
 
 
@@ -303,6 +311,17 @@ class MetricRow:
     kind: ItemKind | None = None
 
 
+MOLECULE_METRICS = (
+    "molecule_validity",
+    "molecule_uniqueness",
+    "molecule_novelty",
+    "molecule_fcd",
+    "molecule_similarity",
+    "molecule_diversity",
+    "molecule_filters",
+    "molecule_properties",
+    "molecule_requests",
+)
 METRICS = (
     MetricRow(
         "texts",
@@ -331,6 +350,7 @@ METRICS = (
     ),
     MetricRow("likelihood", ("line", "plane", "solid"), ("bits_per_dim",)),
     MetricRow("music", ("notes",), ("score_validity", "note_distributions", "note_copies")),
+    MetricRow("molecules", tuple(SPACES), MOLECULE_METRICS, MOLECULE),
     MetricRow("tokens", ("stream", "raster", "residual", "levels", "notes"), ("bits_per_token",), WALK),
     MetricRow("items", tuple(SPACES), ("items_valid", "items_distance", "items_diversity", "items_near_copies"), WALK),
 )

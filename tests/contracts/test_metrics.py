@@ -14,9 +14,13 @@ import torch
 
 from afresh.core import Cond, Drawn, Item, Metric, Score, registry
 from afresh.data.image.kind import IMAGE
+from afresh.data.molecules.chem import canonical, chem
+from afresh.data.molecules.kind import MOLECULE
+from afresh.data.molecules.properties import numbers_of
 from afresh.data.text.kind import TEXT
 from afresh.evaluation.encoders import Recipe
 from afresh.evaluation.study import Study
+from afresh.modalities.molecule import MoleculeOptions
 from tests.contracts.rows import METRICS, SPACES, SPEC
 from tests.evaluation.evidence import Evidence, code_evidence, digits, image_evidence, library_code, modules_evidence
 from tests.evaluation.scores import composer
@@ -64,12 +68,32 @@ def walker() -> Evidence:
     return Evidence(encoder.space, {}, *splits, train, heldout, lambda n: drawn, nats, encoder.valid, kind=WALK)
 
 
+def chemist() -> Evidence:
+    """A model as good as the data: two rings, a link and an end, every tenth of which is broken."""
+    rings, links = ("c1ccccc1", "c1ccncc1", "C1CCNCC1", "c1ccoc1", "c1ccsc1"), ("C", "CO", "CN", "C(=O)N", "CCO", "CC")
+    ends = ("F", "Cl", "O", "N", "C", "OC", "C#N", "CO")
+    both = [f"{a[:-2]}(C{e}){a[-2:]}{k}{b}" for a in rings for b in rings for k in links for e in ends]
+    order = np.random.default_rng(0).permutation(len(both))
+    items = [
+        Item(s, numbers=numbers_of(chem().MolFromSmiles(s), ("logP",))) for i in order if (s := canonical(both[i]))
+    ]
+    train, heldout, fake = items[:400], items[400:520], items[520:640]
+    encoder = registry.modality("molecule").fit(train, MoleculeOptions())
+    values = [i.value if n % 10 else i.value[1:] + "(" for n, i in enumerate(fake)]
+    drawn = Drawn(encoder.encode(fake).x, values, encoder.encode(fake).cond)
+    splits = encoder.encode(train), encoder.encode(heldout)
+    return Evidence(
+        encoder.space, encoder.conds, *splits, train, heldout, lambda n: drawn, None, encoder.valid, kind=MOLECULE
+    )
+
+
 MAKERS: dict[str, Callable[[], Evidence]] = {
     "texts": writer,
     "programs": filler,
     "images": painter,
     "likelihood": assessor,
     "music": composer,
+    "molecules": chemist,
     "tokens": walker,
     "items": walker,
 }

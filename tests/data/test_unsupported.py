@@ -32,10 +32,6 @@ UNSUPPORTED = {
     "hours.tsv": ("time series", table(when=[f"{d} 12:30:00" for d in DAYS], load=NUMBERS).replace(",", "\t")),
     "iris.csv": ("tables of numbers", table(width=NUMBERS, length=NUMBERS, species=["a", "b", "c"] * 100)),
     "plain.csv": ("tables of numbers", table(x=NUMBERS, y=NUMBERS)),
-    "acids.smi": ("molecules", "".join(f"{s} m{i}\n" for i, s in enumerate(SMILES * 10))),
-    "acids.txt": ("molecules", "\n".join(SMILES * 10)),
-    "acids.csv": ("molecules", table(smiles=SMILES * 50, logp=NUMBERS)),
-    "unnamed.csv": ("molecules", table(structure=SMILES * 50, logp=NUMBERS)),
     "budget.xlsx": ("spreadsheets", "PK"),
     "budget.ods": ("spreadsheets", "PK"),
     "clip.mp4": ("videos", "ftyp"),
@@ -60,7 +56,7 @@ def test_a_pipe_is_refused_at_once(suffix: str, tmp_path: Path) -> None:
             choose_modality(tmp_path / f"x.{suffix}", wanted)
 
 
-@pytest.mark.parametrize("name", ["weather.csv", "iris.csv", "acids.smi", "acids.txt", "acids.csv"])
+@pytest.mark.parametrize("name", ["weather.csv", "iris.csv"])
 def test_the_options_that_are_named_read_it_as_text(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text(UNSUPPORTED[name][1])
     with pytest.raises(UserError) as refused:
@@ -106,9 +102,25 @@ def test_logs_of_choices_are_neither_texts_nor_refused(name: str, tmp_path: Path
 
 def test_a_modality_that_knows_the_data_is_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As one of another package would be."""
-    (tmp_path / "acids.smi").write_text(UNSUPPORTED["acids.smi"][1])
+    (tmp_path / "iris.csv").write_text(UNSUPPORTED["iris.csv"][1])
     known = modality("music")
     original = module.sniff
-    claim = Sniff(0.3, "molecules")
+    claim = Sniff(0.3, "numbers")
     monkeypatch.setattr(module, "sniff", lambda m, path: claim if m is known else original(m, path))
-    assert choose_modality(tmp_path / "acids.smi", None) == (known, "molecules")
+    assert choose_modality(tmp_path / "iris.csv", None) == (known, "numbers")
+
+
+MOLECULES = {
+    "acids.smi": "".join(f"{s} m{i}\n" for i, s in enumerate(SMILES * 10)),
+    "acids.txt": "\n".join(SMILES * 10),
+    "acids.csv": table(smiles=SMILES * 50, logp=NUMBERS),
+    "one.csv": "smiles,logp\nCCO,1\n",
+    "unnamed.csv": table(structure=SMILES * 50, logp=NUMBERS),
+}
+
+
+@pytest.mark.parametrize("name", MOLECULES)
+def test_molecules_are_not_read_as_text_unless_asked_for(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(MOLECULES[name])
+    assert choose_modality(tmp_path / name, None)[0].name == "molecule"
+    assert choose_modality(tmp_path / name, "text")[0].name == "text"

@@ -146,6 +146,17 @@ def test_prompts_of_any_length_in_one_batch_equal_each_alone() -> None:
         assert (together[i, len(alone) :] == 5).all()
 
 
+@pytest.mark.parametrize("settings", [{}, {"temperature": 0.7, "top_k": 3}, {"temperature": 0}, {"guidance": 2.0}])
+def test_samples_are_the_same_whether_they_are_watched_or_not(settings: dict[str, Any]) -> None:
+    """Those that nobody watches are drawn without work for each token, until their window is full."""
+    modules, seen = made(STREAM, SPEC), list[int]()
+    cond = replace(known([[0], [1, 2, 3], [2] * 7, [3] * 12]), parts={"label": torch.tensor([0, 1, 0, 1])})
+    cond = replace(cond, present={"label": torch.tensor([True, True, False, True])})
+    plain = drawn(STREAM, cond, modules, length=20, **settings)
+    watched = drawn(STREAM, cond, modules, length=20, watch=lambda *a: bool(seen.append(a[1])), **settings)
+    assert torch.equal(plain, watched) and seen
+
+
 def test_a_stream_continues_beyond_the_context() -> None:
     """Windows restart; all tokens are in the vocabulary, and rows that have not ended have the requested length."""
     x = drawn(STREAM, known([[1, 2]] * 60), made(STREAM), length=7 * 8)

@@ -351,4 +351,4 @@ def test_the_command_line(root: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     }
     words = ["sample", root / "transformer", "--stream", "--best-of", 2, "--reward", "length", "--length", 4]
     assert command([str(a) for a in words]) == 2
-    assert "--stream or --best-of, not both" in " ".join(capsys.readouterr().err.split())
+    assert "give --stream, or --best-of or --valid" in " ".join(capsys.readouterr().err.split())

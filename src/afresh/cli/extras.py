@@ -39,6 +39,11 @@ EXTRAS = (
     Extra("heic", ("pillow_heif",), "photos in HEIC, as telephones take them: `afresh train photos/`"),
     Extra("music", ("symusic",), "music in MIDI and ABC: `afresh train tunes/`, `afresh compose`"),
     Extra(
+        "chem",
+        ("fcd_torch", "rdkit", "selfies"),
+        "molecules: `afresh train molecules.smi`, and their metrics",
+    ),
+    Extra(
         "captions",
         ("huggingface_hub",),
         "captions of images as vectors of a text encoder of the hub: `afresh train photos/ --data captions=minilm`",

@@ -34,7 +34,7 @@ def sample(
     prompt: Annotated[
         str | None,
         typer.Option(
-            help="Beginning of a text to go on from, or what to answer; - reads it from standard input.",
+            help="Beginning of a text, or what to answer, or a part of a molecule; - reads it from standard input.",
             rich_help_panel=o.ASKED,
         ),
     ] = None,
@@ -140,6 +140,14 @@ def sample(
             rich_help_panel=CONTROL,
         ),
     ] = None,
+    valid: Annotated[
+        bool,
+        typer.Option("--valid", help="Draw again what is not valid (molecules, code, music).", rich_help_panel=CONTROL),
+    ] = False,
+    strength: Annotated[
+        float | None,
+        typer.Option(help="Share of --prompt, a molecule, that is drawn again (0 to 1).", rich_help_panel=o.ASKED),
+    ] = None,
     setting: o.SampleSettings = None,
     seed: o.Seed = 0,
     out: o.SamplesOut = None,
@@ -156,7 +164,7 @@ def sample(
     from afresh.runs.adapters import parse_adapters
     from afresh.runs.run import Run
     from afresh.sampling.constrained import structure, text_of
-    from afresh.sampling.request import Request, unwanted
+    from afresh.sampling.request import Request, converses, unwanted
     from afresh.sampling.samples import check_out
     from afresh.tasks.sample import Control, Sampler, control_lines
 
@@ -185,10 +193,10 @@ def sample(
         read_prompt(prompt), labels(label, spec=spec), numbers(number) or {}, caption, raw, infill, stop or (), logprobs
     )
     negative = unwanted(labels(negative_label, "--negative-label", spec), negative_caption)
-    request = replace(request, image=labels(image, "--image"), negative=negative)
-    between = "\n" if found.space.records and not raw else ""
+    request = replace(request, image=labels(image, "--image"), negative=negative, strength=strength)
+    between = "\n" if converses(found.encoder, found.space) and not raw else ""
     adapters = {str(run_path(Path(path))): scale for path, scale in parse_adapters(adapter or []).items()}
-    control = Control(best_of, reward, reward_guidance, weight, adapters)
+    control = Control(best_of, reward, reward_guidance, weight, adapters, valid)
     count = (TEXTS if found.encoder.kind.view == "text" else PICTURES) if n is None else n
     check_out(out, found.encoder, count, force)
     if stream:
@@ -341,6 +349,9 @@ def deliver(run: Run, samples: Samples, out: Path | None, as_json: bool, between
     elif shown:
         show_tokens(records[0])
     elif kind.view == "text":
+        show_texts(samples, records, between)
+    elif kind.inline:
+        show_samples(samples)
         show_texts(samples, records, between)
     elif show_samples(samples):
         note_labels(samples)

@@ -78,6 +78,7 @@ def show_preview(file: Path) -> None:
 def next_commands(run: Run) -> list[str]:
     """What a person would do next, as it is typed."""
     from afresh.runs.run import summary
+    from afresh.sampling.request import converses, writes_text
 
     made, name, path = summary(run), quoted(run.path), quoted(Path(f"{run.path.name}-samples"))
     commands: list[str] = []
@@ -85,7 +86,7 @@ def next_commands(run: Run) -> list[str]:
         commands.append(f"afresh train --resume {name}")
     if not made["steps"]:
         return commands
-    if run.space.records:
+    if converses(run.encoder, run.space):
         commands.append(f"afresh chat {name}")
-    prompt = ' --prompt "..."' if run.space.stream else ""
+    prompt = ' --prompt "..."' if writes_text(run.encoder, run.space) else ""
     return [*commands, f"afresh sample {name} -n 16{prompt} --out {path}", f"afresh measure {name}"]

@@ -52,6 +52,7 @@ def show_texts(
     from rich.rule import Rule
     from rich.text import Text
 
+    from afresh.core import BuildsOn
     from afresh.core.visible import visible
 
     previews = samples.encoder.kind.previews(samples.values[:most])
@@ -59,7 +60,8 @@ def show_texts(
         if len(previews) > 1:
             title = f"{i + 1}" + (f": {asked['label']}" if asked.get("label") else "")
             answer(Rule(Text(one_line(title)), style="dim"))
-        prompt = led(visible(asked.get("prompt") or ""), between)
+        begun = "" if isinstance(samples.encoder, BuildsOn) else asked.get("prompt") or ""
+        prompt = led(visible(begun), between)
         answer(Text(prompt, style="bold") + Text(visible(preview.text or "")))
         if records:
             show_tokens(records[i])

@@ -204,11 +204,16 @@ def show(job: Job, seconds: float, measured: Measurement | None, samples: Sample
     from afresh.cli.show_samples import show_samples
     from afresh.core.counted import counted
     from afresh.runs.run import metrics_rows, summary
+    from afresh.sampling.request import converses, writes_text
     from afresh.tasks.report import run_verdict
 
     record, now = job.run.record, summary(job.run)
     if samples is not None:
-        show_samples(samples, between="\n" if job.run.space.records else "", most=SHOWN[samples.encoder.kind.view])
+        show_samples(
+            samples,
+            between="\n" if converses(job.run.encoder, job.run.space) else "",
+            most=SHOWN[samples.encoder.kind.view],
+        )
         if samples.encoder.kind.view == "sound":
             say(f"listen: {job.run.path / 'report.html'}")
     if measured is not None:
@@ -221,5 +226,5 @@ def show(job: Job, seconds: float, measured: Measurement | None, samples: Sample
     steered = None if aligned is None else alignment(metrics_rows(job.run), aligned.asked_distance)
     if steered is not None:
         answer("; ".join(f"{name} {value}" for name, value in steered.facts))
-    prompt = ' --prompt "..."' if job.run.space.stream else ""
+    prompt = ' --prompt "..."' if writes_text(job.run.encoder, job.run.space) else ""
     answer(f"next: afresh sample {quoted(job.run.path)} -n 16{prompt} --out {quoted(Path(job.run.path.name))}-samples")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from afresh.core.align import AlignContext, Aligner, AlignTarget, Votes
-    from afresh.core.data import Codec, Corpus, Encoder, Item, Modality, Refused, Sniff, Source, Unsupported
+    from afresh.core.data import BuildsOn, Codec, Corpus, Encoder, Item, Modality, Refused, Sniff, Source, Unsupported
     from afresh.core.errors import RewardError, UserError
     from afresh.core.evidence import Drawn, Evidence, Metric, Score
     from afresh.core.item_kind import Division, ItemKind, NearDuplicate, Preview
@@ -40,6 +40,7 @@ __all__ = [
     "AlignTarget",
     "Aligner",
     "Batch",
+    "BuildsOn",
     "Codec",
     "Cond",
     "CondSpec",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from afresh.core.item_kind import ItemKind
 from afresh.core.sound import Sound
@@ -97,6 +97,18 @@ class Encoder(Protocol):
     def hear(self, value: Any) -> Sound | None: ...  # the value as audio; None if it has no audio
     def write(self, values: Sequence[Any], folder: Path, names: Sequence[str]) -> list[str]: ...
     def save(self, folder: Path) -> None: ...
+
+
+@runtime_checkable
+class BuildsOn(Protocol):
+    """An encoder whose items are built on a prompt, which is part of them (a scaffold of a molecule), rather than
+    continued after it, as texts are."""
+
+    # The known tokens of `count` samples, from the number of the first sample on: of a part, or, with a strength from 0
+    # to 1, of an item of which that share is drawn again.
+    def beginnings(self, prompt: str, strength: float | None, count: int, seed: int) -> list[Tensor]: ...
+    def with_holes(self, pieces: Sequence[str | int]) -> Tensor: ...  # texts, and lengths of holes, whose ids are -1
+    def keeps(self, value: Any, prompt: str) -> bool: ...  # whether an item has the part
 
 
 # (path, the modality that was asked for or None) -> a folder or file that the readers of modalities know; None if the

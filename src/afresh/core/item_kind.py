@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -76,8 +76,10 @@ class ItemKind:
     near_duplicates: items that are nearly equal to an earlier one, if there is a better search than by features.
     searched: the number of items up to which near duplicates are searched before training. similarity: a function of
     training items that returns a function of items (n,), the similarity of each to the training items, 0 to 1.
-    diversity: how different items are from each other, 0 to 1. division: see `Division`; None if items are never
-    divided. flaw: why a model should perhaps not learn an item, as a predicate ("have a single colour"), or None.
+    diversity: how different items are from each other, 0 to 1. collected: for items that are kept together in one file,
+    the functions of items and of the records of their requests that make such files, by suffix. division: see
+    `Division`; None if items are never divided. flaw: why a model should perhaps not learn an item, as a predicate
+    ("have a single colour"), or None.
     """
 
     name: str
@@ -97,6 +99,7 @@ class ItemKind:
     searched: int = 20_000
     similarity: Callable[[Sequence[Any]], Callable[[Sequence[Any]], Array]] | None = None
     diversity: Callable[[Sequence[Any]], float] | None = None
+    collected: Mapping[str, Callable[[Sequence[Any], Sequence[Mapping[str, Any]]], bytes]] = field(default_factory=dict)
     division: Division | None = None
     flaw: Callable[[Any], str | None] = lambda item: None
 

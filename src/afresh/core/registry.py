@@ -13,14 +13,14 @@ from afresh.core.plugins import loadable, plugins
 if TYPE_CHECKING:
     from afresh.core import Aligner, Codec, Examples, Family, ItemKind, Metric, Modality, Source, Space
 
-MODALITIES = ("text", "code", "image", "audio", "music", "exercises", "interactions")
+MODALITIES = ("text", "code", "image", "audio", "music", "exercises", "interactions", "molecule")
 FAMILIES = ("transformer", "masked", "vae", "gan", "flow", "autoencoder")
 FOREIGN = ("diffusers", "fewstep")  # families that start from another model: afresh tune BASE DATA, afresh distill RUN
 FITTED = ("palette",)  # codecs that are fitted to the data when a family needs one
 TRAINED = "trained"  # the codec of a run that the user passes as `codec`
 CODECS = (*FITTED, TRAINED)
 ALIGNERS = ("policy", "pairs", "denoise", "gradient", "selected")  # files, each with one or more methods of alignment
-METRICS = ("texts", "programs", "images", "likelihood", "music", "tokens", "items", "recommendations")
+METRICS = ("texts", "programs", "images", "likelihood", "music", "molecules", "tokens", "items", "recommendations")
 SOURCES = ("collected", "arrow", "webdataset")  # files in afresh.data
 REWARDS = ("text", "image", "audio")  # files, each with the rewards of one or more kinds of items
 RENAMED_KINDS = {"picture": "image"}  # names of kinds in files of earlier versions

@@ -55,7 +55,7 @@ def of_names(names: Sequence[str]) -> Unsupported | None:
 def of_lines(text: str) -> Unsupported | None:
     """Molecules, if that is what the lines of a text are."""
     lines = [line.strip() for line in text.split("\n") if line.strip()][:ROWS]
-    if len(lines) < LINES or not _are_molecules(lines):
+    if len(lines) < LINES or not are_molecules(lines):
         return None
     advice = "To learn its lines as text all the same: `modality=text` and `data.document=line`"
     return Unsupported("molecules", "its lines are SMILES", advice)
@@ -67,7 +67,7 @@ def of_table(table: Table) -> Unsupported | None:
         return Unsupported("logs of answers to exercises", f"columns {', '.join(table.columns)}", AS_TEXT)
     columns = {name: _values(table, name) for name in table.columns}
     words = {name: values for name, values in columns.items() if name in table.texts}
-    if chat.chat_columns(table.columns):
+    if chat.chat_columns(table.columns) or not table.rows:
         return None
     if (found := _molecules(table.columns, words)) is not None:
         return found
@@ -107,7 +107,8 @@ def _are_labels(values: Sequence[str]) -> bool:
     return 4 * len(set(values)) <= len(values) and max(map(len, values), default=0) <= 40
 
 
-def _are_molecules(values: Sequence[str]) -> bool:
+def are_molecules(values: Sequence[str]) -> bool:
+    """Whether values have the form of SMILES."""
     return _share(values, _is_molecule) >= 0.95 and _share(values, BONDED.search) >= 0.5
 
 
@@ -121,7 +122,7 @@ def _is_molecule(value: str) -> bool:
 
 def _molecules(names: Sequence[str], words: Columns) -> Unsupported | None:
     named = next((n for n in names if n.lower().strip().endswith(("smiles", "selfies", "inchi"))), None)
-    like = (n for n, values in words.items() if len(values) >= LINES and _are_molecules(values))
+    like = (n for n, values in words.items() if len(values) >= LINES and are_molecules(values))
     name = named or next(like, None)
     return None if name is None else Unsupported("molecules", f"column {name}", AS_TEXT.replace("NAME", name))
 

@@ -60,6 +60,42 @@ WORDS: Mapping[str, ScoreWords] = {
     ),
     "parses": ScoreWords("valid so far", "The share of samples that are valid programs as far as they go.", FOLLOWS),
     "valid_scores": ScoreWords("valid scores", "The share of samples that are valid scores of music.", FOLLOWS),
+    "valid_molecules": ScoreWords("valid molecules", "The share of samples that RDKit reads and sanitises.", FOLLOWS),
+    "filters": ScoreWords(
+        "molecules that pass filters",
+        "The share of valid samples without groups that medicinal chemists avoid (MCF, PAINS), rare elements, charges "
+        "and large rings.",
+        FOLLOWS,
+    ),
+    "fcd": ScoreWords(
+        "distance of mean and spread (FCD)",
+        "How far samples are from held-out molecules in the features of ChemNet.",
+        REAL,
+    ),
+    "snn": ScoreWords(
+        "likeness to the nearest held-out molecule (SNN)", "By fingerprints; 1 is the same molecule.", REAL
+    ),
+    "frag": ScoreWords("fragments as common as in real ones", "The cosine of the counts of BRICS fragments.", REAL),
+    "scaf": ScoreWords("scaffolds as common as in real ones", "The cosine of the counts of scaffolds.", REAL),
+    "logP_distance": ScoreWords("difference in logP", "How far the distribution is from that of real ones.", REAL),
+    "SA_distance": ScoreWords(
+        "difference in synthetic accessibility", "How far the distribution is from that of real ones.", REAL
+    ),
+    "QED_distance": ScoreWords(
+        "difference in drug-likeness (QED)", "How far the distribution is from that of real ones.", REAL
+    ),
+    "weight_distance": ScoreWords(
+        "difference in weight, in g/mol", "How far the distribution is from that of real ones.", REAL
+    ),
+    "unique_at_1000": ScoreWords("different ones of 1,000", "The share of different molecules.", VARIED),
+    "unique_at_10000": ScoreWords("different ones of 10,000", "The share of different molecules.", VARIED),
+    "int_div": ScoreWords("distance between molecules", "One minus the mean likeness of two samples.", VARIED),
+    "int_div2": ScoreWords(
+        "distance between molecules, near ones counting more",
+        "One minus the root mean square likeness of two samples.",
+        VARIED,
+    ),
+    "novel": ScoreWords("new molecules", "The share of different samples that are no training molecules.", COPIED),
     "completions_valid": ScoreWords(
         "valid completions", "The share of holes filled so that the file is valid.", FOLLOWS
     ),

@@ -156,7 +156,11 @@ class Window:
         """Pads a batch: the length of its rows would otherwise be visible to a bidirectional network."""
         room = (0, space.shape[0] + 1 - batch.x.shape[1])
         counted = torch.ones_like(batch.x[:, 1:], dtype=torch.bool) if batch.mask is None else batch.mask
-        return Window(F.pad(batch.x, room), F.pad(counted, room), batch.cond, batch.index)
+        x, counted = F.pad(batch.x, room), F.pad(counted, room)
+        if (filler := filler_of(space)) is not None:
+            after = ~counted.flip(1).cummax(1).values.flip(1)
+            x, counted = torch.cat([x[:, :1], x[:, 1:].masked_fill(after, filler)], 1), counted | after
+        return Window(x, counted, batch.cond, batch.index)
 
     def nats(self, net: Denoiser, hidden: Tensor) -> Tensor:
         """L / n times the summed cross-entropy of the n of L counted tokens that are `hidden` (B, T), (B,).
@@ -174,6 +178,12 @@ class Window:
     def ranks(self, rng: Rng, purpose: str) -> Tensor:
         """Ranks (B, T) in a random order of the counted positions, followed by the others."""
         return ranks(rng.bits(purpose, self.index, tuple(self.counted.shape[1:])), self.counted)
+
+
+def filler_of(space: Space) -> int | None:
+    """The token that fills the window after a record, where a space has one: it is predicted, so that the length of a
+    record is known from the first step of sampling on."""
+    return space.special.get("filler") if space.records else None
 
 
 class MaskedObjective:
@@ -272,7 +282,8 @@ def sample(
     predict = classifier_free(predictor(modules), settings.guidance)
     cut = Cut(settings.temperature, settings.top_k, settings.top_p, settings.min_p)
     end = space.special["end"] if space.stream else None
-    banned = [i for i in space.special.values() if i != end]  # several names may share the id of `end`
+    kept = (end, filler_of(space))
+    banned = [i for i in space.special.values() if i not in kept]  # several names may share the id of `end`
     how = Unmask(mask, cut, settings.steps, settings.order, banned)
     known = torch.full((cond.size, 0), mask, device=index.device)
     if cond.known is not None:
@@ -280,7 +291,9 @@ def sample(
     if not (space.records and known.shape[1]):  # nothing precedes a record
         known = F.pad(known, (1, 0), value=space.special["end" if space.stream else "begin"])
     if space.stream:
-        return stream(predict, known, cond, rng, index, how, context, settings.length, space.special["end"])
+        return stream(
+            predict, known, cond, rng, index, how, context, settings.length, space.special["end"], filler_of(space)
+        )
     x = F.pad(known, (0, context + 1 - known.shape[1]), value=mask)
     return fill(predict, x, x[:, 1:] == mask, cond, rng, index, how, "unmask/0")[:, 1:]
 
@@ -321,6 +334,7 @@ def stream(
     context: int,
     length: int,
     end: int,
+    filler: int | None = None,
 ) -> Tensor:
     """`sample` for streams: known (B, 1 + S) has the mask where unknown and begins with the token of context."""
     place = torch.arange(known.shape[1], device=known.device)
@@ -329,7 +343,8 @@ def stream(
     start, stop = last.masked_fill(has_holes, 0), last + (~has_holes * length)  # what is returned
     x = F.pad(known, (0, 1 + int(stop.max()) - known.shape[1]), value=how.mask)
     wanted = (x == how.mask) & (torch.arange(x.shape[1], device=x.device) <= stop[:, None])
-    inside = replace(how, banned=[*how.banned, end])  # a document must not end in a hole
+    ending = [end] if filler is None else [end, filler]
+    inside = replace(how, banned=[*how.banned, *ending])  # a document must not end in a hole
     for rows, by, ends, margin in ((has_holes, inside, None, context // 4), (~has_holes, how, end, 0)):
         if bool(rows.any()):
             some = (x[rows], wanted[rows, 1:], cond.select(rows.nonzero()[:, 0]), rng, index[rows])

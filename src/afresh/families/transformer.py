@@ -43,6 +43,7 @@ from afresh.sampling.tokens import (
     TokenSequence,
     Watch,
     continuations,
+    draw_plain,
 )
 
 TOGETHER = 128  # consecutive draws that share their negative tokens
@@ -248,6 +249,12 @@ def sequences(space: Space, cond: Cond, rng: Rng, index: Tensor, settings: Trans
     ]
 
 
+def plain(settings: TransformerSettings) -> bool:
+    """Whether tokens are drawn from a cut distribution alone, and nobody looks at them in between."""
+    penalties = settings.frequency_penalty or settings.presence_penalty or settings.logit_bias
+    return not penalties and settings.constraint is None and settings.watch is None
+
+
 def shared(settings: TransformerSettings) -> Hashable:
     """Requests with equal values can be drawn in one batch."""
     return settings.guidance, settings.weights
@@ -280,7 +287,12 @@ def sample(
     among the tokens that may be drawn. Raises UserError for a precision of the weights without an engine.
     """
     batch, drawn = decoding(modules, config, space, settings, among_drawn), sequences(space, cond, rng, index, settings)
-    batch.join(drawn, cond)
+    left = drawn
+    if drawn and type(rng) is Rng and index.device.type == "cpu" and plain(settings):
+        left = draw_plain(batch, drawn, cond, rng, index)
+    if left:
+        place = {id(s): i for i, s in enumerate(drawn)}
+        batch.join(left, cond if left is drawn else cond.select(torch.tensor([place[id(s)] for s in left])))
     while batch.active:
         batch.step()
     return gathered(space, drawn)

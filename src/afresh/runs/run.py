@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from afresh.core import Codec, Cond, CondSpec, Encoder, Family, Space, UserError, events, registry
+from afresh.core import BuildsOn, Codec, Cond, CondSpec, Encoder, Family, Space, UserError, events, registry
 from afresh.core.counted import counted
 from afresh.core.device import computing_on
 from afresh.core.files import free_bytes, write_json
@@ -27,7 +27,15 @@ from afresh.runs.manifest import create_manifest
 from afresh.runs.names import near_runs, no_run
 from afresh.runs.personal import FOLDER, adapters_in, base_of
 from afresh.runs.record import RunRecord, read_record
-from afresh.sampling.request import Request, check_fills, describe, encode_holes, encode_prompts, make_cond
+from afresh.sampling.request import (
+    Request,
+    check_fills,
+    describe,
+    encode_holes,
+    encode_parts,
+    encode_prompts,
+    make_cond,
+)
 from afresh.sampling.settings import of_guidance, of_sampling
 from afresh.training import checkpoint, lora
 from afresh.training.budget import devices, is_available
@@ -349,10 +357,19 @@ class Run:
         drawn = draw_conditions(self.conditions, n, Rng(seed), "sample/conditions")
         cond = make_cond(self.conds, drawn, request, self.encoder)
         notes: list[str] = []
+        builds = isinstance(self.encoder, BuildsOn)
+        if request.strength is not None and not (builds and request.prompt is not None):
+            raise UserError(
+                "`strength` is the share of a prompt, such as a molecule, that is drawn again. Leave it out."
+            )
+        if request.infill is not None:
+            check_fills(self.family, request)
+        if isinstance(self.encoder, BuildsOn) and (request.prompt, request.infill) != (None, None):
+            cond = encode_parts(self.encoder, cond, request, seed)
+            return cond, describe(self.encoder, self.space, cond, request), notes
         if request.prompt is not None:
             cond, notes = encode_prompts(self.encoder, self.space, cond, request.prompt, request.raw, request.turns)
         if request.infill is not None:
-            check_fills(self.family, request)
             cond = encode_holes(self.encoder, self.space, cond, request.infill)
         return cond, describe(self.encoder, self.space, cond, request), notes
 
@@ -378,7 +395,9 @@ class Run:
 
         Raises UserError if the model gives numbers that are not finite.
         """
-        size = 64 if self.space.kind == "tokens" else 256
+        size = 256
+        if self.space.kind == "tokens":  # as many positions as 64 windows of 256 tokens have
+            size = min(512, max(64, 64 * 256 // self.space.shape[0]))
         numbers = torch.arange(cond.size) if numbers is None else numbers
         if self.shared_draw is not None and sampler in (None, self.family.sampling.sample) and modules is self.modules:
             return self.from_space(self.shared_draw(cond, seed, settings, numbers))

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from afresh.core import Cond, CondSpec, Encoder, Family, Item, Part, Space, UserError, events, registry
+from afresh.core import BuildsOn, Cond, CondSpec, Encoder, Family, Item, Part, Space, UserError, events, registry
 from afresh.core.counted import counted
 from afresh.data.conditions import caption_ids, label_id
 from afresh.data.conditions import caption_words as split_caption
@@ -33,7 +33,8 @@ class Request:
     prompt. `stop`: strings before which a text ends. `logprobs`: whether to return the log-probability of each token
     (afresh.sampling.text_stream). `image`: the image to start from, or images by name, each a file or an array
     (H, W, C) uint8. `negative`: labels, numbers and a caption that guidance steers away from. `turns`: what was said
-    in a conversation before the prompt.
+    in a conversation before the prompt. `strength`: the share of the prompt, an item, that is drawn again; None: the
+    prompt is a part that samples contain. Only for what is built on its prompt (`afresh.core.BuildsOn`).
     """
 
     prompt: str | Sequence[Prompt] | None = None
@@ -47,6 +48,7 @@ class Request:
     image: Any = None
     negative: Request | None = None
     turns: Turns = ()
+    strength: float | None = None
 
 
 def unwanted(label: str | Mapping[str, str] | None, caption: str | None) -> Request | None:
@@ -201,6 +203,36 @@ def encoded(encoder: Encoder | None, spec: CondSpec, item: Item) -> Cond:
 def writes_text(encoder: Encoder, space: Space) -> bool:
     """Whether a model writes texts token by token, so that it can continue a prompt."""
     return encoder.kind is TEXT and space.stream
+
+
+def converses(encoder: Encoder, space: Space) -> bool:
+    """Whether a model answers in conversations; records of other kinds, such as molecules, also stand alone."""
+    return writes_text(encoder, space) and space.records
+
+
+def encode_parts(encoder: BuildsOn, cond: Cond, request: Request, seed: int) -> Cond:
+    """Set cond.known to the beginnings of items that are built on the prompt, or to items with holes.
+
+    Raises UserError for an invalid part, strength or hole.
+    """
+    if request.infill is not None:
+        rows = [encoder.with_holes(hole_pieces(str(text))) for text in one_each(request.infill, cond.size)]
+        return known(cond, rows)
+    assert request.prompt is not None
+    if request.strength is not None and not 0 < request.strength <= 1:
+        raise UserError(f"`strength` is the share that is drawn again, above 0 and up to 1. Given: {request.strength}.")
+    if isinstance(request.prompt, str):
+        return known(cond, encoder.beginnings(request.prompt, request.strength, cond.size, seed))
+    texts = [str(t) for t in one_each(request.prompt, cond.size)]
+    return known(cond, [encoder.beginnings(t, request.strength, 1, seed + i)[0] for i, t in enumerate(texts)])
+
+
+def hole_pieces(text: str) -> list[str | int]:
+    """The texts around holes [[N]], and the N. Raises UserError if there is no hole."""
+    pieces = HOLE.split(text)
+    if len(pieces) == 1:
+        raise UserError(f"There is no hole in {text!r}: write [[N]] where N tokens are missing.")
+    return [p if i % 2 == 0 else int(p) for i, p in enumerate(pieces)]
 
 
 def encode_prompts(
@@ -358,6 +390,8 @@ def describe_parts(spec: CondSpec, cond: Cond, request: Request) -> list[dict[st
             row["image"] = {k: str(v) if isinstance(v, Path) else "array" for k, v in images.items()}
         if request.negative is not None:
             row["negative"] = negative
+        if request.strength is not None:
+            row["strength"] = request.strength
         if request.infill is not None:
             row["infill"] = request.infill if isinstance(request.infill, str) else request.infill[i]
         out.append(row)

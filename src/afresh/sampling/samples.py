@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from afresh.core import Cond, Encoder, Sound, UserError
+from afresh.core import BuildsOn, Cond, Encoder, Sound, UserError
 from afresh.core.counted import counted
 from afresh.core.files import replace_file
 from afresh.core.outputs import check_free, filled
@@ -149,6 +149,8 @@ def preview_wav(encoder: Encoder, value: Any) -> bytes | None:
 
 def from_prompts(samples: Samples) -> list[Any]:
     """The values, where texts include the prompts that they continue."""
+    if isinstance(samples.encoder, BuildsOn):  # they contain their prompts
+        return list(samples.values)
     return [d["prompt"] + v if d.get("prompt") else v for v, d in zip(samples.values, samples.described, strict=True)]
 
 
@@ -225,6 +227,10 @@ def write_samples(samples: Samples, folder: Path) -> list[dict[str, Any]]:
         records = text_records(samples)
         lines = "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records)
         replace_file(folder / TEXTS, lines.encode("utf-8", "backslashreplace"))
+        for suffix, content in encoder.kind.collected.items():
+            replace_file(folder / f"samples{suffix}", content(samples.values, records))
+        if encoder.kind.view != "text":
+            replace_file(folder / "grid.png", grid_png(samples))
         write_with_audio(encoder, from_prompts(samples), folder, captions)
         return records
     names = encoder.write(samples.values, folder, numbered(len(samples.values)))

@@ -399,6 +399,55 @@ class Decoding:
         return drawn
 
 
+def draw_plain(
+    decoding: Decoding, sequences: Sequence[TokenSequence], cond: Cond, rng: Rng, index: Tensor
+) -> list[TokenSequence]:
+    """Draw sequences that have only a cut, all the same one, until each has ended or its window is full.
+
+    The tokens are those of `decoding`, without the work in Python that it does for every token, most of the time of a
+    small network. Returns the sequences that have not ended.
+    """
+    first, end, device = sequences[0], decoding.end, decoding.device
+    prompts = torch.tensor([s.prompt for s in sequences], device=device)
+    room = decoding.context + 1 - int(prompts.max())  # tokens until a window moves
+    x, counts = ragged([s.tokens for s in sequences], device)
+    alive, state = torch.arange(len(sequences), device=device), None
+    new = torch.full((len(sequences), max(0, min(first.length, room))), -1, dtype=torch.int64, device=device)
+    cond = replace(cond, known=None, known_mask=None)
+    for step in range(new.shape[1]):
+        logits, state = decoding.predict(x, counts, cond, state)
+        if len(decoding.banned):
+            logits = logits.index_fill(1, decoding.banned, -torch.inf)
+        if first.cut.temperature == 0:
+            token = logits.argmax(-1)
+        else:
+            token = draw(narrow(logits, first.cut), _uniform(rng, index[alive], prompts[alive] + step))
+        new[alive, step] = token
+        x, counts = token[:, None], None
+        if end is not None:
+            going = token != end
+            if not bool(going.all()):
+                rows = going.nonzero()[:, 0]
+                if not len(rows):
+                    break
+                alive, cond, state, x = alive[rows], cond.select(rows), state.select(rows), x[rows]
+    left = []
+    for s, row in zip(sequences, new.tolist(), strict=True):
+        s.tokens += [t for t in row if t >= 0]
+        if s.tokens[-1] != end and s.left > 0:
+            left.append(s)
+    return left
+
+
+def _uniform(rng: Rng, index: Tensor, position: Tensor) -> Tensor:
+    """rng.uniform(f"token/{position}", index) of each row, (B,)."""
+    out = torch.empty(len(index), device=index.device)
+    for p in position.unique().tolist():
+        here = position == p
+        out[here] = rng.uniform(f"token/{p}", index[here])
+    return out
+
+
 def likeliest(log_probs: Tensor, count: int) -> Alternatives:
     """The `count` likeliest tokens of log-probabilities (V,), with these."""
     if not count:

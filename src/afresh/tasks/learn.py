@@ -197,7 +197,7 @@ def store_early(learner: Learner, run: Run) -> None:
 @torch.no_grad()
 def preview(learner: Learner, run: Run) -> Samples:
     """Write a few samples of the current model to the folder samples/ of the run; returns them."""
-    n = PREVIEW if run.space.kind == "field" or not run.space.stream else 2
+    n = 2 if run.encoder.kind.view == "text" else PREVIEW
     cond = draw_conditions(run.conditions, n, Rng(0), "sample/conditions")
     with averaged(learner), adapters_merged(learner.modules) as modules:
         x = run.draw(modules, cond, 0, run.family.sampling.settings())

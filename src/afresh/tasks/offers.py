@@ -13,7 +13,7 @@ from afresh.core import CondSpec, UserError
 from afresh.data.music.encoder import ScoreEncoder
 from afresh.data.text.documents import DocumentEncoder
 from afresh.runs.run import Run, summary
-from afresh.sampling.request import of_kind, writes_text
+from afresh.sampling.request import converses, of_kind, writes_text
 from afresh.tasks.interpolate import latents_of
 from afresh.tasks.report import read_verdict
 from afresh.tasks.score import likelihood_of
@@ -33,7 +33,7 @@ def offers(run: Run) -> dict[str, Any]:
     guided = bool(run.conds) and run.record.train.cond_dropout > 0 and family.sampling.guided
     return {
         **out,
-        "conversations": run.space.records,
+        "conversations": converses(run.encoder, run.space),
         "conditions": conditions(run),
         "guidance": guided,
         "settings": settings(family.sampling.settings),
@@ -78,7 +78,7 @@ def settings(model: type) -> dict[str, Any]:
 def verbs(run: Run) -> dict[str, bool]:
     """Which verbs the run can do."""
     text = writes_text(run.encoder, run.space)
-    chat = text and run.space.records
+    chat = converses(run.encoder, run.space)
     return {
         "sample": True,
         "edit": run.family.edit is not None and run.encoder.space.kind == "field",

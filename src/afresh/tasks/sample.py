@@ -12,13 +12,14 @@ from torch import Tensor, nn
 from afresh.alignment.best_of_n import Rows, best_line, best_of, check_best
 from afresh.alignment.reward_guidance import check_family, steered
 from afresh.alignment.rewards.reward import Reward, scorer_of
-from afresh.core import Cond, Space, UserError, events
+from afresh.core import BuildsOn, Cond, Space, UserError, events
 from afresh.core.steps import reporting
 from afresh.runs.adapters import with_adapters
 from afresh.runs.run import Run, join
 from afresh.sampling.request import Request, check_negative
 from afresh.sampling.samples import Samples
 from afresh.sampling.text_stream import TextCallback, Watcher, watcher_of
+from afresh.tasks.valid_samples import valid_line, valid_samples
 
 if TYPE_CHECKING:
     from afresh.alignment.rewards.reward_factory import Wanted
@@ -30,7 +31,8 @@ class Control:
 
     `best_of`: the number of candidates for each sample, of which the one with the highest `reward` is returned.
     `reward_guidance`: a reward whose gradient guides each sample, `weight` times (1 by default). `adapters`: {path:
-    weight} of adapters that were made from the run. Rewards are words, or functions of decoded items.
+    weight} of adapters that were made from the run. `valid`: whether samples that are not valid are drawn again.
+    Rewards are words, or functions of decoded items.
     """
 
     best_of: int = 1
@@ -38,6 +40,7 @@ class Control:
     reward_guidance: Wanted | None = None
     weight: float | None = None
     adapters: Mapping[str, float] = field(default_factory=dict)
+    valid: bool = False
 
     def check(self) -> None:
         """Raises UserError if a control is set without another one that it needs."""
@@ -47,6 +50,8 @@ class Control:
                 f"`best_of={self.best_of}` requires a reward to choose by. Add `reward=REWARD`, as in "
                 "`reward='length:min=50'`."
             )
+        if self.best_of > 1 and self.valid:
+            raise UserError("Give `best_of` or `valid`, not both: a reward can give invalid samples its lowest value.")
         if self.reward is not None and self.best_of == 1:
             raise UserError(
                 "`reward` chooses among several candidates: give their number, as in `best_of=8`. To follow the "
@@ -81,9 +86,9 @@ class Sampler:
         control.check()
         if request.infill is not None and "length" in given:
             raise UserError("`infill` determines the length of its holes: [[N]] is N tokens. Leave `length` out.")
-        if control.best_of > 1 and on_text is not None:
+        if (control.best_of > 1 or control.valid) and on_text is not None:
             raise UserError(
-                "A text cannot be streamed and chosen among several: give `stream=True` or `best_of`, not both."
+                "A text cannot be streamed and chosen among several: give `stream=True`, or `best_of` or `valid`."
             )
         self.cond, self.described, notes = run.condition(n, request, seed)
         check_negative(request, self.settings(self.watcher()))
@@ -134,6 +139,8 @@ class Sampler:
         modules = run.modules if self.modules is None else self.modules
         with reporting("solving"):
             x = run.draw(modules, cond, self.seed, self.settings(watcher), numbers, self.sampler, report=True)
+        if self.request.prompt is not None and isinstance(run.encoder, BuildsOn):
+            x = with_beginnings(cond, x, run.encoder.space)
         values = run.encoder.decode(x)
         return Rows(values, x) if watcher is None else Rows(watcher.texts() or values, x, watcher.written())
 
@@ -143,9 +150,24 @@ class Sampler:
         finally:
             self.close()
 
+    @property
+    def part(self) -> str | None:
+        """The part that every sample has to contain."""
+        builds = isinstance(self.run.encoder, BuildsOn) and self.request.strength is None
+        return self.request.prompt if builds and isinstance(self.request.prompt, str) else None
+
+    def accepted(self, value: Any) -> bool:
+        """Whether a sample is valid and contains what was asked for."""
+        encoder, part = self.run.encoder, self.part
+        return encoder.valid(value) and (
+            part is None or not isinstance(encoder, BuildsOn) or encoder.keeps(value, part)
+        )
+
     def samples(self) -> Samples:
         n, records = self.cond.size, list[dict[str, Any]]()
-        if self.reward is None:
+        if self.control.valid:
+            drawn, records = valid_samples(self.rows, self.cond, self.accepted, self.run.encoder.space)
+        elif self.reward is None:
             drawn = self.rows(self.cond, torch.arange(n))
         else:
             parts, records = best_of(self.rows, self.cond, self.described, self.control.best_of, self.reward)
@@ -154,6 +176,8 @@ class Sampler:
         if cut and self.given.get("constraint") is not None:
             events.warning(f"{cut:,} of {n:,} texts were cut at a stop string and may not match the structure.")
         described = [{**d, **t} for d, t in zip(self.described, records or [{}] * n, strict=True)]
+        if self.part is not None:
+            described = [{**d, "kept": self.accepted(v)} for d, v in zip(described, drawn.values, strict=True)]
         if self.guide is not None:
             rewards = scorer_of(self.guide)(drawn.values, self.described).tolist()
             guidance = {
@@ -166,6 +190,13 @@ class Sampler:
         return Samples(drawn.values, drawn.x, self.cond, described, self.seed, self.run.encoder, drawn.written)
 
 
+def with_beginnings(cond: Cond, x: Tensor, space: Space) -> Tensor:
+    """Continuations x (B, T) after the known tokens of each row, padded with `end`."""
+    assert cond.known is not None and cond.known_mask is not None
+    rows = [torch.cat([k[m], row])[None] for k, m, row in zip(cond.known, cond.known_mask, x, strict=True)]
+    return join(rows, space)
+
+
 def together(parts: Sequence[Rows], space: Space) -> Rows:
     """Concatenate parts of samples."""
     values = [v for part in parts for v in part.values]
@@ -175,6 +206,11 @@ def together(parts: Sequence[Rows], space: Space) -> Rows:
 def control_lines(described: Sequence[Mapping[str, Any]], control: Control) -> list[str]:
     """Lines of text that describe the effect of a control."""
     lines = []
+    if control.valid:
+        lines.append(valid_line([d["attempts"] for d in described]))
+    if "kept" in described[0]:
+        kept = sum(d["kept"] for d in described)
+        lines.append(f"{kept:,} of {len(described):,} samples are valid and contain the part that was asked for")
     if control.reward is not None:
         lines.append(best_line(described))
     if control.reward_guidance is not None:

@@ -25,7 +25,7 @@ from afresh.data.text.kind import TEXT
 from afresh.runs.inputs import checked_array
 from afresh.runs.run import Run
 from afresh.sampling.density import bits_per_dim, dequantised
-from afresh.sampling.request import Request, make_cond, prompt_ids, writes_text
+from afresh.sampling.request import Request, converses, make_cond, prompt_ids, writes_text
 from afresh.sampling.text_stream import Detokenizer, Row, Stops, Token, token_record
 from afresh.sampling.tokens import window_start
 
@@ -367,7 +367,7 @@ def sequence(run: Run, item: Item, request: Request, end: bool) -> tuple[Tensor,
     and its conditions as they were read."""
     encoder, space, prompt = run.encoder, run.space, request.prompt
     assert prompt is None or isinstance(prompt, str)
-    if space.records:
+    if converses(encoder, space):
         item = answer(run, item, prompt)
     elif item.turns:
         raise UserError(

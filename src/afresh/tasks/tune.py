@@ -19,6 +19,7 @@ from afresh.core.device import computing_on
 from afresh.core.options import override
 from afresh.core.rng import Rng
 from afresh.data.load import Loader
+from afresh.data.molecules.encoder import MoleculeEncoder
 from afresh.data.prepare import Prepared, choose_modality, long_records, prepare
 from afresh.data.sources import readable
 from afresh.data.text.documents import DocumentEncoder, DocumentOptions
@@ -243,6 +244,8 @@ def own_kind(path: Path, base: BaseModel) -> str | None:
 def suited(base: BaseModel, items: Sequence[Item], options: Any) -> Encoder:
     """The base's encoder for these items: conversations in its chat template, or plain texts."""
     encoder = base.encoder
+    if isinstance(encoder, MoleculeEncoder):
+        return encoder.extended(items)
     if not isinstance(encoder, DocumentEncoder):
         return encoder
     talks = any(i.turns for i in items)

@@ -310,9 +310,14 @@ def decoded(decode: Callable[[bytes], Any], files: Mapping[str, bytes], name: st
 
 
 def files_of(encoder: Encoder, value: Any) -> dict[str, bytes]:
-    """A work as files, {name: content}: the item itself first, and for music in notes what can be played."""
+    """A work as files, {name: content}: the item itself first, or its drawing, and for music in notes what can be
+    played."""
     kind = encoder.kind
     out = {f"work{kind.suffix or '.txt'}": kind.encode(value)}
+    if kind.inline and kind.view == "image" and (image := kind.preview(value).image) is not None:
+        from afresh.data.image.kind import png_bytes
+
+        out = {"work.png": png_bytes(image), **out}
     sound = encoder.hear(value) if kind.inline else None
     if sound is not None:
         from afresh.data.audio.kind import SOUND

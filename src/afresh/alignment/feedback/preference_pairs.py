@@ -16,7 +16,7 @@ from afresh.core import Batch, Cond, CondSpec, Item, UserError, Votes
 from afresh.core.counted import counted
 from afresh.runs.inputs import encoded
 from afresh.runs.run import Run
-from afresh.sampling.request import Request, labels_by_name, make_cond, of_kind, prompt_ids
+from afresh.sampling.request import Request, converses, labels_by_name, make_cond, of_kind, prompt_ids
 
 HELDOUT_SHARE = 0.1  # of the pairs, chosen by a hash of their content
 MIN_VOTES = 50  # with fewer votes, none are held out
@@ -142,10 +142,10 @@ def row_of(run: Run, prompt: str | None, answer: Any) -> tuple[list[int], list[b
     """Tokens of a prompt and its answer, and a mask of those of the answer. In conversations, the mask includes the end
     of the answer, which such a model generates."""
     if run.space.records:
-        turns = (("user", prompt or ""), ("assistant", answer))
-        conversation = run.encoder.encode([Item(answer, turns=turns)])
-        assert conversation.mask is not None
-        return conversation.x.tolist(), conversation.mask.tolist()
+        turns = (("user", prompt or ""), ("assistant", answer)) if converses(run.encoder, run.space) else ()
+        record = run.encoder.encode([Item(answer, turns=turns)])
+        assert record.mask is not None
+        return record.x.tolist(), record.mask.tolist()
     front = [run.space.special["end"], *(prompt_ids(run.encoder, prompt, False).tolist() if prompt else [])]
     ids = run.encoder.encode([Item(answer)]).x[:-1].tolist()
     return [*front, *ids], [False] * len(front) + [True] * len(ids)

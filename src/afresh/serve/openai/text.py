@@ -10,7 +10,7 @@ import torch
 
 from afresh.core import UserError
 from afresh.runs.run import Run
-from afresh.sampling.request import Prompt, Request, prompt_ids, writes_text
+from afresh.sampling.request import Prompt, Request, converses, prompt_ids, writes_text
 from afresh.sampling.text_stream import BROKEN, Row, Token
 from afresh.serve.errors import Refused, refused
 from afresh.serve.lane import Cancelled, cancelled
@@ -137,7 +137,7 @@ def prompt_counts(run: Run, request: Request) -> list[int]:
     """The number of tokens of each different prompt. Raises UserError if the run does not make texts, or if a prompt
     does not fit in its context."""
     check_writes(run)
-    asks = run.space.records and not request.raw
+    asks = converses(run.encoder, run.space) and not request.raw
     prompts = list(dict.fromkeys([request.prompt or ""] if isinstance(request.prompt, str | None) else request.prompt))
     counts = [len(prompt_ids(run.encoder, p, asks, request.turns)) for p in prompts]
     check_context(run, max(counts))

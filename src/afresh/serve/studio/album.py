@@ -47,7 +47,7 @@ class Held:
         """The media type and the content of the image or sound; None if it has none, or if its file is gone."""
         view = self.kind.view
         try:
-            if self.kind.inline:
+            if self.kind.inline and view == "text":
                 sound = self.encoder.hear(self.value)
                 return None if sound is None else (TYPES["sound"], wav_bytes(sound))
             if self.kind.suffix == SHOWN_AS_THEY_ARE.get(view):
@@ -71,7 +71,7 @@ class Album:
     def face(self, held: Held) -> Face:
         """Raises UserError if a text cannot be read."""
         kind = held.kind
-        if kind.inline and held.encoder.hear(held.value) is None:
+        if kind.inline and kind.view == "text" and held.encoder.hear(held.value) is None:
             return Face("text", visible(kind.preview(held.value).text or ""))
         return Face("image" if kind.view == "image" else "sound", key=self.key(held))
 

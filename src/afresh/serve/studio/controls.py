@@ -11,7 +11,7 @@ from annotated_types import Ge, Gt, Le
 from afresh.core import UserError
 from afresh.data.music.encoder import ScoreEncoder
 from afresh.runs.run import Run
-from afresh.sampling.request import of_kind, writes_text
+from afresh.sampling.request import converses, of_kind, writes_text
 from afresh.tasks.chat import takes_system
 from afresh.tasks.interpolate import latents_of
 from afresh.tasks.wish import Form, form_of
@@ -109,7 +109,7 @@ def controls_of(run: Run) -> Controls:
     writes = writes_text(encoder, run.space)
     form = form_of(run)
     settings = sliders(run)
-    talks = writes and run.space.records
+    talks = converses(encoder, run.space)
     shape = (space.shape[1], space.shape[2]) if space.pixels else (0, 0)
     return Controls(
         form=form,

@@ -13,7 +13,7 @@ from starlette.responses import RedirectResponse, Response
 from afresh.alignment.rewards.bradley_terry import MIN_VOTES
 from afresh.core import UserError
 from afresh.core.counted import counted
-from afresh.sampling.request import of_kind, writes_text
+from afresh.sampling.request import converses, of_kind, writes_text
 from afresh.serve.errors import Refused, refused
 from afresh.serve.guard import Keys, cookie_name
 from afresh.serve.library import Served
@@ -195,7 +195,7 @@ def choices(desk: Desk, run: str, other: str) -> dict[str, Any]:
         "labels": {k: chosen.conds[k].classes for k in of_kind(chosen.conds, "label")},
         "captioned": bool(of_kind(chosen.conds, "prompt", "vector")),
         "writes": writes_text(chosen.encoder, chosen.space),
-        "talks": chosen.space.records,
+        "talks": converses(chosen.encoder, chosen.space),
         "votes": count(votes),
         "file": votes.name,
     }

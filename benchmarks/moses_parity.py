@@ -1,0 +1,103 @@
+"""The metrics of molecules beside those of MOSES's own code, on the same molecules.
+
+    python -m benchmarks.moses_parity MOLSETS
+
+MOLSETS is the unpacked wheel of molsets 0.3.1 (pip download --no-deps molsets; unzip), whose pinned dependencies no
+longer install. Its modules of metrics are imported as they are, with four names that newer libraries removed. The
+molecules are the first 2,000 of its test split and, as samples, 1,990 of its training split with some copies and some
+broken texts.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import importlib
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from afresh.data.molecules.chem import canonical, chem
+from afresh.data.molecules.filters import passes
+from afresh.evaluation import molecules as ours
+
+COUNT = 2_000
+DIGITS = 5e-5
+
+
+def smiles_of(folder: Path, split: str, count: int) -> list[str]:
+    with gzip.open(folder / "moses" / "dataset" / "data" / f"{split}.csv.gz", "rt") as stream:
+        rows = csv.reader(stream)
+        next(rows)
+        return [row[0] for row, _ in zip(rows, range(count), strict=False)]
+
+
+def moses_metrics(folder: Path) -> Any:
+    """The module moses.metrics.metrics, without the models and the data of its package."""
+    import pandas
+    from scipy import linalg
+
+    pandas.DataFrame.append = lambda self, other, sort=False: pandas.concat([self, other], sort=sort)
+    setattr(np, "NaN", np.nan)  # noqa: B010
+    setattr(np, "row_stack", np.vstack)  # noqa: B010
+    root = linalg.sqrtm
+    linalg.sqrtm = lambda a, disp=True: root(a) if disp else (root(a), 0.0)
+    for name in ("moses", "moses.metrics"):
+        module = types.ModuleType(name)
+        module.__path__ = [str(folder / name.replace(".", "/"))]  # type: ignore[attr-defined]
+        sys.modules[name] = module
+    data = types.ModuleType("moses.dataset")
+    data.get_dataset = data.get_statistics = None  # type: ignore[attr-defined]
+    sys.modules["moses.dataset"] = data
+    chem().Crippen = importlib.import_module("rdkit.Chem.Crippen")
+    return importlib.import_module("moses.metrics.metrics")
+
+
+def moses_scores(folder: Path, samples: list[str], test: list[str], train: list[str]) -> dict[str, float]:
+    found = moses_metrics(folder).get_all_metrics(
+        samples, k=[1000], test=test, test_scaffolds=test[:2], train=train, ptest=None
+    )
+    return {k: float(v) for k, v in found.items() if "TestSF" not in k}
+
+
+def own_scores(samples: list[str], test: list[str], train: list[str]) -> dict[str, float]:
+    valid = [c for s in samples if (c := canonical(s)) is not None]
+    x, y = ours.Molecules(valid), ours.Molecules(test)
+    counts = [(x.fragments, y.fragments), (x.scaffolds, y.scaffolds)]
+    frag, scaf = (ours.count_similarity(a, ours.Counter(p for row in b for p in row)).value for a, b in counts)
+    return {
+        "valid": len(valid) / len(samples),
+        "unique@1000": len(set(valid[:1000])) / 1000,
+        "FCD/Test": ours.frechet(x.activations, y.activations).value,
+        "SNN/Test": float(ours.nearest(x.fingerprints, y.fingerprints).mean()),
+        "Frag/Test": frag,
+        "Scaf/Test": scaf,
+        "IntDiv": ours.internal_diversity(x.fingerprints).value,
+        "IntDiv2": ours.internal_diversity(x.fingerprints, 2).value,
+        "Filters": float(np.mean([passes(m) for m in x.found])),
+        **{name: ours.distance(x.numbers(name), y.numbers(name)).value for name in ours.PROPERTIES},
+        "Novelty": len(set(valid) - set(train)) / len(set(valid)),
+    }
+
+
+def main(folder: Path) -> int:
+    """Prints both, and returns 1 if one of them differs in the fourth digit."""
+    test, train = smiles_of(folder, "test", COUNT), smiles_of(folder, "train", 3 * COUNT)
+    samples = [*train[COUNT : 2 * COUNT - 30], *train[COUNT : COUNT + 20], *("c1ccccc", "C(C)(C)(C)(C)C") * 5]
+    own = own_scores(samples, test, train[:COUNT])
+    known = moses_scores(folder, samples, test, train[:COUNT])
+    wrong = []
+    print(f"{'metric':14}{'afresh':>12}{'molsets':>12}{'difference':>14}")
+    for name, value in known.items():
+        gap = own[name] - value
+        wrong += [name] if abs(gap) > DIGITS * max(1.0, abs(value)) else []
+        print(f"{name:14}{own[name]:12.6f}{value:12.6f}{gap:14.1e}")
+    print("equal to four digits" if not wrong else f"different: {', '.join(wrong)}")
+    return int(bool(wrong))
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

@@ -1,0 +1,1 @@
+"""Molecules: reading, writing as tokens, depicting, and what RDKit computes of them."""

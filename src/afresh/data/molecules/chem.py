@@ -1,0 +1,113 @@
+"""RDKit as it is used here: molecules of SMILES, with the reason why one cannot be read."""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+from typing import Any
+
+from afresh.core import UserError
+
+LONGEST = 5_000  # characters of a SMILES; longer ones are no small molecules, and RDKit needs minutes for some of them
+BRACKETS = re.compile(r"\[[^\]]*\]")
+OPEN = re.compile(r"\*|\[\d*R(#|\d+)?\]")  # R groups, and any atom
+STAMP = re.compile(r"^\[\d\d:\d\d:\d\d\] ")  # of RDKit's log
+LOCK = threading.Lock()  # RDKit has one log for the process
+
+
+class MoleculeError(Exception):
+    """A text that is not a molecule. The message is the reason."""
+
+
+def require(module: str = "rdkit") -> None:
+    """Raises UserError if a library of the extra `chem` is missing."""
+    from importlib.util import find_spec
+
+    if find_spec(module) is None:
+        raise UserError(f"Molecules need {module}: pip install 'afresh[chem]'.", "missing_package", package=module)
+
+
+def chem() -> Any:
+    """The module rdkit.Chem, whose log is off."""
+    require()
+    from rdkit import Chem, rdBase
+
+    rdBase.DisableLog("rdApp.*")
+    return Chem
+
+
+def molecule(text: str) -> Any:
+    """The molecule of a SMILES, sanitised. Raises MoleculeError with the reason."""
+    if (reason := not_one_molecule(text)) is not None:
+        raise MoleculeError(reason)
+    found = chem().MolFromSmiles(text)
+    if found is None:
+        raise MoleculeError(reason_of(text))
+    if found.GetNumAtoms() == 0:
+        raise MoleculeError("no atoms")
+    return found
+
+
+def canonical(text: str) -> str | None:
+    """The canonical SMILES of a text, or None if it is not a molecule."""
+    if not text or len(text) > LONGEST:
+        return None
+    library = chem()
+    found = library.MolFromSmiles(text)
+    return None if found is None or found.GetNumAtoms() == 0 else library.MolToSmiles(found)
+
+
+def not_one_molecule(text: str) -> str | None:
+    """Why a text cannot be the SMILES of one molecule, by its characters alone; None if it may be."""
+    if not text.strip():
+        return "empty"
+    if len(text) > LONGEST:
+        return f"{len(text):,} characters, but at most {LONGEST:,} are read: not a small molecule"
+    if ">" in BRACKETS.sub("", text).replace("->", ""):  # -> is a dative bond
+        return "a reaction, not a molecule: give its products or its reactants"
+    if OPEN.search(text):
+        return "R groups or attachment points (*): an open structure, such as a polymer or a scaffold, not a molecule"
+    return None
+
+
+def reason_of(text: str) -> str:
+    """What RDKit says about a SMILES that it cannot read."""
+    library = chem()
+    unclean = library.MolFromSmiles(text, sanitize=False)
+    if unclean is not None:
+        problems = [p.Message() for p in library.DetectChemistryProblems(unclean)]
+        if problems:
+            return " ".join(problems[0].split())
+    lines = logged(text)
+    return lines[0] if lines else "RDKit cannot read it"
+
+
+def logged(text: str) -> list[str]:
+    """The lines of RDKit's log while it reads a SMILES."""
+    from rdkit import Chem, rdBase
+
+    lines: list[str] = []
+
+    class Collect(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.append(STAMP.sub("", record.getMessage()))
+
+    log = logging.getLogger("rdkit")
+    with LOCK:
+        before, log.handlers = log.handlers, [Collect()]
+        propagates, log.propagate = log.propagate, False
+        rdBase.LogToPythonLogger()
+        rdBase.EnableLog("rdApp.error")
+        try:
+            Chem.MolFromSmiles(text)
+        finally:
+            rdBase.DisableLog("rdApp.*")
+            rdBase.LogToCppStreams()
+            log.handlers, log.propagate = before, propagates
+    return [shortened(line) for line in lines]
+
+
+def shortened(line: str) -> str:
+    """A line of the log without the SMILES itself, which stands beside it."""
+    return re.sub(r"( for input: '.*'| while parsing: .*)$", "", line).removeprefix("SMILES Parse Error: ").strip()

@@ -1,0 +1,191 @@
+"""Molecules as items: canonical SMILES, shown as drawings."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from afresh.core import ItemKind, NearDuplicate, Preview
+from afresh.core.item_kind import Array
+from afresh.data.molecules.chem import canonical, chem
+from afresh.data.molecules.properties import numbers_of
+
+BITS, RADIUS = 1024, 2  # of Morgan fingerprints, as in MOSES
+SIDE = 240  # pixels of a drawing
+WHITE = 255
+COMPUTED = ("QED", "logP", "SA", "weight")  # properties in an .sdf
+DETAILS = re.compile(r"[@/\\.\[]")  # what a SMILES without stereo, charges, isotopes and salts does not have
+
+
+def digest(smiles: str) -> str:
+    return hashlib.sha256(smiles.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+@cache
+def _generator() -> Any:
+    chem()
+    from rdkit.Chem import rdFingerprintGenerator
+
+    return rdFingerprintGenerator.GetMorganGenerator(radius=RADIUS, fpSize=BITS)
+
+
+def fingerprint(smiles: str) -> Any:
+    """The Morgan fingerprint of a molecule as a bit vector of RDKit; without bits if it is not valid."""
+    found = chem().MolFromSmiles(smiles)
+    return _generator().GetFingerprint(chem().Mol() if found is None else found)
+
+
+def features(molecules: Sequence[str]) -> Array:
+    """Morgan fingerprints (n, BITS) of 0 and 1."""
+    from rdkit import DataStructs
+
+    out = np.zeros((len(molecules), BITS))
+    row = np.zeros(BITS, np.int8)
+    for i, smiles in enumerate(molecules):
+        DataStructs.ConvertToNumpyArray(fingerprint(smiles), row)
+        out[i] = row
+    return out
+
+
+def similarity(train: Sequence[str]) -> Callable[[Sequence[str]], Array]:
+    """The Tanimoto similarity of Morgan fingerprints to the most similar training molecule."""
+    from rdkit import DataStructs
+
+    known = [fingerprint(s) for s in train]
+    return lambda some: np.array([max(DataStructs.BulkTanimotoSimilarity(fingerprint(s), known)) for s in some])
+
+
+def diversity(molecules: Sequence[str], most: int = 1_000) -> float:
+    """One minus the mean Tanimoto similarity of two molecules (IntDiv of Polykovskiy et al. 2020), of at most `most`
+    of them, evenly spaced."""
+    from rdkit import DataStructs
+
+    some = [fingerprint(s) for s in molecules[:: -(-len(molecules) // most)]]
+    total = sum(sum(DataStructs.BulkTanimotoSimilarity(p, some[:i])) for i, p in enumerate(some))
+    return 1 - 2 * total / max(1, len(some) * (len(some) - 1))
+
+
+def skeleton(smiles: str) -> str:
+    """The canonical SMILES of the largest part of a molecule without charges, stereo and isotopes."""
+    if not DETAILS.search(smiles):
+        return smiles
+    from rdkit.Chem.MolStandardize import rdMolStandardize
+
+    library = chem()
+    found = library.MolFromSmiles(smiles)
+    if found is None:
+        return smiles
+    for atom in found.GetAtoms():
+        atom.SetIsotope(0)
+    found = rdMolStandardize.Uncharger().uncharge(rdMolStandardize.LargestFragmentChooser().choose(found))
+    text: str = library.MolToSmiles(found, isomericSmiles=False)
+    return text
+
+
+def near_duplicates(molecules: Sequence[str]) -> list[NearDuplicate]:
+    """Molecules that differ from an earlier one in stereo, charges, isotopes or salts only."""
+    first: dict[str, int] = {}
+    out = []
+    for i, smiles in enumerate(molecules):
+        before = first.setdefault(skeleton(smiles), i)
+        if before != i:
+            out.append(NearDuplicate(before, i, 1.0 if molecules[before] == smiles else 0.99))
+    return out
+
+
+def draw(smiles: str, against: str | None = None, side: int = SIDE) -> NDArray[np.uint8]:
+    """A drawing (side, side, 3); white if the molecule is not valid. Atoms that are not part of the largest structure
+    in common with the molecule `against` are marked."""
+    from rdkit.Chem.Draw import rdMolDraw2D
+
+    found = chem().MolFromSmiles(smiles)
+    if found is None or found.GetNumAtoms() == 0:
+        return np.full((side, side, 3), WHITE, np.uint8)
+    drawing = rdMolDraw2D.MolDraw2DCairo(side, side)
+    marked = [] if against is None else differing(found, against)
+    rdMolDraw2D.PrepareAndDrawMolecule(drawing, found, highlightAtoms=marked)
+    drawing.FinishDrawing()
+    return np.asarray(Image.open(io.BytesIO(drawing.GetDrawingText())).convert("RGB"))
+
+
+def differing(found: Any, against: str) -> list[int]:
+    """The atoms of a molecule that are not part of the largest structure in common with another one."""
+    from rdkit.Chem import rdFMCS
+
+    other = chem().MolFromSmiles(against)
+    if other is None:
+        return []
+    common = rdFMCS.FindMCS([found, other], timeout=2, ringMatchesRingOnly=True)
+    same = set(found.GetSubstructMatch(common.queryMol)) if common.numAtoms else set()
+    return [a.GetIdx() for a in found.GetAtoms() if a.GetIdx() not in same]
+
+
+def previews(molecules: Sequence[str]) -> list[Preview]:
+    return [Preview(text=smiles, image=draw(smiles)) for smiles in molecules]
+
+
+def size(smiles: str) -> int:
+    """The number of heavy atoms; 0 if it is not valid."""
+    found = chem().MolFromSmiles(smiles)
+    return 0 if found is None else int(found.GetNumHeavyAtoms())
+
+
+def smi(molecules: Sequence[str], records: Sequence[Mapping[str, Any]]) -> bytes:
+    """A .smi file of the valid molecules: a SMILES and the number of the sample a line."""
+    return "".join(f"{s} {i}\n" for i, s in enumerate(molecules) if canonical(s) is not None).encode()
+
+
+def sdf(molecules: Sequence[str], records: Sequence[Mapping[str, Any]]) -> bytes:
+    """An .sdf file of the valid molecules, in two dimensions, with the fields of their records as properties."""
+    from rdkit.Chem import rdDepictor
+
+    library, out = chem(), []
+    for i, (smiles, record) in enumerate(zip(molecules, records, strict=True)):
+        found = library.MolFromSmiles(smiles)
+        if found is None or not smiles:
+            continue
+        rdDepictor.Compute2DCoords(found)
+        found.SetProp("_Name", str(i))
+        computed = {k: round(v, 4) for k, v in numbers_of(found, COMPUTED).items()}
+        fields = {"SMILES": smiles, **computed, **{k: v for k, v in record.items() if v is not None and k != "text"}}
+        lines = [f">  <{k}>\n{v if isinstance(v, str) else json.dumps(v)}\n\n" for k, v in fields.items()]
+        out.append(library.MolToMolBlock(found) + "".join(lines) + "$$$$\n")
+    return "".join(out).encode("utf-8", "replace")
+
+
+def decode(content: bytes) -> str:
+    """The canonical SMILES of a text. Raises ValueError if it is not a molecule."""
+    text = content.decode("utf-8").strip()
+    found = canonical(text)
+    if found is None:
+        raise ValueError(f"{text[:80]!r} is not a molecule")
+    return found
+
+
+MOLECULE = ItemKind(
+    name="molecule",
+    plural="molecules",
+    view="image",
+    digest=digest,
+    describe=repr,
+    previews=previews,
+    size=size,
+    unit="heavy atoms",
+    encode=lambda smiles: smiles.encode("utf-8", "surrogatepass"),
+    decode=decode,
+    features=features,
+    near_duplicates=near_duplicates,
+    searched=50_000,
+    similarity=similarity,
+    diversity=diversity,
+    collected={".smi": smi, ".sdf": sdf},
+)

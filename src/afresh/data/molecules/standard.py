@@ -1,0 +1,139 @@
+"""How salts, charges, stereo and isotopes are treated, and which molecules are refused."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal
+
+from afresh.data.molecules.chem import MoleculeError, chem, molecule
+from afresh.data.molecules.properties import numbers_of, properties
+
+Mixtures = Literal["keep", "largest", "refuse"]
+
+
+@dataclass(frozen=True)
+class Standard:
+    """`mixtures`: of molecules with several parts, such as salts. Otherwise whether something is removed."""
+
+    mixtures: Mixtures = "keep"
+    neutralise: bool = False
+    stereo: bool = True
+    isotopes: bool = True
+    cleanup: bool = False
+    max_atoms: int = 100
+
+
+@dataclass(frozen=True)
+class Read:
+    """A molecule as it is learnt, what it has that a standard could remove, its scaffold and its properties."""
+
+    smiles: str
+    traits: tuple[str, ...]
+    scaffold: str | None
+    numbers: dict[str, float]
+
+
+@cache
+def _tools() -> Any:
+    from rdkit.Chem.MolStandardize import rdMolStandardize
+
+    return rdMolStandardize
+
+
+def traits_of(smiles: str, found: Any) -> tuple[str, ...]:
+    out = []
+    if "." in smiles:
+        out.append("mixtures or salts")
+    if "[" in smiles and any(a.GetFormalCharge() for a in found.GetAtoms()):
+        out.append("charged atoms")
+    if "@" in smiles or "/" in smiles or "\\" in smiles:
+        out.append("stereo")
+    if "[" in smiles and any(a.GetIsotope() for a in found.GetAtoms()):
+        out.append("isotopes")
+    return tuple(out)
+
+
+def standardised(text: str, standard: Standard, with_scaffold: bool, wanted: tuple[str, ...]) -> Read:
+    """The molecule of a SMILES in the standard. Raises MoleculeError with the reason why it is refused."""
+    library = chem()
+    found = molecule(text)
+    smiles: str = library.MolToSmiles(found)
+    traits = traits_of(smiles, found)
+    if standard.cleanup:
+        found = _tools().Cleanup(found)
+    if "mixtures or salts" in traits and standard.mixtures != "keep":
+        if standard.mixtures == "refuse":
+            raise MoleculeError("a mixture or a salt, which `data.mixtures=refuse` leaves out")
+        found = _tools().LargestFragmentChooser().choose(found)
+    if standard.neutralise and "charged atoms" in traits:
+        found = _tools().Uncharger().uncharge(found)
+    if not standard.isotopes and "isotopes" in traits:
+        for atom in found.GetAtoms():
+            atom.SetIsotope(0)
+    heavy = found.GetNumHeavyAtoms()
+    if heavy > standard.max_atoms:
+        raise MoleculeError(f"{heavy} heavy atoms, but at most {standard.max_atoms} are learnt: `data.max_atoms`")
+    if heavy == 0:
+        raise MoleculeError("no heavy atom")
+    changed = traits or standard.cleanup
+    if changed:
+        if not standard.stereo:
+            library.RemoveStereochemistry(found)
+        found = library.MolFromSmiles(library.MolToSmiles(found))
+        if found is None:
+            raise MoleculeError("what remains of it is not a molecule that RDKit reads")
+        smiles = library.MolToSmiles(found)
+    scaffold = scaffold_of(found) if with_scaffold else None
+    return Read(smiles, traits, scaffold, numbers_of(found, wanted) if wanted else {})
+
+
+def scaffold_of(found: Any) -> str:
+    """The Bemis-Murcko scaffold as canonical SMILES; empty without rings (Bemis and Murcko 1996)."""
+    from rdkit.Chem.Scaffolds import MurckoScaffold
+
+    text: str = chem().MolToSmiles(MurckoScaffold.GetScaffoldForMol(found), isomericSmiles=False)
+    return text
+
+
+def read_all(
+    texts: Sequence[str], standard: Standard, with_scaffold: bool, wanted: tuple[str, ...]
+) -> list[Read | MoleculeError]:
+    """`standardised` of every text in threads (RDKit releases the interpreter's lock), or the error."""
+    chem()
+    if wanted:
+        properties()
+
+    def one(text: str) -> Read | MoleculeError:
+        try:
+            return standardised(text, standard, with_scaffold, wanted)
+        except MoleculeError as error:
+            return error
+
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        return [r for block in pool.map(lambda some: [one(t) for t in some], _blocks(texts)) for r in block]
+
+
+def _blocks(texts: Sequence[str], size: int = 512) -> list[Sequence[str]]:
+    return [texts[i : i + size] for i in range(0, len(texts), size)]
+
+
+def describe_traits(found: Sequence[Read], standard: Standard) -> list[str]:
+    """A line on each trait that molecules have: how many, what was done with them, and which option decides."""
+    counts = Counter(t for r in found for t in r.traits)
+    ways = {
+        "mixtures or salts": (standard.mixtures == "keep", "only the largest part is kept", "data.mixtures=largest"),
+        "charged atoms": (not standard.neutralise, "neutralised where possible", "data.neutralise=true"),
+        "stereo": (standard.stereo, "removed", "data.stereo=false"),
+        "isotopes": (standard.isotopes, "removed", "data.isotopes=false"),
+    }
+    out = []
+    for trait, (kept, done, option) in ways.items():
+        if counts[trait]:
+            what = f"kept (`{option}` changes that)" if kept else done
+            out.append(f"{counts[trait]:,} of {len(found):,} molecules have {trait}: {what}")
+    return out

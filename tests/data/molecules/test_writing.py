@@ -1,0 +1,55 @@
+"""Every way to write a molecule can be read, by afresh and by the packages that defined it."""
+
+from __future__ import annotations
+
+import pytest
+
+from afresh.data.molecules import fragments
+from afresh.data.molecules.chem import canonical
+from afresh.data.molecules.writing import WRITINGS, lossless, split_selfies, split_smiles, vocabulary
+
+MOLECULES = [
+    "CCOc1cccc(C(=O)Nc2ccn(Cc3ccccn3)n2)c1",
+    "C[C@]1(c2ccccc2)CC[C@H](O)CC1",
+    "O=C(O)/C=C/c1ccccc1",
+    "O=C([O-])c1ccccc1.[Na+]",
+    "C[C@@H](N)C(=O)O",
+    "BrCCCl",
+    "[2H]C([2H])O",
+]
+
+
+@pytest.mark.parametrize("form", WRITINGS)
+@pytest.mark.parametrize("text", MOLECULES)
+def test_a_molecule_survives_every_writing(form: str, text: str) -> None:
+    smiles, writing = canonical(text), WRITINGS[form]
+    assert smiles is not None and lossless(form, smiles)
+    written = writing.write(smiles)
+    assert "".join(writing.split(written)) == written
+    for seed in range(8):
+        other = writing.vary(smiles, seed)
+        assert other == writing.vary(smiles, seed) and canonical(writing.read(other)) == smiles
+
+
+def test_random_writings_differ() -> None:
+    assert len({WRITINGS[f].vary(MOLECULES[0], seed) for f in WRITINGS for seed in range(8)}) > 16
+
+
+def test_tokens_are_atoms_bonds_and_closures() -> None:
+    assert split_smiles("BrC(Cl)=[13CH-]%12") == ["Br", "C", "(", "Cl", ")", "=", "[13CH-]", "%12"]
+    assert split_selfies("[C][=C][Branch1]") == ["[C]", "[=C]", "[Branch1]"]
+
+
+def test_fragments_are_cut_at_rings_and_stay_readable() -> None:
+    assert fragments.write("OCc1ccccc1") == "OC%10.c1%10ccccc1"
+    assert canonical("c1%10ccccc1.C%10O") == "OCc1ccccc1"
+    assert fragments.write("CCCC") == "CCCC"  # nothing to cut
+
+
+@pytest.mark.parametrize("form", WRITINGS)
+def test_the_vocabulary_covers_random_writings_and_mirrored_configurations(form: str) -> None:
+    smiles = [s for s in map(canonical, MOLECULES) if s]
+    words, writing = set(vocabulary(form, smiles)), WRITINGS[form]
+    assert {t for s in smiles for t in writing.split(writing.vary(s, 0))} <= words
+    mirrored = {t.replace("@@", "@") for t in words if "@@" in t} | {t for t in words if "@" in t and "@@" not in t}
+    assert mirrored <= words and {t.replace("@", "@@") for t in mirrored} <= words

@@ -1,0 +1,80 @@
+"""Runs on molecules: drawn, valid by choice, built on a part, written, and tuned."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import afresh
+from afresh.core import UserError
+from afresh.data.molecules.chem import canonical
+from afresh.data.molecules.parts import contains
+from afresh.modalities.molecule import MODALITY, MoleculeOptions
+
+RINGS = ("c1ccccc1", "c1ccncc1", "C1CCNCC1", "c1ccoc1", "c1ccsc1")
+ENDS = ("CO", "CN", "C(=O)N", "CC", "CC#N", "CF", "CS", "CCO", "CCl")
+TINY = {"family.width": 16, "family.layers": 1, "family.heads": 2, "train.batch": 4}
+
+
+def trained(folder: Path, family: str = "transformer", **data: object) -> afresh.Model:
+    rows = [f"{ring}{end},{i * 0.1 + j}" for i, ring in enumerate(RINGS) for j, end in enumerate(ENDS)]
+    (folder / "table.csv").write_text("smiles,logS\n" + "\n".join(rows) + "\n")
+    own = TINY | ({"family.kv_heads": 2} if family == "transformer" else {})
+    return afresh.train(
+        folder / "table.csv", family=family, steps=2, out=folder / "run", data=data, settings=own, quiet=True
+    )
+
+
+def test_valid_molecules_are_drawn_and_written(tmp_path: Path) -> None:
+    model = trained(tmp_path, form="selfies")
+    samples = model.sample(6, number={"logS": 1.0}, valid=True)
+    assert all(canonical(s) == s for s in samples) and len(samples) == 6
+    assert list(samples) == list(model.sample(6, number={"logS": 1.0}, valid=True))
+    records = samples.save(tmp_path / "out")
+    assert [r["text"] for r in records] == list(samples) and records[0]["logS"] == pytest.approx(1.0)
+    assert sorted(f.name for f in (tmp_path / "out").iterdir()) == [
+        "grid.png",
+        "samples.jsonl",
+        "samples.sdf",
+        "samples.smi",
+    ]
+    lines = (tmp_path / "out" / "samples.smi").read_text().splitlines()
+    assert [line.split()[0] for line in lines] == list(samples)
+    back = MODALITY.read(tmp_path / "out" / "samples.sdf", MoleculeOptions())
+    assert {i.value for i in back.items} == set(samples)
+    assert back.items[0].numbers["logS"] == pytest.approx(1.0) and "QED" in back.items[0].numbers
+    with Image.open(tmp_path / "out" / "grid.png") as grid:
+        assert np.asarray(grid).min() < 255
+    with pytest.raises(UserError, match="not both"):
+        model.sample(2, valid=True, best_of=2, reward=lambda items: [0.0] * len(items))
+
+
+@pytest.mark.parametrize("family", ["transformer", "masked"])
+def test_what_is_built_on_a_part_contains_it_if_it_is_valid(family: str, tmp_path: Path) -> None:
+    model = trained(tmp_path, family, form="fragments")
+    samples = model.sample(8, prompt="c1ccncc1*")
+    assert [d["kept"] for d in samples.described] == [contains(s, "c1ccncc1*") for s in samples]
+    assert all(canonical(s) is None or contains(s, "c1ccncc1") for s in samples)
+    varied = model.sample(4, prompt="OCc1ccccc1", strength=0.5)
+    assert len(varied) == 4 and varied.described[0]["strength"] == 0.5
+    with pytest.raises(UserError, match=r"not a scaffold or fragment"):
+        model.sample(2, prompt="c1ccc")
+    with pytest.raises(UserError, match=r"No training molecule has Br"):
+        model.sample(2, prompt="c1cc(Br)ccc1*")
+    with pytest.raises(UserError, match="strength"):
+        model.sample(2, strength=0.5)
+    if family == "masked":
+        filled = model.sample(4, infill="c1cc[[1]]cc1CO")
+        assert all(len(model.run.encoder.tokenised(s)) >= 5 for s in filled)
+
+
+def test_a_tuned_run_learns_new_tokens(tmp_path: Path) -> None:
+    trained(tmp_path)
+    (tmp_path / "new.smi").write_text("".join(f"{'C' * n}[Se]C\n" for n in range(1, 9)))
+    tuned = afresh.tune(tmp_path / "run", tmp_path / "new.smi", steps=2, out=tmp_path / "tuned", quiet=True)
+    assert tuned.run.encoder.added == ("[Se]",)
+    assert json.loads((tmp_path / "tuned" / "encoder" / "encoder.json").read_text())["added"] == ["[Se]"]

@@ -1,0 +1,32 @@
+"""Samples that are drawn again until they are valid."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from afresh.alignment.best_of_n import CANDIDATE_STRIDE, Rows
+from afresh.core import Cond, Space, UserError
+from afresh.tasks.valid_samples import valid_line, valid_samples
+
+SPACE = Space("tokens", (4,), (9,), {"end": 0}, stream=True)
+
+
+def draw(cond: Cond, numbers: Tensor) -> Rows:
+    """Sample i is valid from attempt i on."""
+    attempts = numbers // CANDIDATE_STRIDE
+    names = [f"{i}:{k}" for i, k in zip((numbers % CANDIDATE_STRIDE).tolist(), attempts.tolist(), strict=True)]
+    return Rows(names, torch.stack([numbers % CANDIDATE_STRIDE, attempts], 1))
+
+
+def test_each_sample_is_the_first_valid_one_of_its_own() -> None:
+    found, records = valid_samples(draw, Cond(4), lambda v: int(v[2:]) >= int(v[0]), SPACE)
+    assert found.values == ["0:0", "1:1", "2:2", "3:3"] and found.x.tolist() == [[i, i] for i in range(4)]
+    assert [r["attempts"] for r in records] == [1, 2, 3, 4]
+    assert valid_line([1, 2, 3, 4]) == "4 valid samples of 10 drawn: 40.0% are valid"
+
+
+def test_a_model_without_valid_samples_is_said() -> None:
+    with pytest.raises(UserError, match="4 of 4 samples were not valid in 50 attempts"):
+        valid_samples(draw, Cond(4), lambda v: False, SPACE)
