@@ -20,7 +20,9 @@ from torch import Tensor
 
 from afresh.core import Codec, Cond, CondSpec, Examples, ItemKind, Part, Sound, Space, registry
 from afresh.core.rng import Rng
+from afresh.data.interactions.history import HISTORY
 from afresh.data.molecules.kind import MOLECULE
+from tests.evaluation.histories import CATALOGUE
 from tests.plugin.package.afresh_walks import WALK
 
 SPEC: CondSpec = {
@@ -303,12 +305,13 @@ SOLVERS = (SolverRow("euler"), SolverRow("heun"), SolverRow("ab2"), SolverRow("d
 @dataclass(frozen=True)
 class MetricRow:
     """A module of metrics, and the `spaces` that its metrics apply to. `kind`: of the items; None: texts as tokens and
-    images as fields."""
+    images as fields. `own`: a space that no family has a row for, to which they apply as well."""
 
     name: str
     spaces: tuple[str, ...]
     metrics: tuple[str, ...]
     kind: ItemKind | None = None
+    own: Space | None = None
 
 
 MOLECULE_METRICS = (
@@ -353,6 +356,7 @@ METRICS = (
     MetricRow("molecules", tuple(SPACES), MOLECULE_METRICS, MOLECULE),
     MetricRow("tokens", ("stream", "raster", "residual", "levels", "notes"), ("bits_per_token",), WALK),
     MetricRow("items", tuple(SPACES), ("items_valid", "items_distance", "items_diversity", "items_near_copies"), WALK),
+    MetricRow("recommendations", (), ("recommendations",), HISTORY, CATALOGUE),
 )
 
 

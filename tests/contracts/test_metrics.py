@@ -23,6 +23,7 @@ from afresh.evaluation.study import Study
 from afresh.modalities.molecule import MoleculeOptions
 from tests.contracts.rows import METRICS, SPACES, SPEC
 from tests.evaluation.evidence import Evidence, code_evidence, digits, image_evidence, library_code, modules_evidence
+from tests.evaluation.histories import ITEMS, circle, history_evidence
 from tests.evaluation.scores import composer
 from tests.plugin.package.afresh_walks import WALK, Encoder, Walk
 
@@ -87,6 +88,11 @@ def chemist() -> Evidence:
     )
 
 
+def recommender() -> Evidence:
+    """A model that knows the order of a circle of items."""
+    return history_evidence(circle, [([s, (s + 1) % ITEMS, (s + 2) % ITEMS], 1) for s in range(ITEMS)])
+
+
 MAKERS: dict[str, Callable[[], Evidence]] = {
     "texts": writer,
     "programs": filler,
@@ -96,6 +102,7 @@ MAKERS: dict[str, Callable[[], Evidence]] = {
     "molecules": chemist,
     "tokens": walker,
     "items": walker,
+    "recommendations": recommender,
 }
 
 
@@ -139,6 +146,8 @@ def test_a_metric_applies_or_says_why_not(metric: Metric) -> None:
         reason = metric.applies(kind, space, SPEC)
         assert (reason is None) == (name in row.spaces), (name, reason)
         assert reason is None or len(reason) > 10
+    if row.kind is not None and row.own is not None:
+        assert metric.applies(row.kind, row.own, SPEC) is None
 
 
 @pytest.mark.slow

@@ -2,61 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
-import torch
 
-from afresh.core import Cond, Drawn, Examples, Item, Score, Space
-from afresh.data.interactions.history import HISTORY, History
+from afresh.core import Score, Space
 from afresh.data.text.kind import TEXT
 from afresh.evaluation.recommendations import METRICS, of_catalogues, recommendations
 from afresh.evaluation.study import Study, Unmeasurable
-from tests.evaluation.evidence import Evidence
-
-ITEMS = 12
-Answer = Callable[[Sequence[Sequence[int]]], torch.Tensor | None]
-
-
-@dataclass
-class Asked(Evidence):
-    answer: Answer = field(default=lambda histories: None)
-
-    def next_items(self, histories: Sequence[Sequence[int]]) -> torch.Tensor | None:
-        return self.answer(histories)
+from tests.evaluation.histories import ITEMS, Answer, circle, history_evidence, uniform
 
 
 def evidence(
     answer: Answer, heldout: Sequence[tuple[Sequence[int], int]], train: list[list[int]] | None = None
 ) -> Study:
-    """Items go around in a circle: after i comes i + 1. Item i is called "i". `heldout`: histories, and how much of
-    each is known."""
-    train = train or [[(start + i) % ITEMS for i in range(5)] for start in range(ITEMS)]
-    tokens = [[ITEMS, *h] for h in train]
-    bounds = torch.tensor(np.cumsum([0, *map(len, tokens)]))
-    examples = Examples(torch.tensor(np.concatenate(tokens), dtype=torch.int32), Cond(len(train)), bounds=bounds)
-    items = [Item(History("", tuple(map(str, h)))) for h in train]
-    held = [Item(History("", tuple(map(str, h)), context=n)) for h, n in heldout]
-    space = Space("tokens", (8,), (ITEMS + 1,), {"end": ITEMS}, stream=True, catalogue=True)
-
-    def draw(n: int) -> Drawn:
-        raise AssertionError("nothing is drawn")
-
-    return Study(Asked(space, {}, examples, examples, items, held, draw, kind=HISTORY, answer=answer), 8)
-
-
-def circle(histories: Sequence[Sequence[int]]) -> torch.Tensor:
-    """The truth: 0.89 for what comes next, 0.01 for each other item."""
-    p = torch.full((len(histories), ITEMS), 0.01)
-    for row, history in zip(p, histories, strict=True):
-        row[(history[-1] + 1) % ITEMS if history else 0] = 0.89
-    return p
-
-
-def uniform(histories: Sequence[Sequence[int]]) -> torch.Tensor:
-    return torch.full((len(histories), ITEMS), 1 / ITEMS)
+    return Study(history_evidence(answer, heldout, train), 8)
 
 
 def by_name(scores: Sequence[Score]) -> dict[str, Score]:
