@@ -20,6 +20,7 @@ from torch import Tensor
 
 from afresh.core import Codec, Cond, CondSpec, Examples, ItemKind, Part, Sound, Space, registry
 from afresh.core.rng import Rng
+from afresh.data.exercises.history import ANSWERS
 from afresh.data.interactions.history import HISTORY
 from afresh.data.molecules.kind import MOLECULE
 from tests.evaluation.histories import CATALOGUE
@@ -355,6 +356,7 @@ METRICS = (
     MetricRow("music", ("notes",), ("score_validity", "note_distributions", "note_copies")),
     MetricRow("molecules", tuple(SPACES), MOLECULE_METRICS, MOLECULE),
     MetricRow("tokens", ("stream", "raster", "residual", "levels", "notes"), ("bits_per_token",), WALK),
+    MetricRow("knowledge_tracing", tuple(SPACES), ("foreseen_answers",), ANSWERS),
     MetricRow("items", tuple(SPACES), ("items_valid", "items_distance", "items_diversity", "items_near_copies"), WALK),
     MetricRow("recommendations", (), ("recommendations",), HISTORY, CATALOGUE),
 )

@@ -13,6 +13,8 @@ import pytest
 import torch
 
 from afresh.core import Cond, Drawn, Item, Metric, Score, registry
+from afresh.data.exercises.encoder import fit_answers
+from afresh.data.exercises.history import ANSWERS, Answer, History
 from afresh.data.image.kind import IMAGE
 from afresh.data.molecules.chem import canonical, chem
 from afresh.data.molecules.kind import MOLECULE
@@ -93,6 +95,31 @@ def recommender() -> Evidence:
     return history_evidence(circle, [([s, (s + 1) % ITEMS, (s + 2) % ITEMS], 1) for s in range(ITEMS)])
 
 
+def tutor() -> Evidence:
+    """A model that knows how likely each answer was; learners are right ever more often."""
+    draw = np.random.default_rng(0)
+    chances = np.linspace(0.3, 0.9, 20)
+    right = draw.random((60, 20)) < chances
+    items = [
+        Item(History(tuple(Answer(f"e{j % 5}", bool(r), f"s{j % 2}") for j, r in enumerate(row)))) for row in right
+    ]
+    encoder = fit_answers(items[:40], 80, 1, {}, 100)
+    splits = encoder.encode(items[:40]), encoder.encode(items[40:])
+    nats = torch.from_numpy(-np.log(np.where(right[40:], chances, 1 - chances))).flatten().float()
+    drawn = Drawn(splits[1].x[None], [items[40].value], Cond(1))
+    return Evidence(
+        encoder.space,
+        {},
+        *splits,
+        items[:40],
+        items[40:],
+        lambda n: drawn,
+        kind=ANSWERS,
+        each=nats,
+        accepts=encoder.valid,
+    )
+
+
 MAKERS: dict[str, Callable[[], Evidence]] = {
     "texts": writer,
     "programs": filler,
@@ -103,6 +130,7 @@ MAKERS: dict[str, Callable[[], Evidence]] = {
     "tokens": walker,
     "items": walker,
     "recommendations": recommender,
+    "knowledge_tracing": tutor,
 }
 
 

@@ -39,12 +39,16 @@ class Evidence:
     rng: Rng = field(default_factory=lambda: Rng(0))
     bound: bool = False
     kind: ItemKind = TEXT
+    each: torch.Tensor | None = None  # nats of each held-out token
 
     def samples(self, n: int) -> Drawn:
         return self.draw(n)
 
     def likelihood(self) -> tuple[torch.Tensor, torch.Tensor] | None:
         return self.nats
+
+    def token_nats(self) -> torch.Tensor | None:
+        return self.each
 
     def valid(self, value: Any) -> bool:
         return self.accepts(value)

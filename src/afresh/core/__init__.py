@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from afresh.core.evidence import Drawn, Evidence, Metric, Score
     from afresh.core.item_kind import Division, ItemKind, NearDuplicate, Preview
     from afresh.core.model import (
+        Branch,
         Edit,
         Family,
         Latents,
@@ -40,6 +41,7 @@ __all__ = [
     "AlignTarget",
     "Aligner",
     "Batch",
+    "Branch",
     "BuildsOn",
     "Codec",
     "Cond",

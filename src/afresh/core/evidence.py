@@ -66,6 +66,7 @@ class Evidence(Protocol):
 
     def samples(self, n: int) -> Drawn: ...  # conditions drawn as in the training split
     def likelihood(self) -> tuple[Tensor, Tensor] | None: ...  # nats and tokens (W,) of each held-out window
+    def token_nats(self) -> Tensor | None: ...  # of each counted token of the held-out split, (N,), in its order
     @property
     def bound(self) -> bool: ...  # whether these nats are only an upper bound, minus an ELBO
     def valid(self, value: Any) -> bool: ...

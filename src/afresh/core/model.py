@@ -37,6 +37,10 @@ class Objective(Protocol):
 # select(rows) and restart(rows).
 Predict = Callable[[Tensor, Any, Cond, Any], tuple[Tensor, Any]]
 
+# (x, counts, branches, cond) -> the logits (B, M, V) of the token after each of the branches (B, M, T), which continues
+# the first counts[b] tokens of row b of x (B, L).
+Branch = Callable[[Tensor, Tensor, Tensor, Cond], Tensor]
+
 
 @dataclass(frozen=True)
 class Edit:
@@ -153,6 +157,7 @@ class Family:
     sampling: Sampling
     likelihood: Likelihood | None = None
     predict: Callable[[Modules, Space], Predict] | None = None  # of the next token, with a key/value cache
+    branch: Callable[[Modules, Space], Branch] | None = None  # of many continuations of each of some beginnings
     finish: Callable[[Modules, Any, Space, Examples, Rng], Mapping[str, Tensor]] | None = None  # fitted after training
     latents: Latents | None = None
     edit: Callable[[Modules, Any, Space, Edit, Cond, Rng, Tensor, Any], Tensor] | None = None  # returns x (B, *shape)

@@ -20,7 +20,18 @@ FITTED = ("palette",)  # codecs that are fitted to the data when a family needs 
 TRAINED = "trained"  # the codec of a run that the user passes as `codec`
 CODECS = (*FITTED, TRAINED)
 ALIGNERS = ("policy", "pairs", "denoise", "gradient", "selected")  # files, each with one or more methods of alignment
-METRICS = ("texts", "programs", "images", "likelihood", "music", "molecules", "tokens", "items", "recommendations")
+METRICS = (
+    "texts",
+    "programs",
+    "images",
+    "likelihood",
+    "music",
+    "molecules",
+    "tokens",
+    "items",
+    "recommendations",
+    "knowledge_tracing",
+)
 SOURCES = ("collected", "arrow", "webdataset")  # files in afresh.data
 REWARDS = ("text", "image", "audio")  # files, each with the rewards of one or more kinds of items
 RENAMED_KINDS = {"picture": "image"}  # names of kinds in files of earlier versions

@@ -60,6 +60,9 @@ class Study:
     def likelihood(self) -> tuple[Tensor, Tensor] | None:
         return self.evidence.likelihood()
 
+    def token_nats(self) -> Tensor | None:
+        return self.evidence.token_nats()
+
     @property
     def bound(self) -> bool:
         return self.evidence.bound

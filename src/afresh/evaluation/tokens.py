@@ -35,7 +35,7 @@ def bits_per_token(evidence: Evidence) -> list[Score]:
 def unigrams(study: Study) -> float:
     """Bits per token of the held-out split under the smoothed token frequencies of the training split."""
     size = study.space.vocab[0]
-    splits = (study.train.x, study.heldout.x)
+    splits = (s.x if s.mask is None else s.x[s.mask] for s in (study.train, study.heldout))
     train, heldout = (torch.bincount(x.long().flatten(), minlength=size).double() for x in splits)
     bits = -torch.log2((train + 1) / (train.sum() + size))
     return float((heldout * bits).sum() / heldout.sum())

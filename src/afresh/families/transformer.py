@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from afresh.core import (
     Batch,
+    Branch,
     Cond,
     CondSpec,
     Family,
@@ -30,6 +31,7 @@ from afresh.core import (
     UserError,
 )
 from afresh.core.rng import Rng
+from afresh.nets.branches import Beginning, begin, branch_logits
 from afresh.nets.decoding import check_engine, decode, kind_of
 from afresh.nets.kernels.decode import Kind
 from afresh.nets.transformer import Decoder, DecoderShape, compilable
@@ -193,6 +195,23 @@ def predictor(modules: Modules, context: int, weights: Kind | Literal["auto"] = 
         return decode(net, x, t, net.condition(cond), state, context, kind_of(weights, x.device))
 
     return predict
+
+
+def brancher(modules: Modules, space: Space) -> Branch:
+    """A Branch of the decoder. It keeps the keys and values of the last beginnings, which are often asked again."""
+    net = modules["decoder"]
+    assert isinstance(net, Decoder)
+    last: tuple[Tensor, Tensor, Cond, Beginning | None] | None = None
+
+    def branch(x: Tensor, counts: Tensor, branches: Tensor, cond: Cond) -> Tensor:
+        nonlocal last
+        c = net.condition(cond)
+        same = last is not None and torch.equal(last[0], x) and torch.equal(last[1], counts) and last[2] is cond
+        if last is None or not same:
+            last = x, counts, cond, begin(net, x, counts, c)
+        return branch_logits(net, last[3], branches, c)
+
+    return branch
 
 
 def prompts_of(space: Space, cond: Cond) -> list[list[int]]:
@@ -448,5 +467,6 @@ FAMILY = Family(
     sampling=Sampling(TransformerSettings, sample, stepwise=Stepwise(decoding, sequences, gathered, shared)),
     likelihood=Likelihood(score, tokens=token_score, method="exact log-likelihood"),
     predict=lambda modules, space: predictor(modules, space.shape[0] + 1),
+    branch=brancher,
     policy=Policy(("decoder",), rollout=rollout, steps=steps, score=policy_score, fits=True),
 )

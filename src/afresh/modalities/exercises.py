@@ -26,7 +26,7 @@ FUTURE = 0.1  # share of a learner's answers that is held out as the future
 class ExerciseOptions(LogOptions):
     """How a log is read, held out and encoded."""
 
-    context: int = Field(400, ge=8, le=1 << 16, description="tokens of a window; an answer has 3, or 4 with its skill")
+    context: int = Field(300, ge=8, le=1 << 16, description="tokens of a window; an answer has 3")
     split: Literal["learners", "future"] = Field(
         "learners", description="what is held out: a tenth of the learners, or the last tenth of each one's answers"
     )
@@ -35,7 +35,7 @@ class ExerciseOptions(LogOptions):
 
 
 class ExerciseModality:
-    """.csv, .tsv, .parquet, .jsonl and .json tables of answers, as single files (also .gz), in a folder or a .zip."""
+    """.csv, .tsv, .parquet, .jsonl and SQLite tables of answers, as single files (also .gz) or in a folder."""
 
     name = "exercises"
     kind = ANSWERS
@@ -43,8 +43,8 @@ class ExerciseModality:
 
     def sniff(self, path: Path) -> Sniff:
         """Judges by the columns and the first outcomes of the first table."""
-        if not path.exists() or (path.is_file() and path.suffix.lower() == ".zip"):
-            return Sniff(0.0, "an archive, which must be asked for" if path.exists() else f"{path} does not exist")
+        if not path.exists():
+            return Sniff(0.0, f"{path} does not exist")
         try:
             ours, files = looks_like_log(path)
         except UserError as error:

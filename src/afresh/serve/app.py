@@ -17,7 +17,7 @@ from afresh.serve import errors, health
 from afresh.serve.anthropic import messages
 from afresh.serve.guard import Guard, Keys
 from afresh.serve.library import Library
-from afresh.serve.native import edits, recommend, runs, samples, texts, votes
+from afresh.serve.native import edits, practise, recommend, runs, samples, texts, votes
 from afresh.serve.openai import audio, chat, completions, embeddings, images, models, responses
 from afresh.serve.studio import exports, train, vote
 from afresh.serve.studio import routes as studio
@@ -39,6 +39,7 @@ PARTS = (
     embeddings,
     runs,
     samples,
+    practise,
     edits,
     texts,
     recommend,

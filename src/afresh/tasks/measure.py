@@ -114,6 +114,23 @@ class RunEvidence:
             return self.nats
         return self.density if has_density(run, self.heldout) else None
 
+    def token_nats(self) -> Tensor | None:
+        """Negative log-likelihood in nats of each counted token of the held-out split, (N,), in its order; None if the
+        family does not tell that of single tokens."""
+        run, likelihood = self.run, self.run.family.likelihood
+        if likelihood is None or likelihood.tokens is None or run.codec is not None or run.space.kind != "tokens":
+            return None
+        out = []
+        with torch.no_grad(), precision(run.train):
+            for batch in sweep(self.heldout, run.space, rows_at_once(self.heldout, run.space, 32)):
+                self.effort.report("held-out tokens")
+                if self.effort.over:
+                    raise Unmeasurable(LATE)
+                on_device = batch.to(run.train.device)
+                found = likelihood.tokens(run.modules, run.config, run.space, on_device, Rng(0)).cpu()
+                out.append(-found if batch.mask is None else -found[batch.mask])
+        return torch.cat([o.flatten() for o in out])
+
     @property
     def bound(self) -> bool:
         """Whether the nats are only an upper bound of the negative log-likelihood."""

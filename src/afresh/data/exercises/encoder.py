@@ -1,5 +1,10 @@
-"""Histories to records of tokens and back. An answer is the class of the gap, the skill if the log names skills, the
-exercise, and the outcome, which alone is predicted."""
+"""Histories to records of tokens and back. An answer is three tokens: the class of the gap, the exercise, and the
+outcome, which alone is predicted.
+
+Each skill has outcomes of its own ("right in fractions", "wrong in fractions"), as the inputs of deep knowledge tracing
+are pairs of a skill and an outcome (Piech et al. 2015): what a learner can do in a skill is then told by tokens of that
+skill, and not by two tokens together, which takes a layer of attention less.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +26,11 @@ from afresh.core.stored import MOST_TOKENS
 from afresh.data.encoder_file import load_encoder, save_encoder, written_names
 from afresh.data.exercises.history import ANSWERS, FIRST, GAPS, Answer, History, typical
 
-END, WRONG, RIGHT = 0, 1, 2
-GAP = 3  # id of the first gap: that before the first answer; the classes follow
-SKILL = GAP + 1 + GAPS  # id of a skill that training does not know; the skills follow, and then the exercises likewise
+END = 0
+GAP = 1  # id of the gap before the first answer; the classes follow
+OUTCOME = GAP + 1 + GAPS  # ids of wrong and right in a skill that training does not know; those of the skills follow
+WIDTH = 3  # tokens of an answer
+OWN = 1_000  # exercises that are skills of their own, where the log names none; more share one pair of outcomes
 OTHER = ""  # the name of what training does not know
 START = 946_684_800.0  # 2000-01-01, from which written histories count
 
@@ -60,31 +67,38 @@ class AnswerEncoder:
     kind = ANSWERS
 
     @cached_property
-    def skill_ids(self) -> dict[str, int]:
-        return {name: i for i, name in enumerate(self.skills, SKILL + 1)}
+    def groups(self) -> tuple[str, ...]:
+        """What has outcomes of its own: the skills; without them, the exercises if they are not too many."""
+        return self.skills or (self.items if len(self.items) <= OWN else ())
+
+    @cached_property
+    def group_ids(self) -> dict[str, int]:
+        """Numbers from 1 on; 0 is what training does not know."""
+        return {name: i for i, name in enumerate(self.groups, 1)}
+
+    @property
+    def first_group(self) -> int:
+        """The id of an exercise that training does not know, of a skill that it does not know either; those of the
+        groups follow, each for unknown exercises of it."""
+        return OUTCOME + 2 * (1 + len(self.groups))
 
     @property
     def first_item(self) -> int:
-        """The id of an exercise that training does not know; those that it knows follow."""
-        return SKILL + 1 + len(self.skills)
+        """The id of the first exercise that training knows."""
+        return self.first_group + 1 + len(self.groups)
 
     @cached_property
     def item_ids(self) -> dict[str, int]:
-        return {name: i for i, name in enumerate(self.items, self.first_item + 1)}
-
-    @property
-    def width(self) -> int:
-        """Tokens of an answer."""
-        return 4 if self.skills else 3
+        return {name: i for i, name in enumerate(self.items, self.first_item)}
 
     @property
     def answers(self) -> int:
         """Answers in a window."""
-        return (self.context + 1) // self.width
+        return (self.context + 1) // WIDTH
 
     @property
     def space(self) -> Space:
-        size = self.first_item + 1 + len(self.items)
+        size = self.first_item + len(self.items)
         return Space("tokens", (self.context,), (size,), {"end": END}, stream=True, records=True)
 
     @property
@@ -95,18 +109,23 @@ class AnswerEncoder:
     def settled(self) -> Mapping[str, Any]:
         return dict(self.columns)
 
+    def group(self, item: str, skill: str) -> int:
+        """The number of the skill, or of an exercise that is one."""
+        return self.group_ids.get(skill if self.skills else item, 0)
+
     def question(self, item: str, skill: str = "", gap: int = FIRST) -> list[int]:
         """The tokens of an exercise before its outcome."""
-        front = [GAP + 1 + gap]
-        if self.skills:
-            front.append(self.skill_ids.get(skill, SKILL))
-        return [*front, self.item_ids.get(item, self.first_item)]
+        return [GAP + 1 + gap, self.item_ids.get(item, self.first_group + self.group(item, skill))]
+
+    def outcome(self, item: str, skill: str, correct: bool) -> int:
+        """The token of an outcome. That of `right` follows that of `wrong`."""
+        return OUTCOME + 2 * self.group(item, skill) + correct
 
     def tokens(self, answers: Sequence[Answer]) -> list[int]:
         """The tokens of answers, outcomes included."""
         out: list[int] = []
         for a in answers:
-            out += [*self.question(a.item, a.skill, a.gap), RIGHT if a.correct else WRONG]
+            out += [*self.question(a.item, a.skill, a.gap), self.outcome(a.item, a.skill, a.correct)]
         return out
 
     def windows(self, history: History) -> list[tuple[int, int, int]]:
@@ -129,15 +148,14 @@ class AnswerEncoder:
         """
         rows: list[list[int]] = []
         masks: list[np.ndarray[Any, np.dtype[np.bool_]]] = []
-        width = self.width
         for item in items:
             if not isinstance(item.value, History):
                 raise UserError(f"{item.source or 'An item'} is not a history of answers.")
             ids = self.tokens(item.value.answers)
             for begin, end, first in self.windows(item.value):
-                rows.append(ids[begin * width : end * width])
+                rows.append(ids[begin * WIDTH : end * WIDTH])
                 masks.append(np.zeros(len(rows[-1]), dtype=bool))
-                masks[-1][(first - begin) * width + width - 1 :: width] = True
+                masks[-1][(first - begin) * WIDTH + WIDTH - 1 :: WIDTH] = True
         bounds = torch.zeros(len(rows) + 1, dtype=torch.int64)
         bounds[1:] = torch.tensor([len(r) for r in rows], dtype=torch.int64).cumsum(0)
         x = torch.from_numpy(np.array([i for r in rows for i in r], dtype=np.int32))
@@ -153,18 +171,19 @@ class AnswerEncoder:
     def _answers(self, row: Sequence[int]) -> list[Answer]:
         out: list[Answer] = []
         at = 0
-        if row and row[0] in (WRONG, RIGHT):
-            out.append(Answer("", row[0] == RIGHT))
+        if row and OUTCOME <= row[0] < self.first_group:
+            out.append(Answer("", bool((row[0] - OUTCOME) % 2)))
             at = 1
-        while at + self.width <= len(row):
-            gap, *skill, item, outcome = row[at : at + self.width]
-            fits = GAP <= gap < SKILL and outcome in (WRONG, RIGHT) and self.first_item <= item < self.space.vocab[0]
-            if not fits or (skill and not SKILL <= skill[0] < self.first_item):
+        while at + WIDTH <= len(row):
+            gap, item, outcome = row[at : at + WIDTH]
+            fits = GAP <= gap < OUTCOME <= outcome < self.first_group <= item < self.space.vocab[0]
+            if not fits:
                 break
-            names = (OTHER, *self.skills), (OTHER, *self.items)
-            named = names[0][skill[0] - SKILL] if skill else ""
-            out.append(Answer(names[1][item - self.first_item], outcome == RIGHT, named, gap - GAP - 1))
-            at += self.width
+            group = (outcome - OUTCOME) // 2
+            skill = self.groups[group - 1] if self.skills and group else ""
+            name = self.items[item - self.first_item] if item >= self.first_item else OTHER
+            out.append(Answer(name, bool((outcome - OUTCOME) % 2), skill, gap - GAP - 1))
+            at += WIDTH
         return out
 
     def valid(self, value: Any) -> bool:
@@ -244,8 +263,8 @@ def fit_answers(
     place = {name: i for i, name in enumerate(names)}
     several = sum(len(c) > 1 for c in skill_of.values())
     notes = [
-        f"{counted(len(known), 'exercise')} of {counted(len(names), 'skill')}, as "
-        f"{4 if names else 3} tokens an answer; a window has {(context + 1) // (4 if names else 3):,} answers, "
+        f"{counted(len(known), 'exercise')} of {counted(len(names), 'skill')}, as {WIDTH} tokens an answer: "
+        f"a window has {(context + 1) // WIDTH:,} answers, "
         "and longer histories are cut into windows that overlap by half"
     ]
     if rare := len(counts) - len(known):

@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from afresh.core import Corpus, Item, Refused, UserError
 from afresh.core.counted import counted
 from afresh.data.exercises.columns import FIELDS, LogColumns, check, find, is_log, name_of, outcome_of
 from afresh.data.exercises.history import Answer, History, with_gaps
-from afresh.data.files import MB, DataFile, FileError, ZipLimits, decode_text, read_bytes, read_usable, read_zip, walk
+from afresh.data.files import DataFile, FileError, walk
+from afresh.data.interactions.log import suffix_of
+from afresh.data.interactions.tables import Unusable, batches
+from afresh.data.interactions.times import seconds
 from afresh.data.refusals import refusal_lines
 from afresh.data.split import split_of_name
-from afresh.data.text import tables
-from afresh.data.times import moment_of, told_forms
+from afresh.data.text.tables import is_number
 
-HEAD = 1 << 18  # bytes of a file that are looked at
-HEAD_MB = 64  # of a Parquet file, which has no lines
-NAMED = 5  # examples in a note
+SUFFIXES = frozenset({".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet", ".db", ".sqlite", ".sqlite3"})
+LOOKED_AT = 500  # rows of a table, to find its columns
+NAMED = 5  # reasons in a note
 LEAST = 2  # answers of a learner
+PARTLY = "partly right; `data.right_from` says from which share of the points it counts as right"
 
 
 class LogOptions(BaseModel):
@@ -40,9 +44,9 @@ class LogOptions(BaseModel):
         None,
         gt=0,
         le=1,
-        description="share of the points from which an answer is right; None: such answers are refused",
+        description="share of the points from which an answer is right; None: such are refused",
     )
-    max_file_mb: int = Field(512, ge=1, description="larger files are refused")
+    query: str | None = Field(None, description="the table of a data base, or a query; None: its only table")
 
     @property
     def by_hand(self) -> dict[str, str]:
@@ -50,63 +54,26 @@ class LogOptions(BaseModel):
 
 
 @dataclass
-class Tally:
-    """What reading a log counts."""
+class Reading:
+    """What is read of a log so far: the answers of each learner (on each side of a declared split), and what was seen
+    and left out."""
 
-    why: Counter[str] = field(default_factory=Counter)  # reasons for leaving out answers
-    first: dict[str, str] = field(default_factory=dict)  # where each reason first occurred
-    times: Counter[str] = field(default_factory=Counter)
-    kinds: dict[str, Counter[str]] = field(default_factory=dict)  # of learner and item: types of their values
-    points: int = 0
-    timeless: int = 0
-
-    def leave_out(self, reason: str, where: str) -> None:
-        self.why[reason] += 1
-        self.first.setdefault(reason, where)
-
-    def saw(self, what: str, value: Any) -> None:
-        kind = "texts" if isinstance(value, str) and not _is_number(value) else "numbers"
-        self.kinds.setdefault(what, Counter())[kind] += 1
-
-
-def _is_number(text: str) -> bool:
-    return tables.is_number(text.strip())
-
-
-def tables_of(path: Path, options: LogOptions, refused: list[Refused]) -> Iterator[tuple[str, tables.Table]]:
-    """(name, table) of each file. Files that cannot be used are added to `refused`."""
-    for name, suffix, raw in _contents(path, options, refused):
-        try:
-            yield name, tables.read_table(suffix, raw, options.max_file_mb, decode_text)
-        except FileError as error:
-            refused.append(Refused(name, str(error)))
-
-
-def _suffix(name: str) -> str:
-    return PurePosixPath(name.lower().removesuffix(".gz")).suffix
-
-
-def _contents(path: Path, options: LogOptions, refused: list[Refused]) -> Iterator[tuple[str, str, bytes]]:
-    if path.is_file() and path.suffix.lower() == ".zip":
-        members, left_out = read_zip(path, tables.SUFFIXES, ZipLimits(member_bytes=options.max_file_mb * MB))
-        yield from ((name, _suffix(name), raw) for name, raw in members)
-        refused += left_out
-        return
-    files, left_out = walk(path)
-    refused += left_out
-
-    def refusal(file: DataFile) -> str | None:
-        return None if _suffix(file.name) in tables.SUFFIXES else f"not a table ({file.suffix or 'no suffix'})"
-
-    for file, raw in read_usable(files, refusal, options.max_file_mb, refused):
-        yield file.name, _suffix(file.name), raw
+    options: LogOptions
+    learners: dict[tuple[str, str], list[Answer]] = field(default_factory=dict)
+    events: set[tuple[Any, ...]] = field(default_factory=set)
+    columns: dict[str, LogColumns] = field(default_factory=dict)  # by their description
+    left_out: Counter[str] = field(default_factory=Counter)  # reasons
+    units: Counter[str] = field(default_factory=Counter)  # of times
+    types: dict[str, Counter[str]] = field(default_factory=dict)  # of ids of learners and exercises
+    partly: int = 0
+    untimed: int = 0
 
 
 def looks_like_log(path: Path) -> tuple[int, int]:
     """How many of the files are tables of answers, judged by their names and the beginning of the first, and how many
     files there are."""
-    files = [DataFile(path, path.name, path.stat().st_size)] if path.is_file() else walk(path)[0]
-    ours = [f for f in files if _suffix(f.name) in tables.SUFFIXES]
+    files = walk(path)[0]
+    ours = [f for f in files if suffix_of(f.name) in SUFFIXES]
     if not ours or not head_is_log(ours[0]):
         return 0, len(files)
     return len(ours), len(files)
@@ -114,148 +81,142 @@ def looks_like_log(path: Path) -> tuple[int, int]:
 
 def head_is_log(file: DataFile) -> bool:
     """Whether the first rows of a table are answers."""
-    suffix = _suffix(file.name)
     try:
-        raw = read_bytes(file, HEAD_MB) if suffix in (".parquet", ".json") else _head(file)
-        table = tables.read_table(suffix, raw, HEAD_MB, lambda b: b.decode("utf-8-sig", "replace"))
-    except (FileError, OSError):
+        first = next(batches(file, Unusable()), None)
+    except (FileError, OSError, EOFError):
         return False
-    return is_log([row for _, row in table.rows], table.columns)
-
-
-def _head(file: DataFile) -> bytes:
-    from afresh.data.files import open_plain
-
-    try:
-        with open_plain(file) as stream:
-            head = stream.read(HEAD)
-    except EOFError:
-        return b""
-    return head[: head.rfind(b"\n") + 1 or len(head)]
+    return first is not None and is_log(first.slice(0, LOOKED_AT).to_pylist(), first.schema.names)
 
 
 def read_log(path: Path, options: LogOptions) -> Corpus:
-    """One Item a learner, whose answers may lie in several files. Raises UserError if no answer can be used, or if a
-    column that was named is missing."""
+    """One Item a learner, whose answers may lie in several files; about 300 bytes of memory an answer.
+
+    Raises UserError if no answer can be used, or if a column that was named is missing.
+    """
     corpus = Corpus([])
-    tally = Tally()
-    learners: dict[tuple[str, str], list[Answer]] = {}  # by the split that a file's name declares, and the learner
-    events: dict[tuple[str, str], set[tuple[Any, ...]]] = {}
-    chosen: dict[str, LogColumns] = {}
-    for name, table in tables_of(path, options, corpus.refused):
-        rows = [row for _, row in table.rows]
-        check(table.columns, options.by_hand)
-        columns = find(rows, table.columns, options.by_hand)
-        if isinstance(columns, str):
-            corpus.refused.append(
-                Refused(
-                    name,
-                    f"{columns}; its columns are {', '.join(table.columns) or 'none'}, and `data.learner`, "
-                    "`data.item` and `data.correct` name those of a log",
-                )
-            )
+    reading = Reading(options)
+    files, corpus.refused = walk(path)
+    for file in files:
+        if suffix_of(file.name) not in SUFFIXES:
+            corpus.refused.append(Refused(file.name, f"not a table ({file.suffix or 'no suffix'})"))
             continue
-        chosen[columns.words()] = columns
-        corpus.refused += [Refused(f"{name}, row {number:,}", reason) for number, reason in table.bad]
-        split = split_of_name(name) or ""
-        for number, row in table.rows:
-            found = answer_of(row, columns, options, tally, f"{name}, row {number:,}")
-            if found is None:
-                continue
-            learner, answer = found
-            key = (split, learner)
-            event = (answer.item, answer.skill, answer.correct, answer.time)
-            if answer.time is not None and event in events.setdefault(key, set()):
-                tally.leave_out("the same event is there before", f"{name}, row {number:,}")
-                continue
-            events.setdefault(key, set()).add(event)
-            learners.setdefault(key, []).append(answer)
-    _untimed(learners, tally)
-    one_only = sorted(learner for (_, learner), answers in learners.items() if len(answers) < LEAST)
-    corpus.refused += [
-        Refused(f"learner {who}", "one answer only, with no other to predict it from") for who in one_only
-    ]
-    corpus.refused += _summed(tally)
-    for (split, learner), answers in learners.items():
+        unusable = Unusable()
+        try:
+            first, columns = 1, None
+            for batch in batches(file, unusable, options.query):
+                columns = columns or choose(batch, options)
+                if isinstance(columns, str):
+                    raise FileError(columns)
+                reading.columns[columns.words()] = columns
+                add(reading, batch, columns, split_of_name(file.name) or "", unusable, first)
+                first += batch.num_rows
+        except FileError as error:
+            corpus.refused.append(Refused(file.name, str(error)))
+        for reason, (count, row) in unusable.reasons.items():
+            where = f"{file.name}, row {row:,}" + (f" and {count - 1:,} more" if count > 1 else "")
+            corpus.refused.append(Refused(where, reason))
+            reading.left_out[reason] += count
+    for (_, learner), answers in sorted(reading.learners.items()):
+        if len(answers) < LEAST:
+            corpus.refused.append(Refused(f"learner {learner}", "one answer only, with no other to predict it from"))
+    for (split, learner), answers in reading.learners.items():
         if len(answers) >= LEAST:
             history = History(with_gaps(answers), learner)
             corpus.items.append(Item(history, f"learner {learner}", split=split or None))
     if not corpus.items:
         raise UserError(
             f"There is no usable log of answers in {path} (columns of the learner, the exercise and the outcome, as "
-            f"{', '.join(sorted(tables.SUFFIXES))}).",
+            f"{', '.join(sorted(SUFFIXES))}).",
             lines=refusal_lines(corpus.refused),
         )
-    corpus.notes += [*chosen, *_notes(tally, learners, options)]
-    if len({c.of.get("skill") for c in chosen.values()}) == 1:
-        corpus.settled = dict(next(iter(chosen.values())).of) if len(chosen) == 1 else {}
+    corpus.notes += [*reading.columns, *notes_on(reading)]
+    if len(reading.columns) == 1:
+        corpus.settled = dict(next(iter(reading.columns.values())).of)
     return corpus
 
 
-def answer_of(
-    row: Mapping[str, Any], columns: LogColumns, options: LogOptions, tally: Tally, where: str
-) -> tuple[str, Answer] | None:
-    """The learner and the answer in a row; None, counted with the reason, if it holds none."""
-    of = columns.of
-    learner, item = name_of(row.get(of["learner"])), name_of(row.get(of["item"]))
-    if not learner or not item:
-        tally.leave_out(f"no {'learner' if not learner else 'exercise'}", where)
-        return None
-    value = row.get(of["correct"])
-    outcome = outcome_of(value)
+def choose(batch: Any, options: LogOptions) -> LogColumns | str:
+    """The columns, or why it is no log. Raises UserError if one that was named is missing."""
+    names = batch.schema.names
+    check(names, options.by_hand)
+    found = find(batch.slice(0, LOOKED_AT).to_pylist(), names, options.by_hand)
+    if isinstance(found, LogColumns):
+        return found
+    return (
+        f"{found}; its columns are {', '.join(names) or 'none'}, and `data.learner`, `data.item` and `data.correct` "
+        "name those of a log"
+    )
+
+
+def add(reading: Reading, batch: Any, columns: LogColumns, split: str, unusable: Unusable, first: int) -> None:
+    """The answers of some rows, the first of which has the number `first`."""
+    values = {what: batch.column(column).to_pylist() for what, column in columns.of.items()}
+    rows = batch.num_rows
+    names: dict[str, list[str]] = {
+        what: list(map(name_of, values[what])) for what in ("learner", "item", "skill") if what in values
+    }
+    times: list[float | None] = [None] * rows
+    if "time" in values:
+        read, units = seconds(values["time"])
+        reading.units += units
+        times = [None if np.isnan(t) else float(t) for t in read]
+    for i in range(rows):
+        outcome = outcome_of(values["correct"][i])
+        reason = flaw(reading, values, names, times, outcome, i)
+        if reason is not None:
+            unusable.add(reason, first + i)
+            continue
+        assert outcome is not None
+        learner, item = names["learner"][i], names["item"][i]
+        reading.partly += 0 < outcome < 1
+        reading.untimed += times[i] is None
+        for what in ("learner", "item"):
+            kind = "numbers" if is_number(names[what][i]) else "texts"
+            reading.types.setdefault(what, Counter())[kind] += 1
+        skill = names["skill"][i] if "skill" in names else ""
+        answer = Answer(item, outcome >= (reading.options.right_from or 1.0), skill, time=times[i])
+        event = (split, learner, item, skill, outcome, times[i])
+        if times[i] is not None and event in reading.events:
+            unusable.add("the same event is there before", first + i)
+            continue
+        reading.events.add(event)
+        reading.learners.setdefault((split, learner), []).append(answer)
+
+
+def flaw(
+    reading: Reading, values: dict[str, list[Any]], names: dict[str, list[str]], times: Sequence[float | None],
+    outcome: float | None, i: int
+) -> str | None:  # fmt: skip
+    """Why row i is not used, or None."""
+    if not names["learner"][i]:
+        return "no learner"
+    if not names["item"][i]:
+        return "no exercise"
     if outcome is None:
-        missing = value is None or value == ""
-        tally.leave_out("no outcome" if missing else "its outcome is neither right nor wrong", where)
-        return None
-    if 0 < outcome < 1 and options.right_from is None:
-        tally.leave_out("partly right; `data.right_from` says from which share of the points it counts as right", where)
-        return None
-    tally.points += 0 < outcome < 1
-    time = None
-    if "time" in of:
-        moment = moment_of(row.get(of["time"]))
-        if moment is None:
-            tally.leave_out("its time is not one", where)
-            return None
-        time, form = moment
-        tally.times[form] += 1
-    for what in ("learner", "item"):
-        tally.saw(what, row.get(of[what]))
-    skill = name_of(row.get(of["skill"])) if "skill" in of else ""
-    return learner, Answer(item, outcome >= (options.right_from or 1.0), skill, time=time)
+        return "no outcome" if values["correct"][i] in (None, "") else "its outcome is neither right nor wrong"
+    if 0 < outcome < 1 and reading.options.right_from is None:
+        return PARTLY
+    return "its time is none that can be read" if "time" in values and times[i] is None else None
 
 
-def _untimed(learners: Mapping[tuple[str, str], list[Answer]], tally: Tally) -> None:
-    """Counts answers without a time: if files differ, the order of rows stands for all of a learner."""
-    for answers in learners.values():
-        tally.timeless += sum(a.time is None for a in answers)
-
-
-def _summed(tally: Tally) -> list[Refused]:
-    """One refusal a reason, with the number of answers and where the first is."""
-    return [
-        Refused(tally.first[why], why if n == 1 else f"{why} ({n:,} answers in all, this is the first)")
-        for why, n in tally.why.most_common()
-    ]
-
-
-def _notes(tally: Tally, learners: Mapping[tuple[str, str], Sequence[Answer]], options: LogOptions) -> list[str]:
-    kept = [a for answers in learners.values() if len(answers) >= LEAST for a in answers]
-    right = sum(a.correct for a in kept)
-    out = [
-        f"{counted(len(kept), 'answer')}, {right / max(1, len(kept)):.0%} right, of {counted(len(learners), 'learner')}"
-    ]
-    if left_out := sum(tally.why.values()):
-        reasons = "; ".join(f"{n:,} {why}" for why, n in tally.why.most_common(NAMED))
-        out.append(f"{counted(left_out, 'answer')} left out: {reasons}")
-    if tally.points:
-        out.append(f"{tally.points:,} partly right answers count as right from {options.right_from:g} of the points")
-    if tally.timeless:
+def notes_on(reading: Reading) -> list[str]:
+    """What was read, and what was left out, for the user."""
+    kept = [a for answers in reading.learners.values() if len(answers) >= LEAST for a in answers]
+    right = sum(a.correct for a in kept) / max(1, len(kept))
+    who = counted(len(reading.learners), "learner")
+    out = [f"{counted(len(kept), 'answer')}, {right:.0%} right, of {who}"]
+    if total := reading.left_out.total():
+        reasons = "; ".join(f"{n:,} {why}" for why, n in reading.left_out.most_common(NAMED))
+        out.append(f"{counted(total, 'answer')} left out: {reasons}")
+    if reading.partly:
+        out.append(f"{reading.partly:,} partly right answers: right from {reading.options.right_from:g} of the points")
+    if reading.untimed:
         out.append("there are no times: the order of rows is taken, and forgetting cannot be learnt")
-    out += told_forms(tally.times)
-    for what, kinds in tally.kinds.items():
+    if len(reading.units) > 1:
+        forms = ", ".join(f"{n:,} in {unit}" for unit, n in reading.units.most_common())
+        out.append(f"times are mixed, and each was read in its own form: {forms}")
+    for what, kinds in reading.types.items():
         if len(kinds) > 1:
-            out.append(
-                f"ids of {what}s are {' and '.join(f'{n:,} {k}' for k, n in kinds.items())}: all are read as text"
-            )
+            found = " and ".join(f"{n:,} {kind}" for kind, n in kinds.items())
+            out.append(f"ids of {what}s are {found}: all are read as text")
     return out

@@ -1,0 +1,278 @@
+"""Simulated learners: how well their answers are foreseen, and how soon they know what a course teaches.
+
+Each seed is a course of its own (benchmarks/learners.py), with 6,000 learners to train on. Foreseen are the answers of
+200 others: beside ours, the true model, which nothing can beat, and BKT, PFA and FSRS. Then 32 learners begin from
+nothing, four times with the same luck: the next exercise is drawn at random, by the order of the course (with the best
+number of exercises a skill of those that were tried), by ours, or by the true model. What counts is the number of
+answers until the true level of knowledge is three fifths of the way from none to all.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from afresh.data.exercises.history import FIRST, Answer, History, gap_of
+from afresh.evaluation.knowledge import bkt, forgetting, pfa
+from afresh.evaluation.knowledge.answers import Answers, as_answers, tables
+from afresh.evaluation.knowledge_tracing import auc, calibration_error, log_loss
+from afresh.runs.run import Run
+from afresh.tasks.practise import Policy, Tracer, choose
+from benchmarks.judge_pictures import work_folder
+from benchmarks.learners import (
+    BLOCKED,
+    EACH,
+    SKILLS,
+    SPEEDS,
+    Array,
+    Filter,
+    Index,
+    Learners,
+    Log,
+    World,
+    csv_of,
+    gaps,
+    simulate,
+    true_chances,
+)
+from benchmarks.table import Row, save
+
+SEEDS = (0, 1, 2, 3, 4)
+TRAIN, ANSWERS, HELD, TAUGHT = 6_000, 100, 200, 32
+FITTED = 500  # learners that the baselines are fitted to
+STEPS, SIZE = 1_700, {"width": 64, "layers": 2, "heads": 2, "kv_heads": 2}
+MOST, PART = 200, 0.6  # answers at most, and the part of the way from knowing nothing to knowing all
+ORDERS = (1, 3, 6, 10, 15)  # exercises of a skill before the next, of fixed orders
+# (step, histories, gaps, who has not reached the level yet) -> exercises (N,)
+Chooser = Callable[[int, list[list[Answer]], Array, NDArray[np.bool_]], Index]
+
+
+def name_of(item: int) -> str:
+    return f"s{item // EACH}-{item % EACH}"
+
+
+def answers_of(log: Log, i: int) -> tuple[Answer, ...]:
+    rows = zip(log.items[i].tolist(), log.right[i].tolist(), log.gaps[i].tolist(), log.times[i].tolist(), strict=True)
+    return tuple(
+        Answer(name_of(j), r, f"s{j // EACH}", FIRST if t == 0 else gap_of(g), x) for t, (j, r, g, x) in enumerate(rows)
+    )
+
+
+def trained(world: World, folder: Path, seed: int) -> Run:
+    """A transformer on the log of the course, which is kept."""
+    out = folder / f"run-{seed}"
+    if not (out / "report.html").exists():
+        log = folder / f"log-{seed}.csv"
+        log.write_text(csv_of(simulate(world, TRAIN, ANSWERS, 1000 + seed)))
+        argv = [sys.executable, "-m", "afresh", "train", str(log), "--family", "transformer", "--steps", str(STEPS)]
+        argv += ["--seed", str(seed), "--no-measure", "--force", "--out", str(out), "--set", "train.batch=4"]
+        argv += [f for name, value in SIZE.items() for f in ("--set", f"family.{name}={value}")]
+        subprocess.run(argv, check=True, capture_output=True)
+    return Run.open(out)
+
+
+def ours_of(tracer: Tracer, histories: Sequence[History]) -> Array:
+    """The chance of each answer from those before it, (N, T), with the whole history as one sequence."""
+    encoder, out = tracer.encoder, []
+    for part in (histories[i : i + 16] for i in range(0, len(histories), 16)):
+        x = torch.tensor([encoder.tokens(h.answers) for h in part])
+        logits = tracer.run.modules["decoder"](x[:, :-1], None)[:, 1::3]
+        wrong = torch.tensor([[encoder.outcome(a.item, a.skill, False) for a in h.answers] for h in part])[..., None]
+        both = logits.gather(2, torch.cat([wrong, wrong + 1], 2))
+        out.append((both[..., 1] - both[..., 0]).sigmoid().double().numpy())
+    return np.concatenate(out)
+
+
+def foreseen(world: World, tracer: Tracer, seed: int) -> dict[str, dict[str, float]]:
+    """AUC, log loss and calibration error of the answers of learners that nobody has seen."""
+    log = simulate(world, HELD, ANSWERS, 2000 + seed)
+    train = simulate(world, FITTED, ANSWERS, 1000 + seed)
+    histories = [History(answers_of(log, i)) for i in range(HELD)]
+    known = [History(answers_of(train, i)) for i in range(FITTED)]
+    names = tables(known)
+    fit_to: list[Answers] = [as_answers(h, *names) for h in known]
+    asked: list[Answers] = [as_answers(h, *names) for h in histories]
+    items, skills = map(len, names)
+    with torch.no_grad():
+        chances = {"true": true_chances(world, log), "ours": ours_of(tracer, histories), "state": log.chance}
+    fitted = {
+        "bkt": bkt.fit(fit_to, skills),
+        "bkt with forgetting": bkt.fit(fit_to, skills, forgets=True),
+        "pfa": pfa.fit(fit_to, items, skills),
+        "pfa in time": pfa.fit(fit_to, items, skills, pfa.WINDOWS),
+        "fsrs": forgetting.fit(fit_to),
+    }
+    for name, predict in fitted.items():
+        chances[name] = np.array([predict(a) for a in asked])
+    y = log.right.ravel()
+    return {
+        name: {"auc": auc(y, p.ravel()), "nats": log_loss(y, p.ravel()), "calibration": calibration_error(y, p.ravel())}
+        for name, p in chances.items()
+    }
+
+
+def taught(world: World, chooser: Chooser, seed: int, n: int = TAUGHT) -> Index:
+    """The answers that each learner needs to reach the level, (n,); MOST where it is not reached."""
+    learners, between = Learners.begin(world, n, 3000 + seed), gaps(n, MOST, 3000 + seed)
+    histories: list[list[Answer]] = [[] for _ in range(n)]
+    ends = (world.level(np.full((1, SKILLS), k))[0] for k in (False, True))
+    none, everything = ends
+    wanted, needed = none + PART * (everything - none), np.full(n, MOST)
+    for t in range(MOST):
+        learners.wait(between[:, t])
+        items = chooser(t, histories, between[:, t], needed == MOST)
+        right = learners.answer(items)
+        for i, j in enumerate(items.tolist()):
+            gap = FIRST if t == 0 else gap_of(between[i, t])
+            histories[i].append(Answer(name_of(j), bool(right[i]), f"s{j // EACH}", gap, 0.0))
+        needed = np.where((needed == MOST) & (world.level(learners.known) >= wanted), t + 1, needed)
+        if (needed < MOST).all():
+            break
+    return needed
+
+
+def at_random(seed: int) -> Chooser:
+    rng = np.random.default_rng((seed, 9))
+    return lambda t, histories, between, active: rng.integers(SKILLS * EACH, size=len(histories))
+
+
+def in_order(each: int) -> Chooser:
+    """The skills in the order of the course, `each` exercises of one before the next, and again from the first."""
+    return lambda t, histories, between, active: np.full(len(histories), t // each % SKILLS * EACH + t % EACH)
+
+
+def by_model(tracer: Tracer, policy: Policy, success: float) -> Chooser:
+    place = {name_of(j): j for j in range(SKILLS * EACH)}
+
+    def next_of(t: int, histories: list[list[Answer]], between: Array, active: NDArray[np.bool_]) -> Index:
+        gap = FIRST if t == 0 else tracer.gap(float(np.median(between)))
+        asked = [History(tuple(h)) for h, a in zip(histories, active, strict=True) if a]
+        out = np.zeros(len(histories), np.int64)
+        out[active] = [place[tracer.encoder.items[i]] for i in choose(tracer, asked, policy, success, gap).tolist()]
+        return out
+
+    return next_of
+
+
+def by_truth(world: World, n: int = TAUGHT) -> Chooser:
+    """What the true model expects to teach most skills by one answer."""
+    exact, last = Filter(world, n), np.zeros(n, np.int64)
+
+    def next_of(t: int, histories: list[list[Answer]], between: Array, active: NDArray[np.bool_]) -> Index:
+        nonlocal last
+        if t:
+            exact.see(last, np.array([h[-1].correct for h in histories]))
+        exact.wait(between)
+        ready = np.where(exact.ready, 1.0, BLOCKED)  # (skills, states)
+        chance = np.array(SPEEDS)[None, :, None] * ready[:, None]
+        learnt = [(exact.p * chance[k] * ~exact.states[:, k]).sum((1, 2)) for k in range(SKILLS)]
+        last = np.stack(learnt, 1).argmax(1) * EACH + t % EACH
+        return last
+
+    return next_of
+
+
+def one_seed(seed: int, folder: Path) -> dict[str, Any]:
+    """Everything that is measured on one course; kept in a file."""
+    kept = folder / f"seed-{seed}.json"
+    found: dict[str, Any] = json.loads(kept.read_text()) if kept.exists() else {}
+    world = World.make(seed)
+    tracer = Tracer(trained(world, folder, seed))
+
+    def part(name: str, make: Callable[[], Any]) -> None:
+        if name not in found:
+            begun = time.monotonic()
+            found[name] = make()
+            print(seed, name, found[name], f"{time.monotonic() - begun:.0f} s", flush=True)
+            kept.write_text(json.dumps(found, indent=1))
+
+    def order(each: int) -> list[int]:
+        return taught(world, in_order(each), seed).tolist()  # type: ignore[no-any-return]
+
+    part("random", lambda: taught(world, at_random(seed), seed).tolist())
+    for each in ORDERS:
+        part(f"order {each}", partial(order, each))
+    part("truth", lambda: taught(world, by_truth(world), seed).tolist())
+    part("gain", lambda: taught(world, by_model(tracer, "gain", 0.5), seed).tolist())
+    part("foreseen", lambda: foreseen(world, tracer, seed))
+    part("success .7", lambda: taught(world, by_model(tracer, "success", 0.7), seed).tolist())
+    part("success .5", lambda: taught(world, by_model(tracer, "success", 0.5), seed).tolist())
+    return found
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    folder = work_folder("knowledge")
+    folder.mkdir(parents=True, exist_ok=True)
+    save("knowledge", rows_of([one_seed(seed, folder) for seed in SEEDS]))
+
+
+def rows_of(found: Sequence[dict[str, Any]]) -> list[Row]:
+    """The table of what was measured on each course."""
+
+    def over(name: str, measure: str) -> Array:
+        return np.array([f["foreseen"][name][measure] for f in found])
+
+    def spread(values: Array, form: str) -> str:
+        return f"{values.mean():{form}} ({values.min():{form}} to {values.max():{form}})"
+
+    n = f"{len(found)} courses, {HELD * ANSWERS:,} answers each"
+    others = [k for k in found[0]["foreseen"] if k not in ("ours", "true", "state")]
+    below = over("true", "auc") - over("ours", "auc")
+    beside = ", ".join(f"{k} {over(k, 'auc').mean():.3f}" for k in others)
+    rows = [
+        Row(
+            "simulated learners",
+            "AUC of answers of unseen learners",
+            spread(over("ours", "auc"), ".3f"),
+            f"true model {spread(over('true', 'auc'), '.3f')}; {beside}",
+            float((over("ours", "auc") / over("true", "auc")).mean()),
+            "at most .01 below the true model",
+            bool((below <= 0.01).all()),
+            n,
+        ),
+        Row(
+            "simulated learners",
+            "calibration error of the chance of a right answer",
+            spread(over("ours", "calibration"), ".3f"),
+            f"true model {spread(over('true', 'calibration'), '.3f')}",
+            None,
+            "",
+            True,
+            n,
+        ),
+    ]
+    needed = {k: np.array([np.mean(f[k]) for f in found]) for k in found[0] if k != "foreseen"}
+    order = min((k for k in needed if k.startswith("order")), key=lambda k: needed[k].mean())
+    for policy in ("gain", "success .7", "success .5"):
+        faster = {k: 1 - needed[policy].mean() / needed[k].mean() for k in ("random", order)}
+        beside = ", ".join(
+            f"{k} {needed[k].mean():.0f} ({1 - needed[policy].mean() / needed[k].mean():.0%})" for k in faster
+        )
+        rows.append(
+            Row(
+                "simulated learners",
+                f"answers until three fifths of a course are known, next by {policy}",
+                spread(needed[policy], ".0f"),
+                f"{beside} fewer; true model {needed['truth'].mean():.0f}",
+                float(needed[policy].mean() / needed["random"].mean()),
+                "20% fewer than at random and than in the best fixed order" if policy == "gain" else "",
+                policy != "gain" or min(faster.values()) >= 0.2,
+                f"{len(found)} courses, {TAUGHT} learners each, at most {MOST} answers",
+            )
+        )
+    return rows
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""Practising over HTTP, by programs and on a page."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from html import unescape
+from pathlib import Path
+
+import httpx
+import pytest
+
+from afresh.runs.run import Run
+from afresh.serve.app import ServeSettings
+from afresh.tasks.practise import history_from, practise
+from tests.learners import train_practice
+from tests.serve.conftest import serving
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train_practice(tmp_path_factory.mktemp("practise") / "runs")
+
+
+@pytest.fixture(scope="module")
+def web(folder: Path) -> Iterator[httpx.Client]:
+    for address in serving(ServeSettings([folder], memory=2**30)):
+        with httpx.Client(base_url=address, timeout=60) as client:
+            yield client
+
+
+def test_the_answer_is_that_of_the_command_line(web: httpx.Client, folder: Path) -> None:
+    history = [{"item": "add-1", "correct": True}, {"item": "divide-2", "correct": False, "after": 4000}]
+    answer = web.post("/afresh/v1/practise", json={"model": "practice", "history": history, "k": 2})
+    run = Run.open(folder / "practice")
+    expected = practise(run, history_from(run, [("add-1", True), ("divide-2", False)], [60, 4000]), k=2).json()
+    assert answer.status_code == 200 and answer.json()["answers"] == 2
+    assert [n["item"] for n in answer.json()["next"]] == [n["item"] for n in expected["next"]]
+    assert [k["chance"] for k in answer.json()["known"]] == pytest.approx(
+        [k["chance"] for k in expected["known"]], abs=1e-4
+    )
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"history": []},
+        {"model": "practice", "success": 2},
+        {"model": "practice", "colour": "blue"},
+        {"model": "practice", "history": [{"item": "", "correct": True}]},
+        {"model": "practice", "skill": "nothing"},
+    ],
+)
+def test_wrong_requests_are_refused(web: httpx.Client, body: dict[str, object]) -> None:
+    answer = web.post("/afresh/v1/practise", json=body)
+    assert answer.status_code in (400, 404, 422) and answer.json()["error"]["message"]
+
+
+def hidden(page: str, name: str) -> str:
+    found = re.search(rf'name="{name}" value="([^"]*)"', page)
+    assert found is not None
+    return unescape(found[1])
+
+
+def test_a_person_practises_on_a_page(web: httpx.Client) -> None:
+    assert "Practise" in web.get("/studio/run", params={"run": "practice"}).text
+    page = web.get("/studio/practise", params={"run": "practice"})
+    assert page.status_code == 200 and "Why this next" in page.text and "What is known" in page.text
+    form = {name: hidden(page.text, name) for name in ("run", "past", "item")}
+    after = web.post("/studio/practise", data={**form, "outcome": "right"}, headers={"origin": str(web.base_url)})
+    assert after.status_code == 200 and f"{form['item']}: right" in after.text and "1 answers so far" in after.text
+    broken = web.post("/studio/practise", data={**form, "past": "[[1]]"}, headers={"origin": str(web.base_url)})
+    assert broken.status_code == 400 and "cannot be read" in broken.text

@@ -1,0 +1,131 @@
+"""What a learner knows, and which exercise is next."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import afresh
+from afresh.cli import run as command
+from afresh.core import UserError
+from afresh.data.exercises.history import History
+from afresh.runs.run import Run
+from afresh.tasks.practise import Tracer, choose, history_from, history_in, history_of, interval, knowledge, practise
+from tests.cli.conftest import lines_of
+from tests.learners import train_practice
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return Run.open(train_practice(tmp_path_factory.mktemp("practise") / "runs", steps=30) / "practice")
+
+
+def test_chances_are_the_softmax_of_the_two_outcomes_after_the_whole_history(run: Run) -> None:
+    tracer, history = Tracer(run), history_of(run, "L3")
+    encoder = tracer.encoder
+    found = tracer.of_items([history], [0, 4], gap=1)[0]
+    net: Any = run.modules["decoder"]
+    for i, chance in zip((0, 4), found, strict=True):
+        ids = [*encoder.tokens(history.answers), *tracer.question(i, 1)]
+        logits = net(torch.tensor([ids]), None)[0, -1]
+        wrong = tracer.wrong([i])[0]
+        expected = float(logits[wrong : wrong + 2].softmax(0)[1])
+        assert chance == pytest.approx(expected, abs=0.01)  # training and this may differ in precision
+
+
+def test_histories_of_all_lengths_together_are_as_each_alone(run: Run) -> None:
+    tracer = Tracer(run)
+    histories = [History(()), history_of(run, "L1"), History(history_of(run, "L2").answers * 4)]
+    both = tracer.of_items(histories, [0, 1, 2], gap=0)
+    for row, history in zip(both, histories, strict=True):
+        np.testing.assert_allclose(row, tracer.of_items([history], [0, 1, 2], gap=0)[0], atol=1e-5)
+
+
+def test_what_is_known_has_an_interval_around_its_chance(run: Run) -> None:
+    found = knowledge(Tracer(run), history_of(run, "L3"), gap=0)
+    assert [k.skill for k in found] == ["add", "divide"] and sum(k.answers for k in found) == 12
+    assert all(0 <= k.low <= k.chance <= k.high <= 1 for k in found)
+
+
+def test_the_interval_is_that_of_a_beta_distribution() -> None:
+    low, high = interval(0.5, 1 / 12)  # of the uniform distribution
+    assert (low, high) == (pytest.approx(0.025), pytest.approx(0.975))
+    assert interval(0.3, 0.0) == (0.3, 0.3) and interval(1.0, 0.1) == (1.0, 1.0)
+
+
+def test_the_next_exercise_is_the_nearest_to_the_wanted_success(run: Run) -> None:
+    tracer, history = Tracer(run), history_of(run, "L3")
+    items = list(range(len(tracer.encoder.items)))
+    recent = {a.item for a in history.answers[-3:]}
+    chances = tracer.of_items([history], items, gap=1)[0]
+    fresh = [i for i in items if tracer.encoder.items[i] not in recent]
+    best = min(fresh, key=lambda i: abs(chances[i] - 0.6))
+    assert choose(tracer, [history], "success", 0.6, gap=1).tolist() == [best]
+    assert practise(run, history, policy="success", success=0.6).next[0].item == tracer.encoder.items[best]
+
+
+def test_gains_order_the_exercises_and_a_skill_can_be_asked_for(run: Run) -> None:
+    found = practise(run, history_of(run, "L3"), k=2)
+    gains = [n.gain for n in found.next]
+    assert len(gains) == 2 and gains == sorted(gains, reverse=True) and "expected to add most" in found.next[0].why
+    assert [n.skill for n in practise(run, History(()), skill="divide").next] == ["divide"]
+    with pytest.raises(UserError, match="no skill 'subtract'"):
+        practise(run, History(()), skill="subtract")
+
+
+def test_histories_in_words_and_tables(run: Run, tmp_path: Path) -> None:
+    history = history_in(run, "add-1:right, divide-0:wrong, new:1")
+    assert [(a.item, a.correct, a.skill) for a in history.answers] == [
+        ("add-1", True, "add"), ("divide-0", False, "divide"), ("new", True, "")
+    ]  # fmt: skip
+    assert "1 of 3 answers are to exercises" in practise(run, history).notes[0]
+    table = tmp_path / "a.csv"
+    table.write_text("student,exercise,correct\n1,add-1,1\n1,add-2,0\n")
+    assert [a.item for a in history_in(run, str(table)).answers] == ["add-1", "add-2"]
+    for wrong, message in (("add-1:perhaps", "is no answer"), (":right", "is no answer")):
+        with pytest.raises(UserError, match=message):
+            history_in(run, wrong)
+    with pytest.raises(UserError, match="no learner 'L99'"):
+        history_of(run, "L99")
+
+
+def test_longer_histories_than_the_window_are_cut_and_said(run: Run) -> None:
+    history = history_from(run, [("add-1", True)] * 50)
+    assert "only the last 18 of 50 answers" in practise(run, history).notes[0]
+
+
+def test_on_the_command_line(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    def invoke(*argv: object) -> tuple[int, str, str]:
+        code = command(list(map(str, argv)))
+        return code, *capsys.readouterr()
+
+    code, out, err = invoke("practise", run.path, "--learner", "L3", "-k", "1")
+    assert code == 0 and "add" in out and "it is expected" in out and "from 12 answers: learner L3" in err
+    code, out, _ = invoke("practise", run.path, "--history", "add-1:right", "--policy", "success", "--json")
+    result = lines_of(out)[-1]
+    assert code == 0 and result["answers"] == 1 and len(result["known"]) == 2 and len(result["next"]) == 2
+    code, _, err = invoke("practise", run.path, "--learner", "L3", "--history", "add-1:right")
+    assert code == 2 and "--learner or --history" in err
+
+
+def test_other_runs_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("A cat sat on a mat. " * 50)
+    model = afresh.train(tmp_path / "a.txt", steps=2, out=tmp_path / "run", data={"context": 32}, quiet=True)
+    with pytest.raises(UserError, match="has not learnt how exercises are answered"):
+        practise(Run.open(model.path), History(()))
+
+
+def test_what_is_measured(run: Run) -> None:
+    from afresh.tasks.measure import measure_run
+
+    found = measure_run(run, n=2)
+    scores = {s.name: s for s in found.scores}
+    assert 0 <= scores["answers_auc"].value <= 1 and scores["answers_auc"].control is not None
+    assert {"answers_auc/bkt", "answers_auc/pfa", "answers_log_loss", "answers_calibration_error"} <= set(scores)
+    assert scores["bits_per_token"].value < 4
+    assert json.dumps(found.json())
