@@ -1,10 +1,11 @@
 """Recommenders over the whole catalogue, ties counted against them: `python -m benchmarks.recommendations [PART ...]`.
 
 Parts are data sets (beauty, lastfm, wikipedia, movielens) and contenders (baselines, rectools-sasrec,
-rectools-bert4rec, recbole-sasrec); without any, all. Each contender chooses its settings or its epoch on the validation
-events within the same seconds of one processor. Baselines are then fitted again with the validation events; beside it
-stands what they get without. The networks of peers learn without the validation events, as their libraries do. What was
-measured of each stays in AFRESH_BENCH (or ~/.cache/afresh-bench), so that parts can be run one after another.
+rectools-bert4rec, recbole-sasrec); without any, all. `table` runs nothing and writes the table of what is there. Each
+contender chooses its settings or its epoch on the validation events within the same seconds of one processor. Baselines
+are then fitted again with the validation events; beside it stands what they get without. The networks of peers learn
+without the validation events, as their libraries do. What was measured of each stays in AFRESH_BENCH (or
+~/.cache/afresh-bench), so that parts can be run one after another.
 
 AFRESH_RECTOOLS and AFRESH_RECBOLE name the Python of environments with these packages (see the files of the peers);
 without one its rows are left out.
@@ -186,14 +187,14 @@ def interval(estimate: dict[str, Any]) -> str:
 
 
 def main(*parts: str) -> None:
-    known = {*TASKS, "baselines", *PEERS}
+    known = {*TASKS, "baselines", *PEERS, "table"}
     if unknown := [p for p in parts if p not in known]:
         sys.exit(f"There is no part {unknown[0]!r}. Choose from: {', '.join(sorted(known))}.")
     contenders = [c for c in ("baselines", *PEERS) if c in parts] or ["baselines", *PEERS]
     rows = []
     for name, make in TASKS.items():
         for task in make():
-            if name in parts or not set(parts) & set(TASKS):
+            if "table" not in parts and (name in parts or not set(parts) & set(TASKS)):
                 for contender in contenders:
                     if contender in PEERS:
                         run_peer(task, contender)
