@@ -260,7 +260,7 @@ def test_the_rate_goes_with_the_width_and_what_the_base_has_seen(
     texts_run: Path, tuned: Path, pictures_run: Path, questions: Path, digits: Path, tmp_path: Path
 ) -> None:
     """One over the width for an adapter; of everything 0.3 over it, and a tenth of that where the base is a tuned
-    one. Of the U-Net the width is that of most of its layers."""
+    one. Of the U-Net the width is the number of inputs of most of its layers."""
     width, little = Run.open(texts_run).config.width, adapter(2, None, ())
     rates = [
         (texts_run, little, 1.0),
@@ -273,7 +273,7 @@ def test_the_rate_goes_with_the_width_and_what_the_base_has_seen(
         assert train.lr == pytest.approx(much / width, rel=0.05) and train.optimizer == "adamw"
     assert planned(texts_run, questions, tmp_path / "by hand", lora=little, steps=20, lr=0.007).lr == 0.007
     nets = torch.nn.ModuleDict(Run.open(pictures_run).modules)
-    inputs = [layer.weight.shape[1] for layer in adaptable(nets).values()]
+    inputs = [layer.weight[0].numel() for layer in adaptable(nets).values()]
     found = planned(pictures_run, digits, tmp_path / "pictures", lora=little, steps=20).lr
     assert found == pytest.approx(1.0 / statistics.median(inputs), rel=0.05)
 

@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from afresh.core import UserError
+from afresh.nets.transformer import Decoder
 from afresh.runs.personal import SEPARATOR, adapter_folder, adapters_in, base_of
 from afresh.runs.run import Run
 from afresh.serve.lane import Lane
@@ -48,12 +49,18 @@ class Served:
     lane: Lane
     version: str  # the checkpoint that was loaded
     made: tuple[int, int]  # which run it was (`made_at`)
-    bytes: int
+    weights: int  # bytes
     base: Served | None = None
     dropped: bool = False
     users: int = 0
     used: float = field(default_factory=time.monotonic)
     turn: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def bytes(self) -> int:
+        """Of the weights, and of the copy of them that a decoder packs when it first writes on a CPU, which of an
+        adapter is one of all weights."""
+        return self.weights + packed_bytes(self.run)
 
 
 class Library:
@@ -159,6 +166,7 @@ class Library:
         served.used = time.monotonic()
         if served.base is not None:
             served.base.used = served.used
+        self._make_room(0, served, served.base)
         return served
 
     def prune(self) -> None:
@@ -210,9 +218,9 @@ class Library:
         self.held[name] = Served(name, run, base.lane, version, made, size, base, turn=base.turn)
         return self.held[name]
 
-    def _make_room(self, size: int, needed: Served | None = None) -> None:
-        """Forget what was not used for the longest time until so many bytes fit, but for a base that is needed."""
-        idle = [s for s in self.held.values() if s is not needed and not self._in_use(s)]
+    def _make_room(self, size: int, *needed: Served | None) -> None:
+        """Forget what was not used for the longest time until so many bytes fit, but for what is needed."""
+        idle = [s for s in self.held.values() if s not in needed and not self._in_use(s)]
         for other in sorted(idle, key=lambda s: s.used):
             if size + sum(s.bytes for s in self.held.values()) <= self.memory:
                 break
@@ -241,6 +249,15 @@ def bytes_of(run: Run, shared: Collection[int] = ()) -> int:
     """The bytes of the weights of a run, but for those at these addresses."""
     tensors = [t for m in run.modules.values() for t in (*m.parameters(), *m.buffers())]
     return sum(t.numel() * t.element_size() for t in tensors if t.data_ptr() not in shared)
+
+
+def packed_bytes(run: Run) -> int:
+    """The bytes of the weights that the decoder of a loaded run has packed."""
+    decoder = run.modules.get("decoder")
+    if not isinstance(decoder, Decoder) or (packed := decoder.packed) is None or packed[1] is None:
+        return 0
+    shared = {p.data_ptr() for p in decoder.parameters()}
+    return sum(t.nbytes for t in packed[1].tensors if t.data_ptr() not in shared)
 
 
 def check_held(served: Served) -> None:

@@ -403,11 +403,14 @@ def tuned_config(task: Task, base: BaseModel, spec: TuneSpec, pace: float | None
 
 
 def default_rate(task: Task, base: BaseModel) -> float:
-    """The learning rate for the width of the network, which is the median number of inputs of its hidden layers."""
-    width = statistics.median(layer.weight.shape[1] for layer in hidden_layers(task, base.config).values())
-    adapter, everything = SEASONED_RATES if base.seasoned else OWN_RATES
+    """The learning rate for the width of the network, which is the median number of inputs of its hidden layers. For an
+    adapter each place of a convolution's kernel is an input, as in the matrix A that it begins with."""
     assert task.base is not None
-    return float(f"{(everything if task.base.lora is None else adapter) / width:.2g}")
+    layers = hidden_layers(task, base.config).values()
+    whole = task.base.lora is None
+    width = statistics.median(layer.weight.shape[1] if whole else layer.weight[0].numel() for layer in layers)
+    adapter, everything = SEASONED_RATES if base.seasoned else OWN_RATES
+    return float(f"{(everything if whole else adapter) / width:.2g}")
 
 
 def hidden_layers(task: Task, config: Any) -> dict[str, lora.Layer]:
