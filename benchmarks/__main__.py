@@ -16,6 +16,7 @@ NAMES = (
     "stories",
     "masked",
     "tune",
+    "adapters",
     *PICTURES,
     "gan_seeds",
     "guidance",
