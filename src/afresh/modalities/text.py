@@ -49,6 +49,7 @@ from afresh.data.unsupported import of_lines, of_names, of_table
 PROSE = frozenset({".txt", ".text", ".md", ".markdown", ".rst"})
 READ = PROSE | tables.SUFFIXES | extract.SUFFIXES
 HEAD, HEAD_MB = 1 << 18, 64  # bytes of a file that are looked at; the largest Parquet file, which has no lines
+LOOKED_AT = 4  # tables of a folder
 
 
 class TextOptions(DocumentOptions):
@@ -165,14 +166,21 @@ def _texts(names: Sequence[str]) -> list[str]:
 
 
 def _unsupported(path: Path) -> Unsupported | None:
-    """The kind of the data if it is known not to be text: by the names of the files, or by the content of the first."""
+    """The kind of the data if it is known not to be text: by the names of the files, or by the beginning of the
+    first: of tables, of the first few, as there may be one of items or of users beside a log."""
     names = _names(path)
     if (kind := of_names(names)) is not None:
         return kind
     ours = _texts(names)
     if not ours or 2 * len(ours) < len(names) or (path.is_file() and path.name not in ours):
         return None
-    file = path if path.is_file() else path / ours[0]
+    files = [path] if path.is_file() else [path / name for name in ours]
+    few = [f for f in files if _suffix(f.name) in tables.SUFFIXES][:LOOKED_AT] or files[:1]
+    return next(filter(None, map(_unsupported_file, few)), None)
+
+
+def _unsupported_file(file: Path) -> Unsupported | None:
+    """The kind of a file if it is known not to be text, by its beginning."""
     suffix = _suffix(file.name)
     if suffix in extract.SUFFIXES | {".json"}:
         return None

@@ -1,0 +1,162 @@
+"""Recommendations: what a model has learnt, what is left out, why, and the probabilities with which lists are drawn."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from pyarrow import parquet
+
+from afresh.cli import run as command
+from afresh.core import UserError
+from afresh.core.rng import Rng
+from afresh.runs.run import Run
+from afresh.tasks.recommend import Ranking, Recommender, drawn_list, marginal_relevance
+from afresh.tasks.recommend_users import pairs, read_ids, users_of
+
+
+ITEMS = 12
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on users who each go through the items in their order, with a table of what the items are."""
+    folder = tmp_path_factory.mktemp("shop")
+    (folder / "data").mkdir()
+    events = [f"u{u},i{(u + e) % ITEMS},{1_700_000_000 + 1000 * e + u}" for u in range(60) for e in range(4 + u % 5)]
+    (folder / "data" / "log.csv").write_text("\n".join(["user,item,time", *events, ""]))
+    rows = [f"i{i},Thing {i},{('red', 'blue')[i % 2]},{i}" for i in range(ITEMS)]
+    (folder / "data" / "items.csv").write_text("\n".join(["item,title,colour,price", *rows, ""]))
+    sizes = "width=32 layers=1 heads=2 kv_heads=2 tied=true negatives=8 dropout=0.1".split()
+    settings = [part for s in sizes for part in ("--set", f"family.{s}")]
+    settings += ["--set", "train.batch=16", "--set", "train.lr=0.01", "--data", "split=last"]
+    code = command(["train", str(folder / "data"), "--steps", "150", "--out", str(folder / "run"), "--no-measure", *settings])
+    assert code == 0
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def recommender(run: Path) -> Recommender:
+    return Recommender(Run.open(run))
+
+
+def best(recommender: Recommender, history: Sequence[str], **ranking: object) -> list[str]:
+    found = recommender.recommend([history], Ranking(**ranking))  # type: ignore[arg-type]
+    return [r.item for r in found[0]]
+
+
+def test_what_follows_comes_first_for_users_seen_new_and_unknown(recommender: Recommender) -> None:
+    assert best(recommender, ["i3", "i4", "i5"], k=1) == ["i6"]
+    users = users_of(recommender, named=["u0"])
+    last = int(users.histories[0][-1][1:])
+    assert recommender.recommend(users.histories, Ranking(1), users.cond)[0][0].item == f"i{(last + 1) % ITEMS}"
+    assert len(best(recommender, [], k=5)) == 5  # somebody of whom nothing is known
+    assert len(best(recommender, ["never heard of"], k=5)) == 5
+
+
+def test_probabilities_are_those_of_the_next_choice(recommender: Recommender) -> None:
+    found = recommender.recommend([["i3", "i4"]], Ranking(ITEMS, seen=True))[0]
+    assert math.fsum(r.probability for r in found) == pytest.approx(1, abs=1e-4)
+    assert [r.probability for r in found] == sorted((r.probability for r in found), reverse=True)
+    assert found[0].title == f"Thing {found[0].item[1:]}"
+
+
+def test_items_of_the_history_are_left_out_unless_they_are_wanted(recommender: Recommender) -> None:
+    history = ["i3", "i4", "i5"]
+    assert not set(best(recommender, history, k=ITEMS)) & set(history)
+    assert set(best(recommender, history, k=ITEMS, seen=True)) >= set(history)
+
+
+def test_filters_hold_whatever_is_likely(recommender: Recommender) -> None:
+    assert set(best(recommender, ["i3"], k=9, where={"colour": "blue"})) <= {f"i{i}" for i in range(1, ITEMS, 2)}
+    assert set(best(recommender, ["i9"], k=9, where={"price": "<4"})) == {"i0", "i1", "i2", "i3"}
+    assert set(best(recommender, ["i3"], k=9, only=frozenset({"i8", "i1"}))) == {"i8", "i1"}
+    assert "i4" not in best(recommender, ["i3"], k=9, exclude=frozenset({"i4"}))
+    with pytest.raises(UserError, match="No item of the catalogue fits"):
+        best(recommender, ["i3"], where={"colour": "green"})
+    with pytest.raises(UserError, match="no feature 'size'.*title, colour, price"):
+        best(recommender, ["i3"], where={"size": "L"})
+
+
+def test_a_reason_is_the_item_without_which_the_probability_falls_most(recommender: Recommender) -> None:
+    history = ["i9", "i1", "i5"]
+    found = recommender.recommend([history], Ranking(1, because=2))[0][0]
+    assert found.item == "i6" and found.because[0][0] == "i5"
+    rows = [recommender.encoder.ids(h) for h in (history, ["i9", "i1"])]
+    p = recommender.probabilities(rows, recommender.condition(2))[:, recommender.catalogue.index["i6"]]
+    assert found.because[0][1] == pytest.approx(float(p[0].log() - p[1].log()), rel=1e-3)
+
+
+def test_one_user_is_served_alike_alone_and_among_others(recommender: Recommender) -> None:
+    histories = [["i3", "i4", "i5"], ["i1"], [], [f"i{j % ITEMS}" for j in range(30)]]
+    rows = [recommender.encoder.ids(h) for h in histories]
+    together = recommender.probabilities(rows, recommender.condition(4))
+    for i, row in enumerate(rows):
+        assert torch.allclose(together[i], recommender.probabilities([row], recommender.condition(1))[0], atol=1e-5)
+
+
+def test_diversity_takes_what_is_unlike_and_none_takes_the_likeliest() -> None:
+    logs = torch.tensor([0.0, -0.1, -2.0, -3.0])
+    alike = torch.eye(4)
+    alike[0, 1] = alike[1, 0] = 1
+    assert marginal_relevance(logs, alike, 3, 0.0) == [0, 1, 2]
+    assert marginal_relevance(logs, alike, 3, 0.6) == [0, 2, 3]
+
+
+def test_a_drawn_list_has_the_stated_probabilities() -> None:
+    """Each first place as often as its probability, and a list's probabilities those of drawing one after the other."""
+    p = torch.tensor([0.5, 0.3, 0.15, 0.05])
+    counts: Counter[int] = Counter()
+    for row in range(4_000):
+        chosen, drawn = drawn_list(p.log(), 3, Rng(0), row)
+        counts[chosen[0]] += 1
+        left = 1.0
+        for j, d in zip(chosen, drawn, strict=True):
+            assert d == pytest.approx(float(p[j]) / left, rel=1e-5)
+            left -= float(p[j])
+    for j in range(4):
+        error = 4 * math.sqrt(float(p[j] * (1 - p[j])) / 4_000)
+        assert counts[j] / 4_000 == pytest.approx(float(p[j]), abs=error)
+
+
+def test_the_blend_is_fitted_once_and_kept(run: Path) -> None:
+    Recommender(Run.open(run)).blend  # noqa: B018
+    kept = json.loads((run / "recommend.json").read_text())
+    assert kept["events"] > 0 and 0 <= kept["share"] < 1
+    (run / "recommend.json").write_text(json.dumps({**kept, "colour": 1}))
+    with pytest.raises(UserError, match="colour"):
+        Recommender(Run.open(run)).blend  # noqa: B018
+    (run / "recommend.json").write_text(json.dumps(kept))
+
+
+def test_the_command_shows_lists_writes_tables_and_says_what_is_wrong(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(["recommend", str(run), "--history", "i3,i4,nothing", "-k", "3", "--because", "1"]) == 0
+    shown = capsys.readouterr()
+    assert "Thing 5 (i5)" in shown.out and "because of" in shown.out and "1 item not in the catalogue" in shown.err
+    assert command(["recommend", str(run), "--all", "-k", "2", "--out", str(tmp_path / "all.parquet")]) == 0
+    rows = parquet.read_table(tmp_path / "all.parquet").to_pylist()
+    assert len(rows) == 120 and {"user", "place", "item", "probability"} <= set(rows[0])
+    capsys.readouterr()
+    for asked, said in (
+        (["--user", "u1000"], "no user 'u1000' among the 60"),
+        ([], "Say for whom"),
+        (["--history", "i1", "--diversity", "2"], "diversity from 0 to 1"),
+        (["--history", "i1", "--where", "colour"], "where is NAME=VALUE"),
+        (["--history", "i1", "--only", str(tmp_path / "none")], "cannot be read"),
+    ):
+        assert command(["recommend", str(run), *asked]) == 2
+        assert said in capsys.readouterr().err
+
+
+def test_what_is_asked_for_is_checked(tmp_path: Path) -> None:
+    assert pairs(["a=b=c", "price=<3"], "where") == {"a": "b=c", "price": "<3"}
+    (tmp_path / "ids").write_text("\n \n")
+    with pytest.raises(UserError, match="holds no ids"):
+        read_ids(tmp_path / "ids")
