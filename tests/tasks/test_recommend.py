@@ -127,7 +127,7 @@ def test_a_drawn_list_has_the_stated_probabilities() -> None:
 def test_the_blend_is_fitted_once_and_kept(run: Path) -> None:
     Recommender(Run.open(run)).blend  # noqa: B018
     kept = json.loads((run / "recommend.json").read_text())
-    assert kept["events"] > 0 and 0 <= kept["share"] < 1
+    assert kept["events"] == 60 and set(kept["weights"]) == {"network", "neighbours", "popularity", "content"}
     (run / "recommend.json").write_text(json.dumps({**kept, "colour": 1}))
     with pytest.raises(UserError, match="colour"):
         Recommender(Run.open(run)).blend  # noqa: B018

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -24,14 +24,15 @@ from afresh.core.stored import read_model
 from afresh.data.interactions.catalogue import Catalogue
 from afresh.data.interactions.encoder import HistoryEncoder
 from afresh.data.interactions.history import History
+from afresh.data.interactions.neighbours import FADE
 from afresh.runs.data import run_data
 from afresh.runs.run import Run
 from afresh.sampling.next_tokens import next_log_probs
 
 FILE = "recommend.json"
-FITTED = 4_000  # held-out events to which the blend is fitted
-SHARES = tuple(i / 20 for i in range(20))
-TEMPERATURES = (0.7, 0.85, 1.0, 1.2, 1.45)
+FLOOR = 10.0  # probability that an item has for an expert who knows nothing of it, over the number of items
+MOST_VALUES, LEAST_EVENTS = 1 << 24, 20  # of an expert, when the blend is fitted; held-out events that this needs
+PENALTY = 1e-4  # on the squares of the weights, for experts that say the same
 OFTEN = 0.05  # share of repeated choices from which on items that a user knows are recommended again
 POOL = 10  # candidates for each place of a diverse list
 TOGETHER = 512  # users of a part
@@ -39,12 +40,11 @@ LEAST = 1e-12  # a probability
 
 
 class Blend(BaseModel):
-    """How a network and the table of neighbours are mixed: p = (1 - share) softmax(logits / temperature) + share q
-    (Khandelwal et al. 2020, eq. 3). Both numbers are those with the highest likelihood of held-out events."""
+    """How much each expert counts: log p = sum of weight * log q of the experts, less its normaliser: a product of
+    experts (Hinton 2002) whose weights have the highest likelihood of held-out events."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    share: float = Field(0.0, ge=0, le=1)
-    temperature: float = Field(1.0, gt=0)
+    weights: dict[str, Annotated[float, Field(allow_inf_nan=False)]] = {"network": 1.0}
     events: int = Field(0, ge=0)  # to which it was fitted
 
 
@@ -129,11 +129,20 @@ class Recommender:
 
     def probabilities(self, histories: Sequence[Sequence[int]], cond: Cond) -> Tensor:
         """p (B, V) of each item after each history of item numbers."""
-        blend = self.blend
-        own = (self.log_probs(histories, cond) / blend.temperature).softmax(1)
-        if not blend.share:
-            return own
-        return own.mul_(1 - blend.share).add_(self.encoder.neighbours.probabilities(histories), alpha=blend.share)
+        return blended(self.experts(histories, cond), self.blend.weights).softmax(1)
+
+    def experts(self, histories: Sequence[Sequence[int]], cond: Cond) -> dict[str, Tensor]:
+        """What each expert says of the next item, log q (B, V): the network, the table of what followed what, items
+        with features like those of the history, and how often each item was chosen by anybody."""
+        catalogue, floor = self.catalogue, FLOOR / len(self.catalogue)
+        found = {
+            "network": self.log_probs(histories, cond),
+            "neighbours": self.encoder.neighbours.probabilities(histories).add_(floor).log_(),
+            "popularity": torch.from_numpy(catalogue.counts + 1.0).float().log()[None],
+        }
+        if catalogue.content is not None:
+            found["content"] = torch.from_numpy(catalogue.alike(histories, FADE)).add_(floor).log_()
+        return found
 
     def log_probs(self, histories: Sequence[Sequence[int]], cond: Cond) -> Tensor:
         """What the network alone says, (B, V)."""
@@ -284,26 +293,37 @@ def marginal_relevance(logs: Tensor, alike: Tensor, k: int, diversity: float) ->
     return chosen
 
 
+def blended(experts: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
+    """The weighted sum of what the experts say. One that has no weight is not asked."""
+    return sum((experts[name] * weight for name, weight in weights.items() if name in experts), torch.zeros(1))
+
+
 def fit_blend(recommender: Recommender, heldout: Sequence[History]) -> Blend:
-    """The share and the temperature with the highest likelihood of one held-out event of each of some users."""
+    """The weights with the highest likelihood of one held-out event of each of some users, by L-BFGS. The likelihood is
+    concave in them."""
     encoder = recommender.encoder
     rows, targets = [], []
-    for history in heldout[:: max(1, len(heldout) // FITTED)]:
+    most = max(64, MOST_VALUES // len(recommender.catalogue))
+    for history in heldout[:: -(-len(heldout) // most) or 1]:
         target = encoder.ids(history.targets[:1])
         if target:
             rows.append(encoder.ids(history.items[: history.context]))
             targets.append(target[0])
-    if not rows:
+    if len(rows) < LEAST_EVENTS:
         return Blend()
-    own, near = [], []
-    for a in range(0, len(rows), 512):
-        part, aim = rows[a : a + 512], torch.tensor(targets[a : a + 512])[:, None]
-        logs = recommender.log_probs(part, recommender.condition(len(part)))
-        own.append(torch.stack([(logs / t).log_softmax(1).gather(1, aim)[:, 0].exp() for t in TEMPERATURES]))
-        near.append(encoder.neighbours.probabilities(part).gather(1, aim)[:, 0])
-    p, q = torch.cat(own, 1).double(), torch.cat(near).double()  # (temperatures, events), (events,)
-    share = torch.tensor(SHARES, dtype=torch.float64)[:, None, None]
-    value = ((1 - share) * p + share * q).clamp_min(LEAST).log().mean(2)  # (shares, temperatures)
-    best = int(value.argmax())
-    return Blend(share=SHARES[best // len(TEMPERATURES)], temperature=TEMPERATURES[best % len(TEMPERATURES)],
-                 events=len(rows))  # fmt: skip
+    aim = torch.tensor(targets)
+    experts = recommender.experts(rows, recommender.condition(len(rows)))
+    names = list(experts)
+    weights = torch.full((len(names),), 1 / len(names), requires_grad=True)
+    solver = torch.optim.LBFGS([weights], max_iter=30, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        solver.zero_grad()
+        scores = blended(experts, dict(zip(names, weights, strict=True)))  # type: ignore[arg-type]
+        loss = torch.nn.functional.cross_entropy(scores, aim) + PENALTY * weights.square().sum()
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    solver.step(closure)  # type: ignore[no-untyped-call]
+    found = dict(zip(names, weights.tolist(), strict=True))
+    return Blend(weights=found if all(map(math.isfinite, found.values())) else {"network": 1.0}, events=len(rows))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,6 +19,7 @@ from afresh.core.files import replace_file
 from afresh.data.interactions.columns import plain
 
 FILE = "catalogue.parquet"
+TENTHS = 10  # into which numbers are divided
 TITLES = ("title", "name", "itemname", "label", "headline")
 
 
@@ -44,6 +47,44 @@ class Catalogue:
         """How item i is shown: by its title, or its id."""
         found = None if self.titles is None else self.titles[i]
         return self.ids[i] if found is None else str(found)
+
+    @cached_property
+    def content(self) -> Any:
+        """What the items' features say, as rows of unit length (V, F) of a sparse matrix, or None without features.
+
+        A feature is a word of a column of texts, a value of one that lists them with `|`, or a tenth of the range of
+        ranks of one of numbers; each counts the more, the fewer items have it (Sparck Jones 1972).
+        """
+        words: dict[str, int] = {}
+        rows, columns = [], []
+        for name, values in self.features.items():
+            for i, found in enumerate(words_of(values)):
+                for word in found:
+                    rows.append(i)
+                    columns.append(words.setdefault(f"{name}={word}", len(words)))
+        if not rows:
+            return None
+        from scipy import sparse
+
+        ones = np.ones(len(rows), dtype=np.float32)
+        table = sparse.csr_matrix((ones, (rows, columns)), shape=(len(self), len(words)))
+        table.data[:] = 1
+        weight = np.log(len(self) / np.asarray(table.sum(0)).ravel())
+        table = table @ sparse.diags(weight.astype(np.float32))
+        norm = np.sqrt(np.asarray(table.multiply(table).sum(1)).ravel())
+        return (sparse.diags(1 / np.maximum(norm, 1e-9).astype(np.float32)) @ table).tocsr()
+
+    def alike(self, histories: Sequence[Sequence[int]], fade: float) -> NDArray[np.float32]:
+        """(B, V): how alike each item is to those of each history in its features, with a sum of 1, or zeros. An item's
+        weight fades with each later one."""
+        from scipy import sparse
+
+        rows = np.repeat(np.arange(len(histories)), [len(h) for h in histories])
+        columns = np.array([i for h in histories for i in h], dtype=np.int64)
+        weight = np.array([fade ** (len(h) - 1 - j) for h in histories for j in range(len(h))], dtype=np.float32)
+        chosen = sparse.csr_matrix((weight, (rows, columns)), shape=(len(histories), len(self)))
+        out: NDArray[np.float32] = ((chosen @ self.content) @ self.content.T).toarray().astype(np.float32)
+        return out / np.maximum(out.sum(1, keepdims=True), 1e-12)
 
     def where(self, conditions: Mapping[str, str]) -> NDArray[np.bool_]:
         """(V,): the items whose features have these values. A value may list several, separated by `|`, or bound a
@@ -85,6 +126,30 @@ def load_catalogue(folder: Path) -> Catalogue:
     if not ids or len(set(ids)) != len(ids):
         raise UserError(f"{file} is damaged: it has {len(ids):,} items, of which {len(set(ids)):,} differ.")
     return Catalogue(ids, counts, features)
+
+
+def words_of(values: Sequence[Any]) -> list[list[str]]:
+    """The features that each value of a column stands for."""
+    known = [v for v in values if v is not None]
+    numbers = [number(v) for v in values]
+    if known and sum(n is not None for n in numbers) == len(known) and len(set(known)) > TENTHS:
+        ranks = np.searchsorted(np.sort([n for n in numbers if n is not None]), [n or 0 for n in numbers])
+        tenths = ranks * TENTHS // len(known)
+        return [[] if n is None else [str(t)] for n, t in zip(numbers, tenths.tolist(), strict=True)]
+    out = []
+    for value in values:
+        text = "" if value is None else str(value).lower()
+        parts = text.split("|") if "|" in text else re.findall(r"[\w']+", text)
+        out.append(list(dict.fromkeys(p.strip() for p in parts if p.strip())))
+    return out
+
+
+def number(value: Any) -> float | None:
+    try:
+        found = float(value)
+    except (TypeError, ValueError):
+        return None
+    return found if math.isfinite(found) else None
 
 
 def _fits(value: Any, wanted: str) -> bool:
