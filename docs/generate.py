@@ -536,7 +536,7 @@ READ = {
         "answers to exercises",
         "a log as `.csv`, `.tsv`, `.parquet`, `.jsonl`: learner, exercise, right or wrong",
     ),
-    "interactions": ("logs of choices", "`.csv`, `.tsv`, `.jsonl`, `.parquet`: users, what they chose, and when"),
+    "interactions": ("logs of choices", "`.csv`, `.tsv`, `.jsonl`, `.parquet`, SQLite: users, what they chose, when"),
     "molecule": (
         "molecules",
         "`.smi`, `.sdf`, or a column of SMILES in `.csv`, `.tsv`, `.jsonl`, `.parquet`; numbers become conditions",

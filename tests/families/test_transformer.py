@@ -15,7 +15,18 @@ from torch import Tensor, nn
 from afresh.core import Batch, Cond, Examples, Part, Space
 from afresh.core.rng import Rng
 from afresh.data.load import Loader
-from afresh.families.transformer import FAMILY, TransformerConfig, TransformerObjective, TransformerSettings, score
+from afresh.families.transformer import (
+    FAMILY,
+    TransformerConfig,
+    TransformerObjective,
+    TransformerSettings,
+    build,
+    counted_targets,
+    dropout,
+    next_token_nats,
+    sample,
+    score,
+)
 from afresh.nets.transformer import Decoder
 
 STREAM = Space("tokens", (8,), (7,), {"begin": 4, "end": 5, "pad": 6}, stream=True)
@@ -196,3 +207,64 @@ def test_an_unsuitable_space_is_refused_with_a_reason() -> None:
     assert "codec" in str(FAMILY.accepts(Space("field", (1, 4, 4))))
     assert "levels" in str(FAMILY.accepts(Space("tokens", (8, 4), (5,) * 4)))
     assert isinstance(FAMILY.build(CONFIG, STREAM, {})["decoder"], Decoder)
+
+
+# --------------------------------------------------------------------------- catalogues
+
+
+CATALOGUE = Space("tokens", (8,), (11,), {"end": 10}, stream=True, catalogue=True)
+
+
+def shop(**fields: Any) -> TransformerConfig:
+    return TransformerConfig(width=16, layers=2, heads=2, kv_heads=2, tied=True, **fields)
+
+
+def choices(n: int) -> Batch:
+    x = (Rng(5).uniform("x", torch.arange(n), (9,)) * 10).long()
+    return Batch(x, Cond(n), torch.arange(n), mask=torch.arange(8)[None] < torch.arange(n)[:, None] % 8 + 1)
+
+
+def test_dropout_keeps_the_mean_and_depends_on_the_draw_alone() -> None:
+    config = shop(dropout=0.25)
+    keep = dropout(config, Rng(1), torch.arange(64), 8)
+    assert len(keep) == 5 and all(k.shape == (64, 8, 16) for k in keep)
+    assert float(torch.stack(keep).mean()) == pytest.approx(1, abs=0.02)
+    assert torch.stack(keep).unique().tolist() == pytest.approx([0, 256 / 192])
+    short = dropout(config, Rng(1), torch.tensor([7, 3]), 4)
+    assert all(torch.equal(a, b[[7, 3], :4]) for a, b in zip(short, keep, strict=True))
+    assert dropout(shop(), Rng(1), torch.arange(4), 8) == []
+
+
+def test_negatives_that_are_the_whole_vocabulary_give_the_exact_loss() -> None:
+    config, batch = shop(), choices(6)
+    torch.manual_seed(0)
+    net = build(config, CATALOGUE, {})["decoder"]
+    targets = counted_targets(batch)
+    h = net.hidden(batch.x[:, :-1], None)
+    every = torch.arange(11)[None]
+    exact = net.nats(h, targets)
+    sampled = net.sampled_nats(h, targets, (every, torch.zeros(6, dtype=torch.int64)))
+    assert torch.allclose(sampled, exact, atol=1e-4)
+
+
+def test_sampled_normalisers_are_unbiased_and_do_not_depend_on_how_a_batch_is_divided() -> None:
+    config, batch = shop(negatives=6), choices(4)
+    torch.manual_seed(0)
+    modules = build(config, CATALOGUE, {})
+    objective = TransformerObjective(config, CATALOGUE)
+    whole, count, _ = objective.loss(modules, batch, "model", 0, Rng(0), {})
+    parts = [objective.loss(modules, batch.select(torch.tensor(r)), "model", 0, Rng(0), {}) for r in ([0, 1], [2, 3])]
+    assert float(whole) == pytest.approx(sum(float(p[0]) for p in parts), rel=1e-5)
+    assert int(count) == sum(int(p[1]) for p in parts)
+    one = batch.select(torch.tensor([0]))  # a single target
+    with torch.no_grad():
+        ratios = torch.stack([objective.loss(modules, one, "model", 0, Rng(s), {})[0].double().exp() for s in range(2_000)])
+        exact = next_token_nats(modules, one)[0].double().exp().item()  # of 1 / p, the normaliser over the target's share
+    assert float(ratios.mean()) == pytest.approx(exact, abs=4 * float(ratios.std()) / math.sqrt(2_000))
+
+
+def test_a_catalogue_is_learnt_with_dropout_and_samples_have_no_end() -> None:
+    assert all(c.tied and c.dropout for c in FAMILY.plan.sizes(CATALOGUE))
+    modules = build(shop(), CATALOGUE, {})
+    x = sample(modules, shop(), CATALOGUE, Cond(3), Rng(0), torch.arange(3), TransformerSettings(length=100))
+    assert x.shape == (3, 8) and int(x.max()) < 10

@@ -84,9 +84,9 @@ class PlanHints:
     sizes: Callable[[Space], Sequence[Any]]  # configurations, from small to large
     examples_wanted: Callable[[int, Space], int]  # examples that a network of so many parameters should see
     batch: Callable[[int, Space], int] = batch_of_fields  # examples of a step, for a run over so many examples
-    recipe: Mapping[str, Any] = field(default_factory=dict)  # fields of TrainConfig that this family sets
+    recipe: Callable[[Space], Mapping[str, Any]] = lambda space: {}  # fields of TrainConfig that this family sets
     cond_dropout: float = 0.1  # share of conditions left out in training; 0 makes guidance impossible
-    regime: Callable[[float, int, int], Mapping[str, Any]] = lambda epochs, steps, examples: {}  # more of TrainConfig
+    regime: Callable[[float, int, int, Space], Mapping[str, Any]] = lambda epochs, steps, examples, space: {}  # more
     config_for_epochs: Callable[[float, Space], Mapping[str, Any]] = lambda epochs, space: {}  # fields of `config`
     regions: Callable[[Modules, str], Sequence[nn.Module]] | None = None  # what torch.compile may take on a device
 

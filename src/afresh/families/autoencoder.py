@@ -336,7 +336,7 @@ FAMILY = Family(
         sizes=sizes,
         examples_wanted=examples_wanted,
         batch=lambda examples, space: 64,
-        recipe={
+        recipe=lambda space: {
             "optimizer": "muon",
             "matrix_lr": 0.02,
             "lr": 2e-3,

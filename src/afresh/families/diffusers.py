@@ -372,7 +372,7 @@ FAMILY = Family(
         sizes=sizes,
         examples_wanted=lambda parameters, space: parameters // 25,
         batch=lambda examples, space: 16,
-        recipe={"optimizer": "adamw", "lr": 1e-4, "betas": (0.9, 0.999), "weight_decay": 0.01, "clip": 1.0},
+        recipe=lambda space: {"optimizer": "adamw", "lr": 1e-4, "betas": (0.9, 0.999), "weight_decay": 0.01, "clip": 1.0},
     ),
     build=build,
     objective=DiffusersObjective,

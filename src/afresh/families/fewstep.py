@@ -207,7 +207,7 @@ FAMILY = Family(
         sizes=sizes,
         examples_wanted=lambda parameters, space: 0,
         batch=lambda examples, space: 64,
-        recipe={
+        recipe=lambda space: {
             "optimizer": "muon",
             "matrix_lr": 0.005,
             "lr": 5e-4,

@@ -277,7 +277,7 @@ FAMILY = Family(
     plan=PlanHints(
         sizes=sizes,
         examples_wanted=examples_wanted,
-        recipe={
+        recipe=lambda space: {
             "optimizer": "adamw",
             "lr": 2e-3,
             "betas": (0.0, 0.9),

@@ -402,7 +402,7 @@ FAMILY = Family(
         sizes=sizes,
         examples_wanted=examples_wanted,
         batch=batch,
-        recipe={"optimizer": "muon", "lr": 1e-2, "matrix_lr": 0.02, "betas": (0.9, 0.95), "weight_decay": 0.1},
+        recipe=lambda space: {"optimizer": "muon", "lr": 1e-2, "matrix_lr": 0.02, "betas": (0.9, 0.95), "weight_decay": 0.1},
         regions=lambda modules, device: compilable(modules["denoiser"], device),
     ),
     build=build,

@@ -48,6 +48,7 @@ from afresh.sampling.tokens import (
     draw_plain,
 )
 
+NEGATIVES = 1024  # of a catalogue with more than twice as many items
 TOGETHER = 128  # consecutive draws that share their negative tokens
 
 
@@ -324,15 +325,20 @@ def accepts(space: Space) -> str | None:
 
 
 def sizes(space: Space) -> Sequence[TransformerConfig]:
-    """From 0.2M to 25M parameters, with heads of 32 or 64."""
+    """From 0.2M to 25M parameters, with heads of 32 or 64; for a catalogue, whose embeddings are most of them, two layers
+    of 32 to 256."""
+    if space.catalogue:
+        negatives = NEGATIVES if space.vocab[0] > 2 * NEGATIVES else 0
+        fixed = {"tied": True, "dropout": 0.5, "negatives": negatives, "layers": 2}
+        return [TransformerConfig(width=w, heads=w // 32, kv_heads=w // 32, **fixed) for w in (32, 64, 128, 256)]
     ladder = ((96, 3, 3), (128, 4, 4), (192, 4, 3), (256, 5, 4), (320, 6, 5), (384, 6, 6), (512, 8, 8))
     return [TransformerConfig(width=w, layers=n, heads=h, kv_heads=h) for w, n, h in ladder]
 
 
 def examples_wanted(parameters: int, space: Space) -> int:
     """About 0.8 tokens for each parameter: with budgets of minutes, smaller networks with more data are better
-    (docs/development/log.md)."""
-    return 4 * parameters // (5 * space.shape[0])
+    (docs/development/log.md). For a catalogue five, as an item is seen seldom."""
+    return (25 if space.catalogue else 4) * parameters // (5 * space.shape[0])
 
 
 def batch(examples: int, space: Space) -> int:
@@ -343,12 +349,21 @@ def batch(examples: int, space: Space) -> int:
     return 2 ** max(0, round(math.log2(max(1.0, tokens / context))))
 
 
-def regime(epochs: float, steps: int, examples: int) -> dict[str, float]:
+def recipe(space: Space) -> dict[str, Any]:
+    """For a catalogue, AdamW overfits less than Muon and at a lower rate (docs/development/log.md)."""
+    if space.catalogue:
+        return {"optimizer": "adamw", "lr": 2e-3, "betas": (0.9, 0.98), "weight_decay": 0.1}
+    return {"optimizer": "muon", "lr": 3e-3, "matrix_lr": 0.02, "betas": (0.9, 0.95), "weight_decay": 0.1}
+
+
+def regime(epochs: float, steps: int, examples: int, space: Space) -> dict[str, float]:
     """Weight decay, and the half-life of the weights' average, a twentieth of the run.
 
     The weight decay was fitted to the values with the lowest held-out loss for 1 to 30 epochs and 300 to 3,000 steps
     (docs/development/log.md, "Regimes").
     """
+    if space.catalogue:
+        return {"ema_half_life": round(0.05 * examples)}
     decay = min(1.5, 2.26 * (epochs**2 / steps) ** (2 / 3))
     return {"weight_decay": round(decay, 3), "ema_half_life": round(0.05 * examples)}
 
@@ -458,7 +473,7 @@ FAMILY = Family(
         sizes=sizes,
         examples_wanted=examples_wanted,
         batch=batch,
-        recipe={"optimizer": "muon", "lr": 3e-3, "matrix_lr": 0.02, "betas": (0.9, 0.95), "weight_decay": 0.1},
+        recipe=recipe,
         regime=regime,
         regions=lambda modules, device: compilable(modules["decoder"], device),
     ),

@@ -358,7 +358,7 @@ FAMILY = Family(
     plan=PlanHints(
         sizes=sizes,
         examples_wanted=examples_wanted,
-        recipe={
+        recipe=lambda space: {
             "optimizer": "muon",
             "matrix_lr": 0.02,
             "lr": 2e-3,

@@ -425,7 +425,7 @@ class Decoder(nn.Module):
             state, aim, drawn = h[row, place], targets[row, place], sets[i]
             right = (state.float() * F.embedding(aim, weight).float()).sum(-1)  # (M,)
             wrong = F.linear(state, F.embedding(drawn, weight)).float()  # (M, n)
-            wrong = wrong + math.log((len(weight) - 1) / len(drawn))
+            wrong = wrong + math.log(len(weight) / len(drawn))
             wrong = wrong.masked_fill(drawn == aim[:, None], -math.inf)
             nats = nats.index_add(0, row, torch.logaddexp(right, wrong.logsumexp(-1)) - right)
         return nats

@@ -233,7 +233,7 @@ def base_config(task: Task) -> TrainConfig:
     given = dict(task.set_train)
     if "batch" in given:
         given.setdefault("micro_batch", given["batch"])
-    return override(override(start, task.family.plan.recipe, "train"), given, "train")
+    return override(override(start, task.family.plan.recipe(task.space), "train"), given, "train")
 
 
 def micro_batch_of(task: Task, config: Any, batch: int) -> int:
@@ -366,7 +366,7 @@ def precision_decision(task: Task, train: TrainConfig) -> Decision:
 def in_regime(task: Task, trial: Trial, decisions: list[Decision]) -> Trial:
     """Apply the family's settings for this number of epochs and steps, except those that the user set."""
     epochs = trial.examples / max(1, Loader(task.examples, task.space, Rng(task.seed)).count)
-    train = task.family.plan.regime(epochs, trial.steps, trial.examples)
+    train = task.family.plan.regime(epochs, trial.steps, trial.examples, task.space)
     own = task.family.plan.config_for_epochs(epochs, task.space)
     train = {k: v for k, v in train.items() if k not in task.set_train}
     own = {k: v for k, v in own.items() if k not in task.set_family}

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from afresh.core import UserError
-from afresh.data.interactions.neighbours import BACKWARD, EXPONENT, FADE, SHRINK, fit_neighbours, load_neighbours
+from afresh.data.interactions.neighbours import BACKWARD, EXPONENT, FADE, POWER, SHRINK, fit_neighbours, load_neighbours
 
 HISTORIES = [np.array(h) for h in ([0, 1, 2], [1, 0], [3, 1, 1])]
 
@@ -22,7 +22,7 @@ def by_hand(size: int) -> np.ndarray:
         for i, a in enumerate(history):
             counts[a] += 1
             for d, b in enumerate(history[i + 1 :], 1):
-                forward[a, b] += 1 / d
+                forward[a, b] += d**-POWER
     scale = (counts + SHRINK) ** -EXPONENT
     return (forward + BACKWARD * forward.T) * scale[:, None] * scale[None]
 

@@ -1,7 +1,7 @@
 """Which items follow which in training: a sparse table of transitions, as a memory beside a network.
 
-The weight of b after a sums 1 / d over the pairs in which b was chosen d events after a; pairs in the other order count
-BACKWARD as much. Both items' frequencies divide it with an exponent, so that what everybody chooses is not everything's
+The weight of b after a sums d^-POWER over the pairs in which b was chosen d events after a; pairs in the other order
+count BACKWARD as much. Both items' frequencies divide it with an exponent, so that what everybody chooses is not everything's
 neighbour (Deshpande and Karypis 2004, sec. 3.2; in the order of time as in Garg et al. 2019, STAN). Of a history, the
 last items count most.
 """
@@ -23,7 +23,7 @@ from afresh.core.files import write_file
 from afresh.data.tensor_file import check_tensor, read_tensors
 
 FILE = "neighbours.safetensors"
-REACH = 20  # events apart
+REACH, POWER = 20, 0.7  # events apart, and how fast a pair counts less with them
 BACKWARD, EXPONENT, SHRINK = 0.3, 0.3, 5.0  # chosen on validation events (docs/development/log.md)
 FADE = 0.6  # of an item's weight with each later event of a history
 MOST = 128  # neighbours of an item that are kept
@@ -64,7 +64,7 @@ def fit_neighbours(histories: Sequence[NDArray[np.int64]], size: int) -> Neighbo
         if not within.any():
             break
         a, b = flat[: len(flat) - d][within], flat[d:][within]
-        ones = np.full(len(a), 1 / d, dtype=np.float32)
+        ones = np.full(len(a), d**-POWER, dtype=np.float32)
         found = found + sparse.csr_matrix((ones, (a, b)), shape=(size, size))
     counts = np.bincount(flat[flat >= 0], minlength=size)
     scale = sparse.diags(((counts + SHRINK) ** -EXPONENT).astype(np.float32))
