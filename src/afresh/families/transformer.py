@@ -325,8 +325,8 @@ def accepts(space: Space) -> str | None:
 
 
 def sizes(space: Space) -> Sequence[TransformerConfig]:
-    """From 0.2M to 25M parameters, with heads of 32 or 64; for a catalogue, whose embeddings are most of them, two layers
-    of 32 to 256."""
+    """From 0.2M to 25M parameters, with heads of 32 or 64; for a catalogue, whose embeddings are most of them, two
+    layers of 32 to 256."""
     if space.catalogue:
         negatives = NEGATIVES if space.vocab[0] > 2 * NEGATIVES else 0
         fixed = {"tied": True, "dropout": 0.5, "negatives": negatives, "layers": 2}

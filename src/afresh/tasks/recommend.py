@@ -319,11 +319,11 @@ def fit_blend(recommender: Recommender, heldout: Sequence[History]) -> Blend:
 
     def closure() -> Tensor:
         solver.zero_grad()
-        scores = blended(experts, dict(zip(names, weights, strict=True)))  # type: ignore[arg-type]
+        scores = blended(experts, dict(zip(names, weights, strict=True)))
         loss = torch.nn.functional.cross_entropy(scores, aim) + PENALTY * weights.square().sum()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         return loss
 
-    solver.step(closure)  # type: ignore[no-untyped-call]
+    solver.step(closure)
     found = dict(zip(names, weights.tolist(), strict=True))
     return Blend(weights=found if all(map(math.isfinite, found.values())) else {"network": 1.0}, events=len(rows))

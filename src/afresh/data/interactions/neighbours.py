@@ -1,9 +1,9 @@
 """Which items follow which in training: a sparse table of transitions, as a memory beside a network.
 
 The weight of b after a sums d^-POWER over the pairs in which b was chosen d events after a; pairs in the other order
-count BACKWARD as much. Both items' frequencies divide it with an exponent, so that what everybody chooses is not everything's
-neighbour (Deshpande and Karypis 2004, sec. 3.2; in the order of time as in Garg et al. 2019, STAN). Of a history, the
-last items count most.
+count BACKWARD as much. Both items' frequencies divide it with an exponent, so that what everybody chooses is not
+everything's neighbour (Deshpande and Karypis 2004, sec. 3.2; in the order of time as in Garg et al. 2019, STAN). Of a
+history, the last items count most.
 """
 
 from __future__ import annotations
