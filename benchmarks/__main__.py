@@ -32,10 +32,13 @@ NAMES = (
     "sound_codec",
     "collect_extraction",
     "collect",
+    "knowledge",
     "recommendations",
 )
 NEED_DATA = tuple(
-    n for n in NAMES if n not in ("throughput", "steps", "decoding", "digits", "steer_exact", "collect_extraction")
+    n
+    for n in NAMES
+    if n not in ("throughput", "steps", "decoding", "digits", "steer_exact", "collect_extraction", "knowledge")
 )
 
 

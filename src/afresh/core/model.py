@@ -37,9 +37,10 @@ class Objective(Protocol):
 # select(rows) and restart(rows).
 Predict = Callable[[Tensor, Any, Cond, Any], tuple[Tensor, Any]]
 
-# (x, counts, branches, cond) -> the logits (B, M, V) of the token after each of the branches (B, M, T), which continues
-# the first counts[b] tokens of row b of x (B, L).
-Branch = Callable[[Tensor, Tensor, Tensor, Cond], Tensor]
+# (x, counts, branches, stem, each, cond) -> the logits (B, M, twigs, V) of the token after each twig of the branches
+# (B, M, T), which continue the first counts[b] tokens of row b of x (B, L). A branch is a stem of tokens, and after it
+# twigs of `each` tokens that do not see one another.
+Branch = Callable[[Tensor, Tensor, Tensor, int, int, Cond], Tensor]
 
 
 @dataclass(frozen=True)

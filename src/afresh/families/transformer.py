@@ -31,7 +31,7 @@ from afresh.core import (
     UserError,
 )
 from afresh.core.rng import Rng
-from afresh.nets.branches import Beginning, begin, branch_logits
+from afresh.nets.branches import Beginning, Twigs, begin, branch_logits, go_on
 from afresh.nets.decoding import check_engine, decode, kind_of
 from afresh.nets.kernels.decode import Kind
 from afresh.nets.transformer import Decoder, DecoderShape, compilable
@@ -199,18 +199,30 @@ def predictor(modules: Modules, context: int, weights: Kind | Literal["auto"] = 
 
 
 def brancher(modules: Modules, space: Space) -> Branch:
-    """A Branch of the decoder. It keeps the keys and values of the last beginnings, which are often asked again."""
+    """A Branch of the decoder. It keeps the keys and values of the last beginnings, which are often asked again, or
+    with some tokens more."""
     net = modules["decoder"]
     assert isinstance(net, Decoder)
-    last: tuple[Tensor, Tensor, Cond, Beginning | None] | None = None
+    last: tuple[Tensor, Cond, Beginning] | None = None  # tokens, condition
 
-    def branch(x: Tensor, counts: Tensor, branches: Tensor, cond: Cond) -> Tensor:
+    def beginning(x: Tensor, counts: Tensor, cond: Cond, c: Tensor | None) -> Beginning | None:
         nonlocal last
+        if last is not None and last[1] is cond and last[0].shape[1] <= x.shape[1]:
+            old, more = last[2], counts - last[2].counts
+            known = torch.arange(last[0].shape[1], device=x.device) < old.counts[:, None]
+            same = bool((last[0].eq(x[:, : last[0].shape[1]]) | ~known).all())
+            if same and int(more.min()) == int(more.max()) >= 0:
+                if extra := int(more[0]):
+                    at = old.counts[:, None] + torch.arange(extra, device=x.device)
+                    last = x, cond, go_on(net, old, x.gather(1, at), c)
+                return last[2]
+        made = begin(net, x, counts, c)
+        last = None if made is None else (x, cond, made)
+        return made
+
+    def branch(x: Tensor, counts: Tensor, branches: Tensor, stem: int, each: int, cond: Cond) -> Tensor:
         c = net.condition(cond)
-        same = last is not None and torch.equal(last[0], x) and torch.equal(last[1], counts) and last[2] is cond
-        if last is None or not same:
-            last = x, counts, cond, begin(net, x, counts, c)
-        return branch_logits(net, last[3], branches, c)
+        return branch_logits(net, beginning(x, counts, cond, c), branches, c, Twigs(stem, each))
 
     return branch
 

@@ -148,34 +148,39 @@ class Tracer:
         """The tokens of a wrong answer to each of some exercises; that of a right one is the next."""
         return [self.encoder.outcome(self.encoder.items[i], self.skill(i), False) for i in items]
 
-    def chances(self, histories: Sequence[History], branches: Sequence[Sequence[Sequence[int]]], wrong: Index) -> Array:
-        """The chance of a right answer after each branch of tokens, (B, M), of B histories with M branches each, all of
-        equal length. `wrong` (M,): the token of a wrong answer to each."""
-        after = len(branches[0][0])
+    def chances(
+        self, histories: Sequence[History], stems: Sequence[Sequence[Sequence[int]]], items: Sequence[int], gap: int
+    ) -> Array:
+        """The chance of a right answer to each of some exercises after each of M stems, which are tokens after B
+        histories, equally many in all: (B, M, items)."""
+        probes = [token for i in items for token in self.question(i, gap)]
+        stem, each = len(stems[0][0]), WIDTH - 1
+        wrong = torch.tensor(self.wrong(items))
         ids = [self.encoder.tokens(h.answers[-self.room :]) for h in histories]
-        step = max(1, TOKENS // max(1, len(branches[0]) * after + max(map(len, ids))))
-        out = [
-            self._chances(ids[i : i + step], torch.tensor(branches[i : i + step]), torch.from_numpy(wrong))
-            for i in range(0, len(ids), step)
-        ]
+        step = max(1, TOKENS // max(1, len(stems[0]) * (stem + len(probes)) + max(map(len, ids))))
+        out = []
+        for a in range(0, len(ids), step):
+            branches = torch.tensor([[[*s, *probes] for s in row] for row in stems[a : a + step]])
+            out.append(self._chances(ids[a : a + step], branches, stem, each, wrong))
         return np.concatenate(out)
 
-    def _chances(self, ids: Sequence[Sequence[int]], branches: torch.Tensor, wrong: torch.Tensor) -> Array:
+    def _chances(
+        self, ids: Sequence[Sequence[int]], branches: torch.Tensor, stem: int, each: int, wrong: torch.Tensor
+    ) -> Array:
         counts = torch.tensor([len(row) for row in ids])
         x = torch.zeros(len(ids), int(counts.max()), dtype=torch.int64)
         for row, tokens in zip(x, ids, strict=True):
             row[: len(tokens)] = torch.tensor(tokens, dtype=torch.int64)
         x, counts, branches, wrong = (t.to(self.device) for t in (x, counts, branches, wrong))
         with torch.no_grad():
-            logits = self.branch(x, counts, branches, self.cond(len(ids)))
-        pair = torch.stack([wrong, wrong + 1], 1).expand(len(ids), -1, 2)
-        both = logits.gather(2, pair)
+            logits = self.branch(x, counts, branches, stem, each, self.cond(len(ids)))  # (B, M, items, V)
+        pair = torch.stack([wrong, wrong + 1], 1).expand(*logits.shape[:3], 2)
+        both = logits.gather(3, pair)
         return (both[..., 1] - both[..., 0]).sigmoid().double().cpu().numpy()
 
     def of_items(self, histories: Sequence[History], items: Sequence[int], gap: int) -> Array:
-        """The chance of a right answer to each of some exercises, (B, M)."""
-        asked = [self.question(i, gap) for i in items]
-        return self.chances(histories, [asked] * len(histories), np.array(self.wrong(items)))
+        """The chance of a right answer to each of some exercises, (B, items)."""
+        return self.chances(histories, [[()]] * len(histories), items, gap)[:, 0]
 
     def of_skills(self, histories: Sequence[History], gap: int, anchors: int = ANCHORS) -> Array:
         """The chance of a right answer, over the `anchors` most frequent exercises of each skill, (B, skills)."""
@@ -191,13 +196,9 @@ class Tracer:
         """For each history and each of its own candidates `items` (B, C), the chances of each skill after a right and
         after a wrong answer to it, (B, C, skills) each."""
         asked = [i for _, group in self.groups for i in group[:anchors]]
-        probes = [self.question(i, self.gap(AFTER)) for i in asked]
-        branches = [
-            [[*self.answered(int(i), gap, right), *probe] for i in row for right in (True, False) for probe in probes]
-            for row in items
-        ]
-        wrong = np.tile(self.wrong(asked), 2 * items.shape[1])
-        chances = self.chances(histories, branches, wrong).reshape(len(histories), items.shape[1], 2, len(probes))
+        stems = [[self.answered(int(i), gap, right) for i in row for right in (True, False)] for row in items]
+        chances = self.chances(histories, stems, asked, self.gap(AFTER))
+        chances = chances.reshape(len(histories), items.shape[1], 2, len(asked))
         means = np.stack([chances[..., a:b].mean(-1) for a, b in self._spans(anchors)], -1)
         return means[:, :, 0], means[:, :, 1]
 
