@@ -41,6 +41,32 @@ def test_what_occurs_in_a_benchmark_is_said(texts: Path, tmp_path: Path, invoke:
     assert parsed(invoke("collect", "--into", tmp_path / "set", "--against", "", "--json")[1])["leakage"] == {}
 
 
+def test_a_dry_run_names_a_source_that_is_wrong_and_describes_the_others(
+    texts: Path, tmp_path: Path, invoke: Invoke
+) -> None:
+    unclear = tmp_path / "unclear.jsonl"
+    unclear.write_text('{"one": "first", "two": "second"}\n')
+    code, printed, said = invoke("collect", unclear, texts, "--dry-run")
+    assert code == 2 and f"{texts}: 13 files" in printed and "option text=COLUMN" in printed
+    assert "1 source cannot be collected so" in said and not (tmp_path / "set").exists()
+    assert invoke("collect", texts, "--dry-run")[0] == 0
+
+
+def test_without_a_folder_for_the_data_set_it_is_said_how_to_name_one(texts: Path, invoke: Invoke) -> None:
+    code, _, said = invoke("collect", texts)
+    assert code == 2 and "Name the folder of the data set with `--into`" in said
+
+
+def test_of_many_sources_some_are_listed_and_the_rest_are_counted(tmp_path: Path, invoke: Invoke) -> None:
+    tables = [tmp_path / f"{i:02d}.jsonl" for i in range(14)]
+    for i, table in enumerate(tables):
+        table.write_text(json.dumps({"text": prose(i)}) + "\n")
+    assert invoke("collect", *tables, "--into", tmp_path / "set")[0] == 0
+    code, printed, _ = invoke("data", tmp_path / "set")
+    assert code == 0 and "source: and 2 sources more" in printed
+    assert sum(str(table) in printed for table in tables) == 12
+
+
 def test_a_choice_that_there_is_not_is_refused(texts: Path, tmp_path: Path, invoke: Invoke) -> None:
     code, _, said = invoke("collect", texts, "--into", tmp_path / "set", "--split-by", "colour")
     assert code == 2 and "'group', 'person', 'cluster' or 'time', given 'colour'" in said

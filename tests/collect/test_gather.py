@@ -19,6 +19,7 @@ from afresh.collect.store import SourceParts
 from afresh.core import UserError, events
 from afresh.data.collected import REJECTED, manifest, of_collected, rows
 from afresh.data.prepare import prepare
+from afresh.runs.learnt_from import collected_record
 
 WORDS = [
     "river",
@@ -195,6 +196,27 @@ def test_a_data_set_is_learnt(texts: Path, tmp_path: Path) -> None:
     (kept,) = (tmp_path / "set" / "blobs").rglob("*.png")
     (read,) = images.rglob("*.png")
     assert read.samefile(kept), "no second copy of what is learnt"
+
+
+def test_a_data_set_of_texts_conversations_and_images_is_learnt_a_kind_at_a_time(texts: Path, tmp_path: Path) -> None:
+    talks = [
+        {"messages": [{"role": "user", "content": f"What is {n}?"}, {"role": "assistant", "content": f"A {w}, {n}."}]}
+        for n, w in enumerate(WORDS)
+    ]
+    (texts / "talks.jsonl").write_text("".join(json.dumps(talk) + "\n" for talk in talks))
+    made = gather([place_of(str(texts))], tmp_path / "set")
+    assert made["items"] == {"text": 31, "conversation": 12, "image": 1}
+    told: list[str] = []
+    with events.listening(lambda event: told.append(event.text)):
+        read = prepare(tmp_path / "set")
+    assert read.modality == "text" and len(read.train_items) + len(read.heldout_items) == 31
+    assert any("left out is image" in text and "`modality=NAME` takes another" in text for text in told)
+    assert any("12 conversations" in text and "`data.learn=conversations`" in text for text in read.notes)
+    assert read.options.learn == "texts"
+    talked = prepare(tmp_path / "set", options={"learn": "conversations"})
+    assert {bool(i.turns) for i in (*talked.train_items, *talked.heldout_items)} == {True}
+    record = collected_record(tmp_path / "set", "text", talked.options.model_dump())
+    assert record is not None and sum(share.items for share in record.licences) == 12
 
 
 def test_scores_are_collected_and_learnt_with_their_split(tmp_path: Path) -> None:

@@ -403,6 +403,22 @@ def test_written_files_contain_the_texts(tmp_path: Path) -> None:
     assert (tmp_path / "out" / names[0]).read_bytes() == "one\r\né".encode()
 
 
+def test_of_texts_and_conversations_those_with_more_bytes_are_kept_and_it_is_said(tmp_path: Path) -> None:
+    talk = [{"role": "user", "content": "How are you?"}, {"role": "assistant", "content": "Very well, thank you."}]
+    put(tmp_path / "a.txt", "a short text")
+    put(tmp_path / "talks.jsonl", lines([{"messages": talk}]))
+    corpus = read(tmp_path)
+    assert [bool(i.turns) for i in corpus.items] == [True] and corpus.settled["learn"] == "conversations"
+    (note,) = [n for n in corpus.notes if "not learnt together" in n]
+    assert "1 text (12 bytes), such as a.txt, left out: `data.learn=texts` takes them instead" in note
+    corpus = read(tmp_path, learn="texts")
+    assert values(corpus) == ["a short text"] and corpus.settled["learn"] == "texts"
+    with pytest.raises(
+        UserError, match=r"no conversations .* `data.learn=conversations`: it holds 1 text, such as a.txt"
+    ):
+        read(tmp_path / "a.txt", learn="conversations")
+
+
 def test_from_a_file_to_both_splits(tmp_path: Path) -> None:
     text = "the quick brown fox jumps over the lazy dog\n" * 100
     parts = split(read(put(tmp_path / "a.txt", text)).items, TEXT)

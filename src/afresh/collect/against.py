@@ -31,7 +31,11 @@ def find(place: str, options: Any, fetched: Fetched) -> Iterator[Found | Rejecti
             if text.strip():
                 yield Found(f"{Path(place).name}: row {number}", text)
     except (OSError, ValueError, csv.Error) as error:
-        raise UserError(f"{place} cannot be read as a table: {error}.", "not_a_table") from None
+        raise UserError(
+            f"{place} cannot be read as a table: {error}. Mend the file, or give other data: a table of "
+            f"{', '.join(sorted(TABLES))}, a folder, or another data set.",
+            "not_a_table",
+        ) from None
 
 
 def _rows(path: Path) -> Iterator[Any]:

@@ -37,7 +37,11 @@ class Cluster(Executor):
             )
         except (ConnectionError, ValueError, RuntimeError) as error:
             reason = str(error).strip().partition("\n")[0]
-            raise UserError(f"The cluster {address} cannot be reached: {reason}", "no_cluster") from None
+            raise UserError(
+                f"The cluster {address} cannot be reached: {reason.rstrip('.')}. Give the address of a Ray cluster "
+                "that runs, as ray://HOST:10001, or `local` for one on this machine.",
+                "no_cluster",
+            ) from None
         # How many batches are cleaned side by side.
         self.processes = int(ray.cluster_resources().get("CPU", 1))
 

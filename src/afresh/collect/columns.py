@@ -114,7 +114,9 @@ Read = Callable[[str], MediaFile]  # an image or a sound by its path; raises Fil
 
 def no_paths(name: str) -> MediaFile:
     """Of rows that lie nowhere: a path would name a file of this machine."""
-    raise FileError(f"it has the path {name!r} of a file, but not its content")
+    raise FileError(
+        f"it has the path {name!r} of a file, but not its content. Give the content, or a table beside its files"
+    )
 
 
 def found_in(

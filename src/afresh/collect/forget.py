@@ -18,7 +18,7 @@ from afresh.collect.record import people_of
 from afresh.collect.store import JOURNAL, WORK, SourceParts, Store, write_table
 from afresh.core import UserError
 from afresh.core.files import replace_file, write_json
-from afresh.data.collected import BLOBS, MANIFEST, kept_aside, manifest, rows
+from afresh.data.collected import BLOBS, ITEMS, MANIFEST, kept_aside, manifest, rows
 from afresh.data.written_aside import remove_data
 
 REPORT = "report.html"
@@ -107,7 +107,11 @@ def find(dataset: Path, wish: Wish) -> Forgotten:
             if mine or out:
                 parts.append(Held(source["key"], number, len(mine), len(out), frozenset(r["kind"] for r in mine)))
     if not parts and not whole and not wish.marks & marks_of(known):  # else it was interrupted, and is repeated
-        raise UserError(f"{dataset} holds nothing of {wish}.", "nothing_to_forget")
+        raise UserError(
+            f"{dataset} holds nothing of {wish}. Give a name as it stands in the columns person and "
+            f"extra of its {ITEMS}, or an id of the column id.",
+            "nothing_to_forget",
+        )
     return Forgotten(tuple(parts))
 
 

@@ -33,6 +33,7 @@ from afresh.core.files import write_json
 from afresh.core.options import problems
 from afresh.data.collected import FORMAT, MANIFEST, manifest
 
+AGAIN = "Repeat the command with `resume` to go on; what was read is kept."
 BATCH, BATCH_BYTES = 256, 8 << 20  # things that are found, and their bytes, that become one part
 AGAINST = "against"  # in the folder of what is worked with
 WAITING = 4  # batches a process that are read ahead
@@ -357,7 +358,7 @@ def run(
                 yield with_about(one, place.about)
         except Unavailable as error:
             stopped, failed = True, error
-            events.warning(f"{place.place} was not read to its end: {error}", error.code)
+            events.warning(f"{place.place} was not read to its end: {str(error).rstrip('.')}. {AGAIN}", error.code)
 
     waiting: deque[tuple[int, int, Future[Part] | Part]] = deque()
     number = len(done)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,11 +39,11 @@ class Ledger:
         return percentages({s.licence: s.bytes for s in self.shares})
 
 
-def ledger(path: Path, modality: str | None = None) -> Ledger:
-    """The ledger of the items of a data set, or of those from which a modality learns."""
-    from afresh.data.collected import MODALITIES, rows  # only here: pyarrow would delay the start of a server
+def ledger(path: Path, kinds: Collection[str] | None = None) -> Ledger:
+    """The ledger of the items of a data set, or of those of some kinds."""
+    from afresh.data.collected import rows  # only here: pyarrow would delay the start of a server
 
-    return summed(r for r in rows(path, COLUMNS) if modality is None or MODALITIES.get(r["kind"], ("",))[0] == modality)
+    return summed(r for r in rows(path, COLUMNS) if kinds is None or r["kind"] in kinds)
 
 
 COLUMNS = ["kind", "licence", "bytes", "person", "consent"]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from afresh.core import UserError
+from afresh.core import UserError, events
 from afresh.data.written_aside import Entry, KeptFile, Kind, WrittenData, write_aside, written_aside, written_data
 
 MANIFEST, ITEMS, REJECTED, BLOBS = "dataset.json", "items.parquet", "rejected.parquet", "blobs"
@@ -80,13 +80,16 @@ def rows(path: Path, columns: list[str] | None = None) -> Iterator[dict[str, Any
 
 def of_collected(path: Path, modality: str | None) -> Path | None:
     """A folder into which the items of a data set were written aside, those of the modality that was asked for or else
-    of the one that has most bytes; None if the path is no data set. Raises UserError if it has no such items."""
+    of the one that has most bytes, with a note; None if the path is no data set. Raises UserError if it has no
+    such items."""
     if not path.is_dir() or not is_collected(path):
         return None
     digest = manifest(path)["digest"]
     sizes: Counter[str] = Counter()
+    present: set[str] = set()
     for row in rows(path, ["kind", "bytes"]):
         if row["kind"] in MODALITIES:
+            present.add(row["kind"])
             sizes[MODALITIES[row["kind"]][0]] += row["bytes"]
     wanted = modality or (sizes.most_common(1)[0][0] if sizes else None)
     if wanted is None or wanted not in sizes:
@@ -94,10 +97,24 @@ def of_collected(path: Path, modality: str | None) -> Path | None:
             f"{path} has no items of the kind {wanted or 'that can be learnt'}. It has: {', '.join(sizes) or 'none'}.",
             "no_items",
         )
-    kinds = [k for k, (name, _) in MODALITIES.items() if name == wanted]
+    if modality is None and len(sizes) > 1:
+        others = ", ".join(f"{name} ({size:,} bytes)" for name, size in sizes.items() if name != wanted)
+        events.note(
+            f"{path} holds several kinds of items: {wanted} ({sizes[wanted]:,} bytes) is taken, which has most bytes, "
+            f"and left out is {others}. `modality=NAME` takes another.",
+            "several_modalities",
+        )
+    kinds = [k for k, (name, _) in MODALITIES.items() if name == wanted and k in present]
     kind = MODALITIES[kinds[0]][1]
-    key = aside_key(digest, kinds[0])
+    key = aside_key(digest, kinds[-1])
     return written_aside(kind, key) or write_aside(kind, _entries(path, kinds), key)
+
+
+def learnt_kinds(modality: str, options: Mapping[str, Any]) -> frozenset[str]:
+    """The kinds of items that a modality learns by its options, which say whether texts or conversations if there are
+    both."""
+    left = {"texts": "conversation", "conversations": "text"}.get(options.get("learn", ""))
+    return frozenset(k for k, (name, _) in MODALITIES.items() if name == modality and k != left)
 
 
 def aside_key(digest: str, kind: str) -> str:
@@ -120,7 +137,7 @@ def _entries(path: Path, kinds: list[str]) -> Iterator[Entry]:
         if row["file"]:
             yield Entry(about, KeptFile(path / row["file"]), split=split)
         elif row["kind"] == "conversation":
-            yield Entry({"messages": json.loads(row["text"])}, split=split)
+            yield Entry({"messages": json.loads(row["text"])}, split=split, within="conversations")
         else:
             yield Entry({"text": row["text"], **{k: v for k, v in about.items() if k == "label"}}, split=split)
 

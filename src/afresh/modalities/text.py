@@ -39,6 +39,7 @@ from afresh.data.text.documents import (
     limit_bytes,
     load_documents,
     not_blank,
+    utf8_size,
 )
 from afresh.data.text.encodings import TextDecoder
 from afresh.data.text.kind import TEXT
@@ -66,6 +67,11 @@ class TextOptions(DocumentOptions):
     folder_labels: bool = Field(False, description='the outermost folder becomes the label "label"')
     document: Literal["auto", "file", "line"] = Field(
         "auto", description="what one document is in plain text; auto: a line of files that are lists, otherwise a file"
+    )
+    learn: Literal["auto", "texts", "conversations"] = Field(
+        "auto",
+        description="which of both is learnt where the data holds both, which are not learnt together; auto: what has "
+        "more bytes",
     )
 
 
@@ -102,7 +108,7 @@ class TextModality:
         """One Item per file, line, row, or part between lines `<|endoftext|>`.
 
         Files and folders named train and validation (val, test, ...) define the split. Raises UserError if there is no
-        text, if a column is missing or cannot be chosen, or if there are both texts and conversations.
+        text, or if a column is missing or cannot be chosen. Of texts and conversations, only one kind is kept.
         """
         corpus = Corpus([])
         reading = _Reading(options, corpus, TextDecoder(options.encoding))
@@ -126,8 +132,8 @@ class TextModality:
                 f"There is no usable text in {path} ({', '.join(sorted(READ))}, also .gz and .zip).",
                 lines=refusal_lines(corpus.refused),
             )
+        _keep_one_kind(corpus, options)
         _check_labels(corpus, options)
-        _check_kinds(corpus)
         corpus.items = _with_splits(corpus)
         corpus.items, notes = limit_bytes(corpus.items, options.max_bytes)
         corpus.notes += notes
@@ -366,14 +372,29 @@ def _list(names: Sequence[str]) -> str:
     return ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
 
 
-def _check_kinds(corpus: Corpus) -> None:
-    """Raises UserError if there are both texts and conversations."""
-    first = {bool(i.turns): i.source for i in reversed(corpus.items)}
-    if len(first) > 1:
+def _keep_one_kind(corpus: Corpus, options: TextOptions) -> None:
+    """Keep texts or conversations if there are both, with a note on what is left out; `settled` says which. Raises
+    UserError if there is nothing of the kind that was asked for."""
+    parts: dict[str, list[Item]] = {"texts": [], "conversations": []}
+    for item in corpus.items:
+        parts["conversations" if item.turns else "texts"].append(item)
+    bytes_of = {kind: sum(utf8_size(i.value) for i in items) for kind, items in parts.items()}
+    kept = max(parts, key=lambda kind: bytes_of[kind]) if options.learn == "auto" else options.learn
+    other = "texts" if kept == "conversations" else "conversations"
+    if not parts[kept]:
         raise UserError(
-            f"Some of the data is text ({first[False]}) and some is conversations ({first[True]}), which cannot be "
-            "learnt together. Give one of them, or name the column to read as plain text: `data.text_column`."
+            f"There are no {kept} in the data, which are asked for by `data.learn={kept}`: it holds "
+            f"{counted(len(parts[other]), other[:-1])}, such as {parts[other][0].source}. Leave the option out."
         )
+    if not parts[other]:
+        return
+    why = "asked for" if options.learn != "auto" else "which have more bytes"
+    corpus.notes.append(
+        f"texts and conversations are not learnt together: {counted(len(parts[kept]), kept[:-1])} "
+        f"({bytes_of[kept]:,} bytes) learnt, {why}; {counted(len(parts[other]), other[:-1])} ({bytes_of[other]:,} "
+        f"bytes), such as {parts[other][0].source}, left out: `data.learn={other}` takes them instead"
+    )
+    corpus.items, corpus.settled = parts[kept], {**corpus.settled, "learn": kept}
 
 
 def _check_labels(corpus: Corpus, options: TextOptions) -> None:

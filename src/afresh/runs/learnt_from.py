@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from afresh.core import UserError
 from afresh.formats.model_card import dataset_name
 from afresh.runs.record import CollectedRecord, LicenceShare, RunRecord, read_record
 
 
-def collected_record(path: Path, modality: str) -> CollectedRecord | None:
-    """Of the items of a data set from which a modality learns; None if the data is not one of `collect`."""
+def collected_record(path: Path, modality: str, options: Mapping[str, Any]) -> CollectedRecord | None:
+    """Of the items of a data set from which a modality learns by its options; None if it is not one of `collect`."""
     if not path.is_dir():
         return None
     # Only then: they import pyarrow, without which a server starts earlier.
     from afresh.collect.ledger import ledger
-    from afresh.data.collected import is_collected, manifest
+    from afresh.data.collected import is_collected, learnt_kinds, manifest
 
     if not is_collected(path):
         return None
-    found = ledger(path, modality)
+    found = ledger(path, learnt_kinds(modality, options))
     return CollectedRecord(
         name=dataset_name(str(path)),
         digest=manifest(path)["digest"],

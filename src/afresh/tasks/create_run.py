@@ -122,17 +122,18 @@ def create_run(spec: RunSpec, output: Output, contents: RunContents) -> Iterator
 
 
 def data_record(prepared: Prepared, validation: Path | None) -> DataRecord:
+    options = prepared.options.model_dump(mode="json")
     return DataRecord(
         path=str(prepared.path.resolve()),
         validation=None if validation is None else str(validation.resolve()),
-        options=prepared.options.model_dump(mode="json"),
+        options=options,
         split_hash=prepared.split_hash,
         train=len(prepared.train_items),
         heldout=len(prepared.heldout_items),
         train_bytes=prepared.train.bytes,
         heldout_bytes=prepared.heldout.bytes,
         notes=list(prepared.notes),
-        collected=collected_record(prepared.path, prepared.modality),
+        collected=collected_record(prepared.path, prepared.modality, options),
     )
 
 

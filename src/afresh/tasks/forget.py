@@ -10,7 +10,7 @@ from pathlib import Path
 from afresh.collect.forget import Forgotten, Wish, find, versions
 from afresh.collect.forget import forget as remove
 from afresh.core import UserError
-from afresh.data.collected import MODALITIES
+from afresh.data.collected import learnt_kinds
 from afresh.preferences import preferences
 from afresh.runs.learnt_from import learnt_from
 from afresh.runs.personal import runs_in
@@ -61,7 +61,7 @@ def witnesses(dataset: Path, found: Forgotten) -> list[Witness]:
 
 def learns(record: RunRecord, kinds: frozenset[str]) -> bool:
     """Whether a run has learnt items of one of these kinds."""
-    return record.modality in {MODALITIES[k][0] for k in kinds if k in MODALITIES}
+    return not kinds.isdisjoint(learnt_kinds(record.modality, record.data.options))
 
 
 def records(folder: Path) -> Iterator[tuple[Path, RunRecord]]:

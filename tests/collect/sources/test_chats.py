@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from afresh.collect.sources import source_of
-from afresh.core import UserError
+from afresh.core import UserError, events
 from afresh.data.text.chat import chat_columns, parse_turns
 from tests.collect.sources.finding import find
 
@@ -134,6 +135,40 @@ def test_chatgpt_and_claude(tmp_path: Path) -> None:
     (found,), left = find(written(tmp_path / "claude.json", export))
     assert turns(found.content) == [("user", "Hi"), ("assistant", "Hello")]
     assert len(left) == 1
+
+
+@pytest.mark.parametrize("form", ["folder", "zip", "within"])
+def test_an_export_is_given_as_its_folder_or_its_archive(tmp_path: Path, form: str) -> None:
+    folder = tmp_path / "export"
+    inner = folder / "ChatExport" if form == "within" else folder
+    (inner / "photos").mkdir(parents=True)
+    (inner / "photos" / "a.jpg").write_bytes(b"an image")
+    written(inner / "_chat.txt", WHATSAPP)
+    export = [{"title": "Sums", "mapping": {"q": node("user", "2+2?", None), "a": node("assistant", "4", "q")}}]
+    written(inner / "conversations.json", [{**export[0], "current_node": "a"}])
+    written(inner / "user.json", {"id": 1})
+    place = folder
+    if form == "zip":
+        place = Path(shutil.make_archive(str(tmp_path / "export"), "zip", folder))
+    assert source_of(str(place)).name == "chats"
+    found, left = find(place, me="Bo")
+    assert [turns(f.content)[0] for f in found] == [("user", "Are you there?"), ("user", "2+2?")]
+    beside = {name.rpartition("/")[2]: reason for name, reason in left.items() if "give it as a source" in reason}
+    assert set(beside) == {"a.jpg", "user.json"}
+
+
+def test_exports_among_other_data_are_not_all_that_is_read(tmp_path: Path) -> None:
+    written(tmp_path / "chat with ann.txt", WHATSAPP)
+    assert source_of(str(tmp_path)).name == "chats"
+    written(tmp_path / "story.txt", "Once upon a time.\n")
+    assert source_of(str(tmp_path)).name == "folder"
+
+
+def test_it_is_said_whose_messages_are_the_answers(tmp_path: Path) -> None:
+    told: list[str] = []
+    with events.listening(lambda event: told.append(event.text)):
+        find(written(tmp_path / "_chat.txt", WHATSAPP))
+    assert any("answers are those of Ann, who writes most; the option me=NAME" in text for text in told)
 
 
 def test_damaged_exports_and_other_files(tmp_path: Path) -> None:

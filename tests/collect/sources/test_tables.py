@@ -156,7 +156,7 @@ def test_formulas_of_excel_are_not_evaluated(tmp_path: Path) -> None:
     book.save(tmp_path / "a.xlsx")
     assert [f.content for f in find(tmp_path / "a.xlsx")[0]] == ["=1+1", "words"]
     assert find(tmp_path / "a.xlsx", sheet="other") == ([], {})
-    with pytest.raises(UserError, match="The sheets are: Sheet, other"):
+    with pytest.raises(UserError, match="Name one of: Sheet, other"):
         find(tmp_path / "a.xlsx", sheet="third")
 
 
@@ -169,9 +169,9 @@ def test_files_that_a_table_names_or_holds_are_found(tmp_path: Path) -> None:
     (found,), left = find(tmp_path / "in" / "t.csv")
     assert found.content == png(1) and found.about.caption == "a a.png"
     assert [v.split("' ")[-1] for v in left.values()] == [
-        "is not in the folder of the table",
-        "does not exist",
-        "is neither an image nor a sound",
+        "is not in the folder of the table. Move it there",
+        "does not exist in the folder of the table, nor in a .zip there",
+        "is neither an image nor a sound of a format that is read",
     ]
     rows = [{"image": {"bytes": png(i), "path": None}, "label": "x"} for i in range(2)]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")

@@ -258,7 +258,7 @@ def test_retry_after_is_waited_for_within_reason(site: Site, finding: Finder, mo
     found = finding(site.url("/soon"), site.url("/later"), site.url("/nonsense"), retries=1)
     assert rules(found) == ["status"] * 3
     assert slept and all(6 < s <= 7 for s in slept)
-    assert isinstance(found[1], Rejection) and "more than max_wait" in found[1].reason
+    assert isinstance(found[1], Rejection) and "more than the option max_wait" in found[1].reason
 
 
 def test_a_host_that_cannot_be_reached_is_given_up(finding: Finder, site: Site) -> None:

@@ -26,7 +26,10 @@ def extract(source: str, found: Found, known: dict[str, Extractor]) -> list[Reco
         return [Record(found.kind or "text", source, found.where, text=found.content, about=found.about)]
     suffix = suffix_of(found)
     if suffix not in known:
-        reason = f"no text, image, sound or score that is read ({suffix or found.media_type or 'no suffix'})"
+        reason = (
+            f"no text, image, sound or score that is read ({suffix or found.media_type or 'no suffix'}). Convert it to "
+            "a format that is, as .txt, .pdf, .png, .wav or .mid"
+        )
         return [Rejection(source, found.where, "extract", "format", reason)]
     try:
         return list(known[suffix](source, found))

@@ -36,7 +36,7 @@ def canonical(address: str, base: str = "") -> str:
     if not is_page:
         raise Refused("address", "not an address of a page, which begins with https:// or http://")
     if url.userinfo:
-        raise Refused("address", "it holds the name or the password of a user")
+        raise Refused("address", "it holds the name or the password of a user. Give it without them")
     return str(url.copy_with(raw_path=url.raw_path))  # which is / where no path is written
 
 
@@ -108,5 +108,9 @@ async def resolve(name: str, private: Sequence[Network] = ()) -> list[str]:
     addresses = list(dict.fromkeys(str(info[4][0]) for info in found))
     public = [address for address in addresses if permitted(address, private)]
     if not public:
-        raise Refused("private_address", f"{name} is {addresses[0]}, which is no public address")
+        raise Refused(
+            "private_address",
+            f"{name} is {addresses[0]}, which is no public address. "
+            "If the network is yours, name it in AFRESH_PRIVATE_NETWORKS",
+        )
     return public

@@ -48,7 +48,7 @@ def _page(where: str, record: WarcRecord, limit: int) -> Page:
     stated = record.content_length
     raw = record.reader.read(limit + 1)
     if len(raw) > limit:
-        raise Refused("size", f"more than {limit / MB:,g} MB")
+        raise Refused("size", f"more than the {limit / MB:,g} MB of the option max_file_mb")
     if len(raw) < stated:
         raise Refused("archive", f"cut off: {len(raw):,} of {stated:,} bytes")
     return Page(canonical(where), headers, _decoded(raw, headers, limit))
@@ -63,7 +63,10 @@ def _decoded(raw: bytes, headers: httpx.Headers, limit: int) -> bytes:
         if encoding in READERS:
             content = READERS[encoding](io.BytesIO(raw)).read(limit + 1)
             if len(content) > limit:
-                raise Refused("size", f"more than {limit / MB:,g} MB when it is decompressed")
+                raise Refused(
+                    "size",
+                    f"more than the {limit / MB:,g} MB of the option max_file_mb when decompressed",
+                )
             return bytes(content)
     except OSError as error:
         raise Refused("encoding", f"it cannot be decoded: {error}") from None

@@ -49,7 +49,7 @@ class Body:
         self.size += len(data)
         self.pieces.append(data)
         if self.size > self.limit:
-            raise Refused("size", f"more than {self.limit / MB:,g} MB{when}")
+            raise Refused("size", f"more than the {self.limit / MB:,g} MB of the option max_file_mb{when}")
 
     def start(self) -> bytes:
         """What was read, at most `limit` bytes."""

@@ -178,7 +178,10 @@ class Fetcher:
         lane = self.lanes.of(of)
         lane.delay = max(lane.delay, robots.delay)
         if lane.delay > self.patience.wait:
-            raise Refused("robots.txt", f"robots.txt asks for {robots.delay:,g} s between requests, more than max_wait")
+            raise Refused(
+                "robots.txt",
+                f"robots.txt asks for {robots.delay:,g} s between requests, more than the option max_wait",
+            )
         try:
             tdm = tdm_rules(await self._well_known(f"{of}/.well-known/tdmrep.json"))
         except Refused:  # "implies that the origin server does not implement this protocol" (TDMRep)

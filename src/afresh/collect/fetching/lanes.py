@@ -78,7 +78,9 @@ class Lane:
                     self._asked()
                     self.unreachable += 1
                     await self.transport.aclose()
-                    raise Refused("time", f"no whole answer in {self.patience.seconds:g} s") from None
+                    raise Refused(
+                        "time", f"no whole answer in {self.patience.seconds:g} s, the option max_seconds"
+                    ) from None
                 except (httpx.TransportError, OSError, ValueError) as error:
                     rule = "offline" if isinstance(error, OSError) else "connection"
                     problem = f"the connection failed: {str(error) or type(error).__name__}"
@@ -121,7 +123,7 @@ class Lane:
                 return Answer(response.status_code, response.headers, b"")
             stated = response.headers.get("content-length", "")
             if stated.isdecimal() and len(stated) < 20 and int(stated) > limit and not cut:
-                raise Refused("size", f"{int(stated):,} bytes, more than {limit:,}")
+                raise Refused("size", f"{int(stated):,} bytes, more than the {limit:,} of the option max_file_mb")
             body = Body(response.headers.get("content-encoding", ""), limit)
             try:
                 async for data in response.aiter_raw():
@@ -154,7 +156,9 @@ class Lane:
                 seconds = parsedate_to_datetime(said).timestamp() - time.time()
         if seconds > self.patience.wait:
             self._asked()
-            reason = f"the server answered {answer.status} and asks to wait {seconds:,.0f} s, more than max_wait"
+            reason = (
+                f"the server answered {answer.status} and asks to wait {seconds:,.0f} s, more than the option max_wait"
+            )
             raise Refused("status", reason)
         return max(seconds, 0.0)
 

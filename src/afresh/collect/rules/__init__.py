@@ -67,7 +67,9 @@ class Rule:
                 raise UserError(f"The rule {self.name} needs a value: {self.name}=VALUE. {self.about}", "rule_value")
             return self.value
         if self.accepts is None:
-            raise UserError(f"The rule {self.name} takes no value. Given: {given!r}.", "rule_value")
+            raise UserError(
+                f"The rule {self.name} takes no value. Given: {given!r}. Give its name alone.", "rule_value"
+            )
         try:
             return TypeAdapter(self.accepts).validate_python(given)
         except ValidationError as error:

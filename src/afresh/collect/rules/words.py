@@ -45,7 +45,7 @@ def _listed(given: str) -> str:
     path = Path(given).expanduser()
     try:
         if path.stat().st_size > MOST:
-            raise ValueError(f"{path} has more than {MOST:,} bytes")
+            raise ValueError(f"{path} has more than {MOST:,} bytes. Name a shorter list")
         lines = path.read_text(encoding="utf-8-sig").casefold().splitlines()
     except OSError as error:
         raise ValueError(

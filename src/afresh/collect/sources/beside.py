@@ -23,7 +23,7 @@ class Beside:
         folder = table.parent.resolve()
         path = (folder / name).resolve()
         if not path.is_relative_to(folder):
-            raise FileError(f"its file {name!r} is not in the folder of the table")
+            raise FileError(f"its file {name!r} is not in the folder of the table. Move it there")
         if path.is_file():
             content = read_bytes(DataFile(path, name, path.stat().st_size), max_mb)
             self.taken.add(path)
@@ -31,7 +31,7 @@ class Beside:
             content = self._member(folder, name, max_mb)
         found = media_file(content, name)
         if found is None:
-            raise FileError(f"its file {name!r} is neither an image nor a sound")
+            raise FileError(f"its file {name!r} is neither an image nor a sound of a format that is read")
         return found
 
     def _member(self, folder: Path, name: str, max_mb: int) -> bytes:
@@ -40,7 +40,7 @@ class Beside:
             self.members[folder] = {n: a for a in reversed(archives) for n in zip_names(a)}
         archive = self.members[folder].get(name)
         if archive is None:
-            raise FileError(f"its file {name!r} does not exist")
+            raise FileError(f"its file {name!r} does not exist in the folder of the table, nor in a .zip there")
         try:
             if archive not in self.opened:
                 self.opened[archive] = zipfile.ZipFile(archive)

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pydantic import Field
@@ -20,12 +20,13 @@ from pydantic import Field
 from afresh.collect.columns import messages_json
 from afresh.collect.record import About, Found, Rejection
 from afresh.collect.sources import Fetched, Options, Source
+from afresh.collect.sources.chat_files import HEAD, SUFFIXES, contents, exports_in, names_in
 from afresh.core import UserError, events
 from afresh.core.counted import counted
-from afresh.data.files import DataFile, FileError, check_values, decode_text, must_exist, read_bytes
+from afresh.data.files import FileError, check_values, decode_text, must_exist
 from afresh.data.text.chat import ROLES
 
-HEAD = 1 << 16  # bytes in which a kind of export is recognised
+BESIDE = "no chat but what is beside it in the export. To collect it, give it as a source of its own"
 
 
 class ChatOptions(Options):
@@ -227,53 +228,74 @@ EXPORTS: tuple[tuple[str, tuple[str, ...], Reader], ...] = (
 )
 
 
-def export_of(path: Path) -> tuple[str, Reader] | None:
-    """The kind of export that a file is, and its reader; None if it is none."""
-    suffix = path.suffix.lower()
-    if suffix not in (".json", ".txt", ".jsonl") or not path.is_file():
+def export_of(name: str, head: bytes) -> tuple[str, Reader] | None:
+    """The kind of export that a file of this name, which begins so, is, and its reader; None if it is none."""
+    suffix = PurePosixPath(name).suffix.lower()
+    if suffix not in SUFFIXES:
         return None
-    with path.open("rb") as file:
-        head = file.read(HEAD).decode("utf-8-sig", "replace")
+    begins = head.decode("utf-8-sig", "replace")
     if suffix == ".txt":
-        lines = [line for line in head.splitlines()[:20] if line.strip()]
+        lines = [line for line in begins.splitlines()[:20] if line.strip()]
         dated = [m for line in lines if (m := LINE.match(line))]
         enough = 2 * len(dated) >= len(lines) > 0 and any(": " in m[3] for m in dated)
         return ("WhatsApp", whatsapp) if enough else None
-    return next(((name, read) for name, words, read in EXPORTS if all(w in head for w in words)), None)
+    return next(((known, read) for known, words, read in EXPORTS if all(w in begins for w in words)), None)
 
 
-def chats_of(path: Path, max_mb: int) -> list[Chat]:
+def known(name: str, head: bytes) -> bool:
+    return export_of(name, head) is not None
+
+
+def chats_of(name: str, content: bytes) -> list[Chat]:
     """The chats of an export. Raises FileError if it is damaged or is none."""
-    export = export_of(path)
+    export = export_of(name, content[:HEAD])
     if export is None:
-        raise FileError("not an export of a messenger or an assistant that is known")
-    name, read = export
-    text = decode_text(read_bytes(DataFile(path, path.name, path.stat().st_size), max_mb))
+        raise FileError(
+            "not an export that is known. Known are those of WhatsApp, Telegram, Signal, Discord, ChatGPT and Claude"
+        )
+    kind, read = export
+    suffix = PurePosixPath(name).suffix.lower()
+    text = decode_text(content)
     try:
-        if path.suffix.lower() == ".txt":
+        if suffix == ".txt":
             return list(read(text))
         check_values(text)
-        lines = path.suffix.lower() == ".jsonl"
+        lines = suffix == ".jsonl"
         return list(read([json.loads(t) for t in text.splitlines() if t.strip()] if lines else json.loads(text)))
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise FileError(f"damaged export of {name}: {error or type(error).__name__}") from None
+        raise FileError(f"damaged export of {kind}: {error or type(error).__name__}. Export it again") from None
+
+
+def all_chats(place: str, max_mb: int) -> tuple[list[Chat], list[Rejection]]:
+    """The chats of every export at a place, and the other files there, which are left out."""
+    path = Path(place)
+    must_exist(path)
+    names = names_in(path)
+    exports = exports_in(path, names, known)
+    chats: list[Chat] = []
+    left = [Rejection(place, name, "find", "chats", BESIDE) for name in names if name not in set(exports)]
+    for name, content in contents(path, exports or names[:1], max_mb):
+        try:
+            if isinstance(content, str):
+                raise FileError(content)
+            chats += chats_of(name, content)
+        except FileError as error:
+            left.append(Rejection(place, name, "find", "chats", str(error)))
+    return chats, left
 
 
 # --------------------------------------------------------------------------- conversations
 
 
 def accepts(place: str) -> bool:
-    path = Path(place)
-    return path.is_file() and export_of(path) is not None
+    return bool(exports_in(Path(place), names_in(Path(place)), known))
 
 
 def find(place: str, options: ChatOptions, fetched: Fetched) -> Iterator[Found | Rejection]:
     """Every conversation in its order. Raises UserError if `me` wrote nothing."""
-    must_exist(Path(place))
-    try:
-        chats = chats_of(Path(place), options.max_file_mb)
-    except FileError as error:
-        yield Rejection(place, Path(place).name, "find", "chats", str(error))
+    chats, left = all_chats(place, options.max_file_mb)
+    yield from left
+    if not chats:
         return
     me = answering(place, chats, options.me)
     for n, chat in enumerate(chats, 1):
@@ -345,19 +367,19 @@ def turns_of(messages: Sequence[Message], me: str) -> list[tuple[str, str]]:
 
 
 def describe(place: str, options: ChatOptions) -> list[str]:
-    try:
-        chats = chats_of(Path(place), options.max_file_mb)
-    except FileError as error:
-        return [f"{place}: {error}"]
+    chats, left = all_chats(place, options.max_file_mb)
     messages = sum(len(chat.messages) for chat in chats)
     people = sorted({m.person for chat in chats for m in chat.messages if m.person})
     who = f", of {', '.join(people[:10])}{', ...' if len(people) > 10 else ''}" if people else ""
-    return [f"{place}: {counted(len(chats), 'chat')} with {counted(messages, 'message')}{who}"]
+    lines = [f"{place}: {counted(len(chats), 'chat')} with {counted(messages, 'message')}{who}"] if chats else []
+    if left:
+        lines.append(f"{counted(len(left), 'file')} left out, as {left[0].where}: {left[0].reason}")
+    return lines
 
 
 SOURCE = Source(
     "chats",
-    "an export of WhatsApp, Telegram, Signal, Discord, ChatGPT or Claude",
+    "an export of WhatsApp, Telegram, Signal, Discord, ChatGPT or Claude: its file, its folder or its .zip",
     accepts,
     find,
     describe,

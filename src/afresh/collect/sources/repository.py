@@ -122,10 +122,17 @@ def run_git(folder: Path, *arguments: str, stdin: bytes | None = None, max_mb: i
             given, cwd=folder, env=environment, input=stdin or b"", capture_output=True, timeout=TIMEOUT, check=False
         )
     except subprocess.TimeoutExpired:
-        raise UserError(f"git {arguments[0]} took more than {TIMEOUT:,} seconds.", "git") from None
+        raise UserError(
+            f"git {arguments[0]} took more than {TIMEOUT:,} seconds. Repeat it, or clone it and give the folder.",
+            "git",
+        ) from None
     if done.returncode:
         words = done.stderr.decode("utf-8", "replace").strip().splitlines()
-        raise UserError(f"git {arguments[0]} failed: {words[-1] if words else f'status {done.returncode}'}", "git")
+        raise UserError(
+            f"git {arguments[0]} failed: {words[-1] if words else f'status {done.returncode}'}. Look at the address or "
+            "folder, and at the option commit of the source, which names a branch, a tag or a commit.",
+            "git",
+        )
     return done.stdout
 
 
@@ -173,7 +180,7 @@ def fetch(folder: Path, address: str, options: RepositoryOptions) -> tuple[str, 
 
 def _tree(folder: Path, commit: str, name: str) -> Tree:
     if not COMMIT.fullmatch(commit):
-        raise UserError(f"{folder} has no commit that can be read.", "git")
+        raise UserError(f"{folder} has no commit that can be read. Commit its files first.", "git")
     head = run_git(folder, "cat-file", "commit", commit).split(b"\n\n")[0].decode("utf-8", "replace")
     when = re.search(r"^committer .*> (-?\d+) [+-]\d+$", head, re.MULTILINE)
     return Tree(folder, commit, datetime.fromtimestamp(int(when[1]), UTC).isoformat() if when else "", name)

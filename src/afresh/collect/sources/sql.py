@@ -82,7 +82,10 @@ def connected(place: str) -> Iterator[Any]:
             url.set(password=password) if password else url, poolclass=NullPool, pool_logging_name=QUIET
         )
     except (ArgumentError, NoSuchModuleError) as error:
-        raise UserError(f"{place} is not the address of a data base: {error}.") from None
+        raise UserError(
+            f"{place} is not the address of a data base: {error}. Give one as sqlite:///FILE or "
+            "postgresql://USER@HOST/NAME."
+        ) from None
     except ImportError as error:
         raise UserError(
             f"The driver of {url.get_backend_name()} is not installed: {error}. Install it by pip."

@@ -246,7 +246,7 @@ def excel(raw: bytes, options: TableOptions) -> Rows:
     try:
         book = load_workbook(io.BytesIO(raw), read_only=True, data_only=False)
         if options.sheet and options.sheet not in book.sheetnames:
-            raise UserError(f"There is no sheet {options.sheet!r}. The sheets are: {', '.join(book.sheetnames)}.")
+            raise UserError(f"There is no sheet {options.sheet!r}. Name one of: {', '.join(book.sheetnames)}.")
         sheet = book[options.sheet or book.sheetnames[0]]
         sheet.reset_dimensions()  # which a file may state wrongly
         rows = sheet.iter_rows(values_only=True)
@@ -254,7 +254,7 @@ def excel(raw: bytes, options: TableOptions) -> Rows:
         if len(header) > MOST_COLUMNS:
             raise FileError(too_wide(len(header)))
         if not header:
-            raise FileError("an empty sheet")
+            raise FileError("an empty sheet. The option sheet names another")
         for number, values in enumerate(rows, 1):
             if len(values) > MOST_COLUMNS:
                 yield number, too_wide(len(values))
