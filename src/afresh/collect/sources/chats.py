@@ -371,7 +371,7 @@ def describe(place: str, options: ChatOptions) -> list[str]:
     messages = sum(len(chat.messages) for chat in chats)
     people = sorted({m.person for chat in chats for m in chat.messages if m.person})
     who = f", of {', '.join(people[:10])}{', ...' if len(people) > 10 else ''}" if people else ""
-    lines = [f"{place}: {counted(len(chats), 'chat')} with {counted(messages, 'message')}{who}"] if chats else []
+    lines = [f"{place}: {counted(len(chats), 'chat')} with {counted(messages, 'message')}{who}"]
     if left:
         lines.append(f"{counted(len(left), 'file')} left out, as {left[0].where}: {left[0].reason}")
     return lines
