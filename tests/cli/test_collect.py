@@ -54,7 +54,7 @@ def test_a_dry_run_names_a_source_that_is_wrong_and_describes_the_others(
 
 def test_without_a_folder_for_the_data_set_it_is_said_how_to_name_one(texts: Path, invoke: Invoke) -> None:
     code, _, said = invoke("collect", texts)
-    assert code == 2 and "Name the folder of the data set with `--into`" in said
+    assert code == 2 and "Name the folder of the data set with --into, as --into data" in said
 
 
 def test_of_many_sources_some_are_listed_and_the_rest_are_counted(tmp_path: Path, invoke: Invoke) -> None:

@@ -22,6 +22,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from afresh.core import UserError, events
+from afresh.core.counted import counted
 from afresh.core.files import free_bytes, write_file
 from afresh.data.audio.sounds import SUFFIXES as SOUNDS
 from afresh.data.files import DataFile
@@ -143,7 +144,7 @@ def write_aside(kind: Kind, entries: Iterable[Entry], key: str | None = None) ->
             os.sync()  # once for all files, before the rename says that they are complete
             os.replace(folder, named)
     place = named / FOLDERS[kind]
-    events.note(f"{count:,} {kind}s are kept in {place}, where the run reads them again", "written_aside")
+    events.note(f"{counted(count, kind)} kept in {place}, which the run reads again", "written_aside")
     return place
 
 
