@@ -27,6 +27,7 @@ from PIL import Image
 from torch import nn
 
 import afresh
+from afresh.core.counted import counted
 from afresh.core.files import bytes_on_disk
 from afresh.core.rng import Rng
 from afresh.data.load import sweep
@@ -135,7 +136,7 @@ def loss(run: Run, modules: Mapping[str, nn.Module], prepared: Prepared) -> floa
     return total / math.log(2) / prepared.heldout.bytes if stream else total / count
 
 
-def measured(kind: Kind, source: Path, folder: Path, seed: int) -> tuple[list[dict[str, float]], dict[str, float]]:
+def measured(kind: Kind, source: Path, folder: Path, seed: int) -> tuple[list[dict[str, float]], dict[str, int]]:
     """For each person the loss under each model; and bytes of the base's weights, of an adapter's, and on the disk."""
     persons = kind.make(source, folder / "data")
     root = folder / "base"
@@ -187,7 +188,7 @@ def table_rows(kind: Kind, found: Sequence[Mapping[str, float]], sizes: Mapping[
         persons = len(found) // seeds
         what = f"{kind.name}, {kind.unit} on a person's unseen items: own adapter and {words}"
         n = (
-            f"{persons} persons, {seeds} seeds: better for {better} of {len(found)}, by "
+            f"{persons} persons, {counted(seeds, 'seed')}: better for {better} of {len(found)}, by "
             f"{-statistics.fmean(differences):.4f} ± {error:.4f}; an adapter {sizes['adapter'] / 1e3:,.0f} KB, with "
             f"everything in its folder {sizes['folder'] / 1e3:,.0f} KB, the base {sizes['base'] / 1e3:,.0f} KB"
         )

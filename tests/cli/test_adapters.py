@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -40,7 +41,7 @@ def anna(base: Path, invoke: Invoke) -> Path:
     return base / "adapters" / "anna"
 
 
-def proof_of(base: Path) -> dict[str, object]:
+def proof_of(base: Path) -> dict[str, Any]:
     (file,) = (base / "deletions").iterdir()
     return dict(json.loads(file.read_text()))
 
@@ -122,7 +123,7 @@ def test_a_deletion_is_proved(anna: Path, base: Path, invoke: Invoke) -> None:
     proof = proof_of(base)
     assert proof["files"] == {k: hashlib.sha256(v).hexdigest() for k, v in files.items()}
     assert proof["base_weights"] == {"sha256_when_tuned": before, "sha256": before, "unchanged": True}
-    assert proof["base_data"] == [{"run": "base", "seen": 0, "of": 12, "among": proof["base_data"][0]["among"]}]  # type: ignore[index]
+    assert proof["base_data"] == [{"run": "base", "seen": 0, "of": 12, "among": proof["base_data"][0]["among"]}]
     assert proof["ended"] and Path("hers").is_dir()
     assert Run.open(base).weights_sha256 == before
 
@@ -145,14 +146,14 @@ def test_what_the_base_itself_has_learnt_is_said(base: Path, texts: Path, invoke
     invoke("tune", "base", texts, "--adapter", "anna", *HOW, "--no-measure")
     code, _, err = invoke("rm", "base:anna", "--yes")
     assert code == 0 and "of its data itself, which is not undone" in err
-    (row,) = proof_of(base)["base_data"]  # type: ignore[misc]
+    (row,) = proof_of(base)["base_data"]
     assert row["seen"] == row["among"] > 40
 
 
 def test_data_that_is_gone_is_not_known_to_be_unseen(anna: Path, base: Path, invoke: Invoke) -> None:
     shutil.rmtree("hers")
     assert invoke("rm", "base:anna", "--yes")[0] == 0
-    (row,) = proof_of(base)["base_data"]  # type: ignore[misc]
+    (row,) = proof_of(base)["base_data"]
     assert row["seen"] is None and "is missing" in row["why"]
 
 

@@ -268,8 +268,9 @@ class Lane:
                 with precision(key.run.train):
                     ended = batch.step()
             except Exception as error:  # of the model, not of one request: whoever shares the batch gets it
-                for call in {self.owner[id(s)] for s in (*batch.active, *(late for late, _ in batch.late))}:
-                    self._abandon(call, error)
+                sharing = {self.owner[id(s)] for s in (*batch.active, *(late for late, _ in batch.late))}
+                for shared in sharing:
+                    self._abandon(shared, error)
                 del self.batches[key]
                 continue
             for s in ended:

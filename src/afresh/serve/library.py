@@ -102,7 +102,7 @@ class Library:
 
     def paths(self) -> dict[str, Path]:
         """The same, each run followed by its adapters that may be asked for in this context."""
-        found = {}
+        found: dict[str, Path] = {}
         for name, path in self.runs().items():
             own = {f"{name}{SEPARATOR}{person}": p for person, p in adapters_in(path).items() if may_ask(person)}
             found |= {name: path} | own
