@@ -3,7 +3,7 @@
     python -m benchmarks.moses_parity MOLSETS
 
 MOLSETS is the unpacked wheel of molsets 0.3.1 (pip download --no-deps molsets; unzip), whose pinned dependencies no
-longer install. Its modules of metrics are imported as they are, with four names that newer libraries removed. The
+longer install. Its modules of metrics are imported as they are, with the names that newer libraries removed. The
 molecules are the first 2,000 of its test split and, as samples, 1,990 of its training split with some copies and some
 broken texts.
 """
@@ -52,6 +52,9 @@ def moses_metrics(folder: Path) -> Any:
     data = types.ModuleType("moses.dataset")
     data.get_dataset = data.get_statistics = None  # type: ignore[attr-defined]
     sys.modules["moses.dataset"] = data
+    six = types.ModuleType("rdkit.six")
+    six.iteritems = dict.items  # type: ignore[attr-defined]
+    sys.modules["rdkit.six"] = six
     chem().Crippen = importlib.import_module("rdkit.Chem.Crippen")
     return importlib.import_module("moses.metrics.metrics")
 

@@ -59,6 +59,8 @@ def test_what_is_built_on_a_part_contains_it_if_it_is_valid(family: str, tmp_pat
     samples = model.sample(8, prompt="c1ccncc1*")
     assert [d["kept"] for d in samples.described] == [contains(s, "c1ccncc1*") for s in samples]
     assert all(canonical(s) is None or contains(s, "c1ccncc1") for s in samples)
+    samples.save(tmp_path / "out")
+    assert (tmp_path / "out" / "samples.png").read_bytes().startswith(b"\x89PNG")
     varied = model.sample(4, prompt="OCc1ccccc1", strength=0.5)
     assert len(varied) == 4 and varied.described[0]["strength"] == 0.5
     with pytest.raises(UserError, match=r"not a scaffold or fragment"):

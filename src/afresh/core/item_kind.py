@@ -77,7 +77,8 @@ class ItemKind:
     searched: the number of items up to which near duplicates are searched before training. similarity: a function of
     training items that returns a function of items (n,), the similarity of each to the training items, 0 to 1.
     diversity: how different items are from each other, 0 to 1. collected: for items that are kept together in one file,
-    the functions of items and of the records of their requests that make such files, by suffix. division: see
+    the functions of items and of the records of their requests that make such files, by suffix; one that would be empty
+    is not written. division: see
     `Division`; None if items are never divided. flaw: why a model should perhaps not learn an item, as a predicate
     ("have a single colour"), or None.
     """

@@ -228,7 +228,8 @@ def write_samples(samples: Samples, folder: Path) -> list[dict[str, Any]]:
         lines = "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records)
         replace_file(folder / TEXTS, lines.encode("utf-8", "backslashreplace"))
         for suffix, content in encoder.kind.collected.items():
-            replace_file(folder / f"samples{suffix}", content(samples.values, records))
+            if file := content(samples.values, records):
+                replace_file(folder / f"samples{suffix}", file)
         if encoder.kind.view != "text":
             replace_file(folder / "grid.png", grid_png(samples))
         write_with_audio(encoder, from_prompts(samples), folder, captions)

@@ -16,12 +16,14 @@ from PIL import Image
 
 from afresh.core import ItemKind, NearDuplicate, Preview
 from afresh.core.item_kind import Array
+from afresh.data.image.grid import image_grid
 from afresh.data.molecules.chem import canonical, chem
 from afresh.data.molecules.properties import numbers_of
 
 BITS, RADIUS = 1024, 2  # of Morgan fingerprints, as in MOSES
 SIDE = 240  # pixels of a drawing
 WHITE = 255
+COMPARED = 36  # molecules whose differences from a prompt are drawn
 COMPUTED = ("QED", "logP", "SA", "weight")  # properties in an .sdf
 DETAILS = re.compile(r"[@/\\.\[]")  # what a SMILES without stereo, charges, isotopes and salts does not have
 
@@ -162,6 +164,19 @@ def sdf(molecules: Sequence[str], records: Sequence[Mapping[str, Any]]) -> bytes
     return "".join(out).encode("utf-8", "replace")
 
 
+def changes(molecules: Sequence[str], records: Sequence[Mapping[str, Any]]) -> bytes:
+    """A PNG grid of the first molecules that were built on a prompt, with the atoms marked that are not part of it.
+
+    Empty if there was no prompt.
+    """
+    pairs = [(s, str(r["prompt"])) for s, r in zip(molecules, records, strict=True) if r.get("prompt")][:COMPARED]
+    if not pairs:
+        return b""
+    buffer = io.BytesIO()
+    image_grid([draw(smiles, prompt) for smiles, prompt in pairs]).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
 def decode(content: bytes) -> str:
     """The canonical SMILES of a text. Raises ValueError if it is not a molecule."""
     text = content.decode("utf-8").strip()
@@ -187,5 +202,5 @@ MOLECULE = ItemKind(
     searched=50_000,
     similarity=similarity,
     diversity=diversity,
-    collected={".smi": smi, ".sdf": sdf},
+    collected={".smi": smi, ".sdf": sdf, ".png": changes},
 )
