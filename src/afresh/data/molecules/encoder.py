@@ -90,7 +90,8 @@ class MoleculeEncoder:
 
     @property
     def settled(self) -> Mapping[str, Any]:
-        return dict(self.chosen or {})
+        chosen = dict(self.chosen or {})
+        return {**chosen, "properties": tuple(chosen["properties"])} if "properties" in chosen else chosen
 
     def encode(self, items: Sequence[Item]) -> Examples:
         """x (total,) int32: the record of each molecule. `mask` (total,): all but the first `end`.
