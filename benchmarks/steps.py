@@ -75,7 +75,7 @@ def measure(case: Case) -> dict[str, Any]:
     examples, conds = examples_of(case.space)
     config = family.config(**case.config)
     start = TrainConfig(steps=10_000, save_every=10_000, batch=case.batch, micro_batch=case.batch)
-    learner = make_learner(family, config, case.space, conds, override(start, family.plan.recipe, "train"))
+    learner = make_learner(family, config, case.space, conds, override(start, family.plan.recipe(case.space), "train"))
     speeds = fastest_precision(learner, Loader(examples, case.space, Rng(0), case.batch).batch, SECONDS)
     each = case.batch * (case.space.shape[0] if case.space.stream else 1)
     rates = {"float32": each / speeds.float32, "bfloat16": each / speeds.halved}

@@ -77,7 +77,7 @@ def ours(compiled: bool, repeats: int) -> tuple[float, float]:
         precision="bfloat16",
         compile=compiled,
         threads=torch.get_num_threads(),
-        **FAMILY.plan.recipe,
+        **FAMILY.plan.recipe(space),
     )
     learner = make_learner(FAMILY, config, space, {}, train)
     batch = Batch(torch.randint(VOCAB, (BATCH, CONTEXT + 1)), Cond(BATCH), torch.arange(BATCH))

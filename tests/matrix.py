@@ -135,7 +135,7 @@ def train(subject: Subject, seed: int, share: float = 1.0) -> Model:
     family, toy = registry.family(subject.family), subject.toy
     steps = max(1, round(subject.steps * share))
     own = {
-        **family.plan.recipe,
+        **family.plan.recipe(toy.space),
         "steps": steps,
         "batch": subject.batch,
         "micro_batch": subject.batch,

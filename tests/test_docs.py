@@ -486,7 +486,7 @@ def test_the_family_learns_a_density_that_is_known(family: tuple[str, Any], tmp_
     """By the program's loop: within 0.05 nats of the true density on new data, both sides of each class drawn."""
     found, space, spec = registry.family(family[0]), Space("field", (1, 2)), {"label": Part("label", ("same", "other"))}
     config = found.config(components=8)
-    told = TrainConfig(**found.plan.recipe, steps=400, batch=64, micro_batch=64, save_every=400)
+    told = TrainConfig(**found.plan.recipe(space), steps=400, batch=64, micro_batch=64, save_every=400)
     learner = make_learner(found, config, space, spec, told)
     rng = Rng(0)
     loop.run(learner, Loader(two_sided(2000, "train"), space, rng).batch, tmp_path / "checkpoints", rng, loop.Hooks())

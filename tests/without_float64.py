@@ -93,7 +93,7 @@ def test_a_family_trains_and_samples_without_float64(row: FamilyRow, space: Spac
 def trained_samples(row: FamilyRow, space: Space, device: str) -> torch.Tensor:
     """Samples after two steps on the device, moved to the CPU."""
     family, config = configured(row)
-    own = {**family.plan.recipe, "steps": 2, "batch": 4, "micro_batch": 4, "save_every": 2, "ema_half_life": 50.0}
+    own = {**family.plan.recipe(space), "steps": 2, "batch": 4, "micro_batch": 4, "save_every": 2, "ema_half_life": 50.0}
     train = TrainConfig(**own, cond_dropout=0.2, device=device)
     with pretended_device():
         learner = make_learner(family, config, space, SPEC, train)
@@ -173,7 +173,7 @@ def aligned_weights(row: FamilyRow, space: Space, aligner: Aligner, device: str)
     family, config = configured(row)
     assert family.policy is not None
     chosen = aligner.config(**({"group": 2} if "group" in aligner.config.model_fields else {}))
-    own = {**family.plan.recipe, **aligner.recipe, "steps": 2, "batch": 4, "micro_batch": 4, "save_every": 2}
+    own = {**family.plan.recipe(space), **aligner.recipe, "steps": 2, "batch": 4, "micro_batch": 4, "save_every": 2}
     train = TrainConfig(**{**own, "ema_half_life": 0.0, "device": device})
     settings = family.sampling.settings(**({"length": 5} if space.kind == "tokens" else row.settings))
     with pretended_device():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,8 @@ from afresh.sampling.stream import Stream
 from afresh.tasks import align as align_task
 from afresh.tasks import annotate as annotate_task
 from afresh.tasks import complete as complete_task
+from afresh.tasks import recommend as recommend_task
+from afresh.tasks import recommend_users
 from afresh.tasks import compose as compose_task
 from afresh.tasks import distill as distill_task
 from afresh.tasks import edit as edit_task
@@ -319,6 +321,43 @@ class Model:
         return interpolate_task.blend(
             self.run, first, second, n, begin, end, toward=toward, away=away, most=most, settings=settings
         )
+
+    def recommend(
+        self,
+        users: Sequence[str] = (),
+        *,
+        histories: Sequence[Sequence[str]] = (),
+        k: int = 20,
+        data: PathLike | None = None,
+        traits: Mapping[str, str] | None = None,
+        seen: bool | None = None,
+        where: Mapping[str, str] | None = None,
+        only: Iterable[str] | None = None,
+        exclude: Iterable[str] = (),
+        diversity: float = 0.0,
+        explore: float = 0.0,
+        because: int = 0,
+        seed: int = 0,
+    ) -> list[list[recommend_task.Recommendation]]:
+        """A list of k items for each of some users of the run's data (or of the newer log at `data`), or for new users
+        by their `histories` of ids, oldest first.
+
+        `traits`: what else is known of new users. `seen`: whether items of the history may be recommended; None: if
+        users chose items again in training. `where`: values of items' features, as {"category": "shoes|boots",
+        "price": "<20"}. `only`, `exclude`: ids. `diversity`: 0 for the likeliest to 1 for the least alike. `explore`:
+        0, or the temperature at which items are drawn. `because`: items of the history that are named as reasons.
+
+        Raises UserError if the run is not one on interactions, for an unknown user, and if no item is left.
+        """
+        recommender = recommend_task.Recommender(self.run)
+        chosen = recommend_users.users_of(recommender, users, histories, traits=traits, data=_path(data))
+        for text in chosen.notes:
+            events.note(text)
+        allowed = None if only is None else frozenset(only)
+        ranking = recommend_task.Ranking(
+            k, seen, where or {}, allowed, frozenset(exclude), diversity, explore, because, seed
+        )
+        return recommender.recommend(chosen.histories, ranking, chosen.cond)
 
     def complete(
         self,

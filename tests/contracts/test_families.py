@@ -91,7 +91,7 @@ def trainer(row: FamilyRow, space: Space, seed: int = 0) -> Learner:
     """A new learner by the recipe of the family, but with eight steps of eight examples."""
     family, config = configured(row)
     own = {
-        **family.plan.recipe,
+        **family.plan.recipe(space),
         "steps": 8,
         "batch": 8,
         "micro_batch": 8,
@@ -303,7 +303,8 @@ def test_configs_and_settings_survive_json_and_refuse_what_they_do_not_know(row:
     for guidance in (-1.0, math.nan, math.inf):
         with pytest.raises(ValidationError):
             family.sampling.settings(guidance=guidance)
-    assert TrainConfig(**{"steps": 1, "batch": 1, "micro_batch": 1, "save_every": 1, **family.plan.recipe})
+    least = {"steps": 1, "batch": 1, "micro_batch": 1, "save_every": 1}
+    assert all(TrainConfig(**{**least, **family.plan.recipe(SPACES[name])}) for name in row.spaces)
 
 
 @every_case

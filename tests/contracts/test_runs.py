@@ -32,7 +32,7 @@ def made(modality: ModalityRow, row: FamilyRow, root: Path) -> Run:
     name, codec = found if found is not None else (None, None)
     space = prepared.encoder.space if codec is None else codec.target
     config = family.config(**row.config)
-    train = TrainConfig(**{**family.plan.recipe, "steps": 1, "batch": 4, "micro_batch": 4, "save_every": 1})
+    train = TrainConfig(**{**family.plan.recipe(space), "steps": 1, "batch": 4, "micro_batch": 4, "save_every": 1})
     record = RunRecord(
         modality=modality.name,
         family=family.name,

@@ -64,7 +64,7 @@ def test_a_setting_out_of_range_is_refused_with_its_value() -> None:
 
 def test_a_family_without_regimes_keeps_its_recipe() -> None:
     made = planned(4000, "masked")
-    assert made.train.weight_decay == registry.family("masked").plan.recipe["weight_decay"] and not said(made)
+    assert made.train.weight_decay == registry.family("masked").plan.recipe(STREAM)["weight_decay"] and not said(made)
 
 
 def test_tokens_of_a_fixed_length_are_evaluated_once_an_epoch() -> None:

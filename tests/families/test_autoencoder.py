@@ -60,7 +60,7 @@ def waves(n: int = 256) -> Examples:
 
 def learnt(steps: int, examples: Examples, **config: Any) -> tuple[AutoencoderConfig, Learner]:
     c = AutoencoderConfig(width=16, factor=2, **config)
-    own = {**FAMILY.plan.recipe, "warmup": 10}
+    own = {**FAMILY.plan.recipe(PLANE), "warmup": 10}
     train = TrainConfig(**own, steps=steps, batch=32, micro_batch=32, save_every=steps, cond_dropout=0.0)
     learner = make_learner(FAMILY, c, PLANE, {}, train)
     loader = Loader(examples, PLANE, Rng(0))

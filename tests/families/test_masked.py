@@ -154,7 +154,7 @@ def test_a_trained_model_reaches_the_entropy_of_its_data() -> None:
     )
     x = torch.arange(16).repeat_interleave((joint.flatten() * 400).round().long())
     examples = Examples(torch.stack([x // 4, x % 4], 1), Cond(len(x)))
-    told = TrainConfig(**FAMILY.plan.recipe, steps=200, batch=64, micro_batch=64, save_every=200)
+    told = TrainConfig(**FAMILY.plan.recipe(space), steps=200, batch=64, micro_batch=64, save_every=200)
     learner = make_learner(FAMILY, CONFIG, space, {}, told)
     loader = Loader(examples, space, Rng(0))
     for learner.step in range(200):

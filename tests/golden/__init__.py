@@ -119,7 +119,7 @@ def losses(family: str) -> dict[str, list[float]]:
     row, made = ROWS[family], registry.family(family)
     train = TrainConfig(
         **{
-            **made.plan.recipe,
+            **made.plan.recipe(row.space),
             "steps": STEPS,
             "batch": BATCH,
             "micro_batch": BATCH,

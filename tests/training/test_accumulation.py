@@ -104,7 +104,7 @@ def test_only_the_player_is_trained() -> None:
 
 def family_learner(row: FamilyRow, space: Any, micro: int) -> Learner:
     family = registry.family(row.name)
-    recipe = {**family.plan.recipe, "steps": 8, "batch": BATCH, "micro_batch": micro, "save_every": 8, "clip": 0}
+    recipe = {**family.plan.recipe(space), "steps": 8, "batch": BATCH, "micro_batch": micro, "save_every": 8, "clip": 0}
     learner = make_learner(family, family.config(**row.config), space, SPEC, TrainConfig(**recipe))
     enliven(learner.modules)
     return learner

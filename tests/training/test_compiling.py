@@ -36,7 +36,7 @@ def test_the_reason_is_the_line_that_names_the_error() -> None:
 def test_a_learner_is_made_without_torch_compile(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan, "compile_fault", lambda device: "Python.h: No such file or directory")
     family, told = registry.family("vae"), list[events.Event]()
-    train = TrainConfig(**{**family.plan.recipe, "steps": 2, "batch": 4, "micro_batch": 4, "save_every": 2})
+    train = TrainConfig(**{**family.plan.recipe(PLANE), "steps": 2, "batch": 4, "micro_batch": 4, "save_every": 2})
     with events.listening(told.append):
         made = plan.make_learner(
             family, family.config(width=8, latent=4, cond=8), PLANE, SPEC, train.model_copy(update={"compile": True})

@@ -115,7 +115,7 @@ def test_every_family_learns_without_conditions_and_with_averages(row: FamilyRow
     """A module without weights, such as the conditioning, is averaged, saved and restored like any other."""
     family, space = registry.family(row.name), SPACES[row.spaces[0]]
     config = TrainConfig(
-        **{**family.plan.recipe, "steps": 2, "batch": 4, "micro_batch": 4, "save_every": 2, "ema_half_life": 9.0}
+        **{**family.plan.recipe(space), "steps": 2, "batch": 4, "micro_batch": 4, "save_every": 2, "ema_half_life": 9.0}
     )
     live, again = (make_learner(family, family.config(**row.config), space, {}, config) for _ in range(2))
     data = examples(space)

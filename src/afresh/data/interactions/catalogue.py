@@ -53,7 +53,7 @@ class Catalogue:
         """What the items' features say, as rows of unit length (V, F) of a sparse matrix, or None without features.
 
         A feature is a word of a column of texts, a value of one that lists them with `|`, or a tenth of the range of
-        ranks of one of numbers; each counts the more, the fewer items have it (Sparck Jones 1972).
+        ranks of one of numbers; each counts the more, the fewer items have it (Jones 1972).
         """
         words: dict[str, int] = {}
         rows, columns = [], []
