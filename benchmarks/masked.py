@@ -211,7 +211,9 @@ def speed(repeats: int = 15) -> Row:
     for name in BOTH:
         family = registry.family(name)
         shape = {"width": 128, "layers": 4, "heads": 4} | ({"kv_heads": 4} if name == "transformer" else {})
-        told = TrainConfig(**{**family.plan.recipe(space), "steps": 1000, "batch": 8, "micro_batch": 8, "save_every": 1000})
+        told = TrainConfig(
+            **{**family.plan.recipe(space), "steps": 1000, "batch": 8, "micro_batch": 8, "save_every": 1000}
+        )
         learners[name] = make_learner(family, family.config(**shape), space, {}, told)
     times: dict[str, list[float]] = {name: [] for name in BOTH}
     for _ in range(repeats + 2):

@@ -93,7 +93,14 @@ def test_a_family_trains_and_samples_without_float64(row: FamilyRow, space: Spac
 def trained_samples(row: FamilyRow, space: Space, device: str) -> torch.Tensor:
     """Samples after two steps on the device, moved to the CPU."""
     family, config = configured(row)
-    own = {**family.plan.recipe(space), "steps": 2, "batch": 4, "micro_batch": 4, "save_every": 2, "ema_half_life": 50.0}
+    own = {
+        **family.plan.recipe(space),
+        "steps": 2,
+        "batch": 4,
+        "micro_batch": 4,
+        "save_every": 2,
+        "ema_half_life": 50.0,
+    }
     train = TrainConfig(**own, cond_dropout=0.2, device=device)
     with pretended_device():
         learner = make_learner(family, config, space, SPEC, train)

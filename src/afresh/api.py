@@ -26,14 +26,14 @@ from afresh.sampling.stream import Stream
 from afresh.tasks import align as align_task
 from afresh.tasks import annotate as annotate_task
 from afresh.tasks import complete as complete_task
-from afresh.tasks import recommend as recommend_task
-from afresh.tasks import recommend_users
 from afresh.tasks import compose as compose_task
 from afresh.tasks import distill as distill_task
 from afresh.tasks import edit as edit_task
 from afresh.tasks import export as export_task
 from afresh.tasks import forget as forget_task
 from afresh.tasks import interpolate as interpolate_task
+from afresh.tasks import recommend as recommend_task
+from afresh.tasks import recommend_users
 from afresh.tasks import score as score_task
 from afresh.tasks import solve as solve_task
 from afresh.tasks import train as train_task

@@ -159,7 +159,14 @@ def test_settings_of_the_user_are_kept() -> None:
 
 
 def learner_of(config: FlowConfig, space: Space, steps: int, batch: int) -> Learner:
-    own = {**FAMILY.plan.recipe(space), "steps": steps, "batch": batch, "micro_batch": batch, "save_every": steps, "warmup": 2}
+    own = {
+        **FAMILY.plan.recipe(space),
+        "steps": steps,
+        "batch": batch,
+        "micro_batch": batch,
+        "save_every": steps,
+        "warmup": 2,
+    }
     return make_learner(FAMILY, config, space, {}, TrainConfig(**{**own, "ema_half_life": 20.0 * batch}))
 
 
