@@ -60,6 +60,16 @@ def test_what_follows_comes_first_for_users_seen_new_and_unknown(recommender: Re
     assert len(best(recommender, ["never heard of"], k=5)) == 5
 
 
+def test_a_masked_model_recommends_too(run: Path, tmp_path: Path) -> None:
+    sizes = [part for s in ("width=32", "layers=1", "heads=2") for part in ("--set", f"family.{s}")]
+    asked = ["--steps", "150", "--no-measure", "--family", "masked", "--set", "train.batch=16", "--data", "split=last"]
+    assert command(["train", str(run.parent / "data"), "--out", str(tmp_path / "run"), *asked, *sizes]) == 0
+    made = Recommender(Run.open(tmp_path / "run"))
+    rows = [made.encoder.ids(["i3", "i4", "i5"]), made.encoder.ids(["i8"])]
+    likely = made.log_probs(rows, made.condition(2)).argmax(1).tolist()
+    assert [made.catalogue.ids[i] for i in likely] == ["i6", "i9"]
+
+
 def test_probabilities_are_those_of_the_next_choice(recommender: Recommender) -> None:
     found = recommender.recommend([["i3", "i4"]], Ranking(ITEMS, seen=True))[0]
     assert math.fsum(r.probability for r in found) == pytest.approx(1, abs=1e-4)

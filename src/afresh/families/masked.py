@@ -262,6 +262,21 @@ def predictor(modules: Modules) -> Predict:
     return predict
 
 
+def next_predictor(modules: Modules, space: Space) -> Predict:
+    """A Predict of the logits (B, V) of the token after the first t[b] (None: all) of x (B, T), in a window in which it
+    and all that follow are masked (Sun et al. 2019, BERT4Rec, sec. 3.6)."""
+    plain, mask = predictor(modules), space.vocab[0]
+
+    def predict(x: Tensor, t: Any, cond: Cond, state: Any) -> tuple[Tensor, Any]:
+        count = torch.full((len(x),), x.shape[1], device=x.device) if t is None else t
+        window = F.pad(x, (0, space.shape[0] + 1 - x.shape[1]), value=mask)
+        unknown = torch.arange(window.shape[1], device=x.device) >= count[:, None]
+        logits, _ = plain(window.masked_fill(unknown, mask), None, cond, None)
+        return logits[torch.arange(len(x), device=x.device), count - 1], None
+
+    return predict
+
+
 @torch.no_grad()
 def sample(
     modules: Modules,
@@ -415,6 +430,7 @@ FAMILY = Family(
     objective=MaskedObjective,
     sampling=Sampling(MaskedSettings, sample, fills=True),
     likelihood=Likelihood(score, bound=True, method=f"evidence lower bound, over {SCORES} numbers of masked tokens"),
+    predict_next=next_predictor,
     edit=edit,
     policy=Policy(("denoiser",), score=bound, fits=True),
 )

@@ -75,7 +75,8 @@ class RunEvidence:
     def next_items(self, histories: Sequence[Sequence[int]]) -> Tensor | None:
         """p (B, V) of each item of the catalogue after each history of item numbers; None for other runs, and for
         families that give none."""
-        if not self.space.catalogue or self.run.family.predict is None:
+        family = self.run.family
+        if not self.space.catalogue or (family.predict is None and family.predict_next is None):
             return None
         return self.recommender.probabilities(histories, self.recommender.condition(len(histories)))
 

@@ -101,11 +101,14 @@ class Recommender:
                 f"{run.path} is a run on {run.record.modality}, and only one on interactions recommends. Train one on "
                 "a table of users and items."
             )
-        if run.family.predict is None or run.codec is not None:
-            raise UserError(f"The family {run.family.name} of {run.path} gives no probabilities of next items. Train "
-                            "with the family transformer.")  # fmt: skip
+        predict = run.family.predict or run.family.predict_next
+        if predict is None or run.codec is not None:
+            raise UserError(
+                f"The family {run.family.name} of {run.path} gives no probabilities of next items. Train with the "
+                "family transformer or masked."
+            )
         self.run, self.encoder, self.heldout = run, encoder, heldout
-        self.network: Predict = run.family.predict(run.modules, run.space)
+        self.network: Predict = predict(run.modules, run.space)
 
     @property
     def catalogue(self) -> Catalogue:
