@@ -4,8 +4,8 @@ A run is trained on the answers of 6,000 learners of one course (benchmarks/lear
 others: beside ours, the true model, which nothing can beat, and BKT, PFA and FSRS. Then learners begin from nothing,
 each time with the same luck: the next exercise is drawn at random, by the order of the course (with the best number of
 exercises a skill of those that were tried), by ours, or by the true model. What counts is the number of answers until
-the true level of knowledge is half of the way from none to all. Five seeds of learners; AFRESH_COURSE chooses another
-course.
+the true level of knowledge is three fifths of the way from none to all. Five seeds of learners; AFRESH_COURSE chooses
+another course.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,8 @@ from afresh.evaluation.knowledge import bkt, forgetting, pfa
 from afresh.evaluation.knowledge.answers import Answers, as_answers, tables
 from afresh.evaluation.knowledge_tracing import auc, calibration_error, log_loss
 from afresh.runs.run import Run
-from afresh.tasks.practise import Policy, Tracer, choose
+from afresh.tasks.practise import Policy, Tracer, choose, knowledge
+from benchmarks import peer_dkt
 from benchmarks.judge_pictures import work_folder
 from benchmarks.learners import (
     BLOCKED,
@@ -51,9 +53,10 @@ from benchmarks.table import Row, save
 
 SEEDS = (0, 1, 2, 3, 4)
 TRAIN, ANSWERS, HELD, TAUGHT = 6_000, 100, 100, 16
+DKT_LEARNERS, DKT_SECONDS = 2_000, 75.0  # that the LSTM is trained on, and seconds of a processor
 FITTED = 500  # learners that the baselines are fitted to
 STEPS, SIZE = 1_700, {"width": 64, "layers": 2, "heads": 2, "kv_heads": 2}
-MOST, PART = 120, 0.5  # answers at most, and the part of the way from knowing nothing to knowing all
+MOST, PART = 300, 0.6  # answers at most, and the part of the way from knowing nothing to knowing all
 ORDERS = (1, 3, 6, 10, 15)  # exercises of a skill before the next, of fixed orders
 # (step, histories, gaps, who has not reached the level yet) -> exercises (N,)
 Chooser = Callable[[int, list[list[Answer]], Array, NDArray[np.bool_]], Index]
@@ -121,6 +124,44 @@ def foreseen(world: World, tracer: Tracer, seed: int) -> dict[str, dict[str, flo
         name: {"auc": auc(y, p.ravel()), "nats": log_loss(y, p.ravel()), "calibration": calibration_error(y, p.ravel())}
         for name, p in chances.items()
     }
+
+
+def peers(world: World, folder: Path) -> dict[str, Any]:
+    """AUC of other programs, beside our BKT of the same learners: an LSTM in as many seconds of a processor as our run
+    takes, and pyBKT, if AFRESH_PYBKT is a Python that has it."""
+    log, train = simulate(world, HELD, ANSWERS, 2000), simulate(world, DKT_LEARNERS, ANSWERS, 1000)
+    y, names = log.right.ravel(), tables([History(answers_of(train, i)) for i in range(FITTED)])
+    fit_to = [as_answers(History(answers_of(train, i)), *names) for i in range(DKT_LEARNERS)]
+    asked = [as_answers(History(answers_of(log, i)), *names) for i in range(HELD)]
+    ours = bkt.fit(fit_to[:FITTED], len(names[1]))
+    chances = {
+        "bkt": np.concatenate([ours(a) for a in asked]),
+        "dkt": np.concatenate(list(map(peer_dkt.fit(fit_to, len(names[0]), DKT_SECONDS), asked))),
+    }
+    found: dict[str, Any] = {}
+    if python := os.environ.get("AFRESH_PYBKT"):
+        few = Log(*(getattr(train, f.name)[:FITTED] for f in fields(Log)))
+        (folder / "train.csv").write_text(csv_of(few))
+        (folder / "test.csv").write_text(csv_of(log))
+        argv = [python, str(Path(peer_dkt.__file__).with_name("peer_pybkt.py"))]
+        subprocess.run([*argv, *(str(folder / n) for n in ("train.csv", "test.csv", "pybkt.json"))], check=True)
+        chances["pybkt"] = np.array(json.loads((folder / "pybkt.json").read_text())["chances"])
+        found["difference"] = float(np.abs(chances["pybkt"] - chances["bkt"]).mean())
+        found["nats"] = {k: log_loss(y, chances[k]) for k in ("bkt", "pybkt")}
+    return found | {"auc": {name: auc(y, p) for name, p in chances.items()}}
+
+
+def covered(world: World, tracer: Tracer, seed: int) -> dict[str, float]:
+    """The share of skills of learners whose true chance, which is either that of knowing or that of guessing, lies in
+    the interval that is shown, and the mean width of the intervals."""
+    log = simulate(world, HELD, ANSWERS, 2000 + seed)
+    inside, wide = [], []
+    for i in range(HELD):
+        truth = world.correct(log.known[i : i + 1])[0].reshape(SKILLS, EACH).mean(1)
+        for skill, k in zip(truth.tolist(), knowledge(tracer, History(answers_of(log, i)), gap_of(60.0)), strict=True):
+            inside.append(k.low <= skill <= k.high)
+            wide.append(k.high - k.low)
+    return {"inside": float(np.mean(inside)), "width": float(np.mean(wide))}
 
 
 def taught(world: World, chooser: Chooser, seed: int, n: int = TAUGHT) -> Index:
@@ -210,6 +251,8 @@ def measured(course: int, folder: Path) -> list[dict[str, Any]]:
         part(seed, "gain", needs(seed, by_model(tracer, "gain", 0.5)))
     for seed in SEEDS:
         part(seed, "foreseen", partial(foreseen, world, tracer, seed))
+    part(0, "covered", partial(covered, world, tracer, 0))
+    part(0, "peers", partial(peers, world, folder))
     for seed in SEEDS:
         part(seed, "success .7", needs(seed, by_model(tracer, "success", 0.7)))
         part(seed, "success .5", needs(seed, by_model(tracer, "success", 0.5)))
@@ -258,9 +301,23 @@ def rows_of(found: Sequence[dict[str, Any]]) -> list[Row]:
             n,
         ),
     ]
-    needed = {k: np.array([np.mean(f[k]) for f in found]) for k in found[0] if k != "foreseen"}
+    if shown := found[0].get("covered"):
+        made = f"{shown['inside']:.1%} of them hold the true chance; their mean width is {shown['width']:.2f}"
+        rows.append(Row("simulated learners", "95% intervals of what is known, seed 0", made, "", None,
+                        "90 to 98%", 0.9 <= shown["inside"] <= 0.98, f"{HELD * SKILLS} intervals"))  # fmt: skip
+    if peer := found[0].get("peers"):
+        beside = ", ".join(f"{name} {value:.3f}" for name, value in peer["auc"].items())
+        same = f"; mean difference of pyBKT's chances and ours {peer['difference']:.4f}" if "difference" in peer else ""
+        first = found[0]["foreseen"]["ours"]["auc"]
+        rows.append(
+            Row("simulated learners", "AUC beside other programs, seed 0", f"{first:.3f}", beside + same, None,
+                "above DKT and BKT", first > max(peer["auc"].values()), f"{HELD * ANSWERS:,} answers")
+        )  # fmt: skip
+    needed = {
+        k: np.array([np.mean(f[k]) for f in found]) for k in found[-1] if k not in ("foreseen", "peers", "covered")
+    }
     order = min((k for k in needed if k.startswith("order")), key=lambda k: needed[k].mean())
-    for policy in ("gain", "success .7", "success .5"):
+    for policy in (p for p in ("gain", "success .7", "success .5") if p in needed):
         faster = {k: 1 - needed[policy].mean() / needed[k].mean() for k in ("random", order)}
         beside = ", ".join(
             f"{k} {needed[k].mean():.0f} ({1 - needed[policy].mean() / needed[k].mean():.0%})" for k in faster
@@ -268,7 +325,7 @@ def rows_of(found: Sequence[dict[str, Any]]) -> list[Row]:
         rows.append(
             Row(
                 "simulated learners",
-                f"answers until half of a course is known, next by {policy}",
+                f"answers until three fifths of a course are known, next by {policy}",
                 spread(needed[policy], ".0f"),
                 f"{beside} fewer; true model {needed['truth'].mean():.0f}",
                 float(needed[policy].mean() / needed["random"].mean()),

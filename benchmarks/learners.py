@@ -116,6 +116,7 @@ class Log:
     times: Array
     chance: Array  # (n, T) the chance of a right answer of one who saw what they know
     gaps: Array
+    known: NDArray[np.bool_]  # (n, skills) after the last answer
 
 
 def simulate(world: World, n: int, count: int, seed: int) -> Log:
@@ -133,7 +134,7 @@ def simulate(world: World, n: int, count: int, seed: int) -> Log:
         items[:, t] = skill * EACH + rng.integers(EACH, size=n)
         chance[:, t] = world.correct(learners.known)[np.arange(n), items[:, t]]
         right[:, t] = learners.answer(items[:, t])
-    return Log(items, right, START + between.cumsum(1), chance, between)
+    return Log(items, right, START + between.cumsum(1), chance, between, learners.known)
 
 
 class Filter:

@@ -32,6 +32,7 @@ from afresh.tasks import edit as edit_task
 from afresh.tasks import export as export_task
 from afresh.tasks import forget as forget_task
 from afresh.tasks import interpolate as interpolate_task
+from afresh.tasks import practise as practise_task
 from afresh.tasks import recommend as recommend_task
 from afresh.tasks import recommend_users
 from afresh.tasks import score as score_task
@@ -473,6 +474,47 @@ class Model:
         settings = {"temperature": temperature, "top_p": top_p, "length": length}
         box = Sandbox(Limits(seconds=seconds))
         return solve_task.solve(self.run, Path(tasks), n, first=first, seed=seed, settings=settings, sandbox=box)
+
+    def practise(
+        self,
+        learner: str | None = None,
+        history: str | Sequence[tuple[str, bool]] = (),
+        *,
+        policy: practise_task.Policy = "gain",
+        success: float = 0.7,
+        k: int = 3,
+        skill: str | None = None,
+        after: float = practise_task.AFTER,
+        material: Model | None = None,
+        seed: int = 0,
+    ) -> practise_task.Practice:
+        """What a learner knows, and the k exercises that are next, by a model of a log of answers.
+
+        `learner`: one of the model's data; or `history`: answers as (exercise, whether it was right), or as the command
+        line takes them. `policy`: "gain", what is expected to teach most, or "success", what is nearest to the chance
+        `success`. `after`: seconds since the last answer. `skill`: only its exercises. `material`: a model of texts
+        that makes an exercise for the skill that is next.
+
+        Raises UserError for a model that has not learnt answers, and for a learner or a skill that there is not.
+        """
+        run = self.run
+        if learner is not None:
+            answers = practise_task.history_of(run, learner)
+        elif isinstance(history, str):
+            answers = practise_task.history_in(run, history)
+        else:
+            answers = practise_task.history_from(run, history)
+        return practise_task.practise(
+            run,
+            answers,
+            success=success,
+            policy=policy,
+            k=k,
+            after=after,
+            skill=skill,
+            material=None if material is None else material.run,
+            seed=seed,
+        )
 
     def compare(
         self,

@@ -30,6 +30,7 @@ FUNCTIONS: Mapping[str, tuple[Callable[..., Any], ...]] = {
     "compose": (M.compose,),
     "measure": (M.measure,),
     "solve": (M.solve,),
+    "practise": (M.practise,),
     "export": (M.export,),
     "runs": (afresh.list_models,),
     "show": (M.__str__,),

@@ -61,7 +61,6 @@ def practise(
     from afresh.core import UserError
     from afresh.data.exercises.history import History
     from afresh.runs.run import Run
-    from afresh.tasks.material import material as exercises
     from afresh.tasks.practise import history_in, history_of
     from afresh.tasks.practise import practise as practised
 
@@ -72,18 +71,15 @@ def practise(
         answers = history_of(found, learner)
     else:
         answers = History(()) if history is None else history_in(found, history)
-    result = practised(found, answers, success=success, policy=policy, k=k, after=after, skill=skill)
+    maker = None if material is None else Run.open(material)
+    result = practised(
+        found, answers, success=success, policy=policy, k=k, after=after, skill=skill, material=maker, seed=seed
+    )
     note(*result.notes)
-    made = None
-    if material is not None:
-        ahead = result.next[0]
-        made = exercises(Run.open(material), ahead.skill or ahead.item, 1 - success, seed=seed)[0]
     if as_json:
-        emit({"run": str(run), **result.json(), "material": None if made is None else vars(made)})
-        return
-    show(result)
-    if made is not None:
-        answer(f"{made.question}\n({made.skill}; the answer, {made.answer!r}, is {made.checked})")
+        emit({"run": str(run), **result.json()})
+    else:
+        show(result)
 
 
 def show(result: Practice) -> None:
@@ -101,3 +97,6 @@ def show(result: Practice) -> None:
         f"learner {result.learner}" if result.learner else "these answers" if result.answers else "nobody's answers yet"
     )
     say(f"from {result.answers:,} answers: {who}")
+    if result.material is not None:
+        made = result.material
+        answer(f"{made.question}\n({made.skill}; the answer, {made.answer!r}, is {made.checked})")

@@ -25,6 +25,8 @@ from afresh.data.exercises.history import FIRST, Answer, History, gap_of
 from afresh.data.exercises.log import LogOptions, read_log
 from afresh.runs.data import run_data
 from afresh.runs.run import Run
+from afresh.tasks.material import Exercise
+from afresh.tasks.material import material as make_material
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
@@ -69,6 +71,7 @@ class Practice:
     known: tuple[Known, ...]
     next: tuple[Next, ...]
     notes: tuple[str, ...]
+    material: Exercise | None = None  # made for the first of them
 
     def json(self) -> dict[str, Any]:
         return {
@@ -77,6 +80,7 @@ class Practice:
             "known": [vars(k) for k in self.known],
             "next": [vars(n) for n in self.next],
             "notes": list(self.notes),
+            "material": None if self.material is None else vars(self.material),
         }
 
 
@@ -284,12 +288,15 @@ def practise(
     k: int = 3,
     after: float = AFTER,
     skill: str | None = None,
+    material: Run | None = None,
+    seed: int = 0,
 ) -> Practice:
     """What the learner of `history` knows, and the `k` next exercises.
 
     `policy`: "gain", what is expected to add most to what is known, or "success", the exercise whose chance of success
     is nearest to `success`; of each skill, the exercise nearest to `success` stands for it. `after`: seconds since the
-    last answer. `skill`: only exercises of it.
+    last answer. `skill`: only exercises of it. `material`: a run on texts that makes an exercise for the skill that is
+    next, as difficult as `success` says (afresh.tasks.material).
 
     Raises UserError for a run that cannot tell, values out of range, and a skill that there is not.
     """
@@ -322,7 +329,10 @@ def practise(
         )
         for i in order[:k]
     ]
-    return Practice(history.learner, len(history), tuple(known), tuple(chosen), tuple(notes_on(tracer, history)))
+    made = None
+    if material is not None:
+        made = make_material(material, chosen[0].skill or chosen[0].item, 1 - success, seed=seed)[0]
+    return Practice(history.learner, len(history), tuple(known), tuple(chosen), tuple(notes_on(tracer, history)), made)
 
 
 def reason(policy: Policy, chance: float, gain: float, known: Known, success: float) -> str:
