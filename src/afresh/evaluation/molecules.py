@@ -78,9 +78,7 @@ def internal_diversity(x: Array, power: int = 1) -> Estimate:
 
 def fragments_of(found: Any) -> list[str]:
     """The BRICS fragments of a molecule."""
-    from rdkit.Chem import AllChem
-
-    text: str = chem().MolToSmiles(AllChem.FragmentOnBRICSBonds(found))
+    text: str = chem().MolToSmiles(chem().FragmentOnBRICSBonds(found))
     return text.split(".")
 
 
