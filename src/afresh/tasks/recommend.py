@@ -83,8 +83,7 @@ class Recommendation:
     because: tuple[tuple[str, float], ...] = ()
 
     def json(self) -> dict[str, Any]:
-        out: dict[str, Any] = {"item": self.item, "title": self.title, "probability": self.probability}
-        out |= {"drawn": self.drawn} if self.drawn != 1.0 else {}
+        out: dict[str, Any] = {k: getattr(self, k) for k in ("item", "title", "probability", "drawn")}
         return out | ({"because": [{"item": i, "nats": n} for i, n in self.because]} if self.because else {})
 
 
