@@ -67,6 +67,13 @@ def test_of_many_sources_some_are_listed_and_the_rest_are_counted(tmp_path: Path
     assert sum(str(table) in printed for table in tables) == 12
 
 
+def test_a_source_of_which_nothing_is_kept_is_listed_too(texts: Path, tmp_path: Path, invoke: Invoke) -> None:
+    (tmp_path / "rubbish").mkdir()
+    (tmp_path / "rubbish" / "a.xyz").write_bytes(b"\0\1")
+    invoke("collect", texts, tmp_path / "rubbish", "--into", tmp_path / "set")
+    assert f"{tmp_path / 'rubbish'}: 0 items (nothing of it is kept)" in invoke("data", tmp_path / "set")[1]
+
+
 def test_a_choice_that_there_is_not_is_refused(texts: Path, tmp_path: Path, invoke: Invoke) -> None:
     code, _, said = invoke("collect", texts, "--into", tmp_path / "set", "--split-by", "colour")
     assert code == 2 and "'group', 'person', 'cluster' or 'time', given 'colour'" in said

@@ -149,7 +149,9 @@ class Survey:
 
 def survey(path: Path) -> Survey:
     """Look at a data set. Raises UserError if the folder is none."""
-    known = manifest(path)
+    known, numbers = manifest(path), facts_of(path)
+    for row in known["sources"]:
+        numbers.sources.setdefault(row["place"], (0, {"nothing of it is kept"}))
     parts = [Store(path).parts(s["key"]) for s in known["sources"]]
     found = size = 0
     seen: Counter[str] = Counter()
@@ -178,7 +180,7 @@ def survey(path: Path) -> Survey:
     return Survey(
         path,
         known,
-        facts_of(path),
+        numbers,
         found,
         size,
         tuple(ranked),
