@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from afresh.core.counted import counted
 from afresh.data.exercises.history import FIRST, Answer, History, gap_of
 from afresh.evaluation.knowledge import bkt, forgetting, pfa
 from afresh.evaluation.knowledge.answers import Answers, as_answers, tables
@@ -217,7 +218,7 @@ def by_truth(world: World, n: int = TAUGHT) -> Chooser:
             exact.see(last, np.array([h[-1].correct for h in histories]))
         exact.wait(between)
         ready = np.where(exact.ready, 1.0, BLOCKED)  # (skills, states)
-        chance = np.array(SPEEDS)[None, :, None] * ready[:, None]
+        chance = np.array(SPEEDS).reshape(1, -1, 1) * ready[:, None]
         learnt = [(exact.p * chance[k] * ~exact.states[:, k]).sum((1, 2)) for k in range(SKILLS)]
         last = np.stack(learnt, 1).argmax(1) * EACH + t % EACH
         return last
@@ -270,12 +271,13 @@ def rows_of(found: Sequence[dict[str, Any]]) -> list[Row]:
     """The table of what was measured on each course."""
 
     def over(name: str, measure: str) -> Array:
-        return np.array([f["foreseen"][name][measure] for f in found])
+        return np.array([f["foreseen"][name][measure] for f in found if "foreseen" in f])
 
     def spread(values: Array, form: str) -> str:
         return f"{values.mean():{form}} ({values.min():{form}} to {values.max():{form}})"
 
-    n = f"{len(found)} seeds, {HELD * ANSWERS:,} answers each"
+    seeds = sum("foreseen" in f for f in found)
+    n = f"{counted(seeds, 'seed')}, {HELD * ANSWERS:,} answers each"
     others = [k for k in found[0]["foreseen"] if k not in ("ours", "true", "state")]
     below = over("true", "auc") - over("ours", "auc")
     beside = ", ".join(f"{k} {over(k, 'auc').mean():.3f}" for k in others)
@@ -330,7 +332,7 @@ def rows_of(found: Sequence[dict[str, Any]]) -> list[Row]:
                 f"{beside} fewer; true model {needed['truth'].mean():.0f}",
                 float(needed[policy].mean() / needed["random"].mean()),
                 "20% fewer than at random and than in the best fixed order" if policy == "gain" else "",
-                policy != "gain" or min(faster.values()) >= 0.2,
+                bool(policy != "gain" or min(faster.values()) >= 0.2),
                 f"{len(found)} seeds, {TAUGHT} learners each, at most {MOST} answers",
             )
         )

@@ -187,7 +187,7 @@ class Filter:
         self.teach(skill)
 
     def teach(self, skill: Index) -> None:
-        chance = np.array(SPEEDS)[None, :, None] * np.where(self.ready[skill], 1.0, BLOCKED)[:, None]
+        chance = np.array(SPEEDS).reshape(1, -1, 1) * np.where(self.ready[skill], 1.0, BLOCKED)[:, None]
         moved = self.p * chance * ~self.states[:, skill].T[:, None]
         self.p -= moved
         for k in range(SKILLS):

@@ -49,12 +49,12 @@ def fit(
         seen, asked, right = (torch.stack(part) for part in zip(*rows, strict=True))
         loss = nn.functional.binary_cross_entropy_with_logits(net(seen, asked), right)
         optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimiser.step()
 
     @torch.no_grad()
     def predict(a: Answers) -> Array:
         seen, asked, _ = inputs(a, items)
-        return net(seen[None], asked[None])[0].sigmoid().double().numpy()  # type: ignore[no-any-return]
+        return net(seen[None], asked[None])[0].sigmoid().double().numpy()
 
     return predict
