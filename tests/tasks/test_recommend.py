@@ -15,8 +15,10 @@ from pyarrow import parquet
 from afresh.cli import run as command
 from afresh.core import UserError
 from afresh.core.rng import Rng
+from afresh.data.interactions.shown import read_shown
 from afresh.runs.run import Run
 from afresh.tasks.recommend import Ranking, Recommender, drawn_list, marginal_relevance
+from afresh.tasks.recommend_feedback import evaluate
 from afresh.tasks.recommend_users import pairs, read_ids, users_of
 
 ITEMS = 12
@@ -171,3 +173,78 @@ def test_what_is_asked_for_is_checked(tmp_path: Path) -> None:
     (tmp_path / "ids").write_text("\n \n")
     with pytest.raises(UserError, match="holds no ids"):
         read_ids(tmp_path / "ids")
+
+
+def shown_log(recommender: Recommender, file: Path, lists: int = 120, k: int = 2) -> None:
+    """Lists that were drawn with `explore=3`, of which users click what comes next in the order of items."""
+    histories = [[f"i{(u + e) % ITEMS}" for e in range(3)] for u in range(lists)]
+    found = recommender.recommend(histories, Ranking(k, explore=3.0, seed=3))
+    rows = []
+    for number, (history, items) in enumerate(zip(histories, found, strict=True)):
+        wanted = f"i{(int(history[-1][1:]) + 1) % ITEMS}"
+        for place, r in enumerate(items, 1):
+            row = {"list": number, "place": place, "history": history, "item": r.item, "drawn": r.drawn}
+            rows.append({**row, "clicked": r.item == wanted})
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_what_was_drawn_is_given_the_probabilities_with_which_it_was_drawn(
+    recommender: Recommender, tmp_path: Path
+) -> None:
+    shown_log(recommender, tmp_path / "shown.jsonl")
+    found = evaluate(recommender, tmp_path / "shown.jsonl", Ranking(explore=3.0)).found
+    assert found.most == pytest.approx(1, abs=1e-4) and found.effective == pytest.approx(120, abs=0.01)
+    for name in ("ips", "snips"):
+        assert found.estimates[name].value.value == pytest.approx(found.logged.value, abs=1e-3)
+    assert found.estimates["dr"].value.value == pytest.approx(found.logged.value, abs=0.1)
+
+
+def test_the_command_tells_what_the_likeliest_items_would_have_earned(
+    run: Path, recommender: Recommender, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown_log(recommender, tmp_path / "shown.jsonl", lists=400)
+    asked = ["recommend", str(run), "--evaluate", str(tmp_path / "shown.jsonl")]
+    assert command([*asked, "-k", "1", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert set(result["estimates"]) == {"ips", "snips", "dr"}
+    assert result["estimates"]["snips"]["value"] > 0.95  # the model has learnt what comes next
+    assert result["estimates"]["dr"]["gain"]["low"] > 0 and result["lists"] == 400
+    assert any("below place 1, not counted" in n for n in result["notes"])
+    assert command([*asked, "--explore", "2.5", "--clip", "2"]) == 0
+    shown = capsys.readouterr()
+    assert "SNIPS" in shown.out and "as shown" in shown.out and "drawn is 'drawn'" in shown.err
+    assert command([*asked, "-k", "1", "--only", str(written(tmp_path / "one", "i0\n"))]) == 2
+    assert "cannot be told" in capsys.readouterr().err
+    assert command([*asked, "--user", "u0"]) == 2
+
+
+def written(file: Path, text: str) -> Path:
+    file.write_text(text)
+    return file
+
+
+def test_a_log_of_users_is_read_with_their_histories_from_the_data(recommender: Recommender, tmp_path: Path) -> None:
+    names = [f"u{u}" for u in range(40)]
+    users = users_of(recommender, named=names)
+    found = recommender.recommend(users.histories, Ranking(1, explore=1.0), users.cond)
+    rows = [f"{u},{r[0].item},{r[0].drawn},0.5" for u, r in zip(names, found, strict=True)]
+    log = written(tmp_path / "shown.csv", "\n".join(["user_id,item_id,propensity,rating", *rows, ""]))
+    earned = evaluate(recommender, log, Ranking(explore=1.0))
+    assert earned.found.estimates["dr"].value.value == pytest.approx(0.5, abs=1e-3)
+    assert "drawn is 'propensity'" in earned.notes[0]
+
+
+def test_a_log_that_cannot_be_used_says_why(tmp_path: Path) -> None:
+    for text, said in (
+        ("history,item,clicked\na,b,1\n", "lacks columns: drawn"),
+        ("item,drawn,clicked\nb,0.5,1\n", r"lacks columns: history \(or user\)"),
+        ("history,item,drawn,clicked\na,b,0.5,\n", "Row 1 of the log has 'nothing' for clicked"),
+        ("history,item,drawn,clicked,place\na,b,0.5,1,1\na,c,0.5,1,3\n", "without a gap"),
+        ("history,item,drawn,clicked,list\na,b,0.5,1,1\na,c,0.5,1,1\n", "Add a column `place`"),
+        ("history,item,drawn,clicked\n", "no log of what was shown"),
+    ):
+        with pytest.raises(UserError, match=said):
+            read_shown(written(tmp_path / "log.csv", text))
+    found = read_shown(written(tmp_path / "log.csv", 'history,item,drawn,clicked\n"a,b",007,0.5,yes\n,8,1,no\n'))
+    assert found.histories == [["a", "b"], []] and found.items == ["007", "8"]
+    assert found.reward.tolist() == [1, 0] and found.decision.tolist() == [0, 1]

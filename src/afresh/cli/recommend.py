@@ -11,9 +11,11 @@ from afresh.cli import options as o
 from afresh.cli.show import answer, emit, note, say, table
 
 if TYPE_CHECKING:
+    from afresh.evaluation.estimate import Estimate
     from afresh.tasks.recommend import Recommendation
+    from afresh.tasks.recommend_feedback import Earned
 
-WHO, WHICH = "For whom", "Which items"
+WHO, WHICH, FEEDBACK = "For whom", "Which items", "Feedback"
 
 
 def recommend(
@@ -73,16 +75,33 @@ def recommend(
     ] = 0.0,
     because: Annotated[int, typer.Option(help="Items of the history that are named as reasons.")] = 0,
     seed: Annotated[int, typer.Option(help="The same seed explores alike.")] = 0,
+    evaluate: Annotated[
+        Path | None,
+        typer.Option(
+            help="Instead of lists: what they would have earned, from a log of what was shown. Columns: history (or "
+            "user), item, drawn (its probability), reward; for lists place, list.",
+            metavar="LOG",
+            rich_help_panel=FEEDBACK,
+        ),
+    ] = None,
+    clip: Annotated[
+        float | None,
+        typer.Option(help="Cut larger weights of --evaluate to this: narrower, but biased.", rich_help_panel=FEEDBACK),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Write a Parquet table of all lists.", metavar="FILE.parquet")
     ] = None,
-    as_json: Annotated[bool, o.json_of("{lists: [{user, items: [{item, probability, ...}]}]}")] = False,
+    as_json: Annotated[
+        bool,
+        o.json_of("{lists: [{user, items: [{item, probability, ...}]}]}, or with --evaluate {logged, estimates, ...}"),
+    ] = False,
 ) -> None:
     """Recommend items of a catalogue: for users of the data, for new ones by their history, or for all users at once.
 
     Items of a history that the model does not know are passed over. A probability is that of the next choice, mixed
     from the model and from what followed what in training, and calibrated on held-out events.
     """
+    from afresh.core import UserError
     from afresh.runs.run import Run
     from afresh.tasks.recommend import Ranking, Recommender, write_lists
     from afresh.tasks.recommend_users import pairs, read_ids, users_of
@@ -99,6 +118,20 @@ def recommend(
         seed,
     )
     recommender = Recommender(Run.open(run))
+    if evaluate is not None:
+        from afresh.tasks.recommend_feedback import evaluate as earned_in
+
+        if user or history or everyone or out is not None:
+            raise UserError(
+                "The log of `evaluate` says for whom, and no list is written. Leave out the users and `out`."
+            )
+        earned = earned_in(recommender, evaluate, ranking, data, clip)
+        note(*earned.notes)
+        if as_json:
+            emit(earned.json())
+        else:
+            show_earned(earned)
+        return
     users = users_of(recommender, user or (), history or (), everyone, pairs(trait or (), "trait"), data)
     note(*users.notes)
     if out is not None:
@@ -125,3 +158,18 @@ def show(name: str, found: list[Recommendation]) -> None:
         row = [visible(shown), f"{r.probability:.2%}"]
         rows.append([*row, ", ".join(visible(i) for i, _ in r.because)] if reasons else row)
     answer(table([f"for {visible(name)}", "probability", *(["because of"] if reasons else [])], rows, right=[1]))
+
+
+def show_earned(earned: Earned) -> None:
+    """A table of the estimates, a line each."""
+    found = earned.found
+    rows = [["as shown", *_interval(found.logged), "", ""]]
+    rows += [[name.upper(), *_interval(v.value), *_interval(v.gain)] for name, v in found.estimates.items()]
+    answer(table(["reward of a list", "value", "95% interval", "gain", "95% interval"], rows, right=[1, 3]))
+    answer(f"{found.decisions:,} lists count as {found.effective:,.0f}; the largest weight is {found.most:,.1f}.")
+
+
+def _interval(estimate: Estimate) -> list[str]:
+    if estimate.low is None or estimate.high is None:
+        return [f"{estimate.value:.4g}", ""]
+    return [f"{estimate.value:.4g}", f"{estimate.low:.4g} to {estimate.high:.4g}"]

@@ -41,10 +41,11 @@ class Unusable:
             self.reasons[reason] = known + count, min(first, row)
 
 
-def batches(file: DataFile, unusable: Unusable, query: str | None = None) -> Iterator[Any]:
+def batches(file: DataFile, unusable: Unusable, query: str | None = None, lists: bool = False) -> Iterator[Any]:
     """Batches of rows (pyarrow.RecordBatch) of a file; texts keep their form, so that an id `007` stays one.
 
-    `query` is the table or the query of a data base. Raises FileError if the file cannot be read.
+    `query` is the table or the query of a data base. `lists`: lists of items stay in their rows, instead of an item a
+    row. Raises FileError if the file cannot be read.
     """
     import pyarrow
 
@@ -59,7 +60,8 @@ def batches(file: DataFile, unusable: Unusable, query: str | None = None) -> Ite
         read = _delimited(file, unusable)
     try:
         for number, batch in enumerate(read):
-            yield one_a_row(batch, f"{Path(file.name).stem} {number}" if number else Path(file.name).stem)
+            name = f"{Path(file.name).stem} {number}" if number else Path(file.name).stem
+            yield batch if lists else one_a_row(batch, name)
     except (pyarrow.ArrowException, *DAMAGED, sqlite3.Error) as error:
         raise FileError(f"not a readable table: {str(error).strip().splitlines()[0] or type(error).__name__}") from None
 
