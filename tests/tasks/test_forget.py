@@ -27,7 +27,7 @@ def write(folder: Path, *texts: str) -> Path:
 
 def record_run(name: str, dataset: Path, modality: str = "text", inherited: bool = False) -> Path:
     """A folder with the record of a run that learns from the data set as it is now."""
-    collected = collected_record(dataset, modality)
+    collected = collected_record(dataset, modality, {})
     data = DataRecord(
         path=str(dataset),
         validation=None,
