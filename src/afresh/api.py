@@ -17,6 +17,8 @@ from afresh.core.sandbox import Limits, Sandbox
 from afresh.data import written_aside
 from afresh.data.objects import as_path
 from afresh.preferences import preferences
+from afresh.runs.deletion import delete_adapter
+from afresh.runs.personal import base_of
 from afresh.runs.remove import remove_run
 from afresh.runs.run import Run, list_runs, summary
 from afresh.sampling.constrained import structure
@@ -34,7 +36,7 @@ from afresh.tasks import forget as forget_task
 from afresh.tasks import interpolate as interpolate_task
 from afresh.tasks import practise as practise_task
 from afresh.tasks import recommend as recommend_task
-from afresh.tasks import recommend_users
+from afresh.tasks import recommend_feedback, recommend_users
 from afresh.tasks import score as score_task
 from afresh.tasks import solve as solve_task
 from afresh.tasks import train as train_task
@@ -328,6 +330,7 @@ class Model:
         users: Sequence[str] = (),
         *,
         histories: Sequence[Sequence[str]] = (),
+        everyone: bool = False,
         k: int = 20,
         data: PathLike | None = None,
         traits: Mapping[str, str] | None = None,
@@ -339,9 +342,10 @@ class Model:
         explore: float = 0.0,
         because: int = 0,
         seed: int = 0,
+        out: PathLike | None = None,
     ) -> list[list[recommend_task.Recommendation]]:
         """A list of k items for each of some users of the run's data (or of the newer log at `data`), or for new users
-        by their `histories` of ids, oldest first.
+        by their `histories` of ids, oldest first, or for `everyone` in the data. `out`: a Parquet table of all lists.
 
         `traits`: what else is known of new users. `seen`: whether items of the history may be recommended; None: if
         users chose items again in training. `where`: values of items' features, as {"category": "shoes|boots",
@@ -351,14 +355,40 @@ class Model:
         Raises UserError if the run is not one on interactions, for an unknown user, and if no item is left.
         """
         recommender = recommend_task.Recommender(self.run)
-        chosen = recommend_users.users_of(recommender, users, histories, traits=traits, data=_path(data))
+        chosen = recommend_users.users_of(recommender, users, histories, everyone, traits, _path(data))
         for text in chosen.notes:
             events.note(text)
         allowed = None if only is None else frozenset(only)
         ranking = recommend_task.Ranking(
             k, seen, where or {}, allowed, frozenset(exclude), diversity, explore, because, seed
         )
-        return recommender.recommend(chosen.histories, ranking, chosen.cond)
+        lists = list(recommender.lists(chosen.histories, ranking, chosen.cond))
+        if out is not None:
+            recommend_task.write_lists(Path(out), chosen.names, lists)
+        return lists
+
+    def earned(
+        self,
+        evaluate: PathLike,
+        *,
+        k: int = 20,
+        explore: float = 0.0,
+        data: PathLike | None = None,
+        seen: bool | None = None,
+        where: Mapping[str, str] | None = None,
+        only: Iterable[str] | None = None,
+        exclude: Iterable[str] = (),
+        clip: float | None = None,
+    ) -> recommend_feedback.Earned:
+        """What these recommendations would have earned, from a log of what others showed, with which probability, and
+        what that earned (`afresh recommend RUN --evaluate LOG`). `clip`: larger weights are cut to this.
+
+        Raises UserError if the log cannot be used, or shows too little of what this model shows.
+        """
+        allowed = None if only is None else frozenset(only)
+        ranking = recommend_task.Ranking(k, seen, where or {}, allowed, frozenset(exclude), explore=explore)
+        recommender = recommend_task.Recommender(self.run)
+        return recommend_feedback.evaluate(recommender, Path(evaluate), ranking, _path(data), clip)
 
     def complete(
         self,
@@ -747,12 +777,18 @@ class Model:
         """A verified copy of the whole folder. Raises UserError if `path` exists or a checkpoint is damaged."""
         return Model(copy_run(self.run, Path(path)))
 
-    def remove(self) -> list[str]:
+    def remove(self, *, with_data: bool = False) -> list[str]:
         """Remove the run from the disk for good (`afresh rm`); models that were made from it keep working. Its folder
-        stays if it holds other things, whose names are returned.
+        stays if it holds other things, whose names are returned. Of the adapter of a person a proof is written, and
+        `with_data` also deletes the data that it learnt from.
 
-        Raises UserError if the folder is a link, if another process uses the run, or if something cannot be removed.
+        Raises UserError if the folder is a link, if another process uses the run, if something cannot be removed, and
+        for `with_data` of a run that is no person's adapter.
         """
+        if self.run.record.personal and base_of(self.run.path.resolve()) is not None:
+            return list(delete_adapter(self.run, with_data).left)
+        if with_data:
+            raise UserError(f"{self.run.path} is not the adapter of a person: leave `with_data` out.")
         return remove_run(self.run)
 
 

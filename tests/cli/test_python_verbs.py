@@ -31,6 +31,7 @@ FUNCTIONS: Mapping[str, tuple[Callable[..., Any], ...]] = {
     "measure": (M.measure,),
     "solve": (M.solve,),
     "practise": (M.practise,),
+    "recommend": (M.recommend, M.earned),
     "export": (M.export,),
     "runs": (afresh.list_models,),
     "show": (M.__str__,),
@@ -61,7 +62,9 @@ MORE: Mapping[str, Mapping[str, str]] = {
     "edit": {"n": "each", "guidance": "settings"},
     "compare": {"guidance": "settings", "summary": "out"},  # Session.summary
     "complete": {"file": "name", "line": "prefix", "column": "suffix", "context": "context"},
+    "recommend": {"user": "users", "history": "histories", "trait": "traits"},
     "rm": {"runs": "self", "data": "names"},
+    "tune": {"adapter": "adapter"},
 }
 
 
