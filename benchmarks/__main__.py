@@ -34,11 +34,13 @@ NAMES = (
     "collect",
     "knowledge",
     "recommendations",
+    "off_policy",
 )
 NEED_DATA = tuple(
     n
     for n in NAMES
-    if n not in ("throughput", "steps", "decoding", "digits", "steer_exact", "collect_extraction", "knowledge")
+    if n
+    not in ("throughput", "steps", "decoding", "digits", "steer_exact", "collect_extraction", "knowledge", "off_policy")
 )
 
 

@@ -31,7 +31,8 @@ Index = NDArray[np.int64]
 
 LEAST_SAMPLE = 30.0  # effective decisions, below which a normal interval is not to be believed
 MOST_WEIGHT = 1_000.0  # of one decision
-MISSING = 4.0  # standard errors by which the mean weight may fall short of 1
+MISSING = 0.1  # by which the mean weight may fall short of 1, since a few large weights make up much of it,
+ERRORS = 4.0  # and standard errors
 FOLDS = 5
 
 
@@ -199,7 +200,7 @@ def refusal(found: OffPolicy) -> str | None:
     mean = found.mean
     if mean.low is not None:
         error = (mean.value - mean.low) / Z95
-        if mean.value + MISSING * error < 1:
+        if 1 - mean.value > max(MISSING, ERRORS * error):
             reasons.append(f"about {1 - mean.value:.0%} of what the new policy shows was never shown")
     return "; ".join(reasons) or None
 
