@@ -248,3 +248,20 @@ def test_a_log_that_cannot_be_used_says_why(tmp_path: Path) -> None:
     found = read_shown(written(tmp_path / "log.csv", 'history,item,drawn,clicked\n"a,b",007,0.5,yes\n,8,1,no\n'))
     assert found.histories == [["a", "b"], []] and found.items == ["007", "8"]
     assert found.reward.tolist() == [1, 0] and found.decision.tolist() == [0, 1]
+
+
+def test_a_run_is_aligned_to_a_reward_of_the_item_after_a_history(run: Path, tmp_path: Path) -> None:
+    """The reward is told the history, of one user, and the network alone recommends afterwards."""
+    (tmp_path / "reward.py").write_text(
+        "def score(history, request):\n"
+        "    before = request['prompt'].split(',') if request['prompt'] else []\n"
+        "    steps = [(int(b[1:]) - int(a[1:])) % 12 for a, b in zip(before, before[1:])]\n"
+        "    assert len(history.items) <= 1 and all(s == 1 for s in steps), (before, history)\n"
+        "    return float(history.items == ('i3',))\n"
+    )
+    reward = f"{tmp_path / 'reward.py'}:score"
+    for name, prompts in (("drawn", ["--prompt-tokens", "3"]), ("given", ["--prompt", "i3,i4"])):
+        out = str(tmp_path / name)
+        asked = ["align", str(run), "--reward", reward, "--length", "1", "--steps", "2", "--out", out, *prompts]
+        assert command(asked) == 0
+    assert Recommender(Run.open(tmp_path / "drawn")).blend.weights == {"network": 1.0}

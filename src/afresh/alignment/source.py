@@ -178,7 +178,11 @@ class AlignmentSource:
         if self.record.prompt_tokens:
             x, cut = self.train.x, self.record.prompt_tokens
             start = (rng.uniform("align/cut", number).double() * (len(x) - cut)).long()
-            return known(cond, list(x[start[:, None] + torch.arange(cut)].long()))
+            found = list(x[start[:, None] + torch.arange(cut)].long())
+            if self.space.catalogue:  # what one user chose, and not the user before
+                found = [row[(row == self.space.special["end"]).cumsum(0).argmax() :] for row in found]
+                found = [row[1:] if row[:1].eq(self.space.special["end"]).any() else row for row in found]
+            return known(cond, found)
         return cond
 
     def examples(self, first: int, n: int) -> tuple[Tensor, Cond]:

@@ -15,6 +15,7 @@ from afresh.core import BuildsOn, Cond, CondSpec, Encoder, Family, Item, Part, S
 from afresh.core.counted import counted
 from afresh.data.conditions import caption_ids, label_id
 from afresh.data.conditions import caption_words as split_caption
+from afresh.data.interactions.encoder import HistoryEncoder
 from afresh.data.text.chat import Turns
 from afresh.data.text.kind import TEXT
 from afresh.sampling.settings import steers
@@ -249,7 +250,7 @@ def encode_prompts(
     reports a prompt that is longer than the context. Raises UserError if the model does not make
     texts or if a conversation has an empty prompt.
     """
-    if not writes_text(encoder, space):
+    if not (writes_text(encoder, space) or space.catalogue):
         raise UserError("`prompt` continues a text; this model does not make texts. Use `label` or `caption`.")
     notes, rows = [], []
     for text in one_each(prompt, cond.size):
@@ -337,6 +338,8 @@ def prompt_ids(encoder: Encoder, text: Prompt, ask: bool, turns: Turns = ()) -> 
         if wrong := [i for i in text if not 0 <= i < encoder.space.vocab[0]]:
             raise UserError(f"Token ids are from 0 to {encoder.space.vocab[0] - 1:,} here. Given: {wrong[0]:,}.")
         return torch.tensor(text, dtype=torch.int64)
+    if isinstance(encoder, HistoryEncoder):  # ids of items, separated by commas
+        return encoder.prompt(text)
     if ask:
         return encoder.encode([Item(text, turns=(*turns, ("user", text)))]).x
     return encoder.encode([Item(text)]).x[:-1] if text else torch.zeros(0, dtype=torch.int64)
@@ -344,12 +347,15 @@ def prompt_ids(encoder: Encoder, text: Prompt, ask: bool, turns: Turns = ()) -> 
 
 def prompt_texts(encoder: Encoder, space: Space, cond: Cond) -> list[str | None]:
     """The prompts in cond.known as texts, without special tokens."""
-    if cond.known is None or cond.known_mask is None or not writes_text(encoder, space):
+    if cond.known is None or cond.known_mask is None or not (writes_text(encoder, space) or space.catalogue):
         return [None] * cond.size
     out: list[str | None] = []
     for ids, mask in zip(cond.known, cond.known_mask, strict=True):
         known = ids[mask]
         ends = (known == space.special["end"]).nonzero()[:, 0] + 1
+        if space.catalogue:
+            out.append(",".join(encoder.decode(known[int(ends[-1]) if len(ends) else 0 :])[0].items))
+            continue
         out.append("".join(encoder.decode(part)[0] for part in known.tensor_split(ends) if len(part)))
     return out
 

@@ -115,7 +115,10 @@ class Recommender:
 
     @cached_property
     def blend(self) -> Blend:
-        """The one beside the run, which is fitted and written the first time. Without its data: the network alone."""
+        """The one beside the run, which is fitted and written the first time. The network alone without its data, and
+        after an alignment, which moved the network away from what held-out users chose."""
+        if self.run.record.align is not None:
+            return Blend()
         file = self.run.path / FILE
         if file.is_file():
             return read_model(file, Blend, "how recommendations are blended")
