@@ -35,12 +35,23 @@ NAMES = (
     "knowledge",
     "recommendations",
     "off_policy",
+    "click_steering",
 )
 NEED_DATA = tuple(
     n
     for n in NAMES
     if n
-    not in ("throughput", "steps", "decoding", "digits", "steer_exact", "collect_extraction", "knowledge", "off_policy")
+    not in (
+        "throughput",
+        "steps",
+        "decoding",
+        "digits",
+        "steer_exact",
+        "collect_extraction",
+        "knowledge",
+        "off_policy",
+        "click_steering",
+    )
 )
 
 
