@@ -265,3 +265,24 @@ def test_a_run_is_aligned_to_a_reward_of_the_item_after_a_history(run: Path, tmp
         asked = ["align", str(run), "--reward", reward, "--length", "1", "--steps", "2", "--out", out, *prompts]
         assert command(asked) == 0
     assert Recommender(Run.open(tmp_path / "drawn")).blend.weights == {"network": 1.0}
+
+
+def test_tuning_learns_new_items_which_keep_the_tokens_of_the_others(run: Path, tmp_path: Path) -> None:
+    """New users go on from the last items to two that are new; others choose as before."""
+    last = ITEMS - 1
+    events = [
+        f"n{u},{item},{1_800_000_000 + 1000 * e + u}"
+        for u in range(40)
+        for e, item in enumerate([f"i{last - 1}", f"i{last}", "new", "newer", "i0"])
+    ]
+    events += [f"m{u},i{(u + e) % ITEMS},{1_800_000_000 + 1000 * e + u}" for u in range(36) for e in range(5)]
+    (tmp_path / "newer.csv").write_text("\n".join(["user,item,time", *events, ""]))
+    asked = ["--steps", "90", "--no-measure", "--data", "split=last", "--out", str(tmp_path / "run")]
+    assert command(["tune", str(run), str(tmp_path / "newer.csv"), *asked]) == 0
+    base, tuned = Recommender(Run.open(run)), Recommender(Run.open(tmp_path / "run"))
+    assert tuned.catalogue.ids[:ITEMS] == base.catalogue.ids and tuned.catalogue.ids[ITEMS:] == ("new", "newer")
+    rows = [tuned.encoder.ids(h) for h in ([f"i{last - 1}", f"i{last}"], ["i3", "i4", "i5"], ["new"])]
+    likely = tuned.log_probs(rows, tuned.condition(3)).argmax(1).tolist()
+    assert [tuned.catalogue.ids[i] for i in likely] == ["new", "i6", "newer"]
+    assert tuned.catalogue.title(tuned.catalogue.index["i3"]) == "Thing 3"
+    assert command(["tune", str(run), str(tmp_path / "newer.csv"), "--adapter", "anna", "--steps", "1"]) == 2

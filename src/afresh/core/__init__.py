@@ -14,7 +14,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from afresh.core.align import AlignContext, Aligner, AlignTarget, Votes
-    from afresh.core.data import BuildsOn, Codec, Corpus, Encoder, Item, Modality, Refused, Sniff, Source, Unsupported
+    from afresh.core.data import (
+        BuildsOn,
+        Codec,
+        Corpus,
+        Encoder,
+        Extendable,
+        Item,
+        Modality,
+        Refused,
+        Sniff,
+        Source,
+        Unsupported,
+    )
     from afresh.core.errors import RewardError, UserError
     from afresh.core.evidence import Drawn, Evidence, Metric, Score
     from afresh.core.item_kind import Division, ItemKind, NearDuplicate, Preview
@@ -53,6 +65,7 @@ __all__ = [
     "Encoder",
     "Evidence",
     "Examples",
+    "Extendable",
     "Family",
     "Item",
     "ItemKind",

@@ -133,6 +133,18 @@ class Modality(Protocol):
     def load(self, folder: Path) -> Encoder: ...
 
 
+@runtime_checkable
+class Extendable(Protocol):
+    """An encoder whose vocabulary grows when a model is tuned on other data.
+
+    `extended` returns the encoder for these items too. `first_rows` is asked of it: for each of its tokens, the tokens
+    of `base` whose rows of weights it begins with the mean of; none to begin with the mean of all.
+    """
+
+    def extended(self, items: Sequence[Item]) -> Encoder: ...
+    def first_rows(self, base: Encoder) -> Sequence[Sequence[int]]: ...
+
+
 class Codec(Protocol):
     """Encodes examples of `source` in `target` and back, so that a family over `target` is also one over `source`."""
 

@@ -49,7 +49,6 @@ from afresh.sampling.tokens import (
 )
 
 NEGATIVES = 1024  # of a catalogue with more than twice as many items
-TOGETHER = 128  # consecutive draws that share their negative tokens
 
 
 class TransformerConfig(BaseModel):
@@ -126,18 +125,16 @@ class TransformerObjective:
         net, targets, tokens = modules["decoder"], counted_targets(batch), batch.x[:, :-1]
         assert isinstance(net, Decoder)
         keep = dropout(self.config, rng, batch.index, tokens.shape[1])
-        nats = net(tokens, net.condition(batch.cond), targets, keep, self.negatives(rng, batch.index))
+        nats = net(tokens, net.condition(batch.cond), targets, keep, self.negatives(rng, step, tokens.device))
         return nats.sum(), (targets >= 0).sum(), {"loss": nats.detach().sum()}
 
-    def negatives(self, rng: Rng, index: Tensor) -> tuple[Tensor, Tensor] | None:
-        """Sets of tokens (G, n), and which of them each example uses. Draws whose numbers are in the same TOGETHER
-        share one, so that it does not matter how a batch is divided."""
+    def negatives(self, rng: Rng, step: int, device: torch.device) -> Tensor | None:
+        """The tokens (n,) that represent the vocabulary in a step, whatever the division of its batch."""
         if not self.config.negatives:
             return None
-        groups, which = (index // TOGETHER).unique(return_inverse=True)
         size = self.space.vocab[0]
-        drawn = (rng.uniform("negatives", groups, (self.config.negatives,)) * size).long()
-        return drawn.clamp_max(size - 1), which
+        drawn = rng.uniform("negatives", torch.tensor([step], device=device), (self.config.negatives,))[0] * size
+        return drawn.long().clamp_max(size - 1)
 
     def update(self, state: State, metrics: Mapping[str, float]) -> State:
         return state

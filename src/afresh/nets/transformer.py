@@ -398,7 +398,7 @@ class Decoder(nn.Module):
         c: Tensor | None,
         targets: Tensor | None = None,
         keep: Sequence[Tensor] = (),
-        negatives: tuple[Tensor, Tensor] | None = None,
+        negatives: Tensor | None = None,
     ) -> Tensor:
         """Logits (B, T, vocab), float32; with `targets` (B, T), their `nats` (B,) instead, or `sampled_nats` if there
         are `negatives`."""
@@ -411,24 +411,18 @@ class Decoder(nn.Module):
         """Summed cross-entropy of targets (B, T), -1 where they do not count, (B,)."""
         return self.token_nats(h, targets).sum(1)
 
-    def sampled_nats(self, h: Tensor, targets: Tensor, negatives: tuple[Tensor, Tensor]) -> Tensor:
-        """An estimate of `nats` in which all other tokens are represented by some that are drawn uniformly: sampled
-        softmax (Jean et al. 2015, eq. 10), with the target itself left out.
-
-        `negatives`: sets (G, n) of tokens, and which of them is used for each row, (B,).
-        """
+    def sampled_nats(self, h: Tensor, targets: Tensor, negatives: Tensor) -> Tensor:
+        """An estimate of `nats` in which all other tokens are represented by `negatives` (n,), drawn uniformly: sampled
+        softmax (Jean et al. 2015, eq. 10), with the target itself left out."""
         weight = self.embedding.weight if self.head is None else self.head.weight
-        sets, which = negatives
-        nats = h.new_zeros(len(h), dtype=torch.float32)
-        for i in range(len(sets)):
-            row, place = ((targets >= 0) & (which == i)[:, None]).nonzero(as_tuple=True)
-            state, aim, drawn = h[row, place], targets[row, place], sets[i]
-            right = (state.float() * F.embedding(aim, weight).float()).sum(-1)  # (M,)
-            wrong = F.linear(state, F.embedding(drawn, weight)).float()  # (M, n)
-            wrong = wrong + math.log(len(weight) / len(drawn))
-            wrong = wrong.masked_fill(drawn == aim[:, None], -math.inf)
-            nats = nats.index_add(0, row, torch.logaddexp(right, wrong.logsumexp(-1)) - right)
-        return nats
+        row, place = (targets >= 0).nonzero(as_tuple=True)
+        state, aim = h[row, place], targets[row, place]
+        right = (state.float() * F.embedding(aim, weight).float()).sum(-1)  # (M,)
+        wrong = F.linear(state, F.embedding(negatives, weight)).float()  # (M, n)
+        wrong = wrong + math.log(len(weight) / len(negatives))
+        wrong = wrong.masked_fill(negatives == aim[:, None], -math.inf)
+        nats = torch.logaddexp(right, wrong.logsumexp(-1)) - right
+        return nats.new_zeros(len(h)).index_add(0, row, nats)
 
     def token_nats(self, h: Tensor, targets: Tensor) -> Tensor:
         """The cross-entropy of each of the targets (B, T), 0 where it is -1 and does not count, (B, T)."""

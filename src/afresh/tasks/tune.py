@@ -13,13 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from afresh.core import Encoder, Item, Space, UserError, events, registry
+from afresh.core import Encoder, Extendable, Item, Space, UserError, events, registry
 from afresh.core.counted import counted
 from afresh.core.device import computing_on
 from afresh.core.options import override
 from afresh.core.rng import Rng
 from afresh.data.load import Loader
-from afresh.data.molecules.encoder import MoleculeEncoder
 from afresh.data.prepare import Prepared, choose_modality, long_records, prepare
 from afresh.data.sources import readable
 from afresh.data.text.documents import DocumentEncoder, DocumentOptions
@@ -48,6 +47,7 @@ from afresh.training.plan import (
     speed_of,
     step_seconds,
 )
+from afresh.training.vocabulary import with_vocabulary
 from afresh.training.weights import BaseWeights
 
 RANK = 16  # of an adapter
@@ -135,6 +135,11 @@ def start(spec: TuneSpec, opened: BaseModel | None = None) -> Job:
         events.note(f"note: {text}", "base_note")
     prepared = read(spec, base)
     report_data(prepared)
+    if prepared.encoder.space.catalogue:
+        spec = whole(spec)
+    if isinstance(prepared.encoder, Extendable):
+        old, rows = base.encoder.space.vocab[0], prepared.encoder.first_rows(base.encoder)
+        base = replace(base, weights=with_vocabulary(base.weights, old, rows))
     codec = None if base.codec is None else base.codec[1]
     space = prepared.encoder.space if codec is None else codec.target
     train = prepared.train if codec is None else codec.encode(prepared.train)
@@ -181,6 +186,19 @@ def start(spec: TuneSpec, opened: BaseModel | None = None) -> Job:
     )
     with create_run(spec, output, contents) as run:
         return Job(run, prepared, DataSource(run, prepared, windowed, train, heldout), spec.clock)
+
+
+def whole(spec: TuneSpec) -> TuneSpec:
+    """The task for a catalogue, whose items are rows of the embedding, which no adapter has. Raises UserError for the
+    adapter of a person."""
+    if spec.adapter is not None:
+        raise UserError(
+            "A run on interactions has no adapters of persons: a user's history is what is personal. Leave `adapter` "
+            "out."
+        )
+    if spec.lora is not None:
+        events.note("note: items are rows of the embedding, so all weights learn, not an adapter", "all_weights")
+    return replace(spec, lora=None)
 
 
 def default_output(spec: TuneSpec) -> Path:
@@ -244,7 +262,7 @@ def own_kind(path: Path, base: BaseModel) -> str | None:
 def suited(base: BaseModel, items: Sequence[Item], options: Any) -> Encoder:
     """The base's encoder for these items: conversations in its chat template, or plain texts."""
     encoder = base.encoder
-    if isinstance(encoder, MoleculeEncoder):
+    if isinstance(encoder, Extendable):
         return encoder.extended(items)
     if not isinstance(encoder, DocumentEncoder):
         return encoder

@@ -52,3 +52,13 @@ def test_it_survives_saving_and_a_damaged_file_is_refused(tmp_path: Path) -> Non
     save_file({"index": made.index + 5, "weight": made.weight}, tmp_path / "neighbours.safetensors")
     with pytest.raises(UserError, match="no item of the catalogue"):
         load_neighbours(tmp_path, 5)
+
+
+def test_a_table_grows_by_what_is_new() -> None:
+    before, added = fit_neighbours(HISTORIES, 5), [np.array([4, 5])]
+    grown = fit_neighbours(added, 6, before)
+    dense = torch.zeros(6, 6).scatter_add_(1, grown.index.long(), grown.weight)
+    new = torch.zeros(6, 6)
+    alone = fit_neighbours(added, 6)
+    new.scatter_add_(1, alone.index.long(), alone.weight)
+    assert np.allclose((dense - new)[:5, :5].numpy(), by_hand(5), atol=1e-6) and float(dense[4, 5]) > 0

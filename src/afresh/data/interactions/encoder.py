@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -13,14 +14,17 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from afresh.core import CondSpec, Examples, Item, Space, UserError
+from afresh.core import CondSpec, Encoder, Examples, Item, Space, UserError
+from afresh.core.counted import counted
 from afresh.core.files import write_file
 from afresh.core.stored import MOST_TOKENS
 from afresh.data.conditions import SavedPart, encode_conditions
 from afresh.data.encoder_file import load_encoder, save_encoder, written_names
 from afresh.data.interactions.catalogue import Catalogue, load_catalogue
 from afresh.data.interactions.history import HISTORY, History, encode
-from afresh.data.interactions.neighbours import Neighbours, load_neighbours
+from afresh.data.interactions.neighbours import Neighbours, fit_neighbours, load_neighbours
+
+BEGINNINGS = 10  # items whose mean a new one begins with
 
 
 class _Saved(BaseModel):
@@ -61,6 +65,44 @@ class HistoryEncoder:
     @property
     def settled(self) -> Mapping[str, Any]:
         return {}
+
+    def extended(self, items: Sequence[Item]) -> HistoryEncoder:
+        """The encoder with the items of other histories behind those of its catalogue, which keep their tokens."""
+        histories: list[History] = [i.value for i in items]
+        counts = Counter(name for h in histories for name in h.items)
+        known = self.catalogue.index
+        new = sorted(counts.keys() - known.keys(), key=lambda name: (-counts[name], name))
+        ids = (*self.catalogue.ids, *new)
+        total = np.array([counts[name] for name in ids]) + np.pad(self.catalogue.counts, (0, len(new)))
+        told = next((h.known for h in histories if h.known is not None), None)
+        features = {k: [*v, *([None] * len(new))] for k, v in self.catalogue.features.items()}
+        for name, values in ({} if told is None else told.of(ids)).items():
+            before = features.get(name, [None] * len(ids))
+            features[name] = [old if now is None else now for now, old in zip(values, before, strict=True)]
+        catalogue = Catalogue(ids, total, features)
+        numbers = [np.array([catalogue.index[name] for name in h.items]) for h in histories]
+        notes = (f"{counted(len(new), 'new item')}, {len(ids):,} in all",)
+        return replace(
+            self,
+            catalogue=catalogue,
+            neighbours=fit_neighbours(numbers, len(ids), self.neighbours),
+            notes=notes,
+        )
+
+    def first_rows(self, base: Encoder) -> list[list[int]]:
+        """Items of the base begin as they are; a new one with the mean of its nearest neighbours that are of the base,
+        or else of the items that are most alike in their features."""
+        assert isinstance(base, HistoryEncoder)
+        old, content = len(base.catalogue), self.catalogue.content
+        out: list[list[int]] = [[i] for i in range(old)]
+        for i in range(old, len(self.catalogue)):
+            near = self.neighbours.index[i][self.neighbours.weight[i] > 0].tolist()
+            found = [j for j in near if j < old][:BEGINNINGS]
+            if not found and content is not None:
+                alike = (content[:old] @ content[i].T).toarray()[:, 0]
+                found = [j for j in np.argsort(-alike, kind="stable")[:BEGINNINGS].tolist() if alike[j] > 0]
+            out.append(found)
+        return [*out, [base.end]]
 
     def ids(self, history: Sequence[str]) -> list[int]:
         """The tokens of the items that are in the catalogue; others are left out."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -52,8 +53,22 @@ class Neighbours:
         write_file(folder / FILE, save({"index": self.index, "weight": self.weight}))
 
 
-def fit_neighbours(histories: Sequence[NDArray[np.int64]], size: int) -> Neighbours:
-    """The neighbours of `size` items in histories of item numbers, oldest first."""
+def fit_neighbours(histories: Sequence[NDArray[np.int64]], size: int, before: Neighbours | None = None) -> Neighbours:
+    """The neighbours of `size` items in histories of item numbers, oldest first, added to those of `before`, which may
+    be of fewer items."""
+    from scipy import sparse
+
+    found = transitions(histories, size)
+    if before is not None:
+        old, k = before.index.shape
+        rows = np.repeat(np.arange(old), k)
+        values = (before.weight.numpy().ravel(), (rows, before.index.numpy().ravel()))
+        found = found + sparse.csr_matrix(values, shape=(size, size))
+    return strongest(found.tocsr(), MOST)
+
+
+def transitions(histories: Sequence[NDArray[np.int64]], size: int) -> Any:
+    """The weights of all pairs, a sparse matrix (size, size)."""
     from scipy import sparse
 
     flat = np.concatenate([np.append(h, -1) for h in histories]) if histories else np.empty(0, dtype=np.int64)
@@ -68,7 +83,7 @@ def fit_neighbours(histories: Sequence[NDArray[np.int64]], size: int) -> Neighbo
         found = found + sparse.csr_matrix((ones, (a, b)), shape=(size, size))
     counts = np.bincount(flat[flat >= 0], minlength=size)
     scale = sparse.diags(((counts + SHRINK) ** -EXPONENT).astype(np.float32))
-    return strongest((scale @ (found + BACKWARD * found.T) @ scale).tocsr(), MOST)
+    return (scale @ (found + BACKWARD * found.T) @ scale).tocsr()
 
 
 def strongest(table: object, most: int) -> Neighbours:

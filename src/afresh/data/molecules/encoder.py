@@ -17,7 +17,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from afresh.core import Batch, CondSpec, Examples, Item, Space, UserError, events
+from afresh.core import Batch, CondSpec, Encoder, Examples, Item, Space, UserError, events
 from afresh.core.counted import counted
 from afresh.core.rng import Rng
 from afresh.core.stored import MOST_TOKENS
@@ -230,6 +230,10 @@ class MoleculeEncoder:
             )
         notes = (f"{counted(len(new), 'new token')}: {', '.join(new)}",) if new else ()
         return replace(self, added=(*self.added, *new), notes=notes)
+
+    def first_rows(self, base: Encoder) -> list[list[int]]:
+        """The spare ids have rows of their own."""
+        return [[i] for i in range(self.space.vocab[0])]
 
 
 @dataclass(frozen=True)
