@@ -13,6 +13,7 @@ from afresh.collect.gather import gather, places_of
 from afresh.collect.licences import normalised
 from afresh.core import UserError, events
 from afresh.core.events import Event, JsonLines, Listener, listening
+from afresh.core.outputs import check_free
 from afresh.core.sandbox import Limits, Sandbox
 from afresh.data import written_aside
 from afresh.data.objects import as_path
@@ -343,9 +344,11 @@ class Model:
         because: int = 0,
         seed: int = 0,
         out: PathLike | None = None,
+        force: bool = False,
     ) -> list[list[recommend_task.Recommendation]]:
         """A list of k items for each of some users of the run's data (or of the newer log at `data`), or for new users
-        by their `histories` of ids, oldest first, or for `everyone` in the data. `out`: a Parquet table of all lists.
+        by their `histories` of ids, oldest first, or for `everyone` in the data. `out`: a Parquet table of all lists,
+        with `force` in place of a file that exists.
 
         `traits`: what else is known of new users. `seen`: whether items of the history may be recommended; None: if
         users chose items again in training. `where`: values of items' features, as {"category": "shoes|boots",
@@ -354,6 +357,8 @@ class Model:
 
         Raises UserError if the run is not one on interactions, for an unknown user, and if no item is left.
         """
+        if out is not None:
+            check_free(Path(out), force)
         recommender = recommend_task.Recommender(self.run)
         chosen = recommend_users.users_of(recommender, users, histories, everyone, traits, _path(data))
         for text in chosen.notes:

@@ -91,6 +91,7 @@ def recommend(
     out: Annotated[
         Path | None, typer.Option(help="Write a Parquet table of all lists.", metavar="FILE.parquet")
     ] = None,
+    force: o.Force = False,
     as_json: Annotated[
         bool,
         o.json_of("{lists: [{user, items: [{item, probability, ...}]}]}, or with --evaluate {logged, estimates, ...}"),
@@ -102,6 +103,7 @@ def recommend(
     from the model and from what followed what in training, and calibrated on held-out events.
     """
     from afresh.core import UserError
+    from afresh.core.outputs import check_free
     from afresh.runs.run import Run
     from afresh.tasks.recommend import Ranking, Recommender, write_lists
     from afresh.tasks.recommend_users import pairs, read_ids, users_of
@@ -117,6 +119,8 @@ def recommend(
         because,
         seed,
     )
+    if out is not None:
+        check_free(out, force)
     recommender = Recommender(Run.open(run))
     if evaluate is not None:
         from afresh.tasks.recommend_feedback import evaluate as earned_in

@@ -260,7 +260,8 @@ def sequences(space: Space, cond: Cond, rng: Rng, index: Tensor, settings: Trans
     if bias and not 0 <= bias[0][0] <= bias[-1][0] < space.vocab[0]:
         raise UserError(f"logit_bias is by token id, from 0 to {space.vocab[0] - 1}. Given: {sorted(dict(bias))}.")
     penalties = Penalties(settings.frequency_penalty, settings.presence_penalty, bias)
-    length = settings.length if space.stream and not space.catalogue else min(settings.length, space.shape[0])
+    length = settings.length if space.stream else space.shape[0]
+    length = min(length, space.shape[0]) if space.catalogue else length
     return [
         TokenSequence(
             prompt,

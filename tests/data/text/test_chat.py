@@ -299,11 +299,12 @@ def test_bad_rows_are_refused_one_by_one_with_their_reasons(tmp_path: Path) -> N
         assert why in refused.reason, refused
 
 
-def test_texts_and_conversations_together_are_refused(tmp_path: Path) -> None:
+def test_of_texts_and_conversations_those_with_more_bytes_are_learnt_and_it_is_said(tmp_path: Path) -> None:
     (tmp_path / "story.txt").write_text("Once.")
     (tmp_path / "a.jsonl").write_text(json.dumps(GOOD[0]))
-    with pytest.raises(UserError, match=r"story\.txt.*a\.jsonl, row 1"):
-        MODALITY.read(tmp_path, TextOptions())
+    corpus = MODALITY.read(tmp_path, TextOptions())
+    assert [bool(i.turns) for i in corpus.items] == [True]
+    assert any("story.txt" in n and "left out" in n for n in corpus.notes)
 
 
 def test_few_long_conversations_are_held_out_whole() -> None:
