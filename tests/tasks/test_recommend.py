@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from afresh.cli import run as command
 from afresh.core import UserError
 from afresh.core.rng import Rng
 from afresh.data.interactions.shown import read_shown
+from afresh.runs.remove import remove_run
 from afresh.runs.run import Run
 from afresh.tasks.recommend import Ranking, Recommender, drawn_list, marginal_relevance
 from afresh.tasks.recommend_feedback import evaluate
@@ -145,6 +147,12 @@ def test_the_blend_is_fitted_once_and_kept(run: Path) -> None:
     with pytest.raises(UserError, match="colour"):
         Recommender(Run.open(run)).blend  # noqa: B018
     (run / "recommend.json").write_text(json.dumps(kept))
+
+
+def test_the_blend_is_removed_with_its_run(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    assert Recommender(Run.open(tmp_path / "run")).blend.events
+    assert remove_run(Run.open(tmp_path / "run")) == [] and not (tmp_path / "run").exists()
 
 
 def test_the_command_shows_lists_writes_tables_and_says_what_is_wrong(

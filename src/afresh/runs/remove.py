@@ -32,6 +32,7 @@ OWN = (
     "signature",
     MANIFEST,
     "aligned.json",
+    "recommend.json",
     "latest",
     "metrics.jsonl",
     "report.html",

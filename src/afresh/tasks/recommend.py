@@ -6,6 +6,7 @@ import io
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -129,7 +130,8 @@ class Recommender:
             if error.code not in ("data_missing", "data_changed"):
                 raise
             return Blend()
-        write_json(file, found.model_dump())
+        with suppress(OSError):  # of a folder that may not be written to it is fitted again the next time
+            write_json(file, found.model_dump())
         return found
 
     def probabilities(self, histories: Sequence[Sequence[int]], cond: Cond) -> Tensor:
