@@ -14,6 +14,7 @@ import torch
 from pyarrow import parquet
 
 from afresh.cli import run as command
+from afresh.cli.recommend import texts
 from afresh.core import UserError
 from afresh.core.rng import Rng
 from afresh.data.interactions.shown import read_shown
@@ -21,7 +22,7 @@ from afresh.runs.remove import remove_run
 from afresh.runs.run import Run
 from afresh.tasks.recommend import Ranking, Recommender, drawn_list, marginal_relevance
 from afresh.tasks.recommend_feedback import evaluate
-from afresh.tasks.recommend_users import pairs, read_ids, users_of
+from afresh.tasks.recommend_users import read_ids, users_of
 
 ITEMS = 12
 
@@ -169,7 +170,7 @@ def test_the_command_shows_lists_writes_tables_and_says_what_is_wrong(
         (["--user", "u1000"], "no user 'u1000' among the 60"),
         ([], "Say for whom"),
         (["--history", "i1", "--diversity", "2"], "diversity from 0 to 1"),
-        (["--history", "i1", "--where", "colour"], "where is NAME=VALUE"),
+        (["--history", "i1", "--where", "colour"], "--where takes KEY=VALUE"),
         (["--history", "i1", "--only", str(tmp_path / "none")], "cannot be read"),
     ):
         assert command(["recommend", str(run), *asked]) == 2
@@ -177,7 +178,11 @@ def test_the_command_shows_lists_writes_tables_and_says_what_is_wrong(
 
 
 def test_what_is_asked_for_is_checked(tmp_path: Path) -> None:
-    assert pairs(["a=b=c", "price=<3"], "where") == {"a": "b=c", "price": "<3"}
+    assert texts(["a=b=c", "price=<3", 'colour=["red", "blue"]'], "--where") == {
+        "a": "b=c",
+        "price": "<3",
+        "colour": "red|blue",
+    }
     (tmp_path / "ids").write_text("\n \n")
     with pytest.raises(UserError, match="holds no ids"):
         read_ids(tmp_path / "ids")

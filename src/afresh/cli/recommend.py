@@ -106,12 +106,12 @@ def recommend(
     from afresh.core.outputs import check_free
     from afresh.runs.run import Run
     from afresh.tasks.recommend import Ranking, Recommender, write_lists
-    from afresh.tasks.recommend_users import pairs, read_ids, users_of
+    from afresh.tasks.recommend_users import read_ids, users_of
 
     ranking = Ranking(
         k,
         seen,
-        pairs(where or (), "where"),
+        texts(where, "--where"),
         None if only is None else read_ids(only),
         frozenset(x.strip() for x in exclude.split(",") if x.strip()),
         diversity,
@@ -136,7 +136,7 @@ def recommend(
         else:
             show_earned(earned)
         return
-    users = users_of(recommender, user or (), history or (), everyone, pairs(trait or (), "trait"), data)
+    users = users_of(recommender, user or (), history or (), everyone, texts(trait, "--trait"), data)
     note(*users.notes)
     if out is not None:
         count = write_lists(out, users.names, recommender.lists(users.histories, ranking, users.cond))
@@ -149,6 +149,13 @@ def recommend(
         return
     for name, found in zip(users.names, lists, strict=True):
         show(name, found)
+
+
+def texts(given: list[str] | None, flag: str) -> dict[str, str]:
+    """NAME=VALUE by name; a list is its values separated by `|`, any of which fits."""
+    from afresh.core.options import pairs
+
+    return {k: "|".join(map(str, v)) if isinstance(v, list) else v for k, v in pairs(given or (), flag).items()}
 
 
 def show(name: str, found: list[Recommendation]) -> None:

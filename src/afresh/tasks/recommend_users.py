@@ -27,17 +27,6 @@ class Users:
     notes: tuple[str, ...] = ()
 
 
-def pairs(values: Sequence[str], what: str) -> dict[str, str]:
-    """NAME=VALUE texts by name. Raises UserError for one without a name or a value."""
-    out = {}
-    for value in values:
-        name, sign, rest = value.partition("=")
-        if not (sign and name.strip() and rest.strip()):
-            raise UserError(f"{what} is NAME=VALUE, as in category=shoes. Given: {value!r}.")
-        out[name.strip()] = rest.strip()
-    return out
-
-
 def read_ids(file: Path) -> frozenset[str]:
     """The ids in a file, one a line. Raises UserError if it cannot be read or has none."""
     try:
