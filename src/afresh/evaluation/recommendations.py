@@ -80,9 +80,7 @@ def questions_of(study: Study) -> Questions:
     seen = again >= OFTEN
     rule = "may be recommended" if seen else "are left out"
     study.note(f"recommendations: the whole catalogue of {items:,} items is ranked; items of the history {rule}")
-    study.note(
-        "recommendations: the weights of the experts, four numbers at most, are fitted to held-out events too"
-    )
+    study.note("recommendations: the weights of the experts, four numbers at most, are fitted to held-out events too")
     return Questions(items, train, asked, targets, np.array([u for u, _ in kept]), seen)
 
 
