@@ -35,6 +35,7 @@ from afresh.tasks import edit as edit_task
 from afresh.tasks import export as export_task
 from afresh.tasks import forget as forget_task
 from afresh.tasks import interpolate as interpolate_task
+from afresh.tasks import playlist as playlist_task
 from afresh.tasks import practise as practise_task
 from afresh.tasks import recommend as recommend_task
 from afresh.tasks import recommend_feedback, recommend_users
@@ -331,6 +332,7 @@ class Model:
         users: Sequence[str] = (),
         *,
         histories: Sequence[Sequence[str]] = (),
+        sessions: Sequence[Sequence[str]] = (),
         everyone: bool = False,
         k: int = 20,
         data: PathLike | None = None,
@@ -341,33 +343,52 @@ class Model:
         exclude: Iterable[str] = (),
         diversity: float = 0.0,
         explore: float = 0.0,
+        novelty: float = 0.0,
         because: int = 0,
         seed: int = 0,
+        playlist: bool = False,
+        wish: Mapping[str, str] | None = None,
+        share: float = 1.0,
+        total: Mapping[str, float] | None = None,
+        top_p: float = 1.0,
+        repeat: bool = False,
         out: PathLike | None = None,
         force: bool = False,
     ) -> list[list[recommend_task.Recommendation]]:
         """A list of k items for each of some users of the run's data (or of the newer log at `data`), or for new users
-        by their `histories` of ids, oldest first, or for `everyone` in the data. `out`: a Parquet table of all lists,
-        with `force` in place of a file that exists.
+        by their `histories` of ids, oldest first, or for `everyone` in the data. `sessions`: what each of them chose
+        just now, after that; alone, all that is known of somebody. `out`: a Parquet table of all lists, with `force` in
+        place of a file that exists.
 
         `traits`: what else is known of new users. `seen`: whether items of the history may be recommended; None: if
         users chose items again in training. `where`: values of items' features, as {"category": "shoes|boots",
         "price": "<20"}. `only`, `exclude`: ids. `diversity`: 0 for the likeliest to 1 for the least alike. `explore`:
-        0, or the temperature at which items are drawn. `because`: items of the history that are named as reasons.
+        0, or the temperature at which items are drawn. `novelty`: 0 for whatever is likely to 1 for what is likelier
+        for this user than for others. `because`: items of the history that are named as reasons.
+
+        `playlist`: each item follows from the history and from the items before it. Then at least the `share` of them
+        has the features `wish`; `total` is what columns of numbers add up to at most, as {"seconds": 3600}; `top_p`
+        draws from the likeliest items that have this probability, and `repeat` lets an item come again.
 
         Raises UserError if the run is not one on interactions, for an unknown user, and if no item is left.
         """
         if out is not None:
             check_free(Path(out), force)
         recommender = recommend_task.Recommender(self.run)
-        chosen = recommend_users.users_of(recommender, users, histories, everyone, traits, _path(data))
+        chosen = recommend_users.users_of(recommender, users, histories, everyone, traits, _path(data), sessions)
         for text in chosen.notes:
             events.note(text)
         allowed = None if only is None else frozenset(only)
         ranking = recommend_task.Ranking(
-            k, seen, where or {}, allowed, frozenset(exclude), diversity, explore, because, seed
+            k, seen, where or {}, allowed, frozenset(exclude), diversity, explore, because, seed, novelty
         )
-        lists = list(recommender.lists(chosen.histories, ranking, chosen.cond))
+        sequence = playlist_task.Playlist(wish or {}, share, total or {}, top_p, repeat)
+        if playlist:
+            made = playlist_task.playlists(recommender, chosen.histories, ranking, sequence, chosen.cond)
+        else:
+            playlist_task.check_unused(sequence)
+            made = recommender.lists(chosen.histories, ranking, chosen.cond)
+        lists = list(made)
         if out is not None:
             recommend_task.write_lists(Path(out), chosen.names, lists)
         return lists
@@ -378,6 +399,7 @@ class Model:
         *,
         k: int = 20,
         explore: float = 0.0,
+        novelty: float = 0.0,
         data: PathLike | None = None,
         seen: bool | None = None,
         where: Mapping[str, str] | None = None,
@@ -391,7 +413,9 @@ class Model:
         Raises UserError if the log cannot be used, or shows too little of what this model shows.
         """
         allowed = None if only is None else frozenset(only)
-        ranking = recommend_task.Ranking(k, seen, where or {}, allowed, frozenset(exclude), explore=explore)
+        ranking = recommend_task.Ranking(
+            k, seen, where or {}, allowed, frozenset(exclude), explore=explore, novelty=novelty
+        )
         recommender = recommend_task.Recommender(self.run)
         return recommend_feedback.evaluate(recommender, Path(evaluate), ranking, _path(data), clip)
 

@@ -51,6 +51,13 @@ def test_the_same_seed_explores_alike_and_says_how_likely_it_was(address: str) -
     assert all(0 < r["drawn"] <= 1 for r in first["lists"][0])
 
 
+def test_sequences_and_sessions_are_those_of_python(shop: Path, address: str) -> None:
+    own = afresh.load(shop / "shop").recommend(sessions=[["i1", "i2"]], k=3, playlist=True)[0]
+    for form in ({"session": ["i1", "i2"]}, {"history": ["i1"], "session": ["i2"]}):
+        made = ask(address, k=3, playlist=True, **form).json()["lists"][0]
+        assert [r["item"] for r in made] == [r.item for r in own]
+
+
 @pytest.mark.parametrize(
     ("form", "status", "said"),
     [
@@ -58,6 +65,8 @@ def test_the_same_seed_explores_alike_and_says_how_likely_it_was(address: str) -
         ({"history": ["i1"], "where": {"colour": "red"}}, 400, "no feature 'colour'"),
         ({"history": ["i1"], "only": ["nothing"]}, 400, "No item of the catalogue fits"),
         ({"history": ["i1"], "k": 0}, 400, "k"),
+        ({"history": ["i1"], "share": 0.5}, 400, "Add `playlist`"),
+        ({"history": ["i1"], "playlist": True, "total": {"price": 9}}, 400, "Columns of numbers: none"),
         ({"history": ["i1"], "colour": 1}, 400, "colour"),
         ({"model": "none", "history": []}, 404, "none"),
     ],

@@ -23,27 +23,12 @@ from afresh.runs.run import Run
 from afresh.tasks.recommend import Ranking, Recommender, drawn_list, marginal_relevance
 from afresh.tasks.recommend_feedback import evaluate
 from afresh.tasks.recommend_users import read_ids, users_of
-
-ITEMS = 12
+from tests.shop import ITEMS, shop
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run on users who each go through the items in their order, with a table of what the items are."""
-    folder = tmp_path_factory.mktemp("shop")
-    (folder / "data").mkdir()
-    events = [f"u{u},i{(u + e) % ITEMS},{1_700_000_000 + 1000 * e + u}" for u in range(60) for e in range(4 + u % 5)]
-    (folder / "data" / "log.csv").write_text("\n".join(["user,item,time", *events, ""]))
-    rows = [f"i{i},Thing {i},{('red', 'blue')[i % 2]},{i}" for i in range(ITEMS)]
-    (folder / "data" / "items.csv").write_text("\n".join(["item,title,colour,price", *rows, ""]))
-    sizes = ["width=32", "layers=1", "heads=2", "kv_heads=2", "tied=true", "negatives=8", "dropout=0.1"]
-    settings = [part for s in sizes for part in ("--set", f"family.{s}")]
-    settings += ["--set", "train.batch=16", "--set", "train.lr=0.01", "--data", "split=last"]
-    code = command(
-        ["train", str(folder / "data"), "--steps", "150", "--out", str(folder / "run"), "--no-measure", *settings]
-    )
-    assert code == 0
-    return folder / "run"
+    return shop(tmp_path_factory.mktemp("shop"))
 
 
 @pytest.fixture(scope="module")
@@ -65,14 +50,22 @@ def test_what_follows_comes_first_for_users_seen_new_and_unknown(recommender: Re
     assert len(best(recommender, ["never heard of"], k=5)) == 5
 
 
-def test_a_masked_model_recommends_too(run: Path, tmp_path: Path) -> None:
-    sizes = [part for s in ("width=32", "layers=1", "heads=2") for part in ("--set", f"family.{s}")]
-    asked = ["--steps", "150", "--no-measure", "--family", "masked", "--set", "train.batch=16", "--data", "split=last"]
-    assert command(["train", str(run.parent / "data"), "--out", str(tmp_path / "run"), *asked, *sizes]) == 0
-    made = Recommender(Run.open(tmp_path / "run"))
+def test_a_masked_model_recommends_too(tmp_path: Path) -> None:
+    made = Recommender(Run.open(shop(tmp_path, family="masked")))
     rows = [made.encoder.ids(["i3", "i4", "i5"]), made.encoder.ids(["i8"])]
     likely = made.log_probs(rows, made.condition(2)).argmax(1).tolist()
     assert [made.catalogue.ids[i] for i in likely] == ["i6", "i9"]
+
+
+def test_a_session_follows_what_is_known_or_stands_alone(recommender: Recommender) -> None:
+    known = users_of(recommender, named=["u0"]).histories[0]
+    assert users_of(recommender, named=["u0"], sessions=["i1,i2"]).histories == [[*known, "i1", "i2"]]
+    assert users_of(recommender, histories=["i5"], sessions=[["i1"]]).histories == [["i5", "i1"]]
+    alone = users_of(recommender, sessions=["i3,i4,what"])
+    assert alone.histories == [["i3", "i4", "what"]] and "what" in alone.notes[0]
+    assert recommender.recommend(alone.histories, Ranking(1), alone.cond)[0][0].item == "i5"
+    with pytest.raises(UserError, match="2 sessions for 1 user"):
+        users_of(recommender, named=["u0"], sessions=["i1", "i2"])
 
 
 def test_probabilities_are_those_of_the_next_choice(recommender: Recommender) -> None:

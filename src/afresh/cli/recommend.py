@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from afresh.tasks.recommend import Recommendation
     from afresh.tasks.recommend_feedback import Earned
 
-WHO, WHICH, FEEDBACK = "For whom", "Which items", "Feedback"
+WHO, WHICH, SEQUENCE, FEEDBACK = "For whom", "Which items", "A sequence to a wish", "Feedback"
 
 
 def recommend(
@@ -28,6 +28,15 @@ def recommend(
         typer.Option(
             help="Items that a new user chose, oldest first, separated by commas; may be repeated. Empty: nothing is "
             "known of the user.",
+            metavar="A,B,C",
+            rich_help_panel=WHO,
+        ),
+    ] = None,
+    session: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Items that somebody chose just now, which the data does not have yet: after those of --user or "
+            "--history, or of somebody unknown. One for each user.",
             metavar="A,B,C",
             rich_help_panel=WHO,
         ),
@@ -73,8 +82,49 @@ def recommend(
             rich_help_panel=WHICH,
         ),
     ] = 0.0,
+    novelty: Annotated[
+        float,
+        typer.Option(
+            help="0 = whatever is likely, 1 = what is likelier for this user than for others: less of what everybody "
+            "chooses.",
+            rich_help_panel=WHICH,
+        ),
+    ] = 0.0,
     because: Annotated[int, typer.Option(help="Items of the history that are named as reasons.")] = 0,
     seed: Annotated[int, typer.Option(help="The same seed explores alike.")] = 0,
+    playlist: Annotated[
+        bool,
+        typer.Option(
+            "--playlist",
+            help="A playlist or reading list: each of the -k items follows from the history and from those before it. "
+            "--explore is the temperature.",
+            rich_help_panel=SEQUENCE,
+        ),
+    ] = False,
+    wish: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Items with this feature, as many as --share says; may be repeated.",
+            metavar="COLUMN=VALUE",
+            rich_help_panel=SEQUENCE,
+        ),
+    ] = None,
+    share: Annotated[
+        float, typer.Option(help="The share of the items that fit the wish, at least.", rich_help_panel=SEQUENCE)
+    ] = 1.0,
+    total: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What a column of numbers adds up to at most, as seconds=3600; may be repeated.",
+            metavar="COLUMN=MOST",
+            rich_help_panel=SEQUENCE,
+        ),
+    ] = None,
+    top_p: Annotated[
+        float,
+        typer.Option(help="Draw from the likeliest items that have this probability.", rich_help_panel=SEQUENCE),
+    ] = 1.0,
+    repeat: Annotated[bool, typer.Option("--repeat", help="An item may come again.", rich_help_panel=SEQUENCE)] = False,
     evaluate: Annotated[
         Path | None,
         typer.Option(
@@ -105,8 +155,9 @@ def recommend(
     from afresh.core import UserError
     from afresh.core.outputs import check_free
     from afresh.runs.run import Run
+    from afresh.tasks.playlist import Playlist, check_unused, playlists, sums
     from afresh.tasks.recommend import Ranking, Recommender, write_lists
-    from afresh.tasks.recommend_users import read_ids, users_of
+    from afresh.tasks.recommend_users import number, read_ids, users_of
 
     ranking = Ranking(
         k,
@@ -118,16 +169,22 @@ def recommend(
         explore,
         because,
         seed,
+        novelty,
     )
+    totals = {name: number(name, most) for name, most in texts(total, "--total").items()}
+    sequence = Playlist(texts(wish, "--wish"), share, totals, top_p, repeat)
+    if not playlist:
+        check_unused(sequence)
     if out is not None:
         check_free(out, force)
     recommender = Recommender(Run.open(run))
     if evaluate is not None:
         from afresh.tasks.recommend_feedback import evaluate as earned_in
 
-        if user or history or everyone or out is not None:
+        if user or history or session or everyone or playlist or out is not None:
             raise UserError(
-                "The log of `evaluate` says for whom, and no list is written. Leave out the users and `out`."
+                "The log of `evaluate` says for whom, and no list is written. Leave out the users, `playlist` and "
+                "`out`."
             )
         earned = earned_in(recommender, evaluate, ranking, data, clip)
         note(*earned.notes)
@@ -136,19 +193,24 @@ def recommend(
         else:
             show_earned(earned)
         return
-    users = users_of(recommender, user or (), history or (), everyone, texts(trait, "--trait"), data)
+    users = users_of(recommender, user or (), history or (), everyone, texts(trait, "--trait"), data, session or ())
     note(*users.notes)
+    if playlist:
+        made = playlists(recommender, users.histories, ranking, sequence, users.cond)
+    else:
+        made = recommender.lists(users.histories, ranking, users.cond)
     if out is not None:
-        count = write_lists(out, users.names, recommender.lists(users.histories, ranking, users.cond))
+        count = write_lists(out, users.names, made)
         say(f"{count:,} recommendations for {len(users.names):,} users in {out}")
         return
-    lists = recommender.recommend(users.histories, ranking, users.cond)
+    lists = list(zip(users.names, made, strict=True))
     if as_json:
-        rows = zip(users.names, lists, strict=True)
-        emit({"lists": [{"user": u, "items": [r.json() for r in found]} for u, found in rows], "notes": users.notes})
+        emit({"lists": [{"user": u, "items": [r.json() for r in found]} for u, found in lists], "notes": users.notes})
         return
-    for name, found in zip(users.names, lists, strict=True):
+    for name, found in lists:
         show(name, found)
+        for column, value in sums(recommender.catalogue, found, totals).items():
+            say(f"{column}: {value:,.6g} of {totals[column]:,.6g}")
 
 
 def texts(given: list[str] | None, flag: str) -> dict[str, str]:
@@ -167,7 +229,7 @@ def show(name: str, found: list[Recommendation]) -> None:
     for r in found:
         shown = r.title if r.title == r.item else f"{r.title} ({r.item})"
         row = [visible(shown), f"{r.probability:.2%}"]
-        rows.append([*row, ", ".join(visible(i) for i, _ in r.because)] if reasons else row)
+        rows.append([*row, ", ".join(visible(why.title) for why in r.because)] if reasons else row)
     answer(table([f"for {visible(name)}", "probability", *(["because of"] if reasons else [])], rows, right=[1]))
 
 

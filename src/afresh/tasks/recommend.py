@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -56,8 +56,9 @@ class Ranking:
     `k`: its length. `seen`: whether it may hold items of the history; None: if users chose items again in training.
     `where`: values of items' features (Catalogue.where). `only`, `exclude`: ids. `diversity`: from 0 (the likeliest) to
     1 (the least alike), by maximal marginal relevance. `explore`: 0 for the likeliest items; above, items are drawn
-    without replacement in proportion to p to the power of 1 / explore. `because`: items of the history that are named
-    as reasons.
+    without replacement in proportion to p to the power of 1 / explore. `novelty`: by p over popularity to this power,
+    so that 0 asks what is likeliest and 1 what is likelier than for others. `because`: items of the history that are
+    named as reasons.
     """
 
     k: int = 20
@@ -69,23 +70,32 @@ class Ranking:
     explore: float = 0.0
     because: int = 0
     seed: int = 0
+    novelty: float = 0.0
+
+
+class Reason(NamedTuple):
+    """An item of a history, and by how many nats it raised the log-probability of what is recommended."""
+
+    item: str
+    nats: float
+    title: str
 
 
 @dataclass(frozen=True)
 class Recommendation:
     """One item. `probability`: that it is the next choice, among all items. `drawn`: the probability with which
-    exploration puts it in its place, given the places before; 1 without. `because`: items of the history and by how
-    many nats each raised the item's log-probability."""
+    exploration puts it in its place, given the places before; 1 without. `because`: the items of the history that
+    raised it most."""
 
     item: str
     title: str
     probability: float
     drawn: float = 1.0
-    because: tuple[tuple[str, float], ...] = ()
+    because: tuple[Reason, ...] = ()
 
     def json(self) -> dict[str, Any]:
         out: dict[str, Any] = {k: getattr(self, k) for k in ("item", "title", "probability", "drawn")}
-        return out | ({"because": [{"item": i, "nats": n} for i, n in self.because]} if self.because else {})
+        return out | ({"because": [r._asdict() for r in self.because]} if self.because else {})
 
 
 class Recommender:
@@ -174,7 +184,7 @@ class Recommender:
         out = []
         for i, p in enumerate(self.probabilities(rows, cond)):
             mask = allowed.clone()
-            if not (self.encoder.repeats >= OFTEN if ranking.seen is None else ranking.seen):
+            if not self.again(ranking):
                 mask[rows[i]] = False
             places, drawn = self.rank(p, mask, ranking, i)
             reasons = self.reasons(rows[i], places, cond.select(torch.tensor([i])), ranking.because)
@@ -205,10 +215,22 @@ class Recommender:
             raise UserError("No item of the catalogue fits the conditions. Ask for less.")
         return mask
 
+    def again(self, ranking: Ranking) -> bool:
+        """Whether items of a history may be recommended."""
+        return self.encoder.repeats >= OFTEN if ranking.seen is None else ranking.seen
+
+    def scores(self, p: Tensor, mask: Tensor, ranking: Ranking) -> Tensor:
+        """By what items are ranked, in nats, of probabilities (..., V): log p less the novelty asked for, and minus
+        infinity where the mask is false."""
+        logs = p.clamp_min(LEAST).log()
+        if ranking.novelty:
+            logs = logs - ranking.novelty * torch.from_numpy(self.catalogue.counts + 1.0).log().to(logs)
+        return logs.masked_fill(~mask, -torch.inf)
+
     def rank(self, p: Tensor, mask: Tensor, ranking: Ranking, row: int) -> tuple[list[int], list[float]]:
         """The numbers of the items of a list, and the probability with which each was drawn."""
         k = min(ranking.k, int(mask.sum()))
-        logs = p.clamp_min(LEAST).log().masked_fill(~mask, -torch.inf)
+        logs = self.scores(p, mask, ranking)
         if ranking.explore:
             return drawn_list(logs / ranking.explore, k, Rng(ranking.seed), row)
         if ranking.diversity:
@@ -226,9 +248,7 @@ class Recommender:
         rows = torch.nn.functional.normalize(rows, dim=1)
         return rows @ rows.T
 
-    def reasons(
-        self, history: Sequence[int], places: Sequence[int], cond: Cond, most: int
-    ) -> list[tuple[tuple[str, float], ...]]:
+    def reasons(self, history: Sequence[int], places: Sequence[int], cond: Cond, most: int) -> list[tuple[Reason, ...]]:
         """For each item, the items of the history without which its probability falls most, and by how many nats."""
         if not most or not history:
             return [()] * len(places)
@@ -239,7 +259,8 @@ class Recommender:
         out = []
         for column in gains.T:
             best = column.argsort(descending=True)[:most].tolist()
-            out.append(tuple((self.catalogue.ids[known[i]], float(column[i])) for i in best if column[i] > 0))
+            found = [(known[i], float(column[i])) for i in best if column[i] > 0]
+            out.append(tuple(Reason(self.catalogue.ids[j], nats, self.catalogue.title(j)) for j, nats in found))
         return out
 
 
@@ -264,10 +285,10 @@ def write_lists(file: Path, users: Sequence[str], lists: Iterable[Sequence[Recom
 
 
 def check(ranking: Ranking) -> None:
-    if ranking.k < 1 or not 0 <= ranking.diversity <= 1 or ranking.explore < 0:
+    if ranking.k < 1 or not 0 <= ranking.diversity <= 1 or not ranking.explore >= 0 or not 0 <= ranking.novelty <= 2:
         raise UserError(
-            f"k is at least 1, diversity from 0 to 1, and explore 0 or more. Given: k {ranking.k}, diversity "
-            f"{ranking.diversity:g}, explore {ranking.explore:g}."
+            "k is at least 1, diversity from 0 to 1, explore 0 or more, and novelty from 0 to 2. Given: k "
+            f"{ranking.k}, diversity {ranking.diversity:g}, explore {ranking.explore:g}, novelty {ranking.novelty:g}."
         )
     if ranking.diversity and ranking.explore:
         raise UserError("Give either `diversity` or `explore`: a list that is drawn is not rearranged.")

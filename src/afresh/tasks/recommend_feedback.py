@@ -16,7 +16,7 @@ from afresh.core import Cond, UserError
 from afresh.core.counted import counted
 from afresh.data.interactions.shown import ShownLog, read_shown
 from afresh.evaluation.estimate import Estimate
-from afresh.tasks.recommend import LEAST, OFTEN, Ranking, Recommender, blended, check
+from afresh.tasks.recommend import Ranking, Recommender, blended, check
 from afresh.tasks.recommend_users import users_of
 
 CELLS = 1 << 22  # probabilities that are held at a time
@@ -113,7 +113,7 @@ class Policy:
         catalogue = recommender.catalogue
         self.item = np.array([catalogue.index.get(i, -1) for i in shown.items], dtype=np.int64)
         self.allowed = torch.from_numpy(recommender.allowed(ranking))
-        self.again = recommender.encoder.repeats >= OFTEN if ranking.seen is None else ranking.seen
+        self.again = recommender.again(ranking)
         self.together = max(1, min(512, CELLS // len(catalogue)))
         self.cond: Cond
         if shown.histories is not None:
@@ -150,7 +150,7 @@ class Policy:
             mask[i, above[above >= 0]] = False
             if not self.again:
                 mask[i, self.histories[self.shown.decision[row]]] = False
-        logs = p.clamp_min(LEAST).log().double().masked_fill(~mask, -torch.inf)
+        logs = self.recommender.scores(p, mask, self.ranking).double()
         if self.ranking.explore:
             drawn = (logs / self.ranking.explore).softmax(1).nan_to_num(0.0)  # nothing is left to be shown
         else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -45,27 +45,62 @@ def users_of(
     everyone: bool = False,
     traits: Mapping[str, str] | None = None,
     data: Path | None = None,
+    sessions: Sequence[str | Sequence[str]] = (),
 ) -> Users:
     """The users that are named, all of the log, or new ones with these histories (ids, or a text of ids with commas).
 
-    The log is that of the run, or the one at `data`. Raises UserError for an unknown user, if nobody is asked for, or
-    for traits of users of the log, which the log tells.
+    `sessions`: what each of them chose just now, which follows what is known before; alone, all that is known of
+    somebody. The log is that of the run, or the one at `data`. Raises UserError for an unknown user, if nobody is asked
+    for, for sessions that are not one for each user, or for traits of users of the log, which the log tells.
     """
+    if not named and not histories and not everyone:
+        histories = [()] * len(sessions)
     if sum((bool(named), bool(histories), everyone)) != 1:
-        raise UserError("Say for whom: `user`, `history`, or all users of the data. One of them is needed.")
-    if not histories:
-        if traits:
-            raise UserError("The traits of users of the data are read from it. Give `trait` with `history` only.")
-        return _of_log(recommender, named, data)
-    split = [[i.strip() for i in h.split(",") if i.strip()] if isinstance(h, str) else list(h) for h in histories]
-    unknown = [i for h in split for i in h if i not in recommender.catalogue.index]
-    notes = (f"{counted(len(unknown), 'item')} not in the catalogue, passed over: {', '.join(unknown[:5])}",)
+        raise UserError(
+            "Say for whom: `user`, `history`, `session`, or all users of the data. One of them is needed; a session "
+            "may also follow a user or a history."
+        )
+    if histories:
+        found = _new(recommender, histories, traits or {})
+    elif traits:
+        raise UserError("The traits of users of the data are read from it. Give `trait` with `history` only.")
+    else:
+        found = _of_log(recommender, named, data)
+    return continued(recommender, found, sessions) if sessions else found
+
+
+def continued(recommender: Recommender, users: Users, sessions: Sequence[str | Sequence[str]]) -> Users:
+    """The users with what each chose just now at the end of the history."""
+    if len(sessions) != len(users.names):
+        raise UserError(
+            f"{counted(len(sessions), 'session')} for {counted(len(users.names), 'user')}. Give one for each, in the "
+            "same order."
+        )
+    more = [ids_of(s) for s in sessions]
+    histories = [[*h, *s] for h, s in zip(users.histories, more, strict=True)]
+    return replace(users, histories=histories, notes=(*users.notes, *passed_over(recommender, more)))
+
+
+def ids_of(text: str | Sequence[str]) -> list[str]:
+    """Ids as a list, from one or from a text of ids with commas."""
+    return [i.strip() for i in text.split(",") if i.strip()] if isinstance(text, str) else list(text)
+
+
+def passed_over(recommender: Recommender, histories: Sequence[Sequence[str]]) -> tuple[str, ...]:
+    """A note on ids that are not in the catalogue, if there are any."""
+    unknown = [i for h in histories for i in h if i not in recommender.catalogue.index]
+    note = f"{counted(len(unknown), 'item')} not in the catalogue, passed over: {', '.join(unknown[:5])}"
+    return (note,) if unknown else ()
+
+
+def _new(recommender: Recommender, histories: Sequence[str | Sequence[str]], traits: Mapping[str, str]) -> Users:
+    split = [ids_of(h) for h in histories]
     spec = recommender.encoder.conds
-    labels = {k: v for k, v in (traits or {}).items() if k not in spec or spec[k].kind == "label"}
-    numbers = {k: number(k, v) for k, v in (traits or {}).items() if k not in labels}
+    labels = {k: v for k, v in traits.items() if k not in spec or spec[k].kind == "label"}
+    numbers = {k: number(k, v) for k, v in traits.items() if k not in labels}
     cond = make_cond(spec, recommender.condition(len(split)), Request(label=labels or None, number=numbers or None))
     names = [str(i + 1) for i in range(len(split))]
-    return Users(names, split, cond, notes if unknown else ())
+    return Users(names, split, cond, passed_over(recommender, split))
 
 
 def number(name: str, value: str) -> float:

@@ -87,8 +87,9 @@ class Catalogue:
         return out / np.maximum(out.sum(1, keepdims=True), 1e-12)
 
     def where(self, conditions: Mapping[str, str]) -> NDArray[np.bool_]:
-        """(V,): the items whose features have these values. A value may list several, separated by `|`, or bound a
-        number, as in `<20` or `>=3`. Raises UserError, listing the columns, for a feature that there is not."""
+        """(V,): the items whose features have these values. A value may list several, separated by `|`, of which an
+        item needs one (an item may have several, too), or bound a number, as in `<20` or `>=3`. Raises UserError,
+        listing the columns, for a feature that there is not."""
         chosen = np.ones(len(self), dtype=bool)
         for column, wanted in conditions.items():
             if column not in self.features:
@@ -162,4 +163,5 @@ def _fits(value: Any, wanted: str) -> bool:
             except ValueError:
                 return False
             return {"<": have < bound, ">": have > bound, "<=": have <= bound, ">=": have >= bound}[sign]
-    return str(value) in wanted.split("|")
+    accepted = wanted.split("|")
+    return str(value) in accepted or any(v.strip() in accepted for v in str(value).split("|"))

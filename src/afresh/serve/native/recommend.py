@@ -12,6 +12,7 @@ from afresh.serve.library import Served
 from afresh.serve.native.items import answer
 from afresh.serve.openai.forms import Finite, Seed, Words, seed_of
 from afresh.serve.work import Desk, noted
+from afresh.tasks.playlist import Playlist, check_unused, playlists
 from afresh.tasks.recommend import Ranking, Recommender
 from afresh.tasks.recommend_users import users_of
 
@@ -30,6 +31,7 @@ class RecommendForm(BaseModel):
     histories: Annotated[list[Ids], Field(min_length=1, max_length=MOST_USERS)] | None = Field(
         None, description="The histories of several users, instead."
     )
+    session: Ids | None = Field(None, description="Ids of what the one user chose just now, after the history.")
     traits: dict[Words, Words] = Field(
         default_factory=dict, description="What else is known of the users: name, value."
     )
@@ -41,6 +43,13 @@ class RecommendForm(BaseModel):
     diversity: Annotated[Finite, Field(ge=0, le=1)] = 0.0
     explore: Annotated[Finite, Field(ge=0, le=100)] = 0.0
     because: Annotated[int, Field(ge=0, le=20)] = 0
+    novelty: Annotated[Finite, Field(ge=0, le=2)] = 0.0
+    playlist: bool = Field(False, description="Each item follows from the history and from the items before it.")
+    wish: dict[Words, Words] = Field(default_factory=dict, description="Of a playlist: items with these features.")
+    share: Annotated[Finite, Field(gt=0, le=1)] = Field(1.0, description="Of a playlist: how many fit the wish.")
+    total: dict[Words, Finite] = Field(default_factory=dict, description="Of a playlist: columns' sums at most.")
+    top_p: Annotated[Finite, Field(gt=0, le=1)] = 1.0
+    repeat: bool = False
     seed: Seed | None = None
 
 
@@ -48,13 +57,28 @@ def recommended(served: Served, form: RecommendForm) -> dict[str, Any]:
     """{lists: [[{item, title, probability, ...}]], seed, notes}: what `afresh recommend` says."""
     recommender, seed = Recommender(served.run), seed_of(form.seed)
     histories = form.histories if form.histories is not None else [] if form.history is None else [form.history]
-    users = users_of(recommender, histories=histories, traits=form.traits)
+    sessions = () if form.session is None else (form.session,)
+    users = users_of(recommender, histories=histories, traits=form.traits, sessions=sessions)
     only = None if form.only is None else frozenset(form.only)
     ranking = Ranking(
-        form.k, form.seen, form.where, only, frozenset(form.exclude), form.diversity, form.explore, form.because, seed
+        k=form.k,
+        seen=form.seen,
+        where=form.where,
+        only=only,
+        exclude=frozenset(form.exclude),
+        diversity=form.diversity,
+        explore=form.explore,
+        novelty=form.novelty,
+        because=form.because,
+        seed=seed,
     )
+    sequence = Playlist(form.wish, form.share, form.total, form.top_p, form.repeat)
     with noted() as notes:
-        lists = recommender.recommend(users.histories, ranking, users.cond)
+        if form.playlist:
+            lists = list(playlists(recommender, users.histories, ranking, sequence, users.cond))
+        else:
+            check_unused(sequence)
+            lists = recommender.recommend(users.histories, ranking, users.cond)
     return {"lists": [[r.json() for r in found] for found in lists], "seed": seed, "notes": [*users.notes, *notes]}
 
 

@@ -1,0 +1,123 @@
+"""Sequences to a wish: each item follows from those before, the wish holds, and nothing adds up to more than asked."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyarrow import parquet
+
+from afresh.cli import run as command
+from afresh.core import UserError
+from afresh.runs.run import Run
+from afresh.tasks.playlist import Playlist, playlists, sums, wished
+from afresh.tasks.recommend import Ranking, Recommendation, Recommender
+from tests.shop import ITEMS, shop
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return shop(tmp_path_factory.mktemp("shop"))
+
+
+@pytest.fixture(scope="module")
+def recommender(run: Path) -> Recommender:
+    return Recommender(Run.open(run))
+
+
+def made(recommender: Recommender, k: int = 4, explore: float = 0.0, seed: int = 0, **asked: Any) -> list[str]:
+    found = playlists(recommender, [["i3", "i4"]], Ranking(k, explore=explore, seed=seed), Playlist(**asked))
+    return [r.item for r in next(iter(found))]
+
+
+def test_each_item_follows_the_one_before(recommender: Recommender) -> None:
+    assert made(recommender) == ["i5", "i6", "i7", "i8"]
+    assert len(set(made(recommender, 99))) == ITEMS - 2  # those of the history are not repeated, and the list ends
+
+
+def test_a_masked_model_makes_sequences_too(run: Path, tmp_path: Path) -> None:
+    masked = shop(tmp_path, family="masked", steps=150)
+    found = made(Recommender(Run.open(masked)), 3)
+    assert len(found) == 3 and not {"i3", "i4"} & set(found)
+
+
+def test_a_wish_holds_for_its_share_spread_evenly(recommender: Recommender) -> None:
+    blue = {f"i{i}" for i in range(1, ITEMS, 2)}
+    assert set(made(recommender, wish={"colour": "blue"})) <= blue
+    half = made(recommender, 6, wish={"colour": "red"}, share=0.5)
+    assert [i not in blue for i in half[::2]] == [True] * 3
+    for share in (0.1, 1 / 3, 0.5, 0.7, 0.8, 1.0):
+        counts = [sum(wished(p, share) for p in range(n)) for n in range(1, 60)]
+        assert counts == [math.ceil(round(n * share, 9)) for n in range(1, 60)]
+    with pytest.raises(UserError, match="No item of the catalogue fits the wish"):
+        made(recommender, wish={"colour": "green"})
+
+
+def test_the_total_of_a_column_is_kept_to(recommender: Recommender) -> None:
+    """Prices are 0 to 11: from 5 on in order, 5 + 6 = 11; then only what still fits."""
+    items = made(recommender, 20, total={"price": 16})
+    assert items[:2] == ["i5", "i6"] and sum(int(i[1:]) for i in items) <= 16
+    found = [Recommendation(i, i, 0.1) for i in items]
+    assert sums(recommender.catalogue, found, ["price"]) == {"price": sum(int(i[1:]) for i in items)}
+    for column in ("weight", "colour"):
+        with pytest.raises(UserError, match=f"no numbers '{column}' to add up. Columns of numbers: price"):
+            made(recommender, total={column: 16})
+
+
+def test_novelty_prefers_what_fewer_users_choose(recommender: Recommender) -> None:
+    """With novelty of 1 items are ranked by p over popularity."""
+    history, p = (
+        [["i3", "i4"]],
+        recommender.probabilities([recommender.encoder.ids(["i3", "i4"])], recommender.condition(1)),
+    )
+    lift = (p[0] / (p.new_tensor(recommender.catalogue.counts) + 1)).argsort(descending=True).tolist()
+    found = recommender.recommend(history, Ranking(ITEMS, seen=True, novelty=1.0))[0]
+    assert [r.item for r in found] == [recommender.catalogue.ids[i] for i in lift]
+    with pytest.raises(UserError, match="novelty from 0 to 2"):
+        recommender.recommend(history, Ranking(novelty=-1.0))
+
+
+def test_the_same_seed_draws_alike_whoever_else_is_asked_for(recommender: Recommender) -> None:
+    ranking = Ranking(5, explore=3.0, seed=4)
+    together = list(playlists(recommender, [["i3", "i4"], ["i9"]], ranking, Playlist()))
+    alone = list(playlists(recommender, [["i3", "i4"]], ranking, Playlist()))
+    assert together[0] == alone[0] and all(0 < r.drawn < 1 for r in alone[0])
+    assert made(recommender, 5, 3.0, seed=4) != made(recommender, 5, 3.0, seed=5)
+    assert made(recommender, 4, 3.0, top_p=1e-6) == made(recommender)
+
+
+def test_items_come_again_only_if_asked(recommender: Recommender) -> None:
+    ranking = Ranking(3, where={"colour": "red"}, only=frozenset({"i6"}))
+    once, again = (next(iter(playlists(recommender, [["i3"]], ranking, Playlist(repeat=r)))) for r in (False, True))
+    assert [r.item for r in once] == ["i6"] and [r.item for r in again] == ["i6"] * 3
+
+
+def test_a_reason_may_be_an_item_of_the_list(recommender: Recommender) -> None:
+    found = next(iter(playlists(recommender, [["i3"]], Ranking(3, because=1), Playlist())))
+    assert found[2].because[0].item == found[1].item and found[2].because[0].title == found[1].title
+
+
+def test_the_command_makes_sequences(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["recommend", str(run), "--playlist", "--session", "i3,i4"]
+    assert command([*asked, "-k", "5", "--total", "price=20", "--wish", "colour=red", "--share", ".5"]) == 0
+    shown = capsys.readouterr()
+    assert "Thing 6 (i6)" in shown.out and "of 20" in shown.err
+    assert command([*asked, "-k", "2", "--json", "--because", "1"]) == 0
+    items = json.loads(capsys.readouterr().out.splitlines()[-1])["lists"][0]["items"]
+    assert [i["item"] for i in items] == ["i5", "i6"] and items[1]["because"][0]["title"] == "Thing 5"
+    assert command(["recommend", str(run), "--all", "--playlist", "-k", "3", "--out", str(tmp_path / "a.parquet")]) == 0
+    assert len(parquet.read_table(tmp_path / "a.parquet").to_pylist()) == 180
+    capsys.readouterr()
+    for wrong, said in (
+        (["--share", "2"], "share and top_p are above 0"),
+        (["--diversity", ".5"], "keeps its order"),
+        (["--wish", "size=L"], "no feature 'size'"),
+        (["--total", "price=lots"], "price is a number"),
+    ):
+        assert command([*asked, *wrong]) == 2
+        assert said in capsys.readouterr().err
+    assert command(["recommend", str(run), "--session", "i3", "--wish", "colour=red"]) == 2
+    assert "are for sequences" in capsys.readouterr().err
