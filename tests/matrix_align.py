@@ -129,7 +129,7 @@ def preferences(model: Model) -> Votes:
     wrong = rng.uniform("flipped", pairs) < FLIPPED
     first = torch.where(wrong, 1 - better, better)
     win, lose = (side(as_examples(toy.space, x, cond, index), 2 * pairs + k) for k in (first, 1 - first))
-    return Votes(win, lose, torch.zeros(PAIRS, dtype=torch.bool))
+    return Votes(win, lose, torch.zeros(PAIRS, dtype=torch.bool), torch.ones(PAIRS))
 
 
 def side(batch: Batch, rows: Tensor) -> Batch:

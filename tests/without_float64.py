@@ -215,4 +215,4 @@ def votes(space: Space) -> Votes:
     win, lose = (batch.select(torch.arange(8).view(2, 4)[side]) for side in range(2))
     mask = torch.ones(4, win.x.shape[1] - 1, dtype=torch.bool) if space.kind == "tokens" else None
     win, lose = (replace(side, mask=mask, index=torch.arange(4)) for side in (win, lose))
-    return Votes(win, lose, torch.zeros(4, dtype=torch.bool))
+    return Votes(win, lose, torch.zeros(4, dtype=torch.bool), torch.ones(4))

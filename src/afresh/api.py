@@ -38,7 +38,7 @@ from afresh.tasks import interpolate as interpolate_task
 from afresh.tasks import playlist as playlist_task
 from afresh.tasks import practise as practise_task
 from afresh.tasks import recommend as recommend_task
-from afresh.tasks import recommend_feedback, recommend_users
+from afresh.tasks import recommend_feedback, recommend_users, recommend_votes
 from afresh.tasks import score as score_task
 from afresh.tasks import solve as solve_task
 from afresh.tasks import train as train_task
@@ -418,6 +418,34 @@ class Model:
         )
         recommender = recommend_task.Recommender(self.run)
         return recommend_feedback.evaluate(recommender, Path(evaluate), ranking, _path(data), clip)
+
+    def votes(
+        self,
+        votes_from: PathLike,
+        out: PathLike,
+        *,
+        explore: float = 1.0,
+        data: PathLike | None = None,
+        seen: bool | None = None,
+        where: Mapping[str, str] | None = None,
+        only: Iterable[str] | None = None,
+        exclude: Iterable[str] = (),
+        force: bool = False,
+    ) -> int:
+        """Write, as votes that `align` learns from, what earned more than another item of the same list in a log of
+        what was shown (`afresh recommend RUN --votes-from LOG`). Returns their number.
+
+        A vote weighs how much likelier this model puts both items in their places, at the temperature `explore`, than
+        they were drawn. Raises UserError if the log cannot be used, or tells no preference.
+        """
+        check_free(Path(out), force)
+        allowed = None if only is None else frozenset(only)
+        ranking = recommend_task.Ranking(1, seen, where or {}, allowed, frozenset(exclude), explore=explore)
+        told = recommend_votes.votes_in(recommend_task.Recommender(self.run), Path(votes_from), ranking, _path(data))
+        told.write(Path(out))
+        for text in told.notes:
+            events.note(text)
+        return len(told.votes)
 
     def complete(
         self,

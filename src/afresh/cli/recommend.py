@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from afresh.cli import options as o
-from afresh.cli.show import answer, emit, note, say, table
+from afresh.cli.show import answer, emit, note, quoted, say, table
 
 if TYPE_CHECKING:
     from afresh.evaluation.estimate import Estimate
@@ -138,8 +138,17 @@ def recommend(
         float | None,
         typer.Option(help="Cut larger weights of --evaluate to this: narrower, but biased.", rich_help_panel=FEEDBACK),
     ] = None,
+    votes_from: Annotated[
+        Path | None,
+        typer.Option(
+            help="Instead of lists: write to --out, as votes for afresh align --preferences, what earned more than "
+            "another item of the same list in a log of what was shown. The columns are those of --evaluate.",
+            metavar="LOG",
+            rich_help_panel=FEEDBACK,
+        ),
+    ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Write a Parquet table of all lists.", metavar="FILE.parquet")
+        Path | None, typer.Option(help="Write a Parquet table of all lists, or the votes.", metavar="FILE")
     ] = None,
     force: o.Force = False,
     as_json: Annotated[
@@ -178,6 +187,16 @@ def recommend(
     if out is not None:
         check_free(out, force)
     recommender = Recommender(Run.open(run))
+    if votes_from is not None:
+        from afresh.tasks.recommend_votes import votes_in
+
+        if out is None or user or history or session or everyone or playlist or evaluate is not None:
+            raise UserError("The log of `votes_from` says for whom. Give `out` for the votes, and no users.")
+        told = votes_in(recommender, votes_from, ranking, data)
+        told.write(out)
+        note(*told.notes)
+        say(f"next: afresh align {quoted(run)} --preferences {quoted(out)}")
+        return
     if evaluate is not None:
         from afresh.tasks.recommend_feedback import evaluate as earned_in
 

@@ -19,15 +19,23 @@ from afresh.core.space import Batch, Cond, Space
 class Votes:
     """Encoded pairs: N preferred examples and N others for the same requests.
 
-    `tied` (N,) bool: true where neither was preferred. Texts are rows of tokens with a mask, as in `Policy.score`.
+    `tied` (N,) bool: true where neither was preferred. `weight` (N,): how much each counts, 1 on average. Texts are
+    rows of tokens with a mask, as in `Policy.score`.
     """
 
     win: Batch
     lose: Batch
     tied: Tensor
+    weight: Tensor
 
     def __len__(self) -> int:
         return len(self.tied)
+
+    def select(self, rows: Tensor) -> Votes:
+        """Some of the votes, whose weights are 1 on average again."""
+        weight = self.weight[rows]
+        weight = weight / weight.mean() if len(rows) else weight
+        return Votes(self.win.select(rows), self.lose.select(rows), self.tied[rows], weight)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import hashlib
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ from afresh.training.plan import Decision, Plan, parameters_of
 
 STEPS = 200  # without a budget
 BATCH = 64  # samples, or pairs, a step
+HISTORY = 8  # items of a catalogue after which the next ones are drawn, unless set by hand
 LENGTH = 64  # new tokens of a text, unless set by hand or limited by a shorter context
 EVALUATIONS = 10  # evaluations in a run
 
@@ -80,6 +81,8 @@ def start(spec: AlignSpec) -> Job:
     """
     budget = spec.budget()
     base_run = Run.open(spec.run)
+    if base_run.space.catalogue and not spec.prompts and not spec.prompt_tokens:  # what is wanted is the next item
+        spec = replace(spec, prompt_tokens=min(HISTORY, base_run.space.shape[0] // 2))
     aligner, config, settings = check_arguments(base_run, budget, spec)
     output = check_spec(spec, budget, spec.run.parent / f"{spec.run.resolve().name}-aligned", inputs_of(base_run, spec))
     prepared = run_data(base_run)
@@ -268,7 +271,8 @@ def sampling_settings(run: Run, spec: AlignSpec) -> dict[str, Any]:
     """
     chosen = dict(spec.settings)
     if run.space.stream:
-        chosen.setdefault("length", min(LENGTH, max(1, run.space.shape[0] // 2)))
+        usual = 1 if run.space.catalogue else min(LENGTH, max(1, run.space.shape[0] // 2))
+        chosen.setdefault("length", usual)
     elif spec.prompts or spec.prompt_tokens:
         raise UserError("`prompt` and `prompt_tokens` are for texts; this model does not make texts. Leave them out.")
     if spec.prompts and spec.prompt_tokens:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import tracemalloc
 from pathlib import Path
@@ -55,6 +56,13 @@ def test_every_field_is_read_and_the_order_kept(tmp_path: Path) -> None:
     assert found.votes == (Vote("x", "y", "b", "p", "l", "r", "why"), Vote("u", "v\nw", "tie"))
     assert [v.line for v in found.votes] == [1, 2]
     assert found.kind is TEXT
+
+
+def test_a_weight_is_a_number_above_0(tmp_path: Path) -> None:
+    bad = [line("x", "y", weight=w) for w in (0, -1, "2", True, math.inf)]
+    found = read_votes(file(tmp_path, line("x", "y", weight=2.5), line("u", "v"), *bad))
+    assert [v.weight for v in found.votes] == [2.5, 1.0]
+    assert len(found.summary.damaged) == 5 and "not a number above 0" in found.summary.damaged[0].reason
 
 
 def test_the_summary_by_hand(tmp_path: Path) -> None:

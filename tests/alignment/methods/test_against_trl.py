@@ -71,7 +71,7 @@ def steered(method: str, found: Opened, seen: list[dict[str, Any]], **given: Any
     size = len(sides(seen[0])[0].x)
     learner, aligner, config = learner_of(method, found, size, -(-size // 2), **given)
     for inputs in seen:
-        votes = Votes(*sides(inputs), torch.zeros(size, dtype=torch.bool))
+        votes = Votes(*sides(inputs), torch.zeros(size, dtype=torch.bool), torch.ones(size))
         made = aligner.batches(config, world_of(found, learner, votes=votes))
         rows = torch.arange(size)
         metrics = take_step(learner, made.with_reference(made.at(rows, rows), rows), Rng(0))

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -166,7 +167,7 @@ def voted(strings: Strings, n: int, sure: float) -> Votes:
     a, b = (torch.randint(len(strings.r), (n,), generator=g) for _ in range(2))
     first = torch.rand(n, generator=g).double() < torch.sigmoid(sure * (strings.r[a] - strings.r[b]))
     win, lose = torch.where(first, a, b), torch.where(first, b, a)
-    return Votes(strings.every.select(win), strings.every.select(lose), torch.zeros(n, dtype=torch.bool))
+    return Votes(strings.every.select(win), strings.every.select(lose), torch.zeros(n, dtype=torch.bool), torch.ones(n))
 
 
 def test_dpo_comes_near_the_optimum(strings: Strings) -> None:
@@ -175,6 +176,16 @@ def test_dpo_comes_near_the_optimum(strings: Strings) -> None:
     logs, _ = strings.steered("dpo", 300, 256, 1e-3, voted(strings, 76_800, sure), beta=sure * BETA)
     assert strings.worth(strings.optimum) - strings.worth(logs) < 0.02
     assert away(logs, strings.optimum) < 0.15
+
+
+def test_a_vote_of_twice_the_weight_counts_as_two(strings: Strings) -> None:
+    every = voted(strings, 3, 1.0)
+    weighed = replace(every, weight=torch.tensor([0.6, 1.2, 1.2]))
+    repeated = every.select(torch.tensor([0, 1, 1, 2, 2]))
+    one, other = (strings.steered("dpo", 3, len(v), 1e-3, v)[0] for v in (weighed, repeated))
+    torch.testing.assert_close(one, other, rtol=0, atol=1e-4)
+    assert away(one, strings.steered("dpo", 3, 3, 1e-3, every)[0]) > 1e-3
+    assert weighed.select(torch.tensor([1, 2])).weight.tolist() == [1, 1]
 
 
 def test_ipo_comes_near_its_optimum(strings: Strings) -> None:

@@ -216,7 +216,7 @@ def voted(world: World, sure: float, drawn: Tensor) -> Votes:
     a, b = (torch.multinomial(drawn, 20_000, replacement=True, generator=g) for _ in range(2))
     first = torch.rand(len(a), generator=g).double() < torch.sigmoid(sure * (world.r[a] - world.r[b]))
     win, lose = torch.where(first, a, b), torch.where(first, b, a)
-    return Votes(rows().select(win), rows().select(lose), torch.zeros(len(a), dtype=torch.bool))
+    return Votes(rows().select(win), rows().select(lose), torch.zeros(len(a), dtype=torch.bool), torch.ones(len(a)))
 
 
 def preferred(world: World, sure: float, drawn: Tensor) -> Tensor:

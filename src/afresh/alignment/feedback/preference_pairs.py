@@ -35,22 +35,25 @@ def encoded_votes(run: Run, found: Preferences, note: Callable[[str], None]) -> 
     if run.space.stream:
         encoded_sides, kept = documents(run, found, votes, sides)
         if len(kept) < len(votes):
-            note(f"{counted(len(votes) - len(kept), 'pair')} left out: longer than the model's context.")
+            what = "longer than the model's context, or without anything that the model knows"
+            note(f"{counted(len(votes) - len(kept), 'pair')} left out: {what}.")
         if not kept:
             raise UserError(
-                f"No pair of {found.folder} fits in the model's context of {run.space.shape[0]} tokens. Vote on "
-                "shorter items, or train a model with a longer context."
+                f"No pair of {found.folder} fits in the model's context of {run.space.shape[0]} tokens and has "
+                "anything that the model knows. Vote on shorter items, or train a model with a longer context."
             )
     else:
         encoded_sides, kept = examples(run, found, sides), list(range(len(votes)))
     cond = Cond.cat([cond_of(run, votes[i]) for i in kept])
     tied = torch.tensor([votes[i].winner == "tie" for i in kept])
     win, lose = (replace(side, cond=cond) for side in encoded_sides)
-    every = Votes(win, lose, tied)
+    weight = torch.tensor([votes[i].weight for i in kept])
+    every = Votes(win, lose, tied, weight / weight.mean())
     held = torch.tensor([is_held(votes[i]) for i in kept])
     if len(kept) < MIN_VOTES or not bool(held.any()) or bool((tied | held).all()):
         return every, None
-    return select(every, ~held), select(every, held & ~tied) if bool((held & ~tied).any()) else None
+    learnt, unseen = (which.nonzero()[:, 0] for which in (~held, held & ~tied))
+    return every.select(learnt), every.select(unseen) if len(unseen) else None
 
 
 def is_held(vote: Vote) -> bool:
@@ -58,11 +61,6 @@ def is_held(vote: Vote) -> bool:
     pair = vote.pair
     digest = hashlib.sha256("\0".join((pair.first, pair.second, pair.prompt or "", pair.label or "")).encode()).digest()
     return int.from_bytes(digest[:4], "big") < HELDOUT_SHARE * 2**32
-
-
-def select(votes: Votes, which: Tensor) -> Votes:
-    rows = which.nonzero()[:, 0]
-    return Votes(votes.win.select(rows), votes.lose.select(rows), votes.tied[rows])
 
 
 def cond_of(run: Run, vote: Vote) -> Cond:
@@ -140,12 +138,16 @@ def documents(
 
 def row_of(run: Run, prompt: str | None, answer: Any) -> tuple[list[int], list[bool]]:
     """Tokens of a prompt and its answer, and a mask of those of the answer. In conversations, the mask includes the end
-    of the answer, which such a model generates."""
+    of the answer, which such a model generates. Of a long history of items of a catalogue the last ones count."""
     if run.space.records:
         turns = (("user", prompt or ""), ("assistant", answer)) if converses(run.encoder, run.space) else ()
         record = run.encoder.encode([Item(answer, turns=turns)])
         assert record.mask is not None
         return record.x.tolist(), record.mask.tolist()
-    front = [run.space.special["end"], *(prompt_ids(run.encoder, prompt, False).tolist() if prompt else [])]
-    ids = run.encoder.encode([Item(answer)]).x[:-1].tolist()
+    end = run.space.special["end"]
+    ids = [t for t in run.encoder.encode([Item(answer)]).x.tolist() if t != end]  # it stands before or after them
+    before = prompt_ids(run.encoder, prompt, False).tolist() if prompt else []
+    if run.space.catalogue:
+        before = before[max(0, len(before) + len(ids) - run.space.shape[0]) :]
+    front = [end, *before]
     return [*front, *ids], [False] * len(front) + [True] * len(ids)

@@ -1,16 +1,18 @@
 """Files of preferences: JSON Lines, each of which states which of two items a rater preferred.
 
 A line has `a` and `b` (texts, or paths of images, sounds, ... relative to the file) and `winner` ("a", "b" or "tie"),
-and optionally `prompt` and `label` (the request of both items), `rater` and `reason`. Other fields are refused, because
-a misspelt field would otherwise be ignored. Votes without a rater count as those of one unnamed rater.
+and optionally `prompt` and `label` (the request of both items), `rater`, `reason`, and `weight`, a number above 0 by
+which the vote counts (1 if it is not given). Other fields are refused, because a misspelt field would otherwise be
+ignored. Votes without a rater count as those of one unnamed rater.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import posixpath
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +25,7 @@ Winner = Literal["a", "b", "tie"]
 
 MAX_LINE_BYTES = 1 << 24
 MAX_PATH_CHARACTERS = 1024  # a longer item is a text, whatever it ends with
-REQUIRED, OPTIONAL = ("a", "b", "winner"), ("prompt", "label", "rater", "reason")
+REQUIRED, OPTIONAL, WEIGHT = ("a", "b", "winner"), ("prompt", "label", "rater", "reason"), "weight"
 FIRST, SECOND, TIE = 0, 1, 2  # judgements of a pair
 MAX_LISTED = 5  # of a list in a message
 
@@ -67,6 +69,7 @@ class Vote:
     rater: str | None = None
     reason: str | None = None
     line: int = field(default=0, compare=False)
+    weight: float = 1.0
 
     @property
     def pair(self) -> Pair:
@@ -193,10 +196,10 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def check_fields(record: Mapping[str, Any], where: str) -> None:
     """Raises UserError, naming them, if a record has unknown fields."""
-    if unknown := [k for k in record if k not in REQUIRED + OPTIONAL]:
+    if unknown := [k for k in record if k not in (*REQUIRED, *OPTIONAL, WEIGHT)]:
         raise UserError(
             f"{where}: a vote has no field {_some([repr(k) for k in unknown])}. Its fields are {', '.join(REQUIRED)}, "
-            f"and optionally {', '.join(OPTIONAL)}. Rename or remove the others."
+            f"and optionally {', '.join((*OPTIONAL, WEIGHT))}. Rename or remove the others."
         )
 
 
@@ -204,7 +207,13 @@ def vote_of(record: Mapping[str, Any], line: int = 0) -> Vote | str:
     """The vote of a record with known fields, or the reason why it is not a vote."""
     if absent := [k for k in REQUIRED if record.get(k) is None]:
         return f"without {' and '.join(absent)}"
+    weight = record.get(WEIGHT)
+    weight = 1.0 if weight is None else weight
+    if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < math.inf:
+        return f"the weight is {str(weight)[:40]!r}, not a number above 0"
     for name, value in record.items():
+        if name == WEIGHT:
+            continue
         if value is not None and not isinstance(value, str):
             return f"{name} is {type(value).__name__}, not text"
         if value is not None and any("\ud800" <= c <= "\udfff" for c in value):
@@ -213,7 +222,7 @@ def vote_of(record: Mapping[str, Any], line: int = 0) -> Vote | str:
         return f'the winner is {record["winner"][:40]!r}, not "a", "b" or "tie"'
     # An empty string is treated as a missing field.
     prompt, label, rater, reason = (record.get(k) or None for k in OPTIONAL)
-    return Vote(record["a"], record["b"], record["winner"], prompt, label, rater, reason, line)
+    return Vote(record["a"], record["b"], record["winner"], prompt, label, rater, reason, line, float(weight))
 
 
 def parse(raw: bytes, line: int, where: str) -> Vote | str:
@@ -292,7 +301,7 @@ class _Reader:
         if a == b:
             self.equal.append(vote.line)
             return
-        vote = Vote(a, b, vote.winner, vote.prompt, vote.label, vote.rater, vote.reason, vote.line)
+        vote = replace(vote, a=a, b=b)
         judgements = self.judged.setdefault(vote.pair, {}).setdefault(vote.rater, set())
         if vote.judgement in judgements:
             self.repeats += 1

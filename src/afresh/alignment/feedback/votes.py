@@ -14,7 +14,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from afresh.alignment.feedback.preferences import MAX_LINE_BYTES, OPTIONAL, REQUIRED, Pair, Vote, parse, scan, vote_of
+from afresh.alignment.feedback.preferences import (
+    MAX_LINE_BYTES,
+    OPTIONAL,
+    REQUIRED,
+    WEIGHT,
+    Pair,
+    Vote,
+    parse,
+    scan,
+    vote_of,
+)
 from afresh.core import ItemKind, UserError
 from afresh.core.files import replace_file, sync_folder
 
@@ -25,7 +35,7 @@ BLOCK_BYTES = 1 << 16  # read at once when the beginning of the last line is sea
 def line_of(vote: Vote) -> bytes:
     """A vote as a line of its file. Raises UserError for a vote that reading would leave out."""
     values = {k: getattr(vote, k) for k in REQUIRED + OPTIONAL}
-    record = {k: v for k, v in values.items() if v is not None}
+    record = {k: v for k, v in values.items() if v is not None} | ({} if vote.weight == 1 else {WEIGHT: vote.weight})
     if isinstance(reason := vote_of(record), str):
         raise UserError(f"This vote cannot be saved: {reason}.")
     if vote.a == vote.b:

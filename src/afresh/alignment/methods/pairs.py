@@ -81,7 +81,7 @@ LOSSES: dict[str, Callable[[Any, Sides], tuple[Tensor, Tensor]]] = {
 
 
 class PairObjective:
-    """The mean of a loss over pairs."""
+    """The mean of a loss over pairs, each counted by its weight."""
 
     def __init__(self, kind: str, config: PairConfig, about: AlignTarget) -> None:
         self.kind, self.config, self.about, self.policy = kind, config, about, about.policy
@@ -98,7 +98,7 @@ class PairObjective:
             losses = losses - self.config.keep * win / e["win_steps"]
         gain_win, gain_lose = (win - e["ref_win"]).detach(), (lose - e["ref_lose"]).detach()
         metrics = {"ordered": (margins > 0).float(), "margin": margins, "win_gain": gain_win, "lose_gain": gain_lose}
-        return losses.sum(), float(len(losses)), {k: v.sum() for k, v in metrics.items()}
+        return (e["weight"] * losses).sum(), float(len(losses)), {k: v.sum() for k, v in metrics.items()}
 
     def update(self, state: State, metrics: Mapping[str, float]) -> State:
         return state
@@ -132,7 +132,7 @@ class Pairs:
 
     def at(self, rows: Tensor, draws: Tensor) -> Batch:
         win, lose = self.votes.win.select(rows), self.votes.lose.select(rows)
-        extras = {"lose": lose.x}
+        extras = {"lose": lose.x, "weight": self.votes.weight[rows]}
         steps = [torch.ones(len(rows))] * 2
         if win.mask is not None and lose.mask is not None:
             extras["lose_mask"] = lose.mask
@@ -161,7 +161,7 @@ def without_ties(votes: Votes) -> Votes:
     rows = (~votes.tied).nonzero()[:, 0]
     if not len(rows):
         raise UserError("All votes are ties, so there is no preference to learn. Collect votes that are not ties.")
-    return Votes(votes.win.select(rows), votes.lose.select(rows), votes.tied[rows])
+    return votes.select(rows)
 
 
 def _aligner(name: str, about: str, config: type = PairConfig) -> Aligner:

@@ -214,7 +214,10 @@ def trainer_of(kind: ItemKind, run: Run | None) -> Callable[..., tuple[_Fitted, 
         return _field
     if kind.features is not None:
         return _features
-    raise UserError(f"Rewards of {kind.plural} cannot be learnt: they have neither fields nor features.")
+    raise UserError(
+        f"Rewards of {kind.plural} cannot be learnt: they have neither fields nor features. Choose a method that "
+        "learns from the votes themselves, such as dpo, or give a reward."
+    )
 
 
 def _text(data: Preferences, run: Run | None, recipe: Recipe, seed: int) -> tuple[_Fitted, Trial | None]:

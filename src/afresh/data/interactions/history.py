@@ -62,7 +62,12 @@ def encode(history: History) -> bytes:
 
 
 def decode(content: bytes) -> History:
-    """Raises ValueError if the content is not a history."""
+    """A history in JSON, or ids with commas. Raises ValueError if the content is not a history."""
+    if not content.lstrip().startswith((b"{", b"[", b'"')):
+        ids = tuple(i.strip() for i in content.decode().split(",") if i.strip())
+        if not ids:
+            raise ValueError("a history has items: their ids with commas, or a JSON object")
+        return History("", ids)
     value = json.loads(content)
     if not isinstance(value, dict) or not isinstance(value.get("items"), list):
         raise ValueError('a history is a JSON object such as {"user": "7", "items": ["a", "b"]}')
