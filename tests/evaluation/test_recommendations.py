@@ -60,7 +60,7 @@ def test_what_is_chosen_again_may_be_recommended() -> None:
 def test_the_calibration_of_true_probabilities_is_that_of_chance() -> None:
     rng = np.random.default_rng(0)
     held = [([s := int(rng.integers(ITEMS)), (s + 1) % ITEMS if rng.random() < 0.9 else int(rng.integers(ITEMS))], 1)
-            for _ in range(400)]  # fmt: skip
+            for _ in range(800)]  # fmt: skip
     found = by_name(recommendations(evidence(circle, [h for h in held if h[0][0] != h[0][1]])))["calibration_error"]
     assert found.floor is not None and found.value < found.floor + 0.01
     sure = by_name(recommendations(evidence(lambda histories: circle(histories) ** 3, held)))["calibration_error"]

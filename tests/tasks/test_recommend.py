@@ -135,12 +135,39 @@ def test_a_drawn_list_has_the_stated_probabilities() -> None:
 
 def test_the_blend_is_fitted_once_and_kept(run: Path) -> None:
     Recommender(Run.open(run)).blend  # noqa: B018
-    kept = json.loads((run / "recommend.json").read_text())
-    assert kept["events"] == 60 and set(kept["weights"]) == {"network", "neighbours", "popularity", "content"}
-    (run / "recommend.json").write_text(json.dumps({**kept, "colour": 1}))
+    file = run / "recommend" / "blend.json"
+    kept = json.loads(file.read_text())
+    tables = {"following", "together", "alike"}
+    assert kept["events"] == 30  # every second of 60 users
+    assert set(kept["weights"]) == {"network", "popularity", *(f"{t}, floor {f}" for t in tables for f in ("10", "0.1"))}
+    file.write_text(json.dumps({**kept, "colour": 1}))
     with pytest.raises(UserError, match="colour"):
         Recommender(Run.open(run)).blend  # noqa: B018
-    (run / "recommend.json").write_text(json.dumps(kept))
+    file.write_text(json.dumps(kept))
+
+
+def test_held_out_events_are_counted_for_users_and_not_for_measures(run: Path) -> None:
+    for_users, for_measures = Recommender(Run.open(run)), Recommender(Run.open(run), complete=False)
+    assert for_users.tables.following.weight.sum() > for_measures.tables.following.weight.sum()
+    assert torch.equal(for_measures.tables.following.weight, for_users.encoder.neighbours.weight)
+    again = Recommender(Run.open(run)).tables
+    assert torch.equal(again.following.weight, for_users.tables.following.weight)
+    assert again.together is not None and for_users.tables.together is not None
+    assert torch.equal(again.together.weight, for_users.tables.together.weight)
+
+
+def test_without_the_data_what_was_counted_is_used(run: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    Recommender(Run.open(run)).tables  # noqa: B018
+    shutil.copytree(run, copy)
+    (copy / "run.json").write_text((run / "run.json").read_text().replace(str(run.parent), str(tmp_path / "gone")))
+    kept, bare = Recommender(Run.open(copy)), ["i3", "i4"]
+    rows = [kept.encoder.ids(bare)]
+    own = Recommender(Run.open(run))
+    assert torch.equal(kept.probabilities(rows, kept.condition(1)), own.probabilities(rows, own.condition(1)))
+    shutil.rmtree(copy / "recommend")
+    alone = Recommender(Run.open(copy))
+    assert alone.blend.weights == {"network": 1.0} and len(alone.recommend([bare], Ranking(3))[0]) == 3
 
 
 def test_the_blend_is_removed_with_its_run(run: Path, tmp_path: Path) -> None:

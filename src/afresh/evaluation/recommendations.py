@@ -28,11 +28,18 @@ QUESTIONS, FEW_QUESTIONS = 10_000, 1_000  # held-out events that are predicted, 
 EASE_ITEMS = 4_000  # larger catalogues have nearest neighbours beside them, whose time grows less
 OFTEN = 0.05  # of training events are of an item that the user had chosen: then items of the history stay in the lists
 LEAST = 1e-12  # a probability
+FEW_USERS = 40  # with fewer held-out users all are judged, and no weights are fitted
 
 
 def of_catalogues(kind: ItemKind, space: Space, conds: CondSpec) -> str | None:
     """None for spaces whose tokens are items of a catalogue, else the reason why not."""
     return None if space.catalogue else f"measures recommendations from a catalogue, not {kind.plural}"
+
+
+def users_for_weights(users: int) -> range:
+    """The held-out users, by number, to whose choices the weights of a recommender's experts are fitted: every second.
+    The others are judged. Nobody, if there are too few."""
+    return range(0, users, 2) if users >= FEW_USERS else range(0)
 
 
 @dataclass(frozen=True)
@@ -53,7 +60,8 @@ class Questions:
 
 
 def questions_of(study: Study) -> Questions:
-    """Every held-out event in turn, or evenly spaced ones of more than 10,000 (1,000 with a limit of seconds)."""
+    """Every held-out event of the users that are judged in turn, or evenly spaced ones of more than 10,000 (1,000 with
+    a limit of seconds)."""
     end = study.space.special["end"]
     rows = np.split(study.train.x.numpy(), study.train.bounds.numpy()[1:-1]) if study.train.bounds is not None else []
     train = [row[row != end].astype(np.int64) for row in rows]
@@ -61,7 +69,9 @@ def questions_of(study: Study) -> Questions:
     for item, row in zip(study.train_items, train, strict=True):
         if len(row) == len(item.value.items):
             number.update(zip(item.value.items, row.tolist(), strict=True))
-    places = [(u, p) for u, i in enumerate(study.heldout_items) for p in range(i.value.context, len(i.value.items))]
+    fitted = set(users_for_weights(len(study.heldout_items)))
+    judged = [(u, i.value) for u, i in enumerate(study.heldout_items) if u not in fitted]
+    places = [(u, p) for u, history in judged for p in range(history.context, len(history.items))]
     if not number or not places:
         raise Unmeasurable("no held-out event follows a history")
     most = QUESTIONS if study.effort.seconds is None else FEW_QUESTIONS
@@ -80,7 +90,8 @@ def questions_of(study: Study) -> Questions:
     seen = again >= OFTEN
     rule = "may be recommended" if seen else "are left out"
     study.note(f"recommendations: the whole catalogue of {items:,} items is ranked; items of the history {rule}")
-    study.note("recommendations: the weights of the experts, four numbers at most, are fitted to held-out events too")
+    if fitted:
+        study.note("recommendations: weights are fitted to every second held-out user, and the others are judged")
     return Questions(items, train, asked, targets, np.array([u for u, _ in kept]), seen)
 
 

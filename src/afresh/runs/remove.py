@@ -32,7 +32,7 @@ OWN = (
     "signature",
     MANIFEST,
     "aligned.json",
-    "recommend.json",
+    "recommend",
     "latest",
     "metrics.jsonl",
     "report.html",

@@ -70,7 +70,8 @@ class RunEvidence:
 
     @cached_property
     def recommender(self) -> Recommender:
-        return Recommender(self.run, [i.value for i in self.heldout_items])
+        data = [i.value for i in self.train_items], [i.value for i in self.heldout_items]
+        return Recommender(self.run, data, complete=False, hurry=self.effort.seconds is not None)
 
     def next_items(self, histories: Sequence[Sequence[int]]) -> Tensor | None:
         """p (B, V) of each item of the catalogue after each history of item numbers; None for other runs, and for

@@ -14,7 +14,7 @@ from afresh.core import Cond, UserError
 from afresh.core.rng import Rng
 from afresh.data.interactions.catalogue import Catalogue, number
 from afresh.sampling.tokens import Cut, draw, narrow
-from afresh.tasks.recommend import TOGETHER, Ranking, Recommendation, Recommender, check
+from afresh.tasks.recommend import Ranking, Recommendation, Recommender, check
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,8 @@ def playlists(
     """
     cond = recommender.condition(len(histories)) if cond is None else cond
     demands = _Demands(recommender, ranking, playlist)
-    for a in range(0, len(histories), TOGETHER):
-        rows = range(a, min(a + TOGETHER, len(histories)))
+    for a in range(0, len(histories), recommender.at_once):
+        rows = range(a, min(a + recommender.at_once, len(histories)))
         yield from demands.sequences([histories[i] for i in rows], a, cond.select(torch.tensor(rows)))
 
 

@@ -5,48 +5,52 @@ from __future__ import annotations
 import io
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from afresh.core import Cond, Predict, UserError, events
 from afresh.core.counted import counted
-from afresh.core.files import replace_file, write_json
+from afresh.core.files import replace_file
 from afresh.core.rng import Rng
-from afresh.core.stored import read_model
 from afresh.data.interactions.catalogue import Catalogue
 from afresh.data.interactions.encoder import HistoryEncoder
 from afresh.data.interactions.history import History
-from afresh.data.interactions.neighbours import FADE
+from afresh.data.interactions.item_table import load_table
+from afresh.evaluation.recommendations import users_for_weights
 from afresh.runs.data import run_data
 from afresh.runs.run import Run
 from afresh.sampling.next_tokens import next_log_probs
+from afresh.tasks.recommend_experts import (
+    BLEND,
+    FOLLOWING,
+    LEAST_EVENTS,
+    TOGETHER,
+    Blend,
+    Choices,
+    Tables,
+    blended,
+    chosen_together,
+    counted_from,
+    load_blend,
+    load_tables,
+    save_blend,
+)
 
-FILE = "recommend.json"
-FLOOR = 10.0  # probability that an item has for an expert who knows nothing of it, over the number of items
-MOST_VALUES, LEAST_EVENTS = 1 << 24, 20  # of an expert, when the blend is fitted; held-out events that this needs
-PENALTY = 1e-4  # on the squares of the weights, for experts that say the same
+FOLDER, TRAIN, ALL = "recommend", "train", "all"  # beside the run: what is counted and fitted, from which events
 OFTEN = 0.05  # share of repeated choices from which on items that a user knows are recommended again
 POOL = 10  # candidates for each place of a diverse list
-TOGETHER = 512  # users of a part
+AT_ONCE, CELLS = 512, 1 << 23  # users of a part, and their probabilities
+MOST_CHOICES, MOST_CELLS, FEW_CELLS = 4096, 1 << 26, 1 << 24  # choices to which the weights are fitted; in a hurry
 LEAST = 1e-12  # a probability
-
-
-class Blend(BaseModel):
-    """How much each expert counts: log p = sum of weight * log q of the experts, less its normaliser: a product of
-    experts (Hinton 2002) whose weights have the highest likelihood of held-out events."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    weights: dict[str, Annotated[float, Field(allow_inf_nan=False)]] = {"network": 1.0}
-    events: int = Field(0, ge=0)  # to which it was fitted
 
 
 @dataclass(frozen=True)
@@ -101,10 +105,19 @@ class Recommendation:
 class Recommender:
     """Ranks the items of a run on interactions. Raises UserError for a run of another kind.
 
-    `heldout`: the run's held-out histories where they are at hand; None to read them when the blend is fitted.
+    What the experts need is counted and fitted the first time, from the run's data, and written beside the run. `data`:
+    the training and held-out histories where they are at hand. `complete`: whether held-out events are counted too, as
+    they are for users and never for measures. `hurry`: from fewer events, without EASE for a catalogue that is not
+    small, and nothing is written.
     """
 
-    def __init__(self, run: Run, heldout: Sequence[History] | None = None) -> None:
+    def __init__(
+        self,
+        run: Run,
+        data: tuple[Sequence[History], Sequence[History]] | None = None,
+        complete: bool = True,
+        hurry: bool = False,
+    ) -> None:
         encoder = run.encoder
         if not isinstance(encoder, HistoryEncoder):
             raise UserError(
@@ -117,7 +130,9 @@ class Recommender:
                 f"The family {run.family.name} of {run.path} gives no probabilities of next items. Train with the "
                 "family transformer or masked."
             )
-        self.run, self.encoder, self.heldout = run, encoder, heldout
+        self.run, self.encoder, self.complete, self.hurry = run, encoder, complete, hurry
+        self.folder = run.path / FOLDER
+        self.given = data
         self.network: Predict = predict(run.modules, run.space)
 
     @property
@@ -125,41 +140,94 @@ class Recommender:
         return self.encoder.catalogue
 
     @cached_property
-    def blend(self) -> Blend:
-        """The one beside the run, which is fitted and written the first time. The network alone without its data, and
-        after an alignment, which moved the network away from what held-out users chose."""
-        if self.run.record.align is not None:
-            return Blend()
-        file = self.run.path / FILE
-        if file.is_file():
-            return read_model(file, Blend, "how recommendations are blended")
+    def data(self) -> tuple[Sequence[History], Sequence[History]] | None:
+        """The training and the held-out histories; None if the data is missing or has changed."""
+        if self.given is not None:
+            return self.given
         try:
-            heldout = self.heldout or [i.value for i in run_data(self.run).heldout_items]
-            found = fit_blend(self, heldout)
+            found = run_data(self.run)
         except UserError as error:
             if error.code not in ("data_missing", "data_changed"):
                 raise
+            return None
+        return [i.value for i in found.train_items], [i.value for i in found.heldout_items]
+
+    @cached_property
+    def blend(self) -> Blend:
+        """How much each expert counts. The network alone without the data, and after an alignment, which moved the
+        network away from what held-out users chose."""
+        if self.run.record.align is not None:
             return Blend()
-        with suppress(OSError):  # of a folder that may not be written to it is fitted again the next time
-            write_json(file, found.model_dump())
+        if (self.folder / BLEND).is_file():
+            return load_blend(self.folder)
+        if self.data is None:
+            return Blend()
+        events.progress("how much each expert counts is fitted")
+        found = fit_blend(self, self.data[1])
+        self.write(lambda: save_blend(self.folder, found))
         return found
+
+    @cached_property
+    def training(self) -> Tables:
+        """What the training events say."""
+        file = self.folder / TRAIN / TOGETHER
+        following, size = self.encoder.neighbours, len(self.catalogue)
+        if file.is_file():
+            return Tables(following, load_table(file, size))
+        if self.data is None or self.run.record.align is not None:
+            return Tables(following)
+        events.progress("what is chosen together is counted")
+        histories = [np.array(self.encoder.ids(h.items), np.int64) for h in self.data[0]]
+        found = chosen_together(histories, size, self.hurry)
+        if found is not None:
+            self.write(lambda: found.save(file))
+        return Tables(following, found)
+
+    @cached_property
+    def tables(self) -> Tables:
+        """What is asked: the training events, or all if the recommender is complete."""
+        blend = self.blend
+        if not self.complete or not blend.events:
+            return self.training
+        folder = self.folder / ALL
+        if (folder / FOLLOWING).is_file():
+            return load_tables(folder, len(self.catalogue))
+        if self.data is None:
+            return self.training
+        events.progress("what is chosen together is counted")
+        longest: dict[str, History] = {}
+        for history in chain(*self.data):
+            if history.user not in longest or len(history.items) > len(longest[history.user].items):
+                longest[history.user] = history
+        rows = [np.array(self.encoder.ids(h.items), np.int64) for h in longest.values()]
+        found = counted_from(rows, len(self.catalogue), self.hurry)
+        self.write(lambda: found.save(folder))
+        return found
+
+    def write(self, save: Callable[[], object]) -> None:
+        """In a folder that may not be written to, nothing is kept, and it is done again the next time."""
+        if not self.hurry:
+            with suppress(OSError):
+                save()
 
     def probabilities(self, histories: Sequence[Sequence[int]], cond: Cond) -> Tensor:
         """p (B, V) of each item after each history of item numbers."""
-        return blended(self.experts(histories, cond), self.blend.weights).softmax(1)
+        weights = self.blend.weights
+        if set(weights) == {"network"}:
+            return (self.log_probs(histories, cond) * weights["network"]).softmax(1)
+        return blended(self.experts(histories, cond), weights).softmax(1)
 
-    def experts(self, histories: Sequence[Sequence[int]], cond: Cond) -> dict[str, Tensor]:
-        """What each expert says of the next item, log q (B, V): the network, the table of what followed what, items
-        with features like those of the history, and how often each item was chosen by anybody."""
-        catalogue, floor = self.catalogue, FLOOR / len(self.catalogue)
-        found = {
-            "network": self.log_probs(histories, cond),
-            "neighbours": self.encoder.neighbours.probabilities(histories).add_(floor).log_(),
-            "popularity": torch.from_numpy(catalogue.counts + 1.0).float().log()[None],
-        }
-        if catalogue.content is not None:
-            found["content"] = torch.from_numpy(catalogue.alike(histories, FADE)).add_(floor).log_()
-        return found
+    def experts(
+        self, histories: Sequence[Sequence[int]], cond: Cond, tables: Tables | None = None
+    ) -> dict[str, Tensor]:
+        """What each expert says of the next item, log q (B, V): the network, and tables (`Tables.say`)."""
+        tables = self.tables if tables is None else tables
+        return {"network": self.log_probs(histories, cond), **tables.say(self.catalogue, histories)}
+
+    @property
+    def at_once(self) -> int:
+        """How many users are looked at together."""
+        return max(1, min(AT_ONCE, CELLS // len(self.catalogue)))
 
     def log_probs(self, histories: Sequence[Sequence[int]], cond: Cond) -> Tensor:
         """What the network alone says, (B, V)."""
@@ -197,8 +265,8 @@ class Recommender:
     def lists(self, histories: Sequence[Sequence[str]], ranking: Ranking, cond: Cond) -> Iterator[list[Recommendation]]:
         """`recommend` for many users, with progress, a part of them at a time."""
         started = time.monotonic()
-        for a in range(0, len(histories), TOGETHER):
-            rows = torch.arange(a, min(a + TOGETHER, len(histories)))
+        for a in range(0, len(histories), self.at_once):
+            rows = torch.arange(a, min(a + self.at_once, len(histories)))
             yield from self.recommend([histories[i] for i in rows.tolist()], ranking, cond.select(rows))
             done = int(rows[-1]) + 1
             left = (time.monotonic() - started) * (len(histories) - done) / done
@@ -209,7 +277,8 @@ class Recommender:
         mask = np.ones(len(self.catalogue), dtype=bool) if not ranking.where else self.catalogue.where(ranking.where)
         for ids, keep in ((ranking.only, True), (ranking.exclude, False)):
             if ids is not None:
-                named = np.isin(np.array(self.catalogue.ids), list(ids))
+                named = np.zeros(len(mask), dtype=bool)
+                named[[self.catalogue.index[i] for i in ids if i in self.catalogue.index]] = True
                 mask &= named if keep else ~named
         if not mask.any():
             raise UserError("No item of the catalogue fits the conditions. Ask for less.")
@@ -241,7 +310,7 @@ class Recommender:
 
     def alike(self, items: Tensor) -> Tensor:
         """The cosine similarity of items (n,), (n, n), by the neighbours that they share."""
-        table = self.encoder.neighbours
+        table = self.tables.following
         rows = torch.zeros(len(items), len(self.catalogue))
         rows.scatter_add_(1, table.index[items].long(), table.weight[items])
         rows[torch.arange(len(items)), items] += rows.amax(1)  # an item is its own nearest neighbour
@@ -321,37 +390,22 @@ def marginal_relevance(logs: Tensor, alike: Tensor, k: int, diversity: float) ->
     return chosen
 
 
-def blended(experts: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
-    """The weighted sum of what the experts say. One that has no weight is not asked."""
-    return sum((experts[name] * weight for name, weight in weights.items() if name in experts), torch.zeros(1))
-
-
 def fit_blend(recommender: Recommender, heldout: Sequence[History]) -> Blend:
-    """The weights with the highest likelihood of one held-out event of each of some users, by L-BFGS. The likelihood is
-    concave in them."""
-    encoder = recommender.encoder
-    rows, targets = [], []
-    most = max(64, MOST_VALUES // len(recommender.catalogue))
-    for history in heldout[:: -(-len(heldout) // most) or 1]:
-        target = encoder.ids(history.targets[:1])
-        if target:
-            rows.append(encoder.ids(history.items[: history.context]))
-            targets.append(target[0])
-    if len(rows) < LEAST_EVENTS:
+    """The weights for one held-out choice of each of some users: of those that no measure judges. The network alone if
+    there are too few."""
+    encoder, size = recommender.encoder, len(recommender.catalogue)
+    some = [heldout[i] for i in users_for_weights(len(heldout))]
+    most = min(MOST_CHOICES, max(64, (FEW_CELLS if recommender.hurry else MOST_CELLS) // size))
+    asked: list[tuple[list[int], int]] = []
+    for history in some[:: -(-len(some) // most) or 1]:
+        if target := encoder.ids(history.targets[:1]):
+            asked.append((encoder.ids(history.items[: history.context]), target[0]))
+    if len(asked) < LEAST_EVENTS:
         return Blend()
-    aim = torch.tensor(targets)
-    experts = recommender.experts(rows, recommender.condition(len(rows)))
-    names = list(experts)
-    weights = torch.full((len(names),), 1 / len(names), requires_grad=True)
-    solver = torch.optim.LBFGS([weights], max_iter=30, line_search_fn="strong_wolfe")
-
-    def closure() -> Tensor:
-        solver.zero_grad()
-        scores = blended(experts, dict(zip(names, weights, strict=True)))
-        loss = torch.nn.functional.cross_entropy(scores, aim) + PENALTY * weights.square().sum()
-        loss.backward()
-        return loss
-
-    solver.step(closure)
-    found = dict(zip(names, weights.tolist(), strict=True))
-    return Blend(weights=found if all(map(math.isfinite, found.values())) else {"network": 1.0}, events=len(rows))
+    choices, again = Choices(size), recommender.again(Ranking())
+    for a in range(0, len(asked), recommender.at_once):
+        rows, targets = zip(*asked[a : a + recommender.at_once], strict=True)
+        experts = recommender.experts(rows, recommender.condition(len(rows)), recommender.training)
+        choices.add(experts, targets, [[]] * len(rows) if again else rows)
+    weights = choices.weights()
+    return Blend(weights=weights, events=len(asked)) if all(map(math.isfinite, weights.values())) else Blend()

@@ -16,7 +16,8 @@ from afresh.core import Cond, UserError
 from afresh.core.counted import counted
 from afresh.data.interactions.shown import ShownLog, read_shown
 from afresh.evaluation.estimate import Estimate
-from afresh.tasks.recommend import Ranking, Recommender, blended, check
+from afresh.tasks.recommend import Ranking, Recommender, check
+from afresh.tasks.recommend_experts import blended
 from afresh.tasks.recommend_users import users_of
 
 CELLS = 1 << 22  # probabilities that are held at a time

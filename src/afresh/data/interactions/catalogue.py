@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from afresh.core import UserError
 from afresh.core.files import replace_file
 from afresh.data.interactions.columns import plain
+from afresh.data.interactions.item_table import faded
 
 FILE = "catalogue.parquet"
 TENTHS = 10  # into which numbers are divided
@@ -77,12 +78,7 @@ class Catalogue:
     def alike(self, histories: Sequence[Sequence[int]], fade: float) -> NDArray[np.float32]:
         """(B, V): how alike each item is to those of each history in its features, with a sum of 1, or zeros. An item's
         weight fades with each later one."""
-        from scipy import sparse
-
-        rows = np.repeat(np.arange(len(histories)), [len(h) for h in histories])
-        columns = np.array([i for h in histories for i in h], dtype=np.int64)
-        weight = np.array([fade ** (len(h) - 1 - j) for h in histories for j in range(len(h))], dtype=np.float32)
-        chosen = sparse.csr_matrix((weight, (rows, columns)), shape=(len(histories), len(self)))
+        chosen = faded(histories, len(self), fade)
         out: NDArray[np.float32] = ((chosen @ self.content) @ self.content.T).toarray().astype(np.float32)
         return out / np.maximum(out.sum(1, keepdims=True), 1e-12)
 

@@ -22,7 +22,9 @@ from afresh.data.conditions import SavedPart, encode_conditions
 from afresh.data.encoder_file import load_encoder, save_encoder, written_names
 from afresh.data.interactions.catalogue import Catalogue, load_catalogue
 from afresh.data.interactions.history import HISTORY, History, encode
-from afresh.data.interactions.neighbours import Neighbours, fit_neighbours, load_neighbours
+from afresh.data.interactions.item_table import ItemTable, load_table
+from afresh.data.interactions.neighbours import FILE as NEIGHBOURS
+from afresh.data.interactions.neighbours import fit_neighbours
 
 BEGINNINGS = 10  # items whose mean a new one begins with
 
@@ -45,7 +47,7 @@ class HistoryEncoder:
     """`repeats`: the share of training events in which a user chose an item again."""
 
     catalogue: Catalogue
-    neighbours: Neighbours
+    neighbours: ItemTable
     context: int
     repeats: float
     conds: CondSpec
@@ -171,7 +173,7 @@ class HistoryEncoder:
         conds = {name: SavedPart.of(part) for name, part in self.conds.items()}
         save_encoder(folder, _Saved(context=self.context, repeats=self.repeats, conds=conds, notes=self.notes))
         self.catalogue.save(folder)
-        self.neighbours.save(folder)
+        self.neighbours.save(folder / NEIGHBOURS)
 
 
 def load_histories(folder: Path) -> HistoryEncoder:
@@ -179,5 +181,5 @@ def load_histories(folder: Path) -> HistoryEncoder:
     saved = load_encoder(folder, _Saved, "interactions")
     conds = {name: part.part() for name, part in saved.conds.items()}
     catalogue = load_catalogue(folder)
-    neighbours = load_neighbours(folder, len(catalogue))
+    neighbours = load_table(folder / NEIGHBOURS, len(catalogue))
     return HistoryEncoder(catalogue, neighbours, saved.context, saved.repeats, conds, saved.notes)

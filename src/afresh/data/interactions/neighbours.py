@@ -9,19 +9,13 @@ history, the last items count most.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from safetensors.torch import save
 from torch import Tensor
 
-from afresh.core import UserError
-from afresh.core.files import write_file
-from afresh.data.tensor_file import check_tensor, read_tensors
+from afresh.data.interactions.item_table import ItemTable, strongest
 
 FILE = "neighbours.safetensors"
 REACH, POWER = 20, 0.7  # events apart, and how fast a pair counts less with them
@@ -30,41 +24,20 @@ FADE = 0.6  # of an item's weight with each later event of a history
 MOST = 128  # neighbours of an item that are kept
 
 
-@dataclass(frozen=True, eq=False)
-class Neighbours:
-    """For each of V items, the numbers of up to K items that follow it (V, K), the strongest first, and their weights
-    (V, K), 0 beyond the last."""
-
-    index: Tensor
-    weight: Tensor
-
-    def probabilities(self, histories: Sequence[Sequence[int]]) -> Tensor:
-        """p of each item after each history of item numbers, (B, V) float32; zeros where nothing is known."""
-        out = torch.zeros(len(histories), len(self.index))
-        for row, history in zip(out, histories, strict=True):
-            recent = torch.tensor(list(history[: -REACH - 1 : -1]), dtype=torch.int64)
-            if len(recent):
-                weight = self.weight[recent] * FADE ** torch.arange(len(recent))[:, None]
-                row.index_add_(0, self.index[recent].flatten().long(), weight.flatten())
-        return out / out.sum(1, keepdim=True).clamp_min(1e-12)
-
-    def save(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_file(folder / FILE, save({"index": self.index, "weight": self.weight}))
+def following(table: ItemTable, histories: Sequence[Sequence[int]]) -> Tensor:
+    """(B, V): how often each item followed those of a history, of which the last count most."""
+    return table.scores(histories, FADE, REACH)
 
 
-def fit_neighbours(histories: Sequence[NDArray[np.int64]], size: int, before: Neighbours | None = None) -> Neighbours:
+def fit_neighbours(histories: Sequence[NDArray[np.int64]], size: int, before: ItemTable | None = None) -> ItemTable:
     """The neighbours of `size` items in histories of item numbers, oldest first, added to those of `before`, which may
     be of fewer items."""
-    from scipy import sparse
-
     found = transitions(histories, size)
     if before is not None:
-        old, k = before.index.shape
-        rows = np.repeat(np.arange(old), k)
-        values = (before.weight.numpy().ravel(), (rows, before.index.numpy().ravel()))
-        found = found + sparse.csr_matrix(values, shape=(size, size))
-    return strongest(found.tocsr(), MOST)
+        grown = before.matrix.copy()
+        grown.resize(size, size)
+        found = found + grown
+    return strongest(found, MOST)
 
 
 def transitions(histories: Sequence[NDArray[np.int64]], size: int) -> Any:
@@ -84,32 +57,3 @@ def transitions(histories: Sequence[NDArray[np.int64]], size: int) -> Any:
     counts = np.bincount(flat[flat >= 0], minlength=size)
     scale = sparse.diags(((counts + SHRINK) ** -EXPONENT).astype(np.float32))
     return (scale @ (found + BACKWARD * found.T) @ scale).tocsr()
-
-
-def strongest(table: object, most: int) -> Neighbours:
-    """The largest entries of each row of a sparse matrix."""
-    from scipy import sparse
-
-    assert isinstance(table, sparse.csr_matrix)
-    size = table.shape[0]
-    k = max(1, min(most, int(np.diff(table.indptr).max(initial=1))))
-    index, weight = np.zeros((size, k), dtype=np.int32), np.zeros((size, k), dtype=np.float32)
-    for i, (a, b) in enumerate(zip(table.indptr[:-1].tolist(), table.indptr[1:].tolist(), strict=True)):
-        best = np.lexsort((table.indices[a:b], -table.data[a:b]))[:k]
-        index[i, : len(best)], weight[i, : len(best)] = table.indices[a:b][best], table.data[a:b][best]
-    return Neighbours(torch.from_numpy(index), torch.from_numpy(weight))
-
-
-def load_neighbours(folder: Path, size: int) -> Neighbours:
-    """Raises UserError if the file is missing or damaged."""
-    file = folder / FILE
-    tensors = read_tensors(file)
-    try:
-        k = tensors["index"].shape[1] if "index" in tensors and tensors["index"].dim() == 2 else 0
-        index = check_tensor(tensors, "index", (size, k), (torch.int32,))
-        weight = check_tensor(tensors, "weight", (size, k), (torch.float32,))
-        if k == 0 or int(index.min()) < 0 or int(index.max()) >= size or not bool((weight >= 0).all()):
-            raise ValueError("a neighbour is no item of the catalogue, or a weight is negative")
-    except ValueError as error:
-        raise UserError(f"{file} is damaged: {error}. Restore a copy of it.", "damaged", file=str(file)) from None
-    return Neighbours(index, weight)

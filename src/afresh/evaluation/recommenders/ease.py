@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.linalg import lapack
 
 from afresh.core import UserError
@@ -24,13 +25,7 @@ def fit(
     regularisation: float = 200.0,
     max_items: int = MAX_ITEMS,
 ) -> Scorer:
-    """Score items by weights (V, V) from the items of the history, without the order and times of events.
-
-    The weights B minimise |X - X B|^2 + regularisation |B|^2 with a zero diagonal, where X is the incidence of users
-    and items: B = I - P / diag(P), column by column, with P = (X'X + regularisation I)^-1 (Steck 2019, embarrassingly
-    shallow autoencoders, WWW, eq. 8). It takes 12 bytes for each pair of items and time that grows with the cube of
-    their number. Raises UserError for more than `max_items`.
-    """
+    """Score items by `weights_of` the items of the history. Raises UserError for more than `max_items`."""
     if items > max_items:
         raise UserError(
             f"EASE holds a weight for each pair of items: {items:,} items need {12 * items**2 / 1e9:,.0f} GB, and at "
@@ -39,6 +34,22 @@ def fit(
             items=items,
             most=max_items,
         )
+    weights = weights_of(histories, items, regularisation)
+
+    def score(histories: Sequence[Items]) -> Scores:
+        return np.asarray(incidence(histories, items) @ weights, np.float32)
+
+    return score
+
+
+def weights_of(histories: Sequence[Items], items: int, regularisation: float) -> NDArray[np.float32]:
+    """The weights B (V, V) that minimise |X - X B|^2 + regularisation |B|^2 with a zero diagonal, where X is the
+    incidence of users and items, without the order and times of events.
+
+    B = I - P / diag(P), column by column, with P = (X'X + regularisation I)^-1 (Steck 2019, embarrassingly shallow
+    autoencoders, WWW, eq. 8). It takes 12 bytes for each pair of items and time that grows with the cube of their
+    number. Raises UserError for a regularisation that is not above 0.
+    """
     if regularisation <= 0:
         raise UserError(f"The regularisation of EASE must be above 0, not {regularisation:g}.", "bad_regularisation")
     taken = incidence(histories, items)
@@ -55,8 +66,4 @@ def fit(
         weights[column:, column] = -inverse[column:, column] / diagonal[column]
         weights[column, column:] = -inverse[column:, column] / diagonal[column:]
     weights[np.diag_indices(items)] = 0
-
-    def score(histories: Sequence[Items]) -> Scores:
-        return np.asarray(incidence(histories, items) @ weights, np.float32)
-
-    return score
+    return weights
