@@ -139,7 +139,11 @@ def test_the_blend_is_fitted_once_and_kept(run: Path) -> None:
     kept = json.loads(file.read_text())
     tables = {"following", "together", "alike"}
     assert kept["events"] == 30  # every second of 60 users
-    assert set(kept["weights"]) == {"network", "popularity", *(f"{t}, floor {f}" for t in tables for f in ("10", "0.1"))}
+    assert set(kept["weights"]) == {
+        "network",
+        "popularity",
+        *(f"{t}, floor {f}" for t in tables for f in ("10", "0.1")),
+    }
     file.write_text(json.dumps({**kept, "colour": 1}))
     with pytest.raises(UserError, match="colour"):
         Recommender(Run.open(run)).blend  # noqa: B018

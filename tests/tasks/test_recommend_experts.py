@@ -8,7 +8,7 @@ from afresh.tasks.recommend_experts import Choices, blended
 
 
 def test_the_expert_who_knows_what_is_chosen_gets_the_weight_and_probabilities_are_right() -> None:
-    """Choices are drawn from one expert's distribution: the blend of it, of another and of noise is that distribution."""
+    """Choices are drawn from the distribution of one of three experts, which the blend of all is."""
     torch.manual_seed(0)
     users, size = 3_000, 30
     wise = torch.randn(users, size).mul(1.5).log_softmax(1)
