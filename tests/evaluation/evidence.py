@@ -40,6 +40,7 @@ class Evidence:
     bound: bool = False
     kind: ItemKind = TEXT
     each: torch.Tensor | None = None  # nats of each held-out token
+    catalogue: Sequence[str] = ()
 
     def samples(self, n: int) -> Drawn:
         return self.draw(n)

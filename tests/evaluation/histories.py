@@ -37,10 +37,12 @@ def history_evidence(
     items = [Item(History("", tuple(map(str, h)))) for h in train]
     held = [Item(History("", tuple(map(str, h)), context=n)) for h, n in heldout]
 
+    names = [str(i) for i in range(ITEMS)]
+
     def draw(n: int) -> Drawn:
         raise AssertionError("nothing is drawn")
 
-    return Asked(CATALOGUE, {}, examples, examples, items, held, draw, kind=HISTORY, answer=answer)
+    return Asked(CATALOGUE, {}, examples, examples, items, held, draw, kind=HISTORY, answer=answer, catalogue=names)
 
 
 def circle(histories: Sequence[Sequence[int]]) -> torch.Tensor:

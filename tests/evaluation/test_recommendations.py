@@ -48,7 +48,7 @@ def test_items_that_are_not_in_the_catalogue_are_missed() -> None:
     study = evidence(circle, [([3, 4], 1), ([3, 99], 1)])
     found = by_name(recommendations(study))
     assert found["HR@10"].value == 0.5 and found["MRR"].value == pytest.approx((1 + 1 / 13) / 2)
-    assert any("1 held-out events are of items without training events" in n for n in study.notes)
+    assert any("1 held-out events are of items outside the catalogue" in n for n in study.notes)
 
 
 def test_what_is_chosen_again_may_be_recommended() -> None:

@@ -70,6 +70,8 @@ class Evidence(Protocol):
     @property
     def bound(self) -> bool: ...  # whether these nats are only an upper bound, minus an ELBO
     def valid(self, value: Any) -> bool: ...
+    @property
+    def catalogue(self) -> Sequence[str]: ...  # ids of the items by number; none where there is no catalogue
     def next_items(self, histories: Sequence[Sequence[int]]) -> Tensor | None: ...  # p (B, V) of a catalogue's items
     def complete(
         self, holes: Sequence[tuple[str, str, str]]

@@ -25,6 +25,7 @@ class Space:
     a position, coarse to fine.
 
     Tokens of a `catalogue` are items that stand for themselves: any may follow any, and there may be very many of them.
+    Where each item has several `codes`, a token is one of them, and windows begin with the first code of an item.
 
     `axes` names the axes of a field's grid: height and width of an image, frequency and time of a sound. `seconds` is
     the length of its time axis.
@@ -39,6 +40,7 @@ class Space:
     std: float = 1.0
     records: bool = False
     catalogue: bool = False
+    codes: int = 1
     axes: tuple[str, ...] = ()
     seconds: float = 0.0
 

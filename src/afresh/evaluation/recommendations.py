@@ -62,13 +62,8 @@ class Questions:
 def questions_of(study: Study) -> Questions:
     """Every held-out event of the users that are judged in turn, or evenly spaced ones of more than 10,000 (1,000 with
     a limit of seconds)."""
-    end = study.space.special["end"]
-    rows = np.split(study.train.x.numpy(), study.train.bounds.numpy()[1:-1]) if study.train.bounds is not None else []
-    train = [row[row != end].astype(np.int64) for row in rows]
-    number: dict[str, int] = {}
-    for item, row in zip(study.train_items, train, strict=True):
-        if len(row) == len(item.value.items):
-            number.update(zip(item.value.items, row.tolist(), strict=True))
+    number = {name: i for i, name in enumerate(study.catalogue)}
+    train = [np.array([number[n] for n in i.value.items if n in number], np.int64) for i in study.train_items]
     fitted = set(users_for_weights(len(study.heldout_items)))
     judged = [(u, i.value) for u, i in enumerate(study.heldout_items) if u not in fitted]
     places = [(u, p) for u, history in judged for p in range(history.context, len(history.items))]
@@ -78,14 +73,14 @@ def questions_of(study: Study) -> Questions:
     kept = [places[i * len(places) // most] for i in range(most)] if len(places) > most else places
     if len(kept) < len(places):
         study.note(f"recommendations: {len(kept):,} of {len(places):,} held-out events are predicted, evenly spaced")
-    items = end
+    items = len(number)
     targets, asked = np.full(len(kept), items), []
     for row, (user, place) in enumerate(kept):
         history = study.heldout_items[user].value.items
         targets[row] = number.get(history[place], items)
         asked.append(np.array([number[i] for i in history[:place] if i in number], np.int64))
     if lost := int((targets == items).sum()):
-        study.note(f"recommendations: {lost:,} held-out events are of items without training events: counted as missed")
+        study.note(f"recommendations: {lost:,} held-out events are of items outside the catalogue: counted as missed")
     again = sum(len(h) - len(np.unique(h)) for h in train) / max(1, sum(map(len, train)))
     seen = again >= OFTEN
     rule = "may be recommended" if seen else "are left out"

@@ -39,6 +39,7 @@ class Study:
         self.heldout: Examples = evidence.heldout
         self.train_items: Sequence[Item] = evidence.train_items
         self.heldout_items: Sequence[Item] = evidence.heldout_items
+        self.catalogue: Sequence[str] = evidence.catalogue
         self.rng: Rng = evidence.rng
         self.notes: list[str] = []
         self.judges: dict[str, str] = {}  # encoders and classifiers in use: name -> hash of the weights

@@ -338,7 +338,7 @@ def sizes(space: Space) -> Sequence[TransformerConfig]:
     """From 0.2M to 25M parameters, with heads of 32 or 64; for a catalogue, whose embeddings are most of them, two
     layers of 32 to 256."""
     if space.catalogue:
-        negatives = NEGATIVES if space.vocab[0] > 2 * NEGATIVES else 0
+        negatives = NEGATIVES if space.codes == 1 and space.vocab[0] > 2 * NEGATIVES else 0
         fixed = {"tied": True, "dropout": 0.5, "negatives": negatives, "layers": 2}
         return [TransformerConfig(width=w, heads=w // 32, kv_heads=w // 32, **fixed) for w in (32, 64, 128, 256)]
     ladder = ((96, 3, 3), (128, 4, 4), (192, 4, 3), (256, 5, 4), (320, 6, 5), (384, 6, 6), (512, 8, 8))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,9 @@ from afresh.data.exercises.columns import is_log as is_log_of_answers
 from afresh.data.files import FileError
 from afresh.data.interactions.catalogue import TITLES, Catalogue
 from afresh.data.interactions.columns import choose, is_log, plain
-from afresh.data.interactions.encoder import HistoryEncoder, load_histories
+from afresh.data.interactions.encoder import HistoryEncoder, chosen, load_histories
 from afresh.data.interactions.history import HISTORY, History
+from afresh.data.interactions.item_codes import ItemCodes, fit_codes
 from afresh.data.interactions.log import Log, log_files, read_log, suffix_of
 from afresh.data.interactions.narrow import narrowed
 from afresh.data.interactions.neighbours import fit_neighbours
@@ -58,6 +58,13 @@ class InteractionOptions(BaseModel):
     )
     context: int | None = Field(
         None, ge=2, le=MOST_TOKENS, description="items of a window; None: as many as 95% of the histories have"
+    )
+    codes: int | None = Field(
+        None,
+        ge=2,
+        le=8,
+        description="codes of an item, made of its features, so that items without history are recommended too; None: "
+        "a token of its own",
     )
 
 
@@ -105,7 +112,7 @@ class InteractionModality:
     def fit(self, items: Sequence[Item], options: InteractionOptions) -> HistoryEncoder:
         """The catalogue of the training items, and a window that most histories fit in."""
         histories: list[History] = [i.value for i in items]
-        counts = Counter(name for h in histories for name in h.items)
+        counts = chosen(histories, options.codes is not None)
         if len(counts) < 2:
             raise UserError(f"The catalogue has {counted(len(counts), 'item')}, and there is nothing to choose from.")
         ids = tuple(sorted(counts, key=lambda name: (-counts[name], name)))
@@ -115,16 +122,30 @@ class InteractionModality:
         longest = int(np.quantile(lengths, SHARE_COVERED, method="higher"))
         context = options.context or min(LONGEST, max(SHORTEST, 16 * -(-longest // 16)))
         conds, notes = fit_conditions(items)
-        notes.append(f"{len(ids):,} items in the training events; window of {context} items")
+        number = np.array([counts[i] for i in ids], dtype=np.int64)
+        notes.append(f"{int((number > 0).sum()):,} items in the training events; window of {context} items")
         notes.append(f"in {repeats:.1%} of the events a user chose an item again")
         known = histories[0].known
-        catalogue = Catalogue(ids, np.array([counts[i] for i in ids], dtype=np.int64), known.of(ids) if known else {})
+        catalogue = Catalogue(ids, number, known.of(ids) if known else {})
         numbers = [np.array([catalogue.index[name] for name in h.items]) for h in histories]
         neighbours = fit_neighbours(numbers, len(ids))
-        return HistoryEncoder(catalogue, neighbours, context, repeats, conds, tuple(notes))
+        codes = None if options.codes is None else fit_codes(catalogue, neighbours, options.codes)
+        notes += [] if codes is None else codes_notes(catalogue, codes)
+        return HistoryEncoder(catalogue, neighbours, context, repeats, conds, tuple(notes), codes)
 
     def load(self, folder: Path) -> HistoryEncoder:
         return load_histories(folder)
+
+
+def codes_notes(catalogue: Catalogue, codes: ItemCodes) -> list[str]:
+    """What codes were made of, and of how many items that nobody chose yet."""
+    new = counted(int((catalogue.counts == 0).sum()), "item")
+    said = len(codes.features.names)
+    return [
+        f"{codes.each} codes of {codes.values} values for each item, made of {counted(said, 'feature')} in the columns "
+        f"{', '.join(catalogue.features)}",
+        f"{new} with features that nobody chose in training can be recommended",
+    ]
 
 
 def _size(log: Log) -> str:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from afresh.core import CondSpec, Drawn, Examples, Item, ItemKind, Space, UserError, registry
 from afresh.core.rng import Rng
+from afresh.data.interactions.encoder import HistoryEncoder
 from afresh.data.load import draw_requests, rows_at_once, sweep
 from afresh.data.prepare import Prepared
 from afresh.evaluation.effort import LEAST_SAMPLES, SAMPLING, Effort
@@ -72,6 +73,10 @@ class RunEvidence:
     def recommender(self) -> Recommender:
         data = [i.value for i in self.train_items], [i.value for i in self.heldout_items]
         return Recommender(self.run, data, complete=False, hurry=self.effort.seconds is not None)
+
+    @property
+    def catalogue(self) -> Sequence[str]:
+        return self.run.encoder.catalogue.ids if isinstance(self.run.encoder, HistoryEncoder) else ()
 
     def next_items(self, histories: Sequence[Sequence[int]]) -> Tensor | None:
         """p (B, V) of each item of the catalogue after each history of item numbers; None for other runs, and for

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from afresh.core import Cond, Predict, UserError, events
+from afresh.core import Branch, Cond, Predict, UserError, events
 from afresh.core.counted import counted
 from afresh.core.files import replace_file
 from afresh.core.rng import Rng
@@ -28,6 +28,7 @@ from afresh.data.interactions.item_table import load_table
 from afresh.evaluation.recommendations import users_for_weights
 from afresh.runs.data import run_data
 from afresh.runs.run import Run
+from afresh.sampling.item_paths import Paths, item_log_probs, paths_of
 from afresh.sampling.next_tokens import next_log_probs
 from afresh.tasks.recommend_experts import (
     BLEND,
@@ -130,6 +131,11 @@ class Recommender:
                 f"The family {run.family.name} of {run.path} gives no probabilities of next items. Train with the "
                 "family transformer or masked."
             )
+        if encoder.codes is not None and run.family.branch is None:
+            raise UserError(
+                f"The family {run.family.name} of {run.path} does not follow codes of items. Train with the family "
+                "transformer, or without `data.codes`."
+            )
         self.run, self.encoder, self.complete, self.hurry = run, encoder, complete, hurry
         self.folder = run.path / FOLDER
         self.given = data
@@ -231,8 +237,23 @@ class Recommender:
 
     def log_probs(self, histories: Sequence[Sequence[int]], cond: Cond) -> Tensor:
         """What the network alone says, (B, V)."""
-        found = next_log_probs(self.network, self.run.modules, self.run.space, histories, cond)
-        return found[:, : len(self.catalogue)]
+        run, codes = self.run, self.encoder.codes
+        if codes is None:
+            return next_log_probs(self.network, run.modules, run.space, histories, cond)[:, : len(self.catalogue)]
+        rows = [codes.of(h) for h in histories]
+        device = next(p.device for m in run.modules.values() for p in m.parameters())
+        return item_log_probs(self.branch, self.paths, device, self.encoder.end, run.space.shape[0], rows, cond)
+
+    @cached_property
+    def paths(self) -> Paths:
+        """The tree of the codes of the catalogue's items."""
+        assert self.encoder.codes is not None
+        return paths_of(self.encoder.codes.tokens, self.encoder.codes.values)
+
+    @cached_property
+    def branch(self) -> Branch:
+        assert self.run.family.branch is not None
+        return self.run.family.branch(self.run.modules, self.run.space)
 
     def condition(self, size: int) -> Cond:
         """The condition of users of whom nothing is known but their histories."""

@@ -50,26 +50,38 @@ class Catalogue:
         return self.ids[i] if found is None else str(found)
 
     @cached_property
+    def words(self) -> tuple[list[int], list[str]]:
+        """What is said of the items: the number of an item, and the name of a feature that it has."""
+        rows, names = list[int](), list[str]()
+        for column, values in self.features.items():
+            for i, found in enumerate(words_of(values)):
+                rows += [i] * len(found)
+                names += [f"{column}={word}" for word in found]
+        return rows, names
+
+    @cached_property
+    def table(self) -> tuple[Any, tuple[str, ...]]:
+        """Which item has which feature, a sparse matrix (V, F) of 0 and 1, and the names of the features."""
+        from scipy import sparse
+
+        rows, said = self.words
+        names: dict[str, int] = {}
+        columns = [names.setdefault(name, len(names)) for name in said]
+        ones = np.ones(len(rows), dtype=np.float32)
+        return sparse.csr_matrix((ones, (rows, columns)), shape=(len(self), len(names))), tuple(names)
+
+    @cached_property
     def content(self) -> Any:
         """What the items' features say, as rows of unit length (V, F) of a sparse matrix, or None without features.
 
         A feature is a word of a column of texts, a value of one that lists them with `|`, or a tenth of the range of
         ranks of one of numbers; each counts the more, the fewer items have it (Jones 1972).
         """
-        words: dict[str, int] = {}
-        rows, columns = [], []
-        for name, values in self.features.items():
-            for i, found in enumerate(words_of(values)):
-                for word in found:
-                    rows.append(i)
-                    columns.append(words.setdefault(f"{name}={word}", len(words)))
-        if not rows:
-            return None
         from scipy import sparse
 
-        ones = np.ones(len(rows), dtype=np.float32)
-        table = sparse.csr_matrix((ones, (rows, columns)), shape=(len(self), len(words)))
-        table.data[:] = 1
+        table, names = self.table
+        if not names:
+            return None
         weight = np.log(len(self) / np.asarray(table.sum(0)).ravel())
         table = table @ sparse.diags(weight.astype(np.float32))
         norm = np.sqrt(np.asarray(table.multiply(table).sum(1)).ravel())

@@ -1,4 +1,4 @@
-"""Histories to a stream of tokens, one for each item of the catalogue, and back."""
+"""Histories to a stream of tokens, one or several for each item of the catalogue, and back."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ from afresh.data.conditions import SavedPart, encode_conditions
 from afresh.data.encoder_file import load_encoder, save_encoder, written_names
 from afresh.data.interactions.catalogue import Catalogue, load_catalogue
 from afresh.data.interactions.history import HISTORY, History, encode
+from afresh.data.interactions.item_codes import ItemCodes, load_codes
 from afresh.data.interactions.item_table import ItemTable, load_table
+from afresh.data.interactions.item_tokens import ItemTokens, OneToken
 from afresh.data.interactions.neighbours import FILE as NEIGHBOURS
 from afresh.data.interactions.neighbours import fit_neighbours
 
@@ -38,13 +40,15 @@ class _Saved(BaseModel):
     version: Literal[1] = 1
     context: int = Field(ge=2, le=MOST_TOKENS)
     repeats: float = Field(ge=0, le=1)
+    codes: int = Field(0, ge=0)  # of each item; 0: a token of its own
     conds: dict[str, SavedPart]
     notes: tuple[str, ...]
 
 
 @dataclass(frozen=True, eq=False)
 class HistoryEncoder:
-    """`repeats`: the share of training events in which a user chose an item again."""
+    """`context`: the items of a window. `repeats`: the share of training events in which a user chose an item again.
+    `codes` of each item; None: each is a token of its own."""
 
     catalogue: Catalogue
     neighbours: ItemTable
@@ -52,17 +56,25 @@ class HistoryEncoder:
     repeats: float
     conds: CondSpec
     notes: tuple[str, ...] = ()
+    codes: ItemCodes | None = None
     kind = HISTORY
+
+    @cached_property
+    def tokens(self) -> ItemTokens:
+        """How items are written."""
+        return self.codes or OneToken(len(self.catalogue))
 
     @property
     def end(self) -> int:
         """The token that stands before the first item of each history, and pads."""
-        return len(self.catalogue)
+        return self.tokens.size
 
     @cached_property
     def space(self) -> Space:
-        size = len(self.catalogue) + 1
-        return Space("tokens", (self.context,), (size,), {"end": self.end}, stream=True, catalogue=True)
+        each, end = self.tokens.each, {"end": self.end}
+        return Space(
+            "tokens", (self.context * each,), (self.end + 1,), end, stream=True, catalogue=True, codes=each
+        )
 
     @property
     def settled(self) -> Mapping[str, Any]:
@@ -71,8 +83,8 @@ class HistoryEncoder:
     def extended(self, items: Sequence[Item]) -> HistoryEncoder:
         """The encoder with the items of other histories behind those of its catalogue, which keep their tokens."""
         histories: list[History] = [i.value for i in items]
-        counts = Counter(name for h in histories for name in h.items)
         known = self.catalogue.index
+        counts = chosen(histories, self.codes is not None)
         new = sorted(counts.keys() - known.keys(), key=lambda name: (-counts[name], name))
         ids = (*self.catalogue.ids, *new)
         total = np.array([counts[name] for name in ids]) + np.pad(self.catalogue.counts, (0, len(new)))
@@ -84,17 +96,16 @@ class HistoryEncoder:
         catalogue = Catalogue(ids, total, features)
         numbers = [np.array([catalogue.index[name] for name in h.items]) for h in histories]
         notes = (f"{counted(len(new), 'new item')}, {len(ids):,} in all",)
-        return replace(
-            self,
-            catalogue=catalogue,
-            neighbours=fit_neighbours(numbers, len(ids), self.neighbours),
-            notes=notes,
-        )
+        neighbours = fit_neighbours(numbers, len(ids), self.neighbours)
+        codes = None if self.codes is None else self.codes.extended(catalogue, neighbours)
+        return replace(self, catalogue=catalogue, neighbours=neighbours, notes=notes, codes=codes)
 
     def first_rows(self, base: Encoder) -> list[list[int]]:
         """Items of the base begin as they are; a new one with the mean of its nearest neighbours that are of the base,
-        or else of the items that are most alike in their features."""
+        or else of the items that are most alike in their features. Codes are those of the base."""
         assert isinstance(base, HistoryEncoder)
+        if self.codes is not None:
+            return [[i] for i in range(self.space.vocab[0])]
         old, content = len(base.catalogue), self.catalogue.content
         out: list[list[int]] = [[i] for i in range(old)]
         for i in range(old, len(self.catalogue)):
@@ -107,7 +118,7 @@ class HistoryEncoder:
         return [*out, [base.end]]
 
     def ids(self, history: Sequence[str]) -> list[int]:
-        """The tokens of the items that are in the catalogue; others are left out."""
+        """The numbers of the items that are in the catalogue; others are left out."""
         index = self.catalogue.index
         return [index[i] for i in history if i in index]
 
@@ -123,8 +134,9 @@ class HistoryEncoder:
             history: History = item.value
             before, after = self.ids(history.items[: history.context]), self.ids(history.targets)
             before = before[len(before) - max(0, self.context - len(after)) :] if before else before
-            rows.append([self.end, *before, *after])
-            masks.append([False] * (1 + len(before)) + [True] * len(after))
+            rows.append([self.end, *self.tokens.of([*before, *after])])
+            each = self.tokens.each
+            masks.append([False] * (1 + each * len(before)) + [True] * (each * len(after)))
         bounds = torch.zeros(len(rows) + 1, dtype=torch.int64)
         bounds[1:] = torch.tensor([len(r) for r in rows]).cumsum(0)
         return Examples(
@@ -141,7 +153,7 @@ class HistoryEncoder:
         for row in (x[None] if x.dim() == 1 else x).tolist():
             row = row[1:] if row[:1] == [self.end] else row
             known = row[: row.index(self.end)] if self.end in row else row
-            out.append(History("", tuple(self.catalogue.ids[i] for i in known)))
+            out.append(History("", tuple(self.catalogue.ids[i] for i in self.tokens.items(known))))
         return out
 
     def prompt(self, text: str) -> Tensor:
@@ -151,7 +163,7 @@ class HistoryEncoder:
         if unknown := [n for n in names if n not in self.catalogue.index]:
             some = ", ".join(self.catalogue.ids[:5])
             raise UserError(f"No such items: {', '.join(unknown[:5])}. There are {len(self.catalogue):,}: {some}, ...")
-        return torch.tensor(self.ids(names), dtype=torch.int64)
+        return torch.tensor(self.tokens.of(self.ids(names)), dtype=torch.int64)
 
     def valid(self, value: Any) -> bool:
         """Whether it is a history of at least one item, all of which are in the catalogue."""
@@ -169,11 +181,24 @@ class HistoryEncoder:
         return files
 
     def save(self, folder: Path) -> None:
-        """Write encoder.json, catalogue.parquet and neighbours.safetensors."""
+        """Write encoder.json, catalogue.parquet, neighbours.safetensors, and the codes of items if they have some."""
         conds = {name: SavedPart.of(part) for name, part in self.conds.items()}
-        save_encoder(folder, _Saved(context=self.context, repeats=self.repeats, conds=conds, notes=self.notes))
+        codes = 0 if self.codes is None else self.codes.each
+        save_encoder(
+            folder, _Saved(context=self.context, repeats=self.repeats, codes=codes, conds=conds, notes=self.notes)
+        )
         self.catalogue.save(folder)
         self.neighbours.save(folder / NEIGHBOURS)
+        self.tokens.save(folder)
+
+
+def chosen(histories: Sequence[History], all_described: bool) -> Counter[str]:
+    """How often each item was chosen; with `all_described`, also those of which features are known but no choice."""
+    counts = Counter(name for h in histories for name in h.items)
+    told = next((h.known for h in histories if h.known is not None), None)
+    if all_described and told is not None:
+        counts.update(dict.fromkeys((name for values in told.columns.values() for name in values), 0))
+    return counts
 
 
 def load_histories(folder: Path) -> HistoryEncoder:
@@ -182,4 +207,5 @@ def load_histories(folder: Path) -> HistoryEncoder:
     conds = {name: part.part() for name, part in saved.conds.items()}
     catalogue = load_catalogue(folder)
     neighbours = load_table(folder / NEIGHBOURS, len(catalogue))
-    return HistoryEncoder(catalogue, neighbours, saved.context, saved.repeats, conds, saved.notes)
+    codes = load_codes(folder, len(catalogue), saved.codes) if saved.codes else None
+    return HistoryEncoder(catalogue, neighbours, saved.context, saved.repeats, conds, saved.notes, codes)

@@ -1,0 +1,140 @@
+"""The probability of each item of a catalogue whose items are several codes: the product of those of its codes.
+
+The codes of all items are a tree, and an item is a path from its root to a leaf. At a node only the codes that some item
+goes on with count, so that the probabilities of all items sum to 1. The nodes that are likeliest are asked of the
+network, as in a beam search that only follows paths of items that there are; below the others, items share the
+probability of their node equally. With as many nodes as there are, the probabilities are exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from afresh.core import Branch, Cond
+
+TOGETHER = 16  # histories whose branches are computed at once
+WIDTH = 128  # nodes of a level that are asked of the network
+
+
+@dataclass(frozen=True, eq=False)
+class Level:
+    """The nodes of paths of equally many tokens, in order.
+
+    `prefixes` (nodes, length): their tokens. `items` (nodes,): how many items are below each. `child` (nodes, K): the
+    node of the next level behind each code, or -1. `forks` (F,): the nodes with more than one child. `parent` (nodes
+    of the next level,).
+    """
+
+    prefixes: Tensor
+    items: Tensor
+    child: Tensor
+    forks: Tensor
+    parent: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Paths:
+    """The tree of items: a level for each code, and the place of each item among the leaves, (V,)."""
+
+    levels: tuple[Level, ...]
+    leaf: Tensor
+    values: int
+
+
+def paths_of(tokens: NDArray[np.int64], values: int) -> Paths:
+    """The tree of the tokens (V, N) of items, which all differ; those of place n are n K ... n K + K - 1, for K =
+    `values`."""
+    order = np.lexsort(tokens.T[::-1])
+    rows = tokens[order]
+    count, length = rows.shape
+    node = np.zeros((length + 1, count), dtype=np.int64)  # of each item at each level
+    for n in range(1, length + 1):
+        new = np.ones(count, dtype=bool)
+        new[1:] = (rows[1:, :n] != rows[:-1, :n]).any(1)
+        node[n] = new.cumsum() - 1
+    levels = []
+    for n in range(length):
+        first = np.unique(node[n], return_index=True)[1]
+        of_child = np.unique(node[n + 1], return_index=True)[1]
+        parent = node[n][of_child]
+        child = np.full((len(first), values), -1, dtype=np.int64)
+        child[parent, rows[of_child, n] - n * values] = np.arange(len(of_child))
+        levels.append(
+            Level(
+                torch.from_numpy(rows[first, :n]),
+                torch.from_numpy(np.bincount(node[n])),
+                torch.from_numpy(child),
+                torch.from_numpy(np.flatnonzero((child >= 0).sum(1) > 1)),
+                torch.from_numpy(parent),
+            )
+        )
+    leaf = np.empty(count, dtype=np.int64)
+    leaf[order] = np.arange(count)
+    return Paths(tuple(levels), torch.from_numpy(leaf), values)
+
+
+@torch.no_grad()
+def item_log_probs(
+    branch: Branch,
+    paths: Paths,
+    device: torch.device,
+    end: int,
+    context: int,
+    rows: Sequence[Sequence[int]],
+    cond: Cond,
+    width: int = WIDTH,
+) -> Tensor:
+    """log p of each item after each of B sequences of tokens of whole items, (B, V) float32 on the CPU.
+
+    `context`: tokens that the network sees, of which the last count. `width`: nodes of a level that are asked of it.
+    """
+    out = torch.empty(len(rows), len(paths.leaf))
+    each = len(paths.levels)
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+    for a in range(0, len(order), TOGETHER):
+        here = torch.tensor(order[a : a + TOGETHER])
+        seen = [torch.tensor([end, *rows[i][-(context - each) :]]) for i in here.tolist()]
+        x = torch.nn.utils.rnn.pad_sequence(seen, batch_first=True, padding_value=end).to(device)
+        counts = torch.tensor([len(s) for s in seen], device=device)
+        asked = cond.select(here).to(device)
+        logs = torch.zeros(len(here), 1)
+        for n, level in enumerate(paths.levels):
+            nodes = likeliest(logs, level.forks, width)  # (B, M)
+            below = shared(logs, level, paths, n)
+            if nodes.shape[1]:
+                logits = ask(branch, x, counts, level.prefixes[nodes].to(device), asked)
+                logits = logits[..., n * paths.values : (n + 1) * paths.values].float().cpu()
+                child = level.child[nodes]  # (B, M, K)
+                found = logits.masked_fill(child < 0, -torch.inf).log_softmax(2) + logs.gather(1, nodes)[..., None]
+                row = torch.arange(len(here))[:, None, None].expand_as(child)
+                below[row[child >= 0], child[child >= 0]] = found[child >= 0]
+            logs = below
+        out[here] = logs[:, paths.leaf]
+    return out
+
+
+def likeliest(logs: Tensor, forks: Tensor, width: int) -> Tensor:
+    """The nodes (B, M) of the highest log-probability (B, nodes), at most `width` of those where paths part."""
+    if len(forks) <= width:
+        return forks.expand(len(logs), -1)
+    return forks[logs[:, forks].topk(width).indices]
+
+
+def shared(logs: Tensor, level: Level, paths: Paths, n: int) -> Tensor:
+    """The log-probabilities (B, nodes) of the next level if the items below a node share its probability."""
+    items = paths.levels[n + 1].items if n + 1 < len(paths.levels) else torch.ones(len(level.parent))
+    return logs[:, level.parent] + (items / level.items[level.parent]).log()
+
+
+def ask(branch: Branch, x: Tensor, counts: Tensor, prefixes: Tensor, cond: Cond) -> Tensor:
+    """The logits (B, M, tokens) of what follows each of the prefixes (B, M, n), which follow x."""
+    if prefixes.shape[2] == 0:  # what follows x follows its last token
+        last = x.gather(1, counts[:, None] - 1)[:, None]
+        return branch(x, counts - 1, last, 0, 1, cond)[:, :, 0]
+    return branch(x, counts, prefixes, prefixes.shape[2] - 1, 1, cond)[:, :, 0]
