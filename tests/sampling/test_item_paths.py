@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from afresh.core import Cond, Space
@@ -12,6 +13,7 @@ from afresh.families.transformer import FAMILY, TransformerConfig
 from afresh.sampling.item_paths import item_log_probs, paths_of
 
 VALUES, EACH, ITEMS = 5, 3, 40
+Chosen = NDArray[np.bool_]
 END = VALUES * EACH
 SPACE = Space("tokens", (24,), (END + 1,), {"end": END}, stream=True, catalogue=True, codes=EACH)
 
@@ -32,11 +34,14 @@ def modules() -> dict[str, torch.nn.Module]:
     return dict(made)
 
 
-def log_probs(modules: dict[str, torch.nn.Module], rows: list[list[int]], width: int) -> Tensor:
+EVERY = np.ones(ITEMS, dtype=bool)
+
+
+def log_probs(modules: dict[str, torch.nn.Module], rows: list[list[int]], width: int, chosen: Chosen = EVERY) -> Tensor:
     tokens = tokens_of_items()
     assert FAMILY.branch is not None
     branch = FAMILY.branch(modules, SPACE)
-    paths = paths_of(tokens, VALUES)
+    paths = paths_of(tokens, VALUES, chosen)
     return item_log_probs(branch, paths, torch.device("cpu"), END, 24, rows, Cond(len(rows)), width)
 
 
@@ -75,3 +80,18 @@ def test_long_histories_keep_their_last_items(modules: dict[str, torch.nn.Module
     items = tokens_of_items()
     long, last = items[list(range(12))].ravel().tolist(), items[list(range(5, 12))].ravel().tolist()
     assert torch.equal(log_probs(modules, [long], 1000), log_probs(modules, [last], 1000))
+
+
+def test_items_that_could_not_be_chosen_are_as_likely_as_those_beside_them(modules: dict[str, torch.nn.Module]) -> None:
+    """Each code of which nothing was learnt takes the mean of the others of its node, whatever the network says."""
+    tokens, chosen = tokens_of_items(), EVERY.copy()
+    chosen[:10] = False
+    before, found = log_probs(modules, ROWS, 1000), log_probs(modules, ROWS, 1000, chosen)
+    assert torch.allclose(found.exp().sum(1), torch.ones(3), atol=1e-5)
+    alike = [np.flatnonzero((tokens[:, :2] == t[:2]).all(1)) for t in tokens]
+    new, group = next((i, g) for i, g in enumerate(alike) if i < 10 and chosen[g].any())
+    old = group[chosen[group]]
+    p = found[:, group].exp()
+    assert torch.allclose(found[:, new].exp(), p[:, np.isin(group, old)].mean(1), rtol=1e-4)
+    others = found[:, old] - before[:, old]
+    assert torch.allclose(others, others[:, :1].expand_as(others), atol=1e-4)

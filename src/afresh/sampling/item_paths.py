@@ -4,6 +4,9 @@ The codes of all items are a tree, and an item is a path from its root to a leaf
 goes on with count, so that the probabilities of all items sum to 1. The nodes that are likeliest are asked of the
 network, as in a beam search that only follows paths of items that there are; below the others, items share the
 probability of their node equally. With as many nodes as there are, the probabilities are exact.
+
+Of codes with which no item goes on that was chosen in training, the network has learnt that they do not come next, which
+is no judgement. There, an item has the mean probability of the items at the other codes of the node.
 """
 
 from __future__ import annotations
@@ -26,16 +29,19 @@ WIDTH = 128  # nodes of a level that are asked of the network
 class Level:
     """The nodes of paths of equally many tokens, in order.
 
-    `prefixes` (nodes, length): their tokens. `items` (nodes,): how many items are below each. `child` (nodes, K): the
-    node of the next level behind each code, or -1. `forks` (F,): the nodes with more than one child. `parent` (nodes
-    of the next level,).
+    `prefixes` (nodes, length): their tokens. `child` (nodes, K): the node of the next level behind each code, or -1;
+    `learnt` (nodes, K): whether an item behind it was chosen in training. `forks` (F,): the nodes with more than one
+    learnt child. `known` (nodes,): the logarithm of the share of items that are behind learnt children. Of the nodes of
+    the next level, `parent` is the node before each, and `share` the logarithm of its share of that node's items.
     """
 
     prefixes: Tensor
-    items: Tensor
     child: Tensor
+    learnt: Tensor
     forks: Tensor
+    known: Tensor
     parent: Tensor
+    share: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,11 +53,11 @@ class Paths:
     values: int
 
 
-def paths_of(tokens: NDArray[np.int64], values: int) -> Paths:
+def paths_of(tokens: NDArray[np.int64], values: int, chosen: NDArray[np.bool_]) -> Paths:
     """The tree of the tokens (V, N) of items, which all differ; those of place n are n K ... n K + K - 1, for K =
-    `values`."""
+    `values`. `chosen` (V,): whether an item was chosen in training."""
     order = np.lexsort(tokens.T[::-1])
-    rows = tokens[order]
+    rows, ours = tokens[order], chosen[order]
     count, length = rows.shape
     node = np.zeros((length + 1, count), dtype=np.int64)  # of each item at each level
     for n in range(1, length + 1):
@@ -65,15 +71,19 @@ def paths_of(tokens: NDArray[np.int64], values: int) -> Paths:
         parent = node[n][of_child]
         child = np.full((len(first), values), -1, dtype=np.int64)
         child[parent, rows[of_child, n] - n * values] = np.arange(len(of_child))
-        levels.append(
-            Level(
-                torch.from_numpy(rows[first, :n]),
-                torch.from_numpy(np.bincount(node[n])),
-                torch.from_numpy(child),
-                torch.from_numpy(np.flatnonzero((child >= 0).sum(1) > 1)),
-                torch.from_numpy(parent),
-            )
+        below = np.bincount(node[n + 1])
+        learnt = np.bincount(node[n + 1], ours) > 0
+        items, known = np.bincount(node[n]), np.bincount(parent, below * learnt)
+        parts = (
+            rows[first, :n],
+            child,
+            (child >= 0) & learnt[child],
+            np.flatnonzero(np.bincount(parent, learnt) > 1),
+            np.log(np.where(known > 0, known, 1) / items).astype(np.float32),
+            parent,
+            np.log(below / items[parent]).astype(np.float32),
         )
+        levels.append(Level(*map(torch.from_numpy, parts)))
     leaf = np.empty(count, dtype=np.int64)
     leaf[order] = np.arange(count)
     return Paths(tuple(levels), torch.from_numpy(leaf), values)
@@ -106,14 +116,15 @@ def item_log_probs(
         logs = torch.zeros(len(here), 1)
         for n, level in enumerate(paths.levels):
             nodes = likeliest(logs, level.forks, width)  # (B, M)
-            below = shared(logs, level, paths, n)
+            below = logs[:, level.parent] + level.share
             if nodes.shape[1]:
                 logits = ask(branch, x, counts, level.prefixes[nodes].to(device), asked)
                 logits = logits[..., n * paths.values : (n + 1) * paths.values].float().cpu()
-                child = level.child[nodes]  # (B, M, K)
-                found = logits.masked_fill(child < 0, -torch.inf).log_softmax(2) + logs.gather(1, nodes)[..., None]
-                row = torch.arange(len(here))[:, None, None].expand_as(child)
-                below[row[child >= 0], child[child >= 0]] = found[child >= 0]
+                learnt = level.learnt[nodes]  # (B, M, K)
+                found = logits.masked_fill(~learnt, -torch.inf).log_softmax(2)
+                found += (logs.gather(1, nodes) + level.known[nodes])[..., None]
+                row = torch.arange(len(here))[:, None, None].expand_as(learnt)
+                below[row[learnt], level.child[nodes][learnt]] = found[learnt]
             logs = below
         out[here] = logs[:, paths.leaf]
     return out
@@ -124,12 +135,6 @@ def likeliest(logs: Tensor, forks: Tensor, width: int) -> Tensor:
     if len(forks) <= width:
         return forks.expand(len(logs), -1)
     return forks[logs[:, forks].topk(width).indices]
-
-
-def shared(logs: Tensor, level: Level, paths: Paths, n: int) -> Tensor:
-    """The log-probabilities (B, nodes) of the next level if the items below a node share its probability."""
-    items = paths.levels[n + 1].items if n + 1 < len(paths.levels) else torch.ones(len(level.parent))
-    return logs[:, level.parent] + (items / level.items[level.parent]).log()
 
 
 def ask(branch: Branch, x: Tensor, counts: Tensor, prefixes: Tensor, cond: Cond) -> Tensor:

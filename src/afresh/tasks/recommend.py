@@ -248,7 +248,7 @@ class Recommender:
     def paths(self) -> Paths:
         """The tree of the codes of the catalogue's items."""
         assert self.encoder.codes is not None
-        return paths_of(self.encoder.codes.tokens, self.encoder.codes.values)
+        return paths_of(self.encoder.codes.tokens, self.encoder.codes.values, self.catalogue.counts > 0)
 
     @cached_property
     def branch(self) -> Branch:

@@ -61,7 +61,7 @@ class Tables:
             found["together"] = self.together.scores([sorted(set(h)) for h in histories])
         if catalogue.content is not None:
             found["alike"] = torch.from_numpy(catalogue.alike(histories, FADE))
-        out = {"popularity": torch.from_numpy(catalogue.counts + 1.0).float().log()[None]}
+        out = {"popularity": torch.from_numpy(catalogue.frequencies + 1.0).float().log()[None]}
         for name, scores in found.items():
             q = scores.clamp_min_(0)
             q /= q.sum(1, keepdim=True).clamp_min(1e-12)

@@ -40,6 +40,11 @@ class Catalogue:
         return {name: i for i, name in enumerate(self.ids)}
 
     @cached_property
+    def frequencies(self) -> NDArray[np.float64]:
+        """(V,): how often each item was chosen; one that could not be chosen yet counts as one of the average."""
+        return np.where(self.counts > 0, self.counts, self.counts.sum() / max(1, (self.counts > 0).sum()))
+
+    @cached_property
     def titles(self) -> Sequence[Any] | None:
         """The column of names for people, if there is one."""
         return next((v for k, v in self.features.items() if plain(k) in TITLES), None)

@@ -164,7 +164,8 @@ def assigned(vectors: Floats, centres: Floats, before: Ints) -> Ints:
         )
     out = np.empty((len(vectors), levels + 1), dtype=np.int64)
     for row, vector in zip(out, vectors, strict=True):
-        prefix, left = (), vector
+        prefix: tuple[int, ...] = ()
+        left = vector
         for level in range(levels):
             distance = ((left - centres[level]) ** 2).sum(1)
             room = size ** (levels - level)
