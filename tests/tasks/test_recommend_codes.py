@@ -63,6 +63,7 @@ def test_an_item_that_nobody_chose_is_recommended_where_its_kind_is(recommender:
     assert math.fsum(p.values()) == pytest.approx(1, abs=1e-4)
     lamps = {i for i in p if i == "new" or kind(int(i[1:])) == "lamp"}
     assert {i for i, _ in sorted(p.items(), key=lambda x: -x[1])[:6]} == lamps and p["new"] > 0.02
+    # The tables that are counted from histories know nothing of it, and take what they know of other lamps.
     assert "new" in [r.item for r in recommender.recommend([["i0", "i6"]], Ranking(6))[0]]
     assert of_network(recommender, ["i10"])["new"] < 0.01  # after a lamp comes a rug
 

@@ -61,9 +61,9 @@ class Tables:
             found["together"] = self.together.scores([sorted(set(h)) for h in histories])
         if catalogue.content is not None:
             found["alike"] = torch.from_numpy(catalogue.alike(histories, FADE))
-        out = {"popularity": torch.from_numpy(catalogue.frequencies + 1.0).float().log()[None]}
+        out = {"popularity": (with_new(torch.from_numpy(catalogue.counts).float()[None], catalogue) + 1).log()}
         for name, scores in found.items():
-            q = scores.clamp_min_(0)
+            q = with_new(scores.clamp_min_(0), catalogue) if name != "alike" else scores
             q /= q.sum(1, keepdim=True).clamp_min(1e-12)
             for floor in FLOORS:
                 out[f"{name}, floor {floor:g}"] = (q + floor / len(catalogue)).log_()
@@ -73,6 +73,14 @@ class Tables:
         self.following.save(folder / FOLLOWING)
         if self.together is not None:
             self.together.save(folder / TOGETHER)
+
+
+def with_new(scores: Tensor, catalogue: Catalogue) -> Tensor:
+    """Scores (B, V) in which an item that nobody could choose yet has the mean of those that are most alike."""
+    new, alike = catalogue.stand_ins
+    if len(new):
+        scores[:, torch.from_numpy(new)] = torch.from_numpy((alike @ scores.numpy().T).T)
+    return scores
 
 
 def counted_from(histories: Sequence[Items], size: int, hurry: bool = False) -> Tables:

@@ -21,6 +21,7 @@ from afresh.data.interactions.item_table import faded
 
 FILE = "catalogue.parquet"
 TENTHS = 10  # into which numbers are divided
+MOST_ALIKE, TOGETHER = 10, 256  # items that stand for a new one; items that are compared at once
 TITLES = ("title", "name", "itemname", "label", "headline")
 
 
@@ -38,11 +39,6 @@ class Catalogue:
     @cached_property
     def index(self) -> dict[str, int]:
         return {name: i for i, name in enumerate(self.ids)}
-
-    @cached_property
-    def frequencies(self) -> NDArray[np.float64]:
-        """(V,): how often each item was chosen; one that could not be chosen yet counts as one of the average."""
-        return np.where(self.counts > 0, self.counts, self.counts.sum() / max(1, (self.counts > 0).sum()))
 
     @cached_property
     def titles(self) -> Sequence[Any] | None:
@@ -98,6 +94,32 @@ class Catalogue:
         chosen = faded(histories, len(self), fade)
         out: NDArray[np.float32] = ((chosen @ self.content) @ self.content.T).toarray().astype(np.float32)
         return out / np.maximum(out.sum(1, keepdims=True), 1e-12)
+
+    def most_alike(self, items: Sequence[int], among: NDArray[np.bool_]) -> list[list[int]]:
+        """For each item, up to 10 of those `among` (V,) which are most alike in their features, the most alike first;
+        none where no feature is shared."""
+        if self.content is None:
+            return [[] for _ in items]
+        others, out = np.flatnonzero(among), list[list[int]]()
+        for a in range(0, len(items), TOGETHER):
+            table = (self.content[list(items[a : a + TOGETHER])] @ self.content[others].T).toarray()
+            for row in table:
+                first = np.argsort(-row, kind="stable")[:MOST_ALIKE]
+                out.append(others[first[row[first] > 0]].tolist())
+        return out
+
+    @cached_property
+    def stand_ins(self) -> tuple[NDArray[np.int64], Any]:
+        """The numbers of the items that nobody could choose yet (n,), and a sparse matrix (n, V) that takes the mean of
+        those that are most alike, in their place."""
+        from scipy import sparse
+
+        new = np.flatnonzero(self.counts == 0)
+        alike = self.most_alike(new.tolist(), self.counts > 0)
+        values = np.array([1 / len(row) for row in alike for _ in row], dtype=np.float32)
+        ends = np.cumsum([0, *map(len, alike)])
+        columns = np.array([j for row in alike for j in row], dtype=np.int64)
+        return new, sparse.csr_matrix((values, columns, ends), shape=(len(new), len(self)))
 
     def where(self, conditions: Mapping[str, str]) -> NDArray[np.bool_]:
         """(V,): the items whose features have these values. A value may list several, separated by `|`, of which an

@@ -106,15 +106,12 @@ class HistoryEncoder:
         assert isinstance(base, HistoryEncoder)
         if self.codes is not None:
             return [[i] for i in range(self.space.vocab[0])]
-        old, content = len(base.catalogue), self.catalogue.content
+        old = len(base.catalogue)
+        alike = self.catalogue.most_alike(range(old, len(self.catalogue)), np.arange(len(self.catalogue)) < old)
         out: list[list[int]] = [[i] for i in range(old)]
         for i in range(old, len(self.catalogue)):
             near = self.neighbours.index[i][self.neighbours.weight[i] > 0].tolist()
-            found = [j for j in near if j < old][:BEGINNINGS]
-            if not found and content is not None:
-                alike = (content[:old] @ content[i].T).toarray()[:, 0]
-                found = [j for j in np.argsort(-alike, kind="stable")[:BEGINNINGS].tolist() if alike[j] > 0]
-            out.append(found)
+            out.append([j for j in near if j < old][:BEGINNINGS] or alike[i - old])
         return [*out, [base.end]]
 
     def ids(self, history: Sequence[str]) -> list[int]:
