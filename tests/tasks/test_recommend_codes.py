@@ -98,8 +98,10 @@ def test_tuning_gives_new_items_codes_which_need_no_history(run: Path, tmp_path:
     base, tuned = Recommender(Run.open(run)), Recommender(Run.open(tmp_path / "run"))
     assert tuned.catalogue.ids == (*base.catalogue.ids, "newer")
     old, new = base.encoder.codes, tuned.encoder.codes
-    assert old is not None and new is not None and torch.equal(
-        torch.from_numpy(old.codes), torch.from_numpy(new.codes[: len(old.codes)])
+    assert (
+        old is not None
+        and new is not None
+        and torch.equal(torch.from_numpy(old.codes), torch.from_numpy(new.codes[: len(old.codes)]))
     )
     p = of_network(tuned, ["i6", "i12"])
     assert p["newer"] > 0.02 > of_network(tuned, ["i0"])["newer"]

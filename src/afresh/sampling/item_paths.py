@@ -1,12 +1,12 @@
 """The probability of each item of a catalogue whose items are several codes: the product of those of its codes.
 
-The codes of all items are a tree, and an item is a path from its root to a leaf. At a node only the codes that some item
-goes on with count, so that the probabilities of all items sum to 1. The nodes that are likeliest are asked of the
+The codes of all items are a tree, and an item is a path from its root to a leaf. At a node only the codes count that
+some item goes on with, so that the probabilities of all items sum to 1. The nodes that are likeliest are asked of the
 network, as in a beam search that only follows paths of items that there are; below the others, items share the
 probability of their node equally. With as many nodes as there are, the probabilities are exact.
 
-Of codes with which no item goes on that was chosen in training, the network has learnt that they do not come next, which
-is no judgement. There, an item has the mean probability of the items at the other codes of the node.
+Codes with which no item goes on that was chosen in training are those of which the network has learnt that they do not
+come next, which is no judgement. There, an item has the mean probability of the items at the other codes of the node.
 """
 
 from __future__ import annotations

@@ -151,7 +151,10 @@ def from_prompts(samples: Samples) -> list[Any]:
     """The values, where texts include the prompts that they continue."""
     if isinstance(samples.encoder, BuildsOn):  # they contain their prompts
         return list(samples.values)
-    return [d["prompt"] + v if d.get("prompt") and isinstance(v, str) else v for v, d in zip(samples.values, samples.described, strict=True)]
+    return [
+        d["prompt"] + v if d.get("prompt") and isinstance(v, str) else v
+        for v, d in zip(samples.values, samples.described, strict=True)
+    ]
 
 
 def images_of(encoder: Encoder, values: Sequence[Any]) -> list[Pixels]:

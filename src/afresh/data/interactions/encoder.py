@@ -72,9 +72,7 @@ class HistoryEncoder:
     @cached_property
     def space(self) -> Space:
         each, end = self.tokens.each, {"end": self.end}
-        return Space(
-            "tokens", (self.context * each,), (self.end + 1,), end, stream=True, catalogue=True, codes=each
-        )
+        return Space("tokens", (self.context * each,), (self.end + 1,), end, stream=True, catalogue=True, codes=each)
 
     @property
     def settled(self) -> Mapping[str, Any]:

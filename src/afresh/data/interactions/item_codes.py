@@ -25,8 +25,8 @@ from afresh.core import UserError
 from afresh.core.counted import counted
 from afresh.core.files import replace_file, write_file
 from afresh.data.interactions.catalogue import Catalogue
-from afresh.data.interactions.item_vectors import FeatureVectors, beside, fit_features
 from afresh.data.interactions.item_table import ItemTable
+from afresh.data.interactions.item_vectors import FeatureVectors, beside, fit_features
 from afresh.data.tensor_file import check_tensor, read_tensors
 
 FILE, NAMES = "codes.safetensors", "features.parquet"

@@ -6,7 +6,7 @@ another: the leading directions of the table of items and features (latent seman
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
