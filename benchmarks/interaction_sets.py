@@ -8,12 +8,13 @@ file. All items that a file names are in the catalogue, and nobody and nothing i
 from __future__ import annotations
 
 import gzip
+import json
 import os
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -29,11 +30,13 @@ LATE = 0.9  # of the events come before the point in time
 
 @dataclass(frozen=True)
 class Log:
-    """One history of item numbers a user, in time order, with seconds beside if they are known."""
+    """One history of item numbers a user, in time order, with seconds beside if they are known. `features`: attributes
+    of items, by number."""
 
     items: int
     histories: list[Items]
     times: list[Array] | None = None
+    features: Mapping[int, list[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -50,30 +53,34 @@ class Asked:
 @dataclass(frozen=True)
 class Task:
     """Settings are chosen on `validation`, all of which precedes what `test` asks. `seen`: whether items of a history
-    may be recommended again."""
+    may be recommended again. `seconds` of one processor are for each contender that learns."""
 
     name: str
     items: int
     validation: Asked
     test: Asked
     seen: bool = False
+    features: Mapping[int, list[str]] = field(default_factory=dict)
+    seconds: float = 120.0
 
 
 # --------------------------------------------------------------------------- logs
 
 
-def numbered(histories: Iterable[list[str]]) -> tuple[list[Items], int]:
-    """Items by number, in the order in which they occur."""
+def numbered(histories: Iterable[list[str]]) -> tuple[list[Items], dict[str, int]]:
+    """Items by number, in the order in which they occur, and the numbers."""
     known: dict[str, int] = {}
     found = [np.array([known.setdefault(i, len(known)) for i in history], np.int64) for history in histories]
-    return found, len(known)
+    return found, known
 
 
 def s3rec(name: str) -> Log:
-    path = Path(os.environ["AFRESH_DATA"]) / "interactions_s3rec" / f"{name}.txt.gz"
-    with gzip.open(path, "rt") as lines:
-        histories, items = numbered(line.split()[1:] for line in lines)
-    return Log(items, histories)
+    folder = Path(os.environ["AFRESH_DATA"]) / "interactions_s3rec"
+    with gzip.open(folder / f"{name}.txt.gz", "rt") as lines:
+        histories, numbers = numbered(line.split()[1:] for line in lines)
+    with gzip.open(folder / f"{name}_item2attributes.json.gz", "rt") as file:
+        attributes = json.load(file)
+    return Log(len(numbers), histories, None, {numbers[i]: list(map(str, a)) for i, a in attributes.items()})
 
 
 def wikipedia() -> Log:
@@ -83,8 +90,8 @@ def wikipedia() -> Log:
         for line in lines:
             user, item = line.split()
             by_user.setdefault(user, []).append(item)
-    histories, items = numbered(by_user.values())
-    return Log(items, histories)
+    histories, numbers = numbered(by_user.values())
+    return Log(len(numbers), histories)
 
 
 def movielens() -> Log:
@@ -99,8 +106,8 @@ def movielens() -> Log:
     by_user: dict[str, list[int]] = {}
     for row in np.argsort(when, kind="stable").tolist():
         by_user.setdefault(rows[row][0], []).append(row)
-    histories, items = numbered([rows[r][1] for r in each] for each in by_user.values())
-    return Log(items, histories, [when[each] for each in by_user.values()])
+    histories, numbers = numbered([rows[r][1] for r in each] for each in by_user.values())
+    return Log(len(numbers), histories, [when[each] for each in by_user.values()])
 
 
 # --------------------------------------------------------------------------- what is asked
@@ -118,8 +125,9 @@ def last_events(log: Log, back: int) -> Asked:
     return Asked(histories, times, [histories[u] for u in users], targets, users)
 
 
-def leave_one_out(name: str, log: Log, seen: bool = False) -> Task:
-    return Task(f"{name}, leave one out", log.items, last_events(log, 2), last_events(log, 1), seen)
+def leave_one_out(name: str, log: Log, seen: bool = False, seconds: float = 120.0) -> Task:
+    asked = last_events(log, 2), last_events(log, 1)
+    return Task(f"{name}, leave one out", log.items, *asked, seen, log.features, seconds)
 
 
 def after(log: Log, each: bool) -> tuple[Asked, Log]:
@@ -145,7 +153,7 @@ def in_time(name: str, log: Log, each: bool) -> Task:
 
 
 TASKS: dict[str, Callable[[], list[Task]]] = {
-    "beauty": lambda: [leave_one_out("Beauty", s3rec("Beauty"))],
+    "beauty": lambda: [leave_one_out("Beauty", s3rec("Beauty"), seconds=300.0)],
     "lastfm": lambda: [leave_one_out("LastFM", s3rec("LastFM"))],
     "wikipedia": lambda: [leave_one_out("Wikipedia edits", wikipedia(), seen=True)],
     "movielens": lambda: [

@@ -1,11 +1,12 @@
 """Recommenders over the whole catalogue, ties counted against them: `python -m benchmarks.recommendations [PART ...]`.
 
-Parts are data sets (beauty, lastfm, wikipedia, movielens) and contenders (baselines, rectools-sasrec,
+Parts are data sets (beauty, lastfm, wikipedia, movielens) and contenders (afresh, baselines, rectools-sasrec,
 rectools-bert4rec, recbole-sasrec); without any, all. `table` runs nothing and writes the table of what is there. Each
-contender chooses its settings or its epoch on the validation events within the same seconds of one processor. Baselines
-are then fitted again with the validation events; beside it stands what they get without. The networks of peers learn
-without the validation events, as their libraries do. What was measured of each stays in AFRESH_BENCH (or
-~/.cache/afresh-bench), so that parts can be run one after another.
+contender chooses its settings, its epoch or its weights on validation events within the same seconds of one processor.
+Baselines are then fitted again with the validation events, as the tables of afresh are; beside it stands what
+baselines get without. Networks, those of peers and of afresh, learn without the validation events. Of afresh stand five
+seeds, what it gets without the items' features where there are any, and its network alone. What was measured of each
+stays in AFRESH_BENCH (or ~/.cache/afresh-bench), so that parts can be run one after another.
 
 AFRESH_RECTOOLS and AFRESH_RECBOLE name the Python of environments with these packages (see the files of the peers);
 without one its rows are left out.
@@ -16,6 +17,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -37,14 +39,14 @@ from benchmarks.interaction_sets import TASKS, Asked, Task
 from benchmarks.judge_pictures import work_folder
 from benchmarks.table import ROOT, Row, save
 
-SECONDS = 600.0  # of one processor, for each contender on each task
+SEEDS = range(5)
 K = 10
 PEERS = {
     "rectools-sasrec": ("RecTools SASRec", "AFRESH_RECTOOLS", "benchmarks.peer_rectools", "sasrec"),
     "rectools-bert4rec": ("RecTools BERT4Rec", "AFRESH_RECTOOLS", "benchmarks.peer_rectools", "bert4rec"),
     "recbole-sasrec": ("RecBole SASRec", "AFRESH_RECBOLE", "benchmarks.peer_recbole", "sasrec"),
 }
-OURS = "afresh"  # the name under which its results are stored; see `measured`
+OURS = "afresh"
 
 
 def measured(task: Task, ranked: Ranked) -> dict[str, Estimate]:
@@ -88,7 +90,7 @@ def run_baseline(task: Task, baseline: Baseline) -> None:
         asked.histories,
         task.items,
         asked.targets,
-        seconds=SECONDS,
+        seconds=task.seconds,
         times=asked.times,
         questions=asked.questions,
         seen=task.seen,
@@ -123,7 +125,7 @@ def run_peer(task: Task, peer: str) -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         np.savez(Path(folder) / "task.npz", **arrays(task))
-        command = [os.environ[variable], "-m", module, folder, model, str(SECONDS)]
+        command = [os.environ[variable], "-m", module, folder, model, str(task.seconds)]
         single = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
         subprocess.run(command, cwd=folder, env={**os.environ, **single, "PYTHONPATH": str(ROOT)}, check=True)
         facts = json.loads((Path(folder) / "facts.json").read_text())
@@ -144,6 +146,138 @@ def arrays(task: Task) -> dict[str, Any]:
 
     facts = {"items": task.items, "seen": task.seen}
     return {**facts, **flat("validation", task.validation), **flat("test", task.test)}
+
+
+def run_ours(task: Task) -> None:
+    """The runs of all seeds that are not there yet, and their mean."""
+    folder = results_of(task) / "seeds"
+    folder.mkdir(parents=True, exist_ok=True)
+    for seed in SEEDS:
+        file = folder / f"{seed}.json"
+        if not file.exists():
+            file.write_text(json.dumps(one_of_ours(task, seed), indent=1))
+            merge_seeds(task)
+
+
+def one_of_ours(task: Task, seed: int) -> dict[str, dict[str, Any]]:
+    """What a run of a seed got, by name, with its seconds and settings."""
+    import afresh
+    from afresh.runs.run import Run
+    from afresh.tasks.recommend import Recommender
+
+    begun = time.process_time()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_log(task, folder / "data")
+        split = "last" if task.test.times is None or "leave one out" in task.name else "time"
+        model = afresh.train(
+            folder / "data",
+            modality="interactions",
+            family="transformer",
+            minutes=task.seconds / 60,
+            seed=seed,
+            out=folder / "run",
+            device="cpu",
+            data={"split": split},
+            settings={"train.threads": 1},
+            quiet=True,
+        )
+        del model
+        run = Run.open(folder / "run")
+        told = f"{run.record.train.steps:,} steps of width {run.record.config['width']}"
+        found: dict[str, dict[str, Any]] = {}
+
+        def judge(name: str, recommender: Recommender, alone: bool = False) -> None:
+            scorer = Ours(recommender, task.items, alone)
+            ranked = ranking(task, scorer)
+            facts = {"settings": told, "seconds": time.process_time() - begun}
+            found[name] = {**facts, "metrics": {k: asdict(v) for k, v in measured(task, ranked).items()}}
+            numbers = ", ".join(f"{k} {v['value']:.4f}" for k, v in found[name]["metrics"].items())
+            print(f"{task.name}, {name}, seed {seed} ({told}; {facts['seconds']:.0f} s): {numbers}", flush=True)
+
+        judge(OURS, Recommender(run))
+        judge(f"{OURS}, network alone", Recommender(run), alone=True)
+        if task.features:
+            judge(f"{OURS} without features", Recommender(bare(run)))
+        return found
+
+
+def write_log(task: Task, folder: Path) -> None:
+    """Everything before the test as a table of events, and the features of items as another."""
+    import pyarrow
+    from pyarrow import csv
+
+    folder.mkdir()
+    histories, times = task.test.histories, task.test.times
+    users = np.repeat(np.arange(len(histories)), [len(h) for h in histories])
+    columns = {"user_id": users, "item_id": np.concatenate(histories)}
+    if times is not None:
+        columns["timestamp"] = np.concatenate(times).astype(np.int64)
+    csv.write_csv(pyarrow.table(columns), folder / "events.csv")
+    if task.features:
+        ids = sorted(task.features)
+        table = {"item_id": ids, "attributes": ["|".join(task.features[i]) for i in ids]}
+        csv.write_csv(pyarrow.table(table), folder / "items.csv")
+
+
+def bare(run: Any) -> Any:
+    """A copy of a run that knows no features of items."""
+    from dataclasses import replace
+
+    from afresh.runs.run import Run
+
+    folder = run.path.parent / "bare"
+    shutil.copytree(run.path, folder, ignore=shutil.ignore_patterns("recommend", "checkpoints"))
+    replace(run.encoder.catalogue, features={}).save(folder / "encoder")
+    return Run.open(folder)
+
+
+class Ours:
+    """A scorer of a run: the log-probability of each item of the task, or of its network alone."""
+
+    def __init__(self, recommender: Any, items: int, alone: bool) -> None:
+        self.recommender, self.items, self.alone = recommender, items, alone
+        self.columns = np.array([int(i) for i in recommender.catalogue.ids])
+
+    def __call__(self, histories: Sequence[Items]) -> Scores:
+        rows = [self.recommender.encoder.ids([str(i) for i in h.tolist()]) for h in histories]
+        cond = self.recommender.condition(len(rows))
+        if self.alone:
+            logs = self.recommender.log_probs(rows, cond)
+        else:
+            logs = self.recommender.probabilities(rows, cond).clamp_min(1e-30).log()
+        out = np.full((len(rows), self.items), -1e9, np.float32)  # items without an event before the test
+        out[:, self.columns] = logs.numpy()
+        return out
+
+
+def mean_of(values: Sequence[float | None]) -> float | None:
+    """The mean; None if a value is missing, as the ends of an interval are where there is none."""
+    known = [v for v in values if v is not None]
+    return float(np.mean(known)) if len(known) == len(values) else None
+
+
+def merge_seeds(task: Task) -> None:
+    """Store the mean over the seeds of each metric and of its interval, and the lowest and highest seed."""
+    runs = [json.loads(p.read_text()) for p in sorted((results_of(task) / "seeds").glob("*.json"))]
+    for name in runs[0]:
+        each = [r[name] for r in runs]
+        metrics = {
+            metric: {
+                **first,
+                **{k: mean_of([r["metrics"][metric][k] for r in each]) for k in ("value", "low", "high")},
+            }
+            for metric, first in each[0]["metrics"].items()
+        }
+        spread = ", ".join(
+            f"{m} {min(v):.4f} to {max(v):.4f}"
+            for m in (f"HR@{K}", f"NDCG@{K}")
+            for v in [[r["metrics"][m]["value"] for r in each]]
+        )
+        told = f"{each[0]['settings']}; {len(each)} seeds, {spread}"
+        seconds = float(np.mean([r["seconds"] for r in each]))
+        path = results_of(task) / f"{re.sub('[^a-z0-9]+', '-', name.lower())}.json"
+        path.write_text(json.dumps({"name": name, "settings": told, "seconds": seconds, "metrics": metrics}, indent=1))
 
 
 # --------------------------------------------------------------------------- table
@@ -187,16 +321,19 @@ def interval(estimate: dict[str, Any]) -> str:
 
 
 def main(*parts: str) -> None:
-    known = {*TASKS, "baselines", *PEERS, "table"}
+    known = {*TASKS, OURS, "baselines", *PEERS, "table"}
     if unknown := [p for p in parts if p not in known]:
         sys.exit(f"There is no part {unknown[0]!r}. Choose from: {', '.join(sorted(known))}.")
-    contenders = [c for c in ("baselines", *PEERS) if c in parts] or ["baselines", *PEERS]
+    every = (OURS, "baselines", *PEERS)
+    contenders = [c for c in every if c in parts] or list(every)
     rows = []
     for name, make in TASKS.items():
         for task in make():
             if "table" not in parts and (name in parts or not set(parts) & set(TASKS)):
                 for contender in contenders:
-                    if contender in PEERS:
+                    if contender == OURS:
+                        run_ours(task)
+                    elif contender in PEERS:
                         run_peer(task, contender)
                     else:
                         for baseline in BASELINES:
