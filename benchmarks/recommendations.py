@@ -227,7 +227,7 @@ def bare(run: Any) -> Any:
     from afresh.runs.run import Run
 
     folder = run.path.parent / "bare"
-    shutil.copytree(run.path, folder, ignore=shutil.ignore_patterns("recommend", "checkpoints"))
+    shutil.copytree(run.path, folder, ignore=shutil.ignore_patterns("recommend"))
     replace(run.encoder.catalogue, features={}).save(folder / "encoder")
     return Run.open(folder)
 
