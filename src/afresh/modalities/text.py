@@ -22,7 +22,6 @@ from afresh.data.files import (
     describes_data,
     matching_pattern,
     open_plain,
-    read_bytes,
     read_usable,
     read_zip,
     walk,
@@ -49,7 +48,7 @@ from afresh.data.unsupported import of_lines, of_names, of_table
 
 PROSE = frozenset({".txt", ".text", ".md", ".markdown", ".rst"})
 READ = PROSE | tables.SUFFIXES | extract.SUFFIXES
-HEAD, HEAD_MB = 1 << 18, 64  # bytes of a file that are looked at; the largest Parquet file, which has no lines
+HEAD = 1 << 18  # bytes of a file that are looked at
 LOOKED_AT = 4  # tables of a folder
 
 
@@ -191,21 +190,14 @@ def _unsupported_file(file: Path) -> Unsupported | None:
     if suffix in extract.SUFFIXES | {".json"}:
         return None
     try:
-        head = _head(DataFile(file, file.name, file.stat().st_size), suffix)
+        data = DataFile(file, file.name, file.stat().st_size)
         if suffix in tables.SUFFIXES:
-            return of_table(tables.read_table(suffix, head, HEAD_MB, lambda raw: raw.decode("utf-8", "replace")))
+            return of_table(tables.read_beginning(data, suffix))
+        with open_plain(data) as stream:
+            head = stream.read(HEAD)
     except (FileError, OSError):  # reading it reports what is wrong
         return None
-    return of_lines(head.decode("utf-8", "replace"))
-
-
-def _head(file: DataFile, suffix: str) -> bytes:
-    """The first lines of a file, or all of one that has no lines. Raises FileError if it is damaged or too large."""
-    if suffix == ".parquet":
-        return read_bytes(file, HEAD_MB)
-    with open_plain(file) as stream:
-        head = stream.read(HEAD)
-    return head[: head.rfind(b"\n") + 1 or len(head)]
+    return of_lines(head[: head.rfind(b"\n") + 1 or len(head)].decode("utf-8", "replace"))
 
 
 # --------------------------------------------------------------------------- reading

@@ -314,7 +314,7 @@ class Recommender:
         infinity where the mask is false."""
         logs = p.clamp_min(LEAST).log()
         if ranking.novelty:
-            logs = logs - ranking.novelty * torch.from_numpy(self.catalogue.counts + 1.0).log().to(logs)
+            logs = logs - ranking.novelty * self.catalogue.popularity.to(logs)
         return logs.masked_fill(~mask, -torch.inf)
 
     def rank(self, p: Tensor, mask: Tensor, ranking: Ranking, row: int) -> tuple[list[int], list[float]]:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
+import pyarrow
 import pytest
+from pyarrow import parquet
 
 from afresh.data import files
-from afresh.data.files import FileError
+from afresh.data.files import DataFile, FileError
 from afresh.data.parquet import MOST_COLUMNS
+from afresh.data.text import tables
 from afresh.data.text.tables import read_table
 
 
@@ -39,3 +43,12 @@ def test_tables_that_need_more_memory_than_is_free_are_refused(
     monkeypatch.setattr(files, "available_memory", lambda: 100.0)
     with pytest.raises(FileError, match="of memory"):
         read_table(suffix, text.encode(), 1)
+
+
+def test_a_large_table_is_recognised_by_its_first_rows(tmp_path: Path) -> None:
+    file = tmp_path / "log.parquet"
+    rows = 3 * tables.BEGINNING_ROWS
+    parquet.write_table(pyarrow.table({"user": range(rows), "item": [f"i{i}" for i in range(rows)]}), file)
+    found = tables.read_beginning(DataFile(file, file.name, file.stat().st_size), ".parquet")
+    assert found.columns == ("user", "item") and found.texts == ("item",)
+    assert [row["user"] for _, row in found.rows] == list(range(tables.BEGINNING_ROWS))

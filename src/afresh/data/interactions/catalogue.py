@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from afresh.core import UserError
 from afresh.core.files import replace_file
@@ -39,6 +41,11 @@ class Catalogue:
     @cached_property
     def index(self) -> dict[str, int]:
         return {name: i for i, name in enumerate(self.ids)}
+
+    @cached_property
+    def popularity(self) -> Tensor:
+        """(V,) float32: log of the events of each item, plus one."""
+        return torch.from_numpy(np.log(self.counts + 1.0)).float()
 
     @cached_property
     def titles(self) -> Sequence[Any] | None:

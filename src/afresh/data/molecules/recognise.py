@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from afresh.core import Sniff, Unsupported, UserError
-from afresh.data.files import DataFile, FileError, describes_data, open_plain, read_bytes, walk, zip_names
+from afresh.data.files import DataFile, FileError, describes_data, open_plain, walk, zip_names
 from afresh.data.molecules.reading import LISTS, PLAIN, STRUCTURES, suffix_of
 from afresh.data.text import tables
 from afresh.data.unsupported import of_lines, of_table
 
-HEAD, HEAD_MB = 1 << 18, 64  # bytes that are looked at; the largest Parquet file, which has no lines
+HEAD = 1 << 18  # bytes that are looked at
 
 
 def recognised(path: Path) -> Sniff:
@@ -44,14 +44,10 @@ def _by_names(names: list[str]) -> Sniff:
 def _seen(file: DataFile) -> Unsupported | None:
     suffix = suffix_of(file.name)
     try:
-        if suffix == ".parquet":
-            head = read_bytes(file, HEAD_MB)
-        else:
-            with open_plain(file) as stream:
-                head = stream.read(HEAD)
-            head = head[: head.rfind(b"\n") + 1 or len(head)]
-        if suffix == PLAIN:
-            return of_lines(head.decode("utf-8", "replace"))
-        return of_table(tables.read_table(suffix, head, HEAD_MB, lambda raw: raw.decode("utf-8", "replace")))
+        if suffix != PLAIN:
+            return of_table(tables.read_beginning(file, suffix))
+        with open_plain(file) as stream:
+            head = stream.read(HEAD)
+        return of_lines(head[: head.rfind(b"\n") + 1 or len(head)].decode("utf-8", "replace"))
     except (FileError, OSError, EOFError):  # reading it reports what is wrong
         return None

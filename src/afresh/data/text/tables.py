@@ -7,18 +7,21 @@ import io
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any, Literal
 
-from afresh.data.files import FileError, check_values, decode_text
-from afresh.data.parquet import MOST_COLUMNS, read_parquet
+from afresh.data.files import DataFile, FileError, check_values, decode_text, open_plain
+from afresh.data.parquet import MOST_COLUMNS, read_parquet, stream_parquet
 
 NESTED = frozenset({"messages", "conversations"})  # columns of lists of objects that are read (afresh.data.text.chat)
 SUFFIXES = frozenset({".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet"})
 TEXT_NAMES = ("text", "content", "body", "document", "article", "story", "sentence", "review", "message", "poem")
 HUGE = f"not usable JSON: a number of more than {sys.get_int_max_str_digits():,} digits"
 Row = Mapping[str, Any]
+Choose = Callable[[Any], Sequence[str]]  # the columns that are read, of a schema
+BEGINNING, BEGINNING_ROWS, BEGINNING_MB = 1 << 18, 500, 64  # bytes, rows and MB in which a table is recognised
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ def read_table(suffix: str, raw: bytes, max_mb: int, decode: Callable[[bytes], s
     Raises FileError if nothing of it can be used.
     """
     if suffix == ".parquet":
-        return _parquet(raw, max_mb)
+        return _parquet(lambda choose: read_parquet(raw, max_mb, choose))
     text = decode(raw)
     check_values(text)
     if suffix in (".csv", ".tsv"):
@@ -179,7 +182,17 @@ def is_number(value: str) -> bool:
     return True
 
 
-def _parquet(raw: bytes, max_mb: int) -> Table:
+def read_beginning(file: DataFile, suffix: str) -> Table:
+    """A table of the first rows of a file, for knowing what it holds. Raises FileError if nothing of it can be used."""
+    if suffix == ".parquet":
+        return _parquet(lambda choose: islice(stream_parquet(file.path, BEGINNING_MB, choose), BEGINNING_ROWS))
+    with open_plain(file) as stream:
+        head = stream.read(BEGINNING)
+    head = head[: head.rfind(b"\n") + 1 or len(head)]
+    return read_table(suffix, head, BEGINNING_MB, lambda raw: raw.decode("utf-8", "replace"))
+
+
+def _parquet(read: Callable[[Choose], Iterable[Row]]) -> Table:
     from pyarrow import types
 
     words: list[str] = []
@@ -194,8 +207,8 @@ def _parquet(raw: bytes, max_mb: int) -> Table:
             (flat if usable else skipped).append(name)
         return flat
 
-    rows = read_parquet(raw, max_mb, choose)
-    return Table(tuple(flat), tuple(words), list(enumerate(rows, 1)), skipped=tuple(skipped))
+    rows = list(enumerate(read(choose), 1))
+    return Table(tuple(flat), tuple(words), rows, skipped=tuple(skipped))
 
 
 def _is_code(kind: Any) -> bool:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from typing import Annotated, Any
+from weakref import WeakKeyDictionary
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from afresh.runs.run import Run
 from afresh.serve.library import Served
 from afresh.serve.native.items import answer
 from afresh.serve.openai.forms import Finite, Seed, Words, seed_of
@@ -53,9 +55,20 @@ class RecommendForm(BaseModel):
     seed: Seed | None = None
 
 
+_RECOMMENDERS: WeakKeyDictionary[Run, Recommender] = WeakKeyDictionary()  # with their tables, as long as their runs
+
+
+def recommender_of(run: Run) -> Recommender:
+    """The recommender of a run that is served."""
+    found = _RECOMMENDERS.get(run)
+    if found is None:
+        found = _RECOMMENDERS[run] = Recommender(run)
+    return found
+
+
 def recommended(served: Served, form: RecommendForm) -> dict[str, Any]:
     """{lists: [[{item, title, probability, ...}]], seed, notes}: what `afresh recommend` says."""
-    recommender, seed = Recommender(served.run), seed_of(form.seed)
+    recommender, seed = recommender_of(served.run), seed_of(form.seed)
     histories = form.histories if form.histories is not None else [] if form.history is None else [form.history]
     sessions = () if form.session is None else (form.session,)
     users = users_of(recommender, histories=histories, traits=form.traits, sessions=sessions)
