@@ -23,7 +23,6 @@ from afresh.core.rng import Rng
 from afresh.data.exercises.history import ANSWERS
 from afresh.data.interactions.history import HISTORY
 from afresh.data.molecules.kind import MOLECULE
-from tests.evaluation.histories import CATALOGUE
 from tests.plugin.package.afresh_walks import WALK
 
 SPEC: CondSpec = {
@@ -41,6 +40,7 @@ RASTER = Space("tokens", (6,), (5,), {"begin": 4}, grid=(2, 3))
 NOTES = Space("tokens", (8,), (10,), {"end": 8, "score": 9}, stream=True)
 RESIDUAL = Space("tokens", (8,), (5,), {"begin": 4}, grid=(4, 2))
 LEVELS = Space("tokens", (4, 2), (5, 5), {"begin": 4})
+BAGS = Space("tokens", (8,), (13,), {"end": 12}, stream=True, catalogue=True)
 SPACES = {
     "line": LINE,
     "plane": PLANE,
@@ -50,6 +50,7 @@ SPACES = {
     "residual": RESIDUAL,
     "levels": LEVELS,
     "notes": NOTES,
+    "bags": BAGS,
 }
 
 
@@ -74,9 +75,12 @@ def examples(space: Space, n: int = 24) -> Examples:
     words = min(space.vocab) - len(space.special)
     if not space.stream:
         return Examples((rng.uniform("x", rows, space.shape) * words).int(), conditions(n))
-    lengths = (rng.uniform("length", rows) * 20).long() + 1  # a document's `end` included
+    lengths = (rng.uniform("length", rows) * 20).long() + 1 + space.catalogue  # a document's `end` included
     bounds = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
     x = (rng.uniform("x", torch.arange(int(bounds[-1]))) * words).int()
+    if space.catalogue:  # histories begin with `end`, and all that follows is to be predicted
+        x[bounds[:-1]] = space.special["end"]
+        return Examples(x, conditions(n), bounds=bounds, bytes=len(x), mask=x != space.special["end"])
     x[bounds[1:] - 1] = space.special["end"]
     return Examples(x, conditions(n), bounds=bounds, bytes=len(x))
 
@@ -107,14 +111,14 @@ class FamilyRow:
 FAMILIES = (
     FamilyRow(
         "transformer",
-        ("stream", "raster", "residual", "notes"),
+        ("stream", "raster", "residual", "notes", "bags"),
         {"width": 16, "layers": 2, "heads": 2, "kv_heads": 1},
         {"length": 12},
         tolerance=0.0,  # tokens are equal or they are not
     ),
     FamilyRow(
         "masked",
-        ("stream", "raster", "residual", "notes"),
+        ("stream", "raster", "residual", "notes", "bags"),
         {"width": 16, "layers": 2, "heads": 2},
         {"length": 12},
         tolerance=0.0,
@@ -123,6 +127,14 @@ FAMILIES = (
         "vae",
         ("line", "plane", "solid"),
         {"width": 8, "latent": 4, "cond": 8, "patch": 2, "components": 2},
+    ),
+    FamilyRow(
+        "vae",
+        ("bags",),
+        {"width": 8, "latent": 4, "cond": 8, "components": 2, "dropout": 0.3},
+        {"length": 5},
+        tolerance=0.0,
+        variant="bags",
     ),
     FamilyRow("gan", ("line", "plane", "solid"), {"width": 8, "latent": 4, "cond": 8}),
     FamilyRow("flow", ("line", "plane", "solid"), {"widths": (8, 16), "emb": 16}, {"steps": 3}),
@@ -243,7 +255,9 @@ MODALITIES = (
     ),
     ModalityRow("music", write_tunes, 24, {"context": 8}),
     ModalityRow("exercises", write_answers, 24, {"context": 80, "least": 1}),
-    ModalityRow("interactions", write_histories, 24, {"context": 16, "split": "user"}),
+    ModalityRow(
+        "interactions", write_histories, 24, {"context": 16, "split": "user"}, ("transformer", "masked", "vae")
+    ),
     ModalityRow("molecule", write_molecules, 24),
 )
 
@@ -306,13 +320,12 @@ SOLVERS = (SolverRow("euler"), SolverRow("heun"), SolverRow("ab2"), SolverRow("d
 @dataclass(frozen=True)
 class MetricRow:
     """A module of metrics, and the `spaces` that its metrics apply to. `kind`: of the items; None: texts as tokens and
-    images as fields. `own`: a space that no family has a row for, to which they apply as well."""
+    images as fields."""
 
     name: str
     spaces: tuple[str, ...]
     metrics: tuple[str, ...]
     kind: ItemKind | None = None
-    own: Space | None = None
 
 
 MOLECULE_METRICS = (
@@ -329,7 +342,7 @@ MOLECULE_METRICS = (
 METRICS = (
     MetricRow(
         "texts",
-        ("stream", "levels", "notes", "raster", "residual"),
+        ("stream", "levels", "notes", "raster", "residual", "bags"),
         ("bits_per_byte", "parses", "known_words", "distinct", "verbatim"),
     ),
     MetricRow("programs", ("stream",), ("completions",)),
@@ -355,10 +368,10 @@ METRICS = (
     MetricRow("likelihood", ("line", "plane", "solid"), ("bits_per_dim",)),
     MetricRow("music", ("notes",), ("score_validity", "note_distributions", "note_copies")),
     MetricRow("molecules", tuple(SPACES), MOLECULE_METRICS, MOLECULE),
-    MetricRow("tokens", ("stream", "raster", "residual", "levels", "notes"), ("bits_per_token",), WALK),
+    MetricRow("tokens", ("stream", "raster", "residual", "levels", "notes", "bags"), ("bits_per_token",), WALK),
     MetricRow("knowledge_tracing", tuple(SPACES), ("foreseen_answers",), ANSWERS),
     MetricRow("items", tuple(SPACES), ("items_valid", "items_distance", "items_diversity", "items_near_copies"), WALK),
-    MetricRow("recommendations", (), ("recommendations",), HISTORY, CATALOGUE),
+    MetricRow("recommendations", ("bags",), ("recommendations",), HISTORY),
 )
 
 

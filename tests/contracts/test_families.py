@@ -53,7 +53,7 @@ every_scale = pytest.mark.parametrize(
     ],
 )
 every_edit = cases(lambda family, space: family.edit is not None and not space.stream)
-every_latent = cases(lambda family, space: family.latents is not None)
+every_latent = cases(lambda family, space: family.latents is not None and space.kind == "field")
 every_likelihood = cases(lambda family, space: family.likelihood is not None)
 
 

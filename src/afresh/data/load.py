@@ -6,7 +6,7 @@ takes draws s B ... s B + B - 1, however they are divided into micro-batches or 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import torch
@@ -186,21 +186,22 @@ def cut(examples: Examples, space: Space, runs: Tensor, windows: Tensor, starts:
     return Batch(x, examples.cond.select(runs[run, 2]), draws, mask)
 
 
-def sweep(examples: Examples, space: Space, size: int, limit: int | None = None) -> Iterator[Batch]:
-    """Batches that contain every example (or target token) once, in order, to evaluate a complete split."""
+def numbered(examples: Examples, space: Space) -> tuple[int, Callable[[Tensor], Batch]]:
+    """The number of examples (of a stream: of the windows that tile it), and a batch of those with given numbers."""
     if not space.stream:
-        count = len(examples) if limit is None else min(limit, len(examples))
-        for a in range(0, count, size):
-            rows = torch.arange(a, min(a + size, count))
-            yield gather(examples, space, rows, rows)
-        return
+        return len(examples), lambda rows: gather(examples, space, rows, rows)
     context, runs = space.shape[0], runs_of(examples)
     run, nth = tiles(runs, context)
     starts = runs[run, 0] + nth * context
-    count = len(run) if limit is None else min(limit, len(run))
+    return len(run), lambda windows: cut(examples, space, runs, windows, starts[windows], windows)
+
+
+def sweep(examples: Examples, space: Space, size: int, limit: int | None = None) -> Iterator[Batch]:
+    """Batches that contain every example (or target token) once, in order, to evaluate a complete split."""
+    total, batch_of = numbered(examples, space)
+    count = total if limit is None else min(limit, total)
     for a in range(0, count, size):
-        w = torch.arange(a, min(a + size, count))
-        yield cut(examples, space, runs, w, starts[w], w)
+        yield batch_of(torch.arange(a, min(a + size, count)))
 
 
 def requests_of(examples: Examples, rows: Tensor) -> Cond:

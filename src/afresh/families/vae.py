@@ -1,14 +1,18 @@
-"""Conditional variational autoencoder, with a density fitted to its latents after training.
+"""Conditional variational autoencoder of fields and of bags, with a density fitted to its latents after training.
 
 Kingma and Welling 2014; the prior of the latent is a normal that follows the condition (Sohn et al. 2015, "Learning
 structured output representation using deep conditional generative models"); the decoder's variances are fitted to the
 data (Rybkin et al. 2021). Latents are parametrised by u (B, D), which is standard normal under the conditional prior.
+
+Items of a catalogue are taken as a bag, whose items are drawn from one distribution over the catalogue, which the
+decoder makes of z (Liang et al. 2018, "Variational autoencoders for collaborative filtering").
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -28,12 +32,16 @@ from afresh.core import (
     Modules,
     PlanHints,
     Policy,
+    Predict,
     Sampling,
     Space,
     State,
     UserError,
 )
+from afresh.core.model import batch_of_fields
 from afresh.core.rng import Rng
+from afresh.data.load import numbered
+from afresh.nets.bags import Bag, BagDecoder, BagEncoder, bag_nats
 from afresh.nets.conditioning import Conditioning
 from afresh.nets.conv import Decoder, Encoder
 from afresh.nets.gaussian import SCALE_RATE, Prior, Scale, gaussian_nll
@@ -57,6 +65,9 @@ class VAEConfig(BaseModel):
     `width`: channels of the finest grid, doubled with each halving up to `most` times `width`. `latent`: number of
     latents. `beta`: weight of the KL term (Higgins et al. 2017); 1 = the evidence lower bound. `components`: most
     Gaussians of the density fitted to the latents.
+
+    Of bags: `width` of the one hidden layer of each network; `dropout`: share of a bag's items that the encoder is not
+    shown in training.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -68,6 +79,7 @@ class VAEConfig(BaseModel):
     cond: int = Field(default=64, ge=1)  # width of the condition's vector
     beta: float = Field(default=1.0, ge=0)
     components: int = Field(default=16, ge=1)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
 
 
 class VAESettings(BaseModel):
@@ -80,17 +92,22 @@ class VAESettings(BaseModel):
     `guidance` g moves the decoder's condition vector from the learned null c0 to c0 + g (c - c0); 1 = as trained.
     Larger values follow labels more closely, at the cost of diversity. Little diversity is left at 3, the largest
     value.
+
+    `length`: number of items of a bag, at most as many as a window has; fields always have all their values.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     prior: Literal["fitted", "normal"] = "fitted"
     truncation: float = Field(default=1.0, ge=0, le=1)
     guidance: float = Field(default=1.0, ge=0, le=3)
+    length: int = Field(default=256, ge=1)
 
 
 def accepts(space: Space) -> str | None:
+    if space.kind == "tokens" and space.catalogue and len(space.shape) == 1:
+        return None
     if space.kind != "field":
-        return "a VAE models a field of real numbers; tokens go with transformer"
+        return "a VAE models a field of real numbers, or the items of a catalogue; other tokens go with transformer"
     if not 2 <= len(space.shape) <= 4:
         return f"a VAE models channels over 1 to 3 axes; the shape here is {space.shape}"
     return None
@@ -102,6 +119,8 @@ def sizes(space: Space) -> Sequence[VAEConfig]:
     Samples of large grids are blurred because latents hold too little of an image, and not because of the density that
     is fitted to the latents (docs/development/log.md).
     """
+    if space.catalogue:
+        return [VAEConfig(width=w, latent=w, cond=64, beta=0.2, dropout=0.5) for w in (64, 128, 256)]
     if min(space.shape[1:]) < LARGE:
         return [
             VAEConfig(width=16, latent=16),
@@ -123,21 +142,169 @@ def examples_wanted(parameters: int, space: Space) -> int:
     16 and 32 were equal after 40 s of a core (6,400 and 4,200 examples), and 32 was better after 150 s (21,600 and
     26,800; docs/development/log.md).
     """
+    if space.catalogue:
+        return parameters // space.shape[0]
     return parameters // (4 if min(space.shape[1:]) < LARGE else 130)
+
+
+def recipe(space: Space) -> dict[str, Any]:
+    if space.catalogue:
+        return {"optimizer": "adamw", "lr": 1e-3, "betas": (0.9, 0.99), "weight_decay": 0.0, "decay": 0.5}
+    return {
+        "optimizer": "muon",
+        "matrix_lr": 0.02,
+        "lr": 2e-3,
+        "betas": (0.9, 0.99),
+        "weight_decay": 0.01,
+        "warmup": 100,
+        "decay": 0.5,
+        "ema_half_life": 10_000,
+        "clip": 1.0,
+    }
+
+
+def batch(examples: int, space: Space) -> int:
+    return 256 if space.catalogue else batch_of_fields(examples, space)
 
 
 def build(config: VAEConfig, space: Space, conds: CondSpec) -> dict[str, nn.Module]:
     """The networks, and the density of the latents."""
-    c = config
-    sizes = (space.shape, c.cond, c.latent, c.width, c.blocks, c.most, c.patch)
+    c, vocab = config, space.vocab
+    conditioning = Conditioning(conds, c.cond)
+    encoder: nn.Module
+    decoder: nn.Module
+    if space.catalogue:
+        encoder = BagEncoder(vocab[0], c.cond, c.latent, c.width)
+        decoder = BagDecoder(vocab[0], set(space.special.values()), c.cond, c.latent, c.width)
+    else:
+        sizes = (space.shape, c.cond, c.latent, c.width, c.blocks, c.most, c.patch)
+        encoder, decoder = Encoder(*sizes), Decoder(*sizes)
     return {
-        "conditioning": Conditioning(conds, c.cond),
-        "encoder": Encoder(*sizes),
-        "decoder": Decoder(*sizes),
+        "conditioning": conditioning,
+        "encoder": encoder,
+        "decoder": decoder,
         "prior": Prior(c.cond, c.latent),
-        "scale": Scale(space.std),
+        **({} if space.catalogue else {"scale": Scale(space.std)}),
         "density": RequestMixture(conds, c.components, c.latent, RANK),
     }
+
+
+# --------------------------------------------------------------------------- bags
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The items of a batch of bags: tokens (B, L), and which are to be predicted or known before, (B, L) bool.
+
+    Where nothing is known before, z is inferred from the items that are predicted, as in any VAE. Elsewhere it is drawn
+    from the posterior given the known items, which is then the prior of the others: nothing diverges from it.
+    """
+
+    tokens: Tensor
+    counted: Tensor
+    known: Tensor
+
+    @staticmethod
+    def of(batch: Batch, space: Space) -> Chosen:
+        """The token before a window is not looked at."""
+        tokens = batch.x[:, 1:]
+        counted = known = is_item(tokens, space)
+        if batch.mask is not None:
+            counted, known = counted & batch.mask, known & ~batch.mask
+        else:
+            known = torch.zeros_like(counted)
+        return Chosen(tokens, counted, known)
+
+    @property
+    def inferred(self) -> Tensor:
+        """Whether nothing is known before, (B,)."""
+        return ~self.known.any(1)
+
+    def bag(self, keep: Tensor | None = None) -> Bag:
+        """What z is inferred from. `keep` (B, L): factors of the items that are predicted themselves."""
+        itself = self.inferred[:, None]
+        factor = None if keep is None else torch.where(itself, keep, 1.0)
+        return Bag.of(self.tokens, torch.where(itself, self.counted, self.known), factor)
+
+
+def is_item(tokens: Tensor, space: Space) -> Tensor:
+    """Whether tokens are items, and no special tokens."""
+    return ~torch.isin(tokens, torch.tensor(sorted(set(space.special.values())), device=tokens.device))
+
+
+def bag_terms(
+    modules: Modules, space: Space, batch: Batch, noise: Tensor, keep: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """-log p(x | z) for one draw of z, the divergence of its posterior, and the number of predicted items, (B,)."""
+    chosen = Chosen.of(batch, space)
+    posterior = posterior_draw(modules, encoding(modules, chosen.bag(keep), batch.cond), noise)
+    nats = bag_nats(posterior.x, chosen.tokens, chosen.counted)
+    return nats, posterior.kl.sum(1) * chosen.inferred, chosen.counted.sum(1)
+
+
+def drawn_bags(
+    modules: Modules, config: VAEConfig, space: Space, cond: Cond, rng: Rng, index: Tensor, settings: VAESettings
+) -> Tensor:
+    """`sample` for bags: (n, T) int64, items drawn one after the other without replacement, by adding Gumbel noise
+    (Kool et al. 2019). Known items are continued: z is then drawn from the posterior given them, and none of them
+    is drawn again. Rows with fewer items are padded with `end`.
+    """
+    u = prior_draw(modules, config, cond, rng, index, settings)
+    known = inside = torch.zeros(cond.size, 0, dtype=torch.int64, device=u.device)
+    if cond.known is not None:
+        known, inside = cond.known, is_item(cond.known, space)
+        inside = inside if cond.known_mask is None else inside & cond.known_mask
+        mean, log_var = standardised(modules, encoding(modules, Bag.of(known, inside), cond))
+        noise = rng.normal("sample/known", index, (config.latent,))
+        some = mean + settings.truncation * (0.5 * log_var).exp() * noise
+        u = torch.where(inside.any(1)[:, None], some, u)
+    logs = decode(modules, u, cond, settings.guidance)
+    uniform = rng.uniform("sample/items", index, (logs.shape[1],)).clamp(1e-7, 1 - 1e-7).double()
+    logs = logs.double() - (-uniform.log()).log()
+    end = space.special["end"]
+    logs = logs.scatter(1, known.masked_fill(~inside.bool(), end), -math.inf)
+    found = logs.topk(min(settings.length, space.shape[0], logs.shape[1]), 1)
+    return found.indices.masked_fill(found.values == -math.inf, end)
+
+
+def next_predictor(modules: Modules, space: Space) -> Predict:
+    """A Predict of the log-probabilities (B, V) of the item after the first t[b] (None: all) of x (B, T), by the mean
+    of the posterior of z given them."""
+
+    def predict(x: Tensor, t: Any, cond: Cond, state: Any) -> tuple[Tensor, Any]:
+        inside = is_item(x, space)
+        if t is not None:
+            inside = inside & (torch.arange(x.shape[1], device=x.device) < t[:, None])
+        encoded = encoding(modules, Bag.of(x, inside), cond)
+        return modules["decoder"](encoded.mean, encoded.c), None
+
+    return predict
+
+
+class BagObjective:
+    """-log p(x | z) + beta KL(q(z | x, c) || p(z | c)) with one draw of z, in nats; the weight is the number of items.
+
+    The encoder is not shown a share `dropout` of the items that it infers z from, and the others count for more.
+    """
+
+    players: Mapping[str, tuple[str, ...]] = {"model": ("conditioning", "encoder", "decoder", "prior", "density")}
+    averaged = ("conditioning", "encoder", "decoder", "prior")
+
+    def __init__(self, config: VAEConfig, space: Space) -> None:
+        self.config, self.space = config, space
+
+    def loss(self, modules: Modules, batch: Batch, player: str, step: int, rng: Rng, state: State) -> Loss:
+        noise, share = rng.normal("vae/latent", batch.index, (self.config.latent,)), self.config.dropout
+        keep = None
+        if share:
+            shown = rng.uniform("vae/dropout", batch.index, (batch.x.shape[1] - 1,)) >= share
+            keep = shown.float() / (1 - share)
+        nats, kl, items = bag_terms(modules, self.space, batch, noise, keep)
+        total = (nats + self.config.beta * kl).sum()
+        return total, items.sum(), {"loss": (nats + kl).detach().sum(), "kl": kl.detach().sum()}
+
+    def update(self, state: State, metrics: Mapping[str, float]) -> State:
+        return state
 
 
 # --------------------------------------------------------------------------- the objective
@@ -187,30 +354,35 @@ def finish(modules: Modules, config: VAEConfig, space: Space, examples: Examples
     examples, and the decoder was trained on such draws. Mixtures fitted to the means would be narrower, and with more
     components they would approach copies of the examples.
     """
-    density, n = modules["density"], len(examples)
+    density, (n, batch_of) = modules["density"], numbered(examples, space)
     assert isinstance(density, RequestMixture)
     if n < 10:
         return {}
     rows = torch.arange(n) if n <= FITTED else torch.linspace(0, n - 1, FITTED).long()
-    cond = examples.cond.select(rows)
-    unconditional = posterior_draws(modules, config, examples, rows, cond.null(), rng)
-    conditional = posterior_draws(modules, config, examples, rows, cond, rng) if cond.parts else unconditional
+    batches = [batch_of(block) for block in rows.split(256)]
+    cond, draws = Cond.cat([b.cond for b in batches]), max(1, min(4, FITTED // len(rows)))
+    unconditional = posterior_draws(
+        modules, config, space, [replace(b, cond=b.cond.null()) for b in batches], draws, rng
+    )
+    conditional = posterior_draws(modules, config, space, batches, draws, rng) if cond.parts else unconditional
     seed = int(rng.bits("vae/density", torch.zeros(1, dtype=torch.int64))) % 2**31
     buffers = density.fitted(unconditional, conditional, cond, max(FEWEST, density.dim), seed)
     return {f"density.{k}": v for k, v in buffers.items()}
 
 
-def posterior_draws(modules: Modules, config: VAEConfig, examples: Examples, rows: Tensor, cond: Cond, rng: Rng) -> Any:
-    """S posterior draws of u for the examples `rows` (N,): (S, N, D), float64."""
+def posterior_draws(
+    modules: Modules, config: VAEConfig, space: Space, batches: Sequence[Batch], draws: int, rng: Rng
+) -> Any:
+    """S posterior draws of u for the N examples of the batches: (S, N, D), float64."""
     density, parts = modules["density"], []
     assert isinstance(density, RequestMixture)
     device = density.get_buffer("mean").device
-    for block in torch.arange(len(rows)).split(256):
-        x = (examples.x[rows[block]].float() * examples.scale + examples.shift).to(device)
-        mean, log_var = standardised(modules, encoding(modules, x, cond.select(block).to(device)))
+    for batch in (b.to(device) for b in batches):
+        x = Chosen.of(batch, space).bag() if space.catalogue else batch.x
+        mean, log_var = standardised(modules, encoding(modules, x, batch.cond))
         each = []
-        for s in range(max(1, min(4, FITTED // len(rows)))):
-            noise = rng.normal(f"vae/density/{s}", rows[block].to(device), (config.latent,))
+        for s in range(draws):
+            noise = rng.normal(f"vae/density/{s}", batch.index, (config.latent,))
             each.append(mean + (0.5 * log_var).exp() * noise)
         parts.append(torch.stack(each))
     return torch.cat(parts, 1).cpu().double().numpy()
@@ -233,21 +405,33 @@ def prior_draw(
 def draw(
     modules: Modules, config: VAEConfig, space: Space, cond: Cond, rng: Rng, index: Tensor, settings: VAESettings
 ) -> Tensor:
-    """The decoder's mean (n, *space.shape) for latents drawn from the prior; differentiable in the weights."""
+    """The decoder's mean (n, *space.shape) for latents drawn from the prior; differentiable in the weights. Raises
+    UserError for bags, whose items are drawn."""
+    if space.catalogue:
+        raise UserError("Items are drawn, and a draw has no gradient. Use a method that compares or selects samples.")
     with torch.no_grad():
         u = prior_draw(modules, config, cond, rng, index, settings)
     return decode(modules, u, cond, settings.guidance)
 
 
-sample = torch.no_grad()(draw)
+@torch.no_grad()
+def sample(
+    modules: Modules, config: VAEConfig, space: Space, cond: Cond, rng: Rng, index: Tensor, settings: VAESettings
+) -> Tensor:
+    """(n, *space.shape): the decoder's mean for latents drawn from the prior, or the bags of `drawn_bags`."""
+    make = drawn_bags if space.catalogue else draw
+    return make(modules, config, space, cond, rng, index, settings)
 
 
 # --------------------------------------------------------------------------- likelihood
 
 
 def elbo(modules: Modules, config: VAEConfig, space: Space, batch: Batch, rng: Rng) -> Tensor:
-    """The lower bound of log p(x | condition) with one draw of z, (B,), in nats."""
+    """The lower bound of log p(x | condition) with one draw of z, (B,), in nats; of bags, given the known items."""
     noise = rng.normal("vae/score", batch.index, (config.latent,))
+    if space.catalogue:
+        nats, kl, _ = bag_terms(modules, space, batch, noise)
+        return -nats - kl
     posterior = posterior_draw(modules, encoding(modules, batch.x, batch.cond), noise)
     error = batch.x.float() - posterior.x
     return -gaussian_nll(error, modules["scale"]()) - posterior.kl.sum(1)
@@ -311,8 +495,10 @@ def edit(
     `start` is added to the result. keep: the values of the hole and the latents are drawn in turn, a Markov chain that
     converges to p(hole | rest) (Rezende et al. 2014, "Stochastic backpropagation and approximate inference in deep
     generative models", app. F); then u is optimised locally. energy: u minimises weight * energy + |u|^2 / 2. Raises
-    UserError for `keep` without `start`.
+    UserError for `keep` without `start`, and for bags.
     """
+    if space.catalogue:
+        raise UserError("Items are not edited. Give those that are known as a prompt, and others are drawn with them.")
     start, s = task.start, task.strength
     u = prior_draw(modules, config, cond, rng, index, settings)
     if start is None:
@@ -358,21 +544,12 @@ FAMILY = Family(
     plan=PlanHints(
         sizes=sizes,
         examples_wanted=examples_wanted,
-        recipe=lambda space: {
-            "optimizer": "muon",
-            "matrix_lr": 0.02,
-            "lr": 2e-3,
-            "betas": (0.9, 0.99),
-            "weight_decay": 0.01,
-            "warmup": 100,
-            "decay": 0.5,
-            "ema_half_life": 10_000,
-            "clip": 1.0,
-        },
+        recipe=recipe,
+        batch=batch,
         regions=lambda modules, device: [modules["encoder"], modules["decoder"]],
     ),
     build=build,
-    objective=VAEObjective,
+    objective=lambda config, space: (BagObjective if space.catalogue else VAEObjective)(config, space),
     sampling=Sampling(VAESettings, sample),
     # The held-out bound rises long before samples become worse (docs/development/log.md).
     likelihood=Likelihood(
@@ -382,6 +559,7 @@ FAMILY = Family(
         selects=False,
         method=f"importance-weighted lower bound of {DRAWS} draws",
     ),
+    predict_next=next_predictor,
     finish=finish,
     latents=Latents(encode, decode_latents),
     edit=edit,

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from afresh.core import Cond, Modules
+from afresh.nets.bags import Bag
 from afresh.nets.gaussian import gaussian_kl
 
 
@@ -25,7 +26,8 @@ class Encoding:
 
 @dataclass(frozen=True)
 class PosteriorDraw:
-    """A draw from the posterior: the mean of p(x | u), (B, *shape), and u with its posterior mean and log variance and
+    """A draw from the posterior: the mean of p(x | u), (B, *shape) (of bags, the log-probabilities of all tokens,
+    (B, vocab)), and u with its posterior mean and log variance and
     its KL divergence from the prior in nats, (B, D) each."""
 
     x: Tensor
@@ -35,8 +37,8 @@ class PosteriorDraw:
     kl: Tensor
 
 
-def encoding(modules: Modules, x: Tensor, cond: Cond) -> Encoding:
-    """Encodes x (B, *shape)."""
+def encoding(modules: Modules, x: Tensor | Bag, cond: Cond) -> Encoding:
+    """Encodes fields (B, *shape) or bags."""
     c = modules["conditioning"](cond)
     return Encoding(c, *modules["encoder"](x, c))
 
@@ -57,7 +59,7 @@ def posterior_draw(modules: Modules, encoded: Encoding, noise: Tensor) -> Poster
 
 
 def decode(modules: Modules, u: Tensor, cond: Cond, guidance: float = 1.0) -> Tensor:
-    """The mean of p(x | u, cond), (B, *shape).
+    """The mean of p(x | u, cond), (B, *shape); of bags, the log-probabilities of all tokens, (B, vocab).
 
     Guidance is not applied to the prior, where it costs more diversity for the same accuracy of labels.
     """

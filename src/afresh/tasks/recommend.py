@@ -129,7 +129,7 @@ class Recommender:
         if predict is None or run.codec is not None:
             raise UserError(
                 f"The family {run.family.name} of {run.path} gives no probabilities of next items. Train with the "
-                "family transformer or masked."
+                "family transformer, masked or vae."
             )
         if encoder.codes is not None and run.family.branch is None:
             raise UserError(

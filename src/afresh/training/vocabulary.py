@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-ROWS = ("embedding.weight", "head.weight")  # ends of the names of tensors with a row for each token
+ROWS = ("embedding.weight", "head.weight", "head.bias")  # ends of the names of tensors with a row for each token
 
 
 def with_vocabulary(weights: Mapping[str, Tensor], size: int, first_rows: Sequence[Sequence[int]]) -> dict[str, Tensor]:
