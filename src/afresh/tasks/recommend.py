@@ -331,12 +331,15 @@ class Recommender:
 
     def alike(self, items: Tensor) -> Tensor:
         """The cosine similarity of items (n,), (n, n), by the neighbours that they share."""
-        table = self.tables.following
-        rows = torch.zeros(len(items), len(self.catalogue))
-        rows.scatter_add_(1, table.index[items].long(), table.weight[items])
-        rows[torch.arange(len(items)), items] += rows.amax(1)  # an item is its own nearest neighbour
-        rows = torch.nn.functional.normalize(rows, dim=1)
-        return rows @ rows.T
+        from scipy import sparse
+
+        numbers = items.numpy()
+        rows = self.tables.following.matrix[numbers]
+        own = rows.max(1).toarray()[:, 0]  # an item is its own nearest neighbour
+        rows = rows + sparse.csr_matrix((own, (np.arange(len(items)), numbers)), shape=rows.shape)
+        norm = np.sqrt(np.asarray(rows.multiply(rows).sum(1)).ravel())
+        rows = sparse.diags(1 / np.maximum(norm, 1e-12)) @ rows
+        return torch.from_numpy((rows @ rows.T).toarray()).float()
 
     def reasons(self, history: Sequence[int], places: Sequence[int], cond: Cond, most: int) -> list[tuple[Reason, ...]]:
         """For each item, the items of the history without which its probability falls most, and by how many nats."""
