@@ -27,7 +27,7 @@ from afresh.evaluation.recommenders.ease import weights_of
 
 BLEND, FOLLOWING, TOGETHER = "blend.json", "following.safetensors", "together.safetensors"
 FLOORS = (10.0, 0.1)  # probability that an item has for a table which knows nothing of it, over the number of items
-MOST_ITEMS, FEW_ITEMS = 15_000, 3_000  # of a catalogue for which EASE is fitted, and in a hurry
+MOST_ITEMS, FEW_ITEMS = 15_000, 5_000  # of a catalogue for which EASE is fitted, and in a hurry
 REGULARISATION, MOST = 200.0, 256  # of EASE, and its weights of an item that are kept
 TOP, RANDOM = 100, 200  # items that are compared with a choice: the first ones of each expert, and others
 LEAST_EVENTS, PRIOR = 20, 0.02  # choices that the weights need; their prior precision

@@ -94,7 +94,7 @@ def test_ease_is_the_optimum_under_its_constraint(regularisation: float) -> None
 
 
 def test_ease_says_what_it_would_hold() -> None:
-    with pytest.raises(UserError, match=r"50,000 items need 30 GB, and at most 20,000 items are accepted"):
+    with pytest.raises(UserError, match=r"50,000 items need 20 GB, and at most 20,000 items are accepted"):
         ease.fit(drawn(), 50_000)
     with pytest.raises(UserError, match="must be above 0"):
         ease.fit(drawn(), ITEMS, regularisation=0)

@@ -14,7 +14,7 @@ from afresh.evaluation.ranking import Items, Scorer, Scores
 from afresh.evaluation.recommenders.incidence import incidence
 
 GRID = tuple({"regularisation": r} for r in (200.0, 500.0, 100.0, 1000.0, 50.0, 20.0, 2000.0, 5.0))
-MAX_ITEMS = 20_000  # the Gram matrix then has 3.2 GB, and the weights 1.6 GB
+MAX_ITEMS = 20_000  # the Gram matrix and the weights then have 1.6 GB each
 
 
 def fit(
@@ -28,7 +28,7 @@ def fit(
     """Score items by `weights_of` the items of the history. Raises UserError for more than `max_items`."""
     if items > max_items:
         raise UserError(
-            f"EASE holds a weight for each pair of items: {items:,} items need {12 * items**2 / 1e9:,.0f} GB, and at "
+            f"EASE holds a weight for each pair of items: {items:,} items need {8 * items**2 / 1e9:,.0f} GB, and at "
             f"most {max_items:,} items are accepted. Use another baseline, or leave out rare items.",
             "too_many_items",
             items=items,
@@ -47,18 +47,18 @@ def weights_of(histories: Sequence[Items], items: int, regularisation: float) ->
     incidence of users and items, without the order and times of events.
 
     B = I - P / diag(P), column by column, with P = (X'X + regularisation I)^-1 (Steck 2019, embarrassingly shallow
-    autoencoders, WWW, eq. 8). It takes 12 bytes for each pair of items and time that grows with the cube of their
+    autoencoders, WWW, eq. 8). It takes 8 bytes for each pair of items and time that grows with the cube of their
     number. Raises UserError for a regularisation that is not above 0.
     """
     if regularisation <= 0:
         raise UserError(f"The regularisation of EASE must be above 0, not {regularisation:g}.", "bad_regularisation")
     taken = incidence(histories, items)
-    gram = np.asfortranarray((taken.T @ taken).toarray(), np.float64)
+    gram = np.asfortranarray((taken.T @ taken).toarray(), np.float32)
     gram[np.diag_indices(items)] += regularisation
     # By Cholesky factors, in place: the inverse lies in the lower triangle alone.
-    factor, failed = lapack.dpotrf(gram, lower=1, overwrite_a=1)
+    factor, failed = lapack.spotrf(gram, lower=1, overwrite_a=1)
     assert not failed, "a positive definite matrix has Cholesky factors"
-    inverse, failed = lapack.dpotri(factor, lower=1, overwrite_c=1)
+    inverse, failed = lapack.spotri(factor, lower=1, overwrite_c=1)
     assert not failed
     diagonal = inverse.diagonal().copy()
     weights = np.empty((items, items), np.float32)
