@@ -69,10 +69,14 @@ def test_the_next_exercise_is_the_nearest_to_the_wanted_success(run: Run) -> Non
     assert practise(run, history, policy="success", success=0.6).next[0].item == tracer.encoder.items[best]
 
 
-def test_gains_order_the_exercises_and_a_skill_can_be_asked_for(run: Run) -> None:
-    found = practise(run, history_of(run, "L3"), k=2)
-    gains = [n.gain for n in found.next]
-    assert len(gains) == 2 and gains == sorted(gains, reverse=True) and "expected to add most" in found.next[0].why
+def test_what_is_known_later_orders_the_exercises_and_a_skill_can_be_asked_for(run: Run) -> None:
+    tracer, history = Tracer(run), history_of(run, "L3")
+    found = practise(run, history, k=2)
+    assert tracer.teaching is not None
+    gain, later = (x[0] for x in tracer.teaching.gains([history], [0, 1], tracer.gap(60.0)))
+    assert [n.skill for n in found.next] == [tracer.groups[i][0] for i in np.argsort(-later)]
+    assert {n.skill: n.gain for n in found.next} == {"add": gain[0], "divide": gain[1]}
+    assert "expected to add most" in found.next[0].why
     assert [n.skill for n in practise(run, History(()), skill="divide").next] == ["divide"]
     with pytest.raises(UserError, match="no skill 'subtract'"):
         practise(run, History(()), skill="subtract")

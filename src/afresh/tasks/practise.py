@@ -1,8 +1,8 @@
 """The verb `practise`: what a learner knows, and which exercise is next.
 
-All numbers are those of the model: the chance of a right answer is the softmax of the two outcomes after the history
-and the exercise. What an answer would teach is found by answering in the learner's place, right and wrong, and asking
-again.
+The chance of a right answer is the softmax of the two outcomes after the history and the exercise, together with that
+of a filter of what is known, which tells what an answer would teach (afresh.tasks.teaching). Where there is none, what
+an answer would teach is found by answering in the learner's place, right and wrong, and asking the network again.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,6 +27,7 @@ from afresh.runs.data import run_data
 from afresh.runs.run import Run
 from afresh.tasks.material import Exercise
 from afresh.tasks.material import material as make_material
+from afresh.tasks.teaching import Teaching, teaching_of
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
@@ -122,6 +123,11 @@ class Tracer:
         groups = [(name, [int(i) for i in order if e.skill_of[i] == s]) for s, name in enumerate(e.skills)]
         return [(name, group) for name, group in groups if group]
 
+    @cached_property
+    def teaching(self) -> Teaching | None:
+        """What practice teaches; None where nothing tells it but the network."""
+        return teaching_of(self.run)
+
     @cache  # noqa: B019
     def cond(self, size: int) -> Cond:
         """No condition. The same object each time, by which a Branch knows that what it keeps still holds."""
@@ -135,6 +141,10 @@ class Tracer:
     def room(self) -> int:
         """Answers of a history that fit into a window before an answer and an exercise."""
         return (self.run.space.shape[0] + 1 - 2 * WIDTH) // WIDTH
+
+    def place(self, item: int) -> int:
+        """The place of its skill; without skills, its own."""
+        return int(self.skill_of[item]) if self.encoder.skills else item
 
     def skill(self, item: int) -> str:
         return self.encoder.skills[self.skill_of[item]] if self.skill_of[item] >= 0 else ""
@@ -184,7 +194,8 @@ class Tracer:
 
     def of_items(self, histories: Sequence[History], items: Sequence[int], gap: int) -> Array:
         """The chance of a right answer to each of some exercises, (B, items)."""
-        return self.chances(histories, [[()]] * len(histories), items, gap)[:, 0]
+        found = self.chances(histories, [[()]] * len(histories), items, gap)[:, 0]
+        return found if self.teaching is None else self.teaching.together(found, histories, items, gap)
 
     def of_skills(self, histories: Sequence[History], gap: int, anchors: int = ANCHORS) -> Array:
         """The chance of a right answer, over the `anchors` most frequent exercises of each skill, (B, skills)."""
@@ -226,12 +237,19 @@ def candidates(tracer: Tracer, histories: Sequence[History], chances: Array, suc
     return np.stack([a + far[:, a:b].argmin(1) for a, b in zip([0, *ends[:-1]], ends, strict=True)], 1)
 
 
-def gains(tracer: Tracer, histories: Sequence[History], items: Index, chances: Array, gap: int) -> Array:
-    """What one answer to each exercise (B, C), which is right with `chances` (B, C), is expected to add to the mean
-    chance over all skills: both outcomes, weighted by how likely each is, against what is known now."""
+def gains(tracer: Tracer, histories: Sequence[History], items: Index, chances: Array, gap: int) -> tuple[Array, Array]:
+    """What one answer to each exercise (B, C), one of each skill, is expected to add to the mean chance over all skills,
+    and a score by which the best is next: that chance after some answers that begin with it.
+
+    By the network alone, the score is the gain: both outcomes, weighted by how likely each is by `chances` (B, C),
+    against what is known now.
+    """
+    if tracer.teaching is not None:
+        return tracer.teaching.gains(histories, [tracer.place(group[0]) for _, group in tracer.groups], gap)
     right, wrong = (k.mean(-1) for k in tracer.after_answers(histories, items, gap, TEACHING))
     now = tracer.of_skills(histories, tracer.gap(AFTER), TEACHING).mean(1)
-    return chances * right + (1 - chances) * wrong - now[:, None]
+    found = chances * right + (1 - chances) * wrong - now[:, None]
+    return found, found
 
 
 def choose(tracer: Tracer, histories: Sequence[History], policy: Policy, success: float, gap: int) -> Index:
@@ -240,7 +258,7 @@ def choose(tracer: Tracer, histories: Sequence[History], policy: Policy, success
     chances = tracer.of_items(histories, items.tolist(), gap)
     best = candidates(tracer, histories, chances, success)  # (B, skills)
     own = np.take_along_axis(chances, best, 1)
-    score = -np.abs(own - success) if policy == "success" else gains(tracer, histories, items[best], own, gap)
+    score = -np.abs(own - success) if policy == "success" else gains(tracer, histories, items[best], own, gap)[1]
     return items[best[np.arange(len(best)), score.argmax(1)]]
 
 
@@ -293,8 +311,9 @@ def practise(
 ) -> Practice:
     """What the learner of `history` knows, and the `k` next exercises.
 
-    `policy`: "gain", what is expected to add most to what is known, or "success", the exercise whose chance of success
-    is nearest to `success`; of each skill, the exercise nearest to `success` stands for it. `after`: seconds since the
+    `policy`: "gain", the exercise after which most is expected to be known a few answers later, or "success", the
+    exercise whose chance of success is nearest to `success`; of each skill, the exercise nearest to `success` stands
+    for it. `after`: seconds since the
     last answer. `skill`: only exercises of it. `material`: a run on texts that makes an exercise for the skill that is
     next, as difficult as `success` says (afresh.tasks.material).
 
@@ -315,8 +334,8 @@ def practise(
     chances = tracer.of_items([history], items.tolist(), gap)
     best = candidates(tracer, [history], chances, success)
     own = chances[0, best[0]]
-    gain = gains(tracer, [history], items[best], own[None], gap)[0]
-    score = gain if policy == "gain" else -np.abs(own - success)
+    gain, later = (x[0] for x in gains(tracer, [history], items[best], own[None], gap))
+    score = later if policy == "gain" else -np.abs(own - success)
     known = knowledge(tracer, history, gap)
     order = [i for i in np.argsort(-score, kind="stable").tolist() if skill is None or names[i] == skill]
     chosen = [
@@ -340,7 +359,7 @@ def reason(policy: Policy, chance: float, gain: float, known: Known, success: fl
     state = f"{known.skill or 'It'} is answered right with {known.chance:.0%} ({known.low:.0%} to {known.high:.0%})"
     if policy == "success":
         return f"its chance of success, {chance:.0%}, is nearest to {success:.0%}; {state}"
-    return f"it is expected to add most to all skills together ({gain:+.2%} for one answer); {state}"
+    return f"it is expected to add most to all skills together ({gain:+.2%} by this answer); {state}"
 
 
 def notes_on(tracer: Tracer, history: History) -> list[str]:
