@@ -238,8 +238,8 @@ def candidates(tracer: Tracer, histories: Sequence[History], chances: Array, suc
 
 
 def gains(tracer: Tracer, histories: Sequence[History], items: Index, chances: Array, gap: int) -> tuple[Array, Array]:
-    """What one answer to each exercise (B, C), one of each skill, is expected to add to the mean chance over all skills,
-    and a score by which the best is next: that chance after some answers that begin with it.
+    """What one answer to each exercise (B, C), one of each skill, is expected to add to the mean chance over all
+    skills, and a score by which the best is next: that chance after some answers that begin with it.
 
     By the network alone, the score is the gain: both outcomes, weighted by how likely each is by `chances` (B, C),
     against what is known now.

@@ -2,8 +2,8 @@
 network's.
 
 The network tells well whether an answer will be right, and badly what an answer changes: that is the small difference
-of two of its chances. The filter (afresh.evaluation.knowledge.learning) has what an answer teaches among its parameters.
-Both together tell an answer better than each: the log-odds are a weighted sum of theirs, with the weights under which
+of two of its chances. The filter (afresh.evaluation.knowledge.learning) has what an answer teaches among its
+parameters. Both together tell an answer better than each: the log-odds are a weighted sum of theirs, with the weights under which
 held-out answers are likeliest (a logistic opinion pool; Bordley 1982).
 """
 
@@ -46,7 +46,7 @@ EPS = 1e-6
 
 
 class Teaching:
-    """The filter under the names of a run, and `weights`: of the network's log-odds, of the filter's, and a constant."""
+    """The filter under the names of a run, and `weights`: of the network's log-odds, of its own, and a constant."""
 
     def __init__(self, encoder: AnswerEncoder, learning: Learning, weights: Tensor) -> None:
         self.learning, self.weights = learning, weights

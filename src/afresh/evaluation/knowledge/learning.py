@@ -170,7 +170,7 @@ def predictor(net: Learning) -> Predictor:
 
 @torch.no_grad()
 def gain(net: Learning, belief: Belief) -> Tensor:
-    """What one answer to each skill is expected to add to the chance of a right answer, over all skills, (N, skills)."""
+    """What one answer to each skill is expected to add to the mean chance of a right answer, (N, skills)."""
     learnt = ((1 - belief.known) * net.teaches(belief) * belief.speed[..., None]).sum(1)
     return learnt * net.worth() / max(1, len(net.rate) - 1)
 
