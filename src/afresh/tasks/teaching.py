@@ -3,8 +3,8 @@ network's.
 
 The network tells well whether an answer will be right, and badly what an answer changes: that is the small difference
 of two of its chances. The filter (afresh.evaluation.knowledge.learning) has what an answer teaches among its
-parameters. Both together tell an answer better than each: the log-odds are a weighted sum of theirs, with the weights under which
-held-out answers are likeliest (a logistic opinion pool; Bordley 1982).
+parameters. Both together tell an answer better than each: the log-odds are a weighted sum of theirs, with the weights
+under which held-out answers are likeliest (a logistic opinion pool; Bordley 1982).
 """
 
 from __future__ import annotations
