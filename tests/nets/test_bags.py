@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from afresh.nets.bags import Bag, BagDecoder, BagEncoder, bag_nats, is_first
+from afresh.nets.bags import Bag, BagDecoder, BagEncoder, bag_nats, is_first, is_in
 
 ITEMS, NOTHING = 9, 9
 TOKENS = torch.tensor([[3, 1, 3, 8], [0, 9, 9, 9], [9, 9, 9, 9], [5, 5, 5, 2]])
@@ -63,3 +63,28 @@ def test_the_decoder_gives_a_distribution_over_the_items_alone() -> None:
     counts = torch.zeros(4, ITEMS).scatter_add_(1, TOKENS.clamp_max(ITEMS - 1), INSIDE.float())
     expected = -(counts * logs[:, :ITEMS]).sum(1)
     assert torch.allclose(bag_nats(logs, TOKENS, INSIDE), expected, rtol=1e-5)
+
+
+def test_negatives_that_are_the_whole_catalogue_give_the_exact_loss() -> None:
+    torch.manual_seed(0)
+    net, z, c = BagDecoder(ITEMS + 1, {NOTHING}, 6, 3, 5), torch.randn(4, 3), torch.randn(4, 6)
+    every = torch.arange(ITEMS)
+    exact = bag_nats(net(z, c), TOKENS, INSIDE)
+    assert torch.allclose(net.sampled_nats(z, c, TOKENS, INSIDE, every), exact, atol=1e-5)
+    assert torch.allclose(net.sampled_nats(z, c, TOKENS, INSIDE, every.repeat(3)), exact, atol=1e-5)
+
+
+def test_sampled_normalisers_are_unbiased() -> None:
+    torch.manual_seed(0)
+    net, z, c, draws = BagDecoder(ITEMS + 1, {NOTHING}, 6, 3, 5), torch.randn(4, 3), torch.randn(4, 6), 2_000
+    exact, n = bag_nats(net(z, c), TOKENS, INSIDE), INSIDE.sum(1)
+    with torch.no_grad():
+        each = [net.sampled_nats(z, c, TOKENS, INSIDE, torch.randint(ITEMS, (40,))) for _ in range(draws)]
+        # minus the log-likelihood is n times the log of the normaliser, less the scores of the items themselves
+        ratio = ((torch.stack(each) - exact) / n.clamp_min(1)).exp()
+    assert torch.allclose(ratio.mean(0), torch.ones(4), atol=0.01)
+
+
+def test_membership_is_by_row_and_counts_what_is_inside() -> None:
+    found = is_in(torch.tensor([9, 3, 0]), TOKENS, INSIDE)
+    assert found.tolist() == [[False, True, False], [False, False, True], [False] * 3, [False] * 3]

@@ -46,7 +46,7 @@ from afresh.nets.conditioning import Conditioning
 from afresh.nets.conv import Decoder, Encoder
 from afresh.nets.gaussian import SCALE_RATE, Prior, Scale, gaussian_nll
 from afresh.nets.mixture import RequestMixture
-from afresh.nets.posterior import decode, encoding, posterior_draw, standardised
+from afresh.nets.posterior import decode, encoding, latent, posterior_draw, standardised
 from afresh.sampling.search import search
 
 RANK = 128  # of the fitted density's covariances, besides their diagonals
@@ -67,7 +67,7 @@ class VAEConfig(BaseModel):
     Gaussians of the density fitted to the latents.
 
     Of bags: `width` of the one hidden layer of each network; `dropout`: share of a bag's items that the encoder is not
-    shown in training.
+    shown in training; `negatives`: items that represent the others of the catalogue in a step, 0 = all of them.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -80,6 +80,7 @@ class VAEConfig(BaseModel):
     beta: float = Field(default=1.0, ge=0)
     components: int = Field(default=16, ge=1)
     dropout: float = Field(default=0.0, ge=0, lt=1)
+    negatives: int = Field(default=0, ge=0)
 
 
 class VAESettings(BaseModel):
@@ -233,13 +234,26 @@ def is_item(tokens: Tensor, space: Space) -> Tensor:
 
 
 def bag_terms(
-    modules: Modules, space: Space, batch: Batch, noise: Tensor, keep: Tensor | None = None
+    modules: Modules,
+    space: Space,
+    batch: Batch,
+    noise: Tensor,
+    keep: Tensor | None = None,
+    negatives: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """-log p(x | z) for one draw of z, the divergence of its posterior, and the number of predicted items, (B,)."""
-    chosen = Chosen.of(batch, space)
-    posterior = posterior_draw(modules, encoding(modules, chosen.bag(keep), batch.cond), noise)
-    nats = bag_nats(posterior.x, chosen.tokens, chosen.counted)
-    return nats, posterior.kl.sum(1) * chosen.inferred, chosen.counted.sum(1)
+    """-log p(x | z) for one draw of z, the divergence of its posterior, and the number of predicted items, (B,).
+
+    `negatives`: items that represent those that are not of a bag; None: all do.
+    """
+    chosen, decoder = Chosen.of(batch, space), modules["decoder"]
+    assert isinstance(decoder, BagDecoder)
+    encoded = encoding(modules, chosen.bag(keep), batch.cond)
+    z, kl = latent(modules, encoded, noise)
+    if negatives is None:
+        nats = bag_nats(decoder(z, encoded.c), chosen.tokens, chosen.counted)
+    else:
+        nats = decoder.sampled_nats(z, encoded.c, chosen.tokens, chosen.counted, negatives)
+    return nats, kl.sum(1) * chosen.inferred, chosen.counted.sum(1)
 
 
 def drawn_bags(
@@ -299,9 +313,21 @@ class BagObjective:
         if share:
             shown = rng.uniform("vae/dropout", batch.index, (batch.x.shape[1] - 1,)) >= share
             keep = shown.float() / (1 - share)
-        nats, kl, items = bag_terms(modules, self.space, batch, noise, keep)
+        nats, kl, items = bag_terms(modules, self.space, batch, noise, keep, self.negatives(rng, step, batch.x.device))
         total = (nats + self.config.beta * kl).sum()
         return total, items.sum(), {"loss": (nats + kl).detach().sum(), "kl": kl.detach().sum()}
+
+    def negatives(self, rng: Rng, step: int, device: torch.device) -> Tensor | None:
+        """The items (n,) that represent the catalogue in a step, whatever the division of its batch."""
+        if not self.config.negatives:
+            return None
+        special = sorted(set(self.space.special.values()))
+        size = self.space.vocab[0] - len(special)
+        drawn = rng.uniform("negatives", torch.tensor([step], device=device), (self.config.negatives,))[0] * size
+        items = drawn.long().clamp_max(size - 1)
+        for token in special:  # these are no items
+            items = items + (items >= token)
+        return items
 
     def update(self, state: State, metrics: Mapping[str, float]) -> State:
         return state

@@ -77,10 +77,36 @@ class BagDecoder(nn.Module):
         self.head = start(nn.Linear(width, vocab), 1)
         self.register_buffer("never", torch.tensor(sorted(never), dtype=torch.int64), persistent=False)
 
+    def hidden(self, z: Tensor, c: Tensor) -> Tensor:
+        return torch.tanh(self.first(z) + self.condition(c))
+
     def forward(self, z: Tensor, c: Tensor) -> Tensor:
-        h = torch.tanh(self.first(z) + self.condition(c))
-        logits = self.head(h).float().index_fill(1, self.get_buffer("never"), -math.inf)
+        logits = self.head(self.hidden(z, c)).float().index_fill(1, self.get_buffer("never"), -math.inf)
         return logits.log_softmax(1)
+
+    def sampled_nats(self, z: Tensor, c: Tensor, tokens: Tensor, counted: Tensor, negatives: Tensor) -> Tensor:
+        """An estimate of `bag_nats` in which all items that are not of a bag are represented by those of `negatives`
+        (n,), drawn uniformly, that are not of it: sampled softmax (Jean et al. 2015, eq. 10)."""
+        h, weight, bias = self.hidden(z, c), self.head.weight, self.head.bias
+        row, place = counted.nonzero(as_tuple=True)
+        aim = tokens[row, place]
+        right = (h[row].float() * F.embedding(aim, weight).float()).sum(1) + bias[aim].float()  # (M,)
+        wrong = F.linear(h, F.embedding(negatives, weight), bias[negatives]).float()  # (B, n)
+        wrong = wrong.masked_fill(is_in(negatives, tokens, counted), -math.inf)
+        own = counted & is_first(tokens.masked_fill(~counted, -1))
+        others = len(bias) - len(self.get_buffer("never")) - own.sum(1, keepdim=True)
+        wrong = wrong + (others / (wrong > -math.inf).sum(1, keepdim=True).clamp_min(1)).log()
+        ours = torch.full(tokens.shape, -math.inf, device=h.device).masked_scatter(counted, right)
+        normaliser = torch.cat([ours.masked_fill(~own, -math.inf), wrong], 1).logsumexp(1)
+        return counted.sum(1) * normaliser - torch.zeros_like(normaliser).index_add(0, row, right)
+
+
+def is_in(values: Tensor, tokens: Tensor, counted: Tensor) -> Tensor:
+    """Whether each of the values (n,) is among the tokens (B, L) of a row that are counted, (B, n)."""
+    rows = tokens.masked_fill(~counted, -1).sort(1).values
+    wanted = values.expand(len(rows), -1).contiguous()
+    place = torch.searchsorted(rows, wanted).clamp_max(rows.shape[1] - 1)
+    return rows.gather(1, place) == wanted
 
 
 def bag_nats(logs: Tensor, tokens: Tensor, counted: Tensor) -> Tensor:

@@ -26,8 +26,7 @@ class Encoding:
 
 @dataclass(frozen=True)
 class PosteriorDraw:
-    """A draw from the posterior: the mean of p(x | u), (B, *shape) (of bags, the log-probabilities of all tokens,
-    (B, vocab)), and u with its posterior mean and log variance and
+    """A draw from the posterior: the mean of p(x | u), (B, *shape), and u with its posterior mean and log variance and
     its KL divergence from the prior in nats, (B, D) each."""
 
     x: Tensor
@@ -49,11 +48,16 @@ def standardised(modules: Modules, encoded: Encoding) -> tuple[Tensor, Tensor]:
     return (encoded.mean - to_mean) * (-0.5 * to_log_var).exp(), encoded.log_var - to_log_var
 
 
+def latent(modules: Modules, encoded: Encoding, noise: Tensor) -> tuple[Tensor, Tensor]:
+    """z of the posterior for standard normal noise, and the divergence of the posterior from the prior in nats,
+    (B, D) each."""
+    z = encoded.mean + (0.5 * encoded.log_var).exp() * noise
+    return z, gaussian_kl(encoded.mean, encoded.log_var, *modules["prior"](encoded.c))
+
+
 def posterior_draw(modules: Modules, encoded: Encoding, noise: Tensor) -> PosteriorDraw:
     """Draws from the posterior with standard normal noise (B, D)."""
-    to_mean, to_log_var = modules["prior"](encoded.c)
-    z = encoded.mean + (0.5 * encoded.log_var).exp() * noise
-    kl = gaussian_kl(encoded.mean, encoded.log_var, to_mean, to_log_var)
+    z, kl = latent(modules, encoded, noise)
     mean, log_var = standardised(modules, encoded)
     return PosteriorDraw(modules["decoder"](z, encoded.c), mean + (0.5 * log_var).exp() * noise, mean, log_var, kl)
 
