@@ -1,14 +1,19 @@
-"""What steering by clicks gains: `python -m benchmarks.click_steering`.
+"""What steering by clicks gains: `python -m benchmarks.click_steering [SEED ...]`.
 
 Simulated users, whose chances to click each of 50 items are known, chose items by habit rather than by worth. A run
-learns the habits, shows items drawn with `explore`, and is aligned to a model of the clicks. Printed are, for three
-seeds, what it truly earns before and after, and what a log of other users estimates of that.
+learns the habits and shows lists drawn with `explore`. It is aligned to a model of the clicks as a reward, and to
+votes: what was clicked over what was not in the same list. Printed are, for seeds 1 to 5 (settings were chosen on 0),
+what one item truly earns before and after, and what is estimated of that from a log of other users, to whom the run
+before showed one item each.
 """
 
 from __future__ import annotations
 
 import json
+import sys
 import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +25,18 @@ from afresh.data.interactions.shown import read_shown
 from afresh.runs.run import Run
 from afresh.tasks.recommend import Ranking, Recommender
 from afresh.tasks.recommend_feedback import Policy, evaluate
+from afresh.tasks.recommend_votes import Told, votes_in
 
 Array = NDArray[np.float64]
 
-ITEMS, GROUPS, USERS, LISTS, EXPLORE = 50, 5, 400, 3_000, 1.0
+ITEMS, GROUPS, USERS, EXPLORE = 50, 5, 400, 1.0
+LEARNT, PLACES, HOT = 750, 4, 2.0  # lists that are learnt from, their places, and the temperature of their drawing
+JUDGED = 3_000  # lists of one item
+WAYS = {
+    "reward": ["--length", "1", "--prompt-tokens", "4"],
+    "votes": ["--method", "dpo", "--set", "align.beta=0.5", "--set", "train.lr=1e-3"],
+    "votes of equal weight": ["--method", "dpo", "--set", "align.beta=0.5", "--set", "train.lr=1e-3"],
+}
 SIZES = ("width=32", "layers=1", "heads=2", "kv_heads=2")
 REWARD = """
 import json
@@ -38,12 +51,13 @@ def score(history, request):
 
 
 def main() -> None:
-    for seed in (0, 1, 2):
+    for seed in map(int, sys.argv[1:] or range(1, 6)):
         with tempfile.TemporaryDirectory() as folder:
-            print(f"seed {seed}: " + steered(seed, Path(folder)))
+            for line in steered(seed, Path(folder)):
+                print(f"seed {seed}: {line}", flush=True)
 
 
-def steered(seed: int, folder: Path) -> str:
+def steered(seed: int, folder: Path) -> Iterator[str]:
     rng = np.random.default_rng(seed)
     worth = rng.beta(1, 3, (GROUPS, ITEMS))  # the chance of a click, by the group of the last item
     habit = rng.normal(0, 0.7, (GROUPS, ITEMS))
@@ -55,23 +69,33 @@ def steered(seed: int, folder: Path) -> str:
     train = ["train", str(folder / "data"), "--steps", "150", "--out", str(folder / "run"), "--no-measure", *settings]
     assert command([*train, "--data", "split=last", "--seed", str(seed)]) == 0
     base = Recommender(Run.open(folder / "run"))
-    seen, table = show(base, rng, habit, worth, folder / "learnt.jsonl", 10 + seed)
-    show(base, rng, habit, worth, folder / "judged.jsonl", 20 + seed)
+    hot = Ranking(PLACES, explore=HOT, seed=10 + seed)
+    seen, table = show(base, rng, habit, worth, folder / "learnt.jsonl", hot, LEARNT)
+    show(base, rng, habit, worth, folder / "judged.jsonl", Ranking(1, explore=EXPLORE, seed=20 + seed), JUDGED)
+    before = true_value(base, folder / "judged.jsonl", worth)
+    best = worth[:, [int(i) for i in base.catalogue.ids]].max(1).mean()
+    yield f"before {before:.3f}, the best item of each group {best:.3f}"
     # The mean click of an item after a group, drawn to that of the item and of all: what the clicks tell.
     of_item = (table.sum(0) + 20 * table.sum() / seen.sum()) / (seen.sum(0) + 20)
     learnt = (table + 5 * of_item) / (seen + 5)
     (folder / "worth.json").write_text(json.dumps(learnt.tolist()))
     (folder / "reward.py").write_text(REWARD.format(file=str(folder / "worth.json"), groups=GROUPS))
-    align = ["align", str(folder / "run"), "--reward", f"{folder / 'reward.py'}:score", "--prompt-tokens", "4"]
-    align += ["--length", "1", "--steps", "150", "--out", str(folder / "aligned"), "--seed", str(seed)]
-    assert command(align) == 0
-    after = Recommender(Run.open(folder / "aligned"))
-    before_true, after_true = (true_value(r, folder / "judged.jsonl", worth) for r in (base, after))
-    found = evaluate(after, folder / "judged.jsonl", Ranking(1, explore=EXPLORE)).found
-    parts = [f"true {before_true:.3f} to {after_true:.3f}"]
-    for name, v in found.estimates.items():
-        parts.append(f"{name} {v.value.value:.3f} ({v.value.low:.3f} to {v.value.high:.3f})")
-    return ", ".join([*parts, f"effective {found.effective:,.0f} of {found.decisions:,}"])
+    told = votes_in(base, folder / "learnt.jsonl", Ranking(explore=EXPLORE))
+    told.write(folder / "votes.jsonl")
+    equal = [replace(v, weight=1.0) for v in told.votes]
+    Told(equal, ()).write(folder / "equal.jsonl")
+    sources = [["--reward", f"{folder / 'reward.py'}:score"]]
+    sources += [["--preferences", str(folder / name)] for name in ("votes.jsonl", "equal.jsonl")]
+    for (name, asked), source in zip(WAYS.items(), sources, strict=True):
+        out = folder / name
+        align = ["align", str(folder / "run"), *source, *asked, "--steps", "150", "--out", str(out)]
+        assert command([*align, "--seed", str(seed), "--no-measure"]) == 0
+        after = Recommender(Run.open(out))
+        found = evaluate(after, folder / "judged.jsonl", Ranking(1, explore=EXPLORE)).found
+        parts = [f"{name}: true {true_value(after, folder / 'judged.jsonl', worth):.3f}"]
+        for way, v in found.estimates.items():
+            parts.append(f"{way} {v.value.value:.3f} ({v.value.low:.3f} to {v.value.high:.3f})")
+        yield ", ".join([*parts, f"effective {found.effective:,.0f} of {found.decisions:,}"])
 
 
 def walk(rng: np.random.Generator, habit: Array, length: int) -> list[int]:
@@ -85,20 +109,21 @@ def walk(rng: np.random.Generator, habit: Array, length: int) -> list[int]:
 
 
 def show(
-    base: Recommender, rng: np.random.Generator, habit: Array, worth: Array, file: Path, seed: int
+    base: Recommender, rng: np.random.Generator, habit: Array, worth: Array, file: Path, ranking: Ranking, users: int
 ) -> tuple[Array, Array]:
-    """Show an item to each of LISTS new users and write the log. Returns how often each item was shown and clicked
-    after each group, both (GROUPS, ITEMS)."""
-    histories = [walk(rng, habit, 4) for _ in range(LISTS)]
-    lists = base.recommend([list(map(str, h)) for h in histories], Ranking(1, explore=EXPLORE, seed=seed))
+    """Show a list to each of some new users and write the log. Returns how often each item was shown and clicked after
+    each group, both (GROUPS, ITEMS)."""
+    histories = [walk(rng, habit, 4) for _ in range(users)]
+    lists = base.recommend([list(map(str, h)) for h in histories], ranking)
     seen, clicks, lines = np.zeros((GROUPS, ITEMS)), np.zeros((GROUPS, ITEMS)), []
-    for history, (shown,) in zip(histories, lists, strict=True):
-        group, item = history[-1] % GROUPS, int(shown.item)
-        click = float(rng.random() < worth[group, item])
-        seen[group, item] += 1
-        clicks[group, item] += click
-        row = {"history": list(map(str, history)), "item": shown.item, "drawn": shown.drawn, "click": click}
-        lines.append(json.dumps(row))
+    for number, (history, found) in enumerate(zip(histories, lists, strict=True)):
+        for place, shown in enumerate(found, 1):
+            group, item = history[-1] % GROUPS, int(shown.item)
+            click = float(rng.random() < worth[group, item])
+            seen[group, item] += 1
+            clicks[group, item] += click
+            row = {"list": number, "place": place, "history": list(map(str, history))}
+            lines.append(json.dumps({**row, "item": shown.item, "drawn": shown.drawn, "click": click}))
     file.write_text("\n".join(lines) + "\n")
     return seen, clicks
 

@@ -291,6 +291,16 @@ def test_music_that_is_cut_off_is_music_and_that_of_random_notes_is_noise(
     assert ("only 44% of them are valid scores" in found.sentence) == (valid == 0.44)
 
 
+@pytest.mark.parametrize(("own", "word"), [(0.01, "noise"), (0.05, "recognisable"), (0.06, "good")])
+def test_recommendations_are_judged_beside_what_is_popular_and_a_simpler_model(own: float, word: str) -> None:
+    marks = {"NDCG@10": own, "NDCG@10/item_knn": 0.06, "NDCG@10/popularity": 0.01}
+    scores = tuple(Score(name, v, v, v, 64, "higher") for name, v in marks.items())
+    use = "afresh recommend runs/shop --user 7"
+    found = verdict(Measurement(card(), scores, {}, ()), replace(RUN, plural="histories", use=use))
+    assert found.word == word and "item_knn 0.060, popularity 0.010" in found.sentence
+    assert (found.command == use) == (word == "good")
+
+
 def test_program_text_of_half_invented_words_is_recognisable() -> None:
     marks = {"known_words": (0.57, 0.91, 0.33), "distinct_3": (0.92, 0.85, None)}
     scores = tuple(Score(name, v, v, v, 64, "none", floor, control) for name, (v, floor, control) in marks.items())

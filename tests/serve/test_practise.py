@@ -68,6 +68,6 @@ def test_a_person_practises_on_a_page(web: httpx.Client) -> None:
     assert page.status_code == 200 and "Why this next" in page.text and "What is known" in page.text
     form = {name: hidden(page.text, name) for name in ("run", "past", "item")}
     after = web.post("/studio/practise", data={**form, "outcome": "right"}, headers={"origin": str(web.base_url)})
-    assert after.status_code == 200 and f"{form['item']}: right" in after.text and "1 answers so far" in after.text
+    assert after.status_code == 200 and f"{form['item']}: right" in after.text and "1 answer so far" in after.text
     broken = web.post("/studio/practise", data={**form, "past": "[[1]]"}, headers={"origin": str(web.base_url)})
     assert broken.status_code == 400 and "cannot be read" in broken.text

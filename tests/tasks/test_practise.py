@@ -16,6 +16,7 @@ from afresh.core import UserError
 from afresh.data.exercises.history import History
 from afresh.runs.run import Run
 from afresh.tasks.practise import Tracer, choose, history_from, history_in, history_of, interval, knowledge, practise
+from afresh.tasks.use_command import use_command
 from tests.cli.conftest import lines_of
 from tests.learners import train_practice
 
@@ -23,6 +24,11 @@ from tests.learners import train_practice
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return Run.open(train_practice(tmp_path_factory.mktemp("practise") / "runs", steps=30) / "practice")
+
+
+def test_what_is_next_is_practice_of_a_learner_of_the_data(run: Run) -> None:
+    said = use_command(run)
+    assert said.startswith(f"afresh practise {run.path} --learner L") and history_of(run, said.split()[-1]).answers
 
 
 def test_chances_are_the_softmax_of_the_two_outcomes_after_the_whole_history(run: Run) -> None:

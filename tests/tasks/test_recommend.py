@@ -23,6 +23,7 @@ from afresh.runs.run import Run
 from afresh.tasks.recommend import Ranking, Recommender, drawn_list, marginal_relevance
 from afresh.tasks.recommend_feedback import evaluate
 from afresh.tasks.recommend_users import read_ids, users_of
+from afresh.tasks.use_command import use_command
 from tests.shop import ITEMS, shop
 
 
@@ -201,6 +202,21 @@ def test_the_command_shows_lists_writes_tables_and_says_what_is_wrong(
         assert said in capsys.readouterr().err
 
 
+def test_what_is_next_is_a_recommendation_for_a_user_of_the_data(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Wherever it is said; the user is looked up in the log, and not kept with the run."""
+    said = use_command(Run.open(run))
+    assert said == f"afresh recommend {run} --user u4"  # who has most events, the first of them
+    assert command(["show", str(run)]) == 0 and said in capsys.readouterr().out
+    assert said in json.loads((run / "report.json").read_text())["sections"][0]["next_commands"]
+    copied = shutil.copytree(run, tmp_path / "run")
+    record = json.loads((copied / "run.json").read_text())
+    record["data"]["path"] = str(tmp_path / "gone")
+    (copied / "run.json").write_text(json.dumps(record))
+    assert "--all" in use_command(Run.open(copied))
+
+
 def test_what_is_asked_for_is_checked(tmp_path: Path) -> None:
     assert texts(["a=b=c", "price=<3", 'colour=["red", "blue"]'], "--where") == {
         "a": "b=c",
@@ -288,7 +304,7 @@ def test_a_log_that_cannot_be_used_says_why(tmp_path: Path) -> None:
 
 
 def test_a_run_is_aligned_to_a_reward_of_the_item_after_a_history(run: Path, tmp_path: Path) -> None:
-    """The reward is told the history, of one user, and the network alone recommends afterwards."""
+    """The reward is told the history, of one user; what it changed in the network moves the whole blend."""
     (tmp_path / "reward.py").write_text(
         "def score(history, request):\n"
         "    before = request['prompt'].split(',') if request['prompt'] else []\n"
@@ -301,7 +317,8 @@ def test_a_run_is_aligned_to_a_reward_of_the_item_after_a_history(run: Path, tmp
         out = str(tmp_path / name)
         asked = ["align", str(run), "--reward", reward, "--length", "1", "--steps", "2", "--out", out, *prompts]
         assert command(asked) == 0
-    assert Recommender(Run.open(tmp_path / "drawn")).blend.weights == {"network": 1.0}
+    after = Recommender(Run.open(tmp_path / "drawn"))
+    assert after.blend.weights == {**Recommender(Run.open(run)).blend.weights, "alignment": 1.0}
 
 
 def test_tuning_learns_new_items_which_keep_the_tokens_of_the_others(run: Path, tmp_path: Path) -> None:

@@ -94,7 +94,9 @@ def test_what_is_preferred_becomes_likelier(run: Path, tmp_path: Path, family: s
     before, out = Recommender(Run.open(base)), tmp_path / "votes.jsonl"
     votes_in(before, shown(before, tmp_path / "log.jsonl"), Ranking(explore=4.0, seen=True)).write(out)
     asked = ["align", str(base), "--preferences", str(out), "--steps", "30", "--out", str(tmp_path / "aligned")]
-    assert command([*asked, "--method", method, "--set", "train.lr=3e-3", "--no-measure"]) == 0
+    assert (
+        command([*asked, "--method", method, "--set", "train.lr=3e-3", "--set", "train.batch=16", "--no-measure"]) == 0
+    )
     after = Recommender(Run.open(tmp_path / "aligned"))
     rows = [after.encoder.ids(h) for h in (["i3", "i4", "i5"], ["i8"])]
     clicked = after.encoder.ids(["i0", "i1", "i2"])

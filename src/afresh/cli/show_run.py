@@ -78,9 +78,10 @@ def show_preview(file: Path) -> None:
 def next_commands(run: Run) -> list[str]:
     """What a person would do next, as it is typed."""
     from afresh.runs.run import summary
-    from afresh.sampling.request import converses, writes_text
+    from afresh.sampling.request import converses
+    from afresh.tasks.use_command import use_command
 
-    made, name, path = summary(run), quoted(run.path), quoted(Path(f"{run.path.name}-samples"))
+    made, name = summary(run), quoted(run.path)
     commands: list[str] = []
     if made["steps"] < made["planned"]:
         commands.append(f"afresh train --resume {name}")
@@ -88,5 +89,4 @@ def next_commands(run: Run) -> list[str]:
         return commands
     if converses(run.encoder, run.space):
         commands.append(f"afresh chat {name}")
-    prompt = ' --prompt "..."' if writes_text(run.encoder, run.space) else ""
-    return [*commands, f"afresh sample {name} -n 16{prompt} --out {path}", f"afresh measure {name}"]
+    return [*commands, use_command(run), f"afresh measure {name}"]

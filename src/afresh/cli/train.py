@@ -204,8 +204,9 @@ def show(job: Job, seconds: float, measured: Measurement | None, samples: Sample
     from afresh.cli.show_samples import show_samples
     from afresh.core.counted import counted
     from afresh.runs.run import metrics_rows, summary
-    from afresh.sampling.request import converses, writes_text
+    from afresh.sampling.request import converses
     from afresh.tasks.report import run_verdict
+    from afresh.tasks.use_command import use_command
 
     record, now = job.run.record, summary(job.run)
     if samples is not None:
@@ -226,5 +227,4 @@ def show(job: Job, seconds: float, measured: Measurement | None, samples: Sample
     steered = None if aligned is None else alignment(metrics_rows(job.run), aligned.asked_distance)
     if steered is not None:
         answer("; ".join(f"{name} {value}" for name, value in steered.facts))
-    prompt = ' --prompt "..."' if writes_text(job.run.encoder, job.run.space) else ""
-    answer(f"next: afresh sample {quoted(job.run.path)} -n 16{prompt} --out {quoted(Path(job.run.path.name))}-samples")
+    answer(f"next: {use_command(job.run)}")

@@ -62,6 +62,7 @@ class Known:
     wanted: int | None = None
     side: int | None = None  # pixels of an image
     stream: bool = False  # whether samples continue a prompt
+    use: str = ""  # the command by which the run is used, if not by drawing samples
     flow_minutes: float | None = None  # after which the flow should draw recognisable images, where it was measured
 
 
@@ -232,12 +233,28 @@ def judge_items(scores: Scores, plural: str) -> Judgement | None:
     return "recognisable", f"The {plural} resemble real ones, and can be told from them."
 
 
+def judge_recommendations(scores: Scores, plural: str) -> Judgement | None:
+    """The judgement on recommendations, beside what is popular and a model that is no network."""
+    own, popular = scores["NDCG@10"], scores.get("NDCG@10/popularity")
+    other = next((name for name in scores if name.startswith("NDCG@10/") and name != "NDCG@10/popularity"), None)
+    if popular is None or other is None:
+        return None
+    beside = scores[other]
+    numbers = f"(NDCG@10 {own.value:.3f}; {other.partition('/')[2]} {beside.value:.3f}, popularity {popular.value:.3f})"
+    if own.value <= popular.value:
+        return "noise", f"What is popular with all is recommended better {numbers}."
+    if own.value < beside.value:
+        return "recognisable", f"The recommendations fit the user, but a simpler model has better ones {numbers}."
+    return "good", f"The recommendations are as good as those of a simpler model, or better {numbers}."
+
+
 # by the score that a judge cannot do without
 JUDGES: Mapping[str, Callable[[Scores, str], Judgement | None]] = {
     "likeness": judge_images,
     "valid_scores": judge_music,
     "items_kid": judge_items,
     "known_words": judge_texts,
+    "NDCG@10": judge_recommendations,
 }
 NEEDED = ("likeness", "score_validity", "known_words", "items_distance")  # metrics, the most telling reason first
 
@@ -247,6 +264,8 @@ NEEDED = ("likeness", "score_validity", "known_words", "items_distance")  # metr
 
 def help_for(word: Word, known: Known, train: int, heldout: int, better_now: Help | None = None) -> Help:
     """The one thing that would help most, by the first rule that applies."""
+    if word == "good" and known.use:
+        return Help("Use it on what is new to it, and learn from what comes of that.", known.use)
     if word == "good":
         return Help(
             "Make as many as you like; then vote on pairs of them, and align the model to your votes.",
@@ -302,7 +321,9 @@ def train_command(known: Known, minutes: float | None, family: str = "", size: i
 
 
 def sample_command(known: Known) -> str:
-    """The command that makes more samples."""
+    """The command that makes more samples, or uses the run otherwise."""
+    if known.use:
+        return known.use
     run, out = shell_word(known.run), shell_word(f"{known.run.rstrip('/')}-samples")
     if known.stream:
         return f'afresh sample {run} -n 64 --prompt "..." --out {out}'

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from afresh.core import Branch, Cond, Predict, UserError, events
 from afresh.core.counted import counted
@@ -45,6 +45,7 @@ from afresh.tasks.recommend_experts import (
     load_tables,
     save_blend,
 )
+from afresh.training.weights import BaseWeights
 
 FOLDER, TRAIN, ALL = "recommend", "train", "all"  # beside the run: what is counted and fitted, from which events
 OFTEN = 0.05  # share of repeated choices from which on items that a user knows are recommended again
@@ -52,6 +53,7 @@ POOL = 10  # candidates for each place of a diverse list
 AT_ONCE, CELLS = 512, 1 << 23  # users of a part, and their probabilities
 MOST_CHOICES, MOST_CELLS, FEW_CELLS = 4096, 1 << 26, 1 << 24  # choices to which the weights are fitted; in a hurry
 LEAST = 1e-12  # a probability
+ALIGNMENT = "alignment"  # what it changed in the network, beside the experts
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,12 @@ class Recommendation:
         return out | ({"because": [r._asdict() for r in self.because]} if self.because else {})
 
 
+def can_recommend(run: Run) -> bool:
+    """Whether a run has learnt choices from a catalogue, and can tell what is next."""
+    knows = run.family.predict is not None or run.family.predict_next is not None
+    return isinstance(run.encoder, HistoryEncoder) and knows and run.codec is None
+
+
 class Recommender:
     """Ranks the items of a run on interactions. Raises UserError for a run of another kind.
 
@@ -140,6 +148,8 @@ class Recommender:
         self.folder = run.path / FOLDER
         self.given = data
         self.network: Predict = predict(run.modules, run.space)
+        self.before = None if run.record.align is None else base_modules(run)
+        self.network_before = None if self.before is None else predict(self.before, run.space)
 
     @property
     def catalogue(self) -> Catalogue:
@@ -160,10 +170,15 @@ class Recommender:
 
     @cached_property
     def blend(self) -> Blend:
-        """How much each expert counts. The network alone without the data, and after an alignment, which moved the
-        network away from what held-out users chose."""
-        if self.run.record.align is not None:
-            return Blend()
+        """How much each expert counts. After an alignment they count as before, and what it changed in the network
+        counts in full."""
+        if self.before is None:
+            return self.fitted
+        return self.fitted.model_copy(update={"weights": {**self.fitted.weights, ALIGNMENT: 1.0}})
+
+    @cached_property
+    def fitted(self) -> Blend:
+        """How much each expert counts for held-out choices; the network alone without the data."""
         if (self.folder / BLEND).is_file():
             return load_blend(self.folder)
         if self.data is None:
@@ -180,7 +195,7 @@ class Recommender:
         following, size = self.encoder.neighbours, len(self.catalogue)
         if file.is_file():
             return Tables(following, load_table(file, size))
-        if self.data is None or self.run.record.align is not None:
+        if self.data is None:
             return Tables(following)
         events.progress("what is chosen together is counted")
         histories = [np.array(self.encoder.ids(h.items), np.int64) for h in self.data[0]]
@@ -226,9 +241,17 @@ class Recommender:
     def experts(
         self, histories: Sequence[Sequence[int]], cond: Cond, tables: Tables | None = None
     ) -> dict[str, Tensor]:
-        """What each expert says of the next item, log q (B, V): the network, and tables (`Tables.say`)."""
+        """What each expert says of the next item, log q (B, V): the network, and tables (`Tables.say`). After an
+        alignment the network is that before it, and what it changed, log p - log q, stands beside: of what is best for
+        a reward at a distance from any q, q exp(r / beta), that is the factor exp(r / beta) (Rafailov et al. 2023, eq.
+        4), which is the same for all experts together."""
         tables = self.tables if tables is None else tables
-        return {"network": self.log_probs(histories, cond), **tables.say(self.catalogue, histories)}
+        found = {"network": self.log_probs(histories, cond), **tables.say(self.catalogue, histories)}
+        if self.before is not None and self.network_before is not None:
+            old = next_log_probs(self.network_before, self.before, self.run.space, histories, cond)
+            old = old[:, : len(self.catalogue)]
+            found |= {"network": old, ALIGNMENT: found["network"] - old}
+        return found
 
     @property
     def at_once(self) -> int:
@@ -414,6 +437,16 @@ def marginal_relevance(logs: Tensor, alike: Tensor, k: int, diversity: float) ->
     return chosen
 
 
+def base_modules(run: Run) -> dict[str, nn.Module]:
+    """The network of an aligned run before its alignment. Raises UserError if its weights are missing or damaged."""
+    base = run.base_weights
+    if base is None:
+        raise UserError(f"base_sha256 in {run.path / 'run.json'} is missing. Restore a copy of it.", "damaged")
+    device = next(p.device for m in run.modules.values() for p in m.parameters())
+    built = BaseWeights(base.weights, None).apply(run.family.build(run.config, run.space, run.conds), 0)
+    return {name: m.to(device).eval().requires_grad_(False) for name, m in built.items()}
+
+
 def fit_blend(recommender: Recommender, heldout: Sequence[History]) -> Blend:
     """The weights for one held-out choice of each of some users: of those that no measure judges. The network alone if
     there are too few."""
@@ -430,6 +463,7 @@ def fit_blend(recommender: Recommender, heldout: Sequence[History]) -> Blend:
     for a in range(0, len(asked), recommender.at_once):
         rows, targets = zip(*asked[a : a + recommender.at_once], strict=True)
         experts = recommender.experts(rows, recommender.condition(len(rows)), recommender.training)
+        experts.pop(ALIGNMENT, None)  # which held-out users were not asked
         choices.add(experts, targets, [[]] * len(rows) if again else rows)
     weights = choices.weights()
     return Blend(weights=weights, events=len(asked)) if all(map(math.isfinite, weights.values())) else Blend()

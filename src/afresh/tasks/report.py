@@ -11,6 +11,7 @@ from pathlib import Path
 from afresh.alignment.monitoring.report import Alignment, alignment
 from afresh.core import events
 from afresh.core.files import write_json
+from afresh.core.visible import shell_word
 from afresh.data.image.kind import png_bytes
 from afresh.evaluation.curves import Curves
 from afresh.evaluation.report import Sample, Section, png_size, write_report
@@ -23,6 +24,7 @@ from afresh.sampling.request import Request
 from afresh.sampling.samples import Samples, caption_of, preview_wav
 from afresh.tasks.release import licence_sum
 from afresh.tasks.sample import Sampler
+from afresh.tasks.use_command import use_command
 from afresh.training.best_checkpoint import REWARD, read_choice
 from afresh.training.family_choice import Curves as Reached
 from afresh.training.family_choice import curves_for
@@ -142,9 +144,9 @@ def section(
         ],
         notes=[*data.notes, *(() if measured is None else measured.notes), *chosen_weights(run), *aligned.notes],
         next_commands=[
-            f"afresh sample {run.path} -n 16 --seed 1 --out {run.path.name}-samples",
-            f"afresh measure {run.path}",
-            f"afresh train --resume {run.path}",
+            use_command(run),
+            f"afresh measure {shell_word(str(run.path))}",
+            f"afresh train --resume {shell_word(str(run.path))}",
         ],
     )
 
@@ -165,6 +167,7 @@ def run_verdict(run: Run, measured: Measurement) -> Verdict:
         wanted=run.family.plan.examples_wanted(r.parameters, run.training_space),
         side=max(space.shape[1:]) if space.kind == "field" and len(space.shape) == 3 and not space.timed else None,
         stream=space.stream,
+        use="" if run.encoder.kind.use is None else use_command(run),
     )
     if reached is None:
         return verdict(measured, known)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from afresh.core import ItemKind, Preview
+from afresh.data.exercises.somebody import practise_command
 
 # Seconds since the answer before, at which each class of gaps begins but the first: 30 s times powers of four, up to a
 # year. Forgetting is about as strong from one to four days as from four to sixteen (Wixted and Ebbesen 1991), so equal
@@ -118,4 +119,5 @@ ANSWERS = ItemKind(
     encode=encode,
     decode=decode,
     searched=0,
+    use=practise_command,
 )

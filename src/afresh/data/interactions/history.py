@@ -14,6 +14,7 @@ import numpy as np
 
 from afresh.core import ItemKind, NearDuplicate, Preview
 from afresh.core.item_kind import Array
+from afresh.data.interactions.somebody import recommend_command
 
 SHOWN = 12  # items of a history that are shown
 ALIKE = 5  # items that histories of different users must have for their equality to be worth a note
@@ -53,7 +54,8 @@ class History:
 def as_text(history: History) -> str:
     """The last items in one line."""
     cut = "... " if len(history.items) > SHOWN else ""
-    return f"{history.user}: {cut}{' > '.join(history.items[-SHOWN:])}" if history.user else " > ".join(history.items)
+    who = f"{history.user}: " if history.user else ""
+    return f"{who}{cut}{' > '.join(history.items[-SHOWN:])}"
 
 
 def encode(history: History) -> bytes:
@@ -136,4 +138,5 @@ HISTORY = ItemKind(
     searched=1_000_000,
     similarity=similarity,
     diversity=diversity,
+    use=recommend_command,
 )

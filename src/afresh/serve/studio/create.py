@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
-from fastapi.responses import StreamingResponse
+from fastapi.responses import RedirectResponse, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
@@ -14,8 +14,8 @@ from afresh.serve.errors import Refused
 from afresh.serve.studio.controls import Controls, controls_of
 from afresh.serve.studio.form import form_of, read_wish
 from afresh.serve.studio.making import Making, Workshop
-from afresh.serve.studio.pages import HEADERS, PageRoute, page
-from afresh.serve.studio.run_card import cards
+from afresh.serve.studio.pages import HEADERS, PageRoute, address, page
+from afresh.serve.studio.run_card import cards, page_of
 from afresh.serve.studio.shelf import works_of
 from afresh.serve.work import Desk
 from afresh.tasks.works import Work
@@ -50,7 +50,9 @@ def routes(desk: Desk, root: Path) -> APIRouter:
         start: Id = "",
         verb: Annotated[str, Query(pattern=f"^(|again|{'|'.join(DEEDS)})$")] = "",
     ) -> Response:
-        runs = [card for card in cards(desk.library) if card.usable]
+        runs = [card for card in cards(desk.library) if card.usable and card.page == "create"]
+        if run and (elsewhere := page_of(desk.library.open(run))) != "create":
+            return RedirectResponse(address(request, elsewhere, run=run), 303)
         if not runs:
             return page(request, "home.html", runs=cards(desk.library), works=[])
         works = works_of(request, root)

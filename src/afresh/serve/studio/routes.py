@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from afresh.serve.errors import Refused
 from afresh.serve.guard import COOKIE, Keys
-from afresh.serve.studio import create, practise, shelf
+from afresh.serve.studio import create, practise, recommend, shelf
 from afresh.serve.studio.pages import HEADERS, STATIC, PageRoute, address, page
 from afresh.serve.studio.run_card import cards, newest_sample
 from afresh.serve.studio.shelf import works_of
@@ -28,6 +28,7 @@ def routes(desk: Desk, works: Path, keys: Keys) -> APIRouter:
     router.include_router(create.routes(desk, works))
     router.include_router(shelf.routes(desk, works))
     router.include_router(practise.routes(desk))
+    router.include_router(recommend.routes(desk))
 
     @router.get("/")
     def front(request: Request) -> Response:

@@ -8,12 +8,16 @@ from pathlib import Path
 
 from afresh.core import UserError
 from afresh.core.counted import counted
+from afresh.data.exercises.encoder import AnswerEncoder
+from afresh.data.interactions.encoder import HistoryEncoder
 from afresh.runs.run import Run, summary
 from afresh.serve.library import Library
 from afresh.tasks.learn import SEPARATOR
+from afresh.tasks.practise import can_practise
+from afresh.tasks.recommend import can_recommend
 from afresh.tasks.report import read_verdict
 
-EXCERPT = 420  # characters of a text
+EXCERPT, NAMED = 420, 8  # characters of a text, and items or skills that are named
 FAMILIES: Mapping[str, str] = {
     "transformer": "writes one piece after the other",
     "masked": "fills in, in any order",
@@ -28,8 +32,8 @@ FAMILIES: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class RunCard:
-    """A run for people. `view`: text, image or sound. `picture`: whether there is a preview image. `fault`: why the run
-    cannot be used."""
+    """A run for people. `view`: text, image or sound. `picture`: whether there is a preview image. `page`: where it is
+    used, below /studio/. `fault`: why the run cannot be used."""
 
     name: str
     modality: str = ""
@@ -45,6 +49,7 @@ class RunCard:
     excerpt: str = ""
     picture: bool = False
     usable: bool = True
+    page: str = "create"
     fault: str = ""
 
 
@@ -52,14 +57,14 @@ def card_of(name: str, run: Run) -> RunCard:
     """Raises UserError if the run cannot be read."""
     record, made, verdict = run.record, summary(run), read_verdict(run.path)
     begun, done = made["steps"] > 0, made["steps"] >= made["planned"]
-    text = newest_sample(run.path, ".txt")
+    place = page_of(run)
     word = "" if verdict is None or verdict["word"] == "not measured" else verdict["word"]
     return RunCard(
         name=name,
         modality=record.modality,
         view=run.encoder.kind.view,
         family=record.family,
-        how=FAMILIES.get(record.family, ""),
+        how=FAMILIES.get(record.family, "") if place == "create" else "",
         size=magnitude(record.parameters),
         data=counted(record.data.train, "example"),
         lineage=lineage(run),
@@ -70,10 +75,27 @@ def card_of(name: str, run: Run) -> RunCard:
         else f"{100 * made['steps'] // made['planned']}% trained",
         verdict=word,
         sentence="" if verdict is None else verdict["sentence"],
-        excerpt="" if text is None else first_text(text),
+        excerpt=excerpt_of(run),
         picture=newest_sample(run.path, ".png") is not None,
         usable=begun,
+        page=place,
     )
+
+
+def page_of(run: Run) -> str:
+    """Where a run is used."""
+    return "practise" if can_practise(run) else "recommend" if can_recommend(run) else "create"
+
+
+def excerpt_of(run: Run) -> str:
+    """A few words of what a run is about: of its newest sample, or what can be chosen or practised."""
+    if isinstance(run.encoder, HistoryEncoder):
+        catalogue = run.encoder.catalogue
+        return "\n".join(catalogue.title(i) for i in range(min(NAMED, len(catalogue))))
+    if isinstance(run.encoder, AnswerEncoder):
+        return "\n".join((run.encoder.skills or run.encoder.items)[:NAMED])
+    text = newest_sample(run.path, ".txt")
+    return "" if text is None else first_text(text)
 
 
 def cards(library: Library) -> list[RunCard]:

@@ -30,7 +30,6 @@ from afresh.serve.work import Desk
 from afresh.tasks import background
 from afresh.tasks.export import FIELD_FORMATS, TEXT_FORMATS
 from afresh.tasks.offers import facts
-from afresh.tasks.practise import can_practise
 from afresh.tasks.run_comparison import Pair, compare_runs, scores_in
 from afresh.tasks.training_seen import loss_curves, named_curves, samples_seen
 
@@ -156,7 +155,6 @@ def routes(desk: Desk, local: bool) -> APIRouter:
             "resumable": shown.progress and not any(c.state == "running" for _, c in mine),
             "notes": [plain_words(n) for n in opened.record.data.notes],
             "parent_here": row.parent in library.paths(),
-            "practises": can_practise(opened),
         }
         return page(request, "run.html", **values, **common)
 

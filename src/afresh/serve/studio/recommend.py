@@ -1,0 +1,197 @@
+"""The page on which a person chooses items of a catalogue, and sees what comes next, why, and as a playlist."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+from starlette.datastructures import FormData
+from starlette.responses import Response
+
+from afresh.core import UserError
+from afresh.data.interactions.catalogue import TITLES, Catalogue, number
+from afresh.data.interactions.columns import plain
+from afresh.serve.errors import Refused
+from afresh.serve.library import Served
+from afresh.serve.native.recommend import recommender_of
+from afresh.serve.studio.pages import PageRoute, page
+from afresh.serve.work import Desk
+from afresh.tasks.playlist import Playlist, playlists
+from afresh.tasks.recommend import Ranking, Recommendation, Recommender
+
+MOST = 1_000_000  # characters of what was chosen, on a page
+CHOSEN, FOUND, POPULAR = 500, 12, 12  # items that are kept, that a search shows, and that one may begin with
+PLACES = (5, 10, 20, 50)
+FILTERS, VALUES, TOLD = 4, 60, 3  # columns to filter by, their values, and columns that are told of an item
+TASTES = {"usual": 0.0, "less known": 0.5, "discoveries": 1.0}
+SURPRISE = 0.5  # temperature and top-p of a playlist that is drawn
+Name = Annotated[str, Query(max_length=255)]
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a page asks: ids that were chosen, oldest first, and those that are not wanted; the list and its filters."""
+
+    chosen: tuple[str, ...] = ()
+    hidden: tuple[str, ...] = ()
+    search: str = ""
+    k: int = 10
+    taste: str = "usual"
+    sequence: bool = False
+    share: float = 1.0
+    draw: int = 0  # 0: the likeliest sequence; otherwise the seed of another
+    where: Mapping[str, str] | None = None
+
+
+def routes(desk: Desk) -> APIRouter:
+    router = APIRouter(route_class=PageRoute, include_in_schema=False)
+
+    @router.get("/studio/recommend")
+    async def begin(request: Request, run: Name) -> Response:
+        return await shown(request, run, Wish())
+
+    @router.post("/studio/recommend")
+    async def go_on(request: Request) -> Response:
+        async with request.form(max_files=0, max_fields=60, max_part_size=MOST) as form:
+            return await shown(request, text(form, "run", 255), wish_of(form))
+
+    async def shown(request: Request, run: str, wish: Wish) -> Response:
+        values = await desk.run(request, run, lambda served: view(served, wish))
+        return page(request, "recommend.html", name=run, wish=wish, lengths=PLACES, tastes=list(TASTES), **values)
+
+    return router
+
+
+def wish_of(form: FormData) -> Wish:
+    """What the form of the page says, with what its button changed. Raises Refused for what it cannot say."""
+    chosen, hidden = ids_in(form, "chosen"), ids_in(form, "hidden")
+    if item := text(form, "add"):
+        chosen.append(item)
+    if item := text(form, "hide"):
+        hidden.append(item)
+    if place := text(form, "drop"):
+        chosen = [c for i, c in enumerate(chosen) if str(i) != place]
+    if text(form, "again"):
+        hidden = []
+    if text(form, "clear"):
+        chosen, hidden = [], []
+    names = [key.removeprefix("where:") for key in form if key.startswith("where:")]
+    where = {name: value for name in names if (value := text(form, f"where:{name}"))}
+    draw = whole(form, "draw", 0, 10**6)
+    return Wish(
+        chosen=tuple(chosen[-CHOSEN:]),
+        hidden=tuple(hidden[-CHOSEN:]),
+        search="" if text(form, "add") else text(form, "search", 200),
+        k=whole(form, "k", 10, 100),
+        taste=text(form, "taste") if text(form, "taste") in TASTES else "usual",
+        sequence=text(form, "as") == "sequence",
+        share=whole(form, "share", 100, 100) / 100 or 1.0,
+        draw=draw + 1 if text(form, "other") else draw,
+        where=where,
+    )
+
+
+def text(form: FormData, name: str, most: int = 1_000) -> str:
+    value = form.get(name, "")
+    if not isinstance(value, str) or len(value) > most:
+        raise Refused(400, f"The field {name} is too long, or a file.", None, name)
+    return value.strip()
+
+
+def whole(form: FormData, name: str, usual: int, most: int) -> int:
+    value = text(form, name) or str(usual)
+    if not value.isdecimal() or int(value) > most:
+        raise Refused(400, f"{name} is a number up to {most:,}. Given: {value[:20]!r}.", None, name)
+    return int(value)
+
+
+def ids_in(form: FormData, name: str) -> list[str]:
+    """The ids that a hidden field holds as JSON."""
+    try:
+        found = json.loads(text(form, name, MOST) or "[]")
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, list) or not all(isinstance(i, str) for i in found):
+        raise Refused(400, "What was chosen on the page cannot be read. Begin again.", None, name)
+    return found
+
+
+def view(served: Served, wish: Wish) -> dict[str, Any]:
+    """What the page shows. Raises UserError for a filter that no item fits."""
+    recommender = recommender_of(served.run)
+    catalogue = recommender.catalogue
+    chosen = [c for c in wish.chosen if c in catalogue.index]
+    filters = filters_of(catalogue)
+    where = {name: value for name, value in (wish.where or {}).items() if name in filters}
+    ranking = Ranking(
+        k=max(1, wish.k),
+        where={} if wish.sequence else where,
+        exclude=frozenset(wish.hidden),
+        novelty=TASTES[wish.taste],
+        because=1,
+        explore=SURPRISE if wish.draw else 0.0,
+        seed=wish.draw,
+    )
+    problem = ""
+    found: list[Recommendation] = []
+    try:
+        found = lists(recommender, chosen, ranking, wish, where)
+    except UserError as error:
+        problem = str(error)
+    return {
+        "items": len(catalogue),
+        "chosen": [(c, catalogue.title(catalogue.index[c]), told(catalogue, c)) for c in chosen],
+        "past": json.dumps(chosen),
+        "gone": json.dumps([h for h in wish.hidden if h in catalogue.index]),
+        "found": [(r, told(catalogue, r.item)) for r in found],
+        "most": max((r.probability for r in found), default=1.0),
+        "matches": search(catalogue, wish.search, chosen) if wish.search else [],
+        "popular": [] if chosen else search(catalogue, "", ()),
+        "filters": filters,
+        "where": where,
+        "problem": problem,
+    }
+
+
+def lists(
+    recommender: Recommender, chosen: Sequence[str], ranking: Ranking, wish: Wish, where: Mapping[str, str]
+) -> list[Recommendation]:
+    if not wish.sequence:
+        return recommender.recommend([chosen], ranking)[0]
+    asked = Playlist(wish=where, share=wish.share, top_p=SURPRISE if wish.draw else 1.0)
+    return next(iter(playlists(recommender, [chosen], ranking, asked)))
+
+
+def search(catalogue: Catalogue, words: str, without: Sequence[str]) -> list[tuple[str, str, str]]:
+    """Items whose title or id has all words, the most popular first: id, title and what is known."""
+    wanted = words.lower().split()
+    out = []
+    for i in range(len(catalogue)):  # the most frequent come first
+        item, title = catalogue.ids[i], catalogue.title(i)
+        if item not in without and all(w in title.lower() or w == item.lower() for w in wanted):
+            out.append((item, title, told(catalogue, item)))
+            if len(out) == FOUND:
+                break
+    return out
+
+
+def told(catalogue: Catalogue, item: str) -> str:
+    """What is known of an item beside its title, in a line."""
+    i = catalogue.index[item]
+    known = [(name, values[i]) for name, values in catalogue.features.items() if plain(name) not in TITLES]
+    some = [(name, value) for name, value in known[:TOLD] if value is not None]
+    return ", ".join(f"{n} {v}" if number(v) is not None else str(v).replace("|", ", ") for n, v in some)
+
+
+def filters_of(catalogue: Catalogue) -> dict[str, list[str]]:
+    """Columns of few values, the most frequent values first."""
+    out = {}
+    for name, values in catalogue.features.items():
+        parts = Counter(p.strip() for v in values if v is not None for p in str(v).split("|"))
+        if plain(name) not in TITLES and 1 < len(parts) <= max(VALUES, len(catalogue) // 50) and len(out) < FILTERS:
+            out[name] = [value for value, _ in parts.most_common(VALUES) if value]
+    return out
