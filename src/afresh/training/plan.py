@@ -28,6 +28,7 @@ from afresh.training.schedule import evaluation_count
 from afresh.training.weights import BaseWeights
 
 RESERVE = 0.06  # share of a budget in minutes that is reserved for evaluations, previews and saves
+TIMED = 512  # tokens of a step that is timed, at least
 LARGE = 4_000_000  # number of parameters from which a decoder's steps are divided into micro-batches on a CPU
 MEASURED, SHORT = 0.4, 0.01  # seconds, and at most this share of the budget, for measuring one network
 SLOW = 0.05  # share of the budget after which measuring a slow network ends, even after one step
@@ -215,9 +216,11 @@ def fastest(task: Task, config: Any, train: TrainConfig) -> tuple[TrainConfig, l
 
 
 def base_config(task: Task) -> TrainConfig:
-    """The family's recipe for this machine. The batch and the number of steps are chosen later."""
+    """The family's recipe for this machine. The batch and the number of steps are chosen later: the one that is timed
+    is of 16 examples, or more where these are of few tokens, whose steps are mostly those of the optimiser."""
     count = Loader(task.examples, task.space, Rng(task.seed)).count
-    batch = min(int(task.set_train.get("batch", 16)), max(1, count))
+    timed = max(16, TIMED // task.tokens_per_example) if task.tokens_per_example > 1 else 16
+    batch = min(int(task.set_train.get("batch", timed)), max(1, count))
     machine = task.machine
     start = TrainConfig(
         steps=1,
