@@ -21,6 +21,7 @@ from afresh.data.interactions.shown import read_shown
 from afresh.runs.remove import remove_run
 from afresh.runs.run import Run
 from afresh.tasks.recommend import Ranking, Recommender, drawn_list, marginal_relevance
+from afresh.tasks.recommend_experts import blended
 from afresh.tasks.recommend_feedback import evaluate
 from afresh.tasks.recommend_users import read_ids, users_of
 from afresh.tasks.use_command import use_command
@@ -159,6 +160,14 @@ def test_held_out_events_are_counted_for_users_and_not_for_measures(run: Path) -
     assert torch.equal(again.following.weight, for_users.tables.following.weight)
     assert again.together is not None and for_users.tables.together is not None
     assert torch.equal(again.together.weight, for_users.tables.together.weight)
+
+
+def test_probabilities_are_those_of_the_product_of_all_experts(recommender: Recommender) -> None:
+    """What is computed only where a table knows something equals the sum over all items."""
+    rows = [recommender.encoder.ids(h) for h in (["i3", "i4"], [], ["i9"])]
+    experts = recommender.experts(rows, recommender.condition(3))
+    wanted = blended(experts, recommender.blend.weights).softmax(1)
+    assert torch.allclose(recommender.probabilities(rows, recommender.condition(3)), wanted, rtol=1e-4, atol=1e-7)
 
 
 def test_without_the_data_what_was_counted_is_used(run: Path, tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def test_what_goes_together_is_recommended_to_users_never_seen(run: Path) -> Non
 
 
 def test_it_is_measured_and_recommends_to_everybody_from_the_command_line(run: Path, tmp_path: Path) -> None:
-    assert "HR@10" in (run / "report.json").read_text() and (run / "recommend.json").is_file()
+    assert "HR@10" in (run / "report.json").read_text() and (run / "report.json").is_file()
     table = tmp_path / "lists.parquet"
     assert command(["recommend", str(run), "--all", "-k", "2", "--out", str(table)]) == 0
     rows = parquet.read_table(table).to_pylist()

@@ -38,7 +38,6 @@ from afresh.tasks.recommend_experts import (
     Blend,
     Choices,
     Tables,
-    blended,
     chosen_together,
     counted_from,
     load_blend,
@@ -236,7 +235,7 @@ class Recommender:
         weights = self.blend.weights
         if set(weights) == {"network"}:
             return (self.log_probs(histories, cond) * weights["network"]).softmax(1)
-        return blended(self.experts(histories, cond), weights).softmax(1)
+        return self.tables.logits(self.catalogue, histories, weights, self.log_probs(histories, cond)).softmax(1)
 
     def experts(
         self, histories: Sequence[Sequence[int]], cond: Cond, tables: Tables | None = None
@@ -292,19 +291,29 @@ class Recommender:
         check(ranking)
         rows = [self.encoder.ids(h) for h in histories]
         cond = self.condition(len(rows)) if cond is None else cond
-        allowed = torch.from_numpy(self.allowed(ranking))
+        p = self.probabilities(rows, cond)
+        mask = torch.from_numpy(self.allowed(ranking)).repeat(len(rows), 1)
+        if not self.again(ranking):
+            mask[torch.repeat_interleave(torch.tensor([len(r) for r in rows])), [i for r in rows for i in r]] = False
         out = []
-        for i, p in enumerate(self.probabilities(rows, cond)):
-            mask = allowed.clone()
-            if not self.again(ranking):
-                mask[rows[i]] = False
-            places, drawn = self.rank(p, mask, ranking, i)
+        for i, (places, drawn) in enumerate(self.ranked(p, mask, ranking)):
             reasons = self.reasons(rows[i], places, cond.select(torch.tensor([i])), ranking.because)
+            likely = p[i, places].tolist()
             out.append([
-                Recommendation(self.catalogue.ids[j], self.catalogue.title(j), float(p[j]), d, why)
-                for j, d, why in zip(places, drawn, reasons, strict=True)
+                Recommendation(self.catalogue.ids[j], self.catalogue.title(j), q, d, why)
+                for j, q, d, why in zip(places, likely, drawn, reasons, strict=True)
             ])  # fmt: skip
         return out
+
+    def ranked(self, p: Tensor, mask: Tensor, ranking: Ranking) -> Iterator[tuple[list[int], list[float]]]:
+        """For each of B users, the numbers of the items of a list, and the probability with which each was drawn."""
+        if ranking.explore or ranking.diversity or ranking.novelty:
+            yield from (self.rank(p[i], mask[i], ranking, i) for i in range(len(p)))
+            return
+        best = p.masked_fill(~mask, -1).topk(min(ranking.k, p.shape[1]), 1)
+        for places, values in zip(best.indices.tolist(), best.values.tolist(), strict=True):
+            found = [j for j, q in zip(places, values, strict=True) if q >= 0]
+            yield found, [1.0] * len(found)
 
     def lists(self, histories: Sequence[Sequence[str]], ranking: Ranking, cond: Cond) -> Iterator[list[Recommendation]]:
         """`recommend` for many users, with progress, a part of them at a time."""

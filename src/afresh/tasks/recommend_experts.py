@@ -11,8 +11,9 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
+import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
@@ -50,23 +51,52 @@ class Tables:
     following: ItemTable
     together: ItemTable | None = None
 
+    def shares(self, catalogue: Catalogue, histories: Sequence[Sequence[int]]) -> dict[str, Any]:
+        """The probabilities q of the next item by each table, sparse matrices (B, V) whose rows sum to 1, or to 0 where
+        a table knows nothing. An item that nobody could choose yet has the mean of those that are most alike."""
+        from scipy import sparse
+
+        found = {"following": following(self.following, histories)}
+        if self.together is not None:
+            found["together"] = self.together.scores([sorted(set(h)) for h in histories])
+        new = catalogue.stand_ins
+        for name, scores in found.items():
+            np.maximum(scores.data, 0, out=scores.data)
+            found[name] = scores if new is None else scores + scores @ new
+        if catalogue.content is not None:
+            found["alike"] = catalogue.alike(histories, FADE)
+        for name, scores in found.items():
+            sums = np.maximum(np.asarray(scores.sum(1)).ravel(), 1e-12)
+            found[name] = sparse.csr_matrix(sparse.diags((1 / sums).astype(np.float32)) @ scores)
+        return found
+
     def say(self, catalogue: Catalogue, histories: Sequence[Sequence[int]]) -> dict[str, Tensor]:
         """What the tables, the likeness of features and popularity say of the next item, log q (B, V) or (1, V).
 
         Those who know nothing of most items speak twice, with a high and a low probability of these: the weights of
         both decide how much what they do not know counts against an item.
         """
-        found = {"following": following(self.following, histories)}
-        if self.together is not None:
-            found["together"] = self.together.scores([sorted(set(h)) for h in histories])
-        if catalogue.content is not None:
-            found["alike"] = torch.from_numpy(catalogue.alike(histories, FADE))
-        out = {"popularity": (with_new(torch.from_numpy(catalogue.counts).float()[None], catalogue) + 1).log()}
-        for name, scores in found.items():
-            q = with_new(scores.clamp_min_(0), catalogue) if name != "alike" else scores
-            q /= q.sum(1, keepdim=True).clamp_min(1e-12)
+        out = {"popularity": popularity(catalogue)}
+        for name, shares in self.shares(catalogue, histories).items():
+            q = torch.from_numpy(shares.toarray())
             for floor in FLOORS:
-                out[f"{name}, floor {floor:g}"] = (q + floor / len(catalogue)).log_()
+                out[name_of(name, floor)] = (q + floor / len(catalogue)).log_()
+        return out
+
+    def logits(
+        self, catalogue: Catalogue, histories: Sequence[Sequence[int]], weights: Mapping[str, float], network: Tensor
+    ) -> Tensor:
+        """The weighted sum of what the network says, (B, V), and all others, up to a constant for each row. It is
+        computed in the place of `network`, and only where a table knows something of an item."""
+        out = network.mul_(weights.get("network", 0.0))
+        out += weights.get("popularity", 0.0) * popularity(catalogue)
+        place = out.numpy()
+        for name, shares in self.shares(catalogue, histories).items():
+            said = np.zeros_like(shares.data)
+            for floor in FLOORS:
+                said += weights.get(name_of(name, floor), 0.0) * np.log1p(shares.data * (len(catalogue) / floor))
+            rows = np.repeat(np.arange(shares.shape[0]), np.diff(shares.indptr))
+            place[rows, shares.indices] += said
         return out
 
     def save(self, folder: Path) -> None:
@@ -75,12 +105,16 @@ class Tables:
             self.together.save(folder / TOGETHER)
 
 
-def with_new(scores: Tensor, catalogue: Catalogue) -> Tensor:
-    """Scores (B, V) in which an item that nobody could choose yet has the mean of those that are most alike."""
-    new, alike = catalogue.stand_ins
-    if len(new):
-        scores[:, torch.from_numpy(new)] = torch.from_numpy((alike @ scores.numpy().T).T)
-    return scores
+def name_of(table: str, floor: float) -> str:
+    """The expert that a table is with a floor."""
+    return f"{table}, floor {floor:g}"
+
+
+def popularity(catalogue: Catalogue) -> Tensor:
+    """(1, V): log of the events of each item, plus one."""
+    counts = torch.from_numpy(catalogue.counts).float()
+    new = catalogue.stand_ins
+    return (counts if new is None else counts + torch.from_numpy(new.T @ counts.numpy()))[None].log1p()
 
 
 def counted_from(histories: Sequence[Items], size: int, hurry: bool = False) -> Tables:

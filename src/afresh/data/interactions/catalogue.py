@@ -95,12 +95,10 @@ class Catalogue:
         norm = np.sqrt(np.asarray(table.multiply(table).sum(1)).ravel())
         return (sparse.diags(1 / np.maximum(norm, 1e-9).astype(np.float32)) @ table).tocsr()
 
-    def alike(self, histories: Sequence[Sequence[int]], fade: float) -> NDArray[np.float32]:
-        """(B, V): how alike each item is to those of each history in its features, with a sum of 1, or zeros. An item's
-        weight fades with each later one."""
-        chosen = faded(histories, len(self), fade)
-        out: NDArray[np.float32] = ((chosen @ self.content) @ self.content.T).toarray().astype(np.float32)
-        return out / np.maximum(out.sum(1, keepdims=True), 1e-12)
+    def alike(self, histories: Sequence[Sequence[int]], fade: float) -> Any:
+        """A sparse matrix (B, V): how alike each item is to those of each history in its features. An item's weight
+        fades with each later one."""
+        return (faded(histories, len(self), fade) @ self.content) @ self.content.T
 
     def most_alike(self, items: Sequence[int], among: NDArray[np.bool_]) -> list[list[int]]:
         """For each item, up to 10 of those `among` (V,) which are most alike in their features, the most alike first;
@@ -116,17 +114,19 @@ class Catalogue:
         return out
 
     @cached_property
-    def stand_ins(self) -> tuple[NDArray[np.int64], Any]:
-        """The numbers of the items that nobody could choose yet (n,), and a sparse matrix (n, V) that takes the mean of
-        those that are most alike, in their place."""
+    def stand_ins(self) -> Any:
+        """A sparse matrix (V, V) by which scores (B, V) are multiplied to give each item that nobody could choose yet
+        the mean of those that are most alike; None if there are no such items."""
         from scipy import sparse
 
         new = np.flatnonzero(self.counts == 0)
+        if not len(new):
+            return None
         alike = self.most_alike(new.tolist(), self.counts > 0)
         values = np.array([1 / len(row) for row in alike for _ in row], dtype=np.float32)
-        ends = np.cumsum([0, *map(len, alike)])
-        columns = np.array([j for row in alike for j in row], dtype=np.int64)
-        return new, sparse.csr_matrix((values, columns, ends), shape=(len(new), len(self)))
+        rows = np.array([j for row in alike for j in row], dtype=np.int64)
+        columns = np.repeat(new, [len(row) for row in alike])
+        return sparse.csr_matrix((values, (rows, columns)), shape=(len(self), len(self)))
 
     def where(self, conditions: Mapping[str, str]) -> NDArray[np.bool_]:
         """(V,): the items whose features have these values. A value may list several, separated by `|`, of which an

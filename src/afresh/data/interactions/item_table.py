@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors.torch import save
 from torch import Tensor
 
@@ -40,11 +39,10 @@ class ItemTable:
         values = (self.weight.numpy().ravel(), self.index.numpy().ravel(), ends)
         return sparse.csr_matrix(values, shape=(size, size))
 
-    def scores(self, histories: Sequence[Sequence[int]], fade: float = 1.0, reach: int | None = None) -> Tensor:
-        """(B, V) float32: the sum of the rows of the items of each history, the weight of which fades with each later
-        item; with `reach`, of its last items only."""
-        found: NDArray[np.float32] = (faded(histories, len(self), fade, reach) @ self.matrix).toarray()
-        return torch.from_numpy(found)
+    def scores(self, histories: Sequence[Sequence[int]], fade: float = 1.0, reach: int | None = None) -> Any:
+        """A sparse matrix (B, V) float32: the sum of the rows of the items of each history, the weight of which fades
+        with each later item; with `reach`, of its last items only."""
+        return faded(histories, len(self), fade, reach) @ self.matrix
 
     def save(self, file: Path) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from afresh.data.interactions.item_table import ItemTable, strongest
 
@@ -24,8 +23,8 @@ FADE = 0.6  # of an item's weight with each later event of a history
 MOST = 128  # neighbours of an item that are kept
 
 
-def following(table: ItemTable, histories: Sequence[Sequence[int]]) -> Tensor:
-    """(B, V): how often each item followed those of a history, of which the last count most."""
+def following(table: ItemTable, histories: Sequence[Sequence[int]]) -> Any:
+    """A sparse matrix (B, V): how often each item followed those of a history, of which the last count most."""
     return table.scores(histories, FADE, REACH)
 
 
