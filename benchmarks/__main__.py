@@ -34,6 +34,7 @@ NAMES = (
     "collect",
     "knowledge",
     "recommendations",
+    "new_items",
     "off_policy",
     "click_steering",
 )

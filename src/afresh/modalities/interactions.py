@@ -66,6 +66,12 @@ class InteractionOptions(BaseModel):
         description="codes of an item, made of its features, so that items without history are recommended too; None: "
         "a token of its own",
     )
+    texts: str = Field(
+        "auto",
+        min_length=1,
+        description="encoder of sentences in the features of items, for codes: auto, words (of their own), or a "
+        "pretrained text encoder: minilm, a folder, or a name on the Hugging Face hub (ORGANISATION/NAME@REVISION)",
+    )
 
 
 class InteractionModality:
@@ -126,26 +132,17 @@ class InteractionModality:
         notes.append(f"{int((number > 0).sum()):,} items in the training events; window of {context} items")
         notes.append(f"in {repeats:.1%} of the events a user chose an item again")
         known = histories[0].known
-        catalogue = Catalogue(ids, number, known.of(ids) if known else {})
+        catalogue = Catalogue(ids, number, known.of(ids) if known else {}, known.folder if known else None)
         numbers = [np.array([catalogue.index[name] for name in h.items]) for h in histories]
         neighbours = fit_neighbours(numbers, len(ids))
-        codes = None if options.codes is None else fit_codes(catalogue, neighbours, options.codes)
-        notes += [] if codes is None else codes_notes(catalogue, codes)
+        codes: ItemCodes | None = None
+        if options.codes is not None:
+            codes, said = fit_codes(catalogue, neighbours, options.codes, options.texts)
+            notes += said
         return HistoryEncoder(catalogue, neighbours, context, repeats, conds, tuple(notes), codes)
 
     def load(self, folder: Path) -> HistoryEncoder:
         return load_histories(folder)
-
-
-def codes_notes(catalogue: Catalogue, codes: ItemCodes) -> list[str]:
-    """What codes were made of, and of how many items that nobody chose yet."""
-    new = counted(int((catalogue.counts == 0).sum()), "item")
-    said = len(codes.features.names)
-    return [
-        f"{codes.each} codes of {codes.values} values for each item, made of {counted(said, 'feature')} in the columns "
-        f"{', '.join(catalogue.features)}",
-        f"{new} with features that nobody chose in training can be recommended",
-    ]
 
 
 def _size(log: Log) -> str:

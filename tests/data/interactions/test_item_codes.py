@@ -28,7 +28,7 @@ def none_follow(items: int) -> ItemTable:
 
 
 def fitted(items: int = 40, count: int = 3) -> ItemCodes:
-    return fit_codes(catalogue(items), none_follow(items), count)
+    return fit_codes(catalogue(items), none_follow(items), count)[0]
 
 
 def differ(codes: np.ndarray) -> bool:
@@ -76,7 +76,7 @@ def test_an_item_of_which_nothing_is_said_is_like_those_that_are_chosen_with_it(
     table = catalogue(40)
     features = {"what": [None if i == 20 else v for i, v in enumerate(table.features["what"])]}
     with_gap = Catalogue(table.ids, table.counts, features)
-    codes = fit_codes(with_gap, fit_neighbours([np.array([3, 20, 7]), np.array([11, 20, 15])], 40), 3)
+    codes, _ = fit_codes(with_gap, fit_neighbours([np.array([3, 20, 7]), np.array([11, 20, 15])], 40), 3)
     assert codes.codes[20, 0] == codes.codes[3, 0]
 
 

@@ -19,6 +19,8 @@ from torch import Tensor
 from afresh.core import UserError
 from afresh.core.files import replace_file
 from afresh.data.interactions.columns import plain
+from afresh.data.interactions.item_pictures import are_pictures
+from afresh.data.unsupported import is_prose
 from afresh.data.interactions.item_table import faded
 
 FILE = "catalogue.parquet"
@@ -29,11 +31,13 @@ TITLES = ("title", "name", "itemname", "label", "headline")
 
 @dataclass(frozen=True, eq=False)
 class Catalogue:
-    """V items. `counts` (V,): events of each in training. `features`: the values of columns, None where unknown."""
+    """V items. `counts` (V,): events of each in training. `features`: the values of columns, None where unknown.
+    `folder`: where pictures lie that a column names; not kept."""
 
     ids: tuple[str, ...]
     counts: NDArray[np.int64]
     features: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    folder: Path | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -57,11 +61,24 @@ class Catalogue:
         found = None if self.titles is None else self.titles[i]
         return self.ids[i] if found is None else str(found)
 
+    def describe(self, column: str) -> str:
+        """A column, and how it is read."""
+        values = self.features[column]
+        known = [v for v in values if v is not None]
+        if are_pictures(values):
+            return f"{column} (pictures)"
+        if are_numbers(values):
+            return f"{column} (numbers, by tenths)"
+        kind = "sentences" if is_sentences(column, values) else "words"
+        return f"{column} ({kind}, of {len(known):,} items)"
+
     @cached_property
     def words(self) -> tuple[list[int], list[str]]:
         """What is said of the items: the number of an item, and the name of a feature that it has."""
         rows, names = list[int](), list[str]()
         for column, values in self.features.items():
+            if are_pictures(values):
+                continue
             for i, found in enumerate(words_of(values)):
                 rows += [i] * len(found)
                 names += [f"{column}={word}" for word in found]
@@ -175,7 +192,7 @@ def words_of(values: Sequence[Any]) -> list[list[str]]:
     """The features that each value of a column stands for."""
     known = [v for v in values if v is not None]
     numbers = [number(v) for v in values]
-    if known and sum(n is not None for n in numbers) == len(known) and len(set(known)) > TENTHS:
+    if are_numbers(values):
         ranks = np.searchsorted(np.sort([n for n in numbers if n is not None]), [n or 0 for n in numbers])
         tenths = ranks * TENTHS // len(known)
         return [[] if n is None else [str(t)] for n, t in zip(numbers, tenths.tolist(), strict=True)]
@@ -185,6 +202,18 @@ def words_of(values: Sequence[Any]) -> list[list[str]]:
         parts = text.split("|") if "|" in text else re.findall(r"[\w']+", text)
         out.append(list(dict.fromkeys(p.strip() for p in parts if p.strip())))
     return out
+
+
+def are_numbers(values: Sequence[Any]) -> bool:
+    """Whether they are numbers, and more than name a few classes."""
+    known = [v for v in values if v is not None]
+    return len(set(known)) > TENTHS and all(number(v) is not None for v in known)
+
+
+def is_sentences(column: str, values: Sequence[Any]) -> bool:
+    """Whether a column holds sentences, or titles."""
+    known = [str(v) for v in values if v is not None]
+    return bool(known) and not are_pictures(values) and (plain(column) in TITLES or is_prose(column, known))
 
 
 def number(value: Any) -> float | None:

@@ -91,7 +91,7 @@ class HistoryEncoder:
         for name, values in ({} if told is None else told.of(ids)).items():
             before = features.get(name, [None] * len(ids))
             features[name] = [old if now is None else now for now, old in zip(values, before, strict=True)]
-        catalogue = Catalogue(ids, total, features)
+        catalogue = Catalogue(ids, total, features, None if told is None else told.folder)
         numbers = [np.array([catalogue.index[name] for name in h.items]) for h in histories]
         notes = (f"{counted(len(new), 'new item')}, {len(ids):,} in all",)
         neighbours = fit_neighbours(numbers, len(ids), self.neighbours)

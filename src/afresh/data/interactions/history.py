@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,9 +23,10 @@ ALIKE = 5  # items that histories of different users must have for their equalit
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """What a log says of its items: for each column, the value of each item that has one."""
+    """What a log says of its items: for each column, the value of each item that has one. `folder`: of the log."""
 
     columns: Mapping[str, Mapping[str, Any]]
+    folder: Path | None = None
 
     def of(self, ids: Sequence[str]) -> dict[str, list[Any]]:
         """The columns for these items, None where a value is unknown."""

@@ -8,7 +8,6 @@ same codes. A code that is full, since as many items as possible begin with it, 
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -23,13 +22,14 @@ from torch import Tensor
 
 from afresh.core import UserError
 from afresh.core.counted import counted
-from afresh.core.files import replace_file, write_file
+from afresh.core.files import write_file
+from afresh.data.captions import AUTO
 from afresh.data.interactions.catalogue import Catalogue
 from afresh.data.interactions.item_table import ItemTable
-from afresh.data.interactions.item_vectors import FeatureVectors, beside, fit_features
+from afresh.data.interactions.item_vectors import FeatureVectors, beside, fit_features, load_features
 from afresh.data.tensor_file import check_tensor, read_tensors
 
-FILE, NAMES = "codes.safetensors", "features.parquet"
+FILE = "codes.safetensors"
 LEAST_CENTRES, MOST_CENTRES = 8, 1024  # values of a code
 
 Floats = NDArray[np.float32]
@@ -87,28 +87,26 @@ class ItemCodes:
 
     def extended(self, catalogue: Catalogue, neighbours: ItemTable) -> ItemCodes:
         """The codes of a catalogue with more items at its end; those of before keep theirs."""
-        new = vectors_of(catalogue, self.features, neighbours)[len(self.codes) :]
+        new = vectors_of(catalogue, self.features, neighbours, len(self.codes))
         return replace(self, codes=assigned(new, self.centres, self.codes))
 
     def save(self, folder: Path) -> None:
-        """Write codes.safetensors, and features.parquet with the names of the features."""
-        import pyarrow
-        from pyarrow import parquet
-
+        """Write codes.safetensors, and what the features say."""
         folder.mkdir(parents=True, exist_ok=True)
-        tensors = {"codes": self.codes, "centres": self.centres, "features": self.features.vectors}
-        write_file(folder / FILE, save({k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in tensors.items()}))
-        buffer = io.BytesIO()
-        parquet.write_table(pyarrow.table({"feature": list(self.features.names)}), buffer, compression="zstd")
-        replace_file(folder / NAMES, buffer.getvalue())
+        codes, centres = (torch.from_numpy(np.ascontiguousarray(v)) for v in (self.codes, self.centres))
+        write_file(folder / FILE, save({"codes": codes, "centres": centres, **self.features.tensors()}))
+        self.features.save(folder)
 
 
-def fit_codes(catalogue: Catalogue, neighbours: ItemTable, count: int, seed: int = 0) -> ItemCodes:
-    """`count` codes of each item of the catalogue, by centres of the items that were chosen in training.
+def fit_codes(
+    catalogue: Catalogue, neighbours: ItemTable, count: int, texts: str = AUTO, seed: int = 0
+) -> tuple[ItemCodes, list[str]]:
+    """`count` codes of each item of the catalogue, by centres of the items that were chosen in training, and notes.
 
-    Raises UserError if no feature of any item is known, or if there are more items than codes can tell apart.
+    `texts`: the encoder of sentences. Raises UserError if no feature of any item is known, or if there are more items
+    than codes can tell apart.
     """
-    if catalogue.content is None:
+    if not any(v is not None for values in catalogue.features.values() for v in values):
         raise UserError(
             "`data.codes` makes codes of what items are like, and the log says nothing of that. Put a table beside it "
             "with a row for each item and columns such as category, price or title; or leave out `data.codes`.",
@@ -120,10 +118,13 @@ def fit_codes(catalogue: Catalogue, neighbours: ItemTable, count: int, seed: int
             f"{count} codes of {size:,} values each are too few for {counted(len(catalogue), 'item')} and as many new "
             f"ones. Set `data.codes={count + 1}`."
         )
-    features = fit_features(catalogue, seed)
+    features, notes = fit_features(catalogue, texts, seed)
     vectors = vectors_of(catalogue, features, neighbours)
     centres = residual_centres(vectors[catalogue.counts > 0], count - 1, size, seed)
-    return ItemCodes(assigned(vectors, centres, np.empty((0, count), dtype=np.int64)), centres, features)
+    notes.append(f"{count} codes of {size} values for each item")
+    if new := int((catalogue.counts == 0).sum()):
+        notes.append(f"{counted(new, 'item')} that nobody chose in training: in the catalogue by what is said of them")
+    return ItemCodes(assigned(vectors, centres, np.empty((0, count), dtype=np.int64)), centres, features), notes
 
 
 def values_for(items: int) -> int:
@@ -131,9 +132,10 @@ def values_for(items: int) -> int:
     return min(MOST_CENTRES, max(LEAST_CENTRES, 2 ** math.ceil(math.log2(2 * math.sqrt(items)))))
 
 
-def vectors_of(catalogue: Catalogue, features: FeatureVectors, neighbours: ItemTable) -> Floats:
-    """(V, D), of length 1: what is said of each item, or if nothing is, of the items that are chosen with it."""
-    return beside(features.of(catalogue), neighbours.index.numpy(), neighbours.weight.numpy())
+def vectors_of(catalogue: Catalogue, features: FeatureVectors, neighbours: ItemTable, first: int = 0) -> Floats:
+    """(n, D), of length 1: what is said of each item from `first` on, or if nothing is, of the items that are chosen
+    with it."""
+    return beside(features.of(catalogue), neighbours.index.numpy(), neighbours.weight.numpy())[first:]
 
 
 def residual_centres(vectors: Floats, levels: int, size: int, seed: int) -> Floats:
@@ -182,22 +184,20 @@ def assigned(vectors: Floats, centres: Floats, before: Ints) -> Ints:
 
 def load_codes(folder: Path, items: int, count: int) -> ItemCodes:
     """Raises UserError if a file is missing or damaged."""
-    import pyarrow
-    from pyarrow import parquet
-
     file = folder / FILE
     tensors = read_tensors(file)
     try:
-        names = tuple(parquet.read_table(folder / NAMES).column("feature").to_pylist())
+        features = load_features(folder, tensors)
         size, width = tensors["centres"].shape[1:]
         codes = check_tensor(tensors, "codes", (items, count), (torch.int64,))
         centres = check_tensor(tensors, "centres", (count - 1, size, width), (torch.float32,))
-        vectors = check_tensor(tensors, "features", (len(names), width), (torch.float32,))
+        if width != features.width:
+            raise ValueError(f"vectors have {features.width} numbers, and centres {width}")
         if items and not (0 <= int(codes.min()) <= int(codes.max()) < size and _differ(codes)):
             raise ValueError("codes are out of their range, or two items have the same")
-    except (OSError, pyarrow.ArrowException, KeyError, ValueError) as error:
+    except (KeyError, ValueError) as error:
         raise UserError(f"{file} is damaged: {error}. Restore a copy of it.", "damaged", file=str(file)) from None
-    return ItemCodes(codes.numpy(), centres.numpy(), FeatureVectors(names, vectors.numpy()))
+    return ItemCodes(codes.numpy(), centres.numpy(), features)
 
 
 def _differ(codes: Tensor) -> bool:

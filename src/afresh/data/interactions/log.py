@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from afresh.core import Refused, UserError
 from afresh.core.counted import counted
 from afresh.data.files import DataFile, FileError, walk
 from afresh.data.interactions.columns import Columns, choose
+from afresh.data.interactions.item_pictures import are_pictures
 from afresh.data.interactions.tables import SUFFIXES, Unusable, batches
 from afresh.data.interactions.times import seconds
 
@@ -29,7 +30,7 @@ class Log:
 
     `user` and `item` (N,) number the names in `users` and `items`; `time` (N,) is in seconds, NaN where unknown;
     `rating` (N,) NaN likewise; `event` (N,) numbers `events`. `features` are the values of an item's columns in the
-    order of `items`, None where unknown; `traits` are those of users, in the order of `users`.
+    order of `items`, None where unknown; `traits` are those of users, in the order of `users`. `folder`: of its files.
     """
 
     users: Sequence[str]
@@ -42,6 +43,7 @@ class Log:
     events: Sequence[str] = ()
     features: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     traits: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    folder: Path | None = None
 
     def __len__(self) -> int:
         return len(self.user)
@@ -117,7 +119,9 @@ def read_log(
             f"{', '.join(sorted(SUFFIXES))}. Name them by `data.user` and `data.item`.",
             lines=[f"{r.source}: {r.reason}" for r in reading.refused[:5]],
         )
-    return _sorted(reading), reading.refused, _notes(reading)
+    log = replace(_sorted(reading), folder=path if path.is_dir() else path.parent)
+    pictures = {str(v) for values in log.features.values() if are_pictures(values) for v in values}
+    return log, [r for r in reading.refused if r.source not in pictures], _notes(reading)
 
 
 def _add(reading: _Reading, name: str, batch: Any, unusable: Unusable) -> None:
