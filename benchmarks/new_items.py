@@ -15,7 +15,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -147,32 +147,35 @@ def of_seed(name: str, seed: int) -> dict[str, Any]:
 def rows_of(name: str, results: list[dict[str, Any]]) -> list[Row]:
     """A row for each measure: the mean of the seeds, with the lowest and the highest."""
     n = f"{results[0]['drawn']} new of {results[0]['items']:,} items, {len(results)} seeds"
-    asked = {True: f"{sum(r['new'] for r in results):,} targets; {n}", False: f"{results[0]['others']:,} targets; {n}"}
 
     def told(contender: str, metric: str) -> str:
-        values = [r[contender][metric] for r in results if metric in r[contender]]
-        return f"{np.mean(values):.4f} ({min(values):.4f} to {max(values):.4f})"
+        values = [r[contender][metric] for r in results]
+        return f"{np.mean(values):.4f} ({min(values):.4f} to {max(values):.4f}; {contender})"
 
-    def row(what: str, metric: str, ours: str, others: tuple[str, ...], goal: str, reach: Callable[[float, float], bool],
-            new: bool) -> Row:  # fmt: skip
-        mean: Mapping[str, float] = {c: float(np.mean([r[c][metric] for r in results])) for c in (ours, *others)}
+    def row(what: str, metric: str, ours: str, others: Sequence[str], times: float = 0.0) -> Row:
+        """`times`: how many times the best of the others is to be reached; 0 where the numbers are only stated."""
+        mean = {c: float(np.mean([r[c][metric] for r in results])) for c in (ours, *others)}
         top = max(mean[c] for c in others)
-        shown = "; ".join(f"{told(c, metric)} ({c})" for c in others)
-        ratio = mean[ours] / top if top else None
-        return Row(f"new items, {SETS[name]}", what, f"{told(ours, metric)} ({ours})", shown, ratio, goal,
-                   reach(mean[ours], top), asked[new])  # fmt: skip
+        asked = sum(r["new" if "recall" in metric else "others"] for r in results)
+        return Row(
+            f"new items, {SETS[name]}",
+            what,
+            told(ours, metric),
+            "; ".join(told(c, metric) for c in others),
+            mean[ours] / top if top else None,
+            f"{times:g} times the better" if times else "stated",
+            mean[ours] >= times * top,
+            f"{asked:,} targets, {n}",
+        )
 
     rows = []
     for metric, where in (("recall@50", "whole catalogue"), ("recall@50 among new", "new items alone")):
-        for ours in ("codes", "all experts"):
-            beside = ("popularity", "random")
-            rows.append(row(f"recall@50 of new items, {where}", metric, ours, beside, "3 times popularity",
-                            lambda a, b: a >= 3 * b, True))  # fmt: skip
-        rows.append(row(f"recall@50 of new items, {where}", metric, "all experts", ("likeness of features",), "stated",
-                        lambda a, b: True, True))  # fmt: skip
+        what = f"recall@50 of new items, {where}"
+        rows += [row(what, metric, ours, ("popularity", "random"), 3) for ours in ("codes", "all experts")]
+        rows.append(row(what, metric, "all experts", ("likeness of features",)))
     for metric in ("HR@10", "NDCG@10"):
-        rows.append(row(f"{metric} of other items, networks alone, as many seconds", metric, "codes",
-                        ("a token an item", "popularity"), "stated", lambda a, b: True, False))  # fmt: skip
+        what = f"{metric} of other items, networks alone, as many seconds"
+        rows.append(row(what, metric, "codes", ("a token an item", "popularity")))
     return rows
 
 

@@ -20,8 +20,8 @@ from afresh.core import UserError
 from afresh.core.files import replace_file
 from afresh.data.interactions.columns import plain
 from afresh.data.interactions.item_pictures import are_pictures
-from afresh.data.unsupported import is_prose
 from afresh.data.interactions.item_table import faded
+from afresh.data.unsupported import is_prose
 
 FILE = "catalogue.parquet"
 TENTHS = 10  # into which numbers are divided

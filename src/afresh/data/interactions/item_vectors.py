@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -116,9 +115,7 @@ def load_features(folder: Path, tensors: Mapping[str, Tensor]) -> FeatureVectors
         directions = check_tensor(tensors, "picture_directions", (count, size), (torch.float32,))
         pictures = PictureVectors(mean.numpy(), directions.numpy())
     texts = None if saved.texts is None else CaptionEncoder.load(folder, saved.texts)
-    return FeatureVectors(
-        saved.names, vectors.numpy(), saved.text_columns, texts, saved.picture_column, pictures
-    )
+    return FeatureVectors(saved.names, vectors.numpy(), saved.text_columns, texts, saved.picture_column, pictures)
 
 
 def unit(rows: Floats) -> Floats:
@@ -167,7 +164,9 @@ def fit_features(catalogue: Catalogue, texts: str = AUTO, seed: int = 0) -> tupl
         named = [v if n else None for v, n in zip(catalogue.features[column], catalogue.counts.tolist(), strict=True)]
         fitted = fit_pictures(catalogue.folder, named, seed)
         count = 0 if fitted is None else fitted[1]
-        notes.append(f"{counted(count, 'picture')} named in {column} could be read, of {sum(v is not None for v in named):,}")
+        notes.append(
+            f"{counted(count, 'picture')} named in {column} could be read, of {sum(v is not None for v in named):,}"
+        )
         if fitted is not None:
             found = replace(found, picture_column=column, pictures=fitted[0])
     return found, notes
