@@ -206,6 +206,7 @@ BESIDE: Mapping[str, str] = {
     "lzma": "of lzma",
     "ease": "of EASE",
     "item_knn": "of nearest neighbours",
+    "ials": "of iALS",
     "popularity": "of popularity",
     "lzma_train": "of lzma after the training text",
 }

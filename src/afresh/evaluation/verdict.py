@@ -236,9 +236,10 @@ def judge_items(scores: Scores, plural: str) -> Judgement | None:
 def judge_recommendations(scores: Scores, plural: str) -> Judgement | None:
     """The judgement on recommendations, beside what is popular and a model that is no network."""
     own, popular = scores["NDCG@10"], scores.get("NDCG@10/popularity")
-    other = next((name for name in scores if name.startswith("NDCG@10/") and name != "NDCG@10/popularity"), None)
-    if popular is None or other is None:
+    others = [name for name in scores if name.startswith("NDCG@10/") and name != "NDCG@10/popularity"]
+    if popular is None or not others:
         return None
+    other = max(others, key=lambda name: scores[name].value)
     beside = scores[other]
     numbers = f"(NDCG@10 {own.value:.3f}; {other.partition('/')[2]} {beside.value:.3f}, popularity {popular.value:.3f})"
     if own.value <= popular.value:
