@@ -1,11 +1,13 @@
 """Simulated learners: how well their answers are foreseen, and how soon they know what a course teaches.
 
 A run is trained on the answers of 6,000 learners of one course (benchmarks/learners.py). Foreseen are the answers of
-others: beside ours, the true model, which nothing can beat, and BKT, PFA and FSRS. Then learners begin from nothing,
-each time with the same luck: the next exercise is drawn at random, by the order of the course (with the best number of
-exercises a skill of those that were tried), by ours, or by the true model. What counts is the number of answers until
-the true level of knowledge is three fifths of the way from none to all. Five seeds of learners; AFRESH_COURSE chooses
-another course.
+others: beside ours, which is the network and the filter of what practice teaches together, the true model, which nothing
+can beat, each of the two alone, and BKT, PFA and FSRS. Then learners begin from nothing, each time with the same luck:
+the next exercise is drawn at random, by a fixed order, by ours, or by what the true model expects to teach most by one
+answer. A fixed order is what a teacher would take: the skills in the order of the course, each after those that it
+needs, with the best number of exercises a skill of those that were tried. What counts is the number of answers until the
+true level of knowledge is three fifths of the way from none to all. Five seeds of learners; AFRESH_COURSE chooses another
+course.
 """
 
 from __future__ import annotations
@@ -29,9 +31,11 @@ from afresh.core.counted import counted
 from afresh.data.exercises.history import FIRST, Answer, History, gap_of
 from afresh.evaluation.knowledge import bkt, forgetting, pfa
 from afresh.evaluation.knowledge.answers import Answers, as_answers, tables
+from afresh.evaluation.knowledge.learning import padded
 from afresh.evaluation.knowledge_tracing import auc, calibration_error, log_loss
 from afresh.runs.run import Run
 from afresh.tasks.practise import Policy, Tracer, choose, knowledge
+from afresh.tasks.teaching import pooled
 from benchmarks import peer_dkt
 from benchmarks.judge_pictures import work_folder
 from benchmarks.learners import (
@@ -54,7 +58,7 @@ from benchmarks.table import Row, save
 
 SEEDS = (0, 1, 2, 3, 4)
 TRAIN, ANSWERS, HELD, TAUGHT = 6_000, 100, 100, 16
-DKT_LEARNERS, DKT_SECONDS = 2_000, 75.0  # that the LSTM is trained on, and seconds of a processor
+DKT_SECONDS = 110.0  # of a processor, as many as the run takes
 FITTED = 500  # learners that the baselines are fitted to
 STEPS, SIZE = 1_700, {"width": 64, "layers": 2, "heads": 2, "kv_heads": 2}
 MOST, PART = 300, 0.6  # answers at most, and the part of the way from knowing nothing to knowing all
@@ -110,7 +114,11 @@ def foreseen(world: World, tracer: Tracer, seed: int) -> dict[str, dict[str, flo
     asked: list[Answers] = [as_answers(h, *names) for h in histories]
     items, skills = map(len, names)
     with torch.no_grad():
-        chances = {"true": true_chances(world, log), "ours": ours_of(tracer, histories), "state": log.chance}
+        chances = {"true": true_chances(world, log), "network": ours_of(tracer, histories), "state": log.chance}
+    teaching = tracer.teaching
+    assert teaching is not None
+    filtered = teaching.learning(padded(teaching.answers(histories), teaching.learning))[0].double().numpy()
+    chances |= {"filter": filtered, "ours": pooled(chances["network"], filtered, teaching.weights)}
     fitted = {
         "bkt": bkt.fit(fit_to, skills),
         "bkt with forgetting": bkt.fit(fit_to, skills, forgets=True),
@@ -130,9 +138,9 @@ def foreseen(world: World, tracer: Tracer, seed: int) -> dict[str, dict[str, flo
 def peers(world: World, folder: Path) -> dict[str, Any]:
     """AUC of other programs, beside our BKT of the same learners: an LSTM in as many seconds of a processor as our run
     takes, and pyBKT, if AFRESH_PYBKT is a Python that has it."""
-    log, train = simulate(world, HELD, ANSWERS, 2000), simulate(world, DKT_LEARNERS, ANSWERS, 1000)
+    log, train = simulate(world, HELD, ANSWERS, 2000), simulate(world, TRAIN, ANSWERS, 1000)
     y, names = log.right.ravel(), tables([History(answers_of(train, i)) for i in range(FITTED)])
-    fit_to = [as_answers(History(answers_of(train, i)), *names) for i in range(DKT_LEARNERS)]
+    fit_to = [as_answers(History(answers_of(train, i)), *names) for i in range(TRAIN)]
     asked = [as_answers(History(answers_of(log, i)), *names) for i in range(HELD)]
     ours = bkt.fit(fit_to[:FITTED], len(names[1]))
     chances = {
@@ -155,9 +163,9 @@ def peers(world: World, folder: Path) -> dict[str, Any]:
 def covered(world: World, tracer: Tracer, seed: int) -> dict[str, float]:
     """The share of skills of learners whose true chance, which is either that of knowing or that of guessing, lies in
     the interval that is shown, and the mean width of the intervals."""
-    log = simulate(world, HELD, ANSWERS, 2000 + seed)
+    log = simulate(world, 100, ANSWERS, 2000 + seed)
     inside, wide = [], []
-    for i in range(HELD):
+    for i in range(100):
         truth = world.correct(log.known[i : i + 1])[0].reshape(SKILLS, EACH).mean(1)
         for skill, k in zip(truth.tolist(), knowledge(tracer, History(answers_of(log, i)), gap_of(60.0)), strict=True):
             inside.append(k.low <= skill <= k.high)
@@ -306,7 +314,7 @@ def rows_of(found: Sequence[dict[str, Any]]) -> list[Row]:
     if shown := found[0].get("covered"):
         made = f"{shown['inside']:.1%} of them hold the true chance; their mean width is {shown['width']:.2f}"
         rows.append(Row("simulated learners", "95% intervals of what is known, seed 0", made, "", None,
-                        "90 to 98%", 0.9 <= shown["inside"] <= 0.98, f"{HELD * SKILLS} intervals"))  # fmt: skip
+                        "90 to 98%", 0.9 <= shown["inside"] <= 0.98, f"{100 * SKILLS} intervals"))  # fmt: skip
     if peer := found[0].get("peers"):
         beside = ", ".join(f"{name} {value:.3f}" for name, value in peer["auc"].items())
         same = f"; mean difference of pyBKT's chances and ours {peer['difference']:.4f}" if "difference" in peer else ""

@@ -573,6 +573,7 @@ class Model:
         skill: str | None = None,
         after: float = practise_task.AFTER,
         material: Model | None = None,
+        corpus: PathLike | None = None,
         seed: int = 0,
     ) -> practise_task.Practice:
         """What a learner knows, and the k exercises that are next, by a model of a log of answers.
@@ -580,7 +581,8 @@ class Model:
         `learner`: one of the model's data; or `history`: answers as (exercise, whether it was right), or as the command
         line takes them. `policy`: "gain", what is expected to teach most, or "success", what is nearest to the chance
         `success`. `after`: seconds since the last answer. `skill`: only its exercises. `material`: a model of texts
-        that makes an exercise for the skill that is next.
+        that makes an exercise for the skill that is next, or with `corpus`, a text file, leaves a word out of one of
+        its sentences.
 
         Raises UserError for a model that has not learnt answers, and for a learner or a skill that there is not.
         """
@@ -600,6 +602,7 @@ class Model:
             after=after,
             skill=skill,
             material=None if material is None else material.run,
+            corpus=_path(corpus),
             seed=seed,
         )
 

@@ -12,7 +12,7 @@ import afresh
 from afresh.core import UserError
 from afresh.core.sandbox import Limits, Sandbox
 from afresh.runs.run import Run
-from afresh.tasks.material import GAP, arithmetic, clozes, label_of, material, program, value_of
+from afresh.tasks.material import GAP, arithmetic, cloze, clozes, label_of, material, program, value_of
 from tests import needs
 
 
@@ -45,6 +45,21 @@ def test_only_a_right_sum_is_an_exercise() -> None:
     assert arithmetic("12 + 30 = 43") is None and arithmetic("no sum") is None and arithmetic("x = 5") is None
 
 
+@pytest.mark.parametrize(
+    ("text", "explanation"),
+    [
+        ("12 + 30 = 42\nFirst 10 + 30 = 40, then 2 + 40 = 42.", "First 10 + 30 = 40, then 2 + 40 = 42."),
+        ("12 + 30 = 42. It is 30 + 10 + 2 = 40 + 2 = 42", "It is 30 + 10 + 2 = 40 + 2 = 42"),
+        ("12 + 30 = 42, as 10 + 30 = 50", ""),
+        ("12 + 30 = 42, as everybody knows", ""),
+        ("12 + 30 = 42, as 12 + = 42", ""),
+    ],
+)
+def test_an_explanation_is_shown_if_all_its_sums_are_right(text: str, explanation: str) -> None:
+    found = arithmetic(text)
+    assert found is not None and found.answer == "42" and found.explanation == explanation
+
+
 @needs.sandbox
 def test_a_program_must_pass_its_tests_and_nothing_must_not() -> None:
     check = program(Sandbox(Limits(seconds=5)))
@@ -62,6 +77,18 @@ def test_a_cloze_leaves_out_the_word_nearest_to_the_wanted_chance() -> None:
     found = clozes("Yesterday the old dog barked rather loudly. Short.", likely, 0.7, 3)
     assert [(e.question, e.answer) for e in found] == [(f"Yesterday the old dog {GAP} rather loudly.", "barked")]
     assert clozes("Short.", likely, 0.7, 1) == []
+
+
+def test_a_cloze_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("A black cat sat on a mat and looked at a bird. " * 20)
+    model = afresh.train(tmp_path / "a.txt", steps=2, out=tmp_path / "run", data={"context": 64}, quiet=True)
+    run = Run.open(model.path)
+    found = cloze(run, tmp_path / "a.txt", 0.5)
+    assert GAP in found.question and found.answer in ("black", "looked", "bird")
+    (tmp_path / "short.txt").write_text("No.")
+    for name, message in (("short.txt", "has no sentence"), ("gone.txt", "cannot be read as text")):
+        with pytest.raises(UserError, match=message):
+            cloze(run, tmp_path / name, 0.5)
 
 
 def test_texts_are_drawn_for_a_skill_and_checked(tmp_path: Path) -> None:

@@ -27,8 +27,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train_practice(tmp_path_factory.mktemp("teaching") / "runs", steps=10) / "practice"
 
 
-def test_it_is_fitted_once_and_kept_beside_the_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True)
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(teaching, "fit", partial(fit, steps=5))
+
+
+def test_it_is_fitted_once_and_kept_beside_the_run(folder: Path) -> None:
     run = Run.open(folder)
     first = teaching_of(run)
     assert first is not None and (folder / FILE).is_file()
@@ -38,6 +42,18 @@ def test_it_is_fitted_once_and_kept_beside_the_run(folder: Path, monkeypatch: py
     for a, b in zip(first.gains(histories, [0, 1], 1), second.gains(histories, [0, 1], 1), strict=True):
         np.testing.assert_array_equal(a, b)
     assert [n.skill for n in practise(run, histories[0], k=2).next] in (["add", "divide"], ["divide", "add"])
+
+
+def test_histories_that_go_on_are_as_whole_ones(folder: Path) -> None:
+    run = Run.open(folder)
+    one, two = teaching_of(run), teaching_of(run)
+    assert one is not None and two is not None
+    whole = [history_of(run, "L3"), history_of(run, "L5")]
+    for n in (0, 4, 4, 12, 7):
+        histories = [History(h.answers[:n]) for h in whole]
+        two.last = [], None
+        for a, b in zip(one.gains(histories, [0, 1], 3), two.gains(histories, [0, 1], 3), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-4)
 
 
 def test_a_file_of_another_run_is_refused(folder: Path, tmp_path: Path) -> None:

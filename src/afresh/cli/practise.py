@@ -50,6 +50,15 @@ def practise(
             rich_help_panel=NEXT,
         ),
     ] = None,
+    corpus: Annotated[
+        Path | None,
+        typer.Option(
+            help="A text file of the learner's own: --material leaves a word out of one of its sentences, whose chance "
+            "is nearest to --success.",
+            metavar="FILE",
+            rich_help_panel=NEXT,
+        ),
+    ] = None,
     seed: o.Seed = 0,
     as_json: Annotated[bool, o.json_of("{learner, answers, known, next, material, notes}")] = False,
 ) -> None:
@@ -73,7 +82,16 @@ def practise(
         answers = History(()) if history is None else history_in(found, history)
     maker = None if material is None else Run.open(material)
     result = practised(
-        found, answers, success=success, policy=policy, k=k, after=after, skill=skill, material=maker, seed=seed
+        found,
+        answers,
+        success=success,
+        policy=policy,
+        k=k,
+        after=after,
+        skill=skill,
+        material=maker,
+        corpus=corpus,
+        seed=seed,
     )
     note(*result.notes)
     if as_json:
@@ -99,4 +117,7 @@ def show(result: Practice) -> None:
     say(f"from {result.answers:,} answers: {who}")
     if result.material is not None:
         made = result.material
-        answer(f"{made.question}\n({made.skill}; the answer, {made.answer!r}, is {made.checked})")
+        about = f"{made.skill}; " if made.skill else ""
+        answer(f"{made.question}\n({about}the answer is {made.answer!r}, checked: {made.checked})")
+        if made.explanation:
+            answer(made.explanation)

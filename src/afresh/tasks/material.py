@@ -11,8 +11,9 @@ import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 from afresh.core import UserError
@@ -34,12 +35,13 @@ WORD = re.compile(r"[^\W\d_]{4,}")
 
 @dataclass(frozen=True)
 class Exercise:
-    """A question with its answer, and how the answer was checked."""
+    """A question with its answer, how the answer was checked, and an explanation that was checked too."""
 
     question: str
     answer: str
     checked: str
     skill: str = ""
+    explanation: str = ""
 
 
 # From a text to an exercise whose answer holds, or None.
@@ -47,7 +49,10 @@ Check = Callable[[str], Exercise | None]
 
 # --------------------------------------------------------------------------- checks
 
-SUM = re.compile(r"(?P<question>[\d\s.,()+*/x×÷^-]*\d[\d\s.,()+*/x×÷^-]*)=\s*(?P<answer>-?\d+(?:[./]\d+)?)")
+SIDE = r"[\d\s.,()+*/x×÷^-]*\d[\d\s.,()+*/x×÷^-]*"
+SUM = re.compile(rf"(?P<question>{SIDE})=\s*(?P<answer>-?\d+(?:[./]\d+)?)")
+STEP = re.compile(rf"{SIDE}(?:=\s*{SIDE})+")  # 12 + 30 = 10 + 32 = 42
+PIECE = re.compile(r"[\n;:!?]|[.,](?!\d)")  # what ends a step
 OPERATORS: Mapping[type, Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -85,16 +90,27 @@ def _value(node: ast.AST) -> Fraction:
 
 
 def arithmetic(text: str) -> Exercise | None:
-    """The first sum of a text that has two numbers at least, if the answer that is written with it is right."""
+    """The first sum of a text that has two numbers at least, if the answer that is written with it is right. What
+    follows explains it, if it has sums and all of them are right."""
     for found in SUM.finditer(text):
         question = " ".join(found["question"].split())
         if len(re.findall(r"\d+", question)) < 2:
             continue
         with suppress(ValueError):
             if value_of(question) == value_of(found["answer"]):
-                return Exercise(f"{question} = ?", found["answer"], "computed")
+                return Exercise(f"{question} = ?", found["answer"], "computed", explanation=steps(text[found.end() :]))
         return None
     return None
+
+
+def steps(text: str) -> str:
+    """The text, if it has sums and each of them is right; otherwise nothing."""
+    sums = [found[0].split("=") for piece in PIECE.split(text) for found in STEP.finditer(piece)]
+    try:
+        right = all(len({value_of(side) for side in sides}) == 1 for sides in sums)
+    except ValueError:
+        return ""
+    return text.lstrip(" .,;:\n").rstrip() if sums and right else ""
 
 
 def program(sandbox: Sandbox) -> Check:
@@ -151,6 +167,21 @@ def clozes(
     return out
 
 
+def cloze(run: Run, corpus: Path, success: float) -> Exercise:
+    """A sentence of a text file with a word left out, whose chance under a run on texts is nearest to `success`. Raises
+    UserError for a run on something else, and for a file without such a sentence."""
+    if run.encoder.kind is not TEXT:
+        raise UserError(f"{run.path} makes {run.encoder.kind.plural}. A cloze is made by a run on texts.")
+    try:
+        text = corpus.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{corpus} cannot be read as text: {error}. Give a text file in UTF-8.") from None
+    found = clozes(text, word_chances(run), success, 1)
+    if not found:
+        raise UserError(f"{corpus} has no sentence of 20 to 240 characters with a word of four letters to leave out.")
+    return found[0]
+
+
 # --------------------------------------------------------------------------- drawing
 
 
@@ -178,7 +209,7 @@ def material(
         for text in drawn:
             found = next((e for check in tried if (e := check(text)) is not None), None)
             if found is not None:
-                out.setdefault(found.question, Exercise(found.question, found.answer, found.checked, skill))
+                out.setdefault(found.question, replace(found, skill=skill))
         if len(out) >= n:
             break
     if not out:

@@ -25,7 +25,7 @@ from afresh.data.exercises.history import FIRST, Answer, History, gap_of
 from afresh.data.exercises.log import LogOptions, read_log
 from afresh.runs.data import run_data
 from afresh.runs.run import Run
-from afresh.tasks.material import Exercise
+from afresh.tasks.material import Exercise, cloze
 from afresh.tasks.material import material as make_material
 from afresh.tasks.teaching import Teaching, teaching_of
 
@@ -307,6 +307,7 @@ def practise(
     after: float = AFTER,
     skill: str | None = None,
     material: Run | None = None,
+    corpus: Path | None = None,
     seed: int = 0,
 ) -> Practice:
     """What the learner of `history` knows, and the `k` next exercises.
@@ -315,10 +316,14 @@ def practise(
     exercise whose chance of success is nearest to `success`; of each skill, the exercise nearest to `success` stands
     for it. `after`: seconds since the
     last answer. `skill`: only exercises of it. `material`: a run on texts that makes an exercise for the skill that is
-    next, as difficult as `success` says (afresh.tasks.material).
+    next, as difficult as `success` says (afresh.tasks.material); with `corpus`, a text file of the learner's own, it
+    leaves a word out of one of its sentences instead.
 
-    Raises UserError for a run that cannot tell, values out of range, and a skill that there is not.
+    Raises UserError for a run that cannot tell, values out of range, a skill that there is not, and a corpus without a
+    run on texts.
     """
+    if corpus is not None and material is None:
+        raise UserError("A cloze of a corpus needs a run on texts that tells how likely its words are (material).")
     if not 0 < success < 1 or k < 1 or not 0 <= after < 1e10:
         raise UserError(
             "success is a chance between 0 and 1, k at least 1, and after a number of seconds. "
@@ -349,7 +354,9 @@ def practise(
         for i in order[:k]
     ]
     made = None
-    if material is not None:
+    if material is not None and corpus is not None:
+        made = cloze(material, corpus, success)
+    elif material is not None:
         made = make_material(material, chosen[0].skill or chosen[0].item, 1 - success, seed=seed)[0]
     return Practice(history.learner, len(history), tuple(known), tuple(chosen), tuple(notes_on(tracer, history)), made)
 

@@ -21,7 +21,7 @@ from afresh.core import Item, UserError, events
 from afresh.core.files import replace_file
 from afresh.core.rng import Rng
 from afresh.data.exercises.encoder import AnswerEncoder
-from afresh.data.exercises.history import FIRST, History, typical
+from afresh.data.exercises.history import FIRST, Answer, History, typical
 from afresh.data.load import rows_at_once, sweep
 from afresh.data.tensor_file import read_tensors
 from afresh.evaluation.knowledge.answers import DAY, Answers, as_answers
@@ -51,19 +51,24 @@ class Teaching:
     def __init__(self, encoder: AnswerEncoder, learning: Learning, weights: Tensor) -> None:
         self.learning, self.weights = learning, weights
         self.names = names_of(encoder)
-        self.last: tuple[tuple[History, ...], Belief] | None = None
+        self.last: tuple[list[tuple[Answer, ...]], Belief | None] = [], None
 
     def answers(self, histories: Sequence[History]) -> list[Answers]:
         return [as_answers(h, *self.names) for h in histories]
 
     @torch.no_grad()
     def belief(self, histories: Sequence[History], gap: int) -> Belief:
-        """What is held of the learners at a gap after their last answers."""
-        key = tuple(histories)
-        if self.last is None or self.last[0] != key:
-            self.last = key, self.learning(padded(self.answers(histories), self.learning))[1]
+        """What is held of the learners at a gap after their last answers. It goes on from what was held of the last
+        histories that were asked for, if these begin with them."""
+        told = [h.answers for h in histories]
+        past, belief = self.last
+        if len(past) != len(told) or any(t[: len(p)] != p for t, p in zip(told, past, strict=True)):
+            past, belief = [()] * len(told), None
+        more = [a.part(len(p)) for a, p in zip(self.answers(histories), past, strict=True)]
+        belief = self.learning(padded(more, self.learning), belief)[1]
+        self.last = told, belief
         days = 0.0 if gap == FIRST else typical(gap) / DAY
-        return self.learning.wait(self.last[1], torch.full((len(key),), days))
+        return self.learning.wait(belief, torch.full((len(told),), days))
 
     @torch.no_grad()
     def together(self, network: Array, histories: Sequence[History], items: Sequence[int], gap: int) -> Array:

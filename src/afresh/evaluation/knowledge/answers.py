@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,10 @@ class Answers:
 
     def __len__(self) -> int:
         return len(self.items)
+
+    def part(self, begin: int, end: int | None = None) -> Answers:
+        """The answers from `begin` on, before `end`."""
+        return Answers(*(getattr(self, f.name)[begin:end] for f in fields(self)))
 
 
 # From a learner's answers to the chance that each was right, given those before it, (T,).

@@ -145,7 +145,7 @@ def fit(train: Sequence[Answers], place: Sequence[int], skills: int, seed: int =
     exercise."""
     rng = np.random.default_rng(seed)
     net = Learning(place, skills)
-    cut = [Answers(*(getattr(a, k)[:LONGEST] for k in ("items", "skills", "right", "days", "counted"))) for a in train]
+    cut = [a.part(0, LONGEST) for a in train]
     optimiser = torch.optim.Adam(net.parameters(), lr=LR, betas=(0.9, 0.98))
     for step in range(steps):
         for group in optimiser.param_groups:
