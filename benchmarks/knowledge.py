@@ -1,13 +1,13 @@
 """Simulated learners: how well their answers are foreseen, and how soon they know what a course teaches.
 
 A run is trained on the answers of 6,000 learners of one course (benchmarks/learners.py). Foreseen are the answers of
-others: beside ours, which is the network and the filter of what practice teaches together, the true model, which nothing
-can beat, each of the two alone, and BKT, PFA and FSRS. Then learners begin from nothing, each time with the same luck:
-the next exercise is drawn at random, by a fixed order, by ours, or by what the true model expects to teach most by one
-answer. A fixed order is what a teacher would take: the skills in the order of the course, each after those that it
-needs, with the best number of exercises a skill of those that were tried. What counts is the number of answers until the
-true level of knowledge is three fifths of the way from none to all. Five seeds of learners; AFRESH_COURSE chooses another
-course.
+others: beside ours, which is the network and the filter of what practice teaches together, the true model, which
+nothing can beat, each of the two alone, and BKT, PFA and FSRS. Then learners begin from nothing, each time with the
+same luck: the next exercise is drawn at random, by a fixed order, by ours, or by what the true model expects to teach
+most by one answer. A fixed order is what a teacher would take: the skills in the order of the course, each after
+those that it needs, with the best number of exercises a skill of those that were tried. What counts is the number of
+answers until the true level of knowledge is three fifths of the way from none to all. Five seeds of learners;
+AFRESH_COURSE chooses another course.
 """
 
 from __future__ import annotations
