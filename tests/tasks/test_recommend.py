@@ -20,6 +20,7 @@ from afresh.core.rng import Rng
 from afresh.data.interactions.shown import read_shown
 from afresh.runs.remove import remove_run
 from afresh.runs.run import Run
+from afresh.tasks.measure import measure_run
 from afresh.tasks.recommend import Ranking, Recommender, drawn_list, marginal_relevance
 from afresh.tasks.recommend_experts import blended
 from afresh.tasks.recommend_feedback import evaluate
@@ -328,6 +329,36 @@ def test_a_run_is_aligned_to_a_reward_of_the_item_after_a_history(run: Path, tmp
         assert command(asked) == 0
     after = Recommender(Run.open(tmp_path / "drawn"))
     assert after.blend.weights == {**Recommender(Run.open(run)).blend.weights, "alignment": 1.0}
+
+
+def tuned(run: Path, folder: Path, name: str, events: Sequence[str]) -> Path:
+    """A run that was tuned for 60 steps on other events."""
+    (folder / f"{name}.csv").write_text("\n".join(["user,item,time", *events, ""]))
+    asked = ["--steps", "60", "--no-measure", "--data", "split=last", "--set", "train.lr=0.01"]
+    assert command(["tune", str(run), str(folder / f"{name}.csv"), "--out", str(folder / name), *asked]) == 0
+    return folder / name
+
+
+def test_forgetting_is_measured_on_the_held_out_events_of_the_base(run: Path, tmp_path: Path) -> None:
+    """Who is tuned on the same order still knows it, and who is tuned on its reverse does not. What the tuned run has
+    trained on is not asked."""
+    newer = 1_800_000_000
+    same = [f"n{u},i{(u + e) % ITEMS},{newer + 1000 * e + u}" for u in range(40) for e in range(6)]
+    other = [f"n{u},i{(u - e) % ITEMS},{newer + 1000 * e + u}" for u in range(40) for e in range(6)]
+    own = [f"u{u},i{(u + e) % ITEMS},{newer + 1000 * e + u}" for u in range(60) for e in range(10)]
+    found = {}
+    for name, events in (("same", same), ("other", other), ("own", own)):
+        after = measure_run(Run.open(tuned(run, tmp_path, name, events)), seconds=30)
+        found[name] = {s.name: s for s in after.scores}
+        said = " ".join(after.notes)
+        assert ("did not train on" in said) == (name == "own")
+        assert ("before tuning" in said) == (name != "own")
+    kept, lost = (found[name]["retained_NDCG@10"] for name in ("same", "other"))
+    assert kept.control == lost.control and kept.n == 60
+    assert kept.value > 0.95 > lost.value
+    assert "retained_NDCG@10" not in found["own"]
+    base = {s.name for s in measure_run(Run.open(run), seconds=30).scores}
+    assert "NDCG@10" in base and not any(name.startswith("retained") for name in base)
 
 
 def test_tuning_learns_new_items_which_keep_the_tokens_of_the_others(run: Path, tmp_path: Path) -> None:

@@ -161,6 +161,21 @@ WORDS: Mapping[str, ScoreWords] = {
         "As HR@10, with a choice counting less the lower it stands: 1 in the first place, 0.29 in the tenth.",
         PREDICTS,
     ),
+    "retained_HR@10": ScoreWords(
+        "what the base knew, among the first ten (HR@10)",
+        "As HR@10, of the events that were held out from the base of a tuned run; the control is the base itself.",
+        PREDICTS,
+    ),
+    "retained_NDCG@10": ScoreWords(
+        "what the base knew, near the top (NDCG@10)",
+        "As NDCG@10, of the events that were held out from the base of a tuned run; the control is the base itself.",
+        PREDICTS,
+    ),
+    "retained_MRR": ScoreWords(
+        "what the base knew, by its place (MRR)",
+        "As MRR, of the events that were held out from the base of a tuned run; the control is the base itself.",
+        PREDICTS,
+    ),
     "MRR": ScoreWords("mean of one over the rank (MRR)", "1 if the next choice always stands first.", PREDICTS),
     "calibration_error": ScoreWords(
         "error of the stated probabilities",

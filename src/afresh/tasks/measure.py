@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from afresh.core import CondSpec, Drawn, Examples, Item, ItemKind, Space, UserError, registry
+from afresh.core import CondSpec, Drawn, Examples, Item, ItemKind, Space, UserError, events, registry
 from afresh.core.rng import Rng
 from afresh.data.interactions.encoder import HistoryEncoder
 from afresh.data.load import draw_requests, rows_at_once, sweep
@@ -21,7 +22,8 @@ from afresh.evaluation.study import LATE, Measurement, Unmeasurable, measure
 from afresh.runs.data import run_data
 from afresh.runs.run import Run, join
 from afresh.tasks.complete import FILL_IN, Hole, complete_many, mode_of
-from afresh.tasks.recommend import Recommender
+from afresh.tasks.recommend import Recommender, can_recommend
+from afresh.tasks.retained import retained
 from afresh.tasks.score import byte_likelihood, has_density
 from afresh.training.loop import precision
 
@@ -220,5 +222,10 @@ def measure_run(
         folder=judges or run.path / "judges",
         effort=effort,
     )
+    if evidence.space.catalogue and can_recommend(run):
+        scores, notes = retained(evidence.recommender, hurry=seconds is not None)
+        for text in notes:
+            events.note(f"note: {text}", "retained")
+        measured = replace(measured, scores=(*measured.scores, *scores), notes=(*measured.notes, *notes))
     effort.report("", 1.0, ended=True)
     return measured

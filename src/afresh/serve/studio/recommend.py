@@ -189,7 +189,7 @@ def told(catalogue: Catalogue, item: str) -> str:
 
 def filters_of(catalogue: Catalogue) -> dict[str, list[str]]:
     """Columns of few values, the most frequent values first."""
-    out = {}
+    out: dict[str, list[str]] = {}
     for name, values in catalogue.features.items():
         parts = Counter(p.strip() for v in values if v is not None for p in str(v).split("|"))
         if plain(name) not in TITLES and 1 < len(parts) <= max(VALUES, len(catalogue) // 50) and len(out) < FILTERS:
