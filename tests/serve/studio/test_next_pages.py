@@ -1,0 +1,71 @@
+"""The pages that say what is next, in a browser: items of a catalogue, and exercises."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from afresh.serve.app import ServeSettings
+from tests import needs
+from tests.learners import train_practice
+from tests.serve.conftest import serving
+from tests.shop import shop
+
+PAGES = ("recommend?run=run", "practise?run=practice")
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("next")
+    shop(folder, steps=20)
+    yield from serving(ServeSettings([folder, train_practice(folder / "runs")], memory=2**30))
+
+
+@pytest.fixture
+def page(browser: Any, address: str) -> Iterator[Any]:
+    context = browser.new_context(base_url=address)
+    opened = context.new_page()
+    opened.set_default_timeout(60_000)
+    faults = list[str]()
+    opened.on("pageerror", lambda error: faults.append(str(error)))
+    opened.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
+    yield opened
+    context.close()
+    assert not faults
+
+
+def test_a_stranger_chooses_and_makes_a_playlist(page: Any) -> None:
+    page.goto("/studio/recommend?run=run")
+    page.fill("input[name=search]", "thing 3")
+    page.press("input[name=search]", "Enter")
+    page.click("button:text-is('Thing 3')")
+    assert page.locator(".picked li").count() == 1 and page.input_value("input[name=search]") == ""
+    first = page.locator(".next strong").first.text_content()
+    page.click(f"button[aria-label='Not {first}']")
+    assert first not in page.locator(".next strong").all_text_contents()
+    page.select_option("select[name=as]", "sequence")
+    page.select_option("select[name='where:colour']", "red")
+    page.click("button.main")
+    titles = page.locator(".next strong").all_text_contents()
+    assert titles and all(int(t.removeprefix("Thing ")) % 2 == 0 for t in titles)
+    page.click("button:text('Begin again')")
+    assert page.locator(".picked li").count() == 0
+
+
+def test_a_learner_says_how_it_went(page: Any) -> None:
+    page.goto("/studio/practise?run=practice")
+    asked = page.locator(".exercise .strong").text_content()
+    page.click("button:text('I had it wrong')")
+    assert page.locator(f"li:text-is('{asked}: wrong')").count() == 1
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_nothing_is_cut_off_and_all_can_be_read(page: Any, path: str) -> None:
+    axe = needs.package("axe_playwright_python.sync_playwright", "axe-playwright-python").Axe()
+    page.set_viewport_size({"width": 360, "height": 740})
+    page.goto(f"/studio/{path}")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    found = axe.run(page, options={"resultTypes": ["violations"]}).response["violations"]
+    assert not [(v["id"], v["nodes"][0]["html"]) for v in found if v["impact"] in ("serious", "critical")]
