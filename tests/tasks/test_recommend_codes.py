@@ -107,6 +107,16 @@ def test_tuning_gives_new_items_codes_which_need_no_history(run: Path, tmp_path:
     assert p["newer"] > 0.02 > of_network(tuned, ["i0"])["newer"]
 
 
+def test_a_reward_is_told_whole_items(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "reward.py").write_text(
+        "def score(history, request):\n"
+        "    assert len(request['prompt'].split(',')) <= 8 and len(history.items) <= 1, (request, history)\n"
+        "    return float(history.items == ('new',))\n"
+    )
+    reward = f"{tmp_path / 'reward.py'}:score"
+    assert command(["align", str(run), "--reward", reward, "--steps", "2", "--out", str(tmp_path / "run")]) == 0
+
+
 def test_what_is_lacking_is_said(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = write(tmp_path / "data", {}, range(20))
     asked = ["train", str(data), "--steps", "2", "--no-measure", "--data", "codes=3", "--out", str(tmp_path / "run")]

@@ -182,6 +182,7 @@ class AlignmentSource:
             if self.space.catalogue:  # what one user chose, and not the user before
                 found = [row[(row == self.space.special["end"]).cumsum(0).argmax() :] for row in found]
                 found = [row[1:] if row[:1].eq(self.space.special["end"]).any() else row for row in found]
+                found = [whole_items(row, self.space) for row in found]
             return known(cond, found)
         return cond
 
@@ -456,3 +457,11 @@ def tidied(metrics: Mapping[str, float], samples: int) -> dict[str, float]:
             spread = math.sqrt(max(0.0, out.pop(f"{name}2") - out[name] ** 2))
             out[spread_name] = spread if name == "reward" else spread / math.sqrt(max(1, samples))
     return out
+
+
+def whole_items(row: Tensor, space: Space) -> Tensor:
+    """The tokens (T,) of a history that was cut anywhere, from the first code of an item to the last code of one."""
+    values = space.special["end"] // space.codes
+    begins = (row < values).nonzero()[:, 0]
+    first = int(begins[0]) if len(begins) else len(row)
+    return row[first : first + (len(row) - first) // space.codes * space.codes]

@@ -133,6 +133,8 @@ class InteractionModality:
         notes.append(f"in {repeats:.1%} of the events a user chose an item again")
         known = histories[0].known
         catalogue = Catalogue(ids, number, known.of(ids) if known else {}, known.folder if known else None)
+        if catalogue.features:
+            notes.append(f"features of items: {', '.join(map(catalogue.describe, catalogue.features))}")
         numbers = [np.array([catalogue.index[name] for name in h.items]) for h in histories]
         neighbours = fit_neighbours(numbers, len(ids))
         codes: ItemCodes | None = None

@@ -82,7 +82,7 @@ def start(spec: AlignSpec) -> Job:
     budget = spec.budget()
     base_run = Run.open(spec.run)
     if base_run.space.catalogue and not spec.prompts and not spec.prompt_tokens:  # what is wanted is the next item
-        spec = replace(spec, prompt_tokens=min(HISTORY, base_run.space.shape[0] // 2))
+        spec = replace(spec, prompt_tokens=min(HISTORY * base_run.space.codes, base_run.space.shape[0] // 2))
     aligner, config, settings = check_arguments(base_run, budget, spec)
     output = check_spec(spec, budget, spec.run.parent / f"{spec.run.resolve().name}-aligned", inputs_of(base_run, spec))
     prepared = run_data(base_run)
@@ -271,7 +271,7 @@ def sampling_settings(run: Run, spec: AlignSpec) -> dict[str, Any]:
     """
     chosen = dict(spec.settings)
     if run.space.stream:
-        usual = 1 if run.space.catalogue else min(LENGTH, max(1, run.space.shape[0] // 2))
+        usual = run.space.codes if run.space.catalogue else min(LENGTH, max(1, run.space.shape[0] // 2))
         chosen.setdefault("length", usual)
     elif spec.prompts or spec.prompt_tokens:
         raise UserError("`prompt` and `prompt_tokens` are for texts; this model does not make texts. Leave them out.")

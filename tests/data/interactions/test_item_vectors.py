@@ -34,10 +34,11 @@ def table(folder: Path | None = None, **columns: list[object]) -> Catalogue:
 
 def test_items_with_the_same_words_are_alike_and_one_without_is_like_none() -> None:
     catalogue = table(kind=["red chair", "red chair", "oak table", None], price=[1, 1, 9, None])
-    features, notes = fit_features(catalogue)
+    features, _ = fit_features(catalogue)
     found = alike(features, catalogue)
     assert found[0, 1] == pytest.approx(1) and found[0, 2] == 0 and not found[3].any()
-    assert "kind (words, of 3 items), price (words, of 3 items)" in notes[0]
+    assert catalogue.describe("kind") == "kind (words, of 3 items)"
+    assert table(price=list(range(30))).describe("price") == "price (numbers, by tenths)"
 
 
 def test_many_words_become_fewer_directions_in_which_related_ones_are_near() -> None:
@@ -54,7 +55,7 @@ def test_many_words_become_fewer_directions_in_which_related_ones_are_near() -> 
 def test_sentences_are_encoded_by_a_text_encoder_if_one_is_named(tmp_path: Path) -> None:
     catalogue = table(title=[*CAPTIONS, None])
     features, notes = fit_features(catalogue, str(tiny(tmp_path / "encoder")))
-    assert features.texts is not None and features.width > 12 and "sentences in title" in notes[1]
+    assert features.texts is not None and features.width > 12 and "sentences in title" in notes[0]
     (tmp_path / "kept").mkdir()
     assert np.allclose(alike(kept(features, tmp_path / "kept"), catalogue), alike(features, catalogue), atol=1e-5)
     with pytest.raises(UserError, match="no column of items holds any"):

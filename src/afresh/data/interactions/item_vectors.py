@@ -145,7 +145,7 @@ def fit_features(catalogue: Catalogue, texts: str = AUTO, seed: int = 0) -> tupl
     UserError if it does not exist, or if there are no sentences.
     """
     words, vectors = word_vectors(catalogue, seed)
-    notes = [f"features of items: {', '.join(map(catalogue.describe, catalogue.features))}"]
+    notes = []
     prose = tuple(c for c, values in catalogue.features.items() if is_sentences(c, values))
     if texts not in (AUTO, WORDS) and not prose:
         raise UserError(
