@@ -39,7 +39,7 @@ from benchmarks.interaction_sets import TASKS, Asked, Task
 from benchmarks.judge_pictures import work_folder
 from benchmarks.table import ROOT, Row, save
 
-SEEDS = range(5)
+SEEDS = range(5)  # Beauty has three
 K = 10
 PEERS = {
     "rectools-sasrec": ("RecTools SASRec", "AFRESH_RECTOOLS", "benchmarks.peer_rectools", "sasrec"),
@@ -148,29 +148,31 @@ def arrays(task: Task) -> dict[str, Any]:
     return {**facts, **flat("validation", task.validation), **flat("test", task.test)}
 
 
-def run_ours(task: Task) -> None:
-    """The runs of all seeds that are not there yet, and their mean."""
-    folder = results_of(task) / "seeds"
-    folder.mkdir(parents=True, exist_ok=True)
-    for seed in SEEDS:
-        file = folder / f"{seed}.json"
-        if not file.exists():
-            file.write_text(json.dumps(one_of_ours(task, seed), indent=1))
-            merge_seeds(task)
+def run_ours(tasks: Sequence[Task]) -> None:
+    """The runs of all seeds that are not there yet, and their mean. Tasks with the same past share their runs."""
+    for task in tasks:
+        same = [t for t in tasks if list(map(len, t.test.histories)) == list(map(len, task.test.histories))]
+        for seed in SEEDS[: 3 if task.seconds > 200 else None]:
+            files = {t.name: results_of(t) / "seeds" / f"{seed}.json" for t in same}
+            if not files[task.name].exists():
+                for name, found in one_of_ours(same, seed).items():
+                    files[name].parent.mkdir(parents=True, exist_ok=True)
+                    files[name].write_text(json.dumps(found, indent=1))
+        merge_seeds(task)
 
 
-def one_of_ours(task: Task, seed: int) -> dict[str, dict[str, Any]]:
-    """What a run of a seed got, by name, with its seconds and settings."""
+def one_of_ours(tasks: Sequence[Task], seed: int) -> dict[str, dict[str, dict[str, Any]]]:
+    """For each task, what a run of a seed got, by name, with its seconds and settings. All tasks have the same past."""
     import afresh
     from afresh.runs.run import Run
     from afresh.tasks.recommend import Recommender
 
-    begun = time.process_time()
+    begun, task = time.process_time(), tasks[0]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_log(task, folder / "data")
         split = "last" if task.test.times is None or "leave one out" in task.name else "time"
-        model = afresh.train(
+        afresh.train(
             folder / "data",
             modality="interactions",
             family="transformer",
@@ -182,18 +184,18 @@ def one_of_ours(task: Task, seed: int) -> dict[str, dict[str, Any]]:
             settings={"train.threads": 1},
             quiet=True,
         )
-        del model
         run = Run.open(folder / "run")
         told = f"{run.record.train.steps:,} steps of width {run.record.config['width']}"
-        found: dict[str, dict[str, Any]] = {}
+        found: dict[str, dict[str, dict[str, Any]]] = {t.name: {} for t in tasks}
 
         def judge(name: str, recommender: Recommender, alone: bool = False) -> None:
-            scorer = Ours(recommender, task.items, alone)
-            ranked = ranking(task, scorer)
-            facts = {"settings": told, "seconds": time.process_time() - begun}
-            found[name] = {**facts, "metrics": {k: asdict(v) for k, v in measured(task, ranked).items()}}
-            numbers = ", ".join(f"{k} {v['value']:.4f}" for k, v in found[name]["metrics"].items())
-            print(f"{task.name}, {name}, seed {seed} ({told}; {facts['seconds']:.0f} s): {numbers}", flush=True)
+            for each in tasks:
+                ranked = ranking(each, Ours(recommender, each.items, alone))
+                metrics = {k: asdict(v) for k, v in measured(each, ranked).items()}
+                seconds = time.process_time() - begun
+                found[each.name][name] = {"settings": told, "seconds": seconds, "metrics": metrics}
+                numbers = ", ".join(f"{k} {v['value']:.4f}" for k, v in metrics.items())
+                print(f"{each.name}, {name}, seed {seed} ({told}; {seconds:.0f} s): {numbers}", flush=True)
 
         judge(OURS, Recommender(run))
         judge(f"{OURS}, network alone", Recommender(run), alone=True)
@@ -328,12 +330,16 @@ def main(*parts: str) -> None:
     contenders = [c for c in every if c in parts] or list(every)
     rows = []
     for name, make in TASKS.items():
-        for task in make():
-            if "table" not in parts and (name in parts or not set(parts) & set(TASKS)):
+        tasks = make()
+        run = "table" not in parts and (name in parts or not set(parts) & set(TASKS))
+        if run and OURS in contenders:
+            run_ours(tasks)
+        for task in tasks:
+            if run:
                 for contender in contenders:
                     if contender == OURS:
-                        run_ours(task)
-                    elif contender in PEERS:
+                        continue
+                    if contender in PEERS:
                         run_peer(task, contender)
                     else:
                         for baseline in BASELINES:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import torch
 
 from afresh.alignment.feedback.preferences import read_votes
 from afresh.cli import run as command
@@ -14,6 +15,7 @@ from afresh.core import UserError
 from afresh.data.interactions.history import HISTORY, History, decode
 from afresh.runs.run import Run
 from afresh.tasks.recommend import Ranking, Recommender
+from afresh.tasks.recommend_experts import blended
 from afresh.tasks.recommend_votes import item_of, votes_in
 from tests.shop import ITEMS, shop
 
@@ -102,6 +104,8 @@ def test_what_is_preferred_becomes_likelier(run: Path, tmp_path: Path, family: s
     clicked = after.encoder.ids(["i0", "i1", "i2"])
     was, now = (r.log_probs(rows, r.condition(2)).exp()[:, clicked].sum(1) for r in (before, after))
     assert bool((now > was + 0.05).all())
+    both = blended(after.experts(rows, after.condition(2)), after.blend.weights).softmax(1)
+    assert torch.allclose(after.probabilities(rows, after.condition(2)), both, rtol=1e-3, atol=1e-6)
 
 
 def test_methods_that_need_a_reward_say_which_do_not(

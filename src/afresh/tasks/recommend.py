@@ -38,6 +38,7 @@ from afresh.tasks.recommend_experts import (
     Blend,
     Choices,
     Tables,
+    blended,
     chosen_together,
     counted_from,
     load_blend,
@@ -233,24 +234,28 @@ class Recommender:
     def probabilities(self, histories: Sequence[Sequence[int]], cond: Cond) -> Tensor:
         """p (B, V) of each item after each history of item numbers."""
         weights = self.blend.weights
-        if set(weights) == {"network"}:
-            return (self.log_probs(histories, cond) * weights["network"]).softmax(1)
-        return self.tables.logits(self.catalogue, histories, weights, self.log_probs(histories, cond)).softmax(1)
+        network = blended(self.voices(histories, cond), weights)
+        if len(weights) > 1:
+            network = self.tables.logits(self.catalogue, histories, {**weights, "network": 1.0}, network)
+        return network.softmax(1)
 
     def experts(
         self, histories: Sequence[Sequence[int]], cond: Cond, tables: Tables | None = None
     ) -> dict[str, Tensor]:
-        """What each expert says of the next item, log q (B, V): the network, and tables (`Tables.say`). After an
-        alignment the network is that before it, and what it changed, log p - log q, stands beside: of what is best for
-        a reward at a distance from any q, q exp(r / beta), that is the factor exp(r / beta) (Rafailov et al. 2023, eq.
-        4), which is the same for all experts together."""
+        """What each expert says of the next item, log q (B, V): `voices`, and tables (`Tables.say`)."""
         tables = self.tables if tables is None else tables
-        found = {"network": self.log_probs(histories, cond), **tables.say(self.catalogue, histories)}
-        if self.before is not None and self.network_before is not None:
-            old = next_log_probs(self.network_before, self.before, self.run.space, histories, cond)
-            old = old[:, : len(self.catalogue)]
-            found |= {"network": old, ALIGNMENT: found["network"] - old}
-        return found
+        return self.voices(histories, cond) | tables.say(self.catalogue, histories)
+
+    def voices(self, histories: Sequence[Sequence[int]], cond: Cond) -> dict[str, Tensor]:
+        """What the network says, log q (B, V). After an alignment it is the network before it, and what it changed,
+        log p - log q, stands beside: of what is best for a reward at a distance from any q, q exp(r / beta), that is
+        the factor exp(r / beta) (Rafailov et al. 2023, eq. 4), which is the same for all experts together."""
+        found = self.log_probs(histories, cond)
+        if self.before is None or self.network_before is None:
+            return {"network": found}
+        old = next_log_probs(self.network_before, self.before, self.run.space, histories, cond)
+        old = old[:, : len(self.catalogue)]
+        return {"network": old, ALIGNMENT: found - old}
 
     @property
     def at_once(self) -> int:
