@@ -27,19 +27,21 @@ WIDTH = 128  # nodes of a level that are asked of the network
 
 @dataclass(frozen=True, eq=False)
 class Level:
-    """The nodes of paths of equally many tokens, in order.
+    """The nodes of paths of equally many tokens, in order, and their children, which are the nodes of the next level.
 
-    `prefixes` (nodes, length): their tokens. `child` (nodes, K): the node of the next level behind each code, or -1;
-    `learnt` (nodes, K): whether an item behind it was chosen in training. `forks` (F,): the nodes with more than one
-    learnt child. `known` (nodes,): the logarithm of the share of items that are behind learnt children. Of the nodes of
-    the next level, `parent` is the node before each, and `share` the logarithm of its share of that node's items.
+    Of the nodes: `prefixes` (nodes, length) are their tokens, `first` the first child of each, `count` how many it has,
+    and `known` the logarithm of the share of their items that are behind learnt children. A child is learnt if an item
+    behind it was chosen in training; `forks` (F,) are the nodes with more than one. Of the children: `code` leads there
+    from the node `parent`, and `share` is the logarithm of the share of that node's items that they have.
     """
 
     prefixes: Tensor
-    child: Tensor
-    learnt: Tensor
-    forks: Tensor
+    first: Tensor
+    count: Tensor
     known: Tensor
+    forks: Tensor
+    code: Tensor
+    learnt: Tensor
     parent: Tensor
     share: Tensor
 
@@ -69,17 +71,17 @@ def paths_of(tokens: NDArray[np.int64], values: int, chosen: NDArray[np.bool_]) 
         first = np.unique(node[n], return_index=True)[1]
         of_child = np.unique(node[n + 1], return_index=True)[1]
         parent = node[n][of_child]
-        child = np.full((len(first), values), -1, dtype=np.int64)
-        child[parent, rows[of_child, n] - n * values] = np.arange(len(of_child))
         below = np.bincount(node[n + 1])
         learnt = np.bincount(node[n + 1], ours) > 0
         items, known = np.bincount(node[n]), np.bincount(parent, below * learnt)
         parts = (
             rows[first, :n],
-            child,
-            (child >= 0) & learnt[child],
-            np.flatnonzero(np.bincount(parent, learnt) > 1),
+            np.searchsorted(parent, np.arange(len(first))),
+            np.bincount(parent),
             np.log(np.where(known > 0, known, 1) / items).astype(np.float32),
+            np.flatnonzero(np.bincount(parent, learnt) > 1),
+            rows[of_child, n] - n * values,
+            learnt,
             parent,
             np.log(below / items[parent]).astype(np.float32),
         )
@@ -120,11 +122,9 @@ def item_log_probs(
             if nodes.shape[1]:
                 logits = ask(branch, x, counts, level.prefixes[nodes].to(device), asked)
                 logits = logits[..., n * paths.values : (n + 1) * paths.values].float().cpu()
-                learnt = level.learnt[nodes]  # (B, M, K)
-                found = logits.masked_fill(~learnt, -torch.inf).log_softmax(2)
-                found += (logs.gather(1, nodes) + level.known[nodes])[..., None]
-                row = torch.arange(len(here))[:, None, None].expand_as(learnt)
-                below[row[learnt], level.child[nodes][learnt]] = found[learnt]
+                place, child, found = among_children(logits.flatten(0, 1), level, nodes.flatten())
+                found += (logs.gather(1, nodes) + level.known[nodes]).flatten()[place]
+                below[place // nodes.shape[1], child] = found
             logs = below
         out[here] = logs[:, paths.leaf]
     return out
@@ -135,6 +135,20 @@ def likeliest(logs: Tensor, forks: Tensor, width: int) -> Tensor:
     if len(forks) <= width:
         return forks.expand(len(logs), -1)
     return forks[logs[:, forks].topk(width).indices]
+
+
+def among_children(logits: Tensor, level: Level, nodes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """For all learnt children of some nodes (n,): which of the nodes it is, the child, and the logarithm of its
+    probability among them, by the logits (n, K) of codes."""
+    count = level.count[nodes]
+    place = torch.arange(len(nodes)).repeat_interleave(count)
+    within = torch.arange(len(place)) - (count.cumsum(0) - count)[place]
+    child = level.first[nodes][place] + within
+    place, child = place[level.learnt[child]], child[level.learnt[child]]
+    values = logits[place, level.code[child]]
+    top = values.new_full((len(nodes),), -torch.inf).scatter_reduce(0, place, values, "amax")
+    total = torch.zeros_like(top).index_add(0, place, (values - top[place]).exp())
+    return place, child, values - (top + total.log())[place]
 
 
 def ask(branch: Branch, x: Tensor, counts: Tensor, prefixes: Tensor, cond: Cond) -> Tensor:

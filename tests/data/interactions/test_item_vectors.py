@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ def kept(features: FeatureVectors, folder: Path) -> FeatureVectors:
     return load_features(folder, read_tensors(folder / "tensors"))
 
 
-def table(folder: Path | None = None, **columns: list[object]) -> Catalogue:
+def table(folder: Path | None = None, **columns: Sequence[object]) -> Catalogue:
     size = len(next(iter(columns.values())))
     return Catalogue(tuple(map(str, range(size))), np.ones(size, dtype=np.int64), columns, folder)
 
