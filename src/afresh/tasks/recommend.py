@@ -50,7 +50,7 @@ from afresh.training.weights import BaseWeights
 FOLDER, TRAIN, ALL = "recommend", "train", "all"  # beside the run: what is counted and fitted, from which events
 OFTEN = 0.05  # share of repeated choices from which on items that a user knows are recommended again
 POOL = 10  # candidates for each place of a diverse list
-AT_ONCE, CELLS = 512, 1 << 23  # users of a part, and their probabilities
+AT_ONCE, CELLS, SORTED = 512, 1 << 23, 16  # users of a part, and their probabilities; parts that are sorted
 MOST_CHOICES, MOST_CELLS, FEW_CELLS = 4096, 1 << 26, 1 << 24  # choices to which the weights are fitted; in a hurry
 LEAST = 1e-12  # a probability
 ALIGNMENT = "alignment"  # what it changed in the network, beside the experts
@@ -88,8 +88,7 @@ class Reason(NamedTuple):
     title: str
 
 
-@dataclass(frozen=True)
-class Recommendation:
+class Recommendation(NamedTuple):
     """One item. `probability`: that it is the next choice, among all items. `drawn`: the probability with which
     exploration puts it in its place, given the places before; 1 without. `because`: the items of the history that
     raised it most."""
@@ -297,11 +296,10 @@ class Recommender:
         rows = [self.encoder.ids(h) for h in histories]
         cond = self.condition(len(rows)) if cond is None else cond
         p = self.probabilities(rows, cond)
-        mask = torch.from_numpy(self.allowed(ranking)).repeat(len(rows), 1)
-        if not self.again(ranking):
-            mask[torch.repeat_interleave(torch.tensor([len(r) for r in rows])), [i for r in rows for i in r]] = False
+        allowed = torch.from_numpy(self.allowed(ranking))
+        barred = [] if self.again(ranking) else rows
         out = []
-        for i, (places, drawn) in enumerate(self.ranked(p, mask, ranking)):
+        for i, (places, drawn) in enumerate(self.ranked(p, allowed, barred, ranking)):
             reasons = self.reasons(rows[i], places, cond.select(torch.tensor([i])), ranking.because)
             likely = p[i, places].tolist()
             out.append([
@@ -310,25 +308,42 @@ class Recommender:
             ])  # fmt: skip
         return out
 
-    def ranked(self, p: Tensor, mask: Tensor, ranking: Ranking) -> Iterator[tuple[list[int], list[float]]]:
-        """For each of B users, the numbers of the items of a list, and the probability with which each was drawn."""
+    def ranked(
+        self, p: Tensor, allowed: Tensor, barred: Sequence[Sequence[int]], ranking: Ranking
+    ) -> Iterator[tuple[list[int], list[float]]]:
+        """For each of B users, the numbers of the items of a list, and the probability with which each was drawn.
+        `allowed` (V,) is for all of them, and the items that are `barred` are for one each."""
         if ranking.explore or ranking.diversity or ranking.novelty:
-            yield from (self.rank(p[i], mask[i], ranking, i) for i in range(len(p)))
+            for i in range(len(p)):
+                mask = allowed.clone()
+                if barred:
+                    mask[barred[i]] = False
+                yield self.rank(p[i], mask, ranking, i)
             return
-        best = p.masked_fill(~mask, -1).topk(min(ranking.k, p.shape[1]), 1)
-        for places, values in zip(best.indices.tolist(), best.values.tolist(), strict=True):
-            found = [j for j, q in zip(places, values, strict=True) if q >= 0]
-            yield found, [1.0] * len(found)
+        values = p.clone() if bool(allowed.all()) else p.masked_fill(~allowed, -1)
+        if barred:
+            values[torch.repeat_interleave(torch.tensor([*map(len, barred)])), [i for r in barred for i in r]] = -1
+        best = values.topk(min(ranking.k, p.shape[1]), 1)
+        for places, found in zip(best.indices.tolist(), best.values.tolist(), strict=True):
+            kept = sum(q >= 0 for q in found)
+            yield places[:kept], [1.0] * kept
 
     def lists(self, histories: Sequence[Sequence[str]], ranking: Ranking, cond: Cond) -> Iterator[list[Recommendation]]:
-        """`recommend` for many users, with progress, a part of them at a time."""
-        started = time.monotonic()
-        for a in range(0, len(histories), self.at_once):
-            rows = torch.arange(a, min(a + self.at_once, len(histories)))
-            yield from self.recommend([histories[i] for i in rows.tolist()], ranking, cond.select(rows))
-            done = int(rows[-1]) + 1
-            left = (time.monotonic() - started) * (len(histories) - done) / done
-            events.progress(f"{done:,} of {counted(len(histories), 'user')}, about {left:.0f} s left")
+        """`recommend` for many users, with progress, a part of them at a time: of many, those whose histories are
+        about as long."""
+        started, many = time.monotonic(), SORTED * self.at_once
+        for first in range(0, len(histories), many):
+            numbers = range(first, min(first + many, len(histories)))
+            order = sorted(numbers, key=lambda i: len(histories[i]))
+            found: dict[int, list[Recommendation]] = {}
+            for a in range(0, len(order), self.at_once):
+                rows = order[a : a + self.at_once]
+                made = self.recommend([histories[i] for i in rows], ranking, cond.select(torch.tensor(rows)))
+                found |= dict(zip(rows, made, strict=True))
+                done = first + len(found)
+                left = (time.monotonic() - started) * (len(histories) - done) / done
+                events.progress(f"{done:,} of {counted(len(histories), 'user')}, about {left:.0f} s left")
+            yield from (found[i] for i in numbers)
 
     def allowed(self, ranking: Ranking) -> np.ndarray:
         """(V,) the items that may be recommended to anybody."""
