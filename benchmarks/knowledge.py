@@ -103,22 +103,35 @@ def ours_of(tracer: Tracer, histories: Sequence[History]) -> Array:
     return np.concatenate(out)
 
 
+def scores(log: Log, chances: dict[str, Array]) -> dict[str, dict[str, float]]:
+    y = log.right.ravel()
+    return {
+        name: {"auc": auc(y, p.ravel()), "nats": log_loss(y, p.ravel()), "calibration": calibration_error(y, p.ravel())}
+        for name, p in chances.items()
+    }
+
+
 def foreseen(world: World, tracer: Tracer, seed: int) -> dict[str, dict[str, float]]:
     """AUC, log loss and calibration error of the answers of learners that nobody has seen."""
     log = simulate(world, HELD, ANSWERS, 2000 + seed)
-    train = simulate(world, FITTED, ANSWERS, 1000)
     histories = [History(answers_of(log, i)) for i in range(HELD)]
+    teaching = tracer.teaching
+    assert teaching is not None
+    with torch.no_grad():
+        network = ours_of(tracer, histories)
+    filtered = teaching.learning(padded(teaching.answers(histories), teaching.learning))[0].double().numpy()
+    chances = {"true": true_chances(world, log), "network": network, "state": log.chance, "filter": filtered}
+    return scores(log, chances | {"ours": pooled(network, filtered, teaching.weights)})
+
+
+def baselines(world: World) -> dict[str, dict[str, float]]:
+    """The same of models of knowledge that are neither, for the learners of the first seed."""
+    log, train = simulate(world, HELD, ANSWERS, 2000), simulate(world, FITTED, ANSWERS, 1000)
     known = [History(answers_of(train, i)) for i in range(FITTED)]
     names = tables(known)
     fit_to: list[Answers] = [as_answers(h, *names) for h in known]
-    asked: list[Answers] = [as_answers(h, *names) for h in histories]
+    asked: list[Answers] = [as_answers(History(answers_of(log, i)), *names) for i in range(HELD)]
     items, skills = map(len, names)
-    with torch.no_grad():
-        chances = {"true": true_chances(world, log), "network": ours_of(tracer, histories), "state": log.chance}
-    teaching = tracer.teaching
-    assert teaching is not None
-    filtered = teaching.learning(padded(teaching.answers(histories), teaching.learning))[0].double().numpy()
-    chances |= {"filter": filtered, "ours": pooled(chances["network"], filtered, teaching.weights)}
     fitted = {
         "bkt": bkt.fit(fit_to, skills),
         "bkt with forgetting": bkt.fit(fit_to, skills, forgets=True),
@@ -126,13 +139,7 @@ def foreseen(world: World, tracer: Tracer, seed: int) -> dict[str, dict[str, flo
         "pfa in time": pfa.fit(fit_to, items, skills, pfa.WINDOWS),
         "fsrs": forgetting.fit(fit_to),
     }
-    for name, predict in fitted.items():
-        chances[name] = np.array([predict(a) for a in asked])
-    y = log.right.ravel()
-    return {
-        name: {"auc": auc(y, p.ravel()), "nats": log_loss(y, p.ravel()), "calibration": calibration_error(y, p.ravel())}
-        for name, p in chances.items()
-    }
+    return scores(log, {name: np.array([predict(a) for a in asked]) for name, predict in fitted.items()})
 
 
 def peers(world: World, folder: Path) -> dict[str, Any]:
@@ -186,7 +193,7 @@ def taught(world: World, chooser: Chooser, seed: int, n: int = TAUGHT) -> Index:
         right = learners.answer(items)
         for i, j in enumerate(items.tolist()):
             gap = FIRST if t == 0 else gap_of(between[i, t])
-            histories[i].append(Answer(name_of(j), bool(right[i]), f"s{j // EACH}", gap, 0.0))
+            histories[i].append(Answer(name_of(j), bool(right[i]), f"s{j // EACH}", gap))
         needed = np.where((needed == MOST) & (world.level(learners.known) >= wanted), t + 1, needed)
         if (needed < MOST).all():
             break
@@ -212,6 +219,21 @@ def by_model(tracer: Tracer, policy: Policy, success: float) -> Chooser:
         out = np.zeros(len(histories), np.int64)
         out[active] = [place[tracer.encoder.items[i]] for i in choose(tracer, asked, policy, success, gap).tolist()]
         return out
+
+    return next_of
+
+
+def by_teaching(tracer: Tracer) -> Chooser:
+    """The skill that the policy `gain` takes, and its exercises in turn, as `by_truth` has them: in these courses, all
+    exercises of a skill teach the same, and which of them is asked makes no difference to what is learnt."""
+    skills = [tracer.place(group[0]) for _, group in tracer.groups]
+    teaching = tracer.teaching
+    assert teaching is not None and [name for name, _ in tracer.groups] == [f"s{k}" for k in range(SKILLS)]
+
+    def next_of(t: int, histories: list[list[Answer]], between: Array, active: NDArray[np.bool_]) -> Index:
+        gap = FIRST if t == 0 else tracer.gap(float(np.median(between)))
+        later = teaching.gains([History(tuple(h)) for h in histories], skills, gap)[1]
+        return later.argmax(1) * EACH + t % EACH
 
     return next_of
 
@@ -257,9 +279,10 @@ def measured(course: int, folder: Path) -> list[dict[str, Any]]:
             part(seed, f"order {each}", needs(seed, in_order(each)))
         part(seed, "truth", needs(seed, by_truth(world)))
     for seed in SEEDS:
-        part(seed, "gain", needs(seed, by_model(tracer, "gain", 0.5)))
+        part(seed, "gain", needs(seed, by_teaching(tracer)))
     for seed in SEEDS:
         part(seed, "foreseen", partial(foreseen, world, tracer, seed))
+    part(0, "baselines", partial(baselines, world))
     part(0, "covered", partial(covered, world, tracer, 0))
     part(0, "peers", partial(peers, world, folder))
     for seed in SEEDS:
@@ -286,9 +309,10 @@ def rows_of(found: Sequence[dict[str, Any]]) -> list[Row]:
 
     seeds = sum("foreseen" in f for f in found)
     n = f"{counted(seeds, 'seed')}, {HELD * ANSWERS:,} answers each"
-    others = [k for k in found[0]["foreseen"] if k not in ("ours", "true", "state")]
     below = over("true", "auc") - over("ours", "auc")
-    beside = ", ".join(f"{k} {over(k, 'auc').mean():.3f}" for k in others)
+    beside = ", ".join(f"{k} alone {over(k, 'auc').mean():.3f}" for k in ("network", "filter"))
+    if others := found[0].get("baselines"):
+        beside += "; seed 0: " + ", ".join(f"{k} {v['auc']:.3f}" for k, v in others.items())
     rows = [
         Row(
             "simulated learners",
@@ -323,9 +347,8 @@ def rows_of(found: Sequence[dict[str, Any]]) -> list[Row]:
             Row("simulated learners", "AUC beside other programs, seed 0", f"{first:.3f}", beside + same, None,
                 "above DKT and BKT", first > max(peer["auc"].values()), f"{HELD * ANSWERS:,} answers")
         )  # fmt: skip
-    needed = {
-        k: np.array([np.mean(f[k]) for f in found]) for k in found[-1] if k not in ("foreseen", "peers", "covered")
-    }
+    other = ("foreseen", "baselines", "peers", "covered")
+    needed = {k: np.array([np.mean(f[k]) for f in found]) for k in found[-1] if k not in other}
     order = min((k for k in needed if k.startswith("order")), key=lambda k: needed[k].mean())
     for policy in (p for p in ("gain", "success .7", "success .5") if p in needed):
         faster = {k: 1 - needed[policy].mean() / needed[k].mean() for k in ("random", order)}

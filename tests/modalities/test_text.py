@@ -196,6 +196,16 @@ def test_tab_separated_with_stray_quotes(tmp_path: Path) -> None:
     assert any("ordinary characters" in n for n in corpus.notes)
 
 
+def test_numbers_from_columns(tmp_path: Path) -> None:
+    rows = [{"text": "a", "level": 1}, {"text": "b", "level": "2.5"}, {"text": "c", "level": "hard"}, {"text": "d"}]
+    corpus = read(put(tmp_path / "a.jsonl", lines(list(rows))), number_columns=("level",))
+    assert [dict(i.numbers) for i in corpus.items] == [{"level": 1.0}, {"level": 2.5}, {}, {}]
+    assert any("level is no number in 2 rows" in n for n in corpus.notes)
+    assert not any("not used" in n for n in corpus.notes)
+    with pytest.raises(UserError, match="no column 'z'"):
+        read(tmp_path / "a.jsonl", number_columns=("z",))
+
+
 def test_labels_from_a_column_and_from_folders(tmp_path: Path) -> None:
     rows = [{"text": "a", "y": 1}, {"text": "b", "y": "x"}, {"text": "c", "y": None}, {"text": "d", "y": [1]}]
     corpus = read(put(tmp_path / "a.jsonl", lines(list(rows))), label_column="y")

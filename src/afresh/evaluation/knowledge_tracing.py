@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from afresh.core import CondSpec, Evidence, Item, ItemKind, Metric, Score, Space
 from afresh.data.exercises.history import ANSWERS
 from afresh.evaluation.estimate import Array, Estimate, jackknife, leave_out
-from afresh.evaluation.knowledge import bkt, pfa
+from afresh.evaluation.knowledge import bkt, learning, pfa
 from afresh.evaluation.knowledge.answers import Answers, Predictor, as_answers, tables
 from afresh.evaluation.study import Study, Unmeasurable, study_of
 
 BINS = 10  # of equal size, for calibration
+FILTER_STEPS = 100  # half of what a run's own filter takes
 MOST = 500  # learners that baselines are fitted to, and as many that are predicted; more change the third digit
 Measure = Callable[[NDArray[np.bool_], Array], float]  # outcomes and chances (N,) each
 
@@ -78,13 +79,20 @@ def of_learners(items: Sequence[Item], names: tuple[dict[str, int], dict[str, in
 
 
 def baselines(train: Sequence[Answers], names: tuple[dict[str, int], dict[str, int]]) -> dict[str, Predictor]:
-    """Fitted to training learners: the share of right answers of each exercise, BKT with forgetting, and PFA."""
+    """Fitted to training learners: the share of right answers of each exercise, BKT with forgetting, PFA, and the
+    filter of what practice teaches, unless there are too many skills for it."""
     items, skills = map(len, names)
-    return {
+    found = {
         "exercise": shares(train, items),
         "bkt": bkt.fit(train, skills, forgets=True),
         "pfa": pfa.fit(train, items, skills),
     }
+    if skills <= learning.MOST_SKILLS:
+        place = np.full(items, -1)
+        for a in train:
+            place[a.items[a.items >= 0]] = a.skills[a.items >= 0]
+        found["filter"] = learning.predictor(learning.fit(train, place.tolist(), skills, steps=FILTER_STEPS))
+    return found
 
 
 def shares(train: Sequence[Answers], items: int) -> Predictor:

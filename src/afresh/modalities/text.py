@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -63,6 +64,9 @@ class TextOptions(DocumentOptions):
         None, description="column of a table to read as plain text; None: conversations, or chosen by name"
     )
     label_column: LabelColumn = None
+    number_columns: tuple[str, ...] = Field(
+        (), description="columns of a table whose numbers are learnt as conditions, such as difficulty"
+    )
     folder_labels: bool = Field(False, description='the outermost folder becomes the label "label"')
     document: Literal["auto", "file", "line"] = Field(
         "auto", description="what one document is in plain text; auto: a line of files that are lists, otherwise a file"
@@ -309,12 +313,14 @@ def _rows(name: str, table: tables.Table, options: TextOptions, corpus: Corpus) 
         raise FileError("no usable row")
     form = None if options.text_column is not None else chat.chat_columns(table.columns)
     column = "" if form else _text_column(name, table, options)
-    if options.label_column is not None:
-        _require_column(name, table, options.label_column)
+    conditions = (*([options.label_column] if options.label_column else []), *options.number_columns)
+    for wanted in conditions:
+        _require_column(name, table, wanted)
     used = form.columns if form else (column,)
-    unused = [c for c in (*table.columns, *table.skipped) if c not in (*used, options.label_column)]
+    unused = [c for c in (*table.columns, *table.skipped) if c not in (*used, *conditions)]
     what = f"conversations from {_list(used)}, whose answers are learnt" if form else f"the text is column {column!r}"
     corpus.notes.append(f"{name}: {what}{f'; not used: {_list(unused)}' if unused else ''}")
+    without = Counter[str]()  # rows without a number, by column
     for number, row in table.rows:
         where, content = f"{name}, row {number}", _content(row, column, form)
         if isinstance(content, str):
@@ -325,7 +331,20 @@ def _rows(name: str, table: tables.Table, options: TextOptions, corpus: Corpus) 
             corpus.notes.append(f"{where}: {options.label_column} is not a plain value, so the row has no label")
             label = None
         labels = {} if label in (None, "") else {"label": str(label)}
-        yield Item(content[0], where, labels, turns=content[1])
+        numbers = {c: value for c in options.number_columns if (value := _number(row.get(c))) is not None}
+        without.update(c for c in options.number_columns if c not in numbers)
+        yield Item(content[0], where, labels, numbers, turns=content[1])
+    for c, n in without.items():
+        corpus.notes.append(f"{name}: {c} is no number in {counted(n, 'row')}, learnt without it")
+
+
+def _number(value: object) -> float | None:
+    """The number that a cell holds or spells, None if there is none."""
+    try:
+        found = float(value) if isinstance(value, str | int | float) else math.nan
+    except (ValueError, OverflowError):
+        return None
+    return found if math.isfinite(found) else None
 
 
 def _content(row: tables.Row, column: str, form: chat.ChatColumns | None) -> tuple[str, chat.Turns] | str:
@@ -346,7 +365,7 @@ def _text_column(name: str, table: tables.Table, options: TextOptions) -> str:
     if options.text_column is not None:
         _require_column(name, table, options.text_column)
         return options.text_column
-    candidates = [c for c in table.texts if c != options.label_column]
+    candidates = [c for c in table.texts if c not in (options.label_column, *options.number_columns)]
     by_name = {c.lower().strip(): c for c in reversed(candidates)}
     for wanted in tables.TEXT_NAMES:
         if wanted in by_name:
