@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -226,3 +227,13 @@ def test_bags_are_not_edited_and_draws_have_no_gradient() -> None:
 def test_other_tokens_are_refused() -> None:
     text = Space("tokens", (8,), (13,), {"end": 12}, stream=True)
     assert FAMILY.accepts(SPACE) is None and "transformer" in str(FAMILY.accepts(text))
+    assert "codes" in str(FAMILY.accepts(replace(SPACE, codes=3)))
+
+
+def test_a_large_catalogue_is_represented_by_negatives_and_a_small_one_counts_whole() -> None:
+    large = replace(SPACE, vocab=(20_001,), special={"end": 20_000})
+    assert all(c.negatives == 0 and c.dropout and c.beta == 0.2 for c in FAMILY.plan.sizes(SPACE))
+    assert all(c.negatives for c in FAMILY.plan.sizes(large))
+    config = CONFIG.model_copy(update={"negatives": 500})
+    drawn = BagObjective(config, replace(SPACE, special={"end": 3})).negatives(Rng(0), 7, torch.device("cpu"))
+    assert drawn is not None and set(drawn.tolist()) == set(range(ITEMS + 1)) - {3}

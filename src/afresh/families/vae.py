@@ -55,6 +55,9 @@ RANK = 128  # of the fitted density's covariances, besides their diagonals
 FITTED = 4_000
 FEWEST = 50  # examples of a class with a density of its own
 DRAWS = 64  # posterior draws for an estimate of the likelihood
+NEGATIVES = 1024  # of a catalogue with more than eight times as many items
+SEEN_SELDOM = 40  # epochs
+FEW_BAGS = 100_000  # of a run, with smaller batches
 LARGE = 16  # cells of the shortest axis from which the finest grid is folded into channels
 ROUNDS, SEARCH = 20, 100  # Gibbs rounds for filling a hole; optimisation steps of a search for latents
 
@@ -105,8 +108,10 @@ class VAESettings(BaseModel):
 
 
 def accepts(space: Space) -> str | None:
-    if space.kind == "tokens" and space.catalogue and len(space.shape) == 1:
+    if space.catalogue and space.codes == 1:
         return None
+    if space.catalogue:
+        return "a VAE takes items as they are, and not by their codes, whose order counts; these go with transformer"
     if space.kind != "field":
         return "a VAE models a field of real numbers, or the items of a catalogue; other tokens go with transformer"
     if not 2 <= len(space.shape) <= 4:
@@ -118,10 +123,13 @@ def sizes(space: Space) -> Sequence[VAEConfig]:
     """From LARGE cells, the finest grid is folded into channels, and there are more latents with a lower weight of KL.
 
     Samples of large grids are blurred because latents hold too little of an image, and not because of the density that
-    is fitted to the latents (docs/development/log.md).
+    is fitted to the latents (docs/development/log.md). Networks over bags have one hidden layer, which is as wide as
+    there are latents.
     """
     if space.catalogue:
-        return [VAEConfig(width=w, latent=w, cond=64, beta=0.2, dropout=0.5) for w in (64, 128, 256)]
+        negatives = NEGATIVES if space.vocab[0] > 8 * NEGATIVES else 0
+        fixed = {"beta": 0.2, "dropout": 0.5, "negatives": negatives}
+        return [VAEConfig(width=w, latent=w, **fixed) for w in (64, 128, 256)]
     if min(space.shape[1:]) < LARGE:
         return [
             VAEConfig(width=16, latent=16),
@@ -141,16 +149,16 @@ def examples_wanted(parameters: int, space: Space) -> int:
 
     With a width of 32 on 8x8 digits that is 85,000, at which samples become good. On 64x64 drawn photographs, widths of
     16 and 32 were equal after 40 s of a core (6,400 and 4,200 examples), and 32 was better after 150 s (21,600 and
-    26,800; docs/development/log.md).
+    26,800; docs/development/log.md). Three items for each parameter of a network over bags, as an item is seen seldom.
     """
     if space.catalogue:
-        return parameters // space.shape[0]
+        return 3 * parameters // space.shape[0]
     return parameters // (4 if min(space.shape[1:]) < LARGE else 130)
 
 
 def recipe(space: Space) -> dict[str, Any]:
     if space.catalogue:
-        return {"optimizer": "adamw", "lr": 1e-3, "betas": (0.9, 0.99), "weight_decay": 0.0, "decay": 0.5}
+        return {"optimizer": "adamw", "lr": 1e-3, "betas": (0.9, 0.99), "weight_decay": 0.1, "decay": 0.5}
     return {
         "optimizer": "muon",
         "matrix_lr": 0.02,
@@ -165,7 +173,16 @@ def recipe(space: Space) -> dict[str, Any]:
 
 
 def batch(examples: int, space: Space) -> int:
-    return 256 if space.catalogue else batch_of_fields(examples, space)
+    """Of bags 64, and 256 in a run over many, whose steps cost as much for the weights as for the bags."""
+    if space.catalogue:
+        return 64 if examples < FEW_BAGS else 256
+    return batch_of_fields(examples, space)
+
+
+def regime(epochs: float, steps: int, examples: int, space: Space) -> dict[str, float]:
+    """Bags that are seen seldom are learnt at a higher rate, at which they are learnt by heart later
+    (docs/development/log.md)."""
+    return {"lr": 3e-3} if space.catalogue and epochs < SEEN_SELDOM else {}
 
 
 def build(config: VAEConfig, space: Space, conds: CondSpec) -> dict[str, nn.Module]:
@@ -570,8 +587,9 @@ FAMILY = Family(
     plan=PlanHints(
         sizes=sizes,
         examples_wanted=examples_wanted,
-        recipe=recipe,
         batch=batch,
+        recipe=recipe,
+        regime=regime,
         regions=lambda modules, device: [modules["encoder"], modules["decoder"]],
     ),
     build=build,
