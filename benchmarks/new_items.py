@@ -91,7 +91,7 @@ def alike(recommender: Any, items: int) -> Scorer:
     def score(histories: Any) -> Scores:
         rows = [recommender.encoder.ids([str(i) for i in h.tolist()]) for h in histories]
         out = np.full((len(rows), items), -1.0, np.float32)
-        out[:, columns] = recommender.catalogue.alike(rows, FADE)
+        out[:, columns] = recommender.catalogue.alike(rows, FADE).toarray()
         return out
 
     return score
