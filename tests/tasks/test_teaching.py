@@ -15,6 +15,7 @@ from afresh.core import UserError
 from afresh.data.exercises.history import History
 from afresh.evaluation.knowledge.learning import fit
 from afresh.runs.data import run_data
+from afresh.runs.remove import remove_run
 from afresh.runs.run import Run
 from afresh.tasks import teaching
 from afresh.tasks.practise import Tracer, history_of, practise
@@ -42,6 +43,13 @@ def test_it_is_fitted_once_and_kept_beside_the_run(folder: Path) -> None:
     for a, b in zip(first.gains(histories, [0, 1], 1), second.gains(histories, [0, 1], 1), strict=True):
         np.testing.assert_array_equal(a, b)
     assert [n.skill for n in practise(run, histories[0], k=2).next] in (["add", "divide"], ["divide", "add"])
+
+
+def test_it_is_removed_with_its_run(folder: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    assert teaching_of(Run.open(copy)) is not None and (copy / FILE).is_file()
+    assert remove_run(Run.open(copy)) == [] and not copy.exists()
 
 
 def test_histories_that_go_on_are_as_whole_ones(folder: Path) -> None:

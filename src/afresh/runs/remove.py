@@ -32,6 +32,7 @@ OWN = (
     "signature",
     MANIFEST,
     "aligned.json",
+    "practise",
     "recommend",
     "latest",
     "metrics.jsonl",
