@@ -542,7 +542,14 @@ READ = {
         "`.smi`, `.sdf`, or a column of SMILES in `.csv`, `.tsv`, `.jsonl`, `.parquet`; numbers become conditions",
     ),
 }
-SPACES = {"tokens": Space("tokens", (64,), (32,), stream=True), "field": Space("field", (1, 16, 16), std=0.5)}
+SPACES = {
+    "tokens": Space("tokens", (64,), (32,), stream=True),
+    "bags": Space("tokens", (64,), (32,), stream=True, catalogue=True),
+    "field": Space("field", (1, 16, 16), std=0.5),
+}
+
+
+KINDS = {"image": "field", "audio": "field", "interactions": "bags"}  # of spaces, of modalities that are not of tokens
 
 
 def families_part() -> str:
@@ -550,7 +557,7 @@ def families_part() -> str:
     rows = []
     for name in registry.MODALITIES:
         what, files = READ[name]
-        space = SPACES["field" if name in ("image", "audio") else "tokens"]
+        space = SPACES[KINDS.get(name, "tokens")]
         taken = [f for f in registry.FAMILIES if registry.family(f).accepts(space) is None]
         through = [f for f in registry.FAMILIES if f not in taken] if space.kind == "field" else []
         via = f"; through a codec {', '.join(map(code, through))}" if through else ""
