@@ -118,7 +118,9 @@ def trained_samples(row: FamilyRow, space: Space, device: str) -> torch.Tensor:
 rated = pytest.mark.parametrize(
     "row", [r for r in FAMILIES if registry.family(r.name).likelihood], ids=lambda r: r.title
 )
-edited = pytest.mark.parametrize("row", [r for r in FAMILIES if registry.family(r.name).edit], ids=lambda r: r.title)
+edited = pytest.mark.parametrize(  # a row with one space has bags, which are continued and not edited
+    "row", [r for r in FAMILIES if registry.family(r.name).edit and len(r.spaces) > 1], ids=lambda r: r.title
+)
 
 
 @rated
@@ -126,7 +128,8 @@ def test_a_family_rates_examples_without_float64(row: FamilyRow) -> None:
     (family, config), space = configured(row), SPACES[row.spaces[0]]
     assert family.likelihood is not None
     batch = next(sweep(examples(space), space, 5))
-    for rate in filter(None, (family.likelihood.score, family.likelihood.density)):
+    density = family.likelihood.density if space.kind == "field" else None
+    for rate in filter(None, (family.likelihood.score, density)):
         check_same(
             row, space, lambda modules, device, rate=rate: rate(modules, config, space, batch.to(device), Rng(0))
         )

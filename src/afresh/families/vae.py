@@ -290,8 +290,8 @@ def drawn_bags(
         some = mean + settings.truncation * (0.5 * log_var).exp() * noise
         u = torch.where(inside.any(1)[:, None], some, u)
     logs = decode(modules, u, cond, settings.guidance)
-    uniform = rng.uniform("sample/items", index, (logs.shape[1],)).clamp(1e-7, 1 - 1e-7).double()
-    logs = logs.double() - (-uniform.log()).log()
+    uniform = rng.uniform("sample/items", index, (logs.shape[1],)).clamp(1e-7, 1 - 1e-7)
+    logs = logs - (-uniform.log()).log()
     end = space.special["end"]
     logs = logs.scatter(1, known.masked_fill(~inside.bool(), end), -math.inf)
     found = logs.topk(min(settings.length, space.shape[0], logs.shape[1]), 1)
