@@ -62,6 +62,7 @@ class Task:
     seen: bool = False
     features: Mapping[int, list[str]] = field(default_factory=dict)
     seconds: float = 120.0
+    seeds: int = 5  # of afresh
 
 
 # --------------------------------------------------------------------------- logs
@@ -125,9 +126,9 @@ def last_events(log: Log, back: int) -> Asked:
     return Asked(histories, times, [histories[u] for u in users], targets, users)
 
 
-def leave_one_out(name: str, log: Log, seen: bool = False, seconds: float = 120.0) -> Task:
+def leave_one_out(name: str, log: Log, seen: bool = False, seconds: float = 120.0, seeds: int = 5) -> Task:
     asked = last_events(log, 2), last_events(log, 1)
-    return Task(f"{name}, leave one out", log.items, *asked, seen, log.features, seconds)
+    return Task(f"{name}, leave one out", log.items, *asked, seen, log.features, seconds, seeds)
 
 
 def after(log: Log, each: bool) -> tuple[Asked, Log]:
@@ -153,7 +154,7 @@ def in_time(name: str, log: Log, each: bool) -> Task:
 
 
 TASKS: dict[str, Callable[[], list[Task]]] = {
-    "beauty": lambda: [leave_one_out("Beauty", s3rec("Beauty"), seconds=300.0)],
+    "beauty": lambda: [leave_one_out("Beauty", s3rec("Beauty"), seconds=300.0, seeds=3)],
     "lastfm": lambda: [leave_one_out("LastFM", s3rec("LastFM"))],
     "wikipedia": lambda: [leave_one_out("Wikipedia edits", wikipedia(), seen=True)],
     "movielens": lambda: [

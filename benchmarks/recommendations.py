@@ -5,7 +5,8 @@ rectools-bert4rec, recbole-sasrec); without any, all. `table` runs nothing and w
 contender chooses its settings, its epoch or its weights on validation events within the same seconds of one processor.
 Baselines are then fitted again with the validation events, as the tables of afresh are; beside it stands what
 baselines get without. Networks, those of peers and of afresh, learn without the validation events. Of afresh stand five
-seeds, what it gets without the items' features where there are any, and its network alone. What was measured of each
+seeds (three of Beauty), what it gets without the items' features where there are any, and its network alone. What was
+measured of each
 stays in AFRESH_BENCH (or ~/.cache/afresh-bench), so that parts can be run one after another.
 
 AFRESH_RECTOOLS and AFRESH_RECBOLE name the Python of environments with these packages (see the files of the peers);
@@ -39,7 +40,6 @@ from benchmarks.interaction_sets import TASKS, Asked, Task
 from benchmarks.judge_pictures import work_folder
 from benchmarks.table import ROOT, Row, save
 
-SEEDS = range(5)  # Beauty has three
 K = 10
 PEERS = {
     "rectools-sasrec": ("RecTools SASRec", "AFRESH_RECTOOLS", "benchmarks.peer_rectools", "sasrec"),
@@ -154,7 +154,7 @@ def run_ours(tasks: Sequence[Task]) -> None:
     """The runs of all seeds that are not there yet, and their mean. Tasks with the same past share their runs."""
     for task in tasks:
         same = [t for t in tasks if list(map(len, t.test.histories)) == list(map(len, task.test.histories))]
-        for seed in SEEDS[: 3 if task.seconds > 200 else None]:
+        for seed in range(task.seeds):
             files = {t.name: results_of(t) / "seeds" / f"{seed}.json" for t in same}
             if not files[task.name].exists():
                 for name, found in one_of_ours(same, seed).items():
@@ -165,28 +165,13 @@ def run_ours(tasks: Sequence[Task]) -> None:
 
 def one_of_ours(tasks: Sequence[Task], seed: int) -> dict[str, dict[str, dict[str, Any]]]:
     """For each task, what a run of a seed got, by name, with its seconds and settings. All tasks have the same past."""
-    import afresh
-    from afresh.runs.run import Run
     from afresh.tasks.recommend import Recommender
 
     begun, task = time.process_time(), tasks[0]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_log(task, folder / "data")
         split = "last" if task.test.times is None or "leave one out" in task.name else "time"
-        afresh.train(
-            folder / "data",
-            modality="interactions",
-            family="transformer",
-            minutes=task.seconds / 60,
-            seed=seed,
-            out=folder / "run",
-            device="cpu",
-            data={"split": split},
-            settings={"train.threads": 1},
-            quiet=True,
-        )
-        run = Run.open(folder / "run")
+        run = trained(task, folder, task.seconds / 60, seed, split)
         told = f"{run.record.train.steps:,} steps of width {run.record.config['width']}"
         found: dict[str, dict[str, dict[str, Any]]] = {t.name: {} for t in tasks}
 
@@ -204,6 +189,27 @@ def one_of_ours(tasks: Sequence[Task], seed: int) -> dict[str, dict[str, dict[st
         if task.features:
             judge(f"{OURS} without features", Recommender(bare(run)))
         return found
+
+
+def trained(task: Task, folder: Path, minutes: float, seed: int, split: str) -> Any:
+    """A run on everything before the test, on one processor, by the planner's own sizes."""
+    import afresh
+    from afresh.runs.run import Run
+
+    write_log(task, folder / "data")
+    afresh.train(
+        folder / "data",
+        modality="interactions",
+        family="transformer",
+        minutes=minutes,
+        seed=seed,
+        out=folder / "run",
+        device="cpu",
+        data={"split": split},
+        settings={"train.threads": 1},
+        quiet=True,
+    )
+    return Run.open(folder / "run")
 
 
 def write_log(task: Task, folder: Path) -> None:

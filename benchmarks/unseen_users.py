@@ -15,12 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-import afresh
 from afresh.evaluation.ranking import Items
-from afresh.runs.run import Run
 from afresh.tasks.recommend import Recommender
 from benchmarks.interaction_sets import Asked, Task, leave_one_out, s3rec
-from benchmarks.recommendations import K, Ours, ranking, write_log
+from benchmarks.recommendations import K, Ours, ranking, trained
 from benchmarks.table import Row, save
 
 MINUTES = 2.0  # of one processor, for each run
@@ -37,20 +35,8 @@ def gains(task: Task, users: Items, seed: int) -> Items:
     """NDCG@10 of each question by a run that has seen these users."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_log(half_of(task, users), folder / "data")
-        afresh.train(
-            folder / "data",
-            modality="interactions",
-            family="transformer",
-            minutes=MINUTES,
-            seed=seed,
-            out=folder / "run",
-            device="cpu",
-            data={"split": "last"},
-            settings={"train.threads": 1},
-            quiet=True,
-        )
-        ranks = ranking(task, Ours(Recommender(Run.open(folder / "run")), task.items, alone=False)).ranks
+        run = trained(half_of(task, users), folder, MINUTES, seed, "last")
+        ranks = ranking(task, Ours(Recommender(run), task.items, alone=False)).ranks
     return np.where(ranks <= K, 1 / np.log2(1.0 + ranks), 0.0)
 
 
