@@ -57,7 +57,12 @@ def divide(log: Log, how: Split | None) -> tuple[Side, Side, list[str]]:
     train, heldout = _sides(log, bounds, kept)
     if not train.histories or not heldout.histories:
         missing = "train on" if not train.histories else "hold out"
-        raise UserError(f"The split {how!r} leaves nothing to {missing} of {counted(len(log), 'event')}. Give more.")
+        sizes = np.diff(bounds)
+        people = f"{counted(len(log), 'event')} of {counted(len(sizes), 'user')}, at most {sizes.max(initial=0)} of one"
+        raise UserError(
+            f"The split {how!r} leaves nothing to {missing}: there are {people}. Users need two events or more, one of "
+            "which is held out. Give a longer log, or look at what was read with `afresh data`."
+        )
     return train, heldout, notes
 
 
