@@ -206,3 +206,8 @@ def test_sessions_are_learnt_where_asked(tmp_path: Path) -> None:
     file = write(tmp_path, "csv", rows)
     assert len({i.value.user for i in read(file, split="last").items}) == 12
     assert len({i.value.user for i in read(file, by="session", split="last").items}) == 24
+
+
+def test_users_with_one_event_each_leave_nothing_to_hold_out(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="there are 3 events of 3 users, at most 1 of one.*two events or more"):
+        read(write(tmp_path, "csv", log(users=3, each=1)), split="last")
