@@ -209,5 +209,5 @@ def test_sessions_are_learnt_where_asked(tmp_path: Path) -> None:
 
 
 def test_users_with_one_event_each_leave_nothing_to_hold_out(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="there are 3 events of 3 users, at most 1 of one.*two events or more"):
+    with pytest.raises(UserError, match=r"there are 3 events of 3 users, at most 1 of one.*two events or more"):
         read(write(tmp_path, "csv", log(users=3, each=1)), split="last")
