@@ -33,7 +33,7 @@ METRICS = (
     "knowledge_tracing",
 )
 SOURCES = ("collected", "arrow", "webdataset")  # files in afresh.data
-REWARDS = ("text", "image", "audio")  # files, each with the rewards of one or more kinds of items
+REWARDS = ("text", "image", "audio", "molecule")  # files, each with the rewards of one or more kinds of items
 RENAMED_KINDS = {"picture": "image"}  # names of kinds in files of earlier versions
 
 
