@@ -1,0 +1,50 @@
+"""Calls are counted as PMO counts them, and areas are those of its own code."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rdkit")
+
+from benchmarks.pmo import EVERY, MODELS, OBJECTIVES, TASKS, Oracle, auc
+
+
+def lengths(names: Sequence[str]) -> list[float]:
+    return [len(n) / 10 for n in names]
+
+
+def test_there_are_23_tasks() -> None:
+    assert len(TASKS) == 23 and set(TASKS) == {*OBJECTIVES, *MODELS}
+
+
+def test_repeated_and_invalid_molecules_cost_nothing() -> None:
+    oracle = Oracle(lengths, 10)
+    assert oracle(["CCO", "OCC", "C1CC", "", "CO"]) == [0.3, 0.3, 0.0, 0.0, 0.2]
+    assert oracle(["C(O)C"]) == [0.3]
+    assert list(oracle.asked) == ["CCO", "CO"]
+    assert (oracle.repeated, oracle.invalid, oracle.spent) == (2, 2, False)
+
+
+def test_a_budget_is_never_exceeded() -> None:
+    oracle = Oracle(lengths, 2)
+    assert oracle(["C", "CC", "CCC", "C"]) == [0.1, 0.2, 0.0, 0.1]
+    assert oracle.spent and oracle(["CCCC", "CC"]) == [0.0, 0.2]
+    assert list(oracle.asked) == ["C", "CC"]
+
+
+def test_an_area_of_a_constant_loses_the_rise_to_the_first_point() -> None:
+    assert auc([1.0] * 1000, 10, 1000) == pytest.approx(1 - EVERY / 2 / 1000)
+    assert auc([1.0] * EVERY, 10, 1000) == pytest.approx(1 - EVERY / 2 / 1000)  # stopped early
+    assert auc([0.5], 1, 10) == pytest.approx((0.25 + 9 * 0.5) / 10)
+
+
+@pytest.mark.parametrize("n", [37, 100, 250, 500])
+@pytest.mark.parametrize("top", [1, 10])
+def test_areas_are_trapezoids_between_points(n: int, top: int) -> None:
+    values = np.random.default_rng(n).random(n).tolist()
+    points = [0, *range(EVERY, n, EVERY), n, 500]
+    heights = [0.0, *(float(np.mean(sorted(values[:p])[-top:])) for p in points[1:])]
+    assert auc(values, top, 500) == pytest.approx(np.trapezoid(heights, points) / 500)
