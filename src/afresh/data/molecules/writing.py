@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from afresh.data.molecules import fragments
@@ -14,6 +15,8 @@ from afresh.data.molecules.chem import MoleculeError, canonical, chem, require
 Form = Literal["smiles", "selfies", "fragments"]
 TOKEN = re.compile(r"\[[^\]]+\]|Br|Cl|->|<-|%\d\d|%\(\d+\)|[A-Za-z]|\d|[^\s]")
 MIRRORED = {"@": "@@", "@@": "@"}
+KEPT = 1 << 19  # molecules whose writing, a millisecond's work, is kept: a data set is written for its vocabulary, its
+# longest molecule and its tokens
 
 
 @dataclass(frozen=True)
@@ -79,8 +82,10 @@ def _same(text: str) -> str:
 
 WRITINGS: dict[str, Writing] = {
     "smiles": Writing(_same, _same, random_smiles, split_smiles),
-    "selfies": Writing(to_selfies, from_selfies, lambda s, seed: to_selfies(random_smiles(s, seed)), split_selfies),
-    "fragments": Writing(fragments.write, _same, fragments.write, split_smiles),
+    "selfies": Writing(
+        lru_cache(KEPT)(to_selfies), from_selfies, lambda s, seed: to_selfies(random_smiles(s, seed)), split_selfies
+    ),
+    "fragments": Writing(lru_cache(KEPT)(fragments.write), _same, fragments.write, split_smiles),
 }
 
 

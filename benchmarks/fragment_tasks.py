@@ -1,0 +1,128 @@
+"""Molecules built on parts of known drugs, by one run of the family masked, or of the transformer on fragments.
+
+    python -m benchmarks.fragment_tasks RUN [COUNT] [KEY=VALUE ...]
+
+The tasks and the ten drugs are those of Noutahi et al. 2024 ("Gotta be SAFE"), section 4.2, and the measures those of
+Lee et al. 2025 (GenMol), section 4.2: of COUNT (100) draws for each part, the share of valid molecules that keep the
+part, of different ones among them, and the quality, the share of all draws that are valid, different, drug-like (QED of
+at least 0.6) and easy to make (SA of at most 4). The cuts of those papers are not published in a package, so the parts
+are cut here by one rule: at the acyclic single bonds of rings. KEY=VALUE are settings of sampling. Without stereo.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+import afresh
+from afresh.data.molecules.chem import canonical, chem
+from afresh.data.molecules.parts import contains
+from afresh.data.molecules.properties import numbers_of
+
+DRUGS = {
+    "baricitinib": "CCS(=O)(=O)N1CC(CC#N)(n2cc(-c3ncnc4[nH]ccc34)cn2)C1",
+    "cyclothiazide": "NS(=O)(=O)c1cc2c(cc1Cl)NC(C1CC3C=CC1C3)NS2(=O)=O",
+    "eliglustat": "CCCCCCCC(=O)NC(CN1CCCC1)C(O)c1ccc2c(c1)OCCO2",
+    "erlotinib": "C#Cc1cccc(Nc2ncnc3cc(OCCOC)c(OCCOC)cc23)c1",
+    "futibatinib": "C=CC(=O)N1CCC(n2nc(C#Cc3cc(OC)cc(OC)c3)c3c(N)ncnc32)C1",
+    "lesinurad": "O=C(O)CSc1nnc(Br)n1-c1ccc(C2CC2)c2ccccc12",
+    "liothyronine": "NC(Cc1cc(I)c(Oc2ccc(O)c(I)c2)c(I)c1)C(=O)O",
+    "lovastatin": "CCC(C)C(=O)OC1CC(C)C=C2C=CC(C)C(CCC3CC(O)CC(=O)O3)C21",
+    "maribavir": "CC(C)Nc1nc2cc(Cl)c(Cl)cc2n1C1OC(CO)C(O)C1O",
+    "spirapril": "CCOC(=O)C(CCc1ccccc1)NC(C)C(=O)N1CC2(CC1C(=O)O)SCCS2",
+}
+BOND = "[R]-!@[*]"  # acyclic, single, at a ring
+QED, SA = 0.6, 4.0  # of a molecule of quality
+
+
+def ends(found: Any) -> list[Any]:
+    """The fragments with one cut each, the largest first, with a `*` where they were cut."""
+    library = chem()
+    bonds = sorted(
+        {found.GetBondBetweenAtoms(*p).GetIdx() for p in found.GetSubstructMatches(library.MolFromSmarts(BOND))}
+    )
+    pieces = library.GetMolFrags(library.FragmentOnBonds(found, bonds, True), asMols=True)
+    return sorted((p for p in pieces if stars(p) == 1), key=lambda p: (-p.GetNumHeavyAtoms(), library.MolToSmiles(p)))
+
+
+def stars(piece: Any) -> int:
+    return sum(a.GetAtomicNum() == 0 for a in piece.GetAtoms())
+
+
+def text(piece: Any) -> str:
+    """The SMILES of a part, with `*` where it goes on."""
+    for atom in piece.GetAtoms():
+        atom.SetIsotope(0)
+    written: str = chem().MolToSmiles(piece)
+    return written
+
+
+def scaffold(found: Any) -> Any:
+    """The Bemis-Murcko scaffold of a drug."""
+    from rdkit.Chem.Scaffolds import MurckoScaffold
+
+    return MurckoScaffold.GetScaffoldForMol(found)
+
+
+def motif(found: Any) -> str:
+    return text(ends(found)[0])
+
+
+def decorated(found: Any) -> str:
+    """The scaffold with a `*` for every side chain."""
+    library = chem()
+    core = library.ReplaceSidechains(found, scaffold(found))
+    return text(core)
+
+
+def linked(found: Any) -> str:
+    """The two largest ends."""
+    return ".".join(map(text, ends(found)[:2]))
+
+
+TASKS: Mapping[str, Callable[[Any], str]] = {
+    "motif extension": motif,
+    "scaffold decoration": decorated,
+    "superstructure": lambda found: text(scaffold(found)),
+    "linker design": linked,
+}
+
+
+def scores(drawn: list[str], part: str) -> dict[str, float]:
+    """Of all draws of a part: valid and with the part, different ones among these, and quality."""
+    kept = [c for s in drawn if (c := canonical(s)) is not None and contains(c, part)]
+    good = 0
+    for smiles in set(kept):
+        numbers = numbers_of(chem().MolFromSmiles(smiles), ("QED", "SA"))
+        good += numbers["QED"] >= QED and numbers["SA"] <= SA
+    return {
+        "valid": 100 * len(kept) / len(drawn),
+        "unique": 100 * len(set(kept)) / max(1, len(kept)),
+        "quality": 100 * good / len(drawn),
+    }
+
+
+def main(run: str, count: int = 100, *settings: str) -> None:
+    model = afresh.load(run)
+    chosen = {k: json.loads(v) if v[:1] in "0123456789{" else v for k, v in (s.split("=", 1) for s in settings)}
+    for task, cut in TASKS.items():
+        rows = []
+        for name, drug in DRUGS.items():
+            part = cut(chem().MolFromSmiles(drug))
+            try:
+                drawn = list(model.sample(count, prompt=part, seed=1, **chosen).values)
+            except afresh.UserError as error:
+                print(f"{task}, {name}, {part}: {error}", file=sys.stderr)
+                continue
+            rows.append(scores(drawn, part))
+            print(json.dumps({"task": task, "drug": name, "part": part, **rows[-1]}), file=sys.stderr)
+        mean = {k: round(float(np.mean([r[k] for r in rows])), 1) for k in rows[0]} if rows else {}
+        print(json.dumps({"task": task, "drugs": len(rows), **mean}), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], *(int(a) for a in sys.argv[2:3]), *sys.argv[3:])
