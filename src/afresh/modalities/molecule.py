@@ -21,7 +21,7 @@ from afresh.data.molecules.standard import Mixtures, Read, Standard, describe_tr
 from afresh.data.molecules.writing import WRITINGS, Form, vocabulary
 from afresh.data.refusals import refusal_lines
 
-FEW = 50_000  # molecules up to which random writings are learnt
+FEW = 50_000  # molecules up to which random writings are learnt; fragments are learnt in any order, however many
 ROOM = 1.25  # of a window, in lengths of the longest molecule: other writings of it are longer
 
 
@@ -110,8 +110,10 @@ class MoleculeModality:
         texts = [str(i.value) for i in items]
         tokens = tuple(vocabulary(options.form, texts))
         conds, notes = fit_conditions(items)
-        share = options.randomise if options.randomise is not None else 0.5 * (len(items) <= FEW)
-        why = "" if options.randomise is not None else f", since there are {counted(len(items), 'molecule')}"
+        anyhow = options.form == "fragments"  # a part that is asked for comes first, whatever its place in a molecule
+        share = options.randomise if options.randomise is not None else 0.5 * (anyhow or len(items) <= FEW)
+        reason = "any fragment can be asked for" if anyhow else f"there are {counted(len(items), 'molecule')}"
+        why = "" if options.randomise is not None else f", since {reason}"
         encoder = MoleculeEncoder(options.form, tokens, 2, conds, share)
         longest = max(len(encoder.tokenised(t)) for t in texts) + 1
         context = options.context or max(32, -(-int(longest * ROOM) // 8) * 8)
