@@ -12,8 +12,11 @@ from PIL import Image
 import afresh
 from afresh.core import UserError
 from afresh.data.molecules.chem import canonical
+from afresh.data.molecules.kind import draw
 from afresh.data.molecules.parts import contains
 from afresh.modalities.molecule import MODALITY, MoleculeOptions
+from afresh.tasks.wish import Wish, first_line, form_of, make
+from afresh.tasks.works import title_of
 
 RINGS = ("c1ccccc1", "c1ccncc1", "C1CCNCC1", "c1ccoc1", "c1ccsc1")
 ENDS = ("CO", "CN", "C(=O)N", "CC", "CC#N", "CF", "CS", "CCO", "CCl")
@@ -80,3 +83,16 @@ def test_a_tuned_run_learns_new_tokens(tmp_path: Path) -> None:
     tuned = afresh.tune(tmp_path / "run", tmp_path / "new.smi", steps=2, out=tmp_path / "tuned", quiet=True)
     assert tuned.run.encoder.added == ("[Se]",)
     assert json.loads((tmp_path / "tuned" / "encoder" / "encoder.json").read_text())["added"] == ["[Se]"]
+
+
+def test_works_of_a_wish_are_valid_and_known_by_their_smiles(tmp_path: Path) -> None:
+    model = trained(tmp_path, form="selfies")
+    wish = Wish(n=3, prompt="", seed=5)
+    made = list(make(model.run, wish, {}))
+    assert all(canonical(m.value) == m.value for m in made)
+    assert [title_of(wish, m, form_of(model.run)) for m in made] == [first_line([m.value]) for m in made]
+    assert next(make(model.run, wish, {}, only=1)).value == made[1].value
+
+
+def test_what_is_not_a_molecule_is_drawn_as_such() -> None:
+    assert draw("c1cc").min() < 255 and draw("c1cc").shape == draw("CCO").shape

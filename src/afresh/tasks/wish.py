@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
-from afresh.core import Encoder, UserError, events
+from afresh.core import BuildsOn, Encoder, UserError, events
 from afresh.data.image.kind import decode as decode_image
 from afresh.data.music.encoder import ScoreEncoder
 from afresh.data.music.score import Score
@@ -27,6 +27,7 @@ from afresh.tasks.editor import STRENGTH, Change, Editor
 from afresh.tasks.interpolate import Blender
 from afresh.tasks.interpolate import blend as blended
 from afresh.tasks.sample import Sampler
+from afresh.tasks.valid_samples import valid_samples
 
 MOST = 64  # works of one wish
 MOST_PIXELS = 2**26  # of all works of a wish that extends an image
@@ -127,7 +128,11 @@ def sample(
     run: Run, wish: Wish, files: Mapping[str, bytes], only: int | None, on_text: OnText | None
 ) -> Iterator[Made]:
     """Texts are written side by side. Of the rest, each is drawn by itself, so that it is shown as soon as possible and
-    made again alone with the same rounding."""
+    made again alone with the same rounding. What is built on a part is drawn again until it is valid: the drawing of a
+    text that is not a molecule shows nothing."""
+    builds = isinstance(run.encoder, BuildsOn)
+    if builds and not wish.prompt:
+        wish = wish.model_copy(update={"prompt": None})
     streams = on_text is not None and writes_text(run.encoder, run.space) and only is None
 
     def on_piece(index: int, piece: str, row: Row) -> None:
@@ -139,7 +144,13 @@ def sample(
     together = run.family.sampling.stepwise is not None
     begun = "" if wish.prompt is None or run.space.records else wish.prompt
     for rows in indices.split(len(indices) if together else 1):
-        drawn = sampler.rows(sampler.cond.select(rows), rows)
+        cond, first = sampler.cond.select(rows), int(rows[0])
+        if builds:
+            drawn, _ = valid_samples(
+                lambda c, numbers, first=first: sampler.rows(c, numbers + first), cond, sampler.accepted, run.space
+            )
+        else:
+            drawn = sampler.rows(cond, rows)
         for index, value in zip(rows.tolist(), drawn.values, strict=True):
             described = {k: v for k, v in sampler.described[index].items() if v is not None}
             if begun:

@@ -320,7 +320,7 @@ def title_of(wish: Wish, made: Made, form: Form) -> str:
         wish.caption or "",
         ", ".join(wish.label.values()),
         ", ".join(f"{k} {v:g}" for k, v in wish.number.items()),
-        made.value if form in ("text", "code") and isinstance(made.value, str) else "",
+        made.value if form != "music" and isinstance(made.value, str) else "",
         str(made.described.get("label") or ""),
     ]
     return first_line(asked) or done.capitalize()

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from afresh.core import ItemKind, NearDuplicate, Preview
 from afresh.core.item_kind import Array
@@ -22,7 +22,6 @@ from afresh.data.molecules.properties import numbers_of
 
 BITS, RADIUS = 1024, 2  # of Morgan fingerprints, as in MOSES
 SIDE = 240  # pixels of a drawing
-WHITE = 255
 COMPARED = 36  # molecules whose differences from a prompt are drawn
 COMPUTED = ("QED", "logP", "SA", "weight")  # properties in an .sdf
 DETAILS = re.compile(r"[@/\\.\[]")  # what a SMILES without stereo, charges, isotopes and salts does not have
@@ -105,13 +104,16 @@ def near_duplicates(molecules: Sequence[str]) -> list[NearDuplicate]:
 
 
 def draw(smiles: str, against: str | None = None, side: int = SIDE) -> NDArray[np.uint8]:
-    """A drawing (side, side, 3); white if the molecule is not valid. Atoms that are not part of the largest structure
-    in common with the molecule `against` are marked."""
+    """A drawing (side, side, 3), which says so if the molecule is not valid. Atoms that are not part of the largest
+    structure in common with the molecule `against` are marked."""
     from rdkit.Chem.Draw import rdMolDraw2D
 
     found = chem().MolFromSmiles(smiles)
     if found is None or found.GetNumAtoms() == 0:
-        return np.full((side, side, 3), WHITE, np.uint8)
+        image = Image.new("RGB", (side, side), "white")
+        font = ImageFont.load_default(side / 14)
+        ImageDraw.Draw(image).text((side / 2, side / 2), "not a molecule", "grey", font, anchor="mm")
+        return np.asarray(image)
     drawing = rdMolDraw2D.MolDraw2DCairo(side, side)
     marked = [] if against is None else differing(found, against)
     rdMolDraw2D.PrepareAndDrawMolecule(drawing, found, highlightAtoms=marked)

@@ -8,7 +8,7 @@ from typing import Any
 
 from annotated_types import Ge, Gt, Le
 
-from afresh.core import UserError
+from afresh.core import BuildsOn, UserError
 from afresh.data.music.encoder import ScoreEncoder
 from afresh.runs.run import Run
 from afresh.sampling.request import converses, of_kind, writes_text
@@ -55,12 +55,14 @@ class Way:
 
 @dataclass(frozen=True)
 class Controls:
-    """What is asked of a run. `writes`: it writes texts; `talks`: it answers; `system`: it can be told something before
-    the conversation; `ways`: what it does with pictures, sounds and tunes that exist; `factors`: by which it enlarges
-    pictures; `voices` of its scores; `seconds` of its sounds; `shape`: height and width of an image."""
+    """What is asked of a run. `writes`: it writes texts; `builds`: on a part that is asked for; `talks`: it answers;
+    `system`: it can be told something before the conversation; `ways`: what it does with pictures, sounds and tunes
+    that exist; `factors`: by which it enlarges pictures; `voices` of its scores; `seconds` of its sounds; `shape`:
+    height and width of an image."""
 
     form: Form
     writes: bool
+    builds: bool
     talks: bool
     system: bool
     labels: tuple[Choice, ...]
@@ -114,6 +116,7 @@ def controls_of(run: Run) -> Controls:
     return Controls(
         form=form,
         writes=writes and form in ("text", "code"),
+        builds=isinstance(encoder, BuildsOn),
         talks=talks,
         system=talks and takes_system(run),
         labels=tuple(Choice(k, titled(k), run.conds[k].classes) for k in of_kind(run.conds, "label")),
