@@ -41,6 +41,7 @@ NOTES = Space("tokens", (8,), (10,), {"end": 8, "score": 9}, stream=True)
 RESIDUAL = Space("tokens", (8,), (5,), {"begin": 4}, grid=(4, 2))
 LEVELS = Space("tokens", (4, 2), (5, 5), {"begin": 4})
 BAGS = Space("tokens", (8,), (13,), {"end": 12}, stream=True, catalogue=True)
+RECORDS = Space("tokens", (8,), (12,), {"end": 10, "filler": 11}, stream=True, records=True)
 SPACES = {
     "line": LINE,
     "plane": PLANE,
@@ -51,6 +52,7 @@ SPACES = {
     "levels": LEVELS,
     "notes": NOTES,
     "bags": BAGS,
+    "records": RECORDS,
 }
 
 
@@ -82,7 +84,13 @@ def examples(space: Space, n: int = 24) -> Examples:
         x[bounds[:-1]] = space.special["end"]
         return Examples(x, conditions(n), bounds=bounds, bytes=len(x), mask=x != space.special["end"])
     x[bounds[1:] - 1] = space.special["end"]
-    return Examples(x, conditions(n), bounds=bounds, bytes=len(x))
+    if not space.records:
+        return Examples(x, conditions(n), bounds=bounds, bytes=len(x))
+    both = [torch.cat([x.new_full((1,), space.special["end"]), row]) for row in x.tensor_split(bounds[1:-1])]
+    bounds = bounds + torch.arange(n + 1)
+    mask = torch.ones(int(bounds[-1]), dtype=torch.bool)
+    mask[bounds[:-1]] = False
+    return Examples(torch.cat(both), conditions(n), bounds=bounds, bytes=len(x), mask=mask)
 
 
 # --------------------------------------------------------------------------- families
@@ -111,7 +119,7 @@ class FamilyRow:
 FAMILIES = (
     FamilyRow(
         "transformer",
-        ("stream", "raster", "residual", "notes", "bags"),
+        ("stream", "raster", "residual", "notes", "bags", "records"),
         {"width": 16, "layers": 2, "heads": 2, "kv_heads": 1},
         {"length": 12},
         tolerance=0.0,  # tokens are equal or they are not
@@ -135,6 +143,14 @@ FAMILIES = (
         {"length": 5},
         tolerance=0.0,
         variant="bags",
+    ),
+    FamilyRow(
+        "vae",
+        ("records",),
+        {"width": 16, "blocks": 2, "latent": 8, "cond": 8, "components": 2, "dropout": 0.3, "slots": 2},
+        {"length": 8},
+        tolerance=0.0,
+        variant="records",
     ),
     FamilyRow("gan", ("line", "plane", "solid"), {"width": 8, "latent": 4, "cond": 8}),
     FamilyRow("flow", ("line", "plane", "solid"), {"widths": (8, 16), "emb": 16}, {"steps": 3}),
@@ -240,9 +256,10 @@ def write_molecules(folder: Path) -> None:
         (folder / f"{i:02d}.smi").write_text(f"{'C' * (2 + i // 3)}{'ONF'[i % 3]} chain-{i}\n", encoding="ascii")
 
 
+SEQUENCES = ("transformer", "masked", "vae")  # families of whole sequences too
 MODALITIES = (
-    ModalityRow("text", write_texts, 24, {"context": 8}),
-    ModalityRow("code", write_programs, 24, {"context": 8}, written="text"),  # two languages: written as .txt
+    ModalityRow("text", write_texts, 24, {"context": 8}, SEQUENCES),
+    ModalityRow("code", write_programs, 24, {"context": 8}, SEQUENCES, "text"),  # two languages: written as .txt
     ModalityRow(
         "image", write_pictures, 24, {"size": 6}, ("transformer", "masked", "vae", "gan", "flow", "autoencoder")
     ),
@@ -253,12 +270,12 @@ MODALITIES = (
         {"representation": "wave", "trim": False, "seconds": 0.05},
         ("vae", "gan", "flow", "autoencoder"),
     ),
-    ModalityRow("music", write_tunes, 24, {"context": 8}),
+    ModalityRow("music", write_tunes, 24, {"context": 8}, SEQUENCES),
     ModalityRow("exercises", write_answers, 24, {"context": 80, "least": 1}),
     ModalityRow(
         "interactions", write_histories, 24, {"context": 16, "split": "user"}, ("transformer", "masked", "vae")
     ),
-    ModalityRow("molecule", write_molecules, 24),
+    ModalityRow("molecule", write_molecules, 24, families=SEQUENCES),
 )
 
 

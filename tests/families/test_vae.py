@@ -444,7 +444,7 @@ def test_invalid_spaces_and_edits_are_refused() -> None:
     assert "transformer" in (FAMILY.accepts(Space("tokens", (8,), (5,))) or "")
     assert "1 to 3 axes" in (FAMILY.accepts(Space("field", (8,))) or "")
     assert FAMILY.accepts(SPACES[0]) is None
-    for wrong in ({"truncation": 1.5}, {"guidance": -1}, {"temperature": 1}):
+    for wrong in ({"truncation": 1.5}, {"guidance": -1}, {"temperature": -1}):
         with pytest.raises(ValidationError):
             VAESettings(**wrong)
     with pytest.raises(ValidationError):

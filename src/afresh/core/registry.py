@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 MODALITIES = ("text", "code", "image", "audio", "music", "exercises", "interactions", "molecule")
 FAMILIES = ("transformer", "masked", "vae", "gan", "flow", "autoencoder")
 FOREIGN = ("diffusers", "fewstep")  # families that start from another model: afresh tune BASE DATA, afresh distill RUN
-FITTED = ("palette",)  # codecs that are fitted to the data when a family needs one
+FITTED = ("palette", "records")  # codecs that are fitted to the data when a family needs one
 TRAINED = "trained"  # the codec of a run that the user passes as `codec`
 CODECS = (*FITTED, TRAINED)
 ALIGNERS = ("policy", "pairs", "denoise", "gradient", "selected")  # files, each with one or more methods of alignment
@@ -156,7 +156,7 @@ def aligner(name: str, wanted: Family) -> Aligner:
 
 
 def codec_module(name: str) -> Any:
-    """The module of a codec. It has `load`, and either `planar` and `fit` or `of_modules`."""
+    """The module of a codec. It has `load`, and either `takes` and `fit` or `of_modules`."""
     _check("codec", name, CODECS)
     return import_module(f"afresh.families.codecs.{name}")
 
@@ -174,13 +174,15 @@ def bridge(wanted: Family, examples: Examples, space: Space) -> tuple[str, Codec
     reason = wanted.accepts(space)
     if reason is None:
         return None
+    spaces = [space]
     for name in FITTED:
         module = codec_module(name)
-        if module.planar(space):
+        if module.takes(space):
             codec: Codec = module.fit(examples, space)
             if wanted.accepts(codec.target) is None:
                 return name, codec
-    works = [f.name for f in families() if f.accepts(space) is None]
+            spaces.append(codec.target)
+    works = [f.name for f in families() if any(f.accepts(s) is None for s in spaces)]
     raise UserError(
         f"The family {wanted.name!r} does not fit this data: {reason}. What works here: {', '.join(works) or 'none'}."
     )

@@ -1,4 +1,4 @@
-"""Conditional variational autoencoder of fields and of bags, with a density fitted to its latents after training.
+"""Conditional variational autoencoder of fields, bags and sequences, whose latents get a density after training.
 
 Kingma and Welling 2014; the prior of the latent is a normal that follows the condition (Sohn et al. 2015, "Learning
 structured output representation using deep conditional generative models"); the decoder's variances are fitted to the
@@ -6,6 +6,10 @@ data (Rybkin et al. 2021). Latents are parametrised by u (B, D), which is standa
 
 Items of a catalogue are taken as a bag, whose items are drawn from one distribution over the catalogue, which the
 decoder makes of z (Liang et al. 2018, "Variational autoencoders for collaborative filtering").
+
+Records of tokens, such as molecules, are taken as sequences, which the decoder writes token by token (Bowman et al.
+2016, "Generating sentences from a continuous space"). So that it neither does so without z nor copies z, the weight of
+the divergence is controlled (Shao et al. 2020, "ControlVAE"): the latents tell a given share of all nats.
 """
 
 from __future__ import annotations
@@ -30,6 +34,7 @@ from afresh.core import (
     Likelihood,
     Loss,
     Modules,
+    Objective,
     PlanHints,
     Policy,
     Predict,
@@ -40,14 +45,18 @@ from afresh.core import (
 )
 from afresh.core.model import batch_of_fields
 from afresh.core.rng import Rng
+from afresh.core.state import state_number
 from afresh.data.load import numbered
 from afresh.nets.bags import Bag, BagDecoder, BagEncoder, bag_nats
 from afresh.nets.conditioning import Conditioning
 from afresh.nets.conv import Decoder, Encoder
+from afresh.nets.decoding import kind_of
 from afresh.nets.gaussian import SCALE_RATE, Prior, Scale, gaussian_nll
 from afresh.nets.mixture import RequestMixture
 from afresh.nets.posterior import decode, encoding, latent, posterior_draw, standardised
+from afresh.nets.sequences import SequenceDecoder, SequenceEncoder, Sequences, dropped
 from afresh.sampling.search import search
+from afresh.sampling.tokens import Cut, Decoding, TokenSequence, draw_plain
 
 RANK = 128  # of the fitted density's covariances, besides their diagonals
 # Draws from posteriors that the density is fitted to: of at most so many examples, and of fewer up to 4 of each. More
@@ -58,6 +67,7 @@ DRAWS = 64  # posterior draws for an estimate of the likelihood
 NEGATIVES = 1024  # of a catalogue with more than eight times as many items
 SEEN_SELDOM = 40  # epochs
 FEW_BAGS = 100_000  # of a run, with smaller batches
+CONTROL, HEAVY = 0.1, 10.0  # how fast the weight of the divergence of sequences changes, and the most that it can be
 LARGE = 16  # cells of the shortest axis from which the finest grid is folded into channels
 ROUNDS, SEARCH = 20, 100  # Gibbs rounds for filling a hole; optimisation steps of a search for latents
 
@@ -71,6 +81,11 @@ class VAEConfig(BaseModel):
 
     Of bags: `width` of the one hidden layer of each network; `dropout`: share of a bag's items that the encoder is not
     shown in training; `negatives`: items that represent the others of the catalogue in a step, 0 = all of them.
+
+    Of sequences: `width` of both Transformers, and `blocks` of the one that writes; the one that reads has half as
+    many. `slots`: positions that the latents are divided into. `share`: how much of what is told of a sequence is told
+    by its latents, from 0 (the decoder alone draws it) to 1 (they determine it), by a weight of the KL term of at least
+    `beta`. `dropout`: share of the tokens before the next one that the decoder is not shown in training.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -84,6 +99,8 @@ class VAEConfig(BaseModel):
     components: int = Field(default=16, ge=1)
     dropout: float = Field(default=0.0, ge=0, lt=1)
     negatives: int = Field(default=0, ge=0)
+    slots: int = Field(default=4, ge=1)
+    share: float = Field(default=0.5, gt=0, lt=1)
 
 
 class VAESettings(BaseModel):
@@ -97,7 +114,8 @@ class VAESettings(BaseModel):
     Larger values follow labels more closely, at the cost of diversity. Little diversity is left at 3, the largest
     value.
 
-    `length`: number of items of a bag, at most as many as a window has; fields always have all their values.
+    `length`: number of items of a bag, or most tokens of a sequence, at most as many as a window has; fields always
+    have all their values. `temperature`, `top_k`, `top_p` and `min_p`: how tokens of a sequence are drawn.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -105,15 +123,31 @@ class VAESettings(BaseModel):
     truncation: float = Field(default=1.0, ge=0, le=1)
     guidance: float = Field(default=1.0, ge=0, le=3)
     length: int = Field(default=256, ge=1)
+    temperature: float = Field(default=1.0, ge=0, le=10)  # 0 = the likeliest token
+    top_k: int = Field(default=0, ge=0)  # only the k likeliest; 0 = all
+    top_p: float = Field(default=1.0, gt=0, le=1)  # only the likeliest that make up p
+    min_p: float = Field(default=0.0, ge=0, le=1)  # only those p times as likely as the best
+
+    @property
+    def cut(self) -> Cut:
+        return Cut(self.temperature, self.top_k, self.top_p, self.min_p)
+
+
+def sequential(space: Space) -> bool:
+    """Whether examples are records that are drawn as a whole. Of others, such as conversations, a part is given."""
+    return space.kind == "tokens" and space.records and "filler" in space.special
 
 
 def accepts(space: Space) -> str | None:
-    if space.catalogue and space.codes == 1:
+    if sequential(space) or (space.catalogue and space.codes == 1):
         return None
     if space.catalogue:
         return "a VAE takes items as they are, and not by their codes, whose order counts; these go with transformer"
     if space.kind != "field":
-        return "a VAE models a field of real numbers, or the items of a catalogue; other tokens go with transformer"
+        return (
+            "a VAE models a field of real numbers, the items of a catalogue, or sequences that stand alone; other "
+            "tokens go with transformer"
+        )
     if not 2 <= len(space.shape) <= 4:
         return f"a VAE models channels over 1 to 3 axes; the shape here is {space.shape}"
     return None
@@ -130,6 +164,10 @@ def sizes(space: Space) -> Sequence[VAEConfig]:
         negatives = NEGATIVES if space.vocab[0] > 8 * NEGATIVES else 0
         fixed = {"beta": 0.2, "dropout": 0.5, "negatives": negatives}
         return [VAEConfig(width=w, latent=w, **fixed) for w in (64, 128, 256)]
+    if sequential(space):
+        fixed = {"latent": 64, "cond": 64, "beta": 0.1, "dropout": 0.2}
+        ladder = ((96, 3), (128, 4), (192, 4), (256, 5), (320, 6), (384, 6), (512, 8))
+        return [VAEConfig(width=width, blocks=blocks, **fixed) for width, blocks in ladder]
     if min(space.shape[1:]) < LARGE:
         return [
             VAEConfig(width=16, latent=16),
@@ -153,12 +191,23 @@ def examples_wanted(parameters: int, space: Space) -> int:
     """
     if space.catalogue:
         return 3 * parameters // space.shape[0]
+    if sequential(space):
+        return 2 * parameters // (5 * space.shape[0])  # half of them write, as those of the Transformer do
     return parameters // (4 if min(space.shape[1:]) < LARGE else 130)
 
 
 def recipe(space: Space) -> dict[str, Any]:
     if space.catalogue:
         return {"optimizer": "adamw", "lr": 1e-3, "betas": (0.9, 0.99), "weight_decay": 0.1, "decay": 0.5}
+    if sequential(space):
+        return {
+            "optimizer": "muon",
+            "lr": 3e-3,
+            "matrix_lr": 0.02,
+            "betas": (0.9, 0.95),
+            "weight_decay": 0.1,
+            "ema_half_life": 10_000,
+        }
     return {
         "optimizer": "muon",
         "matrix_lr": 0.02,
@@ -176,6 +225,9 @@ def batch(examples: int, space: Space) -> int:
     """Of bags 64, and 256 in a run over many, whose steps cost as much for the weights as for the bags."""
     if space.catalogue:
         return 64 if examples < FEW_BAGS else 256
+    if sequential(space):
+        tokens = 512 * (max(1, examples * space.shape[0]) / 2e5) ** 0.6  # as the Transformer
+        return 2 ** max(4, round(math.log2(max(1.0, tokens / space.shape[0]))))
     return batch_of_fields(examples, space)
 
 
@@ -194,6 +246,12 @@ def build(config: VAEConfig, space: Space, conds: CondSpec) -> dict[str, nn.Modu
     if space.catalogue:
         encoder = BagEncoder(vocab[0], c.cond, c.latent, c.width)
         decoder = BagDecoder(vocab[0], set(space.special.values()), c.cond, c.latent, c.width)
+    elif sequential(space):
+        if c.latent % c.slots:
+            raise UserError(f"`family.latent` ({c.latent}) must be a multiple of `family.slots` ({c.slots}).")
+        shape = (c.cond, c.latent // c.slots, c.slots, c.width)
+        encoder = SequenceEncoder(space, *shape, layers=-(-c.blocks // 2))
+        decoder = SequenceDecoder(space, *shape, layers=c.blocks)
     else:
         sizes = (space.shape, c.cond, c.latent, c.width, c.blocks, c.most, c.patch)
         encoder, decoder = Encoder(*sizes), Decoder(*sizes)
@@ -202,7 +260,7 @@ def build(config: VAEConfig, space: Space, conds: CondSpec) -> dict[str, nn.Modu
         "encoder": encoder,
         "decoder": decoder,
         "prior": Prior(c.cond, c.latent),
-        **({} if space.catalogue else {"scale": Scale(space.std)}),
+        **({"scale": Scale(space.std)} if space.kind == "field" else {}),
         "density": RequestMixture(conds, c.components, c.latent, RANK),
     }
 
@@ -350,7 +408,103 @@ class BagObjective:
         return state
 
 
-# --------------------------------------------------------------------------- the objective
+# --------------------------------------------------------------------------- sequences
+
+LATENT = "latent"  # the part of a condition in which the latents of a sequence are drawn with it
+
+
+def sequence_terms(
+    modules: Modules, space: Space, batch: Batch, noise: Tensor, drop: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """-log p(x | z) for one draw of z, (B,), the divergence of its posterior, (B, D), and the number of predicted
+    tokens, (B,). `drop` (B, T): which tokens the decoder is not shown."""
+    decoder, tokens, targets = modules["decoder"], batch.x[:, :-1], batch.x[:, 1:]
+    assert isinstance(decoder, SequenceDecoder)
+    if batch.mask is not None:
+        targets = targets.masked_fill(~batch.mask, -1)
+    encoded = encoding(modules, Sequences.of(batch), batch.cond)
+    z, kl = latent(modules, encoded, noise)
+    shown = tokens if drop is None else dropped(tokens, drop, decoder.filler)
+    nats = decoder.nats(decoder.divided(z), encoded.c, shown, targets).sum(1)
+    return nats, kl, (targets >= 0).sum(1)
+
+
+def sequence_predictor(modules: Modules, guidance: float = 1.0) -> Predict:
+    """A Predict of the logits of the next token, given z in cond.parts[LATENT] (B, D)."""
+    decoder, conditioning = modules["decoder"], modules["conditioning"]
+    assert isinstance(decoder, SequenceDecoder)
+
+    def predict(x: Tensor, t: Any, cond: Cond, state: Any) -> tuple[Tensor, Any]:
+        c = conditioning(cond)
+        if guidance != 1:
+            null = conditioning(cond.negative_or_null())
+            c = null + guidance * (c - null)
+        z = decoder.divided(cond.parts[LATENT])
+        return decoder.step(z, c, x, t, state, kind_of("auto", x.device))
+
+    return predict
+
+
+def written(
+    modules: Modules, space: Space, u: Tensor, cond: Cond, rng: Rng, index: Tensor, settings: VAESettings
+) -> Tensor:
+    """Sequences (n, T) int64 of the latents u (n, D), which continue cond.known, if there are known tokens; short rows
+    are padded with `end`."""
+    decoder, end = modules["decoder"], space.special["end"]
+    assert isinstance(decoder, SequenceDecoder)
+    mean, log_var = modules["prior"](modules["conditioning"](cond))
+    z = mean + (0.5 * log_var).exp() * u
+    known, inside = cond.known, cond.known_mask
+    if known is None:
+        known = torch.full((cond.size, 1), end, device=u.device)
+    inside = torch.ones_like(known, dtype=torch.bool) if inside is None else inside
+    begun = [row[m].tolist() for row, m in zip(known, inside, strict=True)]
+    prompts = [row if row[:1] == [end] else [end, *row] for row in begun]
+    length = min(settings.length, space.shape[0])
+    sequences = [TokenSequence(p, i, rng, length, settings.cut) for p, i in zip(prompts, index.tolist(), strict=True)]
+    banned = sorted({i for i in space.special.values() if i != end})
+    batch = Decoding(sequence_predictor(modules, settings.guidance), space.shape[0], u.device, end, banned)
+    draw_plain(batch, sequences, replace(cond, parts={**cond.parts, LATENT: z}), rng, index)
+    rows = [[t for t in s.new if t != end] for s in sequences]
+    longest = max(1, *map(len, rows))
+    return torch.tensor([r + [end] * (longest - len(r)) for r in rows])
+
+
+class SequenceObjective:
+    """-log p(x | z) + beta KL(q(z | x, c) || p(z | c)) with one draw of z, in nats; the weight is the number of tokens.
+
+    The decoder is not shown a share `dropout` of the tokens.
+    """
+
+    players: Mapping[str, tuple[str, ...]] = {"model": ("conditioning", "encoder", "decoder", "prior", "density")}
+    averaged = ("conditioning", "encoder", "decoder", "prior")
+
+    def __init__(self, config: VAEConfig, space: Space) -> None:
+        self.config, self.space = config, space
+
+    def beta(self, state: State) -> float:
+        """The current weight of the divergence."""
+        return state_number(state, "beta", 0, HEAVY) if "beta" in state else self.config.beta
+
+    def loss(self, modules: Modules, batch: Batch, player: str, step: int, rng: Rng, state: State) -> Loss:
+        c, drop, beta = self.config, None, self.beta(state)
+        noise = rng.normal("vae/latent", batch.index, (c.latent,))
+        if c.dropout and torch.is_grad_enabled():  # not in evaluation
+            drop = rng.uniform("vae/dropout", batch.index, (batch.x.shape[1] - 1,)) < c.dropout
+        nats, kl, tokens = sequence_terms(modules, self.space, batch, noise, drop)
+        total = nats + beta * kl.sum(1)
+        metrics = {"loss": nats + kl.sum(1), "nats": nats, "kl": kl.sum(1), "beta": beta * tokens}
+        return total.sum(), tokens.sum(), {k: v.detach().sum() for k, v in metrics.items()}
+
+    def update(self, state: State, metrics: Mapping[str, float]) -> State:
+        """Makes the divergence heavier while it is more than its `share` of all nats, and lighter while it is less, but
+        not lighter than at first."""
+        excess = metrics["kl"] / max(metrics["kl"] + metrics["nats"], 1e-6) - self.config.share
+        beta = self.beta(state) * math.exp(CONTROL * max(-1.0, min(1.0, excess)))
+        return {**state, "beta": torch.tensor(min(HEAVY, max(self.config.beta, beta)))}
+
+
+# --------------------------------------------------------------------------- the objective of fields
 
 
 class VAEObjective:
@@ -413,6 +567,13 @@ def finish(modules: Modules, config: VAEConfig, space: Space, examples: Examples
     return {f"density.{k}": v for k, v in buffers.items()}
 
 
+def observed(batch: Batch, space: Space) -> Tensor | Bag | Sequences:
+    """What the encoder reads of a batch."""
+    if space.catalogue:
+        return Chosen.of(batch, space).bag()
+    return Sequences.of(batch) if sequential(space) else batch.x
+
+
 def posterior_draws(
     modules: Modules, config: VAEConfig, space: Space, batches: Sequence[Batch], draws: int, rng: Rng
 ) -> Any:
@@ -421,7 +582,7 @@ def posterior_draws(
     assert isinstance(density, RequestMixture)
     device = density.get_buffer("mean").device
     for batch in (b.to(device) for b in batches):
-        x = Chosen.of(batch, space).bag() if space.catalogue else batch.x
+        x = observed(batch, space)
         mean, log_var = standardised(modules, encoding(modules, x, batch.cond))
         each = []
         for s in range(draws):
@@ -449,9 +610,9 @@ def draw(
     modules: Modules, config: VAEConfig, space: Space, cond: Cond, rng: Rng, index: Tensor, settings: VAESettings
 ) -> Tensor:
     """The decoder's mean (n, *space.shape) for latents drawn from the prior; differentiable in the weights. Raises
-    UserError for bags, whose items are drawn."""
-    if space.catalogue:
-        raise UserError("Items are drawn, and a draw has no gradient. Use a method that compares or selects samples.")
+    UserError for bags and sequences, whose tokens are drawn."""
+    if space.kind == "tokens":
+        raise UserError("Tokens are drawn, and a draw has no gradient. Use a method that compares or selects samples.")
     with torch.no_grad():
         u = prior_draw(modules, config, cond, rng, index, settings)
     return decode(modules, u, cond, settings.guidance)
@@ -461,7 +622,11 @@ def draw(
 def sample(
     modules: Modules, config: VAEConfig, space: Space, cond: Cond, rng: Rng, index: Tensor, settings: VAESettings
 ) -> Tensor:
-    """(n, *space.shape): the decoder's mean for latents drawn from the prior, or the bags of `drawn_bags`."""
+    """(n, *space.shape): the decoder's mean for latents drawn from the prior; the bags of `drawn_bags`; or sequences
+    (n, T) that are `written`."""
+    if sequential(space):
+        u = prior_draw(modules, config, cond, rng, index, settings)
+        return written(modules, space, u, cond, rng, index, settings)
     make = drawn_bags if space.catalogue else draw
     return make(modules, config, space, cond, rng, index, settings)
 
@@ -475,6 +640,9 @@ def elbo(modules: Modules, config: VAEConfig, space: Space, batch: Batch, rng: R
     if space.catalogue:
         nats, kl, _ = bag_terms(modules, space, batch, noise)
         return -nats - kl
+    if sequential(space):
+        nats, divergence, _ = sequence_terms(modules, space, batch, noise)
+        return -nats - divergence.sum(1)
     posterior = posterior_draw(modules, encoding(modules, batch.x, batch.cond), noise)
     error = batch.x.float() - posterior.x
     return -gaussian_nll(error, modules["scale"]()) - posterior.kl.sum(1)
@@ -509,15 +677,18 @@ def likelihood(modules: Modules, config: VAEConfig, space: Space, batch: Batch, 
 @torch.no_grad()
 def encode(modules: Modules, config: VAEConfig, space: Space, x: Tensor, cond: Cond, settings: VAESettings) -> Tensor:
     """The posterior's mean as u (B, D), in which the conditional prior is standard normal."""
-    encoded = encoding(modules, x, cond)
-    return posterior_draw(modules, encoded, x.new_zeros(len(x), config.latent)).mean
+    read = Sequences.whole(x, space.special["end"]) if sequential(space) else x
+    return standardised(modules, encoding(modules, read, cond))[0]
 
 
 @torch.no_grad()
 def decode_latents(
     modules: Modules, config: VAEConfig, space: Space, u: Tensor, cond: Cond, settings: VAESettings
 ) -> Tensor:
-    """The decoder's mean (B, *space.shape) for u (B, D)."""
+    """The decoder's mean (B, *space.shape) for u (B, D); of sequences (B, T) the likeliest token each time."""
+    if sequential(space):
+        likeliest = settings.model_copy(update={"temperature": 0.0})
+        return written(modules, space, u, cond, Rng(0), torch.arange(len(u), device=u.device), likeliest)
     return decode(modules, u, cond, settings.guidance)
 
 
@@ -543,6 +714,8 @@ def edit(
     if space.catalogue:
         raise UserError("Items are not edited. Give those that are known as a prompt, and others are drawn with them.")
     start, s = task.start, task.strength
+    if sequential(space):
+        return rewritten(modules, config, space, task, cond, rng, index, settings)
     u = prior_draw(modules, config, cond, rng, index, settings)
     if start is None:
         if task.keep is not None:
@@ -563,6 +736,28 @@ def edit(
     return torch.where(task.keep, start, decode(modules, u, cond, settings.guidance))
 
 
+def rewritten(
+    modules: Modules,
+    config: VAEConfig,
+    space: Space,
+    task: Edit,
+    cond: Cond,
+    rng: Rng,
+    index: Tensor,
+    settings: VAESettings,
+) -> Tensor:
+    """`edit` for sequences (B, T): written from u of `strength`; those of strength 0 stay as they are. Raises UserError
+    for anything else that an edit may ask for."""
+    if task.start is None or task.keep is not None or task.energy is not None:
+        raise UserError("Sequences are edited by `strength` alone. Leave the rest out.")
+    if task.strength == 0:
+        return task.start.clone()
+    mean = encode(modules, config, space, task.start, cond, settings)
+    s = task.strength
+    u = math.sqrt(1 - s * s) * mean + s * prior_draw(modules, config, cond, rng, index, settings)
+    return written(modules, space, u, cond, rng, index, settings)
+
+
 def _optimised(modules: Modules, task: Edit, u: Tensor, cond: Cond, settings: VAESettings) -> Tensor:
     """u (B, D) after a search for the values to keep and for low energy, if the task has either."""
     if task.keep is None and task.energy is None:
@@ -580,6 +775,18 @@ def _optimised(modules: Modules, task: Edit, u: Tensor, cond: Cond, settings: VA
     return search(lambda v: decode(modules, v, cond, settings.guidance), u, energy, SEARCH)
 
 
+def objective(config: VAEConfig, space: Space) -> Objective:
+    if sequential(space):
+        return SequenceObjective(config, space)
+    return (BagObjective if space.catalogue else VAEObjective)(config, space)
+
+
+def regions(modules: Modules, device: str) -> Sequence[nn.Module]:
+    """Both networks, but not those over sequences, whose states are asked for and not their output."""
+    pair = [modules["encoder"], modules["decoder"]]
+    return [] if isinstance(modules["decoder"], SequenceDecoder) else pair
+
+
 FAMILY = Family(
     name="vae",
     accepts=accepts,
@@ -590,10 +797,10 @@ FAMILY = Family(
         batch=batch,
         recipe=recipe,
         regime=regime,
-        regions=lambda modules, device: [modules["encoder"], modules["decoder"]],
+        regions=regions,
     ),
     build=build,
-    objective=lambda config, space: (BagObjective if space.catalogue else VAEObjective)(config, space),
+    objective=objective,
     sampling=Sampling(VAESettings, sample),
     # The held-out bound rises long before samples become worse (docs/development/log.md).
     likelihood=Likelihood(

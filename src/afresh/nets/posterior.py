@@ -12,6 +12,7 @@ from torch import Tensor
 from afresh.core import Cond, Modules
 from afresh.nets.bags import Bag
 from afresh.nets.gaussian import gaussian_kl
+from afresh.nets.sequences import Sequences
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,8 @@ class PosteriorDraw:
     kl: Tensor
 
 
-def encoding(modules: Modules, x: Tensor | Bag, cond: Cond) -> Encoding:
-    """Encodes fields (B, *shape) or bags."""
+def encoding(modules: Modules, x: Tensor | Bag | Sequences, cond: Cond) -> Encoding:
+    """Encodes fields (B, *shape), bags or sequences."""
     c = modules["conditioning"](cond)
     return Encoding(c, *modules["encoder"](x, c))
 

@@ -334,13 +334,13 @@ class Decoder(nn.Module):
     ) -> Tensor:
         """Tokens (B, T) int64 -> hidden states (B, T, width).
 
-        With a cache, the first counts[b] (None: all) tokens continue those in it. c (B, width) is added to the
-        embeddings. `keep`: factors (B, T, width) of the embeddings and of the two branches of each block.
+        With a cache, the first counts[b] (None: all) tokens continue those in it. c (B, width), or (B, T, width), is
+        added to the embeddings. `keep`: factors (B, T, width) of the embeddings and of the two branches of each block.
         """
         context, at = self.locate(tokens, cache)
         h = self.embedding(tokens)
         if c is not None:
-            h = h + c[:, None].to(h.dtype)
+            h = h + (c if c.dim() == 3 else c[:, None]).to(h.dtype)
         if self.position is not None:
             h = h + self.position.weight[at]
         if torch.is_autocast_enabled(h.device.type):

@@ -208,7 +208,7 @@ def writes_text(encoder: Encoder, space: Space) -> bool:
 
 def converses(encoder: Encoder, space: Space) -> bool:
     """Whether a model answers in conversations; records of other kinds, such as molecules, also stand alone."""
-    return writes_text(encoder, space) and space.records
+    return writes_text(encoder, space) and encoder.space.records
 
 
 def encode_parts(encoder: BuildsOn, cond: Cond, request: Request, seed: int) -> Cond:
@@ -254,9 +254,11 @@ def encode_prompts(
         raise UserError("`prompt` continues a text; this model does not make texts. Use `label` or `caption`.")
     notes, rows = [], []
     for text in one_each(prompt, cond.size):
-        ids = prompt_ids(encoder, text, space.records and not raw, turns)
-        if space.records and not len(ids):
+        ids = prompt_ids(encoder, text, converses(encoder, space) and not raw, turns)
+        if converses(encoder, space) and not len(ids):
             raise UserError("A conversation cannot begin with an empty prompt. Give a prompt that is not empty.")
+        if space.records and not encoder.space.records:  # a text that is a record begins with `end`
+            ids = nn.functional.pad(ids, (1, 0), value=space.special["end"])
         if len(ids) > space.shape[0]:
             notes.append(
                 f"The prompt has {counted(len(ids), 'token')}; the model sees the last {space.shape[0]} of them."
@@ -288,8 +290,8 @@ def encode_holes(encoder: Encoder, space: Space, cond: Cond, infill: str | Seque
 
     Raises UserError for a text without a hole, with a hole at its end, or with a hole longer than the context.
     """
-    if not writes_text(encoder, space) or space.records:
-        what = "conversations" if space.records else "no texts"
+    if not writes_text(encoder, space) or encoder.space.records:
+        what = "conversations" if encoder.space.records else "no texts"
         raise UserError(f"`infill` fills holes in a text; this model makes {what}. Leave it out.")
     rows = []
     for text in one_each(infill, cond.size):

@@ -9,7 +9,7 @@ from afresh.core import UserError, events
 from afresh.core.counted import counted
 from afresh.data.text.chat import Turns
 from afresh.runs.run import Run
-from afresh.sampling.request import Request, prompt_ids, writes_text
+from afresh.sampling.request import Request, converses, prompt_ids
 from afresh.sampling.stream import Stream
 from afresh.tasks.sample import Sampler
 
@@ -22,7 +22,7 @@ class Chat:
 
     def __init__(self, run: Run, system: str = "", seed: int = 0, settings: Mapping[str, Any] | None = None) -> None:
         """`system` is a message that stands before the conversation; `settings` are those of sampling."""
-        if not (writes_text(run.encoder, run.space) and run.space.records):
+        if not converses(run.encoder, run.space):
             raise UserError(
                 f"{run.path} was not trained on conversations, so it has not learnt to answer. Sample from it: "
                 "`model.sample()`; or tune a model of texts on questions and answers: `afresh.tune(BASE, PATH)`.",

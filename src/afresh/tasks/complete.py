@@ -183,8 +183,8 @@ def complete_many(
 ) -> tuple[list[Completion], list[Prompt], list[str]]:
     """Sample one completion of each hole. Returns completions, prompts and notes. Raises UserError as `complete`."""
     encoder = run.encoder
-    if not isinstance(encoder, DocumentEncoder) or run.space.records:
-        what = "conversations" if run.space.records else run.record.modality
+    if not isinstance(encoder, DocumentEncoder) or run.encoder.space.records:
+        what = "conversations" if run.encoder.space.records else run.record.modality
         raise UserError(f"{run.path} makes {what}, which cannot be completed at a cursor. Train on source code.")
     if run.family.predict is None:
         raise UserError(

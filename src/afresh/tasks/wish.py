@@ -142,7 +142,7 @@ def sample(
     sampler = Sampler(run, wish.n, wish.request(), wish.seed, wish.settings, on_piece if streams else None)
     indices = torch.arange(wish.n) if only is None else torch.tensor([only])
     together = run.family.sampling.stepwise is not None
-    begun = "" if wish.prompt is None or run.space.records else wish.prompt
+    begun = "" if wish.prompt is None or run.encoder.space.records else wish.prompt
     for rows in indices.split(len(indices) if together else 1):
         cond, first = sampler.cond.select(rows), int(rows[0])
         if builds:

@@ -142,6 +142,7 @@ def row_of(run: Run, prompt: str | None, answer: Any) -> tuple[list[int], list[b
     if run.space.records:
         turns = (("user", prompt or ""), ("assistant", answer)) if converses(run.encoder, run.space) else ()
         record = run.encoder.encode([Item(answer, turns=turns)])
+        record = record if run.codec is None else run.codec.encode(record)
         assert record.mask is not None
         return record.x.tolist(), record.mask.tolist()
     end = run.space.special["end"]

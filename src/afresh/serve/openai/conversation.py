@@ -84,7 +84,7 @@ def turns_of(messages: Sequence[tuple[str, str]], param: str = "messages") -> Tu
 def check_converses(run: Run) -> None:
     """Raises UserError if the run did not learn conversations."""
     check_writes(run)
-    if not run.space.records:
+    if not run.encoder.space.records:
         raise UserError(
             f"The model {run.path.name} was not trained on conversations, so it has no chat template. Use "
             "/v1/completions, or tune it on questions and answers: `afresh.tune(BASE, PATH)`.",
