@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import threading
+from functools import cache
 from typing import Any
 
 from afresh.core import UserError
@@ -28,8 +29,9 @@ def require(module: str = "rdkit") -> None:
         raise UserError(f"Molecules need {module}: pip install 'afresh[chem]'.", "missing_package", package=module)
 
 
+@cache
 def chem() -> Any:
-    """The module rdkit.Chem, whose log is off."""
+    """The module rdkit.Chem, whose log is off. It is asked for with every molecule."""
     require()
     from rdkit import Chem, rdBase
 
