@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from afresh.alignment.rewards.reward_factory import Wanted
+from afresh.alignment.surrogate.acquisition import Acquisition, Goal
 from afresh.collect.gather import Limits as CollectLimits
 from afresh.collect.gather import gather, places_of
 from afresh.collect.licences import normalised
@@ -37,6 +38,7 @@ from afresh.tasks import forget as forget_task
 from afresh.tasks import interpolate as interpolate_task
 from afresh.tasks import playlist as playlist_task
 from afresh.tasks import practise as practise_task
+from afresh.tasks import propose as propose_task
 from afresh.tasks import recommend as recommend_task
 from afresh.tasks import recommend_feedback, recommend_users, recommend_votes
 from afresh.tasks import score as score_task
@@ -52,6 +54,7 @@ from afresh.tasks.editor import Change, Editor
 from afresh.tasks.inspect_data import Look, look
 from afresh.tasks.learn import Job, learn
 from afresh.tasks.measure import measure_run
+from afresh.tasks.proposals import Proposals
 from afresh.tasks.report import run_verdict, write_run_report
 from afresh.tasks.resume import resume as resume_task
 from afresh.tasks.sample import Control, Sampler
@@ -605,6 +608,58 @@ class Model:
             corpus=_path(corpus),
             seed=seed,
         )
+
+    def propose(
+        self,
+        observed: PathLike | Sequence[PathLike],
+        column: str,
+        *,
+        item_column: str | None = None,
+        maximise: bool = True,
+        target: float | None = None,
+        batch: int = propose_task.BATCH,
+        budget: int = propose_task.BUDGET,
+        acquisition: Acquisition = "ei",
+        candidates: PathLike | None = None,
+        seed: int = 0,
+        out: PathLike | None = None,
+        force: bool = False,
+        settings: Mapping[str, Any] | None = None,
+    ) -> Proposals:
+        """What to measure next: a `batch` of items that this model draws, by what was measured of others.
+
+        `observed`: tables with a column of items (or of their files) and a `column` of numbers; also folders of earlier
+        proposals, whose column was filled in. What was measured is to be maximised, minimised, or near a `target`.
+        `budget`: candidates that are drawn; or `candidates`, a file or folder to choose from. `acquisition`: "ei",
+        expected improvement; "ucb", upper bound; "thompson"; or "greedy", the highest mean. `out`: a folder for
+        proposals.csv and a page, with `force` in place of an earlier one.
+
+        >>> for proposal in model.propose("results.csv", "logS", out="next"):
+        ...     print(proposal.item, proposal.predicted, proposal.why)
+
+        Raises UserError for tables and columns that cannot be used, for fewer than three values, and if all values are
+        equal.
+        """
+        paths = [Path(p) for p in ([observed] if isinstance(observed, str | Path) else observed)]
+        if out is not None:
+            check_free(Path(out), force)
+            propose_task.check_apart(Path(out), paths)
+        found = propose_task.propose(
+            self.run,
+            paths,
+            column,
+            goal=Goal(maximise, target),
+            batch=batch,
+            budget=budget,
+            acquisition=acquisition,
+            candidates=_path(candidates),
+            item_column=item_column,
+            seed=seed,
+            settings=settings,
+        )
+        if out is not None:
+            found.save(out, force)
+        return found
 
     def compare(
         self,

@@ -31,6 +31,7 @@ FUNCTIONS: Mapping[str, tuple[Callable[..., Any], ...]] = {
     "measure": (M.measure,),
     "solve": (M.solve,),
     "practise": (M.practise,),
+    "propose": (M.propose,),
     "recommend": (M.recommend, M.earned, M.votes),
     "export": (M.export,),
     "runs": (afresh.list_models,),

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     )
     from afresh.core.errors import RewardError, UserError
     from afresh.core.evidence import Drawn, Evidence, Metric, Score
-    from afresh.core.item_kind import Division, ItemKind, NearDuplicate, Preview
+    from afresh.core.item_kind import Descriptors, Division, ItemKind, NearDuplicate, Preview
     from afresh.core.model import (
         Branch,
         Edit,
@@ -59,6 +59,7 @@ __all__ = [
     "Cond",
     "CondSpec",
     "Corpus",
+    "Descriptors",
     "Division",
     "Drawn",
     "Edit",

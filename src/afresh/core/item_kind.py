@@ -50,6 +50,18 @@ class Division:
     shortest: int
 
 
+@dataclass(frozen=True)
+class Descriptors:
+    """What measured numbers of items are learnt from (afresh.alignment.surrogate).
+
+    vectors: (n, D) of n items. likeness: how two of them are compared: "tanimoto" for counts of parts, which are not
+    negative, or "distance" for coordinates of one scale.
+    """
+
+    vectors: Callable[[Sequence[Any]], Array]
+    likeness: Literal["tanimoto", "distance"] = "distance"
+
+
 @dataclass(frozen=True, eq=False)
 class ItemKind:
     """One kind of item, such as text or images, with the functions that handle such items outside of the modality.
@@ -73,6 +85,8 @@ class ItemKind:
     features: (n, D) of n items, each number within about [0, 1]. The similarity of two items is 1 minus the root mean
     square difference of their rows. Features are the basis of similarity, diversity, near duplicates, copies,
     classifiers and reward models, unless there is a more specific function; None if there is one for all of these.
+    descriptors: what measured numbers are learnt from; None if it is the features. facts: further numbers of items that
+    are shown beside predictions, by name, one for each item (how hard a molecule is to make).
 
     near_duplicates: items that are nearly equal to an earlier one, if there is a better search than by features.
     searched: the number of items up to which near duplicates are searched before training. similarity: a function of
@@ -97,6 +111,8 @@ class ItemKind:
     suffix: str = ""
     suffixes: frozenset[str] = field(default_factory=frozenset)
     features: Callable[[Sequence[Any]], Array] | None = None
+    descriptors: Descriptors | None = None
+    facts: Callable[[Sequence[Any]], Mapping[str, Sequence[float]]] | None = None
     near_duplicates: Callable[[Sequence[Any]], list[NearDuplicate]] | None = None
     searched: int = 20_000
     similarity: Callable[[Sequence[Any]], Callable[[Sequence[Any]], Array]] | None = None

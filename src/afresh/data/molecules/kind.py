@@ -14,13 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from afresh.core import ItemKind, NearDuplicate, Preview
+from afresh.core import Descriptors, ItemKind, NearDuplicate, Preview
 from afresh.core.item_kind import Array
 from afresh.data.image.grid import image_grid
-from afresh.data.molecules.chem import canonical, chem
+from afresh.data.molecules.chem import canonical, chem, not_one_molecule, reason_of
 from afresh.data.molecules.properties import numbers_of
 
 BITS, RADIUS = 1024, 2  # of Morgan fingerprints, as in MOSES
+PARTS = 1  # radius of the counts from which numbers are learnt: on few values, less is more
 SIDE = 240  # pixels of a drawing
 COMPARED = 36  # molecules whose differences from a prompt are drawn
 COMPUTED = ("QED", "logP", "SA", "weight")  # properties in an .sdf
@@ -55,6 +56,26 @@ def features(molecules: Sequence[str]) -> Array:
         DataStructs.ConvertToNumpyArray(fingerprint(smiles), row)
         out[i] = row
     return out
+
+
+def counted_parts(molecules: Sequence[str]) -> Array:
+    """How often each atom occurs with its neighbours (count fingerprints of radius PARTS), (n, BITS)."""
+    chem()
+    from rdkit.Chem import rdFingerprintGenerator
+
+    generator = rdFingerprintGenerator.GetMorganGenerator(radius=PARTS, fpSize=BITS)
+    out = np.zeros((len(molecules), BITS))
+    for i, smiles in enumerate(molecules):
+        if (found := chem().MolFromSmiles(smiles)) is not None:
+            out[i] = generator.GetCountFingerprintAsNumPy(found)
+    return out
+
+
+def facts(molecules: Sequence[str]) -> dict[str, list[float]]:
+    """What a chemist asks first: SA (1 is easy to make, 10 hard), QED, logP and weight; NaN if it is not valid."""
+    found = [chem().MolFromSmiles(s) for s in molecules]
+    each = [dict.fromkeys(COMPUTED, float("nan")) if m is None else numbers_of(m, COMPUTED) for m in found]
+    return {name: [row[name] for row in each] for name in COMPUTED}
 
 
 def similarity(train: Sequence[str]) -> Callable[[Sequence[str]], Array]:
@@ -167,11 +188,10 @@ def sdf(molecules: Sequence[str], records: Sequence[Mapping[str, Any]]) -> bytes
 
 
 def changes(molecules: Sequence[str], records: Sequence[Mapping[str, Any]]) -> bytes:
-    """A PNG grid of the first molecules that were built on a prompt, with the atoms marked that are not part of it.
-
-    Empty if there was no prompt.
-    """
-    pairs = [(s, str(r["prompt"])) for s, r in zip(molecules, records, strict=True) if r.get("prompt")][:COMPARED]
+    """A PNG grid of the first molecules that were built on a prompt, or that have a `nearest` known one, with the atoms
+    marked that are not part of it. Empty if there is neither."""
+    bases = [r.get("prompt") or r.get("nearest") for r in records]
+    pairs = [(s, str(base)) for s, base in zip(molecules, bases, strict=True) if base][:COMPARED]
     if not pairs:
         return b""
     buffer = io.BytesIO()
@@ -184,7 +204,7 @@ def decode(content: bytes) -> str:
     text = content.decode("utf-8").strip()
     found = canonical(text)
     if found is None:
-        raise ValueError(f"{text[:80]!r} is not a molecule")
+        raise ValueError(f"{text[:80]!r} is not a molecule: {not_one_molecule(text) or reason_of(text)}")
     return found
 
 
@@ -200,6 +220,8 @@ MOLECULE = ItemKind(
     encode=lambda smiles: smiles.encode("utf-8", "surrogatepass"),
     decode=decode,
     features=features,
+    descriptors=Descriptors(counted_parts, "tanimoto"),
+    facts=facts,
     near_duplicates=near_duplicates,
     searched=50_000,
     similarity=similarity,

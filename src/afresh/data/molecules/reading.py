@@ -23,6 +23,7 @@ from afresh.data.files import (
     walk,
 )
 from afresh.data.molecules.chem import chem, require
+from afresh.data.numbers import as_number, units_of
 from afresh.data.text import tables
 from afresh.data.unsupported import are_molecules
 
@@ -31,7 +32,6 @@ PLAIN = ".txt"  # a list if it is given by itself
 STRUCTURES = frozenset({".sdf", ".sd", ".mol"})
 READ = LISTS | STRUCTURES | tables.SUFFIXES
 NAMES = ("canonical_smiles", "canonicalsmiles", "smiles", "isomeric_smiles", "structure_smiles")
-UNITS = re.compile(r"[<>~≈]?\s*-?\d+(?:[.,]\d+)?(?:[eE][-+]?\d+)?\s*(?:±.*)?([A-Za-zµμ%°][\w/%µμ°^-]*)")
 LINE = re.compile(r"\s+")
 
 
@@ -197,9 +197,9 @@ def measured(columns: Sequence[Mapping[str, Any]], wanted: Sequence[str] | None)
     for name in names if wanted is None else wanted:
         cells = [row.get(name) for row in columns]
         present = [c for c in cells if c is not None and str(c).strip() != ""]
-        values = [number(c) for c in cells]
+        values = [as_number(c) for c in cells]
         good = sum(v is not None for v in values)
-        if units := _units(present):
+        if units := units_of(present):
             text = f"column {name!r} has numbers with units ({', '.join(units)}): give plain numbers of one unit"
             if wanted is not None:
                 raise UserError(f"The {text[0].lower()}{text[1:]}.")
@@ -222,24 +222,6 @@ def measured(columns: Sequence[Mapping[str, Any]], wanted: Sequence[str] | None)
             bad = next(str(c) for c, v in zip(cells, values, strict=True) if v is None and c not in (None, ""))
             notes.append(f"column {name!r}: {wrong:,} values are not numbers, such as {bad!r}, and count as missing")
     return Measured(numbers, notes)
-
-
-def number(value: Any) -> float | None:
-    """A finite number, or None."""
-    if isinstance(value, bool) or value is None:
-        return None
-    try:
-        found = float(value)
-    except (TypeError, ValueError):
-        return None
-    return found if abs(found) < 1e300 else None  # false for NaN
-
-
-def _units(cells: Sequence[Any]) -> list[str]:
-    """The units of the cells if most are numbers with a unit, or if some are."""
-    found = Counter(m[1] for c in cells if isinstance(c, str) and (m := UNITS.fullmatch(c.strip())))
-    found.pop("nan", None)
-    return [u for u, _ in found.most_common(5)] if 4 * sum(found.values()) >= len(cells) else []
 
 
 def _other(name: str, present: Sequence[Any]) -> str:

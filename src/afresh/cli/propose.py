@@ -1,0 +1,133 @@
+"""`afresh propose`: what to measure next."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from afresh.cli import options as o
+from afresh.cli.show import answer, emit, number, one_line, quoted, say, table
+
+if TYPE_CHECKING:
+    from afresh.tasks.proposals import Proposals
+
+KNOWN, WANTED, CHOSEN = "What was measured", "What is wanted", "What is chosen from"
+LONGEST = 60  # characters of an item in the table
+
+
+def propose(
+    run: o.Run,
+    observed: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="A table of what was measured, or a folder of proposals whose column is filled in; may be repeated.",
+            metavar="FILE",
+            rich_help_panel=KNOWN,
+        ),
+    ] = None,
+    column: Annotated[
+        str | None, typer.Option(help="The column of measured numbers.", metavar="NAME", rich_help_panel=KNOWN)
+    ] = None,
+    item_column: Annotated[
+        str | None,
+        typer.Option(
+            help="The column of items or of their files, if it is not clear.", metavar="NAME", rich_help_panel=KNOWN
+        ),
+    ] = None,
+    maximise: Annotated[
+        bool, typer.Option("--maximise/--minimise", help="Whether more is better, or less.", rich_help_panel=WANTED)
+    ] = True,
+    target: Annotated[
+        float | None, typer.Option(help="The value to come near to.", metavar="X", rich_help_panel=WANTED)
+    ] = None,
+    batch: Annotated[int, typer.Option(help="How many to measure next.", rich_help_panel=WANTED)] = 20,
+    acquisition: Annotated[
+        Literal["ei", "ucb", "thompson", "greedy"],
+        typer.Option(
+            help="ei: expected improvement; ucb: upper bound; thompson: the best of random beliefs; greedy: the mean.",
+            rich_help_panel=CHOSEN,
+        ),
+    ] = "ei",
+    budget: Annotated[int, typer.Option(help="Candidates that are drawn.", rich_help_panel=CHOSEN)] = 1000,
+    candidates: Annotated[
+        Path | None,
+        typer.Option(
+            help="Choose from the items of a file or folder instead of drawing some.",
+            metavar="FILE",
+            rich_help_panel=CHOSEN,
+        ),
+    ] = None,
+    setting: o.SampleSettings = None,
+    seed: o.Seed = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for proposals.csv, whose empty column is for the results, and a page.")
+    ] = None,
+    force: o.Force = False,
+    as_json: Annotated[bool, o.json_of("{column, goal, best, model, past, proposals, ...}")] = False,
+) -> None:
+    """Propose what to measure next: items that a run draws, by what was measured of others.
+
+    A model of the column says what each candidate would measure, with a 90% interval that was checked on values it had
+    not seen. The batch balances high expectations with what is not known yet. Fill in the column of proposals.csv and
+    give it as another --observed to go on.
+    """
+    from afresh.alignment.surrogate.acquisition import Goal
+    from afresh.cli.sample import with_set
+    from afresh.core import UserError
+    from afresh.core.outputs import check_free
+    from afresh.runs.run import Run
+    from afresh.tasks.propose import check_apart
+    from afresh.tasks.propose import propose as proposed
+
+    if not observed or column is None:
+        raise UserError(
+            "Say what was measured: --observed FILE, a table with a column of items, and --column NAME, its column of "
+            "numbers."
+        )
+    if out is not None:
+        check_free(out, force)
+        check_apart(out, observed)
+    found = proposed(
+        Run.open(run),
+        observed,
+        column,
+        goal=Goal(maximise, target),
+        batch=batch,
+        budget=budget,
+        acquisition=acquisition,
+        candidates=candidates,
+        item_column=item_column,
+        seed=seed,
+        settings=with_set({}, setting),
+    )
+    if out is not None:
+        written = found.save(out, force)
+    if as_json:
+        emit({"run": str(run), **found.json()})
+    else:
+        show(found)
+    if out is not None:
+        say(f"{len(found):,} proposals in {out}; as a page: {out / 'index.html'}")
+        say(
+            f"next: measure them, fill in the column {column} of {written}, and run: afresh propose {quoted(run)} "
+            f"{' '.join(f'--observed {quoted(p)}' for p in (*observed, out))} --column {column} --out ..."
+        )
+
+
+def show(found: Proposals) -> None:
+    """A table of the batch."""
+    rows = []
+    facts = list(found[0].facts)[:1]  # the most telling
+    for row in found:
+        item = found.kind.encode(row.item).decode("utf-8", "replace") if found.kind.inline else row.name
+        line = one_line(item)
+        rows.append(
+            [line if len(line) <= LONGEST else f"{line[: LONGEST - 3]}...", number(row.predicted)]
+            + [f"{number(row.low)} to {number(row.high)}", f"{row.chance:.0%}", f"{row.similarity:.2f}"]
+            + [number(row.facts[name]) for name in facts]
+        )
+    columns = [found.kind.name, found.column, "90% interval", "better", "nearest", *facts]
+    answer(table(columns, rows, right=range(1, len(columns)), wrap=(0,)))
+    say(f"the best of {found.measured:,} measured: {number(found.best[1])}, {one_line(found.best[0])}")

@@ -1,0 +1,37 @@
+"""Cells of a table as numbers, and the units that some are written with."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+LARGEST = 1e300
+UNITS = re.compile(r"[<>~≈]?\s*-?\d+(?:[.,]\d+)?(?:[eE][-+]?\d+)?\s*(?:±.*)?([A-Za-zµμ%°][\w/%µμ°^-]*)")
+
+
+def as_number(value: Any) -> float | None:
+    """A finite number, or None."""
+    if isinstance(value, bool) or value is None:
+        return None
+    try:
+        found = float(value)
+    except (TypeError, ValueError):
+        return None
+    return found if abs(found) < LARGEST else None  # false for NaN
+
+
+def units_of(cells: Sequence[Any]) -> list[str]:
+    """The units of the cells if most are numbers with a unit, or if some are."""
+    found = Counter(m[1] for c in cells if isinstance(c, str) and (m := UNITS.fullmatch(c.strip())))
+    for word in ("nan", "NaN", "NAN"):
+        found.pop(word, None)
+    return [u for u, _ in found.most_common(5)] if 4 * sum(found.values()) >= len(cells) else []
+
+
+def is_missing(value: Any) -> bool:
+    """Whether a cell says that there is no value."""
+    return (
+        value is None or value != value or str(value).strip().lower() in ("", "nan", "na", "n/a", "none", "null", "-")
+    )

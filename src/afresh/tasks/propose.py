@@ -1,0 +1,250 @@
+"""The verb `propose`: what to measure next, by what was measured so far."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+
+from afresh.alignment.surrogate.acquisition import Acquisition, Array, Goal, acquired, batch_of
+from afresh.alignment.surrogate.model import FEW, Predictions, Surrogate, fit_surrogate
+from afresh.core import UserError, events
+from afresh.core.counted import counted
+from afresh.data.observed import Observed, read_observed
+from afresh.data.refusals import refusal_lines
+from afresh.runs.run import Run
+from afresh.sampling.request import Request
+from afresh.tasks.proposals import Proposal, Proposals, past_of, text_of
+from afresh.tasks.propose_pool import (
+    ASKED,
+    DRAWN,
+    LISTED,
+    ORIGINS,
+    PARENTS,
+    REFINED,
+    VARIED,
+    Pool,
+    can_vary,
+    draw,
+    vary,
+    wanted_numbers,
+)
+from afresh.tasks.score import read_items
+
+BATCH, BUDGET = 20, 1_000
+MOST_BATCH, MOST_BUDGET = 1_000, 1_000_000
+SHORTLIST = 1_000  # candidates that are compared with each other
+SURE = 0.5  # chance from which on an item is expected to be better
+
+
+def propose(
+    run: Run,
+    observed: Sequence[Path] | Observed,
+    column: str,
+    *,
+    goal: Goal,
+    batch: int = BATCH,
+    budget: int = BUDGET,
+    acquisition: Acquisition = "ei",
+    candidates: Path | None = None,
+    item_column: str | None = None,
+    seed: int = 0,
+    settings: Mapping[str, Any] | None = None,
+) -> Proposals:
+    """The next `batch` of items to measure, chosen from `budget` candidates of the run or from a list of `candidates`.
+
+    Raises UserError for tables and columns that cannot be used, for too few or equal values, and if no candidate is
+    left.
+    """
+    check(batch, budget, acquisition)
+    kind = run.encoder.kind
+    table = observed if isinstance(observed, Observed) else read_observed(observed, kind, column, item_column)
+    for line in refusal_lines(table.refused):
+        events.warning(f"not used: {line}")
+    for text in table.notes:
+        events.note(text)
+    rows = table.measured
+    surrogate = fit_surrogate(kind, [r.item for r in rows], [r.value for r in rows if r.value is not None], seed)
+    notes = remarks(surrogate, len(rows))
+    for text in notes:
+        events.warning(text)
+    events.note(f"{column} is learnt by {surrogate.quality}", "surrogate")
+    pool = Pool(frozenset(map(kind.digest, surrogate.known)))
+    chooser = Chooser(surrogate, goal, acquisition, seed)
+    if candidates is not None:
+        pool.add(run, [i.value for i in read_items(run, candidates)], LISTED)
+    else:
+        fill(pool, run, chooser, column, budget, seed, settings or {})
+    events.note(str(pool), "candidates")
+    if not pool.items:
+        raise UserError(
+            f"None of {pool.drawn:,} candidates is valid and not measured yet. Raise the `budget`, change the `seed`, "
+            "or train longer.",
+            "no_candidates",
+        )
+    chosen = chooser.batch(pool.items, batch)
+    past = past_of(rows)
+    if past is not None:
+        events.note(str(past), "past")
+    best = int(goal.worth(surrogate.values).argmax())
+    return Proposals(
+        rows=tuple(described(surrogate, goal, pool, chosen)),
+        encoder=run.encoder,
+        column=column,
+        goal=goal,
+        acquisition=acquisition,
+        measured=len(surrogate.known),
+        best=(name_of(surrogate, best), float(surrogate.values[best])),
+        model=str(surrogate.quality),
+        pool=str(pool),
+        past=past,
+        notes=(*table.notes, *notes),
+        seed=seed,
+    )
+
+
+def check(batch: int, budget: int, acquisition: str) -> None:
+    """Raises UserError for numbers out of range and an unknown acquisition."""
+    if not 1 <= batch <= MOST_BATCH:
+        raise UserError(f"`batch` is how many to measure next, from 1 to {MOST_BATCH:,}. Given: {batch}.")
+    if not batch <= budget <= MOST_BUDGET:
+        raise UserError(
+            f"`budget` is the number of candidates, from the size of the batch to {MOST_BUDGET:,}. Given: {budget}."
+        )
+    if acquisition not in get_args(Acquisition):
+        raise UserError(f"There is no acquisition {acquisition!r}. Choose one of: {', '.join(get_args(Acquisition))}.")
+
+
+def check_apart(out: Path, observed: Sequence[Path]) -> None:
+    """Raises UserError if results are read from where the proposals are to be written, which would remove them."""
+    for path in observed:
+        if out.resolve() in (path.resolve(), *path.resolve().parents):
+            raise UserError(
+                f"The results in {path} would be replaced by the new proposals. Choose another folder, `out`.",
+                "output_exists",
+                path=str(out),
+            )
+
+
+def remarks(surrogate: Surrogate, rows: int) -> list[str]:
+    """What limits the trust in a surrogate."""
+    out, n, plural = [], len(surrogate.known), surrogate.kind.plural
+    if n < FEW:
+        out.append(f"only {counted(n, surrogate.kind.name, plural)} measured: the intervals are guesses below {FEW}")
+    if rows > n:
+        out.append(f"{rows - n:,} of {rows:,} values are of {plural} measured before: their means are learnt")
+    if not surrogate.quality.useful:
+        out.append(
+            "the values that were left out were predicted no better than by their mean: this batch is chosen mostly to "
+            "learn, and little is expected of it. Measure more, or check the column"
+        )
+    return out
+
+
+class Chooser:
+    """Values candidates by a surrogate, and chooses batches of them."""
+
+    def __init__(self, surrogate: Surrogate, goal: Goal, acquisition: Acquisition, seed: int) -> None:
+        self.surrogate, self.goal, self.acquisition, self.seed = surrogate, goal, acquisition, seed
+        self.best = float(goal.worth(surrogate.values).max())
+
+    def values(self, rows: Array) -> Array:
+        """The value of measuring each item with descriptors (m, D) alone."""
+        found = self.surrogate.predict(rows)
+        return acquired(self.acquisition, found.mean, np.square(found.sd), self.goal, self.best)
+
+    def best_of(self, items: Sequence[Any], count: int) -> list[Any]:
+        """The `count` items of highest value."""
+        value = self.values(self.surrogate.describe(items))
+        return [items[i] for i in np.argsort(-value, kind="stable")[:count]]
+
+    def batch(self, items: Sequence[Any], count: int) -> list[int]:
+        """The indices of a batch, chosen together from the SHORTLIST of highest value."""
+        rows = self.surrogate.describe(items)
+        short = np.argsort(-self.values(rows), kind="stable")[: max(SHORTLIST, count)]
+        mean, covariance = self.surrogate.posterior(rows[short])
+        alike = self.surrogate.likeness.similarity(rows[short], rows[short])
+        noise = self.surrogate.noise
+        picked = batch_of(self.acquisition, mean, covariance, noise, self.goal, self.best, count, alike, self.seed)
+        return [int(short[i]) for i in picked]
+
+
+def fill(
+    pool: Pool, run: Run, chooser: Chooser, column: str, budget: int, seed: int, settings: Mapping[str, Any]
+) -> None:
+    """Fill the pool with `budget` candidates: where items can be varied, a quarter are variations of the best measured
+    items and a quarter of the best candidates so far; the rest are samples, half of them of the value that is wanted if
+    the run has learnt the column."""
+    known, goal = chooser.surrogate, chooser.goal
+    asked = wanted_numbers(run, column, goal, known.values.tolist())
+    quarter = budget // 4 if can_vary(run) else 0
+    fresh = budget - 2 * quarter
+    wanted = fresh // 2 if asked else 0
+    draw(pool, run, fresh - wanted, DRAWN, Request(), seed, settings)
+    draw(pool, run, wanted, ASKED, Request(number=asked), seed + 1, settings)
+    order = np.argsort(-goal.worth(known.values), kind="stable")[:PARENTS]
+    vary(pool, run, quarter, VARIED, [known.known[i] for i in order], seed + 2, settings)
+    if pool.items:
+        vary(pool, run, quarter, REFINED, chooser.best_of(pool.items, PARENTS), seed + 5, settings)
+
+
+def name_of(surrogate: Surrogate, index: int) -> str:
+    """A measured item in words: the item itself if it is text, or the beginning of its digest, as in ids."""
+    kind, item = surrogate.kind, surrogate.known[index]
+    return text_of(kind, item) if kind.inline else kind.digest(item)[:8]
+
+
+def described(surrogate: Surrogate, goal: Goal, pool: Pool, chosen: Sequence[int]) -> list[Proposal]:
+    """The chosen candidates with what is believed of them."""
+    kind = surrogate.kind
+    items = [pool.items[i] for i in chosen]
+    found = surrogate.predict(surrogate.describe(items))
+    best = float(goal.worth(surrogate.values).max())
+    chance = goal.chance(found.mean, found.measured_sd, best)
+    facts = {} if kind.facts is None else kind.facts(items)
+    out = []
+    for i, item in enumerate(items):
+        nearest = int(found.nearest[i])
+        outside = bool(found.similarity[i] < surrogate.domain)
+        out.append(
+            Proposal(
+                name=kind.digest(item)[:8],
+                item=item,
+                predicted=float(found.mean[i]),
+                low=float(found.low[i]),
+                high=float(found.high[i]),
+                chance=float(chance[i]),
+                nearest=name_of(surrogate, nearest),
+                nearest_value=float(surrogate.values[nearest]),
+                similarity=float(found.similarity[i]),
+                outside=outside,
+                facts={name: float(values[i]) for name, values in facts.items()},
+                origin=ORIGINS[pool.origins[chosen[i]]],
+                why=reason(surrogate, goal, found, i, float(chance[i]), best, outside),
+            )
+        )
+    return out
+
+
+def reason(
+    surrogate: Surrogate, goal: Goal, found: Predictions, i: int, chance: float, best: float, outside: bool
+) -> str:
+    """Why an item is worth measuring, in a sentence or two."""
+    nearest = int(found.nearest[i])
+    expected = float(goal.worth(found.mean[i : i + 1])[0]) > best
+    if chance >= SURE or expected:
+        first = f"Expected to be better than the best measured value (chance {chance:.0%})"
+    elif chance >= SURE / 10:
+        first = f"May be better than the best measured value (chance {chance:.0%})"
+    else:
+        first = f"Uncertain, and measured to learn: the chance to be better than the best is {chance:.1%}"
+    like = f"most like {name_of(surrogate, nearest)} ({found.similarity[i]:.2f}), which measured "
+    like += f"{surrogate.values[nearest]:.4g}"
+    if outside:
+        return (
+            f"{first}; {like}. It is less like what was measured than measured {surrogate.kind.plural} are like each "
+            "other: its interval may be too narrow."
+        )
+    return f"{first}; {like}."

@@ -1,0 +1,52 @@
+"""Acquisition functions against numerical integration, and batches that spread."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from afresh.alignment.surrogate.acquisition import Goal, batch_of, drawn
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.mark.parametrize("goal", [Goal(), Goal(False), Goal(target=0.7)], ids=str)
+def test_improvements_and_chances_are_those_of_draws(goal: Goal) -> None:
+    mean, sd = np.array([0.0, 1.0, 3.0]), np.array([1.0, 0.5, 2.0])
+    best = float(goal.worth(np.array([0.9]))[0])
+    draws = mean + sd * RNG.standard_normal((400_000, 3))
+    worth = goal.worth(draws) - best
+    np.testing.assert_allclose(goal.improvement(mean, sd, best), np.maximum(worth, 0).mean(0), atol=5e-3)
+    np.testing.assert_allclose(goal.chance(mean, sd, best), (worth > 0).mean(0), atol=5e-3)
+
+
+def groups() -> tuple[np.ndarray, np.ndarray]:
+    """Ten items of one group of high means that are nearly the same, and ten independent ones."""
+    covariance = np.eye(20) * 0.2
+    covariance[:10, :10] = 0.2 - 1e-4 + 1e-4 * np.eye(10)
+    return np.r_[np.ones(10), np.full(10, 0.9)], covariance
+
+
+@pytest.mark.parametrize("how", ["ei", "ucb", "thompson"])
+def test_a_batch_does_not_ask_the_same_twice(how: str) -> None:
+    mean, covariance = groups()
+    apart = np.eye(20)
+    chosen = batch_of(how, mean, covariance, 0.0, Goal(), 1.0, 5, apart, 0)  # type: ignore[arg-type]
+    assert len(set(chosen)) == 5 and sum(i < 10 for i in chosen) <= 3
+    greedy = batch_of("greedy", mean, covariance, 0.0, Goal(), 1.0, 5, apart, 0)
+    assert all(i < 10 for i in greedy)
+
+
+def test_items_too_much_alike_are_passed_over_while_there_are_others() -> None:
+    mean, covariance = groups()
+    alike = np.eye(20)
+    alike[:10, :10] = 0.95
+    chosen = batch_of("greedy", mean, covariance, 0.0, Goal(), 1.0, 12, alike, 0)
+    assert [i < 10 for i in chosen] == [True] + [False] * 10 + [True]
+
+
+def test_joint_draws_have_their_covariance() -> None:
+    mean, covariance = groups()
+    found = drawn(mean, covariance, 40_000, 0)
+    np.testing.assert_allclose(np.cov(found.T), covariance, atol=0.01)
+    np.testing.assert_allclose(found.mean(0), mean, atol=0.02)

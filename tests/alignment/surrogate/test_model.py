@@ -1,0 +1,87 @@
+"""Surrogates say as much as they know: their intervals hold, their choice is told, and bad columns are refused."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+
+from afresh.alignment.surrogate.model import FOREST, GAUSSIAN, calibrated, fit_surrogate
+from afresh.core import Descriptors, ItemKind, UserError
+from afresh.data.text.kind import TEXT
+
+POINT = dataclasses.replace(
+    TEXT,
+    name="point",
+    plural="points",
+    digest=repr,
+    descriptors=Descriptors(lambda points: np.array(points, dtype=np.float64).reshape(len(points), -1)),
+)
+
+
+def points(n: int, seed: int) -> list[tuple[float, ...]]:
+    return [tuple(row) for row in np.random.default_rng(seed).random((n, 3)).tolist()]
+
+
+def truth(items: Any, noise: float = 0.0, seed: int = 0) -> np.ndarray:
+    x = np.array(items)
+    return np.sin(4 * x[:, 0]) + x[:, 1] ** 2 + noise * np.random.default_rng(seed).standard_normal(len(x))
+
+
+@pytest.mark.parametrize(("n", "noise"), [(12, 0.0), (40, 0.2), (150, 0.05)])
+def test_intervals_hold_what_they_say(n: int, noise: float) -> None:
+    inside = []
+    for seed in range(6):
+        items, new = points(n, seed), points(200, 100 + seed)
+        model = fit_surrogate(POINT, items, truth(items, noise, seed).tolist())
+        found = model.predict(model.describe(new))
+        values = truth(new, noise, 50 + seed)
+        inside.append(np.mean((found.low <= values) & (values <= found.high)))
+    assert 0.8 < np.mean(inside) <= 1.0
+
+
+def test_the_better_model_is_taken_and_said() -> None:
+    items = points(200, 1)
+    steps = [float(x[0] > 0.5) * 4 + float(x[1] > 0.3) * 2 for x in items]
+    assert fit_surrogate(POINT, items, steps).quality.model == FOREST
+    smooth = fit_surrogate(POINT, items, truth(items).tolist())
+    assert smooth.quality.model == GAUSSIAN and smooth.quality.other is not None and smooth.quality.useful
+    assert f"chosen over a {FOREST}" in str(smooth.quality)
+
+
+def test_noise_alone_is_said_to_be_useless() -> None:
+    items = points(60, 2)
+    values = np.random.default_rng(3).standard_normal(60)
+    assert not fit_surrogate(POINT, items, values.tolist()).quality.useful
+
+
+def test_values_of_one_item_are_averaged() -> None:
+    items = points(20, 4)
+    model = fit_surrogate(POINT, items + items[:5] * 3, [*truth(items), *(truth(items[:5] * 3) + 0.4)])
+    assert len(model.known) == 20 and model.counts[:5].tolist() == [4.0] * 5
+    np.testing.assert_allclose(model.values[:5], truth(items[:5]) + 0.3)
+
+
+def test_what_is_unlike_everything_is_outside() -> None:
+    model = fit_surrogate(POINT, points(50, 5), truth(points(50, 5)).tolist())
+    found = model.predict(np.array([[0.5, 0.5, 0.5], [9.0, 9.0, 9.0]]))
+    assert found.similarity[0] > model.domain > found.similarity[1]
+    assert found.sd[1] > found.sd[0]
+
+
+def test_columns_of_which_nothing_can_be_learnt_are_refused() -> None:
+    with pytest.raises(UserError, match="needs 3 different points"):
+        fit_surrogate(POINT, points(1, 0) * 5, [1.0, 2.0, 3.0, 4.0, 5.0])
+    with pytest.raises(UserError, match="All 9 points have the value 2"):
+        fit_surrogate(POINT, points(9, 0), [2.0] * 9)
+    bare: ItemKind = dataclasses.replace(POINT, descriptors=None)
+    with pytest.raises(UserError, match="have no descriptors"):
+        fit_surrogate(bare, points(9, 0), list(range(9)))
+
+
+def test_the_factor_is_the_conformal_quantile() -> None:
+    residuals = np.arange(1, 20) / 10
+    assert calibrated(residuals) * 1.6448536 == pytest.approx(1.8)
+    assert calibrated(residuals[:4]) * 1.6448536 == pytest.approx(0.8225, abs=1e-3)  # of too few: not below one half

@@ -1,0 +1,129 @@
+"""What to measure next: read, proposed, written, filled in and read again, for molecules, texts and images."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import afresh
+from afresh.core import UserError
+from afresh.core.events import Event, listening
+from afresh.data.molecules.chem import canonical
+
+RINGS = ("c1ccccc1", "c1ccncc1", "C1CCNCC1", "c1ccoc1", "c1ccsc1")
+ENDS = ("CO", "CN", "C(=O)N", "CC", "CC#N", "CF", "CS", "CCO", "CCl")
+TINY = {"family.width": 16, "family.layers": 1, "family.heads": 2, "family.kv_heads": 2, "train.batch": 4}
+
+
+def measured(rings: tuple[str, ...] = RINGS) -> list[tuple[str, float]]:
+    return [(f"{r}{e}", len(e) * 0.3 + r.count("c") * 0.2) for r in rings for e in ENDS]
+
+
+def write(path: Path, rows: list[tuple[Any, ...]], header: tuple[str, ...] = ("smiles", "logS")) -> Path:
+    with path.open("w", newline="") as out:
+        csv.writer(out).writerows([header, *rows])
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> afresh.Model:
+    folder = tmp_path_factory.mktemp("molecules")
+    table = write(folder / "table.csv", list(measured()))
+    return afresh.train(
+        table, family="transformer", steps=2, out=folder / "run", data={"form": "selfies"}, settings=TINY, quiet=True
+    )
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_molecules_are_proposed_measured_and_proposed_again(model: afresh.Model, tmp_path: Path) -> None:
+    known = write(tmp_path / "known.csv", list(measured()[:20]))
+    first = model.propose(known, "logS", batch=5, budget=80, out=tmp_path / "one")
+    assert len(first) == 5 and len({p.item for p in first}) == 5
+    for p in first:
+        assert canonical(p.item) == p.item and p.low < p.predicted < p.high and 0 <= p.chance <= 1
+        assert p.item not in {canonical(s) for s, _ in measured()[:20]} and 0 <= p.similarity <= 1
+        assert 1 <= p.facts["SA"] <= 10 and p.nearest in p.why
+    files = {f.name for f in (tmp_path / "one").iterdir()}
+    assert files == {"grid.png", "index.html", "plot.png"} | {f"proposals.{s}" for s in ("csv", "json", "png", "sdf", "smi")}
+    table = rows_of(tmp_path / "one" / "proposals.csv")
+    assert [r["item"] for r in table] == first.items and {r["logS"] for r in table} == {""}
+    assert json.loads((tmp_path / "one" / "proposals.json").read_text())["proposals"][0]["id"] == first[0].name
+    for i, row in enumerate(table[:4]):  # the last one is not measured
+        row["logS"] = row["predicted"] if i else "99"
+    write(tmp_path / "one" / "proposals.csv", [tuple(r.values()) for r in table], tuple(table[0]))
+    second = model.propose([known, tmp_path / "one"], "logS", batch=5, budget=80, out=tmp_path / "two")
+    assert second.past is not None and second.past.n == 4 and second.past.inside == 0.75
+    assert second.measured == 24 and second.best == (first[0].item, 99.0)
+    assert not {p.item for p in second} & set(first.items[:4])
+    with pytest.raises(UserError, match="would be replaced"):
+        model.propose([known, tmp_path / "one"], "logS", out=tmp_path / "one", force=True)
+    with pytest.raises(UserError, match="exists"):
+        model.propose(known, "logS", out=tmp_path / "two")
+
+
+@pytest.mark.parametrize("acquisition", ["ei", "ucb", "thompson", "greedy"])
+def test_a_list_is_ranked_by_what_is_wanted(acquisition: Any, model: afresh.Model, tmp_path: Path) -> None:
+    known = write(tmp_path / "known.csv", list(measured()[::2]))
+    listed = tmp_path / "list.smi"
+    listed.write_text("".join(f"{s}\n" for s, _ in measured()))
+    values = {canonical(s): v for s, v in measured()}
+
+    def means(**goal: Any) -> float:
+        batch = model.propose(known, "logS", batch=4, candidates=listed, acquisition=acquisition, **goal)
+        assert not {p.item for p in batch} & {canonical(s) for s, _ in measured()[::2]}
+        return sum(values[p.item] for p in batch) / 4
+
+    high, low, middle = means(), means(maximise=False), means(target=1.5)
+    assert high > middle > low
+
+
+def test_rows_that_cannot_be_used_are_told_apart(model: afresh.Model, tmp_path: Path) -> None:
+    rows = [*measured()[:12], ("c1ccc", 1.0), ("CCO", "nan"), ("CCN", ""), ("CCF", "inf"), ("CCCl", "<0.5"), ("", 2.0)]
+    rows += [("CCCC", "1,5"), (measured()[0][0], 3.0)]
+    known = write(tmp_path / "known.csv", rows)
+    said: list[Event] = []
+    with listening(said.append):
+        found = model.propose(known, "logS", batch=2, budget=40)
+    text = "\n".join(e.text for e in said)
+    assert found.measured == 12
+    for part in ("Ring", "2 of 20 rows have no logS", "not a finite number", "bound", "decimal point", "measured before"):
+        assert part.lower() in text.lower(), (part, text)
+
+
+@pytest.mark.parametrize(
+    ("rows", "column", "message"),
+    [
+        ([*measured()], "logs", "Did you mean 'logS'"),
+        ([(s, 3.0) for s, _ in measured()], "logS", "nothing to learn"),
+        ([measured()[0]], "logS", "needs 3 different"),
+        ([(s, f"{v} {'nM' if i % 2 else 'uM'}") for i, (s, v) in enumerate(measured())], "logS", "several units"),
+        ([(s, "high") for s, _ in measured()], "logS", "no numbers"),
+    ],
+)
+def test_what_cannot_be_learnt_is_refused(
+    rows: list[tuple[Any, ...]], column: str, message: str, model: afresh.Model, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=message):
+        model.propose(write(tmp_path / "known.csv", rows), column)
+
+
+def test_wrong_options_are_refused(model: afresh.Model, tmp_path: Path) -> None:
+    known = write(tmp_path / "known.csv", list(measured()))
+    with pytest.raises(UserError, match="`batch`"):
+        model.propose(known, "logS", batch=0)
+    with pytest.raises(UserError, match="`budget`"):
+        model.propose(known, "logS", batch=20, budget=10)
+    with pytest.raises(UserError, match="no column"):
+        model.propose(known, "logS", item_column="molecule")
+    listed = tmp_path / "list.smi"
+    listed.write_text("".join(f"{s}\n" for s, _ in measured()))
+    with pytest.raises(UserError, match="None of 45 candidates"):
+        model.propose(known, "logS", candidates=listed)
