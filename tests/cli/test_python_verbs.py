@@ -63,6 +63,7 @@ MORE: Mapping[str, Mapping[str, str]] = {
     "edit": {"n": "each", "guidance": "settings"},
     "compare": {"guidance": "settings", "summary": "out"},  # Session.summary
     "complete": {"file": "name", "line": "prefix", "column": "suffix", "context": "context"},
+    "propose": {"target": "target"},
     "recommend": {"user": "users", "history": "histories", "session": "sessions", "trait": "traits"},
     "rm": {"runs": "self", "data": "names"},
     "tune": {"adapter": "adapter"},
