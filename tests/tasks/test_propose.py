@@ -52,7 +52,9 @@ def test_molecules_are_proposed_measured_and_proposed_again(model: afresh.Model,
         assert p.item not in {canonical(s) for s, _ in measured()[:20]} and 0 <= p.similarity <= 1
         assert 1 <= p.facts["SA"] <= 10 and p.nearest in p.why
     files = {f.name for f in (tmp_path / "one").iterdir()}
-    assert files == {"grid.png", "index.html", "plot.png"} | {f"proposals.{s}" for s in ("csv", "json", "png", "sdf", "smi")}
+    assert files == {"grid.png", "index.html", "plot.png"} | {
+        f"proposals.{s}" for s in ("csv", "json", "png", "sdf", "smi")
+    }
     table = rows_of(tmp_path / "one" / "proposals.csv")
     assert [r["item"] for r in table] == first.items and {r["logS"] for r in table} == {""}
     assert json.loads((tmp_path / "one" / "proposals.json").read_text())["proposals"][0]["id"] == first[0].name
@@ -94,7 +96,14 @@ def test_rows_that_cannot_be_used_are_told_apart(model: afresh.Model, tmp_path: 
         found = model.propose(known, "logS", batch=2, budget=40)
     text = "\n".join(e.text for e in said)
     assert found.measured == 12
-    for part in ("Ring", "2 of 20 rows have no logS", "not a finite number", "bound", "decimal point", "measured before"):
+    for part in (
+        "Ring",
+        "2 of 20 rows have no logS",
+        "not a finite number",
+        "bound",
+        "decimal point",
+        "measured before",
+    ):
         assert part.lower() in text.lower(), (part, text)
 
 
