@@ -23,6 +23,7 @@ from afresh.tasks.align import AlignSpec, check_prompt_tokens, choose_method, st
 from afresh.tasks.learn import learn
 from afresh.training import checkpoint
 from tests.contracts.rows import write_pictures
+from tests.heard import heard
 
 pytestmark = pytest.mark.slow
 
@@ -344,6 +345,21 @@ def test_a_reward_that_fails_says_for_what(root: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"bad.py:nan failed for item \d+"):
         start(spec)
     assert not (tmp_path / "run").exists()
+
+
+def test_items_that_a_reward_fails_for_are_listed_and_training_goes_on(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "some.py").write_text("def odd(text: str) -> float:\n    return 1 / (sum(map(ord, text)) % 2)\n")
+    with heard(r"some.py:odd has no value for \d+ of 64 items so far, which count as the worst"):
+        aligned(
+            root,
+            "transformer",
+            tmp_path / "run",
+            reward=f"{tmp_path / 'some.py'}:odd",
+            settings={"length": 12},
+            steps=2,
+        )
+    rows = [json.loads(line) for line in (tmp_path / "run" / "reward-failures.jsonl").read_text().splitlines()]
+    assert rows and all(r["item"] and "ZeroDivisionError" in r["reason"] for r in rows)
 
 
 def test_a_votes_file_that_changed_is_refused(root: Path, tmp_path: Path) -> None:

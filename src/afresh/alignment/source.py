@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -21,7 +22,7 @@ from afresh.alignment.monitoring.within_distance import WithinDistance, distance
 from afresh.alignment.rewards.build import build
 from afresh.alignment.rewards.classifier_reward import classifier_folder
 from afresh.alignment.rewards.classifier_reward import known as known_rewards
-from afresh.alignment.rewards.reward import Context, Reward, Scorer
+from afresh.alignment.rewards.reward import Context, Reward, Scorer, described
 from afresh.alignment.rewards.reward_model import load_reward_model
 from afresh.core import (
     AlignContext,
@@ -57,6 +58,7 @@ from afresh.training.weights import BaseWeights, adapters_merged
 
 ROLLOUT_SEED = 1_000_033  # added to the seed, so that samples for training differ from those of users and evaluations
 EVALUATION_SEED = 2_000_003
+FAILURES = "reward-failures.jsonl"  # items that the reward has no value for, and why
 REWARD_MODEL = "reward-model"  # the folder of the reward model that was trained on the votes
 EVALUATION_SAMPLES = 64
 
@@ -255,11 +257,16 @@ class AlignmentSource:
 
     @cached_property
     def scorer(self) -> Scorer | None:
-        return None if self.reward is None else Scorer(self.reward, note=events.note)
+        return None if self.reward is None else Scorer(self.reward, note=events.note, failed=self.failed)
 
     @cached_property
     def heldout_scorer(self) -> Scorer | None:
         return None if self.heldout_reward is None else Scorer(self.heldout_reward, note=events.note)
+
+    def failed(self, item: Any, reason: str) -> None:
+        """List an item that the reward has no value for."""
+        with (self.run.path / FAILURES).open("a", encoding="utf-8") as lines:
+            lines.write(json.dumps({"item": described(self.run.encoder.kind, item), "reason": reason}) + "\n")
 
     def scored(self, x: Tensor, cond: Cond) -> Tensor:
         """The rewards (B,) float64 of samples in the family's space."""

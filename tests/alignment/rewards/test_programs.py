@@ -18,10 +18,12 @@ import pytest
 from afresh.alignment.rewards.build import build
 from afresh.alignment.rewards.call import Caller
 from afresh.alignment.rewards.programs import of_function
-from afresh.alignment.rewards.reward import Context, Reward, checked
+from afresh.alignment.rewards.reward import Context, Reward, Scorer, attempted, checked
 from afresh.core import ItemKind, RewardError, UserError
 from afresh.data.image.kind import IMAGE
+from afresh.data.molecules.kind import MOLECULE
 from afresh.data.text.kind import TEXT
+from tests.heard import heard
 
 pytestmark = pytest.mark.slow
 
@@ -63,6 +65,11 @@ def hangs(text: str):
             except BaseException:
                 pass
     return os.getpid()
+
+def crashes(text: str):
+    if text == "bb":
+        os.kill(os.getpid(), 11)
+    return len(text)
 
 def dies(text: str):
     os.kill(os.getpid(), 11)
@@ -138,7 +145,7 @@ def test_an_exception_names_the_item_and_the_line(mine: Path) -> None:
 def test_a_function_that_hangs_is_ended_and_goes_on_in_a_new_process(mine: Path) -> None:
     reward = named(mine, "hangs", seconds=3)
     first = int(checked(reward, ["a"], [{}])[0])
-    with pytest.raises(RewardError, match="items 0 to 2: it did not finish within 3 s"):
+    with pytest.raises(RewardError, match="item 1, 'bb': it did not finish within 3 s"):
         checked(reward, WORDS, ASKED)
     assert gone(first)
     second = int(scores(reward, ["a"], [{}])[0])
@@ -244,6 +251,19 @@ def test_another_thread_has_no_limit_but_its_numbers() -> None:
     assert found == pytest.approx([0.1, 0.2, 0.3])
 
 
+@pytest.mark.parametrize(("function", "failing"), [("hangs", "bb"), ("crashes", "bb"), ("bad", "aa")])
+def test_items_that_a_function_fails_for_cost_the_others_nothing(mine: Path, function: str, failing: str) -> None:
+    words = ["a", failing, "ccc", "dddd"]
+    reward = named(mine, function, seconds=3)
+    values, reasons = attempted(reward, words, [{}] * 4)
+    reward.close()
+    assert list(reasons) == [1] and np.isfinite(values).tolist() == [True, False, True, True]
+
+
+def test_molecules_are_given_to_a_function_as_text_valid_or_not(mine: Path) -> None:
+    assert scores(named(mine, "vowels", kind=MOLECULE), ["CCO", "C1CC", "oo"]) == [0, 0, 2]
+
+
 # -------------------------------------------------------------------------------------------------------- programs
 
 
@@ -291,7 +311,7 @@ def test_processes_share_a_batch_in_order(tmp_path: Path) -> None:
         ("print('1\\n' * 4)", "printed 5 lines for 3 items"),
         ("print(1); print(); print(3)", "item 1, 'bb': the program printed '', which is not a number"),
         ("print(1); print('nan'); print(3)", "item 1, 'bb': it returned nan"),
-        ("print(1); raise ValueError('out of it')", "item 1, 'bb': .* exit code 1 after 1 of 3(?s:.*)out of it"),
+        ("print(1); raise ValueError('out of it')", "item 1, 'bb': .* exit code 1 after 1 of(?s:.*)out of it"),
         ("os.kill(os.getpid(), 9)", "SIGKILL after 0 of 3 lines. It wrote nothing"),
         ("os.close(0)\nwhile True: print('much ' * 99)", "far more than 3 numbers"),
     ],
@@ -299,6 +319,45 @@ def test_processes_share_a_batch_in_order(tmp_path: Path) -> None:
 def test_programs_that_do_wrong(tmp_path: Path, body: str, why: str) -> None:
     with pytest.raises(RewardError, match=why):
         scores(program(tmp_path, body))
+
+
+DOCKING = """
+for number, line in enumerate(lines):
+    if line["text"] == "hangs":
+        time.sleep(100)
+    if line["text"] == "crashes":
+        os.kill(os.getpid(), 11)
+    if line["text"] == "none":
+        print("no pose found")
+        continue
+    print(float("nan") if line["text"] == "nan" else -len(line["text"]), flush=FLUSH)
+    asked.write(line["text"] + "\\n")
+    asked.flush()
+"""
+
+
+@pytest.mark.parametrize("flush", [True, False])
+def test_molecules_that_a_program_fails_for_cost_the_others_nothing(tmp_path: Path, flush: bool) -> None:
+    items = ["CC", "hangs", "CCC", "crashes", "CCCC", "none", "nan", "C"]
+    body = f"asked = open({str(tmp_path / 'asked')!r}, 'a')\n{DOCKING.replace('FLUSH', str(flush))}"
+    reward = program(tmp_path, body, seconds=2, kind=MOLECULE)
+    values, reasons = attempted(reward, items, [{}] * len(items))
+    assert values[[0, 2, 4, 7]].tolist() == [-2, -3, -4, -1]
+    assert sorted(reasons) == [1, 3, 5, 6]
+    said = ["not finish within 2 s", "SIGSEGV", "'no pose found', which is not a number", "returned nan"]
+    assert all(part in reasons[i] for i, part in zip((1, 3, 5, 6), said, strict=True))
+    if flush:  # what was printed before is not asked for again
+        assert (tmp_path / "asked").read_text().split().count("CC") == 1
+    with heard("has no value for 4 of 8 items so far"):
+        found = Scorer(reward)(items).tolist()
+    assert found == [-2, -4, -3, -4, -4, -4, -4, -1]
+
+
+def test_a_program_that_fails_for_every_item_is_given_up_soon(tmp_path: Path) -> None:
+    body = f"open({str(tmp_path / 'starts')!r}, 'a').write('x')\nos.kill(os.getpid(), 11)"
+    with pytest.raises(RewardError, match="the program was ended by the signal SIGSEGV after 0 of 100 lines"):
+        Scorer(program(tmp_path, body), batch=100)(["C"] * 100)
+    assert len((tmp_path / "starts").read_text()) == 4
 
 
 def test_a_program_that_hangs_is_ended_with_its_children(tmp_path: Path) -> None:
@@ -310,8 +369,8 @@ if pid:
 time.sleep(100)
 """
     begun = time.monotonic()
-    with pytest.raises(RewardError, match=r"not finish within 3 s.*still at it"):
-        scores(program(tmp_path, body, seconds=3))
+    with pytest.raises(RewardError, match=r"not finish within 2 s.*still at it"):
+        scores(program(tmp_path, body, seconds=2))
     assert time.monotonic() - begun < 60
     assert all(gone(int(pid)) for pid in (tmp_path / "pid").read_text().split())
 

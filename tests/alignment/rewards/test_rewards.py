@@ -12,13 +12,14 @@ import pytest
 import torch
 from PIL import Image
 
-from afresh.alignment.rewards.build import build, builtins, parse
+from afresh.alignment.rewards.build import build, builtins, parse, weighted
 from afresh.alignment.rewards.image import IMAGES
 from afresh.alignment.rewards.reward import MAX_COUNTED_VALUES, Context, Reward, Scorer, Tally
 from afresh.core import ItemKind, RewardError, UserError
 from afresh.data.audio.kind import SOUND
 from afresh.data.image.kind import IMAGE
 from afresh.data.text.kind import TEXT
+from tests.heard import heard
 
 RNG = np.random.default_rng(0)
 NOISE = RNG.integers(0, 256, (6, 12, 8, 3), dtype=np.uint8)
@@ -280,10 +281,6 @@ def reward(score: Any) -> Reward:
 @pytest.mark.parametrize(
     ("score", "why"),
     [
-        (
-            lambda items, requests: [float("nan") if "7" in s else 1.0 for s in items],
-            "item 7, 'item 7': it returned nan",
-        ),
         (lambda items, requests: [float("-inf")] * len(items), "item 0, 'item 0': it returned -inf"),
         (lambda items, requests: [1.0], "items 0 to 3: it returned 1 numbers for 4 items"),
         (lambda items, requests: 1.0, "items 0 to 3: it returned numbers of shape"),
@@ -294,6 +291,29 @@ def reward(score: Any) -> Reward:
 def test_what_is_no_finite_number_is_named(score: Any, why: str) -> None:
     with pytest.raises(RewardError, match=f"The reward mine failed for {why}"):
         Scorer(reward(score), batch=4)([f"item {i}" for i in range(10)])
+
+
+def test_an_item_without_a_number_counts_as_the_worst_and_is_named() -> None:
+    listed: list[tuple[Any, str]] = []
+
+    def score(items: Sequence[str], requests: Sequence[Any]) -> list[float]:
+        return [float("nan") if "7" in s else float(s) for s in items]
+
+    run = Scorer(reward(score), batch=4, failed=lambda item, why: listed.append((item, why)))
+    with heard("mine has no value for 1 of 10 items so far.*worst item.*now 0.*'7': it returned nan"):
+        assert run([str(i) for i in range(10)]).tolist() == [0, 1, 2, 3, 4, 5, 6, 0, 8, 9]
+    assert listed == [("7", "it returned nan, but a reward must be a finite number.")]
+    assert run.tallies["mine"].n == 9 and run.failures == 1
+
+
+def test_of_a_sum_the_item_is_worst_if_a_part_has_no_number() -> None:
+    def half(items: Sequence[str], requests: Sequence[Any]) -> list[float]:
+        return [float("inf") if s == "2" else float(s) for s in items]
+
+    part = reward(half)
+    both = weighted("sum", [(1.0, Reward("length", lambda items, requests: [5.0] * len(items))), (-2.0, part)])
+    with heard("The reward mine has no value"):
+        assert Scorer(both)(["1", "2", "3"]).tolist() == [3, -1, -1]
 
 
 def test_batches_keep_items_and_requests_together() -> None:

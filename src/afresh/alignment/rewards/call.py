@@ -2,8 +2,8 @@
 
 The program is run by its path and imports only the standard library and numpy, so that it starts quickly. It reads JSON
 lines from its standard input and answers each with one line on its standard output: first {path, file, module,
-function, seconds, loading}, then any number of {items, requests}. The output of the function itself is redirected to
-standard error.
+function, seconds, loading}, then any number of {items, requests}, each answered by {values, reasons}. The output of the
+function itself is redirected to standard error.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import importlib
 import importlib.util
 import inspect
 import json
+import math
 import os
 import re
 import signal
@@ -29,7 +30,11 @@ import numpy as np
 LIST_ANNOTATION = re.compile(
     r"(typing\.|collections\.abc\.|t\.)?(list|List|Sequence|Iterable|Collection|tuple|Tuple)\b"
 )
+MAX_REASON_CHARACTERS = 600  # about one item of several
 EXTRA_SECONDS = 5.0  # seconds beyond the limit after which the process ends itself, in case its parent no longer exists
+
+
+Values = tuple[list[float], dict[int, str]]  # NaN for items without a value, and the reasons by index
 
 
 class CallError(Exception):
@@ -63,52 +68,55 @@ class Caller:
         if annotation is not inspect.Parameter.empty:
             self.takes_lists = LIST_ANNOTATION.match(text) is not None
 
-    def __call__(self, items: Sequence[Any], requests: Sequence[Any]) -> list[float]:
-        """One number for each item. Raises CallError."""
+    def __call__(self, items: Sequence[Any], requests: Sequence[Any]) -> Values:
+        """One number for each item, NaN for those that the function fails for, and the reasons by index.
+
+        Raises CallError if it fails for all of them.
+        """
         if self.takes_lists is None:
             try:
                 values = numbers(self.call(list(items), list(requests)), len(items))
                 self.takes_lists = True
-                return values
+                return values, {}
             except Exception as e:  # raised by the function, possibly only because it does not take a list
                 listed = e.args[0] if isinstance(e, CallError) else described(e)
             try:
-                values = self.one_by_one(items, requests)
+                found = self.one_by_one(items, requests)
             except CallError as e:
                 raise CallError(f"{e.args[0]} Called with a list of all items: {listed}", e.args[1]) from None
             self.takes_lists = False
-            return values
+            return found
         return self.together(items, requests) if self.takes_lists else self.one_by_one(items, requests)
 
     def call(self, item: Any, request: Any) -> Any:
         return self.function(item, request) if self.with_requests else self.function(item)
 
-    def together(self, items: Sequence[Any], requests: Sequence[Any]) -> list[float]:
+    def together(self, items: Sequence[Any], requests: Sequence[Any]) -> Values:
         try:
             values = self.call(list(items), list(requests))
         except Exception as e:
-            raise CallError(described(e), self.failing_item(items, requests)) from e
-        return numbers(values, len(items))
+            found = self.each(items, requests, lambda item, request: numbers(self.call([item], [request]), 1)[0])
+            if not found[1]:  # the function fails, but not for any of the items
+                raise CallError(described(e), None) from e
+            return found
+        return numbers(values, len(items)), {}
 
-    def failing_item(self, items: Sequence[Any], requests: Sequence[Any]) -> int | None:
-        """The index of the first item for which the function raises when it is called with that item alone."""
+    def one_by_one(self, items: Sequence[Any], requests: Sequence[Any]) -> Values:
+        return self.each(items, requests, lambda item, request: number(self.call(item, request)))
+
+    def each(self, items: Sequence[Any], requests: Sequence[Any], value: Callable[[Any, Any], float]) -> Values:
+        """The values of items one after another. Raises CallError if there is none."""
+        values, reasons = [math.nan] * len(items), {}
         for i, (item, request) in enumerate(zip(items, requests, strict=True)):
             try:
-                self.call([item], [request])
-            except Exception:
-                return i
-        return None
-
-    def one_by_one(self, items: Sequence[Any], requests: Sequence[Any]) -> list[float]:
-        out = []
-        for i, (item, request) in enumerate(zip(items, requests, strict=True)):
-            try:
-                out.append(number(self.call(item, request)))
+                values[i] = value(item, request)
             except CallError as e:
-                raise CallError(e.args[0], i) from None
+                reasons[i] = e.args[0]
             except Exception as e:
-                raise CallError(described(e), i) from e
-        return out
+                reasons[i] = described(e)[:MAX_REASON_CHARACTERS]
+        if len(reasons) == len(items) > 0:
+            raise CallError(reasons[0], 0)
+        return values, reasons
 
 
 def number(value: Any) -> float:
@@ -163,10 +171,11 @@ class Sound:
 def packed(item: Any, kind: Any) -> Any:
     """An item of a kind (core.ItemKind) as JSON.
 
-    A text is unchanged; images and the samples of sounds become their shape and bytes; any other item becomes the
-    content of a file, with the name of the function that decodes it.
+    A text is unchanged, and so is any other item that is one, such as the SMILES of a molecule. Images and the samples
+    of sounds become their shape and bytes; any other item becomes the content of a file, with the name of the function
+    that decodes it.
     """
-    return PACKED.get(kind.name, lambda item: by_file(item, kind))(item)
+    return item if isinstance(item, str) else PACKED.get(kind.name, lambda item: by_file(item, kind))(item)
 
 
 def by_file(item: Any, kind: Any) -> dict[str, Any]:
@@ -175,7 +184,6 @@ def by_file(item: Any, kind: Any) -> dict[str, Any]:
 
 
 PACKED: dict[str, Callable[[Any], Any]] = {
-    "text": lambda text: text,
     "image": lambda pixels: {"shape": pixels.shape, "bytes": encoded(pixels)},
     "sound": lambda sound: {
         "shape": sound.samples.shape,
@@ -233,7 +241,8 @@ def main() -> None:
                 caller = Caller(function)
             else:
                 signal.setitimer(signal.ITIMER_REAL, limit)  # by default it ends the process, even inside C code
-                answer["values"] = caller([unpacked(item) for item in message["items"]], message["requests"])
+                values, reasons = caller([unpacked(item) for item in message["items"]], message["requests"])
+                answer = {"values": values, "reasons": reasons}
         except CallError as e:
             answer["error"], answer["item"] = e.args
         except BaseException as e:  # the process has to answer even if the function calls sys.exit

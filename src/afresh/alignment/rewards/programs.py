@@ -6,12 +6,16 @@ together with all its children when a batch exceeds the limit; a crash of it doe
 may refer to anything in this process and therefore runs here, under a timer signal. The signal interrupts Python code
 and system calls, but not a loop in C and, since signals are delivered to the main thread only, nothing in other
 threads.
+
+An item that makes a function or program crash, hang, or return something else than a number costs the other items
+nothing: values that are known stay, and the rest are asked for again without it.
 """
 
 from __future__ import annotations
 
 import ast
 import json
+import math
 import os
 import selectors
 import shutil
@@ -29,14 +33,15 @@ from pathlib import Path
 from typing import Any
 
 from afresh.alignment.rewards.call import Caller, CallError, packed
-from afresh.alignment.rewards.reward import Context, Request, Reward, Score, ScoringError
+from afresh.alignment.rewards.reward import Context, Request, Reward, Score, Scored, ScoringError
 from afresh.core import ItemKind, UserError
 
 CALL_PROGRAM = Path(__file__).with_name("call.py")
 POLL_SECONDS = 0.05  # between checks whether a process has ended
 LOADING_SECONDS = 120.0  # limit for loading a function, unless the limit for a batch is higher
 MIN_ITEMS = 8  # items for which a further process is started
-LINE_BYTES, SPARE_BYTES = 64, 1 << 16  # accepted output: bytes for each item, and bytes beyond them
+LINE_BYTES, ANSWER_BYTES, SPARE_BYTES = 64, 4096, 1 << 16  # accepted of a program, a function, and beyond items
+FIRST_PATIENCE, PATIENCE = 3, 16  # items in a row that fail alone, before and after the first value, until all fail
 MAX_ERROR_CHARACTERS = 600  # of standard error that a message shows
 
 
@@ -93,9 +98,9 @@ def of_function(function: Callable[..., Any], kind: ItemKind | None = None, seco
         raise UserError(f"A reward is a string such as 'length:min=50' or a function of items. Given: {function!r}.")
     caller = Caller(function)
 
-    def score(items: Sequence[Any], requests: Sequence[Request]) -> list[float]:
+    def score(items: Sequence[Any], requests: Sequence[Request]) -> Scored:
         try:
-            return caller(items, requests)
+            return Scored(*caller(items, requests))
         except CallError as e:
             raise ScoringError(*e.args) from e
 
@@ -104,6 +109,48 @@ def of_function(function: Callable[..., Any], kind: ItemKind | None = None, seco
 
 
 # ------------------------------------------------------------------------------------------------- other processes
+
+
+class Isolation:
+    """Asks for the values of many items at once, and finds those at fault when that fails."""
+
+    def __init__(self) -> None:
+        self.proved = False  # whether any item has ever had a value
+
+    def __call__(self, ask: Callable[[int, int], Scored], n: int) -> Scored:
+        """The values of n items, of which ask(start, stop) gives those of a part.
+
+        After a part has failed with an error that says `again`, its known values are kept and the next item is asked
+        for alone, as are all that follow if no value was known. Raises the first error if too many items in a row fail
+        alone, and every error that does not say so, unless it is about an item alone.
+        """
+        out = Scored([math.nan] * n, {})
+        first: ScoringError | None = None
+        start = in_row = 0
+        suspect = alone = False
+        while start < n:
+            stop = start + 1 if suspect or alone else n
+            try:
+                found = ask(start, stop)
+            except ScoringError as e:
+                if first is None and not e.again:
+                    raise
+                first = first or e
+                if suspect or alone:
+                    out.reasons[start] = e.reason
+                    start, suspect, in_row = stop, False, in_row + 1
+                    if in_row >= (PATIENCE if self.proved else FIRST_PATIENCE):
+                        raise first from e
+                    continue
+                known = list(e.values)[: stop - start - 1]
+                out.values[start : start + len(known)] = known
+                start, suspect, alone = start + len(known), True, not known
+            else:
+                out.values[start:stop] = found.values
+                out.reasons.update({start + i: reason for i, reason in found.reasons.items()})
+                self.proved |= len(found.reasons) < len(found.values)
+                start, suspect, in_row = stop, False, 0
+        return out
 
 
 def start(command: Sequence[str], errors: int | None, folder: Path | None) -> subprocess.Popen[bytes]:
@@ -129,9 +176,9 @@ def end_all(processes: list[subprocess.Popen[bytes]]) -> None:
 
 
 def exchange(
-    process: subprocess.Popen[bytes], data: bytes, seconds: float, room: int, line: bool
-) -> tuple[bytearray, bytearray]:
-    """Write data to a process and read its (standard output, standard error).
+    process: subprocess.Popen[bytes], data: bytes, seconds: float, room: int, line: bool, output: bytearray
+) -> bytearray:
+    """Write data to a process, add its standard output to `output`, and return its standard error.
 
     With `line`, reads up to the end of the first line; otherwise closes the standard input of the process after the
     data and reads until the process ends. Raises TimeoutError after `seconds`, and TooMuchOutput after `room` bytes of
@@ -140,7 +187,7 @@ def exchange(
     assert process.stdin and process.stdout
     deadline, rest = time.monotonic() + seconds, memoryview(data)
     stdin = process.stdin
-    output, errors = bytearray(), bytearray()
+    errors = bytearray()
     with selectors.DefaultSelector() as ready:
         os.set_blocking(stdin.fileno(), False)
         ready.register(stdin, selectors.EVENT_WRITE)
@@ -170,7 +217,7 @@ def exchange(
                 raise TooMuchOutput(errors)
             reading = any(key.fileobj is not stdin for key, _ in events)
             if (line and output.endswith(b"\n")) or (ended and not reading):
-                return output, errors
+                return errors
             if time.monotonic() > deadline:
                 raise TimeoutError(errors)
 
@@ -200,9 +247,17 @@ def python_function(name: str, source: str, function: str, context: Context, hin
             "FILE.py:function, or as module:function if the module is installed or its folder is in PYTHONPATH."
         ) from None
 
-    def score(items: Sequence[Any], requests: Sequence[Request]) -> list[float]:
-        message = {"items": [packed(item, context.kind) for item in items], "requests": [dict(r) for r in requests]}
-        return list(process.ask(message, len(items))["values"])
+    isolation = Isolation()
+
+    def score(items: Sequence[Any], requests: Sequence[Request]) -> Scored:
+        sent = [packed(item, context.kind) for item in items]
+
+        def ask(start: int, stop: int) -> Scored:
+            message = {"items": sent[start:stop], "requests": [dict(r) for r in requests[start:stop]]}
+            answer = process.ask(message, stop - start)
+            return Scored(answer["values"], {int(i): reason for i, reason in answer["reasons"].items()})
+
+        return isolation(ask, len(items))
 
     return Reward(name, score, context.kind, close=process.close)
 
@@ -241,23 +296,23 @@ class FunctionProcess:
         return self.send(message, n, self.seconds)
 
     def send(self, message: dict[str, Any], n: int, seconds: float) -> dict[str, Any]:
-        process = self.processes[0]
+        process, output = self.processes[0], bytearray()
         try:
-            output, _ = exchange(
-                process, json.dumps(message).encode() + b"\n", seconds, SPARE_BYTES + LINE_BYTES * n, True
+            exchange(
+                process, json.dumps(message).encode() + b"\n", seconds, SPARE_BYTES + ANSWER_BYTES * n, True, output
             )
         except TimeoutError:
             self.close()
-            raise ScoringError(f"it did not finish within {seconds:g} s and was stopped.") from None
+            raise ScoringError(f"it did not finish within {seconds:g} s and was stopped.", again=True) from None
         except BaseException:  # else its late answer would be read as that to the next message
             self.close()
             raise
         if not output.endswith(b"\n"):
             self.close()
-            raise ScoringError(f"its process {ending(process)}.")
+            raise ScoringError(f"its process {ending(process)}.", again=True)
         answer: dict[str, Any] = json.loads(output)
         if "error" in answer:
-            raise ScoringError(answer["error"], answer["item"])
+            raise ScoringError(answer["error"], answer["item"], again=answer["item"] is None)
         return answer
 
     def close(self) -> None:
@@ -284,8 +339,9 @@ def shell_program(name: str, command: Sequence[str], context: Context) -> Reward
             f"The reward {name}: there is no program {command[0]} to run.{mode} Give its path, as in !./program."
         )
     workers = context.workers or os.cpu_count() or 1
+    isolation = Isolation()
 
-    def score(items: Sequence[Any], requests: Sequence[Request]) -> list[float]:
+    def score(items: Sequence[Any], requests: Sequence[Request]) -> Scored:
         share = max(MIN_ITEMS, -(-len(items) // workers))
         starts = range(0, len(items), share)
         running: list[subprocess.Popen[bytes]] = []
@@ -296,14 +352,24 @@ def shell_program(name: str, command: Sequence[str], context: Context) -> Reward
             pairs = enumerate(zip(items, requests, strict=True))
             lines = [line_of(item, context.kind, request, folder, i) for i, (item, request) in pairs]
             try:
-                parts = [pool.submit(run_program, command, lines[i : i + share], i, context, running) for i in starts]
-                return [v for part in parts for v in part.result()]
+                parts = [pool.submit(one_share, i, lines[i : i + share], running) for i in starts]
+                found = [part.result() for part in parts]
             except BaseException:
                 for process in running:  # this also ends the threads that wait for them
                     if process.poll() is None:
                         with suppress(ProcessLookupError, PermissionError):
                             os.killpg(process.pid, signal.SIGKILL)
                 raise
+        values = [v for part in found for v in part.values]
+        return Scored(
+            values, {i + at: why for i, part in zip(starts, found, strict=True) for at, why in part.reasons.items()}
+        )
+
+    def one_share(first: int, lines: list[bytes], running: list[subprocess.Popen[bytes]]) -> Scored:
+        def ask(start: int, stop: int) -> Scored:
+            return run_program(command, lines[start:stop], first + start, context, running)
+
+        return isolation(ask, len(lines))
 
     return Reward(name, score, context.kind)
 
@@ -327,7 +393,7 @@ def standard_error(errors: bytearray) -> str:
 
 def run_program(
     command: Sequence[str], lines: list[bytes], first: int, context: Context, running: list[subprocess.Popen[bytes]]
-) -> list[float]:
+) -> Scored:
     """The numbers that one process prints for the lines of the items from `first` on. Raises ScoringError."""
     n, seconds = len(lines), context.seconds
     try:
@@ -337,11 +403,12 @@ def run_program(
             f"the program cannot be started ({e}). A script needs a first line such as #!/bin/sh."
         ) from None
     running.append(process)
+    output = bytearray()
     try:
-        output, errors = exchange(process, b"".join(lines), seconds, SPARE_BYTES + LINE_BYTES * n, False)
+        errors = exchange(process, b"".join(lines), seconds, SPARE_BYTES + LINE_BYTES * n, False, output)
     except TimeoutError as e:
-        reason = f"the program did not finish within {seconds:g} s and was stopped."
-        raise ScoringError(reason + standard_error(e.args[0])) from None
+        reason = f"the program did not finish within {seconds:g} s and was stopped.{standard_error(e.args[0])}"
+        raise ScoringError(reason, again=True, values=leading(output)) from None
     except TooMuchOutput as e:
         raise ScoringError(f"the program printed far more than {n} numbers.{standard_error(e.args[0])}") from None
     finally:
@@ -350,17 +417,27 @@ def run_program(
     details = standard_error(errors)
     if process.returncode != 0:
         at = first + len(printed) if len(printed) < n else None
-        raise ScoringError(f"the program {ending(process)} after {len(printed)} of {n} lines.{details}", at)
+        reason = f"the program {ending(process)} after {len(printed)} of {n} lines.{details}"
+        raise ScoringError(reason, at, again=len(printed) < n, values=leading(output))
     if len(printed) != n:
         raise ScoringError(
             f"the program printed {len(printed)} lines for {n} items, but must print one for each.{details}"
         )
-    values = []
+    out = Scored([math.nan] * n, {})
     for i, text in enumerate(printed):
         try:
-            values.append(float(text))
+            out.values[i] = float(text)
         except ValueError:
-            raise ScoringError(
-                f"the program printed {text[:80]!r}, which is not a number.{details}", first + i
-            ) from None
-    return values
+            out.reasons[i] = f"the program printed {text[:80]!r}, which is not a number.{details}"
+    return out
+
+
+def leading(output: bytearray) -> list[float]:
+    """The numbers of the first lines of an output that was broken off, up to the first line that is not one."""
+    out: list[float] = []
+    for line in output.decode("utf-8", "replace").split("\n")[:-1]:  # the last line may be broken off
+        try:
+            out.append(float(line))
+        except ValueError:
+            break
+    return out

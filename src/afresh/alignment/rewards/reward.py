@@ -24,11 +24,23 @@ MAX_COUNTED_VALUES = 1024  # distinct values that a Tally counts exactly
 
 
 class ScoringError(Exception):
-    """Raised by a reward that cannot score its items. `item` is the index of the item that caused it, if known."""
+    """Raised by a reward that cannot score its items. `item` is the index of the item that caused it, if known.
 
-    def __init__(self, reason: str, item: int | None = None) -> None:
+    `again`: whether some of the items may be scored if they are asked for by themselves, because one of them ended a
+    process; `values` are then those of the first items, as far as they are known.
+    """
+
+    def __init__(self, reason: str, item: int | None = None, again: bool = False, values: Sequence[float] = ()) -> None:
         super().__init__(reason)
-        self.reason, self.item = reason, item
+        self.reason, self.item, self.again, self.values = reason, item, again, values
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What a reward returns that has no value for some of its items: n values, NaN there, and the reasons by index."""
+
+    values: list[float]
+    reasons: dict[int, str]
 
 
 @dataclass(frozen=True)
@@ -100,35 +112,51 @@ def described(kind: ItemKind | None, item: Any) -> str:
 
 def checked(reward: Reward, items: Sequence[Any], requests: Sequence[Request], first: int = 0) -> Array:
     """One finite number for each of n items, float64 (n,). Raises RewardError, which numbers items from `first` on."""
+    values, reasons = attempted(reward, items, requests, first)
+    for i, reason in sorted(reasons.items()):
+        raise failure(reward, items, first, reason, i)
+    return values
+
+
+def failure(reward: Reward, items: Sequence[Any], first: int, reason: str, item: int | None) -> RewardError:
+    which = f"items {first} to {first + len(items) - 1}"
+    if item is not None:
+        which = f"item {first + item}, {described(reward.kind, items[item])}"
+    return RewardError(f"The reward {reward.name} failed for {which}: {reason}")
+
+
+def attempted(
+    reward: Reward, items: Sequence[Any], requests: Sequence[Request], first: int = 0
+) -> tuple[Array, dict[int, str]]:
+    """Numbers (n,) float64 of n items, NaN for those without a finite one, and the reasons by index.
+
+    Raises RewardError, which numbers items from `first` on, if the reward fails as a whole.
+    """
     n = len(items)
-
-    def error(reason: str, item: int | None) -> RewardError:
-        which = f"items {first} to {first + n - 1}"
-        if item is not None:
-            which = f"item {first + item}, {described(reward.kind, items[item])}"
-        return RewardError(f"The reward {reward.name} failed for {which}: {reason}")
-
     if n == 0:
-        return np.zeros(0)
+        return np.zeros(0), {}
     try:
         scored = reward.score(items, requests)
     except ScoringError as e:
-        raise error(e.reason, e.item) from e
+        raise failure(reward, items, first, e.reason, e.item) from e
     except UserError:
         raise
     except Exception as e:  # a user's function may raise anything
-        raise error(f"{type(e).__name__}: {e}", None) from e
+        raise failure(reward, items, first, f"{type(e).__name__}: {e}", None) from e
+    reasons: dict[int, str] = {}
+    if isinstance(scored, Scored):
+        reasons, scored = dict(scored.reasons), scored.values
     try:
-        values = np.asarray(scored, dtype=np.float64)
+        values = np.array(scored, dtype=np.float64)
     except (TypeError, ValueError) as e:
-        raise error(f"it did not return a list of numbers ({e}).", None) from e
+        raise failure(reward, items, first, f"it did not return a list of numbers ({e}).", None) from e
     if values.shape != (n,):
         given = f"numbers of shape {values.shape}" if values.ndim != 1 else f"{len(values)} numbers"
-        raise error(f"it returned {given} for {n} items.", None)
-    wrong = np.flatnonzero(~np.isfinite(values))
-    if len(wrong):
-        raise error(f"it returned {values[wrong[0]]}, but a reward must be a finite number.", int(wrong[0]))
-    return values
+        raise failure(reward, items, first, f"it returned {given} for {n} items.", None)
+    for i in map(int, np.flatnonzero(~np.isfinite(values))):
+        reasons.setdefault(i, f"it returned {values[i]}, but a reward must be a finite number.")
+    values[list(reasons)] = np.nan
+    return values, reasons
 
 
 @dataclass
@@ -170,18 +198,27 @@ class Tally:
 class Scorer:
     """Computes a reward in batches during a whole run, checks its values, and holds a Tally of it and of its parts.
 
+    An item that the reward has no finite value for, because a program crashed, hung or printed something else, counts
+    as the worst item it is scored with. `failed` is called with the item and the reason. Only when no item has a value,
+    the reward fails.
+
     `note` is called once for each reward that was the same for all items of CONSTANT_BATCHES batches.
     """
 
     def __init__(
-        self, reward: Reward, batch: int = BATCH_SIZE, note: Callable[[str], None] = lambda line: None
+        self,
+        reward: Reward,
+        batch: int = BATCH_SIZE,
+        note: Callable[[str], None] = lambda line: None,
+        failed: Callable[[Any, str], None] = lambda item, reason: None,
     ) -> None:
-        self.reward, self.batch, self.note = reward, batch, note
+        self.reward, self.batch, self.note, self.failed = reward, batch, note, failed
         self.parts = reward.parts or ((1.0, reward),)
         self.tallies = {reward.name: Tally(), **{part.name: Tally() for _, part in self.parts}}
         self.same: dict[
             str, tuple[float, int] | None
         ] = {}  # the only value so far and the batches with it; None: values differ
+        self.items = self.failures = self.warned = 0
 
     def __call__(self, items: Sequence[Any], requests: Sequence[Request] | None = None) -> Array:
         """float64 (n,) for n items. Raises RewardError."""
@@ -189,26 +226,62 @@ class Scorer:
         if len(requests) != len(items):
             raise ValueError(f"{len(items)} items and {len(requests)} requests")
         out = np.zeros(len(items))
+        reasons: dict[int, tuple[Reward, str]] = {}
         for i in range(0, len(items), self.batch):
             rows = slice(i, i + self.batch)
-            for name, values in self.scored(items[rows], requests[rows], i).items():
-                self.tallies[name].add(values)
-                self.watch(name, values)
+            scored, failed = self.scored(items[rows], requests[rows], i)
+            reasons |= {i + at: why for at, why in failed.items()}
+            for name, values in scored.items():
+                valid = values[np.isfinite(values)]
+                self.tallies[name].add(valid)
+                self.watch(name, valid)
                 if name == self.reward.name:
                     out[rows] = values
+        self.items += len(items)
+        if not reasons:
+            return out
+        if len(reasons) == len(items):
+            reward, reason = reasons[0]
+            raise failure(reward, items, 0, reason, 0)
+        out[list(reasons)] = np.nanmin(out)
+        self.report(items, reasons, float(np.nanmin(out)))
         return out
 
-    def scored(self, items: Sequence[Any], requests: Sequence[Request], first: int) -> dict[str, Array]:
-        """Values (n,) of the reward and of each of its parts, by name."""
-        values = {
-            r.name: checked(r, items, requests, first) for r in {part.name: part for _, part in self.parts}.values()
-        }
+    def scored(
+        self, items: Sequence[Any], requests: Sequence[Request], first: int
+    ) -> tuple[dict[str, Array], dict[int, tuple[Reward, str]]]:
+        """Values (n,) of the reward and of each of its parts, by name, NaN where a part has none, and by the item's
+        index the part that failed and why."""
+        values: dict[str, Array] = {}
+        failed: dict[int, tuple[Reward, str]] = {}
+        for part in {part.name: part for _, part in self.parts}.values():
+            values[part.name], reasons = attempted(part, items, requests, first)
+            failed |= {i: (part, reason) for i, reason in reasons.items()}
         if self.reward.parts:
             values[self.reward.name] = sum((w * values[r.name] for w, r in self.parts), np.zeros(len(items)))
-        return values
+        return values, failed
+
+    def report(self, items: Sequence[Any], reasons: Mapping[int, tuple[Reward, str]], worst: float) -> None:
+        """Tell of items without a value, at first and whenever there are twice as many as when it was last told."""
+        for i, (_, reason) in reasons.items():
+            self.failed(items[i], reason)
+        self.failures += len(reasons)
+        if self.failures < 2 * self.warned:
+            return
+        self.warned = self.failures
+        i, (part, reason) = next(iter(reasons.items()))
+        events.warning(
+            f"The reward {part.name} has no value for {self.failures:,} of {self.items:,} items so far, which count as "
+            f"the worst item of their batch (now {worst:g}). For example {described(part.kind, items[i])}: {reason}",
+            "reward_failures",
+            count=self.failures,
+            items=self.items,
+        )
 
     def watch(self, name: str, values: Array) -> None:
         """Note if the reward has been constant so far."""
+        if not len(values):
+            return
         seen = self.same.get(name, (float(values[0]), 0))
         if seen is None or (values != seen[0]).any():
             self.same[name] = None
