@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from afresh.core import Corpus, UserError
+from afresh.data.molecules.chem import canonical, reason_of
 from afresh.data.prepare import prepare
 from afresh.modalities.molecule import MODALITY, MoleculeOptions
 
@@ -138,3 +139,9 @@ def test_a_table_without_smiles_names_its_columns(tmp_path: Path) -> None:
         read(table(tmp_path / "x.csv", "name,value", ["aspirin tablet,1", "some water,2"]))
     with pytest.raises(UserError, match="several columns of SMILES"):
         read(table(tmp_path / "y.csv", "a_smiles,b_smiles", ["CCO,CCN"]))
+
+
+def test_the_log_of_rdkit_stays_off_after_it_was_asked_for_a_reason(capfd: pytest.CaptureFixture[str]) -> None:
+    assert reason_of("c1ccc") == "unclosed ring"
+    assert canonical("c1ccc") is None
+    assert capfd.readouterr().err == ""

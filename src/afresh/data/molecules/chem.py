@@ -104,8 +104,8 @@ def logged(text: str) -> list[str]:
         try:
             Chem.MolFromSmiles(text)
         finally:
-            rdBase.DisableLog("rdApp.*")
             rdBase.LogToCppStreams()
+            rdBase.DisableLog("rdApp.*")  # afterwards, as the streams begin anew
             log.handlers, log.propagate = before, propagates
     return [shortened(line) for line in lines]
 
