@@ -43,12 +43,12 @@ NAMES = {  # of molscore's files where they are not ours in another case
     "median2": "Median_molecules_2",
 }
 OTHERS = {  # objectives that molscore defines differently
-    "deco_hop": "the similarity counts up to 0.75 instead of 0.85",
+    "deco_hop": "the similarity counts up to 0.75, and the pattern of the scaffold never matches",
     "fexofenadine_mpo": "wider Gaussians of logP, narrower ones of TPSA",
     "isomers_c7h8n2o2": "elements that are not wanted count as well",
     "isomers_c9h10n2o2pf2cl": "elements that are not wanted count as well",
     "osimertinib_mpo": "other widths of the Gaussians",
-    "scaffold_hop": "a pattern with a character that is no SMARTS never matches",
+    "scaffold_hop": "both patterns never match",
     "sitagliptin_mpo": "elements that are not wanted count as well",
     "valsartan_smarts": "the pattern is that of another objective",
     "zaleplon_mpo": "elements that are not wanted count as well",
