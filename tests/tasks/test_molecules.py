@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 import afresh
+from afresh.cli import run as command
 from afresh.core import UserError
 from afresh.data.molecules.chem import canonical
 from afresh.data.molecules.kind import draw
@@ -75,6 +76,40 @@ def test_what_is_built_on_a_part_contains_it_if_it_is_valid(family: str, tmp_pat
     if family == "masked":
         filled = model.sample(4, infill="c1cc[[1]]cc1CO")
         assert all(len(model.run.encoder.tokenised(s)) >= 5 for s in filled)
+
+
+BAD = {
+    "c1ccccc": "unclosed ring",
+    "c1ccnc1": "Can't kekulize mol",
+    "C(C)(C)(C)(C)C": "Explicit valence for atom # 0 C, 5, is greater than permitted",
+    "CC(=O)O.OCC>[H+]>CC(=O)OCC": "a reaction, not a molecule",
+    "*CC*": "R groups or attachment points",
+    "C" * 100_000: "100,000 characters, but at most 5,000 are read",
+    "": "empty",
+    "CCO;CCN": "syntax error",
+}
+
+
+def test_the_command_says_of_each_bad_row_what_is_wrong(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    good = [
+        f"A{i % 3},{ring}{end},{i * 0.1 + j},{j} {'nM' if j % 2 else 'uM'},7,,{'1e400' if j == 1 else j}"
+        for i, ring in enumerate(RINGS)
+        for j, end in enumerate(ENDS)
+    ]
+    rows = ["id,smiles,logS,IC50,dose,note,big", *(f"B,{s},nan,inf,7,,1" for s in BAD), *good]
+    (tmp_path / "table.csv").write_text("\n".join(rows) + "\n")
+    assert command(["data", str(tmp_path / "table.csv")]) == 0
+    said, logged = capfd.readouterr()
+    assert f"refused: {len(BAD)} inputs" in said and all(reason in said for reason in BAD.values())
+    assert "identifiers, of which 4 occur more than once" in said
+    assert "'IC50' has numbers with units (uM, nM)" in said and "dose is left out: every item has 7" in said
+    assert "column 'note' is not learnt: it has no values" in said
+    assert "column 'big': 5 values are not numbers, such as '1e400', and count as missing" in said
+    assert "SMILES Parse Error" not in logged + said
+    argv = ["train", tmp_path / "table.csv", "--family", "transformer", "--steps", 1, "--no-measure"]
+    argv += ["--out", tmp_path / "run", *(w for k, v in TINY.items() for w in ("--set", f"{k}={v}"))]
+    assert command([str(a) for a in [*argv, "--set", "family.kv_heads=2"]]) == 0
+    assert afresh.load(tmp_path / "run").run.conds.keys() == {"logS", "big"}
 
 
 def test_a_tuned_run_learns_new_tokens(tmp_path: Path) -> None:

@@ -22,11 +22,19 @@ def as_number(value: Any) -> float | None:
     return found if abs(found) < LARGEST else None  # false for NaN
 
 
+def is_float(text: str) -> bool:
+    """Whether a text is a number, also one that is too large, infinite or NaN."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
 def units_of(cells: Sequence[Any]) -> list[str]:
     """The units of the cells if most are numbers with a unit, or if some are."""
-    found = Counter(m[1] for c in cells if isinstance(c, str) and (m := UNITS.fullmatch(c.strip())))
-    for word in ("nan", "NaN", "NAN"):
-        found.pop(word, None)
+    texts = [c.strip() for c in cells if isinstance(c, str) and not is_float(c)]
+    found = Counter(m[1] for c in texts if (m := UNITS.fullmatch(c)))
     return [u for u, _ in found.most_common(5)] if 4 * sum(found.values()) >= len(cells) else []
 
 

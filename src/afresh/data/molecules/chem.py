@@ -107,7 +107,8 @@ def logged(text: str) -> list[str]:
             rdBase.LogToCppStreams()
             rdBase.DisableLog("rdApp.*")  # afterwards, as the streams begin anew
             log.handlers, log.propagate = before, propagates
-    return [shortened(line) for line in lines]
+    own = [line for line in lines if text in line]  # others were read in other threads meanwhile
+    return [shortened(line) for line in own or lines]
 
 
 def shortened(line: str) -> str:

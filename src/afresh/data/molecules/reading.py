@@ -225,6 +225,8 @@ def measured(columns: Sequence[Mapping[str, Any]], wanted: Sequence[str] | None)
 
 
 def _other(name: str, present: Sequence[Any]) -> str:
+    if not present:
+        return f"column {name!r} is not learnt: it has no values"
     repeated = sum(n > 1 for n in Counter(map(str, present)).values())
     identifies = name.lower().strip() in ("id", "name", "identifier") or name.lower().endswith(("_id", "id"))
     if identifies and repeated:
