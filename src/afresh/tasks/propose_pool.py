@@ -108,16 +108,17 @@ def _rewritten(
 ) -> Sequence[Any]:
     encoder = run.encoder
     assert isinstance(encoder, BuildsOn)
-    texts = []
-    for parent in parents:
-        text = encoder.kind.encode(parent).decode("utf-8", "surrogatepass")
-        with suppress(UserError):  # it has tokens that the run has not learnt
-            encoder.beginnings(text, strength, 1, seed)
-            texts.append(text)
+    texts: list[str] = []
+    written = [encoder.kind.encode(p).decode("utf-8", "surrogatepass") for p in parents]
+    for turn in range(2 * count):
+        with suppress(UserError):  # this writing has tokens that the run has not learnt
+            encoder.beginnings(written[turn % len(written)], strength, 1, seed + len(texts))
+            texts.append(written[turn % len(written)])
+        if len(texts) == count:
+            break
     if not texts:
         return []
-    request = Request([texts[i % len(texts)] for i in range(count)], strength=strength)
-    return Sampler(run, count, request, seed, settings)().values
+    return Sampler(run, len(texts), Request(texts, strength=strength), seed, settings)().values
 
 
 def _edited(

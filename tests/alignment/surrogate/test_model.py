@@ -43,7 +43,7 @@ def test_intervals_hold_what_they_say(n: int, noise: float) -> None:
 
 
 def test_the_better_model_is_taken_and_said() -> None:
-    items = points(200, 1)
+    items = points(210, 1)
     steps = [float(x[0] > 0.5) * 4 + float(x[1] > 0.3) * 2 for x in items]
     assert fit_surrogate(POINT, items, steps).quality.model == FOREST
     smooth = fit_surrogate(POINT, items, truth(items).tolist())

@@ -75,6 +75,18 @@ def fingerprints_match(a: NDArray[np.float32], a_seconds: float, b: NDArray[np.f
     return 1 - difference / DEPTH if difference <= MAX_DECIBELS else 0.0
 
 
+def coarse(sounds: Sequence[Sound]) -> NDArray[np.float64]:
+    """What is heard at once of sounds of any length, (n, D) in about [0, 1]: their fingerprints, and their length (of a
+    minute, as a logarithm) and loudness, as often as a fingerprint has bands."""
+    rows = []
+    for sound in sounds:
+        cells, seconds = fingerprint(sound, min(HIGHEST, 0.45 * sound.rate))
+        loudness = float(np.sqrt(np.square(sound.samples, dtype=np.float64).mean())) if sound.samples.size else 0.0
+        whole = np.repeat([np.log1p(60 * seconds) / np.log1p(3600), min(1.0, 2 * loudness**0.5)], FREQUENCY_BANDS)
+        rows.append(np.concatenate([1 + cells.ravel().astype(np.float64) / DEPTH, whole]))
+    return np.stack(rows)
+
+
 def fingerprint(sound: Sound, top: float) -> tuple[NDArray[np.float32], float]:
     """Power (TIME_CELLS, FREQUENCY_BANDS) in dB relative to the loudest cell, in [-DEPTH, 0], and its seconds.
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
-from afresh.core import ItemKind, Preview, Sound
-from afresh.data.audio.fingerprints import near_sounds
+from afresh.core import Descriptors, ItemKind, Preview, Sound
+from afresh.data.audio.fingerprints import coarse, near_sounds
 from afresh.data.audio.sounds import SUFFIXES, SoundError, decode_sound, header
 from afresh.data.audio.views import sound_image, wav_bytes
 
@@ -52,5 +52,6 @@ SOUND = ItemKind(
     decode=decode,
     suffix=".wav",
     suffixes=SUFFIXES,
+    descriptors=Descriptors(coarse),
     near_duplicates=near_sounds,
 )

@@ -7,9 +7,9 @@ import io
 
 import numpy as np
 
-from afresh.core import ItemKind, Preview
+from afresh.core import Descriptors, ItemKind, Preview
 from afresh.data.image.images import SUFFIXES, ImageError, Pixels, full_size_image, to_image
-from afresh.data.image.near_duplicates import near_images
+from afresh.data.image.near_duplicates import coarse, near_images
 
 BLANK = 2  # difference between the darkest and the lightest value of a blank image, of 255
 
@@ -56,6 +56,7 @@ IMAGE = ItemKind(
     decode=decode,
     suffix=".png",
     suffixes=SUFFIXES,
+    descriptors=Descriptors(coarse),
     near_duplicates=near_images,
     flaw=flaw,
 )

@@ -75,6 +75,14 @@ def cells(thumbnails: Pixels) -> NDArray[np.float32]:
     return found
 
 
+def coarse(images: Sequence[Pixels]) -> NDArray[np.float64]:
+    """What a glance sees of images of any size, (n, D) in [0, 1]: the mean colours of cells, and the mean and the
+    deviation of each channel, as many times as there are cells along a side."""
+    small = cells(np.stack([thumbnail(pixels) for pixels in images])).astype(np.float64) / 255
+    whole = [small.mean((1, 2)), small.std((1, 2))]
+    return np.concatenate([small.reshape(len(small), -1), *(np.tile(w, (1, CELLS)) for w in whole)], 1)
+
+
 def similarity(a: Pixels, b: Pixels) -> float:
     """Of two thumbnails: 1 - mean difference / 255, or 0 if they are not those of near duplicates."""
     steps = difference_hash(np.stack([a, b]))

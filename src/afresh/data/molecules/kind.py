@@ -25,6 +25,7 @@ PARTS = 1  # radius of the counts from which numbers are learnt: on few values, 
 SIDE = 240  # pixels of a drawing
 COMPARED = 36  # molecules whose differences from a prompt are drawn
 COMPUTED = ("QED", "logP", "SA", "weight")  # properties in an .sdf
+FACTS = ("SA", "QED", "logP", "weight")  # beside predictions
 DETAILS = re.compile(r"[@/\\.\[]")  # what a SMILES without stereo, charges, isotopes and salts does not have
 
 
@@ -74,8 +75,8 @@ def counted_parts(molecules: Sequence[str]) -> Array:
 def facts(molecules: Sequence[str]) -> dict[str, list[float]]:
     """What a chemist asks first: SA (1 is easy to make, 10 hard), QED, logP and weight; NaN if it is not valid."""
     found = [chem().MolFromSmiles(s) for s in molecules]
-    each = [dict.fromkeys(COMPUTED, float("nan")) if m is None else numbers_of(m, COMPUTED) for m in found]
-    return {name: [row[name] for row in each] for name in COMPUTED}
+    each = [dict.fromkeys(FACTS, float("nan")) if m is None else numbers_of(m, FACTS) for m in found]
+    return {name: [row[name] for row in each] for name in FACTS}
 
 
 def similarity(train: Sequence[str]) -> Callable[[Sequence[str]], Array]:

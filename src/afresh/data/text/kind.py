@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from afresh.core import Division, ItemKind, Preview
+from afresh.core import Descriptors, Division, ItemKind, Preview
 from afresh.core.item_kind import Array
 from afresh.data.text.grams import cosine, grams
 from afresh.data.text.near_duplicates import near_texts
@@ -16,6 +16,7 @@ from afresh.data.text.near_duplicates import near_texts
 LONG, SHORTEST = 1_000, 20  # characters of texts that are divided if they are few, and of the shortest of them
 DISTINCT = 4  # characters of the n-grams that are counted for diversity: words and their endings, in any script
 CHARACTERS = 1 << 20  # of all training texts together that samples are compared with
+BUCKETS = 1024  # hashes of words and of runs of characters
 EXCERPT = 80  # characters of a text in a message
 
 
@@ -57,6 +58,29 @@ def similarity(train: Sequence[str]) -> Callable[[Sequence[str]], Array]:
     return lambda texts: np.array([cosine(grams(text), counts) for text in texts])
 
 
+def counted_grams(texts: Sequence[str]) -> Array:
+    """How often words, and runs of three characters, occur in each text, by hash: (n, 2 BUCKETS)."""
+    from sklearn.feature_extraction.text import HashingVectorizer
+
+    return np.concatenate(
+        [
+            HashingVectorizer(
+                analyzer=analyzer,
+                ngram_range=span,
+                n_features=BUCKETS,
+                alternate_sign=False,
+                norm=None,
+                token_pattern=r"(?u)\w+|[^\w\s]",
+                dtype=np.float64,
+            )
+            .transform(texts)
+            .toarray()
+            for analyzer, span in (("word", (1, 1)), ("char_wb", (3, 3)))
+        ],
+        1,
+    )
+
+
 TEXT = ItemKind(
     name="text",
     plural="texts",
@@ -68,6 +92,7 @@ TEXT = ItemKind(
     unit="characters",
     encode=encode,
     decode=decode,
+    descriptors=Descriptors(counted_grams, "tanimoto"),
     near_duplicates=near_texts,
     searched=0,  # their search takes long
     similarity=similarity,

@@ -1,0 +1,241 @@
+"""Simulated campaigns: a known oracle stands for the laboratory.
+
+    python -m benchmarks.campaign SOURCE REWARD [REWARD ...] [--methods ei,greedy,random] [--seeds 5] [--rounds 10]
+        [--batch 20] [--budget 1000]
+
+SOURCE is a run, whose samples and variations are the candidates of each round, or a file of items (molecules.smi), all
+of which are candidates from the beginning. Each campaign starts with as many random items as a batch has, and measures
+a batch in each round. `random` measures random samples of the run, or random items of the file. All methods of one seed
+start with the same items.
+
+For each reward and method, it prints the best value and the mean of the ten best after the last round, and the share of
+what was measured that was inside the 90% interval of its prediction; then the differences between the first method and
+each other one, paired by seed, with 95% intervals of Student's t. Rows stay in AFRESH_BENCH (or ~/.cache/afresh-bench),
+in campaign/rows.jsonl.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.stats import t
+
+from afresh.alignment.rewards.build import build
+from afresh.alignment.rewards.reward import Context
+from afresh.alignment.surrogate.acquisition import Goal
+from afresh.alignment.surrogate.likeness import descriptors_of
+from afresh.alignment.surrogate.model import fit_surrogate
+from afresh.core import Descriptors, ItemKind
+from afresh.core.events import ignore, listening
+from afresh.data.molecules.kind import MOLECULE
+from afresh.data.observed import Measurement, Observed
+from afresh.evaluation.estimate import share
+from afresh.runs.run import Run
+from afresh.sampling.request import Request
+from afresh.tasks.propose import Chooser, propose
+from afresh.tasks.sample import Sampler
+from benchmarks.judge_pictures import work_folder
+
+TOP = 10
+Value = Callable[[Sequence[Any]], list[float]]
+
+
+@dataclasses.dataclass
+class Campaign:
+    """What was measured so far, and of each prediction whether its interval held."""
+
+    kind: ItemKind
+    value: Value
+    items: list[Any] = dataclasses.field(default_factory=list)
+    values: list[float] = dataclasses.field(default_factory=list)
+    told: list[tuple[float, float, float] | None] = dataclasses.field(default_factory=list)
+
+    def measure(self, items: Sequence[Any], told: Sequence[tuple[float, float, float] | None] | None = None) -> None:
+        self.items += items
+        self.values += self.value(items)
+        self.told += told or [None] * len(items)
+
+    @property
+    def observed(self) -> Observed:
+        rows = zip(self.items, self.values, self.told, strict=True)
+        return Observed([Measurement(i, v, "", None, p) for i, v, p in rows])
+
+    @property
+    def inside(self) -> list[bool]:
+        return [p[1] <= v <= p[2] for v, p in zip(self.values, self.told, strict=True) if p is not None]
+
+    @property
+    def curve(self) -> tuple[float, float]:
+        """The best value and the mean of the TOP best."""
+        best = sorted(self.values)[::-1]
+        return best[0], float(np.mean(best[:TOP]))
+
+
+Step = Callable[[Campaign, str, int], None]  # one round of a method, with its own seed
+
+
+def fresh(run: Run, campaign: Campaign, count: int, seed: int) -> list[Any]:
+    """`count` valid samples that were not measured yet."""
+    kind = campaign.kind
+    seen = {kind.digest(i) for i in campaign.items}
+    out: list[Any] = []
+    for attempt in range(50):
+        for value in Sampler(run, 4 * count, Request(), seed * 1000 + attempt, {})().values:
+            if len(out) < count and run.encoder.valid(value) and kind.digest(value) not in seen:
+                seen.add(kind.digest(value))
+                out.append(value)
+        if len(out) == count:
+            break
+    return out
+
+
+def of_run(run: Run, batch: int, budget: int) -> Step:
+    """Rounds whose candidates are drawn by a run."""
+
+    def step(campaign: Campaign, method: str, seed: int) -> None:
+        if method == "random":
+            campaign.measure(fresh(run, campaign, batch, seed))
+            return
+        found = propose(
+            run, campaign.observed, "value", goal=Goal(), batch=batch, budget=budget, acquisition=method, seed=seed
+        )
+        campaign.measure(found.items, [(p.predicted, p.low, p.high) for p in found])
+
+    return step
+
+
+def of_list(items: Sequence[Any], batch: int, rows: Callable[[Sequence[Any]], Any]) -> Step:
+    """Rounds whose candidates are all items of a list that were not measured yet."""
+
+    def step(campaign: Campaign, method: str, seed: int) -> None:
+        seen = {campaign.kind.digest(i) for i in campaign.items}
+        left = [i for i in items if campaign.kind.digest(i) not in seen]
+        if method == "random":
+            order = np.random.default_rng(seed).permutation(len(left))[:batch]
+            campaign.measure([left[i] for i in order])
+            return
+        surrogate = fit_surrogate(campaign.kind, campaign.items, campaign.values, seed)
+        chooser = Chooser(surrogate, Goal(), method, seed)  # type: ignore[arg-type]
+        chosen = [left[i] for i in chooser.batch(left, batch)]
+        found = surrogate.predict(rows(chosen))
+        told = zip(found.mean.tolist(), found.low.tolist(), found.high.tolist(), strict=True)
+        campaign.measure(chosen, list(told))
+
+    return step
+
+
+def remembering(kind: ItemKind) -> ItemKind:
+    """The kind, whose descriptors of an item are computed once."""
+    own, known = descriptors_of(kind), dict[str, Any]()
+
+    def vectors(items: Sequence[Any]) -> Any:
+        new = {kind.digest(i): i for i in items if kind.digest(i) not in known}
+        if new:
+            known.update(zip(new, own.vectors(list(new.values())), strict=True))
+        return np.stack([known[kind.digest(i)] for i in items])
+
+    return dataclasses.replace(kind, descriptors=Descriptors(vectors, own.likeness))
+
+
+def campaigns(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """A row for each reward, method and seed."""
+    source = Path(options.source)
+    if source.is_dir():
+        run = Run.open(source)
+        kind, step = run.encoder.kind, of_run(run, options.batch, options.budget)
+
+        def start(campaign: Campaign, seed: int) -> list[Any]:
+            return fresh(run, campaign, options.batch, seed)
+    else:
+        kind = remembering(MOLECULE)
+        items = [kind.decode(line.split()[0].encode()) for line in source.read_text().splitlines() if line.strip()]
+        assert kind.descriptors is not None
+        step = of_list(items, options.batch, kind.descriptors.vectors)
+
+        def start(campaign: Campaign, seed: int) -> list[Any]:
+            order = np.random.default_rng(10_000 + seed).permutation(len(items))[: options.batch]
+            return [items[i] for i in order]
+
+    for words in options.rewards:
+        reward = build(words, Context(kind))
+
+        def value(items: Sequence[Any], score: Any = reward.score) -> list[float]:
+            return [float(v) for v in score(items, [{}] * len(items))]
+
+        for seed in range(options.seeds):
+            for method in options.methods.split(","):
+                began, campaign = time.process_time(), Campaign(kind, value)
+                campaign.measure(start(campaign, seed))
+                curves = [campaign.curve]
+                for number in range(options.rounds):
+                    step(campaign, method, 100 * seed + number + 1)
+                    curves.append(campaign.curve)
+                yield {
+                    "source": source.name,
+                    "reward": words,
+                    "method": method,
+                    "seed": seed,
+                    "best": [c[0] for c in curves],
+                    "top": [c[1] for c in curves],
+                    "inside": [int(sum(campaign.inside)), len(campaign.inside)],
+                    "settings": [options.rounds, options.batch, options.budget],
+                    "cpu_seconds": round(time.process_time() - began, 1),
+                }
+
+
+def interval(values: Sequence[float]) -> str:
+    """A mean with its 95% interval of Student's t."""
+    n = len(values)
+    half = float(t.ppf(0.975, n - 1) * np.std(values, ddof=1) / n**0.5) if n > 1 else float("nan")
+    return f"{np.mean(values):.3f} +- {half:.3f}"
+
+
+def show(rows: Sequence[dict[str, Any]]) -> None:
+    """What the module says."""
+    for words in dict.fromkeys(r["reward"] for r in rows):
+        own = [r for r in rows if r["reward"] == words]
+        methods = list(dict.fromkeys(r["method"] for r in own))
+        by = {m: {r["seed"]: r for r in own if r["method"] == m} for m in methods}
+        for m in methods:
+            hits, n = (sum(r["inside"][k] for r in by[m].values()) for k in (0, 1))
+            inside = ""
+            if n:
+                found = share(hits, n)
+                inside = f", {found.value:.1%} of {n:,} inside ({found.low:.1%} to {found.high:.1%})"
+            ends = {key: interval([r[key][-1] for r in by[m].values()]) for key in ("best", "top")}
+            print(f"{words}, {m}, {len(by[m])} seeds: best {ends['best']}, top {TOP} {ends['top']}{inside}")
+        for m in methods[1:]:
+            seeds = [s for s in by[methods[0]] if s in by[m]]
+            for key in ("best", "top"):
+                gains = [by[methods[0]][s][key][-1] - by[m][s][key][-1] for s in seeds]
+                print(f"  {methods[0]} above {m}, {key}: {interval(gains)}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source")
+    parser.add_argument("rewards", nargs="+")
+    parser.add_argument("--methods", default="ei,greedy,random")
+    for name, default in (("seeds", 5), ("rounds", 10), ("batch", 20), ("budget", 1000)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    options = parser.parse_args()
+    out = work_folder("campaign") / "rows.jsonl"
+    rows = []
+    with listening(ignore):
+        for row in campaigns(options):
+            rows.append(row)
+            with out.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+            print(json.dumps({k: v for k, v in row.items() if k not in ("best", "top")} | {"best": row["best"][-1], "top": row["top"][-1]}), flush=True)
+    show(rows)
+
+
+if __name__ == "__main__":
+    main()
