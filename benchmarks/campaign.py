@@ -233,7 +233,13 @@ def main() -> None:
             rows.append(row)
             with out.open("a") as file:
                 file.write(json.dumps(row) + "\n")
-            print(json.dumps({k: v for k, v in row.items() if k not in ("best", "top")} | {"best": row["best"][-1], "top": row["top"][-1]}), flush=True)
+            print(
+                json.dumps(
+                    {k: v for k, v in row.items() if k not in ("best", "top")}
+                    | {"best": row["best"][-1], "top": row["top"][-1]}
+                ),
+                flush=True,
+            )
     show(rows)
 
 

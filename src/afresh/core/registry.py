@@ -33,7 +33,13 @@ METRICS = (
     "knowledge_tracing",
 )
 SOURCES = ("collected", "arrow", "webdataset")  # files in afresh.data
-REWARDS = ("text", "image", "audio", "molecule")  # files, each with the rewards of one or more kinds of items
+REWARDS = (
+    "text",
+    "image",
+    "audio",
+    "molecule",
+    "surrogate_reward",
+)  # files, each with the rewards of one or more kinds of items
 RENAMED_KINDS = {"picture": "image"}  # names of kinds in files of earlier versions
 
 
@@ -115,7 +121,8 @@ def metrics() -> list[Metric]:
 def rewards() -> dict[str, dict[str, Any]]:
     """The rewards with a name, {kind of items: {name: afresh.alignment.rewards.reward.Builtin}}.
 
-    An entry point has the name of the kind and refers to a mapping. It can add rewards to a kind, but not replace them.
+    Those of the kind "" are for items of any kind. An entry point has the name of the kind and refers to a mapping. It
+    can add rewards to a kind, but not replace them.
     """
     own: dict[str, dict[str, Any]] = {}
     for name in REWARDS:

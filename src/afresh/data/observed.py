@@ -19,6 +19,7 @@ MOST_MB = 512
 TABLE = "proposals.csv"  # in a folder of proposals
 ITEM, FILE = "item", "file"  # columns of items, or of their files
 PREDICTED = ("predicted", "low", "high")  # columns of what was believed of an item before it was measured
+NOT_MEASURED = (*PREDICTED, "chance", "nearest", "similarity", "nearest_measured")
 LOOKED_AT = 200  # rows in which the column of items is looked for
 FAR = 100.0  # times that the values of one table are larger than those of another before it is said
 
@@ -122,6 +123,15 @@ def read_one(path: Path, kind: ItemKind, column: str, item_column: str | None) -
     if missing:
         out.notes.append(f"{path.name}: {missing:,} of {len(table.rows):,} rows have no {column} yet")
     return out
+
+
+def columns_of_numbers(path: Path) -> list[str]:
+    """The columns of a table that hold numbers and may be measured: not its ids, nor what was predicted."""
+    must_exist(path)
+    table = table_of(path / TABLE if path.is_dir() else path)
+    usual = {ITEM, FILE, "id", *NOT_MEASURED}
+    numeric = [c for c in table.columns if c not in table.texts and c.strip().lower() not in usual]
+    return [c for c in numeric if any(as_number(row.get(c)) is not None for _, row in table.rows)]
 
 
 def table_of(path: Path) -> tables.Table:

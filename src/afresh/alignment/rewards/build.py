@@ -32,7 +32,8 @@ from afresh.core import ItemKind, UserError, registry
 
 def builtins(kind: ItemKind) -> dict[str, Builtin]:
     """The built-in rewards for a kind of items, by name; empty if there are none."""
-    return registry.rewards().get(kind.name, {})
+    tables = registry.rewards()
+    return {**tables.get(kind.name, {}), **tables.get("", {})}
 
 
 def builtin_names() -> set[str]:

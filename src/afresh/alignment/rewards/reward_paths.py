@@ -7,11 +7,13 @@ from pathlib import Path
 
 from afresh.alignment.rewards.build import builtin_names, parse
 from afresh.alignment.rewards.classifier_reward import CLASS_PREFIX
+from afresh.alignment.rewards.surrogate_reward import NAME as SURROGATE
+from afresh.alignment.rewards.surrogate_reward import split_file
 from afresh.alignment.rewards.unit_test_reward import PREFIX as TESTS_PREFIX
 from afresh.core import UserError
 
 EXPRESSIONS = "matches"  # the built-in reward whose argument is a regular expression
-FILE_PREFIXES = ("near:", TESTS_PREFIX)  # of built-in rewards whose argument is a file
+FILE_PREFIXES = ("near:", TESTS_PREFIX, f"{SURROGATE}:")  # of built-in rewards whose argument is a file
 
 
 def anchored(text: str) -> str:
@@ -68,7 +70,7 @@ def absolute(word: str) -> str:
 
 def divided(word: str) -> tuple[str, str, str]:
     """(before, path, after) of a word that names an existing file or folder: FILE.py:function, near:FILE, passes:FILE,
-    class:LABEL@PATH, or the FOLDER of a reward model.
+    surrogate:FILE:COLUMN, class:LABEL@PATH, or the FOLDER of a reward model.
 
     For all other words the path is empty: the text of contains:TEXT or the name of a class may equal that of a file.
     """
@@ -76,8 +78,8 @@ def divided(word: str) -> tuple[str, str, str]:
     if word.startswith("!"):
         return without_path
     if word.startswith(FILE_PREFIXES):
-        name, colon, path = word.partition(":")
-        parts = (name + colon, path, "")
+        name, colon, argument = word.partition(":")
+        parts = (name + colon, *(split_file(argument) if name == SURROGATE else (argument, "")))
     elif word.startswith(CLASS_PREFIX):
         label, at, path = word.partition("@")
         parts = (label + at, path, "")
