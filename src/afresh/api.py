@@ -278,7 +278,8 @@ class Model:
         seed: int = 0,
         settings: Mapping[str, Any] | None = None,
     ) -> Samples:
-        """`each` edits of every image or sound: files, arrays (H, W, C) of uint8, or Sounds.
+        """`each` edits of every image or sound: files, arrays (H, W, C) of uint8, or Sounds. Molecules and short texts
+        are given themselves and varied by `strength` alone, where the model has latents of them.
 
         `strength`: how much may change, 0 to 1. `mask`: an image, white where it may change. `upscale`: the images are
         smaller by this factor. `outpaint`: pixels to add, {"right": 16}. Sounds: `hole` ("START:END"), `extend` and
@@ -316,9 +317,11 @@ class Model:
         most: float | None = None,
         settings: Mapping[str, Any] | None = None,
     ) -> Samples:
-        """n images or sounds on the way from one to another through the model's latents (`afresh blend`); or, without
-        `second`, the first with n amounts of the label `toward` and less of the label `away`: from 0 to `most`, where 1
-        is as far as the means of the labels are apart (1.5 by default).
+        """n images, sounds, molecules or short texts (given themselves) on the way from one to another through the
+        model's latents (`afresh blend`).
+
+        Without `second`, of images and sounds, the first with n amounts of the label `toward` and less of the label
+        `away`: from 0 to `most`, where 1 is as far as the means of the labels are apart (1.5 by default).
 
         Raises UserError if the family has no latents, and for options of the other of the two ways.
         """

@@ -170,6 +170,14 @@ FAMILIES = (
         variant="residual",
     ),
     FamilyRow(
+        "autoencoder",
+        ("records",),
+        {"width": 16, "blocks": 2, "channels": 3, "slots": 2, "dropout": 0.3},
+        tolerance=0.0,
+        conditional=False,
+        variant="records",
+    ),
+    FamilyRow(
         "fewstep",
         ("line", "plane", "solid"),
         {"widths": (8, 16), "emb": 16, "finest": 2, "solves": 1},
@@ -256,7 +264,7 @@ def write_molecules(folder: Path) -> None:
         (folder / f"{i:02d}.smi").write_text(f"{'C' * (2 + i // 3)}{'ONF'[i % 3]} chain-{i}\n", encoding="ascii")
 
 
-SEQUENCES = ("transformer", "masked", "vae")  # families of whole sequences too
+SEQUENCES = ("transformer", "masked", "vae", "autoencoder")  # families of whole sequences too
 MODALITIES = (
     ModalityRow("text", write_texts, 24, {"context": 8}, SEQUENCES),
     ModalityRow("code", write_programs, 24, {"context": 8}, SEQUENCES, "text"),  # two languages: written as .txt
@@ -394,6 +402,12 @@ METRICS = (
 
 def by_name(rows: Sequence[Any], name: str) -> Any:
     return next(r for r in rows if r.name == name)
+
+
+def row_for(modality: ModalityRow, family: str) -> FamilyRow:
+    """The row of a family for a modality: that of whole sequences, where it learns these."""
+    rows = [r for r in FAMILIES if r.name == family]
+    return next((r for r in rows if modality.families == SEQUENCES and r.variant == "records"), rows[0])
 
 
 def unknown_field(file: Path) -> None:

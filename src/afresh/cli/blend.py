@@ -1,4 +1,4 @@
-"""`afresh blend`: from one image or sound to another, or along an attribute."""
+"""`afresh blend`: from one image, sound or molecule to another, or along an attribute."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from afresh.cli.sample import deliver, labels
 
 
 def blend(
-    run: o.FieldRun,
-    first: Annotated[Path, typer.Argument(help="An image or a sound.", metavar="FILE")],
+    run: o.LatentRun,
+    first: Annotated[Path, typer.Argument(help="An image or a sound, or a molecule or text itself.", metavar="FILE")],
     second: Annotated[Path | None, typer.Argument(help="Another one, to go to.", metavar="[OTHER]")] = None,
     n: Annotated[int, typer.Option("-n", help="How many on the way, both ends among them.")] = 9,
     label: Annotated[list[str] | None, o.class_option("What the first one is.")] = None,
@@ -31,7 +31,8 @@ def blend(
     force: o.Force = False,
     as_json: Annotated[bool, o.json_of("{verdict, samples}")] = False,
 ) -> None:
-    """Go from one image or sound to another, or towards an attribute, through the model's latents.
+    """Go from one image, sound, molecule or short text to another, or towards an attribute, through the model's
+    latents.
 
     The ends are what the model makes of the two: a flow gives them back nearly as they are, a VAE smoother.
     """
@@ -43,11 +44,11 @@ def blend(
     from afresh.tasks.interpolate import blend as blended
     from afresh.tasks.interpolate import check_given
 
-    if as_json and out is None:
-        raise UserError("Images and sounds cannot be printed as JSON. Say where to write them: --out DIR.")
     asked = {"label": label, "to_label": to_label, "caption": caption, "to_caption": to_caption}
     check_given(second, toward, asked, {"away": away, "most": most})
     found = Run.open(run)
+    if as_json and out is None and not found.encoder.kind.inline:
+        raise UserError("Images and sounds cannot be printed as JSON. Say where to write them: --out DIR.")
     check_out(out, found.encoder, n, force)
     spec, settings = found.conds, pairs(setting or [], "--set")
     begin = Request(label=labels(label, spec=spec), caption=caption)

@@ -1,4 +1,4 @@
-"""`afresh edit`: existing images and sounds, changed by a model."""
+"""`afresh edit`: existing images, sounds and molecules, changed by a model."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ WHAT, WISHES = "What may change", "What is wished for"
 
 
 def edit(
-    run: o.FieldRun,
-    pictures: Annotated[list[Path], typer.Argument(help="Images or sounds to change.", metavar="FILE ...")],
+    run: o.LatentRun,
+    pictures: Annotated[
+        list[Path],
+        typer.Argument(help="Images or sounds to change, or molecules or texts themselves.", metavar="FILE ..."),
+    ],
     n: Annotated[int, typer.Option("-n", help="Variations of each input.")] = 1,
     strength: Annotated[
         float | None,
@@ -76,7 +79,8 @@ def edit(
     """Change existing images and sounds: fill a hole, vary them, continue them beyond their edges or their end, make
     them loop; enlarge images, give them a palette.
 
-    Several wishes go together. What is not asked for (a label, a caption) is left open.
+    Several wishes go together. What is not asked for (a label, a caption) is left open. Molecules and short texts are
+    varied by --strength, where the model has latents of them.
     """
     from afresh.core import UserError
     from afresh.runs.run import Run
@@ -85,11 +89,11 @@ def edit(
     from afresh.tasks.edit import Change, Editor, changed
     from afresh.tasks.outpaint import sides
 
-    if as_json and out is None:
-        raise UserError("Images and sounds cannot be printed as JSON. Say where to write them: --out DIR.")
     if n < 1:
         raise UserError(f"-n is the number of variations, from 1. Given: {n}.")
     found = Run.open(run)
+    if as_json and out is None and not found.encoder.kind.inline:
+        raise UserError("Images and sounds cannot be printed as JSON. Say where to write them: --out DIR.")
     settings = with_set({"guidance": guidances(guidance)}, setting)
     check_out(out, found.encoder, n * len(pictures), force)
     request = Request(label=labels(label, spec=found.conds), number=numbers(number) or {}, caption=caption)

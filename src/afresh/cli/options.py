@@ -42,7 +42,7 @@ def class_option(help: str, panel: str | None = None) -> Any:
 
 
 Run = Annotated[Path, run_argument("A run: its folder, or its name in runs/.")]
-FieldRun = Annotated[Path, run_argument("A run on images or sounds.")]
+LatentRun = Annotated[Path, run_argument("A run on images or sounds, or a VAE, flow or GAN of molecules or texts.")]
 DataPath = Annotated[Path, typer.Argument(help="Your data: a file or a folder.", metavar="PATH", callback=existing)]
 
 Base = Annotated[

@@ -17,8 +17,8 @@ MODALITIES = ("text", "code", "image", "audio", "music", "exercises", "interacti
 FAMILIES = ("transformer", "masked", "vae", "gan", "flow", "autoencoder")
 FOREIGN = ("diffusers", "fewstep")  # families that start from another model: afresh tune BASE DATA, afresh distill RUN
 FITTED = ("palette", "records")  # codecs that are fitted to the data when a family needs one
-TRAINED = "trained"  # the codec of a run that the user passes as `codec`
-CODECS = (*FITTED, TRAINED)
+TRAINED = {"field": "trained", "tokens": "trained_sequences"}  # of a run that the user passes as `codec`, by its space
+CODECS = (*FITTED, *TRAINED.values())
 ALIGNERS = ("policy", "pairs", "denoise", "gradient", "selected")  # files, each with one or more methods of alignment
 METRICS = (
     "texts",

@@ -166,7 +166,7 @@ def memorisation_monitor(
     """A monitor for a family over fields, unless it is disabled or has stopped this run before. `splits` are the
     training and the held-out split in the modality's space, `rows` those of metrics.jsonl."""
     limit = learner.config.memorisation_limit
-    if limit == 0 or run.space.kind != "field":
+    if limit == 0 or run.encoder.space.kind != "field" or run.space.kind != "field":
         return None
     if learner.stopped:
         events.note(

@@ -1,14 +1,17 @@
-"""Autoencoder with latents on a grid: the first stage of latent models, for `afresh train --codec RUN`.
+"""Autoencoder with latents on a grid, or in slots: the first stage of latent models, for `afresh train --codec RUN`.
 
 Rombach et al. 2022 ("High-resolution image synthesis with latent diffusion models", sec. 3.1). It is a codec and only a
 weak generative model: its samples are decoded from a Gaussian that is fitted to the latents after training. The
 generative model is a flow, a GAN or a VAE over its latents, or a Transformer over its codes, which also uses the
 conditions; the autoencoder uses none.
+
+Records of tokens, such as molecules, become a few vectors (nets/sequences.py), from which a Transformer writes them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 import torch
@@ -24,6 +27,7 @@ from afresh.core import (
     Likelihood,
     Loss,
     Modules,
+    Objective,
     PlanHints,
     Sampling,
     Space,
@@ -31,6 +35,7 @@ from afresh.core import (
     UserError,
 )
 from afresh.core.rng import Rng
+from afresh.data.load import numbered
 from afresh.nets.autoencoder import (
     MOST_RESIDUAL,
     NETWORKS,
@@ -42,7 +47,16 @@ from afresh.nets.autoencoder import (
     networks,
 )
 from afresh.nets.quantise import VQ, ResidualFSQ, straight_through
+from afresh.nets.sequences import (
+    SequenceDecoder,
+    Sequences,
+    SequenceShape,
+    dropped,
+    sequence_networks,
+    sequential,
+)
 from afresh.nets.spectrum import stft, windows_of
+from afresh.sampling.sequences import write
 
 LOG_VAR = 20.0  # bound on the absolute log variance of a latent
 REVIVE = 0.01  # weight of the term that attracts every code to the data
@@ -50,6 +64,7 @@ FITTED = 4096  # most examples that the prior is fitted to
 FULL = 0.5  # share of the examples in training that use all codes of a position
 QUIET = 1e-3  # floor of the magnitudes in the spectral distance, relative to the standard deviation of the data
 SPECTRAL = 0.1  # default weight of the spectral distance for waves
+SEQUENCE_KL = 0.05  # weight of the KL of a sequence's latents
 LONGEST = 12  # longest axis of the latents for which no further halving is chosen
 
 
@@ -65,6 +80,10 @@ class AutoencoderConfig(BaseModel):
     van den Oord et al. 2017, eq. 3. `spectral`: weight of the spectral distance, for waves only. `high`: how much more
     errors of high values weigh than those of low ones, as for levels of sound, of which the loud ones are audible; 0 =
     equally.
+
+    Of sequences: `slots`: positions of the latents, of `channels` numbers each; `width` and `blocks` of the Transformer
+    that writes; `kl`: weight of the KL of all latents; `dropout`: share of the tokens before the next one that it is
+    not shown in training. The bottleneck is `kl`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -82,6 +101,8 @@ class AutoencoderConfig(BaseModel):
     commitment: float = Field(default=0.25, ge=0)
     spectral: float = Field(default=0.0, ge=0)
     high: float = Field(default=0.0, ge=0, le=1)
+    slots: int = Field(default=8, ge=1)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
 
     @field_validator("factor", mode="before")
     @classmethod
@@ -112,8 +133,13 @@ class AutoencoderSettings(BaseModel):
 
 
 def accepts(space: Space) -> str | None:
+    if sequential(space):
+        return None
     if space.kind != "field":
-        return "an autoencoder compresses a field of real numbers; tokens go with transformer as they are"
+        return (
+            "an autoencoder compresses a field of real numbers, or sequences that stand alone; other tokens go with "
+            "transformer as they are"
+        )
     if not 2 <= len(space.shape) <= 4:
         return f"an autoencoder compresses channels over 1 to 3 axes; the shape here is {space.shape}"
     return None
@@ -125,7 +151,12 @@ def is_wave(space: Space) -> bool:
 
 
 def sizes(space: Space) -> Sequence[AutoencoderConfig]:
-    """One to three halvings, so that no axis of the latents has more than `LONGEST` positions if possible."""
+    """One to three halvings, so that no axis of the latents has more than `LONGEST` positions if possible; of sequences
+    eight slots."""
+    if sequential(space):
+        ladder = ((96, 3), (128, 4), (192, 4), (256, 5), (320, 6), (384, 6))
+        fixed = {"channels": 8, "slots": 8, "kl": SEQUENCE_KL, "dropout": 0.3}
+        return [AutoencoderConfig(width=width, blocks=blocks, **fixed) for width, blocks in ladder]
     longest = max(space.shape[1:])
     factor = next((f for f in (2, 4) if -(-longest // f) <= LONGEST), 8)
     spectral = SPECTRAL if is_wave(space) else 0.0
@@ -141,11 +172,21 @@ def examples_wanted(parameters: int, space: Space) -> int:
     On 28x28 images of clothes in a minute of a core, a width of 32 left 1.5% of the variance unexplained after 83,000
     images, and a width of 64 left 1.6% after 36,000; in 20 seconds widths of 16 and 32 were equal.
     """
+    if sequential(space):
+        return 2 * parameters // (5 * space.shape[0])  # half of them write, as those of the Transformer do
     return parameters // 8
 
 
 def build(config: AutoencoderConfig, space: Space, conds: CondSpec) -> dict[str, nn.Module]:
-    """Raises UserError if a spectral loss is used for fields that are not waves."""
+    """Raises UserError if a spectral loss is used for fields that are not waves, and for codes of sequences."""
+    if sequential(space):
+        if config.bottleneck != "kl":
+            raise UserError(
+                f"`family.bottleneck={config.bottleneck}` makes codes of fields. Sequences of tokens become real "
+                "numbers: leave it at kl."
+            )
+        prior = GaussianPrior((config.channels, config.slots))
+        return {**sequence_networks(space, sequence_shape(config)), "prior": prior}
     if config.spectral and not is_wave(space):
         raise UserError(
             f"`family.spectral={config.spectral:g}` compares spectra of waveforms (channels, samples), but the data "
@@ -156,8 +197,15 @@ def build(config: AutoencoderConfig, space: Space, conds: CondSpec) -> dict[str,
     return {**networks(space.shape, config.shape), "prior": prior}
 
 
+def sequence_shape(config: AutoencoderConfig) -> SequenceShape:
+    """The sizes of the networks over sequences."""
+    return SequenceShape(config.channels, config.slots, config.width, config.blocks)
+
+
 def regions(modules: Modules, device: str) -> Sequence[nn.Module]:
-    return [modules["encoder"], modules["decoder"]]
+    """Both networks, but not those over sequences, whose states are asked for and not their output."""
+    pair = [modules["encoder"], modules["decoder"]]
+    return [] if isinstance(modules["decoder"], SequenceDecoder) else pair
 
 
 def mean_square(x: Tensor) -> Tensor:
@@ -287,8 +335,64 @@ def book_terms(book: VQ, z: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
     return straight_through(z.float(), e), terms
 
 
+# --------------------------------------------------------------------------- sequences
+
+
+def sequence_terms(
+    modules: Modules, batch: Batch, rng: Rng, drop: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """-log p(x | z) for one draw of z, its KL from N(0, 1), and the number of predicted tokens, (B,) each. `drop`
+    (B, T): which tokens the decoder is not shown."""
+    decoder, tokens, targets = modules["decoder"], batch.x[:, :-1], batch.x[:, 1:]
+    assert isinstance(decoder, SequenceDecoder)
+    if batch.mask is not None:
+        targets = targets.masked_fill(~batch.mask, -1)
+    mean, log_var = modules["encoder"](Sequences.of(batch))
+    kl = 0.5 * (mean.square() + log_var.exp() - 1 - log_var).sum(1)
+    z = mean + (0.5 * log_var).exp() * rng.normal("autoencoder/latent", batch.index, tuple(mean.shape[1:]))
+    shown = tokens if drop is None else dropped(tokens, drop, decoder.filler)
+    return decoder.nats(decoder.divided(z), None, shown, targets).sum(1), kl, (targets >= 0).sum(1)
+
+
+class SequenceObjective:
+    """-log p(x | z) + kl KL(q(z | x) || N(0, 1)), in nats; the weight is the number of tokens."""
+
+    players: Mapping[str, tuple[str, ...]] = {"model": ("encoder", "decoder", "prior")}
+    averaged = ("encoder", "decoder")
+
+    def __init__(self, config: AutoencoderConfig, space: Space) -> None:
+        self.config = config
+
+    def loss(self, modules: Modules, batch: Batch, player: str, step: int, rng: Rng, state: State) -> Loss:
+        c, drop = self.config, None
+        if c.dropout and torch.is_grad_enabled():  # not in evaluation
+            drop = rng.uniform("autoencoder/dropout", batch.index, (batch.x.shape[1] - 1,)) < c.dropout
+        nats, kl, tokens = sequence_terms(modules, batch, rng, drop)
+        total = nats + c.kl * kl
+        return (
+            total.sum(),
+            tokens.sum(),
+            {"loss": total.detach().sum(), "nats": nats.detach().sum(), "kl": kl.detach().sum()},
+        )
+
+    def update(self, state: State, metrics: Mapping[str, float]) -> State:
+        return state
+
+
+def objective(config: AutoencoderConfig, space: Space) -> Objective:
+    return (SequenceObjective if sequential(space) else AutoencoderObjective)(config, space)
+
+
+# --------------------------------------------------------------------------- scores and samples
+
+
 def score(modules: Modules, config: AutoencoderConfig, space: Space, batch: Batch, rng: Rng) -> Tensor:
-    """Minus the squared error relative to the variance of the data, (B,). It is not a likelihood."""
+    """Minus the squared error relative to the variance of the data, (B,), which is not a likelihood; of sequences, a
+    lower bound of their log-likelihood in nats, with one draw of z."""
+    if sequential(space):
+        with torch.no_grad():
+            nats, kl, _ = sequence_terms(modules, batch, rng)
+        return -nats - kl
     z = modules["quantiser"](latents(modules, config.shape, batch.x))
     return -mean_square(modules["decoder"](z) - batch.x.float()) / space.std**2
 
@@ -308,6 +412,8 @@ def sample(
     assert isinstance(prior, GaussianPrior)
     d = prior.get_buffer("mean").numel()
     z = prior(rng.normal("sample/noise", index, (d,)) * settings.temperature)
+    if isinstance(decoder := modules["decoder"], SequenceDecoder):
+        return write(decoder, z.flatten(1), None, space, replace(cond, known=None, known_mask=None), rng, index)
     out: Tensor = modules["decoder"](modules["quantiser"](z))
     return out
 
@@ -320,11 +426,15 @@ def finish(
     prior = modules["prior"]
     assert isinstance(prior, GaussianPrior)
     device = prior.get_buffer("mean").device
-    rows = torch.linspace(0, len(examples) - 1, min(FITTED, len(examples))).long()
+    n, batch_of = numbered(examples, space)
     parts = []
-    for block in rows.split(64):
-        x = (examples.x[block].float() * examples.scale + examples.shift).to(device)
-        parts.append(latents(modules, config.shape, x).cpu())
+    for block in torch.linspace(0, n - 1, min(FITTED, n)).long().split(64):
+        batch = batch_of(block).to(device)
+        if sequential(space):
+            mean, _ = modules["encoder"](Sequences.of(batch))
+            parts.append(mean.view(-1, *prior.shape).cpu())
+        else:
+            parts.append(latents(modules, config.shape, batch.x).cpu())
     return {f"prior.{k}": v for k, v in prior.fitted(torch.cat(parts)).items()}
 
 
@@ -335,7 +445,7 @@ FAMILY = Family(
     plan=PlanHints(
         sizes=sizes,
         examples_wanted=examples_wanted,
-        batch=lambda examples, space: 64,
+        batch=lambda examples, space: 32 if sequential(space) else 64,
         recipe=lambda space: {
             "optimizer": "muon",
             "matrix_lr": 0.02,
@@ -351,8 +461,8 @@ FAMILY = Family(
         regions=regions,
     ),
     build=build,
-    objective=AutoencoderObjective,
+    objective=objective,
     sampling=Sampling(AutoencoderSettings, sample, guided=False),  # no condition is used
-    likelihood=Likelihood(score),
+    likelihood=Likelihood(score, bound=True),
     finish=finish,
 )

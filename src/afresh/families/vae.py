@@ -50,13 +50,20 @@ from afresh.data.load import numbered
 from afresh.nets.bags import Bag, BagDecoder, BagEncoder, bag_nats
 from afresh.nets.conditioning import Conditioning
 from afresh.nets.conv import Decoder, Encoder
-from afresh.nets.decoding import kind_of
 from afresh.nets.gaussian import SCALE_RATE, Prior, Scale, gaussian_nll
 from afresh.nets.mixture import RequestMixture
 from afresh.nets.posterior import decode, encoding, latent, posterior_draw, standardised
-from afresh.nets.sequences import SequenceDecoder, SequenceEncoder, Sequences, dropped
+from afresh.nets.sequences import (
+    SequenceDecoder,
+    Sequences,
+    SequenceShape,
+    dropped,
+    sequence_networks,
+    sequential,
+)
 from afresh.sampling.search import search
-from afresh.sampling.tokens import Cut, Decoding, TokenSequence, draw_plain
+from afresh.sampling.sequences import write
+from afresh.sampling.tokens import Cut
 
 RANK = 128  # of the fitted density's covariances, besides their diagonals
 # Draws from posteriors that the density is fitted to: of at most so many examples, and of fewer up to 4 of each. More
@@ -131,11 +138,6 @@ class VAESettings(BaseModel):
     @property
     def cut(self) -> Cut:
         return Cut(self.temperature, self.top_k, self.top_p, self.min_p)
-
-
-def sequential(space: Space) -> bool:
-    """Whether examples are records that are drawn as a whole. Of others, such as conversations, a part is given."""
-    return space.kind == "tokens" and space.records and "filler" in space.special
 
 
 def accepts(space: Space) -> str | None:
@@ -249,9 +251,8 @@ def build(config: VAEConfig, space: Space, conds: CondSpec) -> dict[str, nn.Modu
     elif sequential(space):
         if c.latent % c.slots:
             raise UserError(f"`family.latent` ({c.latent}) must be a multiple of `family.slots` ({c.slots}).")
-        shape = (c.cond, c.latent // c.slots, c.slots, c.width)
-        encoder = SequenceEncoder(space, *shape, layers=-(-c.blocks // 2))
-        decoder = SequenceDecoder(space, *shape, layers=c.blocks)
+        pair = sequence_networks(space, SequenceShape(c.latent // c.slots, c.slots, c.width, c.blocks), c.cond)
+        encoder, decoder = pair["encoder"], pair["decoder"]
     else:
         sizes = (space.shape, c.cond, c.latent, c.width, c.blocks, c.most, c.patch)
         encoder, decoder = Encoder(*sizes), Decoder(*sizes)
@@ -410,8 +411,6 @@ class BagObjective:
 
 # --------------------------------------------------------------------------- sequences
 
-LATENT = "latent"  # the part of a condition in which the latents of a sequence are drawn with it
-
 
 def sequence_terms(
     modules: Modules, space: Space, batch: Batch, noise: Tensor, drop: Tensor | None = None
@@ -429,45 +428,19 @@ def sequence_terms(
     return nats, kl, (targets >= 0).sum(1)
 
 
-def sequence_predictor(modules: Modules, guidance: float = 1.0) -> Predict:
-    """A Predict of the logits of the next token, given z in cond.parts[LATENT] (B, D)."""
-    decoder, conditioning = modules["decoder"], modules["conditioning"]
-    assert isinstance(decoder, SequenceDecoder)
-
-    def predict(x: Tensor, t: Any, cond: Cond, state: Any) -> tuple[Tensor, Any]:
-        c = conditioning(cond)
-        if guidance != 1:
-            null = conditioning(cond.negative_or_null())
-            c = null + guidance * (c - null)
-        z = decoder.divided(cond.parts[LATENT])
-        return decoder.step(z, c, x, t, state, kind_of("auto", x.device))
-
-    return predict
-
-
 def written(
     modules: Modules, space: Space, u: Tensor, cond: Cond, rng: Rng, index: Tensor, settings: VAESettings
 ) -> Tensor:
-    """Sequences (n, T) int64 of the latents u (n, D), which continue cond.known, if there are known tokens; short rows
-    are padded with `end`."""
-    decoder, end = modules["decoder"], space.special["end"]
+    """Sequences (n, T) int64 of the latents u (n, D), which continue cond.known, if there are known tokens."""
+    decoder = modules["decoder"]
     assert isinstance(decoder, SequenceDecoder)
-    mean, log_var = modules["prior"](modules["conditioning"](cond))
+    c = modules["conditioning"](cond)
+    mean, log_var = modules["prior"](c)
     z = mean + (0.5 * log_var).exp() * u
-    known, inside = cond.known, cond.known_mask
-    if known is None:
-        known = torch.full((cond.size, 1), end, device=u.device)
-    inside = torch.ones_like(known, dtype=torch.bool) if inside is None else inside
-    begun = [row[m].tolist() for row, m in zip(known, inside, strict=True)]
-    prompts = [row if row[:1] == [end] else [end, *row] for row in begun]
-    length = min(settings.length, space.shape[0])
-    sequences = [TokenSequence(p, i, rng, length, settings.cut) for p, i in zip(prompts, index.tolist(), strict=True)]
-    banned = sorted({i for i in space.special.values() if i != end})
-    batch = Decoding(sequence_predictor(modules, settings.guidance), space.shape[0], u.device, end, banned)
-    draw_plain(batch, sequences, replace(cond, parts={**cond.parts, LATENT: z}), rng, index)
-    rows = [[t for t in s.new if t != end] for s in sequences]
-    longest = max(1, *map(len, rows))
-    return torch.tensor([r + [end] * (longest - len(r)) for r in rows])
+    if settings.guidance != 1:
+        null = modules["conditioning"](cond.negative_or_null())
+        c = null + settings.guidance * (c - null)
+    return write(decoder, z, c, space, cond, rng, index, settings.cut, settings.length)
 
 
 class SequenceObjective:

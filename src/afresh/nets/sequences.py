@@ -23,6 +23,11 @@ from afresh.nets.transformer import Decoder, DecoderShape
 LOG_VAR = -3.0  # of the posterior before training: what is written depends on the latents from the first step on
 
 
+def sequential(space: Space) -> bool:
+    """Whether examples are records that are drawn as a whole. Of others, such as conversations, a part is given."""
+    return space.kind == "tokens" and space.records and "filler" in space.special
+
+
 @dataclass(frozen=True)
 class Sequences:
     """Tokens (B, T) int64, of which each row has its first counts[b] (B,); the others are padding."""
@@ -68,9 +73,11 @@ def transformer(vocab: int, width: int, layers: int, context: int, *, causal: bo
 
 
 class SequenceEncoder(nn.Module):
-    """Sequences and c (B, cond) -> mean and log variance of the latents, (B, channels * slots) each, float32."""
+    """Sequences and c (B, cond) -> mean and log variance of the latents, (B, channels * slots) each, float32.
 
-    condition: nn.Linear
+    With `cond` 0 there are no conditions, and c is None.
+    """
+
     last: nn.Linear
 
     def __init__(
@@ -83,15 +90,15 @@ class SequenceEncoder(nn.Module):
             vocab + 1 + slots, width, layers, space.shape[0] + 1 + slots, causal=False, separator=vocab
         )
         nn.init.normal_(self.net.embedding.weight, std=0.5)
-        self.condition = start(nn.Linear(cond, width, bias=False), 1)
+        self.condition = start(nn.Linear(cond, width, bias=False), 1) if cond else None
         self.last = start(nn.Linear(width, 2 * channels), 1)
         nn.init.constant_(self.last.bias[channels:], log_var)
         self.register_buffer("lead", torch.arange(vocab, vocab + 1 + slots), persistent=False)
 
-    def forward(self, x: Sequences, c: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Sequences, c: Tensor | None = None) -> tuple[Tensor, Tensor]:
         lead = self.get_buffer("lead")
         tokens, width = x.after(lead), len(lead) - 1
-        h = self.net.hidden(tokens, self.condition(c))
+        h = self.net.hidden(tokens, None if self.condition is None else self.condition(c))
         first = tokens.shape[1] - width - x.counts  # of the slots
         place = first[:, None] + torch.arange(width, device=tokens.device)
         slots = h.gather(1, place[:, :, None].expand(-1, -1, h.shape[2]))
@@ -101,10 +108,9 @@ class SequenceEncoder(nn.Module):
 
 class SequenceDecoder(nn.Module):
     """z (B, channels, slots), c (B, cond) and tokens (B, T), the first of which is that of context -> the states that
-    predict the tokens after them."""
+    predict the tokens after them. With `cond` 0 there are no conditions, and c is None."""
 
     first: nn.Linear
-    condition: nn.Linear
 
     def __init__(self, space: Space, cond: int, channels: int, slots: int, width: int, layers: int) -> None:
         super().__init__()
@@ -113,28 +119,32 @@ class SequenceDecoder(nn.Module):
         self.net = transformer(space.vocab[0], width, layers, space.shape[0] + slots, causal=True)
         self.first = start(nn.Linear(channels, width), 1)
         self.position = nn.Parameter(torch.randn(slots, width) * 0.5)
-        self.condition = start(nn.Linear(cond, width, bias=False), 1)
+        self.condition = start(nn.Linear(cond, width, bias=False), 1) if cond else None
 
     def divided(self, z: Tensor) -> Tensor:
         """Latents (B, channels * slots) as (B, channels, slots)."""
         return z.view(len(z), -1, self.slots)
 
-    def prefix(self, z: Tensor, c: Tensor) -> Tensor:
-        """What the slots add to their embeddings, (B, slots, width)."""
-        return self.first(z.mT) + self.position + self.condition(c)[:, None]
+    def own(self, c: Tensor | None, z: Tensor) -> Tensor:
+        """What the condition adds to every embedding, (B, width)."""
+        return z.new_zeros(len(z), self.net.shape.width) if self.condition is None else self.condition(c)
 
-    def hidden(self, z: Tensor, c: Tensor, tokens: Tensor) -> Tensor:
+    def prefix(self, z: Tensor, c: Tensor | None) -> Tensor:
+        """What the slots add to their embeddings, (B, slots, width)."""
+        return self.first(z.mT) + self.position + self.own(c, z)[:, None]
+
+    def hidden(self, z: Tensor, c: Tensor | None, tokens: Tensor) -> Tensor:
         """States (B, T, width)."""
-        prefix, own = self.prefix(z, c), self.condition(c)[:, None].expand(-1, tokens.shape[1], -1)
+        prefix, own = self.prefix(z, c), self.own(c, z)[:, None].expand(-1, tokens.shape[1], -1)
         lead = tokens.new_full((len(tokens), self.slots), self.end)
         return self.net.hidden(torch.cat([lead, tokens], 1), torch.cat([prefix, own], 1))[:, self.slots :]
 
-    def nats(self, z: Tensor, c: Tensor, tokens: Tensor, targets: Tensor) -> Tensor:
+    def nats(self, z: Tensor, c: Tensor | None, tokens: Tensor, targets: Tensor) -> Tensor:
         """The cross-entropy of each of the targets (B, T), 0 where it is -1 and does not count, (B, T)."""
         return self.net.token_nats(self.hidden(z, c, tokens).contiguous(), targets)
 
     def step(
-        self, z: Tensor, c: Tensor, tokens: Tensor, counts: Tensor | None, state: Any, kind: Kind
+        self, z: Tensor, c: Tensor | None, tokens: Tensor, counts: Tensor | None, state: Any, kind: Kind
     ) -> tuple[Tensor, Any]:
         """The logits (B, V) after the first counts[b] (None: all) of tokens (B, T), which continue those of `state`;
         None: which begin. Returns the new state as well."""
@@ -142,9 +152,31 @@ class SequenceDecoder(nn.Module):
             lead = tokens.new_full((len(tokens), 1), self.end)
             for added in self.prefix(z, c).unbind(1):
                 _, state = decode(self.net, lead, None, added, state, self.context + self.slots + 1, kind)
-        return decode(self.net, tokens, counts, self.condition(c), state, self.context + self.slots + 1, kind)
+        return decode(self.net, tokens, counts, self.own(c, z), state, self.context + self.slots + 1, kind)
 
 
 def dropped(tokens: Tensor, drop: Tensor, filler: int) -> Tensor:
     """Tokens (B, T) with `filler` where `drop` (B, T) is true, but for the first, which is that of context."""
     return torch.where(F.pad(drop[:, 1:], (1, 0), value=False), filler, tokens)
+
+
+@dataclass(frozen=True)
+class SequenceShape:
+    """Sizes of the networks of an autoencoder of sequences: `channels` numbers at each of `slots` positions; `width` of
+    both Transformers, and `blocks` of the one that writes; the one that reads has half as many."""
+
+    channels: int
+    slots: int
+    width: int
+    blocks: int
+
+
+def sequence_networks(
+    space: Space, shape: SequenceShape, cond: int = 0
+) -> dict[str, SequenceEncoder | SequenceDecoder]:
+    """The modules `encoder` and `decoder`."""
+    sizes = (cond, shape.channels, shape.slots, shape.width)
+    return {
+        "encoder": SequenceEncoder(space, *sizes, layers=-(-shape.blocks // 2)),
+        "decoder": SequenceDecoder(space, *sizes, layers=shape.blocks),
+    }

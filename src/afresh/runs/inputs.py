@@ -37,12 +37,37 @@ def pixels_of(image: Any, background: tuple[int, int, int] = WHITE) -> Pixels:
 
 def encoded(run: Run, inputs: Sequence[Any]) -> Tensor:
     """Encode images or sounds, or files of them, as the run does: (B, *shape) float32 in the space of its modality.
+    Sequences, such as molecules and texts, are given themselves: (B, T) int64, each with its `end`.
 
-    Emits events for what had to be changed, such as the size of an image. Raises UserError if a file cannot be read.
+    Emits events for what had to be changed, such as the size of an image. Raises UserError if a file cannot be read,
+    and for a sequence that is empty, longer than a window, or not valid.
     """
+    if run.encoder.space.kind == "tokens":
+        return torch.nn.utils.rnn.pad_sequence(
+            [sequence(run, str(i)) for i in inputs], batch_first=True, padding_value=run.encoder.space.special["end"]
+        )
     values = [Path(i) if isinstance(i, str | Path) else i for i in inputs]
     examples = run.encoder.encode([Item(checked_array(v) if isinstance(v, np.ndarray) else v) for v in values])
     return examples.x.float() * examples.scale + examples.shift
+
+
+def sequence(run: Run, text: str) -> Tensor:
+    """The tokens (T,) int64 of a text or molecule, up to its `end`."""
+    encoder, most = run.encoder, run.space.shape[0] if run.space.kind == "tokens" else run.encoder.space.shape[0]
+    if not text.strip() or not encoder.valid(text):
+        raise UserError(f"{text!r} is not valid here. Give {encoder.kind.plural} as this model makes them.")
+    tokens = tokens_of(run, text)
+    tokens = tokens_of(run, encoder.decode(tokens)[0])  # a molecule as the model learnt it
+    if len(tokens) > most:
+        raise UserError(
+            f"{text[:60]!r} has {len(tokens)} tokens, and this model reads at most {most}. Give a shorter one."
+        )
+    return tokens
+
+
+def tokens_of(run: Run, text: str) -> Tensor:
+    examples = run.encoder.encode([Item(text)])
+    return (examples.x if examples.mask is None else examples.x[examples.mask]).long()
 
 
 def checked_array(image: NDArray[Any]) -> Pixels:

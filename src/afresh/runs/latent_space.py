@@ -17,6 +17,8 @@ from afresh.training.weights import FITTED, read_weights
 # The largest share of the held-out values' variance that a codec may leave unexplained. 32x32 photographs were soft but
 # recognisable at 5% and shapeless at 12%; 28x28 clothes lost their prints at 3% and their seams at 8%.
 WORST = 0.08
+SEQUENCES = 512  # held-out items of tokens that a codec is evaluated on
+FEWEST_BACK = 0.1  # share of them that must come back as they were
 CHECKED = 2048  # the most held-out examples that a codec is evaluated on
 RANGE = 2.0  # the difference of the largest and the smallest value of a field, for the PSNR
 
@@ -61,12 +63,22 @@ def through(path: Path, prepared: Prepared, family: str | None) -> LatentSpace:
 
     Raises UserError if the run does not fit the data or reconstructs it too poorly.
     """
-    run, module = Run.open(path), registry.codec_module(registry.TRAINED)
+    run = Run.open(path)
+    name = registry.TRAINED[prepared.encoder.space.kind]
+    module = registry.codec_module(name)
     check_source(run)
     check_run(run, module.FAMILY, prepared)
-    codec = module.of_modules(run.record.config, run.modules, run.encoder.space, prepared.train)
+    codec = module.of_modules(run.record.config, run.modules, run.encoder.space, prepared.train, run.codec)
     chosen = registry.family(family or usual(codec.target))
     check_family(chosen, codec.target, path)
+    quality = (checked_sequences if module.SOURCE == "tokens" else checked_fields)(codec, path, prepared)
+    train = codec.encode(prepared.train)
+    decision = Decision("codec", name, f"from {path}; {module.described(codec, train)}; {quality}")
+    return LatentSpace(chosen, name, codec, codec.target, train, codec.encode(prepared.heldout), (decision,))
+
+
+def checked_fields(codec: Codec, path: Path, prepared: Prepared) -> str:
+    """How well a codec explains held-out fields, in words. Raises UserError if that is too little."""
     lost, decibels = unexplained(codec, prepared.heldout)
     quality = f"{lost:.1%} of the held-out values' variance is not explained, PSNR {decibels:.1f} dB"
     if not lost <= WORST:
@@ -76,18 +88,33 @@ def through(path: Path, prepared: Prepared, family: str | None) -> LatentSpace:
             "channels or levels (`family.channels=8` or `family.levels=[8,8,8,5,5]`), or with less downsampling "
             "(`family.factor=2`)."
         )
-    train = codec.encode(prepared.train)
-    reason = f"from {path}; {module.described(codec, train)}; {quality}"
-    decision = Decision("codec", registry.TRAINED, reason)
-    return LatentSpace(
-        chosen, registry.TRAINED, codec, codec.target, train, codec.encode(prepared.heldout), (decision,)
-    )
+    return quality
+
+
+def checked_sequences(codec: Codec, path: Path, prepared: Prepared) -> str:
+    """How many held-out items a codec gives back, in words. Raises UserError if they are too few."""
+    encoder, items = prepared.encoder, prepared.heldout_items
+    examples = encoder.encode(items[:: max(1, len(items) // SEQUENCES)][:SEQUENCES])
+    assert examples.bounds is not None
+    there = [encoder.decode(row)[0] for row in examples.x.tensor_split(examples.bounds[1:-1])]
+    coded = codec.encode(examples)
+    back = encoder.decode(codec.decode(coded.x)) if len(coded) == len(there) else []
+    same = sum(a == b for a, b in zip(back, there, strict=False)) / len(there)
+    quality = f"{same:.1%} of the held-out items come back as they were"
+    if same < FEWEST_BACK:
+        raise UserError(
+            f"The codec {path} is not good enough for this data: {quality}. At least {FEWEST_BACK:.0%} are needed, "
+            "because a model over a codec cannot be better than the codec. Train a better one: for longer (`minutes`), "
+            "or with larger latents (`family.channels=16`)."
+        )
+    return quality
 
 
 def check_source(run: Run) -> None:
     """Raises UserError if no codec can be made of `run`. Needs no data, so it can be called before data is read."""
-    record, wanted = run.record, registry.codec_module(registry.TRAINED).FAMILY
-    if record.family != wanted or record.codec is not None:
+    modules = [registry.codec_module(name) for name in registry.TRAINED.values()]
+    record, wanted = run.record, modules[0].FAMILY
+    if record.family != wanted or record.codec not in (None, *(name for m in modules for name in m.WITHIN)):
         over = "" if record.codec is None else f" over the codec {record.codec}"
         raise UserError(
             f"{run.path} is a {record.family}{over}; `codec` takes a finished run of the family {wanted}. Train one: "
@@ -103,6 +130,8 @@ def check_run(run: Run, wanted: str, prepared: Prepared) -> None:
         raise UserError(
             f"{path} was trained on {record.modality}, and this data is {prepared.modality}. {make} on data like this."
         )
+    if run.encoder.space.kind == "tokens":
+        check_vocabulary(run, prepared)
     theirs, ours = run.encoder.space.shape, prepared.encoder.space.shape
     if theirs != ours:
         options = " ".join(f"`data.{k}={v}`" for k, v in run.encoder.settled.items())
@@ -115,6 +144,16 @@ def check_run(run: Run, wanted: str, prepared: Prepared) -> None:
         raise UserError(
             f"{path} has not finished training: it is at step {now['steps']:,} of {now['planned']:,}. Finish it with "
             f"`afresh.resume({str(path)!r})`."
+        )
+
+
+def check_vocabulary(run: Run, prepared: Prepared) -> None:
+    """Raises UserError unless `run` makes the same tokens of the data as its own encoder does."""
+    ours, theirs, items = prepared.encoder, run.encoder, prepared.train_items[:SEQUENCES]
+    if ours.space != theirs.space or not torch.equal(ours.encode(items).x, theirs.encode(items).x):
+        raise UserError(
+            f"{run.path} learnt other tokens than this data has. Train a codec on this data, or read the data as it "
+            f"did (windows have {ours.space.shape[0]} tokens here, and {theirs.space.shape[0]} there)."
         )
 
 

@@ -364,6 +364,11 @@ class Run:
             )
         if request.infill is not None:
             check_fills(self.family, request)
+        if request.prompt is not None and self.encoder.space.kind == "tokens" and self.space.kind == "field":
+            raise UserError(
+                f"{self.path} draws latents of whole {self.encoder.kind.plural}, which do not begin with a prompt. "
+                "Leave `prompt` out, or use a model of tokens, such as a transformer."
+            )
         if isinstance(self.encoder, BuildsOn) and (request.prompt, request.infill) != (None, None):
             cond = encode_parts(self.encoder, cond, request, seed)
             return cond, describe(self.encoder, self.space, cond, request), notes

@@ -53,6 +53,10 @@ def changed(
 def edit(editor: Editor, inputs: Sequence[Any], change: Change, each: int = 1) -> Samples:
     """Make `each` edits of every image or sound in turn. Raises UserError if no change is requested or possible."""
     run = editor.run
+    if run.encoder.space.kind == "tokens" and change != Change(strength=change.strength):
+        raise UserError(
+            f"{run.encoder.kind.plural.capitalize()} are varied by `strength` alone. Leave the other changes out."
+        )
     if change.hole is not None and not run.encoder.space.timed:
         raise UserError(f"`hole` is for sounds, and {run.path} makes {run.record.modality}. Give a `mask` instead.")
     parts, weight = energies(run, change)

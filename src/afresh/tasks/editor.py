@@ -15,7 +15,7 @@ from afresh.core import Codec, Cond, Edit, Examples, UserError, registry
 from afresh.core.rng import Rng
 from afresh.core.steps import reporting
 from afresh.runs.inputs import encoded
-from afresh.runs.run import Run
+from afresh.runs.run import Run, join
 from afresh.sampling import energy as e
 from afresh.sampling.request import Request, check_negative, make_cond, words
 from afresh.training.loop import precision
@@ -111,10 +111,10 @@ class Editor:
 
     def __post_init__(self) -> None:
         run = self.run
-        if run.encoder.space.kind != "field":
+        if (run.encoder.space.kind != "field" and run.family.latents is None) or run.space.catalogue:
             raise UserError(
-                f"{run.path} makes neither images nor sounds, so there is nothing to edit. To fill in parts of a text, "
-                "use `infill`."
+                f"{run.path} makes neither images nor sounds, and it has no latents of {run.encoder.kind.plural}, so "
+                "there is nothing to edit. To fill in parts of a text, use `infill`."
             )
         if run.family.edit is None:
             able = [f.name for f in registry.families() if f.edit is not None]
@@ -145,9 +145,10 @@ class Editor:
                 task = through(codec, task)
             cond = self.cond(len(rows))
             with precision(run.train), reporting("solving"):
-                x = edit(modules, run.config, run.space, task, cond, Rng(self.seed), rows, settings).float().cpu()
+                x = edit(modules, run.config, run.space, task, cond, Rng(self.seed), rows, settings).cpu()
+            x = x.float() if x.is_floating_point() else x
             out.append(x if codec is None else codec.decode(x))
-        x = torch.cat(out)
+        x = join(out, run.encoder.space)
         return x if keep is None else torch.where(keep, start, x)
 
 

@@ -1,4 +1,4 @@
-"""The verb `blend`: interpolate between two images in the latents of a model, or move along an attribute."""
+"""The verb `blend`: interpolate between two items in the latents of a model, or move along an attribute."""
 
 from __future__ import annotations
 
@@ -86,11 +86,11 @@ class Blender:
 
     @torch.no_grad()
     def codes(self, x: Tensor, cond: Cond) -> Tensor:
-        """Encode x (B, *shape) in the space of the modality to codes z (B, D)."""
+        """Encode x (B, *shape), or tokens (B, T), in the space of the modality to codes z (B, D)."""
         run, codec = self.run, self.run.codec
         if codec is not None:
             coded = codec.encode(Examples(x, Cond(len(x))))
-            x = coded.x * coded.scale + coded.shift
+            x = coded.x * coded.scale + coded.shift if coded.x.is_floating_point() else coded.x
         with precision(run.train):
             modules = run.modules_for(self.settings)
             return self.latents.encode(modules, run.config, run.space, x, cond, self.settings).float()
@@ -101,7 +101,8 @@ class Blender:
         run, codec = self.run, self.run.codec
         with precision(run.train):
             modules = run.modules_for(self.settings)
-            x = self.latents.decode(modules, run.config, run.space, z, cond, self.settings).float().cpu()
+            x = self.latents.decode(modules, run.config, run.space, z, cond, self.settings).cpu()
+        x = x.float() if x.is_floating_point() else x
         return x if codec is None else codec.decode(x)
 
     def between(self, a: Any, b: Any, n: int, first: Request, second: Request) -> Samples:
@@ -133,6 +134,11 @@ class Blender:
         with codes of real images. Raises UserError for an unknown label and if there are too few images of either.
         """
         spec = self.run.conds
+        if self.run.encoder.space.kind != "field":
+            raise UserError(
+                f"`toward` is for images and sounds, and {self.run.path} makes {self.run.encoder.kind.plural}. Give a "
+                "second one to go to."
+            )
         ((name, value),) = labels_by_name(spec, label).items()
         known = spec[name].classes
         for v in (value, other):
@@ -168,11 +174,11 @@ class Blender:
 
 
 def latents_of(run: Run) -> Latents:
-    """The latents of the run's family. Raises UserError if images cannot be encoded to them."""
-    if run.encoder.space.kind != "field" or run.family.latents is None:
+    """The latents of the run's family. Raises UserError if items cannot be encoded to them."""
+    if run.family.latents is None or run.space.catalogue:
         able = [f.name for f in registry.families() if f.latents is not None]
         raise UserError(
-            f"{run.path} ({run.record.family}) has no latents that images or sounds can be encoded to. Families that "
-            f"have them: {', '.join(able)}."
+            f"{run.path} ({run.record.family}) has no latents that {run.encoder.kind.plural} can be encoded to. "
+            f"Families that have them: {', '.join(able)}."
         )
     return run.family.latents

@@ -82,7 +82,7 @@ def verbs(run: Run) -> dict[str, bool]:
     return {
         "sample": True,
         "edit": run.family.edit is not None and run.encoder.space.kind == "field",
-        "blend": can(latents_of, run),
+        "blend": run.encoder.space.kind == "field" and can(latents_of, run),
         "score": can(likelihood_of, run),
         "complete": isinstance(run.encoder, DocumentEncoder) and text and run.family.predict is not None and not chat,
         "compose": isinstance(run.encoder, ScoreEncoder),

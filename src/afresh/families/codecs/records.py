@@ -60,9 +60,11 @@ class RecordsCodec:
         return 1
 
     def encode(self, examples: Examples) -> Examples:
-        """Puts `end` before each document of x (total,), which `mask` (total,) leaves out."""
+        """Puts `end` before each document of x (total,), which `mask` (total,) leaves out. Rows (N, T) stay as they
+        are."""
         bounds, end = examples.bounds, self.source.special["end"]
-        assert bounds is not None
+        if bounds is None:
+            return examples
         documents = len(bounds) - 1
         later = bounds + torch.arange(documents + 1)
         x = torch.full((int(later[-1]),), end, dtype=examples.x.dtype)

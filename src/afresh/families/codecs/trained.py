@@ -21,12 +21,13 @@ from safetensors.torch import load as load_bytes
 from safetensors.torch import save as save_bytes
 from torch import Tensor, nn
 
-from afresh.core import Examples, Space, UserError
+from afresh.core import Codec, Examples, Space, UserError
 from afresh.nets.autoencoder import NETWORKS, Shape, latent_grid, latents, networks
 from afresh.nets.quantise import usage
 
 SOURCE = "field"  # the kind of space that this codec encodes
 FAMILY = "autoencoder"  # the family whose runs become codecs
+WITHIN = ()  # codecs that such a run may have
 CHUNK = 64  # examples at a time
 FILES = "codec.json", "codec.safetensors"
 
@@ -152,9 +153,14 @@ class TrainedCodec:
 
 
 def of_modules(
-    config: Mapping[str, Any], modules: Mapping[str, nn.Module], space: Space, examples: Examples
+    config: Mapping[str, Any],
+    modules: Mapping[str, nn.Module],
+    space: Space,
+    examples: Examples,
+    within: Codec | None = None,
 ) -> TrainedCodec:
-    """The codec of a trained autoencoder, from its configuration, its networks and the space of its data.
+    """The codec of a trained autoencoder, from its configuration, its networks and the space of its data. `within` is
+    always None: such a run has no codec of its own.
 
     The latents of `kl` are standardised by `examples`, a training split of that space. Raises UserError for another
     kind of space, and if there are no examples.

@@ -199,7 +199,9 @@ def number(run: Run, name: str) -> Slider:
 
 
 def blends(run: Run) -> bool:
-    """Whether two works can be blended."""
+    """Whether two works can be blended: those that are uploaded as files."""
+    if run.encoder.space.kind != "field":
+        return False
     try:
         latents_of(run)
     except UserError:
