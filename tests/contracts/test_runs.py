@@ -94,7 +94,7 @@ def test_an_unknown_label_is_refused_with_the_known_ones(modality: ModalityRow, 
     else:
         with pytest.raises(UserError, match="label"):
             Model(run).sample(1, label="anything")
-        with pytest.raises(UserError, match="unconditional|does not know guidance"):
+        with pytest.raises(UserError, match=r"unconditional|does not know guidance"):
             Model(run).sample(1, guidance=2.0)
 
 

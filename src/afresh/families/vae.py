@@ -107,7 +107,7 @@ class VAEConfig(BaseModel):
     dropout: float = Field(default=0.0, ge=0, lt=1)
     negatives: int = Field(default=0, ge=0)
     slots: int = Field(default=4, ge=1)
-    share: float = Field(default=0.5, gt=0, lt=1)
+    share: float = Field(default=0.25, gt=0, lt=1)
 
 
 class VAESettings(BaseModel):
@@ -167,7 +167,7 @@ def sizes(space: Space) -> Sequence[VAEConfig]:
         fixed = {"beta": 0.2, "dropout": 0.5, "negatives": negatives}
         return [VAEConfig(width=w, latent=w, **fixed) for w in (64, 128, 256)]
     if sequential(space):
-        fixed = {"latent": 64, "cond": 64, "beta": 0.1, "dropout": 0.2}
+        fixed = {"latent": 64, "cond": 64, "beta": 0.1}
         ladder = ((96, 3), (128, 4), (192, 4), (256, 5), (320, 6), (384, 6), (512, 8))
         return [VAEConfig(width=width, blocks=blocks, **fixed) for width, blocks in ladder]
     if min(space.shape[1:]) < LARGE:
