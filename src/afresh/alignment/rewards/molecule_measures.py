@@ -13,6 +13,7 @@ from functools import cache, cached_property, lru_cache
 from typing import Any, Literal
 
 from afresh.data.molecules.chem import LONGEST, chem, require
+from afresh.data.molecules.pharmacophores import pharmacophores
 from afresh.data.molecules.properties import properties
 
 KEPT = 1_024  # molecules that stay read, so that the terms of a sum share them
@@ -56,7 +57,6 @@ def fingerprints() -> Mapping[str, Callable[[Any], Any]]:
     """
     require()
     from rdkit.Chem import rdFingerprintGenerator as generators
-    from rdkit.Chem.Pharm2D import Generate, Gobbi_Pharm2D
 
     features = generators.GetMorganFeatureAtomInvGen()
     return {
@@ -64,7 +64,7 @@ def fingerprints() -> Mapping[str, Callable[[Any], Any]]:
         "ECFP6": generators.GetMorganGenerator(radius=3).GetSparseCountFingerprint,
         "FCFP4": generators.GetMorganGenerator(radius=2, atomInvariantsGenerator=features).GetSparseCountFingerprint,
         "AP": generators.GetAtomPairGenerator(maxDistance=10).GetSparseCountFingerprint,
-        "PHCO": lambda mol: Generate.Gen2DFingerprint(mol, Gobbi_Pharm2D.factory),
+        "PHCO": pharmacophores,
     }
 
 
