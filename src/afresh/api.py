@@ -722,6 +722,7 @@ class Model:
         preferences: PathLike | None = None,
         heldout_reward: str | None = None,
         method: str | None = None,
+        calls: int | None = None,
         distance: float | None = None,
         prompts: Sequence[str] = (),
         prompt_tokens: int = 0,
@@ -741,9 +742,10 @@ class Model:
         quiet: bool = False,
     ) -> Model:
         """A new model, aligned with a `reward` (its words) or with `preferences` (a file of votes), and held near to
-        this one. `heldout_reward` is measured but not learnt from. `distance`: how far samples may go, in
-        nats for texts, otherwise in variances of the data. `length`: new tokens of a text. `reward_seconds`: how long a
-        reward may take for a batch. `settings`: align.*, train.* and sample.*.
+        this one. `calls`: search for items of high reward instead, asking it about at most so many different ones; the
+        best are in the folder best/ of the run. `heldout_reward` is measured but not learnt from. `distance`: how far
+        samples may go, in nats for texts, otherwise in variances of the data. `length`: new tokens of a text.
+        `reward_seconds`: how long a reward may take for a batch. `settings`: align.*, train.* and sample.*.
 
         `anyway`: also with votes that are no better than guessing, for which UserError is raised otherwise.
 
@@ -753,6 +755,7 @@ class Model:
         spec = align_task.AlignSpec(
             run=self.path,
             method=method,
+            calls=calls,
             distance=distance,
             reward=reward,
             heldout_reward=heldout_reward,

@@ -14,8 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from afresh.alignment.best_items import write_best
 from afresh.alignment.feedback.preference_pairs import encoded_votes
 from afresh.alignment.feedback.preferences import Preferences, kind_of_item, read_votes, scan
+from afresh.alignment.memory import ASKED, AskedMemory
 from afresh.alignment.monitoring.data_similarity import DataSimilarity
 from afresh.alignment.monitoring.health import alarms, kl_limit_for, stop_reason
 from afresh.alignment.monitoring.within_distance import WithinDistance, distances
@@ -24,6 +26,7 @@ from afresh.alignment.rewards.classifier_reward import classifier_folder
 from afresh.alignment.rewards.classifier_reward import known as known_rewards
 from afresh.alignment.rewards.reward import Context, Reward, Scorer, described
 from afresh.alignment.rewards.reward_model import load_reward_model
+from afresh.alignment.search_space import search_space
 from afresh.core import (
     AlignContext,
     Aligner,
@@ -33,6 +36,7 @@ from afresh.core import (
     Examples,
     Family,
     ItemKind,
+    SearchSpace,
     Space,
     UserError,
     Votes,
@@ -81,6 +85,7 @@ class AlignmentSource:
         self.within: WithinDistance | None = None
         self.first: dict[str, float] | None = None
         self.base: Tensor | None = None  # the reference's samples for evaluations
+        self.memory: AskedMemory | None = None  # of a method that searches
 
     # ------------------------------------------------------------------------------------------- modules and batches
 
@@ -149,6 +154,7 @@ class AlignmentSource:
             examples=self.examples,
             reward=None if self.scorer is None else self.scored,
             votes=None if self.votes is None else self.votes[0],
+            search=self.search,
         )
         batches = self.aligner.batches(self.config, context)
 
@@ -157,6 +163,21 @@ class AlignmentSource:
                 return batches(first, size)
 
         return batch
+
+    @cached_property
+    def search(self) -> SearchSpace | None:
+        """The items themselves, for methods that propose some."""
+        if self.scorer is None or not self.aligner.searches:
+            return None
+        space = search_space(
+            self.run, self.example_items, self.values, self.scorer, self.train.vary, self.run.path / ASKED
+        )
+
+        def memory(calls: int) -> AskedMemory:
+            self.memory = space.memory(calls)
+            return self.memory
+
+        return replace(space, memory=memory)
 
     def may_checkpoint(self, step: int) -> bool:
         """Whether a checkpoint may be made here, which is not the case between two uses of the same rollouts."""
@@ -209,6 +230,15 @@ class AlignmentSource:
         x = train.x[start[:, None] + torch.arange(cut + length)].long()
         cond = train.cond.select(torch.searchsorted(train.bounds, start, right=True) - 1)
         return x[:, cut:], known(cond, list(x[:, :cut])) if cut else cond
+
+    def example_items(self, first: int, n: int) -> Sequence[Any]:
+        """The items first ... first + n - 1 of the training split, drawn with replacement; of texts that are not
+        records, pieces as long as samples."""
+        if self.train.bounds is not None and self.train.mask is None:
+            return self.values(self.examples(first, n)[0])
+        items = self.prepared.train_items
+        u = self.rng.uniform("align/examples", torch.arange(first, first + n)).double()
+        return [items[i].value for i in (u * len(items)).long().tolist()]
 
     @property
     def space(self) -> Space:
@@ -322,14 +352,15 @@ class AlignmentSource:
             out |= distance
             if self.votes is not None and self.votes[1] is not None:
                 out["accuracy"] = self.accuracy(own, self.votes[1])
-            for name, scorer in (("reward", self.scorer), ("heldout_reward", self.heldout_scorer)):
+            asked = None if self.aligner.searches else self.scorer  # a search keeps to its budget of calls
+            for name, scorer in (("reward", asked), ("heldout_reward", self.heldout_scorer)):
                 if scorer is not None:
                     r = self.by(scorer, values, cond)
                     out[name] = float(r.mean())
                     out[f"{name}_error"] = float(r.std() / math.sqrt(len(r)))
         out |= self.data_similarity(values, x)
         out["diversity"] = diversity(self.run.encoder.kind, values, self.decoded(x))
-        return out
+        return out if self.memory is None else out | self.memory.summary()
 
     @cached_property
     def data_similarity(self) -> DataSimilarity:
@@ -394,7 +425,7 @@ class AlignmentSource:
         if learner.step == learner.config.steps:
             return ""
         rows = metrics_rows(self.run)
-        for alarm in alarms(rows, kl_limit_for(self.record.asked_distance)):
+        for alarm in alarms(rows, math.inf if self.aligner.searches else kl_limit_for(self.record.asked_distance)):
             if alarm.name not in self.alarmed:
                 self.alarmed.add(alarm.name)
                 events.warning(alarm.message, "alarm", name=alarm.name)
@@ -414,7 +445,10 @@ class AlignmentSource:
         return next((way for way in ways if way is not None), None)
 
     def finish(self, learner: Learner) -> None:
-        """Do nothing: fitting the base model's calibration to the data again would undo the alignment."""
+        """Write the best items of a search. Nothing else: fitting the base model's calibration to the data again would
+        undo the alignment."""
+        if self.memory is not None and self.memory.items:
+            events.note(write_best(self.run, self.memory), "best_items")
 
 
 def alignment_source(run: Run, prepared: Prepared) -> AlignmentSource:

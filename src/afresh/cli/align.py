@@ -57,6 +57,13 @@ def align(
             rich_help_panel=WANTED,
         ),
     ] = None,
+    calls: Annotated[
+        int | None,
+        typer.Option(
+            help="Search for items of high reward instead, asking it about at most so many different ones.",
+            rich_help_panel=WANTED,
+        ),
+    ] = None,
     lora: o.Lora = False,
     rank: o.Rank = None,
     minutes: o.Minutes = None,
@@ -105,6 +112,7 @@ def align(
         lora=adapter(rank, None, ()) if lora else None,
         minutes=minutes,
         steps=steps,
+        calls=calls,
         distance=distance,
         seed=seed,
         out=out,

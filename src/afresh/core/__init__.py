@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from afresh.core.align import AlignContext, Aligner, AlignTarget, Votes
+    from afresh.core.align import AlignContext, Aligner, AlignTarget, Memory, SearchSpace, Votes
     from afresh.core.data import (
         BuildsOn,
         Codec,
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         Extendable,
         Item,
         Modality,
+        Recombines,
         Refused,
         Sniff,
         Source,
@@ -73,6 +74,7 @@ __all__ = [
     "Latents",
     "Likelihood",
     "Loss",
+    "Memory",
     "Metric",
     "Modality",
     "Modules",
@@ -83,11 +85,13 @@ __all__ = [
     "Policy",
     "Predict",
     "Preview",
+    "Recombines",
     "Refused",
     "RewardError",
     "Rollout",
     "Sampling",
     "Score",
+    "SearchSpace",
     "Sniff",
     "Sound",
     "Source",

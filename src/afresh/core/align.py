@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from afresh.core.item_kind import ItemKind
 from afresh.core.model import Family, Objective, State
 from afresh.core.policy import Modules, Policy
 from afresh.core.rng import Rng
@@ -38,6 +39,41 @@ class Votes:
         return Votes(self.win.select(rows), self.lose.select(rows), self.tied[rows], weight)
 
 
+class Memory(Protocol):
+    """What a reward was asked: each item once, in the order in which the answers came."""
+
+    @property
+    def items(self) -> Sequence[Any]: ...
+    @property
+    def rewards(self) -> Sequence[float]: ...
+    @property
+    def left(self) -> int: ...  # calls of the reward that may still be made
+
+    def begin(self, step: int) -> None: ...  # what was asked from this step on is forgotten, but not asked again
+    def knows(self, item: Any) -> bool: ...
+    def ask(self, items: Sequence[Any], step: int) -> None: ...  # of those that are new, as many as may be asked
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """The items behind the samples, for methods that propose items themselves.
+
+    `examples` (first, n) returns training items, drawn with replacement. `decode` converts samples to items, of which
+    those that are not `valid` are never asked. `batch` (items, seed) makes rows for `Policy.steps` of items, written in
+    one of their ways, and returns the positions of those that can be expressed. `offspring` (pairs, seed) makes new
+    items of pairs of items, at most one of each. `memory` (calls) holds what the reward was asked, at most so many
+    items.
+    """
+
+    kind: ItemKind
+    examples: Callable[[int, int], Sequence[Any]]
+    decode: Callable[[Tensor], Sequence[Any]]
+    valid: Callable[[Any], bool]
+    batch: Callable[[Sequence[Any], int], tuple[Batch, list[int]]]
+    offspring: Callable[[Sequence[tuple[Any, Any]], int], Sequence[Any]]
+    memory: Callable[[int], Memory]
+
+
 @dataclass(frozen=True)
 class AlignTarget:
     """The model that is aligned and the settings of its sampling.
@@ -64,8 +100,8 @@ class AlignContext(AlignTarget):
     `modules` are trained, and `reference` are copies of them from before alignment. `requests(first, n)` returns the
     conditions of the requests first ... first + n - 1, always the same ones; `examples(first, n)` returns examples of
     the data, in the form of samples, and their conditions. `reward(x, cond)` returns (B,) float64 for samples in the
-    family's space. `rng` is for samples, and `noise` is the one that losses receive. `state` returns the state of
-    training, and `steps` the number of steps that are planned (0: not known).
+    family's space; `search` has the items themselves. `rng` is for samples, and `noise` is the one that losses receive.
+    `state` returns the state of training, and `steps` the number of steps that are planned (0: not known).
     """
 
     modules: Modules
@@ -78,6 +114,7 @@ class AlignContext(AlignTarget):
     examples: Callable[[int, int], tuple[Tensor, Cond]] | None = None
     reward: Callable[[Tensor, Cond], Tensor] | None = None
     votes: Votes | None = None
+    search: SearchSpace | None = None
 
     def share(self, step: int) -> float:
         """The share of training that is over after `step` steps; 1 if the number of steps is not known."""
@@ -95,7 +132,8 @@ class Aligner:
     `needs` names capabilities of the Policy. `feeds`: what the method learns from. `objective` (config, AlignTarget)
     and `batches` (config, AlignContext) -> (first draw, number of draws) -> Batch are used by the training loop.
     `reuse` consecutive steps learn from one rollout, and checkpoints are not written between them. `modules` (config,
-    modules of the family) returns further modules that are trained. `first` is the initial state.
+    modules of the family) returns further modules that are trained. `first` is the initial state. A method that
+    `searches` asks the reward through a memory, which counts the calls: nothing else may ask it.
     """
 
     name: str
@@ -110,3 +148,4 @@ class Aligner:
     modules: Callable[[Any, Modules], Mapping[str, nn.Module]] = lambda config, modules: {}
     first: Callable[[Any], State] = lambda config: {}
     recipe: Mapping[str, Any] = field(default_factory=dict)  # fields of TrainConfig
+    searches: bool = False

@@ -111,6 +111,14 @@ class BuildsOn(Protocol):
     def keeps(self, value: Any, prompt: str) -> bool: ...  # whether an item has the part
 
 
+@runtime_checkable
+class Recombines(Protocol):
+    """An encoder that makes new items of known ones, in ways that suit them better than exchanging tokens."""
+
+    # One item for each pair of which one can be made; the same ones for the same seed.
+    def offspring(self, pairs: Sequence[tuple[Any, Any]], seed: int) -> list[Any]: ...
+
+
 # (path, the modality that was asked for or None) -> a folder or file that the readers of modalities know; None if the
 # source does not know the path. Data is written aside once, under a name made of its content, because a run that is
 # resumed reads it again (afresh.data.written_aside).

@@ -19,7 +19,7 @@ FOREIGN = ("diffusers", "fewstep")  # families that start from another model: af
 FITTED = ("palette", "records")  # codecs that are fitted to the data when a family needs one
 TRAINED = {"field": "trained", "tokens": "trained_sequences"}  # of a run that the user passes as `codec`, by its space
 CODECS = (*FITTED, *TRAINED.values())
-ALIGNERS = ("policy", "pairs", "denoise", "gradient", "selected")  # files, each with one or more methods of alignment
+ALIGNERS = ("policy", "pairs", "denoise", "gradient", "selected", "search")  # files with methods of alignment
 METRICS = (
     "texts",
     "programs",

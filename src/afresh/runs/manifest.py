@@ -26,6 +26,8 @@ WITHIN = "within"
 STORED = (EARLY, CHOSEN, FITTED, LOWEST, HIGHEST, WITHIN)  # weights, each with a hash beside it
 LEARNT = (
     "metrics.jsonl",
+    "asked.jsonl",
+    "best",
     "samples",
     "adapter",
     *(f"{name}.{suffix}" for name in STORED for suffix in ("safetensors", "sha256", "json")),

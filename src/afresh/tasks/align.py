@@ -57,6 +57,7 @@ class AlignSpec:
     lora: LoraConfig | None = None
     minutes: float | None = None
     steps: int | None = None
+    calls: int | None = None  # items of which the reward may be asked, for a method that searches
     distance: float | None = None  # from the base: nats of a text, otherwise the mean square, in variances of the data
     seed: int = 0
     out: Path | None = None
@@ -168,6 +169,22 @@ def chosen_settings(aligner: Aligner, spec: AlignSpec) -> dict[str, Any]:
     Raises UserError for a distance that is not above 0, and for a distance and a penalty that are both given.
     """
     chosen = dict(spec.set_align)
+    if spec.calls is not None:
+        if not aligner.searches:
+            works = [a.name for a in registry.aligners().values() if a.searches]
+            raise UserError(
+                f"{aligner.name} has no budget of calls. Methods that do: {', '.join(works)}. Leave `calls` out, or "
+                f"choose one of them: `method={works[0]!r}`."
+            )
+        if "calls" in chosen:
+            raise UserError("The calls are given twice: `calls` and `align.calls`. Give one of them.")
+        chosen["calls"] = spec.calls
+    if aligner.searches and spec.minutes is not None:
+        raise UserError(
+            f"{aligner.name} ends when its calls of the reward are spent: give `calls` instead of `minutes`."
+        )
+    if aligner.searches and (spec.prompts or spec.prompt_tokens):
+        raise UserError(f"{aligner.name} looks for whole items: leave out `prompts` and `prompt_tokens`.")
     if spec.distance is not None and not 0 < spec.distance < math.inf:
         raise UserError(f"`distance={spec.distance:g}` must be a number above 0.")
     if not controls_distance(aligner):
@@ -221,7 +238,8 @@ def choose_method(run: Run, spec: AlignSpec) -> Aligner:
     feeds = ("preferences", "reward", "gradient") if spec.preferences is not None else ("reward", "gradient")
     works = [a.name for a in registry.aligners().values() if set(a.needs) <= set(has) and a.feeds in feeds]
     if spec.method is None:
-        return registry.aligner(usual(has, spec.preferences is not None), run.family)
+        name = "search" if spec.calls is not None else usual(has, spec.preferences is not None)
+        return registry.aligner(name, run.family)
     method = registry.aligner(spec.method, run.family)
     if method.feeds not in feeds:
         raise UserError(

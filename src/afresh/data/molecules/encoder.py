@@ -26,6 +26,7 @@ from afresh.data.encoder_file import load_encoder, save_encoder, written_names
 from afresh.data.molecules.chem import MoleculeError, canonical
 from afresh.data.molecules.kind import MOLECULE
 from afresh.data.molecules.parts import beginning, contains, varied
+from afresh.data.molecules.recombine import offspring
 from afresh.data.molecules.writing import WRITINGS, Form, Writing
 
 SPARE = 16  # ids that are free at first: tuning on other molecules gives them to tokens that are new
@@ -199,6 +200,10 @@ class MoleculeEncoder:
                 f"{', '.join(self.ids)}."
             )
         return [self.ids[t] for t in tokens]
+
+    def offspring(self, pairs: Sequence[tuple[Any, Any]], seed: int) -> list[str]:
+        """A molecule of parts of two for each pair of which one can be made."""
+        return offspring(pairs, seed)
 
     def keeps(self, value: Any, prompt: str) -> bool:
         """Whether a molecule contains the scaffold or fragment."""
