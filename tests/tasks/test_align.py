@@ -359,7 +359,7 @@ def test_items_that_a_reward_fails_for_are_listed_and_training_goes_on(root: Pat
             steps=2,
         )
     rows = [json.loads(line) for line in (tmp_path / "run" / "reward-failures.jsonl").read_text().splitlines()]
-    assert rows and all(r["item"] and "ZeroDivisionError" in r["reason"] for r in rows)
+    assert rows and all(sum(map(ord, r["item"])) % 2 == 0 and "ZeroDivisionError" in r["reason"] for r in rows)
 
 
 def test_a_votes_file_that_changed_is_refused(root: Path, tmp_path: Path) -> None:

@@ -296,7 +296,8 @@ class AlignmentSource:
     def failed(self, item: Any, reason: str) -> None:
         """List an item that the reward has no value for."""
         with (self.run.path / FAILURES).open("a", encoding="utf-8") as lines:
-            lines.write(json.dumps({"item": described(self.run.encoder.kind, item), "reason": reason}) + "\n")
+            text = item if isinstance(item, str) else described(self.run.encoder.kind, item)
+            lines.write(json.dumps({"item": text, "reason": reason}) + "\n")
 
     def scored(self, x: Tensor, cond: Cond) -> Tensor:
         """The rewards (B,) float64 of samples in the family's space."""
