@@ -2,7 +2,7 @@
 
 FOLDER is molscore/data/models/molopt of the unpacked wheel of molscore, whose models are pickles of scikit-learn 0.23.
 A pickle can run any code. Therefore this program has an environment of its own (Python 3.11, scikit-learn 1.1.3, numpy
-1.26 and rdkit), is never imported, and lets a pickle name only the classes that such a model has.
+1.26 and rdkit), and lets a pickle name only the classes that such a model has.
 
 It reads a JSON line {"text": SMILES} for each molecule and answers with a line, the chance of it being active, or 0 for
 what is not a molecule, so it is also a reward: '!python pmo_models.py FOLDER jnk3'. Fingerprints are those of PyTDC.

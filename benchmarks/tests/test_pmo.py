@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import os
+import pickle
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +15,7 @@ import pytest
 pytest.importorskip("rdkit")
 
 from benchmarks.pmo import EVERY, MODELS, OBJECTIVES, TASKS, Oracle, auc
+from benchmarks.pmo_models import Unpickler
 
 
 def lengths(names: Sequence[str]) -> list[float]:
@@ -33,6 +39,20 @@ def test_a_budget_is_never_exceeded() -> None:
     assert oracle(["C", "CC", "CCC", "C"]) == [0.1, 0.2, 0.0, 0.1]
     assert oracle.spent and oracle(["CCCC", "CC"]) == [0.0, 0.2]
     assert list(oracle.asked) == ["C", "CC"]
+
+
+class Call:
+    """A pickle of it calls a function when it is loaded."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, ("made",)
+
+
+def test_a_model_that_names_anything_else_is_not_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(pickle.UnpicklingError, match=r"the model names \w+\.mkdir"):
+        Unpickler(io.BytesIO(pickle.dumps(Call()))).load()
+    assert not (tmp_path / "made").exists()
 
 
 def test_an_area_of_a_constant_loses_the_rise_to_the_first_point() -> None:
