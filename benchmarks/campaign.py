@@ -11,7 +11,7 @@ start with the same items.
 For each reward and method, it prints the best value and the mean of the ten best after the last round, and the share of
 what was measured that was inside the 90% interval of its prediction; then the differences between the first method and
 each other one, paired by seed, with 95% intervals of Student's t. Rows stay in AFRESH_BENCH (or ~/.cache/afresh-bench),
-in campaign/rows.jsonl.
+in campaign/rows.jsonl; a campaign that is there is not run again.
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ import argparse
 import dataclasses
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +59,7 @@ class Campaign:
     items: list[Any] = dataclasses.field(default_factory=list)
     values: list[float] = dataclasses.field(default_factory=list)
     told: list[tuple[float, float, float] | None] = dataclasses.field(default_factory=list)
+    origins: Counter[str] = dataclasses.field(default_factory=Counter)
 
     def measure(self, items: Sequence[Any], told: Sequence[tuple[float, float, float] | None] | None = None) -> None:
         self.items += items
@@ -104,8 +108,16 @@ def of_run(run: Run, batch: int, budget: int) -> Step:
             campaign.measure(fresh(run, campaign, batch, seed))
             return
         found = propose(
-            run, campaign.observed, "value", goal=Goal(), batch=batch, budget=budget, acquisition=method, seed=seed
+            run,
+            campaign.observed,
+            "value",
+            goal=Goal(),
+            batch=batch,
+            budget=budget,
+            acquisition=method,  # type: ignore[arg-type]
+            seed=seed,
         )
+        campaign.origins.update(p.origin for p in found)
         campaign.measure(found.items, [(p.predicted, p.low, p.high) for p in found])
 
     return step
@@ -144,8 +156,8 @@ def remembering(kind: ItemKind) -> ItemKind:
     return dataclasses.replace(kind, descriptors=Descriptors(vectors, own.likeness))
 
 
-def campaigns(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """A row for each reward, method and seed."""
+def campaigns(options: argparse.Namespace, done: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """A row for each seed, reward and method, but for those that are `done`."""
     source = Path(options.source)
     if source.is_dir():
         run = Run.open(source)
@@ -163,31 +175,27 @@ def campaigns(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
             order = np.random.default_rng(10_000 + seed).permutation(len(items))[: options.batch]
             return [items[i] for i in order]
 
-    for words in options.rewards:
-        reward = build(words, Context(kind))
+    scores = {words: build(words, Context(kind)).score for words in options.rewards}
 
-        def value(items: Sequence[Any], score: Any = reward.score) -> list[float]:
-            return [float(v) for v in score(items, [{}] * len(items))]
+    def value(items: Sequence[Any], words: str) -> list[float]:
+        return [float(v) for v in scores[words](items, [{}] * len(items))]
 
-        for seed in range(options.seeds):
-            for method in options.methods.split(","):
-                began, campaign = time.process_time(), Campaign(kind, value)
-                campaign.measure(start(campaign, seed))
-                curves = [campaign.curve]
-                for number in range(options.rounds):
-                    step(campaign, method, 100 * seed + number + 1)
-                    curves.append(campaign.curve)
-                yield {
-                    "source": source.name,
-                    "reward": words,
-                    "method": method,
-                    "seed": seed,
-                    "best": [c[0] for c in curves],
-                    "top": [c[1] for c in curves],
-                    "inside": [int(sum(campaign.inside)), len(campaign.inside)],
-                    "settings": [options.rounds, options.batch, options.budget],
-                    "cpu_seconds": round(time.process_time() - began, 1),
-                }
+    settings = [options.rounds, options.batch, options.budget]
+    for seed, words, method in product(range(options.seeds), options.rewards, options.methods.split(",")):
+        row: dict[str, Any] = {"source": source.name, "reward": words, "method": method, "seed": seed}
+        row["settings"] = settings
+        if (before := next((r for r in done if row.items() <= r.items()), None)) is not None:
+            yield before
+            continue
+        began, campaign = time.process_time(), Campaign(kind, partial(value, words=words))
+        campaign.measure(start(campaign, seed))
+        curves = [campaign.curve]
+        for number in range(options.rounds):
+            step(campaign, method, 100 * seed + number + 1)
+            curves.append(campaign.curve)
+        row |= {"best": [c[0] for c in curves], "top": [c[1] for c in curves]}
+        row["inside"] = [int(sum(campaign.inside)), len(campaign.inside)]
+        yield row | {"origins": dict(campaign.origins), "cpu_seconds": round(time.process_time() - began, 1)}
 
 
 def interval(values: Sequence[float]) -> str:
@@ -227,19 +235,16 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=default)
     options = parser.parse_args()
     out = work_folder("campaign") / "rows.jsonl"
+    done = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
     rows = []
     with listening(ignore):
-        for row in campaigns(options):
+        for row in campaigns(options, done):
             rows.append(row)
+            if row in done:
+                continue
             with out.open("a") as file:
                 file.write(json.dumps(row) + "\n")
-            print(
-                json.dumps(
-                    {k: v for k, v in row.items() if k not in ("best", "top")}
-                    | {"best": row["best"][-1], "top": row["top"][-1]}
-                ),
-                flush=True,
-            )
+            print(json.dumps(row | {"best": row["best"][-1], "top": row["top"][-1]}), flush=True)
     show(rows)
 
 

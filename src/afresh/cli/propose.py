@@ -104,16 +104,16 @@ def propose(
     )
     if out is not None:
         written = found.save(out, force)
+        observed_again = " ".join(f"--observed {quoted(p)}" for p in (*observed, out))
+        say(f"{len(found):,} proposals in {out}; as a page: {out / 'index.html'}")
+        say(
+            f"next: measure them, fill in the column {column} of {written}, and run: afresh propose {quoted(run)} "
+            f"{observed_again} --column {column} --out ..."
+        )
     if as_json:
         emit({"run": str(run), **found.json()})
     else:
         show(found)
-    if out is not None:
-        say(f"{len(found):,} proposals in {out}; as a page: {out / 'index.html'}")
-        say(
-            f"next: measure them, fill in the column {column} of {written}, and run: afresh propose {quoted(run)} "
-            f"{' '.join(f'--observed {quoted(p)}' for p in (*observed, out))} --column {column} --out ..."
-        )
 
 
 def show(found: Proposals) -> None:

@@ -76,7 +76,8 @@ def propose(
     if candidates is not None:
         pool.add(run, [i.value for i in read_items(run, candidates)], LISTED)
     else:
-        fill(pool, run, chooser, column, budget, seed, settings or {})
+        # Other noise in each round, though the seed is the same.
+        fill(pool, run, chooser, column, budget, seed * 1_000_003 + 7 * len(rows), settings or {})
     events.note(str(pool), "candidates")
     if not pool.items:
         raise UserError(
@@ -84,6 +85,8 @@ def propose(
             "or train longer.",
             "no_candidates",
         )
+    if len(pool.items) < batch:
+        events.warning(f"only {len(pool.items)} candidates are left for a batch of {batch}: raise the `budget`")
     chosen = chooser.batch(pool.items, batch)
     past = past_of(rows)
     if past is not None:
@@ -187,7 +190,7 @@ def fill(
     order = np.argsort(-goal.worth(known.values), kind="stable")[:PARENTS]
     vary(pool, run, quarter, VARIED, [known.known[i] for i in order], seed + 2, settings)
     if pool.items:
-        vary(pool, run, quarter, REFINED, chooser.best_of(pool.items, PARENTS), seed + 5, settings)
+        vary(pool, run, quarter, REFINED, chooser.best_of(pool.items, PARENTS), seed + 3, settings)
 
 
 def name_of(surrogate: Surrogate, index: int) -> str:

@@ -21,7 +21,7 @@ from afresh.tasks.editor import Change, Editor
 from afresh.tasks.sample import Sampler
 
 PARENTS = 10  # items that are varied
-STRENGTHS = (0.25, 0.5, 0.75)  # shares of an item that are drawn again, in turn
+STRENGTHS = (0.25, 0.5, 0.75)  # shares of an item that are drawn again
 DRAWN, ASKED, VARIED, REFINED, LISTED = "drawn", "asked", "varied", "refined", "listed"
 ORIGINS = {
     DRAWN: "drawn",
@@ -91,16 +91,13 @@ def draw(
 def vary(
     pool: Pool, run: Run, count: int, origin: str, parents: Sequence[Any], seed: int, settings: Mapping[str, Any]
 ) -> None:
-    """Vary the parents in turn, `count` times together, where the run can vary items. Parents that it cannot write are
-    passed over."""
+    """Vary the parents in turn, `count` times together, where the run can vary items, with one of the STRENGTHS by the
+    seed. Parents that it cannot write are passed over."""
     if count <= 0 or not parents:
         return
     way = _rewritten if isinstance(run.encoder, BuildsOn) else _edited
-    for turn, strength in enumerate(STRENGTHS):
-        share = count // len(STRENGTHS) + (turn < count % len(STRENGTHS))
-        if share:
-            with suppress(UserError):  # this run cannot vary these
-                pool.add(run, way(run, share, parents, strength, seed + turn, settings), origin)
+    with suppress(UserError):  # this run cannot vary these
+        pool.add(run, way(run, count, parents, STRENGTHS[seed % len(STRENGTHS)], seed, settings), origin)
 
 
 def _rewritten(
