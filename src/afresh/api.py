@@ -39,8 +39,8 @@ from afresh.tasks import interpolate as interpolate_task
 from afresh.tasks import playlist as playlist_task
 from afresh.tasks import practise as practise_task
 from afresh.tasks import propose as propose_task
+from afresh.tasks import propose_search, recommend_feedback, recommend_users, recommend_votes
 from afresh.tasks import recommend as recommend_task
-from afresh.tasks import recommend_feedback, recommend_users, recommend_votes
 from afresh.tasks import score as score_task
 from afresh.tasks import solve as solve_task
 from afresh.tasks import train as train_task
@@ -614,8 +614,8 @@ class Model:
 
     def propose(
         self,
-        observed: PathLike | Sequence[PathLike],
-        column: str,
+        observed: PathLike | Sequence[PathLike] = (),
+        column: str | None = None,
         *,
         item_column: str | None = None,
         maximise: bool = True,
@@ -624,6 +624,8 @@ class Model:
         budget: int = propose_task.BUDGET,
         acquisition: Acquisition = "ei",
         candidates: PathLike | None = None,
+        reward: Wanted | None = None,
+        calls: int = propose_search.CALLS,
         seed: int = 0,
         out: PathLike | None = None,
         force: bool = False,
@@ -635,7 +637,8 @@ class Model:
         proposals, whose column was filled in. What was measured is to be maximised, minimised, or near a `target`.
         `budget`: candidates that are drawn; or `candidates`, a file or folder to choose from. `acquisition`: "ei",
         expected improvement; "ucb", upper bound; "thompson"; or "greedy", the highest mean. `out`: a folder for
-        proposals.csv and a page, with `force` in place of an earlier one.
+        proposals.csv and a page, with `force` in place of an earlier one. Instead of a column, a `reward` values items,
+        a batch at a time, until it was called for so many (`calls`); `Proposals.known` is what it said.
 
         >>> for proposal in model.propose("results.csv", "logS", out="next"):
         ...     print(proposal.item, proposal.predicted, proposal.why)
@@ -647,11 +650,13 @@ class Model:
         if out is not None:
             check_free(Path(out), force)
             propose_task.check_apart(Path(out), paths)
-        found = propose_task.propose(
+        found = propose_search.proposed(
             self.run,
             paths,
             column,
+            reward,
             goal=Goal(maximise, target),
+            calls=calls,
             batch=batch,
             budget=budget,
             acquisition=acquisition,

@@ -72,7 +72,7 @@ def test_texts_are_proposed(texts_run: Path, tmp_path: Path, invoke: Invoke) -> 
 
 def test_what_is_missing_is_asked_for(texts_run: Path, tmp_path: Path, invoke: Invoke) -> None:
     code, out, _ = invoke("propose", texts_run, "--json")
-    assert code == 2 and "--observed FILE" in error_of(out)["text"]
+    assert code == 2 and "--observed, a table" in error_of(out)["text"]
     table = tmp_path / "liked.csv"
     table.write_text("text,liked\na,1\n")
     code, out, _ = invoke("propose", texts_run, "--observed", table, "--column", "like", "--json")

@@ -136,3 +136,25 @@ def test_wrong_options_are_refused(model: afresh.Model, tmp_path: Path) -> None:
     listed.write_text("".join(f"{s}\n" for s, _ in measured()))
     with pytest.raises(UserError, match="None of 45 candidates"):
         model.propose(known, "logS", candidates=listed)
+
+
+def test_a_reward_is_asked_so_often_and_no_more(model: afresh.Model, tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    def carbons(items: list[str]) -> list[float]:
+        asked.extend(items)
+        return [float(s.count("C") + s.count("c")) if len(asked) > 6 else 0.0 for s in items]
+
+    found = model.propose(reward=carbons, calls=30, batch=6, budget=40, out=tmp_path / "out")
+    assert len(asked) == len(set(asked)) == 30 and len(found) == 6 and found.searched
+    rows = rows_of(tmp_path / "out" / "measured.csv")
+    values = [float(r["carbons"]) for r in rows]
+    assert len(rows) == 30 and values == sorted(values)[::-1] and found.best == (rows[0]["item"], values[0])
+    again = model.propose(tmp_path / "out" / "measured.csv", "carbons", batch=2, budget=20)
+    assert again.measured == 30
+    with pytest.raises(UserError, match="leave `observed`"):
+        model.propose(tmp_path / "out" / "measured.csv", "carbons", reward="qed")
+    with pytest.raises(UserError, match="`calls`"):
+        model.propose(reward="qed", calls=5)
+    with pytest.raises(UserError, match="Say what was measured"):
+        model.propose()

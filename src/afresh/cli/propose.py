@@ -59,6 +59,11 @@ def propose(
             rich_help_panel=CHOSEN,
         ),
     ] = None,
+    reward: Annotated[
+        str | None,
+        typer.Option(help="Instead of a column: a reward that values items, a batch at a time.", rich_help_panel=KNOWN),
+    ] = None,
+    calls: Annotated[int, typer.Option(help="Items that --reward values.", rich_help_panel=KNOWN)] = 200,
     setting: o.SampleSettings = None,
     seed: o.Seed = 0,
     out: Annotated[
@@ -75,25 +80,21 @@ def propose(
     """
     from afresh.alignment.surrogate.acquisition import Goal
     from afresh.cli.sample import with_set
-    from afresh.core import UserError
     from afresh.core.outputs import check_free
     from afresh.runs.run import Run
     from afresh.tasks.propose import check_apart
-    from afresh.tasks.propose import propose as proposed
+    from afresh.tasks.propose_search import proposed
 
-    if not observed or column is None:
-        raise UserError(
-            "Say what was measured: --observed FILE, a table with a column of items, and --column NAME, its column of "
-            "numbers."
-        )
     if out is not None:
         check_free(out, force)
-        check_apart(out, observed)
+        check_apart(out, observed or ())
     found = proposed(
         Run.open(run),
-        observed,
+        observed or (),
         column,
+        reward,
         goal=Goal(maximise, target),
+        calls=calls,
         batch=batch,
         budget=budget,
         acquisition=acquisition,
@@ -104,12 +105,15 @@ def propose(
     )
     if out is not None:
         written = found.save(out, force)
-        observed_again = " ".join(f"--observed {quoted(p)}" for p in (*observed, out))
         say(f"{len(found):,} proposals in {out}; as a page: {out / 'index.html'}")
-        say(
-            f"next: measure them, fill in the column {column} of {written}, and run: afresh propose {quoted(run)} "
-            f"{observed_again} --column {column} --out ..."
-        )
+        if reward is not None:
+            say(f"all that was valued, the best first: {out / 'measured.csv'}")
+        else:
+            again = " ".join(f"--observed {quoted(p)}" for p in (*(observed or ()), out))
+            say(
+                f"next: measure them, fill in the column {column} of {written}, and run: afresh propose {quoted(run)} "
+                f"{again} --column {column} --out ..."
+            )
     if as_json:
         emit({"run": str(run), **found.json()})
     else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -17,7 +17,7 @@ from afresh.data.text import tables
 
 MOST_MB = 512
 TABLE = "proposals.csv"  # in a folder of proposals
-ITEM, FILE = "item", "file"  # columns of items, or of their files
+ITEM, FILE, ID = "item", "file", "id"  # columns of items, of their files, and of their ids in proposals
 PREDICTED = ("predicted", "low", "high")  # columns of what was believed of an item before it was measured
 NOT_MEASURED = (*PREDICTED, "chance", "nearest", "similarity", "nearest_measured")
 LOOKED_AT = 200  # rows in which the column of items is looked for
@@ -59,8 +59,9 @@ def read_observed(paths: Sequence[Path], kind: ItemKind, column: str, item_colum
     sizes: list[tuple[str, float]] = []
     for given in paths:
         must_exist(given)
+    for given in sorted(paths, key=lambda path: not path.is_dir()):  # results may name proposals by their ids alone
         path = given / TABLE if given.is_dir() else given
-        found = read_one(path, kind, column, item_column)
+        found = read_one(path, kind, column, item_column, {r.name: r.item for r in out.rows if r.name is not None})
         out.rows.extend(found.rows)
         out.refused.extend(found.refused)
         out.notes.extend(found.notes)
@@ -89,8 +90,10 @@ def median(values: Sequence[float]) -> float:
     return sorted(values)[len(values) // 2] if values else 0.0
 
 
-def read_one(path: Path, kind: ItemKind, column: str, item_column: str | None) -> Observed:
-    """The rows of one table."""
+def read_one(
+    path: Path, kind: ItemKind, column: str, item_column: str | None, known: Mapping[str, Any] | None = None
+) -> Observed:
+    """The rows of one table. Its items may be `known` by their ids."""
     table = table_of(path)
     if column not in table.columns:
         near = get_close_matches(column, table.columns, n=1, cutoff=0.5) or [
@@ -102,7 +105,9 @@ def read_one(path: Path, kind: ItemKind, column: str, item_column: str | None) -
         )
     out = Observed(refused=[Refused(f"{path.name}, row {n}", reason) for n, reason in table.bad])
     out.notes.extend(f"{path.name}: {note}" for note in table.notes)
-    source = items_column(path, table, kind, column, item_column)
+    ids = known or {}
+    by_id = item_column is None and any(str(row.get(ID)) in ids for _, row in table.rows)
+    source = ID if by_id else items_column(path, table, kind, column, item_column)
     values = numbers_of(path, table, column, out)
     missing = 0
     for (at, row), value in zip(table.rows, values, strict=True):
@@ -110,13 +115,15 @@ def read_one(path: Path, kind: ItemKind, column: str, item_column: str | None) -
         if isinstance(value, str):
             out.refused.append(Refused(where, value))
             continue
+        name = None if is_missing(row.get(ID)) else str(row[ID])
         try:
-            item = item_of(row.get(source), path.parent, kind)
+            item = (
+                ids[name] if by_id and name is not None and name in ids else item_of(row.get(source), path.parent, kind)
+            )
         except (ValueError, OSError) as error:
             out.refused.append(Refused(where, str(error)))
             continue
         missing += value is None
-        name = None if is_missing(row.get("id")) else str(row["id"])
         before = [as_number(row.get(p)) for p in PREDICTED]
         predicted = None if None in before else tuple(before)
         out.rows.append(Measurement(item, value, where, name, predicted))  # type: ignore[arg-type]
@@ -129,7 +136,7 @@ def columns_of_numbers(path: Path) -> list[str]:
     """The columns of a table that hold numbers and may be measured: not its ids, nor what was predicted."""
     must_exist(path)
     table = table_of(path / TABLE if path.is_dir() else path)
-    usual = {ITEM, FILE, "id", *NOT_MEASURED}
+    usual = {ITEM, FILE, ID, *NOT_MEASURED}
     numeric = [c for c in table.columns if c not in table.texts and c.strip().lower() not in usual]
     return [c for c in numeric if any(as_number(row.get(c)) is not None for _, row in table.rows)]
 
@@ -161,7 +168,7 @@ def items_column(path: Path, table: tables.Table, kind: ItemKind, column: str, w
                 f"{path} has no column {wanted!r}. Its columns: {', '.join(table.columns[:20])}.", "no_column"
             )
         return wanted
-    usual = (ITEM, kind.name) if kind.inline else (FILE, ITEM, kind.name, "path", "id")
+    usual = (ITEM, kind.name) if kind.inline else (FILE, ITEM, kind.name, "path", ID)
     by_name = {c.strip().lower(): c for c in reversed(table.columns)}
     rows = table.rows[:LOOKED_AT]
 

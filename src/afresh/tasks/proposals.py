@@ -6,7 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
 
@@ -24,7 +24,7 @@ from afresh.evaluation.estimate import share
 from afresh.evaluation.report import Sample, Section, render
 from afresh.sampling.samples import images_of, make_folder, preview_wav
 
-RECORD, PAGE = "proposals.json", "index.html"
+RECORD, PAGE, MEASURED = "proposals.json", "index.html", "measured"
 COLUMNS = ("predicted", "low", "high", "chance", "nearest", "similarity", "nearest_measured")
 
 
@@ -99,12 +99,18 @@ class Past:
         }
 
 
-def past_of(rows: Sequence[Measurement]) -> Past | None:
-    """How the predictions beside the measured values of some rows held; None if there are none."""
-    told = [(*row.predicted, row.value) for row in rows if row.predicted is not None and row.value is not None]
-    if not told:
+def past_of(rows: Sequence[Measurement], kind: ItemKind) -> Past | None:
+    """How the predictions in some rows held, by the values in the same rows or in others of the same items; None if
+    none was measured."""
+    said = {kind.digest(row.item): row.predicted for row in rows if row.predicted is not None}
+    found: dict[str, list[float]] = {}
+    for row in rows:
+        if row.value is not None and (digest := kind.digest(row.item)) in said:
+            found.setdefault(digest, []).append(row.value)
+    if not found:
         return None
-    before = [row.value for row in rows if row.predicted is None and row.value is not None]
+    told = [(*said[digest], float(np.mean(values))) for digest, values in found.items()]
+    before = [row.value for row in rows if row.value is not None and kind.digest(row.item) not in said]
     values = np.array([p[3] for p in told], dtype=np.float64)
     hits = share(sum(low <= value <= high for _, low, high, value in told), len(told))
     assert hits.low is not None and hits.high is not None
@@ -130,7 +136,8 @@ class Proposals(Sequence[Proposal]):
     past: Past | None
     notes: tuple[str, ...] = ()
     seed: int = 0
-    earlier: Mapping[str, Any] = field(default_factory=dict)
+    known: tuple[Measurement, ...] = ()  # what was measured
+    searched: bool = False  # by a reward
 
     @property
     def kind(self) -> ItemKind:
@@ -186,7 +193,7 @@ class Proposals(Sequence[Proposal]):
     def _write(self, folder: Path) -> None:
         kind = self.kind
         names = [row.name for row in self.rows]
-        held = [text_of(kind, i) for i in self.items] if kind.inline else self.encoder.write(self.items, folder, names)
+        held = written(self.encoder, self.items, folder, names)
         replace_file(folder / TABLE, self.table(held).encode("utf-8", "backslashreplace"))
         records = [{**row.json(), "seed": self.seed} for row in self.rows]
         for suffix, content in kind.collected.items():
@@ -201,6 +208,22 @@ class Proposals(Sequence[Proposal]):
         replace_file(folder / "plot.png", plot)
         replace_file(folder / RECORD, (json.dumps(self.json(), indent=1, ensure_ascii=False) + "\n").encode())
         replace_file(folder / PAGE, page(self, plot).encode())
+        if self.searched:
+            self._write_measured(folder)
+
+    def _write_measured(self, out: Path) -> None:
+        """Write measured.csv: what a reward valued, the best first, each item once."""
+        kind = self.kind
+        rows = {kind.digest(row.item): row for row in self.known if row.value is not None}
+        order = sorted(rows, key=lambda digest: -float(self.goal.worth(np.array([rows[digest].value]))[0]))
+        names = [digest[:8] for digest in order]
+        held = written(self.encoder, [rows[digest].item for digest in order], out / MEASURED, names)
+        buffer = io.StringIO()
+        writer = csv.writer(buffer)
+        writer.writerow(["id", ITEM if kind.inline else FILE, self.column])
+        for digest, name, text in zip(order, names, held, strict=True):
+            writer.writerow([name, text if kind.inline else f"{MEASURED}/{text}", rows[digest].value])
+        replace_file(out / f"{MEASURED}.csv", buffer.getvalue().encode("utf-8", "backslashreplace"))
 
     def table(self, held: Sequence[str]) -> str:
         """The content of proposals.csv; `held` are the items, or the names of their files."""
@@ -214,6 +237,12 @@ class Proposals(Sequence[Proposal]):
             more = [f"{row.facts[name]:.4g}" for name in facts]
             writer.writerow([row.name, text, "", *numbers, *near, *more, row.origin, row.why])
         return out.getvalue()
+
+
+def written(encoder: Encoder, items: Sequence[Any], folder: Path, names: Sequence[str]) -> list[str]:
+    """Items of inline kinds as text, or the names of the files that they are written to."""
+    kind = encoder.kind
+    return [text_of(kind, i) for i in items] if kind.inline else encoder.write(items, folder, names)
 
 
 def text_of(kind: ItemKind, item: Any) -> str:

@@ -36,6 +36,7 @@ from afresh.tasks.score import read_items
 BATCH, BUDGET = 20, 1_000
 MOST_BATCH, MOST_BUDGET = 1_000, 1_000_000
 SHORTLIST = 1_000  # candidates that are compared with each other
+LONGEST = 100  # characters of an item in a reason
 SURE = 0.5  # chance from which on an item is expected to be better
 
 
@@ -88,7 +89,7 @@ def propose(
     if len(pool.items) < batch:
         events.warning(f"only {len(pool.items)} candidates are left for a batch of {batch}: raise the `budget`")
     chosen = chooser.batch(pool.items, batch)
-    past = past_of(rows)
+    past = past_of(table.rows, kind)
     if past is not None:
         events.note(str(past), "past")
     best = int(goal.worth(surrogate.values).argmax())
@@ -105,6 +106,7 @@ def propose(
         past=past,
         notes=(*table.notes, *notes),
         seed=seed,
+        known=tuple(rows),
     )
 
 
@@ -199,6 +201,12 @@ def name_of(surrogate: Surrogate, index: int) -> str:
     return text_of(kind, item) if kind.inline else kind.digest(item)[:8]
 
 
+def shortened(text: str) -> str:
+    """A text on one line."""
+    line = " ".join(text.split())
+    return line if len(line) <= LONGEST else f"{line[: LONGEST - 3]}..."
+
+
 def described(surrogate: Surrogate, goal: Goal, pool: Pool, chosen: Sequence[int]) -> list[Proposal]:
     """The chosen candidates with what is believed of them."""
     kind = surrogate.kind
@@ -243,7 +251,7 @@ def reason(
         first = f"May be better than the best measured value (chance {chance:.0%})"
     else:
         first = f"Uncertain, and measured to learn: the chance to be better than the best is {chance:.1%}"
-    like = f"most like {name_of(surrogate, nearest)} ({found.similarity[i]:.2f}), which measured "
+    like = f"most like {shortened(name_of(surrogate, nearest))} ({found.similarity[i]:.2f}), which measured "
     like += f"{surrogate.values[nearest]:.4g}"
     if outside:
         return (
