@@ -728,6 +728,7 @@ class Model:
         heldout_reward: str | None = None,
         method: str | None = None,
         calls: int | None = None,
+        known: PathLike | None = None,
         distance: float | None = None,
         prompts: Sequence[str] = (),
         prompt_tokens: int = 0,
@@ -748,9 +749,10 @@ class Model:
     ) -> Model:
         """A new model, aligned with a `reward` (its words) or with `preferences` (a file of votes), and held near to
         this one. `calls`: search for items of high reward instead, asking it about at most so many different ones; the
-        best are in the folder best/ of the run. `heldout_reward` is measured but not learnt from. `distance`: how far
-        samples may go, in nats for texts, otherwise in variances of the data. `length`: new tokens of a text.
-        `reward_seconds`: how long a reward may take for a batch. `settings`: align.*, train.* and sample.*.
+        best are in the folder best/ of the run. `known`: a run that searched so before. `heldout_reward` is measured
+        but not learnt from. `distance`: how far samples may go, in nats for texts, otherwise in variances of the data.
+        `length`: new tokens of a text. `reward_seconds`: how long a reward may take for a batch. `settings`: align.*,
+        train.* and sample.*.
 
         `anyway`: also with votes that are no better than guessing, for which UserError is raised otherwise.
 
@@ -761,6 +763,7 @@ class Model:
             run=self.path,
             method=method,
             calls=calls,
+            known=None if known is None else Path(known),
             distance=distance,
             reward=reward,
             heldout_reward=heldout_reward,

@@ -94,6 +94,23 @@ def test_a_killed_search_goes_on_to_the_same_end_and_asks_nothing_again(words: P
     assert ends[0] == ends[1]
 
 
+def test_what_an_earlier_search_asked_is_known_and_not_asked_again(words: Path, tmp_path: Path) -> None:
+    assert command(searched(words, tmp_path)) == 0
+    first = calls(tmp_path)
+    argv = searched(words, tmp_path, "--known", str(tmp_path / "out"))
+    argv[argv.index("--out") + 1] = str(tmp_path / "again")
+    argv[argv.index("--calls") + 1] = "40"
+    assert command(argv) == 0
+    asked = calls(tmp_path)[len(first) :]
+    assert len(asked) == 40 and not {*asked} & {*first}
+    noted = [json.loads(line) for line in (tmp_path / "again" / ASKED).read_text().splitlines()]
+    assert [r["step"] for r in noted[:150]] == [-1] * 150 and len(noted) == 190
+    with pytest.raises(UserError, match=r"asked another reward .*alike"):
+        start(AlignSpec(words, reward="length:min=5", calls=40, known=tmp_path / "out"))
+    with pytest.raises(UserError, match=r"did not search within a budget"):
+        start(AlignSpec(words, reward="length:min=5", calls=40, known=words))
+
+
 def test_a_limit_of_alike_items_is_kept_in_what_is_learnt(words: Path, tmp_path: Path) -> None:
     more = ("--set", "align.most=3", "--set", "align.alike=0.8", "--set", "align.sampled=0.5")
     assert command(searched(words, tmp_path, *more)) == 0

@@ -32,8 +32,8 @@ def write_best(run: Run, memory: AskedMemory) -> str:
         rows.writerow([rank, record.get("file", record.get("text")), answer.reward, answer.step])
     replace_file(folder / "best.csv", table.getvalue().encode("utf-8", "backslashreplace"))
     s = memory.summary()
-    tops = ", ".join(f"{s[f'top{k}']:.4g} of the best {k}" for k in (10, 100) if s["asked"] >= k)
+    tops = ", ".join(f"{s[f'top{k}']:.4g} of the best {k}" for k in (10, 100) if len(memory.items) >= k)
     return (
-        f"asked about {len(memory.items):,} of {memory.calls:,} {kind.plural}: best reward {s['top1']:.4g}"
+        f"asked about {int(s['asked']):,} of {memory.calls:,} {kind.plural}: best reward {s['top1']:.4g}"
         f"{f', means {tops}' if tops else ''}; area under the mean of the best 10: {s['auc_top10']:.4f}. In {folder}"
     )

@@ -2,7 +2,8 @@
 
 asked.jsonl has a line for every answer: the item, its reward, and the step. It is written, and synced, before anything
 is learnt from the answers. A run that is resumed goes through the steps after its checkpoint again, which propose the
-same items; their answers are read from the file, so that nothing is asked twice.
+same items; their answers are read from the file, so that nothing is asked twice. What an earlier run asked of the same
+reward can be known from the beginning; it has the step -1.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from afresh.core.files import free_bytes, replace_file
 from afresh.core.stored import parse_json, read_bytes
 
 ASKED = "asked.jsonl"
+BEFORE = -1  # the step of what an earlier run asked
 AUC_EVERY = 100  # calls between two values of the mean of the best, as in PMO
 
 
@@ -57,7 +59,12 @@ class AskedMemory:
     @property
     def left(self) -> int:
         """Answers that the search may still get. Those that were paid before a resume are among them."""
-        return self.calls - len(self.answers)
+        return self.calls - len(self.own)
+
+    @property
+    def own(self) -> list[Answer]:
+        """The answers without those of an earlier run."""
+        return [a for a in self.answers.values() if a.step > BEFORE]
 
     def knows(self, item: Any) -> bool:
         return self.kind.digest(item) in self.answers
@@ -105,9 +112,9 @@ class AskedMemory:
         """Numbers for the metrics: how many were asked, the best, and the means of the best 10 and 100."""
         if not self.answers:
             return {}
-        top = np.sort(self.rewards)[::-1]
+        top, own = np.sort(self.rewards)[::-1], [a.reward for a in self.own]
         means = {f"top{k}": float(top[:k].mean()) for k in (1, 10, 100)}
-        return {"asked": float(len(top)), **means, "auc_top10": area(self.rewards, 10, self.calls)}
+        return {"asked": float(len(own)), **means, "auc_top10": area(own, 10, self.calls)}
 
 
 def area(rewards: Sequence[float], best: int, calls: int) -> float:
@@ -137,6 +144,13 @@ def line_of(kind: ItemKind, answer: Answer) -> bytes:
     return (json.dumps(row) + "\n").encode()
 
 
+def copy_answers(kind: ItemKind, source: Path, target: Path) -> int:
+    """Begin a file with the answers of another one, as those of an earlier run. Returns their number."""
+    answers = [replace(a, step=BEFORE) for a in read_answers(kind, source)]
+    replace_file(target, b"".join(line_of(kind, a) for a in answers))
+    return len(answers)
+
+
 def read_answers(kind: ItemKind, file: Path) -> list[Answer]:
     """The answers of a file, without a last line that a crash cut short, which is removed.
 
@@ -152,7 +166,7 @@ def read_answers(kind: ItemKind, file: Path) -> list[Answer]:
             row = parse_json(line)
             content = row["item"].encode("utf-8", "surrogatepass") if kind.inline else base64.b64decode(row["content"])
             reward, step = float(row["reward"]), int(row["step"])
-            if not math.isfinite(reward) or step < 0:
+            if not math.isfinite(reward) or step < BEFORE:
                 raise ValueError("not finite")
             out.append(Answer(str(row["sha256"]), kind.decode(content), reward, step))
         except (ValueError, KeyError, TypeError, AttributeError):

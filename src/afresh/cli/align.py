@@ -64,6 +64,13 @@ def align(
             rich_help_panel=WANTED,
         ),
     ] = None,
+    known: Annotated[
+        Path | None,
+        typer.Option(
+            help="With --calls: a run that searched by the same reward, whose answers are not asked for again.",
+            rich_help_panel=WANTED,
+        ),
+    ] = None,
     lora: o.Lora = False,
     rank: o.Rank = None,
     minutes: o.Minutes = None,
@@ -113,6 +120,7 @@ def align(
         minutes=minutes,
         steps=steps,
         calls=calls,
+        known=known,
         distance=distance,
         seed=seed,
         out=out,

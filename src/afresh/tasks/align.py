@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from afresh.alignment.memory import ASKED, copy_answers
 from afresh.alignment.rewards.reward_factory import reward_of
 from afresh.alignment.rewards.reward_model import train_reward_model
 from afresh.alignment.rewards.reward_paths import anchored, files_in
@@ -58,6 +59,7 @@ class AlignSpec:
     minutes: float | None = None
     steps: int | None = None
     calls: int | None = None  # items of which the reward may be asked, for a method that searches
+    known: Path | None = None  # a run that searched by the same reward: what it asked is not asked again
     distance: float | None = None  # from the base: nats of a text, otherwise the mean square, in variances of the data
     seed: int = 0
     out: Path | None = None
@@ -105,6 +107,7 @@ def start(spec: AlignSpec) -> Job:
         reward_seconds=spec.reward_seconds,
         distance=None if controls_distance(aligner) else spec.distance,
     )
+    asked_before = None if spec.known is None else answers_of(spec.known, aligner, record)
     machine = measure_machine(spec.device)
     plan = Plan(base.config, train_config(base, aligner, config, budget, machine, spec), 0)
     plan.parameters = parameters_of(base.family, base.config, base_run.space, base_run.conds)
@@ -130,6 +133,9 @@ def start(spec: AlignSpec) -> Job:
     with create_run(spec, output, contents) as run:
         if spec.preferences is not None and aligner.feeds != "preferences":
             learn_reward(base_run, spec.preferences, output.path / REWARD_MODEL, spec)
+        if asked_before is not None:
+            count = copy_answers(base_run.encoder.kind, asked_before, output.path / ASKED)
+            events.note(f"{counted(count, 'answer')} of {spec.known} are known", "known_answers", count=count)
         source = alignment_source(run, prepared)
         if budget.minutes is not None:
             run, source = timed(run, source, training_seconds(budget, spec.clock) or 0.0)
@@ -153,6 +159,20 @@ def check_arguments(run: Run, budget: Budget, spec: AlignSpec) -> tuple[Aligner,
     by_hand(start_config(aligner, config, budget, spec), aligner.group(config), spec)
     check_rewards(run, spec)
     return aligner, config, settings
+
+
+def answers_of(path: Path, aligner: Aligner, record: AlignRecord) -> Path:
+    """The file of what an earlier search asked. Raises UserError if it was not a search by the same reward."""
+    if not aligner.searches:
+        raise UserError(f"{aligner.name} does not use what was asked before. Leave `known` out, or give `calls`.")
+    earlier = Run.open(path).record.align
+    if earlier is None or not (path / ASKED).exists():
+        raise UserError(f"{path} did not search within a budget of calls, so nothing is known from it.")
+    if earlier.reward != record.reward:
+        raise UserError(
+            f"{path} asked another reward ({earlier.reward}), whose answers do not hold for {record.reward}."
+        )
+    return path / ASKED
 
 
 PENALTIES = ("beta", "near")  # fields that set the weight of the distance by hand
@@ -223,7 +243,8 @@ def inputs_of(run: Run, spec: AlignSpec) -> list[Path]:
     """The files and folders that the new run needs, which replacing an existing run must not delete."""
     named = [path for text in (spec.reward, spec.heldout_reward) if text is not None for path in files_in(text)]
     votes = [] if spec.preferences is None else [spec.preferences]
-    return [run.path, Path(run.record.data.path), *votes, *named]
+    known = [] if spec.known is None else [spec.known]
+    return [run.path, Path(run.record.data.path), *votes, *known, *named]
 
 
 def choose_method(run: Run, spec: AlignSpec) -> Aligner:

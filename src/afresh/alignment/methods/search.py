@@ -90,7 +90,7 @@ class SearchBatches:
         self.space = context.search
         self.memory = self.space.memory(config.calls)
         self.promise = promise_of(self.space.kind)
-        self.round = -1
+        self.round = -2  # none
 
     def __call__(self, first: int, size: int) -> Batch:
         step = first // size
@@ -110,11 +110,11 @@ class SearchBatches:
     # ------------------------------------------------------------------------------------------------------ asking
 
     def asked_round(self, number: int) -> None:
-        """Propose and ask: in the first round training examples, then as many items as the rounds that are left allow.
-        The last round spends the budget."""
+        """Propose and ask: in the first round training examples, if nothing is known, then as many items as the rounds
+        that are left allow. The last round spends the budget."""
         memory, c = self.memory, self.config
         rounds = max(1, -(-self.context.steps() // c.reuse))
-        if number == 0:
+        if number == 0 and not memory.items:
             count = c.calls if rounds == 1 else math.ceil(c.initial * c.calls)
             chosen = self.fresh(self.space.examples(0, 2 * count), count)
         else:

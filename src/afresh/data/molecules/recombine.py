@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -26,23 +27,22 @@ TRIES = 8  # until an operator gives a valid molecule
 def offspring(parents: Sequence[tuple[str, str]], seed: int) -> list[str]:
     """One new molecule for each pair of SMILES of which one can be made, as canonical SMILES."""
     rng = random.Random(seed)
-    read: dict[str, Any] = {}
     out = []
-    for pair in parents:
-        a, b = (read[s] if s in read else read.setdefault(s, _editable(s)) for s in pair)
+    for first, second in parents:
+        a, b = _parent(first), _parent(second)
         made = None if a is None or b is None else _child(a, b, rng)
         if made is not None:
             out.append(made)
     return out
 
 
-def _child(a: Any, b: Any, rng: random.Random) -> str | None:
+def _child(a: Parent, b: Parent, rng: random.Random) -> str | None:
     if rng.random() < SINGLE:
-        return _tried(lambda: _changed(a, rng))
+        return _tried(lambda: _changed(a.molecule, rng))
     found = _tried(lambda: _crossed(a, b, rng))
     if found is not None and rng.random() < CHANGED:
-        again = _editable(found)
-        return found if again is None else _tried(lambda: _changed(again, rng)) or found
+        again = _parent(found)
+        return found if again is None else _tried(lambda: _changed(again.molecule, rng)) or found
     return found
 
 
@@ -57,7 +57,7 @@ def _tried(make: Callable[[], Any]) -> str | None:
             library.SanitizeMol(made)
             if not _sound(made):
                 continue
-            text = library.MolToSmiles(made)
+            text = library.MolToSmiles(made, canonical=False)
         except (ValueError, RuntimeError):  # RDKit's for what cannot be a molecule
             continue
         found = library.MolFromSmiles(text)
@@ -67,12 +67,26 @@ def _tried(make: Callable[[], Any]) -> str | None:
     return None
 
 
+@dataclass(frozen=True)
+class Parent:
+    """A molecule with alternating bonds, whose hydrogens follow from its bonds.
+
+    `near`: the neighbours of each atom. `chain`: the single bonds outside of rings, and `rings`: the bonds of each
+    ring, as pairs of atoms.
+    """
+
+    molecule: Any
+    near: list[list[int]]
+    chain: list[tuple[int, int]]
+    rings: list[list[tuple[int, int]]]
+
+
 @lru_cache(4096)
-def _editable(smiles: str) -> Any:
-    """A molecule with alternating bonds, whose hydrogens follow from its bonds; None if it cannot be read."""
+def _parent(smiles: str) -> Parent | None:
+    """None if the SMILES cannot be read."""
     library = chem()
     found = library.MolFromSmiles(smiles)
-    if found is None:
+    if found is None or not found.GetNumAtoms():
         return None
     try:
         library.Kekulize(found, clearAromaticFlags=True)
@@ -83,7 +97,17 @@ def _editable(smiles: str) -> Any:
             atom.SetNoImplicit(False)
             atom.SetNumExplicitHs(0)
     found.UpdatePropertyCache(False)
-    return found
+    near: list[list[int]] = [[] for _ in range(found.GetNumAtoms())]
+    chain, ends = [], []
+    for bond in found.GetBonds():
+        i, j = bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()
+        ends.append((i, j))
+        near[i].append(j)
+        near[j].append(i)
+        if bond.GetBondType() == library.BondType.SINGLE and not bond.IsInRing():
+            chain.append((i, j))
+    rings = [[ends[b] for b in ring] for ring in found.GetRingInfo().BondRings()]
+    return Parent(found, near, chain, rings)
 
 
 def _sound(made: Any) -> bool:
@@ -105,68 +129,56 @@ def _sound(made: Any) -> bool:
 # ------------------------------------------------------------------------------------------------------ two molecules
 
 
-def _crossed(a: Any, b: Any, rng: random.Random) -> Any:
-    cut = _cut_rings if rng.random() < ACROSS_RINGS else _cut_chain
+def _crossed(a: Parent, b: Parent, rng: random.Random) -> Any:
+    cut = _cut_ring if rng.random() < ACROSS_RINGS else _cut_chain
     one, two = cut(a, rng), cut(b, rng)
     if one is None or two is None:
         return None
     return _joined(*one, *two, rng)
 
 
-def _cut_chain(found: Any, rng: random.Random) -> tuple[Any, list[int]] | None:
+def _cut_chain(parent: Parent, rng: random.Random) -> tuple[Any, list[int]] | None:
     """(molecule, [the atom that is open]): one side of an acyclic single bond."""
-    single = chem().BondType.SINGLE
-    bonds = [b for b in found.GetBonds() if b.GetBondType() == single and not b.IsInRing()]
-    if not bonds:
+    if not parent.chain:
         return None
-    bond = rng.choice(bonds)
-    ends = [bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()]
-    rng.shuffle(ends)
-    return _side(found, [(ends[0], ends[1])])
+    i, j = rng.choice(parent.chain)
+    return _side(parent, [(i, j) if rng.random() < 0.5 else (j, i)])
 
 
-def _cut_rings(found: Any, rng: random.Random) -> tuple[Any, list[int]] | None:
+def _cut_ring(parent: Parent, rng: random.Random) -> tuple[Any, list[int]] | None:
     """(molecule, [two atoms that are open]): one side of a ring that is cut at two of its bonds."""
-    rings = found.GetRingInfo().BondRings()
-    if not rings:
+    if not parent.rings:
         return None
     for _ in range(TRIES):
-        ring = rng.choice(rings)
-        first, second = rng.sample(range(len(ring)), 2)
-        cuts = []
-        for place in (first, second):
-            bond = found.GetBondWithIdx(ring[place])
-            cuts.append((bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()))
-        one = _side(found, cuts)
+        cuts = rng.sample(rng.choice(parent.rings), 2)
+        turned = rng.random() < 0.5
+        one = _side(parent, [(j, i) for i, j in cuts] if turned else cuts)
         if one is not None:
-            return one if rng.random() < 0.5 else _side(found, [(b, a) for a, b in cuts])
+            return one
     return None
 
 
-def _side(found: Any, cuts: Sequence[tuple[int, int]]) -> tuple[Any, list[int]] | None:
+def _side(parent: Parent, cuts: Sequence[tuple[int, int]]) -> tuple[Any, list[int]] | None:
     """The part of a molecule that contains the first atom of the first of the bonds that are cut, and its open atoms;
-    None if it contains both ends of a bond, or not one of the other."""
-    gone = {frozenset(c) for c in cuts}
+    None if it contains both ends of a bond, or neither."""
+    gone = {*cuts, *((j, i) for i, j in cuts)}
     inside, todo = {cuts[0][0]}, [cuts[0][0]]
     while todo:
         atom = todo.pop()
-        for near in found.GetAtomWithIdx(atom).GetNeighbors():
-            i = near.GetIdx()
-            if i not in inside and frozenset((atom, i)) not in gone:
+        for i in parent.near[atom]:
+            if i not in inside and (atom, i) not in gone:
                 inside.add(i)
                 todo.append(i)
-    if any((a in inside) == (b in inside) for a, b in cuts):
+    if any((i in inside) == (j in inside) for i, j in cuts):
         return None
-    opened = [a if a in inside else b for a, b in cuts]
-    part = chem().RWMol(found)
-    kept = sorted(inside)
-    place = {old: new for new, old in enumerate(kept)}
+    place = {old: new for new, old in enumerate(sorted(inside))}
+    part = chem().RWMol(parent.molecule)
     part.BeginBatchEdit()
-    for atom in range(found.GetNumAtoms()):
+    for atom in range(len(parent.near)):
         if atom not in inside:
             part.RemoveAtom(atom)
     part.CommitBatchEdit()
-    return part, [place[a] for a in opened]
+    return part, [place[i if i in inside else j] for i, j in cuts]
 
 
 def _joined(a: Any, open_a: list[int], b: Any, open_b: list[int], rng: random.Random) -> Any:
