@@ -41,3 +41,18 @@ def test_contradictory_settings_are_explained_in_plain_words() -> None:
     assert str(error.value).startswith(
         "Settings of family: residual 3 needs the bottleneck fsq, not kl: set bottleneck=fsq"
     )
+
+
+@pytest.mark.parametrize(
+    ("modality", "given", "read"),
+    [
+        ("code", {"languages": "python, c"}, ("python", "c")),
+        ("audio", {"curves": "loudness,pitch"}, ("loudness", "pitch")),
+        ("molecule", {"properties": "logP,QED"}, ("logP", "QED")),
+        ("molecule", {"numbers": "logS"}, ("logS",)),
+        ("molecule", {"numbers": ["logS"]}, ("logS",)),
+    ],
+)
+def test_lists_are_given_as_words_with_commas(modality: str, given: dict[str, Any], read: tuple[str, ...]) -> None:
+    (name,) = given
+    assert getattr(read_options(registry.modality(modality), given), name) == read

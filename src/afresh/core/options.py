@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel, ValidationError
@@ -35,6 +35,17 @@ def _list(value: str, what: str) -> Any:
         return json.loads(value)
     except ValueError as e:
         raise UserError(f"{what} looks like a list but is not JSON: {e}. Write it like [0.9, 0.95].") from e
+
+
+def with_lists(values: Mapping[str, Any], model: type[BaseModel]) -> dict[str, Any]:
+    """The values, in which a word for a field that takes a list is a list: "a, b" is ("a", "b")."""
+
+    def value(name: str, given: Any) -> Any:
+        annotation = model.model_fields[name].annotation if name in model.model_fields else None
+        lists = any(get_origin(a) is tuple for a in (annotation, *get_args(annotation)))
+        return tuple(w.strip() for w in given.split(",") if w.strip()) if lists and isinstance(given, str) else given
+
+    return {name: value(name, given) for name, given in values.items()}
 
 
 def problems(error: ValidationError, model: type[BaseModel]) -> str:

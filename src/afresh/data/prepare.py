@@ -24,7 +24,7 @@ from afresh.core import (
     events,
     registry,
 )
-from afresh.core.options import problems
+from afresh.core.options import problems, with_lists
 from afresh.data.advice import Facts, advise
 from afresh.data.duplicates import near_duplicates
 from afresh.data.files import must_exist
@@ -103,7 +103,7 @@ def sniff(modality: Modality, path: Path) -> Sniff:
 def read_options(modality: Modality, values: Mapping[str, Any]) -> Any:
     """The modality's options from plain values. Raises UserError, listing the options, if a value is invalid."""
     try:
-        return modality.options(**values)
+        return modality.options(**with_lists(values, modality.options))
     except ValidationError as e:
         known = ", ".join(modality.options.model_fields)  # type: ignore[attr-defined]
         wrong = problems(e, modality.options)

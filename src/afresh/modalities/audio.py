@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from afresh.core import Cond, CondSpec, Corpus, Examples, Item, Part, Sniff, Sound, Space, UserError
@@ -46,11 +46,6 @@ class AudioOptions(ClipOptions):
     )
     captions: Captions = "auto"
     format: Literal["wav", "flac"] = Field("wav", description="format of the files that samples are written to")
-
-    @field_validator("curves", mode="before")
-    @classmethod
-    def _split(cls, value: Any) -> Any:
-        return tuple(v.strip() for v in value.split(",")) if isinstance(value, str) else value
 
 
 class _Saved(BaseModel):
