@@ -412,7 +412,7 @@ class AlignmentSource:
     def evaluate(self, learner: Learner) -> dict[str, float]:
         """`metrics`, and the loss of the family's own objective on held-out data. Stores the best weights so far."""
         run, metrics = self.run, dict[str, float]()
-        if self.family.likelihood is not None:
+        if self.family.likelihood is not None and not self.aligner.searches:  # which is meant to leave the data
             objective = self.family.objective(run.config, run.space)
             metrics["heldout_loss"] = heldout_loss(learner, objective, self.heldout, self.space)
         metrics |= self.metrics(learner)
@@ -426,7 +426,7 @@ class AlignmentSource:
         if learner.step == learner.config.steps:
             return ""
         rows = metrics_rows(self.run)
-        for alarm in alarms(rows, math.inf if self.aligner.searches else kl_limit_for(self.record.asked_distance)):
+        for alarm in alarms(rows, kl_limit_for(self.record.asked_distance)):
             if alarm.name not in self.alarmed:
                 self.alarmed.add(alarm.name)
                 events.warning(alarm.message, "alarm", name=alarm.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -89,7 +90,10 @@ class AlignRecord(BaseModel):
 
     @property
     def asked_distance(self) -> float | None:
-        """The distance from the base that was asked for, or is the method's default; None without one."""
+        """The distance from the base that was asked for, or is the method's default; None without one. A search, which
+        has calls, goes as far as the rewards lead."""
+        if "calls" in self.config:
+            return math.inf
         return self.config.get("distance") if self.distance is None else self.distance
 
     @property

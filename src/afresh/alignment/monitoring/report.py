@@ -23,6 +23,7 @@ MAX_POINTS = 24  # of a line; noisy values are averaged to as many points
 # Charts over steps: title, label of the axis, names of the metrics.
 CHARTS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("Reward", "reward", ("reward",)),
+    ("Best items asked", "reward", ("top1", "top10", "top100")),
     ("Held-out reward", "held-out reward", ("heldout_reward",)),
     ("Similarity to the data", "data_similarity", ("data_similarity",)),
     ("Divergence from the reference", "nats per sample", ("kl", "kl_error")),
@@ -37,6 +38,9 @@ CHARTS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
 TITLES = {
     "heldout_reward": "held-out reward",
     "kl_error": "its standard error",
+    "top1": "the best",
+    "top10": "mean of the best 10",
+    "top100": "mean of the best 100",
     "flat": "flat groups",
     "clipped": "clipped ratios",
     "accuracy": "pairs in the right order",
@@ -124,6 +128,10 @@ def facts(rows: Sequence[Row]) -> list[Fact]:
         "data_similarity": "similarity to the data",
         "diversity": "diversity",
         "accuracy": TITLES["accuracy"],
+        "asked": "items asked",
+        "top1": "best reward",
+        "top10": TITLES["top10"],
+        "auc_top10": "area under the mean of the best 10",
     }
     evaluations = [row for row in rows if finite(row, "diversity") is not None]
     values = {name: series(evaluations if series(evaluations, name).values else rows, name) for name in names}
