@@ -1,10 +1,11 @@
 """A run on MOSES's molecules, on the protocol of MOSES.
 
-    python -m benchmarks.molecules RUN [COUNT] [MOLSETS]
+    python -m benchmarks.molecules RUN [COUNT] [MOLSETS] [KEY=VALUE ...]
 
 Draws COUNT samples (30,000) of a run that was trained on moses_train_300k.csv.gz, with the time that it takes, and
 prints the metrics of MOSES against the test molecules: those beside the checkout (AFRESH_DATA), or the whole test split
-in the unpacked wheel of molsets. Novelty is against the molecules that the run was trained on.
+in the unpacked wheel of molsets. Novelty is against the molecules that the run was trained on. KEY=VALUE are settings
+of sampling, as min_p=0.02.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import os
 import sys
 import time
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -50,11 +52,11 @@ def scores(samples: list[str], test: list[str], train: list[str]) -> dict[str, f
     return out | {name: m.distance(x.numbers(name), y.numbers(name)).value for name in m.PROPERTIES}
 
 
-def main(run: str, count: int = 30_000, molsets: str = "") -> None:
-    model = afresh.load(run)
-    model.sample(64)  # builds the engine
+def main(run: str, count: int = 30_000, molsets: str = "", settings: Mapping[str, float] | None = None) -> None:
+    model, chosen = afresh.load(run), dict(settings or {})
+    model.sample(64, **chosen)  # builds the engine
     start = time.perf_counter()
-    samples = list(model.sample(count, seed=1).values)
+    samples = list(model.sample(count, seed=1, **chosen).values)
     seconds = time.perf_counter() - start
     valid = sum(canonical(s) is not None for s in samples)
     print(f"{count:,} samples in {seconds:.1f} s: {valid / seconds:,.0f} valid molecules a second")
@@ -65,4 +67,6 @@ def main(run: str, count: int = 30_000, molsets: str = "") -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], *(int(a) for a in sys.argv[2:3]), *sys.argv[3:4])
+    given = [a for a in sys.argv[1:] if "=" not in a]
+    by_hand = {k: float(v) for k, v in (a.split("=", 1) for a in sys.argv[1:] if "=" in a)}
+    main(given[0], *(int(a) for a in given[1:2]), *given[2:3], settings=by_hand)
