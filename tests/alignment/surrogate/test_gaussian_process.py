@@ -43,6 +43,18 @@ def test_noise_is_told_from_signal() -> None:
     assert clean.noise < 1e-3 < 0.04 < noisy.noise < 0.2
 
 
+def test_units_do_not_matter_and_values_may_be_equal() -> None:
+    rows, new = RNG.random((20, 2)), RNG.random((3, 2))
+    values = rows @ np.array([1.0, -2.0]) + 0.1 * RNG.standard_normal(20)
+    plain = gaussian_process.fit(rows, values, np.ones(20), by_distance(rows))
+    small = gaussian_process.fit(rows, 5 + 1e-9 * values, np.ones(20), by_distance(rows))
+    np.testing.assert_allclose((small.predict(new)[0] - 5) * 1e9, plain.predict(new)[0], rtol=1e-4)
+    np.testing.assert_allclose(small.predict(new)[1] * 1e18, plain.predict(new)[1], rtol=1e-4)
+    level = gaussian_process.fit(rows, np.full(20, 3.0), np.ones(20), by_distance(rows))
+    np.testing.assert_allclose(level.predict(new)[0], 3.0)
+    assert (level.predict(new)[1] > 0).all()
+
+
 def test_parts_that_add_up_are_learnt_beyond_the_data() -> None:
     rows = RNG.integers(0, 4, (40, 6)).astype(float)
     values = rows @ np.arange(6.0)

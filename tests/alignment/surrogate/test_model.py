@@ -81,6 +81,13 @@ def test_columns_of_which_nothing_can_be_learnt_are_refused() -> None:
         fit_surrogate(bare, points(9, 0), list(range(9)))
 
 
+def test_one_value_may_differ_from_all_others() -> None:
+    items = points(20, 6)
+    model = fit_surrogate(POINT, items, [1.0] * 19 + [2.0])
+    found = model.predict(model.describe(points(5, 7)))
+    assert np.isfinite([found.mean, found.low, found.high]).all() and (found.low < found.high).all()
+
+
 def test_the_factor_is_the_conformal_quantile() -> None:
     residuals = np.arange(1, 20) / 10
     assert calibrated(residuals) * 1.6448536 == pytest.approx(1.8)

@@ -20,6 +20,7 @@ Array = NDArray[np.float64]
 
 RATIOS = np.geomspace(1e-4, 1e2, 49)  # of noise to signal
 USUAL, WIDTH = 0.05, 2.0  # a wide log-normal prior of the ratio: with few values, none is certain
+LEAST = 1e-6  # signal, in variances of the values: they may all be equal
 SELECTED = 1_000  # values from which shape and ratio are chosen, at most
 
 
@@ -57,18 +58,30 @@ class GaussianProcess:
 
 def fit(rows: Array, values: Array, counts: Array, likeness: Likeness, seed: int = 0) -> GaussianProcess:
     """Descriptors (n, D), values (n,), and of how many measurements each value is the mean (n,)."""
+    centre, unit = float(values.mean()), float(values.std()) or 1.0
+    plain = (values - centre) / unit
     some = np.arange(len(rows))
     if len(rows) > SELECTED:
         some = np.random.default_rng(seed).choice(len(rows), SELECTED, replace=False)
-    shape, ratio = choose(rows[some], values[some], counts[some], likeness)
+    shape, ratio = choose(rows[some], plain[some], counts[some], likeness)
     kernel = likeness.kernel(rows, rows, shape) + np.diag(ratio / counts)
     factor = cho_factor(kernel + 1e-8 * np.eye(len(rows)), lower=True)
     ones = cho_solve(factor, np.ones(len(rows)))
-    mean = float(ones @ values / ones.sum())
-    weights = cho_solve(factor, values - mean)
-    signal = float((values - mean) @ weights) / max(1, len(values) - 1)
+    mean = float(ones @ plain / ones.sum())
+    weights = cho_solve(factor, plain - mean)
+    signal = unit**2 * max(LEAST, float((plain - mean) @ weights) / max(1, len(values) - 1))
     scaled = (factor[0] * np.sqrt(signal), factor[1])
-    return GaussianProcess(rows, likeness, shape, signal, signal * ratio, mean, weights / signal, scaled, ones / signal)
+    return GaussianProcess(
+        rows,
+        likeness,
+        shape,
+        signal,
+        signal * ratio,
+        centre + unit * mean,
+        unit * weights / signal,
+        scaled,
+        ones / signal,
+    )
 
 
 def choose(rows: Array, values: Array, counts: Array, likeness: Likeness) -> tuple[float, float]:
@@ -81,7 +94,7 @@ def choose(rows: Array, values: Array, counts: Array, likeness: Likeness) -> tup
         inverse = 1 / (np.maximum(spectrum, 0)[None] + RATIOS[:, None])  # (ratios, n)
         ones = inverse @ np.square(one)
         residual = y - (inverse @ (one * y) / ones)[:, None] * one
-        spread = (inverse * np.square(residual)).sum(1) / (len(y) - 1)
+        spread = np.maximum((inverse * np.square(residual)).sum(1) / (len(y) - 1), LEAST)
         likelihood = -0.5 * ((len(y) - 1) * np.log(spread) - np.log(inverse).sum(1) + np.log(ones))
         likelihood -= 0.5 * np.square(np.log(RATIOS / USUAL) / WIDTH)
         at = int(likelihood.argmax())
