@@ -199,8 +199,8 @@ def search(oracle: Oracle, task: str, seed: int) -> None:
 
 
 SEARCH: dict[int, dict[str, Any]] = {
-    1_000: {"steps": 40, "align": {"reuse": 1, "proposals": 5.0, "sampled": 0.2}, "train": {"batch": 16, "lr": 1e-3}},
-    10_000: {"steps": 100, "align": {"reuse": 1, "proposals": 4.0, "sampled": 0.1}, "train": {"batch": 32, "lr": 1e-3}},
+    1_000: {"steps": 40, "align": {}, "train": {"batch": 16}},
+    10_000: {"steps": 100, "align": {"proposals": 4.0, "sampled": 0.1}, "train": {"batch": 32}},
 }
 
 # A method asks the oracle for molecules, until it is spent. It knows the task by its name for messages only.

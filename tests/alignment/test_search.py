@@ -102,9 +102,9 @@ def test_what_an_earlier_search_asked_is_known_and_not_asked_again(words: Path, 
     argv[argv.index("--calls") + 1] = "40"
     assert command(argv) == 0
     asked = calls(tmp_path)[len(first) :]
-    assert len(asked) == 40 and not {*asked} & {*first}
+    assert 30 < len(asked) <= 40 and not {*asked} & {*first}
     noted = [json.loads(line) for line in (tmp_path / "again" / ASKED).read_text().splitlines()]
-    assert [r["step"] for r in noted[:150]] == [-1] * 150 and len(noted) == 190
+    assert [r["step"] for r in noted[:150]] == [-1] * 150 and len(noted) == 150 + len(asked)
     with pytest.raises(UserError, match=r"asked another reward .*alike"):
         start(AlignSpec(words, reward="length:min=5", calls=40, known=tmp_path / "out"))
     with pytest.raises(UserError, match=r"did not search within a budget"):

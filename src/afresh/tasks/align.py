@@ -36,6 +36,7 @@ from afresh.training.lora import LoraConfig
 from afresh.training.plan import Decision, Plan, parameters_of
 
 STEPS = 200  # without a budget
+ROUNDS, CALLS = 100, 20  # of a search without a budget of steps: at most so many rounds, of at least so many calls
 BATCH = 64  # samples, or pairs, a step
 HISTORY = 8  # items of a catalogue after which the next ones are drawn, unless set by hand
 LENGTH = 64  # new tokens of a text, unless set by hand or limited by a shorter context
@@ -45,7 +46,7 @@ EVALUATIONS = 10  # evaluations in a run
 @dataclass(frozen=True)
 class AlignSpec:
     """The options of `align`. Without `lora` all weights are trained. The budget is in minutes or steps (200 steps by
-    default)."""
+    default, or about 20 calls each)."""
 
     run: Path  # the model to align
     method: str | None = None
@@ -73,7 +74,7 @@ class AlignSpec:
 
     def budget(self) -> Budget:
         if self.minutes is None and self.steps is None:
-            return Budget(steps=STEPS)
+            return Budget(steps=STEPS if self.calls is None else max(10, min(ROUNDS, self.calls // CALLS)))
         return Budget(self.minutes, self.steps)
 
 

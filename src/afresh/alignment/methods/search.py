@@ -42,13 +42,13 @@ class SearchConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     calls: int = Field(1_000, ge=10)
     initial: float = Field(0.1, gt=0, le=1)
-    proposals: float = Field(8.0, ge=1, le=1_000)
-    sampled: float = Field(0.25, ge=0, le=1)
+    proposals: float = Field(5.0, ge=1, le=1_000)
+    sampled: float = Field(0.2, ge=0, le=1)
     optimism: float = Field(0.3, ge=0, le=100)
     gain: float = Field(20.0, ge=0, le=1_000)
     alike: float = Field(0.7, gt=0, le=1)
     most: int = Field(0, ge=0)
-    reuse: int = Field(2, ge=1, le=64)
+    reuse: int = Field(1, ge=1, le=64)
 
 
 class SearchObjective:
@@ -221,6 +221,7 @@ ALIGNERS = (
         objective=SearchObjective,
         batches=SearchBatches,
         reuse=lambda config: config.reuse,
+        recipe={"lr": 1e-3},
         searches=True,
     ),
 )
