@@ -12,7 +12,7 @@ import base64
 import json
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ class AskedMemory:
     """A core.Memory. `score` values items that were not asked before; `calls` is the budget, in items."""
 
     def __init__(
-        self, kind: ItemKind, score: Callable[[Sequence[Any]], Sequence[float]], calls: int, file: Path
+        self, kind: ItemKind, score: Callable[[Sequence[Any]], Iterable[float]], calls: int, file: Path
     ) -> None:
         self.kind, self.score, self.calls, self.file = kind, score, calls, file
         self.paid = {a.digest: a for a in read_answers(kind, file)}

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from afresh.alignment.feedback.preference_pairs import row_of, tokens_or_field
-from afresh.alignment.memory import AskedMemory
-from afresh.core import Batch, Cond, Examples, Item, Recombines, SearchSpace
+from afresh.core import Batch, Cond, Examples, Item, Memory, Recombines, SearchSpace
 from afresh.core.rng import Rng
 from afresh.runs.run import Run
 
@@ -22,12 +20,10 @@ def search_space(
     run: Run,
     examples: Callable[[int, int], Sequence[Any]],
     decode: Callable[[torch.Tensor], Sequence[Any]],
-    score: Callable[[Sequence[Any]], Sequence[float]],
+    memory: Callable[[int], Memory],
     vary: Vary | None,
-    file: Path,
 ) -> SearchSpace:
-    """`examples` and `decode` are as in core.SearchSpace. `vary` writes a batch of training differently; `score` values
-    items; `file` holds the answers."""
+    """`examples`, `decode` and `memory` are as in core.SearchSpace. `vary` writes a batch of training differently."""
     encoder = run.encoder
 
     def batch(items: Sequence[Any], seed: int) -> tuple[Batch, list[int]]:
@@ -43,7 +39,7 @@ def search_space(
         valid=encoder.valid,
         batch=batch,
         offspring=encoder.offspring if isinstance(encoder, Recombines) else exchanged,
-        memory=lambda calls: AskedMemory(encoder.kind, score, calls, file),
+        memory=memory,
     )
 
 

@@ -169,15 +169,13 @@ class AlignmentSource:
         """The items themselves, for methods that propose some."""
         if self.scorer is None or not self.aligner.searches:
             return None
-        space = search_space(
-            self.run, self.example_items, self.values, self.scorer, self.train.vary, self.run.path / ASKED
-        )
+        score = self.scorer
 
         def memory(calls: int) -> AskedMemory:
-            self.memory = space.memory(calls)
+            self.memory = AskedMemory(self.run.encoder.kind, score, calls, self.run.path / ASKED)
             return self.memory
 
-        return replace(space, memory=memory)
+        return search_space(self.run, self.example_items, self.values, memory, self.train.vary)
 
     def may_checkpoint(self, step: int) -> bool:
         """Whether a checkpoint may be made here, which is not the case between two uses of the same rollouts."""
