@@ -9,7 +9,7 @@ from typing import Any, get_args
 import numpy as np
 
 from afresh.alignment.surrogate.acquisition import Acquisition, Array, Goal, acquired, batch_of
-from afresh.alignment.surrogate.model import FEW, Predictions, Surrogate, fit_surrogate
+from afresh.alignment.surrogate.model import FEW, Predictions, Surrogate, fit_surrogate, widened
 from afresh.core import UserError, events
 from afresh.core.counted import counted
 from afresh.data.observed import Observed, read_observed
@@ -72,6 +72,10 @@ def propose(
     for text in notes:
         events.warning(text)
     events.note(f"{column} is learnt by {surrogate.quality}", "surrogate")
+    past = past_of(table.rows, kind)
+    if past is not None:
+        events.note(str(past), "past")
+        surrogate = widened(surrogate, past.pairs)
     pool = Pool(frozenset(map(kind.digest, surrogate.known)))
     chooser = Chooser(surrogate, goal, acquisition, seed)
     if candidates is not None:
@@ -89,9 +93,6 @@ def propose(
     if len(pool.items) < batch:
         events.warning(f"only {len(pool.items)} candidates are left for a batch of {batch}: raise the `budget`")
     chosen = chooser.batch(pool.items, batch)
-    past = past_of(table.rows, kind)
-    if past is not None:
-        events.note(str(past), "past")
     best = int(goal.worth(surrogate.values).argmax())
     return Proposals(
         rows=tuple(described(surrogate, goal, pool, chosen)),

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from afresh.alignment.surrogate.model import FOREST, GAUSSIAN, calibrated, fit_surrogate
+from afresh.alignment.surrogate.model import FOREST, GAUSSIAN, calibrated, fit_surrogate, widened
 from afresh.core import Descriptors, ItemKind, UserError
 from afresh.data.text.kind import TEXT
 
@@ -79,6 +79,16 @@ def test_columns_of_which_nothing_can_be_learnt_are_refused() -> None:
     bare: ItemKind = dataclasses.replace(POINT, descriptors=None)
     with pytest.raises(UserError, match="have no descriptors"):
         fit_surrogate(bare, points(9, 0), list(range(9)))
+
+
+def test_intervals_follow_how_past_predictions_held() -> None:
+    items = points(40, 8)
+    model = fit_surrogate(POINT, items, truth(items, 0.2).tolist())
+    good = [(0.0, -1.6448536, 1.6448536, float(z)) for z in np.random.default_rng(9).standard_normal(100)]
+    bad = [(m, low, high, 3 * z) for m, low, high, z in good]
+    assert widened(model, bad[:10]).scale == model.scale
+    assert widened(model, good).scale == pytest.approx(model.scale, rel=0.15)
+    assert widened(model, bad).scale == pytest.approx(1.5 * model.scale)
 
 
 def test_one_value_may_differ_from_all_others() -> None:

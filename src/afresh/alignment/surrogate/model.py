@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -31,6 +31,9 @@ COMPARED = 200  # values from which on the forest is tried
 FOLDS = 5
 SELECTED = 500  # values that are left out in turn, at most
 WIDEST, NARROWEST = 10.0, 0.5  # factors of the standard deviation
+FEWEST_PAST = 20  # past predictions that say how wide intervals have to be
+MOST_WIDENED = 1.5  # or narrowed, times
+TINY = 1e-300
 FAR = 0.05  # share of known items that are less like their nearest than an item outside of the domain
 GAUSSIAN, FOREST = "Gaussian process", "random forest"
 
@@ -126,6 +129,17 @@ class Surrogate:
         alike = self.likeness.similarity(self.rows, self.rows)
         np.fill_diagonal(alike, -1.0)
         return float(np.quantile(alike.max(1), FAR))
+
+
+def widened(surrogate: Surrogate, past: Sequence[tuple[float, float, float, float]]) -> Surrogate:
+    """The surrogate with intervals that also follow how past predictions (mean, low, high, measured) held: proposals
+    were chosen for their predictions, which are further off than those of values that were left out. Only the root of
+    the factor is taken, since past intervals were widened already. With fewer than FEWEST_PAST, nothing changes."""
+    if len(past) < FEWEST_PAST:
+        return surrogate
+    mean, low, high, measured = np.array(past).T
+    factor = calibrated(np.abs(measured - mean) * 2 * Z90 / np.maximum(high - low, TINY)) ** 0.5
+    return replace(surrogate, scale=surrogate.scale * float(np.clip(factor, 1 / MOST_WIDENED, MOST_WIDENED)))
 
 
 Fit = Callable[[Array, Array, Array], Posterior]
