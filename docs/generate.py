@@ -44,6 +44,7 @@ from afresh.collect.rules import Rule, rules
 from afresh.collect.rules import shown as written_value
 from afresh.collect.sources.web import WebOptions
 from afresh.core import Space, registry
+from afresh.families.codecs.records import RecordsCodec
 from afresh.preferences import Preferences, variable
 from afresh.training.config import TrainConfig
 from afresh.training.logs.run_log import LOGS
@@ -542,14 +543,17 @@ READ = {
         "`.smi`, `.sdf`, or a column of SMILES in `.csv`, `.tsv`, `.jsonl`, `.parquet`; numbers become conditions",
     ),
 }
+DOCUMENTS = Space("tokens", (64,), (32,), {"end": 0}, stream=True)
 SPACES = {
-    "tokens": Space("tokens", (64,), (32,), stream=True),
+    "documents": DOCUMENTS,
+    "records": RecordsCodec(DOCUMENTS, 64).target,  # documents are also learnt as records
+    "answers": Space("tokens", (64,), (32,), {"end": 0}, stream=True, records=True),
     "bags": Space("tokens", (64,), (32,), stream=True, catalogue=True),
     "field": Space("field", (1, 16, 16), std=0.5),
 }
 
 
-KINDS = {"image": "field", "audio": "field", "interactions": "bags"}  # of spaces, of modalities that are not of tokens
+KINDS = {"image": "field", "audio": "field", "interactions": "bags", "exercises": "answers", "molecule": "records"}
 
 
 def families_part() -> str:
@@ -557,9 +561,9 @@ def families_part() -> str:
     rows = []
     for name in registry.MODALITIES:
         what, files = READ[name]
-        space = SPACES[KINDS.get(name, "tokens")]
-        taken = [f for f in registry.FAMILIES if registry.family(f).accepts(space) is None]
-        through = [f for f in registry.FAMILIES if f not in taken] if space.kind == "field" else []
+        spaces = [SPACES[KINDS[name]]] if name in KINDS else [SPACES["documents"], SPACES["records"]]
+        taken = [f for f in registry.FAMILIES if any(registry.family(f).accepts(s) is None for s in spaces)]
+        through = [f for f in registry.FAMILIES if f not in taken] if "autoencoder" in taken else []
         via = f"; through a codec {', '.join(map(code, through))}" if through else ""
         rows.append((f"**{what}**", files, f"{', '.join(map(code, taken))}{via}"))
     return table(("You have", "afresh reads", "Families"), rows)

@@ -207,7 +207,7 @@ class Term:
 
 @dataclass(frozen=True)
 class Objective:
-    """The mean of terms, 0 to 1. The geometric mean is 0 if one of them is."""
+    """The mean of terms, 0 to 1, as in GuacaMol (Brown et al. 2019). The geometric mean is 0 if one of them is."""
 
     mean: Literal["geometric", "arithmetic"]
     terms: tuple[Term, ...]
