@@ -37,8 +37,11 @@ def propose(
         ),
     ] = None,
     maximise: Annotated[
-        bool, typer.Option("--maximise/--minimise", help="Whether more is better, or less.", rich_help_panel=WANTED)
-    ] = True,
+        bool | None,
+        typer.Option(
+            "--maximise/--minimise", help="Whether more is better, as by default, or less.", rich_help_panel=WANTED
+        ),
+    ] = None,
     target: Annotated[
         float | None, typer.Option(help="The value to come near to.", metavar="X", rich_help_panel=WANTED)
     ] = None,
@@ -93,7 +96,7 @@ def propose(
         observed or (),
         column,
         reward,
-        goal=Goal(maximise, target),
+        goal=Goal.of(maximise, target),
         calls=calls,
         batch=batch,
         budget=budget,

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from afresh.alignment.surrogate.acquisition import Goal, batch_of, drawn
+from afresh.core import UserError
 
 RNG = np.random.default_rng(0)
 
@@ -50,3 +51,10 @@ def test_joint_draws_have_their_covariance() -> None:
     found = drawn(mean, covariance, 40_000, 0)
     np.testing.assert_allclose(np.cov(found.T), covariance, atol=0.01)
     np.testing.assert_allclose(found.mean(0), mean, atol=0.02)
+
+
+def test_one_goal_is_wanted() -> None:
+    assert Goal.of(None, None) == Goal(True) and Goal.of(False, None) == Goal(False)
+    assert Goal.of(None, 2.0) == Goal(True, 2.0)
+    with pytest.raises(UserError, match=r"`minimise` and `target=2` cannot both be wanted"):
+        Goal.of(False, 2.0)

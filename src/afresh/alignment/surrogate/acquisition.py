@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
+from afresh.core import UserError
+
 Array = NDArray[np.float64]
 Acquisition = Literal["ei", "ucb", "thompson", "greedy"]
 
@@ -24,6 +26,14 @@ class Goal:
 
     maximise: bool = True
     target: float | None = None
+
+    @staticmethod
+    def of(maximise: bool | None, target: float | None) -> Goal:
+        """The goal that was asked for: to maximise, if nothing was. Raises UserError if two were."""
+        if maximise is not None and target is not None:
+            asked = "maximise" if maximise else "minimise"
+            raise UserError(f"`{asked}` and `target={target:g}` cannot both be wanted. Give one of them.")
+        return Goal(maximise is not False, target)
 
     def worth(self, values: Array) -> Array:
         """The higher, the better."""
