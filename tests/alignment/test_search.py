@@ -14,11 +14,14 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import torch
 
 from afresh.alignment.memory import ASKED, AskedMemory, area
+from afresh.alignment.search_space import rows_of
 from afresh.cli import run as command
 from afresh.core import UserError
 from afresh.data.text.kind import TEXT
+from afresh.runs.run import Run
 from afresh.tasks.align import AlignSpec, start
 
 LETTERS, LENGTH = "abcd", 5  # 1,024 words
@@ -165,3 +168,8 @@ def test_the_area_under_the_best_is_that_of_pmo() -> None:
     assert area([1.0] * 200, 10, 200) == pytest.approx((50 + 100) / 200)  # it rises from 0 over the first 100 calls
     assert area([1.0] * 100, 10, 400) == pytest.approx((50 + 300) / 400)  # and stays where it ended
     assert area([], 10, 100) == 0
+
+
+def test_items_that_do_not_fit_in_the_context_have_no_rows(words: Path) -> None:
+    batch, kept = rows_of(Run.open(words), ["ab" * 5_000], None, 0)
+    assert kept == [] and batch.x.dtype == torch.int64 and len(batch.x) == 0

@@ -56,7 +56,7 @@ def rows_of(run: Run, items: Sequence[Any], vary: Vary | None, seed: int) -> tup
             rows.append((ids, counted))
             kept.append(i)
     width, end = max((len(ids) for ids, _ in rows), default=2), space.special["end"]
-    x = torch.tensor([[*ids, *[end] * (width - len(ids))] for ids, _ in rows]).view(len(rows), width)
+    x = torch.tensor([[*ids, *[end] * (width - len(ids))] for ids, _ in rows], dtype=torch.int64).view(len(rows), width)
     mask = torch.tensor([[*m, *[False] * (width - len(m))] for _, m in rows], dtype=torch.bool).view(len(rows), width)
     batch = Batch(x, Cond.unconditional(run.conds, len(rows)), torch.arange(len(rows)), mask[:, 1:])
     return (batch if vary is None or not rows else vary(batch, Rng(seed))), kept

@@ -185,14 +185,21 @@ class SearchBatches:
 
     @torch.no_grad()
     def replayed(self, size: int, rng: Numbers) -> Batch:
-        """Rows of answers with their targets. Those that the reference cannot express are left out."""
+        """Rows of answers with their targets. Those that the reference cannot express are left out: where the best all
+        are such, the best of those that it can are learnt from."""
         w, memory = self.context, self.memory
         assert w.policy.steps is not None
         if not memory.items:
             raise UserError("The reward was not asked about any item: no training example is valid. Check the data.")
         positions = self.drawn(size, rng)
-        items, rewards = memory.items, np.asarray(memory.rewards)
-        batch, kept = self.space.batch([items[i] for i in positions], int(rng.integers(1 << 31)))
+        items, rewards, seed = memory.items, np.asarray(memory.rewards), int(rng.integers(1 << 31))
+        batch, kept = self.space.batch([items[i] for i in positions], seed)
+        if not kept:
+            positions = self.ranked()
+            batch, kept = self.space.batch([items[i] for i in positions], seed)
+            batch, kept = batch.select(torch.arange(min(size, len(kept)))), kept[:size]
+        if not kept:
+            raise UserError("No item that was asked can be written with the tokens of this model.")
         batch = batch.to(w.device)
         ref = w.policy.steps(w.reference, w.config, w.space, batch)
         logp = ref.logp.float().masked_fill(~ref.mask, 0).sum(1)
