@@ -168,7 +168,7 @@ ALIGNED = [
     if (policy := registry.family(row.name).policy) is not None
     for name in METHODS
     if set((aligner := registry.aligners()[name]).needs) <= {*policy.has()}
-    if not (name == "draft" and SPACES[row.spaces[0]].catalogue)  # items are drawn, which has no gradient
+    if not (name == "draft" and SPACES[row.spaces[0]].kind == "tokens")  # tokens are drawn, which has no gradient
 ]
 
 

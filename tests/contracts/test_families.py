@@ -332,7 +332,7 @@ def test_a_space_is_taken_or_refused_with_a_reason(row: FamilyRow, name: str) ->
         assert isinstance(reason, str) and len(reason) > 20
 
 
-@pytest.mark.parametrize("name", ["vae", "gan", "flow"])
+@pytest.mark.parametrize("name", ["gan", "flow"])
 def test_text_for_a_family_of_fields_is_refused_naming_what_works(name: str) -> None:
     with pytest.raises(UserError, match=f"{name}.*What works here: transformer"):
         registry.bridge(registry.family(name), examples(SPACES["stream"]), SPACES["stream"])

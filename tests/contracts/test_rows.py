@@ -11,7 +11,7 @@ def test_every_plugin_has_one_row() -> None:
     for table, names in (
         (rows.MODALITIES, registry.MODALITIES),
         (rows.FAMILIES, registry.FAMILIES),
-        (rows.CODECS, registry.CODECS),
+        (rows.CODECS, [name for name in registry.CODECS if name not in rows.RECORD_CODECS]),
         (rows.METRICS, registry.METRICS),
         (rows.SOLVERS, tuple(SOLVERS)),
     ):

@@ -20,6 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from typing import Any
 
 import torch
@@ -365,7 +366,10 @@ def stream(
             some = (x[rows], wanted[rows, 1:], cond.select(rows.nonzero()[:, 0]), rng, index[rows])
             x[rows] = fill_long(predict, *some, context, by, ends, margin)
     out = [row[1 + a : 1 + b] for row, a, b in zip(x.tolist(), start.tolist(), stop.tolist(), strict=True)]
-    out = [r[: r.index(end)] if end in r and not w else r for r, w in zip(out, has_holes.tolist(), strict=True)]
+    # What fills the window after a record ends it, too.
+    out = [
+        r if w else list(takewhile(lambda t: t not in ending, r)) for r, w in zip(out, has_holes.tolist(), strict=True)
+    ]
     longest = max(map(len, out))
     return torch.tensor([r + [end] * (longest - len(r)) for r in out], dtype=torch.int64)
 

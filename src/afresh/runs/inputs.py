@@ -42,7 +42,7 @@ def encoded(run: Run, inputs: Sequence[Any]) -> Tensor:
     Emits events for what had to be changed, such as the size of an image. Raises UserError if a file cannot be read,
     and for a sequence that is empty, longer than a window, or not valid.
     """
-    if run.encoder.space.kind == "tokens":
+    if run.encoder.space.kind == "tokens" and all(isinstance(i, str | Path) for i in inputs):
         return torch.nn.utils.rnn.pad_sequence(
             [sequence(run, str(i)) for i in inputs], batch_first=True, padding_value=run.encoder.space.special["end"]
         )
