@@ -191,24 +191,23 @@ class SearchBatches:
         assert w.policy.steps is not None
         if not memory.items:
             raise UserError("The reward was not asked about any item: no training example is valid. Check the data.")
-        positions = self.drawn(size, rng)
         items, rewards, seed = memory.items, np.asarray(memory.rewards), int(rng.integers(1 << 31))
-        batch, kept = self.space.batch([items[i] for i in positions], seed)
-        if not kept:
-            positions = self.ranked()
-            batch, kept = self.space.batch([items[i] for i in positions], seed)
-            batch, kept = batch.select(torch.arange(min(size, len(kept)))), kept[:size]
-        if not kept:
+        ranked = self.ranked()
+        for some in (self.drawn(size, rng), *(ranked[i : i + size] for i in range(0, len(ranked), size))):
+            batch, kept = self.space.batch([items[i] for i in some], seed)
+            if not kept:
+                continue
+            batch = batch.to(w.device)
+            ref = w.policy.steps(w.reference, w.config, w.space, batch)
+            logp = ref.logp.float().masked_fill(~ref.mask, 0).sum(1)
+            whole = torch.isfinite(logp)
+            if bool(whole.any()):
+                break
+        else:
             raise UserError("No item that was asked can be written with the tokens of this model.")
-        batch = batch.to(w.device)
-        ref = w.policy.steps(w.reference, w.config, w.space, batch)
-        logp = ref.logp.float().masked_fill(~ref.mask, 0).sum(1)
-        positions = positions[kept]
+        positions = some[kept]
         places = np.searchsorted(np.sort(-rewards), -rewards[positions])  # 0 for the best; equals have equal places
         rank = torch.tensor(1 - np.log1p(places) / math.log1p(len(rewards)), dtype=torch.float32).to(w.device)
-        whole = torch.isfinite(logp)
-        if not bool(whole.any()):
-            raise UserError("No item that was asked can be written with the tokens of this model.")
         extras = {
             "target": logp + self.config.gain * rank,
             "reward": torch.tensor(rewards[positions]).float().to(w.device),
