@@ -15,9 +15,10 @@ ATTEMPTS = 50  # for each sample, at most
 
 
 def valid_samples(
-    draw: Draw, cond: Cond, accept: Callable[[Any], bool], space: Space
+    draw: Draw, cond: Cond, accept: Callable[[Any], bool], space: Space, first: int = 0
 ) -> tuple[Rows, list[dict[str, Any]]]:
-    """The first sample of each request that is accepted, and a record for each: the number of `attempts`.
+    """The first sample of each request that is accepted, and a record for each: the number of `attempts`. `first`: the
+    number of the first sample.
 
     Attempt k of sample i is the candidate k of `best_of`, so that a sample that is valid at once is the same without
     this control. Raises UserError if a request has no valid sample within ATTEMPTS.
@@ -25,7 +26,7 @@ def valid_samples(
     pending = torch.arange(cond.size)
     found: dict[int, tuple[Rows, int, int]] = {}  # by sample: the rows it is in, its place there, its attempts
     for attempt in range(ATTEMPTS):
-        drawn = draw(cond.select(pending), pending + attempt * CANDIDATE_STRIDE)
+        drawn = draw(cond.select(pending), first + pending + attempt * CANDIDATE_STRIDE)
         good = [accept(value) for value in drawn.values]
         for place, (index, is_good) in enumerate(zip(pending.tolist(), good, strict=True)):
             if is_good:

@@ -11,8 +11,7 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
-from afresh.alignment.best_of_n import Rows
-from afresh.core import BuildsOn, Cond, Encoder, UserError, events
+from afresh.core import BuildsOn, Encoder, UserError, events
 from afresh.data.image.kind import decode as decode_image
 from afresh.data.music.encoder import ScoreEncoder
 from afresh.data.music.score import Score
@@ -145,9 +144,9 @@ def sample(
     together = run.family.sampling.stepwise is not None
     begun = "" if wish.prompt is None or run.encoder.space.records else wish.prompt
     for rows in indices.split(len(indices) if together else 1):
-        cond, first = sampler.cond.select(rows), int(rows[0])
+        cond = sampler.cond.select(rows)
         if builds:
-            drawn, _ = valid_samples(Numbered(sampler, first), cond, sampler.accepted, run.space)
+            drawn, _ = valid_samples(sampler.rows, cond, sampler.accepted, run.space, int(rows[0]))
         else:
             drawn = sampler.rows(cond, rows)
         for index, value in zip(rows.tolist(), drawn.values, strict=True):
@@ -156,17 +155,6 @@ def sample(
                 yield Made(index, begun + value, described, (len(begun), len(begun) + len(value)))
             else:
                 yield Made(index, value, described)
-
-
-@dataclass(frozen=True)
-class Numbered:
-    """Draws the works of a wish from the number `first` on."""
-
-    sampler: Sampler
-    first: int
-
-    def __call__(self, cond: Cond, numbers: torch.Tensor) -> Rows:
-        return self.sampler.rows(cond, numbers + self.first)
 
 
 def edit(run: Run, wish: Wish, files: Mapping[str, bytes], only: int | None, on_text: OnText | None) -> Iterator[Made]:
