@@ -42,7 +42,7 @@ from afresh.data.observed import Measurement, Observed
 from afresh.evaluation.estimate import share
 from afresh.runs.run import Run
 from afresh.sampling.request import Request
-from afresh.tasks.propose import Chooser, propose
+from afresh.tasks.propose import BatchPlan, Chooser, propose
 from afresh.tasks.sample import Sampler
 from benchmarks.judge_pictures import work_folder
 
@@ -107,16 +107,8 @@ def of_run(run: Run, batch: int, budget: int) -> Step:
         if method == "random":
             campaign.measure(fresh(run, campaign, batch, seed))
             return
-        found = propose(
-            run,
-            campaign.observed,
-            "value",
-            goal=Goal(),
-            batch=batch,
-            budget=budget,
-            acquisition=method,  # type: ignore[arg-type]
-            seed=seed,
-        )
+        plan = BatchPlan(Goal(), batch, budget, method, seed)  # type: ignore[arg-type]
+        found = propose(run, campaign.observed, "value", plan)
         campaign.origins.update(p.origin for p in found)
         campaign.measure(found.items, [(p.predicted, p.low, p.high) for p in found])
 
@@ -134,8 +126,8 @@ def of_list(items: Sequence[Any], batch: int, rows: Callable[[Sequence[Any]], An
             campaign.measure([left[i] for i in order])
             return
         surrogate = fit_surrogate(campaign.kind, campaign.items, campaign.values, seed)
-        chooser = Chooser(surrogate, Goal(), method, seed)  # type: ignore[arg-type]
-        chosen = [left[i] for i in chooser.batch(left, batch)]
+        chooser = Chooser(surrogate, BatchPlan(Goal(), batch, acquisition=method, seed=seed))  # type: ignore[arg-type]
+        chosen = [left[i] for i in chooser.batch(left)]
         found = surrogate.predict(rows(chosen))
         told = zip(found.mean.tolist(), found.low.tolist(), found.high.tolist(), strict=True)
         campaign.measure(chosen, list(told))

@@ -655,15 +655,10 @@ class Model:
             paths,
             column,
             reward,
-            goal=Goal.of(maximise, target),
+            propose_task.BatchPlan(Goal.of(maximise, target), batch, budget, acquisition, seed, settings or {}),
             calls=calls,
-            batch=batch,
-            budget=budget,
-            acquisition=acquisition,
             candidates=_path(candidates),
             item_column=item_column,
-            seed=seed,
-            settings=settings,
         )
         if out is not None:
             found.save(out, force)

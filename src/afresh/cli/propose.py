@@ -85,7 +85,7 @@ def propose(
     from afresh.cli.sample import with_set
     from afresh.core.outputs import check_free
     from afresh.runs.run import Run
-    from afresh.tasks.propose import check_apart
+    from afresh.tasks.propose import BatchPlan, check_apart
     from afresh.tasks.propose_search import proposed
 
     if out is not None:
@@ -96,15 +96,10 @@ def propose(
         observed or (),
         column,
         reward,
-        goal=Goal.of(maximise, target),
+        BatchPlan(Goal.of(maximise, target), batch, budget, acquisition, seed, with_set({}, setting)),
         calls=calls,
-        batch=batch,
-        budget=budget,
-        acquisition=acquisition,
         candidates=candidates,
         item_column=item_column,
-        seed=seed,
-        settings=with_set({}, setting),
     )
     if out is not None:
         written = found.save(out, force)

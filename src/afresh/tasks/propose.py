@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
@@ -40,26 +41,48 @@ LONGEST = 100  # characters of an item in a reason
 SURE = 0.5  # chance from which on an item is expected to be better
 
 
+@dataclass(frozen=True)
+class BatchPlan:
+    """How many items are measured next, what for, and how they are chosen: from `budget` candidates, by the value of
+    an `acquisition`. `settings` are those of sampling.
+
+    Raises UserError for numbers out of range and an unknown acquisition.
+    """
+
+    goal: Goal
+    batch: int = BATCH
+    budget: int = BUDGET
+    acquisition: Acquisition = "ei"
+    seed: int = 0
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.batch <= MOST_BATCH:
+            raise UserError(f"`batch` is how many to measure next, from 1 to {MOST_BATCH:,}. Given: {self.batch}.")
+        if not self.batch <= self.budget <= MOST_BUDGET:
+            raise UserError(
+                "`budget` is the number of candidates, from the size of the batch to "
+                f"{MOST_BUDGET:,}. Given: {self.budget}."
+            )
+        if self.acquisition not in get_args(Acquisition):
+            names = ", ".join(get_args(Acquisition))
+            raise UserError(f"There is no acquisition {self.acquisition!r}. Choose one of: {names}.")
+
+
 def propose(
     run: Run,
     observed: Sequence[Path] | Observed,
     column: str,
+    plan: BatchPlan,
     *,
-    goal: Goal,
-    batch: int = BATCH,
-    budget: int = BUDGET,
-    acquisition: Acquisition = "ei",
     candidates: Path | None = None,
     item_column: str | None = None,
-    seed: int = 0,
-    settings: Mapping[str, Any] | None = None,
 ) -> Proposals:
-    """The next `batch` of items to measure, chosen from `budget` candidates of the run or from a list of `candidates`.
+    """The next batch of items to measure, chosen from candidates that the run draws or from a list of `candidates`.
 
     Raises UserError for tables and columns that cannot be used, for too few or equal values, and if no candidate is
     left.
     """
-    check(batch, budget, acquisition)
     kind = run.encoder.kind
     table = observed if isinstance(observed, Observed) else read_observed(observed, kind, column, item_column)
     for line in refusal_lines(table.refused):
@@ -67,7 +90,7 @@ def propose(
     for text in table.notes:
         events.note(text)
     rows = table.measured
-    surrogate = fit_surrogate(kind, [r.item for r in rows], [r.value for r in rows if r.value is not None], seed)
+    surrogate = fit_surrogate(kind, [r.item for r in rows], [r.value for r in rows if r.value is not None], plan.seed)
     notes = remarks(surrogate, len(rows))
     for text in notes:
         events.warning(text)
@@ -77,12 +100,12 @@ def propose(
         events.note(str(past), "past")
         surrogate = widened(surrogate, past.pairs)
     pool = Pool(frozenset(map(kind.digest, surrogate.known)))
-    chooser = Chooser(surrogate, goal, acquisition, seed)
+    chooser = Chooser(surrogate, plan)
     if candidates is not None:
         pool.add(run, [i.value for i in read_items(run, candidates)], LISTED)
     else:
         # Other noise in each round, though the seed is the same.
-        fill(pool, run, chooser, column, budget, seed * 1_000_003 + 7 * len(rows), settings or {})
+        fill(pool, run, chooser, column, plan.seed * 1_000_003 + 7 * len(rows))
     events.note(str(pool), "candidates")
     if not pool.items:
         raise UserError(
@@ -90,37 +113,25 @@ def propose(
             "or train longer.",
             "no_candidates",
         )
-    if len(pool.items) < batch:
-        events.warning(f"only {len(pool.items)} candidates are left for a batch of {batch}: raise the `budget`")
-    chosen = chooser.batch(pool.items, batch)
-    best = int(goal.worth(surrogate.values).argmax())
+    if len(pool.items) < plan.batch:
+        events.warning(f"only {len(pool.items)} candidates are left for a batch of {plan.batch}: raise the `budget`")
+    chosen = chooser.batch(pool.items)
+    best = int(plan.goal.worth(surrogate.values).argmax())
     return Proposals(
-        rows=tuple(described(surrogate, goal, pool, chosen)),
+        rows=tuple(described(surrogate, plan.goal, pool, chosen)),
         encoder=run.encoder,
         column=column,
-        goal=goal,
-        acquisition=acquisition,
+        goal=plan.goal,
+        acquisition=plan.acquisition,
         measured=len(surrogate.known),
         best=(name_of(surrogate, best), float(surrogate.values[best])),
         model=str(surrogate.quality),
         pool=str(pool),
         past=past,
         notes=(*table.notes, *notes),
-        seed=seed,
+        seed=plan.seed,
         known=tuple(rows),
     )
-
-
-def check(batch: int, budget: int, acquisition: str) -> None:
-    """Raises UserError for numbers out of range and an unknown acquisition."""
-    if not 1 <= batch <= MOST_BATCH:
-        raise UserError(f"`batch` is how many to measure next, from 1 to {MOST_BATCH:,}. Given: {batch}.")
-    if not batch <= budget <= MOST_BUDGET:
-        raise UserError(
-            f"`budget` is the number of candidates, from the size of the batch to {MOST_BUDGET:,}. Given: {budget}."
-        )
-    if acquisition not in get_args(Acquisition):
-        raise UserError(f"There is no acquisition {acquisition!r}. Choose one of: {', '.join(get_args(Acquisition))}.")
 
 
 def check_apart(out: Path, observed: Sequence[Path]) -> None:
@@ -152,38 +163,37 @@ def remarks(surrogate: Surrogate, rows: int) -> list[str]:
 class Chooser:
     """Values candidates by a surrogate, and chooses batches of them."""
 
-    def __init__(self, surrogate: Surrogate, goal: Goal, acquisition: Acquisition, seed: int) -> None:
-        self.surrogate, self.goal, self.acquisition, self.seed = surrogate, goal, acquisition, seed
-        self.best = float(goal.worth(surrogate.values).max())
+    def __init__(self, surrogate: Surrogate, plan: BatchPlan) -> None:
+        self.surrogate, self.plan = surrogate, plan
+        self.best = float(plan.goal.worth(surrogate.values).max())
 
     def values(self, rows: Array) -> Array:
         """The value of measuring each item with descriptors (m, D) alone."""
         found = self.surrogate.predict(rows)
-        return acquired(self.acquisition, found.mean, np.square(found.sd), self.goal, self.best)
+        return acquired(self.plan.acquisition, found.mean, np.square(found.sd), self.plan.goal, self.best)
 
     def best_of(self, items: Sequence[Any], count: int) -> list[Any]:
         """The `count` items of highest value."""
         value = self.values(self.surrogate.describe(items))
         return [items[i] for i in np.argsort(-value, kind="stable")[:count]]
 
-    def batch(self, items: Sequence[Any], count: int) -> list[int]:
+    def batch(self, items: Sequence[Any]) -> list[int]:
         """The indices of a batch, chosen together from the SHORTLIST of highest value."""
-        rows = self.surrogate.describe(items)
-        short = np.argsort(-self.values(rows), kind="stable")[: max(SHORTLIST, count)]
+        plan, rows = self.plan, self.surrogate.describe(items)
+        short = np.argsort(-self.values(rows), kind="stable")[: max(SHORTLIST, plan.batch)]
         mean, covariance = self.surrogate.posterior(rows[short])
         alike = self.surrogate.likeness.similarity(rows[short], rows[short])
         noise = self.surrogate.noise
-        picked = batch_of(self.acquisition, mean, covariance, noise, self.goal, self.best, count, alike, self.seed)
+        picked = batch_of(plan.acquisition, mean, covariance, noise, plan.goal, self.best, plan.batch, alike, plan.seed)
         return [int(short[i]) for i in picked]
 
 
-def fill(
-    pool: Pool, run: Run, chooser: Chooser, column: str, budget: int, seed: int, settings: Mapping[str, Any]
-) -> None:
-    """Fill the pool with `budget` candidates: where items can be varied, a quarter are variations of the best measured
-    items and a quarter of the best candidates so far; the rest are samples, half of them of the value that is wanted if
-    the run has learnt the column."""
-    known, goal = chooser.surrogate, chooser.goal
+def fill(pool: Pool, run: Run, chooser: Chooser, column: str, seed: int) -> None:
+    """Fill the pool with as many candidates as the budget allows: where items can be varied, a quarter are variations
+    of the best measured items and a quarter of the best candidates so far; the rest are samples, half of them of the
+    value that is wanted if the run has learnt the column."""
+    known, goal = chooser.surrogate, chooser.plan.goal
+    budget, settings = chooser.plan.budget, chooser.plan.settings
     asked = wanted_numbers(run, column, goal, known.values.tolist())
     quarter = budget // 4 if can_vary(run) else 0
     fresh = budget - 2 * quarter

@@ -9,37 +9,26 @@ from typing import Any
 
 from afresh.alignment.rewards.reward import scorer_of
 from afresh.alignment.rewards.reward_factory import Wanted, reward_of
-from afresh.alignment.surrogate.acquisition import Acquisition, Goal
 from afresh.core import UserError, events
 from afresh.data.observed import Measurement, Observed
 from afresh.runs.run import Run
 from afresh.sampling.request import Request
 from afresh.tasks.proposals import Proposals
-from afresh.tasks.propose import check, propose
+from afresh.tasks.propose import BatchPlan, propose
 from afresh.tasks.propose_pool import DRAWN, Pool, draw
 
 CALLS = 200
 ATTEMPTS = 20  # to draw the first batch
 
 
-def search(
-    run: Run,
-    reward: Wanted,
-    *,
-    goal: Goal,
-    calls: int,
-    batch: int,
-    budget: int,
-    acquisition: Acquisition,
-    seed: int = 0,
-    settings: Mapping[str, Any] | None = None,
-) -> Proposals:
+def search(run: Run, reward: Wanted, plan: BatchPlan, calls: int) -> Proposals:
     """Ask a reward for the values of `calls` different items, a batch at a time. The first ones are samples, and so are
     others while all values are equal. Returns the batch that would be next, with what was measured.
 
-    Raises UserError for numbers out of range, if the run draws too little that is valid, and if all values are equal.
+    Raises UserError if `calls` is less than a batch, if the run draws too little that is valid, and if all values are
+    equal.
     """
-    check(batch, budget, acquisition)
+    batch = plan.batch
     if calls < batch:
         raise UserError(f"`calls` is how many items the reward values, at least one batch of {batch}. Given: {calls}.")
     made = reward_of(run, reward)
@@ -47,7 +36,7 @@ def search(
     try:
         scorer = scorer_of(made)
         measured: list[Measurement] = []
-        items: Sequence[Any] = others(run, batch, seed, settings or {}, ())
+        items: Sequence[Any] = others(run, batch, plan.seed, plan.settings, ())
         predicted: Sequence[tuple[float, float, float] | None] = [None] * len(items)
         while True:
             values = scorer(items, [{}] * len(items)).tolist()
@@ -58,19 +47,9 @@ def search(
             left = calls - len(measured)
             if left > 0 and len({row.value for row in measured}) == 1:
                 known = [row.item for row in measured]
-                items, predicted = others(run, min(batch, left), seed + 1, settings or {}, known), [None] * batch
+                items, predicted = others(run, min(batch, left), plan.seed + 1, plan.settings, known), [None] * batch
                 continue
-            found = propose(
-                run,
-                Observed(list(measured)),
-                name,
-                goal=goal,
-                batch=batch,
-                budget=budget,
-                acquisition=acquisition,
-                seed=seed,
-                settings=settings,
-            )
+            found = propose(run, Observed(list(measured)), name, plan)
             best = found.best
             events.note(f"{len(measured):,} of {calls:,} calls: the best is {best[1]:.4g}, {best[0]}", "search")
             if left <= 0:
@@ -100,47 +79,20 @@ def proposed(
     observed: Sequence[Path],
     column: str | None,
     reward: Wanted | None,
+    plan: BatchPlan,
     *,
-    goal: Goal,
     calls: int,
-    batch: int,
-    budget: int,
-    acquisition: Acquisition,
     candidates: Path | None,
     item_column: str | None,
-    seed: int,
-    settings: Mapping[str, Any] | None,
 ) -> Proposals:
     """The next batch by a column of tables, or by a reward. Raises UserError for both or neither."""
     if reward is not None:
         if observed or column is not None or candidates is not None:
             raise UserError("A `reward` values what the run draws: leave `observed`, `column` and `candidates` out.")
-        return search(
-            run,
-            reward,
-            goal=goal,
-            calls=calls,
-            batch=batch,
-            budget=budget,
-            acquisition=acquisition,
-            seed=seed,
-            settings=settings,
-        )
+        return search(run, reward, plan, calls)
     if not observed or column is None:
         raise UserError(
             "Say what was measured: `observed`, a table with a column of items, and `column`, its column of numbers; "
             "or a `reward` that values items."
         )
-    return propose(
-        run,
-        observed,
-        column,
-        goal=goal,
-        batch=batch,
-        budget=budget,
-        acquisition=acquisition,
-        candidates=candidates,
-        item_column=item_column,
-        seed=seed,
-        settings=settings,
-    )
+    return propose(run, observed, column, plan, candidates=candidates, item_column=item_column)
