@@ -23,8 +23,11 @@ import os
 import random
 import resource
 import shlex
+import socketserver
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -34,7 +37,7 @@ from typing import Any
 
 import numpy as np
 
-from afresh.alignment.memory import ASKED, read_answers
+from afresh.alignment.memory import ASKED, Answer, read_answers
 from afresh.alignment.rewards.build import build
 from afresh.alignment.rewards.molecule_objectives import OBJECTIVES
 from afresh.alignment.rewards.reward import Context
@@ -174,11 +177,44 @@ def of_quantiles(population: list[tuple[float, str]], count: int, rng: random.Ra
     return drawn[:count]
 
 
+ASK = """import socket, sys
+s = socket.socket(socket.AF_UNIX)
+s.connect(sys.argv[1])
+s.sendall(sys.stdin.buffer.read())
+s.shutdown(socket.SHUT_WR)
+sys.stdout.buffer.write(s.makefile("rb").read())
+"""
+
+
+@contextmanager
+def program(value: Value) -> Iterator[str]:
+    """A command that values molecules as the rewards of programs do, by a model that is loaded once: programs are
+    started for every batch, and these models take ten seconds to load."""
+
+    class Values(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            names = [json.loads(line)["text"] for line in self.rfile]
+            self.wfile.write("".join(f"{v!r}\n" for v in value(names)).encode())
+
+    with tempfile.TemporaryDirectory() as folder, socketserver.UnixStreamServer(f"{folder}/socket", Values) as server:
+        (Path(folder) / "ask.py").write_text(ASK)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield shlex.join([sys.executable, "-I", "-S", f"{folder}/ask.py", f"{folder}/socket"])
+        finally:
+            server.shutdown()
+
+
 def search(oracle: Oracle, task: str, seed: int) -> None:
     """`afresh align --calls` of the run AFRESH_PMO_RUN, which was trained on molecules of ZINC, with the settings
     SEARCH. What it asked, in its order, is then asked of the oracle, which counts."""
+    with program(oracle.value) as command:
+        answers = searched(oracle, task, seed, task if task in OBJECTIVES else f"!{command}")
+    oracle([a.item for a in answers])
+
+
+def searched(oracle: Oracle, task: str, seed: int, reward: str) -> list[Answer]:
     out = work_folder("pmo") / f"search-{task}-{oracle.budget}-{seed}"
-    reward = task if task in OBJECTIVES else "!" + " ".join([os.environ["AFRESH_PMO_MODELS"], task])
     settings = SEARCH[oracle.budget]
     spec = align.AlignSpec(
         run=Path(os.environ["AFRESH_PMO_RUN"]),
@@ -194,8 +230,7 @@ def search(oracle: Oracle, task: str, seed: int) -> None:
     )
     job = align.start(spec)
     learn(job)
-    answers = read_answers(MOLECULE, out / ASKED)
-    oracle([a.item for a in answers])
+    return read_answers(MOLECULE, out / ASKED)
 
 
 SEARCH: dict[int, dict[str, Any]] = {

@@ -64,3 +64,9 @@ def test_what_is_no_molecule_is_decoded_as_it_is() -> None:
     ids = [encoder.ids[t] for t in ("c", "1", "c")]
     assert encoder.decode(torch.tensor([ids])) == ["c1c"] and not encoder.valid("c1c")
     assert encoder.decode(torch.tensor([[encoder.ids["O"], encoder.ids["C"], 0, 5]])) == ["CO"]
+
+
+def test_offspring_fit_in_the_context() -> None:
+    encoder = replace(fitted(), context=16)
+    made = encoder.offspring([(a, b) for a in SMILES for b in SMILES] * 4, 3)
+    assert made and max(len(encoder.tokenised(m)) for m in made) == 15

@@ -202,8 +202,9 @@ class MoleculeEncoder:
         return [self.ids[t] for t in tokens]
 
     def offspring(self, pairs: Sequence[tuple[Any, Any]], seed: int) -> list[str]:
-        """A molecule of parts of two for each pair of which one can be made."""
-        return offspring(pairs, seed)
+        """A molecule of parts of two for each pair of which one can be made that is no longer than the context:
+        without a limit, rewards that are models drive molecules to thousands of atoms."""
+        return [m for m in offspring(pairs, seed) if len(self.tokenised(m)) < self.context]
 
     def keeps(self, value: Any, prompt: str) -> bool:
         """Whether a molecule contains the scaffold or fragment."""
