@@ -235,7 +235,7 @@ def searched(oracle: Oracle, task: str, seed: int, reward: str) -> list[Answer]:
 
 SEARCH: dict[int, dict[str, Any]] = {
     1_000: {"steps": 40, "align": {}, "train": {"batch": 16}},
-    10_000: {"steps": 100, "align": {"proposals": 4.0, "sampled": 0.1}, "train": {"batch": 32}},
+    10_000: {"steps": 200, "align": {"proposals": 4.0, "sampled": 0.1}, "train": {"batch": 32}},
 }
 
 # A method asks the oracle for molecules, until it is spent. It knows the task by its name for messages only.

@@ -1,9 +1,10 @@
 """Search for items of high reward within a budget of calls: the policy and recombination propose, and both learn.
 
-In every round, new items are proposed: offspring of the best that were asked so far, and samples of the policy. A model
-of the answers picks those that are asked (alignment/promise.py), each once. Parents are drawn from the best by
-quantiles on a logarithmic scale (Tripp and Hernandez-Lobato 2023, "Genetic algorithms are strong baselines for molecule
-generation").
+In every round, new items are proposed: offspring of the best that were asked so far, and samples of the policy. Those
+of which a model of the answers promises most (alignment/promise.py) have offspring in turn, for some generations in
+which nothing is asked (Tripp et al. 2021, "A fresh look at de novo molecular design benchmarks"), and it picks those that are asked, each
+once. Parents are drawn from the best by quantiles on a logarithmic scale (Tripp and Hernandez-Lobato 2023, "Genetic
+algorithms are strong baselines for molecule generation").
 
 The policy learns from all answers, again and again and in different writings (Guo and Schwaller 2024, "Augmented
 Memory"): its log-probability of an item becomes that of the reference plus `gain` times the rank of the item, up to a
@@ -35,6 +36,7 @@ Numbers = np.random.Generator
 class SearchConfig(BaseModel):
     """`calls`: items of which the reward is asked, at most. `initial`: the share of them that are training examples,
     asked first. `proposals`: items that are proposed for each that is asked; a share `sampled` of them by the policy.
+    `generations`: the number of times that items are proposed before some are asked; the later ones are offspring.
     `optimism`: standard deviations of the model of the answers that are added to its mean. `gain`: nats by which the
     policy prefers the best item to the worst. `alike`: items at least so similar to one of higher reward count as its
     kind, of which at most `most` are parents or learnt (0: no limit). `reuse`: steps of learning in a round."""
@@ -43,6 +45,7 @@ class SearchConfig(BaseModel):
     calls: int = Field(1_000, ge=10)
     initial: float = Field(0.1, gt=0, le=1)
     proposals: float = Field(5.0, ge=1, le=1_000)
+    generations: int = Field(4, ge=1, le=100)
     sampled: float = Field(0.2, ge=0, le=1)
     optimism: float = Field(0.3, ge=0, le=100)
     gain: float = Field(20.0, ge=0, le=1_000)
@@ -164,8 +167,24 @@ class SearchBatches:
         if self.promise is None or len(memory.items) < FEWEST or np.ptp(memory.rewards) == 0:
             return [items[i] for i in rng.permutation(len(items))[:count]]
         self.promise.learn(memory.items, memory.rewards, int(rng.integers(1 << 31)))
-        bound = self.promise(items, self.config.optimism)
+        bound, wanted = self.promise(items, self.config.optimism), len(items)
+        for _ in range(1, self.config.generations):
+            children = self.children(items, bound, wanted, rng)
+            if not children:
+                break
+            items = [*items, *children]
+            bound = np.concatenate([bound, self.promise(children, self.config.optimism)])
+            best = np.argsort(-bound, kind="stable")[:wanted]
+            items, bound = [items[i] for i in best], bound[best]
         return [items[i] for i in np.argsort(-bound, kind="stable")[:count]]
+
+    def children(self, items: Sequence[Any], bound: np.ndarray[Any, Any], count: int, rng: Numbers) -> list[Any]:
+        """New offspring of proposals, which are drawn by their bounds (n,), and of answers."""
+        first, second = of_the_best(np.argsort(-bound, kind="stable"), count, rng), self.drawn(count, rng)
+        pairs = [(items[a], self.memory.items[b]) for a, b in zip(first, second, strict=True)]
+        old = set(map(self.space.kind.digest, items))
+        made = self.fresh(self.space.offspring(pairs, int(rng.integers(1 << 31))), count)
+        return [m for m in made if self.space.kind.digest(m) not in old]
 
     # ---------------------------------------------------------------------------------------------------- learning
 
@@ -177,11 +196,8 @@ class SearchBatches:
         return order[self.promise.within(self.memory.items, order, self.config.alike, self.config.most)]
 
     def drawn(self, count: int, rng: Numbers) -> np.ndarray[Any, Any]:
-        """Positions (count,) of answers, of the best by quantiles on a logarithmic scale."""
-        order = self.ranked()
-        tops = np.maximum(1, np.ceil(QUANTILES * len(order))).astype(int)
-        drawn: np.ndarray[Any, Any] = order[(rng.random(count) * tops[rng.integers(len(tops), size=count)]).astype(int)]
-        return drawn
+        """Positions (count,) of answers, of the best more often."""
+        return of_the_best(self.ranked(), count, rng)
 
     @torch.no_grad()
     def replayed(self, size: int, rng: Numbers) -> Batch:
@@ -215,6 +231,13 @@ class SearchBatches:
         rows = whole.nonzero()[:, 0]
         rows = rows[torch.arange(size, device=rows.device) % len(rows)]
         return Batch(batch.x, batch.cond, batch.index, batch.mask, {**batch.extras, **extras}).select(rows)
+
+
+def of_the_best(order: np.ndarray[Any, Any], count: int, rng: Numbers) -> np.ndarray[Any, Any]:
+    """Draws (count,) from `order`, which begins with the best, by quantiles on a logarithmic scale."""
+    tops = np.maximum(1, np.ceil(QUANTILES * len(order))).astype(int)
+    drawn: np.ndarray[Any, Any] = order[(rng.random(count) * tops[rng.integers(len(tops), size=count)]).astype(int)]
+    return drawn
 
 
 ALIGNERS = (
