@@ -11,15 +11,20 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
 from afresh.alignment.memory import ASKED, AskedMemory, area
+from afresh.alignment.methods.search import SearchBatches, SearchConfig
 from afresh.alignment.search_space import rows_of
 from afresh.cli import run as command
 from afresh.core import UserError
+from afresh.core.rng import Rng
 from afresh.data.text.kind import TEXT
 from afresh.runs.run import Run
 from afresh.tasks.align import AlignSpec, start
@@ -127,6 +132,53 @@ def test_what_a_search_cannot_do_is_said(words: Path) -> None:
         start(AlignSpec(words, method="search", reward="length:min=5", minutes=1))
     with pytest.raises(UserError, match=r"looks for whole items"):
         start(AlignSpec(words, reward="length:min=5", calls=100, prompts=("ab",)))
+
+
+# ------------------------------------------------------------------------------------------------------- generations
+
+
+class Matches:
+    """A model of answers that knows the reward: the letters of TARGET four times that a word has at their places."""
+
+    def learn(self, items: Sequence[str], rewards: Sequence[float], seed: int) -> None:
+        pass
+
+    def __call__(self, items: Sequence[str], optimism: float) -> np.ndarray:
+        return np.array([sum(a == b for a, b in zip(i, TARGET * 4, strict=True)) for i in items], dtype=np.float64)
+
+
+def bred(generations: int, tmp_path: Path) -> tuple[float, int]:
+    """The mean reward of ten words that are picked of 60 proposals, and how many words were asked before."""
+    rng = random.Random(0)
+    words = ["".join(rng.choice(LETTERS) for _ in range(4 * LENGTH)) for _ in range(80)]
+    asked = list[str]()
+
+    def crossed(pairs: Sequence[tuple[str, str]], seed: int) -> list[str]:
+        at = random.Random(seed)
+        return [a[:i] + b[i:] for a, b in pairs for i in [at.randrange(1, len(a))]]
+
+    def reward(items: list[str]) -> list[float]:
+        asked.extend(items)
+        return Matches()(items, 0).tolist()
+
+    space = SimpleNamespace(
+        kind=TEXT,
+        valid=lambda item: True,
+        offspring=crossed,
+        memory=lambda calls: AskedMemory(TEXT, reward, calls, tmp_path / f"{generations}.jsonl"),
+    )
+    context = SimpleNamespace(search=space, reward=reward, rng=Rng(0))
+    batches = SearchBatches(SearchConfig(calls=40, generations=generations), context)  # type: ignore[arg-type]
+    batches.promise = Matches()  # type: ignore[assignment]
+    batches.memory.begin(0)
+    batches.memory.ask(words[:20], 0)
+    return float(Matches()(batches.promising(words[20:], 10, 1), 0).mean()), len(asked)
+
+
+def test_generations_of_proposals_raise_what_is_asked_without_asking(tmp_path: Path) -> None:
+    means, asked = zip(*(bred(generations, tmp_path) for generations in (1, 2, 4, 16)), strict=True)
+    assert asked == (20,) * 4
+    assert means[0] < means[1] < means[2] < means[3]
 
 
 # ------------------------------------------------------------------------------------------------------------ memory

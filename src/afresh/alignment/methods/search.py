@@ -2,9 +2,9 @@
 
 In every round, new items are proposed: offspring of the best that were asked so far, and samples of the policy. Those
 of which a model of the answers promises most (alignment/promise.py) have offspring in turn, for some generations in
-which nothing is asked (Tripp et al. 2021, "A fresh look at de novo molecular design benchmarks"), and it picks those that are asked, each
-once. Parents are drawn from the best by quantiles on a logarithmic scale (Tripp and Hernandez-Lobato 2023, "Genetic
-algorithms are strong baselines for molecule generation").
+which nothing is asked (Tripp et al. 2021, "A fresh look at de novo molecular design benchmarks"), and it picks those
+that are asked, each once. Parents are drawn from the best by quantiles on a logarithmic scale (Tripp and
+Hernandez-Lobato 2023, "Genetic algorithms are strong baselines for molecule generation").
 
 The policy learns from all answers, again and again and in different writings (Guo and Schwaller 2024, "Augmented
 Memory"): its log-probability of an item becomes that of the reference plus `gain` times the rank of the item, up to a
