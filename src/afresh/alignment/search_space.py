@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from afresh.alignment.feedback.preference_pairs import row_of, tokens_or_field
-from afresh.core import Batch, Cond, Examples, Item, Memory, Recombines, SearchSpace
+from afresh.core import Batch, Cond, Examples, Item, Memory, Recombines, SearchSpace, events
 from afresh.core.rng import Rng
 from afresh.runs.run import Run
 
@@ -51,7 +51,8 @@ def rows_of(run: Run, items: Sequence[Any], vary: Vary | None, seed: int) -> tup
         return batch, list(range(len(items)))
     rows, kept = [], []
     for i, item in enumerate(items):
-        ids, counted = row_of(run, None, item)
+        with events.listening(events.ignore):  # unknown tokens of an offspring: such a row is not learnt from
+            ids, counted = row_of(run, None, item)
         if any(counted) and len(ids) <= space.shape[0] + 1:
             rows.append((ids, counted))
             kept.append(i)
