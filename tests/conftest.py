@@ -32,7 +32,7 @@ def configuration(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest tests come first: at the end, all but one of the processes would wait for them."""
-    items.sort(key=lambda item: item.path.name not in ("test_devices.py", "test_typed.py"))
+    items.sort(key=lambda item: item.path.name != "test_devices.py")
 
 
 @pytest.fixture(scope="session", autouse=True)
