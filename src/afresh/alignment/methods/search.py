@@ -34,8 +34,8 @@ Numbers = np.random.Generator
 
 
 class SearchConfig(BaseModel):
-    """`calls`: items of which the reward is asked, at most. `initial`: the share of them that are training examples,
-    asked first. `proposals`: items that are proposed for each that is asked; a share `sampled` of them by the policy.
+    """`calls`: items of which the reward is asked, at most. `initial`: training examples that are asked first, at
+    most a tenth of the calls. `proposals`: items that are proposed for each that is asked; a share `sampled` of them by the policy.
     `generations`: the number of times that items are proposed before some are asked; the later ones are offspring.
     `optimism`: standard deviations of the model of the answers that are added to its mean. `gain`: nats by which the
     policy prefers the best item to the worst. `alike`: items at least so similar to one of higher reward count as its
@@ -43,7 +43,7 @@ class SearchConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     calls: int = Field(1_000, ge=10)
-    initial: float = Field(0.1, gt=0, le=1)
+    initial: int = Field(100, ge=1)
     proposals: float = Field(5.0, ge=1, le=1_000)
     generations: int = Field(4, ge=1, le=100)
     sampled: float = Field(0.2, ge=0, le=1)
@@ -118,7 +118,7 @@ class SearchBatches:
         memory, c = self.memory, self.config
         rounds = max(1, -(-self.context.steps() // c.reuse))
         if number == 0 and not memory.items:
-            count = c.calls if rounds == 1 else math.ceil(c.initial * c.calls)
+            count = c.calls if rounds == 1 else min(c.initial, math.ceil(c.calls / 10))
             chosen = self.fresh(self.space.examples(0, 2 * count), count)
         else:
             count = math.ceil(memory.left / max(1, rounds - number))
