@@ -34,12 +34,13 @@ Numbers = np.random.Generator
 
 
 class SearchConfig(BaseModel):
-    """`calls`: items of which the reward is asked, at most. `initial`: training examples that are asked first, at most a
-    tenth of the calls. `proposals`: items that are proposed for each that is asked; a share `sampled` of them by the
-    policy. `generations`: the number of times that items are proposed before some are asked; the later ones are
-    offspring. `optimism`: standard deviations of the model of the answers that are added to its mean. `gain`: nats by
-    which the policy prefers the best item to the worst. `alike`: items at least so similar to one of higher reward count
-    as its kind, of which at most `most` are parents or learnt (0: no limit). `reuse`: steps of learning in a round."""
+    """`calls`: items of which the reward is asked, at most. `initial`: training examples that are asked first, at
+    most a tenth of the calls. `proposals`: items that are proposed for each that is asked; a share `sampled` of them
+    by the policy. `generations`: the number of times that items are proposed before some are asked; the later ones
+    are offspring. `optimism`: standard deviations of the model of the answers that are added to its mean. `gain`:
+    nats by which the policy prefers the best item to the worst. `alike`: items at least so similar to one of higher
+    reward count as its kind, of which at most `most` are parents or learnt (0: no limit). `reuse`: steps of learning
+    in a round."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     calls: int = Field(1_000, ge=10)
