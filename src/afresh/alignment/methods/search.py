@@ -1,10 +1,11 @@
 """Search for items of high reward within a budget of calls: the policy and recombination propose, and both learn.
 
-In every round, new items are proposed: offspring of the best that were asked so far, and samples of the policy. Those
-of which a model of the answers promises most (alignment/promise.py) have offspring in turn, for some generations in
-which nothing is asked (Tripp et al. 2021, "A fresh look at de novo molecular design benchmarks"), and it picks those
-that are asked, each once. Parents are drawn from the best by quantiles on a logarithmic scale (Tripp and
-Hernandez-Lobato 2023, "Genetic algorithms are strong baselines for molecule generation").
+In every round, new items are proposed: offspring of the best that were asked so far, samples of the policy, and
+training examples, which a model of the answers screens for beginnings that no offspring comes to. Those of which a
+model of the answers promises most (alignment/promise.py) have offspring in turn, for some generations in which nothing
+is asked (Tripp et al. 2021, "A fresh look at de novo molecular design benchmarks"), and it picks those that are asked,
+each once. Parents are drawn from the best by quantiles on a logarithmic scale (Tripp and Hernandez-Lobato 2023,
+"Genetic algorithms are strong baselines for molecule generation").
 
 The policy learns from all answers, again and again and in different writings (Guo and Schwaller 2024, "Augmented
 Memory"): its log-probability of an item becomes that of the reference plus `gain` times the rank of the item, up to a
@@ -36,11 +37,11 @@ Numbers = np.random.Generator
 class SearchConfig(BaseModel):
     """`calls`: items of which the reward is asked, at most. `initial`: training examples that are asked first, at
     most a tenth of the calls. `proposals`: items that are proposed for each that is asked; a share `sampled` of them
-    by the policy. `generations`: the number of times that items are proposed before some are asked; the later ones
-    are offspring. `optimism`: standard deviations of the model of the answers that are added to its mean. `gain`:
-    nats by which the policy prefers the best item to the worst. `alike`: items at least so similar to one of higher
-    reward count as its kind, of which at most `most` are parents or learnt (0: no limit). `reuse`: steps of learning
-    in a round."""
+    by the policy. `examples`: training examples that are proposed beside them for each that is asked. `generations`:
+    the number of times that items are proposed before some are asked; the later ones are offspring. `optimism`:
+    standard deviations of the model of the answers that are added to its mean. `gain`: nats by which the policy
+    prefers the best item to the worst. `alike`: items at least so similar to one of higher reward count as its kind,
+    of which at most `most` are parents or learnt (0: no limit). `reuse`: steps of learning in a round."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     calls: int = Field(1_000, ge=10)
@@ -48,6 +49,7 @@ class SearchConfig(BaseModel):
     proposals: float = Field(5.0, ge=1, le=1_000)
     generations: int = Field(4, ge=1, le=100)
     sampled: float = Field(0.2, ge=0, le=1)
+    examples: float = Field(10.0, ge=0, le=1_000)
     optimism: float = Field(0.3, ge=0, le=100)
     gain: float = Field(20.0, ge=0, le=1_000)
     alike: float = Field(0.7, gt=0, le=1)
@@ -135,16 +137,17 @@ class SearchBatches:
         return list(seen.values())[:count]
 
     def proposals(self, count: int, number: int) -> list[Any]:
-        """New items, at least `count` of them if a few tries find so many."""
+        """New items, at least `count` of them if a few tries find so many, and training examples."""
         c, found, rng = self.config, list[Any](), self.numbers("parents", number)
         wanted = math.ceil(count * c.proposals)
         for attempt in range(TRIES):
-            sampled = round(c.sampled * wanted)
-            made = [*self.samples(sampled, number * TRIES + attempt), *self.offspring(wanted - sampled, rng)]
+            sampled, draws = round(c.sampled * wanted), number * TRIES + attempt
+            made = [*self.samples(sampled, draws), *self.offspring(wanted - sampled, rng)]
             found = self.fresh([*found, *made], wanted)
             if len(found) >= max(count, 0.5 * wanted):
                 break
-        return found
+        old = math.ceil(c.examples * count)
+        return self.fresh([*found, *self.space.examples((number + 1) << 20, old)], wanted + old)
 
     def offspring(self, count: int, rng: Numbers) -> Sequence[Any]:
         items = self.memory.items
@@ -168,7 +171,7 @@ class SearchBatches:
         if self.promise is None or len(memory.items) < FEWEST or np.ptp(memory.rewards) == 0:
             return [items[i] for i in rng.permutation(len(items))[:count]]
         self.promise.learn(memory.items, memory.rewards, int(rng.integers(1 << 31)))
-        bound, wanted = self.promise(items, self.config.optimism), len(items)
+        bound, wanted = self.promise(items, self.config.optimism), math.ceil(self.config.proposals * count)
         for _ in range(1, self.config.generations):
             children = self.children(items, bound, wanted, rng)
             if not children:
