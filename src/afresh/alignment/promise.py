@@ -2,11 +2,13 @@
 
 A Gaussian process on the descriptors of the kind (afresh.alignment.surrogate) learns from what was asked and paid for;
 proposals are ranked by its upper confidence bound (Srinivas et al. 2010, "Gaussian process optimization in the bandit
-setting"). Its kernel and noise are chosen again each time that the answers have become half as many more.
+setting"). Its kernel and noise are chosen again each time that the answers have become half as many more, from those
+that there were then, so that a search that is resumed chooses the same.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,6 +25,7 @@ Array = NDArray[np.float64]
 KEPT = 1_500  # answers that the model learns from, at most: two thirds of them the best ones
 CHOOSING = 400  # answers by which kernel and noise are chosen, at most
 GROWTH = 1.5
+SMALLEST = 1e-9  # deviation of answers that are not all equal
 RANKED = 1_000  # of the best answers, that are compared for a limit of alike ones
 
 
@@ -32,8 +35,8 @@ class Promise:
     def __init__(self, kind: ItemKind) -> None:
         self.descriptors = descriptors_of(kind)
         self.rows = np.zeros((0, 0), np.float32)
-        # The number of answers when they were chosen, the shape of the kernel, and the ratio of noise.
-        self.chosen: tuple[int, float, float] | None = None
+        # The number of answers that they were chosen from, the shape of the kernel, and the ratio of noise.
+        self.chosen = (0, 1.0, 1.0)
 
     def know(self, items: Sequence[Any]) -> None:
         """All items so far, of which those that were known before come first."""
@@ -71,18 +74,27 @@ class Promise:
             best = order[: KEPT * 2 // 3]
             some = np.sort(np.concatenate([best, rng.choice(order[len(best) :], KEPT - len(best), replace=False)]))
         x, y = self.rows[some].astype(np.float64), values[some]
-        self.middle, self.spread = float(y.mean()), max(float(y.std()), 1e-9)
+        self.middle, self.spread = float(y.mean()), max(float(y.std()), SMALLEST)
         y = (y - self.middle) / self.spread
         likeness = LIKENESS[self.descriptors.likeness](x)
-        if self.chosen is None or len(values) >= GROWTH * self.chosen[0]:
-            few = rng.choice(len(x), min(len(x), CHOOSING), replace=False)
-            self.chosen = (len(values), *choose(x[few], y[few], np.ones(len(few)), likeness))
-        _, self.shape, ratio = self.chosen
+        _, self.shape, ratio = self.chosen = self._chosen(values)
         self.known, self.likeness = x, likeness
         kernel = likeness.kernel(x, x, self.shape) + (ratio + 1e-6) * np.eye(len(x))
         self.factor = cho_factor(kernel, lower=True, overwrite_a=True)
         self.weights = cho_solve(self.factor, y)
         self.signal = max(float(y @ self.weights) / len(y), 0.0)
+
+    def _chosen(self, values: Array) -> tuple[int, float, float]:
+        """Chosen from the first answers, a number of them that depends on nothing but how many there are."""
+        count = 1
+        while (more := math.ceil(GROWTH * count)) <= len(values):
+            count = more
+        if count == self.chosen[0]:
+            return self.chosen
+        some = np.random.default_rng(count).permutation(count)[:CHOOSING]
+        x, y = self.rows[some].astype(np.float64), values[some]
+        y = (y - y.mean()) / max(float(y.std()), SMALLEST)
+        return (count, *choose(x, y, np.ones(len(y)), LIKENESS[self.descriptors.likeness](x)))
 
     def __call__(self, items: Sequence[Any], optimism: float) -> Array:
         """Mean plus `optimism` standard deviations of each item, (n,)."""

@@ -146,6 +146,8 @@ class SearchBatches:
             found = self.fresh([*found, *made], wanted)
             if len(found) >= max(count, 0.5 * wanted):
                 break
+        if self.promise is None:  # nothing would screen them
+            return found
         old = math.ceil(c.examples * count)
         return self.fresh([*found, *self.space.examples((number + 1) << 20, old)], wanted + old)
 
