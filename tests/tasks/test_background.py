@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,7 +44,10 @@ def slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         "    print(json.dumps({'event': 'error', 'code': 'interrupted', 'text': 'saved'}), flush=True)\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(package.parent))
+    # A shell starts what runs in its background with SIGINT ignored, which processes inherit; a server handles it.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield package
+    signal.signal(signal.SIGINT, before)
     for job in background.jobs():
         background.stop(job)
         background.stop(job)
