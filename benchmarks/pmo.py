@@ -214,6 +214,7 @@ def search(oracle: Oracle, task: str, seed: int) -> None:
 
 
 def searched(oracle: Oracle, task: str, seed: int, reward: str) -> list[Answer]:
+    """What a search by a reward asked, in its order."""
     out = work_folder("pmo") / f"search-{task}-{oracle.budget}-{seed}"
     settings = SEARCH[oracle.budget]
     spec = align.AlignSpec(

@@ -21,6 +21,7 @@ import torch
 
 from afresh.alignment.memory import ASKED, AskedMemory, area
 from afresh.alignment.methods.search import SearchBatches, SearchConfig
+from afresh.alignment.promise import promise_of
 from afresh.alignment.search_space import rows_of
 from afresh.cli import run as command
 from afresh.core import UserError
@@ -179,6 +180,19 @@ def test_generations_of_proposals_raise_what_is_asked_without_asking(tmp_path: P
     means, asked = zip(*(bred(generations, tmp_path) for generations in (1, 2, 4, 16)), strict=True)
     assert asked == (20,) * 4
     assert means[0] < means[1] < means[2] < means[3]
+
+
+def test_a_model_of_answers_does_not_depend_on_when_it_learnt_before() -> None:
+    """A search that is resumed begins with all answers at once."""
+    rng = random.Random(0)
+    words = ["".join(rng.choice(LETTERS) for _ in range(4 * LENGTH)) for _ in range(80)]
+    rewards = Matches()(words, 0) + np.random.default_rng(0).normal(size=80)
+    often, once = promise_of(TEXT), promise_of(TEXT)
+    assert often is not None and once is not None
+    for count in (20, 30, 47, 60):
+        often.learn(words[:count], rewards[:count].tolist(), 0)
+    once.learn(words[:60], rewards[:60].tolist(), 0)
+    np.testing.assert_array_equal(often(words[60:], 0.3), once(words[60:], 0.3))
 
 
 # ------------------------------------------------------------------------------------------------------------ memory
