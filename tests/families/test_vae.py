@@ -13,7 +13,8 @@ from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
 from afresh.core import Batch, Cond, Edit, Examples, Part, Space, UserError
 from afresh.core.rng import Rng
-from afresh.families.vae import FAMILY, VAEConfig, VAEObjective, VAESettings, edit, encode, likelihood, score
+from afresh.families.vae import FAMILY, VAEObjective, edit, encode, likelihood, score
+from afresh.families.vae.config import VAEConfig, VAESettings
 from afresh.nets.gaussian import Prior, Scale, gaussian_kl, gaussian_nll
 from afresh.nets.mixture import RequestMixture
 from afresh.nets.posterior import decode

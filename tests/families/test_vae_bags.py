@@ -13,7 +13,9 @@ from torch.distributions import Multinomial, Normal, kl_divergence
 
 from afresh.core import Batch, Cond, Edit, Part, Space, UserError
 from afresh.core.rng import Rng
-from afresh.families.vae import FAMILY, BagObjective, VAEConfig, VAESettings, score
+from afresh.families.vae import FAMILY, score
+from afresh.families.vae.bags import BagObjective
+from afresh.families.vae.config import VAEConfig, VAESettings
 from afresh.nets.bags import BagDecoder, BagEncoder
 
 ITEMS = 12

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from afresh.core import Batch, Cond, Edit, Examples, Space, UserError, registry
 from afresh.core.rng import Rng
 from afresh.families import vae
-from afresh.families.vae import VAEConfig, VAESettings
+from afresh.families.vae.config import VAEConfig, VAESettings
 from afresh.nets.posterior import encoding
 from afresh.nets.sequences import SequenceDecoder, Sequences
 from afresh.training.config import TrainConfig

@@ -4,23 +4,17 @@ Kingma and Welling 2014; the prior of the latent is a normal that follows the co
 structured output representation using deep conditional generative models"); the decoder's variances are fitted to the
 data (Rybkin et al. 2021). Latents are parametrised by u (B, D), which is standard normal under the conditional prior.
 
-Items of a catalogue are taken as a bag, whose items are drawn from one distribution over the catalogue, which the
-decoder makes of z (Liang et al. 2018, "Variational autoencoders for collaborative filtering").
-
-Records of tokens, such as molecules, are taken as sequences, which the decoder writes token by token (Bowman et al.
-2016, "Generating sentences from a continuous space"). So that it neither does so without z nor copies z, the weight of
-the divergence is controlled (Shao et al. 2020, "ControlVAE"): the latents tell a given share of all nats.
+Items of a catalogue are taken as bags (bags.py), and records of tokens as sequences (sequences.py).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from afresh.core import (
@@ -37,7 +31,6 @@ from afresh.core import (
     Objective,
     PlanHints,
     Policy,
-    Predict,
     Sampling,
     Space,
     State,
@@ -45,25 +38,24 @@ from afresh.core import (
 )
 from afresh.core.model import batch_of_fields
 from afresh.core.rng import Rng
-from afresh.core.state import state_number
 from afresh.data.load import numbered
-from afresh.nets.bags import Bag, BagDecoder, BagEncoder, bag_nats
+from afresh.families.vae.bags import BagObjective, Chosen, bag_terms, drawn_bags, next_predictor
+from afresh.families.vae.config import VAEConfig, VAESettings
+from afresh.families.vae.sequences import SequenceObjective, sequence_terms, written
+from afresh.nets.bags import Bag, BagDecoder, BagEncoder
 from afresh.nets.conditioning import Conditioning
 from afresh.nets.conv import Decoder, Encoder
 from afresh.nets.gaussian import SCALE_RATE, Prior, Scale, gaussian_nll
 from afresh.nets.mixture import RequestMixture
-from afresh.nets.posterior import decode, encoding, latent, posterior_draw, standardised
+from afresh.nets.posterior import decode, encoding, posterior_draw, standardised
 from afresh.nets.sequences import (
     SequenceDecoder,
     Sequences,
     SequenceShape,
-    dropped,
     sequence_networks,
     sequential,
 )
 from afresh.sampling.search import search
-from afresh.sampling.sequences import write
-from afresh.sampling.tokens import Cut
 
 RANK = 128  # of the fitted density's covariances, besides their diagonals
 # Draws from posteriors that the density is fitted to: of at most so many examples, and of fewer up to 4 of each. More
@@ -74,70 +66,8 @@ DRAWS = 64  # posterior draws for an estimate of the likelihood
 NEGATIVES = 1024  # of a catalogue with more than eight times as many items
 SEEN_SELDOM = 40  # epochs
 FEW_BAGS = 100_000  # of a run, with smaller batches
-CONTROL, HEAVY = 0.1, 10.0  # how fast the weight of the divergence of sequences changes, and the most that it can be
 LARGE = 16  # cells of the shortest axis from which the finest grid is folded into channels
 ROUNDS, SEARCH = 20, 100  # Gibbs rounds for filling a hole; optimisation steps of a search for latents
-
-
-class VAEConfig(BaseModel):
-    """Sizes of both networks, and options of the objective.
-
-    `width`: channels of the finest grid, doubled with each halving up to `most` times `width`. `latent`: number of
-    latents. `beta`: weight of the KL term (Higgins et al. 2017); 1 = the evidence lower bound. `components`: most
-    Gaussians of the density fitted to the latents.
-
-    Of bags: `width` of the one hidden layer of each network; `dropout`: share of a bag's items that the encoder is not
-    shown in training; `negatives`: items that represent the others of the catalogue in a step, 0 = all of them.
-
-    Of sequences: `width` of both Transformers, and `blocks` of the one that writes; the one that reads has half as
-    many. `slots`: positions that the latents are divided into. `share`: how much of what is told of a sequence is told
-    by its latents, from 0 (the decoder alone draws it) to 1 (they determine it), by a weight of the KL term of at least
-    `beta`. `dropout`: share of the tokens before the next one that the decoder is not shown in training.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    width: int = Field(default=32, ge=1)
-    blocks: int = Field(default=1, ge=1)  # a grid
-    most: int = Field(default=4, ge=1)
-    patch: int = Field(default=1, ge=1)  # cells an axis folded into channels
-    latent: int = Field(default=32, ge=1)
-    cond: int = Field(default=64, ge=1)  # width of the condition's vector
-    beta: float = Field(default=1.0, ge=0)
-    components: int = Field(default=16, ge=1)
-    dropout: float = Field(default=0.0, ge=0, lt=1)
-    negatives: int = Field(default=0, ge=0)
-    slots: int = Field(default=4, ge=1)
-    share: float = Field(default=0.25, gt=0, lt=1)
-
-
-class VAESettings(BaseModel):
-    """Options of sampling.
-
-    `prior`: draw latents from the density that was fitted to them after training (fitted), or from the normal prior of
-    training (normal). `truncation` scales their distance from the prior's mean (1 = as drawn): smaller values give more
-    typical and less diverse samples.
-
-    `guidance` g moves the decoder's condition vector from the learned null c0 to c0 + g (c - c0); 1 = as trained.
-    Larger values follow labels more closely, at the cost of diversity. Little diversity is left at 3, the largest
-    value.
-
-    `length`: number of items of a bag, or most tokens of a sequence, at most as many as a window has; fields always
-    have all their values. `temperature`, `top_k`, `top_p` and `min_p`: how tokens of a sequence are drawn.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    prior: Literal["fitted", "normal"] = "fitted"
-    truncation: float = Field(default=1.0, ge=0, le=1)
-    guidance: float = Field(default=1.0, ge=0, le=3)
-    length: int = Field(default=256, ge=1)
-    temperature: float = Field(default=1.0, ge=0, le=10)  # 0 = the likeliest token
-    top_k: int = Field(default=0, ge=0)  # only the k likeliest; 0 = all
-    top_p: float = Field(default=1.0, gt=0, le=1)  # only the likeliest that make up p
-    min_p: float = Field(default=0.0, ge=0, le=1)  # only those p times as likely as the best
-
-    @property
-    def cut(self) -> Cut:
-        return Cut(self.temperature, self.top_k, self.top_p, self.min_p)
 
 
 def accepts(space: Space) -> str | None:
@@ -266,220 +196,6 @@ def build(config: VAEConfig, space: Space, conds: CondSpec) -> dict[str, nn.Modu
     }
 
 
-# --------------------------------------------------------------------------- bags
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """The items of a batch of bags: tokens (B, L), and which are to be predicted or known before, (B, L) bool.
-
-    Where nothing is known before, z is inferred from the items that are predicted, as in any VAE. Elsewhere it is drawn
-    from the posterior given the known items, which is then the prior of the others: nothing diverges from it.
-    """
-
-    tokens: Tensor
-    counted: Tensor
-    known: Tensor
-
-    @staticmethod
-    def of(batch: Batch, space: Space) -> Chosen:
-        """The token before a window is not looked at."""
-        tokens = batch.x[:, 1:]
-        counted = known = is_item(tokens, space)
-        if batch.mask is not None:
-            counted, known = counted & batch.mask, known & ~batch.mask
-        else:
-            known = torch.zeros_like(counted)
-        return Chosen(tokens, counted, known)
-
-    @property
-    def inferred(self) -> Tensor:
-        """Whether nothing is known before, (B,)."""
-        return ~self.known.any(1)
-
-    def bag(self, keep: Tensor | None = None) -> Bag:
-        """What z is inferred from. `keep` (B, L): factors of the items that are predicted themselves."""
-        itself = self.inferred[:, None]
-        factor = None if keep is None else torch.where(itself, keep, 1.0)
-        return Bag.of(self.tokens, torch.where(itself, self.counted, self.known), factor)
-
-
-def is_item(tokens: Tensor, space: Space) -> Tensor:
-    """Whether tokens are items, and no special tokens."""
-    return ~torch.isin(tokens, torch.tensor(sorted(set(space.special.values())), device=tokens.device))
-
-
-def bag_terms(
-    modules: Modules,
-    space: Space,
-    batch: Batch,
-    noise: Tensor,
-    keep: Tensor | None = None,
-    negatives: Tensor | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """-log p(x | z) for one draw of z, the divergence of its posterior, and the number of predicted items, (B,).
-
-    `negatives`: items that represent those that are not of a bag; None: all do.
-    """
-    chosen, decoder = Chosen.of(batch, space), modules["decoder"]
-    assert isinstance(decoder, BagDecoder)
-    encoded = encoding(modules, chosen.bag(keep), batch.cond)
-    z, kl = latent(modules, encoded, noise)
-    if negatives is None:
-        nats = bag_nats(decoder(z, encoded.c), chosen.tokens, chosen.counted)
-    else:
-        nats = decoder.sampled_nats(z, encoded.c, chosen.tokens, chosen.counted, negatives)
-    return nats, kl.sum(1) * chosen.inferred, chosen.counted.sum(1)
-
-
-def drawn_bags(
-    modules: Modules, config: VAEConfig, space: Space, cond: Cond, rng: Rng, index: Tensor, settings: VAESettings
-) -> Tensor:
-    """`sample` for bags: (n, T) int64, items drawn one after the other without replacement, by adding Gumbel noise
-    (Kool et al. 2019). Known items are continued: z is then drawn from the posterior given them, and none of them
-    is drawn again. Rows with fewer items are padded with `end`.
-    """
-    u = prior_draw(modules, config, cond, rng, index, settings)
-    known = inside = torch.zeros(cond.size, 0, dtype=torch.int64, device=u.device)
-    if cond.known is not None:
-        known, inside = cond.known, is_item(cond.known, space)
-        inside = inside if cond.known_mask is None else inside & cond.known_mask
-        mean, log_var = standardised(modules, encoding(modules, Bag.of(known, inside), cond))
-        noise = rng.normal("sample/known", index, (config.latent,))
-        some = mean + settings.truncation * (0.5 * log_var).exp() * noise
-        u = torch.where(inside.any(1)[:, None], some, u)
-    logs = decode(modules, u, cond, settings.guidance)
-    uniform = rng.uniform("sample/items", index, (logs.shape[1],)).clamp(1e-7, 1 - 1e-7)
-    logs = logs - (-uniform.log()).log()
-    end = space.special["end"]
-    logs = logs.scatter(1, known.masked_fill(~inside.bool(), end), -math.inf)
-    found = logs.topk(min(settings.length, space.shape[0], logs.shape[1]), 1)
-    return found.indices.masked_fill(found.values == -math.inf, end)
-
-
-def next_predictor(modules: Modules, space: Space) -> Predict:
-    """A Predict of the log-probabilities (B, V) of the item after the first t[b] (None: all) of x (B, T), by the mean
-    of the posterior of z given them."""
-
-    def predict(x: Tensor, t: Any, cond: Cond, state: Any) -> tuple[Tensor, Any]:
-        inside = is_item(x, space)
-        if t is not None:
-            inside = inside & (torch.arange(x.shape[1], device=x.device) < t[:, None])
-        encoded = encoding(modules, Bag.of(x, inside), cond)
-        return modules["decoder"](encoded.mean, encoded.c), None
-
-    return predict
-
-
-class BagObjective:
-    """-log p(x | z) + beta KL(q(z | x, c) || p(z | c)) with one draw of z, in nats; the weight is the number of items.
-
-    The encoder is not shown a share `dropout` of the items that it infers z from, and the others count for more.
-    """
-
-    players: Mapping[str, tuple[str, ...]] = {"model": ("conditioning", "encoder", "decoder", "prior", "density")}
-    averaged = ("conditioning", "encoder", "decoder", "prior")
-
-    def __init__(self, config: VAEConfig, space: Space) -> None:
-        self.config, self.space = config, space
-
-    def loss(self, modules: Modules, batch: Batch, player: str, step: int, rng: Rng, state: State) -> Loss:
-        noise, share = rng.normal("vae/latent", batch.index, (self.config.latent,)), self.config.dropout
-        keep = None
-        if share:
-            shown = rng.uniform("vae/dropout", batch.index, (batch.x.shape[1] - 1,)) >= share
-            keep = shown.float() / (1 - share)
-        nats, kl, items = bag_terms(modules, self.space, batch, noise, keep, self.negatives(rng, step, batch.x.device))
-        total = (nats + self.config.beta * kl).sum()
-        return total, items.sum(), {"loss": (nats + kl).detach().sum(), "kl": kl.detach().sum()}
-
-    def negatives(self, rng: Rng, step: int, device: torch.device) -> Tensor | None:
-        """The items (n,) that represent the catalogue in a step, whatever the division of its batch."""
-        if not self.config.negatives:
-            return None
-        special = sorted(set(self.space.special.values()))
-        size = self.space.vocab[0] - len(special)
-        drawn = rng.uniform("negatives", torch.tensor([step], device=device), (self.config.negatives,))[0] * size
-        items = drawn.long().clamp_max(size - 1)
-        for token in special:  # these are no items
-            items = items + (items >= token)
-        return items
-
-    def update(self, state: State, metrics: Mapping[str, float]) -> State:
-        return state
-
-
-# --------------------------------------------------------------------------- sequences
-
-
-def sequence_terms(
-    modules: Modules, space: Space, batch: Batch, noise: Tensor, drop: Tensor | None = None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """-log p(x | z) for one draw of z, (B,), the divergence of its posterior, (B, D), and the number of predicted
-    tokens, (B,). `drop` (B, T): which tokens the decoder is not shown."""
-    decoder, tokens, targets = modules["decoder"], batch.x[:, :-1], batch.x[:, 1:]
-    assert isinstance(decoder, SequenceDecoder)
-    if batch.mask is not None:
-        targets = targets.masked_fill(~batch.mask, -1)
-    encoded = encoding(modules, Sequences.of(batch), batch.cond)
-    z, kl = latent(modules, encoded, noise)
-    shown = tokens if drop is None else dropped(tokens, drop, decoder.filler)
-    nats = decoder.nats(decoder.divided(z), encoded.c, shown, targets).sum(1)
-    return nats, kl, (targets >= 0).sum(1)
-
-
-def written(
-    modules: Modules, space: Space, u: Tensor, cond: Cond, rng: Rng, index: Tensor, settings: VAESettings
-) -> Tensor:
-    """Sequences (n, T) int64 of the latents u (n, D), which continue cond.known, if there are known tokens."""
-    decoder = modules["decoder"]
-    assert isinstance(decoder, SequenceDecoder)
-    c = modules["conditioning"](cond)
-    mean, log_var = modules["prior"](c)
-    z = mean + (0.5 * log_var).exp() * u
-    if settings.guidance != 1:
-        null = modules["conditioning"](cond.negative_or_null())
-        c = null + settings.guidance * (c - null)
-    return write(decoder, z, c, space, cond, rng, index, settings.cut, settings.length)
-
-
-class SequenceObjective:
-    """-log p(x | z) + beta KL(q(z | x, c) || p(z | c)) with one draw of z, in nats; the weight is the number of tokens.
-
-    The decoder is not shown a share `dropout` of the tokens.
-    """
-
-    players: Mapping[str, tuple[str, ...]] = {"model": ("conditioning", "encoder", "decoder", "prior", "density")}
-    averaged = ("conditioning", "encoder", "decoder", "prior")
-
-    def __init__(self, config: VAEConfig, space: Space) -> None:
-        self.config, self.space = config, space
-
-    def beta(self, state: State) -> float:
-        """The current weight of the divergence."""
-        return state_number(state, "beta", 0, HEAVY) if "beta" in state else self.config.beta
-
-    def loss(self, modules: Modules, batch: Batch, player: str, step: int, rng: Rng, state: State) -> Loss:
-        c, drop, beta = self.config, None, self.beta(state)
-        noise = rng.normal("vae/latent", batch.index, (c.latent,))
-        if c.dropout and torch.is_grad_enabled():  # not in evaluation
-            drop = rng.uniform("vae/dropout", batch.index, (batch.x.shape[1] - 1,)) < c.dropout
-        nats, kl, tokens = sequence_terms(modules, self.space, batch, noise, drop)
-        total = nats + beta * kl.sum(1)
-        metrics = {"loss": nats + kl.sum(1), "nats": nats, "kl": kl.sum(1), "beta": beta * tokens}
-        return total.sum(), tokens.sum(), {k: v.detach().sum() for k, v in metrics.items()}
-
-    def update(self, state: State, metrics: Mapping[str, float]) -> State:
-        """Makes the divergence heavier while it is more than its `share` of all nats, and lighter while it is less, but
-        not lighter than at first."""
-        excess = metrics["kl"] / max(metrics["kl"] + metrics["nats"], 1e-6) - self.config.share
-        beta = self.beta(state) * math.exp(CONTROL * max(-1.0, min(1.0, excess)))
-        return {**state, "beta": torch.tensor(min(HEAVY, max(self.config.beta, beta)))}
-
-
-# --------------------------------------------------------------------------- the objective of fields
-
-
 class VAEObjective:
     """-ELBO = -log p(x | z) + beta KL(q(z | x, c) || p(z | c)), in nats for each example, with one draw of z.
 
@@ -597,11 +313,11 @@ def sample(
 ) -> Tensor:
     """(n, *space.shape): the decoder's mean for latents drawn from the prior; the bags of `drawn_bags`; or sequences
     (n, T) that are `written`."""
-    if sequential(space):
-        u = prior_draw(modules, config, cond, rng, index, settings)
-        return written(modules, space, u, cond, rng, index, settings)
-    make = drawn_bags if space.catalogue else draw
-    return make(modules, config, space, cond, rng, index, settings)
+    if space.kind == "field":
+        return draw(modules, config, space, cond, rng, index, settings)
+    u = prior_draw(modules, config, cond, rng, index, settings)
+    make = drawn_bags if space.catalogue else written
+    return make(modules, space, u, cond, rng, index, settings)
 
 
 # --------------------------------------------------------------------------- likelihood
@@ -696,11 +412,11 @@ def edit(
         return decode(modules, _optimised(modules, task, u, cond, settings), cond, settings.guidance)
     if s == 0:
         return start.clone()
-    latent = encode(modules, config, space, start, cond, settings)
-    u = math.sqrt(1 - s * s) * latent + s * u
+    mean = encode(modules, config, space, start, cond, settings)
+    u = math.sqrt(1 - s * s) * mean + s * u
     if task.keep is None:
         u = _optimised(modules, task, u, cond, settings)
-        residual = start - decode(modules, latent, cond)
+        residual = start - decode(modules, mean, cond)
         return decode(modules, u, cond, settings.guidance) + (1 - s) * residual
     for k in range(math.ceil(ROUNDS * s)):
         x = torch.where(task.keep, start, decode(modules, u, cond, settings.guidance))
