@@ -162,7 +162,7 @@ def test_an_option_goes_to_the_sources_that_have_it(texts: Path, tmp_path: Path)
     assert [place.json()["options"] for place in found] == [{"max_file_mb": 5}, {"text": "two", "max_file_mb": 5}]
     with pytest.raises(UserError, match=r"No source has the option body.* folder: max_file_mb, group; tables: text"):
         places([str(texts), str(tmp_path / "a.jsonl")], {"body": "two"})
-    with pytest.raises(UserError, match=r"no grupp, did you mean group\? Its options are: max_file_mb, group"):
+    with pytest.raises(UserError, match=r"no grupp \(did you mean group\?\)\. Its options are: max_file_mb, group"):
         places([str(texts)], {"grupp": "yes"})
     with pytest.raises(UserError, match=r"'drop' or 'keep', given 'maybe'. Give an accepted value, or leave it out"):
         gather(found, tmp_path / "set", assembly={"near": "maybe"})

@@ -20,7 +20,7 @@ from afresh.families.autoencoder import AutoencoderConfig
         ({"overlap": "-1"}, "given '-1' (accepted: 0 to 0.9)"),
         ({"rate": "fast"}, "given 'fast' (accepted: 4000 to 48000)"),
         ({"near": "maybe"}, "near: should be 'keep' or 'drop', given 'maybe'"),
-        ({"chanels": 2}, "there is no chanels, did you mean channels?"),
+        ({"chanels": 2}, "there is no chanels (did you mean channels?). Accepted"),
         ({"speaker": 2}, "there is no speaker. Accepted: rate, channels, seconds"),
     ],
 )

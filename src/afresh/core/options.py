@@ -61,7 +61,7 @@ def _problem(found: ErrorDetails, model: type[BaseModel]) -> str:
         return why
     if found["type"] == "extra_forbidden":
         near = difflib.get_close_matches(name, model.model_fields, n=1)
-        return f"there is no {name}" + (f", did you mean {near[0]}?" if near else "")
+        return f"there is no {name}" + (f" (did you mean {near[0]}?)" if near else "")
     field = model.model_fields.get(str(found["loc"][0]))
     bounds = "" if field is None else _bounds(field.metadata)
     return f"{name}: {why}, given {found['input']!r}" + (f" (accepted: {bounds})" if bounds else "")

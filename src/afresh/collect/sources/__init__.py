@@ -100,6 +100,6 @@ def options_of(source: Source, given: Mapping[str, Any]) -> Options:
     except ValidationError as error:
         listed, wrong = ", ".join(source.options.model_fields) or "none", problems(error, source.options)
         raise UserError(
-            f"The source {source.name}: {wrong}{'' if wrong.endswith('?') else '.'} Its options are: {listed}.",
+            f"The source {source.name}: {wrong}. Its options are: {listed}.",
             "unknown_option",
         ) from None
