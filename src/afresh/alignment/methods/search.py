@@ -132,7 +132,7 @@ class SearchBatches:
         """Different valid items that were not asked."""
         seen: dict[str, Any] = {}
         for item in items:
-            if self.space.valid(item) and not self.memory.knows(item):
+            if not self.memory.knows(item) and self.space.valid(item):
                 seen.setdefault(self.space.kind.digest(item), item)
         return list(seen.values())[:count]
 

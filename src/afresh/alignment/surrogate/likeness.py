@@ -29,9 +29,16 @@ class Likeness:
 def tanimoto(a: Array, b: Array) -> Array:
     """<a, b> / (|a|^2 + |b|^2 - <a, b>) of counts (n, D) and (m, D): a positive definite kernel (Ralaivola et al. 2005,
     "Graph kernels for chemical informatics"). Two rows of zeros are equal."""
-    products = a @ b.T
+    return _shared(a @ b.T, a, b)
+
+
+def _shared(products: Array, a: Array, b: Array) -> Array:
+    """`tanimoto` of rows whose inner products are known."""
     union = np.square(a).sum(1)[:, None] + np.square(b).sum(1)[None] - products
-    return np.where(union > SMALLEST, products / np.maximum(union, SMALLEST), 1.0)
+    same = union <= SMALLEST
+    out: Array = np.divide(products, union, out=union, where=~same)
+    out[same] = 1.0
+    return out
 
 
 def squares(a: Array, b: Array) -> Array:
@@ -46,7 +53,12 @@ def by_tanimoto(known: Array) -> Likeness:
     size = max(float(np.square(known).sum(1).mean()), SMALLEST)
 
     def kernel(a: Array, b: Array, share: float) -> Array:
-        return share * tanimoto(a, b) + (1 - share) / size * (a @ b.T)
+        products = a @ b.T
+        out = _shared(products, a, b)
+        out *= share
+        products *= (1 - share) / size
+        out += products
+        return out
 
     def diagonal(a: Array, share: float) -> Array:
         return share + (1 - share) / size * np.square(a).sum(1)

@@ -23,7 +23,7 @@ from afresh.core.rng import Rng
 from afresh.core.stored import MOST_TOKENS
 from afresh.data.conditions import SavedPart, encode_conditions
 from afresh.data.encoder_file import load_encoder, save_encoder, written_names
-from afresh.data.molecules.chem import MoleculeError, canonical
+from afresh.data.molecules.chem import MoleculeError, canonical, readable
 from afresh.data.molecules.kind import MOLECULE
 from afresh.data.molecules.parts import beginning, contains, varied
 from afresh.data.molecules.recombine import offspring
@@ -158,7 +158,7 @@ class MoleculeEncoder:
 
     def valid(self, value: Any) -> bool:
         """Whether the value is a SMILES that RDKit reads and sanitises."""
-        return isinstance(value, str) and canonical(value) is not None
+        return isinstance(value, str) and readable(value)
 
     def hear(self, value: Any) -> None:
         """A molecule has no sound."""
