@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ import pytest
 
 pytest.importorskip("rdkit")
 
-from benchmarks.pmo import EVERY, MODELS, OBJECTIVES, TASKS, Oracle, auc
+from benchmarks.pmo import EVERY, MODELS, OBJECTIVES, TASKS, Oracle, auc, valued
 from benchmarks.pmo_models import Unpickler
 
 
@@ -39,6 +41,16 @@ def test_a_budget_is_never_exceeded() -> None:
     assert oracle(["C", "CC", "CCC", "C"]) == [0.1, 0.2, 0.0, 0.1]
     assert oracle.spent and oracle(["CCCC", "CC"]) == [0.0, 0.2]
     assert list(oracle.asked) == ["C", "CC"]
+
+
+LENGTHS = "import json, sys; [print(len(json.loads(r)['text']), flush=True) for r in sys.stdin]"
+
+
+def test_a_program_is_asked_about_more_than_its_pipe_can_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AFRESH_PMO_MODELS", shlex.join([sys.executable, "-c", LENGTHS]))
+    names = ["C" * (1 + n % 60) for n in range(50_000)]
+    with valued("jnk3") as (value, _):
+        assert value(names) == [float(len(n)) for n in names]
 
 
 class Call:
