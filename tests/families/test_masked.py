@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from pydantic import ValidationError
 from scipy.stats import chisquare
 from torch import Tensor, nn
@@ -30,7 +31,10 @@ from afresh.families.masked import (
     predictor,
     score,
     spread,
+    stream,
 )
+from afresh.sampling.masked import Unmask
+from afresh.sampling.tokens import Cut
 from afresh.training.config import TrainConfig
 from afresh.training.loop import take_step
 from afresh.training.plan import make_learner
@@ -287,6 +291,33 @@ def test_a_record_begins_with_its_prompt() -> None:
     first = int(predictor(modules)(x, None, Cond(1), None)[0][0, 2, [0, 1, 2, 3, 5]].argmax())
     found = drawn(space, known([[2, 0, 1]]), modules, length=1, temperature=0)
     assert found[0].tolist() == ([] if first == 4 else [first])
+
+
+@pytest.mark.parametrize("prompt", [[], [1], [1, 2, 3]])
+def test_the_end_of_a_record_is_drawn_before_its_tokens_in_the_order_of_confidence(prompt: list[int]) -> None:
+    """Lengths come as often as the filler's probabilities say while nothing else is known. What would have ended within
+    the prompt ends behind it."""
+    weights = torch.tensor([0.1, 0.2, 0.3, 0.15])  # of records of 0 to 3 tokens; the others have no filler
+    calls = []
+
+    def predict(x: Tensor, t: Any, cond: Cond, state: Any) -> tuple[Tensor, Any]:
+        over = F.pad(weights.cumsum(0), (1, 0)) * (not calls)
+        calls.append(len(x))
+        logits = torch.full((len(x), 5, 7), -torch.inf)
+        logits[..., 0], logits[..., 6] = (1 - over).log(), over.log()
+        return logits, state
+
+    count = 20_000
+    rows = torch.tensor([[5, *prompt]]).expand(count, -1)
+    how = Unmask(7, Cut(), order="confidence")
+    found = stream(predict, rows, Cond(count), Rng(0), torch.arange(count), how, 5, 5 - len(prompt), 5, 6)
+    assert set(found.unique().tolist()) <= {0, 5}
+    sizes = torch.bincount(len(prompt) + (found == 0).sum(1), minlength=6).tolist()
+    shares = [0.1, 0.2, 0.3, 0.15, 0.0, 0.25]
+    shares[: len(prompt) + 1] = [0.0] * len(prompt) + [sum(shares[: len(prompt) + 1])]
+    there = [i for i, share in enumerate(shares) if share]
+    assert sum(sizes[i] for i in there) == count
+    assert chisquare([sizes[i] for i in there], [count * shares[i] for i in there]).pvalue > 1e-3
 
 
 def test_guidance_zero_ignores_the_label_and_one_does_not() -> None:

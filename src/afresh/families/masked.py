@@ -352,7 +352,11 @@ def stream(
     end: int,
     filler: int | None = None,
 ) -> Tensor:
-    """`sample` for streams: known (B, 1 + S) has the mask where unknown and begins with the token of context."""
+    """`sample` for streams: known (B, 1 + S) has the mask where unknown and begins with the token of context.
+
+    In the order `confidence` the end of a record is drawn first. Otherwise the filler, which is the easiest to predict,
+    would take every place that it may have, and records would be too short.
+    """
     place = torch.arange(known.shape[1], device=known.device)
     last = torch.where(known != how.mask, place, 0).amax(1)
     has_holes = ((known == how.mask) & (place < last[:, None])).any(1)  # rows with holes
@@ -361,7 +365,17 @@ def stream(
     wanted = (x == how.mask) & (torch.arange(x.shape[1], device=x.device) <= stop[:, None])
     ending = [end] if filler is None else [end, filler]
     inside = replace(how, banned=[*how.banned, *ending])  # a document must not end in a hole
-    for rows, by, ends, margin in ((has_holes, inside, None, context // 4), (~has_holes, how, end, 0)):
+    bounded = torch.zeros_like(has_holes)  # rows whose end is known before they are filled
+    if how.order == "confidence" and filler is not None and not bool(has_holes.all()):
+        o = (~has_holes).nonzero()[:, 0]
+        x[o], wanted[o], bounded[o] = ended(
+            predict, x[o], wanted[o], cond.select(o), rng, index[o], context, how.mask, ending
+        )
+    for rows, by, ends, margin in (
+        (has_holes, inside, None, context // 4),
+        (bounded, inside, None, 0),
+        (~(has_holes | bounded), how, end, 0),
+    ):
         if bool(rows.any()):
             some = (x[rows], wanted[rows, 1:], cond.select(rows.nonzero()[:, 0]), rng, index[rows])
             x[rows] = fill_long(predict, *some, context, by, ends, margin)
@@ -372,6 +386,38 @@ def stream(
     ]
     longest = max(map(len, out))
     return torch.tensor([r + [end] * (longest - len(r)) for r in out], dtype=torch.int64)
+
+
+def ended(
+    predict: Predict,
+    x: Tensor,
+    wanted: Tensor,
+    cond: Cond,
+    rng: Rng,
+    index: Tensor,
+    context: int,
+    mask: int,
+    ending: list[int],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Draw where records end, before anything else of them: x and wanted (B, 1 + L) with [end, filler] `ending` written
+    in their places, and the rows (B,) that end within the window.
+
+    The filler stands at a place if and only if the record ended before it, so that its probabilities, while all places
+    are masked, are the distribution function of the length.
+    """
+    end, filler = ending
+    width = min(context, x.shape[1] - 1)
+    window = F.pad(x[:, : width + 1], (0, context - width), value=mask)
+    logits, _ = predict(window, None, cond, None)
+    over = logits[:, :width].float().softmax(-1)[..., filler].masked_fill(~wanted[:, 1 : width + 1], 0)
+    after = over.cummax(1).values > rng.uniform("unmask/end", index)[:, None].to(over)
+    place = torch.arange(1, x.shape[1], device=x.device)
+    first = wanted[:, 1:].int().argmax(1) + 1
+    last = torch.maximum(after.int().argmax(1), first)[:, None]  # the place of `end`, one before the first filler
+    rows = after.any(1)
+    known = rows[:, None] & (place >= last)
+    tokens = torch.where(known, torch.where(place == last, end, filler), x[:, 1:])
+    return torch.cat([x[:, :1], tokens], 1), torch.cat([wanted[:, :1], wanted[:, 1:] & ~known], 1), rows
 
 
 def accepts(space: Space) -> str | None:
