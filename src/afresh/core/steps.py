@@ -7,16 +7,18 @@ raised by a follower ends the solver.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import TypeVar
 
 from torch import Tensor
 
 from afresh.core import events
 
 SILENT_SECONDS = 2.0  # within which nobody asks how far it is
+Block = TypeVar("Block")
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,19 @@ def reporting(task: str) -> Iterator[None]:
 
     with following(tell):
         yield
+
+
+def blocks(parts: Sequence[Block], task: str) -> Iterator[Block]:
+    """The parts, one after the other. Events of progress tell how far they are and when they will be done, unless all
+    of them take only a moment."""
+    begun = shown = time.monotonic()
+    for done, part in enumerate(parts):
+        now = time.monotonic()
+        if done and now - shown >= SILENT_SECONDS:
+            shown, left = now, (now - begun) * (len(parts) - done) / done
+            text = f"{task}: {done / len(parts):.0%}, about {left:.0f} s left"
+            events.progress(text, task, done=done, total=len(parts), seconds_left=left, ended=False)
+        yield part
 
 
 @contextmanager

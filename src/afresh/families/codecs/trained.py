@@ -22,6 +22,7 @@ from safetensors.torch import save as save_bytes
 from torch import Tensor, nn
 
 from afresh.core import Codec, Examples, Space, UserError
+from afresh.core.steps import blocks
 from afresh.nets.autoencoder import NETWORKS, Shape, latent_grid, latents, networks
 from afresh.nets.quantise import usage
 
@@ -29,6 +30,7 @@ SOURCE = "field"  # the kind of space that this codec encodes
 FAMILY = "autoencoder"  # the family whose runs become codecs
 WITHIN = ()  # codecs that such a run may have
 CHUNK = 64  # examples at a time
+STANDARDISED = 20_000  # examples by which latents are standardised, at most
 FILES = "codec.json", "codec.safetensors"
 
 
@@ -89,7 +91,9 @@ class TrainedCodec:
     def encode(self, examples: Examples) -> Examples:
         """Encodes x (N, C, *grid) of any dtype as latents (N, *target.shape), float32, or int32 for codes."""
         self._check(examples.x, self.source)
-        parts = [self._one(x.float() * examples.scale + examples.shift) for x in examples.x.split(CHUNK)]
+        parts = [
+            self._one(x.float() * examples.scale + examples.shift) for x in blocks(examples.x.split(CHUNK), "encoding")
+        ]
         kind = torch.int32 if self.size else torch.float32
         x = torch.cat(parts) if parts else torch.zeros(0, *self.target.shape)
         return Examples(x.to(kind), examples.cond, bytes=examples.bytes)
@@ -162,7 +166,7 @@ def of_modules(
     """The codec of a trained autoencoder, from its configuration, its networks and the space of its data. `within` is
     always None: such a run has no codec of its own.
 
-    The latents of `kl` are standardised by `examples`, a training split of that space. Raises UserError for another
+    The latents of `kl` are standardised by some of `examples`, a training split of that space. Raises UserError for another
     kind of space, and if there are no examples.
     """
     if space.kind != SOURCE or not 2 <= len(space.shape) <= 4:
@@ -177,9 +181,16 @@ def of_modules(
     plain = TrainedCodec(space, net, own, torch.zeros(net.latent), torch.ones(net.latent))
     if plain.size:
         return plain
-    z = plain.encode(examples).x.double().transpose(0, 1).flatten(1)  # (latent, N * positions)
+    rows = spread(len(examples), STANDARDISED)
+    some = Examples(examples.x[rows], examples.cond.select(rows), examples.scale, examples.shift)
+    z = plain.encode(some).x.double().transpose(0, 1).flatten(1)  # (latent, N * positions)
     std = z.std(1, unbiased=False).clamp_min(1e-6)  # for constant channels
     return TrainedCodec(space, net, own, z.mean(1).float(), std.float())
+
+
+def spread(count: int, most: int) -> Tensor:
+    """All rows (n,) of `count`, or as many as `most` that are evenly spaced."""
+    return torch.arange(count) if count <= most else torch.linspace(0, count - 1, most).long()
 
 
 def copied(space: Space, net: Shape, states: Mapping[str, Mapping[str, Tensor]]) -> dict[str, nn.Module]:

@@ -22,9 +22,11 @@ from torch import Tensor, nn
 
 from afresh.core import Codec, Cond, Examples, Space, UserError
 from afresh.core.rng import Rng
+from afresh.core.steps import blocks
 from afresh.core.stored import MOST_TOKENS
 from afresh.data.load import numbered
 from afresh.families.codecs.records import RecordsCodec
+from afresh.families.codecs.trained import STANDARDISED, spread
 from afresh.nets.sequences import SequenceDecoder, Sequences, SequenceShape, sequence_networks, sequential
 from afresh.sampling.sequences import write
 
@@ -85,14 +87,7 @@ class SequenceCodec:
         if examples.bounds is None:
             parts = [self._one(Sequences.whole(x, self.inner.special["end"])) for x in examples.x.split(CHUNK)]
             return Examples(self._joined(parts), examples.cond, bytes=examples.bytes)
-        there = examples if self.records is None else self.records.encode(examples)
-        n, batch_of = numbered(there, self.inner)
-        parts, conds = [], []
-        for rows in torch.arange(n).split(CHUNK):
-            batch = batch_of(rows)
-            parts.append(self._one(Sequences.of(batch)))
-            conds.append(batch.cond)
-        return Examples(self._joined(parts), Cond.cat(conds) if conds else examples.cond, bytes=examples.bytes)
+        return self._encoded(examples, None)
 
     @torch.no_grad()
     def decode(self, x: Tensor) -> Tensor:
@@ -126,6 +121,17 @@ class SequenceCodec:
         (folder / FILES[1]).write_bytes(save_bytes({k: v.cpu().contiguous() for k, v in tensors.items()}))
         (folder / FILES[0]).write_text(saved.model_dump_json(indent=1), encoding="utf-8")
 
+    def _encoded(self, examples: Examples, most: int | None) -> Examples:
+        """The records of a stream as latents, or as many as `most` that are evenly spaced."""
+        there = examples if self.records is None else self.records.encode(examples)
+        n, batch_of = numbered(there, self.inner)
+        parts, conds = [], []
+        for rows in blocks(spread(n, n if most is None else most).split(CHUNK), "encoding"):
+            batch = batch_of(rows)
+            parts.append(self._one(Sequences.of(batch)))
+            conds.append(batch.cond)
+        return Examples(self._joined(parts), Cond.cat(conds) if conds else examples.cond, bytes=examples.bytes)
+
     def _one(self, x: Sequences) -> Tensor:
         """Encodes one block of sequences."""
         mean, _ = self._on(x.tokens.device)["encoder"](x)
@@ -152,7 +158,7 @@ def of_modules(
     """The codec of a trained autoencoder over sequences, from its configuration, its networks, the space of its data,
     and its own codec of documents as records, if it has one.
 
-    The latents are standardised by `examples`, a training split of that space. Raises UserError if there are none, and
+    The latents are standardised by some of `examples`, a training split of that space. Raises UserError if there are none, and
     for another kind of space.
     """
     records = within if isinstance(within, RecordsCodec) else None
@@ -166,7 +172,8 @@ def of_modules(
     net = SequenceShape(config["channels"], config["slots"], config["width"], config["blocks"])
     own = copied(space if records is None else records.target, net, {k: modules[k].state_dict() for k in PAIR})
     shape = (net.channels, net.slots)
-    z = SequenceCodec(space, records, net, own, torch.zeros(shape), torch.ones(shape)).encode(examples).x.double()
+    plain = SequenceCodec(space, records, net, own, torch.zeros(shape), torch.ones(shape))
+    z = plain._encoded(examples, STANDARDISED).x.double()
     std = z.std(0, unbiased=False).clamp_min(1e-6)  # for constant latents
     return SequenceCodec(space, records, net, own, z.mean(0).float(), std.float())
 
