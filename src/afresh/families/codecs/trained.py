@@ -166,8 +166,8 @@ def of_modules(
     """The codec of a trained autoencoder, from its configuration, its networks and the space of its data. `within` is
     always None: such a run has no codec of its own.
 
-    The latents of `kl` are standardised by some of `examples`, a training split of that space. Raises UserError for another
-    kind of space, and if there are no examples.
+    The latents of `kl` are standardised by some of `examples`, a training split of that space. Raises UserError for
+    another kind of space, and if there are no examples.
     """
     if space.kind != SOURCE or not 2 <= len(space.shape) <= 4:
         raise UserError(

@@ -158,8 +158,8 @@ def of_modules(
     """The codec of a trained autoencoder over sequences, from its configuration, its networks, the space of its data,
     and its own codec of documents as records, if it has one.
 
-    The latents are standardised by some of `examples`, a training split of that space. Raises UserError if there are none, and
-    for another kind of space.
+    The latents are standardised by some of `examples`, a training split of that space. Raises UserError if there are
+    none, and for another kind of space.
     """
     records = within if isinstance(within, RecordsCodec) else None
     if not sequential(space if records is None else records.target):
