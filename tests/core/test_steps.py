@@ -10,7 +10,7 @@ from torch import Tensor
 
 from afresh.core import Cond, Edit, events
 from afresh.core import steps as s
-from afresh.core.steps import Step, following, reporting
+from afresh.core.steps import Step, blocks, following, reporting
 from afresh.sampling.edit import edit
 from afresh.sampling.ode import SOLVERS, times
 
@@ -72,3 +72,20 @@ def test_progress_is_told_of_what_takes_long(monkeypatch: pytest.MonkeyPatch) ->
             SOLVERS["heun"](to_one, NOISE, Cond(3), times(3))
         assert len(told) == count
     assert told[-1].text == "solving: step 3 of 3" and told[-1].fields["ended"]
+
+
+def test_blocks_that_take_long_tell_when_they_will_be_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[events.Event] = []
+    now = iter(range(0, 100, 3))
+    monkeypatch.setattr(s.time, "monotonic", lambda: float(next(now)))
+    with events.listening(told.append):
+        assert list(blocks([1, 2, 3, 4], "encoding")) == [1, 2, 3, 4]
+    assert [e.text for e in told] == [
+        "encoding: 25%, about 18 s left",
+        "encoding: 50%, about 9 s left",
+        "encoding: 75%, about 4 s left",
+    ]
+    monkeypatch.setattr(s.time, "monotonic", lambda: 0.0)
+    with events.listening(told.append):
+        assert list(blocks([1, 2], "encoding")) == [1, 2]
+    assert len(told) == 3

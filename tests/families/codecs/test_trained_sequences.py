@@ -55,6 +55,15 @@ def test_latents_are_standardised_and_rows_are_encoded_like_documents() -> None:
     torch.testing.assert_close(codec.encode(Examples(rows, Cond(len(rows)))).x, there.x, rtol=1e-3, atol=1e-4)
 
 
+def test_many_examples_are_standardised_by_some_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = codec_of(untrained())
+    monkeypatch.setattr(trained_sequences, "STANDARDISED", 4)
+    some = codec_of(untrained())
+    z = (whole.encode(documents()).x * whole.std + whole.mean)[[0, 5, 10, 15]]
+    torch.testing.assert_close(some.mean, z.mean(0), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(some.std, z.std(0, unbiased=False), rtol=1e-4, atol=1e-5)
+
+
 def test_a_codec_survives_saving_and_unknown_fields_are_refused(tmp_path: Path) -> None:
     codec = codec_of(untrained())
     codec.save(tmp_path)
