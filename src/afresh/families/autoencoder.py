@@ -64,7 +64,7 @@ FITTED = 4096  # most examples that the prior is fitted to
 FULL = 0.5  # share of the examples in training that use all codes of a position
 QUIET = 1e-3  # floor of the magnitudes in the spectral distance, relative to the standard deviation of the data
 SPECTRAL = 0.1  # default weight of the spectral distance for waves
-SEQUENCE_KL = 0.05  # weight of the KL of a sequence's latents
+SEQUENCE_KL = 0.1  # weight of the KL of a sequence's latents
 LONGEST = 12  # longest axis of the latents for which no further halving is chosen
 
 
@@ -155,7 +155,7 @@ def sizes(space: Space) -> Sequence[AutoencoderConfig]:
     eight slots."""
     if sequential(space):
         ladder = ((96, 3), (128, 4), (192, 4), (256, 5), (320, 6), (384, 6))
-        fixed = {"channels": 8, "slots": 8, "kl": SEQUENCE_KL, "dropout": 0.3}
+        fixed = {"channels": 8, "slots": 8, "kl": SEQUENCE_KL}
         return [AutoencoderConfig(width=width, blocks=blocks, **fixed) for width, blocks in ladder]
     longest = max(space.shape[1:])
     factor = next((f for f in (2, 4) if -(-longest // f) <= LONGEST), 8)
