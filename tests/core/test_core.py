@@ -13,6 +13,7 @@ import torch
 
 from afresh import core
 from afresh.core import Batch, Cond, Part
+from afresh.core.space import evenly_spaced
 from afresh.data.image.kind import IMAGE
 from afresh.data.text.kind import TEXT
 
@@ -126,3 +127,10 @@ def test_every_noun_is_found_and_most_need_no_torch() -> None:
     assert done.stdout == "False\n"
     with pytest.raises(ImportError):
         from afresh.core import Nonsense  # type: ignore[attr-defined]  # noqa: F401
+
+
+def test_rows_at_even_distances_have_both_ends() -> None:
+    assert evenly_spaced(0, 4).tolist() == [] and evenly_spaced(3, 4).tolist() == [0, 1, 2]
+    rows = evenly_spaced(10_000, 1024)
+    assert len(rows) == 1024 and rows[0] == 0 and rows[-1] == 9_999 and set(rows.diff().tolist()) == {9, 10}
+    assert evenly_spaced(30_000_001, 3).tolist() == [0, 15_000_000, 30_000_000]

@@ -212,6 +212,11 @@ class Batch:
         return self.map(lambda v: v.to(device, non_blocking=non_blocking))
 
 
+def evenly_spaced(count: int, most: int) -> Tensor:
+    """Rows (n,) int64 of `count`: all of them, or as many as `most` at even distances, with the first and the last."""
+    return torch.linspace(0, count - 1, min(count, most), dtype=torch.float64).long()
+
+
 @dataclass(frozen=True)
 class Examples:
     """An encoded split, in a compact form.

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from afresh.core import Cond, CondSpec, Item, Part, UserError
 from afresh.core.counted import counted
+from afresh.core.space import evenly_spaced
 from afresh.core.stored import MOST_VALUES
 from afresh.data.tensor_file import check_tensor, read_tensors
 
@@ -178,7 +179,7 @@ def encode_conditions(items: Sequence[Item], spec: CondSpec, embed: Embed | None
 def save_conditions(path: Path, cond: Cond, most: int = 4096) -> None:
     """Save at most `most` evenly spaced rows, fewer if they would exceed MAX_BYTES. Raises OSError."""
     row_bytes = sum(v[:1].nbytes for v in cond.parts.values())
-    rows = torch.linspace(0, cond.size - 1, min(most, cond.size, max(1, MAX_BYTES // max(1, row_bytes)))).long()
+    rows = evenly_spaced(cond.size, min(most, max(1, MAX_BYTES // max(1, row_bytes))))
     selected = cond.select(rows)
     tensors = {f"parts.{k}": v.contiguous() for k, v in selected.parts.items()}
     tensors |= {f"present.{k}": v.contiguous() for k, v in selected.present.items()}

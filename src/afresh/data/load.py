@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from afresh.core import Batch, Cond, Examples, Space
 from afresh.core.rng import Rng
+from afresh.core.space import evenly_spaced
 
 MAX_LOGITS = 1 << 26  # held at once when scoring: 256 MB of float32
 
@@ -222,7 +223,7 @@ def requests_of(examples: Examples, rows: Tensor) -> Cond:
 
 def typical_requests(examples: Examples, most: int = 4096) -> Cond:
     """The requests (`requests_of`) of at most `most` examples, spaced evenly over a split."""
-    return requests_of(examples, torch.linspace(0, len(examples) - 1, min(most, len(examples))).long())
+    return requests_of(examples, evenly_spaced(len(examples), most))
 
 
 def draw_requests(examples: Examples, n: int, rng: Rng, purpose: str = "conditions") -> Cond:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from afresh.core import CondSpec, Evidence, Examples, ItemKind, Metric, Score, Space
+from afresh.core.space import evenly_spaced
 from afresh.evaluation.estimate import mean
 from afresh.evaluation.study import Unmeasurable, study_of
 
@@ -16,7 +17,7 @@ SCORED = 64  # held-out images whose likelihood is computed; with a flow, each c
 
 def scored_rows(heldout: Examples) -> Tensor:
     """The rows (n,) int64 of the held-out images whose likelihood is computed, evenly spread."""
-    return torch.linspace(0, len(heldout) - 1, min(SCORED, len(heldout))).long()
+    return evenly_spaced(len(heldout), SCORED)
 
 
 def any_field(kind: ItemKind, space: Space, conds: CondSpec) -> str | None:

@@ -16,12 +16,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
 from afresh.core import Examples, events
 from afresh.core.rng import Rng
+from afresh.core.space import evenly_spaced
 from afresh.data.load import draw_conditions
 from afresh.evaluation.distribution import distances
 from afresh.evaluation.estimate import Array, Estimate
@@ -64,20 +64,17 @@ def vectors(examples: Examples, timed: bool = False) -> Array:
     return np.concatenate([cell_means(as_images(p) if timed else p) for p in parts])
 
 
-def spread_over(n: int, most: int) -> NDArray[np.int64]:
-    """At most `most` of n rows, evenly spread."""
-    return np.linspace(0, n - 1, min(n, most)).astype(np.int64)
-
-
 def not_trained_on(train: Array, heldout: Array) -> Array:
     """Distances (M,) of examples to the nearest training example other than themselves.
 
     The examples are held out; if there are fewer than ENOUGH, training examples are added.
     """
-    of_heldout = nearest(heldout[spread_over(len(heldout), OTHERS)], train)
+    of_heldout = nearest(heldout[evenly_spaced(len(heldout), OTHERS).numpy()], train)
     if len(of_heldout) >= ENOUGH or len(train) < 2:
         return of_heldout
-    of_train = [np.partition(distances(train[i : i + 1], train)[0], 1)[1] for i in spread_over(len(train), OTHERS)]
+    of_train = [
+        np.partition(distances(train[i : i + 1], train)[0], 1)[1] for i in evenly_spaced(len(train), OTHERS).tolist()
+    ]
     return np.concatenate([of_heldout, of_train])  # the nearest to a training example is itself, hence the second
 
 

@@ -35,6 +35,7 @@ from afresh.core import (
     UserError,
 )
 from afresh.core.rng import Rng
+from afresh.core.space import evenly_spaced
 from afresh.data.load import numbered
 from afresh.nets.autoencoder import (
     MOST_RESIDUAL,
@@ -428,7 +429,7 @@ def finish(
     device = prior.get_buffer("mean").device
     n, batch_of = numbered(examples, space)
     parts = []
-    for block in torch.linspace(0, n - 1, min(FITTED, n)).long().split(64):
+    for block in evenly_spaced(n, FITTED).split(64):
         batch = batch_of(block).to(device)
         if sequential(space):
             mean, _ = modules["encoder"](Sequences.of(batch))

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from afresh.core import Codec, Examples, Family, Space, UserError, registry
+from afresh.core.space import evenly_spaced
 from afresh.data.prepare import Prepared
 from afresh.runs.run import Run, summary
 from afresh.training.plan import Decision
@@ -179,7 +180,7 @@ def unexplained(codec: Codec, heldout: Examples) -> tuple[float, float]:
 
     Evaluated on at most `CHECKED` examples, evenly spaced.
     """
-    rows = torch.linspace(0, len(heldout) - 1, min(CHECKED, len(heldout))).long()
+    rows = evenly_spaced(len(heldout), CHECKED)
     x = heldout.x[rows]
     subset = Examples(x, heldout.cond.select(rows), heldout.scale, heldout.shift)
     decoded = codec.decode(codec.encode(subset).x)

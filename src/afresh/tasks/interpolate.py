@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from afresh.core import Cond, Examples, Latents, UserError, registry
+from afresh.core.space import evenly_spaced
 from afresh.runs.data import run_data
 from afresh.runs.inputs import encoded
 from afresh.runs.run import Run
@@ -152,7 +153,7 @@ class Blender:
             indices = rows.nonzero()[:, 0]
             if len(indices) < 8:
                 raise UserError(f"Only {len(indices)} training items have {which}; a direction needs 8 of each.")
-            subset = indices[torch.linspace(0, len(indices) - 1, min(MAX_IMAGES, len(indices))).long()]
+            subset = indices[evenly_spaced(len(indices), MAX_IMAGES)]
             x = train.x[subset].float() * train.scale + train.shift
             means.append(self.codes(x, Cond.unconditional(spec, len(subset))).mean(0))
         return means[0] - means[1]

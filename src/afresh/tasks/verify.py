@@ -16,6 +16,7 @@ from torch import Tensor
 from afresh.core import Examples, UserError
 from afresh.core.counted import counted
 from afresh.core.rng import Rng
+from afresh.core.space import evenly_spaced
 from afresh.data.load import Loader
 from afresh.data.prepare import Prepared
 from afresh.runs.bounds import bounded
@@ -231,7 +232,7 @@ def check_cache(run: Run) -> Check:
     settings = family.sampling.settings(**({"length": space.shape[0]} if space.stream else {}))
     rollout = policy.rollout(run.modules, run.config, space, cond.to(device), Rng(0), index, settings)
     assert rollout.batch.mask is not None
-    positions = torch.linspace(0, rollout.logp.shape[1] - 1, min(POSITIONS, rollout.logp.shape[1])).long()
+    positions = evenly_spaced(rollout.logp.shape[1], POSITIONS)
     some = torch.zeros_like(rollout.batch.mask).index_fill(1, positions.to(device), True) & rollout.batch.mask
     full = policy.steps(run.modules, run.config, space, replace(rollout.batch, mask=some)).logp
     worst = float((full - rollout.logp)[some].abs().max())

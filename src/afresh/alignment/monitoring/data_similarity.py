@@ -11,12 +11,12 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from afresh.core import Codec
 from afresh.core.item_kind import Array
+from afresh.core.space import evenly_spaced
 from afresh.data.prepare import Prepared
 from afresh.evaluation.image_sets import as_images, is_image_space
 
@@ -54,7 +54,7 @@ class DataSimilarity:
     def values(self) -> list[Any]:
         """Training items that samples are compared with."""
         items = self.prepared.train_items
-        return [items[row].value for row in evenly_spaced(len(items))]
+        return [items[row].value for row in evenly_spaced(len(items), MAX_ITEMS).tolist()]
 
     @cached_property
     def measure(self) -> Callable[[Sequence[Any]], Array]:
@@ -74,7 +74,7 @@ class DataSimilarity:
     def fields(self) -> Tensor:
         """The fields of training items as rows (N, D)."""
         train = self.prepared.train
-        rows = torch.tensor(evenly_spaced(len(train.x)))
+        rows = evenly_spaced(len(train.x), MAX_ITEMS)
         return self.rows_of(train.x[rows].float() * train.scale + train.shift)
 
     def rows_of(self, x: Tensor) -> Tensor:
@@ -86,8 +86,3 @@ class DataSimilarity:
 def nearest(rows: Tensor, train: Tensor) -> Array:
     """1 minus the root mean square difference of each row (B, D) to the nearest of `train` (N, D); float64 (B,)."""
     return 1 - torch.cdist(rows, train).min(1).values.double().numpy() / math.sqrt(train.shape[1])
-
-
-def evenly_spaced(count: int) -> list[int]:
-    """At most MAX_ITEMS evenly spaced indices below `count`."""
-    return [int(i) for i in np.linspace(0, count - 1, min(MAX_ITEMS, count))]

@@ -22,6 +22,7 @@ from safetensors.torch import save as save_bytes
 from torch import Tensor, nn
 
 from afresh.core import Codec, Examples, Space, UserError
+from afresh.core.space import evenly_spaced
 from afresh.core.steps import blocks
 from afresh.nets.autoencoder import NETWORKS, Shape, latent_grid, latents, networks
 from afresh.nets.quantise import usage
@@ -181,16 +182,11 @@ def of_modules(
     plain = TrainedCodec(space, net, own, torch.zeros(net.latent), torch.ones(net.latent))
     if plain.size:
         return plain
-    rows = spread(len(examples), STANDARDISED)
+    rows = evenly_spaced(len(examples), STANDARDISED)
     some = Examples(examples.x[rows], examples.cond.select(rows), examples.scale, examples.shift)
     z = plain.encode(some).x.double().transpose(0, 1).flatten(1)  # (latent, N * positions)
     std = z.std(1, unbiased=False).clamp_min(1e-6)  # for constant channels
     return TrainedCodec(space, net, own, z.mean(1).float(), std.float())
-
-
-def spread(count: int, most: int) -> Tensor:
-    """All rows (n,) of `count`, or as many as `most` that are evenly spaced."""
-    return torch.arange(count) if count <= most else torch.linspace(0, count - 1, most).long()
 
 
 def copied(space: Space, net: Shape, states: Mapping[str, Mapping[str, Tensor]]) -> dict[str, nn.Module]:

@@ -22,11 +22,12 @@ from torch import Tensor, nn
 
 from afresh.core import Codec, Cond, Examples, Space, UserError
 from afresh.core.rng import Rng
+from afresh.core.space import evenly_spaced
 from afresh.core.steps import blocks
 from afresh.core.stored import MOST_TOKENS
 from afresh.data.load import numbered
 from afresh.families.codecs.records import RecordsCodec
-from afresh.families.codecs.trained import STANDARDISED, spread
+from afresh.families.codecs.trained import STANDARDISED
 from afresh.nets.sequences import SequenceDecoder, Sequences, SequenceShape, sequence_networks, sequential
 from afresh.sampling.sequences import write
 
@@ -84,9 +85,6 @@ class SequenceCodec:
     def encode(self, examples: Examples) -> Examples:
         """Records, or rows of tokens (N, T) up to their `end`, as latents (N, channels, slots), float32. Records that
         are longer than a window are several."""
-        if examples.bounds is None:
-            parts = [self._one(Sequences.whole(x, self.inner.special["end"])) for x in examples.x.split(CHUNK)]
-            return Examples(self._joined(parts), examples.cond, bytes=examples.bytes)
         return self._encoded(examples, None)
 
     @torch.no_grad()
@@ -122,11 +120,15 @@ class SequenceCodec:
         (folder / FILES[0]).write_text(saved.model_dump_json(indent=1), encoding="utf-8")
 
     def _encoded(self, examples: Examples, most: int | None) -> Examples:
-        """The records of a stream as latents, or as many as `most` that are evenly spaced."""
+        """`encode` of all records, or of as many as `most` that are evenly spaced."""
+        if examples.bounds is None:
+            rows = evenly_spaced(len(examples), most or len(examples))
+            parts = [self._one(Sequences.whole(x, self.inner.special["end"])) for x in examples.x[rows].split(CHUNK)]
+            return Examples(self._joined(parts), examples.cond.select(rows), bytes=examples.bytes)
         there = examples if self.records is None else self.records.encode(examples)
         n, batch_of = numbered(there, self.inner)
         parts, conds = [], []
-        for rows in blocks(spread(n, n if most is None else most).split(CHUNK), "encoding"):
+        for rows in blocks(evenly_spaced(n, most or n).split(CHUNK), "encoding"):
             batch = batch_of(rows)
             parts.append(self._one(Sequences.of(batch)))
             conds.append(batch.cond)

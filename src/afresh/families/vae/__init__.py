@@ -38,6 +38,7 @@ from afresh.core import (
 )
 from afresh.core.model import batch_of_fields
 from afresh.core.rng import Rng
+from afresh.core.space import evenly_spaced
 from afresh.data.load import numbered
 from afresh.families.vae.bags import BagObjective, Chosen, bag_terms, drawn_bags, next_predictor
 from afresh.families.vae.config import VAEConfig, VAESettings
@@ -244,7 +245,7 @@ def finish(modules: Modules, config: VAEConfig, space: Space, examples: Examples
     assert isinstance(density, RequestMixture)
     if n < 10:
         return {}
-    rows = torch.arange(n) if n <= FITTED else torch.linspace(0, n - 1, FITTED).long()
+    rows = evenly_spaced(n, FITTED)
     batches = [batch_of(block) for block in rows.split(256)]
     cond, draws = Cond.cat([b.cond for b in batches]), max(1, min(4, FITTED // len(rows)))
     unconditional = posterior_draws(
