@@ -202,12 +202,13 @@ def test_what_is_being_drawn_ends_when_its_adapter_is_removed(folder: Path) -> N
     library = Library([folder], memory=2**30)
     anna, ben = library.acquire("stories:anna"), library.acquire("stories:ben")
     outcome: dict[str, Any] = {}
-    begun = threading.Event()
+    begun, removed = threading.Event(), threading.Event()
 
     def draw(name: str, run: Run) -> None:
         def watch(*token: Any) -> bool:
-            begun.set()
-            time.sleep(0.002)
+            if name == "stories:anna":
+                begun.set()
+                removed.wait(30)  # neither draws on meanwhile: both have one lane
             return False
 
         settings = run.settings({"length": 200}).model_copy(update={"watch": watch})
@@ -223,6 +224,7 @@ def test_what_is_being_drawn_ends_when_its_adapter_is_removed(folder: Path) -> N
     assert begun.wait(30)
     shutil.rmtree(anna.run.path)
     library.prune()
+    removed.set()
     for thread in threads:
         thread.join(60)
     assert isinstance(outcome["stories:anna"], UnknownRun) and not isinstance(outcome["stories:ben"], Exception)
