@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,20 @@ def test_a_list_is_ranked_by_what_is_wanted(acquisition: Any, model: afresh.Mode
 
     high, low, middle = means(), means(maximise=False), means(target=1.5)
     assert high > middle > low
+
+
+def test_a_batch_depends_on_the_order_of_the_values_alone(model: afresh.Model, tmp_path: Path) -> None:
+    plain = model.propose(write(tmp_path / "plain.csv", list(measured())), "logS", batch=4, budget=80)
+    skewed = write(tmp_path / "skewed.csv", [(s, 10**v) for s, v in measured()])
+    assert model.propose(skewed, "logS", batch=4, budget=80).items == plain.items
+
+
+def test_molecules_are_also_recombined(model: afresh.Model, tmp_path: Path) -> None:
+    known = write(tmp_path / "known.csv", list(measured()))
+    found = model.propose(known, "logS", batch=10, budget=41)
+    made = int(re.search(r"(\d+) recombined from the best", found.pool)[1])  # type: ignore[index]
+    assert "candidates of " in found.pool and 0 < made <= 10
+    assert any(p.origin == "recombined from the best" for p in found)
 
 
 def test_rows_that_cannot_be_used_are_told_apart(model: afresh.Model, tmp_path: Path) -> None:

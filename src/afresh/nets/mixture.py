@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.distributions import LowRankMultivariateNormal
 
 from afresh.core import Cond, CondSpec
+from afresh.core.space import evenly_spaced
 from afresh.nets import gaussian_em
 from afresh.nets.gaussian_em import Mixture
 
@@ -188,8 +189,7 @@ def fit_mixture(draws: Array, most: int, seed: int, common: Array | None = None)
 
 def _spread(draws: Array, most: int) -> Array:
     """At most `most` of the N examples of draws (S, N, D), evenly spaced."""
-    n = draws.shape[1]
-    return draws if n <= most else draws[:, np.linspace(0, n - 1, most).astype(np.int64)]
+    return draws[:, evenly_spaced(draws.shape[1], most).numpy()]
 
 
 def _flat(draws: Array) -> Tensor:

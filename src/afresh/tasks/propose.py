@@ -9,9 +9,10 @@ from typing import Any, get_args
 
 import numpy as np
 
+from afresh.alignment.methods.search import of_the_best
 from afresh.alignment.surrogate.acquisition import Acquisition, Array, Goal, acquired, batch_of
 from afresh.alignment.surrogate.model import FEW, Predictions, Surrogate, fit_surrogate, widened
-from afresh.core import UserError, events
+from afresh.core import Recombines, UserError, events
 from afresh.core.counted import counted
 from afresh.data.observed import Observed, read_observed
 from afresh.data.refusals import refusal_lines
@@ -24,6 +25,7 @@ from afresh.tasks.propose_pool import (
     LISTED,
     ORIGINS,
     PARENTS,
+    RECOMBINED,
     REFINED,
     VARIED,
     Pool,
@@ -36,6 +38,7 @@ from afresh.tasks.score import read_items
 
 BATCH, BUDGET = 20, 1_000
 MOST_BATCH, MOST_BUDGET = 1_000, 1_000_000
+GENERATIONS = 4  # of offspring
 SHORTLIST = 1_000  # candidates that are compared with each other
 LONGEST = 100  # characters of an item in a reason
 SURE = 0.5  # chance from which on an item is expected to be better
@@ -161,11 +164,28 @@ def remarks(surrogate: Surrogate, rows: int) -> list[str]:
 
 
 class Chooser:
-    """Values candidates by a surrogate, and chooses batches of them."""
+    """Values candidates by a surrogate, and chooses batches of them.
+
+    Unless a target is wanted, the candidates are compared by a surrogate of the ranks of the values. Many objectives
+    are products, near 0 for most items: on their own scale, expected improvement then asks about what is unlike all
+    that was measured, and ends below samples at random (docs/development/log.md).
+    """
 
     def __init__(self, surrogate: Surrogate, plan: BatchPlan) -> None:
-        self.surrogate, self.plan = surrogate, plan
-        self.best = float(plan.goal.worth(surrogate.values).max())
+        self.measured, self.plan = surrogate, plan
+        self.surrogate = surrogate.of_ranks(plan.seed) if plan.goal.target is None else surrogate
+        # What is expected of the best measured item: its own value may be noise.
+        self.best = float(plan.goal.worth(self.surrogate.model.predict(self.surrogate.rows)[0]).max())
+        self.rows: Array | None = None
+
+    def describe(self, items: Sequence[Any]) -> Array:
+        """Descriptors (m, D) of items, of which those that were described before come first."""
+        known = 0 if self.rows is None else len(self.rows)
+        if new := items[known:]:
+            rows = self.surrogate.describe(new)
+            self.rows = rows if self.rows is None else np.concatenate([self.rows, rows])
+        assert self.rows is not None
+        return self.rows
 
     def values(self, rows: Array) -> Array:
         """The value of measuring each item with descriptors (m, D) alone."""
@@ -173,13 +193,13 @@ class Chooser:
         return acquired(self.plan.acquisition, found.mean, np.square(found.sd), self.plan.goal, self.best)
 
     def best_of(self, items: Sequence[Any], count: int) -> list[Any]:
-        """The `count` items of highest value."""
-        value = self.values(self.surrogate.describe(items))
+        """The `count` items of highest value, from the best on."""
+        value = self.values(self.describe(items))
         return [items[i] for i in np.argsort(-value, kind="stable")[:count]]
 
     def batch(self, items: Sequence[Any]) -> list[int]:
         """The indices of a batch, chosen together from the SHORTLIST of highest value."""
-        plan, rows = self.plan, self.surrogate.describe(items)
+        plan, rows = self.plan, self.describe(items)
         short = np.argsort(-self.values(rows), kind="stable")[: max(SHORTLIST, plan.batch)]
         mean, covariance = self.surrogate.posterior(rows[short])
         alike = self.surrogate.likeness.similarity(rows[short], rows[short])
@@ -190,20 +210,40 @@ class Chooser:
 
 def fill(pool: Pool, run: Run, chooser: Chooser, column: str, seed: int) -> None:
     """Fill the pool with as many candidates as the budget allows: where items can be varied, a quarter are variations
-    of the best measured items and a quarter of the best candidates so far; the rest are samples, half of them of the
-    value that is wanted if the run has learnt the column."""
-    known, goal = chooser.surrogate, chooser.plan.goal
+    of the best measured items and a quarter of the best candidates so far; where they can be recombined, a quarter are
+    offspring of both; the rest are samples, half of them of the value that is wanted if the run has learnt the
+    column."""
+    known, goal = chooser.measured, chooser.plan.goal
     budget, settings = chooser.plan.budget, chooser.plan.settings
     asked = wanted_numbers(run, column, goal, known.values.tolist())
-    quarter = budget // 4 if can_vary(run) else 0
-    fresh = budget - 2 * quarter
+    varied = budget // 4 if can_vary(run) else 0
+    recombined = budget // 4 if isinstance(run.encoder, Recombines) else 0
+    fresh = budget - 2 * varied - recombined
     wanted = fresh // 2 if asked else 0
     draw(pool, run, fresh - wanted, DRAWN, Request(), seed, settings)
     draw(pool, run, wanted, ASKED, Request(number=asked), seed + 1, settings)
-    order = np.argsort(-goal.worth(known.values), kind="stable")[:PARENTS]
-    vary(pool, run, quarter, VARIED, [known.known[i] for i in order], seed + 2, settings)
+    order = np.argsort(-goal.worth(known.values), kind="stable")
+    measured = [known.known[i] for i in order]
+    vary(pool, run, varied, VARIED, measured[:PARENTS], seed + 2, settings)
     if pool.items:
-        vary(pool, run, quarter, REFINED, chooser.best_of(pool.items, PARENTS), seed + 3, settings)
+        vary(pool, run, varied, REFINED, chooser.best_of(pool.items, PARENTS), seed + 3, settings)
+        recombine(pool, run, recombined, chooser, measured, seed + 4)
+
+
+def recombine(pool: Pool, run: Run, count: int, chooser: Chooser, measured: Sequence[Any], seed: int) -> None:
+    """Add `count` offspring of the best candidates so far and the best of the `measured` items, in GENERATIONS, so that
+    the offspring of promising offspring come, too (Tripp et al. 2021, "A fresh look at de novo molecular design
+    benchmarks")."""
+    encoder, rng = run.encoder, np.random.default_rng(seed)
+    if not count or not isinstance(encoder, Recombines):
+        return
+    for generation in range(GENERATIONS):
+        some = (generation + 1) * count // GENERATIONS - generation * count // GENERATIONS
+        best = chooser.best_of(pool.items, max(PARENTS, some)) if generation else measured
+        first, second = (
+            [items[i] for i in of_the_best(np.arange(len(items)), some, rng)] for items in (best, measured)
+        )
+        pool.add(run, encoder.offspring(list(zip(first, second, strict=True)), int(rng.integers(1 << 31))), RECOMBINED)
 
 
 def name_of(surrogate: Surrogate, index: int) -> str:

@@ -22,12 +22,13 @@ from afresh.tasks.sample import Sampler
 
 PARENTS = 10  # items that are varied
 STRENGTHS = (0.25, 0.5, 0.75)  # shares of an item that are drawn again
-DRAWN, ASKED, VARIED, REFINED, LISTED = "drawn", "asked", "varied", "refined", "listed"
+DRAWN, ASKED, VARIED, REFINED, RECOMBINED, LISTED = "drawn", "asked", "varied", "refined", "recombined", "listed"
 ORIGINS = {
     DRAWN: "drawn",
     ASKED: "drawn for the wanted value",
     VARIED: "varied from the best measured",
     REFINED: "varied from the best predicted",
+    RECOMBINED: "recombined from the best",
     LISTED: "of the given list",
 }
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from afresh.alignment.surrogate.model import FOREST, GAUSSIAN, calibrated, fit_surrogate, widened
+from afresh.alignment.surrogate.model import FOREST, GAUSSIAN, calibrated, fit_surrogate, normal_scores, widened
 from afresh.core import Descriptors, ItemKind, UserError
 from afresh.data.text.kind import TEXT
 
@@ -49,6 +49,21 @@ def test_the_better_model_is_taken_and_said() -> None:
     smooth = fit_surrogate(POINT, items, truth(items).tolist())
     assert smooth.quality.model == GAUSSIAN and smooth.quality.other is not None and smooth.quality.useful
     assert f"chosen over a {FOREST}" in str(smooth.quality)
+
+
+def test_ranks_do_not_depend_on_the_scale() -> None:
+    items, new = points(60, 4), points(40, 5)
+    values = truth(items)
+    plain = fit_surrogate(POINT, items, values.tolist()).of_ranks()
+    skewed = fit_surrogate(POINT, items, np.exp(6 * values).tolist()).of_ranks()
+    rows = plain.describe(new)
+    np.testing.assert_array_equal(plain.predict(rows).mean, skewed.predict(rows).mean)
+    assert np.corrcoef(plain.predict(rows).mean, truth(new))[0, 1] > 0.95
+
+
+def test_scores_are_quantiles_of_a_normal_distribution() -> None:
+    np.testing.assert_allclose(normal_scores(np.array([5.0, -1.0, 7.0])), [0, -0.967422, 0.967422], atol=1e-6)
+    np.testing.assert_allclose(normal_scores(np.array([2.0, 2.0, 9.0, 0.0])), [0, 0, 1.150349, -1.150349], atol=1e-6)
 
 
 def test_noise_alone_is_said_to_be_useless() -> None:

@@ -16,6 +16,8 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtri
+from scipy.stats import rankdata
 
 from afresh.alignment.surrogate import forest, gaussian_process
 from afresh.alignment.surrogate.likeness import LIKENESS, Likeness, descriptors_of
@@ -123,6 +125,10 @@ class Surrogate:
     def noise(self) -> float:
         return self.scale**2 * self.model.noise
 
+    def of_ranks(self, seed: int = 0) -> Surrogate:
+        """A surrogate of the normal scores of the values, which are in the same order whatever their scale."""
+        return _fitted(self.kind, self.known, self.rows, normal_scores(self.values), self.counts, seed)
+
     @cached_property
     def domain(self) -> float:
         """The similarity to the nearest other one that all but FAR of the known items have."""
@@ -164,8 +170,12 @@ def fit_surrogate(kind: ItemKind, items: Sequence[Any], values: Sequence[float],
             f"column, or measure {kind.plural} that differ more from these.",
             "constant_values",
         )
-    rows = descriptors.vectors(known)
-    likeness = LIKENESS[descriptors.likeness](rows)
+    return _fitted(kind, known, descriptors.vectors(known), mean, counts, seed)
+
+
+def _fitted(kind: ItemKind, known: Sequence[Any], rows: Array, mean: Array, counts: Array, seed: int) -> Surrogate:
+    """The better model of mean values (n,) of distinct items, with its calibration."""
+    likeness = LIKENESS[descriptors_of(kind).likeness](rows)
     fits: dict[str, Fit] = {}
     if len(known) <= MANY:
         fits[GAUSSIAN] = lambda r, v, c: gaussian_process.fit(r, v, c, likeness, seed)
@@ -183,6 +193,13 @@ def fit_surrogate(kind: ItemKind, items: Sequence[Any], values: Sequence[float],
     quality = Quality(best, len(known), error, float(of_mean), scores[best], others[0] if others else None)
     scale = calibrated(np.abs(mean[some] - predicted) / np.sqrt(variance))
     return Surrogate(kind, known, rows, mean, counts, likeness, fits[best](rows, mean, counts), scale, quality)
+
+
+def normal_scores(values: Array) -> Array:
+    """Quantiles of a standard normal distribution at the ranks (n,) of the values, less one half; equal values have the
+    mean of their ranks."""
+    scores: Array = ndtri((rankdata(values) - 0.5) / len(values))
+    return scores
 
 
 def merged(kind: ItemKind, items: Sequence[Any], values: Sequence[float]) -> tuple[list[Any], Array, Array]:
