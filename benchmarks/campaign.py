@@ -8,10 +8,10 @@ of which are candidates from the beginning. Each campaign starts with as many ra
 a batch in each round. `random` measures random samples of the run, or random items of the file. All methods of one seed
 start with the same items.
 
-For each reward and method, it prints the best value and the mean of the ten best after the last round, and the share of
-what was measured that was inside the 90% interval of its prediction; then the differences between the first method and
-each other one, paired by seed, with 95% intervals of Student's t. Rows stay in AFRESH_BENCH (or ~/.cache/afresh-bench),
-in campaign/rows.jsonl; a campaign that is there is not run again.
+For each reward, docs/results gets the share of what each method measured that was inside the 90% interval of its
+prediction, and the best value and the mean of the ten best after the last round of the first method and of each other
+one, with their differences, paired by seed, and 95% intervals of Student's t. Rows stay in AFRESH_BENCH (or
+~/.cache/afresh-bench), in campaign/rows.jsonl; a campaign that is there is not run again.
 """
 
 from __future__ import annotations
@@ -45,8 +45,10 @@ from afresh.sampling.request import Request
 from afresh.tasks.propose import BatchPlan, Chooser, propose
 from afresh.tasks.sample import Sampler
 from benchmarks.judge_pictures import work_folder
+from benchmarks.table import Row, save
 
 TOP = 10
+WANTED = (0.85, 0.95)  # share of measured values inside their 90% intervals
 Value = Callable[[Sequence[Any]], list[float]]
 
 
@@ -190,32 +192,44 @@ def campaigns(options: argparse.Namespace, done: Sequence[dict[str, Any]]) -> It
         yield row | {"origins": dict(campaign.origins), "cpu_seconds": round(time.process_time() - began, 1)}
 
 
-def interval(values: Sequence[float]) -> str:
-    """A mean with its 95% interval of Student's t."""
+def interval(values: Sequence[float]) -> tuple[float, str]:
+    """The half width of the 95% interval of Student's t, and the mean with it."""
     n = len(values)
     half = float(t.ppf(0.975, n - 1) * np.std(values, ddof=1) / n**0.5) if n > 1 else float("nan")
-    return f"{np.mean(values):.3f} +- {half:.3f}"
+    return half, f"{np.mean(values):.3f} +- {half:.3f}"
 
 
-def show(rows: Sequence[dict[str, Any]]) -> None:
-    """What the module says."""
+def table(rows: Sequence[dict[str, Any]]) -> list[Row]:
+    """What the module says, as rows of the results."""
+    out: list[Row] = []
     for words in dict.fromkeys(r["reward"] for r in rows):
         own = [r for r in rows if r["reward"] == words]
         methods = list(dict.fromkeys(r["method"] for r in own))
         by = {m: {r["seed"]: r for r in own if r["method"] == m} for m in methods}
+        rounds, batch, budget = own[0]["settings"]
+        about = f"campaigns of {rounds} rounds of {batch}, {words}"
         for m in methods:
             hits, n = (sum(r["inside"][k] for r in by[m].values()) for k in (0, 1))
-            inside = ""
             if n:
                 found = share(hits, n)
-                inside = f", {found.value:.1%} of {n:,} inside ({found.low:.1%} to {found.high:.1%})"
-            ends = {key: interval([r[key][-1] for r in by[m].values()]) for key in ("best", "top")}
-            print(f"{words}, {m}, {len(by[m])} seeds: best {ends['best']}, top {TOP} {ends['top']}{inside}")
-        for m in methods[1:]:
+                assert found.low is not None and found.high is not None
+                held = f"{found.value:.3f} ({found.low:.3f} to {found.high:.3f})"
+                reached = WANTED[0] <= found.value <= WANTED[1]
+                goal = f"{WANTED[0]} to {WANTED[1]}"
+                out.append(
+                    Row(about, f"{m}: measured inside the 90% interval", held, "", None, goal, reached, f"{n:,}")
+                )
+        for m, (key, what) in product(methods[1:], (("best", "the best"), ("top", f"mean of the {TOP} best"))):
             seeds = [s for s in by[methods[0]] if s in by[m]]
-            for key in ("best", "top"):
-                gains = [by[methods[0]][s][key][-1] - by[m][s][key][-1] for s in seeds]
-                print(f"  {methods[0]} above {m}, {key}: {interval(gains)}")
+            ends = [[by[name][s][key][-1] for s in seeds] for name in (methods[0], m)]
+            gains = [a - b for a, b in zip(*ends, strict=True)]
+            half, told = interval(gains)
+            name = f"{methods[0]} beside {m}: {what}; difference {told}"
+            ours, theirs = (f"{np.mean(e):.3f}" for e in ends)
+            ratio = float(np.mean(ends[0]) / np.mean(ends[1])) if np.mean(ends[1]) else None
+            seen = f"{len(seeds)} seeds, {budget:,} candidates a round"
+            out.append(Row(about, name, ours, f"{theirs} ({m})", ratio, "above", float(np.mean(gains)) > half, seen))
+    return out
 
 
 def main() -> None:
@@ -237,7 +251,10 @@ def main() -> None:
             with out.open("a") as file:
                 file.write(json.dumps(row) + "\n")
             print(json.dumps(row | {"best": row["best"][-1], "top": row["top"][-1]}), flush=True)
-    show(rows)
+    found = table(rows)
+    for r in found:
+        print(f"{r.benchmark}; {r.what}: {r.ours}{f', {r.theirs}' if r.theirs else ''}, {r.n}")
+    save("campaign", found)
 
 
 if __name__ == "__main__":

@@ -103,7 +103,10 @@ def test_intervals_follow_how_past_predictions_held() -> None:
     bad = [(m, low, high, 3 * z) for m, low, high, z in good]
     assert widened(model, bad[:10]).scale == model.scale
     assert widened(model, good).scale == pytest.approx(model.scale, rel=0.15)
-    assert widened(model, bad).scale == pytest.approx(1.5 * model.scale)
+    assert widened(model, [(m, low, high, z / 2) for m, low, high, z in good]).scale == model.scale
+    worse = [(m, low, high, 1.5 * z) for m, low, high, z in good]
+    assert widened(model, worse).scale == pytest.approx(1.5 * widened(model, good).scale, rel=0.15)
+    assert widened(model, bad).scale == pytest.approx(2 * model.scale)
 
 
 def test_one_value_may_differ_from_all_others() -> None:

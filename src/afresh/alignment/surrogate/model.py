@@ -34,7 +34,7 @@ FOLDS = 5
 SELECTED = 500  # values that are left out in turn, at most
 WIDEST, NARROWEST = 10.0, 0.5  # factors of the standard deviation
 FEWEST_PAST = 20  # past predictions that say how wide intervals have to be
-MOST_WIDENED = 1.5  # or narrowed, times
+MOST_WIDENED = 2.0
 TINY = 1e-300
 FAR = 0.05  # share of known items that are less like their nearest than an item outside of the domain
 GAUSSIAN, FOREST = "Gaussian process", "random forest"
@@ -138,14 +138,15 @@ class Surrogate:
 
 
 def widened(surrogate: Surrogate, past: Sequence[tuple[float, float, float, float]]) -> Surrogate:
-    """The surrogate with intervals that also follow how past predictions (mean, low, high, measured) held: proposals
-    were chosen for their predictions, which are further off than those of values that were left out. Only the root of
-    the factor is taken, since past intervals were widened already. With fewer than FEWEST_PAST, nothing changes."""
+    """The surrogate with intervals that are as much wider as past predictions (mean, low, high, measured) would have
+    needed: proposals were chosen for their predictions, which are further off than those of values that were left out.
+    They are never narrowed, since the first batches are often easier to predict than the next. With fewer than
+    FEWEST_PAST, nothing changes."""
     if len(past) < FEWEST_PAST:
         return surrogate
     mean, low, high, measured = np.array(past).T
-    factor = calibrated(np.abs(measured - mean) * 2 * Z90 / np.maximum(high - low, TINY)) ** 0.5
-    return replace(surrogate, scale=surrogate.scale * float(np.clip(factor, 1 / MOST_WIDENED, MOST_WIDENED)))
+    factor = calibrated(np.abs(measured - mean) * 2 * Z90 / np.maximum(high - low, TINY))
+    return replace(surrogate, scale=surrogate.scale * float(np.clip(factor, 1.0, MOST_WIDENED)))
 
 
 Fit = Callable[[Array, Array, Array], Posterior]
