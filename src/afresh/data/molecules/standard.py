@@ -64,26 +64,28 @@ def standardised(text: str, standard: Standard, with_scaffold: bool, wanted: tup
     found = molecule(text)
     smiles: str = library.MolToSmiles(found)
     traits = traits_of(smiles, found)
+    changed = standard.cleanup
     if standard.cleanup:
         found = _tools().Cleanup(found)
     if "mixtures or salts" in traits and standard.mixtures != "keep":
         if standard.mixtures == "refuse":
             raise MoleculeError("a mixture or a salt, which `data.mixtures=refuse` leaves out")
-        found = _tools().LargestFragmentChooser().choose(found)
+        found, changed = _tools().LargestFragmentChooser().choose(found), True
     if standard.neutralise and "charged atoms" in traits:
-        found = _tools().Uncharger().uncharge(found)
+        found, changed = _tools().Uncharger().uncharge(found), True
     if not standard.isotopes and "isotopes" in traits:
+        changed = True
         for atom in found.GetAtoms():
             atom.SetIsotope(0)
+    if not standard.stereo and "stereo" in traits:
+        changed = True
+        library.RemoveStereochemistry(found)
     heavy = found.GetNumHeavyAtoms()
     if heavy > standard.max_atoms:
         raise MoleculeError(f"{heavy} heavy atoms, but at most {standard.max_atoms} are learnt: `data.max_atoms`")
     if heavy == 0:
         raise MoleculeError("no heavy atom")
-    changed = traits or standard.cleanup
     if changed:
-        if not standard.stereo:
-            library.RemoveStereochemistry(found)
         found = library.MolFromSmiles(library.MolToSmiles(found))
         if found is None:
             raise MoleculeError("what remains of it is not a molecule that RDKit reads")
