@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
 
+from afresh.core.steps import blocks
 from afresh.data.molecules.chem import MoleculeError, chem, molecule
 from afresh.data.molecules.properties import numbers_of, properties
 
+BLOCK = 512  # molecules that a thread reads at once
 Mixtures = Literal["keep", "largest", "refuse"]
 
 
@@ -117,11 +119,9 @@ def read_all(
             return error
 
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        return [r for block in pool.map(lambda some: [one(t) for t in some], _blocks(texts)) for r in block]
-
-
-def _blocks(texts: Sequence[str], size: int = 512) -> list[Sequence[str]]:
-    return [texts[i : i + size] for i in range(0, len(texts), size)]
+        parts = [texts[i : i + BLOCK] for i in range(0, len(texts), BLOCK)]
+        jobs = [pool.submit(lambda some: [one(t) for t in some], part) for part in parts]
+        return [r for job in blocks(jobs, "reading molecules") for r in job.result()]
 
 
 def describe_traits(found: Sequence[Read], standard: Standard) -> list[str]:
