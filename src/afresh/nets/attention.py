@@ -7,13 +7,15 @@ import math
 import torch
 from torch import Tensor
 
-# Attention scores up to which two batched products are faster on a CPU than the fused kernel: they fit its cache.
-SHORT = 2**21
+# Attention scores up to which two batched products are faster on a CPU than PyTorch's fused kernel, and are stored: in
+# float32 they must fit the cache. Of bfloat16 the fused kernel is slow on a processor without tiles.
+SHORT = {torch.float32: 2**21, torch.bfloat16: 2**24}
 
 
-def is_short(batch: int, heads: int, length: int, device: torch.device) -> bool:
-    """Whether `short_attention` is faster than the fused kernel for (batch, heads, length, length) scores."""
-    return device.type == "cpu" and batch * heads * length**2 <= SHORT
+def is_short(batch: int, heads: int, length: int, like: Tensor) -> bool:
+    """Whether `short_attention` is faster than the fused kernel for (batch, heads, length, length) scores in the dtype
+    and on the device of `like`."""
+    return like.device.type == "cpu" and batch * heads * length**2 <= SHORT.get(like.dtype, 0)
 
 
 def causal_bias(length: int, like: Tensor) -> Tensor:

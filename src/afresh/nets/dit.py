@@ -44,7 +44,7 @@ class Block(nn.Module):
         b, t, d = x.shape
         q, k, v = self.qkv(x).view(b, t, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
         q, k = (F.rms_norm(a, a.shape[-1:]) for a in (q, k))
-        attention = short_attention if is_short(b, self.heads, t, x.device) else F.scaled_dot_product_attention
+        attention = short_attention if is_short(b, self.heads, t, q) else F.scaled_dot_product_attention
         return attention(q, k.to(q.dtype), v.to(q.dtype)).transpose(1, 2).reshape(b, t, d)
 
 

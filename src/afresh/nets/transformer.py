@@ -231,7 +231,7 @@ class Attention(nn.Module):
         half = self.dim // 2
         cos, sin = (z[:, :half].float().contiguous() for z in (context.cos, context.sin))  # both halves are equal
         q, k, v = kernels.split_heads(qkv, norms, cos, sin, s.heads, s.kv_heads, s.eps)
-        if kernels.tiled(q) or is_short(b, s.heads, t, q.device):
+        if kernels.tiled(q) or is_short(b, s.heads, t, q):
             start = None if context.start is None else context.start.int()
             return kernels.attention(q, k, v, start, s.causal)
         if s.kv_heads != s.heads:
@@ -383,7 +383,7 @@ class Decoder(nn.Module):
             places = torch.arange(t, device=h.device)
             mask = places >= context.start[:, None, :, None]
             return replace(context, mask=mask & (places <= places[:, None]) if self.shape.causal else mask)
-        if kernels.usable(h) or not is_short(b, self.shape.heads, t, h.device):  # neither needs a bias
+        if kernels.usable(h) or not is_short(b, self.shape.heads, t, h):  # neither needs a bias
             return context
         bias = causal_bias(t, h)
         return replace(context, bias=bias if self.shape.causal else torch.zeros_like(bias))

@@ -85,7 +85,7 @@ class SelfAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         b, c = x.shape[:2]
         q, k, v = self.qkv(self.norm(x)).reshape(b, 3, self.heads, c // self.heads, -1).transpose(3, 4).unbind(1)
-        short = is_short(b, self.heads, q.shape[2], x.device)
+        short = is_short(b, self.heads, q.shape[2], q)
         y = (short_attention if short else F.scaled_dot_product_attention)(q, k, v)  # (B, heads, places, c / heads)
         return x + self.out(y.transpose(2, 3).reshape(x.shape))
 
