@@ -33,6 +33,10 @@ def test_offspring_are_valid_molecules_of_one_piece_in_their_canonical_writing()
         assert max(map(len, found.GetRingInfo().AtomRings()), default=0) <= LARGEST_RING
 
 
+def test_sulfur_with_more_bonds_than_usual_has_no_hydrogen() -> None:
+    assert not [smiles for seed in range(5) for smiles in children(seed) if "[SH" in smiles]
+
+
 def test_offspring_depend_on_the_seed_alone_and_differ_from_their_parents() -> None:
     made = children(1)
     assert made == children(1) != children(2)

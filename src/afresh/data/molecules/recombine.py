@@ -18,6 +18,7 @@ from afresh.data.molecules.chem import chem
 
 ORGANIC = (5, 6, 7, 8, 9, 15, 16, 17, 35, 53)  # elements whose hydrogens follow from their bonds
 ATOMS = (6, 7, 8, 9, 16, 17, 35)  # C N O F S Cl Br
+USUAL_BONDS = {15: 3, 16: 2, 17: 1, 35: 1, 53: 1}  # of elements that may have more
 SINGLE, CHANGED = 0.1, 0.1  # shares of offspring of one parent, and of those of two that are changed, too
 ACROSS_RINGS = 0.5  # share of the cuts that go through rings
 LARGEST_RING = 7
@@ -111,10 +112,15 @@ def _parent(smiles: str) -> Parent | None:
 
 
 def _sound(made: Any) -> bool:
-    """No allenes in rings, no large rings, no double bonds in rings of three or four."""
+    """No allenes in rings, no large rings, no double bonds in rings of three or four, and no hydrogen on an atom with more
+    bonds than are usual, as the sulfur of C=[SH]C: RDKit takes it for a molecule, but it cannot be made."""
     info = made.GetRingInfo()
     if any(len(ring) > LARGEST_RING for ring in info.AtomRings()):
         return False
+    for atom in made.GetAtoms():
+        usual = USUAL_BONDS.get(atom.GetAtomicNum())
+        if usual is not None and atom.GetTotalValence() > usual and atom.GetTotalNumHs():
+            return False
     double = chem().BondType.DOUBLE
     in_ring: dict[int, int] = {}
     for bond in made.GetBonds():
