@@ -112,8 +112,8 @@ def _parent(smiles: str) -> Parent | None:
 
 
 def _sound(made: Any) -> bool:
-    """No allenes in rings, no large rings, no double bonds in rings of three or four, and no hydrogen on an atom with more
-    bonds than are usual, as the sulfur of C=[SH]C: RDKit takes it for a molecule, but it cannot be made."""
+    """No allenes in rings, no large rings, no double bonds in rings of three or four, and no hydrogen on an atom with
+    more bonds than are usual, as the sulfur of C=[SH]C: RDKit takes it for a molecule, but it cannot be made."""
     info = made.GetRingInfo()
     if any(len(ring) > LARGEST_RING for ring in info.AtomRings()):
         return False
