@@ -91,7 +91,7 @@ def rows_of(run: str, found: Mapping[str, float], speed: float, count: int, sett
                 f"{found[name]:.4g}",
                 f"{peer:g} (CharRNN, {TRAIN})",
                 None,
-                "",
+                "stated",
                 True,
                 f"{count:,}",
             )
@@ -101,7 +101,7 @@ def rows_of(run: str, found: Mapping[str, float], speed: float, count: int, sett
         Row(
             about,
             f"valid molecules a second{asked}",
-            f"{speed:,.0f}",
+            f"{speed:,.2g}" if speed < 10 else f"{speed:,.0f}",
             "",
             None,
             "at least 3,000",
