@@ -102,6 +102,7 @@ OTHERS = [
     ("sample PICTURES --adapter TMP/nowhere", "no adapter in .*nowhere.*--lora"),
     ("sample PICTURES --adapter PICTURES", "has no adapter, because all of its weights were trained"),
     ("sample PICTURES --adapter anna=much", "PATH=WEIGHT, for example runs/anna=0.7. Given: 'anna=much'"),
+    ("propose WORDS --acquisition best", "'--acquisition': 'best' is not one of 'ei'.*See: afresh propose --help"),
     ("compose TMP TMP/file.txt", "is not a run"),
     ("compose WORDS TMP/file.txt", "makes text, not music in notes"),
     ("measure TMP", "is not a run"),

@@ -206,7 +206,7 @@ def usage_message(error: Any) -> str:
         return str(error.format_message()).strip()
     context = getattr(error, "ctx", None)
     command = "afresh" if context is None else context.command_path
-    text = str(error.format_message())
+    text = str(error.format_message()).replace("Value error, ", "")  # which pydantic says before the reason
     return one_line(text if text.endswith((".", "?")) else f"{text}.") + f" See: {command} --help"
 
 

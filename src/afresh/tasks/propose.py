@@ -179,13 +179,14 @@ class Chooser:
         self.rows: Array | None = None
 
     def describe(self, items: Sequence[Any]) -> Array:
-        """Descriptors (m, D) of items, of which those that were described before come first."""
+        """Descriptors (m, D) of items. Those that were described before, or some of them, must come first: a pool only
+        grows, and most of what it has is described already."""
         known = 0 if self.rows is None else len(self.rows)
         if new := items[known:]:
             rows = self.surrogate.describe(new)
             self.rows = rows if self.rows is None else np.concatenate([self.rows, rows])
         assert self.rows is not None
-        return self.rows
+        return self.rows[: len(items)]
 
     def values(self, rows: Array) -> Array:
         """The value of measuring each item with descriptors (m, D) alone."""
