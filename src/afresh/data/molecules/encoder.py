@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -32,7 +30,6 @@ from afresh.data.molecules.writing import WRITINGS, Form, Writing
 SPARE = 16  # ids that are free at first: tuning on other molecules gives them to tokens that are new
 SPECIAL = {"end": 0, "unknown": 1, "filler": 2, **{f"spare{i}": 3 + i for i in range(SPARE)}}
 FIRST = len(SPECIAL)  # id of the first token
-MANY = 64  # molecules of a block, from which on they are read in threads
 
 
 class _Saved(BaseModel):
@@ -143,11 +140,7 @@ class MoleculeEncoder:
     def decode(self, x: Tensor) -> list[str]:
         """Ids (B, T), or one row (T,), to canonical SMILES; to the text as it is where it is not a molecule."""
         rows = (x[None] if x.dim() == 1 else x).tolist()
-        if len(rows) < MANY:
-            return [self.molecule_of(row) for row in rows]
-        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:  # RDKit releases the interpreter's lock
-            blocks = [rows[i : i + MANY] for i in range(0, len(rows), MANY)]
-            return [s for block in pool.map(lambda some: [self.molecule_of(r) for r in some], blocks) for s in block]
+        return [self.molecule_of(row) for row in rows]
 
     def molecule_of(self, row: Sequence[int]) -> str:
         """The canonical SMILES of a row of ids, or its text if that is not a molecule."""

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
 
 from afresh.core.steps import blocks
 from afresh.data.molecules.chem import MoleculeError, chem, molecule
-from afresh.data.molecules.properties import numbers_of, properties
+from afresh.data.molecules.properties import numbers_of
 
-BLOCK = 512  # molecules that a thread reads at once
+BLOCK = 512  # molecules between two reports of progress
 Mixtures = Literal["keep", "largest", "refuse"]
 
 
@@ -107,10 +105,7 @@ def scaffold_of(found: Any) -> str:
 def read_all(
     texts: Sequence[str], standard: Standard, with_scaffold: bool, wanted: tuple[str, ...]
 ) -> list[Read | MoleculeError]:
-    """`standardised` of every text in threads (RDKit releases the interpreter's lock), or the error."""
-    chem()
-    if wanted:
-        properties()
+    """`standardised` of every text, or the error. Threads would not help: RDKit keeps the interpreter's lock."""
 
     def one(text: str) -> Read | MoleculeError:
         try:
@@ -118,10 +113,8 @@ def read_all(
         except MoleculeError as error:
             return error
 
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        parts = [texts[i : i + BLOCK] for i in range(0, len(texts), BLOCK)]
-        jobs = [pool.submit(lambda some: [one(t) for t in some], part) for part in parts]
-        return [r for job in blocks(jobs, "reading molecules") for r in job.result()]
+    parts = [texts[i : i + BLOCK] for i in range(0, len(texts), BLOCK)]
+    return [one(text) for part in blocks(parts, "reading molecules") for text in part]
 
 
 def describe_traits(found: Sequence[Read], standard: Standard) -> list[str]:

@@ -1,8 +1,8 @@
-"""The VAE of sequences: records of tokens that stand alone, such as molecules, written token by token.
+"""The VAE of sequences: records of tokens that stand alone, such as molecules, decoded token by token.
 
-The decoder writes with z before it (Bowman et al. 2016, "Generating sentences from a continuous space"). So that it
-neither does so without z nor copies z, the weight of the divergence is controlled (Shao et al. 2020, "ControlVAE"): the
-latents tell a given share of all nats.
+The decoder is an autoregressive Transformer that is given z (Bowman et al. 2016, "Generating sentences from a
+continuous space"). The weight of the KL term is controlled (Shao et al. 2020, "ControlVAE") so that this term is a
+given share of all nats of a sequence: the decoder neither ignores z nor leaves everything to it.
 """
 
 from __future__ import annotations
