@@ -3,10 +3,12 @@
     python -m benchmarks.fragment_tasks RUN [COUNT] [KEY=VALUE ...]
 
 The tasks and the ten drugs are those of Noutahi et al. 2024 ("Gotta be SAFE"), section 4.2, and the measures those of
-Lee et al. 2025 (GenMol), section 4.2: of COUNT (100) draws for each part, the share of valid molecules that keep the
-part, of different ones among them, and the quality, the share of all draws that are valid, different, drug-like (QED of
-at least 0.6) and easy to make (SA of at most 4). The cuts of those papers are not published in a package, so the parts
-are cut here by one rule: at the acyclic single bonds of rings. KEY=VALUE are settings of sampling. Without stereo.
+Lee et al. 2025 (GenMol), section 4.2, and of its code: of COUNT (100) draws for each part, the share of valid molecules
+that keep the part, of different ones among them, and the quality, the share of all draws that are valid, different,
+drug-like (QED of at least 0.6) and easy to make (SA of at most 4). As in that code, the largest piece of each draw
+counts, and attachment points of the part may stay unused; `attached` is the share of all draws that use each of them.
+The cuts of those papers are not published in a package, so the parts are cut here by one rule: at the acyclic single
+bonds of rings. KEY=VALUE are settings of sampling. Without stereo.
 """
 
 from __future__ import annotations
@@ -92,17 +94,29 @@ TASKS: Mapping[str, Callable[[Any], str]] = {
 }
 
 
+def without_points(part: str) -> Any:
+    """A part to search for, without its attachment points."""
+    found = chem().RWMol(chem().MolFromSmiles(part))
+    for i in sorted((a.GetIdx() for a in found.GetAtoms() if a.GetAtomicNum() == 0), reverse=True):
+        found.RemoveAtom(i)
+    return found
+
+
 def scores(drawn: list[str], part: str) -> dict[str, float]:
-    """Of all draws of a part: valid and with the part, different ones among these, and quality."""
-    kept = [c for s in drawn if (c := canonical(s)) is not None and contains(c, part)]
+    """In percent: of all draws of a part valid ones with the part, different ones among these, quality, and those whose
+    attachment points are all used."""
+    query, library = without_points(part), chem()
+    largest = [max(c.split("."), key=len) for s in drawn if (c := canonical(s)) is not None]
+    kept = [s for s in largest if library.MolFromSmiles(s).HasSubstructMatch(query)]
     good = 0
     for smiles in set(kept):
-        numbers = numbers_of(chem().MolFromSmiles(smiles), ("QED", "SA"))
+        numbers = numbers_of(library.MolFromSmiles(smiles), ("QED", "SA"))
         good += numbers["QED"] >= QED and numbers["SA"] <= SA
     return {
         "valid": 100 * len(kept) / len(drawn),
         "unique": 100 * len(set(kept)) / max(1, len(kept)),
         "quality": 100 * good / len(drawn),
+        "attached": 100 * sum(contains(s, part) for s in kept) / len(drawn),
     }
 
 

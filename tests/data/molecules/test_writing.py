@@ -46,6 +46,27 @@ def test_fragments_are_cut_at_rings_and_stay_readable() -> None:
     assert fragments.write("CCCC") == "CCCC"  # nothing to cut
 
 
+@pytest.mark.parametrize(
+    ("text", "smiles"),
+    [
+        ("c1%10ccccc1.C%10O", "OCc1ccccc1"),  # nothing to mend
+        ("c1%10ccccc1%11.C%10O", "OCc1ccccc1"),  # a closure that nothing answers
+        ("c1ccn%10c1CO", "OCc1ccc[nH]1"),  # of an atom that needs the hydrogen to be aromatic
+        ("c1%10ccccc1.C%10O%11.c1cc(%11.N%12", "OCc1ccccc1"),  # a fragment that cannot be read, and a piece of its own
+        ("c1%10ccccc1.C%10O.c1%10cccnc1", "OCc1ccccc1"),  # three of a kind
+        ("%10C.CC=%11", "CC"),
+        ("[Na+].[Cl-]", "[Cl-].[Na+]"),  # a salt is a molecule as it is
+    ],
+)
+def test_fragments_that_do_not_fit_are_mended(text: str, smiles: str) -> None:
+    assert canonical(fragments.read(text)) == canonical(smiles)
+
+
+@pytest.mark.parametrize("text", ["", "c1cc", "C(=O)(=O)(=O)C", "%10", "."])
+def test_what_cannot_be_mended_is_returned_unchanged(text: str) -> None:
+    assert fragments.read(text) == text
+
+
 @pytest.mark.parametrize("form", WRITINGS)
 def test_the_vocabulary_covers_random_writings_and_mirrored_configurations(form: str) -> None:
     smiles = [s for s in map(canonical, MOLECULES) if s]

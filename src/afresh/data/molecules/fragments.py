@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import random
 import re
+from collections import Counter
 from functools import cache
 from typing import Any
 
-from afresh.data.molecules.chem import canonical, chem
+from afresh.data.molecules.chem import canonical, chem, readable
 
 CUT = "[R]-!@[*]"  # an acyclic single bond of a ring atom
 KEPT = 0.25  # share of the bonds that are not cut in a random writing, so that fragments of other sizes occur, too
 FIRST, MOST = 10, 40  # numbers of the closures: RDKit writes smaller ones for the rings of a fragment
 DUMMY = re.compile(r"\(\[(\d+)\*\]\)|\[(\d+)\*\]")
+CLOSURE = re.compile(r"[-=#:/\\]?%(\d\d)")
 
 
 @cache
@@ -67,3 +69,24 @@ def numbered(text: str) -> str:
         return f"%{numbers.setdefault(label, FIRST + len(numbers))}"
 
     return DUMMY.sub(closure, text)
+
+
+def read(text: str) -> str:
+    """The SMILES of a text of fragments. One that is not a molecule is mended, as SAFE and GenMol (Lee et al. 2025) do
+    when they decode: fragments that cannot be part of a molecule are left out, closures that no other one answers
+    become hydrogens, and the largest of several pieces is kept. What is still not a molecule is returned unchanged."""
+    if readable(text):
+        return text
+    parts = [p for p in text.split(".") if readable(CLOSURE.sub("(*)", p))]
+    mended = canonical(_answered(".".join(parts)))
+    return text if mended is None else max(mended.split("."), key=len)
+
+
+def _answered(text: str) -> str:
+    """A text in which the last of an odd number of equal closures is a hydrogen."""
+    unanswered = {n for n, times in Counter(CLOSURE.findall(text)).items() if times % 2}
+    for match in reversed(list(CLOSURE.finditer(text))):
+        if match[1] in unanswered:
+            unanswered.remove(match[1])
+            text = f"{text[: match.start()]}([H]){text[match.end() :]}"
+    return text

@@ -85,7 +85,7 @@ WRITINGS: dict[str, Writing] = {
     "selfies": Writing(
         lru_cache(KEPT)(to_selfies), from_selfies, lambda s, seed: to_selfies(random_smiles(s, seed)), split_selfies
     ),
-    "fragments": Writing(lru_cache(KEPT)(fragments.write), _same, fragments.write, split_smiles),
+    "fragments": Writing(lru_cache(KEPT)(fragments.write), fragments.read, fragments.write, split_smiles),
 }
 
 
