@@ -92,7 +92,7 @@ class Reference:
             made = Reference.of(m.Molecules(smiles))
             np.savez(
                 arrays,
-                activations=made.activations,
+                activations=made.activations.astype(np.float32),  # ChemNet's own precision
                 fingerprints=np.packbits(made.fingerprints.astype(bool), axis=1),
                 **made.numbers,
             )
@@ -100,7 +100,9 @@ class Reference:
         with np.load(arrays) as stored:
             bits = np.unpackbits(stored["fingerprints"], axis=1)
             numbers = {n: stored[n] for n in m.PROPERTIES}
-            return Reference(stored["activations"], bits, numbers, *map(Counter, json.loads(counts.read_text())))
+            return Reference(
+                stored["activations"].astype(np.float64), bits, numbers, *map(Counter, json.loads(counts.read_text()))
+            )
 
 
 def distances(x: Reference, test: Reference) -> dict[str, float]:
@@ -121,12 +123,13 @@ def scores(samples: list[str], test: list[str], train: list[str]) -> dict[str, A
     out: dict[str, Any] = {"valid": len(valid) / len(samples)}
     out |= {f"unique@{k}": len(set(valid[:k])) / k for k in m.UNIQUE if k <= len(valid)}
     out["Novelty"] = len(set(valid) - set(train)) / len(set(valid))
-    reference, x = Reference.of_test(test), m.Molecules(valid)
-    out |= distances(Reference.of(x), reference)
-    out["IntDiv of the test"] = m.internal_diversity(reference.fingerprints[: len(valid)]).value
+    x = m.Molecules(valid)
     out["Filters"] = float(np.mean([passes(f) for f in x.found]))
-    real = np.random.default_rng(0).permutation(len(train))[: len(valid)]
-    return out | {"real": distances(Reference.of(m.Molecules([train[i] for i in real])), reference)}
+    real = m.Molecules([train[i] for i in np.random.default_rng(0).permutation(len(train))[: len(valid)]])
+    own, floor, reference = Reference.of(x), Reference.of(real), Reference.of_test(test)
+    out |= distances(own, reference)
+    out["IntDiv of the test"] = m.internal_diversity(reference.fingerprints[: len(valid)]).value
+    return out | {"real": distances(floor, reference)}
 
 
 def rows_of(
