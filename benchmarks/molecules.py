@@ -33,8 +33,7 @@ from afresh.data.molecules.chem import canonical
 from afresh.data.molecules.filters import passes
 from afresh.evaluation import molecules as m
 from afresh.evaluation.estimate import Array
-from afresh.runs.record import RunRecord
-from afresh.runs.run import Run
+from afresh.runs.run import Run, metrics_rows
 from benchmarks.judge_pictures import work_folder
 from benchmarks.table import Row, save
 
@@ -128,17 +127,19 @@ def scores(samples: list[str], test: list[str], train: list[str]) -> dict[str, A
     real = m.Molecules([train[i] for i in np.random.default_rng(0).permutation(len(train))[: len(valid)]])
     own, floor, reference = Reference.of(x), Reference.of(real), Reference.of_test(test)
     out |= distances(own, reference)
-    out["IntDiv of the test"] = m.internal_diversity(reference.fingerprints[: len(valid)]).value
+    some = np.random.default_rng(0).permutation(len(test))[: len(valid)]
+    out["IntDiv of the test"] = m.internal_diversity(reference.fingerprints[some]).value
     return out | {"real": distances(floor, reference)}
 
 
 def rows_of(
-    record: RunRecord, size: int, found: Mapping[str, float], speed: float, count: int, settings: Mapping[str, Any]
+    run: Run, size: int, found: Mapping[str, float], speed: float, count: int, settings: Mapping[str, Any]
 ) -> list[Row]:
     """The metrics of PUBLISHED, beside CharRNN's, and how fast a run of `size` molecules draws."""
+    record, steps = run.record, metrics_rows(run)[-1]["step"]
     asked = "".join(f", {k} {v:g}" if isinstance(v, float) else f", {k} {v}" for k, v in settings.items())
     family = record.family if record.codec is None else f"{record.family} over a codec"
-    trained = f"{record.parameters / 1e6:.2f}M weights, {record.train.steps:,} steps of {record.train.batch}"
+    trained = f"{record.parameters / 1e6:.2f}M weights, {steps:,} steps of {record.train.batch}"
     about = f"MOSES, {family}, {size:,} molecules, {trained}"
     goals = {
         "FCD/Test": (f"below {PUBLISHED['FCD/Test']}", found["FCD/Test"] < PUBLISHED["FCD/Test"]),
@@ -165,12 +166,12 @@ def main(run: str, count: int = 30_000, molsets: str = "", settings: Mapping[str
     print(f"{count:,} samples in {seconds:.1f} s: {speed:,.0f} valid molecules a second")
     folder = Path(molsets) / "moses" / "dataset" / "data"
     test = smiles_of(folder / "test.csv.gz" if molsets else DATA / "moses_test_50k.csv.gz")
-    record = Run.open(Path(run)).record
-    train = smiles_of(Path(record.data.path))
+    opened = Run.open(Path(run))
+    train = smiles_of(Path(opened.record.data.path))
     found = scores(samples, test, train)
     print(json.dumps(found, indent=1))
-    rows = rows_of(record, len(train), found, speed, count, chosen)
-    save(f"moses_{record.family}" + ("_whole" if len(train) == WHOLE else ""), rows)
+    rows = rows_of(opened, len(train), found, speed, count, chosen)
+    save(f"moses_{opened.record.family}" + ("_whole" if len(train) == WHOLE else ""), rows)
 
 
 if __name__ == "__main__":
