@@ -20,10 +20,9 @@ class VAEConfig(BaseModel):
     shown in training; `negatives`: items that represent the others of the catalogue in a step, 0 = all of them.
 
     Of sequences: `width` of both Transformers, and `blocks` of the one that writes; the one that reads has half as
-    many. `slots`: positions that the latents are divided into. `share`: the KL term's share of all nats of a
-    sequence, from 0 (the decoder alone determines it) to 1 (its latents do); the weight of the KL term, at least
-    `beta`, is controlled for it. `dropout`: share of the tokens before the next one that the
-    decoder is not shown in training.
+    many. `slots`: positions that the latents are divided into. `share`: the KL term's share of all nats of a sequence,
+    from 0 (the decoder alone determines it) to 1 (its latents do); the weight of the KL term, at least `beta`, is
+    controlled for it. `dropout`: share of the tokens before the next one that the decoder is not shown in training.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
