@@ -122,8 +122,8 @@ def size_advice(train: Sequence[Item], what: str) -> list[Advice]:
     if n >= FEW:
         return []
     text = (
-        f"{n:,} training {what} are few: long training memorises them. Training measures near copies and stops when "
-        f"they are more than `train.memorisation_limit`; use a short budget, or add {what}"
+        f"there are few training {what} ({n:,}): long training memorises them. Training measures near copies and stops "
+        f"when they are more than `train.memorisation_limit`; use a short budget, or add {what}"
     )
     return [Advice("few", n, text)]
 

@@ -112,7 +112,7 @@ class MoleculeModality:
         conds, notes = fit_conditions(items)
         anyhow = options.form == "fragments"  # a part that is asked for comes first, whatever its place in a molecule
         share = options.randomise if options.randomise is not None else 0.5 * (anyhow or len(items) <= FEW)
-        reason = "any fragment can be asked for" if anyhow else f"there are {counted(len(items), 'molecule')}"
+        reason = "any fragment can be asked for" if anyhow else f"there is a total of {len(items):,}"
         why = "" if options.randomise is not None else f", since {reason}"
         encoder = MoleculeEncoder(options.form, tokens, 2, conds, share)
         longest = max(len(encoder.tokenised(t)) for t in texts) + 1
