@@ -190,7 +190,8 @@ class Batch:
 
     For tokens, x is (B, T + 1): one token of context (the one before the window, or `begin`) and the T tokens to
     predict. `index` (B,) int64 numbers the draws since the start of training. It is the key of all noise, so that the
-    noise of an example depends neither on the batch size nor on the rank.
+    noise of an example depends neither on the batch size nor on the rank. `by_length`: whether the examples were chosen
+    for their similar length, so that batches differ in the number of their targets.
     """
 
     x: Tensor
@@ -198,11 +199,13 @@ class Batch:
     index: Tensor
     mask: Tensor | None = None  # (B, T) bool: which targets are counted; None = all
     extras: Mapping[str, Tensor] = field(default_factory=dict)  # win, lose, advantage, ...
+    by_length: bool = False
 
     def map(self, f: Callable[[Tensor], Tensor], size: int | None = None) -> Batch:
         """Applies `f` to every tensor; it returns `size` rows (None: as many as before)."""
         mask = None if self.mask is None else f(self.mask)
-        return Batch(f(self.x), self.cond.map(f, size), f(self.index), mask, {k: f(v) for k, v in self.extras.items()})
+        extras = {k: f(v) for k, v in self.extras.items()}
+        return Batch(f(self.x), self.cond.map(f, size), f(self.index), mask, extras, self.by_length)
 
     def select(self, rows: Tensor) -> Batch:
         """The given rows, (R,) int64."""

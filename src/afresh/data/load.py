@@ -44,6 +44,9 @@ class Loader:
             batch = gather(self.examples, self.space, rows, draws)
         else:
             batch = cut(self.examples, self.space, self.runs, rows, starts, draws)
+        if self.together > 1 and self.examples.mask is not None and not self.space.catalogue:
+            # Histories of a catalogue count alike, however long: what is asked for is the next item of each user.
+            batch = replace(batch, by_length=True)
         return batch if self.examples.vary is None else self.examples.vary(batch, self.rng)
 
     def prepare(self, epoch: int) -> tuple[Tensor, Tensor | None]:

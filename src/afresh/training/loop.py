@@ -51,6 +51,7 @@ class Progress(BaseModel):
     loss_scale: float | None = Field(None, gt=0, lt=MOST_SCALE)  # of float16
     scale_steps: Count = 0  # since it last changed
     overflows: Count = 0
+    weights: dict[str, tuple[float, int]] = {}
     sums: dict[str, float]  # may hold what is not finite
     count: Count
     stopped: str = ""
@@ -89,6 +90,8 @@ class Learner:
     stopped: str = ""  # why training was stopped before its last step, if it was
     scaler: torch.amp.GradScaler | None = None  # of losses in float16, whose small gradients would vanish
     overflows: int = 0  # steps that were skipped because the scaled gradient exceeded float16
+    # Of batches that are grouped by length: player -> the weight of all that it took a step on, and their examples.
+    weights: dict[str, tuple[float, int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for player, names in self.objective.players.items():
@@ -139,6 +142,7 @@ class Learner:
             loss_scale=scaler.get("scale"),
             scale_steps=scaler.get("_growth_tracker", 0),
             overflows=self.overflows,
+            weights=self.weights,
             sums=self.sums,
             count=self.count,
             stopped=self.stopped,
@@ -170,7 +174,7 @@ class Learner:
         self.since, self.left = progress.since, progress.left
         self.skipped, self.rollbacks, self.lr_scale = progress.skipped, progress.rollbacks, progress.lr_scale
         self.sums, self.count, self.stopped = dict(progress.sums), progress.count, progress.stopped
-        self.overflows = progress.overflows
+        self.overflows, self.weights = progress.overflows, dict(progress.weights)
         if self.scaler is not None and progress.loss_scale is not None:
             own = {"scale": progress.loss_scale, "_growth_tracker": progress.scale_steps}
             self.scaler = fresh_scaler(self.config.device)
@@ -277,7 +281,7 @@ def play(learner: Learner, player: str, batch: Batch, rng: Rng) -> dict[str, flo
     """One step of one player on one batch. None, with the weights untouched, if the loss or the gradient is not finite.
 
     Sums over micro-batches are divided once by the summed weight, so that the gradient is that of the whole batch for
-    any division into micro-batches.
+    any division into micro-batches; the gradient of a batch of examples of similar length by its `usual_weight`.
     """
     config, params = learner.config, learner.params(player)
     scaler = learner.scaler if config.precision == "float16" else None
@@ -314,14 +318,30 @@ def play(learner: Learner, player: str, batch: Batch, rng: Rng) -> dict[str, flo
     if not math.isfinite(out["gradient_norm"]) or not math.isfinite(out["loss"]):
         learner.overflows += scaler is not None and scaler.get_scale() >= 1 and math.isfinite(out["loss"])
         return None
+    usual = total
+    if batch.by_length:
+        usual = usual_weight(learner, player, total, len(batch.x))
+        out["gradient_norm"] *= total / usual
     shrink = min(1.0, config.clip / (out["gradient_norm"] + 1e-12)) if config.clip > 0 else 1.0
-    torch._foreach_mul_(grads, shrink / total)
+    torch._foreach_mul_(grads, shrink / usual)
     shape = (config.warmup, config.decay, config.final_lr_ratio)
     factor = learner.lr_scale * rate(learner.step, config.steps, *shape, learner.since, learner.left)
     for o in learner.optimizers[player]:
         o.step(factor * (config.matrix_lr if isinstance(o, Muon) else config.lr))
     out |= {k: out[k] / total for k in sums}
     return out if len(learner.objective.players) == 1 else {f"{player}/{k}": v for k, v in out.items()}
+
+
+def usual_weight(learner: Learner, player: str, weight: float, examples: int) -> float:
+    """The mean weight of as many examples in all batches of a player so far, of which this is the next.
+
+    If the gradient of each batch were divided by the number of its own targets, batches would count alike, and a token
+    would count for the more the shorter its record: a model would learn records that are too short
+    (docs/development/log.md, "Records that came out too short").
+    """
+    before, count = learner.weights.get(player, (0.0, 0))
+    learner.weights[player] = before + weight, count + examples
+    return (before + weight) / (count + examples) * examples
 
 
 def add_gradients(learner: Learner, player: str, batch: Batch, rng: Rng) -> tuple[dict[str, Tensor], float | Tensor]:
@@ -354,13 +374,14 @@ def take_step(learner: Learner, batch: Batch, rng: Rng) -> dict[str, float] | No
     out: dict[str, float] = {}
     players = list(learner.objective.players)
     moving = [t for p in players[:-1] for o in learner.optimizers[p] for t in (*o.params.values(), *o.state().values())]
-    before = [t.detach().clone() for t in moving]
+    before, weights = [t.detach().clone() for t in moving], dict(learner.weights)
     for player in players:
         metrics = play(learner, player, batch, rng)
         if metrics is None:
             with torch.no_grad():
                 for t, old in zip(moving, before, strict=True):
                     t.copy_(old)
+            learner.weights = weights
             return None
         out.update(metrics)
     learner.state = learner.objective.update(learner.state, out)

@@ -15,15 +15,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load as load_bytes
-from safetensors.torch import save as save_bytes
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from afresh.core import Codec, Examples, Space, UserError
 from afresh.core.space import evenly_spaced
 from afresh.core.steps import blocks
+from afresh.families.codecs import stored
 from afresh.nets.autoencoder import NETWORKS, Shape, latent_grid, latents, networks
 from afresh.nets.quantise import usage
 
@@ -32,7 +30,6 @@ FAMILY = "autoencoder"  # the family whose runs become codecs
 WITHIN = ()  # codecs that such a run may have
 CHUNK = 64  # examples at a time
 STANDARDISED = 20_000  # examples by which latents are standardised, at most
-FILES = "codec.json", "codec.safetensors"
 
 
 class _Saved(BaseModel):
@@ -121,14 +118,10 @@ class TrainedCodec:
         return torch.cat(parts) if parts else torch.zeros(0, *self.source.shape)
 
     def save(self, folder: Path) -> None:
-        """Writes FILES into the folder, which is created if necessary."""
-        folder.mkdir(parents=True, exist_ok=True)
-        weights = {f"{m}.{k}": v for m, net in self.modules.items() for k, v in net.state_dict().items()}
-        tensors = {**weights, "latents.mean": self.mean, "latents.std": self.std}
+        """Writes codec.json and codec.safetensors into the folder, which is created if necessary."""
         s = self.source
         saved = _Saved(shape=s.shape, std=s.std, axes=s.axes, seconds=s.seconds, net=self.net)
-        (folder / FILES[1]).write_bytes(save_bytes({k: v.cpu().contiguous() for k, v in tensors.items()}))
-        (folder / FILES[0]).write_text(saved.model_dump_json(indent=1), encoding="utf-8")
+        stored.save(folder, saved, self.modules, self.mean, self.std)
 
     def _one(self, x: Tensor) -> Tensor:
         """Encodes one block of examples."""
@@ -190,32 +183,17 @@ def of_modules(
 
 
 def copied(space: Space, net: Shape, states: Mapping[str, Mapping[str, Tensor]]) -> dict[str, nn.Module]:
-    """New networks with copies of these weights, on the CPU. Raises RuntimeError if the weights do not fit."""
-    with torch.device("cpu"):  # even if the codec is first needed while parameters are counted on the meta device
-        modules = networks(space.shape, net)
-    for name, module in modules.items():
-        module.load_state_dict(states[name])
-        module.eval().requires_grad_(False)
-    return modules
+    """New networks with copies of these weights. Raises RuntimeError if the weights do not fit."""
+    return stored.fixed(lambda: networks(space.shape, net), states)
 
 
 def load(folder: Path) -> TrainedCodec:
     """Loads a codec that `TrainedCodec.save` wrote. Raises UserError if a file is missing, damaged or invalid."""
-    try:
-        saved = _Saved.model_validate_json((folder / FILES[0]).read_bytes())
-        tensors = load_bytes((folder / FILES[1]).read_bytes())
+    with stored.readable(folder):
+        saved, states = stored.read(folder, _Saved, NETWORKS)
         space = Space("field", saved.shape, std=saved.std, axes=saved.axes, seconds=saved.seconds)
-        states: dict[str, dict[str, Tensor]] = {name: {} for name in (*NETWORKS, "latents")}
-        for full, tensor in tensors.items():
-            module, _, name = full.partition(".")
-            states[module][name] = tensor
-        modules = copied(space, saved.net, states)
-        mean, std = states["latents"]["mean"], states["latents"]["std"]
-        if not all(bool(t.isfinite().all()) for t in tensors.values()):
-            raise ValueError("a weight is not finite")
-    except (OSError, ValueError, KeyError, RuntimeError, ValidationError, SafetensorError) as error:
-        raise UserError(f"{folder} does not hold a readable codec ({error}). Train the model again.") from error
-    return TrainedCodec(space, saved.net, modules, mean, std)
+        modules, latent = copied(space, saved.net, states), states[stored.LATENTS]
+        return TrainedCodec(space, saved.net, modules, latent["mean"], latent["std"])
 
 
 def described(codec: TrainedCodec, encoded: Examples) -> str:

@@ -14,10 +14,7 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load as load_bytes
-from safetensors.torch import save as save_bytes
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from afresh.core import Codec, Cond, Examples, Space, UserError
@@ -26,6 +23,7 @@ from afresh.core.space import evenly_spaced
 from afresh.core.steps import blocks
 from afresh.core.stored import MOST_TOKENS
 from afresh.data.load import numbered
+from afresh.families.codecs import stored
 from afresh.families.codecs.records import RecordsCodec
 from afresh.families.codecs.trained import STANDARDISED
 from afresh.nets.sequences import SequenceDecoder, Sequences, SequenceShape, sequence_networks, sequential
@@ -35,7 +33,7 @@ SOURCE = "tokens"  # the kind of space that this codec encodes
 FAMILY = "autoencoder"  # the family whose runs become codecs
 WITHIN = ("records",)  # codecs that such a run may have
 CHUNK = 256  # sequences at a time
-FILES = "codec.json", "codec.safetensors"
+PAIR = ("encoder", "decoder")
 
 
 class _Saved(BaseModel):
@@ -108,16 +106,12 @@ class SequenceCodec:
         return torch.cat(rows_of) if parts else torch.zeros(0, 1, dtype=torch.int64)
 
     def save(self, folder: Path) -> None:
-        """Writes FILES into the folder, which is created if necessary."""
-        folder.mkdir(parents=True, exist_ok=True)
-        weights = {f"{m}.{k}": v for m, net in self.modules.items() for k, v in net.state_dict().items()}
-        tensors = {**weights, "latents.mean": self.mean, "latents.std": self.std}
+        """Writes codec.json and codec.safetensors into the folder, which is created if necessary."""
         s, records = self.source, 0 if self.records is None else self.records.context
         saved = _Saved(
             context=s.shape[0], vocab=s.vocab[0], special=dict(s.special), records=records, **asdict(self.net)
         )
-        (folder / FILES[1]).write_bytes(save_bytes({k: v.cpu().contiguous() for k, v in tensors.items()}))
-        (folder / FILES[0]).write_text(saved.model_dump_json(indent=1), encoding="utf-8")
+        stored.save(folder, saved, self.modules, self.mean, self.std)
 
     def _encoded(self, examples: Examples, most: int | None) -> Examples:
         """`encode` of all records, or of as many as `most` that are evenly spaced."""
@@ -180,42 +174,24 @@ def of_modules(
     return SequenceCodec(space, records, net, own, z.mean(0).float(), std.float())
 
 
-PAIR = ("encoder", "decoder")
-
-
 def copied(space: Space, net: SequenceShape, states: Mapping[str, Mapping[str, Tensor]]) -> dict[str, nn.Module]:
-    """New networks with copies of these weights, on the CPU. Raises RuntimeError if the weights do not fit."""
-    with torch.device("cpu"):  # even if the codec is first needed while parameters are counted on the meta device
-        modules: dict[str, nn.Module] = {**sequence_networks(space, net)}
-    for name, module in modules.items():
-        module.load_state_dict(states[name])
-        module.eval().requires_grad_(False)
-    return modules
+    """New networks with copies of these weights. Raises RuntimeError if the weights do not fit."""
+    return stored.fixed(lambda: sequence_networks(space, net), states)
 
 
 def load(folder: Path) -> SequenceCodec:
     """Loads a codec that `SequenceCodec.save` wrote. Raises UserError if a file is missing, damaged or invalid."""
-    try:
-        saved = _Saved.model_validate_json((folder / FILES[0]).read_bytes())
-        tensors = load_bytes((folder / FILES[1]).read_bytes())
+    with stored.readable(folder):
+        saved, states = stored.read(folder, _Saved, PAIR)
         whole = saved.records == 0
         source = Space("tokens", (saved.context,), (saved.vocab,), saved.special, stream=True, records=whole)
         records = None if whole else RecordsCodec(source, saved.records)
         inner = source if records is None else records.target
         if not sequential(inner) or not all(0 <= i < saved.vocab for i in saved.special.values()):
             raise ValueError("the special ids must be those of records in the vocabulary")
-        states: dict[str, dict[str, Tensor]] = {name: {} for name in (*PAIR, "latents")}
-        for full, tensor in tensors.items():
-            module, _, name = full.partition(".")
-            states[module][name] = tensor
         net = SequenceShape(saved.channels, saved.slots, saved.width, saved.blocks)
-        modules = copied(inner, net, states)
-        mean, std = states["latents"]["mean"], states["latents"]["std"]
-        if not all(bool(t.isfinite().all()) for t in tensors.values()):
-            raise ValueError("a weight is not finite")
-    except (OSError, ValueError, KeyError, RuntimeError, ValidationError, SafetensorError) as error:
-        raise UserError(f"{folder} does not hold a readable codec ({error}). Train the model again.") from error
-    return SequenceCodec(source, records, net, modules, mean, std)
+        modules, latent = copied(inner, net, states), states[stored.LATENTS]
+        return SequenceCodec(source, records, net, modules, latent["mean"], latent["std"])
 
 
 def described(codec: SequenceCodec, encoded: Examples) -> str:
