@@ -8,7 +8,7 @@ that keep the part, of different ones among them, and the quality, the share of 
 drug-like (QED of at least 0.6) and easy to make (SA of at most 4). As in that code, the largest piece of each draw
 counts, and attachment points of the part may stay unused; `attached` is the share of all draws that use each of them.
 The cuts of those papers are not published in a package, so the parts are cut here by one rule: at the acyclic single
-bonds of rings. KEY=VALUE are settings of sampling. Without stereo.
+bonds of rings. KEY=VALUE are settings of sampling. Without stereo. The means over the drugs go into docs/results.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,8 @@ import afresh
 from afresh.data.molecules.chem import canonical, chem
 from afresh.data.molecules.parts import contains
 from afresh.data.molecules.properties import numbers_of
+from afresh.runs.run import Run, metrics_rows
+from benchmarks.table import Row, save
 
 DRUGS = {
     "baricitinib": "CCS(=O)(=O)N1CC(CC#N)(n2cc(-c3ncnc4[nH]ccc34)cn2)C1",
@@ -39,6 +42,12 @@ DRUGS = {
 }
 BOND = "[R]-!@[*]"  # acyclic, single, at a ring
 QED, SA = 0.6, 4.0  # of a molecule of quality
+# GenMol V2 (Lee et al. 2025), in percent
+PUBLISHED = {
+    ("motif extension", "quality"): 49.0,
+    ("scaffold decoration", "quality"): 39.7,
+    ("linker design", "valid"): 81.8,
+}
 
 
 def ends(found: Any) -> list[Any]:
@@ -120,22 +129,39 @@ def scores(drawn: list[str], part: str) -> dict[str, float]:
     }
 
 
+def rows_of(run: Run, found: Mapping[str, Mapping[str, float]], settings: Mapping[str, Any], n: str) -> list[Row]:
+    """A row for each measure of each task, beside what is published."""
+    record, asked = run.record, "".join(f", {k} {v}" for k, v in settings.items())
+    trained = f"{metrics_rows(run)[-1]['step']:,} steps of {record.train.batch}"
+    about = f"Parts of drugs, {record.family}, {record.parameters / 1e6:.2f}M weights, {trained}"
+    rows = []
+    for task, means in found.items():
+        for measure, value in means.items():
+            peer = PUBLISHED.get((task, measure))
+            beside = "" if peer is None else f"{peer:g}% (GenMol V2)"
+            goal = "stated" if peer is None else f"above {peer:g}%"
+            rows.append(
+                Row(about, f"{task}: {measure}{asked}", f"{value}%", beside, None, goal, value > (peer or -1), n)
+            )
+    return rows
+
+
 def main(run: str, count: int = 100, *settings: str) -> None:
     model = afresh.load(run)
     chosen = {k: json.loads(v) if v[:1] in "0123456789{" else v for k, v in (s.split("=", 1) for s in settings)}
+    found: dict[str, dict[str, float]] = {}
     for task, cut in TASKS.items():
         rows = []
         for name, drug in DRUGS.items():
             part = cut(chem().MolFromSmiles(drug))
-            try:
-                drawn = list(model.sample(count, prompt=part, seed=1, **chosen).values)
-            except afresh.UserError as error:
-                print(f"{task}, {name}, {part}: {error}", file=sys.stderr)
-                continue
+            drawn = list(model.sample(count, prompt=part, seed=1, **chosen).values)
             rows.append(scores(drawn, part))
             print(json.dumps({"task": task, "drug": name, "part": part, **rows[-1]}), file=sys.stderr)
-        mean = {k: round(float(np.mean([r[k] for r in rows])), 1) for k in rows[0]} if rows else {}
-        print(json.dumps({"task": task, "drugs": len(rows), **mean}), flush=True)
+        found[task] = {k: round(float(np.mean([r[k] for r in rows])), 1) for k in rows[0]}
+        print(json.dumps({"task": task, **found[task]}), flush=True)
+    opened = Run.open(Path(run))
+    n = f"{len(DRUGS)} drugs, {count} each"
+    save(f"fragment_tasks_{opened.record.family}", rows_of(opened, found, chosen, n))
 
 
 if __name__ == "__main__":
