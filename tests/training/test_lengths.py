@@ -90,7 +90,7 @@ def test_gradients_of_an_epoch_add_up_to_that_of_all_its_targets() -> None:
     """Once the mean weight is known, here from very many batches before."""
     loader, live = Loader(records(), SPACE, Rng(1), BATCH), learner(1)
     live.config = live.config.model_copy(update={"lr": 0.0})
-    live.weights = {"model": (1e9 * float(LENGTHS.sum()), 10**9 * len(LENGTHS))}
+    live.seen_targets = {"model": (1e9 * float(LENGTHS.sum()), 10**9 * len(LENGTHS))}
     batches = [loader.batch(BATCH * i, BATCH) for i in range(loader.count // BATCH)]
     assert len({int(b.mask.sum()) for b in batches if b.mask is not None}) > 10
     mean = sum(float(gradient(live, batch)) for batch in batches) / len(batches)
@@ -102,7 +102,7 @@ def test_histories_of_a_catalogue_and_batches_of_any_length_are_divided_by_their
         live = learner(1)
         assert not loader.batch(0, BATCH).by_length
         gradient(live, loader.batch(0, BATCH))
-        assert live.weights == {}
+        assert live.seen_targets == {}
 
 
 def test_what_was_counted_is_saved_and_a_skipped_step_counts_nothing() -> None:
@@ -111,7 +111,7 @@ def test_what_was_counted_is_saved_and_a_skipped_step_counts_nothing() -> None:
         assert take_step(live, loader.batch(BATCH * step, BATCH), Rng(0)) is not None
         live.step += 1
     targets = sum(int(b.mask.sum()) for b in (loader.batch(0, BATCH), loader.batch(BATCH, BATCH)) if b.mask is not None)
-    assert live.weights == {"model": (targets, 2 * BATCH)}
+    assert live.seen_targets == {"model": (targets, 2 * BATCH)}
     Likelihood.bad = True
     try:
         assert take_step(live, loader.batch(2 * BATCH, BATCH), Rng(0)) is None
@@ -119,4 +119,4 @@ def test_what_was_counted_is_saved_and_a_skipped_step_counts_nothing() -> None:
         Likelihood.bad = False
     other = learner(4)
     other.restore(live.snapshot())
-    assert other.weights == live.weights == {"model": (targets, 2 * BATCH)}
+    assert other.seen_targets == live.seen_targets == {"model": (targets, 2 * BATCH)}

@@ -96,7 +96,8 @@ class MoleculeModality:
             )
         if not corpus.items:
             raise UserError(
-                f"There is no usable molecule in {path} ({', '.join(sorted(READ))}, also .gz and .zip).",
+                f"There is no usable molecule in {path}. Correct what is listed, or give another file "
+                f"({', '.join(sorted(READ))}, also .gz and .zip).",
                 lines=refusal_lines(corpus.refused),
             )
         corpus.notes += describe_traits(kept, options.standard)

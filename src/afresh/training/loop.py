@@ -51,7 +51,7 @@ class Progress(BaseModel):
     loss_scale: float | None = Field(None, gt=0, lt=MOST_SCALE)  # of float16
     scale_steps: Count = 0  # since it last changed
     overflows: Count = 0
-    weights: dict[str, tuple[float, int]] = {}
+    seen_targets: dict[str, tuple[float, int]] = {}
     sums: dict[str, float]  # may hold what is not finite
     count: Count
     stopped: str = ""
@@ -90,8 +90,8 @@ class Learner:
     stopped: str = ""  # why training was stopped before its last step, if it was
     scaler: torch.amp.GradScaler | None = None  # of losses in float16, whose small gradients would vanish
     overflows: int = 0  # steps that were skipped because the scaled gradient exceeded float16
-    # Of batches that are grouped by length: player -> the weight of all that it took a step on, and their examples.
-    weights: dict[str, tuple[float, int]] = field(default_factory=dict)
+    # Of batches that are grouped by length: player -> the targets of all that it took a step on, and their examples.
+    seen_targets: dict[str, tuple[float, int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for player, names in self.objective.players.items():
@@ -142,7 +142,7 @@ class Learner:
             loss_scale=scaler.get("scale"),
             scale_steps=scaler.get("_growth_tracker", 0),
             overflows=self.overflows,
-            weights=self.weights,
+            seen_targets=self.seen_targets,
             sums=self.sums,
             count=self.count,
             stopped=self.stopped,
@@ -174,7 +174,7 @@ class Learner:
         self.since, self.left = progress.since, progress.left
         self.skipped, self.rollbacks, self.lr_scale = progress.skipped, progress.rollbacks, progress.lr_scale
         self.sums, self.count, self.stopped = dict(progress.sums), progress.count, progress.stopped
-        self.overflows, self.weights = progress.overflows, dict(progress.weights)
+        self.overflows, self.seen_targets = progress.overflows, dict(progress.seen_targets)
         if self.scaler is not None and progress.loss_scale is not None:
             own = {"scale": progress.loss_scale, "_growth_tracker": progress.scale_steps}
             self.scaler = fresh_scaler(self.config.device)
@@ -339,8 +339,8 @@ def usual_weight(learner: Learner, player: str, weight: float, examples: int) ->
     would count for the more the shorter its record: a model would learn records that are too short
     (docs/development/log.md, "Records that came out too short").
     """
-    before, count = learner.weights.get(player, (0.0, 0))
-    learner.weights[player] = before + weight, count + examples
+    before, count = learner.seen_targets.get(player, (0.0, 0))
+    learner.seen_targets[player] = before + weight, count + examples
     return (before + weight) / (count + examples) * examples
 
 
@@ -374,14 +374,14 @@ def take_step(learner: Learner, batch: Batch, rng: Rng) -> dict[str, float] | No
     out: dict[str, float] = {}
     players = list(learner.objective.players)
     moving = [t for p in players[:-1] for o in learner.optimizers[p] for t in (*o.params.values(), *o.state().values())]
-    before, weights = [t.detach().clone() for t in moving], dict(learner.weights)
+    before, seen = [t.detach().clone() for t in moving], dict(learner.seen_targets)
     for player in players:
         metrics = play(learner, player, batch, rng)
         if metrics is None:
             with torch.no_grad():
                 for t, old in zip(moving, before, strict=True):
                     t.copy_(old)
-            learner.weights = weights
+            learner.seen_targets = seen
             return None
         out.update(metrics)
     learner.state = learner.objective.update(learner.state, out)
