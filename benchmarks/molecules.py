@@ -139,7 +139,8 @@ def rows_of(
     record, steps = run.record, metrics_rows(run)[-1]["step"]
     asked = "".join(f", {k} {v:g}" if isinstance(v, float) else f", {k} {v}" for k, v in settings.items())
     family = record.family if record.codec is None else f"{record.family} over a codec"
-    trained = f"{record.parameters / 1e6:.2f}M weights, {steps:,} steps of {record.train.batch}"
+    tuned = "" if record.base_model is None else "tuned for "
+    trained = f"{record.parameters / 1e6:.2f}M weights, {tuned}{steps:,} steps of {record.train.batch}"
     about = f"MOSES, {family}, {size:,} molecules, {trained}"
     goals = {
         "FCD/Test": (f"below {PUBLISHED['FCD/Test']}", found["FCD/Test"] < PUBLISHED["FCD/Test"]),
