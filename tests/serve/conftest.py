@@ -48,7 +48,8 @@ def train_runs(folder: Path) -> Path:
             pixels = rng.integers(0, 256, (8, 8), dtype=np.uint8)
             Image.fromarray(pixels).save(data / "digits" / label / f"{i}.png")
     small = {"family.widths": [8, 16], "train.batch": 16}
-    afresh.train(data / "digits", family="flow", steps=4, out=folder / "digits", settings=small, quiet=True)
+    # Enough steps that what is predicted on the way to an image differs from it.
+    afresh.train(data / "digits", family="flow", steps=40, out=folder / "digits", settings=small, quiet=True)
     return folder
 
 

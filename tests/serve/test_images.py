@@ -80,8 +80,8 @@ def test_a_stream_shows_what_is_predicted(client: Any) -> None:
     assert [e.b64_json for e in completed] == [d.b64_json for d in whole.data]
     assert [(e.index, e.partial_image_index) for e in partial] == [(i, k) for k in range(3) for i in range(2)]
     distance = [np.abs(pixels(e).astype(float) - pixels(completed[e.index])).mean() for e in partial]
-    # Four steps of training give pictures of few greys: the first previews differ in one to three pixels, or in none.
-    assert distance[4] <= distance[0] and distance[5] <= distance[1]
+    for nearer in (distance[::2], distance[1::2]):
+        assert nearer[0] > nearer[1] > nearer[2] > 0
 
 
 def test_a_crowd_gets_what_each_would_get_alone(address: str) -> None:

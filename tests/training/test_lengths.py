@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from afresh.core import Batch, Cond, Examples, Loss, Modules, Space, State
 from afresh.core.rng import Rng
 from afresh.data.load import Loader
-from afresh.training.loop import Learner, play, take_step
+from afresh.training.loop import Learner, play, progress_of, take_step
 from tests.training.toys import config
 
 END, LETTER, BATCH = 0, 1, 16
@@ -120,3 +121,6 @@ def test_what_was_counted_is_saved_and_a_skipped_step_counts_nothing() -> None:
     other = learner(4)
     other.restore(live.snapshot())
     assert other.seen_targets == live.seen_targets == {"model": (targets, 2 * BATCH)}
+    saved = live.snapshot()
+    scalars = {("weights" if name == "seen_targets" else name): value for name, value in saved.scalars.items()}
+    assert progress_of(replace(saved, scalars=scalars)).seen_targets == live.seen_targets  # of an earlier version

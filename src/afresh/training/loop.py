@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from afresh.core import Batch, Objective, State, UserError, events
@@ -51,7 +51,8 @@ class Progress(BaseModel):
     loss_scale: float | None = Field(None, gt=0, lt=MOST_SCALE)  # of float16
     scale_steps: Count = 0  # since it last changed
     overflows: Count = 0
-    seen_targets: dict[str, tuple[float, int]] = {}
+    # By its former name, `weights`, in checkpoints of earlier versions.
+    seen_targets: dict[str, tuple[float, int]] = Field({}, validation_alias=AliasChoices("seen_targets", "weights"))
     sums: dict[str, float]  # may hold what is not finite
     count: Count
     stopped: str = ""
