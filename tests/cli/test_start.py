@@ -97,3 +97,30 @@ def test_a_missing_path_is_refused_with_a_similar_name(tmp_path: Path, invoke: I
     code, out, err = invoke("data", tmp_path / "phtos")
     assert (code, out) == (2, "")
     assert "no file or folder" in err and "Did you mean" in err and "photos" in err and "afresh data --help" in err
+
+
+def test_garbage_is_collected_as_ever_after_the_imports() -> None:
+    code = """
+import gc
+from afresh.cli import postpone_garbage_collection
+before = gc.get_threshold()
+class Ring:
+    def __init__(self):
+        self.ring = self
+    def __del__(self):
+        collected.append(len(kept))
+collected, kept = [], []
+postpone_garbage_collection(20_000)
+Ring()
+for i in range(15_000):
+    kept.append([])
+assert not collected and not gc.get_freeze_count()
+for i in range(15_000):
+    kept.append([])
+assert collected and gc.get_freeze_count() > 15_000 and gc.get_threshold() == before and gc.callbacks == []
+Ring()
+for i in range(3 * before[0]):
+    kept.append([])
+assert len(collected) == 2
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

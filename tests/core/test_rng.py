@@ -123,3 +123,5 @@ def test_numbers_of_several_requests_are_those_of_each() -> None:
     for draw in (lambda r, i: r.normal("a", i, (3, 2)), lambda r, i: r.uniform("b", i), lambda r, i: r.bits("c", i)):
         each = [draw(Rng(seed), torch.tensor([number])) for seed, number in [(2, 7), (5, 0), (9, 1), (5, 7)]]
         assert torch.equal(draw(mixed, index), torch.cat(each))
+    for rng in (mixed, Rng(3)):
+        assert torch.equal(rng.uniforms(["a", "b"], index), torch.stack([rng.uniform(p, index) for p in "ab"]))

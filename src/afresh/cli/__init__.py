@@ -8,6 +8,7 @@ Nothing heavy is imported before a verb runs, so that --help answers at once.
 from __future__ import annotations
 
 import errno
+import gc
 import inspect
 import os
 import re
@@ -155,13 +156,36 @@ for verb in VERBS:  # rich keeps the line ends of a docstring; a paragraph is to
 
 
 @cache
+def command() -> Any:
+    """The command of all verbs, which takes typer a tenth of a second to build."""
+    return typer.main.get_command(app)
+
+
+@cache
 def option_names() -> frozenset[str]:
     """Every option of every verb: --guidance, -n, ..."""
-    return options_of(typer.main.get_command(app))
+    return options_of(command())
+
+
+def postpone_garbage_collection(objects: int = 300_000) -> None:
+    """Collects garbage for the first time when this many objects were made, most of them by imports, and then, as
+    before, among the later ones. Importing what a verb needs takes 2.1 instead of 2.9 s, as the objects that stay are
+    not looked through again and again."""
+    before = gc.get_threshold()
+
+    def collected(phase: str, info: Mapping[str, int]) -> None:
+        if phase == "stop":
+            gc.freeze()
+            gc.set_threshold(*before)
+            gc.callbacks.remove(collected)
+
+    gc.callbacks.append(collected)
+    gc.set_threshold(objects, *before[1:])
 
 
 def main() -> None:
     """The console script."""
+    postpone_garbage_collection()
     for stream in (sys.stdout, sys.stderr):  # a terminal of another encoding shows escapes, never a traceback
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
@@ -176,7 +200,7 @@ def run(argv: Sequence[str]) -> int:
     """Run one command line; returns its exit code. Errors are printed and, with --json, are the last line of standard
     output."""
     try:
-        code = app(args=list(argv), prog_name="afresh", standalone_mode=False)
+        code = command()(args=list(argv), prog_name="afresh", standalone_mode=False)
     except typer.Abort:
         code = INTERRUPTED
     except Exception as e:

@@ -421,7 +421,9 @@ def draw_plain(
         if first.cut.temperature == 0:
             token = logits.argmax(-1)
         else:
-            token = draw(narrow(logits, first.cut), _uniform(rng, index[alive], prompts[alive] + step))
+            if step % BLOCK == 0:
+                uniforms = _uniforms(rng, index, prompts + step)
+            token = draw(narrow(logits, first.cut), uniforms[step % BLOCK, alive])
         new[alive, step] = token
         x, counts = token[:, None], None
         if end is not None:
@@ -439,12 +441,12 @@ def draw_plain(
     return left
 
 
-def _uniform(rng: Rng, index: Tensor, position: Tensor) -> Tensor:
-    """rng.uniform(f"token/{position}", index) of each row, (B,)."""
-    out = torch.empty(len(index), device=index.device)
+def _uniforms(rng: Rng, index: Tensor, position: Tensor) -> Tensor:
+    """rng.uniform(f"token/{position + i}", index) of each row and i < BLOCK, (BLOCK, B)."""
+    out = torch.empty(BLOCK, len(index), device=index.device)
     for p in position.unique().tolist():
         here = position == p
-        out[here] = rng.uniform(f"token/{p}", index[here])
+        out[:, here] = rng.uniforms([f"token/{p + i}" for i in range(BLOCK)], index[here])
     return out
 
 
