@@ -52,6 +52,11 @@ def test_the_check_sees_what_is_loaded() -> None:
     assert {"torch", "pydantic"} <= loaded_after("import afresh; afresh.train")
 
 
+def test_scikit_learn_is_loaded_where_it_is_used() -> None:
+    loaded = loaded_after("import afresh; afresh.train; from afresh.tasks import learn, align, measure")
+    assert not loaded & {"sklearn", "matplotlib"}
+
+
 def test_help_names_every_verb(invoke: Invoke) -> None:
     code, out, err = invoke("--help")
     assert code == 0 and not err

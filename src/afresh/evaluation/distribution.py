@@ -1,7 +1,8 @@
 """Distances between two samples of feature vectors, (N, D) and (M, D), with 95% intervals.
 
 Rows must be in random order, since each group of the grouped jackknife consists of every twentieth row. If an interval
-is conditional on one of the two samples, the docstring states it.
+is conditional on one of the two samples, the docstring states it. scikit-learn, whose import takes most of a second, is
+imported where it is used: training needs distances alone.
 """
 
 from __future__ import annotations
@@ -12,13 +13,6 @@ import warnings
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.covariance import ledoit_wolf
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedKFold, cross_val_predict
-from sklearn.neural_network import MLPClassifier
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from afresh.evaluation.estimate import GROUPS, Array, Estimate, jackknife, leave_out, mean, share
 
@@ -56,6 +50,8 @@ def _covariance(x: Array) -> tuple[Array, str]:
     n, d = x.shape
     if n > d:
         return np.atleast_2d(np.cov(x, rowvar=False)), ""
+    from sklearn.covariance import ledoit_wolf
+
     shrunk, alpha = ledoit_wolf(x)
     return shrunk, f"covariance shrunk by {alpha:.2f} (Ledoit and Wolf 2004), since N = {n} <= D = {d}"
 
@@ -197,16 +193,19 @@ def two_sample_linear(x: Array, y: Array, seed: int, folds: int = 5) -> Estimate
     Classifier two-sample test (Lopez-Paz and Oquab 2017, section 3). Chance is always 0.5, since the larger sample is
     cut to the size of the smaller one.
     """
-    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000))
-    return _cross_validated(model, x, y, seed, folds)
+    from sklearn.linear_model import LogisticRegression
+
+    return _cross_validated(LogisticRegression(C=0.1, max_iter=1000), x, y, seed, folds)
 
 
 def two_sample_mlp(x: Array, y: Array, seed: int, folds: int = 5) -> Estimate:
     """`two_sample_linear` with a network of one hidden layer of 128 units, for differences that are not linear."""
+    from sklearn.neural_network import MLPClassifier
+
     n = min(len(x), len(y))
     batch = max(1, min(64, 2 * (n - math.ceil(n / folds))))  # the smallest training part of a fold
     net = MLPClassifier((128,), alpha=1e-2, batch_size=batch, max_iter=30, early_stopping=False, random_state=seed)
-    return _cross_validated(make_pipeline(StandardScaler(), net), x, y, seed, folds)
+    return _cross_validated(net, x, y, seed, folds)
 
 
 def two_sample_neighbour(x: Array, y: Array, seed: int) -> Estimate:
@@ -230,10 +229,16 @@ def _joined(x: Array, y: Array, seed: int) -> tuple[Array, NDArray[np.int64]]:
     return np.concatenate(rows), np.repeat([0, 1], n)
 
 
-def _cross_validated(model: object, x: Array, y: Array, seed: int, folds: int) -> Estimate:
-    """Accuracy over all left-out folds. The Wilson interval is slightly too narrow, since folds share training rows."""
+def _cross_validated(classifier: object, x: Array, y: Array, seed: int, folds: int) -> Estimate:
+    """Accuracy over all left-out folds, for features in units of their deviation. The Wilson interval is slightly too
+    narrow, since folds share training rows."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.model_selection import StratifiedKFold, cross_val_predict
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     both, side = _joined(x, y, seed)
     split = StratifiedKFold(folds, shuffle=True, random_state=seed)
     with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):  # the number of iterations is intended
-        predicted = cross_val_predict(model, both, side, cv=split)
+        predicted = cross_val_predict(make_pipeline(StandardScaler(), classifier), both, side, cv=split)
     return share(int((predicted == side).sum()), len(both))

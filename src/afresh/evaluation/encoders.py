@@ -17,7 +17,6 @@ from typing import Protocol
 import numpy as np
 import torch
 import torch.nn.functional as F
-from sklearn.decomposition import PCA
 from torch import Tensor, nn
 
 from afresh.core import Cond, CondSpec
@@ -220,6 +219,8 @@ class PixelPCA:
     """The leading principal components of the training split's pixels, in pixel units."""
 
     def __init__(self, x: Tensor, components: int = 64, most: int = 10_000) -> None:
+        from sklearn.decomposition import PCA
+
         flat = downscaled(x[:most]).flatten(1).double().numpy()
         self.name = "pixel_pca"
         self.pca = PCA(min(components, *flat.shape), random_state=0)

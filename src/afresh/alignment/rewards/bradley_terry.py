@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from scipy.special import log_softmax
@@ -191,6 +190,8 @@ def fit(
         initial[:-1] = np.divide(start.weights, unit, out=np.zeros(len(unit)), where=unit > 0)
         initial[-1] = start.log_nu or 0.0
     settings = {"maxiter": 1000, "ftol": 1e-12, "gtol": 1e-5, "maxcor": 20}
+    from scipy.optimize import minimize
+
     solution = minimize(loss, initial, jac=True, method="L-BFGS-B", options=settings)
     return Head(solution.x[:-1] * unit, float(solution.x[-1]) if ties else None, spread)
 

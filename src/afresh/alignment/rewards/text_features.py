@@ -14,8 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from scipy.sparse import csr_matrix, diags, hstack
-from sklearn.decomposition import TruncatedSVD
-from sklearn.feature_extraction.text import HashingVectorizer
 
 from afresh.core import UserError
 
@@ -40,6 +38,8 @@ class TextSettings(BaseModel):
 def counted(texts: Sequence[str], settings: TextSettings) -> csr_matrix:
     """1 + ln of the counts of n-grams by hash, (n, 2 x buckets). A word is a run of letters and digits, or one other
     sign."""
+    from sklearn.feature_extraction.text import HashingVectorizer
+
     parts = []
     for analyzer, span in (("word", settings.words), ("char_wb", settings.characters)):
         kind: Literal["word", "char_wb"] = "word" if analyzer == "word" else "char_wb"
@@ -127,6 +127,8 @@ def fit_text(texts: Sequence[str], settings: TextSettings | None = None, seed: i
     rank = min(settings.directions, len(distinct) // 2)
     directions = np.zeros((0, counts.shape[1]))
     if rank:
+        from sklearn.decomposition import TruncatedSVD
+
         directions = TruncatedSVD(rank, random_state=seed).fit(weighted(counts, rarity)).components_
     # Directions are saved as float32, and are rounded here so that a loaded model computes the same features.
     return TextFeatures(settings, rarity, directions.astype(np.float32).astype(np.float64))

@@ -17,7 +17,6 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
-from scipy.stats import rankdata
 
 from afresh.alignment.surrogate import forest, gaussian_process
 from afresh.alignment.surrogate.likeness import LIKENESS, Likeness, descriptors_of
@@ -199,6 +198,8 @@ def _fitted(kind: ItemKind, known: Sequence[Any], rows: Array, mean: Array, coun
 def normal_scores(values: Array) -> Array:
     """Quantiles of a standard normal distribution at the ranks (n,) of the values, less one half; equal values have the
     mean of their ranks."""
+    from scipy.stats import rankdata
+
     scores: Array = ndtri((rankdata(values) - 0.5) / len(values))
     return scores
 

@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
-from sklearn.cluster import MiniBatchKMeans
 from torch import Tensor
 
 from afresh.core import Examples, Space, UserError
@@ -152,6 +151,8 @@ def fit(examples: Examples, space: Space, levels: int = 64, method: Method = "au
         middle = (np.arange(levels) + 0.5) / levels
         colours = torch.from_numpy(np.quantile(pixels[:, 0].numpy(), middle)).float()[:, None]
     else:
+        from sklearn.cluster import MiniBatchKMeans
+
         count = min(levels, len(torch.unique(pixels, dim=0)))
         means = MiniBatchKMeans(count, random_state=0, n_init=3, batch_size=4096).fit(pixels.numpy())
         colours = torch.from_numpy(np.asarray(means.cluster_centers_)).float()
