@@ -2,12 +2,12 @@
 
     python -m benchmarks.molecules RUN [COUNT] [MOLSETS] [KEY=VALUE ...]
 
-Draws COUNT samples (30,000) of a run that was trained on a table of MOSES, with the time that it takes, and prints the
-metrics of MOSES against its test molecules: 50,000 that lie beside the checkout (AFRESH_DATA), or the whole split in
-MOLSETS, an unpacked wheel of molsets. `real` are as many training molecules, the floor of each distance. Novelty is
-against all molecules of the table that the run was trained on. KEY=VALUE are settings of sampling, as min_p=0.02 or
-order=confidence. The metrics of PUBLISHED go into docs/results, a row for each family and table. What was computed of
-the test molecules, 7 ms for each, stays in AFRESH_BENCH (or ~/.cache/afresh-bench).
+Draws COUNT samples (30,000) of a run that was trained on a table of MOSES and prints the metrics of MOSES against its
+test molecules: 50,000 that lie beside the checkout (AFRESH_DATA), or the whole split in MOLSETS, an unpacked wheel of
+molsets. `real` are as many training molecules, the floor of each distance. Novelty is against all molecules of the
+table that the run was trained on. KEY=VALUE are settings of sampling, as min_p=0.02 or order=confidence. The metrics of
+PUBLISHED go into docs/results, a row for each family and table. What was computed of the test molecules, 7 ms for each,
+stays in AFRESH_BENCH (or ~/.cache/afresh-bench). `benchmarks/molecule_speed.py` measures how fast a run draws.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import hashlib
 import json
 import os
 import sys
-import time
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
@@ -132,10 +131,8 @@ def scores(samples: list[str], test: list[str], train: list[str]) -> dict[str, A
     return out | {"real": distances(floor, reference)}
 
 
-def rows_of(
-    run: Run, size: int, found: Mapping[str, float], speed: float, count: int, settings: Mapping[str, Any]
-) -> list[Row]:
-    """The metrics of PUBLISHED, beside CharRNN's, and how fast a run of `size` molecules draws."""
+def rows_of(run: Run, size: int, found: Mapping[str, float], count: int, settings: Mapping[str, Any]) -> list[Row]:
+    """The metrics of PUBLISHED of a run that has learnt `size` molecules, beside CharRNN's."""
     record, steps = run.record, metrics_rows(run)[-1]["step"]
     asked = "".join(f", {k} {v:g}" if isinstance(v, float) else f", {k} {v}" for k, v in settings.items())
     family = record.family if record.codec is None else f"{record.family} over a codec"
@@ -152,26 +149,19 @@ def rows_of(
             goal, reached = goals.get(name, ("stated", True)) if size == WHOLE else ("stated", True)
             beside = f"{peer:g} (CharRNN, {WHOLE:,} molecules)"
             rows.append(Row(about, f"{name}{asked}", f"{found[name]:.4g}", beside, None, goal, reached, f"{count:,}"))
-    drawn = f"{speed:,.2g}" if speed < 10 else f"{speed:,.0f}"
-    what = f"valid molecules a second{asked}"
-    return [*rows, Row(about, what, drawn, "", None, "at least 3,000", speed >= 3_000, f"{count:,}")]
+    return rows
 
 
 def main(run: str, count: int = 30_000, molsets: str = "", settings: Mapping[str, Any] | None = None) -> None:
     model, chosen = afresh.load(run), dict(settings or {})
-    model.sample(64, **chosen)  # builds the engine
-    start = time.perf_counter()
     samples = list(model.sample(count, seed=1, **chosen).values)
-    seconds = time.perf_counter() - start
-    speed = sum(canonical(s) is not None for s in samples) / seconds
-    print(f"{count:,} samples in {seconds:.1f} s: {speed:,.0f} valid molecules a second")
     folder = Path(molsets) / "moses" / "dataset" / "data"
     test = smiles_of(folder / "test.csv.gz" if molsets else DATA / "moses_test_50k.csv.gz")
     opened = Run.open(Path(run))
     train = smiles_of(Path(opened.record.data.path))
     found = scores(samples, test, train)
     print(json.dumps(found, indent=1))
-    rows = rows_of(opened, len(train), found, speed, count, chosen)
+    rows = rows_of(opened, len(train), found, count, chosen)
     save(f"moses_{opened.record.family}" + ("_whole" if len(train) == WHOLE else ""), rows)
 
 
