@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,6 +19,7 @@ import afresh
 from afresh.core import UserError
 from afresh.runs.deletion import delete_adapter
 from afresh.runs.run import Run
+from afresh.sampling.request import Request
 from afresh.serve.app import ServeSettings
 from afresh.serve.guard import Keys
 from afresh.serve.library import Library, UnknownRun, asking
@@ -166,6 +169,25 @@ def test_the_adapter_that_was_unused_for_longest_is_forgotten(bases: Path) -> No
     library.release(library.acquire("digits"))
     assert list(library.held) == ["digits"], "the base goes with its adapters"
     library.close()
+
+
+def test_forgotten_weights_are_freed_at_once(bases: Path) -> None:
+    """Without a collection of garbage: nothing that holds them is part of a cycle, also after they have drawn."""
+    library = Library([bases], memory=2**30)
+    gc.disable()
+    try:
+        for name in ("digits", "stories"):
+            served = library.acquire(name)
+            cond = served.run.condition(2, Request(), 0)[0]
+            served.run.draw(served.run.modules, cond, 0, served.run.settings({}))
+            weights = weakref.ref(next(p for m in served.run.modules.values() for p in m.parameters()))
+            library.release(served)
+            del served
+            library.forget(name)
+            assert weights() is None, name
+    finally:
+        gc.enable()
+        library.close()
 
 
 # ------------------------------------------------------------------------------------------------- added and removed

@@ -69,9 +69,9 @@ class Run:
 
     def __init__(self, path: Path, record: RunRecord) -> None:
         self.path, self.record = path, record
-        # (cond, seed, settings, numbers) -> x in the family's space; set by a server, which draws what several requests
-        # ask for in one batch.
-        self.shared_draw: Callable[[Cond, int, Any, Tensor], Tensor] | None = None
+        # (run, cond, seed, settings, numbers) -> x in the family's space; set by a server, which draws what several
+        # requests ask for in one batch.
+        self.shared_draw: Callable[[Run, Cond, int, Any, Tensor], Tensor] | None = None
 
     @staticmethod
     def open(path: str | Path, any_links: bool = False) -> Run:
@@ -405,7 +405,7 @@ class Run:
             size = min(512, max(64, 64 * 256 // self.space.shape[0]))
         numbers = torch.arange(cond.size) if numbers is None else numbers
         if self.shared_draw is not None and sampler in (None, self.family.sampling.sample) and modules is self.modules:
-            return self.from_space(self.shared_draw(cond, seed, settings, numbers))
+            return self.from_space(self.shared_draw(self, cond, seed, settings, numbers))
         sampler = self.family.sampling.sample if sampler is None else sampler
         parts = []
         modules = self.modules_for(settings, modules)

@@ -91,7 +91,6 @@ class Lane:
     for its result."""
 
     def __init__(self, run: Run) -> None:
-        self.run = run
         self.changed = threading.Condition()
         self.calls: deque[Call] = deque()  # those that are not done
         self.batches: dict[Alike, Decoding] = {}
@@ -150,6 +149,7 @@ class Lane:
             self.closed = True
             self.changed.notify()
         self.thread.join()
+        self.batches.clear()  # they hold the run, which holds this lane
 
     # ------------------------------------------------------------------------------------------------ its thread
 

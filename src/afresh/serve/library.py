@@ -7,13 +7,11 @@ replaced is dropped at once: what is being made with it is not answered.
 
 from __future__ import annotations
 
-import gc
 import threading
 import time
 from collections.abc import Collection, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 from afresh.core import UserError
@@ -202,7 +200,7 @@ class Library:
         size = bytes_of(run)
         self._make_room(size)
         lane = Lane(run)
-        run.shared_draw = partial(lane.draw, run)
+        run.shared_draw = lane.draw
         self.held[name] = Served(name, run, lane, version, made_at(path), size)
         return self.held[name]
 
@@ -214,7 +212,7 @@ class Library:
         run.share(base.run)
         size = bytes_of(run, {t.data_ptr() for m in base.run.modules.values() for t in m.parameters()})
         self._make_room(size, base)
-        run.shared_draw = partial(base.lane.draw, run)
+        run.shared_draw = base.lane.draw
         self.held[name] = Served(name, run, base.lane, version, made, size, base, turn=base.turn)
         return self.held[name]
 
@@ -235,14 +233,12 @@ class Library:
             served.lane.close()
         else:
             served.lane.leave(served.run)
-        gc.collect()
 
     def close(self) -> None:
         with self.lock:
             for served in [s for s in self.held.values() if s.base is None]:
                 served.lane.close()
             self.held.clear()
-            gc.collect()
 
 
 def bytes_of(run: Run, shared: Collection[int] = ()) -> int:
