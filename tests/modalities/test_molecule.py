@@ -106,6 +106,17 @@ def test_bad_rows_are_refused_one_by_one_and_counted(tmp_path: Path) -> None:
         read(damaged)
 
 
+def test_what_was_refused_is_listed_where_too_few_are_left(tmp_path: Path) -> None:
+    file, other = tmp_path / "few.smi", tmp_path / "other.smi"
+    file.write_text("Oc1ccccc1\nC(C)(C)(C)(C)C\nc1cccc1\n")
+    with pytest.raises(UserError, match=r"Only one distinct item(.|\n)*valence(.|\n)*kekulize"):
+        prepare(file, "molecule")
+    other.write_text("CCO>>CC=O\n")
+    file.write_text("CCO\nCCN\n")
+    with pytest.raises(UserError, match=r"(no usable molecule|validation)(.|\n)*a reaction"):
+        prepare(file, "molecule", validation=other)
+
+
 def test_mixed_units_and_constants_and_duplicates_are_said(tmp_path: Path) -> None:
     rows = [f"cmp1,{s},{i}.5 {'nM' if i % 2 else 'uM'},7.0" for i, s in enumerate([*SMILES, "OCC"])]
     file = table(tmp_path / "x.csv", "name,smiles,IC50,dose", rows)

@@ -104,10 +104,3 @@ class MixedRng(Rng):
             numbers = torch.tensor([rows[place][1] for place in which], device=home)
             out[:, torch.tensor(which, device=home)] = Rng(seed)._bits(purposes, numbers, shape)
         return out
-
-
-def uniform_each(draws: Sequence[tuple[Rng, str, int]]) -> Tensor:
-    """rng.uniform(purpose, index) of each (rng, purpose, index), (B,) on the CPU."""
-    keys = torch.tensor([_key(rng.seed, purpose) for rng, purpose, _ in draws], dtype=torch.int64)
-    row = _mix(_mix(torch.tensor([i for _, _, i in draws], dtype=torch.int64) * GOLDEN + keys))
-    return _shift(_mix(row + GOLDEN), 40).float() * 2.0**-24

@@ -122,13 +122,17 @@ def read_split(
         source = readable(validation, modality.name)
         other = modality.read(source, options.model_copy(update=dict(corpus.settled)))
         if not other.items:
-            raise UserError(f"Nothing in {validation} could be used as a validation split.")
+            lines = refusal_lines(other.refused)
+            raise UserError(f"Nothing in {validation} could be used as a validation split.", lines=lines)
         items = [mark(i, "train") for i in items] + [mark(i, "validation") for i in other.items]
         corpus.refused.extend(other.refused)
         notes += other.notes
         corpus.counts = Counter(corpus.counts) + Counter(other.counts)
     corpus.items = []  # the whole of what the split divides need not be held
-    return split(items, modality.kind), corpus, notes
+    try:
+        return split(items, modality.kind), corpus, notes
+    except UserError as e:  # too little is left: what was refused may be why
+        raise UserError(str(e), e.code, lines=refusal_lines(corpus.refused), **e.fields) from e
 
 
 def mark(item: Item, name: str) -> Item:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from afresh.core import Cond, Predict, UserError
 from afresh.core.device import wide
-from afresh.core.rng import Rng, uniform_each
+from afresh.core.rng import Rng
 from afresh.sampling.constraint import Constraint, check_finished, restrict
 from afresh.sampling.deadline import Deadline
 from afresh.sampling.prefixes import KEPT_BYTES, LEAST, Known, Prefixes, Slotted, common
@@ -142,8 +142,9 @@ class TokenSequence:
         """rng.uniform(f"token/{position}", index), drawn for a block of positions at a time."""
         at = position - self.uniforms_from
         if not 0 <= at < len(self.uniforms):
-            draws = [(self.rng, f"token/{p}", self.index) for p in range(position, position + BLOCK)]
-            self.uniforms, self.uniforms_from, at = uniform_each(draws).tolist(), position, 0
+            purposes = [f"token/{p}" for p in range(position, position + BLOCK)]
+            drawn = self.rng.uniforms(purposes, torch.tensor([self.index]))
+            self.uniforms, self.uniforms_from, at = drawn[:, 0].tolist(), position, 0
         return self.uniforms[at]
 
     def finished(self) -> bool:
