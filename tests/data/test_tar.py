@@ -14,6 +14,7 @@ import pyarrow as pa
 import pytest
 
 from afresh.core import Refused
+from afresh.data import tar
 from afresh.data.files import MB, FileError, ZipLimits
 from afresh.data.tar import is_tar, read_tar
 
@@ -86,3 +87,55 @@ def test_bombs_end_early(tmp_path: Path, name: str) -> None:
         list(read_tar(tmp_path / name, ZipLimits(total_bytes=2 * MB)))
     (_, large) = read_tar(tmp_path / name, ZipLimits(member_bytes=MB))
     assert isinstance(large, Refused) and "at most 1 MB" in large.reason
+
+
+def header(size: int, kind: bytes = tarfile.REGTYPE, name: str = "x.txt") -> bytes:
+    """A header that declares any size, also one that the library would not write."""
+    info = tarfile.TarInfo(name)
+    info.type = kind
+    raw = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    raw[124:136] = size.to_bytes(12, "big", signed=True) if size < 0 else b"\x80" + size.to_bytes(11, "big")
+    raw[148:156] = b"%06o\0 " % tarfile.calc_chksums(raw)[0]
+    return bytes(raw)
+
+
+def pax(records: bytes) -> bytes:
+    return header(len(records), tarfile.XHDTYPE) + records + bytes(-len(records) % 512)
+
+
+HUGE = {
+    "a size of 2^62": header(1 << 62) + b"12345",
+    "a skipped size of 2^62": header(1 << 62, name=".hidden") + b"12345",
+    "2^62 in pax": pax(b"28 size=4611686018427387904\n") + header(1),
+    "a negative size": header(-1024),
+    "a negative size in pax": pax(b"14 size=-1536\n") + header(1),
+    "a pax header of 2^62": header(1 << 62, tarfile.XHDTYPE),
+    "a pax header of digits": pax(b"1" * MB),
+    "a name of 1 GB": header(1 << 30, tarfile.GNUTYPE_LONGNAME),
+    "pax headers without end": pax(b"6 a=b\n") * 4000,
+    "a sparse map that is cut off": header(1, tarfile.GNUTYPE_SPARSE)[:482] + b"\1" + bytes(29),
+}
+
+
+@pytest.mark.parametrize("name", ["a.tar", "a.tar.gz", "a.tar.zst"])
+@pytest.mark.parametrize("case", HUGE)
+def test_what_a_header_declares_is_not_believed(tmp_path: Path, case: str, name: str) -> None:
+    good = archive({"good.txt": b"x"})[:1024]
+    (tmp_path / name).write_bytes(COMPRESS[name](good + HUGE[case]))
+    found = read_tar(tmp_path / name)
+    assert next(found) == ("good.txt", b"x"), "what came before is good"
+    with pytest.raises(FileError):
+        list(found)
+
+
+def test_many_small_members_take_no_longer_than_the_limit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "a.tar").write_bytes(archive({f"{i}.txt": b"" for i in range(100)}))
+    monkeypatch.setattr(tar, "SECONDS", -1.0)
+    with pytest.raises(FileError, match="seconds"):
+        list(read_tar(tmp_path / "a.tar"))
+
+
+def test_a_name_that_is_not_utf8_can_be_written(tmp_path: Path) -> None:
+    (tmp_path / "a.tar").write_bytes(archive({"caf\udce9.txt": b"x", ".caf\udce9": b"x"}))
+    (name, _), refused = read_tar(tmp_path / "a.tar")
+    assert name.encode() == b"caf\\udce9.txt" and isinstance(refused, Refused) and refused.source.encode()

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from afresh.core import UserError
+from afresh.core import UserError, events
 from afresh.data.image.kind import png_bytes
 from afresh.data.prepare import prepare
 
@@ -85,3 +85,13 @@ def test_a_zip_with_captions_beside_its_images_reads_as_its_folder(modality: str
     assert packed.modality == "image" and packed.split_hash == plain.split_hash
     assert {i.caption for i in (*packed.train_items, *packed.heldout_items)} == {f"picture {i}" for i in range(24)}
     assert not packed.refused
+
+
+def test_a_damaged_archive_leaves_the_others(tmp_path: Path) -> None:
+    write(tmp_path / "a.tar", shard(24))
+    write(tmp_path / "b.tar", shard(4, 100))
+    (tmp_path / "b.tar").write_bytes((tmp_path / "b.tar").read_bytes()[:700])
+    given: list[events.Event] = []
+    with events.listening(given.append):
+        assert len(prepare(tmp_path).train_items) > 0
+    assert any("b.tar" in e.text for e in given)

@@ -115,8 +115,12 @@ def _one(path: Path) -> tuple[list[DataFile], list[Refused]]:
 
 
 def _relative(path: Path, root: Path) -> str:
-    # Bytes of a name that are not UTF-8 are escaped, so that every message and report can be printed.
-    return path.relative_to(root).as_posix().encode("utf-8", "backslashreplace").decode()
+    return printable(path.relative_to(root).as_posix())
+
+
+def printable(name: str) -> str:
+    """A name with escapes for its bytes that are not UTF-8, so that every message, report and table can hold it."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def _exclusion_reason(entry: os.DirEntry[str], root: Path) -> str | None:

@@ -60,6 +60,13 @@ class Meter:
         if time.thread_time() - self.begun > self.limits.seconds:
             raise LimitExceeded(f"reading it takes more than {self.limits.seconds:,.0f} seconds: split it")
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Time within the block does not count, as that of whoever uses what a generator yields."""
+        since = time.thread_time()
+        yield
+        self.begun += time.thread_time() - since
+
     def each(self, items: Iterable[Item], size: Callable[[Item], int] = lambda item: 0) -> Iterator[Item]:
         """The items, each counted with its bytes before it is given. Raises LimitExceeded."""
         for item in items:

@@ -6,17 +6,37 @@ import bz2
 import io
 import lzma
 import tarfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, Self, cast
 
 from afresh.core import Refused
-from afresh.data.files import EMPTY, MB, FileError, ZipLimits, name_exclusion_reason, open_plain_path
+from afresh.data.files import EMPTY, MB, FileError, ZipLimits, name_exclusion_reason, open_plain_path, printable
+from afresh.data.limits import Limits, Meter, parsing
 
 BLOCK = 512  # bytes; an archive ends with blocks of zeros
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.zst", ".tar.bz2", ".tar.xz")
-DAMAGED = (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError, ValueError)
+SECONDS = 300.0  # of the processor for one archive
+MOST_EXTENDED = 64 << 10  # bytes of a header that extends the next one; the library needs their square for some
+NAME = 200  # characters of a name in a reason
+EXTENDED = (
+    *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
+    *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
+)
+
+
+class _Header(tarfile.TarInfo):
+    """A header whose sizes are looked at before the library reads or skips what they declare."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        """Raises FileError for a size that no header of an honest archive has."""
+        header = super().frombuf(buf, encoding, errors)
+        if header.size < 0:
+            raise FileError("damaged archive: a member of a negative size")
+        if header.type in EXTENDED and header.size > MOST_EXTENDED:
+            raise FileError(f"a header of {header.size:,} bytes, but at most {MOST_EXTENDED:,} are read: unpack it")
+        return header
 
 
 def is_tar(name: str) -> bool:
@@ -24,11 +44,31 @@ def is_tar(name: str) -> bool:
     return name.lower().endswith(SUFFIXES)
 
 
+def members(stream: Any, mode: str, end: float, meter: Meter) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
+    """The archive in a stream, which is open while the generator runs, and each of its members in their order.
+
+    mode: of `tarfile.open`. end: bytes of an archive, after which no member may end. Raises FileError for damage and
+    for what exceeds a limit.
+    """
+    place = 0
+    with parsing("archive"), tarfile.open(fileobj=stream, mode=mode, tarinfo=_Header) as archive:  # type: ignore[call-overload]
+        while (member := archive.next()) is not None:
+            archive.members.clear()  # which the library would keep, a million of them
+            meter.add(items=1)
+            meter.check_time()
+            if archive.offset <= place:
+                raise FileError(f"damaged archive: {printable(member.name)[:NAME]} has a negative size")
+            yield archive, member
+            place = archive.offset
+            if place > end:  # the library would skip what is not there, for ever
+                raise FileError(f"{printable(member.name)[:NAME]} would end beyond byte {end:,}, where reading ends")
+
+
 class _Bounded(io.RawIOBase):
     """A stream that ends with an error when more was unpacked than an archive may hold."""
 
-    def __init__(self, stream: IO[bytes], size: int, limits: ZipLimits) -> None:
-        self.stream, self.size, self.limits, self.total = stream, size, limits, 0
+    def __init__(self, stream: IO[bytes], size: int, limits: ZipLimits, meter: Meter) -> None:
+        self.stream, self.size, self.limits, self.meter = stream, size, limits, meter
         self.tail = b""
 
     def readable(self) -> bool:
@@ -36,11 +76,10 @@ class _Bounded(io.RawIOBase):
 
     def read(self, size: int = -1) -> bytes:
         found = self.stream.read(size)
-        self.total += len(found)
+        self.meter.add(bytes=len(found))
         self.tail = (self.tail + found)[-BLOCK:]
-        if self.total > self.limits.total_bytes:
-            raise FileError(f"it unpacks to more than {self.limits.total_bytes / MB:,.0f} MB: unpack it yourself")
-        if self.total > self.limits.total_from and self.total > self.limits.ratio * self.size:
+        total = self.meter.bytes
+        if total > self.limits.total_from and total > self.limits.ratio * self.size:
             raise FileError(f"it unpacks to more than {self.limits.ratio:,.0f} times its size: a decompression bomb")
         return found
 
@@ -61,32 +100,29 @@ def read_tar(path: Path, limits: ZipLimits = ZipLimits()) -> Iterator[tuple[str,
     `limits`. Raises FileError if the archive is damaged or unpacks to too much; what came before is good.
     """
     names: set[str] = set()
-    try:
-        bounded: Any = _Bounded(_open(path), path.stat().st_size, limits)
-        with bounded.stream, tarfile.open(fileobj=bounded, mode="r|") as archive:
-            for count, member in enumerate(archive):
-                if count >= limits.members:
-                    raise FileError(f"it has more than {limits.members:,} members: unpack it yourself")
+    meter = Meter(Limits(limits.total_bytes, limits.members, SECONDS))
+    with parsing("archive"):
+        bounded: Any = _Bounded(_open(path), path.stat().st_size, limits, meter)
+        with bounded.stream:
+            for archive, member in members(bounded, "r|", limits.total_bytes, meter):
                 if member.isdir():
                     continue
                 reason = _reason(member, names, limits)
                 if reason is not None:
-                    yield Refused(f"{path.name}: {member.name}", reason, damaged=reason == EMPTY)
+                    with meter.paused():
+                        yield Refused(f"{path.name}: {printable(member.name)}", reason, damaged=reason == EMPTY)
                     continue
                 names.add(member.name)
                 inside = archive.extractfile(member)
                 content = b"" if inside is None else inside.read(member.size)
                 if len(content) != member.size:
-                    raise FileError(f"damaged: {member.name} is cut off")
-                yield member.name, content
+                    raise FileError(f"damaged: {printable(member.name)} is cut off")
+                with meter.paused():
+                    yield printable(member.name), content
             while bounded.read(MB):
                 pass
             if bounded.tail.strip(b"\0"):  # which the library does not mind
                 raise FileError("damaged: its end is missing")
-    except FileError:
-        raise
-    except DAMAGED as error:
-        raise FileError(f"damaged archive: {error or type(error).__name__}") from None
 
 
 def _reason(member: tarfile.TarInfo, names: set[str], limits: ZipLimits) -> str | None:

@@ -6,14 +6,15 @@ Nothing is unpacked under the names of an archive: members are read in their ord
 from __future__ import annotations
 
 import json
-import tarfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from afresh.core import UserError, events
-from afresh.data.files import MB, DataFile, is_hidden, walk
+from afresh.data.files import MB, DataFile, FileError, is_hidden, printable, walk
+from afresh.data.limits import Limits, Meter, parsing
 from afresh.data.split import split_of_name
+from afresh.data.tar import SECONDS, members
 from afresh.data.written_aside import (
     IMAGES,
     KINDS,
@@ -29,22 +30,22 @@ from afresh.data.written_aside import (
 
 TEXTS = {"txt": "text", "text": "text", "caption": "text", "cls": "label"}  # the columns of members by their endings
 MAX_MEMBER = 512 * MB
+SHOWN = 12  # endings in a message
+MOST_MEMBERS = 10_000_000  # of one archive
 
 
 def of_archives(path: Path, modality: str | None) -> Path | None:
     """A folder into which the .tar archives of images or sounds of a path were written aside; None if there are none.
 
-    Raises UserError if an archive is damaged, or holds both images and sounds and `modality` does not say which.
+    Raises UserError if no archive can be read, or if they hold both images and sounds and `modality` does not say
+    which.
     """
     files = _archives(path)
     if not files:
         return None
-    try:
-        kind = _kind(path, files, modality)
-        key = content_key(kind, files)
-        return written_aside(kind, key) or write_aside(kind, _entries(files, kind), key)
-    except (tarfile.TarError, EOFError, UnicodeError) as error:
-        raise UserError(f"{path} is not a .tar archive that can be read: {error}. Repair or remove it.") from None
+    kind = _kind(path, files, modality)
+    key = content_key(kind, files)
+    return written_aside(kind, key) or write_aside(kind, _entries(files, kind), key)
 
 
 def _archives(path: Path) -> list[DataFile]:
@@ -57,9 +58,16 @@ def _archives(path: Path) -> list[DataFile]:
 
 
 def _kind(path: Path, files: list[DataFile], modality: str | None) -> Kind:
-    suffixes = {
-        f".{name.rpartition('.')[2]}" for file in files for example in examples(file, False) for name in example
-    }
+    suffixes: set[str] = set()
+    damage = ""
+    for file in files:
+        try:
+            for example in examples(file, False):
+                suffixes |= {f".{name.rpartition('.')[2]}" for name in example}
+        except FileError as error:
+            damage = str(error)
+    if damage and not suffixes:
+        raise UserError(f"{path} is not a .tar archive that can be read: {damage}. Repair or remove it.")
     found: set[Kind] = set()
     if suffixes & IMAGES:
         found.add("image")
@@ -70,8 +78,8 @@ def _kind(path: Path, files: list[DataFile], modality: str | None) -> Kind:
         return wanted
     if not found or modality is not None:
         raise UserError(
-            f"{path} has members of {', '.join(sorted(suffixes)) or 'no kind'}. Of a .tar, images or sounds are read, "
-            "each with a .txt, .cls or .json of the same name. Unpack it to read it otherwise."
+            f"{path} has members of {', '.join(sorted(suffixes)[:SHOWN]) or 'no kind'}. Of a .tar, images or sounds "
+            "are read, each with a .txt, .cls or .json of the same name. Unpack it to read it otherwise."
         )
     if len(found) > 1:
         raise UserError(f"{path} has images and sounds. Choose: `modality=image` or `modality=audio`.")
@@ -79,22 +87,27 @@ def _kind(path: Path, files: list[DataFile], modality: str | None) -> Kind:
 
 
 def examples(file: DataFile, content: bool) -> Iterator[dict[str, bytes]]:
-    """The members of each example by their endings (jpg, txt, seg.png), with their content or without."""
+    """The members of each example by their endings (jpg, txt, seg.png), with their content or without.
+
+    Raises FileError if the archive is damaged or exceeds a limit; the examples before are good.
+    """
     current, example = "", dict[str, bytes]()
-    with tarfile.open(file.path, "r:") as archive:
-        for member in archive:
-            folder, _, base = member.name.rpartition("/")
+    meter = Meter(Limits(items=MOST_MEMBERS, seconds=SECONDS))
+    with parsing("archive"), file.path.open("rb") as stream:
+        for archive, member in members(stream, "r:", file.size, meter):
+            folder, _, base = printable(member.name).rpartition("/")
             stem, _, ending = base.partition(".")
             if not member.isreg() or not ending or is_hidden(base):
                 continue
-            if member.size > min(MAX_MEMBER, file.size):  # a sparse member may claim any size
-                raise tarfile.ReadError(f"{member.name} has {member.size:,} bytes")
+            if member.size > MAX_MEMBER or member.issparse():  # a sparse member may claim any size
+                raise FileError(f"{printable(member.name)} has {member.size:,} bytes, or holes")
             name = f"{folder}/{stem}"
             if name != current and example:
-                yield example
+                with meter.paused():
+                    yield example
                 example = {}
-            stream = archive.extractfile(member) if content else None
-            current, example[ending.lower()] = name, b"" if stream is None else stream.read()
+            inside = archive.extractfile(member) if content else None
+            current, example[ending.lower()] = name, b"" if inside is None else inside.read()
     if example:
         yield example
 
@@ -104,12 +117,15 @@ def _entries(files: list[DataFile], kind: Kind) -> Iterator[Entry]:
     held_out = "validation" in splits.values()
     left_out = 0
     for file in files:
-        for example in examples(file, True):
-            found = entry(example, kind, (splits[file.name] or "train") if held_out else None)
-            if found.file is None:
-                left_out += 1
-                continue
-            yield found
+        try:
+            for example in examples(file, True):
+                found = entry(example, kind, (splits[file.name] or "train") if held_out else None)
+                if found.file is None:
+                    left_out += 1
+                    continue
+                yield found
+        except FileError as error:
+            events.warning(f"{file.name}: {error}; what comes after that is left out", "files_left_out")
     if left_out:
         events.warning(f"{left_out:,} examples have no {kind} of a known format: they are left out", "rows_left_out")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tarfile
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import islice
@@ -13,12 +12,12 @@ from afresh.collect.record import Found, Rejection
 from afresh.collect.sources import Fetched, Source
 from afresh.core import UserError
 from afresh.core.counted import counted
-from afresh.data.files import DataFile, walk
+from afresh.data.files import DataFile, FileError, walk
 from afresh.data.split import split_of_name
 from afresh.data.webdataset import entry, examples
 
 LOOKED_AT = 50  # examples that say whether an archive is one of examples
-DAMAGED = (tarfile.TarError, EOFError, UnicodeError, OSError)
+DAMAGED = (FileError, OSError)
 
 
 def files_of(path: Path) -> list[DataFile]:
@@ -52,7 +51,7 @@ def find(place: str, options: ColumnOptions, fetched: Fetched) -> Iterator[Found
                 except UserError as error:
                     yield Rejection(place, where, "find", "rows", str(error))
         except DAMAGED as error:
-            yield Rejection(place, file.name, "find", "archive", f"damaged archive: {error or type(error).__name__}")
+            yield Rejection(place, file.name, "find", "archive", str(error))
 
 
 def describe(place: str, options: ColumnOptions) -> list[str]:
