@@ -14,6 +14,7 @@ from afresh.core import UserError
 OLD = np.array([[0.5, 0.3, 0.2], [0.2, 0.2, 0.6]])  # of 3 items for 2 users, who come equally often
 NEW = np.array([[0.1, 0.7, 0.2], [0.6, 0.3, 0.1]])
 WORTH = np.array([[0.1, 0.9, 0.4], [0.8, 0.5, 0.2]])  # the chance of a click
+WRONG = np.array([[0.7, 0.2, 0.9], [0.1, 0.6, 0.4]])  # what a bad model says of it, of each item something else
 
 
 def lists(user: int, policy: np.ndarray, shown: tuple[int, ...]) -> list[float]:
@@ -50,7 +51,8 @@ def model(cases: list[tuple[int, tuple[int, ...]]], worth: np.ndarray) -> tuple[
 
 @pytest.mark.parametrize("length", [1, 2])
 def test_ips_and_dr_are_right_on_average_over_all_that_can_happen(length: int) -> None:
-    """Every list and every outcome, each with its probability; DR with a model that is wrong."""
+    """Every list and every outcome, each with its probability; DR with a model that is wrong. (A model that says the
+    same of all items would not show whether it is weighted by the places before, whose mean weight is 1.)"""
     truth, mean, total = 0.0, {"ips": 0.0, "dr": 0.0}, 0.0
     for user in range(2):
         for items in permutations(range(3), length):
@@ -59,7 +61,7 @@ def test_ips_and_dr_are_right_on_average_over_all_that_can_happen(length: int) -
                 chance = math.prod(lists(user, OLD, items)) / 2
                 chance *= math.prod(w if c else 1 - w for w, c in zip(WORTH[user, list(items)], clicks, strict=True))
                 case = [(user, items)]
-                found = off_policy(shown_lists(case, list(clicks)), *model(case, np.full((2, 3), 0.3)))
+                found = off_policy(shown_lists(case, list(clicks)), *model(case, WRONG))
                 total += chance
                 for name in mean:
                     mean[name] += chance * found.estimates[name].value.value
@@ -146,8 +148,33 @@ def test_the_effective_size_is_that_of_the_worst_place() -> None:
     assert effective_size(shown, weights) == pytest.approx(1)
 
 
-def test_a_model_of_the_reward_is_learnt_from_other_decisions() -> None:
-    """It finds what is worth something, for clicks and for ratings, and gives DR a narrower interval than IPS."""
+@pytest.mark.parametrize("clicks", [True, False])
+def test_the_model_of_a_decision_has_not_seen_it(clicks: bool) -> None:
+    """Whatever a decision earned, at any of its places, what is said of it stays the same to the bit; what is said of
+    decisions of other folds does not."""
+    rng = np.random.default_rng(0)
+    n, length, items = 40, 2, 5
+    item = rng.integers(items, size=n * length)
+    reward = rng.integers(0, 2, n * length).astype(float) if clicks else rng.normal(0, 1, n * length)
+    known = rng.normal(0, 1, (n * length, items, 3))
+
+    def learnt(reward: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        decision, place = np.repeat(np.arange(n), length), np.tile(np.arange(length), n)
+        shown = Shown(decision, place, np.full(n * length, 0.2), np.full(n * length, 0.2), reward)
+        return cross_fitted(shown, item, lambda rows: np.full((len(rows), items), 0.2), lambda rows: known[rows])
+
+    before = learnt(reward)
+    for own in (slice(0, 2), slice(17, 18)):
+        other = reward.copy()
+        other[own] = 1 - other[own]
+        decision = slice(own.start - own.start % length, own.start - own.start % length + length)
+        for was, now in zip(before, learnt(other), strict=True):
+            assert np.array_equal(was[decision], now[decision])
+            assert np.mean(was != now) > 0.5
+
+
+def test_a_model_of_the_reward_finds_what_is_worth_something() -> None:
+    """For clicks and for ratings; and it gives DR a narrower interval than IPS."""
     rng = np.random.default_rng(0)
     n, items = 600, 6
     worth = np.linspace(0.05, 0.9, items)

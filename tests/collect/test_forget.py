@@ -206,3 +206,25 @@ def test_who_takes_part_in_a_conversation_is_forgotten_with_it(tmp_path: Path) -
     assert row["person"] in ("Ann", "Bo")
     forget(tmp_path / "set", Wish(person="Ann" if row["person"] == "Bo" else "Bo"))
     assert list(rows(tmp_path / "set")) == []
+
+
+def test_a_person_whose_name_begins_like_anothers_stays(tmp_path: Path) -> None:
+    """Forgetting Ann leaves Anna and Joann, alone and in conversations."""
+    people = {"Ann": "A fisher", "Anna": "A baker", "Joann": "A pilot"}
+    places = [
+        place_of(str(write(tmp_path / name, text=said(topic))), about={"person": name})
+        for name, topic in people.items()
+    ]
+    words = ("Is the tide in?", "It is, since noon.", "And the boat?", "By the old pier.")
+    for others in (("Anna", "Bo"), ("Ann", "Bo")):
+        chat = tmp_path / f"{others[0]} and {others[1]}.txt"
+        lines = [f"[01/02/2024, 10:0{i}:00] {others[i % 2]}: {text} ({others[0]})" for i, text in enumerate(words)]
+        chat.write_text("\n".join(lines))
+        places.append(place_of(str(chat)))
+    collect(places, tmp_path / "set")
+    forgotten = forget(tmp_path / "set", Wish(person="Ann"))
+    assert forgotten.items == 2
+    kept = [*rows(tmp_path / "set")]
+    assert sorted(row["kind"] for row in kept) == ["conversation", "text", "text"]
+    assert {row["person"] for row in kept if row["kind"] == "text"} == {"Anna", "Joann"}
+    assert all("(Anna)" in row["text"] for row in kept if row["kind"] == "conversation")

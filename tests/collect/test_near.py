@@ -17,7 +17,7 @@ from PIL import Image
 from afresh.collect import assemble
 from afresh.collect.gather import gather, place_of
 from afresh.collect.near import searches, with_prints
-from afresh.collect.near.buckets import Buckets
+from afresh.collect.near.buckets import CROWD, Buckets
 from afresh.collect.near.finder import Finder
 from afresh.collect.record import Record
 from afresh.core import Sound, UserError
@@ -191,6 +191,21 @@ def test_buckets_find_what_has_keys_in_common(tmp_path: Path) -> None:
             assert several[i] == (len(equal) > 1)
             assert buckets.candidates(i) == [j for j in equal if j < start + i]
             buckets.keep(i, start + i)
+
+
+def test_of_many_candidates_those_with_most_keys_in_common_are_compared(tmp_path: Path) -> None:
+    """Of 60 items, of which most have one of six keys in common with the last, the CROWD that have most."""
+    keys = np.random.default_rng(0).integers(1, 4, (60, 6)).astype(np.uint64)
+    buckets = Buckets(tmp_path, 6)
+    buckets.add(keys)
+    buckets.sort()
+    buckets.advance(60)
+    for row in range(59):
+        buckets.keep(row, row)
+    common = (keys[:59] == keys[59]).sum(1)
+    assert (common > 0).sum() > CROWD and len(set(common)) > 3
+    most = np.argsort(-common, kind="stable")[:CROWD]
+    assert buckets.candidates(59) == sorted(most.tolist())
 
 
 def test_choices_that_are_not_there_are_refused(tmp_path: Path) -> None:

@@ -59,9 +59,12 @@ def test_ranks_are_those_of_a_full_sort() -> None:
 
 
 def test_lists_are_the_head_of_a_stable_sort() -> None:
+    """With all items allowed, with some, with fewer than the list is long, and with none."""
     generator = np.random.default_rng(1)
     scores = generator.integers(0, 6, (40, 25)).astype(np.float32)
-    excluded = generator.random((40, 25)) < 0.5
+    excluded = generator.random((40, 25)) < np.linspace(0, 1, 40)[:, None]
+    allowed = (~excluded).sum(1)
+    assert allowed.min() == 0 and ((0 < allowed) & (allowed < 7)).any() and allowed.max() == 25
     for row, out, found in zip(scores, excluded, best(scores, 7, excluded), strict=True):
         want = sorted(np.flatnonzero(~out), key=lambda item: (-row[item], item))[:7]
         assert found.tolist() == [*want, *[-1] * (7 - len(want))]
@@ -121,6 +124,13 @@ def test_probabilities_are_a_softmax_over_what_is_allowed() -> None:
     weight = np.exp(np.arange(4))
     assert found.probability is not None
     assert found.probability[0] == pytest.approx((weight / weight.sum())[[3, 2]])
+
+
+def test_a_list_is_shorter_where_little_is_left_to_recommend() -> None:
+    """Who had four of five items is recommended the fifth, with certainty, and no item twice."""
+    found = rank_all(constant, [np.array([0, 1, 3, 4])], np.array([2]), 5, k=3, probability=True)
+    assert found.lists.tolist() == [[2, -1, -1]] and found.ranks.tolist() == [1]
+    assert found.probability is not None and found.probability.tolist() == [[1, 0, 0]]
 
 
 def test_pieces_stay_bounded() -> None:

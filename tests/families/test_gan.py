@@ -300,6 +300,20 @@ def test_the_strength_of_an_edit() -> None:
     torch.testing.assert_close(edited(Edit(start, 1.0)), plain)
 
 
+@pytest.mark.parametrize("strength", [0.1, 0.6, 0.95])
+def test_an_edit_between_is_that_of_its_closed_form(strength: float) -> None:
+    """Of a linear generator x = A z: z = sqrt(1 - s^2) z(start) + s z', and the result is A z with the share 1 - s of
+    what A z(start) lacks of the start."""
+    start, a = torch.randn(5, 1, 4, generator=torch.Generator().manual_seed(3)), Straight().a.detach()
+    latent = torch.linalg.solve(a.T @ a + NEAR**2 * torch.eye(2), a.T @ start[:, 0].T).T
+    fresh = Rng(0).normal("sample/noise", torch.arange(5), (2,))
+    z = math.sqrt(1 - strength**2) * latent + strength * fresh
+    missing = start[:, 0] - latent @ a.T
+    assert float(missing.norm(dim=1).median()) > 0.5  # else the residual would have no effect
+    expected = z @ a.T + (1 - strength) * missing
+    torch.testing.assert_close(edited(Edit(start, strength))[:, 0], expected, rtol=0, atol=0.03)
+
+
 def test_the_energy_is_balanced_with_the_prior() -> None:
     """Least of w (z1 - 3)^2 + |z|^2 / 2: z1 = 6 w / (2 w + 1), z2 = 0."""
     x = edited(Edit(energy=lambda x: (x[:, 0, 0] - 3).square(), weight=2.0))

@@ -29,6 +29,7 @@ from afresh.formats.parts import Precision
 from afresh.formats.proof import STRINGS
 from afresh.tasks.export import export_base
 from tests import needs
+from tests.formats import gguf_decoder
 from tests.formats.bases import (
     CONTEXT,
     SHAPES,
@@ -116,6 +117,19 @@ def test_scaling_of_another_kind_is_refused(tmp_path: Path) -> None:
 def test_no_architecture_has_both(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="both qk_norm and qkv_bias"):
         gguf.write(base_of("qwen3", qkv_bias=True), tmp_path, "float32")
+
+
+# --------------------------------------------------------------------------- a reader that is not afresh's
+
+
+@pytest.mark.parametrize("shape", sorted(SHAPES))
+def test_a_decoder_of_the_files_own_conventions_computes_the_same(shape: str, tmp_path: Path) -> None:
+    """Tensors and fields are read by the package gguf, and the network is that of tests/formats/gguf_decoder.py."""
+    base = base_of(shape)
+    found = torch.from_numpy(gguf_decoder.log_probabilities(written(base, tmp_path), ids_of(base)))
+    wanted = log_probabilities(base)
+    assert (found - wanted).abs().max() < EXACT
+    assert wanted.std() > 0.5, "the check could not see a wrong layer"
 
 
 # --------------------------------------------------------------------------- llama.cpp as the reader

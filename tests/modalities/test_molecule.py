@@ -145,6 +145,18 @@ def test_a_scaffold_stays_on_one_side(tmp_path: Path) -> None:
     assert all(len([i for i in prepared.heldout_items if i.group == g]) == len(ends) for g in sides[1])
 
 
+def test_enantiomers_stay_on_one_side(tmp_path: Path) -> None:
+    """A molecule and its mirror image have one scaffold, also where the centres are in its rings."""
+    sizes = [(one, other) for one in range(1, 5) for other in range(2, 6)]
+    made = [f"{a}1[C@@H]2{'C' * one}N[C@H]2{'C' * other}1" for one, other in sizes for a in "CO"]
+    pairs = [(canonical(s), canonical(s.replace("@@", "?").replace("@", "@@").replace("?", "@"))) for s in made]
+    (tmp_path / "x.smi").write_text("\n".join(str(smiles) for pair in pairs for smiles in pair))
+    prepared = prepare(tmp_path / "x.smi", "molecule", {"split": "scaffold"})
+    side = {i.value: k for k, part in enumerate((prepared.train_items, prepared.heldout_items)) for i in part}
+    assert len(side) == 2 * len(pairs) and set(side.values()) == {0, 1}
+    assert all(one != other and side[one] == side[other] for one, other in pairs)
+
+
 def test_a_table_without_smiles_names_its_columns(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"holds SMILES.*name, value.*data.smiles_column"):
         read(table(tmp_path / "x.csv", "name,value", ["aspirin tablet,1", "some water,2"]))

@@ -85,6 +85,25 @@ def test_heun_is_exact_where_velocity_is_linear_in_time_and_euler_is_not() -> No
     torch.testing.assert_close(euler(predict, X0, NOBODY, times(3)), X0 + 2 / 3, rtol=0, atol=1e-14)
 
 
+@pytest.mark.parametrize("shift", [0.2, 1.0, 5.0])
+@pytest.mark.parametrize("steps", [2, 3, 8])
+def test_adams_and_bashforth_are_exact_where_velocity_is_linear_in_time_on_any_grid(shift: float, steps: int) -> None:
+    """dx/dt = 2 t, so that x(1) = x(0) + 1. The first step, from 0 to t_1, is Euler's and gains 0 instead of t_1^2; the
+    others extrapolate a straight line, and are exact however uneven the grid is."""
+    ts = times(steps, shift)
+    found = ab2(velocity(lambda x, t: (2 * t).expand_as(x)), X0, NOBODY, ts)
+    torch.testing.assert_close(found, X0 + 1 - float(ts[1]) ** 2, rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("shift", [0.3, 3.0])
+@pytest.mark.parametrize("solver", ["euler", "heun", "ab2"])
+def test_order_of_convergence_on_an_uneven_grid(solver: str, shift: float) -> None:
+    errors = [
+        float((SOLVERS[solver](gaussian(0.5), X0, NOBODY, times(int(n), shift)) - 0.5 * X0).norm()) for n in STEPS
+    ]
+    assert slope(errors) == pytest.approx(ORDER[solver], abs=0.15)
+
+
 def test_one_step_by_hand() -> None:
     """dx/dt = x with h = 1: Euler gives 2 x, Heun 2.5 x. Two steps of h = 1/2 of Adams and Bashforth: 1.5 x, then
     1.5 x + (1.5 * 1.5 x - 0.5 x) / 2 = 2.375 x."""

@@ -38,6 +38,18 @@ def test_a_batch_does_not_ask_the_same_twice(how: str) -> None:
     assert all(i < 10 for i in greedy)
 
 
+@pytest.mark.parametrize("goal", [Goal(), Goal(False), Goal(target=10.0)], ids=str)
+def test_what_is_believed_of_an_item_is_what_the_next_must_improve_on(goal: Goal) -> None:
+    """Three independent items, against a best of 0, with E[max(0, Y - f)] = s (z Phi(z) + phi(z)), z = (m - f) / s:
+    the first, N(1, 0.01^2), improves by 1, the second, N(0.9, 0.1^2), by 0.9, and the third, N(0, 1.2^2), by 0.48. Once
+    the first is believed to be 1, the second improves on it by 0.008 and the third by 0.14."""
+    mean, sd = np.array([1.0, 0.9, 0.0]), np.array([0.01, 0.1, 1.2])
+    if not goal.maximise:
+        mean = -mean  # a target of 10 is so far above that to come nearer to it is to be higher
+    best = float(goal.worth(np.zeros(1))[0])
+    assert batch_of("ei", mean, np.diag(sd**2), 0.0, goal, best, 3, np.eye(3), 0) == [0, 2, 1]
+
+
 def test_items_too_much_alike_are_passed_over_while_there_are_others() -> None:
     mean, covariance = groups()
     alike = np.eye(20)
