@@ -95,13 +95,14 @@ def test_adams_and_bashforth_are_exact_where_velocity_is_linear_in_time_on_any_g
     torch.testing.assert_close(found, X0 + 1 - float(ts[1]) ** 2, rtol=0, atol=1e-14)
 
 
-@pytest.mark.parametrize("shift", [0.3, 3.0])
+@pytest.mark.parametrize(("std", "shift"), [(0.5, 0.3), (2.0, 3.0)])
 @pytest.mark.parametrize("solver", ["euler", "heun", "ab2"])
-def test_order_of_convergence_on_an_uneven_grid(solver: str, shift: float) -> None:
+def test_order_of_convergence_on_an_uneven_grid(solver: str, std: float, shift: float) -> None:
+    """With the other two pairs, the sign of the error of the second order changes between 16 and 256 steps."""
     errors = [
-        float((SOLVERS[solver](gaussian(0.5), X0, NOBODY, times(int(n), shift)) - 0.5 * X0).norm()) for n in STEPS
+        float((SOLVERS[solver](gaussian(std), X0, NOBODY, times(int(n), shift)) - std * X0).norm()) for n in STEPS
     ]
-    assert slope(errors) == pytest.approx(ORDER[solver], abs=0.15)
+    assert slope(errors) == pytest.approx(ORDER[solver], abs=0.1)
 
 
 def test_one_step_by_hand() -> None:
