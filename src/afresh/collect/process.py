@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -10,14 +10,17 @@ from afresh.collect.extract import extract, extractors
 from afresh.collect.licences import normalised_or_unknown
 from afresh.collect.near import with_prints
 from afresh.collect.record import EXCERPT, UNKNOWN, Found, Record, Rejection, encodable, rejected
-from afresh.collect.rules import rules
+from afresh.collect.rules import Rule, Verdict, rules
+from afresh.collect.veil import Veil
 
+Judge = Callable[[Record], Verdict]
 EXAMPLES = 3  # of what a rule changed in a batch, and of the images and sounds that it left out
 
 
 @dataclass(frozen=True)
 class Changed:
-    """An item that a rule changed: the beginnings of its text before and after, where they differ."""
+    """An item that a rule changed: the beginnings of its text before and after, where they differ. Of a rule that masks
+    what is private there is no text before."""
 
     rule: str
     where: str
@@ -42,43 +45,64 @@ class Part:
 
 def process(source: str, batch: Sequence[Found | Rejection], chosen: Mapping[str, Any]) -> Part:
     """Extract the items of a batch, and apply the rules of these names with these values."""
-    known, part = extractors(), Part()
+    known, part, veil = extractors(), Part(), Veil(chosen)
     applied = [(rule, rule.with_value(chosen[rule.name])) for rule in rules() if rule.name in chosen]
     for found in batch:
         if isinstance(found, Rejection):
-            part.rejections.append(found)
+            part.rejections.append(veil.rejection(found))
             continue
         part.found += 1
         part.bytes += len(found.content)
         for item in extract(source, found, known):
             if isinstance(item, Rejection):
-                part.rejections.append(item)
-                continue
-            kept: Record | None = with_licence(with_whole_characters(item))
-            for rule, judge in applied:
-                if kept is None:
-                    break
-                if kept.kind in rule.kinds:
-                    kept = _judged(rule.name, kept, judge(kept), part)
-            if kept is not None:
-                part.records.append(kept)
+                part.rejections.append(veil.rejection(item))
+            else:
+                clean(with_licence(with_whole_characters(item)), applied, veil, part)
     part.records = with_prints(part.records)
     return part
 
 
-def _judged(name: str, record: Record, verdict: Record | str, part: Part) -> Record | None:
-    part.seen[name] = part.seen.get(name, 0) + 1
-    if isinstance(verdict, str):
-        part.rejections.append(rejected(record, "clean", name, verdict))
-        if record.content is not None and sum(r.rule == name for r in part.rejections) <= EXAMPLES:
-            part.shown[part.rejections[-1].item] = record
-        return None
-    if verdict.text != record.text:
-        part.changed[name] = part.changed.get(name, 0) + 1
-        if part.changed[name] <= EXAMPLES:
-            part.examples.append(Changed(name, record.where, *differing(record.text or "", verdict.text or "")))
-        verdict = replace(verdict, changed=(*verdict.changed, name))
-    return verdict
+def clean(record: Record, applied: Sequence[tuple[Rule, Judge]], veil: Veil, part: Part) -> None:
+    """Apply rules to an item, and note in the part what became of it."""
+    changes: list[tuple[str, Record, Record]] = []
+    private = False
+    for rule, judge in applied:
+        if record.kind not in rule.kinds:
+            continue
+        part.seen[rule.name] = part.seen.get(rule.name, 0) + 1
+        verdict = judge(record)
+        if isinstance(verdict, str):
+            leave_out(record, rule.name, verdict, veil, part)
+            private = private or rule.name in veil.private
+            break
+        if verdict.text != record.text or verdict.about != record.about:
+            part.changed[rule.name] = part.changed.get(rule.name, 0) + 1
+            changes.append((rule.name, record, verdict))
+            private = private or rule.name in veil.private
+            verdict = replace(verdict, changed=(*verdict.changed, rule.name))
+        record = verdict
+    else:
+        part.records.append(record)
+    for name, before, after in changes:
+        if sum(e.rule == name for e in part.examples) < EXAMPLES and before.text != after.text:
+            part.examples += examples(name, before, after, veil, private)
+
+
+def leave_out(record: Record, rule: str, reason: str, veil: Veil, part: Part) -> None:
+    """Note in the part why a rule leaves out an item, with a few of the images and sounds."""
+    part.rejections.append(veil.rejection(rejected(record, "clean", rule, reason), record))
+    if record.content is not None and sum(r.rule == rule for r in part.rejections) <= EXAMPLES:
+        part.shown[part.rejections[-1].item] = record
+
+
+def examples(rule: str, before: Record, after: Record, veil: Veil, private: bool) -> list[Changed]:
+    """What is shown of a change: nothing if it is of an item in which there is something private, but for what a rule
+    that masks it has made of it. private: whether such a rule has found something in the item."""
+    if rule in veil.private:
+        return [Changed(rule, after.where, "", differing(before.text or "", veil.record(after).text or "")[1])]
+    if private or veil.hides(before) or veil.hides(after):
+        return []
+    return [Changed(rule, after.where, *differing(before.text or "", after.text or ""))]
 
 
 def with_whole_characters(record: Record) -> Record:

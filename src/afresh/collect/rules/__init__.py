@@ -32,6 +32,7 @@ RULES = (
 
 # A record that is kept, as it is or changed or with more scores; or the reason why it is left out.
 Verdict = Record | str
+Mask = Callable[[Record], Record]
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,9 @@ class Rule:
     name: as `words_few`. about: a sentence, with the source of its numbers. kinds: of the records that it judges.
     judge: a function of the record, and of the value if the rule takes one. default: whether it is on unless it is
     switched off. value: what it judges by unless another value is given. accepts: the type of the value, which pydantic
-    checks and which is written as JSON; None if the rule takes no value. needs: a module of the extra `collect`. A
-    record that comes back with another text counts as changed.
+    checks and which is written as JSON; None if the rule takes no value. needs: a module of the extra `collect`.
+    concealing: of a rule that finds what is private, what masks it in a record by the value, or None if the value only
+    counts it. A record that comes back with another text counts as changed.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Rule:
     value: Any = None
     accepts: Any = None
     needs: str = ""
+    concealing: Callable[[Any], Mask | None] | None = None
 
     def with_value(self, value: Any) -> Callable[[Record], Verdict]:
         """The judgement by this value."""

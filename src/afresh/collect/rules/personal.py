@@ -11,8 +11,8 @@ from typing import Annotated
 from pydantic import AfterValidator
 
 from afresh.collect.record import Record
-from afresh.collect.rules import Rule, Verdict
-from afresh.collect.rules.spans import ACTIONS, COUNT, Span, apart, treated
+from afresh.collect.rules import Mask, Rule, Verdict
+from afresh.collect.rules.spans import ACTIONS, COUNT, KINDS, Span, apart, concealed, treated
 from afresh.collect.rules.values import Names
 
 EMAIL = re.compile(
@@ -235,6 +235,12 @@ def personal(record: Record, value: tuple[str, ...]) -> Verdict:
     return treated(record, action, "personal", partial(find, countries=tuple(countries)))
 
 
+def concealing(value: tuple[str, ...]) -> Mask | None:
+    action, *countries = value
+    finder = partial(find, countries=tuple(countries))
+    return None if action == COUNT else lambda record: concealed(record, finder)
+
+
 def _action(given: list[str]) -> list[str]:
     """What is done, and countries."""
     from phonenumbers import SUPPORTED_REGIONS
@@ -255,10 +261,11 @@ RULES = (
         "<email>, <phone>, <iban>, <card>, <ip> and <id>; with `drop`, the text is left out. Phone numbers are found "
         "if they begin with +, and without it if their countries are named, as `mask,DE,US`. Names and addresses of "
         "persons are not found.",
-        ("text", "code", "conversation"),
+        KINDS,
         personal,
         value=[COUNT],
         accepts=Annotated[Names, AfterValidator(_action)],
         needs="phonenumbers",
+        concealing=concealing,
     ),
 )

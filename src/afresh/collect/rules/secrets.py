@@ -8,8 +8,8 @@ from functools import cache, partial
 from typing import Any, Literal
 
 from afresh.collect.record import Record
-from afresh.collect.rules import Rule, Verdict
-from afresh.collect.rules.spans import COUNT, Span, apart, treated
+from afresh.collect.rules import Mask, Rule, Verdict
+from afresh.collect.rules.spans import COUNT, KINDS, Span, apart, concealed, treated
 
 # Where a secret may be: a long run of the characters of keys, or the name and the password of an address.
 CANDIDATE = re.compile(r"(?<![\w+/=.:@~-])[\w+/=.:@~-]{16,}")
@@ -88,16 +88,21 @@ def secrets(record: Record, value: str) -> Verdict:
     return treated(record, value, "found", partial(find, code=record.kind == "code"))
 
 
+def concealing(value: str) -> Mask | None:
+    return None if value == COUNT else lambda record: concealed(record, partial(find, code=record.kind == "code"))
+
+
 RULES = (
     Rule(
         "secrets",
         "Private keys, tokens and passwords are counted as scores, by the patterns of detect-secrets without those of "
         "high entropy; in programs, also quoted strings beside names such as password. With `mask`, they become "
         "<secret>; with `drop`, the text is left out.",
-        ("text", "code", "conversation"),
+        KINDS,
         secrets,
         value=COUNT,
         accepts=Literal["count", "mask", "drop"],
         needs="detect_secrets",
+        concealing=concealing,
     ),
 )

@@ -5,13 +5,14 @@ from __future__ import annotations
 from bisect import bisect
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from afresh.collect.record import Record
 from afresh.collect.rules import Verdict
 from afresh.collect.rules.text import readable, rewritten
 
 COUNT, MASK, DROP = ACTIONS = ("count", "mask", "drop")
+KINDS = ("text", "code", "conversation", "image", "audio", "music")  # of the last three, what describes them
 
 
 @dataclass(frozen=True, order=True)
@@ -47,10 +48,23 @@ Finder = Callable[[str], list[Span]]
 
 def treated(record: Record, action: str, group: str, find: Finder) -> Verdict:
     """The record with scores of how many there are, `group_what`, and masked; or why it is left out."""
-    counts = Counter(span.what for span in find(readable(record)))
+    texts = (readable(record), record.about.title, record.about.caption, record.about.label)
+    counts = Counter(span.what for text in texts if text for span in find(text))
     if not counts:
         return record
     if action == DROP:
         return ", ".join(f"{n:,} of the kind {what}" for what, n in sorted(counts.items()))
     record = record.scored(**{f"{group}_{what}": n for what, n in counts.items()})
-    return rewritten(record, lambda text: masked(text, find(text))) if action == MASK else record
+    return concealed(record, find) if action == MASK else record
+
+
+def concealed(record: Record, find: Finder) -> Record:
+    """The record with all that is found in its text, and in what describes it, masked; itself if nothing is found."""
+
+    def mask(text: str) -> str:
+        return masked(text, find(text)) if text else text
+
+    about = record.about
+    about = replace(about, title=mask(about.title), caption=mask(about.caption), label=mask(about.label))
+    record = record if about == record.about else replace(record, about=about)
+    return record if record.text is None else rewritten(record, mask)

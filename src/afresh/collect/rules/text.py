@@ -88,7 +88,7 @@ def rewritten(record: Record, change: Callable[[str], str]) -> Record:
     try:
         before = json.loads(text)
     except (ValueError, RecursionError):
-        return record
+        return changed_text(record, change(text))
     after = _each(before, change)
     return record if after == before else replace(record, text=json.dumps(after, ensure_ascii=False))
 

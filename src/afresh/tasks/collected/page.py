@@ -261,7 +261,7 @@ def rule_view(j: Judged, found: Survey, show: Shown, number: int) -> dict[str, A
     kept = [*alike[start:], *alike[:start]][: min(SHOWN, len(left))]
     examples = []
     for e in j.examples[:SHOWN]:
-        before, after = differences(e.before, e.after)
+        before, after = differences(e.before, e.after) if e.before else ([], [(cut(e.after), False)])
         examples.append({"where": visible_line(e.where)[-120:], "before": before, "after": after})
     named = j.stage == "clean"
     return {
