@@ -1024,14 +1024,17 @@ def tune(
         return _learnt(tune_task.start(spec), log)
 
 
-def resume(path: PathLike, *, trust: bool = False, log: Log = (), quiet: bool = False) -> Model:
-    """Go on with a run to the end of its plan. `trust`: also with a run of somebody else that names programs to run or
-    paths to read, which are listed by the error that is raised without it.
+def resume(
+    path: PathLike, *, trust: bool = False, ignore_stop: bool = False, log: Log = (), quiet: bool = False
+) -> Model:
+    """Go on with a run to the end of its plan. `ignore_stop`: also if its training was stopped early, for example
+    because it began to memorise; without it, such a run stays as it is. `trust`: also with a run of somebody else that
+    names programs to run or paths to read, which are listed by the error that is raised without it.
 
     Raises as `train` does, and if its data is missing or has changed.
     """
     with _reporting(quiet, log):
-        return _learnt(resume_task(Path(path), trust), log)
+        return _learnt(resume_task(Path(path), trust, ignore_stop), log)
 
 
 def load(path: PathLike) -> Model:

@@ -35,6 +35,7 @@ from afresh.tasks.run_summary import final_record, stopped
 from afresh.tasks.train import TrainSpec, start
 from afresh.tasks.verify import copy_run
 from afresh.training.checkpoint import newest
+from afresh.training.looks import Look, looks_until
 from tests.heard import heard
 from tests.training.toys import flat, same
 
@@ -163,9 +164,13 @@ def test_memorisation_stops_training(ended: Run) -> None:
     assert len(Model(ended).sample(2).values) == 2
 
 
-def test_a_stopped_run_continues_when_resumed(ended: Run, tmp_path: Path) -> None:
+def test_a_stopped_run_stays_so_and_continues_when_asked_to(ended: Run, tmp_path: Path) -> None:
     run = copy_run(ended, tmp_path / "on")
-    learn(resume(run.path))
+    with heard("ignore_stop=True"):
+        learn(resume(run.path))
+    assert summary(run)["steps"] == summary(ended)["steps"] and metrics_rows(run) == metrics_rows(ended)
+    with heard("not stopped again"):
+        learn(resume(run.path, ignore_stop=True))
     assert summary(run)["steps"] == STEPS and stopped(run) == stopped(ended)  # the reason stays on record
     looks = [line["step"] for line in metrics_rows(run) if "near_copies" in line]
     assert looks[-1] == summary(ended)["steps"]
@@ -187,12 +192,13 @@ def test_monitoring_does_not_affect_training(data: Path, tmp_path: Path) -> None
 def test_when_there_is_a_monitor_and_what_it_remembers(ended: Run) -> None:
     live = ended.learner()
     x = Examples(Rng(0).normal("x", torch.arange(40), (1, 6, 6)), Cond(40))
-    with heard("continues now"):
-        assert live.stopped and memorisation_monitor(ended, (x, x), live, []) is None
+    assert live.stopped and memorisation_monitor(ended, (x, x), live, []) is None
     live.stopped = ""
-    rows = [{"step": 3, "near_copies_low": 0.2}, {"step": 3, "loss": 1.0}]
-    monitor = memorisation_monitor(ended, (x, x), live, rows)
-    assert monitor is not None and monitor.lows == [(3, 0.2)]
+    rows = [{"step": s, "near_copies_low": 0.2} for s in (3, live.step + 1)] + [{"step": 3, "loss": 1.0}]
+    for known in ({}, {"near_copies_low": [Look(2, 0.1)]}):  # of a checkpoint of an earlier version, and of this one
+        live.looks = dict(known)
+        assert memorisation_monitor(ended, (x, x), live, rows) is not None
+        assert live.looks == (known or {"near_copies_low": [Look(3, 0.2)]})
     live.config = live.config.model_copy(update={"memorisation_limit": 0.0})
     assert memorisation_monitor(ended, (x, x), live, []) is None
 
@@ -214,7 +220,7 @@ def test_monitoring_takes_its_share_of_the_time_and_no_more(ended: Run, monkeypa
     """A second of drawing for 16 samples, an evaluation every 10 seconds."""
     clock = Clock()
     x = Examples(Rng(0).normal("x", torch.arange(40), (1, 6, 6)), Cond(40))
-    out = MemorisationMonitor(ended, x, x, 0.1, [], clock)
+    out = MemorisationMonitor(ended, x, x, 0.1, clock)
 
     def slow(learner: Any, n: int, part: int) -> np.ndarray:
         clock.now += n / 16
@@ -229,13 +235,13 @@ def test_monitoring_takes_its_share_of_the_time_and_no_more(ended: Run, monkeypa
     assert looks >= 40 and out.spent <= 1 + 0.05 * clock.now and len(events) == 1
 
 
-def test_rolling_back_forgets_later_evaluations(ended: Run) -> None:
+def test_two_searches_in_a_row_stop_training(ended: Run) -> None:
     x = Examples(Rng(0).normal("x", torch.arange(40), (1, 6, 6)), Cond(40))
-    out = MemorisationMonitor(ended, x, x, 0.1, [(10, 0.5), (20, 0.5)])
+    out = MemorisationMonitor(ended, x, x, 0.1)
     live = ended.learner()
-    live.step = 20
+    live.step, live.looks = 20, {"near_copies_low": [Look(10, 0.5), Look(20, 0.5)]}
     assert "at least 50%" in out.stop_reason(live)
-    out.rewind(10)
+    live.looks = looks_until(live.looks, 10)
     assert out.stop_reason(live) == ""
 
 

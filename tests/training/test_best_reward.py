@@ -21,7 +21,8 @@ from afresh.tasks.report import chosen_weights
 from afresh.tasks.resume import resume
 from afresh.tasks.run_summary import final_record, stopped
 from afresh.training import checkpoint
-from afresh.training.best_checkpoint import BestCheckpoint, Choice, Evaluation, best_by_reward
+from afresh.training.best_checkpoint import Choice, best_by_reward
+from afresh.training.looks import Look
 from afresh.training.weights import forget_chosen, read_weights
 
 pytestmark = pytest.mark.slow
@@ -179,22 +180,22 @@ def test_of_an_adapter_the_best_is_taken_too(base: Path, tmp_path: Path) -> None
 
 
 def test_what_has_not_fallen_clearly_stays(tmp_path: Path) -> None:
-    def follow(*evaluations: Evaluation) -> BestCheckpoint:
-        best = best_by_reward(tmp_path, ())
-        best.seen.extend(evaluations)
-        return best
-
     class Now:
         step = 4
 
-    now: Any = Now()
-    assert follow().replacement(now) is None
-    assert follow(Evaluation(0, 0.5, 0.1), Evaluation(4, 0.3, 0.1)).replacement(now) is None  # 1.4 errors
-    assert follow(Evaluation(0, 0.5, 0.1), Evaluation(2, 0.1, 0.01)).replacement(now) is None  # no last evaluation
-    best = follow(Evaluation(0, 0.5, 0.1), Evaluation(2, 0.5, 0.1), Evaluation(4, 0.3, 0.1))
-    assert best.best.step == 0  # of equals the nearest to the base
-    best.rewind(1)
-    assert len(best.seen) == 1
+        def __init__(self, *seen: Look) -> None:
+            self.looks = {"heldout_reward": list(seen)}
+
+    def replacement(*seen: Look) -> Any:
+        now: Any = Now(*seen)
+        return best_by_reward(tmp_path, now, ()).replacement(now)
+
+    assert replacement() is None
+    assert replacement(Look(0, 0.5, 0.1), Look(4, 0.3, 0.1)) is None  # 1.4 errors
+    assert replacement(Look(0, 0.5, 0.1), Look(2, 0.1, 0.01)) is None  # no last evaluation
+    nothing: Any = Now()
+    best = best_by_reward(tmp_path, nothing, ()).best([Look(0, 0.5, 0.1), Look(2, 0.5, 0.1), Look(4, 0.3, 0.1)])
+    assert best.step == 0  # of equals the nearest to the base
     assert "of step 2," in Choice(metric="heldout_reward", step=2, value=0.9, last=0.5).described
 
 

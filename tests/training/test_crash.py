@@ -6,106 +6,28 @@ byte to that of a run that was left in peace, and so is metrics.jsonl apart from
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import re
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from afresh.runs.manifest import STORED, manifest_faults
 from afresh.training import checkpoint
 from afresh.training.weights import read_weights
-from tests.training.zygote import EVERY, can_fill
+from tests.training.killed import EARLY_ENDS, STEPS, Whole, Zygote
+from tests.training.zygote import EVERY, TURN, can_fill
 
-STEPS = 7
 FAMILIES = ["transformer", "gan"]
 # The files of both families are written by the same code: with the second, fewer points are tried.
 KILLS = {"transformer": 20, "gan": 15}  # as many as there are in MUST, at least
 INTERRUPTS = {"transformer": 8, "gan": 4}
 FULL = {"transformer": 99, "gan": 8}  # at most
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork: Linux or macOS")]
-
-
-class Zygote:
-    """Sends orders to the process of tests/training/zygote.py."""
-
-    def __init__(self, folder: Path) -> None:
-        self.output = folder / "output.txt"
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.training.zygote"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=Path(__file__).parents[2],
-            env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-        )
-
-    def order(self, do: str, run: Path, **more: Any) -> int:
-        """The exit code of a child that carries out an order, or minus the signal that ended it."""
-        assert self.process.stdin is not None and self.process.stdout is not None
-        order = {"do": do, "run": str(run), "trace": str(run.parent / "trace"), "output": str(self.output), **more}
-        self.process.stdin.write(json.dumps(order) + "\n")
-        self.process.stdin.flush()
-        return int(self.process.stdout.readline())
-
-    def go_on(self, run: Path, **more: Any) -> int:
-        return self.order("go on", run, **more)
-
-    def close(self) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait()
-
-
-class Whole:
-    """An undisturbed run: its end, the points that it passed, and a copy of its start."""
-
-    def __init__(self, zygote: Zygote, folder: Path, family: str) -> None:
-        self.zygote, self.folder, self.family = zygote, folder, family
-        self.start, run = folder / "start" / "run", folder / "whole" / "run"
-        self.start.parent.mkdir(parents=True)
-        assert zygote.order("begin", self.start, family=family, steps=STEPS) == 0, zygote.output.read_text()
-        shutil.copytree(self.start, run)
-        assert zygote.go_on(run) == 0, zygote.output.read_text()
-        self.end, self.metrics = files_of(run), metrics_of(run)
-        self.points = (run.parent / "trace").read_text().splitlines()
-
-    def copy(self, name: str) -> Path:
-        return Path(shutil.copytree(self.start, self.folder / name / "run"))
-
-    def check(self, run: Path) -> None:
-        """Resume without faults; the end must be the same."""
-        code = self.zygote.go_on(run)
-        output = self.zygote.output.read_text()
-        assert code == 0, output
-        assert "warning" not in output.lower()  # a crash leaves nothing that looks damaged
-        assert files_of(run) == self.end
-        assert metrics_of(run) == self.metrics
-        assert (run / "latest").read_text() == f"{STEPS:06d}\n"
-        assert len(checkpoint.steps_in(run / "checkpoints")) == checkpoint.KEEP
-        assert not list((run / "checkpoints").glob(".*"))
-
-
-def files_of(run: Path) -> dict[str, bytes]:
-    """The last checkpoint, byte for byte."""
-    folder = run / "checkpoints" / f"{STEPS:06d}"
-    return {p.name: p.read_bytes() for p in folder.iterdir()}
-
-
-def metrics_of(run: Path) -> list[dict[str, Any]]:
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    assert [r["seconds"] for r in lines] == sorted(r["seconds"] for r in lines)
-    # Whether there is time to look for near copies depends on the machine: like the seconds, it may differ.
-    rows = [{k: v for k, v in r.items() if k != "seconds" and not k.startswith("near_copies")} for r in lines]
-    return [r for r in rows if r.keys() > {"step"}]
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +75,7 @@ def test_a_run_killed_at_any_point_ends_like_an_undisturbed_one(whole: Whole) ->
     assert len(points) == kills
     for at in points:
         run = whole.copy(f"kill{at}")
-        assert whole.zygote.go_on(run, fault="kill", at=at) == -signal.SIGKILL, whole.points[at]
+        assert whole.go_on(run, fault="kill", at=at) == -signal.SIGKILL, whole.points[at]
         passed = (run.parent / "trace").read_text().splitlines()
         assert passed == whole.points[: at + 1]  # and until then it did the same
         assert not manifest_faults(run), "a killed run looks as sound as it is"
@@ -169,6 +91,22 @@ def test_a_run_killed_at_any_point_ends_like_an_undisturbed_one(whole: Whole) ->
         shutil.rmtree(run.parent)
 
 
+@pytest.mark.parametrize(("kind", "early"), EARLY_ENDS)
+def test_a_run_that_ends_early_decides_so_at_the_same_step_after_a_kill(
+    kind: str, early: str, zygote: Zygote, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Killed where an evaluation is noted that no checkpoint holds, at the decision, and after it."""
+    whole = Whole(zygote, tmp_path_factory.mktemp(early), kind, early)
+    assert TURN < int(whole.last) < STEPS
+    noted = [i for i, point in enumerate(whole.points) if point == "write metrics.jsonl: after"]
+    saved = max(i for i, point in enumerate(whole.points) if point == "rename to latest: after")
+    for at in (noted[-2], noted[-1], saved, len(whole.points) - 1):
+        run = whole.copy(f"kill{at}")
+        assert whole.go_on(run, fault="kill", at=at) == -signal.SIGKILL, whole.points[at]
+        whole.check(run)
+        shutil.rmtree(run.parent)
+
+
 @pytest.mark.parametrize("kind", ["tuned", "distilled"])
 def test_a_run_that_is_made_of_another_ends_the_same_after_a_kill(
     kind: str, zygote: Zygote, tmp_path_factory: pytest.TempPathFactory
@@ -176,7 +114,7 @@ def test_a_run_that_is_made_of_another_ends_the_same_after_a_kill(
     whole = Whole(zygote, tmp_path_factory.mktemp(kind), kind)
     for at in sorted(random.Random(5).sample(range(len(whole.points)), 4)):
         run = whole.copy(f"kill{at}")
-        assert whole.zygote.go_on(run, fault="kill", at=at) == -signal.SIGKILL, whole.points[at]
+        assert whole.go_on(run, fault="kill", at=at) == -signal.SIGKILL, whole.points[at]
         assert not manifest_faults(run), "a killed run looks as sound as it is"
         whole.check(run)
         shutil.rmtree(run.parent)
@@ -186,7 +124,7 @@ def test_a_run_that_is_made_of_another_ends_the_same_after_a_kill(
 def test_a_run_killed_repeatedly_ends_like_an_undisturbed_one(whole: Whole, seed: int) -> None:
     rng, run = random.Random(seed), whole.copy(f"again{seed}")
     kills = 0
-    while (code := whole.zygote.go_on(run, fault="kill", at=rng.randrange(5, 90))) != 0:
+    while (code := whole.go_on(run, fault="kill", at=rng.randrange(5, 90))) != 0:
         assert code == -signal.SIGKILL, whole.zygote.output.read_text()
         kills += 1
         assert kills < 60
@@ -197,7 +135,7 @@ def test_a_run_killed_repeatedly_ends_like_an_undisturbed_one(whole: Whole, seed
 def test_ctrl_c_saves_at_once_and_loses_nothing(whole: Whole) -> None:
     for at in random.Random(3).sample(range(len(whole.points)), INTERRUPTS[whole.family]):
         run = whole.copy(f"int{at}")
-        code = whole.zygote.go_on(run, fault="interrupt", at=at)
+        code = whole.go_on(run, fault="interrupt", at=at)
         output = whole.zygote.output.read_text()
         saved = checkpoint.newest(run / "checkpoints")
         assert saved is not None
@@ -222,7 +160,7 @@ def test_no_space_at_any_point_is_reported_and_the_run_can_be_resumed(whole: Who
     points = [p[0] if k in once else rng.choice(p) for k, p in kinds.items()]
     for at in sorted(rng.sample(points, min(len(points), FULL[whole.family]))):
         run = whole.copy(f"full{at}")
-        assert whole.zygote.go_on(run, fault="full", at=at) == 2, f"{struck[at]}: {whole.zygote.output.read_text()}"
+        assert whole.go_on(run, fault="full", at=at) == 2, f"{struck[at]}: {whole.zygote.output.read_text()}"
         output = whole.zygote.output.read_text()
         assert output.startswith("UserError: Could not write") and "No space left" in output and "bytes; " in output
         whole.check(run)
@@ -232,7 +170,7 @@ def test_no_space_at_any_point_is_reported_and_the_run_can_be_resumed(whole: Who
 def test_a_system_limit_on_file_sizes_is_reported_like_a_full_disk(whole: Whole) -> None:
     biggest = max(map(len, whole.end.values()))
     run = whole.copy("limit")
-    assert whole.zygote.go_on(run, file_limit=biggest - 1) == 2, whole.zygote.output.read_text()
+    assert whole.go_on(run, file_limit=biggest - 1) == 2, whole.zygote.output.read_text()
     output = whole.zygote.output.read_text()
     assert "Could not write the checkpoint of step 0" in output and "File too large" in output and "bytes; " in output
     whole.check(run)

@@ -23,9 +23,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from afresh.alignment.source import AlignmentSource
 from afresh.core import UserError
 from afresh.core.events import Event, listening
-from afresh.tasks import distill, tune
+from afresh.evaluation import memorisation_monitor
+from afresh.tasks import align, data_source, distill, tune
 from afresh.tasks.learn import learn
 from afresh.tasks.resume import resume
 from afresh.tasks.train import TrainSpec, start
@@ -34,11 +36,16 @@ from afresh.training import loop
 HAND = {"batch": 4, "micro_batch": 2, "threads": 1, "precision": "float32", "compile": False, "ema_half_life": 20.0}
 HAND |= {"memorisation_limit": 0.0}  # how often copies are looked for depends on the time that passes
 EVERY = {"save_every": 2, "log_every": 2, "eval_every": 3, "preview_every": 4}
-RUNS: dict[str, dict[str, Any]] = {
-    "transformer": {
-        "modality": "text",
-        "data": {"context": 16},
-        "set_family": {"width": 16, "layers": 1, "heads": 2, "kv_heads": 2},
+TRANSFORMER = {"width": 16, "layers": 1, "heads": 2, "kv_heads": 2}
+RUNS: dict[str, dict[str, Any]] = {  # by kind; the family is the kind, unless it is named
+    "transformer": {"modality": "text", "data": {"context": 16}, "set_family": TRANSFORMER},
+    "masked": {"modality": "text", "data": {"context": 16}, "set_family": {"width": 16, "layers": 1, "heads": 2}},
+    "molecules": {"family": "transformer", "modality": "molecule", "data": {}, "set_family": TRANSFORMER},
+    "logs": {
+        "family": "transformer",
+        "modality": "interactions",
+        "data": {"split": "last"},
+        "set_family": {**TRANSFORMER, "tied": True, "negatives": 4},
     },
     "gan": {
         "modality": "image",
@@ -47,8 +54,11 @@ RUNS: dict[str, dict[str, Any]] = {
         "set_train": {"batch": 2},  # its steps have two players, and penalties of gradients: one micro-batch each
     },
     "flow": {"modality": "image", "data": {}, "set_family": {"widths": [4], "emb": 8}},
+    "vae": {"modality": "image", "data": {}, "set_family": {"width": 4, "latent": 4}},
 }
-BASES = {"tuned": "transformer", "distilled": "flow"}  # families of the runs that other runs are made of
+BASES = {"tuned": "transformer", "distilled": "flow", "aligned": "transformer"}  # what other runs are made of
+TURN = 3  # the step from which on a model becomes worse at every evaluation, where training is to end early
+EARLY = {"save_every": 3, "eval_every": 1, "stop_rising": 0.01}
 
 
 class Points:
@@ -148,13 +158,22 @@ class Torn:
         return self.file.fileno()
 
 
-def data_path(run: Path, family: str) -> Path:
-    return run.parent / ("data.txt" if family == "transformer" else "data.npz")
+def data_path(run: Path, modality: str) -> Path:
+    suffix = {"text": "txt", "image": "npz", "molecule": "smi", "interactions": "csv"}[modality]
+    return run.parent / f"data.{suffix}"
 
 
-def make_data(path: Path, family: str) -> Path:
-    """The path of a few sentences, or of 60 of scikit-learn's digits."""
-    if family == "transformer":
+def make_data(path: Path, modality: str) -> Path:
+    """The path of a few sentences, molecules or choices, or of 60 of scikit-learn's digits."""
+    if modality == "molecule":
+        rings, ends = ("c1ccccc1", "c1ccncc1", "C1CCNCC1", "c1ccoc1"), ("CO", "CN", "CC", "CF", "CS", "CCO", "CCl")
+        path.write_text("".join(f"{ring}{end}\n" for ring in rings for end in ends))
+        return path
+    if modality == "interactions":
+        events = [f"u{u},i{(u + e) % 8},{1000 * e + u}" for u in range(30) for e in range(4 + u % 3)]
+        path.write_text("\n".join(["user,item,time", *events, ""]))
+        return path
+    if modality == "text":
         animals, things = ("cat", "dog", "hen", "fox", "pig", "cow"), ("mat", "log", "box", "bed", "hat", "rug")
         path.write_text("".join(f"the {a} sat on the {b} and saw a {a}.\n" for a in animals for b in things))
         return path
@@ -172,31 +191,75 @@ def limit_files(order: Mapping[str, Any]) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
 
 
+def early_end(order: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a run that is to end early, by order["early"]: its loss, copies, its reward or its distance."""
+    early = order.get("early")
+    return {**EARLY, "memorisation_limit": 0.1 if early == "copies" else 0.0} if early else {}
+
+
+def worsen(early: str | None) -> None:
+    """Let the model look worse at every evaluation from the step TURN on, so that its training ends early."""
+
+    def beyond(learner: loop.Learner) -> float:
+        return abs(learner.step - TURN)
+
+    def loss(learner: loop.Learner, *rest: Any) -> float:
+        return 1.0 + beyond(learner)
+
+    def metrics(source: AlignmentSource, learner: loop.Learner) -> dict[str, float]:
+        best = {"heldout_reward": 1 - 0.1 * beyond(learner), "heldout_reward_error": 0.01}
+        return {"diversity": 1.0, **(best if early == "reward" else {"kl": 0.1 * learner.step})}
+
+    def distances(monitor: Any, learner: loop.Learner, n: int, part: int) -> Any:
+        return np.full(n, 0.0 if learner.step >= TURN else 1e6)
+
+    if early == "loss":
+        data_source.heldout_loss = loss  # type: ignore[assignment]
+    elif early == "copies":
+        memorisation_monitor.MemorisationMonitor.distances = distances  # type: ignore[assignment]
+        memorisation_monitor.COST = 1e9  # how often it looks does not depend on the time that passes
+    elif early is not None:
+        AlignmentSource.metrics = metrics  # type: ignore[method-assign]
+
+
 def begin(order: Mapping[str, Any]) -> None:
     """Create a run of `steps` steps in order["run"] without training."""
     run = Path(order["run"])
     kind = order["family"]
     if kind in BASES:
         base = run.parent / "base"
-        begin({**order, "run": str(base), "family": BASES[kind], "steps": 3})
+        begin({**order, "run": str(base), "family": BASES[kind], "steps": 3, "early": None})
         learn(resume(base))
-        train = {**HAND, **EVERY}
+        train = {**HAND, **EVERY, **early_end(order)}
         if kind == "tuned":
-            tune.start(
-                tune.TuneSpec(str(base), data_path(run, "transformer"), steps=order["steps"], out=run, set_train=train)
+            tune.start(tune.TuneSpec(str(base), data_path(run, "text"), steps=order["steps"], out=run, set_train=train))
+        elif kind == "aligned":
+            far = order.get("early") == "distance"
+            align.start(
+                align.AlignSpec(
+                    base,
+                    method="rejection" if far else "grpo",
+                    distance=0.5 if far else None,
+                    reward="length:max=5",
+                    heldout_reward="contains:a",
+                    steps=order["steps"],
+                    out=run,
+                    settings={"length": 6},
+                    set_align={"samples": 2, "reuse": 1} if far else {"group": 2},
+                    set_train={k: v for k, v in train.items() if k not in ("memorisation_limit", "stop_rising")},
+                )
             )
         else:
             distill.start(distill.DistillSpec(base, steps=order["steps"], out=run, set_train=train))
         return
-    family = kind
-    data = make_data(data_path(run, family), family)
+    options = RUNS[kind]
+    data = make_data(data_path(run, options["modality"]), options["modality"])
     limit_files(order)
-    options = RUNS[family]
-    train = {**HAND, **EVERY, **options.get("set_train", {}), **order.get("train", {})}
+    train = {**HAND, **EVERY, **options.get("set_train", {}), **early_end(order), **order.get("train", {})}
     spec = TrainSpec(
         data,
         modality=options["modality"],
-        family=family,
+        family=options.get("family", kind),
         steps=order["steps"],
         out=run,
         device="cpu",
@@ -211,14 +274,15 @@ def go_on(order: Mapping[str, Any]) -> None:
     """Train to the end, or to the fault."""
     limit_files(order)
     run = Path(order["run"])
+    worsen(order.get("early"))
     job = resume(run)
     Points(run, Path(order["trace"]), order.get("fault"), order.get("at", 0)).set_up()
     learn(job)
 
 
 def warn(event: Event) -> None:
-    """A listener that shows warnings only."""
-    if event.kind == "warning":
+    """A listener that shows warnings of files only."""
+    if event.kind == "warning" and event.code != "alarm":  # of alignment, which are of what is learnt
         print(f"warning: {event.text}")
 
 
@@ -256,7 +320,7 @@ if __name__ == "__main__":
 
     from afresh.core import registry
 
-    for name in RUNS:
-        registry.family(name)
-        registry.modality(RUNS[name]["modality"])
+    for name, options in RUNS.items():
+        registry.family(options.get("family", name))
+        registry.modality(options["modality"])
     main()

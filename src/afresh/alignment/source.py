@@ -19,8 +19,8 @@ from afresh.alignment.feedback.preference_pairs import encoded_votes
 from afresh.alignment.feedback.preferences import Preferences, kind_of_item, read_votes, scan
 from afresh.alignment.memory import ASKED, AskedMemory
 from afresh.alignment.monitoring.data_similarity import DataSimilarity
-from afresh.alignment.monitoring.health import alarms, kl_limit_for, stop_reason
-from afresh.alignment.monitoring.within_distance import WithinDistance, distances
+from afresh.alignment.monitoring.health import alarms, kl_limit_for, reward_fell
+from afresh.alignment.monitoring.within_distance import WithinDistance, within_distance
 from afresh.alignment.rewards.build import build
 from afresh.alignment.rewards.classifier_reward import classifier_folder
 from afresh.alignment.rewards.classifier_reward import known as known_rewards
@@ -55,7 +55,7 @@ from afresh.runs.signature import base_model_here
 from afresh.sampling.request import Request, describe, encode_prompts, known
 from afresh.training import checkpoint
 from afresh.training.batch_source import heldout_loss
-from afresh.training.best_checkpoint import STOP_ERRORS, BestCheckpoint, best_by_reward
+from afresh.training.best_checkpoint import REWARD, STOP_ERRORS, BestCheckpoint, best_by_reward
 from afresh.training.loop import Learner, averaged, precision
 from afresh.training.plan import placed
 from afresh.training.weights import BaseWeights, adapters_merged
@@ -109,9 +109,9 @@ class AlignmentSource:
                 "damaged",
             )
         rows = metrics_rows(run)
-        self.best = best_by_reward(run.path, rows)
+        self.best = best_by_reward(run.path, learner, rows)
         if self.record.distance is not None:
-            self.within = WithinDistance(run.path, self.record.distance, distances(rows))
+            self.within = within_distance(run.path, self.record.distance, learner, rows)
         return learner
 
     @property
@@ -423,19 +423,13 @@ class AlignmentSource:
         """The reason why training should end here, or an empty string. Raises a warning for each new alarm."""
         if learner.step == learner.config.steps:
             return ""
-        rows = metrics_rows(self.run)
-        for alarm in alarms(rows, kl_limit_for(self.record.asked_distance)):
+        for alarm in alarms(metrics_rows(self.run), kl_limit_for(self.record.asked_distance)):
             if alarm.name not in self.alarmed:
                 self.alarmed.add(alarm.name)
                 events.warning(alarm.message, "alarm", name=alarm.name)
-        if self.within is not None and (reason := self.within.stop_reason()):
+        if self.within is not None and (reason := self.within.stop_reason(learner)):
             return reason
-        return stop_reason(rows, errors=STOP_ERRORS)
-
-    def rewind(self, step: int) -> None:
-        for best in (self.best, self.within):
-            if best is not None:
-                best.rewind(step)
+        return reward_fell(learner.looks.get(REWARD, []), errors=STOP_ERRORS)
 
     def replacement(self, learner: Learner) -> tuple[dict[str, Tensor], str] | None:
         """The weights that sampling should use instead of the last ones: those before the distance was exceeded, or

@@ -79,12 +79,10 @@ def next_commands(run: Run) -> list[str]:
     """What a person would do next, as it is typed."""
     from afresh.runs.run import summary
     from afresh.sampling.request import converses
-    from afresh.tasks.use_command import use_command
+    from afresh.tasks.use_command import go_on_command, use_command
 
     made, name = summary(run), quoted(run.path)
-    commands: list[str] = []
-    if made["steps"] < made["planned"]:
-        commands.append(f"afresh train --resume {name}")
+    commands = [] if (command := go_on_command(run)) is None else [command]
     if not made["steps"]:
         return commands
     if converses(run.encoder, run.space):

@@ -70,6 +70,10 @@ def train(
         bool,
         typer.Option("--trust", help="With --resume: run and read what a run of somebody else names."),
     ] = False,
+    ignore_stop: Annotated[
+        bool,
+        typer.Option("--ignore-stop", help="With --resume: train to the planned steps though training was stopped."),
+    ] = False,
     device: o.Device = None,
     data: o.DataOptions = None,
     setting: o.TrainSettings = None,
@@ -105,10 +109,11 @@ def train(
                 f"--resume goes on with a run exactly as it was planned. Leave out: {', '.join(extra)}; "
                 "or train a new run without --resume."
             )
-        finish(resumed(resume, trust, as_json), measure, as_json, log)
+        finish(resumed(resume, trust, ignore_stop, as_json), measure, as_json, log)
         return
-    if trust:
-        raise UserError("--trust is for a run that exists: give --resume RUN with it.")
+    for name, value in (("--trust", trust), ("--ignore-stop", ignore_stop)):
+        if value:
+            raise UserError(f"{name} is for a run that exists: give --resume RUN with it.")
     if path is None:
         raise UserError("Say what to learn from: afresh train PATH. Or go on with a run: afresh train --resume RUN.")
     set_family, set_train = by_part(pairs(setting or [], "--set"))
@@ -134,21 +139,21 @@ def train(
     finish(start(spec), measure, as_json, log)
 
 
-def resumed(path: Path, trust: bool, as_json: bool) -> Job:
+def resumed(path: Path, trust: bool, ignore_stop: bool, as_json: bool) -> Job:
     """The run, once it is known that it may run and read what it names: a person at a terminal is asked."""
     from afresh.core import UserError
     from afresh.runs.run import summary
     from afresh.tasks.resume import resume
 
     try:
-        job = resume(path, trust)
+        job = resume(path, trust, ignore_stop)
     except UserError as e:
         if e.code != "not_trusted" or as_json or not sys.stdin.isatty():
             raise
         fail(as_typed(str(e), {"--trust"}))
         if not typer.confirm("Do it?", err=True):
             raise typer.Exit(2) from None
-        job = resume(path, trust=True)
+        job = resume(path, True, ignore_stop)
     now = summary(job.run)
     say(f"going on with {path} at step {now['steps']:,} of {now['planned']:,}")
     return job

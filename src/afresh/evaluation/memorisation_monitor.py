@@ -28,6 +28,7 @@ from afresh.evaluation.estimate import Array, Estimate
 from afresh.evaluation.image_sets import as_images
 from afresh.evaluation.memorisation import near_copies, nearest
 from afresh.runs.run import Run
+from afresh.training.looks import Look, add_look, looks_in
 from afresh.training.loop import Learner, averaged
 from afresh.training.weights import adapters_merged
 
@@ -91,7 +92,6 @@ class MemorisationMonitor:
     train: Examples  # in the modality's space
     heldout: Examples
     limit: float
-    lows: list[tuple[int, float]]  # (step, lower bound) of each search, including those before a resume
     clock: Callable[[], float] = time.perf_counter
     cost: float = COST
     spent: float = 0.0  # seconds
@@ -130,12 +130,8 @@ class MemorisationMonitor:
             distance = np.concatenate([distance, self.distances(learner, SAMPLES - FIRST, 1)])
         self.spent += self.clock() - start
         share = copies(distance, self.others)
-        self.lows.append((learner.step, share.low or 0.0))
+        add_look(learner.looks, LOW, Look(learner.step, share.low or 0.0))
         return {COPIES: share.value, LOW: share.low or 0.0, f"{COPIES}_of": float(share.n)}
-
-    def rewind(self, step: int) -> None:
-        """Forget the searches after `step`."""
-        self.lows = [(s, low) for s, low in self.lows if s <= step]
 
     def distances(self, learner: Learner, n: int, part: int) -> Array:
         """Distances (n,) of n samples to the nearest training example."""
@@ -148,7 +144,7 @@ class MemorisationMonitor:
 
     def stop_reason(self, learner: Learner) -> str:
         """Why training should stop here, or an empty string."""
-        lows = [low for _, low in self.lows]
+        lows = [look.value for look in learner.looks.get(LOW, [])]
         if learner.step == learner.config.steps or not should_stop(lows, self.limit):
             return ""
         return (
@@ -160,17 +156,13 @@ class MemorisationMonitor:
 def memorisation_monitor(
     run: Run, splits: tuple[Examples, Examples], learner: Learner, rows: Sequence[Mapping[str, float]]
 ) -> MemorisationMonitor | None:
-    """A monitor for a family over fields, unless it is disabled or has stopped this run before. `splits` are the
-    training and the held-out split in the modality's space, `rows` those of metrics.jsonl."""
+    """A monitor for a family over fields, unless it is disabled or this run was stopped before. `splits` are the
+    training and the held-out split in the modality's space, `rows` those of metrics.jsonl, for a checkpoint of an
+    earlier version."""
     limit = learner.config.memorisation_limit
     if limit == 0 or run.encoder.space.kind != "field" or run.space.kind != "field":
         return None
     if learner.stopped:
-        events.note(
-            f"training was stopped earlier: {learner.stopped}. It continues now and is not stopped for this reason "
-            f"again.",
-            "stopped_before",
-        )
         return None
-    lows = [(int(row["step"]), row[LOW]) for row in rows if LOW in row]
-    return MemorisationMonitor(run, *splits, limit, lows, cost=COST)
+    learner.looks.setdefault(LOW, looks_in(rows, LOW, learner.step))
+    return MemorisationMonitor(run, *splits, limit, cost=COST)

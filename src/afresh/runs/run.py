@@ -42,7 +42,7 @@ from afresh.training.budget import devices, is_available
 from afresh.training.checkpoint import Checkpoint
 from afresh.training.config import TrainConfig
 from afresh.training.journal import read_rows
-from afresh.training.loop import Learner, precision, progress_of, under
+from afresh.training.loop import Learner, Progress, precision, progress_of, under
 from afresh.training.plan import make_learner, placed
 from afresh.training.weights import (
     FITTED,
@@ -495,11 +495,17 @@ def described(run: Run) -> list[tuple[str, str]]:
 
 def planned_steps(run: Run) -> int:
     """How many steps the newest checkpoint was heading for: a budget in minutes may have changed the plan's number."""
+    found = newest_progress(run)
+    return run.record.train.steps if found is None else found[1].steps
+
+
+def newest_progress(run: Run) -> tuple[int, Progress] | None:
+    """The step of the newest intact checkpoint and how far training had come there; None if there is none."""
     root = run.path / "checkpoints"
     for name in reversed(checkpoint.steps_in(root)):
         if not checkpoint.check(root / name):
-            return progress_of(checkpoint.read(root / name, ())).steps
-    return run.record.train.steps
+            return int(name), progress_of(checkpoint.read(root / name, ()))
+    return None
 
 
 def metrics_rows(run: Run) -> list[dict[str, Any]]:

@@ -29,7 +29,7 @@ class DataSource:
         self.monitor: MemorisationMonitor | None = None
 
     def learner(self) -> Learner:
-        """Restore the newest intact checkpoint, and the evaluations so far."""
+        """Restore the newest intact checkpoint, with the evaluations so far."""
         learner, rows = self.run.learner(), metrics_rows(self.run)
         likelihood = self.run.family.likelihood
         # Ranks of a catalogue's items still improve when the likelihood of rare ones falls (docs/development/log.md).
@@ -56,11 +56,6 @@ class DataSource:
     def stop_reason(self, learner: Learner) -> str:
         reasons = (watch.stop_reason(learner) for watch in (self.monitor, self.best) if watch is not None)
         return next((reason for reason in reasons if reason), "")
-
-    def rewind(self, step: int) -> None:
-        for watch in (self.monitor, self.best):
-            if watch is not None:
-                watch.rewind(step)
 
     def replacement(self, learner: Learner) -> tuple[dict[str, Tensor], str] | None:
         return None if self.best is None else self.best.replacement(learner)

@@ -45,13 +45,14 @@ class Job:
     """A run that is ready for training, with its data and its source of batches.
 
     `clock` is that of the command whose minutes are to be kept; None for a number of steps, and for a resumed run,
-    whose number of steps is known.
+    whose number of steps is known. `ignore_stop`: go on to the planned steps though training was stopped before them.
     """
 
     run: Run
     prepared: Prepared
     source: BatchSource
     clock: Clock | None = None
+    ignore_stop: bool = False
 
     def training_end(self) -> float | None:
         """When training should end, on the clock of time.monotonic, if there is a budget in minutes."""
@@ -95,6 +96,7 @@ def _learn(job: Job, interrupted: Callable[[], bool], log: Sequence[str]) -> flo
 def _train(job: Job, learner: Learner, interrupted: Callable[[], bool], logs: Logs) -> None:
     run, source, record = job.run, job.source, job.run.record
     rng = Rng(record.train.seed)
+    note_earlier_stop(job, learner)
     fresh, end = learner.step == 0, job.training_end()
     journal = Journal(run.path / "metrics.jsonl", learner.step)
 
@@ -108,7 +110,7 @@ def _train(job: Job, learner: Learner, interrupted: Callable[[], bool], logs: Lo
 
     if fresh and record.base_model is not None and not metrics_rows(run):
         note_metrics(0, source.evaluate(learner))  # the scores of the base model on this data
-    if learner.step < learner.config.steps and forget_chosen(run.path):
+    if not learner.ended and forget_chosen(run.path):
         events.note(
             "Sampling uses the last weights again instead of the best ones, because training continues.",
             "chosen_dropped",
@@ -119,16 +121,12 @@ def _train(job: Job, learner: Learner, interrupted: Callable[[], bool], logs: Lo
     meter = ProgressMeter(learner.config.steps, unit, examples, title, learner.step, window=window)
     replan = None if end is None else StepsForDeadline(end, meter)
 
-    def rewind(step: int) -> None:
-        journal.rewind(step)
-        source.rewind(step)
-
     with meter:
         hooks = Hooks(
             evaluate=source.evaluate,
             preview=show_samples,
             log=lambda step, metrics: note_metrics(step, source.logged(metrics)),
-            rewind=rewind,
+            rewind=journal.rewind,
             tick=lambda metrics: meter.step(metrics, learner.step),
             stepped=lambda now: store_early(now, run),
             overhead=lambda kind, seconds: meter.overhead(seconds, kind),
@@ -154,6 +152,25 @@ def _train(job: Job, learner: Learner, interrupted: Callable[[], bool], logs: Lo
         checkpoint.drop_older_optimizers(run.path / "checkpoints")
         size = sum(f.stat().st_size for f in run.path.rglob("*") if f.is_file())
         events.note(f"disk: {run.path} holds {size / 1e9:,.3g} GB", "disk", bytes=size)
+
+
+def note_earlier_stop(job: Job, learner: Learner) -> None:
+    """Note what becomes of a run that was stopped before its last step, by this command or an earlier one."""
+    if learner.step != learner.stopped_at:
+        return
+    if job.ignore_stop:
+        learner.stopped_at = None
+        events.note(
+            f"Training was stopped at step {learner.step:,}: {learner.stopped}. It goes on to step "
+            f"{learner.config.steps:,} now, and is not stopped again.",
+            "stop_ignored",
+        )
+        return
+    events.note(
+        f"Training was stopped at step {learner.step:,} of {learner.config.steps:,}: {learner.stopped}. It stays so. "
+        f"To go on to the planned steps all the same: `afresh.resume({str(job.run.path)!r}, ignore_stop=True)`",
+        "stopped_before",
+    )
 
 
 def unit_of(run: Run, space: Space) -> str:

@@ -24,7 +24,7 @@ from afresh.sampling.request import Request
 from afresh.sampling.samples import Samples, caption_of, preview_wav
 from afresh.tasks.release import licence_sum
 from afresh.tasks.sample import Sampler
-from afresh.tasks.use_command import use_command
+from afresh.tasks.use_command import go_on_command, use_command
 from afresh.training.best_checkpoint import REWARD, read_choice
 from afresh.training.family_choice import Curves as Reached
 from afresh.training.family_choice import curves_for
@@ -146,7 +146,7 @@ def section(
         next_commands=[
             use_command(run),
             f"afresh measure {shell_word(str(run.path))}",
-            f"afresh train --resume {shell_word(str(run.path))}",
+            *([] if (command := go_on_command(run)) is None else [command]),
         ],
     )
 

@@ -14,9 +14,13 @@ from afresh.tasks.learn import Job
 from afresh.tasks.trust import check_trust
 
 
-def resume(path: Path, trust: bool = False) -> Job:
-    """Open a run to continue its training. Raises UserError if its data is missing or has changed, if the run was made
-    by somebody else, names programs or other paths, and is not to be trusted, and if another process trains it."""
+def resume(path: Path, trust: bool = False, ignore_stop: bool = False) -> Job:
+    """Open a run to continue its training. With `ignore_stop`, training that was stopped early, because the model began
+    to memorise or went too far, goes on to the planned steps; without it, such a run stays as it is.
+
+    Raises UserError if its data is missing or has changed, if the run was made by somebody else, names programs or
+    other paths, and is not to be trusted, and if another process trains it.
+    """
     run = Run.open(path)
     check_trust(run, trust)
     if run.train.device != (trained_on := run.record.train.device):
@@ -27,4 +31,4 @@ def resume(path: Path, trust: bool = False) -> Job:
     with kept(path, "trained"):
         prepared = run_data(run)
         open_source = data_source if run.record.align is None else alignment_source
-        return Job(run, prepared, open_source(run, prepared))
+        return Job(run, prepared, open_source(run, prepared), ignore_stop=ignore_stop)

@@ -5,8 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 from afresh.core.visible import shell_word
-from afresh.runs.run import Run
+from afresh.runs.run import Run, newest_progress
 from afresh.sampling.request import writes_text
+
+
+def go_on_command(run: Run) -> str | None:
+    """The command that trains a run to its planned steps; None if it has taken them."""
+    found, name = newest_progress(run), shell_word(str(run.path))
+    if found is not None and found[0] >= found[1].steps:
+        return None
+    if found is not None and found[1].stopped:
+        return f"afresh train --resume {name} --ignore-stop"
+    return f"afresh train --resume {name}"
 
 
 def use_command(run: Run) -> str:

@@ -31,7 +31,6 @@ class BatchSource(Protocol):
     def batches(self, learner: Learner) -> Callable[[int, int], Batch]: ...  # (first draw, number of draws) -> batch
     def evaluate(self, learner: Learner) -> dict[str, float]: ...  # also stores the best weights so far
     def stop_reason(self, learner: Learner) -> str: ...  # why training should end, or ""; called after each evaluation
-    def rewind(self, step: int) -> None: ...  # discard what was recorded after `step`
     def replacement(self, learner: Learner) -> tuple[dict[str, Tensor], str] | None: ...  # better weights, and why
     def logged(self, metrics: Mapping[str, float]) -> dict[str, float]: ...  # the metrics to write to metrics.jsonl
     def may_checkpoint(self, step: int) -> bool: ...

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from afresh.core.files import write_json
 from afresh.core.stored import MOST_STEPS, read_model
+from afresh.training.looks import Look, add_look, looks_in
 from afresh.training.loop import Learner, averaged, learnt
 from afresh.training.weights import CHOSEN, read_weights, write_weights
 
@@ -27,15 +28,6 @@ LOWEST, HIGHEST = "lowest", "highest"  # the stored weights
 WORSE = 0.01  # relative increase of the loss from which the last weights are replaced
 RISES = 2  # consecutive evaluations at which the loss must rise
 STOP_ERRORS = 3.0  # standard errors by which the held-out reward must have fallen; two occur by chance
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """One evaluation: its step, the value of the metric, and the standard error of the value."""
-
-    step: int
-    value: float
-    error: float = 0.0
 
 
 def rises(losses: Sequence[float], limit: float) -> bool:
@@ -51,7 +43,7 @@ def rises(losses: Sequence[float], limit: float) -> bool:
     return rose and last[-1] - lowest > limit * abs(lowest)
 
 
-@dataclass
+@dataclass(frozen=True)
 class BestCheckpoint:
     """Stores the best weights by one metric. `sign` is 1 if higher is better and -1 if lower is better.
 
@@ -63,16 +55,13 @@ class BestCheckpoint:
     name: str  # in messages
     file: str  # the stored weights
     sign: int
-    worse: Callable[[Evaluation, Evaluation], bool]
-    seen: list[Evaluation]  # including those before a resume
+    worse: Callable[[Look, Look], bool]
     limit: float = 0.0  # of `rises`; 0 never stops training
-    stopped: bool = False  # whether training was already stopped before a resume; it is stopped only once
-    error: str = field(default="", kw_only=True)  # the metric that holds the standard error
+    error: str = ""  # the metric that holds the standard error
 
-    @property
-    def best(self) -> Evaluation:
+    def best(self, seen: Sequence[Look]) -> Look:
         """The best evaluation, or the first of several equal ones."""
-        return max(self.seen, key=lambda e: self.sign * e.value)
+        return max(seen, key=lambda look: self.sign * look.value)
 
     def update(self, learner: Learner, metrics: Mapping[str, float], store: bool = True) -> None:
         """Record an evaluation, and store the weights if it is the best so far.
@@ -82,21 +71,20 @@ class BestCheckpoint:
         value = metrics.get(self.metric, math.nan)
         if not math.isfinite(value):
             return
-        if store and all(self.sign * (value - e.value) > 0 for e in self.seen):
+        earlier = (look for look in learner.looks.get(self.metric, []) if look.step < learner.step)
+        if store and all(self.sign * (value - look.value) > 0 for look in earlier):
             write_weights(self.folder, self.file, {**sampling_weights(learner), "step": torch.tensor(learner.step)})
-        self.seen.append(Evaluation(learner.step, value, metrics.get(self.error, math.inf) if self.error else 0.0))
-
-    def rewind(self, step: int) -> None:
-        """Discard the evaluations after `step`."""
-        self.seen = [e for e in self.seen if e.step <= step]
+        error = metrics.get(self.error, math.inf) if self.error else 0.0
+        add_look(learner.looks, self.metric, Look(learner.step, value, error))
 
     def stop_reason(self, learner: Learner) -> str:
         """The reason why training should end at this evaluation, or an empty string."""
-        values = [e.value for e in self.seen]
-        if self.stopped or learner.step == learner.config.steps or not rises(values, self.limit):
+        seen = learner.looks.get(self.metric, [])
+        if learner.step == learner.config.steps or not rises([look.value for look in seen], self.limit):
             return ""
+        best = self.best(seen)
         return (
-            f"the {self.name} has risen from {self.best.value:.4g} at step {self.best.step:,} to {values[-1]:.4g}, "
+            f"the {self.name} has risen from {best.value:.4g} at step {best.step:,} to {seen[-1].value:.4g}, "
             f"because the model memorises training examples (`train.stop_rising={self.limit:g}`)"
         )
 
@@ -105,9 +93,10 @@ class BestCheckpoint:
 
         Returns None if the last weights are not clearly worse, or if the stored weights are missing.
         """
-        if not self.seen or self.seen[-1].step != learner.step:
+        seen = learner.looks.get(self.metric, [])
+        if not seen or seen[-1].step != learner.step:
             return None
-        best, last = self.best, self.seen[-1]
+        best, last = self.best(seen), seen[-1]
         if not self.worse(best, last):
             return None
         tensors = read_weights(self.folder, self.file)
@@ -152,33 +141,30 @@ def sampling_weights(learner: Learner) -> dict[str, Tensor]:
 
 
 def best_by_loss(folder: Path, learner: Learner, rows: Sequence[Mapping[str, float]]) -> BestCheckpoint:
-    """The best checkpoint by the held-out loss. `rows` are those of metrics.jsonl.
+    """The best checkpoint by the held-out loss. `rows` are those of metrics.jsonl, for a checkpoint of an
+    earlier version.
 
     Training ends when the loss has risen at two consecutive evaluations to clearly above its lowest value
     (`train.stop_rising`).
     """
-    seen = [Evaluation(int(row["step"]), float(row[LOSS])) for row in rows if LOSS in row]
+    learner.looks.setdefault(LOSS, looks_in(rows, LOSS, learner.step))
 
-    def worse(best: Evaluation, last: Evaluation) -> bool:
+    def worse(best: Look, last: Look) -> bool:
         return last.value - best.value > WORSE * abs(best.value)
 
-    return BestCheckpoint(
-        folder, LOSS, "held-out loss", LOWEST, -1, worse, seen, learner.config.stop_rising, bool(learner.stopped)
-    )
+    return BestCheckpoint(folder, LOSS, "held-out loss", LOWEST, -1, worse, learner.config.stop_rising)
 
 
-def best_by_reward(folder: Path, rows: Sequence[Mapping[str, float]]) -> BestCheckpoint:
+def best_by_reward(folder: Path, learner: Learner, rows: Sequence[Mapping[str, float]]) -> BestCheckpoint:
     """The best checkpoint by the held-out reward.
 
     Aligned runs are stopped by alignment/monitoring/health.py instead.
     """
-    seen = [
-        Evaluation(int(row["step"]), float(row[REWARD]), float(row.get(REWARD_ERROR, math.inf)))
-        for row in rows
-        if REWARD in row
-    ]
+    errors = {look.step: look.value for look in looks_in(rows, REWARD_ERROR, learner.step)}
+    seen = [look._replace(error=errors.get(look.step, math.inf)) for look in looks_in(rows, REWARD, learner.step)]
+    learner.looks.setdefault(REWARD, seen)
 
-    def worse(best: Evaluation, last: Evaluation) -> bool:
+    def worse(best: Look, last: Look) -> bool:
         return best.value - last.value > STOP_ERRORS * math.hypot(best.error, last.error)
 
-    return BestCheckpoint(folder, REWARD, "held-out reward", HIGHEST, 1, worse, seen, error=REWARD_ERROR)
+    return BestCheckpoint(folder, REWARD, "held-out reward", HIGHEST, 1, worse, error=REWARD_ERROR)

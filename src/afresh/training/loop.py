@@ -24,6 +24,7 @@ from afresh.training.checkpoint import Count
 from afresh.training.compiling import first_reason, undo_compile
 from afresh.training.config import TrainConfig
 from afresh.training.ema import Average, ema_decay, flat, follow, refill
+from afresh.training.looks import Look, Looks, looks_until
 from afresh.training.optim import AdamW, Muon, is_matrix
 from afresh.training.schedule import rate, share_left
 
@@ -56,6 +57,8 @@ class Progress(BaseModel):
     sums: dict[str, float]  # may hold what is not finite
     count: Count
     stopped: str = ""
+    stopped_at: Count | None = None
+    looks: dict[str, list[Look]] | None = None
 
 
 def progress_of(saved: checkpoint.Checkpoint) -> Progress:
@@ -88,7 +91,9 @@ class Learner:
     lr_scale: float = 1.0
     sums: dict[str, float] = field(default_factory=dict)  # of metrics since the last logged step
     count: int = 0  # steps in `sums`
-    stopped: str = ""  # why training was stopped before its last step, if it was
+    stopped: str = ""  # why training was stopped before its last step, if it was ...
+    stopped_at: int | None = None  # ... and the step; None where training went on all the same
+    looks: Looks = field(default_factory=dict)  # what such a decision rests on
     scaler: torch.amp.GradScaler | None = None  # of losses in float16, whose small gradients would vanish
     overflows: int = 0  # steps that were skipped because the scaled gradient exceeded float16
     # Of batches that are grouped by length: player -> the targets of all that it took a step on, and their examples.
@@ -102,6 +107,11 @@ class Learner:
             self.averages = self.fresh_average()
         if self.config.precision == "float16":
             self.scaler = fresh_scaler(self.config.device)
+
+    @property
+    def ended(self) -> bool:
+        """Whether no step is left to take."""
+        return self.step >= self.config.steps or self.step == self.stopped_at
 
     def fresh_average(self) -> Average:
         """A copy of the weights that are averaged."""
@@ -147,6 +157,8 @@ class Learner:
             sums=self.sums,
             count=self.count,
             stopped=self.stopped,
+            stopped_at=self.stopped_at,
+            looks=self.looks,
         )
         return checkpoint.Checkpoint(self.step, tensors, progress.model_dump())
 
@@ -174,7 +186,10 @@ class Learner:
         self.config = self.config.model_copy(update={"steps": progress.steps})
         self.since, self.left = progress.since, progress.left
         self.skipped, self.rollbacks, self.lr_scale = progress.skipped, progress.rollbacks, progress.lr_scale
-        self.sums, self.count, self.stopped = dict(progress.sums), progress.count, progress.stopped
+        self.sums, self.count = dict(progress.sums), progress.count
+        self.stopped, self.stopped_at = progress.stopped, progress.stopped_at
+        # A checkpoint of an earlier version holds no looks.
+        self.looks = looks_until(self.looks if progress.looks is None else progress.looks, saved.step)
         self.overflows, self.seen_targets = progress.overflows, dict(progress.seen_targets)
         if self.scaler is not None and progress.loss_scale is not None:
             own = {"scale": progress.loss_scale, "_growth_tracker": progress.scale_steps}
@@ -409,12 +424,12 @@ class Hooks:
 
 
 def run(learner: Learner, batches: Callable[[int, int], Batch], root: Path, rng: Rng, hooks: Hooks) -> None:
-    """Train from learner.step to config.steps, or until a hook stops it (`learner.stopped` holds the reason), with
-    checkpoints in `root`. Raises Diverged or Interrupted, with everything saved."""
+    """Train from learner.step to config.steps, or until a hook stops it (`learner.stopped` holds the reason; it is
+    stopped only once), with checkpoints in `root`. Raises Diverged or Interrupted, with everything saved."""
     if learner.step == 0 and not checkpoint.steps_in(root):
         checkpoint.save(root, learner.snapshot())
     checkpoint.settle(root, learner.step, rotating=learner.skipped == 0)
-    while learner.step < learner.config.steps:
+    while not learner.ended:
         replan(learner, hooks)
         config = learner.config
         batch = batches(learner.step * config.batch, config.batch).to(config.device)
@@ -433,14 +448,13 @@ def run(learner: Learner, batches: Callable[[int, int], Batch], root: Path, rng:
             learner.count += 1
             hooks.tick(metrics)
         hooks.stepped(learner)
-        if after_step(learner, root, hooks):
-            return
+        after_step(learner, root, hooks)
 
 
-def after_step(learner: Learner, root: Path, hooks: Hooks) -> bool:
-    """Log, evaluate, preview and save if due. Returns whether training should stop. Raises Interrupted after an
+def after_step(learner: Learner, root: Path, hooks: Hooks) -> None:
+    """Log, evaluate, decide whether training ends here, preview and save if due. Raises Interrupted after an
     interruption, once everything is saved."""
-    config, stop_reason = learner.config, ""
+    config = learner.config
     last = learner.step == config.steps
     if due(learner.step, config.log_every, last) and learner.count:
         hooks.log(learner.step, {k: v / learner.count for k, v in learner.sums.items()})
@@ -450,19 +464,18 @@ def after_step(learner: Learner, root: Path, hooks: Hooks) -> bool:
             scores = hooks.evaluate(learner)
         if scores:
             hooks.log(learner.step, scores)
-        stop_reason = hooks.stop_reason(learner)
-        learner.stopped = stop_reason or learner.stopped
+        if (reason := hooks.stop_reason(learner)) and not learner.stopped:
+            learner.stopped, learner.stopped_at = reason, learner.step
     if due(learner.step, config.preview_every, last):
         with timed(hooks, "preview"):
             hooks.preview(learner)
     interrupted = hooks.interrupted()
-    if due(learner.step, config.save_every, last) or interrupted or stop_reason:
+    if due(learner.step, config.save_every, last) or interrupted or learner.ended:
         with timed(hooks, "save"):
             # While steps are skipped, these weights may be unusable and must not replace older checkpoints.
             checkpoint.save(root, learner.snapshot(), rotating=learner.skipped == 0)
-    if interrupted and not last and not stop_reason:
+    if interrupted and not learner.ended:
         raise Interrupted(f"saved at step {learner.step} of {config.steps}")
-    return bool(stop_reason)
 
 
 def replan(learner: Learner, hooks: Hooks) -> None:

@@ -28,6 +28,7 @@ from afresh.alignment.monitoring.rows import (
     since,
 )
 from afresh.core import UserError
+from afresh.training.looks import Look
 
 KL_LIMIT = 10.0  # nats per sample, which is the divergence of the best of 60,000 samples (log n - (n - 1) / n)
 CREEP_ROWS = 20  # whose first half is compared with the second, in divergence and in reward
@@ -156,20 +157,17 @@ def _constant(rows: Sequence[Row]) -> Alarm | None:
     return Alarm("constant reward", step, message)
 
 
-Evaluation = tuple[int, float, float]  # step, held-out reward, its standard error
+def _evaluations(rows: Sequence[Row]) -> list[Look]:
+    return [Look(s, v, e) for s, (v, e) in both_finite(rows, "heldout_reward", "heldout_reward_error") if e >= 0]
 
 
-def _evaluations(rows: Sequence[Row]) -> list[Evaluation]:
-    return [(s, v, e) for s, (v, e) in both_finite(rows, "heldout_reward", "heldout_reward_error") if e >= 0]
-
-
-def _worse(seen: Sequence[Evaluation], errors: float) -> list[Evaluation | None]:
+def _worse(seen: Sequence[Look], errors: float) -> list[Look | None]:
     """For each evaluation, the best one before it, if it is better by more than `errors` standard errors of the
     difference; otherwise None."""
-    out: list[Evaluation | None] = []
-    best = seen[0] if seen else (0, 0.0, 0.0)
+    out: list[Look | None] = []
+    best = seen[0] if seen else Look(0, 0.0)
     for step, value, error in seen:
-        best = (step, value, error) if value > best[1] else best
+        best = Look(step, value, error) if value > best.value else best
         out.append(best if best[1] - value > errors * math.hypot(error, best[2]) else None)
     return out
 
@@ -314,10 +312,15 @@ def alarms(rows: Iterable[Row], kl_limit: float = KL_LIMIT) -> list[Alarm]:
 
 
 def stop_reason(rows: Iterable[Row], patience: int = EVALUATIONS, errors: float = SIGNIFICANT) -> str:
-    """The reason to stop, or an empty string.
+    """`reward_fell` by the rows of metrics.jsonl."""
+    return reward_fell(_evaluations(by_step(rows)), patience, errors)
+
+
+def reward_fell(looks: Sequence[Look], patience: int = EVALUATIONS, errors: float = SIGNIFICANT) -> str:
+    """The reason to stop by the evaluations of the held-out reward, or an empty string.
 
     A run should stop if the held-out reward of each of the last `patience` evaluations was below the best before it by
-    more than `errors` standard errors of the difference. Evaluations without `heldout_reward_error` are ignored.
+    more than `errors` standard errors of the difference. Evaluations without a standard error are ignored.
 
     The best of many noisy evaluations is partly due to chance. If the true reward is constant and evaluations are
     independent, 9% of runs with 10 evaluations are stopped by mistake, and 29% of runs with 20; with 3 errors, 0.1% and
@@ -326,7 +329,7 @@ def stop_reason(rows: Iterable[Row], patience: int = EVALUATIONS, errors: float 
     """
     if patience < 1 or not errors > 0:
         raise UserError(f"patience must be at least 1 and errors above 0. Given: {patience}, {errors:g}.")
-    seen = _evaluations(by_step(rows))
+    seen = [look for look in looks if math.isfinite(look.error)]
     better = _worse(seen, errors)
     if len(better) < patience or None in better[-patience:] or (best := better[-1]) is None:
         return ""

@@ -168,7 +168,7 @@ def routes(desk: Desk, local: bool) -> APIRouter:
 
     @router.post("/studio/run/resume")
     def resume(request: Request, run: RunName) -> Response:
-        job = resumed(library.path(run).resolve(), owner_of(request), {})
+        job = resumed(library.path(run).resolve(), owner_of(request), {}, ignore_stop=True)
         return RedirectResponse(address(request, f"train/{job.id}"), 303)
 
     @router.post("/studio/run/export")

@@ -247,10 +247,12 @@ def started_look(request: Request, path: Path, modality: str) -> BackgroundJob:
     return background.start("data", [path], options, title, None, owner_of(request), about, {"out": PAGE})
 
 
-def resumed(run: Path, owner: str, about: dict[str, Any]) -> BackgroundJob:
-    """Go on with a run. What its run.json names is not trusted more than in a terminal: `afresh train` refuses it."""
+def resumed(run: Path, owner: str, about: dict[str, Any], ignore_stop: bool = False) -> BackgroundJob:
+    """Go on with a run, with `ignore_stop` also with one whose training was stopped early. What its run.json names is
+    not trusted more than in a terminal: `afresh train` refuses it."""
     about = {k: v for k, v in about.items() if k != "minutes"}
-    return background.start("train", [], {"resume": run}, f"Train {run.name}", run, owner, about)
+    options = {"resume": run, "ignore-stop": ignore_stop or None}
+    return background.start("train", [], options, f"Train {run.name}", run, owner, about)
 
 
 def runs_folder(desk: Desk) -> Path:

@@ -1,0 +1,95 @@
+"""The looks at a model are state of the checkpoint, and so is the decision to stop that rests on them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from afresh.core.rng import Rng
+from afresh.training import checkpoint, loop
+from afresh.training.best_checkpoint import LOSS, REWARD, best_by_loss, best_by_reward
+from afresh.training.looks import Look, Looks, add_look, looks_in, looks_until
+from afresh.training.loop import Hooks, Learner
+from tests.training.toys import Squares, batches, learner
+
+
+def test_a_look_takes_the_place_of_those_that_are_not_before_it() -> None:
+    looks: Looks = {}
+    for step in (0, 2, 4, 2):
+        add_look(looks, LOSS, Look(step, float(step)))
+    assert looks == {LOSS: [Look(0, 0.0), Look(2, 2.0)]}
+    assert looks_until(looks, 1) == {LOSS: [Look(0, 0.0)]}
+
+
+def test_rows_of_steps_that_are_taken_again_are_no_looks() -> None:
+    rows = [{"step": s, LOSS: float(s), "seconds": 0.0} for s in (0, 2, 4)] + [{"step": 2, "loss": 1.0}]
+    assert looks_in(rows, LOSS, 2) == [Look(0, 0.0), Look(2, 2.0)]
+
+
+def hooks(values: dict[int, float], root: Path) -> Hooks:
+    """The loss at each step, by which training is stopped when it has risen twice."""
+
+    def evaluate(live: Learner) -> dict[str, float]:
+        metrics = {LOSS: values[live.step]}
+        best_by_loss(root, live, ()).update(live, metrics)
+        return metrics
+
+    return Hooks(evaluate=evaluate, stop_reason=lambda live: best_by_loss(root, live, ()).stop_reason(live))
+
+
+def train(live: Learner, root: Path, values: dict[int, float]) -> Learner:
+    loop.run(live, batches(live.config), root / "checkpoints", Rng(0), hooks(values, root))
+    return live
+
+
+def resumed(root: Path, **config: Any) -> Learner:
+    live = learner(Squares(), **config)
+    saved = checkpoint.newest(root / "checkpoints")
+    assert saved is not None
+    live.restore(saved)
+    return live
+
+
+RISING = {**{s: 3.0 - s for s in range(3)}, **{s: float(s) for s in range(3, 13)}}
+OFTEN = {"eval_every": 1, "save_every": 4, "stop_rising": 0.01}
+
+
+def test_a_run_that_was_stopped_is_not_trained_on(tmp_path: Path) -> None:
+    live = train(learner(Squares(), **OFTEN), tmp_path, RISING)
+    assert live.step == live.stopped_at == 4 and live.ended and "risen" in live.stopped
+    again = train(resumed(tmp_path, **OFTEN), tmp_path, {})  # no step is taken, and nothing is evaluated
+    assert again.step == 4 and again.looks == live.looks
+    again.stopped_at = None
+    train(again, tmp_path, RISING)
+    assert again.step == again.config.steps == 12 and again.stopped == live.stopped  # only once
+    assert resumed(tmp_path, **OFTEN).stopped_at is None
+
+
+def test_a_checkpoint_of_an_earlier_version_takes_its_looks_from_the_rows(tmp_path: Path) -> None:
+    train(learner(Squares(), **OFTEN), tmp_path, RISING)
+    saved = checkpoint.newest(tmp_path / "checkpoints", before=4)
+    assert saved is not None and saved.step == 0
+    later = checkpoint.newest(tmp_path / "checkpoints")
+    assert later is not None
+    old = replace(later, scalars={k: v for k, v in later.scalars.items() if k not in ("looks", "stopped_at")})
+    live = learner(Squares(), **OFTEN)
+    live.restore(old)
+    assert live.looks == {} and live.stopped_at is None and not live.ended
+    rows = [{"step": s, LOSS: v, REWARD: v, "heldout_reward_error": 0.5} for s, v in RISING.items()]
+    best_by_loss(tmp_path, live, rows)
+    best_by_reward(tmp_path, live, rows[:-1])
+    assert live.looks[LOSS] == [Look(s, RISING[s]) for s in range(5)]
+    assert live.looks[REWARD] == [Look(s, RISING[s], 0.5) for s in range(5)]
+
+
+def test_going_back_to_a_checkpoint_forgets_later_looks(tmp_path: Path) -> None:
+    """Steps that are not finite, after a look that no checkpoint holds: the look is taken once."""
+    live = learner(Squares(bad={("first", s): float("nan") for s in (5, 6)}), **{**OFTEN, "skip_limit": 2})
+    falling = {s: 20.0 - s for s in range(13)}
+    with pytest.raises(loop.Diverged):
+        train(live, tmp_path, falling)
+    steps = [look.step for look in live.looks[LOSS]]
+    assert steps == sorted(set(steps))
