@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,11 @@ import pyarrow.feather
 import pyarrow.parquet
 import pytest
 
-from afresh.core import Sound, UserError
+from afresh.core import Sound, UserError, events
+from afresh.data import arrow
+from afresh.data.arrow import look, named_rows
 from afresh.data.audio.views import wav_bytes
+from afresh.data.files import MB, DataFile, FileError
 from afresh.data.image.kind import png_bytes
 from afresh.data.prepare import Prepared, prepare
 from afresh.data.sources import readable
@@ -211,3 +215,56 @@ def test_damaged_files_are_refused_by_name(name: str, tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(whole[:size])
         with pytest.raises(UserError):
             prepare(tmp_path / name)
+
+
+def equal(count: int, value: Any) -> pa.DictionaryArray:
+    return pa.DictionaryArray.from_arrays(pa.array(np.zeros(count, np.int32)), pa.array([value]))
+
+
+ZSTD = pa.ipc.IpcWriteOptions(compression="zstd")
+BOMBS: dict[str, tuple[Callable[[], pa.Array], str]] = {
+    "packed": (lambda: pa.array(["\0" * 20 * MB]), "bomb"),
+    "without content": (lambda: pa.nulls(1 << 30), "items"),
+    "equal texts": (lambda: equal(100_000, "x" * 100_000), "1,024 MB"),
+    "equal lists": (lambda: equal(100_000, ["x"] * 1000), "not read"),
+    "a row without end": (lambda: pa.FixedSizeListArray.from_arrays(pa.nulls(1 << 30), 1 << 30), "a row takes"),
+    "runs": (lambda: pa.RunEndEncodedArray.from_arrays(pa.array([1 << 30]), pa.array(["x"])), "not read"),
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+@pytest.mark.parametrize("form", ["file.arrow", "stream.arrow"])
+def test_a_small_file_never_becomes_a_large_one(
+    name: str, form: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(arrow, "UNPACKED", 16 * MB)
+    made, reason = BOMBS[name]
+    table = pa.table({"a": made()})
+    new = pa.ipc.new_file if form == "file.arrow" else pa.ipc.new_stream
+    with new(tmp_path / form, table.schema, options=ZSTD) as writer:
+        writer.write_table(table)
+    del table
+    size = (tmp_path / form).stat().st_size
+    assert size < 200_000
+    held = pa.total_allocated_bytes()
+    with pytest.raises(FileError, match=reason):
+        for _ in named_rows(look(DataFile(tmp_path / form, form, size))):
+            assert pa.total_allocated_bytes() - held < 600 * MB
+
+
+def test_texts_as_views_are_read(tmp_path: Path) -> None:
+    table = pa.table({"a": pa.array(["short", "a longer text than a view holds"] * 3).cast(pa.string_view())})
+    with pa.ipc.new_file(tmp_path / "a.arrow", table.schema) as writer:
+        writer.write_table(table)
+    file = DataFile(tmp_path / "a.arrow", "a.arrow", 1000)
+    assert [row["a"] for row in named_rows(look(file))] == table["a"].to_pylist()
+
+
+def test_a_damaged_table_leaves_the_others(tmp_path: Path) -> None:
+    for name in ("a.arrow", "b.arrow"):
+        WRITERS["file.arrow"](labelled(), tmp_path / name)
+    (tmp_path / "b.arrow").write_bytes((tmp_path / "b.arrow").read_bytes()[:-9])
+    given: list[events.Event] = []
+    with events.listening(given.append):
+        assert prepare(tmp_path).modality == "image"
+    assert any("b.arrow" in e.text for e in given)

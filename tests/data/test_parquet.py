@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import io
 import random
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import date
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from afresh.data import files
-from afresh.data.files import FileError
-from afresh.data.parquet import MOST_COLUMNS, page_sizes, read_parquet
+from afresh.data import arrow_values, files, parquet
+from afresh.data.files import MB, FileError
+from afresh.data.limits import Limits, Meter
+from afresh.data.parquet import MOST_COLUMNS, read_parquet, stream_parquet
+from afresh.data.parquet_pages import declared, pages
 
 
 def written(columns: dict[str, Any], **options: Any) -> bytes:
@@ -72,8 +77,10 @@ def test_pages_are_counted_as_they_unpack(packed: str, version: str) -> None:
     raw = written(columns, compression=packed, data_page_version=version, use_dictionary=False, data_page_size=1000)
     assert read(raw) == pa.table(columns).to_pylist()
     meta = pyarrow.parquet.read_metadata(io.BytesIO(raw)).row_group(0).column(0)
-    pages = list(page_sizes(raw, meta.data_page_offset, meta.data_page_offset + meta.total_compressed_size))
-    assert 4_000_000 < sum(pages) < meta.total_uncompressed_size
+    stop = meta.data_page_offset + meta.total_compressed_size
+    found = list(pages(raw, meta.data_page_offset, stop, Meter(Limits())))
+    assert 4_000_000 < sum(p.unpacked for p in found) < meta.total_uncompressed_size
+    assert sum(p.values for p in found) == 5
     with pytest.raises(FileError, match="4 MB, but at most 3 MB"):
         read(raw, 3)
 
@@ -107,3 +114,66 @@ def test_changed_bytes_end_neither_the_process_nor_in_a_traceback() -> None:
             changed[draw.randrange(len(raw))] = draw.choice([0, 127, 255, draw.randrange(256)])
         with suppress(FileError):
             read(bytes(changed))
+
+
+def same(count: int, value: Any) -> pa.DictionaryArray:
+    """A value that is stored once and occurs `count` times."""
+    return pa.DictionaryArray.from_arrays(pa.array(np.zeros(count, np.int32)), pa.array([value]))
+
+
+def deep(levels: int) -> pa.Array:
+    column = pa.array([1])
+    for _ in range(levels):
+        column = pa.StructArray.from_arrays([column], ["a"])
+    return column
+
+
+def one_list(values: pa.Array) -> pa.Array:
+    return pa.ListArray.from_arrays(pa.array([0, len(values)], pa.int32()), values)
+
+
+BOMBS: dict[str, tuple[Callable[[], bytes], str]] = {
+    "equal rows": (lambda: written({"a": pa.nulls(5_000_000, pa.int64())}), "bomb"),
+    "equal long texts": (lambda: written({"text": same(100_000, "x" * 100_000)}), "1,024 MB"),
+    "a list in one row": (lambda: written({"m": one_list(same(2_000_000, "u" * 1000))}), "lists"),
+    "numbers in one row": (lambda: written({"m": one_list(pa.nulls(5_000_000, pa.int64()))}), "bomb"),
+    "a page of zeros": (lambda: written({"t": ["\0" * 12 * MB]}, compression="zstd", use_dictionary=False), "bomb"),
+    "columns within columns": (lambda: written({"a": deep(70)}), "levels"),
+    "a long row": (lambda: written({"m": one_list(pa.array(np.arange(500_000)))}), "a row takes"),
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_small_file_never_becomes_a_large_one(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(parquet, "RATIO_FROM", 8 * MB)
+    monkeypatch.setattr(arrow_values, "MOST_ROW", 16 * MB)
+    made, reason = BOMBS[name]
+    (tmp_path / "a.parquet").write_bytes(made())
+    held = pa.total_allocated_bytes()
+    with pytest.raises(FileError, match=reason):
+        for _ in stream_parquet(tmp_path / "a.parquet", 4096, lambda schema: schema.names):
+            assert pa.total_allocated_bytes() - held < 600 * MB
+
+
+def test_texts_that_share_their_beginnings_are_read_a_few_at_a_time(tmp_path: Path) -> None:
+    texts = ["y" * 100_000 + str(i) for i in range(1000)]
+    options = {"use_dictionary": False, "column_encoding": {"text": "DELTA_BYTE_ARRAY"}}
+    (tmp_path / "a.parquet").write_bytes(written({"text": texts}, **options))
+    assert (tmp_path / "a.parquet").stat().st_size < 100_000
+    rows = stream_parquet(tmp_path / "a.parquet", 4096, lambda schema: schema.names)
+    assert [row["text"] for row in rows] == texts
+
+
+def test_parts_that_lie_over_each_other_are_refused() -> None:
+    """Each group of rows would be read again from the same few bytes."""
+    raw = written({"text": ["a" * 1000] * 64}, row_group_size=1, use_dictionary=False, compression="none")
+    sizes = {c.stop - c.start for g in declared(raw).groups for c in g}
+    assert sum(sizes) * 64 < len(raw) < 2 * sum(sizes) * 64
+    with pytest.raises(FileError, match="overlap"):
+        read(raw[:100] + raw[len(raw) - 8 - int.from_bytes(raw[-8:-4], "little") :])
+
+
+def test_reading_takes_no_longer_than_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquet, "SECONDS", -1.0)
+    with pytest.raises(FileError, match="seconds"):
+        read(written({"a": [1]}))

@@ -10,15 +10,19 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from afresh.core import UserError, events
+from afresh.data.arrow_messages import unpacked_bytes
+from afresh.data.arrow_values import rows
 from afresh.data.files import MB, DataFile, FileError, check_memory, read_zip, walk, zip_names
+from afresh.data.limits import Limits, Meter
 from afresh.data.media_folder import TABLES
-from afresh.data.parquet import DAMAGED, plain_columns, stream_parquet
+from afresh.data.parquet import DAMAGED, MADE, MANY, MOST_FOR_A_BYTE, RATIO, SECONDS, read_schema, stream_parquet
 from afresh.data.split import split_of_name
 from afresh.data.written_aside import (
     IMAGES,
@@ -40,6 +44,8 @@ UNREAD = ("Image", "Audio", "Video", "Pdf")  # features that are read in a colum
 CACHES = re.compile(r"(cache-|indices-|tmp).*\.arrow")  # of the library, beside the data
 DESCRIBES = re.compile(r"(readme|licen[cs]e)(\..*)?|(state|dataset_infos?|dataset_dict)\.json")  # the data
 MAX_MB = 4096  # of one file, when decoded
+UNPACKED = 512 * MB  # of a message and all dictionaries, or RATIO times the size of the file
+MARK = b"ARROW1\0\0"  # before the first message of a file with a table of contents
 
 Row = dict[str, Any]
 
@@ -86,7 +92,7 @@ def _of_zip(path: Path, modality: str | None) -> Path | None:
 def _written(path: Path, files: Sequence[DataFile], others: Sequence[str], modality: str | None) -> Path | None:
     """The folder into which these tables of `path` were written aside; None if the readers of files know them."""
     try:
-        tables = [look(f) for f in files]
+        tables = [t for f in files if (t := _looked_at(f, alone=len(files) == 1)) is not None]
         kind = _kind(path, tables, others, modality)
         if kind is None or (kind == "text" and others):
             return None
@@ -96,6 +102,17 @@ def _written(path: Path, files: Sequence[DataFile], others: Sequence[str], modal
         return written_aside(kind, key) or write_aside(kind, _entries(tables, kind), key)
     except FileError as error:
         raise UserError(f"{path} cannot be used: {error}.") from None
+
+
+def _looked_at(file: DataFile, *, alone: bool) -> TableFile | None:
+    """What is in a file; None, with a warning, for one among others that cannot be read."""
+    try:
+        return look(file)
+    except FileError as error:
+        if alone:
+            raise
+        events.warning(f"{error}; it is left out", "files_left_out")
+        return None
 
 
 def _tables(path: Path) -> tuple[list[DataFile], list[str]]:
@@ -204,34 +221,59 @@ def _kind_of_rows(file: DataFile, column: str) -> Kind | None:
 
 
 def _schema(file: DataFile) -> Any:
+    if file.suffix == ".parquet":
+        return read_schema(file.path)
+    with _reading(file), _open_arrow(file) as reader:
+        return reader.schema
+
+
+@contextmanager
+def _reading(file: DataFile) -> Iterator[None]:
+    """Every error within, but FileError, becomes one that names the file."""
     import pyarrow
-    import pyarrow.parquet
 
     try:
-        if file.suffix == ".parquet":
-            return pyarrow.parquet.read_schema(file.path)
-        with _open_arrow(file) as reader:
-            return reader.schema
+        yield
+    except FileError:
+        raise
     except (pyarrow.ArrowException, *DAMAGED) as error:
-        raise FileError(
-            f"{file.name} is not a readable {_format(file)} file: {error or type(error).__name__}"
-        ) from None
-
-
-def _format(file: DataFile) -> str:
-    return file.suffix.removeprefix(".").capitalize()
+        kind = file.suffix.removeprefix(".").capitalize()
+        raise FileError(f"{file.name} is not a readable {kind} file: {error or type(error).__name__}") from None
 
 
 def _open_arrow(file: DataFile) -> Any:
-    """A reader of an Arrow file, with a table of contents or as a stream."""
+    """A reader of an Arrow file as a stream, which one with a table of contents is between its marks."""
+    import pyarrow
+
+    return pyarrow.ipc.open_stream(_messages(file))
+
+
+def _messages(file: DataFile) -> Any:
+    """The file, mapped into memory, at its first message. Raises ValueError for one that is cut off."""
     import pyarrow
 
     source = pyarrow.memory_map(str(file.path))
-    try:
-        return pyarrow.ipc.open_file(source)
-    except pyarrow.ArrowInvalid:
-        source.seek(0)
-        return pyarrow.ipc.open_stream(source)
+    marked = source.read(len(MARK)) == MARK
+    if marked:
+        source.seek(source.size() - len(MARK.rstrip(b"\0")))
+        if not MARK.startswith(source.read()):
+            raise ValueError("its end is missing")
+    source.seek(len(MARK) if marked else 0)
+    return source
+
+
+def _check_messages(file: DataFile, meter: Meter) -> None:
+    """Raises FileError for messages that unpack to more than fits, or to many times their size."""
+    import pyarrow
+
+    dictionaries = 0
+    for message in pyarrow.ipc.MessageReader.open_stream(_messages(file)):
+        meter.add()
+        size = unpacked_bytes(message.metadata.to_pybytes(), message.body)
+        dictionaries += size if message.type == "dictionary" else 0
+        if size + dictionaries > max(UNPACKED, RATIO * file.size):
+            raise FileError(f"{file.name} unpacks to more than {RATIO} times its size: a decompression bomb")
+        check_memory(size + dictionaries)
 
 
 def _rows(file: DataFile, columns: Sequence[str] | None = None) -> Iterator[Row]:
@@ -242,30 +284,13 @@ def _rows(file: DataFile, columns: Sequence[str] | None = None) -> Iterator[Row]
         except FileError as error:
             raise FileError(f"{file.name}: {error}") from None
         return
-    import pyarrow
-
-    size = 0
-    try:
+    meter = Meter(Limits(max(MADE, RATIO * file.size), max(MANY, MOST_FOR_A_BYTE * file.size), SECONDS))
+    with _reading(file):
+        _check_messages(file, meter)
         with _open_arrow(file) as reader:
-            batches = (
-                (reader.get_batch(i) for i in range(reader.num_record_batches))
-                if isinstance(reader, pyarrow.ipc.RecordBatchFileReader)
-                else reader
-            )
-            for batch in batches:
+            for batch in reader:
                 batch.validate(full=True)
-                batch = batch if columns is None else batch.select(columns)
-                size += batch.nbytes
-                if size > MAX_MB * MB:
-                    raise FileError(f"{file.name} has more than {MAX_MB:,} MB when decoded: split it")
-                check_memory(batch.nbytes)
-                yield from plain_columns(batch).to_pylist()
-    except FileError:
-        raise
-    except (pyarrow.ArrowException, *DAMAGED) as error:
-        raise FileError(
-            f"{file.name} is not a readable {_format(file)} file: {error or type(error).__name__}"
-        ) from None
+                yield from rows(batch if columns is None else batch.select(columns), meter)
 
 
 def named_rows(table: TableFile) -> Iterator[Row]:
@@ -291,7 +316,7 @@ def _entries(tables: Sequence[TableFile], kind: Kind) -> Iterator[Entry]:
         split = (splits[table.file.name] or "train") if held_out else None
         ours = [name for name, k in table.media.items() if k == kind]
         main = next((n for n in ours if n.lower() in ("image", "img", "audio")), ours[0] if ours else None)
-        for row in named_rows(table):
+        for row in _readable_rows(table, alone=len(tables) == 1):
             columns = {k: v for k, v in row.items() if k not in table.media and not isinstance(v, bytes)}
             if kind == "text":
                 yield Entry(columns, split=split)
@@ -307,6 +332,16 @@ def _entries(tables: Sequence[TableFile], kind: Kind) -> Iterator[Entry]:
             f"{left_out:,} rows have no {kind}, only its path, or a format that is not known: they are left out",
             "rows_left_out",
         )
+
+
+def _readable_rows(table: TableFile, *, alone: bool) -> Iterator[Row]:
+    """The rows of a file. Of one among others that is damaged, those before the damage, with a warning."""
+    try:
+        yield from named_rows(table)
+    except FileError as error:
+        if alone:
+            raise
+        events.warning(f"{error}; what comes after that is left out", "files_left_out")
 
 
 def named_class(value: Any, names: Sequence[str] | None) -> Any:

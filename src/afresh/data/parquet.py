@@ -2,25 +2,45 @@
 
 A Parquet file of 552 bytes can hold a billion rows, as equal values are stored once, and the sizes that its end
 declares need not be true. Therefore the headers of its pages are read before, it is decoded a few rows at a time, texts
-as references to distinct values, and reading ends where the rows would need too much memory.
+as references to distinct values, and reading ends where the rows would need too much memory or time.
 """
 
 from __future__ import annotations
 
 import mmap
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from afresh.data.arrow_values import Row, content, rows
 from afresh.data.files import MB, PER_VALUE, FileError, check_memory, too_large
+from afresh.data.limits import Limits, Meter
+from afresh.data.parquet_pages import (
+    BY_DICTIONARY,
+    SHARES_PREFIX,
+    Chunk,
+    Declared,
+    Leaf,
+    Page,
+    declared,
+    longest_text,
+    pages,
+)
 
-ROWS, NESTED_ROWS = 4096, 64  # that are decoded at once, and with lists, whose texts are not read as references
+ROWS, NESTED_ROWS = 4096, 64  # that are decoded at once, and with lists, of which one row may have any number
+LEVELS = 4  # bytes for where a value in a list belongs
+AT_ONCE = 64 * MB  # that such rows take, if each of their values has a width
+LISTS = 512 * MB  # that the lists of a group of rows take when decoded: all of them may be in one row
 TIMES = 8  # the limit on a file's values, for the objects that hold them
 MOST_COLUMNS = 10_000
 MOST_REPEATED = 10_000  # rows a byte of a file
+MANY, MOST_FOR_A_BYTE = 4_000_000, 100  # more values of a file than these are refused if they are as many for a byte
+RATIO, RATIO_FROM = 200, 64 * MB  # unpacked bytes of pages divided by packed ones, from a size on
+LIST_RATIO = 20  # the same of texts in lists
+MADE = 1024 * MB  # of values that a file may become, or RATIO times its size
+SECONDS = 300.0  # of the processor for one file
 DAMAGED = (OSError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError, MemoryError)
-Fields = dict[int, Any]
-Row = dict[str, Any]
 
 
 def read_parquet(raw: bytes, max_mb: int, choose: Callable[[Any], Sequence[str]]) -> list[Row]:
@@ -33,12 +53,42 @@ def read_parquet(raw: bytes, max_mb: int, choose: Callable[[Any], Sequence[str]]
 
 def stream_parquet(path: Path, max_mb: int, choose: Callable[[Any], Sequence[str]]) -> Iterator[Row]:
     """The rows like `read_parquet`, a few at a time in memory; so only as many may not have more than `max_mb` MB."""
-    with path.open("rb") as file:
-        try:
-            raw = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except (OSError, ValueError) as error:
-            raise FileError(f"not a readable Parquet file: {error}") from None
-        yield from _rows(raw, max_mb, choose, whole=False)  # the map is closed when nothing refers to it
+    yield from _rows(_mapped(path), max_mb, choose, whole=False)  # the map is closed when nothing refers to it
+
+
+def read_schema(path: Path) -> Any:
+    """The schema, of pyarrow, with the metadata of the file. Raises FileError if it cannot be read."""
+    raw = _mapped(path)
+    with _reading():
+        return _schema(raw, declared(raw))
+
+
+def _mapped(path: Path) -> mmap.mmap:
+    with path.open("rb") as file, _reading():
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    """Every error within, but FileError, becomes one."""
+    import pyarrow
+
+    try:
+        yield
+    except FileError:
+        raise
+    except (pyarrow.ArrowException, *DAMAGED) as error:
+        raise FileError(f"not a readable Parquet file: {error or type(error).__name__}") from None
+
+
+def _schema(raw: bytes | mmap.mmap, file: Declared) -> Any:
+    import pyarrow
+    import pyarrow.parquet
+
+    top = {path[0] for path in file.leaves}
+    if len(top) > MOST_COLUMNS:
+        raise FileError(f"{len(top):,} columns, but at most {MOST_COLUMNS:,} are read: remove some")
+    return pyarrow.parquet.read_schema(pyarrow.BufferReader(raw))
 
 
 def _rows(raw: bytes | mmap.mmap, max_mb: int, choose: Callable[[Any], Sequence[str]], *, whole: bool) -> Iterator[Row]:
@@ -46,169 +96,89 @@ def _rows(raw: bytes | mmap.mmap, max_mb: int, choose: Callable[[Any], Sequence[
     import pyarrow
     import pyarrow.parquet
 
-    try:
-        schema = pyarrow.parquet.read_schema(pyarrow.BufferReader(raw))
-        if len(schema) > MOST_COLUMNS:
-            raise FileError(f"{len(schema):,} columns, but at most {MOST_COLUMNS:,} are read: remove some")
+    meter = Meter(Limits(bytes=max(MADE, RATIO * len(raw)), seconds=SECONDS))
+    with _reading():
+        description = declared(raw)
+        schema = _schema(raw, description)
         columns = list(choose(schema))
-        words = [f.name for f in schema if f.name in columns and _is_text(f.type)]
-        count, chunks = _contents(raw, set(columns))
-        if whole:
-            needed = (count * 4 + sum(c[VALUES] for c in chunks)) * PER_VALUE
-            if needed > TIMES * max_mb * MB:
-                raise FileError(f"{count:,} rows are too many: split it, or raise `data.max_file_mb`")
-            check_memory(needed)
-        elif count > MOST_REPEATED * len(raw):
-            raise FileError(f"{count:,} rows in {len(raw):,} bytes: a decompression bomb")
-        pages = [size for c in chunks for size in page_sizes(raw, *_span(c))]
-        unpacked = sum(pages) if whole else max(pages, default=0)
-        if unpacked > max_mb * MB:
-            raise FileError(too_large(unpacked, max_mb))
+        most, words = _check_declared(raw, description, columns, max_mb, meter, whole=whole)
         file = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(raw), read_dictionary=words)
         size = 0
         nested = any(f.type.num_fields for f in schema if f.name in columns)
-        for batch in file.iter_batches(NESTED_ROWS if nested else ROWS, columns=columns):
-            now = sum(map(_bytes, batch.columns))
-            size = size + now if whole else now
-            if size > max_mb * MB:
-                raise FileError(f"more than {max_mb:,} MB when decoded: split it, or raise `data.max_file_mb`")
-            yield from plain_columns(batch).to_pylist()
-    except FileError:
-        raise
-    except (pyarrow.ArrowException, *DAMAGED) as error:
-        raise FileError(f"not a readable Parquet file: {error or type(error).__name__}") from None
+        for batch in file.iter_batches(min(most, NESTED_ROWS) if nested else most, columns=columns):
+            if whole:
+                size += sum(map(content, batch.columns))
+                if size > max_mb * MB:
+                    raise FileError(f"more than {max_mb:,} MB when decoded: split it, or raise `data.max_file_mb`")
+            yield from rows(batch, meter)
 
 
-def _is_text(kind: Any) -> bool:
-    from pyarrow import types
+def _check_declared(
+    raw: bytes | mmap.mmap, file: Declared, columns: Sequence[str], max_mb: int, meter: Meter, *, whole: bool
+) -> tuple[int, list[str]]:
+    """How many rows are decoded at once, and the columns of texts that are read as references.
 
-    return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_binary(kind))
-
-
-# --------------------------------------------------------------------------- what a file declares
-
-# Numbers of fields (parquet.thrift): of FileMetaData, RowGroup, ColumnChunk, ColumnMetaData and PageHeader.
-ROW_COUNT, GROUPS = 3, 4
-CHUNKS = 1
-OF_CHUNK = 3
-PATH, VALUES, PACKED, FIRST_PAGE, DICTIONARY = 3, 5, 7, 9, 11
-PAGE_UNPACKED, PAGE_PACKED = 2, 3
-
-
-def _contents(raw: bytes | mmap.mmap, columns: set[str]) -> tuple[int, list[Fields]]:
-    """The number of rows, and the ColumnMetaData of every part of the columns, parts of nested ones included.
-
-    The library's own view of these ends the process, by an exception in C++, for some damaged files.
+    Raises FileError for what would need too much memory, wherever a file has its values.
     """
-    if raw[-4:] != b"PAR1":
-        raise ValueError("its end is missing")
-    size = int.from_bytes(raw[-8:-4], "little")
-    fields, _ = _structure(raw[max(0, len(raw) - 8 - size) : -8], 0)
-    chunks = [chunk[OF_CHUNK] for group in fields[GROUPS] for chunk in group[CHUNKS]]
-    return fields[ROW_COUNT], [c for c in chunks if c[PATH][0].decode() in columns]
+    groups = [[c for c in group if c.path[0] in columns] for group in file.groups]
+    values = sum(c.values for group in groups for c in group)
+    if whole:
+        needed = (file.rows * 4 + values) * PER_VALUE
+        if needed > TIMES * max_mb * MB:
+            raise FileError(f"{file.rows:,} rows are too many: split it, or raise `data.max_file_mb`")
+        check_memory(needed)
+    if file.rows > MOST_REPEATED * len(raw) or max(file.rows, values) > max(MANY, MOST_FOR_A_BYTE * len(raw)):
+        raise FileError(f"{file.rows:,} rows, {values:,} values in {len(raw):,} bytes: a decompression bomb")
+    words = {path[0] for path, leaf in file.leaves.items() if leaf.text and len(path) == 1 and path[0] in columns}
+    total, width = 0, 1  # bytes of all pages, and at most of the values of a row outside of lists
+    for group in groups:
+        found = {chunk: list(pages(raw, chunk.start, chunk.stop, meter)) for chunk in group}
+        largest = sum(max((p.unpacked for p in found[chunk]), default=0) for chunk in group)
+        total += sum(p.unpacked for chunk in group for p in found[chunk])
+        if (unpacked := total if whole else largest) > max_mb * MB:
+            raise FileError(too_large(unpacked, max_mb))
+        packed = sum(chunk.stop - chunk.start for chunk in group)
+        if largest > max(RATIO_FROM, RATIO * packed):
+            raise FileError(
+                f"its pages unpack to {largest / max(1, packed):,.0f} times their size: a decompression bomb"
+            )
+        words -= {c.path[0] for c in group if _shares(found[c])}  # which the library does not read as references
+        leaves = [(file.leaves[chunk.path], chunk) for chunk in group]
+        width = max(width, sum(_width(leaf, c, found[c]) for leaf, c in leaves if not leaf.repeated))
+        lists = sum(_of_lists(raw, leaf, c, found[c]) for leaf, c in leaves if leaf.repeated)
+        if lists > LISTS:
+            raise FileError(
+                f"the lists in a group of its rows take {lists / MB:,.0f} MB, but at most {LISTS / MB:,.0f} MB are "
+                "decoded at once: write it with fewer rows in a group"
+            )
+    return max(1, min(ROWS, AT_ONCE // width)), sorted(words)
 
 
-def _span(chunk: Fields) -> tuple[int, int]:
-    """Where the pages of a chunk begin and end."""
-    start = min(chunk[FIRST_PAGE], chunk.get(DICTIONARY) or chunk[FIRST_PAGE])
-    return start, start + chunk[PACKED]
+def _shares(found: Sequence[Page]) -> bool:
+    return any(p.encoding == SHARES_PREFIX for p in found)
 
 
-def page_sizes(raw: bytes | mmap.mmap, start: int, stop: int) -> Iterator[int]:
-    """The sizes of pages when they are unpacked, from their headers, for which memory is allocated.
+def _width(leaf: Leaf, chunk: Chunk, found: Sequence[Page]) -> int:
+    """Bytes of a decoded value at most: of a text within a structure, which is no reference, those of a page."""
+    fixed = leaf.width is not None and (len(chunk.path) == 1 or not leaf.text)
+    if fixed and not _shares(found):
+        return leaf.width or 0
+    return max((p.unpacked for p in found), default=0)
 
-    Raises an exception of Python for anything else than pages.
+
+def _of_lists(raw: bytes | mmap.mmap, leaf: Leaf, chunk: Chunk, found: Sequence[Page]) -> int:
+    """Bytes of all decoded values of a column in lists at most, as one row may have all of them.
+
+    Texts that are stored once each do not count unless they are packed so well that few rows may have many.
     """
-    while start < stop:
-        fields, after = _structure(raw, start)
-        if min(fields[PAGE_UNPACKED], fields[PAGE_PACKED]) < 0:
-            raise ValueError("a page of a negative size")
-        yield fields[PAGE_UNPACKED]
-        start = after + fields[PAGE_PACKED]
-
-
-def _structure(raw: bytes | mmap.mmap, at: int) -> tuple[Fields, int]:
-    """The fields of a structure in Thrift's compact protocol by their numbers, and where it ends."""
-    found: Fields = {}
-    field = 0
-    while head := raw[at]:
-        at += 1
-        if head >> 4:
-            field += head >> 4
-        else:
-            field, at = _number(raw, at)
-        kind = head & 15
-        found[field], at = (kind == 1, at) if kind in (1, 2) else _value(raw, at, kind)  # booleans are part of the kind
-    return found, at + 1
-
-
-def _value(raw: bytes | mmap.mmap, at: int, kind: int) -> tuple[Any, int]:
-    """A value of a kind, and where it ends."""
-    if kind in (1, 2, 3):  # a byte; a boolean in a list
-        return raw[at], at + 1
-    if kind in (4, 5, 6):
-        return _number(raw, at)
-    if kind == 7:
-        return raw[at + 7] * 0.0, at + 8  # not needed
-    if kind == 8:
-        size, at = _unsigned(raw, at)
-        return raw[at : at + size], at + size
-    if kind in (9, 10):
-        size, of = raw[at] >> 4, raw[at] & 15
-        size, at = _unsigned(raw, at + 1) if size == 15 else (size, at + 1)
-        out = []
-        for _ in range(size):
-            value, at = _value(raw, at, of)
-            out.append(value)
-        return out, at
-    if kind == 12:
-        return _structure(raw, at)
-    raise ValueError(f"a field of kind {kind}")
-
-
-def _number(raw: bytes | mmap.mmap, at: int) -> tuple[int, int]:
-    value, at = _unsigned(raw, at)
-    return (value >> 1) ^ -(value & 1), at
-
-
-def _unsigned(raw: bytes | mmap.mmap, at: int) -> tuple[int, int]:
-    """A number of seven bits a byte, the lowest first, and where it ends."""
-    value = shift = 0
-    while True:
-        value |= (raw[at] & 127) << shift
-        at, shift = at + 1, shift + 7
-        if raw[at - 1] < 128:
-            return value, at
-        if shift > 63:
-            raise ValueError("a number of too many bytes")
-
-
-# --------------------------------------------------------------------------- values
-
-
-def _bytes(column: Any) -> int:
-    """What the values of a column take; of a text that occurs often, every occurrence counts."""
-    import pyarrow
-    import pyarrow.compute as compute
-
-    if not isinstance(column, pyarrow.DictionaryArray):
-        return int(column.nbytes)
-    kind = column.dictionary.type
-    if not _is_text(kind):
-        return int(column.nbytes + column.dictionary.nbytes)
-    lengths = compute.take(compute.binary_length(column.dictionary), column.indices)
-    return int(compute.sum(compute.cast(lengths, "int64")).as_py() or 0)
-
-
-def plain_columns(batch: Any) -> Any:
-    """With times as texts and durations as numbers: those beyond Python's, or in nanoseconds, have no other form."""
-    import pyarrow
-    from pyarrow import types
-
-    def plain(column: Any) -> Any:
-        if types.is_duration(column.type):
-            return column.cast(pyarrow.int64())
-        return column.cast(pyarrow.string()) if types.is_temporal(column.type) else column
-
-    columns = [plain(c) for c in batch.columns]
-    return pyarrow.RecordBatch.from_arrays(columns, names=batch.schema.names)
+    values = max(chunk.values, sum(p.values for p in found)) * ((leaf.width or 0) + LEVELS)
+    if leaf.width is not None and not leaf.text:
+        return values
+    once = sum(p.unpacked for p in found if p.encoding not in BY_DICTIONARY)
+    shared = sum(p.values * p.unpacked for p in found if p.encoding == SHARES_PREFIX)
+    repeated = sum(p.values for p in found if p.encoding in BY_DICTIONARY)
+    longest = sum(p.unpacked for p in found if p.dictionary)
+    if repeated * longest > LISTS:
+        longest = max(longest_text(raw, p, chunk.codec) for p in found if p.dictionary)
+    packed = chunk.stop - chunk.start
+    return values + repeated * longest + shared + (once if once > LIST_RATIO * packed else 0)
