@@ -59,6 +59,7 @@ from afresh.tasks.report import run_verdict, write_run_report
 from afresh.tasks.resume import resume as resume_task
 from afresh.tasks.sample import Control, Sampler
 from afresh.tasks.score import Scores
+from afresh.tasks.trust import check_trust
 from afresh.tasks.verify import Check, copy_run
 from afresh.tasks.verify import verify as verify_run
 from afresh.training.budget import use_preferred_threads
@@ -709,8 +710,13 @@ class Model:
             question=question,
         )
 
-    def verify(self) -> list[Check]:
-        """Check hashes, weights, data, resuming, the cache, and that a seed gives the same sample."""
+    def verify(self, *, trust: bool = False) -> list[Check]:
+        """Check hashes, weights, data, resuming, the cache, and that a seed gives the same sample.
+
+        `trust`: run and read what a run of somebody else names, now and later; what that is, is said.
+        """
+        if trust:
+            check_trust(self.run, trust)
         return verify_run(self.run)
 
     # ------------------------------------------------------------------------------------------------ new models

@@ -13,6 +13,10 @@ from afresh.cli.show import answer, emit, one_line
 
 def verify(
     run: o.Run,
+    trust: Annotated[
+        bool,
+        typer.Option("--trust", help="Trust a run of somebody else: run and read what it names, now and later."),
+    ] = False,
     as_json: Annotated[bool, o.json_of("{run, passed, checks}")] = False,
 ) -> None:
     """Check a run: hashes, weights, data, resuming, the cache, and that a seed gives the same sample.
@@ -23,9 +27,13 @@ def verify(
     from rich.text import Text
 
     from afresh.runs.run import Run
+    from afresh.tasks.trust import check_trust
     from afresh.tasks.verify import verify as all_checks
 
-    checks = all_checks(Run.open(run))
+    found = Run.open(run)
+    if trust:
+        check_trust(found, trust)
+    checks = all_checks(found)
     broken = [c.name for c in checks if c.passed is False]
     if as_json:
         emit({"run": str(run), "passed": not broken, "checks": [asdict(c) for c in checks]})

@@ -94,8 +94,9 @@ class ItemKind:
     diversity: how different items are from each other, 0 to 1. collected: for items that are kept together in one file,
     the functions of items and of the records of their requests that make such files, by suffix; one that would be empty
     is not written. division: see `Division`; None if items are never divided. use: the command by which a run of such
-    items is used, from how the run is typed, the path of its data and the options by which that was read; None if it is
-    sampled. flaw: why a model should perhaps not learn an item, as a predicate ("have a single colour"), or None.
+    items is used, from how the run is typed, the path of its data (None if that is not to be read) and the options by
+    which that was read; None if it is sampled. flaw: why a model should perhaps not learn an item, as a predicate
+    ("have a single colour"), or None.
     """
 
     name: str
@@ -119,7 +120,7 @@ class ItemKind:
     diversity: Callable[[Sequence[Any]], float] | None = None
     collected: Mapping[str, Callable[[Sequence[Any], Sequence[Mapping[str, Any]]], bytes]] = field(default_factory=dict)
     division: Division | None = None
-    use: Callable[[str, Path, Mapping[str, Any]], str] | None = None
+    use: Callable[[str, Path | None, Mapping[str, Any]], str] | None = None
     flaw: Callable[[Any], str | None] = lambda item: None
 
     @property

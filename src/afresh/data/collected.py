@@ -113,7 +113,7 @@ def of_collected(path: Path, modality: str | None) -> Path | None:
 def learnt_kinds(modality: str, options: Mapping[str, Any]) -> frozenset[str]:
     """The kinds of items that a modality learns by its options, which say whether texts or conversations if there are
     both."""
-    left = {"texts": "conversation", "conversations": "text"}.get(options.get("learn", ""))
+    left = {"texts": "conversation", "conversations": "text"}.get(str(options.get("learn")))
     return frozenset(k for k, (name, _) in MODALITIES.items() if name == modality and k != left)
 
 

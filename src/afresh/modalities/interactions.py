@@ -44,7 +44,7 @@ class InteractionOptions(BaseModel):
     rating: str | None = Field(None, description="column of how good it was")
     event: str | None = Field(None, description="column of the kind of event, as view or purchase")
     session: str | None = Field(None, description="column of the session")
-    query: str | None = Field(None, description="table or query of a data base")
+    query: str | None = Field(None, description="the table of a data base, or one SELECT; None: its only table")
     by: str = Field("user", pattern="user|session", description="whose histories are learnt: user or session")
     split: Split | None = Field(
         None,

@@ -10,19 +10,44 @@ from afresh.data.prepare import Prepared, prepare
 from afresh.runs.run import Run
 from afresh.runs.signature import made_here, outside
 
+MOST_QUERY = 1_000  # characters of a query that are shown
+
 
 def run_data(run: Run, heldout: Path | None = None) -> Prepared:
     """The run's own data under its own encoder, with the file or folder `heldout` in place of the held-out split.
 
     If somebody else made the run, it is said where its data is read, and the data must be what the run has learnt, also
-    where `heldout` is given. Raises UserError if the training data is missing or has changed.
+    where `heldout` is given. Raises UserError if the training data is missing or has changed, or if it is a query of
+    somebody else.
     """
+    check_query(run)
     record = run.record.data
-    if outside(run, record.path) and not made_here(run):
-        events.note(f"The data of {run.path}, which was not made here, is read in {record.path}", "data_of_others")
+    read = [path for path in (record.path, record.validation) if path is not None and outside(run, path)]
+    if read and not made_here(run):
+        where = " and ".join(read)
+        events.note(f"The data of {run.path}, which was not made here, is read in {where}", "data_of_others")
         if heldout is not None:
             _read(run, None)
     return _read(run, heldout)
+
+
+def query_of(run: Run) -> str | None:
+    """What is asked of a data base to read the run's data; None if nothing is."""
+    query = run.record.data.options.get("query")
+    return None if query is None else str(query)
+
+
+def check_query(run: Run) -> None:
+    """Raises UserError for a run that somebody else made, and that is not trusted, whose data is a query."""
+    if (query := query_of(run)) is not None and not made_here(run):
+        raise UserError(
+            f"{run.path} was not made here, or was changed since, and its data is what a data base answers to a query: "
+            f"{query[:MOST_QUERY]}. If you want it to be asked, look at the query and trust the run: "
+            "`model.verify(trust=True)`.",
+            "not_trusted",
+            run=str(run.path),
+            would=[f"ask a data base: {query}"],
+        )
 
 
 def _read(run: Run, heldout: Path | None) -> Prepared:

@@ -156,14 +156,17 @@ class Recommender:
 
     @cached_property
     def data(self) -> tuple[Sequence[History], Sequence[History]] | None:
-        """The training and the held-out histories; None if the data is missing or has changed."""
+        """The training and the held-out histories; None if the data is missing, has changed, or is a query of somebody
+        else that is not trusted, which is said."""
         if self.given is not None:
             return self.given
         try:
             found = run_data(self.run)
         except UserError as error:
-            if error.code not in ("data_missing", "data_changed"):
+            if error.code not in ("data_missing", "data_changed", "not_trusted"):
                 raise
+            if error.code == "not_trusted":
+                events.warning(f"{error} Without it, the network alone recommends.", error.code)
             return None
         return [i.value for i in found.train_items], [i.value for i in found.heldout_items]
 

@@ -13,6 +13,9 @@ from afresh.data.conditions import encode_conditions
 from afresh.data.interactions.history import History
 from afresh.data.prepare import read_options
 from afresh.data.sources import readable
+from afresh.runs.data import check_query, run_data
+from afresh.runs.run import Run
+from afresh.runs.signature import made_here
 from afresh.sampling.request import Request, make_cond
 from afresh.tasks.recommend import Recommender
 
@@ -111,15 +114,25 @@ def number(name: str, value: str) -> float:
         raise UserError(f"{name} is a number. Given: {value!r}.") from None
 
 
-def _of_log(recommender: Recommender, named: Sequence[str], data: Path | None) -> Users:
-    record = recommender.run.record
+def _items_of_log(run: Run, data: Path | None) -> Sequence[Item]:
+    """The items of the run's log as it is now, or of another one. What somebody else's run names is only read if it is
+    what the run has learnt. Raises UserError if there is no log."""
+    record = run.record
     path = Path(record.data.path) if data is None else data
     if not path.exists():
         raise UserError(f"The log of users is not in {path}. Give it by `data`, or give a `history`.", "data_missing")
+    if data is None and not made_here(run):
+        found = run_data(run)
+        return [*found.train_items, *found.heldout_items]
+    check_query(run)
     modality = registry.modality(record.modality)
-    corpus = modality.read(readable(path, record.modality), read_options(modality, record.data.options))
+    return modality.read(readable(path, record.modality), read_options(modality, record.data.options)).items
+
+
+def _of_log(recommender: Recommender, named: Sequence[str], data: Path | None) -> Users:
+    path = Path(recommender.run.record.data.path) if data is None else data
     known: dict[str, Item] = {}
-    for item in corpus.items:  # the held-out side of a user holds the whole history
+    for item in _items_of_log(recommender.run, data):  # the held-out side of a user holds the whole history
         history: History = item.value
         if history.user not in known or len(history.items) > len(known[history.user].value.items):
             known[history.user] = item

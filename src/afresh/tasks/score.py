@@ -22,6 +22,7 @@ from afresh.data.prepare import read_options
 from afresh.data.refusals import refusal_lines
 from afresh.data.sources import readable
 from afresh.data.text.kind import TEXT
+from afresh.runs.data import check_query
 from afresh.runs.inputs import checked_array
 from afresh.runs.run import Run
 from afresh.sampling.density import bits_per_dim, dequantised
@@ -242,6 +243,7 @@ def read_items(run: Run, path: Path) -> list[Item]:
             return [Item(kind.decode(path.read_bytes()), str(path))]
         except (OSError, ValueError) as error:
             raise UserError(f"{path} cannot be read as {kind.name}: {error}. Give a file of {kind.plural}.") from None
+    check_query(run)
     modality = registry.modality(run.record.modality)
     corpus = modality.read(readable(path, modality.name), read_options(modality, run.record.data.options))
     lines = refusal_lines(corpus.refused)

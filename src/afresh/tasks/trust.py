@@ -1,7 +1,7 @@
 """Asks before a run that somebody else made executes or reads what its run.json names.
 
-Only going on with a run needs that: no other task runs a program that a run names, and the data of a run is otherwise
-used only if it has the hash of what the run has learnt.
+Going on with a run needs that, and so does whatever reads data that is a query of a data base. No other task runs a
+program that a run names, and data is otherwise used only if it has the hash of what the run has learnt.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from pathlib import Path
 
 from afresh.alignment.rewards.reward_paths import files_in, programs_in
 from afresh.core import UserError, events
+from afresh.runs.data import query_of
 from afresh.runs.run import Run
-from afresh.runs.signature import made_here, outside, sign
+from afresh.runs.signature import made_here, outside, sign, trust_for_now
 
 
 def named(run: Run) -> list[str]:
@@ -24,6 +25,8 @@ def named(run: Run) -> list[str]:
     lines = [f"run the program: {word}" for text in texts for word in programs_in(text)]
     if lines and align is not None:
         lines.append(f"in the folder: {align.working_folder}")
+    if (query := query_of(run)) is not None:
+        lines.append(f"ask a data base: {query}")
     read = [("data", record.data.path), ("held-out data", record.data.validation)]
     read += [("votes", None if align is None else align.preferences)]
     read += [("a file of the reward", str(path)) for text in texts for path in files_in(text)]
@@ -41,8 +44,8 @@ def check_trust(run: Run, trust: bool = False) -> None:
         return
     if not trust:
         raise UserError(
-            f"{run.path} was not made here, or was changed since. Going on with it would do what its run.json says. If "
-            "you want that, give `trust=True`:",
+            f"{run.path} was not made here, or was changed since. It would do what its run.json says. If you want "
+            "that, give `trust=True`:",
             "not_trusted",
             lines=lines,
             run=str(run.path),
@@ -53,4 +56,5 @@ def check_trust(run: Run, trust: bool = False) -> None:
     try:
         sign(run)
     except UserError as e:
+        trust_for_now(run)
         events.warning(f"{e} It will be asked for again.", e.code)

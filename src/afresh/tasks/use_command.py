@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from afresh.core import UserError, registry
 from afresh.core.visible import shell_word
+from afresh.data.prepare import read_options
 from afresh.runs.run import Run, newest_progress
+from afresh.runs.signature import made_here
 from afresh.sampling.request import writes_text
 
 
@@ -23,8 +26,17 @@ def use_command(run: Run) -> str:
     """The command by which a run is used: that of its kind of items, or a few samples."""
     name, kind, data = shell_word(str(run.path)), run.encoder.kind, run.record.data
     if kind.use is not None:
-        return kind.use(name, Path(data.path), data.options)
+        return kind.use(name, Path(data.path) if _may_be_read(run) else None, data.options)
     out = shell_word(f"{run.path.name}-samples")
     if writes_text(run.encoder, run.space):
         return f'afresh sample {name} -n 16 --prompt "..." --out {out}'
     return f"afresh sample {name} -n 16 --out {out}"
+
+
+def _may_be_read(run: Run) -> bool:
+    """Whether the data that a run names may be looked into for an example: only if this user made the run."""
+    try:
+        read_options(registry.modality(run.record.modality), run.record.data.options)
+    except UserError:
+        return False
+    return made_here(run)

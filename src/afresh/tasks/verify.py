@@ -142,7 +142,12 @@ def check_data(run: Run, found: list[Prepared]) -> Check:
     missing = [p for p in (record.path, record.validation) if p is not None and not Path(p).exists()]
     if missing:
         return Check("data", None, f"{', '.join(missing)} does not exist any more")
-    found.append(run_data(run))
+    try:
+        found.append(run_data(run))
+    except UserError as error:
+        if error.code != "not_trusted":
+            raise
+        return Check("data", None, str(error))
     return Check("data", True, f"{record.train:,} + {counted(record.heldout, 'item')}, split {record.split_hash[:16]}")
 
 
@@ -229,7 +234,8 @@ def check_cache(run: Run) -> Check:
     if cond.known is not None:  # only the first token of a record is needed
         mask = None if cond.known_mask is None else cond.known_mask[:, :1]
         cond = replace(cond, known=cond.known[:, :1], known_mask=mask)
-    settings = family.sampling.settings(**({"length": space.shape[0]} if space.stream else {}))
+    room = space.shape[0] - (0 if cond.known is None else cond.known.shape[1])
+    settings = family.sampling.settings(**({"length": room} if space.stream else {}))
     rollout = policy.rollout(run.modules, run.config, space, cond.to(device), Rng(0), index, settings)
     assert rollout.batch.mask is not None
     positions = evenly_spaced(rollout.logp.shape[1], POSITIONS)

@@ -12,6 +12,7 @@ from afresh.collect.gather import gather, place_of
 from afresh.collect.sources import source_of, sql
 from afresh.core import UserError
 from afresh.data.collected import rows
+from afresh.data.limits import Limits
 from tests.collect.sources.finding import STRICT, Memory, find
 
 pytest.importorskip("sqlalchemy")
@@ -71,11 +72,61 @@ def test_a_data_base_that_goes_away_is_gone_on_with(
 
 
 def test_a_data_base_is_only_read(place: str) -> None:
-    with sql.connected(place) as connection:
+    with sql.connected(place) as opened:
         from sqlalchemy import text
 
-        with pytest.raises(Exception, match="readonly"):
-            connection.execute(text("DELETE FROM posts"))
+        with pytest.raises(Exception, match="not authorized"):
+            opened.connection.execute(text("DELETE FROM posts"))
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "VACUUM INTO 'WRITTEN'",
+        "ATTACH 'WRITTEN' AS other",
+        "SELECT 1 AS id) AS a; ATTACH 'WRITTEN' AS other; SELECT * FROM (SELECT 1 AS id",
+        "WITH a AS (SELECT 1) DELETE FROM posts",
+        "SELECT id, load_extension('WRITTEN') FROM posts",
+        "SELECT id, random() FROM posts",
+    ],
+)
+def test_a_query_that_does_more_is_refused_and_writes_nothing(query: str, place: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError):
+        find(place, query=query.replace("WRITTEN", str(tmp_path / "written")), key="id")
+    assert [p.name for p in tmp_path.iterdir()] == ["a.db"]
+
+
+def test_a_view_without_end_is_ended(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with sqlite3.connect(tmp_path / "a.db") as base:
+        endless = (
+            "WITH RECURSIVE x(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM x) SELECT n AS id, 'text' AS body FROM x"
+        )
+        base.execute(f"CREATE VIEW endless AS {endless}")
+    monkeypatch.setattr(sql, "LIMITS", Limits(seconds=0.1))
+    with pytest.raises(UserError, match="is not read: reading it takes more than"):
+        find(place, query="endless", key="id")
+
+
+def test_rows_that_are_long_are_read_fewer_at_a_time_and_none_is_lost(
+    place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = find(place, query="posts", key="id", chunk=7)
+    monkeypatch.setattr(sql, "MOST_BYTES", 60)
+    assert find(place, query="posts", key="id", chunk=7) == whole
+
+
+def test_a_row_that_is_too_long_is_refused_with_its_reason(place: str, tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "a.db") as base:
+        base.execute("UPDATE posts SET body = CAST(zeroblob(?) AS TEXT) WHERE id = 3", (sql.LONGEST + 1,))
+    with pytest.raises(UserError, match="too long: leave out its column"):
+        find(place, query="posts", key="id")
+
+
+def test_an_address_cannot_open_a_file_to_write(tmp_path: Path) -> None:
+    (tmp_path / "a.db").touch()
+    with sql.connected(f"sqlite:///{tmp_path}/a.db?mode=rwc&uri=true") as opened:
+        assert opened.connection.exec_driver_sql("SELECT 1").scalar() == 1
+        assert opened.connection.connection.driver_connection.execute("SELECT 1").fetchone() == (1,)
 
 
 def test_what_is_wrong_is_said(place: str, tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """Data bases that SQLAlchemy knows: the rows of a query, read a few at a time in the order of a key.
 
-Every part that was read is kept, so that what was interrupted goes on without asking for it again, and gives the same
-although the data base may have changed.
+A query is the name of a table or one SELECT: SQLite's authorizer sees to that, and a grammar for the others. Every part
+that was read is kept, so that what was interrupted goes on without asking for it again, and gives the same although the
+data base may have changed.
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ import json
 import logging
 import os
 import re
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -22,6 +25,9 @@ from afresh.collect.columns import ColumnOptions, choose, found_in
 from afresh.collect.record import Found, Rejection
 from afresh.collect.sources import Fetched, Source, Unavailable
 from afresh.core import UserError, events
+from afresh.data.files import MB, FileError
+from afresh.data.limits import Limits
+from afresh.data.sql import Guard, check_select, connect
 from afresh.data.text.tables import is_number
 from afresh.data.written_aside import jsonable
 
@@ -35,6 +41,10 @@ READ_ONLY = {  # what a connection is told first
     "mariadb": "SET SESSION TRANSACTION READ ONLY",
 }
 QUIET = "afresh"  # the name of the log of connections
+TABLE = re.compile(r"\w+")
+MOST_BYTES = 64 * MB  # of the rows that are read at a time, beyond which they are fewer
+LIMITS = Limits(seconds=60)  # of SQLite, for the rows that are read at a time
+LONGEST = 16 * MB  # bytes of a row in SQLite
 Rows = list[dict[str, Any]]
 
 
@@ -58,10 +68,32 @@ def accepts(place: str) -> bool:
     return True
 
 
+@dataclass(frozen=True)
+class Opened:
+    """A connection that reads only. `guard`: of one to SQLite."""
+
+    connection: Any
+    guard: Guard | None
+
+    def rows(self, asked: Any) -> tuple[Rows, bool]:
+        """The rows of a statement, as many as MOST_BYTES and one more, and whether these are all."""
+        if self.guard is not None:
+            self.guard.restart()
+        rows: Rows = []
+        size = 0
+        with self.connection.execute(asked) as result:
+            for row in result.mappings():
+                rows.append(dict(row))
+                size += sum(len(v) if isinstance(v, str | bytes) else 8 for v in row.values())
+                if size > MOST_BYTES and len(rows) > 1:
+                    return rows, False
+        return rows, True
+
+
 @contextmanager
-def connected(place: str) -> Iterator[Any]:
-    """A connection that reads only. Raises UserError if the address, the package or the driver is wrong, and
-    Unavailable if the data base does not answer."""
+def connected(place: str) -> Iterator[Opened]:
+    """A connection. Raises UserError if the address, the package or the driver is wrong, or if a query does or takes
+    more than it may, and Unavailable if the data base does not answer."""
     try:
         from sqlalchemy import create_engine, text
         from sqlalchemy.engine import make_url
@@ -73,14 +105,18 @@ def connected(place: str) -> Iterator[Any]:
         ) from None
     try:
         url = make_url(place)
-        if url.get_backend_name() == "sqlite" and not Path(url.database or "").is_file():
+        lite = url.get_backend_name() == "sqlite"
+        file = Path(url.database or "")
+        if lite and not file.is_file():
             raise UserError(f"{place} names no file. Give sqlite:///FILE, or sqlite:////FOLDER/FILE from the root.")
         password = os.environ.get(VARIABLE)
         # a connection that went away is told below, and not by the traceback of its end
         logging.getLogger(f"sqlalchemy.pool.impl.NullPool.{QUIET}").setLevel(logging.CRITICAL)
-        engine = create_engine(
-            url.set(password=password) if password else url, poolclass=NullPool, pool_logging_name=QUIET
-        )
+        options: dict[str, Any] = {"poolclass": NullPool, "pool_logging_name": QUIET}
+        if lite:
+            engine = create_engine("sqlite://", creator=lambda: connect(file), **options)
+        else:
+            engine = create_engine(url.set(password=password) if password else url, **options)
     except (ArgumentError, NoSuchModuleError) as error:
         raise UserError(
             f"{place} is not the address of a data base: {error}. Give one as sqlite:///FILE or "
@@ -90,14 +126,22 @@ def connected(place: str) -> Iterator[Any]:
         raise UserError(
             f"The driver of {url.get_backend_name()} is not installed: {error}. Install it by pip."
         ) from None
+    guard: Guard | None = None
     try:
-        with engine.connect() as connection:
+        with engine.connect().execution_options(stream_results=True) as connection:
             if (statement := READ_ONLY.get(url.get_backend_name())) is not None:
                 connection.execute(text(statement))
                 connection.commit()  # it holds from the next transaction on
-            yield connection
+            if lite:
+                driver = connection.connection.driver_connection
+                assert isinstance(driver, sqlite3.Connection)
+                guard = Guard(driver, LIMITS, LONGEST)
+            yield Opened(connection, guard)
             connection.rollback()
     except SQLAlchemyError as error:
+        refusal = None if guard is None else guard.refusal(getattr(error, "orig", None) or error)
+        if refusal is not None:
+            raise UserError(f"{place} is not read: {refusal}.", "sql") from None
         raise Unavailable(f"the data base failed: {_words(error)}", "data_base") from None
     finally:
         engine.dispose()
@@ -112,14 +156,12 @@ def statement(options: SqlOptions, after: Any) -> Any:
     """The query for the rows after a value of the key, or for the first ones."""
     from sqlalchemy import column, select, table, text
 
-    asked = options.query.strip().rstrip(";")
-    rows: Any = (
-        table(asked) if re.fullmatch(r"\w+", asked) else text(asked).columns(column(options.key)).subquery("asked")
-    )
-    key = column(options.key) if re.fullmatch(r"\w+", asked) else rows.c[options.key]
-    found = (
-        select(text("*")).select_from(rows).order_by(key).limit(options.chunk + 1)
-    )  # one more, to see that keys differ
+    asked = options.query.strip().rstrip("; \n")
+    named = TABLE.fullmatch(asked) is not None
+    rows: Any = table(asked) if named else text(asked).columns(column(options.key)).subquery("asked")
+    key = column(options.key) if named else rows.c[options.key]
+    many = options.chunk + 1  # one more, to see that keys differ
+    found = select(text("*")).select_from(rows).order_by(key).limit(many)
     return found if after is None else found.where(key > after)
 
 
@@ -133,23 +175,34 @@ def chunks(place: str, options: SqlOptions, fetched: Fetched) -> Iterator[Rows]:
         number, after = number + 1, kept[1]["after"]
         if kept[1]["last"]:
             return
-    with connected(place) as connection:
+    with connected(place) as opened:
+        if opened.guard is None and TABLE.fullmatch(options.query.strip()) is None:
+            check(place, options.query.strip().rstrip("; \n"))
         while True:
-            read = [dict(row) for row in connection.execute(statement(options, after)).mappings()]
+            read, complete = opened.rows(statement(options, after))
             keys = [row[options.key] for row in read]
             if any(not isinstance(key, str | int | float) for key in keys) or len(set(keys)) < len(keys):
                 raise UserError(
                     f"The key {options.key!r} has values that are equal, missing, or neither numbers nor texts. Choose "
                     "another column, as one of the primary key."
                 )
-            rows = [{k: jsonable(_plain(v)) for k, v in row.items()} for row in read[: options.chunk]]
-            last = len(read) <= options.chunk
-            after = keys[: options.chunk][-1] if keys else None
+            many = options.chunk if complete else len(read) - 1
+            rows = [{k: jsonable(_plain(v)) for k, v in row.items()} for row in read[:many]]
+            last = complete and len(read) <= options.chunk
+            after = keys[:many][-1] if keys else None
             fetched.put(f"{place} {number}", json.dumps(rows).encode(), {"after": after, "last": last})
             yield rows
             if last:
                 return
             number += 1
+
+
+def check(place: str, query: str) -> None:
+    """Raises UserError if a query is more than one SELECT, where the data base has no authorizer."""
+    try:
+        check_select(query)
+    except FileError as error:
+        raise UserError(f"{place} is not read: {error}.", "sql") from None
 
 
 def _plain(value: Any) -> Any:
@@ -185,8 +238,8 @@ def find(place: str, options: SqlOptions, fetched: Fetched) -> Iterator[Found | 
 def describe(place: str, options: SqlOptions) -> list[str]:
     from sqlalchemy import inspect
 
-    with connected(place) as connection:
-        tables = inspect(connection).get_table_names()
+    with connected(place) as opened:
+        tables = inspect(opened.connection).get_table_names()
     asked = options.query or "a query is needed"
     return [f"{place}: {asked}; its tables are {', '.join(tables) or 'none'}"]
 

@@ -46,7 +46,7 @@ class LogOptions(BaseModel):
         le=1,
         description="share of the points from which an answer is right; None: such are refused",
     )
-    query: str | None = Field(None, description="the table of a data base, or a query; None: its only table")
+    query: str | None = Field(None, description="the table of a data base, or one SELECT; None: its only table")
 
     @property
     def by_hand(self) -> dict[str, str]:

@@ -11,7 +11,7 @@ from afresh.data.exercises.columns import FIELDS, ROWS, find
 from afresh.data.interactions.somebody import somebody
 
 
-def practise_command(run: str, data: Path, options: Mapping[str, Any]) -> str:
+def practise_command(run: str, data: Path | None, options: Mapping[str, Any]) -> str:
     """How a run on answers is used: for a learner of its log, or for somebody new if the log is not there."""
     by_hand = {what: options[what] for what in FIELDS if options.get(what)}
 

@@ -17,7 +17,7 @@ from afresh.data.interactions.tables import Unusable, batches
 LOOKED_AT = 5_000  # rows
 
 
-def recommend_command(run: str, data: Path, options: Mapping[str, Any]) -> str:
+def recommend_command(run: str, data: Path | None, options: Mapping[str, Any]) -> str:
     """How a run on a log is used: for somebody in it, or for all if the log is not there."""
 
     def column(batch: Any) -> str | None:
@@ -32,8 +32,11 @@ def recommend_command(run: str, data: Path, options: Mapping[str, Any]) -> str:
     return f"afresh recommend {run} --user {shell_word(user)}"
 
 
-def somebody(data: Path, column: Callable[[Any], str | None], query: str | None) -> str | None:
-    """Who occurs most in the first rows of the first table whose batches have such a column; None if none does."""
+def somebody(data: Path | None, column: Callable[[Any], str | None], query: str | None) -> str | None:
+    """Who occurs most in the first rows of the first table whose batches have such a column; None if none does, or if
+    the data is not to be read."""
+    if data is None:
+        return None
     try:
         for file in log_files(data)[0]:
             first = next(batches(file, Unusable(), query), None)

@@ -14,6 +14,7 @@ from afresh.data.files import MB, DataFile, FileError, open_plain
 from afresh.data.interactions.columns import USERS, plain
 from afresh.data.interactions.times import UNITS
 from afresh.data.parquet import DAMAGED, MOST_REPEATED
+from afresh.data.sql import read_rows
 from afresh.data.text.tables import is_number, json_row
 
 TEXT_TABLES = frozenset({".csv", ".tsv", ".inter", ".dat", ".data", ".txt"})
@@ -101,21 +102,8 @@ def _sqlite(file: DataFile, query: str | None) -> Iterator[Any]:
     """The rows of a query, or of the only table."""
     import pyarrow
 
-    connection = sqlite3.connect(f"{file.path.resolve().as_uri()}?mode=ro", uri=True)
-    try:
-        if query is None:
-            found = connection.execute("SELECT name FROM sqlite_master WHERE type IN ('table', 'view')").fetchall()
-            tables = [name for (name,) in found if not name.startswith("sqlite_")]
-            if len(tables) != 1:
-                raise FileError(f"tables {', '.join(tables) or 'none'}: choose one by `data.query`, or give a query")
-            query = tables[0]
-        known = '"' + query.replace('"', '""') + '"'
-        cursor = connection.execute(f"SELECT * FROM {known}" if query.isidentifier() else query)
-        names = [c[0] for c in cursor.description or ()]
-        while rows := cursor.fetchmany(ROWS):
-            yield pyarrow.record_batch([_column([r[i] for r in rows]) for i in range(len(names))], names)
-    finally:
-        connection.close()
+    for names, rows in read_rows(file, query, ROWS):
+        yield pyarrow.record_batch([_column([r[i] for r in rows]) for i in range(len(names))], names)
 
 
 def _json_lines(file: DataFile, unusable: Unusable) -> Iterator[Any]:
