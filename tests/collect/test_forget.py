@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -167,6 +171,63 @@ def test_it_is_written_into_the_journal(dataset: Path) -> None:
     assert '"what": "forgotten", "kind": "person", "items": 5' in journal and "Ymirdottir" not in journal
     first, second = versions(dataset)
     assert len(first["parts"]) == 2 and len(second["parts"]) == 1
+
+
+def test_the_address_of_a_forgotten_source_stands_in_no_file(dataset: Path, tmp_path: Path) -> None:
+    place = str(tmp_path / "anns")
+    assert "dataset.json" in holding(dataset, place)
+    forget(dataset, Wish(source=place))
+    assert holding(dataset, place) == []
+
+
+def test_nor_in_a_journal_of_an_earlier_version(dataset: Path, tmp_path: Path) -> None:
+    place, other, store = str(tmp_path / "anns"), str(tmp_path / "ours"), Store(dataset)
+    store.note("begun", source=place)
+    store.note("finished", source=other)
+    before = (dataset / "work" / "journal.jsonl").read_text().splitlines()
+    key = manifest(dataset)["sources"][1]["key"]
+    forget(dataset, Wish(person="Ymirdottir"))
+    after = (dataset / "work" / "journal.jsonl").read_text().splitlines()
+    assert after[: len(before)] == [line.replace(place, key) for line in before] and other in before[-1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["source", "person"])
+def test_forgetting_that_ends_at_any_change_of_a_file_is_repeated(
+    how: str, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wish = Wish(source=str(tmp_path / "anns")) if how == "source" else Wish(person="Ymirdottir")
+    left = 0
+
+    def ending(change: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*args: Any, **options: Any) -> Any:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise KeyboardInterrupt
+            return change(*args, **options)
+
+        return counted
+
+    for count in range(100):
+        copy = tmp_path / f"copy{count}"
+        shutil.copytree(dataset, copy)
+        left = count
+        with monkeypatch.context() as patch:
+            for module, name in ((os, "replace"), (os, "unlink"), (Path, "unlink"), (Path, "replace")):
+                patch.setattr(module, name, ending(getattr(module, name)))
+            try:
+                forget(copy, wish)
+            except KeyboardInterrupt:
+                ended = False
+            else:
+                ended = True
+        if ended:
+            break
+        forget(copy, wish)
+        assert holding(copy, SECRET, "weaver", "Ymirdottir", str(tmp_path / "anns")) == [], count
+        assert len(texts(copy)) == 3 and not list((copy / "blobs").rglob("*.png"))
+    assert ended and count > 10
 
 
 def test_what_is_not_there_is_refused(dataset: Path, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from afresh.data.collected import BLOBS, ITEMS, MANIFEST, kept_aside, manifest, 
 from afresh.data.written_aside import remove_data
 
 REPORT = "report.html"
+FORGETTING = "forgetting"  # in the manifest, the marks of sources until nothing of them is left
 
 
 @dataclass(frozen=True)
@@ -46,10 +47,11 @@ class Wish:
         return self.person or self.item or ""
 
     def source_of(self, known: dict[str, Any]) -> list[dict[str, Any]]:
-        """The sources that go as a whole. Raises UserError, listing all, if there is none of that place."""
+        """The sources that go as a whole; none if it was interrupted when they had gone. Raises UserError, listing all,
+        if there is none of that place."""
         if self.source:
             found = [s for s in known["sources"] if self.source in (s["place"], s["key"])]
-            if not found:
+            if not found and mark("source", self.source) not in known.get(FORGETTING, ()):
                 listed = ", ".join(s["place"] for s in known["sources"]) or "none"
                 raise UserError(f"The data set has no source {self.source!r}. Its sources: {listed}.", "no_such_source")
             return found
@@ -106,7 +108,7 @@ def find(dataset: Path, wish: Wish) -> Forgotten:
             out = [r for r in left.to_pylist() if source["key"] in whole or wish.matches(people(r), r["item"])]
             if mine or out:
                 parts.append(Held(source["key"], number, len(mine), len(out), frozenset(r["kind"] for r in mine)))
-    if not parts and not whole and not wish.marks & marks_of(known):  # else it was interrupted, and is repeated
+    if not parts and not wish.source and not whole and not wish.marks & marks_of(known):  # else it is repeated
         raise UserError(
             f"{dataset} holds nothing of {wish}. Give a name as it stands in the columns person and "
             f"extra of its {ITEMS}, or an id of the column id.",
@@ -136,8 +138,11 @@ def forget(dataset: Path, wish: Wish) -> Forgotten:
         before = {row["id"] for row in rows(dataset, ["id"])}
         marks = marks_of(known) | wish.marks
         known[FORGOTTEN] = sorted(marks)
+        if wish.source:
+            known[FORGETTING] = sorted({*known.get(FORGETTING, ()), mark("source", wish.source)})
         write_json(dataset / MANIFEST, known)
         whole = wish.source_of(known)
+        remove_places(dataset, whole)
         for source in known["sources"]:
             parts = store.parts(source["key"])
             if source in whole:
@@ -151,6 +156,8 @@ def forget(dataset: Path, wish: Wish) -> Forgotten:
         for digest in (entry["digest"] for entry in versions(dataset)):
             for data in kept_aside(digest):
                 remove_data(data)
+        if known.pop(FORGETTING, None) is not None:
+            write_json(dataset / MANIFEST, known)
         kind = "source" if wish.source else "person" if wish.person else "item"
         store.note(FORGOTTEN, kind=kind, items=found.items, left_out=found.left_out)
         after = {row["id"] for row in rows(dataset, ["id"])}
@@ -208,16 +215,29 @@ def remove_unused(store: Store, known: dict[str, Any]) -> None:
     (store.folder / REPORT).unlink(missing_ok=True)
 
 
+def remove_places(dataset: Path, sources: list[dict[str, Any]]) -> None:
+    """Write the journal again with the keys of these sources, which earlier versions named by their places."""
+    keys = {s["place"]: s["key"] for s in sources}
+    entries = list(journal(dataset))
+    if any(entry.get("source") in keys for entry in entries):
+        lines = [{**e, "source": keys.get(e["source"], e["source"])} if "source" in e else e for e in entries]
+        content = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        replace_file(dataset / WORK / JOURNAL, content.encode())
+
+
 def versions(dataset: Path) -> Iterator[dict[str, Any]]:
     """The digests that a data set has had, each with the number of parts by source."""
+    return (entry for entry in journal(dataset) if entry.get("what") == "assembled")
+
+
+def journal(dataset: Path) -> Iterator[dict[str, Any]]:
+    """What was done with a data set, in order."""
     try:
         lines = (dataset / WORK / JOURNAL).read_bytes().splitlines()
     except OSError:
         return
     for line in lines:
         try:
-            entry = json.loads(line)
+            yield json.loads(line)
         except ValueError:
             continue  # cut off when a process was ended
-        if entry.get("what") == "assembled":
-            yield entry

@@ -197,7 +197,7 @@ def gather(
                 if budget.spent:
                     break
                 parts = store.parts(row["key"])
-                store.note("begun", source=place.place)
+                store.note("begun", source=row["key"])
                 try:
                     row["finished"] = run(place, parts, rules, budget, pool, processes, forgotten)
                 except UserError as error:
@@ -214,7 +214,7 @@ def gather(
                 if forgotten:
                     known[FORGOTTEN] = sorted(forgotten)
                 write_json(into / MANIFEST, known)
-                store.note("finished" if row["finished"] else "stopped", source=place.place)
+                store.note("finished" if row["finished"] else "stopped", source=row["key"])
             if budget.spent and (rest := counted(sum(not r["finished"] for r in known["sources"]), "source")):
                 events.note(f"The limit was reached before the end of {rest}. Go on with `resume`.", "limit")
             put_together(store, known, pool, processes)

@@ -2,7 +2,7 @@
 
 dataset.json  items.parquet  rejected.parquet    what is read
 blobs/ab/cdef....png                             contents of items that are files, by BLAKE3
-work/journal.jsonl                               what was done, a line each
+work/journal.jsonl                               what was done, a line each, with the keys of sources, not their places
 work/SOURCE/000000.parquet, .rejected.parquet, .json    a batch of what a source found; the last says it is whole
 work/SOURCE/fetched.jsonl, raw/                  what was fetched from elsewhere, so that it is not fetched again
 """
@@ -132,12 +132,16 @@ class SourceParts:
         return self.folder / f"{name}.parquet", self.folder / f"{name}.rejected.parquet"
 
     def clear(self) -> None:
-        """Remove the parts, but not what was fetched."""
+        """Remove the parts, but not what was fetched. The last goes first, and of each what says that it is whole: if
+        this is interrupted, those that are left are whole."""
+        for name in reversed(self.names()):
+            (self.folder / f"{name}.json").unlink()
         for path in self.folder.glob("[0-9]*"):
             path.unlink()
 
     def remove(self) -> None:
         """Remove all of it."""
+        self.clear()
         shutil.rmtree(self.folder)
 
 
