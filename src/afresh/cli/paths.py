@@ -35,12 +35,15 @@ def run_path(path: Path | None) -> Path | None:
     adapter of a person is RUN:NAME."""
     if path is None or (path / "run.json").is_file():
         return path
+    return next((place for place in places(path) if (place / "run.json").is_file()), path)
+
+
+def places(path: Path) -> list[Path]:
+    """The folders that RUN may name, the first that is a run."""
     from afresh.preferences import preferences
 
-    for named in (preferences().runs / path, *adapters_named(path), *adapters_named(preferences().runs / path)):
-        if (named / "run.json").is_file():
-            return named
-    return path
+    within = preferences().runs / path
+    return [path, within, *adapters_named(path), *adapters_named(within)]
 
 
 def adapters_named(path: Path) -> list[Path]:

@@ -10,7 +10,7 @@ import typer
 
 from afresh.cli import completion
 from afresh.cli import options as o
-from afresh.cli.paths import run_paths
+from afresh.cli.paths import places, run_paths
 from afresh.cli.show import answer, emit, note, size
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def rm(
     from afresh.core.counted import counted
     from afresh.core.files import bytes_on_disk
     from afresh.data.written_aside import named_data, remove_data
-    from afresh.runs.deletion import deletable_data, delete_adapter
+    from afresh.runs.deletion import deletable_data, delete_adapter, end_interrupted
     from afresh.runs.personal import base_of
     from afresh.runs.remove import check_removable, remove_run
     from afresh.runs.run import Run
@@ -56,7 +56,9 @@ def rm(
 
     if not runs and not data:
         raise UserError("Say what to remove: afresh rm RUN, or afresh rm --data NAME.")
-    found = [Run.open(path, any_links=True) for path in dict.fromkeys(runs or [])]
+    named = list(dict.fromkeys(runs or []))
+    ended = [path for path in named if any(end_interrupted(place) for place in places(path))]
+    found = [Run.open(path, any_links=True) for path in named if path not in ended]
     for run in found:
         check_removable(run)
         if with_data and not run.record.personal:
@@ -64,7 +66,7 @@ def rm(
         if with_data:
             deletable_data(run)
     kept = named_data(data or [])
-    if not yes:
+    if not yes and (found or kept):
         if as_json or not sys.stdin.isatty():
             names = ", ".join([*(str(run.path) for run in found), *(d.name for d in kept)])
             raise UserError(f"Removing {names} cannot be undone. Say that it is meant: --yes.")
@@ -79,7 +81,9 @@ def rm(
         count = len(found) + len(kept)
         if not typer.confirm("Remove it for good?" if count == 1 else f"Remove these {count} for good?"):
             raise typer.Exit
-    removed: list[dict[str, Any]] = []
+    removed: list[dict[str, Any]] = [{"run": str(path), "left": []} for path in ended]
+    for path in ended:
+        note(f"{path} was removed before, but for the end: that is done now")
     for run in found:
         personal = run.record.personal and base_of(run.path.resolve()) is not None
         deleted = delete_adapter(run, with_data) if personal else None

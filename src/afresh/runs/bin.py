@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import secrets
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from afresh.core.files import sync_folder
 from afresh.runs.lock import FILE as LOCK
 from afresh.runs.lock import held
 from afresh.runs.personal import base_of
-from afresh.runs.remove import check_folder, remove_folder
+from afresh.runs.remove import check_folder, remove_folder, remove_rest
 
 BIN = ".bin"
 ID = re.compile(r"\d{8}-\d{6}-[0-9a-f]{8}")  # when a run was thrown away, and by chance
@@ -85,9 +86,18 @@ def delete(thrown: BinnedRun) -> list[str]:
     """Remove a run in a bin for good. What is not of the run stays in its folder; the names are returned. Raises
     UserError as `remove_run` does."""
     left = remove_folder(thrown.path)
-    if not left:
-        thrown.path.parent.rmdir()
+    remove_rests(thrown.path.parent.parent)
     return left
+
+
+def remove_rests(root: Path) -> None:
+    """Remove the folders of a bin in which nothing is left, also those of removals that were interrupted."""
+    for place in root.iterdir():
+        if ID.fullmatch(place.name) and not place.is_symlink():
+            for folder in place.iterdir():
+                remove_rest(folder)
+            with suppress(OSError):  # what is in it stays
+                place.rmdir()
 
 
 def move(path: Path, to: Path) -> None:

@@ -4,6 +4,9 @@ The proof names every file that was deleted with its SHA-256, and shows that not
 its weights have the hash that they had when the adapter was tuned, and its training items are compared with those of
 the person. It holds nothing of their content. Files are unlinked, not overwritten, and copies elsewhere (exports,
 backups) are not known.
+
+The proof is written first, without an end, then the data goes, then the adapter, and then the proof gets its end. So a
+deletion that was interrupted at any point is repeated by the same command, and goes on with its proof.
 """
 
 from __future__ import annotations
@@ -16,25 +19,59 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from afresh import __version__
 from afresh.core import UserError
 from afresh.core.files import write_json
+from afresh.core.stored import read_model
 from afresh.data.collected import is_collected
 from afresh.preferences import preferences
 from afresh.runs.data import run_data
+from afresh.runs.lock import FILE as LOCK
+from afresh.runs.lock import held
 from afresh.runs.manifest import hashes
-from afresh.runs.personal import FOLDER, adapters_in, runs_in
-from afresh.runs.remove import own_files, remove_run
+from afresh.runs.personal import FOLDER, adapters_in, base_of, runs_in
+from afresh.runs.remove import check_folder, own_files, remove_rest, remove_run
 from afresh.runs.run import Run
 
-DELETIONS = "deletions"
+DELETIONS, STAMP = "deletions", "%Y%m%dT%H%M%SZ"
+
+
+class DataProof(BaseModel):
+    """What became of the data of an adapter. `files`: the SHA-256 of each, if they are deleted too."""
+
+    path: str
+    split_hash: str
+    items: int
+    files: dict[str, str]
+    deleted: bool = False
+
+
+class Proof(BaseModel):
+    """The content of a proof. `ended` is None until everything is deleted."""
+
+    adapter: str
+    base: str
+    afresh: str
+    begun: str
+    ended: str | None = None
+    files: dict[str, str]
+    left: list[str] = []
+    data: DataProof
+    base_weights: dict[str, str | bool | None]
+    base_data: list[dict[str, str | int | None]]
+
+    @property
+    def seen(self) -> int:
+        """How many items of the data the base, or a run that it was tuned from, has learnt too, as far as is known."""
+        return max((seen for row in self.base_data if isinstance(seen := row.get("seen"), int)), default=0)
 
 
 @dataclass(frozen=True)
 class Deletion:
     """What was deleted. `left`: names in the adapter's folder that are not of it, and stay; `data`: the data that it
-    learnt from, if that was deleted too; `proof`: the file that says so; `seen`: how many items of the data the base,
-    or a run that it was tuned from, has learnt too, as far as that is known."""
+    learnt from, if that was deleted too; `proof`: the file that says so; `seen`: as in the proof."""
 
     left: Sequence[str]
     data: Path | None
@@ -49,45 +86,84 @@ def delete_adapter(run: Run, with_data: bool = False) -> Deletion:
     Raises UserError, with nothing deleted, if the adapter is in use by another process, if its data may not be deleted,
     or if the proof cannot be written; and if something cannot be removed.
     """
-    base, name = run.base, run.path.resolve().name
-    data = deletable_data(run) if with_data else None
-    seen = seen_by_base(run)
-    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-    proof = base.path / DELETIONS / f"{name}-{stamp}.json"
-    files = hashes(run.path, [f.relative_to(run.path).as_posix() for f in files_in(own_files(run.path))])
-    record: dict[str, Any] = {
-        "adapter": name,
-        "base": base.path.resolve().name,
-        "afresh": __version__,
-        "begun": stamp,
-        "ended": None,  # until everything is deleted
-        "files": files,
-        "left": [],
-        "data": {
-            "path": run.record.data.path,
-            "split_hash": run.record.data.split_hash,
-            "items": run.record.data.train + run.record.data.heldout,
-            "files": {} if data is None else data_hashes(data),
-            "deleted": False,
-        },
-        "base_weights": base_weights(run),
-        "base_data": seen,
-    }
-    proof.parent.mkdir(exist_ok=True)
-    write_json(proof, record)
-    try:
-        record["left"] = left = remove_run(run)
-    except UserError:
-        if run.path.joinpath("run.json").is_file():  # it may be repeated, and is proved then
-            proof.unlink()
-        raise
-    if data is not None:
-        remove_data(data)
-        record["data"]["deleted"] = True
+    check_folder(run.path)
+    with held(run.path, "removed"):
+        data = deletable_data(run) if with_data else None
+        file, proof = begun_deletion(run) or new_proof(run)
+        if data is None and proof.data.files and Path(proof.data.path).exists():
+            raise UserError(
+                f"The deletion of {run.path} with its data {proof.data.path} was interrupted, and part of the data may "
+                "be gone. Repeat it as it was begun, with `with_data=True`.",
+                "deletion_begun",
+            )
+        if data is not None and not proof.data.files:
+            proof.data.files = data_hashes(data)
+        file.parent.mkdir(exist_ok=True)
+        write_json(file, proof.model_dump())
+        if data is not None and data.exists():
+            remove_data(data)
+        proof.left = remove_run(run)
+    return end_deletion(run.base.path, file, proof)
+
+
+def end_deletion(base: Path, file: Path, proof: Proof) -> Deletion:
+    """Write the end of a proof, when everything is deleted."""
     with suppress(OSError):  # other adapters are in it
-        (base.path / FOLDER).rmdir()
-    write_json(proof, {**record, "ended": time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())})
-    return Deletion(left, data, proof, max((row["seen"] or 0 for row in seen), default=0))
+        (base / FOLDER).rmdir()
+    proof.data.deleted = bool(proof.data.files)
+    proof.ended = time.strftime(STAMP, time.gmtime())
+    write_json(file, proof.model_dump())
+    return Deletion(proof.left, Path(proof.data.path) if proof.data.deleted else None, file, proof.seen)
+
+
+def end_interrupted(folder: Path) -> bool:
+    """Finish a removal of a run that was interrupted when nothing of the run was left but its folder, or the end of its
+    proof was missing. Returns whether there was one. Raises UserError if the folder cannot be removed."""
+    if (folder / "run.json").exists():
+        return False
+    base, rest = base_of(folder.absolute()), remove_rest(folder)
+    begun = [] if base is None else begun_proofs(base, folder.name)
+    for file, proof in begun:
+        proof.left = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
+        end_deletion(folder.absolute().parent.parent, file, proof)
+    return rest or bool(begun)
+
+
+def new_proof(run: Run) -> tuple[Path, Proof]:
+    """The file of a proof, and its content before anything is deleted."""
+    name, stamp, data = run.path.resolve().name, time.strftime(STAMP, time.gmtime()), run.record.data
+    return run.base.path / DELETIONS / f"{name}-{stamp}.json", Proof(
+        adapter=name,
+        base=run.base.path.resolve().name,
+        afresh=__version__,
+        begun=stamp,
+        files=own_hashes(run),
+        data=DataProof(path=data.path, split_hash=data.split_hash, items=data.train + data.heldout, files={}),
+        base_weights=base_weights(run),
+        base_data=seen_by_base(run),
+    )
+
+
+def own_hashes(run: Run) -> dict[str, str]:
+    """The SHA-256 of every file of an adapter, by its path in its folder."""
+    names = [file.relative_to(run.path).as_posix() for file in files_in(own_files(run.path))]
+    return hashes(run.path, [name for name in names if name != LOCK])
+
+
+def begun_deletion(run: Run) -> tuple[Path, Proof] | None:
+    """The proof of an earlier deletion of this very adapter that was interrupted."""
+    own = own_hashes(run).items()
+    begun = begun_proofs(run.base.path, run.path.resolve().name)
+    return next(((file, proof) for file, proof in begun if own <= proof.files.items()), None)
+
+
+def begun_proofs(base: Path, name: str) -> list[tuple[Path, Proof]]:
+    """The proofs without an end of adapters of this name."""
+    found = []
+    for file in sorted((base / DELETIONS).glob(f"{name}-*.json")):
+        with suppress(UserError):  # not one that was written here
+            found.append((file, read_model(file, Proof, "the proof of a deletion")))
+    return [(file, proof) for file, proof in found if proof.adapter == name and proof.ended is None]
 
 
 def base_weights(run: Run) -> dict[str, Any]:
@@ -120,17 +196,21 @@ def remove_data(data: Path) -> None:
             data.unlink()
     except OSError as error:
         raise UserError(
-            f"The adapter is deleted, but not its data: {error.filename or data} cannot be removed "
-            f"({error.strerror or error}). Remove it by hand.",
+            f"The data of the adapter cannot be removed: {error.filename or data} ({error.strerror or error}). Change "
+            "its permissions, then repeat the command. The adapter is still there.",
             "cannot_remove",
         ) from None
 
 
 def deletable_data(run: Run) -> Path:
-    """The data that an adapter learnt from. Raises UserError if it is missing, or is not of this person alone."""
+    """The data that an adapter learnt from. Raises UserError if it is missing, unless an interrupted deletion removed
+    it, or is not of this person alone."""
     data, name = Path(run.record.data.path), run.path.resolve().name
     where = f"The data of {run.path} is {data}"
     if not data.exists():
+        begun = begun_deletion(run)
+        if begun is not None and begun[1].data.files:
+            return data
         raise UserError(f"{where}, which does not exist. Leave `with_data` out.", "data_missing")
     if is_collected(data):
         raise UserError(

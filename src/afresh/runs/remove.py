@@ -1,9 +1,14 @@
-"""Remove runs from the disk, and nothing else."""
+"""Remove runs from the disk, and nothing else.
+
+A removal that was interrupted is repeated by the same command: run.json is the last file of a run that goes, and a
+folder in which nothing is left is removed without it.
+"""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from afresh.core import UserError
@@ -15,8 +20,7 @@ from afresh.runs.run import Run
 from afresh.training.weights import BASE
 
 WEIGHTS = (BASE, *STORED)
-# What training, measuring and aligning write into the folder of a run. run.json is the last but the lock, so that a
-# removal which was interrupted can be repeated.
+# What training, measuring and aligning write into the folder of a run, in the order in which it is removed.
 OWN = (
     "checkpoints",
     "encoder",
@@ -51,6 +55,35 @@ def own_files(folder: Path) -> Iterator[Path]:
         yield from sorted(folder.glob(pattern))
 
 
+def is_rest(folder: Path) -> bool:
+    """Whether a folder is what a removal leaves that was interrupted at its very end: empty but for the lock."""
+    return folder.is_dir() and not folder.is_symlink() and {p.name for p in folder.iterdir()} <= {FILE}
+
+
+def remove_rest(folder: Path) -> bool:
+    """Remove a folder if it is such a rest; returns whether it was one. Raises UserError if it cannot be removed."""
+    if not is_rest(folder):
+        return False
+    with removing(folder), held(folder, "removed"):
+        (folder / FILE).unlink(missing_ok=True)
+        folder.rmdir()
+    return True
+
+
+@contextmanager
+def removing(folder: Path) -> Iterator[None]:
+    """Raises UserError for an OSError in the block."""
+    try:
+        yield
+    except OSError as e:
+        raise UserError(
+            f"{e.filename or folder} cannot be removed: {e.strerror or e}. Change its permissions, then repeat the "
+            "command.",
+            "cannot_remove",
+            path=str(folder),
+        ) from e
+
+
 def check_removable(run: Run) -> None:
     """Raises UserError if the folder is a link to a run, because what the link names may be shared, and if adapters of
     persons depend on the run."""
@@ -79,21 +112,13 @@ def remove_run(run: Run) -> list[str]:
 def remove_folder(folder: Path) -> list[str]:
     """`remove_run` of a run that perhaps cannot be read."""
     check_folder(folder)
-    try:
-        with held(folder, "removed"):
-            for path in own_files(folder):
-                if path.is_dir() and not path.is_symlink():
-                    shutil.rmtree(path)
-                else:
-                    path.unlink()
-            left = sorted(p.name for p in folder.iterdir())
-            if not left:
-                folder.rmdir()
-    except OSError as e:
-        raise UserError(
-            f"{e.filename or folder} cannot be removed: {e.strerror or e}. Change its permissions, then repeat the "
-            "command.",
-            "cannot_remove",
-            path=str(folder),
-        ) from e
+    with removing(folder), held(folder, "removed"):
+        for path in own_files(folder):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+        left = sorted(p.name for p in folder.iterdir())
+        if not left:
+            folder.rmdir()
     return left
