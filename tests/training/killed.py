@@ -120,7 +120,7 @@ def main(points: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         zygote = Zygote(Path(folder))
         equal = tried = 0
-        for kind, early in (*wholes, *EARLY_ENDS):
+        for kind, early in (*EARLY_ENDS, *wholes):
             began, faults = time.monotonic(), []
             whole = Whole(zygote, Path(folder) / f"{kind}-{early}", kind, early)
             chosen = random.Random(37).sample(range(len(whole.points)), min(points, len(whole.points)))
