@@ -51,8 +51,8 @@ test-browser: .venv/.ready
 	command -v chromium || command -v chromium-browser || command -v google-chrome || apt-get install -y chromium
 	BROWSER_REQUIRED=1 $(PYTEST) tests/serve/studio
 
-# Files of tiny runs of every kind are changed at random; every command must work or say what is wrong. One process that
-# has a core to itself tries 4.5 changed runs a second, and 10,000 in 40 minutes.
+# Files of tiny runs of every kind are changed at random; every command must work or say what is wrong. `--first N` goes
+# on from mutation N: `.venv/bin/python -m tests.fuzz --first N --mutations 1` repeats one.
 fuzz: .venv/.ready
 	$(BIN)/python -m tests.fuzz --mutations 10000
 

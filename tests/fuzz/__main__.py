@@ -1,7 +1,9 @@
 """Change the files of tiny runs at random and use them: `python -m tests.fuzz --mutations 10000` (make fuzz).
 
-Every mutation follows from its number, so that a fault can be repeated by `--first NUMBER --mutations 1`. The exit code
-is 1 if a verb raised anything but a UserError, took too long, or needed more memory than the limit.
+Every mutation follows from its number, so that what is not explained can be repeated by `--first NUMBER --mutations 1`,
+and a series that was ended goes on with `--first`. A verb is explained if it works or raises a UserError, and not if it
+raises anything else, exceeds its limit of seconds or memory, ends its process, or hangs. What is not explained is
+listed at the end, and the exit code is 1.
 """
 
 from __future__ import annotations
@@ -9,77 +11,69 @@ from __future__ import annotations
 import argparse
 import collections
 import os
-import resource
 import shutil
 import sys
 import tempfile
 import time
-import traceback
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from random import Random
 
-from tests.fuzz.mutations import copied, mutate
-from tests.fuzz.runs import RUNS, make_runs
+from tests.fuzz.supervised import Tried, supervised
+from tests.fuzz.work import make_all, mutations
 
-MEMORY = 4 << 30  # bytes of addresses beyond those in use when the runs are made
-EVERY = {
-    "open": 1,
-    "sample": 2,
-    "verify": 4,
-    "resume": 4,
-    "export": 4,
-    "report": 8,
-    "measure": 8,
-}  # each verb is tried at every n-th mutation
+WAIT = 600.0  # seconds by the clock for one verb, which only what does not compute can need
+SHOWN = 500  # mutations from one line of progress to the next
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--mutations", type=int, default=10_000)
-    parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--first", type=int, default=0, help="the number of the first mutation")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="end after this time")
     parser.add_argument("--folder", type=Path, help="where the runs are made, or were made before")
     args = parser.parse_args()
     folder = args.folder or Path(tempfile.mkdtemp(prefix="fuzz"))
-    os.environ["XDG_CONFIG_HOME"] = str(folder / "config")
-    make_runs(folder)
-    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
-    faults = tried(folder, args.first, args.mutations, time.monotonic() + args.seconds)
+    os.environ |= {"XDG_CONFIG_HOME": str(folder / "config"), "XDG_DATA_HOME": str(folder / "data")}
+    os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    make_runs_apart(folder)
+    numbers = range(args.first, args.first + args.mutations)
+    unexplained = report(supervised(partial(mutations, folder), numbers, WAIT), time.monotonic() + args.seconds)
     if args.folder is None:
         shutil.rmtree(folder)
-    return 1 if faults else 0
+    return 1 if unexplained else 0
 
 
-def tried(folder: Path, first: int, mutations: int, end: float) -> int:
-    """The number of faults. Prints each with its traceback, and a count of outcomes at the end."""
-    from tests.fuzz.verbs import Hangs, outcome
+def make_runs_apart(folder: Path) -> None:
+    """In a process of its own, so that this one does not grow. Raises RuntimeError if a run cannot be made."""
+    for tried in supervised(partial(make_all, folder), range(1), 3600.0):
+        if not tried.explained:
+            raise RuntimeError(f"A run could not be made: {tried.says}")
 
+
+def report(results: Iterator[Tried], end: float) -> int:
+    """The number of verbs that were not explained. Prints each as it occurs, progress, and all of them at the end."""
     outcomes: collections.Counter[str] = collections.Counter()
-    faults, number = 0, first
-    for number in range(first, first + mutations):
+    seen: dict[int, bool] = {}  # number of a mutation -> whether all of it is explained
+    listed = []
+    for tried in results:
+        begun = tried.begun
+        if begun.number not in seen and len(seen) % SHOWN == 0 and seen:
+            print(f"{sum(seen.values()):,} of {len(seen):,} explained", flush=True)
+        seen[begun.number] = seen.get(begun.number, True) and tried.explained
+        how = "works" if tried.says == "works" else "refused"
+        outcomes[f"{begun.verb}: {how if tried.explained else 'UNEXPLAINED'}"] += 1
+        if not tried.explained:
+            listed.append(f"{begun.number} {begun.run} {begun.verb}: {begun.what}")
+            print(f"UNEXPLAINED {listed[-1]}\n{tried.says}", flush=True)
         if time.monotonic() > end:
             break
-        random = Random(number)
-        name = RUNS[number % len(RUNS)]
-        run = copied(folder / name, folder / "changed")
-        what = mutate(run, random)
-        verbs = [verb for verb, n in EVERY.items() if number // len(RUNS) % n == 0]
-        (folder / "now").write_text(f"{number} {name} {what}")  # for a crash of the process itself
-        for verb in verbs:
-            try:
-                result = outcome(verb, run)
-                outcomes[f"{verb}: {'works' if result == 'works' else 'refused'}"] += 1
-            except (Exception, Hangs) as e:
-                faults += 1
-                print(f"FAULT {number} {name} {verb}: {what}", flush=True)
-                traceback.print_exception(e, limit=-4)
-                outcomes[f"{verb}: FAULT"] += 1
     print(
-        f"mutations {first:,} to {number:,}: {faults:,} faults; "
-        + ", ".join(f"{k} {v:,}" for k, v in sorted(outcomes.items()))
+        f"mutations {min(seen):,} to {max(seen):,}: {sum(seen.values()):,} of {len(seen):,} explained" if seen else ""
     )
-    return faults
+    print(", ".join(f"{k} {v:,}" for k, v in sorted(outcomes.items())))
+    print("\n".join(["Not explained:", *listed] if listed else ["Everything is explained."]))
+    return len(listed)
 
 
 if __name__ == "__main__":

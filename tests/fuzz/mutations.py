@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from itertools import accumulate
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -17,6 +18,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 DEEP = 20_000  # lists within lists
+MOST_DEPTH = 100  # of a document whose values are changed: what is deeper was changed before
 RAW = [
     "[" * DEEP + "]" * DEEP,
     '{"a":' * DEEP + "1" + "}" * DEEP,
@@ -58,7 +60,7 @@ def change(file: Path, random: Random) -> str:
     how: list[Callable[[Path, Random], str]] = [change_bytes]
     if file.suffix in (".json", ".jsonl"):
         how += [change_json] * 6
-    if file.suffix == ".safetensors":
+    elif file.suffix == ".safetensors":
         how += [change_tensors] * 4
     return random.choice(how)(file, random)
 
@@ -100,8 +102,10 @@ def change_json(file: Path, random: Random) -> str:
         text = file.read_text("utf-8")
         lines = text.splitlines() if file.suffix == ".jsonl" else [text]
         number = random.randrange(len(lines))
+        if depth(lines[number]) > MOST_DEPTH:
+            return change_bytes(file, random)
         document = json.loads(lines[number])
-    except (ValueError, OSError, IndexError):
+    except (ValueError, OSError):
         return change_bytes(file, random)
     places = list(walk(document))
     path = random.choice([p for p in places if len(p) <= random.choice((1, 2, 3, 9))])
@@ -109,6 +113,11 @@ def change_json(file: Path, random: Random) -> str:
     lines[number] = raw(changed)
     file.write_text("\n".join(lines) + "\n", "utf-8", "surrogatepass")
     return f"{'.'.join(map(str, path)) or 'everything'} {what}"
+
+
+def depth(text: str) -> int:
+    """How many lists and objects lie within each other in a JSON document, or more if its strings hold brackets."""
+    return max(accumulate(1 if bracket in "[{" else -1 for bracket in re.findall(r"[][{}]", text)), default=0)
 
 
 def walk(value: Any, path: tuple[Any, ...] = ()) -> Any:

@@ -13,9 +13,12 @@ from PIL import Image
 
 from afresh.cli import run
 from afresh.runs import latent_space
+from tests.contracts.rows import write_answers, write_histories, write_molecules, write_sounds, write_tunes
 
 IMAGES, TEXTS = ("@pictures", "--family"), ("@texts", "--data", "context=32", "--family")
+SOUNDS = ("@sounds", "--data", "seconds=0.05", "--data", "trim=false", "--data")
 SMALL = ("--set", "family.layers=1", "--set", "family.width=32")
+TINY = ("--set", "family.width=16", "--set", "family.blocks=1")
 TRAINED = {
     "flow": (*IMAGES, "flow", "--set", "family.widths=[8,16]"),
     "gan": (*IMAGES, "gan", "--set", "family.width=8"),
@@ -24,6 +27,15 @@ TRAINED = {
     "transformer": (*TEXTS, "transformer", *SMALL),
     "masked": (*TEXTS, "masked", *SMALL),
     "palette": (*IMAGES, "transformer", *SMALL),
+    "sentences": (*TEXTS, "vae", *TINY),
+    "waves": (*SOUNDS, "representation=wave", "--family", "flow", "--set", "family.widths=[8]"),
+    "mels": (*SOUNDS, "representation=mel", "--family", "gan", "--set", "family.width=8"),
+    "tunes": ("@scores", "--data", "context=32", "--family", "transformer", *SMALL),
+    "answers": ("@learners", "--data", "context=80", "--data", "least=1", "--family", "transformer", *SMALL),
+    "choices": ("@users", "--data", "context=16", "--data", "split=user", "--family", "transformer", *SMALL),
+    "bags": ("@users", "--data", "context=16", "--data", "split=user", "--family", "vae", "--set", "family.width=16"),
+    "smiles": ("@molecules", "--family", "transformer", *SMALL),
+    "latents": ("@molecules", "--family", "vae", *TINY),
 }
 LENGTH = ("--reward", "length", "--length", "4", "--method")
 BRIGHT = ("--reward", "brightness", "--method")
@@ -52,8 +64,10 @@ RUNS = (*TRAINED, *MADE)
 def make_runs(folder: Path, names: Sequence[str] = RUNS) -> None:
     """Make these runs in a folder, and those that they are made of, as far as they are not there."""
     folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / "texts").is_dir():
-        write_data(folder)
+    for data, write in DATA.items():
+        if not (folder / data).is_dir():
+            (folder / data).mkdir()
+            write(folder / data)
     for name in names:
         if (folder / name).is_dir():
             continue
@@ -74,14 +88,26 @@ def command(folder: Path, name: str, out: Path) -> list[str]:
     return [str(folder / w[1:]) if w[0] == "@" else w for w in words] + [*COMMON, str(out)]
 
 
-def write_data(folder: Path) -> None:
+def write_texts(folder: Path) -> None:
     draw = random.Random(1)
     for i in range(40):
-        texts = folder / "texts"
-        texts.mkdir(exist_ok=True)
         words = draw.choices(["the", "cat", "sat", "on", "a", "mat", "and", "slept"], k=40)
-        (texts / f"{i:02d}.txt").write_text(" ".join(words) + ".\n")
-        pictures = folder / "pictures" / f"c{i % 3}"
-        pictures.mkdir(parents=True, exist_ok=True)
+        (folder / f"{i:02d}.txt").write_text(" ".join(words) + ".\n")
+
+
+def write_pictures(folder: Path) -> None:
+    for i in range(40):
+        (folder / f"c{i % 3}").mkdir(exist_ok=True)
         noise = np.random.default_rng(i).integers(0, 256, (8, 8), np.uint8)
-        Image.fromarray(noise).save(pictures / f"{i:02d}.png")
+        Image.fromarray(noise).save(folder / f"c{i % 3}" / f"{i:02d}.png")
+
+
+DATA = {  # of TRAINED, by the folder that it is written into
+    "texts": write_texts,
+    "pictures": write_pictures,
+    "sounds": write_sounds,
+    "scores": write_tunes,
+    "learners": write_answers,
+    "users": write_histories,
+    "molecules": write_molecules,
+}

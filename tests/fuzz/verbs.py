@@ -19,6 +19,8 @@ from afresh.runs.run import Run, described
 from afresh.tasks.export import export
 from afresh.tasks.learn import learn
 from afresh.tasks.measure import measure_run
+from afresh.tasks.practise import can_practise
+from afresh.tasks.recommend import can_recommend
 from afresh.tasks.report import read_verdict, section, write_run_report
 from afresh.tasks.resume import resume
 from afresh.tasks.run_summary import stopped
@@ -26,7 +28,7 @@ from afresh.tasks.verify import verify
 from afresh.training import loop
 from afresh.training.loop import Diverged
 
-SECONDS = 30  # that a verb may take with a tiny run
+SECONDS = 30  # of the processor that a verb may take with a tiny run
 
 
 class Enough(BaseException):
@@ -49,11 +51,32 @@ def open_and_summarise(run: Path) -> None:
     str(found.conditions.size + len(found.space.shape))
 
 
-def sample(run: Path) -> None:
+def use(run: Path) -> None:
+    """What the run is for: recommendations, practice, or an example that is changed."""
     model = Model(Run.open(run))
+    if can_recommend(model.run):
+        model.recommend(histories=[["item 1", "item 2"], []], k=3, because=1)
+    elif can_practise(model.run):
+        model.practise(history=[("add-1", True), ("add-2", False)])
+    else:
+        model.edit(list(drawn(model)), strength=0.5)
+
+
+def drawn(model: Model) -> Any:
+    """Two short and quick samples."""
     settings = model.run.family.sampling.settings.model_fields  # type: ignore[attr-defined]
-    small = {"steps": 1} if "steps" in settings else {}
-    model.sample(2, **small, **({"length": 4} if "length" in settings else {}))
+    small: dict[str, Any] = {"steps": 1} if "steps" in settings else {}
+    return model.sample(2, **small, **({"length": 4} if "length" in settings else {}))
+
+
+def sample(run: Path) -> None:
+    drawn(Model(Run.open(run)))
+
+
+def score(run: Path) -> None:
+    """How likely the run finds what it draws itself."""
+    model = Model(Run.open(run))
+    model.score(list(drawn(model)))
 
 
 def check(run: Path) -> None:
@@ -102,6 +125,8 @@ def stepped(most: int) -> Iterator[None]:
 VERBS: Mapping[str, Callable[[Path], None]] = {
     "open": open_and_summarise,
     "sample": sample,
+    "use": use,
+    "score": score,
     "verify": check,
     "measure": measure,
     "resume": go_on,
@@ -112,16 +137,18 @@ VERBS: Mapping[str, Callable[[Path], None]] = {
 
 @contextmanager
 def limited(seconds: float) -> Iterator[None]:
+    """Raises Hangs in a block that takes more seconds of the processor, which do not depend on what else runs."""
+
     def stop(number: int, frame: FrameType | None) -> None:
         raise Hangs(f"more than {seconds} s")
 
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    before = signal.signal(signal.SIGPROF, stop)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
 
 
 def outcome(verb: str, run: Path) -> str:
