@@ -19,7 +19,7 @@ from typing import Any
 from afresh.core import UserError, events
 from afresh.data.arrow_messages import unpacked_bytes
 from afresh.data.arrow_values import rows
-from afresh.data.files import MB, DataFile, FileError, check_memory, read_zip, walk, zip_names
+from afresh.data.files import MB, DataFile, FileError, check_memory, mapped, read_zip, walk, zip_names
 from afresh.data.limits import Limits, Meter
 from afresh.data.media_folder import TABLES
 from afresh.data.parquet import DAMAGED, MADE, MANY, MOST_FOR_A_BYTE, RATIO, SECONDS, read_schema, stream_parquet
@@ -222,7 +222,7 @@ def _kind_of_rows(file: DataFile, column: str) -> Kind | None:
 
 def _schema(file: DataFile) -> Any:
     if file.suffix == ".parquet":
-        return read_schema(file.path)
+        return read_schema(file)
     with _reading(file), _open_arrow(file) as reader:
         return reader.schema
 
@@ -252,7 +252,7 @@ def _messages(file: DataFile) -> Any:
     """The file, mapped into memory, at its first message. Raises ValueError for one that is cut off."""
     import pyarrow
 
-    source = pyarrow.memory_map(str(file.path))
+    source = pyarrow.BufferReader(mapped(file))
     marked = source.read(len(MARK)) == MARK
     if marked:
         source.seek(source.size() - len(MARK.rstrip(b"\0")))
@@ -280,7 +280,7 @@ def _rows(file: DataFile, columns: Sequence[str] | None = None) -> Iterator[Row]
     """Rows of a file. Raises FileError if it is damaged or too large."""
     if file.suffix == ".parquet":
         try:
-            yield from stream_parquet(file.path, MAX_MB, lambda schema: columns or schema.names)
+            yield from stream_parquet(file, MAX_MB, lambda schema: columns or schema.names)
         except FileError as error:
             raise FileError(f"{file.name}: {error}") from None
         return

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import lzma
+import mmap
 import os
 import stat
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -20,6 +24,8 @@ from afresh.core.memory import available_memory
 MB = 1 << 20
 PER_VALUE = 64  # bytes of an object of Python, and of a reference to it
 EMPTY, UNREADABLE = "empty file (0 bytes)", "cannot be read"  # reasons; details are appended to the second
+NOT_REGULAR = "not a regular file (a device, pipe or socket)"
+BECAME_A_LINK = "it became a symbolic link, or was moved out of the folder, while the folder was read"
 NESTED_ARCHIVE = "an archive in a folder: give the path of the archive itself, or unpack it"  # another reason
 JUNK = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini"})  # created by operating systems
 
@@ -34,11 +40,15 @@ class FileError(Exception):
 
 @dataclass(frozen=True)
 class DataFile:
-    """A regular file: its path, its name relative to the root (with slashes) and its size in bytes."""
+    """A regular file: its path, its name relative to the root (with slashes) and its size in bytes.
+
+    root: the folder in which it was found; None for one that the user named, which may be a link.
+    """
 
     path: Path
     name: str
     size: int
+    root: Path | None = None
 
     @property
     def suffix(self) -> str:
@@ -84,7 +94,7 @@ def walk(
             elif is_folder:
                 pending.append(Path(entry.path))
             else:
-                files.append(DataFile(Path(entry.path), name, entry.stat(follow_symlinks=False).st_size))
+                files.append(DataFile(Path(entry.path), name, entry.stat(follow_symlinks=False).st_size, path))
     if not entries:
         raise UserError(f"The folder {path} is empty. Give a folder that contains your data.")
     return sorted(files, key=lambda f: f.name), sorted(refused, key=lambda r: r.source)
@@ -143,7 +153,7 @@ def _exclusion_reason(entry: os.DirEntry[str], root: Path) -> str | None:
     except OSError as error:
         return f"{UNREADABLE}: {error.strerror}"
     if not stat.S_ISREG(state.st_mode):
-        return "not a regular file (a device, pipe or socket)"
+        return NOT_REGULAR
     if state.st_size == 0:
         return EMPTY
     if not os.access(entry.path, os.R_OK):
@@ -193,18 +203,69 @@ def too_large(size: int, max_mb: int) -> str:
     return f"{size / MB:,.0f} MB, but at most {max_mb:,} MB are read: split it, or raise `data.max_file_mb`"
 
 
+# --------------------------------------------------------------------------- opening
+
+Given = Path | DataFile  # a file that the user named, or one that was found in a folder
+# Where a system has them: neither wait for the other end of a pipe, nor follow a link that the name has become.
+WAIT_FOR_NOTHING, NO_LINK = getattr(os, "O_NONBLOCK", 0), getattr(os, "O_NOFOLLOW", 0)
+BINARY = getattr(os, "O_BINARY", 0)
+
+
+def open_file(file: Given) -> io.BufferedReader:
+    """Open a regular file for reading, never waiting for the other end of a pipe.
+
+    One that was found in a folder is opened only if it still is what was found there: neither its name nor a folder
+    above it has become a link out of the folder. Raises FileError.
+    """
+    path, root = (file.path, file.root) if isinstance(file, DataFile) else (file, None)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | BINARY | WAIT_FOR_NOTHING | (0 if root is None else NO_LINK))
+    except FileNotFoundError:
+        raise FileError("there is no such file") from None
+    except OSError as error:
+        link = error.errno == errno.ELOOP and root is not None
+        raise FileError(BECAME_A_LINK if link else f"{UNREADABLE}: {error.strerror}") from None
+    mode = os.fstat(descriptor).st_mode
+    reason = None if stat.S_ISREG(mode) else "a folder, not a file" if stat.S_ISDIR(mode) else NOT_REGULAR
+    if root is not None and not _place(descriptor, path).is_relative_to(os.path.realpath(root)):
+        reason = BECAME_A_LINK
+    if reason is not None:
+        os.close(descriptor)
+        raise FileError(reason)
+    return os.fdopen(descriptor, "rb")
+
+
+def _place(descriptor: int, path: Path) -> Path:
+    """Where an open file is: by the system where it says so, and otherwise by its path."""
+    try:
+        return Path(f"/proc/self/fd/{descriptor}").readlink()
+    except OSError:
+        return Path(os.path.realpath(path))
+
+
+def mapped(file: Given) -> mmap.mmap:
+    """A file as memory, which is released when nothing refers to it. Raises FileError, and OSError or ValueError for
+    what cannot be mapped, such as an empty file."""
+    with open_file(file) as stream:
+        return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+
+
 def open_plain(file: DataFile) -> IO[bytes]:
-    """Open a file for reading, decompressed if its name ends in .gz or .zst."""
-    return open_plain_path(file.path, file.suffix)
+    """Open a file for reading, decompressed if its name ends in .gz or .zst. Raises FileError."""
+    return unpacked(open_file(file), file.suffix)
 
 
-def open_plain_path(path: Path, suffix: str) -> IO[bytes]:
-    """`open_plain` of what has this suffix."""
+def unpacked(stream: io.BufferedReader, suffix: str) -> IO[bytes]:
+    """What a stream of a file with this suffix holds, decompressed; it is closed with the result."""
     if suffix == ".zst":
         import pyarrow
 
-        return io.BufferedReader(pyarrow.CompressedInputStream(path.open("rb"), "zstd"))
-    return GzipFile(path) if suffix == ".gz" else path.open("rb")  # type: ignore[return-value]
+        return io.BufferedReader(pyarrow.CompressedInputStream(stream, "zstd"))
+    if suffix != ".gz":
+        return stream
+    plain = GzipFile(fileobj=stream)
+    plain.myfileobj = stream  # type: ignore[assignment]  # which is closed with it
+    return plain  # type: ignore[return-value]
 
 
 def read_bytes(file: DataFile, max_mb: int) -> bytes:
@@ -253,6 +314,10 @@ def matching_pattern(name: str, patterns: Sequence[str]) -> str | None:
 # --------------------------------------------------------------------------- archives
 
 
+# What the library raises for damage, beside its own errors.
+NOT_AN_ARCHIVE = (EOFError, OSError, ValueError, NotImplementedError, RuntimeError, LookupError, struct.error)
+
+
 @dataclass(frozen=True)
 class ZipLimits:
     """Limits on the content of an archive. They protect against decompression bombs."""
@@ -266,7 +331,7 @@ class ZipLimits:
 
 
 def read_zip(
-    path: Path, suffixes: Collection[str] = (), limits: ZipLimits = ZipLimits()
+    file: Given, suffixes: Collection[str] = (), limits: ZipLimits = ZipLimits()
 ) -> tuple[Iterator[tuple[str, bytes]], list[Refused]]:
     """Members of an archive as (name, content), sorted by name, and the list of members that are refused.
 
@@ -276,7 +341,8 @@ def read_zip(
     Raises UserError if the file is not an archive, or exceeds the limits on total size or number of members.
     """
     refused: list[Refused] = []
-    infos = zip_files(path)
+    path = path_of(file)
+    infos = zip_files(file)
     if len(infos) > limits.members:
         raise UserError(f"{path} has {len(infos):,} members; at most {limits.members:,} are read. Unpack it yourself.")
     accepted: list[zipfile.ZipInfo] = []
@@ -296,29 +362,41 @@ def read_zip(
             f"{path} would unpack to {total / MB:,.0f} MB; at most {limits.total_bytes / MB:,.0f} MB are read "
             "from an archive. Unpack it yourself if you trust it."
         )
-    size = path.stat().st_size
+    with open_file(file) as stream:
+        size = os.fstat(stream.fileno()).st_size
     if total > limits.total_from and total > limits.ratio * size:
         raise UserError(
             f"{path} would unpack to {total / max(1, size):,.0f} times its size (at most {limits.ratio:,.0f}): a "
             "decompression bomb. Unpack it yourself if you trust it."
         )
-    return _members(path, accepted, refused), refused
+    return _members(file, accepted, refused), refused
 
 
-def zip_files(path: Path) -> list[zipfile.ZipInfo]:
+def named(path: Path) -> DataFile:
+    """A file that the user named."""
+    return DataFile(path, path.name, path.stat().st_size)
+
+
+def path_of(file: Given) -> Path:
+    return file.path if isinstance(file, DataFile) else file
+
+
+def zip_files(file: Given) -> list[zipfile.ZipInfo]:
     """The members that are files. Raises UserError if the archive cannot be read."""
+    path = path_of(file)
     must_exist(path)
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_file(file) as stream, zipfile.ZipFile(stream) as archive:
             return [i for i in archive.infolist() if not i.is_dir()]
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-        raise UserError(f"{path} is not a .zip archive that can be read: {error}.") from None
+    except (FileError, zipfile.BadZipFile, *NOT_AN_ARCHIVE) as error:
+        reason = str(error) or type(error).__name__
+        raise UserError(f"{path} is not a .zip archive that can be read: {reason}.") from None
 
 
-def zip_names(path: Path) -> list[str]:
+def zip_names(file: Given) -> list[str]:
     """Names of the files in an archive, except hidden ones. Empty if the archive cannot be read."""
     try:
-        return [i.filename for i in zip_files(path) if not is_hidden(i.filename)]
+        return [i.filename for i in zip_files(file) if not is_hidden(i.filename)]
     except UserError:
         return []
 
@@ -328,13 +406,14 @@ def is_hidden(name: str) -> bool:
     return any(p.startswith(".") or p in JUNK for p in PurePosixPath(name).parts)
 
 
-def _members(path: Path, accepted: list[zipfile.ZipInfo], refused: list[Refused]) -> Iterator[tuple[str, bytes]]:
-    with zipfile.ZipFile(path) as archive:
+def _members(file: Given, accepted: list[zipfile.ZipInfo], refused: list[Refused]) -> Iterator[tuple[str, bytes]]:
+    path = path_of(file)
+    with open_file(file) as opened, zipfile.ZipFile(opened) as archive:
         for info in accepted:
             try:
                 with archive.open(info) as stream:
                     content = stream.read(info.file_size + 1)
-            except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError) as error:
+            except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, *NOT_AN_ARCHIVE) as error:
                 refused.append(Refused(f"{path.name}: {info.filename}", f"damaged: {error}", damaged=True))
                 continue
             if len(content) != info.file_size:

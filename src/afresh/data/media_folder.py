@@ -15,7 +15,21 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from afresh.core import Corpus, Refused, UserError
-from afresh.data.files import MB, DataFile, FileError, check_values, is_hidden, read_zip, walk, zip_files, zip_names
+from afresh.data.files import (
+    MB,
+    DataFile,
+    FileError,
+    Given,
+    check_values,
+    is_hidden,
+    open_file,
+    path_of,
+    read_usable,
+    read_zip,
+    walk,
+    zip_files,
+    zip_names,
+)
 from afresh.data.parquet import read_parquet
 from afresh.data.refusals import refusal_lines
 from afresh.data.split import HELD_OUT, TRAINING
@@ -24,9 +38,10 @@ TABLES = frozenset({"metadata.jsonl", "metadata.csv", "metadata.parquet"})
 FILE_NAME = "file_name"
 BESIDE = "the .txt files"  # the name of the table of captions that lie beside their files
 MOST_COLUMNS = 1_000  # of the metadata: each may become a condition
+CAPTION_MB = 1  # of a text that lies beside its file
 MAX_TABLE = 1 << 29  # bytes of one metadata file
 
-Source = Path | bytes  # a file, or the content of a file in an archive
+Source = Given | bytes  # a file, or the content of a file in an archive
 Damaged = Annotated[
     Literal["skip", "stop"],
     Field(description="files that cannot be read: skip and report them, or stop"),
@@ -65,18 +80,20 @@ class MediaCollection:
     files: Callable[[], Iterator[tuple[str, Source]]]
     tables: dict[str, bytes]
     refused: list[Refused]
-    containers: tuple[Path, ...] = ()
+    containers: tuple[DataFile, ...] = ()
 
 
 def open_folder(path: Path, media: Media) -> MediaCollection:
     """Open a folder, without its hidden files. Raises UserError if it is missing, unreadable or empty."""
     every, refused = walk(path)
-    files = [(f.name, f.path) for f in every if f.suffix in media.suffixes]
+    files = [(f.name, f) for f in every if f.suffix in media.suffixes]
     tables = {f.name: _table_bytes(f) for f in every if f.path.name.lower() in TABLES}
-    containers = tuple(f.path for f in every if f.suffix in media.containers)
+    containers = tuple(f for f in every if f.suffix in media.containers)
     beside = {} if tables else captions_beside((f.name for f in every), media)
     if beside:
-        tables[BESIDE] = _caption_table({n: (path / t).read_bytes() for t, n in beside.items()})
+        texts = (f for f in every if f.name in beside)
+        captions = {beside[f.name]: text for f, text in read_usable(texts, lambda f: None, CAPTION_MB, refused)}
+        tables[BESIDE] = _caption_table(captions)
     others = [f for f in every if f.suffix not in media.suffixes and f.name not in {*tables, *beside}]
     refused = [
         r if PurePosixPath(r.source).suffix.lower() in media.suffixes else replace(r, damaged=False) for r in refused
@@ -85,20 +102,21 @@ def open_folder(path: Path, media: Media) -> MediaCollection:
     return MediaCollection(lambda: iter(files), tables, refused, containers)
 
 
-def open_zip(path: Path, media: Media) -> MediaCollection:
+def open_zip(file: Given, media: Media) -> MediaCollection:
     """Open an archive of a folder without unpacking it to disk.
 
     Iterating over its files raises UserError if the archive is damaged or a decompression bomb.
     """
     tables: dict[str, bytes] = {}
     refused: list[Refused] = []
-    names = [name.replace("\\", "/") for name in zip_names(path)]
+    path = path_of(file)
+    names = [name.replace("\\", "/") for name in zip_names(file)]
     has_table = any(PurePosixPath(n).name.lower() in TABLES for n in names)
     beside = {} if has_table else captions_beside(names, media)
 
     def files() -> Iterator[tuple[str, Source]]:
         read = media.suffixes | {PurePosixPath(t).suffix for t in (*TABLES, *beside)}
-        members, refused_members = read_zip(path, read)
+        members, refused_members = read_zip(file, read)
         others: list[Refused] = []
         captions: dict[str, bytes] = {}
         for member, content in members:
@@ -148,7 +166,11 @@ def _caption_table(captions: Mapping[str, bytes]) -> bytes:
 def _table_bytes(file: DataFile) -> bytes:
     if file.size > MAX_TABLE:
         raise UserError(f"{file.path} has {file.size:,} bytes; at most {MAX_TABLE:,} are read. Remove columns.")
-    return file.path.read_bytes()
+    try:
+        with open_file(file) as stream:
+            return stream.read(MAX_TABLE)
+    except (FileError, OSError) as error:
+        raise UserError(f"{file.path} cannot be used: {error}.") from None
 
 
 def stop_on_damage(corpus: Corpus, damaged: Damaged) -> Corpus:

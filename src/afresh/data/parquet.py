@@ -10,11 +10,10 @@ from __future__ import annotations
 import mmap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from afresh.data.arrow_values import Row, content, rows
-from afresh.data.files import MB, PER_VALUE, FileError, check_memory, too_large
+from afresh.data.files import MB, PER_VALUE, FileError, Given, check_memory, mapped, too_large
 from afresh.data.limits import Limits, Meter
 from afresh.data.parquet_pages import (
     BY_DICTIONARY,
@@ -51,21 +50,21 @@ def read_parquet(raw: bytes, max_mb: int, choose: Callable[[Any], Sequence[str]]
     return list(_rows(raw, max_mb, choose, whole=True))
 
 
-def stream_parquet(path: Path, max_mb: int, choose: Callable[[Any], Sequence[str]]) -> Iterator[Row]:
+def stream_parquet(file: Given, max_mb: int, choose: Callable[[Any], Sequence[str]]) -> Iterator[Row]:
     """The rows like `read_parquet`, a few at a time in memory; so only as many may not have more than `max_mb` MB."""
-    yield from _rows(_mapped(path), max_mb, choose, whole=False)  # the map is closed when nothing refers to it
+    yield from _rows(_mapped(file), max_mb, choose, whole=False)  # the map is closed when nothing refers to it
 
 
-def read_schema(path: Path) -> Any:
+def read_schema(file: Given) -> Any:
     """The schema, of pyarrow, with the metadata of the file. Raises FileError if it cannot be read."""
-    raw = _mapped(path)
+    raw = _mapped(file)
     with _reading():
         return _schema(raw, declared(raw))
 
 
-def _mapped(path: Path) -> mmap.mmap:
-    with path.open("rb") as file, _reading():
-        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+def _mapped(file: Given) -> mmap.mmap:
+    with _reading():
+        return mapped(file)
 
 
 @contextmanager

@@ -5,13 +5,25 @@ from __future__ import annotations
 import bz2
 import io
 import lzma
+import os
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, Self, cast
 
 from afresh.core import Refused
-from afresh.data.files import EMPTY, MB, FileError, ZipLimits, name_exclusion_reason, open_plain_path, printable
+from afresh.data.files import (
+    EMPTY,
+    MB,
+    FileError,
+    Given,
+    ZipLimits,
+    name_exclusion_reason,
+    open_file,
+    path_of,
+    printable,
+    unpacked,
+)
 from afresh.data.limits import Limits, Meter, parsing
 
 BLOCK = 512  # bytes; an archive ends with blocks of zeros
@@ -84,45 +96,44 @@ class _Bounded(io.RawIOBase):
         return found
 
 
-def _open(path: Path) -> IO[bytes]:
-    name = path.name.lower()
+def _unpacked(stream: io.BufferedReader, name: str) -> IO[bytes]:
     if name.endswith(".bz2"):
-        return cast("IO[bytes]", bz2.open(path))
+        return cast("IO[bytes]", bz2.open(stream))
     if name.endswith(".xz"):
-        return cast("IO[bytes]", lzma.open(path))
-    return open_plain_path(path, ".gz" if name.endswith("gz") else path.suffix.lower())
+        return cast("IO[bytes]", lzma.open(stream))
+    return unpacked(stream, ".gz" if name.endswith("gz") else Path(name).suffix)
 
 
-def read_tar(path: Path, limits: ZipLimits = ZipLimits()) -> Iterator[tuple[str, bytes] | Refused]:
+def read_tar(file: Given, limits: ZipLimits = ZipLimits()) -> Iterator[tuple[str, bytes] | Refused]:
     """(name, content) of the members in the order of the archive, and those that are refused.
 
     Refused are links, devices, sparse members, absolute names, `..`, and what is repeated, hidden, empty or exceeds
     `limits`. Raises FileError if the archive is damaged or unpacks to too much; what came before is good.
     """
     names: set[str] = set()
+    path = path_of(file)
     meter = Meter(Limits(limits.total_bytes, limits.members, SECONDS))
-    with parsing("archive"):
-        bounded: Any = _Bounded(_open(path), path.stat().st_size, limits, meter)
-        with bounded.stream:
-            for archive, member in members(bounded, "r|", limits.total_bytes, meter):
-                if member.isdir():
-                    continue
-                reason = _reason(member, names, limits)
-                if reason is not None:
-                    with meter.paused():
-                        yield Refused(f"{path.name}: {printable(member.name)}", reason, damaged=reason == EMPTY)
-                    continue
-                names.add(member.name)
-                inside = archive.extractfile(member)
-                content = b"" if inside is None else inside.read(member.size)
-                if len(content) != member.size:
-                    raise FileError(f"damaged: {printable(member.name)} is cut off")
+    with parsing("archive"), open_file(file) as packed, _unpacked(packed, path.name.lower()) as stream:
+        bounded: Any = _Bounded(stream, os.fstat(packed.fileno()).st_size, limits, meter)
+        for archive, member in members(bounded, "r|", limits.total_bytes, meter):
+            if member.isdir():
+                continue
+            reason = _reason(member, names, limits)
+            if reason is not None:
                 with meter.paused():
-                    yield printable(member.name), content
-            while bounded.read(MB):
-                pass
-            if bounded.tail.strip(b"\0"):  # which the library does not mind
-                raise FileError("damaged: its end is missing")
+                    yield Refused(f"{path.name}: {printable(member.name)}", reason, damaged=reason == EMPTY)
+                continue
+            names.add(member.name)
+            inside = archive.extractfile(member)
+            content = b"" if inside is None else inside.read(member.size)
+            if len(content) != member.size:
+                raise FileError(f"damaged: {printable(member.name)} is cut off")
+            with meter.paused():
+                yield printable(member.name), content
+        while bounded.read(MB):
+            pass
+        if bounded.tail.strip(b"\0"):  # which the library does not mind
+            raise FileError("damaged: its end is missing")
 
 
 def _reason(member: tarfile.TarInfo, names: set[str], limits: ZipLimits) -> str | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from afresh.core import UserError, events
-from afresh.data.files import MB, DataFile, FileError, is_hidden, printable, walk
+from afresh.data.files import MB, DataFile, FileError, is_hidden, open_file, printable, walk
 from afresh.data.limits import Limits, Meter, parsing
 from afresh.data.split import split_of_name
 from afresh.data.tar import SECONDS, members
@@ -93,7 +93,7 @@ def examples(file: DataFile, content: bool) -> Iterator[dict[str, bytes]]:
     """
     current, example = "", dict[str, bytes]()
     meter = Meter(Limits(items=MOST_MEMBERS, seconds=SECONDS))
-    with parsing("archive"), file.path.open("rb") as stream:
+    with parsing("archive"), open_file(file) as stream:
         for archive, member in members(stream, "r:", file.size, meter):
             folder, _, base = printable(member.name).rpartition("/")
             stem, _, ending = base.partition(".")

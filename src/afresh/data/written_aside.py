@@ -25,7 +25,7 @@ from afresh.core import UserError, events
 from afresh.core.counted import counted
 from afresh.core.files import free_bytes, write_file
 from afresh.data.audio.sounds import SUFFIXES as SOUNDS
-from afresh.data.files import DataFile
+from afresh.data.files import DataFile, open_file
 from afresh.data.image.images import SUFFIXES as IMAGES
 from afresh.preferences import preferences
 
@@ -117,7 +117,7 @@ def content_key(kind: Kind, files: Sequence[DataFile]) -> str:
     """What names the folder of these files, by their names and content."""
     digest = hashlib.sha256(f"{VERSION} {kind}".encode())
     for file in files:
-        with file.path.open("rb") as stream:
+        with open_file(file) as stream:
             digest.update(f" {file.name} {hashlib.file_digest(stream, 'sha256').hexdigest()}".encode())
     return digest.hexdigest()[:24]
 

@@ -19,6 +19,7 @@ from afresh.data.captions import CaptionEncoder, Captions, SavedCaptions, fit_ca
 from afresh.data.columns import LabelColumn, add_columns
 from afresh.data.conditions import SavedPart, encode_conditions, fit_conditions
 from afresh.data.encoder_file import load_encoder, save_encoder, written_names
+from afresh.data.files import Given, path_of
 from afresh.data.image.arrays import IMAGE_KEYS, TEST, TRAIN, Header, is_images, read_arrays, read_headers
 from afresh.data.image.images import (
     SUFFIXES,
@@ -272,15 +273,15 @@ def _read_folder(path: Path, options: ImageOptions) -> Corpus:
             names = ", ".join(c.name for c in collection.containers)
             raise UserError(f"{path} has no images, but several files that may contain images: {names}. Give one.")
         inner = collection.containers[0]
-        corpus = _read_zip(inner, options) if inner.suffix.lower() == ".zip" else _read_stacks(inner, options)
-        corpus.refused += [r for r in collection.refused if path / r.source != inner]
+        corpus = _read_zip(inner, options) if inner.suffix == ".zip" else _read_stacks(inner, options)
+        corpus.refused += [r for r in collection.refused if r.source != inner.name]
         corpus.notes.insert(0, f"read from {inner.name}")
         return corpus
     return _read_files(path, collection, options)
 
 
-def _read_zip(path: Path, options: ImageOptions) -> Corpus:
-    return _read_files(path, open_zip(path, IMAGE_FILES), options)
+def _read_zip(file: Given, options: ImageOptions) -> Corpus:
+    return _read_files(path_of(file), open_zip(file, IMAGE_FILES), options)
 
 
 def _read_files(path: Path, collection: MediaCollection, options: ImageOptions) -> Corpus:
@@ -320,9 +321,9 @@ def _read_files(path: Path, collection: MediaCollection, options: ImageOptions) 
     return Corpus(items, refused, notes + channel_notes + folders.notes + pairs.notes + column_notes, counts)
 
 
-def _read_stacks(path: Path, options: ImageOptions) -> Corpus:
+def _read_stacks(file: Given, options: ImageOptions) -> Corpus:
     """Read the images of a NumPy file."""
-    stacks = read_arrays(path)
+    path, stacks = path_of(file), read_arrays(file)
     notes: list[str] = []
     side = options.size
     if side is None:

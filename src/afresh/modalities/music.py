@@ -6,7 +6,6 @@ continue the beginning of a score, and fill holes in one (also with afresh.tasks
 
 from __future__ import annotations
 
-import gzip
 import re
 import zlib
 from collections import Counter
@@ -23,7 +22,10 @@ from afresh.data.files import (
     NESTED_ARCHIVE,
     DataFile,
     FileError,
+    Given,
     ZipLimits,
+    named,
+    open_plain,
     read_usable,
     read_zip,
     walk,
@@ -80,15 +82,15 @@ class MusicModality:
             names = zip_names(path)
         elif path.is_file():
             if suffix_of(path.name) == ".json":
-                rolls = _holds_rolls(path)
+                rolls = _holds_rolls(named(path))
                 return Sniff(0.95 * rolls, "piano rolls" if rolls else "a .json that does not contain piano rolls")
             return Sniff(float(suffix_of(path.name) in NOTES), f"the suffix is {path.suffix or 'missing'}")
         else:
             files = walk(path)[0]
-            names = [f.name for f in files if suffix_of(f.name) != ".json" or _holds_rolls(f.path)]
+            names = [f.name for f in files if suffix_of(f.name) != ".json" or _holds_rolls(f)]
             if inside := _archives(files):
                 names = [n for n in names if not n.lower().endswith(".zip")]
-                names += [n for f in inside for n in zip_names(f.path)]
+                names += [n for f in inside for n in zip_names(f)]
         names = [n for n in names if PurePosixPath(n).suffix.lower() not in (".md", ".txt", "")] or names
         ours = sum(suffix_of(n) in READ for n in names)
         return Sniff(ours / len(names) if names else 0.0, f"{ours:,} of {len(names):,} files are symbolic music")
@@ -154,12 +156,12 @@ class MusicModality:
 MODALITY = MusicModality()
 
 
-def _holds_rolls(path: Path) -> bool:
+def _holds_rolls(file: DataFile) -> bool:
     """Whether a .json(.gz) begins like a list of piano rolls."""
     try:
-        with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as stream:
+        with open_plain(file) as stream:
             return ROLL.search(stream.read(4096)) is not None
-    except (OSError, EOFError, zlib.error):
+    except (FileError, OSError, EOFError, zlib.error):
         return False
 
 
@@ -177,8 +179,8 @@ def _archives(files: Sequence[DataFile]) -> list[DataFile]:
     return [] if any(suffix_of(f.name) in NOTES for f in files) else [f for f in files if f.suffix == ".zip"]
 
 
-def _unpacked(path: Path, options: MusicOptions, corpus: Corpus, within: str = "") -> Iterator[tuple[str, bytes]]:
-    members, refused = read_zip(path, READ, ZipLimits(member_bytes=options.max_file_mb * MB))
+def _unpacked(file: Given, options: MusicOptions, corpus: Corpus, within: str = "") -> Iterator[tuple[str, bytes]]:
+    members, refused = read_zip(file, READ, ZipLimits(member_bytes=options.max_file_mb * MB))
     yield from ((within + name, content) for name, content in members)
     corpus.refused += [replace(r, source=within + r.source) for r in refused]
 
@@ -202,7 +204,7 @@ def _contents(path: Path, options: MusicOptions, corpus: Corpus) -> Iterator[tup
 
     for file in files:
         if file in archives:
-            yield from _unpacked(file.path, options, corpus, file.name.removesuffix(".zip") + "/")
+            yield from _unpacked(file, options, corpus, file.name.removesuffix(".zip") + "/")
         else:
             usable = read_usable([file], refusal, options.max_file_mb, corpus.refused)
             yield from ((f.name, content) for f, content in usable)

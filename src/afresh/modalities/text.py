@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,6 +23,7 @@ from afresh.data.files import (
     ZipLimits,
     describes_data,
     matching_pattern,
+    named,
     open_plain,
     read_usable,
     read_zip,
@@ -183,23 +185,22 @@ def _unsupported(path: Path) -> Unsupported | None:
     ours = _texts(names)
     if not ours or 2 * len(ours) < len(names) or (path.is_file() and path.name not in ours):
         return None
-    files = [path] if path.is_file() else [path / name for name in ours]
+    files = [f for f in walk(path)[0] if f.name in set(ours)] if path.is_dir() else [named(path)]
     few = [f for f in files if _suffix(f.name) in tables.SUFFIXES][:LOOKED_AT] or files[:1]
     return next(filter(None, map(_unsupported_file, few)), None)
 
 
-def _unsupported_file(file: Path) -> Unsupported | None:
+def _unsupported_file(file: DataFile) -> Unsupported | None:
     """The kind of a file if it is known not to be text, by its beginning."""
     suffix = _suffix(file.name)
     if suffix in extract.SUFFIXES | {".json"}:
         return None
     try:
-        data = DataFile(file, file.name, file.stat().st_size)
         if suffix in tables.SUFFIXES:
-            return of_table(tables.read_beginning(data, suffix))
-        with open_plain(data) as stream:
+            return of_table(tables.read_beginning(file, suffix))
+        with open_plain(file) as stream:
             head = stream.read(HEAD)
-    except (FileError, OSError):  # reading it reports what is wrong
+    except (FileError, OSError, EOFError, zlib.error):  # reading it reports what is wrong
         return None
     return of_lines(head[: head.rfind(b"\n") + 1 or len(head)].decode("utf-8", "replace"))
 

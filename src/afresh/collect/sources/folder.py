@@ -81,7 +81,7 @@ def within(place: str, file: DataFile, options: FolderOptions, beside: Beside) -
 def members(place: str, file: DataFile, beside: Beside) -> Iterator[Found | Rejection]:
     """The files in an archive, and why others or the rest of it are left out."""
     try:
-        for member in zipped(file) if file.suffix == ".zip" else read_tar(file.path):
+        for member in zipped(file) if file.suffix == ".zip" else read_tar(file):
             if isinstance(member, Refused):
                 yield Rejection(place, member.source, "find", "archive", member.reason)
                 continue
@@ -94,7 +94,7 @@ def members(place: str, file: DataFile, beside: Beside) -> Iterator[Found | Reje
 
 
 def zipped(file: DataFile) -> Iterator[tuple[str, bytes] | Refused]:
-    inside, refused = read_zip(file.path)
+    inside, refused = read_zip(file)
     yield from inside
     yield from refused
 

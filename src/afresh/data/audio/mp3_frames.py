@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import mmap
 from dataclasses import dataclass
-from pathlib import Path
+
+from afresh.data.files import Given, mapped
 
 # Bit rates in kbit/s and sampling rates in Hz by their index in a header: ISO 11172-3 (MPEG 1) and 13818-3 (MPEG 2),
 # layer III. Index 0 of the bit rates is a free format, of which the length of a frame is not declared.
@@ -48,11 +49,11 @@ class FrameCount:
     declares_length: bool
 
 
-def count_frames(source: Path | bytes) -> FrameCount | None:
+def count_frames(source: Given | bytes) -> FrameCount | None:
     """Walk from frame to frame. None if no two frames follow one another: another layer, or a free format."""
     if isinstance(source, bytes):
         return _count(source)
-    with source.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+    with mapped(source) as content:
         return _count(content)
 
 

@@ -35,7 +35,7 @@ def open_sounds(path: Path) -> MediaCollection:
     collection = open_folder(path, SOUND_FILES)
     if not collection.containers or next(collection.files(), None) is not None:
         return collection
-    archives = {c.relative_to(path).as_posix(): open_zip(c, SOUND_FILES) for c in collection.containers}
+    archives = {c.name: open_zip(c, SOUND_FILES) for c in collection.containers}
     tables = dict(collection.tables)
     outside = [r for r in collection.refused if r.source not in archives]
     refused = list(outside)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import math
+import os
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from afresh.core import Sound, UserError
 from afresh.data.audio.mp3_frames import count_frames
 from afresh.data.audio.views import wav_bytes
+from afresh.data.files import FileError, Given, open_file
 
 SUFFIXES = frozenset({".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc"})
 FORMATS = frozenset({"WAV", "WAVEX", "RF64", "W64", "FLAC", "OGG", "MP3", "AIFF"})  # names of libsndfile
@@ -37,7 +39,7 @@ SILENT = 1e-3  # peak below which a file counts as silent: -60 dBFS
 LOUD = 10 ** (1 / 20)  # peak above which scaling down is reported: 1 dB above full scale
 
 Samples = NDArray[np.float32]  # (T, C)
-Source = Path | bytes  # a file, or the content of a file in an archive
+Source = Given | bytes  # a file, or the content of a file in an archive
 
 
 class SoundError(Exception):
@@ -191,22 +193,23 @@ def _open(source: Source, log: _Log) -> Iterator[tuple[Any, Header]]:
 
     with ExitStack() as stack:
         try:
-            if isinstance(source, Path):
-                if not source.is_file():
-                    raise SoundError("not a file" if source.exists() else "there is no such file")
-                handle: Any = stack.enter_context(source.open("rb"))
-                size = source.stat().st_size
+            if isinstance(source, bytes):
+                handle: Any = _Content(source)
+                size = len(source)
             else:
-                handle, size = _Content(source), len(source)
+                handle = stack.enter_context(open_file(source))
+                size = os.fstat(handle.fileno()).st_size
             if size == 0:
                 raise SoundError("empty file (0 bytes)")
             # Opened by descriptor, so that the format is recognised by the content whatever the file's name is.
-            descriptor = handle.fileno() if isinstance(source, Path) else handle
+            descriptor = handle if isinstance(source, bytes) else handle.fileno()
             file = stack.enter_context(Forward(descriptor, closefd=False))
         except soundfile.LibsndfileError as error:
             raise SoundError(_open_error(error.error_string)) from None
         except OSError as error:
             raise SoundError(f"cannot be read: {error.strerror or error}") from None
+        except FileError as error:
+            raise SoundError(str(error)) from None
         notes = _truncation_notes(file.extra_info)
         if not notes and file.format == "OGG" and not _ogg_ends(source):
             notes = ["truncated: the last page of the stream is missing"]
@@ -260,8 +263,8 @@ def _ogg_ends(source: Source) -> bool:
     if isinstance(source, bytes):
         last = source[-tail:]
     else:
-        with source.open("rb") as f:
-            f.seek(max(0, source.stat().st_size - tail))
+        with open_file(source) as f:
+            f.seek(max(0, os.fstat(f.fileno()).st_size - tail))
             last = f.read()
     page = last.rfind(b"OggS")
     return page < 0 or page + 5 >= len(last) or bool(last[page + 5] & 4)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from afresh.core import UserError
-from afresh.data.files import ZipLimits
+from afresh.data.files import FileError, Given, ZipLimits, open_file, path_of
+from afresh.data.limits import parsing
 
 LIMITS = ZipLimits()
+MOST_ARRAYS = 1_000  # of one file
 MAX_BYTES = LIMITS.total_bytes  # of all arrays of one file, uncompressed
 TRAIN, TEST = ("x_train", "y_train"), ("x_test", "y_test")
 IMAGE_KEYS, LABEL_KEYS = ("x", "images", "arr_0"), ("y", "labels")
@@ -42,26 +45,21 @@ class Header:
     dtype: np.dtype[Any]
 
 
-def read_headers(path: Path) -> dict[str, Header]:
+def read_headers(file: Given) -> dict[str, Header]:
     """Names, shapes and types of the arrays, without reading their content.
 
     Raises UserError for a file that is damaged, contains Python objects, declares more data than it has, or would take
     more than MAX_BYTES.
     """
     headers: dict[str, Header] = {}
+    path = path_of(file)
     try:
-        if path.suffix.lower() == ".npy":
-            with path.open("rb") as file:
-                headers["arr_0"] = _header(file, path.stat().st_size, path.name)
-        else:
-            with zipfile.ZipFile(path) as archive:
-                for entry in archive.infolist():
-                    if entry.filename.endswith(".npy"):
-                        if entry.file_size > max(LIMITS.ratio_from, LIMITS.ratio * entry.compress_size):
-                            raise ValueError(f"{entry.filename} unpacks to over {LIMITS.ratio:g} times its size")
-                        with archive.open(entry) as member:
-                            headers[entry.filename[:-4]] = _header(member, entry.file_size, entry.filename)
-    except (zipfile.BadZipFile, ValueError, OSError, EOFError, RuntimeError, NotImplementedError) as error:
+        with parsing("NumPy file"), open_file(file) as stream:
+            if path.suffix.lower() == ".npy":
+                headers["arr_0"] = _header(stream, os.fstat(stream.fileno()).st_size, path.name)
+            else:
+                headers = _headers_within(stream)
+    except FileError as error:
         raise UserError(
             f"{path} cannot be read as a NumPy file ({error}). It may be damaged or truncated: write it again."
         ) from None
@@ -71,6 +69,21 @@ def read_headers(path: Path) -> dict[str, Header]:
             f"{path} would unpack to {total:,} bytes; at most {MAX_BYTES:,} are read. "
             "Store the images as uint8, at a smaller size, or as files in a folder."
         )
+    return headers
+
+
+def _headers_within(stream: IO[bytes]) -> dict[str, Header]:
+    """The headers of the arrays in an .npz."""
+    headers: dict[str, Header] = {}
+    with zipfile.ZipFile(stream) as archive:
+        entries = [e for e in archive.infolist() if e.filename.endswith(".npy")]
+        if len(entries) > MOST_ARRAYS:
+            raise FileError(f"{len(entries):,} arrays, but at most {MOST_ARRAYS:,} are read")
+        for entry in entries:
+            if entry.file_size > max(LIMITS.ratio_from, LIMITS.ratio * entry.compress_size):
+                raise FileError(f"{entry.filename} unpacks to over {LIMITS.ratio:g} times its size")
+            with archive.open(entry) as member:
+                headers[entry.filename[:-4]] = _header(member, entry.file_size, entry.filename)
     return headers
 
 
@@ -98,16 +111,17 @@ def is_images(header: Header) -> bool:
     )
 
 
-def read_arrays(path: Path) -> list[Stack]:
+def read_arrays(file: Given) -> list[Stack]:
     """The images of an .npz or .npy: one stack, or two if the file has x_train and x_test.
 
     Raises UserError like `read_headers`, and for shapes, types or values that cannot be images.
     """
-    headers = read_headers(path)
+    path, headers = path_of(file), read_headers(file)
     try:
-        loaded = np.load(path, allow_pickle=False)
-        arrays = {"arr_0": loaded} if path.suffix.lower() == ".npy" else {k: loaded[k] for k in headers}
-    except (zipfile.BadZipFile, ValueError, OSError, EOFError) as error:
+        with parsing("NumPy file"), open_file(file) as stream:
+            loaded = np.load(stream, allow_pickle=False)
+            arrays = {"arr_0": loaded} if path.suffix.lower() == ".npy" else {k: loaded[k] for k in headers}
+    except FileError as error:
         raise UserError(f"{path} is damaged ({error}). Write it again.") from None
     pair = [(x, y, s) for (x, y), s in ((TRAIN, "train"), (TEST, "validation")) if x in arrays]
     if pair:

@@ -10,29 +10,31 @@ import itertools
 import os
 import re
 import statistics
-import struct
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import IO, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps
 
 from afresh.core import UserError
+from afresh.data.files import FileError, Given, open_file
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")  # the only decoders that are used, and HEIF if installed
 READ = "PNG, JPEG, WebP, BMP, GIF, TIFF and HEIC"  # for messages
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".heic", ".heif"})
 MAX_PIXELS = 1 << 26  # width x height: 8,192 x 8,192, about 200 MB as RGB
+HEAD = 12  # bytes that tell a format
 THREADS = 4  # each may use a few hundred MB to decode MAX_PIXELS
 SIDES = (8, 16, 28, 32, 48, 64)  # pixels; `default_side` chooses one of them
 
 Pixels = NDArray[np.uint8]  # (H, W, C), C = 1 or 3
-Source = Path | bytes  # a file, or the content of a file in an archive
+Source = Given | bytes  # a file, or the content of a file in an archive
 A = TypeVar("A")
 B = TypeVar("B")
 
@@ -86,24 +88,33 @@ def map_threads(f: Callable[[A], B], items: Iterable[A]) -> list[B]:
     return results
 
 
-def open_image(source: Source) -> Image.Image:
-    """Read the header of an image. Raises ImageError if it is not a supported image or exceeds MAX_PIXELS."""
+@contextmanager
+def open_image(source: Source) -> Iterator[Image.Image]:
+    """An image of which the header was read. Raises ImageError if it is not a supported image or exceeds MAX_PIXELS."""
     try:
-        size = len(source) if isinstance(source, bytes) else source.stat().st_size
-    except FileNotFoundError:
-        raise ImageError("there is no such file") from None
-    if size == 0:
+        stream = io.BytesIO(source) if isinstance(source, bytes) else open_file(source)
+    except FileError as error:
+        raise ImageError(str(error)) from None
+    with stream, _opened(stream) as image:
+        yield image
+
+
+def _opened(stream: IO[bytes]) -> Image.Image:
+    head = stream.read(HEAD)
+    stream.seek(0)
+    if not head:
         raise ImageError("empty file (0 bytes)")
     try:
-        formats = (*FORMATS, "HEIF") if _is_heif(source) and _with_heif() else FORMATS
-        image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=formats)
+        image = Image.open(stream, formats=(*FORMATS, "HEIF") if _is_heif(head) and _with_heif() else FORMATS)
     except Image.DecompressionBombError as error:  # Pillow checks its own, higher limit first
         pixels = re.search(r"\d+", str(error))
         raise ImageError(_too_many(int(pixels[0]) if pixels else MAX_PIXELS)) from None
     except Image.UnidentifiedImageError:
         raise ImageError(f"none of {READ}, or its header is damaged") from None
-    except (OSError, SyntaxError, ValueError, struct.error) as error:
-        raise ImageError(f"cannot be opened: {getattr(error, 'strerror', None) or error}") from None
+    except ImageError:
+        raise
+    except Exception as error:  # Pillow's decoders raise almost any class of exception for damaged data
+        raise ImageError(f"cannot be opened: {error or type(error).__name__}") from None
     if image.width * image.height > MAX_PIXELS:
         image.close()
         raise ImageError(_too_many(image.width * image.height))
@@ -179,19 +190,14 @@ def _decode(
             image.load()
             upright = _upright(image, traits)
             return finish(_to_rgb(upright, background, traits), traits)
-        except (MemoryError, ImageError):
+        except ImageError:
             raise
-        except Exception as error:  # Pillow's decoders raise almost any class of exception for damaged data
+        except Exception as error:
             raise ImageError(f"damaged or truncated: {error or type(error).__name__}") from None
 
 
-def _is_heif(source: Source) -> bool:
+def _is_heif(head: bytes) -> bool:
     """Whether the first bytes are those of HEIC, the format of phones."""
-    if isinstance(source, bytes):
-        head = source[:12]
-    else:
-        with source.open("rb") as file:
-            head = file.read(12)
     return head[4:8] == b"ftyp" and head[8:12] in (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1")
 
 

@@ -185,7 +185,7 @@ def is_number(value: str) -> bool:
 def read_beginning(file: DataFile, suffix: str) -> Table:
     """A table of the first rows of a file, for knowing what it holds. Raises FileError if nothing of it can be used."""
     if suffix == ".parquet":
-        return _parquet(lambda choose: islice(stream_parquet(file.path, BEGINNING_MB, choose), BEGINNING_ROWS))
+        return _parquet(lambda choose: islice(stream_parquet(file, BEGINNING_MB, choose), BEGINNING_ROWS))
     with open_plain(file) as stream:
         head = stream.read(BEGINNING)
     head = head[: head.rfind(b"\n") + 1 or len(head)]
