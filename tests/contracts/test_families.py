@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from afresh.core import Batch, Cond, Edit, Family, Space, UserError, registry
 from afresh.core.rng import Rng
+from afresh.core.steps import Step, following
 from afresh.data.load import Loader, sweep
 from afresh.training import checkpoint
 from afresh.training.config import TrainConfig
@@ -378,6 +380,97 @@ def test_values_that_an_edit_keeps_are_unchanged_bit_for_bit(row: FamilyRow, spa
     keep = Rng(9).uniform("keep", torch.arange(5), tuple(start.shape[1:])) < 0.5
     x = changed(row, space, Edit(start, 1.0, keep))
     assert torch.equal(x[keep], start[keep]) and not torch.equal(x, start)
+
+
+AT_MOST = 6  # evaluations of a network that nobody can end
+
+
+class Left(Exception):
+    """Nobody waits for the result any longer."""
+
+
+def evaluated(modules: Mapping[str, nn.Module], work: Callable[[], object], leaves: bool = False) -> tuple[int, int]:
+    """How often the most used network is evaluated, at most between two steps that are told, and in all; who follows
+    `leaves` at the first step. Work that tells no step ends by itself."""
+    since, total = dict.fromkeys(modules, 0), dict.fromkeys(modules, 0)
+    longest = 0
+
+    def follow(step: Step) -> None:
+        nonlocal since
+        since = dict.fromkeys(modules, 0)
+        if leaves:
+            raise Left
+
+    def count(name: str) -> Callable[..., None]:
+        def counted(*_: Any) -> None:
+            nonlocal longest
+            since[name], total[name] = since[name] + 1, total[name] + 1
+            longest = max(longest, since[name])
+
+        return counted
+
+    hooks = [module.register_forward_hook(count(name)) for name, module in modules.items()]
+    try:
+        with following(follow), suppress(Left):
+            work()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return longest, max(total.values())
+
+
+def works(row: FamilyRow, space: Space) -> dict[str, Callable[[Mapping[str, nn.Module]], object]]:
+    """What a server lets requests ask of a family: samples, every kind of edit, codes and likelihoods."""
+    family, config = configured(row)
+    settings, cond, n = family.sampling.settings(**row.settings), conditions(5), torch.arange(5)
+    out: dict[str, Callable[[Mapping[str, nn.Module]], object]] = {
+        "sample": lambda m: family.sampling.sample(m, config, space, cond, Rng(3), n, settings)
+    }
+    if family.edit is not None and not space.stream:
+        edit, start = family.edit, existing(space)
+        keep = Rng(9).uniform("keep", n, tuple(start.shape[1:])) < 0.5
+        tasks = {"vary": Edit(start, 0.5), "fill": Edit(start, 1.0, keep), "fill a part": Edit(start, 0.5, keep)}
+        if space.kind == "field":
+            steer = {"energy": lambda x: x.square().flatten(1).sum(1), "weight": 0.1}
+            tasks |= {"steer": Edit(start, 0.5, **steer), "steer a sample": Edit(**steer)}
+            tasks |= {"fill and steer": Edit(start, 1.0, keep, **steer)}
+        for name, task in tasks.items():
+            out[name] = lambda m, task=task: edit(m, config, space, task, cond, Rng(3), n, settings)
+    if family.latents is not None and space.kind == "field":
+        latents, x = family.latents, existing(space)
+        out["code"] = lambda m: latents.encode(m, config, space, x, cond, settings)
+        z = latents.encode(built(row, space), config, space, x, cond, settings)
+        out["code back"] = lambda m: latents.decode(m, config, space, z, cond, settings)
+    if family.likelihood is not None and family.likelihood.density is not None and space.kind == "field":
+        density, batch = family.likelihood.density, Batch(existing(space), cond, n)
+        out["score"] = lambda m: density(m, config, space, batch, Rng(3))
+    return out
+
+
+@every_case
+def test_whatever_takes_long_can_be_ended_after_a_few_evaluations(row: FamilyRow, space: Space) -> None:
+    modules = built(row, space)
+    for name, work in works(row, space).items():
+        between, _ = evaluated(modules, lambda work=work: work(modules))
+        _, until_left = evaluated(modules, lambda work=work: work(modules), leaves=True)
+        assert max(between, until_left) <= AT_MOST, name
+
+
+@every_case
+def test_tasks_cost_what_is_said_before_they_begin(row: FamilyRow, space: Space) -> None:
+    modules, (family, _) = built(row, space), configured(row)
+    settings, said = family.sampling.settings(**row.settings), family.evaluations
+    most = {
+        "sample": said.sample(space, settings),
+        "vary": said.edit(space, settings, False),
+        "fill": said.edit(space, settings, True),
+        "steer": said.edit(space, settings, False),
+        "code": said.latents(space, settings),
+        "score": said.score(space),
+    }
+    for name, work in works(row, space).items():
+        _, total = evaluated(modules, lambda work=work: work(modules))
+        assert total <= most[name.split()[0]] + AT_MOST, name
 
 
 @every_latent

@@ -22,7 +22,7 @@ from afresh.data.music.files import midi_bytes
 from afresh.data.music.score import Note, Score
 from afresh.serve.app import ServeSettings
 from afresh.serve.guard import Keys
-from tests.serve.conftest import serving
+from tests.serve.conftest import serving, wait_for_active
 
 
 @pytest.fixture
@@ -196,6 +196,27 @@ BAD: dict[str, tuple[str, dict[str, Any], str]] = {
     ),
     "blend negative": ("latents", {"inputs": [IMAGE], "negative_caption": "a cat"}, "without guidance it has no"),
     "side": ("edits", {"inputs": [IMAGE], "outpaint": {"up": 3}}, "outpaint"),
+    "huge extension": (
+        "edits",
+        {"inputs": [IMAGE], "outpaint": dict.fromkeys(("left", "right", "top", "bottom"), 4096)},
+        "parts of 80 evaluations each take about .* may take 100,000",
+    ),
+    "long edits": (
+        "edits",
+        {"inputs": [IMAGE], "each": 128, "strength": 1.0, "settings": {"steps": 1000}},
+        "128 edits of 1,000 evaluations each take about 128,000",
+    ),
+    "long samples": (
+        "samples",
+        {"n": 128, "settings": {"steps": 500, "solver": "heun"}},
+        "128 samples of 1,000 evaluations each",
+    ),
+    "long blend": (
+        "interpolations",
+        {"first": IMAGE, "second": IMAGE, "n": 64, "settings": {"steps": 1000}},
+        "66 codes of 8,000 evaluations",
+    ),
+    "long likelihood": ("score", {"items": [IMAGE] * 128, "draws": 64}, "128 items of 12,800 evaluations"),
     "sound": ("edits", {"inputs": [IMAGE], "hole": "0:1"}, "`hole` is for sounds"),
     "one end": ("interpolations", {"first": IMAGE}, "second item, or toward"),
     "latents": ("latents", {"latents": [[1.0, 2.0]]}, "have 64 numbers, not 2"),
@@ -214,6 +235,20 @@ def test_bad_requests_are_refused_with_advice(api: httpx.Client, name: str) -> N
     assert answer.status_code == (404 if name == "adapter" else 400), answer.text
     error = answer.json()["error"]
     assert set(error) == {"message", "type", "param", "code"} and re.search(message, error["message"], re.S), error
+
+
+@pytest.mark.parametrize("path", ["edits", "samples", "score"])
+def test_a_client_that_goes_away_ends_what_it_asked_for(api: httpx.Client, media_address: str, path: str) -> None:
+    long: dict[str, dict[str, Any]] = {
+        "edits": {"inputs": [IMAGE], "each": 100, "strength": 1.0, "settings": {"steps": 900}},
+        "samples": {"n": 100, "reward_guidance": "brightness", "settings": {"steps": 900}},
+        "score": {"items": [IMAGE] * 100, "draws": 4},
+    }
+    with httpx.Client(base_url=media_address, timeout=60) as http:
+        with pytest.raises(httpx.ReadTimeout):
+            api.post(f"/{path}", json={"model": "captioned", **long[path]}, timeout=1)
+        wait_for_active(http, 0)
+    assert api.post("/edits", json={"model": "captioned", "inputs": [IMAGE], "strength": 0.5}).status_code == 200
 
 
 def test_a_long_sound_is_refused_before_it_is_decoded(api: httpx.Client) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -11,11 +12,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
 import afresh
 from afresh.api import Model
 from afresh.cli import run as command
 from afresh.core import Cond, Edit, Space, UserError
+from afresh.core.cost import at_most
 from afresh.families.codecs.trained import TrainedCodec, copied
 from afresh.modalities.image import ImageEncoder, ImageOptions
 from afresh.nets.autoencoder import Shape, networks
@@ -23,10 +26,12 @@ from afresh.runs.data import run_data
 from afresh.runs.inputs import as_seen
 from afresh.runs.run import Run
 from afresh.sampling.request import Request
-from afresh.tasks.edit import edit
+from afresh.tasks.edit import changed, edit
 from afresh.tasks.editor import Change, Editor, through, window_starts
 from afresh.tasks.interpolate import Blender, check_given, slerp
-from afresh.tasks.outpaint import outpainted, sides
+from afresh.tasks.outpaint import SIDES, outpainted, sides, windows
+from afresh.tasks.sample import Control, Sampler
+from afresh.tasks.score import score
 from tests.cli.conftest import drawn
 from tests.contracts.rows import write_pictures
 from tests.heard import heard
@@ -397,3 +402,42 @@ def test_from_python(run: Run, picture: np.ndarray) -> None:
     assert len(Model(run).interpolate(picture, 255 - picture, 3, settings={"steps": 3}).values) == 3
     with pytest.raises(UserError, match="cannot be combined with each other"):
         Model(run).edit([picture], strength=0.4, extend=1.0)
+
+
+# --------------------------------------------------------------------------- what it costs
+
+
+@pytest.mark.parametrize("added", [{"left": 1}, {"right": 7, "top": 5}, {"top": 3, "bottom": 4, "left": 9, "right": 2}])
+def test_the_windows_of_an_extension_are_counted_before_it_begins(
+    run: Run, picture: np.ndarray, added: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edited = []
+
+    def apply(self: Editor, start: Tensor, *rest: object) -> Tensor:
+        edited.append(len(start))
+        return start
+
+    monkeypatch.setattr(Editor, "apply", apply)
+    outpainted(editor(run), [picture], added, Change(), 3)
+    assert len(edited) == windows((SIDE, SIDE), added) and set(edited) == {3}
+
+
+def test_what_costs_too_much_is_refused_before_anything_is_computed(run: Run, picture: np.ndarray) -> None:
+    def refuse(evaluations: int, work: Callable[[], object]) -> None:
+        with at_most(evaluations), pytest.raises(UserError) as error:
+            work()
+        assert error.value.code == "too_costly" and error.value.fields["evaluations"] > evaluations
+
+    computed = run.modules["velocity"].register_forward_pre_hook(lambda *_: pytest.fail("the network was evaluated"))
+    around = dict.fromkeys(SIDES, 4096)
+    refuse(100_000, lambda: changed(editor(run), [picture], Change(), outpaint=around))
+    refuse(100_000, lambda: changed(editor(run, steps=1000, solver="heun"), [picture], Change(strength=0.5), 60))
+    refuse(100_000, lambda: Sampler(run, 600, Request(label="dark"), 0, {"steps": 100, "guidance": 2.0}))
+    refuse(100_000, lambda: Sampler(run, 20, Request(), 0, {"steps": 100}, control=Control(80, reward="brightness")))
+    refuse(1_000, lambda: Blender(run, {"steps": 100}).between(picture, picture, 4, Request(), Request()))
+    refuse(1_000, lambda: score(run, [picture], draws=20))
+    with at_most(60):
+        refuse(59, lambda: editor(run, steps=30).apply(torch.zeros(2, *run.space.shape), 1.0, None, lambda _: None, 1))
+    computed.remove()
+    with at_most(8):
+        assert len(edit(editor(run), [picture], Change(strength=0.5), 2)) == 2

@@ -28,6 +28,9 @@ def serve(
         float | None, typer.Option(help="GiB of weights that may be held; half of the free memory if not given.")
     ] = None,
     requests: Annotated[int, typer.Option(help="Requests at once; others are asked to try again.", min=1)] = 64,
+    evaluations: Annotated[
+        int, typer.Option(help="Evaluations of a network that one request may take; larger ones are refused.", min=1)
+    ] = 100_000,
     rate: Annotated[
         float | None, typer.Option(help="Requests a minute that one key may send; others are refused.", min=0.01)
     ] = None,
@@ -62,6 +65,7 @@ def serve(
         hosts=names,
         keys=Keys() if key_file is None else read_keys(key_file),
         most_requests=requests,
+        most_evaluations=evaluations,
         rate=rate,
         root_path=root_path,
         local=local and not allow_host and not root_path,

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from afresh.core.model import (
         Branch,
         Edit,
+        Evaluations,
         Family,
         Latents,
         Likelihood,
@@ -65,6 +66,7 @@ __all__ = [
     "Drawn",
     "Edit",
     "Encoder",
+    "Evaluations",
     "Evidence",
     "Examples",
     "Extendable",

@@ -143,6 +143,17 @@ class Likelihood:
 
 
 @dataclass(frozen=True)
+class Evaluations:
+    """How often the network is evaluated for one example, about and at most, by what is asked of it. All take (space,
+    settings); `edit` also takes whether values are kept."""
+
+    sample: Callable[[Space, Any], int] = lambda space, settings: 1
+    edit: Callable[[Space, Any, bool], int] = lambda space, settings, keep: 1
+    latents: Callable[[Space, Any], int] = lambda space, settings: 1
+    score: Callable[[Space], int] = lambda space: 1  # a likelihood, or that of a window of tokens
+
+
+@dataclass(frozen=True)
 class Family:
     """A kind of generative model: one file of afresh.families and one entry of the registry.
 
@@ -164,4 +175,5 @@ class Family:
     latents: Latents | None = None
     edit: Callable[[Modules, Any, Space, Edit, Cond, Rng, Tensor, Any], Tensor] | None = None  # returns x (B, *shape)
     policy: Policy | None = None  # what alignment needs
+    evaluations: Evaluations = Evaluations()  # what a request may ask for is bounded by them
     made_by: str = ""  # the command that makes such runs out of others; empty: `train` does

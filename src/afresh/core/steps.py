@@ -1,7 +1,8 @@
 """The steps of a solver as they are taken: for showing how far it is, for showing what it predicts, and for ending it.
 
 A solver calls `step`, and does not know who follows. Who follows changes nothing about the result; an error that is
-raised by a follower ends the solver.
+raised by a follower ends the solver. Whatever may take long calls `step`, or goes through `blocks`, so that it can be
+ended when nobody waits for its result any longer.
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ Block = TypeVar("Block")
 @dataclass(frozen=True)
 class Step:
     """A step that was taken: `done` of `total`. `estimate()` is the data (B, *shape) that is predicted there, in the
-    space of the family, of the samples from number `first` on."""
+    space of the family, of the samples from number `first` on; None where nothing is predicted on the way."""
 
     done: int
     total: int
-    estimate: Callable[[], Tensor]
+    estimate: Callable[[], Tensor] | None = None
     first: int = 0
 
 
@@ -57,11 +58,12 @@ def following(follower: Follower) -> Iterator[None]:
 
 @contextmanager
 def reporting(task: str) -> Iterator[None]:
-    """Events of progress tell how far the steps inside the block are, unless they take only a moment."""
+    """Events of progress tell how far the steps of a solver inside the block are, unless they take only a moment. Those
+    on which nothing is predicted, such as tokens that are shown as they come, are not told."""
     begun = time.monotonic()
 
     def tell(step: Step) -> None:
-        if time.monotonic() - begun >= SILENT_SECONDS:
+        if step.estimate is not None and time.monotonic() - begun >= SILENT_SECONDS:
             values = {"done": step.done, "total": step.total, "ended": step.done == step.total}
             events.progress(f"{task}: step {step.done:,} of {step.total:,}", task, **values)
 
@@ -70,15 +72,18 @@ def reporting(task: str) -> Iterator[None]:
 
 
 def blocks(parts: Sequence[Block], task: str) -> Iterator[Block]:
-    """The parts, one after the other. Events of progress tell how far they are and when they will be done, unless all
-    of them take only a moment."""
+    """The parts, one after the other, each a step for whoever follows. Events of progress tell how far they are and
+    when they will be done, unless all of them take only a moment."""
     begun = shown = time.monotonic()
+    follow = _follower.get()
     for done, part in enumerate(parts):
         now = time.monotonic()
         if done and now - shown >= SILENT_SECONDS:
             shown, left = now, (now - begun) * (len(parts) - done) / done
             text = f"{task}: {done / len(parts):.0%}, about {left:.0f} s left"
             events.progress(text, task, done=done, total=len(parts), seconds_left=left, ended=False)
+        if follow is not None:
+            follow(Step(done, len(parts)))
         yield part
 
 
@@ -97,7 +102,7 @@ def follower() -> Follower | None:
     return _follower.get()
 
 
-def step(done: int, total: int, estimate: Callable[[], Tensor]) -> None:
+def step(done: int, total: int, estimate: Callable[[], Tensor] | None = None) -> None:
     """Tell whoever follows that `done` of `total` steps were taken."""
     follow = _follower.get()
     if follow is not None:

@@ -30,6 +30,7 @@ from afresh.core import (
     Cond,
     CondSpec,
     Edit,
+    Evaluations,
     Family,
     Likelihood,
     Loss,
@@ -44,7 +45,7 @@ from afresh.core import (
 from afresh.core.rng import Rng
 from afresh.sampling.edit import edit
 from afresh.sampling.guidance import classifier_free
-from afresh.sampling.ode import SOLVERS, times
+from afresh.sampling.ode import EVALUATIONS, SOLVERS, times
 
 INSTALL = "pip install 'afresh[diffusers]'"
 Architecture = Literal["UNet2DModel", "DiTTransformer2DModel"]
@@ -345,6 +346,11 @@ def edited(
     )
 
 
+def evaluations(space: Space, settings: DiffusersSettings) -> int:
+    """Of the network for a sample: of both branches of guidance in every step."""
+    return settings.steps * EVALUATIONS[settings.solver] * (1 if settings.guidance == 1 else 2)
+
+
 def accepts(space: Space) -> str | None:
     if space.kind != "field" or len(space.shape) != 3:
         return "networks of diffusers generate images (C, H, W); tokens go with transformer, other fields with flow"
@@ -385,5 +391,8 @@ FAMILY = Family(
     sampling=Sampling(DiffusersSettings, sample),
     likelihood=Likelihood(score),
     edit=edited,
+    evaluations=Evaluations(
+        evaluations, lambda space, settings, keep: evaluations(space, settings) * (settings.resample if keep else 1)
+    ),
     made_by="tune",
 )

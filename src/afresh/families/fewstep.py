@@ -21,6 +21,7 @@ from afresh.core import (
     Batch,
     Cond,
     CondSpec,
+    Evaluations,
     Family,
     Loss,
     Modules,
@@ -221,5 +222,6 @@ FAMILY = Family(
     build=build,
     objective=FewStepObjective,
     sampling=Sampling(FewStepSettings, sample, guided=False),  # the teacher's guidance is part of it
+    evaluations=Evaluations(lambda space, settings: settings.steps or 64),
     made_by="distill",
 )

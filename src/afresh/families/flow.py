@@ -26,6 +26,7 @@ from afresh.core import (
     Cond,
     CondSpec,
     Edit,
+    Evaluations,
     Family,
     Latents,
     Likelihood,
@@ -46,7 +47,7 @@ from afresh.nets.velocity import Velocity, VelocityShape, compilable
 from afresh.sampling.density import invert, log_likelihood, rademacher
 from afresh.sampling.edit import edit
 from afresh.sampling.guidance import autoguidance, composed, interval
-from afresh.sampling.ode import SOLVERS, Solver, euler, heun, sde, times
+from afresh.sampling.ode import EVALUATIONS, SOLVERS, Solver, euler, heun, sde, times
 
 EXACT = 8  # most values of an example for which the divergence is computed exactly
 LIKELIHOOD_STEPS, LIKELIHOOD_SHIFT = 25, 0.25
@@ -262,10 +263,15 @@ def density(modules: Modules, config: FlowConfig, space: Space, batch: Batch, rn
     (sampling.density.dequantised), and convert nats to bits by sampling.density.bits_per_dim. Always in float32.
     """
     x = batch.x.float()
-    probes = None if math.prod(space.shape) <= EXACT else rademacher(rng, batch.index, space.shape, 1)
+    probes = None if probed(space) > 1 else rademacher(rng, batch.index, space.shape, 1)
     with torch.autocast(x.device.type, enabled=False):
         ts = times(LIKELIHOOD_STEPS, LIKELIHOOD_SHIFT)
         return log_likelihood(predictor(modules["velocity"]), x, batch.cond, ts, probes)
+
+
+def probed(space: Space) -> int:
+    """Derivatives of the velocity for the divergence: of each value of an example, or along one probe."""
+    return dims if 1 < (dims := math.prod(space.shape)) <= EXACT else 1
 
 
 @torch.no_grad()
@@ -280,6 +286,18 @@ def decode(modules: Modules, config: FlowConfig, space: Space, z: Tensor, cond: 
     """x (B, *space.shape) from z (B, D), by Heun's rule in the settings' steps."""
     ts = times(settings.steps, settings.shift)
     return heun(guided(modules, settings), z.view(-1, *space.shape), cond, ts)
+
+
+def evaluations(space: Space, settings: FlowSettings) -> int:
+    """Of the network for a sample: of every branch of guidance in every step."""
+    parts = len(settings.part_guidance)
+    branches = 1 if settings.guidance == 1 and not parts else 2 + parts
+    return settings.steps * EVALUATIONS[settings.solver] * (branches + (settings.autoguidance != 1))
+
+
+def evaluations_of_latents(space: Space, settings: FlowSettings) -> int:
+    """The same for `encode`: each step of Heun's rule back is corrected by steps forth and back."""
+    return evaluations(space, settings.model_copy(update={"solver": "heun"})) * (2 + 2 * INVERT_ROUNDS)
 
 
 def accepts(space: Space) -> str | None:
@@ -403,5 +421,11 @@ FAMILY = Family(
     likelihood=Likelihood(score, density=density, method="probability-flow ODE"),
     latents=Latents(encode, decode),
     edit=edited,
+    evaluations=Evaluations(
+        evaluations,
+        lambda space, settings, keep: evaluations(space, settings) * (settings.resample if keep else 1),
+        evaluations_of_latents,
+        lambda space: 4 * LIKELIHOOD_STEPS * (1 + probed(space)),
+    ),
     policy=Policy(("velocity",), score=policy_score, denoise=denoise, draw=draw, fits=True),
 )

@@ -15,6 +15,7 @@ from afresh.core import (
     Cond,
     CondSpec,
     Edit,
+    Evaluations,
     Family,
     Latents,
     Loss,
@@ -295,5 +296,6 @@ FAMILY = Family(
     sampling=Sampling(GANSettings, sample, guided=False),
     latents=Latents(encode, decode),
     edit=edit,
+    evaluations=Evaluations(edit=lambda space, settings, keep: 3 * SEARCH, latents=lambda space, settings: SEARCH),
     policy=Policy(("generator", "generator_conditioning"), draw=draw),
 )

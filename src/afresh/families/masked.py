@@ -33,6 +33,7 @@ from afresh.core import (
     Cond,
     CondSpec,
     Edit,
+    Evaluations,
     Family,
     Likelihood,
     Loss,
@@ -420,6 +421,13 @@ def ended(
     return torch.cat([x[:, :1], tokens], 1), torch.cat([wanted[:, :1], wanted[:, 1:] & ~known], 1), rows
 
 
+def evaluations(space: Space, settings: MaskedSettings) -> int:
+    """Of the network for a sample: for every group of tokens of every window, which are half a window apart."""
+    context = space.shape[0]
+    windows = -(-settings.length // max(1, context // 2)) if space.stream else 1
+    return windows * min(settings.steps or context, context) * (1 if settings.guidance == 1 else 2)
+
+
 def accepts(space: Space) -> str | None:
     if space.kind != "tokens":
         return "masked needs tokens; a field must pass through a codec first"
@@ -482,5 +490,8 @@ FAMILY = Family(
     likelihood=Likelihood(score, bound=True, method=f"evidence lower bound, over {SCORES} numbers of masked tokens"),
     predict_next=next_predictor,
     edit=edit,
+    evaluations=Evaluations(
+        evaluations, lambda space, settings, keep: evaluations(space, settings), score=lambda space: SCORES
+    ),
     policy=Policy(("denoiser",), score=bound, fits=True),
 )

@@ -15,6 +15,7 @@ from afresh.core import (
     Branch,
     Cond,
     CondSpec,
+    Evaluations,
     Family,
     Likelihood,
     Loss,
@@ -323,9 +324,13 @@ def sample(
     if left:
         place = {id(s): i for i, s in enumerate(drawn)}
         batch.join(left, cond if left is drawn else cond.select(torch.tensor([place[id(s)] for s in left])))
-    while batch.active:
-        batch.step()
+    batch.run()
     return gathered(space, drawn)
+
+
+def windows(space: Space, length: int) -> int:
+    """Of so many new tokens, each of which begins half a window after the one before."""
+    return -(-length // max(1, space.shape[0] // 2))
 
 
 def accepts(space: Space) -> str | None:
@@ -493,5 +498,6 @@ FAMILY = Family(
     likelihood=Likelihood(score, tokens=token_score, method="exact log-likelihood"),
     predict=lambda modules, space: predictor(modules, space.shape[0] + 1),
     branch=brancher,
+    evaluations=Evaluations(lambda space, settings: windows(space, settings.length) if space.stream else 1),
     policy=Policy(("decoder",), rollout=rollout, steps=steps, score=policy_score, fits=True),
 )

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from afresh.core import BuildsOn, Codec, Cond, CondSpec, Encoder, Family, Space, UserError, events, registry
+from afresh.core.cost import check_cost
 from afresh.core.counted import counted
 from afresh.core.device import computing_on
 from afresh.core.files import free_bytes, write_json
@@ -398,8 +399,10 @@ class Run:
         by `sampler` in its place. `numbers` (B,) int64 key the noise of the samples; 0, 1, ... by default. `report`:
         raise an event of progress after each of several batches.
 
-        Raises UserError if the model gives numbers that are not finite.
+        Raises UserError if the model gives numbers that are not finite, and if the samples cost more than is allowed.
         """
+        each = self.family.evaluations.sample(self.space, settings)
+        check_cost(cond.size * each, f"{cond.size:,} samples of {each:,} evaluations each")
         size = 256
         if self.space.kind == "tokens":  # as many positions as 64 windows of 256 tokens have
             size = min(512, max(64, 64 * 256 // self.space.shape[0]))

@@ -18,6 +18,7 @@ from torch import Tensor
 from afresh.core import Cond, Predict
 from afresh.core.device import float64_device, wide
 from afresh.core.rng import Rng
+from afresh.core.steps import part_of, step
 from afresh.sampling.ode import heun, velocity
 
 Rule = Literal["heun", "rk4"]
@@ -75,7 +76,8 @@ def log_likelihood(
     x = x.detach()
     volume = torch.zeros(len(x), dtype=torch.float64, device=float64_device(x.device))
     back = ts.flip(0)
-    for a, b in zip(back[:-1], back[1:], strict=True):
+    for i, (a, b) in enumerate(zip(back[:-1], back[1:], strict=True)):
+        step(i, len(back) - 1)
         h = float(b - a)
         dx, growth = (_heun if rule == "heun" else _rk4)(rates, x, a, b)
         x, volume = x + h * dx, volume + h * growth
@@ -128,8 +130,9 @@ def invert(predict: Predict, x: Tensor, cond: Cond, ts: Tensor, rounds: int = 0)
     """
     for i in range(len(ts) - 1, 0, -1):
         pair = ts[i - 1 : i + 1]
-        y = heun(predict, x, cond, pair.flip(0))
-        x = _refined(predict, x, y, cond, pair, rounds) if rounds else y
+        with part_of(len(ts) - 1 - i, len(ts) - 1):
+            y = heun(predict, x, cond, pair.flip(0))
+            x = _refined(predict, x, y, cond, pair, rounds) if rounds else y
     return x
 
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from afresh.core import Cond, Predict
 from afresh.core.device import wide
 from afresh.core.rng import Rng
+from afresh.core.steps import step as tell
 from afresh.sampling.tokens import Cut, draw, narrow
 
 Order = Literal["random", "confidence"]
@@ -76,6 +77,7 @@ def fill(
             else:
                 chosen, tokens = surest(logits, hidden, u[rows], goal[rows] - (count[rows] - hidden.sum(1)), how.cut)
             x[rows] = torch.cat([window[:, :1], window[:, 1:].masked_scatter(chosen, tokens)], 1)
+            tell(step + 1, int(steps.max()))
     return x
 
 

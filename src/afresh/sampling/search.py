@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from afresh.core.steps import step as tell
+
 
 def search(
     decode: Callable[[Tensor], Tensor],
@@ -25,12 +27,17 @@ def search(
     finite are returned unchanged.
     """
     best, least = z.detach().clone(), torch.full((len(z),), torch.inf, device=z.device)
+
+    def found() -> Tensor:
+        return decode(best).detach()
+
     current, first, second = z.detach().clone().float(), torch.zeros_like(z), torch.zeros_like(z)
     for step in range(steps + 1):
         with torch.enable_grad():
             point = current.detach().requires_grad_(True)
             cost = energy(decode(point)).float() + 0.5 * prior * point.square().sum(1)
             (slope,) = torch.autograd.grad(cost.sum(), point)
+        tell(step, steps, found)
         better = cost.detach() < least  # false for NaN
         best, least = torch.where(better[:, None], point.detach(), best), torch.where(better, cost.detach(), least)
         if step == steps:

@@ -12,6 +12,7 @@ from torch import Tensor
 from afresh.core import Cond, Predict, UserError
 from afresh.core.device import wide
 from afresh.core.rng import Rng
+from afresh.core.steps import step as tell
 from afresh.sampling.constraint import Constraint, check_finished, restrict
 from afresh.sampling.deadline import Deadline
 from afresh.sampling.prefixes import KEPT_BYTES, LEAST, Known, Prefixes, Slotted, common
@@ -348,6 +349,14 @@ class Decoding:
             self._admit([s for s, _ in late], Cond.cat([cond for _, cond in late]))
         return ended
 
+    def run(self) -> None:
+        """Draw until every sequence has ended, each token a step for whoever follows."""
+        most = max((s.left for s in self.active), default=0)
+        while self.active:
+            self.step()
+            left = max((s.left for s in self.active), default=0)
+            tell(most - left, most)
+
     def _together(self) -> int:
         """How many tokens of every sequence can be drawn before one is read: until one is complete or its window
         moves."""
@@ -417,6 +426,7 @@ def draw_plain(
     cond = replace(cond, known=None, known_mask=None)
     for step in range(new.shape[1]):
         logits, state = decoding.predict(x, counts, cond, state)
+        tell(step + 1, new.shape[1])
         if len(decoding.banned):
             logits = logits.index_fill(1, decoding.banned, -torch.inf)
         if first.cut.temperature == 0:
@@ -487,8 +497,7 @@ def generate(
         for p, i, c in zip(prompts, index.tolist(), each, strict=True)
     ]
     decoding.join(sequences, cond)
-    while decoding.active:
-        decoding.step()
+    decoding.run()
     return continuations(sequences, end)
 
 

@@ -27,6 +27,7 @@ from afresh.serve.work import Desk
 
 MOST_BYTES = 32 * 2**20  # of the body of a request
 MOST_REQUESTS = 64  # at once
+MOST_EVALUATIONS = 100_000  # of a network, for one request
 WATCH_SECONDS = 1.0  # after which the server knows at the latest that an adapter was removed
 PARTS = (
     models,
@@ -59,6 +60,7 @@ class ServeSettings:
     keys: Keys = field(default_factory=Keys)
     most_requests: int = MOST_REQUESTS
     most_bytes: int = MOST_BYTES
+    most_evaluations: int = MOST_EVALUATIONS
     rate: float | None = None
     root_path: str = ""
     works: Path = field(default_factory=lambda: preferences().works_folder)
@@ -75,7 +77,7 @@ async def watch(library: Library) -> None:
 
 def make_app(settings: ServeSettings) -> FastAPI:
     """The application. Raises UserError if a place is neither a run nor a folder."""
-    desk = Desk(Library(settings.places, settings.memory), settings.most_requests)
+    desk = Desk(Library(settings.places, settings.memory), settings.most_requests, settings.most_evaluations)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

@@ -32,6 +32,7 @@ PROCESSORS = torch.get_num_threads()  # that a lane computes with
 KEPT_BATCHES = 2  # without a sequence
 SEQUENCES = 64  # drawn side by side
 EXAMPLES = 16  # solved together; more are no faster each on a processor, and others would wait for longer
+TOGETHER = 2_048  # evaluations for all examples that are solved together, as others wait for the last
 GATHERING, GATHERINGS = 0.015, 6  # seconds that an idle lane waits for another call before it solves, and how often
 
 # Set in the thread of a request: whether nobody waits for its result any longer.
@@ -289,11 +290,12 @@ class Lane:
         key = shared_settings(calls[0])
         alike = [c for c in calls if shared_settings(c) == key]
         rows: list[tuple[Call, int]] = []
-        while len(rows) < EXAMPLES and (waiting := [c for c in alike if c.begun < c.cond.size]):
-            for call in waiting[: EXAMPLES - len(rows)]:
+        run, settings = calls[0].run, calls[0].settings
+        most = max(1, min(EXAMPLES, TOGETHER // run.family.evaluations.sample(run.space, settings)))
+        while len(rows) < most and (waiting := [c for c in alike if c.begun < c.cond.size]):
+            for call in waiting[: most - len(rows)]:
                 rows.append((call, call.begun))
                 call.begun += 1
-        run, settings = calls[0].run, calls[0].settings
         modules = run.modules_for(settings)
         device = next(p for m in modules.values() for p in m.parameters()).device
         cond = Cond.cat([call.cond.select(torch.tensor([row])) for call, row in rows]).to(device)
@@ -331,9 +333,10 @@ class Lane:
                 break
 
 
-def rows_of(step: Step, rows: list[int]) -> Callable[[], Tensor]:
-    """What is predicted of some rows of a batch."""
-    return lambda: step.estimate()[rows].cpu()
+def rows_of(step: Step, rows: list[int]) -> Callable[[], Tensor] | None:
+    """What is predicted of some rows of a batch, if anything is."""
+    estimate = step.estimate
+    return None if estimate is None else lambda: estimate()[rows].cpu()
 
 
 def followed() -> Follower | None:

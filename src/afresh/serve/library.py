@@ -19,6 +19,7 @@ from afresh.nets.transformer import Decoder
 from afresh.runs.personal import SEPARATOR, adapter_folder, adapters_in, base_of
 from afresh.runs.run import Run
 from afresh.serve.lane import Lane
+from afresh.serve.turn import Turns
 from afresh.training import checkpoint
 
 # Set in the context of a request: the name of the key that it has; None where there are no keys.
@@ -36,8 +37,8 @@ def may_ask(person: str) -> bool:
 
 @dataclass(eq=False)
 class Served:
-    """A run whose weights are loaded, and the lane that draws from it. `users`: requests that use it now. `turn` is
-    held by the one request that computes with the weights outside of the lane.
+    """A run whose weights are loaded, and the lane that draws from it. `users`: requests that use it now. `turns`:
+    of those that compute with the weights outside of the lane.
 
     `base`: of the adapter of a person, the run whose weights and lane it uses; `dropped`: whether it was removed since.
     """
@@ -52,7 +53,7 @@ class Served:
     dropped: bool = False
     users: int = 0
     used: float = field(default_factory=time.monotonic)
-    turn: threading.Lock = field(default_factory=threading.Lock)
+    turns: Turns = field(default_factory=Turns)
 
     @property
     def bytes(self) -> int:
@@ -213,7 +214,7 @@ class Library:
         size = bytes_of(run, {t.data_ptr() for m in base.run.modules.values() for t in m.parameters()})
         self._make_room(size, base)
         run.shared_draw = base.lane.draw
-        self.held[name] = Served(name, run, base.lane, version, made, size, base, turn=base.turn)
+        self.held[name] = Served(name, run, base.lane, version, made, size, base, turns=base.turns)
         return self.held[name]
 
     def _make_room(self, size: int, *needed: Served | None) -> None:

@@ -15,6 +15,7 @@ import torch
 from fastapi import Request
 
 from afresh.core import events
+from afresh.core.cost import at_most
 from afresh.core.events import Event
 from afresh.core.steps import Step, following
 from afresh.serve.errors import Refused
@@ -25,22 +26,21 @@ T = TypeVar("T")
 EVERY = 0.05  # seconds between the events of a stream: what comes meanwhile is one event, as nobody reads faster
 AT_FIRST = 2  # times without a pause: that a run has begun, and its first piece
 AT_ONCE = 128  # pieces that are answered in one go, so that other requests are not kept waiting
-PATIENCE = 0.2  # seconds after which a request that waits for its turn looks whether anybody still waits for it
 RETRY = 1  # seconds after which a client that was refused tries again
 
 
 class Desk:
     """Where requests are admitted: at most `most` at once, the others are refused with 429."""
 
-    def __init__(self, library: Library, most: int) -> None:
-        self.library, self.most = library, most
+    def __init__(self, library: Library, most: int, evaluations: int) -> None:
+        """`evaluations`: of a network, that one request may take."""
+        self.library, self.most, self.evaluations = library, most, evaluations
         # One processor each: every thread that computes with several has a team of its own, and as soon as all teams
         # have more threads than there are processors, those of a lane sleep between two steps and wake late.
         self.threads = ThreadPoolExecutor(
             most, thread_name_prefix="request", initializer=torch.set_num_threads, initargs=(1,)
         )
         self.busy = 0
-        self.waiting: set[threading.Event] = set()
 
     def admit(self) -> None:
         """Raises Refused if there are too many requests."""
@@ -64,7 +64,7 @@ class Desk:
                 check_held(served)
 
             try:
-                with events.listening(unheard), following(stop):
+                with events.listening(unheard), at_most(self.evaluations), following(stop):
                     made = work(served)
                 check_held(served)
                 return made
@@ -140,18 +140,14 @@ class Desk:
 
 @contextmanager
 def alone(served: Served) -> Iterator[None]:
-    """The turn of a request that computes with a run outside of its lane, such as an edit: one of them at a time, so
-    that a crowd takes no more memory and processors than one does. Raises Cancelled if nobody waits any longer."""
-    gone = cancelled.get()
-    while not served.turn.acquire(timeout=PATIENCE):
-        if gone is not None and gone.is_set():
-            raise Cancelled
-    torch.set_num_threads(PROCESSORS)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(1)
-        served.turn.release()
+    """The turn of a request that computes with a run outside of its lane (afresh.serve.turn). Raises Cancelled if
+    nobody waits any longer."""
+    with served.turns.taken(cancelled.get() or threading.Event()):
+        torch.set_num_threads(PROCESSORS)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(1)
 
 
 @contextmanager

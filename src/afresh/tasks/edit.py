@@ -15,7 +15,7 @@ from afresh.runs.inputs import encoded, enlarged, fitted_mask
 from afresh.sampling import energy as e
 from afresh.sampling.samples import Samples
 from afresh.tasks.editor import STRENGTH, Change, Editor, change_record, energies
-from afresh.tasks.extend_audio import extended, looped, refilled, varied
+from afresh.tasks.extend_audio import extended, looped, refilled, varied, windows
 from afresh.tasks.outpaint import outpainted
 
 
@@ -104,6 +104,7 @@ def edit_sounds(
         return replace(editor, seed=editor.seed + 7919 * part).apply(window, strength, keep, lambda _: wanted, weight)
 
     run, hole = editor.run, change.hole
+    editor.check_windows(each * sum(windows(run, s, hole) for s in sounds), hole is not None)
     edited = [varied(run, s, each, draw) if hole is None else refilled(run, s, hole, each, draw) for s in sounds]
     longest = max(x.shape[-1] for x, _ in edited)
     x = torch.cat([nn.functional.pad(x, (0, longest - x.shape[-1])) for x, _ in edited])

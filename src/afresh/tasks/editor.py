@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from afresh.core import Codec, Cond, Edit, Examples, UserError, registry
+from afresh.core.cost import check_cost
 from afresh.core.rng import Rng
-from afresh.core.steps import reporting
+from afresh.core.steps import blocks, reporting
 from afresh.runs.inputs import encoded
 from afresh.runs.run import Run, join
 from afresh.sampling import energy as e
@@ -132,14 +133,20 @@ class Editor:
         chosen = self.run.settings(self.settings).model_dump(exclude_unset=True)
         return words(self.request) | {k: v for k, v in chosen.items() if k in self.settings or k == "part_guidance"}
 
+    def check_windows(self, count: int, keep: bool = True) -> None:
+        """Raises UserError if so many windows cost more than is allowed. `keep`: whether parts of them are kept."""
+        each = self.run.family.evaluations.edit(self.run.space, self.run.settings(self.settings), keep)
+        check_cost(count * each, f"{count:,} {'parts' if keep else 'edits'} of {each:,} evaluations each")
+
     def apply(self, start: Tensor, strength: float, keep: Tensor | None, wanted: Wanted, weight: float) -> Tensor:
         """Edit `start` (n, *shape), given and returned in the space of the modality, in batches of BATCH_SIZE."""
         run, codec = self.run, self.run.codec
         edit, settings = run.family.edit, run.settings(self.settings)
         modules = run.modules_for(settings)
         assert edit is not None
+        self.check_windows(len(start), keep is not None)
         out = []
-        for rows in torch.arange(len(start)).split(BATCH_SIZE):
+        for rows in blocks(torch.arange(len(start)).split(BATCH_SIZE), "editing"):
             task = Edit(start[rows], strength, None if keep is None else keep[rows], wanted(rows), weight)
             if codec is not None:
                 task = through(codec, task)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from afresh.core import Batch, Cond, UserError, registry
+from afresh.core.steps import step
 from afresh.runs.run import Run
 from afresh.sampling.request import Prompt, prompt_ids, writes_text
 from afresh.training.loop import precision
@@ -42,6 +43,7 @@ def embed(run: Run, texts: Sequence[Prompt]) -> Embeddings:
     device = next(p for m in run.modules.values() for p in m.parameters()).device
     vectors, tokens = [], 0
     for number, text in enumerate(texts):
+        step(number, len(texts))
         ids = prompt_ids(run.encoder, text, False).long()
         if not len(ids):
             raise UserError(f"Text {number} is empty, so it has no embedding. Leave it out.", "empty_item")

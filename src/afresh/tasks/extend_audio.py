@@ -82,6 +82,8 @@ def encode_long(run: Run, source: Any) -> Tensor:
 def extended(editor: Editor, sounds: Sequence[Any], seconds: float, n: int) -> Samples:
     """Extend each sound by `seconds` at its end, in n versions."""
     count = columns(editor.run, seconds, "`extend`")
+    size = editor.run.encoder.space.shape[-1]
+    editor.check_windows(len(sounds) * n * -(-count // max(1, size // 2)))
     starts = [encode_long(editor.run, s).repeat_interleave(n, 0) for s in sounds]
     return samples_of(editor, [extend_canvas(editor, s, count) for s in starts], {"extend": seconds})
 
@@ -237,6 +239,16 @@ def varied(run: Run, source: Any, n: int, draw: Draw) -> tuple[Tensor, list[Soun
     if count <= size:  # the model determines the length
         return x, decoded
     return x, [replace(d, samples=d.samples[: len(sound.samples)]) for d in decoded]
+
+
+def windows(run: Run, source: Any, hole: str | None) -> int:
+    """How many windows of a sound are edited, by `varied` or, if there is a hole, about how many by `refilled`. Raises
+    UserError as they do."""
+    sound, size = load_sound(run, source), run.encoder.space.shape[-1]
+    if hole is None:
+        return len(window_starts(-(-len(sound.samples) // samples_per_column(run, sound)), size))
+    a, b = hole_in(run, sound, hole, "the sound" if isinstance(source, Sound) else source)
+    return len(window_starts((b - a) // samples_per_column(run, sound) + size, size))
 
 
 def samples_per_column(run: Run, sound: Sound) -> int:

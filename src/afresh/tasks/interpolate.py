@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from afresh.core import Cond, Examples, Latents, UserError, registry
+from afresh.core.cost import check_cost
 from afresh.core.space import evenly_spaced
 from afresh.runs.data import run_data
 from afresh.runs.inputs import encoded
@@ -71,6 +72,7 @@ def blend(
     blender = Blender(run, settings)
     if toward is None:
         return blender.between(first, second, n, begin, end)
+    blender.check(2 * MAX_IMAGES + n)
     way = blender.direction(run_data(run).train, toward, away)
     return blender.along([first], way, torch.linspace(0, 1.5 if most is None else most, n).tolist())
 
@@ -89,6 +91,7 @@ class Blender:
     def codes(self, x: Tensor, cond: Cond) -> Tensor:
         """Encode x (B, *shape), or tokens (B, T), in the space of the modality to codes z (B, D)."""
         run, codec = self.run, self.run.codec
+        self.check(len(x))
         if codec is not None:
             coded = codec.encode(Examples(x, Cond(len(x))))
             x = coded.x * coded.scale + coded.shift if coded.x.is_floating_point() else coded.x
@@ -100,6 +103,7 @@ class Blender:
     def decode(self, z: Tensor, cond: Cond) -> Tensor:
         """Decode codes z (B, D) to x (B, *shape) in the space of the modality."""
         run, codec = self.run, self.run.codec
+        self.check(len(z))
         with precision(run.train):
             modules = run.modules_for(self.settings)
             x = self.latents.decode(modules, run.config, run.space, z, cond, self.settings).cpu()
@@ -113,6 +117,7 @@ class Blender:
         """
         if n < 2:
             raise UserError(f"An interpolation includes both of its ends, so `n` must be at least 2. Given: {n}.")
+        self.check(2 + n)
         run = self.run
         x = encoded(run, [a, b])
         ends = Cond.cat([self.cond(1, first), self.cond(1, second)])
@@ -169,6 +174,11 @@ class Blender:
         decoded = self.decode(moved, cond)
         described = [{"picture": i, "amount": float(a)} for i in range(len(x)) for a in amounts]
         return Samples(run.encoder.decode(decoded), decoded, cond, described, 0, run.encoder)
+
+    def check(self, count: int) -> None:
+        """Raises UserError if the codes of so many items cost more than is allowed."""
+        each = self.run.family.evaluations.latents(self.run.space, self.settings)
+        check_cost(count * each, f"{count:,} codes of {each:,} evaluations each")
 
     def cond(self, n: int, request: Request) -> Cond:
         return make_cond(self.run.conds, Cond.unconditional(self.run.conds, n), request, self.run.encoder)

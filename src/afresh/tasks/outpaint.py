@@ -44,6 +44,10 @@ def outpainted(editor: Editor, images: Sequence[Any], added: Mapping[str, int], 
         raise UserError("`outpaint` keeps the image and adds to it. Leave out `mask`, `upscale` and `strength`.")
     if editor.run.encoder.space.timed:
         raise UserError("`outpaint` is for images. To extend a sound, use `extend=SECONDS`.")
+    if not editor.run.encoder.space.pixels:
+        raise UserError(f"`outpaint` is for images, and {editor.run.path} makes {editor.run.encoder.kind.plural}.")
+    height, width = editor.run.encoder.space.shape[1:]
+    editor.check_windows(len(images) * n * windows((height, width), added))
     start = encoded(editor.run, images).repeat_interleave(n, 0)
     canvas = start
     for step, (side, count) in enumerate(added.items()):
@@ -53,6 +57,22 @@ def outpainted(editor: Editor, images: Sequence[Any], added: Mapping[str, int], 
     ]
     run = editor.run
     return Samples(run.encoder.decode(canvas), canvas, editor.cond(len(canvas)), described, editor.seed, run.encoder)
+
+
+def windows(size: tuple[int, int], added: Mapping[str, int]) -> int:
+    """How many windows of this height and width extend one image of that size."""
+    extent, out = list(size), 0
+    for side, count in added.items():
+        along = SIDES[side][0] - 2
+        strips = -(-count // half(size[along]))
+        out += strips * len(window_starts(extent[1 - along], size[1 - along]))
+        extent[along] += count
+    return out
+
+
+def half(size: int) -> int:
+    """The most that is added to a window of this size at once."""
+    return max(1, size // 2)
 
 
 def replace_seed(editor: Editor, step: int) -> Editor:
@@ -66,7 +86,7 @@ def extend_side(editor: Editor, canvas: Tensor, side: str, count: int, change: C
     size = editor.run.encoder.space.shape[axis - 1]
     part = 0
     while count:
-        new = min(count, size // 2)
+        new = min(count, half(size))
         canvas = extend_strip(editor, canvas, axis, direction, new, change, part)
         count, part = count - new, part + 1
     return canvas

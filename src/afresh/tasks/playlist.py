@@ -12,6 +12,7 @@ from torch import Tensor
 
 from afresh.core import Cond, UserError
 from afresh.core.rng import Rng
+from afresh.core.steps import step
 from afresh.data.interactions.catalogue import Catalogue, number
 from afresh.sampling.tokens import Cut, draw, narrow
 from afresh.tasks.recommend import Ranking, Recommendation, Recommender, check
@@ -55,6 +56,7 @@ def playlists(
     """
     cond = recommender.condition(len(histories)) if cond is None else cond
     demands = _Demands(recommender, ranking, playlist)
+    recommender.check_cost(len(histories) * ranking.k, ranking)
     for a in range(0, len(histories), recommender.at_once):
         rows = range(a, min(a + recommender.at_once, len(histories)))
         yield from demands.sequences([histories[i] for i in rows], a, cond.select(torch.tensor(rows)))
@@ -105,6 +107,7 @@ class _Demands:
             u = Rng(ranking.seed).uniform(f"playlist/{place}", torch.tensor([first + i for i in left]))
             chosen = draw(drawn, u)
             for row, (i, j) in enumerate(zip(left, chosen.tolist(), strict=True)):
+                step(place * len(left) + row, ranking.k * len(left))
                 (why,) = recommender.reasons(known[i], [j], cond.select(torch.tensor([i])), ranking.because)
                 item, title = recommender.catalogue.ids[j], recommender.catalogue.title(j)
                 out[i].append(Recommendation(item, title, float(p[row, j]), float(drawn[row, j]), why))

@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from afresh.core import Branch, Cond, UserError
+from afresh.core.steps import blocks
 from afresh.data.exercises.columns import outcome_of
 from afresh.data.exercises.encoder import WIDTH, AnswerEncoder
 from afresh.data.exercises.history import FIRST, Answer, History, gap_of
@@ -173,7 +174,7 @@ class Tracer:
         ids = [self.encoder.tokens(h.answers[-self.room :]) for h in histories]
         step = max(1, TOKENS // max(1, len(stems[0]) * (stem + len(probes)) + max(map(len, ids))))
         out = []
-        for a in range(0, len(ids), step):
+        for a in blocks(range(0, len(ids), step), "asking"):
             branches = torch.tensor([[[*s, *probes] for s in row] for row in stems[a : a + step]])
             out.append(self._chances(ids[a : a + step], branches, stem, each, wrong))
         return np.concatenate(out)

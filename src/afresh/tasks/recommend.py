@@ -18,9 +18,11 @@ import torch
 from torch import Tensor, nn
 
 from afresh.core import Branch, Cond, Predict, UserError, events
+from afresh.core.cost import check_cost
 from afresh.core.counted import counted
 from afresh.core.files import replace_file
 from afresh.core.rng import Rng
+from afresh.core.steps import step
 from afresh.data.interactions.catalogue import Catalogue
 from afresh.data.interactions.encoder import HistoryEncoder
 from afresh.data.interactions.history import History
@@ -296,6 +298,7 @@ class Recommender:
         Raises UserError for a ranking that leaves no item, or with values out of their range.
         """
         check(ranking)
+        self.check_cost(len(histories), ranking)
         rows = [self.encoder.ids(h) for h in histories]
         cond = self.condition(len(rows)) if cond is None else cond
         p = self.probabilities(rows, cond)
@@ -303,6 +306,7 @@ class Recommender:
         barred = [] if self.again(ranking) else rows
         out = []
         for i, (places, drawn) in enumerate(self.ranked(p, allowed, barred, ranking)):
+            step(i, len(rows))
             reasons = self.reasons(rows[i], places, cond.select(torch.tensor([i])), ranking.because)
             likely = p[i, places].tolist()
             out.append([
@@ -310,6 +314,11 @@ class Recommender:
                 for j, q, d, why in zip(places, likely, drawn, reasons, strict=True)
             ])  # fmt: skip
         return out
+
+    def check_cost(self, count: int, ranking: Ranking) -> None:
+        """Raises UserError if so many choices cost more than is allowed. A reason asks again without each item."""
+        each = 1 + (self.encoder.context if ranking.because else 0)
+        check_cost(count * each, f"{count:,} choices of {each:,} evaluations each")
 
     def ranked(
         self, p: Tensor, allowed: Tensor, barred: Sequence[Sequence[int]], ranking: Ranking

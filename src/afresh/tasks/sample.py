@@ -13,6 +13,7 @@ from afresh.alignment.best_of_n import Rows, best_line, best_of, check_best
 from afresh.alignment.reward_guidance import check_family, steered
 from afresh.alignment.rewards.reward import Reward, scorer_of
 from afresh.core import BuildsOn, Cond, Space, UserError, events
+from afresh.core.cost import check_cost
 from afresh.core.steps import reporting
 from afresh.runs.adapters import with_adapters
 from afresh.runs.run import Run, join
@@ -90,8 +91,11 @@ class Sampler:
             raise UserError(
                 "A text cannot be streamed and chosen among several: give `stream=True`, or `best_of` or `valid`."
             )
+        settings = self.settings(self.watcher())
+        count, each = n * control.best_of, run.family.evaluations.sample(run.space, settings)
+        check_cost(count * each, f"{count:,} samples of {each:,} evaluations each")
         self.cond, self.described, notes = run.condition(n, request, seed)
-        check_negative(request, self.settings(self.watcher()))
+        check_negative(request, settings)
         self.modules: Mapping[str, nn.Module] | None = None
         self.reward: Reward | None = None
         self.guide: Reward | None = None

@@ -14,8 +14,10 @@ import torch
 from torch import Tensor
 
 from afresh.core import Batch, Cond, Examples, Item, Likelihood, Sound, UserError, events, registry
+from afresh.core.cost import check_cost
 from afresh.core.counted import counted
 from afresh.core.rng import Rng
+from afresh.core.steps import step
 from afresh.data.files import must_exist
 from afresh.data.load import MAX_LOGITS
 from afresh.data.prepare import read_options
@@ -153,6 +155,8 @@ def score(
         raise UserError(f"`draws` is the number of draws of noise, from 1 to {MOST_DRAWS:,}. Given: {draws}.")
     check_request(run, likelihood, request, end)
     items = items_of(run, inputs)
+    each = draws * run.family.evaluations.score(run.space)
+    check_cost(len(items) * each, f"{len(items):,} items of {each:,} evaluations each")
     if run.space.kind == "tokens":
         if draws > 1 and not likelihood.bound:
             raise UserError(f"{run.family.name} gives exact log-likelihoods, without noise: leave `draws={draws}` out.")
@@ -343,6 +347,8 @@ def token_scores(
         conds.append(cond)
     cond = conditioned(run, Cond.cat(conds), request)
     windows = [w for i, s in enumerate(sequences) for w in windows_of(i, *s, run.space.shape[0])]
+    each = draws * run.family.evaluations.score(run.space)
+    check_cost(len(windows) * each, f"{len(windows):,} windows of {each:,} evaluations each")
     nats = torch.zeros(draws, len(items), dtype=torch.float64)
     logprobs: list[list[float]] = [[] for _ in items]
     for draw in range(draws):
@@ -430,6 +436,7 @@ def window_nats(
     longest = max((len(w.ids) for w in windows), default=1)
     size = max(1, min(WINDOWS_AT_ONCE, MAX_LOGITS // (longest * max(run.space.vocab, default=1))))
     for first in range(0, len(windows), size):
+        step(first, len(windows))
         part = windows[first : first + size]
         x = torch.nn.utils.rnn.pad_sequence([w.ids for w in part], batch_first=True)
         mask = torch.nn.utils.rnn.pad_sequence([w.scored for w in part], batch_first=True)[:, 1:]

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from afresh.core import (
     Cond,
     CondSpec,
     Edit,
+    Evaluations,
     Examples,
     Family,
     Latents,
@@ -39,6 +41,7 @@ from afresh.core import (
 from afresh.core.model import batch_of_fields
 from afresh.core.rng import Rng
 from afresh.core.space import evenly_spaced
+from afresh.core.steps import step as tell
 from afresh.data.load import numbered
 from afresh.families.vae.bags import BagObjective, Chosen, bag_terms, drawn_bags, next_predictor
 from afresh.families.vae.config import VAEConfig, VAESettings
@@ -352,6 +355,7 @@ def likelihood(modules: Modules, config: VAEConfig, space: Space, batch: Batch, 
     assert isinstance(density, RequestMixture)
     row, estimates = density.row(batch.cond), []
     for k in range(draws):
+        tell(k, draws)
         one = posterior_draw(modules, encoded, rng.normal(f"vae/likelihood/{k}", batch.index, (config.latent,)))
         error = batch.x.float() - one.x
         prior = density.log_prob(one.u, row)
@@ -419,8 +423,10 @@ def edit(
         u = _optimised(modules, task, u, cond, settings)
         residual = start - decode(modules, mean, cond)
         return decode(modules, u, cond, settings.guidance) + (1 - s) * residual
-    for k in range(math.ceil(ROUNDS * s)):
+    rounds = math.ceil(ROUNDS * s)
+    for k in range(rounds):
         x = torch.where(task.keep, start, decode(modules, u, cond, settings.guidance))
+        tell(k, rounds, partial(torch.clone, x))
         u = posterior_draw(modules, encoding(modules, x, cond), rng.normal(f"edit/{k}", index, (u.shape[1],))).u
     u = _optimised(modules, task, u, cond, settings)
     return torch.where(task.keep, start, decode(modules, u, cond, settings.guidance))
@@ -504,5 +510,9 @@ FAMILY = Family(
     finish=finish,
     latents=Latents(encode, decode_latents),
     edit=edit,
+    evaluations=Evaluations(
+        edit=lambda space, settings, keep: 3 * ROUNDS + SEARCH if keep else SEARCH,
+        score=lambda space: 2 * DRAWS if space.kind == "field" else 1,
+    ),
     policy=Policy(("conditioning", "encoder", "decoder", "prior"), score=elbo, draw=draw, fits=True),
 )

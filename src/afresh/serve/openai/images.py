@@ -232,7 +232,7 @@ def followed(run: Run, form: DrawnForm, draw: Callable[[], Samples], put: Callab
 
     def follow(step: Step) -> None:
         shown = [max(1, round(step.total * (k + 1) / (count + 1))) for k in range(count)]
-        if step.done not in shown:
+        if step.estimate is None or step.done not in shown:
             return
         values = run.encoder.decode(run.from_space(step.estimate().float().cpu()))
         for i, value in enumerate(values):

@@ -140,7 +140,7 @@ def made(served: Served, making: Making, put: Callable[[Any], None]) -> None:
 
     def follow(step: Step) -> None:
         check()
-        if run.encoder.kind.view == "image" and wish.verb == "sample" and due(step):
+        if step.estimate is not None and run.encoder.kind.view == "image" and wish.verb == "sample" and due(step):
             values = run.encoder.decode(run.from_space(step.estimate().float().cpu()))
             for k, value in enumerate(values):
                 put(Sharper(len(whole) + step.first + k, png_bytes(pixels(run, value))))
