@@ -49,8 +49,12 @@ def test_copied_runs_equal_those_of_brute_force() -> None:
 
 def test_validity_of_unfinished_programs() -> None:
     assert valid_so_far(unfinished(4), parses_python) is True
-    assert valid_so_far("def f(x):\n    return (x,\n", parses_python) is True or len(complete_parts("def f(x):\n")) == 1
+    begun = "def f(x):\n    return (x,\n"
+    assert complete_parts(begun) == [begun, "def f(x):\n"]
+    assert valid_so_far(begun, parses_python) is False  # nothing before it is complete
+    assert valid_so_far("x = 1\n" + begun, parses_python) is True
     assert valid_so_far("def f((:\n  x\n return\n" * 6, parses_python) is False
+    assert valid_so_far("a = 1\nb = = 2\n" + "c = 3\n" * 8, parses_python) is False  # wrong long before its end
     assert valid_so_far('"""A module that\nis only begun', parses_python) is None
     assert valid_so_far("", parses_python) is False
     heads = [t[:n] for t in TRAIN + HELDOUT for n in (300, 1000, 3000, 9000)]

@@ -12,7 +12,18 @@ from torch import Tensor, nn
 
 from afresh.core import Batch, Cond, Edit, Part, Space, UserError
 from afresh.core.rng import Rng
-from afresh.families.flow import FAMILY, FlowConfig, FlowObjective, FlowSettings, Velocity, matching_error, sample
+from afresh.families.flow import (
+    FAMILY,
+    FlowConfig,
+    FlowObjective,
+    FlowSettings,
+    Velocity,
+    matching_error,
+    predictor,
+    sample,
+    solving,
+)
+from afresh.sampling.ode import times
 from tests.families.gaussian import gaussian_velocity
 
 pytestmark = pytest.mark.slow
@@ -178,6 +189,19 @@ def test_every_size_fits_every_grid(shape: tuple[int, ...]) -> None:
 
 
 # --------------------------------------------------------------------------- solvers and guidance by settings
+
+
+def test_the_noise_of_the_stochastic_solver_is_keyed_by_interval_and_sample() -> None:
+    settings, rows, x = FlowSettings(solver="sde", steps=4), torch.tensor([3, 8]), torch.zeros(2, 1, 4, 4)
+
+    def solved(k: int, rows: Tensor) -> Tensor:
+        predict = predictor(fresh(1.0))
+        return solving(settings, space(1.0), Rng(5), rows)(k)(predict, x[: len(rows)], Cond(len(rows)), times(4))
+
+    first = solved(0, rows)
+    assert torch.equal(first, solved(0, rows)) and torch.allclose(first[1:], solved(0, rows[1:]), atol=1e-6)
+    assert not torch.allclose(first[0], first[1], atol=0.1)
+    assert not torch.allclose(first, solved(1, rows), atol=0.1)
 
 
 def test_the_stochastic_solver_keeps_a_gaussian() -> None:

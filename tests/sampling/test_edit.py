@@ -62,10 +62,6 @@ def run(
     return edit(predict, task, NOISE, NOBODY, chosen, steps, std=STD, fresh=fresh, **more)
 
 
-def stochastic(k: int) -> Solver:
-    return partial(sde, noise=lambda i, shape: Rng(4).normal(f"{k}/{i}", ROWS, shape[1:]))
-
-
 # --------------------------------------------------------------------------- strength
 
 
@@ -144,9 +140,23 @@ def test_new_values_agree_with_kept_ones(resample: int) -> None:
 
 
 def test_stochastic_noise_differs_between_intervals() -> None:
-    x = run(Edit(START, 1.0, KEEP), coupled, make=stochastic, steps=20, resample=2)
-    again = run(Edit(START, 1.0, KEEP), coupled, make=stochastic, steps=20, resample=2)
-    assert torch.equal(x, again) and bool(x.isfinite().all())
+    """Whatever is drawn, for a step of an interval or to go back to its beginning, is drawn once. Were the noise of all
+    intervals the same, the result would be another."""
+    drawn: list[str] = []
+
+    def noted(k: int, interval: int) -> Solver:
+        def noise(i: int, shape: tuple[int, ...]) -> Tensor:
+            drawn.append(f"{k}/{i}")
+            return Rng(4).normal(f"{interval}/{i}", ROWS, shape[1:])
+
+        return partial(sde, noise=noise)
+
+    task = Edit(START, 1.0, KEEP)
+    x = run(task, coupled, make=lambda k: noted(k, k), steps=20, resample=2)
+    # Each of 20 steps but the last, which ends at data, is taken twice, apart from the first tenth of them.
+    assert len(drawn) == len(set(drawn)) == 2 * 20 - 2 - 2
+    assert torch.equal(x, run(task, coupled, make=lambda k: noted(k, k), steps=20, resample=2))
+    assert not torch.allclose(x, run(task, coupled, make=lambda k: noted(k, 0), steps=20, resample=2), atol=0.01)
 
 
 def test_intervals_cover_all_times_and_repeat_all_but_the_first() -> None:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from select import select
 
 import httpx
 import pytest
@@ -41,21 +42,19 @@ def read(sock: socket.socket) -> tuple[int, dict[str, str | None]]:
 def test_a_head_that_does_not_end_is_not_waited_for(
     address: str, monkeypatch: pytest.MonkeyPatch, before: bytes
 ) -> None:
-    monkeypatch.setattr(Connection, "head_seconds", 0.3)
+    """However steadily its bytes arrive: the client goes on until there is an answer."""
+    monkeypatch.setattr(Connection, "head_seconds", 1.0)
     with connected(address) as sock:
         if before:
             sock.sendall(before)
             content = b""
             while b'"ok"' not in content:
                 content += sock.recv(65536)
-        for byte in b"GET / HTTP/1.1\r\nhost":
-            try:
-                sock.sendall(bytes([byte]))
-            except OSError:
-                break
-            time.sleep(0.03)
+        sock.sendall(b"GET / HTTP/1.1\r\nx: ")
+        while not select([sock], [], [], 0.05)[0]:
+            sock.sendall(b"y")
         status, error = read(sock)
-    assert status == 408 and "did not arrive within 0.3 seconds" in str(error["message"])
+    assert status == 408 and "did not arrive within 1 seconds" in str(error["message"])
 
 
 def test_who_asks_nothing_is_disconnected(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,7 +80,7 @@ def test_more_connections_than_the_server_takes_are_refused(address: str, monkey
     assert status == 503 and error["type"] == "overloaded_error"
     for sock in idle:
         sock.close()
-    until = time.monotonic() + 20
+    until = time.monotonic() + 120
     while True:
         try:
             assert httpx.get(f"{address}/health").status_code == 200

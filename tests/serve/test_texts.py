@@ -6,7 +6,6 @@ import asyncio
 import json
 import re
 import threading
-import time
 from pathlib import Path
 
 import httpx
@@ -201,7 +200,7 @@ def test_too_many_requests_are_asked_to_come_again(runs: Path) -> None:
     server = serving(ServeSettings([runs], memory=2**30, most_requests=1))
     address = next(server)
     asked = {"model": "stories", "prompt": "Once", "max_tokens": 16_000, "logit_bias": never_ends(runs)}
-    long = threading.Event()
+    long, answered = threading.Event(), threading.Event()
 
     def ask() -> None:
         with (
@@ -211,12 +210,13 @@ def test_too_many_requests_are_asked_to_come_again(runs: Path) -> None:
             lines = answer.iter_lines()
             next(lines)
             long.set()
-            time.sleep(1)
+            answered.wait(60)
 
     thread = threading.Thread(target=ask)
     thread.start()
-    assert long.wait(30)
-    answer = httpx.post(f"{address}/v1/completions", json=asked)
+    assert long.wait(60)
+    answer = httpx.post(f"{address}/v1/completions", json=asked, timeout=60)
+    answered.set()
     assert answer.status_code == 429 and int(answer.headers["retry-after"]) >= 1
     assert answer.json()["error"]["code"] == "rate_limit_exceeded"
     thread.join()

@@ -229,13 +229,12 @@ def test_a_function_at_hand_is_stopped_whatever_it_catches() -> None:
     def hangs(text: str) -> float:
         while True:
             with suppress(Exception):
-                time.sleep(5)
+                time.sleep(3600)  # which would be longer than a test may take
 
     handler = signal.getsignal(signal.SIGALRM)
-    begun = time.monotonic()
     with pytest.raises(RewardError, match=r"not finish within 0.2 s"):
         scores(of_function(hangs, seconds=0.2))
-    assert time.monotonic() - begun < 4 and signal.getsignal(signal.SIGALRM) is handler
+    assert signal.getsignal(signal.SIGALRM) is handler
 
 
 def test_a_regular_expression_for_ever() -> None:

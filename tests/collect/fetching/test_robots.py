@@ -32,11 +32,12 @@ def test_patterns(pattern: str, path: str, expected: bool) -> None:
 
 
 def test_patterns_with_many_stars_take_no_time() -> None:
-    begin = time.monotonic()
+    """Of the processor; a search that goes back would take years."""
+    begin = time.thread_time()
     assert not matches("/" + "*a" * 200 + "b$", "/" + "a" * 2_000)
     robots = Robots(b"User-agent: *\nDisallow: /" + b"*a" * 30 + b"b$")
     assert robots.allows("https://example.org/" + "a" * 1_000)
-    assert time.monotonic() - begin < 1
+    assert time.thread_time() - begin < 10
 
 
 @pytest.mark.parametrize(
