@@ -143,7 +143,7 @@ def test_what_must_not_occur() -> None:
 
 
 # Programs of others that a message quotes, commands that a page tells to type, and CSS.
-OF_AFRESH = tuple(f"afresh {verb} " for verb in ("sample", "train", "measure", "recommend", "practise"))
+OF_AFRESH = tuple(f"afresh {verb} " for verb in ("sample", "train", "measure", "recommend", "practise", "serve", "rm"))
 TYPED = ("llama-gguf-split --merge", "hf download", *OF_AFRESH, "var(--")
 OF_GIT = re.compile(r"--[a-z-]+(=\S*)?")  # what it is run with
 

@@ -17,9 +17,12 @@ from PIL import Image
 
 import afresh
 from afresh.serve.app import ServeSettings
+from afresh.serve.keys import Keys
+from afresh.serve.rights import LOCAL, Holder
 from afresh.serve.run import bound, server_of
 
 TINY = {"family.width": 32, "family.layers": 1, "family.heads": 2, "family.kv_heads": 2, "train.compile": False}
+OWNER = Keys(everybody=Holder("", LOCAL))  # everybody may do everything
 TEMPLATE = (  # a chat template with a place for tools
     "{% if tools %}{{ '<|im_start|>system\n' }}{% for t in tools %}{{ t | tojson }}{% endfor %}{{ '\nCall as "
     "<tool_call></tool_call><|im_end|>\n' }}{% endif %}"

@@ -21,8 +21,9 @@ from afresh.runs.deletion import delete_adapter
 from afresh.runs.run import Run
 from afresh.sampling.request import Request
 from afresh.serve.app import ServeSettings
-from afresh.serve.guard import Keys
+from afresh.serve.keys import Keys
 from afresh.serve.library import Library, UnknownRun, asking
+from afresh.serve.rights import Holder
 from tests.serve.conftest import serving
 
 PERSONS = ("anna", "ben")
@@ -114,7 +115,7 @@ def test_images_of_one_are_not_those_of_another(client: httpx.Client) -> None:
 
 @pytest.fixture(scope="module")
 def keyed(bases: Path) -> Iterator[httpx.Client]:
-    server = serving(ServeSettings([bases], memory=2**30, keys=Keys(KEYS)))
+    server = serving(ServeSettings([bases], memory=2**30, keys=Keys({key: Holder(name) for key, name in KEYS.items()})))
     with httpx.Client(base_url=next(server), timeout=60) as client:
         yield client
     next(server, None)

@@ -10,9 +10,9 @@ import pytest
 
 from afresh.core import UserError
 from afresh.serve.app import ServeSettings
-from afresh.serve.errors import Refused
-from afresh.serve.guard import Allowances, Keys
-from afresh.serve.run import bound, read_keys
+from afresh.serve.keys import Keys, read_keys
+from afresh.serve.rights import LOCAL, OWN, TRAIN, USE, Holder
+from afresh.serve.run import bound
 from tests.serve.conftest import serving
 
 KEY = "k" * 20
@@ -20,20 +20,22 @@ KEY = "k" * 20
 
 @pytest.fixture(scope="module")
 def guarded(runs: Path) -> Iterator[httpx.Client]:
-    server = serving(ServeSettings([runs], memory=2**30, keys=Keys({KEY: "ann"}), most_bytes=1000))
+    server = serving(ServeSettings([runs], memory=2**30, keys=Keys({KEY: Holder("ann")}), most_bytes=1000))
     with httpx.Client(base_url=next(server)) as client:
         yield client
     next(server, None)
 
 
-@pytest.mark.parametrize(
-    "headers", [{"authorization": f"Bearer {KEY}"}, {"x-api-key": KEY}, {"cookie": f"afresh_key={KEY}"}]
-)
+@pytest.mark.parametrize("headers", [{"authorization": f"Bearer {KEY}"}, {"x-api-key": KEY}])
 def test_a_key_opens(guarded: httpx.Client, headers: dict[str, str]) -> None:
     assert guarded.get("/v1/models", headers=headers).status_code == 200
 
 
-@pytest.mark.parametrize("headers", [{}, {"authorization": "Bearer kk"}, {"authorization": KEY}, {"x-api-key": "\xff"}])
+NO_KEY = [{}, {"authorization": "Bearer kk"}, {"authorization": KEY}, {"x-api-key": "\xff"}]
+NO_KEY += [{"cookie": f"{name}={KEY}"} for name in ("afresh_key", "afresh_session")]
+
+
+@pytest.mark.parametrize("headers", NO_KEY)
 def test_without_it_nothing_is_shown(guarded: httpx.Client, headers: dict[str, str]) -> None:
     answer = guarded.get("/v1/models", headers={k: v.encode("latin-1") for k, v in headers.items()})
     assert answer.status_code == 401 and answer.json()["error"]["code"] == "invalid_api_key"
@@ -67,8 +69,10 @@ def test_every_answer_has_an_id(guarded: httpx.Client) -> None:
 
 def test_keys_are_read(tmp_path: Path) -> None:
     (tmp_path / "keys").write_text(f"# ours\nann {KEY}\n{'b' * 16}\n")
-    assert read_keys(tmp_path / "keys").names == {KEY: "ann", "b" * 16: "key 2"}
-    for text, message in (("", "no key in"), ("short", "Line 1 of"), ("a b c", "Line 1 of")):
+    assert read_keys(tmp_path / "keys").holders == {KEY: Holder("ann", TRAIN), "b" * 16: Holder("key 2", TRAIN)}
+    wrong = {"": "no key in", "short": "Line 1 of", "a b c": "Line 1 of", f"a {KEY} own x": "Line 1 of"}
+    wrong |= {f"a {KEY} root": "no role 'root'. Known: use, train, own", f"a {KEY} own\nb {KEY}": "an earlier line"}
+    for text, message in wrong.items():
         (tmp_path / "keys").write_text(text)
         with pytest.raises(UserError, match=message):
             read_keys(tmp_path / "keys")
@@ -82,7 +86,9 @@ def test_a_port_in_use() -> None:
 
 
 def test_a_key_has_so_many_requests_a_minute(runs: Path) -> None:
-    server = serving(ServeSettings([runs], memory=2**30, keys=Keys({KEY: "ann", "b" * 20: "bob"}), rate=3))
+    server = serving(
+        ServeSettings([runs], memory=2**30, keys=Keys({KEY: Holder("ann"), "b" * 20: Holder("bob")}), rate=3)
+    )
     with httpx.Client(base_url=next(server)) as client:
 
         def ask(key: str) -> httpx.Response:
@@ -96,12 +102,26 @@ def test_a_key_has_so_many_requests_a_minute(runs: Path) -> None:
     server.close()
 
 
-def test_an_allowance_comes_back_with_time() -> None:
-    allowances = Allowances(60)
-    for _ in range(60):
-        allowances.spend("ann", 0.0)
-    with pytest.raises(Refused):
-        allowances.spend("ann", 0.5)
-    allowances.spend("ann", 1.0)
-    with pytest.raises(Refused):
-        allowances.spend("ann", 1.5)
+def test_a_key_has_the_role_of_its_line(tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text(f"una {'u' * 16} use\ntom {'t' * 16} train\nona {'o' * 16} own\n")
+    for local_files, most in ((False, OWN), (True, LOCAL)):
+        found = read_keys(tmp_path / "keys", local_files).holders.values()
+        assert list(found) == [Holder("una", USE), Holder("tom", TRAIN), Holder("ona", most)]
+
+
+def test_another_port_of_this_host_is_another_site(guarded: httpx.Client) -> None:
+    """What another program of this machine serves cannot send requests with the cookies of this one."""
+    host = guarded.base_url.netloc.decode()
+    for origin, status in ((f"http://{host}", 415), ("http://127.0.0.1:1", 403), ("http://127.0.0.1", 403)):
+        headers = {"origin": origin, "x-api-key": KEY}
+        answer = guarded.post("/v1/completions", headers=headers)
+        assert answer.status_code == status, (origin, answer.text)
+
+
+def test_wrong_sign_ins_do_not_use_up_what_others_may_send(runs: Path) -> None:
+    server = serving(ServeSettings([runs], memory=2**30, keys=Keys({KEY: Holder("ann")}), rate=3))
+    with httpx.Client(base_url=next(server)) as client:
+        assert [client.post("/studio/sign-in", data={"key": "x" * 20}).status_code for _ in range(6)] == [401] * 6
+        assert client.post("/studio/sign-in", data={"key": KEY}).status_code == 303
+        assert client.post("/v1/completions", json={}, headers={"x-api-key": KEY}).status_code == 400
+    server.close()

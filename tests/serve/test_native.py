@@ -21,7 +21,8 @@ from afresh.data.audio.views import wav_bytes
 from afresh.data.music.files import midi_bytes
 from afresh.data.music.score import Note, Score
 from afresh.serve.app import ServeSettings
-from afresh.serve.guard import Keys
+from afresh.serve.keys import Keys
+from afresh.serve.rights import Holder
 from tests.serve.conftest import serving, wait_for_active
 
 
@@ -261,7 +262,7 @@ def test_a_long_sound_is_refused_before_it_is_decoded(api: httpx.Client) -> None
 def test_votes_are_those_of_compare(tmp_path: Path, runs: Path) -> None:
     place = tmp_path / "runs"
     shutil.copytree(runs, place)
-    keys = Keys({"a" * 20: "ann", "b" * 20: "bob"})
+    keys = Keys({"a" * 20: Holder("ann"), "b" * 20: Holder("bob")})
     server = serving(ServeSettings([place], memory=2**30, keys=keys))
     form = {"model": "digits", "n": 3, "question": "Which is rounder?", "label": {"label": "one"}}
     with httpx.Client(base_url=f"{next(server)}/afresh/v1", headers={"x-api-key": "a" * 20}, timeout=60) as ann:

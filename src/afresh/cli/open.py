@@ -18,14 +18,17 @@ def open(
 ) -> None:
     """Open the studio in the browser: create, look at and keep what your models make.
 
-    The page is served from this machine to this machine only, until Ctrl-C. With a run, it opens where one creates.
+    The page is served to this machine only, until Ctrl-C, and only to the browser that is opened: its address lets one
+    browser in, once. With a run, it opens where one creates.
     """
     require("serve", "The studio")
     import webbrowser
-    from urllib.parse import quote
+    from urllib.parse import urlencode
 
     from afresh.preferences import preferences
     from afresh.serve.app import ServeSettings
+    from afresh.serve.keys import Keys
+    from afresh.serve.rights import LOCAL, Holder
     from afresh.serve.run import memory_budget, serve
 
     folder = preferences().runs
@@ -34,9 +37,13 @@ def open(
         folder.mkdir(parents=True, exist_ok=True)
     places = [*([run] if run is not None else []), *([folder] if folder.is_dir() else [])]
 
+    settings = ServeSettings(places, memory_budget(), keys=Keys())
+    ticket = settings.sessions.ticket(Holder("", LOCAL))
+
     def ready(address: str) -> None:
-        page = f"{address}/studio/" + ("" if run is None else f"create?run={quote(run.resolve().name)}")
-        say(f"the studio is at {page} (Ctrl-C ends)")
+        asked = {"ticket": ticket} | ({} if run is None else {"to": "create", "run": run.resolve().name})
+        page = f"{address}/studio/enter?{urlencode(asked)}"
+        say(f"the studio is at {page} (for one browser; Ctrl-C ends)")
         webbrowser.open(page)
 
-    serve(ServeSettings(places, memory_budget(), local=True), "127.0.0.1", port, ready)
+    serve(settings, "127.0.0.1", port, ready)

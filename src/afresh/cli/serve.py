@@ -19,8 +19,15 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen at; other machines reach 0.0.0.0.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port; 0 = a free one.", min=0, max=65535)] = 8080,
     key_file: Annotated[
-        Path | None, typer.Option(help="Keys that clients must send, one a line: NAME KEY.", metavar="FILE")
+        Path | None,
+        typer.Option(
+            help="Keys that clients must send, one a line: NAME KEY ROLE; roles: use, train, own.", metavar="FILE"
+        ),
     ] = None,
+    local_files: Annotated[
+        bool,
+        typer.Option("--local-files", help="Keys of the role `own` may name folders of this machine on the page."),
+    ] = False,
     allow_host: Annotated[
         list[str] | None, typer.Option(help="A name under which the server is reached; may be repeated.")
     ] = None,
@@ -34,7 +41,17 @@ def serve(
     rate: Annotated[
         float | None, typer.Option(help="Requests a minute that one key may send; others are refused.", min=0.01)
     ] = None,
+    upload_quota: Annotated[
+        float, typer.Option(help="GiB of data that one key may send and keep through the page.", min=0)
+    ] = 32,
     root_path: Annotated[str, typer.Option(help="Path under which a proxy shows the server.")] = "",
+    proxy: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Address, or network, of a proxy whose X-Forwarded-For and -Proto are believed; may be repeated.",
+            metavar="ADDRESS",
+        ),
+    ] = None,
     log_requests: Annotated[
         bool,
         typer.Option("--log-requests", help="A line of JSON for each request on standard error, without its content."),
@@ -44,40 +61,50 @@ def serve(
     """Serve runs: OpenAI's API for programs, and a page for people.
 
     A folder is watched: runs that appear in it later are served too. Weights are loaded when a run is first asked for.
+    Without keys, everybody who reaches the port may use the models; training and removing need the address that is
+    shown, which lets one browser in, once.
     """
     require("serve", "A server of runs")
     from afresh.core import UserError
     from afresh.preferences import preferences
     from afresh.serve.app import ServeSettings
-    from afresh.serve.guard import Keys
-    from afresh.serve.run import memory_budget, read_keys
+    from afresh.serve.keys import NO_KEYS, read_keys
+    from afresh.serve.rights import LOCAL, OWN, Holder
+    from afresh.serve.run import memory_budget
     from afresh.serve.run import serve as serve_runs
 
-    local = host in ("127.0.0.1", "localhost", "::1")
-    if not local and key_file is None:
+    here = host in ("127.0.0.1", "localhost", "::1")
+    if key_file is None and (proxy or not here):
+        reached = host if not here else "the proxy"
         raise UserError(
-            f"Everybody who reaches {host} could use the models. Give the keys that they must have: --key-file FILE."
+            f"Everybody who reaches {reached} could use the models. Give the keys that they must have: --key-file FILE."
         )
+    keys = NO_KEYS if key_file is None else read_keys(key_file, local_files)
     names = ("127.0.0.1", "localhost", "::1", *([] if host in ("0.0.0.0", "::") else [host]), *(allow_host or ()))
     settings = ServeSettings(
         places=tuple(places or [preferences().runs]),
         memory=memory_budget() if memory is None else int(memory * 2**30),
         hosts=names,
-        keys=Keys() if key_file is None else read_keys(key_file),
+        keys=keys,
         most_requests=requests,
         most_evaluations=evaluations,
         rate=rate,
         root_path=root_path,
-        local=local and not allow_host and not root_path,
+        proxies=tuple(proxy or ()),
+        uploads=int(upload_quota * 2**30),
     )
+    ticket = settings.sessions.ticket(Holder("", LOCAL if local_files else OWN)) if key_file is None else ""
 
     def ready(address: str) -> None:
         say(f"serving at {address}; OpenAI's API is at {address}/v1 (Ctrl-C ends)")
+        page = f"{address}/studio/enter?ticket={ticket}" if ticket else f"{address}/studio/"
+        if ticket:
+            note(f"To train and remove as well, open {page} in one browser, once.")
         if open_page:
             import webbrowser
 
-            webbrowser.open(address)
+            webbrowser.open(page)
 
-    if not local and not allow_host:
+    if not here and not allow_host:
         note(f"Other machines must name this server as {host}; for another name add --allow-host NAME.")
     serve_runs(settings, host, port, ready, log_requests)

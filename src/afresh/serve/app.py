@@ -12,14 +12,17 @@ from fastapi import FastAPI
 from fastapi.concurrency import run_in_threadpool
 
 from afresh import __version__
+from afresh.data.uploaded import MOST_KEPT as MOST_UPLOADED
 from afresh.preferences import preferences
 from afresh.serve import errors, health
 from afresh.serve.anthropic import messages
-from afresh.serve.guard import Guard, Keys
+from afresh.serve.guard import Guard
+from afresh.serve.keys import NO_KEYS, Door, Keys
 from afresh.serve.library import Library
 from afresh.serve.native import edits, practise, recommend, runs, samples, texts, votes
 from afresh.serve.openai import audio, chat, completions, embeddings, images, models, responses
-from afresh.serve.studio import exports, train, vote
+from afresh.serve.sessions import Sessions
+from afresh.serve.studio import exports, sign_in, train, vote
 from afresh.serve.studio import routes as studio
 from afresh.serve.studio import runs as runs_pages
 from afresh.serve.studio.sitting import Sittings
@@ -52,19 +55,22 @@ PARTS = (
 class ServeSettings:
     """How a server runs. `memory`: bytes of weights that may be held. `hosts`: the names it is addressed by. `rate`:
     requests a minute of one key that make or change something. `works`: the folder for what is made in the studio.
-    `local`: whether only people at this machine reach it, so that they may name its folders."""
+    `sessions`: of browsers that were let in. `proxies`: addresses of proxies that are believed who asks, and whether by
+    https. `uploads`: bytes that one name may send and keep through the page."""
 
     places: Sequence[Path]
     memory: int
     hosts: Sequence[str] = ("127.0.0.1", "localhost", "::1")
-    keys: Keys = field(default_factory=Keys)
+    keys: Keys = NO_KEYS
+    sessions: Sessions = field(default_factory=Sessions)
     most_requests: int = MOST_REQUESTS
     most_bytes: int = MOST_BYTES
     most_evaluations: int = MOST_EVALUATIONS
     rate: float | None = None
     root_path: str = ""
     works: Path = field(default_factory=lambda: preferences().works_folder)
-    local: bool = False
+    proxies: Sequence[str] = ()
+    uploads: int = MOST_UPLOADED
 
 
 async def watch(library: Library) -> None:
@@ -97,16 +103,17 @@ def make_app(settings: ServeSettings) -> FastAPI:
         lifespan=lifespan,
     )
     app.state.desk = desk
+    door = Door(settings.keys, settings.sessions)
     errors.install(app)
     for part in PARTS:
         app.include_router(part.routes(desk))
-    app.include_router(studio.routes(desk, settings.works, settings.keys))
-    app.include_router(train.routes(desk, settings.local))
-    app.include_router(runs_pages.routes(desk, settings.local))
+    app.include_router(sign_in.routes(door))
+    app.include_router(studio.routes(desk, settings.works))
+    app.include_router(train.routes(desk, settings.uploads))
+    app.include_router(runs_pages.routes(desk))
     app.include_router(exports.routes())
     app.state.sittings = Sittings()
-    app.include_router(vote.routes(desk, app.state.sittings, settings.keys))
+    app.include_router(vote.routes(desk, app.state.sittings))
     app.include_router(votes.routes(desk, app.state.sittings))
-    keys, most_bytes = settings.keys, settings.most_bytes
-    app.add_middleware(Guard, hosts=settings.hosts, keys=keys, most_bytes=most_bytes, rate=settings.rate)
+    app.add_middleware(Guard, hosts=settings.hosts, door=door, most_bytes=settings.most_bytes, rate=settings.rate)
     return app

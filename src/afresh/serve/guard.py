@@ -1,5 +1,5 @@
-"""What every request passes: whether it is addressed to this server, comes from its own page, has a key, and is not too
-large.
+"""What every request passes: whether it is addressed to this server, comes from its own page, shows a key or a session,
+and is not too large. What its holder may do is asked where it is done (rights.py).
 
 Pages of other sites can send requests to a server on the loopback. A page whose name is made to resolve to this machine
 (DNS rebinding) sends its own name as Host, and a page of another site sends its own address as Origin, so both are
@@ -9,13 +9,10 @@ checked.
 from __future__ import annotations
 
 import asyncio
-import hmac
 import json
-import math
 import secrets
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -24,62 +21,29 @@ from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from afresh.serve.errors import Refused, answer, log, refused
+from afresh.serve.keys import Door
 from afresh.serve.library import asking
+from afresh.serve.rights import NOBODY, OWN, Holder
+from afresh.serve.tries import Allowances
 
-OPEN = ("/health", "/studio/sign-in", "/studio/enter")  # paths without a key
+# Paths that need no right. Their routes say so too: one that does not is refused there.
+OPEN = ("/health", "/studio/sign-in", "/studio/sign-out", "/studio/enter")
 OPEN_BELOW = "/studio/static/"
 PAGES, SIGN_IN = "/studio/", "/studio/sign-in"  # where people are asked for their key
-COOKIE = "afresh_key"
+COOKIE = "afresh_session"
 BODY_SECONDS = 30.0  # within which a body must arrive
 SAFE = ("GET", "HEAD", "OPTIONS")
-
-
-@dataclass(frozen=True)
-class Keys:
-    """The keys that are accepted, by the name of who has it. Without any, everybody who reaches the port may ask."""
-
-    names: dict[str, str] = field(default_factory=dict)  # key -> name
-    tickets: dict[str, str] = field(default_factory=dict)  # what lets one browser in, once -> the key that it gets
-
-    def owner(self, key: str) -> str | None:
-        """Whose key it is. Each comparison takes the same time."""
-        return next((n for k, n in self.names.items() if hmac.compare_digest(k.encode(), key.encode())), None)
-
-    def redeem(self, ticket: str) -> str | None:
-        """The key of a ticket, which is spent then; None for another one."""
-        known = next((t for t in self.tickets if hmac.compare_digest(t.encode(), ticket.encode())), None)
-        return None if known is None else self.tickets.pop(known, None)
-
-
-class Allowances:
-    """How many requests each owner of a key may still send. An allowance that was not used is kept for a minute, so
-    that a page or a program may send several at once (a token bucket)."""
-
-    def __init__(self, rate: float) -> None:
-        """`rate`: requests a minute."""
-        self.rate = rate
-        self.left: dict[str, tuple[float, float]] = {}  # by owner: how many requests at which time, in seconds
-
-    def spend(self, owner: str, now: float) -> None:
-        """Raises Refused if the owner has sent too many."""
-        most = max(1.0, self.rate)
-        left, then = self.left.get(owner, (most, now))
-        left = min(most, left + (now - then) * self.rate / 60)
-        if left < 1:
-            message = f"This key has sent more than {self.rate:g} requests a minute. Try again later."
-            raise Refused(429, message, "rate_limit_exceeded", retry=math.ceil((1 - left) * 60 / self.rate))
-        self.left[owner] = (left - 1, now)
 
 
 class Guard:
     """ASGI middleware that refuses what does not pass, gives each request an id, and logs it."""
 
     def __init__(
-        self, app: ASGIApp, hosts: Sequence[str], keys: Keys, most_bytes: int, rate: float | None = None
+        self, app: ASGIApp, hosts: Sequence[str], door: Door, most_bytes: int, rate: float | None = None
     ) -> None:
         """`hosts`: names under which this server is addressed, without ports; "*" for any. `rate`: requests a minute of
         one key, or of all without keys, other than those that only read."""
-        self.app, self.hosts, self.keys, self.most = app, frozenset(hosts), keys, most_bytes
+        self.app, self.hosts, self.door, self.most = app, frozenset(hosts), door, most_bytes
         self.allowances = None if rate is None else Allowances(rate)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -111,13 +75,14 @@ class Guard:
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
             await send(message)
 
-        owner = ""
+        holder = NOBODY
         try:
-            owner = self.checked(scope, headers)
-            if self.allowances is not None and scope["method"] not in SAFE:
-                self.allowances.spend(owner, time.monotonic())
-            scope.setdefault("state", {})["owner"] = owner
-            asking.set(owner or None)  # a key without a name is that of whoever started the server
+            self.check(scope, headers)
+            holder, signed_in = await self.holder(scope, headers)
+            if self.allowances is not None and holder is not NOBODY and scope["method"] not in SAFE:
+                self.allowances.spend(holder.name, time.monotonic())
+            scope.setdefault("state", {}).update(holder=holder, signed_in=signed_in)
+            asking.set(None if holder.right >= OWN else holder.name or None)
             await self.app(scope, bounded(receive, headers, self.most, failed), sending)
         except Exception as error:
             if status:
@@ -131,7 +96,7 @@ class Guard:
                 "path": scope["path"][:200],
                 "status": status,
                 "seconds": round(time.monotonic() - begun, 4),
-                "key": owner,
+                "key": holder.name,
             }
             log.info(json.dumps(line))
 
@@ -145,8 +110,8 @@ class Guard:
             return Response(status_code=204, headers={"hx-redirect": where})
         return RedirectResponse(where, 303)
 
-    def checked(self, scope: Scope, headers: dict[str, str]) -> str:
-        """Whose key the request has, or an empty string without keys. Raises Refused."""
+    def check(self, scope: Scope, headers: dict[str, str]) -> None:
+        """Raises Refused for a request to another server, from the page of another site, or with too large a body."""
         host = headers.get("host", "")
         if "*" not in self.hosts and hostname(host) not in self.hosts:
             raise Refused(
@@ -160,17 +125,28 @@ class Guard:
         size = headers.get("content-length", "0")
         if not size.isdigit() or int(size) > self.most:
             raise Refused(413, f"A request may have {self.most:,} bytes. Given: {size}.", "request_too_large")
-        if not self.keys.names or own_path(scope) in OPEN or own_path(scope).startswith(OPEN_BELOW):
-            return ""
+
+    async def holder(self, scope: Scope, headers: dict[str, str]) -> tuple[Holder, bool]:
+        """Whose key or session the request shows, and whether it is a session. Raises Refused if it must show one."""
+        path, everybody = own_path(scope), self.door.keys.everybody
+        if path in OPEN or path.startswith(OPEN_BELOW):
+            return NOBODY, False
         scheme, _, token = headers.get("authorization", "").partition(" ")
         key = token if scheme.lower() == "bearer" else headers.get("x-api-key", "")
-        cookies = cookie_parser(headers.get("cookie", ""))
-        sent = [key] if key else [cookies[name] for name in (cookie_name(host), COOKIE) if name in cookies]
-        owner = next((o for k in sent if (o := self.keys.owner(k)) is not None), None)
-        if owner is None:
-            message = "The key is wrong." if sent else "This server needs a key: Authorization: Bearer KEY."
-            raise Refused(401, message, "invalid_api_key")
-        return owner
+        if key and everybody is None:
+            return await self.door.enter(key, address_of(scope)), False
+        session = cookie_parser(headers.get("cookie", "")).get(cookie_name(headers.get("host", "")), "")
+        if (holder := self.door.sessions.holder(session)) is not None:
+            return holder, True
+        if everybody is not None:
+            return everybody, False
+        needed = "This server needs a key: Authorization: Bearer KEY."
+        raise Refused(401, "The session has ended. Sign in again." if session else needed, "invalid_api_key")
+
+
+def address_of(scope: Scope) -> str:
+    """The address of the client, as far as it is known."""
+    return str((scope.get("client") or ("",))[0])
 
 
 def own_path(scope: Scope) -> str:

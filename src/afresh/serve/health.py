@@ -9,17 +9,23 @@ from fastapi.responses import PlainTextResponse
 
 from afresh.runs.personal import SEPARATOR
 from afresh.serve.library import Served, may_ask
+from afresh.serve.rights import NOTHING, USE, needs
 from afresh.serve.work import Desk
 
 
 def routes(desk: Desk) -> APIRouter:
     router = APIRouter(tags=["Server"])
 
-    @router.get("/health", summary="Whether the server answers")
+    @router.get("/health", dependencies=[needs(NOTHING)], summary="Whether the server answers")
     async def health() -> dict[str, Any]:
         return {"status": "ok"}
 
-    @router.get("/metrics", summary="What the server does, for Prometheus", response_class=PlainTextResponse)
+    @router.get(
+        "/metrics",
+        dependencies=[needs(USE)],
+        summary="What the server does, for Prometheus",
+        response_class=PlainTextResponse,
+    )
     async def metrics() -> str:
         held = [s for s in desk.library.held.values() if s.base is None or may_ask(s.name.rpartition(SEPARATOR)[2])]
         lines = [

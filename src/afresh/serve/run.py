@@ -1,4 +1,4 @@
-"""The server as a process: its socket, its keys, its end."""
+"""The server as a process: its socket, its proxies, its end."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import socket
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 
 import uvicorn
 
@@ -18,7 +17,6 @@ from afresh.core.memory import available_memory
 from afresh.serve.app import ServeSettings, make_app
 from afresh.serve.connection import Connection
 from afresh.serve.errors import log
-from afresh.serve.guard import Keys
 
 DRAIN_SECONDS = 30  # that requests may still take after the server was asked to end
 SHARE = 0.5  # of the free memory, for weights
@@ -28,25 +26,6 @@ def memory_budget() -> int:
     """Bytes of weights that a server holds unless told otherwise: half of what is free, or 4 GiB if that is unknown."""
     free = available_memory()
     return 4 * 2**30 if free is None else int(SHARE * free)
-
-
-def read_keys(file: Path) -> Keys:
-    """The keys in a file, one a line: `NAME KEY`, or the key alone. Raises UserError for a file without a key."""
-    try:
-        lines = [line.split() for line in file.read_text(encoding="utf-8").split("\n")]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"The keys in {file} cannot be read: {error}.") from None
-    names: dict[str, str] = {}
-    for number, words in enumerate(lines, 1):
-        if not words or words[0].startswith("#"):
-            continue
-        name, key = (words[0], words[1]) if len(words) == 2 else (f"key {len(names) + 1}", words[0])
-        if len(words) > 2 or len(key) < 16:
-            raise UserError(f"Line {number} of {file} is not `NAME KEY` with a key of at least 16 characters.")
-        names[key] = name
-    if not names:
-        raise UserError(f"There is no key in {file}. Write one a line: `NAME KEY`.")
-    return Keys(names)
 
 
 def bound(host: str, port: int) -> socket.socket:
@@ -111,7 +90,8 @@ def server_of(settings: ServeSettings) -> uvicorn.Server:
         timeout_keep_alive=75,
         timeout_graceful_shutdown=DRAIN_SECONDS,
         server_header=False,
-        proxy_headers=bool(settings.root_path),
+        proxy_headers=bool(settings.proxies),  # otherwise anybody could say that a request came by https, or whence
+        forwarded_allow_ips=list(settings.proxies),
         root_path=settings.root_path,
     )
     server = uvicorn.Server(config)

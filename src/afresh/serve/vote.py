@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from afresh.runs.run import Run
 from afresh.sampling.request import labels_by_name
 from afresh.serve.app import ServeSettings
-from afresh.serve.guard import Keys
+from afresh.serve.keys import Keys
+from afresh.serve.rights import TRAIN, Holder
 from afresh.serve.run import memory_budget, serve_with, server_of
 from afresh.serve.studio.asking import Asking
 from afresh.serve.studio.sitting import Sitting
@@ -23,9 +24,8 @@ def serve(session: Session, runs: Sequence[Run], wish: Wish, port: int, ready: C
 
     Raises UserError if the port cannot be used, and KeyboardInterrupt on Ctrl-C. No vote is written in part.
     """
-    key, ticket = secrets.token_urlsafe(24), secrets.token_urlsafe(24)
-    keys = Keys({key: ""}, {ticket: key})
-    settings = ServeSettings(places=tuple(run.path for run in runs), memory=memory_budget(), keys=keys)
+    settings = ServeSettings(places=tuple(run.path for run in runs), memory=memory_budget(), keys=Keys())
+    ticket = settings.sessions.ticket(Holder("", TRAIN))
     server = server_of(settings)
     sitting = sitting_of(session, runs, wish)
     server.config.app.state.sittings.add(sitting)  # type: ignore[union-attr]

@@ -16,7 +16,7 @@ from afresh.serve.app import ServeSettings
 from afresh.tasks.works import Works
 from tests import needs
 from tests.contracts.rows import write_sounds, write_tunes
-from tests.serve.conftest import TINY, serving
+from tests.serve.conftest import OWNER, TINY, serving
 
 
 @pytest.fixture(scope="package")
@@ -47,7 +47,7 @@ def more(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="package")
 def studio(runs: Path, more: Path, shelf: Works) -> Iterator[str]:
     """The address of a server whose works are in `shelf`."""
-    yield from serving(ServeSettings([runs, more], memory=2**30, works=shelf.root))
+    yield from serving(ServeSettings([runs, more], memory=2**30, keys=OWNER, works=shelf.root))
 
 
 @pytest.fixture

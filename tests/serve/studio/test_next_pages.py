@@ -10,7 +10,7 @@ import pytest
 from afresh.serve.app import ServeSettings
 from tests import needs
 from tests.learners import train_practice
-from tests.serve.conftest import serving
+from tests.serve.conftest import OWNER, serving
 from tests.shop import shop
 
 PAGES = ("recommend?run=run", "practise?run=practice")
@@ -20,7 +20,7 @@ PAGES = ("recommend?run=run", "practise?run=practice")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("next")
     shop(folder, steps=20)
-    yield from serving(ServeSettings([folder, train_practice(folder / "runs")], memory=2**30))
+    yield from serving(ServeSettings([folder, train_practice(folder / "runs")], memory=2**30, keys=OWNER))
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 
 from afresh.serve.app import ServeSettings
 from afresh.serve.studio.pages import STATIC
-from tests.serve.conftest import serving
+from tests.serve.conftest import OWNER, serving
 
 SCRIPT = "<script>alert(1)</script>"
 
@@ -25,7 +25,7 @@ def odd(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.
     shutil.copytree(runs / "digits", folder / "<img src=x onerror=alert(1)>")
     shutil.copytree(runs / "digits", folder / "damaged")
     (folder / "damaged" / "run.json").write_text(f'"{SCRIPT}"')
-    server = serving(ServeSettings([folder], memory=2**30))
+    server = serving(ServeSettings([folder], memory=2**30, keys=OWNER))
     with httpx.Client(base_url=next(server), timeout=60) as client:
         yield client
     next(server, None)

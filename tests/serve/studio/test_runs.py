@@ -19,7 +19,8 @@ import pytest
 from afresh.core import Score, UserError
 from afresh.runs.run import Run
 from afresh.serve.app import ServeSettings
-from afresh.serve.guard import Keys
+from afresh.serve.keys import Keys
+from afresh.serve.rights import Holder
 from afresh.serve.studio.run_card import RunCard
 from afresh.serve.studio.runs import Row, tree
 from afresh.serve.studio.sizes import age, size
@@ -28,7 +29,7 @@ from afresh.tasks.measure import measure_run
 from afresh.tasks.offers import facts
 from afresh.tasks.report import write_run_report
 from afresh.tasks.run_comparison import better, compare_runs
-from tests.serve.conftest import serving
+from tests.serve.conftest import OWNER, serving
 
 ODD = "<img src=x onerror=alert(1)>"
 SCRIPT = "<script>alert(1)</script>"
@@ -58,7 +59,7 @@ def folder(measured: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
 
 @pytest.fixture
 def web(folder: Path) -> Iterator[httpx.Client]:
-    server = serving(ServeSettings([folder], memory=2**30, local=True))
+    server = serving(ServeSettings([folder], memory=2**30, keys=OWNER))
     with httpx.Client(base_url=next(server), timeout=60) as client:
         yield client
     next(server, None)
@@ -154,7 +155,7 @@ def test_a_run_goes_to_the_bin_and_comes_back(web: httpx.Client, folder: Path) -
 def test_a_run_is_removed_and_restored_with_the_keyboard_on_a_telephone(
     browser: Any, folder: Path, tmp_path: Path
 ) -> None:
-    server = serving(ServeSettings([folder], memory=2**30, local=True))
+    server = serving(ServeSettings([folder], memory=2**30, keys=OWNER))
     context = browser.new_context(base_url=next(server), viewport={"width": 360, "height": 740}, color_scheme="dark")
     page = context.new_page()
     page.set_default_timeout(15_000)
@@ -243,7 +244,8 @@ def test_an_export_is_given_only_to_the_one_who_made_it(
     job = background.start("export", [folder / "digits"], {}, "Export", folder / "digits", "ann", about)
     (job.folder / "events.jsonl").write_text(json.dumps({"event": "result", "folder": str(out)}) + "\n")
     keys = {"a" * 20: "ann", "b" * 20: "bob"}
-    server = serving(ServeSettings([folder], 2**30, keys=Keys(keys), works=tmp_path / "works"))
+    holders = Keys({key: Holder(name) for key, name in keys.items()})
+    server = serving(ServeSettings([folder], 2**30, keys=holders, works=tmp_path / "works"))
     with httpx.Client(base_url=next(server), timeout=60) as client:
         answers = [client.get(f"/studio/exports/{job.id}", headers={"x-api-key": key}) for key in keys]
         assert client.get(f"/studio/exports/{job.id}", headers={"accept": "text/html"}).status_code in (303, 401)

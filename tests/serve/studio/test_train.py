@@ -15,9 +15,10 @@ from PIL import Image
 
 from afresh.data.uploaded import clean
 from afresh.serve.app import ServeSettings
-from afresh.serve.guard import Keys
+from afresh.serve.keys import Keys
+from afresh.serve.rights import LOCAL, TRAIN, Holder
 from afresh.tasks import background
-from tests.serve.conftest import serving
+from tests.serve.conftest import OWNER, serving
 
 SCRIPT = "<script>alert(1)</script>"
 ODD = "<img src=x onerror=alert(1)>"
@@ -38,7 +39,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @pytest.fixture
 def studio(home: Path) -> Iterator[str]:
-    yield from serving(ServeSettings([home / "runs"], memory=2**30, local=True))
+    yield from serving(ServeSettings([home / "runs"], memory=2**30, keys=OWNER))
 
 
 @pytest.fixture
@@ -171,17 +172,21 @@ def test_what_cannot_be_trained_is_refused(web: httpx.Client, home: Path, field:
     assert [job.verb for job in background.jobs()] == ["data"] and list((home / "runs").iterdir()) == []
 
 
-def test_the_commands_of_somebody_else_are_not_shown(web: httpx.Client, home: Path) -> None:
-    job = background.start("data", [home / "none"], {}, "Look at secrets", owner="somebody else")
-    assert "secrets" not in web.get("/studio/train").text
-    for part in ("", "/live", "/page", "/report", "/samples/000001.png"):
-        assert web.get(f"/studio/train/{job.id}{part}").status_code == 404
-    assert web.post(f"/studio/train/{job.id}/stop").status_code == 404
+def test_the_commands_of_somebody_else_are_shown_to_owners_alone(web: httpx.Client, home: Path) -> None:
+    job = background.start("train", [home / "none"], {}, "Train secrets", owner="somebody else")
+    server = serving(ServeSettings([home / "runs"], memory=2**30, keys=Keys(everybody=Holder("", TRAIN))))
+    with httpx.Client(base_url=next(server)) as other:
+        assert "secrets" not in other.get("/studio/train").text
+        for part in ("", "/live", "/page", "/report", "/samples/000001.png"):
+            assert other.get(f"/studio/train/{job.id}{part}").status_code == 404
+        assert other.post(f"/studio/train/{job.id}/stop").status_code == 404
+    next(server, None)
+    assert "secrets" in web.get("/studio/train").text and web.get(f"/studio/train/{job.id}").status_code == 200
 
 
 def test_each_key_sees_its_own_commands_and_files(home: Path) -> None:
-    keys = Keys({"a" * 16: "ann", "b" * 16: "bob"})
-    server = serving(ServeSettings([home / "runs"], memory=2**30, local=True, keys=keys))
+    keys = Keys({"a" * 16: Holder("ann", LOCAL), "b" * 16: Holder("bob")})
+    server = serving(ServeSettings([home / "runs"], memory=2**30, keys=keys))
     with httpx.Client(base_url=next(server)) as web:
         ann, bob = ({"authorization": f"Bearer {letter * 16}"} for letter in "ab")
         id = web.post("/studio/train/files", headers=ann).json()["id"]
@@ -197,7 +202,7 @@ def test_each_key_sees_its_own_commands_and_files(home: Path) -> None:
 @pytest.mark.slow
 def test_training_outlives_the_server_and_is_stopped_and_resumed(home: Path) -> None:
     folder = photos(home / "photos")
-    settings: Any = ServeSettings([home / "runs"], memory=2**30, local=True)
+    settings: Any = ServeSettings([home / "runs"], memory=2**30, keys=OWNER)
     server = serving(settings)
     with httpx.Client(base_url=next(server), timeout=60) as web:
         place = web.post("/studio/train/look", data={"path": str(folder)}).headers["location"]

@@ -20,8 +20,9 @@ import afresh
 from afresh.alignment.feedback.preferences import read_votes
 from afresh.runs.run import Run
 from afresh.serve.app import ServeSettings
-from afresh.serve.guard import Keys
-from tests.serve.conftest import TINY, serving
+from afresh.serve.keys import Keys
+from afresh.serve.rights import Holder
+from tests.serve.conftest import OWNER, TINY, serving
 
 SCRIPT = "<script>alert(1)</script>"
 
@@ -70,7 +71,7 @@ def voter(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
     for name in ("digits", "stories"):
         shutil.copytree(runs / name, folder / name)
     monkeypatch.setenv("AFRESH_JOBS_FOLDER", str(tmp_path / "jobs"))
-    server = serving(ServeSettings([folder], memory=2**30))
+    server = serving(ServeSettings([folder], memory=2**30, keys=OWNER))
     with httpx.Client(base_url=next(server), timeout=60) as client:
         yield Voter(client, folder)
     next(server, None)
@@ -96,7 +97,7 @@ def test_voting_on_texts_and_going_on_after_a_restart(voter: Voter, runs: Path) 
     voter.begin(run="stories", n=4, prompts="Once there", question="Which is merrier?")
     assert "Which is merrier?" in voter.page and "Once there" in voter.page and 'class="words"' in voter.page
     voter.vote("a")
-    other = serving(ServeSettings([voter.folder], memory=2**30))
+    other = serving(ServeSettings([voter.folder], memory=2**30, keys=OWNER))
     with httpx.Client(base_url=next(other), timeout=60) as client:
         lost = client.get(voter.where)
         assert lost.status_code == 404 and "All votes are kept" in lost.text and "Once there" in lost.text
@@ -221,12 +222,12 @@ def test_a_server_of_many_sessions_is_not_ended_by_a_page(voter: Voter) -> None:
 
 def test_with_keys_everybody_votes_by_name_and_alone(runs: Path, tmp_path: Path) -> None:
     shutil.copytree(runs / "stories", tmp_path / "runs" / "stories")
-    keys = Keys({"a-key-of-anns-own": "ann", "a-key-of-bobs-own": "bob"})
+    keys = Keys({"a-key-of-anns-own": Holder("ann"), "a-key-of-bobs-own": Holder("bob")})
     server = serving(ServeSettings([tmp_path / "runs"], memory=2**30, keys=keys))
     address = next(server)
     ann, bob = (
         Voter(httpx.Client(base_url=address, timeout=60, headers={"x-api-key": key}), tmp_path / "runs")
-        for key in keys.names
+        for key in keys.holders
     )
     ann.begin(run="stories", n=3)
     ann.vote("a")

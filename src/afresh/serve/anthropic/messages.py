@@ -32,6 +32,7 @@ from afresh.serve.openai.forms import (
 )
 from afresh.serve.openai.text import Begun, Piece, Texts, events_of
 from afresh.serve.openai.tools import MOST_TOOLS, Function, Said, ToolName, Tools, calls_in, finish_of, parts_of
+from afresh.serve.rights import USE, needs
 from afresh.serve.work import Desk, first
 
 
@@ -181,7 +182,7 @@ def blocks(text: str, tools: Tools | None) -> list[dict[str, Any]]:
 
 
 def routes(desk: Desk) -> APIRouter:
-    router = APIRouter(tags=["Anthropic"], route_class=JsonRoute, responses=ANTHROPIC_ERRORS)
+    router = APIRouter(tags=["Anthropic"], route_class=JsonRoute, responses=ANTHROPIC_ERRORS, dependencies=[needs(USE)])
 
     @router.post(
         "/v1/messages",

@@ -18,6 +18,7 @@ from afresh.serve.image_files import from_base64, read_image
 from afresh.serve.library import Served
 from afresh.serve.native.items import MOST_ITEMS, File, answer, read_item, read_items, written
 from afresh.serve.openai.forms import Conditions, Finite, Seed, Words, seed_of
+from afresh.serve.rights import USE, needs
 from afresh.serve.work import Desk, alone, noted
 from afresh.tasks.edit import changed
 from afresh.tasks.editor import Change, Editor
@@ -161,7 +162,7 @@ def coded(served: Served, form: LatentForm) -> dict[str, Any]:
 
 
 def routes(desk: Desk) -> APIRouter:
-    router = APIRouter(tags=["afresh"])
+    router = APIRouter(tags=["afresh"], dependencies=[needs(USE)])
 
     @router.post("/afresh/v1/edits", summary="Changed images and sounds")
     async def edits(form: EditForm, request: Request) -> Response:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from afresh.serve.library import Served
 from afresh.serve.native.items import answer
 from afresh.serve.openai.forms import Finite
+from afresh.serve.rights import USE, needs
 from afresh.serve.work import Desk, alone
 from afresh.tasks.practise import history_from, practise
 
@@ -54,7 +55,7 @@ def practised(served: Served, form: PractiseForm) -> dict[str, Any]:
 
 
 def routes(desk: Desk) -> APIRouter:
-    router = APIRouter(tags=["afresh"])
+    router = APIRouter(tags=["afresh"], dependencies=[needs(USE)])
 
     @router.post("/afresh/v1/practise", summary="What a learner knows, and the exercise that is next")
     async def practise(form: PractiseForm, request: Request) -> Response:

@@ -13,6 +13,7 @@ from afresh.runs.run import Run
 from afresh.serve.library import Served
 from afresh.serve.native.items import answer
 from afresh.serve.openai.forms import Finite, Seed, Words, seed_of
+from afresh.serve.rights import USE, needs
 from afresh.serve.work import Desk, noted
 from afresh.tasks.playlist import Playlist, check_unused, playlists
 from afresh.tasks.recommend import Ranking, Recommender
@@ -96,7 +97,7 @@ def recommended(served: Served, form: RecommendForm) -> dict[str, Any]:
 
 
 def routes(desk: Desk) -> APIRouter:
-    router = APIRouter(tags=["afresh"])
+    router = APIRouter(tags=["afresh"], dependencies=[needs(USE)])
 
     @router.post("/afresh/v1/recommend", summary="What users may choose next")
     async def recommend(form: RecommendForm, request: Request) -> Response:

@@ -13,6 +13,7 @@ from afresh.runs.run import metrics_rows
 from afresh.serve.errors import Refused
 from afresh.serve.library import Library
 from afresh.serve.native.items import answer
+from afresh.serve.rights import USE, needs
 from afresh.serve.work import Desk
 from afresh.tasks.offers import facts, offers
 from afresh.tasks.report import is_preview
@@ -44,7 +45,7 @@ def described(library: Library, name: str) -> dict[str, Any]:
 
 
 def routes(desk: Desk) -> APIRouter:
-    router = APIRouter(tags=["afresh"])
+    router = APIRouter(tags=["afresh"], dependencies=[needs(USE)])
 
     @router.get("/afresh/v1/runs", summary="The runs, those that cannot be used with the reason")
     async def runs() -> Response:

@@ -15,6 +15,7 @@ from afresh.serve.errors import Refused
 from afresh.serve.library import Library, Served
 from afresh.serve.native.items import File, answer, read_item, written
 from afresh.serve.openai.forms import MOST_SAMPLES, Conditions, Count, Finite, Seed, Stops, Words, seed_of
+from afresh.serve.rights import USE, needs
 from afresh.serve.work import Desk, alone, noted
 from afresh.tasks.sample import Control, Sampler
 
@@ -92,7 +93,7 @@ def drawn(served: Served, form: SampleForm, library: Library) -> dict[str, Any]:
 
 
 def routes(desk: Desk) -> APIRouter:
-    router = APIRouter(tags=["afresh"])
+    router = APIRouter(tags=["afresh"], dependencies=[needs(USE)])
 
     @router.post("/afresh/v1/samples", summary="Samples, with all that can be asked of them")
     async def samples(form: SampleForm, request: Request) -> Response:

@@ -17,6 +17,7 @@ from afresh.serve.image_files import from_base64
 from afresh.serve.library import Served
 from afresh.serve.native.items import MOST_ITEMS, File, answer, read_items
 from afresh.serve.openai.forms import MOST_TOKENS, Count, Finite, Form, Seed, Settings, Stops, Words, seed_of
+from afresh.serve.rights import USE, needs
 from afresh.serve.work import Desk, alone, noted
 from afresh.tasks.complete import Hole, complete
 from afresh.tasks.compose import go_on, harmonise, score_of
@@ -113,7 +114,7 @@ def composed(served: Served, form: ComposeForm) -> dict[str, Any]:
 
 
 def routes(desk: Desk) -> APIRouter:
-    router = APIRouter(tags=["afresh"])
+    router = APIRouter(tags=["afresh"], dependencies=[needs(USE)])
 
     @router.post("/afresh/v1/score", summary="How likely items are")
     async def score(form: ScoreForm, request: Request) -> Response:

@@ -14,9 +14,10 @@ from starlette.concurrency import run_in_threadpool
 
 from afresh.serve.native.items import answer
 from afresh.serve.openai.forms import Form, Words
+from afresh.serve.rights import USE, needs, owner_of
 from afresh.serve.studio.album import Album, Face
 from afresh.serve.studio.asking import Asking
-from afresh.serve.studio.sitting import Sitting, Sittings, owner
+from afresh.serve.studio.sitting import Sitting, Sittings
 from afresh.serve.studio.vote import sitting_of
 from afresh.serve.work import Desk
 
@@ -73,7 +74,7 @@ def item(face: Face, album: Album) -> dict[str, str]:
 
 
 def routes(desk: Desk, sittings: Sittings) -> APIRouter:
-    router = APIRouter(tags=["afresh"])
+    router = APIRouter(tags=["afresh"], dependencies=[needs(USE)])
 
     async def changed(request: Request, id_: str, change: Callable[[Sitting], None]) -> Response:
         def work() -> dict[str, Any]:
@@ -86,7 +87,7 @@ def routes(desk: Desk, sittings: Sittings) -> APIRouter:
 
     @router.post("/afresh/v1/comparisons", summary="A comparison of samples, and its first pair")
     async def begin(form: ComparisonForm, request: Request) -> Response:
-        asking, whose = form.asking(), owner(request)
+        asking, whose = form.asking(), owner_of(request)
 
         def work(served: Any) -> dict[str, Any]:
             known = sittings.all.get(asking.id(whose))

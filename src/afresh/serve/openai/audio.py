@@ -22,6 +22,7 @@ from afresh.serve.json_route import JsonRoute
 from afresh.serve.library import Served
 from afresh.serve.openai.answers import files
 from afresh.serve.openai.forms import Conditions, Finite, Form, Seed, Words, event, seed_of
+from afresh.serve.rights import USE, needs
 from afresh.serve.work import Desk, noted
 from afresh.tasks.sample import Sampler
 
@@ -126,7 +127,7 @@ def speak(served: Served, form: Speech) -> Spoken:
 
 
 def routes(desk: Desk) -> APIRouter:
-    router = APIRouter(tags=["OpenAI"], route_class=JsonRoute)
+    router = APIRouter(tags=["OpenAI"], route_class=JsonRoute, dependencies=[needs(USE)])
 
     @router.post("/v1/audio/speech", summary="A sound", response_class=Response, responses=files(MEDIA_TYPES.values()))
     async def speech(form: Speech, request: Request) -> Response:

@@ -36,6 +36,7 @@ from afresh.serve.openai.forms import (
 )
 from afresh.serve.openai.text import Piece, Text, Texts, events_of, spelled
 from afresh.serve.openai.tools import MOST_TOOLS, NamedTool, Said, Tool, Tools, calls_in, finish_of, parts_of
+from afresh.serve.rights import USE, needs
 from afresh.serve.work import Desk, first
 
 
@@ -174,7 +175,7 @@ def message_of(text: Text, tools: Tools | None) -> tuple[dict[str, Any], str]:
 
 
 def routes(desk: Desk) -> APIRouter:
-    router = APIRouter(tags=["OpenAI"], route_class=JsonRoute)
+    router = APIRouter(tags=["OpenAI"], route_class=JsonRoute, dependencies=[needs(USE)])
 
     @router.post("/v1/chat/completions", summary="The answer to a conversation", responses=streamed_too(ChatAnswer))
     async def chat(form: ChatCompletion, request: Request) -> Response:

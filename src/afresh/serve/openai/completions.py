@@ -47,6 +47,7 @@ from afresh.serve.openai.text import (
     spelled,
     write,
 )
+from afresh.serve.rights import USE, needs
 from afresh.serve.work import Desk, first
 from afresh.tasks.complete import Hole, complete_many
 
@@ -129,7 +130,7 @@ def logprobs_of(run: Run, tokens: Sequence[Token], offset: int) -> dict[str, Any
 
 
 def routes(desk: Desk) -> APIRouter:
-    router = APIRouter(tags=["OpenAI"], route_class=JsonRoute)
+    router = APIRouter(tags=["OpenAI"], route_class=JsonRoute, dependencies=[needs(USE)])
 
     @router.post("/v1/completions", summary="Texts that go on from a prompt", responses=streamed_too(CompletionAnswer))
     async def completions(form: Completion, request: Request) -> Response:

@@ -16,6 +16,7 @@ from afresh.serve.json_route import JsonRoute
 from afresh.serve.library import Served
 from afresh.serve.openai.answers import EmbeddingAnswer
 from afresh.serve.openai.forms import Form
+from afresh.serve.rights import USE, needs
 from afresh.serve.work import Desk, alone
 from afresh.tasks.embed import embed
 
@@ -53,7 +54,7 @@ def written(vector: Tensor, form: str) -> Any:
 
 
 def routes(desk: Desk) -> APIRouter:
-    router = APIRouter(tags=["OpenAI"], route_class=JsonRoute)
+    router = APIRouter(tags=["OpenAI"], route_class=JsonRoute, dependencies=[needs(USE)])
 
     @router.post("/v1/embeddings", summary="Texts as vectors", responses={200: {"model": EmbeddingAnswer}})
     async def embeddings(form: EmbeddingForm, request: Request) -> Response:

@@ -24,6 +24,7 @@ from afresh.serve.library import Served
 from afresh.serve.multipart import described, read_form
 from afresh.serve.openai.answers import ImageAnswer, streamed_too
 from afresh.serve.openai.forms import Conditions, Count, Finite, Form, Seed, Words, event, now, seed_of
+from afresh.serve.rights import USE, needs
 from afresh.serve.work import Desk, alone, first, noted
 from afresh.tasks.edit import Change, Editor, edit
 from afresh.tasks.editor import STRENGTH
@@ -346,7 +347,7 @@ async def streamed(desk: Desk, form: DrawnForm, kind: str, work: Callable[..., I
 
 
 def routes(desk: Desk) -> APIRouter:
-    router = APIRouter(tags=["OpenAI"], route_class=JsonRoute)
+    router = APIRouter(tags=["OpenAI"], route_class=JsonRoute, dependencies=[needs(USE)])
 
     async def drawn(request: Request, form: DrawnForm, kind: str, work: Callable[..., Images]) -> Response:
         form.check()

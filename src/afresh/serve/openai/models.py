@@ -11,6 +11,7 @@ from afresh.core import UserError
 from afresh.runs.personal import SEPARATOR
 from afresh.runs.run import Run
 from afresh.serve.openai.answers import ModelAnswer, ModelList
+from afresh.serve.rights import USE, needs
 from afresh.serve.work import Desk
 
 
@@ -33,7 +34,7 @@ def described(name: str, run: Run) -> dict[str, Any]:
 
 
 def routes(desk: Desk) -> APIRouter:
-    router = APIRouter(tags=["OpenAI"])
+    router = APIRouter(tags=["OpenAI"], dependencies=[needs(USE)])
 
     @router.get("/v1/models", summary="The runs that can be asked", response_model=ModelList)
     async def models() -> dict[str, Any]:

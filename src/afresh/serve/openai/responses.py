@@ -42,6 +42,7 @@ from afresh.serve.openai.tools import (
     finish_of,
     parts_of,
 )
+from afresh.serve.rights import USE, needs
 from afresh.serve.work import Desk, first
 
 LOGPROBS = "message.output_text.logprobs"
@@ -285,7 +286,7 @@ def call_item(call: Call) -> dict[str, Any]:
 
 
 def routes(desk: Desk) -> APIRouter:
-    router = APIRouter(tags=["OpenAI"], route_class=JsonRoute)
+    router = APIRouter(tags=["OpenAI"], route_class=JsonRoute, dependencies=[needs(USE)])
 
     @router.post(
         "/v1/responses", summary="The answer to a conversation, as a response", responses=streamed_too(ResponseAnswer)

@@ -11,6 +11,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from afresh.serve.errors import Refused
+from afresh.serve.rights import USE, needs
 from afresh.serve.studio.controls import Controls, controls_of
 from afresh.serve.studio.form import form_of, read_wish
 from afresh.serve.studio.making import Making, Workshop
@@ -39,7 +40,7 @@ DEEDS = {
 
 
 def routes(desk: Desk, root: Path) -> APIRouter:
-    router = APIRouter(route_class=PageRoute, include_in_schema=False)
+    router = APIRouter(route_class=PageRoute, include_in_schema=False, dependencies=[needs(USE)])
     workshop = Workshop(desk)
 
     @router.get("/studio/create")

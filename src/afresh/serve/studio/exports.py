@@ -15,6 +15,7 @@ from starlette.concurrency import iterate_in_threadpool
 from starlette.responses import Response
 
 from afresh.serve.errors import Refused
+from afresh.serve.rights import TRAIN, needs
 from afresh.serve.studio.pages import HEADERS, PageRoute
 from afresh.serve.studio.train import own_job, own_jobs
 from afresh.tasks import background
@@ -100,7 +101,7 @@ def archive(folder: Path) -> Iterator[bytes]:
 
 
 def routes() -> APIRouter:
-    router = APIRouter(route_class=PageRoute, include_in_schema=False)
+    router = APIRouter(route_class=PageRoute, include_in_schema=False, dependencies=[needs(TRAIN)])
     sending = 0
 
     @router.get("/studio/exports/{id}")

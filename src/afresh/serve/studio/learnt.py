@@ -14,10 +14,11 @@ from afresh.core.counted import counted
 from afresh.runs.run import Run
 from afresh.serve.errors import Refused
 from afresh.serve.library import Served
+from afresh.serve.rights import TRAIN, holder_of, needs
 from afresh.serve.studio.album import Face, Held
 from afresh.serve.studio.asking import Asking
 from afresh.serve.studio.pages import HEADERS, PageRoute, address, page
-from afresh.serve.studio.sitting import Sittings, owner
+from afresh.serve.studio.sitting import Sittings
 from afresh.serve.work import Desk
 from afresh.tasks import background
 from afresh.tasks.annotate import beside, default_votes
@@ -28,7 +29,7 @@ BESIDE = 4  # samples of each run that are shown side by side
 
 
 def routes(desk: Desk, sittings: Sittings) -> APIRouter:
-    router = APIRouter(route_class=PageRoute, include_in_schema=False)
+    router = APIRouter(route_class=PageRoute, include_in_schema=False, dependencies=[needs(TRAIN)])
 
     @router.post("/studio/vote/{id_}/learn")
     def learn(
@@ -90,7 +91,7 @@ def routes(desk: Desk, sittings: Sittings) -> APIRouter:
 def found(request: Request, id_: str) -> BackgroundJob:
     """What learns from votes of whoever asks. Raises Refused."""
     job = background.read(id_)
-    if job is None or job.verb != VERB or "wish" not in job.about or job.owner != owner(request):
+    if job is None or job.verb != VERB or "wish" not in job.about or not holder_of(request).sees(job.owner):
         raise Refused(404, "There is nothing here that learns from votes.", "not_found")
     return job
 

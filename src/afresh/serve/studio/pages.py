@@ -17,6 +17,7 @@ from starlette.responses import Response
 
 from afresh.core import UserError
 from afresh.serve.errors import Refused, invalid, refused
+from afresh.serve.rights import TRAIN, USE, Right, holder_of
 
 HERE = Path(__file__).parent
 STATIC = HERE / "static"
@@ -29,14 +30,15 @@ HEADERS = {
     "referrer-policy": "same-origin",
     "cache-control": "no-store",
 }
-# Pages of the navigation: path below /studio/, and name.
+FRESH = {"cache-control": "no-cache"}  # ask whether a file has changed
+# Pages of the navigation: path below /studio/, name, and the right that it needs.
 PLACES = (
-    ("", "Models"),
-    ("create", "Create"),
-    ("gallery", "Gallery"),
-    ("vote", "Vote"),
-    ("train", "Train"),
-    ("runs", "Runs"),
+    ("", "Models", USE),
+    ("create", "Create", USE),
+    ("gallery", "Gallery", USE),
+    ("vote", "Vote", USE),
+    ("train", "Train", TRAIN),
+    ("runs", "Runs", USE),
 )
 
 
@@ -60,13 +62,19 @@ def address(request: Request, path: str = "", **query: Any) -> str:
 
 
 def rendered(request: Request, template: str, **values: Any) -> str:
-    """A template as HTML."""
+    """A template as HTML. `may`: the names of the rights of who asks."""
 
     def link(path: str = "", **query: Any) -> str:
         return address(request, path, **query)
 
     here = request.url.path.rsplit("/studio/", 1)[-1]
-    return environment().get_template(template).render(link=link, here=here, places=PLACES, **values)
+    holder = holder_of(request)
+    common: dict[str, Any] = {
+        "places": [(path, name) for path, name, right in PLACES if holder.right >= right],
+        "may": [right.name.lower() for right in Right if holder.right >= right],
+        "signed_in": getattr(request.state, "signed_in", False),
+    }
+    return environment().get_template(template).render(link=link, here=here, **common, **values)
 
 
 def page(request: Request, template: str, status: int = 200, **values: Any) -> HTMLResponse:

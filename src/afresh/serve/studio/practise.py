@@ -11,6 +11,7 @@ from starlette.responses import Response
 from afresh.core import UserError
 from afresh.serve.errors import Refused
 from afresh.serve.library import Served
+from afresh.serve.rights import USE, needs
 from afresh.serve.studio.pages import PageRoute, page
 from afresh.serve.work import Desk, alone
 from afresh.tasks.material import Exercise, material
@@ -23,7 +24,7 @@ Past = list[tuple[str, bool]]
 
 
 def routes(desk: Desk) -> APIRouter:
-    router = APIRouter(route_class=PageRoute, include_in_schema=False)
+    router = APIRouter(route_class=PageRoute, include_in_schema=False, dependencies=[needs(USE)])
 
     @router.get("/studio/practise")
     async def begin(request: Request, run: Name) -> Response:

@@ -18,6 +18,7 @@ from afresh.data.interactions.columns import plain
 from afresh.serve.errors import Refused
 from afresh.serve.library import Served
 from afresh.serve.native.recommend import recommender_of
+from afresh.serve.rights import USE, needs
 from afresh.serve.studio.pages import PageRoute, page
 from afresh.serve.work import Desk
 from afresh.tasks.playlist import Playlist, playlists
@@ -48,7 +49,7 @@ class Wish:
 
 
 def routes(desk: Desk) -> APIRouter:
-    router = APIRouter(route_class=PageRoute, include_in_schema=False)
+    router = APIRouter(route_class=PageRoute, include_in_schema=False, dependencies=[needs(USE)])
 
     @router.get("/studio/recommend")
     async def begin(request: Request, run: Name) -> Response:

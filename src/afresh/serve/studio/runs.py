@@ -19,13 +19,14 @@ from afresh.evaluation.curves import number
 from afresh.evaluation.report import questions_view
 from afresh.serve.errors import Refused
 from afresh.serve.library import Library
+from afresh.serve.rights import TRAIN, USE, needs, owner_of
 from afresh.serve.studio import runs_bin
 from afresh.serve.studio.exports import exports_of
 from afresh.serve.studio.look import plain_words
 from afresh.serve.studio.pages import PageRoute, address, page
 from afresh.serve.studio.run_card import RunCard, card_of
 from afresh.serve.studio.sizes import age, size
-from afresh.serve.studio.train import card, enclosed, own_jobs, owner_of, resumed, sample_file
+from afresh.serve.studio.train import card, enclosed, own_jobs, resumed, sample_file
 from afresh.serve.work import Desk
 from afresh.tasks import background
 from afresh.tasks.export import FIELD_FORMATS, TEXT_FORMATS
@@ -73,10 +74,9 @@ KEYS: Mapping[Order, Callable[[Row], Any]] = {
 }
 
 
-def routes(desk: Desk, local: bool) -> APIRouter:
-    """`local`: whether only people at this machine reach the server, so that they may remove models."""
-    router = APIRouter(route_class=PageRoute, include_in_schema=False)
-    router.include_router(runs_bin.routes(desk, local))
+def routes(desk: Desk) -> APIRouter:
+    router = APIRouter(route_class=PageRoute, include_in_schema=False, dependencies=[needs(USE)])
+    router.include_router(runs_bin.routes(desk))
     library = desk.library
 
     @router.get("/studio/runs")
@@ -95,7 +95,6 @@ def routes(desk: Desk, local: bool) -> APIRouter:
             now=time.time(),
             age=age,
             size=size,
-            local=local,
         )
 
     @router.get("/studio/runs/compare")
@@ -128,7 +127,7 @@ def routes(desk: Desk, local: bool) -> APIRouter:
         mine = [
             (j, card(j)) for j in own_jobs(request) if j.run is not None and Path(j.run).resolve() == path.resolve()
         ]
-        common: dict[str, Any] = {"name": run, "jobs": [c for _, c in mine][:6], "local": local, "path": path}
+        common: dict[str, Any] = {"name": run, "jobs": [c for _, c in mine][:6], "path": path}
         rows = table_of(library)
         try:
             opened = library.open(run)
@@ -166,12 +165,12 @@ def routes(desk: Desk, local: bool) -> APIRouter:
     def report(run: Name) -> Response:
         return enclosed(library.path(run) / "report.html")
 
-    @router.post("/studio/run/resume")
+    @router.post("/studio/run/resume", dependencies=[needs(TRAIN)])
     def resume(request: Request, run: RunName) -> Response:
         job = resumed(library.path(run).resolve(), owner_of(request), {}, ignore_stop=True)
         return RedirectResponse(address(request, f"train/{job.id}"), 303)
 
-    @router.post("/studio/run/export")
+    @router.post("/studio/run/export", dependencies=[needs(TRAIN)])
     def export(request: Request, run: RunName, to: RunName) -> Response:
         if to not in FORMATS:
             raise Refused(400, f"There is no format {to}. Known: {', '.join(FORMATS)}.", None, "to")

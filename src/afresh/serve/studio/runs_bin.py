@@ -15,6 +15,7 @@ from afresh.core.files import bytes_on_disk
 from afresh.runs.bin import BinnedRun, binned, delete, restore, throw
 from afresh.serve.errors import Refused
 from afresh.serve.library import Library
+from afresh.serve.rights import OWN, needs
 from afresh.serve.studio.pages import PageRoute, address, page
 from afresh.serve.studio.sizes import age, size
 from afresh.serve.work import Desk
@@ -33,23 +34,16 @@ class BinRow:
     age: str
 
 
-def routes(desk: Desk, local: bool) -> APIRouter:
-    """`local`: whether only people at this machine reach the server, so that they may remove models."""
-    router = APIRouter(route_class=PageRoute, include_in_schema=False)
+def routes(desk: Desk) -> APIRouter:
+    router = APIRouter(route_class=PageRoute, include_in_schema=False, dependencies=[needs(OWN)])
     library = desk.library
-
-    def check() -> None:
-        if not local:
-            raise Refused(403, "Models are removed by somebody at the machine of the server: afresh rm RUN.")
 
     @router.get("/studio/runs/bin")
     def show(request: Request) -> Response:
-        check()
         return page(request, "runs_bin.html", rows=[row_of(thrown) for thrown in thrown_away(library)])
 
     @router.post("/studio/run/remove")
     def remove(request: Request, run: Name) -> Response:
-        check()
         path = library.path(run)
         own = [job for job in background.jobs() if job.run is not None and Path(job.run).resolve() == path.resolve()]
         if busy := next((job for job in own if background.is_running(job)), None):
@@ -62,7 +56,6 @@ def routes(desk: Desk, local: bool) -> APIRouter:
 
     @router.post("/studio/runs/bin/restore")
     def bring_back(request: Request, id: Name) -> Response:
-        check()
         thrown = next((t for t in thrown_away(library) if t.id == id), None)
         if thrown is None:
             raise Refused(404, "This model is not in the bin any more.", "not_found")
@@ -71,7 +64,6 @@ def routes(desk: Desk, local: bool) -> APIRouter:
 
     @router.post("/studio/runs/bin/empty")
     def empty(request: Request, sure: Annotated[bool, Form()] = False) -> Response:
-        check()
         if not sure:
             raise Refused(400, "Emptying the bin cannot be undone. Tick that you mean it.", None, "sure")
         left = {thrown.path: names for thrown in thrown_away(library) if (names := delete(thrown))}

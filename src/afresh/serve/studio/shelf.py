@@ -13,6 +13,7 @@ from afresh.core import UserError
 from afresh.serve.errors import Refused
 from afresh.serve.lane import alone
 from afresh.serve.library import Served
+from afresh.serve.rights import USE, needs, owner_of
 from afresh.serve.studio.controls import controls_of
 from afresh.serve.studio.pages import HEADERS, PageRoute, page
 from afresh.serve.studio.recipe import download, kinds, recipe_lines
@@ -35,7 +36,7 @@ Name = Annotated[str, Query(max_length=255)]
 
 def works_of(request: Request, root: Path) -> Works:
     """The works of whoever asks: with keys, everybody has their own."""
-    owner = getattr(request.state, "owner", "")
+    owner = owner_of(request)
     return Works(root / f"of {quote(owner, safe='')}" if owner else root)
 
 
@@ -48,7 +49,7 @@ def found(request: Request, works: Works, id_: str) -> Work:
 
 
 def routes(desk: Desk, root: Path) -> APIRouter:
-    router = APIRouter(route_class=PageRoute, include_in_schema=False)
+    router = APIRouter(route_class=PageRoute, include_in_schema=False, dependencies=[needs(USE)])
 
     @router.get("/studio/gallery")
     def gallery(

@@ -15,6 +15,7 @@ from afresh.alignment.feedback.preferences import Winner
 from afresh.core import Encoder, UserError
 from afresh.core.visible import visible
 from afresh.serve.errors import Refused
+from afresh.serve.rights import owner_of
 from afresh.serve.studio.album import Album, Face, Held
 from afresh.tasks.annotate import Question, Session
 
@@ -139,7 +140,7 @@ class Sittings:
     def find(self, request: Request, id_: str) -> Sitting:
         """A session of whoever asks. Raises Refused."""
         sitting = self.all.get(id_)
-        if sitting is None or sitting.owner != owner(request):
+        if sitting is None or sitting.owner != owner_of(request):
             raise Refused(
                 404,
                 "This session is not open here: the server was started again since. All votes are kept; begin again "
@@ -147,8 +148,3 @@ class Sittings:
                 "session_not_found",
             )
         return sitting
-
-
-def owner(request: Request) -> str:
-    """The name of whose key the request has."""
-    return str(getattr(request.state, "owner", ""))

@@ -20,6 +20,7 @@ from starlette.responses import Response
 from afresh.core import UserError, registry
 from afresh.data.uploaded import TOGETHER, Arrivals
 from afresh.serve.errors import Refused
+from afresh.serve.rights import LOCAL, OWN, TRAIN, holder_of, needs, owner_of
 from afresh.serve.studio.look import look_card, plain_words
 from afresh.serve.studio.pages import HEADERS, PageRoute, address, page, rendered
 from afresh.serve.studio.run_card import FAMILIES
@@ -60,21 +61,19 @@ class JobCard:
     began: float
 
 
-def routes(desk: Desk, local: bool) -> APIRouter:
-    """`local`: whether only people at this machine reach the server, so that they may name its folders."""
-    router = APIRouter(route_class=PageRoute, include_in_schema=False)
-    router.include_router(upload_routes(Arrivals()))
+def routes(desk: Desk, most: int) -> APIRouter:
+    """`most`: bytes that one name may send and keep."""
+    router = APIRouter(route_class=PageRoute, include_in_schema=False, dependencies=[needs(TRAIN)])
+    router.include_router(upload_routes(Arrivals(), most))
     watched = 0
 
     @router.get("/studio/train")
     def begin(request: Request) -> Response:
         mine = [card(j) for j in own_jobs(request) if j.verb in ("train", "align", "tune")][:8]
-        return page(request, "train.html", local=local, modalities=registry.MODALITIES, jobs=mine)
+        return page(request, "train.html", modalities=registry.MODALITIES, jobs=mine)
 
-    @router.post("/studio/train/look")
+    @router.post("/studio/train/look", dependencies=[needs(LOCAL)])
     def look(request: Request, path: Text = "", modality: Text = "") -> Response:
-        if not local:
-            raise Refused(403, "Folders of the machine can only be named by somebody who sits at it. Drop them here.")
         if not path.strip():
             raise Refused(400, "Name a folder or a file, such as /home/you/photos.", "missing", "path")
         given = Path(path.strip()).expanduser()
@@ -194,13 +193,15 @@ def routes(desk: Desk, local: bool) -> APIRouter:
 PAGE = "look.html"  # in the folder of a command that looks at data
 
 
-def upload_routes(arrivals: Arrivals) -> APIRouter:
-    """What the page's script sends files to. Answers are JSON."""
-    router = APIRouter(include_in_schema=False)
+def upload_routes(arrivals: Arrivals, most: int) -> APIRouter:
+    """What the page's script sends files to. Answers are JSON. `most`: bytes that one name may send and keep, unless it
+    has the right to remove them."""
+    router = APIRouter(include_in_schema=False, dependencies=[needs(TRAIN)])
 
     @router.post("/studio/train/files")
     def begin(request: Request) -> dict[str, str]:
-        return {"id": arrivals.begin(owner_of(request))}
+        holder = holder_of(request)
+        return {"id": arrivals.begin(holder.name, None if holder.right >= OWN else most)}
 
     @router.post("/studio/train/files/{id}")
     async def add(request: Request, id: str, offset: Annotated[int, Query(ge=0, lt=2**50)] = 0) -> dict[str, int]:
@@ -221,19 +222,15 @@ def upload_routes(arrivals: Arrivals) -> APIRouter:
     return router
 
 
-def owner_of(request: Request) -> str:
-    """The name of the key of the request; empty on a server without keys."""
-    return str(getattr(request.state, "owner", ""))
-
-
 def own_jobs(request: Request) -> list[BackgroundJob]:
-    return [job for job in background.jobs() if job.owner == owner_of(request)]
+    """The commands that whoever asks has started or may see."""
+    return [job for job in background.jobs() if holder_of(request).sees(job.owner)]
 
 
 def own_job(request: Request, id: str, verb: str = "") -> BackgroundJob:
     """Raises Refused if there is none of this id, or if it is somebody else's."""
     job = background.read(id)
-    if job is None or job.owner != owner_of(request) or (verb and job.verb != verb):
+    if job is None or not holder_of(request).sees(job.owner) or (verb and job.verb != verb):
         raise Refused(404, "This is not known any more. Begin again from the page on which one trains.", "not_found")
     return job
 

@@ -15,13 +15,13 @@ from afresh.core import UserError
 from afresh.core.counted import counted
 from afresh.sampling.request import converses, of_kind, writes_text
 from afresh.serve.errors import Refused, refused
-from afresh.serve.guard import Keys, cookie_name
 from afresh.serve.library import Served
+from afresh.serve.rights import USE, needs, owner_of
 from afresh.serve.studio import learnt
 from afresh.serve.studio.asking import Asking, comparable, read_asking
 from afresh.serve.studio.pages import HEADERS, PageRoute, address, page
 from afresh.serve.studio.run_card import cards
-from afresh.serve.studio.sitting import Sitting, Sittings, owner
+from afresh.serve.studio.sitting import Sitting, Sittings
 from afresh.serve.work import Desk
 from afresh.tasks.annotate import begin, default_votes
 
@@ -29,8 +29,8 @@ Name = Annotated[str, Query(max_length=255)]
 Text = Annotated[str, Form(max_length=100)]
 
 
-def routes(desk: Desk, sittings: Sittings, keys: Keys) -> APIRouter:
-    router = APIRouter(route_class=PageRoute, include_in_schema=False)
+def routes(desk: Desk, sittings: Sittings) -> APIRouter:
+    router = APIRouter(route_class=PageRoute, include_in_schema=False, dependencies=[needs(USE)])
     album = sittings.album
 
     @router.get("/studio/vote")
@@ -41,7 +41,7 @@ def routes(desk: Desk, sittings: Sittings, keys: Keys) -> APIRouter:
     async def ask(request: Request) -> Response:
         async with request.form(max_files=0, max_fields=200, max_part_size=2**16) as form:
             asking = read_asking(form.multi_items())
-        whose = owner(request)
+        whose = owner_of(request)
         await desk.run(request, asking.run, lambda served: sittings.add(sitting_of(desk, served, asking, whose)))
         where = address(request, f"vote/{asking.id(whose)}", **asking.fields())
         if request.headers.get("hx-request"):
@@ -55,24 +55,6 @@ def routes(desk: Desk, sittings: Sittings, keys: Keys) -> APIRouter:
             raise Refused(404, "This item is not here: its file is gone, or the server was started again.", "not_found")
         kind, content = found
         return Response(content, media_type=kind, headers={**HEADERS, "cache-control": "private, max-age=3600"})
-
-    @router.get("/studio/enter")
-    def enter(request: Request, ticket: Annotated[str, Query(max_length=200)] = "", to: Name = "") -> Response:
-        """The address that a terminal shows lets one browser in, once, and whoever was let in again."""
-        name = cookie_name(request.headers.get("host", ""))
-        answer = RedirectResponse(address(request, to), 303, HEADERS)
-        if keys.names and keys.owner(request.cookies.get(name, "")) is None:
-            key = keys.redeem(ticket)
-            if key is None:
-                raise Refused(
-                    401,
-                    "This address has already been used in another browser. Go on there, or start the same command "
-                    "again: all votes are kept.",
-                    "ticket_used",
-                )
-            path = request.scope.get("root_path", "") or "/"
-            answer.set_cookie(name, key, httponly=True, samesite="strict", path=path)
-        return answer
 
     @router.get("/studio/vote/{id_}")
     def sit(request: Request, id_: str) -> Response:
