@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import logging
+import re
+import socket
 import time
+from collections.abc import Iterator, Sequence
 from typing import Any
+from urllib.parse import unquote
 
 import httpx
 import pytest
 from pydantic import BaseModel
 
+from afresh.data.text.tokenizer import Tokenizer
 from afresh.serve.anthropic.answers import MessageAnswer
+from afresh.serve.errors import refused
 from afresh.serve.openai.answers import ChatAnswer, CompletionAnswer, ResponseAnswer
 
 PATHS = {
@@ -126,3 +134,73 @@ def test_other_methods_and_ranges(http: httpx.Client) -> None:
         assert answer.status_code == 405 and answer.json()["error"]["type"] == "invalid_request_error"
     ranges = "bytes=" + ",".join(f"{i}-" for i in range(2000))
     assert http.get("/v1/models", headers={"range": ranges}).status_code == 200
+
+
+LONG = "a" * 20_000_000
+
+
+@pytest.mark.parametrize("path", [*PATHS, "/v1/embeddings"])
+def test_a_prompt_that_cannot_fit_is_refused_before_it_is_read(
+    http: httpx.Client, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = Tokenizer.encode_many
+
+    def short(self: Tokenizer, texts: Sequence[str]) -> Any:
+        assert sum(map(len, texts)) < 100_000, "a text that cannot fit was tokenised"
+        return read(self, texts)
+
+    monkeypatch.setattr(Tokenizer, "encode_many", short)
+    if "prompt" in (asked := PATHS.get(path, {"model": "stories"})) or path == "/v1/embeddings":
+        asked = {**asked, "prompt" if "prompt" in asked else "input": LONG}
+    elif "input" in asked:
+        asked = {**asked, "input": LONG}
+    else:
+        asked = {**asked, "messages": [{"role": "user", "content": LONG}]}
+    answer = http.post(path, json=asked)
+    assert answer.status_code == 400, answer.text[:500]
+    assert re.search("has 20,000,0.. characters, and this model sees at most", answer.json()["error"]["message"])
+
+
+def test_names_that_no_file_can_have_are_no_failures_of_the_server(http: httpx.Client, log: list[Any]) -> None:
+    for name in ("%00", "a%00b", "a" * 300, "a" * 300 + ":b", "stories:" + "a" * 300, "stories:%00", "%ff"):
+        for path in (f"/studio/static/{name}", f"/v1/models/{name}", f"/afresh/v1/runs/{name}", f"/studio/runs/{name}"):
+            assert 400 <= http.get(path).status_code < 500, path
+        assert 400 <= http.get("/studio/preview", params={"run": unquote(name, errors="replace")}).status_code < 500
+        assert http.post("/v1/completions", json={"model": unquote(name), "prompt": "a"}).status_code == 404
+    assert all(entry["status"] < 500 for entry in log)
+    assert [refused(e).status for e in (OSError(errno.ENAMETOOLONG, ""), OSError(errno.EIO, ""))] == [400, 500]
+
+
+def test_a_client_that_leaves_within_its_body_is_no_failure(address: str, http: httpx.Client, log: list[Any]) -> None:
+    host, port = address.removeprefix("http://").split(":")
+    forms = {"/v1/completions": "application/json", "/afresh/v1/edits": "application/json"}
+    forms |= {"/v1/images/edits": "multipart/form-data; boundary=x"}
+    for path, kind in forms.items():
+        log.clear()
+        with socket.create_connection((host, int(port))) as client:
+            head = f"POST {path} HTTP/1.1\r\nhost: {host}\r\ncontent-type: {kind}\r\ncontent-length: 1000\r\n\r\n"
+            client.sendall(head.encode() + b"--x\r\n")
+        until = time.monotonic() + 20
+        while not (left := [entry for entry in log if entry["path"] == path]):
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        assert [entry["status"] for entry in left] == [499], path
+
+
+@pytest.fixture
+def log() -> Iterator[list[Any]]:
+    """What the server has logged of requests."""
+    entries: list[Any] = []
+
+    class Heard(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.levelno == logging.INFO:
+                entries.append(json.loads(record.getMessage()))
+
+    logger, handler = logging.getLogger("afresh.serve"), Heard()
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    yield entries
+    logger.removeHandler(handler)
+    logger.setLevel(level)

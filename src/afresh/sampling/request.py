@@ -17,10 +17,13 @@ from afresh.data.conditions import caption_ids, label_id
 from afresh.data.conditions import caption_words as split_caption
 from afresh.data.interactions.encoder import HistoryEncoder
 from afresh.data.text.chat import Turns
+from afresh.data.text.documents import DocumentEncoder
 from afresh.data.text.kind import TEXT
 from afresh.sampling.settings import steers
 
 Prompt = str | tuple[int, ...]  # a text, or the ids of its tokens
+QUICK = 100_000  # characters that are tokenised in a moment, so that an error can say how many tokens they are
+LONGEST = 64  # characters of a token, where no tokenizer says it
 HOLE = re.compile(r"\[\[(\d+)\]\]")
 
 
@@ -253,8 +256,11 @@ def encode_prompts(
     if not (writes_text(encoder, space) or space.catalogue):
         raise UserError("`prompt` continues a text; this model does not make texts. Use `label` or `caption`.")
     notes, rows = [], []
-    for text in one_each(prompt, cond.size):
-        ids = prompt_ids(encoder, text, converses(encoder, space) and not raw, turns)
+    each = one_each(prompt, cond.size)
+    asks = converses(encoder, space) and not raw
+    read = {text: prompt_ids(encoder, text, asks, turns) for text in dict.fromkeys(each)}
+    for text in each:
+        ids = read[text]
         if converses(encoder, space) and not len(ids):
             raise UserError("A conversation cannot begin with an empty prompt. Give a prompt that is not empty.")
         if space.records and not encoder.space.records:  # a text that is a record begins with `end`
@@ -345,6 +351,20 @@ def prompt_ids(encoder: Encoder, text: Prompt, ask: bool, turns: Turns = ()) -> 
     if ask:
         return encoder.encode([Item(text, turns=(*turns, ("user", text)))]).x
     return encoder.encode([Item(text)]).x[:-1] if text else torch.zeros(0, dtype=torch.int64)
+
+
+def check_fits(encoder: Encoder, space: Space, characters: int, what: str) -> None:
+    """Raises UserError for a long text that does not fit in the context whatever its tokens are, before they are
+    counted."""
+    longest = encoder.tokenizer.longest if isinstance(encoder, DocumentEncoder) else LONGEST
+    most = space.shape[0] * longest
+    if characters > max(most, QUICK):
+        raise UserError(
+            f"{what} has {characters:,} characters, and this model sees at most {most:,} of them: "
+            f"{space.shape[0]:,} tokens of at most {longest}. Shorten it.",
+            "context_length_exceeded",
+            param="prompt",
+        )
 
 
 def prompt_texts(encoder: Encoder, space: Space, cond: Cond) -> list[str | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from typing import Any, Literal
 
@@ -111,8 +112,16 @@ def refused(error: BaseException) -> Refused:
         return Refused(400, str(error), error.code, error.fields.get("param"))
     if isinstance(error, MemoryError):
         return Refused(503, "There is not enough memory for this request. Ask for less, or try again later.", retry=10)
+    if is_no_name(error):
+        return Refused(400, "A name in this request is one that no file can have: shorten it.", "invalid_name")
     log.error("A request failed.", exc_info=error)
     return Refused(500, "The server failed to answer this request; its log says why.", "internal_error")
+
+
+def is_no_name(error: BaseException) -> bool:
+    """Whether a name became a path that no system takes: too long, or with a character of the code 0."""
+    too_long = isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG
+    return too_long or (isinstance(error, ValueError) and "embedded null" in str(error))
 
 
 def answer(error: Refused, path: str) -> JSONResponse:

@@ -169,8 +169,8 @@ def hostname(host: str) -> str:
 
 
 def bounded(receive: Receive, headers: dict[str, str], most: int, failed: list[Refused]) -> Receive:
-    """What receives a body that is neither longer than `most` bytes nor slower than BODY_SECONDS; otherwise it raises
-    Refused, which is appended to `failed`."""
+    """What receives a body that is neither longer than `most` bytes nor slower than BODY_SECONDS, from a client that
+    stays until its end; otherwise it raises Refused, which is appended to `failed`."""
     total = 0
     complete = headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers
     until = time.monotonic() + BODY_SECONDS
@@ -185,6 +185,9 @@ def bounded(receive: Receive, headers: dict[str, str], most: int, failed: list[R
             message = f"The body did not arrive within {BODY_SECONDS:g} seconds."
             failed.append(Refused(408, message, "request_timeout"))
             raise failed[0] from None
+        if message["type"] == "http.disconnect":
+            failed.append(Refused(499, "The client went away."))
+            raise failed[0]
         total += len(message.get("body", b""))
         if total > most:
             failed.append(Refused(413, f"A request may have {most:,} bytes.", "request_too_large"))

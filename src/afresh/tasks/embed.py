@@ -11,7 +11,7 @@ from torch import Tensor
 from afresh.core import Batch, Cond, UserError, registry
 from afresh.core.steps import step
 from afresh.runs.run import Run
-from afresh.sampling.request import Prompt, prompt_ids, writes_text
+from afresh.sampling.request import Prompt, check_fits, prompt_ids, writes_text
 from afresh.training.loop import precision
 
 
@@ -44,6 +44,7 @@ def embed(run: Run, texts: Sequence[Prompt]) -> Embeddings:
     vectors, tokens = [], 0
     for number, text in enumerate(texts):
         step(number, len(texts))
+        check_fits(run.encoder, run.space, len(text), f"Text {number}")
         ids = prompt_ids(run.encoder, text, False).long()
         if not len(ids):
             raise UserError(f"Text {number} is empty, so it has no embedding. Leave it out.", "empty_item")

@@ -271,6 +271,11 @@ class Tokenizer:
         return tuple(added[i] if i in added else pieces.spell(n, self._by_byte) for i, n in enumerate(self._names))
 
     @cached_property
+    def longest(self) -> int:
+        """The most bytes, and so the most characters, that one token spells."""
+        return max(1, *map(len, self.spelling()))
+
+    @cached_property
     def _by_byte(self) -> bool:
         """Whether names are written in GPT-2's byte alphabet, as opposed to SentencePiece's."""
         return '"ByteLevel"' in json.dumps(json.loads(self.inner.to_str())["decoder"])

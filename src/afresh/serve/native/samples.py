@@ -20,6 +20,7 @@ from afresh.serve.work import Desk, alone, noted
 from afresh.tasks.sample import Control, Sampler
 
 MOST_CANDIDATES = 256  # of all samples of a request
+MOST_CHARACTERS = 4_000_000  # of the prompts of all samples of a request
 Text = Annotated[str, Field(max_length=1_000_000)]
 
 
@@ -51,7 +52,14 @@ class SampleForm(Conditions):
     seed: Seed | None = None
 
     def check(self) -> None:
-        """Raises Refused for more candidates than are drawn for a request."""
+        """Raises Refused for more candidates or text than are taken for a request."""
+        for name, text in (("prompt", self.prompt), ("infill", self.infill)):
+            count = self.n * len(text) if isinstance(text, str) else sum(map(len, text or ()))
+            if count > MOST_CHARACTERS:
+                message = (
+                    f"The {name}s of all samples have {count:,} characters, and at most {MOST_CHARACTERS:,} are read."
+                )
+                raise Refused(400, message + " Ask for fewer, or shorten them.", "too_many", name)
         if self.n * self.best_of > MOST_CANDIDATES:
             message = f"At most {MOST_CANDIDATES} candidates are drawn for a request: n times best_of. Ask for fewer."
             raise Refused(400, message, "too_many", "best_of")

@@ -12,6 +12,7 @@ from afresh.core import Item, UserError
 from afresh.data.text.chat import Turns
 from afresh.data.text.tool_calls import OPEN, RESULT
 from afresh.runs.run import Run
+from afresh.sampling.request import check_fits
 from afresh.serve.errors import Refused
 from afresh.serve.openai.forms import Wanted, constraint
 from afresh.serve.openai.text import Begun, Piece, Put, Texts, check_writes, write
@@ -94,12 +95,13 @@ def check_converses(run: Run) -> None:
 
 
 def conversation_ids(run: Run, ask: Ask) -> Tensor:
-    """The ids of the tokens after which the model answers. Raises UserError if it did not learn conversations, or for
-    tools that its template has no place for."""
+    """The ids of the tokens after which the model answers. Raises UserError if it did not learn conversations, for
+    tools that its template has no place for, and for a conversation that is too long whatever its tokens are."""
     check_converses(run)
     if (ask.tools or any(role == RESULT for role, _ in ask.turns)) and not run.encoder.template.has_tools:  # type: ignore[attr-defined]
         raise UserError(NO_TOOLS, "unsupported_tools", param="tools")
     turns = ask.turns if ask.tools is None else (ask.tools.turn, *ask.turns)
+    check_fits(run.encoder, run.space, sum(len(text) for _, text in turns), "The conversation")
     return run.encoder.encode([Item(ask.turns[-1][1], turns=turns)]).x
 
 

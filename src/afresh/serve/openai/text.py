@@ -10,7 +10,7 @@ import torch
 
 from afresh.core import UserError
 from afresh.runs.run import Run
-from afresh.sampling.request import Prompt, Request, converses, prompt_ids, writes_text
+from afresh.sampling.request import Prompt, Request, check_fits, converses, prompt_ids, writes_text
 from afresh.sampling.text_stream import BROKEN, Row, Token
 from afresh.serve.errors import Refused, refused
 from afresh.serve.lane import Cancelled, cancelled
@@ -139,6 +139,8 @@ def prompt_counts(run: Run, request: Request) -> list[int]:
     check_writes(run)
     asks = converses(run.encoder, run.space) and not request.raw
     prompts = list(dict.fromkeys([request.prompt or ""] if isinstance(request.prompt, str | None) else request.prompt))
+    earlier = sum(len(content) for _, content in request.turns)
+    check_fits(run.encoder, run.space, earlier + max(map(len, prompts)), "The prompt")
     counts = [len(prompt_ids(run.encoder, p, asks, request.turns)) for p in prompts]
     check_context(run, max(counts))
     return counts
