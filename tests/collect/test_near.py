@@ -142,7 +142,7 @@ def pairs_of(records: Sequence[Record]) -> list[tuple[int, int]]:
     found = []
     with tempfile.TemporaryDirectory() as folder:
         finder = Finder(Path(folder))
-        table = [{"kind": r.kind, "text": r.text, "near": r.near} for r in with_prints(records)]
+        table = [{"kind": r.kind, "text": r.text, "near": r.near} for r in with_prints(records, [])]
         finder.add([r["kind"] for r in table], [r["near"] for r in table])
         finder.sort()
         for start in range(0, len(table), 3):

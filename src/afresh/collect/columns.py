@@ -15,6 +15,7 @@ from afresh.collect.sources import Options
 from afresh.core import UserError
 from afresh.data.columns import CAPTIONS
 from afresh.data.files import FileError
+from afresh.data.limits import parsing
 from afresh.data.text.chat import ChatColumns, chat_columns, parse_turns, text_problem
 from afresh.data.text.tables import TEXT_NAMES
 from afresh.data.written_aside import Entry, MediaFile, media_file
@@ -70,7 +71,7 @@ def choose(names: Sequence[str], texts: Sequence[str], media: Sequence[str], opt
     Raises UserError, listing the columns, if one that an option names is missing, or if there is neither a text nor a
     file.
     """
-    named = {k: v for k in ColumnOptions.model_fields if (v := getattr(options, k))}
+    named = {k: v for k in ColumnOptions.model_fields if k in GUESSED and (v := getattr(options, k))}
     for what, column in named.items():
         if column not in names:
             raise UserError(
@@ -130,23 +131,30 @@ def found_in(
     extra: Mapping[str, str] | None = None,
 ) -> Found | Rejection:
     """What a row holds, or why it holds nothing."""
-    about = about_row(row, columns, split or "", extra or {})
+    person = ""
     try:
-        if columns.chat is not None:
-            turns = parse_turns(row, columns.chat)
-            if isinstance(turns, str):
-                raise FileError(turns)
-            return Found(where, messages_json(turns), about=about, kind="conversation")
-        if "file" in columns.of:
-            file = _file(row.get(columns.of["file"]), read)
-            return Found(where, file.content, f"row{file.suffix}", about=about)
-        column = columns.of["text"]
-        text = row.get(column)
-        if (problem := text_problem(text, repr(column))) is not None:
-            raise FileError(problem)
-        return Found(where, str(text), about=about, kind="text")
+        with parsing("row"):
+            about = about_row(row, columns, split or "", extra or {})
+            person = about.person
+            return _found(where, row, columns, about, read)
     except FileError as error:
-        return Rejection(source, where, "find", "rows", str(error), person=about.person)
+        return Rejection(source, where, "find", "rows", str(error), person=person)
+
+
+def _found(where: str, row: Mapping[str, Any], columns: Columns, about: About, read: Read) -> Found:
+    if columns.chat is not None:
+        turns = parse_turns(row, columns.chat)
+        if isinstance(turns, str):
+            raise FileError(turns)
+        return Found(where, messages_json(turns), about=about, kind="conversation")
+    if "file" in columns.of:
+        file = _file(row.get(columns.of["file"]), read)
+        return Found(where, file.content, f"row{file.suffix}", about=about)
+    column = columns.of["text"]
+    text = row.get(column)
+    if (problem := text_problem(text, repr(column))) is not None:
+        raise FileError(problem)
+    return Found(where, str(text), about=about, kind="text")
 
 
 def messages_json(turns: Sequence[tuple[str, str]]) -> str:

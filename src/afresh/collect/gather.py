@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from afresh.collect.against import other_source
 from afresh.collect.assemble import Assembly, assemble, tables_of
+from afresh.collect.bounded import bounded
 from afresh.collect.cards import write_cards
 from afresh.collect.forgotten import FORGOTTEN, mark, marks_of, without
 from afresh.collect.leakage import Other
@@ -24,12 +25,12 @@ from afresh.collect.licences import normalised
 from afresh.collect.process import Part, process
 from afresh.collect.record import UNKNOWN, About, Found, Rejection
 from afresh.collect.rules import chosen
-from afresh.collect.sources import Options, Source, Unavailable, options_of, python, source_of
-from afresh.collect.store import CANNOT_WRITE, WORK, SourceParts, Store
+from afresh.collect.sources import Options, Source, Unavailable, options_of, own_options, python, source_of
+from afresh.collect.store import WORK, SourceParts, Store
 from afresh.collect.workers import workers
 from afresh.core import UserError, events
 from afresh.core.counted import counted
-from afresh.core.files import write_json
+from afresh.core.files import CANNOT_WRITE, write_json
 from afresh.core.options import problems
 from afresh.data.collected import FORMAT, MANIFEST, manifest
 
@@ -60,9 +61,9 @@ class Place:
     @property
     def key(self) -> str:
         """What names its folder: the place and what is read of it, however politely, and whatever is said of it."""
-        apart = self.source.manner | self.source.permitting
+        apart = self.source.manner | self.source.permitting | set(Options.model_fields)
         told = f"{self.source.name}\0{self.place}\0{self.options.model_dump_json(exclude=set(apart))}"
-        return blake3(told.encode()).hexdigest()[:12]
+        return blake3(told.encode("utf-8", "surrogateescape")).hexdigest()[:12]
 
     def differs(self, row: Mapping[str, Any]) -> bool:
         """Whether other items are found here than by a row of the manifest for the same place."""
@@ -88,8 +89,8 @@ def places(given: Sequence[str], options: Mapping[str, Any], about: Mapping[str,
     found = [source_of(place) for place in given]
     known = {name for source in found for name in source.options.model_fields}
     if found and (unknown := [name for name in options if name not in known]):
-        listed = {s.name: ", ".join(s.options.model_fields) or "none" for s in found}
-        if len(listed) == 1:
+        listed = {s.name: ", ".join(own_options(s)) or "none" for s in found} | {"all": ", ".join(Options.model_fields)}
+        if len(found) == 1:
             options_of(found[0], options)  # which says what it may have meant
         raise UserError(
             f"No source has the option {unknown[0]}. Their options are: "
@@ -343,7 +344,7 @@ def run(
     parts.fetched.consumed = consumed
     marks = set() if forgotten is None else forgotten
     parts.fetched.place, parts.fetched.forgotten = place.place, marks
-    found = place.source.find(place.place, place.options, parts.fetched)
+    found = bounded(place.source, place.place, place.options, parts.fetched, sum(parts.facts(n)["bytes"] for n in done))
     stopped = False
     failed: Unavailable | None = None
     count = items = 0

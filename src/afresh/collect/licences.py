@@ -24,6 +24,7 @@ from afresh.collect.record import UNKNOWN
 from afresh.core import UserError
 
 NO_ADVICE = "This is no legal advice."
+LONGEST = 1_000  # characters of an expression
 SAID_OF_NONE = frozenset({"", UNKNOWN, "noassertion", "none", "other"})  # which state no licence
 SHORT = {"odc-by": "ODC-By-1.0", "odbl": "ODbL-1.0", "pddl": "PDDL-1.0", "cc0": "CC0-1.0", "apache2": "Apache-2.0"}
 
@@ -125,11 +126,15 @@ def normalised_or_unknown(text: str) -> str:
         if error.code == "missing_package":
             raise
         return UNKNOWN
+    except Exception:  # what its parser raises for what is no expression
+        return UNKNOWN
 
 
 def _parsed(text: str) -> Any:
     from license_expression import ExpressionError, ExpressionParseError
 
+    if len(text) > LONGEST:
+        raise UserError(f"A licence of {len(text):,} characters is none of SPDX. Give its identifier.", "no_licence")
     given = SHORT.get(text.strip().casefold(), text.strip())
     for attempt in (given, re.sub(r"\s+", "-", given)):
         try:

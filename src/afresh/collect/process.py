@@ -12,6 +12,8 @@ from afresh.collect.near import with_prints
 from afresh.collect.record import EXCERPT, UNKNOWN, Found, Record, Rejection, encodable, rejected
 from afresh.collect.rules import Rule, Verdict, rules
 from afresh.collect.veil import Veil
+from afresh.data.files import FileError
+from afresh.data.limits import parsing
 
 Judge = Callable[[Record], Verdict]
 EXAMPLES = 3  # of what a rule changed in a batch, and of the images and sounds that it left out
@@ -46,7 +48,7 @@ class Part:
 def process(source: str, batch: Sequence[Found | Rejection], chosen: Mapping[str, Any]) -> Part:
     """Extract the items of a batch, and apply the rules of these names with these values."""
     known, part, veil = extractors(), Part(), Veil(chosen)
-    applied = [(rule, rule.with_value(chosen[rule.name])) for rule in rules() if rule.name in chosen]
+    applied = [(rule, refusing(rule.with_value(chosen[rule.name]))) for rule in rules() if rule.name in chosen]
     for found in batch:
         if isinstance(found, Rejection):
             part.rejections.append(veil.rejection(found))
@@ -58,7 +60,9 @@ def process(source: str, batch: Sequence[Found | Rejection], chosen: Mapping[str
                 part.rejections.append(veil.rejection(item))
             else:
                 clean(with_licence(with_whole_characters(item)), applied, veil, part)
-    part.records = with_prints(part.records)
+    unread: list[Rejection] = []
+    part.records = with_prints(part.records, unread)
+    part.rejections += map(veil.rejection, unread)
     return part
 
 
@@ -103,6 +107,19 @@ def examples(rule: str, before: Record, after: Record, veil: Veil, private: bool
     if private or veil.hides(before) or veil.hides(after):
         return []
     return [Changed(rule, after.where, *differing(before.text or "", after.text or ""))]
+
+
+def refusing(judge: Judge) -> Judge:
+    """The judgement of a rule, which leaves out a record that it fails on: what it would hide must not stay."""
+
+    def verdict(record: Record) -> Verdict:
+        try:
+            with parsing(record.kind):
+                return judge(record)
+        except FileError as error:
+            return f"the rule cannot be applied: {error}"
+
+    return verdict
 
 
 def with_whole_characters(record: Record) -> Record:

@@ -29,11 +29,10 @@ from afresh.collect.forgotten import FORGOTTEN, WHY, mark
 from afresh.collect.process import Changed, Part
 from afresh.collect.record import Record, Rejection, encodable
 from afresh.core import UserError
-from afresh.core.files import free_bytes, replace_file, sync_folder
+from afresh.core.files import CANNOT_WRITE, free_bytes, replace_file, sync_folder
 from afresh.data.collected import BLOBS, SCHEMA
 
 WORK, JOURNAL, LOCK = "work", "journal.jsonl", "lock"
-CANNOT_WRITE = "cannot_write"  # the code of the error
 PARTS = SCHEMA.append(pa.field("near", pa.binary()))  # of the items of a part
 REJECTIONS = pa.schema([(f.name, pa.string()) for f in fields(Rejection)])
 

@@ -13,6 +13,8 @@ from typing import Any
 
 from afresh.collect.record import EXCERPT, Record, Rejection
 from afresh.collect.rules import rules
+from afresh.data.files import FileError
+from afresh.data.limits import parsing
 
 
 class Veil:
@@ -48,6 +50,13 @@ class Veil:
     def _through(self, record: Record) -> tuple[Record, bool]:
         if not self.private:
             return record, False
+        try:
+            with parsing("item"):
+                return self._judged(record)
+        except FileError:  # a rule fails on it: nothing of it is shown
+            return replace(record, text=""), True
+
+    def _judged(self, record: Record) -> tuple[Record, bool]:
         first = self._masked(record)  # before a rule takes half of it away
         changed = first
         for kinds, judge in self.changes:

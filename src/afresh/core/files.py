@@ -11,6 +11,8 @@ from typing import Any
 
 from afresh.core.errors import UserError
 
+CANNOT_WRITE = "cannot_write"  # the code of the error of a full disk, or one that is not writable
+
 
 def write_file(path: Path, data: bytes) -> None:
     """Write and sync one file."""
@@ -45,7 +47,8 @@ def replace_file(path: Path, data: bytes) -> None:
             aside.unlink()
         raise UserError(
             f"Could not write {path}: {e.strerror or e}. It needs {len(data):,} bytes; "
-            f"{free_bytes(path.parent):,} are free. Make room or choose another output folder, then `resume`."
+            f"{free_bytes(path.parent):,} are free. Make room or choose another output folder, then `resume`.",
+            CANNOT_WRITE,
         ) from e
 
 

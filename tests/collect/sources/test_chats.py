@@ -173,11 +173,11 @@ def test_it_is_said_whose_messages_are_the_answers(tmp_path: Path) -> None:
 
 def test_damaged_exports_and_other_files(tmp_path: Path) -> None:
     path = written(tmp_path / "a.json", '[{"title": "x", "mapping": {')
-    assert "damaged export of ChatGPT" in find(path)[1]["a.json"]
+    assert "damaged or unusual export of ChatGPT" in find(path)[1]["a.json"]
     path = written(tmp_path / "b.json", '[{"title": "x", "mapping": ' + "[" * 100_000)
-    assert "damaged export of ChatGPT" in find(path)[1]["b.json"]
+    assert "damaged or unusual export of ChatGPT" in find(path)[1]["b.json"]
     path = written(tmp_path / "c.json", [{"title": "x", "mapping": 3}])
-    assert "damaged export of ChatGPT" in find(path)[1]["c.json"]
+    assert "damaged or unusual export of ChatGPT" in find(path)[1]["c.json"]
     circle = {"a": {"message": None, "parent": "b"}, "b": {"message": None, "parent": "a"}}
     assert find(written(tmp_path / "d.json", [{"title": "x", "mapping": circle, "current_node": "a"}]))[0] == []
     assert source_of(str(written(tmp_path / "story.txt", "Once upon a time.\n"))).name == "folder"

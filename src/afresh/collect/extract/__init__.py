@@ -7,9 +7,12 @@ from importlib import import_module
 from pathlib import PurePosixPath
 
 from afresh.collect.record import Found, Record, Rejection
-from afresh.data.files import FileError
+from afresh.data.files import MB, FileError
+from afresh.data.limits import Limits, Meter, parsing
 
 FORMATS = ("documents", "media", "scores")  # files in this folder, each with EXTRACTORS: suffix -> extractor
+
+A_FILE = Limits(bytes=1024 * MB, items=200_000, seconds=600)  # of what is made of one
 
 # (source, what was found) -> its items, and those that cannot be used. Raises FileError if nothing can.
 Extractor = Callable[[str, Found], Iterator[Record | Rejection]]
@@ -31,10 +34,19 @@ def extract(source: str, found: Found, known: dict[str, Extractor]) -> list[Reco
             "a format that is, as .txt, .pdf, .png, .wav or .mid"
         )
         return [Rejection(source, found.where, "extract", "format", reason)]
+    items: list[Record | Rejection] = []
+    meter = Meter(A_FILE)
     try:
-        return list(known[suffix](source, found))
+        with parsing(f"{suffix} file"):
+            for item in meter.each(known[suffix](source, found), size):
+                items.append(item)
     except FileError as error:
-        return [Rejection(source, found.where, "extract", "format", str(error))]
+        items.append(Rejection(source, found.where, "extract", "format", str(error)))
+    return items
+
+
+def size(item: Record | Rejection) -> int:
+    return item.size if isinstance(item, Record) else len(item.reason)
 
 
 TYPES = {

@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from afresh.collect.record import Record
+from afresh.collect.record import Record, Rejection, rejected
+from afresh.data.files import FileError
+from afresh.data.limits import parsing
 
 SEARCHES = ("texts", "images", "sounds")  # files in this folder, each with a SEARCH
 
@@ -47,11 +49,23 @@ def searches() -> dict[str, Search]:
     return {kind: search for search in every for kind in search.kinds}
 
 
-def with_prints(records: Sequence[Record]) -> list[Record]:
-    """The records with their prints."""
-    out = list(records)
+def with_prints(records: Sequence[Record], refused: list[Rejection]) -> list[Record]:
+    """The records with their prints. One that has none because it cannot be read is appended to `refused` instead."""
+    out = dict(enumerate(records))
     for search in dict.fromkeys(searches().values()):
-        at = [i for i, record in enumerate(out) if record.kind in search.kinds]
-        for i, found in zip(at, search.prints([out[i] for i in at]), strict=True):
-            out[i] = replace(out[i], near=found)
-    return out
+        at = [i for i, record in out.items() if record.kind in search.kinds]
+        for i, found in zip(at, prints([out[i] for i in at], search), strict=True):
+            if isinstance(found, FileError):
+                refused.append(rejected(out.pop(i), "clean", "near", str(found)))
+            else:
+                out[i] = replace(out[i], near=found)
+    return list(out.values())
+
+
+def prints(records: Sequence[Record], search: Search) -> list[bytes | FileError]:
+    """The print of each record, or why it has none. If it fails for all together, it is made for each by itself."""
+    try:
+        with parsing("item"):
+            return list(search.prints(records))
+    except FileError as error:
+        return [error] if len(records) == 1 else [one for record in records for one in prints([record], search)]

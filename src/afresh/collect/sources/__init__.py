@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Protocol
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from afresh.collect.record import Found, Rejection
 from afresh.core import UserError
 from afresh.core.options import problems
+from afresh.data.files import FileError
+from afresh.data.limits import parsing
 
 SOURCES = (  # files in this folder, each with a SOURCE
     "collected",
@@ -29,9 +32,15 @@ SOURCES = (  # files in this folder, each with a SOURCE
 
 
 class Options(BaseModel):
-    """The options of a source. Those of every source come first."""
+    """The options of a source. Those of every source come first: what is found beyond them is left out, with a reason.
+
+    They do not make another source of a place; where they change, it is read again."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    max_items: int = Field(100_000_000, ge=1, description="items of the source, and reasons why others are left out")
+    max_gb: float = Field(10_000, gt=0, description="bytes of the source, decompressed")
+    max_hours: float = Field(240, gt=0, description="of the processor, to read the source")
 
 
 class Unavailable(UserError):
@@ -87,10 +96,16 @@ def sources() -> list[Source]:
 def source_of(place: str) -> Source:
     """The source of a place. Raises UserError, listing what is accepted, if there is none."""
     for source in sources():
-        if source.accepts(place):
-            return source
+        with suppress(FileError), parsing("place"):  # a place that it fails on is none of its own
+            if source.accepts(place):
+                return source
     known = "; ".join(f"{s.name}: {s.about}" for s in sources())
     raise UserError(f"{place} is not a place that data can be collected from. Accepted: {known}.", "unknown_source")
+
+
+def own_options(source: Source) -> list[str]:
+    """The names of the options that not every source has."""
+    return [name for name in source.options.model_fields if name not in Options.model_fields]
 
 
 def options_of(source: Source, given: Mapping[str, Any]) -> Options:
@@ -98,7 +113,7 @@ def options_of(source: Source, given: Mapping[str, Any]) -> Options:
     try:
         return source.options.model_validate(dict(given))
     except ValidationError as error:
-        listed, wrong = ", ".join(source.options.model_fields) or "none", problems(error, source.options)
+        listed, wrong = ", ".join((*own_options(source), *Options.model_fields)), problems(error, source.options)
         raise UserError(
             f"The source {source.name}: {wrong}. Its options are: {listed}.",
             "unknown_option",

@@ -70,7 +70,7 @@ def contents(path: Path, names: Sequence[str], max_mb: int) -> Iterator[tuple[st
             file = path / name if path.is_dir() else path
             try:
                 yield name, read_bytes(DataFile(file, name, file.stat().st_size), max_mb)
-            except FileError as error:
+            except (FileError, OSError) as error:
                 yield name, str(error)
         return
     wanted = set(names)

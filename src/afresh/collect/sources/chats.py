@@ -18,15 +18,20 @@ from typing import Any
 from pydantic import Field
 
 from afresh.collect.columns import messages_json
+from afresh.collect.moments import moment
 from afresh.collect.record import About, Found, Rejection
 from afresh.collect.sources import Fetched, Options, Source
 from afresh.collect.sources.chat_files import HEAD, SUFFIXES, contents, exports_in, names_in
 from afresh.core import UserError, events
 from afresh.core.counted import counted
-from afresh.data.files import FileError, check_values, decode_text, must_exist
+from afresh.data.files import MB, FileError, check_values, decode_text, must_exist
+from afresh.data.limits import Limits, Meter, parsing
 from afresh.data.text.chat import ROLES
 
 BESIDE = "no chat but what is beside it in the export. To collect it, give it as a source of its own"
+
+
+ALL_MB = 2048  # of the exports of one place, whose messages are held in memory to find who writes most
 
 
 class ChatOptions(Options):
@@ -111,7 +116,7 @@ def telegram(content: Mapping[str, Any]) -> Iterator[Chat]:
 def discord(content: Mapping[str, Any]) -> Iterator[Chat]:
     """The JSON of DiscordChatExporter."""
     messages = [
-        Message(m["content"], person=str(m["author"].get("name") or "unknown"), time=_moment(m.get("timestamp")))
+        Message(str(m["content"]), person=str(m["author"].get("name") or "unknown"), time=_moment(m.get("timestamp")))
         for m in content["messages"]
         if str(m.get("content") or "").strip() and m.get("type") in (None, "Default", "Reply")
     ]
@@ -154,20 +159,20 @@ ABSENT = re.compile(
 
 def whatsapp(text: str) -> Iterator[Chat]:
     """A text file of WhatsApp. Lines without a date belong to the message before; notices have no writer."""
-    rows: list[tuple[str, str, str, str]] = []  # date, time, person, text
+    rows: list[tuple[str, str, str, list[str]]] = []  # date, time, person, lines of the text
     for line in text.splitlines():
         match = LINE.match(line)
         if match is None:
             if rows:
-                rows[-1] = (*rows[-1][:3], f"{rows[-1][3]}\n{line}")
+                rows[-1][3].append(line)
             continue
         person, colon, said = match[3].partition(": ")
-        rows.append((match[1], match[2], person.strip("\u200e~ \u202f") if colon else "", said if colon else ""))
+        rows.append((match[1], match[2], person.strip("\u200e~ \u202f") if colon else "", [said if colon else ""]))
     form = _order([date for date, *_ in rows])
     messages = [
         Message(said.strip("\u200e"), person=person, time=_whatsapp_time(date, time, form))
-        for date, time, person, said in rows
-        if person and said.strip() and not ABSENT.match(said)
+        for date, time, person, lines in rows
+        if person and (said := "\n".join(lines)).strip() and not ABSENT.match(said)
     ]
     yield Chat("", messages)
 
@@ -200,16 +205,16 @@ def _first(row: Mapping[str, Any], names: Sequence[str]) -> Any:
 def _number(value: Any) -> float | None:
     try:
         return float(value) if value is not None and not isinstance(value, bool) else None
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
 
 
 def _moment(value: Any) -> float | None:
     try:
-        moment = datetime.fromisoformat(str(value))
-    except ValueError:
+        read = datetime.fromisoformat(str(value))
+        return (read if read.tzinfo else read.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
         return None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
 # --------------------------------------------------------------------------- which export
@@ -256,14 +261,12 @@ def chats_of(name: str, content: bytes) -> list[Chat]:
     kind, read = export
     suffix = PurePosixPath(name).suffix.lower()
     text = decode_text(content)
-    try:
+    with parsing(f"export of {kind}"):
         if suffix == ".txt":
             return list(read(text))
         check_values(text)
         lines = suffix == ".jsonl"
         return list(read([json.loads(t) for t in text.splitlines() if t.strip()] if lines else json.loads(text)))
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise FileError(f"damaged export of {kind}: {error or type(error).__name__}. Export it again") from None
 
 
 def all_chats(place: str, max_mb: int) -> tuple[list[Chat], list[Rejection]]:
@@ -274,10 +277,12 @@ def all_chats(place: str, max_mb: int) -> tuple[list[Chat], list[Rejection]]:
     exports = exports_in(path, names, known)
     chats: list[Chat] = []
     left = [Rejection(place, name, "find", "chats", BESIDE) for name in names if name not in set(exports)]
+    meter = Meter(Limits(bytes=ALL_MB * MB))
     for name, content in contents(path, exports or names[:1], max_mb):
         try:
             if isinstance(content, str):
                 raise FileError(content)
+            meter.add(bytes=len(content))
             chats += chats_of(name, content)
         except FileError as error:
             left.append(Rejection(place, name, "find", "chats", str(error)))
@@ -294,10 +299,8 @@ def accepts(place: str) -> bool:
 def find(place: str, options: ChatOptions, fetched: Fetched) -> Iterator[Found | Rejection]:
     """Every conversation in its order. Raises UserError if `me` wrote nothing."""
     chats, left = all_chats(place, options.max_file_mb)
+    me = answering(place, chats, options.me) if chats else ""
     yield from left
-    if not chats:
-        return
-    me = answering(place, chats, options.me)
     for n, chat in enumerate(chats, 1):
         for m, part in enumerate(parts_of(chat.messages, options.pause_hours) or [[]], 1):
             where = f"chat {n}{f' ({chat.name})' if chat.name else ''}, part {m}"
@@ -308,7 +311,7 @@ def find(place: str, options: ChatOptions, fetched: Fetched) -> Iterator[Found |
             times = [message.time for message in part if message.time is not None]
             people = sorted({message.person for message in part if message.person})
             about = About(
-                time=datetime.fromtimestamp(times[0], UTC).isoformat() if times else "",
+                time=moment(times[0]) if times else "",
                 person=me if people else "",
                 group=f"{place}: {n}",
                 title=chat.name,
@@ -349,21 +352,22 @@ def parts_of(messages: Sequence[Message], pause_hours: float) -> list[list[Messa
 def turns_of(messages: Sequence[Message], me: str) -> list[tuple[str, str]]:
     """(role, text) from the first question to the last answer; where several people ask, with their names."""
     asking = {m.person for m in messages if m.person and m.person != me}
-    turns: list[tuple[str, str]] = []
+    turns: list[tuple[str, list[str]]] = []
     for message in messages:
         role = message.role or ("assistant" if message.person == me else "user")
         text = f"{message.person}: {message.text}" if len(asking) > 1 and role == "user" else message.text
         if role == "system" and turns:
             continue
         if turns and turns[-1][0] == role:
-            turns[-1] = (role, f"{turns[-1][1]}\n{text}")
+            turns[-1][1].append(text)
         else:
-            turns.append((role, text))
+            turns.append((role, [text]))
     while turns and turns[-1][0] != "assistant":
         turns.pop()
     if turns and turns[0][0] == "assistant":
         turns = turns[1:]
-    return turns if any(role == "assistant" for role, _ in turns) else []
+    answered = any(role == "assistant" for role, _ in turns)
+    return [(role, "\n".join(texts)) for role, texts in turns] if answered else []
 
 
 def describe(place: str, options: ChatOptions) -> list[str]:

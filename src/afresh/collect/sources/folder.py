@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
+from afresh.collect.moments import moment
 from afresh.collect.record import About, Found, Rejection
 from afresh.collect.sources import CONSUMED, Fetched, Options, Source, tables
 from afresh.collect.sources.beside import Beside
 from afresh.core import Refused, UserError
 from afresh.core.counted import counted
 from afresh.data.files import DataFile, FileError, read_bytes, read_zip, walk
+from afresh.data.limits import parsing
 from afresh.data.split import split_of_name
 from afresh.data.tar import is_tar, read_tar
 
@@ -56,12 +57,12 @@ def every(place: str, options: FolderOptions, consumed: int = 0) -> Iterator[Fou
             yield CONSUMED
             continue
         try:
-            content = read_bytes(file, options.max_file_mb)
+            with parsing("file"):
+                content, changed = read_bytes(file, options.max_file_mb), moment(int(file.path.stat().st_mtime))
         except FileError as error:
             yield Rejection(place, file.name, "find", "files", str(error))
             continue
         name = file.name[: -len(file.suffix)] if file.suffix in (".gz", ".zst") else file.name
-        changed = datetime.fromtimestamp(int(file.path.stat().st_mtime), UTC).isoformat()
         group = name.rpartition("/")[0] if options.group else ""
         about = About(time=changed, group=group, split=split_of_name(file.name) or "")
         yield Found(file.name, content, name, about=about)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from afresh.collect.columns import ColumnOptions, found_in_entry
 from afresh.collect.record import Found, Rejection
 from afresh.collect.sources import Fetched, Source, Unavailable
 from afresh.collect.sources import folder as folders
 from afresh.core import UserError
+from afresh.data.files import FileError
+from afresh.data.limits import parsing
 from afresh.data.objects import entries
+from afresh.data.written_aside import Entry
 
 PREFIX = "python:"
+Value = TypeVar("Value")
 ABOUT = "data of a Python program, which only `afresh.collect_data` takes"
 
 
@@ -36,13 +40,36 @@ def of_object(data: Any) -> Source:
     def find(place: str, options: ColumnOptions, fetched: Fetched) -> Iterator[Found | Rejection]:
         given = data() if callable(data) else data
         if not isinstance(given, list | tuple | Iterator):  # a data set, a frame, an array
-            for number, entry in enumerate(entries(given), 1):
-                yield found_in_entry(place, f"item {number}", entry, options)
+            for number, entry in enumerate(_values(entries(given)), 1):
+                yield from _found_in_entry(place, f"item {number}", entry, options)
             return
-        for number, value in enumerate(given, 1):
+        for number, value in enumerate(_values(given), 1):
             yield from _found(place, f"item {number}", value, options, fetched)
 
     return Source("python", ABOUT, accepts, find, describe, ColumnOptions)
+
+
+def _values(given: Iterable[Value]) -> Iterator[Value]:
+    """The values of an iterable of the program. What it raises is the program's to mend, after which it goes on."""
+    values = iter(given)
+    while True:
+        try:
+            value = next(values)
+        except StopIteration:
+            return
+        except UserError:
+            raise
+        except Exception as error:
+            raise Unavailable(f"the program's data ends in {type(error).__name__}: {error}", "python") from error
+        yield value
+
+
+def _found_in_entry(place: str, where: str, entry: Entry, options: ColumnOptions) -> Iterator[Found | Rejection]:
+    try:
+        with parsing("item"):
+            yield found_in_entry(place, where, entry, options)
+    except (FileError, UserError) as error:
+        yield Rejection(place, where, "find", "rows", str(error))
 
 
 def _found(place: str, where: str, value: Any, options: ColumnOptions, fetched: Fetched) -> Iterator[Found | Rejection]:
@@ -51,9 +78,10 @@ def _found(place: str, where: str, value: Any, options: ColumnOptions, fetched: 
         if isinstance(value, Path):
             yield from folders.every(str(value), folders.FolderOptions())
             return
-        for number, entry in enumerate(entries([value])):
-            yield found_in_entry(place, f"{where}.{number}" if number else where, entry, options)
-    except UserError as error:
+        with parsing("item"):
+            for number, entry in enumerate(entries([value])):
+                yield found_in_entry(place, f"{where}.{number}" if number else where, entry, options)
+    except (FileError, UserError) as error:
         yield Rejection(place, where, "find", "rows", str(error))
 
 

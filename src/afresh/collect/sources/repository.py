@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit, urlunsplit
 
@@ -22,11 +23,13 @@ from pydantic import Field
 
 from afresh.collect.extract.documents import EXTRACTORS, PLAIN
 from afresh.collect.licence_files import is_licence, licence_in_head, licence_of_text, nearest
+from afresh.collect.moments import moment
 from afresh.collect.record import UNKNOWN, About, Found, Rejection
 from afresh.collect.sources import Fetched, Options, Source, Unavailable
 from afresh.core import UserError
 from afresh.core.counted import counted
 from afresh.data.files import MB, FileError, decode_text, is_hidden
+from afresh.data.limits import LimitExceeded, Limits, Meter
 from afresh.data.text.languages import exclusion_reason, language_of
 
 HOSTS = frozenset({"github.com", "gitlab.com", "codeberg.org", "bitbucket.org", "git.sr.ht"})
@@ -44,6 +47,12 @@ SAFE = {  # nothing that a repository brings is run
     "gc.auto": "0",
 }
 TIMEOUT = 3600  # seconds of one command
+LISTING = 300  # seconds of the processor in which the files of a commit are listed: its folders may be as many as 10^10
+MOST_FILES, MOST_NAMES = 2_000_000, 512 * MB  # of a commit, and bytes of their names
+MOST_EQUAL = 100  # files of one content that are read: trees can name one as often as they like
+HEAD = 1 << 16  # bytes of a commit that are looked at
+BLOCK = 1 << 20  # bytes that are read at a time
+MISSING = "its content is not in the repository, or is damaged"
 COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 
@@ -108,6 +117,20 @@ def command(*arguments: str) -> tuple[list[str], dict[str, str]]:
         "LC_ALL": "C",
     }
     return [program, *settings, *arguments], environment
+
+
+@contextmanager
+def running_git(folder: Path, *arguments: str, seconds: int = TIMEOUT) -> Iterator[subprocess.Popen[bytes]]:
+    """A process of git, which ends after so many seconds of the processor, and with the block."""
+    given, environment = command(*arguments)
+    given = ["sh", "-c", f'ulimit -S -t {seconds} && exec "$@"', "sh", *given]
+    pipe, null = subprocess.PIPE, subprocess.DEVNULL
+    process = subprocess.Popen(given, cwd=folder, env=environment, stdin=pipe, stdout=pipe, stderr=null)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def run_git(folder: Path, *arguments: str, stdin: bytes | None = None, max_mb: int = 0) -> bytes:
@@ -181,16 +204,19 @@ def fetch(folder: Path, address: str, options: RepositoryOptions) -> tuple[str, 
 def _tree(folder: Path, commit: str, name: str) -> Tree:
     if not COMMIT.fullmatch(commit):
         raise UserError(f"{folder} has no commit that can be read. Commit its files first.", "git")
-    head = run_git(folder, "cat-file", "commit", commit).split(b"\n\n")[0].decode("utf-8", "replace")
-    when = re.search(r"^committer .*> (-?\d+) [+-]\d+$", head, re.MULTILINE)
-    return Tree(folder, commit, datetime.fromtimestamp(int(when[1]), UTC).isoformat() if when else "", name)
+    with running_git(folder, "cat-file", "commit", commit) as process:
+        assert process.stdout is not None
+        head = process.stdout.read(HEAD).split(b"\n\n")[0].decode("utf-8", "replace")
+    when = re.search(r"^committer .*> (-?\d{1,18}) [+-]\d+$", head, re.MULTILINE)
+    return Tree(folder, commit, moment(int(when[1])) if when else "", name)
 
 
 def _name(folder: Path) -> str:
     """The address that a repository was cloned from, or else the name of its folder."""
     try:
-        return without_password(run_git(folder, "config", "--get", "remote.origin.url").decode().strip())
-    except UserError:
+        origin = run_git(folder, "config", "--get", "remote.origin.url").decode("utf-8", "backslashreplace")
+        return without_password(origin.strip())
+    except (UserError, ValueError):  # there is none, or it is no address
         return folder.name
 
 
@@ -204,23 +230,41 @@ def without_password(address: str) -> str:
 
 @dataclass(frozen=True)
 class Entry:
-    """A file of a commit. blob: the id of its content."""
+    """A file of a commit. blob: the id of its content. size: None of a submodule, and of content that is missing."""
 
     name: str
     mode: str
     blob: str
-    size: int
+    size: int | None
 
 
-def entries(tree: Tree) -> list[Entry]:
-    """What a commit holds, by name, submodules too."""
-    out = []
-    for line in run_git(tree.git, "ls-tree", "-r", "-z", "--long", "--full-tree", tree.commit).split(b"\0"):
-        if line:
-            about, _, name = line.partition(b"\t")
-            mode, _, blob, size = about.decode().split()
-            out.append(Entry(name.decode("utf-8", "backslashreplace"), mode, blob, int(size) if size != "-" else 0))
-    return sorted(out, key=lambda e: e.name)
+def entries(tree: Tree) -> tuple[list[Entry], str]:
+    """What a commit holds, by name, submodules too; and why others are left out, if there are too many or they cannot
+    be listed."""
+    out: list[Entry] = []
+    meter = Meter(Limits(bytes=MOST_NAMES, items=MOST_FILES))
+    arguments = ("ls-tree", "-r", "-z", "--long", "--full-tree", tree.commit)
+    with running_git(tree.git, *arguments, seconds=LISTING) as process:
+        assert process.stdout is not None
+        rest, problem = b"", ""
+        try:
+            while block := process.stdout.read1(BLOCK):  # type: ignore[attr-defined]  # it is buffered
+                *lines, rest = (rest + block).split(b"\0")
+                meter.add(bytes=len(block), items=len(lines))
+                out += map(_entry, lines)
+        except LimitExceeded as error:
+            problem = str(error)
+        else:
+            code = process.wait()
+            late = f"its folders cannot be listed in {LISTING:,} seconds"
+            problem = late if code == -signal.SIGXCPU else f"git ls-tree failed with status {code}" if code else ""
+    return sorted(out, key=lambda e: e.name), problem
+
+
+def _entry(line: bytes) -> Entry:
+    about, _, name = line.partition(b"\t")
+    mode, _, blob, size = about.decode().split()
+    return Entry(name.decode("utf-8", "backslashreplace"), mode, blob, int(size) if size.isdecimal() else None)
 
 
 def reason_against(entry: Entry, options: RepositoryOptions) -> str | None:
@@ -240,50 +284,63 @@ def reason_against(entry: Entry, options: RepositoryOptions) -> str | None:
         return reason
     if is_licence(entry.name):
         return "licence file"
+    if entry.size is None:
+        return MISSING
     if entry.size > options.max_file_mb * MB:
         return f"{entry.size / MB:,.1f} MB, but at most {options.max_file_mb:,} MB are read: set `max_file_mb`"
     return "empty file (0 bytes)" if entry.size == 0 else None
 
 
-@contextmanager
-def contents(tree: Tree) -> Iterator[subprocess.Popen[bytes]]:
-    """A process of git that is asked for contents by their ids."""
-    given, environment = command("cat-file", "--batch")
-    process = subprocess.Popen(given, cwd=tree.git, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    try:
-        yield process
-    finally:
-        assert process.stdin is not None and process.stdout is not None
-        process.stdin.close()
-        process.stdout.close()
-        process.wait(timeout=30)
+class Contents:
+    """Contents by their ids, from a process of git, which is started again if damage ends it."""
 
+    def __init__(self, tree: Tree) -> None:
+        self.tree, self.process = tree, ExitStack()
+        self.running: subprocess.Popen[bytes] | None = None
 
-def content(process: subprocess.Popen[bytes], blob: str) -> bytes | None:
-    """The content of this id; None if the repository lacks it."""
-    assert process.stdin is not None and process.stdout is not None
-    process.stdin.write(f"{blob}\n".encode())
-    process.stdin.flush()
-    head = process.stdout.readline().split()
-    if len(head) != 3:
+    def __enter__(self) -> Contents:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.process.close()
+
+    def get(self, blob: str) -> bytes | None:
+        """The content of this id; None if the repository lacks it, or if it is damaged."""
+        if self.running is None:
+            self.running = self.process.enter_context(running_git(self.tree.git, "cat-file", "--batch"))
+        assert self.running.stdin is not None and self.running.stdout is not None
+        try:
+            self.running.stdin.write(f"{blob}\n".encode())
+            self.running.stdin.flush()
+            head = self.running.stdout.readline().split()
+            if len(head) == 2:  # its id, and that it is missing
+                return None
+            size = int(head[2])
+            found = self.running.stdout.read(size + 1)  # with a line end
+            if len(found) == size + 1:
+                return found[:-1]
+        except (OSError, LookupError, ValueError):
+            pass
+        self.process.close()
+        self.running = None
         return None
-    size = int(head[2])
-    found = process.stdout.read(size)
-    process.stdout.read(1)  # a line end
-    return found if len(found) == size else None
 
 
 def find(place: str, options: RepositoryOptions, fetched: Fetched) -> Iterator[Found | Rejection]:
     """The source files and texts of a commit by their names, each with its licence."""
-    with tree_of(place, options, fetched) as tree, contents(tree) as process:
-        every = entries(tree)
-        licences = _licences(every, process)
+    with tree_of(place, options, fetched) as tree, Contents(tree) as contents:
+        every, problem = entries(tree)
+        licences = _licences(every, contents)
+        times: Counter[str] = Counter()
         for entry in every:
             reason = reason_against(entry, options)
-            found = content(process, entry.blob) if reason is None else None
+            if reason is None:
+                times[entry.blob] += 1
+                if times[entry.blob] > MOST_EQUAL:
+                    reason = f"the content of {MOST_EQUAL:,} other files"
+            found = contents.get(entry.blob) if reason is None else None
             if found is None:
-                reason = reason or "its content is not in the repository"
-                yield Rejection(place, entry.name, "find", "repository", reason)
+                yield Rejection(place, entry.name, "find", "repository", reason or MISSING)
                 continue
             licence, stated = _licence(entry, found, licences)
             about = About(
@@ -300,15 +357,20 @@ def find(place: str, options: RepositoryOptions, fetched: Fetched) -> Iterator[F
                 yield Found(entry.name, decode_text(found), about=about, kind="code")
             except FileError as error:
                 yield Rejection(place, entry.name, "find", "repository", str(error))
+        if problem:
+            yield Rejection(place, tree.name, "find", "repository", f"not all files of the commit are read: {problem}")
 
 
-def _licences(every: list[Entry], process: subprocess.Popen[bytes]) -> Mapping[str, str]:
+def _licences(every: list[Entry], contents: Contents) -> Mapping[str, str]:
     """The licences of folders. Where several files say different things, the choice is left to whoever uses it."""
     found: dict[str, list[str]] = {}
+    known: dict[str, str] = {}
     for entry in every:
-        if is_licence(entry.name) and entry.mode.startswith("100") and entry.size <= MB:
-            text = (content(process, entry.blob) or b"").decode("utf-8", "replace")
-            licence = licence_of_text(text)
+        if is_licence(entry.name) and entry.mode.startswith("100") and entry.size is not None and entry.size <= MB:
+            if entry.blob not in known:
+                text = (contents.get(entry.blob) or b"").decode("utf-8", "replace")
+                known[entry.blob] = licence_of_text(text)
+            licence = known[entry.blob]
             folder = str(PurePosixPath(entry.name).parent)
             if licence != UNKNOWN:
                 found.setdefault("" if folder == "." else folder, []).append(licence)
@@ -329,9 +391,9 @@ def describe(place: str, options: RepositoryOptions) -> list[str]:
     if is_address(place):
         return [f"{place}: the commit {options.commit} would be fetched"]
     with tree_of(place, options, None) as tree:  # type: ignore[arg-type]  # nothing is fetched
-        every = entries(tree)
+        every, _ = entries(tree)
         read = [e for e in every if reason_against(e, options) is None]
-        size = sum(e.size for e in read)
+        size = sum(e.size or 0 for e in read)
         return [
             f"{place}: {counted(len(read), 'file')}, {size:,} bytes, of commit {tree.commit[:12]}; "
             f"{counted(len(every) - len(read), 'file')} left out"

@@ -19,6 +19,7 @@ from afresh.core import UserError, events
 from afresh.core.counted import counted
 from afresh.data import arrow
 from afresh.data.files import DataFile, FileError, decode_text, open_plain, read_bytes, walk
+from afresh.data.limits import parsing
 from afresh.data.parquet import MOST_COLUMNS
 from afresh.data.split import split_of_name
 from afresh.data.text.document import unpacked
@@ -64,8 +65,19 @@ def accepts(place: str) -> bool:
 
 def find(place: str, options: TableOptions, fetched: Fetched) -> Iterator[Found | Rejection]:
     """Every row in its order, the files by their names. Raises UserError if it is not clear which column is what."""
+    unclear: dict[str, UserError] = {}
+    count = 0
     for file in files_of(Path(place)):
-        yield from rows_found(place, file, options)
+        try:
+            for one in rows_found(place, file, options):
+                count += 1
+                yield one
+        except UserError as error:
+            unclear[file.name] = error
+    if unclear and not count:
+        raise next(iter(unclear.values()))
+    for name, why in unclear.items():
+        yield Rejection(place, name, "find", "table", str(why))
 
 
 def rows_found(
@@ -81,12 +93,13 @@ def rows_found(
         return files.read(file.path, name, options.max_file_mb)
 
     try:
-        media, rows = table(file, options)
-        first = list(islice(rows, LOOKED_AT))
-        columns = columns_of([r for _, r in first if not isinstance(r, str)], media, options)
+        with parsing("table"):
+            media, rows = table(file, options)
+            first = list(islice(rows, LOOKED_AT))
+            columns = columns_of([r for _, r in first if not isinstance(r, str)], media, options)
         if columns is not None:
             events.note(f"{file.name}: {columns.words()}", "columns")
-        for number, row in chain(first, rows):
+        for number, row in chain(first, _parsed(rows)):
             where = f"{file.name}, row {number}"
             if isinstance(row, str):
                 yield Rejection(place, where, "find", "rows", row)
@@ -101,6 +114,11 @@ def rows_found(
             "do: kept as text, not evaluated",
             "formulas",
         )
+
+
+def _parsed(rows: Rows) -> Rows:
+    with parsing("table"):
+        yield from rows
 
 
 def columns_of(rows: list[Row], media: list[str], options: ColumnOptions) -> Columns | None:

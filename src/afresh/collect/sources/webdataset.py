@@ -13,6 +13,7 @@ from afresh.collect.sources import Fetched, Source
 from afresh.core import UserError
 from afresh.core.counted import counted
 from afresh.data.files import DataFile, FileError, walk
+from afresh.data.limits import parsing
 from afresh.data.split import split_of_name
 from afresh.data.webdataset import entry, examples
 
@@ -47,8 +48,9 @@ def find(place: str, options: ColumnOptions, fetched: Fetched) -> Iterator[Found
             for number, example in enumerate(examples(file, True), 1):
                 where = f"{file.name}, example {number}"
                 try:
-                    yield found_in_entry(place, where, entry(example, None, split), options)
-                except UserError as error:
+                    with parsing("example"):
+                        yield found_in_entry(place, where, entry(example, None, split), options)
+                except (FileError, UserError) as error:
                     yield Rejection(place, where, "find", "rows", str(error))
         except DAMAGED as error:
             yield Rejection(place, file.name, "find", "archive", str(error))
