@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -132,10 +132,13 @@ def wait_for_active(http: httpx.Client, number: int) -> None:
         time.sleep(0.02)
 
 
-def serving(settings: ServeSettings) -> Iterator[str]:
-    """The address of a server in a thread of this process, which ends with the fixture."""
+def serving(settings: ServeSettings, prepare: Callable[[Any], None] | None = None) -> Iterator[str]:
+    """The address of a server in a thread of this process, which ends with the fixture. `prepare` is given its
+    application before it starts."""
     sock = bound("127.0.0.1", 0)
     server = server_of(settings)
+    if prepare is not None:
+        prepare(server.config.app)
     thread = threading.Thread(target=lambda: server.run(sockets=[sock]), daemon=True)
     thread.start()
     while not server.started:
