@@ -32,6 +32,7 @@ NAMES = (
     "sound_codec",
     "collect_extraction",
     "collect",
+    "masking",
     "knowledge",
     "recommendations",
     "new_items",

@@ -10,6 +10,7 @@ from afresh.collect.record import Record
 from afresh.collect.rules import chosen
 from afresh.collect.rules.personal import find, luhn
 from afresh.collect.rules.secrets import find as find_secrets
+from afresh.collect.rules.spans import Span, apart
 from afresh.core import UserError
 from tests.collect.rules.judged import judged, text_after
 
@@ -51,6 +52,58 @@ def test_what_is_planted_is_found_and_masked_and_what_looks_like_it_is_not(what:
     assert [(s.what, text[s.start : s.end]) for s in find(text)] == [(what, good)]
     assert text_after("personal", text, ("mask",)) == f"Before it, <{what}>, and after."
     assert find(f"Before it, {bad}, and after.") == []
+
+
+MAIL = [
+    "ANN.SMITH@EXAMPLE.ORG",
+    "ann+news@mail.example.co.uk",
+    "ann (at) example.org",
+    "ann[at]example[dot]org",
+    "ann at example dot org",
+    "ann{at}example.org",
+    "ann <at> example.org",
+    "ann%40example.org",
+    "ann&#64;example.org",
+    "ann\\u0040example.org",
+    "ann @ example.org",
+    "jürgen@bücher.de",
+    "ann＠example.org",
+    '"ann smith"@example.org',
+    "ann@[203.0.114.9]",
+]
+
+
+@pytest.mark.parametrize("address", MAIL)
+def test_addresses_of_mail_are_found_as_people_write_them(address: str) -> None:
+    assert text_after("personal", f"Before it, {address}, and after.", ("mask",)) == "Before it, <email>, and after."
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "We meet at noon (at the inn).",
+        "product = a @ b.T @ c",
+        "clone git@github.com:someone/project",
+        "https://ann:correcthorse@example.org/",
+        "look at example.org",
+        "@pytest.mark.slow",
+    ],
+)
+def test_what_only_looks_like_an_address_of_mail_is_none(text: str) -> None:
+    assert [s for s in find(text) if s.what == "email"] == []
+
+
+@pytest.mark.parametrize("between", ["", " ", "-", ".", "\u00a0"])
+@pytest.mark.parametrize("number", ["GB82WEST12345698765432", "ES9121000418450200051332", "NO9386011117947"])
+def test_account_numbers_are_found_in_any_groups_and_letters(number: str, between: str) -> None:
+    grouped = between.join(number[i : i + 4] for i in range(0, len(number), 4))
+    for written in (grouped, grouped.lower()):
+        assert text_after("personal", f"Pay to {written} and say so.", ("mask",)) == "Pay to <iban> and say so."
+
+
+def test_what_overlaps_is_masked_whole() -> None:
+    spans = apart([Span(5, 12, "phone"), Span(0, 8, "id"), Span(20, 22, "ip"), Span(11, 14, "ip")])
+    assert spans == [Span(0, 14, "id"), Span(20, 22, "ip")]
 
 
 def test_all_are_counted_masked_or_a_reason() -> None:
@@ -118,11 +171,87 @@ def test_secrets_are_found_and_masked(secret: str, before: str, after: str) -> N
     assert isinstance(counted, Record) and counted.text == text and counted.scores == {"found_secret": 1}
 
 
-def test_named_strings_are_secrets_in_programs_alone() -> None:
-    line = "password = 'hunter2hunter'"
-    assert find_secrets(line) == [] and len(find_secrets(line, code=True)) == 1
-    for harmless in ("password = '${PASSWORD}'", "api_key = os.environ['API_KEY']", "token = get_token('abcdefgh')"):
-        assert find_secrets(harmless, code=True) == []
+# Forms of tokens, as their services document them.
+TOKENS = [
+    "github_pat_" + "11ABCDEFG0" * 2 + "aB_" + "xY3z" * 14 + "abc",
+    "sk-" + "aB3dE6gH9j" * 4,
+    "sk-ant-api03-" + "a_B-3dE6gH" * 9 + "aaaAA",
+    "AIza" + "SyA1b2C3d_" * 3 + "-e5F6",
+    "hf_" + "aBcDeFgHiJ" * 3 + "kLmN",
+    "npm_" + "a1B2c3D4e5" * 3 + "f6G7h8",
+    "ASIA" + "ZXCVBNMASDFGHJKL",
+    "eyJhbGciOiJIUzI1NiJ9." + "eyJzdWIiOiIxMjM0NTY3ODkwIn0" * 40 + "." + "dozjgNryP4J3jVmNHl0w5N",
+    "https://hooks.slack.com/services/T0A1B2C3D/B0A1B2C3D/" + "a1B2" * 6,
+]
+
+
+@pytest.mark.parametrize("token", TOKENS, ids=[t[:8] for t in TOKENS])
+def test_tokens_are_secrets_wherever_they_stand(token: str) -> None:
+    for before, after in (("It is ", ", I think."), ("x = '", "'"), ("TOKEN=", "\n"), ('{"key": "', '"}'), ("(", ")")):
+        for kind in ("text", "code"):
+            record = Record(kind, "s", "w", text=f"{before}{token}{after}")
+            assert text_after("secrets", record, "mask") == f"{before}<secret>{after}"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Password: hunter2",
+        "password = 'hunter2hunter'",
+        'api_key: "Zx81Spectrum"',
+        "DB_PASSWORD=Tr0ub4dor&3",
+        "the password is Kaditu73!",
+        "mysql --password=Kaditu73 shop",
+        "<password>Kaditu73</password>",
+        "Authorization: Bearer a1B2c3D4e5F6g7H8",
+        "Authorization: Basic YW5uOmh1bnRlcjI=",
+        "curl -u ann:correcthorse https://example.org",
+        "postgres://app:correcthorse@db.example.org/shop",
+        "machine example.org login ann password correcthorse",
+        "const dbPassword: string = `Kaditu73`",
+    ],
+)
+def test_passwords_beside_their_names_are_secrets(line: str) -> None:
+    (span,) = find_secrets(f"Before it.\n{line}\nAfter it.")
+    assert any(
+        word in line[span.start - 11 : span.end - 11]
+        for word in ("unter2", "Zx81", "Tr0ub", "adit", "horse", "a1B2", "YW5u")
+    )
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "password = '${PASSWORD}'",
+        "api_key = os.environ['API_KEY']",
+        "token = get_token('abcdefgh')",
+        "password: str = None",
+        "self.token2 = tokens.sha256_of(value)",
+        "The secret: patience.",
+        "parser.add_argument('--password', help='Enter the password')",
+        "token = '<your-token>'",
+        "secret = 'changeme'",
+        "http://user:password@example.org/",
+        "a bearer of bad news",
+        "basic training",
+        "key = value1",
+    ],
+)
+def test_names_words_and_templates_are_no_passwords(line: str) -> None:
+    assert find_secrets(line) == [] and find_secrets(line, code=True) == []
+
+
+def test_words_of_a_program_are_names_unless_they_are_unlike_one() -> None:
+    assert find_secrets("password = password2", code=True) == [] != find_secrets("password = password2x9")
+    assert len(find_secrets("password = sLbQ27pTVGdwQ", code=True)) == 1
+
+
+@pytest.mark.parametrize("between", ["\n", "\\n", "\n> ", '\\n" +\n    "', "\r\n"])
+def test_a_private_key_is_found_whole_however_it_is_quoted(between: str) -> None:
+    key = KEY.replace("\n", between)
+    assert text_after("secrets", f'key = "{key}";', "mask") == 'key = "<secret>";'
+    cut = key[: key.index("-----END")].rstrip(between)
+    assert "MIIE" not in text_after("secrets", f'key = "{cut}', "mask")
 
 
 def test_long_words_digests_and_keys_that_are_only_named_are_no_secrets() -> None:

@@ -9,6 +9,9 @@ import pytest
 
 from afresh.collect.record import Record
 from afresh.collect.rules import rules
+from afresh.collect.rules.personal import find as find_personal
+from afresh.collect.rules.secrets import find as find_secrets
+from afresh.collect.rules.tokens import FORMS, OTHERS
 
 pytestmark = pytest.mark.slow
 SIZE = 200_000  # characters; a search whose time is quadratic takes minutes for them
@@ -28,3 +31,34 @@ def test_rules_take_no_longer_for_texts_that_are_hard(piece: str) -> None:
     for rule in (r for r in rules() if set(r.kinds) & set(TEXTS) and r.name != "language"):
         rule.with_value(value_of(rule.name, rule.value))(record)
     assert time.process_time() - begun < LIMIT
+
+
+LONG = 100_000  # characters of a beginning of something private, again and again
+BODY = "a1B2c3D4e5"
+KEY = "-----BEGIN PRIVATE KEY-----"
+BEGINNINGS = [
+    *(start + rest for start in (*FORMS, *(must for must, _ in OTHERS)) for rest in ("", BODY)),
+    *(KEY, f"{KEY}\n{BODY * 3}\n", f"{KEY}\na: a: a: a: a: a: ", KEY + "+" * 60),
+    *(
+        "password",
+        "password: ",
+        "password='",
+        "password(",
+        "password is ",
+        "password:a[ ",
+        "password>",
+        "--a-password=",
+    ),
+    *("secret-", "api key", "login a password ", "curl -u a:", "bearer a1", "basic aaaa", "a://", "a://b:", "a://b:c@"),
+    *("a@b.", "a@b-", "a at ", "a at b dot ", "(dot)", "a (at) b", "%40", "a%40b.", "&#64;", '"a"@', " @ ", "a@["),
+    *("gb82", "GB82 ", "DE12-", "2a02:", "2a02::", "1.2.", "+49 ", "+4", "(1)", "4111 "),
+]
+
+
+def test_what_begins_like_something_private_takes_no_longer_either() -> None:
+    for start in BEGINNINGS:
+        text = start * (LONG // len(start))
+        begun = time.process_time()
+        find_secrets(text, code=True)
+        find_personal(text)
+        assert time.process_time() - begun < LIMIT, start

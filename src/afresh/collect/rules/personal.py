@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 from ipaddress import ip_address
 from typing import Annotated
 
@@ -12,21 +12,23 @@ from pydantic import AfterValidator
 
 from afresh.collect.record import Record
 from afresh.collect.rules import Mask, Rule, Verdict
+from afresh.collect.rules.mail import mail_addresses
 from afresh.collect.rules.spans import ACTIONS, COUNT, KINDS, Span, apart, concealed, treated
 from afresh.collect.rules.values import Names
 
-EMAIL = re.compile(
-    r"(?<![\w.+%-])(?<!\w')[\w.+%-]{1,64}(?:'[\w.+%-]{1,32})?@(?:[^\W_][\w-]{0,62}\.){1,8}"
-    r"(?!(?:png|jpe?g|gif|webp|svg|js|css)\b)[^\W\d_]{2,24}\b"  # not logo@2x.png
-)
 # Digits with what people write between them. Everything below but e-mail addresses is looked for around these only.
-DIGITS = re.compile(r"\d[\d .:/()\-]{5,40}\d|[A-Z]\d\d[A-Z]\d\d[A-Z]\d{3}[A-Z]")
+DIGITS = re.compile(r"\d[\d .:/()\u00a0\-]{5,40}\d|[A-Z]\d\d[A-Z]\d\d[A-Z]\d{3}[A-Z]")
 IPV4 = re.compile(r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?![\w.]*\d|\.\w)")
-IPV6 = re.compile(r"(?<![\w:])(?:[0-9a-fA-F]{1,4}:){1,7}(?:[0-9a-fA-F]{1,4}|(?::[0-9a-fA-F]{1,4}){1,6})(?![\w:])")
-IBAN = re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b")
+# Of those that are given out, which begin with 2 or 3 (RFC 4291): elsewhere, two colons stand in programs.
+IPV6 = re.compile(
+    r"(?<![\w:])[23][0-9a-fA-F]{3}:(?:[0-9a-fA-F]{1,4}:){0,6}"
+    r"(?:[0-9a-fA-F]{1,4}|:(?:[0-9a-fA-F]{1,4}(?::[0-9a-fA-F]{1,4}){0,5})?)(?![\w:])"
+)
+BETWEEN = r"[ \u00a0\u202f.-]?"  # the groups of an IBAN
+HEAD = re.compile(rf"(?<![A-Za-z0-9])([A-Za-z]{{2}}){BETWEEN}\d{BETWEEN}\d(?={BETWEEN}[A-Za-z0-9])")
 CARD = re.compile(r"(?<![\d.,-])[2-6]\d{3}(?:[ -]?\d){8,15}(?![\d-])")
-PHONE = re.compile(r"(?<![\w.+])(?:\+|\(|00)?\d[\d ()./\-]{5,24}\d(?!\w)")
-VERSION = re.compile(r"(?:\bv|version|release|section|chapter)\.? ?$", re.IGNORECASE)
+PHONE = re.compile(r"(?<![\w.+])(?:\(?[+＋][ ]?\(?|\()?\d[\d ()./\u00a0\u2010-\u2013\-]{5,24}\d(?!\w)")
+VERSION = re.compile(r"(?:\bv|version|release|section|chapter|oid)\W{0,5}$", re.IGNORECASE)
 LENGTHS = {  # of IBANs, by country (SWIFT's registry, release 99)
     code: length
     for length, codes in {
@@ -48,11 +50,8 @@ def luhn(digits: str) -> bool:
     return (sum(map(int, digits[-1::-2])) + sum(doubled)) % 10 == 0
 
 
-def iban(text: str) -> bool:
+def iban(packed: str) -> bool:
     """ISO 13616: the number with its head moved to the end, letters as 10 to 35, is 1 modulo 97."""
-    packed = text.replace(" ", "")
-    if LENGTHS.get(packed[:2]) != len(packed):
-        return False
     return int("".join(str(int(c, 36)) for c in packed[4:] + packed[:4])) % 97 == 1
 
 
@@ -187,10 +186,9 @@ IDS: tuple[tuple[re.Pattern[str], Callable[[str], bool]], ...] = tuple(
 def find(text: str, countries: tuple[str, ...] = ()) -> list[Span]:
     """The personal data in a text. countries: those whose phone numbers are found without +, as "DE"."""
     spans: list[Span] = []
-    if "@" in text:
-        spans += [Span(*m.span(), "email") for m in EMAIL.finditer(text)]
+    spans += [Span(start, end, "email") for start, end in mail_addresses(text)]
     if DIGITS.search(text):
-        spans += _checked(IBAN, iban, text, "iban")
+        spans += _ibans(text)
         spans += _checked(CARD, card, text, "card")
         for pattern, check in IDS:
             spans += _checked(pattern, check, text, "id")
@@ -205,6 +203,21 @@ def _checked(pattern: re.Pattern[str], check: Callable[[str], bool], text: str, 
     return (Span(*m.span(), what) for m in pattern.finditer(text) if check(m.group()))
 
 
+@cache
+def _rest(length: int) -> re.Pattern[str]:
+    """What follows the country of an IBAN of so many characters."""
+    return re.compile(rf"(?:{BETWEEN}[A-Za-z0-9]){{{length - 2}}}(?![A-Za-z0-9])")
+
+
+def _ibans(text: str) -> Iterator[Span]:
+    """Account numbers in capital or small letters, with anything between their groups."""
+    for head in HEAD.finditer(text):
+        country = head.group(1).upper()
+        rest = _rest(LENGTHS[country]).match(text, head.end(1)) if country in LENGTHS else None
+        if rest and iban(country + re.sub(r"[^A-Z0-9]", "", rest.group().upper())):
+            yield Span(head.start(), rest.end(), "iban")
+
+
 def _addresses(text: str) -> Iterator[Span]:
     """Internet addresses that are reached from everywhere. Numbers of versions look like them."""
     for pattern in (IPV4, IPV6):
@@ -213,7 +226,7 @@ def _addresses(text: str) -> Iterator[Span]:
                 public = ip_address(m.group()).is_global
             except ValueError:
                 continue
-            if public and not VERSION.search(text, max(0, m.start() - 10), m.start()):
+            if public and not VERSION.search(text, max(0, m.start() - 16), m.start()):
                 yield Span(*m.span(), "ip")
 
 
@@ -222,7 +235,7 @@ def _phones(text: str, countries: tuple[str, ...]) -> Iterator[Span]:
     from phonenumbers import Leniency, PhoneNumberMatcher
 
     for m in PHONE.finditer(text):
-        regions = (None,) if m.group().startswith("+") else countries
+        regions = (None,) if "+" in m.group() or "＋" in m.group() else countries
         for region in regions:
             found = next(iter(PhoneNumberMatcher(m.group(), region, Leniency.VALID, 2)), None)
             if found is not None:

@@ -1,4 +1,4 @@
-"""Passwords, keys and tokens in programs and texts, by the patterns of detect-secrets."""
+"""Passwords, keys and tokens in programs and texts: by their forms, by names beside them, and by detect-secrets."""
 
 from __future__ import annotations
 
@@ -9,19 +9,31 @@ from typing import Any, Literal
 
 from afresh.collect.record import Record
 from afresh.collect.rules import Mask, Rule, Verdict
+from afresh.collect.rules.credentials import credentials
 from afresh.collect.rules.spans import COUNT, KINDS, Span, apart, concealed, treated
+from afresh.collect.rules.tokens import tokens
 
-# Where a secret may be: a long run of the characters of keys, or the name and the password of an address.
+# Where a secret may be: a long run of the characters of keys.
 CANDIDATE = re.compile(r"(?<![\w+/=.:@~-])[\w+/=.:@~-]{16,}")
 BEFORE, LONGEST = 60, 500  # characters of the line before a candidate, and of a candidate, that are searched
-KEY = re.compile(
-    r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY(?: BLOCK)?-----(?:(?:\s|\\n|\\r){1,4}[\w-]{1,40}: [^\n]{0,200})*"
-    r"(?:(?:\s|\\n|\\r){1,4}[A-Za-z0-9+/=]{20,80})+(?:(?:\s|\\n|\\r){1,4}[A-Za-z0-9+/=]{1,80})?"
-    r"(?:(?:\s|\\n|\\r){1,4}-----END [A-Z ]{0,40}-----)?"
+MARK = re.compile(r"-----(BEGIN|END) [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----")
+BODY = re.compile(r"[A-Za-z0-9+/=]{20}")
+KEY = 20_000  # characters of the longest key between its marks
+# What stands between the lines of a key: white space, and what quotes them in a program or a letter.
+BETWEEN = r"""(?:[\s"'+,;>|#*\\()]|\\[nr])"""
+CUT = re.compile(
+    rf"(?:{BETWEEN}{{1,40}}[\w-]{{1,40}}: [^\n\\]{{0,200}}(?=[\n\\]))*(?:{BETWEEN}{{1,40}}[A-Za-z0-9+/=]{{20,4000}})+"
 )
-# Their patterns are any long text, public addresses of the internet (personal.py) and private keys (KEY).
-WITHOUT = ("HexHighEntropyString", "Base64HighEntropyString", "IPPublicDetector", "PrivateKeyDetector")
-NAMED = ("passw", "pwd", "secret", "token", "api", "key", "auth", "credential")  # for `password = "..."`
+# Their patterns are any long text, addresses of the internet (personal.py), private keys (KEY), and what tokens.py and
+# credentials.py find more exactly.
+WITHOUT = (
+    "HexHighEntropyString",
+    "Base64HighEntropyString",
+    "IPPublicDetector",
+    "PrivateKeyDetector",
+    "BasicAuthDetector",
+    "JwtTokenDetector",
+)
 
 
 @cache
@@ -36,25 +48,45 @@ def _patterns() -> tuple[re.Pattern[str], ...]:
 
 
 def find(text: str, code: bool = False) -> list[Span]:
-    """The secrets in a text. code: whether quoted strings beside names such as `password` count too."""
-    spans = [Span(*m.span(), "secret") for m in KEY.finditer(text)] if "PRIVATE KEY" in text else []
+    """The secrets in a text. code: whether words that are not quoted are mostly names, as in a program."""
+    places = [*private_keys(text), *tokens(text), *credentials(text, code)]
     for candidate in CANDIDATE.finditer(text):
         line = text.rfind("\n", 0, candidate.start()) + 1
         start, end = max(line, candidate.start() - BEFORE), min(candidate.end(), candidate.start() + LONGEST)
         if not candidate.group().isalpha():
-            spans += _in_window(text[start : end + 1], start)
-    if code:
-        spans += _named(text)
-    return apart(spans)
+            places += _in_window(text[start : end + 1], start)
+    return apart(Span(start, end, "secret") for start, end in places)
 
 
-def _in_window(window: str, start: int) -> Iterator[Span]:
+def private_keys(text: str) -> Iterator[tuple[int, int]]:
+    """Where private keys begin and end, quoted ones too; one whose end is missing ends with its last whole line."""
+    if "PRIVATE KEY" not in text:
+        return
+    begun: re.Match[str] | None = None
+    for mark in MARK.finditer(text):
+        if begun and mark.group(1) == "END" and mark.start() - begun.end() < KEY:
+            if BODY.search(text, begun.end(), mark.start()):
+                yield begun.start(), mark.end()
+            begun = None
+            continue
+        yield from _cut_off(text, begun, mark.start())
+        begun = mark if mark.group(1) == "BEGIN" else None
+    yield from _cut_off(text, begun, len(text))
+
+
+def _cut_off(text: str, begun: re.Match[str] | None, until: int) -> Iterator[tuple[int, int]]:
+    """A key without an end, up to the next mark."""
+    if begun and (rest := CUT.match(text, begun.end(), min(until, begun.end() + KEY))):
+        yield begun.start(), rest.end()
+
+
+def _in_window(window: str, start: int) -> Iterator[tuple[int, int]]:
     for pattern in _patterns():
         for m in pattern.finditer(window):
             group = next((i for i in range(1, pattern.groups + 1) if len(m.group(i) or "") > 5), 0)
             span = _trimmed(window, *m.span(group))
             if any(map(str.isdigit, window[slice(*span)])) or "://" in m.group():
-                yield Span(start + span[0], start + span[1], "secret")
+                yield start + span[0], start + span[1]
 
 
 def _trimmed(text: str, start: int, end: int) -> tuple[int, int]:
@@ -62,26 +94,6 @@ def _trimmed(text: str, start: int, end: int) -> tuple[int, int]:
     found = text[start:end]
     start += len(found) - len(found.lstrip(" \t\"'=:"))
     return start, start + len(found.strip(" \t\"'=:"))
-
-
-def _named(text: str) -> Iterator[Span]:
-    """Quoted strings beside names of secrets, unless they look like templates, references or sequences."""
-    if not any(name in text.lower() for name in NAMED):
-        return
-    from detect_secrets.filters import heuristic as h
-    from detect_secrets.plugins.keyword import QUOTES_REQUIRED_DENYLIST_REGEX_TO_GROUP as PATTERNS
-
-    start = 0
-    for line in text.split("\n"):
-        low = line.lower() if len(line) <= LONGEST else ""
-        if ("'" in low or '"' in low) and any(name in low for name in NAMED):
-            for pattern, group in PATTERNS.items():
-                for m in pattern.finditer(line):
-                    secret = m.group(group)
-                    untold = h.is_templated_secret(secret) or h.is_sequential_string(secret)
-                    if not untold and not h.is_not_alphanumeric_string(secret) and not h.is_indirect_reference(line):
-                        yield Span(start + m.start(group), start + m.end(group), "secret")
-        start += len(line) + 1
 
 
 def secrets(record: Record, value: str) -> Verdict:
@@ -95,9 +107,10 @@ def concealing(value: str) -> Mask | None:
 RULES = (
     Rule(
         "secrets",
-        "Private keys, tokens and passwords are counted as scores, by the patterns of detect-secrets without those of "
-        "high entropy; in programs, also quoted strings beside names such as password. With `mask`, they become "
-        "<secret>; with `drop`, the text is left out.",
+        "Private keys, tokens of some ninety services and passwords are counted as scores: by the forms of tokens, by "
+        "the patterns of detect-secrets without those of high entropy, and beside names such as password, in headers "
+        "and in addresses. With `mask`, they become <secret>; with `drop`, the text is left out. Passwords of letters "
+        "alone are not found.",
         KINDS,
         secrets,
         value=COUNT,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -25,12 +24,18 @@ class Span:
 
 
 def apart(spans: Iterable[Span]) -> list[Span]:
-    """Spans in the order of the text; of those that overlap, the one that was found first."""
-    kept: list[Span] = []  # in the order of the text
-    for span in spans:
-        at = bisect(kept, span)
-        if (at == 0 or kept[at - 1].end <= span.start) and (at == len(kept) or span.end <= kept[at].start):
-            kept.insert(at, span)
+    """Spans in the order of the text; those that overlap are one, of the kind of the longest."""
+    kept: list[Span] = []
+    longest = 0
+    for span in sorted(spans):
+        size = span.end - span.start
+        if kept and span.start < kept[-1].end:
+            what = span.what if size > longest else kept[-1].what
+            kept[-1] = Span(kept[-1].start, max(kept[-1].end, span.end), what)
+            longest = max(longest, size)
+        else:
+            kept.append(span)
+            longest = size
     return kept
 
 
