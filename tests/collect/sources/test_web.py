@@ -16,7 +16,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from afresh.collect.fetching import fetcher, lanes
+from afresh.collect.fetching import fetcher, lanes, listings
+from afresh.collect.fetching.head import Head
 from afresh.collect.forget import Wish, forget
 from afresh.collect.gather import Limits, gather, place_of
 from afresh.collect.record import Found, Rejection
@@ -615,3 +616,59 @@ def test_what_was_fetched_is_kept_when_the_process_is_killed(site: Site, finding
     assert [one.where for one in finding(*addresses)] == addresses
     again = {site.url(path) for path, _, _ in site.asked[before:]}
     assert not kept & again and 5 <= len(kept) < 20
+
+
+# --------------------------------------------------------------------------- pages and lists without end
+
+
+def test_an_element_of_many_attributes_is_no_square_of_time(site: Site, finding: Finder) -> None:
+    """A tree of 300,000 attributes takes libxml2 minutes; their stream takes it a fifth of a second."""
+    site.html(
+        "/odd", f"<p {' '.join(f'a{i}=1' for i in range(300_000))}>odd</p>", '<meta name="robots" content="noai">'
+    )
+    site.html("/good", "<p>good</p>")
+    begun = time.process_time()
+    assert rules(finding(site.url("/odd"), site.url("/good"))) == ["noai", ""]
+    assert time.process_time() - begun < 20
+
+
+def test_a_sitemap_lists_more_than_may_be_taken(site: Site, finding: Finder) -> None:
+    listed = "".join(f"<url><loc>{site.url(f'/{i}')}</loc></url>" for i in range(50_000))
+    site.put("/sitemap.xml", f"<urlset>{listed}</urlset>", "application/xml")
+    for i in range(3):
+        site.html(f"/{i}", f"<p>page {i}</p>")
+    found = finding(site.url("/sitemap.xml"), max_pages=3)
+    assert rules(found) == [""] * 3 + ["max_pages"]
+    assert "49,997 more addresses" in found[-1].reason
+    assert site.paths() == ["/sitemap.xml", "/0", "/1", "/2"]
+
+
+def test_a_sitemap_of_nothing_but_elements_or_depth(
+    site: Site, finding: Finder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listings, "MOST_ELEMENTS", 1_000)
+    site.put("/many.xml", f"<urlset>{'<a/>' * 2_000}</urlset>", "application/xml")
+    site.put("/deep.xml", f"<urlset>{'<a>' * 500}", "application/xml")
+    many, deep = finding(site.url("/many.xml"), site.url("/deep.xml"))
+    assert "more than 1,000 items" in many.reason and "nested more than 100 deep" in deep.reason
+
+
+def test_a_feed_whose_items_are_no_list(site: Site, finding: Finder) -> None:
+    for items in ("5", "null", '{"a": 1}', "[1, null]"):
+        site.put("/feed.json", f'{{"version": "https://jsonfeed.org/version/1", "items": {items}}}', "application/json")
+        assert len(finding(site.url("/feed.json"))) == 1
+    for n, items in enumerate(("<item>" * 3_000, "<item><link/></item>", "<item><link>http://[</link></item>")):
+        site.put(f"/feed{n}", f"<rss version='2.0'><channel>{items}", "application/rss+xml")
+        assert rules(finding(site.url(f"/feed{n}"))) != [""]
+
+
+def test_what_a_parser_raises_refuses_one_page(site: Site, finding: Finder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read_head(content: bytes) -> Head:
+        if b"odd" in content:
+            raise RecursionError("too deep")
+        return Head()
+
+    monkeypatch.setattr(fetcher, "read_head", read_head)
+    site.html("/odd", "odd")
+    site.html("/good", "good")
+    assert rules(finding(site.url("/odd"), site.url("/good"))) == ["answer", ""]

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from afresh.data.text.web_pages import stated
+from afresh.data.files import FileError
+from afresh.data.text.web_pages import main_content, shape_of, stated, visible_text
 
 lxml = pytest.importorskip("lxml.html")
 
@@ -40,3 +41,40 @@ def linked(**node: Any) -> str:
 )
 def test_title_author_and_day(head: str, body: str, said: tuple[str, str, str]) -> None:
     assert stated(page(head, body or "<p>Text</p>")) == said
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (f"<p {' '.join(f'a{i}' for i in range(40_000))}>", "40,000 attributes"),
+        ("<p>a paragraph</p>" * 400_000, "more than 100,000 elements"),
+        ("<div>" * 2_000, "nested more than 1,000 deep"),
+        ("<b>b</b> " * 20_000, "with very many in one"),
+        ("<p>" + "x" * (33 << 20), "a page of 33 MB"),
+    ],
+    ids=["attributes", "paragraphs", "depth", "inline", "bytes"],
+)
+def test_pages_that_would_take_too_long_are_refused(body: str, reason: str) -> None:
+    with pytest.raises(FileError, match=reason):
+        main_content(page_of(body))
+
+
+def page_of(body: str) -> str:
+    return f"<html><head></head><body>{body}</body></html>"
+
+
+def test_a_page_that_is_deeper_than_a_tree_is_read_whole() -> None:
+    assert "the end" in main_content(page_of("<div>" * 400 + "the end")).text
+
+
+def test_comments_that_never_end_take_no_square_of_their_time() -> None:
+    """The parser of Python looks through the rest of the page for the end of each."""
+    text = visible_text("<p>seen</p>" + "<!-- a > b " * 200_000)
+    assert "seen" in text
+    assert visible_text("<p>a</p><!-- b --><p>c</p>").split() == ["a", "c"]
+
+
+def test_the_shape_of_a_page() -> None:
+    shape = shape_of(page_of("<p>a <b>b</b> <i>c</i></p><p>d</p>"))
+    assert (shape.elements, shape.deepest) == (7, 4)
+    assert shape.work == 1 + 3  # two inline elements in one: the square of two

@@ -14,8 +14,10 @@ from afresh.collect.fetching.addresses import canonical
 from afresh.collect.fetching.body import GZIP, MB, Body
 from afresh.collect.fetching.fetcher import Page, headers_of, obeying
 from afresh.collect.fetching.found import found
-from afresh.collect.fetching.refused import Refused
+from afresh.collect.fetching.refused import Refused, as_refused
 from afresh.collect.record import Found, Rejection
+from afresh.data.files import FileError
+from afresh.data.limits import parsing
 
 CHUNK = re.compile(rb"[0-9A-Fa-f]{1,8}\r\n")  # the size of a chunk of HTTP
 READERS = {"br": BrotliReader, "zstd": ZstdReader}
@@ -29,14 +31,22 @@ def answers(place: str, limit: int, overridden: Collection[str], group: bool) ->
             where = str(record.headers.get("WARC-Target-URI", place)).strip("<>")
             if where.startswith("dns:"):
                 continue
-            try:
-                page = obeying(_page(where, record, limit), overridden)
-                yield found(where, page, group, record.record_date.isoformat() if record.record_date else "")
-            except Refused as error:
-                yield Rejection(place, where[:2_000], "find", error.rule, error.reason)
-    except OSError as error:  # as a record that is cut off, or a header without end
+            yield _answer(place, where, record, limit, overridden, group)
+    except Exception as error:  # as a record that is cut off, or a header without end
         reason = f"the archive cannot be read further than {where[:200]}: {error}"
         yield Rejection(place, place, "find", "archive", reason)
+
+
+def _answer(
+    place: str, where: str, record: WarcRecord, limit: int, overridden: Collection[str], group: bool
+) -> Found | Rejection:
+    try:
+        with parsing("answer"):
+            page = obeying(_page(where, record, limit), overridden)
+            return found(where, page, group, record.record_date.isoformat() if record.record_date else "")
+    except FileError as error:
+        refused = as_refused(error)
+        return Rejection(place, where[:2_000], "find", refused.rule, refused.reason)
 
 
 def _page(where: str, record: WarcRecord, limit: int) -> Page:

@@ -15,14 +15,18 @@ from afresh.collect.fetching.addresses import canonical, host
 from afresh.collect.fetching.fetcher import Fetcher, Page
 from afresh.collect.fetching.found import found
 from afresh.collect.fetching.listings import kind_of, listed
-from afresh.collect.fetching.refused import Refused
+from afresh.collect.fetching.refused import Refused, as_refused
 from afresh.collect.fetching.thread import running_loop
 from afresh.collect.record import Found, Rejection
 from afresh.collect.sources import CONSUMED
+from afresh.data.files import FileError
+from afresh.data.limits import parsing
 
 AHEAD = 256  # addresses that are fetched before those in front of them are found
 FIRST = 16  # likewise at the beginning, so that a collection that ends soon asks for little more than it takes
 NESTED = 3  # sitemaps in sitemaps
+# Addresses of lists and links that are looked at: so many for each that may be added, as they repeat, and a few more.
+LOOKED_AT, FEW = 20, 1_000
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,7 @@ class Crawl:
     seen: set[bytes] = field(default_factory=set)
     added: int = 0  # by lists and links
     left: int = 0  # that were more than may be added
+    looked: int = 0  # at addresses of lists and links
     count: int = 0  # of what was found
 
     def run(self) -> Iterator[Found | Rejection]:
@@ -119,6 +124,7 @@ class Crawl:
             except Refused as error:
                 out.append(self._rejection(word[:200], error))
                 continue
+            self.looked += bool(base)
             key = blake3(address.encode()).digest(16)
             if key in self.seen:
                 continue
@@ -130,13 +136,23 @@ class Crawl:
             out.append(Entry(address, of.depth, of.nested))
         return out
 
+    def _open(self) -> int:
+        """How many addresses of lists and links are still looked at: many more than may be added, as they repeat."""
+        return 0 if self.added >= self.bounds.pages else max(0, LOOKED_AT * self.bounds.pages + FEW - self.looked)
+
     def _found(self, entry: Entry, page: Page) -> Iterator[Found | Rejection]:
         if kind_of(page.content):
             yield from self._list(entry, page)
             return
-        if entry.depth < self.bounds.follow:
-            self._follow(entry, page)
-        yield found(entry.address, page, self.bounds.group)
+        try:
+            with parsing("page"):
+                if entry.depth < self.bounds.follow:
+                    self._follow(entry, page)
+                one = found(entry.address, page, self.bounds.group)
+        except FileError as error:
+            yield self._rejection(entry.address, as_refused(error))
+            return
+        yield one
 
     def _list(self, entry: Entry, page: Page) -> Iterator[Rejection]:
         """Put what a list names in its place."""
@@ -144,7 +160,8 @@ class Crawl:
             reason = f"a list in a list in a list: more than {NESTED} are not followed"
             yield Rejection(self.place, entry.address, "find", "nested", reason)
             return
-        written, problem = listed(page.content, page.address)
+        written, left, problem = listed(page.content, page.address, self._open())
+        self.left += left
         if problem:
             yield Rejection(self.place, entry.address, "find", "list", problem)
         entries = self._entries(written, page.address, Entry("", entry.depth, entry.nested + 1))
@@ -162,7 +179,10 @@ class Crawl:
             base = page.address
         here = host(page.address)
         links = [link.href for link in head.links if link.element == "a" and "nofollow" not in link.rel]
-        for link in links:
+        most = self._open()
+        self.left += len(links[most:])
+        for link in links[:most]:
+            self.looked += 1
             try:
                 if host(canonical(link, base)) != here:
                     continue

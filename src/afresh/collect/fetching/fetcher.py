@@ -21,9 +21,11 @@ from afresh.collect.fetching.head import Head, read_head
 from afresh.collect.fetching.lanes import Answer, Lanes, Patience
 from afresh.collect.fetching.listings import kind_of
 from afresh.collect.fetching.preferences import TdmRule, objections, statements, tdm_rules
-from afresh.collect.fetching.refused import Refused
+from afresh.collect.fetching.refused import Refused, as_refused
 from afresh.collect.fetching.robots import AGENT, MAX_BYTES, Robots
 from afresh.collect.sources import Fetched, Unavailable
+from afresh.data.files import FileError
+from afresh.data.limits import parsing
 
 REDIRECTS = 5  # that are followed, as RFC 9309, 2.3.1.2, asks of robots.txt
 REDIRECTING = (301, 302, 303, 307, 308)
@@ -101,8 +103,10 @@ class Fetcher:
         if known is not None and known.get("rule") not in self.overridden:
             return
         try:
-            page = await self._follow(address)
-        except Refused as error:
+            with parsing("answer"):
+                page = await self._follow(address)
+        except FileError as problem:
+            error = as_refused(problem)
             if error.rule == "offline" and not self.reached:
                 raise Unavailable(error.reason, "offline") from None
             self.fetched.put(address, b"", {"rule": error.rule, "reason": error.reason, "at": time.time()})
@@ -138,7 +142,8 @@ class Fetcher:
         await self.lanes.close()
 
     async def _follow(self, address: str) -> Page:
-        """Fetch an address and what it redirects to. Each is checked as the first was."""
+        """Fetch an address and what it redirects to. Each is checked as the first was. Pages are read in a thread of
+        their own, so that others are fetched meanwhile."""
         old = self.fetched.stale(address)
         url, seen = address, {address}
         for _ in range(REDIRECTS + 1):
@@ -157,9 +162,9 @@ class Fetcher:
             elif answer.status == 304 and old and unchanged:
                 kept = headers_of(old[1]["headers"])
                 kept.update(answer.headers)
-                return obeying(Page(url, kept, old[0]), self.overridden, site)
+                return await asyncio.to_thread(obeying, Page(url, kept, old[0]), self.overridden, site)
             else:
-                return obeying(_page(url, answer), self.overridden, site)
+                return await asyncio.to_thread(obeying, _page(url, answer), self.overridden, site)
         raise Refused("redirect", f"it redirects more than {REDIRECTS} times")
 
     async def site(self, of: str) -> Site:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from lxml import etree
 
 MAX_BYTES = 8 << 20  # of a page that are searched
+DEEPEST = 1_000  # elements in elements: for each that ends, a parser looks through those that are open
 
 
 @dataclass(frozen=True)
@@ -33,24 +36,53 @@ class Head:
 
 
 def read_head(content: bytes) -> Head:
-    """What a page, in UTF-8, says of itself; nothing if it is not HTML."""
-    parser = etree.HTMLParser(encoding="utf-8", remove_comments=True, remove_pis=True)
-    try:
-        root = etree.fromstring(content[:MAX_BYTES], parser)
-    except (etree.XMLSyntaxError, ValueError):
-        return Head()
-    if root is None:
-        return Head()
-    metas, links, data, base = [], [], [], ""
-    for element in root.iter("meta", "link", "a", "script", "base"):
-        if element.tag == "meta":
-            name = element.get("name") or element.get("property") or element.get("http-equiv") or ""
-            metas.append((name.strip().lower(), element.get("content") or ""))
-        elif element.tag == "script":
-            if (element.get("type") or "").strip().lower() == "application/ld+json" and element.text:
-                data.append(element.text)
-        elif element.tag == "base":
-            base = base or (element.get("href") or "")
-        elif element.get("href"):
-            links.append(Link(element.tag, frozenset((element.get("rel") or "").lower().split()), element.get("href")))
-    return Head(tuple(metas), tuple(links), tuple(data), base)
+    """What a page, in UTF-8, says of itself, up to where it is nested too deeply; nothing if it is not HTML."""
+    reader = _Reader()
+    parser = etree.HTMLParser(encoding="utf-8", remove_comments=True, remove_pis=True, target=reader)
+    with suppress(etree.XMLSyntaxError, ValueError, TooDeep):
+        etree.fromstring(content[:MAX_BYTES], parser)
+    return reader.close()
+
+
+class TooDeep(Exception):
+    """There are too many elements in elements."""
+
+
+class _Reader:
+    """Takes the elements one after the other: a tree would need the square of the attributes of one of them."""
+
+    def __init__(self) -> None:
+        self.metas: list[tuple[str, str]] = []
+        self.links: list[Link] = []
+        self.texts: list[str] = []
+        self.base = ""
+        self.script: list[str] | None = None  # of JSON-LD, while it is open
+        self.depth = 0
+
+    def start(self, tag: str, attributes: Mapping[str, str]) -> None:
+        self.depth += 1
+        if self.depth > DEEPEST:
+            raise TooDeep
+        if tag == "meta":
+            name = attributes.get("name") or attributes.get("property") or attributes.get("http-equiv") or ""
+            self.metas.append((name.strip().lower(), attributes.get("content") or ""))
+        elif tag == "script":
+            linked = (attributes.get("type") or "").strip().lower() == "application/ld+json"
+            self.script = [] if linked else None
+        elif tag == "base":
+            self.base = self.base or (attributes.get("href") or "")
+        elif tag in ("link", "a") and (href := attributes.get("href")):
+            self.links.append(Link(tag, frozenset((attributes.get("rel") or "").lower().split()), href))
+
+    def end(self, tag: str) -> None:
+        self.depth -= 1
+        if tag == "script" and self.script:
+            self.texts.append("".join(self.script))
+        self.script = None
+
+    def data(self, text: str) -> None:
+        if self.script is not None:
+            self.script.append(text)
+
+    def close(self) -> Head:
+        return Head(tuple(self.metas), tuple(self.links), tuple(self.texts), self.base)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import httpx
@@ -30,6 +31,7 @@ OTHERS = (  # addresses of licences, and what they are in SPDX
 NAMED = re.compile(
     r"(?:spdx\.org/licenses|opensource\.org/licen[sc]es?)/(?P<name>[\w.+-]+?)(?:\.html)?/?$", re.IGNORECASE
 )
+STATED = 100  # texts at one place of a page that are looked at: to look for the licence that is meant takes long
 JSON_DEPTH = 8  # of structured data that is looked into
 
 
@@ -46,10 +48,11 @@ def licence_of(head: Head, headers: httpx.Headers) -> tuple[str, str]:
         ("a meta element of the page", head.meta(*METAS)),
     )
     for place, texts in places:
-        found = list(dict.fromkeys(spdx for spdx in map(spdx_of, texts) if spdx))
+        found = list(dict.fromkeys(spdx for spdx in map(spdx_of, islice(texts, STATED)) if spdx))
         if found:
             return " AND ".join(sorted(found)), place
-    commons = {spdx_of(link.href) for link in head.links if "creativecommons.org" in link.href} - {""}
+    linked = (link.href for link in head.links if "creativecommons.org" in link.href)
+    commons = set(map(spdx_of, islice(linked, STATED))) - {""}
     return (commons.pop(), "a link on the page") if len(commons) == 1 else (UNKNOWN, "")
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from html.parser import HTMLParser
+from itertools import islice
 from typing import Any
 
 from afresh.core import UserError
+from afresh.data.files import MB, FileError
 from afresh.data.text.document import Document, tidy
 
 HIDDEN = frozenset({"script", "style", "head", "template", "noscript", "svg"})  # elements that are not read
@@ -31,6 +34,10 @@ DATES = (
 )
 DAY = re.compile(r"(?<!\d)(\d{4})[-/](\d{2})[-/](\d{2})(?!\d)")
 LINKED = 200_000  # characters of JSON-LD that are read
+MOST_BYTES, MOST_ELEMENTS, MOST_ATTRIBUTES = 32 * MB, 100_000, 2_000  # of a page whose main text is sought
+MOST_WORK = 50_000_000  # 7,000 inline elements in one, which takes two seconds
+DEEPEST, DEEPEST_TREE = 1_000, 250  # elements in elements that are read at all, and as a tree
+MOST_OPEN = 100  # comments that never end
 
 
 # Dialogs and questions for consent, which the library takes for the text where this is shorter.
@@ -80,9 +87,67 @@ class _Visible(HTMLParser):
 def visible_text(source: str) -> str:
     """The visible text of a web page, with an empty line between paragraphs."""
     parser = _Visible()
-    parser.feed(source)
+    parser.feed(without_endless_comments(source))
     parser.close()
     return tidy("".join(parser.pieces))
+
+
+def without_endless_comments(source: str) -> str:
+    """The page up to where it opens comments again and again that never end, as a browser would show it: for the end of
+    each of them the parser looks through all the rest."""
+    last = source.rfind("-->") + 1
+    opened = next(islice(re.finditer("<!--", source[last:]), MOST_OPEN, None), None)
+    return source if opened is None else source[: last + opened.start()]
+
+
+@dataclass
+class Shape:
+    """What a page asks of those who read it as a tree, counted from a stream of its elements.
+
+    work: the sum of the squares of the elements in one, as the library that finds the main text needs it.
+    """
+
+    elements: int = 0
+    deepest: int = 0
+    work: int = 0
+    open: list[int] = field(default_factory=lambda: [0])  # elements in each that is open
+
+    def start(self, tag: str, attributes: Mapping[str, str]) -> None:
+        self.elements += 1
+        self.work += 2 * self.open[-1] + 1 if tag in INLINE else 0
+        self.open[-1] += 1
+        self.open.append(0)
+        self.deepest = max(self.deepest, len(self.open) - 1)
+        if len(attributes) > MOST_ATTRIBUTES:
+            raise FileError(f"an element with {len(attributes):,} attributes; at most {MOST_ATTRIBUTES:,} are read")
+        if self.elements > MOST_ELEMENTS or self.deepest > DEEPEST or self.work > MOST_WORK:
+            raise FileError(
+                f"a page of more than {MOST_ELEMENTS:,} elements, nested more than {DEEPEST:,} deep, or with very many "
+                "in one. Save its text"
+            )
+
+    def end(self, tag: str) -> None:
+        if len(self.open) > 1:
+            self.open.pop()
+
+    def data(self, text: str) -> None: ...
+
+    def close(self) -> Shape:
+        return self
+
+
+def shape_of(source: str) -> Shape:
+    """The shape of a page. Raises FileError for one that would take too long to read, and for what is no page."""
+    from lxml import etree
+
+    raw = source.encode("utf-8", "replace")
+    if len(raw) > MOST_BYTES:
+        raise FileError(f"a page of {len(raw) / MB:,.0f} MB; at most {MOST_BYTES / MB:,.0f} MB are read. Save its text")
+    try:
+        found: Shape = etree.fromstring(raw, etree.HTMLParser(encoding="utf-8", target=Shape()))
+    except etree.XMLSyntaxError:  # it has no elements
+        return Shape()
+    return found
 
 
 def stated_language(source: str) -> str:
@@ -94,7 +159,7 @@ def stated_language(source: str) -> str:
 def main_content(source: str) -> Document:
     """The main text of a web page by trafilatura, or else all that is visible; and what the page says of itself.
 
-    Raises UserError if the library is not installed.
+    Raises FileError for a page that would take too long, and UserError if the library is not installed.
     """
     try:
         from trafilatura import bare_extraction, load_html
@@ -102,8 +167,9 @@ def main_content(source: str) -> Document:
         raise UserError(
             "The main text of web pages is found by trafilatura, which is not installed: pip install 'afresh[collect]'."
         ) from None
-    tree = load_html(source)
     language = stated_language(source)
+    # Of a page that is nested more deeply, the library would read only the beginning.
+    tree = load_html(source) if shape_of(source).deepest <= DEEPEST_TREE else None
     if tree is None:
         return Document(visible_text(source), language=language)
     # Not by the library, for which this takes as long as the text itself.
