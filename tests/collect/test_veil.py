@@ -129,3 +129,15 @@ def test_what_describes_an_item_is_masked_and_whose_it_is_stays() -> None:
     (record,) = part.records
     assert (record.about.title, record.about.caption, record.about.label) == ("Ask <email>", "<phone>", "shore")
     assert record.about.person == MAIL and record.changed == ("personal",)
+
+
+def test_nothing_is_shown_of_an_item_in_which_a_private_rule_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    from afresh.collect.rules import personal
+
+    def fail(text: str) -> list[object]:
+        raise RecursionError
+
+    monkeypatch.setattr(personal, "mail_addresses", fail)
+    part = process("s", [Found("a", f"{TOLD}\r\n{STORY}", "a", kind="text")], chosen(["personal=mask"]))
+    (left,) = part.rejections
+    assert (left.rule, left.excerpt) == ("personal", "") and part.records == [] and part.examples == []

@@ -45,7 +45,11 @@ class Veil:
         if record is not None:
             rejection = replace(rejection, excerpt=(self.record(record).text or "")[:EXCERPT])
         told = Record("text", rejection.source, rejection.where, text=rejection.reason)
-        return replace(rejection, reason=self._masked(told).text or "")
+        try:
+            with parsing("reason"):
+                return replace(rejection, reason=self._masked(told).text or "")
+        except FileError as error:
+            return replace(rejection, reason=f"the reason is not shown: {error}")
 
     def _through(self, record: Record) -> tuple[Record, bool]:
         if not self.private:
