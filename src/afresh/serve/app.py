@@ -98,7 +98,6 @@ def make_app(settings: ServeSettings) -> FastAPI:
         description="Your own models, for programs and for people.",
         docs_url=None,  # its page loads scripts from elsewhere
         redoc_url=None,
-        root_path=settings.root_path,
         responses=errors.ERRORS,
         lifespan=lifespan,
     )

@@ -154,3 +154,25 @@ def test_pages_show_what_their_reader_may_do(
     sign_in(client, key)
     shown = client.get("/studio/").text + client.get("/studio/runs").text + client.get("/studio/train").text
     assert all(words in shown for words in there) and not any(words in shown for words in missing)
+
+
+@pytest.mark.parametrize("width", [360, 1200])
+def test_one_signs_in_and_out_in_a_browser(browser: Any, server: Callable[..., httpx.Client], width: int) -> None:
+    client = server(keys=KEYS)
+    context = browser.new_context(base_url=str(client.base_url), viewport={"width": width, "height": 740})
+    page = context.new_page()
+    page.set_default_timeout(15_000)
+    page.goto("/studio/train")
+    page.fill("#key", "o" * 20)
+    page.press("#key", "Enter")
+    page.wait_for_url("**/studio/")
+    page.goto("/studio/train")
+    assert page.locator("#path").count() == 1
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert all(c["httpOnly"] and c["value"] != "o" * 20 for c in context.cookies())
+    page.click("text=Sign out")
+    page.wait_for_url("**/studio/sign-in")
+    assert context.cookies() == []
+    page.goto("/studio/train")
+    assert page.url.endswith("/studio/sign-in")
+    context.close()
