@@ -8,12 +8,17 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import afresh
+from afresh.alignment.surrogate.model import FEW, fit_surrogate
 from afresh.core import UserError
 from afresh.core.events import Event, listening
 from afresh.data.molecules.chem import canonical
+from afresh.tasks.propose import remarks
+from afresh.tasks.propose_pool import VARIED, Pool, vary
+from tests.alignment.surrogate.test_model import POINT, points, truth
 
 RINGS = ("c1ccccc1", "c1ccncc1", "C1CCNCC1", "c1ccoc1", "c1ccsc1")
 ENDS = ("CO", "CN", "C(=O)N", "CC", "CC#N", "CF", "CS", "CCO", "CCl")
@@ -100,6 +105,24 @@ def test_molecules_are_also_recombined(model: afresh.Model, tmp_path: Path) -> N
     made = int(re.search(r"(\d+) recombined from the best", found.pool)[1])  # type: ignore[index]
     assert "candidates of " in found.pool and 0 < made <= 10
     assert any(p.origin == "recombined from the best" for p in found)
+
+
+def test_parents_that_the_run_cannot_write_cost_the_others_nothing(model: afresh.Model) -> None:
+    """Neither bromine nor iodine is among what the run has learnt to write. With none that it can, nothing is added."""
+    for parents, drawn in ((["BrI", "c1ccccc1CO"], 4), (["BrI"], 0)):
+        pool = Pool(frozenset())
+        vary(pool, model.run, 4, VARIED, parents, 0, {})
+        assert pool.drawn == drawn and set(pool.origins) <= {VARIED}
+
+
+def test_what_limits_the_trust_is_said_and_nothing_else() -> None:
+    few, many = (fit_surrogate(POINT, points(n, 2), truth(points(n, 2)).tolist()) for n in (FEW - 1, 3 * FEW))
+    noise = np.random.default_rng(3).standard_normal(60).tolist()
+    useless = fit_surrogate(POINT, points(60, 2), noise)
+    assert [line.split()[0] for line in remarks(few, FEW - 1)] == ["only"]
+    assert remarks(many, 3 * FEW) == []
+    assert remarks(many, 3 * FEW + 2)[0].startswith(f"2 of {3 * FEW + 2} values are of points measured before")
+    assert ["no better than by their mean" in line for line in remarks(useless, 60)] == [True]
 
 
 def test_rows_that_cannot_be_used_are_told_apart(model: afresh.Model, tmp_path: Path) -> None:

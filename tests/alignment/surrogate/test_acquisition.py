@@ -58,6 +58,13 @@ def test_items_too_much_alike_are_passed_over_while_there_are_others() -> None:
     assert [i < 10 for i in chosen] == [True] + [False] * 10 + [True]
 
 
+@pytest.mark.parametrize("how", ["ei", "ucb", "thompson", "greedy"])
+def test_no_item_is_chosen_twice_however_much_alike_all_are(how: str) -> None:
+    mean, covariance = groups()
+    chosen = batch_of(how, mean, covariance, 0.0, Goal(), 1.0, 30, np.ones((20, 20)), 0)  # type: ignore[arg-type]
+    assert sorted(chosen) == list(range(20))
+
+
 def test_joint_draws_have_their_covariance() -> None:
     mean, covariance = groups()
     found = drawn(mean, covariance, 40_000, 0)

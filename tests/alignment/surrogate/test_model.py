@@ -8,7 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from afresh.alignment.surrogate.model import FOREST, GAUSSIAN, calibrated, fit_surrogate, normal_scores, widened
+from afresh.alignment.surrogate.model import (
+    FOREST,
+    GAUSSIAN,
+    calibrated,
+    fit_surrogate,
+    log_score,
+    normal_scores,
+    widened,
+)
 from afresh.core import Descriptors, ItemKind, UserError
 from afresh.data.text.kind import TEXT
 
@@ -87,6 +95,9 @@ def test_what_is_unlike_everything_is_outside() -> None:
 
 
 def test_columns_of_which_nothing_can_be_learnt_are_refused() -> None:
+    assert len(fit_surrogate(POINT, points(3, 0), [1.0, 2.0, 4.0]).known) == 3
+    with pytest.raises(UserError, match=r"needs 3 different points.*Given: 2"):
+        fit_surrogate(POINT, points(2, 0), [1.0, 2.0])
     with pytest.raises(UserError, match="needs 3 different points"):
         fit_surrogate(POINT, points(1, 0) * 5, [1.0, 2.0, 3.0, 4.0, 5.0])
     with pytest.raises(UserError, match="All 9 points have the value 2"):
@@ -114,6 +125,19 @@ def test_one_value_may_differ_from_all_others() -> None:
     model = fit_surrogate(POINT, items, [1.0] * 19 + [2.0])
     found = model.predict(model.describe(points(5, 7)))
     assert np.isfinite([found.mean, found.low, found.high]).all() and (found.low < found.high).all()
+
+
+def test_the_log_score_is_the_density_under_intervals_that_hold() -> None:
+    """Errors that are all e have intervals of 90% that end at e: normal densities of deviation e / 1.645. Of two
+    forecasts with the same errors, the one that knows where they are large has the higher score."""
+    for e, variance in ((1.2, 0.7), (2.0, 1.0)):
+        errors = np.array([e, -e] * 10)
+        sd = e / 1.6448536
+        density = np.exp(-0.5 * (e / sd) ** 2) / (sd * np.sqrt(2 * np.pi))
+        assert log_score(errors, np.zeros(20), np.full(20, variance)) == pytest.approx(np.log(density))
+    errors = np.r_[np.full(50, 0.1), np.full(50, 1.0)] * np.random.default_rng(0).standard_normal(100)
+    knows, does_not = np.r_[np.full(50, 0.01), np.full(50, 1.0)], np.full(100, 0.5)
+    assert log_score(errors, np.zeros(100), knows) > log_score(errors, np.zeros(100), does_not) + 0.3
 
 
 def test_the_factor_is_the_conformal_quantile() -> None:
