@@ -39,7 +39,7 @@ from afresh.tasks import interpolate as interpolate_task
 from afresh.tasks import playlist as playlist_task
 from afresh.tasks import practise as practise_task
 from afresh.tasks import propose as propose_task
-from afresh.tasks import propose_search, recommend_feedback, recommend_users, recommend_votes
+from afresh.tasks import propose_search, recommend_feedback, recommend_lists, recommend_users, recommend_votes
 from afresh.tasks import recommend as recommend_task
 from afresh.tasks import score as score_task
 from afresh.tasks import solve as solve_task
@@ -364,8 +364,8 @@ class Model:
     ) -> list[list[recommend_task.Recommendation]]:
         """A list of k items for each of some users of the run's data (or of the newer log at `data`), or for new users
         by their `histories` of ids, oldest first, or for `everyone` in the data. `sessions`: what each of them chose
-        just now, after that; alone, all that is known of somebody. `out`: a Parquet table of all lists, with `force` in
-        place of a file that exists.
+        just now, after that; alone, all that is known of somebody. `out`: a table of all lists, .parquet, .csv or
+        .jsonl, with `force` in place of a file that exists.
 
         `traits`: what else is known of new users. `seen`: whether items of the history may be recommended; None: if
         users chose items again in training. `where`: values of items' features, as {"category": "shoes|boots",
@@ -381,6 +381,7 @@ class Model:
         """
         if out is not None:
             check_free(Path(out), force)
+            recommend_lists.check_form(Path(out))
         recommender = recommend_task.Recommender(self.run)
         chosen = recommend_users.users_of(recommender, users, histories, everyone, traits, _path(data), sessions)
         for text in chosen.notes:
@@ -397,7 +398,7 @@ class Model:
             made = recommender.lists(chosen.histories, ranking, chosen.cond)
         lists = list(made)
         if out is not None:
-            recommend_task.write_lists(Path(out), chosen.names, lists)
+            recommend_lists.write_lists(Path(out), chosen.names, lists)
         return lists
 
     def earned(

@@ -69,6 +69,18 @@ def test_the_calibration_of_true_probabilities_is_that_of_chance() -> None:
     assert sure.low is not None and found.high is not None and sure.low > found.high
 
 
+def test_users_of_one_event_each_are_measured_without_what_they_chose_before() -> None:
+    study = evidence(circle, [([i % ITEMS], 0) for i in range(20)], [[i] for i in range(ITEMS)])
+    found = by_name(recommendations(study))
+    assert found["HR@10"].n == 20 and "novelty@10" in found
+    assert "popularity_lift@10" not in found and any("without popularity lift" in n for n in study.notes)
+
+
+def test_where_everything_was_chosen_before_nothing_is_measured() -> None:
+    with pytest.raises(Unmeasurable, match="nothing is left to recommend"):
+        recommendations(evidence(circle, [([*range(ITEMS), 0], ITEMS)] * 3))
+
+
 def test_a_family_without_probabilities_is_not_measured() -> None:
     with pytest.raises(Unmeasurable, match="no probabilities"):
         recommendations(evidence(lambda histories: None, HELD))

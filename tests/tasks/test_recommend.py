@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -21,9 +22,10 @@ from afresh.data.interactions.shown import read_shown
 from afresh.runs.remove import remove_run
 from afresh.runs.run import Run
 from afresh.tasks.measure import measure_run
-from afresh.tasks.recommend import Ranking, Recommender, drawn_list, marginal_relevance
+from afresh.tasks.recommend import Ranking, Recommendation, Recommender, drawn_list, marginal_relevance
 from afresh.tasks.recommend_experts import blended
 from afresh.tasks.recommend_feedback import evaluate
+from afresh.tasks.recommend_lists import write_lists
 from afresh.tasks.recommend_users import read_ids, users_of
 from afresh.tasks.use_command import use_command
 from tests.shop import ITEMS, shop
@@ -210,6 +212,37 @@ def test_the_command_shows_lists_writes_tables_and_says_what_is_wrong(
     ):
         assert command(["recommend", str(run), *asked]) == 2
         assert said in capsys.readouterr().err
+
+
+def test_the_ending_of_a_file_says_in_which_form_lists_are_written(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("lists.parquet", "lists.csv", "lists.jsonl"):
+        assert command(["recommend", str(run), "--all", "-k", "2", "--out", str(tmp_path / name)]) == 0
+    rows = parquet.read_table(tmp_path / "lists.parquet").to_pylist()
+    assert [json.loads(line) for line in (tmp_path / "lists.jsonl").read_text().splitlines()] == rows
+    with (tmp_path / "lists.csv").open(encoding="utf-8", newline="") as file:
+        assert list(csv.DictReader(file)) == [{k: str(v) for k, v in row.items()} for row in rows]
+    capsys.readouterr()
+    for name in ("lists.xlsx", "lists"):
+        assert command(["recommend", str(run), "--all", "--out", str(tmp_path / name)]) == 2
+        assert ".parquet or .csv or .jsonl" in capsys.readouterr().err
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["lists.csv", "lists.jsonl", "lists.parquet"]
+
+
+def test_a_table_that_fails_leaves_the_one_before(tmp_path: Path) -> None:
+    file = tmp_path / "lists.csv"
+    file.write_text("before")
+
+    def fails() -> Iterator[list[Recommendation]]:
+        yield [Recommendation("a", "A, or not", 0.5)]
+        raise UserError("no more")
+
+    with pytest.raises(UserError, match="no more"):
+        write_lists(file, ["1", "2"], fails())
+    assert file.read_text() == "before" and list(tmp_path.iterdir()) == [file]
+    assert write_lists(file, ["1"], [[Recommendation("a", "A, or not", 0.5)]]) == 1
+    assert file.read_text().splitlines()[1] == '1,1,a,"A, or not",0.5,1.0'
 
 
 def test_what_is_next_is_a_recommendation_for_a_user_of_the_data(

@@ -14,7 +14,7 @@ from afresh.cli import run as command
 from afresh.core import UserError
 from afresh.runs.data import run_data
 from afresh.runs.run import Run
-from afresh.runs.signature import made_here, secret_file
+from afresh.runs.signature import made_here, secret_file, sign
 from tests.fuzz.mutations import correct_hashes
 
 QUERY = "SELECT user, item, time FROM log WHERE item <> 'none'"
@@ -171,3 +171,19 @@ def test_the_names_of_a_log_that_a_run_of_somebody_else_names_are_not_told(
         command(list(argv))
         shown = capsys.readouterr()
         assert "ann" not in shown.out + shown.err
+
+
+@pytest.mark.parametrize("value", [["a"], {"a": 1}, 5, True])
+def test_options_of_other_types_are_an_error_that_names_them(
+    value: object, shop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(shop, run)
+    record = json.loads((run / "run.json").read_bytes())
+    record["data"]["options"] |= {"user": value, "query": None}
+    (run / "run.json").write_text(json.dumps(record))
+    sign(Run.open(run))
+    assert command(["show", str(run)]) == 0
+    for argv in (("measure", str(run)), ("recommend", str(run), "--user", "u1")):
+        assert command(list(argv)) == 2
+        assert "Data options of interactions: user: should be a valid string" in capsys.readouterr().err

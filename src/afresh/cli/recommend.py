@@ -148,7 +148,11 @@ def recommend(
         ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Write a Parquet table of all lists, or the votes.", metavar="FILE")
+        Path | None,
+        typer.Option(
+            help="Write all lists as a table, .parquet, .csv or .jsonl, or the votes, .jsonl.",
+            metavar="FILE",
+        ),
     ] = None,
     force: o.Force = False,
     as_json: Annotated[
@@ -165,7 +169,8 @@ def recommend(
     from afresh.core.outputs import check_free
     from afresh.runs.run import Run
     from afresh.tasks.playlist import Playlist, check_unused, playlists, sums
-    from afresh.tasks.recommend import Ranking, Recommender, write_lists
+    from afresh.tasks.recommend import Ranking, Recommender
+    from afresh.tasks.recommend_lists import FORMS, VOTES, check_form, write_lists
     from afresh.tasks.recommend_users import number, read_ids, users_of
 
     ranking = Ranking(
@@ -186,6 +191,7 @@ def recommend(
         check_unused(sequence)
     if out is not None:
         check_free(out, force)
+        check_form(out, FORMS if votes_from is None else VOTES)
     recommender = Recommender(Run.open(run))
     if votes_from is not None:
         from afresh.tasks.recommend_votes import votes_in

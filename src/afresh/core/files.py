@@ -6,8 +6,9 @@ import contextlib
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from afresh.core.errors import UserError
 
@@ -50,6 +51,29 @@ def replace_file(path: Path, data: bytes) -> None:
             f"{free_bytes(path.parent):,} are free. Make room or choose another output folder, then `resume`.",
             CANNOT_WRITE,
         ) from e
+
+
+@contextlib.contextmanager
+def replacement(path: Path) -> Iterator[IO[bytes]]:
+    """A stream whose content takes the place of a file when the block has ended; if it fails, the old one stays. Makes
+    its folder if need be. Raises UserError when the disk is full or not writable."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with aside.open("wb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(aside, path)
+        sync_folder(path.parent)
+    except OSError as e:
+        raise UserError(
+            f"Could not write {path}: {e.strerror or e}; {free_bytes(path.parent):,} bytes are free. Make room or "
+            "choose another place."
+        ) from e
+    finally:
+        with contextlib.suppress(OSError):
+            aside.unlink()
 
 
 def write_json(path: Path, value: Any) -> None:

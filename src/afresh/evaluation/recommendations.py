@@ -116,6 +116,9 @@ def recommendations(evidence: Evidence) -> list[Score]:
         raise Unmeasurable("this family gives no probabilities of next items")
     questions = study.once("recommendations", lambda: questions_of(study))
 
+    if not questions.seen and all(len(np.unique(h)) == questions.items for h in questions.asked):
+        raise Unmeasurable("the users that are judged chose every item before, and nothing is left to recommend")
+
     def score(histories: Sequence[Items]) -> Scores:
         p = study.next_items([h.tolist() for h in histories])
         assert p is not None
@@ -134,6 +137,8 @@ def recommendations(evidence: Evidence) -> list[Score]:
         out.append(estimate.score(metric, "higher", control=controls[best][metric].value))
         out += [controls[name][metric].score(f"{metric}/{name}", "higher") for name in others]
     usual = of_lists(questions, others[best])
+    if f"popularity_lift@{K}" not in usual:
+        study.note("recommendations: without popularity lift, as no user who is judged chose anything before")
     out += [e.score(n, "none", control=usual[n].value) for n, e in of_lists(questions, own).items()]
     assert own.probability is not None
     error, floor = calibration(own.probability, (own.lists == questions.targets[:, None]).astype(np.float64))
@@ -153,16 +158,17 @@ def rivals(items: int, brief: bool) -> dict[str, Callable[[Sequence[Items], int]
 
 
 def of_lists(questions: Questions, ranked: Ranked) -> dict[str, Estimate]:
-    """What the lists are like, by name."""
+    """What the lists are like, by name; what cannot be said of them is left out."""
     counts = users_of(questions.train, questions.items)
     taken = incidence(questions.train, questions.items).T.tocsr()
-    return {
+    found = {
         f"coverage@{K}": coverage(ranked.lists, questions.items),
         f"gini@{K}": gini(ranked.lists, questions.items),
         f"novelty@{K}": novelty(ranked.lists, counts, len(questions.train)),
         f"diversity@{K}": intra_list_diversity(ranked.lists, taken),
         f"popularity_lift@{K}": popularity_lift(ranked.lists, questions.asked, counts),
     }
+    return {name: estimate for name, estimate in found.items() if estimate is not None}
 
 
 METRICS: tuple[Metric, ...] = (Metric("recommendations", of_catalogues, recommendations, brief=True),)

@@ -70,27 +70,30 @@ def novelty(lists: Items, counts: Array, histories: int) -> Estimate:
     return bootstrap(*_per_list(lists, bits))
 
 
-def popularity_lift(lists: Items, histories: Sequence[Items], counts: Array) -> Estimate:
+def popularity_lift(lists: Items, histories: Sequence[Items], counts: Array) -> Estimate | None:
     """How much more popular recommendations are than what the same users took: 0 for equally, 1 for twice.
 
     The mean popularity of the list over that of the history, both averaged over users, minus 1 (Abdollahpouri et al.
-    2020, popularity bias, calibration and fairness, RecSys, eq. 3, of all users as one group).
+    2020, popularity bias, calibration and fairness, RecSys, eq. 3, of all users as one group). None if none of them has
+    taken anything, as where everybody has one event.
     """
     totals, sizes = _per_list(lists, counts)
     taken = [float(counts[h].mean()) if len(h) else np.nan for h in histories]
     own = np.array(taken, np.float64)
     known = ~np.isnan(own) & (sizes > 0)
+    if not own[known].any():
+        return None
     found = bootstrap(totals[known] / sizes[known], own[known])
     low, high = (None if x is None else x - 1 for x in (found.low, found.high))
     return Estimate(found.value - 1, low, high, found.n)
 
 
-def intra_list_diversity(lists: Items, vectors: Array | sparse.csr_matrix) -> Estimate:
+def intra_list_diversity(lists: Items, vectors: Array | sparse.csr_matrix) -> Estimate | None:
     """1 minus the mean cosine similarity of two items of a list, averaged over users.
 
     Ziegler et al. 2005, topic diversification, WWW, eq. 5, as a distance. `vectors`: (V, D), dense or sparse; with the
     incidence matrix (V, users) the similarity is that of co-occurrence. An item whose vector is 0 is similar to none.
-    Lists of fewer than two items are left out.
+    Lists of fewer than two items are left out; None if there are no others.
     """
     unit = _unit(vectors)
     lengths = np.asarray(unit.multiply(unit).sum(1)).ravel()  # 1, or 0 for a vector of 0
@@ -105,7 +108,8 @@ def intra_list_diversity(lists: Items, vectors: Array | sparse.csr_matrix) -> Es
         n = (part >= 0).sum(1)
         kept = n > 1
         values.append(1 - both[kept] / (n[kept] * (n[kept] - 1)))
-    return bootstrap(np.concatenate(values))
+    found = np.concatenate(values)
+    return bootstrap(found) if len(found) else None
 
 
 def _unit(vectors: Array | sparse.csr_matrix) -> sparse.csr_matrix:

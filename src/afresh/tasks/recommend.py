@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +18,6 @@ from torch import Tensor, nn
 from afresh.core import Branch, Cond, Predict, UserError, events
 from afresh.core.cost import check_cost
 from afresh.core.counted import counted
-from afresh.core.files import replace_file
 from afresh.core.rng import Rng
 from afresh.core.steps import step
 from afresh.data.interactions.catalogue import Catalogue
@@ -419,26 +416,6 @@ class Recommender:
             found = [(known[i], float(column[i])) for i in best if column[i] > 0]
             out.append(tuple(Reason(self.catalogue.ids[j], nats, self.catalogue.title(j)) for j, nats in found))
         return out
-
-
-def write_lists(file: Path, users: Sequence[str], lists: Iterable[Sequence[Recommendation]]) -> int:
-    """A Parquet table with a row for each recommendation: user, place, item, title, probability, drawn. Returns the
-    number of rows. Raises UserError if it cannot be written."""
-    import pyarrow
-    from pyarrow import parquet
-
-    columns: dict[str, list[Any]] = {k: [] for k in ("user", "place", "item", "title", "probability", "drawn")}
-    for user, found in zip(users, lists, strict=True):
-        for place, r in enumerate(found, 1):
-            for name, value in zip(columns, (user, place, r.item, r.title, r.probability, r.drawn), strict=True):
-                columns[name].append(value)
-    buffer = io.BytesIO()
-    parquet.write_table(pyarrow.table(columns), buffer, compression="zstd")
-    try:
-        replace_file(file, buffer.getvalue())
-    except OSError as error:
-        raise UserError(f"Cannot write {file}: {error.strerror or error}. Choose another file.") from None
-    return len(columns["user"])
 
 
 def check(ranking: Ranking) -> None:
