@@ -31,6 +31,18 @@ def run_data(run: Run, heldout: Path | None = None) -> Prepared:
     return _read(run, heldout)
 
 
+def known_data(run: Run) -> Prepared | None:
+    """`run_data`; None if it is missing, has changed, or is a query that is not trusted, which is said."""
+    try:
+        return run_data(run)
+    except UserError as error:
+        if error.code not in ("data_missing", "data_changed", "not_trusted"):
+            raise
+        if error.code == "not_trusted":
+            events.warning(f"{error} Until then, what the data says is left out.", error.code)
+        return None
+
+
 def query_of(run: Run) -> str | None:
     """What is asked of a data base to read the run's data; None if nothing is."""
     query = run.record.data.options.get("query")

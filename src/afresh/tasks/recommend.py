@@ -25,7 +25,7 @@ from afresh.data.interactions.encoder import HistoryEncoder
 from afresh.data.interactions.history import History
 from afresh.data.interactions.item_table import load_table
 from afresh.evaluation.recommendations import users_for_weights
-from afresh.runs.data import run_data
+from afresh.runs.data import known_data
 from afresh.runs.run import Run
 from afresh.sampling.item_paths import Paths, item_log_probs, paths_of
 from afresh.sampling.next_tokens import next_log_probs
@@ -159,13 +159,8 @@ class Recommender:
         else that is not trusted, which is said."""
         if self.given is not None:
             return self.given
-        try:
-            found = run_data(self.run)
-        except UserError as error:
-            if error.code not in ("data_missing", "data_changed", "not_trusted"):
-                raise
-            if error.code == "not_trusted":
-                events.warning(f"{error} Without it, the network alone recommends.", error.code)
+        found = known_data(self.run)
+        if found is None:
             return None
         return [i.value for i in found.train_items], [i.value for i in found.heldout_items]
 

@@ -34,7 +34,7 @@ from afresh.evaluation.knowledge.learning import (
     gain,
     padded,
 )
-from afresh.runs.data import run_data
+from afresh.runs.data import known_data
 from afresh.runs.run import Run
 from afresh.training.loop import precision
 
@@ -122,11 +122,8 @@ def teaching_of(run: Run) -> Teaching | None:
         except (KeyError, RuntimeError):
             raise UserError(f"{file} is damaged. Remove it; it is made again.", "damaged") from None
         return Teaching(encoder, learning.requires_grad_(False), weights)
-    try:
-        data = run_data(run)
-    except UserError as error:
-        if error.code not in ("data_missing", "data_changed"):
-            raise
+    data = known_data(run)
+    if data is None:
         return None
     events.progress("what practice teaches is fitted to the answers of training")
     train = [as_answers(i.value, items, skills) for i in data.train_items]
