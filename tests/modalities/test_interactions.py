@@ -6,12 +6,15 @@ import json
 import sqlite3
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
 from afresh.core import Corpus, UserError
 from afresh.data.interactions.encoder import HistoryEncoder
+from afresh.data.interactions.history import History, encode
+from afresh.data.interactions.log import read_log
 from afresh.modalities.interactions import MODALITY, InteractionOptions
 
 START = 1_700_000_000
@@ -211,3 +214,45 @@ def test_sessions_are_learnt_where_asked(tmp_path: Path) -> None:
 def test_users_with_one_event_each_leave_nothing_to_hold_out(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"there are 3 events of 3 users, at most 1 of one.*two events or more"):
         read(write(tmp_path, "csv", log(users=3, each=1)), split="last")
+
+
+def test_a_log_is_read_alike_however_its_rows_are_divided(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Users and items are numbered as they first occur in a row that is used, also where batches are small."""
+    rows = [
+        f"{u},{i},{t}" for u, i, t in (("b", "x", 5), ("", "y", 6), ("a", "y", "soon"), ("a ", "x", 7), ("b", "z", 8))
+    ]
+    rows += [f"{u}.0,{i},{START + i}" for u in (3, 1) for i in (2, 4)] + ["1,2,\n", '"3",x y ,9']
+    file = tmp_path / "log.csv"
+    file.write_text("\n".join(["user,item,time", *rows * 3, ""]), encoding="utf-8")
+    whole, refused, notes = read_log(file, {})
+    assert whole.users[:3] == ("b", "a", "3") and whole.items[:3] == ("x", "z", "2")
+    monkeypatch.setattr("afresh.data.interactions.tables.BLOCK", 64)
+    parts, refused_parts, notes_parts = read_log(file, {})
+    assert (parts.users, parts.items) == (whole.users, whole.items)
+    assert "12 ids stored as numbers with a point, read without it" in {*notes} & {*notes_parts}
+    assert [r.reason for r in refused_parts] == [r.reason for r in refused]
+    for name in ("user", "item", "time"):
+        np.testing.assert_array_equal(getattr(parts, name), getattr(whole, name))
+
+
+@pytest.mark.parametrize(
+    "history",
+    [
+        History("Ann", ("a", 'b "c"', "é\n", "\u2028"), (1.5, 1e22, 0.1), 1),
+        History("", (), ()),
+        History("7", ("1",), (float("nan"),)),
+        History("7", ("1", "2"), (np.float64(3), float("inf"))),
+    ],
+)
+def test_a_history_is_written_as_json_dumps_writes_it(history: History) -> None:
+    values = {"user": history.user, "items": history.items, "times": history.times, "context": history.context}
+    expected = json.dumps({k: v for k, v in values.items() if v or k == "items"}, ensure_ascii=False)
+    assert encode(history) == expected.encode()
+
+
+def test_a_column_of_a_kind_that_no_log_has_refuses_its_file_alone(tmp_path: Path) -> None:
+    write(tmp_path, "csv", log())
+    odd = pa.table({"user": pa.array([{"a": 1}] * 3), "item": pa.array([[1], [2], None]), "time": [1, 2, 3]})
+    parquet.write_table(odd, tmp_path / "odd.parquet")
+    corpus = read(tmp_path, split="last")
+    assert [r.source for r in corpus.refused] == ["odd.parquet"] and len(corpus.items) == 24

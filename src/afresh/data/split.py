@@ -61,7 +61,8 @@ def split(items: Iterable[Item], kind: ItemKind, fraction: float = 0.1) -> Split
         raise UserError("There is nothing to split: no item was read.")
     if any(i.split == "validation" for i in everything):
         return _declared(everything, kind)
-    distinct, duplicates, notes = _distinct(everything, kind)
+    first, duplicates, notes = _distinct(everything, kind)
+    distinct = list(first.values())
     if kind.division is not None and not any(i.turns for i in distinct) and _few_and_long(distinct, kind):
         return _divide(distinct, kind, kind.division, fraction, notes, duplicates)
     return _by_hash(distinct, kind, fraction, notes, duplicates)
@@ -92,8 +93,8 @@ def split_hash(parts: Split, kind: ItemKind) -> str:
     return h.hexdigest()
 
 
-def _distinct(items: Sequence[Item], kind: ItemKind) -> tuple[list[Item], list[Refused], list[str]]:
-    """The first item of each content, the copies, and notes on the copies."""
+def _distinct(items: Iterable[Item], kind: ItemKind) -> tuple[dict[str, Item], list[Refused], list[str]]:
+    """The first item of each content by its digest, the copies, and notes on the copies."""
     first: dict[str, Item] = {}
     copies: list[Refused] = []
     disagree = 0
@@ -102,21 +103,20 @@ def _distinct(items: Sequence[Item], kind: ItemKind) -> tuple[list[Item], list[R
         if original is not item:
             copies.append(Refused(item.source, f"exact duplicate of {original.source or 'an earlier item'}"))
             disagree += dict(original.labels) != dict(item.labels)
-    notes = [f"{counted(len(copies), 'exact duplicate')} left out of {counted(len(items), 'item')}"] if copies else []
+    every = counted(len(first) + len(copies), "item")
+    notes = [f"{counted(len(copies), 'exact duplicate')} left out of {every}"] if copies else []
     if disagree:
         notes.append(f"{counted(disagree, 'duplicate')} with other labels than the item that was kept")
-    return list(first.values()), copies, notes
+    return first, copies, notes
 
 
 def _declared(items: Sequence[Item], kind: ItemKind) -> Split:
     """The split that the items declare: that of the data, of a separate validation set, or of a modality that divides
     few items in its own way. Items that declare nothing are used for training."""
-    heldout, copies_h, notes_h = _distinct([i for i in items if i.split == "validation"], kind)
-    train, copies_t, notes_t = _distinct([i for i in items if i.split != "validation"], kind)
-    source = {kind.digest(i.value): i.source for i in heldout}
-    crossing = [(i, digest) for i in train if (digest := kind.digest(i.value)) in source]
-    crossed = {id(i) for i, _ in crossing}
-    train = [i for i in train if id(i) not in crossed]
+    held, copies_h, notes_h = _distinct((i for i in items if i.split == "validation"), kind)
+    learnt, copies_t, notes_t = _distinct((i for i in items if i.split != "validation"), kind)
+    crossing = [(i, held[digest]) for digest, i in learnt.items() if digest in held]
+    heldout, train = list(held.values()), [i for digest, i in learnt.items() if digest not in held]
     notes = [f"training split: {n}" for n in notes_t] + [f"held-out split: {n}" for n in notes_h]
     if crossing:
         notes.append(f"{counted(len(crossing), 'training item')} removed, also in the held-out split")
@@ -127,7 +127,7 @@ def _declared(items: Sequence[Item], kind: ItemKind) -> Split:
         )
     count = f"{len(train):,} to train, {len(heldout):,} held out"
     notes.append(f"split declared by the data, by a validation set or by the reader: {count}")
-    copies = [Refused(i.source, f"also in the held-out split: {source[digest]}") for i, digest in crossing]
+    copies = [Refused(i.source, f"also in the held-out split: {other.source}") for i, other in crossing]
     return Split(train, heldout, notes, copies_t + copies_h + copies)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from afresh.data.unsupported import is_prose
 SHARE_COVERED = 0.95  # of histories, which fit in the window that is chosen
 SNIFFED = 500  # rows that are looked at
 SHORTEST, LONGEST = 16, 256  # windows that are chosen
+NOTHING: Mapping[str, Any] = {}  # one for all items, of which there may be millions
 
 
 class InteractionOptions(BaseModel):
@@ -109,10 +110,11 @@ class InteractionModality:
         if not log.timed:
             corpus.notes.append("there are no times: the order of the rows counts")
         for side, name in ((train, "train"), (heldout, "validation")):
-            items = [Item(h, f"user {h.user}", split=name) for h in side.histories]
-            items, described = add_columns(items, traits_of(log, side), None)
+            items = [Item(h, f"user {h.user}", NOTHING, NOTHING, split=name, images=NOTHING) for h in side.histories]
+            if log.traits:
+                items, described = add_columns(items, traits_of(log, side), None)
+                corpus.notes += described if name == "train" else []
             corpus.items += items
-            corpus.notes += described if name == "train" else []
         return corpus
 
     def fit(self, items: Sequence[Item], options: InteractionOptions) -> HistoryEncoder:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -123,23 +124,23 @@ class HistoryEncoder:
         Items that are not in the catalogue are left out; measures of a recommender count them as missed. Of a long
         history of context, the items that do not fit in the window with the targets are left out.
         """
-        rows: list[list[int]] = []
-        masks: list[list[bool]] = []
+        tokens, known, size, each = array("i"), array("q"), array("q"), self.tokens.each
         for item in items:
             history: History = item.value
             before, after = self.ids(history.items[: history.context]), self.ids(history.targets)
             before = before[len(before) - max(0, self.context - len(after)) :] if before else before
-            rows.append([self.end, *self.tokens.of([*before, *after])])
-            each = self.tokens.each
-            masks.append([False] * (1 + each * len(before)) + [True] * (each * len(after)))
-        bounds = torch.zeros(len(rows) + 1, dtype=torch.int64)
-        bounds[1:] = torch.tensor([len(r) for r in rows]).cumsum(0)
+            tokens.append(self.end)
+            tokens.extend(self.tokens.of([*before, *after]))
+            known.append(1 + each * len(before))
+            size.append(1 + each * (len(before) + len(after)))
+        bounds = np.concatenate([[0], np.cumsum(np.asarray(size))]).astype(np.int64)
+        place = np.arange(len(tokens)) - np.repeat(bounds[:-1], np.asarray(size))  # in its row
         return Examples(
-            torch.from_numpy(np.array([t for r in rows for t in r], dtype=np.int32)),
+            torch.from_numpy(np.array(tokens, dtype=np.int32)),
             encode_conditions(items, self.conds),
-            bounds=bounds,
+            bounds=torch.from_numpy(bounds),
             bytes=sum(len(i) + 1 for item in items for i in item.value.targets),
-            mask=torch.tensor([m for mask in masks for m in mask]),
+            mask=torch.from_numpy(place >= np.repeat(np.asarray(known), np.asarray(size))),
         )
 
     def decode(self, x: Tensor) -> list[History]:

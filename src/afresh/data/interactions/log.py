@@ -18,6 +18,7 @@ from afresh.data.interactions.columns import Columns, choose
 from afresh.data.interactions.item_pictures import are_pictures
 from afresh.data.interactions.tables import SUFFIXES, Unusable, batches
 from afresh.data.interactions.times import seconds
+from afresh.data.limits import parsing
 
 Ints = NDArray[np.int32]
 Floats = NDArray[np.float64]
@@ -100,8 +101,9 @@ def read_log(
     for file in files:
         unusable = Unusable()
         try:
-            for batch in batches(file, unusable, query):
-                _add(reading, file.name, batch, unusable)
+            with parsing("table"):
+                for batch in batches(file, unusable, query):
+                    _add(reading, batch, unusable)
         except FileError as error:
             reading.refused.append(Refused(file.name, str(error), damaged=True))
         for reason, (count, first) in unusable.reasons.items():
@@ -124,7 +126,7 @@ def read_log(
     return log, [r for r in reading.refused if r.source not in pictures], _notes(reading)
 
 
-def _add(reading: _Reading, name: str, batch: Any, unusable: Unusable) -> None:
+def _add(reading: _Reading, batch: Any, unusable: Unusable) -> None:
     reading.seen |= dict.fromkeys(batch.schema.names)
     named = {k: v for k, v in reading.named.items() if v is None or v in batch.schema.names}
     columns = choose(batch.schema.names, named)
@@ -141,22 +143,20 @@ def _add(reading: _Reading, name: str, batch: Any, unusable: Unusable) -> None:
     reading.words = reading.words or columns.words()
     user, item = (_ids(reading, batch.column(c)) for c in (columns.user, columns.item))
     rows = np.arange(batch.num_rows)
-    bad = np.array([not u or not i for u, i in zip(user, item, strict=True)], dtype=bool)
+    bad = user.missing | item.missing
     _count_bad(unusable, "no user or no item", rows[bad], reading.rows)
     time = np.full(batch.num_rows, np.nan)
     if columns.time is not None:
-        values = _values(batch.column(columns.time))
-        time, units = seconds(values)
+        time, units = seconds(_times(batch.column(columns.time)))
         reading.units += units
         _count_bad(unusable, "the time is none that can be read", rows[~bad & np.isnan(time)], reading.rows)
         bad |= np.isnan(time)
     rating = _numbers(batch.column(columns.rating)) if columns.rating is not None else np.full(batch.num_rows, np.nan)
     event = np.zeros(batch.num_rows, dtype=np.int32)
     if columns.event is not None:
-        event = _coded(reading.events, _ids(reading, batch.column(columns.event)))
+        event = _ids(reading, batch.column(columns.event)).numbered(reading.events)
     keep = ~bad
-    users = _coded(reading.users, [u for u, k in zip(user, keep, strict=True) if k])
-    items = _coded(reading.items, [i for i, k in zip(item, keep, strict=True) if k])
+    users, items = user.numbered(reading.users, keep), item.numbered(reading.items, keep)
     reading.parts.append((users, items, time[keep], rating[keep], event[keep]))
     for column in columns.others[:MOST_FEATURES]:
         _feature(reading, column, items, [v for v, k in zip(_values(batch.column(column)), keep, strict=True) if k])
@@ -166,6 +166,29 @@ def _add(reading: _Reading, name: str, batch: Any, unusable: Unusable) -> None:
 def _count_bad(unusable: Unusable, reason: str, rows: NDArray[Any], before: int) -> None:
     if len(rows):
         unusable.add(reason, int(rows[0]) + before + 1, len(rows))
+
+
+@dataclass(frozen=True, eq=False)
+class _Ids:
+    """The ids of N rows: each one that occurs once, as `names`, and which it is in each row, `codes` (N,)."""
+
+    names: Sequence[str]
+    codes: NDArray[np.int64]
+
+    @property
+    def missing(self) -> NDArray[np.bool_]:
+        """(N,) whether a row has none."""
+        return np.array([not n for n in self.names], dtype=bool)[self.codes]
+
+    def numbered(self, known: dict[str, int], keep: NDArray[np.bool_] | None = None) -> Ints:
+        """The numbers of the ids of the rows that are kept; those that are not `known` are added as they occur."""
+        codes = self.codes if keep is None else self.codes[keep]
+        first = np.full(len(self.names), len(codes))
+        first[codes[::-1]] = np.arange(len(codes) - 1, -1, -1)
+        numbers = np.zeros(len(self.names), dtype=np.int32)
+        for code in np.argsort(first, kind="stable")[: int((first < len(codes)).sum())].tolist():
+            numbers[code] = known.setdefault(self.names[code], len(known))
+        return numbers[codes]
 
 
 def _values(column: Any) -> Any:
@@ -181,23 +204,48 @@ def _values(column: Any) -> Any:
     return column.to_pylist()
 
 
-def _ids(reading: _Reading, column: Any) -> list[str]:
+def _times(column: Any) -> Any:
+    """The values of a column as numbers if they are, also in texts, otherwise as objects."""
+    numbers = _parsed(column)
+    return _values(column) if numbers is None else numbers
+
+
+def _parsed(column: Any) -> Floats | None:
+    """The numbers in a column of texts, NaN where nothing is; None if it is another column, or holds other texts."""
+    import pyarrow
+
+    if not pyarrow.types.is_string(column.type):
+        return None
+    try:
+        found: Floats = column.cast(pyarrow.float64()).to_numpy(zero_copy_only=False)
+    except pyarrow.ArrowInvalid:
+        return None
+    return found
+
+
+def _ids(reading: _Reading, column: Any) -> _Ids:
     """Ids as texts; "" where there is none. A whole number that was stored with a point is the id without it."""
     import pyarrow
 
-    if pyarrow.types.is_floating(column.type):
-        values = column.to_pylist()
-        reading.retyped += sum(v is not None and v == v for v in values)
-        return ["" if v is None or v != v else str(int(v)) if float(v).is_integer() else str(v) for v in values]
-    if not pyarrow.types.is_string(column.type):
+    floating = pyarrow.types.is_floating(column.type)
+    if not floating and not pyarrow.types.is_string(column.type):
         column = column.cast(pyarrow.string())
-    out = []
-    for v in column.to_pylist():
-        text = "" if v is None else v.strip()
-        if text.endswith(".0") and text[:-2].isdigit():
-            text, reading.retyped = text[:-2], reading.retyped + 1
-        out.append(text)
-    return out
+    encoded = column.dictionary_encode()
+    codes = encoded.indices.fill_null(len(encoded.dictionary)).to_numpy(zero_copy_only=False).astype(np.int64)
+    values = encoded.dictionary.to_pylist()
+    names = [*map(_id_of_number if floating else _id_of_text, values), ""]
+    changed = [bool(n) if floating else n != v.strip() for n, v in zip(names[:-1], values, strict=True)]
+    reading.retyped += int(np.array([*changed, False], dtype=bool)[codes].sum())
+    return _Ids(names, codes)
+
+
+def _id_of_text(value: str) -> str:
+    text = value.strip()
+    return text[:-2] if text.endswith(".0") and text[:-2].isdigit() else text
+
+
+def _id_of_number(value: float) -> str:
+    return "" if value != value else str(int(value)) if value.is_integer() else str(value)
 
 
 def _numbers(column: Any) -> Floats:
@@ -207,18 +255,16 @@ def _numbers(column: Any) -> Floats:
         except (TypeError, ValueError):
             return float("nan")
 
+    if (found := _parsed(column)) is not None:
+        return found
     return np.array([number(v) for v in column.to_pylist()], dtype=np.float64)
-
-
-def _coded(known: dict[str, int], names: Sequence[str]) -> Ints:
-    return np.fromiter((known.setdefault(n, len(known)) for n in names), dtype=np.int32, count=len(names))
 
 
 def _describe(reading: _Reading, columns: Columns, batch: Any) -> None:
     """A table of items or of users with their features."""
     whose, key = (reading.items, columns.item) if columns.user is None else (reading.users, columns.user)
     assert key is not None
-    rows = _coded(whose, _ids(reading, batch.column(key)))
+    rows = _ids(reading, batch.column(key)).numbered(whose)
     named = [c for c in (columns.time, columns.rating, columns.event, columns.session, *columns.others) if c]
     into = reading.features if columns.user is None else reading.traits
     for column in named[:MOST_FEATURES]:

@@ -43,7 +43,10 @@ def transitions(histories: Sequence[NDArray[np.int64]], size: int) -> Any:
     """The weights of all pairs, a sparse matrix (size, size)."""
     from scipy import sparse
 
-    flat = np.concatenate([np.append(h, -1) for h in histories]) if histories else np.empty(0, dtype=np.int64)
+    ends = np.cumsum([len(h) + 1 for h in histories], dtype=np.int64)  # where each history is followed by -1
+    flat = np.full(ends[-1] if len(ends) else 0, -1, dtype=np.int64)
+    if histories:
+        flat[np.delete(np.arange(len(flat)), ends - 1)] = np.concatenate(histories)
     found = sparse.csr_matrix((size, size), dtype=np.float32)
     within = flat >= 0  # whether no history ends between the two events
     for d in range(1, REACH + 1):
