@@ -12,9 +12,11 @@ import pytest
 from pyarrow import parquet
 
 from afresh.core import Corpus, UserError
+from afresh.data.files import FileError, walk
 from afresh.data.interactions.encoder import HistoryEncoder
 from afresh.data.interactions.history import History, encode
 from afresh.data.interactions.log import read_log
+from afresh.data.interactions.tables import Unusable, batches
 from afresh.modalities.interactions import MODALITY, InteractionOptions
 
 START = 1_700_000_000
@@ -256,3 +258,25 @@ def test_a_column_of_a_kind_that_no_log_has_refuses_its_file_alone(tmp_path: Pat
     parquet.write_table(odd, tmp_path / "odd.parquet")
     corpus = read(tmp_path, split="last")
     assert [r.source for r in corpus.refused] == ["odd.parquet"] and len(corpus.items) == 24
+
+
+def test_parquet_that_unpacks_to_far_more_than_it_has_is_refused_before(tmp_path: Path) -> None:
+    long = pa.table({"user": ["u"] * 300, "item": ["x" * (1 << 20)] * 300})
+    parquet.write_table(long, tmp_path / "a.parquet", use_dictionary=["user"], compression="zstd")
+    many = pa.table({"user": pa.array(["u"] * 5_000_000).dictionary_encode(), "item": pa.array([1] * 5_000_000)})
+    parquet.write_table(many, tmp_path / "b.parquet", compression="zstd")
+    for name in ("a", "b"):
+        file = walk(tmp_path / f"{name}.parquet")[0][0]
+        assert file.size < 100_000
+        with pytest.raises(FileError, match="bomb"):
+            next(batches(file, Unusable()))
+
+
+def test_rows_of_parquet_are_those_of_the_file_in_batches_of_one_size(tmp_path: Path) -> None:
+    table = pa.table({"user": [f"u{i % 7}" for i in range(70_000)], "item": list(range(70_000)), "at": [0.5] * 70_000})
+    parquet.write_table(table, tmp_path / "a.parquet", row_group_size=30_000)
+    found = list(batches(walk(tmp_path / "a.parquet")[0][0], Unusable()))
+    assert pa.Table.from_batches(found).equals(table) and len(found) == 2
+    parquet.write_table(table.rename_columns(["user", "item", "item"]), tmp_path / "b.parquet")
+    with pytest.raises(FileError, match="two columns have the same name"):
+        next(batches(walk(tmp_path / "b.parquet")[0][0], Unusable()))

@@ -48,6 +48,14 @@ def pieces(batch: Any) -> Iterator[Any]:
             yield part
 
 
+def without_references(batch: Any) -> Any:
+    """The batch with each value in its row, as a piece that is bounded may have."""
+    import pyarrow
+
+    columns = [c.dictionary_decode() if isinstance(c, pyarrow.DictionaryArray) else c for c in batch.columns]
+    return pyarrow.RecordBatch.from_arrays(columns, names=batch.schema.names)
+
+
 def cost(column: Any) -> int:
     """Bytes that the values of a column take as objects of Python. Raises FileError for a type that is not read."""
     return content(column) + PER_VALUE * count(column)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from afresh.data.arrow_values import Row, content, rows
+from afresh.data.arrow_values import Row, content, pieces, rows, without_references
 from afresh.data.files import MB, PER_VALUE, FileError, Given, check_memory, mapped, too_large
 from afresh.data.limits import Limits, Meter
 from afresh.data.parquet_pages import (
@@ -55,6 +55,17 @@ def stream_parquet(file: Given, max_mb: int, choose: Callable[[Any], Sequence[st
     yield from _rows(_mapped(file), max_mb, choose, whole=False)  # the map is closed when nothing refers to it
 
 
+def stream_batches(file: Given, max_mb: int) -> Iterator[Any]:
+    """All columns like `stream_parquet`, as batches (pyarrow.RecordBatch) whose rows take a bounded amount of memory.
+    Times keep their types."""
+    with _reading():
+        for batch, meter in _batches(_mapped(file), max_mb, lambda schema: schema.names, whole=False):
+            meter.add(bytes=sum(map(content, batch.columns)), items=batch.num_rows)
+            for piece in pieces(batch):
+                with meter.paused():
+                    yield without_references(piece)
+
+
 def read_schema(file: Given) -> Any:
     """The schema, of pyarrow, with the metadata of the file. Raises FileError if it cannot be read."""
     raw = _mapped(file)
@@ -92,24 +103,32 @@ def _schema(raw: bytes | mmap.mmap, file: Declared) -> Any:
 
 def _rows(raw: bytes | mmap.mmap, max_mb: int, choose: Callable[[Any], Sequence[str]], *, whole: bool) -> Iterator[Row]:
     """The rows. Limits are those of the whole file, or of what is decoded at once."""
+    with _reading():
+        for batch, meter in _batches(raw, max_mb, choose, whole=whole):
+            yield from rows(batch, meter)
+
+
+def _batches(
+    raw: bytes | mmap.mmap, max_mb: int, choose: Callable[[Any], Sequence[str]], *, whole: bool
+) -> Iterator[tuple[Any, Meter]]:
+    """Batches of rows, some of whose texts are references, with the meter of the file."""
     import pyarrow
     import pyarrow.parquet
 
     meter = Meter(Limits(bytes=max(MADE, RATIO * len(raw)), seconds=SECONDS))
-    with _reading():
-        description = declared(raw)
-        schema = _schema(raw, description)
-        columns = list(choose(schema))
-        most, words = _check_declared(raw, description, columns, max_mb, meter, whole=whole)
-        file = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(raw), read_dictionary=words)
-        size = 0
-        nested = any(f.type.num_fields for f in schema if f.name in columns)
-        for batch in file.iter_batches(min(most, NESTED_ROWS) if nested else most, columns=columns):
-            if whole:
-                size += sum(map(content, batch.columns))
-                if size > max_mb * MB:
-                    raise FileError(f"more than {max_mb:,} MB when decoded: split it, or raise `data.max_file_mb`")
-            yield from rows(batch, meter)
+    description = declared(raw)
+    schema = _schema(raw, description)
+    columns = list(choose(schema))
+    most, words = _check_declared(raw, description, columns, max_mb, meter, whole=whole)
+    file = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(raw), read_dictionary=words)
+    size = 0
+    nested = any(f.type.num_fields for f in schema if f.name in columns)
+    for batch in file.iter_batches(min(most, NESTED_ROWS) if nested else most, columns=columns):
+        if whole:
+            size += sum(map(content, batch.columns))
+            if size > max_mb * MB:
+                raise FileError(f"more than {max_mb:,} MB when decoded: split it, or raise `data.max_file_mb`")
+        yield batch, meter
 
 
 def _check_declared(

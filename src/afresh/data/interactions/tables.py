@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, cast
 from afresh.data.files import MB, DataFile, FileError, open_plain
 from afresh.data.interactions.columns import USERS, plain
 from afresh.data.interactions.times import UNITS
-from afresh.data.parquet import DAMAGED, MOST_REPEATED
+from afresh.data.parquet import DAMAGED, stream_batches
 from afresh.data.sql import read_rows
 from afresh.data.text.tables import is_number, json_row
 
@@ -21,6 +21,8 @@ TEXT_TABLES = frozenset({".csv", ".tsv", ".inter", ".dat", ".data", ".txt"})
 DATA_BASES = frozenset({".db", ".sqlite", ".sqlite3"})
 SUFFIXES = TEXT_TABLES | DATA_BASES | {".jsonl", ".ndjson", ".json", ".parquet"}
 ROWS = 65_536  # of a batch
+AT_ONCE = 64 * MB  # of a batch of Parquet
+MOST_MB = 1024  # of what is decoded of Parquet at once
 BLOCK = 8 * MB  # of a text that is parsed at once
 BEGINNING = 65_536  # bytes from which the separator and the header are judged
 SEPARATORS = ("\t", ",", ";", "|")
@@ -61,6 +63,8 @@ def batches(file: DataFile, unusable: Unusable, query: str | None = None, lists:
         read = _delimited(file, unusable)
     try:
         for number, batch in enumerate(read):
+            if len(set(batch.schema.names)) != len(batch.schema.names):
+                raise FileError("two columns have the same name: give one of them another")
             name = f"{Path(file.name).stem} {number}" if number else Path(file.name).stem
             yield batch if lists else one_a_row(batch, name)
     except (pyarrow.ArrowException, *DAMAGED, sqlite3.Error) as error:
@@ -90,12 +94,23 @@ def one_a_row(batch: Any, name: str) -> Any:
 
 
 def _parquet(file: DataFile) -> Iterator[Any]:
-    import pyarrow.parquet
+    held: list[Any] = []
+    rows = size = 0
+    for piece in stream_batches(file, MOST_MB):
+        if held and (rows + piece.num_rows > ROWS or size > AT_ONCE):
+            yield _joined(held)
+            held, rows, size = [], 0, 0
+        held.append(piece)
+        rows, size = rows + piece.num_rows, size + piece.nbytes
+    if held:
+        yield _joined(held)
 
-    table = pyarrow.parquet.ParquetFile(file.path)
-    if table.metadata.num_rows > MOST_REPEATED * max(1, file.size):
-        raise FileError(f"{table.metadata.num_rows:,} rows in {file.size:,} bytes: a decompression bomb")
-    yield from table.iter_batches(ROWS)
+
+def _joined(batches: list[Any]) -> Any:
+    import pyarrow
+
+    [whole] = pyarrow.Table.from_batches(batches).combine_chunks().to_batches()
+    return whole
 
 
 def _sqlite(file: DataFile, query: str | None) -> Iterator[Any]:
