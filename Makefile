@@ -8,7 +8,7 @@ PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 # Tests start many processes. Where bytecode may not be written, each would compile all that it imports anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test check types quick bench-test test-serve test-browser fuzz format docs matrix bench lowest audit clean
+.PHONY: demo test complete check types quick bench-test test-serve test-browser fuzz format docs matrix bench lowest audit clean
 
 # What the demonstration needs, without the extra dev. A module is compiled when it is first imported: most never are.
 .venv/.installed: pyproject.toml
@@ -26,6 +26,14 @@ demo: .venv/.installed
 
 test: .venv/.ready
 	$(PYTEST)
+
+# What the tests skip without: Ray, schemathesis, the peers that alignment is compared with, and a browser. Each installs
+# in a minute; a machine that cannot have one of them skips its tests.
+complete: .venv/.ready
+	-timeout 300 $(BIN)/pip install --disable-pip-version-check -q -e '.[cluster]' 'schemathesis>=4' 'trl>=1.16' wandb
+	-$(BIN)/pip install --disable-pip-version-check -q --no-deps verl
+	-command -v chromium || command -v chromium-browser || command -v google-chrome || \
+		(apt-get update -qq && apt-get install -y -qq chromium)
 
 check: .venv/.ready
 	$(BIN)/ruff format --check .
