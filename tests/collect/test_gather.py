@@ -183,6 +183,27 @@ def test_other_rules_clean_everything_again(texts: Path, tmp_path: Path) -> None
         gather([], tmp_path / "set", off=["line_end"])
 
 
+@pytest.mark.parametrize("rule", [["words_few=30"], []])
+def test_cleaning_again_that_is_interrupted_mixes_no_rules(
+    texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rule: list[str]
+) -> None:
+    """Killed while it removes what other rules made: both those and the ones of before give all that they give."""
+    monkeypatch.setattr(module, "BATCH", 10)
+    whole = gather([place_of(str(texts))], tmp_path / "whole", on=rule)["digest"]
+    gather([place_of(str(texts))], tmp_path / "set")
+    clear = SourceParts.clear
+
+    def killed(parts: SourceParts) -> None:
+        (parts.folder / f"{parts.names()[-1]}.json").unlink()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(SourceParts, "clear", killed)
+    with pytest.raises(KeyboardInterrupt):
+        gather([], tmp_path / "set", on=["words_few=30"])
+    monkeypatch.setattr(SourceParts, "clear", clear)
+    assert gather([], tmp_path / "set", on=rule, resume=True)["digest"] == whole
+
+
 def test_a_data_set_is_learnt(texts: Path, tmp_path: Path) -> None:
     gather([place_of(str(texts))], tmp_path / "set")
     folder = of_collected(tmp_path / "set", None)

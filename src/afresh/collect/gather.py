@@ -177,7 +177,7 @@ def gather(
             )
         for other in known["assembly"]["against"]:
             other_place(other)  # refuses what cannot be read before anything is
-        _again(known, places, store)
+        _reprocess_changed(into, known, places, store)
         if refresh:
             _refresh(into, known, {place.key for place in places}, store)
         given = {place.key: place for place in places}
@@ -248,15 +248,23 @@ def _known(into: Path, on: Sequence[str], off: Sequence[str], store: Store) -> d
     rules = chosen(on, off, known["rules"])
     if known["rules"] != rules:
         events.note(f"The rules are others than before: {counted(len(known['sources']), 'source')} read again.")
+        _read_again(into, known, known["sources"], store)
         known["rules"] = rules
-        for row in known["sources"]:
-            store.parts(row["key"]).clear()
-            row["finished"] = False
     return known
 
 
-def _again(known: Mapping[str, Any], places: Sequence[Place], store: Store) -> None:
-    """See that a source is cleaned again, from what was fetched, if something else is said of it, or may be taken."""
+def _read_again(into: Path, known: Mapping[str, Any], rows: Sequence[dict[str, Any]], store: Store) -> None:
+    """Remove the parts of sources. That these are not finished is written first, under the rules and options by which
+    they were read: if this is interrupted, the parts that are left are not taken for those of others."""
+    for row in rows:
+        row["finished"] = False
+    write_json(into / MANIFEST, known)
+    for row in rows:
+        store.parts(row["key"]).clear()
+
+
+def _reprocess_changed(into: Path, known: Mapping[str, Any], places: Sequence[Place], store: Store) -> None:
+    """Mark sources to be cleaned again, from what was fetched, whose options or stated metadata changed."""
     rows = {row["key"]: row for row in known["sources"]}
     for place in places:
         row = rows.get(place.key)
@@ -264,8 +272,7 @@ def _again(known: Mapping[str, Any], places: Sequence[Place], store: Store) -> N
             continue
         if place.differs(row):
             events.note(f"{place.place} is read again: its options, or what is said of it, are others than before.")
-            store.parts(place.key).clear()
-            row["finished"] = False
+            _read_again(into, known, [row], store)
         row |= place.json()
 
 

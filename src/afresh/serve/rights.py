@@ -21,7 +21,7 @@ class Right(IntEnum):
     NOTHING = 0  # ask whether the server answers, and sign in
     USE = 1  # draw samples, chat, edit, vote, and keep works in a gallery
     TRAIN = 2  # send data, train, learn from votes, go on with runs, export them
-    OWN = 3  # remove runs, see the trainings and adapters of others, end the sessions of others
+    OWN = 3  # remove runs, see the trainings and adapters of others
     LOCAL = 4  # name folders of the machine of the server
 
 
