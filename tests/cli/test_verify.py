@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from safetensors.torch import save
 import afresh
 from afresh.core import UserError
 from afresh.data.text.tokenizer import Tokenizer
+from afresh.runs.manifest import manifest_faults
 from afresh.runs.run import Run
 from afresh.tasks.verify import check_hashes, guarded, verify
 from afresh.training import checkpoint
@@ -82,6 +84,25 @@ def test_any_changed_file_is_named(kind: str, tmp_path: Path, request: pytest.Fi
         assert found.passed is False and file.name in found.detail, (file, found)
         flip(file, len(file.read_bytes()) // 2)
     assert check_hashes(Run.open(run)).passed
+
+
+@pytest.mark.parametrize("name", ["/dev/zero", "/etc/passwd", "../other/run.json", "samples/../../x", "notes.txt"])
+def test_the_list_of_hashes_names_files_of_the_run_alone(copied: Path, name: str) -> None:
+    listed = copied / "SHA256SUMS"
+    listed.write_text(f"{listed.read_text()}{'0' * 64}  {name}\n")
+    found = guarded("hashes", lambda: check_hashes(Run.open(copied)))
+    assert found.passed is False and f"{name} is no file that a run consists of" in found.detail
+
+
+def test_what_took_the_place_of_a_listed_file_is_not_read(copied: Path) -> None:
+    run = Run.open(copied)
+    for name, make in (("metrics.jsonl", os.mkfifo), ("report.html", lambda path: path.symlink_to("/dev/zero"))):
+        (copied / name).unlink(missing_ok=True)
+        make(copied / name)
+    listed = copied / "SHA256SUMS"
+    listed.write_text(f"{listed.read_text()}{'0' * 64}  report.html\n")
+    found = "; ".join(manifest_faults(run.path))
+    assert "metrics.jsonl cannot be read: it is no regular file" in found and "report.html cannot be read" in found
 
 
 def test_weights_that_somebody_adds_or_replaces_with_their_hash_are_found(copied: Path) -> None:

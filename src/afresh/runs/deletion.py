@@ -179,7 +179,8 @@ def base_weights(run: Run) -> dict[str, Any]:
 def files_in(paths: Iterator[Path] | Sequence[Path]) -> Iterator[Path]:
     """The files among these files and folders, and in them."""
     for path in paths:
-        yield from [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+        inside = sorted(path.rglob("*")) if path.is_dir() and not path.is_symlink() else [path]
+        yield from (file for file in inside if file.is_file() and not file.is_symlink())
 
 
 def data_hashes(data: Path) -> dict[str, str]:

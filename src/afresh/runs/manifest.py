@@ -1,14 +1,19 @@
 """RUN/SHA256SUMS: the hash of every file of a run, in the format of sha256sum, so that any change can be found.
 
-Checkpoints have lists of their own (training/checkpoint.py), and the signature is a hash itself. What a command changes
+The list names files of these parts only, whoever wrote it: nothing outside of the run is read by it. Checkpoints have
+lists of their own (training/checkpoint.py), and the signature is a hash itself. What a command changes
 leaves the list before the change and enters it after, so that a command that is killed leaves no wrong hash. Runs of
 earlier versions have no list.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import io
+import os
 import re
+import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -33,23 +38,41 @@ LEARNT = (
     *(f"{name}.{suffix}" for name in STORED for suffix in ("safetensors", "sha256", "json")),
 )
 REPORTED = ("report.html", "report.json", "card.md", "aligned.json")
+PARTS = frozenset((*CREATED, *LEARNT, *REPORTED))
 
 
 def files_of(folder: Path, parts: Sequence[str]) -> list[str]:
-    """The files among these parts of a run, without those that a killed command left half-written."""
+    """The regular files among these parts of a run, without those that a killed command left half-written."""
     found: list[Path] = []
     for part in parts:
         path = folder / part
-        found += [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path] if path.is_file() else []
-    return sorted(p.relative_to(folder).as_posix() for p in found if not re.fullmatch(r"\..*\.tmp", p.name))
+        found += path.rglob("*") if path.is_dir() else [path]
+    files = (p for p in found if p.is_file() and not p.is_symlink() and not re.fullmatch(r"\..*\.tmp", p.name))
+    return sorted(p.relative_to(folder).as_posix() for p in files)
 
 
 def hashes(folder: Path, names: Sequence[str]) -> dict[str, str]:
+    """The SHA-256 of files in a folder, by name. Raises OSError for what is no regular file, as a link or a device."""
     out = {}
     for name in names:
-        with (folder / name).open("rb") as stream:
+        with regular_file(folder / name) as stream:
             out[name] = hashlib.file_digest(stream, "sha256").hexdigest()
     return out
+
+
+def regular_file(path: Path) -> io.BufferedReader:
+    """Open a regular file for reading, following no link and waiting for no other end of a pipe. Raises OSError."""
+    stream = os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb")
+    if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+        stream.close()
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    return stream
+
+
+def is_part(name: str) -> bool:
+    """Whether this may be the path of a file of a run, within its folder."""
+    first, *rest = name.split("/")
+    return first in PARTS and all(part not in ("", ".", "..") for part in rest)
 
 
 def read_manifest(folder: Path) -> dict[str, str] | None:
@@ -63,6 +86,10 @@ def read_manifest(folder: Path) -> dict[str, str] | None:
         raise UserError(f"{file} cannot be read: {e}. Restore a copy of it.", "damaged") from None
     found = [re.fullmatch(r"([0-9a-f]{64})  (\S.*)", line) for line in lines]
     sums = {m[2]: m[1] for m in found if m}
+    if foreign := [name for name in sums if not is_part(name)]:
+        raise UserError(
+            f"{file} is damaged: {foreign[0]} is no file that a run consists of. Restore a copy of it.", "damaged"
+        )
     if not all(found) or RECORD not in sums:
         raise UserError(f"{file} is damaged: it is no list of hashes with {RECORD}. Restore a copy of it.", "damaged")
     return sums
