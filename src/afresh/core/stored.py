@@ -19,6 +19,8 @@ from afresh.core.errors import UserError
 MOST_BYTES = 1 << 25  # of a JSON file; a list of labels for each of a million items has about as many
 MOST_DEPTH = 32  # objects and lists within each other; what this program writes has fewer than ten
 MOST_VALUES = 1 << 28  # numbers of an example, 1 GiB of float32; an image of 1024 x 1024 has 3 million
+MOST_LAYERS = 1 << 10  # of a network, at each size of its grid; the deepest public ones have about a hundred
+MOST_GRIDS = 32  # sizes of the grid of a network, and numbers of a code
 MOST_TOKENS = 1 << 18  # of a window; contexts of public models have up to half as many
 MOST_STEPS = 1 << 40  # of training, and the largest counter
 SHOWN, NAME = 5, 80  # faults that a message lists, and characters of a field's name in it

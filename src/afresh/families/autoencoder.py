@@ -36,6 +36,7 @@ from afresh.core import (
 )
 from afresh.core.rng import Rng
 from afresh.core.space import evenly_spaced
+from afresh.core.stored import MOST_GRIDS, MOST_LAYERS
 from afresh.data.load import numbered
 from afresh.nets.autoencoder import (
     MOST_RESIDUAL,
@@ -91,11 +92,11 @@ class AutoencoderConfig(BaseModel):
     bottleneck: Bottleneck = "kl"
     factor: Literal[2, 4, 8] = 4
     channels: int = Field(default=4, ge=1)
-    levels: tuple[Annotated[int, Field(ge=2)], ...] = Field(default=(8, 5, 5, 5), min_length=1)
+    levels: tuple[Annotated[int, Field(ge=2)], ...] = Field(default=(8, 5, 5, 5), min_length=1, max_length=MOST_GRIDS)
     codes: int = Field(default=512, ge=2)
     residual: int = Field(default=1, ge=1, le=MOST_RESIDUAL)
     width: int = Field(default=32, ge=1)
-    blocks: int = Field(default=1, ge=1)  # a grid
+    blocks: int = Field(default=1, ge=1, le=MOST_LAYERS)  # a grid
     most: int = Field(default=4, ge=1)
     edge: float = Field(default=0.3, ge=0)
     kl: float = Field(default=1e-3, ge=0)

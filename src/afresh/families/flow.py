@@ -41,6 +41,7 @@ from afresh.core import (
     UserError,
 )
 from afresh.core.rng import Rng
+from afresh.core.stored import MOST_GRIDS, MOST_LAYERS
 from afresh.nets.augment import LEAST, MoveEmbedding, movable, moves, warp
 from afresh.nets.conditioning import aligned_parts
 from afresh.nets.velocity import Velocity, VelocityShape, compilable
@@ -69,8 +70,10 @@ class FlowConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     net: Literal["unet", "dit"] = "unet"  # a U-Net, or a Transformer over patches
-    widths: tuple[Annotated[int, Field(ge=1)], ...] = Field((64, 128), min_length=1)  # channels of each grid (dit: one)
-    blocks: int = Field(1, ge=1)  # a grid; of dit layers
+    widths: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (64, 128), min_length=1, max_length=MOST_GRIDS
+    )  # channels of each grid (dit: one)
+    blocks: int = Field(1, ge=1, le=MOST_LAYERS)  # a grid; of dit layers
     emb: int = Field(256, ge=2)  # width of the vector of time and condition
     attention: bool = True  # at the coarsest grid
     patch: int = Field(1, ge=1)  # cells an axis folded into channels

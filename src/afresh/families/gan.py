@@ -29,6 +29,7 @@ from afresh.core import (
 )
 from afresh.core.rng import Rng
 from afresh.core.state import state_number
+from afresh.core.stored import MOST_LAYERS
 from afresh.nets.augment import augment
 from afresh.nets.conditioning import Conditioning
 from afresh.nets.conv import Critic, Generator
@@ -50,7 +51,7 @@ class GANConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     width: int = Field(default=32, ge=1)
-    blocks: int = Field(default=1, ge=1)  # a grid
+    blocks: int = Field(default=1, ge=1, le=MOST_LAYERS)  # a grid
     most: int = Field(default=4, ge=1)
     group: int = Field(default=0, ge=0)
     latent: int = Field(default=64, ge=1)  # values of the noise

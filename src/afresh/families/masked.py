@@ -48,6 +48,7 @@ from afresh.core import (
 )
 from afresh.core.device import float64_device, wide
 from afresh.core.rng import GOLDEN, Rng
+from afresh.core.stored import MOST_LAYERS
 from afresh.nets.kernels import functions as kernels
 from afresh.nets.transformer import Decoder, DecoderShape, compilable
 from afresh.sampling.guidance import classifier_free
@@ -63,7 +64,7 @@ class MaskedConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     width: int = Field(192, ge=2)  # of the residual stream
-    layers: int = Field(4, ge=1)  # blocks of attention and mlp
+    layers: int = Field(4, ge=1, le=MOST_LAYERS)  # blocks of attention and mlp
     heads: int = Field(3, ge=1)  # of attention
     mlp: int = Field(0, ge=0)
 

@@ -32,6 +32,7 @@ from afresh.core import (
     UserError,
 )
 from afresh.core.rng import Rng
+from afresh.core.stored import MOST_LAYERS
 from afresh.nets.branches import Beginning, Twigs, begin, branch_logits, go_on
 from afresh.nets.decoding import check_engine, decode, kind_of
 from afresh.nets.kernels.decode import Kind
@@ -62,7 +63,7 @@ class TransformerConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     width: int = Field(192, ge=2)  # of the residual stream
-    layers: int = Field(4, ge=1)  # blocks of attention and mlp
+    layers: int = Field(4, ge=1, le=MOST_LAYERS)  # blocks of attention and mlp
     heads: int = Field(3, ge=1)  # of attention
     kv_heads: int = Field(3, ge=1)  # heads of keys and values, shared by the others
     mlp: int = Field(0, ge=0)

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from afresh.core.device import wide
+from afresh.core.stored import MOST_GRIDS, MOST_LAYERS
 from afresh.nets.conv import conv, dense, start
 from afresh.nets.quantise import FSQ, VQ, NoQuantiser, ResidualFSQ
 from afresh.nets.unet import ChannelNorm
@@ -42,11 +43,11 @@ class Shape(BaseModel):
     bottleneck: Bottleneck
     factor: Literal[2, 4, 8]
     channels: int = Field(ge=1)
-    levels: tuple[Annotated[int, Field(ge=2)], ...] = Field(min_length=1)
+    levels: tuple[Annotated[int, Field(ge=2)], ...] = Field(min_length=1, max_length=MOST_GRIDS)
     codes: int = Field(ge=2)
     residual: int = Field(default=1, ge=1, le=MOST_RESIDUAL)  # 1 for codecs saved by versions without this field
     width: int = Field(ge=1)
-    blocks: int = Field(ge=1)
+    blocks: int = Field(ge=1, le=MOST_LAYERS)
     most: int = Field(ge=1)
 
     @property

@@ -13,6 +13,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from afresh.core.stored import MOST_LAYERS
+
 
 class BertConfig(BaseModel):
     """The fields of a config.json in the format of transformers that the forward pass needs; others are ignored."""
@@ -21,7 +23,7 @@ class BertConfig(BaseModel):
     model_type: Literal["bert"]
     vocab_size: int = Field(ge=1)
     hidden_size: int = Field(ge=1)
-    num_hidden_layers: int = Field(ge=1)
+    num_hidden_layers: int = Field(ge=1, le=MOST_LAYERS)
     num_attention_heads: int = Field(ge=1)
     intermediate_size: int = Field(ge=1)
     max_position_embeddings: int = Field(ge=1)

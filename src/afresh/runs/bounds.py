@@ -27,7 +27,7 @@ from afresh.core.stored import MOST_VALUES, reading
 
 SHARED = 2  # times that a tensor may be counted, as an embedding that is also the output
 SLACK = 1 << 10  # weights that are allowed beyond those counted
-MOST_TENSORS = 1 << 17  # of a network; the largest public ones have a few thousand
+MOST_TENSORS = 1 << 15  # of a network; the largest public ones have a few thousand
 BYTES = 4  # of a weight
 
 

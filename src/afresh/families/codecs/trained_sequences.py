@@ -21,7 +21,7 @@ from afresh.core import Codec, Cond, Examples, Space, UserError
 from afresh.core.rng import Rng
 from afresh.core.space import evenly_spaced
 from afresh.core.steps import blocks
-from afresh.core.stored import MOST_TOKENS
+from afresh.core.stored import MOST_LAYERS, MOST_TOKENS
 from afresh.data.load import numbered
 from afresh.families.codecs import stored
 from afresh.families.codecs.records import RecordsCodec
@@ -50,7 +50,7 @@ class _Saved(BaseModel):
     channels: int = Field(ge=1)
     slots: int = Field(ge=1)
     width: int = Field(ge=1)
-    blocks: int = Field(ge=1)
+    blocks: int = Field(ge=1, le=MOST_LAYERS)
 
 
 @dataclass(frozen=True)

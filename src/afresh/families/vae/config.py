@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from afresh.core.stored import MOST_LAYERS
 from afresh.sampling.tokens import Cut
 
 
@@ -27,7 +28,7 @@ class VAEConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     width: int = Field(default=32, ge=1)
-    blocks: int = Field(default=1, ge=1)  # a grid
+    blocks: int = Field(default=1, ge=1, le=MOST_LAYERS)  # a grid
     most: int = Field(default=4, ge=1)
     patch: int = Field(default=1, ge=1)  # cells an axis folded into channels
     latent: int = Field(default=32, ge=1)
