@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import afresh
 from afresh.core import UserError
@@ -18,6 +19,7 @@ from afresh.data.written_aside import data_folder
 from afresh.runs.bin import throw
 from afresh.runs.run import Run
 from afresh.tasks.verify import verify
+from afresh.training import checkpoint
 from tests.cli.conftest import Invoke, parsed
 
 HOW = ("--steps", 3, "--rank", 2, "--lr", 0.02, "--set", "train.batch=8", "--set", "train.precision=float32")
@@ -187,3 +189,33 @@ def test_data_from_memory_is_deleted_too(base: Path, invoke: Invoke) -> None:
     data = Path(made.run.record.data.path)
     assert data.is_relative_to(data_folder())
     assert invoke("rm", "base:anna", "--yes", "--with-data")[0] == 0 and not data.exists()
+
+
+# -------------------------------------------------------------------------------------------------- not finite
+
+
+@pytest.mark.parametrize("value", [float("nan"), 1e30])
+def test_an_adapter_of_numbers_that_are_not_finite_is_refused_everywhere(
+    value: float, anna: Path, base: Path, invoke: Invoke
+) -> None:
+    """Whether they are so themselves, or make the weights of the base so."""
+    saved = checkpoint.newest(anna / "checkpoints")
+    assert saved is not None
+    tensors = {
+        group: {k: torch.full_like(v, value) if group in ("model", "ema") else v for k, v in named.items()}
+        for group, named in saved.tensors.items()
+    }
+    checkpoint.save(anna / "checkpoints", checkpoint.Checkpoint(saved.step, tensors, saved.scalars))
+    file = anna / "adapter" / "adapter_model.safetensors"
+    save_file({k: torch.full_like(v, value) for k, v in load_file(file).items()}, file)
+    for words in (
+        ("sample", "base:anna", "-n", 1),
+        ("sample", "base", "-n", 1, "--adapter", anna),
+        ("sample", "base", "-n", 1, "--adapter", anna / "adapter"),
+        ("tune", anna / "adapter", "hers", "--steps", 1, "--out", "merged", "--no-measure"),
+    ):
+        code, _, err = invoke(*words)
+        assert code == 2 and "not finite" in err, (words, err)
+    shared = Run.open(anna)
+    with pytest.raises(UserError, match="not finite"):
+        shared.share(Run.open(base))

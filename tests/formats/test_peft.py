@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,20 @@ def trained(net: Decoder, config: LoraConfig) -> None:
         optimiser.zero_grad()
 
 
+def test_a_part_of_scale_0_changes_nothing(tmp_path: Path) -> None:
+    net = decoder()
+    trained(net, LoraConfig(rank=2))
+    write_peft(tmp_path, net)
+    file = tmp_path / CONFIG
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"alpha_pattern": {"q_proj": 0, "k_proj": 0}}))
+    read = decoder()
+    read_peft(tmp_path, read)
+    for layer, own in adapted(read).items():
+        if layer.endswith("qkv"):
+            change = own.delta(own.adapter("default"))
+            assert change[: (HEADS + KV) * DIM].abs().max() == 0 < change[(HEADS + KV) * DIM :].abs().max()
+
+
 @pytest.mark.parametrize("kind", SHAPES)
 def test_an_adapter_trained_here_opens_in_peft(kind: str, tmp_path: Path) -> None:
     net = decoder(kind)
@@ -164,6 +179,9 @@ def test_written_and_read_without_peft_it_is_the_same_adapter(tmp_path: Path) ->
         ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
         ({"init_lora_weights": "pissa"}, "'pissa', which also changes the base"),
         ({"r": 0}, "does not state the rank"),
+        ({"r": -4, "use_rslora": True}, "does not state the rank"),
+        ({"lora_alpha": math.nan}, "does not state the rank"),
+        ({"lora_alpha": math.inf}, "does not state the rank"),
         ({"rank_pattern": {"(.+)+x": 2}}, "may take for ever"),
         ({"alpha_pattern": {"(.|.)" * 30 + "x": 2}}, "may take for ever"),
         ({"rank_pattern": {".?" * 30 + "x": 2}}, "may take for ever"),
@@ -199,6 +217,8 @@ def test_damaged_or_foreign_files_are_refused(tmp_path: Path) -> None:
             **good,
             "base_model.model.model.embed_tokens.lora_embedding_A": good[f"{first}A.weight"].clone(),
         },
+        "fit that layer": {k: v for k, v in good.items() if not k.endswith("lora_B.weight")},
+        "not finite": {**good, f"{first}A.weight": torch.full_like(good[f"{first}A.weight"], math.inf)},
         "do not fit": {**good, f"{first}A.weight": torch.zeros(2, 5)},
     }
     for why, tensors in cases.items():

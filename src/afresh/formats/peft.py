@@ -244,6 +244,8 @@ def scale_of(part: str, config: Mapping[str, Any]) -> float:
 
     try:
         rank, alpha = pick("r", "rank_pattern"), pick("lora_alpha", "alpha_pattern")
+        if not (0 < rank < math.inf and math.isfinite(alpha)):
+            raise ValueError(f"rank {rank:g}, alpha {alpha:g}")
         return alpha / (rank**0.5 if config.get("use_rslora") else rank)
     except (KeyError, TypeError, ValueError, ZeroDivisionError, re.error) as e:
         raise UserError(f"{CONFIG} does not state the rank and alpha of {part}: {e!r}.") from None
@@ -253,9 +255,9 @@ def fuse_pairs(
     path: str, width: int, parts: tuple[int, ...], pairs: list[dict[str, Tensor] | None], scales: list[float]
 ) -> Iterator[tuple[str, Tensor]]:
     """a, b and scale of one fused layer. Ranks below the largest are padded with zeros; scales that differ from the
-    first are multiplied into B."""
-    rank = max(p["B"].shape[1] for p in pairs if p is not None and "B" in p and p["B"].dim() == 2)
-    scale = next(s for s, p in zip(scales, pairs, strict=True) if p is not None)
+    first that is not 0 are multiplied into B."""
+    rank = max((p["B"].shape[1] for p in pairs if p is not None and "B" in p and p["B"].dim() == 2), default=0)
+    scale = next((s for s, p in zip(scales, pairs, strict=True) if p is not None and s), 1.0)
     down, up = [], []
     for rows, pair, own in zip(parts, pairs, scales, strict=True):
         a, b = torch.zeros(rank, width), torch.zeros(rows, rank)

@@ -163,7 +163,14 @@ def with_adapters(run: Run, adapters: Mapping[str, float]) -> dict[str, nn.Modul
     merged = merge_adapters(dict(combined.items()))
     for module in merged.values():
         module.eval().requires_grad_(False)
-    check_finite(merged, run.path)
+    try:
+        check_finite(merged, run.path)
+    except UserError:
+        raise UserError(
+            f"With {', '.join(sorted(adapters))} the weights of {run.path} are not finite. Tune the adapter again, or "
+            "give it a smaller weight.",
+            "not_finite",
+        ) from None
     return merged
 
 

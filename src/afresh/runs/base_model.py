@@ -19,7 +19,7 @@ from afresh.preferences import preferences
 from afresh.runs.run import Run
 from afresh.runs.signature import base_model_here
 from afresh.training.config import TrainConfig
-from afresh.training.weights import BaseWeights, merge_adapters, state_of
+from afresh.training.weights import BaseWeights, check_finite, merge_adapters, state_of
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def located(named: str, folder: Path) -> str:
 def of_adapter(folder: Path) -> BaseModel:
     """An adapter in PEFT's format, merged into the base model that it names.
 
-    Raises UserError if the adapter names no base model or does not fit it.
+    Raises UserError if the adapter names no base model or does not fit it, and if a weight is not finite with it.
     """
     named = located(base_named(folder), folder)
     if Path(named).exists() and (Path(named) / CONFIG).is_file():
@@ -155,6 +155,8 @@ def of_adapter(folder: Path) -> BaseModel:
     built = base.family.build(base.config, space, base.encoder.conds)
     modules = BaseWeights(base.weights, None).apply(built, 0)
     read_peft(folder, modules.get("decoder", nn.Identity()))
-    weights = state_of(merge_adapters(modules))
+    merged = merge_adapters(modules)
+    check_finite(merged, folder)
+    weights = state_of(merged)
     notes = (*base.notes, f"the adapter names its base: {named}")
     return replace(base, name=str(folder), weights=weights, seasoned=True, notes=notes)

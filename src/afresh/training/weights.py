@@ -15,8 +15,10 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
+import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
@@ -129,10 +131,12 @@ def load_fitted(folder: Path, modules: Mapping[str, nn.Module]) -> None:
         modules[module].load_state_dict({name: tensor}, strict=False)
 
 
+@torch.no_grad()
 def check_finite(modules: Mapping[str, nn.Module], folder: Path) -> None:
-    """Raises UserError naming the first weight that is not finite."""
+    """Raises UserError naming the first weight that is not finite, by itself or with the adapters of its layer."""
     for m, module in modules.items():
-        for k, v in module.state_dict().items():
+        together = ((f"{k} with its adapters", layer.weight) for k, layer in lora.adapted(module).items())
+        for k, v in chain(module.state_dict().items(), together):
             if v.is_floating_point() and not bool(v.isfinite().all()):
                 raise UserError(
                     f"The weights of {folder} are not finite ({m}.{k}). Train again from an earlier state.",
