@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -33,8 +33,8 @@ from afresh.core import (
     UserError,
 )
 from afresh.core.rng import Rng
-from afresh.core.stored import MOST_GRIDS, MOST_LAYERS
-from afresh.nets.velocity import FlowMap, Velocity, VelocityShape, compilable
+from afresh.core.stored import MOST_LAYERS
+from afresh.nets.velocity import FlowMap, Velocity, VelocityShape, Widths, compilable
 from afresh.sampling.guidance import classifier_free, interval
 from afresh.sampling.ode import taken
 
@@ -49,9 +49,7 @@ class FewStepConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     net: Literal["unet", "dit"] = "unet"  # the teacher's, as all sizes are
-    widths: tuple[Annotated[int, Field(ge=1)], ...] = Field(
-        (64, 128), min_length=1, max_length=MOST_GRIDS
-    )  # channels of each grid (dit: one)
+    widths: Widths = (64, 128)  # channels of each grid (dit: one)
     blocks: int = Field(1, ge=1, le=MOST_LAYERS)  # a grid; of dit layers
     emb: int = Field(256, ge=2)  # width of the vector of time and condition
     attention: bool = True  # at the coarsest grid

@@ -41,10 +41,10 @@ from afresh.core import (
     UserError,
 )
 from afresh.core.rng import Rng
-from afresh.core.stored import MOST_GRIDS, MOST_LAYERS
+from afresh.core.stored import MOST_LAYERS
 from afresh.nets.augment import LEAST, MoveEmbedding, movable, moves, warp
 from afresh.nets.conditioning import aligned_parts
-from afresh.nets.velocity import Velocity, VelocityShape, compilable
+from afresh.nets.velocity import Velocity, VelocityShape, Widths, compilable
 from afresh.sampling.density import invert, log_likelihood, rademacher
 from afresh.sampling.edit import edit
 from afresh.sampling.guidance import autoguidance, composed, interval
@@ -70,9 +70,7 @@ class FlowConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     net: Literal["unet", "dit"] = "unet"  # a U-Net, or a Transformer over patches
-    widths: tuple[Annotated[int, Field(ge=1)], ...] = Field(
-        (64, 128), min_length=1, max_length=MOST_GRIDS
-    )  # channels of each grid (dit: one)
+    widths: Widths = (64, 128)  # channels of each grid (dit: one)
     blocks: int = Field(1, ge=1, le=MOST_LAYERS)  # a grid; of dit layers
     emb: int = Field(256, ge=2)  # width of the vector of time and condition
     attention: bool = True  # at the coarsest grid

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from afresh.core import Cond, CondSpec, Space
+from afresh.core.stored import MOST_GRIDS
 from afresh.nets.conditioning import Conditioning, TimeEmbedding, aligned_channels, aligned_fields
 from afresh.nets.dit import DiT
 from afresh.nets.patches import fold, unfold
 from afresh.nets.unet import UNet
 
 HEAD = 64  # width of an attention head
+Widths = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1, max_length=MOST_GRIDS)]
 
 
 @dataclass(frozen=True)

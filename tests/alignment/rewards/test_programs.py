@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -17,7 +18,7 @@ import pytest
 
 from afresh.alignment.rewards.build import build
 from afresh.alignment.rewards.call import Caller
-from afresh.alignment.rewards.programs import of_function
+from afresh.alignment.rewards.programs import Process, end, of_function
 from afresh.alignment.rewards.reward import Context, Reward, Scorer, attempted, checked
 from afresh.core import ItemKind, RewardError, UserError
 from afresh.data.image.kind import IMAGE
@@ -386,3 +387,68 @@ def test_a_program_that_cannot_run(tmp_path: Path) -> None:
     (tmp_path / "prog").chmod(0o755)
     with pytest.raises(RewardError, match="#!/bin/sh"):
         scores(build(f"!{tmp_path}/prog", Context(TEXT)))
+
+
+# ------------------------------------------------------------------------------------------------ who asked is gone
+
+ASKING = """
+import sys
+from pathlib import Path
+from afresh.alignment.rewards.programs import python_function, shell_program
+from afresh.alignment.rewards.reward import Context
+from afresh.data.text.kind import TEXT
+
+folder, kind = Path(sys.argv[1]), sys.argv[2]
+context = Context(TEXT, [], 600.0, folder=folder, workers=1)
+if kind == "program":
+    reward = shell_program("!x", ["sh", "-c", "sleep 600 & echo $$ $! > told.tmp; mv told.tmp told; wait"], context)
+else:
+    reward = python_function("hangs", str(folder / "hangs.py"), "hangs", context)
+reward.score(["a"], [{}])
+"""
+HANGS = """
+import os, subprocess
+def hangs(text: str) -> float:
+    child = subprocess.Popen(["sleep", "600"])
+    with open("told.tmp", "w") as told:
+        told.write(f"{os.getpid()} {child.pid}")
+    os.rename("told.tmp", "told")
+    child.wait()
+"""
+
+
+def is_there(pid: int) -> bool:
+    """Whether a process runs: one that has ended and is not waited for by anybody does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
+@pytest.mark.parametrize("kind", ["program", "function"])
+def test_a_program_ends_with_the_process_that_asked_it_however_that_ends(kind: str, tmp_path: Path) -> None:
+    (tmp_path / "hangs.py").write_text(HANGS)
+    asking = subprocess.Popen([sys.executable, "-c", ASKING, str(tmp_path), kind])
+    told = tmp_path / "told"
+    while not told.exists():
+        assert asking.poll() is None
+        time.sleep(0.02)
+    own = [int(pid) for pid in told.read_text().split()]
+    assert all(map(is_there, own))
+    asking.kill()
+    asking.wait()
+    for _ in range(3000):
+        if not any(map(is_there, own)):
+            break
+        time.sleep(0.02)
+    assert not any(map(is_there, own))
+
+
+def test_a_program_ends_as_it_would_alone(tmp_path: Path) -> None:
+    for script, code in (("exit 3", 3), ("kill -9 $$", -9), ("kill -15 $$", -15), ("exec true", 0)):
+        process = Process(["sh", "-c", script], None, tmp_path)
+        assert process.wait() == code
+        end(process)
+    with pytest.raises(FileNotFoundError, match="nothing-of-the-kind"):
+        Process(["nothing-of-the-kind"], None, tmp_path)

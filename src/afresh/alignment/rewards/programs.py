@@ -36,7 +36,7 @@ from afresh.alignment.rewards.call import Caller, CallError, packed
 from afresh.alignment.rewards.reward import Context, Request, Reward, Score, Scored, ScoringError
 from afresh.core import ItemKind, UserError
 
-CALL_PROGRAM = Path(__file__).with_name("call.py")
+CALL_PROGRAM, SUPERVISOR = (Path(__file__).with_name(name) for name in ("call.py", "supervise.py"))
 POLL_SECONDS = 0.05  # between checks whether a process has ended
 LOADING_SECONDS = 120.0  # limit for loading a function, unless the limit for a batch is higher
 MIN_ITEMS = 8  # items for which a further process is started
@@ -153,31 +153,52 @@ class Isolation:
         return out
 
 
-def start(command: Sequence[str], errors: int | None, folder: Path | None) -> subprocess.Popen[bytes]:
-    """Start a process in a folder and in a new process group, so that its children can be ended with it."""
-    pipe = subprocess.PIPE
-    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=errors, cwd=folder, start_new_session=True)
+class Process(subprocess.Popen[bytes]):
+    """A process in a new process group, so that its children can be ended with it. It also ends when this process does,
+    in whatever way (supervise.py): then the other end of the pipe `alive` is closed."""
+
+    def __init__(self, command: Sequence[str], errors: int | None, folder: Path | None) -> None:
+        """Raises OSError if the command cannot be started."""
+        pipe = subprocess.PIPE
+        held, alive = os.pipe()
+        self.alive = os.fdopen(alive, "wb")
+        problem, told = os.pipe()
+        try:
+            words = [sys.executable, "-I", "-S", str(SUPERVISOR), str(held), str(told), *command]
+            super().__init__(
+                words, stdin=pipe, stdout=pipe, stderr=errors, cwd=folder, start_new_session=True, pass_fds=(held, told)
+            )
+        except BaseException:
+            self.alive.close()
+            os.close(problem)
+            raise
+        finally:
+            os.close(held)
+            os.close(told)
+        with os.fdopen(problem, "rb") as stream:  # ends when the command has started
+            number = stream.read()
+        if number:
+            end(self)
+            raise OSError(int(number), os.strerror(int(number)), command[0])
 
 
-def end(process: subprocess.Popen[bytes]) -> None:
+def end(process: Process) -> None:
     """End a process and its group."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
-    for stream in (process.stdin, process.stdout, process.stderr):
+    for stream in (process.alive, process.stdin, process.stdout, process.stderr):
         if stream:
             with suppress(OSError):
                 stream.close()
     process.wait()
 
 
-def end_all(processes: list[subprocess.Popen[bytes]]) -> None:
+def end_all(processes: list[Process]) -> None:
     while processes:
         end(processes.pop())
 
 
-def exchange(
-    process: subprocess.Popen[bytes], data: bytes, seconds: float, room: int, line: bool, output: bytearray
-) -> bytearray:
+def exchange(process: Process, data: bytes, seconds: float, room: int, line: bool, output: bytearray) -> bytearray:
     """Write data to a process, add its standard output to `output`, and return its standard error.
 
     With `line`, reads up to the end of the first line; otherwise closes the standard input of the process after the
@@ -222,7 +243,7 @@ def exchange(
                 raise TimeoutError(errors)
 
 
-def ending(process: subprocess.Popen[bytes]) -> str:
+def ending(process: Process) -> str:
     """How a process ended, as the end of a sentence."""
     code = process.returncode
     return f"was ended by the signal {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
@@ -278,12 +299,12 @@ class FunctionProcess:
     def __init__(self, seconds: float, first: dict[str, Any], folder: Path | None = None) -> None:
         self.folder, self.seconds, self.loading = folder, seconds, max(seconds, LOADING_SECONDS)
         self.first = {**first, "seconds": seconds, "loading": self.loading}
-        self.processes: list[subprocess.Popen[bytes]] = []
+        self.processes: list[Process] = []
 
     def begin(self) -> None:
         """Start the process and load the function, unless it is running. Raises ScoringError."""
         if not self.processes:
-            self.processes.append(start([sys.executable, "-P", str(CALL_PROGRAM)], None, self.folder))
+            self.processes.append(Process([sys.executable, "-P", str(CALL_PROGRAM)], None, self.folder))
             try:
                 self.send(self.first, 0, self.loading)
             except ScoringError:
@@ -344,7 +365,7 @@ def shell_program(name: str, command: Sequence[str], context: Context) -> Reward
     def score(items: Sequence[Any], requests: Sequence[Request]) -> Scored:
         share = max(MIN_ITEMS, -(-len(items) // workers))
         starts = range(0, len(items), share)
-        running: list[subprocess.Popen[bytes]] = []
+        running: list[Process] = []
         with (
             tempfile.TemporaryDirectory(prefix="afresh-reward-") as folder,
             ThreadPoolExecutor(len(starts) or 1) as pool,
@@ -365,7 +386,7 @@ def shell_program(name: str, command: Sequence[str], context: Context) -> Reward
             values, {i + at: why for i, part in zip(starts, found, strict=True) for at, why in part.reasons.items()}
         )
 
-    def one_share(first: int, lines: list[bytes], running: list[subprocess.Popen[bytes]]) -> Scored:
+    def one_share(first: int, lines: list[bytes], running: list[Process]) -> Scored:
         def ask(start: int, stop: int) -> Scored:
             return run_program(command, lines[start:stop], first + start, context, running)
 
@@ -392,12 +413,12 @@ def standard_error(errors: bytearray) -> str:
 
 
 def run_program(
-    command: Sequence[str], lines: list[bytes], first: int, context: Context, running: list[subprocess.Popen[bytes]]
+    command: Sequence[str], lines: list[bytes], first: int, context: Context, running: list[Process]
 ) -> Scored:
     """The numbers that one process prints for the lines of the items from `first` on. Raises ScoringError."""
     n, seconds = len(lines), context.seconds
     try:
-        process = start(command, subprocess.PIPE, context.folder)
+        process = Process(command, subprocess.PIPE, context.folder)
     except OSError as e:
         raise ScoringError(
             f"the program cannot be started ({e}). A script needs a first line such as #!/bin/sh."
