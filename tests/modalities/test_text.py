@@ -152,7 +152,7 @@ def test_the_text_column_is_chosen_by_name_or_as_the_only_one_or_set(tmp_path: P
     assert values(read(file, text_column="back")) == ["a"]
     with pytest.raises(UserError, match=r"no column 'reply'.*front, back"):
         read(file, text_column="reply")
-    with pytest.raises(UserError, match="contains text"):
+    with pytest.raises(UserError, match="no usable text"):
         read(put(tmp_path / "d.csv", "a,b\n1,2\n"))
 
 

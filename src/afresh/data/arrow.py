@@ -241,6 +241,15 @@ def _reading(file: DataFile) -> Iterator[None]:
         raise FileError(f"{file.name} is not a readable {kind} file: {error or type(error).__name__}") from None
 
 
+@contextmanager
+def _naming(file: DataFile) -> Iterator[None]:
+    """A FileError within names the file."""
+    try:
+        yield
+    except FileError as error:
+        raise FileError(str(error) if file.name in str(error) else f"{file.name}: {error}") from None
+
+
 def _open_arrow(file: DataFile) -> Any:
     """A reader of an Arrow file as a stream, which one with a table of contents is between its marks."""
     import pyarrow
@@ -279,13 +288,11 @@ def _check_messages(file: DataFile, meter: Meter) -> None:
 def _rows(file: DataFile, columns: Sequence[str] | None = None) -> Iterator[Row]:
     """Rows of a file. Raises FileError if it is damaged or too large."""
     if file.suffix == ".parquet":
-        try:
+        with _naming(file):
             yield from stream_parquet(file, MAX_MB, lambda schema: columns or schema.names)
-        except FileError as error:
-            raise FileError(f"{file.name}: {error}") from None
         return
     meter = Meter(Limits(max(MADE, RATIO * file.size), max(MANY, MOST_FOR_A_BYTE * file.size), SECONDS))
-    with _reading(file):
+    with _naming(file), _reading(file):
         _check_messages(file, meter)
         with _open_arrow(file) as reader:
             for batch in reader:

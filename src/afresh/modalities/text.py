@@ -307,7 +307,7 @@ def _parts(name: str, text: str, reading: _Reading) -> list[tuple[str, str]]:
 
 
 def _rows(name: str, table: tables.Table, options: TextOptions, corpus: Corpus) -> Iterator[Item]:
-    """One Item per row. Raises UserError if a column is missing or cannot be chosen."""
+    """One Item per row. Raises UserError if a column is missing or cannot be chosen, and FileError without a text."""
     corpus.refused += [Refused(f"{name}, row {n}", reason) for n, reason in table.bad]
     corpus.notes += [f"{name}: {note}" for note in table.notes]
     if not table.rows:
@@ -374,7 +374,7 @@ def _text_column(name: str, table: tables.Table, options: TextOptions) -> str:
     if len(candidates) == 1:
         return candidates[0]
     if not candidates:
-        raise UserError(f"No column of {name} contains text. Its columns: {_list(table.columns)}.")
+        raise FileError(f"no column contains text; its columns are {_list(table.columns)}")
     raise UserError(
         f"{name} has several columns that could be the text: {_list(candidates)}. Choose one: `data.text_column`."
     )

@@ -31,6 +31,7 @@ RATES = (1_000, 768_000)  # lowest and highest, in Hz
 MAX_CHANNELS = 64
 BLOCK = 1 << 16  # frames read at once; fewer if there are many channels or the new rate is high
 BLOCK_VALUES = 1 << 20  # numbers in a block before and after resampling: 4 MB
+DENSEST = 10_000  # samples of a channel that a byte of a file can hold; silence in FLAC has 6,000
 UNKNOWN = 1 << 62  # libsndfile reports 2^63 - 1 frames if the header does not declare a length
 RUN = 4  # consecutive samples at full scale that count as clipped; a loud tone reaches full scale for one or two
 TRIES = 64  # consecutive reading errors after which a damaged file ends; an MP3 can resume after each damaged kB
@@ -214,7 +215,7 @@ def _open(source: Source, log: _Log) -> Iterator[tuple[Any, Header]]:
         if not notes and file.format == "OGG" and not _ogg_ends(source):
             notes = ["truncated: the last page of the stream is missing"]
         log.lost(*notes)
-        yield file, _checked_header(file)
+        yield file, _checked_header(file, size)
 
 
 def _open_error(reason: str) -> str:
@@ -232,7 +233,7 @@ def _open_error(reason: str) -> str:
     return f"cannot be opened: {reason.strip(' .')}"
 
 
-def _checked_header(file: Any) -> Header:
+def _checked_header(file: Any, size: int) -> Header:
     frames = None if file.frames >= UNKNOWN else int(file.frames)
     head = Header(file.samplerate, file.channels, frames, file.format, file.subtype)
     if head.format not in FORMATS:
@@ -241,6 +242,8 @@ def _checked_header(file: Any) -> Header:
         raise SoundError(f"its header is wrong: {head.rate:,} Hz; {RATES[0]:,} to {RATES[1]:,} Hz are read")
     if head.channels > MAX_CHANNELS:
         raise SoundError(f"its header is wrong: {head.channels:,} channels; at most {MAX_CHANNELS} are read")
+    if head.frames is not None and head.frames > DENSEST * size:
+        raise SoundError(f"its header is wrong: {head.frames:,} samples in {size:,} bytes")
     if head.frames == 0:
         raise SoundError("no sound in it (0 samples)")
     return head

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import re
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from typing import Any
 
@@ -14,6 +16,7 @@ LONGEST = 5_000  # characters of a SMILES; longer ones are no small molecules, a
 BRACKETS = re.compile(r"\[[^\]]*\]")
 OPEN = re.compile(r"\*|\[\d*R(#|\d+)?\]")  # R groups, and any atom
 STAMP = re.compile(r"^\[\d\d:\d\d:\d\d\] ")  # of RDKit's log
+REASON = 300  # characters of what RDKit says that are repeated
 LOCK = threading.Lock()  # RDKit has one log for the process
 
 
@@ -43,23 +46,40 @@ def molecule(text: str) -> Any:
     """The molecule of a SMILES, sanitised. Raises MoleculeError with the reason."""
     if (reason := not_one_molecule(text)) is not None:
         raise MoleculeError(reason)
-    found = chem().MolFromSmiles(text)
-    if found is None:
-        raise MoleculeError(reason_of(text))
+    with surviving():
+        found = chem().MolFromSmiles(text)
+        if found is None:
+            raise MoleculeError(reason_of(text))
     if found.GetNumAtoms() == 0:
         raise MoleculeError("no atoms")
     return found
 
 
+@contextmanager
+def surviving() -> Iterator[None]:
+    """Whatever RDKit raises within, as for numbers that its own checks do not foresee, becomes a MoleculeError."""
+    try:
+        yield
+    except MoleculeError:
+        raise
+    except Exception as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise MoleculeError(f"RDKit cannot read it: {lines[-1].strip()[:REASON]}") from None
+
+
 def canonical(text: str) -> str | None:
     """The canonical SMILES of a text, or None if it is not a molecule."""
-    found = _read(text)
-    return None if found is None else chem().MolToSmiles(found)
+    with suppress(MoleculeError), surviving():
+        found = _read(text)
+        return None if found is None else str(chem().MolToSmiles(found))
+    return None
 
 
 def readable(text: str) -> bool:
     """Whether a text is a molecule, which takes half as long as its canonical SMILES."""
-    return _read(text) is not None
+    with suppress(MoleculeError), surviving():
+        return _read(text) is not None
+    return False
 
 
 def _read(text: str) -> Any:

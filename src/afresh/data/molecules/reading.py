@@ -22,7 +22,7 @@ from afresh.data.files import (
     read_zip,
     walk,
 )
-from afresh.data.molecules.chem import chem, require
+from afresh.data.molecules.chem import MoleculeError, chem, require, surviving
 from afresh.data.numbers import as_number, units_of
 from afresh.data.text import tables
 from afresh.data.unsupported import are_molecules
@@ -32,7 +32,7 @@ PLAIN = ".txt"  # a list if it is given by itself
 STRUCTURES = frozenset({".sdf", ".sd", ".mol"})
 READ = LISTS | STRUCTURES | tables.SUFFIXES
 NAMES = ("canonical_smiles", "canonicalsmiles", "smiles", "isomeric_smiles", "structure_smiles")
-LINE = re.compile(r"\s+")
+DAMAGED = "damaged record of an .sdf: RDKit cannot read it"  # a reason
 
 
 @dataclass
@@ -112,25 +112,34 @@ def _read_list(name: str, text: str, raw: RawMolecules) -> None:
 
 def _read_structures(name: str, text: str, raw: RawMolecules) -> None:
     """The records of an .sdf, and the properties that follow each."""
-    library = chem()
     records = text.replace("\r\n", "\n").split("$$$$\n")
     records = records[:-1] if len(records) > 1 and not records[-1].strip() else records
     for number, record in enumerate(records, 1):
         where = f"{name}, row {number:,}"
-        block = record.partition("M  END")[0] + "M  END\n"
-        found = library.MolFromMolBlock(block, sanitize=False) if "M  END" in record else None
-        if found is None:
-            raw.refused.append(Refused(where, "damaged record of an .sdf: RDKit cannot read it", damaged=True))
+        try:
+            with surviving():
+                smiles = _structure(record)
+        except MoleculeError as error:
+            raw.refused.append(Refused(where, str(error), damaged=str(error) == DAMAGED))
             continue
-        problems = [p.Message() for p in library.DetectChemistryProblems(found)]
-        if problems:
-            raw.refused.append(Refused(where, " ".join(problems[0].split())))
-            continue
-        library.SanitizeMol(found)
-        library.AssignStereochemistryFrom3D(found) if found.GetNumConformers() and found.GetConformer().Is3D() else None
-        smiles = library.MolToSmiles(library.RemoveHs(found))
         columns = dict(re.findall(r"^> *<([^>\n]+)>[^\n]*\n(.*?)\n(?=\n|> *<|\Z)", record, re.M | re.S))
         raw.add(smiles, where, columns)
+
+
+def _structure(record: str) -> str:
+    """The SMILES of a record. Raises MoleculeError with the reason."""
+    library = chem()
+    block = record.partition("M  END")[0] + "M  END\n"
+    found = library.MolFromMolBlock(block, sanitize=False) if "M  END" in record else None
+    if found is None:
+        raise MoleculeError(DAMAGED)
+    problems = [p.Message() for p in library.DetectChemistryProblems(found)]
+    if problems:
+        raise MoleculeError(" ".join(problems[0].split()))
+    library.SanitizeMol(found)
+    library.AssignStereochemistryFrom3D(found) if found.GetNumConformers() and found.GetConformer().Is3D() else None
+    smiles: str = library.MolToSmiles(library.RemoveHs(found))
+    return smiles
 
 
 def _read_table(name: str, table: tables.Table, smiles_column: str | None, raw: RawMolecules) -> None:

@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any, Literal
 
 from afresh.core.steps import blocks
-from afresh.data.molecules.chem import MoleculeError, chem, molecule
+from afresh.data.molecules.chem import MoleculeError, chem, molecule, surviving
 from afresh.data.molecules.properties import numbers_of
 
 BLOCK = 512  # molecules between two reports of progress
@@ -109,7 +109,8 @@ def read_all(
 
     def one(text: str) -> Read | MoleculeError:
         try:
-            return standardised(text, standard, with_scaffold, wanted)
+            with surviving():
+                return standardised(text, standard, with_scaffold, wanted)
         except MoleculeError as error:
             return error
 

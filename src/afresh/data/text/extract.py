@@ -6,7 +6,8 @@ import io
 import logging
 from collections.abc import Callable, Iterator
 
-from afresh.data.files import FileError
+from afresh.data.files import MB, FileError
+from afresh.data.limits import Limits, Meter, parsing
 from afresh.data.text.document import EXTRA, Document, tidy, unpacked
 from afresh.data.text.mail import read_email, read_mailbox
 from afresh.data.text.open_documents import read_epub, read_odt
@@ -14,6 +15,7 @@ from afresh.data.text.web_pages import main_content, visible_text
 
 Decode = Callable[[bytes], str]  # the bytes of a text file to text; raises FileError
 
+SECONDS = 300.0  # of the processor for one document
 PAGES = frozenset({".html", ".htm", ".xhtml"})
 SUFFIXES = PAGES | {".eml", ".mbox", ".docx", ".odt", ".epub", ".pdf"}
 
@@ -41,14 +43,8 @@ def documents(
 
 def _bundled(suffix: str, raw: bytes, max_mb: int) -> Document:
     """A document whose text libraries read. They raise almost any class of exception for damaged files."""
-    try:
-        if suffix == ".pdf":
-            return read_pdf(raw)
-        return {".docx": read_docx, ".odt": read_odt, ".epub": read_epub}[suffix](raw, max_mb)
-    except FileError:
-        raise
-    except Exception as error:
-        raise FileError(f"damaged {NAMES[suffix]}: {error or type(error).__name__}") from None
+    with parsing(NAMES[suffix]):
+        return {".docx": read_docx, ".odt": read_odt, ".epub": read_epub, ".pdf": read_pdf}[suffix](raw, max_mb)
 
 
 NAMES = {".pdf": "PDF", ".docx": "Word document", ".odt": "OpenDocument text", ".epub": "e-book"}
@@ -75,8 +71,11 @@ def read_docx(raw: bytes, max_mb: int) -> Document:
     return Document(tidy("\n\n".join(lines)), about.title or "", time, language, about.author or "")
 
 
-def read_pdf(raw: bytes) -> Document:
-    """The text of the pages of a PDF, with an empty line between pages. Raises FileError if they hold only images."""
+def read_pdf(raw: bytes, max_mb: int) -> Document:
+    """The text of the pages of a PDF, with an empty line between pages.
+
+    Raises FileError if they hold only images, more than `max_mb` MB of text, or take longer than SECONDS.
+    """
     try:
         from pypdf import PdfReader
     except ImportError:
@@ -85,7 +84,13 @@ def read_pdf(raw: bytes) -> Document:
     reader = PdfReader(io.BytesIO(raw))
     if reader.is_encrypted and not reader.decrypt(""):
         raise FileError("PDF with a password: save it without one")
-    text = tidy("\n\n".join(page.extract_text() for page in reader.pages))
+    meter = Meter(Limits(bytes=max_mb * MB, seconds=SECONDS))
+    pages = []
+    for page in reader.pages:
+        pages.append(page.extract_text())
+        meter.add(bytes=len(pages[-1]))
+        meter.check_time()
+    text = tidy("\n\n".join(pages))
     if not text.strip():
         raise FileError("PDF without text, as of scanned pages: recognise the text first (OCR)")
     about = reader.metadata

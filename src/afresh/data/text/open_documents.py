@@ -61,7 +61,8 @@ def read_epub(raw: bytes, max_mb: int) -> Document:
         files = {i.get("id"): i.get("href", "") for i in package.iter(f"{OPF}item")}
         order = [files[r.get("idref")] for r in package.iter(f"{OPF}itemref") if r.get("idref") in files]
         names = [posixpath.normpath(posixpath.join(posixpath.dirname(place), unquote(href))) for href in order]
-        pages = [visible_text(archive.read(name).decode("utf-8-sig", "replace")) for name in names]
+        once = dict.fromkeys(names)  # as a chapter is in no book twice
+        pages = [visible_text(archive.read(name).decode("utf-8-sig", "replace")) for name in once]
         return Document(tidy("\n\n".join(pages)), **_stated(package))
 
 

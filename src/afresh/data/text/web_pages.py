@@ -13,6 +13,7 @@ from typing import Any
 
 from afresh.core import UserError
 from afresh.data.files import MB, FileError
+from afresh.data.limits import parsing
 from afresh.data.text.document import Document, tidy
 
 HIDDEN = frozenset({"script", "style", "head", "template", "noscript", "svg"})  # elements that are not read
@@ -38,6 +39,19 @@ MOST_BYTES, MOST_ELEMENTS, MOST_ATTRIBUTES = 32 * MB, 100_000, 2_000  # of a pag
 MOST_WORK = 50_000_000  # 7,000 inline elements in one, which takes two seconds
 DEEPEST, DEEPEST_TREE = 1_000, 250  # elements in elements that are read at all, and as a tree
 MOST_OPEN = 100  # comments that never end
+# A start tag up to its end, as the library has it, but without going back: what is never closed would take it ages.
+START_TAG = re.compile(
+    r"""<[a-zA-Z][^\t\n\r\f />\x00]*+  # its name
+    [\s/]*+
+    (?>
+      (?<=['"\s/])[^\s/>][^\s/=>]*+  # the name of an attribute
+      (?>\s*+=++\s*+(?>'[^']*+'|"[^"]*+"|(?!['"])[^>\s]*+)\s*+)?+  # and its value
+      (?>\s|/(?!>))*+
+    )*+
+    \s*+""",
+    re.VERBOSE,
+)
+MOST_SQUARE = 100_000_000  # characters times open tags of what is never closed: the library reads it again for each
 
 
 # Dialogs and questions for consent, which the library takes for the text where this is shorter.
@@ -59,6 +73,19 @@ class _Visible(HTMLParser):
         self.pieces: list[str] = []
         self.hidden: list[str] = []  # open elements that are not shown
         self.verbatim = 0  # open elements <pre>, whose white space counts
+
+    def check_for_whole_start_tag(self, i: int) -> int:
+        """Where the start tag that begins at `i` ends; -1 if it does not."""
+        found = START_TAG.match(self.rawdata, i)
+        if found is None:
+            return -1
+        end = found.end()
+        if self.rawdata.startswith("/>", end):
+            return end + 2
+        following = self.rawdata[end : end + 1]
+        if following == ">":
+            return end + 1
+        return -1 if not following or following in "=/" or (following.isascii() and following.isalpha()) else end
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         if tag in HIDDEN:
@@ -85,10 +112,14 @@ class _Visible(HTMLParser):
 
 
 def visible_text(source: str) -> str:
-    """The visible text of a web page, with an empty line between paragraphs."""
+    """The visible text of a web page, with an empty line between paragraphs. Raises FileError if it cannot be read."""
     parser = _Visible()
-    parser.feed(without_endless_comments(source))
-    parser.close()
+    with parsing("web page"):
+        parser.feed(without_endless_comments(source))
+        left = parser.rawdata
+        if len(left) * left.count("<") > MOST_SQUARE:
+            raise FileError(f"a web page whose last {len(left):,} characters are markup that is never closed")
+        parser.close()
     return tidy("".join(parser.pieces))
 
 
