@@ -202,3 +202,12 @@ def test_the_hash_identifies_the_split() -> None:
     assert len(split_hash(a, TEXT)) == 64
     assert split_hash(a, TEXT) != split_hash(swapped, TEXT)
     assert split_hash(a, TEXT) != split_hash(split(items(51), TEXT), TEXT)
+
+
+def test_the_digests_that_a_split_carries_are_those_of_its_items() -> None:
+    texts = [Item(f"text {i % 9}", split=("train", "validation")[i % 4 == 3]) for i in range(30)]
+    found = split(texts, TEXT)
+    assert found.digests is not None
+    for side, digests in zip((found.train, found.heldout), found.digests, strict=True):
+        assert list(digests) == [TEXT.digest(i.value) for i in side]
+    assert split_hash(found, TEXT) == split_hash(replace(found, digests=None), TEXT)

@@ -32,12 +32,14 @@ def split_of_name(name: str) -> str | None:
 
 @dataclass(frozen=True)
 class Split:
-    """Two disjoint parts of the items. `duplicates` lists the copies that were removed."""
+    """Two disjoint parts of the items. `duplicates` lists the copies that were removed. `digests`: of the items of both
+    parts, in any order, where they are known already."""
 
     train: list[Item]
     heldout: list[Item]
     notes: list[str] = field(default_factory=list)
     duplicates: list[Refused] = field(default_factory=list)
+    digests: tuple[Sequence[str], Sequence[str]] | None = None
 
 
 def split(items: Iterable[Item], kind: ItemKind, fraction: float = 0.1) -> Split:
@@ -86,9 +88,9 @@ def share(digest: str, purpose: str) -> float:
 def split_hash(parts: Split, kind: ItemKind) -> str:
     """SHA-256 over the content of both sides, independent of their order. It identifies a split in reports."""
     h = hashlib.sha256()
-    for name, side in (("train", parts.train), ("heldout", parts.heldout)):
+    for number, (name, side) in enumerate((("train", parts.train), ("heldout", parts.heldout))):
         h.update(f"{name} {len(side)}\n".encode())
-        for digest in sorted(kind.digest(i.value) for i in side):
+        for digest in sorted(parts.digests[number] if parts.digests else (kind.digest(i.value) for i in side)):
             h.update(f"{digest}\n".encode())
     return h.hexdigest()
 
@@ -116,7 +118,8 @@ def _declared(items: Sequence[Item], kind: ItemKind) -> Split:
     held, copies_h, notes_h = _distinct((i for i in items if i.split == "validation"), kind)
     learnt, copies_t, notes_t = _distinct((i for i in items if i.split != "validation"), kind)
     crossing = [(i, held[digest]) for digest, i in learnt.items() if digest in held]
-    heldout, train = list(held.values()), [i for digest, i in learnt.items() if digest not in held]
+    kept = {digest: i for digest, i in learnt.items() if digest not in held} if crossing else learnt
+    heldout, train = list(held.values()), list(kept.values())
     notes = [f"training split: {n}" for n in notes_t] + [f"held-out split: {n}" for n in notes_h]
     if crossing:
         notes.append(f"{counted(len(crossing), 'training item')} removed, also in the held-out split")
@@ -128,7 +131,7 @@ def _declared(items: Sequence[Item], kind: ItemKind) -> Split:
     count = f"{len(train):,} to train, {len(heldout):,} held out"
     notes.append(f"split declared by the data, by a validation set or by the reader: {count}")
     copies = [Refused(i.source, f"also in the held-out split: {other.source}") for i, other in crossing]
-    return Split(train, heldout, notes, copies_t + copies_h + copies)
+    return Split(train, heldout, notes, copies_t + copies_h + copies, ([*kept], [*held]))
 
 
 def _divide(
