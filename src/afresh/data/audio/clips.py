@@ -145,10 +145,12 @@ class _Room:
 
 
 def _room(headers: Mapping[str, Header], rate: int, channels: int) -> _Room:
-    """Raises UserError if the sounds need more memory than is free, by the lengths that they declare."""
+    """Raises UserError if the sounds need more memory than is free, by the lengths that they declare and may have; of
+    the others it is seen while they are decoded."""
     free = available_memory()
     if free is None:
         return _Room(math.inf)
+    headers = {name: h for name, h in headers.items() if h.believable}
     seconds = sum(h.seconds or 0 for h in headers.values())
     needed = COPIES * 4 * seconds * rate * channels
     if needed > free:

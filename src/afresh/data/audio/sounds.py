@@ -31,7 +31,7 @@ RATES = (1_000, 768_000)  # lowest and highest, in Hz
 MAX_CHANNELS = 64
 BLOCK = 1 << 16  # frames read at once; fewer if there are many channels or the new rate is high
 BLOCK_VALUES = 1 << 20  # numbers in a block before and after resampling: 4 MB
-DENSEST = 10_000  # samples of a channel that a byte of a file can hold; silence in FLAC has 6,000
+DENSEST = 1_000  # samples of a channel in a byte of a file, beyond which a declared length is believed only once read
 UNKNOWN = 1 << 62  # libsndfile reports 2^63 - 1 frames if the header does not declare a length
 RUN = 4  # consecutive samples at full scale that count as clipped; a loud tone reaches full scale for one or two
 TRIES = 64  # consecutive reading errors after which a damaged file ends; an MP3 can resume after each damaged kB
@@ -49,13 +49,15 @@ class SoundError(Exception):
 
 @dataclass(frozen=True)
 class Header:
-    """What a file declares: its rate in Hz, its channels, and its length in frames (None if it declares none)."""
+    """What a file declares: its rate in Hz, its channels, and its length in frames (None if it declares none), and
+    whether a file of its size is likely to have that length."""
 
     rate: int
     channels: int
     frames: int | None
     format: str
     coding: str  # of samples: PCM_16, FLOAT, VORBIS, ...
+    believable: bool = True
 
     @property
     def seconds(self) -> float | None:
@@ -235,15 +237,14 @@ def _open_error(reason: str) -> str:
 
 def _checked_header(file: Any, size: int) -> Header:
     frames = None if file.frames >= UNKNOWN else int(file.frames)
-    head = Header(file.samplerate, file.channels, frames, file.format, file.subtype)
+    believable = frames is not None and frames <= DENSEST * size
+    head = Header(file.samplerate, file.channels, frames, file.format, file.subtype, believable)
     if head.format not in FORMATS:
         raise SoundError(f"unsupported sound format ({head.format}); supported are {READ}: convert it to one of these")
     if not RATES[0] <= head.rate <= RATES[1]:
         raise SoundError(f"its header is wrong: {head.rate:,} Hz; {RATES[0]:,} to {RATES[1]:,} Hz are read")
     if head.channels > MAX_CHANNELS:
         raise SoundError(f"its header is wrong: {head.channels:,} channels; at most {MAX_CHANNELS} are read")
-    if head.frames is not None and head.frames > DENSEST * size:
-        raise SoundError(f"its header is wrong: {head.frames:,} samples in {size:,} bytes")
     if head.frames == 0:
         raise SoundError("no sound in it (0 samples)")
     return head
