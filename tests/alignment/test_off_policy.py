@@ -134,6 +134,20 @@ def test_what_was_never_shown_is_refused_with_the_reason() -> None:
     assert "count as 1.0" in reason and "counts 500,000 times" in reason
 
 
+@pytest.mark.parametrize(
+    ("never", "n", "weight", "refused"), [(0.08, 5000, 1, False), (0.12, 5000, 1, True), (0.3, 40, 4, False)]
+)
+def test_what_was_never_shown_is_refused_from_a_tenth_on_unless_by_chance(
+    never: float, n: int, weight: int, refused: bool
+) -> None:
+    """The mean weight is as much below 1 as the new policy shows what was never shown. Of 40 decisions with weights of
+    0 and 4, it may be .7 by chance."""
+    wanted = np.where(np.arange(n) < (1 - never) * n / weight, weight / 4, 0.0)
+    found = off_policy(Shown(np.arange(n), np.zeros(n, np.int64), np.full(n, 0.25), wanted, np.ones(n)))
+    assert found.mean.value == pytest.approx(1 - never)
+    assert (f"about {never:.0%} of what the new policy shows" in (refusal(found) or "")) == refused
+
+
 def test_weights_are_cut_only_if_asked_and_it_is_said() -> None:
     shown, _, _ = log(100)
     assert off_policy(shown).clipped is None and off_policy(shown).most > 1.5

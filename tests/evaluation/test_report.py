@@ -342,6 +342,24 @@ def test_a_failed_write_leaves_the_old_report(tmp_path: Path) -> None:
         write_report(tmp_path / "file" / "report.html", "t", [])
 
 
+def test_every_fact_is_in_the_card_below_its_heading() -> None:
+    parts = dict(part.split("\n", 1) for part in re.split("^#+ ", card_markdown("A title", [full()]), flags=re.M)[1:])
+    assert list(parts) == "A title|Digits by flow|Model|Data|Measured|Notes|Plan|Protocol|Next".split("|")
+    wanted = {
+        "Digits by flow": ["8 x 8", "**Verdict: good.**", "Make more.", "    afresh sample runs/x -n 64\n"],
+        "Model": ["312,455", "41.25"],
+        "Data": ["| training | 1,436 |"],
+        "Measured": ["| Frechet distance | 3.25 | 2.5 to 4 | 1,797 | 2.25 | 88.5 |", "- bits per byte: no likelihood"],
+        "Notes": ["- few images"],
+        "Plan": ["| width | 64 |"],
+        "Protocol": ["| split | 9f3a |", "| encoder: name | conv |", "| seeds | 0, 1 |"],
+        "Next": ['    afresh sample runs/x --prompt "a < b"\n'],
+    }
+    assert [(k, text) for k, texts in wanted.items() for text in texts if text not in parts[k]] == []
+    bare = card_markdown("A title", [Section("Digits")])
+    assert bare.split() == "# A title ## Digits".split()
+
+
 def test_the_card_keeps_its_tables_whole() -> None:
     card = card_markdown("t", [full()])
     assert "| width | 64 | a \\| b |" in card and "- bits per byte: no likelihood" in card

@@ -79,6 +79,19 @@ def test_rounded_weights_are_near(precision: Precision, tmp_path: Path) -> None:
     assert worst <= ROUNDED[precision] and (worst > 0) == (precision != "float32")
 
 
+@pytest.mark.parametrize("precision", sorted(ROUNDED))
+def test_the_file_says_how_it_is_rounded(precision: Precision, tmp_path: Path) -> None:
+    """llama.cpp refuses files of quantised tensors without the version of their blocks, which is 2."""
+    from gguf import GGUFReader, LlamaFileType
+
+    reader = GGUFReader(written(base_of(), tmp_path, precision))
+    said = {name: field.contents() for name, field in reader.fields.items()}
+    kinds = {t.tensor_type.name for t in reader.tensors if len(t.shape) > 1}
+    name = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "q8_0": "Q8_0"}[precision]
+    assert kinds == {name} and "_" + name in LlamaFileType(said["general.file_type"]).name
+    assert said.get("general.quantization_version") == (2 if precision == "q8_0" else None)
+
+
 def test_rows_that_do_not_fit_blocks_stay_whole(tmp_path: Path) -> None:
     base = base_of(mlp=72)
     assert "multiple of 32" in gguf.write(base, tmp_path, "q8_0")[0]
