@@ -344,7 +344,17 @@ def test_a_failed_write_leaves_the_old_report(tmp_path: Path) -> None:
 
 def test_every_fact_is_in_the_card_below_its_heading() -> None:
     parts = dict(part.split("\n", 1) for part in re.split("^#+ ", card_markdown("A title", [full()]), flags=re.M)[1:])
-    assert list(parts) == "A title|Digits by flow|Model|Data|Measured|Notes|Plan|Protocol|Next".split("|")
+    assert list(parts) == [
+        "A title",
+        "Digits by flow",
+        "Model",
+        "Data",
+        "Measured",
+        "Notes",
+        "Plan",
+        "Protocol",
+        "Next",
+    ]
     wanted = {
         "Digits by flow": ["8 x 8", "**Verdict: good.**", "Make more.", "    afresh sample runs/x -n 64\n"],
         "Model": ["312,455", "41.25"],
@@ -357,7 +367,7 @@ def test_every_fact_is_in_the_card_below_its_heading() -> None:
     }
     assert [(k, text) for k, texts in wanted.items() for text in texts if text not in parts[k]] == []
     bare = card_markdown("A title", [Section("Digits")])
-    assert bare.split() == "# A title ## Digits".split()
+    assert bare.split() == ["#", "A", "title", "##", "Digits"]
 
 
 def test_the_card_keeps_its_tables_whole() -> None:
