@@ -112,7 +112,14 @@ def test_rows_that_cannot_be_used_are_listed_and_the_rest_goes_on(
     (tmp_path / "a.jsonl").write_bytes(b"\n".join(lines))
     found, left = find(tmp_path / "a.jsonl")
     assert [f.content for f in found] == ["a", "c"]
-    reasons = ["not JSON", "nested too deeply", "invalid UTF-8", "is empty", "neither an object", "a line of more than"]
+    reasons = [
+        "not JSON",
+        "nested too deeply",
+        "invalid UTF-8",
+        "is empty",
+        "neither an object",
+        "a line or a row of more than",
+    ]
     assert [(int(k.split()[-1]), r in v) for (k, v), r in zip(left.items(), reasons, strict=True)] == [
         (n, True) for n in range(2, 8)
     ]
@@ -131,7 +138,7 @@ def test_a_damaged_row_of_a_csv_is_left_out_and_formulas_stay_text(
     assert [left[f"a.csv, row {n}"].split(":")[0] for n in (2, 3, 5)] == [
         "damaged",
         "1 fields, but the header has 2",
-        "a line of more than 200 characters",
+        "damaged",
     ]
     assert "1 cell begins with =" in said[-1].text
 

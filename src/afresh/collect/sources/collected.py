@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
-from afresh.collect.record import About, Found
+from afresh.collect.record import About, Found, Rejection
 from afresh.collect.sources import Fetched, Options, Source
 from afresh.core.counted import counted
-from afresh.data.collected import is_collected, manifest, rows
+from afresh.data.arrow import MAX_MB
+from afresh.data.collected import BLOBS, ITEMS, SCHEMA, is_collected, manifest
+from afresh.data.files import DataFile, FileError, read_bytes
+from afresh.data.limits import parsing
+from afresh.data.parquet import stream_parquet
 
+COLUMNS = SCHEMA.names
 ABOUT = tuple(name for name in About.__dataclass_fields__ if name != "extra")
 
 
@@ -26,21 +31,34 @@ def accepts(place: str) -> bool:
     return is_collected(Path(place))
 
 
-def find(place: str, options: CollectedOptions, fetched: Fetched) -> Iterator[Found]:
-    for row in rows(Path(place)):
+def find(place: str, options: CollectedOptions, fetched: Fetched) -> Iterator[Found | Rejection]:
+    """Every item. The data set may be somebody else's, and is no more believed than any other file."""
+    folder = Path(place)
+    for number, row in enumerate(stream_parquet(folder / ITEMS, MAX_MB, lambda schema: COLUMNS), 1):
         if options.split and row["split"] != options.split:
             continue
-        about = About(**{name: row[name] or "" for name in ABOUT}, extra=dict(row["extra"] or ()))
-        if row["file"]:
-            content = (Path(place) / row["file"]).read_bytes()
-            yield Found(row["where"], content, row["file"], about=about, kind=row["kind"])
-        else:
-            yield Found(row["where"], row["text"] or "", about=about, kind=row["kind"])
+        try:
+            with parsing("item"):
+                yield _found(folder, row)
+        except FileError as error:
+            yield Rejection(place, f"item {number}", "find", "rows", str(error))
+
+
+def _found(folder: Path, row: Mapping[str, Any]) -> Found:
+    about = About(**{name: row[name] or "" for name in ABOUT}, extra=dict(row["extra"] or ()))
+    if not row["file"]:
+        return Found(row["where"], row["text"] or "", about=about, kind=row["kind"])
+    path = folder / row["file"]
+    if not path.resolve().is_relative_to((folder / BLOBS).resolve()):
+        raise FileError(f"its file {row['file']!r} is not one of the data set")
+    content = read_bytes(DataFile(path, row["file"], path.stat().st_size), MAX_MB)
+    return Found(row["where"], content, row["file"], about=about, kind=row["kind"])
 
 
 def describe(place: str, options: Any) -> list[str]:
-    kinds = manifest(Path(place))["items"]
-    counts = [f"{counted(number, 'item')} of the kind {kind}" for kind, number in kinds.items()]
+    kinds = manifest(Path(place)).get("items")
+    known = kinds if isinstance(kinds, dict) else {}  # of somebody else's, it may be anything
+    counts = [f"{counted(number, 'item')} of the kind {kind}" for kind, number in known.items()]
     return [f"{place}: {', '.join(counts)}"]
 
 

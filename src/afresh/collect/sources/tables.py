@@ -19,7 +19,7 @@ from afresh.core import UserError, events
 from afresh.core.counted import counted
 from afresh.data import arrow
 from afresh.data.files import DataFile, FileError, decode_text, open_plain, read_bytes, walk
-from afresh.data.limits import parsing
+from afresh.data.limits import Limits, Meter, parsing
 from afresh.data.parquet import MOST_COLUMNS
 from afresh.data.split import split_of_name
 from afresh.data.text.document import unpacked
@@ -28,7 +28,9 @@ from afresh.data.text.tables import header_of, is_number, json_row, read_table, 
 from afresh.data.written_aside import MediaFile, media_file
 
 SUFFIXES = arrow.SUFFIXES | {".csv", ".tsv", ".xlsx", ".jsonl", ".ndjson", ".json"}
-LONGEST = 64 << 20  # characters of a line or a cell
+LONGEST = 64 << 20  # characters of a line, a cell or a row
+MOST_VALUES = 4_000_000  # of a line, each of which becomes an object
+MOST_CELLS = 100_000_000  # of a sheet, the empty ones too, which a cell far to the right makes of a few bytes
 LOOKED_AT = 100  # rows that columns are guessed from
 Row = Mapping[str, Any]
 Rows = Iterator[tuple[int, Row | str]]  # numbers, and the reasons why rows cannot be used
@@ -195,7 +197,7 @@ INVALID = "invalid UTF-8"
 
 
 def too_long() -> str:
-    return f"a line of more than {LONGEST:,} characters"
+    return f"a line or a row of more than {LONGEST:,} characters, or {MOST_VALUES:,} values"
 
 
 def json_lines(file: DataFile) -> Rows:
@@ -203,7 +205,8 @@ def json_lines(file: DataFile) -> Rows:
         if line is None:
             yield number, too_long()
         elif line.strip():
-            yield number, INVALID if _invalid(line) else json_row(line)
+            many = sum(map(line.count, ",[{")) > MOST_VALUES
+            yield number, too_long() if many else INVALID if _invalid(line) else json_row(line)
 
 
 def separated(file: DataFile, delimiter: str) -> Rows:
@@ -212,18 +215,17 @@ def separated(file: DataFile, delimiter: str) -> Rows:
     first = next(lines, None) or ""
     delimiter = delimiter or (";" if ";" in first and "," not in first else ",")
     csv.field_size_limit(LONGEST)
-    long: list[int] = []
+    size = 0  # characters of the row
 
     def whole() -> Iterator[str]:
+        nonlocal size
         for line in lines:
-            if line is None:
-                long.append(1)
-                yield "\n"
-            else:
-                yield line
+            size += len(line or "")
+            if line is None or size > LONGEST or line.count(delimiter) > MOST_VALUES:
+                raise csv.Error(too_long())
+            yield line
 
-    body = whole()
-    reader = csv.reader(chain([first], body), delimiter=delimiter, strict=True)
+    reader = csv.reader(chain([first], whole()), delimiter=delimiter, strict=True)
     try:
         header = header_of(reader)
     except csv.Error as error:
@@ -231,18 +233,16 @@ def separated(file: DataFile, delimiter: str) -> Rows:
     number = 0
     while True:
         number += 1
+        size = 0
         try:
             fields = next(reader)
         except StopIteration:
             return
         except csv.Error as error:
             yield number, f"damaged: {error}"
-            reader = csv.reader(body, delimiter=delimiter, strict=True)
+            reader = csv.reader(whole(), delimiter=delimiter, strict=True)
             continue
-        if long:
-            long.clear()
-            yield number, too_long()
-        elif fields and len(fields) != len(header):
+        if fields and len(fields) != len(header):
             yield number, f"{len(fields):,} fields, but the header has {len(header):,}"
         elif fields:
             yield number, INVALID if any(map(_invalid, fields)) else dict(zip(header, fields, strict=True))
@@ -268,12 +268,14 @@ def excel(raw: bytes, options: TableOptions) -> Rows:
         sheet = book[options.sheet or book.sheetnames[0]]
         sheet.reset_dimensions()  # which a file may state wrongly
         rows = sheet.iter_rows(values_only=True)
+        meter = Meter(Limits(items=MOST_CELLS))
         header = [str(v) if v is not None else f"column {n}" for n, v in enumerate(next(rows, ()), 1)]
         if len(header) > MOST_COLUMNS:
             raise FileError(too_wide(len(header)))
         if not header:
             raise FileError("an empty sheet. The option sheet names another")
         for number, values in enumerate(rows, 1):
+            meter.add(items=1 + len(values))
             if len(values) > MOST_COLUMNS:
                 yield number, too_wide(len(values))
             elif any(v is not None for v in values):
