@@ -4,6 +4,7 @@ their constraints, and invalid constraints."""
 from __future__ import annotations
 
 import json
+import math
 import re
 from typing import Any
 
@@ -324,7 +325,9 @@ def test_texts_of_open_ended_schemas_are_finished_within_the_tokens(name: str, s
 def test_numbers_have_digits_that_a_float_keeps() -> None:
     """As many as there are tokens would otherwise be written by a model that does not know when to stop."""
     found = texts("chars+", constraint.json_schema({"type": "integer"}, alphabet("chars+")), 0, n=20, length=256)
-    assert max(len(t.lstrip("-").strip()) for t in found) <= constraint.DIGITS
+    assert max(len(t.lstrip("-").strip()) for t in found) == constraint.DIGITS
+    assert all(int(float(t)) == int(t) for t in found) and 10**constraint.DIGITS <= 2**53  # all integers up to there
+    assert math.isfinite(float(f"{'9' * constraint.DIGITS}e{'9' * constraint.EXPONENT_DIGITS}"))
     many = {"type": "string", "pattern": "^[0-9]{40}$"}
     assert all(len(json.loads(t)) == 40 for t in texts("bytes", constraint.json_schema(many, alphabet("bytes")), 0))
     big = {"type": "integer", "minimum": 10**17}
