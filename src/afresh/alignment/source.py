@@ -50,7 +50,7 @@ from afresh.data.prepare import Prepared
 from afresh.data.text.kind import TEXT
 from afresh.evaluation.diversity import diversity
 from afresh.runs.record import AlignRecord
-from afresh.runs.run import Run, metrics_rows
+from afresh.runs.run import Run, join, metrics_rows
 from afresh.runs.signature import base_model_here
 from afresh.sampling.request import Request, describe, encode_prompts, known
 from afresh.training import checkpoint
@@ -382,7 +382,7 @@ class AlignmentSource:
                 x = self.family.sampling.sample(*given).cpu()
                 if self.base is None:
                     self.base = self.family.sampling.sample(self.reference, *given[1:]).cpu()
-                return x, {"distance_from_base": distance_from_base(x, self.base, run.space.std)}
+                return x, {"distance_from_base": distance_from_base(x, self.base, run.space)}
             rollout = policy.rollout(*given)
             ref = policy.steps(self.reference, run.config, run.space, rollout.batch)
         kl = (rollout.logp - ref.logp).masked_fill(~ref.mask, 0).sum(1)
@@ -470,15 +470,16 @@ def votes_of(run: Run, path: Path, kind: ItemKind) -> Preferences:
     return read_votes(path, kind)
 
 
-def distance_from_base(x: Tensor, base: Tensor, std: float) -> float:
+def distance_from_base(x: Tensor, base: Tensor, space: Space) -> float:
     """The distance of samples (B, ...) from the base's samples from the same noise.
 
     For fields it is the mean squared difference, in variances of the data, which is about 2 for independent samples;
-    for tokens, the share of different ones.
+    for tokens, the share of different ones, where the longest of the one may be longer than that of the other.
     """
     if not x.is_floating_point():
-        return float(wide(x != base).mean())
-    return float((wide(x) - wide(base)).square().mean() / std**2)
+        now, then = join((x, base), space).split(len(x))
+        return float(wide(now != then).mean())
+    return float((wide(x) - wide(base)).square().mean() / space.std**2)
 
 
 def tidied(metrics: Mapping[str, float], samples: int) -> dict[str, float]:
