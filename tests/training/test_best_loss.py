@@ -38,6 +38,11 @@ STEPS = 480  # planned; looked at every 60
         ([3.0, 1.0, 1.5, 1.4, 1.5], False),
         ([-3.0, -2.9, -2.8], True),  # a density's loss may be negative
         ([2.0, 1.0, float("nan"), 2.0], False),
+        ([0.05, 0.051, 0.052], True),  # by 4% of it: how much is clear depends on the loss itself
+        ([0.05, 0.0505, 0.051], False),
+        ([40.0, 40.4, 40.8], False),
+        ([40.0, 41.0, 42.0], True),
+        ([-0.05, -0.049, -0.048], True),
     ],
 )
 def test_it_must_rise_twice_and_clearly(losses: list[float], ended: bool) -> None:

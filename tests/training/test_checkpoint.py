@@ -20,7 +20,9 @@ from torch import Tensor
 from afresh.core import UserError, files
 from afresh.training import checkpoint
 from afresh.training.checkpoint import KEEP, SUMS, Checkpoint
+from afresh.training.weights import write_base, write_weights
 from tests import needs
+from tests.durable import disk
 from tests.heard import heard, silence
 
 DTYPES = [
@@ -407,3 +409,21 @@ def test_a_folder_without_write_permission() -> None:
             checkpoint.save(root, checkpoint_at(10))
         root.chmod(0o755)
         assert same(checkpoint.newest(root), checkpoint_at(5))
+
+
+def test_a_checkpoint_is_on_the_disk_before_it_has_its_name(tmp_path: Path) -> None:
+    """Its files, then its folder, then its name, and then what points to it."""
+    root = tmp_path / "run" / "checkpoints"
+    with disk() as found:
+        for step in (0, 4, 8):
+            checkpoint.save(root, checkpoint.Checkpoint(step, {"model": {"w": torch.ones(3)}}, {"a": 1}))
+    assert found.renamed == ["000000", "latest", "000004", "latest", "000008", "latest"]
+
+
+def test_weights_beside_checkpoints_are_on_the_disk_before_they_have_their_names(tmp_path: Path) -> None:
+    with disk() as found:
+        for value in (1.0, 2.0):
+            write_weights(tmp_path, "lowest", {"m.w": torch.full((3,), value)})
+        write_base(tmp_path, {"m.w": torch.ones(3)})
+    first, later = ["lowest.sha256", "lowest.safetensors"], ["lowest.sha256", "lowest.safetensors", "lowest.sha256"]
+    assert found.renamed == [*first, *later, "base.safetensors"]

@@ -312,3 +312,48 @@ def test_a_checkpoint_of_a_wider_model_is_refused() -> None:
     wider = {"first.weight": torch.zeros(4, 4), "first.bias": torch.zeros(4)}
     with pytest.raises(UserError, match="does not fit this model"):
         live.restore(checkpoint.Checkpoint(0, {**saved.tensors, "model": wider}, saved.scalars))
+
+
+# --------------------------------------------------------------------------- averages and conditions, by hand
+
+
+def test_the_average_after_some_steps_by_hand() -> None:
+    """The half-life counts the examples of the step itself: a twentieth of all seen, at most that of the settings."""
+    live = learner(Squares(), ema_half_life=0.3, batch=4, micro_batch=4)
+    average = {k: v.double().clone() for k, v in live.modules["first"].state_dict().items()}
+    for step in range(5):
+        assert loop.take_step(live, step_of(live), Rng(0)) is not None
+        live.step += 1
+        keep = 0.5 ** (4 / min(0.3, 0.05 * 4 * (step + 1)))
+        for k, v in live.modules["first"].state_dict().items():
+            average[k] = keep * average[k] + (1 - keep) * v.double()
+    for k, v in live.averages["first"].items():
+        torch.testing.assert_close(v.double(), average[k], rtol=0, atol=1e-7)
+
+
+def labelled(n: int, *names: str) -> Cond:
+    return Cond(n, {k: torch.ones(n, 1) for k in names}, {k: torch.ones(n, dtype=torch.bool) for k in names})
+
+
+def test_conditions_are_left_out_one_by_one_and_all_together() -> None:
+    """Of two parts, both are kept with the probability (1 - p)^3, and each alone with (1 - p)^2 p."""
+    n, p = 40_000, 0.3
+    batch = Batch(torch.zeros(n, 1), labelled(n, "label", "text"), torch.arange(n))
+    known = loop.drop_conditions(batch, p, Rng(0)).cond.present
+    label, text = (known[name] for name in ("label", "text"))
+    both, one = (1 - p) ** 3, (1 - p) ** 2 * p
+    for share, wanted in (
+        ((label & text).float().mean(), both),
+        ((label & ~text).float().mean(), one),
+        ((text & ~label).float().mean(), one),
+        ((~label & ~text).float().mean(), 1 - both - 2 * one),
+    ):
+        assert float(share) == pytest.approx(wanted, abs=5 * (wanted * (1 - wanted) / n) ** 0.5)
+
+
+def test_a_single_condition_is_left_out_once() -> None:
+    n, p = 40_000, 0.3
+    batch = Batch(torch.zeros(n, 1), labelled(n, "label"), torch.arange(n))
+    share = loop.drop_conditions(batch, p, Rng(0)).cond.present["label"].float().mean()
+    assert float(share) == pytest.approx(1 - p, abs=0.01)
+    assert loop.drop_conditions(batch, 0.0, Rng(0)) is batch

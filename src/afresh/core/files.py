@@ -32,6 +32,19 @@ def sync_folder(path: Path) -> None:
         os.close(handle)
 
 
+def sync_tree(folder: Path) -> None:
+    """Make every file and folder in a folder durable, so that a rename cannot reach the disk before its content."""
+    for path in folder.rglob("*"):
+        if path.is_symlink():
+            continue
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+        elif path.is_dir():
+            sync_folder(path)
+    sync_folder(folder)
+
+
 def replace_file(path: Path, data: bytes) -> None:
     """Put a whole file in place of another, or leave the old one: never half of it. Makes its folder if need be.
 

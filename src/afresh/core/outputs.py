@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from afresh.core.errors import UserError
-from afresh.core.files import sync_folder
+from afresh.core.files import sync_folder, sync_tree
 
 
 def check_free(out: Path, force: bool) -> None:
@@ -53,6 +53,7 @@ def take_place(new: Path, out: Path) -> None:
     Raises OSError, with the old folder in its place, if that is not possible.
     """
     aside = out.with_name(f".{out.name}.{os.getpid()}.old")
+    sync_tree(new)
     if out.exists():
         os.replace(out, aside)
     try:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from afresh.core import UserError
-from afresh.core.files import free_bytes, sync_folder, write_json
+from afresh.core.files import free_bytes, write_json
 from afresh.core.outputs import check_free, is_result, take_place
 from afresh.formats.fields import FieldProof
 from afresh.formats.proof import Proof
@@ -54,7 +54,6 @@ def write_proved(out: Path, write: Callable[[Path], P], force: bool = False) -> 
                 "not_finite",
             ) from e
         place = out if proof.passed else unproved(out)
-        sync_tree(temporary)
         take_place(temporary, place)
     except OSError as e:
         free = f"{free_bytes(out.parent):,} bytes are free there"
@@ -62,14 +61,3 @@ def write_proved(out: Path, write: Callable[[Path], P], force: bool = False) -> 
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return place, proof
-
-
-def sync_tree(folder: Path) -> None:
-    """Make every file and folder below `folder` durable, so that a rename cannot reach the disk before its content."""
-    for path in folder.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-        else:
-            sync_folder(path)
-    sync_folder(folder)

@@ -9,6 +9,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from afresh.core import UserError
+from afresh.core.files import sync_folder, sync_tree
 from afresh.runs.lock import held, kept
 from afresh.runs.personal import check_without_adapters
 from afresh.training.signals import sigterm_interrupts
@@ -90,6 +91,8 @@ def output_dir(out: Path, force: bool, inputs: Sequence[Path] = ()) -> Iterator[
                     os.replace(aside, out)
                 raise
             if aside is not None:
+                sync_tree(out)
+                sync_folder(out.parent)
                 shutil.rmtree(aside, ignore_errors=True)
 
 

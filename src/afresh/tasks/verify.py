@@ -15,6 +15,7 @@ from torch import Tensor
 
 from afresh.core import Examples, UserError
 from afresh.core.counted import counted
+from afresh.core.files import sync_folder, sync_tree
 from afresh.core.rng import Rng
 from afresh.core.space import evenly_spaced
 from afresh.data.load import Loader
@@ -299,7 +300,9 @@ def copy_run(run: Run, path: Path) -> Run:
             raise UserError(
                 f"The copy is damaged and was removed: {copied.detail}. Check the run with `model.verify()`."
             )
+        sync_tree(temporary)
         temporary.rename(path)
+        sync_folder(path.parent)
     except OSError as e:
         reason = e.strerror or e
         raise UserError(f"Cannot copy {run.path} to {path}: {reason}. Make room or choose another path.") from e
