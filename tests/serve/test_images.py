@@ -87,7 +87,8 @@ def test_a_stream_shows_what_is_predicted(client: Any) -> None:
 def test_a_crowd_gets_what_each_would_get_alone(address: str) -> None:
     async def ask(client: Any, i: int) -> list[str]:
         asked = {"model": "digits", "prompt": ["one", "two"][i % 2], "n": 1 + i % 3}
-        return [d.b64_json for d in (await client.images.generate(**asked, extra_body={"seed": i})).data]
+        more = {"seed": i, "afresh": {"guidance": 1 + i % 2, "settings": {"steps": 5 + i % 4}}}
+        return [d.b64_json for d in (await client.images.generate(**asked, extra_body=more)).data]
 
     async def crowd() -> None:
         async with openai.AsyncOpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0) as client:
