@@ -33,11 +33,12 @@ class Watched:
             return sample(*given)
 
         self.run.family = replace(family, sampling=replace(family.sampling, sample=noting))
-        self.expected = 1  # requests that come before the first batch
+        self.expected = 0  # requests that come before the first batch
         self.lane = Lane(self.run)
 
     def gather(self) -> None:
         self.lane.changed.wait_for(lambda: len(self.lane.calls) >= self.expected, 60)
+        self.expected = 0
 
     def draw(self, n: int, seed: int, **settings: Any) -> Tensor:
         """The samples of a request for n."""
@@ -52,7 +53,6 @@ class Watched:
             thread.start()
         for thread in threads:
             thread.join(60)
-        self.expected = 1
 
     def crowd(self, *asked: dict[str, Any], apart: bool = False) -> list[Tensor]:
         """What requests that come at once get; `apart`: each asks to be alone."""
@@ -68,7 +68,13 @@ class Watched:
 
 @pytest.fixture
 def watched(runs: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Watched]:
-    monkeypatch.setattr(Lane, "_gather", lambda lane: made.gather())
+    drop_cancelled = Lane._drop_cancelled
+
+    def gather(lane: Lane) -> None:
+        made.gather()
+        drop_cancelled(lane)
+
+    monkeypatch.setattr(Lane, "_drop_cancelled", gather)
     monkeypatch.setattr(lanes, "PROCESSORS", 1)
     made = Watched(runs / "digits")
     yield made
@@ -143,6 +149,18 @@ def test_steps_are_told_to_whom_they_concern(watched: Watched, monkeypatch: pyte
     counts = {first: sum(s.first == first for s in seen[2]) for first in {s.first for s in seen[2]}}
     assert set(counts) == {0, 2} and all(count == 4 for count in counts.values())
     assert [n for s, n in shapes if s == 2] == [2] * 4 + [3] * 4
+
+
+def test_a_lane_keeps_no_more_than_a_few_idle_batches(runs: Path) -> None:
+    """Each has keys and values of what it drew last, and requests choose what they share."""
+    run = Run.open(runs / "stories")
+    lane = Lane(run)
+    cond, _, _ = run.condition(1, Request("Once"), 0)
+    for weights in ("float32", "auto", "bfloat16", "float32", "auto"):
+        lane.draw(run, cond, 0, run.settings({"length": 3, "weights": weights}), torch.arange(1))
+    lane.draw(run, cond, 0, run.settings({"length": 3}), torch.arange(1))
+    assert len(lane.batches) <= lanes.KEPT_BATCHES + 1
+    lane.close()
 
 
 def test_a_failure_of_who_follows_is_theirs_alone(watched: Watched) -> None:

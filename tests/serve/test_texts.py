@@ -228,3 +228,21 @@ def test_too_many_requests_are_asked_to_come_again(runs: Path) -> None:
 def test_what_makes_no_texts_completes_none(http: httpx.Client, prompt: object, more: dict[str, object]) -> None:
     answer = http.post("/v1/completions", json={"model": "digits", "prompt": prompt, **more})
     assert answer.status_code == 400 and answer.json()["error"]["code"] == "wrong_modality"
+
+
+def test_a_prompt_of_exactly_the_context_is_taken(http: httpx.Client) -> None:
+    asked = {"model": "stories", "max_tokens": 1}
+    assert http.post("/v1/completions", json={**asked, "prompt": "a" * 64}).status_code == 200
+    answer = http.post("/v1/completions", json={**asked, "prompt": "a" * 65})
+    assert answer.status_code == 400 and "has 65 tokens" in answer.json()["error"]["message"]
+
+
+def test_a_stream_says_where_each_token_begins_as_the_whole_does(http: httpx.Client) -> None:
+    asked = {"model": "stories", "prompt": "Once", "max_tokens": 20, "seed": 3, "logprobs": 1}
+    whole = http.post("/v1/completions", json=asked).json()["choices"][0]["logprobs"]
+    lines = http.post("/v1/completions", json={**asked, "stream": True}).text.split("\n")
+    events = [json.loads(line[6:]) for line in lines if line.startswith("data: {")]
+    parts = [c["logprobs"] for e in events for c in e["choices"] if c.get("logprobs")]
+    assert len(parts) > 1
+    for name in ("tokens", "text_offset"):
+        assert [value for part in parts for value in part[name]] == whole[name]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -139,3 +141,13 @@ def test_what_is_measured(run: Run) -> None:
     assert {"answers_auc/bkt", "answers_auc/pfa", "answers_log_loss", "answers_calibration_error"} <= set(scores)
     assert scores["bits_per_token"].value < 4
     assert json.dumps(found.json())
+
+
+def test_nothing_is_kept_of_a_tracer_that_is_not_used_any_more(run: Run) -> None:
+    """A server makes one for each request; it holds the weights of its run."""
+    tracer = Tracer(run)
+    assert tracer.cond(2) is tracer.cond(2) and tracer.cond(3) is not tracer.cond(2)
+    kept = weakref.ref(tracer)
+    del tracer
+    gc.collect()
+    assert kept() is None

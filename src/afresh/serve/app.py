@@ -6,12 +6,14 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 
 from fastapi import FastAPI
 from fastapi.concurrency import run_in_threadpool
 
 from afresh import __version__
+from afresh.core.memory import give_back
 from afresh.data.uploaded import MOST_KEPT as MOST_UPLOADED
 from afresh.preferences import preferences
 from afresh.serve import errors, health
@@ -31,6 +33,7 @@ from afresh.serve.work import Desk
 MOST_BYTES = 32 * 2**20  # of the body of a request
 MOST_REQUESTS = 64  # at once
 MOST_EVALUATIONS = 100_000  # of a network, for one request
+GIVEN_BACK = 60  # times of looking after which freed memory is given back
 WATCH_SECONDS = 1.0  # after which the server knows at the latest that an adapter was removed
 PARTS = (
     models,
@@ -74,9 +77,12 @@ class ServeSettings:
 
 
 async def watch(library: Library) -> None:
-    """Let go of adapters soon after they were removed, also if nobody asks for anything."""
-    while True:
+    """Let go of adapters soon after they were removed, also if nobody asks for anything, and of freed memory from time
+    to time."""
+    for second in count(1):
         await asyncio.sleep(WATCH_SECONDS)
+        if second % GIVEN_BACK == 0:
+            await run_in_threadpool(give_back)
         if any(s.base is not None for s in list(library.held.values())):
             await run_in_threadpool(library.prune)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -113,6 +113,7 @@ class Tracer:
         self.device = next(p for m in run.modules.values() for p in m.parameters()).device
         self.skill_of = np.array(self.encoder.skill_of)
         self.groups = self._groups()
+        self.conds: dict[int, Cond] = {}
         self.timed = "time" in self.encoder.columns
 
     def _groups(self) -> list[tuple[str, list[int]]]:
@@ -129,10 +130,9 @@ class Tracer:
         """What practice teaches; None where nothing tells it but the network."""
         return teaching_of(self.run)
 
-    @cache  # noqa: B019
     def cond(self, size: int) -> Cond:
         """No condition. The same object each time, by which a Branch knows that what it keeps still holds."""
-        return Cond(size)
+        return self.conds.setdefault(size, Cond(size))
 
     def gap(self, seconds: float) -> int:
         """The class of a gap; always that of no gap if the log had no times."""

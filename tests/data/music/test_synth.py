@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -88,3 +89,13 @@ def test_scores_that_cannot_be_rendered_are_refused() -> None:
         synthesise([Tone(0, 4_000, 60)])
     with pytest.raises(UserError, match="samples per second"):
         synthesise([Tone(0, 1, 60)], rate=10)
+
+
+def test_nothing_is_kept_of_a_score_that_was_played() -> None:
+    tracemalloc.start()
+    try:
+        for pitch in range(60, 70):
+            synthesise([Tone(0, 5.0, pitch), Tone(5.0, 5.0, pitch)])
+        assert tracemalloc.get_traced_memory()[0] < 100_000
+    finally:
+        tracemalloc.stop()

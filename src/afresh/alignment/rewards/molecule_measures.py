@@ -123,7 +123,7 @@ class Similarity:
         )
 
 
-@cache
+@lru_cache(maxsize=KEPT)
 def target(smiles: str, fingerprint: str) -> Any:
     found = read(smiles)
     assert found is not None, smiles
@@ -150,7 +150,7 @@ class Lacks:
         return float(not molecule.mol.HasSubstructMatch(pattern(self.smarts)))
 
 
-@cache
+@lru_cache(maxsize=KEPT)
 def pattern(smarts: str) -> Any:
     """The pattern of a SMARTS, or None if RDKit cannot read it."""
     return chem().MolFromSmarts(smarts)
@@ -178,7 +178,7 @@ class Near:
         return math.exp(-0.5 * (away / self.width) ** 2)
 
 
-@cache
+@lru_cache(maxsize=KEPT)
 def of_molecule(measure: Measure, smiles: str) -> float:
     found = read(smiles)
     assert found is not None, smiles

@@ -15,6 +15,7 @@ from afresh.data.music.score import Score
 RATE = 22_050
 PARTIALS = 12  # maximum; fewer if they would exceed BAND
 BAND = 0.45  # highest frequency of a partial, as a share of the rate
+REPEATED = 512  # different notes of a score whose waves are kept while it is played
 ATTACK, RELEASE = 0.008, 0.06  # seconds; raised cosines, because an abrupt beginning or end is audible as a click
 DECAY = 1.2  # seconds in which the lowest partial of C4 decays to 1/e; higher notes and partials decay faster
 PEAK = 0.9  # largest absolute sample
@@ -65,15 +66,15 @@ def synthesise(notes: Iterable[Tone], rate: int = RATE) -> Sound:
             f"The score lasts {seconds / 60:,.0f} minutes; at most {LONGEST / 60:.0f} are rendered. Shorten it."
         )
     mix = np.zeros(int(seconds * rate) + 2, np.float32)
+    wave_of = lru_cache(maxsize=REPEATED)(_wave)  # of this score alone: a wave may have megabytes
     for note in sequence:
-        wave = _wave(note.pitch, max(1, round(note.seconds * rate)), rate)
+        wave = wave_of(note.pitch, max(1, round(note.seconds * rate)), rate)
         first = round(note.start * rate)
         mix[first : first + len(wave)] += wave[: len(mix) - first] * np.float32((note.velocity / 127) ** 2)
     peak = float(np.abs(mix).max())
     return Sound((mix * np.float32(PEAK / peak if peak > 0 else 0.0))[:, None], rate)
 
 
-@lru_cache(maxsize=512)
 def _wave(pitch: int, length: int, rate: int) -> Array:
     """A note held for `length` samples, and its release. Partial k has k times the frequency and 1/k of the amplitude
     of the lowest one, and decays 0.7 + 0.3 k times as fast. All partials are powers of one complex exponential."""
