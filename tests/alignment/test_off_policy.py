@@ -94,6 +94,14 @@ def test_dr_is_exact_if_the_model_is_even_if_the_probabilities_are_not() -> None
     assert off_policy(wrong).estimates["ips"].value.value != pytest.approx(float(expected.mean()), rel=0.1)
 
 
+def test_dr_is_given_only_with_both_parts_of_the_model() -> None:
+    shown, cases, _ = log(40)
+    predicted, expected = model(cases, WRONG)
+    assert off_policy(shown, predicted, expected).estimates.keys() == {"ips", "snips", "dr"}
+    assert off_policy(shown, predicted).estimates.keys() == {"ips", "snips"}
+    assert off_policy(shown, None, expected).estimates.keys() == {"ips", "snips"}
+
+
 def test_snips_of_a_constant_reward_is_the_constant() -> None:
     shown, _, _ = log(50)
     same = Shown(shown.decision, shown.place, shown.drawn, shown.wanted, np.full(50, 0.7))

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from afresh.alignment.surrogate import model as surrogates
 from afresh.alignment.surrogate.model import (
     FOREST,
     GAUSSIAN,
@@ -57,6 +58,16 @@ def test_the_better_model_is_taken_and_said() -> None:
     smooth = fit_surrogate(POINT, items, truth(items).tolist())
     assert smooth.quality.model == GAUSSIAN and smooth.quality.other is not None and smooth.quality.useful
     assert f"chosen over a {FOREST}" in str(smooth.quality)
+
+
+@pytest.mark.slow
+def test_of_few_values_there_is_one_model_and_of_many_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Gaussian process would be the better one of all of these, and of many it takes too long."""
+    monkeypatch.setattr(surrogates, "COMPARED", 40)
+    monkeypatch.setattr(surrogates, "MANY", 50)
+    found = {n: fit_surrogate(POINT, points(n, 1), truth(points(n, 1)).tolist()).quality for n in (39, 40, 50, 51)}
+    assert [found[n].model for n in found] == [GAUSSIAN, GAUSSIAN, GAUSSIAN, FOREST]
+    assert [n for n in found if found[n].other is not None] == [40, 50]
 
 
 def test_ranks_do_not_depend_on_the_scale() -> None:
