@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -238,6 +239,22 @@ def test_a_data_set_of_texts_conversations_and_images_is_learnt_a_kind_at_a_time
     assert {bool(i.turns) for i in (*talked.train_items, *talked.heldout_items)} == {True}
     record = collected_record(tmp_path / "set", "text", talked.options.model_dump())
     assert record is not None and sum(share.items for share in record.licences) == 12
+
+
+@pytest.mark.parametrize("name", ["../secret.png", "/etc/hostname", "blobs/link.png", "blobs/pipe.png", "blobs/no.png"])
+def test_a_data_set_of_somebody_else_names_no_file_outside_of_it(texts: Path, tmp_path: Path, name: str) -> None:
+    gather([place_of(str(texts))], tmp_path / "set")
+    (tmp_path / "secret.png").write_bytes((texts / "picture.png").read_bytes())
+    (tmp_path / "set" / "blobs" / "link.png").symlink_to(tmp_path / "secret.png")
+    os.mkfifo(tmp_path / "set" / "blobs" / "pipe.png")
+    table = pq.read_table(tmp_path / "set" / "items.parquet")
+    column = [name if row["file"] else row["file"] for row in table.to_pylist()]
+    table = table.set_column(table.schema.get_field_index("file"), table.schema.field("file"), [column])
+    pq.write_table(table, tmp_path / "set" / "items.parquet")
+    warned: list[str] = []
+    with events.listening(lambda event: warned.append(event.text)), pytest.raises(UserError, match="no image"):
+        of_collected(tmp_path / "set", "image")
+    assert any("1 item" in text and name in text for text in warned)
 
 
 def test_scores_are_collected_and_learnt_with_their_split(tmp_path: Path) -> None:

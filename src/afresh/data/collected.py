@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from afresh.core import UserError, events
+from afresh.core.counted import counted
+from afresh.data.files import DataFile, FileError, open_file
 from afresh.data.written_aside import Entry, KeptFile, Kind, WrittenData, write_aside, written_aside, written_data
 
 MANIFEST, ITEMS, REJECTED, BLOBS = "dataset.json", "items.parquet", "rejected.parquet", "blobs"
@@ -128,18 +132,35 @@ def kept_aside(digest: str) -> list[WrittenData]:
     return [d for d in written_data() if d.name in keys]
 
 
+def content_file(folder: Path, name: str) -> DataFile:
+    """The content of an item of a data set, which may be somebody else's. Raises FileError if `name` is not that of a
+    regular file among its contents."""
+    file = DataFile(folder / name, name, 0, folder / BLOBS)
+    with open_file(file) as stream:
+        return replace(file, size=os.fstat(stream.fileno()).st_size)
+
+
 def _entries(path: Path, kinds: list[str]) -> Iterator[Entry]:
+    unusable: list[str] = []
     for row in rows(path):
         if row["kind"] not in kinds:
             continue
         split = row["split"] or None
         about = {k: row[k] for k in ("label", "caption") if row[k]}
         if row["file"]:
-            yield Entry(about, KeptFile(path / row["file"]), split=split)
+            try:
+                file = content_file(path, row["file"])
+            except FileError as error:
+                unusable.append(f"{row['file']!r}: {error}")
+                continue
+            yield Entry(about, KeptFile(file.path), split=split)
         elif row["kind"] == "conversation":
             yield Entry({"messages": json.loads(row["text"])}, split=split, within="conversations")
         else:
             yield Entry({"text": row["text"], **{k: v for k, v in about.items() if k == "label"}}, split=split)
+    if unusable:
+        message = f"{counted(len(unusable), 'item')} of {path} left out, as {unusable[0]}"
+        events.warning(message, "files_left_out")
 
 
 SOURCE = of_collected

@@ -12,8 +12,8 @@ from afresh.collect.record import About, Found, Rejection
 from afresh.collect.sources import Fetched, Options, Source
 from afresh.core.counted import counted
 from afresh.data.arrow import MAX_MB
-from afresh.data.collected import BLOBS, ITEMS, SCHEMA, is_collected, manifest
-from afresh.data.files import DataFile, FileError, read_bytes
+from afresh.data.collected import ITEMS, SCHEMA, content_file, is_collected, manifest
+from afresh.data.files import FileError, read_bytes
 from afresh.data.limits import parsing
 from afresh.data.parquet import stream_parquet
 
@@ -48,10 +48,10 @@ def _found(folder: Path, row: Mapping[str, Any]) -> Found:
     about = About(**{name: row[name] or "" for name in ABOUT}, extra=dict(row["extra"] or ()))
     if not row["file"]:
         return Found(row["where"], row["text"] or "", about=about, kind=row["kind"])
-    path = folder / row["file"]
-    if not path.resolve().is_relative_to((folder / BLOBS).resolve()):
-        raise FileError(f"its file {row['file']!r} is not one of the data set")
-    content = read_bytes(DataFile(path, row["file"], path.stat().st_size), MAX_MB)
+    try:
+        content = read_bytes(content_file(folder, row["file"]), MAX_MB)
+    except FileError as error:
+        raise FileError(f"its file {row['file']!r} is not one of the data set: {error}") from None
     return Found(row["where"], content, row["file"], about=about, kind=row["kind"])
 
 
