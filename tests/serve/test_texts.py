@@ -6,12 +6,16 @@ import asyncio
 import json
 import re
 import threading
+import time
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 import afresh
+from afresh.sampling.tokens import Decoding
+from afresh.serve.work import EVERY
 from tests import needs
 from tests.serve.conftest import wait_for_active
 
@@ -237,8 +241,17 @@ def test_a_prompt_of_exactly_the_context_is_taken(http: httpx.Client) -> None:
     assert answer.status_code == 400 and "has 65 tokens" in answer.json()["error"]["message"]
 
 
-def test_a_stream_says_where_each_token_begins_as_the_whole_does(http: httpx.Client) -> None:
-    asked = {"model": "stories", "prompt": "Once", "max_tokens": 20, "seed": 3, "logprobs": 1}
+def test_a_stream_says_where_each_token_begins_as_the_whole_does(
+    http: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = {"model": "stories", "prompt": "Once", "max_tokens": 10, "seed": 3, "logprobs": 1}
+    step = Decoding.step
+
+    def slow(self: Decoding) -> Any:
+        time.sleep(1.2 * EVERY)  # each token is an event of its own
+        return step(self)
+
+    monkeypatch.setattr(Decoding, "step", slow)
     whole = http.post("/v1/completions", json=asked).json()["choices"][0]["logprobs"]
     lines = http.post("/v1/completions", json={**asked, "stream": True}).text.split("\n")
     events = [json.loads(line[6:]) for line in lines if line.startswith("data: {")]

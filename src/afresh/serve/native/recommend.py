@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Annotated, Any
 from weakref import WeakKeyDictionary
 
@@ -14,7 +15,7 @@ from afresh.serve.library import Served
 from afresh.serve.native.items import answer
 from afresh.serve.openai.forms import Finite, Seed, Words, seed_of
 from afresh.serve.rights import USE, needs
-from afresh.serve.work import Desk, noted
+from afresh.serve.work import Desk, alone, noted
 from afresh.tasks.playlist import Playlist, check_unused, playlists
 from afresh.tasks.recommend import Ranking, Recommender
 from afresh.tasks.recommend_users import users_of
@@ -87,7 +88,8 @@ def recommended(served: Served, form: RecommendForm) -> dict[str, Any]:
         seed=seed,
     )
     sequence = Playlist(form.wish, form.share, form.total, form.top_p, form.repeat)
-    with noted() as notes:
+    long = form.playlist or form.diversity > 0 or form.because > 0  # a list asks for much more than one answer
+    with noted() as notes, alone(served) if long else nullcontext():
         if form.playlist:
             lists = list(playlists(recommender, users.histories, ranking, sequence, users.cond))
         else:
