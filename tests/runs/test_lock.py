@@ -109,3 +109,12 @@ def test_a_link_in_place_of_the_lock_is_not_written_to(kind: str, tmp_path: Path
     with held(run, "removed"):
         pass
     assert private.read_text() == "mine" and (run / FILE).exists()
+
+
+def test_what_took_the_place_of_the_lock_stays(tmp_path: Path) -> None:
+    """Another process may have removed the file of the lock and made its own."""
+    lock = hold(tmp_path, "trained")
+    (tmp_path / FILE).unlink()
+    (tmp_path / FILE).write_text("of another")
+    lock.release()
+    assert (tmp_path / FILE).read_text() == "of another"

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from afresh.core import UserError, files
-from afresh.training import checkpoint
+from afresh.training import checkpoint, weights
 from afresh.training.checkpoint import KEEP, SUMS, Checkpoint
-from afresh.training.weights import write_base, write_weights
+from afresh.training.weights import read_weights, write_base, write_weights
 from tests import needs
 from tests.durable import disk
 from tests.heard import heard, silence
@@ -427,3 +427,25 @@ def test_weights_beside_checkpoints_are_on_the_disk_before_they_have_their_names
         write_base(tmp_path, {"m.w": torch.ones(3)})
     first, later = ["lowest.sha256", "lowest.safetensors"], ["lowest.sha256", "lowest.safetensors", "lowest.sha256"]
     assert found.renamed == [*first, *later, "base.safetensors"]
+
+
+@pytest.mark.parametrize("written", [0, 1, 2])
+def test_weights_are_the_old_or_the_new_ones_wherever_writing_ends(
+    written: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = ({"m.w": torch.full((3,), value)} for value in (1.0, 2.0))
+    write_weights(tmp_path, "lowest", old)
+    done = 0
+
+    def some(path: Path, data: bytes) -> None:
+        nonlocal done
+        if done == written:
+            raise KeyboardInterrupt
+        done += 1
+        files.replace_file(path, data)
+
+    monkeypatch.setattr(weights, "replace_file", some)
+    with pytest.raises(KeyboardInterrupt):
+        write_weights(tmp_path, "lowest", new)
+    found = read_weights(tmp_path, "lowest")
+    assert found is not None and torch.equal(found["m.w"], (new if written == 2 else old)["m.w"])

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from afresh.training.ema import ema_decay, ema_update
-from afresh.training.schedule import rate
+from afresh.training.schedule import rate, share_left
 
 
 def test_the_rate_warms_up_holds_and_decays_to_its_end() -> None:
@@ -56,3 +56,9 @@ def test_the_half_life_starts_as_a_twentieth_of_the_examples_seen() -> None:
     assert ema_decay(1000.0, seen=10**6, batch=64) == pytest.approx(0.5 ** (64 / 1000))
     assert ema_decay(0.0, seen=640, batch=64) == 0.0  # no average: the current weights
     assert ema_decay(1e3, seen=1, batch=10**6) == pytest.approx(0.0)
+
+
+def test_the_share_that_is_left_decreases_from_where_the_number_of_steps_was_changed() -> None:
+    assert share_left(5, 20, 5, 0.5) == 0.5 and share_left(20, 20, 5, 0.5) == 0
+    assert share_left(11, 20, 5, 0.5) == pytest.approx(0.5 * 9 / 15)
+    assert share_left(3, 12, 0, 1.0) == pytest.approx(0.75)

@@ -57,6 +57,16 @@ def test_an_overflow_halves_the_scale_and_changes_no_weight(tmp_path: Any) -> No
     assert live.overflows == 3 and live.rollbacks == 0 and live.step == 12  # though one bad step would roll back
 
 
+def test_what_overflows_whatever_its_scale_is_no_overflow_of_the_scale() -> None:
+    """Once the scale has fallen below 1, the gradient itself is too large: such steps must roll back one day."""
+    live = learner(Steep({0: 1e30}), precision="float16")
+    while scale_of(live) >= 1:
+        assert take_step(live, batches(live.config)(0, 4), Rng(0)) is None
+    before = live.overflows
+    assert before == 8  # from 256 to 1; the next one ends below 1
+    assert take_step(live, batches(live.config)(0, 4), Rng(0)) is None and live.overflows == before
+
+
 def test_a_loss_that_is_not_finite_is_no_overflow() -> None:
     live = learner(Squares(bad={("first", 0): float("nan")}), precision="float16")
     assert take_step(live, batches(live.config)(0, 4), Rng(0)) is None and live.overflows == 0

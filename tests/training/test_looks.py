@@ -13,6 +13,7 @@ from afresh.training import checkpoint, loop
 from afresh.training.best_checkpoint import LOSS, REWARD, best_by_loss, best_by_reward
 from afresh.training.looks import Look, Looks, add_look, looks_in, looks_until
 from afresh.training.loop import Hooks, Learner
+from afresh.training.weights import read_weights
 from tests.training.toys import Squares, batches, learner
 
 
@@ -93,3 +94,24 @@ def test_going_back_to_a_checkpoint_forgets_later_looks(tmp_path: Path) -> None:
         train(live, tmp_path, falling)
     steps = [look.step for look in live.looks[LOSS]]
     assert steps == sorted(set(steps))
+
+
+def test_of_equal_values_the_first_is_kept(tmp_path: Path) -> None:
+    live = learner(Squares())
+    best = best_by_loss(tmp_path, live, ())
+    for step, value in ((1, 2.0), (2, 1.0), (3, 1.0), (4, float("nan")), (5, 1.5)):
+        live.step = step
+        best.update(live, {LOSS: value})
+    kept = read_weights(tmp_path, "lowest")
+    assert kept is not None and int(kept["step"]) == best.best(live.looks[LOSS]).step == 2
+    assert [look.step for look in live.looks[LOSS]] == [1, 2, 3, 5]
+
+
+def test_looks_after_an_old_checkpoint_are_forgotten_when_it_is_gone_back_to(tmp_path: Path) -> None:
+    train(learner(Squares(), **OFTEN), tmp_path, RISING)
+    saved = checkpoint.newest(tmp_path / "checkpoints")
+    assert saved is not None and saved.step == 4
+    live = learner(Squares(), **OFTEN)
+    live.looks = {LOSS: [Look(0, 1.0), Look(4, 2.0), Look(9, 3.0)]}
+    live.restore(replace(saved, scalars={k: v for k, v in saved.scalars.items() if k != "looks"}))
+    assert live.looks == {LOSS: [Look(0, 1.0), Look(4, 2.0)]}

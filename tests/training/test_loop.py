@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -356,3 +357,14 @@ def test_a_single_condition_is_left_out_once() -> None:
     share = loop.drop_conditions(batch, p, Rng(0)).cond.present["label"].float().mean()
     assert float(share) == pytest.approx(1 - p, abs=0.01)
     assert loop.drop_conditions(batch, 0.0, Rng(0)) is batch
+
+
+def test_a_step_that_is_skipped_counts_no_targets() -> None:
+    """The first of two players has taken its part of the batch when the second fails."""
+    live = learner(Squares(players=2, bad={("second", 1): math.inf}))
+    batch = replace(step_of(live), by_length=True)
+    assert loop.take_step(live, batch, Rng(0)) is not None
+    seen = dict(live.seen_targets)
+    assert seen == {"first": (4.0, 4), "second": (4.0, 4)}
+    live.step = 1
+    assert loop.take_step(live, batch, Rng(0)) is None and live.seen_targets == seen
