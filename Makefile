@@ -8,7 +8,7 @@ PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 # Tests start many processes. Where bytecode may not be written, each would compile all that it imports anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test complete check types quick bench-test test-serve test-browser fuzz format docs matrix bench lowest audit clean
+.PHONY: demo test complete check types quick bench-test test-serve test-browser fuzz kills format docs matrix bench lowest audit clean
 
 # What the demonstration needs, without the extra dev. A module is compiled when it is first imported: most never are.
 .venv/.installed: pyproject.toml
@@ -63,6 +63,10 @@ test-browser: .venv/.ready
 # on from mutation N: `.venv/bin/python -m tests.fuzz --first N --mutations 1` repeats one.
 fuzz: .venv/.ready
 	$(BIN)/python -m tests.fuzz --mutations 10000
+
+# Runs of every kind, and of every way to end early, are killed at 40 points each; all must end with the same bits.
+kills: .venv/.ready
+	$(BIN)/python -m tests.training.killed 40
 
 format: .venv/.ready
 	$(BIN)/ruff format .

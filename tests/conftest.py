@@ -62,8 +62,8 @@ def charts_are_not_drawn() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def do_not_wait_for_the_disk() -> Iterator[None]:
-    """os.fsync and os.sync do nothing: they protect from a loss of power, which no test can bring about. The order of
-    the calls is tested where it matters, in tests/training/test_crash.py with the real function."""
+    """os.fsync and os.sync do nothing: they protect from a loss of power, which no test can bring about. Where the
+    order of the calls matters, it is followed (tests/durable.py)."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda handle: None)
         patch.setattr(os, "sync", lambda: None)
