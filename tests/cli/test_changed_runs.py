@@ -101,7 +101,7 @@ def changed(texts_run: Path, tmp_path: Path) -> Callable[..., Path]:
         ("window", 1 << 40, "window"),
         ("parameters", -1, "parameters"),
         ("config__layers", "many", "config.*layers"),
-        ("config__layers", 10**7, "larger network than the"),
+        ("config__layers", 10**7, "config.*layers.*1024"),
         ("config__width", 10**9, "run.json"),
         ("config__heads", 0, "config.*heads"),
         ("family", "nothing", "nothing"),

@@ -35,6 +35,7 @@ from afresh.core import UserError
 from afresh.data.collected import FORMAT, SCHEMA
 from afresh.data.limits import Limits
 from tests.collect.site import LOOPBACK, Site, serving
+from tests.peak import peak_memory
 
 GOOD = "A good text stands beside what is odd, and it is collected whatever happens to the other."
 MEMORY = 2 << 30  # bytes that a process may ask for; what it takes is looked at in the end
@@ -748,7 +749,7 @@ def main(folder: Path, group: str) -> None:
             signal.setitimer(signal.ITIMER_PROF, SECONDS)  # whose signal ends the process, wherever it is
             print(json.dumps({"name": name} | collect(folder / str(number), make)), flush=True)
     signal.setitimer(signal.ITIMER_PROF, 0)
-    print(json.dumps({"peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10}), flush=True)
+    print(json.dumps({"peak": peak_memory()}), flush=True)
 
 
 def collect(folder: Path, make: Maker) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from afresh.data import arrow
 from afresh.data.prepare import read_options
 from afresh.data.sources import readable
 from tests.odd_files import CASES, GOOD, MB
+from tests.peak import peak_memory
 
 MEMORY = 1024 * MB  # that reading a file may take, beside what the process took before
 SECONDS = 10  # of the processor for one file
@@ -40,7 +41,7 @@ def read_beside_a_good_file(name: str, folder: Path) -> dict[str, Any]:
     case.make(folder)
     modality = registry.modality(MODALITIES.get(case.kind, case.kind))
     told: list[events.Event] = []
-    began, held = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    began, held = time.process_time(), peak_memory()
     found: dict[str, Any] = {"good": 0, "refused": [], "error": ""}
     try:
         with events.listening(told.append):
@@ -55,7 +56,7 @@ def read_beside_a_good_file(name: str, folder: Path) -> dict[str, Any]:
     except BaseException as error:
         found["error"] = f"{type(error).__name__}: {error}"
     found["seconds"] = time.process_time() - began
-    found["memory"] = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - held) * 1024
+    found["memory"] = peak_memory() - held
     return found
 
 

@@ -171,7 +171,7 @@ def test_a_killed_run_goes_on_to_the_same_end(root: Path, tmp_path: Path, method
         "    calls = int(flag.read_text()) + 1 if flag.exists() else 1\n"
         "    flag.write_text(str(calls))\n"
         "    if calls == int(Path(__file__).with_name('when').read_text()):\n"
-        "        os.kill(os.getppid(), signal.SIGKILL)\n"
+        "        os.kill(int(Path(__file__).with_name('pid').read_text()), signal.SIGKILL)\n"
     )  # fmt: skip
     argv = ["align", root / "transformer", "--method", method, "--reward", f"{tmp_path / 'reward.py'}:share"]
     argv += ["--length", "12", "--steps", "16", "--set", "train.batch=16", "--no-measure"]
@@ -183,7 +183,9 @@ def test_a_killed_run_goes_on_to_the_same_end(root: Path, tmp_path: Path, method
         out = tmp_path / name
         words = [*map(str, argv), "--out", str(out)]
         if when:
-            code = subprocess.run([sys.executable, "-m", "afresh", *words], capture_output=True).returncode
+            with_pid = ["sh", "-c", 'echo $$ > "$0"; exec "$@"', str(tmp_path / "pid")]
+            program = [*with_pid, sys.executable, "-m", "afresh", *words]
+            code = subprocess.run(program, capture_output=True).returncode
             assert code == -signal.SIGKILL
             words = ["train", "--resume", str(out), "--no-measure"]
         assert command(words) == 0

@@ -124,7 +124,7 @@ def test_a_run_that_is_made_of_another_ends_the_same_after_a_kill(
 def test_a_run_killed_repeatedly_ends_like_an_undisturbed_one(whole: Whole, seed: int) -> None:
     rng, run = random.Random(seed), whole.copy(f"again{seed}")
     kills = 0
-    while (code := whole.go_on(run, fault="kill", at=rng.randrange(5, 90))) != 0:
+    while (code := whole.go_on(run, fault="kill", at=rng.randrange(5, 180))) != 0:
         assert code == -signal.SIGKILL, whole.zygote.output.read_text()
         kills += 1
         assert kills < 60
