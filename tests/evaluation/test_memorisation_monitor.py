@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from afresh.api import Model
 from afresh.core import Cond, Examples
+from afresh.core.events import Event, listening
 from afresh.core.rng import Rng
 from afresh.evaluation import memorisation_monitor as memorise
 from afresh.evaluation.estimate import share
@@ -194,11 +195,14 @@ def test_when_there_is_a_monitor_and_what_it_remembers(ended: Run) -> None:
     x = Examples(Rng(0).normal("x", torch.arange(40), (1, 6, 6)), Cond(40))
     assert live.stopped and memorisation_monitor(ended, (x, x), live, []) is None
     live.stopped = ""
-    rows = [{"step": s, "near_copies_low": 0.2} for s in (3, live.step + 1)] + [{"step": 3, "loss": 1.0}]
-    for known in ({}, {"near_copies_low": [Look(2, 0.1)]}):  # of a checkpoint of an earlier version, and of this one
+    rows = [{"step": s, "near_copies_low": 0.2, "near_copies_of": 16.0} for s in (3, live.step + 1)]
+    rows.append({"step": 3, "loss": 1.0})
+    of_rows = {"near_copies_low": [Look(3, 0.2)], "near_copies_of": [Look(3, 16.0)]}
+    held = {"near_copies_low": [Look(2, 0.1)], "near_copies_of": [Look(2, 64.0)]}
+    for known in ({}, held):  # of a checkpoint of an earlier version, and of this one
         live.looks = dict(known)
         assert memorisation_monitor(ended, (x, x), live, rows) is not None
-        assert live.looks == (known or {"near_copies_low": [Look(3, 0.2)]})
+        assert live.looks == (known or of_rows)
     live.config = live.config.model_copy(update={"memorisation_limit": 0.0})
     assert memorisation_monitor(ended, (x, x), live, []) is None
 
@@ -206,33 +210,40 @@ def test_when_there_is_a_monitor_and_what_it_remembers(ended: Run) -> None:
 # --------------------------------------------------------------------------- what it costs
 
 
-class Clock:
-    """A clock that is advanced by hand."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def test_monitoring_takes_its_share_of_the_time_and_no_more(ended: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A second of drawing for 16 samples, an evaluation every 10 seconds."""
-    clock = Clock()
+@pytest.mark.parametrize("searches,sizes", [(0.4, {FIRST}), (1.7, {FIRST, SAMPLES})])
+def test_searching_takes_its_share_of_the_work_and_resumes_at_the_same_steps(
+    ended: Run, monkeypatch: pytest.MonkeyPatch, searches: float, sizes: set[int]
+) -> None:
+    """All searches but the first stay within 5% of three evaluations of the network an example that is learnt, where an
+    evaluation of the run comes as often as `searches` are affordable; and a run that goes on from a checkpoint anywhere
+    searches at the same steps as one that was never stopped."""
     x = Examples(Rng(0).normal("x", torch.arange(40), (1, 6, 6)), Cond(40))
-    out = MemorisationMonitor(ended, x, x, 0.1, clock)
+    monkeypatch.setattr(  # half of the samples are copies
+        MemorisationMonitor, "distances", lambda self, learner, n, part: np.resize([0.0, 100.0], n)
+    )
+    live, each = ended.learner(), ended.family.evaluations.sample(ended.space, ended.family.sampling.settings())
+    live.looks, every = {}, math.ceil(searches * FIRST * each / (0.05 * 3 * live.config.batch))
+    end = 60 * every
 
-    def slow(learner: Any, n: int, part: int) -> np.ndarray:
-        clock.now += n / 16
-        return np.full(n, 100.0)
+    def searched(steps: range) -> list[int]:
+        monitor, looks = MemorisationMonitor(ended, x, x, 0.1), []
+        monitor.others = np.full(40, 10.0)
+        for live.step in steps:
+            if monitor.update(live):
+                looks.append(live.step)
+        return looks
 
-    monkeypatch.setattr(out, "distances", slow)
-    live, looks = ended.learner(), 0
-    with heard("5% of the training time") as events:
-        for _ in range(100):
-            clock.now += 10
-            looks += bool(out.update(live))
-    assert looks >= 40 and out.spent <= 1 + 0.05 * clock.now and len(events) == 1
+    notes: list[Event] = []
+    with listening(notes.append):
+        whole = searched(range(every, end + 1, every))
+    drawn, most = [look.value for look in live.looks["near_copies_of"]], 0.05 * 3 * live.config.batch * end
+    assert set(drawn) == sizes and len(notes) == (len(whole) < 60)
+    assert most - SAMPLES * each < sum(drawn) * each <= most
+    kept = live.looks
+    for cut in (every, 20 * every, 53 * every):
+        live.looks = looks_until(kept, cut)
+        assert searched(range(cut + every, end + 1, every)) == [step for step in whole if step > cut]
+        assert live.looks == kept
 
 
 def test_two_searches_in_a_row_stop_training(ended: Run) -> None:

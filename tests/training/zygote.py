@@ -217,7 +217,7 @@ def worsen(early: str | None) -> None:
         data_source.heldout_loss = loss  # type: ignore[assignment]
     elif early == "copies":
         memorisation_monitor.MemorisationMonitor.distances = distances  # type: ignore[assignment]
-        memorisation_monitor.COST = 1e9  # how often it looks does not depend on the time that passes
+        memorisation_monitor.COST = 1e9  # every evaluation looks, however few the steps are
     elif early is not None:
         AlignmentSource.metrics = metrics  # type: ignore[method-assign]
 

@@ -10,8 +10,7 @@ evaluations in a row.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -34,13 +33,14 @@ from afresh.training.weights import adapters_merged
 
 FIRST, SAMPLES = 16, 64  # samples drawn first, and in total if one of the first is a near copy
 IN_A_ROW = 2  # evaluations that must agree
-COST = 0.05  # share of the training time that the monitor may use
+COST = 0.05  # share of what training takes that the monitor may take
+TRAINED = 3  # evaluations of the network that learning an example is worth: one forward, and a backward of two
 SIDE = 16  # images are compared as means over cells, at most this many along the longer side
 OTHERS = 256  # examples not trained on, at most, whose distances define what is near
 ENOUGH = 100  # held-out examples that suffice for it: fewer do not determine the nearest hundredth
 HALF = 0.5  # share of the median distance of others, above which a sample is no copy
 SEED = 1_000_211  # of these samples, which differ from those of previews and of metrics
-COPIES, LOW = "near_copies", "near_copies_low"  # in metrics.jsonl
+COPIES, LOW, OF = "near_copies", "near_copies_low", "near_copies_of"  # in metrics.jsonl
 
 
 def should_stop(lows: Sequence[float], limit: float) -> bool:
@@ -92,12 +92,7 @@ class MemorisationMonitor:
     train: Examples  # in the modality's space
     heldout: Examples
     limit: float
-    clock: Callable[[], float] = time.perf_counter
-    cost: float = COST
-    spent: float = 0.0  # seconds
-    first: float | None = None  # seconds that drawing the first samples takes
     noted: bool = False  # that searches are skipped
-    start: float = field(init=False)
     table: Array = field(init=False)
     others: Array = field(init=False)
 
@@ -105,33 +100,32 @@ class MemorisationMonitor:
         timed = self.run.encoder.space.timed
         self.table = vectors(self.train, timed)
         self.others = not_trained_on(self.table, vectors(self.heldout, timed))
-        self.start = self.clock()
 
-    def affordable(self, seconds: float) -> bool:
-        """Whether `seconds` more stay within the share of the training time that the monitor may use."""
-        return self.spent + seconds <= self.cost * (self.clock() - self.start)
+    def affordable(self, learner: Learner, samples: int) -> bool:
+        """Whether so many more samples stay within COST. What they take is counted in evaluations of the network,
+        not in seconds, so that a run that is resumed searches at the same steps."""
+        drawn = sum(look.value for look in learner.looks.get(OF, [])) + samples
+        each = self.run.family.evaluations.sample(self.run.space, self.run.family.sampling.settings())
+        return drawn * each <= COST * TRAINED * learner.config.batch * learner.step
 
     def update(self, learner: Learner) -> dict[str, float]:
         """The share of near copies, the lower end of its 95% interval, and the number of samples. Empty while drawing
-        is too slow for the time spent so far, which is noted once."""
-        if self.first is not None and not self.affordable(self.first):
+        takes too much of the work so far, which is noted once."""
+        if learner.looks.get(OF) and not self.affordable(learner, FIRST):
             if not self.noted:
                 events.note(
-                    f"step {learner.step}: near copies are not searched for at every evaluation: drawing {FIRST} "
-                    f"samples "
-                    f"takes {self.first:.1f} s, and the search may take {self.cost:.0%} of the training time"
+                    f"step {learner.step}: near copies are not searched for at every evaluation: drawing samples "
+                    f"for it may take {COST:.0%} of what training takes"
                 )
             self.noted = True
             return {}
-        start = self.clock()
         distance = self.distances(learner, FIRST, 0)
-        self.first = self.clock() - start
-        if copies(distance, self.others).value > 0 and self.affordable((SAMPLES / FIRST) * self.first):
+        if copies(distance, self.others).value > 0 and self.affordable(learner, SAMPLES):
             distance = np.concatenate([distance, self.distances(learner, SAMPLES - FIRST, 1)])
-        self.spent += self.clock() - start
         share = copies(distance, self.others)
         add_look(learner.looks, LOW, Look(learner.step, share.low or 0.0))
-        return {COPIES: share.value, LOW: share.low or 0.0, f"{COPIES}_of": float(share.n)}
+        add_look(learner.looks, OF, Look(learner.step, share.n))
+        return {COPIES: share.value, LOW: share.low or 0.0, OF: float(share.n)}
 
     def distances(self, learner: Learner, n: int, part: int) -> Array:
         """Distances (n,) of n samples to the nearest training example."""
@@ -164,5 +158,6 @@ def memorisation_monitor(
         return None
     if learner.stopped:
         return None
-    learner.looks.setdefault(LOW, looks_in(rows, LOW, learner.step))
-    return MemorisationMonitor(run, *splits, limit, cost=COST)
+    for name in (LOW, OF):
+        learner.looks.setdefault(name, looks_in(rows, name, learner.step))
+    return MemorisationMonitor(run, *splits, limit)
