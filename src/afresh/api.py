@@ -1090,6 +1090,7 @@ def collect_data(
     refresh: bool = False,
     processes: int = 1,
     cluster: str = "",
+    trust: bool = False,
     quiet: bool = False,
 ) -> Mapping[str, Any]:
     """Gather a data set into the folder `into`, which `train` takes, after what it has (`afresh collect`); returns its
@@ -1103,9 +1104,10 @@ def collect_data(
     `split_by` what is never divided, `heldout` the share that is held out, `against` benchmarks that must not be learnt
     from, and `leaks`, "keep" or "drop", what becomes of what occurs there too. What was interrupted goes on with
     `resume`; data of a program is then given again, under its name. `refresh` reads sources again, and `cluster` is the
-    address of a Ray cluster, or "local".
+    address of a Ray cluster, or "local". `trust`: go on with a data set of somebody else, whose sources are listed by
+    the error that is raised without it.
 
-    Raises UserError for a place that no source knows, for options and rules that there are not, and if the folder holds
+    Raises UserError for a place that no source knows, for options and rules that do not exist, and if the folder holds
     something else or cannot be written.
     """
     about = {k: v for k, v in (("person", person), ("consent", consent)) if v}
@@ -1124,6 +1126,7 @@ def collect_data(
             processes=processes,
             cluster=cluster,
             assembly={k: v for k, v in choices.items() if v is not None},
+            trust=trust,
         )
         write_page(Path(into))
         return made

@@ -140,12 +140,12 @@ def test_copies_that_were_written_aside_go_too(dataset: Path) -> None:
 
 
 def test_what_was_fetched_is_removed(tmp_path: Path) -> None:
-    fetched = Store(tmp_path).parts("x").fetched
+    fetched = Store(tmp_path).parts("0123456789ab").fetched
     fetched.put("https://a/1", b"one", {})
     fetched.put("https://a/2", b"two", {})
     fetched.put("https://a/3", b"one", {})
     fetched.forget({"https://a/1"})
-    again = Store(tmp_path).parts("x").fetched
+    again = Store(tmp_path).parts("0123456789ab").fetched
     assert again.get("https://a/1") is None and again.get("https://a/3") is None
     assert (again.get("https://a/2") or (b"",))[0] == b"two" and len(list(again.raw.iterdir())) == 1
     again.forget({"a row of https://a/2"})

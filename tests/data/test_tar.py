@@ -17,6 +17,7 @@ from afresh.core import Refused
 from afresh.data import tar
 from afresh.data.files import MB, FileError, ZipLimits
 from afresh.data.tar import is_tar, read_tar
+from tests.odd_files import header, pax
 
 
 def archive(files: dict[str, bytes], *more: tarfile.TarInfo) -> bytes:
@@ -87,20 +88,6 @@ def test_bombs_end_early(tmp_path: Path, name: str) -> None:
         list(read_tar(tmp_path / name, ZipLimits(total_bytes=2 * MB)))
     (_, large) = read_tar(tmp_path / name, ZipLimits(member_bytes=MB))
     assert isinstance(large, Refused) and "at most 1 MB" in large.reason
-
-
-def header(size: int, kind: bytes = tarfile.REGTYPE, name: str = "x.txt") -> bytes:
-    """A header that declares any size, also one that the library would not write."""
-    info = tarfile.TarInfo(name)
-    info.type = kind
-    raw = bytearray(info.tobuf(tarfile.GNU_FORMAT))
-    raw[124:136] = size.to_bytes(12, "big", signed=True) if size < 0 else b"\x80" + size.to_bytes(11, "big")
-    raw[148:156] = b"%06o\0 " % tarfile.calc_chksums(raw)[0]
-    return bytes(raw)
-
-
-def pax(records: bytes) -> bytes:
-    return header(len(records), tarfile.XHDTYPE) + records + bytes(-len(records) % 512)
 
 
 HUGE = {

@@ -12,9 +12,10 @@ import pytest
 
 from afresh.cli import run as command
 from afresh.core import UserError
+from afresh.data.secret import secret_file
 from afresh.runs.data import run_data
 from afresh.runs.run import Run
-from afresh.runs.signature import made_here, secret_file, sign
+from afresh.runs.signature import made_here, sign
 from tests.fuzz.mutations import correct_hashes
 
 QUERY = "SELECT user, item, time FROM log WHERE item <> 'none'"

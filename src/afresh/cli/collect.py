@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -46,6 +47,9 @@ def collect(
     cluster: Annotated[
         str | None, typer.Option(help="A Ray cluster that cleans instead: its address, or local.", metavar="ADDRESS")
     ] = None,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Read what a data set of somebody else names, now and later.")
+    ] = False,
     as_json: Annotated[bool, o.json_of("{into, items, left_out, leakage, digest}")] = False,
 ) -> None:
     """Gather a data set from many sources: cleaned, without duplicates, and with the licence of each item.
@@ -53,6 +57,7 @@ def collect(
     The result is a folder that `afresh train` learns from. What is left out is listed with its reason, and report.html
     in it shows what each rule kept, left out and changed.
     """
+    from afresh.cli.consent import with_consent
     from afresh.cli.wording import as_typed, options_of
     from afresh.collect.gather import Limits, gather
     from afresh.collect.gather import places as all_places
@@ -85,7 +90,8 @@ def collect(
     limits = Limits(max_bytes, max_items, max_minutes)
     others = [place for place in against if place] if against else None  # an empty one: none any more
     choices = {"near": near, "split_by": split_by, "heldout": heldout, "against": others, "leaks": leaks}
-    made = gather(
+    collected = partial(
+        gather,
         given,
         into,
         on=rule or (),
@@ -97,6 +103,7 @@ def collect(
         cluster=cluster or "",
         assembly={name: value for name, value in choices.items() if value is not None},
     )
+    made = with_consent(lambda trusted: collected(trust=trusted), trust, as_json)
     report = write_page(into)
     if as_json:
         emit({"into": str(into), **{k: made[k] for k in ("items", "left_out", "leakage", "digest")}})

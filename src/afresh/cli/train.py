@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,8 +10,7 @@ import typer
 
 from afresh.cli import completion
 from afresh.cli import options as o
-from afresh.cli.show import emit, fail, quoted, say
-from afresh.cli.wording import as_typed
+from afresh.cli.show import emit, quoted, say
 
 if TYPE_CHECKING:
     from afresh.evaluation.study import Measurement
@@ -141,19 +139,11 @@ def train(
 
 def resumed(path: Path, trust: bool, ignore_stop: bool, as_json: bool) -> Job:
     """The run, once it is known that it may run and read what it names: a person at a terminal is asked."""
-    from afresh.core import UserError
+    from afresh.cli.consent import with_consent
     from afresh.runs.run import summary
     from afresh.tasks.resume import resume
 
-    try:
-        job = resume(path, trust, ignore_stop)
-    except UserError as e:
-        if e.code != "not_trusted" or as_json or not sys.stdin.isatty():
-            raise
-        fail(as_typed(str(e), {"--trust"}))
-        if not typer.confirm("Do it?", err=True):
-            raise typer.Exit(2) from None
-        job = resume(path, True, ignore_stop)
+    job = with_consent(lambda trusted: resume(path, trusted, ignore_stop), trust, as_json)
     now = summary(job.run)
     say(f"going on with {path} at step {now['steps']:,} of {now['planned']:,}")
     return job

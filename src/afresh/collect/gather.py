@@ -27,6 +27,7 @@ from afresh.collect.record import UNKNOWN, About, Found, Rejection
 from afresh.collect.rules import chosen
 from afresh.collect.sources import Options, Source, Unavailable, options_of, own_options, python, source_of
 from afresh.collect.store import WORK, SourceParts, Store
+from afresh.collect.trust import check_trust, compared_with, sign, sources_of
 from afresh.collect.workers import workers
 from afresh.core import UserError, events
 from afresh.core.counted import counted
@@ -152,6 +153,7 @@ def gather(
     processes: int = 1,
     cluster: str = "",
     assembly: Mapping[str, Any] | None = None,
+    trust: bool = False,
 ) -> dict[str, Any]:
     """Collect from these sources, after those that the data set has, and write its items; returns its manifest.
 
@@ -159,14 +161,19 @@ def gather(
     resume: go on with sources that were not finished. refresh: read these sources, or all if none is given, again; what
     is fetched from elsewhere is fetched only if it changed. assembly: fields of `Assembly`; others stay as they are,
     too. processes: that clean. cluster: the address of a Ray cluster that cleans instead, or "local" for one on this
-    machine. Raises UserError if the folder holds something else, if a source was not finished and `resume` is not
-    given, for unknown rules, and for values that a rule or an assembly does not accept.
+    machine. trust: read also what the manifest of somebody else's data set names. Raises UserError if the folder holds
+    something else, if a source was not finished and `resume` is not given, for unknown rules, for values that a rule or
+    an assembly does not accept, and for a data set of somebody else without `trust`.
     """
     if into.exists() and not (into / MANIFEST).is_file() and any(p.name != "work" for p in into.iterdir()):
         raise UserError(f"{into} holds something else. Name a new folder, or a data set that was collected before.")
     chosen(on, off)  # refuses what is wrong before anything is written
     store = Store(into)
     with store.locked():
+        if (into / MANIFEST).is_file():
+            before, now = manifest(into), {place.key for place in places}
+            own = [row for row in sources_of(before) if row["key"] not in now]
+            check_trust(into, [*own, *([] if "against" in (assembly or {}) else compared_with(before))], trust)
         known = _known(into, on, off, store)
         rules = known["rules"]
         known["assembly"] = chosen_assembly(known.get("assembly", {}), assembly or {})
@@ -190,6 +197,7 @@ def gather(
                 wanted.append((place, rows[place.key]))
         if not known["sources"]:
             raise UserError("There is no source. Give at least one: a folder, an address, a table, ...", "no_source")
+        sign(into, [*known["sources"], *compared_with(known)])
         write_json(into / MANIFEST, known)
         budget = Budget(limits)
         failures, forgotten = dict[str, str](), set(marks_of(known))

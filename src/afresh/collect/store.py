@@ -12,6 +12,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -31,8 +32,10 @@ from afresh.collect.record import Record, Rejection, encodable
 from afresh.core import UserError
 from afresh.core.files import CANNOT_WRITE, free_bytes, replace_file, sync_folder
 from afresh.data.collected import BLOBS, SCHEMA
+from afresh.data.files import check_links
 
 WORK, JOURNAL, LOCK = "work", "journal.jsonl", "lock"
+KEY = re.compile("[0-9a-f]{12}")  # of a source, which names its folder
 PARTS = SCHEMA.append(pa.field("near", pa.binary()))  # of the items of a part
 REJECTIONS = pa.schema([(f.name, pa.string()) for f in fields(Rejection)])
 
@@ -45,7 +48,9 @@ class Store:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Raises UserError if another process is writing the data set, or if it cannot be written."""
+        """Raises UserError if another process is writing the data set, if it cannot be written, or if it has a link
+        that leads out of it."""
+        check_links(self.folder, "data set")
         work = self.folder / WORK
         try:
             work.mkdir(parents=True, exist_ok=True)
@@ -70,7 +75,11 @@ class Store:
             os.fsync(file.fileno())
 
     def parts(self, key: str) -> SourceParts:
-        """What was collected from a source."""
+        """What was collected from a source. Raises UserError for a key that would name another folder."""
+        if KEY.fullmatch(key) is None:
+            raise UserError(
+                f"{self.folder} is damaged: {key[:100]!r} is not the key of a source. Restore a copy.", "damaged"
+            )
         return SourceParts(self.folder, key)
 
     def put_blob(self, content: bytes, suffix: str) -> str:

@@ -100,6 +100,27 @@ def walk(
     return sorted(files, key=lambda f: f.name), sorted(refused, key=lambda r: r.source)
 
 
+def check_links(folder: Path, what: str) -> None:
+    """Raises UserError if a symbolic link in a folder leads out of it, or if something is neither file nor folder.
+
+    `what` the folder is, as "run": one that may come from anybody, and into which is written.
+    """
+    root = folder.resolve()
+    for place, folders, files in os.walk(folder):
+        for path in (Path(place) / name for name in (*folders, *files)):
+            if path.is_symlink():
+                target = path.resolve()
+                if not target.is_relative_to(root):
+                    raise UserError(
+                        f"{path} is a link to {target}. Links are not followed out of a {what}: put a copy in its "
+                        "place, or remove it.",
+                        f"link_out_of_{what.replace(' ', '_')}",
+                        path=str(path),
+                    )
+            elif not path.is_file() and not path.is_dir():
+                raise UserError(f"{path} is neither a file nor a folder. Remove it from the {what}.", "not_a_file")
+
+
 def describes_data(name: str) -> bool:
     """Whether a file with this name is about the data rather than part of it, as README.md is."""
     path = PurePosixPath(name.lower().removesuffix(".gz"))

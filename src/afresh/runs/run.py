@@ -22,6 +22,7 @@ from afresh.core.rng import Rng
 from afresh.core.stored import faults, reading
 from afresh.core.visible import visible_line
 from afresh.data.conditions import load_conditions, save_conditions
+from afresh.data.files import check_links
 from afresh.data.load import draw_conditions
 from afresh.runs.bounds import bounded, check_space
 from afresh.runs.manifest import create_manifest
@@ -83,7 +84,7 @@ class Run:
         if not file.is_file():
             raise UserError(no_run(folder), "not_a_run", path=str(folder), near=near_runs(folder))
         if not any_links:
-            check_links(folder)
+            check_links(folder, "run")
         try:
             return Run(folder, read_record(file.read_bytes()))
         except ValueError as e:
@@ -429,24 +430,6 @@ class Run:
         if x.is_floating_point() and not bool(torch.isfinite(x).all()):
             raise UserError("The model gives numbers that are not finite. Check it: `model.verify()`.", "not_finite")
         return x if self.codec is None else self.codec.decode(x)
-
-
-def check_links(folder: Path) -> None:
-    """Raises UserError if a symbolic link in a folder leads out of it, or if something is neither file nor folder."""
-    root = folder.resolve()
-    for place, folders, files in os.walk(folder):
-        for path in (Path(place) / name for name in (*folders, *files)):
-            if path.is_symlink():
-                target = path.resolve()
-                if not target.is_relative_to(root):
-                    raise UserError(
-                        f"{path} is a link to {target}. Links are not followed out of a run: put a copy in its place, "
-                        "or remove it.",
-                        "link_out_of_run",
-                        path=str(path),
-                    )
-            elif not path.is_file() and not path.is_dir():
-                raise UserError(f"{path} is neither a file nor a folder. Remove it from the run.", "not_a_file")
 
 
 def join(parts: Sequence[Tensor], space: Space) -> Tensor:

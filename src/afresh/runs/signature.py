@@ -1,60 +1,27 @@
 """Whether this user made a run: a signature that nobody can write without a secret that never leaves the machine.
 
 A run is a folder that may come from anybody. What its run.json names, programs of a reward and paths of data, is used
-without a question only if this user chose it. RUN/signature is an HMAC-SHA256 over those parts of run.json. Its key is
-`secret` in the user's configuration folder, or in that of the preference `key_folder`, which is made when it is first
-needed, readable by the user alone.
+without a question only if this user chose it. RUN/signature is an HMAC-SHA256 over those parts of run.json, by the
+user's secret (afresh.data.secret).
 
 The signature says nothing about weights: what they do is bounded by what the code of afresh does with numbers.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import hmac
 import json
-import os
-import secrets
 from pathlib import Path
 from typing import Any
 
-from afresh.core import UserError
 from afresh.core.files import replace_file
-from afresh.preferences import preferences
+from afresh.data.secret import secret, secret_for
 from afresh.runs.record import RunRecord
 from afresh.runs.run import Run
 
 FILE = "signature"
-BYTES = 32
 _TRUSTED: set[bytes] = set()  # what runs name that are trusted until the process ends
-
-
-def secret_file() -> Path:
-    return preferences().key_folder / "secret"
-
-
-def secret(make: bool = False) -> bytes | None:
-    """The user's secret; None if there is none yet, unless it is to be made.
-
-    Raises OSError if it cannot be made, or not be read.
-    """
-    file = secret_file()
-    if not file.exists():
-        if not make:
-            return None
-        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        aside = file.with_name(f".secret.{os.getpid()}.tmp")
-        handle = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(secrets.token_bytes(BYTES))
-        try:
-            with contextlib.suppress(FileExistsError):  # of two processes, the first decides
-                os.link(aside, file)
-        finally:
-            aside.unlink()
-    found = file.read_bytes()
-    return found if len(found) == BYTES else None
 
 
 def signed_parts(record: RunRecord) -> dict[str, Any]:
@@ -79,16 +46,7 @@ def _named(record: RunRecord) -> bytes:
 
 def sign(run: Run) -> None:
     """Mark a run as this user's. Raises UserError if the secret or the run's folder cannot be written."""
-    try:
-        key = secret(make=True)
-    except OSError as e:
-        raise UserError(
-            f"{e.filename or secret_file()} cannot be written, so {run.path} cannot be signed: {e.strerror or e}. Set "
-            "AFRESH_KEY_FOLDER to a folder that may be written.",
-            "no_secret",
-        ) from e
-    if key is None:
-        raise UserError(f"{secret_file()} is damaged: it does not have {BYTES} bytes. Remove it.", "no_secret")
+    key = secret_for(str(run.path))
     replace_file(run.path / FILE, (signature_of(run.record, key) + "\n").encode())
 
 

@@ -157,7 +157,7 @@ def test_halves_of_characters_stop_nothing(tmp_path: Path) -> None:
     assert part.records[0].text == "A smile 😀 and half \ufffd of one."
     rejection = Rejection("s", "\udcff.xyz", "find", "files", "why \ud800")
     part.rejections.append(rejection)
-    parts = Store(tmp_path).parts("key")
+    parts = Store(tmp_path).parts("0123456789ab")
     parts.write(0, part, 1)
     row = next(all_rows([parts.tables("000000")[0]]))
     assert row["where"] == "\ufffd.txt" and row["title"] == "\ufffd title" and row["extra"] == [("note", "\ufffd")]
