@@ -27,14 +27,14 @@ from PIL import Image
 from torch import nn
 
 import afresh
-from afresh.core.counted import counted
-from afresh.core.files import bytes_on_disk
+from afresh.core.plural import counted
 from afresh.core.rng import Rng
 from afresh.data.load import sweep
 from afresh.data.prepare import Prepared
 from afresh.runs.adapters import with_adapters
 from afresh.runs.data import run_data
 from afresh.runs.run import Run
+from afresh.storage.files import bytes_on_disk
 from afresh.training.checkpoint import steps_in
 from benchmarks.table import Row, save
 

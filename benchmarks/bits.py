@@ -19,7 +19,7 @@ from afresh.evaluation.estimate import Estimate, mean
 from afresh.evaluation.likelihood import bits_per_dim, scored_rows
 from afresh.runs.data import run_data
 from afresh.runs.run import Run
-from afresh.tasks.measure import RunEvidence
+from afresh.verbs.measure import RunEvidence
 from benchmarks.judge_pictures import judge_of, work_folder
 from benchmarks.pictures import contender, finish, prepared
 from benchmarks.table import Row, save

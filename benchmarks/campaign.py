@@ -30,20 +30,20 @@ from typing import Any
 import numpy as np
 from scipy.stats import t
 
-from afresh.alignment.rewards.build import build
 from afresh.alignment.rewards.reward import Context
+from afresh.alignment.rewards.reward_expression import build
 from afresh.alignment.surrogate.acquisition import Goal
 from afresh.alignment.surrogate.likeness import descriptors_of
 from afresh.alignment.surrogate.model import fit_surrogate
 from afresh.core import Descriptors, ItemKind
 from afresh.core.events import ignore, listening
-from afresh.data.molecules.kind import MOLECULE
-from afresh.data.observed import Measurement, Observed
+from afresh.data.measurements import Measurement, Observed
+from afresh.domains.molecule.kind import MOLECULE
 from afresh.evaluation.estimate import share
 from afresh.runs.run import Run
 from afresh.sampling.request import Request
-from afresh.tasks.propose import BatchPlan, Chooser, propose
-from afresh.tasks.sample import Sampler
+from afresh.verbs.propose import BatchPlan, Chooser, propose
+from afresh.verbs.sample import Sampler
 from benchmarks.judge_pictures import work_folder
 from benchmarks.table import Row, save
 

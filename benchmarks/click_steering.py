@@ -21,11 +21,11 @@ import torch
 from numpy.typing import NDArray
 
 from afresh.cli import run as command
-from afresh.data.interactions.shown import read_shown
+from afresh.domains.interactions.exposure_log import read_shown
+from afresh.domains.interactions.feedback import Policy, evaluate
+from afresh.domains.interactions.recommend import Ranking, Recommender
+from afresh.domains.interactions.recommendation_votes import Told, votes_in
 from afresh.runs.run import Run
-from afresh.tasks.recommend import Ranking, Recommender
-from afresh.tasks.recommend_feedback import Policy, evaluate
-from afresh.tasks.recommend_votes import Told, votes_in
 
 Array = NDArray[np.float64]
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from afresh.families.autoencoder import importance
 from afresh.families.codecs.trained import CHUNK, TrainedCodec
 from afresh.nets.autoencoder import latents
-from afresh.sampling.search import search
+from afresh.sampling.latent_search import search
 
 STEPS, RATE = 10, 0.1
 

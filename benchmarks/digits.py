@@ -14,9 +14,9 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from afresh.tasks.learn import learn
-from afresh.tasks.measure import measure_run
-from afresh.tasks.train import TrainSpec, start
+from afresh.verbs.measure import measure_run
+from afresh.verbs.train import TrainSpec, start
+from afresh.verbs.training_job import learn
 from benchmarks.table import Row, save
 
 MINUTES = {"flow": 1.0, "transformer": 0.5, "gan": 1.0, "vae": 0.5}

@@ -18,11 +18,11 @@ from PIL import Image, ImageOps
 
 from afresh.api import Model
 from afresh.core import Score, Sound
+from afresh.domains.text.metrics import bits_per_byte
 from afresh.evaluation.distribution import kid
 from afresh.evaluation.estimate import Array
-from afresh.evaluation.texts import bits_per_byte
 from afresh.runs.data import run_data
-from afresh.tasks.measure import RunEvidence
+from afresh.verbs.measure import RunEvidence
 from benchmarks import efficientnet
 from benchmarks.picture_sets import Bytes
 from benchmarks.sound_scores import kad

@@ -23,9 +23,9 @@ from typing import Any
 import numpy as np
 
 import afresh
-from afresh.data.molecules.chem import canonical, chem
-from afresh.data.molecules.parts import contains
-from afresh.data.molecules.properties import numbers_of
+from afresh.domains.molecule.chem import canonical, chem
+from afresh.domains.molecule.parts import contains
+from afresh.domains.molecule.properties import numbers_of
 from afresh.runs.run import Run, metrics_rows
 from benchmarks.table import Row, save
 

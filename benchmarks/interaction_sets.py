@@ -19,8 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
+from afresh.domains.interactions.ranking import Items
 from afresh.evaluation.estimate import Array
-from afresh.evaluation.ranking import Items
 from benchmarks.judge_pictures import work_folder
 
 RECBOLE = "recbole==1.2.1"

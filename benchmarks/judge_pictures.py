@@ -26,12 +26,12 @@ from torch import Tensor
 
 from afresh.core import Cond, Part
 from afresh.core.rng import Rng
+from afresh.domains.image.pixel_gaussian import pixel_gaussian
 from afresh.evaluation import distribution as d
 from afresh.evaluation.encoders import PixelPCA, Recipe, train_encoder
 from afresh.evaluation.estimate import Array, Estimate, share
 from afresh.evaluation.label_classifier import train_label_classifier
 from afresh.evaluation.memorisation import near_copies, nearest
-from afresh.evaluation.pixel_gaussian import pixel_gaussian
 from benchmarks import efficientnet
 from benchmarks.picture_sets import SETS, Bytes, Labels, Loaded, Side
 from benchmarks.retrieval import Retrieval

@@ -27,15 +27,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from afresh.core.counted import counted
-from afresh.data.exercises.history import FIRST, Answer, History, gap_of
-from afresh.evaluation.knowledge import bkt, forgetting, pfa
-from afresh.evaluation.knowledge.answers import Answers, as_answers, tables
-from afresh.evaluation.knowledge.learning import padded
-from afresh.evaluation.knowledge_tracing import auc, calibration_error, log_loss
+from afresh.core.plural import counted
+from afresh.domains.exercises.history import FIRST, Answer, History, gap_of
+from afresh.domains.exercises.knowledge import bkt, forgetting, pfa
+from afresh.domains.exercises.knowledge.answers import Answers, as_answers, tables
+from afresh.domains.exercises.knowledge.learning import padded
+from afresh.domains.exercises.knowledge_filter import pooled
+from afresh.domains.exercises.metrics import auc, calibration_error, log_loss
+from afresh.domains.exercises.practise import Policy, Tracer, choose, knowledge
 from afresh.runs.run import Run
-from afresh.tasks.practise import Policy, Tracer, choose, knowledge
-from afresh.tasks.teaching import pooled
 from benchmarks import peer_dkt
 from benchmarks.judge_pictures import work_folder
 from benchmarks.learners import (

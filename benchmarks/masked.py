@@ -30,12 +30,12 @@ from afresh.core.rng import Rng
 from afresh.evaluation.estimate import share
 from afresh.runs.data import run_data
 from afresh.runs.run import Run
-from afresh.tasks.learn import learn
-from afresh.tasks.measure import RunEvidence, measure_run
-from afresh.tasks.train import TrainSpec, start
 from afresh.training.config import TrainConfig
 from afresh.training.loop import take_step
 from afresh.training.plan import make_learner
+from afresh.verbs.measure import RunEvidence, measure_run
+from afresh.verbs.train import TrainSpec, start
+from afresh.verbs.training_job import learn
 from benchmarks.digits import write_digits
 from benchmarks.ngram import ByteNgram, train_ngram
 from benchmarks.table import Row, save

@@ -16,8 +16,8 @@ import sys
 import numpy as np
 
 import afresh
-from afresh.data.molecules.chem import canonical, chem
-from afresh.data.molecules.properties import numbers_of
+from afresh.domains.molecule.chem import canonical, chem
+from afresh.domains.molecule.properties import numbers_of
 from benchmarks.molecules import DATA, smiles_of
 
 REQUESTS, EACH = 40, 25

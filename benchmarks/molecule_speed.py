@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 import afresh
-from afresh.data.molecules.chem import readable
+from afresh.domains.molecule.chem import readable
 from afresh.runs.run import Run, metrics_rows
 from benchmarks.molecules import setting
 from benchmarks.table import Row, save

@@ -28,9 +28,9 @@ from typing import Any
 import numpy as np
 
 import afresh
-from afresh.data.molecules.chem import canonical
-from afresh.data.molecules.filters import passes
-from afresh.evaluation import molecules as m
+from afresh.domains.molecule import metrics as m
+from afresh.domains.molecule.chem import canonical
+from afresh.domains.molecule.filters import passes
 from afresh.evaluation.estimate import Array
 from afresh.runs.run import Run, metrics_rows
 from benchmarks.judge_pictures import work_folder

@@ -20,9 +20,9 @@ from typing import Any
 
 import numpy as np
 
-from afresh.data.molecules.chem import canonical, chem
-from afresh.data.molecules.filters import passes
-from afresh.evaluation import molecules as ours
+from afresh.domains.molecule import metrics as ours
+from afresh.domains.molecule.chem import canonical, chem
+from afresh.domains.molecule.filters import passes
 
 COUNT = 2_000
 REFUSED = (  # by the filters, each for another reason

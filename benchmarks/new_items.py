@@ -21,9 +21,9 @@ from typing import Any
 
 import numpy as np
 
-from afresh.data.interactions.neighbours import FADE
-from afresh.evaluation.ranking import Items, Scorer, Scores, contained, hit_rate, ndcg, ranks
-from afresh.evaluation.recommenders import popularity
+from afresh.domains.interactions.baselines import popularity
+from afresh.domains.interactions.neighbours import FADE
+from afresh.domains.interactions.ranking import Items, Scorer, Scores, contained, hit_rate, ndcg, ranks
 from benchmarks.interaction_sets import Asked, Log, Task, last_events, s3rec
 from benchmarks.judge_pictures import work_folder
 from benchmarks.recommendations import Ours, write_log
@@ -100,7 +100,7 @@ def alike(recommender: Any, items: int) -> Scorer:
 def measured(name: str, seed: int) -> dict[str, Any]:
     """What each contender gets: recall@50 of new items, in the whole catalogue and among new ones; HR@10 and NDCG@10 of
     other items."""
-    from afresh.tasks.recommend import Recommender
+    from afresh.domains.interactions.recommend import Recommender
 
     task, new = task_of(SETS[name], seed)
     asked, (with_codes, with_tokens) = task.test, STEPS[name]

@@ -15,8 +15,8 @@ import numpy as np
 
 from afresh.alignment.feedback.preferences import Vote, Winner
 from afresh.alignment.rewards.bradley_terry import HeldOut, comparisons_of, learn, shared
-from afresh.alignment.rewards.text_features import LENGTHS, TextSettings, fit_text, lengths
 from afresh.core import Score
+from afresh.domains.text.reward_features import LENGTHS, TextSettings, fit_text, lengths
 from benchmarks.table import Row, save
 
 OURS = "n-grams + lengths"

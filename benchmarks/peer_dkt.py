@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from afresh.evaluation.knowledge.answers import Answers, Array, Predictor
+from afresh.domains.exercises.knowledge.answers import Answers, Array, Predictor
 
 
 class Tracing(nn.Module):

@@ -37,14 +37,14 @@ from typing import Any
 
 import numpy as np
 
-from afresh.alignment.memory import ASKED, Answer, read_answers
-from afresh.alignment.rewards.build import build
-from afresh.alignment.rewards.molecule_objectives import OBJECTIVES
+from afresh.alignment.reward_cache import ASKED, Answer, read_answers
 from afresh.alignment.rewards.reward import Context
-from afresh.data.molecules.chem import canonical
-from afresh.data.molecules.kind import MOLECULE
-from afresh.tasks import align
-from afresh.tasks.learn import learn
+from afresh.alignment.rewards.reward_expression import build
+from afresh.domains.molecule.chem import canonical
+from afresh.domains.molecule.kind import MOLECULE
+from afresh.domains.molecule.objectives import OBJECTIVES
+from afresh.verbs import align
+from afresh.verbs.training_job import learn
 from benchmarks.judge_pictures import work_folder
 from benchmarks.table import Row, save
 

@@ -23,11 +23,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from afresh.alignment.rewards import molecule_objectives as table
-from afresh.alignment.rewards.build import build
 from afresh.alignment.rewards.reward import Context
-from afresh.data.molecules.chem import chem
-from afresh.data.molecules.kind import MOLECULE
+from afresh.alignment.rewards.reward_expression import build
+from afresh.domains.molecule import objectives as table
+from afresh.domains.molecule.chem import chem
+from afresh.domains.molecule.kind import MOLECULE
 
 COUNT, DIGITS = 500, 1e-6
 RARE = (

@@ -30,12 +30,19 @@ from typing import Any
 
 import numpy as np
 
+from afresh.domains.interactions.baselines import BASELINES, Baseline
+from afresh.domains.interactions.baselines.incidence import incidence
+from afresh.domains.interactions.baselines.tuning import tuned
+from afresh.domains.interactions.list_metrics import (
+    coverage,
+    gini,
+    intra_list_diversity,
+    novelty,
+    popularity_lift,
+    users_of,
+)
+from afresh.domains.interactions.ranking import Items, Ranked, Scorer, Scores, accuracy, rank_all
 from afresh.evaluation.estimate import Estimate
-from afresh.evaluation.ranking import Items, Ranked, Scorer, Scores, accuracy, rank_all
-from afresh.evaluation.recommended import coverage, gini, intra_list_diversity, novelty, popularity_lift, users_of
-from afresh.evaluation.recommenders import BASELINES, Baseline
-from afresh.evaluation.recommenders.incidence import incidence
-from afresh.evaluation.recommenders.tuning import tuned
 from benchmarks.interaction_sets import TASKS, Asked, Task
 from benchmarks.judge_pictures import work_folder
 from benchmarks.table import ROOT, Row, save
@@ -165,7 +172,7 @@ def run_ours(tasks: Sequence[Task]) -> None:
 
 def one_of_ours(tasks: Sequence[Task], seed: int) -> dict[str, dict[str, dict[str, Any]]]:
     """For each task, what a run of a seed got, by name, with its seconds and settings. All tasks have the same past."""
-    from afresh.tasks.recommend import Recommender
+    from afresh.domains.interactions.recommend import Recommender
 
     begun, task = time.process_time(), tasks[0]
     with tempfile.TemporaryDirectory() as name:

@@ -16,9 +16,9 @@ import time
 from pathlib import Path
 
 from afresh.runs.run import Run
-from afresh.tasks.learn import learn
-from afresh.tasks.measure import RunEvidence
-from afresh.tasks.train import TrainSpec, start
+from afresh.verbs.measure import RunEvidence
+from afresh.verbs.train import TrainSpec, start
+from afresh.verbs.training_job import learn
 from benchmarks.nano_gpt import Result
 from benchmarks.table import Row, save
 

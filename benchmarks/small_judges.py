@@ -26,10 +26,10 @@ from numpy.typing import NDArray
 
 from afresh.core import Item, Sound
 from afresh.core.rng import Rng
+from afresh.domains.audio.modality import MODALITY, AudioOptions
+from afresh.domains.image.pixel_gaussian import pixel_gaussian
 from afresh.evaluation.estimate import Array, Estimate, mean, share
 from afresh.evaluation.memorisation import near_copies, nearest, nearest_ratio
-from afresh.evaluation.pixel_gaussian import pixel_gaussian
-from afresh.modalities.audio import MODALITY, AudioOptions
 from afresh.nets.spectrum import Mel
 from benchmarks.sound_scores import Mark, kad, marks, thousand
 from benchmarks.sound_views import View, cut

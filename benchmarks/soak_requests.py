@@ -20,8 +20,8 @@ from tests.serve.conftest import train_media, train_runs, train_tools
 import afresh
 from afresh.core import Sound
 from afresh.data.audio.views import wav_bytes
-from afresh.data.music.files import midi_bytes
-from afresh.data.music.score import Note, Score
+from afresh.domains.music.files import midi_bytes
+from afresh.domains.music.score import Note, Score
 
 Ask = tuple[str, str, dict[str, Any]]
 SMILES = ("C", "CC", "CCO", "c1ccccc1", "CC(=O)O", "CCN", "COC", "CC(C)C", "CCCl", "OCC=C")

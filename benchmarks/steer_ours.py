@@ -18,14 +18,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from afresh.alignment.source import AlignmentSource
+from afresh.alignment.alignment_batches import AlignmentSource
 from afresh.core import Cond
 from afresh.core.rng import Rng
 from afresh.formats.load import load_base
 from afresh.runs.run import Run
 from afresh.sampling.request import encode_prompts
-from afresh.tasks.align import AlignSpec, start
 from afresh.training.loop import averaged, precision, take_step
+from afresh.verbs.align import AlignSpec, start
 from benchmarks.peer_trl import WARM, Ask, Took, score_of
 from benchmarks.sentiments import unseen
 

@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from afresh.alignment.source import TASTE
+from afresh.alignment.alignment_batches import TASTE
 from afresh.runs.run import Run
 from benchmarks.judge_pictures import Judge, judge_of, work_folder
 from benchmarks.picture_sets import Side

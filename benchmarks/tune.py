@@ -26,8 +26,8 @@ from afresh.data.prepare import Prepared
 from afresh.runs.data import run_data
 from afresh.runs.run import Run, planned_steps
 from afresh.sampling.request import Request
-from afresh.tasks.train import steps_done
 from afresh.training.weights import BaseWeights
+from afresh.verbs.train import steps_done
 from benchmarks.table import ROOT, Row, save
 
 OUT = ROOT / "bench-out" / "tune"

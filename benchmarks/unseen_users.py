@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from afresh.evaluation.ranking import Items
-from afresh.tasks.recommend import Recommender
+from afresh.domains.interactions.ranking import Items
+from afresh.domains.interactions.recommend import Recommender
 from benchmarks.interaction_sets import Asked, Task, leave_one_out, s3rec
 from benchmarks.recommendations import K, Ours, ranking, trained
 from benchmarks.table import Row, save

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from afresh.runs.data import run_data
 from afresh.runs.run import Run
-from afresh.tasks.measure import RunEvidence
+from afresh.verbs.measure import RunEvidence
 from benchmarks.pinned import finish, start
 from benchmarks.shakespeare import ours
 from benchmarks.table import Row, save

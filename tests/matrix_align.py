@@ -139,7 +139,7 @@ def side(batch: Batch, rows: Tensor) -> Batch:
 
 
 def steered(model: Model, method: Method, aligner: Aligner, votes: Votes | None) -> Model:
-    """The model after the method's steps, put together as afresh.alignment.source does it for a run."""
+    """The model after the method's steps, put together as afresh.alignment.alignment_batches does it for a run."""
     family, toy, seed = registry.family(model.subject.family), model.subject.toy, model.seed
     config, sizes, settings = (
         aligner.config(**method.config),

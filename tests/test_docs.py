@@ -26,11 +26,11 @@ from afresh.core import Cond, Examples, Part, Space, registry
 from afresh.core.rng import Rng
 from afresh.data.load import Loader, sweep
 from afresh.runs.run import metrics_rows
-from afresh.tasks.learn import learn
-from afresh.tasks.train import TrainSpec, start
 from afresh.training import loop
 from afresh.training.config import TrainConfig
 from afresh.training.plan import make_learner
+from afresh.verbs.train import TrainSpec, start
+from afresh.verbs.training_job import learn
 from tests.contracts import rows
 from tests.contracts import test_families as family_promises
 from tests.contracts import test_modalities as modality_promises
@@ -405,13 +405,14 @@ def block(page: str, file: str) -> str:
 
 def install(page: str, file: str, patch: pytest.MonkeyPatch) -> tuple[str, Any]:
     """Make a page's plug-in, its catalog line and its row part of the program; returns (name, row)."""
-    folder, name = Path(file).parent.name, Path(file).stem
-    module = ModuleType(f"afresh.{folder}.{name}")
+    parts = Path(file).with_suffix("").parts[1:]
+    name = parts[-2] if parts[1] == "domains" else parts[-1]
+    module = ModuleType(".".join(parts))
     patch.setitem(sys.modules, module.__name__, module)
     exec(compile(block(page, file), file, "exec"), module.__dict__)
     line: dict[str, Any] = {}
     exec(block(page, "src/afresh/core/registry.py"), line)
-    table = folder.upper()
+    table = "MODALITIES" if parts[1] == "domains" else parts[1].upper()
     assert line[table] == (*getattr(registry, table), name), f"the catalog line of {page} is stale"
     patch.setattr(registry, table, line[table])
     *before, last = block(page, "tests/contracts/rows.py").strip().split("\n\n\n")
@@ -438,7 +439,7 @@ def family(monkeypatch: pytest.MonkeyPatch) -> tuple[str, Any]:
 
 @pytest.fixture
 def modality(monkeypatch: pytest.MonkeyPatch) -> tuple[str, Any]:
-    return install("add-a-modality.md", "src/afresh/modalities/series.py", monkeypatch)
+    return install("add-a-modality.md", "src/afresh/domains/series/modality.py", monkeypatch)
 
 
 @pytest.mark.parametrize("promise", promises(family_promises), ids=lambda f: f.__name__[5:])

@@ -13,7 +13,7 @@ import httpx
 
 from afresh.runs.run import Run
 from afresh.serve import vote
-from afresh.tasks.annotate import Session, Wish
+from afresh.verbs.annotate import Session, Wish
 
 
 class Voter:

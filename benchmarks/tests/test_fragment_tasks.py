@@ -6,7 +6,7 @@ import pytest
 
 pytest.importorskip("rdkit")
 
-from afresh.data.molecules.chem import chem
+from afresh.domains.molecule.chem import chem
 from benchmarks.fragment_tasks import DRUGS, TASKS, scores
 
 

@@ -11,9 +11,9 @@ import soundfile
 import torch
 
 from afresh.core import Cond, Examples, Item, Sound, registry
+from afresh.domains.audio.modality import MODALITY, AudioOptions
 from afresh.evaluation.estimate import Estimate
 from afresh.families.codecs.trained import of_modules
-from afresh.modalities.audio import MODALITY, AudioOptions
 from benchmarks.sound_codec import (
     PLACES,
     RATE,

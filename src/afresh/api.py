@@ -14,57 +14,60 @@ from afresh.collect.gather import gather, places_of
 from afresh.collect.licences import normalised
 from afresh.core import UserError, events
 from afresh.core.events import Event, JsonLines, Listener, listening
-from afresh.core.outputs import check_free
-from afresh.core.sandbox import Limits, Sandbox
-from afresh.data import written_aside
-from afresh.data.objects import as_path
+from afresh.data import imported
+from afresh.data.in_memory import as_path
+from afresh.domains.code import complete as complete_task
+from afresh.domains.code import solve as solve_task
+from afresh.domains.exercises import practise as practise_task
+from afresh.domains.interactions import feedback, recommendation_votes
+from afresh.domains.interactions import lists as recommend_lists
+from afresh.domains.interactions import playlist as playlist_task
+from afresh.domains.interactions import recommend as recommend_task
+from afresh.domains.interactions import users as recommend_users
+from afresh.domains.music import compose as compose_task
+from afresh.domains.text.chat import Chat
 from afresh.preferences import preferences
 from afresh.runs.deletion import delete_adapter
-from afresh.runs.personal import base_of
+from afresh.runs.person_adapters import base_of
 from afresh.runs.remove import remove_run
 from afresh.runs.run import Run, list_runs, summary
 from afresh.sampling.constrained import structure
 from afresh.sampling.request import Request, unwanted
 from afresh.sampling.samples import Samples
 from afresh.sampling.stream import Stream
-from afresh.tasks import align as align_task
-from afresh.tasks import annotate as annotate_task
-from afresh.tasks import complete as complete_task
-from afresh.tasks import compose as compose_task
-from afresh.tasks import distill as distill_task
-from afresh.tasks import edit as edit_task
-from afresh.tasks import export as export_task
-from afresh.tasks import forget as forget_task
-from afresh.tasks import interpolate as interpolate_task
-from afresh.tasks import playlist as playlist_task
-from afresh.tasks import practise as practise_task
-from afresh.tasks import propose as propose_task
-from afresh.tasks import propose_search, recommend_feedback, recommend_lists, recommend_users, recommend_votes
-from afresh.tasks import recommend as recommend_task
-from afresh.tasks import score as score_task
-from afresh.tasks import solve as solve_task
-from afresh.tasks import train as train_task
-from afresh.tasks import tune as tune_task
-from afresh.tasks.annotate import Session
-from afresh.tasks.chat import Chat
-from afresh.tasks.collected.page import write_page
-from afresh.tasks.console import default_listener
-from afresh.tasks.doctor import Finding, examine_machine
-from afresh.tasks.editor import Change, Editor
-from afresh.tasks.inspect_data import Look, look
-from afresh.tasks.learn import Job, learn
-from afresh.tasks.measure import measure_run
-from afresh.tasks.proposals import Proposals
-from afresh.tasks.report import run_verdict, write_run_report
-from afresh.tasks.resume import resume as resume_task
-from afresh.tasks.sample import Control, Sampler
-from afresh.tasks.score import Scores
-from afresh.tasks.trust import check_trust
-from afresh.tasks.verify import Check, copy_run
-from afresh.tasks.verify import verify as verify_run
+from afresh.sandbox.processes import Limits, Sandbox
+from afresh.storage.output_paths import check_free
 from afresh.training.budget import use_preferred_threads
 from afresh.training.logs.run_log import check_logs
 from afresh.training.options import by_part, parted
+from afresh.verbs import align as align_task
+from afresh.verbs import annotate as annotate_task
+from afresh.verbs import distill as distill_task
+from afresh.verbs import edit as edit_task
+from afresh.verbs import export as export_task
+from afresh.verbs import forget as forget_task
+from afresh.verbs import interpolate as interpolate_task
+from afresh.verbs import propose as propose_task
+from afresh.verbs import propose_search
+from afresh.verbs import score as score_task
+from afresh.verbs import train as train_task
+from afresh.verbs import tune as tune_task
+from afresh.verbs.annotate import Session
+from afresh.verbs.collected.page import write_page
+from afresh.verbs.console import default_listener
+from afresh.verbs.doctor import Finding, examine_machine
+from afresh.verbs.editor import Change, Editor
+from afresh.verbs.inspect_data import Look, look
+from afresh.verbs.measure import measure_run
+from afresh.verbs.proposal_batch import Proposals
+from afresh.verbs.report import run_verdict, write_run_report
+from afresh.verbs.resume import resume as resume_task
+from afresh.verbs.sample import Control, Sampler
+from afresh.verbs.score import Scores
+from afresh.verbs.training_job import Job, learn
+from afresh.verbs.trust_prompt import check_trust
+from afresh.verbs.verify import Check, copy_run
+from afresh.verbs.verify import verify as verify_run
 
 __all__ = [
     "Event",
@@ -414,7 +417,7 @@ class Model:
         only: Iterable[str] | None = None,
         exclude: Iterable[str] = (),
         clip: float | None = None,
-    ) -> recommend_feedback.Earned:
+    ) -> feedback.Earned:
         """What these recommendations would have earned, from a log of what others showed, with which probability, and
         what that earned (`afresh recommend RUN --evaluate LOG`). `clip`: larger weights are cut to this.
 
@@ -425,7 +428,7 @@ class Model:
             k, seen, where or {}, allowed, frozenset(exclude), explore=explore, novelty=novelty
         )
         recommender = recommend_task.Recommender(self.run)
-        return recommend_feedback.evaluate(recommender, Path(evaluate), ranking, _path(data), clip)
+        return feedback.evaluate(recommender, Path(evaluate), ranking, _path(data), clip)
 
     def votes(
         self,
@@ -449,7 +452,9 @@ class Model:
         check_free(Path(out), force)
         allowed = None if only is None else frozenset(only)
         ranking = recommend_task.Ranking(1, seen, where or {}, allowed, frozenset(exclude), explore=explore)
-        told = recommend_votes.votes_in(recommend_task.Recommender(self.run), Path(votes_from), ranking, _path(data))
+        told = recommendation_votes.votes_in(
+            recommend_task.Recommender(self.run), Path(votes_from), ranking, _path(data)
+        )
         told.write(Path(out))
         for text in told.notes:
             events.note(text)
@@ -1135,8 +1140,8 @@ def collect_data(
 def remove_data(*names: str) -> None:
     """Remove data that was given in memory and kept as files, by its names as `doctor` lists them; runs that learnt
     from it can still be sampled, but not be resumed. Raises UserError for a name that is not among them."""
-    for data in written_aside.named_data(names):
-        written_aside.remove_data(data)
+    for data in imported.named_data(names):
+        imported.remove_data(data)
 
 
 def forget(

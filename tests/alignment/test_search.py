@@ -19,16 +19,16 @@ import numpy as np
 import pytest
 import torch
 
-from afresh.alignment.memory import ASKED, AskedMemory, area
 from afresh.alignment.methods.search import SearchBatches, SearchConfig
 from afresh.alignment.promise import promise_of
+from afresh.alignment.reward_cache import ASKED, AskedMemory, area
 from afresh.alignment.search_space import rows_of
 from afresh.cli import run as command
 from afresh.core import UserError
 from afresh.core.rng import Rng
 from afresh.data.text.kind import TEXT
 from afresh.runs.run import Run
-from afresh.tasks.align import AlignSpec, start
+from afresh.verbs.align import AlignSpec, start
 
 LETTERS, LENGTH = "abcd", 5  # 1,024 words
 TARGET = "dbacd"
@@ -83,7 +83,7 @@ def test_a_killed_search_goes_on_to_the_same_end_and_asks_nothing_again(words: P
     """It is killed between the answers and the step that learns from them."""
     assert command(searched(words, tmp_path / "whole")) == 0
     kill = (
-        "import os, signal, sys\nfrom afresh.alignment.memory import AskedMemory\nfrom afresh.cli import run\n"
+        "import os, signal, sys\nfrom afresh.alignment.reward_cache import AskedMemory\nfrom afresh.cli import run\n"
         "write = AskedMemory.write\n"
         "def strike(self, answers):\n"
         "    write(self, answers)\n"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from afresh.alignment.source import distance_from_base
+from afresh.alignment.alignment_batches import distance_from_base
 from afresh.core import Space
 from afresh.core.rng import Rng
 

@@ -14,12 +14,12 @@ from safetensors.torch import load_file, save_file
 
 import afresh
 from afresh.core import UserError
-from afresh.core.files import bytes_on_disk
-from afresh.data.written_aside import data_folder
-from afresh.runs.bin import throw
+from afresh.data.imported import data_folder
 from afresh.runs.run import Run
-from afresh.tasks.verify import verify
+from afresh.runs.trash import throw
+from afresh.storage.files import bytes_on_disk
 from afresh.training import checkpoint
+from afresh.verbs.verify import verify
 from tests.cli.conftest import Invoke, parsed
 
 HOW = ("--steps", 3, "--rank", 2, "--lr", 0.02, "--set", "train.batch=8", "--set", "train.precision=float32")

@@ -88,7 +88,7 @@ def test_a_run_is_removed_from_python(texts_run: Path, tmp_path: Path) -> None:
 
 
 def test_the_machine_is_examined_from_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("afresh.tasks.doctor.compile_fault", lambda device: None)  # which takes some seconds
+    monkeypatch.setattr("afresh.verbs.doctor.compile_fault", lambda device: None)  # which takes some seconds
     assert {"device", "memory", "disk"} <= {f.name for f in afresh.doctor(tmp_path, "cpu")}
 
 

@@ -17,11 +17,11 @@ import afresh
 from afresh.cli.show_samples import show_samples
 from afresh.core import Sound
 from afresh.data.prepare import prepare
+from afresh.domains.audio.extend import extended, looped
 from afresh.runs.inputs import encoded
 from afresh.runs.run import Run
-from afresh.tasks.edit import edit
-from afresh.tasks.editor import Change, Editor
-from afresh.tasks.extend_audio import extended, looped
+from afresh.verbs.edit import edit
+from afresh.verbs.editor import Change, Editor
 from tests.cli.conftest import FLOW, Invoke, drawn, parsed, trained
 
 pytestmark = pytest.mark.slow

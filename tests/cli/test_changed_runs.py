@@ -20,12 +20,12 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from afresh.core import UserError
-from afresh.core.stored import MOST_DEPTH, parse_json
+from afresh.core.safe_json import MOST_DEPTH, parse_json
 from afresh.runs.data import run_data
 from afresh.runs.record import RunRecord, read_record
 from afresh.runs.run import Run, metrics_rows
-from afresh.tasks.data_source import data_source
-from afresh.tasks.report import previews_of
+from afresh.verbs.data_source import data_source
+from afresh.verbs.report import previews_of
 from tests.cli.conftest import Invoke
 from tests.fuzz.mutations import copied, correct_hashes, mutate
 from tests.fuzz.verbs import outcome

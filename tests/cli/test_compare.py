@@ -26,8 +26,8 @@ from afresh.core import UserError
 from afresh.data.image.kind import IMAGE
 from afresh.data.text.kind import TEXT
 from afresh.serve import vote
-from afresh.tasks.annotate import Session
 from afresh.training.loop import Interrupted
+from afresh.verbs.annotate import Session
 from tests.cli.conftest import Invoke, parsed
 from tests.voting import Voter
 

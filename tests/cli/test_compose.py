@@ -12,8 +12,8 @@ import pytest
 import soundfile
 from symusic import Score as Midi
 
-from afresh.data.music.files import midi_bytes
-from afresh.data.music.score import Note, Score
+from afresh.domains.music.files import midi_bytes
+from afresh.domains.music.score import Note, Score
 from tests.cli.conftest import Invoke, drawn, parsed, trained
 
 TINY = ("--set", "family.width=16", "--set", "family.layers=1", "--set", "family.heads=2", "--set", "train.batch=4")

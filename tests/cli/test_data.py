@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import afresh
-from afresh.tasks.inspect_data import excerpt
+from afresh.verbs.inspect_data import excerpt
 from tests.cli.conftest import Invoke, parsed
 
 

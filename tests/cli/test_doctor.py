@@ -9,15 +9,9 @@ import pytest
 from afresh.cli.doctor import extra_finding
 from afresh.cli.extras import EXTRAS, Extra
 from afresh.core.memory import least_memory
-from afresh.tasks import doctor
-from afresh.tasks.doctor import (
-    compiler_finding,
-    disk_finding,
-    memory_finding,
-    products_finding,
-    threads_finding,
-)
 from afresh.training.budget import Machine
+from afresh.verbs import doctor
+from afresh.verbs.doctor import compiler_finding, disk_finding, memory_finding, products_finding, threads_finding
 from tests.cli.conftest import Invoke, parsed
 
 

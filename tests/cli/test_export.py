@@ -24,7 +24,7 @@ from afresh.formats import fields, gguf, huggingface, plain
 from afresh.formats.base import Base, decoder_of
 from afresh.formats.load import load_base
 from afresh.runs.run import Run
-from afresh.tasks.export import base_of_run
+from afresh.verbs.export import base_of_run
 from tests.cli.conftest import WORDS, Invoke, error_of, parsed, trained
 from tests.formats.bases import base_of
 

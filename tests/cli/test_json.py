@@ -13,10 +13,10 @@ import pytest
 from tests.cli.conftest import AT_THE_END, WORDS, Invoke, drawn, error_of, lines_of, parsed
 
 CRASHING = """
-import afresh.tasks.doctor, afresh.cli
+import afresh.verbs.doctor, afresh.cli
 def broken(*given):
     raise ZeroDivisionError("division by zero")
-afresh.tasks.doctor.examine_machine = broken
+afresh.verbs.doctor.examine_machine = broken
 afresh.cli.main()
 """
 

@@ -48,7 +48,7 @@ def test_doctor_says_which_settings_are_in_force(
 ) -> None:
     monkeypatch.setenv("AFRESH_MINUTES", "7")
     monkeypatch.setenv("AFRESH_MINUTS", "8")
-    monkeypatch.setattr("afresh.tasks.doctor.compile_fault", lambda device: None)  # which takes some seconds
+    monkeypatch.setattr("afresh.verbs.doctor.compile_fault", lambda device: None)  # which takes some seconds
     _, out, _ = invoke("doctor", tmp_path, "--device", "cpu", "--json")
     found = parsed(out)
     assert {"name": "minutes", "value": 7.0, "source": "AFRESH_MINUTES"} in found["settings"]

@@ -10,7 +10,7 @@ import pytest
 
 from afresh.cli.doctor import data_finding
 from afresh.cli.rm import in_use
-from afresh.data.written_aside import Entry, write_aside, written_data
+from afresh.data.imported import Entry, write_aside, written_data
 from tests.cli.conftest import Invoke, parsed
 
 

@@ -13,8 +13,8 @@ from PIL import Image
 
 from afresh.cli.show_samples import show_texts
 from afresh.core import Cond
-from afresh.core.visible import visible
-from afresh.data.music.encoder import ScoreEncoder
+from afresh.core.safe_text import visible
+from afresh.domains.music.encoder import ScoreEncoder
 from afresh.sampling.samples import Samples
 from tests.cli.conftest import Invoke, drawn
 

@@ -15,7 +15,7 @@ from afresh.core import Cond, Item
 from afresh.core.events import Event, listening
 from afresh.families.masked import predictor
 from afresh.sampling.request import Request
-from afresh.tasks.score import Window, score, window_nats, windows_of
+from afresh.verbs.score import Window, score, window_nats, windows_of
 from tests.cli.conftest import Invoke, parsed
 
 WORD = "the cat sat"

@@ -17,9 +17,9 @@ import pytest
 import afresh
 from afresh.cli import run as command
 from afresh.core import UserError
-from afresh.data.secret import secret, secret_file
 from afresh.runs.run import Run
 from afresh.runs.signature import made_here, sign
+from afresh.storage.secret import secret, secret_file
 from tests.cli.conftest import WORDS, Invoke
 from tests.fuzz.mutations import correct_hashes
 
@@ -192,7 +192,7 @@ def test_the_secret_is_the_users_alone(steered: Path, tmp_path: Path, monkeypatc
 
 
 def test_processes_that_begin_together_have_one_secret(tmp_path: Path) -> None:
-    program = "from afresh.data.secret import secret; print(secret(make=True).hex())"
+    program = "from afresh.storage.secret import secret; print(secret(make=True).hex())"
     env = os.environ | {"XDG_CONFIG_HOME": str(tmp_path)}
     each = [subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, env=env) for _ in range(3)]
     assert len({p.communicate()[0] for p in each}) == 1

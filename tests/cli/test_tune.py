@@ -29,12 +29,12 @@ from afresh.formats.peft import CONFIG, WEIGHTS, read_peft
 from afresh.runs.base_model import BaseModel
 from afresh.runs.data import run_data
 from afresh.runs.run import Run, metrics_rows
-from afresh.tasks.measure import RunEvidence
-from afresh.tasks.tune import TuneSpec, adapter, read, start
-from afresh.tasks.verify import verify
 from afresh.training import checkpoint
 from afresh.training.config import TrainConfig
 from afresh.training.lora import adaptable, adapter_state
+from afresh.verbs.measure import RunEvidence
+from afresh.verbs.tune import TuneSpec, adapter, read, start
+from afresh.verbs.verify import verify
 from tests.cli.conftest import Invoke, drawn, parsed
 from tests.heard import heard
 
@@ -309,7 +309,7 @@ def test_a_slow_base_is_tuned_in_small_steps(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Within a budget in minutes: short windows and small batches, so that there are enough steps."""
-    tune = sys.modules["afresh.tasks.tune"]
+    tune = sys.modules["afresh.verbs.tune"]
     monkeypatch.setattr(tune, "SHORT", 8)
     monkeypatch.setattr(tune, "step_seconds", lambda *given: (0.0, seconds))
     job = start(TuneSpec(str(texts_run), texts, minutes=1, out=tmp_path / "run"))
@@ -325,7 +325,7 @@ def test_conversations_longer_than_a_training_window_are_counted(
     texts_run: Path, questions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where the base itself would look further back."""
-    monkeypatch.setattr(sys.modules["afresh.tasks.tune"], "WINDOW", 16)
+    monkeypatch.setattr(sys.modules["afresh.verbs.tune"], "WINDOW", 16)
     with heard("60 of 60 records are longer than the context of 16 tokens"):
         job = start(TuneSpec(str(texts_run), questions, out=tmp_path / "run"))
     assert job.source.space.shape == (16,) and job.run.space.shape == (32,)
@@ -383,7 +383,7 @@ def test_public_weights_are_tuned_like_the_run_that_they_came_from(
     texts_run: Path, texts: Path, questions: Path, tmp_path: Path, invoke: Invoke
 ) -> None:
     """An export of a run as base: the same loss before, and the same after the same steps."""
-    from afresh.tasks.export import base_of_run
+    from afresh.verbs.export import base_of_run
 
     base, _ = base_of_run(Run.open(texts_run))
     (tmp_path / "base").mkdir()

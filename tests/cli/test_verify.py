@@ -18,8 +18,8 @@ from afresh.core import UserError
 from afresh.data.text.tokenizer import Tokenizer
 from afresh.runs.manifest import manifest_faults
 from afresh.runs.run import Run
-from afresh.tasks.verify import check_hashes, guarded, verify
 from afresh.training import checkpoint
+from afresh.verbs.verify import check_hashes, guarded, verify
 from tests.cli.conftest import Invoke, parsed
 from tests.fuzz.mutations import correct_hashes
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from afresh.collect.dataset_store import FetchedFiles
 from afresh.collect.record import Found, Rejection
 from afresh.collect.sources import options_of
 from afresh.collect.sources.web import SOURCE
-from afresh.collect.store import FetchedFiles
 
 from .site import LOOPBACK, Site, serving
 

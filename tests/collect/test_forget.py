@@ -13,10 +13,10 @@ import pytest
 from PIL import Image
 
 from afresh.collect import gather as module
+from afresh.collect.dataset_store import Store
 from afresh.collect.forget import Wish, find, forget, versions
 from afresh.collect.gather import Place, gather, place_of
 from afresh.collect.rules import rules
-from afresh.collect.store import Store
 from afresh.core import UserError
 from afresh.data.collected import kept_aside, manifest, of_collected, rows
 

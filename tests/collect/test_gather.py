@@ -15,12 +15,12 @@ from PIL import Image
 
 from afresh.collect import assemble
 from afresh.collect import gather as module
+from afresh.collect.dataset_store import SourceParts
 from afresh.collect.gather import Limits, gather, place_of, places
-from afresh.collect.store import SourceParts
 from afresh.core import UserError, events
 from afresh.data.collected import REJECTED, manifest, of_collected, rows
 from afresh.data.prepare import prepare
-from afresh.runs.learnt_from import collected_record
+from afresh.runs.data_lineage import collected_record
 
 WORDS = [
     "river",

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import afresh
-from afresh.collect.store import SourceParts
+from afresh.collect.dataset_store import SourceParts
 from tests.collect.killed import collected, log_of
 from tests.collect.test_near import edited, prose, written
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from afresh.collect.gather import gather, place_of
-from afresh.collect.sides import Sides, border, moment
+from afresh.collect.split_sides import Sides, border, moment
 from afresh.core import UserError
 from afresh.data.collected import rows
 from tests.collect.test_near import prose, written

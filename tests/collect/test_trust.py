@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 from afresh.cli import run as command
+from afresh.collect.dataset_store import WORK
 from afresh.collect.forget import Wish, forget
 from afresh.collect.gather import gather, place_of
-from afresh.collect.store import WORK
 from afresh.collect.trust import FILE
 from afresh.core import UserError
 from afresh.data.collected import MANIFEST, manifest, rows
-from afresh.data.secret import secret_file
+from afresh.storage.secret import secret_file
 from tests.heard import heard
 
 

@@ -20,9 +20,9 @@ from torch import Tensor
 
 from afresh.core import Codec, Cond, CondSpec, Examples, ItemKind, Part, Sound, Space, registry
 from afresh.core.rng import Rng
-from afresh.data.exercises.history import ANSWERS
-from afresh.data.interactions.history import HISTORY
-from afresh.data.molecules.kind import MOLECULE
+from afresh.domains.exercises.history import ANSWERS
+from afresh.domains.interactions.history import HISTORY
+from afresh.domains.molecule.kind import MOLECULE
 from tests.plugin.package.afresh_walks import WALK
 
 SPEC: CondSpec = {
@@ -366,15 +366,17 @@ MOLECULE_METRICS = (
     "molecule_properties",
     "molecule_requests",
 )
+ITEM_METRICS = ("items_valid", "items_distance", "items_diversity", "items_near_copies")
+TOKENS = tuple(name for name, space in SPACES.items() if space.kind == "tokens")
 METRICS = (
     MetricRow(
-        "texts",
+        "domains.text.metrics",
         ("stream", "levels", "notes", "raster", "residual", "bags", "records"),
         ("bits_per_byte", "parses", "known_words", "distinct", "verbatim"),
     ),
-    MetricRow("programs", ("stream",), ("completions",)),
+    MetricRow("domains.code.metrics", ("stream",), ("completions",)),
     MetricRow(
-        "images",
+        "domains.image.metrics",
         ("plane",),
         (
             "frechet",
@@ -392,13 +394,20 @@ METRICS = (
             "nearest_ratio",
         ),
     ),
-    MetricRow("likelihood", ("line", "plane", "solid"), ("bits_per_dim",)),
-    MetricRow("music", ("notes",), ("score_validity", "note_distributions", "note_copies")),
-    MetricRow("molecules", tuple(SPACES), MOLECULE_METRICS, MOLECULE),
-    MetricRow("tokens", tuple(k for k, s in SPACES.items() if s.kind == "tokens"), ("bits_per_token",), WALK),
-    MetricRow("knowledge_tracing", tuple(SPACES), ("foreseen_answers",), ANSWERS),
-    MetricRow("items", tuple(SPACES), ("items_valid", "items_distance", "items_diversity", "items_near_copies"), WALK),
-    MetricRow("recommendations", ("bags",), ("recommendations",), HISTORY),
+    MetricRow("evaluation.likelihood", ("line", "plane", "solid"), ("bits_per_dim",)),
+    MetricRow("domains.music.metrics", ("notes",), ("score_validity", "note_distributions", "note_copies")),
+    MetricRow("domains.molecule.metrics", tuple(SPACES), MOLECULE_METRICS, MOLECULE),
+    MetricRow(
+        "evaluation.tokens", tuple(k for k, s in SPACES.items() if s.kind == "tokens"), ("bits_per_token",), WALK
+    ),
+    MetricRow("domains.exercises.metrics", tuple(SPACES), ("foreseen_answers",), ANSWERS),
+    MetricRow(
+        "evaluation.feature_metrics",
+        tuple(SPACES),
+        ("items_valid", "items_distance", "items_diversity", "items_near_copies"),
+        WALK,
+    ),
+    MetricRow("domains.interactions.metrics", ("bags",), ("recommendations",), HISTORY),
 )
 
 

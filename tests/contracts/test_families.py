@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from afresh.core import Batch, Cond, Edit, Family, Space, UserError, registry
 from afresh.core.rng import Rng
-from afresh.core.steps import Step, following
+from afresh.core.solver_progress import Step, following
 from afresh.data.load import Loader, sweep
 from afresh.training import checkpoint
 from afresh.training.config import TrainConfig

@@ -13,16 +13,16 @@ import pytest
 import torch
 
 from afresh.core import Cond, Drawn, Item, Metric, Score, registry
-from afresh.data.exercises.encoder import fit_answers
-from afresh.data.exercises.history import ANSWERS, Answer, History
 from afresh.data.image.kind import IMAGE
-from afresh.data.molecules.chem import canonical, chem
-from afresh.data.molecules.kind import MOLECULE
-from afresh.data.molecules.properties import numbers_of
 from afresh.data.text.kind import TEXT
+from afresh.domains.exercises.encoder import fit_answers
+from afresh.domains.exercises.history import ANSWERS, Answer, History
+from afresh.domains.molecule.chem import canonical, chem
+from afresh.domains.molecule.kind import MOLECULE
+from afresh.domains.molecule.modality import MoleculeOptions
+from afresh.domains.molecule.properties import numbers_of
 from afresh.evaluation.encoders import Recipe
 from afresh.evaluation.study import Study
-from afresh.modalities.molecule import MoleculeOptions
 from tests.contracts.rows import METRICS, SPACES, SPEC
 from tests.evaluation.evidence import Evidence, code_evidence, digits, image_evidence, library_code, modules_evidence
 from tests.evaluation.histories import ITEMS, circle, history_evidence

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from afresh.core.counted import counted
+from afresh.core.plural import counted
 
 
 def test_one_is_singular_and_all_else_plural() -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from afresh.core import UserError
-from afresh.core.files import replace_file, replacement, sync_tree, write_file, write_json
-from afresh.core.outputs import filled
+from afresh.storage.files import replace_file, replacement, sync_tree, write_file, write_json
+from afresh.storage.output_paths import filled
 from tests.durable import Disk, disk
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from afresh.core import UserError
-from afresh.core.outputs import check_free, filled
+from afresh.storage.output_paths import check_free, filled
 
 MARKS = ("result.json",)
 

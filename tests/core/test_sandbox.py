@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from afresh.core import UserError
-from afresh.core import sandbox as module
-from afresh.core.sandbox import Limits, Outcome, Sandbox, descendants
+from afresh.sandbox import processes as module
+from afresh.sandbox.processes import Limits, Outcome, Sandbox, descendants
 from tests import needs
 
 pytestmark = pytest.mark.slow
@@ -260,7 +260,7 @@ def test_child_processes_of_a_thread_are_counted() -> None:
 def test_nothing_goes_on_when_afresh_is_killed() -> None:
     """Process 1 and the process that made it end with the one that started them."""
     code = (
-        "from afresh.core.sandbox import Limits, Sandbox\nbox = Sandbox(Limits(seconds=60))\nbox.check()\n"
+        "from afresh.sandbox.processes import Limits, Sandbox\nbox = Sandbox(Limits(seconds=60))\nbox.check()\n"
         "print('now', flush=True)\nbox.run('while True: pass')"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as afresh:
@@ -300,7 +300,7 @@ def test_nothing_goes_on_while_afresh_is_suspended(monkeypatch: pytest.MonkeyPat
 
 def test_the_sandbox_is_proved_even_if_python_ignores_assert() -> None:
     code = (
-        "import sys\nfrom afresh.core import UserError\nfrom afresh.core.sandbox import Sandbox\n"
+        "import sys\nfrom afresh.core import UserError\nfrom afresh.sandbox.processes import Sandbox\n"
         "sys.platform = 'darwin'\ntry: Sandbox().run('')\nexcept UserError as e: print(e)"
     )
     out = subprocess.run([sys.executable, "-O", "-c", code], capture_output=True, text=True, check=True).stdout

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from afresh.core import Cond, Edit, events
-from afresh.core import steps as s
-from afresh.core.steps import Step, blocks, following, reporting
+from afresh.core import solver_progress as s
+from afresh.core.solver_progress import Step, blocks, following, reporting
 from afresh.sampling.edit import edit
 from afresh.sampling.ode import SOLVERS, times
 

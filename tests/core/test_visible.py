@@ -10,7 +10,7 @@ import pytest
 
 from afresh.core import UserError, events
 from afresh.core.events import Event, JsonLines, PlainLines
-from afresh.core.visible import shell_word, visible, visible_line
+from afresh.core.safe_text import shell_word, visible, visible_line
 
 # The clipboard code of terminals, a bell, a C1 code, an override of direction, a tag, and a byte that is not UTF-8.
 EVIL = "a\x1b]52;c;ZXZpbA==\x07b\x9b31m\u202egnp\u2066\U000e0041\udcff"

@@ -13,7 +13,7 @@ from afresh.data.advice import Advice, Facts, advise
 from afresh.data.image.kind import IMAGE
 from afresh.data.prepare import advice_lines, prepare
 from afresh.data.text.kind import TEXT
-from afresh.tasks.inspect_data import look
+from afresh.verbs.inspect_data import look
 
 
 def image(seed: int, side: int = 8, channels: int = 1) -> np.ndarray:

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from afresh.core import Sound, UserError
-from afresh.data.objects import as_path
+from afresh.data.in_memory import as_path
 from afresh.data.prepare import Prepared, prepare
 
 N = 24

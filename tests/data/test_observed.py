@@ -14,9 +14,9 @@ from PIL import Image
 
 from afresh.core import UserError
 from afresh.data.image.kind import IMAGE
-from afresh.data.molecules.kind import MOLECULE
-from afresh.data.observed import columns_of_numbers, read_observed
+from afresh.data.measurements import columns_of_numbers, read_observed
 from afresh.data.text.kind import TEXT
+from afresh.domains.molecule.kind import MOLECULE
 
 
 def put(path: Path, text: str) -> Path:

@@ -19,11 +19,11 @@ from afresh.data.files import DataFile, FileError, open_file, open_plain, read_b
 from afresh.data.image.arrays import read_arrays
 from afresh.data.image.images import Frame as ImageFrame
 from afresh.data.image.images import ImageError, decode_image, short_side
+from afresh.data.imported import content_key
 from afresh.data.parquet import stream_parquet
 from afresh.data.tar import read_tar
 from afresh.data.text.tables import read_beginning
 from afresh.data.webdataset import examples
-from afresh.data.written_aside import content_key
 
 READERS: dict[str, Callable[[DataFile], object]] = {
     "a.txt": lambda f: read_bytes(f, 1),

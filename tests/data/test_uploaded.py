@@ -9,8 +9,8 @@ import pytest
 
 from afresh.core import UserError
 from afresh.data import uploaded
+from afresh.data.imported import data_folder, written_data
 from afresh.data.uploaded import MOST_ARRIVING, Arrivals, kept_bytes
-from afresh.data.written_aside import data_folder, written_data
 
 
 @pytest.fixture(autouse=True)

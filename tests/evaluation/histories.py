@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from afresh.core import Cond, Drawn, Examples, Item, Space
-from afresh.data.interactions.history import HISTORY, History
+from afresh.domains.interactions.history import HISTORY, History
 from tests.evaluation.evidence import Evidence
 
 ITEMS = 12

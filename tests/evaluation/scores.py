@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from afresh.core import Cond, Drawn, Examples, Item, Space
-from afresh.data.music.score import Note, Score, from_text, to_text
+from afresh.domains.music.score import Note, Score, from_text, to_text
 from tests.evaluation.evidence import Evidence
 
 STEPS = 12

@@ -7,9 +7,9 @@ import time
 import pytest
 
 from afresh.core.events import Event, listening
-from afresh.evaluation.effort import Effort
-from afresh.evaluation.images import METRICS
+from afresh.domains.image.metrics import METRICS
 from afresh.evaluation.study import LATE, measure
+from afresh.evaluation.time_budget import Effort
 from tests.evaluation.evidence import digit_evidence
 
 

@@ -10,12 +10,12 @@ import torch
 from afresh.core import Cond, Part, Space, UserError
 from afresh.core.rng import Rng
 from afresh.data.image.kind import IMAGE
+from afresh.domains.image.metrics import METRICS
+from afresh.domains.image.pixel_gaussian import pixel_gaussian
 from afresh.evaluation.card import ProtocolCard, compare, split_hash
 from afresh.evaluation.encoders import MAX_SIDE, PixelPCA, Recipe, add_flaws, downscaled, train_encoder
-from afresh.evaluation.images import METRICS
 from afresh.evaluation.label_classifier import shifted
 from afresh.evaluation.memorisation import near_copies, nearest, nearest_ratio
-from afresh.evaluation.pixel_gaussian import pixel_gaussian
 from afresh.evaluation.study import Study, Unmeasurable, measure
 from tests.evaluation.evidence import digit_evidence, digits
 

@@ -30,13 +30,13 @@ from afresh.evaluation.memorisation_monitor import (
     should_stop,
 )
 from afresh.runs.run import Run, metrics_rows, summary
-from afresh.tasks.learn import learn
-from afresh.tasks.resume import resume
-from afresh.tasks.run_summary import final_record, stopped
-from afresh.tasks.train import TrainSpec, start
-from afresh.tasks.verify import copy_run
 from afresh.training.checkpoint import newest
 from afresh.training.looks import Look, looks_until
+from afresh.verbs.resume import resume
+from afresh.verbs.run_summary import final_record, stopped
+from afresh.verbs.train import TrainSpec, start
+from afresh.verbs.training_job import learn
+from afresh.verbs.verify import copy_run
 from tests.heard import heard
 from tests.training.toys import flat, same
 

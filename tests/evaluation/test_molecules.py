@@ -7,9 +7,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from afresh.data.molecules.filters import passes
-from afresh.data.molecules.kind import diversity, features, near_duplicates
-from afresh.evaluation import molecules as m
+from afresh.domains.molecule import metrics as m
+from afresh.domains.molecule.filters import passes
+from afresh.domains.molecule.kind import diversity, features, near_duplicates
 
 SETS = ["CCO", "c1ccccc1O", "CC(=O)Nc1ccc(F)cc1", "O=C(c1ccccc1)N1CCCC1", "C1CCC(C2CCNCC2)CC1"]
 
@@ -24,7 +24,7 @@ def test_tanimoto_is_the_share_of_common_bits() -> None:
 def test_tanimoto_equals_that_of_rdkit() -> None:
     from rdkit import DataStructs
 
-    from afresh.data.molecules.kind import fingerprint
+    from afresh.domains.molecule.kind import fingerprint
 
     mine = m.tanimoto(features(SETS), features(SETS))
     theirs = [DataStructs.BulkTanimotoSimilarity(fingerprint(a), [fingerprint(b) for b in SETS]) for a in SETS]

@@ -9,9 +9,9 @@ import pytest
 
 from afresh.core import Score as Number
 from afresh.core import Space
-from afresh.data.music.score import Note, Score, to_text
 from afresh.data.text.kind import TEXT
-from afresh.evaluation.music import METRICS, copies, distributions, divergence, piece_of, score_space, validity
+from afresh.domains.music.metrics import METRICS, copies, distributions, divergence, piece_of, score_space, validity
+from afresh.domains.music.score import Note, Score, to_text
 from afresh.evaluation.study import Study, Unmeasurable
 from tests.evaluation.scores import composer, music, tune
 

@@ -11,16 +11,8 @@ import numpy as np
 import pytest
 
 from afresh.core import Item, UserError
+from afresh.domains.code.metrics import HOLES, completions, draw_holes, held, pass_at_k, pass_scores, task_of
 from afresh.evaluation.estimate import bootstrap
-from afresh.evaluation.programs import (
-    HOLES,
-    completions,
-    draw_holes,
-    held,
-    pass_at_k,
-    pass_scores,
-    task_of,
-)
 from afresh.evaluation.study import Study, Unmeasurable
 from tests.evaluation.evidence import modules_evidence, parses_python
 

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from afresh.evaluation.estimate import bootstrap, mean, ratio
-from afresh.evaluation.ranking import (
+from afresh.domains.interactions.ranking import (
     accuracy,
     best,
     chunks,
@@ -22,6 +21,7 @@ from afresh.evaluation.ranking import (
     reciprocal_rank,
     scores_of,
 )
+from afresh.evaluation.estimate import bootstrap, mean, ratio
 
 SCORES = np.array([[0.1, 0.9, 0.5, 0.5], [0.0, 0.0, 0.0, 0.0]], np.float32)
 
@@ -114,7 +114,7 @@ def test_the_whole_catalogue_is_ranked_in_pieces(monkeypatch: pytest.MonkeyPatch
     whole = rank_all(constant, histories, targets, 5, k=3)
     assert whole.ranks.tolist() == [1, 3, 1]
     assert whole.lists.tolist() == [[2, 1, 0], [4, 3, 2], [4, 3, 2]]
-    monkeypatch.setattr("afresh.evaluation.ranking.CELLS", 5)
+    monkeypatch.setattr("afresh.domains.interactions.ranking.CELLS", 5)
     again = rank_all(constant, histories, targets, 5, k=3, seen=True)
     assert again.ranks.tolist() == [3, 3, 1] and again.lists.tolist() == [[4, 3, 2]] * 3
 

@@ -9,7 +9,7 @@ import pytest
 
 from afresh.core import Score, Space
 from afresh.data.text.kind import TEXT
-from afresh.evaluation.recommendations import METRICS, of_catalogues, recommendations
+from afresh.domains.interactions.metrics import METRICS, of_catalogues, recommendations
 from afresh.evaluation.study import Study, Unmeasurable
 from tests.evaluation.histories import ITEMS, Answer, circle, history_evidence, uniform
 

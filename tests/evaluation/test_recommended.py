@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from afresh.evaluation.recommended import (
+from afresh.domains.interactions.list_metrics import (
     calibration,
     coverage,
     exposure,

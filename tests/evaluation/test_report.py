@@ -201,7 +201,7 @@ def test_numbers_are_folded_by_question_and_said_in_words() -> None:
 
 
 def test_every_score_of_a_metric_has_words_and_a_question() -> None:
-    from afresh.evaluation.score_words import OTHER, words_of
+    from afresh.evaluation.score_descriptions import OTHER, words_of
 
     for name in (*NAMES, "kid/pixel_gaussian", "conditional_accuracy/shape", "interval_divergence"):
         words = words_of(name)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from afresh.core.sandbox import Limits, Outcome, Sandbox
-from afresh.evaluation.programs import held, new_mark, program_with_tests
+from afresh.domains.code.metrics import held, new_mark, program_with_tests
+from afresh.sandbox.processes import Limits, Outcome, Sandbox
 from tests import needs
 
 pytestmark = [pytest.mark.slow, needs.sandbox]

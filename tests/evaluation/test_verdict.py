@@ -18,7 +18,9 @@ from afresh.core import Cond, Drawn, Examples, Item, Score, Space
 from afresh.core.rng import Rng
 from afresh.demo.drawings import SCENES, draw
 from afresh.demo.tales import tale
-from afresh.evaluation import image_sets, images, texts
+from afresh.domains.image import metrics as image_metrics
+from afresh.domains.text import metrics as text_metrics
+from afresh.evaluation import image_sets
 from afresh.evaluation.card import ProtocolCard
 from afresh.evaluation.encoders import Recipe
 from afresh.evaluation.study import Measurement, measure
@@ -26,7 +28,7 @@ from afresh.evaluation.verdict import MEANING, Help, Known, verdict
 from tests.evaluation.evidence import Evidence, digits, image_evidence
 
 UNUSED = ("frechet", "two_sample", "conditional_accuracy", "nearest_ratio")  # no verdict looks at these
-METRICS = [m for m in images.METRICS if m.name not in UNUSED]
+METRICS = [m for m in image_metrics.METRICS if m.name not in UNUSED]
 
 
 @cache
@@ -94,7 +96,7 @@ def misjudged(
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Encoders that learn for a few steps, and one instead of three."""
     monkeypatch.setattr(image_sets, "Recipe", lambda: Recipe(steps=60, batch=64))
-    monkeypatch.setattr(images, "CROSS_CHECKS", ())
+    monkeypatch.setattr(image_metrics, "CROSS_CHECKS", ())
 
 
 @pytest.mark.slow
@@ -182,7 +184,7 @@ def measured_texts(train: list[str], heldout: list[str], samples: list[str], bit
         nats = (torch.full((2,), bits * size * math.log(2) / 2, dtype=torch.float64), torch.ones(2))
     items, held = ([Item(t) for t in split] for split in (train, heldout))
     evidence = Evidence(Space("tokens", (256,), (256,), stream=True), {}, none, none, items, held, draw, nats)
-    return measure(evidence, texts.METRICS, n, modality="text", sampling={})
+    return measure(evidence, text_metrics.METRICS, n, modality="text", sampling={})
 
 
 def test_writing_without_spaces_is_not_judged_by_its_words() -> None:

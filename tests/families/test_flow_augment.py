@@ -20,14 +20,14 @@ from afresh.families.flow import FAMILY, FlowConfig, FlowObjective, FlowSettings
 from afresh.nets.augment import moves, warp
 from afresh.nets.velocity import Velocity
 from afresh.runs.run import Run
-from afresh.tasks.distill import DistillSpec
-from afresh.tasks.distill import start as distil
-from afresh.tasks.learn import learn as learn_all
-from afresh.tasks.train import TrainSpec, start
 from afresh.training.budget import Machine
 from afresh.training.config import TrainConfig
 from afresh.training.loop import Learner, take_step
 from afresh.training.plan import Plan, Task, make_learner, plan
+from afresh.verbs.distill import DistillSpec
+from afresh.verbs.distill import start as distil
+from afresh.verbs.train import TrainSpec, start
+from afresh.verbs.training_job import learn as learn_all
 from tests.contracts.rows import enliven
 
 pytestmark = pytest.mark.slow

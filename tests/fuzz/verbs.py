@@ -15,18 +15,18 @@ from afresh.api import Model
 from afresh.cli.runs import facts
 from afresh.cli.show_run import show
 from afresh.core import UserError, events
+from afresh.domains.exercises.practise import can_practise
+from afresh.domains.interactions.recommend import can_recommend
 from afresh.runs.run import Run, described
-from afresh.tasks.export import export
-from afresh.tasks.learn import learn
-from afresh.tasks.measure import measure_run
-from afresh.tasks.practise import can_practise
-from afresh.tasks.recommend import can_recommend
-from afresh.tasks.report import read_verdict, section, write_run_report
-from afresh.tasks.resume import resume
-from afresh.tasks.run_summary import stopped
-from afresh.tasks.verify import verify
 from afresh.training import loop
 from afresh.training.loop import Diverged
+from afresh.verbs.export import export
+from afresh.verbs.measure import measure_run
+from afresh.verbs.report import read_verdict, section, write_run_report
+from afresh.verbs.resume import resume
+from afresh.verbs.run_summary import stopped
+from afresh.verbs.training_job import learn
+from afresh.verbs.verify import verify
 
 SECONDS = 30  # of the processor that a verb may take with a tiny run
 

@@ -13,7 +13,7 @@ from afresh.core import Corpus, Item, UserError
 from afresh.data.split import split
 from afresh.data.text.kind import TEXT
 from afresh.data.text.languages import PROGRAMS, generated_reason, language_of, parses_python
-from afresh.modalities.code import MODALITY, CodeOptions
+from afresh.domains.code.modality import MODALITY, CodeOptions
 
 PYTHON = "def add(a, b):\n    return a + b\n"
 

@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from afresh.core import Corpus, UserError
-from afresh.data.exercises.encoder import END, OUTCOME, WIDTH
-from afresh.data.exercises.history import EDGES, GAPS, History, decode, encode, gap_of, typical
 from afresh.data.prepare import choose_modality, prepare
-from afresh.modalities.exercises import MODALITY, ExerciseOptions
+from afresh.domains.exercises.encoder import END, OUTCOME, WIDTH
+from afresh.domains.exercises.history import EDGES, GAPS, History, decode, encode, gap_of, typical
+from afresh.domains.exercises.modality import MODALITY, ExerciseOptions
 
 
 def log(path: Path, rows: list[str], header: str = "student_id,problem,correct,time") -> Path:

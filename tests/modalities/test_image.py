@@ -24,7 +24,7 @@ from pydantic import ValidationError
 
 from afresh.core import Corpus, Item, UserError
 from afresh.data.image.kind import IMAGE
-from afresh.modalities.image import MODALITY, ImageOptions
+from afresh.domains.image.modality import MODALITY, ImageOptions
 from tests.heard import heard
 
 PLAIN = ImageOptions()

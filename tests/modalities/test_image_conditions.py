@@ -19,7 +19,7 @@ from afresh import cli
 from afresh.api import Model
 from afresh.core import Cond, CondSpec, Corpus, Item, Part, UserError, registry
 from afresh.data import conditions
-from afresh.modalities.image import MODALITY, ImageEncoder, ImageOptions
+from afresh.domains.image.modality import MODALITY, ImageEncoder, ImageOptions
 from afresh.runs.run import Run
 from afresh.sampling.request import Request, check_negative, describe_parts, make_cond, several_labels, unwanted
 from afresh.sampling.settings import of_guidance, of_sampling

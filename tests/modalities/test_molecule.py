@@ -9,9 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from afresh.core import Corpus, UserError
-from afresh.data.molecules.chem import canonical, reason_of
 from afresh.data.prepare import prepare
-from afresh.modalities.molecule import MODALITY, MoleculeOptions
+from afresh.domains.molecule.chem import canonical, reason_of
+from afresh.domains.molecule.modality import MODALITY, MoleculeOptions
 
 SMILES = ["CCO", "c1ccccc1O", "CC(=O)Oc1ccccc1C(=O)O", "C1CCCCC1N", "O=C(N)c1cccnc1", "CCN"]
 
@@ -80,7 +80,7 @@ def test_properties_are_computed_on_request(tmp_path: Path) -> None:
 def test_standards_are_kept_or_applied_by_a_stated_choice(
     options: dict[str, object], value: str, tmp_path: Path
 ) -> None:
-    from afresh.data.molecules.chem import canonical
+    from afresh.domains.molecule.chem import canonical
 
     file = tmp_path / "x.smi"
     file.write_text("C[C@H]([13CH3])[NH3+].[Cl-]\nCCO\n")

@@ -19,14 +19,14 @@ from symusic import Tempo, TimeSignature, Track
 from afresh.core import Batch, Cond, Corpus, Item, UserError
 from afresh.core.rng import Rng
 from afresh.data.files import FileError
-from afresh.data.music import abc2midi, files
-from afresh.data.music.abc2midi import Conversion
-from afresh.data.music.encoder import FIRST, SPECIAL, ScoreEncoder, Transpose
-from afresh.data.music.files import PieceFile, RawPiece, midi_bytes, read_midi, read_pieces, to_score
-from afresh.data.music.score import Note, Score, bar_length, from_text, meter_of, to_text, vocabulary
 from afresh.data.prepare import choose_modality
-from afresh.modalities.music import MODALITY, MusicOptions, cut
-from afresh.tasks.compose import _with_holes
+from afresh.domains.music import abc2midi, files
+from afresh.domains.music.abc2midi import Conversion
+from afresh.domains.music.compose import _with_holes
+from afresh.domains.music.encoder import FIRST, SPECIAL, ScoreEncoder, Transpose
+from afresh.domains.music.files import PieceFile, RawPiece, midi_bytes, read_midi, read_pieces, to_score
+from afresh.domains.music.modality import MODALITY, MusicOptions, cut
+from afresh.domains.music.score import Note, Score, bar_length, from_text, meter_of, to_text, vocabulary
 from tests import needs
 
 TUNE = 'X:1\nT:A tune\nM:6/8\nL:1/8\nK:D\nA|"D"d2f fed|(3cde c B2 A|d6|\n'

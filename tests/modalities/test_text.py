@@ -18,7 +18,7 @@ from afresh.core import Corpus, Item, UserError
 from afresh.data.split import split
 from afresh.data.text.documents import limit_bytes
 from afresh.data.text.kind import TEXT
-from afresh.modalities.text import MODALITY, TextOptions
+from afresh.domains.text.modality import MODALITY, TextOptions
 
 
 def put(path: Path, content: str | bytes = "some text") -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from afresh.nets.branches import Twigs, begin, branch_logits, go_on
+from afresh.nets.batched_continuations import Twigs, begin, branch_logits, go_on
 from afresh.nets.transformer import Decoder, DecoderShape
 
 

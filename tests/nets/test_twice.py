@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from afresh.nets.conv import Conv, conv
-from afresh.nets.twice import inputs_only, leaky, twice
+from afresh.nets.double_backward import inputs_only, leaky, twice
 
 
 def layer_and_input(dims: int, groups: int = 1, bias: bool = True) -> tuple[Conv, Tensor]:

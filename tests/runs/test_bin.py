@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from afresh.core import UserError
-from afresh.runs.bin import binned, delete, restore, throw
 from afresh.runs.lock import hold
+from afresh.runs.trash import binned, delete, restore, throw
 
 
 @pytest.fixture

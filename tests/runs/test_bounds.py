@@ -14,8 +14,8 @@ from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from afresh.core import Space, UserError, registry
-from afresh.runs import bounds
-from afresh.runs.bounds import MOST_TENSORS, bounded
+from afresh.runs import size_limits
+from afresh.runs.size_limits import MOST_TENSORS, bounded
 
 FIELD, TOKENS = Space("field", (1, 8, 8)), Space("tokens", (16,), (50,), {"end": 49}, stream=True)
 SPACES = {"autoencoder": FIELD, "flow": FIELD, "gan": FIELD, "vae": FIELD, "masked": TOKENS, "transformer": TOKENS}
@@ -48,7 +48,7 @@ def changed(config: BaseModel, path: tuple[str | int, ...], number: int) -> dict
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SPACES)
 def test_no_number_of_a_configuration_makes_a_network_without_end(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bounds, "available_memory", lambda: None)
+    monkeypatch.setattr(size_limits, "available_memory", lambda: None)
     family, space = registry.family(name), SPACES[name]
     config: Any = family.config()  # type: ignore[call-arg]
     true = sum(p.numel() for m in family.build(config, space, {}).values() for p in m.parameters())

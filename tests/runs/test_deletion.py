@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from afresh.cli import run as command
-from afresh.runs.bin import binned, delete, throw
 from afresh.runs.run import Run
+from afresh.runs.trash import binned, delete, throw
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork: Linux or macOS")]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from afresh.core import Part, UserError
-from afresh.sampling.asked import asked, with_labels
 from afresh.sampling.request import Request
+from afresh.sampling.text_conditions import asked, with_labels
 
 CAPTION = Part("prompt", ("red", "cat"), length=8)
 KIND = Part("label", ("cat", "dog, small"))

@@ -13,10 +13,10 @@ import soundfile
 import torch
 
 from afresh.core import Cond, Sound, registry
-from afresh.data.music.encoder import ScoreEncoder
+from afresh.domains.music.encoder import ScoreEncoder
 from afresh.evaluation.report import Sample, Section, render
 from afresh.sampling.samples import LONGEST, Samples, preview_wav, write_with_audio
-from afresh.tasks.report import sample_views
+from afresh.verbs.report import sample_views
 from tests.contracts.rows import MODALITIES, ModalityRow
 
 SCORES = ScoreEncoder(steps=4, voices=0, context=64, transpose=0)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from afresh.sampling.search import search
+from afresh.sampling.latent_search import search
 
 torch.manual_seed(0)
 MATRIX, WANTED = torch.randn(6, 3), torch.randn(4, 6)

@@ -12,8 +12,8 @@ import schemathesis
 from PIL import Image
 from schemathesis import GenerationMode
 
-from afresh.data.music.files import midi_bytes
-from afresh.data.music.score import Note, Score
+from afresh.domains.music.files import midi_bytes
+from afresh.domains.music.score import Note, Score
 
 
 def picture() -> bytes:

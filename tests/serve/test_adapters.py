@@ -22,7 +22,7 @@ from afresh.runs.run import Run
 from afresh.sampling.request import Request
 from afresh.serve.app import ServeSettings
 from afresh.serve.keys import Keys
-from afresh.serve.library import Library, UnknownRun, asking
+from afresh.serve.loaded_runs import Library, UnknownRun, asking
 from afresh.serve.rights import Holder
 from tests.serve.conftest import serving
 

@@ -14,11 +14,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from afresh.core.steps import Step, following
+from afresh.core.solver_progress import Step, following
 from afresh.runs.run import Run
 from afresh.sampling.request import Request
-from afresh.serve import lane as lanes
-from afresh.serve.lane import Lane, alone
+from afresh.serve import batching as lanes
+from afresh.serve.batching import Lane, alone
 
 
 class Watched:

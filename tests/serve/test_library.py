@@ -10,8 +10,8 @@ import torch
 
 from afresh.core import events
 from afresh.sampling.request import Request
-from afresh.serve.library import Library, Served, newest, packed_bytes
-from afresh.serve.work import noted
+from afresh.serve.loaded_runs import Library, Served, newest, packed_bytes
+from afresh.serve.request_threads import noted
 
 
 @pytest.fixture

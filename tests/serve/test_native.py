@@ -18,8 +18,8 @@ from PIL import Image
 
 import afresh
 from afresh.data.audio.views import wav_bytes
-from afresh.data.music.files import midi_bytes
-from afresh.data.music.score import Note, Score
+from afresh.domains.music.files import midi_bytes
+from afresh.domains.music.score import Note, Score
 from afresh.serve.app import ServeSettings
 from afresh.serve.keys import Keys
 from afresh.serve.rights import Holder

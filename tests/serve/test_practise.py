@@ -10,9 +10,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from afresh.domains.exercises.practise import history_from, practise
 from afresh.runs.run import Run
 from afresh.serve.app import ServeSettings
-from afresh.tasks.practise import history_from, practise
 from tests.learners import train_practice
 from tests.serve.conftest import serving
 

@@ -15,7 +15,7 @@ import pytest
 
 import afresh
 from afresh.sampling.tokens import Decoding
-from afresh.serve.work import EVERY
+from afresh.serve.request_threads import EVERY
 from tests import needs
 from tests.serve.conftest import wait_for_active
 

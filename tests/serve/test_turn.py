@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import pytest
 
-from afresh.core.steps import step
+from afresh.core.solver_progress import step
 from afresh.serve import turn
-from afresh.serve.lane import Cancelled
+from afresh.serve.batching import Cancelled
 from afresh.serve.turn import Turns
 
 STEPS = 4

@@ -19,9 +19,9 @@ from afresh.cli import run as command
 from afresh.core import UserError, registry
 from afresh.runs.data import run_data
 from afresh.runs.run import Run, metrics_rows
-from afresh.tasks.align import AlignSpec, check_prompt_tokens, choose_method, start, why_steps
-from afresh.tasks.learn import learn
 from afresh.training import checkpoint
+from afresh.verbs.align import AlignSpec, check_prompt_tokens, choose_method, start, why_steps
+from afresh.verbs.training_job import learn
 from tests.contracts.rows import write_pictures
 from tests.heard import heard
 
@@ -404,7 +404,7 @@ def test_data_are_said_to_be_those_that_the_run_has_learnt(root: Path) -> None:
 
 
 def test_an_adapter_alone_may_learn(root: Path, tmp_path: Path) -> None:
-    from afresh.tasks.tune import adapter
+    from afresh.verbs.tune import adapter
 
     reward = f"{root / 'vowels.py'}:share"
     run = aligned(

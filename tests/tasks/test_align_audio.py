@@ -30,9 +30,9 @@ from afresh.data.text.kind import TEXT
 from afresh.runs.data import run_data
 from afresh.runs.run import Run, metrics_rows
 from afresh.serve import vote
-from afresh.tasks.align import AlignSpec, start
-from afresh.tasks.annotate import Session, Wish, make_plan, votes_in
-from afresh.tasks.learn import learn
+from afresh.verbs.align import AlignSpec, start
+from afresh.verbs.annotate import Session, Wish, make_plan, votes_in
+from afresh.verbs.training_job import learn
 from tests.heard import heard
 from tests.voting import Voter, page_votes
 

@@ -19,7 +19,7 @@ from afresh.alignment.feedback.votes import append, withdraw
 from afresh.core import ItemKind, UserError
 from afresh.data.image.kind import IMAGE
 from afresh.data.text.kind import TEXT
-from afresh.tasks.annotate import MIN_VOTES, Plan, Session, all_pairs, votes_in
+from afresh.verbs.annotate import MIN_VOTES, Plan, Session, all_pairs, votes_in
 
 
 def plan_of(items: list[str], n: int, free: bool = False, kind: ItemKind = TEXT, seed: int = 0) -> Plan:

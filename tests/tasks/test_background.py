@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from afresh.core import UserError
-from afresh.tasks import background
-from afresh.tasks.background import BackgroundJob, Outcome
+from afresh.verbs import jobs
+from afresh.verbs.jobs import BackgroundJob, Outcome
 
 
 @pytest.fixture(autouse=True)
@@ -48,53 +48,53 @@ def slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield package
     signal.signal(signal.SIGINT, before)
-    for job in background.jobs():
-        background.stop(job)
-        background.stop(job)
+    for job in jobs.jobs():
+        jobs.stop(job)
+        jobs.stop(job)
 
 
 def ended(job: BackgroundJob, seconds: float = 60) -> Outcome:
     until = time.monotonic() + seconds
-    while background.is_running(job):
+    while jobs.is_running(job):
         assert time.monotonic() < until
         time.sleep(0.05)
-    return background.outcome(job)
+    return jobs.outcome(job)
 
 
 def begun(job: BackgroundJob) -> None:
     until = time.monotonic() + 60
-    while background.outcome(job).progress is None:
+    while jobs.outcome(job).progress is None:
         assert time.monotonic() < until
         time.sleep(0.02)
 
 
 def test_a_command_ends_with_its_result_and_is_found_again(texts: Path) -> None:
-    job = background.start("data", [texts], {"near": None}, "Look", owner="ann", about={"name": "<b>"})
-    assert [j.id for j in background.jobs()] == [job.id] and background.read(job.id) == job
+    job = jobs.start("data", [texts], {"near": None}, "Look", owner="ann", about={"name": "<b>"})
+    assert [j.id for j in jobs.jobs()] == [job.id] and jobs.read(job.id) == job
     found = ended(job)
     assert found.state == "done" and found.result is not None and found.result["modality"] == "text"
 
 
 def test_a_command_that_fails_says_why(tmp_path: Path) -> None:
-    found = ended(background.start("train", [tmp_path / "none"], {"no-measure": True, "minutes": 1}, "Train"))
+    found = ended(jobs.start("train", [tmp_path / "none"], {"no-measure": True, "minutes": 1}, "Train"))
     assert found.state == "failed" and "none" in found.error
 
 
 def test_a_command_is_stopped_and_says_so(slow: Path) -> None:
-    job = background.start("train", [], {}, "Train")
+    job = jobs.start("train", [], {}, "Train")
     begun(job)
-    assert background.outcome(job).state == "running"
+    assert jobs.outcome(job).state == "running"
     with pytest.raises(UserError, match="is running"):
-        background.forget(job)
-    background.stop(job)
+        jobs.forget(job)
+    jobs.stop(job)
     assert ended(job).state == "stopped"
-    background.stop(job)  # of one that has ended, nothing
-    background.forget(job)
-    assert background.jobs() == []
+    jobs.stop(job)  # of one that has ended, nothing
+    jobs.forget(job)
+    assert jobs.jobs() == []
 
 
 def test_a_command_that_was_killed_is_known_to_have_ended(slow: Path) -> None:
-    job = background.start("train", [], {}, "Train")
+    job = jobs.start("train", [], {}, "Train")
     begun(job)
     os.kill(job.process, 9)
     found = ended(job)
@@ -102,21 +102,21 @@ def test_a_command_that_was_killed_is_known_to_have_ended(slow: Path) -> None:
 
 
 def test_only_so_many_run_at_once(slow: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(background, "MOST_RUNNING", 1)
-    background.start("train", [], {}, "Learn photos")
+    monkeypatch.setattr(jobs, "MOST_RUNNING", 1)
+    jobs.start("train", [], {}, "Learn photos")
     with pytest.raises(UserError, match="running already: Learn photos"):
-        background.start("train", [], {}, "Another")
+        jobs.start("train", [], {}, "Another")
 
 
 @pytest.mark.parametrize("id", ["..", "../../etc", "0" * 15, "0" * 16, "a/b", "", "\0"])
 def test_an_id_that_is_none_is_not_found(id: str) -> None:
-    assert background.read(id) is None
+    assert jobs.read(id) is None
 
 
 def test_a_damaged_record_hides_no_other(folder: Path, texts: Path) -> None:
     (folder / ("0" * 16)).mkdir(parents=True)
     (folder / ("0" * 16) / "job.json").write_text('{"id": 3}')
-    job = background.start("data", [texts], {"near": None}, "Look")
-    assert background.jobs() == [job]
+    job = jobs.start("data", [texts], {"near": None}, "Look")
+    assert jobs.jobs() == [job]
     assert json.loads((job.folder / "job.json").read_text())["process"] == job.process
     ended(job)

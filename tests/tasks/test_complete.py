@@ -14,11 +14,11 @@ from afresh.cli import run as command
 from afresh.core import Item, UserError
 from afresh.data.text.documents import DocumentEncoder
 from afresh.data.text.fim import MARKS
-from afresh.modalities.code import MODALITY, CodeOptions
+from afresh.domains.code.complete import Completion, Hole, at, complete, complete_many, fit, language_cond, padded, trim
+from afresh.domains.code.modality import MODALITY, CodeOptions
 from afresh.runs.data import run_data
 from afresh.runs.run import Run
-from afresh.tasks.complete import Completion, Hole, at, complete, complete_many, fit, language_cond, padded, trim
-from afresh.tasks.measure import RunEvidence
+from afresh.verbs.measure import RunEvidence
 from tests.cli.conftest import parsed
 
 # --------------------------------------------------------------------------- the cursor

@@ -8,7 +8,7 @@ import pytest
 
 from afresh.core import events
 from afresh.core.events import listening
-from afresh.tasks.console import ConsoleListener
+from afresh.verbs.console import ConsoleListener
 
 
 class Terminal(io.StringIO):

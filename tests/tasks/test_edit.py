@@ -19,19 +19,19 @@ from afresh.api import Model
 from afresh.cli import run as command
 from afresh.core import Cond, Edit, Space, UserError
 from afresh.core.cost import at_most
+from afresh.domains.image.modality import ImageEncoder, ImageOptions
+from afresh.domains.image.outpaint import SIDES, outpainted, sides, windows
 from afresh.families.codecs.trained import TrainedCodec, copied
-from afresh.modalities.image import ImageEncoder, ImageOptions
 from afresh.nets.autoencoder import Shape, networks
 from afresh.runs.data import run_data
 from afresh.runs.inputs import as_seen
 from afresh.runs.run import Run
 from afresh.sampling.request import Request
-from afresh.tasks.edit import changed, edit
-from afresh.tasks.editor import Change, Editor, through, window_starts
-from afresh.tasks.interpolate import Blender, check_given, slerp
-from afresh.tasks.outpaint import SIDES, outpainted, sides, windows
-from afresh.tasks.sample import Control, Sampler
-from afresh.tasks.score import score
+from afresh.verbs.edit import changed, edit
+from afresh.verbs.editor import Change, Editor, through, window_starts
+from afresh.verbs.interpolate import Blender, check_given, slerp
+from afresh.verbs.sample import Control, Sampler
+from afresh.verbs.score import score
 from tests.cli.conftest import drawn
 from tests.contracts.rows import write_pictures
 from tests.heard import heard
@@ -227,7 +227,7 @@ def test_more_pictures_than_fit_at_once_are_each_their_own(
     small = picture.reshape(3, 2, 3, 2, -1).mean((1, 3)).round().astype(np.uint8)
     other = 255 - small
     whole = edit(editor(run), [small, other], Change(upscale=2), 2).x
-    monkeypatch.setattr(sys.modules["afresh.tasks.editor"], "BATCH_SIZE", 1)
+    monkeypatch.setattr(sys.modules["afresh.verbs.editor"], "BATCH_SIZE", 1)
     torch.testing.assert_close(edit(editor(run), [small, other], Change(upscale=2), 2).x, whole, rtol=0, atol=0.02)
 
 

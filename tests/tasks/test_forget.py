@@ -12,10 +12,10 @@ from afresh.collect.gather import gather, place_of
 from afresh.collect.rules import rules
 from afresh.data.collected import manifest, rows
 from afresh.preferences import preferences
-from afresh.runs.learnt_from import collected_record
+from afresh.runs.data_lineage import collected_record
 from afresh.runs.record import DataRecord, RunRecord
-from afresh.tasks.forget import witnesses, would_forget
 from afresh.training.config import TrainConfig
+from afresh.verbs.forget import witnesses, would_forget
 
 
 def write(folder: Path, *texts: str) -> Path:

@@ -10,9 +10,9 @@ import pytest
 
 import afresh
 from afresh.core import UserError
-from afresh.core.sandbox import Limits, Sandbox
+from afresh.domains.exercises.material import GAP, arithmetic, cloze, clozes, label_of, material, program, value_of
 from afresh.runs.run import Run
-from afresh.tasks.material import GAP, arithmetic, cloze, clozes, label_of, material, program, value_of
+from afresh.sandbox.processes import Limits, Sandbox
 from tests import needs
 
 

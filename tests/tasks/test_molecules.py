@@ -12,12 +12,12 @@ from PIL import Image
 import afresh
 from afresh.cli import run as command
 from afresh.core import UserError
-from afresh.data.molecules.chem import canonical
-from afresh.data.molecules.kind import draw
-from afresh.data.molecules.parts import contains
-from afresh.modalities.molecule import MODALITY, MoleculeOptions
-from afresh.tasks.wish import Wish, first_line, form_of, make
-from afresh.tasks.works import title_of
+from afresh.domains.molecule.chem import canonical
+from afresh.domains.molecule.kind import draw
+from afresh.domains.molecule.modality import MODALITY, MoleculeOptions
+from afresh.domains.molecule.parts import contains
+from afresh.verbs.creation_request import Wish, first_line, form_of, make
+from afresh.verbs.gallery import title_of
 
 RINGS = ("c1ccccc1", "c1ccncc1", "C1CCNCC1", "c1ccoc1", "c1ccsc1")
 ENDS = ("CO", "CN", "C(=O)N", "CC", "CC#N", "CF", "CS", "CCO", "CCl")

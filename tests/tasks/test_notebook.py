@@ -10,8 +10,8 @@ import pytest
 
 from afresh import api
 from afresh.core import events
-from afresh.tasks.console import ConsoleListener, default_listener
-from afresh.tasks.notebook import NotebookListener
+from afresh.verbs.console import ConsoleListener, default_listener
+from afresh.verbs.notebook import NotebookListener
 
 
 class Publisher:

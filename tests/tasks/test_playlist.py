@@ -12,9 +12,9 @@ from pyarrow import parquet
 
 from afresh.cli import run as command
 from afresh.core import UserError
+from afresh.domains.interactions.playlist import Playlist, playlists, sums, wished
+from afresh.domains.interactions.recommend import Ranking, Recommendation, Recommender
 from afresh.runs.run import Run
-from afresh.tasks.playlist import Playlist, playlists, sums, wished
-from afresh.tasks.recommend import Ranking, Recommendation, Recommender
 from tests.shop import ITEMS, shop
 
 

@@ -15,10 +15,19 @@ import torch
 import afresh
 from afresh.cli import run as command
 from afresh.core import UserError
-from afresh.data.exercises.history import History
+from afresh.domains.exercises.history import History
+from afresh.domains.exercises.practise import (
+    Tracer,
+    choose,
+    history_from,
+    history_in,
+    history_of,
+    interval,
+    knowledge,
+    practise,
+)
 from afresh.runs.run import Run
-from afresh.tasks.practise import Tracer, choose, history_from, history_in, history_of, interval, knowledge, practise
-from afresh.tasks.use_command import use_command
+from afresh.verbs.use_command import use_command
 from tests.cli.conftest import lines_of
 from tests.learners import train_practice
 
@@ -133,7 +142,7 @@ def test_other_runs_are_refused(tmp_path: Path) -> None:
 
 
 def test_what_is_measured(run: Run) -> None:
-    from afresh.tasks.measure import measure_run
+    from afresh.verbs.measure import measure_run
 
     found = measure_run(run, n=2)
     scores = {s.name: s for s in found.scores}

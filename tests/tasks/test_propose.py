@@ -15,9 +15,9 @@ import afresh
 from afresh.alignment.surrogate.model import FEW, fit_surrogate
 from afresh.core import UserError
 from afresh.core.events import Event, listening
-from afresh.data.molecules.chem import canonical
-from afresh.tasks.propose import remarks
-from afresh.tasks.propose_pool import VARIED, Pool, vary
+from afresh.domains.molecule.chem import canonical
+from afresh.verbs.candidates import VARIED, Pool, vary
+from afresh.verbs.propose import remarks
 from tests.alignment.surrogate.test_model import POINT, points, truth
 
 RINGS = ("c1ccccc1", "c1ccncc1", "C1CCNCC1", "c1ccoc1", "c1ccsc1")

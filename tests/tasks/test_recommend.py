@@ -18,16 +18,16 @@ from afresh.cli import run as command
 from afresh.cli.recommend import texts
 from afresh.core import UserError
 from afresh.core.rng import Rng
-from afresh.data.interactions.shown import read_shown
+from afresh.domains.interactions.blend import blended
+from afresh.domains.interactions.exposure_log import read_shown
+from afresh.domains.interactions.feedback import evaluate
+from afresh.domains.interactions.lists import write_lists
+from afresh.domains.interactions.recommend import Ranking, Recommendation, Recommender, drawn_list, marginal_relevance
+from afresh.domains.interactions.users import read_ids, users_of
 from afresh.runs.remove import remove_run
 from afresh.runs.run import Run
-from afresh.tasks.measure import measure_run
-from afresh.tasks.recommend import Ranking, Recommendation, Recommender, drawn_list, marginal_relevance
-from afresh.tasks.recommend_experts import blended
-from afresh.tasks.recommend_feedback import evaluate
-from afresh.tasks.recommend_lists import write_lists
-from afresh.tasks.recommend_users import read_ids, users_of
-from afresh.tasks.use_command import use_command
+from afresh.verbs.measure import measure_run
+from afresh.verbs.use_command import use_command
 from tests.shop import ITEMS, shop
 
 

@@ -12,8 +12,8 @@ from pyarrow import parquet
 from afresh.api import Model
 from afresh.cli import run as command
 from afresh.core.rng import Rng
+from afresh.domains.interactions.recommend import Recommender
 from afresh.runs.run import Run
-from afresh.tasks.recommend import Recommender
 
 GROUPS, EACH, SIZE = 3, 8, 5  # groups of items, items of a group, items of a user
 

@@ -12,8 +12,8 @@ import torch
 
 from afresh.cli import run as command
 from afresh.core import UserError
+from afresh.domains.interactions.recommend import Ranking, Recommender
 from afresh.runs.run import Run
-from afresh.tasks.recommend import Ranking, Recommender
 
 KINDS = ("chair", "table", "lamp", "rug")
 SIZES = ["width=32", "layers=1", "heads=2", "kv_heads=2", "dropout=0"]

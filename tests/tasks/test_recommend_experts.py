@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from afresh.tasks.recommend_experts import Choices, blended
+from afresh.domains.interactions.blend import Choices, blended
 
 
 def test_the_expert_who_knows_what_is_chosen_gets_the_weight_and_probabilities_are_right() -> None:

@@ -12,11 +12,11 @@ import torch
 from afresh.alignment.feedback.preferences import read_votes
 from afresh.cli import run as command
 from afresh.core import UserError
-from afresh.data.interactions.history import HISTORY, History, decode
+from afresh.domains.interactions.blend import blended
+from afresh.domains.interactions.history import HISTORY, History, decode
+from afresh.domains.interactions.recommend import Ranking, Recommender
+from afresh.domains.interactions.recommendation_votes import item_of, votes_in
 from afresh.runs.run import Run
-from afresh.tasks.recommend import Ranking, Recommender
-from afresh.tasks.recommend_experts import blended
-from afresh.tasks.recommend_votes import item_of, votes_in
 from tests.shop import ITEMS, shop
 
 

@@ -16,8 +16,8 @@ from afresh.collect.rules import rules
 from afresh.core import UserError
 from afresh.runs.record import CollectedRecord, LicenceShare, RunRecord
 from afresh.runs.run import Run
-from afresh.tasks.release import check_release
-from afresh.tasks.report import section
+from afresh.verbs.report import section
+from afresh.verbs.sharing_licence import check_release
 
 WORDS = ["river", "stone", "bridge", "window", "garden", "letter", "winter", "orchard", "lantern", "harbour"]
 

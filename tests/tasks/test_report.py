@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from afresh.evaluation.verdict import Known
-from afresh.tasks.report import better_family, minutes_of_flow
 from afresh.training.family_choice import Curves
+from afresh.verbs.report import better_family, minutes_of_flow
 
 REACHED = Curves("photos", 800.0, {"vae": [(1000, 1000.0), (4000, 500.0)], "flow": [(4000, 1600.0), (16000, 400.0)]})
 RUN = Known("images", "flow", "runs/mine", "photos", 1.0, 4_000)

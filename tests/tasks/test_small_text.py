@@ -11,9 +11,9 @@ import pytest
 from afresh.core import UserError
 from afresh.data.prepare import prepare
 from afresh.runs import find_base
-from afresh.tasks.inspect_data import look
-from afresh.tasks.small_text import base_advice, why_not
-from afresh.tasks.train import TrainSpec, start
+from afresh.verbs.base_advice import base_advice, why_not
+from afresh.verbs.inspect_data import look
+from afresh.verbs.train import TrainSpec, start
 from tests.formats.bases import base_of
 from tests.heard import heard
 from tests.runs.test_find_base import in_cache

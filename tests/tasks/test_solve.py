@@ -12,9 +12,9 @@ import torch
 
 from afresh.cli import run as command
 from afresh.core import UserError
-from afresh.core.sandbox import Limits, Sandbox
+from afresh.domains.code.solve import check_runner, judge, read_tasks, solve
 from afresh.runs.run import Run
-from afresh.tasks.solve import check_runner, judge, read_tasks, solve
+from afresh.sandbox.processes import Limits, Sandbox
 from tests import needs
 from tests.cli.conftest import parsed
 from tests.evaluation.test_programs import HUMAN, MBPP
@@ -133,7 +133,7 @@ def test_what_cannot_be_solved(run: Run, tmp_path: Path, monkeypatch: pytest.Mon
     assert "cannot be read" in said(lambda: read_tasks(tmp_path / "none.jsonl"))
     file.with_suffix(".gz").write_bytes(b"no gzip")
     assert "cannot be read" in said(lambda: read_tasks(file.with_suffix(".gz")))
-    monkeypatch.setattr("afresh.tasks.solve.MAX_MB", 1)
+    monkeypatch.setattr("afresh.domains.code.solve.MAX_MB", 1)
     file.with_suffix(".gz").write_bytes(gzip.compress(b" " * 2_000_000))
     assert "more than 1 MB when decompressed" in said(lambda: read_tasks(file.with_suffix(".gz")))
     file.write_text("1" * 5000)

@@ -12,14 +12,14 @@ import pytest
 import torch
 
 from afresh.core import UserError
-from afresh.data.exercises.history import History
-from afresh.evaluation.knowledge.learning import fit
+from afresh.domains.exercises import knowledge_filter
+from afresh.domains.exercises.history import History
+from afresh.domains.exercises.knowledge.learning import fit
+from afresh.domains.exercises.knowledge_filter import FILE, foreseen, pooled, teaching_of
+from afresh.domains.exercises.practise import Tracer, history_of, practise
 from afresh.runs.data import run_data
 from afresh.runs.remove import remove_run
 from afresh.runs.run import Run
-from afresh.tasks import teaching
-from afresh.tasks.practise import Tracer, history_of, practise
-from afresh.tasks.teaching import FILE, foreseen, pooled, teaching_of
 from tests.learners import train_practice
 
 
@@ -30,7 +30,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(teaching, "fit", partial(fit, steps=5))
+    monkeypatch.setattr(knowledge_filter, "fit", partial(fit, steps=5))
 
 
 def test_it_is_fitted_once_and_kept_beside_the_run(folder: Path) -> None:

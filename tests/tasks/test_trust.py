@@ -12,10 +12,10 @@ import pytest
 
 from afresh.cli import run as command
 from afresh.core import UserError
-from afresh.data.secret import secret_file
 from afresh.runs.data import run_data
 from afresh.runs.run import Run
 from afresh.runs.signature import made_here, sign
+from afresh.storage.secret import secret_file
 from tests.fuzz.mutations import correct_hashes
 
 QUERY = "SELECT user, item, time FROM log WHERE item <> 'none'"
@@ -147,7 +147,7 @@ def test_a_learner_is_not_looked_for_by_a_query_of_somebody_else(
 def test_trust_holds_for_a_command_where_it_cannot_be_kept(
     shop: Path, stranger: Stranger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from afresh.tasks.trust import check_trust
+    from afresh.verbs.trust_prompt import check_trust
 
     run = Run.open(stranger(shop, QUERY))
     monkeypatch.setattr("afresh.runs.signature._TRUSTED", set())

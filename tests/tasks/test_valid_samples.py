@@ -8,7 +8,7 @@ from torch import Tensor
 
 from afresh.alignment.best_of_n import CANDIDATE_STRIDE, Rows
 from afresh.core import Cond, Space, UserError
-from afresh.tasks.valid_samples import valid_line, valid_samples
+from afresh.verbs.valid_samples import valid_line, valid_samples
 
 SPACE = Space("tokens", (4,), (9,), {"end": 0}, stream=True)
 

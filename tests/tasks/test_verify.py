@@ -11,9 +11,9 @@ import pytest
 from afresh.cli import run as command
 from afresh.core import registry
 from afresh.runs.run import Run
-from afresh.tasks.learn import learn
-from afresh.tasks.resume import resume
-from afresh.tasks.verify import verify
+from afresh.verbs.resume import resume
+from afresh.verbs.training_job import learn
+from afresh.verbs.verify import verify
 from tests.fuzz.runs import COMMON, MADE, RUNS, TRAINED, make_runs
 
 pytestmark = pytest.mark.slow

@@ -13,8 +13,8 @@ from PIL import Image
 import afresh
 from afresh.core import UserError
 from afresh.runs.run import Run
-from afresh.tasks.wish import Wish, make
-from afresh.tasks.works import INDEX, RECIPE, Work, Works, same
+from afresh.verbs.creation_request import Wish, make
+from afresh.verbs.gallery import INDEX, RECIPE, Work, Works, same
 
 SMALL = {"family.widths": [8, 16], "train.batch": 16}
 

@@ -12,15 +12,15 @@ import torch
 
 from afresh.core import UserError
 from afresh.runs.run import Run, metrics_rows
-from afresh.tasks.data_source import DataSource
-from afresh.tasks.learn import learn
-from afresh.tasks.resume import resume
-from afresh.tasks.run_summary import stopped
-from afresh.tasks.train import TrainSpec, start
 from afresh.training.batch_source import heldout_loss
 from afresh.training.best_checkpoint import LOSS, rises
 from afresh.training.checkpoint import newest
 from afresh.training.weights import forget_chosen, read_weights
+from afresh.verbs.data_source import DataSource
+from afresh.verbs.resume import resume
+from afresh.verbs.run_summary import stopped
+from afresh.verbs.train import TrainSpec, start
+from afresh.verbs.training_job import learn
 
 pytestmark = pytest.mark.slow
 
@@ -160,7 +160,7 @@ def test_it_can_be_turned_off_and_the_last_weights_taken(risen: Run, data: Path,
 
 
 def test_damaged_weights_are_not_used(risen: Run, tmp_path: Path) -> None:
-    from afresh.tasks.verify import copy_run
+    from afresh.verbs.verify import copy_run
 
     copied = copy_run(risen, tmp_path / "copy")
     file = copied.path / "averaged.safetensors"

@@ -15,15 +15,15 @@ from afresh.cli import run as command
 from afresh.cli.train import show
 from afresh.core import RewardError, UserError
 from afresh.runs.run import Run, metrics_rows
-from afresh.tasks.align import AlignSpec, start
-from afresh.tasks.learn import learn
-from afresh.tasks.report import chosen_weights
-from afresh.tasks.resume import resume
-from afresh.tasks.run_summary import final_record, stopped
 from afresh.training import checkpoint
 from afresh.training.best_checkpoint import Choice, best_by_reward
 from afresh.training.looks import Look
 from afresh.training.weights import forget_chosen, read_weights
+from afresh.verbs.align import AlignSpec, start
+from afresh.verbs.report import chosen_weights
+from afresh.verbs.resume import resume
+from afresh.verbs.run_summary import final_record, stopped
+from afresh.verbs.training_job import learn
 
 pytestmark = pytest.mark.slow
 
@@ -109,7 +109,7 @@ def test_where_the_base_was_best_sampling_uses_it(base: Path, fallen: Run, capsy
 
 
 def test_the_last_ones_can_be_taken_after_all(fallen: Run, tmp_path: Path) -> None:
-    from afresh.tasks.verify import copy_run
+    from afresh.verbs.verify import copy_run
 
     copied = copy_run(fallen, tmp_path / "copy")
     assert forget_chosen(copied.path)
@@ -168,7 +168,7 @@ def test_killed_and_resumed_it_takes_the_same(base: Path, peaked: Run, tmp_path:
 
 
 def test_of_an_adapter_the_best_is_taken_too(base: Path, tmp_path: Path) -> None:
-    from afresh.tasks.tune import adapter
+    from afresh.verbs.tune import adapter
 
     train = {"batch": 16, "lr": 3e-2, "eval_every": 2, "save_every": 2}
     job = begin(base, tmp_path / "run", lora=adapter(4, None, ()), set_train=train)

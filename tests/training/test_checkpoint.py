@@ -17,7 +17,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from afresh.core import UserError, files
+from afresh.core import UserError
+from afresh.storage import files
 from afresh.training import checkpoint, weights
 from afresh.training.checkpoint import KEEP, SUMS, Checkpoint
 from afresh.training.weights import read_weights, write_base, write_weights

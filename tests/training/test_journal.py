@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from afresh.training.journal import Journal, read_rows
+from afresh.training.metrics_log import Journal, read_rows
 
 
 def test_lines_of_steps_that_are_taken_again_and_half_lines_are_removed(tmp_path: Path) -> None:

@@ -23,15 +23,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from afresh.alignment.source import AlignmentSource
+from afresh.alignment.alignment_batches import AlignmentSource
 from afresh.core import UserError
 from afresh.core.events import Event, listening
 from afresh.evaluation import memorisation_monitor
-from afresh.tasks import align, data_source, distill, tune
-from afresh.tasks.learn import learn
-from afresh.tasks.resume import resume
-from afresh.tasks.train import TrainSpec, start
 from afresh.training import loop
+from afresh.verbs import align, data_source, distill, tune
+from afresh.verbs.resume import resume
+from afresh.verbs.train import TrainSpec, start
+from afresh.verbs.training_job import learn
 
 HAND = {"batch": 4, "micro_batch": 2, "threads": 1, "precision": "float32", "compile": False, "ema_half_life": 20.0}
 HAND |= {"memorisation_limit": 0.0}  # how often copies are looked for depends on the time that passes

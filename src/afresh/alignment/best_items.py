@@ -7,11 +7,11 @@ import io
 
 import torch
 
-from afresh.alignment.memory import AskedMemory
+from afresh.alignment.reward_cache import AskedMemory
 from afresh.core import Cond
-from afresh.core.files import replace_file
 from afresh.runs.run import Run
 from afresh.sampling.samples import Samples, write_samples
+from afresh.storage.files import replace_file
 
 BEST = "best"  # the folder in a run
 SHOWN = 100

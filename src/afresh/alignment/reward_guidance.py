@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from afresh.alignment.rewards.build import builtins
 from afresh.alignment.rewards.reward import Reward
+from afresh.alignment.rewards.reward_expression import builtins
 from afresh.core import Edit, Modules, Space, UserError, registry
 from afresh.runs.run import Run
 

@@ -129,8 +129,8 @@ def shown(verb: Callable[..., Any]) -> Callable[..., Any]:
     def run_verb(*args: Any, **options: Any) -> Any:
         from afresh.core import events
         from afresh.preferences import preferences
-        from afresh.tasks.console import ConsoleListener
         from afresh.training.budget import use_preferred_threads
+        from afresh.verbs.console import ConsoleListener
 
         use_preferred_threads()
         if not preferences().colour:

@@ -99,9 +99,9 @@ def align(
     """
     from afresh.core import UserError
     from afresh.core.options import pairs
-    from afresh.tasks.align import AlignSpec, start
-    from afresh.tasks.tune import adapter
     from afresh.training.options import parted
+    from afresh.verbs.align import AlignSpec, start
+    from afresh.verbs.tune import adapter
 
     if rank is not None and not lora:
         raise UserError("--rank is of an adapter: give --lora with it.")

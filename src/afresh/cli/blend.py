@@ -41,8 +41,8 @@ def blend(
     from afresh.runs.run import Run
     from afresh.sampling.request import Request
     from afresh.sampling.samples import check_out
-    from afresh.tasks.interpolate import blend as blended
-    from afresh.tasks.interpolate import check_given
+    from afresh.verbs.interpolate import blend as blended
+    from afresh.verbs.interpolate import check_given
 
     asked = {"label": label, "to_label": to_label, "caption": caption, "to_caption": to_caption}
     check_given(second, toward, asked, {"away": away, "most": most})

@@ -62,9 +62,9 @@ def collect(
     from afresh.collect.gather import Limits, gather
     from afresh.collect.gather import places as all_places
     from afresh.core import UserError
-    from afresh.core.counted import counted
     from afresh.core.options import pairs
-    from afresh.tasks.collected.page import write_page
+    from afresh.core.plural import counted
+    from afresh.verbs.collected.page import write_page
 
     if show_rules:
         _show_rules(into, rule or (), no_rule or (), as_json)
@@ -117,7 +117,7 @@ def collect(
 
 def _lines(made: Mapping[str, Any]) -> Iterator[str]:
     """What became of all, in words."""
-    from afresh.core.counted import counted
+    from afresh.core.plural import counted
 
     for kind, count in made["items"].items():
         yield f"{counted(count, 'item')} of the kind {kind}"

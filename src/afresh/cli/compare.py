@@ -19,7 +19,7 @@ from afresh.cli.show import answer, emit, quoted, say
 if TYPE_CHECKING:
     from afresh.alignment.feedback.preferences import Winner
     from afresh.alignment.feedback.vote_summary import Tally
-    from afresh.tasks.annotate import Question, Session
+    from afresh.verbs.annotate import Question, Session
 
 PAIRS, VOTES = "Which pairs", "Votes"
 KEYS: dict[str, Winner] = {"a": "a", "b": "b", "t": "tie"}
@@ -94,8 +94,8 @@ def compare(
     same command goes on where it stopped.
     """
     from afresh.runs.run import Run
-    from afresh.tasks.annotate import Wish, begin, check, default_votes, summary_of, votes_in
     from afresh.training.loop import Interrupted
+    from afresh.verbs.annotate import Wish, begin, check, default_votes, summary_of, votes_in
 
     runs = [Run.open(path) for path in (run, other) if path is not None]
     votes = out or default_votes(runs[0])
@@ -196,7 +196,7 @@ def show(session: Session, question: Question) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from afresh.core.visible import visible
+    from afresh.core.safe_text import visible
 
     console = Console(stderr=True, highlight=False, markup=False)
     console.print(Rule(Text(f"{question.number} of {question.of}"), style="dim"))

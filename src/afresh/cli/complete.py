@@ -12,7 +12,7 @@ from afresh.cli import options as o
 from afresh.cli.show import answer, emit, note
 
 if TYPE_CHECKING:
-    from afresh.tasks.complete import Completion
+    from afresh.domains.code.complete import Completion
 
 PLACE, BESIDE = "The cursor", "What else the model may see"
 
@@ -44,9 +44,9 @@ def complete(
     Pieces of other files that share words with the place are shown to the model as comments, as far as its context
     allows: of those in --context, or of all in --repository.
     """
+    from afresh.domains.code.complete import Hole, at, others_of, read_source
+    from afresh.domains.code.complete import complete as completed
     from afresh.runs.run import Run
-    from afresh.tasks.complete import Hole, at, others_of, read_source
-    from afresh.tasks.complete import complete as completed
 
     prefix, suffix = at(read_source(file), line, column)
     others, notes = others_of(context or [], repository, file)
@@ -64,7 +64,7 @@ def show(completions: Sequence[Completion]) -> None:
     from rich.rule import Rule
     from rich.text import Text
 
-    from afresh.core.visible import visible
+    from afresh.core.safe_text import visible
 
     for i, completion in enumerate(completions):
         if len(completions) > 1:

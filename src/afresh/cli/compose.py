@@ -35,12 +35,12 @@ def compose(
     With --out, each is a .mid and a .wav, with a page to play them; without it, the scores are printed as texts.
     """
     from afresh.core import UserError
-    from afresh.core.counted import counted
     from afresh.core.options import pairs
-    from afresh.core.outputs import check_free
+    from afresh.core.plural import counted
+    from afresh.domains.music.compose import go_on, read_score
+    from afresh.domains.music.compose import harmonise as harmonised
     from afresh.runs.run import Run
-    from afresh.tasks.compose import go_on, read_score
-    from afresh.tasks.compose import harmonise as harmonised
+    from afresh.storage.output_paths import check_free
 
     if n < 1:
         raise UserError(f"-n is the number of scores, from 1. Given: {n}.")
@@ -69,7 +69,7 @@ def show(texts: Sequence[str]) -> None:
     from rich.rule import Rule
     from rich.text import Text
 
-    from afresh.core.visible import visible
+    from afresh.core.safe_text import visible
 
     for i, text in enumerate(texts):
         if len(texts) > 1:

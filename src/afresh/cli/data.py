@@ -13,7 +13,7 @@ from afresh.cli.show_samples import show_pictures
 from afresh.cli.wording import as_typed, options_of
 
 if TYPE_CHECKING:
-    from afresh.tasks.inspect_data import Look
+    from afresh.verbs.inspect_data import Look
 
 
 def data(
@@ -33,9 +33,9 @@ def data(
     training would see it. Nothing is trained and nothing is changed.
     """
     from afresh.core.options import pairs
-    from afresh.core.outputs import check_free
     from afresh.data.collected import is_collected
-    from afresh.tasks.inspect_data import look
+    from afresh.storage.output_paths import check_free
+    from afresh.verbs.inspect_data import look
 
     if out is not None:
         check_free(out, force)
@@ -57,8 +57,8 @@ def data(
 
 def collected(path: Path, out: Path | None, as_json: bool) -> None:
     """Show a data set that `afresh collect` made."""
-    from afresh.tasks.collected.page import write_page
-    from afresh.tasks.collected.survey import survey
+    from afresh.verbs.collected.page import write_page
+    from afresh.verbs.collected.survey import survey
 
     if out is not None:
         say(f"page: {write_page(path, out)}")
@@ -75,9 +75,9 @@ def show_examples(found: Look) -> None:
     from rich.rule import Rule
     from rich.text import Text
 
-    from afresh.core.visible import visible
+    from afresh.core.safe_text import visible
     from afresh.sampling.samples import images_of
-    from afresh.tasks.inspect_data import excerpt
+    from afresh.verbs.inspect_data import excerpt
 
     items, encoder = found.examples, found.prepared.encoder
     if images := images_of(encoder, [i.value for i in items]):

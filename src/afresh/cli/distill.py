@@ -37,8 +37,8 @@ def distill(
     afresh train --resume RUN continues.
     """
     from afresh.core.options import pairs
-    from afresh.tasks.distill import DistillSpec, start
     from afresh.training.options import by_part
+    from afresh.verbs.distill import DistillSpec, start
 
     set_family, set_train = by_part(pairs(setting or [], "--set"))
     spec = DistillSpec(

@@ -13,8 +13,8 @@ from afresh.cli.extras import EXTRAS, Extra
 from afresh.cli.show import answer, emit, size, table
 
 if TYPE_CHECKING:
-    from afresh.data.written_aside import WrittenData
-    from afresh.tasks.doctor import Finding
+    from afresh.data.imported import WrittenData
+    from afresh.verbs.doctor import Finding
 
 
 def doctor(
@@ -27,9 +27,9 @@ def doctor(
     """Check this machine: measure it for a moment, say what follows for training, what absent extras would open, and
     which settings are in force.
     """
-    from afresh.data.written_aside import written_data
+    from afresh.data.imported import written_data
     from afresh.preferences import in_force, preferences
-    from afresh.tasks.doctor import examine_machine
+    from afresh.verbs.doctor import examine_machine
 
     machine, findings = examine_machine(folder or preferences().runs, device)
     findings += [*map(data_finding, written_data()), *map(extra_finding, EXTRAS)]
@@ -52,7 +52,7 @@ def shown(value: Any) -> str:
 
 def data_finding(data: WrittenData) -> Finding:
     """Data that was given in memory and kept as files, and how to remove it."""
-    from afresh.tasks.doctor import Finding
+    from afresh.verbs.doctor import Finding
 
     return Finding(
         "kept data", f"{size(data.bytes)} in {data.path}", f"if no run needs it: afresh rm --data {data.name}"
@@ -61,7 +61,7 @@ def data_finding(data: WrittenData) -> Finding:
 
 def extra_finding(extra: Extra) -> Finding:
     """What an extra opens, and how it is installed if it is not."""
-    from afresh.tasks.doctor import Finding
+    from afresh.verbs.doctor import Finding
 
     name, opens = f"extra {extra.name}", extra.opens.replace("`", "")
     if not extra.missing:

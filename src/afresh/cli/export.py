@@ -58,7 +58,7 @@ def export(
     from afresh.core import UserError
     from afresh.formats.fields import FieldProof
     from afresh.runs.run import Run
-    from afresh.tasks.export import export as write
+    from afresh.verbs.export import export as write
 
     opened = Run.open(run)
     target = run.resolve().with_name(f"{run.resolve().name}-{to}") if out is None else out

@@ -28,9 +28,9 @@ def forget(
     """
     from afresh.collect.forget import Wish
     from afresh.core import UserError
-    from afresh.core.counted import counted
-    from afresh.tasks.forget import forget as do
-    from afresh.tasks.forget import would_forget
+    from afresh.core.plural import counted
+    from afresh.verbs.forget import forget as do
+    from afresh.verbs.forget import would_forget
 
     wish = Wish(source, person, item)
     if not yes:

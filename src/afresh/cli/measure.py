@@ -25,8 +25,8 @@ def measure(
 ) -> None:
     """Measure a run: every number with its interval, beside real data (floor) and a trivial model (control)."""
     from afresh.runs.run import Run
-    from afresh.tasks.measure import measure_run
-    from afresh.tasks.report import run_verdict, write_run_report
+    from afresh.verbs.measure import measure_run
+    from afresh.verbs.report import run_verdict, write_run_report
 
     found = Run.open(run)
     measured = measure_run(found, data, n)

@@ -13,7 +13,7 @@ from afresh.cli import completion
 from afresh.cli.paths import base_path, existing, existing_run
 
 if TYPE_CHECKING:
-    from afresh.training.deadline import Clock
+    from afresh.training.training_clock import Clock
 
 STARTED = time.monotonic()  # when the command line was imported, which is soon after the command began
 ASKED = "What is asked for"
@@ -156,6 +156,6 @@ SamplesOut = Annotated[
 
 def clock(measure: bool) -> Clock:
     """The clock of this command, whose minutes include measuring if `measure` is set."""
-    from afresh.training.deadline import Clock
+    from afresh.training.training_clock import Clock
 
     return Clock(STARTED, measure)

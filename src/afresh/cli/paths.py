@@ -9,7 +9,7 @@ import typer
 
 from afresh.cli.wording import as_typed
 from afresh.runs.names import no_run
-from afresh.runs.personal import FOLDER, NAME, SEPARATOR
+from afresh.runs.person_adapters import FOLDER, NAME, SEPARATOR
 
 # click's plain usage error, whose message has no prefix; newer versions of typer hold a copy of their own.
 Refusal: type[Exception] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "UsageError")

@@ -11,7 +11,7 @@ from afresh.cli import options as o
 from afresh.cli.show import answer, emit, note, say, table
 
 if TYPE_CHECKING:
-    from afresh.tasks.practise import Practice
+    from afresh.domains.exercises.practise import Practice
 
 WHO = "Whose answers"
 NEXT = "What is next"
@@ -68,10 +68,10 @@ def practise(
     that are next with their own chance, what they are expected to teach, and why.
     """
     from afresh.core import UserError
-    from afresh.data.exercises.history import History
+    from afresh.domains.exercises.history import History
+    from afresh.domains.exercises.practise import history_in, history_of
+    from afresh.domains.exercises.practise import practise as practised
     from afresh.runs.run import Run
-    from afresh.tasks.practise import history_in, history_of
-    from afresh.tasks.practise import practise as practised
 
     found = Run.open(run)
     if learner is not None and history is not None:

@@ -11,7 +11,7 @@ from afresh.cli import options as o
 from afresh.cli.show import answer, emit, number, one_line, quoted, say, table
 
 if TYPE_CHECKING:
-    from afresh.tasks.proposals import Proposals
+    from afresh.verbs.proposal_batch import Proposals
 
 KNOWN, WANTED, CHOSEN = "What was measured", "What is wanted", "What is chosen from"
 LONGEST = 60  # characters of an item in the table
@@ -83,10 +83,10 @@ def propose(
     """
     from afresh.alignment.surrogate.acquisition import Goal
     from afresh.cli.sample import with_set
-    from afresh.core.outputs import check_free
     from afresh.runs.run import Run
-    from afresh.tasks.propose import BatchPlan, check_apart
-    from afresh.tasks.propose_search import proposed
+    from afresh.storage.output_paths import check_free
+    from afresh.verbs.propose import BatchPlan, check_apart
+    from afresh.verbs.propose_search import proposed
 
     if out is not None:
         check_free(out, force)

@@ -11,9 +11,9 @@ from afresh.cli import options as o
 from afresh.cli.show import answer, emit, note, quoted, say, table
 
 if TYPE_CHECKING:
+    from afresh.domains.interactions.feedback import Earned
+    from afresh.domains.interactions.recommend import Recommendation
     from afresh.evaluation.estimate import Estimate
-    from afresh.tasks.recommend import Recommendation
-    from afresh.tasks.recommend_feedback import Earned
 
 WHO, WHICH, SEQUENCE, FEEDBACK = "For whom", "Which items", "A sequence to a wish", "Feedback"
 
@@ -166,12 +166,12 @@ def recommend(
     from the model and from what followed what in training, and calibrated on held-out events.
     """
     from afresh.core import UserError
-    from afresh.core.outputs import check_free
+    from afresh.domains.interactions.lists import FORMS, VOTES, check_form, write_lists
+    from afresh.domains.interactions.playlist import Playlist, check_unused, playlists, sums
+    from afresh.domains.interactions.recommend import Ranking, Recommender
+    from afresh.domains.interactions.users import number, read_ids, users_of
     from afresh.runs.run import Run
-    from afresh.tasks.playlist import Playlist, check_unused, playlists, sums
-    from afresh.tasks.recommend import Ranking, Recommender
-    from afresh.tasks.recommend_lists import FORMS, VOTES, check_form, write_lists
-    from afresh.tasks.recommend_users import number, read_ids, users_of
+    from afresh.storage.output_paths import check_free
 
     ranking = Ranking(
         k,
@@ -194,7 +194,7 @@ def recommend(
         check_form(out, FORMS if votes_from is None else VOTES)
     recommender = Recommender(Run.open(run))
     if votes_from is not None:
-        from afresh.tasks.recommend_votes import votes_in
+        from afresh.domains.interactions.recommendation_votes import votes_in
 
         if out is None or user or history or session or everyone or playlist or evaluate is not None:
             raise UserError("The log of `votes_from` says for whom. Give `out` for the votes, and no users.")
@@ -204,7 +204,7 @@ def recommend(
         say(f"next: afresh align {quoted(run)} --preferences {quoted(out)}")
         return
     if evaluate is not None:
-        from afresh.tasks.recommend_feedback import evaluate as earned_in
+        from afresh.domains.interactions.feedback import evaluate as earned_in
 
         if user or history or session or everyone or playlist or out is not None:
             raise UserError(
@@ -247,7 +247,7 @@ def texts(given: list[str] | None, flag: str) -> dict[str, str]:
 
 def show(name: str, found: list[Recommendation]) -> None:
     """A table of one user's list."""
-    from afresh.core.visible import visible
+    from afresh.core.safe_text import visible
 
     reasons = any(r.because for r in found)
     rows = []

@@ -13,9 +13,9 @@ def reindex(as_json: Annotated[bool, o.json_of("{folder, works}")] = False) -> N
 
     Of use after works were copied into the folder or removed from it by hand.
     """
-    from afresh.core.counted import counted
+    from afresh.core.plural import counted
     from afresh.preferences import preferences
-    from afresh.tasks.works import Works
+    from afresh.verbs.gallery import Works
 
     folder = preferences().works_folder
     count = Works(folder).reindex() if folder.is_dir() else 0

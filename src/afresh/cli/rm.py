@@ -14,7 +14,7 @@ from afresh.cli.paths import places, run_paths
 from afresh.cli.show import answer, emit, note, size
 
 if TYPE_CHECKING:
-    from afresh.data.written_aside import WrittenData
+    from afresh.data.imported import WrittenData
 
 
 def rm(
@@ -45,13 +45,13 @@ def rm(
     written to RUN/deletions: what was deleted, and that nothing of it is left in RUN.
     """
     from afresh.core import UserError
-    from afresh.core.counted import counted
-    from afresh.core.files import bytes_on_disk
-    from afresh.data.written_aside import named_data, remove_data
+    from afresh.core.plural import counted
+    from afresh.data.imported import named_data, remove_data
     from afresh.runs.deletion import deletable_data, delete_adapter, end_interrupted
-    from afresh.runs.personal import base_of
+    from afresh.runs.person_adapters import base_of
     from afresh.runs.remove import check_removable, remove_run
     from afresh.runs.run import Run
+    from afresh.storage.files import bytes_on_disk
     from afresh.training.checkpoint import steps_in
 
     if not runs and not data:
@@ -113,7 +113,7 @@ def in_use(data: WrittenData) -> str:
     """Which runs in the folder of runs learnt from the data, for a line about it."""
     from afresh.core import UserError
     from afresh.preferences import preferences
-    from afresh.runs.personal import runs_in
+    from afresh.runs.person_adapters import runs_in
     from afresh.runs.run import Run
 
     users = []

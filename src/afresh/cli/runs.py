@@ -19,7 +19,7 @@ def runs(
     its size on the disk."""
     from afresh.core import UserError
     from afresh.preferences import preferences
-    from afresh.runs.personal import adapters_in, runs_in
+    from afresh.runs.person_adapters import adapters_in, runs_in
 
     root = root or preferences().runs
     if not root.is_dir():
@@ -42,8 +42,8 @@ def runs(
 
 def facts(folder: Path) -> dict[str, Any]:
     """What a run's folder says. Raises UserError when its run.json is not understood."""
-    from afresh.core.files import bytes_on_disk
     from afresh.runs.run import Run, metrics_rows, summary
+    from afresh.storage.files import bytes_on_disk
 
     run = Run.open(folder)
     made = summary(run)

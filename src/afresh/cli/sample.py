@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from afresh.runs.run import Run
     from afresh.sampling.request import Request
     from afresh.sampling.samples import Samples
-    from afresh.tasks.sample import Control
+    from afresh.verbs.sample import Control
 
 TOKENS, FIELDS = "Transformers", "Flows, VAEs, GANs"
 MATCH = "What each text must match (one of these)"
@@ -166,7 +166,7 @@ def sample(
     from afresh.sampling.constrained import structure, text_of
     from afresh.sampling.request import Request, converses, unwanted
     from afresh.sampling.samples import check_out
-    from afresh.tasks.sample import Control, Sampler, control_lines
+    from afresh.verbs.sample import Control, Sampler, control_lines
 
     found = Run.open(run)
     if as_json and out is None and not found.encoder.kind.inline:
@@ -294,7 +294,7 @@ def streamed(
     """One text, shown while it is drawn: on standard output, or on standard error where JSON goes there."""
     from afresh.core import UserError
     from afresh.sampling.stream import Stream
-    from afresh.tasks.sample import Sampler
+    from afresh.verbs.sample import Sampler
 
     if n not in (None, 1):
         raise UserError(
@@ -312,14 +312,14 @@ def show_prompt(prompt: str, between: str, error: bool) -> None:
     """In bold, the cursor left behind it."""
     from rich.text import Text
 
-    from afresh.core.visible import visible
+    from afresh.core.safe_text import visible
 
     console(error).print(Text(led(visible(prompt), between), style="bold"), end="")
 
 
 def show_pieces(pieces: Iterable[str], file: IO[str]) -> None:
     """Each as it comes; control characters as their pictures."""
-    from afresh.core.visible import visible
+    from afresh.core.safe_text import visible
 
     held = ""
     for piece in pieces:
@@ -333,9 +333,9 @@ def show_pieces(pieces: Iterable[str], file: IO[str]) -> None:
 
 def deliver(run: Run, samples: Samples, out: Path | None, as_json: bool, between: str, shown: bool) -> None:
     """Write, print or show, unless it is `shown` already."""
-    from afresh.core.counted import counted
+    from afresh.core.plural import counted
     from afresh.sampling.samples import replace_samples, text_records
-    from afresh.tasks.report import read_verdict
+    from afresh.verbs.report import read_verdict
 
     kind = run.encoder.kind
     records = replace_samples(samples, out) if out is not None else text_records(samples) if kind.inline else []

@@ -14,7 +14,7 @@ from afresh.cli.show import number as digits
 from afresh.cli.show_samples import show_tokens
 
 if TYPE_CHECKING:
-    from afresh.tasks.score import Scores
+    from afresh.verbs.score import Scores
 
 TEXTS = "Texts"
 LONGEST = 60  # characters of a text in the table
@@ -61,7 +61,7 @@ def score(
     from afresh.data.text.kind import TEXT
     from afresh.runs.run import Run
     from afresh.sampling.request import Request
-    from afresh.tasks.score import score as scored
+    from afresh.verbs.score import score as scored
 
     found = Run.open(run)
     if text and found.encoder.kind is not TEXT:

@@ -51,7 +51,7 @@ def one_line(text: str) -> str:
     """The text with its control characters made visible. Text without any needs nothing that is slow to import."""
     if text.isprintable():
         return text
-    from afresh.core.visible import visible_line
+    from afresh.core.safe_text import visible_line
 
     return visible_line(text)
 

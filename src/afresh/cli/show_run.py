@@ -22,7 +22,7 @@ def show(
     """Show what a run is: its model and training, the verdict of its report, its last preview, and what comes next."""
     from afresh.cli.runs import facts
     from afresh.runs.run import Run, described
-    from afresh.tasks.report import read_verdict
+    from afresh.verbs.report import read_verdict
 
     found = Run.open(run)
     verdict, preview, following = read_verdict(found.path), last_preview(found), next_commands(found)
@@ -48,7 +48,7 @@ def show(
 
 def last_preview(run: Run) -> Path | None:
     """The file of the newest preview that was drawn during training."""
-    from afresh.tasks.report import is_preview
+    from afresh.verbs.report import is_preview
 
     return max(filter(is_preview, (run.path / "samples").glob("*")), default=None)
 
@@ -57,7 +57,7 @@ def show_preview(file: Path) -> None:
     """The text, or the picture if the terminal draws it; otherwise its path."""
     from rich.text import Text
 
-    from afresh.core.visible import visible
+    from afresh.core.safe_text import visible
     from afresh.data.image.images import ImageError, full_size_image
 
     step = f"step {int(file.stem):,}"
@@ -79,7 +79,7 @@ def next_commands(run: Run) -> list[str]:
     """What a person would do next, as it is typed."""
     from afresh.runs.run import summary
     from afresh.sampling.request import converses
-    from afresh.tasks.use_command import go_on_command, use_command
+    from afresh.verbs.use_command import go_on_command, use_command
 
     made, name = summary(run), quoted(run.path)
     commands = [] if (command := go_on_command(run)) is None else [command]

@@ -53,7 +53,7 @@ def show_texts(
     from rich.text import Text
 
     from afresh.core import BuildsOn
-    from afresh.core.visible import visible
+    from afresh.core.safe_text import visible
 
     previews = samples.encoder.kind.previews(samples.values[:most])
     for i, (preview, asked) in enumerate(zip(previews, samples.described, strict=False)):

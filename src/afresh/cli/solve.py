@@ -30,9 +30,9 @@ def solve(
     memory and processes. Where the sandbox cannot be had, nothing is run.
     """
     from afresh.cli.measure import row
-    from afresh.core.sandbox import Limits, Sandbox
+    from afresh.domains.code.solve import solve as solved_by
     from afresh.runs.run import Run
-    from afresh.tasks.solve import solve as solved_by
+    from afresh.sandbox.processes import Limits, Sandbox
 
     settings = {"temperature": temperature, "top_p": top_p, "length": length}
     box = Sandbox(Limits(seconds=seconds))

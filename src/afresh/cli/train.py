@@ -15,7 +15,7 @@ from afresh.cli.show import emit, quoted, say
 if TYPE_CHECKING:
     from afresh.evaluation.study import Measurement
     from afresh.sampling.samples import Samples
-    from afresh.tasks.learn import Job
+    from afresh.verbs.training_job import Job
 
 SHOWN = {"text": 2, "image": 8, "sound": 4}  # samples at the end of training, by how a person perceives them
 
@@ -86,8 +86,8 @@ def train(
     """
     from afresh.core import UserError
     from afresh.core.options import pairs
-    from afresh.tasks.train import TrainSpec, start
     from afresh.training.options import by_part
+    from afresh.verbs.train import TrainSpec, start
 
     given: dict[str, Any] = {
         "--modality": modality,
@@ -141,7 +141,7 @@ def resumed(path: Path, trust: bool, ignore_stop: bool, as_json: bool) -> Job:
     """The run, once it is known that it may run and read what it names: a person at a terminal is asked."""
     from afresh.cli.consent import with_consent
     from afresh.runs.run import summary
-    from afresh.tasks.resume import resume
+    from afresh.verbs.resume import resume
 
     job = with_consent(lambda trusted: resume(path, trusted, ignore_stop), trust, as_json)
     now = summary(job.run)
@@ -151,9 +151,9 @@ def resumed(path: Path, trust: bool, ignore_stop: bool, as_json: bool) -> Job:
 
 def finish(job: Job, measure: bool, as_json: bool, log: Sequence[str] | None) -> None:
     """Learn, measure, report, and say what was made."""
-    from afresh.tasks.learn import learn
-    from afresh.tasks.run_summary import final_record
     from afresh.training.loop import Interrupted
+    from afresh.verbs.run_summary import final_record
+    from afresh.verbs.training_job import learn
 
     again = f"go on with: afresh train --resume {quoted(job.run.path)}"
     try:
@@ -173,9 +173,9 @@ def finish(job: Job, measure: bool, as_json: bool, log: Sequence[str] | None) ->
 
 def judged(job: Job, measure: bool) -> tuple[Measurement | None, Samples]:
     """The measurement, and the samples of the report, which is written to the run's folder."""
-    from afresh.tasks.measure import measure_run
-    from afresh.tasks.report import report_samples, write_run_report
     from afresh.training.loop import Interrupted
+    from afresh.verbs.measure import measure_run
+    from afresh.verbs.report import report_samples, write_run_report
 
     path = job.run.path
     try:
@@ -197,11 +197,11 @@ def show(job: Job, seconds: float, measured: Measurement | None, samples: Sample
     from afresh.cli.measure import show_verdict
     from afresh.cli.show import answer
     from afresh.cli.show_samples import show_samples
-    from afresh.core.counted import counted
+    from afresh.core.plural import counted
     from afresh.runs.run import metrics_rows, summary
     from afresh.sampling.request import converses
-    from afresh.tasks.report import run_verdict
-    from afresh.tasks.use_command import use_command
+    from afresh.verbs.report import run_verdict
+    from afresh.verbs.use_command import use_command
 
     record, now = job.run.record, summary(job.run)
     if samples is not None:

@@ -58,8 +58,8 @@ def tune(
     """
     from afresh.core import UserError
     from afresh.core.options import pairs
-    from afresh.tasks.tune import TuneSpec, of_tuning, start
-    from afresh.tasks.tune import adapter as lora_of
+    from afresh.verbs.tune import TuneSpec, of_tuning, start
+    from afresh.verbs.tune import adapter as lora_of
 
     extra = {"--adapter": adapter, "--rank": rank, "--alpha": alpha, "--target": target or None}
     if not lora and any(v is not None for v in extra.values()):

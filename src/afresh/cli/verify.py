@@ -27,8 +27,8 @@ def verify(
     from rich.text import Text
 
     from afresh.runs.run import Run
-    from afresh.tasks.trust import check_trust
-    from afresh.tasks.verify import verify as all_checks
+    from afresh.verbs.trust_prompt import check_trust
+    from afresh.verbs.verify import verify as all_checks
 
     found = Run.open(run)
     if trust:

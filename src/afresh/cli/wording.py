@@ -70,7 +70,7 @@ def shell_word(text: str) -> str:
     """The text as it is typed in a shell. Only text with unusual characters needs more than the standard library."""
     if text.isprintable():
         return shlex.quote(text)
-    from afresh.core.visible import shell_word
+    from afresh.core.safe_text import shell_word
 
     return shell_word(text)
 

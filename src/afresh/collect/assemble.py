@@ -21,15 +21,15 @@ from blake3 import blake3
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from afresh.collect.exact import Originals, firsts, read_ids
+from afresh.collect.dataset_store import REJECTIONS, WORK, SourceParts, all_rows
+from afresh.collect.exact_duplicates import Originals, firsts, read_ids
 from afresh.collect.leakage import LEAKS, Leaks, Other
 from afresh.collect.near.finder import Finder
 from afresh.collect.record import EXCERPT, Rejection, people_of
-from afresh.collect.sides import Sides, border
-from afresh.collect.store import REJECTIONS, WORK, SourceParts, all_rows
+from afresh.collect.split_sides import Sides, border
 from afresh.core import events
-from afresh.core.files import sync_folder
 from afresh.data.collected import ITEMS, LEAKAGE, REJECTED, SCHEMA
+from afresh.storage.files import sync_folder
 
 ROWS, CHARACTERS = 1_000, 8 << 20  # of rows that are read and written at a time
 SCRATCH = "scratch"  # in the folder of what is worked with

@@ -8,9 +8,9 @@ from collections.abc import Generator, Iterator
 from afresh.collect.record import Found, Rejection
 from afresh.collect.sources import Fetched, Options, Source, Unavailable
 from afresh.core import UserError, events
-from afresh.core.files import CANNOT_WRITE
 from afresh.data.files import FileError
 from afresh.data.limits import REASON, Limits, Meter
+from afresh.storage.files import CANNOT_WRITE
 
 GB, HOUR = 1 << 30, 3600
 # Of the machine and not of the data, so that it is worth while to go on later.

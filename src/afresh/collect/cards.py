@@ -17,10 +17,10 @@ from typing import Any
 from afresh.collect.ledger import Ledger, percentages, summed
 from afresh.collect.licences import NO_ADVICE, duties, hub_name, spdx_keys
 from afresh.collect.record import UNKNOWN
-from afresh.core.counted import counted
-from afresh.core.files import replace_file
-from afresh.core.visible import visible_line
+from afresh.core.plural import counted
+from afresh.core.safe_text import visible_line
 from afresh.data.collected import ITEMS, SCHEMA, rows
+from afresh.storage.files import replace_file
 
 CARD, CROISSANT = "DATACARD.md", "croissant.json"
 MOST = 40  # sources, languages and rules that a card lists

@@ -15,10 +15,10 @@ from afresh.collect.sources import Options
 from afresh.core import UserError
 from afresh.data.columns import CAPTIONS
 from afresh.data.files import FileError
+from afresh.data.imported import Entry, MediaFile, media_file
 from afresh.data.limits import parsing
 from afresh.data.text.chat import ChatColumns, chat_columns, parse_turns, text_problem
 from afresh.data.text.tables import TEXT_NAMES
-from afresh.data.written_aside import Entry, MediaFile, media_file
 
 # What a column is if it is not named by an option, by its name in lower case; the first that there is counts.
 GUESSED: Mapping[str, Sequence[str]] = {

@@ -12,14 +12,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from afresh.collect.forgotten import FORGOTTEN, left_behind, mark, marks_of
+from afresh.collect.dataset_store import JOURNAL, WORK, SourceParts, Store, write_table
+from afresh.collect.deletion_marks import FORGOTTEN, left_behind, mark, marks_of
 from afresh.collect.gather import put_together
 from afresh.collect.record import people_of
-from afresh.collect.store import JOURNAL, WORK, SourceParts, Store, write_table
 from afresh.core import UserError
-from afresh.core.files import replace_file, write_json
 from afresh.data.collected import BLOBS, ITEMS, MANIFEST, kept_aside, manifest, rows
-from afresh.data.written_aside import remove_data
+from afresh.data.imported import remove_data
+from afresh.storage.files import replace_file, write_json
 
 REPORT = "report.html"
 FORGETTING = "forgetting"  # in the manifest, the marks of sources until nothing of them is left

@@ -15,25 +15,25 @@ from typing import Any
 from blake3 import blake3
 from pydantic import ValidationError
 
-from afresh.collect.against import other_source
 from afresh.collect.assemble import Assembly, assemble, tables_of
+from afresh.collect.benchmark_overlap import other_source
 from afresh.collect.bounded import bounded
 from afresh.collect.cards import write_cards
-from afresh.collect.forgotten import FORGOTTEN, mark, marks_of, without
+from afresh.collect.dataset_store import WORK, SourceParts, Store
+from afresh.collect.deletion_marks import FORGOTTEN, mark, marks_of, without
 from afresh.collect.leakage import Other
 from afresh.collect.licences import normalised
 from afresh.collect.process import Part, process
 from afresh.collect.record import UNKNOWN, About, Found, Rejection
 from afresh.collect.rules import chosen
 from afresh.collect.sources import Options, Source, Unavailable, options_of, own_options, python, source_of
-from afresh.collect.store import WORK, SourceParts, Store
 from afresh.collect.trust import check_trust, compared_with, sign, sources_of
 from afresh.collect.workers import workers
 from afresh.core import UserError, events
-from afresh.core.counted import counted
-from afresh.core.files import CANNOT_WRITE, write_json
 from afresh.core.options import problems
+from afresh.core.plural import counted
 from afresh.data.collected import FORMAT, MANIFEST, manifest
+from afresh.storage.files import CANNOT_WRITE, write_json
 
 AGAIN = "Repeat the command with `resume` to go on; what was read is kept."
 BATCH, BATCH_BYTES = 256, 8 << 20  # things that are found, and their bytes, that become one part

@@ -13,11 +13,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from afresh.collect.exact import Ids, ids_of, read_ids
+from afresh.collect.dataset_store import all_rows
+from afresh.collect.exact_duplicates import Ids, ids_of, read_ids
 from afresh.collect.near.finder import Finder
 from afresh.collect.near.texts import SEARCH, said
-from afresh.collect.scratch import Scratch
-from afresh.collect.store import all_rows
+from afresh.collect.spill_file import Scratch
 from afresh.core import events
 from afresh.data.text.shingles import Hashes, shingles_of
 

@@ -2,7 +2,7 @@
 
 Going on with a data set reads files, data bases and addresses that stand in its manifest, with this user's rights. Each
 source that this user has named, or has agreed to, is kept in DATASET/work/signature as an HMAC-SHA256 of what is read,
-by the user's secret (afresh.data.secret).
+by the user's secret (afresh.storage.secret).
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from afresh.collect.store import WORK
+from afresh.collect.dataset_store import WORK
 from afresh.core import UserError, events
-from afresh.core.files import replace_file
-from afresh.data.secret import secret, secret_for
+from afresh.storage.files import replace_file
+from afresh.storage.secret import secret, secret_for
 
 FILE = "signature"
 AGAINST = "against"  # in place of the name of a source: data that the set is only compared with

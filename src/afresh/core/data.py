@@ -121,7 +121,7 @@ class Recombines(Protocol):
 
 # (path, the modality that was asked for or None) -> a folder or file that the readers of modalities know; None if the
 # source does not know the path. Data is written aside once, under a name made of its content, because a run that is
-# resumed reads it again (afresh.data.written_aside).
+# resumed reads it again (afresh.data.imported).
 Source = Callable[[Path, str | None], Path | None]
 
 

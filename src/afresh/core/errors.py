@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from afresh.core.visible import visible_line
+from afresh.core.safe_text import visible_line
 
 
 class UserError(Exception):

@@ -22,7 +22,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Literal, TextIO
 
-from afresh.core.visible import visible, visible_line
+from afresh.core.safe_text import visible, visible_line
 
 Kind = Literal["progress", "note", "warning", "error"]
 

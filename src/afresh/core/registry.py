@@ -20,26 +20,26 @@ FITTED = ("palette", "records")  # codecs that are fitted to the data when a fam
 TRAINED = {"field": "trained", "tokens": "trained_sequences"}  # of a run that the user passes as `codec`, by its space
 CODECS = (*FITTED, *TRAINED.values())
 ALIGNERS = ("policy", "pairs", "denoise", "gradient", "selected", "search")  # files with methods of alignment
-METRICS = (
-    "texts",
-    "programs",
-    "images",
-    "likelihood",
-    "music",
-    "molecules",
-    "tokens",
-    "items",
-    "recommendations",
-    "knowledge_tracing",
+METRICS = (  # modules with metrics
+    "domains.text.metrics",
+    "domains.code.metrics",
+    "domains.image.metrics",
+    "evaluation.likelihood",
+    "domains.music.metrics",
+    "domains.molecule.metrics",
+    "evaluation.tokens",
+    "evaluation.feature_metrics",
+    "domains.interactions.metrics",
+    "domains.exercises.metrics",
 )
 SOURCES = ("collected", "arrow", "webdataset")  # files in afresh.data
-REWARDS = (
-    "text",
-    "image",
-    "audio",
-    "molecule",
-    "surrogate_reward",
-)  # files, each with the rewards of one or more kinds of items
+REWARDS = (  # modules, each with the rewards of one or more kinds of items
+    "domains.text.rewards",
+    "domains.image.rewards",
+    "domains.audio.rewards",
+    "domains.molecule.rewards",
+    "alignment.rewards.surrogate_reward",
+)
 RENAMED_KINDS = {"picture": "image"}  # names of kinds in files of earlier versions
 
 
@@ -58,7 +58,9 @@ def modality(name: str) -> Modality:
     _check("modality", name, modality_names())
     own = name in MODALITIES
     plugin: Modality = (
-        import_module(f"afresh.modalities.{name}").MODALITY if own else plugins("modalities", MODALITIES)[name].load()
+        import_module(f"afresh.domains.{name}.modality").MODALITY
+        if own
+        else plugins("modalities", MODALITIES)[name].load()
     )
     return plugin
 
@@ -114,7 +116,7 @@ def sources() -> list[Source]:
 
 def metrics() -> list[Metric]:
     """All metrics. An entry point names a sequence of them."""
-    own = [m for name in METRICS for m in import_module(f"afresh.evaluation.{name}").METRICS]
+    own = [m for name in METRICS for m in import_module(f"afresh.{name}").METRICS]
     return own + [m for _, found in loadable(plugins("metrics").values()) for m in found]
 
 
@@ -126,7 +128,7 @@ def rewards() -> dict[str, dict[str, Any]]:
     """
     own: dict[str, dict[str, Any]] = {}
     for name in REWARDS:
-        for item_kind, table in import_module(f"afresh.alignment.rewards.{name}").REWARDS.items():
+        for item_kind, table in import_module(f"afresh.{name}").REWARDS.items():
             own.setdefault(item_kind, {}).update(table)
     for plugin, table in loadable(plugins("rewards").values()):
         own[plugin.name] = {**table, **own.get(plugin.name, {})}

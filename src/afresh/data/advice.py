@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from afresh.core import Item, ItemKind
-from afresh.core.counted import counted
+from afresh.core.plural import counted
 
 FEW = 500  # items; a model soon memorises a smaller set
 RARE = 20  # items of a class; a class with fewer is rare

@@ -20,11 +20,7 @@ from afresh.core import UserError, events
 from afresh.data.arrow_messages import unpacked_bytes
 from afresh.data.arrow_values import rows
 from afresh.data.files import MB, DataFile, FileError, check_memory, mapped, read_zip, walk, zip_names
-from afresh.data.limits import Limits, Meter
-from afresh.data.media_folder import TABLES
-from afresh.data.parquet import DAMAGED, MADE, MANY, MOST_FOR_A_BYTE, RATIO, SECONDS, read_schema, stream_parquet
-from afresh.data.split import split_of_name
-from afresh.data.written_aside import (
+from afresh.data.imported import (
     IMAGES,
     KINDS,
     SOUNDS,
@@ -37,6 +33,10 @@ from afresh.data.written_aside import (
     write_aside,
     written_aside,
 )
+from afresh.data.limits import Limits, Meter
+from afresh.data.media_folder import TABLES
+from afresh.data.parquet import DAMAGED, MADE, MANY, MOST_FOR_A_BYTE, RATIO, SECONDS, read_schema, stream_parquet
+from afresh.data.split import split_of_name
 
 SUFFIXES = frozenset({".parquet", ".arrow", ".feather"})
 FEATURES: Mapping[str, Kind] = {"Image": "image", "Audio": "sound"}

@@ -20,8 +20,8 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from afresh.core import UserError, events
-from afresh.core.counted import counted
 from afresh.core.device import computing_device
+from afresh.core.plural import counted
 from afresh.data.text_encoder import TextModel, open_model
 from afresh.data.text_encoder_source import MINILM, cached, locate
 

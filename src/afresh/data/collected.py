@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from afresh.core import UserError, events
-from afresh.core.counted import counted
+from afresh.core.plural import counted
 from afresh.data.files import DataFile, FileError, open_file
-from afresh.data.written_aside import Entry, KeptFile, Kind, WrittenData, write_aside, written_aside, written_data
+from afresh.data.imported import Entry, KeptFile, Kind, WrittenData, write_aside, written_aside, written_data
 
 MANIFEST, ITEMS, REJECTED, BLOBS = "dataset.json", "items.parquet", "rejected.parquet", "blobs"
 LEAKAGE = "leakage.parquet"  # what the items have in common with other data

@@ -21,10 +21,10 @@ from safetensors.torch import save
 from torch import Tensor
 
 from afresh.core import Cond, CondSpec, Item, Part, UserError
-from afresh.core.counted import counted
+from afresh.core.plural import counted
+from afresh.core.safe_json import MOST_VALUES
 from afresh.core.space import evenly_spaced
-from afresh.core.stored import MOST_VALUES
-from afresh.data.tensor_file import check_tensor, read_tensors
+from afresh.storage.tensor_file import check_tensor, read_tensors
 
 CAPTION = "caption"  # name of the part that holds captions
 MAX_WORDS = 4_000  # size of the vocabulary

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel
 
-from afresh.core.stored import read_model
+from afresh.core.safe_json import read_model
 
 FILE = "encoder.json"
 M = TypeVar("M", bound=BaseModel)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
 from afresh.core import Division, Item, ItemKind, Refused, UserError
-from afresh.core.counted import counted
+from afresh.core.plural import counted
 
 FEW = 20  # if there are fewer long items than this, each item is divided instead of the set of items
 

@@ -1,7 +1,7 @@
 """Data that arrives file by file, as a page sends a folder that was dropped on it.
 
 It is collected in a folder aside, and becomes one that is named after its content once it is complete, among the data
-that was written aside (data/written_aside.py): there it is listed, kept once, and removed by its name. Who has sent
+that was written aside (data/imported.py): there it is listed, kept once, and removed by its name. Who has sent
 what is noted beside it, so that one sender cannot fill the disk.
 """
 
@@ -19,8 +19,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 from afresh.core import UserError
-from afresh.core.files import free_bytes, replace_file
-from afresh.data.written_aside import data_folder
+from afresh.data.imported import data_folder
+from afresh.storage.files import free_bytes, replace_file
 
 MOST_BYTES = 16 * 2**30
 MOST_FILES = 300_000

@@ -12,10 +12,7 @@ from typing import Any
 
 from afresh.core import UserError, events
 from afresh.data.files import MB, DataFile, FileError, is_hidden, open_file, printable, walk
-from afresh.data.limits import Limits, Meter, parsing
-from afresh.data.split import split_of_name
-from afresh.data.tar import SECONDS, members
-from afresh.data.written_aside import (
+from afresh.data.imported import (
     IMAGES,
     KINDS,
     SOUNDS,
@@ -27,6 +24,9 @@ from afresh.data.written_aside import (
     write_aside,
     written_aside,
 )
+from afresh.data.limits import Limits, Meter, parsing
+from afresh.data.split import split_of_name
+from afresh.data.tar import SECONDS, members
 
 TEXTS = {"txt": "text", "text": "text", "caption": "text", "cls": "label"}  # the columns of members by their endings
 MAX_MEMBER = 512 * MB

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from afresh.core import Sound
-from afresh.core.files import replace_file
 from afresh.data.audio.views import sound_image, wav_bytes
 from afresh.data.image.kind import png_bytes
 from afresh.demo.part import Shown
 from afresh.demo.sounds import SECONDS
+from afresh.storage.files import replace_file
 
 NAMES = {"data": "making the data", "training": "training", "samples": "sampling and judging"}
 

@@ -17,7 +17,6 @@ from torch import Tensor
 from afresh.api import Model, train
 from afresh.core import Encoder, Item, Sound, UserError, events
 from afresh.core.events import Event, listening
-from afresh.core.outputs import check_free
 from afresh.data.image.grid import image_grid
 from afresh.demo import drawings, sounds, tales
 from afresh.demo.page import write_page
@@ -25,7 +24,8 @@ from afresh.demo.part import Part, Shown, Verdict
 from afresh.evaluation.distribution import distances, two_sample_linear
 from afresh.evaluation.estimate import Array
 from afresh.evaluation.memorisation import near_copies, nearest
-from afresh.tasks.console import default_listener
+from afresh.storage.output_paths import check_free
+from afresh.verbs.console import default_listener
 
 LEARNT, FRESH = 0, 1  # seeds of the data that is learnt, and of data that no model has seen
 SHOWN = 6  # samples of each label on the page

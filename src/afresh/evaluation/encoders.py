@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from afresh.core import Cond, CondSpec
 from afresh.core.rng import Rng
-from afresh.evaluation.effort import LEAST_STEPS
 from afresh.evaluation.estimate import Array
+from afresh.evaluation.time_budget import LEAST_STEPS
 from afresh.evaluation.weight_cache import cache_path, load_cached, save_cached, weight_hash
 
 MAX_SIDE = 64  # pixels; larger images are averaged down to it

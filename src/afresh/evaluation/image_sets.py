@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from afresh.core import Cond, Examples, Space
-from afresh.evaluation.effort import ENCODER, LEAST_STEPS
+from afresh.domains.image.pixel_gaussian import pixel_gaussian
 from afresh.evaluation.encoders import FeatureEncoder, PixelPCA, Recipe, label_parts, one_step, train_encoder
 from afresh.evaluation.estimate import Array
-from afresh.evaluation.pixel_gaussian import pixel_gaussian
 from afresh.evaluation.study import Study, Unmeasurable
+from afresh.evaluation.time_budget import ENCODER, LEAST_STEPS
 from afresh.nets.spectrum import stft
 
 MIN_HELDOUT = 20  # images; with fewer, features tell nothing, and only values are compared

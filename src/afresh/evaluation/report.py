@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from afresh.core import Score, UserError
-from afresh.core.files import replace_file
-from afresh.core.visible import visible
+from afresh.core.safe_text import visible
 from afresh.evaluation.curves import Curves, dash_css, draw_curves, draw_score, number, thin
-from afresh.evaluation.score_words import QUESTIONS, words_of
+from afresh.evaluation.score_descriptions import QUESTIONS, words_of
 from afresh.evaluation.stylesheet import stylesheet
 from afresh.evaluation.verdict import Verdict
+from afresh.storage.files import replace_file
 
 Fact = tuple[str, str | int | float]
 

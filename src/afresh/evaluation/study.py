@@ -14,7 +14,7 @@ from afresh import __version__
 from afresh.core import CondSpec, Drawn, Evidence, Examples, Item, ItemKind, Metric, Score, Space
 from afresh.core.rng import Rng
 from afresh.evaluation.card import ProtocolCard, split_hash
-from afresh.evaluation.effort import Effort
+from afresh.evaluation.time_budget import Effort
 
 T = TypeVar("T")
 LATE = "left out to keep the minutes; `afresh.measure(RUN)` measures everything"

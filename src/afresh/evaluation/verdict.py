@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 from afresh.core import Score
-from afresh.core.visible import shell_word
+from afresh.core.safe_text import shell_word
 from afresh.evaluation.study import Measurement
 
 Word = Literal["noise", "blurred", "recognisable", "good", "memorised", "collapsed", "not measured"]

@@ -35,8 +35,8 @@ from afresh.core import (
     UserError,
 )
 from afresh.core.rng import Rng
+from afresh.core.safe_json import MOST_GRIDS, MOST_LAYERS
 from afresh.core.space import evenly_spaced
-from afresh.core.stored import MOST_GRIDS, MOST_LAYERS
 from afresh.data.load import numbered
 from afresh.nets.autoencoder import (
     MOST_RESIDUAL,

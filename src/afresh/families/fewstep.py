@@ -33,7 +33,7 @@ from afresh.core import (
     UserError,
 )
 from afresh.core.rng import Rng
-from afresh.core.stored import MOST_LAYERS
+from afresh.core.safe_json import MOST_LAYERS
 from afresh.nets.velocity import FlowMap, Velocity, VelocityShape, Widths, compilable
 from afresh.sampling.guidance import classifier_free, interval
 from afresh.sampling.ode import taken

@@ -41,7 +41,7 @@ from afresh.core import (
     UserError,
 )
 from afresh.core.rng import Rng
-from afresh.core.stored import MOST_LAYERS
+from afresh.core.safe_json import MOST_LAYERS
 from afresh.nets.augment import LEAST, MoveEmbedding, movable, moves, warp
 from afresh.nets.conditioning import aligned_parts
 from afresh.nets.velocity import Velocity, VelocityShape, Widths, compilable

@@ -28,13 +28,13 @@ from afresh.core import (
     UserError,
 )
 from afresh.core.rng import Rng
+from afresh.core.safe_json import MOST_LAYERS
 from afresh.core.state import state_number
-from afresh.core.stored import MOST_LAYERS
 from afresh.nets.augment import augment
 from afresh.nets.conditioning import Conditioning
 from afresh.nets.conv import Critic, Generator
-from afresh.nets.twice import inputs_only
-from afresh.sampling.search import search
+from afresh.nets.double_backward import inputs_only
+from afresh.sampling.latent_search import search
 
 CONTROL = 0.005  # change of the augmentation's probability in a step, relative to the deviation from `ahead`
 NEAR, SEARCH = 0.1, 150  # tolerance of a search for latents, in standard deviations of the data; its steps

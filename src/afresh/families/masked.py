@@ -48,7 +48,7 @@ from afresh.core import (
 )
 from afresh.core.device import float64_device, wide
 from afresh.core.rng import GOLDEN, Rng
-from afresh.core.stored import MOST_LAYERS
+from afresh.core.safe_json import MOST_LAYERS
 from afresh.nets.kernels import functions as kernels
 from afresh.nets.transformer import Decoder, DecoderShape, compilable
 from afresh.sampling.guidance import classifier_free

@@ -32,8 +32,8 @@ from afresh.core import (
     UserError,
 )
 from afresh.core.rng import Rng
-from afresh.core.stored import MOST_LAYERS
-from afresh.nets.branches import Beginning, Twigs, begin, branch_logits, go_on
+from afresh.core.safe_json import MOST_LAYERS
+from afresh.nets.batched_continuations import Beginning, Twigs, begin, branch_logits, go_on
 from afresh.nets.decoding import check_engine, decode, kind_of
 from afresh.nets.kernels.decode import Kind
 from afresh.nets.transformer import Decoder, DecoderShape, compilable

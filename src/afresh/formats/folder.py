@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from afresh.core import UserError
-from afresh.core.files import free_bytes, write_json
-from afresh.core.outputs import check_free, is_result, take_place
 from afresh.formats.fields import FieldProof
 from afresh.formats.proof import Proof
+from afresh.storage.files import free_bytes, write_json
+from afresh.storage.output_paths import check_free, is_result, take_place
 
 P = TypeVar("P", Proof, FieldProof)
 PROOF = "proof.json"

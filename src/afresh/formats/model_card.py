@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from afresh.core.visible import visible_line
+from afresh.core.safe_text import visible_line
 
 README = "README.md"
 UNKNOWN = "unknown"  # a licence that the hub accepts: nobody has stated one

@@ -20,9 +20,9 @@ from safetensors.torch import save as save_bytes
 from torch import Tensor, nn
 
 from afresh.core import UserError
-from afresh.core.files import replace_file, write_json
 from afresh.formats.model_card import README, Card, with_card
 from afresh.nets.transformer import Decoder
+from afresh.storage.files import replace_file, write_json
 from afresh.training.lora import DEFAULT, adaptable, adapter_state, owner_of, parts_of, put, save_adapter
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from afresh.core.device import wide
-from afresh.core.stored import MOST_GRIDS, MOST_LAYERS
+from afresh.core.safe_json import MOST_GRIDS, MOST_LAYERS
 from afresh.nets.conv import conv, dense, start
 from afresh.nets.quantise import FSQ, VQ, NoQuantiser, ResidualFSQ
 from afresh.nets.unet import ChannelNorm

@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from afresh.nets.double_backward import leaky, twice
 from afresh.nets.patches import fold, grid_of, unfold
-from afresh.nets.twice import leaky, twice
 
 LEAST = 4  # the longest axis of the coarsest grid
 LEAK = 0.2

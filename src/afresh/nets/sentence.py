@@ -13,7 +13,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from afresh.core.stored import MOST_LAYERS
+from afresh.core.safe_json import MOST_LAYERS
 
 
 class BertConfig(BaseModel):

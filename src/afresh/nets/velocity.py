@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from afresh.core import Cond, CondSpec, Space
-from afresh.core.stored import MOST_GRIDS
+from afresh.core.safe_json import MOST_GRIDS
 from afresh.nets.conditioning import Conditioning, TimeEmbedding, aligned_channels, aligned_fields
 from afresh.nets.dit import DiT
 from afresh.nets.patches import fold, unfold

@@ -23,17 +23,17 @@ from pydantic import BaseModel
 
 from afresh import __version__
 from afresh.core import UserError
-from afresh.core.files import write_json
-from afresh.core.stored import read_model
+from afresh.core.safe_json import read_model
 from afresh.data.collected import is_collected
 from afresh.preferences import preferences
 from afresh.runs.data import run_data
 from afresh.runs.lock import FILE as LOCK
 from afresh.runs.lock import held
 from afresh.runs.manifest import hashes
-from afresh.runs.personal import FOLDER, adapters_in, base_of, runs_in
+from afresh.runs.person_adapters import FOLDER, adapters_in, base_of, runs_in
 from afresh.runs.remove import check_folder, own_files, remove_rest, remove_run
 from afresh.runs.run import Run
+from afresh.storage.files import write_json
 
 DELETIONS, STAMP = "deletions", "%Y%m%dT%H%M%SZ"
 

@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from afresh.core import UserError
-from afresh.core.files import replace_file
+from afresh.storage.files import replace_file
 from afresh.training.best_checkpoint import HIGHEST, LOWEST
 from afresh.training.weights import BASE, CHOSEN, EARLY, FITTED
 

@@ -9,9 +9,9 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from afresh.core import UserError
-from afresh.core.files import sync_folder, sync_tree
 from afresh.runs.lock import held, kept
-from afresh.runs.personal import check_without_adapters
+from afresh.runs.person_adapters import check_without_adapters
+from afresh.storage.files import sync_folder, sync_tree
 from afresh.training.signals import sigterm_interrupts
 
 ASIDE = ".replaced"  # suffix of a run that waits for the one that takes its place

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from afresh import __version__
 from afresh.core import UserError
-from afresh.core.stored import MOST_STEPS, MOST_TOKENS, parse_json
+from afresh.core.safe_json import MOST_STEPS, MOST_TOKENS, parse_json
 from afresh.training.config import TrainConfig
 from afresh.training.lora import LoraConfig
 

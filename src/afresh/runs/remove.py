@@ -15,7 +15,7 @@ from afresh.core import UserError
 from afresh.runs.lock import FILE, held
 from afresh.runs.manifest import FILE as MANIFEST
 from afresh.runs.manifest import STORED
-from afresh.runs.personal import check_without_adapters
+from afresh.runs.person_adapters import check_without_adapters
 from afresh.runs.run import Run
 from afresh.training.weights import BASE
 

@@ -15,20 +15,19 @@ from torch import Tensor, nn
 
 from afresh.core import BuildsOn, Codec, Cond, CondSpec, Encoder, Family, Space, UserError, events, registry
 from afresh.core.cost import check_cost
-from afresh.core.counted import counted
 from afresh.core.device import computing_on
-from afresh.core.files import free_bytes, write_json
+from afresh.core.plural import counted
 from afresh.core.rng import Rng
-from afresh.core.stored import faults, reading
-from afresh.core.visible import visible_line
+from afresh.core.safe_json import faults, reading
+from afresh.core.safe_text import visible_line
 from afresh.data.conditions import load_conditions, save_conditions
 from afresh.data.files import check_links
 from afresh.data.load import draw_conditions
-from afresh.runs.bounds import bounded, check_space
 from afresh.runs.manifest import create_manifest
 from afresh.runs.names import near_runs, no_run
-from afresh.runs.personal import FOLDER, adapters_in, base_of
+from afresh.runs.person_adapters import FOLDER, adapters_in, base_of
 from afresh.runs.record import RunRecord, read_record
+from afresh.runs.size_limits import bounded, check_space
 from afresh.sampling.request import (
     Request,
     check_fills,
@@ -39,12 +38,13 @@ from afresh.sampling.request import (
     make_cond,
 )
 from afresh.sampling.settings import of_guidance, of_sampling
+from afresh.storage.files import free_bytes, write_json
 from afresh.training import checkpoint, lora
 from afresh.training.budget import devices, is_available
 from afresh.training.checkpoint import Checkpoint
 from afresh.training.config import TrainConfig
-from afresh.training.journal import read_rows
 from afresh.training.loop import Learner, Progress, precision, progress_of, under
+from afresh.training.metrics_log import read_rows
 from afresh.training.plan import make_learner, placed
 from afresh.training.weights import (
     FITTED,
@@ -245,7 +245,7 @@ class Run:
         return BaseWeights(read_base(self.path, self.record.base_sha256), self.record.lora)
 
     def bounded(self, saved: Checkpoint | None, base: BaseWeights | None) -> Family:
-        """The family, which builds no larger network than a checkpoint and the base hold (runs/bounds.py). Without
+        """The family, which builds no larger network than a checkpoint and the base hold (runs/size_limits.py). Without
         both, run.json itself says how many weights there are."""
         stored = [] if saved is None else list(saved.tensors.get("model", {}).values())
         stored += [] if base is None else list(base.weights.values())

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from afresh.core import UserError
 from afresh.data.text.tool_calls import CLOSE, OPEN
-from afresh.sampling.closing import CLOSERS, ending
+from afresh.sampling.grammar_endings import CLOSERS, ending
 
 # White space in JSON: at most one space, or a line end and an indentation. If any amount were allowed, a model could
 # write white space without end. A schema may override this by "x-guidance".

@@ -18,7 +18,7 @@ from torch import Tensor
 from afresh.core import Cond, Predict
 from afresh.core.device import float64_device, wide
 from afresh.core.rng import Rng
-from afresh.core.steps import part_of, step
+from afresh.core.solver_progress import part_of, step
 from afresh.sampling.ode import heun, velocity
 
 Rule = Literal["heun", "rk4"]

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from afresh.core import Cond, Edit, Predict, UserError
-from afresh.core.steps import part_of
+from afresh.core.solver_progress import part_of
 from afresh.sampling.ode import Noise, Solver, times
 
 # Bound on the change of a velocity by an energy, relative to the change for data without correlations: larger changes

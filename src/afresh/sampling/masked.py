@@ -20,7 +20,7 @@ from torch import Tensor
 from afresh.core import Cond, Predict
 from afresh.core.device import wide
 from afresh.core.rng import Rng
-from afresh.core.steps import step as tell
+from afresh.core.solver_progress import step as tell
 from afresh.sampling.tokens import Cut, draw, narrow
 
 Order = Literal["random", "confidence"]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from afresh.core import Cond, Predict
-from afresh.core.steps import step
+from afresh.core.solver_progress import step
 
 Solver = Callable[[Predict, Tensor, Cond, Tensor], Tensor]
 Noise = Callable[[int, tuple[int, ...]], Tensor]  # (step, shape of x) -> standard normal

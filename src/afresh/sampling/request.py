@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from afresh.core import BuildsOn, Cond, CondSpec, Encoder, Family, Item, Part, Space, UserError, events, registry
-from afresh.core.counted import counted
+from afresh.core.plural import counted
 from afresh.data.conditions import caption_ids, label_id
 from afresh.data.conditions import caption_words as split_caption
-from afresh.data.interactions.encoder import HistoryEncoder
 from afresh.data.text.chat import Turns
 from afresh.data.text.documents import DocumentEncoder
 from afresh.data.text.kind import TEXT
+from afresh.domains.interactions.encoder import HistoryEncoder
 from afresh.sampling.settings import steers
 
 Prompt = str | tuple[int, ...]  # a text, or the ids of its tokens

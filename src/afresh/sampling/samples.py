@@ -16,14 +16,14 @@ import torch
 from torch import Tensor
 
 from afresh.core import BuildsOn, Cond, Encoder, Sound, UserError
-from afresh.core.counted import counted
-from afresh.core.files import replace_file
-from afresh.core.outputs import check_free, filled
+from afresh.core.plural import counted
 from afresh.data.audio.kind import SOUND
 from afresh.data.image.grid import image_grid
 from afresh.data.image.images import Pixels
 from afresh.data.image.kind import IMAGE, png_bytes
 from afresh.sampling.text_stream import Written
+from afresh.storage.files import replace_file
+from afresh.storage.output_paths import check_free, filled
 
 MOST = 400  # samples in one image
 FILES = IMAGE.suffixes | SOUND.suffixes | {".mid", ".midi", ".abc", ".txt", ".json", ".jsonl", ".csv", ".html", ".zip"}

@@ -12,10 +12,10 @@ from torch import Tensor
 from afresh.core import Cond, Predict, UserError
 from afresh.core.device import wide
 from afresh.core.rng import Rng
-from afresh.core.steps import step as tell
+from afresh.core.solver_progress import step as tell
 from afresh.sampling.constraint import Constraint, check_finished, restrict
-from afresh.sampling.deadline import Deadline
-from afresh.sampling.prefixes import KEPT_BYTES, LEAST, Known, Prefixes, Slotted, common
+from afresh.sampling.prefix_cache import KEPT_BYTES, LEAST, Known, Prefixes, Slotted, common
+from afresh.sampling.text_time_limit import Deadline
 
 Alternatives = Sequence[tuple[int, float]]  # the likeliest tokens and their log-probabilities, the likeliest first
 # (index of the sample, token, its log-probability at temperature 1 among all tokens, the likeliest tokens) -> whether

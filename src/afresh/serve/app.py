@@ -20,15 +20,15 @@ from afresh.serve import errors, health
 from afresh.serve.anthropic import messages
 from afresh.serve.guard import Guard
 from afresh.serve.keys import NO_KEYS, Door, Keys
-from afresh.serve.library import Library
+from afresh.serve.loaded_runs import Library
 from afresh.serve.native import edits, practise, recommend, runs, samples, texts, votes
 from afresh.serve.openai import audio, chat, completions, embeddings, images, models, responses
+from afresh.serve.request_threads import Desk
 from afresh.serve.sessions import Sessions
 from afresh.serve.studio import exports, sign_in, train, vote
 from afresh.serve.studio import routes as studio
 from afresh.serve.studio import runs as runs_pages
-from afresh.serve.studio.sitting import Sittings
-from afresh.serve.work import Desk
+from afresh.serve.studio.vote_session import Sittings
 
 MOST_BYTES = 32 * 2**20  # of the body of a request
 MOST_REQUESTS = 64  # at once

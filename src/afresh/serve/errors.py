@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from afresh.core import UserError
-from afresh.serve.library import UnknownRun
+from afresh.serve.loaded_runs import UnknownRun
 
 log = logging.getLogger("afresh.serve")
 

@@ -22,7 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from afresh.serve.errors import Refused, answer, log, refused
 from afresh.serve.keys import Door
-from afresh.serve.library import asking
+from afresh.serve.loaded_runs import asking
 from afresh.serve.rights import NOBODY, OWN, Holder
 from afresh.serve.tries import Allowances
 

@@ -7,10 +7,10 @@ from typing import Any
 from fastapi import APIRouter
 from fastapi.responses import PlainTextResponse
 
-from afresh.runs.personal import SEPARATOR
-from afresh.serve.library import Served, may_ask
+from afresh.runs.person_adapters import SEPARATOR
+from afresh.serve.loaded_runs import Served, may_ask
+from afresh.serve.request_threads import Desk
 from afresh.serve.rights import NOTHING, USE, needs
-from afresh.serve.work import Desk
 
 
 def routes(desk: Desk) -> APIRouter:

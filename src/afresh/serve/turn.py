@@ -13,8 +13,8 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from afresh.core.steps import Step, following
-from afresh.serve.lane import Cancelled
+from afresh.core.solver_progress import Step, following
+from afresh.serve.batching import Cancelled
 
 PATIENCE = 0.2  # seconds after which a request that waits for its turn looks whether anybody still waits for it
 SLICE = 1.0  # seconds after which a request lets others compute that wait

@@ -11,9 +11,9 @@ from afresh.serve.app import ServeSettings
 from afresh.serve.keys import Keys
 from afresh.serve.rights import TRAIN, Holder
 from afresh.serve.run import memory_budget, serve_with, server_of
-from afresh.serve.studio.asking import Asking
-from afresh.serve.studio.sitting import Sitting
-from afresh.tasks.annotate import Session, Wish
+from afresh.serve.studio.vote_request import Asking
+from afresh.serve.studio.vote_session import Sitting
+from afresh.verbs.annotate import Session, Wish
 
 HOST = "127.0.0.1"
 

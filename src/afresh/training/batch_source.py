@@ -19,7 +19,7 @@ EVALUATED = 2048  # examples or windows of an evaluation, at most; a fiftieth of
 class BatchSource(Protocol):
     """The source of batches and evaluations for the training loop.
 
-    Implemented for data sets (tasks/data_source.py), and for rewards and votes (alignment/source.py).
+    Implemented for data sets (verbs/data_source.py), and for rewards and votes (alignment/alignment_batches.py).
     """
 
     @property

@@ -17,8 +17,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from afresh.core.files import write_json
-from afresh.core.stored import MOST_STEPS, read_model
+from afresh.core.safe_json import MOST_STEPS, read_model
+from afresh.storage.files import write_json
 from afresh.training.looks import Look, add_look, looks_in
 from afresh.training.loop import Learner, averaged, learnt
 from afresh.training.weights import CHOSEN, read_weights, write_weights

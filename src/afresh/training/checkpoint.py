@@ -23,9 +23,9 @@ from safetensors.torch import save as save_bytes
 from torch import Tensor
 
 from afresh.core import UserError, events
-from afresh.core.files import free_bytes, replace_file, sync_folder, write_file
-from afresh.core.stored import MOST_STEPS, read_model
-from afresh.data.tensor_file import read_tensors
+from afresh.core.safe_json import MOST_STEPS, read_model
+from afresh.storage.files import free_bytes, replace_file, sync_folder, write_file
+from afresh.storage.tensor_file import read_tensors
 
 KEEP = 2  # intact checkpoints: the newest, and one from which training is known to have continued
 SUMS = "SHA256SUMS"

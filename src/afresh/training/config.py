@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from afresh.core.stored import MOST_STEPS
+from afresh.core.safe_json import MOST_STEPS
 
 MOST_BATCH = 1 << 16  # examples; the largest batches of published runs have about as many
 MOST_THREADS = 1024

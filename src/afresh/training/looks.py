@@ -11,7 +11,7 @@ from typing import Annotated, NamedTuple
 
 from pydantic import Field
 
-from afresh.core.stored import MOST_STEPS
+from afresh.core.safe_json import MOST_STEPS
 
 
 class Look(NamedTuple):

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from afresh.core import Batch, Objective, State, UserError, events
 from afresh.core.device import read, tensor_cores
 from afresh.core.rng import Rng
-from afresh.core.stored import MOST_STEPS, faults
+from afresh.core.safe_json import MOST_STEPS, faults
 from afresh.nets.kernels import functions as kernels
 from afresh.training import checkpoint
 from afresh.training.checkpoint import Count

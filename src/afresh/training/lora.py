@@ -23,10 +23,10 @@ from safetensors.torch import save as save_bytes
 from torch import Tensor, nn
 
 from afresh.core import UserError
-from afresh.core.files import replace_file
 from afresh.core.rng import Rng
-from afresh.data.tensor_file import read_tensors
 from afresh.nets.transformer import Attention, SwiGLU
+from afresh.storage.files import replace_file
+from afresh.storage.tensor_file import read_tensors
 from afresh.training.optim import is_matrix
 
 Layer = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d

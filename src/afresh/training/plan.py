@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from afresh.core import CondSpec, Examples, Family, Space, UserError, events
-from afresh.core.counted import counted
 from afresh.core.options import override
+from afresh.core.plural import counted
 from afresh.core.rng import Rng
 from afresh.data.load import Loader, tokens_each
 from afresh.training.budget import Machine, synchronise, torch_threads

@@ -23,9 +23,9 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from afresh.core import UserError
-from afresh.core.files import replace_file
 from afresh.core.rng import Rng
-from afresh.data.tensor_file import read_tensors
+from afresh.storage.files import replace_file
+from afresh.storage.tensor_file import read_tensors
 from afresh.training import lora
 from afresh.training.loop import load_learnt, under
 from afresh.training.lora import LoraConfig

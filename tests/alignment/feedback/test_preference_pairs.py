@@ -8,7 +8,7 @@ import pytest
 
 from afresh.alignment.feedback.preference_pairs import labels_of
 from afresh.core import Part, UserError
-from afresh.tasks.annotate import Asked
+from afresh.verbs.annotate import Asked
 
 SPEC = {
     "digit": Part("label", classes=("0", "1", "a, b", "x=y")),

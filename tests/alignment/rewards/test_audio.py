@@ -11,13 +11,13 @@ import pytest
 import soundfile
 
 from afresh.alignment.feedback.preferences import kind_of_item
-from afresh.alignment.rewards.audio import SOUNDS, pitches
-from afresh.alignment.rewards.build import build
 from afresh.alignment.rewards.reward import Context, Scorer
+from afresh.alignment.rewards.reward_expression import build
 from afresh.core import RewardError, Sound, UserError
 from afresh.data.audio.kind import SOUND
 from afresh.data.image.kind import IMAGE
 from afresh.data.text.kind import TEXT
+from afresh.domains.audio.rewards import SOUNDS, pitches
 
 RATE = 8_000
 

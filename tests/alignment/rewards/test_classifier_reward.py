@@ -9,14 +9,14 @@ import pytest
 import torch
 from PIL import Image
 
-from afresh.alignment.rewards.build import build
 from afresh.alignment.rewards.classifier_reward import classifier_folder, known
 from afresh.alignment.rewards.reward import Context
-from afresh.alignment.rewards.unit_test_reward import passing
+from afresh.alignment.rewards.reward_expression import build
 from afresh.core import UserError
 from afresh.data.image.kind import IMAGE
 from afresh.data.prepare import prepare
 from afresh.data.text.kind import TEXT
+from afresh.domains.code.unit_test_reward import passing
 from afresh.evaluation import label_classifier
 from tests import needs
 

@@ -12,13 +12,13 @@ pytest.importorskip("rdkit")
 from rdkit import Chem
 from rdkit.Chem import QED, Crippen, Descriptors
 
-from afresh.alignment.rewards import molecule_measures, molecule_objectives
-from afresh.alignment.rewards.build import build
-from afresh.alignment.rewards.molecule import MOLECULES
-from afresh.alignment.rewards.molecule_objectives import OBJECTIVES
 from afresh.alignment.rewards.reward import Context, Scorer
+from afresh.alignment.rewards.reward_expression import build
 from afresh.core import UserError
-from afresh.data.molecules.kind import MOLECULE
+from afresh.domains.molecule import measures, objectives
+from afresh.domains.molecule.kind import MOLECULE
+from afresh.domains.molecule.objectives import OBJECTIVES
+from afresh.domains.molecule.rewards import MOLECULES
 
 ASPIRIN, PHENOL, ETHANOL = "CC(=O)Oc1ccccc1C(=O)O", "Oc1ccccc1", "CCO"
 INVALID = ["C1CC", "c1cc1", "C(C)(C)(C)(C)C", "", "not a molecule", "C" * 6_000]
@@ -73,9 +73,9 @@ def test_an_invalid_molecule_has_the_reward_0(name: str) -> None:
 
 
 def test_a_molecule_is_read_once_for_all_terms_of_a_sum() -> None:
-    molecule_measures.read.cache_clear()
+    measures.read.cache_clear()
     scores(f"qed + 0.5*sa + logp:2 - 0.1*substructure:[#9] + similarity:{PHENOL}", [ASPIRIN, ETHANOL])
-    assert molecule_measures.read.cache_info().misses == 3  # and phenol
+    assert measures.read.cache_info().misses == 3  # and phenol
 
 
 # ------------------------------------------------------------------------------------------------------------ PMO
@@ -83,13 +83,13 @@ def test_a_molecule_is_read_once_for_all_terms_of_a_sum() -> None:
 
 @pytest.mark.parametrize("name", [n for n in OBJECTIVES if n.endswith(("_rediscovery", "_similarity"))])
 def test_the_molecule_to_find_has_the_reward_1(name: str) -> None:
-    wanted = vars(molecule_objectives)[name.partition("_")[0].upper()]
+    wanted = vars(objectives)[name.partition("_")[0].upper()]
     assert scores(name, [wanted]) == [1.0]
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_objectives_are_between_0_and_1(name: str) -> None:
-    targets = [v for k, v in vars(molecule_objectives).items() if k.isupper() and isinstance(v, str)]
+    targets = [v for k, v in vars(objectives).items() if k.isupper() and isinstance(v, str)]
     values = scores(name, [t for t in targets if Chem.MolFromSmiles(t) is not None] + ["C", "CC.O", "[Na+].[Cl-]"])
     assert all(0 <= v <= 1 for v in values)
 
@@ -104,13 +104,13 @@ def test_a_formula_counts_hydrogen_and_every_atom() -> None:
 
 
 def test_a_part_that_is_missing_makes_the_geometric_mean_0() -> None:
-    part = molecule_objectives.VALSARTAN_PART
-    without, with_part = scores("valsartan_smarts", [molecule_objectives.SITAGLIPTIN, part])
+    part = objectives.VALSARTAN_PART
+    without, with_part = scores("valsartan_smarts", [objectives.SITAGLIPTIN, part])
     assert without == 0 < with_part
 
 
 def test_hops_reward_what_is_kept_and_what_is_left() -> None:
-    start = molecule_objectives.HOP
+    start = objectives.HOP
     assert scores("deco_hop", [start]) == pytest.approx([0.5])  # likeness and scaffold, but both decorations
     assert scores("scaffold_hop", [start]) == pytest.approx([2 / 3])  # likeness and decorations, but the scaffold
 

@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from afresh.alignment.rewards.build import build
-from afresh.alignment.rewards.call import Caller
+from afresh.alignment.rewards.callable_reward import Caller
 from afresh.alignment.rewards.programs import Process, end, of_function
 from afresh.alignment.rewards.reward import Context, Reward, Scorer, attempted, checked
+from afresh.alignment.rewards.reward_expression import build
 from afresh.core import ItemKind, RewardError, UserError
 from afresh.data.image.kind import IMAGE
-from afresh.data.molecules.kind import MOLECULE
 from afresh.data.text.kind import TEXT
+from afresh.domains.molecule.kind import MOLECULE
 from tests.heard import heard
 
 pytestmark = pytest.mark.slow

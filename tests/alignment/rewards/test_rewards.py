@@ -12,13 +12,13 @@ import pytest
 import torch
 from PIL import Image
 
-from afresh.alignment.rewards.build import build, builtins, parse, weighted
-from afresh.alignment.rewards.image import IMAGES
 from afresh.alignment.rewards.reward import MAX_COUNTED_VALUES, Context, Reward, Scorer, Tally
+from afresh.alignment.rewards.reward_expression import build, builtins, parse, weighted
 from afresh.core import ItemKind, RewardError, UserError
 from afresh.data.audio.kind import SOUND
 from afresh.data.image.kind import IMAGE
 from afresh.data.text.kind import TEXT
+from afresh.domains.image.rewards import IMAGES
 from tests.heard import heard
 
 RNG = np.random.default_rng(0)

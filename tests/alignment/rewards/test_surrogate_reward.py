@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from afresh.alignment.rewards.build import build
 from afresh.alignment.rewards.reward import Context, checked
+from afresh.alignment.rewards.reward_expression import build
 from afresh.alignment.rewards.reward_paths import anchored, check_words, files_in
 from afresh.core import UserError
-from afresh.data.molecules.kind import MOLECULE
 from afresh.data.text.kind import TEXT
+from afresh.domains.molecule.kind import MOLECULE
 
 CHAINS = [f"{'C' * n}{end}" for n in range(1, 9) for end in ("O", "N", "F")]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from afresh.collect.fetching.head import read_head
+from afresh.collect.fetching.html_metadata import read_head
 from afresh.collect.fetching.licence import licence_of, spdx_of
 from afresh.collect.record import Found
 

@@ -7,7 +7,7 @@ import json
 import httpx
 import pytest
 
-from afresh.collect.fetching.head import Head, read_head
+from afresh.collect.fetching.html_metadata import Head, read_head
 from afresh.collect.fetching.preferences import objections, statements, tdm_rules
 from afresh.collect.fetching.robots import Robots
 from afresh.collect.record import Found, Rejection

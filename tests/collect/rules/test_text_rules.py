@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
+from afresh.collect.dataset_store import Store, all_rows
 from afresh.collect.process import process
 from afresh.collect.record import About, Found, Record, Rejection
 from afresh.collect.rules import chosen, rules
 from afresh.collect.rules.language import language
 from afresh.collect.rules.repetition import Phrases
 from afresh.collect.rules.text import text_of
-from afresh.collect.store import Store, all_rows
 from tests.collect.rules.judged import judged, kept, text_after
 
 STORY = (

@@ -9,11 +9,11 @@ from pathlib import Path
 import brotli
 import pytest
 
+from afresh.collect.dataset_store import FetchedFiles
 from afresh.collect.gather import gather, place_of
 from afresh.collect.record import Found, Rejection
 from afresh.collect.sources import options_of, source_of
 from afresh.collect.sources.warc import SOURCE
-from afresh.collect.store import FetchedFiles
 from afresh.data.collected import rows
 
 MB = 1 << 20

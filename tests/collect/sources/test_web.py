@@ -16,8 +16,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from afresh.collect.fetching import fetcher, lanes, listings
-from afresh.collect.fetching.head import Head
+from afresh.collect.fetching import fetcher, host_queues, listings
+from afresh.collect.fetching.html_metadata import Head
 from afresh.collect.forget import Wish, forget
 from afresh.collect.gather import Limits, gather, place_of
 from afresh.collect.record import Found, Rejection
@@ -252,7 +252,7 @@ def test_retry_after_is_waited_for_within_reason(site: Site, finding: Finder, mo
     async def sleep(seconds: float) -> None:
         slept.append(seconds)
 
-    monkeypatch.setattr(lanes.asyncio, "sleep", sleep)
+    monkeypatch.setattr(host_queues.asyncio, "sleep", sleep)
     site.put("/soon", status=429, Retry_After="7")
     site.put("/later", status=503, Retry_After="Fri, 31 Dec 2100 23:59:59 GMT")
     site.put("/nonsense", status=503, Retry_After="in a while")
@@ -602,7 +602,7 @@ def test_what_was_fetched_is_kept_when_the_process_is_killed(site: Site, finding
     (tmp_path / "addresses.txt").write_text("\n".join(addresses))
     code = (
         "import sys; from pathlib import Path; from afresh.collect.sources.web import SOURCE, WebOptions; "
-        "from afresh.collect.store import FetchedFiles; "
+        "from afresh.collect.dataset_store import FetchedFiles; "
         f"list(SOURCE.find('addresses:{tmp_path}/addresses.txt', WebOptions(delay=0.02), "
         f"FetchedFiles(Path('{tmp_path}/fetched'))))"
     )

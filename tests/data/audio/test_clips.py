@@ -17,7 +17,7 @@ from afresh.data.audio.clips import ClipOptions, read_clips
 from afresh.data.audio.kind import SOUND
 from afresh.data.prepare import prepare
 from afresh.data.split import split, split_hash
-from afresh.modalities.audio import MODALITY, AudioOptions
+from afresh.domains.audio.modality import MODALITY, AudioOptions
 
 RATE = 8_000
 

@@ -8,10 +8,17 @@ import numpy as np
 import pytest
 
 from afresh.core import UserError
-from afresh.data.interactions.catalogue import Catalogue
-from afresh.data.interactions.item_codes import ItemCodes, assigned, fit_codes, load_codes, residual_centres, values_for
-from afresh.data.interactions.item_table import ItemTable
-from afresh.data.interactions.neighbours import fit_neighbours
+from afresh.domains.interactions.catalogue import Catalogue
+from afresh.domains.interactions.item_codes import (
+    ItemCodes,
+    assigned,
+    fit_codes,
+    load_codes,
+    residual_centres,
+    values_for,
+)
+from afresh.domains.interactions.item_table import ItemTable
+from afresh.domains.interactions.neighbours import fit_neighbours
 
 KINDS = ("red chair", "blue chair", "oak table", "steel lamp")
 

@@ -11,8 +11,8 @@ from safetensors.torch import save_file
 from scipy import sparse
 
 from afresh.core import UserError
-from afresh.data.interactions.item_table import load_table, strongest
-from afresh.data.interactions.neighbours import BACKWARD, EXPONENT, FADE, POWER, SHRINK, fit_neighbours, following
+from afresh.domains.interactions.item_table import load_table, strongest
+from afresh.domains.interactions.neighbours import BACKWARD, EXPONENT, FADE, POWER, SHRINK, fit_neighbours, following
 
 HISTORIES = [np.array(h) for h in ([0, 1, 2], [1, 0], [3, 1, 1])]
 

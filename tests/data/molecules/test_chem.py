@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from afresh.data.molecules.chem import LONGEST, MoleculeError, canonical, molecule
+from afresh.domains.molecule.chem import LONGEST, MoleculeError, canonical, molecule
 
 REFUSED = {
     "c1ccccc": "unclosed ring",

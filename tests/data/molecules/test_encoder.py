@@ -10,9 +10,9 @@ import torch
 from afresh.core import Item, UserError
 from afresh.core.rng import Rng
 from afresh.data.load import Loader
-from afresh.data.molecules.chem import canonical
-from afresh.data.molecules.encoder import SPARE, MoleculeEncoder
-from afresh.modalities.molecule import MODALITY, MoleculeOptions
+from afresh.domains.molecule.chem import canonical
+from afresh.domains.molecule.encoder import SPARE, MoleculeEncoder
+from afresh.domains.molecule.modality import MODALITY, MoleculeOptions
 from tests.heard import heard
 
 SMILES = ["CCOc1ccccc1", "OCc1ccncc1", "CC(=O)Nc1ccc(F)cc1", "C1CCCCC1N", "CCS(=O)(=O)c1ccccc1", "c1ccc2ccccc2c1"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from afresh.core import UserError
-from afresh.data.molecules.chem import canonical
-from afresh.data.molecules.parts import beginning, contains, varied
+from afresh.domains.molecule.chem import canonical
+from afresh.domains.molecule.parts import beginning, contains, varied
 
 PHENYL = "c1ccccc1*"
 
@@ -55,7 +55,7 @@ def test_parts_that_cannot_be_built_on_are_refused(form: str, part: str, message
 
 @pytest.mark.parametrize("form", ["smiles", "selfies", "fragments"])
 def test_the_strength_is_the_share_that_is_left_out(form: str) -> None:
-    from afresh.data.molecules.writing import WRITINGS
+    from afresh.domains.molecule.writing import WRITINGS
 
     smiles, writing = "CCOc1cccc(C(=O)Nc2ccn(Cc3ccccn3)n2)c1", WRITINGS[form]
     lengths = [len(writing.split(varied(form, smiles, s, 3))) for s in (0.001, 0.3, 0.6, 1.0)]

@@ -9,7 +9,7 @@ pytest.importorskip("rdkit")
 from rdkit import Chem
 from rdkit.Chem.Pharm2D import Generate, Gobbi_Pharm2D
 
-from afresh.data.molecules.pharmacophores import pharmacophores
+from afresh.domains.molecule.pharmacophores import pharmacophores
 
 MOLECULES = (
     "C",

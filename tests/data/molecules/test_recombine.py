@@ -8,8 +8,8 @@ import pytest
 
 Chem = pytest.importorskip("rdkit.Chem")
 
-from afresh.data.molecules.chem import canonical, molecule  # noqa: E402
-from afresh.data.molecules.recombine import LARGEST_RING, offspring  # noqa: E402
+from afresh.domains.molecule.chem import canonical, molecule  # noqa: E402
+from afresh.domains.molecule.recombine import LARGEST_RING, offspring  # noqa: E402
 
 PARENTS = (
     "CC(=O)Nc1ccc(O)cc1",

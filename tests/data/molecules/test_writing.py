@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from afresh.data.molecules import fragments
-from afresh.data.molecules.chem import canonical
-from afresh.data.molecules.writing import WRITINGS, lossless, split_selfies, split_smiles, vocabulary
+from afresh.domains.molecule import fragments
+from afresh.domains.molecule.chem import canonical
+from afresh.domains.molecule.writing import WRITINGS, lossless, split_selfies, split_smiles, vocabulary
 
 MOLECULES = [
     "CCOc1cccc(C(=O)Nc2ccn(Cc3ccccn3)n2)c1",

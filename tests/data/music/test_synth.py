@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from afresh.core import UserError
-from afresh.data.music.score import Note, Score
-from afresh.data.music.synth import BAND, RELEASE, Tone, frequency, play, synthesise, tones
+from afresh.domains.music.score import Note, Score
+from afresh.domains.music.synth import BAND, RELEASE, Tone, frequency, play, synthesise, tones
 
 
 def spectrum(samples: np.ndarray, rate: int) -> tuple[np.ndarray, np.ndarray]:

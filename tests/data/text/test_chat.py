@@ -24,8 +24,8 @@ from afresh.data.text.chat import CHATML, MARKS, ChatTemplate, display_text
 from afresh.data.text.documents import DocumentEncoder, not_blank
 from afresh.data.text.kind import TEXT
 from afresh.data.text.tokenizer import Tokenizer
+from afresh.domains.text.modality import MODALITY, TextOptions
 from afresh.families import transformer
-from afresh.modalities.text import MODALITY, TextOptions
 
 SHORT = (("user", "2+2?"), ("assistant", "4"))
 LONG = (("system", "Be brief."), *SHORT, ("user", "3+3? 😀"), ("assistant", "6, I think"))

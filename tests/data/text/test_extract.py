@@ -14,7 +14,7 @@ import pytest
 from afresh.core import UserError
 from afresh.data.files import FileError, decode_text
 from afresh.data.text import extract
-from afresh.modalities.text import MODALITY, TextOptions
+from afresh.domains.text.modality import MODALITY, TextOptions
 
 PAGE = """<!doctype html><html><head><title>No</title><style>p {}</style></head><body>
 <h1>Bread &amp; <em>butter</em></h1><script>let no = "<p>no</p>"</script>

@@ -17,7 +17,7 @@ from afresh.core.rng import Rng
 from afresh.data.load import Loader, sweep
 from afresh.data.text.fim import EXTRA, MARKS, PIECES, SHORTEST, FillIn, between_characters, fim_prompt, supports_fim
 from afresh.data.text.tokenizer import Tokenizer
-from afresh.modalities.code import MODALITY, CodeOptions
+from afresh.domains.code.modality import MODALITY, CodeOptions
 
 CODE = "def add(a, b):\n    return a + b  # naïve é€\n\n\nclass Über:\n    pass\n" * 30
 TOKENIZERS = {

@@ -7,10 +7,10 @@ import itertools
 import numpy as np
 import pytest
 
-from afresh.data.exercises.history import Answer, History, with_gaps
-from afresh.evaluation.knowledge import bkt, forgetting, pfa
-from afresh.evaluation.knowledge.answers import Answers, as_answers, tables
-from afresh.evaluation.knowledge_tracing import auc, calibration_error, estimated, log_loss, shares
+from afresh.domains.exercises.history import Answer, History, with_gaps
+from afresh.domains.exercises.knowledge import bkt, forgetting, pfa
+from afresh.domains.exercises.knowledge.answers import Answers, as_answers, tables
+from afresh.domains.exercises.metrics import auc, calibration_error, estimated, log_loss, shares
 
 SKILL = bkt.Skill(known=0.3, learn=0.2, guess=0.15, slip=0.1, forget=0.05)
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from afresh.evaluation.knowledge import bkt, learning
-from afresh.evaluation.knowledge.answers import Answers
-from afresh.evaluation.knowledge.learning import Belief, Learning
+from afresh.domains.exercises.knowledge import bkt, learning
+from afresh.domains.exercises.knowledge.answers import Answers
+from afresh.domains.exercises.knowledge.learning import Belief, Learning
 
 
 def answers(skills: list[int], right: list[bool], days: list[float] | None = None) -> Answers:

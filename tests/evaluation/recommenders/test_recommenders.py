@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from afresh.core import UserError
-from afresh.evaluation.recommenders import BASELINES, ease, ials, item_knn, popularity
-from afresh.evaluation.recommenders.incidence import incidence
-from afresh.evaluation.recommenders.tuning import tuned
+from afresh.domains.interactions.baselines import BASELINES, ease, ials, item_knn, popularity
+from afresh.domains.interactions.baselines.incidence import incidence
+from afresh.domains.interactions.baselines.tuning import tuned
 
 ITEMS = 12
 

@@ -237,7 +237,7 @@ def test_a_sequence_that_joins_later_is_that_of_one_drawn_alone(
 
 
 def test_a_known_beginning_is_not_computed_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("afresh.sampling.prefixes.LEAST", 16)
+    monkeypatch.setattr("afresh.sampling.prefix_cache.LEAST", 16)
     monkeypatch.setattr("afresh.sampling.tokens.LEAST", 16)
     net = made(replace(SHAPE, separator=0), SPEC)
     predict, fed = predictor({"decoder": net}, 49), []

@@ -13,7 +13,7 @@ import pytest
 
 import afresh
 from afresh.serve.app import ServeSettings
-from afresh.tasks.works import Works
+from afresh.verbs.gallery import Works
 from tests import needs
 from tests.contracts.rows import write_sounds, write_tunes
 from tests.serve.conftest import OWNER, TINY, serving

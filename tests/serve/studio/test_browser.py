@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from afresh.tasks.works import Works
+from afresh.verbs.gallery import Works
 from tests import needs
 
 Open = Callable[..., Any]

@@ -14,13 +14,13 @@ import pytest
 import soundfile
 from PIL import Image
 
+from afresh.domains.text.chat import takes_system
 from afresh.runs.run import Run
 from afresh.serve.app import ServeSettings
 from afresh.serve.guard import COOKIE
 from afresh.serve.keys import Keys
 from afresh.serve.rights import Holder
-from afresh.tasks.chat import takes_system
-from afresh.tasks.works import Works
+from afresh.verbs.gallery import Works
 from tests.serve.conftest import serving, wait_for_active
 
 SCRIPT = "</span><script>alert(1)</script>"

@@ -24,11 +24,11 @@ from afresh.serve.rights import Holder
 from afresh.serve.studio.run_card import RunCard
 from afresh.serve.studio.runs import Row, tree
 from afresh.serve.studio.sizes import age, size
-from afresh.tasks import background
-from afresh.tasks.measure import measure_run
-from afresh.tasks.offers import facts
-from afresh.tasks.report import write_run_report
-from afresh.tasks.run_comparison import better, compare_runs
+from afresh.verbs import jobs
+from afresh.verbs.capabilities import facts
+from afresh.verbs.measure import measure_run
+from afresh.verbs.report import write_run_report
+from afresh.verbs.run_comparison import better, compare_runs
 from tests.serve.conftest import OWNER, serving
 
 ODD = "<img src=x onerror=alert(1)>"
@@ -208,12 +208,12 @@ def test_only_somebody_at_the_machine_removes_runs(folder: Path) -> None:
 def test_an_export_is_a_command_whose_end_is_shown(web: httpx.Client, folder: Path) -> None:
     assert web.post("/studio/run/export", data={"run": "digits", "to": SCRIPT}).status_code == 400
     answer = web.post("/studio/run/export", data={"run": "digits", "to": "safetensors"})
-    job = background.jobs()[0]
+    job = jobs.jobs()[0]
     assert answer.status_code == 303 and answer.headers["location"] == f"/studio/train/{job.id}"
-    while background.is_running(job):
+    while jobs.is_running(job):
         time.sleep(0.1)
     assert "Export digits to safetensors" in web.get("/studio/run", params={"run": "digits"}).text
-    assert background.outcome(job).state == "done" and (folder / "digits-safetensors" / "proof.json").is_file()
+    assert jobs.outcome(job).state == "done" and (folder / "digits-safetensors" / "proof.json").is_file()
     page = web.get(f"/studio/train/{job.id}").text
     assert "they agree" in page and "digits-safetensors" in page and "How it learns" not in page
     assert f"/studio/exports/{job.id}" in page
@@ -239,9 +239,9 @@ def test_an_export_is_given_only_to_the_one_who_made_it(
     out = folder / "digits-hf"
     out.mkdir()
     (out / "model.bin").write_bytes(b"weights")
-    monkeypatch.setattr(background, "_started", lambda place, words: SimpleNamespace(pid=1))
+    monkeypatch.setattr(jobs, "_started", lambda place, words: SimpleNamespace(pid=1))
     about = {"to": "hf", "out": str(out)}
-    job = background.start("export", [folder / "digits"], {}, "Export", folder / "digits", "ann", about)
+    job = jobs.start("export", [folder / "digits"], {}, "Export", folder / "digits", "ann", about)
     (job.folder / "events.jsonl").write_text(json.dumps({"event": "result", "folder": str(out)}) + "\n")
     keys = {"a" * 20: "ann", "b" * 20: "bob"}
     holders = Keys({key: Holder(name) for key, name in keys.items()})

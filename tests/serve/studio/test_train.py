@@ -17,7 +17,7 @@ from afresh.data.uploaded import clean
 from afresh.serve.app import ServeSettings
 from afresh.serve.keys import Keys
 from afresh.serve.rights import LOCAL, TRAIN, Holder
-from afresh.tasks import background
+from afresh.verbs import jobs
 from tests.serve.conftest import OWNER, serving
 
 SCRIPT = "<script>alert(1)</script>"
@@ -31,9 +31,9 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("AFRESH_DATA_FOLDER", str(tmp_path / "data"))
     (tmp_path / "runs").mkdir()
     yield tmp_path
-    for job in background.jobs():
-        while background.is_running(job):
-            background.stop(job)
+    for job in jobs.jobs():
+        while jobs.is_running(job):
+            jobs.stop(job)
             time.sleep(0.1)
 
 
@@ -146,7 +146,7 @@ def test_only_somebody_at_the_machine_names_its_folders(home: Path) -> None:
 @pytest.mark.parametrize("path", ["look", "files", f"{'0' * 16}/start", f"{'0' * 16}/stop", f"{'0' * 16}/resume"])
 def test_pages_of_other_sites_change_nothing(web: httpx.Client, path: str) -> None:
     answer = web.post(f"/studio/train/{path}", headers={"origin": "http://elsewhere.example"})
-    assert answer.status_code == 403 and background.jobs() == []
+    assert answer.status_code == 403 and jobs.jobs() == []
     assert web.get(f"/studio/train/{path}").status_code in (404, 405)
 
 
@@ -169,11 +169,11 @@ def test_what_cannot_be_trained_is_refused(web: httpx.Client, home: Path, field:
     place = web.post("/studio/train/look", data={"path": str(texts)}).headers["location"]
     answer = web.post(f"{place}/start", data={"minutes": "1", field: value})
     assert answer.status_code == 400 and SCRIPT not in answer.text
-    assert [job.verb for job in background.jobs()] == ["data"] and list((home / "runs").iterdir()) == []
+    assert [job.verb for job in jobs.jobs()] == ["data"] and list((home / "runs").iterdir()) == []
 
 
 def test_the_commands_of_somebody_else_are_shown_to_owners_alone(web: httpx.Client, home: Path) -> None:
-    job = background.start("train", [home / "none"], {}, "Train secrets", owner="somebody else")
+    job = jobs.start("train", [home / "none"], {}, "Train secrets", owner="somebody else")
     server = serving(ServeSettings([home / "runs"], memory=2**30, keys=Keys(everybody=Holder("", TRAIN))))
     with httpx.Client(base_url=next(server)) as other:
         assert "secrets" not in other.get("/studio/train").text

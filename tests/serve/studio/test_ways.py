@@ -14,7 +14,7 @@ from PIL import Image
 
 import afresh
 from afresh.serve.app import ServeSettings
-from afresh.tasks.works import Work, Works
+from afresh.verbs.gallery import Work, Works
 from tests.serve.conftest import serving
 from tests.serve.studio.test_create import created, listened
 

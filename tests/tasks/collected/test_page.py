@@ -15,9 +15,9 @@ from afresh.collect.gather import gather, place_of
 from afresh.collect.rules import rules
 from afresh.core import Sound
 from afresh.data.audio.kind import SOUND
-from afresh.tasks.collected.map import map_of, of_texts
-from afresh.tasks.collected.page import differences, histogram, percent, render, write_page
-from afresh.tasks.collected.survey import STAGES, survey
+from afresh.verbs.collected.map import map_of, of_texts
+from afresh.verbs.collected.page import differences, histogram, percent, render, write_page
+from afresh.verbs.collected.survey import STAGES, survey
 
 EVIL = "<img src=x onerror=alert(1)>"
 NOUNS = [

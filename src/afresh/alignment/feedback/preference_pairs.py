@@ -13,7 +13,7 @@ from torch import Tensor
 
 from afresh.alignment.feedback.preferences import Preferences, Vote
 from afresh.core import Batch, Cond, CondSpec, Item, UserError, Votes
-from afresh.core.counted import counted
+from afresh.core.plural import counted
 from afresh.runs.inputs import encoded
 from afresh.runs.run import Run
 from afresh.sampling.request import Request, converses, labels_by_name, make_cond, of_kind, prompt_ids
@@ -71,7 +71,7 @@ def cond_of(run: Run, vote: Vote) -> Cond:
 
 def labels_of(spec: CondSpec, label: str) -> dict[str, str]:
     """{part: class} for the label of a vote: a class, or for several parts "digit=1, half=low" (see `Asked.words` in
-    tasks/annotate.py). Raises UserError for a model without labels, and for a class that several parts have."""
+    verbs/annotate.py). Raises UserError for a model without labels, and for a class that several parts have."""
     parts = of_kind(spec, "label")
     if not parts:
         raise UserError(

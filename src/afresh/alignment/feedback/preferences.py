@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from afresh.core import ItemKind, Refused, UserError, registry
-from afresh.core.counted import counted
-from afresh.core.files import replace_file
+from afresh.core.plural import counted
 from afresh.data.text.kind import TEXT
+from afresh.storage.files import replace_file
 
 Winner = Literal["a", "b", "tie"]
 

@@ -11,8 +11,8 @@ from afresh.alignment.feedback.agreement import Table, alpha, raw_agreement, tab
 from afresh.alignment.feedback.preferences import TIE, Candidate, Preferences, Vote
 from afresh.alignment.feedback.ranking import Strengths, duels_of, fit
 from afresh.core import Score, UserError
-from afresh.core.counted import counted
-from afresh.core.visible import visible
+from afresh.core.plural import counted
+from afresh.core.safe_text import visible
 from afresh.evaluation.estimate import share
 
 LISTED_ITEMS = 3  # of the strongest and of the weakest items

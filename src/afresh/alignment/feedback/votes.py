@@ -26,7 +26,7 @@ from afresh.alignment.feedback.preferences import (
     vote_of,
 )
 from afresh.core import ItemKind, UserError
-from afresh.core.files import replace_file, sync_folder
+from afresh.storage.files import replace_file, sync_folder
 
 BOM = b"\xef\xbb\xbf"
 BLOCK_BYTES = 1 << 16  # read at once when the beginning of the last line is searched

@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from afresh.alignment.rewards.image_features import framed
 from afresh.alignment.rewards.reward import Array, Reward
 from afresh.alignment.rewards.reward_model import ENCODER_FOLDER, load_reward_model
 from afresh.core import Item, ItemKind, UserError
@@ -27,6 +26,7 @@ from afresh.core.events import ignore, listening
 from afresh.core.rng import Rng
 from afresh.data.prepare import Prepared, prepare
 from afresh.data.text.kind import TEXT
+from afresh.domains.image.reward_features import framed
 from afresh.evaluation.encoders import downscaled
 from afresh.evaluation.image_sets import as_images, is_image_space
 from afresh.evaluation.label_classifier import train_label_classifier

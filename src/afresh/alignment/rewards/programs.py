@@ -32,11 +32,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from afresh.alignment.rewards.call import Caller, CallError, packed
+from afresh.alignment.rewards.callable_reward import Caller, CallError, packed
 from afresh.alignment.rewards.reward import Context, Request, Reward, Score, Scored, ScoringError
 from afresh.core import ItemKind, UserError
 
-CALL_PROGRAM, SUPERVISOR = (Path(__file__).with_name(name) for name in ("call.py", "supervise.py"))
+CALL_PROGRAM, SUPERVISOR = (Path(__file__).with_name(name) for name in ("callable_reward.py", "supervise.py"))
 POLL_SECONDS = 0.05  # between checks whether a process has ended
 LOADING_SECONDS = 120.0  # limit for loading a function, unless the limit for a batch is higher
 MIN_ITEMS = 8  # items for which a further process is started

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any, cast
 
-from afresh.alignment.rewards.build import build
 from afresh.alignment.rewards.classifier_reward import classifier_folder, known
 from afresh.alignment.rewards.programs import of_function
 from afresh.alignment.rewards.reward import Context, Reward
+from afresh.alignment.rewards.reward_expression import build
 from afresh.core import events
 from afresh.data.prepare import Prepared
 from afresh.runs.data import run_data

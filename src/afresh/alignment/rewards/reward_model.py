@@ -35,21 +35,21 @@ from afresh.alignment.rewards.bradley_terry import (
     splits,
     usable,
 )
-from afresh.alignment.rewards.image import of_field
-from afresh.alignment.rewards.image_encoder import ImageSettings, as_spectra, blank, encoder_of, images_of, spectra_of
-from afresh.alignment.rewards.image_features import MIN_VOTES, Trial, Tuned, features_of, trial, tuned
 from afresh.alignment.rewards.reward import Array, Request, Reward
-from afresh.alignment.rewards.text_features import TextFeatures, TextSettings, fit_text
 from afresh.core import Encoder, Item, ItemKind, Score, UserError, registry
-from afresh.core.files import replace_file, write_json
-from afresh.core.stored import faults, parse_json
+from afresh.core.safe_json import faults, parse_json
 from afresh.data.audio.kind import SOUND
 from afresh.data.image.kind import IMAGE
-from afresh.data.tensor_file import read_tensors
 from afresh.data.text.kind import TEXT
+from afresh.domains.image.reward_encoder import ImageSettings, as_spectra, blank, encoder_of, images_of, spectra_of
+from afresh.domains.image.reward_features import MIN_VOTES, Trial, Tuned, features_of, trial, tuned
+from afresh.domains.image.rewards import of_field
+from afresh.domains.text.reward_features import TextFeatures, TextSettings, fit_text
 from afresh.evaluation.encoders import Recipe
 from afresh.evaluation.image_sets import is_image_space
 from afresh.runs.run import Run
+from afresh.storage.files import replace_file, write_json
+from afresh.storage.tensor_file import read_tensors
 
 MODEL_FILE, WEIGHTS_FILE, REPORT_FILE, ENCODER_FOLDER = "model.json", "model.safetensors", "report.json", "encoder"
 VERSION = 1

@@ -5,12 +5,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from afresh.alignment.rewards.build import builtin_names, parse
 from afresh.alignment.rewards.classifier_reward import CLASS_PREFIX
+from afresh.alignment.rewards.reward_expression import builtin_names, parse
 from afresh.alignment.rewards.surrogate_reward import NAME as SURROGATE
 from afresh.alignment.rewards.surrogate_reward import split_file
-from afresh.alignment.rewards.unit_test_reward import PREFIX as TESTS_PREFIX
 from afresh.core import UserError
+from afresh.domains.code.unit_test_reward import PREFIX as TESTS_PREFIX
 
 EXPRESSIONS = "matches"  # the built-in reward whose argument is a regular expression
 FILE_PREFIXES = ("near:", TESTS_PREFIX, f"{SURROGATE}:")  # of built-in rewards whose argument is a file

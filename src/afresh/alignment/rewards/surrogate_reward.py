@@ -17,7 +17,7 @@ from afresh.alignment.rewards.reward import Array, Builtin, Context, Request, Re
 from afresh.alignment.surrogate.acquisition import Goal
 from afresh.alignment.surrogate.model import fit_surrogate
 from afresh.core import UserError, events
-from afresh.data.observed import columns_of_numbers, read_observed
+from afresh.data.measurements import columns_of_numbers, read_observed
 from afresh.data.refusals import refusal_lines
 
 NAME = "surrogate"

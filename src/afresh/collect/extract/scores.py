@@ -8,7 +8,7 @@ from afresh.collect.extract import Extractor, suffix_of
 from afresh.collect.record import Found, Record
 from afresh.core import UserError
 from afresh.data.files import FileError
-from afresh.data.music.files import NOTES, read_pieces
+from afresh.domains.music.files import NOTES, read_pieces
 
 
 def score(source: str, found: Found) -> Iterator[Record]:

@@ -11,10 +11,10 @@ from fastwarc.stream_io import BrotliReader, ChunkedReader, ZstdReader
 from fastwarc.warc import ArchiveIterator, WarcRecord, WarcRecordType
 
 from afresh.collect.fetching.addresses import canonical
-from afresh.collect.fetching.body import GZIP, MB, Body
 from afresh.collect.fetching.fetcher import Page, headers_of, obeying
-from afresh.collect.fetching.found import found
+from afresh.collect.fetching.page_item import found
 from afresh.collect.fetching.refused import Refused, as_refused
+from afresh.collect.fetching.response_body import GZIP, MB, Body
 from afresh.collect.record import Found, Rejection
 from afresh.data.files import FileError
 from afresh.data.limits import parsing

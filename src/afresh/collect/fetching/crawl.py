@@ -13,8 +13,8 @@ from blake3 import blake3
 
 from afresh.collect.fetching.addresses import canonical, host
 from afresh.collect.fetching.fetcher import Fetcher, Page
-from afresh.collect.fetching.found import found
 from afresh.collect.fetching.listings import kind_of, listed
+from afresh.collect.fetching.page_item import found
 from afresh.collect.fetching.refused import Refused, as_refused
 from afresh.collect.fetching.thread import running_loop
 from afresh.collect.record import Found, Rejection

@@ -15,13 +15,13 @@ import httpx
 
 from afresh import __version__
 from afresh.collect.fetching.addresses import Network, canonical, origin, path
-from afresh.collect.fetching.body import ENCODINGS
 from afresh.collect.fetching.content import HTML, as_utf8, media_type
-from afresh.collect.fetching.head import Head, read_head
-from afresh.collect.fetching.lanes import Answer, Lanes, Patience
+from afresh.collect.fetching.host_queues import Answer, Lanes, Patience
+from afresh.collect.fetching.html_metadata import Head, read_head
 from afresh.collect.fetching.listings import kind_of
 from afresh.collect.fetching.preferences import TdmRule, objections, statements, tdm_rules
 from afresh.collect.fetching.refused import Refused, as_refused
+from afresh.collect.fetching.response_body import ENCODINGS
 from afresh.collect.fetching.robots import AGENT, MAX_BYTES, Robots
 from afresh.collect.sources import Fetched, Unavailable
 from afresh.data.files import FileError

@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 
-from afresh.collect.fetching.head import Head
+from afresh.collect.fetching.html_metadata import Head
 from afresh.collect.licences import normalised_or_unknown
 from afresh.collect.record import UNKNOWN
 

@@ -12,8 +12,8 @@ import feedparser
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import iterparse
 
-from afresh.collect.fetching.body import GZIP, MB, gunzipped
 from afresh.collect.fetching.refused import Refused
+from afresh.collect.fetching.response_body import GZIP, MB, gunzipped
 from afresh.data.files import FileError
 from afresh.data.limits import Limits, Meter, parsing
 

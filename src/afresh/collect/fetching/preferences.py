@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import httpx
 
-from afresh.collect.fetching.head import Head
+from afresh.collect.fetching.html_metadata import Head
 from afresh.collect.fetching.pattern import matches
 from afresh.collect.fetching.robots import AGENT, Robots
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from afresh.collect.near import Array, Search, searches
 from afresh.collect.near.buckets import Buckets
-from afresh.collect.scratch import Head, Scratch
+from afresh.collect.spill_file import Head, Scratch
 
 
 class Finder:

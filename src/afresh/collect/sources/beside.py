@@ -7,7 +7,7 @@ import zlib
 from pathlib import Path
 
 from afresh.data.files import DataFile, FileError, ZipLimits, member_refusal, read_bytes, zip_names
-from afresh.data.written_aside import MediaFile, media_file
+from afresh.data.imported import MediaFile, media_file
 
 
 class Beside:

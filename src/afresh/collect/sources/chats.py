@@ -23,7 +23,7 @@ from afresh.collect.record import About, Found, Rejection
 from afresh.collect.sources import Fetched, Options, Source
 from afresh.collect.sources.chat_files import HEAD, SUFFIXES, contents, exports_in, names_in
 from afresh.core import UserError, events
-from afresh.core.counted import counted
+from afresh.core.plural import counted
 from afresh.data.files import MB, FileError, check_values, decode_text, must_exist
 from afresh.data.limits import Limits, Meter, parsing
 from afresh.data.text.chat import ROLES

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from afresh.collect.record import About, Found, Rejection
 from afresh.collect.sources import Fetched, Options, Source
-from afresh.core.counted import counted
+from afresh.core.plural import counted
 from afresh.data.arrow import MAX_MB
 from afresh.data.collected import ITEMS, SCHEMA, content_file, is_collected, manifest
 from afresh.data.files import FileError, read_bytes

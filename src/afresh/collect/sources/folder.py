@@ -13,7 +13,7 @@ from afresh.collect.record import About, Found, Rejection
 from afresh.collect.sources import CONSUMED, Fetched, Options, Source, tables
 from afresh.collect.sources.beside import Beside
 from afresh.core import Refused, UserError
-from afresh.core.counted import counted
+from afresh.core.plural import counted
 from afresh.data.files import DataFile, FileError, read_bytes, read_zip, walk
 from afresh.data.limits import parsing
 from afresh.data.split import split_of_name

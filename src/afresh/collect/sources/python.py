@@ -12,9 +12,9 @@ from afresh.collect.sources import Fetched, Source, Unavailable
 from afresh.collect.sources import folder as folders
 from afresh.core import UserError
 from afresh.data.files import FileError
+from afresh.data.imported import Entry
+from afresh.data.in_memory import entries
 from afresh.data.limits import parsing
-from afresh.data.objects import entries
-from afresh.data.written_aside import Entry
 
 PREFIX = "python:"
 Value = TypeVar("Value")

@@ -27,7 +27,7 @@ from afresh.collect.moments import moment
 from afresh.collect.record import UNKNOWN, About, Found, Rejection
 from afresh.collect.sources import Fetched, Options, Source, Unavailable
 from afresh.core import UserError
-from afresh.core.counted import counted
+from afresh.core.plural import counted
 from afresh.data.files import MB, FileError, decode_text, is_hidden
 from afresh.data.limits import LimitExceeded, Limits, Meter
 from afresh.data.text.languages import exclusion_reason, language_of

@@ -26,10 +26,10 @@ from afresh.collect.record import Found, Rejection
 from afresh.collect.sources import Fetched, Source, Unavailable
 from afresh.core import UserError, events
 from afresh.data.files import MB, FileError
+from afresh.data.imported import jsonable
 from afresh.data.limits import Limits
 from afresh.data.sql import Guard, check_select, connect
 from afresh.data.text.tables import is_number
-from afresh.data.written_aside import jsonable
 
 ADDRESS = re.compile(r"(sqlite|postgresql|mysql|mariadb|oracle|mssql)(\+\w+)?://", re.IGNORECASE)
 PASSWORD = re.compile(r"://([^:/@]*):[^@/]*@")

@@ -16,16 +16,16 @@ from afresh.collect.record import Found, Rejection
 from afresh.collect.sources import Fetched, Source
 from afresh.collect.sources.beside import Beside
 from afresh.core import UserError, events
-from afresh.core.counted import counted
+from afresh.core.plural import counted
 from afresh.data import arrow
 from afresh.data.files import DataFile, FileError, decode_text, open_plain, read_bytes, walk
+from afresh.data.imported import MediaFile, media_file
 from afresh.data.limits import Limits, Meter, parsing
 from afresh.data.parquet import MOST_COLUMNS
 from afresh.data.split import split_of_name
 from afresh.data.text.document import unpacked
 from afresh.data.text.encodings import SAMPLE, guess_encoding
 from afresh.data.text.tables import header_of, is_number, json_row, read_table, too_wide
-from afresh.data.written_aside import MediaFile, media_file
 
 SUFFIXES = arrow.SUFFIXES | {".csv", ".tsv", ".xlsx", ".jsonl", ".ndjson", ".json"}
 LONGEST = 64 << 20  # characters of a line, a cell or a row

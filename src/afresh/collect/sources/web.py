@@ -13,7 +13,7 @@ from afresh.collect.fetching.refused import Preference
 from afresh.collect.record import Found, Rejection
 from afresh.collect.sources import Fetched, Options, Source
 from afresh.core import UserError, events
-from afresh.core.counted import counted
+from afresh.core.plural import counted
 from afresh.preferences import preferences
 
 FILE = "addresses:"  # before the name of a file of addresses
@@ -63,7 +63,7 @@ def find(place: str, options: WebOptions, fetched: Fetched) -> Iterator[Found | 
         from afresh.collect.fetching.addresses import networks
         from afresh.collect.fetching.crawl import Bounds, crawl
         from afresh.collect.fetching.fetcher import Fetcher
-        from afresh.collect.fetching.lanes import Patience
+        from afresh.collect.fetching.host_queues import Patience
     except ModuleNotFoundError as error:
         raise UserError(
             f"Collecting from the web needs the package {error.name}. Install it: pip install 'afresh[collect]'."

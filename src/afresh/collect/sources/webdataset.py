@@ -11,7 +11,7 @@ from afresh.collect.columns import ColumnOptions, found_in_entry
 from afresh.collect.record import Found, Rejection
 from afresh.collect.sources import Fetched, Source
 from afresh.core import UserError
-from afresh.core.counted import counted
+from afresh.core.plural import counted
 from afresh.data.files import DataFile, FileError, walk
 from afresh.data.limits import parsing
 from afresh.data.split import split_of_name

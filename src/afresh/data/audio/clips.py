@@ -17,8 +17,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from afresh.core import Corpus, Item, Refused, Sound, UserError
-from afresh.core.counted import counted
 from afresh.core.memory import available_memory
+from afresh.core.plural import counted
 from afresh.data.audio.kind import SOUND
 from afresh.data.audio.near_duplicates import Near, handle_near_duplicates
 from afresh.data.audio.sound_folder import SOUND_FILES, columns_from_names, map_sounds, open_sounds

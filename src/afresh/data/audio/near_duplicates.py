@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from afresh.core import Item, Refused
-from afresh.core.counted import counted
+from afresh.core.plural import counted
 from afresh.data.audio.fingerprints import near_sounds, similar_sounds
 from afresh.data.audio.kind import SOUND
 

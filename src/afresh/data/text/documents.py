@@ -17,7 +17,7 @@ from torch import Tensor
 
 from afresh.core import CondSpec, Examples, Item, Space, UserError
 from afresh.core.memory import available_memory
-from afresh.core.stored import MOST_TOKENS
+from afresh.core.safe_json import MOST_TOKENS
 from afresh.data.conditions import SavedPart, encode_conditions, fit_conditions
 from afresh.data.encoder_file import load_encoder, save_encoder, written_names
 from afresh.data.split import share

@@ -15,8 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from afresh.core import Examples, Space, UserError, events
-from afresh.core.counted import counted
-from afresh.core.stored import MOST_TOKENS
+from afresh.core.plural import counted
+from afresh.core.safe_json import MOST_TOKENS
 
 SOURCE = "tokens"  # the kind of space that this codec encodes
 LONGEST = 512  # tokens of a record

@@ -19,8 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from afresh.core import Codec, Examples, Space, UserError
+from afresh.core.solver_progress import blocks
 from afresh.core.space import evenly_spaced
-from afresh.core.steps import blocks
 from afresh.families.codecs import stored
 from afresh.nets.autoencoder import NETWORKS, Shape, latent_grid, latents, networks
 from afresh.nets.quantise import usage

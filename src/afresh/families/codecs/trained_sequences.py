@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from afresh.core import Codec, Cond, Examples, Space, UserError
 from afresh.core.rng import Rng
+from afresh.core.safe_json import MOST_LAYERS, MOST_TOKENS
+from afresh.core.solver_progress import blocks
 from afresh.core.space import evenly_spaced
-from afresh.core.steps import blocks
-from afresh.core.stored import MOST_LAYERS, MOST_TOKENS
 from afresh.data.load import numbered
 from afresh.families.codecs import stored
 from afresh.families.codecs.records import RecordsCodec

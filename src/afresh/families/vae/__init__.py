@@ -40,8 +40,8 @@ from afresh.core import (
 )
 from afresh.core.model import batch_of_fields
 from afresh.core.rng import Rng
+from afresh.core.solver_progress import step as tell
 from afresh.core.space import evenly_spaced
-from afresh.core.steps import step as tell
 from afresh.data.load import numbered
 from afresh.families.vae.bags import BagObjective, Chosen, bag_terms, drawn_bags, next_predictor
 from afresh.families.vae.config import VAEConfig, VAESettings
@@ -59,7 +59,7 @@ from afresh.nets.sequences import (
     sequence_networks,
     sequential,
 )
-from afresh.sampling.search import search
+from afresh.sampling.latent_search import search
 
 RANK = 128  # of the fitted density's covariances, besides their diagonals
 # Draws from posteriors that the density is fitted to: of at most so many examples, and of fewer up to 4 of each. More

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from afresh.core.stored import MOST_LAYERS
+from afresh.core.safe_json import MOST_LAYERS
 from afresh.sampling.tokens import Cut
 
 

@@ -15,7 +15,7 @@ from afresh.runs.run import Run
 from afresh.serve.anthropic.answers import MessageAnswer, TokenCount
 from afresh.serve.errors import ANTHROPIC_ERRORS, Refused, anthropic_body
 from afresh.serve.json_route import JsonRoute
-from afresh.serve.library import Served
+from afresh.serve.loaded_runs import Served
 from afresh.serve.openai.answers import streamed_too
 from afresh.serve.openai.conversation import Ask, answering, conversation_ids, respond, text_of, turns_of
 from afresh.serve.openai.forms import (
@@ -32,8 +32,8 @@ from afresh.serve.openai.forms import (
 )
 from afresh.serve.openai.text import Begun, Piece, Texts, events_of
 from afresh.serve.openai.tools import MOST_TOOLS, Function, Said, ToolName, Tools, calls_in, finish_of, parts_of
+from afresh.serve.request_threads import Desk, first
 from afresh.serve.rights import USE, needs
-from afresh.serve.work import Desk, first
 
 
 class AnthropicMessage(BaseModel):

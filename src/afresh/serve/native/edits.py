@@ -15,14 +15,14 @@ from afresh.sampling.request import check_negative, words
 from afresh.sampling.samples import Samples
 from afresh.serve.errors import Refused
 from afresh.serve.image_files import from_base64, read_image
-from afresh.serve.library import Served
+from afresh.serve.loaded_runs import Served
 from afresh.serve.native.items import MOST_ITEMS, File, answer, read_item, read_items, written
 from afresh.serve.openai.forms import Conditions, Finite, Seed, Words, seed_of
+from afresh.serve.request_threads import Desk, alone, noted
 from afresh.serve.rights import USE, needs
-from afresh.serve.work import Desk, alone, noted
-from afresh.tasks.edit import changed
-from afresh.tasks.editor import Change, Editor
-from afresh.tasks.interpolate import Blender, blend
+from afresh.verbs.edit import changed
+from afresh.verbs.editor import Change, Editor
+from afresh.verbs.interpolate import Blender, blend
 
 MOST_INPUTS = 16
 MOST_ADDED = 4_096  # pixels at a side

@@ -8,12 +8,12 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from afresh.serve.library import Served
+from afresh.domains.exercises.practise import history_from, practise
+from afresh.serve.loaded_runs import Served
 from afresh.serve.native.items import answer
 from afresh.serve.openai.forms import Finite
+from afresh.serve.request_threads import Desk, alone
 from afresh.serve.rights import USE, needs
-from afresh.serve.work import Desk, alone
-from afresh.tasks.practise import history_from, practise
 
 MOST_ANSWERS = 100_000  # of a request
 Name = Annotated[str, Field(min_length=1, max_length=1_000)]

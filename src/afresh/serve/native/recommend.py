@@ -10,15 +10,15 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from afresh.domains.interactions.playlist import Playlist, check_unused, playlists
+from afresh.domains.interactions.recommend import Ranking, Recommender
+from afresh.domains.interactions.users import users_of
 from afresh.runs.run import Run
-from afresh.serve.library import Served
+from afresh.serve.loaded_runs import Served
 from afresh.serve.native.items import answer
 from afresh.serve.openai.forms import Finite, Seed, Words, seed_of
+from afresh.serve.request_threads import Desk, alone, noted
 from afresh.serve.rights import USE, needs
-from afresh.serve.work import Desk, alone, noted
-from afresh.tasks.playlist import Playlist, check_unused, playlists
-from afresh.tasks.recommend import Ranking, Recommender
-from afresh.tasks.recommend_users import users_of
 
 MOST_USERS, MOST_ITEMS, MOST_NAMED = 256, 10_000, 100_000
 Ids = Annotated[list[Words], Field(max_length=MOST_ITEMS)]

@@ -11,12 +11,12 @@ from fastapi.responses import FileResponse, Response
 from afresh.core import UserError
 from afresh.runs.run import metrics_rows
 from afresh.serve.errors import Refused
-from afresh.serve.library import Library
+from afresh.serve.loaded_runs import Library
 from afresh.serve.native.items import answer
+from afresh.serve.request_threads import Desk
 from afresh.serve.rights import USE, needs
-from afresh.serve.work import Desk
-from afresh.tasks.offers import facts, offers
-from afresh.tasks.report import is_preview
+from afresh.verbs.capabilities import facts, offers
+from afresh.verbs.report import is_preview
 
 MOST_ROWS = 2_000  # of a curve
 

@@ -12,12 +12,12 @@ from pydantic import Field
 from afresh.runs.run import Run
 from afresh.sampling.constrained import structure
 from afresh.serve.errors import Refused
-from afresh.serve.library import Library, Served
+from afresh.serve.loaded_runs import Library, Served
 from afresh.serve.native.items import File, answer, read_item, written
 from afresh.serve.openai.forms import MOST_SAMPLES, Conditions, Count, Finite, Seed, Stops, Words, seed_of
+from afresh.serve.request_threads import Desk, alone, noted
 from afresh.serve.rights import USE, needs
-from afresh.serve.work import Desk, alone, noted
-from afresh.tasks.sample import Control, Sampler
+from afresh.verbs.sample import Control, Sampler
 
 MOST_CANDIDATES = 256  # of all samples of a request
 MOST_CHARACTERS = 4_000_000  # of the prompts of all samples of a request

@@ -9,19 +9,19 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from pydantic import Field
 
-from afresh.data.music.files import midi_bytes
+from afresh.domains.code.complete import Hole, complete
+from afresh.domains.music.compose import go_on, harmonise, score_of
+from afresh.domains.music.files import midi_bytes
 from afresh.sampling.request import Request as Asked
 from afresh.sampling.samples import preview_wav
 from afresh.serve.errors import Refused
 from afresh.serve.image_files import from_base64
-from afresh.serve.library import Served
+from afresh.serve.loaded_runs import Served
 from afresh.serve.native.items import MOST_ITEMS, File, answer, read_items
 from afresh.serve.openai.forms import MOST_TOKENS, Count, Finite, Form, Seed, Settings, Stops, Words, seed_of
+from afresh.serve.request_threads import Desk, alone, noted
 from afresh.serve.rights import USE, needs
-from afresh.serve.work import Desk, alone, noted
-from afresh.tasks.complete import Hole, complete
-from afresh.tasks.compose import go_on, harmonise, score_of
-from afresh.tasks.score import score
+from afresh.verbs.score import score
 
 Text = Annotated[str, Field(max_length=8 * 2**20)]
 

@@ -14,12 +14,12 @@ from starlette.concurrency import run_in_threadpool
 
 from afresh.serve.native.items import answer
 from afresh.serve.openai.forms import Form, Words
+from afresh.serve.request_threads import Desk
 from afresh.serve.rights import USE, needs, owner_of
-from afresh.serve.studio.album import Album, Face
-from afresh.serve.studio.asking import Asking
-from afresh.serve.studio.sitting import Sitting, Sittings
+from afresh.serve.studio.media_keys import Album, Face
 from afresh.serve.studio.vote import sitting_of
-from afresh.serve.work import Desk
+from afresh.serve.studio.vote_request import Asking
+from afresh.serve.studio.vote_session import Sitting, Sittings
 
 Text = Annotated[str, Field(max_length=2_000)]
 

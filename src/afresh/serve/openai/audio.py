@@ -15,16 +15,16 @@ from pydantic import Field
 from afresh.core import UserError
 from afresh.data.audio.compressed import MEDIA_TYPES, Format, encode_sound
 from afresh.runs.run import Run
-from afresh.sampling.asked import asked, with_labels
 from afresh.sampling.samples import from_prompts
+from afresh.sampling.text_conditions import asked, with_labels
 from afresh.serve.errors import Refused
 from afresh.serve.json_route import JsonRoute
-from afresh.serve.library import Served
+from afresh.serve.loaded_runs import Served
 from afresh.serve.openai.answers import files
 from afresh.serve.openai.forms import Conditions, Finite, Form, Seed, Words, event, seed_of
+from afresh.serve.request_threads import Desk, noted
 from afresh.serve.rights import USE, needs
-from afresh.serve.work import Desk, noted
-from afresh.tasks.sample import Sampler
+from afresh.verbs.sample import Sampler
 
 PIECE = 1 << 15  # bytes of a sound that are sent at once
 DEFAULT = "default"  # the voice of whoever asks for none
@@ -81,7 +81,7 @@ def check_sounds(run: Run) -> None:
 
 def can_be_heard(run: Run) -> bool:
     """Whether texts of the run are music."""
-    from afresh.data.music.encoder import ScoreEncoder
+    from afresh.domains.music.encoder import ScoreEncoder
 
     return isinstance(run.encoder, ScoreEncoder)
 

@@ -15,7 +15,7 @@ from afresh.runs.run import Run
 from afresh.sampling.text_stream import Token
 from afresh.serve.errors import Refused, body
 from afresh.serve.json_route import JsonRoute
-from afresh.serve.library import Served
+from afresh.serve.loaded_runs import Served
 from afresh.serve.openai.answers import ChatAnswer, streamed_too
 from afresh.serve.openai.conversation import Ask, answering, respond, text_of, turns_of
 from afresh.serve.openai.forms import (
@@ -36,8 +36,8 @@ from afresh.serve.openai.forms import (
 )
 from afresh.serve.openai.text import Piece, Text, Texts, events_of, spelled
 from afresh.serve.openai.tools import MOST_TOOLS, NamedTool, Said, Tool, Tools, calls_in, finish_of, parts_of
+from afresh.serve.request_threads import Desk, first
 from afresh.serve.rights import USE, needs
-from afresh.serve.work import Desk, first
 
 
 class Message(BaseModel):

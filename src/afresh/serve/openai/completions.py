@@ -9,12 +9,13 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import Field
 
+from afresh.domains.code.complete import Hole, complete_many
 from afresh.runs.run import Run
 from afresh.sampling.request import Prompt
 from afresh.sampling.text_stream import Token
 from afresh.serve.errors import Refused, body
 from afresh.serve.json_route import JsonRoute
-from afresh.serve.library import Served
+from afresh.serve.loaded_runs import Served
 from afresh.serve.openai.answers import CompletionAnswer, streamed_too
 from afresh.serve.openai.forms import (
     MOST_SAMPLES,
@@ -47,9 +48,8 @@ from afresh.serve.openai.text import (
     spelled,
     write,
 )
+from afresh.serve.request_threads import Desk, first
 from afresh.serve.rights import USE, needs
-from afresh.serve.work import Desk, first
-from afresh.tasks.complete import Hole, complete_many
 
 Ids = Annotated[list[Annotated[int, Field(ge=0)]], Field(max_length=1_000_000)]
 Texts_ = Annotated[list[str], Field(min_length=1, max_length=MOST_SAMPLES)]

@@ -17,7 +17,7 @@ from afresh.serve.errors import Refused
 from afresh.serve.openai.forms import Wanted, constraint
 from afresh.serve.openai.text import Begun, Piece, Put, Texts, check_writes, write
 from afresh.serve.openai.tools import NO_TOOLS, Tools
-from afresh.serve.work import Desk
+from afresh.serve.request_threads import Desk
 
 SYSTEM = ("system", "developer")
 

@@ -13,12 +13,12 @@ from torch import Tensor
 from afresh.sampling.request import Prompt
 from afresh.serve.errors import Refused
 from afresh.serve.json_route import JsonRoute
-from afresh.serve.library import Served
+from afresh.serve.loaded_runs import Served
 from afresh.serve.openai.answers import EmbeddingAnswer
 from afresh.serve.openai.forms import Form
+from afresh.serve.request_threads import Desk, alone
 from afresh.serve.rights import USE, needs
-from afresh.serve.work import Desk, alone
-from afresh.tasks.embed import embed
+from afresh.verbs.embed import embed
 
 MOST_INPUTS = 2_048
 Ids = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, max_length=100_000)]

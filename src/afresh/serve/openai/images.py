@@ -12,24 +12,24 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import Field
 
 from afresh.core import UserError
-from afresh.core.steps import Step, following
+from afresh.core.solver_progress import Step, following
 from afresh.data.image.images import Pixels
+from afresh.domains.image.outpaint import outpainted
 from afresh.runs.run import Run
-from afresh.sampling.asked import asked
 from afresh.sampling.samples import Samples
+from afresh.sampling.text_conditions import asked
 from afresh.serve.errors import Refused, body, refused
 from afresh.serve.image_files import Format, image_base64, image_size, read_image, transparent
 from afresh.serve.json_route import JsonRoute
-from afresh.serve.library import Served
+from afresh.serve.loaded_runs import Served
 from afresh.serve.multipart import described, read_form
 from afresh.serve.openai.answers import ImageAnswer, streamed_too
 from afresh.serve.openai.forms import Conditions, Count, Finite, Form, Seed, Words, event, now, seed_of
+from afresh.serve.request_threads import Desk, alone, first, noted
 from afresh.serve.rights import USE, needs
-from afresh.serve.work import Desk, alone, first, noted
-from afresh.tasks.edit import Change, Editor, edit
-from afresh.tasks.editor import STRENGTH
-from afresh.tasks.outpaint import outpainted
-from afresh.tasks.sample import Sampler
+from afresh.verbs.edit import Change, Editor, edit
+from afresh.verbs.editor import STRENGTH
+from afresh.verbs.sample import Sampler
 
 MOST_INPUTS = 16  # images of one request
 FURTHEST = 4  # times the width or height of a model's images, up to which they are continued

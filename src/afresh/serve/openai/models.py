@@ -8,11 +8,11 @@ from fastapi import APIRouter
 from fastapi.concurrency import run_in_threadpool
 
 from afresh.core import UserError
-from afresh.runs.personal import SEPARATOR
+from afresh.runs.person_adapters import SEPARATOR
 from afresh.runs.run import Run
 from afresh.serve.openai.answers import ModelAnswer, ModelList
+from afresh.serve.request_threads import Desk
 from afresh.serve.rights import USE, needs
-from afresh.serve.work import Desk
 
 
 def described(name: str, run: Run) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from afresh.data.text.tool_calls import Call, CallReader
 from afresh.runs.run import Run
 from afresh.serve.errors import Refused, body
 from afresh.serve.json_route import JsonRoute
-from afresh.serve.library import Served
+from afresh.serve.loaded_runs import Served
 from afresh.serve.openai.answers import ResponseAnswer, streamed_too
 from afresh.serve.openai.chat import token_logprobs
 from afresh.serve.openai.conversation import Ask, answering, respond, text_of, turns_of
@@ -42,8 +42,8 @@ from afresh.serve.openai.tools import (
     finish_of,
     parts_of,
 )
+from afresh.serve.request_threads import Desk, first
 from afresh.serve.rights import USE, needs
-from afresh.serve.work import Desk, first
 
 LOGPROBS = "message.output_text.logprobs"
 

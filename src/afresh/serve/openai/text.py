@@ -12,10 +12,10 @@ from afresh.core import UserError
 from afresh.runs.run import Run
 from afresh.sampling.request import Prompt, Request, check_fits, converses, prompt_ids, writes_text
 from afresh.sampling.text_stream import BROKEN, Row, Token
+from afresh.serve.batching import Cancelled, cancelled
 from afresh.serve.errors import Refused, refused
-from afresh.serve.lane import Cancelled, cancelled
 from afresh.serve.openai.forms import check_context
-from afresh.tasks.sample import Sampler
+from afresh.verbs.sample import Sampler
 
 FINISH = {"stop": "stop", "end": "stop", "length": "length"}
 

@@ -9,12 +9,12 @@ from typing import Any
 from annotated_types import Ge, Gt, Le
 
 from afresh.core import BuildsOn, UserError
-from afresh.data.music.encoder import ScoreEncoder
+from afresh.domains.music.encoder import ScoreEncoder
+from afresh.domains.text.chat import takes_system
 from afresh.runs.run import Run
 from afresh.sampling.request import converses, of_kind, writes_text
-from afresh.tasks.chat import takes_system
-from afresh.tasks.interpolate import latents_of
-from afresh.tasks.wish import Form, form_of
+from afresh.verbs.creation_request import Form, form_of
+from afresh.verbs.interpolate import latents_of
 
 CHIPS = 60  # classes that are shown as chips; more are searched
 

@@ -11,15 +11,15 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from afresh.serve.errors import Refused
+from afresh.serve.request_threads import Desk
 from afresh.serve.rights import USE, needs
 from afresh.serve.studio.controls import Controls, controls_of
+from afresh.serve.studio.creation_stream import Making, Workshop
 from afresh.serve.studio.form import form_of, read_wish
-from afresh.serve.studio.making import Making, Workshop
+from afresh.serve.studio.gallery_page import works_of
 from afresh.serve.studio.pages import HEADERS, PageRoute, address, page
 from afresh.serve.studio.run_card import cards, page_of
-from afresh.serve.studio.shelf import works_of
-from afresh.serve.work import Desk
-from afresh.tasks.works import Work
+from afresh.verbs.gallery import Work
 
 Name = Annotated[str, Query(max_length=255)]
 Id = Annotated[str, Query(max_length=40)]

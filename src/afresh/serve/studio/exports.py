@@ -18,8 +18,8 @@ from afresh.serve.errors import Refused
 from afresh.serve.rights import TRAIN, needs
 from afresh.serve.studio.pages import HEADERS, PageRoute
 from afresh.serve.studio.train import own_job, own_jobs
-from afresh.tasks import background
-from afresh.tasks.background import BackgroundJob
+from afresh.verbs import jobs
+from afresh.verbs.jobs import BackgroundJob
 
 MOST_AT_ONCE = 4  # archives
 MOST_FILES = 10_000
@@ -41,7 +41,7 @@ def ready(job: BackgroundJob) -> ReadyExport | None:
     out = job.about.get("out")
     if job.verb != "export" or not isinstance(out, str):
         return None
-    made = background.outcome(job)
+    made = jobs.outcome(job)
     folder = Path(out)
     if made.state != "done" or (made.result or {}).get("folder") != out or folder.is_symlink():
         return None
@@ -56,7 +56,7 @@ def exports_of(request: Request, run: Path) -> dict[str, ReadyExport]:
     for job in own_jobs(request):  # the newest first
         if job.verb != "export" or job.run is None or Path(job.run).resolve() != run.resolve():
             continue
-        if background.is_running(job):
+        if jobs.is_running(job):
             making.add(str(job.about.get("to")))
         elif (export := ready(job)) is not None:
             found.setdefault(export.to, export)

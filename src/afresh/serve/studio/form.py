@@ -10,9 +10,9 @@ from pydantic import ValidationError
 from starlette.datastructures import FormData, UploadFile
 
 from afresh.core import UserError
-from afresh.core.stored import faults
-from afresh.tasks.wish import Wish
-from afresh.tasks.works import Works
+from afresh.core.safe_json import faults
+from afresh.verbs.creation_request import Wish
+from afresh.verbs.gallery import Works
 
 PLAIN = (
     "verb",

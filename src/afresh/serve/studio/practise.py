@@ -9,13 +9,13 @@ from fastapi import APIRouter, Form, Query, Request
 from starlette.responses import Response
 
 from afresh.core import UserError
+from afresh.domains.exercises.material import Exercise, material
+from afresh.domains.exercises.practise import Practice, can_practise, history_from, practise
 from afresh.serve.errors import Refused
-from afresh.serve.library import Served
+from afresh.serve.loaded_runs import Served
+from afresh.serve.request_threads import Desk, alone
 from afresh.serve.rights import USE, needs
 from afresh.serve.studio.pages import PageRoute, page
-from afresh.serve.work import Desk, alone
-from afresh.tasks.material import Exercise, material
-from afresh.tasks.practise import Practice, can_practise, history_from, practise
 
 MOST = 1_000_000  # characters of a history on a page
 SHOWN = 10  # answers that a page shows

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from afresh.serve.studio.controls import SETTINGS, titled
-from afresh.tasks.works import Work
+from afresh.verbs.gallery import Work
 
 VERBS = {"sample": "drawn anew", "edit": "a change of another work", "blend": "between two works"}
 VERBS |= {"complete": "completed at a cursor", "move": "moved towards a label"}

@@ -13,16 +13,16 @@ from starlette.datastructures import FormData
 from starlette.responses import Response
 
 from afresh.core import UserError
-from afresh.data.interactions.catalogue import TITLES, Catalogue, number
-from afresh.data.interactions.columns import plain
+from afresh.domains.interactions.catalogue import TITLES, Catalogue, number
+from afresh.domains.interactions.columns import plain
+from afresh.domains.interactions.playlist import Playlist, playlists
+from afresh.domains.interactions.recommend import Ranking, Recommendation, Recommender
 from afresh.serve.errors import Refused
-from afresh.serve.library import Served
+from afresh.serve.loaded_runs import Served
 from afresh.serve.native.recommend import recommender_of
+from afresh.serve.request_threads import Desk
 from afresh.serve.rights import USE, needs
 from afresh.serve.studio.pages import PageRoute, page
-from afresh.serve.work import Desk
-from afresh.tasks.playlist import Playlist, playlists
-from afresh.tasks.recommend import Ranking, Recommendation, Recommender
 
 MOST = 1_000_000  # characters of what was chosen, on a page
 CHOSEN, FOUND, POPULAR = 500, 12, 12  # items that are kept, that a search shows, and that one may begin with

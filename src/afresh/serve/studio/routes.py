@@ -10,12 +10,12 @@ from fastapi.responses import FileResponse, RedirectResponse
 from starlette.responses import Response
 
 from afresh.serve.errors import Refused
+from afresh.serve.request_threads import Desk
 from afresh.serve.rights import USE, needs
-from afresh.serve.studio import create, practise, recommend, shelf
+from afresh.serve.studio import create, gallery_page, practise, recommend
+from afresh.serve.studio.gallery_page import works_of
 from afresh.serve.studio.pages import FRESH, HEADERS, PageRoute, address, page
 from afresh.serve.studio.run_card import cards, newest_sample
-from afresh.serve.studio.shelf import works_of
-from afresh.serve.work import Desk
 
 Name = Annotated[str, Query(max_length=255)]
 LATEST = 6  # works on the first page
@@ -25,7 +25,7 @@ def routes(desk: Desk, works: Path) -> APIRouter:
     """`works`: the folder in which works are kept."""
     router = APIRouter(route_class=PageRoute, include_in_schema=False, dependencies=[needs(USE)])
     router.include_router(create.routes(desk, works))
-    router.include_router(shelf.routes(desk, works))
+    router.include_router(gallery_page.routes(desk, works))
     router.include_router(practise.routes(desk))
     router.include_router(recommend.routes(desk))
 

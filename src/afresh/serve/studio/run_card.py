@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from afresh.core import UserError
-from afresh.core.counted import counted
-from afresh.data.exercises.encoder import AnswerEncoder
-from afresh.data.interactions.encoder import HistoryEncoder
+from afresh.core.plural import counted
+from afresh.domains.exercises.encoder import AnswerEncoder
+from afresh.domains.exercises.practise import can_practise
+from afresh.domains.interactions.encoder import HistoryEncoder
+from afresh.domains.interactions.recommend import can_recommend
 from afresh.runs.run import Run, summary
-from afresh.serve.library import Library
-from afresh.tasks.learn import SEPARATOR
-from afresh.tasks.practise import can_practise
-from afresh.tasks.recommend import can_recommend
-from afresh.tasks.report import read_verdict
+from afresh.serve.loaded_runs import Library
+from afresh.verbs.report import read_verdict
+from afresh.verbs.training_job import SEPARATOR
 
 EXCERPT, NAMED = 420, 8  # characters of a text, and items or skills that are named
 FAMILIES: Mapping[str, str] = {

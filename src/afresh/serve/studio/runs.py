@@ -14,25 +14,25 @@ from fastapi.responses import RedirectResponse
 from starlette.responses import Response
 
 from afresh.core import UserError
-from afresh.core.files import bytes_on_disk
 from afresh.evaluation.curves import number
 from afresh.evaluation.report import questions_view
 from afresh.serve.errors import Refused
-from afresh.serve.library import Library
+from afresh.serve.loaded_runs import Library
+from afresh.serve.request_threads import Desk
 from afresh.serve.rights import TRAIN, USE, needs, owner_of
 from afresh.serve.studio import runs_bin
+from afresh.serve.studio.data_card import plain_words
 from afresh.serve.studio.exports import exports_of
-from afresh.serve.studio.look import plain_words
 from afresh.serve.studio.pages import PageRoute, address, page
 from afresh.serve.studio.run_card import RunCard, card_of
 from afresh.serve.studio.sizes import age, size
 from afresh.serve.studio.train import card, enclosed, own_jobs, resumed, sample_file
-from afresh.serve.work import Desk
-from afresh.tasks import background
-from afresh.tasks.export import FIELD_FORMATS, TEXT_FORMATS
-from afresh.tasks.offers import facts
-from afresh.tasks.run_comparison import Pair, compare_runs, scores_in
-from afresh.tasks.training_seen import loss_curves, named_curves, samples_seen
+from afresh.storage.files import bytes_on_disk
+from afresh.verbs import jobs
+from afresh.verbs.capabilities import facts
+from afresh.verbs.export import FIELD_FORMATS, TEXT_FORMATS
+from afresh.verbs.run_comparison import Pair, compare_runs, scores_in
+from afresh.verbs.training_progress import loss_curves, named_curves, samples_seen
 
 Name = Annotated[str, Query(max_length=255)]
 RunName = Annotated[str, Form(max_length=255)]
@@ -178,7 +178,7 @@ def routes(desk: Desk) -> APIRouter:
         out = path.with_name(f"{path.name}-{to}")
         about = {"to": to, "out": str(out)}
         options = {"to": to, "out": out, "force": True}  # replaces an earlier export, and nothing else
-        job = background.start("export", [path], options, f"Export {run} to {to}", path, owner_of(request), about)
+        job = jobs.start("export", [path], options, f"Export {run} to {to}", path, owner_of(request), about)
         return RedirectResponse(address(request, f"train/{job.id}"), 303)
 
     return router

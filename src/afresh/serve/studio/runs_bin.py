@@ -11,15 +11,15 @@ from fastapi import APIRouter, Form, Request
 from fastapi.responses import RedirectResponse
 from starlette.responses import Response
 
-from afresh.core.files import bytes_on_disk
-from afresh.runs.bin import BinnedRun, binned, delete, restore, throw
+from afresh.runs.trash import BinnedRun, binned, delete, restore, throw
 from afresh.serve.errors import Refused
-from afresh.serve.library import Library
+from afresh.serve.loaded_runs import Library
+from afresh.serve.request_threads import Desk
 from afresh.serve.rights import OWN, needs
 from afresh.serve.studio.pages import PageRoute, address, page
 from afresh.serve.studio.sizes import age, size
-from afresh.serve.work import Desk
-from afresh.tasks import background
+from afresh.storage.files import bytes_on_disk
+from afresh.verbs import jobs
 
 Name = Annotated[str, Form(max_length=255)]
 
@@ -45,13 +45,13 @@ def routes(desk: Desk) -> APIRouter:
     @router.post("/studio/run/remove")
     def remove(request: Request, run: Name) -> Response:
         path = library.path(run)
-        own = [job for job in background.jobs() if job.run is not None and Path(job.run).resolve() == path.resolve()]
-        if busy := next((job for job in own if background.is_running(job)), None):
+        own = [job for job in jobs.jobs() if job.run is not None and Path(job.run).resolve() == path.resolve()]
+        if busy := next((job for job in own if jobs.is_running(job)), None):
             raise Refused(409, f"{busy.title} is running. Stop it first.", "run_in_use")
         library.forget(run)
         throw(path)
         for job in own:  # a new model may get the name
-            background.forget(job)
+            jobs.forget(job)
         return RedirectResponse(address(request, "runs/bin"), 303)
 
     @router.post("/studio/runs/bin/restore")

@@ -20,16 +20,16 @@ from starlette.responses import Response
 from afresh.core import UserError, registry
 from afresh.data.uploaded import TOGETHER, Arrivals
 from afresh.serve.errors import Refused
+from afresh.serve.request_threads import Desk
 from afresh.serve.rights import LOCAL, OWN, TRAIN, holder_of, needs, owner_of
-from afresh.serve.studio.look import look_card, plain_words
+from afresh.serve.studio.data_card import look_card, plain_words
 from afresh.serve.studio.pages import HEADERS, PageRoute, address, page, rendered
 from afresh.serve.studio.run_card import FAMILIES
-from afresh.serve.work import Desk
-from afresh.tasks import background
-from afresh.tasks.background import BackgroundJob, Outcome
-from afresh.tasks.report import is_preview, read_verdict
-from afresh.tasks.training_seen import loss_curves, named_curves, samples_seen
 from afresh.training.progress import clock
+from afresh.verbs import jobs
+from afresh.verbs.jobs import BackgroundJob, Outcome
+from afresh.verbs.report import is_preview, read_verdict
+from afresh.verbs.training_progress import loss_curves, named_curves, samples_seen
 
 EVERY = 0.5  # seconds between looks at a process
 ALIVE = 15.0  # seconds after which a stream says that it lives
@@ -102,12 +102,12 @@ def routes(desk: Desk, most: int) -> APIRouter:
         out = free_place(runs_folder(desk), name.strip() or run_name(path))
         options = {"minutes": minutes, "out": out, "family": family or None, "modality": looked.about.get("modality")}
         about = {"data": path.name, "minutes": minutes}
-        job = background.start("train", [path], options, f"Train {out.name}", out, owner_of(request), about)
+        job = jobs.start("train", [path], options, f"Train {out.name}", out, owner_of(request), about)
         return RedirectResponse(address(request, f"train/{job.id}"), 303)
 
     @router.post("/studio/train/{id}/stop")
     def stop(request: Request, id: str) -> Response:
-        background.stop(own_job(request, id))
+        jobs.stop(own_job(request, id))
         return RedirectResponse(address(request, f"train/{id}"), 303)
 
     @router.post("/studio/train/{id}/resume")
@@ -121,7 +121,7 @@ def routes(desk: Desk, most: int) -> APIRouter:
     @router.get("/studio/train/{id}")
     def show(request: Request, id: str) -> Response:
         job = own_job(request, id)
-        made = background.outcome(job)
+        made = jobs.outcome(job)
         if job.verb == "data":
             found = None if made.result is None else look_card(made.result)
             families = [(name, FAMILIES.get(name, "")) for name in registry.family_names()]
@@ -148,7 +148,7 @@ def routes(desk: Desk, most: int) -> APIRouter:
             "learns": learns,
             "folder": (made.result or {}).get("folder", ""),
             "exported": job.verb == "export" and made.state == "done",
-            "asked": background.stop_asked(job),
+            "asked": jobs.stop_asked(job),
             "run": name_of(desk, job),
             "data": job.about.get("data", ""),
             "verdict": read_verdict(run) if report else None,
@@ -224,12 +224,12 @@ def upload_routes(arrivals: Arrivals, most: int) -> APIRouter:
 
 def own_jobs(request: Request) -> list[BackgroundJob]:
     """The commands that whoever asks has started or may see."""
-    return [job for job in background.jobs() if holder_of(request).sees(job.owner)]
+    return [job for job in jobs.jobs() if holder_of(request).sees(job.owner)]
 
 
 def own_job(request: Request, id: str, verb: str = "") -> BackgroundJob:
     """Raises Refused if there is none of this id, or if it is somebody else's."""
-    job = background.read(id)
+    job = jobs.read(id)
     if job is None or not holder_of(request).sees(job.owner) or (verb and job.verb != verb):
         raise Refused(404, "This is not known any more. Begin again from the page on which one trains.", "not_found")
     return job
@@ -241,7 +241,7 @@ def started_look(request: Request, path: Path, modality: str) -> BackgroundJob:
     options = {"modality": modality or None}
     about = {"path": str(path), "modality": modality or None}
     title = f"Look at {path.name}"
-    return background.start("data", [path], options, title, None, owner_of(request), about, {"out": PAGE})
+    return jobs.start("data", [path], options, title, None, owner_of(request), about, {"out": PAGE})
 
 
 def resumed(run: Path, owner: str, about: dict[str, Any], ignore_stop: bool = False) -> BackgroundJob:
@@ -249,7 +249,7 @@ def resumed(run: Path, owner: str, about: dict[str, Any], ignore_stop: bool = Fa
     not trusted more than in a terminal: `afresh train` refuses it."""
     about = {k: v for k, v in about.items() if k != "minutes"}
     options = {"resume": run, "ignore-stop": ignore_stop or None}
-    return background.start("train", [], options, f"Train {run.name}", run, owner, about)
+    return jobs.start("train", [], options, f"Train {run.name}", run, owner, about)
 
 
 def runs_folder(desk: Desk) -> Path:
@@ -299,7 +299,7 @@ def enclosed(file: Path) -> Response:
 
 
 def card(job: BackgroundJob, made: Outcome | None = None) -> JobCard:
-    made = background.outcome(job) if made is None else made
+    made = jobs.outcome(job) if made is None else made
     progress = made.progress or {}
     share: float | None = None
     stage = {"data": "Reading the data", "export": "Writing and comparing"}.get(
@@ -309,7 +309,7 @@ def card(job: BackgroundJob, made: Outcome | None = None) -> JobCard:
         stage = {"done": "Done", "stopped": "Stopped and saved" if job.run else "Stopped", "failed": "Not finished"}[
             made.state
         ]
-    elif background.stop_asked(job):
+    elif jobs.stop_asked(job):
         stage = "Stopping, and saving what was learnt"
     elif "steps" in progress:
         share = progress["step"] / max(1, progress["steps"])
@@ -349,7 +349,7 @@ def live_parts(request: Request, job: BackgroundJob, made: Outcome) -> dict[str,
 
 def parts(request: Request, job: BackgroundJob) -> dict[str, str]:
     """{event: content} of the stream: parts of the page as HTML, the curves as JSON."""
-    made = background.outcome(job)
+    made = jobs.outcome(job)
     values = live_parts(request, job, made)
     shown = {"progress": rendered(request, "train_progress.html", job=card(job, made))}
     if job.verb != "data":

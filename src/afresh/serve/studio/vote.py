@@ -12,18 +12,18 @@ from starlette.responses import RedirectResponse, Response
 
 from afresh.alignment.rewards.bradley_terry import MIN_VOTES
 from afresh.core import UserError
-from afresh.core.counted import counted
+from afresh.core.plural import counted
 from afresh.sampling.request import converses, of_kind, writes_text
 from afresh.serve.errors import Refused, refused
-from afresh.serve.library import Served
+from afresh.serve.loaded_runs import Served
+from afresh.serve.request_threads import Desk
 from afresh.serve.rights import USE, needs, owner_of
-from afresh.serve.studio import learnt
-from afresh.serve.studio.asking import Asking, comparable, read_asking
+from afresh.serve.studio import align_job_page
 from afresh.serve.studio.pages import HEADERS, PageRoute, address, page
 from afresh.serve.studio.run_card import cards
-from afresh.serve.studio.sitting import Sitting, Sittings
-from afresh.serve.work import Desk
-from afresh.tasks.annotate import begin, default_votes
+from afresh.serve.studio.vote_request import Asking, comparable, read_asking
+from afresh.serve.studio.vote_session import Sitting, Sittings
+from afresh.verbs.annotate import begin, default_votes
 
 Name = Annotated[str, Query(max_length=255)]
 Text = Annotated[str, Form(max_length=100)]
@@ -133,7 +133,7 @@ def routes(desk: Desk, sittings: Sittings) -> APIRouter:
         }
         return {"sitting": sitting, **values} if whole else values
 
-    router.include_router(learnt.routes(desk, sittings))
+    router.include_router(align_job_page.routes(desk, sittings))
     return router
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import wandb
 
 from afresh.core import Sound
-from afresh.core.files import replace_file
+from afresh.storage.files import replace_file
 from afresh.training.logs.run_log import RunLog, Training
 
 ID = "wandb-id"

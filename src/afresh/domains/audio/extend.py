@@ -1,0 +1,282 @@
+"""Edits of sounds of any length, by sliding a window of the model's length: extend, loop, vary and fill a hole.
+
+Every new part is sampled next to up to half a window of existing sound, so that no seam is audible where it begins. An
+input sound has its own length: it is not padded with silence before it is extended, and a sound that is longer than a
+window is kept whole.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from afresh.core import Item, Sound, UserError
+from afresh.data.audio.mels import splice_sound
+from afresh.data.audio.sounds import read_sound
+from afresh.runs.inputs import encoded
+from afresh.runs.run import Run
+from afresh.sampling.samples import Samples
+from afresh.verbs.editor import Editor, window_starts
+
+MOST = 600.0  # the most seconds of an input sound, and of an addition to it
+
+Draw = Callable[[Tensor, "Tensor | None", int], Tensor]  # (window, what to keep of it, its number) -> the edited window
+
+
+def columns(run: Run, seconds: float, what: str) -> int:
+    """The number of columns on the time axis for `seconds`.
+
+    Raises UserError if the run does not make sounds, or if the time is too short or too long.
+    """
+    space = run.encoder.space
+    if not space.timed:
+        raise UserError(f"{what} is for sounds, and {run.path} makes {run.record.modality}. Leave it out.")
+    step = space.seconds / space.shape[-1]
+    if not (math.isfinite(seconds) and seconds <= MOST and round(seconds / step) >= 1):
+        raise UserError(f"{what} takes from {step:.3g} to {MOST:g} seconds. Given: {seconds:g}.")
+    return round(seconds / step)
+
+
+def load_sound(run: Run, source: Any) -> Sound:
+    """Read a sound or a sound file at the sample rate and number of channels of the run.
+
+    Raises UserError for a file that cannot be read, for another type of value and for more than MOST seconds.
+    """
+    blank = run.encoder.decode(torch.zeros(1, *run.encoder.space.shape))[0]  # has the run's rate and channels
+    file = Path(source) if isinstance(source, str) else source
+    sound = read_sound(file, blank.rate, blank.samples.shape[1], MOST + 1)
+    if sound.seconds > MOST:
+        raise UserError(f"{source} is longer than {MOST:g} s. Give a part of it.")
+    return sound
+
+
+def encode_long(run: Run, source: Any) -> Tensor:
+    """Encode a sound of any length as (1, ..., columns); less than one column at its end may be dropped.
+
+    A sound that is longer than a window is encoded in windows that overlap by half, and the middle of each is used,
+    because at its edges a window lacks the context before and after it.
+    """
+    space, sound = run.encoder.space, load_sound(run, source)
+    size = space.shape[-1]
+    each = samples_per_column(run, sound)
+    total = max(1, len(sound.samples) // each)
+    step, edge = max(1, size // 2), size // 4
+    starts = range(0, max(0, total - size) + step, step)
+    x = np.zeros(((starts[-1] + size) * each, sound.samples.shape[1]), np.float32)
+    x[: min(len(sound.samples), len(x))] = sound.samples[: len(x)]
+    parts = [Item(Sound(x[a * each : (a + size) * each], sound.rate)) for a in starts]
+    examples = run.encoder.encode(parts)
+    windows = examples.x.float() * examples.scale + examples.shift
+    last = len(windows) - 1
+    middles = [w[..., edge if k else 0 : size if k == last else step + edge] for k, w in enumerate(windows)]
+    return torch.cat(middles, -1)[None, ..., :total]
+
+
+def extended(editor: Editor, sounds: Sequence[Any], seconds: float, n: int) -> Samples:
+    """Extend each sound by `seconds` at its end, in n versions."""
+    count = columns(editor.run, seconds, "`extend`")
+    size = editor.run.encoder.space.shape[-1]
+    editor.check_windows(len(sounds) * n * -(-count // max(1, size // 2)))
+    starts = [encode_long(editor.run, s).repeat_interleave(n, 0) for s in sounds]
+    return samples_of(editor, [extend_canvas(editor, s, count) for s in starts], {"extend": seconds})
+
+
+def extend_canvas(editor: Editor, canvas: Tensor, count: int) -> Tensor:
+    """Extend canvas (B, ..., T) by `count` columns: first up to the size of a window, then half a window at a time."""
+    size, part = editor.run.encoder.space.shape[-1], 0
+    while count:
+        new = min(count, max(size // 2, size - canvas.shape[-1]))
+        before = canvas[..., max(0, canvas.shape[-1] - (size - new)) :]
+        added = filled(replace(editor, seed=editor.seed + 7919 * part), before, new, before[..., :0])
+        canvas = torch.cat([canvas, added], -1)
+        count, part = count - new, part + 1
+    return canvas
+
+
+def filled(editor: Editor, before: Tensor, count: int, after: Tensor) -> Tensor:
+    """Sample (B, ..., count) between two parts that are kept.
+
+    The three together are at most a window long; the model is free to fill the rest of the window.
+    """
+    size, a = editor.run.encoder.space.shape[-1], before.shape[-1]
+    shape, b = before.shape[:-1], a + count + after.shape[-1]
+    window = torch.cat([before, before.new_zeros(*shape, count), after, before.new_zeros(*shape, size - b)], -1)
+    keep = torch.zeros_like(window, dtype=torch.bool)
+    keep[..., :a] = True
+    keep[..., a + count : b] = True
+    return editor.apply(window, 1.0, keep, lambda rows: None, 1.0)[..., a : a + count]
+
+
+def looped(editor: Editor, sounds: Sequence[Any], seconds: float, n: int) -> Samples:
+    """Make each sound loop, in n versions: `seconds` of new sound lead from its end back to its beginning.
+
+    Raises UserError if this is more than half a window.
+    """
+    run = editor.run
+    count, size = columns(run, seconds, "`loop`"), run.encoder.space.shape[-1]
+    if count > size // 2:
+        raise UserError(
+            f"`loop` takes at most {run.encoder.space.seconds / 2:.3g} s, half the length of this model's sounds, "
+            f"because the other half holds the end and the beginning that the new part connects. Given: {seconds:g}."
+        )
+    before, after = (size - count + 1) // 2, (size - count) // 2
+    out = []
+    for start in (encode_long(run, s).repeat_interleave(n, 0) for s in sounds):
+        last = start[..., max(0, start.shape[-1] - before) :]
+        out.append(torch.cat([start, filled(editor, last, count, start[..., :after])], -1))
+    return samples_of(editor, out, {"loop": seconds})
+
+
+def samples_of(editor: Editor, versions: Sequence[Tensor], record: dict[str, Any]) -> Samples:
+    """The samples of the n versions (n, ..., T) of each sound; in `x`, shorter ones are padded with zeros."""
+    run, n = editor.run, len(versions[0])
+    longest = max(v.shape[-1] for v in versions)
+    x = torch.cat([torch.nn.functional.pad(v, (0, longest - v.shape[-1])) for v in versions])
+    values = [sound for v in versions for sound in run.encoder.decode(v)]
+    described = [{"picture": i // n, "variation": i % n, **record, **editor.requested} for i in range(len(x))]
+    return Samples(values, x, editor.cond(len(x)), described, editor.seed, run.encoder)
+
+
+# --------------------------------------------------------------------------- changed in place
+
+
+def span(text: str) -> tuple[float, float | None]:
+    """Parse 'START:END' in seconds into (start, end); both are optional, and an end of None is the end of the sound.
+
+    Raises UserError for any other form.
+    """
+    start, colon, end = text.partition(":")
+    try:
+        a, b = float(start or 0), float(end) if end.strip() else None
+    except ValueError:
+        colon, a, b = "", 0.0, None
+    if not colon or not 0 <= a < (math.inf if b is None else b) or b == math.inf:
+        raise UserError(
+            f"`hole` takes START:END in seconds, with START before END; 0.5: is from 0.5 s to the end. Given: {text!r}."
+        )
+    return a, b
+
+
+def hole_in(run: Run, sound: Sound, hole: str, name: object) -> tuple[int, int]:
+    """The first sample of a hole in a sound and the one after its last.
+
+    Raises UserError if the hole extends beyond the sound by more than a column, is empty, or is the whole sound.
+    """
+    start, end = span(hole)
+    length, count = sound.seconds, len(sound.samples)
+    column = run.encoder.space.seconds / run.encoder.space.shape[-1]
+    a, b = round(start * sound.rate), count if end is None else round(end * sound.rate)
+    if a >= count or (b - count) / sound.rate > column:
+        raise UserError(
+            f"`hole={hole}` extends beyond {name}, which lasts {length:.3f} s. Give START:END within the sound, or "
+            "extend the sound with `extend=SECONDS`."
+        )
+    b = min(b, count)
+    if a >= b or (a == 0 and b == count):
+        what = "contains no sample of" if a >= b else "is all of"
+        raise UserError(
+            f"`hole={hole}` {what} {name}, which lasts {length:.3f} s at {sound.rate:,} Hz. Give a part of it, or "
+            "`strength=1` to replace the sound entirely."
+        )
+    return a, b
+
+
+def around(first: int, stop: int, total: int, size: int) -> tuple[int, int]:
+    """The range of columns to encode around a hole, within a sound of `total` columns.
+
+    It is a window with the hole in its middle. If that leaves less than a quarter of a window on either side of the
+    hole, it is the hole with half a window on either side.
+    """
+    side = (size - (stop - first)) // 2
+    side = side if side >= size // 4 else size // 2
+    low = max(0, min(first - side, total - size))
+    return low, min(total, max(stop + side, low + size))
+
+
+def refilled(run: Run, source: Any, hole: str, n: int, draw: Draw) -> tuple[Tensor, list[Sound]]:
+    """Fill the hole of a sound in n ways: x (n, ..., columns) around the hole, and the n complete sounds.
+
+    Outside the hole, the samples of the sounds equal those of the input. Raises UserError if the hole is not within the
+    sound.
+    """
+    span(hole)
+    sound, size = load_sound(run, source), run.encoder.space.shape[-1]
+    each = samples_per_column(run, sound)
+    a, b = hole_in(run, sound, hole, "the sound" if isinstance(source, Sound) else source)
+    first, stop = a // each, -(-b // each)
+    low, high = around(first, stop, -(-len(sound.samples) // each), size)
+    part = replace(sound, samples=sound.samples[low * each : high * each])
+    x = fields_of(run, part, high - low).repeat_interleave(n, 0)
+    may = torch.zeros(x.shape[-1], dtype=torch.bool)
+    may[first - low : stop - low] = True
+    x = swept(x, may, size, draw)
+    out = []
+    for decoded in run.encoder.decode(x):
+        drawn = np.zeros_like(part.samples)
+        length = min(len(decoded.samples), len(drawn))  # decoding trims silence at the end
+        drawn[:length] = decoded.samples[:length]
+        filled_in = splice_sound(part, replace(decoded, samples=drawn), a - low * each, b - low * each)
+        samples = sound.samples.copy()
+        samples[a:b] = filled_in.samples[a - low * each : b - low * each]
+        out.append(replace(sound, samples=samples))
+    return x, out
+
+
+def varied(run: Run, source: Any, n: int, draw: Draw) -> tuple[Tensor, list[Sound]]:
+    """Make n variations of a sound of any length, window by window: x (n, ..., columns) and the decoded sounds."""
+    sound, size = load_sound(run, source), run.encoder.space.shape[-1]
+    count = -(-len(sound.samples) // samples_per_column(run, sound))
+    x = fields_of(run, sound, count).repeat_interleave(n, 0)
+    x = swept(x, torch.ones(x.shape[-1], dtype=torch.bool), size, draw)
+    decoded = run.encoder.decode(x)
+    if count <= size:  # the model determines the length
+        return x, decoded
+    return x, [replace(d, samples=d.samples[: len(sound.samples)]) for d in decoded]
+
+
+def windows(run: Run, source: Any, hole: str | None) -> int:
+    """How many windows of a sound are edited, by `varied` or, if there is a hole, about how many by `refilled`. Raises
+    UserError as they do."""
+    sound, size = load_sound(run, source), run.encoder.space.shape[-1]
+    if hole is None:
+        return len(window_starts(-(-len(sound.samples) // samples_per_column(run, sound)), size))
+    a, b = hole_in(run, sound, hole, "the sound" if isinstance(source, Sound) else source)
+    return len(window_starts((b - a) // samples_per_column(run, sound) + size, size))
+
+
+def samples_per_column(run: Run, sound: Sound) -> int:
+    return round(run.encoder.space.seconds * sound.rate / run.encoder.space.shape[-1])
+
+
+def fields_of(run: Run, sound: Sound, count: int) -> Tensor:
+    """Encode a sound as (1, ..., columns).
+
+    A sound of at most a window is padded with silence, as in training; a longer one has `count` columns.
+    """
+    size = run.encoder.space.shape[-1]
+    if count <= size:
+        return encoded(run, [sound])
+    missing = count * samples_per_column(run, sound) - len(sound.samples)
+    return encode_long(run, replace(sound, samples=np.pad(sound.samples, ((0, missing), (0, 0)))))
+
+
+def swept(x: Tensor, may: Tensor, size: int, draw: Draw) -> Tensor:
+    """Edit x (B, ..., T) where `may` (T,) is true, in windows of `size` from the beginning to the end.
+
+    Each window overlaps half of the one before, and keeps what that one has already edited.
+    """
+    x, left = x.clone(), may.clone()
+    for part, at in enumerate(window_starts(x.shape[-1], size)):
+        window, free = x[..., at : at + size].clone(), left[at : at + size]
+        if free.any():
+            keep = None if free.all() else (~free).expand_as(window)
+            x[..., at : at + size] = draw(window, keep, part)
+            left[at : at + size] = False
+    return x

@@ -1,0 +1,177 @@
+"""What practice teaches, beside a run on answers: a filter of what is known, and how much its word counts beside the
+network's.
+
+The network tells well whether an answer will be right, and badly what an answer changes: that is the small difference
+of two of its chances. The filter (afresh.domains.exercises.knowledge.learning) has what an answer teaches among its
+parameters. Both together tell an answer better than each: the log-odds are a weighted sum of theirs, with the weights
+under which held-out answers are likeliest (a logistic opinion pool; Bordley 1982).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from afresh.core import Item, UserError, events
+from afresh.core.rng import Rng
+from afresh.data.load import rows_at_once, sweep
+from afresh.domains.exercises.encoder import AnswerEncoder
+from afresh.domains.exercises.history import FIRST, Answer, History, typical
+from afresh.domains.exercises.knowledge.answers import DAY, Answers, as_answers
+from afresh.domains.exercises.knowledge.learning import MOST_SKILLS, Belief, Learning, ahead, fit, gain, padded
+from afresh.runs.data import known_data
+from afresh.runs.run import Run
+from afresh.storage.files import replace_file
+from afresh.storage.tensor_file import read_tensors
+from afresh.training.loop import precision
+
+Array = NDArray[np.float64]
+FILE = "practise/learning.safetensors"  # beside the run
+HELD = 200  # held-out learners to whose answers the weights are fitted
+LEAST = 200  # of their answers, below which the network's word alone counts
+EPS = 1e-6
+
+
+class Teaching:
+    """The filter under the names of a run, and `weights`: of the network's log-odds, of its own, and a constant."""
+
+    def __init__(self, encoder: AnswerEncoder, learning: Learning, weights: Tensor) -> None:
+        self.learning, self.weights = learning, weights
+        self.names = names_of(encoder)
+        self.last: tuple[list[tuple[Answer, ...]], Belief | None] = [], None
+
+    def answers(self, histories: Sequence[History]) -> list[Answers]:
+        return [as_answers(h, *self.names) for h in histories]
+
+    @torch.no_grad()
+    def belief(self, histories: Sequence[History], gap: int) -> Belief:
+        """What is held of the learners at a gap after their last answers. It goes on from what was held of the last
+        histories that were asked for, if these begin with them."""
+        told = [h.answers for h in histories]
+        past, belief = self.last
+        if len(past) != len(told) or any(t[: len(p)] != p for t, p in zip(told, past, strict=True)):
+            past, belief = [()] * len(told), None
+        more = [a.part(len(p)) for a, p in zip(self.answers(histories), past, strict=True)]
+        belief = self.learning(padded(more, self.learning), belief)[1]
+        self.last = told, belief
+        days = 0.0 if gap == FIRST else typical(gap) / DAY
+        return self.learning.wait(belief, torch.full((len(told),), days))
+
+    @torch.no_grad()
+    def together(self, network: Array, histories: Sequence[History], items: Sequence[int], gap: int) -> Array:
+        """The chance of a right answer to each of some exercises by both, from that by the network, (B, items)."""
+        if not self.weights[1]:
+            return network
+        belief, at = self.belief(histories, gap), torch.tensor(items)
+        known = belief.mean()[:, self.learning.place[at]]
+        right, wrong = 1 - self.learning.slip[at].sigmoid(), self.learning.guess[at].sigmoid()
+        return pooled(network, (known * right + (1 - known) * wrong).double().numpy(), self.weights)
+
+    def gains(self, histories: Sequence[History], skills: Sequence[int], gap: int) -> tuple[Array, Array]:
+        """Of each skill: what one answer to it is expected to add to the mean chance of a right answer, and that chance
+        after some answers of which it is the first, (B, skills) each."""
+        belief = self.belief(histories, gap)
+        both = gain(self.learning, belief), ahead(self.learning, belief)
+        one, later = (x[:, torch.tensor(skills)].double().numpy() for x in both)
+        return one, later
+
+
+def names_of(encoder: AnswerEncoder) -> tuple[dict[str, int], dict[str, int]]:
+    """The places of the exercises and skills of a run; without skills, each exercise is one."""
+    items = {name: i for i, name in enumerate(encoder.items)}
+    return items, {name: i for i, name in enumerate(encoder.skills)} if encoder.skills else items
+
+
+def pooled(network: Array, learning: Array, weights: Tensor) -> Array:
+    """Two chances as one."""
+    a, b, c = weights.tolist()
+    odds = [np.log(p) - np.log1p(-p) for p in (np.clip(x, EPS, 1 - EPS) for x in (network, learning))]
+    out: Array = 1 / (1 + np.exp(-(a * odds[0] + b * odds[1] + c)))
+    return out
+
+
+def teaching_of(run: Run) -> Teaching | None:
+    """That of a run: fitted the first time, to the run's data, and kept beside it. None if the data is not there, if
+    it has more skills than the filter compares, or if the run was aligned, which moved it away from its data."""
+    encoder = run.encoder
+    assert isinstance(encoder, AnswerEncoder)
+    items, skills = names_of(encoder)
+    if len(skills) > MOST_SKILLS or run.record.align is not None:
+        return None
+    place = list(encoder.skill_of) if encoder.skills else list(range(len(items)))
+    file = run.path / FILE
+    if file.is_file():
+        tensors = read_tensors(file)
+        learning = Learning(place, len(skills))
+        try:
+            weights = tensors.pop("weights")
+            learning.load_state_dict(tensors)
+        except (KeyError, RuntimeError):
+            raise UserError(f"{file} is damaged. Remove it; it is made again.", "damaged") from None
+        return Teaching(encoder, learning.requires_grad_(False), weights)
+    data = known_data(run)
+    if data is None:
+        return None
+    events.progress("what practice teaches is fitted to the answers of training")
+    train = [as_answers(i.value, items, skills) for i in data.train_items]
+    found = Teaching(encoder, fit(train, place, len(skills)), torch.tensor([1.0, 0.0, 0.0]))
+    found.weights = weights_of(run, found, data.heldout_items[:HELD])
+    with suppress(OSError):
+        keep(run, found)
+    return found
+
+
+def keep(run: Run, teaching: Teaching) -> None:
+    from safetensors.torch import save
+
+    (run.path / FILE).parent.mkdir(exist_ok=True)
+    tensors = {k: v.contiguous() for k, v in teaching.learning.state_dict().items()} | {"weights": teaching.weights}
+    replace_file(run.path / FILE, save(tensors))
+
+
+def foreseen(run: Run, items: Sequence[Item]) -> Array | None:
+    """The network's chance of a right answer, of each counted answer of some histories in their order. None if the
+    family does not tell it."""
+    likelihood = run.family.likelihood
+    if likelihood is None or likelihood.tokens is None:
+        return None
+    encoded = run.encoder.encode(items)
+    nats = []
+    with torch.no_grad(), precision(run.train):
+        for batch in sweep(encoded, run.space, rows_at_once(encoded, run.space, 32)):
+            found = likelihood.tokens(run.modules, run.config, run.space, batch.to(run.train.device), Rng(0)).cpu()
+            nats.append(found[batch.mask])
+    p = torch.cat(nats).exp().double().numpy()
+    right = np.concatenate([[a.correct for a in i.value.answers[i.value.known :]] for i in items])
+    out: Array = np.where(right, p, 1 - p)
+    return out
+
+
+def weights_of(run: Run, teaching: Teaching, heldout: Sequence[Item]) -> Tensor:
+    """The weights under which the held-out answers are likeliest, by L-BFGS; the likelihood is concave in them."""
+    alone = torch.tensor([1.0, 0.0, 0.0])
+    network = foreseen(run, heldout) if heldout else None
+    if network is None or len(network) < LEAST:
+        return alone
+    answers = teaching.answers([i.value for i in heldout])
+    chances = teaching.learning(padded(answers, teaching.learning))[0].double().numpy()
+    learning = np.concatenate([c[: len(a)][a.counted] for c, a in zip(chances, answers, strict=True)])
+    right = torch.tensor(np.concatenate([a.right[a.counted] for a in answers])).double()
+    odds = torch.stack([torch.logit(torch.tensor(p), EPS) for p in (network, learning)])
+    weights = torch.tensor([0.5, 0.5, 0.0], dtype=torch.float64, requires_grad=True)
+    solver = torch.optim.LBFGS([weights], max_iter=50, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        solver.zero_grad()
+        both = (weights[:2, None] * odds).sum(0) + weights[2]
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(both, right)
+        loss.backward()
+        return loss
+
+    solver.step(closure)
+    return weights.detach().float() if bool(weights.isfinite().all()) else alone

@@ -1,0 +1,433 @@
+"""The verb `practise`: what a learner knows, and which exercise is next.
+
+The chance of a right answer is the softmax of the two outcomes after the history and the exercise, together with that
+of a filter of what is known, which tells what an answer would teach (knowledge_filter.py). Where there is none, what an
+answer would teach is computed by answering in the learner's place, right and wrong, and asking the network again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from afresh.core import Branch, Cond, UserError
+from afresh.core.solver_progress import blocks
+from afresh.domains.exercises.columns import outcome_of
+from afresh.domains.exercises.encoder import WIDTH, AnswerEncoder
+from afresh.domains.exercises.history import FIRST, Answer, History, gap_of
+from afresh.domains.exercises.knowledge_filter import Teaching, teaching_of
+from afresh.domains.exercises.log import LogOptions, read_log
+from afresh.domains.exercises.material import Exercise, cloze
+from afresh.domains.exercises.material import material as make_material
+from afresh.runs.data import run_data
+from afresh.runs.run import Run
+
+Array = NDArray[np.float64]
+Index = NDArray[np.int64]
+Policy = Literal["gain", "success"]
+AFTER = 60.0  # seconds until the next answer, unless it is said
+ANCHORS = 6  # exercises that stand for a skill, the most frequent of it
+TEACHING = 1  # of those, when what is learnt is asked for all skills after each of two outcomes
+POOL = 50  # exercises of a skill that may be next, the most frequent
+RECENT = 3  # exercises answered last, which are not asked again at once
+TOKENS = 1 << 17  # computed together
+
+
+@dataclass(frozen=True)
+class Known:
+    """A skill: the chance of a right answer to one of its exercises, its 95% interval, and the answers seen."""
+
+    skill: str
+    chance: float
+    low: float
+    high: float
+    answers: int
+
+
+@dataclass(frozen=True)
+class Next:
+    """An exercise, the chance that it is answered right, and what it is expected to add to the mean chance of a right
+    answer over all skills (None: not asked)."""
+
+    item: str
+    skill: str
+    chance: float
+    gain: float | None
+    why: str
+
+
+@dataclass(frozen=True)
+class Practice:
+    """What a learner knows, and the exercises to come, the best first."""
+
+    learner: str
+    answers: int
+    known: tuple[Known, ...]
+    next: tuple[Next, ...]
+    notes: tuple[str, ...]
+    material: Exercise | None = None  # made for the first of them
+
+    def json(self) -> dict[str, Any]:
+        return {
+            "learner": self.learner,
+            "answers": self.answers,
+            "known": [vars(k) for k in self.known],
+            "next": [vars(n) for n in self.next],
+            "notes": list(self.notes),
+            "material": None if self.material is None else vars(self.material),
+        }
+
+
+def can_practise(run: Run) -> bool:
+    """Whether a run has learnt how exercises are answered, and can tell."""
+    return isinstance(run.encoder, AnswerEncoder) and run.family.branch is not None
+
+
+class Tracer:
+    """The chances of right answers under a run. Raises UserError for a run that has not learnt answers to exercises, or
+    whose family cannot tell them."""
+
+    def __init__(self, run: Run) -> None:
+        if not isinstance(run.encoder, AnswerEncoder):
+            raise UserError(
+                f"{run.path} makes {run.encoder.kind.plural}, and has not learnt how exercises are answered. Train a "
+                "run on a log of answers: `afresh train LOG.csv`.",
+                "not_exercises",
+            )
+        if run.family.branch is None:
+            raise UserError(
+                f"The family {run.record.family} does not tell how likely an outcome is. Train a transformer on the "
+                "log: `afresh train LOG.csv --family transformer`.",
+                "no_outcomes",
+            )
+        self.run, self.encoder = run, run.encoder
+        self.branch: Branch = run.family.branch(run.modules, run.space)
+        self.device = next(p for m in run.modules.values() for p in m.parameters()).device
+        self.skill_of = np.array(self.encoder.skill_of)
+        self.groups = self._groups()
+        self.conds: dict[int, Cond] = {}
+        self.timed = "time" in self.encoder.columns
+
+    def _groups(self) -> list[tuple[str, list[int]]]:
+        """Each skill with its exercises, the most frequent first; without skills, each exercise is one."""
+        e = self.encoder
+        order = np.argsort(-np.array(e.count), kind="stable")
+        if not e.skills:
+            return [(name, [i]) for i, name in enumerate(e.items)]
+        groups = [(name, [int(i) for i in order if e.skill_of[i] == s]) for s, name in enumerate(e.skills)]
+        return [(name, group) for name, group in groups if group]
+
+    @cached_property
+    def teaching(self) -> Teaching | None:
+        """What practice teaches; None where nothing tells it but the network."""
+        return teaching_of(self.run)
+
+    def cond(self, size: int) -> Cond:
+        """No condition. The same object each time, by which a Branch knows that what it keeps still holds."""
+        return self.conds.setdefault(size, Cond(size))
+
+    def gap(self, seconds: float) -> int:
+        """The class of a gap; always that of no gap if the log had no times."""
+        return gap_of(seconds) if self.timed else FIRST
+
+    @property
+    def room(self) -> int:
+        """Answers of a history that fit into a window before an answer and an exercise."""
+        return (self.run.space.shape[0] + 1 - 2 * WIDTH) // WIDTH
+
+    def place(self, item: int) -> int:
+        """The place of its skill; without skills, its own."""
+        return int(self.skill_of[item]) if self.encoder.skills else item
+
+    def skill(self, item: int) -> str:
+        return self.encoder.skills[self.skill_of[item]] if self.skill_of[item] >= 0 else ""
+
+    def question(self, item: int, gap: int) -> list[int]:
+        """The tokens of a known exercise, by its place in `encoder.items`."""
+        return self.encoder.question(self.encoder.items[item], self.skill(item), gap)
+
+    def answered(self, item: int, gap: int, right: bool) -> list[int]:
+        """The tokens of an answer to a known exercise."""
+        name, skill = self.encoder.items[item], self.skill(item)
+        return [*self.question(item, gap), self.encoder.outcome(name, skill, right)]
+
+    def wrong(self, items: Sequence[int]) -> list[int]:
+        """The tokens of a wrong answer to each of some exercises; that of a right one is the next."""
+        return [self.encoder.outcome(self.encoder.items[i], self.skill(i), False) for i in items]
+
+    def chances(
+        self, histories: Sequence[History], stems: Sequence[Sequence[Sequence[int]]], items: Sequence[int], gap: int
+    ) -> Array:
+        """The chance of a right answer to each of some exercises after each of M stems, which are tokens after B
+        histories, equally many in all: (B, M, items)."""
+        probes = [token for i in items for token in self.question(i, gap)]
+        stem, each = len(stems[0][0]), WIDTH - 1
+        wrong = torch.tensor(self.wrong(items))
+        ids = [self.encoder.tokens(h.answers[-self.room :]) for h in histories]
+        step = max(1, TOKENS // max(1, len(stems[0]) * (stem + len(probes)) + max(map(len, ids))))
+        out = []
+        for a in blocks(range(0, len(ids), step), "asking"):
+            branches = torch.tensor([[[*s, *probes] for s in row] for row in stems[a : a + step]])
+            out.append(self._chances(ids[a : a + step], branches, stem, each, wrong))
+        return np.concatenate(out)
+
+    def _chances(
+        self, ids: Sequence[Sequence[int]], branches: torch.Tensor, stem: int, each: int, wrong: torch.Tensor
+    ) -> Array:
+        counts = torch.tensor([len(row) for row in ids])
+        x = torch.zeros(len(ids), int(counts.max()), dtype=torch.int64)
+        for row, tokens in zip(x, ids, strict=True):
+            row[: len(tokens)] = torch.tensor(tokens, dtype=torch.int64)
+        x, counts, branches, wrong = (t.to(self.device) for t in (x, counts, branches, wrong))
+        with torch.no_grad():
+            logits = self.branch(x, counts, branches, stem, each, self.cond(len(ids)))  # (B, M, items, V)
+        pair = torch.stack([wrong, wrong + 1], 1).expand(*logits.shape[:3], 2)
+        both = logits.gather(3, pair)
+        return (both[..., 1] - both[..., 0]).sigmoid().double().cpu().numpy()
+
+    def of_items(self, histories: Sequence[History], items: Sequence[int], gap: int) -> Array:
+        """The chance of a right answer to each of some exercises, (B, items)."""
+        found = self.chances(histories, [[()]] * len(histories), items, gap)[:, 0]
+        return found if self.teaching is None else self.teaching.together(found, histories, items, gap)
+
+    def of_skills(self, histories: Sequence[History], gap: int, anchors: int = ANCHORS) -> Array:
+        """The chance of a right answer, over the `anchors` most frequent exercises of each skill, (B, skills)."""
+        items = [i for _, group in self.groups for i in group[:anchors]]
+        chances = self.of_items(histories, items, gap)
+        return np.stack([chances[:, a:b].mean(1) for a, b in self._spans(anchors)], 1)
+
+    def _spans(self, anchors: int) -> list[tuple[int, int]]:
+        ends = np.cumsum([len(group[:anchors]) for _, group in self.groups]).tolist()
+        return list(zip([0, *ends[:-1]], ends, strict=True))
+
+    def after_answers(self, histories: Sequence[History], items: Index, gap: int, anchors: int) -> tuple[Array, Array]:
+        """For each history and each of its own candidates `items` (B, C), the chances of each skill after a right and
+        after a wrong answer to it, (B, C, skills) each."""
+        asked = [i for _, group in self.groups for i in group[:anchors]]
+        stems = [[self.answered(int(i), gap, right) for i in row for right in (True, False)] for row in items]
+        chances = self.chances(histories, stems, asked, self.gap(AFTER))
+        chances = chances.reshape(len(histories), items.shape[1], 2, len(asked))
+        means = np.stack([chances[..., a:b].mean(-1) for a, b in self._spans(anchors)], -1)
+        return means[:, :, 0], means[:, :, 1]
+
+
+def pool(tracer: Tracer) -> list[int]:
+    """The exercises that may be next: the most frequent of each skill."""
+    return [i for _, group in tracer.groups for i in group[:POOL]]
+
+
+def candidates(tracer: Tracer, histories: Sequence[History], chances: Array, success: float) -> Index:
+    """Of each skill, the place in `pool` of the exercise whose chance (B, pool) is nearest to `success`, (B, skills).
+    Those that were answered last are left out if there are others."""
+    items = pool(tracer)
+    place = {tracer.encoder.items[i]: at for at, i in enumerate(items)}
+    far = np.abs(chances - success)
+    for row, history in zip(far, histories, strict=True):
+        for a in history.answers[-RECENT:]:
+            if a.item in place:
+                row[place[a.item]] += 1
+    ends = np.cumsum([len(group[:POOL]) for _, group in tracer.groups if group]).tolist()
+    return np.stack([a + far[:, a:b].argmin(1) for a, b in zip([0, *ends[:-1]], ends, strict=True)], 1)
+
+
+def gains(tracer: Tracer, histories: Sequence[History], items: Index, chances: Array, gap: int) -> tuple[Array, Array]:
+    """What one answer to each exercise (B, C), one of each skill, is expected to add to the mean chance over all
+    skills, and a score by which the best is next: that chance after some answers that begin with it.
+
+    By the network alone, the score is the gain: both outcomes, weighted by how likely each is by `chances` (B, C),
+    against what is known now.
+    """
+    if tracer.teaching is not None:
+        return tracer.teaching.gains(histories, [tracer.place(group[0]) for _, group in tracer.groups], gap)
+    right, wrong = (k.mean(-1) for k in tracer.after_answers(histories, items, gap, TEACHING))
+    now = tracer.of_skills(histories, tracer.gap(AFTER), TEACHING).mean(1)
+    found = chances * right + (1 - chances) * wrong - now[:, None]
+    return found, found
+
+
+def choose(tracer: Tracer, histories: Sequence[History], policy: Policy, success: float, gap: int) -> Index:
+    """The next exercise of each of many learners, (B,), by its place in `encoder.items`."""
+    items = np.array(pool(tracer))
+    chances = tracer.of_items(histories, items.tolist(), gap)
+    best = candidates(tracer, histories, chances, success)  # (B, skills)
+    own = np.take_along_axis(chances, best, 1)
+    score = -np.abs(own - success) if policy == "success" else gains(tracer, histories, items[best], own, gap)[1]
+    return items[best[np.arange(len(best)), score.argmax(1)]]
+
+
+def knowledge(tracer: Tracer, history: History, gap: int) -> list[Known]:
+    """Each skill with the chance of a right answer and its interval.
+
+    The interval is that of a beta distribution with the chance as its mean and the variance that the model itself
+    implies: of answers that can be exchanged, the covariance of two is the variance of what lies behind them (de
+    Finetti), and it is p (1 - p) (K+ - K-), where p is the chance of an answer, and K+ and K- are those of the skill
+    after it was right and wrong.
+    """
+    groups = [group for _, group in tracer.groups]
+    chance = tracer.of_skills([history], gap)[0]
+    first = np.array([[group[0] for group in groups]])
+    p = tracer.of_items([history], first[0].tolist(), gap)[0]
+    right, wrong = tracer.after_answers([history], first, gap, ANCHORS)
+    own = np.arange(len(groups))
+    spread = np.clip(p * (1 - p) * (right - wrong)[0, own, own], 0, None)
+    seen = [a.skill if tracer.encoder.skills else a.item for a in history.answers]
+    out = []
+    for (name, _), k, v in zip(tracer.groups, chance.tolist(), spread.tolist(), strict=True):
+        low, high = interval(k, v)
+        out.append(Known(name, k, low, high, seen.count(name)))
+    return out
+
+
+def interval(mean: float, variance: float) -> tuple[float, float]:
+    """The central 95% of the beta distribution with this mean and variance."""
+    from scipy.stats import beta
+
+    most = mean * (1 - mean)
+    if variance <= 1e-9 * most or most == 0:
+        return mean, mean
+    strength = most / min(variance, 0.999 * most) - 1
+    low, high = beta.ppf([0.025, 0.975], mean * strength, (1 - mean) * strength)
+    return float(min(low, mean)), float(max(high, mean))
+
+
+def practise(
+    run: Run,
+    history: History,
+    *,
+    success: float = 0.7,
+    policy: Policy = "gain",
+    k: int = 3,
+    after: float = AFTER,
+    skill: str | None = None,
+    material: Run | None = None,
+    corpus: Path | None = None,
+    seed: int = 0,
+) -> Practice:
+    """What the learner of `history` knows, and the `k` next exercises.
+
+    `policy`: "gain", the exercise after which most is expected to be known a few answers later, or "success", the
+    exercise whose chance of success is nearest to `success`; of each skill, the exercise nearest to `success` stands
+    for it. `after`: seconds since the last answer. `skill`: only exercises of it. `material`: a run on texts that makes
+    an exercise for the skill that is next, as difficult as `success` says (material.py); with `corpus`, a text file of
+    the learner's own, it leaves a word out of one of its sentences instead.
+
+    Raises UserError for a run that cannot tell, values out of range, a skill that there is not, and a corpus without a
+    run on texts.
+    """
+    if corpus is not None and material is None:
+        raise UserError("A cloze of a corpus needs a run on texts that tells how likely its words are (material).")
+    if not 0 < success < 1 or k < 1 or not 0 <= after < 1e10:
+        raise UserError(
+            "success is a chance between 0 and 1, k at least 1, and after a number of seconds. "
+            f"Given: {success:g}, {k}, {after:g}."
+        )
+    tracer = Tracer(run)
+    names = [name for name, _ in tracer.groups]
+    if skill is not None and skill not in names:
+        more = ", ..." if len(names) > 20 else ""
+        raise UserError(f"There is no skill {skill!r}. Skills: {', '.join(names[:20])}{more}.")
+    gap = tracer.gap(after) if len(history) else FIRST
+    items = np.array(pool(tracer))
+    chances = tracer.of_items([history], items.tolist(), gap)
+    best = candidates(tracer, [history], chances, success)
+    own = chances[0, best[0]]
+    gain, later = (x[0] for x in gains(tracer, [history], items[best], own[None], gap))
+    score = later if policy == "gain" else -np.abs(own - success)
+    known = knowledge(tracer, history, gap)
+    order = [i for i in np.argsort(-score, kind="stable").tolist() if skill is None or names[i] == skill]
+    chosen = [
+        Next(
+            tracer.encoder.items[items[best[0, i]]],
+            names[i] if tracer.encoder.skills else "",
+            float(own[i]),
+            float(gain[i]),
+            reason(policy, float(own[i]), float(gain[i]), known[i], success),
+        )
+        for i in order[:k]
+    ]
+    made = None
+    if material is not None and corpus is not None:
+        made = cloze(material, corpus, success)
+    elif material is not None:
+        made = make_material(material, chosen[0].skill or chosen[0].item, 1 - success, seed=seed)[0]
+    return Practice(history.learner, len(history), tuple(known), tuple(chosen), tuple(notes_on(tracer, history)), made)
+
+
+def reason(policy: Policy, chance: float, gain: float, known: Known, success: float) -> str:
+    """Why an exercise is next, as a sentence."""
+    state = f"{known.skill or 'It'} is answered right with {known.chance:.0%} ({known.low:.0%} to {known.high:.0%})"
+    if policy == "success":
+        return f"its chance of success, {chance:.0%}, is nearest to {success:.0%}; {state}"
+    return f"it is expected to add most to all skills together ({gain:+.2%} by this answer); {state}"
+
+
+def notes_on(tracer: Tracer, history: History) -> list[str]:
+    """What the model does not see of a history."""
+    out = []
+    unknown = sum(a.item not in tracer.encoder.item_ids for a in history.answers)
+    if unknown:
+        out.append(
+            f"{unknown:,} of {len(history):,} answers are to exercises that training does not know: they share a token"
+        )
+    if len(history) > tracer.room:
+        out.append(f"only the last {tracer.room:,} of {len(history):,} answers fit into the model's window")
+    return out
+
+
+# --------------------------------------------------------------------------- histories
+
+
+def history_of(run: Run, learner: str) -> History:
+    """The history of a learner in the run's data. Raises UserError, naming some, if there is none."""
+    p = run_data(run)
+    found = {i.value.learner: i.value for i in (*p.train_items, *p.heldout_items)}
+    if learner not in found:
+        near = get_close_matches(learner, found, n=3) or list(found)[:3]
+        raise UserError(f"There is no learner {learner!r} in {run.record.data.path}, but {', '.join(near)} and others.")
+    history: History = found[learner]
+    return history
+
+
+def history_in(run: Run, text: str) -> History:
+    """A history in words, `item:right,item:wrong,...`, a minute apart, or in a table of one learner, as logs have
+    them. Raises UserError for anything else."""
+    path = Path(text)
+    if ":" not in text or path.is_file():
+        items = read_log(path, LogOptions()).items
+        if len(items) != 1:
+            raise UserError(f"{path} has {len(items):,} learners. Give the answers of one.")
+        value: History = items[0].value
+        return value
+    answers: list[tuple[str, bool]] = []
+    for part in filter(None, (p.strip() for p in text.split(","))):
+        item, _, outcome = part.rpartition(":")
+        right = outcome_of(outcome)
+        if not item or right not in (0.0, 1.0):
+            raise UserError(
+                f"{part!r} is no answer. A history is item:right,item:wrong,..., or a table of one learner."
+            )
+        answers.append((item.strip(), right == 1))
+    return history_from(run, answers)
+
+
+def history_from(run: Run, answers: Sequence[tuple[str, bool]], gaps: Sequence[float] = ()) -> History:
+    """A history of (exercise, whether it was right), with the skills that the exercises had in training.
+
+    `gaps`: seconds before each answer; a minute by default. Raises UserError for a run that has not learnt answers.
+    """
+    tracer = Tracer(run)
+    skills = {item: tracer.skill(i) for i, item in enumerate(tracer.encoder.items)}
+    gaps = gaps or [AFTER] * len(answers)
+    found = [
+        Answer(item, right, skills.get(item, ""), tracer.gap(seconds) if i else FIRST)
+        for i, ((item, right), seconds) in enumerate(zip(answers, gaps, strict=True))
+    ]
+    return History(tuple(found))

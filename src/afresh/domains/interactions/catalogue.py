@@ -1,0 +1,238 @@
+"""The items that a model knows: their ids, how often each was chosen in training, and what is known of them."""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from afresh.core import UserError
+from afresh.data.table_recognition import is_prose
+from afresh.domains.interactions.columns import plain
+from afresh.domains.interactions.item_pictures import are_pictures
+from afresh.domains.interactions.item_table import faded
+from afresh.storage.files import replace_file
+
+FILE = "catalogue.parquet"
+TENTHS = 10  # into which numbers are divided
+MOST_ALIKE, TOGETHER = 10, 256  # items that stand for a new one; items that are compared at once
+TITLES = ("title", "name", "itemname", "label", "headline")
+
+
+@dataclass(frozen=True, eq=False)
+class Catalogue:
+    """V items. `counts` (V,): events of each in training. `features`: the values of columns, None where unknown.
+    `folder`: where pictures lie that a column names; not kept."""
+
+    ids: tuple[str, ...]
+    counts: NDArray[np.int64]
+    features: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    folder: Path | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @cached_property
+    def index(self) -> dict[str, int]:
+        return {name: i for i, name in enumerate(self.ids)}
+
+    @cached_property
+    def popularity(self) -> Tensor:
+        """(V,) float32: log of the events of each item, plus one."""
+        return torch.from_numpy(np.log(self.counts + 1.0)).float()
+
+    @cached_property
+    def titles(self) -> Sequence[Any] | None:
+        """The column of names for people, if there is one."""
+        return next((v for k, v in self.features.items() if plain(k) in TITLES), None)
+
+    def title(self, i: int) -> str:
+        """How item i is shown: by its title, or its id."""
+        found = None if self.titles is None else self.titles[i]
+        return self.ids[i] if found is None else str(found)
+
+    def describe(self, column: str) -> str:
+        """A column, and how it is read."""
+        values = self.features[column]
+        known = [v for v in values if v is not None]
+        if are_pictures(values):
+            return f"{column} (pictures)"
+        if are_numbers(values):
+            return f"{column} (numbers, by tenths)"
+        kind = "sentences" if is_sentences(column, values) else "words"
+        return f"{column} ({kind}, of {len(known):,} items)"
+
+    @cached_property
+    def words(self) -> tuple[list[int], list[str]]:
+        """What is said of the items: the number of an item, and the name of a feature that it has."""
+        rows, names = list[int](), list[str]()
+        for column, values in self.features.items():
+            if are_pictures(values):
+                continue
+            for i, found in enumerate(words_of(values)):
+                rows += [i] * len(found)
+                names += [f"{column}={word}" for word in found]
+        return rows, names
+
+    @cached_property
+    def table(self) -> tuple[Any, tuple[str, ...]]:
+        """Which item has which feature, a sparse matrix (V, F) of 0 and 1, and the names of the features."""
+        from scipy import sparse
+
+        rows, said = self.words
+        names: dict[str, int] = {}
+        columns = [names.setdefault(name, len(names)) for name in said]
+        ones = np.ones(len(rows), dtype=np.float32)
+        return sparse.csr_matrix((ones, (rows, columns)), shape=(len(self), len(names))), tuple(names)
+
+    @cached_property
+    def content(self) -> Any:
+        """What the items' features say, as rows of unit length (V, F) of a sparse matrix, or None without features.
+
+        A feature is a word of a column of texts, a value of one that lists them with `|`, or a tenth of the range of
+        ranks of one of numbers; each counts the more, the fewer items have it (Jones 1972).
+        """
+        from scipy import sparse
+
+        table, names = self.table
+        if not names:
+            return None
+        weight = np.log(len(self) / np.asarray(table.sum(0)).ravel())
+        table = table @ sparse.diags(weight.astype(np.float32))
+        norm = np.sqrt(np.asarray(table.multiply(table).sum(1)).ravel())
+        return (sparse.diags(1 / np.maximum(norm, 1e-9).astype(np.float32)) @ table).tocsr()
+
+    def alike(self, histories: Sequence[Sequence[int]], fade: float) -> Any:
+        """A sparse matrix (B, V): how alike each item is to those of each history in its features. An item's weight
+        fades with each later one."""
+        return (faded(histories, len(self), fade) @ self.content) @ self.content.T
+
+    def most_alike(self, items: Sequence[int], among: NDArray[np.bool_]) -> list[list[int]]:
+        """For each item, up to 10 of those `among` (V,) which are most alike in their features, the most alike first;
+        none where no feature is shared."""
+        if self.content is None:
+            return [[] for _ in items]
+        others, out = np.flatnonzero(among), list[list[int]]()
+        for a in range(0, len(items), TOGETHER):
+            table = (self.content[list(items[a : a + TOGETHER])] @ self.content[others].T).toarray()
+            for row in table:
+                first = np.argsort(-row, kind="stable")[:MOST_ALIKE]
+                out.append(others[first[row[first] > 0]].tolist())
+        return out
+
+    @cached_property
+    def stand_ins(self) -> Any:
+        """A sparse matrix (V, V) by which scores (B, V) are multiplied to give each item that nobody could choose yet
+        the mean of those that are most alike; None if there are no such items."""
+        from scipy import sparse
+
+        new = np.flatnonzero(self.counts == 0)
+        if not len(new):
+            return None
+        alike = self.most_alike(new.tolist(), self.counts > 0)
+        values = np.array([1 / len(row) for row in alike for _ in row], dtype=np.float32)
+        rows = np.array([j for row in alike for j in row], dtype=np.int64)
+        columns = np.repeat(new, [len(row) for row in alike])
+        return sparse.csr_matrix((values, (rows, columns)), shape=(len(self), len(self)))
+
+    def where(self, conditions: Mapping[str, str]) -> NDArray[np.bool_]:
+        """(V,): the items whose features have these values. A value may list several, separated by `|`, of which an
+        item needs one (an item may have several, too), or bound a number, as in `<20` or `>=3`. Raises UserError,
+        listing the columns, for a feature that there is not."""
+        chosen = np.ones(len(self), dtype=bool)
+        for column, wanted in conditions.items():
+            if column not in self.features:
+                known = ", ".join(self.features) or "none"
+                raise UserError(f"Items have no feature {column!r} to filter by. Their features are: {known}.")
+            chosen &= np.array([_fits(v, wanted) for v in self.features[column]], dtype=bool)
+        return chosen
+
+    def save(self, folder: Path) -> None:
+        import pyarrow
+        from pyarrow import parquet
+
+        columns: dict[str, Any] = {"item": list(self.ids), "count": self.counts.tolist()}
+        columns |= {f"feature:{k}": [None if v is None else str(v) for v in vs] for k, vs in self.features.items()}
+        buffer = io.BytesIO()
+        parquet.write_table(pyarrow.table(columns), buffer, compression="zstd")
+        folder.mkdir(parents=True, exist_ok=True)
+        replace_file(folder / FILE, buffer.getvalue())
+
+
+def load_catalogue(folder: Path) -> Catalogue:
+    """Raises UserError if the file is missing or damaged."""
+    import pyarrow
+    from pyarrow import parquet
+
+    file = folder / FILE
+    try:
+        table = parquet.read_table(file)
+        ids = tuple(map(str, table.column("item").to_pylist()))
+        counts = np.array(table.column("count").to_pylist(), dtype=np.int64)
+        names = [n for n in table.column_names if n.startswith("feature:")]
+        features = {n.removeprefix("feature:"): table.column(n).to_pylist() for n in names}
+    except (OSError, pyarrow.ArrowException, KeyError, ValueError, TypeError) as error:
+        raise UserError(f"{file} is not a catalogue that can be read: {error}. Restore a copy of it.") from None
+    if not ids or len(set(ids)) != len(ids):
+        raise UserError(f"{file} is damaged: it has {len(ids):,} items, of which {len(set(ids)):,} differ.")
+    return Catalogue(ids, counts, features)
+
+
+def words_of(values: Sequence[Any]) -> list[list[str]]:
+    """The features that each value of a column stands for."""
+    known = [v for v in values if v is not None]
+    numbers = [number(v) for v in values]
+    if are_numbers(values):
+        ranks = np.searchsorted(np.sort([n for n in numbers if n is not None]), [n or 0 for n in numbers])
+        tenths = ranks * TENTHS // len(known)
+        return [[] if n is None else [str(t)] for n, t in zip(numbers, tenths.tolist(), strict=True)]
+    out = []
+    for value in values:
+        text = "" if value is None else str(value).lower()
+        parts = text.split("|") if "|" in text else re.findall(r"[\w']+", text)
+        out.append(list(dict.fromkeys(p.strip() for p in parts if p.strip())))
+    return out
+
+
+def are_numbers(values: Sequence[Any]) -> bool:
+    """Whether they are numbers, and more than name a few classes."""
+    known = [v for v in values if v is not None]
+    return len(set(known)) > TENTHS and all(number(v) is not None for v in known)
+
+
+def is_sentences(column: str, values: Sequence[Any]) -> bool:
+    """Whether a column holds sentences, or titles."""
+    known = [str(v) for v in values if v is not None]
+    return bool(known) and not are_pictures(values) and (plain(column) in TITLES or is_prose(column, known))
+
+
+def number(value: Any) -> float | None:
+    try:
+        found = float(value)
+    except (TypeError, ValueError):
+        return None
+    return found if math.isfinite(found) else None
+
+
+def _fits(value: Any, wanted: str) -> bool:
+    if value is None:
+        return False
+    for sign in ("<=", ">=", "<", ">"):
+        if wanted.startswith(sign):
+            try:
+                have, bound = float(value), float(wanted.removeprefix(sign))
+            except ValueError:
+                return False
+            return {"<": have < bound, ">": have > bound, "<=": have <= bound, ">=": have >= bound}[sign]
+    accepted = wanted.split("|")
+    return str(value) in accepted or any(v.strip() in accepted for v in str(value).split("|"))

@@ -1,0 +1,207 @@
+"""Histories to a stream of tokens, one or several for each item of the catalogue, and back."""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from afresh.core import CondSpec, Encoder, Examples, Item, Space, UserError
+from afresh.core.plural import counted
+from afresh.core.safe_json import MOST_TOKENS
+from afresh.data.conditions import SavedPart, encode_conditions
+from afresh.data.encoder_file import load_encoder, save_encoder, written_names
+from afresh.domains.interactions.catalogue import Catalogue, load_catalogue
+from afresh.domains.interactions.history import HISTORY, History, encode
+from afresh.domains.interactions.item_codes import ItemCodes, load_codes
+from afresh.domains.interactions.item_table import ItemTable, load_table
+from afresh.domains.interactions.item_tokens import ItemTokens, OneToken
+from afresh.domains.interactions.neighbours import FILE as NEIGHBOURS
+from afresh.domains.interactions.neighbours import fit_neighbours
+from afresh.storage.files import write_file
+
+BEGINNINGS = 10  # items whose mean a new one begins with
+
+
+class _Saved(BaseModel):
+    """Content of encoder.json."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal["afresh.interactions"] = "afresh.interactions"
+    version: Literal[1] = 1
+    context: int = Field(ge=2, le=MOST_TOKENS)
+    repeats: float = Field(ge=0, le=1)
+    codes: int = Field(0, ge=0)  # of each item; 0: a token of its own
+    conds: dict[str, SavedPart]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class HistoryEncoder:
+    """`context`: the items of a window. `repeats`: the share of training events in which a user chose an item again.
+    `codes` of each item; None: each is a token of its own."""
+
+    catalogue: Catalogue
+    neighbours: ItemTable
+    context: int
+    repeats: float
+    conds: CondSpec
+    notes: tuple[str, ...] = ()
+    codes: ItemCodes | None = None
+    kind = HISTORY
+
+    @cached_property
+    def tokens(self) -> ItemTokens:
+        """How items are written."""
+        return self.codes or OneToken(len(self.catalogue))
+
+    @property
+    def end(self) -> int:
+        """The token that stands before the first item of each history, and pads."""
+        return self.tokens.size
+
+    @cached_property
+    def space(self) -> Space:
+        each, end = self.tokens.each, {"end": self.end}
+        return Space("tokens", (self.context * each,), (self.end + 1,), end, stream=True, catalogue=True, codes=each)
+
+    @property
+    def settled(self) -> Mapping[str, Any]:
+        return {}
+
+    def extended(self, items: Sequence[Item]) -> HistoryEncoder:
+        """The encoder with the items of other histories behind those of its catalogue, which keep their tokens."""
+        histories: list[History] = [i.value for i in items]
+        known = self.catalogue.index
+        counts = chosen(histories, self.codes is not None)
+        new = sorted(counts.keys() - known.keys(), key=lambda name: (-counts[name], name))
+        ids = (*self.catalogue.ids, *new)
+        total = np.array([counts[name] for name in ids]) + np.pad(self.catalogue.counts, (0, len(new)))
+        told = next((h.known for h in histories if h.known is not None), None)
+        features = {k: [*v, *([None] * len(new))] for k, v in self.catalogue.features.items()}
+        for name, values in ({} if told is None else told.of(ids)).items():
+            before = features.get(name, [None] * len(ids))
+            features[name] = [old if now is None else now for now, old in zip(values, before, strict=True)]
+        catalogue = Catalogue(ids, total, features, None if told is None else told.folder)
+        numbers = [np.array([catalogue.index[name] for name in h.items]) for h in histories]
+        notes = (f"{counted(len(new), 'new item')}, {len(ids):,} in all",)
+        neighbours = fit_neighbours(numbers, len(ids), self.neighbours)
+        codes = None if self.codes is None else self.codes.extended(catalogue, neighbours)
+        return replace(self, catalogue=catalogue, neighbours=neighbours, notes=notes, codes=codes)
+
+    def first_rows(self, base: Encoder) -> list[list[int]]:
+        """Items of the base begin as they are; a new one with the mean of its nearest neighbours that are of the base,
+        or else of the items that are most alike in their features. Codes are those of the base."""
+        assert isinstance(base, HistoryEncoder)
+        if self.codes is not None:
+            return [[i] for i in range(self.space.vocab[0])]
+        old = len(base.catalogue)
+        alike = self.catalogue.most_alike(range(old, len(self.catalogue)), np.arange(len(self.catalogue)) < old)
+        out: list[list[int]] = [[i] for i in range(old)]
+        for i in range(old, len(self.catalogue)):
+            near = self.neighbours.index[i][self.neighbours.weight[i] > 0].tolist()
+            out.append([j for j in near if j < old][:BEGINNINGS] or alike[i - old])
+        return [*out, [base.end]]
+
+    def ids(self, history: Sequence[str]) -> list[int]:
+        """The numbers of the items that are in the catalogue; others are left out."""
+        index = self.catalogue.index
+        return [index[i] for i in history if i in index]
+
+    def encode(self, items: Sequence[Item]) -> Examples:
+        """x (total,) int32: `end` and the items of each history. The mask is true for the items to be predicted.
+
+        Items that are not in the catalogue are left out; measures of a recommender count them as missed. Of a long
+        history of context, the items that do not fit in the window with the targets are left out.
+        """
+        tokens, known, size, each = array("i"), array("q"), array("q"), self.tokens.each
+        for item in items:
+            history: History = item.value
+            before, after = self.ids(history.items[: history.context]), self.ids(history.targets)
+            before = before[len(before) - max(0, self.context - len(after)) :] if before else before
+            tokens.append(self.end)
+            tokens.extend(self.tokens.of([*before, *after]))
+            known.append(1 + each * len(before))
+            size.append(1 + each * (len(before) + len(after)))
+        bounds = np.concatenate([[0], np.cumsum(np.asarray(size))]).astype(np.int64)
+        place = np.arange(len(tokens)) - np.repeat(bounds[:-1], np.asarray(size))  # in its row
+        return Examples(
+            torch.from_numpy(np.array(tokens, dtype=np.int32)),
+            encode_conditions(items, self.conds),
+            bounds=torch.from_numpy(bounds),
+            bytes=sum(len(i) + 1 for item in items for i in item.value.targets),
+            mask=torch.from_numpy(place >= np.repeat(np.asarray(known), np.asarray(size))),
+        )
+
+    def decode(self, x: Tensor) -> list[History]:
+        """Tokens (B, T), or one row (T,), to histories, each up to the `end` after its items."""
+        out = []
+        for row in (x[None] if x.dim() == 1 else x).tolist():
+            row = row[1:] if row[:1] == [self.end] else row
+            known = row[: row.index(self.end)] if self.end in row else row
+            out.append(History("", tuple(self.catalogue.ids[i] for i in self.tokens.items(known))))
+        return out
+
+    def prompt(self, text: str) -> Tensor:
+        """The tokens (length,) int64 of items that are separated by commas. Raises UserError, naming them, for items
+        that are not in the catalogue."""
+        names = [n.strip() for n in text.split(",") if n.strip()]
+        if unknown := [n for n in names if n not in self.catalogue.index]:
+            some = ", ".join(self.catalogue.ids[:5])
+            raise UserError(f"No such items: {', '.join(unknown[:5])}. There are {len(self.catalogue):,}: {some}, ...")
+        return torch.tensor(self.tokens.of(self.ids(names)), dtype=torch.int64)
+
+    def valid(self, value: Any) -> bool:
+        """Whether it is a history of at least one item, all of which are in the catalogue."""
+        return isinstance(value, History) and bool(value.items) and all(i in self.catalogue.index for i in value.items)
+
+    def hear(self, value: Any) -> None:
+        """A history is read, not heard."""
+
+    def write(self, values: Sequence[Any], folder: Path, names: Sequence[str]) -> list[str]:
+        """Write one .json file per history to `folder`. Returns the file names."""
+        folder.mkdir(parents=True, exist_ok=True)
+        files = written_names(names, ".json")
+        for value, file in zip(values, files, strict=True):
+            write_file(folder / file, encode(value))
+        return files
+
+    def save(self, folder: Path) -> None:
+        """Write encoder.json, catalogue.parquet, neighbours.safetensors, and the codes of items if they have some."""
+        conds = {name: SavedPart.of(part) for name, part in self.conds.items()}
+        codes = 0 if self.codes is None else self.codes.each
+        save_encoder(
+            folder, _Saved(context=self.context, repeats=self.repeats, codes=codes, conds=conds, notes=self.notes)
+        )
+        self.catalogue.save(folder)
+        self.neighbours.save(folder / NEIGHBOURS)
+        self.tokens.save(folder)
+
+
+def chosen(histories: Sequence[History], all_described: bool) -> Counter[str]:
+    """How often each item was chosen; with `all_described`, also those of which features are known but no choice."""
+    counts = Counter(name for h in histories for name in h.items)
+    told = next((h.known for h in histories if h.known is not None), None)
+    if all_described and told is not None:
+        counts.update(dict.fromkeys((name for values in told.columns.values() for name in values), 0))
+    return counts
+
+
+def load_histories(folder: Path) -> HistoryEncoder:
+    """Raises UserError if a file is missing, damaged, of another version or has unknown fields."""
+    saved = load_encoder(folder, _Saved, "interactions")
+    conds = {name: part.part() for name, part in saved.conds.items()}
+    catalogue = load_catalogue(folder)
+    neighbours = load_table(folder / NEIGHBOURS, len(catalogue))
+    codes = load_codes(folder, len(catalogue), saved.codes) if saved.codes else None
+    return HistoryEncoder(catalogue, neighbours, saved.context, saved.repeats, conds, saved.notes, codes)

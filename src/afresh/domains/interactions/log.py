@@ -1,0 +1,331 @@
+"""Tables of events to one log: who did what when, as numbered users, items and times."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from afresh.core import Refused, UserError
+from afresh.core.plural import counted
+from afresh.data.files import DataFile, FileError, walk
+from afresh.data.limits import parsing
+from afresh.domains.interactions.columns import Columns, choose
+from afresh.domains.interactions.item_pictures import are_pictures
+from afresh.domains.interactions.tables import SUFFIXES, Unusable, batches
+from afresh.domains.interactions.times import seconds
+
+Ints = NDArray[np.int32]
+Floats = NDArray[np.float64]
+MOST_FEATURES = 32  # columns that are kept as features
+
+
+@dataclass(frozen=True, eq=False)
+class Log:
+    """N events, sorted by user, then by time, then by their order in the files.
+
+    `user` and `item` (N,) number the names in `users` and `items`; `time` (N,) is in seconds, NaN where unknown;
+    `rating` (N,) NaN likewise; `event` (N,) numbers `events`. `features` are the values of an item's columns in the
+    order of `items`, None where unknown; `traits` are those of users, in the order of `users`. `folder`: of its files.
+    """
+
+    users: Sequence[str]
+    items: Sequence[str]
+    user: Ints
+    item: Ints
+    time: Floats
+    rating: Floats
+    event: Ints
+    events: Sequence[str] = ()
+    features: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    traits: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    folder: Path | None = None
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+    @property
+    def timed(self) -> bool:
+        return len(self.time) > 0 and bool(np.isfinite(self.time).any())
+
+
+@dataclass
+class _Reading:
+    """What was read so far."""
+
+    named: Mapping[str, str | None]
+    by_session: bool
+    users: dict[str, int] = field(default_factory=dict)
+    items: dict[str, int] = field(default_factory=dict)
+    events: dict[str, int] = field(default_factory=dict)
+    parts: list[tuple[Ints, Ints, Floats, Floats, Ints]] = field(default_factory=list)
+    units: Counter[str] = field(default_factory=Counter)
+    features: dict[str, dict[int, Any]] = field(default_factory=dict)
+    traits: dict[str, dict[int, Any]] = field(default_factory=dict)
+    varies: Counter[str] = field(default_factory=Counter)
+    refused: list[Refused] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    words: str = ""
+    seen: dict[str, None] = field(default_factory=dict)  # names of columns, of all tables
+    rows: int = 0
+    retyped: int = 0
+
+
+def log_files(path: Path) -> tuple[list[DataFile], list[Refused]]:
+    """The files that may be tables of a log, and the others."""
+    files, refused = walk(path)
+    ours = [f for f in files if suffix_of(f.name) in SUFFIXES]
+    refused += [Refused(f.name, "not a table") for f in files if suffix_of(f.name) not in SUFFIXES]
+    return ours, refused
+
+
+def suffix_of(name: str) -> str:
+    return Path(name.lower().removesuffix(".gz").removesuffix(".zst")).suffix
+
+
+def read_log(
+    path: Path, named: Mapping[str, str | None], query: str | None = None, by_session: bool = False
+) -> tuple[Log, list[Refused], list[str]]:
+    """The log at a path: files of events, and beside them files of items or users with their features.
+
+    `named`: columns by role that a user chose. Also returns what was refused and notes on what was found. Raises
+    UserError if there is no event.
+    """
+    files, refused = log_files(path)
+    reading = _Reading(named, by_session, refused=refused)
+    for file in files:
+        unusable = Unusable()
+        try:
+            with parsing("table"):
+                for batch in batches(file, unusable, query):
+                    _add(reading, batch, unusable)
+        except FileError as error:
+            reading.refused.append(Refused(file.name, str(error), damaged=True))
+        for reason, (count, first) in unusable.reasons.items():
+            where = f"{file.name}, row {first:,}" + (f" and {count - 1:,} more" if count > 1 else "")
+            reading.refused.append(Refused(where, reason))
+    for role, column in named.items():
+        if column is not None and reading.seen and column not in reading.seen:
+            raise UserError(
+                f"There is no column {column!r} for `data.{role}`. The columns are: {', '.join(reading.seen)}.",
+                "unknown_column",
+            )
+    if not reading.parts:
+        raise UserError(
+            f"There is no log of who did what in {path}: it needs a column of users and one of items, in "
+            f"{', '.join(sorted(SUFFIXES))}. Name them by `data.user` and `data.item`.",
+            lines=[f"{r.source}: {r.reason}" for r in reading.refused[:5]],
+        )
+    log = replace(_sorted(reading), folder=path if path.is_dir() else path.parent)
+    pictures = {str(v) for values in log.features.values() if are_pictures(values) for v in values}
+    return log, [r for r in reading.refused if r.source not in pictures], _notes(reading)
+
+
+def _add(reading: _Reading, batch: Any, unusable: Unusable) -> None:
+    reading.seen |= dict.fromkeys(batch.schema.names)
+    named = {k: v for k, v in reading.named.items() if v is None or v in batch.schema.names}
+    columns = choose(batch.schema.names, named)
+    if reading.by_session and columns.session is not None:
+        columns = Columns(
+            columns.session, columns.item, columns.time, columns.rating, columns.event, None, columns.others
+        )
+    if columns.user is None and columns.item is None:
+        unusable.add(f"neither users nor items in the columns {', '.join(batch.schema.names[:8])}", 1, batch.num_rows)
+        return
+    if columns.user is None or columns.item is None:
+        _describe(reading, columns, batch)
+        return
+    reading.words = reading.words or columns.words()
+    user, item = (_ids(reading, batch.column(c)) for c in (columns.user, columns.item))
+    rows = np.arange(batch.num_rows)
+    bad = user.missing | item.missing
+    _count_bad(unusable, "no user or no item", rows[bad], reading.rows)
+    time = np.full(batch.num_rows, np.nan)
+    if columns.time is not None:
+        time, units = seconds(_times(batch.column(columns.time)))
+        reading.units += units
+        _count_bad(unusable, "the time is none that can be read", rows[~bad & np.isnan(time)], reading.rows)
+        bad |= np.isnan(time)
+    rating = _numbers(batch.column(columns.rating)) if columns.rating is not None else np.full(batch.num_rows, np.nan)
+    event = np.zeros(batch.num_rows, dtype=np.int32)
+    if columns.event is not None:
+        event = _ids(reading, batch.column(columns.event)).numbered(reading.events)
+    keep = ~bad
+    users, items = user.numbered(reading.users, keep), item.numbered(reading.items, keep)
+    reading.parts.append((users, items, time[keep], rating[keep], event[keep]))
+    for column in columns.others[:MOST_FEATURES]:
+        _feature(reading, column, items, [v for v, k in zip(_values(batch.column(column)), keep, strict=True) if k])
+    reading.rows += batch.num_rows
+
+
+def _count_bad(unusable: Unusable, reason: str, rows: NDArray[Any], before: int) -> None:
+    if len(rows):
+        unusable.add(reason, int(rows[0]) + before + 1, len(rows))
+
+
+@dataclass(frozen=True, eq=False)
+class _Ids:
+    """The ids of N rows: each one that occurs once, as `names`, and which it is in each row, `codes` (N,)."""
+
+    names: Sequence[str]
+    codes: NDArray[np.int64]
+
+    @property
+    def missing(self) -> NDArray[np.bool_]:
+        """(N,) whether a row has none."""
+        return np.array([not n for n in self.names], dtype=bool)[self.codes]
+
+    def numbered(self, known: dict[str, int], keep: NDArray[np.bool_] | None = None) -> Ints:
+        """The numbers of the ids of the rows that are kept; those that are not `known` are added as they occur."""
+        codes = self.codes if keep is None else self.codes[keep]
+        first = np.full(len(self.names), len(codes))
+        first[codes[::-1]] = np.arange(len(codes) - 1, -1, -1)
+        numbers = np.zeros(len(self.names), dtype=np.int32)
+        for code in np.argsort(first, kind="stable")[: int((first < len(codes)).sum())].tolist():
+            numbers[code] = known.setdefault(self.names[code], len(known))
+        return numbers[codes]
+
+
+def _values(column: Any) -> Any:
+    """The values of a column as numbers if they are, otherwise as objects."""
+    import pyarrow
+
+    if pyarrow.types.is_timestamp(column.type) or pyarrow.types.is_date(column.type):
+        whole = column.cast(pyarrow.timestamp("us", getattr(column.type, "tz", None)))
+        return np.where(column.is_valid().to_numpy(zero_copy_only=False),
+                        whole.cast(pyarrow.int64()).fill_null(0).to_numpy() / 1e6, np.nan)  # fmt: skip
+    if pyarrow.types.is_floating(column.type) or pyarrow.types.is_integer(column.type):
+        return column.to_numpy(zero_copy_only=False)
+    return column.to_pylist()
+
+
+def _times(column: Any) -> Any:
+    """The values of a column as numbers if they are, also in texts, otherwise as objects."""
+    numbers = _parsed(column)
+    return _values(column) if numbers is None else numbers
+
+
+def _parsed(column: Any) -> Floats | None:
+    """The numbers in a column of texts, NaN where nothing is; None if it is another column, or holds other texts."""
+    import pyarrow
+
+    if not pyarrow.types.is_string(column.type):
+        return None
+    try:
+        found: Floats = column.cast(pyarrow.float64()).to_numpy(zero_copy_only=False)
+    except pyarrow.ArrowInvalid:
+        return None
+    return found
+
+
+def _ids(reading: _Reading, column: Any) -> _Ids:
+    """Ids as texts; "" where there is none. A whole number that was stored with a point is the id without it."""
+    import pyarrow
+
+    floating = pyarrow.types.is_floating(column.type)
+    if not floating and not pyarrow.types.is_string(column.type):
+        column = column.cast(pyarrow.string())
+    encoded = column.dictionary_encode()
+    codes = encoded.indices.fill_null(len(encoded.dictionary)).to_numpy(zero_copy_only=False).astype(np.int64)
+    values = encoded.dictionary.to_pylist()
+    names = [*map(_id_of_number if floating else _id_of_text, values), ""]
+    changed = [bool(n) if floating else n != v.strip() for n, v in zip(names[:-1], values, strict=True)]
+    reading.retyped += int(np.array([*changed, False], dtype=bool)[codes].sum())
+    return _Ids(names, codes)
+
+
+def _id_of_text(value: str) -> str:
+    text = value.strip()
+    return text[:-2] if text.endswith(".0") and text[:-2].isdigit() else text
+
+
+def _id_of_number(value: float) -> str:
+    return "" if value != value else str(int(value)) if value.is_integer() else str(value)
+
+
+def _numbers(column: Any) -> Floats:
+    def number(value: Any) -> float:
+        try:
+            return float(value)
+        except (TypeError, ValueError):
+            return float("nan")
+
+    if (found := _parsed(column)) is not None:
+        return found
+    return np.array([number(v) for v in column.to_pylist()], dtype=np.float64)
+
+
+def _describe(reading: _Reading, columns: Columns, batch: Any) -> None:
+    """A table of items or of users with their features."""
+    whose, key = (reading.items, columns.item) if columns.user is None else (reading.users, columns.user)
+    assert key is not None
+    rows = _ids(reading, batch.column(key)).numbered(whose)
+    named = [c for c in (columns.time, columns.rating, columns.event, columns.session, *columns.others) if c]
+    into = reading.features if columns.user is None else reading.traits
+    for column in named[:MOST_FEATURES]:
+        values = into.setdefault(column, {})
+        for row, value in zip(rows.tolist(), batch.column(column).to_pylist(), strict=True):
+            if value is not None:
+                values.setdefault(row, value)
+
+
+def _feature(reading: _Reading, column: str, items: Ints, values: Sequence[Any]) -> None:
+    """The first value of each item in a column of the events; later ones may not have been known before."""
+    into = reading.features.setdefault(column, {})
+    for row, value in zip(items.tolist(), values, strict=True):
+        if value is None or value == "":
+            continue
+        first = into.setdefault(row, value)
+        reading.varies[column] += first != value
+
+
+def _sorted(reading: _Reading) -> Log:
+    user, item, time, rating, event = (np.concatenate(part) for part in zip(*reading.parts, strict=True))
+    order = np.lexsort((np.arange(len(user)), np.nan_to_num(time), user))
+    user, item, time, rating, event = user[order], item[order], time[order], rating[order], event[order]
+    same = np.zeros(len(user), dtype=bool)
+    if np.isfinite(time).any():
+        same[1:] = (user[1:] == user[:-1]) & (item[1:] == item[:-1]) & (time[1:] == time[:-1])
+        same[1:] &= event[1:] == event[:-1]
+    if same.any():
+        reading.notes.append(f"{counted(int(same.sum()), 'event')} left out, equal to another in user, item and time")
+    keep = ~same
+    features = {k: v for k, v in reading.features.items() if _describes(reading, k)}
+    return Log(
+        tuple(reading.users),
+        tuple(reading.items),
+        user[keep],
+        item[keep],
+        time[keep],
+        rating[keep],
+        event[keep],
+        tuple(reading.events),
+        {k: [v.get(i) for i in range(len(reading.items))] for k, v in features.items()},
+        {k: [v.get(i) for i in range(len(reading.users))] for k, v in reading.traits.items()},
+    )
+
+
+def _describes(reading: _Reading, column: str) -> bool:
+    """Whether a column says something of items: it hardly varies between the events of one item."""
+    return reading.varies[column] <= 0.02 * max(1, reading.rows)
+
+
+def _notes(reading: _Reading) -> list[str]:
+    notes = [reading.words, *reading.notes]
+    units = {name: n for name, n in reading.units.items() if n}
+    if len(units) > 1:
+        mixed = ", ".join(f"{n:,} in {name}" if name[0] != "d" else f"{n:,} {name}" for name, n in units.items())
+        notes.append(f"times are of several forms: {mixed}")
+    if reading.retyped:
+        notes.append(f"{counted(reading.retyped, 'id')} stored as numbers with a point, read without it")
+    for column in reading.features:
+        if not _describes(reading, column):
+            notes.append(f"column {column!r} is not used: it varies between the events of one item")
+        elif n := reading.varies[column]:
+            notes.append(f"{column!r} changes later in {counted(n, 'event')}: the first value of each item is used")
+    return [n for n in notes if n]

@@ -1,0 +1,174 @@
+"""Metrics of models that recommend: each held-out event, predicted from all that its user chose before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+import numpy as np
+
+from afresh.core import CondSpec, Evidence, ItemKind, Metric, Score, Space
+from afresh.domains.interactions.baselines import ease, ials, item_knn, popularity
+from afresh.domains.interactions.baselines.incidence import incidence
+from afresh.domains.interactions.list_metrics import (
+    calibration,
+    coverage,
+    gini,
+    intra_list_diversity,
+    novelty,
+    popularity_lift,
+    users_of,
+)
+from afresh.domains.interactions.ranking import Items, Ranked, Scorer, Scores, accuracy, rank_all
+from afresh.evaluation.estimate import Estimate
+from afresh.evaluation.study import Study, Unmeasurable, study_of
+
+K = 10
+QUESTIONS, FEW_QUESTIONS = 10_000, 1_000  # held-out events that are predicted, and with a limit of seconds
+EASE_ITEMS, MORE_EASE_ITEMS = 4_000, 15_000  # of the largest catalogue that EASE is fitted to, in a hurry and not
+OFTEN = 0.05  # of training events are of an item that the user had chosen: then items of the history stay in the lists
+LEAST = 1e-12  # a probability
+FEW_USERS = 40  # with fewer held-out users all are judged, and no weights are fitted
+
+
+def of_catalogues(kind: ItemKind, space: Space, conds: CondSpec) -> str | None:
+    """None for spaces whose tokens are items of a catalogue, else the reason why not."""
+    return None if space.catalogue else f"measures recommendations from a catalogue, not {kind.plural}"
+
+
+def users_for_weights(users: int) -> range:
+    """The held-out users, by number, to whose choices the weights of a recommender's experts are fitted: every second.
+    The others are judged. Nobody, if there are too few."""
+    return range(0, users, 2) if users >= FEW_USERS else range(0)
+
+
+@dataclass(frozen=True)
+class Questions:
+    """What is asked of a model.
+
+    `train`: histories of item numbers; `asked`: histories before each held-out event, and `targets` (N,) the events,
+    V = `items` for what is not in the catalogue. `users` (N,): whose each is. `seen`: whether items of the history may
+    be recommended.
+    """
+
+    items: int
+    train: list[Items]
+    asked: list[Items]
+    targets: Items
+    users: Items
+    seen: bool
+
+
+def questions_of(study: Study) -> Questions:
+    """Every held-out event of the users that are judged in turn, or evenly spaced ones of more than 10,000 (1,000 with
+    a limit of seconds)."""
+    number = {name: i for i, name in enumerate(study.catalogue)}
+    train = [np.array([number[n] for n in i.value.items if n in number], np.int64) for i in study.train_items]
+    fitted = set(users_for_weights(len(study.heldout_items)))
+    judged = [(u, i.value) for u, i in enumerate(study.heldout_items) if u not in fitted]
+    places = [(u, p) for u, history in judged for p in range(history.context, len(history.items))]
+    if not number or not places:
+        raise Unmeasurable("no held-out event follows a history")
+    most = QUESTIONS if study.effort.seconds is None else FEW_QUESTIONS
+    kept = [places[i * len(places) // most] for i in range(most)] if len(places) > most else places
+    if len(kept) < len(places):
+        study.note(f"recommendations: {len(kept):,} of {len(places):,} held-out events are predicted, evenly spaced")
+    items = len(number)
+    targets, asked = np.full(len(kept), items), []
+    for row, (user, place) in enumerate(kept):
+        history = study.heldout_items[user].value.items
+        targets[row] = number.get(history[place], items)
+        asked.append(np.array([number[i] for i in history[:place] if i in number], np.int64))
+    if lost := int((targets == items).sum()):
+        study.note(f"recommendations: {lost:,} held-out events are of items outside the catalogue: counted as missed")
+    again = sum(len(h) - len(np.unique(h)) for h in train) / max(1, sum(map(len, train)))
+    seen = again >= OFTEN
+    rule = "may be recommended" if seen else "are left out"
+    study.note(f"recommendations: the whole catalogue of {items:,} items is ranked; items of the history {rule}")
+    if fitted:
+        study.note("recommendations: weights are fitted to every second held-out user, and the others are judged")
+    return Questions(items, train, asked, targets, np.array([u for u, _ in kept]), seen)
+
+
+def answered(questions: Questions, scorer: Scorer, probability: bool = False) -> Ranked:
+    """What a scorer answers; a target that is not in the catalogue is ranked last."""
+    known = questions.targets < questions.items
+    aims = np.where(known, questions.targets, -1)
+    found = rank_all(scorer, questions.asked, aims, questions.items, k=K, seen=questions.seen, probability=probability)
+    return Ranked(np.where(known, found.ranks, questions.items + 1), found.lists, found.probability)
+
+
+def recommendations(evidence: Evidence) -> list[Score]:
+    """HR@10, NDCG@10 and MRR over the whole catalogue, ties counted against the model, with intervals over users.
+
+    Beside them, of the lists of ten: coverage, Gini index of exposure, novelty in bits, diversity (one minus the cosine
+    of co-occurrence), popularity lift, and the calibration error of the probability that an item is the next one. Each
+    held-out event is predicted from all that its user chose before it.
+
+    Beside them stand popularity, nearest neighbours, EASE for catalogues of up to 15,000 items, and iALS if the package
+    implicit is there, with settings that are not tuned; with a limit of seconds popularity and EASE, or nearest
+    neighbours for more than 4,000 items. Control: the best of these. The floor of the calibration error is what true
+    probabilities get.
+    """
+    study = study_of(evidence)
+    if study.next_items([[]]) is None:
+        raise Unmeasurable("this family gives no probabilities of next items")
+    questions = study.once("recommendations", lambda: questions_of(study))
+
+    if not questions.seen and all(len(np.unique(h)) == questions.items for h in questions.asked):
+        raise Unmeasurable("the users that are judged chose every item before, and nothing is left to recommend")
+
+    def score(histories: Sequence[Items]) -> Scores:
+        p = study.next_items([h.tolist() for h in histories])
+        assert p is not None
+        return np.asarray(p.clamp_min(LEAST).log().float().numpy(), np.float32)
+
+    own = answered(questions, score, probability=True)
+    others = {
+        name: answered(questions, fit(questions.train, questions.items))
+        for name, fit in rivals(questions.items, study.effort.seconds is not None).items()
+    }
+    right = accuracy(own.ranks, K, questions.users)
+    controls = {name: accuracy(ranked.ranks, K, questions.users) for name, ranked in others.items()}
+    best = max(controls, key=lambda name: controls[name][f"NDCG@{K}"].value)
+    out = []
+    for metric, estimate in right.items():
+        out.append(estimate.score(metric, "higher", control=controls[best][metric].value))
+        out += [controls[name][metric].score(f"{metric}/{name}", "higher") for name in others]
+    usual = of_lists(questions, others[best])
+    if f"popularity_lift@{K}" not in usual:
+        study.note("recommendations: without popularity lift, as no user who is judged chose anything before")
+    out += [e.score(n, "none", control=usual[n].value) for n, e in of_lists(questions, own).items()]
+    assert own.probability is not None
+    error, floor = calibration(own.probability, (own.lists == questions.targets[:, None]).astype(np.float64))
+    return [*out, error.score("calibration_error", "lower", floor=floor)]
+
+
+def rivals(items: int, brief: bool) -> dict[str, Callable[[Sequence[Items], int], Scorer]]:
+    """Models that are no networks, by name, for a catalogue of so many items."""
+    found: dict[str, Callable[[Sequence[Items], int], Scorer]] = {"popularity": popularity.fit}
+    if items > EASE_ITEMS or not brief:
+        found["item_knn"] = item_knn.fit
+    if items <= (EASE_ITEMS if brief else MORE_EASE_ITEMS):
+        found["ease"] = ease.fit
+    if not brief and find_spec("implicit") is not None:
+        found["ials"] = ials.fit
+    return found
+
+
+def of_lists(questions: Questions, ranked: Ranked) -> dict[str, Estimate]:
+    """What the lists are like, by name; what cannot be said of them is left out."""
+    counts = users_of(questions.train, questions.items)
+    taken = incidence(questions.train, questions.items).T.tocsr()
+    found = {
+        f"coverage@{K}": coverage(ranked.lists, questions.items),
+        f"gini@{K}": gini(ranked.lists, questions.items),
+        f"novelty@{K}": novelty(ranked.lists, counts, len(questions.train)),
+        f"diversity@{K}": intra_list_diversity(ranked.lists, taken),
+        f"popularity_lift@{K}": popularity_lift(ranked.lists, questions.asked, counts),
+    }
+    return {name: estimate for name, estimate in found.items() if estimate is not None}
+
+
+METRICS: tuple[Metric, ...] = (Metric("recommendations", of_catalogues, recommendations, brief=True),)

@@ -1,0 +1,189 @@
+"""Logs of who did what when: users' histories of items of a catalogue, for recommendations."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from afresh.core import Corpus, Item, Sniff, UserError
+from afresh.core.plural import counted
+from afresh.core.safe_json import MOST_TOKENS
+from afresh.data.columns import add_columns
+from afresh.data.conditions import fit_conditions
+from afresh.data.files import FileError
+from afresh.data.table_recognition import is_prose
+from afresh.domains.exercises.columns import is_log as is_log_of_answers
+from afresh.domains.interactions.catalogue import TITLES, Catalogue
+from afresh.domains.interactions.columns import choose, is_log, plain
+from afresh.domains.interactions.encoder import HistoryEncoder, chosen, load_histories
+from afresh.domains.interactions.filters import narrowed
+from afresh.domains.interactions.history import HISTORY, History
+from afresh.domains.interactions.item_codes import ItemCodes, fit_codes
+from afresh.domains.interactions.log import Log, log_files, read_log, suffix_of
+from afresh.domains.interactions.neighbours import fit_neighbours
+from afresh.domains.interactions.splits import Split, divide, traits_of
+from afresh.domains.interactions.tables import Unusable, batches
+
+SHARE_COVERED = 0.95  # of histories, which fit in the window that is chosen
+SNIFFED = 500  # rows that are looked at
+SHORTEST, LONGEST = 16, 256  # windows that are chosen
+NOTHING: Mapping[str, Any] = {}  # one for all items, of which there may be millions
+
+
+class InteractionOptions(BaseModel):
+    """How a log is read."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    user: str | None = Field(None, description="column of who; None: by its name")
+    item: str | None = Field(None, description="column of what; None: by its name")
+    time: str | None = Field(None, description="column of when; None: by its name, or the order of the rows")
+    rating: str | None = Field(None, description="column of how good it was")
+    event: str | None = Field(None, description="column of the kind of event, as view or purchase")
+    session: str | None = Field(None, description="column of the session")
+    query: str | None = Field(None, description="the table of a data base, or one SELECT; None: its only table")
+    by: str = Field("user", pattern="user|session", description="whose histories are learnt: user or session")
+    split: Split | None = Field(
+        None,
+        description="held-out events: time (those after a point in time), last (the last of each user) or user (those "
+        "of some users); None: time if there are times, otherwise last",
+    )
+    least_rating: float | None = Field(None, description="events with a lower rating are left out")
+    kinds: str | None = Field(None, description="kinds of events to learn, separated by commas; None: all")
+    core: int = Field(
+        0, ge=0, le=1_000, description="users and items with fewer events are left out, again until none has fewer"
+    )
+    context: int | None = Field(
+        None, ge=2, le=MOST_TOKENS, description="items of a window; None: as many as 95% of the histories have"
+    )
+    codes: int | None = Field(
+        None,
+        ge=2,
+        le=8,
+        description="codes of an item, made of its features, so that items without history are recommended too; None: "
+        "a token of its own",
+    )
+    texts: str = Field(
+        "auto",
+        min_length=1,
+        description="encoder of sentences in the features of items, for codes: auto, words (of their own), or a "
+        "pretrained text encoder: minilm, a folder, or a name on the Hugging Face hub (ORGANISATION/NAME@REVISION)",
+    )
+
+
+class InteractionModality:
+    """.csv, .tsv, .parquet, .jsonl, .inter, .dat and SQLite tables with a column of users and one of items; beside
+    them tables of items or of users with their features."""
+
+    name = "interactions"
+    kind = HISTORY
+    options = InteractionOptions
+
+    def sniff(self, path: Path) -> Sniff:
+        """By the columns of the first tables."""
+        if not path.exists() or (path.is_file() and suffix_of(path.name) == ".zip"):
+            return Sniff(0.0, "not a table")
+        files, others = log_files(path)
+        tables = [f for f in files if suffix_of(f.name) not in (".txt", ".dat", ".data")]
+        for file in tables[:4]:
+            try:
+                first = next(batches(file, Unusable()), None)
+            except FileError:
+                continue
+            if first is not None and is_log(first.schema.names) and not _learns_otherwise(first):
+                columns = choose(first.schema.names, {})
+                return Sniff(1.0 if not others else 0.8, f"{file.name} is a log: {columns.words()}")
+        return Sniff(0.0, "no table with users and items")
+
+    def read(self, path: Path, options: InteractionOptions) -> Corpus:
+        """One Item per user and side of the split. Raises UserError if there is no event, or nothing to hold out."""
+        with uncollected():
+            return self._read(path, options)
+
+    def _read(self, path: Path, options: InteractionOptions) -> Corpus:
+        named = {role: getattr(options, role) for role in ("user", "item", "time", "rating", "event", "session")}
+        log, refused, notes = read_log(path, named, options.query, options.by == "session")
+        log, more = narrowed(log, options.least_rating, options.kinds, options.core)
+        train, heldout, split_notes = divide(log, options.split)
+        corpus = Corpus([], refused)
+        corpus.notes += [*notes, *more, _size(log), *split_notes]
+        if not log.timed:
+            corpus.notes.append("there are no times: the order of the rows counts")
+        for side, name in ((train, "train"), (heldout, "validation")):
+            items = [Item(h, f"user {h.user}", NOTHING, NOTHING, split=name, images=NOTHING) for h in side.histories]
+            if log.traits:
+                items, described = add_columns(items, traits_of(log, side), None)
+                corpus.notes += described if name == "train" else []
+            corpus.items += items
+        return corpus
+
+    def fit(self, items: Sequence[Item], options: InteractionOptions) -> HistoryEncoder:
+        """The catalogue of the training items, and a window that most histories fit in."""
+        histories: list[History] = [i.value for i in items]
+        counts = chosen(histories, options.codes is not None)
+        if len(counts) < 2:
+            raise UserError(f"The catalogue has {counted(len(counts), 'item')}, and there is nothing to choose from.")
+        ids = tuple(sorted(counts, key=lambda name: (-counts[name], name)))
+        events = sum(counts.values())
+        repeats = 1 - sum(len(set(h.items)) for h in histories) / events
+        lengths = np.array([len(h.items) for h in histories])
+        longest = int(np.quantile(lengths, SHARE_COVERED, method="higher"))
+        context = options.context or min(LONGEST, max(SHORTEST, 16 * -(-longest // 16)))
+        conds, notes = fit_conditions(items)
+        number = np.array([counts[i] for i in ids], dtype=np.int64)
+        notes.append(f"{int((number > 0).sum()):,} items in the training events; window of {context} items")
+        notes.append(f"in {repeats:.1%} of the events a user chose an item again")
+        known = histories[0].known
+        catalogue = Catalogue(ids, number, known.of(ids) if known else {}, known.folder if known else None)
+        if catalogue.features:
+            notes.append(f"features of items: {', '.join(map(catalogue.describe, catalogue.features))}")
+        numbers = [np.array([catalogue.index[name] for name in h.items]) for h in histories]
+        neighbours = fit_neighbours(numbers, len(ids))
+        codes: ItemCodes | None = None
+        if options.codes is not None:
+            codes, said = fit_codes(catalogue, neighbours, options.codes, options.texts)
+            notes += said
+        return HistoryEncoder(catalogue, neighbours, context, repeats, conds, tuple(notes), codes)
+
+    def load(self, folder: Path) -> HistoryEncoder:
+        return load_histories(folder)
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Garbage is not looked for: the millions of objects that a log becomes all stay, and looking through them again
+    takes a third of the time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _size(log: Log) -> str:
+    people, things = counted(len(np.unique(log.user)), "user"), counted(len(np.unique(log.item)), "item")
+    return f"{counted(len(log), 'event')} of {people} and {things}"
+
+
+def _learns_otherwise(batch: Any) -> bool:
+    """Whether the rows are of another modality: they have outcomes of exercises, or a column of texts."""
+    import pyarrow
+
+    if is_log_of_answers(batch.slice(0, SNIFFED).to_pylist(), batch.schema.names):
+        return True
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        texts = pyarrow.types.is_string(column.type) and plain(name) not in TITLES
+        if texts and is_prose(name, [v for v in column.slice(0, SNIFFED).to_pylist() if v]):
+            return True
+    return False
+
+
+MODALITY = InteractionModality()

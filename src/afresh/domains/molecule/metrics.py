@@ -1,0 +1,319 @@
+"""Metrics of molecules, on the protocol of MOSES.
+
+Polykovskiy et al. 2020, "Molecular Sets (MOSES): a benchmarking platform for molecular generation models", section 3.
+The functions agree with those of its package, molsets, to four digits (benchmarks/moses_parity.py). Distances are to
+held-out molecules; their floor is what training molecules score, as many as there are samples.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.stats import wasserstein_distance
+
+from afresh.core import CondSpec, Evidence, ItemKind, Metric, Score, Space
+from afresh.domains.molecule.chem import canonical, chem
+from afresh.domains.molecule.filters import passes
+from afresh.domains.molecule.kind import MOLECULE, features
+from afresh.domains.molecule.properties import properties
+from afresh.evaluation.distribution import frechet
+from afresh.evaluation.estimate import Z95, Array, Estimate, jackknife, leave_out, mean, share
+from afresh.evaluation.study import Study, Unmeasurable, study_of
+
+PROPERTIES = ("logP", "SA", "QED", "weight")
+UNIQUE = (1_000, 10_000)  # samples of which the share of different ones is reported
+MIN_RINGS = 2  # of a scaffold, as in MOSES
+CHUNK = 4_000  # molecules whose similarities are in memory at once
+MOST = 5_000  # molecules of a reference: ChemNet and BRICS take milliseconds for each
+FEWEST = 40  # valid samples and held-out molecules that distances need
+
+
+def of_molecules(kind: ItemKind, space: Space, conds: CondSpec) -> str | None:
+    """None for molecules, else the reason why not."""
+    return None if kind is MOLECULE else f"measures molecules, not {kind.plural}"
+
+
+# --------------------------------------------------------------------------- functions of sets
+
+
+def tanimoto(x: Array, y: Array) -> Array:
+    """Similarities (N, M) of fingerprints (N, D) and (M, D). Two fingerprints without bits are equal."""
+    a, b = torch.from_numpy(x).float(), torch.from_numpy(y).float()
+    both = a @ b.T
+    either = a.sum(1, keepdim=True) + b.sum(1) - both
+    return torch.where(either > 0, both / either.clamp_min(1), 1.0).double().numpy()
+
+
+def nearest(x: Array, reference: Array) -> Array:
+    """The similarity (N,) of each row of x to the most similar row of the reference (SNN before the mean)."""
+    out = np.zeros(len(x))
+    for i in range(0, len(x), CHUNK):
+        for j in range(0, len(reference), CHUNK):
+            part = tanimoto(x[i : i + CHUNK], reference[j : j + CHUNK]).max(1)
+            out[i : i + CHUNK] = np.maximum(out[i : i + CHUNK], part)
+    return out
+
+
+def mean_similarity(x: Array, power: int = 1) -> Array:
+    """The mean similarity (N,) of each row of x to all rows, itself included; `power`: of the similarities."""
+    out = np.zeros(len(x))
+    for i in range(0, len(x), CHUNK):
+        for j in range(0, len(x), CHUNK):
+            out[i : i + CHUNK] += (tanimoto(x[i : i + CHUNK], x[j : j + CHUNK]) ** power).sum(1)
+    return out / len(x)
+
+
+def internal_diversity(x: Array, power: int = 1) -> Estimate:
+    """1 - mean_i (mean_j T_ij^p)^(1/p). Interval: that of a U-statistic, by its projection (Hoeffding 1948)."""
+    rows = mean_similarity(x, power) ** (1 / power)
+    half = Z95 * 2 * float(np.std(rows, ddof=1)) / len(rows) ** 0.5
+    value = 1 - float(rows.mean())
+    return Estimate(value, value - half, value + half, len(rows))
+
+
+def fragments_of(found: Any) -> list[str]:
+    """The BRICS fragments of a molecule."""
+    text: str = chem().MolToSmiles(chem().FragmentOnBRICSBonds(found))
+    return text.split(".")
+
+
+def scaffolds_of(found: Any) -> list[str]:
+    """The Bemis-Murcko scaffold of a molecule if it has at least two rings."""
+    from rdkit.Chem.Scaffolds import MurckoScaffold
+
+    scaffold = MurckoScaffold.GetScaffoldForMol(found)
+    return [chem().MolToSmiles(scaffold)] if scaffold.GetRingInfo().NumRings() >= MIN_RINGS else []
+
+
+def cosine(x: Counter[str], y: Counter[str]) -> float:
+    """The cosine of two vectors of counts; NaN if one is empty."""
+    if not x or not y:
+        return float("nan")
+    dot = sum(n * y[k] for k, n in x.items())
+    return float(dot / (sum(n * n for n in x.values()) * sum(n * n for n in y.values())) ** 0.5)
+
+
+def count_similarity(parts: Sequence[Sequence[str]], reference: Counter[str]) -> Estimate:
+    """The cosine of the counts of the parts of each sample with those of a reference. Interval: grouped jackknife."""
+    value = cosine(Counter(p for row in parts for p in row), reference)
+    without = [
+        cosine(Counter(p for row, m in zip(parts, mask, strict=True) if m for p in row), reference)
+        for mask in leave_out(len(parts))
+    ]
+    if len(parts) < FEWEST or np.isnan(without).any():
+        return Estimate(value, None, None, len(parts))
+    low, high = jackknife(value, without)
+    return Estimate(value, max(0.0, low), min(1.0, high), len(parts))
+
+
+def distance(x: Array, y: Array) -> Estimate:
+    """The Wasserstein distance of two samples of numbers, (N,) and (M,). Interval: grouped jackknife over x."""
+    value = float(wasserstein_distance(x, y))
+    if len(x) < FEWEST:
+        return Estimate(value, None, None, len(x))
+    low, high = jackknife(value, [float(wasserstein_distance(x[mask], y)) for mask in leave_out(len(x))])
+    return Estimate(value, max(0.0, low), high, len(x))
+
+
+def activations(molecules: Sequence[str]) -> Array:
+    """Activations (N, 512) of ChemNet (Preuer et al. 2018, "Frechet ChemNet distance"), of canonical SMILES."""
+    try:
+        from fcd_torch import FCD
+        from fcd_torch.utils import get_one_hot
+    except ImportError:
+        raise Unmeasurable("the Frechet ChemNet distance needs fcd-torch: pip install 'afresh[chem]'") from None
+    net, out = FCD().model.eval(), []
+    with torch.no_grad():
+        for i in range(0, len(molecules), 256):
+            rows = np.stack([get_one_hot(s, 350) for s in molecules[i : i + 256]])
+            x = torch.from_numpy(rows / rows.shape[2]).float()
+            out.append(net(x.transpose(1, 2)).double().numpy())
+    return np.concatenate(out)
+
+
+# --------------------------------------------------------------------------- the sets of a study
+
+
+class Molecules:
+    """A set of valid molecules, and what is computed of them once."""
+
+    def __init__(self, smiles: Sequence[str]) -> None:
+        self.smiles = list(smiles)
+
+    @cached_property
+    def found(self) -> list[Any]:
+        return [chem().MolFromSmiles(s) for s in self.smiles]
+
+    @cached_property
+    def fingerprints(self) -> Array:
+        return features(self.smiles)
+
+    @cached_property
+    def activations(self) -> Array:
+        return activations(self.smiles)
+
+    @cached_property
+    def fragments(self) -> list[list[str]]:
+        return [fragments_of(m) for m in self.found]
+
+    @cached_property
+    def scaffolds(self) -> list[list[str]]:
+        return [scaffolds_of(m) for m in self.found]
+
+    def numbers(self, name: str) -> Array:
+        return np.array([properties()[name](m) for m in self.found])
+
+
+class MoleculeSets:
+    """The valid samples, held-out molecules, and as many training molecules as there are samples (`real`)."""
+
+    def __init__(self, study: Study) -> None:
+        self.study = study
+        self.valid = [c for v in study.drawn.values if (c := canonical(str(v))) is not None]
+        if len(self.valid) < FEWEST or len(study.heldout_items) < FEWEST:
+            raise Unmeasurable(
+                f"needs at least {FEWEST} valid samples and held-out molecules; there are {len(self.valid):,} and "
+                f"{len(study.heldout_items):,}"
+            )
+        self.samples = Molecules(self.valid)
+        self.heldout = Molecules(self._some([str(i.value) for i in study.heldout_items], MOST))
+        self.real = Molecules(self._some([str(i.value) for i in study.train_items], len(self.valid)))
+        study.reference_size = len(self.heldout.smiles)
+
+    def _some(self, molecules: Sequence[str], most: int) -> list[str]:
+        order = torch.argsort(self.study.rng.bits("molecules", torch.arange(len(molecules))))
+        return [molecules[i] for i in order[:most].tolist()]
+
+
+def sets_of(study: Study) -> MoleculeSets:
+    """The sets of a study, made once."""
+    return study.once("molecules", lambda: MoleculeSets(study))
+
+
+# --------------------------------------------------------------------------- metrics
+
+
+def validity(evidence: Evidence) -> list[Score]:
+    """Share of samples that RDKit reads and sanitises."""
+    study = study_of(evidence)
+    values = study.drawn.values
+    return [share(sum(map(study.valid, values)), len(values)).score("valid_molecules", "higher", 1.0)]
+
+
+def uniqueness(evidence: Evidence) -> list[Score]:
+    """Share of different molecules among the first 1,000 and 10,000 valid samples, or among all if there are fewer."""
+    valid = [c for v in study_of(evidence).drawn.values if (c := canonical(str(v))) is not None]
+    if not valid:
+        raise Unmeasurable("no sample is valid")
+    sizes = [k for k in UNIQUE if k <= len(valid)] or [len(valid)]
+    return [share(len(set(valid[:k])), k).score(f"unique_at_{k}", "higher", 1.0) for k in sizes]
+
+
+def novelty(evidence: Evidence) -> list[Score]:
+    """Share of the different valid samples that are no training molecules. Control: training molecules."""
+    study = study_of(evidence)
+    different = {c for v in study.drawn.values if (c := canonical(str(v))) is not None}
+    if not different:
+        raise Unmeasurable("no sample is valid")
+    new = len(different - {str(i.value) for i in study.train_items})
+    return [share(new, len(different)).score("novel", "higher", 1.0, 0.0)]
+
+
+def fcd(evidence: Evidence) -> list[Score]:
+    """Frechet distance between the activations of ChemNet on samples and on held-out molecules."""
+    sets = sets_of(study_of(evidence))
+    own = frechet(sets.samples.activations, sets.heldout.activations)
+    sets.study.note(own.note and f"fcd: {own.note}")
+    return [own.score("fcd", "lower", frechet(sets.real.activations, sets.heldout.activations).value)]
+
+
+def similarity(evidence: Evidence) -> list[Score]:
+    """Mean similarity of a sample to the most similar held-out molecule (SNN), and the cosines of the counts of BRICS
+    fragments (Frag) and of scaffolds (Scaf) in samples and in held-out molecules."""
+    sets = sets_of(study_of(evidence))
+    own, real = (nearest(s.fingerprints, sets.heldout.fingerprints) for s in (sets.samples, sets.real))
+    out = [mean(own).score("snn", "higher", float(real.mean()))]
+    parts: dict[str, Callable[[Molecules], list[list[str]]]] = {
+        "frag": lambda s: s.fragments,
+        "scaf": lambda s: s.scaffolds,
+    }
+    for name, of in parts.items():
+        reference = Counter(p for row in of(sets.heldout) for p in row)
+        estimate, floor = (count_similarity(of(s), reference) for s in (sets.samples, sets.real))
+        if np.isnan(estimate.value) or np.isnan(floor.value):
+            sets.study.note(f"{name}: not measured, since samples or held-out molecules have none")
+        else:
+            out.append(estimate.score(name, "higher", floor.value))
+    return out
+
+
+def diversity(evidence: Evidence) -> list[Score]:
+    """One minus the mean similarity of two samples (IntDiv), and one minus its root mean square (IntDiv2). Floor: of
+    training molecules."""
+    sets = sets_of(study_of(evidence))
+    out = []
+    for name, power in (("int_div", 1), ("int_div2", 2)):
+        own, floor = (internal_diversity(s.fingerprints, power) for s in (sets.samples, sets.real))
+        out.append(own.score(name, "higher", floor.value))
+    return out
+
+
+def filters(evidence: Evidence) -> list[Score]:
+    """Share of valid samples that pass the filters of MOSES. Floor: of training molecules."""
+    sets = sets_of(study_of(evidence))
+    own, floor = (share(sum(map(passes, s.found)), len(s.found)) for s in (sets.samples, sets.real))
+    return [own.score("filters", "higher", floor.value)]
+
+
+def property_distances(evidence: Evidence) -> list[Score]:
+    """Wasserstein distances between the properties of samples and of held-out molecules, in the units of each."""
+    sets = sets_of(study_of(evidence))
+    out = []
+    for name in PROPERTIES:
+        heldout = sets.heldout.numbers(name)
+        own, floor = (distance(s.numbers(name), heldout) for s in (sets.samples, sets.real))
+        out.append(own.score(f"{name}_distance", "lower", floor.value))
+    return out
+
+
+def requested(evidence: Evidence) -> list[Score]:
+    """Mean absolute difference between the numbers that were asked for and those of the valid samples, for properties
+    that RDKit computes. Floor: 0. Control: between the requests and the properties of other samples."""
+    study = study_of(evidence)
+    names = [k for k, part in study.conds.items() if part.kind == "number" and k in properties()]
+    drawn = study.drawn
+    rows = [(i, m) for i, v in enumerate(drawn.values) if (m := chem().MolFromSmiles(str(v))) is not None and str(v)]
+    out = []
+    for name in names:
+        part, known = study.conds[name], drawn.cond.present[name]
+        pairs = [
+            (float(drawn.cond.parts[name][i]) * part.std + part.mean, properties()[name](m))
+            for i, m in rows
+            if bool(known[i])
+        ]
+        if len(pairs) < 2:
+            continue
+        asked, got = np.array(pairs).T
+        other = float(np.abs(asked - np.roll(got, 1)).mean())
+        out.append(mean(np.abs(asked - got)).score(f"{name}_error", "lower", 0.0, other))
+    if not out:
+        raise Unmeasurable("the model has no condition that RDKit computes (`data.properties`)")
+    return out
+
+
+METRICS: tuple[Metric, ...] = (
+    Metric("molecule_validity", of_molecules, validity, brief=True),
+    Metric("molecule_uniqueness", of_molecules, uniqueness, brief=True),
+    Metric("molecule_novelty", of_molecules, novelty, brief=True),
+    Metric("molecule_fcd", of_molecules, fcd),
+    Metric("molecule_similarity", of_molecules, similarity),
+    Metric("molecule_diversity", of_molecules, diversity),
+    Metric("molecule_filters", of_molecules, filters),
+    Metric("molecule_properties", of_molecules, property_distances),
+    Metric("molecule_requests", of_molecules, requested),
+)

@@ -1,0 +1,145 @@
+"""Molecules: SMILES and structures, with numbers that were measured of them, to records of tokens and back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from afresh.core import Corpus, Item, Refused, Sniff, UserError
+from afresh.core.plural import counted
+from afresh.data.conditions import fit_conditions
+from afresh.data.refusals import refusal_lines
+from afresh.domains.molecule.chem import MoleculeError
+from afresh.domains.molecule.encoder import MoleculeEncoder, load_molecules
+from afresh.domains.molecule.kind import MOLECULE
+from afresh.domains.molecule.properties import Property
+from afresh.domains.molecule.reading import READ, measured, read_files
+from afresh.domains.molecule.recognise import recognised
+from afresh.domains.molecule.standard import Mixtures, Read, Standard, describe_traits, read_all
+from afresh.domains.molecule.writing import WRITINGS, Form, vocabulary
+
+FEW = 50_000  # molecules up to which random writings are learnt; fragments are learnt in any order, however many
+ROOM = 1.25  # of a window, in lengths of the longest molecule: other writings of it are longer
+
+
+class MoleculeOptions(BaseModel):
+    """How molecules are read and written."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    smiles_column: str | None = Field(None, description="the column of SMILES; None: by its name or its values")
+    numbers: tuple[str, ...] | None = Field(
+        None, description="the columns of numbers to learn as conditions; None: all but identifiers"
+    )
+    properties: tuple[Property, ...] = Field(
+        (), description="numbers that RDKit computes, to learn as conditions, as logP,QED,weight,SA"
+    )
+    form: Form = Field("smiles", description="how molecules are written: smiles, selfies, or smiles by fragments")
+    randomise: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="share of molecules that are written differently in training; None: by their number",
+    )
+    mixtures: Mixtures = Field("keep", description="of salts and mixtures: keep all parts, the largest, or refuse them")
+    neutralise: bool = Field(False, description="neutralise charges where possible")
+    stereo: bool = Field(True, description="keep stereo")
+    isotopes: bool = Field(True, description="keep isotopes")
+    cleanup: bool = Field(False, description="normalise groups, metals and charges as RDKit's MolStandardize does")
+    max_atoms: int = Field(100, ge=1, le=1_000, description="molecules with more heavy atoms are refused")
+    split: Literal["random", "scaffold"] = Field(
+        "random", description="what is held out: molecules, or all molecules of some Bemis-Murcko scaffolds"
+    )
+    context: int | None = Field(None, ge=2, le=1 << 14, description="tokens of a window; None: by the longest molecule")
+    max_file_mb: int = Field(512, ge=1, description="larger files are refused")
+
+    @property
+    def standard(self) -> Standard:
+        return Standard(self.mixtures, self.neutralise, self.stereo, self.isotopes, self.cleanup, self.max_atoms)
+
+
+class MoleculeModality:
+    """.smi, .sdf, .csv, .tsv, .jsonl and .parquet, each also as .gz, alone, in a folder or in a .zip."""
+
+    name = "molecule"
+    kind = MOLECULE
+    options = MoleculeOptions
+
+    def sniff(self, path: Path) -> Sniff:
+        """Judges by the names of the files, and of tables and lists of lines by the beginning of the first one."""
+        return recognised(path)
+
+    def read(self, path: Path, options: MoleculeOptions) -> Corpus:
+        """One Item per molecule, its canonical SMILES. Raises UserError if there is none, or for a wrong column."""
+        raw = read_files(path, options.smiles_column, options.max_file_mb)
+        corpus = Corpus([], raw.refused, raw.notes)
+        columns = measured(raw.columns, options.numbers)
+        corpus.notes += columns.notes
+        found = read_all(raw.smiles, options.standard, options.split == "scaffold", options.properties)
+        kept: list[Read] = []
+        for where, result, numbers in zip(raw.where, found, columns.numbers, strict=True):
+            if isinstance(result, MoleculeError):
+                corpus.refused.append(Refused(where, str(result)))
+                continue
+            if options.form == "selfies":
+                try:
+                    WRITINGS["selfies"].write(result.smiles)
+                except MoleculeError as error:
+                    corpus.refused.append(Refused(where, str(error)))
+                    continue
+            kept.append(result)
+            corpus.items.append(
+                Item(result.smiles, where, numbers={**numbers, **result.numbers}, group=result.scaffold or None)
+            )
+        if not corpus.items:
+            raise UserError(
+                f"There is no usable molecule in {path}. Correct what is listed, or give another file "
+                f"({', '.join(sorted(READ))}, also .gz and .zip).",
+                lines=refusal_lines(corpus.refused),
+            )
+        corpus.notes += describe_traits(kept, options.standard)
+        corpus.notes += _missing(corpus.items)
+        return corpus
+
+    def fit(self, items: Sequence[Item], options: MoleculeOptions) -> MoleculeEncoder:
+        """Fit vocabulary, window and conditions to the training molecules. Raises UserError if there are none."""
+        if not items:
+            raise UserError("There is no molecule to train on: the training split is empty.")
+        texts = [str(i.value) for i in items]
+        tokens = tuple(vocabulary(options.form, texts))
+        conds, notes = fit_conditions(items)
+        anyhow = options.form == "fragments"  # a part that is asked for comes first, whatever its place in a molecule
+        share = options.randomise if options.randomise is not None else 0.5 * (anyhow or len(items) <= FEW)
+        reason = "any fragment can be asked for" if anyhow else f"there is a total of {len(items):,}"
+        why = "" if options.randomise is not None else f", since {reason}"
+        encoder = MoleculeEncoder(options.form, tokens, 2, conds, share)
+        longest = max(len(encoder.tokenised(t)) for t in texts) + 1
+        context = options.context or max(32, -(-int(longest * ROOM) // 8) * 8)
+        lines = [f"{options.form}: {counted(len(tokens), 'token')}, at most {longest} in a molecule"]
+        if longest > context:
+            lines.append(f"molecules of more than {context} tokens are learnt in several windows (`data.context`)")
+        lines.append(f"{share:.0%} of the molecules in training are written differently each time{why}")
+        chosen = {"form": options.form, "properties": options.properties, "randomise": share}
+        for name in ("mixtures", "neutralise", "stereo", "isotopes", "cleanup"):
+            chosen[name] = getattr(options, name)
+        return MoleculeEncoder(options.form, tokens, context, conds, share, chosen, (*lines, *notes))
+
+    def load(self, folder: Path) -> MoleculeEncoder:
+        return load_molecules(folder)
+
+
+MODALITY = MoleculeModality()
+
+
+def _missing(items: Sequence[Item]) -> list[str]:
+    """A note for every number that some molecules lack."""
+    names = dict.fromkeys(k for i in items for k in i.numbers)
+    out = []
+    for name in names:
+        n = sum(name not in i.numbers for i in items)
+        if n:
+            out.append(f"{name} is missing for {n:,} of {len(items):,} molecules, which are learnt without it")
+    return out

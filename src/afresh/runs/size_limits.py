@@ -1,0 +1,124 @@
+"""Bounds of what a run makes of its files: a network has no more weights than are stored, and an example has a size.
+
+A run may come from anybody, and its run.json may describe what does not fit into memory. Each tensor of a network is
+counted before it is allocated.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import (
+    register_module_buffer_registration_hook,
+    register_module_parameter_registration_hook,
+)
+from torch.overrides import TorchFunctionMode
+
+from afresh.core import CondSpec, Family, Space, UserError
+from afresh.core.memory import available_memory
+from afresh.core.safe_json import MOST_VALUES, reading
+
+SHARED = 2  # times that a tensor may be counted, as an embedding that is also the output
+SLACK = 1 << 10  # weights that are allowed beyond those counted
+MOST_TENSORS = 1 << 15  # of a network; the largest public ones have a few thousand
+BYTES = 4  # of a weight
+
+
+def bounded(family: Family, most: int, file: Path) -> Family:
+    """The family, whose `build` ends with a UserError before it makes a network of more than `most` weights, or where
+    such a network does not fit into the memory that is free, or cannot be built at all. `file`: the run.json."""
+
+    def build(config: Any, space: Space, conds: CondSpec) -> dict[str, nn.Module]:
+        free = available_memory()
+        if free is not None and BYTES * most > free:
+            raise UserError(
+                f"{file} describes a network of {most:,} weights, which need {BYTES * most:,} bytes; {free:,.0f} are "
+                "free.",
+                "no_memory",
+            )
+        with reading(file, "Was it changed by hand? Restore a copy of it."), counted(most, file):
+            return family.build(config, space, conds)
+
+    return replace(family, build=build)
+
+
+@contextmanager
+def counted(most: int, file: Path) -> Iterator[None]:
+    """Within the block, count what modules register, and the size of each tensor before it is allocated. Raises
+    UserError if there is too much."""
+    weights, buffers, tensors = 0, 0, 0
+    largest = SHARED * most + SLACK
+
+    def check(single: int = 0) -> None:
+        within = weights <= largest and buffers <= largest + MOST_VALUES and tensors <= MOST_TENSORS
+        if not within or single > largest + MOST_VALUES:
+            raise UserError(
+                f"config in {file} describes a larger network than the {most:,} weights that the run has. Was it "
+                "changed by hand? Restore a copy of it.",
+                "weights_mismatch",
+                file=str(file),
+            )
+
+    def parameter(module: nn.Module, name: str, value: Tensor) -> None:
+        nonlocal weights, tensors
+        weights, tensors = weights + value.numel(), tensors + 1
+        check()
+
+    def buffer(module: nn.Module, name: str, value: Tensor | None) -> None:
+        nonlocal buffers, tensors
+        buffers, tensors = buffers + (0 if value is None else value.numel()), tensors + 1
+        check()
+
+    class Measured(TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if func in MAKERS:
+                check(size_of(func, args, kwargs or {}))
+            return func(*args, **(kwargs or {}))
+
+    hooks = [register_module_parameter_registration_hook(parameter), register_module_buffer_registration_hook(buffer)]
+    try:
+        with Measured():
+            yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+# Functions that make a tensor of a given size.
+MAKERS = {torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn, torch.eye, torch.arange}
+
+
+def size_of(func: Any, args: tuple[Any, ...], named: Mapping[str, Any]) -> int:
+    """The number of elements that a call of one of MAKERS would make; 0 where it is not told by plain numbers."""
+    numbers = args or tuple(named[k] for k in ("size", "n", "m", "start", "end") if k in named)
+    if numbers and isinstance(numbers[0], tuple | list):  # torch.Size is a tuple
+        numbers = tuple(numbers[0])
+    elif func is torch.full:
+        return 0
+    if not all(isinstance(n, int | float) and math.isfinite(n) for n in numbers):
+        return 0
+    if func is torch.arange:
+        start, end, step = (0, *numbers, 1)[:3] if len(numbers) == 1 else (*numbers, 1)[:3]
+        return int((end - start) / step) if step else 0
+    if func is torch.eye and len(numbers) == 1:
+        numbers = (*numbers, *numbers)
+    return math.prod(map(int, numbers))
+
+
+def check_space(space: Space, file: Path) -> None:
+    """Raises UserError if an example of a space has more than MOST_VALUES values, or more ids than a tokenizer has."""
+    values, ids = math.prod(space.shape), max(space.vocab, default=0)
+    if not 1 <= values <= MOST_VALUES or ids > MOST_VALUES:
+        raise UserError(
+            f"{file} describes examples of {values:,} values{f' with {ids:,} ids' if ids else ''}; at most "
+            f"{MOST_VALUES:,} are accepted.",
+            "damaged",
+            file=str(file),
+        )

@@ -1,0 +1,154 @@
+"""Learning from votes, in a process of its own: how far it is, and what it changed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Form, Request
+from starlette.responses import RedirectResponse, Response
+
+from afresh.core import UserError
+from afresh.core.plural import counted
+from afresh.runs.run import Run
+from afresh.serve.errors import Refused
+from afresh.serve.loaded_runs import Served
+from afresh.serve.request_threads import Desk
+from afresh.serve.rights import TRAIN, holder_of, needs
+from afresh.serve.studio.media_keys import Face, Held
+from afresh.serve.studio.pages import HEADERS, PageRoute, address, page
+from afresh.serve.studio.vote_request import Asking
+from afresh.serve.studio.vote_session import Sittings
+from afresh.verbs import jobs
+from afresh.verbs.annotate import beside, default_votes
+from afresh.verbs.jobs import BackgroundJob, Outcome
+
+VERB = "align"
+BESIDE = 4  # samples of each run that are shown side by side
+
+
+def routes(desk: Desk, sittings: Sittings) -> APIRouter:
+    router = APIRouter(route_class=PageRoute, include_in_schema=False, dependencies=[needs(TRAIN)])
+
+    @router.post("/studio/vote/{id_}/learn")
+    def learn(
+        request: Request, id_: str, minutes: Annotated[float, Form(ge=0.1, le=1440, allow_inf_nan=False)]
+    ) -> Response:
+        sitting = sittings.find(request, id_)
+        if sitting.run is None:
+            raise Refused(400, "These votes compare two runs. To learn from votes, vote on samples of one.")
+        job = start(sitting.run, sitting.session.path, minutes, sitting.wish, sitting.owner)
+        where = address(request, f"vote/learnt/{job.id}")
+        if request.headers.get("hx-request"):
+            return Response(status_code=204, headers={**HEADERS, "hx-redirect": where})
+        return RedirectResponse(where, 303, HEADERS)
+
+    @router.get("/studio/vote/learnt/{id_}")
+    def show(request: Request, id_: str) -> Response:
+        return page(request, "learnt.html", **values(found(request, id_)))
+
+    @router.get("/studio/vote/learnt/{id_}/state")
+    def state(request: Request, id_: str) -> Response:
+        return page(request, "learnt_state.html", **values(found(request, id_)))
+
+    @router.post("/studio/vote/learnt/{id_}/stop")
+    def stop(request: Request, id_: str) -> Response:
+        job = found(request, id_)
+        jobs.stop(job)
+        return page(request, "learnt_state.html", **values(job))
+
+    @router.get("/studio/vote/learnt/{id_}/after")
+    async def after(request: Request, id_: str) -> Response:
+        """Samples of both runs, made from the same random numbers."""
+        job = found(request, id_)
+        base, made = (desk.library.offer(Path(job.about[name])) for name in ("base", "out"))
+        asking = Asking(**{**job.about["wish"], "run": base, "other": made, "n": BESIDE})
+        rows = await desk.run(request, base, lambda served: pairs(served, made, asking))
+        again = asking.model_copy(update={"n": 20, "seed": asking.seed + 1})
+        return page(request, "learnt_after.html", base=base, made=made, rows=rows, fields=again.fields())
+
+    def pairs(served: Served, made: str, asking: Asking) -> list[tuple[str, Face, Face]]:
+        other = desk.library.acquire(made)
+        try:
+            runs = [served.run, other.run]
+            votes = default_votes(served.run)
+            drawn = beside(runs, asking.wish(), asking.n, seed=asking.seed, votes=votes)
+        finally:
+            desk.library.release(other)
+
+        def face(run: Run, item: str) -> Face:
+            return sittings.album.face(Held(run.encoder.kind, run.encoder, votes.parent, item))
+
+        return [
+            (", ".join(w for w in asked.words if w), face(runs[0], one), face(runs[1], two))
+            for asked, (one, two) in drawn
+        ]
+
+    return router
+
+
+def found(request: Request, id_: str) -> BackgroundJob:
+    """What learns from votes of whoever asks. Raises Refused."""
+    job = jobs.read(id_)
+    if job is None or job.verb != VERB or "wish" not in job.about or not holder_of(request).sees(job.owner):
+        raise Refused(404, "There is nothing here that learns from votes.", "not_found")
+    return job
+
+
+def values(job: BackgroundJob) -> dict[str, Any]:
+    outcome = jobs.outcome(job)
+    return {
+        "job": job,
+        "outcome": outcome,
+        "base": Path(job.about["base"]).name,
+        "made": Path(job.about["out"]).name,
+        "share": share(outcome),
+        "saying": saying(outcome),
+        "usable": (Path(job.about["out"]) / "checkpoints").is_dir(),
+    }
+
+
+def share(outcome: Outcome) -> float | None:
+    """How much of the training is done, 0 to 1; None if it has not begun."""
+    progress = outcome.progress
+    return progress["step"] / max(1, progress["steps"]) if progress and progress["code"] == "training" else None
+
+
+def saying(outcome: Outcome) -> str:
+    """How far the training is, in words."""
+    if outcome.progress is None:
+        return "Reading the data and the votes"
+    if outcome.progress["code"] != "training":
+        return str(outcome.progress["text"])
+    if outcome.progress["step"] >= outcome.progress["steps"]:
+        return "Measuring what was learnt"
+    return (
+        f"Step {outcome.progress['step']:,} of {outcome.progress['steps']:,}, {left(outcome.progress['seconds_left'])}"
+    )
+
+
+def left(seconds: float | None) -> str:
+    """Seconds that are left, in words."""
+    if seconds is None:
+        return "begun just now"
+    minutes = round(seconds / 60)
+    return "less than a minute left" if minutes < 1 else f"about {counted(minutes, 'minute')} left"
+
+
+def start(run: Path, votes: Path, minutes: float, wish: Mapping[str, object], whose: str) -> BackgroundJob:
+    """Begin `afresh align` with these votes. The new run stands beside the old one. Raises UserError."""
+    base, out, votes = run.resolve(), free(run.resolve()), votes.resolve()
+    options = {"preferences": votes, "minutes": f"{minutes:g}", "out": out}
+    about = {"base": str(base), "out": str(out), "wish": dict(wish)}
+    return jobs.start(VERB, [base], options, f"Learning from votes on {base.name}", out, whose, about)
+
+
+def free(run: Path) -> Path:
+    """A folder that neither exists nor is being made: RUN-aligned, RUN-aligned-2, ... Raises UserError."""
+    taken = {job.run for job in jobs.jobs() if jobs.is_running(job)}
+    for number in range(1, 1000):
+        out = run.with_name(f"{run.name}-aligned" + ("" if number == 1 else f"-{number}"))
+        if not out.exists() and str(out) not in taken:
+            return out
+    raise UserError(f"There are 999 aligned runs of {run.name}. Remove some: `afresh rm`.")

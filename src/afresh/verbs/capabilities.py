@@ -1,0 +1,129 @@
+"""What can be asked of a run: its conditions, the settings of sampling, and the verbs that its family can do."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import PydanticInvalidForJsonSchema, TypeAdapter
+
+from afresh.core import CondSpec, UserError
+from afresh.data.text.documents import DocumentEncoder
+from afresh.domains.music.encoder import ScoreEncoder
+from afresh.runs.run import Run, summary
+from afresh.sampling.request import converses, of_kind, writes_text
+from afresh.verbs.interpolate import latents_of
+from afresh.verbs.report import read_verdict
+from afresh.verbs.score import likelihood_of
+
+
+def offers(run: Run) -> dict[str, Any]:
+    """{makes, size, conditions, guidance, settings, verbs} of a run, as plain values. Raises UserError if it cannot be
+    read."""
+    space, family = run.encoder.space, run.family
+    out: dict[str, Any] = {"makes": run.encoder.kind.plural, "view": run.encoder.kind.view}
+    if space.pixels:
+        out["size"] = {"width": space.shape[2], "height": space.shape[1], "channels": space.shape[0]}
+    if space.timed:
+        out["seconds"] = space.seconds
+    if writes_text(run.encoder, run.space):
+        out["context"] = run.space.shape[0]
+    guided = bool(run.conds) and run.record.train.cond_dropout > 0 and family.sampling.guided
+    return {
+        **out,
+        "conversations": converses(run.encoder, run.space),
+        "conditions": conditions(run),
+        "guidance": guided,
+        "settings": settings(family.sampling.settings),
+        "verbs": verbs(run),
+    }
+
+
+def conditions(run: Run) -> dict[str, Any]:
+    """{labels: {name: classes}, numbers: {name: {low, high, mean}}, caption, images}: the numbers as they occurred."""
+    spec: CondSpec = run.conds
+    numbers = {}
+    for name in of_kind(spec, "number"):
+        part, known = spec[name], run.conditions
+        values = known.parts[name][known.present[name]] * spec[name].std + spec[name].mean
+        low, high = (float(values.min()), float(values.max())) if len(values) else (part.mean, part.mean)
+        numbers[name] = {"low": low, "high": high, "mean": part.mean}
+    captions = of_kind(spec, "prompt", "vector")
+    words = [word for name in of_kind(spec, "prompt") for word in spec[name].classes]
+    return {
+        "labels": {name: list(spec[name].classes) for name in of_kind(spec, "label")},
+        "numbers": numbers,
+        "caption": bool(captions),
+        "words": words,
+        "images": of_kind(spec, "aligned"),
+    }
+
+
+def settings(model: type) -> dict[str, Any]:
+    """The settings of sampling by name, each as a JSON schema with its default. Those that are functions are left
+    out."""
+    out = {}
+    for name, field in model.model_fields.items():  # type: ignore[attr-defined]
+        kind: Any = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
+        try:
+            schema = TypeAdapter(kind).json_schema()
+        except PydanticInvalidForJsonSchema:
+            continue
+        out[name] = {**schema, "default": field.get_default(call_default_factory=True)}
+    return out
+
+
+def verbs(run: Run) -> dict[str, bool]:
+    """Which verbs the run can do."""
+    text = writes_text(run.encoder, run.space)
+    chat = converses(run.encoder, run.space)
+    return {
+        "sample": True,
+        "edit": run.family.edit is not None and run.encoder.space.kind == "field",
+        "blend": run.encoder.space.kind == "field" and can(latents_of, run),
+        "score": can(likelihood_of, run),
+        "complete": isinstance(run.encoder, DocumentEncoder) and text and run.family.predict is not None and not chat,
+        "compose": isinstance(run.encoder, ScoreEncoder),
+        "infill": run.family.sampling.fills and text,
+        "embed": text and run.family.policy is not None and run.family.policy.steps is not None,
+        "chat": chat,
+    }
+
+
+def can(check: Any, run: Run) -> bool:
+    try:
+        check(run)
+    except UserError:
+        return False
+    return True
+
+
+def facts(run: Run) -> dict[str, Any]:
+    """What a run is, how far it came, what it was made from, and how good it is: {modality, family, parameters, steps,
+    planned, data, lineage, verdict, measures, card} as plain values."""
+    record, found = run.record, report(run.path)
+    return {
+        **{k: v for k, v in summary(run).items() if k != "run"},
+        "data": {"name": Path(record.data.path).name, "train": record.data.train, "heldout": record.data.heldout},
+        "lineage": {
+            "base_model": None if record.base_model is None else Path(record.base_model).name,
+            "adapter": record.lora is not None,
+            "aligned": record.align is not None,
+            "codec": record.codec,
+            "made_by": run.family.made_by or "train",
+        },
+        "verdict": read_verdict(run.path),
+        "measures": found.get("scores", []),
+        "card": found.get("card", {}),
+    }
+
+
+def report(path: Path) -> Mapping[str, Any]:
+    """The section of a run's report; empty without one, or with one that cannot be read."""
+    try:
+        section = json.loads((path / "report.json").read_bytes())["sections"][0]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return {}
+    return section if isinstance(section, dict) else {}

@@ -1,0 +1,114 @@
+"""A listener that prints events to standard error, with a progress bar if it is a terminal."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TextIO
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
+from rich.table import Column
+from rich.text import Text
+
+from afresh.core.events import Event, Listener, PlainLines
+from afresh.core.safe_text import visible_line
+from afresh.preferences import preferences
+from afresh.training.progress import clock, speed, values_line
+from afresh.verbs.notebook import NotebookListener, in_notebook
+
+STYLES = {"warning": "yellow", "error": "red"}
+
+
+class _Field(ProgressColumn):
+    """A column that is computed at each refresh, so that times are updated during a long step."""
+
+    def __init__(self, text: Callable[[], str], style: str = "") -> None:
+        self.text, self.style = text, style
+        super().__init__(Column(no_wrap=True, overflow="ellipsis"))
+
+    def render(self, task: Task) -> Text:
+        return Text(self.text(), style=self.style)
+
+
+class ConsoleListener:
+    """Shows notes, warnings and the progress of training on standard error; warnings and errors alone if the user
+    prefers quiet."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self.quiet = preferences().quiet
+        self.console = Console(file=stream or sys.stderr, highlight=False, soft_wrap=True)
+        self.lines = PlainLines(stream)
+        self.bar: Progress | None = None
+        self.fields: dict[str, Any] = {}
+        self.at = 0.0  # time of the last progress event, in seconds
+
+    def __call__(self, event: Event) -> None:
+        if self.quiet and event.kind not in STYLES:
+            return
+        if event.kind != "progress":
+            prefix = f"{event.kind}: " if event.kind in STYLES else ""
+            self.console.print(Text(prefix + event.text, style=STYLES.get(event.kind, "")))
+        elif self.console.is_terminal and event.code in COLUMNS:
+            self.update(event.code, dict(event.fields))
+        else:
+            self.lines(event)
+
+    def update(self, code: str, fields: dict[str, Any]) -> None:
+        """Update the bar from the fields of a progress event (training/progress.py, evaluation/time_budget.py)."""
+        self.fields, self.at = fields, time.monotonic()
+        if self.bar is None:
+            self.bar = self.make_bar(code)
+            self.task = self.bar.add_task(escape(visible_line(fields["title"])), total=None)
+            self.bar.start()
+        done, total = (fields["step"], fields["steps"]) if code == "training" else (fields["share"], 1.0)
+        self.bar.update(self.task, completed=done, total=total)
+        if fields["ended"]:
+            self.bar.stop()
+            self.bar = None
+
+    def seconds_left(self) -> float | None:
+        """The seconds left, which decrease with the clock between events."""
+        left: float | None = self.fields["seconds_left"]
+        return None if left is None else max(0.0, left - (time.monotonic() - self.at))
+
+    def elapsed(self) -> float:
+        """The seconds elapsed, which increase with the clock between events."""
+        return float(self.fields["seconds_elapsed"]) + time.monotonic() - self.at
+
+    def make_bar(self, code: str) -> Progress:
+        columns = [_Field(partial(text, self), style) for text, style in COLUMNS[code]]
+        return Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(bar_width=None, table_column=Column(ratio=1, min_width=8)),
+            *columns,
+            console=self.console,
+            refresh_per_second=4,
+            expand=True,
+            redirect_stdout=False,  # standard output is the caller's, byte for byte
+        )
+
+
+# The columns of the bar behind the title, as functions of the listener with their styles, by code of the events.
+COLUMNS: dict[str, list[tuple[Callable[[ConsoleListener], str], str]]] = {
+    "training": [
+        (lambda show: f"{show.fields['step']:,}/{show.fields['steps']:,}", ""),
+        (lambda show: values_line(show.fields), "cyan"),
+        (lambda show: speed(show.fields["rate"], show.fields["unit"]), "green"),
+        (lambda show: f"{clock(show.seconds_left())} left", "bold"),
+        (lambda show: clock(show.elapsed()), "dim"),
+    ],
+    "measuring": [
+        (lambda show: f"measuring: {show.fields['stage']}", "cyan"),
+        (lambda show: "" if show.seconds_left() is None else f"{clock(show.seconds_left())} left", "bold"),
+        (lambda show: clock(show.elapsed()), "dim"),
+    ],
+}
+
+
+def default_listener() -> Listener:
+    """What shows events where nobody set a listener: a notebook's, or the console's."""
+    return NotebookListener() if in_notebook() and not preferences().quiet else ConsoleListener()

@@ -1,0 +1,168 @@
+"""The steps that train, tune, distill and align share: check options, report the plan, create the run's folder."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from afresh.core import Codec, UserError, events
+from afresh.core.plural import counted
+from afresh.data.load import typical_requests
+from afresh.data.prepare import Prepared
+from afresh.data.refusals import describe_refusals
+from afresh.runs.data_lineage import collected_record, inherited
+from afresh.runs.output_dir import check_output_dir, output_dir
+from afresh.runs.record import DataRecord, RunRecord
+from afresh.runs.run import Run
+from afresh.runs.signature import sign
+from afresh.training.budget import Budget, Machine, check_device
+from afresh.training.plan import RESERVE, Decision, Plan
+from afresh.training.training_clock import Clock
+
+
+class RunSpec(Protocol):
+    """The options that train, tune, distill and align have in common."""
+
+    @property
+    def seed(self) -> int: ...
+    @property
+    def out(self) -> Path | None: ...
+    @property
+    def force(self) -> bool: ...
+    @property
+    def device(self) -> str | None: ...
+    @property
+    def clock(self) -> Clock: ...
+
+
+@dataclass(frozen=True)
+class Output:
+    """The folder of a new run, and the files and folders from which it is created.
+
+    Replacing an existing run must not remove the inputs.
+    """
+
+    path: Path
+    inputs: Sequence[Path]
+
+
+def check_spec(spec: RunSpec, budget: Budget | None, default_out: Path, inputs: Sequence[Path]) -> Output:
+    """Check the budget, the device and the output folder. Raises UserError if one of them is not usable."""
+    if budget is not None:
+        budget.check()
+    if spec.device is not None:
+        check_device(spec.device)
+    out = spec.out or default_out
+    check_output_dir(out, spec.force, inputs)
+    return Output(out, inputs)
+
+
+def training_seconds(budget: Budget | None, clock: Clock) -> float | None:
+    """The seconds of a budget in minutes that are left for training itself; None for other budgets."""
+    if budget is None or budget.minutes is None:
+        return None
+    return (clock.training_end(budget.minutes) - time.monotonic()) * (1 - RESERVE)
+
+
+@dataclass(frozen=True)
+class RunContents:
+    """The contents of a new run's folder.
+
+    `base` are the weights from which training starts, and `fields` further fields of the record: window, base_model,
+    lora, align, ...
+    """
+
+    prepared: Prepared
+    family: str
+    codec: tuple[str, Codec] | None
+    plan: Plan
+    machine: Machine
+    minutes: float | None = None  # the budget, if the number of steps is adapted to it
+    validation: Path | None = None  # held-out data that the user provides
+    base: Mapping[str, Tensor] | None = None
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+
+@contextmanager
+def create_run(spec: RunSpec, output: Output, contents: RunContents) -> Iterator[Run]:
+    """Create the run's folder. If the block fails, the folder is removed, and a run that was being replaced is
+    restored.
+
+    Raises UserError if the folder cannot be written.
+    """
+    prepared, plan = contents.prepared, contents.plan
+    name, codec = contents.codec or (None, None)
+    record = RunRecord(
+        modality=prepared.modality,
+        family=contents.family,
+        config=plan.family.model_dump(mode="json"),
+        codec=name,
+        train=plan.train,
+        parameters=plan.parameters,
+        data=data_record(prepared, contents.validation),
+        decisions=[(d.name, d.value, d.reason) for d in plan.decisions],
+        machine=contents.machine.record(),
+        seed=spec.seed,
+        minutes=contents.minutes,
+        inherited=inherited(contents.fields.get("base_model")),
+    ).model_copy(update=dict(contents.fields))
+    with output_dir(output.path, spec.force, output.inputs):
+        run = Run.create(output.path, record, prepared.encoder, codec, typical_requests(prepared.train), contents.base)
+        try:
+            sign(run)
+        except UserError as e:
+            events.warning(f"{e} Going on with the run later will ask whether it is trusted.", e.code)
+        yield run
+
+
+def data_record(prepared: Prepared, validation: Path | None) -> DataRecord:
+    options = prepared.options.model_dump(mode="json")
+    return DataRecord(
+        path=str(prepared.path.resolve()),
+        validation=None if validation is None else str(validation.resolve()),
+        options=options,
+        split_hash=prepared.split_hash,
+        train=len(prepared.train_items),
+        heldout=len(prepared.heldout_items),
+        train_bytes=prepared.train.bytes,
+        heldout_bytes=prepared.heldout.bytes,
+        notes=list(prepared.notes),
+        collected=collected_record(prepared.path, prepared.modality, options),
+    )
+
+
+def report_data(prepared: Prepared, conditions: bool = True) -> None:
+    """Report the data as events; without `conditions`, only its modality and the sizes of the splits."""
+    events.note(f"data: {prepared.modality} ({prepared.why})", "data", modality=prepared.modality)
+    events.note(
+        f"split: {len(prepared.train_items):,} training and {counted(len(prepared.heldout_items), 'held-out item')}",
+        "split",
+        train=len(prepared.train_items),
+        heldout=len(prepared.heldout_items),
+    )
+    if not conditions:
+        return
+    for text in prepared.notes:
+        events.note(f"note: {text}", "data_note")
+    if prepared.refused:
+        events.note(
+            f"refused: {describe_refusals(prepared.refused)}",
+            "refused",
+            count=len(prepared.refused),
+        )
+    for name, part in prepared.encoder.conds.items():
+        classes = ", ".join(part.classes[:12]) + (" ..." if len(part.classes) > 12 else "")
+        text = f"condition: {name} ({part.kind}{': ' + classes if part.kind == 'label' else ''})"
+        events.note(text, "condition", name=name)
+
+
+def report_plan(decisions: Sequence[Decision]) -> None:
+    """Report the decisions of the planner and their reasons as events."""
+    for d in decisions:
+        events.note(f"{d.name}: {d.value} ({d.reason})", "plan", name=d.name, value=d.value, reason=d.reason)

@@ -1,0 +1,142 @@
+"""The verb `distill`: train a student of a flow that samples in one to four steps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from afresh.core import Family, UserError, registry
+from afresh.core.options import override
+from afresh.preferences import preferences
+from afresh.runs.data import run_data
+from afresh.runs.run import Run
+from afresh.training.budget import Budget, measure_machine
+from afresh.training.plan import Task, plan
+from afresh.training.training_clock import Clock
+from afresh.training.weights import BaseWeights
+from afresh.verbs.create_run import RunContents, check_spec, create_run, report_data, report_plan, training_seconds
+from afresh.verbs.data_source import DataSource, data_source
+from afresh.verbs.training_job import Job
+
+STUDENT, TEACHER = "fewstep", "flow"
+MOST_STEPS = 64  # the most sampling steps of a student (families.fewstep.FewStepConfig.finest)
+
+
+@dataclass(frozen=True)
+class DistillSpec:
+    """The options of `distill`. `steps` counts training steps; `finest` is the number of steps of the student's finest
+    sampling grid. The budget is in minutes (5 by default) or steps."""
+
+    run: Path  # the teacher
+    guidance: float | None = None  # guidance weight of the teacher, which the student learns; None: 1
+    finest: int = 4
+    minutes: float | None = None
+    steps: int | None = None
+    seed: int = 0
+    out: Path | None = None
+    force: bool = False
+    device: str | None = None
+    set_family: Mapping[str, Any] = field(default_factory=dict)
+    set_train: Mapping[str, Any] = field(default_factory=dict)
+    clock: Clock = field(default_factory=Clock)  # of the command, whose minutes include reading the data
+
+    def budget(self) -> Budget:
+        return (
+            Budget(preferences().minutes)
+            if self.minutes is None and self.steps is None
+            else Budget(self.minutes, self.steps)
+        )
+
+
+def start(spec: DistillSpec) -> Job:
+    """Read the teacher and its data, plan, and create the student's run.
+
+    Raises UserError for invalid options, before any time is spent on training.
+    """
+    budget = spec.budget()
+    budget.check()
+    teacher = Run.open(spec.run)
+    inputs = [spec.run, Path(teacher.record.data.path)]
+    output = check_spec(spec, budget, spec.run.parent / f"{spec.run.resolve().name}-student", inputs)
+    if teacher.record.family != TEACHER:
+        raise UserError(
+            f"{spec.run} is a {teacher.record.family}, which cannot be distilled. Distill a run of the family "
+            f"{TEACHER}.",
+            "not_a_teacher",
+        )
+    config = student_config(teacher, spec)
+    prepared = run_data(teacher)
+    report_data(prepared)
+    source = data_source(teacher, prepared)
+    family = registry.family(STUDENT)
+    family = replace(family, plan=replace(family.plan, sizes=lambda space: [config]))
+    weights = starting_weights(teacher, family, config)
+    task = Task(
+        family=family,
+        space=teacher.space,
+        conds=teacher.conds,
+        examples=source.train,
+        machine=measure_machine(spec.device),
+        seed=spec.seed,
+        set_family={},
+        set_train=spec.set_train,
+        seconds=training_seconds(budget, spec.clock),
+        steps=budget.steps,
+        tokens=None,
+        base=BaseWeights(weights, None),
+    )
+    training = plan(task)
+    report_plan(training.decisions)
+    codec, name = teacher.codec, teacher.record.codec
+    contents = RunContents(
+        prepared=prepared,
+        family=STUDENT,
+        codec=None if codec is None or name is None else (name, codec),
+        plan=training,
+        machine=task.machine,
+        minutes=spec.minutes,
+        base=weights,
+        fields={
+            "base_model": str(spec.run.resolve()),
+            "window": teacher.record.window,
+            "parameters": sum(v.numel() for k, v in weights.items() if k.startswith("student.")),
+        },
+    )
+    with create_run(spec, output, contents) as run:
+        return Job(run, prepared, DataSource(run, prepared, teacher.space, source.train, source.heldout), spec.clock)
+
+
+def student_config(teacher: Run, spec: DistillSpec) -> Any:
+    """The configuration of the student: that of the teacher's network, with settings of the distillation.
+
+    Raises UserError if the teacher does not support guidance, or if `finest` is not a power of two in range.
+    """
+    if spec.finest < 1 or spec.finest > MOST_STEPS or spec.finest & (spec.finest - 1):
+        accepted = ", ".join(str(2**k) for k in range(MOST_STEPS.bit_length()))
+        raise UserError(
+            f"`finest` must be one of {accepted}, because each step is learnt from two steps of half its length. "
+            f"Given: {spec.finest}."
+        )
+    student: Any = registry.family(STUDENT).config
+    shared = {k: v for k, v in teacher.config.model_dump().items() if k in student.model_fields}
+    guidance = 1.0 if spec.guidance is None else spec.guidance
+    if guidance != 1:
+        teacher.settings({"guidance": guidance})  # raises UserError if the teacher does not support guidance
+    changes = {"finest": spec.finest, "guidance": guidance, **spec.set_family}
+    return override(student(**shared), changes, "family")
+
+
+def starting_weights(teacher: Run, family: Family, config: Any) -> dict[str, Tensor]:
+    """The weights {module.name: tensor} of the teacher and of a student that starts as a copy of it."""
+    torch.manual_seed(0)
+    built = family.build(config, teacher.space, teacher.conds)
+    weights = {f"{m}.{k}": v for m, net in built.items() for k, v in net.state_dict().items()}
+    for name, tensor in teacher.modules["velocity"].state_dict().items():
+        weights[f"teacher.{name}"] = tensor
+        weights[f"student.velocity.{name}"] = tensor.clone()
+    return weights

@@ -1,0 +1,332 @@
+"""Works that were kept: a folder each with the files and recipe.json, from which the same work is made again.
+
+WORKS/ID/ holds the files of a work, its inputs, and an empty file `favourite` if it is one; WORKS/bin/ID those that
+were thrown away. The folders are the truth: WORKS/index.sqlite only makes searching fast, and `reindex` writes it anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import secrets
+import shutil
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from afresh import __version__
+from afresh.core import UserError
+from afresh.runs.run import Run
+from afresh.storage.files import free_bytes, replace_file, sync_folder, write_file
+from afresh.verbs.creation_request import Form, Made, Wish, files_of, first_line, form_of
+
+RECIPE, MARK, BIN, INDEX = "recipe.json", "favourite", "bin", "index.sqlite"
+ID = re.compile(r"\d{8}-\d{6}-\d{6}[0-9a-f]{4}")  # when it was made, to the microsecond, and by chance
+FILE = re.compile(r"[a-z]+(-\d+)?\.[a-z0-9]{2,5}")
+VERSION = 1  # of the index; one of another version is written anew
+TABLE = """
+create table works (id text primary key, run text, form text, words text, favourite integer, binned integer);
+create index by_time on works (binned, id desc);
+"""
+
+
+class Recipe(BaseModel):
+    """How a work was made. `run` and `checkpoint`: by which model; `form`: what it is for people; `index`: which
+    of the works of the wish it is. `files`: {name: SHA-256} of the work, in which the first is the item itself.
+    `written`: which characters of a text are the model's. `notes`: what was noted while it was made."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    afresh: str = __version__
+    made: str
+    run: str
+    checkpoint: str
+    modality: str
+    family: str
+    form: Form
+    title: str
+    wish: Wish
+    index: int
+    described: dict[str, Any] = {}
+    files: dict[str, str]
+    written: tuple[int, int] | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Work:
+    """A work that was kept."""
+
+    id: str
+    folder: Path
+    recipe: Recipe
+    favourite: bool
+    binned: bool
+
+    @property
+    def main(self) -> str:
+        """The name of the file that is the item itself."""
+        return next(iter(self.recipe.files))
+
+    def text(self) -> str:
+        """The text of a work that is one."""
+        return self.read("work.txt").decode("utf-8", "replace")
+
+    def read(self, name: str) -> bytes:
+        """A file of the work. Raises UserError if there is none of that name."""
+        if not FILE.fullmatch(name) or not (self.folder / name).is_file():
+            raise UserError(f"There is no file {name} of this work.", "not_found")
+        return (self.folder / name).read_bytes()
+
+    def inputs(self) -> dict[str, bytes]:
+        """The files that the wish names."""
+        return {name: self.read(name) for name in self.recipe.wish.files}
+
+
+class Works:
+    """The works in a folder, which is made when the first is kept."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    # ------------------------------------------------------------------------------------------------ the folders
+
+    def keep(
+        self,
+        run: Run,
+        name: str,
+        checkpoint: str,
+        wish: Wish,
+        files: Mapping[str, bytes],
+        made: Made,
+        notes: Sequence[str] = (),
+    ) -> Work:
+        """Write a work that a run just made, with what was noted meanwhile. Raises UserError if it cannot be
+        written."""
+        content = files_of(run.encoder, made.value)
+        now = datetime.now(UTC)
+        recipe = Recipe(
+            made=now.isoformat(timespec="seconds"),
+            run=name,
+            checkpoint=checkpoint,
+            modality=run.record.modality,
+            family=run.record.family,
+            form=form_of(run),
+            title=title_of(wish, made, form_of(run)),
+            wish=wish,
+            index=made.index,
+            described=dict(made.described),
+            files={n: hashlib.sha256(data).hexdigest() for n, data in content.items()},
+            written=made.written,
+            notes=tuple(notes),
+        )
+        id_ = f"{now:%Y%m%d-%H%M%S-%f}{secrets.token_hex(2)}"
+        text = json.dumps(recipe.model_dump(mode="json"), indent=1, ensure_ascii=False) + "\n"
+        content |= {n: data for n, data in files.items() if n in wish.files}
+        self._write(id_, {**content, RECIPE: text.encode("utf-8", "surrogatepass")})
+        work = Work(id_, self.root / id_, recipe, False, False)
+        with self._index() as index:
+            enter(index, work)
+        return work
+
+    def _write(self, id_: str, content: Mapping[str, bytes]) -> None:
+        """A folder written aside, synced, and renamed."""
+        aside = self.root / f".{id_}.tmp"
+        try:
+            aside.mkdir(parents=True)
+            for name, data in content.items():
+                write_file(aside / name, data)
+            sync_folder(aside)
+            os.replace(aside, self.root / id_)
+            sync_folder(self.root)
+        except OSError as error:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise UserError(
+                f"The work could not be kept in {self.root}: {error.strerror or error}. "
+                f"{free_bytes(self.root):,} bytes are free there. Make room, or choose another folder with the setting "
+                "`works_folder`.",
+                "cannot_write",
+            ) from None
+
+    def get(self, id_: str) -> Work:
+        """Raises UserError if there is no such work, or its recipe cannot be read."""
+        if ID.fullmatch(id_):
+            for folder in (self.root / id_, self.root / BIN / id_):
+                if (folder / RECIPE).is_file():
+                    return read(folder)
+        raise UserError(f"There is no work {id_[:40]!r} here. It may have been deleted.", "not_found")
+
+    def favour(self, id_: str, wanted: bool) -> Work:
+        """Make a work a favourite, or no longer one."""
+        work = self.get(id_)
+        if wanted:
+            replace_file(work.folder / MARK, b"")
+        else:
+            (work.folder / MARK).unlink(missing_ok=True)
+        return self._renewed(id_)
+
+    def throw(self, id_: str) -> Work:
+        """Move a work to the bin."""
+        return self._moved(id_, self.root / BIN)
+
+    def restore(self, id_: str) -> Work:
+        """Move a work back from the bin."""
+        return self._moved(id_, self.root)
+
+    def _moved(self, id_: str, to: Path) -> Work:
+        work = self.get(id_)
+        to.mkdir(exist_ok=True)
+        if work.folder.parent != to:
+            os.replace(work.folder, to / id_)
+        return self._renewed(id_)
+
+    def _renewed(self, id_: str) -> Work:
+        work = self.get(id_)
+        with self._index() as index:
+            enter(index, work)
+        return work
+
+    def empty_bin(self) -> int:
+        """Delete what is in the bin; returns how many works that were."""
+        folders = [p for p in (self.root / BIN).glob("*") if ID.fullmatch(p.name)]
+        for folder in folders:
+            shutil.rmtree(folder)
+        with self._index() as index:
+            index.execute("delete from works where binned")
+        return len(folders)
+
+    # ------------------------------------------------------------------------------------------------ the index
+
+    def find(
+        self,
+        words: str = "",
+        *,
+        run: str = "",
+        favourites: bool = False,
+        binned: bool = False,
+        before: str = "",
+        most: int = 48,
+    ) -> list[Work]:
+        """The newest works whose recipe or text has all the words, older than the work `before`."""
+        if not self.root.is_dir():
+            return []
+        where, values = ["binned = ?"], list[Any]([binned])
+        for word in words.split()[:20]:
+            where.append(r"words like ? escape '\'")
+            values.append(f"%{escaped(word.lower())}%")
+        for condition, value in (("run = ?", run), ("id < ?", before)):
+            if value:
+                where.append(condition)
+                values.append(value)
+        if favourites:
+            where.append("favourite")
+        query = f"select id from works where {' and '.join(where)} order by id desc limit ?"
+        with self._index() as index:
+            ids = [row[0] for row in index.execute(query, [*values, most])]
+        found = []
+        for id_ in ids:
+            try:
+                found.append(self.get(id_))
+            except UserError:  # removed or damaged by somebody else
+                continue
+        return found
+
+    def reindex(self) -> int:
+        """Write the index anew from the folders; returns the number of works."""
+        (self.root / INDEX).unlink(missing_ok=True)
+        for suffix in ("-wal", "-shm"):
+            (self.root / f"{INDEX}{suffix}").unlink(missing_ok=True)
+        with self._index() as index:
+            return int(index.execute("select count(*) from works").fetchone()[0])
+
+    @contextmanager
+    def _index(self) -> Iterator[sqlite3.Connection]:
+        """The index, which is written from the folders if it is missing, damaged or of another version."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        try:
+            connection = self._opened()
+        except sqlite3.DatabaseError:
+            for suffix in ("", "-wal", "-shm"):
+                (self.root / f"{INDEX}{suffix}").unlink(missing_ok=True)
+            connection = self._opened()
+        with closing(connection), connection:
+            yield connection
+
+    def _opened(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self.root / INDEX, timeout=10)
+        try:
+            connection.execute("pragma journal_mode = wal")
+            with connection:
+                connection.execute("begin immediate")
+                if connection.execute("pragma user_version").fetchone()[0] != VERSION:
+                    connection.execute("drop table if exists works")
+                    for statement in TABLE.strip().split("\n"):
+                        connection.execute(statement)
+                    for work in self._all():
+                        enter(connection, work)
+                    connection.execute(f"pragma user_version = {VERSION}")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _all(self) -> Iterator[Work]:
+        for folder in (*self.root.glob("*"), *(self.root / BIN).glob("*")):
+            if ID.fullmatch(folder.name) and (folder / RECIPE).is_file():
+                try:
+                    yield read(folder)
+                except UserError:
+                    continue
+
+
+def read(folder: Path) -> Work:
+    """Raises UserError if the recipe is not valid."""
+    try:
+        recipe = Recipe.model_validate_json((folder / RECIPE).read_bytes())
+    except (OSError, ValidationError) as error:
+        raise UserError(f"The recipe in {folder} cannot be read: {error}.", "damaged") from None
+    if not recipe.files or not all(FILE.fullmatch(n) for n in (*recipe.files, *recipe.wish.files)):
+        raise UserError(f"The recipe in {folder} names files that no work has.", "damaged")
+    return Work(folder.name, folder, recipe, (folder / MARK).is_file(), folder.parent.name == BIN)
+
+
+def enter(index: sqlite3.Connection, work: Work) -> None:
+    """Put a work into the index, or renew it."""
+    recipe = work.recipe
+    words = [recipe.title, recipe.run, recipe.modality, recipe.form, *map(str, recipe.described.values())]
+    if recipe.form in ("text", "code"):
+        words.append(work.text()[:20_000])
+    row = work.id, recipe.run, recipe.form, "\n".join(words).lower(), work.favourite, work.binned
+    index.execute("insert or replace into works values (?, ?, ?, ?, ?, ?)", row)
+
+
+def escaped(word: str) -> str:
+    return re.sub(r"([\\%_])", r"\\\1", word)
+
+
+def title_of(wish: Wish, made: Made, form: Form) -> str:
+    """A few words by which a person knows a work."""
+    noun = {"image": "picture", "music": "tune"}.get(form, form)
+    how = {"edit": "changed ", "blend": "blended ", "move": "changed ", "harmonise": "harmonised "}.get(wish.verb, "")
+    done = how + noun
+    asked: Sequence[str] = [
+        wish.caption or "",
+        ", ".join(wish.label.values()),
+        ", ".join(f"{k} {v:g}" for k, v in wish.number.items()),
+        made.value if form != "music" and isinstance(made.value, str) else "",
+        str(made.described.get("label") or ""),
+    ]
+    return first_line(asked) or done.capitalize()
+
+
+def same(work: Work, run: Run, made: Made) -> bool:
+    """Whether a work that was made again has the same bytes."""
+    again = {n: hashlib.sha256(data).hexdigest() for n, data in files_of(run.encoder, made.value).items()}
+    return again == work.recipe.files

@@ -1,0 +1,63 @@
+"""The model card of a run: what it was trained on, from what, for how long, and how good it was measured to be."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+
+from afresh.collect.licences import hub_name
+from afresh.core.plural import counted
+from afresh.data.audio.kind import SOUND
+from afresh.data.image.kind import IMAGE
+from afresh.formats.model_card import UNKNOWN, Card, dataset_name, shared_name, stated_licence
+from afresh.runs.run import Run, summary
+from afresh.runs.signature import base_model_here
+from afresh.verbs.sharing_licence import data_sentences
+
+# The hub's names of what a model does: without and with a text that says what to make.
+TASKS = {IMAGE: ("unconditional-image-generation", "text-to-image"), SOUND: ("other", "text-to-audio")}
+
+
+def card_of(run: Run, licence: str | None = None) -> Card:
+    """The card of a run's model. licence: of the model, as SPDX writes it; if none is given, its base's counts."""
+    record, steps = run.record, summary(run)["steps"]
+    base, here = None if record.base_model is None else shared_name(record.base_model), base_model_here(run)
+    how = "Aligned" if record.align else "Trained" if base is None else "Tuned"
+    begun = "" if base is None else f" from {base}"
+    captions = any(part.kind in ("prompt", "vector") for part in run.conds.values())
+    without, with_text = TASKS.get(run.encoder.kind, ("text-generation", "text-generation"))
+    scores = scores_of(run)
+    sentences = [
+        f"{how}{begun} with afresh {record.afresh} for {counted(steps, 'step')}: a model of the family "
+        f"{record.family} for {run.encoder.kind.plural}, {record.parameters:,} parameters, on "
+        f"{counted(record.data.train, 'item')} of {dataset_name(record.data.path)}."
+    ]
+    if scores:
+        listed = ", ".join(f"{k.replace('_', ' ')} {v:.4g}" for k, v in scores.items())
+        sentences.append(f"Measured on {counted(record.data.heldout, 'held-out item')}: {listed}.")
+    sentences += data_sentences(record)
+    stated = UNKNOWN if here is None else stated_licence(here)
+    return Card(
+        name=run.path.resolve().name,
+        task=with_text if captions else without,
+        base_model=base,
+        licence=stated if licence is None else hub_name(licence),
+        licence_name=licence or "",
+        datasets=(dataset_name(record.data.path),),
+        scores=scores,
+        sentences=sentences,
+    )
+
+
+def scores_of(run: Run) -> Mapping[str, float]:
+    """The scores in the run's report.json of which less or more is better; none if it was not measured."""
+    try:
+        saved = json.loads((run.path / "report.json").read_bytes())["sections"][0]["scores"]
+        return {
+            str(s["name"]): float(s["value"])
+            for s in saved
+            if s["better"] in ("lower", "higher") and "/" not in s["name"] and math.isfinite(s["value"])
+        }
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return {}

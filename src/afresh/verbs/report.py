@@ -1,0 +1,241 @@
+"""The report of a run: samples, previews, curves, scores and settings."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from afresh.alignment.monitoring.report import Alignment, alignment
+from afresh.core import events
+from afresh.core.safe_text import shell_word
+from afresh.data.image.kind import png_bytes
+from afresh.evaluation.curves import Curves
+from afresh.evaluation.report import Sample, Section, png_size, write_report
+from afresh.evaluation.study import Measurement
+from afresh.evaluation.verdict import Help, Known, Verdict, train_command, verdict
+from afresh.runs.data_lineage import learnt_from
+from afresh.runs.manifest import REPORTED, changing
+from afresh.runs.run import Run, metrics_rows
+from afresh.sampling.request import Request
+from afresh.sampling.samples import Samples, caption_of, preview_wav
+from afresh.storage.files import write_json
+from afresh.training.best_checkpoint import REWARD, read_choice
+from afresh.training.family_choice import Curves as Reached
+from afresh.training.family_choice import curves_for
+from afresh.verbs.sample import Sampler
+from afresh.verbs.sharing_licence import licence_sum
+from afresh.verbs.use_command import go_on_command, use_command
+
+MAX_IMAGES = 60
+FEW_IMAGES, SHORT = 20, 4.0  # images of the report of a run of fewer minutes than SHORT
+MAX_TEXTS = 4
+CAUTION = 0.5  # of the examples of a run: what another family is assumed to see in the same minutes
+MUCH = 0.5  # of a family's expected score: another one is proposed if its own is below
+PROGRAM, BROKEN = "def f():\n    return 1\n", "def f(:\n"  # encoders of Python accept only the first
+
+
+def sample_views(samples: Samples, caption: str = "") -> list[Sample]:
+    """Samples in the form in which a report shows them: images in one group, or a few texts one by one.
+
+    Samples that can be rendered as audio get a player.
+    """
+    encoder, kind = samples.encoder, samples.encoder.kind
+    few = slice(MAX_TEXTS if kind.view == "text" else None)
+    values, views = samples.values[few], []
+    python = "python" if encoder.valid(PROGRAM) and not encoder.valid(BROKEN) else ""
+    for value, preview, request in zip(values, kind.previews(values), samples.described[few], strict=True):
+        label, prompt = caption_of(request), request.get("prompt") or ""
+        wav = preview_wav(encoder, prompt + value if prompt else value)
+        if preview.image is not None:
+            below = ", ".join(filter(None, (label, preview.text)))
+            views.append(Sample(png=png_bytes(preview.image), caption=below, group=caption, wav=wav))
+            continue
+        views.append(
+            Sample(text=preview.text, prompt=prompt, caption=label or caption, language=label or python, wav=wav)
+        )
+    return views
+
+
+def curves_of(run: Run) -> list[Curves]:
+    """Charts of the losses of all players with the held-out loss, and of the gradient norms."""
+    lines: dict[str, list[tuple[float, float]]] = {}
+    for row in metrics_rows(run):
+        for name, value in row.items():
+            if isinstance(value, int | float) and name not in ("step", "seconds"):
+                lines.setdefault(name, []).append((row["step"], value))
+    losses = {k.replace("_", " "): v for k, v in lines.items() if k.endswith("loss")}
+    norms = {k.replace("_", " "): v for k, v in lines.items() if k.endswith("gradient_norm")}
+    charts = []
+    if losses:
+        charts.append(Curves(losses, y_label="loss", title="Loss"))
+    if norms:
+        charts.append(Curves(norms, y_label="norm", title="Gradient norm", log_y=True))
+    return charts
+
+
+def is_preview(file: Path) -> bool:
+    """Whether a file in samples/ has the name of a preview that training writes: its step."""
+    return file.is_file() and re.fullmatch(r"[0-9]{6,13}\.(png|txt)", file.name) is not None
+
+
+def previews_of(run: Run) -> list[tuple[int, bytes | str]]:
+    """The previews that were sampled during training, oldest first, as (step, PNG or text). Damaged ones are left out
+    with a warning."""
+    found: list[tuple[int, bytes | str]] = []
+    for file in sorted((run.path / "samples").glob("*")):
+        if not is_preview(file):
+            continue
+        if file.suffix == ".png":
+            png = file.read_bytes()
+            try:
+                png_size(png)
+            except ValueError as e:
+                events.warning(f"{file} is damaged and is left out: {e}.")
+            else:
+                found.append((int(file.stem), png))
+        elif file.suffix == ".txt":
+            found.append((int(file.stem), file.read_text("utf-8", "replace")))
+    return found
+
+
+def section(
+    run: Run,
+    views: Sequence[Sample],
+    measured: Measurement | None = None,
+    title: str = "",
+    subtitle: str = "",
+) -> Section:
+    """The section of a report about a run, with the samples first."""
+    r = run.record
+    aligned = (alignment(metrics_rows(run), r.align.asked_distance) if r.align is not None else None) or Alignment()
+    seconds = max((row["seconds"] for row in metrics_rows(run)), default=0.0)
+    data = r.data
+    return Section(
+        title=title or run.path.name,
+        subtitle=subtitle,
+        verdict=None if measured is None else run_verdict(run, measured),
+        facts=[
+            ("modality", r.modality),
+            ("family", r.family if r.codec is None else f"{r.family} over the codec {r.codec}"),
+            ("parameters", r.parameters),
+            *([("aligned from" if r.align else "tuned from", r.base_model)] if r.base_model else []),
+            ("steps", max((row["step"] for row in metrics_rows(run)), default=0)),
+            ("training seconds", round(seconds, 1)),
+            ("seed", r.seed),
+            *aligned.facts,
+        ],
+        samples=list(views),
+        previews=previews_of(run),
+        curves=[*curves_of(run), *aligned.curves],
+        scores=[] if measured is None else list(measured.scores),
+        not_measured=() if measured is None else tuple(measured.skipped.items()),
+        plan=r.decisions,
+        card={} if measured is None else measured.card.model_dump(mode="json"),
+        data=[
+            ("path", Path(data.path).name),
+            ("training items", data.train),
+            ("held-out items", data.heldout),
+            ("training bytes", data.train_bytes),
+            ("split", data.split_hash[:16]),
+            *((f"licences in {c.name}", licence_sum(c)) for c in learnt_from(r)),
+        ],
+        notes=[*data.notes, *(() if measured is None else measured.notes), *chosen_weights(run), *aligned.notes],
+        next_commands=[
+            use_command(run),
+            f"afresh measure {shell_word(str(run.path))}",
+            *([] if (command := go_on_command(run)) is None else [command]),
+        ],
+    )
+
+
+def run_verdict(run: Run, measured: Measurement) -> Verdict:
+    """The verdict on a run from its scores. What would help most is looked up in what was measured of each family."""
+    r, rows = run.record, metrics_rows(run)
+    space = run.encoder.space
+    minutes = r.minutes or max((row["seconds"] for row in rows), default=0.0) / 60
+    reached = None if r.codec or r.base_model or r.align else curves_for(space, r.data.train)
+    known = Known(
+        plural=run.encoder.kind.plural,
+        family=r.family,
+        run=str(run.path),
+        data="" if r.base_model or r.align else r.data.path,
+        minutes=minutes or None,
+        examples=r.train.batch * max((row["step"] for row in rows), default=0),
+        wanted=run.family.plan.examples_wanted(r.parameters, run.training_space),
+        side=max(space.shape[1:]) if space.kind == "field" and len(space.shape) == 3 and not space.timed else None,
+        stream=space.stream,
+        use="" if run.encoder.kind.use is None else use_command(run),
+    )
+    if reached is None:
+        return verdict(measured, known)
+    known = replace(known, flow_minutes=minutes_of_flow(known, reached))
+    planned = any(name == "family" for name, _, _ in r.decisions)
+    return verdict(measured, known, None if planned else better_family(known, reached))
+
+
+def better_family(known: Known, reached: Reached) -> Help | None:
+    """Another family that was measured to give recognisable samples, much nearer to real ones than the run's family,
+    in about the same minutes. None if there is none."""
+    if known.family not in reached.points or not known.examples:
+        return None
+    others = {f: reached.expected(f, round(CAUTION * known.examples)) for f in reached.points if f != known.family}
+    best = min(others, key=lambda f: others[f], default=None)
+    enough = min(reached.recognisable, MUCH * reached.expected(known.family, known.examples))
+    if best is None or others[best] > enough:
+        return None
+    return Help(
+        f"In the same minutes, the family {best} gives samples that one recognises, as measured on data like this.",
+        train_command(known, known.minutes, family=best),
+    )
+
+
+def minutes_of_flow(known: Known, reached: Reached) -> float | None:
+    """The minutes after which the flow was measured to give recognisable samples, at CAUTION of the run's speed; None
+    if they are not known. At least twice the minutes of the run."""
+    enough = reached.enough("flow") if "flow" in reached.points else None
+    if enough is None or not known.examples or not known.minutes:
+        return None
+    return max(2 * known.minutes, float(round(known.minutes * enough / (CAUTION * known.examples))))
+
+
+def read_verdict(path: Path) -> dict[str, str] | None:
+    """The verdict that the report of the run at `path` saved: {word, sentence, help, command}; None without one."""
+    try:
+        found = json.loads((path / "report.json").read_bytes())["sections"][0]["verdict"]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):  # no report, or one of an earlier version
+        return None
+    wanted = ("word", "sentence", "help", "command")
+    known = isinstance(found, dict) and all(isinstance(found.get(k), str) for k in wanted)
+    return found if known else None
+
+
+def chosen_weights(run: Run) -> list[str]:
+    """A note on the weights that sampling uses, if an aligned run ended worse than at an earlier evaluation."""
+    found = read_choice(run.path)
+    return [f"For this run, {found.described}."] if found is not None and found.metric == REWARD else []
+
+
+def report_samples(run: Run) -> Samples:
+    """The samples that the report of a run shows; fewer if the run had few minutes, which the report is a part of."""
+    count = MAX_TEXTS if run.encoder.kind.view == "text" else MAX_IMAGES
+    if run.record.minutes is not None and run.record.minutes < SHORT:
+        count = min(count, FEW_IMAGES)
+    return Sampler(run, count, Request(), run.record.seed, {})()
+
+
+def write_run_report(run: Run, measured: Measurement | None, samples: Samples | None = None) -> Path:
+    """Write report.html, report.json and card.md to the run's folder, and aligned.json for an aligned run. `samples`
+    are those of `report_samples`, which are drawn if not given.
+
+    Returns the path of the page.
+    """
+    aligned = run.record.align
+    views = sample_views(report_samples(run) if samples is None else samples)
+    made = section(run, views, measured)
+    with changing(run.path, REPORTED):
+        if aligned is not None and (found := alignment(metrics_rows(run), aligned.asked_distance)) is not None:
+            write_json(run.path / "aligned.json", found.json)
+        return write_report(run.path / "report.html", run.path.name, [made])

@@ -1,0 +1,34 @@
+"""Resuming a run, whether it was trained, tuned, distilled or aligned."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from afresh.alignment.alignment_batches import alignment_source
+from afresh.core import events
+from afresh.runs.data import run_data
+from afresh.runs.lock import kept
+from afresh.runs.run import Run
+from afresh.verbs.data_source import data_source
+from afresh.verbs.training_job import Job
+from afresh.verbs.trust_prompt import check_trust
+
+
+def resume(path: Path, trust: bool = False, ignore_stop: bool = False) -> Job:
+    """Open a run to continue its training. With `ignore_stop`, training that was stopped early, because the model began
+    to memorise or went too far, goes on to the planned steps; without it, such a run stays as it is.
+
+    Raises UserError if its data is missing or has changed, if the run was made by somebody else, names programs or
+    other paths, and is not to be trusted, and if another process trains it.
+    """
+    run = Run.open(path)
+    check_trust(run, trust)
+    if run.train.device != (trained_on := run.record.train.device):
+        events.warning(
+            f"The run was trained on the device {trained_on}, which is not available here. Training goes on on the "
+            f"device {run.train.device}."
+        )
+    with kept(path, "trained"):
+        prepared = run_data(run)
+        open_source = data_source if run.record.align is None else alignment_source
+        return Job(run, prepared, open_source(run, prepared), ignore_stop=ignore_stop)

@@ -1,0 +1,76 @@
+"""What stands between a run and sharing it: licences of its data that are unknown or do not agree with that of the
+model, and persons of whom no consent is known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from afresh.collect.ledger import percentages
+from afresh.collect.licences import NO_ADVICE, duties, normalised, objection
+from afresh.collect.record import UNKNOWN
+from afresh.core import UserError
+from afresh.core.plural import counted
+from afresh.runs.data_lineage import learnt_from
+from afresh.runs.record import CollectedRecord, RunRecord
+
+ACCEPTED = {
+    "unknown-licences": "shares a model although the licences of some of its data are unknown",
+    "missing-consent": "shares a model although no consent is known of persons whom its data shows",
+    "licence-conflict": "shares a model under a licence that the licences of its data do not allow",
+}
+
+
+def check_release(path: Path, record: RunRecord, licence: str | None, accept: Sequence[str]) -> str | None:
+    """The licence of the model as SPDX writes it, if one is given. `accept`: names of `ACCEPTED`.
+
+    Raises UserError if what the run has learnt from stands against sharing it, for a name that is none, or if the
+    licence is none.
+    """
+    accept = [accept] if isinstance(accept, str) else accept
+    for name in accept:
+        if name not in ACCEPTED:
+            listed = "; ".join(f"{n}: {about}" for n, about in ACCEPTED.items())
+            raise UserError(f"`accept` knows no {name!r}. It knows: {listed}.", "unknown_name")
+    wanted = None if licence is None else normalised(licence)
+    found = learnt_from(record)
+    unknown = sum(s.items for c in found for s in c.licences if s.licence == UNKNOWN)
+    if unknown and "unknown-licences" not in accept:
+        _refuse(path, f"the licences of {counted(unknown, 'item')} of its data are unknown", "unknown-licences")
+    without = sum(c.without_consent for c in found)
+    if without and "missing-consent" not in accept:
+        _refuse(path, f"{counted(without, 'item')} of its data show persons without a known consent", "missing-consent")
+    if wanted is not None and wanted != UNKNOWN and "licence-conflict" not in accept:
+        licences = dict.fromkeys(s.licence for c in found for s in c.licences if s.licence != UNKNOWN)
+        objections = [o for o in (objection(name, wanted) for name in licences) if o is not None]
+        if objections:
+            why = f"{wanted} does not agree with the licences of its data ({'; '.join(objections[:4])})"
+            _refuse(path, why, "licence-conflict", f"Choose another licence. {NO_ADVICE} ")
+    return wanted
+
+
+def _refuse(path: Path, why: str, name: str, first: str = "") -> None:
+    raise UserError(
+        f"{path} is not shared: {why}. {first}`accept={name}` {ACCEPTED[name]}; that is yours to answer for.",
+        name.replace("-", "_"),
+    )
+
+
+def licence_sum(found: CollectedRecord) -> str:
+    """The licences of a data set by bytes, as "72% CC0-1.0, 20% MIT, 8% unknown"."""
+    return percentages({s.licence: s.bytes for s in found.licences})
+
+
+def data_sentences(record: RunRecord) -> list[str]:
+    """What a card says of the data sets of `collect` that a run has learnt from."""
+    return [sentence for found in learnt_from(record) for sentence in _said_of(found)]
+
+
+def _said_of(found: CollectedRecord) -> list[str]:
+    asked = dict.fromkeys(word for share in found.licences for word in duties(share.licence))
+    out = [f"Licences of the data set {found.name} (digest {found.digest[:16]}) by bytes: {licence_sum(found)}."]
+    if asked:
+        out.append(f"They ask for {', '.join(asked)}; its DATACARD.md names the sources. {NO_ADVICE}")
+    if found.without_consent:
+        out.append(f"No consent is known for {counted(found.without_consent, 'item')} of it that show persons.")
+    return out

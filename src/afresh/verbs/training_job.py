@@ -1,0 +1,243 @@
+"""Training of a new or resumed run, with evaluations, previews, metrics and progress."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+
+from afresh.core import RewardError, Space, events
+from afresh.core.rng import Rng
+from afresh.core.safe_text import visible
+from afresh.data.load import draw_conditions, tokens_each
+from afresh.data.prepare import Prepared
+from afresh.formats.peft import write_adapter
+from afresh.runs.lock import held
+from afresh.runs.manifest import LEARNT, changing
+from afresh.runs.run import Run, metrics_rows
+from afresh.sampling.samples import Samples, grid_png
+from afresh.storage.files import replace_file
+from afresh.training import checkpoint, loop
+from afresh.training.batch_source import BatchSource
+from afresh.training.budget import torch_threads
+from afresh.training.logs.run_log import Logs, RunLog, Training, opened
+from afresh.training.loop import Hooks, Learner, averaged
+from afresh.training.metrics_log import Journal
+from afresh.training.progress import WINDOW, ProgressMeter
+from afresh.training.schedule import share_left
+from afresh.training.signals import interrupts_caught
+from afresh.training.training_clock import Clock, StepsForDeadline
+from afresh.training.weights import EARLY, adapters_merged, forget_chosen, state_of, write_weights
+from afresh.verbs.model_card import card_of
+
+PREVIEW, HEARD = 16, 4  # samples of a preview, and of them those that a log gets as texts or sounds
+SEPARATOR = "\n\n--------\n\n"  # between the texts of a file of samples
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run that is ready for training, with its data and its source of batches.
+
+    `clock` is that of the command whose minutes are to be kept; None for a number of steps, and for a resumed run,
+    whose number of steps is known. `ignore_stop`: go on to the planned steps though training was stopped before them.
+    """
+
+    run: Run
+    prepared: Prepared
+    source: BatchSource
+    clock: Clock | None = None
+    ignore_stop: bool = False
+
+    def training_end(self) -> float | None:
+        """When training should end, on the clock of time.monotonic, if there is a budget in minutes."""
+        minutes = self.run.record.minutes
+        return (
+            None
+            if self.clock is None or minutes is None
+            else self.clock.training_end(minutes, self.run.family.finish is not None)
+        )
+
+    def measuring_seconds(self) -> float | None:
+        """The seconds for measuring that are left of a budget in minutes."""
+        minutes = self.run.record.minutes
+        return None if self.clock is None or minutes is None else self.clock.measuring_seconds(minutes)
+
+
+def learn(job: Job, log: Sequence[str] = ()) -> float:
+    """Train until the run is finished, with logs in other programs (training/logs/run_log.py). Returns the seconds
+    spent. The run's folder is usable at any time, and no other process can train or remove it until the end.
+
+    Raises Interrupted after Ctrl-C, Diverged if training cannot continue, and RewardError if a reward fails. In each
+    case the progress until then is saved.
+    """
+    with held(job.run.path, "trained"), torch_threads(job.run.train.threads), interrupts_caught() as interrupted:
+        try:
+            with changing(job.run.path, LEARNT):
+                return _learn(job, interrupted, log)
+        finally:
+            job.source.close()
+
+
+def _learn(job: Job, interrupted: Callable[[], bool], log: Sequence[str]) -> float:
+    start = time.perf_counter()
+    learner = job.source.learner()
+    facts = job.run.record.model_dump(mode="json", exclude={"data", "base_model"})  # without paths of this machine
+    with opened(log, Training(job.run.path.name, job.run.path, facts, learner.step)) as logs:
+        _train(job, learner, interrupted, logs)
+    return time.perf_counter() - start
+
+
+def _train(job: Job, learner: Learner, interrupted: Callable[[], bool], logs: Logs) -> None:
+    run, source, record = job.run, job.source, job.run.record
+    rng = Rng(record.train.seed)
+    note_earlier_stop(job, learner)
+    fresh, end = learner.step == 0, job.training_end()
+    journal = Journal(run.path / "metrics.jsonl", learner.step)
+
+    def note_metrics(step: int, metrics: Mapping[str, float]) -> None:
+        journal.append(step, metrics)
+        logs.each(lambda log: log.scalars(step, metrics))
+
+    def show_samples(now: Learner) -> None:
+        drawn = preview(now, run)
+        logs.each(lambda log: tell(log, now.step, drawn))
+
+    if fresh and record.base_model is not None and not metrics_rows(run):
+        note_metrics(0, source.evaluate(learner))  # the scores of the base model on this data
+    if not learner.ended and forget_chosen(run.path):
+        events.note(
+            "Sampling uses the last weights again instead of the best ones, because training continues.",
+            "chosen_dropped",
+        )
+    examples = record.train.batch * tokens_each(source.train, source.space)
+    window = WINDOW if end is None else min(WINDOW, 0.1 * (end - time.monotonic()))
+    unit, title = unit_of(run, source.space), run.path.name
+    meter = ProgressMeter(learner.config.steps, unit, examples, title, learner.step, window=window)
+    replan = None if end is None else StepsForDeadline(end, meter)
+
+    with meter:
+        hooks = Hooks(
+            evaluate=source.evaluate,
+            preview=show_samples,
+            log=lambda step, metrics: note_metrics(step, source.logged(metrics)),
+            rewind=journal.rewind,
+            tick=lambda metrics: meter.step(metrics, learner.step),
+            stepped=lambda now: store_early(now, run),
+            overhead=lambda kind, seconds: meter.overhead(seconds, kind),
+            interrupted=lambda: interrupted() and source.may_checkpoint(learner.step),
+            stop_reason=source.stop_reason,
+            replan=lambda now: replan(now) if replan is not None and source.may_checkpoint(now.step) else None,
+        )
+        stopped_before = learner.stopped
+        with saved_if_rewards_fail(learner, job):
+            loop.run(learner, source.batches(learner), run.path / "checkpoints", rng, hooks)
+        if learner.stopped != stopped_before:
+            events.note(
+                f"stopped at step {learner.step:,} of {learner.config.steps:,}, and saved: {learner.stopped}", "stopped"
+            )
+        if (better := source.replacement(learner)) is not None:
+            events.note(better[1], "weights_chosen")
+            learner.averages = learner.on_device(better[0])
+    source.finish(learner)
+    run.reload()
+    if record.lora is not None:
+        write_adapter(run.path / "adapter", run.modules_with_adapters(), card_of(run))
+    if record.base_model is not None and (record.lora is None or record.personal):
+        checkpoint.drop_older_optimizers(run.path / "checkpoints")
+        size = sum(f.stat().st_size for f in run.path.rglob("*") if f.is_file())
+        events.note(f"disk: {run.path} holds {size / 1e9:,.3g} GB", "disk", bytes=size)
+
+
+def note_earlier_stop(job: Job, learner: Learner) -> None:
+    """Note what becomes of a run that was stopped before its last step, by this command or an earlier one."""
+    if learner.step != learner.stopped_at:
+        return
+    if job.ignore_stop:
+        learner.stopped_at = None
+        events.note(
+            f"Training was stopped at step {learner.step:,}: {learner.stopped}. It goes on to step "
+            f"{learner.config.steps:,} now, and is not stopped again.",
+            "stop_ignored",
+        )
+        return
+    events.note(
+        f"Training was stopped at step {learner.step:,} of {learner.config.steps:,}: {learner.stopped}. It stays so. "
+        f"To go on to the planned steps all the same: `afresh.resume({str(job.run.path)!r}, ignore_stop=True)`",
+        "stopped_before",
+    )
+
+
+def unit_of(run: Run, space: Space) -> str:
+    """The unit of the training speed: tokens, or the plural of the kind of items."""
+    return "tokens" if space.kind == "tokens" else run.encoder.kind.plural
+
+
+@contextmanager
+def saved_if_rewards_fail(learner: Learner, job: Job) -> Iterator[None]:
+    """Save the run if a reward fails within the block, provided that a checkpoint may be written at this step.
+
+    Raises the RewardError again, with advice on how to continue.
+    """
+    try:
+        yield
+    except RewardError as e:
+        root = job.run.path / "checkpoints"
+        if job.source.may_checkpoint(learner.step) and f"{learner.step:06d}" not in checkpoint.steps_in(root):
+            checkpoint.save(root, learner.snapshot(), rotating=learner.skipped == 0)
+        step = int(checkpoint.steps_in(root)[-1])
+        raise RewardError(
+            f"{str(e).rstrip('.')}. The run is saved up to step {step:,}. Correct the reward, then resume: "
+            f"`afresh.resume({str(job.run.path)!r})`",
+            "reward_failed",
+            step=step,
+            run=str(job.run.path),
+        ) from e
+
+
+def store_early(learner: Learner, run: Run) -> None:
+    """Write the weights for guidance by a weaker model, once training has come as far as the configuration sets. A
+    personal adapter is guided by the early weights of its base."""
+    config, after = learner.config, 1 - learner.config.early
+    left = [share_left(s, config.steps, learner.since, learner.left) for s in (learner.step - 1, learner.step)]
+    if config.early and not run.record.personal and left[0] > after >= left[1]:
+        names = learner.objective.averaged
+        with averaged(learner), adapters_merged(learner.modules) as modules:
+            write_weights(run.path, EARLY, state_of(modules, names))
+
+
+@torch.no_grad()
+def preview(learner: Learner, run: Run) -> Samples:
+    """Write a few samples of the current model to the folder samples/ of the run; returns them."""
+    n = 2 if run.encoder.kind.view == "text" else PREVIEW
+    cond = draw_conditions(run.conditions, n, Rng(0), "sample/conditions")
+    with averaged(learner), adapters_merged(learner.modules) as modules:
+        x = run.draw(modules, cond, 0, run.family.sampling.settings())
+    values = run.encoder.decode(x)
+    samples = Samples(values, x, cond, [{}] * n, 0, run.encoder)
+    name = f"{learner.step:06d}"
+    if run.encoder.kind.view != "text":
+        replace_file(run.path / "samples" / f"{name}.png", grid_png(samples))
+    else:
+        text = SEPARATOR.join(p.text or "" for p in run.encoder.kind.previews(values))
+        replace_file(run.path / "samples" / f"{name}.txt", text.encode("utf-8", "backslashreplace"))
+    return samples
+
+
+def tell(log: RunLog, step: int, samples: Samples) -> None:
+    """The samples of a preview as a log shows them: one picture of all or texts, and what can be heard."""
+    encoder = samples.encoder
+    few = samples.values[:HEARD]
+    if encoder.kind.view == "text":
+        for number, shown in enumerate(encoder.kind.previews(few)):
+            log.text(step, number, visible(shown.text or ""))
+    else:
+        log.image(step, np.asarray(Image.open(io.BytesIO(grid_png(samples))).convert("RGB")))
+    for number, value in enumerate(few):
+        if (sound := encoder.hear(value)) is not None:
+            log.sound(step, number, sound)

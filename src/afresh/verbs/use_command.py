@@ -1,0 +1,42 @@
+"""What is typed next to use a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from afresh.core import UserError, registry
+from afresh.core.safe_text import shell_word
+from afresh.data.prepare import read_options
+from afresh.runs.run import Run, newest_progress
+from afresh.runs.signature import made_here
+from afresh.sampling.request import writes_text
+
+
+def go_on_command(run: Run) -> str | None:
+    """The command that trains a run to its planned steps; None if it has taken them."""
+    found, name = newest_progress(run), shell_word(str(run.path))
+    if found is not None and found[0] >= found[1].steps:
+        return None
+    if found is not None and found[1].stopped:
+        return f"afresh train --resume {name} --ignore-stop"
+    return f"afresh train --resume {name}"
+
+
+def use_command(run: Run) -> str:
+    """The command by which a run is used: that of its kind of items, or a few samples."""
+    name, kind, data = shell_word(str(run.path)), run.encoder.kind, run.record.data
+    if kind.use is not None:
+        return kind.use(name, Path(data.path) if _may_be_read(run) else None, data.options)
+    out = shell_word(f"{run.path.name}-samples")
+    if writes_text(run.encoder, run.space):
+        return f'afresh sample {name} -n 16 --prompt "..." --out {out}'
+    return f"afresh sample {name} -n 16 --out {out}"
+
+
+def _may_be_read(run: Run) -> bool:
+    """Whether the data that a run names may be looked into for an example: only if this user made the run."""
+    try:
+        read_options(registry.modality(run.record.modality), run.record.data.options)
+    except UserError:
+        return False
+    return made_here(run)
