@@ -268,7 +268,7 @@ def settings_page() -> str:
         every = sorted(a.name for a in group)
         parts.append(f"### Method {', '.join(every)}\n\n{model_part(config)}")
     parts.append("## Data\n\n`--data NAME=VALUE` of `afresh data`, `train` and `tune`, by modality.")
-    for name in registry.MODALITIES:
+    for name in registry.own_modalities():
         parts.append(f"### Data of modality {name}\n\n{model_part(registry.modality(name).options)}")
     return page("Settings", intro, parts)
 
@@ -290,7 +290,7 @@ def models() -> Iterator[type[BaseModel]]:
     for family in families:
         yield from (family.config, family.sampling.settings)
     yield from (a.config for a in registry.aligners().values())
-    yield from (registry.modality(name).options for name in registry.MODALITIES)
+    yield from (registry.modality(name).options for name in registry.own_modalities())
 
 
 def unexplained(model: type[BaseModel]) -> list[str]:
@@ -559,7 +559,7 @@ KINDS = {"image": "field", "audio": "field", "interactions": "bags", "exercises"
 def families_part() -> str:
     """Modalities, what they read, and the families that take what they make."""
     rows = []
-    for name in registry.MODALITIES:
+    for name in registry.own_modalities():
         what, files = READ[name]
         spaces = [SPACES[KINDS[name]]] if name in KINDS else [SPACES["documents"], SPACES["records"]]
         taken = [f for f in registry.FAMILIES if any(registry.family(f).accepts(s) is None for s in spaces)]
@@ -602,13 +602,13 @@ def completion_file() -> str:
     methods = registry.aligners().values()
     found = {
         "families": registry.FAMILIES,
-        "modalities": registry.MODALITIES,
+        "modalities": registry.own_modalities(),
         "logs": LOGS,
         "train": list(model_fields(TrainConfig, tuple(FLAGS))),
         "family": {f.name: list(model_fields(of_model(f.config))) for f in families},
         "sampling": {f.name: list(model_fields(of_model(f.sampling.settings))) for f in families},
         "align": sorted({name for m in methods for name in model_fields(of_model(m.config))}),
-        "data": {n: list(model_fields(of_model(registry.modality(n).options))) for n in registry.MODALITIES},
+        "data": {n: list(model_fields(of_model(registry.modality(n).options))) for n in registry.own_modalities()},
     }
     return json.dumps(found, indent=1) + "\n"
 

@@ -22,7 +22,7 @@ from docs import generate
 
 import afresh
 from afresh.cli import app
-from afresh.core import Cond, Examples, Part, Space, registry
+from afresh.core import Cond, Examples, Part, Space, plugins, registry
 from afresh.core.rng import Rng
 from afresh.data.load import Loader, sweep
 from afresh.runs.run import metrics_rows
@@ -197,7 +197,7 @@ def quoted_commands(page: Path) -> list[list[str]]:
 def unknown_settings(verb: str, words: list[str]) -> list[str]:
     """Keys of --set and --data that no model of settings has."""
     pairs = [(flag, word.partition("=")[0]) for flag, word in pairwise(words)]
-    data = {k for m in registry.MODALITIES for k in registry.modality(m).options.model_fields}
+    data = {k for m in registry.own_modalities() for k in registry.modality(m).options.model_fields}
     families = [registry.family(f) for f in (*registry.FAMILIES, *registry.FOREIGN)]
     drawn = {k for f in families for k in f.sampling.settings.model_fields}
     known = {f"train.{k}" for k in TrainConfig.model_fields}
@@ -404,22 +404,39 @@ def block(page: str, file: str) -> str:
 
 
 def install(page: str, file: str, patch: pytest.MonkeyPatch) -> tuple[str, Any]:
-    """Make a page's plug-in, its catalog line and its row part of the program; returns (name, row)."""
+    """Make a page's plug-in, its line in the registry or its record, and its row part of the program; returns (name,
+    row)."""
     parts = Path(file).with_suffix("").parts[1:]
-    name = parts[-2] if parts[1] == "domains" else parts[-1]
     module = ModuleType(".".join(parts))
     patch.setitem(sys.modules, module.__name__, module)
     exec(compile(block(page, file), file, "exec"), module.__dict__)
     line: dict[str, Any] = {}
-    exec(block(page, "src/afresh/core/registry.py"), line)
-    table = "MODALITIES" if parts[1] == "domains" else parts[1].upper()
-    assert line[table] == (*getattr(registry, table), name), f"the catalog line of {page} is stale"
-    patch.setattr(registry, table, line[table])
+    if parts[1] == "domains":
+        name = parts[2]
+        exec(block(page, f"src/afresh/domains/{name}/__init__.py"), line)
+        everything = {**plugins.domains(), name: line["PLUGIN"]}
+        package = patch_package(f"afresh.domains.{name}", patch)
+        package.modality = module  # type: ignore[attr-defined]
+        patch.setattr(plugins, "domains", lambda: everything)
+    else:
+        name = parts[-1]
+        exec(block(page, "src/afresh/core/registry.py"), line)
+        assert line["FAMILIES"] == (*registry.FAMILIES, name), f"the line of {page} in the registry is stale"
+        patch.setattr(registry, "FAMILIES", line["FAMILIES"])
+    plugins.parts.cache_clear()
     *before, last = block(page, "tests/contracts/rows.py").strip().split("\n\n\n")
     space = dict(rows.__dict__)
     for part in before:
         exec(part, space)
     return name, eval(last, space)
+
+
+def patch_package(name: str, patch: pytest.MonkeyPatch) -> ModuleType:
+    """An empty package under a name."""
+    package = ModuleType(name)
+    package.__path__ = []
+    patch.setitem(sys.modules, name, package)
+    return package
 
 
 def promises(module: ModuleType) -> list[Callable[..., None]]:
@@ -433,13 +450,15 @@ def takes(f: Callable[..., None]) -> set[str]:
 
 
 @pytest.fixture
-def family(monkeypatch: pytest.MonkeyPatch) -> tuple[str, Any]:
-    return install("add-a-family.md", "src/afresh/families/mixture.py", monkeypatch)
+def family(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, Any]]:
+    yield install("add-a-family.md", "src/afresh/families/mixture.py", monkeypatch)
+    plugins.parts.cache_clear()
 
 
 @pytest.fixture
-def modality(monkeypatch: pytest.MonkeyPatch) -> tuple[str, Any]:
-    return install("add-a-modality.md", "src/afresh/domains/series/modality.py", monkeypatch)
+def modality(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, Any]]:
+    yield install("add-a-modality.md", "src/afresh/domains/series/modality.py", monkeypatch)
+    plugins.parts.cache_clear()
 
 
 @pytest.mark.parametrize("promise", promises(family_promises), ids=lambda f: f.__name__[5:])

@@ -370,13 +370,13 @@ ITEM_METRICS = ("items_valid", "items_distance", "items_diversity", "items_near_
 TOKENS = tuple(name for name, space in SPACES.items() if space.kind == "tokens")
 METRICS = (
     MetricRow(
-        "domains.text.metrics",
+        "text",
         ("stream", "levels", "notes", "raster", "residual", "bags", "records"),
         ("bits_per_byte", "parses", "known_words", "distinct", "verbatim"),
     ),
-    MetricRow("domains.code.metrics", ("stream",), ("completions",)),
+    MetricRow("code", ("stream",), ("completions",)),
     MetricRow(
-        "domains.image.metrics",
+        "image",
         ("plane",),
         (
             "frechet",
@@ -394,20 +394,18 @@ METRICS = (
             "nearest_ratio",
         ),
     ),
-    MetricRow("evaluation.likelihood", ("line", "plane", "solid"), ("bits_per_dim",)),
-    MetricRow("domains.music.metrics", ("notes",), ("score_validity", "note_distributions", "note_copies")),
-    MetricRow("domains.molecule.metrics", tuple(SPACES), MOLECULE_METRICS, MOLECULE),
+    MetricRow("likelihood", ("line", "plane", "solid"), ("bits_per_dim",)),
+    MetricRow("music", ("notes",), ("score_validity", "note_distributions", "note_copies")),
+    MetricRow("molecule", tuple(SPACES), MOLECULE_METRICS, MOLECULE),
+    MetricRow("tokens", tuple(k for k, s in SPACES.items() if s.kind == "tokens"), ("bits_per_token",), WALK),
+    MetricRow("exercises", tuple(SPACES), ("foreseen_answers",), ANSWERS),
     MetricRow(
-        "evaluation.tokens", tuple(k for k, s in SPACES.items() if s.kind == "tokens"), ("bits_per_token",), WALK
-    ),
-    MetricRow("domains.exercises.metrics", tuple(SPACES), ("foreseen_answers",), ANSWERS),
-    MetricRow(
-        "evaluation.feature_metrics",
+        "feature_metrics",
         tuple(SPACES),
         ("items_valid", "items_distance", "items_diversity", "items_near_copies"),
         WALK,
     ),
-    MetricRow("domains.interactions.metrics", ("bags",), ("recommendations",), HISTORY),
+    MetricRow("interactions", ("bags",), ("recommendations",), HISTORY),
 )
 
 

@@ -24,7 +24,7 @@ from PIL import Image
 from afresh.cli import run
 from afresh.core import registry
 from afresh.core.events import Event, listening
-from afresh.core.plugins import plugins
+from afresh.core.plugins import parts
 from tests.cli.conftest import Invoke, drawn, invoke, parsed
 from tests.voting import Voter, page_votes
 
@@ -58,12 +58,12 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     target = tmp_path_factory.mktemp("site")
     install(PACKAGE, target)
     sys.path.insert(0, str(target))
-    plugins.cache_clear()
+    parts.cache_clear()
     yield target
     sys.path.remove(str(target))
     for module in ("afresh_walks", "afresh_walkers"):
         sys.modules.pop(module, None)
-    plugins.cache_clear()
+    parts.cache_clear()
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +165,7 @@ def test_walks_are_aligned_by_a_reward(
     looks = [r for r in rows if "data_similarity" in r]
     assert looks and all(0 < r["data_similarity"] <= 1 and 0 < r["diversity"] < 1 for r in looks)
     code, _, err = invoke("align", walk_run, "--reward", "brightness", "--out", tmp_path / "no")
-    assert code != 0 and "brightness is for images and sounds, not for walks" in err and "climb" in err
+    assert code != 0 and "brightness is for sounds and images, not for walks" in err and "climb" in err
 
 
 def test_walks_are_compared_in_the_terminal_and_teach(
@@ -234,7 +234,7 @@ def test_the_registry_lists_what_the_package_adds(site: Path) -> None:
     assert {"walk", "chart"} <= set(registry.modality_names()) and {"walk", "chart"} <= set(registry.kinds())
     assert list(registry.rewards()["walk"]) == ["climb"]
     assert registry.modality("walk").kind is registry.kind("walk")
-    assert not {"walk", "chart"} & set(registry.MODALITIES)
+    assert not {"walk", "chart"} & set(registry.own_modalities())
 
 
 def test_a_family_and_a_method_of_the_package_are_used_by_name(walks: Path, site: Path, tmp_path: Path) -> None:
@@ -266,11 +266,11 @@ def add(site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
         target.mkdir()
         install(package(tmp_path / "package", code, *entries), target)
         monkeypatch.syspath_prepend(target)
-        plugins.cache_clear()
+        parts.cache_clear()
 
     yield installed
     sys.modules.pop("walks_again", None)
-    plugins.cache_clear()
+    parts.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -281,7 +281,7 @@ def add(site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
         (
             "misnamed",
             "from afresh_walks import WALKS as MODALITY",
-            "has the name 'walk', which must be that of its entry point",
+            "has the name 'walk', which must be the name under which it is registered",
         ),
     ],
 )
@@ -291,7 +291,7 @@ def test_a_broken_package_is_named_and_disturbs_no_other(
     add(code, f'{name} = "walks_again:MODALITY"')
     exit_code, printed, err = invoke("data", walks, "--json")
     assert exit_code == 0 and parsed(printed)["modality"] == "walk"
-    assert f"{name!r} in afresh.modalities, a plug-in of the package walks-again" in err and says in err
+    assert f"{name!r} of modalities, from a plug-in of the package walks-again" in err and says in err
     exit_code, _, err = invoke("data", walks, "--modality", name)
     assert exit_code == 2 and "walks-again" in err and says in err
 
@@ -308,17 +308,17 @@ def test_a_broken_plug_in_of_any_group_is_one_sentence_that_names_the_package(
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken-walks\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(f"[afresh.{group}]\n{tmp_path.name} = broken_walks:X\n")
     monkeypatch.syspath_prepend(target)
-    plugins.cache_clear()
+    parts.cache_clear()
     events: list[Event] = []
     try:
         with listening(events.append):
             getattr(registry, group)()
         assert [(e.kind, e.fields["package"]) for e in events] == [("warning", "broken-walks")]
-        assert f"{tmp_path.name!r} in afresh.{group}, a plug-in of the package broken-walks" in events[0].text
+        assert f"{tmp_path.name!r} of {group}, from a plug-in of the package broken-walks" in events[0].text
         assert invoke("--help")[0] == 0 and invoke("train", "--help")[0] == 0
     finally:
         sys.modules.pop("broken_walks", None)
-        plugins.cache_clear()
+        parts.cache_clear()
 
 
 def test_a_name_that_is_taken_is_not_replaced(add: Any) -> None:

@@ -1,26 +1,28 @@
-"""Plug-ins of other packages, which are added to the registry through entry points.
+"""The parts of plug-ins: those of the domains in this package, and those of other packages.
 
-A package adds a modality, for example, with these lines in its pyproject.toml:
+Domains are the folders of `afresh.domains`, each with a record `PLUGIN`. Other packages name theirs in the group
+`afresh.plugins` of entry points. Until version 0.3, single parts in the groups afresh.modalities, afresh.families,
+afresh.aligners, afresh.metrics, afresh.rewards and afresh.sources are read as well.
 
-    [project.entry-points."afresh.modalities"]
-    walk = "afresh_walks:MODALITY"
-
-Metadata is read when plug-ins are first listed, and a package is imported when one of its plug-ins is used.
+Metadata is read when parts are first listed, and a package is imported when one of its parts is used.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib import import_module
+from importlib.metadata import entry_points
+from pkgutil import iter_modules, resolve_name
 from typing import Any
 
 from afresh.core import events
 from afresh.core.errors import UserError
+from afresh.core.plugin import Plugin
 
-# The attributes that the object of an entry point must have, by group. The name of a modality or family is that of its
-# entry point, because runs record it.
+OWN = "afresh"  # the package whose faults are faults of this program
+# The attributes that the object of a part must have. Metrics and aligners are sequences, and rewards mappings.
 REQUIRED_ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "modalities": ("name", "kind", "options", "sniff", "read", "fit", "load"),
     "families": ("name", "accepts", "config", "plan", "build", "objective", "sampling"),
@@ -29,23 +31,31 @@ REQUIRED_ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "rewards": (),
     "sources": ("__call__",),
 }
+NAMED = ("modalities", "families")  # groups whose parts have the name under which they are registered
 
 
 @dataclass(frozen=True)
-class Plugin:
-    """One entry point of the group afresh.GROUP, and the package that declares it."""
+class Part:
+    """One part of a plug-in: its group, the reference of its object, and the package that declares it.
+
+    `name`: that of a modality or family; elsewhere that of the plug-in, for messages. `of_kind`: the kind of items of
+    rewards that an entry point of the group afresh.rewards refers to.
+    """
 
     group: str
     name: str
     package: str
-    entry: EntryPoint
+    reference: str
+    of_kind: str = ""
 
     def load(self) -> Any:
-        """The object of the entry point. Raises UserError, naming the package, if it cannot be imported or lacks an
+        """The object of the part. Raises UserError, naming the package, if it cannot be imported or lacks an
         attribute."""
+        if self.package == OWN:
+            return resolve_name(self.reference)
         required = REQUIRED_ATTRIBUTES[self.group]
         try:
-            loaded = self.entry.load()
+            loaded = resolve_name(self.reference)
         except Exception as e:  # a package may raise anything
             raise self.error(f"cannot be loaded: {type(e).__name__}: {e}") from e
         if not required and not isinstance(loaded, Sequence if self.group != "rewards" else Mapping):
@@ -53,53 +63,98 @@ class Plugin:
             raise self.error(f"is a {type(loaded).__name__}, not a {wanted}")
         if missing := [name for name in required if getattr(loaded, name, None) is None]:
             raise self.error(f"lacks {', '.join(missing)}")
-        if "name" in required and loaded.name != self.name:
-            raise self.error(f"has the name {loaded.name!r}, which must be that of its entry point")
-        return loaded
+        if self.group in NAMED and loaded.name != self.name:
+            raise self.error(f"has the name {loaded.name!r}, which must be the name under which it is registered")
+        return {self.of_kind: loaded} if self.of_kind else loaded
 
     def error(self, what: str) -> UserError:
         return UserError(
-            f"{self.name!r} in afresh.{self.group}, a plug-in of the package {self.package}, {what}. Repair the "
-            "package, or uninstall it.",
+            f"{self.name!r} of {self.group}, from a plug-in of the package {self.package}, {what}. Repair the package, "
+            "or uninstall it.",
             "broken_plugin",
             package=self.package,
             plugin=self.name,
         )
 
 
-@cache
-def plugins(group: str, builtin: tuple[str, ...] = ()) -> dict[str, Plugin]:
-    """The plug-ins of a group by name, in alphabetical order of names and packages. A plug-in whose name is built in or
-    used by an earlier package is ignored with a warning."""
-    out: dict[str, Plugin] = {}
-    entries = [(e.name, e.dist.name if e.dist else "?", e) for e in entry_points(group=f"afresh.{group}")]
-    for name, package, entry in sorted(entries, key=lambda e: e[:2]):
-        owner = "built in" if name in builtin else f"that of {out[name].package}" if name in out else None
-        if owner is None:
-            out[name] = Plugin(group, name, package, entry)
-        elif name in builtin or out[name].package != package:  # otherwise the package is on the path twice
+def domains() -> dict[str, Plugin]:
+    """The record of each domain in this package, by the name of its folder."""
+    home = import_module("afresh.domains")
+    names = sorted(m.name for m in iter_modules(home.__path__) if m.ispkg)
+    return {name: import_module(f"afresh.domains.{name}").PLUGIN for name in names}
+
+
+def parts_of(plugin: Plugin, name: str, package: str) -> Iterator[Part]:
+    """The parts that a record lists."""
+    for group in REQUIRED_ATTRIBUTES:
+        listed: Any = getattr(plugin, group)
+        if isinstance(listed, Mapping):
+            yield from (Part(group, key, package, reference) for key, reference in listed.items())
+        else:
+            yield from (Part(group, name, package, reference) for reference in listed)
+
+
+def added() -> Iterator[Part]:
+    """The parts that other packages add. A record that cannot be loaded is left out, with a warning."""
+    for entry in sorted(entry_points(group="afresh.plugins"), key=lambda e: (e.name, e.dist.name if e.dist else "")):
+        package = entry.dist.name if entry.dist else "?"
+        try:
+            plugin = entry.load()
+            if not isinstance(plugin, Plugin):
+                raise TypeError(f"{entry.value} is a {type(plugin).__name__} and not an afresh.core.Plugin")
+        except Exception as e:  # a package may raise anything
             events.warning(
-                f"The package {package} adds {name!r} to afresh.{group}, but that name is taken: the plug-in that is "
-                f"used is {owner}. Rename the plug-in.",
-                "plugin_ignored",
+                f"{entry.name!r}, a plug-in of the package {package}, cannot be loaded: {type(e).__name__}: {e}. "
+                "Repair the package, or uninstall it.",
+                "broken_plugin",
                 package=package,
-                plugin=name,
+                plugin=entry.name,
             )
-    return out
+            continue
+        yield from parts_of(plugin, entry.name, package)
+    for group in REQUIRED_ATTRIBUTES:
+        entries = [(e.name, e.dist.name if e.dist else "?", e.value) for e in entry_points(group=f"afresh.{group}")]
+        for name, package, value in sorted(entries):
+            yield Part(group, name, package, value, name if group == "rewards" else "")
 
 
-_skipped: set[Plugin] = set()
+@cache
+def parts(group: str, builtin: tuple[str, ...] = ()) -> tuple[Part, ...]:
+    """The parts of a group, those of this package first. A part whose name is built in or used by an earlier package is
+    ignored with a warning."""
+    out: list[Part] = [p for name, plugin in domains().items() for p in parts_of(plugin, name, OWN) if p.group == group]
+    owners = dict.fromkeys((*builtin, *(p.name for p in out)), OWN) if group in NAMED else {}
+    for part in added():
+        if part.group != group or part in out:
+            continue
+        owner = owners.get(part.name)
+        if owner is None:
+            out.append(part)
+            if group in NAMED:
+                owners[part.name] = part.package
+        elif owner != part.package:  # otherwise the package is on the path twice
+            events.warning(
+                f"The package {part.package} adds {part.name!r} to {group}, but that name is taken: what is used is "
+                f"{'built in' if owner == OWN else f'that of {owner}'}. Rename it.",
+                "plugin_ignored",
+                package=part.package,
+                plugin=part.name,
+            )
+    return tuple(out)
 
 
-def loadable(candidates: Iterable[Plugin]) -> list[tuple[Plugin, Any]]:
-    """Plug-ins with their objects. Those that cannot be loaded are left out, with one warning each, so that a broken
+_skipped: set[Part] = set()
+
+
+def loadable(candidates: Iterable[Part]) -> list[tuple[Part, Any]]:
+    """Parts with their objects. Those that cannot be loaded are left out, with one warning each, so that a broken
     package does not affect others."""
     out = []
-    for plugin in candidates:
+    for part in candidates:
         try:
-            out.append((plugin, plugin.load()))
+            out.append((part, part.load()))
         except UserError as e:
-            if plugin not in _skipped:
+            if part not in _skipped:
                 events.warning(str(e), e.code, **e.fields)
-                _skipped.add(plugin)
+                _skipped.add(part)
     return out

@@ -1,5 +1,5 @@
-"""The registry of plug-ins: those of this package, by the name of their module, and those that other packages add
-through entry points (`afresh.core.plugins`). Each is imported on first use."""
+"""The registry: what this package has, by the name of its module, and what plug-ins add (`afresh.core.plugins`). Each
+is imported on first use."""
 
 from __future__ import annotations
 
@@ -8,38 +8,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from afresh.core import UserError, events
-from afresh.core.plugins import loadable, plugins
+from afresh.core.plugins import OWN, Part, loadable, parts
 
 if TYPE_CHECKING:
     from afresh.core import Aligner, Codec, Examples, Family, ItemKind, Metric, Modality, Source, Space
 
-MODALITIES = ("text", "code", "image", "audio", "music", "exercises", "interactions", "molecule")
 FAMILIES = ("transformer", "masked", "vae", "gan", "flow", "autoencoder")
 FOREIGN = ("diffusers", "fewstep")  # families that start from another model: afresh tune BASE DATA, afresh distill RUN
 FITTED = ("palette", "records")  # codecs that are fitted to the data when a family needs one
 TRAINED = {"field": "trained", "tokens": "trained_sequences"}  # of a run that the user passes as `codec`, by its space
 CODECS = (*FITTED, *TRAINED.values())
 ALIGNERS = ("policy", "pairs", "denoise", "gradient", "selected", "search")  # files with methods of alignment
-METRICS = (  # modules with metrics
-    "domains.text.metrics",
-    "domains.code.metrics",
-    "domains.image.metrics",
-    "evaluation.likelihood",
-    "domains.music.metrics",
-    "domains.molecule.metrics",
-    "evaluation.tokens",
-    "evaluation.feature_metrics",
-    "domains.interactions.metrics",
-    "domains.exercises.metrics",
-)
+METRICS = ("likelihood", "tokens", "feature_metrics")  # files with metrics of any kind of items
 SOURCES = ("collected", "arrow", "webdataset")  # files in afresh.data
-REWARDS = (  # modules, each with the rewards of one or more kinds of items
-    "domains.text.rewards",
-    "domains.image.rewards",
-    "domains.audio.rewards",
-    "domains.molecule.rewards",
-    "alignment.rewards.surrogate_reward",
-)
+REWARDS = ("surrogate_reward",)  # files with rewards for any kind of items
 RENAMED_KINDS = {"picture": "image"}  # names of kinds in files of earlier versions
 
 
@@ -50,25 +32,28 @@ def _check(kind: str, name: str, known: tuple[str, ...]) -> None:
         raise UserError(f"There is no {kind} {name!r}.{hint} Choose one of: {', '.join(known)}.")
 
 
+def _families_added() -> tuple[Part, ...]:
+    return parts("families", FAMILIES + FOREIGN)
+
+
+def own_modalities() -> tuple[str, ...]:
+    """The names of the modalities of this package."""
+    return tuple(part.name for part in parts("modalities") if part.package == OWN)
+
+
 def modality_names() -> tuple[str, ...]:
-    return (*MODALITIES, *plugins("modalities", MODALITIES))
+    return tuple(part.name for part in parts("modalities"))
 
 
 def modality(name: str) -> Modality:
     _check("modality", name, modality_names())
-    own = name in MODALITIES
-    plugin: Modality = (
-        import_module(f"afresh.domains.{name}.modality").MODALITY
-        if own
-        else plugins("modalities", MODALITIES)[name].load()
-    )
+    plugin: Modality = next(part for part in parts("modalities") if part.name == name).load()
     return plugin
 
 
 def modalities() -> list[Modality]:
     """All modalities that can be loaded, those of this package first."""
-    own = [modality(name) for name in MODALITIES]
-    return own + [m for _, m in loadable(plugins("modalities", MODALITIES).values())]
+    return [m for _, m in loadable(parts("modalities"))]
 
 
 def kinds() -> dict[str, ItemKind]:
@@ -90,55 +75,54 @@ def kind(name: str) -> ItemKind:
 
 
 def family_names() -> tuple[str, ...]:
-    return (*FAMILIES, *plugins("families", (*FAMILIES, *FOREIGN)))
+    return (*FAMILIES, *(part.name for part in _families_added()))
 
 
 def family(name: str) -> Family:
     _check("family", name, (*family_names(), *FOREIGN))
-    own = (*FAMILIES, *FOREIGN)
-    plugin: Family = (
-        import_module(f"afresh.families.{name}").FAMILY if name in own else plugins("families", own)[name].load()
-    )
-    return plugin
+    if name in FAMILIES + FOREIGN:
+        own: Family = import_module(f"afresh.families.{name}").FAMILY
+        return own
+    added: Family = next(part for part in _families_added() if part.name == name).load()
+    return added
 
 
 def families() -> list[Family]:
     """All families that can be trained and loaded, those of this package first."""
-    own = [family(name) for name in FAMILIES]
-    return own + [f for _, f in loadable(plugins("families", (*FAMILIES, *FOREIGN)).values())]
+    return [*map(family, FAMILIES), *(f for _, f in loadable(_families_added()))]
 
 
 def sources() -> list[Source]:
-    """All sources of data, in the order in which they are asked. An entry point names one."""
+    """All sources of data, in the order in which they are asked."""
     own: list[Source] = [import_module(f"afresh.data.{name}").SOURCE for name in SOURCES]
-    return own + [source for _, source in loadable(plugins("sources").values())]
+    return own + [source for _, source in loadable(parts("sources"))]
 
 
 def metrics() -> list[Metric]:
-    """All metrics. An entry point names a sequence of them."""
-    own = [m for name in METRICS for m in import_module(f"afresh.{name}").METRICS]
-    return own + [m for _, found in loadable(plugins("metrics").values()) for m in found]
+    """All metrics: those of domains, those of any kind of items, and those of other packages."""
+    domains = [m for part in parts("metrics") if part.package == OWN for m in part.load()]
+    own = [m for name in METRICS for m in import_module(f"afresh.evaluation.{name}").METRICS]
+    added = loadable(part for part in parts("metrics") if part.package != OWN)
+    return domains + own + [m for _, found in added for m in found]
 
 
 def rewards() -> dict[str, dict[str, Any]]:
     """The rewards with a name, {kind of items: {name: afresh.alignment.rewards.reward.Builtin}}.
 
-    Those of the kind "" are for items of any kind. An entry point has the name of the kind and refers to a mapping. It
-    can add rewards to a kind, but not replace them.
+    Those of the kind "" are for items of any kind. A reward of another package replaces none.
     """
-    own: dict[str, dict[str, Any]] = {}
-    for name in REWARDS:
-        for item_kind, table in import_module(f"afresh.{name}").REWARDS.items():
-            own.setdefault(item_kind, {}).update(table)
-    for plugin, table in loadable(plugins("rewards").values()):
-        own[plugin.name] = {**table, **own.get(plugin.name, {})}
-    return own
+    out: dict[str, dict[str, Any]] = {}
+    own = [import_module(f"afresh.alignment.rewards.{name}").REWARDS for name in REWARDS]
+    for mapping in (*own, *(mapping for _, mapping in loadable(parts("rewards")))):
+        for item_kind, table in mapping.items():
+            out[item_kind] = {**table, **out.get(item_kind, {})}
+    return out
 
 
 def aligners() -> dict[str, Aligner]:
-    """Every method of alignment, by name. An entry point names a sequence of them."""
+    """Every method of alignment, by name."""
     own = [a for file in ALIGNERS for a in import_module(f"afresh.alignment.methods.{file}").ALIGNERS]
-    added = [a for _, found in loadable(plugins("aligners").values()) for a in found]
+    added = [a for _, found in loadable(parts("aligners")) for a in found]
     return {a.name: a for a in (*added, *own)}
 
 

@@ -92,7 +92,7 @@ def sniff(modality: Modality, path: Path) -> Sniff:
     try:
         return modality.sniff(path)
     except Exception as e:
-        if modality.name in registry.MODALITIES:
+        if modality.name in registry.own_modalities():
             raise
         events.warning(
             f"The modality {modality.name} fails to look at {path}: {type(e).__name__}: {e}", "broken_plugin"

@@ -35,6 +35,7 @@ from afresh.core import (
     Space,
     UserError,
 )
+from afresh.core.plugin import Plugin
 from afresh.data.conditions import encode_conditions, fit_conditions
 
 STEPS = 8  # of a walk
@@ -220,7 +221,7 @@ def level(evidence: Evidence) -> list[Score]:
     return [Score("walks_level", float(np.mean([w.heights[-1] == 0 for w in found])), None, None, len(found), "none")]
 
 
-REWARDS = {"climb": Builtin(climb, "height at the end")}
+REWARDS = {"walk": {"climb": Builtin(climb, "height at the end")}}
 METRICS = [Metric("walks_level", lambda kind, space, conds: None if kind is WALK else "measures walks", level)]
 
 
@@ -233,3 +234,13 @@ def of_steps(path: Path, modality: str | None) -> Path | None:
     for i, line in enumerate(path.read_text().splitlines()):
         (folder / f"{i:03d}.walk").write_text(line)
     return folder
+
+
+PLUGIN = Plugin(
+    modalities={"walk": "afresh_walks:WALKS", "chart": "afresh_walks:CHARTS"},
+    families={"walker": "afresh_walkers:FAMILY"},
+    metrics=("afresh_walks:METRICS",),
+    rewards=("afresh_walks:REWARDS",),
+    aligners=("afresh_walkers:ALIGNERS",),
+    sources=("afresh_walks:of_steps",),
+)

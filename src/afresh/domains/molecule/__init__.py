@@ -1,1 +1,9 @@
 """Molecules: reading, writing as tokens, depicting, and what RDKit computes of them."""
+
+from afresh.core.plugin import Plugin
+
+PLUGIN = Plugin(
+    modalities={"molecule": "afresh.domains.molecule.modality:MODALITY"},
+    metrics=("afresh.domains.molecule.metrics:METRICS",),
+    rewards=("afresh.domains.molecule.rewards:REWARDS",),
+)

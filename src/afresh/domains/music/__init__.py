@@ -1,1 +1,8 @@
-"""Reading scores: files, words of notes, rendering."""
+"""Scores: reading files, words of notes, rendering."""
+
+from afresh.core.plugin import Plugin
+
+PLUGIN = Plugin(
+    modalities={"music": "afresh.domains.music.modality:MODALITY"},
+    metrics=("afresh.domains.music.metrics:METRICS",),
+)

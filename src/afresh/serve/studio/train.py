@@ -70,7 +70,7 @@ def routes(desk: Desk, most: int) -> APIRouter:
     @router.get("/studio/train")
     def begin(request: Request) -> Response:
         mine = [card(j) for j in own_jobs(request) if j.verb in ("train", "align", "tune")][:8]
-        return page(request, "train.html", modalities=registry.MODALITIES, jobs=mine)
+        return page(request, "train.html", modalities=registry.modality_names(), jobs=mine)
 
     @router.post("/studio/train/look", dependencies=[needs(LOCAL)])
     def look(request: Request, path: Text = "", modality: Text = "") -> Response:
@@ -136,7 +136,7 @@ def routes(desk: Desk, most: int) -> APIRouter:
                 else found.plural
                 if found.name == TOGETHER
                 else run_name(Path(job.about["path"])),
-                modalities=registry.MODALITIES,
+                modalities=registry.modality_names(),
                 chosen=job.about.get("modality") or "",
                 page_there=(job.folder / PAGE).is_file(),
                 **live_parts(request, job, made),
@@ -236,8 +236,8 @@ def own_job(request: Request, id: str, verb: str = "") -> BackgroundJob:
 
 
 def started_look(request: Request, path: Path, modality: str) -> BackgroundJob:
-    if modality and modality not in registry.MODALITIES:
-        raise Refused(400, f"There is no kind of data {modality}. Known: {', '.join(registry.MODALITIES)}.")
+    if modality and modality not in registry.modality_names():
+        raise Refused(400, f"There is no kind of data {modality}. Known: {', '.join(registry.modality_names())}.")
     options = {"modality": modality or None}
     about = {"path": str(path), "modality": modality or None}
     title = f"Look at {path.name}"

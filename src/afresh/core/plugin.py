@@ -1,0 +1,30 @@
+"""What a package, or a domain of this one, adds to afresh, as a record that is read before anything is imported."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """The parts that one package or one domain adds.
+
+    Each part is a reference "module:attribute", which is imported when the part is first used, so that the record
+    itself costs nothing. A package names its record in pyproject.toml:
+
+        [project.entry-points."afresh.plugins"]
+        walks = "afresh_walks:PLUGIN"
+
+    modalities, families: by the name that runs record, which is also the `name` of the `afresh.core.Modality` or
+    `Family`. metrics, aligners: each a sequence of `afresh.core.Metric` or `Aligner`. rewards: each a mapping
+    {kind of items: {name: afresh.alignment.rewards.reward.Builtin}}, where the kind "" stands for all kinds. sources:
+    each a `afresh.core.Source`.
+    """
+
+    modalities: Mapping[str, str] = field(default_factory=dict)
+    families: Mapping[str, str] = field(default_factory=dict)
+    metrics: tuple[str, ...] = ()
+    rewards: tuple[str, ...] = ()
+    aligners: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
