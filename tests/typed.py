@@ -10,7 +10,7 @@ from typing import assert_type
 import afresh
 from afresh.api import Model
 from afresh.sampling.samples import Samples
-from afresh.verbs.score import Scores
+from afresh.verbs.likelihoods import Scores
 
 model = afresh.train("x")
 assert_type(model, Model)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from afresh.alignment.rewards.reward_factory import Wanted
 from afresh.alignment.surrogate.acquisition import Acquisition, Goal
@@ -14,6 +14,7 @@ from afresh.collect.gather import gather, places_of
 from afresh.collect.licences import normalised
 from afresh.core import UserError, events
 from afresh.core.events import Event, JsonLines, Listener, listening
+from afresh.core.verb import Result, Verb
 from afresh.data import imported
 from afresh.data.in_memory import as_path
 from afresh.domains.code import complete as complete_task
@@ -49,7 +50,7 @@ from afresh.verbs import forget as forget_task
 from afresh.verbs import interpolate as interpolate_task
 from afresh.verbs import propose as propose_task
 from afresh.verbs import propose_search
-from afresh.verbs import score as score_task
+from afresh.verbs import score as score_verb
 from afresh.verbs import train as train_task
 from afresh.verbs import tune as tune_task
 from afresh.verbs.annotate import Session
@@ -58,12 +59,12 @@ from afresh.verbs.console import default_listener
 from afresh.verbs.doctor import Finding, examine_machine
 from afresh.verbs.editor import Change, Editor
 from afresh.verbs.inspect_data import Look, look
+from afresh.verbs.likelihoods import Scores
 from afresh.verbs.measure import measure_run
 from afresh.verbs.proposal_batch import Proposals
 from afresh.verbs.report import run_verdict, write_run_report
 from afresh.verbs.resume import resume as resume_task
 from afresh.verbs.sample import Control, Sampler
-from afresh.verbs.score import Scores
 from afresh.verbs.training_job import Job, learn
 from afresh.verbs.trust_prompt import check_trust
 from afresh.verbs.verify import Check, copy_run
@@ -92,6 +93,8 @@ __all__ = [
     "tune",
 ]
 
+P = ParamSpec("P")
+R = TypeVar("R", bound=Result)
 PathLike = str | Path
 Data = Any  # a path, or data in memory: a dataset, a data frame, arrays, a list, a loader
 Labels = str | Mapping[str, str]  # a class, or classes by the label's name
@@ -124,6 +127,18 @@ def _path(value: PathLike | None) -> Path | None:
 
 def _data(value: Data | None) -> Path | None:
     return None if value is None else as_path(value)
+
+
+def method(verb: Verb[P, R]) -> Callable[Concatenate[Model, P], R]:
+    """The method of a model that does what a verb declares."""
+
+    def call(self: Model, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        return verb(self.run, *args, **kwargs)
+
+    call.__name__, call.__qualname__ = verb.name, f"Model.{verb.name}"
+    call.__doc__ = verb.doc
+    call.__signature__ = verb.signature  # type: ignore[attr-defined]
+    return call
 
 
 class Model:
@@ -519,35 +534,7 @@ class Model:
         measured = measure_run(self.run, _path(data), n)
         return {"verdict": run_verdict(self.run, measured).json(), **measured.json()}
 
-    def score(
-        self,
-        items: Any,
-        *,
-        prompt: str | None = None,
-        label: Labels | None = None,
-        number: Mapping[str, float] | None = None,
-        caption: str | None = None,
-        end: bool = True,
-        logprobs: bool = False,
-        draws: int = 1,
-        seed: int = 0,
-    ) -> Scores:
-        """How likely the model finds each of `items`, in nats; higher is likelier. `Scores.kind` says whether these are
-        log-likelihoods (`transformer`) or lower bounds of them (`masked`, `vae`, `flow`), and `Scores.method` how they
-        were computed.
-
-        `items`: one or several texts, arrays (H, W, C) of uint8, Sounds, or paths, which are read as the data was.
-        `prompt`: what stands before the texts, or what they answer; it is not scored. `label`, `number`, `caption`:
-        conditions of all items; what is not given is as it was read with an item, or left open. `end`: whether a text
-        ends, or may go on. `logprobs` adds those of each token. `draws`: estimates are the mean of so many draws of
-        noise, and have a standard error from two on.
-
-        >>> model.score(["a cat sat", "sat cat a"]).nats
-
-        Raises UserError if the family has no likelihood, and for an item that is empty or of another kind.
-        """
-        request = Request(prompt, label, number or {}, caption, logprobs=logprobs)
-        return score_task.score(self.run, items, request, end=end, draws=draws, seed=seed)
+    score = method(score_verb.score)
 
     def report(self, measure: bool = True) -> Path:
         """Write report.html, report.json and card.md into the run's folder; returns the page. Raises UserError as

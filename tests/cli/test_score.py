@@ -15,7 +15,7 @@ from afresh.core import Cond, Item
 from afresh.core.events import Event, listening
 from afresh.families.masked import predictor
 from afresh.sampling.request import Request
-from afresh.verbs.score import Window, score, window_nats, windows_of
+from afresh.verbs.likelihoods import Window, items_of, score_items, window_nats, windows_of
 from tests.cli.conftest import Invoke, parsed
 
 WORD = "the cat sat"
@@ -178,9 +178,9 @@ def test_a_condition_that_training_never_left_out_is_missed(pictures_run: Path) 
     run.record = run.record.model_copy(update={"train": run.record.train.model_copy(update={"cond_dropout": 0.0})})
     heard: list[Event] = []
     with listening(heard.append):
-        score(run, np.zeros((8, 8, 1), np.uint8))
+        score_items(run, items_of(run, np.zeros((8, 8, 1), np.uint8)))
         assert [e.code for e in heard] == ["condition_absent"]
-        score(run, np.zeros((8, 8, 1), np.uint8), replace(Request(), label="d1"))
+        score_items(run, items_of(run, np.zeros((8, 8, 1), np.uint8)), replace(Request(), label="d1"))
     assert [e.code for e in heard] == ["condition_absent"]
 
 

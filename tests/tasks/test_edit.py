@@ -30,8 +30,8 @@ from afresh.sampling.request import Request
 from afresh.verbs.edit import changed, edit
 from afresh.verbs.editor import Change, Editor, through, window_starts
 from afresh.verbs.interpolate import Blender, check_given, slerp
+from afresh.verbs.likelihoods import items_of, score_items
 from afresh.verbs.sample import Control, Sampler
-from afresh.verbs.score import score
 from tests.cli.conftest import drawn
 from tests.contracts.rows import write_pictures
 from tests.heard import heard
@@ -435,7 +435,7 @@ def test_what_costs_too_much_is_refused_before_anything_is_computed(run: Run, pi
     refuse(100_000, lambda: Sampler(run, 600, Request(label="dark"), 0, {"steps": 100, "guidance": 2.0}))
     refuse(100_000, lambda: Sampler(run, 20, Request(), 0, {"steps": 100}, control=Control(80, reward="brightness")))
     refuse(1_000, lambda: Blender(run, {"steps": 100}).between(picture, picture, 4, Request(), Request()))
-    refuse(1_000, lambda: score(run, [picture], draws=20))
+    refuse(1_000, lambda: score_items(run, items_of(run, [picture]), draws=20))
     with at_most(60):
         refuse(59, lambda: editor(run, steps=30).apply(torch.zeros(2, *run.space.shape), 1.0, None, lambda _: None, 1))
     computed.remove()

@@ -47,7 +47,6 @@ from afresh.cli import (
     rm,
     runs,
     sample,
-    score,
     serve,
     show_run,
     solve,
@@ -55,8 +54,10 @@ from afresh.cli import (
     tune,
     verify,
 )
+from afresh.cli.commands import command_of
 from afresh.cli.show import discard_output, fail, one_line, write_json
 from afresh.cli.wording import as_typed, options_of
+from afresh.core import registry
 
 DONE, FAULT, USAGE, DIVERGED, CRASHED, INTERRUPTED = 0, 1, 2, 3, 70, 130  # 70: EX_SOFTWARE of sysexits.h
 CODES = {USAGE: "usage", DIVERGED: "diverged", INTERRUPTED: "interrupted"}  # of events, for errors without a code
@@ -103,7 +104,7 @@ VERBS = (
     complete.complete,
     compose.compose,
     measure.measure,
-    score.score,
+    "score",
     recommend.recommend,
     solve.solve,
     practise.practise,
@@ -150,7 +151,12 @@ def shown(verb: Callable[..., Any]) -> Callable[..., Any]:
     return run_verb
 
 
-for verb in VERBS:  # rich keeps the line ends of a docstring; a paragraph is to fill the terminal
+declared = {name: command_of(verb) for name, verb in registry.verbs().items()}
+verbs = [declared.pop(verb) if isinstance(verb, str) else verb for verb in VERBS]
+for verb in (
+    *verbs,
+    *declared.values(),
+):  # rich keeps the line ends of a docstring; a paragraph is to fill the terminal
     about = re.sub(r"(?<!\n)\n(?!\n)", " ", inspect.cleandoc(verb.__doc__ or ""))
     app.command(help=about)(verb if verb is help.help else shown(verb))
 

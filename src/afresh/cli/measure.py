@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from afresh.cli import options as o
-from afresh.cli.show import answer, emit, note, number, say, table
+from afresh.cli.show import answer, emit, note, say, table
+from afresh.core.plural import digits
 
 if TYPE_CHECKING:
     from afresh.core import Score
@@ -72,6 +73,6 @@ def not_measured(skipped: Mapping[str, str]) -> list[str]:
 
 
 def row(s: Score) -> list[str]:
-    interval = "-" if s.low is None or s.high is None else f"{number(s.low)} to {number(s.high)}"
+    interval = "-" if s.low is None or s.high is None else f"{digits(s.low)} to {digits(s.high)}"
     better = "" if s.better == "none" else s.better
-    return [s.name, number(s.value), interval, f"{s.n:,}", better, number(s.floor), number(s.control)]
+    return [s.name, digits(s.value), interval, f"{s.n:,}", better, digits(s.floor), digits(s.control)]

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from afresh.cli import options as o
-from afresh.cli.show import answer, emit, number, one_line, quoted, say, table
+from afresh.cli.show import answer, emit, one_line, quoted, say, table
+from afresh.core.plural import digits
 
 if TYPE_CHECKING:
     from afresh.verbs.proposal_batch import Proposals
@@ -126,10 +127,10 @@ def show(found: Proposals) -> None:
         item = found.kind.encode(row.item).decode("utf-8", "replace") if found.kind.inline else row.name
         line = one_line(item)
         rows.append(
-            [line if len(line) <= LONGEST else f"{line[: LONGEST - 3]}...", number(row.predicted)]
-            + [f"{number(row.low)} to {number(row.high)}", f"{row.chance:.0%}", f"{row.similarity:.2f}"]
-            + [number(row.facts[name]) for name in facts]
+            [line if len(line) <= LONGEST else f"{line[: LONGEST - 3]}...", digits(row.predicted)]
+            + [f"{digits(row.low)} to {digits(row.high)}", f"{row.chance:.0%}", f"{row.similarity:.2f}"]
+            + [digits(row.facts[name]) for name in facts]
         )
     columns = [found.kind.name, found.column, "90% interval", "better", "nearest", *facts]
     answer(table(columns, rows, right=range(1, len(columns)), wrap=(0,)))
-    say(f"the best of {found.measured:,} measured: {number(found.best[1])}, {one_line(found.best[0])}")
+    say(f"the best of {found.measured:,} measured: {digits(found.best[1])}, {one_line(found.best[0])}")

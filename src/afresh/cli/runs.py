@@ -8,7 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from afresh.cli import options as o
-from afresh.cli.show import answer, emit, note, number, say, size, table
+from afresh.cli.show import answer, emit, note, say, size, table
+from afresh.core.plural import digits
 
 
 def runs(
@@ -61,4 +62,4 @@ def facts(folder: Path) -> dict[str, Any]:
 def row(f: dict[str, Any]) -> list[str]:
     steps = f"{f['steps']:,}" if f["state"] == "done" else f"{f['steps']:,} of {f['planned']:,}"
     words = [f["run"], f["modality"], f["family"], f"{f['parameters']:,}", steps, f["state"]]
-    return [*words, number(f["heldout_loss"]), size(f["bytes"])]
+    return [*words, digits(f["heldout_loss"]), size(f["bytes"])]

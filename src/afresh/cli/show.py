@@ -114,15 +114,6 @@ def table(
     return made
 
 
-def number(value: float | None) -> str:
-    """Four significant digits; a dash for what is not there."""
-    if value is None:
-        return "-"
-    if isinstance(value, int):
-        return f"{value:,}"
-    return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
-
-
 def size(count: float) -> str:
     """Bytes in a unit that a person reads."""
     if count < 1000:

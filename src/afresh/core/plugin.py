@@ -19,7 +19,7 @@ class Plugin:
     modalities, families: by the name that runs record, which is also the `name` of the `afresh.core.Modality` or
     `Family`. metrics, aligners: each a sequence of `afresh.core.Metric` or `Aligner`. rewards: each a mapping
     {kind of items: {name: afresh.alignment.rewards.reward.Builtin}}, where the kind "" stands for all kinds. sources:
-    each a `afresh.core.Source`.
+    each a `afresh.core.Source`. verbs: by name, each a `afresh.core.verb.Verb`.
     """
 
     modalities: Mapping[str, str] = field(default_factory=dict)
@@ -28,3 +28,4 @@ class Plugin:
     rewards: tuple[str, ...] = ()
     aligners: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
+    verbs: Mapping[str, str] = field(default_factory=dict)

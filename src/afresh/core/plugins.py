@@ -30,8 +30,9 @@ REQUIRED_ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "metrics": (),
     "rewards": (),
     "sources": ("__call__",),
+    "verbs": ("name", "parameters", "able"),
 }
-NAMED = ("modalities", "families")  # groups whose parts have the name under which they are registered
+NAMED = ("modalities", "families", "verbs")  # groups whose parts have the name under which they are registered
 
 
 @dataclass(frozen=True)

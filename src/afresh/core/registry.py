@@ -12,6 +12,7 @@ from afresh.core.plugins import OWN, Part, loadable, parts
 
 if TYPE_CHECKING:
     from afresh.core import Aligner, Codec, Examples, Family, ItemKind, Metric, Modality, Source, Space
+    from afresh.core.verb import Verb
 
 FAMILIES = ("transformer", "masked", "vae", "gan", "flow", "autoencoder")
 FOREIGN = ("diffusers", "fewstep")  # families that start from another model: afresh tune BASE DATA, afresh distill RUN
@@ -20,6 +21,7 @@ TRAINED = {"field": "trained", "tokens": "trained_sequences"}  # of a run that t
 CODECS = (*FITTED, *TRAINED.values())
 ALIGNERS = ("policy", "pairs", "denoise", "gradient", "selected", "search")  # files with methods of alignment
 METRICS = ("likelihood", "tokens", "feature_metrics")  # files with metrics of any kind of items
+VERBS = ("score",)  # files in afresh.verbs, each with a verb of its name
 SOURCES = ("collected", "arrow", "webdataset")  # files in afresh.data
 REWARDS = ("surrogate_reward",)  # files with rewards for any kind of items
 RENAMED_KINDS = {"picture": "image"}  # names of kinds in files of earlier versions
@@ -117,6 +119,12 @@ def rewards() -> dict[str, dict[str, Any]]:
         for item_kind, table in mapping.items():
             out[item_kind] = {**table, **out.get(item_kind, {})}
     return out
+
+
+def verbs() -> dict[str, Verb[Any, Any]]:
+    """The verbs that are declared (afresh.core.verb), by name. One of another package replaces none."""
+    own = {name: import_module(f"afresh.verbs.{name}").VERB for name in VERBS}
+    return own | {part.name: verb for part, verb in loadable(parts("verbs", VERBS))}
 
 
 def aligners() -> dict[str, Aligner]:

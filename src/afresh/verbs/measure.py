@@ -25,7 +25,7 @@ from afresh.runs.data import run_data
 from afresh.runs.run import Run, join
 from afresh.training.loop import precision
 from afresh.verbs.base_retention import retained
-from afresh.verbs.score import byte_likelihood, has_density
+from afresh.verbs.likelihoods import byte_likelihood, has_density
 
 DRAWN_AT_ONCE = 64  # samples between two reports of progress
 TRIED = 8  # samples that are drawn to find out how many can be

@@ -33,8 +33,8 @@ from afresh.verbs.candidates import (
     vary,
     wanted_numbers,
 )
+from afresh.verbs.likelihoods import read_items
 from afresh.verbs.proposal_batch import Proposal, Proposals, past_of, text_of
-from afresh.verbs.score import read_items
 
 BATCH, BUDGET = 20, 1_000
 MOST_BATCH, MOST_BUDGET = 1_000, 1_000_000

@@ -16,7 +16,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from afresh.core import UserError
+from afresh.core import Item, UserError
 from afresh.data.text.kind import TEXT
 from afresh.runs.run import Run
 from afresh.sampling.request import Request
@@ -252,12 +252,12 @@ def word_chances(run: Run) -> Callable[[Sequence[tuple[str, str]]], Sequence[flo
     """The chance of each word after what stands before it, under a run on texts."""
     from math import exp
 
-    from afresh.verbs.score import score
+    from afresh.verbs.likelihoods import score_items
 
     def likely(asked: Sequence[tuple[str, str]]) -> list[float]:
         out = []
         for before, word in asked:
-            found = score(run, [word], Request(before or None), end=False)
+            found = score_items(run, [Item(word, "the word")], Request(before or None), end=False)
             out.append(exp(min(0.0, found[0].nats)))
         return out
 

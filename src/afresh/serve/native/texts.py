@@ -1,4 +1,4 @@
-"""POST /afresh/v1/score, /afresh/v1/complete, /afresh/v1/compose: how likely items are, texts at a cursor, scores."""
+"""POST /afresh/v1/complete, /afresh/v1/compose: texts at a cursor, scores."""
 
 from __future__ import annotations
 
@@ -12,33 +12,16 @@ from pydantic import Field
 from afresh.domains.code.complete import Hole, complete
 from afresh.domains.music.compose import go_on, harmonise, score_of
 from afresh.domains.music.files import midi_bytes
-from afresh.sampling.request import Request as Asked
 from afresh.sampling.samples import preview_wav
 from afresh.serve.errors import Refused
 from afresh.serve.image_files import from_base64
 from afresh.serve.loaded_runs import Served
-from afresh.serve.native.items import MOST_ITEMS, File, answer, read_items
-from afresh.serve.openai.forms import MOST_TOKENS, Count, Finite, Form, Seed, Settings, Stops, Words, seed_of
-from afresh.serve.request_threads import Desk, alone, noted
+from afresh.serve.native.items import File, answer
+from afresh.serve.openai.forms import MOST_TOKENS, Count, Finite, Form, Seed, Settings, Stops, seed_of
+from afresh.serve.request_threads import Desk, noted
 from afresh.serve.rights import USE, needs
-from afresh.verbs.score import score
 
 Text = Annotated[str, Field(max_length=8 * 2**20)]
-
-
-class ScoreForm(Form):
-    """A request for how likely texts, images or sounds are: images and sounds in base64."""
-
-    model: str
-    items: Annotated[list[Text], Field(min_length=1, max_length=MOST_ITEMS)]
-    prompt: Text | None = Field(None, description="What stands before the texts, or what they answer.")
-    label: Words | dict[str, Words] | None = None
-    number: dict[str, Finite] | None = None
-    caption: Words | None = None
-    end: bool = Field(True, description="Whether a text ends, or may go on.")
-    logprobs: bool = False
-    draws: Annotated[int, Field(ge=1, le=64)] = Field(1, description="Draws of noise that an estimate is the mean of.")
-    seed: Seed = 0
 
 
 class CompleteForm(Form):
@@ -67,15 +50,6 @@ class ComposeForm(Form):
     voice: Annotated[int, Field(ge=0, le=64)] = 0
     settings: Settings = Field(default_factory=dict)
     seed: Seed | None = None
-
-
-def scored(served: Served, form: ScoreForm) -> dict[str, Any]:
-    """What `afresh score` says."""
-    run, items = served.run, read_items(served.run, form.items, "items")
-    wanted = Asked(form.prompt, form.label, form.number or {}, form.caption, logprobs=form.logprobs)
-    with noted() as notes, alone(served):
-        found = score(run, items, wanted, end=form.end, draws=form.draws, seed=form.seed).json()
-    return {**found, "notes": [*found["notes"], *notes]}
 
 
 def completed(served: Served, form: CompleteForm) -> dict[str, Any]:
@@ -115,10 +89,6 @@ def composed(served: Served, form: ComposeForm) -> dict[str, Any]:
 
 def routes(desk: Desk) -> APIRouter:
     router = APIRouter(tags=["afresh"], dependencies=[needs(USE)])
-
-    @router.post("/afresh/v1/score", summary="How likely items are")
-    async def score(form: ScoreForm, request: Request) -> Response:
-        return answer(await desk.run(request, form.model, lambda served: scored(served, form)))
 
     @router.post("/afresh/v1/complete", summary="Texts at a cursor")
     async def complete(form: CompleteForm, request: Request) -> Response:

@@ -1,0 +1,123 @@
+"""Commands that are made from the declarations of verbs (afresh.core.verb)."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from pkgutil import resolve_name
+from types import NoneType, UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
+
+import typer
+from annotated_types import Ge, Gt, Le, Lt
+
+from afresh.cli import completion
+from afresh.cli import options as o
+from afresh.cli.show import answer, emit, note, say, table
+from afresh.cli.wording import as_typed
+from afresh.core.verb import Argument, Heading, Line, Parameter, Remark, Result, Table, Verb
+
+JSON = "as_json"
+
+
+def command_of(verb: Verb[Any, Any], show: Callable[[Any], None] | None = None) -> Callable[..., None]:
+    """The command of a verb, with `--json`. `show`: prints a result; by default its lines are printed."""
+    flags = frozenset(f for p in verb.parameters for f in (p.option.flags or (f"--{p.name.replace('_', '-')}",)))
+    named = frozenset(part for flag in flags for part in flag.split("/"))
+
+    def command(**values: Any) -> None:
+        from afresh.runs.run import Run
+
+        path, as_json = values.pop("run"), values.pop(JSON)
+        run = Run.open(path)
+        result = verb(run, **{p.name: value_of(run, p, values[p.name]) for p in verb.parameters})
+        note(*result.notes)
+        if as_json:
+            emit({"run": str(path), **result.json()})
+        else:
+            (show or show_result)(result)
+
+    run_type = Annotated[Path, o.run_argument(verb.run_help, verb.run_metavar)]
+    parameters = [inspect.Parameter("run", inspect.Parameter.KEYWORD_ONLY, annotation=run_type)]
+    parameters += [parameter_of(p, named) for p in verb.parameters]
+    json_type = Annotated[bool, o.json_of(verb.result)]
+    parameters.append(inspect.Parameter(JSON, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=json_type))
+    command.__name__ = command.__qualname__ = verb.name.replace("-", "_")
+    command.__doc__ = as_typed(verb.help, named)
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in parameters}
+    return command
+
+
+def parameter_of(p: Parameter, flags: frozenset[str]) -> inspect.Parameter:
+    """The parameter as typer takes it."""
+    option, kind = p.option, typed(p)
+    complete = None if not option.complete else vars(completion)[option.complete]
+    common: dict[str, Any] = {
+        "help": as_typed(option.help, flags),
+        "metavar": option.metavar or None,
+        "rich_help_panel": option.panel or None,
+        "autocompletion": complete,
+        **bounds(p),
+    }
+    if isinstance(option, Argument):
+        info = typer.Argument(**common)
+    else:
+        info = typer.Option(
+            *option.flags or ((f"--{p.name}",) if kind is bool and p.default is False else ()), **common
+        )
+    default = p.default if p.required or isinstance(p.default, bool | int | float | str) else None
+    return inspect.Parameter(p.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, info])
+
+
+def typed(p: Parameter) -> Any:
+    """The type of a parameter on the command line."""
+    kind = p.plain if p.option.shell is None else p.option.shell
+    origin = get_origin(kind)
+    alone = [a for a in get_args(kind) if a is not NoneType] if origin in (Union, UnionType) else [kind]
+    first = alone[0]
+    if inspect.isclass(get_origin(first)) and issubclass(get_origin(first), Sequence | Mapping):
+        inner = str if issubclass(get_origin(first), Mapping) else get_args(first)[0]
+        return list[inner] if p.required else list[inner] | None  # type: ignore[valid-type]
+    return first if p.required or p.default is not None else first | None
+
+
+def bounds(p: Parameter) -> dict[str, Any]:
+    """The limits of a number. Those that exclude the limit itself are left to the verb."""
+    named = {Ge: "min", Le: "max"}
+    exact = [m for m in p.ranges if isinstance(m, Gt | Lt)]
+    return {} if exact else {named[type(m)]: getattr(m, type(m).__name__.lower()) for m in p.ranges if type(m) in named}
+
+
+def value_of(run: Any, p: Parameter, given: Any) -> Any:
+    """What was typed, as the verb takes it."""
+    if given is None:
+        return p.default
+    return resolve_name(p.option.parse)(run, given) if p.option.parse else given
+
+
+# --------------------------------------------------------------------------- results
+
+
+def show_result(result: Result) -> None:
+    """Print the lines of a result."""
+    for line in result.lines():
+        show_line(line)
+
+
+def show_line(line: Line) -> None:
+    from rich.rule import Rule
+    from rich.text import Text
+
+    from afresh.core.safe_text import visible
+
+    match line:
+        case Remark(text):
+            say(text)
+        case Heading(text):
+            answer(Rule(text, style="dim"))
+        case Table(columns, rows, right, wrap):
+            answer(table(columns, rows, right, wrap))
+        case str():
+            answer(Text(visible(line)))

@@ -1,0 +1,31 @@
+"""What is typed at a command line, as the values that verbs take. Each function takes the run and what was typed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from afresh.core import UserError
+from afresh.core.options import pairs
+from afresh.sampling.request import several_labels
+
+if TYPE_CHECKING:
+    from afresh.runs.run import Run
+
+
+def labels(run: Run, given: Sequence[str]) -> str | Mapping[str, str] | None:
+    """One label as it is; several must each be NAME=CLASS, or a class that one label alone of the run knows."""
+    if len(given) < 2:
+        return given[0] if given else None
+    return several_labels(run.conds, given)
+
+
+def numbers(run: Run, given: Sequence[str]) -> dict[str, float] | None:
+    """Numbers by name. Raises UserError for what is no number."""
+    out = {}
+    for name, value in pairs(given, "--number").items():
+        try:
+            out[name] = float(value)
+        except (TypeError, ValueError):
+            raise UserError(f"--number {name}={value}: {value!r} is not a number.") from None
+    return out or None

@@ -1,0 +1,265 @@
+"""Verbs: what can be asked of a run, each declared once, as a function with described parameters.
+
+The command, the method of a model, the route of the server and the form of the studio are made from the declaration:
+
+    @verb("score", able=why_not, result="{mean, items}")
+    def score(
+        run: Run,
+        items: Annotated[Any, Argument("Files or folders of items.")] = (),
+        draws: Annotated[int, Ge(1), Option("Draws of noise that an estimate is the mean of.")] = 1,
+    ) -> Scores:
+        \"\"\"Score items: how likely the model finds each.
+
+        Raises UserError if the family has no likelihood.
+        \"\"\"
+
+The function is the declaration, and not a class of options, because a type checker then knows the parameters of the
+method, too; `Verb.options` is the pydantic model of the same parameters. A module with declarations imports nothing
+heavy, since `--help` reads all of them: what a verb needs is imported inside of its function.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    Concatenate,
+    Generic,
+    ParamSpec,
+    Protocol,
+    TypeVar,
+    get_args,
+    get_origin,
+)
+
+from annotated_types import MaxLen
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+P = ParamSpec("P")
+R = TypeVar("R", bound="Result")
+R_co = TypeVar("R_co", bound="Result", covariant=True)
+RAISES = re.compile(r"\n\nRaises\b.*", re.DOTALL)
+
+
+# --------------------------------------------------------------------------- results
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of words under named columns. `right`: numbers of the columns that are aligned to the right, `wrap`: of
+    those whose cells may take several lines."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    right: Sequence[int] = ()
+    wrap: Sequence[int] = ()
+
+
+@dataclass(frozen=True)
+class Heading:
+    """The title of what follows."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Remark:
+    """What a person is to know about the result, and what is no part of it."""
+
+    text: str
+
+
+Line = str | Heading | Table | Remark  # a part of a result as people read it; a str may have several lines
+
+
+class Result(Protocol):
+    """What a verb returns.
+
+    `notes`: what is to be known about the result. `json`: the result as plain values. `lines`: the result for people.
+    `files`: the contents of the files that it consists of, by name; empty if it is no files.
+    """
+
+    @property
+    def notes(self) -> Sequence[str]: ...
+    def json(self) -> dict[str, Any]: ...
+    def lines(self) -> Sequence[Line]: ...
+    def files(self) -> Mapping[str, bytes]: ...
+
+
+# --------------------------------------------------------------------------- parameters
+
+
+class Encoded:
+    """Marks a text in JSON that is an item of the run's kind: a text itself, or the content of a file in base64."""
+
+
+EncodedItem = Annotated[str, MaxLen(64 * 2**20), Encoded()]
+
+
+@dataclass(frozen=True)
+class Option:
+    """A parameter of a verb, as far as its name, type and default do not say all.
+
+    help: one sentence or two, in which other parameters stand in backticks. python: what else the value may be in
+    Python. panel: the heading of related options in help and forms. flags: how the option is written, if not as --NAME.
+    metavar: what stands for the value. complete: the name of the function in afresh.cli.completion that offers values.
+
+    shell: the type on the command line, if it is another; `parse` is then a reference "module:function" of (run, value)
+    -> value. json: the type in JSON, if it is another.
+    """
+
+    help: str
+    panel: str = ""
+    flags: tuple[str, ...] = ()
+    metavar: str = ""
+    complete: str = ""
+    shell: Any = None
+    parse: str = ""
+    json: Any = None
+    python: str = ""
+
+
+@dataclass(frozen=True)
+class Argument(Option):
+    """A parameter that has no name on the command line."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter of a verb. `type`: with the annotations of its range."""
+
+    name: str
+    type: Any
+    default: Any
+    option: Option
+
+    @property
+    def encoded(self) -> bool:
+        """Whether the value in JSON is an item of the run's kind, or a list of such."""
+        inner = [self.option.json, *get_args(self.option.json)]
+        return EncodedItem in inner or any(EncodedItem in get_args(i) for i in inner)
+
+    @property
+    def required(self) -> bool:
+        return self.default is inspect.Parameter.empty
+
+    @property
+    def ranges(self) -> tuple[Any, ...]:
+        """The bounds of the value, as annotated_types has them."""
+        return tuple(get_args(self.type)[1:]) if get_origin(self.type) is Annotated else ()
+
+    @property
+    def written(self) -> str:
+        """The type without bounds, as it is written."""
+        return inspect.formatannotation(self.plain).replace("collections.abc.", "")
+
+    @property
+    def plain(self) -> Any:
+        """The type without bounds."""
+        return get_args(self.type)[0] if get_origin(self.type) is Annotated else self.type
+
+
+# --------------------------------------------------------------------------- verbs
+
+
+def _always(run: Any) -> None:
+    return None
+
+
+@dataclass(frozen=True, eq=False)
+class Verb(Generic[P, R_co]):
+    """A verb of runs. Calling it with a run and its parameters returns the result.
+
+    name: as it is typed. function: see the top of this file. able: why the verb cannot be done with a run, or None.
+    result: the fields of `Result.json`, as documentation. run_help, run_metavar: about the argument that names the run.
+    summary: a few words, for the description of the server.
+    """
+
+    name: str
+    function: Callable[Concatenate[Any, P], R_co]
+    able: Callable[[Any], str | None] = _always
+    result: str = "{...}"
+    summary: str = ""
+    run_help: str = "A run: its folder, or its name in runs/."
+    run_metavar: str = "RUN"
+
+    def __call__(self, run: Any, *args: P.args, **kwargs: P.kwargs) -> R_co:
+        return self.function(run, *args, **kwargs)
+
+    @cached_property
+    def help(self) -> str:
+        """What the verb does, for people who type it: the docstring up to the errors that it raises."""
+        return RAISES.sub("", inspect.cleandoc(self.function.__doc__ or ""))
+
+    @cached_property
+    def doc(self) -> str:
+        """The docstring of the method: what the verb does, its parameters, and the errors that it raises."""
+        described = "\n".join(f"- `{p.name}`: {p.option.help} {p.option.python}".strip() for p in self.parameters)
+        raises = RAISES.search(inspect.cleandoc(self.function.__doc__ or ""))
+        return "\n\n".join(part for part in (self.help, described, raises and raises[0].strip()) if part)
+
+    @cached_property
+    def signature(self) -> inspect.Signature:
+        """The signature of the method, with the types of its parameters as they are written."""
+        known = inspect.signature(self.function)
+        _, *rest = known.parameters.values()
+        plain = {p.name: p.written for p in self.parameters}
+        owner = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        return known.replace(parameters=[owner, *(p.replace(annotation=plain[p.name]) for p in rest)])
+
+    @cached_property
+    def parameters(self) -> tuple[Parameter, ...]:
+        """The parameters after the run."""
+        _, *rest = inspect.signature(self.function).parameters.values()
+        return tuple(self._parameter(p) for p in rest)
+
+    def _parameter(self, p: inspect.Parameter) -> Parameter:
+        # Evaluated one by one: the annotations of the run and of the result name types that are heavy to import.
+        module = inspect.unwrap(self.function).__globals__
+        annotation = eval(p.annotation, module) if isinstance(p.annotation, str) else p.annotation
+        options = [m for m in get_args(annotation)[1:] if isinstance(m, Option)]
+        assert get_origin(annotation) is Annotated and len(options) == 1, f"{self.name}: {p.name} has no Option"
+        plain, *more = (get_args(annotation)[0], *(m for m in get_args(annotation)[1:] if not isinstance(m, Option)))
+        kind = Annotated[(plain, *more)] if more else plain
+        return Parameter(p.name, kind, p.default, options[0])
+
+    @cached_property
+    def options(self) -> type[BaseModel]:
+        """The pydantic model of the parameters as they are in JSON: with descriptions, ranges and defaults."""
+        from pydantic import ConfigDict, Field, create_model
+
+        fields: dict[str, Any] = {}
+        for p in self.parameters:
+            kind = p.type if p.option.json is None else p.option.json
+            given = Field(description=p.option.help) if p.required else Field(p.default, description=p.option.help)
+            fields[p.name] = (kind, given)
+        config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+        model: type[BaseModel] = create_model(
+            f"{self.name.capitalize()}Options", __config__=config, __doc__=self.help, **fields
+        )
+        return model
+
+
+def verb(
+    name: str,
+    *,
+    able: Callable[[Any], str | None] = _always,
+    result: str = "{...}",
+    summary: str = "",
+    run_help: str = "A run: its folder, or its name in runs/.",
+    run_metavar: str = "RUN",
+) -> Callable[[Callable[Concatenate[Any, P], R]], Verb[P, R]]:
+    """Declares a function as a verb; the parameters are those of `Verb`."""
+
+    def declare(function: Callable[Concatenate[Any, P], R]) -> Verb[P, R]:
+        return Verb(name, function, able, result, summary, run_help, run_metavar)
+
+    return declare

@@ -1,0 +1,58 @@
+"""POST /afresh/v1/NAME of every verb that is declared (afresh.core.verb)."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+from pydantic import BaseModel, create_model
+
+from afresh.core import registry
+from afresh.core.verb import Verb
+from afresh.serve.loaded_runs import Served
+from afresh.serve.native.items import answer, read_item
+from afresh.serve.request_threads import Desk, alone, noted
+from afresh.serve.rights import USE, needs
+
+
+def result_of(verb: Verb[Any, Any], served: Served, form: Any) -> dict[str, Any]:
+    """The result of the verb as its command prints it, with the notes of the work, and its files in base64."""
+    run, values = served.run, {p.name: getattr(form, p.name) for p in verb.parameters}
+    for name in (p.name for p in verb.parameters if p.encoded):
+        if isinstance(values[name], str):
+            values[name] = read_item(run, values[name], name)
+        elif values[name]:
+            several = len(values[name]) > 1
+            values[name] = [read_item(run, t, f"{name}.{i}" if several else name) for i, t in enumerate(values[name])]
+    with noted() as notes, alone(served):
+        result = verb(run, **values)
+    files = {name: base64.b64encode(content).decode() for name, content in result.files().items()}
+    return {**result.json(), **({"files": files} if files else {}), "notes": [*result.notes, *notes]}
+
+
+def form_of(verb: Verb[Any, Any]) -> type[BaseModel]:
+    """The body of a request: the run, and the verb's parameters."""
+    name = f"{verb.name.capitalize()}Form"
+    form: type[BaseModel] = create_model(name, __base__=verb.options, __doc__=verb.help, model=(str, ...))
+    return form
+
+
+def endpoint(desk: Desk, verb: Verb[Any, Any]) -> Callable[..., Coroutine[Any, Any, Response]]:
+    async def work(form: Any, request: Request) -> Response:
+        return answer(await desk.run(request, form.model, lambda served: result_of(verb, served, form)))
+
+    work.__name__ = verb.name.replace("-", "_")
+    work.__annotations__ = {"form": form_of(verb), "request": Request, "return": Response}
+    return work
+
+
+def routes(desk: Desk) -> APIRouter:
+    router = APIRouter(tags=["afresh"], dependencies=[needs(USE)])
+    for verb in registry.verbs().values():
+        router.add_api_route(
+            f"/afresh/v1/{verb.name}", endpoint(desk, verb), methods=["POST"], summary=verb.summary or verb.help
+        )
+    return router

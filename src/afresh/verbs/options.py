@@ -1,0 +1,41 @@
+"""Parameters that several verbs share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated
+
+from annotated_types import MaxLen
+
+from afresh.core.verb import Option
+
+ASKED = "What is asked for"
+Words = Annotated[str, MaxLen(2_000)]
+
+Labels = str | Mapping[str, str]  # a class, or classes by the label's name
+
+Label = Annotated[
+    Labels | None,
+    Option(
+        "A class; NAME=CLASS if there are several labels.",
+        panel=ASKED,
+        metavar="CLASS",
+        complete="classes",
+        shell=list[str],
+        parse="afresh.cli.words:labels",
+        json=Words | dict[str, Words] | None,
+    ),
+]
+Number = Annotated[
+    Mapping[str, float] | None,
+    Option(
+        "A number by its name.",
+        panel=ASKED,
+        metavar="NAME=X",
+        shell=list[str],
+        parse="afresh.cli.words:numbers",
+        json=dict[str, float] | None,
+    ),
+]
+Caption = Annotated[str | None, Option("What is to be seen or heard, in words.", panel=ASKED, json=Words | None)]
+Seed = Annotated[int, Option("Seed of all random numbers: the same seed gives the same result.")]
