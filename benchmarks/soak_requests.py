@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from tests.learners import train_practice
+from tests.domains.exercises.learners import train_practice
 from tests.serve.conftest import train_media, train_runs, train_tools
 
 import afresh

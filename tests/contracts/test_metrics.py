@@ -24,9 +24,9 @@ from afresh.domains.molecule.properties import numbers_of
 from afresh.evaluation.encoders import Recipe
 from afresh.evaluation.study import Study
 from tests.contracts.rows import METRICS, SPACES, SPEC
+from tests.domains.interactions.histories import ITEMS, circle, history_evidence
+from tests.domains.music.scores import composer
 from tests.evaluation.evidence import Evidence, code_evidence, digits, image_evidence, library_code, modules_evidence
-from tests.evaluation.histories import ITEMS, circle, history_evidence
-from tests.evaluation.scores import composer
 from tests.plugin.package.afresh_walks import WALK, Encoder, Walk
 
 ALL = registry.metrics()

@@ -13,7 +13,7 @@ import pytest
 from afresh.domains.exercises.practise import history_from, practise
 from afresh.runs.run import Run
 from afresh.serve.app import ServeSettings
-from tests.learners import train_practice
+from tests.domains.exercises.learners import train_practice
 from tests.serve.conftest import serving
 
 

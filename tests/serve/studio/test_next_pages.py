@@ -9,9 +9,9 @@ import pytest
 
 from afresh.serve.app import ServeSettings
 from tests import needs
-from tests.learners import train_practice
+from tests.domains.exercises.learners import train_practice
+from tests.domains.interactions.shop import shop
 from tests.serve.conftest import OWNER, serving
-from tests.shop import shop
 
 PAGES = ("recommend?run=run", "practise?run=practice")
 

@@ -17,7 +17,7 @@ from afresh.domains.interactions.history import HISTORY, History, decode
 from afresh.domains.interactions.recommend import Ranking, Recommender
 from afresh.domains.interactions.recommendation_votes import item_of, votes_in
 from afresh.runs.run import Run
-from tests.shop import ITEMS, shop
+from tests.domains.interactions.shop import ITEMS, shop
 
 
 @pytest.fixture(scope="module")

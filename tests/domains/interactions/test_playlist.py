@@ -15,7 +15,7 @@ from afresh.core import UserError
 from afresh.domains.interactions.playlist import Playlist, playlists, sums, wished
 from afresh.domains.interactions.recommend import Ranking, Recommendation, Recommender
 from afresh.runs.run import Run
-from tests.shop import ITEMS, shop
+from tests.domains.interactions.shop import ITEMS, shop
 
 
 @pytest.fixture(scope="module")

@@ -99,7 +99,7 @@ def test_wishes_come_nearer(run: Run, picture: np.ndarray) -> None:
     plain = edit(editor(run), [picture], Change(strength=1.0), 4)
     for change in (
         Change(strength=1.0, palette=("black",)),
-        Change(strength=1.0, function="tests.tasks.test_edit:dark"),
+        Change(strength=1.0, function="tests.verbs.test_edit:dark"),
     ):
         made = edit(editor(run), [picture], change, 4)
         assert float(made.x.mean()) < float(plain.x.mean()) - 0.1
@@ -237,7 +237,7 @@ def test_more_pictures_than_fit_at_once_are_each_their_own(
     (Change(upscale=0), "It takes 2, 3, 6"),
     (Change(upscale=-2), "It takes 2, 3, 6"),
     (Change(strength=0.5, weight=3), "Give one of them"),
-    (Change(strength=0.5, function="tests.tasks.test_edit:scalar"), r"returned a tensor of shape"),
+    (Change(strength=0.5, function="tests.verbs.test_edit:scalar"), r"returned a tensor of shape"),
     (Change(mask=np.zeros((6, 6), np.uint8)), "all black"),
     (Change(mask=np.full((6, 6), 255, np.uint8)), "all white"),
     (Change(strength=1.5), "from 0"),

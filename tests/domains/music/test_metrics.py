@@ -13,7 +13,7 @@ from afresh.data.text.kind import TEXT
 from afresh.domains.music.metrics import METRICS, copies, distributions, divergence, piece_of, score_space, validity
 from afresh.domains.music.score import Note, Score, to_text
 from afresh.evaluation.study import Study, Unmeasurable
-from tests.evaluation.scores import composer, music, tune
+from tests.domains.music.scores import composer, music, tune
 
 
 def by_name(scores: list[Number]) -> dict[str, Number]:

@@ -17,7 +17,7 @@ from afresh.runs.run import Run
 from afresh.sandbox.processes import Limits, Sandbox
 from tests import needs
 from tests.cli.conftest import parsed
-from tests.evaluation.test_programs import HUMAN, MBPP
+from tests.domains.code.test_metrics import HUMAN, MBPP
 
 pytestmark = pytest.mark.slow
 

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 from safetensors.torch import save_file
-from tests.data.tiny_encoder import CAPTIONS, tiny
 
 from afresh.core import UserError
 from afresh.domains.interactions.catalogue import Catalogue
 from afresh.domains.interactions.item_vectors import FeatureVectors, fit_features, load_features
 from afresh.storage.tensor_file import read_tensors
+from tests.data.tiny_encoder import CAPTIONS, tiny
 
 
 def alike(features: FeatureVectors, catalogue: Catalogue) -> np.ndarray:

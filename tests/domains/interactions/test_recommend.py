@@ -28,7 +28,7 @@ from afresh.runs.remove import remove_run
 from afresh.runs.run import Run
 from afresh.verbs.measure import measure_run
 from afresh.verbs.use_command import use_command
-from tests.shop import ITEMS, shop
+from tests.domains.interactions.shop import ITEMS, shop
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from afresh.domains.exercises.practise import Tracer, history_of, practise
 from afresh.runs.data import run_data
 from afresh.runs.remove import remove_run
 from afresh.runs.run import Run
-from tests.learners import train_practice
+from tests.domains.exercises.learners import train_practice
 
 
 @pytest.fixture(scope="module")

@@ -29,7 +29,7 @@ from afresh.domains.exercises.practise import (
 from afresh.runs.run import Run
 from afresh.verbs.use_command import use_command
 from tests.cli.conftest import lines_of
-from tests.learners import train_practice
+from tests.domains.exercises.learners import train_practice
 
 
 @pytest.fixture(scope="module")

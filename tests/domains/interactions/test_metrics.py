@@ -11,7 +11,7 @@ from afresh.core import Score, Space
 from afresh.data.text.kind import TEXT
 from afresh.domains.interactions.metrics import METRICS, of_catalogues, recommendations
 from afresh.evaluation.study import Study, Unmeasurable
-from tests.evaluation.histories import ITEMS, Answer, circle, history_evidence, uniform
+from tests.domains.interactions.histories import ITEMS, Answer, circle, history_evidence, uniform
 
 
 def evidence(
