@@ -17,8 +17,7 @@ from afresh.core.events import Event, JsonLines, Listener, listening
 from afresh.core.verb import Result, Verb
 from afresh.data import imported
 from afresh.data.in_memory import as_path
-from afresh.domains.code import complete as complete_task
-from afresh.domains.code import solve as solve_task
+from afresh.domains.code import verbs as code_verbs
 from afresh.domains.exercises import practise as practise_task
 from afresh.domains.interactions import feedback, recommendation_votes
 from afresh.domains.interactions import lists as recommend_lists
@@ -36,7 +35,6 @@ from afresh.sampling.constrained import structure
 from afresh.sampling.request import Request, unwanted
 from afresh.sampling.samples import Samples
 from afresh.sampling.stream import Stream
-from afresh.sandbox.processes import Limits, Sandbox
 from afresh.storage.output_paths import check_free
 from afresh.training.budget import use_preferred_threads
 from afresh.training.logs.run_log import check_logs
@@ -475,32 +473,7 @@ class Model:
             events.note(text)
         return len(told.votes)
 
-    def complete(
-        self,
-        prefix: str,
-        suffix: str = "",
-        n: int = 1,
-        *,
-        name: str = "",
-        context: Sequence[PathLike] = (),
-        repository: PathLike | None = None,
-        seed: int = 0,
-        temperature: float | None = None,
-        length: int | None = None,
-        stop: str | Sequence[str] = (),
-    ) -> complete_task.Completions:
-        """What belongs between two pieces of text, such as source code before and after a cursor in the file `name`.
-
-        Pieces of other files that share words with the place are shown to the model: of those in `context`, or of all
-        in the folder `repository`, to which `name` is then relative. Raises UserError if the model does not make text.
-        """
-        folder = _path(repository)
-        file = None if folder is None or not name else folder / name
-        others, notes = complete_task.others_of([Path(p) for p in context], folder, file)
-        for text in notes:
-            events.note(text, "context")
-        hole = complete_task.Hole(prefix, suffix, name, others)
-        return complete_task.complete(self.run, hole, n, seed=seed, temperature=temperature, length=length, stop=stop)
+    complete = method(code_verbs.complete)
 
     def compose(
         self,
@@ -541,26 +514,7 @@ class Model:
         `measure` does."""
         return write_run_report(self.run, measure_run(self.run) if measure else None)
 
-    def solve(
-        self,
-        tasks: PathLike,
-        n: int = 1,
-        *,
-        first: int | None = None,
-        temperature: float = 0.2,
-        top_p: float = 0.95,
-        length: int = 256,
-        seconds: float = 5.0,
-        seed: int = 0,
-    ) -> solve_task.Solved:
-        """The share of programming tasks (MBPP's or HumanEval's form) that the model solves, with n answers to each, of
-        at most `length` tokens, and each program within `seconds`.
-
-        Raises UserError if the tasks cannot be read, the model does not make text, or no sandbox is available.
-        """
-        settings = {"temperature": temperature, "top_p": top_p, "length": length}
-        box = Sandbox(Limits(seconds=seconds))
-        return solve_task.solve(self.run, Path(tasks), n, first=first, seed=seed, settings=settings, sandbox=box)
+    solve = method(code_verbs.solve)
 
     def practise(
         self,

@@ -13,7 +13,7 @@ import torch
 import afresh
 from afresh.core import Batch, Cond, UserError
 from afresh.core.rng import Rng
-from afresh.domains.code.complete import Hole, complete
+from afresh.domains.code.complete import Hole, complete_hole
 from afresh.sampling.constrained import structure
 from tests import needs
 from tests.cli.conftest import Invoke, drawn, parsed
@@ -130,9 +130,9 @@ def test_a_structure_that_a_stop_string_cuts_is_said_to_be(texts_run: Path) -> N
 
 def test_completions_end_before_a_stop_string(texts_run: Path, tmp_path: Path, invoke: Invoke) -> None:
     run, hole = afresh.load(texts_run), Hole("the cat", "")
-    free = complete(run.run, hole, 4, seed=2, length=12).completions
+    free = complete_hole(run.run, hole, 4, seed=2, length=12).completions
     stop = free[1].text[4:6]
-    cut = complete(run.run, hole, 4, seed=2, length=12, stop=stop).completions
+    cut = complete_hole(run.run, hole, 4, seed=2, length=12, stop=stop).completions
     assert [c.text for c in cut] == [c.text.split(stop)[0] for c in free]
     assert [c.ended for c in cut] == [stop in c.text or c.ended for c in free] and cut[1].ended
     file = tmp_path / "a.txt"

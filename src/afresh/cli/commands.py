@@ -16,14 +16,15 @@ from afresh.cli import completion
 from afresh.cli import options as o
 from afresh.cli.show import answer, emit, note, say, table
 from afresh.cli.wording import as_typed
-from afresh.core.verb import Argument, Heading, Line, Parameter, Remark, Result, Table, Verb
+from afresh.core.verb import Absent, Argument, Heading, Line, Parameter, Remark, Result, Table, Verb
 
 JSON = "as_json"
 
 
 def command_of(verb: Verb[Any, Any], show: Callable[[Any], None] | None = None) -> Callable[..., None]:
     """The command of a verb, with `--json`. `show`: prints a result; by default its lines are printed."""
-    flags = frozenset(f for p in verb.parameters for f in (p.option.flags or (f"--{p.name.replace('_', '-')}",)))
+    offered = [p for p in verb.parameters if p.option.shell is not Absent]
+    flags = frozenset(f for p in offered for f in (p.option.flags or (f"--{p.name.replace('_', '-')}",)))
     named = frozenset(part for flag in flags for part in flag.split("/"))
 
     def command(**values: Any) -> None:
@@ -31,7 +32,7 @@ def command_of(verb: Verb[Any, Any], show: Callable[[Any], None] | None = None) 
 
         path, as_json = values.pop("run"), values.pop(JSON)
         run = Run.open(path)
-        result = verb(run, **{p.name: value_of(run, p, values[p.name]) for p in verb.parameters})
+        result = verb(run, **{p.name: value_of(run, p, values[p.name]) for p in offered})
         note(*result.notes)
         if as_json:
             emit({"run": str(path), **result.json()})
@@ -40,7 +41,7 @@ def command_of(verb: Verb[Any, Any], show: Callable[[Any], None] | None = None) 
 
     run_type = Annotated[Path, o.run_argument(verb.run_help, verb.run_metavar)]
     parameters = [inspect.Parameter("run", inspect.Parameter.KEYWORD_ONLY, annotation=run_type)]
-    parameters += [parameter_of(p, named) for p in verb.parameters]
+    parameters += [parameter_of(p, named) for p in offered]
     json_type = Annotated[bool, o.json_of(verb.result)]
     parameters.append(inspect.Parameter(JSON, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=json_type))
     command.__name__ = command.__qualname__ = verb.name.replace("-", "_")
@@ -65,10 +66,12 @@ def parameter_of(p: Parameter, flags: frozenset[str]) -> inspect.Parameter:
         info = typer.Argument(**common)
     else:
         info = typer.Option(
-            *option.flags or ((f"--{p.name}",) if kind is bool and p.default is False else ()), **common
+            *option.flags or ((f"--{p.name.replace('_', '-')}",) if kind is bool and p.default is False else ()),
+            **common,
         )
-    default = p.default if p.required or isinstance(p.default, bool | int | float | str) else None
-    return inspect.Parameter(p.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, info])
+    default = p.default if isinstance(p.default, bool | int | float | str) else None
+    needed = inspect.Parameter.empty if p.required or option.typed else default
+    return inspect.Parameter(p.name, inspect.Parameter.KEYWORD_ONLY, default=needed, annotation=Annotated[kind, info])
 
 
 def typed(p: Parameter) -> Any:
@@ -76,11 +79,11 @@ def typed(p: Parameter) -> Any:
     kind = p.plain if p.option.shell is None else p.option.shell
     origin = get_origin(kind)
     alone = [a for a in get_args(kind) if a is not NoneType] if origin in (Union, UnionType) else [kind]
-    first = alone[0]
+    first, needed = alone[0], p.required or p.option.typed
     if inspect.isclass(get_origin(first)) and issubclass(get_origin(first), Sequence | Mapping):
         inner = str if issubclass(get_origin(first), Mapping) else get_args(first)[0]
-        return list[inner] if p.required else list[inner] | None  # type: ignore[valid-type]
-    return first if p.required or p.default is not None else first | None
+        return list[inner] if needed else list[inner] | None  # type: ignore[valid-type]
+    return first if needed or p.default is not None else first | None
 
 
 def bounds(p: Parameter) -> dict[str, Any]:

@@ -10,10 +10,8 @@ import typer
 
 from afresh.cli import options as o
 from afresh.cli.show import answer, emit, note, say, table
-from afresh.core.plural import digits
 
 if TYPE_CHECKING:
-    from afresh.core import Score
     from afresh.evaluation.study import Measurement
     from afresh.evaluation.verdict import Verdict
 
@@ -53,7 +51,7 @@ def show_measurement(measured: Measurement) -> None:
     """A table of the scores, what was not measured, and the card."""
     columns = ["", "value", "interval", "n", "better", "real data", "control"]
     if measured.scores:
-        answer(table(columns, [row(s) for s in measured.scores], right=(1, 2, 3, 5, 6), wrap=(0,)))
+        answer(table(columns, [s.row() for s in measured.scores], right=(1, 2, 3, 5, 6), wrap=(0,)))
     for line in not_measured(measured.skipped):
         say(line)
     note(*measured.notes)
@@ -70,9 +68,3 @@ def not_measured(skipped: Mapping[str, str]) -> list[str]:
     for name, reason in skipped.items():
         names.setdefault(reason, []).append(name)
     return [f"not measured: {', '.join(found)} ({reason})" for reason, found in names.items()]
-
-
-def row(s: Score) -> list[str]:
-    interval = "-" if s.low is None or s.high is None else f"{digits(s.low)} to {digits(s.high)}"
-    better = "" if s.better == "none" else s.better
-    return [s.name, digits(s.value), interval, f"{s.n:,}", better, digits(s.floor), digits(s.control)]

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from afresh.core.plural import digits
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -30,6 +32,20 @@ class Score:
     better: Literal["lower", "higher", "none"]
     floor: float | None = None
     control: float | None = None
+
+    def row(self) -> list[str]:
+        """The score in words: name, value, interval, n, which is better, floor, control."""
+        interval = "-" if self.low is None or self.high is None else f"{digits(self.low)} to {digits(self.high)}"
+        better = "" if self.better == "none" else self.better
+        return [
+            self.name,
+            digits(self.value),
+            interval,
+            f"{self.n:,}",
+            better,
+            digits(self.floor),
+            digits(self.control),
+        ]
 
 
 @dataclass(frozen=True)

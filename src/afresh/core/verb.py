@@ -97,6 +97,11 @@ class Result(Protocol):
 # --------------------------------------------------------------------------- parameters
 
 
+class Absent:
+    """Stands for the type of a parameter that does not exist on the command line, or not in JSON. Paths of files are
+    never parameters in JSON: they would be read on the server."""
+
+
 class Encoded:
     """Marks a text in JSON that is an item of the run's kind: a text itself, or the content of a file in base64."""
 
@@ -113,7 +118,8 @@ class Option:
     metavar: what stands for the value. complete: the name of the function in afresh.cli.completion that offers values.
 
     shell: the type on the command line, if it is another; `parse` is then a reference "module:function" of (run, value)
-    -> value. json: the type in JSON, if it is another.
+    -> value. json: the type in JSON, if it is another. Both may be `Absent`. typed: whether it must be given on the
+    command line, although it has a default.
     """
 
     help: str
@@ -125,6 +131,7 @@ class Option:
     parse: str = ""
     json: Any = None
     python: str = ""
+    typed: bool = False
 
 
 @dataclass(frozen=True)
@@ -180,7 +187,7 @@ class Verb(Generic[P, R_co]):
 
     name: as it is typed. function: see the top of this file. able: why the verb cannot be done with a run, or None.
     result: the fields of `Result.json`, as documentation. run_help, run_metavar: about the argument that names the run.
-    summary: a few words, for the description of the server.
+    summary: a few words, for the description of the server. served: whether the server offers the verb.
     """
 
     name: str
@@ -190,6 +197,7 @@ class Verb(Generic[P, R_co]):
     summary: str = ""
     run_help: str = "A run: its folder, or its name in runs/."
     run_metavar: str = "RUN"
+    served: bool = True
 
     def __call__(self, run: Any, *args: P.args, **kwargs: P.kwargs) -> R_co:
         return self.function(run, *args, **kwargs)
@@ -238,6 +246,8 @@ class Verb(Generic[P, R_co]):
 
         fields: dict[str, Any] = {}
         for p in self.parameters:
+            if p.option.json is Absent:
+                continue
             kind = p.type if p.option.json is None else p.option.json
             given = Field(description=p.option.help) if p.required else Field(p.default, description=p.option.help)
             fields[p.name] = (kind, given)
@@ -256,10 +266,11 @@ def verb(
     summary: str = "",
     run_help: str = "A run: its folder, or its name in runs/.",
     run_metavar: str = "RUN",
+    served: bool = True,
 ) -> Callable[[Callable[Concatenate[Any, P], R]], Verb[P, R]]:
     """Declares a function as a verb; the parameters are those of `Verb`."""
 
     def declare(function: Callable[Concatenate[Any, P], R]) -> Verb[P, R]:
-        return Verb(name, function, able, result, summary, run_help, run_metavar)
+        return Verb(name, function, able, result, summary, run_help, run_metavar, served)
 
     return declare

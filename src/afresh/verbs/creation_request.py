@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from afresh.core import BuildsOn, Encoder, UserError, events
 from afresh.data.image.kind import decode as decode_image
 from afresh.data.text.fim import supports_fim
-from afresh.domains.code.complete import Hole, complete
+from afresh.domains.code.complete import Hole, complete_hole
 from afresh.domains.music.compose import harmonise, score_of, text_of
 from afresh.domains.music.encoder import ScoreEncoder
 from afresh.domains.music.score import Score
@@ -254,7 +254,7 @@ def cursor(
     known = {"temperature": wish.settings.get("temperature"), "length": wish.settings.get("length")}
     temperature, length = (None if v is None else float(v) for v in known.values())
     before = wish.prompt or ""
-    found = complete(
+    found = complete_hole(
         run,
         Hole(before, wish.suffix),
         wish.n,

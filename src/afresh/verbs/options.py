@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
-from annotated_types import MaxLen
+from annotated_types import MaxLen, MinLen
 
 from afresh.core.verb import Option
 
 ASKED = "What is asked for"
 Words = Annotated[str, MaxLen(2_000)]
 
+Text = Annotated[str, MaxLen(8 * 2**20)]
+StopText = Annotated[str, MinLen(1), MaxLen(1_000)]
 Labels = str | Mapping[str, str]  # a class, or classes by the label's name
 
 Label = Annotated[
@@ -39,3 +41,11 @@ Number = Annotated[
 ]
 Caption = Annotated[str | None, Option("What is to be seen or heard, in words.", panel=ASKED, json=Words | None)]
 Seed = Annotated[int, Option("Seed of all random numbers: the same seed gives the same result.")]
+Stop = Annotated[
+    str | Sequence[str],
+    Option(
+        "End before this text ($'\\n' in a shell: a line's end); may be repeated.",
+        shell=list[str],
+        json=StopText | Annotated[list[StopText], MaxLen(16)] | None,
+    ),
+]

@@ -14,7 +14,17 @@ from afresh.cli import run as command
 from afresh.core import Item, UserError
 from afresh.data.text.documents import DocumentEncoder
 from afresh.data.text.fim import MARKS
-from afresh.domains.code.complete import Completion, Hole, at, complete, complete_many, fit, language_cond, padded, trim
+from afresh.domains.code.complete import (
+    Completion,
+    Hole,
+    complete_hole,
+    complete_many,
+    fit,
+    language_cond,
+    padded,
+    split_at,
+    trim,
+)
 from afresh.domains.code.modality import MODALITY, CodeOptions
 from afresh.runs.data import run_data
 from afresh.runs.run import Run
@@ -26,11 +36,11 @@ from tests.cli.conftest import parsed
 
 def test_a_cursor_splits_a_text_in_two() -> None:
     text = "ab\r\ncdé\n"
-    assert at(text, 1, 1) == ("", text)
-    assert at(text, 1, 3) == ("ab", "\r\ncdé\n")
-    assert at(text, 2, 4) == ("ab\r\ncdé", "\n")
-    assert at(text, 3, 1) == (text, "")
-    assert at("", 1, 1) == ("", "")
+    assert split_at(text, 1, 1) == ("", text)
+    assert split_at(text, 1, 3) == ("ab", "\r\ncdé\n")
+    assert split_at(text, 2, 4) == ("ab\r\ncdé", "\n")
+    assert split_at(text, 3, 1) == (text, "")
+    assert split_at("", 1, 1) == ("", "")
 
 
 @pytest.mark.parametrize(("line", "column", "said"), [
@@ -39,7 +49,7 @@ def test_a_cursor_splits_a_text_in_two() -> None:
 ])  # fmt: skip
 def test_a_place_that_is_not_there(line: int, column: int, said: str) -> None:
     with pytest.raises(UserError, match=said):
-        at("ab\r\ncd\n", line, column)
+        split_at("ab\r\ncd\n", line, column)
 
 
 # --------------------------------------------------------------------------- where a completion ends
@@ -179,16 +189,16 @@ def test_it_reads_what_is_after_the_cursor(trained: Run) -> None:
 
 def test_completions_are_drawn_and_end(trained: Run) -> None:
     hole = Hole("a = ", "\nb = xyz\n", "a.py")
-    (one,) = complete(trained, hole).completions
-    assert one.ended and one == complete(trained, hole, seed=5).completions[0], "the likeliest"
-    many = complete(trained, hole, 8, seed=1, temperature=2.0)
+    (one,) = complete_hole(trained, hole).completions
+    assert one.ended and one == complete_hole(trained, hole, seed=5).completions[0], "the likeliest"
+    many = complete_hole(trained, hole, 8, seed=1, temperature=2.0)
     assert len({c.text for c in many.completions}) > 2 and many.mode == "fill-in-the-middle" and not many.notes
-    again = complete(trained, hole, 3, seed=1, temperature=2.0)
+    again = complete_hole(trained, hole, 3, seed=1, temperature=2.0)
     assert again.completions == many.completions[:3]
 
 
 def test_a_run_without_it_goes_on_and_says_so(plain: Run) -> None:
-    found = complete(plain, Hole("def f", "\n", "a.py"), 2)
+    found = complete_hole(plain, Hole("def f", "\n", "a.py"), 2)
     assert found.mode == "left-to-right" and found.prompt.suffix == (0, 0)
     assert any("trained without fill-in-the-middle" in n for n in found.notes)
 
@@ -204,7 +214,7 @@ def test_measuring_asks_for_completions(trained: Run, plain: Run) -> None:
     """As any metric may: texts, or None of a run that never learnt to."""
     holes = [("a = ", f"\nb = {w}\n", "a.py") for w in WORDS[:3]]
     found = RunEvidence(trained, run_data(trained)).complete(holes)
-    assert found == [complete(trained, Hole(*h)).completions[0].text for h in holes]
+    assert found == [complete_hole(trained, Hole(*h)).completions[0].text for h in holes]
     assert RunEvidence(plain, run_data(plain)).complete(holes) is None
 
 
@@ -219,7 +229,7 @@ def test_the_verb(trained: Run, tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert command([*place, "-n", "3", "--json"]) == 0
     out, err = capsys.readouterr()
     found = parsed(out)
-    assert set(found) == {"completions", "mode", "prefix", "suffix", "context", "notes"} and not err
+    assert set(found) == {"run", "completions", "mode", "prefix", "suffix", "context", "notes"} and not err
     assert len(found["completions"]) == 3 and set(found["completions"][0]) == {"text", "ended", "trimmed"}
     assert found["prefix"] == [4, 4] and found["suffix"] == [9, 9]
     assert command(place) == 0

@@ -12,7 +12,7 @@ import torch
 
 from afresh.cli import run as command
 from afresh.core import UserError
-from afresh.domains.code.solve import check_runner, judge, read_tasks, solve
+from afresh.domains.code.solve import check_runner, judge, read_tasks, solve_tasks
 from afresh.runs.run import Run
 from afresh.sandbox.processes import Limits, Sandbox
 from tests import needs
@@ -90,7 +90,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @needs.sandbox
 def test_pass_at_k_of_a_run_that_knows_half(run: Run, tasks: Path) -> None:
-    found = solve(Parrot(run), tasks, 10, sandbox=BOX)  # type: ignore[arg-type]
+    found = solve_tasks(Parrot(run), tasks, 10, sandbox=BOX)  # type: ignore[arg-type]
     assert [(s.name, round(s.value, 6), s.floor, s.control) for s in found.scores] == [
         ("pass@1", 0.25, 1.0, 0.0),
         ("pass@10", 0.5, 1.0, 0.0),
@@ -138,9 +138,9 @@ def test_what_cannot_be_solved(run: Run, tmp_path: Path, monkeypatch: pytest.Mon
     assert "more than 1 MB when decompressed" in said(lambda: read_tasks(file.with_suffix(".gz")))
     file.write_text("1" * 5000)
     assert "line 1 is not JSON" in said(lambda: read_tasks(file))
-    assert "-n 0" in said(lambda: solve(run, tasks, 0))
+    assert "-n 0" in said(lambda: solve_tasks(run, tasks, 0))
     monkeypatch.setattr("sys.platform", "darwin")
-    assert "sandbox is not available" in said(lambda: solve(run, tasks))
+    assert "sandbox is not available" in said(lambda: solve_tasks(run, tasks))
 
 
 def test_skips_have_a_reason() -> None:

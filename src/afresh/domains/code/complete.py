@@ -1,4 +1,4 @@
-"""The verb `complete`: fill in text at a cursor, between the text before it and the text after it."""
+"""Text at a cursor, between the text before it and the text after it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from afresh.core import Cond, UserError
 from afresh.core.plural import counted
+from afresh.core.verb import Heading, Line
 from afresh.data.files import DataFile, FileError, decode_text, read_bytes
 from afresh.data.text.documents import DocumentEncoder
 from afresh.data.text.fim import EXTRA, fim_prompt, supports_fim
@@ -105,6 +106,18 @@ class Completions:
             "notes": list(self.notes),
         }
 
+    def lines(self) -> list[Line]:
+        """The texts; those of several under numbers."""
+        out: list[Line] = []
+        for i, completion in enumerate(self.completions, 1):
+            if len(self.completions) > 1:
+                out.append(Heading(f"{i}" + ("" if completion.ended else ": unfinished")))
+            out.append(completion.text)
+        return out
+
+    def files(self) -> dict[str, bytes]:
+        return {}
+
 
 def read_source(path: Path) -> str:
     """The text of the file to complete, which may be empty. Raises UserError if the file cannot be read."""
@@ -115,7 +128,7 @@ def read_source(path: Path) -> str:
         raise UserError(f"{path} cannot be completed: {error}. Give a file of source code in UTF-8.") from None
 
 
-def at(text: str, line: int, column: int) -> tuple[str, str]:
+def split_at(text: str, line: int, column: int) -> tuple[str, str]:
     """Split a text at a cursor.
 
     Lines and columns (in characters) count from 1, as in messages of compilers. The column after the last character of
@@ -141,7 +154,7 @@ def others_of(
     return (read_files(context), []) if repository is None else read_repository(repository, file)
 
 
-def complete(
+def complete_hole(
     run: Run,
     hole: Hole,
     n: int = 1,
@@ -168,6 +181,19 @@ def complete(
     return Completions(tuple(completions), mode_of(run), prompts[0], tuple(notes + prompts[0].notes()))
 
 
+def why_not(run: Run) -> str | None:
+    """Why a run completes nothing at a cursor, or None."""
+    if not isinstance(run.encoder, DocumentEncoder) or run.encoder.space.records:
+        what = "conversations" if run.encoder.space.records else run.record.modality
+        return f"{run.path} makes {what}, which cannot be completed at a cursor. Train on source code."
+    if run.family.predict is None:
+        return (
+            f"{run.record.family} does not write from left to right, so it cannot complete at a cursor. Train a "
+            "transformer on source code."
+        )
+    return None
+
+
 def mode_of(run: Run) -> str:
     return FILL_IN if supports_fim(run.space.special) else LEFT_TO_RIGHT
 
@@ -181,16 +207,11 @@ def complete_many(
     length: int | None = None,
     stop: str | Sequence[str] = (),
 ) -> tuple[list[Completion], list[Prompt], list[str]]:
-    """Sample one completion of each hole. Returns completions, prompts and notes. Raises UserError as `complete`."""
-    encoder = run.encoder
-    if not isinstance(encoder, DocumentEncoder) or run.encoder.space.records:
-        what = "conversations" if run.encoder.space.records else run.record.modality
-        raise UserError(f"{run.path} makes {what}, which cannot be completed at a cursor. Train on source code.")
-    if run.family.predict is None:
-        raise UserError(
-            f"{run.record.family} does not write from left to right, so it cannot complete at a cursor. Train a "
-            "transformer on source code."
-        )
+    """Sample one completion of each hole. Returns completions, prompts and notes. Raises UserError for a run that does
+    not write texts from left to right, and for a length that is out of range."""
+    if (reason := why_not(run)) is not None:
+        raise UserError(reason)
+    encoder: Any = run.encoder
     context = run.space.shape[0]
     most = max(1, context // 2)
     tokens = min(LENGTH, max(1, context // 4)) if length is None else length

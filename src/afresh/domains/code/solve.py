@@ -6,14 +6,15 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from afresh.core import Score, UserError
+from afresh.core import Score, UserError, events
 from afresh.core.plural import counted
+from afresh.core.verb import Line, Remark, Table
 from afresh.data.files import DataFile, FileError, decode_text, read_bytes
 from afresh.domains.code.metrics import CodeTask, held, new_mark, pass_scores, task_of
 from afresh.runs.run import Run
@@ -23,7 +24,6 @@ from afresh.sandbox.processes import Outcome, Sandbox
 KS = (1, 10, 100)
 MAX_MB = 64  # of the file of tasks, decompressed
 SETTINGS: Mapping[str, float | int] = {"temperature": 0.2, "top_p": 0.95, "length": 256}
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,17 @@ class Solved:
             "results": [dict(r) for r in self.results],
             "notes": list(self.notes),
         }
+
+    def lines(self) -> list[Line]:
+        """A table of the scores, and how the answers ended."""
+        columns = ["", "value", "interval", "tasks", "better", "reference", "empty"]
+        table = Table(columns, [s.row() for s in self.scores], right=(1, 2, 3, 5, 6))
+        how = sum((Counter(r["outcomes"]) for r in self.results), Counter[str]())
+        ended = ", ".join(f"{name} {count:,}" for name, count in how.most_common())
+        return [table, Remark(f"answers: {ended}")]
+
+    def files(self) -> dict[str, bytes]:
+        return {}
 
 
 def read_tasks(path: Path, first: int | None = None) -> list[CodeTask]:
@@ -117,7 +128,7 @@ def draw_answers(
     return [t.answer(text) for t, text in zip((t for t in tasks for _ in range(n)), texts, strict=True)], notes
 
 
-def solve(
+def solve_tasks(
     run: Run,
     path: Path,
     n: int = 1,
@@ -126,13 +137,11 @@ def solve(
     seed: int = 0,
     settings: Mapping[str, Any] | None = None,
     sandbox: Sandbox | None = None,
-    say: Say = lambda text: None,
 ) -> Solved:
     """Score a run by pass@1, pass@10 and pass@100, as far as n answers per task allow, on the `first` tasks of `path`.
 
-    The scores of reference answers (`floor`) and of empty answers (`control`) are reported for comparison. `say` is
-    called with messages about the progress. Raises UserError for tasks that cannot be read, a run that does not make
-    text, n < 1, and if there is no sandbox.
+    The scores of reference answers (`floor`) and of empty answers (`control`) are reported for comparison. Raises
+    UserError for tasks that cannot be read, a run that does not make text, n < 1, and if there is no sandbox.
     """
     if n < 1:
         raise UserError(f"At least one answer per task is required. Given: -n {n}.")
@@ -146,11 +155,11 @@ def solve(
     box.check()  # before spending minutes on answers
     chosen = {**SETTINGS, **(settings or {})}
     notes: list[str] = []
-    say(f"checking the tests of {len(tasks):,} tasks with reference answers and with empty ones")
+    events.note(f"checking the tests of {len(tasks):,} tasks with reference answers and with empty ones")
     floor, control = check_runner(tasks, box, notes)
-    say(f"sampling {n:,} answers to each task")
+    events.note(f"sampling {n:,} answers to each task")
     answers, cut = draw_answers(run, tasks, n, seed, chosen)
-    say(f"running {len(answers):,} programs")
+    events.note(f"running {len(answers):,} programs")
     ended = judge(list(zip((t for t in tasks for _ in range(n)), answers, strict=True)), box)
     results, correct = [], []
     for i, task in enumerate(tasks):

@@ -1,4 +1,4 @@
-"""POST /afresh/v1/complete, /afresh/v1/compose: texts at a cursor, scores."""
+"""POST /afresh/v1/compose: scores that go on, and the other voices of one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from pydantic import Field
 
-from afresh.domains.code.complete import Hole, complete
 from afresh.domains.music.compose import go_on, harmonise, score_of
 from afresh.domains.music.files import midi_bytes
 from afresh.sampling.samples import preview_wav
@@ -17,26 +16,11 @@ from afresh.serve.errors import Refused
 from afresh.serve.image_files import from_base64
 from afresh.serve.loaded_runs import Served
 from afresh.serve.native.items import File, answer
-from afresh.serve.openai.forms import MOST_TOKENS, Count, Finite, Form, Seed, Settings, Stops, seed_of
+from afresh.serve.openai.forms import Count, Form, Seed, Settings, seed_of
 from afresh.serve.request_threads import Desk, noted
 from afresh.serve.rights import USE, needs
 
 Text = Annotated[str, Field(max_length=8 * 2**20)]
-
-
-class CompleteForm(Form):
-    """A request for what belongs at a cursor. `others`: other files of the repository, by name."""
-
-    model: str
-    prefix: Text
-    suffix: Text = ""
-    name: Annotated[str, Field(max_length=1_000)] = Field("", description="The name of the file.")
-    others: Annotated[dict[str, Text], Field(max_length=1_000)] = Field(default_factory=dict)
-    n: Count = 1
-    temperature: Annotated[Finite, Field(ge=0, le=10)] | None = None
-    length: Annotated[int, Field(ge=1, le=MOST_TOKENS)] | None = None
-    stop: Stops = None
-    seed: Seed = 0
 
 
 class ComposeForm(Form):
@@ -50,22 +34,6 @@ class ComposeForm(Form):
     voice: Annotated[int, Field(ge=0, le=64)] = 0
     settings: Settings = Field(default_factory=dict)
     seed: Seed | None = None
-
-
-def completed(served: Served, form: CompleteForm) -> dict[str, Any]:
-    """What `afresh complete` says."""
-    hole = Hole(form.prefix, form.suffix, form.name, form.others)
-    with noted() as notes:
-        found = complete(
-            served.run,
-            hole,
-            form.n,
-            seed=form.seed,
-            temperature=form.temperature,
-            length=form.length,
-            stop=(form.stop,) if isinstance(form.stop, str) else tuple(form.stop or ()),
-        ).json()
-    return {**found, "notes": [*found["notes"], *notes]}
 
 
 def composed(served: Served, form: ComposeForm) -> dict[str, Any]:
@@ -89,10 +57,6 @@ def composed(served: Served, form: ComposeForm) -> dict[str, Any]:
 
 def routes(desk: Desk) -> APIRouter:
     router = APIRouter(tags=["afresh"], dependencies=[needs(USE)])
-
-    @router.post("/afresh/v1/complete", summary="Texts at a cursor")
-    async def complete(form: CompleteForm, request: Request) -> Response:
-        return answer(await desk.run(request, form.model, lambda served: completed(served, form)))
 
     @router.post("/afresh/v1/compose", summary="Scores that go on, or the other voices of one")
     async def compose(form: ComposeForm, request: Request) -> Response:

@@ -11,7 +11,7 @@ from fastapi.responses import Response
 from pydantic import BaseModel, create_model
 
 from afresh.core import registry
-from afresh.core.verb import Verb
+from afresh.core.verb import Absent, Verb
 from afresh.serve.loaded_runs import Served
 from afresh.serve.native.items import answer, read_item
 from afresh.serve.request_threads import Desk, alone, noted
@@ -20,7 +20,7 @@ from afresh.serve.rights import USE, needs
 
 def result_of(verb: Verb[Any, Any], served: Served, form: Any) -> dict[str, Any]:
     """The result of the verb as its command prints it, with the notes of the work, and its files in base64."""
-    run, values = served.run, {p.name: getattr(form, p.name) for p in verb.parameters}
+    run, values = served.run, {p.name: getattr(form, p.name) for p in verb.parameters if p.option.json is not Absent}
     for name in (p.name for p in verb.parameters if p.encoded):
         if isinstance(values[name], str):
             values[name] = read_item(run, values[name], name)
@@ -51,7 +51,7 @@ def endpoint(desk: Desk, verb: Verb[Any, Any]) -> Callable[..., Coroutine[Any, A
 
 def routes(desk: Desk) -> APIRouter:
     router = APIRouter(tags=["afresh"], dependencies=[needs(USE)])
-    for verb in registry.verbs().values():
+    for verb in (v for v in registry.verbs().values() if v.served):
         router.add_api_route(
             f"/afresh/v1/{verb.name}", endpoint(desk, verb), methods=["POST"], summary=verb.summary or verb.help
         )
