@@ -423,7 +423,7 @@ def install(page: str, file: str, patch: pytest.MonkeyPatch) -> tuple[str, Any]:
         exec(block(page, "src/afresh/core/registry.py"), line)
         assert line["FAMILIES"] == (*registry.FAMILIES, name), f"the line of {page} in the registry is stale"
         patch.setattr(registry, "FAMILIES", line["FAMILIES"])
-    plugins.parts.cache_clear()
+    plugins.forget()
     *before, last = block(page, "tests/contracts/rows.py").strip().split("\n\n\n")
     space = dict(rows.__dict__)
     for part in before:
@@ -452,13 +452,13 @@ def takes(f: Callable[..., None]) -> set[str]:
 @pytest.fixture
 def family(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, Any]]:
     yield install("add-a-family.md", "src/afresh/families/mixture.py", monkeypatch)
-    plugins.parts.cache_clear()
+    plugins.forget()
 
 
 @pytest.fixture
 def modality(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, Any]]:
     yield install("add-a-modality.md", "src/afresh/domains/series/modality.py", monkeypatch)
-    plugins.parts.cache_clear()
+    plugins.forget()
 
 
 @pytest.mark.parametrize("promise", promises(family_promises), ids=lambda f: f.__name__[5:])

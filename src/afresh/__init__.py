@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         resume,
         train,
         tune,
+        verb,
     )
 
 __all__ = [
@@ -63,6 +64,7 @@ __all__ = [
     "resume",
     "train",
     "tune",
+    "verb",
 ]
 
 

@@ -12,7 +12,7 @@ from afresh.alignment.surrogate.acquisition import Acquisition, Goal
 from afresh.collect.gather import Limits as CollectLimits
 from afresh.collect.gather import gather, places_of
 from afresh.collect.licences import normalised
-from afresh.core import UserError, events
+from afresh.core import UserError, events, registry
 from afresh.core.events import Event, JsonLines, Listener, listening
 from afresh.core.verb import Result, Verb
 from afresh.data import imported
@@ -89,6 +89,7 @@ __all__ = [
     "resume",
     "train",
     "tune",
+    "verb",
 ]
 
 P = ParamSpec("P")
@@ -1096,6 +1097,23 @@ def forget(
     three is given.
     """
     return [w.run for w in forget_task.forget(Path(dataset), forget_task.Wish(source, person, item))[1]]
+
+
+def verb(name: str) -> Callable[..., Result]:
+    """A verb by its name, also one that another package adds, as a function of a model and of the verb's parameters.
+
+    >>> afresh.verb("score")(model, ["a cat sat"]).nats
+
+    Raises UserError if there is no such verb.
+    """
+    declared = registry.verb(name)
+
+    def call(model: Model, *args: Any, **kwargs: Any) -> Result:
+        result: Result = declared(model.run, *args, **kwargs)
+        return result
+
+    call.__name__, call.__doc__ = name, declared.doc
+    return call
 
 
 def doctor(folder: PathLike = "runs", device: str | None = None) -> list[Finding]:

@@ -19,12 +19,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fastapi.testclient import TestClient
 from PIL import Image
 
+import afresh
 from afresh.cli import run
 from afresh.core import registry
 from afresh.core.events import Event, listening
-from afresh.core.plugins import parts
+from afresh.core.plugins import forget
+from afresh.serve.app import ServeSettings, make_app
 from tests.cli.conftest import Invoke, drawn, invoke, parsed
 from tests.voting import Voter, page_votes
 
@@ -58,12 +61,12 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     target = tmp_path_factory.mktemp("site")
     install(PACKAGE, target)
     sys.path.insert(0, str(target))
-    parts.cache_clear()
+    forget()
     yield target
     sys.path.remove(str(target))
     for module in ("afresh_walks", "afresh_walkers"):
         sys.modules.pop(module, None)
-    parts.cache_clear()
+    forget()
 
 
 @pytest.fixture(scope="module")
@@ -266,11 +269,11 @@ def add(site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
         target.mkdir()
         install(package(tmp_path / "package", code, *entries), target)
         monkeypatch.syspath_prepend(target)
-        parts.cache_clear()
+        forget()
 
     yield installed
     sys.modules.pop("walks_again", None)
-    parts.cache_clear()
+    forget()
 
 
 @pytest.mark.parametrize(
@@ -308,7 +311,7 @@ def test_a_broken_plug_in_of_any_group_is_one_sentence_that_names_the_package(
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken-walks\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(f"[afresh.{group}]\n{tmp_path.name} = broken_walks:X\n")
     monkeypatch.syspath_prepend(target)
-    parts.cache_clear()
+    forget()
     events: list[Event] = []
     try:
         with listening(events.append):
@@ -318,7 +321,7 @@ def test_a_broken_plug_in_of_any_group_is_one_sentence_that_names_the_package(
         assert invoke("--help")[0] == 0 and invoke("train", "--help")[0] == 0
     finally:
         sys.modules.pop("broken_walks", None)
-        parts.cache_clear()
+        forget()
 
 
 def test_a_name_that_is_taken_is_not_replaced(add: Any) -> None:
@@ -330,3 +333,34 @@ def test_a_name_that_is_taken_is_not_replaced(add: Any) -> None:
         ("warning", "plugin_ignored", "text"),
         ("warning", "plugin_ignored", "walk"),
     ]
+
+
+# --------------------------------------------------------------------------- a verb
+
+
+def test_a_verb_of_the_package_is_in_the_shell_in_python_over_http_and_in_the_studio(
+    walk_run: Path, site: Path
+) -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(site), *sys.path])}
+
+    def shell(*words: str) -> str:
+        argv = [sys.executable, "-m", "afresh", "heights", *words]
+        return subprocess.run(argv, env=environment, check=True, capture_output=True, text=True).stdout
+
+    assert "Which walks" in shell("--help") and "Walks that are drawn" in shell("--help")
+    first = parsed(shell(str(walk_run), "-n", "3", "--least", "0", "--json"))["heights"]
+    model = afresh.load(walk_run)
+    assert first == afresh.verb("heights")(model, 3).json()["heights"]  # type: ignore[attr-defined]
+
+    web = TestClient(make_app(ServeSettings([walk_run], 1 << 30)), "http://127.0.0.1")
+    answer = web.post("/afresh/v1/heights", json={"model": "walks", "n": 3})
+    assert answer.json()["heights"] == first and answer.json()["files"]["heights.txt"]
+    assert web.post("/afresh/v1/heights", json={"model": "walks", "n": 65}).status_code == 400
+    assert "heights" in web.get("/afresh/v1/runs/walks").json()["asked"]["verbs"]
+
+    assert "/studio/verb?run=walks&amp;verb=heights" in web.get("/studio/run?run=walks").text
+    form = web.get("/studio/verb?run=walks&verb=heights").text
+    assert 'name="least"' in form and "Which walks" in form and "Walks that are drawn." in form
+    shown = web.post("/studio/verb?run=walks&verb=heights", data={"n": "3", "least": "0"}).text
+    assert all(f'data-label="height">{h}</td>' in shown for h in first) and 'download="heights.txt"' in shown
+    assert "accepted: 1 to 64" in web.post("/studio/verb?run=walks&verb=heights", data={"n": "65"}).text

@@ -95,9 +95,15 @@ def parts_of(plugin: Plugin, name: str, package: str) -> Iterator[Part]:
             yield from (Part(group, name, package, reference) for reference in listed)
 
 
-def added() -> Iterator[Part]:
+@cache
+def added() -> tuple[Part, ...]:
     """The parts that other packages add. A record that cannot be loaded is left out, with a warning."""
-    for entry in sorted(entry_points(group="afresh.plugins"), key=lambda e: (e.name, e.dist.name if e.dist else "")):
+    return tuple(_added())
+
+
+def _added() -> Iterator[Part]:
+    known = entry_points()  # of all groups: each look goes through the metadata of every package
+    for entry in sorted(known.select(group="afresh.plugins"), key=lambda e: (e.name, e.dist.name if e.dist else "")):
         package = entry.dist.name if entry.dist else "?"
         try:
             plugin = entry.load()
@@ -114,7 +120,7 @@ def added() -> Iterator[Part]:
             continue
         yield from parts_of(plugin, entry.name, package)
     for group in REQUIRED_ATTRIBUTES:
-        entries = [(e.name, e.dist.name if e.dist else "?", e.value) for e in entry_points(group=f"afresh.{group}")]
+        entries = [(e.name, e.dist.name if e.dist else "?", e.value) for e in known.select(group=f"afresh.{group}")]
         for name, package, value in sorted(entries):
             yield Part(group, name, package, value, name if group == "rewards" else "")
 
@@ -142,6 +148,12 @@ def parts(group: str, builtin: tuple[str, ...] = ()) -> tuple[Part, ...]:
                 plugin=part.name,
             )
     return tuple(out)
+
+
+def forget() -> None:
+    """Let parts be listed anew, since packages were added or removed while the program runs."""
+    added.cache_clear()
+    parts.cache_clear()
 
 
 _skipped: set[Part] = set()

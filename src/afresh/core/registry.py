@@ -127,6 +127,13 @@ def verbs() -> dict[str, Verb[Any, Any]]:
     return own | {part.name: verb for part, verb in loadable(parts("verbs", VERBS))}
 
 
+def verb(name: str) -> Verb[Any, Any]:
+    """A verb by name. Raises UserError if there is none."""
+    known = verbs()
+    _check("verb", name, tuple(known))
+    return known[name]
+
+
 def aligners() -> dict[str, Aligner]:
     """Every method of alignment, by name."""
     own = [a for file in ALIGNERS for a in import_module(f"afresh.alignment.methods.{file}").ALIGNERS]

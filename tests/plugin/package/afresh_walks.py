@@ -11,10 +11,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from annotated_types import Ge, Le
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
@@ -36,6 +37,7 @@ from afresh.core import (
     UserError,
 )
 from afresh.core.plugin import Plugin
+from afresh.core.verb import Option, Table, verb
 from afresh.data.conditions import encode_conditions, fit_conditions
 
 STEPS = 8  # of a walk
@@ -236,6 +238,49 @@ def of_steps(path: Path, modality: str | None) -> Path | None:
     return folder
 
 
+def why_no_heights(run: Any) -> str | None:
+    return None if run.encoder.kind is WALK else f"{run.path} makes no walks."
+
+
+@dataclass(frozen=True)
+class Heights:
+    """The highest point of each walk."""
+
+    values: tuple[int, ...]
+    notes: tuple[str, ...] = ("heights are counted from the start",)
+
+    def json(self) -> dict[str, Any]:
+        return {"heights": list(self.values)}
+
+    def lines(self) -> list[Any]:
+        return [Table(["walk", "height"], [[str(i), str(v)] for i, v in enumerate(self.values, 1)], right=(0, 1))]
+
+    def files(self) -> dict[str, bytes]:
+        return {"heights.txt": " ".join(map(str, self.values)).encode()}
+
+
+@verb("heights", able=why_no_heights, result="{heights}", summary="How high walks go")
+def heights(
+    run: Any,
+    n: Annotated[int, Ge(1), Le(64), Option("Walks that are drawn.", flags=("-n",))] = 4,
+    *,
+    least: Annotated[int, Option("Leave lower ones out.", panel="Which walks")] = 0,
+    seed: Annotated[int, Option("Seed of the walks.")] = 0,
+) -> Heights:
+    """How high the walks of a model go.
+
+    Raises UserError for a run that makes no walks.
+    """
+    from afresh.core import UserError
+    from afresh.sampling.request import Request
+    from afresh.verbs.sample import Sampler
+
+    if (reason := why_no_heights(run)) is not None:
+        raise UserError(reason)
+    walks = Sampler(run, n, Request(), seed, {})().values
+    return Heights(tuple(h for w in walks if (h := max(w.heights)) >= least))
+
+
 PLUGIN = Plugin(
     modalities={"walk": "afresh_walks:WALKS", "chart": "afresh_walks:CHARTS"},
     families={"walker": "afresh_walkers:FAMILY"},
@@ -243,4 +288,5 @@ PLUGIN = Plugin(
     rewards=("afresh_walks:REWARDS",),
     aligners=("afresh_walkers:ALIGNERS",),
     sources=("afresh_walks:of_steps",),
+    verbs={"heights": "afresh_walks:heights"},
 )

@@ -11,15 +11,15 @@ from fastapi.responses import Response
 from pydantic import BaseModel, create_model
 
 from afresh.core import registry
-from afresh.core.verb import Absent, Verb
+from afresh.core.verb import Absent, Result, Verb
 from afresh.serve.loaded_runs import Served
 from afresh.serve.native.items import answer, read_item
 from afresh.serve.request_threads import Desk, alone, noted
 from afresh.serve.rights import USE, needs
 
 
-def result_of(verb: Verb[Any, Any], served: Served, form: Any) -> dict[str, Any]:
-    """The result of the verb as its command prints it, with the notes of the work, and its files in base64."""
+def result_of(verb: Verb[Any, Any], served: Served, form: Any) -> tuple[Result, list[str]]:
+    """The result of the verb for the parameters in a form, and the notes of the work."""
     run, values = served.run, {p.name: getattr(form, p.name) for p in verb.parameters if p.option.json is not Absent}
     for name in (p.name for p in verb.parameters if p.encoded):
         if isinstance(values[name], str):
@@ -29,8 +29,14 @@ def result_of(verb: Verb[Any, Any], served: Served, form: Any) -> dict[str, Any]
             values[name] = [read_item(run, t, f"{name}.{i}" if several else name) for i, t in enumerate(values[name])]
     with noted() as notes, alone(served):
         result = verb(run, **values)
+    return result, [*result.notes, *notes]
+
+
+def answered(verb: Verb[Any, Any], served: Served, form: Any) -> dict[str, Any]:
+    """The result as JSON, with the notes of the work, and its files in base64."""
+    result, notes = result_of(verb, served, form)
     files = {name: base64.b64encode(content).decode() for name, content in result.files().items()}
-    return {**result.json(), **({"files": files} if files else {}), "notes": [*result.notes, *notes]}
+    return {**result.json(), **({"files": files} if files else {}), "notes": notes}
 
 
 def form_of(verb: Verb[Any, Any]) -> type[BaseModel]:
@@ -42,7 +48,7 @@ def form_of(verb: Verb[Any, Any]) -> type[BaseModel]:
 
 def endpoint(desk: Desk, verb: Verb[Any, Any]) -> Callable[..., Coroutine[Any, Any, Response]]:
     async def work(form: Any, request: Request) -> Response:
-        return answer(await desk.run(request, form.model, lambda served: result_of(verb, served, form)))
+        return answer(await desk.run(request, form.model, lambda served: answered(verb, served, form)))
 
     work.__name__ = verb.name.replace("-", "_")
     work.__annotations__ = {"form": form_of(verb), "request": Request, "return": Response}

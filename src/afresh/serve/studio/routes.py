@@ -12,7 +12,7 @@ from starlette.responses import Response
 from afresh.serve.errors import Refused
 from afresh.serve.request_threads import Desk
 from afresh.serve.rights import USE, needs
-from afresh.serve.studio import create, gallery_page, practise, recommend
+from afresh.serve.studio import create, gallery_page, practise, recommend, verb_page
 from afresh.serve.studio.gallery_page import works_of
 from afresh.serve.studio.pages import FRESH, HEADERS, PageRoute, address, page
 from afresh.serve.studio.run_card import cards, newest_sample
@@ -28,6 +28,7 @@ def routes(desk: Desk, works: Path) -> APIRouter:
     router.include_router(gallery_page.routes(desk, works))
     router.include_router(practise.routes(desk))
     router.include_router(recommend.routes(desk))
+    router.include_router(verb_page.routes(desk))
 
     @router.get("/")
     def front(request: Request) -> Response:

@@ -27,6 +27,7 @@ from afresh.serve.studio.pages import PageRoute, address, page
 from afresh.serve.studio.run_card import RunCard, card_of
 from afresh.serve.studio.sizes import age, size
 from afresh.serve.studio.train import card, enclosed, own_jobs, resumed, sample_file
+from afresh.serve.studio.verb_page import verbs_of
 from afresh.storage.files import bytes_on_disk
 from afresh.verbs import jobs
 from afresh.verbs.capabilities import facts
@@ -153,6 +154,7 @@ def routes(desk: Desk) -> APIRouter:
             "report": (path / "report.html").is_file(),
             "resumable": shown.progress and not any(c.state == "running" for _, c in mine),
             "notes": [plain_words(n) for n in opened.record.data.notes],
+            "verbs": verbs_of(opened),
             "parent_here": row.parent in library.paths(),
         }
         return page(request, "run.html", **values, **common)
