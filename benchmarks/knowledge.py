@@ -29,14 +29,14 @@ from numpy.typing import NDArray
 
 from afresh.core.plural import counted
 from afresh.domains.exercises.history import FIRST, Answer, History, gap_of
-from afresh.domains.exercises.knowledge import bkt, forgetting, pfa
+from afresh.domains.exercises.knowledge import bkt, pfa
 from afresh.domains.exercises.knowledge.answers import Answers, as_answers, tables
 from afresh.domains.exercises.knowledge.learning import padded
 from afresh.domains.exercises.knowledge_filter import pooled
 from afresh.domains.exercises.metrics import auc, calibration_error, log_loss
 from afresh.domains.exercises.practise import Policy, Tracer, choose, knowledge
 from afresh.runs.run import Run
-from benchmarks import peer_dkt
+from benchmarks import forgetting, peer_dkt
 from benchmarks.judge_pictures import work_folder
 from benchmarks.learners import (
     BLOCKED,

@@ -32,7 +32,6 @@ import numpy as np
 
 from afresh.domains.interactions.baselines import BASELINES, Baseline
 from afresh.domains.interactions.baselines.incidence import incidence
-from afresh.domains.interactions.baselines.tuning import tuned
 from afresh.domains.interactions.list_metrics import (
     coverage,
     gini,
@@ -46,6 +45,7 @@ from afresh.evaluation.estimate import Estimate
 from benchmarks.interaction_sets import TASKS, Asked, Task
 from benchmarks.judge_pictures import work_folder
 from benchmarks.table import ROOT, Row, save
+from benchmarks.tune_baselines import tune_baseline
 
 K = 10
 PEERS = {
@@ -94,7 +94,7 @@ def results_of(task: Task) -> Path:
 def run_baseline(task: Task, baseline: Baseline) -> None:
     asked, test = task.validation, task.test
     begun = time.process_time()
-    found = tuned(
+    found = tune_baseline(
         baseline,
         asked.histories,
         task.items,

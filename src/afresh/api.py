@@ -527,17 +527,12 @@ class Model:
         k: int = 3,
         skill: str | None = None,
         after: float = practise_task.AFTER,
-        material: Model | None = None,
-        corpus: PathLike | None = None,
-        seed: int = 0,
     ) -> practise_task.Practice:
         """What a learner knows, and the k exercises that are next, by a model of a log of answers.
 
         `learner`: one of the model's data; or `history`: answers as (exercise, whether it was right), or as the command
         line takes them. `policy`: "gain", what is expected to teach most, or "success", what is nearest to the chance
-        `success`. `after`: seconds since the last answer. `skill`: only its exercises. `material`: a model of texts
-        that makes an exercise for the skill that is next, or with `corpus`, a text file, leaves a word out of one of
-        its sentences.
+        `success`. `after`: seconds since the last answer. `skill`: only its exercises.
 
         Raises UserError for a model that has not learnt answers, and for a learner or a skill that there is not.
         """
@@ -556,9 +551,6 @@ class Model:
             k=k,
             after=after,
             skill=skill,
-            material=None if material is None else material.run,
-            corpus=_path(corpus),
-            seed=seed,
         )
 
     def propose(

@@ -64,7 +64,7 @@ EXTRAS = (
         ("diffusers",),
         "models that diffusers saved: `afresh tune BASE PATH`, `afresh export RUN --to diffusers`",
     ),
-    Extra("recommend", ("fsrs", "implicit"), "iALS and FSRS, baselines of recommenders and of models of learners"),
+    Extra("recommend", ("implicit",), "iALS, a baseline of recommenders"),
     Extra("serve", ("fastapi", "uvicorn", "multipart"), "a server of runs and its page: `afresh serve RUN`"),
     Extra(
         "logging",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -41,26 +40,7 @@ def practise(
     k: Annotated[int, typer.Option("-k", help="Exercises that are named.", min=1, rich_help_panel=NEXT)] = 3,
     skill: Annotated[str | None, typer.Option(help="Only exercises of this skill.", rich_help_panel=NEXT)] = None,
     after: Annotated[float, typer.Option(help="Seconds since the last answer.", min=0, rich_help_panel=NEXT)] = 60.0,
-    material: Annotated[
-        Path | None,
-        typer.Option(
-            help="A run on texts that makes an exercise for the skill that is next: with labels named like the skills, "
-            "and answers that can be checked.",
-            metavar="TEXTRUN",
-            rich_help_panel=NEXT,
-        ),
-    ] = None,
-    corpus: Annotated[
-        Path | None,
-        typer.Option(
-            help="A text file of the learner's own: --material leaves a word out of one of its sentences, whose chance "
-            "is nearest to --success.",
-            metavar="FILE",
-            rich_help_panel=NEXT,
-        ),
-    ] = None,
-    seed: o.Seed = 0,
-    as_json: Annotated[bool, o.json_of("{learner, answers, known, next, material, notes}")] = False,
+    as_json: Annotated[bool, o.json_of("{learner, answers, known, next, notes}")] = False,
 ) -> None:
     """What a learner knows, and the next exercise, by a run on a log of answers (learner, exercise, right or wrong).
 
@@ -80,7 +60,6 @@ def practise(
         answers = history_of(found, learner)
     else:
         answers = History(()) if history is None else history_in(found, history)
-    maker = None if material is None else Run.open(material)
     result = practised(
         found,
         answers,
@@ -89,9 +68,6 @@ def practise(
         k=k,
         after=after,
         skill=skill,
-        material=maker,
-        corpus=corpus,
-        seed=seed,
     )
     note(*result.notes)
     if as_json:
@@ -115,9 +91,3 @@ def show(result: Practice) -> None:
         f"learner {result.learner}" if result.learner else "these answers" if result.answers else "nobody's answers yet"
     )
     say(f"from {result.answers:,} answers: {who}")
-    if result.material is not None:
-        made = result.material
-        about = f"{made.skill}; " if made.skill else ""
-        answer(f"{made.question}\n({about}the answer is {made.answer!r}, checked: {made.checked})")
-        if made.explanation:
-            answer(made.explanation)

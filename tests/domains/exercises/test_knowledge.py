@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from afresh.domains.exercises.history import Answer, History, with_gaps
-from afresh.domains.exercises.knowledge import bkt, forgetting, pfa
+from afresh.domains.exercises.knowledge import bkt, pfa
 from afresh.domains.exercises.knowledge.answers import Answers, as_answers, tables
 from afresh.domains.exercises.metrics import auc, calibration_error, estimated, log_loss, shares
 
@@ -86,16 +86,6 @@ def test_features_count_the_answers_before() -> None:
     one = float(np.log(2))
     assert dict(zip(*rows[1], strict=True)) == {1: 1.0, 2: 1.0, 5: one, 9: one, 13: one, 15: one}
     assert dict(zip(*rows[2], strict=True)) == {0: 1.0, 3: 1.0, 14: one, 15: one}
-
-
-def test_fsrs_forgets() -> None:
-    pytest.importorskip("fsrs")
-    answers, _, _ = log(10, 6)
-    predict = forgetting.fit(answers)
-    a = answers[0]
-    soon = Answers(a.items * 0, a.skills, np.ones(6, bool), np.array([0, 1, 1, 1, 1, 1.0]), a.counted)
-    late = Answers(soon.items, a.skills, soon.right, np.array([0, 1, 1, 1, 1, 300.0]), a.counted)
-    assert predict(soon)[-1] > predict(late)[-1]
 
 
 def test_scores_in_closed_form() -> None:

@@ -10,7 +10,6 @@ import pytest
 from afresh.core import UserError
 from afresh.domains.interactions.baselines import BASELINES, ease, ials, item_knn, popularity
 from afresh.domains.interactions.baselines.incidence import incidence
-from afresh.domains.interactions.baselines.tuning import tuned
 
 ITEMS = 12
 
@@ -126,28 +125,3 @@ def test_without_implicit_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) ->
 def test_items_outside_the_catalogue_are_refused() -> None:
     with pytest.raises(ValueError, match="hold items 0 to 12, but the catalogue has 0 to 11"):
         incidence([np.array([0, 12])], ITEMS)
-
-
-def test_the_setting_that_predicts_best_is_kept() -> None:
-    histories = drawn(80, 4)
-    train, targets = [h[:-1] for h in histories], np.array([h[-1] for h in histories])
-    found = tuned(BASELINES[1], train, ITEMS, targets, seconds=60)
-    assert found.untried == 0 and len(found.tried) == len(BASELINES[1].grid)
-    assert max(t.score for t in found.tried) == next(t.score for t in found.tried if t.settings == found.settings)
-
-
-def test_the_first_setting_is_tried_even_without_time() -> None:
-    histories = drawn(80, 4)
-    train, targets = [h[:-1] for h in histories], np.array([h[-1] for h in histories])
-    found = tuned(BASELINES[1], train, ITEMS, targets, seconds=0)
-    assert len(found.tried) == 1 and found.untried == len(BASELINES[1].grid) - 1
-    assert found.settings == BASELINES[1].grid[0]
-
-
-def test_popularity_in_time_is_tried_where_there_are_times() -> None:
-    """Taste changes at the end: the newest items are what comes next."""
-    histories = [np.array([0, 1, 2]) for _ in range(30)] + [np.array([0, 5]) for _ in range(10)]
-    times = [np.array([0.0, 1.0, 2.0]) for _ in range(30)] + [np.array([0.0, 1e9]) for _ in range(10)]
-    targets = np.array([5] * 40)
-    found = tuned(BASELINES[0], histories, 6, targets, seconds=60, times=times, questions=[np.array([], np.int64)] * 40)
-    assert found.settings and max(t.score for t in found.tried) == 1

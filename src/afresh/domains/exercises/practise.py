@@ -25,8 +25,6 @@ from afresh.domains.exercises.encoder import WIDTH, AnswerEncoder
 from afresh.domains.exercises.history import FIRST, Answer, History, gap_of
 from afresh.domains.exercises.knowledge_filter import Teaching, teaching_of
 from afresh.domains.exercises.log import LogOptions, read_log
-from afresh.domains.exercises.material import Exercise, cloze
-from afresh.domains.exercises.material import material as make_material
 from afresh.runs.data import run_data
 from afresh.runs.run import Run
 
@@ -73,7 +71,6 @@ class Practice:
     known: tuple[Known, ...]
     next: tuple[Next, ...]
     notes: tuple[str, ...]
-    material: Exercise | None = None  # made for the first of them
 
     def json(self) -> dict[str, Any]:
         return {
@@ -82,7 +79,6 @@ class Practice:
             "known": [vars(k) for k in self.known],
             "next": [vars(n) for n in self.next],
             "notes": list(self.notes),
-            "material": None if self.material is None else vars(self.material),
         }
 
 
@@ -307,23 +303,15 @@ def practise(
     k: int = 3,
     after: float = AFTER,
     skill: str | None = None,
-    material: Run | None = None,
-    corpus: Path | None = None,
-    seed: int = 0,
 ) -> Practice:
     """What the learner of `history` knows, and the `k` next exercises.
 
     `policy`: "gain", the exercise after which most is expected to be known a few answers later, or "success", the
     exercise whose chance of success is nearest to `success`; of each skill, the exercise nearest to `success` stands
-    for it. `after`: seconds since the last answer. `skill`: only exercises of it. `material`: a run on texts that makes
-    an exercise for the skill that is next, as difficult as `success` says (material.py); with `corpus`, a text file of
-    the learner's own, it leaves a word out of one of its sentences instead.
+    for it. `after`: seconds since the last answer. `skill`: only exercises of it.
 
-    Raises UserError for a run that cannot tell, values out of range, a skill that there is not, and a corpus without a
-    run on texts.
+    Raises UserError for a run that cannot tell, values out of range, and a skill that does not exist.
     """
-    if corpus is not None and material is None:
-        raise UserError("A cloze of a corpus needs a run on texts that tells how likely its words are (material).")
     if not 0 < success < 1 or k < 1 or not 0 <= after < 1e10:
         raise UserError(
             "success is a chance between 0 and 1, k at least 1, and after a number of seconds. "
@@ -353,12 +341,7 @@ def practise(
         )
         for i in order[:k]
     ]
-    made = None
-    if material is not None and corpus is not None:
-        made = cloze(material, corpus, success)
-    elif material is not None:
-        made = make_material(material, chosen[0].skill or chosen[0].item, 1 - success, seed=seed)[0]
-    return Practice(history.learner, len(history), tuple(known), tuple(chosen), tuple(notes_on(tracer, history)), made)
+    return Practice(history.learner, len(history), tuple(known), tuple(chosen), tuple(notes_on(tracer, history)))
 
 
 def reason(policy: Policy, chance: float, gain: float, known: Known, success: float) -> str:

@@ -8,9 +8,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Form, Query, Request
 from starlette.responses import Response
 
-from afresh.core import UserError
-from afresh.domains.exercises.material import Exercise, material
-from afresh.domains.exercises.practise import Practice, can_practise, history_from, practise
+from afresh.domains.exercises.practise import Practice, history_from, practise
 from afresh.serve.errors import Refused
 from afresh.serve.loaded_runs import Served
 from afresh.serve.request_threads import Desk, alone
@@ -28,7 +26,7 @@ def routes(desk: Desk) -> APIRouter:
 
     @router.get("/studio/practise")
     async def begin(request: Request, run: Name) -> Response:
-        return await shown(request, run, [], "gain", 0.7, "")
+        return await shown(request, run, [], "gain", 0.7)
 
     @router.post("/studio/practise")
     async def go_on(
@@ -39,15 +37,14 @@ def routes(desk: Desk) -> APIRouter:
         outcome: Annotated[Literal["", "right", "wrong"], Form()] = "",
         policy: Annotated[Literal["gain", "success"], Form()] = "gain",
         success: Annotated[float, Form(gt=0, lt=1)] = 0.7,
-        maker: Annotated[str, Form(max_length=255)] = "",
     ) -> Response:
         answers = read(past)
         if outcome and item:
             answers.append((item, outcome == "right"))
-        return await shown(request, run, answers, policy, success, maker)
+        return await shown(request, run, answers, policy, success)
 
     async def shown(
-        request: Request, run: str, past: Past, policy: Literal["gain", "success"], success: float, maker: str
+        request: Request, run: str, past: Past, policy: Literal["gain", "success"], success: float
     ) -> Response:
         def work(served: Served) -> tuple[Practice, int]:
             history = history_from(served.run, past)
@@ -56,13 +53,6 @@ def routes(desk: Desk) -> APIRouter:
             return found, len(served.run.encoder.items)  # type: ignore[attr-defined]
 
         found, items = await desk.run(request, run, work)
-        made, problem = None, ""
-        if maker:
-            ahead = found.next[0]
-            try:
-                made = await desk.run(request, maker, lambda served: drawn(served, ahead.skill or ahead.item, success))
-            except UserError as error:
-                problem = str(error)
         return page(
             request,
             "practise.html",
@@ -74,18 +64,9 @@ def routes(desk: Desk) -> APIRouter:
             policy=policy,
             success=success,
             items=items,
-            maker=maker,
-            makers=text_runs(desk),
-            made=made,
-            problem=problem,
         )
 
     return router
-
-
-def drawn(served: Served, skill: str, success: float) -> Exercise:
-    with alone(served):
-        return material(served.run, skill, 1 - success)[0]
 
 
 def read(past: str) -> Past:
@@ -100,16 +81,3 @@ def read(past: str) -> Past:
     except (ValueError, TypeError, RecursionError):
         raise Refused(400, "The answers on the page cannot be read. Begin again.", None, "past") from None
     return answers
-
-
-def text_runs(desk: Desk) -> list[str]:
-    """The runs of the server that make texts."""
-    out = []
-    for name in desk.library.paths():
-        try:
-            run = desk.library.open(name)
-            if run.encoder.kind.name == "text" and not can_practise(run):
-                out.append(name)
-        except (UserError, OSError):
-            continue
-    return out

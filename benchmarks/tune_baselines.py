@@ -32,7 +32,7 @@ class Tuned:
     untried: int
 
 
-def tuned(
+def tune_baseline(
     baseline: Baseline,
     histories: Sequence[Items],
     items: int,

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
+from fsrs import Card, Rating, Scheduler
 
-from afresh.core import UserError
 from afresh.domains.exercises.knowledge.answers import Answers, Array, Predictor
 
 START = datetime(2020, 1, 1, tzinfo=UTC)
@@ -15,13 +15,7 @@ START = datetime(2020, 1, 1, tzinfo=UTC)
 
 def fit(train: Sequence[Answers]) -> Predictor:
     """FSRS with its published parameters, a card for each exercise of a learner; what it gives before a first answer is
-    the share of right first answers in training. Raises UserError if the package is not installed."""
-    try:
-        from fsrs import Card, Rating, Scheduler
-    except ImportError:
-        raise UserError(
-            "Forgetting by FSRS needs the package fsrs: pip install 'afresh[recommend]'.", "missing_package"
-        ) from None
+    the share of right first answers in training."""
     firsts = np.array([a.right[np.unique(a.items, return_index=True)[1]].mean() for a in train if len(a)])
     first = float(firsts.mean()) if len(firsts) else 0.5
 
