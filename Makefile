@@ -8,7 +8,7 @@ PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 # Tests start many processes. Where bytecode may not be written, each would compile all that it imports anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test complete check types quick bench-test test-serve test-browser fuzz kills format docs matrix bench lowest audit clean
+.PHONY: demo test complete check types quick bench-test nightly test-browser fuzz kills format docs matrix bench lowest audit clean
 
 # What the demonstration needs, without the extra dev. A module is compiled when it is first imported: most never are.
 .venv/.installed: pyproject.toml
@@ -49,10 +49,11 @@ quick: .venv/.ready
 bench-test: .venv/.ready
 	$(PYTEST) benchmarks/tests
 
-# Random requests to every endpoint of the server, a few minutes: answers must be those that its description promises.
-test-serve: .venv/.ready
+# What takes minutes and seldom changes: every family on a device without float64, and random requests to every endpoint
+# of the server, whose answers must be those that its description promises (EXAMPLES of each, 50 if not given).
+nightly: .venv/.ready
 	$(BIN)/pip install --disable-pip-version-check -q 'schemathesis>=4'
-	EXAMPLES=50 $(BIN)/python -m pytest tests/serve/test_conformance.py --timeout 3600
+	$(PYTEST) --timeout 3600 tests/core/without_float64.py tests/serve/conformance.py
 
 # The studio in a browser, which is installed if there is none; a missing browser fails here, where `make test` skips.
 test-browser: .venv/.ready
@@ -60,13 +61,13 @@ test-browser: .venv/.ready
 	BROWSER_REQUIRED=1 $(PYTEST) tests/serve/studio
 
 # Files of tiny runs of every kind are changed at random; every command must work or say what is wrong. `--first N` goes
-# on from mutation N: `.venv/bin/python -m tests.fuzz --first N --mutations 1` repeats one.
+# on from mutation N: `.venv/bin/python -m tools.fuzz --first N --mutations 1` repeats one.
 fuzz: .venv/.ready
-	$(BIN)/python -m tests.fuzz --mutations 10000
+	$(BIN)/python -m tools.fuzz --mutations 10000
 
 # Runs of every kind, and of every way to end early, are killed at 40 points each; all must end with the same bits.
 kills: .venv/.ready
-	$(BIN)/python -m tests.training.killed 40
+	$(BIN)/python -m tools.kills 40
 
 format: .venv/.ready
 	$(BIN)/ruff format .
@@ -76,7 +77,7 @@ docs: .venv/.ready
 	$(BIN)/python -m docs.generate
 
 matrix: .venv/.ready
-	$(BIN)/python -m tests.matrix --seeds 3 --write
+	$(BIN)/python -m tools.matrix --seeds 3 --write
 
 bench: .venv/.ready
 	$(BIN)/pip install --disable-pip-version-check -q -e '.[dev,bench]'
@@ -85,7 +86,7 @@ bench: .venv/.ready
 # The quick tests with the lowest versions that pyproject.toml allows; FREE=torch where there is one build of it.
 lowest:
 	$(PYTHON) -m venv .venv-lowest
-	$(PYTHON) -m tests.lowest $(FREE) > .venv-lowest/constraints.txt
+	$(PYTHON) -m tools.lowest $(FREE) > .venv-lowest/constraints.txt
 	.venv-lowest/bin/pip install -q -c .venv-lowest/constraints.txt -e '.[dev]'
 	.venv-lowest/bin/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow"
 

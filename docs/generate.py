@@ -31,7 +31,6 @@ from annotated_types import Ge, Gt, Le, Lt
 from benchmarks import table as benchmarks
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
-from tests.formats import proved
 from tests.test_layers import LAYERS
 from typer.models import ArgumentInfo, Context, OptionInfo
 
@@ -49,7 +48,7 @@ from afresh.preferences import Preferences, variable
 from afresh.training.config import TrainConfig
 from afresh.training.logs.run_log import LOGS
 from afresh.training.options import FLAGS
-from tests import matrix
+from tools import matrix, proved
 
 ROOT = Path(__file__).parents[1]
 NOTE = "<!-- Written by `make docs`; do not edit. -->"
@@ -414,7 +413,7 @@ def formats_page() -> str:
     intro = (
         "With which other program, in which version and in which direction each format was proved, and by which test. "
         "A program without a version was not installed when the versions were written "
-        "(`python -m tests.formats.proved`): its tests are skipped without it. How to export: "
+        "(`python -m tools.proved`): its tests are skipped without it. How to export: "
         "[the guide](../guides/export.md)."
     )
     head = ("Format", "Of", "Direction", "Program", "What is the same", "Test")

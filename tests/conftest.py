@@ -41,11 +41,6 @@ def configuration(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest tests come first: at the end, all but one of the processes would wait for them."""
-    items.sort(key=lambda item: item.path.name != "test_devices.py")
-
-
 @pytest.fixture(scope="session", autouse=True)
 def charts_are_not_drawn() -> Iterator[None]:
     """Every command that trains ends with a report, whose charts take longer than a few steps of a tiny model. They are

@@ -125,7 +125,7 @@ def test_every_relative_link_leads_somewhere(page: Path) -> None:
 
 @each_page
 def test_every_path_in_the_repository_exists(page: Path) -> None:
-    found = re.findall(r"`((?:src|tests|docs|benchmarks)/[\w./-]+)`", prose(page))
+    found = re.findall(r"`((?:src|tests|tools|docs|benchmarks)/[\w./-]+)`", prose(page))
     missing = [p for p in found if not (ROOT / p).exists()]
     assert not missing, missing
 
@@ -133,7 +133,7 @@ def test_every_path_in_the_repository_exists(page: Path) -> None:
 def test_every_page_that_the_code_names_exists() -> None:
     """In comments, docstrings and messages of the program, its tests and its benchmarks."""
     missing = set()
-    for folder in ("src", "tests", "benchmarks"):
+    for folder in ("src", "tests", "tools", "benchmarks"):
         for path in (ROOT / folder).rglob("*.py"):
             named = re.findall(r"(?<![\w/.])docs/[\w./-]*\w", path.read_text(encoding="utf-8"))
             missing |= {f"{path.name}: {name}" for name in named if not (ROOT / name).exists()}

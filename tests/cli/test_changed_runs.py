@@ -18,6 +18,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
+from tools.fuzz.mutations import copied, correct_hashes, mutate
+from tools.fuzz.verbs import outcome
 
 from afresh.core import UserError
 from afresh.core.safe_json import MOST_DEPTH, parse_json
@@ -27,8 +29,6 @@ from afresh.runs.run import Run, metrics_rows
 from afresh.verbs.data_source import data_source
 from afresh.verbs.report import previews_of
 from tests.cli.conftest import Invoke
-from tests.fuzz.mutations import copied, correct_hashes, mutate
-from tests.fuzz.verbs import outcome
 from tests.heard import heard
 
 MUTATIONS = 100  # of each run

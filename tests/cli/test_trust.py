@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tools.fuzz.mutations import correct_hashes
 
 import afresh
 from afresh.cli import run as command
@@ -21,7 +22,6 @@ from afresh.runs.run import Run
 from afresh.runs.signature import made_here, sign
 from afresh.storage.secret import secret, secret_file
 from tests.cli.conftest import WORDS, Invoke
-from tests.fuzz.mutations import correct_hashes
 
 STEPS = ("--steps", "1", "--no-measure", "--length", "4", "--set", "train.batch=8", "--set", "align.group=4")
 SCORE = "while read item; do echo 1.5; done"  # a program for a shell

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save
+from tools.fuzz.mutations import correct_hashes
 
 import afresh
 from afresh.core import UserError
@@ -21,7 +22,6 @@ from afresh.runs.run import Run
 from afresh.training import checkpoint
 from afresh.verbs.verify import check_hashes, guarded, verify
 from tests.cli.conftest import Invoke, parsed
-from tests.fuzz.mutations import correct_hashes
 
 
 @pytest.fixture

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
+import pytest
 import torch
 
-from afresh.core.device import read, tensor_cores
+from afresh.core.device import computing_device, computing_on, read, tensor_cores
+from afresh.runs.run import Run
+from afresh.training.budget import synchronise
+from afresh.training.config import TrainConfig
 
 
 def test_float32_products_on_cuda_may_use_tf32_within_the_block_alone() -> None:
@@ -24,3 +30,26 @@ def test_numbers_are_read_to_the_bit_whatever_their_types() -> None:
         "whole": torch.tensor((1 << 40) + 1),
     }
     assert read(values, torch.device("cpu")) == {k: float(v.detach()) for k, v in values.items()}
+
+
+@pytest.mark.parametrize("gone", ["cuda", "cuda:7", "mps"])
+def test_a_run_moves_to_a_device_that_is_there(gone: str) -> None:
+    config = TrainConfig(steps=2, batch=4, micro_batch=4, save_every=2, threads=1, device=gone)
+    moved = Run.train.fget(SimpleNamespace(record=SimpleNamespace(train=config)))  # type: ignore[attr-defined]
+    assert moved == config.model_copy(update={"device": "cpu"})
+
+
+def test_timings_wait_for_the_device_by_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[torch.device] = []
+    monkeypatch.setattr(torch.accelerator, "synchronize", waited.append)
+    for device in ("cpu", "mps", "cuda:1"):
+        synchronise(device)
+    assert waited == [torch.device("mps"), torch.device("cuda", 1)]
+
+
+def test_what_reads_data_computes_on_the_chosen_device() -> None:
+    with computing_on("cuda:3"):
+        assert computing_device() == torch.device("cuda", 3)
+        with computing_on(None):
+            assert computing_device() == torch.device("cuda", 3)
+    assert computing_device() == torch.device("cpu")

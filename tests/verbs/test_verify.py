@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
+from tools.fuzz.runs import COMMON, MADE, RUNS, TRAINED, make_runs
 
 from afresh.cli import run as command
 from afresh.core import registry
@@ -14,7 +15,6 @@ from afresh.runs.run import Run
 from afresh.verbs.resume import resume
 from afresh.verbs.training_job import learn
 from afresh.verbs.verify import verify
-from tests.fuzz.runs import COMMON, MADE, RUNS, TRAINED, make_runs
 
 pytestmark = pytest.mark.slow
 OTHER_METHODS = sorted(registry.aligners().keys() - MADE.keys())

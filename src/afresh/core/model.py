@@ -117,7 +117,7 @@ class Sampling:
 
     settings: type  # pydantic model of the options of sampling
     sample: Callable[[Modules, Any, Space, Cond, Rng, Tensor, Any], Tensor]
-    guided: bool = True  # whether guidance was measured to help (tests/matrix.py)
+    guided: bool = True  # whether guidance was measured to help (tools/matrix)
     needs_early_weights: Callable[[Any], bool] = lambda settings: False  # the weights named "early_" + module
     fills: bool = False  # whether the known tokens of a condition may have holes anywhere, not only after them
     stepwise: Stepwise | None = None

@@ -53,7 +53,7 @@ class Policy:
     noise. draw (cond, rng, index, settings) -> x (B, *shape), differentiable in the weights. denoise (batch, rng) ->
     the prediction for noised examples and its target, both (B, *shape). Times and noise are keyed by batch.index. fits:
     whether training on its own best samples was measured to improve the reward without loss of quality
-    (tests/matrix_align.py).
+    (tools/matrix/align.py).
     """
 
     moves: tuple[str, ...]

@@ -85,6 +85,7 @@ def server_of(settings: ServeSettings) -> uvicorn.Server:
         app,
         http=Connection,
         ws="none",
+        log_config=None,  # uvicorn's own closes every handler of the process, and those of others their files
         log_level="error",
         access_log=False,
         timeout_keep_alive=75,

@@ -23,7 +23,7 @@ class Toy(Protocol):
 
 
 class Model(Protocol):
-    """What of tests.matrix.Model is used here."""
+    """What of tools.matrix.Model is used here."""
 
     @property
     def subject(self) -> Any: ...

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.formats import proved
+from tools import proved
 
 ROOT = Path(__file__).parents[2]
 

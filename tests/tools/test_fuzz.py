@@ -12,10 +12,9 @@ from pathlib import Path
 from random import Random
 
 import pytest
-
-from tests.fuzz.__main__ import report
-from tests.fuzz.mutations import RAW, mutate
-from tests.fuzz.supervised import Begun, Tried, supervised
+from tools.fuzz.__main__ import report
+from tools.fuzz.mutations import RAW, mutate
+from tools.fuzz.supervised import Begun, Tried, supervised
 
 
 def dies_hangs_and_fails(numbers: Iterable[int]) -> Iterator[Begun | Tried]:

@@ -21,8 +21,7 @@ from afresh.alignment.methods.pair_losses import kto
 from afresh.core import Batch, Cond, Modules, Space, Votes
 from afresh.core.rng import Rng
 from afresh.training.loop import take_step
-from tests import needs
-from tests.alignment.methods.beside_trl import (
+from benchmarks.tests.beside_trl import (
     END,
     STEPS,
     Opened,
@@ -38,6 +37,7 @@ from tests.alignment.methods.beside_trl import (
     trl,
     world_of,
 )
+from tests import needs
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from tests.formats.models import BPE, CONTEXT, build, transformers, write_tokenizer
 
 from afresh.core import AlignContext, Aligner, AlignTarget, Cond, Family, Modules, Space, registry
 from afresh.core.rng import Rng
@@ -20,7 +21,6 @@ from afresh.formats.load import load_base
 from afresh.training.config import TrainConfig
 from afresh.training.loop import Learner
 from tests import needs
-from tests.formats.models import BPE, CONTEXT, build, transformers, write_tokenizer
 
 trl = needs.package("trl", "'trl>=1.16'", minversion="1.16")
 datasets = needs.package("datasets", "datasets")

@@ -1,4 +1,4 @@
-"""Change the files of tiny runs at random and use them: `python -m tests.fuzz --mutations 10000` (make fuzz).
+"""Change the files of tiny runs at random and use them: `python -m tools.fuzz --mutations 10000` (make fuzz).
 
 Every mutation follows from its number, so that what is not explained can be repeated by `--first NUMBER --mutations 1`,
 and a series that was ended goes on with `--first`. A verb is explained if it works or raises a UserError, and not if it
@@ -19,8 +19,8 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from tests.fuzz.supervised import Tried, supervised
-from tests.fuzz.work import make_all, mutations
+from tools.fuzz.supervised import Tried, supervised
+from tools.fuzz.work import make_all, mutations
 
 WAIT = 600.0  # seconds by the clock for one verb, which only what does not compute can need
 SHOWN = 500  # mutations from one line of progress to the next

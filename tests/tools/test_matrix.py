@@ -9,13 +9,12 @@ from typing import Any
 
 import pytest
 import torch
+from tools.matrix import CONTROLS, SUBJECTS, Row, Subject, toys
+from tools.matrix import align as steering
+from tools.matrix.toys import CHAINS, FIELDS, PATTERNS, TOKENS
 
 from afresh.core import UserError, registry
-from tests import matrix
-from tests import matrix_align as steering
-from tests import matrix_toys as toys
-from tests.matrix import CONTROLS, SUBJECTS, Row, Subject
-from tests.matrix_toys import CHAINS, FIELDS, PATTERNS, TOKENS
+from tools import matrix
 
 pytestmark = pytest.mark.slow
 

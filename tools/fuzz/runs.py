@@ -10,10 +10,10 @@ from unittest.mock import patch
 
 import numpy as np
 from PIL import Image
+from tests.contracts.rows import write_answers, write_histories, write_molecules, write_sounds, write_tunes
 
 from afresh.cli import run
 from afresh.runs import latent_space
-from tests.contracts.rows import write_answers, write_histories, write_molecules, write_sounds, write_tunes
 
 IMAGES, TEXTS = ("@pictures", "--family"), ("@texts", "--data", "context=32", "--family")
 SOUNDS = ("@sounds", "--data", "seconds=0.05", "--data", "trim=false", "--data")

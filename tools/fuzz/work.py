@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from random import Random
 
-from tests.fuzz.supervised import Begun, Tried
+from tools.fuzz.supervised import Begun, Tried
 
 MEMORY = 4 << 30  # bytes of addresses beyond those in use before the first mutation
 EVERY = {
@@ -25,7 +25,7 @@ EVERY = {
 
 
 def make_all(folder: Path, numbers: Iterable[int]) -> Iterator[Begun | Tried]:
-    from tests.fuzz.runs import RUNS, make_runs
+    from tools.fuzz.runs import RUNS, make_runs
 
     for name in RUNS:
         begun = Begun(0, name, "make")
@@ -36,9 +36,9 @@ def make_all(folder: Path, numbers: Iterable[int]) -> Iterator[Begun | Tried]:
 
 def mutations(folder: Path, numbers: Iterable[int]) -> Iterator[Begun | Tried]:
     """Try each mutation with its verbs, in the folder `changed`, with a limit of memory."""
-    from tests.fuzz.mutations import copied, mutate  # which import torch: not in the process that supervises
-    from tests.fuzz.runs import RUNS
-    from tests.fuzz.verbs import Hangs, outcome
+    from tools.fuzz.mutations import copied, mutate  # which import torch: not in the process that supervises
+    from tools.fuzz.runs import RUNS
+    from tools.fuzz.verbs import Hangs, outcome
 
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))

@@ -20,7 +20,7 @@ from afresh.core.rng import Rng
 from afresh.core.sampled import as_examples
 from afresh.training.config import TrainConfig
 from afresh.training.loop import Learner, take_step
-from tests.matrix_toys import CLASSES, Toy, weights_of
+from tools.matrix.toys import CLASSES, Toy, weights_of
 
 QUALITY, VARIETY = 0.8, 0.6  # of what was there before
 LEAST = 0.02  # gain of the reward, between 0 and 1: what is below it is sure with enough samples, and nothing
@@ -31,7 +31,7 @@ ROLLOUTS, VOTED = 10**8, 2 * 10**8  # added to the seed: what is learnt from is 
 
 
 class Model(Protocol):
-    """What of tests.matrix.Model is used here."""
+    """What of tools.matrix.Model is used here."""
 
     @property
     def subject(self) -> Any: ...

@@ -1,5 +1,5 @@
 """Prints constraints for pip that hold every dependency of afresh at the lowest version that pyproject.toml allows:
-`python -m tests.lowest torch` leaves torch free, for a machine that has one build of it."""
+`python -m tools.lowest torch` leaves torch free, for a machine that has one build of it."""
 
 from __future__ import annotations
 

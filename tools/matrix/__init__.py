@@ -1,12 +1,12 @@
 """Which control works with which family, measured where the right answer is known.
 
-    python -m tests.matrix --seeds 3 --write [--only controls | --only align]
+    python -m tools.matrix --seeds 3 --write [--only controls | --only align]
 
 trains every family on a toy with four overlapping classes, draws under each control and judges the samples by the
 exact rule of Bayes. A control counts as supported when its mean gain over the seeds is more than two standard errors
-above zero. Then every way to steer a model is tried on every family that has what it takes (tests/matrix_align.py).
+above zero. Then every way to steer a model is tried on every family that has what it takes (tools/matrix/align.py).
 The results go to docs/results/support.json and support.md; a family's `guided` flag must agree with them
-(tests/test_matrix.py). With --only, what is not measured stays as it was saved.
+(tests/tools/test_matrix.py). With --only, what is not measured stays as it was saved.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from afresh.data.load import Loader
 from afresh.training.config import TrainConfig
 from afresh.training.loop import averaged, take_step
 from afresh.training.plan import make_learner
-from tests import matrix_align as steering
-from tests.matrix_tools import AIM, PLACE, TOOLS, likeness, real, worked
-from tests.matrix_toys import (
+from tools.matrix import align as steering
+from tools.matrix.edits import AIM, PLACE, TOOLS, likeness, real, worked
+from tools.matrix.toys import (
     CLASSES,
     FIELDS,
     PATTERNS,
@@ -43,7 +43,7 @@ from tests.matrix_toys import (
     weights_of,
 )
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "docs" / "results"
 JSON, PAGE = RESULTS / "support.json", RESULTS / "support.md"
 SPEC: CondSpec = {"label": Part("label", classes=("a", "b", "c", "d"))}
@@ -375,7 +375,3 @@ def main() -> None:
         print(steering.table([r.json() for r in steered]))
     if args.write:
         write(rows, steered)
-
-
-if __name__ == "__main__":
-    main()

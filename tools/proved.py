@@ -1,6 +1,6 @@
 """The programs that proved each format, for the table in docs/reference/formats.md.
 
-python -m tests.formats.proved      # runs the tests, and writes the versions with which they passed
+python -m tools.proved      # runs the tests, and writes the versions with which they passed
 """
 
 from __future__ import annotations

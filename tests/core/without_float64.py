@@ -1,27 +1,27 @@
-"""Every family trains, samples, rates, edits and is aligned on a device without float64, with the numbers of a CPU."""
+"""Every family trains, samples, rates, edits and is aligned on a device without float64, with the numbers of a CPU.
+
+Run by `make nightly`, in processes of their own: torch counts devices when it first computes a gradient, so that the
+pretended device must exist before any other test has done so.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 import torch
 
 from afresh.core import AlignContext, Aligner, AlignTarget, Edit, Modules, Space, Votes, registry
-from afresh.core.device import computing_device, computing_on
 from afresh.core.rng import Rng
 from afresh.data.load import Loader, sweep
 from afresh.families import flow, gan, vae
-from afresh.runs.run import Run
-from afresh.training.budget import synchronise
 from afresh.training.config import TrainConfig
 from afresh.training.loop import Learner, take_step
 from afresh.training.plan import make_learner
 from tests.contracts.rows import FAMILIES, SPACES, SPEC, FamilyRow, conditions, examples
 from tests.contracts.test_families import built, configured, every_case, existing
-from tests.pretended import NAME, Pretended, pretended_device
+from tests.core.pretended import NAME, Pretended, pretended_device
 
 
 @pytest.fixture(autouse=True)
@@ -55,32 +55,6 @@ def test_numbers_are_those_of_a_cpu() -> None:
             lambda i: rng.normal("x", i, (3,)),
         ):
             assert isinstance(numbers(here), Pretended) and torch.equal(numbers(here).cpu(), numbers(index))
-
-
-@pytest.mark.parametrize("gone", ["cuda", "cuda:7", "mps"])
-def test_a_run_moves_to_a_device_that_is_there(gone: str) -> None:
-    moved = Run.train.fget(SimpleNamespace(record=SimpleNamespace(train=config_on(gone))))  # type: ignore[attr-defined]
-    assert moved == config_on("cpu")
-
-
-def test_timings_wait_for_the_device_by_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    waited: list[torch.device] = []
-    monkeypatch.setattr(torch.accelerator, "synchronize", waited.append)
-    for device in ("cpu", "mps", "cuda:1"):
-        synchronise(device)
-    assert waited == [torch.device("mps"), torch.device("cuda", 1)]
-
-
-def test_what_reads_data_computes_on_the_chosen_device() -> None:
-    with computing_on("cuda:3"):
-        assert computing_device() == torch.device("cuda", 3)
-        with computing_on(None):
-            assert computing_device() == torch.device("cuda", 3)
-    assert computing_device() == torch.device("cpu")
-
-
-def config_on(device: str) -> TrainConfig:
-    return TrainConfig(steps=2, batch=4, micro_batch=4, save_every=2, threads=1, device=device)
 
 
 @every_case
