@@ -6,20 +6,25 @@ import ast
 import inspect
 import json
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from sklearn.datasets import load_digits
 from torch import Tensor
 
+from afresh import core
 from afresh.core import Cond, CondSpec, Drawn, Examples, Item, ItemKind, Part, Space
 from afresh.core.rng import Rng
 from afresh.data.image.kind import IMAGE
 from afresh.data.text.kind import TEXT
+from afresh.domains.code.complete import Hole
+from afresh.domains.code.metrics import completer_of
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -35,12 +40,12 @@ class Evidence:
     draw: Callable[[int], Drawn]
     nats: tuple[torch.Tensor, torch.Tensor] | None = None
     accepts: Callable[[Any], bool] = lambda value: True
-    fills: Callable[[str, str], str] | None = None
     rng: Rng = field(default_factory=lambda: Rng(0))
     bound: bool = False
     kind: ItemKind = TEXT
     each: torch.Tensor | None = None  # nats of each held-out token
-    catalogue: Sequence[str] = ()
+    limited: bool = False
+    tools: Mapping[Callable[..., Any], Any] = field(default_factory=dict)  # what each function would make of a run
 
     def samples(self, n: int) -> Drawn:
         return self.draw(n)
@@ -54,11 +59,9 @@ class Evidence:
     def valid(self, value: Any) -> bool:
         return self.accepts(value)
 
-    def next_items(self, histories: Sequence[Sequence[int]]) -> torch.Tensor | None:
-        return None
-
-    def complete(self, holes: Sequence[tuple[str, str, str]]) -> list[str] | None:
-        return None if self.fills is None else [self.fills(before, after) for before, after, _ in holes]
+    def tool(self, make: Callable[[Any, core.Evidence], T]) -> T:
+        made: T = self.tools[make]
+        return made
 
 
 def image_split(x: np.ndarray, y: np.ndarray, classes: int) -> tuple[Examples, list[Item]]:
@@ -151,9 +154,15 @@ def modules_evidence(fills: Callable[[str, str], str] | None) -> Evidence:
 
     items = [Item(inspect.getsource(m), f"{m.__name__}.py") for m in (bisect, copy, wrap)]
     evidence = code_evidence(["x = 1\n"])
+
+    def fill(holes: Sequence[Hole]) -> list[str]:
+        assert fills is not None
+        return [fills(hole.prefix, hole.suffix) for hole in holes]
+
     special = {"end": 0, "fim_prefix": 1, "fim_suffix": 2, "fim_middle": 3}
     space = replace(evidence.space, special=special)
-    return replace(evidence, space=space, heldout_items=items, fills=fills)
+    tools = {completer_of: None if fills is None else fill}
+    return replace(evidence, space=space, heldout_items=items, tools=tools)
 
 
 def unfinished(statements: int) -> str:

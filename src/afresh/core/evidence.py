@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 from afresh.core.plural import digits
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from afresh.core.item_kind import ItemKind
     from afresh.core.rng import Rng
     from afresh.core.space import Cond, CondSpec, Examples, Space
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -87,11 +89,14 @@ class Evidence(Protocol):
     def bound(self) -> bool: ...  # whether these nats are only an upper bound, minus an ELBO
     def valid(self, value: Any) -> bool: ...
     @property
-    def catalogue(self) -> Sequence[str]: ...  # ids of the items by number; none where there is no catalogue
-    def next_items(self, histories: Sequence[Sequence[int]]) -> Tensor | None: ...  # p (B, V) of a catalogue's items
-    def complete(
-        self, holes: Sequence[tuple[str, str, str]]
-    ) -> list[str] | None: ...  # (before, after, name of the file)
+    def limited(self) -> bool: ...  # whether the seconds of the measurement are limited
+
+    def tool(self, make: Callable[[Any, Evidence], T]) -> T:
+        """What `make` makes of the run (`afresh.runs.run.Run`) and this evidence: whatever else a metric needs.
+
+        It is made once, when it is first needed, and shared by all metrics that name the same function.
+        """
+        ...
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,6 @@ class Study:
         self.heldout: Examples = evidence.heldout
         self.train_items: Sequence[Item] = evidence.train_items
         self.heldout_items: Sequence[Item] = evidence.heldout_items
-        self.catalogue: Sequence[str] = evidence.catalogue
         self.rng: Rng = evidence.rng
         self.notes: list[str] = []
         self.judges: dict[str, str] = {}  # encoders and classifiers in use: name -> hash of the weights
@@ -71,11 +70,12 @@ class Study:
     def valid(self, value: Any) -> bool:
         return self.evidence.valid(value)
 
-    def next_items(self, histories: Sequence[Sequence[int]]) -> Tensor | None:
-        return self.evidence.next_items(histories)
+    @property
+    def limited(self) -> bool:
+        return self.effort.seconds is not None
 
-    def complete(self, holes: Sequence[tuple[str, str, str]]) -> list[str] | None:
-        return self.evidence.complete(holes)
+    def tool(self, make: Callable[[Any, Evidence], T]) -> T:
+        return self.evidence.tool(make)
 
     def once(self, key: str, make: Callable[[], T]) -> T:
         """The result of `make`, which is called only when `key` is requested for the first time."""
@@ -137,8 +137,7 @@ def measure(
     study = Study(evidence, n, folder, effort)
     scores: list[Score] = []
     skipped: dict[str, str] = {}
-    limited = study.effort.seconds is not None
-    for metric in sorted(metrics, key=lambda m: limited and not m.brief):
+    for metric in sorted(metrics, key=lambda m: study.limited and not m.brief):
         reason = metric.applies(study.kind, study.space, study.conds)
         if reason is None and study.effort.over and not metric.brief:
             reason = LATE

@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from afresh.core import CondSpec, Drawn, Examples, Item, ItemKind, Space, UserError, events, registry
+from afresh.core import CondSpec, Drawn, Evidence, Examples, Item, ItemKind, Space, UserError, registry
 from afresh.core.rng import Rng
 from afresh.data.load import draw_requests, rows_at_once, sweep
 from afresh.data.prepare import Prepared
-from afresh.domains.code.complete import FILL_IN, Hole, complete_many, mode_of
-from afresh.domains.interactions.encoder import HistoryEncoder
-from afresh.domains.interactions.recommend import Recommender, can_recommend
 from afresh.evaluation.likelihood import scored_rows
 from afresh.evaluation.study import LATE, Measurement, Unmeasurable, measure
 from afresh.evaluation.time_budget import LEAST_SAMPLES, SAMPLING, Effort
 from afresh.runs.data import run_data
 from afresh.runs.run import Run, join
 from afresh.training.loop import precision
-from afresh.verbs.base_retention import retained
 from afresh.verbs.likelihoods import byte_likelihood, has_density
 
+T = TypeVar("T")
 DRAWN_AT_ONCE = 64  # samples between two reports of progress
 TRIED = 8  # samples that are drawn to find out how many can be
 JUDGE_SEED = 1_000_003  # unlikely to be a user's seed, so that the scored samples are new ones
@@ -42,6 +38,7 @@ class RunEvidence:
         self.settings = run.settings(settings or {})
         self.rng = Rng(JUDGE_SEED)
         self.drawn: dict[int, Drawn] = {}
+        self.tools: dict[Callable[..., Any], Any] = {}
 
     @property
     def kind(self) -> ItemKind:
@@ -71,22 +68,15 @@ class RunEvidence:
     def heldout_items(self) -> Sequence[Item]:
         return self.prepared.heldout_items
 
-    @cached_property
-    def recommender(self) -> Recommender:
-        data = [i.value for i in self.train_items], [i.value for i in self.heldout_items]
-        return Recommender(self.run, data, complete=False, hurry=self.effort.seconds is not None)
-
     @property
-    def catalogue(self) -> Sequence[str]:
-        return self.run.encoder.catalogue.ids if isinstance(self.run.encoder, HistoryEncoder) else ()
+    def limited(self) -> bool:
+        return self.effort.seconds is not None
 
-    def next_items(self, histories: Sequence[Sequence[int]]) -> Tensor | None:
-        """p (B, V) of each item of the catalogue after each history of item numbers; None for other runs, and for
-        families that give none."""
-        family = self.run.family
-        if not self.space.catalogue or (family.predict is None and family.predict_next is None):
-            return None
-        return self.recommender.probabilities(histories, self.recommender.condition(len(histories)))
+    def tool(self, make: Callable[[Any, Evidence], T]) -> T:
+        if make not in self.tools:
+            self.tools[make] = make(self.run, self)
+        made: T = self.tools[make]
+        return made
 
     def samples(self, n: int) -> Drawn:
         """Draw n samples under conditions that occur as in the training split."""
@@ -176,13 +166,6 @@ class RunEvidence:
     def valid(self, value: Any) -> bool:
         return self.run.encoder.valid(value)
 
-    def complete(self, holes: Sequence[tuple[str, str, str]]) -> list[str] | None:
-        """Complete (prefix, suffix, file name) greedily; None for a run trained without fill-in-the-middle."""
-        if mode_of(self.run) != FILL_IN:
-            return None
-        completions, _, _ = complete_many(self.run, [Hole(*h) for h in holes], seed=JUDGE_SEED, temperature=0.0)
-        return [c.text for c in completions]
-
 
 def measure_run(
     run: Run,
@@ -222,10 +205,5 @@ def measure_run(
         folder=judges or run.path / "judges",
         effort=effort,
     )
-    if evidence.space.catalogue and can_recommend(run):
-        scores, notes = retained(evidence.recommender, hurry=seconds is not None)
-        for text in notes:
-            events.note(f"note: {text}", "retained")
-        measured = replace(measured, scores=(*measured.scores, *scores), notes=(*measured.notes, *notes))
     effort.report("", 1.0, ended=True)
     return measured

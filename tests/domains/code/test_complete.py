@@ -25,6 +25,7 @@ from afresh.domains.code.complete import (
     split_at,
     trim,
 )
+from afresh.domains.code.metrics import completer_of
 from afresh.domains.code.modality import MODALITY, CodeOptions
 from afresh.runs.data import run_data
 from afresh.runs.run import Run
@@ -211,11 +212,13 @@ def test_the_language_is_that_of_the_file(plain: Run) -> None:
 
 
 def test_measuring_asks_for_completions(trained: Run, plain: Run) -> None:
-    """As any metric may: texts, or None of a run that never learnt to."""
-    holes = [("a = ", f"\nb = {w}\n", "a.py") for w in WORDS[:3]]
-    found = RunEvidence(trained, run_data(trained)).complete(holes)
-    assert found == [complete_hole(trained, Hole(*h)).completions[0].text for h in holes]
-    assert RunEvidence(plain, run_data(plain)).complete(holes) is None
+    """With a tool that is made once: texts, or None of a run that never learnt to."""
+    holes = [Hole("a = ", f"\nb = {w}\n", "a.py") for w in WORDS[:3]]
+    evidence = RunEvidence(trained, run_data(trained))
+    fill = evidence.tool(completer_of)
+    assert fill is not None and evidence.tool(completer_of) is fill
+    assert fill(holes) == [complete_hole(trained, h).completions[0].text for h in holes]
+    assert RunEvidence(plain, run_data(plain)).tool(completer_of) is None
 
 
 # --------------------------------------------------------------------------- the verb

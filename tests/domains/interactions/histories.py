@@ -3,33 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from afresh.core import Cond, Drawn, Examples, Item, Space
+from afresh.domains.interactions.base_retention import retained
+from afresh.domains.interactions.catalogue import Catalogue
 from afresh.domains.interactions.history import HISTORY, History
+from afresh.domains.interactions.recommend import recommender_of
 from tests.evaluation.evidence import Evidence
 
 ITEMS = 12
 CATALOGUE = Space("tokens", (8,), (ITEMS + 1,), {"end": ITEMS}, stream=True, catalogue=True)
-Answer = Callable[[Sequence[Sequence[int]]], torch.Tensor | None]
+Answer = Callable[[Sequence[Sequence[int]]], torch.Tensor]
 
 
 @dataclass
-class Asked(Evidence):
-    answer: Answer = field(default=lambda histories: None)
+class Oracle:
+    """A recommender whose answers are given."""
 
-    def next_items(self, histories: Sequence[Sequence[int]]) -> torch.Tensor | None:
+    catalogue: Catalogue
+    answer: Answer
+
+    def condition(self, n: int) -> Cond:
+        return Cond(n)
+
+    def probabilities(self, histories: Sequence[Sequence[int]], cond: Cond) -> torch.Tensor:
         return self.answer(histories)
 
 
 def history_evidence(
-    answer: Answer, heldout: Sequence[tuple[Sequence[int], int]], train: list[list[int]] | None = None
+    answer: Answer | None, heldout: Sequence[tuple[Sequence[int], int]], train: list[list[int]] | None = None
 ) -> Evidence:
     """Items go around in a circle: after i comes i + 1. Item i is called "i". `heldout`: histories, and how much of
-    each is known."""
+    each is known. `answer`: None for a family that gives no probabilities."""
     train = train or [[(start + i) % ITEMS for i in range(5)] for start in range(ITEMS)]
     tokens = [[ITEMS, *h] for h in train]
     bounds = torch.tensor(np.cumsum([0, *map(len, tokens)]))
@@ -37,12 +46,14 @@ def history_evidence(
     items = [Item(History("", tuple(map(str, h)))) for h in train]
     held = [Item(History("", tuple(map(str, h)), context=n)) for h, n in heldout]
 
-    names = [str(i) for i in range(ITEMS)]
+    counts = np.bincount(np.concatenate(train), minlength=ITEMS)
+    catalogue = Catalogue(tuple(str(i) for i in range(ITEMS)), counts)
+    tools = {recommender_of: None if answer is None else Oracle(catalogue, answer), retained: ([], [])}
 
     def draw(n: int) -> Drawn:
         raise AssertionError("nothing is drawn")
 
-    return Asked(CATALOGUE, {}, examples, examples, items, held, draw, kind=HISTORY, answer=answer, catalogue=names)
+    return Evidence(CATALOGUE, {}, examples, examples, items, held, draw, kind=HISTORY, tools=tools)
 
 
 def circle(histories: Sequence[Sequence[int]]) -> torch.Tensor:

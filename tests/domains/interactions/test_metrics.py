@@ -15,7 +15,7 @@ from tests.domains.interactions.histories import ITEMS, Answer, circle, history_
 
 
 def evidence(
-    answer: Answer, heldout: Sequence[tuple[Sequence[int], int]], train: list[list[int]] | None = None
+    answer: Answer | None, heldout: Sequence[tuple[Sequence[int], int]], train: list[list[int]] | None = None
 ) -> Study:
     return Study(history_evidence(answer, heldout, train), 8)
 
@@ -83,7 +83,7 @@ def test_where_everything_was_chosen_before_nothing_is_measured() -> None:
 
 def test_a_family_without_probabilities_is_not_measured() -> None:
     with pytest.raises(Unmeasurable, match="no probabilities"):
-        recommendations(evidence(lambda histories: None, HELD))
+        recommendations(evidence(None, HELD))
 
 
 def test_only_catalogues_are_measured() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,10 @@ import numpy as np
 import torch
 
 from afresh.core import CondSpec, Evidence, ItemKind, Metric, Score, Space, UserError
+from afresh.domains.code.complete import FILL_IN, Hole, complete_many, mode_of
 from afresh.evaluation.estimate import bootstrap, share
 from afresh.evaluation.study import Study, Unmeasurable, study_of
+from afresh.runs.run import Run
 from afresh.sandbox import isolated_tests
 
 TESTS = Path(isolated_tests.__file__)
@@ -179,6 +181,13 @@ def draw_holes(study: Study) -> list[tuple[str, str, str, str]]:
     return out
 
 
+def completer_of(run: Run, evidence: Evidence) -> Callable[[Sequence[Hole]], list[str]] | None:
+    """The function that fills holes with the likeliest text; None for a run trained without fill-in-the-middle."""
+    if mode_of(run) != FILL_IN:
+        return None
+    return lambda holes: [c.text for c in complete_many(run, holes, seed=evidence.rng.seed, temperature=0.0)[0]]
+
+
 def completions(evidence: Evidence) -> list[Score]:
     """Shares of holes in held-out programs whose completion makes the file valid, and equals the original.
 
@@ -186,9 +195,10 @@ def completions(evidence: Evidence) -> list[Score]:
     """
     study = study_of(evidence)
     holes = draw_holes(study)
-    filled = study.complete([(before, after, name) for before, after, name, _ in holes])
-    if filled is None:
+    fill = study.tool(completer_of)
+    if fill is None:
         raise Unmeasurable("the model was not trained to fill in the middle")
+    filled = fill([Hole(before, after, name) for before, after, name, _ in holes])
     n = len(holes)
     valid = sum(study.valid(before + text + after) for (before, after, *_), text in zip(holes, filled, strict=True))
     same = sum(middle.rstrip() == text.rstrip() for (*_, middle), text in zip(holes, filled, strict=True))

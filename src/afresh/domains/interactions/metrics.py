@@ -8,7 +8,8 @@ from importlib.util import find_spec
 
 import numpy as np
 
-from afresh.core import CondSpec, Evidence, ItemKind, Metric, Score, Space
+from afresh.core import CondSpec, Evidence, ItemKind, Metric, Score, Space, events
+from afresh.domains.interactions.base_retention import retained
 from afresh.domains.interactions.baselines import ease, ials, item_knn, popularity
 from afresh.domains.interactions.baselines.incidence import incidence
 from afresh.domains.interactions.list_metrics import (
@@ -21,6 +22,7 @@ from afresh.domains.interactions.list_metrics import (
     users_of,
 )
 from afresh.domains.interactions.ranking import Items, Ranked, Scorer, Scores, accuracy, rank_all
+from afresh.domains.interactions.recommend import LEAST, Recommender, recommender_of, users_for_weights
 from afresh.evaluation.estimate import Estimate
 from afresh.evaluation.study import Study, Unmeasurable, study_of
 
@@ -28,19 +30,11 @@ K = 10
 QUESTIONS, FEW_QUESTIONS = 10_000, 1_000  # held-out events that are predicted, and with a limit of seconds
 EASE_ITEMS, MORE_EASE_ITEMS = 4_000, 15_000  # of the largest catalogue that EASE is fitted to, in a hurry and not
 OFTEN = 0.05  # of training events are of an item that the user had chosen: then items of the history stay in the lists
-LEAST = 1e-12  # a probability
-FEW_USERS = 40  # with fewer held-out users all are judged, and no weights are fitted
 
 
 def of_catalogues(kind: ItemKind, space: Space, conds: CondSpec) -> str | None:
     """None for spaces whose tokens are items of a catalogue, else the reason why not."""
     return None if space.catalogue else f"measures recommendations from a catalogue, not {kind.plural}"
-
-
-def users_for_weights(users: int) -> range:
-    """The held-out users, by number, to whose choices the weights of a recommender's experts are fitted: every second.
-    The others are judged. Nobody, if there are too few."""
-    return range(0, users, 2) if users >= FEW_USERS else range(0)
 
 
 @dataclass(frozen=True)
@@ -60,17 +54,17 @@ class Questions:
     seen: bool
 
 
-def questions_of(study: Study) -> Questions:
+def questions_of(study: Study, ids: Sequence[str]) -> Questions:
     """Every held-out event of the users that are judged in turn, or evenly spaced ones of more than 10,000 (1,000 with
-    a limit of seconds)."""
-    number = {name: i for i, name in enumerate(study.catalogue)}
+    a limit of seconds). `ids`: of the items of the catalogue, by number."""
+    number = {name: i for i, name in enumerate(ids)}
     train = [np.array([number[n] for n in i.value.items if n in number], np.int64) for i in study.train_items]
     fitted = set(users_for_weights(len(study.heldout_items)))
     judged = [(u, i.value) for u, i in enumerate(study.heldout_items) if u not in fitted]
     places = [(u, p) for u, history in judged for p in range(history.context, len(history.items))]
     if not number or not places:
         raise Unmeasurable("no held-out event follows a history")
-    most = QUESTIONS if study.effort.seconds is None else FEW_QUESTIONS
+    most = FEW_QUESTIONS if study.limited else QUESTIONS
     kept = [places[i * len(places) // most] for i in range(most)] if len(places) > most else places
     if len(kept) < len(places):
         study.note(f"recommendations: {len(kept):,} of {len(places):,} held-out events are predicted, evenly spaced")
@@ -110,24 +104,41 @@ def recommendations(evidence: Evidence) -> list[Score]:
     implicit is there, with settings that are not tuned; with a limit of seconds popularity and EASE, or nearest
     neighbours for more than 4,000 items. Control: the best of these. The floor of the calibration error is what true
     probabilities get.
+
+    Of a tuned run follows what it still knows of the data of its base (`base_retention.retained`).
     """
     study = study_of(evidence)
-    if study.next_items([[]]) is None:
+    recommender = study.tool(recommender_of)
+    if recommender is None:
         raise Unmeasurable("this family gives no probabilities of next items")
-    questions = study.once("recommendations", lambda: questions_of(study))
+    kept, notes = study.tool(retained)
+    try:
+        scores = of_heldout(study, recommender)
+    except Unmeasurable as error:
+        if not kept:
+            raise
+        scores = []
+        study.note(f"recommendations: {error}")
+    for text in notes:
+        events.note(f"note: {text}", "retained")
+        study.note(text)
+    return [*scores, *kept]
 
+
+def of_heldout(study: Study, recommender: Recommender) -> list[Score]:
+    """The scores of held-out events. Raises Unmeasurable if there is none, or nothing left to recommend."""
+    questions = questions_of(study, recommender.catalogue.ids)
     if not questions.seen and all(len(np.unique(h)) == questions.items for h in questions.asked):
         raise Unmeasurable("the users that are judged chose every item before, and nothing is left to recommend")
 
     def score(histories: Sequence[Items]) -> Scores:
-        p = study.next_items([h.tolist() for h in histories])
-        assert p is not None
+        p = recommender.probabilities([h.tolist() for h in histories], recommender.condition(len(histories)))
         return np.asarray(p.clamp_min(LEAST).log().float().numpy(), np.float32)
 
     own = answered(questions, score, probability=True)
     others = {
         name: answered(questions, fit(questions.train, questions.items))
-        for name, fit in rivals(questions.items, study.effort.seconds is not None).items()
+        for name, fit in rivals(questions.items, study.limited).items()
     }
     right = accuracy(own.ranks, K, questions.users)
     controls = {name: accuracy(ranked.ranks, K, questions.users) for name, ranked in others.items()}

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from afresh.core import Branch, Cond, Predict, UserError, events
+from afresh.core import Branch, Cond, Evidence, Predict, UserError, events
 from afresh.core.cost import check_cost
 from afresh.core.plural import counted
 from afresh.core.rng import Rng
@@ -39,7 +39,6 @@ from afresh.domains.interactions.catalogue import Catalogue
 from afresh.domains.interactions.encoder import HistoryEncoder
 from afresh.domains.interactions.history import History
 from afresh.domains.interactions.item_table import load_table
-from afresh.domains.interactions.metrics import users_for_weights
 from afresh.runs.data import known_data
 from afresh.runs.run import Run
 from afresh.sampling.item_paths import Paths, item_log_probs, paths_of
@@ -52,6 +51,7 @@ POOL = 10  # candidates for each place of a diverse list
 AT_ONCE, CELLS, SORTED = 512, 1 << 23, 16  # users of a part, and their probabilities; parts that are sorted
 MOST_CHOICES, MOST_CELLS, FEW_CELLS = 4096, 1 << 26, 1 << 24  # choices to which the weights are fitted; in a hurry
 LEAST = 1e-12  # a probability
+FEW_USERS = 40  # with fewer held-out users all are judged, and no weights are fitted
 ALIGNMENT = "alignment"  # what it changed in the network, beside the experts
 
 
@@ -458,6 +458,21 @@ def base_modules(run: Run) -> dict[str, nn.Module]:
     device = next(p.device for m in run.modules.values() for p in m.parameters())
     built = BaseWeights(base.weights, None).apply(run.family.build(run.config, run.space, run.conds), 0)
     return {name: m.to(device).eval().requires_grad_(False) for name, m in built.items()}
+
+
+def recommender_of(run: Run, evidence: Evidence) -> Recommender | None:
+    """The recommender that is measured, from the training events alone; None for a family that gives no probabilities
+    of next items."""
+    if run.family.predict is None and run.family.predict_next is None:
+        return None
+    data = [i.value for i in evidence.train_items], [i.value for i in evidence.heldout_items]
+    return Recommender(run, data, complete=False, hurry=evidence.limited)
+
+
+def users_for_weights(users: int) -> range:
+    """The held-out users, by number, to whose choices the weights of a recommender's experts are fitted: every second.
+    The others are judged. Empty if there are too few."""
+    return range(0, users, 2) if users >= FEW_USERS else range(0)
 
 
 def fit_blend(recommender: Recommender, heldout: Sequence[History]) -> Blend:

@@ -7,35 +7,35 @@ from pathlib import Path
 
 import numpy as np
 
-from afresh.core import Score, UserError, events
+from afresh.core import Evidence, Score, UserError, events
 from afresh.core.plural import counted
 from afresh.domains.interactions.history import History
 from afresh.domains.interactions.ranking import Items, Scorer, Scores, accuracy, ndcg, over_users, rank_all
-from afresh.domains.interactions.recommend import LEAST, Ranking, Recommender, can_recommend
+from afresh.domains.interactions.recommend import LEAST, Ranking, Recommender, can_recommend, recommender_of
 from afresh.runs.run import Run
 
 MOST, FEW = 2_000, 500  # held-out events that are ranked, and with a limit of seconds
 K = 10
 
 
-def retained(after: Recommender, hurry: bool = False) -> tuple[list[Score], list[str]]:
+def retained(run: Run, evidence: Evidence) -> tuple[list[Score], list[str]]:
     """HR, NDCG and MRR of the base's held-out events under the tuned run, with the base's own as control, and notes.
 
     Both rank the base's catalogue, so that what is measured is forgetting and not that new items are there to be
-    chosen. Events that the tuned run has trained on are left out. Nothing for a run that was not tuned, and a note
-    where the base or its data is not there.
+    chosen. Events that the tuned run has trained on are left out. Nothing for a run that was not tuned or does not
+    recommend, and a note where the base or its data is not there.
     """
-    record = after.run.record
-    if record.base_model is None or record.align is not None:
+    record, after = run.record, evidence.tool(recommender_of)
+    if after is None or record.base_model is None or record.align is not None:
         return [], []
     try:
         base = Run.open(Path(record.base_model))
-        before = Recommender(base, complete=False, hurry=hurry) if can_recommend(base) else None
+        before = Recommender(base, complete=False, hurry=evidence.limited) if can_recommend(base) else None
     except UserError:
         before = None
     if before is None or before.data is None or after.data is None:
         return [], [f"forgetting is not measured: {record.base_model} or its data is not there"]
-    histories, targets, users, learnt = questions(before, after.data[0], FEW if hurry else MOST)
+    histories, targets, users, learnt = questions(before, after.data[0], FEW if evidence.limited else MOST)
     if not len(targets):
         return [], ["forgetting is not measured: the base has no held-out events that the tuned run did not train on"]
     events.progress("what the base knew is asked again")
