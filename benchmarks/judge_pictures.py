@@ -26,10 +26,10 @@ from torch import Tensor
 
 from afresh.core import Cond, Part
 from afresh.core.rng import Rng
-from afresh.domains.image.pixel_gaussian import pixel_gaussian
 from afresh.evaluation import distribution as d
 from afresh.evaluation.encoders import PixelPCA, Recipe, train_encoder
 from afresh.evaluation.estimate import Array, Estimate, share
+from afresh.evaluation.image_sets import pixel_gaussian
 from afresh.evaluation.label_classifier import train_label_classifier
 from afresh.evaluation.memorisation import near_copies, nearest
 from benchmarks import efficientnet

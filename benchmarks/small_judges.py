@@ -27,8 +27,8 @@ from numpy.typing import NDArray
 from afresh.core import Item, Sound
 from afresh.core.rng import Rng
 from afresh.domains.audio.modality import MODALITY, AudioOptions
-from afresh.domains.image.pixel_gaussian import pixel_gaussian
 from afresh.evaluation.estimate import Array, Estimate, mean, share
+from afresh.evaluation.image_sets import pixel_gaussian
 from afresh.evaluation.memorisation import near_copies, nearest, nearest_ratio
 from afresh.nets.spectrum import Mel
 from benchmarks.sound_scores import Mark, kad, marks, thousand

@@ -23,8 +23,8 @@ import torch
 from afresh.core import Examples, Item, Sound
 from afresh.core.rng import Rng
 from afresh.domains.audio.modality import MODALITY, AudioOptions
-from afresh.domains.image.pixel_gaussian import pixel_gaussian
 from afresh.evaluation.estimate import Array, Estimate
+from afresh.evaluation.image_sets import pixel_gaussian
 from afresh.evaluation.memorisation import near_copies, nearest, nearest_ratio
 from afresh.nets.spectrum import Mel
 from benchmarks.hear import DIGITS, Clip, Ear, ear, forced_choice

@@ -8,12 +8,13 @@ from dataclasses import replace
 from functools import cached_property
 from types import MappingProxyType
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from afresh.core import Cond, Examples, Space
-from afresh.domains.image.pixel_gaussian import pixel_gaussian
+from afresh.core.rng import Rng
 from afresh.evaluation.encoders import FeatureEncoder, PixelPCA, Recipe, label_parts, one_step, train_encoder
 from afresh.evaluation.estimate import Array
 from afresh.evaluation.study import Study, Unmeasurable
@@ -22,6 +23,7 @@ from afresh.nets.spectrum import stft
 
 MIN_HELDOUT = 20  # images; with fewer, features tell nothing, and only values are compared
 MIN_TRAIN = 10  # images; fewer give no meaningful score
+MAX_ROWS = 2000  # training images of a label to which the Gaussian of the trivial model is fitted
 MAX_TRAIN = 20_000  # training images that an encoder or a classifier learns from
 WINDOW, FLOOR = 256, 1e-4  # of spectra: samples, and the magnitude (1 for a full-scale tone) that becomes -1
 
@@ -186,3 +188,24 @@ class ImageSets:
 def image_sets_of(study: Study) -> ImageSets:
     """The image sets of a study, built once."""
     return study.once("image sets", lambda: ImageSets(study))
+
+
+def pixel_gaussian(x: Tensor, label: Tensor, wanted: Tensor, rng: Rng) -> Tensor:
+    """Images (len(wanted), C, H, W) of a trivial model: drawn from Gaussians, each fitted to the rows of x with the
+    wanted label.
+
+    x (N, C, H, W) float, label (N,) int64. The Gaussian has the maximum-likelihood covariance of the rows and is
+    sampled as a random combination of them, mean + (x - mean)^T z / sqrt(rows), without forming a covariance matrix.
+    Raises ValueError if no row has a wanted label.
+    """
+    out = torch.empty(len(wanted), *x.shape[1:])
+    for value in np.unique(wanted.numpy()):
+        rows = (label == int(value)).nonzero()[:MAX_ROWS, 0]
+        if len(rows) == 0:
+            raise ValueError(f"no training image has label {value}")
+        indices = (wanted == int(value)).nonzero()[:, 0]
+        own = x[rows]
+        centre = own.mean(0, keepdim=True)
+        z = rng.normal("pixel gaussian", indices, (len(rows),))  # (P, R)
+        out[indices] = centre + (z @ (own - centre).flatten(1)).view(-1, *x.shape[1:]) / len(rows) ** 0.5
+    return out

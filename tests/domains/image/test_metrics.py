@@ -11,9 +11,9 @@ from afresh.core import Cond, Part, Space, UserError
 from afresh.core.rng import Rng
 from afresh.data.image.kind import IMAGE
 from afresh.domains.image.metrics import METRICS
-from afresh.domains.image.pixel_gaussian import pixel_gaussian
 from afresh.evaluation.card import ProtocolCard, compare, split_hash
 from afresh.evaluation.encoders import MAX_SIDE, PixelPCA, Recipe, add_flaws, downscaled, train_encoder
+from afresh.evaluation.image_sets import pixel_gaussian
 from afresh.evaluation.label_classifier import shifted
 from afresh.evaluation.memorisation import near_copies, nearest, nearest_ratio
 from afresh.evaluation.study import Study, Unmeasurable, measure
