@@ -53,7 +53,7 @@ def test_the_check_sees_what_is_loaded() -> None:
 
 
 def test_scikit_learn_is_loaded_where_it_is_used() -> None:
-    loaded = loaded_after("import afresh; afresh.train; from afresh.verbs import learn, align, measure")
+    loaded = loaded_after("import afresh; afresh.train; from afresh.verbs import training_job, align, measure")
     assert not loaded & {"sklearn", "matplotlib"}
 
 

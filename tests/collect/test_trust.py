@@ -111,7 +111,7 @@ def test_a_key_names_no_folder_outside_of_the_data_set(own: Path, tmp_path: Path
     known = manifest(own)
     known["sources"][0] |= {"key": "../../victim", "place": "x"}
     (own / MANIFEST).write_text(json.dumps(known))
-    with pytest.raises(UserError, match="no key of a source"):
+    with pytest.raises(UserError, match="not the key of a source"):
         work(own)
     assert (tmp_path / "victim" / "0.json").read_text() == "mine"
 
