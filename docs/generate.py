@@ -193,13 +193,33 @@ def python_page() -> str:
         "shows it. Functions raise `UserError` for what a user can put right."
     )
     names = sorted((n for n in afresh.__all__ if n != "__version__"), key=lambda n: (n[0].isupper(), n))
-    return page("Python", intro, [aliases(), *(public_part(name, getattr(afresh, name)) for name in names)])
+    return page(
+        "Python", intro, [aliases(), *(public_part(name, getattr(afresh, name)) for name in names), verbs_part()]
+    )
 
 
 def aliases() -> str:
     """The names of types that the signatures use, from the lines of afresh.api that define them."""
     lines = re.findall(r"^([A-Z]\w+) = (.+?)(?:  # (.+))?$", inspect.getsource(api), re.MULTILINE)
     return table(("In signatures", "is", "Meaning"), [(code(name), code(kind), about) for name, kind, about in lines])
+
+
+def verbs_part() -> str:
+    """The verbs of kinds of data, which a model has as methods too."""
+    own = [(name, verb) for name, verb in registry.verbs().items() if name not in vars(api.Model)]
+    intro = "Methods of every model that are declared with a kind of data. Those of a plug-in are methods likewise."
+    parts = [f"### Model.{n}\n\n{signature(f'Model.{n}', method_of(v))}\n\n{paragraphs(method_of(v))}" for n, v in own]
+    return "\n\n".join(["## Verbs of kinds of data", intro, *parts])
+
+
+def method_of(verb: Any) -> Callable[..., Any]:
+    """A function with the signature and the docstring of a verb's method."""
+
+    def method(*args: Any, **kwargs: Any) -> Any:
+        return verb(*args, **kwargs)
+
+    method.__doc__, method.__signature__ = verb.doc, verb.signature  # type: ignore[attr-defined]
+    return method
 
 
 def public_part(name: str, thing: Any) -> str:

@@ -36,9 +36,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("alignment",),
     ("verbs",),
     ("api",),
-    ("domains",),
     ("demo", "serve"),
     ("cli",),
+    ("domains",),
 )
 ROW = {folder: row for row, folders in enumerate(LAYERS) for folder in folders}
 ROOT_MODULES = {"__init__", "__main__", "api", "preferences"}

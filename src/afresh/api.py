@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -17,13 +18,6 @@ from afresh.core.events import Event, JsonLines, Listener, listening
 from afresh.core.verb import Result, Verb
 from afresh.data import imported
 from afresh.data.in_memory import as_path
-from afresh.domains.code import verbs as code_verbs
-from afresh.domains.exercises import practise as practise_task
-from afresh.domains.interactions import feedback, recommendation_votes
-from afresh.domains.interactions import lists as recommend_lists
-from afresh.domains.interactions import playlist as playlist_task
-from afresh.domains.interactions import recommend as recommend_task
-from afresh.domains.interactions import users as recommend_users
 from afresh.domains.music import compose as compose_task
 from afresh.domains.text.chat import Chat
 from afresh.preferences import preferences
@@ -165,6 +159,16 @@ class Model:
     def __str__(self) -> str:
         """What the model is, in a few lines (`afresh show`)."""
         return str(self.run)
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        """The verbs of kinds of data and of other packages: `model.complete(...)` is `afresh.verb("complete")(model,
+        ...)`."""
+        if name.startswith("_") or name not in registry.verbs():
+            raise AttributeError(f"A model has no {name!r}", name=name, obj=self)
+        return partial(verb(name), self)
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *registry.verbs()})
 
     # ------------------------------------------------------------------------------------------------ sampling
 
@@ -351,131 +355,6 @@ class Model:
             self.run, first, second, n, begin, end, toward=toward, away=away, most=most, settings=settings
         )
 
-    def recommend(
-        self,
-        users: Sequence[str] = (),
-        *,
-        histories: Sequence[Sequence[str]] = (),
-        sessions: Sequence[Sequence[str]] = (),
-        everyone: bool = False,
-        k: int = 20,
-        data: PathLike | None = None,
-        traits: Mapping[str, str] | None = None,
-        seen: bool | None = None,
-        where: Mapping[str, str] | None = None,
-        only: Iterable[str] | None = None,
-        exclude: Iterable[str] = (),
-        diversity: float = 0.0,
-        explore: float = 0.0,
-        novelty: float = 0.0,
-        because: int = 0,
-        seed: int = 0,
-        playlist: bool = False,
-        wish: Mapping[str, str] | None = None,
-        share: float = 1.0,
-        total: Mapping[str, float] | None = None,
-        top_p: float = 1.0,
-        repeat: bool = False,
-        out: PathLike | None = None,
-        force: bool = False,
-    ) -> list[list[recommend_task.Recommendation]]:
-        """A list of k items for each of some users of the run's data (or of the newer log at `data`), or for new users
-        by their `histories` of ids, oldest first, or for `everyone` in the data. `sessions`: what each of them chose
-        just now, after that; alone, all that is known of somebody. `out`: a table of all lists, .parquet, .csv or
-        .jsonl, with `force` in place of a file that exists.
-
-        `traits`: what else is known of new users. `seen`: whether items of the history may be recommended; None: if
-        users chose items again in training. `where`: values of items' features, as {"category": "shoes|boots",
-        "price": "<20"}. `only`, `exclude`: ids. `diversity`: 0 for the likeliest to 1 for the least alike. `explore`:
-        0, or the temperature at which items are drawn. `novelty`: 0 for whatever is likely to 1 for what is likelier
-        for this user than for others. `because`: items of the history that are named as reasons.
-
-        `playlist`: each item follows from the history and from the items before it. Then at least the `share` of them
-        has the features `wish`; `total` is what columns of numbers add up to at most, as {"seconds": 3600}; `top_p`
-        draws from the likeliest items that have this probability, and `repeat` lets an item come again.
-
-        Raises UserError if the run is not one on interactions, for an unknown user, and if no item is left.
-        """
-        if out is not None:
-            check_free(Path(out), force)
-            recommend_lists.check_form(Path(out))
-        recommender = recommend_task.Recommender(self.run)
-        chosen = recommend_users.users_of(recommender, users, histories, everyone, traits, _path(data), sessions)
-        for text in chosen.notes:
-            events.note(text)
-        allowed = None if only is None else frozenset(only)
-        ranking = recommend_task.Ranking(
-            k, seen, where or {}, allowed, frozenset(exclude), diversity, explore, because, seed, novelty
-        )
-        sequence = playlist_task.Playlist(wish or {}, share, total or {}, top_p, repeat)
-        if playlist:
-            made = playlist_task.playlists(recommender, chosen.histories, ranking, sequence, chosen.cond)
-        else:
-            playlist_task.check_unused(sequence)
-            made = recommender.lists(chosen.histories, ranking, chosen.cond)
-        lists = list(made)
-        if out is not None:
-            recommend_lists.write_lists(Path(out), chosen.names, lists)
-        return lists
-
-    def earned(
-        self,
-        evaluate: PathLike,
-        *,
-        k: int = 20,
-        explore: float = 0.0,
-        novelty: float = 0.0,
-        data: PathLike | None = None,
-        seen: bool | None = None,
-        where: Mapping[str, str] | None = None,
-        only: Iterable[str] | None = None,
-        exclude: Iterable[str] = (),
-        clip: float | None = None,
-    ) -> feedback.Earned:
-        """What these recommendations would have earned, from a log of what others showed, with which probability, and
-        what that earned (`afresh recommend RUN --evaluate LOG`). `clip`: larger weights are cut to this.
-
-        Raises UserError if the log cannot be used, or shows too little of what this model shows.
-        """
-        allowed = None if only is None else frozenset(only)
-        ranking = recommend_task.Ranking(
-            k, seen, where or {}, allowed, frozenset(exclude), explore=explore, novelty=novelty
-        )
-        recommender = recommend_task.Recommender(self.run)
-        return feedback.evaluate(recommender, Path(evaluate), ranking, _path(data), clip)
-
-    def votes(
-        self,
-        votes_from: PathLike,
-        out: PathLike,
-        *,
-        explore: float = 1.0,
-        data: PathLike | None = None,
-        seen: bool | None = None,
-        where: Mapping[str, str] | None = None,
-        only: Iterable[str] | None = None,
-        exclude: Iterable[str] = (),
-        force: bool = False,
-    ) -> int:
-        """Write, as votes that `align` learns from, what earned more than another item of the same list in a log of
-        what was shown (`afresh recommend RUN --votes-from LOG`). Returns their number.
-
-        A vote weighs how much likelier this model puts both items in their places, at the temperature `explore`, than
-        they were drawn. Raises UserError if the log cannot be used, or tells no preference.
-        """
-        check_free(Path(out), force)
-        allowed = None if only is None else frozenset(only)
-        ranking = recommend_task.Ranking(1, seen, where or {}, allowed, frozenset(exclude), explore=explore)
-        told = recommendation_votes.votes_in(
-            recommend_task.Recommender(self.run), Path(votes_from), ranking, _path(data)
-        )
-        told.write(Path(out))
-        for text in told.notes:
-            events.note(text)
-        return len(told.votes)
-
-    complete = method(code_verbs.complete)
-
     def compose(
         self,
         score: PathLike,
@@ -514,44 +393,6 @@ class Model:
         """Write report.html, report.json and card.md into the run's folder; returns the page. Raises UserError as
         `measure` does."""
         return write_run_report(self.run, measure_run(self.run) if measure else None)
-
-    solve = method(code_verbs.solve)
-
-    def practise(
-        self,
-        learner: str | None = None,
-        history: str | Sequence[tuple[str, bool]] = (),
-        *,
-        policy: practise_task.Policy = "gain",
-        success: float = 0.7,
-        k: int = 3,
-        skill: str | None = None,
-        after: float = practise_task.AFTER,
-    ) -> practise_task.Practice:
-        """What a learner knows, and the k exercises that are next, by a model of a log of answers.
-
-        `learner`: one of the model's data; or `history`: answers as (exercise, whether it was right), or as the command
-        line takes them. `policy`: "gain", what is expected to teach most, or "success", what is nearest to the chance
-        `success`. `after`: seconds since the last answer. `skill`: only its exercises.
-
-        Raises UserError for a model that has not learnt answers, and for a learner or a skill that there is not.
-        """
-        run = self.run
-        if learner is not None:
-            answers = practise_task.history_of(run, learner)
-        elif isinstance(history, str):
-            answers = practise_task.history_in(run, history)
-        else:
-            answers = practise_task.history_from(run, history)
-        return practise_task.practise(
-            run,
-            answers,
-            success=success,
-            policy=policy,
-            k=k,
-            after=after,
-            skill=skill,
-        )
 
     def propose(
         self,

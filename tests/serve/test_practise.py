@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from afresh.domains.exercises.practise import history_from, practise
+from afresh.domains.exercises.practise import history_from, practice_for
 from afresh.runs.run import Run
 from afresh.serve.app import ServeSettings
 from tests.domains.exercises.learners import train_practice
@@ -33,7 +33,7 @@ def test_the_answer_is_that_of_the_command_line(web: httpx.Client, folder: Path)
     history = [{"item": "add-1", "correct": True}, {"item": "divide-2", "correct": False, "after": 4000}]
     answer = web.post("/afresh/v1/practise", json={"model": "practice", "history": history, "k": 2})
     run = Run.open(folder / "practice")
-    expected = practise(run, history_from(run, [("add-1", True), ("divide-2", False)], [60, 4000]), k=2).json()
+    expected = practice_for(run, history_from(run, history), k=2).json()
     assert answer.status_code == 200 and answer.json()["answers"] == 2
     assert [n["item"] for n in answer.json()["next"]] == [n["item"] for n in expected["next"]]
     assert [k["chance"] for k in answer.json()["known"]] == pytest.approx(

@@ -43,23 +43,25 @@ def test_lists_are_those_of_python(shop: Path, address: str) -> None:
     histories = [["i1", "i2"], [], ["i5"]]
     own = model.recommend(histories=histories, k=4, because=1)
     made = ask(address, histories=histories, k=4, because=1).json()["lists"]
+    made = [row["items"] for row in made]
     assert [[r["item"] for r in found] for found in made] == [[r.item for r in found] for found in own]
     for found, mine in zip(made, own, strict=True):
         assert [r["probability"] for r in found] == pytest.approx([r.probability for r in mine], abs=1e-5)
-    alone = ask(address, history=["i1", "i2"], k=4).json()["lists"]
-    assert [r["item"] for r in alone[0]] == [r["item"] for r in made[0]]
+    alone = ask(address, histories=[["i1", "i2"]], k=4).json()["lists"]
+    assert [r["item"] for r in alone[0]["items"]] == [r["item"] for r in made[0]]
 
 
 def test_the_same_seed_explores_alike_and_says_how_likely_it_was(address: str) -> None:
-    first, second, other = (ask(address, history=["i1"], explore=3, seed=s).json() for s in (1, 1, 2))
-    assert first == second and first["lists"] != other["lists"]
-    assert all(0 < r["drawn"] <= 1 for r in first["lists"][0])
+    first, second, other = (ask(address, histories=[["i1"]], explore=3, seed=s).json() for s in (1, 1, 2))
+    unseeded = {ask(address, histories=[["i1"]], explore=3).json()["seed"] for _ in range(2)}
+    assert len(unseeded) == 2 and first == second and first["lists"] != other["lists"]
+    assert all(0 < r["drawn"] <= 1 for r in first["lists"][0]["items"])
 
 
 def test_sequences_and_sessions_are_those_of_python(shop: Path, address: str) -> None:
     own = afresh.load(shop / "shop").recommend(sessions=[["i1", "i2"]], k=3, playlist=True)[0]
-    for form in ({"session": ["i1", "i2"]}, {"history": ["i1"], "session": ["i2"]}):
-        made = ask(address, k=3, playlist=True, **form).json()["lists"][0]
+    for form in ({"sessions": [["i1", "i2"]]}, {"histories": [["i1"]], "sessions": [["i2"]]}):
+        made = ask(address, k=3, playlist=True, **form).json()["lists"][0]["items"]
         assert [r["item"] for r in made] == [r.item for r in own]
 
 
@@ -67,13 +69,12 @@ def test_sequences_and_sessions_are_those_of_python(shop: Path, address: str) ->
     ("form", "status", "said"),
     [
         ({}, 400, "Say for whom"),
-        ({"history": ["i1"], "where": {"size": "L"}}, 400, "no feature 'size'"),
-        ({"history": ["i1"], "only": ["nothing"]}, 400, "No item of the catalogue fits"),
-        ({"history": ["i1"], "k": 0}, 400, "k"),
-        ({"history": ["i1"], "share": 0.5}, 400, "Add `playlist`"),
-        ({"history": ["i1"], "playlist": True, "total": {"price": 9}}, 400, "Columns of numbers: none"),
-        ({"history": ["i1"], "colour": 1}, 400, "colour"),
-        ({"model": "none", "history": []}, 404, "none"),
+        ({"histories": [["i1"]], "where": {"size": "L"}}, 400, "no feature 'size'"),
+        ({"histories": [["i1"]], "only": ["nothing"]}, 400, "No item of the catalogue fits"),
+        ({"histories": [["i1"]], "k": 0}, 400, "k"),
+        ({"histories": [["i1"]], "share": 0.5}, 400, "Add `playlist`"),
+        ({"histories": [["i1"]], "colour": 1}, 400, "colour"),
+        ({"model": "none", "histories": [[]]}, 404, "none"),
     ],
 )
 def test_wrong_requests_say_what_is_wrong(address: str, form: dict[str, Any], status: int, said: str) -> None:

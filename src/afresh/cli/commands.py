@@ -15,7 +15,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from afresh.cli import completion
 from afresh.cli import options as o
 from afresh.cli.show import answer, emit, note, say, table
-from afresh.cli.wording import as_typed
+from afresh.cli.wording import OPTIONS, as_typed
 from afresh.core.verb import Absent, Argument, Heading, Line, Parameter, Remark, Result, Table, Verb
 
 JSON = "as_json"
@@ -26,6 +26,7 @@ def command_of(verb: Verb[Any, Any], show: Callable[[Any], None] | None = None) 
     offered = [p for p in verb.parameters if p.option.shell is not Absent]
     flags = frozenset(f for p in offered for f in (p.option.flags or (f"--{p.name.replace('_', '-')}",)))
     named = frozenset(part for flag in flags for part in flag.split("/"))
+    OPTIONS.update({p.name: p.option.flags[0] for p in offered if p.option.flags and "/" not in p.option.flags[0]})
 
     def command(**values: Any) -> None:
         from afresh.runs.run import Run
@@ -97,7 +98,8 @@ def value_of(run: Any, p: Parameter, given: Any) -> Any:
     """What was typed, as the verb takes it."""
     if given is None:
         return p.default
-    return resolve_name(p.option.parse)(run, given) if p.option.parse else given
+    flag = p.option.flags[0] if p.option.flags else f"--{p.name.replace('_', '-')}"
+    return resolve_name(p.option.parse)(run, given, flag) if p.option.parse else given
 
 
 # --------------------------------------------------------------------------- results

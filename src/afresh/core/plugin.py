@@ -19,7 +19,8 @@ class Plugin:
     modalities, families: by the name that runs record, which is also the `name` of the `afresh.core.Modality` or
     `Family`. metrics, aligners: each a sequence of `afresh.core.Metric` or `Aligner`. rewards: each a mapping
     {kind of items: {name: afresh.alignment.rewards.reward.Builtin}}, where the kind "" stands for all kinds. sources:
-    each a `afresh.core.Source`. verbs: by name, each a `afresh.core.verb.Verb`.
+    each a `afresh.core.Source`. verbs: by name, each a `afresh.core.verb.Verb`. pages: each a
+    `afresh.serve.studio.pages.RunPage`.
     """
 
     modalities: Mapping[str, str] = field(default_factory=dict)
@@ -29,3 +30,4 @@ class Plugin:
     aligners: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
     verbs: Mapping[str, str] = field(default_factory=dict)
+    pages: tuple[str, ...] = ()

@@ -31,6 +31,7 @@ REQUIRED_ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "rewards": (),
     "sources": ("__call__",),
     "verbs": ("name", "parameters", "able"),
+    "pages": ("name", "able", "routes"),
 }
 NAMED = ("modalities", "families", "verbs")  # groups whose parts have the name under which they are registered
 

@@ -134,6 +134,11 @@ def verb(name: str) -> Verb[Any, Any]:
     return known[name]
 
 
+def pages() -> list[Any]:
+    """The pages on which runs of one kind of data are used, each a `afresh.serve.studio.pages.RunPage`."""
+    return [page for _, page in loadable(parts("pages"))]
+
+
 def aligners() -> dict[str, Aligner]:
     """Every method of alignment, by name."""
     own = [a for file in ALIGNERS for a in import_module(f"afresh.alignment.methods.{file}").ALIGNERS]

@@ -117,9 +117,9 @@ class Option:
     Python. panel: the heading of related options in help and forms. flags: how the option is written, if not as --NAME.
     metavar: what stands for the value. complete: the name of the function in afresh.cli.completion that offers values.
 
-    shell: the type on the command line, if it is another; `parse` is then a reference "module:function" of (run, value)
-    -> value. json: the type in JSON, if it is another. Both may be `Absent`. typed: whether it must be given on the
-    command line, although it has a default.
+    shell: the type on the command line, if it is another; `parse` is then a reference "module:function" of (run, value,
+    flag) -> value. json: the type in JSON, if it is another. Both may be `Absent`. json_default: the default in JSON, if it
+    is another. typed: whether it must be given on the command line, although it has a default.
     """
 
     help: str
@@ -130,6 +130,7 @@ class Option:
     shell: Any = None
     parse: str = ""
     json: Any = None
+    json_default: Any = Absent
     python: str = ""
     typed: bool = False
 
@@ -188,6 +189,7 @@ class Verb(Generic[P, R_co]):
     name: as it is typed. function: see the top of this file. able: why the verb cannot be done with a run, or None.
     result: the fields of `Result.json`, as documentation. run_help, run_metavar: about the argument that names the run.
     summary: a few words, for the description of the server. served: whether the server offers the verb.
+    alone: whether a request with these options takes its turn and has all processors meanwhile.
     """
 
     name: str
@@ -198,6 +200,7 @@ class Verb(Generic[P, R_co]):
     run_help: str = "A run: its folder, or its name in runs/."
     run_metavar: str = "RUN"
     served: bool = True
+    alone: Callable[[Any], bool] = lambda options: True
 
     def __call__(self, run: Any, *args: P.args, **kwargs: P.kwargs) -> R_co:
         return self.function(run, *args, **kwargs)
@@ -249,7 +252,8 @@ class Verb(Generic[P, R_co]):
             if p.option.json is Absent:
                 continue
             kind = p.type if p.option.json is None else p.option.json
-            given = Field(description=p.option.help) if p.required else Field(p.default, description=p.option.help)
+            default = p.default if p.option.json_default is Absent else p.option.json_default
+            given = Field(description=p.option.help) if p.required else Field(default, description=p.option.help)
             fields[p.name] = (kind, given)
         config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
         model: type[BaseModel] = create_model(
@@ -267,10 +271,11 @@ def verb(
     run_help: str = "A run: its folder, or its name in runs/.",
     run_metavar: str = "RUN",
     served: bool = True,
+    alone: Callable[[Any], bool] = lambda options: True,
 ) -> Callable[[Callable[Concatenate[Any, P], R]], Verb[P, R]]:
     """Declares a function as a verb; the parameters are those of `Verb`."""
 
     def declare(function: Callable[Concatenate[Any, P], R]) -> Verb[P, R]:
-        return Verb(name, function, able, result, summary, run_help, run_metavar, served)
+        return Verb(name, function, able, result, summary, run_help, run_metavar, served, alone)
 
     return declare

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from annotated_types import MaxLen, MinLen
 
-from afresh.core.verb import Option
+from afresh.core.verb import Absent, Option
 
 ASKED = "What is asked for"
 Words = Annotated[str, MaxLen(2_000)]
@@ -49,3 +49,4 @@ Stop = Annotated[
         json=StopText | Annotated[list[StopText], MaxLen(16)] | None,
     ),
 ]
+Force = Annotated[bool, Option("Replace what is at the place of `out` already.", json=Absent)]

@@ -16,7 +16,7 @@ from afresh.domains.exercises import knowledge_filter
 from afresh.domains.exercises.history import History
 from afresh.domains.exercises.knowledge.learning import fit
 from afresh.domains.exercises.knowledge_filter import FILE, foreseen, pooled, teaching_of
-from afresh.domains.exercises.practise import Tracer, history_of, practise
+from afresh.domains.exercises.practise import Tracer, history_of, practice_for
 from afresh.runs.data import run_data
 from afresh.runs.remove import remove_run
 from afresh.runs.run import Run
@@ -42,7 +42,7 @@ def test_it_is_fitted_once_and_kept_beside_the_run(folder: Path) -> None:
     histories = [history_of(run, "L3"), History(())]
     for a, b in zip(first.gains(histories, [0, 1], 1), second.gains(histories, [0, 1], 1), strict=True):
         np.testing.assert_array_equal(a, b)
-    assert [n.skill for n in practise(run, histories[0], k=2).next] in (["add", "divide"], ["divide", "add"])
+    assert [n.skill for n in practice_for(run, histories[0], k=2).next] in (["add", "divide"], ["divide", "add"])
 
 
 def test_it_is_removed_with_its_run(folder: Path, tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_without_the_data_the_network_alone_tells(folder: Path, tmp_path: Path) 
     (copy / "run.json").write_text(record.replace("runs-answers.csv", "gone.csv"))
     run = Run.open(copy)
     assert teaching_of(run) is None
-    assert practise(run, History(())).next[0].gain is not None
+    assert practice_for(run, History(())).next[0].gain is not None
 
 
 def test_the_network_foresees_what_it_says_before_each_answer(folder: Path) -> None:

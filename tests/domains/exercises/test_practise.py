@@ -24,7 +24,7 @@ from afresh.domains.exercises.practise import (
     history_of,
     interval,
     knowledge,
-    practise,
+    practice_for,
 )
 from afresh.runs.run import Run
 from afresh.verbs.use_command import use_command
@@ -83,20 +83,20 @@ def test_the_next_exercise_is_the_nearest_to_the_wanted_success(run: Run) -> Non
     fresh = [i for i in items if tracer.encoder.items[i] not in recent]
     best = min(fresh, key=lambda i: abs(chances[i] - 0.6))
     assert choose(tracer, [history], "success", 0.6, gap=1).tolist() == [best]
-    assert practise(run, history, policy="success", success=0.6).next[0].item == tracer.encoder.items[best]
+    assert practice_for(run, history, policy="success", success=0.6).next[0].item == tracer.encoder.items[best]
 
 
 def test_what_is_known_later_orders_the_exercises_and_a_skill_can_be_asked_for(run: Run) -> None:
     tracer, history = Tracer(run), history_of(run, "L3")
-    found = practise(run, history, k=2)
+    found = practice_for(run, history, k=2)
     assert tracer.teaching is not None
     gain, later = (x[0] for x in tracer.teaching.gains([history], [0, 1], tracer.gap(60.0)))
     assert [n.skill for n in found.next] == [tracer.groups[i][0] for i in np.argsort(-later)]
     assert {n.skill: n.gain for n in found.next} == {"add": gain[0], "divide": gain[1]}
     assert "expected to add most" in found.next[0].why
-    assert [n.skill for n in practise(run, History(()), skill="divide").next] == ["divide"]
+    assert [n.skill for n in practice_for(run, History(()), skill="divide").next] == ["divide"]
     with pytest.raises(UserError, match="no skill 'subtract'"):
-        practise(run, History(()), skill="subtract")
+        practice_for(run, History(()), skill="subtract")
 
 
 def test_histories_in_words_and_tables(run: Run, tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_histories_in_words_and_tables(run: Run, tmp_path: Path) -> None:
     assert [(a.item, a.correct, a.skill) for a in history.answers] == [
         ("add-1", True, "add"), ("divide-0", False, "divide"), ("new", True, "")
     ]  # fmt: skip
-    assert "1 of 3 answers are to exercises" in practise(run, history).notes[0]
+    assert "1 of 3 answers are to exercises" in practice_for(run, history).notes[0]
     table = tmp_path / "a.csv"
     table.write_text("student,exercise,correct\n1,add-1,1\n1,add-2,0\n")
     assert [a.item for a in history_in(run, str(table)).answers] == ["add-1", "add-2"]
@@ -117,7 +117,7 @@ def test_histories_in_words_and_tables(run: Run, tmp_path: Path) -> None:
 
 def test_longer_histories_than_the_window_are_cut_and_said(run: Run) -> None:
     history = history_from(run, [("add-1", True)] * 50)
-    assert "only the last 18 of 50 answers" in practise(run, history).notes[0]
+    assert "only the last 18 of 50 answers" in practice_for(run, history).notes[0]
 
 
 def test_on_the_command_line(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
@@ -138,7 +138,7 @@ def test_other_runs_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("A cat sat on a mat. " * 50)
     model = afresh.train(tmp_path / "a.txt", steps=2, out=tmp_path / "run", data={"context": 32}, quiet=True)
     with pytest.raises(UserError, match="has not learnt how exercises are answered"):
-        practise(Run.open(model.path), History(()))
+        practice_for(Run.open(model.path), History(()))
 
 
 def test_what_is_measured(run: Run) -> None:

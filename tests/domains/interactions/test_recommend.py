@@ -15,7 +15,7 @@ import torch
 from pyarrow import parquet
 
 from afresh.cli import run as command
-from afresh.cli.recommend import texts
+from afresh.cli.words import texts
 from afresh.core import UserError
 from afresh.core.rng import Rng
 from afresh.domains.interactions.blend import blended
@@ -261,7 +261,7 @@ def test_what_is_next_is_a_recommendation_for_a_user_of_the_data(
 
 
 def test_what_is_asked_for_is_checked(tmp_path: Path) -> None:
-    assert texts(["a=b=c", "price=<3", 'colour=["red", "blue"]'], "--where") == {
+    assert texts(None, ["a=b=c", "price=<3", 'colour=["red", "blue"]'], "--where") == {
         "a": "b=c",
         "price": "<3",
         "colour": "red|blue",

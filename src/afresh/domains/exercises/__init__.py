@@ -4,5 +4,7 @@ from afresh.core.plugin import Plugin
 
 PLUGIN = Plugin(
     modalities={"exercises": "afresh.domains.exercises.modality:MODALITY"},
+    verbs={"practise": "afresh.domains.exercises.verbs:practise"},
+    pages=("afresh.domains.exercises.page:PAGE",),
     metrics=("afresh.domains.exercises.metrics:METRICS",),
 )

@@ -1,4 +1,4 @@
-"""The verb `practise`: what a learner knows, and which exercise is next.
+"""What a learner knows, and which exercise is next.
 
 The chance of a right answer is the softmax of the two outcomes after the history and the exercise, together with that
 of a filter of what is known, which tells what an answer would teach (knowledge_filter.py). Where there is none, what an
@@ -20,11 +20,13 @@ from numpy.typing import NDArray
 
 from afresh.core import Branch, Cond, UserError
 from afresh.core.solver_progress import blocks
+from afresh.core.verb import Line, Remark, Table
 from afresh.domains.exercises.columns import outcome_of
 from afresh.domains.exercises.encoder import WIDTH, AnswerEncoder
 from afresh.domains.exercises.history import FIRST, Answer, History, gap_of
 from afresh.domains.exercises.knowledge_filter import Teaching, teaching_of
 from afresh.domains.exercises.log import LogOptions, read_log
+from afresh.domains.exercises.verbs import GivenAnswer
 from afresh.runs.data import run_data
 from afresh.runs.run import Run
 
@@ -81,10 +83,39 @@ class Practice:
             "notes": list(self.notes),
         }
 
+    def lines(self) -> list[Line]:
+        """A table of what is known, and one of what is next."""
+        known = [
+            [k.skill, f"{k.chance:.0%}", f"{k.low:.0%} to {k.high:.0%}", f"{k.answers:,}"]
+            for k in sorted(self.known, key=lambda k: -k.chance)
+        ]
+        ahead = [
+            [n.item, n.skill, f"{n.chance:.0%}", "" if n.gain is None else f"{n.gain:+.2%}", n.why] for n in self.next
+        ]
+        whose = f"learner {self.learner}" if self.learner else "these answers" if self.answers else "no answers yet"
+        return [
+            Table(["skill", "right", "95%", "answers"], known, right=(1, 2, 3), wrap=(0,)),
+            Table(["next", "skill", "right", "teaches", "why"], ahead, right=(2, 3), wrap=(4,)),
+            Remark(f"from {self.answers:,} answers: {whose}"),
+        ]
 
-def can_practise(run: Run) -> bool:
-    """Whether a run has learnt how exercises are answered, and can tell."""
-    return isinstance(run.encoder, AnswerEncoder) and run.family.branch is not None
+    def files(self) -> dict[str, bytes]:
+        return {}
+
+
+def why_not(run: Run) -> str | None:
+    """Why a run cannot tell what a learner knows, or None."""
+    if not isinstance(run.encoder, AnswerEncoder):
+        return (
+            f"{run.path} makes {run.encoder.kind.plural}, and has not learnt how exercises are answered. Train a "
+            "run on a log of answers: `afresh train LOG.csv`."
+        )
+    if run.family.branch is None:
+        return (
+            f"The family {run.record.family} does not tell how likely an outcome is. Train a transformer on the "
+            "log: `afresh train LOG.csv --family transformer`."
+        )
+    return None
 
 
 class Tracer:
@@ -92,18 +123,9 @@ class Tracer:
     whose family cannot tell them."""
 
     def __init__(self, run: Run) -> None:
-        if not isinstance(run.encoder, AnswerEncoder):
-            raise UserError(
-                f"{run.path} makes {run.encoder.kind.plural}, and has not learnt how exercises are answered. Train a "
-                "run on a log of answers: `afresh train LOG.csv`.",
-                "not_exercises",
-            )
-        if run.family.branch is None:
-            raise UserError(
-                f"The family {run.record.family} does not tell how likely an outcome is. Train a transformer on the "
-                "log: `afresh train LOG.csv --family transformer`.",
-                "no_outcomes",
-            )
+        if (reason := why_not(run)) is not None:
+            raise UserError(reason, "not_exercises")
+        assert isinstance(run.encoder, AnswerEncoder) and run.family.branch is not None
         self.run, self.encoder = run, run.encoder
         self.branch: Branch = run.family.branch(run.modules, run.space)
         self.device = next(p for m in run.modules.values() for p in m.parameters()).device
@@ -294,7 +316,7 @@ def interval(mean: float, variance: float) -> tuple[float, float]:
     return float(min(low, mean)), float(max(high, mean))
 
 
-def practise(
+def practice_for(
     run: Run,
     history: History,
     *,
@@ -401,16 +423,15 @@ def history_in(run: Run, text: str) -> History:
     return history_from(run, answers)
 
 
-def history_from(run: Run, answers: Sequence[tuple[str, bool]], gaps: Sequence[float] = ()) -> History:
-    """A history of (exercise, whether it was right), with the skills that the exercises had in training.
-
-    `gaps`: seconds before each answer; a minute by default. Raises UserError for a run that has not learnt answers.
-    """
+def history_from(run: Run, answers: Sequence[tuple[str, bool] | GivenAnswer]) -> History:
+    """A history of answers, with the skills that the exercises had in training; those without a time are a minute
+    apart. Raises UserError for a run that has not learnt answers."""
     tracer = Tracer(run)
     skills = {item: tracer.skill(i) for i, item in enumerate(tracer.encoder.items)}
-    gaps = gaps or [AFTER] * len(answers)
-    found = [
-        Answer(item, right, skills.get(item, ""), tracer.gap(seconds) if i else FIRST)
-        for i, ((item, right), seconds) in enumerate(zip(answers, gaps, strict=True))
-    ]
-    return History(tuple(found))
+    given = [(*a, AFTER) if isinstance(a, tuple) else (a["item"], a["correct"], a.get("after", AFTER)) for a in answers]
+    return History(
+        tuple(
+            Answer(item, right, skills.get(item, ""), tracer.gap(seconds) if i else FIRST)
+            for i, (item, right, seconds) in enumerate(given)
+        )
+    )

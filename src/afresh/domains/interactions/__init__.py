@@ -4,5 +4,7 @@ from afresh.core.plugin import Plugin
 
 PLUGIN = Plugin(
     modalities={"interactions": "afresh.domains.interactions.modality:MODALITY"},
+    verbs={"recommend": "afresh.domains.interactions.verbs:recommend"},
+    pages=("afresh.domains.interactions.page:PAGE",),
     metrics=("afresh.domains.interactions.metrics:METRICS",),
 )

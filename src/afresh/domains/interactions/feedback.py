@@ -14,6 +14,7 @@ from torch import Tensor
 from afresh.alignment.off_policy import Array, Index, OffPolicy, Shown, cross_fitted, off_policy, refusal
 from afresh.core import Cond, UserError
 from afresh.core.plural import counted
+from afresh.core.verb import Line, Table
 from afresh.domains.interactions.blend import blended
 from afresh.domains.interactions.exposure_log import ShownLog, read_shown
 from afresh.domains.interactions.recommend import Ranking, Recommender, check
@@ -47,9 +48,27 @@ class Earned:
             "notes": list(self.notes),
         }
 
+    def lines(self) -> list[Line]:
+        """A table of the estimates, a line each."""
+        found = self.found
+        rows = [["as shown", *_words(found.logged), "", ""]]
+        rows += [[name.upper(), *_words(v.value), *_words(v.gain)] for name, v in found.estimates.items()]
+        columns = ["reward of a list", "value", "95% interval", "gain", "95% interval"]
+        counts = f"{found.decisions:,} lists count as {found.effective:,.0f}; the largest weight is {found.most:,.1f}."
+        return [Table(columns, rows, right=[1, 3]), counts]
+
+    def files(self) -> dict[str, bytes]:
+        return {}
+
 
 def _interval(estimate: Estimate) -> dict[str, float | None]:
     return {"value": estimate.value, "low": estimate.low, "high": estimate.high}
+
+
+def _words(estimate: Estimate) -> list[str]:
+    if estimate.low is None or estimate.high is None:
+        return [f"{estimate.value:.4g}", ""]
+    return [f"{estimate.value:.4g}", f"{estimate.low:.4g} to {estimate.high:.4g}"]
 
 
 def evaluate(

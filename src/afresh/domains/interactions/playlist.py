@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from afresh.core import Cond, UserError
 from afresh.core.rng import Rng
 from afresh.core.solver_progress import step
-from afresh.domains.interactions.catalogue import Catalogue, number
 from afresh.domains.interactions.recommend import Ranking, Recommendation, Recommender, check
 from afresh.sampling.tokens import Cut, draw, narrow
 
@@ -24,21 +22,17 @@ class Playlist:
     temperature (0: the likeliest item in each place).
 
     `wish`: values of features (Catalogue.where) that at least the `share` of the items have, spread evenly from the
-    first on. `total`: for columns of numbers, what the values of all items add up to at most. `top_p`: each item is
-    drawn from the likeliest ones that have this probability together. `repeat`: whether an item may come again.
+    first on.
     """
 
     wish: Mapping[str, str] = field(default_factory=dict)
     share: float = 1.0
-    total: Mapping[str, float] = field(default_factory=dict)
-    top_p: float = 1.0
-    repeat: bool = False
 
 
 def check_unused(playlist: Playlist) -> None:
     """Raises UserError if something is asked of a sequence where none is made."""
     if playlist != Playlist():
-        raise UserError("`wish`, `share`, `total`, `top_p` and `repeat` are for sequences. Add `playlist`.")
+        raise UserError("`wish` and `share` are for sequences. Add `playlist`.")
 
 
 def playlists(
@@ -69,18 +63,11 @@ class _Demands:
         check(ranking)
         if ranking.diversity:
             raise UserError("A playlist keeps its order. Leave out `diversity`; `explore` and `novelty` vary it.")
-        if not 0 < playlist.share <= 1 or not 0 < playlist.top_p <= 1:
-            raise UserError(
-                f"share and top_p are above 0 and at most 1. Given: share {playlist.share:g}, top_p {playlist.top_p:g}."
-            )
+        if not 0 < playlist.share <= 1:
+            raise UserError(f"`share` is above 0 and at most 1. Given: {playlist.share:g}.")
         self.recommender, self.ranking, self.playlist = recommender, ranking, playlist
         catalogue = recommender.catalogue
         self.allowed = torch.from_numpy(recommender.allowed(ranking))
-        self.sizes = []
-        for column, most in playlist.total.items():
-            sizes = torch.from_numpy(sizes_of(recommender, column))
-            self.allowed &= sizes <= most
-            self.sizes.append((sizes, most))
         self.wished = self.allowed & torch.from_numpy(catalogue.where(playlist.wish))
         if not self.wished.any():
             raise UserError("No item of the catalogue fits the wish. Ask for less.")
@@ -103,7 +90,7 @@ class _Demands:
                 break
             p = p[open_]
             found = recommender.scores(p, masks[open_], ranking)
-            drawn = narrow(found, Cut(ranking.explore, top_p=self.playlist.top_p))
+            drawn = narrow(found, Cut(ranking.explore))
             u = Rng(ranking.seed).uniform(f"playlist/{place}", torch.tensor([first + i for i in left]))
             chosen = draw(drawn, u)
             for row, (i, j) in enumerate(zip(left, chosen.tolist(), strict=True)):
@@ -119,10 +106,7 @@ class _Demands:
         mask = (self.wished if wished(place, self.playlist.share) else self.allowed).clone()
         if not self.recommender.again(self.ranking):
             mask[history] = False
-        if not self.playlist.repeat:
-            mask[listed] = False
-        for sizes, most in self.sizes:
-            mask &= sizes <= most - float(sizes[listed].sum())
+        mask[listed] = False
         return mask
 
 
@@ -130,20 +114,3 @@ def wished(place: int, share: float) -> bool:
     """Whether a place, from 0, is for an item of the wish, so that of the first n places at least share * n are."""
     before, after = (math.ceil(round(n * share, 9)) for n in (place, place + 1))
     return after > before
-
-
-def sums(catalogue: Catalogue, found: Sequence[Recommendation], columns: Iterable[str]) -> dict[str, float]:
-    """What the values of a sequence add up to in each column of numbers."""
-    rows = [catalogue.index[r.item] for r in found]
-    return {c: math.fsum(number(catalogue.features[c][i]) or 0.0 for i in rows) for c in columns}
-
-
-def sizes_of(recommender: Recommender, column: str) -> np.ndarray:
-    """(V,) float64: the numbers of a column; infinite where there is none. Raises UserError for another column."""
-    features = recommender.catalogue.features
-    numeric = [name for name, values in features.items() if any(number(v) is not None for v in values)]
-    if column not in numeric:
-        raise UserError(
-            f"Items have no numbers {column!r} to add up. Columns of numbers: {', '.join(numeric) or 'none'}."
-        )
-    return np.array([math.inf if n is None else n for n in map(number, features[column])])

@@ -1,4 +1,4 @@
-"""The verb `recommend`: which items of a catalogue a user may choose next, and why."""
+"""Which items of a catalogue a user may choose next, and why."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -103,10 +104,23 @@ class Recommendation(NamedTuple):
         return out | ({"because": [r._asdict() for r in self.because]} if self.because else {})
 
 
+def why_not(run: Run) -> str | None:
+    """Why a run does not recommend, or None."""
+    if not isinstance(run.encoder, HistoryEncoder):
+        return (
+            f"{run.path} is a run on {run.record.modality}, and only one on interactions recommends. Train one on "
+            "a table of users and items."
+        )
+    if (run.family.predict is None and run.family.predict_next is None) or run.codec is not None:
+        return (
+            f"The family {run.family.name} of {run.path} gives no probabilities of next items. Train with the "
+            "family transformer, masked or vae."
+        )
+    return None
+
+
 def can_recommend(run: Run) -> bool:
-    """Whether a run has learnt choices from a catalogue, and can tell what is next."""
-    knows = run.family.predict is not None or run.family.predict_next is not None
-    return isinstance(run.encoder, HistoryEncoder) and knows and run.codec is None
+    return why_not(run) is None
 
 
 class Recommender:
@@ -125,18 +139,10 @@ class Recommender:
         complete: bool = True,
         hurry: bool = False,
     ) -> None:
-        encoder = run.encoder
-        if not isinstance(encoder, HistoryEncoder):
-            raise UserError(
-                f"{run.path} is a run on {run.record.modality}, and only one on interactions recommends. Train one on "
-                "a table of users and items."
-            )
-        predict = run.family.predict or run.family.predict_next
-        if predict is None or run.codec is not None:
-            raise UserError(
-                f"The family {run.family.name} of {run.path} gives no probabilities of next items. Train with the "
-                "family transformer, masked or vae."
-            )
+        if (why := why_not(run)) is not None:
+            raise UserError(why)
+        encoder, predict = run.encoder, run.family.predict or run.family.predict_next
+        assert isinstance(encoder, HistoryEncoder) and predict is not None
         if encoder.codes is not None and run.family.branch is None:
             raise UserError(
                 f"The family {run.family.name} of {run.path} does not follow codes of items. Train with the family "
@@ -495,3 +501,14 @@ def fit_blend(recommender: Recommender, heldout: Sequence[History]) -> Blend:
         choices.add(experts, targets, [[]] * len(rows) if again else rows)
     weights = choices.weights()
     return Blend(weights=weights, events=len(asked)) if all(map(math.isfinite, weights.values())) else Blend()
+
+
+_RECOMMENDERS: WeakKeyDictionary[Run, Recommender] = WeakKeyDictionary()  # with their tables, as long as their runs
+
+
+def recommender_of(run: Run) -> Recommender:
+    """The recommender of a run, which is made once. Raises UserError for a run that does not recommend."""
+    known = _RECOMMENDERS.get(run)
+    if known is None:
+        known = _RECOMMENDERS[run] = Recommender(run)
+    return known

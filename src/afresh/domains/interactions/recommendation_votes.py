@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +14,8 @@ from afresh.alignment.feedback.preferences import Vote, Winner
 from afresh.alignment.feedback.votes import line_of
 from afresh.core import UserError
 from afresh.core.plural import counted
+from afresh.core.safe_text import shell_word
+from afresh.core.verb import Line, Remark
 from afresh.domains.interactions.exposure_log import read_shown
 from afresh.domains.interactions.feedback import Policy
 from afresh.domains.interactions.history import History, encode
@@ -23,21 +26,37 @@ MOST = 20.0  # weight of a vote before they are divided by their mean
 
 
 @dataclass(frozen=True)
-class Told:
-    """The votes that a log tells, and what was done to know them."""
+class LogVotes:
+    """The votes that a log gives, what was done to know them, and the file that they were written to."""
 
     votes: list[Vote]
     notes: tuple[str, ...]
+    written: Path | None = None
 
-    def write(self, file: Path) -> None:
+    def write(self, file: Path) -> LogVotes:
         """Write the votes, a line each. Raises UserError if that fails."""
         try:
             replace_file(file, b"".join(map(line_of, self.votes)))
         except OSError as error:
             raise UserError(f"Cannot write {file}: {error.strerror or error}. Choose another file.") from None
+        return replace(self, written=file)
+
+    def json(self) -> dict[str, Any]:
+        """{votes, out, notes}: how many there are, and where."""
+        return {
+            "votes": len(self.votes),
+            "out": None if self.written is None else str(self.written),
+            "notes": list(self.notes),
+        }
+
+    def lines(self) -> list[Line]:
+        return [Remark(f"next: afresh align RUN --preferences {shell_word(str(self.written))}")]
+
+    def files(self) -> dict[str, bytes]:
+        return {}
 
 
-def votes_in(recommender: Recommender, log: Path, ranking: Ranking, data: Path | None = None) -> Told:
+def votes_in(recommender: Recommender, log: Path, ranking: Ranking, data: Path | None = None) -> LogVotes:
     """A vote for every two items of a list that earned differently, for the history of its user.
 
     If a click depends on the item and the history alone, an item with the odds o of a click is preferred to one with
@@ -80,7 +99,7 @@ def votes_in(recommender: Recommender, log: Path, ranking: Ranking, data: Path |
         )
     mean = sum(v.weight for v in votes) / len(votes)
     votes = [replace(v, weight=float(f"{v.weight / mean:.4g}")) for v in votes]
-    return Told(votes, notes_of(votes, int(shown.decision[-1]) + 1, never, cut))
+    return LogVotes(votes, notes_of(votes, int(shown.decision[-1]) + 1, never, cut))
 
 
 def item_of(item: str) -> str:

@@ -30,6 +30,16 @@ class Users:
     notes: tuple[str, ...] = ()
 
 
+def ids_in_file(run: Run, file: Path, flag: str) -> frozenset[str]:
+    """The ids in a file that was typed."""
+    return read_ids(file)
+
+
+def ids_in_words(run: Run, words: str, flag: str) -> list[str]:
+    """The ids in a text that was typed."""
+    return ids_of(words)
+
+
 def read_ids(file: Path) -> frozenset[str]:
     """The ids in a file, one a line. Raises UserError if it cannot be read or has none."""
     try:
@@ -60,13 +70,13 @@ def users_of(
         histories = [()] * len(sessions)
     if sum((bool(named), bool(histories), everyone)) != 1:
         raise UserError(
-            "Say for whom: `user`, `history`, `session`, or all users of the data. One of them is needed; a session "
-            "may also follow a user or a history."
+            "Say for whom: `users`, `histories`, `sessions`, or `everyone`. One of them is needed; a session may also "
+            "follow a user or a history."
         )
     if histories:
         found = _new(recommender, histories, traits or {})
     elif traits:
-        raise UserError("The traits of users of the data are read from it. Give `trait` with `history` only.")
+        raise UserError("The traits of users of the data are read from it. Give `traits` with `histories` only.")
     else:
         found = _of_log(recommender, named, data)
     return continued(recommender, found, sessions) if sessions else found
@@ -120,7 +130,7 @@ def _items_of_log(run: Run, data: Path | None) -> Sequence[Item]:
     record = run.record
     path = Path(record.data.path) if data is None else data
     if not path.exists():
-        raise UserError(f"The log of users is not in {path}. Give it by `data`, or give a `history`.", "data_missing")
+        raise UserError(f"The log of users is not in {path}. Give it by `data`, or give `histories`.", "data_missing")
     if data is None and not made_here(run):
         found = run_data(run)
         return [*found.train_items, *found.heldout_items]
@@ -140,7 +150,7 @@ def _of_log(recommender: Recommender, named: Sequence[str], data: Path | None) -
         near = get_close_matches(missing[0], known, n=3) or list(known)[:3]
         raise UserError(
             f"There is no user {missing[0]!r} among the {len(known):,} of {path}, which has {', '.join(near)}. For a "
-            "new user give a `history`."
+            "new user give `histories`."
         )
     items = [known[u] for u in named] if named else list(known.values())
     cond = encode_conditions(items, recommender.encoder.conds)

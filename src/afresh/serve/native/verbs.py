@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Coroutine
+from contextlib import nullcontext
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -27,7 +28,7 @@ def result_of(verb: Verb[Any, Any], served: Served, form: Any) -> tuple[Result, 
         elif values[name]:
             several = len(values[name]) > 1
             values[name] = [read_item(run, t, f"{name}.{i}" if several else name) for i, t in enumerate(values[name])]
-    with noted() as notes, alone(served):
+    with noted() as notes, alone(served) if verb.alone(form) else nullcontext():
         result = verb(run, **values)
     return result, [*result.notes, *notes]
 

@@ -52,8 +52,8 @@ def routes(desk: Desk, root: Path) -> APIRouter:
         verb: Annotated[str, Query(pattern=f"^(|again|{'|'.join(DEEDS)})$")] = "",
     ) -> Response:
         runs = [card for card in cards(desk.library) if card.usable and card.page == "create"]
-        if run and (elsewhere := page_of(desk.library.open(run))) != "create":
-            return RedirectResponse(address(request, elsewhere, run=run), 303)
+        if run and (elsewhere := page_of(desk.library.open(run))) is not None:
+            return RedirectResponse(address(request, elsewhere.name, run=run), 303)
         if not runs:
             return page(request, "home.html", runs=cards(desk.library), works=[])
         works = works_of(request, root)

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from fastapi import Request
+from fastapi import APIRouter, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse
 from fastapi.routing import APIRoute
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.responses import Response
 
-from afresh.core import UserError
+from afresh.core import UserError, registry
+from afresh.runs.run import Run
 from afresh.serve.errors import Refused, invalid, refused
+from afresh.serve.request_threads import Desk
 from afresh.serve.rights import TRAIN, USE, Right, holder_of
 
 HERE = Path(__file__).parent
@@ -42,11 +45,28 @@ PLACES = (
 )
 
 
+@dataclass(frozen=True)
+class RunPage:
+    """The page on which runs of one kind of data are used.
+
+    name: its path below /studio/. invitation: what the button that leads to it says. able: why a run has no such page,
+    or None. routes: the router of the page. templates: the folder of its templates. excerpt: a few words of what a run
+    is about.
+    """
+
+    name: str
+    invitation: str
+    able: Callable[[Run], str | None]
+    routes: Callable[[Desk], APIRouter]
+    templates: Path
+    excerpt: Callable[[Run], str]
+
+
 @cache
 def environment() -> Environment:
-    """The templates. Values are escaped, and a misspelt name is an error."""
+    """The templates, also those of plug-ins. Values are escaped, and a misspelt name is an error."""
     return Environment(
-        loader=FileSystemLoader(HERE / "templates"),
+        loader=FileSystemLoader([HERE / "templates", *(page.templates for page in registry.pages())]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -9,10 +9,11 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import FileResponse, RedirectResponse
 from starlette.responses import Response
 
+from afresh.core import registry
 from afresh.serve.errors import Refused
 from afresh.serve.request_threads import Desk
 from afresh.serve.rights import USE, needs
-from afresh.serve.studio import create, gallery_page, practise, recommend, verb_page
+from afresh.serve.studio import create, gallery_page, verb_page
 from afresh.serve.studio.gallery_page import works_of
 from afresh.serve.studio.pages import FRESH, HEADERS, PageRoute, address, page
 from afresh.serve.studio.run_card import cards, newest_sample
@@ -26,8 +27,8 @@ def routes(desk: Desk, works: Path) -> APIRouter:
     router = APIRouter(route_class=PageRoute, include_in_schema=False, dependencies=[needs(USE)])
     router.include_router(create.routes(desk, works))
     router.include_router(gallery_page.routes(desk, works))
-    router.include_router(practise.routes(desk))
-    router.include_router(recommend.routes(desk))
+    for run_page in registry.pages():
+        router.include_router(run_page.routes(desk))
     router.include_router(verb_page.routes(desk))
 
     @router.get("/")

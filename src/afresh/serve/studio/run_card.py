@@ -6,18 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from afresh.core import UserError
+from afresh.core import UserError, registry
 from afresh.core.plural import counted
-from afresh.domains.exercises.encoder import AnswerEncoder
-from afresh.domains.exercises.practise import can_practise
-from afresh.domains.interactions.encoder import HistoryEncoder
-from afresh.domains.interactions.recommend import can_recommend
 from afresh.runs.run import Run, summary
 from afresh.serve.loaded_runs import Library
+from afresh.serve.studio.pages import RunPage
 from afresh.verbs.report import read_verdict
 from afresh.verbs.training_job import SEPARATOR
 
-EXCERPT, NAMED = 420, 8  # characters of a text, and items or skills that are named
+EXCERPT = 420  # characters of a text
 FAMILIES: Mapping[str, str] = {
     "transformer": "writes one piece after the other",
     "masked": "fills in, in any order",
@@ -33,7 +30,7 @@ FAMILIES: Mapping[str, str] = {
 @dataclass(frozen=True)
 class RunCard:
     """A run for people. `view`: text, image or sound. `picture`: whether there is a preview image. `page`: where it is
-    used, below /studio/. `fault`: why the run cannot be used."""
+    used, below /studio/; `invitation`: what the button says that leads there. `fault`: why the run cannot be used."""
 
     name: str
     modality: str = ""
@@ -50,6 +47,7 @@ class RunCard:
     picture: bool = False
     usable: bool = True
     page: str = "create"
+    invitation: str = ""
     fault: str = ""
 
 
@@ -64,7 +62,7 @@ def card_of(name: str, run: Run) -> RunCard:
         modality=record.modality,
         view=run.encoder.kind.view,
         family=record.family,
-        how=FAMILIES.get(record.family, "") if place == "create" else "",
+        how=FAMILIES.get(record.family, "") if place is None else "",
         size=magnitude(record.parameters),
         data=counted(record.data.train, "example"),
         lineage=lineage(run),
@@ -78,22 +76,20 @@ def card_of(name: str, run: Run) -> RunCard:
         excerpt=excerpt_of(run),
         picture=newest_sample(run.path, ".png") is not None,
         usable=begun,
-        page=place,
+        page="create" if place is None else place.name,
+        invitation="Create with it" if place is None else place.invitation,
     )
 
 
-def page_of(run: Run) -> str:
-    """Where a run is used."""
-    return "practise" if can_practise(run) else "recommend" if can_recommend(run) else "create"
+def page_of(run: Run) -> RunPage | None:
+    """The page on which a run is used, if its kind of data has one of its own."""
+    return next((p for p in registry.pages() if p.able(run) is None), None)
 
 
 def excerpt_of(run: Run) -> str:
-    """A few words of what a run is about: of its newest sample, or what can be chosen or practised."""
-    if isinstance(run.encoder, HistoryEncoder):
-        catalogue = run.encoder.catalogue
-        return "\n".join(catalogue.title(i) for i in range(min(NAMED, len(catalogue))))
-    if isinstance(run.encoder, AnswerEncoder):
-        return "\n".join((run.encoder.skills or run.encoder.items)[:NAMED])
+    """A few words of what a run is about: of its page, or of its newest sample."""
+    if (place := page_of(run)) is not None:
+        return place.excerpt(run)
     text = newest_sample(run.path, ".txt")
     return "" if text is None else first_text(text)
 

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Form, Query, Request
 from starlette.responses import Response
 
-from afresh.domains.exercises.practise import Practice, history_from, practise
+from afresh.domains.exercises.practise import Practice, history_from, practice_for, why_not
+from afresh.runs.run import Run
 from afresh.serve.errors import Refused
 from afresh.serve.loaded_runs import Served
 from afresh.serve.request_threads import Desk, alone
 from afresh.serve.rights import USE, needs
-from afresh.serve.studio.pages import PageRoute, page
+from afresh.serve.studio.pages import PageRoute, RunPage, page
 
 MOST = 1_000_000  # characters of a history on a page
 SHOWN = 10  # answers that a page shows
+NAMED = 8  # skills or exercises in an excerpt
 Name = Annotated[str, Query(max_length=255)]
 Past = list[tuple[str, bool]]
 
@@ -49,7 +52,7 @@ def routes(desk: Desk) -> APIRouter:
         def work(served: Served) -> tuple[Practice, int]:
             history = history_from(served.run, past)
             with alone(served):
-                found = practise(served.run, history, success=success, policy=policy, k=3)
+                found = practice_for(served.run, history, success=success, policy=policy, k=3)
             return found, len(served.run.encoder.items)  # type: ignore[attr-defined]
 
         found, items = await desk.run(request, run, work)
@@ -81,3 +84,12 @@ def read(past: str) -> Past:
     except (ValueError, TypeError, RecursionError):
         raise Refused(400, "The answers on the page cannot be read. Begin again.", None, "past") from None
     return answers
+
+
+def excerpt(run: Run) -> str:
+    """The first skills, or exercises."""
+    encoder: Any = run.encoder
+    return "\n".join((encoder.skills or encoder.items)[:NAMED])
+
+
+PAGE = RunPage("practise", "Practise", why_not, routes, Path(__file__).with_name("templates"), excerpt)

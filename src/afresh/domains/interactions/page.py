@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
@@ -16,20 +17,21 @@ from afresh.core import UserError
 from afresh.domains.interactions.catalogue import TITLES, Catalogue, number
 from afresh.domains.interactions.columns import plain
 from afresh.domains.interactions.playlist import Playlist, playlists
-from afresh.domains.interactions.recommend import Ranking, Recommendation, Recommender
+from afresh.domains.interactions.recommend import Ranking, Recommendation, Recommender, recommender_of, why_not
+from afresh.runs.run import Run
 from afresh.serve.errors import Refused
 from afresh.serve.loaded_runs import Served
-from afresh.serve.native.recommend import recommender_of
 from afresh.serve.request_threads import Desk
 from afresh.serve.rights import USE, needs
-from afresh.serve.studio.pages import PageRoute, page
+from afresh.serve.studio.pages import PageRoute, RunPage, page
 
 MOST = 1_000_000  # characters of what was chosen, on a page
 CHOSEN, FOUND, POPULAR = 500, 12, 12  # items that are kept, that a search shows, and that one may begin with
 PLACES = (5, 10, 20, 50)
 FILTERS, VALUES, TOLD = 4, 60, 3  # columns to filter by, their values, and columns that are told of an item
 TASTES = {"usual": 0.0, "less known": 0.5, "discoveries": 1.0}
-SURPRISE = 0.5  # temperature and top-p of a playlist that is drawn
+SURPRISE = 0.5  # temperature of a playlist that is drawn
+NAMED = 8  # items in an excerpt
 Name = Annotated[str, Query(max_length=255)]
 
 
@@ -163,7 +165,7 @@ def lists(
 ) -> list[Recommendation]:
     if not wish.sequence:
         return recommender.recommend([chosen], ranking)[0]
-    asked = Playlist(wish=where, share=wish.share, top_p=SURPRISE if wish.draw else 1.0)
+    asked = Playlist(wish=where, share=wish.share)
     return next(iter(playlists(recommender, [chosen], ranking, asked)))
 
 
@@ -196,3 +198,12 @@ def filters_of(catalogue: Catalogue) -> dict[str, list[str]]:
         if plain(name) not in TITLES and 1 < len(parts) <= max(VALUES, len(catalogue) // 50) and len(out) < FILTERS:
             out[name] = [value for value, _ in parts.most_common(VALUES) if value]
     return out
+
+
+def excerpt(run: Run) -> str:
+    """The most popular items."""
+    catalogue = run.encoder.catalogue  # type: ignore[attr-defined]
+    return "\n".join(catalogue.title(i) for i in range(min(NAMED, len(catalogue))))
+
+
+PAGE = RunPage("recommend", "What next?", why_not, routes, Path(__file__).with_name("templates"), excerpt)
