@@ -193,9 +193,8 @@ def python_page() -> str:
         "shows it. Functions raise `UserError` for what a user can put right."
     )
     names = sorted((n for n in afresh.__all__ if n != "__version__"), key=lambda n: (n[0].isupper(), n))
-    return page(
-        "Python", intro, [aliases(), *(public_part(name, getattr(afresh, name)) for name in names), verbs_part()]
-    )
+    parts = [public_part(name, getattr(afresh, name)) for name in names]
+    return page("Python", intro, [aliases(), *parts, verbs_part()])
 
 
 def aliases() -> str:

@@ -1,4 +1,5 @@
-"""Every verb of the command line can be done from Python, by the same names."""
+"""Every verb of the command line can be done from Python, by the same names. What is declared (afresh.core.verb) can by
+construction."""
 
 from __future__ import annotations
 
@@ -22,17 +23,12 @@ FUNCTIONS: Mapping[str, tuple[Callable[..., Any], ...]] = {
     "align": (M.align,),
     "compare": (M.compare,),
     "sample": (M.sample, M.stream),
-    "score": (M.score,),
     "chat": (M.chat,),
     "edit": (M.edit,),
     "blend": (M.interpolate,),
-    "complete": (M.complete,),
     "compose": (M.compose,),
     "measure": (M.measure,),
-    "solve": (M.solve,),
-    "practise": (M.practise,),
     "propose": (M.propose,),
-    "recommend": (M.recommend, M.earned, M.votes),
     "export": (M.export,),
     "runs": (afresh.list_models,),
     "show": (M.__str__,),
@@ -62,19 +58,20 @@ MORE: Mapping[str, Mapping[str, str]] = {
     },
     "edit": {"n": "each", "guidance": "settings"},
     "compare": {"guidance": "settings", "summary": "out"},  # Session.summary
-    "complete": {"file": "name", "line": "prefix", "column": "suffix", "context": "context"},
     "propose": {"target": "target"},
-    "recommend": {"user": "users", "history": "histories", "session": "sessions", "trait": "traits"},
     "rm": {"runs": "self", "data": "names"},
     "tune": {"adapter": "adapter"},
 }
 
 
+WRITTEN_BY_HAND = [v for v in VERBS if not isinstance(v, str)]
+
+
 def test_every_verb_is_listed() -> None:
-    assert {v.__name__ for v in VERBS} == set(FUNCTIONS) | NOT_IN_PYTHON
+    assert {v.__name__ for v in WRITTEN_BY_HAND} == set(FUNCTIONS) | NOT_IN_PYTHON
 
 
-@pytest.mark.parametrize("verb", VERBS, ids=lambda v: v.__name__)
+@pytest.mark.parametrize("verb", WRITTEN_BY_HAND, ids=lambda v: v.__name__)
 def test_every_option_of_a_verb_has_its_name_in_python(verb: Callable[..., Any]) -> None:
     name = verb.__name__
     if name in NOT_IN_PYTHON:

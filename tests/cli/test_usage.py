@@ -39,7 +39,7 @@ TRAIN = [
         "train DIGITS --steps 1 --family flwo",
         "no family 'flwo'. Did you mean flow.*transformer, masked, vae, gan, flow",
     ),
-    ("train DIGITS --steps 1 --modality picture", "no modality 'picture'.*text, code, image"),
+    ("train DIGITS --steps 1 --modality picture", "no modality 'picture'.*audio, code, exercises, image"),
     ("train TEXTS --steps 1 --family gan --out TMP/r", "'gan' does not fit.*What works here: transformer"),
     ("train DIGITS --steps 1 --out PICTURES", "already holds a run.*--resume .*--force"),
     ("train DIGITS --steps 1 --out TMP/full", "other things in it.*--force"),

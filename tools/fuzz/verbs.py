@@ -14,9 +14,7 @@ from typing import Any
 from afresh.api import Model
 from afresh.cli.runs import facts
 from afresh.cli.show_run import show
-from afresh.core import UserError, events
-from afresh.domains.exercises.practise import can_practise
-from afresh.domains.interactions.recommend import can_recommend
+from afresh.core import UserError, events, registry
 from afresh.runs.run import Run, described
 from afresh.training import loop
 from afresh.training.loop import Diverged
@@ -51,12 +49,16 @@ def open_and_summarise(run: Path) -> None:
     str(found.conditions.size + len(found.space.shape))
 
 
+def able(verb: str, model: Model) -> bool:
+    return registry.verb(verb).able(model.run) is None
+
+
 def use(run: Path) -> None:
     """What the run is for: recommendations, practice, or an example that is changed."""
     model = Model(Run.open(run))
-    if can_recommend(model.run):
+    if able("recommend", model):
         model.recommend(histories=[["item 1", "item 2"], []], k=3, because=1)
-    elif can_practise(model.run):
+    elif able("practise", model):
         model.practise(history=[("add-1", True), ("add-2", False)])
     else:
         model.edit(list(drawn(model)), strength=0.5)

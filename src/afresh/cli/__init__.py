@@ -147,12 +147,16 @@ def shown(verb: Callable[..., Any]) -> Callable[..., Any]:
     return run_verb
 
 
-declared = {name: command_of(verb) for name, verb in registry.verbs().items()}
-verbs = [declared.pop(verb) if isinstance(verb, str) else verb for verb in VERBS]
-for verb in (
-    *verbs,
-    *declared.values(),
-):  # rich keeps the line ends of a docstring; a paragraph is to fill the terminal
+def commands() -> dict[str, Callable[..., Any]]:
+    """Every command by name: those that are written by hand, and those of verbs that are declared."""
+    declared = {name: command_of(verb) for name, verb in registry.verbs().items()}
+    listed = [declared.pop(verb) if isinstance(verb, str) else verb for verb in VERBS]
+    return {verb.__name__: verb for verb in (*listed, *declared.values())}
+
+
+COMMANDS = commands()
+for verb in COMMANDS.values():
+    # rich keeps the line ends of a docstring; a paragraph is to fill the terminal
     about = re.sub(r"(?<!\n)\n(?!\n)", " ", inspect.cleandoc(verb.__doc__ or ""))
     app.command(help=about)(verb if verb is help.help else shown(verb))
 

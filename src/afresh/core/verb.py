@@ -118,8 +118,8 @@ class Option:
     metavar: what stands for the value. complete: the name of the function in afresh.cli.completion that offers values.
 
     shell: the type on the command line, if it is another; `parse` is then a reference "module:function" of (run, value,
-    flag) -> value. json: the type in JSON, if it is another. Both may be `Absent`. json_default: the default in JSON, if it
-    is another. typed: whether it must be given on the command line, although it has a default.
+    flag) -> value. json: the type in JSON, if it is another. Both may be `Absent`. json_default: the default in JSON,
+    if it is another. typed: whether it must be given on the command line, although it has a default.
     """
 
     help: str
