@@ -160,6 +160,9 @@ def strings(tree: ast.AST) -> Iterator[str]:
         and isinstance(node.body[0], ast.Expr)
     }
     parts = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
+    for node in ast.walk(tree):  # the flags of a verb's parameter, in its declaration
+        if isinstance(node, ast.keyword) and node.arg == "flags":
+            parts |= {id(part) for part in ast.walk(node.value)}
     for node in ast.walk(tree):
         if isinstance(node, ast.JoinedStr):
             yield ast.unparse(node)

@@ -43,7 +43,7 @@ def command_of(verb: Verb[Any, Any], show: Callable[[Any], None] | None = None) 
     run_type = Annotated[Path, o.run_argument(verb.run_help, verb.run_metavar)]
     parameters = [inspect.Parameter("run", inspect.Parameter.KEYWORD_ONLY, annotation=run_type)]
     parameters += [parameter_of(p, named) for p in offered]
-    json_type = Annotated[bool, o.json_of(verb.result)]
+    json_type = Annotated[bool, o.json_of(as_typed(verb.result, named))]
     parameters.append(inspect.Parameter(JSON, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=json_type))
     command.__name__ = command.__qualname__ = verb.name.replace("-", "_")
     command.__doc__ = as_typed(verb.help, named)

@@ -7,7 +7,7 @@ answer would teach is computed by answering in the learner's place, right and wr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
@@ -26,7 +26,6 @@ from afresh.domains.exercises.encoder import WIDTH, AnswerEncoder
 from afresh.domains.exercises.history import FIRST, Answer, History, gap_of
 from afresh.domains.exercises.knowledge_filter import Teaching, teaching_of
 from afresh.domains.exercises.log import LogOptions, read_log
-from afresh.domains.exercises.verbs import GivenAnswer
 from afresh.runs.data import run_data
 from afresh.runs.run import Run
 
@@ -423,7 +422,7 @@ def history_in(run: Run, text: str) -> History:
     return history_from(run, answers)
 
 
-def history_from(run: Run, answers: Sequence[tuple[str, bool] | GivenAnswer]) -> History:
+def history_from(run: Run, answers: Sequence[tuple[str, bool] | Mapping[str, Any]]) -> History:
     """A history of answers, with the skills that the exercises had in training; those without a time are a minute
     apart. Raises UserError for a run that has not learnt answers."""
     tracer = Tracer(run)

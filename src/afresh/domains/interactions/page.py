@@ -17,7 +17,7 @@ from afresh.core import UserError
 from afresh.domains.interactions.catalogue import TITLES, Catalogue, number
 from afresh.domains.interactions.columns import plain
 from afresh.domains.interactions.playlist import Playlist, playlists
-from afresh.domains.interactions.recommend import Ranking, Recommendation, Recommender, recommender_of, why_not
+from afresh.domains.interactions.recommend import Ranking, Recommendation, Recommender, cached_recommender, why_not
 from afresh.runs.run import Run
 from afresh.serve.errors import Refused
 from afresh.serve.loaded_runs import Served
@@ -125,7 +125,7 @@ def ids_in(form: FormData, name: str) -> list[str]:
 
 def view(served: Served, wish: Wish) -> dict[str, Any]:
     """What the page shows. Raises UserError for a filter that no item fits."""
-    recommender = recommender_of(served.run)
+    recommender = cached_recommender(served.run)
     catalogue = recommender.catalogue
     chosen = [c for c in wish.chosen if c in catalogue.index]
     filters = filters_of(catalogue)

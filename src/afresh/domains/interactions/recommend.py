@@ -506,7 +506,7 @@ def fit_blend(recommender: Recommender, heldout: Sequence[History]) -> Blend:
 _RECOMMENDERS: WeakKeyDictionary[Run, Recommender] = WeakKeyDictionary()  # with their tables, as long as their runs
 
 
-def recommender_of(run: Run) -> Recommender:
+def cached_recommender(run: Run) -> Recommender:
     """The recommender of a run, which is made once. Raises UserError for a run that does not recommend."""
     known = _RECOMMENDERS.get(run)
     if known is None:

@@ -14,7 +14,6 @@ from afresh.alignment.feedback.preferences import Vote, Winner
 from afresh.alignment.feedback.votes import line_of
 from afresh.core import UserError
 from afresh.core.plural import counted
-from afresh.core.safe_text import shell_word
 from afresh.core.verb import Line, Remark
 from afresh.domains.interactions.exposure_log import read_shown
 from afresh.domains.interactions.feedback import Policy
@@ -50,7 +49,7 @@ class LogVotes:
         }
 
     def lines(self) -> list[Line]:
-        return [Remark(f"next: afresh align RUN --preferences {shell_word(str(self.written))}")]
+        return [Remark(f"next: `model.align(preferences={str(self.written)!r})`")]
 
     def files(self) -> dict[str, bytes]:
         return {}

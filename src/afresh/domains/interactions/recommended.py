@@ -14,7 +14,7 @@ from afresh.domains.interactions.feedback import Earned
 from afresh.domains.interactions.feedback import evaluate as evaluate_log
 from afresh.domains.interactions.lists import FORMS, VOTES, check_form, write_lists
 from afresh.domains.interactions.playlist import Playlist, check_unused, playlists
-from afresh.domains.interactions.recommend import Ranking, Recommendation, recommender_of
+from afresh.domains.interactions.recommend import Ranking, Recommendation, cached_recommender
 from afresh.domains.interactions.recommendation_votes import LogVotes, votes_in
 from afresh.domains.interactions.users import users_of
 from afresh.runs.run import Run
@@ -108,7 +108,7 @@ def answer(run: Run, ranking: Ranking, wanted: Wanted) -> Recommended | Earned |
     if wanted.out is not None:
         check_free(wanted.out, wanted.force)
         check_form(wanted.out, FORMS if wanted.votes_from is None else VOTES)
-    recommender = recommender_of(run)
+    recommender = cached_recommender(run)
     if wanted.votes_from is not None:
         if wanted.out is None or wanted.for_users or wanted.evaluate is not None:
             raise UserError("The log of `votes_from` says for whom. Give `out` for the votes, and no users.")

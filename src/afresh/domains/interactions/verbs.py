@@ -39,7 +39,7 @@ def takes_long(options: Any) -> bool:
 @verb(
     "recommend",
     able=why_not,
-    result="{lists: [{user, items: [{item, probability, ...}]}]}, or with --evaluate {logged, estimates, ...}",
+    result="{lists: [{user, items: [{item, probability, ...}]}]}, or with `evaluate` {logged, estimates, ...}",
     summary="What users may choose next",
     run_help="A run on interactions.",
     alone=takes_long,
@@ -215,8 +215,8 @@ def recommend(
     votes_from: Annotated[
         str | Path | None,
         Option(
-            "Instead of lists: write to `out`, as votes for afresh align --preferences, what earned more than another "
-            "item of the same list in a log of what was shown. The columns are those of `evaluate`.",
+            "Instead of lists: write to `out`, as votes to align with, what earned more than another item of the same "
+            "list in a log of what was shown. The columns are those of `evaluate`.",
             panel=FEEDBACK,
             metavar="LOG",
             shell=Path,
