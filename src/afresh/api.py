@@ -18,8 +18,6 @@ from afresh.core.events import Event, JsonLines, Listener, listening
 from afresh.core.verb import Result, Verb
 from afresh.data import imported
 from afresh.data.in_memory import as_path
-from afresh.domains.music import compose as compose_task
-from afresh.domains.text.chat import Chat
 from afresh.preferences import preferences
 from afresh.runs.deletion import delete_adapter
 from afresh.runs.person_adapters import base_of
@@ -46,6 +44,7 @@ from afresh.verbs import score as score_verb
 from afresh.verbs import train as train_task
 from afresh.verbs import tune as tune_task
 from afresh.verbs.annotate import Session
+from afresh.verbs.chat import Chat
 from afresh.verbs.collected.page import write_page
 from afresh.verbs.console import default_listener
 from afresh.verbs.doctor import Finding, examine_machine
@@ -354,27 +353,6 @@ class Model:
         return interpolate_task.blend(
             self.run, first, second, n, begin, end, toward=toward, away=away, most=most, settings=settings
         )
-
-    def compose(
-        self,
-        score: PathLike,
-        n: int = 1,
-        *,
-        harmonise: bool = False,
-        voice: int = 0,
-        seed: int = 0,
-        settings: Mapping[str, Any] | None = None,
-    ) -> compose_task.Composed:
-        """n scores that begin as the file `score` does; with `harmonise`, the other voices for its `voice`.
-
-        Raises UserError if the model does not make music in notes.
-        """
-        read, notes = compose_task.read_score(self.run, Path(score))
-        for text in notes:
-            events.note(text, "score")
-        if harmonise:
-            return compose_task.harmonise(self.run, read, n, voice=voice, seed=seed, settings=dict(settings or {}))
-        return compose_task.go_on(self.run, read, n, seed=seed, settings=dict(settings or {}))
 
     # ------------------------------------------------------------------------------------------------ judging
 

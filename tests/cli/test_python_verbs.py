@@ -26,7 +26,6 @@ FUNCTIONS: Mapping[str, tuple[Callable[..., Any], ...]] = {
     "chat": (M.chat,),
     "edit": (M.edit,),
     "blend": (M.interpolate,),
-    "compose": (M.compose,),
     "measure": (M.measure,),
     "propose": (M.propose,),
     "export": (M.export,),

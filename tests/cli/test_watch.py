@@ -13,8 +13,8 @@ import torch
 import afresh
 from afresh.core import Batch, Cond, UserError
 from afresh.core.rng import Rng
-from afresh.domains.code.complete import Hole, complete_hole
 from afresh.sampling.constrained import structure
+from afresh.verbs.cursor import Hole, complete_hole
 from tests import needs
 from tests.cli.conftest import Invoke, drawn, parsed
 from tests.heard import heard

@@ -21,8 +21,8 @@ from afresh.core import Cond, CondSpec, Drawn, Examples, Item, ItemKind, Part, S
 from afresh.core.rng import Rng
 from afresh.data.image.kind import IMAGE
 from afresh.data.text.kind import TEXT
-from afresh.domains.code.complete import Hole
 from afresh.domains.code.metrics import completer_of
+from afresh.verbs.cursor import Hole
 
 T = TypeVar("T")
 

@@ -152,8 +152,8 @@ def test_scores_of_music(api: httpx.Client, media: Path, tmp_path: Path) -> None
     made = post(api, "/compose", model="tunes", score=score, n=2, seed=1)
     own = afresh.load(media / "tunes").compose(tmp_path / "melody.mid", 2, seed=1)
     assert [s["text"] for s in made["scores"]] == list(own.texts)
-    assert base64.b64decode(made["scores"][0]["midi"])[:4] == b"MThd"
-    assert soundfile.info(io.BytesIO(base64.b64decode(made["scores"][0]["wav"]))).duration > 0.5
+    file, sound = (base64.b64decode(made["files"][made["scores"][0][name]]) for name in ("file", "sound"))
+    assert file[:4] == b"MThd" and soundfile.info(io.BytesIO(sound)).duration > 0.5
     made = post(api, "/compose", model="voices", score=score, harmonise=True, seed=1)
     own = afresh.load(media / "voices").compose(tmp_path / "melody.mid", harmonise=True, seed=1)
     assert [s["text"] for s in made["scores"]] == list(own.texts) and made["notes"]

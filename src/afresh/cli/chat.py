@@ -29,8 +29,8 @@ def chat(
 
     On a terminal, Ctrl-C ends an answer, and Ctrl-D the conversation. In a pipe, each line is a message.
     """
-    from afresh.domains.text.chat import Chat
     from afresh.runs.run import Run
+    from afresh.verbs.chat import Chat
 
     settings = with_set({"temperature": temperature, "top_p": top_p, "length": length}, setting)
     talk = Chat(Run.open(run), system or "", seed, settings)

@@ -18,31 +18,40 @@ from afresh.cli.show import answer, emit, note, say, table
 from afresh.cli.wording import OPTIONS, as_typed
 from afresh.core.verb import Absent, Argument, Heading, Line, Parameter, Remark, Result, Table, Verb
 
-JSON = "as_json"
+JSON, OUT = "as_json", "out"
 
 
-def command_of(verb: Verb[Any, Any], show: Callable[[Any], None] | None = None) -> Callable[..., None]:
-    """The command of a verb, with `--json`. `show`: prints a result; by default its lines are printed."""
+def command_of(verb: Verb[Any, Any]) -> Callable[..., None]:
+    """The command of a verb, with `--json`, and with `--out` and `--force` if its result has files."""
     offered = [p for p in verb.parameters if p.option.shell is not Absent]
     flags = frozenset(f for p in offered for f in (p.option.flags or (f"--{p.name.replace('_', '-')}",)))
-    named = frozenset(part for flag in flags for part in flag.split("/"))
+    named = frozenset(part for flag in flags for part in flag.split("/")) | ({"--out"} if verb.files else set())
     OPTIONS.update({p.name: p.option.flags[0] for p in offered if p.option.flags and "/" not in p.option.flags[0]})
 
     def command(**values: Any) -> None:
         from afresh.runs.run import Run
+        from afresh.storage.output_paths import check_free
 
-        path, as_json = values.pop("run"), values.pop(JSON)
+        path, as_json, out = values.pop("run"), values.pop(JSON), values.pop(OUT, None) if verb.files else None
+        if out is not None:
+            check_free(out, values.pop("force"))
         run = Run.open(path)
         result = verb(run, **{p.name: value_of(run, p, values[p.name]) for p in offered})
         note(*result.notes)
+        if out is not None:
+            write_files(out, result)
         if as_json:
             emit({"run": str(path), **result.json()})
-        else:
-            (show or show_result)(result)
+        elif out is None:
+            show_result(result)
 
     run_type = Annotated[Path, o.run_argument(verb.run_help, verb.run_metavar)]
     parameters = [inspect.Parameter("run", inspect.Parameter.KEYWORD_ONLY, annotation=run_type)]
     parameters += [parameter_of(p, named) for p in offered]
+    if verb.files:
+        out_type = Annotated[Path | None, typer.Option(help=verb.files)]
+        parameters.append(inspect.Parameter(OUT, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=out_type))
+        parameters.append(inspect.Parameter("force", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=o.Force))
     json_type = Annotated[bool, o.json_of(as_typed(verb.result, named))]
     parameters.append(inspect.Parameter(JSON, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=json_type))
     command.__name__ = command.__qualname__ = verb.name.replace("-", "_")
@@ -103,6 +112,22 @@ def value_of(run: Any, p: Parameter, given: Any) -> Any:
 
 
 # --------------------------------------------------------------------------- results
+
+
+def write_files(folder: Path, result: Result) -> None:
+    """Write the files of a result into a folder. Raises UserError if it cannot be written to."""
+    from afresh.core import UserError
+    from afresh.core.plural import counted
+    from afresh.storage.files import replace_file
+
+    files = result.files()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            replace_file(folder / name, content)
+    except OSError as error:
+        raise UserError(f"Cannot write to {folder}: {error.strerror or error}. Choose another folder.") from None
+    say(f"{counted(len(files), 'file')} in {folder}")
 
 
 def show_result(result: Result) -> None:

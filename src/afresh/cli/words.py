@@ -4,7 +4,7 @@ the option."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from afresh.core import UserError
 from afresh.core.options import pairs
@@ -35,3 +35,8 @@ def numbers(run: Run, given: Sequence[str], flag: str) -> dict[str, float] | Non
 def texts(run: Run, given: Sequence[str], flag: str) -> dict[str, str]:
     """NAME=VALUE by name; a list is its values separated by `|`, any of which fits."""
     return {k: "|".join(map(str, v)) if isinstance(v, list) else v for k, v in pairs(given, flag).items()}
+
+
+def settings(run: Run, given: Sequence[str], flag: str) -> dict[str, Any]:
+    """Settings by name."""
+    return pairs(given, flag)

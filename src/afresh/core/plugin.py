@@ -20,7 +20,8 @@ class Plugin:
     `Family`. metrics, aligners: each a sequence of `afresh.core.Metric` or `Aligner`. rewards: each a mapping
     {kind of items: {name: afresh.alignment.rewards.reward.Builtin}}, where the kind "" stands for all kinds. sources:
     each a `afresh.core.Source`. verbs: by name, each a `afresh.core.verb.Verb`. pages: each a
-    `afresh.serve.studio.pages.RunPage`.
+    `afresh.serve.studio.pages.RunPage`. extractors: each a mapping of suffixes to functions that read a file for
+    `afresh collect` (`afresh.collect.extract.Extractor`).
     """
 
     modalities: Mapping[str, str] = field(default_factory=dict)
@@ -31,3 +32,4 @@ class Plugin:
     sources: tuple[str, ...] = ()
     verbs: Mapping[str, str] = field(default_factory=dict)
     pages: tuple[str, ...] = ()
+    extractors: tuple[str, ...] = ()

@@ -22,7 +22,8 @@ from afresh.core.errors import UserError
 from afresh.core.plugin import Plugin
 
 OWN = "afresh"  # the package whose faults are faults of this program
-# The attributes that the object of a part must have. Metrics and aligners are sequences, and rewards mappings.
+# The attributes that the object of a part must have. Metrics and aligners are sequences, rewards and
+# extractors mappings.
 REQUIRED_ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "modalities": ("name", "kind", "options", "sniff", "read", "fit", "load"),
     "families": ("name", "accepts", "config", "plan", "build", "objective", "sampling"),
@@ -32,7 +33,9 @@ REQUIRED_ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "sources": ("__call__",),
     "verbs": ("name", "parameters", "able"),
     "pages": ("name", "able", "routes"),
+    "extractors": (),
 }
+MAPPINGS = ("rewards", "extractors")
 NAMED = ("modalities", "families", "verbs")  # groups whose parts have the name under which they are registered
 
 
@@ -60,8 +63,8 @@ class Part:
             loaded = resolve_name(self.reference)
         except Exception as e:  # a package may raise anything
             raise self.error(f"cannot be loaded: {type(e).__name__}: {e}") from e
-        if not required and not isinstance(loaded, Sequence if self.group != "rewards" else Mapping):
-            wanted = "mapping" if self.group == "rewards" else "sequence"
+        if not required and not isinstance(loaded, Mapping if self.group in MAPPINGS else Sequence):
+            wanted = "mapping" if self.group in MAPPINGS else "sequence"
             raise self.error(f"is a {type(loaded).__name__}, not a {wanted}")
         if missing := [name for name in required if getattr(loaded, name, None) is None]:
             raise self.error(f"lacks {', '.join(missing)}")

@@ -3,6 +3,7 @@ is imported on first use."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from difflib import get_close_matches
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ TRAINED = {"field": "trained", "tokens": "trained_sequences"}  # of a run that t
 CODECS = (*FITTED, *TRAINED.values())
 ALIGNERS = ("policy", "pairs", "denoise", "gradient", "selected", "search")  # files with methods of alignment
 METRICS = ("likelihood", "tokens", "feature_metrics")  # files with metrics of any kind of items
-VERBS = ("score",)  # files in afresh.verbs, each with a verb of its name
+VERBS = ("complete", "score")  # files in afresh.verbs, each with a verb of its name
 SOURCES = ("collected", "arrow", "webdataset")  # files in afresh.data
 REWARDS = ("surrogate_reward",)  # files with rewards for any kind of items
 RENAMED_KINDS = {"picture": "image"}  # names of kinds in files of earlier versions
@@ -132,6 +133,11 @@ def verb(name: str) -> Verb[Any, Any]:
     known = verbs()
     _check("verb", name, tuple(known))
     return known[name]
+
+
+def extractors() -> list[Mapping[str, Any]]:
+    """What domains and other packages read for `afresh collect`: {suffix: afresh.collect.extract.Extractor}."""
+    return [mapping for _, mapping in loadable(parts("extractors"))]
 
 
 def pages() -> list[Any]:

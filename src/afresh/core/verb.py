@@ -106,6 +106,11 @@ class Encoded:
     """Marks a text in JSON that is an item of the run's kind: a text itself, or the content of a file in base64."""
 
 
+class EncodedContent:
+    """Marks a text in JSON that is the content of a file in base64, which the verb takes as bytes."""
+
+
+EncodedFile = Annotated[str, MaxLen(64 * 2**20), EncodedContent()]
 EncodedItem = Annotated[str, MaxLen(64 * 2**20), Encoded()]
 
 
@@ -190,6 +195,7 @@ class Verb(Generic[P, R_co]):
     result: the fields of `Result.json`, as documentation. run_help, run_metavar: about the argument that names the run.
     summary: a few words, for the description of the server. served: whether the server offers the verb.
     alone: whether a request with these options takes its turn and has all processors meanwhile.
+    files: about the option `out`, the folder that the files of the result are written to; empty if it has none.
     """
 
     name: str
@@ -201,6 +207,7 @@ class Verb(Generic[P, R_co]):
     run_metavar: str = "RUN"
     served: bool = True
     alone: Callable[[Any], bool] = lambda options: True
+    files: str = ""
 
     def __call__(self, run: Any, *args: P.args, **kwargs: P.kwargs) -> R_co:
         return self.function(run, *args, **kwargs)
@@ -272,10 +279,11 @@ def verb(
     run_metavar: str = "RUN",
     served: bool = True,
     alone: Callable[[Any], bool] = lambda options: True,
+    files: str = "",
 ) -> Callable[[Callable[Concatenate[Any, P], R]], Verb[P, R]]:
     """Declares a function as a verb; the parameters are those of `Verb`."""
 
     def declare(function: Callable[Concatenate[Any, P], R]) -> Verb[P, R]:
-        return Verb(name, function, able, result, summary, run_help, run_metavar, served, alone)
+        return Verb(name, function, able, result, summary, run_help, run_metavar, served, alone, files)
 
     return declare

@@ -21,7 +21,7 @@ from afresh.serve.anthropic import messages
 from afresh.serve.guard import Guard
 from afresh.serve.keys import NO_KEYS, Door, Keys
 from afresh.serve.loaded_runs import Library
-from afresh.serve.native import edits, runs, samples, texts, verbs, votes
+from afresh.serve.native import edits, runs, samples, verbs, votes
 from afresh.serve.openai import audio, chat, completions, embeddings, images, models, responses
 from afresh.serve.request_threads import Desk
 from afresh.serve.sessions import Sessions
@@ -47,7 +47,6 @@ PARTS = (
     runs,
     samples,
     edits,
-    texts,
     verbs,
     health,
 )

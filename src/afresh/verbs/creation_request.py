@@ -14,7 +14,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from afresh.core import BuildsOn, Encoder, UserError, events
 from afresh.data.image.kind import decode as decode_image
 from afresh.data.text.fim import supports_fim
-from afresh.domains.code.complete import Hole, complete_hole
 from afresh.domains.music.compose import harmonise, score_of, text_of
 from afresh.domains.music.encoder import ScoreEncoder
 from afresh.domains.music.score import Score
@@ -22,6 +21,7 @@ from afresh.runs.run import Run
 from afresh.sampling.request import Request, unwanted, writes_text
 from afresh.sampling.samples import Samples
 from afresh.sampling.text_stream import Row
+from afresh.verbs.cursor import Hole, complete_hole
 from afresh.verbs.edit import changed
 from afresh.verbs.editor import STRENGTH, Change, Editor
 from afresh.verbs.interpolate import Blender

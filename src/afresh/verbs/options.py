@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 from annotated_types import MaxLen, MinLen
 
@@ -50,3 +50,15 @@ Stop = Annotated[
     ),
 ]
 Force = Annotated[bool, Option("Replace what is at the place of `out` already.", json=Absent)]
+Settings = Annotated[
+    Mapping[str, Any] | None,
+    Option(
+        "Any setting of sampling, as temperature=0.8 or steps=50.",
+        flags=("--set",),
+        metavar="KEY=VALUE",
+        complete="sample_settings",
+        shell=list[str],
+        parse="afresh.cli.words:settings",
+        json=dict[str, Any] | None,
+    ),
+]

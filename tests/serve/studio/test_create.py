@@ -14,12 +14,12 @@ import pytest
 import soundfile
 from PIL import Image
 
-from afresh.domains.text.chat import takes_system
 from afresh.runs.run import Run
 from afresh.serve.app import ServeSettings
 from afresh.serve.guard import COOKIE
 from afresh.serve.keys import Keys
 from afresh.serve.rights import Holder
+from afresh.verbs.chat import takes_system
 from afresh.verbs.gallery import Works
 from tests.serve.conftest import serving, wait_for_active
 

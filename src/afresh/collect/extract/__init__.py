@@ -7,10 +7,11 @@ from importlib import import_module
 from pathlib import PurePosixPath
 
 from afresh.collect.record import Found, Record, Rejection
+from afresh.core import registry
 from afresh.data.files import MB, FileError
 from afresh.data.limits import Limits, Meter, parsing
 
-FORMATS = ("documents", "media", "scores")  # files in this folder, each with EXTRACTORS: suffix -> extractor
+FORMATS = ("documents", "media")  # files in this folder, each with EXTRACTORS: suffix -> extractor
 
 A_FILE = Limits(bytes=1024 * MB, items=200_000, seconds=600)  # of what is made of one
 
@@ -20,7 +21,8 @@ Extractor = Callable[[str, Found], Iterator[Record | Rejection]]
 
 def extractors() -> dict[str, Extractor]:
     """Every extractor by the suffix that it reads (lower case, with the dot)."""
-    return {s: e for name in FORMATS for s, e in import_module(f"afresh.collect.extract.{name}").EXTRACTORS.items()}
+    own = [import_module(f"afresh.collect.extract.{name}").EXTRACTORS for name in FORMATS]
+    return {suffix: e for mapping in (*own, *registry.extractors()) for suffix, e in mapping.items()}
 
 
 def extract(source: str, found: Found, known: dict[str, Extractor]) -> list[Record | Rejection]:

@@ -4,6 +4,6 @@ from afresh.core.plugin import Plugin
 
 PLUGIN = Plugin(
     modalities={"code": "afresh.domains.code.modality:MODALITY"},
-    verbs={"complete": "afresh.domains.code.verbs:complete", "solve": "afresh.domains.code.verbs:solve"},
+    verbs={"solve": "afresh.domains.code.verbs:solve"},
     metrics=("afresh.domains.code.metrics:METRICS",),
 )

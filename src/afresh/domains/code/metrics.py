@@ -14,11 +14,11 @@ import numpy as np
 import torch
 
 from afresh.core import CondSpec, Evidence, ItemKind, Metric, Score, Space, UserError
-from afresh.domains.code.complete import FILL_IN, Hole, complete_many, mode_of
 from afresh.evaluation.estimate import bootstrap, share
 from afresh.evaluation.study import Study, Unmeasurable, study_of
 from afresh.runs.run import Run
 from afresh.sandbox import isolated_tests
+from afresh.verbs.cursor import FILL_IN, Hole, complete_many, mode_of
 
 TESTS = Path(isolated_tests.__file__)
 # Strings at which an answer ends because something else begins (Chen et al. 2021, section 2.1; for complete programs

@@ -4,5 +4,7 @@ from afresh.core.plugin import Plugin
 
 PLUGIN = Plugin(
     modalities={"music": "afresh.domains.music.modality:MODALITY"},
+    extractors=("afresh.domains.music.extract:EXTRACTORS",),
+    verbs={"compose": "afresh.domains.music.verbs:compose"},
     metrics=("afresh.domains.music.metrics:METRICS",),
 )

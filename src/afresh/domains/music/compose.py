@@ -1,17 +1,20 @@
-"""The verb `compose`: add voices to a melody, or continue the beginning of a score, with a run on music in notes."""
+"""Scores that begin as another, and the other voices for a melody, by a run on music in notes."""
 
 from __future__ import annotations
 
 import html
 from collections import Counter
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 
 from afresh.core import Sound, UserError, registry
 from afresh.core.plural import counted
+from afresh.core.verb import Heading, Line
 from afresh.data.files import DataFile, FileError, read_bytes
 from afresh.domains.music.encoder import FIRST, SPECIAL, ScoreEncoder
 from afresh.domains.music.files import READ, read_pieces, suffix_of, to_score
@@ -53,6 +56,31 @@ class Composed:
         from afresh.domains.music.synth import play
 
         return [play(s) for s in self.scores()]
+
+    def json(self) -> dict[str, Any]:
+        """{scores: [{text, file, sound}], notes}: each with the names of its files among `files`."""
+        names = self.written[0]
+        rows = [{"text": text, **files} for text, files in zip(self.texts, names, strict=True)]
+        return {"scores": rows, "notes": list(self.notes)}
+
+    def lines(self) -> list[Line]:
+        """The scores as texts; those of several under numbers."""
+        out: list[Line] = []
+        for i, text in enumerate(self.texts, 1):
+            out += [Heading(f"{i}"), text] if len(self.texts) > 1 else [text]
+        return out
+
+    def files(self) -> dict[str, bytes]:
+        """A .mid and a .wav file of each score, and index.html to play them."""
+        return self.written[1]
+
+    @cached_property
+    def written(self) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
+        """The names of each score's files, {file, sound}, and the content of all files by name."""
+        with TemporaryDirectory() as folder:
+            rows = self.save(folder)
+            contents = {p.name: p.read_bytes() for p in sorted(Path(folder).iterdir())}
+        return [{"file": r["file"], "sound": r["sound"]} for r in rows], contents
 
     def save(self, folder: str | Path) -> list[dict[str, Any]]:
         """Write a .mid and a .wav file of each score to `folder`, and index.html to play them.
@@ -153,11 +181,18 @@ def text_of(run: Run, score: Score) -> str:
     return _text_of(_encoder(run), score)
 
 
+def why_not(run: Run) -> str | None:
+    """Why a run composes nothing, or None."""
+    if isinstance(run.encoder, ScoreEncoder):
+        return None
+    return f"{run.path} makes {run.record.modality}, not music in notes. Train on .mid or .abc files."
+
+
 def _encoder(run: Run) -> ScoreEncoder:
-    encoder = run.encoder
-    if not isinstance(encoder, ScoreEncoder):
-        raise UserError(f"{run.path} makes {run.record.modality}, not music in notes. Train on .mid or .abc files.")
-    return encoder
+    if (reason := why_not(run)) is not None:
+        raise UserError(reason)
+    assert isinstance(run.encoder, ScoreEncoder)
+    return run.encoder
 
 
 def _text_of(encoder: ScoreEncoder, score: Score) -> str:

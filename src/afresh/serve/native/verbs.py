@@ -12,7 +12,8 @@ from fastapi.responses import Response
 from pydantic import BaseModel, create_model
 
 from afresh.core import registry
-from afresh.core.verb import Absent, Result, Verb
+from afresh.core.verb import Absent, EncodedFile, Result, Verb
+from afresh.serve.image_files import from_base64
 from afresh.serve.loaded_runs import Served
 from afresh.serve.native.items import answer, read_item
 from afresh.serve.request_threads import Desk, alone, noted
@@ -22,6 +23,8 @@ from afresh.serve.rights import USE, needs
 def result_of(verb: Verb[Any, Any], served: Served, form: Any) -> tuple[Result, list[str]]:
     """The result of the verb for the parameters in a form, and the notes of the work."""
     run, values = served.run, {p.name: getattr(form, p.name) for p in verb.parameters if p.option.json is not Absent}
+    for name in (p.name for p in verb.parameters if p.option.json is EncodedFile):
+        values[name] = from_base64(values[name], name)
     for name in (p.name for p in verb.parameters if p.encoded):
         if isinstance(values[name], str):
             values[name] = read_item(run, values[name], name)

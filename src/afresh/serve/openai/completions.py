@@ -9,7 +9,6 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import Field
 
-from afresh.domains.code.complete import Hole, complete_many
 from afresh.runs.run import Run
 from afresh.sampling.request import Prompt
 from afresh.sampling.text_stream import Token
@@ -50,6 +49,7 @@ from afresh.serve.openai.text import (
 )
 from afresh.serve.request_threads import Desk, first
 from afresh.serve.rights import USE, needs
+from afresh.verbs.cursor import Hole, complete_many
 
 Ids = Annotated[list[Annotated[int, Field(ge=0)]], Field(max_length=1_000_000)]
 Texts_ = Annotated[list[str], Field(min_length=1, max_length=MOST_SAMPLES)]

@@ -10,9 +10,9 @@ from annotated_types import Ge, Gt, Le
 
 from afresh.core import BuildsOn, UserError
 from afresh.domains.music.encoder import ScoreEncoder
-from afresh.domains.text.chat import takes_system
 from afresh.runs.run import Run
 from afresh.sampling.request import converses, of_kind, writes_text
+from afresh.verbs.chat import takes_system
 from afresh.verbs.creation_request import Form, form_of
 from afresh.verbs.interpolate import latents_of
 

@@ -16,7 +16,7 @@ from starlette.responses import Response
 
 from afresh.core import UserError, registry
 from afresh.core.options import problems
-from afresh.core.verb import Absent, Heading, Line, Parameter, Remark, Result, Table, Verb
+from afresh.core.verb import Absent, EncodedFile, Heading, Line, Parameter, Remark, Result, Table, Verb
 from afresh.runs.run import Run
 from afresh.serve.errors import Refused
 from afresh.serve.loaded_runs import Served
@@ -27,7 +27,7 @@ from afresh.serve.studio.pages import PageRoute, page
 
 Name = Annotated[str, Query(max_length=255)]
 LONG = 10_000  # characters from which a text has several lines
-Kind = Literal["switch", "choice", "number", "text", "area", "lines", "pairs", "files"]
+Kind = Literal["switch", "choice", "number", "text", "area", "lines", "pairs", "file", "files"]
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,8 @@ def field_of(p: Parameter, inline: bool) -> Field:
     origins = {get_origin(get_args(k)[0] if get_origin(k) is Annotated else k) for k in kinds}
     value = "" if p.required or p.default is None or isinstance(p.default, tuple) else str(p.default)
     common: dict[str, Any] = {"help": p.option.help, "panel": p.option.panel}
+    if p.option.json is EncodedFile:
+        return Field(p.name, "file", **common)
     if p.encoded:
         return Field(p.name, "lines" if inline else "files", **common)
     if bare is bool:
@@ -91,6 +93,9 @@ async def read_form(verb: Verb[Any, Any], fields: Sequence[Field], form: FormDat
             contents = [await g.read() for g in given if isinstance(g, UploadFile) and g.size]
             if contents:
                 values[field.name] = [base64.b64encode(c).decode() for c in contents]
+        elif field.kind == "file":
+            if uploads := [g for g in given if isinstance(g, UploadFile) and g.size]:
+                values[field.name] = base64.b64encode(await uploads[0].read()).decode()
         elif not words:
             continue
         elif field.kind == "lines":

@@ -14,7 +14,11 @@ from afresh.cli import run as command
 from afresh.core import Item, UserError
 from afresh.data.text.documents import DocumentEncoder
 from afresh.data.text.fim import MARKS
-from afresh.domains.code.complete import (
+from afresh.domains.code.metrics import completer_of
+from afresh.domains.code.modality import MODALITY, CodeOptions
+from afresh.runs.data import run_data
+from afresh.runs.run import Run
+from afresh.verbs.cursor import (
     Completion,
     Hole,
     complete_hole,
@@ -25,10 +29,6 @@ from afresh.domains.code.complete import (
     split_at,
     trim,
 )
-from afresh.domains.code.metrics import completer_of
-from afresh.domains.code.modality import MODALITY, CodeOptions
-from afresh.runs.data import run_data
-from afresh.runs.run import Run
 from afresh.verbs.measure import RunEvidence
 from tests.cli.conftest import parsed
 
