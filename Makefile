@@ -27,11 +27,10 @@ demo: .venv/.installed
 test: .venv/.ready
 	$(PYTEST)
 
-# What the tests skip without: Ray, schemathesis, the peers that alignment is compared with, and a browser. Each installs
-# in a minute; a machine that cannot have one of them skips its tests.
+# What the tests skip without: Ray, schemathesis, wandb and a browser. Each installs in a minute; a machine that cannot
+# have one of them skips its tests.
 complete: .venv/.ready
-	-timeout 300 $(BIN)/pip install --disable-pip-version-check -q -e '.[cluster]' 'schemathesis>=4' 'trl>=1.16' wandb
-	-$(BIN)/pip install --disable-pip-version-check -q --no-deps verl
+	-timeout 300 $(BIN)/pip install --disable-pip-version-check -q -e '.[cluster]' 'schemathesis>=4' wandb
 	-command -v chromium || command -v chromium-browser || command -v google-chrome || \
 		(apt-get update -qq && apt-get install -y -qq chromium)
 
@@ -46,7 +45,10 @@ types: .venv/.ready
 quick: .venv/.ready
 	$(PYTEST) -m "not slow"
 
+# With TRL and verl, whose steps of alignment ours are compared with; without them, these tests are skipped.
 bench-test: .venv/.ready
+	-timeout 300 $(BIN)/pip install --disable-pip-version-check -q 'trl>=1.16'
+	-$(BIN)/pip install --disable-pip-version-check -q --no-deps verl
 	$(PYTEST) benchmarks/tests
 
 # What takes minutes and seldom changes: every family on a device without float64, and random requests to every endpoint
@@ -81,7 +83,7 @@ matrix: .venv/.ready
 
 bench: .venv/.ready
 	$(BIN)/pip install --disable-pip-version-check -q -e '.[dev,bench]'
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks all
 
 # The quick tests with the lowest versions that pyproject.toml allows; FREE=torch where there is one build of it.
 lowest:

@@ -1,0 +1,1 @@
+"""Measurements of afresh beside other programs, by subject: `python -m benchmarks`."""

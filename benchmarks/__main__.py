@@ -1,70 +1,67 @@
-"""`python -m benchmarks [name ...]`: run all, or some; those that need data look for it in AFRESH_DATA."""
+"""Runs benchmarks.
 
+    python -m benchmarks                     # which there are: minutes on two cores, and what each needs
+    python -m benchmarks NAME [WORD ...]     # one of them; most tell with --help what they take
+    python -m benchmarks all                 # those that need nothing by hand and whose data are in AFRESH_DATA
+
+Data sets are looked for in the folder that AFRESH_DATA names.
+"""
+
+from __future__ import annotations
+
+import inspect
 import os
 import sys
-from importlib import import_module
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
 
-PICTURES = ("fashion", "cifar", "faces", "emoji")
-NAMES = (
-    "throughput",
-    "steps",
-    "decoding",
-    "digits",
-    "shakespeare",
-    "validation",
-    "minutes",
-    "stories",
-    "masked",
-    "tune",
-    "adapters",
-    *PICTURES,
-    "gan_seeds",
-    "guidance",
-    "student",
-    "bits",
-    "steer",
-    "steer_exact",
-    "sentiment",
-    "steer_pictures",
-    "pandalm",
-    "spoken",
-    "small_sounds",
-    "sound_codec",
-    "collect_extraction",
-    "collect",
-    "masking",
-    "knowledge",
-    "recommendations",
-    "new_items",
-    "off_policy",
-    "click_steering",
-)
-NEED_DATA = tuple(
-    n
-    for n in NAMES
-    if n
-    not in (
-        "throughput",
-        "steps",
-        "decoding",
-        "digits",
-        "steer_exact",
-        "collect_extraction",
-        "knowledge",
-        "off_policy",
-        "click_steering",
-    )
-)
+from benchmarks.common.benchmark import Entry, entries, subject_title
 
 
-for name in sys.argv[1:] or NAMES:
-    if name not in NAMES:
-        sys.exit(f"There is no benchmark {name!r}. Choose from: {', '.join(NAMES)}.")
-    if name in NEED_DATA and "AFRESH_DATA" not in os.environ:
-        print(f"{name}: left out; set AFRESH_DATA to a folder that holds its data", file=sys.stderr)
-        continue
-    print(f"== {name}", flush=True)
-    if name in PICTURES:
-        import_module("benchmarks.pictures").run(name)
+def listing(known: Sequence[Entry]) -> str:
+    """The benchmarks by subject."""
+    lines = [(__doc__ or "").rstrip()]
+    for subject, group in groupby(known, lambda e: e.subject):
+        lines += ["", f"{subject_title(subject)}"]
+        for e in group:
+            lines.append(f"  {e.name:22}{e.minutes:>7,.0f} min  {', '.join(e.needs)}")
+    return "\n".join(lines)
+
+
+def missing(entry: Entry) -> list[str]:
+    """The data sets that are not there."""
+    data = os.environ.get("AFRESH_DATA")
+    return [n for n in entry.data if data is None or not (Path(data) / n).is_dir()]
+
+
+def run(entry: Entry, words: Sequence[str]) -> None:
+    if (absent := missing(entry)) and not {"-h", "--help"} & set(words):
+        sys.exit(f"{entry.name} needs {', '.join(absent)} in the folder that AFRESH_DATA names.")
+    function = entry.load().run
+    try:
+        inspect.signature(function).bind(*words)
+    except TypeError:
+        sys.exit(f"{entry.name} takes {' '.join(entry.words) or 'no words'}; given: {' '.join(words) or 'nothing'}.")
+    function(*words)
+
+
+def main(words: Sequence[str]) -> None:
+    known = entries()
+    if not words or words[0] in ("-h", "--help"):
+        print(listing(known))
+    elif words == ["all"]:
+        for entry in known:
+            if why := (*entry.words, *missing(entry)):
+                print(f"{entry.name}: left out, needs {', '.join(why)}", file=sys.stderr)
+            else:
+                print(f"== {entry.name}", flush=True)
+                run(entry, ())
+    elif entry := next((e for e in known if e.name == words[0]), None):
+        run(entry, words[1:])
     else:
-        import_module(f"benchmarks.{name}").main()
+        sys.exit(f"There is no benchmark {words[0]!r}. Choose from: {', '.join(e.name for e in known)}.")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

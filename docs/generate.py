@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from annotated_types import Ge, Gt, Le, Lt
-from benchmarks import table as benchmarks
+from benchmarks.common import table as benchmarks
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from tests.test_layers import LAYERS

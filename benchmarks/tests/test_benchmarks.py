@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.efficientnet import same
-from benchmarks.judge_pictures import Judge, Mark
-from benchmarks.picture_peer import Answer, Ask
-from benchmarks.picture_sets import SETS, Goal, Loaded, Side, write
-from benchmarks.pictures import Made, Task, rival_rows
-from benchmarks.retrieval import hit_rate
+from benchmarks.common.processes import Answer
+from benchmarks.images.efficientnet import same
+from benchmarks.images.judges import Judge, Mark
+from benchmarks.images.peers.protocol import Ask
+from benchmarks.images.pictures import Made, Task, rival_rows
+from benchmarks.images.retrieval import hit_rate
+from benchmarks.images.sets import SETS, Goal, Loaded, Side, write
 from tests import needs
 
 
@@ -78,7 +79,7 @@ def test_same_padding_is_tensorflows() -> None:
 
 def test_a_peer_answers_with_what_was_asked() -> None:
     """One step: the shapes, the range and the classes are right, on pictures of 8 pixels a side."""
-    from benchmarks import peer_dcgan
+    from benchmarks.images.peers import dcgan as peer_dcgan
 
     x = torch.linspace(-1, 1, 40 * 64).view(40, 1, 8, 8)
     trained = peer_dcgan.train(Ask("", "", 10, 0.0, 1), x, torch.arange(40) % 10)
@@ -93,7 +94,7 @@ def test_a_peer_answers_with_what_was_asked() -> None:
 @pytest.mark.parametrize(("name", "variant"), [("diffusers", ""), ("pythae", "mlp")])
 def test_the_other_peers_answer_too(name: str, variant: str) -> None:
     needs.package(name, name)
-    module = import_module(f"benchmarks.peer_{name}")
+    module = import_module(f"benchmarks.images.peers.{name}")
     x = torch.rand(400, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
     x[0, 0, 0, 0] = 1  # pythae's sampler wants white
     x = torch.where(x > 0.9, 1.0, x)

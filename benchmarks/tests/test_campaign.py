@@ -7,7 +7,7 @@ from itertools import product
 from pathlib import Path
 
 from afresh.core.events import ignore, listening
-from benchmarks.campaign import campaigns
+from benchmarks.molecules.campaign import campaigns
 
 
 def test_what_is_learnt_beats_chance(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from afresh.core import Cond, Examples, Space, registry
 from afresh.core.rng import Rng
 from afresh.families.autoencoder import importance
 from afresh.families.codecs.trained import TrainedCodec, of_modules
-from benchmarks.codec_search import searched
+from benchmarks.sound.codec import searched
 
 FIELD = Space("field", (1, 16, 24), std=0.5)
 KINDS = [{"factor": 4, "levels": [4, 4, 4]}, {"factor": 8, "levels": [3, 3], "residual": 2}]

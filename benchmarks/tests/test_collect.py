@@ -11,8 +11,8 @@ import pytest
 
 from afresh.data.text.near_duplicates import jaccard
 from afresh.data.text.shingles import shingles_of
-from benchmarks.collect import all_pairs
-from benchmarks.collect_documents import Maker, page
+from benchmarks.collect.collect import all_pairs
+from benchmarks.collect.documents import Maker, page
 
 
 def test_all_pairs() -> None:

@@ -20,13 +20,13 @@ from afresh.api import Model
 from afresh.core import Score, Sound, registry
 from afresh.core.options import pairs
 from afresh.training.options import by_part
-from benchmarks import first_result as grid
-from benchmarks import first_result_folders as folders
-from benchmarks import first_result_table as table
-from benchmarks.first_result_folders import FOLDERS, SPEECH, Folder
-from benchmarks.first_result_judges import Bits, Images, Judged, Sounds, likelihood, recognised, square
-from benchmarks.first_result_table import Key, Result
-from benchmarks.picture_sets import Loaded, Side
+from benchmarks.images.sets import Loaded, Side
+from benchmarks.training import first_result as grid
+from benchmarks.training import first_result as table
+from benchmarks.training import folders
+from benchmarks.training.first_result import Key, Result
+from benchmarks.training.folders import FOLDERS, SPEECH, Folder
+from benchmarks.training.judges import Bits, Images, Judged, Sounds, likelihood, recognised, square
 
 RNG = np.random.default_rng
 
@@ -61,7 +61,7 @@ def test_every_alternative_is_of_settings_that_exist(name: str) -> None:
 
 
 def test_photos_are_made_once_and_no_held_out_one_is_learnt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("benchmarks.drawn_photos.SIDES", (24, 40))
+    monkeypatch.setattr("benchmarks.training.drawn_photos.SIDES", (24, 40))
     made = Folder("few", lambda f: folders.photos(f, 4, fresh=3), Bits(), {}).made(tmp_path)
     sides = [sorted((made / side).rglob("*.jpg")) for side in ("train", "held")]
     assert [Counter(f.parent.name for f in side) for side in sides] == [
@@ -190,19 +190,19 @@ def test_what_was_trained_is_not_trained_again_and_a_line_cut_off_is(
 
     monkeypatch.setattr(grid, "trained", trained)
     part = ["--folders", "faces", "--minutes", "1", "--seeds", "1", "--only", "plan,vae-32"]
-    grid.main(part)
-    grid.main(part)
+    grid.main(*part)
+    grid.main(*part)
     assert asked == ["faces-1min-seed0-plan", "faces-1min-seed0-vae-32"]
     file = tmp_path / "first_result" / "results.jsonl"
     whole = table.load(file)
     assert [r.judged for r in whole.values()] == [Judged(2.0, 0.5, 0.9), Judged(1.0, 0.5, 0.9)]
     file.write_text(file.read_text()[:-20])
-    grid.main(part)
+    grid.main(*part)
     assert asked[2:] == ["faces-1min-seed0-vae-32"]
-    grid.main([*part, "--again"])
+    grid.main(*part, "--again")
     assert len(asked) == 5
     with pytest.raises(SystemExit):
-        grid.main(["--folders", "cats"])
+        grid.main("--folders", "cats")
     assert "there is no folder cats; choose from clothes, code" in capsys.readouterr().err
 
 

@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("rdkit")
 
 from afresh.domains.molecule.chem import chem
-from benchmarks.fragment_tasks import DRUGS, TASKS, scores
+from benchmarks.molecules.fragment_tasks import DRUGS, TASKS, scores
 
 
 def test_every_drug_has_a_part_for_each_task() -> None:

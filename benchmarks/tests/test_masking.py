@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from afresh.collect.rules.spans import Span
-from benchmarks.masking import Document, documents, lines_of, measured
-from benchmarks.masking_formats import PERSONAL, SECRETS
-from benchmarks.masking_judged import is_true
+from benchmarks.collect.masking import Document, documents, is_true, lines_of, measured
+from benchmarks.collect.masking_formats import PERSONAL, SECRETS
 
 
 def test_there_are_enough_kinds_and_values_and_the_halves_have_none_in_common() -> None:

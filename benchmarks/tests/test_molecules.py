@@ -11,7 +11,7 @@ pytest.importorskip("rdkit")
 pytest.importorskip("fcd_torch")
 
 from afresh.domains.molecule.metrics import Molecules
-from benchmarks.molecules import Reference, distances, scores
+from benchmarks.molecules.moses import Reference, distances, scores
 
 MOLECULES = [f"{'C' * n}{end}" for n in range(1, 9) for end in ("O", "N", "c1ccccc1", "C(=O)O", "c1ccccc1C1CCCCC1")]
 

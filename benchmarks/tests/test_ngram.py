@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.ngram import train_ngram
+from benchmarks.text.ngram import train_ngram
 
 
 @pytest.mark.parametrize("order", [1, 2, 4, 6, 7])

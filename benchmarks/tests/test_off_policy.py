@@ -1,11 +1,11 @@
-"""The simulated users of benchmarks/off_policy.py, on a few repeats."""
+"""The simulated users of benchmarks/recommend/off_policy.py, on a few repeats."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from benchmarks.off_policy import drawn, places, repeat, truth_of, world
+from benchmarks.recommend.off_policy import drawn, places, repeat, truth_of, world
 
 
 def test_lists_are_drawn_with_the_probabilities_that_are_stated() -> None:

@@ -16,8 +16,8 @@ import pytest
 
 pytest.importorskip("rdkit")
 
-from benchmarks.pmo import EVERY, MODELS, OBJECTIVES, TASKS, Oracle, auc, valued
-from benchmarks.pmo_models import Unpickler
+from benchmarks.molecules.peers.pmo_models import Unpickler
+from benchmarks.molecules.pmo import EVERY, MODELS, OBJECTIVES, TASKS, Oracle, auc, valued
 
 
 def lengths(names: Sequence[str]) -> list[float]:

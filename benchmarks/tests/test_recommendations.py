@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.interaction_sets import Log, in_time, last_events, leave_one_out
-from benchmarks.recommendations import InOrder, arrays
+from benchmarks.recommend.recommendations import InOrder, arrays
+from benchmarks.recommend.sets import Log, in_time, last_events, leave_one_out
 
 
 def drawn(users: int = 40) -> Log:

@@ -13,7 +13,9 @@ import soundfile
 
 from afresh.core import Sound
 from afresh.data.audio.views import wav_bytes
-from benchmarks.small_judges import (
+from benchmarks.common.processes import Answer
+from benchmarks.sound.judges import Mark
+from benchmarks.sound.small_judges import (
     RATE,
     SETS,
     Heard,
@@ -32,9 +34,7 @@ from benchmarks.small_judges import (
     scaled,
     scene,
 )
-from benchmarks.small_sounds import TITLES, Made, Task, goal_rows
-from benchmarks.sound_runs import Answer
-from benchmarks.sound_scores import Mark
+from benchmarks.sound.small_sounds import TITLES, Made, Task, goal_rows
 
 NONE = Sound(np.zeros((1, 1), np.float32), RATE)
 
@@ -165,6 +165,5 @@ def test_classes_are_asked_for_as_often_as_they_were_learnt(tmp_path: Path) -> N
         (tmp_path / "train" / label).mkdir(parents=True)
         for i in range(n):
             (tmp_path / "train" / label / f"{i}.flac").touch()
-    wanted = Task(SETS[0], 10, 2, 0, 2, tmp_path, tmp_path).wanted
-    assert Counter(v["label"] for v in wanted.labels) == {"bd": 6, "sn": 2}
-    assert len(set(wanted.names)) == 8
+    labels = Task(SETS[0], 10, 2, 0, 2, tmp_path, tmp_path).labels
+    assert Counter(labels.values()) == {"bd": 6, "sn": 2}

@@ -14,7 +14,7 @@ from afresh.core import Cond, Examples, Item, Sound, registry
 from afresh.domains.audio.modality import MODALITY, AudioOptions
 from afresh.evaluation.estimate import Estimate
 from afresh.families.codecs.trained import of_modules
-from benchmarks.sound_codec import (
+from benchmarks.sound.codec import (
     PLACES,
     RATE,
     Coded,

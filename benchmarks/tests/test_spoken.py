@@ -14,12 +14,35 @@ import torch
 
 from afresh.core import Sound
 from afresh.core.rng import Rng
-from benchmarks import sound_classifier
-from benchmarks.picture_sets import Goal
-from benchmarks.sound_classifier import moved, train_classifier
-from benchmarks.spoken import EACH, FAMILIES, GOALS, MINUTES, TITLES, Made, Task, failed_rows, goal_rows, watching_train
-from benchmarks.spoken_draw import Answer, Wanted
-from benchmarks.spoken_judges import RATE, Clip, Mark, clips_in, coarse, divide, fields, kad, some_of_each, statistics
+from benchmarks.common.processes import Answer
+from benchmarks.images.sets import Goal
+from benchmarks.sound import classifier as sound_classifier
+from benchmarks.sound.classifier import moved, train_classifier
+from benchmarks.sound.spoken import (
+    EACH,
+    FAMILIES,
+    GOALS,
+    MINUTES,
+    TITLES,
+    Made,
+    Task,
+    failed_rows,
+    goal_rows,
+    watching_train,
+)
+from benchmarks.sound.spoken_judges import (
+    RATE,
+    Clip,
+    Mark,
+    clips_in,
+    coarse,
+    divide,
+    fields,
+    kad,
+    parts_of,
+    some_of_each,
+    statistics,
+)
 
 
 def rows(n: int, seed: int, shift: float = 0.0) -> np.ndarray:
@@ -208,7 +231,10 @@ def test_goals_are_scores_that_are_given() -> None:
     assert len(FAMILIES) == 4
 
 
-def test_every_digit_and_speaker_is_asked_for_as_often() -> None:
-    wanted = Wanted(("0", "1"), ("ann", "bob"), 3, 0, {})
-    assert len(set(wanted.names)) == 12
-    assert {(d, s) for d, s, _ in wanted.names} == {("0", "ann"), ("0", "bob"), ("1", "ann"), ("1", "bob")}
+def test_every_digit_and_speaker_is_asked_for_as_often(tmp_path: Path) -> None:
+    clips = divide(archives(tmp_path / "zips"), tmp_path / "clips")
+    wanted = Task(MINUTES, 3, 0, "train", 2, tmp_path, clips).wanted("flow", 1.0)
+    count = Counter((r["label"]["digit"], r["label"]["speaker"]) for r in wanted.requests)
+    assert count == {(d, s): 3 for d in "0123456789" for s in ("ann", "bob")}
+    assert len(set(wanted.names)) == 60
+    assert {parts_of(f"{n}.wav") for n in wanted.names} == {(int(d), s, i) for d, s in count for i in range(3)}

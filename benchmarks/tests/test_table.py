@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.table import page, side_by_side
+from benchmarks.common.table import page, side_by_side
 
 
 def run(machine: str, *rows: tuple[str, str]) -> dict[str, Any]:

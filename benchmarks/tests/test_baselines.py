@@ -1,0 +1,44 @@
+"""Which settings of a baseline are tried, and which is kept."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from afresh.domains.interactions.baselines import BASELINES
+from benchmarks.recommend.baselines import tune_baseline
+
+ITEMS = 12
+
+
+def drawn(users: int, seed: int) -> list[np.ndarray]:
+    """Histories of two tastes: items 0 to 5, and 6 to 11."""
+    generator = np.random.default_rng(seed)
+    sizes = generator.integers(2, 6, users)
+    return [generator.permutation(6)[:n] + 6 * int(generator.integers(2)) for n in sizes]
+
+
+def test_the_setting_that_predicts_best_is_kept() -> None:
+    histories = drawn(80, 4)
+    train, targets = [h[:-1] for h in histories], np.array([h[-1] for h in histories])
+    found = tune_baseline(BASELINES[1], train, ITEMS, targets, seconds=60)
+    assert found.untried == 0 and len(found.tried) == len(BASELINES[1].grid)
+    assert max(t.score for t in found.tried) == next(t.score for t in found.tried if t.settings == found.settings)
+
+
+def test_the_first_setting_is_tried_even_without_time() -> None:
+    histories = drawn(80, 4)
+    train, targets = [h[:-1] for h in histories], np.array([h[-1] for h in histories])
+    found = tune_baseline(BASELINES[1], train, ITEMS, targets, seconds=0)
+    assert len(found.tried) == 1 and found.untried == len(BASELINES[1].grid) - 1
+    assert found.settings == BASELINES[1].grid[0]
+
+
+def test_popularity_in_time_is_tried_where_there_are_times() -> None:
+    """Taste changes at the end: the newest items are what comes next."""
+    histories = [np.array([0, 1, 2]) for _ in range(30)] + [np.array([0, 5]) for _ in range(10)]
+    times = [np.array([0.0, 1.0, 2.0]) for _ in range(30)] + [np.array([0.0, 1e9]) for _ in range(10)]
+    targets = np.array([5] * 40)
+    found = tune_baseline(
+        BASELINES[0], histories, 6, targets, seconds=60, times=times, questions=[np.array([], np.int64)] * 40
+    )
+    assert found.settings and max(t.score for t in found.tried) == 1
