@@ -104,6 +104,20 @@ def test_a_name_that_does_not_exist_is_found() -> None:
             resolve(name)
 
 
+def test_everything_that_a_benchmark_imports_exists() -> None:
+    """Benchmarks take hours, and nothing else would notice a name that has changed."""
+    missing = set()
+    for path in (ROOT / "benchmarks").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in ("afresh", "tools"):
+                for name in (f"{node.module}.{alias.name}" for alias in node.names):
+                    try:
+                        resolve(name)
+                    except (ImportError, AttributeError):
+                        missing.add(f"{path.relative_to(ROOT)}: {name}")
+    assert not missing, "\n".join(sorted(missing))
+
+
 def anchors(page: Path) -> set[str]:
     """Of its headings, as GitHub makes them."""
     headings = re.findall(r"^#+ (.*)", prose(page), re.MULTILINE)

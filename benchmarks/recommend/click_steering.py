@@ -23,7 +23,7 @@ from afresh.cli import run as command
 from afresh.domains.interactions.exposure_log import read_shown
 from afresh.domains.interactions.feedback import Policy, evaluate
 from afresh.domains.interactions.recommend import Ranking, Recommender
-from afresh.domains.interactions.recommendation_votes import Told, votes_in
+from afresh.domains.interactions.recommendation_votes import LogVotes, votes_in
 from afresh.runs.run import Run
 from benchmarks.common.benchmark import Benchmark
 
@@ -85,7 +85,7 @@ def steered(seed: int, folder: Path) -> Iterator[str]:
     told = votes_in(base, folder / "learnt.jsonl", Ranking(explore=EXPLORE))
     told.write(folder / "votes.jsonl")
     equal = [replace(v, weight=1.0) for v in told.votes]
-    Told(equal, ()).write(folder / "equal.jsonl")
+    LogVotes(equal, ()).write(folder / "equal.jsonl")
     sources = [["--reward", f"{folder / 'reward.py'}:score"]]
     sources += [["--preferences", str(folder / name)] for name in ("votes.jsonl", "equal.jsonl")]
     for (name, asked), source in zip(WAYS.items(), sources, strict=True):
