@@ -1,0 +1,135 @@
+"""What every verb that is declared promises: the same parameters, and for the same seed the same JSON, from Python, at
+the command line and over HTTP; and a description of everything."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+import afresh
+from afresh.cli import run as command
+from afresh.core import registry
+from afresh.core.verb import Absent
+from afresh.domains.music.files import midi_bytes
+from afresh.domains.music.score import Note, Score
+from afresh.serve.app import ServeSettings, make_app
+from tests.cli.conftest import parsed
+from tests.test_old_runs import unpack
+
+
+@dataclass(frozen=True)
+class VerbRow:
+    """A verb with a request of it. `run`: one of tests/old_runs. `options`: from Python; `words`: the same as typed.
+    `json`: the same over HTTP, where it differs. `offered`: whether the verb is served."""
+
+    name: str
+    run: str
+    options: Mapping[str, Any]
+    words: tuple[str, ...]
+    json: Mapping[str, Any] | None = None
+    files: Mapping[str, bytes] = field(default_factory=dict)
+
+
+MELODY_BYTES = midi_bytes(Score(tuple(Note(4 * i, 0, 72 + i % 5, 4) for i in range(8)), steps=4))
+ROWS = (
+    VerbRow(
+        "score",
+        "text",
+        {"text": ["the cat sat", "a dog"], "logprobs": True},
+        ("--text", "the cat sat", "--text", "a dog", "--logprobs"),
+    ),
+    VerbRow(
+        "complete",
+        "code",
+        {"prefix": "def ", "suffix": "\n", "name": "a.py", "n": 2, "length": 4, "seed": 3},
+        ("a.py", "--line", "1", "--column", "5", "-n", "2", "--length", "4", "--seed", "3"),
+        files={"a.py": b"def \n"},
+    ),
+    VerbRow(
+        "recommend",
+        "interactions",
+        {"histories": [["i1", "i2"], []], "k": 3, "explore": 2.0, "seed": 5},
+        ("--history", "i1,i2", "--history", "", "-k", "3", "--explore", "2", "--seed", "5"),
+    ),
+    VerbRow(
+        "practise",
+        "exercises",
+        {"history": [("add-1", True), ("add-2", False)], "k": 2},
+        ("--history", "add-1:right,add-2:wrong", "-k", "2"),
+        {"history": [{"item": "add-1", "correct": True}, {"item": "add-2", "correct": False}], "k": 2},
+    ),
+    VerbRow(
+        "compose",
+        "music",
+        {"score": "melody.mid", "n": 2, "settings": {"length": 6}, "seed": 1},
+        ("melody.mid", "-n", "2", "--set", "length=6", "--seed", "1"),
+        {"score": base64.b64encode(MELODY_BYTES).decode(), "n": 2, "settings": {"length": 6}, "seed": 1},
+        files={"melody.mid": MELODY_BYTES},
+    ),
+)
+NOT_TRIED = {"solve"}  # it runs programs, in a sandbox that not every machine has (tests/domains/code/test_solve.py)
+
+
+def test_every_verb_has_a_row() -> None:
+    assert {row.name for row in ROWS} | NOT_TRIED == set(registry.verbs())
+
+
+@pytest.mark.parametrize("name", registry.verbs())
+def test_everything_is_described(name: str) -> None:
+    verb = registry.verb(name)
+    assert verb.help and verb.doc and verb.result.startswith("{")
+    for parameter in verb.parameters:
+        assert parameter.option.help.rstrip("'").endswith("."), parameter.name
+    schema = verb.options.model_json_schema()
+    offered = {p.name for p in verb.parameters if p.option.json is not Absent}
+    assert set(schema.get("properties", {})) == offered and schema["additionalProperties"] is False
+    assert not any("path" in str(p.option.json) for p in verb.parameters if p.option.json is not None)
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[VerbRow], None]]:
+    """Puts the run and the files of a row into the current folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def place(row: VerbRow) -> None:
+        unpack(tmp_path, row.run, "data")
+        for name, content in row.files.items():
+            Path(name).write_bytes(content)
+
+    yield place
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_all_faces_give_the_same(
+    row: VerbRow, here: Callable[[VerbRow], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    here(row)
+    own = json.loads(json.dumps(afresh.verb(row.name)(afresh.load(row.run), **row.options).json()))
+    assert command([row.name, row.run, *row.words, "--json"]) == 0
+    typed = parsed(capsys.readouterr().out)
+    web = TestClient(make_app(ServeSettings([Path(row.run)], 1 << 30)), "http://127.0.0.1")
+    body = {"model": row.run, **(row.options if row.json is None else row.json)}
+    answer = web.post(f"/afresh/v1/{row.name}", json=body)
+    assert answer.status_code == 200, answer.text
+    assert typed.pop("run") == row.run
+    served = answer.json()
+    for given in (typed, served):
+        given.pop("event", None), given.pop("files", None), given.pop("notes", None)
+    own.pop("notes", None)
+    assert rounded(typed) == rounded(own) == rounded(served)
+
+
+def rounded(value: Any) -> Any:
+    """The value with numbers to four digits: batches of different sizes add in different orders."""
+    if isinstance(value, float):
+        return float(f"{value:.4g}")
+    if isinstance(value, Mapping):
+        return {k: rounded(v) for k, v in value.items()}
+    return [rounded(v) for v in value] if isinstance(value, list) else value
