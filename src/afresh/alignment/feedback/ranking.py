@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit, ndtr, xlogy
 
 from afresh.alignment.feedback.preferences import Candidate, Pair, Vote
 from afresh.core import Score, UserError
@@ -69,6 +69,13 @@ class Question:
     gain: float
 
 
+def logistic(x: Any) -> Any:
+    """1 / (1 + exp(-x))."""
+    from scipy.special import expit  # here: a server on which nothing is voted starts earlier
+
+    return expit(x)
+
+
 def duels_of(votes: Iterable[Vote], also: Iterable[Candidate] = ()) -> Duels:
     """Votes by indices of candidates; `also` are candidates that may have no votes yet."""
     index: dict[Candidate, int] = {}
@@ -95,7 +102,7 @@ def log_posterior(duels: Duels, strengths: Array, spread: float = SPREAD) -> flo
 def derivatives(duels: Duels, strengths: Array, spread: float = SPREAD) -> tuple[Array, Array]:
     """The gradient (K,) of the log posterior, and its negative Hessian (K, K)."""
     i, j, k = duels.first, duels.second, len(strengths)
-    p = expit(strengths[i] - strengths[j])
+    p = logistic(strengths[i] - strengths[j])
     gradient = -strengths / spread**2
     gradient += np.bincount(i, duels.score - p, k) - np.bincount(j, duels.score - p, k)
     weights = np.bincount(i * k + j, p * (1 - p), k * k).astype(np.float64).reshape(k, k)
@@ -147,7 +154,7 @@ def difference(strengths: Strengths, i: Index, j: Index) -> tuple[Array, Array]:
 def predict(mean: Array, variance: Array) -> Array:
     """An approximation of E sigmoid(d) for d ~ N(mean, variance), which the variance moves towards 1/2 (MacKay
     1992)."""
-    return np.asarray(expit(mean / np.sqrt(1 + np.pi * variance / 8)))
+    return np.asarray(logistic(mean / np.sqrt(1 + np.pi * variance / 8)))
 
 
 def information(mean: Array, variance: Array) -> Array:
@@ -157,6 +164,8 @@ def information(mean: Array, variance: Array) -> Array:
     approximated by a probit. The error is at most 0.003 bits for a probit and 0.04 bits for a sigmoid; never below 0.
     """
     m, v = PROBIT_SLOPE * mean, PROBIT_SLOPE**2 * variance
+    from scipy.special import ndtr, xlogy
+
     p = ndtr(m / np.sqrt(v + 1))
     entropy = -(xlogy(p, p) + xlogy(1 - p, 1 - p)) / np.log(2)
     known = np.sqrt(ENTROPY_WIDTH2 / (v + ENTROPY_WIDTH2)) * np.exp(-(m**2) / (2 * (v + ENTROPY_WIDTH2)))
@@ -198,7 +207,7 @@ def ask(strengths: Strengths, n: int, asked: Collection[Pair] = ()) -> list[Ques
         open_[best] = False
         a, b = now.names[i[best]], now.names[j[best]]
         out.append(Question(Pair.of(a.item, b.item, a.prompt, a.label), float(gain[best])))
-        p = float(expit(mean[best]))
+        p = float(logistic(mean[best]))
         c = now.covariance[:, i[best]] - now.covariance[:, j[best]]
         shrunk = now.covariance - np.outer(c, c) * (p * (1 - p) / (1 + p * (1 - p) * variance[best]))
         now = Strengths(now.names, now.mean, shrunk, now.votes)

@@ -13,9 +13,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
-from scipy.special import log_softmax
 
 from afresh.alignment.feedback.agreement import raw_agreement, table_of
 from afresh.alignment.feedback.preferences import FIRST, SECOND, TIE, Vote
@@ -150,6 +147,8 @@ def log_chances(margin: Array, log_nu: float | None) -> Array:
     Davidson 1970, or without ties (None) Bradley and Terry 1952.
     """
     tie = np.full(len(margin), -np.inf if log_nu is None else log_nu)
+    from scipy.special import log_softmax
+
     return np.asarray(log_softmax(np.stack([margin / 2, -margin / 2, tie], 1), axis=1))
 
 
@@ -208,6 +207,9 @@ def groups_of(c: Comparisons, prompts: bool) -> Index:
     if prompts and (has := c.prompt >= 0).any():
         one, other = np.concatenate([one, c.a[has]]), np.concatenate([other, items + c.prompt[has]])
         nodes = items + int(c.prompt.max()) + 1
+    from scipy.sparse import coo_matrix  # here: a server that learns nothing starts a quarter of a second earlier
+    from scipy.sparse.csgraph import connected_components
+
     graph = coo_matrix((np.ones(len(one)), (one, other)), shape=(nodes, nodes))
     label = connected_components(graph, directed=False)[1]
     return np.unique(label[c.a], return_inverse=True)[1].astype(np.int64)
