@@ -17,9 +17,10 @@ import pytest
 from pydantic import BaseModel
 
 from afresh.data.text.tokenizer import Tokenizer
-from afresh.serve.anthropic.answers import MessageAnswer
 from afresh.serve.errors import refused
-from afresh.serve.openai.answers import ChatAnswer, CompletionAnswer, ResponseAnswer
+from afresh.serve.protocols.anthropic.answers import MessageAnswer
+from afresh.serve.protocols.openai.answers import ChatAnswer, CompletionAnswer
+from afresh.serve.protocols.responses.answers import ResponseAnswer
 
 PATHS = {
     "/v1/completions": {"model": "stories", "prompt": "Once", "max_tokens": 2},

@@ -82,6 +82,7 @@ def web(app: FastAPI) -> TestClient:
 
 def declared(app: FastAPI) -> dict[str, Right]:
     """The right that each route needs, by method and path. Raises AssertionError for a route that declares none."""
+    app.openapi()  # adds the dialects, which wait for a first request
     walk: Any = getattr(fastapi.routing, "iter_route_contexts", list)  # newer versions keep included routers whole
     found = {}
     for route in walk(app.routes):

@@ -21,7 +21,8 @@ class Plugin:
     {kind of items: {name: afresh.alignment.rewards.reward.Builtin}}, where the kind "" stands for all kinds. sources:
     each a `afresh.core.Source`. verbs: by name, each a `afresh.core.verb.Verb`. pages: each a
     `afresh.serve.studio.pages.RunPage`. extractors: each a mapping of suffixes to functions that read a file for
-    `afresh collect` (`afresh.collect.extract.Extractor`).
+    `afresh collect` (`afresh.collect.extract.Extractor`). protocols: dialects of the server by a part of the paths that
+    belong to them, "/v1/messages", each a `afresh.serve.protocols.Protocol`.
     """
 
     modalities: Mapping[str, str] = field(default_factory=dict)
@@ -33,3 +34,4 @@ class Plugin:
     verbs: Mapping[str, str] = field(default_factory=dict)
     pages: tuple[str, ...] = ()
     extractors: tuple[str, ...] = ()
+    protocols: Mapping[str, str] = field(default_factory=dict)

@@ -34,6 +34,7 @@ REQUIRED_ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "verbs": ("name", "parameters", "able"),
     "pages": ("name", "able", "routes"),
     "extractors": (),
+    "protocols": ("routes", "error"),
 }
 MAPPINGS = ("rewards", "extractors")
 NAMED = ("modalities", "families", "verbs")  # groups whose parts have the name under which they are registered

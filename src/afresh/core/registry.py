@@ -3,9 +3,11 @@ is imported on first use."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
+from functools import partial
 from importlib import import_module
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
 from afresh.core import UserError, events
@@ -25,6 +27,18 @@ METRICS = ("likelihood", "tokens", "feature_metrics")  # files with metrics of a
 VERBS = ("complete", "score")  # files in afresh.verbs, each with a verb of its name
 SOURCES = ("collected", "arrow", "webdataset")  # files in afresh.data
 REWARDS = ("surrogate_reward",)  # files with rewards for any kind of items
+PROTOCOLS = {  # objects in afresh.serve.protocols, each with parts of the paths that belong to it
+    "anthropic.messages:PROTOCOL": ("/v1/messages",),
+    "responses.responses:PROTOCOL": ("/v1/responses",),
+    "openai.dialect:PROTOCOL": (
+        "/v1/chat/",
+        "/v1/completions",
+        "/v1/models",
+        "/v1/images/",
+        "/v1/audio/",
+        "/v1/embeddings",
+    ),
+}
 RENAMED_KINDS = {"picture": "image"}  # names of kinds in files of earlier versions
 
 
@@ -133,6 +147,13 @@ def verb(name: str) -> Verb[Any, Any]:
     known = verbs()
     _check("verb", name, tuple(known))
     return known[name]
+
+
+def protocols() -> list[tuple[tuple[str, ...], Callable[[], Any]]]:
+    """The dialects of the server: parts of the paths that belong to one, and a function that loads it, a
+    `afresh.serve.protocols.Protocol`."""
+    own = [(paths, partial(resolve_name, f"afresh.serve.protocols.{name}")) for name, paths in PROTOCOLS.items()]
+    return [*own, *(((part.name,), part.load) for part in parts("protocols"))]
 
 
 def extractors() -> list[Mapping[str, Any]]:

@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi.concurrency import run_in_threadpool
+from starlette.types import Receive, Scope, Send
 
 from afresh import __version__
+from afresh.core import registry
 from afresh.core.memory import give_back
 from afresh.data.uploaded import MOST_KEPT as MOST_UPLOADED
 from afresh.preferences import preferences
 from afresh.serve import errors, health
-from afresh.serve.anthropic import messages
 from afresh.serve.guard import Guard
 from afresh.serve.keys import NO_KEYS, Door, Keys
 from afresh.serve.loaded_runs import Library
 from afresh.serve.native import edits, runs, samples, verbs, votes
-from afresh.serve.openai import audio, chat, completions, embeddings, images, models, responses
 from afresh.serve.request_threads import Desk
 from afresh.serve.sessions import Sessions
 from afresh.serve.studio import exports, sign_in, train, vote
@@ -35,21 +37,7 @@ MOST_REQUESTS = 64  # at once
 MOST_EVALUATIONS = 100_000  # of a network, for one request
 GIVEN_BACK = 60  # times of looking after which freed memory is given back
 WATCH_SECONDS = 1.0  # after which the server knows at the latest that an adapter was removed
-PARTS = (
-    models,
-    completions,
-    chat,
-    responses,
-    messages,
-    images,
-    audio,
-    embeddings,
-    runs,
-    samples,
-    edits,
-    verbs,
-    health,
-)
+PARTS = (runs, samples, edits, verbs, health)
 
 
 @dataclass(frozen=True)
@@ -118,5 +106,36 @@ def make_app(settings: ServeSettings) -> FastAPI:
     app.state.sittings = Sittings()
     app.include_router(vote.routes(desk, app.state.sittings))
     app.include_router(votes.routes(desk, app.state.sittings))
+    speak_protocols(app, desk)
     app.add_middleware(Guard, hosts=settings.hosts, door=door, most_bytes=settings.most_bytes, rate=settings.rate)
     return app
+
+
+def speak_protocols(app: FastAPI, desk: Desk) -> None:
+    """Add each dialect of other servers when the first request to one of its paths comes, or when the application is
+    described."""
+    waiting = registry.protocols()
+    lock, nothing, describe = threading.Lock(), app.router.default, app.openapi
+
+    def load(path: str | None) -> bool:
+        """Add the dialects to which the path belongs, or all; returns whether there were any."""
+        with lock:
+            due = [dialect for dialect in waiting if path is None or any(part in path for part in dialect[0])]
+            for dialect in due:
+                app.include_router(dialect[1]().routes(desk))
+                waiting.remove(dialect)
+            return bool(due)
+
+    async def unknown(scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request for whose path no route is known yet."""
+        if scope["type"] == "http" and await run_in_threadpool(load, scope["path"]):
+            await app.router(scope, receive, send)
+        else:
+            await nothing(scope, receive, send)
+
+    def openapi() -> dict[str, Any]:
+        load(None)
+        return describe()
+
+    app.router.default = unknown
+    app.openapi = openapi  # type: ignore[method-assign]

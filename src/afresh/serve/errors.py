@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
-from typing import Any, Literal
+from typing import Any
 
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-from afresh.core import UserError
+from afresh.core import UserError, registry
 from afresh.serve.loaded_runs import UnknownRun
 
 log = logging.getLogger("afresh.serve")
@@ -47,27 +47,13 @@ class ErrorAnswer(BaseModel):
     error: Fault
 
 
-class AnthropicFault(BaseModel):
-    """What was wrong with a request, and what to do."""
-
-    type: str
-    message: str
-
-
-class AnthropicErrorAnswer(BaseModel):
-    """The body of an answer with a status of 400 or more, in the form of Anthropic's API."""
-
-    type: Literal["error"]
-    error: AnthropicFault
-
-
 def described(model: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
     """The errors of a route, for its description."""
     words = {"4XX": "The request is refused, with the reason", "5XX": "The server cannot answer now"}
     return {status: {"model": model, "description": text} for status, text in words.items()}
 
 
-ERRORS, ANTHROPIC_ERRORS = described(ErrorAnswer), described(AnthropicErrorAnswer)
+ERRORS = described(ErrorAnswer)
 
 
 class Refused(Exception):
@@ -84,12 +70,6 @@ def body(error: Refused) -> dict[str, Any]:
     """{"error": {message, type, param, code}}."""
     param = None if error.param is None else shown(error.param)[:200]
     return {"error": {"message": shown(str(error)), "type": kind(error), "param": param, "code": error.code}}
-
-
-def anthropic_body(error: Refused) -> dict[str, Any]:
-    """{"type": "error", "error": {type, message}}, as clients of Anthropic's API expect it."""
-    known = {"server_error": "api_error"}.get(kind(error), kind(error))
-    return {"type": "error", "error": {"type": known, "message": shown(str(error))}}
 
 
 def shown(text: str) -> str:
@@ -127,7 +107,8 @@ def is_no_name(error: BaseException) -> bool:
 def answer(error: Refused, path: str) -> JSONResponse:
     """The answer to a request to this path, in the form of the API that the path belongs to."""
     headers = {} if error.retry is None else {"retry-after": str(error.retry)}
-    content = anthropic_body(error) if "/v1/messages" in path else body(error)
+    dialect = next((load for paths, load in registry.protocols() if any(p in path for p in paths)), None)
+    content = body(error) if dialect is None else dialect().error(error)
     return JSONResponse(content, error.status, headers)
 
 

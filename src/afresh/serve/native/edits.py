@@ -17,8 +17,8 @@ from afresh.serve.errors import Refused
 from afresh.serve.image_files import from_base64, read_image
 from afresh.serve.loaded_runs import Served
 from afresh.serve.native.items import MOST_ITEMS, File, answer, read_item, read_items, written
-from afresh.serve.openai.forms import Conditions, Finite, Seed, Words, seed_of
 from afresh.serve.request_threads import Desk, alone, noted
+from afresh.serve.requests.forms import Conditions, Finite, Seed, Words, seed_of
 from afresh.serve.rights import USE, needs
 from afresh.verbs.edit import changed
 from afresh.verbs.editor import Change, Editor

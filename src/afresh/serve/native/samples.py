@@ -14,8 +14,8 @@ from afresh.sampling.constrained import structure
 from afresh.serve.errors import Refused
 from afresh.serve.loaded_runs import Library, Served
 from afresh.serve.native.items import File, answer, read_item, written
-from afresh.serve.openai.forms import MOST_SAMPLES, Conditions, Count, Finite, Seed, Stops, Words, seed_of
 from afresh.serve.request_threads import Desk, alone, noted
+from afresh.serve.requests.forms import MOST_SAMPLES, Conditions, Count, Finite, Seed, Stops, Words, seed_of
 from afresh.serve.rights import USE, needs
 from afresh.verbs.sample import Control, Sampler
 

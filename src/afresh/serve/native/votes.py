@@ -13,8 +13,8 @@ from pydantic import Field
 from starlette.concurrency import run_in_threadpool
 
 from afresh.serve.native.items import answer
-from afresh.serve.openai.forms import Form, Words
 from afresh.serve.request_threads import Desk
+from afresh.serve.requests.forms import Form, Words
 from afresh.serve.rights import USE, needs, owner_of
 from afresh.serve.studio.media_keys import Album, Face
 from afresh.serve.studio.vote import sitting_of

@@ -15,7 +15,7 @@ from afresh.runs.run import Run
 from afresh.sampling import constraint
 from afresh.sampling.constrained import alphabet_of
 from afresh.serve.errors import Refused
-from afresh.serve.openai.forms import Form
+from afresh.serve.requests.forms import Form
 
 ToolName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,128}$")]
 NO_TOOLS = (

@@ -10,7 +10,7 @@ from fastapi.concurrency import run_in_threadpool
 from afresh.core import UserError
 from afresh.runs.person_adapters import SEPARATOR
 from afresh.runs.run import Run
-from afresh.serve.openai.answers import ModelAnswer, ModelList
+from afresh.serve.protocols.openai.answers import ModelAnswer, ModelList
 from afresh.serve.request_threads import Desk
 from afresh.serve.rights import USE, needs
 

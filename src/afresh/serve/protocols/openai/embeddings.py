@@ -14,9 +14,9 @@ from afresh.sampling.request import Prompt
 from afresh.serve.errors import Refused
 from afresh.serve.json_route import JsonRoute
 from afresh.serve.loaded_runs import Served
-from afresh.serve.openai.answers import EmbeddingAnswer
-from afresh.serve.openai.forms import Form
+from afresh.serve.protocols.openai.answers import EmbeddingAnswer
 from afresh.serve.request_threads import Desk, alone
+from afresh.serve.requests.forms import Form
 from afresh.serve.rights import USE, needs
 from afresh.verbs.embed import embed
 

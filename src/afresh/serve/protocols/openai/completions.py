@@ -15,8 +15,10 @@ from afresh.sampling.text_stream import Token
 from afresh.serve.errors import Refused, body
 from afresh.serve.json_route import JsonRoute
 from afresh.serve.loaded_runs import Served
-from afresh.serve.openai.answers import CompletionAnswer, streamed_too
-from afresh.serve.openai.forms import (
+from afresh.serve.protocols.openai.answers import CompletionAnswer
+from afresh.serve.request_threads import Desk, first
+from afresh.serve.requests.descriptions import streamed_too
+from afresh.serve.requests.forms import (
     MOST_SAMPLES,
     MOST_TOKENS,
     Count,
@@ -33,7 +35,7 @@ from afresh.serve.openai.forms import (
     now,
     seed_of,
 )
-from afresh.serve.openai.text import (
+from afresh.serve.requests.text import (
     FINISH,
     Begun,
     Piece,
@@ -47,7 +49,6 @@ from afresh.serve.openai.text import (
     spelled,
     write,
 )
-from afresh.serve.request_threads import Desk, first
 from afresh.serve.rights import USE, needs
 from afresh.verbs.cursor import Hole, complete_many
 

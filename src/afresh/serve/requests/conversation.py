@@ -14,10 +14,10 @@ from afresh.data.text.tool_calls import OPEN, RESULT
 from afresh.runs.run import Run
 from afresh.sampling.request import check_fits
 from afresh.serve.errors import Refused
-from afresh.serve.openai.forms import Wanted, constraint
-from afresh.serve.openai.text import Begun, Piece, Put, Texts, check_writes, write
-from afresh.serve.openai.tools import NO_TOOLS, Tools
 from afresh.serve.request_threads import Desk
+from afresh.serve.requests.forms import Wanted, constraint
+from afresh.serve.requests.text import Begun, Piece, Put, Texts, check_writes, write
+from afresh.serve.requests.tools import NO_TOOLS, Tools
 
 SYSTEM = ("system", "developer")
 

@@ -14,7 +14,7 @@ from afresh.sampling.request import Prompt, Request, check_fits, converses, prom
 from afresh.sampling.text_stream import BROKEN, Row, Token
 from afresh.serve.batching import Cancelled, cancelled
 from afresh.serve.errors import Refused, refused
-from afresh.serve.openai.forms import check_context
+from afresh.serve.requests.forms import check_context
 from afresh.verbs.sample import Sampler
 
 FINISH = {"stop": "stop", "end": "stop", "length": "length"}
@@ -196,3 +196,16 @@ def spelled(run: Run, token: int) -> str:
     """The text of a token. One that is a part of a character, or special, is named by its id."""
     text = run.encoder.decode(torch.tensor([token]))[0]
     return text if text and BROKEN not in text else f"<token {token}>"
+
+
+def token_logprobs(run: Run, tokens: Sequence[Token]) -> dict[str, Any]:
+    """Log-probabilities in the form of OpenAI's API."""
+
+    def entry(text: str, logprob: float) -> dict[str, Any]:
+        return {"token": text, "logprob": logprob, "bytes": list(text.encode())}
+
+    rows = [
+        {**entry(t.text, t.logprob), "top_logprobs": [entry(spelled(run, i), value) for i, value in t.top]}
+        for t in tokens
+    ]
+    return {"content": rows, "refusal": None}

@@ -15,10 +15,12 @@ from afresh.runs.run import Run
 from afresh.serve.errors import Refused, body
 from afresh.serve.json_route import JsonRoute
 from afresh.serve.loaded_runs import Served
-from afresh.serve.openai.answers import ResponseAnswer, streamed_too
-from afresh.serve.openai.chat import token_logprobs
-from afresh.serve.openai.conversation import Ask, answering, respond, text_of, turns_of
-from afresh.serve.openai.forms import (
+from afresh.serve.protocols import Protocol
+from afresh.serve.protocols.responses.answers import ResponseAnswer
+from afresh.serve.request_threads import Desk, first
+from afresh.serve.requests.conversation import Ask, answering, respond, text_of, turns_of
+from afresh.serve.requests.descriptions import streamed_too
+from afresh.serve.requests.forms import (
     MOST_TOKENS,
     Finite,
     Form,
@@ -31,18 +33,8 @@ from afresh.serve.openai.forms import (
     now,
     seed_of,
 )
-from afresh.serve.openai.text import Begun, Piece, Text, Texts, events_of
-from afresh.serve.openai.tools import (
-    MOST_TOOLS,
-    Function,
-    NamedFunction,
-    Said,
-    Tools,
-    calls_in,
-    finish_of,
-    parts_of,
-)
-from afresh.serve.request_threads import Desk, first
+from afresh.serve.requests.text import Begun, Piece, Text, Texts, events_of, token_logprobs
+from afresh.serve.requests.tools import MOST_TOOLS, Function, NamedFunction, Said, Tools, calls_in, finish_of, parts_of
 from afresh.serve.rights import USE, needs
 
 LOGPROBS = "message.output_text.logprobs"
@@ -390,3 +382,6 @@ def streamed(desk: Desk, form: ResponseForm, ask: Ask, about: dict[str, Any]) ->
         return [fault, event("response.failed", response=response)]
 
     return events_of(answering(desk, form.model, ask), opening, written_piece, closing, failed)
+
+
+PROTOCOL = Protocol(routes)

@@ -23,9 +23,10 @@ from afresh.serve.image_files import Format, image_base64, image_size, read_imag
 from afresh.serve.json_route import JsonRoute
 from afresh.serve.loaded_runs import Served
 from afresh.serve.multipart import described, read_form
-from afresh.serve.openai.answers import ImageAnswer, streamed_too
-from afresh.serve.openai.forms import Conditions, Count, Finite, Form, Seed, Words, event, now, seed_of
+from afresh.serve.protocols.openai.answers import ImageAnswer
 from afresh.serve.request_threads import Desk, alone, first, noted
+from afresh.serve.requests.descriptions import streamed_too
+from afresh.serve.requests.forms import Conditions, Count, Finite, Form, Seed, Words, event, now, seed_of
 from afresh.serve.rights import USE, needs
 from afresh.verbs.edit import Change, Editor, edit
 from afresh.verbs.editor import STRENGTH

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request
@@ -12,13 +12,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from afresh.data.text.tool_calls import Call, CallReader
 from afresh.runs.run import Run
-from afresh.sampling.text_stream import Token
 from afresh.serve.errors import Refused, body
 from afresh.serve.json_route import JsonRoute
 from afresh.serve.loaded_runs import Served
-from afresh.serve.openai.answers import ChatAnswer, streamed_too
-from afresh.serve.openai.conversation import Ask, answering, respond, text_of, turns_of
-from afresh.serve.openai.forms import (
+from afresh.serve.protocols.openai.answers import ChatAnswer
+from afresh.serve.request_threads import Desk, first
+from afresh.serve.requests.conversation import Ask, answering, respond, text_of, turns_of
+from afresh.serve.requests.descriptions import streamed_too
+from afresh.serve.requests.forms import (
     MOST_TOKENS,
     Count,
     Finite,
@@ -34,9 +35,8 @@ from afresh.serve.openai.forms import (
     now,
     seed_of,
 )
-from afresh.serve.openai.text import Piece, Text, Texts, events_of, spelled
-from afresh.serve.openai.tools import MOST_TOOLS, NamedTool, Said, Tool, Tools, calls_in, finish_of, parts_of
-from afresh.serve.request_threads import Desk, first
+from afresh.serve.requests.text import Piece, Text, Texts, events_of, token_logprobs
+from afresh.serve.requests.tools import MOST_TOOLS, NamedTool, Said, Tool, Tools, calls_in, finish_of, parts_of
 from afresh.serve.rights import USE, needs
 
 
@@ -142,19 +142,6 @@ class ChatCompletion(Form):
             settings,
             tools,
         )
-
-
-def token_logprobs(run: Run, tokens: Sequence[Token]) -> dict[str, Any]:
-    """Log-probabilities in the form of this endpoint."""
-
-    def entry(text: str, logprob: float) -> dict[str, Any]:
-        return {"token": text, "logprob": logprob, "bytes": list(text.encode())}
-
-    rows = [
-        {**entry(t.text, t.logprob), "top_logprobs": [entry(spelled(run, i), value) for i, value in t.top]}
-        for t in tokens
-    ]
-    return {"content": rows, "refusal": None}
 
 
 def tool_call(call: Call) -> dict[str, Any]:

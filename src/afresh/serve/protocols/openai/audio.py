@@ -20,9 +20,9 @@ from afresh.sampling.text_conditions import asked, with_labels
 from afresh.serve.errors import Refused
 from afresh.serve.json_route import JsonRoute
 from afresh.serve.loaded_runs import Served
-from afresh.serve.openai.answers import files
-from afresh.serve.openai.forms import Conditions, Finite, Form, Seed, Words, event, seed_of
 from afresh.serve.request_threads import Desk, noted
+from afresh.serve.requests.descriptions import files
+from afresh.serve.requests.forms import Conditions, Finite, Form, Seed, Words, event, seed_of
 from afresh.serve.rights import USE, needs
 from afresh.verbs.sample import Sampler
 

@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
+from afresh.serve.errors import Refused, described, kind, shown
+
 
 class TextBlock(BaseModel):
     type: Literal["text"]
@@ -53,3 +55,26 @@ class MessageAnswer(BaseModel):
 
 class TokenCount(BaseModel):
     input_tokens: int
+
+
+class AnthropicFault(BaseModel):
+    """What was wrong with a request, and what to do."""
+
+    type: str
+    message: str
+
+
+class AnthropicErrorAnswer(BaseModel):
+    """The body of an answer with a status of 400 or more, in the form of Anthropic's API."""
+
+    type: Literal["error"]
+    error: AnthropicFault
+
+
+ERRORS = described(AnthropicErrorAnswer)
+
+
+def anthropic_body(error: Refused) -> dict[str, Any]:
+    """{"type": "error", "error": {type, message}}, as clients of Anthropic's API expect it."""
+    known = {"server_error": "api_error"}.get(kind(error), kind(error))
+    return {"type": "error", "error": {"type": known, "message": shown(str(error))}}

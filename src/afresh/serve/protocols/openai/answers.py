@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any, Literal
 
 from pydantic import BaseModel
@@ -68,54 +67,6 @@ class ChatAnswer(BaseModel):
     system_fingerprint: str
     choices: list[ChatChoice]
     usage: Usage
-    seed: int
-
-
-class OutputText(BaseModel):
-    type: Literal["output_text"]
-    text: str
-    annotations: list[Any]
-    logprobs: list[dict[str, Any]]
-
-
-class OutputMessage(BaseModel):
-    id: str
-    type: Literal["message"]
-    role: Literal["assistant"]
-    status: Literal["completed", "incomplete"]
-    content: list[OutputText]
-
-
-class FunctionCall(BaseModel):
-    id: str
-    type: Literal["function_call"]
-    call_id: str
-    name: str
-    arguments: str
-    status: Literal["completed"]
-
-
-class ResponseUsage(BaseModel):
-    input_tokens: int
-    input_tokens_details: dict[str, int]
-    output_tokens: int
-    output_tokens_details: dict[str, int]
-    total_tokens: int
-
-
-class ResponseAnswer(BaseModel):
-    """The parameters of the request come back with it."""
-
-    id: str
-    object: Literal["response"]
-    created_at: int
-    completed_at: int | None
-    status: Literal["completed", "incomplete"]
-    incomplete_details: dict[str, str] | None
-    error: None
-    model: str
-    output: list[OutputMessage | FunctionCall]
-    usage: ResponseUsage
     seed: int
 
 
@@ -187,20 +138,3 @@ class ModelList(BaseModel):
 
 
 # Each event of a stream: its data is JSON, or [DONE] at the end.
-EVENT = {
-    "type": "object",
-    "properties": {"event": {"type": "string"}, "data": {"type": "string"}},
-    "required": ["data"],
-}
-STREAM: dict[str, Any] = {"text/event-stream": {"schema": EVENT}}
-
-
-def files(media_types: Iterable[str]) -> dict[int | str, dict[str, Any]]:
-    """The description of an answer that is a file of one of these types, which is also given as a stream."""
-    content = {media_type: {"schema": {"type": "string", "format": "binary"}} for media_type in media_types}
-    return {200: {"content": content | STREAM}}
-
-
-def streamed_too(model: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
-    """The description of an answer that is also given as a stream."""
-    return {200: {"model": model, "content": STREAM}}

@@ -12,13 +12,15 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from afresh.data.text.tool_calls import Call, CallReader
 from afresh.runs.run import Run
-from afresh.serve.anthropic.answers import MessageAnswer, TokenCount
-from afresh.serve.errors import ANTHROPIC_ERRORS, Refused, anthropic_body
+from afresh.serve.errors import Refused
 from afresh.serve.json_route import JsonRoute
 from afresh.serve.loaded_runs import Served
-from afresh.serve.openai.answers import streamed_too
-from afresh.serve.openai.conversation import Ask, answering, conversation_ids, respond, text_of, turns_of
-from afresh.serve.openai.forms import (
+from afresh.serve.protocols import Protocol
+from afresh.serve.protocols.anthropic.answers import ERRORS, MessageAnswer, TokenCount, anthropic_body
+from afresh.serve.request_threads import Desk, first
+from afresh.serve.requests.conversation import Ask, answering, conversation_ids, respond, text_of, turns_of
+from afresh.serve.requests.descriptions import streamed_too
+from afresh.serve.requests.forms import (
     MOST_STOPS,
     MOST_TOKENS,
     Finite,
@@ -30,9 +32,8 @@ from afresh.serve.openai.forms import (
     named_event,
     seed_of,
 )
-from afresh.serve.openai.text import Begun, Piece, Texts, events_of
-from afresh.serve.openai.tools import MOST_TOOLS, Function, Said, ToolName, Tools, calls_in, finish_of, parts_of
-from afresh.serve.request_threads import Desk, first
+from afresh.serve.requests.text import Begun, Piece, Texts, events_of
+from afresh.serve.requests.tools import MOST_TOOLS, Function, Said, ToolName, Tools, calls_in, finish_of, parts_of
 from afresh.serve.rights import USE, needs
 
 
@@ -182,7 +183,7 @@ def blocks(text: str, tools: Tools | None) -> list[dict[str, Any]]:
 
 
 def routes(desk: Desk) -> APIRouter:
-    router = APIRouter(tags=["Anthropic"], route_class=JsonRoute, responses=ANTHROPIC_ERRORS, dependencies=[needs(USE)])
+    router = APIRouter(tags=["Anthropic"], route_class=JsonRoute, responses=ERRORS, dependencies=[needs(USE)])
 
     @router.post(
         "/v1/messages",
@@ -273,3 +274,6 @@ def streamed(desk: Desk, form: MessageForm, ask: Ask, head: dict[str, Any]) -> A
 
     stream = answering(desk, form.model, ask)
     return events_of(stream, opening, written_piece, closing, lambda error: [named_event(anthropic_body(error))])
+
+
+PROTOCOL = Protocol(routes, anthropic_body)

@@ -1,0 +1,21 @@
+"""Dialects in which programs talk to the server, one folder each. A folder translates its requests into those of
+`afresh.serve.requests`, and is loaded when the first request in its dialect comes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import APIRouter
+
+from afresh.serve.errors import Refused, body
+from afresh.serve.request_threads import Desk
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """A dialect. routes: its endpoints. error: the content of an answer to a request that is refused."""
+
+    routes: Callable[[Desk], APIRouter]
+    error: Callable[[Refused], dict[str, Any]] = body
