@@ -8,9 +8,14 @@ from __future__ import annotations
 import gc
 import html
 import os
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Iterator, Sequence
+from types import SimpleNamespace
+from typing import IO, Any
 
 import pytest
+
+from tests.warm import Process, Warm
 
 os.environ |= {  # before torch is imported; processes that tests start inherit it
     "CUDA_VISIBLE_DEVICES": "",
@@ -63,3 +68,21 @@ def do_not_wait_for_the_disk() -> Iterator[None]:
         patch.setattr(os, "fsync", lambda handle: None)
         patch.setattr(os, "sync", lambda: None)
         yield
+
+
+@pytest.fixture(scope="session")
+def warm() -> Warm:
+    """Starts processes that have imported what commands need."""
+    return Warm()
+
+
+@pytest.fixture
+def warm_jobs(warm: Warm, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands in the background are forks."""
+
+    def fork(command: Sequence[str], stdin: int, stdout: IO[bytes], stderr: IO[bytes], **how: Any) -> Process:
+        return warm.start(*command[2:], stdin=stdin, stdout=stdout, stderr=stderr, keep=how["pass_fds"])
+
+    from afresh.verbs import jobs
+
+    monkeypatch.setattr(jobs, "subprocess", SimpleNamespace(Popen=fork, DEVNULL=subprocess.DEVNULL))

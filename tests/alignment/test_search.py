@@ -8,11 +8,10 @@ import csv
 import json
 import random
 import signal
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from subprocess import DEVNULL
 from types import SimpleNamespace
 
 import numpy as np
@@ -29,6 +28,7 @@ from afresh.core.rng import Rng
 from afresh.data.text.kind import TEXT
 from afresh.runs.run import Run
 from afresh.verbs.align import AlignSpec, start
+from tests.warm import Warm
 
 LETTERS, LENGTH = "abcd", 5  # 1,024 words
 TARGET = "dbacd"
@@ -79,7 +79,9 @@ def test_the_best_word_is_found_within_the_budget_and_nothing_is_asked_twice(wor
     assert [float(b["reward"]) for b in best] == sorted((float(b["reward"]) for b in best), reverse=True)
 
 
-def test_a_killed_search_goes_on_to_the_same_end_and_asks_nothing_again(words: Path, tmp_path: Path) -> None:
+def test_a_killed_search_goes_on_to_the_same_end_and_asks_nothing_again(
+    words: Path, tmp_path: Path, warm: Warm
+) -> None:
     """It is killed between the answers and the step that learns from them."""
     assert command(searched(words, tmp_path / "whole")) == 0
     kill = (
@@ -92,8 +94,7 @@ def test_a_killed_search_goes_on_to_the_same_end_and_asks_nothing_again(words: P
         "AskedMemory.write = strike\nrun(sys.argv[1:])\n"
     )
     argv = searched(words, tmp_path / "killed")
-    code = subprocess.run([sys.executable, "-c", kill, *argv], capture_output=True).returncode
-    assert code == -signal.SIGKILL
+    assert warm.start("-c", kill, *argv, stdout=DEVNULL, stderr=DEVNULL).wait() == -signal.SIGKILL
     assert command(["train", "--resume", str(tmp_path / "killed" / "out"), "--no-measure"]) == 0
     assert calls(tmp_path / "killed") == calls(tmp_path / "whole")
     ends = []

@@ -9,11 +9,12 @@ import pty
 import re
 import signal
 import socket
-import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from subprocess import DEVNULL, PIPE
 from typing import IO, Any
 
 import pytest
@@ -30,6 +31,7 @@ from afresh.training.loop import Interrupted
 from afresh.verbs.annotate import Session
 from tests.cli.conftest import Invoke, parsed
 from tests.voting import Voter
+from tests.warm import Process, Warm
 
 pytestmark = pytest.mark.slow
 
@@ -255,9 +257,9 @@ def test_the_browser_opens_only_where_a_person_sees_it(
 # --------------------------------------------------------------------------- killed
 
 
-def started(*argv: object) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", PROGRAM, *map(str, argv)]
-    return subprocess.Popen(command, stdin=-1, stdout=subprocess.DEVNULL, stderr=-1, text=True)
+@pytest.fixture
+def started(warm: Warm) -> Callable[..., Process]:
+    return partial(warm.start, "-c", PROGRAM, stdin=PIPE, stdout=DEVNULL, stderr=PIPE)
 
 
 def until(stream: IO[str] | None, pattern: str) -> str:
@@ -269,7 +271,9 @@ def until(stream: IO[str] | None, pattern: str) -> str:
     raise AssertionError(f"it ended without saying {pattern}")
 
 
-def test_votes_survive_the_end_of_the_program(texts_run: Path, tmp_path: Path, answer: Answer) -> None:
+def test_votes_survive_the_end_of_the_program(
+    texts_run: Path, tmp_path: Path, answer: Answer, started: Callable[..., Process]
+) -> None:
     out = tmp_path / "v.jsonl"
     argv = (texts_run, "-n", 4, *WORDS, "--out", out)
     with started(*argv) as program:
@@ -287,7 +291,7 @@ def test_votes_survive_the_end_of_the_program(texts_run: Path, tmp_path: Path, a
     assert out.read_bytes().startswith(kept) and read_votes(out, TEXT).summary.pairs == 4
 
 
-def test_votes_survive_the_end_of_the_page(pictures_run: Path, tmp_path: Path) -> None:
+def test_votes_survive_the_end_of_the_page(pictures_run: Path, tmp_path: Path, started: Callable[..., Process]) -> None:
     """Killed as soon as the page was told that a vote is kept; then the same command, and another pair."""
     out, asked = tmp_path / "v.jsonl", []
     argv = (pictures_run, "-n", 3, "--label", "d1", "--set", "steps=1", "--out", out)
@@ -302,7 +306,9 @@ def test_votes_survive_the_end_of_the_page(pictures_run: Path, tmp_path: Path) -
     assert asked[0] != asked[1]
 
 
-def test_the_page_is_for_one_browser_and_ends_when_the_person_has_finished(pictures_run: Path, tmp_path: Path) -> None:
+def test_the_page_is_for_one_browser_and_ends_when_the_person_has_finished(
+    pictures_run: Path, tmp_path: Path, started: Callable[..., Process]
+) -> None:
     out = tmp_path / "v.jsonl"
     with started(pictures_run, "-n", 3, "--label", "d1", "--set", "steps=1", "--out", out) as program:
         address = until(program.stderr, r"http://\S+")
@@ -322,7 +328,9 @@ def test_the_page_is_for_one_browser_and_ends_when_the_person_has_finished(pictu
     assert [r["winner"] for r in records(out)] == ["b"]
 
 
-def test_ctrl_c_ends_the_page_and_says_what_is_kept(pictures_run: Path, tmp_path: Path) -> None:
+def test_ctrl_c_ends_the_page_and_says_what_is_kept(
+    pictures_run: Path, tmp_path: Path, started: Callable[..., Process]
+) -> None:
     out = tmp_path / "v.jsonl"
     with started(pictures_run, "-n", 3, "--label", "d1", "--set", "steps=1", "--out", out) as program:
         Voter(until(program.stderr, r"http://\S+")).vote("a")

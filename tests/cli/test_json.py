@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
 from pathlib import Path
+from subprocess import PIPE
 
 import pytest
 
 from tests.cli.conftest import AT_THE_END, WORDS, Invoke, drawn, error_of, lines_of, parsed
+from tests.warm import Warm
 
 CRASHING = """
 import afresh.verbs.doctor, afresh.cli
@@ -19,12 +19,6 @@ def broken(*given):
 afresh.verbs.doctor.examine_machine = broken
 afresh.cli.main()
 """
-
-
-def start(*argv: object) -> subprocess.Popen[str]:
-    """The command in a process of its own."""
-    command = [sys.executable, *(("-m", "afresh") if argv[0] != "-c" else ()), *map(str, argv)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def test_training_streams_its_events_and_the_result_is_last(texts: Path, tmp_path: Path, invoke: Invoke) -> None:
@@ -41,9 +35,10 @@ def test_training_streams_its_events_and_the_result_is_last(texts: Path, tmp_pat
     assert (found[-1]["run"], found[-1]["steps"]) == (str(run), 4)
 
 
-def test_an_interrupted_training_ends_with_an_error(texts: Path, tmp_path: Path) -> None:
+def test_an_interrupted_training_ends_with_an_error(texts: Path, tmp_path: Path, warm: Warm) -> None:
     run = tmp_path / "run"
-    process = start("train", texts, "--steps", 100_000, "--out", run, "--no-measure", "--json", *WORDS)
+    argv = ("train", texts, "--steps", 100_000, "--out", run, "--no-measure", "--json", *WORDS)
+    process = warm.start("-m", "afresh", *argv, stdout=PIPE, stderr=PIPE)
     assert process.stdout is not None
     seen = ""
     for line in process.stdout:
@@ -57,16 +52,17 @@ def test_an_interrupted_training_ends_with_an_error(texts: Path, tmp_path: Path)
     assert error["code"] == "interrupted" and f"afresh train --resume {run}" in error["text"]
 
 
-def test_a_crash_ends_with_an_error_and_a_traceback() -> None:
-    process = start("-c", CRASHING, "doctor", "--json")
+def test_a_crash_ends_with_an_error_and_a_traceback(warm: Warm) -> None:
+    process = warm.start("-c", CRASHING, "doctor", "--json", stdout=PIPE, stderr=PIPE)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 70 and "Traceback" in err
     assert lines_of(out) == [{"event": "error", "code": "fault", "text": "ZeroDivisionError: division by zero"}]
 
 
-def test_a_reader_that_goes_away_does_not_end_training(texts: Path, tmp_path: Path) -> None:
+def test_a_reader_that_goes_away_does_not_end_training(texts: Path, tmp_path: Path, warm: Warm) -> None:
     run = tmp_path / "run"
-    process = start("train", texts, "--steps", 4, "--out", run, "--no-measure", "--json", *AT_THE_END, *WORDS)
+    argv = ("train", texts, "--steps", 4, "--out", run, "--no-measure", "--json", *AT_THE_END, *WORDS)
+    process = warm.start("-m", "afresh", *argv, stdout=PIPE, stderr=PIPE)
     assert process.stdout is not None and process.stderr is not None
     assert json.loads(process.stdout.readline())["event"] in ("note", "progress")
     process.stdout.close()
@@ -110,8 +106,9 @@ def test_a_short_command_is_one_line(texts_run: Path, invoke: Invoke) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
-def test_a_full_disk_ends_the_command_with_a_message(texts: Path, tmp_path: Path) -> None:
+def test_a_full_disk_ends_the_command_with_a_message(texts: Path, tmp_path: Path, warm: Warm) -> None:
     argv = ("train", texts, "--steps", 1, "--out", tmp_path / "run", "--json")
     with Path("/dev/full").open("wb") as full:
-        ended = subprocess.run([sys.executable, "-m", "afresh", *map(str, argv)], stdout=full, stderr=subprocess.PIPE)
-    assert ended.returncode == 2 and b"No space left" in ended.stderr and b"Traceback" not in ended.stderr
+        process = warm.start("-m", "afresh", *argv, stdout=full, stderr=PIPE)
+    _, err = process.communicate()
+    assert process.returncode == 2 and "No space left" in err and "Traceback" not in err

@@ -6,13 +6,12 @@ import json
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from select import select
+from subprocess import PIPE
 
 import httpx
 import pytest
@@ -20,6 +19,7 @@ import pytest
 from afresh.serve import guard
 from afresh.serve.connection import Connection
 from tests.serve.test_texts import never_ends
+from tests.warm import Warm
 
 
 @contextmanager
@@ -116,9 +116,8 @@ def test_ids_of_requests_are_words(http: httpx.Client) -> None:
         assert len(answer.headers["x-request-id"]) == 16
 
 
-def test_the_server_ends_when_all_is_answered(runs: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "afresh", "serve", str(runs), "--port", "0"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+def test_the_server_ends_when_all_is_answered(runs: Path, warm: Warm) -> None:
+    process = warm.start("-m", "afresh", "serve", runs, "--port", 0, stderr=PIPE)
     try:
         assert process.stderr is not None
         line = next(line for line in process.stderr if "serving at" in line)

@@ -5,10 +5,9 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
+from subprocess import DEVNULL
 
 import numpy as np
 import pytest
@@ -24,6 +23,7 @@ from afresh.verbs.align import AlignSpec, check_prompt_tokens, choose_method, st
 from afresh.verbs.training_job import learn
 from tests.contracts.rows import write_pictures
 from tests.heard import heard
+from tests.warm import Warm
 
 pytestmark = pytest.mark.slow
 
@@ -162,7 +162,7 @@ def test_the_base_stays_as_it_was(root: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("method", ["grpo", "ppo"])
-def test_a_killed_run_goes_on_to_the_same_end(root: Path, tmp_path: Path, method: str) -> None:
+def test_a_killed_run_goes_on_to_the_same_end(root: Path, tmp_path: Path, method: str, warm: Warm) -> None:
     """The reward itself kills the program, once, in the middle of a rollout."""
     (tmp_path / "reward.py").write_text(
         "import os, signal\nfrom pathlib import Path\n" + VOWELS.replace("    return", "    strike()\n    return") +
@@ -183,10 +183,9 @@ def test_a_killed_run_goes_on_to_the_same_end(root: Path, tmp_path: Path, method
         out = tmp_path / name
         words = [*map(str, argv), "--out", str(out)]
         if when:
-            with_pid = ["sh", "-c", 'echo $$ > "$0"; exec "$@"', str(tmp_path / "pid")]
-            program = [*with_pid, sys.executable, "-m", "afresh", *words]
-            code = subprocess.run(program, capture_output=True).returncode
-            assert code == -signal.SIGKILL
+            process = warm.start("-m", "afresh", *words, stdout=DEVNULL, stderr=DEVNULL)
+            (tmp_path / "pid").write_text(str(process.pid))
+            assert process.wait() == -signal.SIGKILL
             words = ["train", "--resume", str(out), "--no-measure"]
         assert command(words) == 0
         folder = out / "checkpoints" / "000016"

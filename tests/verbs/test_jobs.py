@@ -75,7 +75,7 @@ def test_a_command_ends_with_its_result_and_is_found_again(texts: Path) -> None:
     assert found.state == "done" and found.result is not None and found.result["modality"] == "text"
 
 
-def test_a_command_that_fails_says_why(tmp_path: Path) -> None:
+def test_a_command_that_fails_says_why(tmp_path: Path, warm_jobs: None) -> None:
     found = ended(jobs.start("train", [tmp_path / "none"], {"no-measure": True, "minutes": 1}, "Train"))
     assert found.state == "failed" and "none" in found.error
 
@@ -113,7 +113,7 @@ def test_an_id_that_is_none_is_not_found(id: str) -> None:
     assert jobs.read(id) is None
 
 
-def test_a_damaged_record_hides_no_other(folder: Path, texts: Path) -> None:
+def test_a_damaged_record_hides_no_other(folder: Path, texts: Path, warm_jobs: None) -> None:
     (folder / ("0" * 16)).mkdir(parents=True)
     (folder / ("0" * 16) / "job.json").write_text('{"id": 3}')
     job = jobs.start("data", [texts], {"near": None}, "Look")

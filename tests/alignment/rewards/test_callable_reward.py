@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -25,6 +24,7 @@ from afresh.data.image.kind import IMAGE
 from afresh.data.text.kind import TEXT
 from afresh.domains.molecule.kind import MOLECULE
 from tests.heard import heard
+from tests.warm import Warm
 
 pytestmark = pytest.mark.slow
 
@@ -427,9 +427,9 @@ def is_there(pid: int) -> bool:
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
 @pytest.mark.parametrize("kind", ["program", "function"])
-def test_a_program_ends_with_the_process_that_asked_it_however_that_ends(kind: str, tmp_path: Path) -> None:
+def test_a_program_ends_with_the_process_that_asked_it_however_that_ends(kind: str, tmp_path: Path, warm: Warm) -> None:
     (tmp_path / "hangs.py").write_text(HANGS)
-    asking = subprocess.Popen([sys.executable, "-c", ASKING, str(tmp_path), kind])
+    asking = warm.start("-c", ASKING, tmp_path, kind)
     told = tmp_path / "told"
     while not told.exists():
         assert asking.poll() is None

@@ -6,7 +6,6 @@ import json
 import re
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +34,7 @@ from afresh.verbs.annotate import Session, Wish, make_plan, votes_in
 from afresh.verbs.training_job import learn
 from tests.heard import heard
 from tests.voting import Voter, page_votes
+from tests.warm import Warm
 
 pytestmark = pytest.mark.slow
 
@@ -246,11 +246,11 @@ def test_the_command_keeps_sounds_and_goes_on(root: Path, tmp_path: Path, monkey
     assert command(["compare", str(root / "vae"), "--summary", "--out", str(out)]) == 0
 
 
-def test_a_vote_on_sounds_survives_the_end_of_the_program(root: Path, tmp_path: Path) -> None:
+def test_a_vote_on_sounds_survives_the_end_of_the_program(root: Path, tmp_path: Path, warm: Warm) -> None:
     """Killed as soon as the page was told that a vote is kept; then the same plan, and another pair."""
     out = tmp_path / "v.jsonl"
     argv = ["compare", str(root / "vae"), "-n", "3", "--label", "high", "--out", str(out)]
-    with subprocess.Popen([sys.executable, "-c", PROGRAM, *argv], stderr=-1, stdout=-3, text=True) as program:
+    with warm.start("-c", PROGRAM, *argv, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as program:
         assert program.stderr is not None
         voter = Voter(next(found[0] for line in program.stderr if (found := re.search(r"http://\S+", line))))
         voter.vote("b")

@@ -52,7 +52,7 @@ def measured(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def folder(measured: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(measured: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, warm_jobs: None) -> Path:
     monkeypatch.setenv("AFRESH_JOBS_FOLDER", str(tmp_path / "jobs"))
     return Path(shutil.copytree(measured, tmp_path / "runs"))
 

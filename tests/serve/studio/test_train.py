@@ -25,7 +25,7 @@ ODD = "<img src=x onerror=alert(1)>"
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, warm_jobs: None) -> Iterator[Path]:
     """Folders of data, commands and runs of a test's own. Commands that still run at its end are stopped."""
     monkeypatch.setenv("AFRESH_JOBS_FOLDER", str(tmp_path / "jobs"))
     monkeypatch.setenv("AFRESH_DATA_FOLDER", str(tmp_path / "data"))

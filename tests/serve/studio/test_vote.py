@@ -65,7 +65,7 @@ class Voter:
 
 
 @pytest.fixture
-def voter(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Voter]:
+def voter(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, warm_jobs: None) -> Iterator[Voter]:
     """A server of runs of this test, beside which the votes lie."""
     folder = tmp_path / "runs"
     for name in ("digits", "stories"):
