@@ -25,10 +25,10 @@ demo: .venv/.installed
 	$(BIN)/afresh demo --force
 
 test: .venv/.ready
-	$(PYTEST)
+	$(PYTEST) -m "not browser"
 
-# What the tests skip without: Ray, schemathesis, wandb and a browser. Each installs in a minute; a machine that cannot
-# have one of them skips its tests.
+# What some tests need: Ray, schemathesis, wandb and a browser. Each installs in a minute; a machine that cannot have one
+# of them skips its tests.
 complete: .venv/.ready
 	-timeout 300 $(BIN)/pip install --disable-pip-version-check -q -e '.[cluster]' 'schemathesis>=4' wandb
 	-command -v chromium || command -v chromium-browser || command -v google-chrome || \
@@ -43,7 +43,7 @@ types: .venv/.ready
 	$(BIN)/mypy
 
 quick: .venv/.ready
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -m "not slow and not browser"
 
 # With TRL and verl, whose steps of alignment ours are compared with; without them, these tests are skipped.
 bench-test: .venv/.ready
@@ -57,10 +57,10 @@ nightly: .venv/.ready
 	$(BIN)/pip install --disable-pip-version-check -q 'schemathesis>=4'
 	$(PYTEST) --timeout 3600 tests/core/without_float64.py tests/serve/conformance.py
 
-# The studio in a browser, which is installed if there is none; a missing browser fails here, where `make test` skips.
+# The studio in a browser, which is installed if there is none.
 test-browser: .venv/.ready
 	command -v chromium || command -v chromium-browser || command -v google-chrome || apt-get install -y chromium
-	BROWSER_REQUIRED=1 $(PYTEST) tests/serve/studio
+	BROWSER_REQUIRED=1 $(PYTEST) -m browser tests/serve/studio
 
 # Files of tiny runs of every kind are changed at random; every command must work or say what is wrong. `--first N` goes
 # on from mutation N: `.venv/bin/python -m tools.fuzz --first N --mutations 1` repeats one.
@@ -90,7 +90,7 @@ lowest:
 	$(PYTHON) -m venv .venv-lowest
 	$(PYTHON) -m tools.lowest $(FREE) > .venv-lowest/constraints.txt
 	.venv-lowest/bin/pip install -q -c .venv-lowest/constraints.txt -e '.[dev]'
-	.venv-lowest/bin/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow"
+	.venv-lowest/bin/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow and not browser"
 
 # Known weaknesses of the dependencies, a bill of materials (CycloneDX), and hashes of what a release is installed with.
 audit: .venv/.installed

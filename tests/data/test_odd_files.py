@@ -6,14 +6,15 @@ that the test of that file reports, and not in a machine without memory.
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import resource
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -86,8 +87,19 @@ def read_all(first: int) -> None:
         print(json.dumps({"name": name, **found}), flush=True)
 
 
-@cache
-def results() -> dict[str, dict[str, Any]]:
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """What became of each odd file, which the first process of the tests that asks finds out for all."""
+    root = tmp_path_factory.getbasetemp()
+    file = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "odd-files.json"
+    with file.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not file.exists():
+            file.write_text(json.dumps(read_in_processes()))
+    return dict(json.loads(file.read_text()))
+
+
+def read_in_processes() -> dict[str, dict[str, Any]]:
     """What became of each odd file. A process that one of them ends is begun again after it."""
     found: dict[str, dict[str, Any]] = {}
     while len(found) < len(CASES):
@@ -107,9 +119,9 @@ def results() -> dict[str, dict[str, Any]]:
 
 @pytest.mark.skipif(not Path("/proc/self/statm").is_file(), reason="memory is bounded as on Linux")
 @pytest.mark.parametrize("name", CASES)
-def test_an_odd_file_is_refused_and_the_good_one_read(name: str) -> None:
+def test_an_odd_file_is_refused_and_the_good_one_read(name: str, results: dict[str, dict[str, Any]]) -> None:
     case = CASES[name]
-    found = results()[name]
+    found = results[name]
     assert not found["error"], found
     assert found["good"], found
     assert found["memory"] < MEMORY

@@ -19,6 +19,13 @@ from tests.contracts.rows import write_sounds, write_tunes
 from tests.serve.conftest import OWNER, TINY, serving
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What needs a browser is run by `make test-browser`."""
+    for item in items:
+        if isinstance(item, pytest.Function) and "browser" in item.fixturenames:
+            item.add_marker("browser")
+
+
 @pytest.fixture(scope="package")
 def shelf(tmp_path_factory: pytest.TempPathFactory) -> Works:
     return Works(tmp_path_factory.mktemp("studio") / "works")
