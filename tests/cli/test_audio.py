@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import struct
 from pathlib import Path
 
 import numpy as np
@@ -336,58 +335,15 @@ def test_a_folder_does_not_get_the_name_of_a_file(
     assert not (tmp_path / name).exists()
 
 
-def lying(file: Path) -> None:
-    """A WAV whose header says 65,000 channels."""
-    head = struct.pack("<IHHIIHH", 16, 1, 65_000, RATE, (RATE * 130_000) % 2**32, 130_000 % 2**16, 16)
-    file.write_bytes(
-        b"RIFF" + struct.pack("<I", 1036) + b"WAVEfmt " + head + b"data" + struct.pack("<I", 1000) + b"\1\0" * 500
-    )
-
-
-def texts_as_wavs(folder: Path) -> None:
-    for i in range(3):
-        (folder / f"{i}.wav").write_text(f"text number {i}")
-
-
-def one_file(folder: Path) -> None:
-    soundfile.write(folder / "a.wav", made_up(1), RATE)
-
-
-def silence(folder: Path) -> None:
-    for i in range(3):
-        soundfile.write(folder / f"{i}.wav", np.zeros(2_000 + i), RATE)
-
-
-def headers_that_lie(folder: Path) -> None:
-    for i in range(3):
-        lying(folder / f"{i}.wav")
-
-
-def pictures(folder: Path) -> None:
-    for i in range(3):
-        Image.fromarray(np.full((4, 4), 40 * i, np.uint8)).save(folder / f"{i}.png")
-
-
 @pytest.mark.parametrize("verb", ["data", "train"])
-@pytest.mark.parametrize(
-    ("write", "said"),
-    [
-        (texts_as_wavs, "not a supported sound.*if it can be played, convert it"),
-        (one_file, "Give at least two"),
-        (silence, "silent: no sample exceeds"),
-        (
-            headers_that_lie,
-            "an impossible rate or number of channels; accepted are 1,000 to 768,000 Hz and 1 to 64 channels",
-        ),
-        (pictures, r"unsupported sound format \(\.png\)"),
-    ],
-)
-def test_data_that_is_of_no_use_is_refused(verb: str, write: object, said: str, tmp_path: Path, invoke: Invoke) -> None:
-    assert callable(write)
-    (tmp_path / "in").mkdir()
-    write(tmp_path / "in")
+def test_data_that_is_of_no_use_is_refused(verb: str, tmp_path: Path, invoke: Invoke) -> None:
+    """What else cannot be used, and why, is in tests/data/audio."""
+    for i in range(3):
+        (tmp_path / "in").mkdir(exist_ok=True)
+        (tmp_path / "in" / f"{i}.wav").write_text(f"text number {i}")
     argv = (verb, tmp_path / "in", "--modality", "audio")
-    refused(invoke, said, *argv, *(("--out", tmp_path / "run") if verb == "train" else ()))
+    out = ("--out", tmp_path / "run") if verb == "train" else ()
+    refused(invoke, "not a supported sound.*if it can be played, convert it", *argv, *out)
     assert not (tmp_path / "run").exists()
 
 
@@ -403,10 +359,7 @@ def refused(invoke: Invoke, said: str, *argv: object) -> None:
     ("option", "said"),
     [
         ("rate=1000000", "less than or equal to 48000, given '?1000000'? .accepted: 4000 to 48000"),
-        ("channels=6", "channels"),
-        ("seconds=0", "seconds"),
         ("names=a,b,c,d", "do not match names=a,b,c,d"),
-        ("group=speaker", "no column 'speaker'"),
         ("label_column=mood", "no column 'mood'"),
         ("tempo=3", "Accepted: rate, channels"),
     ],
@@ -446,12 +399,8 @@ def test_changes_that_cannot_be_made_are_refused(
 def test_files_that_are_no_sounds_are_refused(
     tool: tuple[str, str], mel_run: Path, sounds: Path, invoke: Invoke
 ) -> None:
-    for name, said in (
-        ("hiss/text.wav", "not a supported sound"),
-        ("beep/nan.wav", "not finite"),
-        ("none.wav", "no such file"),
-    ):
-        refused(invoke, f"{name} cannot be used as a sound.*{said}", "edit", mel_run, sounds / name, *tool)
+    said = "text.wav cannot be used as a sound.*not a supported sound"
+    refused(invoke, said, "edit", mel_run, sounds / "hiss" / "text.wav", *tool)
 
 
 def test_what_sounds_cannot_do_is_said_without_pictures(mel_run: Path, invoke: Invoke, tmp_path: Path) -> None:

@@ -149,31 +149,18 @@ def test_metadata_of_thousands_of_columns_is_refused() -> None:
 
 
 def test_unusable_files_are_refused_and_the_others_read(tmp_path: Path) -> None:
-    x = np.full((800, 1), np.nan, np.float32)
-    buffer = io.BytesIO()
-    soundfile.write(buffer, x, RATE, format="WAV", subtype="FLOAT")
     files = {
-        "good.wav": sound(0),
         "stereo.flac": sound(1, 44_100, 2, "FLAC"),
         "text.wav": "not a sound",
-        "nan.wav": buffer.getvalue(),
         "empty.wav": b"",
         "folder.wav/inner.wav": sound(2),
         "notes.txt": "?",
     }
     found = open_sounds(folder(tmp_path, files))
     read = dict(map_sounds(heard, found))
-    assert {n for n, h in read.items() if isinstance(h, DecodedSound)} == {
-        "good.wav",
-        "stereo.flac",
-        "folder.wav/inner.wav",
-    }
-    assert {h.sound.rate for h in read.values() if isinstance(h, DecodedSound)} == {RATE}
-    assert {(h.header.rate, h.header.channels) for h in read.values() if isinstance(h, DecodedSound)} == {
-        (8_000, 1),
-        (44_100, 2),
-    }
-    assert "not a supported sound" in str(read["text.wav"]) and "not finite" in str(read["nan.wav"])
+    assert "not a supported sound" in str(read.pop("text.wav"))
+    headers = {n: (h.header.rate, h.header.channels) for n, h in read.items() if isinstance(h, DecodedSound)}
+    assert headers == {"stereo.flac": (44_100, 2), "folder.wav/inner.wav": (RATE, 1)} and len(headers) == len(read)
     assert {r.source for r in found.refused} == {"empty.wav", "notes.txt"}
 
 

@@ -7,9 +7,7 @@ import io
 import json
 import os
 import stat
-import struct
 import zipfile
-import zlib
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -25,6 +23,7 @@ from pydantic import ValidationError
 from afresh.core import Corpus, Item, UserError
 from afresh.data.image.kind import IMAGE
 from afresh.domains.image.modality import MODALITY, ImageOptions
+from tests.data.image.test_images import png as raw_png
 from tests.heard import heard
 
 PLAIN = ImageOptions()
@@ -41,11 +40,7 @@ def png(seed: int = 0, shape: tuple[int, ...] = (8, 8)) -> bytes:
 
 
 def bomb() -> bytes:
-    def chunk(name: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
-
-    head = struct.pack(">IIBBBBB", 50_000, 50_000, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"\0" * 9999))
+    return raw_png(50_000, 50_000, 8, 2, b"\0" * 9999)
 
 
 def folder(root: Path, names: list[str], shape: tuple[int, ...] = (8, 8)) -> Path:
