@@ -47,16 +47,18 @@ def configuration(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def charts_are_not_drawn() -> Iterator[None]:
-    """Every command that trains ends with a report, whose charts take longer than a few steps of a tiny model. They are
-    drawn in tests/evaluation; here there is what they say to a screen reader."""
+def reports_are_short() -> Iterator[None]:
+    """Every command that trains ends with a report, whose samples and charts take longer than a few steps of a tiny
+    model. Charts are drawn in tests/evaluation; here there is what they say to a screen reader."""
     from afresh.evaluation import curves, report
+    from afresh.verbs import report as run_report
 
     def described(chart: curves.Curves, key: str) -> str:
         return f'<svg role="img" aria-label="{html.escape(curves.describe(chart))}"></svg>'
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(report, "draw_curves", described)
+        patch.setattr(run_report, "MAX_IMAGES", run_report.FEW_IMAGES)
         yield
 
 
