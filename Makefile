@@ -27,10 +27,10 @@ demo: .venv/.installed
 test: .venv/.ready
 	$(PYTEST) -m "not browser"
 
-# What some tests need: Ray, schemathesis, wandb and a browser. Each installs in a minute; a machine that cannot have one
-# of them skips its tests.
+# What some tests need: Ray, wandb and a browser. Each installs in a minute; a machine that cannot have one of them skips
+# its tests.
 complete: .venv/.ready
-	-timeout 300 $(BIN)/pip install --disable-pip-version-check -q -e '.[cluster]' 'schemathesis>=4' wandb
+	-timeout 300 $(BIN)/pip install --disable-pip-version-check -q -e '.[cluster]' wandb
 	-command -v chromium || command -v chromium-browser || command -v google-chrome || \
 		(apt-get update -qq && apt-get install -y -qq chromium)
 
