@@ -21,8 +21,8 @@ from afresh.data.image.images import Frame as ImageFrame
 from afresh.data.image.images import ImageError, decode_image, short_side
 from afresh.data.imported import content_key
 from afresh.data.parquet import stream_parquet
+from afresh.data.tables.rows import read_beginning
 from afresh.data.tar import read_tar
-from afresh.data.text.tables import read_beginning
 from afresh.data.webdataset import examples
 
 READERS: dict[str, Callable[[DataFile], object]] = {

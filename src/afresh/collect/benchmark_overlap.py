@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from afresh.collect.record import Found, Rejection
-from afresh.collect.sources import Fetched, Options, Source, source_of
+from afresh.collect.sources import Fetched, Options, Source, source_of, tables
 from afresh.core import UserError
+from afresh.data.files import FileError, named
 
 TABLES = (".jsonl", ".json", ".parquet", ".csv", ".tsv")
 
@@ -25,12 +22,15 @@ def other_source(place: str) -> Source:
 
 
 def find(place: str, options: Any, fetched: Fetched) -> Iterator[Found | Rejection]:
+    path = Path(place)
     try:
-        for number, row in enumerate(_rows(Path(place)), 1):
+        for number, row in tables.table(named(path), tables.TableOptions())[1]:
+            if isinstance(row, str):
+                raise FileError(f"row {number:,}: {row}")
             text = "\n".join(strings(row))
             if text.strip():
-                yield Found(f"{Path(place).name}: row {number}", text)
-    except (OSError, ValueError, csv.Error) as error:
+                yield Found(f"{path.name}: row {number}", text)
+    except (OSError, FileError) as error:
         raise UserError(
             f"{place} cannot be read as a table: {error}. Mend the file, or give other data: a table of "
             f"{', '.join(sorted(TABLES))}, a folder, or another data set.",
@@ -38,29 +38,12 @@ def find(place: str, options: Any, fetched: Fetched) -> Iterator[Found | Rejecti
         ) from None
 
 
-def _rows(path: Path) -> Iterator[Any]:
-    suffix = path.suffix.lower()
-    if suffix == ".parquet":
-        with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(1_000):
-                yield from batch.to_pylist()
-    elif suffix == ".jsonl":
-        with path.open(encoding="utf-8") as lines:
-            yield from (json.loads(line) for line in lines if line.strip())
-    elif suffix == ".json":
-        found = json.loads(path.read_text(encoding="utf-8"))
-        yield from found if isinstance(found, list) else [found]
-    else:
-        with path.open(encoding="utf-8", newline="") as table:
-            yield from csv.DictReader(table, delimiter="\t" if suffix == ".tsv" else ",")
-
-
 def strings(value: Any) -> Iterator[str]:
     """All texts in a value of JSON, in order; not the names of its fields."""
     if isinstance(value, str):
         yield value
-    elif isinstance(value, dict | list):
-        for inner in value.values() if isinstance(value, dict) else value:
+    elif isinstance(value, Mapping | list):
+        for inner in value.values() if isinstance(value, Mapping) else value:
             yield from strings(inner)
 
 

@@ -17,14 +17,14 @@ from afresh.data.columns import CAPTIONS
 from afresh.data.files import FileError
 from afresh.data.imported import Entry, MediaFile, media_file
 from afresh.data.limits import parsing
+from afresh.data.tables.roles import TEXT_NAMES, columns_by_role, lowered
 from afresh.data.text.chat import ChatColumns, chat_columns, parse_turns, text_problem
-from afresh.data.text.tables import TEXT_NAMES
 
 # What a column is if it is not named by an option, by its name in lower case; the first that there is counts.
 GUESSED: Mapping[str, Sequence[str]] = {
     "file": ("image", "img", "audio", "sound", "file_name", "file", "path"),
     "text": TEXT_NAMES,
-    "caption": ("caption", "prompt", "description"),
+    "caption": CAPTIONS,
     "label": ("label", "class", "category", "topic"),
     "title": ("title", "headline", "subject"),
     "person": ("author", "user", "username", "person", "speaker", "sender", "writer"),
@@ -78,26 +78,18 @@ def choose(names: Sequence[str], texts: Sequence[str], media: Sequence[str], opt
                 f"There is no column {column!r} for {what}. Name one of: {', '.join(names) or 'none'}.",
                 "unknown_column",
             )
-    of, taken = dict(named), set(named.values())
-    lower = {n.lower().strip(): n for n in reversed(names)}
+    of = dict(named)
     chat = None if "text" in named or media else chat_columns(names)
-    for what, guesses in GUESSED.items():
-        if what in of or (chat and what in ("file", "text", "caption")):
-            continue
-        if what == "file":
-            possible = [n for n in media if n.lower() in guesses] or list(media)
-            possible += [lower[g] for g in guesses if g in lower and lower[g] in texts]
-        elif what == "text" and "file" in of:
-            continue
-        elif what == "caption":
-            possible = [lower[g] for g in CAPTIONS if g in lower] if "file" in of else []
+    if chat is None and "file" not in of:
+        free = [n for n in media if n not in of.values()]
+        if likely := [n for n in free if lowered(n) in GUESSED["file"]] or free:
+            of["file"] = likely[0]
         else:
-            possible = [lower[g] for g in guesses if g in lower]
-        column = next((c for c in possible if c not in taken), None)
-        if column is not None:
-            of[what] = column
-            taken.add(column)
-    left = [t for t in texts if t not in taken]
+            of = columns_by_role(texts, {"file": GUESSED["file"]}, of, plain=lowered)
+    unasked = ("text", "caption") if chat else ("text",) if "file" in of else ("caption",)
+    roles = {what: guesses for what, guesses in GUESSED.items() if what not in ("file", *unasked)}
+    of = columns_by_role(names, roles, of, plain=lowered)
+    left = [t for t in texts if t not in of.values()]
     if not chat and "text" not in of and "file" not in of and len(left) == 1:
         of["text"] = left[0]
     if not chat and "text" not in of and "file" not in of:

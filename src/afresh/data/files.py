@@ -56,6 +56,11 @@ class DataFile:
         return self.path.suffix.lower()
 
 
+def suffix_of(name: str) -> str:
+    """The suffix of a file's name in lower case, without that of a compression (.gz or .zst)."""
+    return PurePosixPath(name.lower().removesuffix(".gz").removesuffix(".zst")).suffix
+
+
 def walk(
     path: Path, leave_out: Callable[[str, bool], str | None] = lambda name, folder: None
 ) -> tuple[list[DataFile], list[Refused]]:

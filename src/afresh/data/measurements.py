@@ -11,9 +11,10 @@ from typing import Any
 
 from afresh.core import ItemKind, Refused, UserError
 from afresh.core.plural import counted
-from afresh.data.files import MB, DataFile, FileError, must_exist, read_bytes
-from afresh.data.numbers import UNITS, as_number, is_missing, units_of
-from afresh.data.text import tables
+from afresh.data.files import MB, FileError, must_exist, named, read_bytes, suffix_of
+from afresh.data.tables import rows as tables
+from afresh.data.tables.numbers import UNITS, as_number, is_missing, units_of
+from afresh.data.tables.roles import columns_by_role, lowered
 
 MOST_MB = 512
 TABLE = "proposals.csv"  # in a folder of proposals
@@ -142,7 +143,7 @@ def columns_of_numbers(path: Path) -> list[str]:
 
 
 def table_of(path: Path) -> tables.Table:
-    suffix = Path(path.name.lower().removesuffix(".gz")).suffix
+    suffix = suffix_of(path.name)
     if suffix not in tables.SUFFIXES:
         raise UserError(
             f"{path} is not a table. Give {', '.join(sorted(tables.SUFFIXES))}, also as .gz, with a column of items "
@@ -150,7 +151,7 @@ def table_of(path: Path) -> tables.Table:
             "not_a_table",
         )
     try:
-        raw = read_bytes(DataFile(path, path.name, path.stat().st_size), MOST_MB)
+        raw = read_bytes(named(path), MOST_MB)
         table = tables.read_table(suffix, raw, len(raw) // MB + MOST_MB)
     except (FileError, OSError) as error:
         raise UserError(f"{path} cannot be read: {error}.", "not_a_table") from None
@@ -169,7 +170,6 @@ def items_column(path: Path, table: tables.Table, kind: ItemKind, column: str, w
             )
         return wanted
     usual = (ITEM, kind.name) if kind.inline else (FILE, ITEM, kind.name, "path", ID)
-    by_name = {c.strip().lower(): c for c in reversed(table.columns)}
     rows = table.rows[:LOOKED_AT]
 
     def readable(name: str) -> float:
@@ -187,9 +187,9 @@ def items_column(path: Path, table: tables.Table, kind: ItemKind, column: str, w
     def length(name: str) -> float:
         return sum(len(str(row.get(name) or "")) for _, row in rows)
 
-    for name in usual:
-        if name in by_name and readable(by_name[name]):
-            return by_name[name]
+    by_name = columns_by_role(table.columns, {ITEM: usual}, plain=lowered, suits=lambda role, name: readable(name) > 0)
+    if by_name:
+        return by_name[ITEM]
     others = [c for c in table.texts if c != column]
     shares = {c: readable(c) for c in others}
     best = max(others, key=lambda c: (shares[c] > 0.5, length(c)), default=None)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import re
 from collections import Counter
@@ -20,19 +18,20 @@ from afresh.data.files import (
     DataFile,
     FileError,
     Given,
-    check_values,
     is_hidden,
     open_file,
     path_of,
     read_usable,
     read_zip,
+    suffix_of,
     walk,
     zip_files,
     zip_names,
 )
-from afresh.data.parquet import read_parquet
 from afresh.data.refusals import refusal_lines
 from afresh.data.split import HELD_OUT, TRAINING
+from afresh.data.tables.delimited import Row
+from afresh.data.tables.rows import read_table
 
 TABLES = frozenset({"metadata.jsonl", "metadata.csv", "metadata.parquet"})
 FILE_NAME = "file_name"
@@ -311,67 +310,15 @@ def _target(table: str, file_name: Any, index: Mapping[str, int], media: Media) 
     return target, None if usable else f"{FILE_NAME} {file_name!r} is not a usable {media.word}"
 
 
-def _rows(table: str, content: bytes, media: Media) -> tuple[list[tuple[int, dict[str, Any]]], list[Refused]]:
+def _rows(table: str, content: bytes, media: Media) -> tuple[list[tuple[int, Row]], list[Refused]]:
     """Numbered rows (from 1) of a metadata file, and rows that cannot be read."""
-    if table.lower().endswith(".parquet"):
-        try:
-            listed = read_parquet(content, MAX_TABLE // MB, lambda schema: schema.names)
-        except FileError as error:
-            raise UserError(f"{table} cannot be used: {error}.") from None
-        rows: list[tuple[int, dict[str, Any]]] = list(enumerate(listed, 1))
-        refused: list[Refused] = []
-    else:
-        try:
-            text = content.decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            raise UserError(f"{table} is not UTF-8 ({error}). Save it as UTF-8.") from None
-        try:
-            check_values(text)
-        except FileError as error:
-            raise UserError(f"{table} {error}.") from None
-        rows, refused = _csv_rows(table, text) if table.lower().endswith(".csv") else _json_rows(table, text)
-    if rows and not any(FILE_NAME in row for _, row in rows):
+    try:
+        read = read_table(suffix_of(table), content, MAX_TABLE // MB, nested=True)
+    except FileError as error:
+        raise UserError(f"{table} cannot be used: {error}.") from None
+    if read.rows and not any(FILE_NAME in row for _, row in read.rows):
         raise UserError(
-            f"{table} has no column {FILE_NAME!r} (it has {', '.join(map(str, rows[0][1])) or 'none'}). "
+            f"{table} has no column {FILE_NAME!r} (it has {', '.join(map(str, read.rows[0][1])) or 'none'}). "
             f"Add {FILE_NAME}: the path of each {media.word} relative to the folder of {table}."
         )
-    return rows, refused
-
-
-def _csv_rows(table: str, text: str) -> tuple[list[tuple[int, dict[str, Any]]], list[Refused]]:
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    rows: list[tuple[int, dict[str, Any]]] = []
-    refused: list[Refused] = []
-    try:
-        header = next(reader, [])
-        if len(set(header)) < len(header):
-            raise UserError(f"{table} has two columns of the same name ({', '.join(header)}). Rename one.")
-        for number, cells in enumerate(reader, 1):
-            if len(cells) == len(header):
-                rows.append((number, dict(zip(header, cells, strict=True))))
-            elif cells:
-                reason = f"{len(cells)} cells, but the header has {len(header)}"
-                refused.append(Refused(f"{table}, row {number}", reason, damaged=True))
-    except csv.Error as error:
-        raise UserError(
-            f"{table} is not a readable CSV file (line {reader.line_num}: {error}). Correct its quotes."
-        ) from None
-    return rows, refused
-
-
-def _json_rows(table: str, text: str) -> tuple[list[tuple[int, dict[str, Any]]], list[Refused]]:
-    rows: list[tuple[int, dict[str, Any]]] = []
-    refused: list[Refused] = []
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            value = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            refused.append(Refused(f"{table}, row {number}", f"not JSON ({error})", damaged=True))
-            continue
-        if isinstance(value, dict):
-            rows.append((number, value))
-        else:
-            refused.append(Refused(f"{table}, row {number}", "not a JSON object", damaged=True))
-    return rows, refused
+    return read.rows, [Refused(f"{table}, row {n}", reason, damaged=True) for n, reason in read.bad]

@@ -7,14 +7,15 @@ makes any table one of texts.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
 from afresh.core import Unsupported
 from afresh.core.plural import counted
+from afresh.data.tables.roles import are_dates, are_labels, is_prose, share
+from afresh.data.tables.rows import Table
 from afresh.data.text import chat
-from afresh.data.text.tables import TEXT_NAMES, Table
 from afresh.domains.exercises.columns import is_log as is_log_of_answers
 from afresh.domains.interactions.columns import is_log
 
@@ -33,10 +34,6 @@ SUFFIXES = {  # by kind: suffixes of files that are not read, and what to do
     ),
 }
 AS_TEXT = "To learn one column as text all the same: `modality=text` and `data.text_column=NAME`"
-DATE = re.compile(
-    r"\d{4}[-/.]\d{1,2}([-/.]\d{1,2})?([T ]\d{1,2}:\d\d.*)?|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4}([T ]\d{1,2}:\d\d.*)?"
-    r"|\d{1,2}:\d\d(:\d\d)?|(\d{1,2} )?[A-Z][a-z]{2,8}\.? (\d{1,2},? )?\d{4}"
-)
 MOLECULE = re.compile(r"(?=.*[A-Za-z])(\[[^\]\s]{1,20}\]|Br|Cl|[BCNOPSFIbcnops]|[-=#$:/\\.()]|%\d\d|\d)+")  # SMILES
 BONDED = re.compile(r"[=#()\[\]\d]")  # what most molecules have and words have not
 LINES = 20  # fewer lines are not judged
@@ -88,28 +85,9 @@ def _values(table: Table, name: str) -> list[str]:
     return [str(v).strip() for v in values if v not in (None, "")]
 
 
-def _share(values: Sequence[str], holds: Callable[[str], Any]) -> float:
-    return sum(bool(holds(v)) for v in values) / len(values) if values else 0.0
-
-
-def is_prose(name: str, values: Sequence[str]) -> bool:
-    """Whether a column holds sentences, or is named as if it did."""
-    words = sum(len(v.split()) for v in values) / max(1, len(values))
-    return name.lower().strip() in TEXT_NAMES or (words >= 5 and not _are_dates(values))
-
-
-def _are_dates(values: Sequence[str]) -> bool:
-    return _share(values, DATE.fullmatch) >= 0.9
-
-
-def _are_labels(values: Sequence[str]) -> bool:
-    """Whether a few short values recur."""
-    return 4 * len(set(values)) <= len(values) and max(map(len, values), default=0) <= 40
-
-
 def are_molecules(values: Sequence[str]) -> bool:
     """Whether values have the form of SMILES."""
-    return _share(values, _is_molecule) >= 0.95 and _share(values, BONDED.search) >= 0.5
+    return share(values, _is_molecule) >= 0.95 and share(values, BONDED.search) >= 0.5
 
 
 def _is_molecule(value: str) -> bool:
@@ -130,8 +108,8 @@ def _molecules(names: Sequence[str], words: Columns) -> Unsupported | None:
 def _series(columns: Columns, words: Columns) -> Unsupported | None:
     numbers = [name for name, values in columns.items() if values and name not in words]
     clocks = [n for n in numbers if n.lower().strip() in ("time", "timestamp", "date", "datetime", "seconds")]
-    dates = [name for name, values in words.items() if _are_dates(values)] or clocks
-    others = [name for name, values in words.items() if name not in dates and not _are_labels(values)]
+    dates = [name for name, values in words.items() if are_dates(values)] or clocks
+    others = [name for name, values in words.items() if name not in dates and not are_labels(values)]
     numbers = [name for name in numbers if name not in dates]
     if not dates or not numbers or others:
         return None
@@ -141,7 +119,7 @@ def _series(columns: Columns, words: Columns) -> Unsupported | None:
 
 def _numbers(columns: Columns, words: Columns) -> Unsupported | None:
     numbers = [name for name, values in columns.items() if values and name not in words]
-    if not numbers or not all(_are_labels(values) for values in words.values()):
+    if not numbers or not all(are_labels(values) for values in words.values()):
         return None
     return Unsupported("tables of numbers", f"{_count(numbers)} and no column of texts", AS_TEXT)
 

@@ -127,7 +127,7 @@ def test_odd_metadata_is_refused_row_by_row() -> None:
     found = attributes({"metadata.jsonl": "\n".join(rows).encode()}, ["a.wav"], SOUND_FILES)
     assert {r.source[-1]: r.reason.split(" (")[0] for r in found.refused} == {
         "1": "file_name '.' is not a usable sound",
-        "2": "not JSON",
+        "2": "not usable JSON: a number of more than 4,300 digits",
         "3": "no file_name",
     }
 

@@ -280,7 +280,7 @@ def test_bad_rows_are_refused_one_by_one(tmp_path: Path) -> None:
     why = reasons(read(tmp_path / "in"))
     assert [i.caption for i in read(tmp_path / "in").items] == ["one", None]
     expected = {2: "leads out", 3: "leads out", 4: "not a usable", 5: "another row", 6: "no file_name", 7: "not JSON",
-                8: "not a JSON object", 9: "leads out"}  # fmt: skip
+                8: "neither an object", 9: "leads out"}  # fmt: skip
     assert {k: why[f"metadata.jsonl, row {k}"] for k in expected}.keys() == expected.keys()
     assert all(words in why[f"metadata.jsonl, row {k}"] for k, words in expected.items())
     assert len(why) == len(expected)
@@ -290,9 +290,9 @@ def test_bad_rows_are_refused_one_by_one(tmp_path: Path) -> None:
     ("name", "content", "words"),
     [
         ("metadata.csv", b"image,text\n1.png,hello\n", "no column 'file_name'"),
-        ("metadata.csv", b"file_name,text,text\n1.png,a,b\n", "two columns"),
-        ("metadata.csv", b'file_name,text\n1.png,"open\n', "not a readable CSV"),
-        ("metadata.jsonl", b'{"file_name": "1.png", "text": "\xff"}', "not UTF-8"),
+        ("metadata.csv", b"file_name,text,text\n1.png,a,b\n", "more than once"),
+        ("metadata.csv", b'file_name,text\n1.png,"open\n', "damaged at line 2"),
+        ("metadata.jsonl", b'{"file_name": "1.png", "text": "\xff"}', "invalid UTF-8"),
         ("metadata.parquet", b"PAR1 not really", "not a readable Parquet"),
     ],
 )
@@ -308,7 +308,7 @@ def test_csv_rows_of_another_length_are_refused(tmp_path: Path) -> None:
     (tmp_path / "metadata.csv").write_text("file_name,text\n1.png,hello, world\n2.png,fine\n")
     corpus = read(tmp_path)
     assert [i.caption for i in corpus.items] == [None, "fine"]
-    assert reasons(corpus) == {"metadata.csv, row 1": "3 cells, but the header has 2"}
+    assert reasons(corpus) == {"metadata.csv, row 1": "3 fields, but the header has 2"}
 
 
 def test_label_column_and_what_it_replaces(tmp_path: Path) -> None:

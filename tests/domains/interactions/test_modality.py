@@ -13,11 +13,11 @@ from pyarrow import parquet
 
 from afresh.core import Corpus, UserError
 from afresh.data.files import FileError, walk
+from afresh.data.tables.batches import Unusable, batches
 from afresh.domains.interactions.encoder import HistoryEncoder
 from afresh.domains.interactions.history import History, encode
 from afresh.domains.interactions.log import read_log
 from afresh.domains.interactions.modality import MODALITY, InteractionOptions
-from afresh.domains.interactions.tables import Unusable, batches
 
 START = 1_700_000_000
 
@@ -228,7 +228,7 @@ def test_a_log_is_read_alike_however_its_rows_are_divided(tmp_path: Path, monkey
     file.write_text("\n".join(["user,item,time", *rows * 3, ""]), encoding="utf-8")
     whole, refused, notes = read_log(file, {})
     assert whole.users[:3] == ("b", "a", "3") and whole.items[:3] == ("x", "z", "2")
-    monkeypatch.setattr("afresh.domains.interactions.tables.BLOCK", 64)
+    monkeypatch.setattr("afresh.data.tables.delimited.BLOCK", 64)
     parts, refused_parts, notes_parts = read_log(file, {})
     assert (parts.users, parts.items) == (whole.users, whole.items)
     assert "12 ids stored as numbers with a point, read without it" in {*notes} & {*notes_parts}

@@ -14,7 +14,7 @@ from afresh.collect.sources import CONSUMED, Fetched, Options, Source, tables
 from afresh.collect.sources.beside import Beside
 from afresh.core import Refused, UserError
 from afresh.core.plural import counted
-from afresh.data.files import DataFile, FileError, read_bytes, read_zip, walk
+from afresh.data.files import DataFile, FileError, read_bytes, read_zip, suffix_of, walk
 from afresh.data.limits import parsing
 from afresh.data.split import split_of_name
 from afresh.data.tar import is_tar, read_tar
@@ -69,7 +69,7 @@ def every(place: str, options: FolderOptions, consumed: int = 0) -> Iterator[Fou
 
 
 def is_table(file: DataFile) -> bool:
-    return tables.suffix_of(file.name) in tables.SUFFIXES - {".json"}
+    return suffix_of(file.name) in tables.SUFFIXES - {".json"}
 
 
 def within(place: str, file: DataFile, options: FolderOptions, beside: Beside) -> Iterator[Found | Rejection] | None:

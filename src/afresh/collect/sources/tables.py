@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 from collections.abc import Iterator, Mapping
 from itertools import chain, islice
@@ -18,22 +17,29 @@ from afresh.collect.sources.beside import Beside
 from afresh.core import UserError, events
 from afresh.core.plural import counted
 from afresh.data import arrow
-from afresh.data.files import DataFile, FileError, decode_text, open_plain, read_bytes, walk
+from afresh.data.files import DataFile, FileError, decode_text, open_plain, read_bytes, suffix_of, walk
 from afresh.data.imported import MediaFile, media_file
 from afresh.data.limits import Limits, Meter, parsing
 from afresh.data.parquet import MOST_COLUMNS
 from afresh.data.split import split_of_name
+from afresh.data.tables.delimited import (
+    MOST_VALUES,
+    Numbered,
+    Row,
+    delimited_rows,
+    separator_of,
+    too_long,
+    too_wide,
+)
+from afresh.data.tables.numbers import is_number
+from afresh.data.tables.rows import LONGEST, bounded_lines, json_row, read_table
 from afresh.data.text.document import unpacked
 from afresh.data.text.encodings import SAMPLE, guess_encoding
-from afresh.data.text.tables import header_of, is_number, json_row, read_table, too_wide
 
 SUFFIXES = arrow.SUFFIXES | {".csv", ".tsv", ".xlsx", ".jsonl", ".ndjson", ".json"}
-LONGEST = 64 << 20  # characters of a line, a cell or a row
-MOST_VALUES = 4_000_000  # of a line, each of which becomes an object
 MOST_CELLS = 100_000_000  # of a sheet, the empty ones too, which a cell far to the right makes of a few bytes
 LOOKED_AT = 100  # rows that columns are guessed from
-Row = Mapping[str, Any]
-Rows = Iterator[tuple[int, Row | str]]  # numbers, and the reasons why rows cannot be used
+Rows = Iterator[Numbered]
 
 
 class TableOptions(ColumnOptions):
@@ -41,13 +47,7 @@ class TableOptions(ColumnOptions):
 
     max_file_mb: int = Field(default=512, ge=1, le=1 << 20)
     sheet: str = Field("", description="sheet of an Excel file; empty: the first")
-    delimiter: str = Field("", max_length=1, description="between the fields of a .csv; empty: comma or semicolon")
-
-
-def suffix_of(name: str) -> str:
-    """The suffix without that of a compression."""
-    lower = name.lower()
-    return Path(lower.removesuffix(".gz").removesuffix(".zst")).suffix
+    delimiter: str = Field("", max_length=1, description="between the fields of a .csv; empty: by its header")
 
 
 def files_of(path: Path) -> list[DataFile]:
@@ -182,13 +182,7 @@ def lines_of(file: DataFile, newline: str, guess: bool) -> Iterator[str | None]:
     errors = "surrogateescape" if encoding == "utf-8-sig" else "replace"
     try:
         with stream, io.TextIOWrapper(stream, encoding, errors, newline=newline) as text:
-            while line := text.readline(LONGEST + 1):
-                if len(line) <= LONGEST:
-                    yield line
-                    continue
-                while (rest := text.readline(1 << 20)) and not rest.endswith(("\n", "\r")):
-                    pass
-                yield None
+            yield from bounded_lines(text, LONGEST)
     except (OSError, EOFError, UnicodeError) as error:
         raise FileError(f"damaged: {error}") from None
 
@@ -196,56 +190,21 @@ def lines_of(file: DataFile, newline: str, guess: bool) -> Iterator[str | None]:
 INVALID = "invalid UTF-8"
 
 
-def too_long() -> str:
-    return f"a line or a row of more than {LONGEST:,} characters, or {MOST_VALUES:,} values"
-
-
 def json_lines(file: DataFile) -> Rows:
     for number, line in enumerate(lines_of(file, "\n", False), 1):
         if line is None:
-            yield number, too_long()
+            yield number, too_long(LONGEST)
         elif line.strip():
             many = sum(map(line.count, ",[{")) > MOST_VALUES
-            yield number, too_long() if many else INVALID if _invalid(line) else json_row(line)
+            yield number, too_long(LONGEST) if many else INVALID if _invalid(line) else json_row(line)
 
 
-def separated(file: DataFile, delimiter: str) -> Rows:
+def separated(file: DataFile, separator: str) -> Rows:
     """The rows of a CSV or TSV file. One that is damaged is left out, and reading goes on after it."""
     lines = lines_of(file, "", True)
     first = next(lines, None) or ""
-    delimiter = delimiter or (";" if ";" in first and "," not in first else ",")
-    csv.field_size_limit(LONGEST)
-    size = 0  # characters of the row
-
-    def whole() -> Iterator[str]:
-        nonlocal size
-        for line in lines:
-            size += len(line or "")
-            if line is None or size > LONGEST or line.count(delimiter) > MOST_VALUES:
-                raise csv.Error(too_long())
-            yield line
-
-    reader = csv.reader(chain([first], whole()), delimiter=delimiter, strict=True)
-    try:
-        header = header_of(reader)
-    except csv.Error as error:
-        raise FileError(f"its header is damaged: {error}") from None
-    number = 0
-    while True:
-        number += 1
-        size = 0
-        try:
-            fields = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            yield number, f"damaged: {error}"
-            reader = csv.reader(whole(), delimiter=delimiter, strict=True)
-            continue
-        if fields and len(fields) != len(header):
-            yield number, f"{len(fields):,} fields, but the header has {len(header):,}"
-        elif fields:
-            yield number, INVALID if any(map(_invalid, fields)) else dict(zip(header, fields, strict=True))
+    for number, row in delimited_rows(chain([first], lines), separator or separator_of(first), longest=LONGEST)[1]:
+        yield number, INVALID if not isinstance(row, str) and any(map(_invalid, row.values())) else row
 
 
 def _invalid(text: str) -> bool:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from afresh.core import UserError
+from afresh.data.tables.roles import columns_by_role, lowered
 from afresh.data.text.chat_rendering import RENDERER, RenderError, render
 from afresh.data.text.tokenizer import Ids, Tokenizer
 from afresh.data.text.tool_calls import RESULT, TOOLS, has_tools, result_text
@@ -41,9 +42,14 @@ ROLES = {
     **dict.fromkeys(("user", "human", "prompter"), "user"),
     **dict.fromkeys(("assistant", "gpt", "bot", "model", "chatgpt", "ai"), "assistant"),
 }
-CHATS = ("messages", "conversations")  # names of columns of complete conversations
-ASKS, ANSWERS = ("prompt", "instruction", "question"), ("completion", "response", "output", "answer")
-INPUTS = ("input", "context")  # what a question refers to
+# Names of columns: of complete conversations, or of a question, what it refers to, and its answer.
+COLUMNS = {
+    "chat": ("messages", "conversations"),
+    "ask": ("prompt", "instruction", "question"),
+    "answer": ("completion", "response", "output", "answer"),
+    "input": ("input", "context"),
+    "system": ("system",),
+}
 FILLERS = [chr(c) for c in range(0xFDD0, 0xFDF0)]  # code points that Unicode reserves for internal use
 # A template may write so many characters, and in addition every message so many times.
 MOST_WRITTEN, MOST_TIMES = 1_000_000, 16
@@ -69,17 +75,10 @@ class ChatColumns:
 
 def chat_columns(columns: Sequence[str]) -> ChatColumns | None:
     """How rows with these columns are read as conversations; None if they are not conversations."""
-    by_name = {c.lower().strip(): c for c in reversed(columns)}
-
-    def first(*names: str) -> str:
-        return next((by_name[n] for n in names if n in by_name), "")
-
-    if chat := first(*CHATS):
-        return ChatColumns(chat=chat)
-    ask, answer = first(*ASKS), first(*ANSWERS)
-    if ask and answer:
-        return ChatColumns("", ask, answer, first(*INPUTS), first("system"))
-    return None
+    of = columns_by_role(columns, COLUMNS, plain=lowered)
+    if "chat" in of:
+        return ChatColumns(of["chat"])
+    return ChatColumns(**of) if "ask" in of and "answer" in of else None
 
 
 def parse_turns(row: Mapping[str, Any], form: ChatColumns) -> Turns | str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from afresh.core import UserError
+from afresh.data.tables.roles import columns_by_role, plain_name
 
 # Names of columns without case, spaces, marks and a last "id" or "name"; the first that there is counts.
 NAMES: Mapping[str, Sequence[str]] = {
@@ -60,8 +60,8 @@ class LogColumns:
 
 
 def plain(name: str) -> str:
-    """A column's name without case, marks, and a last "id" or "name"."""
-    bare = re.sub(r"[\W_]", "", name.lower())
+    """A column's plain name without a last "id" or "name"."""
+    bare = plain_name(name)
     return re.sub(r"(id|name)s?$", "", bare) or bare
 
 
@@ -86,18 +86,9 @@ def find(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], set_by_hand:
 
     `set_by_hand` names columns by what they are.
     """
-    of = dict(set_by_hand)
-    by_name: dict[str, list[str]] = {}
-    for column in columns:
-        by_name.setdefault(plain(column), []).append(column)
-    for what, guesses in NAMES.items():
-        if what in of:
-            continue
-        found = [c for g in guesses for c in by_name.get(g, ()) if c not in of.values()]
-        if what == "correct":
-            found = [c for c in found if _are_outcomes(rows, c)]
-        if found:
-            of[what] = found[0]
+    of = columns_by_role(
+        columns, NAMES, set_by_hand, plain=plain, suits=lambda what, c: what != "correct" or _are_outcomes(rows, c)
+    )
     if "item" not in of and "skill" in of and "skill" not in set_by_hand:
         of["item"] = of.pop("skill")  # an exercise is known by its skill alone
     missing = [what for what in ("learner", "item", "correct") if what not in of]
@@ -120,16 +111,6 @@ def is_log(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> bool:
     if isinstance(found, str) or not TELLING & {plain(c) for c in found.of.values()}:
         return False
     return len({outcome_of(row.get(found.of["correct"])) for row in rows[:ROWS]} & {0.0, 1.0}) == 2
-
-
-def check(columns: Sequence[str], set_by_hand: Mapping[str, str]) -> None:
-    """Raises UserError for a column set by hand that there is not."""
-    for what, column in set_by_hand.items():
-        if column not in columns:
-            raise UserError(
-                f"There is no column {column!r} for `data.{what}`. The columns are: {', '.join(columns) or 'none'}.",
-                "unknown_column",
-            )
 
 
 def name_of(value: Any) -> str:

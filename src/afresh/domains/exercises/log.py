@@ -13,17 +13,17 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from afresh.core import Corpus, Item, Refused, UserError
 from afresh.core.plural import counted
-from afresh.data.files import DataFile, FileError, walk
+from afresh.data.files import DataFile, FileError, suffix_of, walk
 from afresh.data.refusals import refusal_lines
 from afresh.data.split import split_of_name
-from afresh.data.text.tables import is_number
-from afresh.domains.exercises.columns import FIELDS, LogColumns, check, find, is_log, name_of, outcome_of
+from afresh.data.tables.batches import TABLES, batches
+from afresh.data.tables.delimited import Unusable
+from afresh.data.tables.numbers import is_number
+from afresh.data.tables.roles import check_given
+from afresh.data.tables.times import seconds
+from afresh.domains.exercises.columns import FIELDS, LogColumns, find, is_log, name_of, outcome_of
 from afresh.domains.exercises.history import Answer, History, with_gaps
-from afresh.domains.interactions.log import suffix_of
-from afresh.domains.interactions.tables import Unusable, batches
-from afresh.domains.interactions.times import seconds
 
-SUFFIXES = frozenset({".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet", ".db", ".sqlite", ".sqlite3"})
 LOOKED_AT = 500  # rows of a table, to find its columns
 NAMED = 5  # reasons in a note
 LEAST = 2  # answers of a learner
@@ -73,7 +73,7 @@ def looks_like_log(path: Path) -> tuple[int, int]:
     """How many of the files are tables of answers, judged by their names and the beginning of the first, and how many
     files there are."""
     files = walk(path)[0]
-    ours = [f for f in files if suffix_of(f.name) in SUFFIXES]
+    ours = [f for f in files if suffix_of(f.name) in TABLES]
     if not ours or not head_is_log(ours[0]):
         return 0, len(files)
     return len(ours), len(files)
@@ -97,7 +97,7 @@ def read_log(path: Path, options: LogOptions) -> Corpus:
     reading = Reading(options)
     files, corpus.refused = walk(path)
     for file in files:
-        if suffix_of(file.name) not in SUFFIXES:
+        if suffix_of(file.name) not in TABLES:
             corpus.refused.append(Refused(file.name, f"not a table ({file.suffix or 'no suffix'})"))
             continue
         unusable = Unusable()
@@ -112,10 +112,8 @@ def read_log(path: Path, options: LogOptions) -> Corpus:
                 first += batch.num_rows
         except FileError as error:
             corpus.refused.append(Refused(file.name, str(error)))
-        for reason, (count, row) in unusable.reasons.items():
-            where = f"{file.name}, row {row:,}" + (f" and {count - 1:,} more" if count > 1 else "")
-            corpus.refused.append(Refused(where, reason))
-            reading.left_out[reason] += count
+        corpus.refused += unusable.refused(file.name)
+        reading.left_out.update({reason: count for reason, (count, _) in unusable.reasons.items()})
     for (_, learner), answers in sorted(reading.learners.items()):
         if len(answers) < LEAST:
             corpus.refused.append(Refused(f"learner {learner}", "one answer only, with no other to predict it from"))
@@ -126,7 +124,7 @@ def read_log(path: Path, options: LogOptions) -> Corpus:
     if not corpus.items:
         raise UserError(
             f"There is no usable log of answers in {path} (columns of the learner, the exercise and the outcome, as "
-            f"{', '.join(sorted(SUFFIXES))}).",
+            f"{', '.join(sorted(TABLES))}).",
             lines=refusal_lines(corpus.refused),
         )
     corpus.notes += [*reading.columns, *notes_on(reading)]
@@ -138,7 +136,7 @@ def read_log(path: Path, options: LogOptions) -> Corpus:
 def choose(batch: Any, options: LogOptions) -> LogColumns | str:
     """The columns, or why it is no log. Raises UserError if one that was named is missing."""
     names = batch.schema.names
-    check(names, options.by_hand)
+    check_given(names, options.by_hand)
     found = find(batch.slice(0, LOOKED_AT).to_pylist(), names, options.by_hand)
     if isinstance(found, LogColumns):
         return found

@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from afresh.core import UserError
-from afresh.data.table_recognition import is_prose
-from afresh.domains.interactions.columns import plain
+from afresh.data.tables.roles import is_prose, plain_name
 from afresh.domains.interactions.item_pictures import are_pictures
 from afresh.domains.interactions.item_table import faded
 from afresh.storage.files import replace_file
@@ -54,7 +53,7 @@ class Catalogue:
     @cached_property
     def titles(self) -> Sequence[Any] | None:
         """The column of names for people, if there is one."""
-        return next((v for k, v in self.features.items() if plain(k) in TITLES), None)
+        return next((v for k, v in self.features.items() if plain_name(k) in TITLES), None)
 
     def title(self, i: int) -> str:
         """How item i is shown: by its title, or its id."""
@@ -213,7 +212,7 @@ def are_numbers(values: Sequence[Any]) -> bool:
 def is_sentences(column: str, values: Sequence[Any]) -> bool:
     """Whether a column holds sentences, or titles."""
     known = [str(v) for v in values if v is not None]
-    return bool(known) and not are_pictures(values) and (plain(column) in TITLES or is_prose(column, known))
+    return bool(known) and not are_pictures(values) and (plain_name(column) in TITLES or is_prose(column, known))
 
 
 def number(value: Any) -> float | None:

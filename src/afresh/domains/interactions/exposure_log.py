@@ -15,17 +15,20 @@ from numpy.typing import NDArray
 
 from afresh.core import UserError
 from afresh.data.files import FileError
-from afresh.domains.interactions.columns import ITEMS, USERS, plain
-from afresh.domains.interactions.log import log_files
-from afresh.domains.interactions.tables import Unusable, batches
+from afresh.data.tables.batches import batches
+from afresh.data.tables.delimited import Unusable
+from afresh.data.tables.roles import Names, columns_by_role
+from afresh.domains.interactions.columns import ITEMS, USERS
+from afresh.domains.interactions.event_tables import headerless_names, log_files
 
-# Names of columns of each role, the likeliest first. Those of users and of items are patterns of their own.
-NAMES: dict[str, tuple[str, ...]] = {
+NAMES: dict[str, Names] = {  # of columns of each role
     "history": ("history", "items", "sequence", "before", "context"),
     "drawn": ("drawn", "propensity", "pscore", "propensityscore", "actionprob", "probability", "prob"),
     "reward": ("reward", "clicked", "click", "clicks", "bought", "purchased", "liked", "rating", "outcome", "value"),
     "place": ("place", "position", "rank", "slot"),
     "list": ("list", "listid", "impression", "impressionid", "request", "requestid", "slate", "slateid"),
+    "user": USERS,
+    "item": ITEMS,
 }
 YES, NO = ("true", "yes"), ("false", "no")
 
@@ -60,7 +63,7 @@ def read_shown(path: Path) -> ShownLog:
     for file in log_files(path)[0]:
         unusable = Unusable()
         try:
-            for batch in batches(file, unusable, lists=True):
+            for batch in batches(file, unusable, None, headerless_names):
                 rows += batch.to_pylist()
         except FileError as error:
             raise UserError(f"{file.name} cannot be read: {error}.") from None
@@ -86,12 +89,7 @@ def read_shown(path: Path) -> ShownLog:
 
 def choose(names: Sequence[str]) -> dict[str, str]:
     """The column of each role, by name. Raises UserError, listing the columns, if one that is needed is missing."""
-    known = {plain(n): n for n in reversed(names)}
-    found = {role: known[w] for role, words in NAMES.items() if (w := next((w for w in words if w in known), None))}
-    for role, pattern in (("user", USERS), ("item", ITEMS)):
-        fits = [n for n in names if n not in found.values() and pattern.fullmatch(plain(n))]
-        if fits:
-            found[role] = min(fits, key=lambda n: not plain(n).endswith("id"))
+    found = columns_by_role(names, NAMES)
     missing = [role for role in ("item", "drawn", "reward") if role not in found]
     if "history" not in found and "user" not in found:
         missing.append("history (or user)")

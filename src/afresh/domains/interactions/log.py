@@ -13,12 +13,15 @@ from numpy.typing import NDArray
 
 from afresh.core import Refused, UserError
 from afresh.core.plural import counted
-from afresh.data.files import DataFile, FileError, walk
+from afresh.data.files import FileError
 from afresh.data.limits import parsing
+from afresh.data.tables.batches import SUFFIXES
+from afresh.data.tables.delimited import Unusable
+from afresh.data.tables.roles import check_given
+from afresh.data.tables.times import seconds
 from afresh.domains.interactions.columns import Columns, choose
+from afresh.domains.interactions.event_tables import events_of, log_files
 from afresh.domains.interactions.item_pictures import are_pictures
-from afresh.domains.interactions.tables import SUFFIXES, Unusable, batches
-from afresh.domains.interactions.times import seconds
 
 Ints = NDArray[np.int32]
 Floats = NDArray[np.float64]
@@ -76,18 +79,6 @@ class _Reading:
     retyped: int = 0
 
 
-def log_files(path: Path) -> tuple[list[DataFile], list[Refused]]:
-    """The files that may be tables of a log, and the others."""
-    files, refused = walk(path)
-    ours = [f for f in files if suffix_of(f.name) in SUFFIXES]
-    refused += [Refused(f.name, "not a table") for f in files if suffix_of(f.name) not in SUFFIXES]
-    return ours, refused
-
-
-def suffix_of(name: str) -> str:
-    return Path(name.lower().removesuffix(".gz").removesuffix(".zst")).suffix
-
-
 def read_log(
     path: Path, named: Mapping[str, str | None], query: str | None = None, by_session: bool = False
 ) -> tuple[Log, list[Refused], list[str]]:
@@ -102,19 +93,13 @@ def read_log(
         unusable = Unusable()
         try:
             with parsing("table"):
-                for batch in batches(file, unusable, query):
+                for batch in events_of(file, unusable, query):
                     _add(reading, batch, unusable)
         except FileError as error:
             reading.refused.append(Refused(file.name, str(error), damaged=True))
-        for reason, (count, first) in unusable.reasons.items():
-            where = f"{file.name}, row {first:,}" + (f" and {count - 1:,} more" if count > 1 else "")
-            reading.refused.append(Refused(where, reason))
-    for role, column in named.items():
-        if column is not None and reading.seen and column not in reading.seen:
-            raise UserError(
-                f"There is no column {column!r} for `data.{role}`. The columns are: {', '.join(reading.seen)}.",
-                "unknown_column",
-            )
+        reading.refused += unusable.refused(file.name)
+    if reading.seen:
+        check_given(tuple(reading.seen), {role: column for role, column in named.items() if column is not None})
     if not reading.parts:
         raise UserError(
             f"There is no log of who did what in {path}: it needs a column of users and one of items, in "

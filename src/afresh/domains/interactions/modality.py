@@ -16,19 +16,21 @@ from afresh.core.plural import counted
 from afresh.core.safe_json import MOST_TOKENS
 from afresh.data.columns import add_columns
 from afresh.data.conditions import fit_conditions
-from afresh.data.files import FileError
-from afresh.data.table_recognition import is_prose
+from afresh.data.files import FileError, suffix_of
+from afresh.data.tables.batches import TABLES
+from afresh.data.tables.delimited import Unusable
+from afresh.data.tables.roles import is_prose, plain_name
 from afresh.domains.exercises.columns import is_log as is_log_of_answers
 from afresh.domains.interactions.catalogue import TITLES, Catalogue
-from afresh.domains.interactions.columns import choose, is_log, plain
+from afresh.domains.interactions.columns import choose, is_log
 from afresh.domains.interactions.encoder import HistoryEncoder, chosen, load_histories
+from afresh.domains.interactions.event_tables import events_of, log_files
 from afresh.domains.interactions.filters import narrowed
 from afresh.domains.interactions.history import HISTORY, History
 from afresh.domains.interactions.item_codes import ItemCodes, fit_codes
-from afresh.domains.interactions.log import Log, log_files, read_log, suffix_of
+from afresh.domains.interactions.log import Log, read_log
 from afresh.domains.interactions.neighbours import fit_neighbours
 from afresh.domains.interactions.splits import Split, divide, traits_of
-from afresh.domains.interactions.tables import Unusable, batches
 
 SHARE_COVERED = 0.95  # of histories, which fit in the window that is chosen
 SNIFFED = 500  # rows that are looked at
@@ -90,10 +92,10 @@ class InteractionModality:
         if not path.exists() or (path.is_file() and suffix_of(path.name) == ".zip"):
             return Sniff(0.0, "not a table")
         files, others = log_files(path)
-        tables = [f for f in files if suffix_of(f.name) not in (".txt", ".dat", ".data")]
+        tables = [f for f in files if suffix_of(f.name) in TABLES | {".inter"}]
         for file in tables[:4]:
             try:
-                first = next(batches(file, Unusable()), None)
+                first = next(events_of(file, Unusable()), None)
             except FileError:
                 continue
             if first is not None and is_log(first.schema.names) and not _learns_otherwise(first):
@@ -180,7 +182,7 @@ def _learns_otherwise(batch: Any) -> bool:
     if is_log_of_answers(batch.slice(0, SNIFFED).to_pylist(), batch.schema.names):
         return True
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
-        texts = pyarrow.types.is_string(column.type) and plain(name) not in TITLES
+        texts = pyarrow.types.is_string(column.type) and plain_name(name) not in TITLES
         if texts and is_prose(name, [v for v in column.slice(0, SNIFFED).to_pylist() if v]):
             return True
     return False

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from afresh.core import Refused, UserError
@@ -20,11 +20,13 @@ from afresh.data.files import (
     describes_data,
     read_usable,
     read_zip,
+    suffix_of,
     walk,
 )
-from afresh.data.numbers import as_number, units_of
 from afresh.data.table_recognition import are_molecules
-from afresh.data.text import tables
+from afresh.data.tables import rows as tables
+from afresh.data.tables.numbers import as_number, units_of
+from afresh.data.tables.roles import columns_by_role, lowered
 from afresh.domains.molecule.chem import MoleculeError, chem, require, surviving
 
 LISTS = frozenset({".smi", ".smiles"})
@@ -49,11 +51,6 @@ class RawMolecules:
         self.smiles.append(smiles)
         self.where.append(where)
         self.columns.append(columns)
-
-
-def suffix_of(name: str) -> str:
-    """The suffix in lower case, ignoring .gz."""
-    return PurePosixPath(name.lower().removesuffix(".gz")).suffix
 
 
 def read_files(path: Path, smiles_column: str | None, max_file_mb: int) -> RawMolecules:
@@ -162,10 +159,9 @@ def smiles_column_of(name: str, table: tables.Table, wanted: str | None) -> str:
         if wanted not in table.columns:
             raise UserError(f"{name} has no column {wanted!r}. Its columns: {known}.")
         return wanted
-    by_name = {c.lower().strip().replace(" ", "_"): c for c in reversed(table.columns)}
-    for plain in NAMES:
-        if plain in by_name:
-            return by_name[plain]
+    by_name = columns_by_role(table.columns, {"smiles": NAMES}, plain=lambda name: lowered(name).replace(" ", "_"))
+    if by_name:
+        return by_name["smiles"]
     named = [c for c in table.columns if c.lower().strip().endswith("smiles")]
     like = [c for c in table.texts if are_molecules([str(r.get(c) or "").strip() for _, r in table.rows[:500]])]
     for candidates in (named, like):

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from afresh.core import Sniff, Unsupported, UserError
-from afresh.data.files import DataFile, FileError, describes_data, open_plain, walk, zip_names
+from afresh.data.files import DataFile, FileError, describes_data, open_plain, suffix_of, walk, zip_names
 from afresh.data.table_recognition import of_lines, of_table
-from afresh.data.text import tables
-from afresh.domains.molecule.reading import LISTS, PLAIN, STRUCTURES, suffix_of
+from afresh.data.tables import rows as tables
+from afresh.domains.molecule.reading import LISTS, PLAIN, STRUCTURES
 
 HEAD = 1 << 18  # bytes that are looked at
 

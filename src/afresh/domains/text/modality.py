@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -27,13 +26,17 @@ from afresh.data.files import (
     open_plain,
     read_usable,
     read_zip,
+    suffix_of,
     walk,
     zip_names,
 )
 from afresh.data.refusals import refusal_lines
 from afresh.data.split import split_of_name
 from afresh.data.table_recognition import of_lines, of_names, of_table
-from afresh.data.text import chat, extract, tables
+from afresh.data.tables import rows as tables
+from afresh.data.tables.numbers import as_number
+from afresh.data.tables.roles import TEXT_NAMES, columns_by_role, lowered
+from afresh.data.text import chat, extract
 from afresh.data.text.documents import (
     DocumentEncoder,
     DocumentOptions,
@@ -97,14 +100,14 @@ class TextModality:
         if unsupported is not None:
             return Sniff(0.0, f"{path.name} looks like {unsupported.kind}", unsupported)
         if path.is_file() and path.suffix.lower() != ".zip":
-            suffix = _suffix(path.name)
+            suffix = suffix_of(path.name)
             if suffix == ".json":
                 return Sniff(0.6, "a .json file, which may contain texts")
             is_text = "read as" if suffix in READ else "not"
             return Sniff(0.95 if suffix in READ else 0.0, f"{suffix or 'no suffix'} is {is_text} text")
         names = _names(path)
         ours = _texts(names)
-        if ours and len(ours) == len(names) and all(_suffix(n) == ".json" for n in names):
+        if ours and len(ours) == len(names) and all(suffix_of(n) == ".json" for n in names):
             return Sniff(0.6, f"{len(ours):,} .json files, which may contain texts")
         share = len(ours) / len(names) if names else 0.0
         return Sniff(share, f"{len(ours):,} of {len(names):,} files are text or tables")
@@ -156,11 +159,6 @@ class TextModality:
 MODALITY = TextModality()
 
 
-def _suffix(name: str) -> str:
-    """The suffix in lower case, ignoring .gz."""
-    return PurePosixPath(name.lower().removesuffix(".gz")).suffix
-
-
 def _names(path: Path) -> list[str]:
     """Names of the files in a folder or an archive, without those that describe the data, or of the file itself."""
     if path.is_file():
@@ -173,7 +171,7 @@ def _names(path: Path) -> list[str]:
 def _texts(names: Sequence[str]) -> list[str]:
     """The names of files that are text or tables. Beside programs, web pages are part of the program."""
     programs = any(language_of(n) in PROGRAMS for n in names)
-    return [n for n in names if _suffix(n) in READ and not (programs and language_of(n) == "html")]
+    return [n for n in names if suffix_of(n) in READ and not (programs and language_of(n) == "html")]
 
 
 def _unsupported(path: Path) -> Unsupported | None:
@@ -186,13 +184,13 @@ def _unsupported(path: Path) -> Unsupported | None:
     if not ours or 2 * len(ours) < len(names) or (path.is_file() and path.name not in ours):
         return None
     files = [f for f in walk(path)[0] if f.name in set(ours)] if path.is_dir() else [named(path)]
-    few = [f for f in files if _suffix(f.name) in tables.SUFFIXES][:LOOKED_AT] or files[:1]
+    few = [f for f in files if suffix_of(f.name) in tables.SUFFIXES][:LOOKED_AT] or files[:1]
     return next(filter(None, map(_unsupported_file, few)), None)
 
 
 def _unsupported_file(file: DataFile) -> Unsupported | None:
     """The kind of a file if it is known not to be text, by its beginning."""
-    suffix = _suffix(file.name)
+    suffix = suffix_of(file.name)
     if suffix in extract.SUFFIXES | {".json"}:
         return None
     try:
@@ -216,7 +214,7 @@ def _contents(path: Path, options: TextOptions, corpus: Corpus, room: Room) -> I
             if (pattern := matching_pattern(name, options.exclude)) is not None:
                 refused.append(Refused(name, f"excluded by {pattern!r}"))
             else:
-                yield name, _suffix(name), raw
+                yield name, suffix_of(name), raw
         corpus.refused += refused
         return
 
@@ -235,7 +233,7 @@ def _contents(path: Path, options: TextOptions, corpus: Corpus, room: Room) -> I
             return "describes the data; give the path of the file itself to train on it"
         if file.suffix == ".zip":
             return NESTED_ARCHIVE
-        if path.is_file() or _suffix(file.name) in READ:
+        if path.is_file() or suffix_of(file.name) in READ:
             return None
         kind = of_names([file.name])
         return f"{kind.kind} cannot be learnt" if kind else f"unsupported text format ({file.suffix or 'no suffix'})"
@@ -243,7 +241,7 @@ def _contents(path: Path, options: TextOptions, corpus: Corpus, room: Room) -> I
     most = options.max_file_mb * MB
     room.check(sum(f.size for f in files if f.size <= most and refusal(f) is None))
     for file, raw in read_usable(files, refusal, options.max_file_mb, corpus.refused):
-        yield file.name, _suffix(file.name), raw
+        yield file.name, suffix_of(file.name), raw
 
 
 @dataclass(frozen=True)
@@ -332,20 +330,11 @@ def _rows(name: str, table: tables.Table, options: TextOptions, corpus: Corpus) 
             corpus.notes.append(f"{where}: {options.label_column} is not a plain value, so the row has no label")
             label = None
         labels = {} if label in (None, "") else {"label": str(label)}
-        numbers = {c: value for c in options.number_columns if (value := _number(row.get(c))) is not None}
+        numbers = {c: value for c in options.number_columns if (value := as_number(row.get(c))) is not None}
         without.update(c for c in options.number_columns if c not in numbers)
         yield Item(content[0], where, labels, numbers, turns=content[1])
     for c, n in without.items():
         corpus.notes.append(f"{name}: {c} is no number in {counted(n, 'row')}, learnt without it")
-
-
-def _number(value: object) -> float | None:
-    """The number that a cell holds or spells, None if there is none."""
-    try:
-        found = float(value) if isinstance(value, str | int | float) else math.nan
-    except (ValueError, OverflowError):
-        return None
-    return found if math.isfinite(found) else None
 
 
 def _content(row: tables.Row, column: str, form: chat.ChatColumns | None) -> tuple[str, chat.Turns] | str:
@@ -367,10 +356,8 @@ def _text_column(name: str, table: tables.Table, options: TextOptions) -> str:
         _require_column(name, table, options.text_column)
         return options.text_column
     candidates = [c for c in table.texts if c not in (options.label_column, *options.number_columns)]
-    by_name = {c.lower().strip(): c for c in reversed(candidates)}
-    for wanted in tables.TEXT_NAMES:
-        if wanted in by_name:
-            return by_name[wanted]
+    if by_name := columns_by_role(candidates, {"text": TEXT_NAMES}, plain=lowered):
+        return by_name["text"]
     if len(candidates) == 1:
         return candidates[0]
     if not candidates:

@@ -12,14 +12,19 @@ UNITS = re.compile(r"[<>~≈]?\s*-?\d+(?:[.,]\d+)?(?:[eE][-+]?\d+)?\s*(?:±.*)?(
 
 
 def as_number(value: Any) -> float | None:
-    """A finite number, or None."""
+    """The finite number that a cell holds or spells; None if there is none, and for a truth value."""
     if isinstance(value, bool) or value is None:
         return None
     try:
-        found = float(value)
-    except (TypeError, ValueError):
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
         return None
-    return found if abs(found) < LARGEST else None  # false for NaN
+    return number if abs(number) < LARGEST else None  # false for NaN
+
+
+def is_number(cell: str) -> bool:
+    """Whether a cell of a text is a number, or empty."""
+    return not cell or is_float(cell)
 
 
 def is_float(text: str) -> bool:

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import sys
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Any, Literal
+from typing import IO, Any, AnyStr
 
 from afresh.data.files import DataFile, FileError, check_values, decode_text, open_plain
 from afresh.data.parquet import MOST_COLUMNS, read_parquet, stream_parquet
+from afresh.data.tables.delimited import Numbered, Row, delimited_rows, separator_of, too_wide
+from afresh.data.tables.numbers import is_number
 
 NESTED = frozenset({"messages", "conversations"})  # columns of lists of objects that are read (afresh.data.text.chat)
 SUFFIXES = frozenset({".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet"})
-TEXT_NAMES = ("text", "content", "body", "document", "article", "story", "sentence", "review", "message", "poem")
+LONGEST = 64 << 20  # characters of a line, a cell or a row, where rows are read one at a time
 HUGE = f"not usable JSON: a number of more than {sys.get_int_max_str_digits():,} digits"
-Row = Mapping[str, Any]
 Choose = Callable[[Any], Sequence[str]]  # the columns that are read, of a schema
 BEGINNING, BEGINNING_ROWS, BEGINNING_MB = 1 << 18, 500, 64  # bytes, rows and MB in which a table is recognised
 
@@ -39,147 +38,21 @@ class Table:
     notes: tuple[str, ...] = ()
 
 
-def read_table(suffix: str, raw: bytes, max_mb: int, decode: Callable[[bytes], str] = decode_text) -> Table:
-    """Read the content of a file with this suffix. `decode` converts bytes to text and raises FileError.
+def read_table(
+    suffix: str, raw: bytes, max_mb: int, decode: Callable[[bytes], str] = decode_text, *, nested: bool = False
+) -> Table:
+    """Read the content of a file with this suffix. `decode` converts bytes to text and raises FileError. `nested`:
+    columns of nested types are read as well.
 
     Raises FileError if nothing of it can be used.
     """
     if suffix == ".parquet":
-        return _parquet(lambda choose: read_parquet(raw, max_mb, choose))
+        return _parquet(lambda choose: read_parquet(raw, max_mb, choose), nested)
     text = decode(raw)
     check_values(text)
     if suffix in (".csv", ".tsv"):
-        return _tsv(text) if suffix == ".tsv" else _csv(text, ",", csv.QUOTE_MINIMAL)
-    return _json(text) if suffix == ".json" else _lines(text)
-
-
-def _table(rows: list[tuple[int, Row]], bad: list[tuple[int, str]]) -> Table:
-    """Raises FileError for too many columns."""
-    columns = dict.fromkeys(name for _, row in rows for name in row)
-    if len(columns) > MOST_COLUMNS:
-        raise FileError(too_wide(len(columns)))
-    texts = {name for _, row in rows for name, value in row.items() if isinstance(value, str)}
-    return Table(tuple(columns), tuple(c for c in columns if c in texts), rows, bad)
-
-
-def too_wide(columns: int) -> str:
-    """The reason for refusing a table of so many columns."""
-    return f"{columns:,} columns, but at most {MOST_COLUMNS:,} are read: remove those that are not needed"
-
-
-def _row(value: Any) -> Row | str:
-    """A row, or the reason why the value is not one. A string is a row with one column, text."""
-    if isinstance(value, str):
-        return {"text": value}
-    if isinstance(value, dict):
-        return value
-    return f"neither an object nor a string, but {type(value).__name__}"
-
-
-def _collect(values: Iterable[tuple[int, Any]]) -> Table:
-    rows: list[tuple[int, Row]] = []
-    bad: list[tuple[int, str]] = []
-    for number, value in values:
-        row = _row(value)
-        if isinstance(row, str):
-            bad.append((number, row))
-        else:
-            rows.append((number, row))
-    return _table(rows, bad)
-
-
-def _lines(text: str) -> Table:
-    bad: list[tuple[int, str]] = []
-
-    rows: list[tuple[int, Row]] = []
-    for number, line in enumerate(text.split("\n"), 1):
-        row = json_row(line) if line.strip() else ""
-        if not isinstance(row, str):
-            rows.append((number, row))
-        elif row:
-            bad.append((number, row))
-    return _table(rows, bad)
-
-
-def json_row(line: str) -> Row | str:
-    """The row in a line of JSON, or the reason why there is none."""
-    try:
-        return _row(json.loads(line))
-    except json.JSONDecodeError as error:
-        return f"not JSON: {error.msg} at column {error.colno}"
-    except RecursionError:
-        return "not usable JSON: nested too deeply"
-    except ValueError:
-        return HUGE
-
-
-def _json(text: str) -> Table:
-    """A list of rows, an object that contains a single list, a single row, or JSON lines under another name."""
-    try:
-        content = json.loads(text)
-    except json.JSONDecodeError as error:
-        table = _lines(text)
-        if not table.rows:
-            raise FileError(f"not JSON: {error.msg} at line {error.lineno:,}, column {error.colno:,}") from None
-        return table
-    except RecursionError:
-        raise FileError("not usable JSON: nested too deeply") from None
-    except ValueError:
-        raise FileError(HUGE) from None
-    if isinstance(content, dict):
-        lists = [v for v in content.values() if isinstance(v, list) and v and isinstance(v[0], dict | str)]
-        content = lists[0] if len(lists) == 1 else [content]
-    return _collect(enumerate(content if isinstance(content, list) else [content], 1))
-
-
-def _tsv(text: str) -> Table:
-    """With quoted fields or, if the content is not valid that way, with quotes as ordinary characters."""
-    try:
-        return _csv(text, "\t", csv.QUOTE_MINIMAL)
-    except FileError:
-        table = _csv(text, "\t", csv.QUOTE_NONE)
-        return replace(table, notes=("quotation marks are read as ordinary characters",))
-
-
-def header_of(reader: Iterator[list[str]]) -> list[str]:
-    """The names of the columns, in the first row of a CSV file. Raises FileError if there are none, too many, or equal
-    ones, and csv.Error for a damaged row."""
-    header = next(reader, [])
-    if not any(header):
-        raise FileError("no header line: the first line names the columns")
-    if len(header) > MOST_COLUMNS:
-        raise FileError(too_wide(len(header)))
-    repeated = sorted(h for h, n in Counter(header).items() if n > 1)
-    if repeated:
-        raise FileError(f"the header names {', '.join(map(repr, repeated))} more than once")
-    return header
-
-
-def _csv(text: str, delimiter: str, quoting: Literal[0, 3]) -> Table:
-    csv.field_size_limit(min(sys.maxsize, 1 << 31))  # the size of the file is limited already
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quoting=quoting, strict=True)
-    rows: list[tuple[int, Row]] = []
-    bad: list[tuple[int, str]] = []
-    try:
-        header = header_of(reader)
-        for number, fields in enumerate(reader, 1):
-            if fields and len(fields) != len(header):
-                bad.append((number, f"{len(fields)} fields, but the header has {len(header)}"))
-            elif fields:
-                rows.append((number, dict(zip(header, fields, strict=True))))
-    except csv.Error as error:
-        raise FileError(f"damaged at line {reader.line_num:,}: {error}") from None
-    texts = tuple(c for c in header if any(not is_number(str(row[c])) for _, row in rows))
-    return Table(tuple(header), texts, rows, bad)
-
-
-def is_number(value: str) -> bool:
-    """Whether a cell is a number, or empty."""
-    try:
-        float(value or "0")
-    except ValueError:
-        return False
-    return True
+        return _tsv(text) if suffix == ".tsv" else _delimited(text, separator_of(text.partition("\n")[0]))
+    return _json(text) if suffix == ".json" else _table(json_rows(text.split("\n")))
 
 
 def read_beginning(file: DataFile, suffix: str) -> Table:
@@ -192,7 +65,107 @@ def read_beginning(file: DataFile, suffix: str) -> Table:
     return read_table(suffix, head, BEGINNING_MB, lambda raw: raw.decode("utf-8", "replace"))
 
 
-def _parquet(read: Callable[[Choose], Iterable[Row]]) -> Table:
+def _table(numbered: Iterable[Numbered]) -> Table:
+    """Raises FileError for too many columns."""
+    rows: list[tuple[int, Row]] = []
+    bad: list[tuple[int, str]] = []
+    for number, row in numbered:
+        if isinstance(row, str):
+            bad.append((number, row))
+        else:
+            rows.append((number, row))
+    columns = dict.fromkeys(name for _, row in rows for name in row)
+    if len(columns) > MOST_COLUMNS:
+        raise FileError(too_wide(len(columns)))
+    texts = {name for _, row in rows for name, value in row.items() if isinstance(value, str)}
+    return Table(tuple(columns), tuple(c for c in columns if c in texts), rows, bad)
+
+
+# --------------------------------------------------------------------------- JSON
+
+
+def row_of(value: Any) -> Row | str:
+    """A row, or the reason why the value is not one. A string is a row with one column, text."""
+    if isinstance(value, str):
+        return {"text": value}
+    if isinstance(value, dict):
+        return value
+    return f"neither an object nor a string, but {type(value).__name__}"
+
+
+def json_row(line: str) -> Row | str:
+    """The row in a line of JSON, or the reason why there is none."""
+    try:
+        return row_of(json.loads(line))
+    except json.JSONDecodeError as error:
+        return f"not JSON: {error.msg} at column {error.colno}"
+    except RecursionError:
+        return "not usable JSON: nested too deeply"
+    except ValueError:
+        return HUGE
+
+
+def json_rows(lines: Iterable[str]) -> Iterator[Numbered]:
+    """The rows in lines of JSON that are not blank, with the numbers of their lines."""
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            yield number, json_row(line)
+
+
+def bounded_lines(stream: IO[AnyStr], longest: int) -> Iterator[AnyStr | None]:
+    """The lines of a stream; None for one that has more than `longest` characters or bytes."""
+    while line := stream.readline(longest + 1):
+        if len(line) <= longest:
+            yield line
+            continue
+        while (rest := stream.readline(1 << 20)) and rest[-1:] not in ("\n", "\r", b"\n", b"\r"):
+            pass
+        yield None
+
+
+def _json(text: str) -> Table:
+    """A list of rows, an object that contains a single list, a single row, or JSON lines under another name."""
+    try:
+        content = json.loads(text)
+    except json.JSONDecodeError as error:
+        table = _table(json_rows(text.split("\n")))
+        if not table.rows:
+            raise FileError(f"not JSON: {error.msg} at line {error.lineno:,}, column {error.colno:,}") from None
+        return table
+    except RecursionError:
+        raise FileError("not usable JSON: nested too deeply") from None
+    except ValueError:
+        raise FileError(HUGE) from None
+    if isinstance(content, dict):
+        lists = [v for v in content.values() if isinstance(v, list) and v and isinstance(v[0], dict | str)]
+        content = lists[0] if len(lists) == 1 else [content]
+    values = content if isinstance(content, list) else [content]
+    return _table((number, row_of(value)) for number, value in enumerate(values, 1))
+
+
+# --------------------------------------------------------------------------- CSV and TSV
+
+
+def _tsv(text: str) -> Table:
+    """With quoted fields or, if the content is not valid that way, with quotes as ordinary characters."""
+    try:
+        return _delimited(text, "\t")
+    except FileError:
+        table = _delimited(text, "\t", quoted=False)
+        return replace(table, notes=("quotation marks are read as ordinary characters",))
+
+
+def _delimited(text: str, separator: str, *, quoted: bool = True) -> Table:
+    header, numbered = delimited_rows(io.StringIO(text, newline=""), separator, quoted=quoted)
+    table = _table(numbered)
+    texts = tuple(c for c in header if any(not is_number(row[c]) for _, row in table.rows))
+    return replace(table, columns=tuple(header), texts=texts)
+
+
+# --------------------------------------------------------------------------- Parquet
+
+
+def _parquet(read: Callable[[Choose], Iterable[Row]], nested: bool = False) -> Table:
     from pyarrow import types
 
     words: list[str] = []
@@ -203,7 +176,7 @@ def _parquet(read: Callable[[Choose], Iterable[Row]]) -> Table:
         for name, kind in ((f.name, f.type) for f in schema):
             if types.is_string(kind) or types.is_large_string(kind) or _is_code(kind):
                 words.append(name)
-            usable = name in words or types.is_primitive(kind) or _is_chat(name, kind)
+            usable = nested or name in words or types.is_primitive(kind) or _is_chat(name, kind)
             (flat if usable else skipped).append(name)
         return flat
 

@@ -12,8 +12,8 @@ from pyarrow import parquet
 from afresh.data import files
 from afresh.data.files import DataFile, FileError
 from afresh.data.parquet import MOST_COLUMNS
-from afresh.data.text import tables
-from afresh.data.text.tables import read_table
+from afresh.data.tables import rows as tables
+from afresh.data.tables.rows import read_table
 
 
 def test_numbers_of_thousands_of_digits_are_refused() -> None:

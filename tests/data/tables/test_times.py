@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from afresh.domains.interactions.times import COUNTED, DATES, seconds
+from afresh.data.tables.times import COUNTED, DATES, seconds
 
 NOON = 1_714_564_800.0  # 2024-05-01 12:00 UTC
 

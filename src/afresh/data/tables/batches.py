@@ -1,0 +1,166 @@
+"""Tables a batch of rows at a time, so that ten million events need not be held as objects of Python."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from afresh.core import UserError
+from afresh.data.files import MB, DataFile, FileError, open_plain, read_bytes, suffix_of, walk
+from afresh.data.parquet import DAMAGED, MOST_COLUMNS, stream_batches
+from afresh.data.sql import read_rows
+from afresh.data.tables import rows
+from afresh.data.tables.delimited import (
+    NamesOf,
+    Numbered,
+    Row,
+    Unusable,
+    delimited_batches,
+    too_long,
+    too_wide,
+)
+
+DATA_BASES = frozenset({".db", ".sqlite", ".sqlite3"})
+TABLES = rows.SUFFIXES | DATA_BASES  # of files that are tables by their names
+SUFFIXES = TABLES | {".inter", ".dat", ".data", ".txt"}  # of those that are read as tables
+ROWS = 65_536  # of a batch
+AT_ONCE = 64 * MB  # of a batch of Parquet
+LOOKED_AT = 5_000  # rows in which a value is looked for
+MOST_MB = 1024  # of what is decoded of Parquet at once
+
+
+def batches(
+    file: DataFile, unusable: Unusable, query: str | None = None, names_of: NamesOf = lambda first: None
+) -> Iterator[Any]:
+    """Batches of rows (pyarrow.RecordBatch) of a file; texts keep their form, so that an id `007` stays one.
+
+    `query` is the table or the query of a data base. `names_of`: the names of the columns of a file that has no header
+    but numbers, by its first row. Rows that cannot be used are added to `unusable`. Raises FileError if the file cannot
+    be read.
+    """
+    import pyarrow
+
+    suffix = suffix_of(file.path.name)
+    if suffix == ".parquet":
+        read = _parquet(file)
+    elif suffix in DATA_BASES:
+        read = _sqlite(file, query)
+    elif suffix in (".jsonl", ".ndjson", ".json"):
+        read = _json(file, suffix, unusable)
+    else:
+        read = delimited_batches(file, unusable, names_of)
+    try:
+        for batch in read:
+            if len(set(batch.schema.names)) != len(batch.schema.names):
+                raise FileError("two columns have the same name: give one of them another")
+            yield batch
+    except (pyarrow.ArrowException, *DAMAGED, sqlite3.Error) as error:
+        raise FileError(f"not a readable table: {str(error).strip().splitlines()[0] or type(error).__name__}") from None
+
+
+def most_frequent_value(
+    data: Path | None, column_of: Callable[[Any], str | None], read: Callable[[DataFile], Iterator[Any]]
+) -> str | None:
+    """The value that occurs most in the first rows of the first table whose batches have a column of that kind, for a
+    command that can be tried; None if none has, or if the data is not to be read."""
+    try:
+        for file in walk(data)[0] if data is not None else ():
+            first = next(read(file), None) if suffix_of(file.name) in SUFFIXES else None
+            name = None if first is None else column_of(first)
+            if first is not None and name is not None:
+                values = [str(v).strip() for v in first.column(name).slice(0, LOOKED_AT).to_pylist() if v is not None]
+                names = Counter(v.removesuffix(".0") if v.removesuffix(".0").isdigit() else v for v in values if v)
+                return names.most_common(1)[0][0] if names else None
+    except (UserError, FileError, OSError, EOFError, LookupError):
+        pass
+    return None
+
+
+def _parquet(file: DataFile) -> Iterator[Any]:
+    held: list[Any] = []
+    number = size = 0
+    for piece in stream_batches(file, MOST_MB):
+        if held and (number + piece.num_rows > ROWS or size > AT_ONCE):
+            yield _joined(held)
+            held, number, size = [], 0, 0
+        held.append(piece)
+        number, size = number + piece.num_rows, size + piece.nbytes
+    if held:
+        yield _joined(held)
+
+
+def _joined(batches: list[Any]) -> Any:
+    import pyarrow
+
+    [whole] = pyarrow.Table.from_batches(batches).combine_chunks().to_batches()
+    return whole
+
+
+def _sqlite(file: DataFile, query: str | None) -> Iterator[Any]:
+    """The rows of a query, or of the only table."""
+    import pyarrow
+
+    for names, read in read_rows(file, query, ROWS):
+        yield pyarrow.record_batch([_column([r[i] for r in read]) for i in range(len(names))], names)
+
+
+def _json(file: DataFile, suffix: str, unusable: Unusable) -> Iterator[Any]:
+    """A .json file may be a list of rows as well as lines of JSON, by its first line."""
+    if suffix == ".json" and isinstance(next((row for _, row in _json_lines(file)), ""), str):
+        table = rows.read_table(suffix, read_bytes(file, MOST_MB), MOST_MB)
+        numbered: Iterable[Numbered] = chain(table.rows, table.bad)
+    else:
+        numbered = _json_lines(file)
+    held: list[Row] = []
+    for number, row in numbered:
+        if isinstance(row, str):
+            unusable.add(row.split(":")[0], number)
+        else:
+            held.append(row)
+        if len(held) == ROWS:
+            yield _of_rows(held)
+            held = []
+    if held:
+        yield _of_rows(held)
+
+
+def _json_lines(file: DataFile) -> Iterator[Numbered]:
+    with open_plain(file) as stream:
+        lines = enumerate(rows.bounded_lines(stream, rows.LONGEST), 1)
+        for number, raw in lines:
+            if raw is None:
+                yield number, too_long(rows.LONGEST)
+            elif raw.strip():
+                yield number, rows.json_row(raw.decode("utf-8", "replace"))
+
+
+def _of_rows(held: Sequence[Row]) -> Any:
+    import pyarrow
+
+    names = list(dict.fromkeys(name for row in held for name in row))
+    if len(names) > MOST_COLUMNS:
+        raise FileError(too_wide(len(names)))
+    return pyarrow.record_batch([_column([row.get(n) for row in held]) for n in names], names)
+
+
+def _column(values: list[Any]) -> Any:
+    """Values of one type as such, mixed ones as texts."""
+    import pyarrow
+
+    kinds = {type(v) for v in values if v is not None}
+    if kinds == {list}:
+        return pyarrow.array(
+            [None if v is None else list(map(str, v)) for v in values], pyarrow.list_(pyarrow.string())
+        )
+    if len(kinds) == 1 and kinds <= {int, float, str, bool}:
+        try:
+            return pyarrow.array(values)
+        except (pyarrow.ArrowInvalid, OverflowError):
+            pass
+    return pyarrow.array([None if v is None else v if isinstance(v, str) else json.dumps(v, default=str)
+                          for v in values], pyarrow.string())  # fmt: skip

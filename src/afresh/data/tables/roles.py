@@ -1,0 +1,93 @@
+"""Which column of a table is what: by names that say so, and by tests of values."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from afresh.core import UserError
+
+# The names of a role's columns as plain names, the likeliest first, or a pattern of these, of which one that ends in
+# "id" is likelier than another.
+Names = Sequence[str] | re.Pattern[str]
+TEXT_NAMES = ("text", "content", "body", "document", "article", "story", "sentence", "review", "message", "poem")
+DATE = re.compile(
+    r"\d{4}[-/.]\d{1,2}([-/.]\d{1,2})?([T ]\d{1,2}:\d\d.*)?|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4}([T ]\d{1,2}:\d\d.*)?"
+    r"|\d{1,2}:\d\d(:\d\d)?|(\d{1,2} )?[A-Z][a-z]{2,8}\.? (\d{1,2},? )?\d{4}"
+)
+WORDS = 5  # of a value on average, from which a column holds sentences
+
+
+def lowered(name: str) -> str:
+    """A column's name without case and outer spaces."""
+    return name.lower().strip()
+
+
+def plain_name(name: str) -> str:
+    """A column's name without what writers of tables vary: case, spaces, underlines, and the type that follows a colon
+    in the files of RecBole (`user_id:token`)."""
+    return re.sub(r"[\W_]", "", name.lower().split(":")[0])
+
+
+def columns_by_role(
+    columns: Sequence[str],
+    roles: Mapping[str, Names],
+    given: Mapping[str, str] | None = None,
+    *,
+    plain: Callable[[str], str] = plain_name,
+    suits: Callable[[str, str], bool] = lambda role, column: True,
+) -> dict[str, str]:
+    """The column of each role: the one that is given, or the likeliest by its name that has no role yet.
+
+    `plain` makes the names that are compared, and `suits` (role, column) tests the values of a column. Roles without a
+    column are left out.
+    """
+    of = dict(given or {})
+    by_name: dict[str, list[str]] = {}
+    for column in columns:
+        by_name.setdefault(plain(column), []).append(column)
+    for role, names in roles.items():
+        if role in of:
+            continue
+        if isinstance(names, re.Pattern):
+            names = sorted(filter(names.fullmatch, by_name), key=lambda name: not name.endswith("id"))
+        likely = (c for name in names for c in by_name.get(name, ()) if c not in of.values())
+        best = next((c for c in likely if suits(role, c)), None)
+        if best is not None:
+            of[role] = best
+    return of
+
+
+def check_given(columns: Sequence[str], given: Mapping[str, str]) -> None:
+    """Raises UserError if a column that was given for a role does not exist."""
+    for role, column in given.items():
+        if column not in columns:
+            raise UserError(
+                f"There is no column {column!r} for `data.{role}`. The columns are: {', '.join(columns) or 'none'}.",
+                "unknown_column",
+            )
+
+
+# --------------------------------------------------------------------------- tests of values
+
+
+def share(values: Sequence[Any], holds: Callable[[Any], Any]) -> float:
+    """The share of the values for which something holds; 0 without values."""
+    return sum(bool(holds(v)) for v in values) / len(values) if values else 0.0
+
+
+def are_dates(values: Sequence[str]) -> bool:
+    """Whether nearly all values are dates or times of day in text."""
+    return share(values, DATE.fullmatch) >= 0.9
+
+
+def are_labels(values: Sequence[str]) -> bool:
+    """Whether a few short values recur."""
+    return 4 * len(set(values)) <= len(values) and max(map(len, values), default=0) <= 40
+
+
+def is_prose(name: str, values: Sequence[str]) -> bool:
+    """Whether a column holds sentences, or is named as if it did."""
+    words = sum(len(v.split()) for v in values) / max(1, len(values))
+    return lowered(name) in TEXT_NAMES or (words >= WORDS and not are_dates(values))

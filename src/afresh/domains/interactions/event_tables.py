@@ -1,0 +1,68 @@
+"""The tables of a log of events: which files they are, and their rows, an event each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from afresh.core import Refused
+from afresh.data.files import DataFile, suffix_of, walk
+from afresh.data.limits import parsing
+from afresh.data.tables.batches import SUFFIXES, batches
+from afresh.data.tables.delimited import Unusable
+from afresh.data.tables.roles import plain_name
+from afresh.data.tables.times import UNITS
+from afresh.domains.interactions.columns import USERS
+
+SEQUENCES = frozenset({"items", "history", "sequence", "itemids", "itemsequence"})  # columns of lists of items
+ONE = dict.fromkeys(SEQUENCES, "item") | {"times": "time", "timestamps": "time", "ratings": "rating"}
+HEADERLESS = {2: ("user", "item"), 3: ("user", "item", "rating"), 4: ("user", "item", "rating", "time")}
+
+
+def log_files(path: Path) -> tuple[list[DataFile], list[Refused]]:
+    """The files that may be tables of a log, and the others."""
+    files, refused = walk(path)
+    ours = [f for f in files if suffix_of(f.name) in SUFFIXES]
+    return ours, [*refused, *(Refused(f.name, "not a table") for f in files if suffix_of(f.name) not in SUFFIXES)]
+
+
+def events_of(file: DataFile, unusable: Unusable, query: str | None = None) -> Iterator[Any]:
+    """Batches (pyarrow.RecordBatch) of a file with an event in each row, also where a row has a list of them. Raises
+    FileError if the file cannot be read."""
+    for number, batch in enumerate(batches(file, unusable, query, headerless_names)):
+        with parsing("table"):
+            one = event_a_row(batch, f"{Path(file.name).stem} {number}" if number else Path(file.name).stem)
+        yield one
+
+
+def headerless_names(first: Sequence[str]) -> Sequence[str] | None:
+    """The names of columns of numbers without a header, as MovieLens has them: who, what, how good, when."""
+    names = list(HEADERLESS.get(len(first), ()))
+    if len(first) == 3 and float(first[2]) >= UNITS[0][1]:
+        names[2] = "time"
+    return names or None
+
+
+def event_a_row(batch: Any, name: str) -> Any:
+    """A batch with a list of items in each row as one with an item in each row. Rows that do not say whose list it is
+    are those of one user each, who is given the name."""
+    import pyarrow
+    from pyarrow import compute
+
+    lists = [
+        n for n in batch.schema.names if plain_name(n) in SEQUENCES and pyarrow.types.is_list(batch.column(n).type)
+    ]
+    if not lists:
+        return batch
+    row = compute.list_parent_indices(batch.column(lists[0]))
+    columns = {}
+    for n in batch.schema.names:
+        column = batch.column(n)
+        inner = pyarrow.types.is_list(column.type)
+        same = inner and compute.list_parent_indices(column).equals(row)
+        columns[ONE.get(plain_name(n), n)] = compute.list_flatten(column) if same else column.take(row)
+    if not any(USERS.fullmatch(plain_name(n)) for n in columns):
+        users = [f"{name} {i}" if batch.num_rows > 1 else name for i in range(batch.num_rows)]
+        columns["user"] = pyarrow.array(users).take(row)
+    return pyarrow.record_batch(list(columns.values()), list(columns))
