@@ -21,7 +21,7 @@ from afresh.data.image.images import Frame as ImageFrame
 from afresh.data.image.images import ImageError, decode_image, short_side
 from afresh.data.imported import content_key
 from afresh.data.parquet import stream_parquet
-from afresh.data.tables.rows import read_beginning
+from afresh.data.tables.rows import read_head
 from afresh.data.tar import read_tar
 from afresh.data.webdataset import examples
 
@@ -29,7 +29,7 @@ READERS: dict[str, Callable[[DataFile], object]] = {
     "a.txt": lambda f: read_bytes(f, 1),
     "a.txt.gz": lambda f: open_plain(f).read(),
     "a.txt.zst": lambda f: open_plain(f).read(),
-    "a.csv": lambda f: read_beginning(f, ".csv"),
+    "a.csv": lambda f: read_head(f),
     "a.parquet": lambda f: list(stream_parquet(f, 1, lambda schema: schema.names)),
     "b.parquet": lambda f: arrow.read_schema(f),
     "a.arrow": arrow.look,

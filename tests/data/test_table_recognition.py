@@ -6,6 +6,8 @@ import datetime
 import json
 import os
 import random
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from afresh.core import Sniff, UserError
 from afresh.core.registry import modality
 from afresh.data import prepare as module
 from afresh.data.prepare import choose_modality, prepare
+from afresh.domains.interactions.log import read_log
 
 SMILES = ["CCO", "c1ccccc1O", "CC(=O)Oc1ccccc1C(=O)O", "CN1C=NC2=C1C(=O)N(C(=O)N2C)C", "C1CCCCC1N", "O=C(N)c1cccnc1"]
 DAYS = [str(datetime.date(2020, 1, 1) + datetime.timedelta(days=i)) for i in range(300)]
@@ -43,7 +46,7 @@ def test_it_is_refused_by_its_kind_with_what_is_accepted_and_what_to_do(name: st
     kind, content = UNSUPPORTED[name]
     (tmp_path / name).write_text(content)
     for path in (tmp_path / name, tmp_path):
-        with pytest.raises(UserError, match=f"looks like {kind}.*cannot be learnt yet.*Accepted: text, code, image"):
+        with pytest.raises(UserError, match=f"looks like {kind}.*cannot be learnt yet.*Accepted: audio, code"):
             choose_modality(path, None)
 
 
@@ -124,3 +127,47 @@ def test_molecules_are_not_read_as_text_unless_asked_for(name: str, tmp_path: Pa
     (tmp_path / name).write_text(MOLECULES[name])
     assert choose_modality(tmp_path / name, None)[0].name == "molecule"
     assert choose_modality(tmp_path / name, "text")[0].name == "text"
+
+
+SPECIFIC = {
+    "answers of learners, which are a log of choices too": (
+        "exercises",
+        table(user_id=["1", "2"] * 150, item_id=["a", "b", "c"] * 100, correct=["0", "1", "1"] * 100),
+    ),
+    "a log with titles": (
+        "interactions",
+        table(user=NUMBERS, item=NUMBERS, title=["the very long title of a film"] * 300),
+    ),
+    "a log with semicolons": ("interactions", table(user=NUMBERS, item=NUMBERS, time=NUMBERS).replace(",", ";")),
+    "conversations about molecules": (
+        "text",
+        table(smiles=SMILES * 50, prompt=["what is it"] * 300, completion=["an acid"] * 300),
+    ),
+    "molecules with prose": ("molecule", table(smiles=SMILES * 50, text=["a molecule that was found in a leaf"] * 300)),
+}
+
+
+@pytest.mark.parametrize("name", SPECIFIC)
+def test_of_several_modalities_the_one_that_knows_most_columns_is_chosen(name: str, tmp_path: Path) -> None:
+    wanted, content = SPECIFIC[name]
+    (tmp_path / "data.csv").write_text(content)
+    assert choose_modality(tmp_path / "data.csv", None)[0].name == wanted
+
+
+def test_a_log_in_a_list_of_json_and_in_a_data_base_is_recognised(tmp_path: Path) -> None:
+    rows = [{"user": f"u{n}", "item": f"i{n}"} for n in NUMBERS]
+    (tmp_path / "a.json").write_text(json.dumps(rows))
+    with closing(sqlite3.connect(tmp_path / "a.db")) as base:
+        base.execute("CREATE TABLE log (user TEXT, item TEXT)")
+        base.executemany("INSERT INTO log VALUES (:user, :item)", rows)
+        base.commit()
+    for name in ("a.json", "a.db"):
+        modality, _ = choose_modality(tmp_path / name, None)
+        assert modality.name == "interactions"
+        assert len(read_log(tmp_path / name, {})[0]) == len(rows)
+
+
+def test_a_folder_of_lists_of_molecules_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("\n".join(SMILES * 10))
+    with pytest.raises(UserError, match=r"looks like molecules \(its lines are SMILES.*data\.document=line"):
+        choose_modality(tmp_path, None)

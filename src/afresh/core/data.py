@@ -70,11 +70,14 @@ class Sniff:
     """How certain a modality is that it can read a path, from 0 (cannot) to 1 (certain), and why.
 
     `unsupported` is set by a modality that could read the data, but knows that it would learn nothing useful from it.
+    `columns`: of a table, how many columns that it needs it found. Several modalities may be able to read one: that
+    which found most is chosen, as the most specific, and the scores count among equals.
     """
 
     score: float
     reason: str
     unsupported: Unsupported | None = None
+    columns: int = 0
 
 
 class Encoder(Protocol):

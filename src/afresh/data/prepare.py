@@ -65,26 +65,35 @@ def choose_modality(path: Path, wanted: str | None) -> tuple[Modality, str]:
     if wanted is not None:
         return registry.modality(wanted), "set by the user"
     path = readable(path, None)
-    modalities = {m.name: m for m in registry.modalities()}
-    all_sniffs = [(sniff(m, path), m.name) for m in modalities.values()]
-    sniffs = sorted((s for s in all_sniffs if s[0].score > 0), key=lambda s: -s[0].score)
-    unsupported = next((s.unsupported for s, _ in all_sniffs if s.unsupported is not None), None)
-    if not sniffs and unsupported is not None:
+    names = [m.name for m in registry.modalities()]
+    claimed = claims(path)
+    able = [claim for claim in claimed if claim[0].score > 0]
+    unsupported = next((s.unsupported for s, _ in claimed if s.unsupported is not None), None)
+    if not able and unsupported is not None:
         raise UserError(
             f"{path} looks like {unsupported.kind} ({unsupported.seen}), which cannot be learnt yet. "
-            f"Accepted: {', '.join(modalities)}. {unsupported.advice}.",
+            f"Accepted: {', '.join(names)}. {unsupported.advice}.",
             "unsupported_data",
             kind=unsupported.kind,
         )
-    if not sniffs:
+    if not able:
         raise UserError(
-            f"No modality recognises {path}. Accepted: {', '.join(modalities)}. "
+            f"No modality recognises {path}. Accepted: {', '.join(names)}. "
             "Give a folder of text, source code, images, sounds or scores, or choose the modality yourself."
         )
-    if len(sniffs) > 1 and sniffs[0][0].score - sniffs[1][0].score < 0.2:
-        choices = "; ".join(f"`modality={n}` ({s.reason})" for s, n in sniffs)
+    if len(able) > 1 and able[0][0].score - able[1][0].score < 0.2:
+        choices = "; ".join(f"`modality={m.name}` ({s.reason})" for s, m in able)
         raise UserError(f"{path} can be read in more than one way. Choose the modality: {choices}.")
-    return modalities[sniffs[0][1]], sniffs[0][0].reason
+    return able[0][1], able[0][0].reason
+
+
+def claims(path: Path) -> list[tuple[Sniff, Modality]]:
+    """What the modalities say that recognise a path, or know it as one that they do not learn: of these, those that
+    found most columns of a table, the most certain first."""
+    sniffs = [(sniff(m, path), m) for m in registry.modalities()]
+    claimed = [(s, m) for s, m in sniffs if s.score > 0 or s.unsupported is not None]
+    most = max((s.columns for s, _ in claimed), default=0)
+    return sorted(((s, m) for s, m in claimed if s.columns == most), key=lambda claim: -claim[0].score)
 
 
 def sniff(modality: Modality, path: Path) -> Sniff:

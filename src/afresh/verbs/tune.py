@@ -13,13 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from afresh.core import Encoder, Extendable, Item, Space, UserError, events, registry
+from afresh.core import Encoder, Extendable, Item, Space, UserError, events
 from afresh.core.device import computing_on
 from afresh.core.options import override
 from afresh.core.plural import counted
 from afresh.core.rng import Rng
 from afresh.data.load import Loader
-from afresh.data.prepare import Prepared, choose_modality, long_records, prepare
+from afresh.data.prepare import Prepared, choose_modality, claims, long_records, prepare
 from afresh.data.sources import readable
 from afresh.data.text.documents import DocumentEncoder, DocumentOptions
 from afresh.data.text.fim import supports_fim
@@ -256,7 +256,7 @@ def own_kind(path: Path, base: BaseModel) -> str | None:
     """
     if base.modality is None or not isinstance(base.encoder, DocumentEncoder) or not path.exists():
         return base.modality
-    return base.modality if registry.modality(base.modality).sniff(readable(path, None)).score > 0 else None
+    return base.modality if any(s.score and m.name == base.modality for s, m in claims(readable(path, None))) else None
 
 
 def suited(base: BaseModel, items: Sequence[Item], options: Any) -> Encoder:

@@ -47,8 +47,8 @@ def test_tables_that_need_more_memory_than_is_free_are_refused(
 
 def test_a_large_table_is_recognised_by_its_first_rows(tmp_path: Path) -> None:
     file = tmp_path / "log.parquet"
-    rows = 3 * tables.BEGINNING_ROWS
+    rows = 3 * tables.HEAD_ROWS
     parquet.write_table(pyarrow.table({"user": range(rows), "item": [f"i{i}" for i in range(rows)]}), file)
-    found = tables.read_beginning(DataFile(file, file.name, file.stat().st_size), ".parquet")
+    found = tables.read_head(DataFile(file, file.name, file.stat().st_size))
     assert found.columns == ("user", "item") and found.texts == ("item",)
-    assert [row["user"] for _, row in found.rows] == list(range(tables.BEGINNING_ROWS))
+    assert [row["user"] for _, row in found.rows] == list(range(tables.HEAD_ROWS))

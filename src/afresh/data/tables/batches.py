@@ -25,8 +25,7 @@ from afresh.data.tables.delimited import (
     too_wide,
 )
 
-DATA_BASES = frozenset({".db", ".sqlite", ".sqlite3"})
-TABLES = rows.SUFFIXES | DATA_BASES  # of files that are tables by their names
+TABLES = rows.SUFFIXES | rows.DATA_BASES  # of files that are tables by their names
 SUFFIXES = TABLES | {".inter", ".dat", ".data", ".txt"}  # of those that are read as tables
 ROWS = 65_536  # of a batch
 AT_ONCE = 64 * MB  # of a batch of Parquet
@@ -48,7 +47,7 @@ def batches(
     suffix = suffix_of(file.path.name)
     if suffix == ".parquet":
         read = _parquet(file)
-    elif suffix in DATA_BASES:
+    elif suffix in rows.DATA_BASES:
         read = _sqlite(file, query)
     elif suffix in (".jsonl", ".ndjson", ".json"):
         read = _json(file, suffix, unusable)

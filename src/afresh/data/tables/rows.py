@@ -10,17 +10,20 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import IO, Any, AnyStr
 
-from afresh.data.files import DataFile, FileError, check_values, decode_text, open_plain
+from afresh.data.files import DataFile, FileError, check_values, decode_text, open_plain, suffix_of
+from afresh.data.limits import parsing
 from afresh.data.parquet import MOST_COLUMNS, read_parquet, stream_parquet
+from afresh.data.sql import read_rows
 from afresh.data.tables.delimited import Numbered, Row, delimited_rows, separator_of, too_wide
 from afresh.data.tables.numbers import is_number
 
 NESTED = frozenset({"messages", "conversations"})  # columns of lists of objects that are read (afresh.data.text.chat)
 SUFFIXES = frozenset({".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet"})
+DATA_BASES = frozenset({".db", ".sqlite", ".sqlite3"})
 LONGEST = 64 << 20  # characters of a line, a cell or a row, where rows are read one at a time
 HUGE = f"not usable JSON: a number of more than {sys.get_int_max_str_digits():,} digits"
 Choose = Callable[[Any], Sequence[str]]  # the columns that are read, of a schema
-BEGINNING, BEGINNING_ROWS, BEGINNING_MB = 1 << 18, 500, 64  # bytes, rows and MB in which a table is recognised
+HEAD, HEAD_ROWS, HEAD_MB = 1 << 18, 500, 64  # bytes, rows and MB in which a table is recognised
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,11 @@ class Table:
     bad: list[tuple[int, str]] = field(default_factory=list)
     skipped: tuple[str, ...] = ()  # columns of nested types: lists, structures, images
     notes: tuple[str, ...] = ()
+
+    def texts_of(self, column: str) -> list[str]:
+        """The values of a column that are not empty, as texts."""
+        values: list[Any] = [row.get(column) for _, row in self.rows]
+        return [str(v).strip() for v in values if v not in (None, "")]
 
 
 def read_table(
@@ -55,14 +63,24 @@ def read_table(
     return _json(text) if suffix == ".json" else _table(json_rows(text.split("\n")))
 
 
-def read_beginning(file: DataFile, suffix: str) -> Table:
-    """A table of the first rows of a file, for knowing what it holds. Raises FileError if nothing of it can be used."""
-    if suffix == ".parquet":
-        return _parquet(lambda choose: islice(stream_parquet(file, BEGINNING_MB, choose), BEGINNING_ROWS))
-    with open_plain(file) as stream:
-        head = stream.read(BEGINNING)
-    head = head[: head.rfind(b"\n") + 1 or len(head)]
-    return read_table(suffix, head, BEGINNING_MB, lambda raw: raw.decode("utf-8", "replace"))
+def read_head(file: DataFile) -> Table:
+    """A table of the first rows of a file, for knowing what it holds; rows that are damaged are left out. Raises
+    FileError if nothing of it can be used."""
+    suffix = suffix_of(file.path.name)
+    with parsing("table"):
+        if suffix == ".parquet":
+            return _parquet(lambda choose: islice(stream_parquet(file, HEAD_MB, choose), HEAD_ROWS))
+        if suffix in DATA_BASES:
+            names, values = next(read_rows(file, None, HEAD_ROWS), ([], []))
+            return _table(enumerate((dict(zip(names, row, strict=True)) for row in values[:HEAD_ROWS]), 1))
+        with open_plain(file) as stream:
+            head = stream.read(HEAD)
+        text = head[: head.rfind(b"\n") + 1 or len(head)].decode("utf-8", "replace")
+        if suffix in SUFFIXES - {".csv"}:
+            table = read_table(suffix, text.encode(), HEAD_MB)
+        else:
+            table = _delimited(text, separator_of(text.partition("\n")[0]), longest=LONGEST)
+        return replace(table, rows=table.rows[:HEAD_ROWS])
 
 
 def _table(numbered: Iterable[Numbered]) -> Table:
@@ -155,8 +173,8 @@ def _tsv(text: str) -> Table:
         return replace(table, notes=("quotation marks are read as ordinary characters",))
 
 
-def _delimited(text: str, separator: str, *, quoted: bool = True) -> Table:
-    header, numbered = delimited_rows(io.StringIO(text, newline=""), separator, quoted=quoted)
+def _delimited(text: str, separator: str, *, quoted: bool = True, longest: int | None = None) -> Table:
+    header, numbered = delimited_rows(io.StringIO(text, newline=""), separator, quoted=quoted, longest=longest)
     table = _table(numbered)
     texts = tuple(c for c in header if any(not is_number(row[c]) for _, row in table.rows))
     return replace(table, columns=tuple(header), texts=texts)

@@ -11,15 +11,16 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from afresh.core import Corpus, Item, Refused, UserError
+from afresh.core import Corpus, Item, Refused, Sniff, UserError
 from afresh.core.plural import counted
-from afresh.data.files import DataFile, FileError, suffix_of, walk
+from afresh.data.files import FileError, suffix_of, walk
 from afresh.data.refusals import refusal_lines
 from afresh.data.split import split_of_name
 from afresh.data.tables.batches import TABLES, batches
 from afresh.data.tables.delimited import Unusable
 from afresh.data.tables.numbers import is_number
 from afresh.data.tables.roles import check_given
+from afresh.data.tables.rows import read_head
 from afresh.data.tables.times import seconds
 from afresh.domains.exercises.columns import FIELDS, LogColumns, find, is_log, name_of, outcome_of
 from afresh.domains.exercises.history import Answer, History, with_gaps
@@ -69,23 +70,19 @@ class Reading:
     untimed: int = 0
 
 
-def looks_like_log(path: Path) -> tuple[int, int]:
-    """How many of the files are tables of answers, judged by their names and the beginning of the first, and how many
-    files there are."""
+def recognised(path: Path) -> Sniff:
+    """How many of the files are tables of answers, judged by their names and the first rows of the first."""
     files = walk(path)[0]
     ours = [f for f in files if suffix_of(f.name) in TABLES]
-    if not ours or not head_is_log(ours[0]):
-        return 0, len(files)
-    return len(ours), len(files)
-
-
-def head_is_log(file: DataFile) -> bool:
-    """Whether the first rows of a table are answers."""
     try:
-        first = next(batches(file, Unusable()), None)
+        head = read_head(ours[0]) if ours else None
     except (FileError, OSError, EOFError):
-        return False
-    return first is not None and is_log(first.slice(0, LOOKED_AT).to_pylist(), first.schema.names)
+        head = None
+    if head is None or not is_log([row for _, row in head.rows], head.columns):
+        ours = []
+    share = len(ours) / len(files) if files else 0.0
+    reason = f"{len(ours):,} of {len(files):,} files are logs of answers to exercises"
+    return Sniff(share, reason, columns=3 if share >= 0.5 else 0)  # the learner, the exercise and the outcome
 
 
 def read_log(path: Path, options: LogOptions) -> Corpus:

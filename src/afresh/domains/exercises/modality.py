@@ -18,7 +18,7 @@ from afresh.core import Corpus, Item, Sniff, UserError
 from afresh.core.plural import counted
 from afresh.domains.exercises.encoder import AnswerEncoder, fit_answers, load_answers
 from afresh.domains.exercises.history import ANSWERS, History
-from afresh.domains.exercises.log import LogOptions, looks_like_log, read_log
+from afresh.domains.exercises.log import LogOptions, read_log, recognised
 
 FUTURE = 0.1  # share of a learner's answers that is held out as the future
 
@@ -46,10 +46,9 @@ class ExerciseModality:
         if not path.exists():
             return Sniff(0.0, f"{path} does not exist")
         try:
-            ours, files = looks_like_log(path)
+            return recognised(path)
         except UserError as error:
             return Sniff(0.0, str(error))
-        return Sniff(ours / files if files else 0.0, f"{ours:,} of {files:,} files are logs of answers to exercises")
 
     def read(self, path: Path, options: ExerciseOptions) -> Corpus:
         """One Item a learner. Raises UserError if no answer can be used, or if a column that was named is missing."""

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from afresh.core import UserError
 from afresh.data.tables.roles import is_prose, plain_name
+from afresh.domains.interactions.columns import TITLES
 from afresh.domains.interactions.item_pictures import are_pictures
 from afresh.domains.interactions.item_table import faded
 from afresh.storage.files import replace_file
@@ -25,7 +26,6 @@ from afresh.storage.files import replace_file
 FILE = "catalogue.parquet"
 TENTHS = 10  # into which numbers are divided
 MOST_ALIKE, TOGETHER = 10, 256  # items that stand for a new one; items that are compared at once
-TITLES = ("title", "name", "itemname", "label", "headline")
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,6 +22,9 @@ SESSIONS = re.compile(r"(session|visit|basket|order|invoice|playlist|cart)s?(id|
 ROLES = {"user": USERS, "item": ITEMS, "time": TIMES, "rating": RATINGS, "event": EVENTS, "session": SESSIONS}
 
 
+TITLES = ("title", "name", "itemname", "label", "headline")  # of items
+
+
 @dataclass(frozen=True)
 class Columns:
     """The names of the columns of a log; None for what it lacks. `others`: those that may be features."""
@@ -46,9 +49,3 @@ def choose(names: Sequence[str], named: Mapping[str, str | None]) -> Columns:
     if "session" in of:
         of.setdefault("user", of["session"])
     return Columns(**of, others=others)
-
-
-def is_log(names: Sequence[str]) -> bool:
-    """Whether columns of these names are those of a log: it says who, and which item."""
-    columns = choose(names, {})
-    return columns.user is not None and columns.item is not None

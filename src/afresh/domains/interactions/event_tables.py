@@ -11,9 +11,11 @@ from afresh.data.files import DataFile, suffix_of, walk
 from afresh.data.limits import parsing
 from afresh.data.tables.batches import SUFFIXES, batches
 from afresh.data.tables.delimited import Unusable
-from afresh.data.tables.roles import plain_name
+from afresh.data.tables.numbers import is_number
+from afresh.data.tables.roles import is_prose, plain_name
+from afresh.data.tables.rows import Table
 from afresh.data.tables.times import UNITS
-from afresh.domains.interactions.columns import USERS
+from afresh.domains.interactions.columns import TITLES, USERS, Columns, choose
 
 SEQUENCES = frozenset({"items", "history", "sequence", "itemids", "itemsequence"})  # columns of lists of items
 ONE = dict.fromkeys(SEQUENCES, "item") | {"times": "time", "timestamps": "time", "ratings": "rating"}
@@ -34,6 +36,22 @@ def events_of(file: DataFile, unusable: Unusable, query: str | None = None) -> I
         with parsing("table"):
             one = event_a_row(batch, f"{Path(file.name).stem} {number}" if number else Path(file.name).stem)
         yield one
+
+
+def columns_of_head(table: Table) -> Columns | None:
+    """The columns of a log of events by its first rows: it says who, and which item, and has no column of sentences
+    but titles. None if it is none."""
+    names: Sequence[str] = [*table.columns, *table.skipped]
+    if all(name and is_number(name) for name in names):
+        names = headerless_names(names) or names
+    sequences = {n for n in names if plain_name(n) in SEQUENCES}
+    if any(n in table.skipped or any(isinstance(row.get(n), list) for _, row in table.rows) for n in sequences):
+        names = [ONE.get(plain_name(n), n) for n in names]
+        names += [] if any(USERS.fullmatch(plain_name(n)) for n in names) else ["user"]
+    columns = choose(names, {})
+    words = (n for n in table.texts if plain_name(n) not in TITLES)
+    prose = any(is_prose(n, table.texts_of(n)) for n in words)
+    return None if prose or columns.user is None or columns.item is None else columns
 
 
 def headerless_names(first: Sequence[str]) -> Sequence[str] | None:

@@ -18,13 +18,10 @@ from afresh.data.columns import add_columns
 from afresh.data.conditions import fit_conditions
 from afresh.data.files import FileError, suffix_of
 from afresh.data.tables.batches import TABLES
-from afresh.data.tables.delimited import Unusable
-from afresh.data.tables.roles import is_prose, plain_name
-from afresh.domains.exercises.columns import is_log as is_log_of_answers
-from afresh.domains.interactions.catalogue import TITLES, Catalogue
-from afresh.domains.interactions.columns import choose, is_log
+from afresh.data.tables.rows import read_head
+from afresh.domains.interactions.catalogue import Catalogue
 from afresh.domains.interactions.encoder import HistoryEncoder, chosen, load_histories
-from afresh.domains.interactions.event_tables import events_of, log_files
+from afresh.domains.interactions.event_tables import columns_of_head, log_files
 from afresh.domains.interactions.filters import narrowed
 from afresh.domains.interactions.history import HISTORY, History
 from afresh.domains.interactions.item_codes import ItemCodes, fit_codes
@@ -33,7 +30,7 @@ from afresh.domains.interactions.neighbours import fit_neighbours
 from afresh.domains.interactions.splits import Split, divide, traits_of
 
 SHARE_COVERED = 0.95  # of histories, which fit in the window that is chosen
-SNIFFED = 500  # rows that are looked at
+LOOKED_AT = 4  # tables that are looked at
 SHORTEST, LONGEST = 16, 256  # windows that are chosen
 NOTHING: Mapping[str, Any] = {}  # one for all items, of which there may be millions
 
@@ -93,14 +90,14 @@ class InteractionModality:
             return Sniff(0.0, "not a table")
         files, others = log_files(path)
         tables = [f for f in files if suffix_of(f.name) in TABLES | {".inter"}]
-        for file in tables[:4]:
+        for file in tables[:LOOKED_AT]:
             try:
-                first = next(events_of(file, Unusable()), None)
+                columns = columns_of_head(read_head(file))
             except FileError:
                 continue
-            if first is not None and is_log(first.schema.names) and not _learns_otherwise(first):
-                columns = choose(first.schema.names, {})
-                return Sniff(1.0 if not others else 0.8, f"{file.name} is a log: {columns.words()}")
+            if columns is not None:
+                reason = f"{file.name} is a log: {columns.words()}"
+                return Sniff(1.0 if not others else 0.8, reason, columns=2)  # the user and the item
         return Sniff(0.0, "no table with users and items")
 
     def read(self, path: Path, options: InteractionOptions) -> Corpus:
@@ -173,19 +170,6 @@ def uncollected() -> Iterator[None]:
 def _size(log: Log) -> str:
     people, things = counted(len(np.unique(log.user)), "user"), counted(len(np.unique(log.item)), "item")
     return f"{counted(len(log), 'event')} of {people} and {things}"
-
-
-def _learns_otherwise(batch: Any) -> bool:
-    """Whether the rows are of another modality: they have outcomes of exercises, or a column of texts."""
-    import pyarrow
-
-    if is_log_of_answers(batch.slice(0, SNIFFED).to_pylist(), batch.schema.names):
-        return True
-    for name, column in zip(batch.schema.names, batch.columns, strict=True):
-        texts = pyarrow.types.is_string(column.type) and plain_name(name) not in TITLES
-        if texts and is_prose(name, [v for v in column.slice(0, SNIFFED).to_pylist() if v]):
-            return True
-    return False
 
 
 MODALITY = InteractionModality()

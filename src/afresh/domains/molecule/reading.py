@@ -23,10 +23,9 @@ from afresh.data.files import (
     suffix_of,
     walk,
 )
-from afresh.data.table_recognition import are_molecules
 from afresh.data.tables import rows as tables
 from afresh.data.tables.numbers import as_number, units_of
-from afresh.data.tables.roles import columns_by_role, lowered
+from afresh.data.tables.roles import columns_by_role, lowered, share
 from afresh.domains.molecule.chem import MoleculeError, chem, require, surviving
 
 LISTS = frozenset({".smi", ".smiles"})
@@ -34,6 +33,8 @@ PLAIN = ".txt"  # a list if it is given by itself
 STRUCTURES = frozenset({".sdf", ".sd", ".mol"})
 READ = LISTS | STRUCTURES | tables.SUFFIXES
 NAMES = ("canonical_smiles", "canonicalsmiles", "smiles", "isomeric_smiles", "structure_smiles")
+PATTERN = re.compile(r"(?=.*[A-Za-z])(\[[^\]\s]{1,20}\]|Br|Cl|[BCNOPSFIbcnops]|[-=#$:/\\.()]|%\d\d|\d)+")  # of SMILES
+BONDED = re.compile(r"[=#()\[\]\d]")  # what most molecules have and words have not
 DAMAGED = "damaged record of an .sdf: RDKit cannot read it"  # a reason
 
 
@@ -175,6 +176,19 @@ def smiles_column_of(name: str, table: tables.Table, wanted: str | None) -> str:
         f"No column of {name} holds SMILES. Its columns: {known}. Name the column: `data.smiles_column`. InChI and "
         "names of molecules must be converted first."
     )
+
+
+def are_molecules(values: Sequence[str]) -> bool:
+    """Whether values have the form of SMILES."""
+    return share(values, _is_molecule) >= 0.95 and share(values, BONDED.search) >= 0.5
+
+
+def _is_molecule(value: str) -> bool:
+    """Whether a value has the form of SMILES. Digits that close rings occur in pairs."""
+    if PATTERN.fullmatch(value) is None or value.count("(") != value.count(")"):
+        return False
+    bare = re.sub(r"\[[^\]]*\]|%\d\d", "", value)
+    return all(bare.count(digit) % 2 == 0 for digit in set(bare) if digit.isdigit())
 
 
 # --------------------------------------------------------------------------- columns of numbers

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from pydantic import Field
 
-from afresh.core import Corpus, Item, Refused, Sniff, Unsupported, UserError
+from afresh.core import Corpus, Item, Refused, Sniff, UserError
 from afresh.core.plural import counted
 from afresh.data.columns import LabelColumn
 from afresh.data.files import (
@@ -23,7 +23,6 @@ from afresh.data.files import (
     describes_data,
     matching_pattern,
     named,
-    open_plain,
     read_usable,
     read_zip,
     suffix_of,
@@ -32,7 +31,6 @@ from afresh.data.files import (
 )
 from afresh.data.refusals import refusal_lines
 from afresh.data.split import split_of_name
-from afresh.data.table_recognition import of_lines, of_names, of_table
 from afresh.data.tables import rows as tables
 from afresh.data.tables.numbers import as_number
 from afresh.data.tables.roles import TEXT_NAMES, columns_by_role, lowered
@@ -51,10 +49,10 @@ from afresh.data.text.encodings import TextDecoder
 from afresh.data.text.kind import TEXT
 from afresh.data.text.languages import PROGRAMS, exclusion_reason, language_of
 from afresh.data.text.lists import SEPARATOR, is_list, may_be_list, separated
+from afresh.domains.text.recognise import SURE, of_names, of_table
 
 PROSE = frozenset({".txt", ".text", ".md", ".markdown", ".rst"})
 READ = PROSE | tables.SUFFIXES | extract.SUFFIXES
-HEAD = 1 << 18  # bytes of a file that are looked at
 LOOKED_AT = 4  # tables of a folder
 
 
@@ -96,21 +94,22 @@ class TextModality:
         first one, which may be of a kind that is not text although it can be read as such."""
         if not path.exists():
             return Sniff(0.0, f"{path} does not exist")
-        unsupported = _unsupported(path)
-        if unsupported is not None:
-            return Sniff(0.0, f"{path.name} looks like {unsupported.kind}", unsupported)
+        seen = _seen(path)
+        if seen is not None and not seen.score:
+            return seen
+        columns = seen.columns if seen is not None else 0
         if path.is_file() and path.suffix.lower() != ".zip":
             suffix = suffix_of(path.name)
             if suffix == ".json":
                 return Sniff(0.6, "a .json file, which may contain texts")
             is_text = "read as" if suffix in READ else "not"
-            return Sniff(0.95 if suffix in READ else 0.0, f"{suffix or 'no suffix'} is {is_text} text")
+            return Sniff(SURE if suffix in READ else 0.0, f"{suffix or 'no suffix'} is {is_text} text", columns=columns)
         names = _names(path)
         ours = _texts(names)
         if ours and len(ours) == len(names) and all(suffix_of(n) == ".json" for n in names):
             return Sniff(0.6, f"{len(ours):,} .json files, which may contain texts")
         share = len(ours) / len(names) if names else 0.0
-        return Sniff(share, f"{len(ours):,} of {len(names):,} files are text or tables")
+        return Sniff(share, f"{len(ours):,} of {len(names):,} files are text or tables", columns=columns)
 
     def read(self, path: Path, options: TextOptions) -> Corpus:
         """One Item per file, line, row, or part between lines `<|endoftext|>`.
@@ -174,33 +173,21 @@ def _texts(names: Sequence[str]) -> list[str]:
     return [n for n in names if suffix_of(n) in READ and not (programs and language_of(n) == "html")]
 
 
-def _unsupported(path: Path) -> Unsupported | None:
-    """The kind of the data if it is known not to be text: by the names of the files, or by the beginning of the
-    first: of tables, of the first few, as there may be one of items or of users beside a log."""
+def _seen(path: Path) -> Sniff | None:
+    """What is seen of the files by their names, or in the beginnings of their tables: of a folder, of the first few, as
+    there may be one of items beside a log. None if nothing is."""
     names = _names(path)
-    if (kind := of_names(names)) is not None:
-        return kind
-    ours = _texts(names)
-    if not ours or 2 * len(ours) < len(names) or (path.is_file() and path.name not in ours):
+    if (unsupported := of_names(names)) is not None:
+        return Sniff(0.0, f"{path.name} looks like {unsupported.kind}", unsupported)
+    ours = set(_texts(names))
+    if 2 * len(ours) < len(names) or (path.is_file() and path.name not in ours):
         return None
-    files = [f for f in walk(path)[0] if f.name in set(ours)] if path.is_dir() else [named(path)]
-    few = [f for f in files if suffix_of(f.name) in tables.SUFFIXES][:LOOKED_AT] or files[:1]
-    return next(filter(None, map(_unsupported_file, few)), None)
-
-
-def _unsupported_file(file: DataFile) -> Unsupported | None:
-    """The kind of a file if it is known not to be text, by its beginning."""
-    suffix = suffix_of(file.name)
-    if suffix in extract.SUFFIXES | {".json"}:
-        return None
-    try:
-        if suffix in tables.SUFFIXES:
-            return of_table(tables.read_beginning(file, suffix))
-        with open_plain(file) as stream:
-            head = stream.read(HEAD)
-    except (FileError, OSError, EOFError, zlib.error):  # reading it reports what is wrong
-        return None
-    return of_lines(head[: head.rfind(b"\n") + 1 or len(head)].decode("utf-8", "replace"))
+    files = [f for f in walk(path)[0] if f.name in ours] if path.is_dir() else [named(path)]
+    seen = []
+    for file in [f for f in files if suffix_of(f.name) in tables.SUFFIXES - {".json"}][:LOOKED_AT]:
+        with suppress(FileError, OSError, EOFError):  # reading it reports what is wrong
+            seen.append(of_table(tables.read_head(file)))
+    return min(seen, key=lambda s: (s.score, -s.columns), default=None)
 
 
 # --------------------------------------------------------------------------- reading

@@ -1,0 +1,79 @@
+"""Whether files that can be read as text hold texts: a table does if it has words, and not only numbers and dates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from afresh.core import Sniff, Unsupported
+from afresh.core.plural import counted
+from afresh.data.files import suffix_of
+from afresh.data.tables.roles import are_dates, are_labels, is_prose, lowered
+from afresh.data.tables.rows import Table
+from afresh.data.text import chat
+
+SUFFIXES = {  # of files that are not read, by what they hold, and what to do
+    "spreadsheets": (
+        {".xlsx", ".xlsm", ".xls", ".ods", ".numbers"},
+        "If a sheet contains texts, save it as .csv and give that file",
+    ),
+    "molecules": (
+        {".smi", ".smiles", ".sdf", ".mol2", ".inchi"},
+        "To learn the lines of one file as text all the same, give that file, `modality=text` and `data.document=line`",
+    ),
+    "videos": (
+        {".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v"},
+        "Save frames as images, or the soundtrack as a sound, and give a folder of those",
+    ),
+}
+CLOCKS = ("time", "timestamp", "date", "datetime", "seconds")  # names of columns of numbers that are times
+SURE = 0.95  # of a table of texts
+Columns = dict[str, list[str]]  # the values of each column that are not empty, as text
+
+
+def of_names(names: Sequence[str]) -> Unsupported | None:
+    """The kind of most of the files if it is not read, judged by their suffixes."""
+    for kind, (suffixes, advice) in SUFFIXES.items():
+        theirs = [suffix_of(n) for n in names if suffix_of(n) in suffixes]
+        if 2 * len(theirs) > len(names):
+            return Unsupported(kind, f"{theirs[0]} files", advice)
+    return None
+
+
+def of_table(table: Table) -> Sniff:
+    """Whether the first rows of a table are texts or conversations. Those of numbers, with or without times, could be
+    read as texts, but nothing useful would be learnt of them."""
+    if chat.chat_columns(table.columns):
+        return Sniff(SURE, "a table of conversations", columns=2)  # of questions and of answers
+    columns = {name: table.texts_of(name) for name in table.columns}
+    words = {name: values for name, values in columns.items() if name in table.texts}
+    if len(table.rows) > 1 and not any(is_prose(name, values) for name, values in words.items()):
+        numbers = [name for name, values in columns.items() if values and name not in words]
+        if (unsupported := _series(numbers, words) or _numbers(numbers, words)) is not None:
+            return Sniff(0.0, f"looks like {unsupported.kind}", unsupported)
+    return Sniff(SURE, "a table of texts")
+
+
+def _series(numbers: Sequence[str], words: Columns) -> Unsupported | None:
+    dates = [name for name, values in words.items() if are_dates(values)]
+    dates = dates or [name for name in numbers if lowered(name) in CLOCKS]
+    others = [name for name, values in words.items() if name not in dates and not are_labels(values)]
+    numbers = [name for name in numbers if name not in dates]
+    if not dates or not numbers or others:
+        return None
+    return _unsupported("time series", f"column {dates[0]} with the dates or times and {_count(numbers)}")
+
+
+def _numbers(numbers: Sequence[str], words: Columns) -> Unsupported | None:
+    if not numbers or not all(are_labels(values) for values in words.values()):
+        return None
+    return _unsupported("tables of numbers", f"{_count(numbers)} and no column of texts")
+
+
+def _unsupported(kind: str, seen: str) -> Unsupported:
+    advice = "To learn one column as text all the same: `modality=text` and `data.text_column=NAME`"
+    return Unsupported(kind, seen, advice)
+
+
+def _count(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:6]) + (", ..." if len(names) > 6 else "")
+    return f"{counted(len(names), 'column')} of numbers: {shown}"
