@@ -21,14 +21,13 @@ import textwrap
 import tokenize
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from importlib import import_module
 from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from annotated_types import Ge, Gt, Le, Lt
-from benchmarks.common import table as benchmarks
+from benchmarks.common import results_page
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from tests.test_layers import LAYERS
@@ -383,10 +382,6 @@ def commented(lines: Iterator[list[tokenize.TokenInfo]] | Any) -> Iterator[tuple
 # --------------------------------------------------------------------------- docs/results
 
 
-def benchmarks_page() -> str:
-    return benchmarks.page(benchmarks.load())
-
-
 def support_page() -> str:
     return matrix.page(json.loads(matrix.JSON.read_text(encoding="utf-8")))
 
@@ -445,98 +440,6 @@ def test_link(test: str) -> str:
 
 
 # --------------------------------------------------------------------------- parts of the README and of other pages
-
-
-NUMBER = r"(-?[\d,.]*\d)"
-
-
-@dataclass(frozen=True)
-class Headline:
-    """One row of a benchmark, chosen by the beginning of its description. Shown is the first number of each side, or
-    what `pattern` finds on the peer's side."""
-
-    text: str
-    file: str
-    benchmark: str
-    what: str
-    peer: str
-    pattern: str = NUMBER
-
-
-HEADLINES = (
-    Headline(
-        "**Text**: tiny-Shakespeare in 5 minutes of one core, nats a character (lower is better)",
-        file="minutes",
-        benchmark="tiny-Shakespeare",
-        what="nats a character, 5 min of one core, seed 0",
-        peer="Hugging Face Trainer, as long",
-    ),
-    Headline(
-        "**Images**: clothes of 28x28 in 10 minutes of two cores, KID x1000 (lower is better)",
-        file="fashion",
-        benchmark="fashion, flow",
-        what="KID x1000, 10 min",
-        peer="example of diffusers, as long",
-    ),
-    Headline(
-        "**Sounds**: spoken digits in 15 minutes of one core, share that Whisper hears right",
-        file="spoken",
-        benchmark="spoken digits, flow",
-        what="digit heard by Whisper among ten",
-        peer="real recordings",
-        pattern=r"real ([\d.]+)",
-    ),
-    Headline(
-        "**Speed**: tokens a second of a 12M decoder in int8 on one core",
-        file="decoding",
-        benchmark="12M decoder, decoding",
-        what="tokens a second of one sequence, 32 + 256 tokens, int8",
-        peer="llama.cpp, q8_0",
-    ),
-    Headline(
-        "**Alignment**: seconds a step of DPO on 32 pairs (lower is better)",
-        file="steer",
-        benchmark="steering, speed",
-        what="DPO of 32 pairs",
-        peer="TRL",
-    ),
-    Headline(
-        "**A failure**: emoji in 30 minutes of one core, share matched to their caption among 32",
-        file="emoji",
-        benchmark="emoji, flow",
-        what="asked caption among 32",
-        peer="real emoji",
-        pattern=r"floor ([\d.]+)",
-    ),
-)
-
-
-def headline_part() -> str:
-    runs, rows, machines = benchmarks.load(), [], []
-    for h in HEADLINES:
-        newest = runs[h.file][-1]
-        row = compared([r for r in newest["rows"] if r["benchmark"] == h.benchmark and r["what"].startswith(h.what)])
-        ours, theirs = number(NUMBER, row["ours"]), number(h.pattern, row["theirs"])
-        ratio = f"{float(ours.replace(',', '')) / float(theirs.replace(',', '')):.2f}"
-        of_ratio = row["ratio"] is not None and re.fullmatch(r"at (most|least) [\d.]+", row["goal"])
-        goal = f"ratio {row['goal']}" if of_ratio else row["goal"]
-        rows.append((h.text, ours, f"{theirs} ({h.peer})", ratio, goal, "yes" if row["reached"] else "**no**"))
-        machines.append(newest["machine"])
-    assert any("no" in r[-1] for r in rows), "one of the six headline numbers must be a failure"
-    head = ("Measured", "afresh", "beside", "ratio", "goal", "reached")
-    return f"{table(head, rows)}\n\nMachine: {'; '.join(dict.fromkeys(machines))}."
-
-
-def compared(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Of rows that measure the same, the one with a ratio to a peer."""
-    assert rows, "results.json lacks a row that the README shows"
-    return next((r for r in rows if r["ratio"] is not None), rows[0])
-
-
-def number(pattern: str, text: str) -> str:
-    hit = re.search(pattern, text)
-    assert hit, f"no number like {pattern} in {text!r}"
-    return hit[1]
 
 
 READ = {
@@ -684,7 +587,7 @@ OTHER_VARIABLES = (
 
 
 PARTS: dict[str, dict[str, Callable[[], str]]] = {
-    "README.md": {"families": families_part, "headlines": headline_part},
+    "README.md": {"families": families_part, "headlines": results_page.headlines},
     "docs/start.md": {"extras": extras_part},
     "docs/guides/collecting.md": {"web": lambda: model_table(WebOptions), "licences": licences_part},
     "docs/development/design/0006-the-house.md": {"layers": layers_part},
@@ -697,7 +600,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "src/afresh/cli/completion.json": completion_file,
     "docs/reference/formats.md": formats_page,
     "docs/reference/rules.md": rules_page,
-    "docs/results/benchmarks.md": benchmarks_page,
+    "docs/results/benchmarks.md": results_page.page,
     "docs/results/support.md": support_page,
 }
 

@@ -20,7 +20,7 @@ from afresh.core.rng import Rng
 from afresh.training.config import TrainConfig
 from afresh.training.loop import Learner, averaged, take_step
 from benchmarks.common.benchmark import Benchmark
-from benchmarks.common.table import Row, save
+from benchmarks.common.results import Row, save
 
 LETTERS, PLACES, BETA, SECONDS, SEEDS = 4, 5, 0.1, 60.0, (0, 1, 2)
 SPACE = Space("tokens", (PLACES,), vocab=(LETTERS + 1,), special={"begin": LETTERS})

@@ -18,7 +18,7 @@ from afresh.core import Score
 from afresh.domains.text.reward_features import LENGTHS, TextSettings, fit_text, lengths
 from benchmarks.common.benchmark import Benchmark
 from benchmarks.common.folders import data_folder
-from benchmarks.common.table import Row, save
+from benchmarks.common.results import Row, save
 
 OURS = "n-grams + lengths"
 SAID: dict[int, Winner] = {0: "tie", 1: "a", 2: "b"}

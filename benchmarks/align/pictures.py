@@ -26,7 +26,7 @@ from afresh.runs.run import Run
 from benchmarks.common.benchmark import Benchmark
 from benchmarks.common.folders import work_folder, write_json
 from benchmarks.common.processes import run
-from benchmarks.common.table import Row, save
+from benchmarks.common.results import Row, save
 from benchmarks.images.judges import Judge, judge_of
 from benchmarks.images.pictures import Task, contender, prepared
 from benchmarks.images.sets import Side

@@ -17,7 +17,7 @@ from benchmarks.align.peers.trl import Ask
 from benchmarks.align.steer import Side, base_of, prompts_of, side
 from benchmarks.common.benchmark import Benchmark
 from benchmarks.common.folders import data_folder, work_folder
-from benchmarks.common.table import Row, save
+from benchmarks.common.results import Row, save
 
 SECONDS = 120.0
 END = "<|endoftext|>"

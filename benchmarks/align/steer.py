@@ -24,7 +24,7 @@ from benchmarks.align.peers.trl import Ask, Took, vowels
 from benchmarks.common.benchmark import Benchmark
 from benchmarks.common.folders import data_folder, work_folder, write_json
 from benchmarks.common.processes import ask, run
-from benchmarks.common.table import Row, save
+from benchmarks.common.results import Row, save
 
 STEPS = 600  # of the base
 SECONDS, LONGER = 150.0, 400.0  # of steering, and of one more run of ours

@@ -27,7 +27,7 @@ from benchmarks.collect.documents import PROCESSES, Ask, Maker, page
 from benchmarks.collect.learning import learning
 from benchmarks.common.benchmark import Benchmark
 from benchmarks.common.folders import ROOT, data_folder, write_json
-from benchmarks.common.table import Row, save
+from benchmarks.common.results import Row, save
 
 PAGES = 6_000
 ROUNDS = 2

@@ -14,7 +14,7 @@ import numpy as np
 from afresh.data.text.web_pages import main_content, visible_text
 from benchmarks.collect.extraction_pages import Page, pages
 from benchmarks.common.benchmark import Benchmark
-from benchmarks.common.table import Row, save
+from benchmarks.common.results import Row, save
 
 WORD = re.compile(r"\w+")
 

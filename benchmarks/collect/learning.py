@@ -14,7 +14,7 @@ import numpy as np
 from benchmarks.collect.documents import made_source
 from benchmarks.common.folders import data_folder
 from benchmarks.common.processes import finish, start
-from benchmarks.common.table import Row
+from benchmarks.common.results import Row
 
 MINUTES, SEEDS = 1.5, (0, 1, 2)
 COPIED, COPIES = 0.25, 8  # of the stories, and how often each

@@ -25,7 +25,7 @@ from afresh.collect.rules.secrets import find as find_secrets
 from benchmarks.collect.masking_formats import PERSONAL, SECRETS, Format
 from benchmarks.common.benchmark import Benchmark
 from benchmarks.common.folders import data_folder
-from benchmarks.common.table import Row, save
+from benchmarks.common.results import Row, save
 
 SIZE = 5_000_000  # characters of text, and of code
 PIECE = 4_000  # characters of a document

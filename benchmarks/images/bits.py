@@ -23,7 +23,7 @@ from afresh.verbs.measure import RunEvidence
 from benchmarks.common.benchmark import Benchmark
 from benchmarks.common.folders import work_folder
 from benchmarks.common.ours import train
-from benchmarks.common.table import Row, save
+from benchmarks.common.results import Row, save
 from benchmarks.images.judges import judge_of
 from benchmarks.images.pictures import contender, prepared
 

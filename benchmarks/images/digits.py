@@ -18,7 +18,7 @@ from afresh.verbs.measure import measure_run
 from afresh.verbs.train import TrainSpec, start
 from afresh.verbs.training_job import learn
 from benchmarks.common.benchmark import Benchmark
-from benchmarks.common.table import Row, save
+from benchmarks.common.results import Row, save
 
 MINUTES = {"flow": 1.0, "transformer": 0.5, "gan": 1.0, "vae": 0.5}
 

@@ -20,7 +20,7 @@ from afresh.runs.run import Run
 from benchmarks.common.benchmark import Benchmark
 from benchmarks.common.folders import ROOT, write_json
 from benchmarks.common.ours import conditions
-from benchmarks.common.table import Row, save
+from benchmarks.common.results import Row, save
 from benchmarks.images.judges import Judge, Mark, judge_of
 from benchmarks.images.pictures import Task, contender, prepared
 

@@ -23,7 +23,7 @@ from benchmarks.common import ours
 from benchmarks.common.benchmark import Benchmark, parser_of
 from benchmarks.common.folders import work_folder, write_json
 from benchmarks.common.processes import Answer, ask
-from benchmarks.common.table import Row, save
+from benchmarks.common.results import Row, save
 from benchmarks.images.judges import Judge, Mark, judge_of, shown
 from benchmarks.images.peers.protocol import Ask, keep
 from benchmarks.images.sets import SETS, DataSet, Labels, Loaded, write

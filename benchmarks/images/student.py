@@ -16,7 +16,7 @@ from benchmarks.common.benchmark import Benchmark
 from benchmarks.common.folders import work_folder
 from benchmarks.common.ours import conditions
 from benchmarks.common.processes import run
-from benchmarks.common.table import Row, save
+from benchmarks.common.results import Row, save
 from benchmarks.images.judges import judge_of
 from benchmarks.images.pictures import Task, prepared
 from benchmarks.images.sets import SETS

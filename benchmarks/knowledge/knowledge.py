@@ -39,7 +39,7 @@ from afresh.runs.run import Run
 from benchmarks.common.benchmark import Benchmark
 from benchmarks.common.folders import work_folder
 from benchmarks.common.processes import ask
-from benchmarks.common.table import Row, save
+from benchmarks.common.results import Row, save
 from benchmarks.knowledge import forgetting
 from benchmarks.knowledge.learners import (
     BLOCKED,

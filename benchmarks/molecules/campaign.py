@@ -46,7 +46,7 @@ from afresh.verbs.propose import BatchPlan, Chooser, propose
 from afresh.verbs.sample import Sampler
 from benchmarks.common.benchmark import Benchmark, parser_of
 from benchmarks.common.folders import work_folder
-from benchmarks.common.table import Row, save
+from benchmarks.common.results import Row, save
 
 TOP = 10
 WANTED = (0.85, 0.95)  # share of measured values inside their 90% intervals

@@ -28,7 +28,7 @@ from afresh.domains.molecule.parts import contains
 from afresh.domains.molecule.properties import numbers_of
 from afresh.runs.run import Run, metrics_rows
 from benchmarks.common.benchmark import Benchmark
-from benchmarks.common.table import Row, save
+from benchmarks.common.results import Row, save
 
 DRUGS = {
     "baricitinib": "CCS(=O)(=O)N1CC(CC#N)(n2cc(-c3ncnc4[nH]ccc34)cn2)C1",

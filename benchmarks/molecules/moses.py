@@ -33,7 +33,7 @@ from afresh.evaluation.estimate import Array
 from afresh.runs.run import Run, metrics_rows
 from benchmarks.common.benchmark import Benchmark
 from benchmarks.common.folders import data_folder, work_folder
-from benchmarks.common.table import Row, save
+from benchmarks.common.results import Row, save
 
 WHOLE = 1_584_663  # molecules of the train split
 # CharRNN on that (Polykovskiy et al. 2020, "Molecular Sets (MOSES)", tables 2 to 4)

@@ -46,7 +46,7 @@ from afresh.verbs import align
 from afresh.verbs.training_job import learn
 from benchmarks.common.benchmark import Benchmark, parser_of
 from benchmarks.common.folders import work_folder
-from benchmarks.common.table import Row, save
+from benchmarks.common.results import Row, save
 
 MODELS = ("drd2", "gsk3b", "jnk3")
 TASKS = tuple(sorted([*OBJECTIVES, *MODELS]))

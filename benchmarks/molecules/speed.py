@@ -21,7 +21,7 @@ import afresh
 from afresh.domains.molecule.chem import readable
 from afresh.runs.run import Run, metrics_rows
 from benchmarks.common.benchmark import Benchmark
-from benchmarks.common.table import Row, save
+from benchmarks.common.results import Row, save
 from benchmarks.molecules.moses import settings_of
 
 

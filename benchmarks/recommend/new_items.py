@@ -26,7 +26,7 @@ from afresh.domains.interactions.neighbours import FADE
 from afresh.domains.interactions.ranking import Items, Scorer, Scores, contained, hit_rate, ndcg, ranks
 from benchmarks.common.benchmark import Benchmark
 from benchmarks.common.folders import work_folder
-from benchmarks.common.table import Row, save
+from benchmarks.common.results import Row, save
 from benchmarks.recommend.recommendations import Ours, write_log
 from benchmarks.recommend.sets import Asked, Log, Task, last_events, s3rec
 

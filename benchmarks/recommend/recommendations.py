@@ -44,7 +44,7 @@ from afresh.evaluation.estimate import Estimate
 from benchmarks.common.benchmark import Benchmark
 from benchmarks.common.folders import work_folder
 from benchmarks.common.processes import ask
-from benchmarks.common.table import Row, save
+from benchmarks.common.results import Row, save
 from benchmarks.recommend.baselines import tune_baseline
 from benchmarks.recommend.peers.protocol import Ask
 from benchmarks.recommend.sets import TASKS, Asked, Task

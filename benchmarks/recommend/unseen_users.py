@@ -18,7 +18,7 @@ import numpy as np
 from afresh.domains.interactions.ranking import Items
 from afresh.domains.interactions.recommend import Recommender
 from benchmarks.common.benchmark import Benchmark
-from benchmarks.common.table import Row, save
+from benchmarks.common.results import Row, save
 from benchmarks.recommend.recommendations import K, Ours, ranking, trained
 from benchmarks.recommend.sets import Asked, Task, leave_one_out, s3rec
 

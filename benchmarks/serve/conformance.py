@@ -27,7 +27,7 @@ from tests.serve.drawn_requests import Drawn, drawn
 from tests.serve.published import Check, of_client, of_file, verdict
 
 from benchmarks.common.benchmark import Benchmark, parser_of
-from benchmarks.common.table import Row, save
+from benchmarks.common.results import Row, save
 from benchmarks.serve.serving import free_port, process
 
 TITLE = "server by OpenAI's schema"

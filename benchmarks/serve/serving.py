@@ -29,7 +29,7 @@ import numpy as np
 
 import afresh
 from benchmarks.common.benchmark import Benchmark, parser_of
-from benchmarks.common.table import Row, save
+from benchmarks.common.results import Row, save
 
 CLIENTS = (1, 8, 32)
 TOKENS = 128

@@ -24,7 +24,7 @@ from pathlib import Path
 import httpx
 
 from benchmarks.common.benchmark import Benchmark, parser_of
-from benchmarks.common.table import Row, save
+from benchmarks.common.results import Row, save
 from benchmarks.serve.serving import free_port, process
 from benchmarks.serve.soak_requests import MALFORMED, Ask, request, train_everything
 

@@ -43,7 +43,7 @@ from afresh.sampling.latent_search import search
 from benchmarks.common.benchmark import Benchmark, parser_of
 from benchmarks.common.folders import data_folder, work_folder
 from benchmarks.common.ours import train as train_run
-from benchmarks.common.table import Row, save
+from benchmarks.common.results import Row, save
 from benchmarks.sound.hear import DIGITS, Clip, ear, forced_choice
 from benchmarks.sound.spoken import watching_train
 from benchmarks.sound.spoken_judges import NAMES, RATE, clips_in, divide

@@ -19,7 +19,7 @@ from benchmarks.common.benchmark import Benchmark, parser_of
 from benchmarks.common.folders import data_folder, work_folder
 from benchmarks.common.ours import ALONE
 from benchmarks.common.processes import Answer
-from benchmarks.common.table import Row, save
+from benchmarks.common.results import Row, save
 from benchmarks.sound.judges import Mark, beside, marks_of, shown, valued
 from benchmarks.sound.small_judges import SETS, Judge, SmallSet, divide, read_samples, right
 

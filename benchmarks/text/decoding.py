@@ -40,7 +40,7 @@ from afresh.formats.load import load_base
 from afresh.formats.parts import Precision
 from afresh.nets.kernels.decode import Kind
 from benchmarks.common.benchmark import Benchmark, parser_of
-from benchmarks.common.table import Row, save
+from benchmarks.common.results import Row, save
 
 CONTEXT, VOCAB, MLP = 1024, 4096, 1024
 CONFIG = TransformerConfig(width=384, layers=6, heads=6, kv_heads=6, mlp=MLP)

@@ -38,7 +38,7 @@ from afresh.verbs.training_job import learn
 from benchmarks.common.benchmark import Benchmark
 from benchmarks.common.folders import data_folder, write_json
 from benchmarks.common.processes import answer, start
-from benchmarks.common.table import Row, save
+from benchmarks.common.results import Row, save
 from benchmarks.images.digits import write_digits
 from benchmarks.text.ngram import ByteNgram, train_ngram
 

@@ -22,7 +22,7 @@ from afresh.runs.run import Run
 from benchmarks.common.benchmark import Benchmark
 from benchmarks.common.folders import data_folder
 from benchmarks.common.processes import ask, finish, start
-from benchmarks.common.table import Row, save
+from benchmarks.common.results import Row, save
 from benchmarks.text.peers import hf_trainer
 
 SEEDS = (0,)

@@ -18,7 +18,7 @@ from afresh.verbs.training_job import learn
 from benchmarks.common.benchmark import Benchmark
 from benchmarks.common.folders import data_folder
 from benchmarks.common.processes import ask
-from benchmarks.common.table import Row, save
+from benchmarks.common.results import Row, save
 from benchmarks.text.peers.nano_gpt import Ask, Result
 
 SEEDS = (0, 1, 2)

@@ -19,7 +19,7 @@ from afresh.training.config import TrainConfig
 from afresh.training.loop import take_step
 from afresh.training.plan import make_learner
 from benchmarks.common.benchmark import Benchmark
-from benchmarks.common.table import Row, save
+from benchmarks.common.results import Row, save
 
 WIDTH, LAYERS, HEADS, CONTEXT, BATCH, VOCAB = 384, 6, 6, 256, 32, 65
 TOKENS = CONTEXT * BATCH

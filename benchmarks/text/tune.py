@@ -29,7 +29,7 @@ from afresh.training.weights import BaseWeights
 from afresh.verbs.run_summary import steps_done
 from benchmarks.common.benchmark import Benchmark
 from benchmarks.common.folders import ROOT, data_folder
-from benchmarks.common.table import Row, save
+from benchmarks.common.results import Row, save
 
 OUT = ROOT / "bench-out" / "tune"
 SEEDS = (0, 1)

@@ -16,7 +16,7 @@ from afresh.verbs.measure import RunEvidence
 from benchmarks.common.benchmark import Benchmark
 from benchmarks.common.folders import data_folder
 from benchmarks.common.processes import finish, start
-from benchmarks.common.table import Row, save
+from benchmarks.common.results import Row, save
 from benchmarks.text.shakespeare import ours
 
 SEEDS = (0, 1, 2)

@@ -36,7 +36,7 @@ from afresh.storage.files import bytes_on_disk
 from afresh.training.checkpoint import steps_in
 from benchmarks.common.benchmark import Benchmark
 from benchmarks.common.folders import data_folder
-from benchmarks.common.table import Row, save
+from benchmarks.common.results import Row, save
 
 SEEDS = (0, 1, 2)
 NOISES = 4  # draws of noise and time for each held-out image or sound

@@ -28,7 +28,7 @@ from threading import Timer
 from afresh.training.budget import processor
 from benchmarks.common.benchmark import Benchmark, parser_of
 from benchmarks.common.folders import ROOT, work_folder
-from benchmarks.common.table import Row, save
+from benchmarks.common.results import Row, save
 from benchmarks.training.folders import FOLDERS, Folder
 from benchmarks.training.judges import Judged
 

@@ -25,7 +25,7 @@ from afresh.training.plan import make_learner, parameters_of
 from afresh.training.precision import fastest_precision
 from benchmarks.common.benchmark import Benchmark
 from benchmarks.common.processes import answer, ask
-from benchmarks.common.table import Row, save
+from benchmarks.common.results import Row, save
 
 LIMITS = {"DEFAULT": "", "AVX512_CORE_BF16": ", without matrix tiles", "AVX2": ", with AVX2 only"}
 SECONDS = 6.0  # of measuring a family
