@@ -119,7 +119,7 @@ def bits(folder: Path, heldout: list[str]) -> float:
     """Bits a byte of held-out texts by the model of a run."""
     from afresh.runs.data import run_data
     from afresh.runs.run import Run
-    from afresh.verbs.measure import RunEvidence
+    from afresh.verbs.measuring import RunEvidence
 
     run = Run.open(folder)
     found = RunEvidence(run, run_data(run)).likelihood()

@@ -19,7 +19,7 @@ from afresh.evaluation.estimate import Estimate, mean
 from afresh.evaluation.likelihood import bits_per_dim, scored_rows
 from afresh.runs.data import run_data
 from afresh.runs.run import Run
-from afresh.verbs.measure import RunEvidence
+from afresh.verbs.measuring import RunEvidence
 from benchmarks.common.benchmark import Benchmark
 from benchmarks.common.folders import work_folder
 from benchmarks.common.ours import train

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from afresh.verbs.measure import measure_run
+from afresh.verbs.measuring import measure_run
 from afresh.verbs.train import TrainSpec, start
 from afresh.verbs.training_job import learn
 from benchmarks.common.benchmark import Benchmark

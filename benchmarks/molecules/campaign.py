@@ -42,7 +42,7 @@ from afresh.domains.molecule.kind import MOLECULE
 from afresh.evaluation.estimate import share
 from afresh.runs.run import Run
 from afresh.sampling.request import Request
-from afresh.verbs.propose import BatchPlan, Chooser, propose
+from afresh.verbs.proposing import BatchPlan, Chooser, propose
 from afresh.verbs.sample import Sampler
 from benchmarks.common.benchmark import Benchmark, parser_of
 from benchmarks.common.folders import work_folder

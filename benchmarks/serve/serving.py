@@ -175,7 +175,7 @@ def measured(folder: Path, llama: Path | None, rounds: int, tokens: int) -> list
         servers = {"afresh serve": (ours, {"model": "decoder", "logit_bias": {str(end): -100}})}
         if llama is not None:
             precision = model.run.record.train.precision
-            exported = model.export("gguf", folder / "gguf", precision=precision)
+            exported = model.export("gguf", folder / "gguf", precision=precision).folder
             file = str(next(exported.glob("*.gguf")))
             theirs = f"http://127.0.0.1:{(port := free_port())}"
             slots = max(CLIENTS)

@@ -31,7 +31,7 @@ from afresh.runs.run import Run
 from afresh.training.config import TrainConfig
 from afresh.training.loop import take_step
 from afresh.training.plan import make_learner
-from afresh.verbs.measure import RunEvidence, measure_run
+from afresh.verbs.measuring import RunEvidence, measure_run
 from afresh.verbs.train import TrainSpec
 from afresh.verbs.train import start as start_run
 from afresh.verbs.training_job import learn

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from afresh.runs.run import Run
-from afresh.verbs.measure import RunEvidence
+from afresh.verbs.measuring import RunEvidence
 from afresh.verbs.train import TrainSpec, start
 from afresh.verbs.training_job import learn
 from benchmarks.common.benchmark import Benchmark

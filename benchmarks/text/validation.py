@@ -12,7 +12,7 @@ from pathlib import Path
 
 from afresh.runs.data import run_data
 from afresh.runs.run import Run
-from afresh.verbs.measure import RunEvidence
+from afresh.verbs.measuring import RunEvidence
 from benchmarks.common.benchmark import Benchmark
 from benchmarks.common.folders import data_folder
 from benchmarks.common.processes import finish, start

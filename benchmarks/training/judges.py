@@ -22,7 +22,7 @@ from afresh.domains.text.metrics import bits_per_byte
 from afresh.evaluation.distribution import kid
 from afresh.evaluation.estimate import Array
 from afresh.runs.data import run_data
-from afresh.verbs.measure import RunEvidence
+from afresh.verbs.measuring import RunEvidence
 from benchmarks.images import efficientnet
 from benchmarks.images.sets import Bytes
 from benchmarks.sound.judges import View, cut, kad

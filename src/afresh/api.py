@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from afresh.alignment.rewards.reward_factory import Wanted
-from afresh.alignment.surrogate.acquisition import Acquisition, Goal
 from afresh.collect.gather import Limits as CollectLimits
 from afresh.collect.gather import gather, places_of
 from afresh.collect.licences import normalised
@@ -27,7 +26,6 @@ from afresh.sampling.constrained import structure
 from afresh.sampling.request import Request, unwanted
 from afresh.sampling.samples import Samples
 from afresh.sampling.stream import Stream
-from afresh.storage.output_paths import check_free
 from afresh.training.budget import use_preferred_threads
 from afresh.training.logs.run_log import check_logs
 from afresh.training.options import by_part, parted
@@ -35,11 +33,11 @@ from afresh.verbs import align as align_task
 from afresh.verbs import annotate as annotate_task
 from afresh.verbs import distill as distill_task
 from afresh.verbs import edit as edit_task
-from afresh.verbs import export as export_task
+from afresh.verbs import export as export_verb
 from afresh.verbs import forget as forget_task
 from afresh.verbs import interpolate as interpolate_task
-from afresh.verbs import propose as propose_task
-from afresh.verbs import propose_search
+from afresh.verbs import measure as measure_verb
+from afresh.verbs import propose as propose_verb
 from afresh.verbs import score as score_verb
 from afresh.verbs import train as train_task
 from afresh.verbs import tune as tune_task
@@ -51,9 +49,8 @@ from afresh.verbs.doctor import Finding, examine_machine
 from afresh.verbs.editor import Change, Editor
 from afresh.verbs.inspect_data import Look, look
 from afresh.verbs.likelihoods import Scores
-from afresh.verbs.measure import measure_run
-from afresh.verbs.proposal_batch import Proposals
-from afresh.verbs.report import run_verdict, write_run_report
+from afresh.verbs.measuring import measure_run
+from afresh.verbs.report import write_run_report
 from afresh.verbs.resume import resume as resume_task
 from afresh.verbs.sample import Control, Sampler
 from afresh.verbs.training_job import Job, learn
@@ -356,15 +353,7 @@ class Model:
 
     # ------------------------------------------------------------------------------------------------ judging
 
-    def measure(self, data: PathLike | None = None, n: int | None = None) -> dict[str, Any]:
-        """{verdict, card, metrics, skipped, notes} on the held-out split, or on the file or folder `data`, with n
-        samples.
-
-        Raises UserError if the data is missing, or n is below 2.
-        """
-        measured = measure_run(self.run, _path(data), n)
-        return {"verdict": run_verdict(self.run, measured).json(), **measured.json()}
-
+    measure = method(measure_verb.measure)
     score = method(score_verb.score)
 
     def report(self, measure: bool = True) -> Path:
@@ -372,57 +361,7 @@ class Model:
         `measure` does."""
         return write_run_report(self.run, measure_run(self.run) if measure else None)
 
-    def propose(
-        self,
-        observed: PathLike | Sequence[PathLike] = (),
-        column: str | None = None,
-        *,
-        item_column: str | None = None,
-        maximise: bool | None = None,
-        target: float | None = None,
-        batch: int = propose_task.BATCH,
-        budget: int = propose_task.BUDGET,
-        acquisition: Acquisition = "ei",
-        candidates: PathLike | None = None,
-        reward: Wanted | None = None,
-        calls: int = propose_search.CALLS,
-        seed: int = 0,
-        out: PathLike | None = None,
-        force: bool = False,
-        settings: Mapping[str, Any] | None = None,
-    ) -> Proposals:
-        """What to measure next: a `batch` of items that this model draws, by what was measured of others.
-
-        `observed`: tables with a column of items (or of their files) and a `column` of numbers; also folders of earlier
-        proposals, whose column was filled in. What was measured is to be maximised, minimised, or near a `target`.
-        `budget`: candidates that are drawn; or `candidates`, a file or folder to choose from. `acquisition`: "ei",
-        expected improvement; "ucb", upper bound; "thompson"; or "greedy", the highest mean. `out`: a folder for
-        proposals.csv and a page, with `force` in place of an earlier one. Instead of a column, a `reward` values items,
-        a batch at a time, until it was called for so many (`calls`); `Proposals.known` is what it said.
-
-        >>> for proposal in model.propose("results.csv", "logS", out="next"):
-        ...     print(proposal.item, proposal.predicted, proposal.why)
-
-        Raises UserError for tables and columns that cannot be used, for fewer than three values, and if all values are
-        equal.
-        """
-        paths = [Path(p) for p in ([observed] if isinstance(observed, str | Path) else observed)]
-        if out is not None:
-            check_free(Path(out), force)
-            propose_task.check_apart(Path(out), paths)
-        found = propose_search.proposed(
-            self.run,
-            paths,
-            column,
-            reward,
-            propose_task.BatchPlan(Goal.of(maximise, target), batch, budget, acquisition, seed, settings or {}),
-            calls=calls,
-            candidates=_path(candidates),
-            item_column=item_column,
-        )
-        if out is not None:
-            found.save(out, force)
-        return found
+    propose = method(propose_verb.propose)
 
     def compare(
         self,
@@ -631,36 +570,7 @@ class Model:
 
     # ------------------------------------------------------------------------------------------------ files
 
-    def export(
-        self,
-        to: str,
-        out: PathLike | None = None,
-        *,
-        precision: str = "float32",
-        label: Labels | None = None,
-        force: bool = False,
-        licence: str | None = None,
-        accept: Sequence[str] = (),
-    ) -> Path:
-        """Write the model in the format `to` (hf, gguf, onnx, diffusers, safetensors) and prove that it is the same
-        model; returns the folder, RUN-FORMAT by default, with proof.json in it.
-
-        An earlier export in that folder is replaced with `force`. licence: of the model, an expression of SPDX for its
-        card. What stands against sharing the model is accepted by name: "unknown-licences" of the data that it has
-        learnt from, "missing-consent" of persons whom it shows, "licence-conflict" with the model's licence. Raises
-        UserError if it is not accepted, for an unknown format or precision, a folder that exists otherwise, and if the
-        proof fails.
-        """
-        target = self.path.resolve().with_name(f"{self.path.resolve().name}-{to}") if out is None else Path(out)
-        folder, proof = export_task.export(self.run, to, target, precision, label, force, licence, accept)
-        if not proof.passed:
-            raise UserError(
-                f"The export differs from the model by more than is allowed. It was put aside in {folder}, where "
-                "proof.json says what differs.",
-                "not_proved",
-                folder=str(folder),
-            )
-        return folder
+    export = method(export_verb.export)
 
     def save(self, path: PathLike) -> Model:
         """A verified copy of the whole folder. Raises UserError if `path` exists or a checkpoint is damaged."""

@@ -24,7 +24,7 @@ from afresh.formats import fields, gguf, huggingface, plain
 from afresh.formats.base import Base, decoder_of
 from afresh.formats.load import load_base
 from afresh.runs.run import Run
-from afresh.verbs.export import base_of_run
+from afresh.verbs.exporting import base_of_run
 from tests.cli.conftest import WORDS, Invoke, error_of, parsed, trained
 from tests.formats.bases import base_of
 
@@ -68,7 +68,9 @@ def test_an_export_is_proved_and_read_again(to: str, texts_run: Path, tmp_path: 
     assert proof["tokenizer"]["same"] >= 4 and not proof["tokenizer"]["unexpected"]
     assert proof["nats_per_token"]["file"] == pytest.approx(proof["nats_per_token"]["model"], abs=1e-4)
     assert proof["first_token"]["token"] == "<end>" and proof["first_token"]["same"]
-    assert json.loads((out / "proof.json").read_bytes()) == {k: v for k, v in proof.items() if k != "folder"}
+    assert json.loads((out / "proof.json").read_bytes()) == {
+        k: v for k, v in proof.items() if k not in ("run", "folder")
+    }
     run = Run.open(texts_run)
     base = base_of_run(run)[0]
     read = logits(load_base(out / PATHS[to]))[..., : base.tokenizer.size]  # behind them are tokens for bytes
@@ -266,7 +268,9 @@ def test_images_in_safetensors_come_back_bit_for_bit(
     code, printed, _ = invoke("export", run, "--to", "safetensors", "--out", out, "--json")
     proof = parsed(printed)
     assert code == 0 and proof["passed"] and proof["largest"] == proof["tolerance"] == 0 and proof["outputs"] > 0
-    assert json.loads((out / "proof.json").read_bytes()) == {k: v for k, v in proof.items() if k != "folder"}
+    assert json.loads((out / "proof.json").read_bytes()) == {
+        k: v for k, v in proof.items() if k not in ("run", "folder")
+    }
     again, ours = fields.read(out, registry.family), Run.open(run)
     assert again.conds == ours.conds and again.space.shape == ours.space.shape and again.config == ours.config
     for name, net in ours.modules.items():

@@ -26,9 +26,6 @@ FUNCTIONS: Mapping[str, tuple[Callable[..., Any], ...]] = {
     "chat": (M.chat,),
     "edit": (M.edit,),
     "blend": (M.interpolate,),
-    "measure": (M.measure,),
-    "propose": (M.propose,),
-    "export": (M.export,),
     "runs": (afresh.list_models,),
     "show": (M.__str__,),
     "rm": (M.remove, afresh.remove_data),
@@ -57,7 +54,6 @@ MORE: Mapping[str, Mapping[str, str]] = {
     },
     "edit": {"n": "each", "guidance": "settings"},
     "compare": {"guidance": "settings", "summary": "out"},  # Session.summary
-    "propose": {"target": "target"},
     "rm": {"runs": "self", "data": "names"},
     "tune": {"adapter": "adapter"},
 }

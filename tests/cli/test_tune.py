@@ -32,7 +32,7 @@ from afresh.runs.run import Run, metrics_rows
 from afresh.training import checkpoint
 from afresh.training.config import TrainConfig
 from afresh.training.lora import adaptable, adapter_state
-from afresh.verbs.measure import RunEvidence
+from afresh.verbs.measuring import RunEvidence
 from afresh.verbs.tune import TuneSpec, adapter, read, start
 from afresh.verbs.verify import verify
 from tests.cli.conftest import Invoke, drawn, parsed
@@ -383,7 +383,7 @@ def test_public_weights_are_tuned_like_the_run_that_they_came_from(
     texts_run: Path, texts: Path, questions: Path, tmp_path: Path, invoke: Invoke
 ) -> None:
     """An export of a run as base: the same loss before, and the same after the same steps."""
-    from afresh.verbs.export import base_of_run
+    from afresh.verbs.exporting import base_of_run
 
     base, _ = base_of_run(Run.open(texts_run))
     (tmp_path / "base").mkdir()

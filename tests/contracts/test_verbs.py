@@ -74,11 +74,10 @@ ROWS = (
         files={"melody.mid": MELODY_BYTES},
     ),
 )
-NOT_TRIED = {"solve"}  # it runs programs, in a sandbox that not every machine has (tests/domains/code/test_solve.py)
 
 
-def test_every_verb_has_a_row() -> None:
-    assert {row.name for row in ROWS} | NOT_TRIED == set(registry.verbs())
+def test_every_verb_that_is_served_has_a_row() -> None:
+    assert {row.name for row in ROWS} == {name for name, verb in registry.verbs().items() if verb.served}
 
 
 @pytest.mark.parametrize("name", registry.verbs())

@@ -14,7 +14,7 @@ from torch import Tensor
 from afresh.core import Space, registry
 from afresh.evaluation.likelihood import SCORED, bits_per_dim, scored_rows
 from afresh.evaluation.study import Study, Unmeasurable
-from afresh.verbs.measure import RunEvidence
+from afresh.verbs.measuring import RunEvidence
 from tests.evaluation.evidence import Evidence, digit_evidence
 from tests.families.gaussian import gaussian_velocity
 

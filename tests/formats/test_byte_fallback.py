@@ -14,7 +14,7 @@ from afresh.formats.base import Base, decoder_of
 from afresh.formats.byte_fallback import with_bytes
 from afresh.formats.load import load_base
 from afresh.formats.readers import Transformers
-from afresh.verbs.export import export_base
+from afresh.verbs.exporting import export_base
 from tests.formats.bases import TEXT, base_of, ids_of, odd_texts
 
 ODD = odd_texts()

@@ -27,7 +27,7 @@ from afresh.formats.gguf_tokenizer import PATTERNS, PLAIN, build, table_of
 from afresh.formats.load import load_base
 from afresh.formats.parts import Precision
 from afresh.formats.proof import STRINGS
-from afresh.verbs.export import export_base
+from afresh.verbs.exporting import export_base
 from tests import needs
 from tests.formats import gguf_decoder
 from tests.formats.bases import (

@@ -8,7 +8,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 from afresh.formats.model_card import Card, dataset_name, shared_name, stated_licence, with_card
-from afresh.verbs.export import export_base
+from afresh.verbs.exporting import export_base
 from tests.formats.bases import base_of, ids_of
 
 USAGE = "# Usage\n\nOpen it.\n"

@@ -20,7 +20,7 @@ from afresh.formats.base import Base
 from afresh.formats.load import load_base
 from afresh.formats.proof import LAYOUT, ROUNDING, documents, log_probabilities, prove
 from afresh.formats.readers import Afresh
-from afresh.verbs.export import TEXT_FORMATS, export_base
+from afresh.verbs.exporting import TEXT_FORMATS, export_base
 from tests import needs
 from tests.formats.bases import SHAPES, TEXT, base_of, ids_of
 

@@ -29,7 +29,7 @@ from afresh.verbs.cursor import (
     split_at,
     trim,
 )
-from afresh.verbs.measure import RunEvidence
+from afresh.verbs.measuring import RunEvidence
 from tests.cli.conftest import parsed
 
 # --------------------------------------------------------------------------- the cursor

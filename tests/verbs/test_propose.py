@@ -17,7 +17,7 @@ from afresh.core import UserError
 from afresh.core.events import Event, listening
 from afresh.domains.molecule.chem import canonical
 from afresh.verbs.candidates import VARIED, Pool, vary
-from afresh.verbs.propose import remarks
+from afresh.verbs.proposing import remarks
 from tests.alignment.surrogate.test_model import POINT, points, truth
 
 RINGS = ("c1ccccc1", "c1ccncc1", "C1CCNCC1", "c1ccoc1", "c1ccsc1")

@@ -49,7 +49,7 @@ def test_the_record_and_the_card_carry_the_sum(learnt: afresh.Model, tmp_path: P
     collected = Run.open(learnt.path).record.data.collected
     assert collected is not None and collected.name == "stories" and len(collected.digest) == 64
     assert [(s.licence, s.items) for s in collected.licences] == [("CC0-1.0", 18), ("MIT", 5), ("unknown", 2)]
-    out = learnt.export("safetensors", tmp_path / "out", licence="mit", accept=["unknown-licences"])
+    out = learnt.export("safetensors", tmp_path / "out", licence="mit", accept=["unknown-licences"]).folder
     card = ModelCard.load(out / "README.md")
     assert card.data.license == "mit" and "Licence: MIT." in card.text
     assert "72% CC0-1.0, 20% MIT, 8% unknown" in card.text and collected.digest[:16] in card.text

@@ -174,7 +174,7 @@ def finish(job: Job, measure: bool, as_json: bool, log: Sequence[str] | None) ->
 def judged(job: Job, measure: bool) -> tuple[Measurement | None, Samples]:
     """The measurement, and the samples of the report, which is written to the run's folder."""
     from afresh.training.loop import Interrupted
-    from afresh.verbs.measure import measure_run
+    from afresh.verbs.measuring import measure_run
     from afresh.verbs.report import report_samples, write_run_report
 
     path = job.run.path
@@ -194,12 +194,13 @@ def judged(job: Job, measure: bool) -> tuple[Measurement | None, Samples]:
 def show(job: Job, seconds: float, measured: Measurement | None, samples: Samples | None = None) -> None:
     """The result for a person, a few of the samples first."""
     from afresh.alignment.monitoring.report import alignment
-    from afresh.cli.measure import show_verdict
+    from afresh.cli.commands import show_line
     from afresh.cli.show import answer
     from afresh.cli.show_samples import show_samples
     from afresh.core.plural import counted
     from afresh.runs.run import metrics_rows, summary
     from afresh.sampling.request import converses
+    from afresh.verbs.measuring import verdict_lines
     from afresh.verbs.report import run_verdict
     from afresh.verbs.use_command import use_command
 
@@ -213,7 +214,8 @@ def show(job: Job, seconds: float, measured: Measurement | None, samples: Sample
         if samples.encoder.kind.view == "sound":
             say(f"listen: {job.run.path / 'report.html'}")
     if measured is not None:
-        show_verdict(run_verdict(job.run, measured))
+        for line in verdict_lines(run_verdict(job.run, measured)):
+            show_line(line)
     answer(
         f"{job.run.path}: {record.family} on {record.modality}, {record.parameters:,} parameters, "
         f"{counted(now['steps'], 'step')} in {seconds:,.0f} s"

@@ -1,209 +1,37 @@
-"""The verb `measure`: score a run under a protocol card."""
+"""`afresh measure`: how good a run is, in numbers under a protocol card."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
-import torch
-from torch import Tensor
+from afresh.core.verb import Option, verb
 
-from afresh.core import CondSpec, Drawn, Evidence, Examples, Item, ItemKind, Space, UserError, registry
-from afresh.core.rng import Rng
-from afresh.data.load import draw_requests, rows_at_once, sweep
-from afresh.data.prepare import Prepared
-from afresh.evaluation.likelihood import scored_rows
-from afresh.evaluation.study import LATE, Measurement, Unmeasurable, measure
-from afresh.evaluation.time_budget import LEAST_SAMPLES, SAMPLING, Effort
-from afresh.runs.data import run_data
-from afresh.runs.run import Run, join
-from afresh.training.loop import precision
-from afresh.verbs.likelihoods import byte_likelihood, has_density
-
-T = TypeVar("T")
-DRAWN_AT_ONCE = 64  # samples between two reports of progress
-TRIED = 8  # samples that are drawn to find out how many can be
-JUDGE_SEED = 1_000_003  # unlikely to be a user's seed, so that the scored samples are new ones
+if TYPE_CHECKING:
+    from afresh.runs.run import Run
+    from afresh.verbs.measuring import Measured
 
 
-class RunEvidence:
-    """Implements `core.Evidence` for a run and its data. Every property is computed once, when it is first used."""
-
-    def __init__(
-        self, run: Run, prepared: Prepared, settings: Mapping[str, Any] | None = None, effort: Effort | None = None
-    ) -> None:
-        self.run, self.prepared, self.effort = run, prepared, effort or Effort()
-        self.settings = run.settings(settings or {})
-        self.rng = Rng(JUDGE_SEED)
-        self.drawn: dict[int, Drawn] = {}
-        self.tools: dict[Callable[..., Any], Any] = {}
-
-    @property
-    def kind(self) -> ItemKind:
-        return self.run.encoder.kind
-
-    @property
-    def space(self) -> Space:
-        return self.run.encoder.space
-
-    @property
-    def conds(self) -> CondSpec:
-        return self.run.conds
-
-    @property
-    def train(self) -> Examples:
-        return self.prepared.train
-
-    @property
-    def heldout(self) -> Examples:
-        return self.prepared.heldout
-
-    @property
-    def train_items(self) -> Sequence[Item]:
-        return self.prepared.train_items
-
-    @property
-    def heldout_items(self) -> Sequence[Item]:
-        return self.prepared.heldout_items
-
-    @property
-    def limited(self) -> bool:
-        return self.effort.seconds is not None
-
-    def tool(self, make: Callable[[Any, Evidence], T]) -> T:
-        if make not in self.tools:
-            self.tools[make] = make(self.run, self)
-        made: T = self.tools[make]
-        return made
-
-    def samples(self, n: int) -> Drawn:
-        """Draw n samples under conditions that occur as in the training split."""
-        if n not in self.drawn:
-            cond = draw_requests(self.train, n, self.rng)
-            parts = []
-            for rows in torch.arange(n).split(DRAWN_AT_ONCE):
-                self.effort.report("samples are drawn", float(rows[0]) / n)
-                parts.append(self.run.draw(self.run.modules, cond.select(rows), JUDGE_SEED, self.settings, rows))
-            x = join(parts, self.run.encoder.space)
-            self.drawn[n] = Drawn(x, self.run.encoder.decode(x), cond)
-        return self.drawn[n]
-
-    def affordable(self, n: int) -> int:
-        """How many of n samples fit into the share of the seconds that is for drawing them."""
-        few = min(n, TRIED)
-        cond = draw_requests(self.train, few, self.rng)
-
-        def draw() -> None:
-            self.run.draw(self.run.modules, cond, JUDGE_SEED, self.settings)
-
-        return few * self.effort.affordable(n // few, max(1, LEAST_SAMPLES // few), SAMPLING, draw)
-
-    def likelihood(self) -> tuple[Tensor, Tensor] | None:
-        """Negative log-likelihoods in nats, and the numbers of tokens or values that they refer to.
-
-        For models of tokens, (W,) each for the windows of the held-out split; for fields of bytes, (n,) each for the
-        rows that `scored_rows` selects. None if the run has no likelihood.
-        """
-        likelihood, run = self.run.family.likelihood, self.run
-        if likelihood is None:
-            return None
-        if run.space.kind == "tokens":
-            return self.nats
-        return self.density if has_density(run, self.heldout) else None
-
-    def token_nats(self) -> Tensor | None:
-        """Negative log-likelihood in nats of each counted token of the held-out split, (N,), in its order; None if the
-        family does not tell that of single tokens."""
-        run, likelihood = self.run, self.run.family.likelihood
-        if likelihood is None or likelihood.tokens is None or run.codec is not None or run.space.kind != "tokens":
-            return None
-        out = []
-        with torch.no_grad(), precision(run.train):
-            for batch in sweep(self.heldout, run.space, rows_at_once(self.heldout, run.space, 32)):
-                self.effort.report("held-out tokens")
-                if self.effort.over:
-                    raise Unmeasurable(LATE)
-                on_device = batch.to(run.train.device)
-                found = likelihood.tokens(run.modules, run.config, run.space, on_device, Rng(0)).cpu()
-                out.append(-found if batch.mask is None else -found[batch.mask])
-        return torch.cat([o.flatten() for o in out])
-
-    @property
-    def bound(self) -> bool:
-        """Whether the nats are only an upper bound of the negative log-likelihood."""
-        likelihood = self.run.family.likelihood
-        return likelihood is not None and likelihood.bound
-
-    @cached_property
-    def density(self) -> tuple[Tensor, Tensor]:
-        """Nats (n,) of bytes under the run's density of x, and the number of values of each example (n,)."""
-        held = self.heldout
-        rows = scored_rows(held)
-        total = -byte_likelihood(self.run, held, rows, rows, self.rng)
-        return total, torch.full_like(total, held.x[0].numel())
-
-    @cached_property
-    def nats(self) -> tuple[Tensor, Tensor]:
-        run, codec = self.run, self.run.codec
-        likelihood = run.family.likelihood
-        assert likelihood is not None
-        heldout = self.heldout if codec is None else codec.encode(self.heldout)
-        nats, tokens = [], []
-        with torch.no_grad(), precision(run.train):
-            for batch in sweep(heldout, run.training_space, rows_at_once(heldout, run.training_space, 32)):
-                self.effort.report("held-out likelihood")
-                if self.effort.over:  # a part of the split would be another score
-                    raise Unmeasurable(LATE)
-                on_device = batch.to(run.train.device)
-                nats.append(-likelihood.score(run.modules, run.config, run.space, on_device, Rng(0)).cpu().double())
-                targets = batch.x[:, 1:]
-                counted = torch.ones_like(targets) if batch.mask is None else batch.mask
-                tokens.append(counted.sum(1))
-        return torch.cat(nats), torch.cat(tokens)
-
-    def valid(self, value: Any) -> bool:
-        return self.run.encoder.valid(value)
-
-
-def measure_run(
+@verb("measure", result="{verdict, card, metrics, ...}", served=False)
+def measure(
     run: Run,
-    data: Path | None = None,
-    n: int | None = None,
-    prepared: Prepared | None = None,
-    settings: Mapping[str, Any] | None = None,
-    judges: Path | None = None,
-    seconds: float | None = None,
-) -> Measurement:
-    """Score a run on its held-out split, or on `data`, with n samples.
+    data: Annotated[
+        str | Path | None, Option("Judge on this data, in place of the held-out split.", shell=Path)
+    ] = None,
+    n: Annotated[int | None, Option("Samples to draw; as many as are held out if not given.", flags=("-n",))] = None,
+) -> Measured:
+    """Measure a run: every number with its interval, beside real data (floor) and a trivial model (control).
 
-    By default, n is the number of held-out items, limited to between 64 and 1,000, or 32 for a stream. `prepared`:
-    the run's data, if it has already been read. `judges`: the folder for trained encoders, by default in the run's
-    folder; several runs on the same data may share one. `seconds`: a limit; with it, there are fewer samples, encoders
-    learn for less long, and the last metrics may be left out, so such scores are not compared with those of a full
-    measurement (the card says how they were measured).
-
-    Raises UserError if the data is missing or has changed, and for n < 2.
+    Raises UserError if the data is missing, or `n` is below 2.
     """
-    prepared = prepared or run_data(run, data)
-    if n is not None and n < 2:
-        raise UserError(f"Measuring needs at least 2 samples. Given: {n}.")
-    count = n or (32 if run.space.stream else max(64, min(1000, len(prepared.heldout_items))))
-    effort = Effort(run.path.name, seconds)
-    effort.report("samples are drawn")
-    evidence = RunEvidence(run, prepared, settings, effort)
-    if n is None and seconds is not None:
-        count = evidence.affordable(count)
-    sampling = {"family": run.record.family, **evidence.settings.model_dump()}
-    measured = measure(
-        evidence,
-        registry.metrics(),
-        count,
-        modality=run.record.modality,
-        sampling=sampling,
-        folder=judges or run.path / "judges",
-        effort=effort,
-    )
-    effort.report("", 1.0, ended=True)
-    return measured
+    from afresh.core import events
+    from afresh.verbs.measuring import Measured, measure_run
+    from afresh.verbs.report import run_verdict, write_run_report
+
+    measurement = measure_run(run, None if data is None else Path(data), n)
+    if data is None:
+        events.note(f"report: {write_run_report(run, measurement)}")
+    return Measured(run_verdict(run, measurement), measurement)
+
+
+VERB = measure

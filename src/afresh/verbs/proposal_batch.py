@@ -6,7 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, overload
 
@@ -14,7 +14,9 @@ import numpy as np
 
 from afresh.alignment.surrogate.acquisition import Goal
 from afresh.core import Encoder, ItemKind, Score
-from afresh.core.plural import counted
+from afresh.core.plural import counted, digits
+from afresh.core.safe_text import visible_line
+from afresh.core.verb import Line, Remark, Table
 from afresh.data.image.grid import image_grid
 from afresh.data.image.kind import png_bytes
 from afresh.data.measurements import FILE, ITEM, TABLE, Measurement
@@ -24,6 +26,7 @@ from afresh.sampling.samples import images_of, make_folder, preview_wav
 from afresh.storage.files import replace_file
 from afresh.storage.output_paths import check_free, filled
 
+LONGEST = 60  # characters of an item in a table
 RECORD, PAGE, MEASURED = "proposals.json", "index.html", "measured"
 COLUMNS = ("predicted", "low", "high", "chance", "nearest", "similarity", "nearest_measured")
 
@@ -138,6 +141,7 @@ class Proposals(Sequence[Proposal]):
     seed: int = 0
     known: tuple[Measurement, ...] = ()  # what was measured
     searched: bool = False  # by a reward
+    saved: Path | None = None  # the folder that they were written to
 
     @property
     def kind(self) -> ItemKind:
@@ -180,15 +184,48 @@ class Proposals(Sequence[Proposal]):
             "notes": list(self.notes),
         }
 
-    def save(self, out: str | Path, force: bool = False) -> Path:
+    def lines(self) -> list[Line]:
+        """A table of the batch, and where it was written to."""
+        facts = list(self.rows[0].facts)[:1] if self.rows else []  # the most telling
+        rows = []
+        for row in self.rows:
+            line = visible_line(text_of(self.kind, row.item) if self.kind.inline else row.name)
+            rows.append(
+                [line if len(line) <= LONGEST else f"{line[: LONGEST - 3]}...", digits(row.predicted)]
+                + [f"{digits(row.low)} to {digits(row.high)}", f"{row.chance:.0%}", f"{row.similarity:.2f}"]
+                + [digits(row.facts[name]) for name in facts]
+            )
+        columns = [self.kind.name, self.column, "90% interval", "better", "nearest", *facts]
+        out: list[Line] = [Table(columns, rows, right=range(1, len(columns)), wrap=(0,))]
+        best = f"{digits(self.best[1])}, {visible_line(self.best[0])}"
+        out.append(Remark(f"the best of {self.measured:,} measured: {best}"))
+        if self.saved is not None:
+            out.append(Remark(f"{len(self):,} proposals in {self.saved}; as a page: {self.saved / PAGE}"))
+        if self.saved is not None and self.searched:
+            out.append(Remark(f"all that was valued, the best first: {self.saved / MEASURED}.csv"))
+        elif self.saved is not None:
+            table = self.saved / TABLE
+            out.append(
+                Remark(
+                    f"next: measure them, fill in the column {self.column} of {table}, and propose again with "
+                    f"{self.saved} as another of `observed`."
+                )
+            )
+        return out
+
+    def files(self) -> dict[str, bytes]:
+        return {}
+
+    def save(self, out: str | Path, force: bool = False) -> Proposals:
         """Write proposals.csv with a column for the results, proposals.json, a page, drawings, and the items. Returns
-        the table. Raises UserError if `out` has something in it, unless it is to be replaced (`force`)."""
+        the batch with its folder. Raises UserError if `out` has something in it, unless it is to be replaced
+        (`force`)."""
         out = Path(out)
         check_free(out, force)
         with filled(out, (RECORD,)) as folder:
             make_folder(folder, "Choose another output folder.")
             self._write(folder)
-        return out / TABLE
+        return replace(self, saved=out)
 
     def _write(self, folder: Path) -> None:
         kind = self.kind

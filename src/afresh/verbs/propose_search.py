@@ -15,7 +15,7 @@ from afresh.runs.run import Run
 from afresh.sampling.request import Request
 from afresh.verbs.candidates import DRAWN, Pool, draw
 from afresh.verbs.proposal_batch import Proposals
-from afresh.verbs.propose import BatchPlan, propose
+from afresh.verbs.proposing import BatchPlan, propose
 
 CALLS = 200
 ATTEMPTS = 20  # to draw the first batch

@@ -142,7 +142,7 @@ def test_other_runs_are_refused(tmp_path: Path) -> None:
 
 
 def test_what_is_measured(run: Run) -> None:
-    from afresh.verbs.measure import measure_run
+    from afresh.verbs.measuring import measure_run
 
     found = measure_run(run, n=2)
     scores = {s.name: s for s in found.scores}

@@ -26,7 +26,7 @@ from afresh.domains.interactions.recommend import Ranking, Recommendation, Recom
 from afresh.domains.interactions.users import read_ids, users_of
 from afresh.runs.remove import remove_run
 from afresh.runs.run import Run
-from afresh.verbs.measure import measure_run
+from afresh.verbs.measuring import measure_run
 from afresh.verbs.use_command import use_command
 from tests.domains.interactions.shop import ITEMS, shop
 

@@ -26,7 +26,7 @@ from afresh.serve.studio.runs import Row, tree
 from afresh.serve.studio.sizes import age, size
 from afresh.verbs import jobs
 from afresh.verbs.capabilities import facts
-from afresh.verbs.measure import measure_run
+from afresh.verbs.measuring import measure_run
 from afresh.verbs.report import write_run_report
 from afresh.verbs.run_comparison import better, compare_runs
 from tests.serve.conftest import OWNER, serving

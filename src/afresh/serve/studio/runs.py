@@ -31,7 +31,7 @@ from afresh.serve.studio.verb_page import verbs_of
 from afresh.storage.files import bytes_on_disk
 from afresh.verbs import jobs
 from afresh.verbs.capabilities import facts
-from afresh.verbs.export import FIELD_FORMATS, TEXT_FORMATS
+from afresh.verbs.exporting import FIELD_FORMATS, TEXT_FORMATS
 from afresh.verbs.run_comparison import Pair, compare_runs, scores_in
 from afresh.verbs.training_progress import loss_curves, named_curves, samples_seen
 
