@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from afresh.data.audio.views import sound_image, wav_bytes
 from afresh.data.image.kind import png_bytes
 from afresh.demo.part import Shown
 from afresh.demo.sounds import SECONDS
+from afresh.evaluation.pages import render_page
 from afresh.storage.files import replace_file
 
 NAMES = {"data": "making the data", "training": "training", "samples": "sampling and judging"}
@@ -53,15 +53,12 @@ def write_page(path: Path, shown: Sequence[Shown], seconds: float, commands: Seq
 
     Returns `path`. Raises UserError if it cannot be written.
     """
-    from jinja2 import Environment, StrictUndefined
-
     drawings, tales, sounds = shown
     machine = drawings.model.run.record.machine
     spent = {text: sum(s.seconds[name] for s in shown) for name, text in NAMES.items()}
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    source = (files("afresh.demo") / "templates" / "index.html.j2").read_text("utf-8")
-
-    page = environment.from_string(source).render(
+    page = render_page(
+        "afresh.demo",
+        "index.html.j2",
         total=clock(seconds),
         machine=f"{machine['name']}, {machine['threads']} threads",
         times=[(text, clock(value), 100 * value / seconds) for text, value in spent.items()],

@@ -12,15 +12,14 @@ import math
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from afresh.core import Score, UserError
 from afresh.core.safe_text import visible
 from afresh.evaluation.curves import Curves, dash_css, draw_curves, draw_score, number, thin
+from afresh.evaluation.pages import render_page
 from afresh.evaluation.score_descriptions import QUESTIONS, words_of
-from afresh.evaluation.stylesheet import stylesheet
 from afresh.evaluation.verdict import Verdict
 from afresh.storage.files import replace_file
 
@@ -75,12 +74,8 @@ def render(title: str, sections: Sequence[Section]) -> str:
 
     Raises ValueError if an image is not a PNG.
     """
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    source = (files("afresh.evaluation") / "templates" / "report.html.j2").read_text("utf-8")
     views = [view(s, f"s{i}") for i, s in enumerate(sections, 1)]
-    return environment.from_string(source).render(title=visible(title), sections=views, style=stylesheet())
+    return render_page("afresh.evaluation", "report.html.j2", title=visible(title), sections=views)
 
 
 def write_report(path: Path, title: str, sections: Sequence[Section]) -> Path:

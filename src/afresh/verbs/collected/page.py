@@ -12,7 +12,6 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import SequenceMatcher
-from importlib.resources import files
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -25,7 +24,7 @@ from afresh.core import Sound, UserError, registry
 from afresh.core.plural import counted
 from afresh.core.safe_text import visible, visible_line
 from afresh.data.collected import MODALITIES
-from afresh.evaluation.stylesheet import stylesheet
+from afresh.evaluation.pages import render_page
 from afresh.storage.files import replace_file
 from afresh.verbs.collected.map import Map, map_of
 from afresh.verbs.collected.survey import OUTSIDE, SHOWN, STAGES, Judged, Survey, survey
@@ -52,16 +51,13 @@ def write_page(dataset: Path, to: Path | None = None) -> Path:
 
 def render(found: Survey) -> str:
     """The page as HTML."""
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    source = (files("afresh.verbs.collected") / "templates" / "page.html.j2").read_text("utf-8")
     show = Shown(found.path)
     outside = [row for j in found.judged if j.stage in ("clean", "leakage") for row in j.samples[:OUTSIDE]]
     ranked = sorted((j for j in found.judged if j.stage != "duplicates"), key=lambda j: (-j.left_out, -j.changed))
     mapped = map_of(found.path, found.kept, outside[: 2 * OUTSIDE])
-    return environment.from_string(source).render(
-        style=stylesheet(),
+    return render_page(
+        "afresh.verbs.collected",
+        "page.html.j2",
         title=visible_line(found.path.resolve().name),
         facts=facts(found),
         warnings=warnings(found),
