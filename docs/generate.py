@@ -590,7 +590,7 @@ PARTS: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"families": families_part, "headlines": results_page.headlines},
     "docs/start.md": {"extras": extras_part},
     "docs/guides/collecting.md": {"web": lambda: model_table(WebOptions), "licences": licences_part},
-    "docs/development/design/0006-the-house.md": {"layers": layers_part},
+    "docs/development/design/0010-verbs-and-domains.md": {"layers": layers_part},
 }
 PAGES: dict[str, Callable[[], str]] = {
     "docs/reference/cli.md": cli_page,
