@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from afresh.alignment.feedback.preference_pairs import row_of, tokens_or_field
-from afresh.core import Batch, Cond, Examples, Item, Memory, Recombines, SearchSpace, events
+from afresh.core import Batch, Cond, Examples, Item, Memory, SearchSpace, events
 from afresh.core.rng import Rng
 from afresh.runs.run import Run
 
@@ -32,13 +32,14 @@ def search_space(
     def exchanged(pairs: Sequence[tuple[Any, Any]], seed: int) -> Sequence[Any]:
         return crossed(run, pairs, decode, seed)
 
+    recombines = encoder.abilities.recombines
     return SearchSpace(
         kind=encoder.kind,
         examples=examples,
         decode=decode,
         valid=encoder.valid,
         batch=batch,
-        offspring=encoder.offspring if isinstance(encoder, Recombines) else exchanged,
+        offspring=exchanged if recombines is None else recombines.offspring,
         memory=memory,
     )
 

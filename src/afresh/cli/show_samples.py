@@ -52,15 +52,15 @@ def show_texts(
     from rich.rule import Rule
     from rich.text import Text
 
-    from afresh.core import BuildsOn
     from afresh.core.safe_text import visible
+    from afresh.sampling.request import contains_prompts
 
     previews = samples.encoder.kind.previews(samples.values[:most])
     for i, (preview, asked) in enumerate(zip(previews, samples.described, strict=False)):
         if len(previews) > 1:
             title = f"{i + 1}" + (f": {asked['label']}" if asked.get("label") else "")
             answer(Rule(Text(one_line(title)), style="dim"))
-        begun = "" if isinstance(samples.encoder, BuildsOn) else asked.get("prompt") or ""
+        begun = "" if contains_prompts(samples.encoder) else asked.get("prompt") or ""
         prompt = led(visible(begun), between)
         answer(Text(prompt, style="bold") + Text(visible(preview.text or "")))
         if records:

@@ -15,17 +15,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from afresh.core.align import AlignContext, Aligner, AlignTarget, Memory, SearchSpace, Votes
     from afresh.core.data import (
-        BuildsOn,
+        Abilities,
         Codec,
         Corpus,
         Encoder,
-        Extendable,
         Item,
         Modality,
+        Prompt,
+        Prompts,
         Recombines,
         Refused,
         Sniff,
         Source,
+        Texts,
+        Tunable,
         Unsupported,
     )
     from afresh.core.errors import RewardError, UserError
@@ -51,12 +54,12 @@ if TYPE_CHECKING:
     from afresh.core.space import Batch, Cond, CondSpec, Examples, Part, Space
 
 __all__ = [
+    "Abilities",
     "AlignContext",
     "AlignTarget",
     "Aligner",
     "Batch",
     "Branch",
-    "BuildsOn",
     "Codec",
     "Cond",
     "CondSpec",
@@ -69,7 +72,6 @@ __all__ = [
     "Evaluations",
     "Evidence",
     "Examples",
-    "Extendable",
     "Family",
     "Item",
     "ItemKind",
@@ -87,6 +89,8 @@ __all__ = [
     "Policy",
     "Predict",
     "Preview",
+    "Prompt",
+    "Prompts",
     "Recombines",
     "Refused",
     "RewardError",
@@ -101,6 +105,8 @@ __all__ = [
     "State",
     "Steps",
     "Stepwise",
+    "Texts",
+    "Tunable",
     "Unsupported",
     "UserError",
     "Votes",

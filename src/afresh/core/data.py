@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol
 
 from afresh.core.item_kind import ItemKind
 from afresh.core.sound import Sound
@@ -93,6 +93,8 @@ class Encoder(Protocol):
     def notes(self) -> Sequence[str]: ...  # what fitting chose, truncated or omitted, for the user
     @property
     def settled(self) -> Mapping[str, Any]: ...  # options chosen from the data, to read other data in the same way
+    @property
+    def abilities(self) -> Abilities: ...
 
     def encode(self, items: Sequence[Item]) -> Examples: ...
     def decode(self, x: Tensor) -> list[Any]: ...
@@ -102,24 +104,79 @@ class Encoder(Protocol):
     def save(self, folder: Path) -> None: ...
 
 
-@runtime_checkable
-class BuildsOn(Protocol):
-    """An encoder whose items are built on a prompt, which is part of them (a scaffold of a molecule), rather than
-    continued after it, as texts are."""
-
-    # The known tokens of `count` samples, from the number of the first sample on: of a part, or, with a strength from 0
-    # to 1, of an item of which that share is drawn again.
-    def beginnings(self, prompt: str, strength: float | None, count: int, seed: int) -> list[Tensor]: ...
-    def with_holes(self, pieces: Sequence[str | int]) -> Tensor: ...  # texts, and lengths of holes, whose ids are -1
-    def keeps(self, value: Any, prompt: str) -> bool: ...  # whether an item has the part
+Prompt = str | tuple[int, ...]  # a text, or the ids of its tokens
 
 
-@runtime_checkable
+class Prompts(Protocol):
+    """How an encoder reads the prompt of a request.
+
+    contained: whether samples contain their prompt (a molecule its scaffold) instead of following it. writes: whether
+    samples are texts, which can be shown while they are written and ended at a string. converses: whether a prompt is
+    a message, which a sample answers.
+    """
+
+    @property
+    def contained(self) -> bool: ...
+    @property
+    def writes(self) -> bool: ...
+    @property
+    def converses(self) -> bool: ...
+
+    # The known tokens (length,) of `count` samples, without the `end` of an item. `turns`: of a conversation in which
+    # the prompt is to be answered; None to go on from it. `strength`: the share of the prompt, an item, that is drawn
+    # again; None for a part that is contained. The seed is that of the first sample.
+    def beginnings(
+        self,
+        prompt: Prompt,
+        count: int = 1,
+        *,
+        turns: tuple[tuple[str, str], ...] | None = None,
+        strength: float | None = None,
+        seed: int = 0,
+    ) -> list[Tensor]: ...
+
+    # The tokens (length,) of a text with holes, [[N]] for N tokens, whose ids are -1. Raises UserError.
+    def with_holes(self, text: str, space: Space) -> Tensor: ...
+    def prompt_text(self, ids: Tensor) -> str: ...  # the prompt that known tokens (length,) stand for
+    def keeps(self, value: Any, prompt: str) -> bool: ...  # whether an item has the part that it was to contain
+
+
+class Texts(Protocol):
+    """An encoder of documents, whose tokens each spell a piece of the text."""
+
+    @property
+    def tokenizer(self) -> Any: ...  # an afresh.data.text.tokenizer.Tokenizer
+    @property
+    def languages(self) -> tuple[str, ...]: ...  # of source code; none for prose
+
+
+class Tunable(Protocol):
+    """An encoder that changes when a model is tuned on other data, such as one whose vocabulary grows."""
+
+    # The encoder for these items, which were read with the `options` of their modality, of a model that attends to
+    # `context` tokens.
+    def encoder_for(self, items: Sequence[Item], options: Any, context: int) -> Encoder: ...
+
+    # For each token of this encoder, the tokens of `base` whose rows of weights it begins with the mean of; none to
+    # begin with the mean of all.
+    def first_rows(self, base: Encoder) -> Sequence[Sequence[int]]: ...
+
+
 class Recombines(Protocol):
     """An encoder that makes new items of known ones, in ways that suit them better than exchanging tokens."""
 
     # One item for each pair of which one can be made; the same ones for the same seed.
     def offspring(self, pairs: Sequence[tuple[Any, Any]], seed: int) -> list[Any]: ...
+
+
+@dataclass(frozen=True)
+class Abilities:
+    """What an encoder can do besides encoding and decoding; None for what it cannot."""
+
+    prompts: Prompts | None = None
+    texts: Texts | None = None
+    tunable: Tunable | None = None
+    recombines: Recombines | None = None
 
 
 # (path, the modality that was asked for or None) -> a folder or file that the readers of modalities know; None if the
@@ -142,18 +199,6 @@ class Modality(Protocol):
     def read(self, path: Path, options: Any) -> Corpus: ...
     def fit(self, items: Sequence[Item], options: Any) -> Encoder: ...
     def load(self, folder: Path) -> Encoder: ...
-
-
-@runtime_checkable
-class Extendable(Protocol):
-    """An encoder whose vocabulary grows when a model is tuned on other data.
-
-    `extended` returns the encoder for these items too. `first_rows` is asked of it: for each of its tokens, the tokens
-    of `base` whose rows of weights it begins with the mean of; none to begin with the mean of all.
-    """
-
-    def extended(self, items: Sequence[Item]) -> Encoder: ...
-    def first_rows(self, base: Encoder) -> Sequence[Sequence[int]]: ...
 
 
 class Codec(Protocol):

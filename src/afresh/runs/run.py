@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from afresh.core import BuildsOn, Codec, Cond, CondSpec, Encoder, Family, Space, UserError, events, registry
+from afresh.core import Codec, Cond, CondSpec, Encoder, Family, Space, UserError, events, registry
 from afresh.core.cost import check_cost
 from afresh.core.device import computing_on
 from afresh.core.plural import counted
@@ -31,6 +31,7 @@ from afresh.runs.size_limits import bounded, check_space
 from afresh.sampling.request import (
     Request,
     check_fills,
+    contains_prompts,
     describe,
     encode_holes,
     encode_parts,
@@ -359,8 +360,8 @@ class Run:
         drawn = draw_conditions(self.conditions, n, Rng(seed), "sample/conditions")
         cond = make_cond(self.conds, drawn, request, self.encoder)
         notes: list[str] = []
-        builds = isinstance(self.encoder, BuildsOn)
-        if request.strength is not None and not (builds and request.prompt is not None):
+        contained = contains_prompts(self.encoder)
+        if request.strength is not None and not (contained and request.prompt is not None):
             raise UserError(
                 "`strength` is the share of a prompt, such as a molecule, that is drawn again. Leave it out."
             )
@@ -371,10 +372,9 @@ class Run:
                 f"{self.path} draws latents of whole {self.encoder.kind.plural}, which do not begin with a prompt. "
                 "Leave `prompt` out, or use a model of tokens, such as a transformer."
             )
-        if isinstance(self.encoder, BuildsOn) and (request.prompt, request.infill) != (None, None):
+        if request.prompt is not None and contained:
             cond = encode_parts(self.encoder, cond, request, seed)
-            return cond, describe(self.encoder, self.space, cond, request), notes
-        if request.prompt is not None:
+        elif request.prompt is not None:
             cond, notes = encode_prompts(self.encoder, self.space, cond, request.prompt, request.raw, request.turns)
         if request.infill is not None:
             cond = encode_holes(self.encoder, self.space, cond, request.infill)

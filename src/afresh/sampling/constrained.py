@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from afresh.core import Encoder, Family, UserError
-from afresh.data.text.documents import DocumentEncoder
 from afresh.data.text.pieces import utf8
 from afresh.sampling import constraint
 from afresh.sampling.constraint import Alphabet, Maker
@@ -15,14 +14,14 @@ from afresh.sampling.constraint import Alphabet, Maker
 
 def alphabet_of(encoder: Encoder) -> Alphabet:
     """The text that each token spells. Raises UserError if the model does not make text."""
-    if not isinstance(encoder, DocumentEncoder):
+    texts = encoder.abilities.texts
+    if texts is None:
         raise UserError(
             "This model does not make text, so a JSON schema, a regular expression or a grammar cannot apply. Leave it "
             "out.",
             "not_text",
         )
-    tokenizer = encoder.tokenizer
-    return Alphabet(tokenizer.spelling(), encoder.space.special["end"], tokenizer.nibbles)
+    return Alphabet(texts.tokenizer.spelling(), encoder.space.special["end"], texts.tokenizer.nibbles)
 
 
 def structure(

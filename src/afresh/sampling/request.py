@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,20 +10,28 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from afresh.core import BuildsOn, Cond, CondSpec, Encoder, Family, Item, Part, Space, UserError, events, registry
+from afresh.core import (
+    Cond,
+    CondSpec,
+    Encoder,
+    Family,
+    Item,
+    Part,
+    Prompt,
+    Prompts,
+    Space,
+    UserError,
+    events,
+    registry,
+)
 from afresh.core.plural import counted
 from afresh.data.conditions import caption_ids, label_id
 from afresh.data.conditions import caption_words as split_caption
 from afresh.data.text.chat import Turns
-from afresh.data.text.documents import DocumentEncoder
-from afresh.data.text.kind import TEXT
-from afresh.domains.interactions.encoder import HistoryEncoder
 from afresh.sampling.settings import steers
 
-Prompt = str | tuple[int, ...]  # a text, or the ids of its tokens
 QUICK = 100_000  # characters that are tokenised in a moment, so that an error can say how many tokens they are
 LONGEST = 64  # characters of a token, where no tokenizer says it
-HOLE = re.compile(r"\[\[(\d+)\]\]")
 
 
 @dataclass(frozen=True)
@@ -38,7 +45,7 @@ class Request:
     (afresh.sampling.text_stream). `image`: the image to start from, or images by name, each a file or an array
     (H, W, C) uint8. `negative`: labels, numbers and a caption that guidance steers away from. `turns`: what was said
     in a conversation before the prompt. `strength`: the share of the prompt, an item, that is drawn again; None: the
-    prompt is a part that samples contain. Only for what is built on its prompt (`afresh.core.BuildsOn`).
+    prompt is a part that samples contain. Only for items that contain their prompt (`afresh.core.Prompts`).
     """
 
     prompt: str | Sequence[Prompt] | None = None
@@ -204,39 +211,41 @@ def encoded(encoder: Encoder | None, spec: CondSpec, item: Item) -> Cond:
     return encoder.encode([replace(item, value=blank)]).cond
 
 
+def prompts_of(encoder: Encoder, space: Space) -> Prompts | None:
+    """How a model of tokens reads prompts; None if it takes none."""
+    return encoder.abilities.prompts if space.kind == "tokens" else None
+
+
 def writes_text(encoder: Encoder, space: Space) -> bool:
     """Whether a model writes texts token by token, so that it can continue a prompt."""
-    return encoder.kind is TEXT and space.stream
+    prompts = prompts_of(encoder, space)
+    return prompts is not None and prompts.writes
 
 
 def converses(encoder: Encoder, space: Space) -> bool:
-    """Whether a model answers in conversations; records of other kinds, such as molecules, also stand alone."""
-    return writes_text(encoder, space) and encoder.space.records
+    """Whether a model answers in conversations."""
+    prompts = prompts_of(encoder, space)
+    return prompts is not None and prompts.converses
 
 
-def encode_parts(encoder: BuildsOn, cond: Cond, request: Request, seed: int) -> Cond:
-    """Set cond.known to the beginnings of items that are built on the prompt, or to items with holes.
+def contains_prompts(encoder: Encoder) -> bool:
+    """Whether samples contain their prompt, instead of following it."""
+    return encoder.abilities.prompts is not None and encoder.abilities.prompts.contained
 
-    Raises UserError for an invalid part, strength or hole.
-    """
-    if request.infill is not None:
-        rows = [encoder.with_holes(hole_pieces(str(text))) for text in one_each(request.infill, cond.size)]
-        return known(cond, rows)
-    assert request.prompt is not None
+
+def encode_parts(encoder: Encoder, cond: Cond, request: Request, seed: int) -> Cond:
+    """Set cond.known to the beginnings of items that contain the prompt. Raises UserError for an invalid part or
+    strength."""
+    prompts = encoder.abilities.prompts
+    assert prompts is not None and request.prompt is not None
     if request.strength is not None and not 0 < request.strength <= 1:
         raise UserError(f"`strength` is the share that is drawn again, above 0 and up to 1. Given: {request.strength}.")
     if isinstance(request.prompt, str):
-        return known(cond, encoder.beginnings(request.prompt, request.strength, cond.size, seed))
-    texts = [str(t) for t in one_each(request.prompt, cond.size)]
-    return known(cond, [encoder.beginnings(t, request.strength, 1, seed + i)[0] for i, t in enumerate(texts)])
-
-
-def hole_pieces(text: str) -> list[str | int]:
-    """The texts around holes [[N]], and the N. Raises UserError if there is no hole."""
-    pieces = HOLE.split(text)
-    if len(pieces) == 1:
-        raise UserError(f"There is no hole in {text!r}: write [[N]] where N tokens are missing.")
-    return [p if i % 2 == 0 else int(p) for i, p in enumerate(pieces)]
+        rows = prompts.beginnings(request.prompt, cond.size, strength=request.strength, seed=seed)
+    else:
+        each = enumerate(one_each(request.prompt, cond.size))
+        rows = [prompts.beginnings(p, strength=request.strength, seed=seed + i)[0] for i, p in each]
+    return known(cond, rows)
 
 
 def encode_prompts(
@@ -247,21 +256,23 @@ def encode_prompts(
     raw: bool = False,
     turns: Turns = (),
 ) -> tuple[Cond, list[str]]:
-    """Set cond.known to the prompts: one for all rows, or one for each row. Returns the condition and notes.
+    """Set cond.known to prompts that samples follow: one for all rows, or one for each row. Returns the condition and
+    notes.
 
     A model of conversations answers a prompt, after the earlier `turns`; with `raw` it continues the prompt. A note
-    reports a prompt that is longer than the context. Raises UserError if the model does not make
-    texts or if a conversation has an empty prompt.
+    reports a prompt that is longer than the context. Raises UserError if the model does not continue prompts, or if a
+    conversation has an empty one.
     """
-    if not (writes_text(encoder, space) or space.catalogue):
+    prompts = prompts_of(encoder, space)
+    if prompts is None or prompts.contained:
         raise UserError("`prompt` continues a text; this model does not make texts. Use `label` or `caption`.")
     notes, rows = [], []
     each = one_each(prompt, cond.size)
-    asks = converses(encoder, space) and not raw
-    read = {text: prompt_ids(encoder, text, asks, turns) for text in dict.fromkeys(each)}
+    before = turns if prompts.converses and not raw else None
+    read = {text: prompts.beginnings(text, turns=before)[0] for text in dict.fromkeys(each)}
     for text in each:
         ids = read[text]
-        if converses(encoder, space) and not len(ids):
+        if prompts.converses and not len(ids):
             raise UserError("A conversation cannot begin with an empty prompt. Give a prompt that is not empty.")
         if space.records and not encoder.space.records:  # a text that is a record begins with `end`
             ids = nn.functional.pad(ids, (1, 0), value=space.special["end"])
@@ -269,7 +280,7 @@ def encode_prompts(
             notes.append(
                 f"The prompt has {counted(len(ids), 'token')}; the model sees the last {space.shape[0]} of them."
             )
-        rows.append(ids.long())
+        rows.append(ids)
     return known(cond, rows), sorted(set(notes))
 
 
@@ -292,30 +303,14 @@ def known(cond: Cond, rows: Sequence[Tensor]) -> Cond:
 
 
 def encode_holes(encoder: Encoder, space: Space, cond: Cond, infill: str | Sequence[str]) -> Cond:
-    """Set cond.known to texts with holes, [[N]] for N tokens: one text for all rows, or one for each row.
+    """Set cond.known to items with holes, [[N]] for N tokens: one text for all rows, or one for each row.
 
-    Raises UserError for a text without a hole, with a hole at its end, or with a hole longer than the context.
+    Raises UserError for a text without a hole, and for holes that cannot be filled.
     """
-    if not writes_text(encoder, space) or encoder.space.records:
-        what = "conversations" if encoder.space.records else "no texts"
-        raise UserError(f"`infill` fills holes in a text; this model makes {what}. Leave it out.")
-    rows = []
-    for text in one_each(infill, cond.size):
-        assert isinstance(text, str)
-        pieces = HOLE.split(text)  # text, N, text, N, ..., text
-        if len(pieces) == 1:
-            raise UserError(
-                f"There is no hole in {text!r}: write [[N]] where N tokens are missing, as in 'A [[5]] day'."
-            )
-        if not pieces[-1]:
-            raise UserError("`infill` cannot end with a hole. To continue a text, use `prompt` and `length`.")
-        sizes = [int(n) for n in pieces[1::2]]
-        if not all(1 <= n <= space.shape[0] for n in sizes):
-            raise UserError(f"A hole has 1 to {space.shape[0]} tokens here (the context). Given: {sizes}.")
-        filled = [torch.full((n,), -1) for n in sizes]
-        parts = [prompt_ids(encoder, p, False).long() for p in pieces[::2]]
-        rows.append(torch.cat([t for pair in zip(parts, [*filled, filled[0][:0]], strict=True) for t in pair]))
-    return known(cond, rows)
+    prompts = prompts_of(encoder, space)
+    if prompts is None:
+        raise UserError("`infill` fills holes in a text; this model makes no texts. Leave it out.")
+    return known(cond, [prompts.with_holes(str(text), space) for text in one_each(infill, cond.size)])
 
 
 def check_fills(family: Family, request: Request) -> None:
@@ -338,25 +333,18 @@ def check_negative(request: Request, settings: Any) -> None:
         )
 
 
-def prompt_ids(encoder: Encoder, text: Prompt, ask: bool, turns: Turns = ()) -> Tensor:
-    """The ids of a text without the `end` token; with `ask`, those of a conversation, of earlier `turns` and the text,
-    that the model is to answer. Ids are returned as they are. Raises UserError for an id that is not in the
-    vocabulary."""
-    if not isinstance(text, str):
-        if wrong := [i for i in text if not 0 <= i < encoder.space.vocab[0]]:
-            raise UserError(f"Token ids are from 0 to {encoder.space.vocab[0] - 1:,} here. Given: {wrong[0]:,}.")
-        return torch.tensor(text, dtype=torch.int64)
-    if isinstance(encoder, HistoryEncoder):  # ids of items, separated by commas
-        return encoder.prompt(text)
-    if ask:
-        return encoder.encode([Item(text, turns=(*turns, ("user", text)))]).x
-    return encoder.encode([Item(text)]).x[:-1] if text else torch.zeros(0, dtype=torch.int64)
+def prompt_ids(encoder: Encoder, prompt: Prompt, ask: bool, turns: Turns = ()) -> Tensor:
+    """The ids of a prompt without the `end` token; with `ask`, those of a conversation, of earlier `turns` and the
+    prompt, that the model is to answer. Raises UserError for a prompt of what the model does not know."""
+    prompts = encoder.abilities.prompts
+    assert prompts is not None, f"{encoder.kind.plural} have no prompts"
+    return prompts.beginnings(prompt, turns=turns if ask else None)[0]
 
 
 def check_fits(encoder: Encoder, space: Space, characters: int, what: str) -> None:
     """Raises UserError for a long text that does not fit in the context whatever its tokens are, before they are
     counted."""
-    longest = encoder.tokenizer.longest if isinstance(encoder, DocumentEncoder) else LONGEST
+    longest = LONGEST if encoder.abilities.texts is None else encoder.abilities.texts.tokenizer.longest
     most = space.shape[0] * longest
     if characters > max(most, QUICK):
         raise UserError(
@@ -368,18 +356,11 @@ def check_fits(encoder: Encoder, space: Space, characters: int, what: str) -> No
 
 
 def prompt_texts(encoder: Encoder, space: Space, cond: Cond) -> list[str | None]:
-    """The prompts in cond.known as texts, without special tokens."""
-    if cond.known is None or cond.known_mask is None or not (writes_text(encoder, space) or space.catalogue):
+    """The prompts in cond.known as texts."""
+    prompts = prompts_of(encoder, space)
+    if cond.known is None or cond.known_mask is None or prompts is None:
         return [None] * cond.size
-    out: list[str | None] = []
-    for ids, mask in zip(cond.known, cond.known_mask, strict=True):
-        known = ids[mask]
-        ends = (known == space.special["end"]).nonzero()[:, 0] + 1
-        if space.catalogue:
-            out.append(",".join(encoder.decode(known[int(ends[-1]) if len(ends) else 0 :])[0].items))
-            continue
-        out.append("".join(encoder.decode(part)[0] for part in known.tensor_split(ends) if len(part)))
-    return out
+    return [prompts.prompt_text(ids[mask]) for ids, mask in zip(cond.known, cond.known_mask, strict=True)]
 
 
 def describe(encoder: Encoder, space: Space, cond: Cond, request: Request) -> list[dict[str, Any]]:

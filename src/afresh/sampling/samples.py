@@ -15,12 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from afresh.core import BuildsOn, Cond, Encoder, Sound, UserError
+from afresh.core import Cond, Encoder, Sound, UserError
 from afresh.core.plural import counted
 from afresh.data.audio.kind import SOUND
 from afresh.data.image.grid import image_grid
 from afresh.data.image.images import Pixels
 from afresh.data.image.kind import IMAGE, png_bytes
+from afresh.sampling.request import contains_prompts
 from afresh.sampling.text_stream import Written
 from afresh.storage.files import replace_file
 from afresh.storage.output_paths import check_free, filled
@@ -149,7 +150,7 @@ def preview_wav(encoder: Encoder, value: Any) -> bytes | None:
 
 def from_prompts(samples: Samples) -> list[Any]:
     """The values, where texts include the prompts that they continue."""
-    if isinstance(samples.encoder, BuildsOn):  # they contain their prompts
+    if contains_prompts(samples.encoder):
         return list(samples.values)
     return [
         d["prompt"] + v if d.get("prompt") and isinstance(v, str) else v

@@ -5,7 +5,6 @@ from __future__ import annotations
 from afresh.core import UserError, events
 from afresh.data.advice import Advice
 from afresh.data.prepare import Prepared
-from afresh.data.text.documents import DocumentEncoder
 from afresh.data.text.english import is_english
 from afresh.runs.base_model import BaseModel, open_base_model
 from afresh.runs.find_base import HOW_TO_GET, FoundBase, find_bases
@@ -20,8 +19,8 @@ def why_not(prepared: Prepared) -> str | None:
     A model from random weights is better at what public weights have not read much of: programs of one's own, names,
     formulas, and, as small public weights know little else, other languages than English.
     """
-    encoder = prepared.encoder
-    if not isinstance(encoder, DocumentEncoder) or encoder.languages:
+    texts = prepared.encoder.abilities.texts
+    if texts is None or texts.languages:
         return f"the data is {prepared.modality}"
     size = prepared.train.bytes + prepared.heldout.bytes
     if size >= LITTLE:

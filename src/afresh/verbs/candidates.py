@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from afresh.alignment.surrogate.acquisition import Goal
-from afresh.core import BuildsOn, UserError
+from afresh.core import UserError
 from afresh.core.plural import counted
 from afresh.runs.run import Run
-from afresh.sampling.request import Request
+from afresh.sampling.request import Request, contains_prompts
 from afresh.verbs.edit import edit
 from afresh.verbs.editor import Change, Editor
 from afresh.verbs.sample import Sampler
@@ -96,7 +96,7 @@ def vary(
     seed. Parents that it cannot write are passed over."""
     if count <= 0 or not parents:
         return
-    way = _rewritten if isinstance(run.encoder, BuildsOn) else _edited
+    way = _rewritten if contains_prompts(run.encoder) else _edited
     with suppress(UserError):  # this run cannot vary these
         pool.add(run, way(run, count, parents, STRENGTHS[seed % len(STRENGTHS)], seed, settings), origin)
 
@@ -104,13 +104,13 @@ def vary(
 def _rewritten(
     run: Run, count: int, parents: Sequence[Any], strength: float, seed: int, settings: Mapping[str, Any]
 ) -> Sequence[Any]:
-    encoder = run.encoder
-    assert isinstance(encoder, BuildsOn)
+    prompts = run.encoder.abilities.prompts
+    assert prompts is not None
     texts: list[str] = []
-    written = [encoder.kind.encode(p).decode("utf-8", "surrogatepass") for p in parents]
+    written = [run.encoder.kind.encode(p).decode("utf-8", "surrogatepass") for p in parents]
     for turn in range(2 * count):
         with suppress(UserError):  # this writing has tokens that the run has not learnt
-            encoder.beginnings(written[turn % len(written)], strength, 1, seed + len(texts))
+            prompts.beginnings(written[turn % len(written)], strength=strength, seed=seed + len(texts))
             texts.append(written[turn % len(written)])
         if len(texts) == count:
             break
@@ -128,4 +128,4 @@ def _edited(
 
 
 def can_vary(run: Run) -> bool:
-    return isinstance(run.encoder, BuildsOn) or run.family.edit is not None
+    return contains_prompts(run.encoder) or run.family.edit is not None

@@ -11,14 +11,14 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
-from afresh.core import BuildsOn, Encoder, UserError, events
+from afresh.core import Encoder, UserError, events
 from afresh.data.image.kind import decode as decode_image
 from afresh.data.text.fim import supports_fim
 from afresh.domains.music.compose import harmonise, score_of, text_of
 from afresh.domains.music.encoder import ScoreEncoder
 from afresh.domains.music.score import Score
 from afresh.runs.run import Run
-from afresh.sampling.request import Request, unwanted, writes_text
+from afresh.sampling.request import Request, contains_prompts, unwanted, writes_text
 from afresh.sampling.samples import Samples
 from afresh.sampling.text_stream import Row
 from afresh.verbs.cursor import Hole, complete_hole
@@ -130,8 +130,8 @@ def sample(
     """Texts are written side by side. Of the rest, each is drawn by itself, so that it is shown as soon as possible and
     made again alone with the same rounding. What is built on a part is drawn again until it is valid: the drawing of a
     text that is not a molecule shows nothing."""
-    builds = isinstance(run.encoder, BuildsOn)
-    if builds and not wish.prompt:
+    contained = contains_prompts(run.encoder)
+    if contained and not wish.prompt:
         wish = wish.model_copy(update={"prompt": None})
     streams = on_text is not None and writes_text(run.encoder, run.space) and only is None
 
@@ -145,7 +145,7 @@ def sample(
     begun = "" if wish.prompt is None or run.encoder.space.records else wish.prompt
     for rows in indices.split(len(indices) if together else 1):
         cond = sampler.cond.select(rows)
-        if builds:
+        if contained:
             drawn, _ = valid_samples(sampler.rows, cond, sampler.accepted, run.space, int(rows[0]))
         else:
             drawn = sampler.rows(cond, rows)

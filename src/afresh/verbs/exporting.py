@@ -14,7 +14,7 @@ from afresh.core import Cond, Encoder, UserError, events, registry
 from afresh.core.verb import Line, Remark
 from afresh.data.image.kind import IMAGE
 from afresh.data.load import sweep
-from afresh.data.text.documents import DocumentEncoder
+from afresh.data.text.tokenizer import Tokenizer
 from afresh.formats import diffusers_pipeline, fields, gguf, gguf_tokenizer, huggingface, onnx, plain, readers
 from afresh.formats.base import Base
 from afresh.formats.byte_fallback import with_bytes
@@ -95,7 +95,7 @@ def export_run(
     licence = check_release(run.path, run.record, licence, accept)
     if run.space.kind == "field":
         return export_fields(run, to, out, precision, label, force, licence)
-    document_encoder(run)
+    exported_tokenizer(run)
     text_format(to, precision)
     check_new(out, force)  # before the work of building the base
     base, condition = base_of_run(run, label)
@@ -245,7 +245,7 @@ def base_of_run(run: Run, label: str | Mapping[str, str] | None = None) -> tuple
     Raises UserError if no public architecture computes the model, if the label is unknown, or if it is missing and the
     model was never trained without one.
     """
-    encoder = document_encoder(run)
+    tokenizer = exported_tokenizer(run)
     cond = make_cond(run.conds, Cond.unconditional(run.conds, 1), Request(label=label))
     fixed = {n: run.conds[n].classes[int(cond.parts[n][0])] for n in of_kind(run.conds, "label") if cond.present[n][0]}
     open_parts = [n for n in run.conds if not cond.present[n][0]]
@@ -254,21 +254,22 @@ def base_of_run(run: Run, label: str | Mapping[str, str] | None = None) -> tuple
             f"This model was never trained without {', '.join(open_parts)}. Choose a class of each with `label`."
         )
     words = [f"{n} = {c}" for n, c in fixed.items()] + [f"{n} left open (the learnt null)" for n in open_parts]
-    base = base_of(run.modules, run.config, run.space, encoder.tokenizer, cond, str(run.path))
+    base = base_of(run.modules, run.config, run.space, tokenizer, cond, str(run.path))
     return base, "; ".join(words) or None
 
 
-def document_encoder(run: Run) -> DocumentEncoder:
-    """The encoder of a run on text or code. Raises UserError for a model of other tokens."""
-    encoder = run.encoder
-    if not isinstance(encoder, DocumentEncoder) or run.codec is not None:
+def exported_tokenizer(run: Run) -> Tokenizer:
+    """The tokenizer of a run on text or code. Raises UserError for a model of other tokens."""
+    texts = run.encoder.abilities.texts
+    if texts is None or run.codec is not None:
         through = "" if run.codec is None else f" through a codec ({run.record.codec})"
         raise UserError(
             f"{run.path} ({run.record.family} on {run.record.modality}{through}) cannot be exported. Exports exist for "
             "models of text and code, and for models of images and audio without a codec (flow, vae, gan, "
             "autoencoder). Copy the run's folder instead: afresh opens it anywhere."
         )
-    return encoder
+    tokenizer: Tokenizer = texts.tokenizer
+    return tokenizer
 
 
 def proof_rows(run: Run, base: Base) -> tuple[list[list[int]], str]:

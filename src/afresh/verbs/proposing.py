@@ -12,7 +12,7 @@ import numpy as np
 from afresh.alignment.methods.search import of_the_best
 from afresh.alignment.surrogate.acquisition import Acquisition, Array, Goal, acquired, batch_of
 from afresh.alignment.surrogate.model import FEW, Predictions, Surrogate, fit_surrogate, widened
-from afresh.core import Recombines, UserError, events
+from afresh.core import UserError, events
 from afresh.core.plural import counted
 from afresh.data.measurements import Observed, read_observed
 from afresh.data.refusals import refusal_lines
@@ -218,7 +218,7 @@ def fill(pool: Pool, run: Run, chooser: Chooser, column: str, seed: int) -> None
     budget, settings = chooser.plan.budget, chooser.plan.settings
     asked = wanted_numbers(run, column, goal, known.values.tolist())
     varied = budget // 4 if can_vary(run) else 0
-    recombined = budget // 4 if isinstance(run.encoder, Recombines) else 0
+    recombined = budget // 4 if run.encoder.abilities.recombines is not None else 0
     fresh = budget - 2 * varied - recombined
     wanted = fresh // 2 if asked else 0
     draw(pool, run, fresh - wanted, DRAWN, Request(), seed, settings)
@@ -235,8 +235,8 @@ def recombine(pool: Pool, run: Run, count: int, chooser: Chooser, measured: Sequ
     """Add `count` offspring of the best candidates so far and the best of the `measured` items, in GENERATIONS, so that
     the offspring of promising offspring come, too (Tripp et al. 2021, "A fresh look at de novo molecular design
     benchmarks")."""
-    encoder, rng = run.encoder, np.random.default_rng(seed)
-    if not count or not isinstance(encoder, Recombines):
+    recombines, rng = run.encoder.abilities.recombines, np.random.default_rng(seed)
+    if not count or recombines is None:
         return
     for generation in range(GENERATIONS):
         some = (generation + 1) * count // GENERATIONS - generation * count // GENERATIONS
@@ -244,7 +244,8 @@ def recombine(pool: Pool, run: Run, count: int, chooser: Chooser, measured: Sequ
         first, second = (
             [items[i] for i in of_the_best(np.arange(len(items)), some, rng)] for items in (best, measured)
         )
-        pool.add(run, encoder.offspring(list(zip(first, second, strict=True)), int(rng.integers(1 << 31))), RECOMBINED)
+        offspring = recombines.offspring(list(zip(first, second, strict=True)), int(rng.integers(1 << 31)))
+        pool.add(run, offspring, RECOMBINED)
 
 
 def name_of(surrogate: Surrogate, index: int) -> str:

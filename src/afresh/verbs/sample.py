@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from afresh.alignment.best_of_n import Rows, best_line, best_of, check_best
 from afresh.alignment.reward_guidance import check_family, steered
 from afresh.alignment.rewards.reward import Reward, scorer_of
-from afresh.core import BuildsOn, Cond, Space, UserError, events
+from afresh.core import Cond, Space, UserError, events
 from afresh.core.cost import check_cost
 from afresh.core.solver_progress import reporting
 from afresh.runs.adapters import with_adapters
 from afresh.runs.run import Run, join
-from afresh.sampling.request import Request, check_negative
+from afresh.sampling.request import Request, check_negative, contains_prompts
 from afresh.sampling.samples import Samples
 from afresh.sampling.text_stream import TextCallback, Watcher, watcher_of
 from afresh.verbs.valid_samples import valid_line, valid_samples
@@ -143,7 +143,7 @@ class Sampler:
         modules = run.modules if self.modules is None else self.modules
         with reporting("solving"):
             x = run.draw(modules, cond, self.seed, self.settings(watcher), numbers, self.sampler, report=True)
-        if self.request.prompt is not None and isinstance(run.encoder, BuildsOn):
+        if self.request.prompt is not None and contains_prompts(run.encoder):
             x = with_beginnings(cond, x, run.encoder.space)
         values = run.encoder.decode(x)
         return Rows(values, x) if watcher is None else Rows(watcher.texts() or values, x, watcher.written())
@@ -157,15 +157,13 @@ class Sampler:
     @property
     def part(self) -> str | None:
         """The part that every sample has to contain."""
-        builds = isinstance(self.run.encoder, BuildsOn) and self.request.strength is None
-        return self.request.prompt if builds and isinstance(self.request.prompt, str) else None
+        contained = contains_prompts(self.run.encoder) and self.request.strength is None
+        return self.request.prompt if contained and isinstance(self.request.prompt, str) else None
 
     def accepted(self, value: Any) -> bool:
         """Whether a sample is valid and contains what was asked for."""
-        encoder, part = self.run.encoder, self.part
-        return encoder.valid(value) and (
-            part is None or not isinstance(encoder, BuildsOn) or encoder.keeps(value, part)
-        )
+        encoder, prompts, part = self.run.encoder, self.run.encoder.abilities.prompts, self.part
+        return encoder.valid(value) and (part is None or prompts is None or prompts.keeps(value, part))
 
     def samples(self) -> Samples:
         n, records = self.cond.size, list[dict[str, Any]]()

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from afresh.core import Encoder, Extendable, Item, Space, UserError, events
+from afresh.core import Encoder, Item, Space, UserError, events
 from afresh.core.device import computing_on
 from afresh.core.options import override
 from afresh.core.plural import counted
@@ -21,8 +21,7 @@ from afresh.core.rng import Rng
 from afresh.data.load import Loader
 from afresh.data.prepare import Prepared, choose_modality, claims, long_records, prepare
 from afresh.data.sources import readable
-from afresh.data.text.documents import DocumentEncoder, DocumentOptions
-from afresh.data.text.fim import supports_fim
+from afresh.data.text.documents import DocumentOptions
 from afresh.preferences import preferences
 from afresh.runs.base_model import BaseModel, open_base_model
 from afresh.runs.person_adapters import adapter_folder, base_of
@@ -137,8 +136,8 @@ def start(spec: TuneSpec, opened: BaseModel | None = None) -> Job:
     report_data(prepared)
     if prepared.encoder.space.catalogue:
         spec = whole(spec)
-    if isinstance(prepared.encoder, Extendable):
-        old, rows = base.encoder.space.vocab[0], prepared.encoder.first_rows(base.encoder)
+    if (tunable := prepared.encoder.abilities.tunable) is not None:
+        old, rows = base.encoder.space.vocab[0], tunable.first_rows(base.encoder)
         base = replace(base, weights=with_vocabulary(base.weights, old, rows))
     codec = None if base.codec is None else base.codec[1]
     space = prepared.encoder.space if codec is None else codec.target
@@ -228,8 +227,9 @@ def read(spec: TuneSpec, base: BaseModel) -> Prepared:
     path = spec.path
     kind, why = choose_modality(path, spec.modality or own_kind(path, base))
     texts = issubclass(kind.options, DocumentOptions)
-    if texts != isinstance(base.encoder, DocumentEncoder):
-        makes = "texts" if isinstance(base.encoder, DocumentEncoder) else (base.modality or "something else")
+    base_texts = base.encoder.abilities.texts is not None
+    if texts != base_texts:
+        makes = "texts" if base_texts else (base.modality or "something else")
         raise UserError(f"{base.name} makes {makes}, and {path} is {kind.name}. Give data of the same modality.")
     fixed = sorted({"tokenizer", "vocab_size"} & set(spec.data)) if texts else []
     if fixed:
@@ -240,10 +240,13 @@ def read(spec: TuneSpec, base: BaseModel) -> Prepared:
         own = settled[other[0]]
         raise UserError(f"`data.{other[0]}` cannot be chosen, because it is that of the base: {own}. Leave it out.")
     settings = {**settled, **spec.data}
+
+    def fit(items: Sequence[Item], options: Any) -> Encoder:
+        tunable = base.encoder.abilities.tunable
+        return base.encoder if tunable is None else tunable.encoder_for(items, options, base.context)
+
     with computing_on(spec.device or preferences().device):
-        prepared = prepare(
-            path, kind.name, settings, spec.validation, fit=lambda items, options: suited(base, items, options)
-        )
+        prepared = prepare(path, kind.name, settings, spec.validation, fit=fit)
     like = spec.modality is None and kind.name == base.modality
     return replace(prepared, why="like the base's data" if like else why)
 
@@ -254,48 +257,9 @@ def own_kind(path: Path, base: BaseModel) -> str | None:
     The modality is detected if the base makes texts and its own modality does not recognise the file, such as a table
     of instructions for a model of source code.
     """
-    if base.modality is None or not isinstance(base.encoder, DocumentEncoder) or not path.exists():
+    if base.modality is None or base.encoder.abilities.texts is None or not path.exists():
         return base.modality
     return base.modality if any(s.score and m.name == base.modality for s, m in claims(readable(path, None))) else None
-
-
-def suited(base: BaseModel, items: Sequence[Item], options: Any) -> Encoder:
-    """The base's encoder for these items: conversations in its chat template, or plain texts."""
-    encoder = base.encoder
-    if isinstance(encoder, Extendable):
-        return encoder.extended(items)
-    if not isinstance(encoder, DocumentEncoder):
-        return encoder
-    talks = any(i.turns for i in items)
-    notes = []
-    if talks:
-        how = "as User: and Assistant:" if encoder.tokenizer.chat_template is None else "by the base's chat template"
-        notes.append(f"conversations are written {how}")
-        notes += replace(encoder, records=True).template.notes()
-    unused = sorted({k for i in items for k in i.labels} - set(encoder.conds))
-    if unused:
-        notes.append(f"{', '.join(unused)} is not learnt, because the base has no such condition")
-    context = base.context
-    if "context" in options.model_fields_set and options.context > context:
-        notes.append(f"windows of {options.context:,} tokens are longer than the base's context of {context:,} tokens")
-        context = options.context
-    languages = tuple(sorted({i.labels["language"] for i in items if "language" in i.labels}))
-    rate = fim_rate(encoder, options, talks)
-    return replace(encoder, context=context, languages=languages, records=talks, fim_rate=rate, notes=tuple(notes))
-
-
-def fim_rate(encoder: DocumentEncoder, options: DocumentOptions, talks: bool) -> float:
-    """The share of texts to learn as fill-in-the-middle: set by hand, or as the base learnt; 0 for conversations.
-
-    Raises UserError if it is set by hand and not possible.
-    """
-    by_hand = options.model_dump()["fim_rate"] if "fim_rate" in options.model_fields_set else None
-    if by_hand and (talks or not supports_fim(encoder.tokenizer.special)):
-        why = "conversations stay in their order" if talks else "the base's tokenizer has no tokens for it"
-        raise UserError(f"`data.fim_rate={by_hand:g}` is not possible: {why}. Leave it out.")
-    if talks:
-        return 0.0
-    return encoder.fim_rate if by_hand is None else float(by_hand)
 
 
 def windows(space: Space, bounds: Tensor | None, spec: TuneSpec) -> Space:

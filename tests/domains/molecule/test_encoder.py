@@ -50,13 +50,13 @@ def test_tokens_that_training_lacks_are_named() -> None:
 
 def test_a_vocabulary_is_extended_without_a_change_of_its_size() -> None:
     encoder = fitted()
-    other = encoder.extended([Item("C[Se]C")])
+    other = encoder.encoder_for([Item("C[Se]C")], None, 0)
     assert other.space.vocab == encoder.space.vocab and other.added == ("[Se]",)
     found = other.encode([Item("C[Se]C")])
     assert other.decode(found.x) == ["C[Se]C"] and 3 not in other.space.special.values()
     many = [Item(f"[{n}CH3]C") for n in range(15, 17 + SPARE)]
     with pytest.raises(UserError, match="Train a new model"):
-        encoder.extended(many)
+        encoder.encoder_for(many, None, 0)
 
 
 def test_what_is_no_molecule_is_decoded_as_it_is() -> None:

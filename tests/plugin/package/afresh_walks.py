@@ -21,6 +21,7 @@ from torch import Tensor
 
 from afresh.alignment.rewards.reward import Builtin, Context, Reward
 from afresh.core import (
+    Abilities,
     CondSpec,
     Corpus,
     Evidence,
@@ -141,6 +142,10 @@ class Encoder(BaseModel):
     @property
     def settled(self) -> Mapping[str, Any]:
         return {}
+
+    @property
+    def abilities(self) -> Abilities:
+        return Abilities()
 
     def encode(self, items: Sequence[Item]) -> Examples:
         x = torch.tensor([i.value.steps for i in items]).view(len(items), STEPS)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from torch import Tensor
 
-from afresh.core import CondSpec, Examples, Item, Space, UserError
+from afresh.core import Abilities, CondSpec, Encoder, Examples, Item, Space, UserError
 from afresh.core.memory import available_memory
 from afresh.core.safe_json import MOST_TOKENS
 from afresh.data.conditions import SavedPart, encode_conditions, fit_conditions
@@ -23,8 +23,9 @@ from afresh.data.encoder_file import load_encoder, save_encoder, written_names
 from afresh.data.split import share
 from afresh.data.text.chat import CHATML, MARKS, ChatTemplate
 from afresh.data.text.encodings import is_encoding
-from afresh.data.text.fim import FillIn
+from afresh.data.text.fim import FillIn, supports_fim
 from afresh.data.text.kind import TEXT
+from afresh.data.text.prompts import TextPrompts
 from afresh.data.text.tokenizer import Ids, Tokenizer, choose
 
 MAX_CLASSES = 1_000
@@ -127,6 +128,10 @@ class DocumentEncoder:
         """Always empty: reading texts does not depend on the data."""
         return {}
 
+    @property
+    def abilities(self) -> Abilities:
+        return Abilities(prompts=TextPrompts(self), texts=self, tunable=self)
+
     def encode(self, items: Sequence[Item]) -> Examples:
         """x (total,) int32, each document followed by `end`; for conversations also the mask of their answers.
 
@@ -182,6 +187,44 @@ class DocumentEncoder:
     def prompt(self, text: str) -> Tensor:
         """Ids (length,) int64 of the beginning of a document, to be continued. Raises UserError for lone surrogates."""
         return torch.tensor(self.tokenizer.encode(text), dtype=torch.int64)
+
+    def encoder_for(self, items: Sequence[Item], options: DocumentOptions, context: int) -> DocumentEncoder:
+        """The encoder with the same tokenizer for conversations, in its chat template, or for plain texts. Raises
+        UserError for a `fim_rate` that is not possible."""
+        talks = any(i.turns for i in items)
+        notes = []
+        if talks:
+            plain = self.tokenizer.chat_template is None
+            how = "as User: and Assistant:" if plain else "by the base's chat template"
+            notes.append(f"conversations are written {how}")
+            notes += replace(self, records=True).template.notes()
+        unused = sorted({k for i in items for k in i.labels} - set(self.conds))
+        if unused:
+            notes.append(f"{', '.join(unused)} is not learnt, because the base has no such condition")
+        if "context" in options.model_fields_set and options.context > context:
+            longer = f"windows of {options.context:,} tokens are longer than the base's context of {context:,} tokens"
+            notes.append(longer)
+            context = options.context
+        languages = tuple(sorted({i.labels["language"] for i in items if "language" in i.labels}))
+        rate = self.fim_rate_for(options, talks)
+        return replace(self, context=context, languages=languages, records=talks, fim_rate=rate, notes=tuple(notes))
+
+    def fim_rate_for(self, options: DocumentOptions, talks: bool) -> float:
+        """The share of texts to learn as fill-in-the-middle: set by hand, or as the base learnt; 0 for conversations.
+
+        Raises UserError if it is set by hand and not possible.
+        """
+        by_hand = options.model_dump()["fim_rate"] if "fim_rate" in options.model_fields_set else None
+        if by_hand and (talks or not supports_fim(self.tokenizer.special)):
+            why = "conversations stay in their order" if talks else "the base's tokenizer has no tokens for it"
+            raise UserError(f"`data.fim_rate={by_hand:g}` is not possible: {why}. Leave it out.")
+        if talks:
+            return 0.0
+        return self.fim_rate if by_hand is None else float(by_hand)
+
+    def first_rows(self, base: Encoder) -> list[list[int]]:
+        """The vocabulary does not grow."""
+        return [[i] for i in range(self.space.vocab[0])]
 
     def valid(self, value: Any) -> bool:
         """Whether the value is a text without replacement characters that passes `check`."""

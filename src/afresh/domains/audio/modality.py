@@ -13,7 +13,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from afresh.core import Cond, CondSpec, Corpus, Examples, Item, Part, Sniff, Sound, Space, UserError
+from afresh.core import Abilities, Cond, CondSpec, Corpus, Examples, Item, Part, Sniff, Sound, Space, UserError
 from afresh.core.safe_json import MOST_VALUES
 from afresh.data.audio.clips import ROUNDED, ClipOptions, read_clips
 from afresh.data.audio.curves import Curve, curve
@@ -74,6 +74,7 @@ class AudioEncoder:
     """
 
     kind = SOUND
+    abilities = Abilities()
 
     def __init__(self, saved: _Saved, conds: CondSpec, captions: CaptionEncoder | None = None) -> None:
         self.saved, self.conds, self.captions = saved, conds, captions

@@ -20,7 +20,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from afresh.core import Cond, CondSpec, Examples, Item, Space, UserError
+from afresh.core import Abilities, Cond, CondSpec, Examples, Item, Space, UserError
 from afresh.core.plural import counted
 from afresh.core.safe_json import MOST_TOKENS
 from afresh.data.encoder_file import load_encoder, save_encoder, written_names
@@ -65,6 +65,7 @@ class AnswerEncoder:
     columns: Mapping[str, str]
     notes: tuple[str, ...] = ()
     kind = ANSWERS
+    abilities = Abilities()
 
     @cached_property
     def groups(self) -> tuple[str, ...]:

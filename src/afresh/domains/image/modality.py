@@ -14,7 +14,7 @@ from PIL import ImageColor
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor
 
-from afresh.core import Cond, CondSpec, Corpus, Examples, Item, Refused, Sniff, Space, UserError, events
+from afresh.core import Abilities, Cond, CondSpec, Corpus, Examples, Item, Refused, Sniff, Space, UserError, events
 from afresh.data.captions import CaptionEncoder, Captions, SavedCaptions, fit_captions
 from afresh.data.columns import LabelColumn, add_columns
 from afresh.data.conditions import SavedPart, encode_conditions, fit_conditions
@@ -109,6 +109,7 @@ class ImageEncoder:
     """
 
     kind = IMAGE
+    abilities = Abilities()
 
     def __init__(
         self,

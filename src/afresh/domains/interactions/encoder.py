@@ -15,11 +15,13 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from afresh.core import CondSpec, Encoder, Examples, Item, Space, UserError
+from afresh.core import Abilities, CondSpec, Encoder, Examples, Item, Prompt, Space, UserError
 from afresh.core.plural import counted
 from afresh.core.safe_json import MOST_TOKENS
 from afresh.data.conditions import SavedPart, encode_conditions
 from afresh.data.encoder_file import load_encoder, save_encoder, written_names
+from afresh.data.text.chat import Turns
+from afresh.data.text.prompts import token_ids
 from afresh.domains.interactions.catalogue import Catalogue, load_catalogue
 from afresh.domains.interactions.history import HISTORY, History, encode
 from afresh.domains.interactions.item_codes import ItemCodes, load_codes
@@ -59,6 +61,11 @@ class HistoryEncoder:
     notes: tuple[str, ...] = ()
     codes: ItemCodes | None = None
     kind = HISTORY
+    contained, writes, converses = False, False, False  # of a prompt
+
+    @property
+    def abilities(self) -> Abilities:
+        return Abilities(prompts=self, tunable=self)
 
     @cached_property
     def tokens(self) -> ItemTokens:
@@ -79,7 +86,7 @@ class HistoryEncoder:
     def settled(self) -> Mapping[str, Any]:
         return {}
 
-    def extended(self, items: Sequence[Item]) -> HistoryEncoder:
+    def encoder_for(self, items: Sequence[Item], options: Any, context: int) -> HistoryEncoder:
         """The encoder with the items of other histories behind those of its catalogue, which keep their tokens."""
         histories: list[History] = [i.value for i in items]
         known = self.catalogue.index
@@ -152,14 +159,37 @@ class HistoryEncoder:
             out.append(History("", tuple(self.catalogue.ids[i] for i in self.tokens.items(known))))
         return out
 
-    def prompt(self, text: str) -> Tensor:
-        """The tokens (length,) int64 of items that are separated by commas. Raises UserError, naming them, for items
-        that are not in the catalogue."""
-        names = [n.strip() for n in text.split(",") if n.strip()]
+    def beginnings(
+        self,
+        prompt: Prompt,
+        count: int = 1,
+        *,
+        turns: Turns | None = None,
+        strength: float | None = None,
+        seed: int = 0,
+    ) -> list[Tensor]:
+        """The tokens (length,) int64 of items that are separated by commas, the same for each sample. Raises UserError,
+        naming them, for items that are not in the catalogue."""
+        if not isinstance(prompt, str):
+            return [token_ids(prompt, self.space)] * count
+        names = [n.strip() for n in prompt.split(",") if n.strip()]
         if unknown := [n for n in names if n not in self.catalogue.index]:
             some = ", ".join(self.catalogue.ids[:5])
             raise UserError(f"No such items: {', '.join(unknown[:5])}. There are {len(self.catalogue):,}: {some}, ...")
-        return torch.tensor(self.tokens.of(self.ids(names)), dtype=torch.int64)
+        return [torch.tensor(self.tokens.of(self.ids(names)), dtype=torch.int64)] * count
+
+    def with_holes(self, text: str, space: Space) -> Tensor:
+        """Raises UserError: there is nothing to fill."""
+        raise UserError("`infill` fills holes in a text; this model makes no texts. Leave it out.")
+
+    def prompt_text(self, ids: Tensor) -> str:
+        """The items after the last `end`, separated by commas."""
+        ends = (ids == self.end).nonzero()[:, 0] + 1
+        return ",".join(self.decode(ids[int(ends[-1]) if len(ends) else 0 :])[0].items)
+
+    def keeps(self, value: Any, prompt: str) -> bool:
+        """Always, because a history follows its prompt."""
+        return True
 
     def valid(self, value: Any) -> bool:
         """Whether it is a history of at least one item, all of which are in the catalogue."""

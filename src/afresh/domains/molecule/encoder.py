@@ -15,12 +15,14 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from afresh.core import Batch, CondSpec, Encoder, Examples, Item, Space, UserError, events
+from afresh.core import Abilities, Batch, CondSpec, Encoder, Examples, Item, Prompt, Space, UserError, events
 from afresh.core.plural import counted
 from afresh.core.rng import Rng
 from afresh.core.safe_json import MOST_TOKENS
 from afresh.data.conditions import SavedPart, encode_conditions
 from afresh.data.encoder_file import load_encoder, save_encoder, written_names
+from afresh.data.text.chat import Turns
+from afresh.data.text.prompts import hole_pieces
 from afresh.domains.molecule.chem import MoleculeError, canonical, readable
 from afresh.domains.molecule.kind import MOLECULE
 from afresh.domains.molecule.parts import beginning, contains, varied
@@ -66,6 +68,11 @@ class MoleculeEncoder:
     notes: tuple[str, ...] = ()
     added: tuple[str, ...] = ()
     kind = MOLECULE
+    contained, writes, converses = True, False, False  # of a prompt
+
+    @property
+    def abilities(self) -> Abilities:
+        return Abilities(prompts=self, tunable=self, recombines=self)
 
     @cached_property
     def ids(self) -> dict[str, int]:
@@ -164,7 +171,15 @@ class MoleculeEncoder:
             (folder / file).write_text(f"{value}\n", encoding="utf-8")
         return files
 
-    def beginnings(self, prompt: str, strength: float | None, count: int, seed: int) -> list[Tensor]:
+    def beginnings(
+        self,
+        prompt: Prompt,
+        count: int = 1,
+        *,
+        turns: Turns | None = None,
+        strength: float | None = None,
+        seed: int = 0,
+    ) -> list[Tensor]:
         """The first tokens of `count` molecules that contain a scaffold or fragment, or that vary a molecule.
 
         Raises UserError if the prompt is not valid, or has tokens that no training molecule has.
@@ -173,16 +188,20 @@ class MoleculeEncoder:
         for i in range(count):
             key = seed * 1_000_003 + i
             if strength is None:
-                text = beginning(self.form, prompt, key)
+                text = beginning(self.form, str(prompt), key)
             else:
-                text = varied(self.form, prompt, strength, key)
+                text = varied(self.form, str(prompt), strength, key)
             out.append(torch.tensor([SPECIAL["end"], *self.known_ids(text)]))
         return out
 
-    def with_holes(self, pieces: Sequence[str | int]) -> Tensor:
-        """A whole molecule, with -1 for each token of a hole."""
-        ids = [i for p in pieces for i in ([-1] * p if isinstance(p, int) else self.known_ids(p))]
+    def with_holes(self, text: str, space: Space) -> Tensor:
+        """A whole molecule, with -1 for each token of a hole. Raises UserError if there is none."""
+        ids = [i for p in hole_pieces(text) for i in ([-1] * p if isinstance(p, int) else self.known_ids(p))]
         return torch.tensor([SPECIAL["end"], *ids, SPECIAL["end"]])
+
+    def prompt_text(self, ids: Tensor) -> str:
+        """The written molecule that tokens begin."""
+        return self.text(ids.tolist())
 
     def known_ids(self, text: str) -> list[int]:
         """The ids of a text. Raises UserError for a token that is not in the vocabulary."""
@@ -217,7 +236,7 @@ class MoleculeEncoder:
         )
         save_encoder(folder, saved)
 
-    def extended(self, items: Sequence[Item]) -> MoleculeEncoder:
+    def encoder_for(self, items: Sequence[Item], options: Any, context: int) -> MoleculeEncoder:
         """The encoder with spare ids for the tokens of other molecules. Raises UserError if there are more new tokens
         than spare ids."""
         new = sorted({t for i in items for t in self.tokenised(i.value)} - set(self.ids))

@@ -13,11 +13,12 @@ import torch
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from afresh.core import Batch, Cond, CondSpec, Examples, Item, Sound, Space, UserError
+from afresh.core import Abilities, Batch, Cond, CondSpec, Examples, Item, Sound, Space, UserError
 from afresh.core.rng import Rng
 from afresh.core.safe_json import MOST_TOKENS
 from afresh.data.encoder_file import load_encoder, save_encoder, written_names
 from afresh.data.text.kind import TEXT
+from afresh.data.text.prompts import TextPrompts
 from afresh.domains.music.files import midi_bytes
 from afresh.domains.music.score import PITCHES, STEPS, Score, from_text, joined, vocabulary
 from afresh.domains.music.synth import play
@@ -101,6 +102,10 @@ class ScoreEncoder:
     @property
     def settled(self) -> Mapping[str, Any]:
         return {"form": self.form, "steps": self.steps}
+
+    @property
+    def abilities(self) -> Abilities:
+        return Abilities(prompts=TextPrompts(self))
 
     def encode(self, items: Sequence[Item]) -> Examples:
         """x (total,) int32: the words of each score, followed by `end`. Raises UserError for a word that is not in the

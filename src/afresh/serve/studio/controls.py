@@ -8,10 +8,10 @@ from typing import Any
 
 from annotated_types import Ge, Gt, Le
 
-from afresh.core import BuildsOn, UserError
+from afresh.core import UserError
 from afresh.domains.music.encoder import ScoreEncoder
 from afresh.runs.run import Run
-from afresh.sampling.request import converses, of_kind, writes_text
+from afresh.sampling.request import contains_prompts, converses, of_kind, writes_text
 from afresh.verbs.chat import takes_system
 from afresh.verbs.creation_request import Form, form_of
 from afresh.verbs.interpolate import latents_of
@@ -116,7 +116,7 @@ def controls_of(run: Run) -> Controls:
     return Controls(
         form=form,
         writes=writes and form in ("text", "code"),
-        builds=isinstance(encoder, BuildsOn),
+        builds=contains_prompts(encoder),
         talks=talks,
         system=talks and takes_system(run),
         labels=tuple(Choice(k, titled(k), run.conds[k].classes) for k in of_kind(run.conds, "label")),
