@@ -102,6 +102,9 @@ class Absent:
     never parameters in JSON: they would be read on the server."""
 
 
+ITEMS = "Of the kind that the run makes: texts, or the contents of files."
+
+
 class Encoded:
     """Marks a text in JSON that is an item of the run's kind: a text itself, or the content of a file in base64."""
 
@@ -260,7 +263,8 @@ class Verb(Generic[P, R_co]):
                 continue
             kind = p.type if p.option.json is None else p.option.json
             default = p.default if p.option.json_default is Absent else p.option.json_default
-            given = Field(description=p.option.help) if p.required else Field(default, description=p.option.help)
+            about = ITEMS if p.encoded else p.option.help
+            given = Field(description=about) if p.required else Field(default, description=about)
             fields[p.name] = (kind, given)
         config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
         model: type[BaseModel] = create_model(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -16,7 +16,7 @@ from starlette.responses import Response
 
 from afresh.core import UserError, registry
 from afresh.core.options import problems
-from afresh.core.verb import Absent, EncodedFile, Heading, Line, Parameter, Remark, Result, Table, Verb
+from afresh.core.verb import ITEMS, Absent, EncodedFile, Heading, Line, Parameter, Remark, Result, Table, Verb
 from afresh.runs.run import Run
 from afresh.serve.errors import Refused
 from afresh.serve.loaded_runs import Served
@@ -27,7 +27,7 @@ from afresh.serve.studio.pages import PageRoute, page
 
 Name = Annotated[str, Query(max_length=255)]
 LONG = 10_000  # characters from which a text has several lines
-Kind = Literal["switch", "choice", "number", "text", "area", "lines", "pairs", "file", "files"]
+Kind = Literal["switch", "choice", "number", "text", "area", "lines", "rows", "pairs", "file", "files"]
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def field_of(p: Parameter, inline: bool) -> Field:
     bare = get_args(first)[0] if get_origin(first) is Annotated else first
     origins = {get_origin(get_args(k)[0] if get_origin(k) is Annotated else k) for k in kinds}
     value = "" if p.required or p.default is None or isinstance(p.default, tuple) else str(p.default)
-    common: dict[str, Any] = {"help": p.option.help, "panel": p.option.panel}
+    common: dict[str, Any] = {"help": (ITEMS if p.encoded else p.option.help).replace("`", ""), "panel": p.option.panel}
     if p.option.json is EncodedFile:
         return Field(p.name, "file", **common)
     if p.encoded:
@@ -66,11 +66,17 @@ def field_of(p: Parameter, inline: bool) -> Field:
     if bare in (int, float):
         return Field(p.name, "number", value=value, step="1" if bare is int else "any", **common)
     if origins & {list, tuple, Sequence}:
-        return Field(p.name, "lines", **common)
+        return Field(p.name, "rows" if holds_lists(bare) else "lines", **common)
     if bare is not str:
         return Field(p.name, "pairs", **common)
     longest = [m.max_length for m in get_args(first)[1:] if isinstance(m, MaxLen)]
     return Field(p.name, "area" if longest and longest[0] > LONG else "text", value=value, **common)
+
+
+def holds_lists(kind: Any) -> bool:
+    """Whether a list is one of lists."""
+    inner = [a for part in get_args(kind) for a in alternatives(part)]
+    return any(get_origin(get_args(a)[0] if get_origin(a) is Annotated else a) is list for a in inner)
 
 
 def alternatives(kind: Any) -> tuple[Any, ...]:
@@ -79,6 +85,14 @@ def alternatives(kind: Any) -> tuple[Any, ...]:
 
 def fields_of(verb: Verb[Any, Any], run: Run) -> list[Field]:
     return [field_of(p, run.encoder.kind.inline) for p in verb.parameters if p.option.json is not Absent]
+
+
+def grouped(fields: Sequence[Field]) -> dict[str, list[Field]]:
+    """The fields by their panel, in the order in which panels first come."""
+    out: dict[str, list[Field]] = {}
+    for field in fields:
+        out.setdefault(field.panel, []).append(field)
+    return out
 
 
 async def read_form(verb: Verb[Any, Any], fields: Sequence[Field], form: FormData) -> Any:
@@ -100,6 +114,8 @@ async def read_form(verb: Verb[Any, Any], fields: Sequence[Field], form: FormDat
             continue
         elif field.kind == "lines":
             values[field.name] = [line for line in words.split("\n") if line]
+        elif field.kind == "rows":
+            values[field.name] = [[w.strip() for w in line.split(",") if w.strip()] for line in words.split("\n")]
         elif field.kind == "pairs":
             values[field.name] = dict(line.partition("=")[::2] for line in words.split("\n") if line)
         else:
@@ -144,6 +160,12 @@ def verb_named(name: str) -> Verb[Any, Any]:
     return known[name]
 
 
+def shown(request: Request, run: str, verb: Verb[Any, Any], fields: Sequence[Field], **result: Any) -> Response:
+    """The page, with a result or without."""
+    values = {"parts": None, "notes": (), "files": (), **result}
+    return page(request, "verb.html", run=run, verb=verb, groups=grouped(fields), **values)
+
+
 def routes(desk: Desk) -> APIRouter:
     router = APIRouter(route_class=PageRoute, include_in_schema=False, dependencies=[needs(USE)])
 
@@ -151,7 +173,7 @@ def routes(desk: Desk) -> APIRouter:
     async def ask(request: Request, run: Name, verb: Name) -> Response:
         declared = verb_named(verb)
         fields = await desk.run(request, run, lambda served: fields_of(declared, served.run))
-        return page(request, "verb.html", run=run, verb=declared, fields=fields, parts=None, notes=[], files=[])
+        return shown(request, run, declared, fields)
 
     @router.post("/studio/verb")
     async def show(request: Request, run: Name, verb: Name) -> Response:
@@ -164,17 +186,8 @@ def routes(desk: Desk) -> APIRouter:
 
         result, notes = await desk.run(request, run, work)
         typed = {f.name: "\n".join(g for g in form.getlist(f.name) if isinstance(g, str)) for f in fields}
-        filled = [Field(f.name, f.kind, f.help, f.panel, typed[f.name], f.step, f.choices) for f in fields]
+        filled = [replace(f, value=typed[f.name]) for f in fields]
         files = [(name, base64.b64encode(content).decode()) for name, content in result.files().items()]
-        return page(
-            request,
-            "verb.html",
-            run=run,
-            verb=declared,
-            fields=filled,
-            parts=parts_of(result),
-            notes=notes,
-            files=files,
-        )
+        return shown(request, run, declared, filled, parts=parts_of(result), notes=notes, files=files)
 
     return router
