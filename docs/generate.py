@@ -41,7 +41,7 @@ from afresh.collect.licences import listed
 from afresh.collect.rules import Rule, rules
 from afresh.collect.rules import shown as written_value
 from afresh.collect.sources.web import WebOptions
-from afresh.core import Space, registry
+from afresh.core import Family, Space, registry
 from afresh.families.codecs.records import RecordsCodec
 from afresh.preferences import Preferences, variable
 from afresh.training.config import TrainConfig
@@ -275,7 +275,7 @@ def settings_page() -> str:
         "## Training\n\n`--set train.NAME=VALUE` of `afresh train`, `tune`, `distill` and `align`.",
         model_table(TrainConfig, tuple(FLAGS)),
         "## Families\n\n`--set family.NAME=VALUE` of `afresh train`: the network and its objective.",
-        *(f"### Family {f.name}\n\n{model_part(f.config)}" for f in families),
+        *(f"### Family {f.name}\n\n" + "\n\n".join(map(model_part, configs(f))) for f in families),
         "## Sampling\n\n`--set NAME=VALUE` of `afresh sample`, `edit`, `blend`, `compare` and `compose`, by family.",
         *(f"### Sampling from {f.name}\n\n{model_part(f.sampling.settings)}" for f in families),
         "## Alignment\n\n`--set align.NAME=VALUE` of `afresh align`, by method.",
@@ -288,6 +288,11 @@ def settings_page() -> str:
     for name in registry.own_modalities():
         parts.append(f"### Data of modality {name}\n\n{model_part(registry.modality(name).options)}")
     return page("Settings", intro, parts)
+
+
+def configs(family: Family) -> list[type]:
+    """The configurations of a family: of each of its variants that has one of its own."""
+    return list(dict.fromkeys(f.config for f in (*family.variants, family)))
 
 
 def of_model(model: type) -> type[BaseModel]:
@@ -305,7 +310,7 @@ def models() -> Iterator[type[BaseModel]]:
     families = [registry.family(name) for name in (*registry.FAMILIES, *registry.FOREIGN)]
     yield TrainConfig
     for family in families:
-        yield from (family.config, family.sampling.settings)
+        yield from (*configs(family), family.sampling.settings)
     yield from (a.config for a in registry.aligners().values())
     yield from (registry.modality(name).options for name in registry.own_modalities())
 
@@ -526,7 +531,10 @@ def completion_file() -> str:
         "modalities": registry.own_modalities(),
         "logs": LOGS,
         "train": list(model_fields(TrainConfig, tuple(FLAGS))),
-        "family": {f.name: list(model_fields(of_model(f.config))) for f in families},
+        "family": {
+            f.name: list(dict.fromkeys(n for config in configs(f) for n in model_fields(of_model(config))))
+            for f in families
+        },
         "sampling": {f.name: list(model_fields(of_model(f.sampling.settings))) for f in families},
         "align": sorted({name for m in methods for name in model_fields(of_model(m.config))}),
         "data": {n: list(model_fields(of_model(registry.modality(n).options))) for n in registry.own_modalities()},

@@ -215,7 +215,7 @@ def unknown_settings(verb: str, words: list[str]) -> list[str]:
     families = [registry.family(f) for f in (*registry.FAMILIES, *registry.FOREIGN)]
     drawn = {k for f in families for k in f.sampling.settings.model_fields}
     known = {f"train.{k}" for k in TrainConfig.model_fields}
-    known |= {f"family.{k}" for f in families for k in f.config.model_fields}
+    known |= {f"family.{k}" for f in families for v in (f, *f.variants) for k in v.config.model_fields}
     known |= {f"align.{k}" for a in registry.aligners().values() for k in a.config.model_fields}
     known |= {f"sample.{k}" for k in drawn}
     wanted = {"--set": drawn if verb in SAMPLING else known, "--data": data}
@@ -483,7 +483,7 @@ def test_the_family_keeps_what_families_promise(
     wanted = takes(promise)
     able = getattr(promise, "able", lambda family, space: True)
     for i, space in enumerate(row.spaces if "space" in wanted else row.spaces[:1]):
-        if not able(registry.family(row.name), rows.SPACES[space]):
+        if not able(row.family(rows.SPACES[space]), rows.SPACES[space]):
             continue
         (tmp_path / str(i)).mkdir()
         given = {"row": row, "space": rows.SPACES[space], "tmp_path": tmp_path / str(i), "guidance": 2.0}

@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from afresh.core import Codec, Cond, CondSpec, Examples, ItemKind, Part, Sound, Space, registry
+from afresh.core import Codec, Cond, CondSpec, Examples, Family, ItemKind, Part, Sound, Space, registry
 from afresh.core.rng import Rng
 from afresh.domains.exercises.history import ANSWERS
 from afresh.domains.interactions.history import HISTORY
@@ -115,6 +115,10 @@ class FamilyRow:
     def title(self) -> str:
         return f"{self.name}-{self.variant}" if self.variant else self.name
 
+    def family(self, space: Space | None = None) -> Family:
+        """The record for a space, or for the first of `spaces`."""
+        return registry.family(self.name).for_space(SPACES[self.spaces[0]] if space is None else space)
+
 
 FAMILIES = (
     FamilyRow(
@@ -147,7 +151,7 @@ FAMILIES = (
     FamilyRow(
         "vae",
         ("records",),
-        {"width": 16, "blocks": 2, "latent": 8, "cond": 8, "components": 2, "dropout": 0.3, "slots": 2},
+        {"width": 16, "blocks": 2, "latent": 8, "cond": 8, "components": 2, "dropout": 0.3},
         {"length": 8},
         tolerance=0.0,
         variant="records",

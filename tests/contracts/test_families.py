@@ -28,7 +28,7 @@ from tests.contracts.rows import FAMILIES, SPACES, SPEC, FamilyRow, close, condi
 def cases(able: Callable[[Family, Space], object] = lambda family, space: True) -> Callable[[Any], Any]:
     """Every family in each of its spaces, if it has the ability. The condition is the attribute `able` of a test, so
     that tests/test_docs.py can apply the contract to a family that is not in the rows."""
-    every = [(row, s) for row in FAMILIES for s in row.spaces if able(registry.family(row.name), SPACES[s])]
+    every = [(row, s) for row in FAMILIES for s in row.spaces if able(row.family(SPACES[s]), SPACES[s])]
     mark = pytest.mark.parametrize("row,space", [pytest.param(r, SPACES[s], id=f"{r.title}-{s}") for r, s in every])
 
     def decorate(test: Any) -> Any:
@@ -51,7 +51,7 @@ every_scale = pytest.mark.parametrize(
         pytest.param(row, SPACES[s], scale, id=f"{row.title}-{s}-{scale}")
         for row in FAMILIES
         for s in row.spaces
-        for scale in scales(registry.family(row.name))
+        for scale in scales(row.family(SPACES[s]))
     ],
 )
 every_edit = cases(lambda family, space: family.edit is not None and not space.stream)
@@ -59,13 +59,13 @@ every_latent = cases(lambda family, space: family.latents is not None and space.
 every_likelihood = cases(lambda family, space: family.likelihood is not None)
 
 
-def configured(row: FamilyRow) -> tuple[Family, Any]:
-    family = registry.family(row.name)
+def configured(row: FamilyRow, space: Space | None = None) -> tuple[Family, Any]:
+    family = row.family(space)
     return family, family.config(**row.config)
 
 
 def built(row: FamilyRow, space: Space) -> dict[str, nn.Module]:
-    family, config = configured(row)
+    family, config = configured(row, space)
     torch.manual_seed(0)
     modules = family.build(config, space, SPEC)
     enliven(modules)
@@ -81,7 +81,7 @@ def drawn(
     seed: int = 3,
     **more: Any,
 ) -> Tensor:
-    family, config = configured(row)
+    family, config = configured(row, space)
     if "guidance" not in family.sampling.settings.model_fields:
         assert more.pop("guidance", 1.0) == 1.0 and not family.sampling.guided
     settings = family.sampling.settings(**{**row.settings, **more})
@@ -91,7 +91,7 @@ def drawn(
 
 def trainer(row: FamilyRow, space: Space, seed: int = 0) -> Learner:
     """A new learner by the recipe of the family, but with eight steps of eight examples."""
-    family, config = configured(row)
+    family, config = configured(row, space)
     own = {
         **family.plan.recipe(space),
         "steps": 8,
@@ -151,7 +151,7 @@ def test_a_condition_matters_only_where_it_is_present(row: FamilyRow, space: Spa
 
 @every_case
 def test_the_loss_under_the_null_condition_does_not_depend_on_the_value(row: FamilyRow, space: Space) -> None:
-    family, config = configured(row)
+    family, config = configured(row, space)
     modules, objective = built(row, space), family.objective(config, space)
     batch = Loader(examples(space), space, Rng(0)).batch(0, 8)
     other = batch.cond.select(torch.arange(7, -1, -1))
@@ -194,7 +194,7 @@ def test_a_sample_is_the_same_alone_and_in_a_batch(row: FamilyRow, space: Space,
 
 @every_case
 def test_every_module_is_trained_by_one_player(row: FamilyRow, space: Space) -> None:
-    family, config = configured(row)
+    family, config = configured(row, space)
     objective = family.objective(config, space)
     moved = [m for names in objective.players.values() for m in names]
     built = family.build(config, space, SPEC)
@@ -205,7 +205,7 @@ def test_every_module_is_trained_by_one_player(row: FamilyRow, space: Space) -> 
 
 @every_case
 def test_the_gradient_reaches_every_parameter_of_each_player(row: FamilyRow, space: Space) -> None:
-    family, config = configured(row)
+    family, config = configured(row, space)
     modules = {k: m.train().requires_grad_(True) for k, m in built(row, space).items()}
     objective = family.objective(config, space)
     batch = Loader(examples(space), space, Rng(0)).batch(0, 16)
@@ -221,7 +221,7 @@ def test_the_gradient_reaches_every_parameter_of_each_player(row: FamilyRow, spa
 @every_case
 def test_a_loss_is_a_sum_over_examples(row: FamilyRow, space: Space) -> None:
     """So that accumulation over micro-batches of any size is exact."""
-    family, config = configured(row)
+    family, config = configured(row, space)
     modules, objective = built(row, space), family.objective(config, space)
     batch = Loader(examples(space), space, Rng(0)).batch(0, 6)
     for player in objective.players:
@@ -237,7 +237,7 @@ def test_a_loss_is_a_sum_over_examples(row: FamilyRow, space: Space) -> None:
 
 @every_likelihood
 def test_scores_are_finite_and_independent_of_the_batch(row: FamilyRow, space: Space) -> None:
-    family, config = configured(row)
+    family, config = configured(row, space)
     assert family.likelihood is not None
     modules = built(row, space)
     batch = next(sweep(examples(space), space, 5))
@@ -311,7 +311,7 @@ def test_configs_and_settings_survive_json_and_refuse_what_they_do_not_know(row:
 
 @every_case
 def test_sizes_and_the_examples_they_want_increase(row: FamilyRow, space: Space) -> None:
-    family = registry.family(row.name)
+    family = row.family(space)
     with torch.device("meta"):
         counts = [
             sum(p.numel() for m in family.build(c, space, SPEC).values() for p in m.parameters())
@@ -356,7 +356,7 @@ def test_an_unknown_name_is_refused_naming_those_known() -> None:
 
 
 def changed(row: FamilyRow, space: Space, task: Edit) -> Tensor:
-    family, config = configured(row)
+    family, config = configured(row, space)
     modules, n = built(row, space), 5
     assert task.start is not None and family.edit is not None
     settings = family.sampling.settings(**row.settings)
@@ -421,7 +421,7 @@ def evaluated(modules: Mapping[str, nn.Module], work: Callable[[], object], leav
 
 def works(row: FamilyRow, space: Space) -> dict[str, Callable[[Mapping[str, nn.Module]], object]]:
     """What a server lets requests ask of a family: samples, every kind of edit, codes and likelihoods."""
-    family, config = configured(row)
+    family, config = configured(row, space)
     settings, cond, n = family.sampling.settings(**row.settings), conditions(5), torch.arange(5)
     out: dict[str, Callable[[Mapping[str, nn.Module]], object]] = {
         "sample": lambda m: family.sampling.sample(m, config, space, cond, Rng(3), n, settings)
@@ -451,7 +451,7 @@ def works(row: FamilyRow, space: Space) -> dict[str, Callable[[Mapping[str, nn.M
 def test_whatever_takes_long_can_be_ended_after_a_few_evaluations_and_costs_what_was_said(
     row: FamilyRow, space: Space
 ) -> None:
-    modules, (family, _) = built(row, space), configured(row)
+    modules, (family, _) = built(row, space), configured(row, space)
     settings, said = family.sampling.settings(**row.settings), family.evaluations
     most = {
         "sample": said.sample(space, settings),
@@ -470,7 +470,7 @@ def test_whatever_takes_long_can_be_ended_after_a_few_evaluations_and_costs_what
 
 @every_latent
 def test_latents_are_rows_of_numbers_that_decode(row: FamilyRow, space: Space) -> None:
-    family, config = configured(row)
+    family, config = configured(row, space)
     assert family.latents is not None
     modules, n = built(row, space), 4
     settings, cond = family.sampling.settings(**row.settings), conditions(n)
@@ -483,7 +483,7 @@ def test_latents_are_rows_of_numbers_that_decode(row: FamilyRow, space: Space) -
 @every_latent
 def test_latents_decode_between_two_requests(row: FamilyRow, space: Space) -> None:
     """At both ends as for either request alone, and between them as for neither."""
-    family, config = configured(row)
+    family, config = configured(row, space)
     assert family.latents is not None
     modules, settings, one = built(row, space), family.sampling.settings(**row.settings), conditions(3)
     other = one.select(torch.tensor([1, 2, 0]))

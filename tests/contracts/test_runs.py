@@ -31,6 +31,7 @@ def made(modality: ModalityRow, row: FamilyRow, root: Path) -> Run:
     found = registry.bridge(family, prepared.train, prepared.encoder.space)
     name, codec = found if found is not None else (None, None)
     space = prepared.encoder.space if codec is None else codec.target
+    family = family.for_space(space)
     config = family.config(**row.config)
     train = TrainConfig(**{**family.plan.recipe(space), "steps": 1, "batch": 4, "micro_batch": 4, "save_every": 1})
     record = RunRecord(

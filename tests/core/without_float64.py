@@ -66,7 +66,7 @@ def test_a_family_trains_and_samples_without_float64(row: FamilyRow, space: Spac
 
 def trained_samples(row: FamilyRow, space: Space, device: str) -> torch.Tensor:
     """Samples after two steps on the device, moved to the CPU."""
-    family, config = configured(row)
+    family, config = configured(row, space)
     own = {
         **family.plan.recipe(space),
         "steps": 2,
@@ -89,11 +89,9 @@ def trained_samples(row: FamilyRow, space: Space, device: str) -> torch.Tensor:
         return x.cpu()
 
 
-rated = pytest.mark.parametrize(
-    "row", [r for r in FAMILIES if registry.family(r.name).likelihood], ids=lambda r: r.title
-)
-edited = pytest.mark.parametrize(  # a row with one space has bags, which are continued and not edited
-    "row", [r for r in FAMILIES if registry.family(r.name).edit and len(r.spaces) > 1], ids=lambda r: r.title
+rated = pytest.mark.parametrize("row", [r for r in FAMILIES if r.family().likelihood], ids=lambda r: r.title)
+edited = pytest.mark.parametrize(  # a row with one space has a stream, which edits do not take
+    "row", [r for r in FAMILIES if r.family().edit and len(r.spaces) > 1], ids=lambda r: r.title
 )
 
 
@@ -111,7 +109,8 @@ def test_a_family_rates_examples_without_float64(row: FamilyRow) -> None:
 
 @edited
 def test_a_family_edits_without_float64(row: FamilyRow) -> None:
-    (family, config), space = configured(row), SPACES[row.spaces[1]]  # neither is a stream, which edits do not take
+    space = SPACES[row.spaces[1]]  # no stream either
+    family, config = configured(row, space)
     start = existing(space)
     keep = Rng(9).uniform("keep", torch.arange(len(start)), tuple(start.shape[1:])) < 0.5
     settings = family.sampling.settings(**row.settings)
@@ -139,10 +138,9 @@ METHODS = ("grpo", "reinforce", "ppo", "dpo", "rejection", "nft", "draft")  # on
 ALIGNED = [
     pytest.param(row, SPACES[row.spaces[0]], aligner, id=f"{row.title}-{name}")
     for row in FAMILIES
-    if (policy := registry.family(row.name).policy) is not None
+    if (policy := row.family().policy) is not None
     for name in METHODS
     if set((aligner := registry.aligners()[name]).needs) <= {*policy.has()}
-    if not (name == "draft" and SPACES[row.spaces[0]].kind == "tokens")  # tokens are drawn, which has no gradient
 ]
 
 
@@ -155,7 +153,7 @@ def test_a_family_is_aligned_without_float64(row: FamilyRow, space: Space, align
 
 def aligned_weights(row: FamilyRow, space: Space, aligner: Aligner, device: str) -> torch.Tensor:
     """All weights after two steps of an aligner on the device, moved to the CPU."""
-    family, config = configured(row)
+    family, config = configured(row, space)
     assert family.policy is not None
     chosen = aligner.config(**({"group": 2} if "group" in aligner.config.model_fields else {}))
     own = {**family.plan.recipe(space), **aligner.recipe, "steps": 2, "batch": 4, "micro_batch": 4, "save_every": 2}

@@ -14,6 +14,7 @@ from torch.distributions import Normal, kl_divergence
 from afresh.core import Batch, Cond, Examples, Space, UserError
 from afresh.core.rng import Rng
 from afresh.data.load import Loader
+from afresh.families import autoencoder
 from afresh.families.autoencoder import (
     FAMILY,
     AutoencoderConfig,
@@ -104,7 +105,7 @@ def test_sizes_leave_a_grid_that_a_model_can_hold() -> None:
 
 
 def test_the_loss_is_the_unexplained_variance_and_the_kl() -> None:
-    config, modules = made(PLANE, kl=0.3, factor=2, edge=0.5)
+    config, modules = made(PLANE, kl=0.3, factor=2)
     b = batch(PLANE)
     total, weight, metrics = AutoencoderObjective(config, PLANE).loss(modules, b, "model", 0, Rng(1), {})
     mean, log_var = modules["encoder"](b.x).chunk(2, 1)
@@ -114,18 +115,19 @@ def test_the_loss_is_the_unexplained_variance_and_the_kl() -> None:
     error = difference.square().flatten(1).mean(1)
     edges = sum(difference.diff(dim=a).square().flatten(1).mean(1) for a in (2, 3))
     kl = kl_divergence(Normal(mean, std), Normal(0.0, 1.0)).flatten(1).mean(1)
-    torch.testing.assert_close(total, ((error + 0.5 * edges) / PLANE.std**2 + 0.3 * kl).sum())
+    torch.testing.assert_close(total, ((error + autoencoder.EDGE * edges) / PLANE.std**2 + 0.3 * kl).sum())
     torch.testing.assert_close(metrics["kl"], kl.sum())
     torch.testing.assert_close(metrics["mse"], error.sum())
     assert weight == 4
 
 
-def test_errors_of_high_values_weigh_more_if_requested() -> None:
+def test_errors_of_high_values_weigh_more_if_requested(monkeypatch: pytest.MonkeyPatch) -> None:
     """From 1 - high at -1 to 1 + 2 high at 1, with a mean of 1 over uniform values; constant beyond both ends."""
     found = importance(torch.tensor([-3.0, -1.0, 1.0, 3.0]), 0.9)
     torch.testing.assert_close(found, torch.tensor([0.1, 0.1, 2.8, 2.8]))
     assert float(importance(torch.linspace(-1, 1, 10_001), 0.9).mean()) == pytest.approx(1, abs=1e-3)
-    config, modules = made(PLANE, kl=0, factor=2, edge=0, high=0.5)
+    monkeypatch.setattr(autoencoder, "EDGE", 0.0)
+    config, modules = made(PLANE, kl=0, factor=2, high=0.5)
     b = batch(PLANE)
     total, _, metrics = AutoencoderObjective(config, PLANE).loss(modules, b, "model", 0, Rng(1), {})
     back, _ = AutoencoderObjective(config, PLANE).reconstruct(modules, b, Rng(1), all_codes=True)
@@ -187,9 +189,10 @@ def test_half_of_the_examples_use_all_codes_and_the_others_a_uniform_number() ->
     torch.testing.assert_close(share, torch.tensor([0, 1, 1, 1, 5], dtype=torch.float64) / 8, rtol=0, atol=0.01)
 
 
-def test_codes_are_left_out_in_training_only() -> None:
+def test_codes_are_left_out_in_training_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """In evaluation the loss uses all codes; in training each example uses a random number of them."""
-    config, modules = made(PLANE, factor=2, bottleneck="fsq", residual=3, levels=(3, 3), edge=0)
+    monkeypatch.setattr(autoencoder, "EDGE", 0.0)
+    config, modules = made(PLANE, factor=2, bottleneck="fsq", residual=3, levels=(3, 3))
     b, rng = batch(PLANE, 16), Rng(1)
     z = latents(modules, config.shape, b.x)
 

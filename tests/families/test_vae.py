@@ -11,10 +11,10 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
-from afresh.core import Batch, Cond, Edit, Examples, Part, Space, UserError
+from afresh.core import Batch, Cond, Edit, Examples, Part, Space, UserError, registry
 from afresh.core.rng import Rng
-from afresh.families.vae import FAMILY, VAEObjective, edit, encode, likelihood, score
-from afresh.families.vae.config import VAEConfig, VAESettings
+from afresh.families.vae.fields import FAMILY, VAEConfig, VAEObjective, edit, encode, likelihood, score
+from afresh.families.vae.latents import VAESettings
 from afresh.nets.gaussian import Prior, Scale, gaussian_kl, gaussian_nll
 from afresh.nets.mixture import RequestMixture
 from afresh.nets.posterior import decode
@@ -442,9 +442,9 @@ def test_null_truncation_and_guidance() -> None:
 
 
 def test_invalid_spaces_and_edits_are_refused() -> None:
-    assert "transformer" in (FAMILY.accepts(Space("tokens", (8,), (5,))) or "")
-    assert "1 to 3 axes" in (FAMILY.accepts(Space("field", (8,))) or "")
-    assert FAMILY.accepts(SPACES[0]) is None
+    assert "transformer" in (registry.family("vae").accepts(Space("tokens", (8,), (5,))) or "")
+    assert "1 to 3 axes" in (registry.family("vae").accepts(Space("field", (8,))) or "")
+    assert registry.family("vae").accepts(SPACES[0]) is None
     for wrong in ({"truncation": 1.5}, {"guidance": -1}, {"temperature": -1}):
         with pytest.raises(ValidationError):
             VAESettings(**wrong)

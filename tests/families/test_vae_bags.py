@@ -11,16 +11,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributions import Multinomial, Normal, kl_divergence
 
-from afresh.core import Batch, Cond, Edit, Part, Space, UserError
+from afresh.core import Batch, Cond, Part, Space, UserError, registry
 from afresh.core.rng import Rng
-from afresh.families.vae import FAMILY, score
-from afresh.families.vae.bags import BagObjective
-from afresh.families.vae.config import VAEConfig, VAESettings
+from afresh.families.vae.bags import FAMILY, BagObjective, BagVAEConfig
+from afresh.families.vae.bags import elbo as score
+from afresh.families.vae.latents import VAESettings
 from afresh.nets.bags import BagDecoder, BagEncoder
 
 ITEMS = 12
 SPACE = Space("tokens", (8,), (ITEMS + 1,), {"end": ITEMS}, stream=True, catalogue=True)
-CONFIG = VAEConfig(width=8, latent=4, cond=8, beta=0.2, components=2)
+CONFIG = BagVAEConfig(width=8, latent=4, cond=8, beta=0.2, components=2)
 BAGS = [[3, 1, 7], [0], [5, 2, 9, 11, 4, 8], [10, 3]]
 
 
@@ -32,7 +32,7 @@ def batch(bags: list[list[int]] = BAGS, context: int = 0) -> Batch:
     return Batch(x, Cond(len(bags)), torch.arange(len(bags)) + 20, counted)
 
 
-def made(config: VAEConfig = CONFIG) -> dict[str, nn.Module]:
+def made(config: BagVAEConfig = CONFIG) -> dict[str, nn.Module]:
     torch.manual_seed(0)
     return FAMILY.build(config, SPACE, {})
 
@@ -218,18 +218,15 @@ def test_a_condition_says_what_is_drawn() -> None:
 
 
 def test_bags_are_not_edited_and_draws_have_no_gradient() -> None:
-    modules = made()
-    assert FAMILY.edit is not None and FAMILY.policy is not None and FAMILY.policy.draw is not None
-    with pytest.raises(UserError, match="Give those that are known as a prompt"):
-        FAMILY.edit(modules, CONFIG, SPACE, Edit(), Cond(1), Rng(0), torch.arange(1), VAESettings())
-    with pytest.raises(UserError, match="no gradient"):
-        FAMILY.policy.draw(modules, CONFIG, SPACE, Cond(1), Rng(0), torch.arange(1), VAESettings())
+    assert FAMILY.edit is None and FAMILY.latents is None
+    with pytest.raises(UserError, match=r"gradient does not work for the family vae \(it lacks: draw\)"):
+        registry.aligner("gradient", FAMILY)
 
 
 def test_other_tokens_are_refused() -> None:
     text = Space("tokens", (8,), (13,), {"end": 12}, stream=True)
-    assert FAMILY.accepts(SPACE) is None and "transformer" in str(FAMILY.accepts(text))
-    assert "codes" in str(FAMILY.accepts(replace(SPACE, codes=3)))
+    assert registry.family("vae").accepts(SPACE) is None and "transformer" in str(registry.family("vae").accepts(text))
+    assert "codes" in str(registry.family("vae").accepts(replace(SPACE, codes=3)))
 
 
 def test_a_large_catalogue_is_represented_by_negatives_and_a_small_one_counts_whole() -> None:

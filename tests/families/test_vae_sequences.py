@@ -9,9 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from afresh.core import Batch, Cond, Edit, Examples, Space, UserError, registry
+from afresh.core.options import current
 from afresh.core.rng import Rng
-from afresh.families import vae
-from afresh.families.vae.config import VAEConfig, VAESettings
+from afresh.families.vae import sequences as vae
+from afresh.families.vae.latents import VAESettings
+from afresh.families.vae.sequences import SLOTS, SequenceVAEConfig
 from afresh.nets.posterior import encoding
 from afresh.nets.sequences import SequenceDecoder, Sequences
 from afresh.training.config import TrainConfig
@@ -21,7 +23,7 @@ from tests.contracts.rows import enliven
 
 END, FILLER = 8, 9
 SPACE = Space("tokens", (12,), (10,), {"end": END, "filler": FILLER}, stream=True, records=True)
-CONFIG = VAEConfig(width=32, blocks=2, latent=8, cond=8, components=2, slots=2, beta=0.1)
+CONFIG = SequenceVAEConfig(width=32, blocks=2, latent=8, cond=8, components=2, beta=0.1)
 SETTINGS = VAESettings(length=12)
 
 
@@ -33,7 +35,7 @@ def batch_of(rows: list[list[int]], width: int = 0, first: int = 0) -> Batch:
     return Batch(x, Cond(len(rows)), torch.arange(first, first + len(rows)), mask)
 
 
-def built(config: VAEConfig = CONFIG) -> dict[str, nn.Module]:
+def built(config: SequenceVAEConfig = CONFIG) -> dict[str, nn.Module]:
     torch.manual_seed(0)
     modules = vae.build(config, SPACE, {})
     enliven(modules)
@@ -62,7 +64,7 @@ def test_the_latents_depend_on_every_token() -> None:
 def test_drawing_step_by_step_agrees_with_the_whole_sequence() -> None:
     decoder = built()["decoder"]
     assert isinstance(decoder, SequenceDecoder)
-    z, c, tokens = torch.randn(2, 4, 2), torch.zeros(2, 8), torch.tensor([[END, 1, 2], [END, 3, 4]])
+    z, c, tokens = torch.randn(2, 2, SLOTS), torch.zeros(2, 8), torch.tensor([[END, 1, 2], [END, 3, 4]])
     whole = decoder.net.logits(decoder.hidden(z, c, tokens))
     state = None
     for i in range(3):
@@ -70,12 +72,12 @@ def test_drawing_step_by_step_agrees_with_the_whole_sequence() -> None:
         torch.testing.assert_close(logits, whole[:, i], rtol=1e-3, atol=1e-4)
 
 
-def learnt(share: float, steps: int = 250) -> tuple[Learner, list[dict[str, float]]]:
+def learnt(monkeypatch: pytest.MonkeyPatch, share: float, steps: int = 250) -> tuple[Learner, list[dict[str, float]]]:
     """A learner of records of 6 tokens that are all the same, or count up."""
     rows = [[(first + i * by) % 8 for i in range(6)] for first in range(8) for by in (0, 1)]
-    config = CONFIG.model_copy(update={"share": share})
+    monkeypatch.setattr(vae, "SHARE", share)
     own = {"steps": steps, "batch": 16, "micro_batch": 16, "save_every": steps, "optimizer": "adamw", "lr": 3e-3}
-    learner = make_learner(registry.family("vae"), config, SPACE, {}, TrainConfig(**own))
+    learner = make_learner(registry.family("vae").for_space(SPACE), CONFIG, SPACE, {}, TrainConfig(**own))
     seen = []
     for step in range(steps):
         metrics = take_step(learner, batch_of(rows, first=16 * step), Rng(1))
@@ -85,8 +87,8 @@ def learnt(share: float, steps: int = 250) -> tuple[Learner, list[dict[str, floa
     return learner, seen
 
 
-def test_the_latents_are_used_and_sequences_come_back() -> None:
-    learner, seen = learnt(0.8)
+def test_the_latents_are_used_and_sequences_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    learner, seen = learnt(monkeypatch, 0.8)
     kl, nats = (sum(m[k] for m in seen[-50:]) for k in ("kl", "nats"))
     assert kl / (kl + nats) > 0.6
     assert seen[-1]["beta"] > CONFIG.beta  # it became heavier, as they told more than they were asked to
@@ -97,8 +99,8 @@ def test_the_latents_are_used_and_sequences_come_back() -> None:
     assert back[:, :6].tolist() == x[:, :6].tolist()
 
 
-def test_a_small_share_leaves_less_to_the_latents() -> None:
-    _, seen = learnt(0.2)
+def test_a_small_share_leaves_less_to_the_latents(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, seen = learnt(monkeypatch, 0.2)
     kl, nats = (sum(m[k] for m in seen[-50:]) for k in ("kl", "nats"))
     assert kl / (kl + nats) < 0.5
 
@@ -127,8 +129,15 @@ def test_a_prompt_is_continued() -> None:
 
 
 def test_latents_that_slots_do_not_divide_are_refused() -> None:
-    with pytest.raises(UserError, match=r"family\.slots"):
-        vae.build(VAEConfig(width=32, latent=9, slots=2), SPACE, {})
+    with pytest.raises(UserError, match=r"family\.latent` \(9\) must be a multiple of 4"):
+        vae.build(SequenceVAEConfig(width=32, latent=9), SPACE, {})
+
+
+def test_runs_of_earlier_versions_have_the_settings_that_are_constants_now() -> None:
+    earlier = {**CONFIG.model_dump(), "most": 4, "patch": 1, "negatives": 0, "slots": 4, "share": 0.25}
+    assert SequenceVAEConfig(**current(earlier, vae.FAMILY.retired)) == CONFIG
+    with pytest.raises(ValueError, match=r"share is 0\.5, and this version has no such setting: 0\.25 is always used"):
+        current({**earlier, "share": 0.5}, vae.FAMILY.retired)
 
 
 def test_the_density_is_fitted_to_records() -> None:
@@ -138,5 +147,5 @@ def test_the_density_is_fitted_to_records() -> None:
     bounds = torch.arange(25) * 5
     mask = torch.ones(len(x), dtype=torch.bool)
     mask[bounds[:-1]] = False
-    found = vae.finish(built(), CONFIG, SPACE, Examples(x.int(), Cond(24), bounds=bounds, mask=mask), Rng(0))
+    found = vae.FAMILY.finish(built(), CONFIG, SPACE, Examples(x.int(), Cond(24), bounds=bounds, mask=mask), Rng(0))
     assert found["density.mean"].shape == (2, 2, 8) and bool(found["density.mean"].isfinite().all())

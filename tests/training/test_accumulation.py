@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from afresh.core import Batch, Cond, Loss, Modules, State, registry
+from afresh.core import Batch, Cond, Loss, Modules, State
 from afresh.core.rng import Rng
 from afresh.data.load import Loader
 from afresh.training.config import TrainConfig
@@ -103,7 +103,7 @@ def test_only_the_player_is_trained() -> None:
 
 
 def family_learner(row: FamilyRow, space: Any, micro: int) -> Learner:
-    family = registry.family(row.name)
+    family = row.family(space)
     recipe = {**family.plan.recipe(space), "steps": 8, "batch": BATCH, "micro_batch": micro, "save_every": 8, "clip": 0}
     learner = make_learner(family, family.config(**row.config), space, SPEC, TrainConfig(**recipe))
     enliven(learner.modules)
@@ -119,7 +119,8 @@ def test_every_family_in_float32(row: FamilyRow, name: str) -> None:
     micro-batches share them."""
     space = SPACES[name]
     batch = Loader(examples(space), space, Rng(0)).batch(0, BATCH)
-    for player in registry.family(row.name).objective(registry.family(row.name).config(**row.config), space).players:
+    family = row.family(space)
+    for player in family.objective(family.config(**row.config), space).players:
         whole, _ = gradient(family_learner(row, space, BATCH), player, batch)
         for micro in (1, 3):
             actual, _ = gradient(family_learner(row, space, micro), player, batch)

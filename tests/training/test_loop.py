@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from afresh.core import Batch, Cond, Examples, UserError, registry
+from afresh.core import Batch, Cond, Examples, UserError
 from afresh.core.events import listening
 from afresh.core.rng import Rng
 from afresh.data.load import Loader
@@ -114,7 +114,7 @@ def test_a_finite_loss_with_a_gradient_that_is_not_finite_is_skipped(tmp_path: P
 @pytest.mark.parametrize("row", FAMILIES, ids=lambda row: row.title)
 def test_every_family_learns_without_conditions_and_with_averages(row: FamilyRow) -> None:
     """A module without weights, such as the conditioning, is averaged, saved and restored like any other."""
-    family, space = registry.family(row.name), SPACES[row.spaces[0]]
+    family, space = row.family(), SPACES[row.spaces[0]]
     config = TrainConfig(
         **{**family.plan.recipe(space), "steps": 2, "batch": 4, "micro_batch": 4, "save_every": 2, "ema_half_life": 9.0}
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from torch import Tensor, nn
@@ -157,7 +157,9 @@ class Evaluations:
 class Family:
     """A kind of generative model: one file of afresh.families and one entry of the registry.
 
-    Fields that are None are capabilities that the family lacks.
+    Fields that are None are capabilities that the family lacks. `variants`: complete records of the same name for kinds
+    of spaces that the family learns in another way; the first that accepts a space is used for it. `retired`: fields of
+    `config` in runs of earlier versions (`core.options.current`).
     """
 
     name: str
@@ -177,3 +179,9 @@ class Family:
     policy: Policy | None = None  # what alignment needs
     evaluations: Evaluations = Evaluations()  # what a request may ask for is bounded by them
     made_by: str = ""  # the command that makes such runs out of others; empty: `train` does
+    variants: tuple[Family, ...] = ()
+    retired: Mapping[str, Any] = field(default_factory=dict)
+
+    def for_space(self, space: Space) -> Family:
+        """The record of the family for a space that it accepts."""
+        return next((v for v in self.variants if v.accepts(space) is None), self)

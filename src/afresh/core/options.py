@@ -5,13 +5,15 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, get_args, get_origin
+from typing import Any, Final, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from afresh.core.errors import UserError
+
+ANY: Final = object()  # a retired setting that had no effect
 
 
 def pairs(given: Sequence[str], flag: str) -> dict[str, Any]:
@@ -76,6 +78,21 @@ def _bounds(metadata: Sequence[Any]) -> str:
     if high:
         return high[0] if high[0].startswith("below") else f"at most {high[0]}"
     return "" if not low else low[0] if low[0].startswith("above") else f"from {low[0]}"
+
+
+def current(values: Mapping[str, Any], retired: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings in a file of an earlier version, without those that are retired.
+
+    `retired` holds, by name, the value that is always in use now, or ANY. Raises ValueError for another value, with
+    which the file cannot be used.
+    """
+    for name, fixed in retired.items():
+        if fixed is not ANY and values.get(name, fixed) != fixed:
+            raise ValueError(
+                f"{name} is {values[name]!r}, and this version has no such setting: {fixed!r} is always used. Use the "
+                "version that wrote the file"
+            )
+    return {name: value for name, value in values.items() if name not in retired}
 
 
 def override(model: BaseModel, given: Mapping[str, Any], what: str) -> Any:

@@ -187,11 +187,13 @@ def aligner(name: str, wanted: Family) -> Aligner:
         return methods[name]
     works = [a.name for a in methods.values() if set(a.needs) <= set(has)]
     able = [
-        f for f in (*families(), *map(family, FOREIGN)) if f.policy and set(methods[name].needs) <= set(f.policy.has())
+        f.name
+        for f in (*families(), *map(family, FOREIGN))
+        if f.name != wanted.name and f.policy and set(methods[name].needs) <= set(f.policy.has())
     ]
     raise UserError(
         f"{name} does not work for the family {wanted.name} (it lacks: {', '.join(missing)}). Methods that do: "
-        f"{', '.join(works) or 'none'}. Families that {name} works for: {', '.join(f.name for f in able) or 'none'}."
+        f"{', '.join(works) or 'none'}. Families that {name} works for: {', '.join(able) or 'none'}."
     )
 
 

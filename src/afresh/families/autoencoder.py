@@ -61,6 +61,8 @@ from afresh.nets.spectrum import stft, windows_of
 from afresh.sampling.sequences import write
 
 LOG_VAR = 20.0  # bound on the absolute log variance of a latent
+EDGE = 0.3  # weight of the error of differences between neighbours
+COMMITMENT = 0.25  # beta of van den Oord et al. 2017, eq. 3
 REVIVE = 0.01  # weight of the term that attracts every code to the data
 FITTED = 4096  # most examples that the prior is fitted to
 FULL = 0.5  # share of the examples in training that use all codes of a position
@@ -77,9 +79,8 @@ class AutoencoderConfig(BaseModel):
     position, for flow, gan and vae; `fsq`, codes of `levels`, or `vq`, codes of a codebook of `codes` vectors of
     `channels`, both for transformer and masked. `residual`: number of codes of `fsq` at each position, each of the
     residual of those before it; training leaves out the last ones at random, so that fewer can be decoded as well.
-    `width`: channels after the first halving, doubled with each further one up to `most` times `width`. `edge`: weight
-    of the error of differences between neighbours. `kl`: weight of the mean KL of a latent value. `commitment`: beta of
-    van den Oord et al. 2017, eq. 3. `spectral`: weight of the spectral distance, for waves only. `high`: how much more
+    `width`: channels after the first halving, doubled with each further one up to `most` times `width`. `kl`: weight of
+    the mean KL of a latent value. `spectral`: weight of the spectral distance, for waves only. `high`: how much more
     errors of high values weigh than those of low ones, as for levels of sound, of which the loud ones are audible; 0 =
     equally.
 
@@ -98,9 +99,7 @@ class AutoencoderConfig(BaseModel):
     width: int = Field(default=32, ge=1)
     blocks: int = Field(default=1, ge=1, le=MOST_LAYERS)  # a grid
     most: int = Field(default=4, ge=1)
-    edge: float = Field(default=0.3, ge=0)
     kl: float = Field(default=1e-3, ge=0)
-    commitment: float = Field(default=0.25, ge=0)
     spectral: float = Field(default=0.0, ge=0)
     high: float = Field(default=0.0, ge=0, le=1)
     slots: int = Field(default=8, ge=1)
@@ -283,12 +282,10 @@ class AutoencoderObjective:
         square = mean_square(error.detach())
         if c.high:
             error = error * importance(x, c.high).sqrt()
-        total = mean_square(error) / self.variance
-        if c.edge:
-            total = total + c.edge * edge_error(error) / self.variance
+        total = mean_square(error) / self.variance + EDGE * edge_error(error) / self.variance
         if c.spectral:
             terms["spectral"] = spectral_error(reconstruction, x, self.rate, QUIET * self.variance**0.5)
-        weights = {"kl": c.kl, "commitment": c.commitment, "book": 1.0, "revive": REVIVE, "spectral": c.spectral}
+        weights = {"kl": c.kl, "commitment": COMMITMENT, "book": 1.0, "revive": REVIVE, "spectral": c.spectral}
         total = total + sum(weights[k] * v for k, v in terms.items())
         metrics = {"loss": total, "mse": square, **terms}
         return total.sum(), float(len(total)), {k: v.detach().sum() for k, v in metrics.items()}
@@ -467,4 +464,5 @@ FAMILY = Family(
     sampling=Sampling(AutoencoderSettings, sample, guided=False),  # no condition is used
     likelihood=Likelihood(score, bound=True),
     finish=finish,
+    retired={"edge": EDGE, "commitment": COMMITMENT},
 )

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from afresh.core import Cond, CondSpec, Family, Part, Space, UserError
+from afresh.core.options import current
 from afresh.core.rng import Rng
 from afresh.data.conditions import SavedPart
 from afresh.formats.files import load_tensors, read_model, write_json
@@ -149,12 +150,12 @@ def write(model: FieldModel, folder: Path) -> list[str]:
 def read(folder: Path, family_named: Callable[[str], Family]) -> FieldModel:
     """Read what `write` wrote. Raises UserError, naming fields or tensors, if the files do not fit together."""
     saved = read_model(folder / ABOUT, _Saved)
-    family = family_named(saved.family)
-    try:
-        config = family.config(**saved.config)
-    except ValidationError as e:
-        raise UserError(f"{folder / ABOUT} holds sizes that the family {saved.family} does not accept: {e}.") from None
     space = Space("field", saved.space.shape, std=saved.space.std)
+    family = family_named(saved.family).for_space(space)
+    try:
+        config = family.config(**current(saved.config, family.retired))
+    except ValueError as e:
+        raise UserError(f"{folder / ABOUT} holds sizes that the family {saved.family} does not accept: {e}.") from None
     conds = {k: p.part() for k, p in saved.conds.items()}
     modules = family.build(config, space, conds)
     try:

@@ -49,9 +49,10 @@ def latent_space(prepared: Prepared, family: str | None, run: Path | None) -> La
     chosen = registry.family(family or usual(space))
     fitted = registry.bridge(chosen, prepared.train, space)
     if fitted is None:
-        return LatentSpace(chosen, None, None, space, prepared.train, prepared.heldout)
+        return LatentSpace(chosen.for_space(space), None, None, space, prepared.train, prepared.heldout)
     name, codec = fitted
-    return LatentSpace(chosen, name, codec, codec.target, codec.encode(prepared.train), codec.encode(prepared.heldout))
+    latents = codec.encode(prepared.train), codec.encode(prepared.heldout)
+    return LatentSpace(chosen.for_space(codec.target), name, codec, codec.target, *latents)
 
 
 def usual(space: Space) -> str:
@@ -75,6 +76,7 @@ def through(path: Path, prepared: Prepared, family: str | None) -> LatentSpace:
     quality = (checked_sequences if module.SOURCE == "tokens" else checked_fields)(codec, path, prepared)
     train = codec.encode(prepared.train)
     decision = Decision("codec", name, f"from {path}; {module.described(codec, train)}; {quality}")
+    chosen = chosen.for_space(codec.target)
     return LatentSpace(chosen, name, codec, codec.target, train, codec.encode(prepared.heldout), (decision,))
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from afresh.core import Codec, Cond, CondSpec, Encoder, Family, Space, UserError, events, registry
 from afresh.core.cost import check_cost
 from afresh.core.device import computing_on
+from afresh.core.options import current
 from afresh.core.plural import counted
 from afresh.core.rng import Rng
 from afresh.core.safe_json import faults, reading
@@ -141,17 +142,22 @@ class Run:
 
     @cached_property
     def family(self) -> Family:
-        return registry.family(self.record.family)
+        """The family, by its record for the run's space."""
+        family = registry.family(self.record.family)
+        return family.for_space(self.space) if family.variants else family
 
     @cached_property
     def config(self) -> Any:
         """The configuration of the family. Raises UserError, naming the field, if it is not valid."""
-        return self.values("config", self.family.config, self.record.config)
+        return self.values("config", self.family.config, self.record.config, self.family.retired)
 
-    def values(self, part: str, model: type, values: Mapping[str, Any]) -> Any:
-        """A part of run.json as a model of a plug-in. Raises UserError, naming the field, if it is not valid."""
+    def values(
+        self, part: str, model: type, values: Mapping[str, Any], retired: Mapping[str, Any] | None = None
+    ) -> Any:
+        """A part of run.json as a model of a plug-in, without `retired` settings (core.options.current). Raises
+        UserError, naming the field, if it is not valid."""
         try:
-            return model(**values)
+            return model(**current(values, retired or {}))
         except (ValueError, TypeError, ArithmeticError) as e:
             raise UserError(
                 f"{part} in {self.path / 'run.json'} is not what {model.__name__} accepts: {faults(e)}.",

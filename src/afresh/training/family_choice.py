@@ -127,7 +127,7 @@ def choose(task: Task, curves: Curves) -> tuple[Sized, list[Decision]]:
     In a short budget, families are compared by a few steps of their smallest networks, to save time for training.
     """
     families = [f for f in map(registry.family, curves.points) if f.accepts(task.space) is None]
-    tasks = {f.name: replace(task, family=f) for f in families}
+    tasks = {f.name: replace(task, family=f.for_space(task.space)) for f in families}
     full = {name: sized(t) for name, t in tasks.items()} if task.seconds is None or task.seconds >= LONG else {}
     trials = {name: full[name].trial if full else smallest_trial(t) for name, t in tasks.items()}
     seen = {name: trial.examples for name, trial in trials.items()}

@@ -112,7 +112,7 @@ class Editor:
 
     def __post_init__(self) -> None:
         run = self.run
-        if (run.encoder.space.kind != "field" and run.family.latents is None) or run.space.catalogue:
+        if run.encoder.space.kind != "field" and run.family.latents is None:
             raise UserError(
                 f"{run.path} makes neither images nor sounds, and it has no latents of {run.encoder.kind.plural}, so "
                 "there is nothing to edit. To fill in parts of a text, use `infill`."

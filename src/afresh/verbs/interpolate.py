@@ -186,7 +186,7 @@ class Blender:
 
 def latents_of(run: Run) -> Latents:
     """The latents of the run's family. Raises UserError if items cannot be encoded to them."""
-    if run.family.latents is None or run.space.catalogue:
+    if run.family.latents is None:
         able = [f.name for f in registry.families() if f.latents is not None]
         raise UserError(
             f"{run.path} ({run.record.family}) has no latents that {run.encoder.kind.plural} can be encoded to. "

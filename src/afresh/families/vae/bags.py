@@ -7,18 +7,99 @@ autoencoders for collaborative filtering").
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
 
-from afresh.core import Batch, Cond, Loss, Modules, Predict, Space, State
+from afresh.core import (
+    Batch,
+    Cond,
+    CondSpec,
+    Family,
+    Likelihood,
+    Loss,
+    Modules,
+    PlanHints,
+    Policy,
+    Predict,
+    Sampling,
+    Space,
+    State,
+)
+from afresh.core.options import ANY
 from afresh.core.rng import Rng
-from afresh.families.vae.config import VAEConfig, VAESettings
-from afresh.nets.bags import Bag, BagDecoder, bag_nats
+from afresh.families.vae.latents import METHOD, VAESettings, fit_density, mixture, prior_draw
+from afresh.nets.bags import Bag, BagDecoder, BagEncoder, bag_nats
+from afresh.nets.conditioning import Conditioning
+from afresh.nets.gaussian import Prior
 from afresh.nets.posterior import decode, encoding, latent, standardised
+
+NEGATIVES = 1024  # of a catalogue with more than eight times as many items
+SEEN_SELDOM = 40  # epochs
+FEW_BAGS = 100_000  # of a run, with smaller batches
+
+
+class BagVAEConfig(BaseModel):
+    """Of the items of a catalogue: `width` of the one hidden layer of each network. `latent`: number of latents.
+    `beta`: weight of the KL term. `components`: most Gaussians of the density fitted to the latents. `dropout`: share
+    of a bag's items that the encoder is not shown in training. `negatives`: items that represent the others of the
+    catalogue in a step, 0 = all of them.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    width: int = Field(default=32, ge=1)
+    latent: int = Field(default=32, ge=1)
+    cond: int = Field(default=64, ge=1)  # width of the condition's vector
+    beta: float = Field(default=1.0, ge=0)
+    components: int = Field(default=16, ge=1)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    negatives: int = Field(default=0, ge=0)
+
+
+def accepts(space: Space) -> str | None:
+    if space.catalogue and space.codes == 1:
+        return None
+    return "a VAE takes items as they are, and not by their codes, whose order counts; these go with transformer"
+
+
+def sizes(space: Space) -> Sequence[BagVAEConfig]:
+    """Networks with one hidden layer, which is as wide as there are latents."""
+    negatives = NEGATIVES if space.vocab[0] > 8 * NEGATIVES else 0
+    fixed = {"beta": 0.2, "dropout": 0.5, "negatives": negatives}
+    return [BagVAEConfig(width=w, latent=w, **fixed) for w in (64, 128, 256)]
+
+
+def examples_wanted(parameters: int, space: Space) -> int:
+    """Three items for each parameter, as an item is seen seldom."""
+    return 3 * parameters // space.shape[0]
+
+
+def batch(examples: int, space: Space) -> int:
+    """64, and 256 in a run over many bags, whose steps cost as much for the weights as for the bags."""
+    return 64 if examples < FEW_BAGS else 256
+
+
+def regime(epochs: float, steps: int, examples: int, space: Space) -> dict[str, float]:
+    """Bags that are seen seldom are learnt at a higher rate, at which they are learnt by heart later
+    (docs/development/log.md)."""
+    return {"lr": 3e-3} if epochs < SEEN_SELDOM else {}
+
+
+def build(config: BagVAEConfig, space: Space, conds: CondSpec) -> dict[str, nn.Module]:
+    """The networks, and the density of the latents."""
+    c, vocab = config, space.vocab[0]
+    return {
+        "conditioning": Conditioning(conds, c.cond),
+        "encoder": BagEncoder(vocab, c.cond, c.latent, c.width),
+        "decoder": BagDecoder(vocab, set(space.special.values()), c.cond, c.latent, c.width),
+        "prior": Prior(c.cond, c.latent),
+        "density": mixture(conds, c.components, c.latent),
+    }
 
 
 @dataclass(frozen=True)
@@ -84,44 +165,6 @@ def bag_terms(
     return nats, kl.sum(1) * chosen.inferred, chosen.counted.sum(1)
 
 
-def drawn_bags(
-    modules: Modules, space: Space, u: Tensor, cond: Cond, rng: Rng, index: Tensor, settings: VAESettings
-) -> Tensor:
-    """Bags (n, T) int64 of the latents u (n, D): items drawn one after the other without replacement, by adding Gumbel
-    noise (Kool et al. 2019). Known items are continued: z is then drawn from the posterior given them, and none of them
-    is drawn again. Rows with fewer items are padded with `end`.
-    """
-    known = inside = torch.zeros(cond.size, 0, dtype=torch.int64, device=u.device)
-    if cond.known is not None:
-        known, inside = cond.known, is_item(cond.known, space)
-        inside = inside if cond.known_mask is None else inside & cond.known_mask
-        mean, log_var = standardised(modules, encoding(modules, Bag.of(known, inside), cond))
-        noise = rng.normal("sample/known", index, u.shape[1:])
-        some = mean + settings.truncation * (0.5 * log_var).exp() * noise
-        u = torch.where(inside.any(1)[:, None], some, u)
-    logs = decode(modules, u, cond, settings.guidance)
-    uniform = rng.uniform("sample/items", index, (logs.shape[1],)).clamp(1e-7, 1 - 1e-7)
-    logs = logs - (-uniform.log()).log()
-    end = space.special["end"]
-    logs = logs.scatter(1, known.masked_fill(~inside.bool(), end), -math.inf)
-    found = logs.topk(min(settings.length, space.shape[0], logs.shape[1]), 1)
-    return found.indices.masked_fill(found.values == -math.inf, end)
-
-
-def next_predictor(modules: Modules, space: Space) -> Predict:
-    """A Predict of the log-probabilities (B, V) of the item after the first t[b] (None: all) of x (B, T), by the mean
-    of the posterior of z given them."""
-
-    def predict(x: Tensor, t: Any, cond: Cond, state: Any) -> tuple[Tensor, Any]:
-        inside = is_item(x, space)
-        if t is not None:
-            inside = inside & (torch.arange(x.shape[1], device=x.device) < t[:, None])
-        encoded = encoding(modules, Bag.of(x, inside), cond)
-        return modules["decoder"](encoded.mean, encoded.c), None
-
-    return predict
-
-
 class BagObjective:
     """-log p(x | z) + beta KL(q(z | x, c) || p(z | c)) with one draw of z, in nats; the weight is the number of items.
 
@@ -131,7 +174,7 @@ class BagObjective:
     players: Mapping[str, tuple[str, ...]] = {"model": ("conditioning", "encoder", "decoder", "prior", "density")}
     averaged = ("conditioning", "encoder", "decoder", "prior")
 
-    def __init__(self, config: VAEConfig, space: Space) -> None:
+    def __init__(self, config: BagVAEConfig, space: Space) -> None:
         self.config, self.space = config, space
 
     def loss(self, modules: Modules, batch: Batch, player: str, step: int, rng: Rng, state: State) -> Loss:
@@ -158,3 +201,84 @@ class BagObjective:
 
     def update(self, state: State, metrics: Mapping[str, float]) -> State:
         return state
+
+
+@torch.no_grad()
+def sample(
+    modules: Modules, config: BagVAEConfig, space: Space, cond: Cond, rng: Rng, index: Tensor, settings: VAESettings
+) -> Tensor:
+    """Bags (n, T) int64: items drawn one after the other without replacement, by adding Gumbel noise (Kool et al.
+    2019). Known items are continued: z is then drawn from the posterior given them, and none of them is drawn again.
+    Rows with fewer items are padded with `end`.
+    """
+    u = prior_draw(modules, cond, rng, index, settings)
+    known = inside = torch.zeros(cond.size, 0, dtype=torch.int64, device=u.device)
+    if cond.known is not None:
+        known, inside = cond.known, is_item(cond.known, space)
+        inside = inside if cond.known_mask is None else inside & cond.known_mask
+        mean, log_var = standardised(modules, encoding(modules, Bag.of(known, inside), cond))
+        noise = rng.normal("sample/known", index, u.shape[1:])
+        some = mean + settings.truncation * (0.5 * log_var).exp() * noise
+        u = torch.where(inside.any(1)[:, None], some, u)
+    logs = decode(modules, u, cond, settings.guidance)
+    uniform = rng.uniform("sample/items", index, (logs.shape[1],)).clamp(1e-7, 1 - 1e-7)
+    logs = logs - (-uniform.log()).log()
+    end = space.special["end"]
+    logs = logs.scatter(1, known.masked_fill(~inside.bool(), end), -math.inf)
+    first = logs.topk(min(settings.length, space.shape[0], logs.shape[1]), 1)
+    return first.indices.masked_fill(first.values == -math.inf, end)
+
+
+def elbo(modules: Modules, config: BagVAEConfig, space: Space, batch: Batch, rng: Rng) -> Tensor:
+    """The lower bound of log p(x | condition, known items) with one draw of z, (B,), in nats."""
+    nats, kl, _ = bag_terms(modules, space, batch, rng.normal("vae/score", batch.index, (config.latent,)))
+    return -nats - kl
+
+
+def next_predictor(modules: Modules, space: Space) -> Predict:
+    """A Predict of the log-probabilities (B, V) of the item after the first t[b] (None: all) of x (B, T), by the mean
+    of the posterior of z given them."""
+
+    def predict(x: Tensor, t: Any, cond: Cond, state: Any) -> tuple[Tensor, Any]:
+        inside = is_item(x, space)
+        if t is not None:
+            inside = inside & (torch.arange(x.shape[1], device=x.device) < t[:, None])
+        encoded = encoding(modules, Bag.of(x, inside), cond)
+        return modules["decoder"](encoded.mean, encoded.c), None
+
+    return predict
+
+
+def read(batch: Batch, space: Space) -> Bag:
+    """The items that z is inferred from."""
+    return Chosen.of(batch, space).bag()
+
+
+FAMILY = Family(
+    name="vae",
+    accepts=accepts,
+    config=BagVAEConfig,
+    plan=PlanHints(
+        sizes=sizes,
+        examples_wanted=examples_wanted,
+        batch=batch,
+        recipe=lambda space: {
+            "optimizer": "adamw",
+            "lr": 1e-3,
+            "betas": (0.9, 0.99),
+            "weight_decay": 0.1,
+            "decay": 0.5,
+        },
+        regime=regime,
+        regions=lambda modules, device: [modules["encoder"], modules["decoder"]],
+    ),
+    build=build,
+    objective=BagObjective,
+    sampling=Sampling(VAESettings, sample),
+    # The held-out bound rises long before samples become worse (docs/development/log.md).
+    likelihood=Likelihood(torch.no_grad()(elbo), bound=True, selects=False, method=METHOD),
+    predict_next=next_predictor,
+    finish=partial(fit_density, read=read),
+    policy=Policy(("conditioning", "encoder", "decoder", "prior"), score=elbo, fits=True),
+    retired={"blocks": ANY, "most": ANY, "patch": ANY, "slots": ANY, "share": ANY},
+)
