@@ -418,9 +418,10 @@ def by_name(rows: Sequence[Any], name: str) -> Any:
 
 
 def row_for(modality: ModalityRow, family: str) -> FamilyRow:
-    """The row of a family for a modality: that of whole sequences, where it learns these."""
+    """The row of a family for a modality: that of whole sequences or of bags, where it learns these."""
     rows = [r for r in FAMILIES if r.name == family]
-    return next((r for r in rows if modality.families == SEQUENCES and r.variant == "records"), rows[0])
+    variant = "records" if modality.families == SEQUENCES else "bags" if modality.name == "interactions" else ""
+    return next((r for r in rows if r.variant == variant), rows[0])
 
 
 def unknown_field(file: Path) -> None:
