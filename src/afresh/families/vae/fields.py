@@ -51,7 +51,7 @@ ROUNDS, SEARCH = 20, 100  # Gibbs rounds for filling a hole; optimisation steps 
 class VAEConfig(BaseModel):
     """Of fields: sizes of both networks, and options of the objective.
 
-    `width`: channels of the finest grid, doubled with each halving up to four times `width`. `latent`: number of
+    `width`: channels of the finest grid, doubled with each halving up to `most` times `width`. `latent`: number of
     latents. `beta`: weight of the KL term (Higgins et al. 2017); 1 = the evidence lower bound. `components`: most
     Gaussians of the density fitted to the latents.
     """
@@ -59,6 +59,7 @@ class VAEConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     width: int = Field(default=32, ge=1)
     blocks: int = Field(default=1, ge=1, le=MOST_LAYERS)  # a grid
+    most: int = Field(default=4, ge=1)
     patch: int = Field(default=1, ge=1)  # cells an axis folded into channels
     latent: int = Field(default=32, ge=1)
     cond: int = Field(default=64, ge=1)  # width of the condition's vector
@@ -105,10 +106,11 @@ def examples_wanted(parameters: int, space: Space) -> int:
 def build(config: VAEConfig, space: Space, conds: CondSpec) -> dict[str, nn.Module]:
     """The networks, and the density of the latents."""
     c = config
+    sizes = (space.shape, c.cond, c.latent, c.width, c.blocks, c.most, c.patch)
     return {
         "conditioning": Conditioning(conds, c.cond),
-        "encoder": Encoder(space.shape, c.cond, c.latent, c.width, c.blocks, patch=c.patch),
-        "decoder": Decoder(space.shape, c.cond, c.latent, c.width, c.blocks, patch=c.patch),
+        "encoder": Encoder(*sizes),
+        "decoder": Decoder(*sizes),
         "prior": Prior(c.cond, c.latent),
         "scale": Scale(space.std),
         "density": mixture(conds, c.components, c.latent),
@@ -308,5 +310,5 @@ FAMILY = Family(
         edit=lambda space, settings, keep: 3 * ROUNDS + SEARCH if keep else SEARCH, score=lambda space: 2 * DRAWS
     ),
     policy=Policy(("conditioning", "encoder", "decoder", "prior"), score=elbo, draw=draw, fits=True),
-    retired={"most": 4, "dropout": ANY, "negatives": ANY, "slots": ANY, "share": ANY},
+    retired={"dropout": ANY, "negatives": ANY, "slots": ANY, "share": ANY},
 )
