@@ -16,11 +16,11 @@ import afresh
 from afresh.cli.show_samples import show_samples
 from afresh.core import Sound
 from afresh.data.prepare import prepare
-from afresh.domains.audio.extend import extended, looped
 from afresh.runs.inputs import encoded
 from afresh.runs.run import Run
 from afresh.verbs.edit import edit
 from afresh.verbs.editor import Change, Editor
+from afresh.verbs.extend_audio import extended, looped
 from tests.cli.conftest import FLOW, Invoke, drawn, parsed, trained
 
 pytestmark = pytest.mark.slow

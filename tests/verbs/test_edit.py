@@ -20,7 +20,6 @@ from afresh.cli import run as command
 from afresh.core import Cond, Edit, Space, UserError
 from afresh.core.cost import at_most
 from afresh.domains.image.modality import ImageEncoder, ImageOptions
-from afresh.domains.image.outpaint import SIDES, outpainted, sides, windows
 from afresh.families.codecs.trained import TrainedCodec, copied
 from afresh.nets.autoencoder import Shape, networks
 from afresh.runs.data import run_data
@@ -31,6 +30,7 @@ from afresh.verbs.edit import changed, edit
 from afresh.verbs.editor import Change, Editor, through, window_starts
 from afresh.verbs.interpolate import Blender, check_given, slerp
 from afresh.verbs.likelihoods import items_of, score_items
+from afresh.verbs.outpaint import SIDES, outpainted, sides, windows
 from afresh.verbs.sample import Control, Sampler
 from tests.cli.conftest import drawn
 from tests.contracts.rows import write_pictures

@@ -83,11 +83,11 @@ def edit(
     varied by --strength, where the model has latents of them.
     """
     from afresh.core import UserError
-    from afresh.domains.image.outpaint import sides
     from afresh.runs.run import Run
     from afresh.sampling.request import Request
     from afresh.sampling.samples import check_out
     from afresh.verbs.edit import Change, Editor, changed
+    from afresh.verbs.outpaint import sides
 
     if n < 1:
         raise UserError(f"-n is the number of variations, from 1. Given: {n}.")

@@ -171,12 +171,14 @@ class Recombines(Protocol):
 
 @dataclass(frozen=True)
 class Abilities:
-    """What an encoder can do besides encoding and decoding; None for what it cannot."""
+    """What an encoder can do besides encoding and decoding; None for what it cannot. audible: whether items that are
+    texts can be heard (`Encoder.hear`)."""
 
     prompts: Prompts | None = None
     texts: Texts | None = None
     tunable: Tunable | None = None
     recombines: Recombines | None = None
+    audible: bool = False
 
 
 # (path, the modality that was asked for or None) -> a folder or file that the readers of modalities know; None if the

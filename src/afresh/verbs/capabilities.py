@@ -10,7 +10,6 @@ from typing import Annotated, Any
 from pydantic import PydanticInvalidForJsonSchema, TypeAdapter
 
 from afresh.core import CondSpec, UserError, registry
-from afresh.domains.music.encoder import ScoreEncoder
 from afresh.runs.run import Run, summary
 from afresh.sampling.request import converses, of_kind, writes_text
 from afresh.verbs.interpolate import latents_of
@@ -81,8 +80,6 @@ def verbs(run: Run) -> dict[str, bool]:
         "sample": True,
         "edit": run.family.edit is not None and run.encoder.space.kind == "field",
         "blend": run.encoder.space.kind == "field" and can(latents_of, run),
-        "complete": run.encoder.abilities.texts is not None and text and run.family.predict is not None and not chat,
-        "compose": isinstance(run.encoder, ScoreEncoder),
         "infill": run.family.sampling.fills and text,
         "embed": text and run.family.policy is not None and run.family.policy.steps is not None,
         "chat": chat,

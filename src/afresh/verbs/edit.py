@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from afresh.core import UserError
-from afresh.domains.audio.extend import extended, looped, refilled, varied, windows
-from afresh.domains.image.outpaint import outpainted
 from afresh.runs.inputs import encoded, enlarged, fitted_mask
 from afresh.sampling import energy as e
 from afresh.sampling.samples import Samples
 from afresh.verbs.editor import STRENGTH, Change, Editor, change_record, energies
+from afresh.verbs.extend_audio import extended, looped, refilled, varied, windows
+from afresh.verbs.outpaint import outpainted
 
 
 def changed(

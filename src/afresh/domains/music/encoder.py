@@ -105,7 +105,7 @@ class ScoreEncoder:
 
     @property
     def abilities(self) -> Abilities:
-        return Abilities(prompts=TextPrompts(self))
+        return Abilities(prompts=TextPrompts(self), audible=True)
 
     def encode(self, items: Sequence[Item]) -> Examples:
         """x (total,) int32: the words of each score, followed by `end`. Raises UserError for a word that is not in the

@@ -69,7 +69,7 @@ class Speech(Form):
 
 def check_sounds(run: Run) -> None:
     """Raises UserError if the run makes nothing that can be heard."""
-    if run.encoder.kind.view == "sound" or can_be_heard(run):
+    if run.encoder.kind.view == "sound" or run.encoder.abilities.audible:
         return
     raise UserError(
         f"The model {run.path.name} makes {run.encoder.kind.plural}, which cannot be heard. GET /v1/models says which "
@@ -77,13 +77,6 @@ def check_sounds(run: Run) -> None:
         "wrong_modality",
         param="model",
     )
-
-
-def can_be_heard(run: Run) -> bool:
-    """Whether texts of the run are music."""
-    from afresh.domains.music.encoder import ScoreEncoder
-
-    return isinstance(run.encoder, ScoreEncoder)
 
 
 @dataclass(frozen=True)

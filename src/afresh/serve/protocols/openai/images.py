@@ -14,7 +14,6 @@ from pydantic import Field
 from afresh.core import UserError
 from afresh.core.solver_progress import Step, following
 from afresh.data.image.images import Pixels
-from afresh.domains.image.outpaint import outpainted
 from afresh.runs.run import Run
 from afresh.sampling.samples import Samples
 from afresh.sampling.text_conditions import asked
@@ -30,6 +29,7 @@ from afresh.serve.requests.forms import Conditions, Count, Finite, Form, Seed, W
 from afresh.serve.rights import USE, needs
 from afresh.verbs.edit import Change, Editor, edit
 from afresh.verbs.editor import STRENGTH
+from afresh.verbs.outpaint import outpainted
 from afresh.verbs.sample import Sampler
 
 MOST_INPUTS = 16  # images of one request

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from afresh.core import UserError
-from afresh.domains.audio.extend import around, span, swept
+from afresh.verbs.extend_audio import around, span, swept
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("0.1:0.2", (0.1, 0.2)), (":0.2", (0.0, 0.2)), ("0.5:", (0.5, None))])
