@@ -16,7 +16,7 @@ from torch import Tensor
 from afresh.core import Cond, Predict
 from afresh.core.rng import Rng
 from afresh.sampling import tokens
-from afresh.sampling.tokens import Cut, Decoding, Penalties, TokenSequence, draw, generate, narrow
+from afresh.sampling.tokens import Cut, Decoding, Penalties, TokenSequence, draw, generate, narrow, next_uniforms
 from tests.sampling.fed import model
 
 # --------------------------------------------------------------------------- narrow
@@ -295,7 +295,14 @@ def test_a_watch_receives_the_likeliest_tokens() -> None:
 
 
 def test_the_numbers_of_a_block_are_those_of_each_position() -> None:
-    sequence = TokenSequence([1], 3, Rng(7), 200)
-    positions = [1, 2, 40, 41, 5, 100]
-    own = [float(Rng(7).uniform(f"token/{p}", torch.tensor([3]))) for p in positions]
-    assert [sequence.uniform(p) for p in positions] == own
+    """Of sequences of several lengths and seeds, whatever is drawn beside them, and as far ahead as is read."""
+    several = [
+        TokenSequence([1] * n, i, Rng(seed), 200) for i, (n, seed) in enumerate([(1, 7), (40, 7), (1, 7), (1, 8)])
+    ]
+    for new in (0, 1, 39, 40, 4, 99):
+        for ahead in (0, 3):
+            for s in several:
+                s.tokens = [1] * (s.prompt + new)
+            places = [s.prompt + new + ahead for s in several]
+            for s, place, number in zip(several, places, next_uniforms(several, ahead), strict=True):
+                assert number == float(s.rng.uniform(f"token/{place}", torch.tensor([s.index])))

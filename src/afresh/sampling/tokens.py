@@ -139,18 +139,26 @@ class TokenSequence:
         """The number of tokens that may still be drawn."""
         return self.prompt + self.length - len(self.tokens)
 
-    def uniform(self, position: int) -> float:
-        """rng.uniform(f"token/{position}", index), drawn for a block of positions at a time."""
-        at = position - self.uniforms_from
-        if not 0 <= at < len(self.uniforms):
-            purposes = [f"token/{p}" for p in range(position, position + BLOCK)]
-            drawn = self.rng.uniforms(purposes, torch.tensor([self.index]))
-            self.uniforms, self.uniforms_from, at = drawn[:, 0].tolist(), position, 0
-        return self.uniforms[at]
-
     def finished(self) -> bool:
         """Whether the new tokens match the constraint, if there is one."""
         return self.stopped or self.deadline is None or self.deadline.constraint.finished()
+
+
+def next_uniforms(sequences: Sequence[TokenSequence], ahead: int) -> list[float]:
+    """rng.uniform(f"token/{position}", index) of each sequence at the position of its next token but `ahead`. The
+    numbers of a block of positions are drawn at once, for all sequences that are at the same position."""
+    places = [len(s.tokens) + ahead for s in sequences]
+    alike: dict[tuple[int, int], list[TokenSequence]] = {}
+    for s, place in zip(sequences, places, strict=True):
+        if not 0 <= place - s.uniforms_from < len(s.uniforms):
+            alike.setdefault((id(s.rng), place), []).append(s)
+    for (_, place), same in alike.items():
+        count = min(BLOCK, max(1, *(s.prompt + s.length - place for s in same)))
+        purposes = [f"token/{p}" for p in range(place, place + count)]
+        drawn = same[0].rng.uniforms(purposes, torch.tensor([s.index for s in same]))
+        for s, numbers in zip(same, drawn.T.tolist(), strict=True):
+            s.uniforms, s.uniforms_from = numbers, place
+    return [s.uniforms[place - s.uniforms_from] for s, place in zip(sequences, places, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -400,7 +408,7 @@ class Decoding:
                 logits[row] = 0.0
         drawn = logits.argmax(-1)
         if together.cuts:
-            u = torch.tensor([s.uniform(len(s.tokens) + ahead) for s in self.active], device=self.device)
+            u = torch.tensor(next_uniforms(self.active, ahead), device=self.device)
             for cut, which in together.cuts:
                 if which is None:
                     drawn = draw(narrow(logits, cut), u)
