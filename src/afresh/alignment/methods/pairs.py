@@ -120,15 +120,22 @@ class Pairs:
         # Log-likelihoods of tokens do not depend on noise, so those of the reference are computed once.
         fixed = context.space.kind == "tokens" and context.policy.steps is not None
         self.known: Tensor | None = torch.full((len(self.votes), 2), torch.nan) if fixed else None
+        self.ordered: tuple[int, Tensor] | None = None
 
     def __call__(self, first: int, size: int) -> Batch:
         draws, n = torch.arange(first, first + size), len(self.votes)
         rows = torch.empty(size, dtype=torch.int64)
         for epoch in torch.unique(draws // n).tolist():
-            order = self.context.rng.bits(f"pairs/{epoch}", torch.arange(n)).argsort(stable=True)
             here = draws // n == epoch
-            rows[here] = order[draws[here] % n]
+            rows[here] = self.order(epoch)[draws[here] % n]
         return self.with_reference(self.at(rows, draws), rows)
+
+    def order(self, epoch: int) -> Tensor:
+        """The order of the votes in an epoch, kept until that of another is asked for."""
+        if self.ordered is None or self.ordered[0] != epoch:
+            bits = self.context.rng.bits(f"pairs/{epoch}", torch.arange(len(self.votes)))
+            self.ordered = (epoch, bits.argsort(stable=True))
+        return self.ordered[1]
 
     def at(self, rows: Tensor, draws: Tensor) -> Batch:
         win, lose = self.votes.win.select(rows), self.votes.lose.select(rows)
