@@ -485,8 +485,8 @@ KINDS = {"image": "field", "audio": "field", "interactions": "bags", "exercises"
 def families_part() -> str:
     """Modalities, what they read, and the families that take what they make."""
     rows = []
-    for name in registry.own_modalities():
-        what, files = READ[name]
+    assert set(READ) == set(registry.own_modalities())
+    for name, (what, files) in READ.items():
         spaces = [SPACES[KINDS[name]]] if name in KINDS else [SPACES["documents"], SPACES["records"]]
         taken = [f for f in registry.FAMILIES if any(registry.family(f).accepts(s) is None for s in spaces)]
         through = [f for f in registry.FAMILIES if f not in taken] if "autoencoder" in taken else []
