@@ -12,6 +12,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from afresh.core import Item, UserError
+from afresh.data.tables.numbers import LARGEST, as_number
 
 CAPTIONS = ("text", "caption", "prompt")  # names of a caption column, in order of preference
 MAX_CLASSES = 1_000
@@ -152,13 +153,7 @@ def _number(value: Any) -> int | float | None:
     """The value as a number if it is one, or text that represents one. None for anything else and if not finite."""
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         return None
-    if not isinstance(value, str):
-        return value if abs(value) < 1e300 else None
-    try:
-        return int(value) if re.fullmatch(r"[-+]?\d{1,18}", value) else _finite(float(value.replace("_", "x")))
-    except ValueError:
-        return None
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+    if isinstance(value, str):
+        whole = re.fullmatch(r"[-+]?\d{1,18}", value)
+        return int(value) if whole else as_number(value.replace("_", "x"))
+    return value if abs(value) < LARGEST else None

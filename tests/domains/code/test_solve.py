@@ -124,8 +124,8 @@ def test_what_cannot_be_solved(run: Run, tmp_path: Path, monkeypatch: pytest.Mon
     file = tmp_path / "bad.jsonl"
     for content, wanted in (
         ("", "no task"),
-        ("{", "line 1 is not JSON"),
-        ("[1]", "a JSON object"),
+        ("{", "line 1: not JSON"),
+        ("[1]", "neither an object"),
         ("{}", "test_list"),
     ):
         file.write_text(content)
@@ -137,7 +137,7 @@ def test_what_cannot_be_solved(run: Run, tmp_path: Path, monkeypatch: pytest.Mon
     file.with_suffix(".gz").write_bytes(gzip.compress(b" " * 2_000_000))
     assert "more than 1 MB when decompressed" in said(lambda: read_tasks(file.with_suffix(".gz")))
     file.write_text("1" * 5000)
-    assert "line 1 is not JSON" in said(lambda: read_tasks(file))
+    assert "more than 4,300 digits" in said(lambda: read_tasks(file))
     assert "-n 0" in said(lambda: solve_tasks(run, tasks, 0))
     monkeypatch.setattr("sys.platform", "darwin")
     assert "sandbox is not available" in said(lambda: solve_tasks(run, tasks))

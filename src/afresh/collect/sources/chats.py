@@ -26,6 +26,8 @@ from afresh.core import UserError, events
 from afresh.core.plural import counted
 from afresh.data.files import MB, FileError, check_values, decode_text, must_exist
 from afresh.data.limits import Limits, Meter, parsing
+from afresh.data.tables.numbers import as_number
+from afresh.data.tables.times import date_seconds
 from afresh.data.text.chat import ROLES
 
 BESIDE = "no chat but what is beside it in the export. To collect it, give it as a source of its own"
@@ -81,7 +83,7 @@ def chatgpt(content: list[Any]) -> Iterator[Chat]:
                 and said.get("content_type") in ("text", "multimodal_text")
                 and "".join(parts).strip()
             ):
-                messages.append(Message("\n".join(parts), role, time=_number(message.get("create_time"))))
+                messages.append(Message("\n".join(parts), role, time=as_number(message.get("create_time"))))
             at = nodes[at].get("parent")
         yield Chat(str(talk.get("title") or ""), messages[::-1])
 
@@ -95,7 +97,7 @@ def claude(content: list[Any]) -> Iterator[Chat]:
             text = "\n".join(p for p in parts if isinstance(p, str)) or str(message.get("text") or "")
             role = ROLES.get(str(message.get("sender")), "")
             if role and text.strip():
-                messages.append(Message(text, role, time=_moment(message.get("created_at"))))
+                messages.append(Message(text, role, time=date_seconds(message.get("created_at"))))
         yield Chat(str(talk.get("name") or ""), messages)
 
 
@@ -108,7 +110,7 @@ def telegram(content: Mapping[str, Any]) -> Iterator[Chat]:
             parts = text if isinstance(text, list) else [text]
             text = "".join(p if isinstance(p, str) else str(p.get("text", "")) for p in parts)
             if message.get("type") == "message" and text.strip():
-                time = _number(message.get("date_unixtime")) or _moment(message.get("date"))
+                time = as_number(message.get("date_unixtime")) or date_seconds(message.get("date"))
                 messages.append(Message(text, person=str(message.get("from") or "unknown"), time=time))
         yield Chat(str(talk.get("name") or ""), messages)
 
@@ -116,7 +118,9 @@ def telegram(content: Mapping[str, Any]) -> Iterator[Chat]:
 def discord(content: Mapping[str, Any]) -> Iterator[Chat]:
     """The JSON of DiscordChatExporter."""
     messages = [
-        Message(str(m["content"]), person=str(m["author"].get("name") or "unknown"), time=_moment(m.get("timestamp")))
+        Message(
+            str(m["content"]), person=str(m["author"].get("name") or "unknown"), time=date_seconds(m.get("timestamp"))
+        )
         for m in content["messages"]
         if str(m.get("content") or "").strip() and m.get("type") in (None, "Default", "Reply")
     ]
@@ -139,8 +143,8 @@ def listed(content: Sequence[Any]) -> Iterator[Chat]:
         text = _first(message, WORDS)
         if isinstance(text, str) and text.strip():
             time = _first(message, TIMES)
-            seconds = _number(time)
-            time = _moment(time) if seconds is None else seconds / (1000 if seconds > 1e11 else 1)
+            seconds = as_number(time)
+            time = date_seconds(time) if seconds is None else seconds / (1000 if seconds > 1e11 else 1)
             chat = str(_first(message, ("conversation", "conversationId", "thread")) or "")
             chats.setdefault(chat, []).append(Message(text, person=str(who or "unknown"), time=time))
     yield from (Chat(name, messages) for name, messages in chats.items())
@@ -200,21 +204,6 @@ def _whatsapp_time(date: str, time: str, form: str) -> float | None:
 
 def _first(row: Mapping[str, Any], names: Sequence[str]) -> Any:
     return next((row[n] for n in names if row.get(n) is not None), None)
-
-
-def _number(value: Any) -> float | None:
-    try:
-        return float(value) if value is not None and not isinstance(value, bool) else None
-    except (TypeError, ValueError, OverflowError):
-        return None
-
-
-def _moment(value: Any) -> float | None:
-    try:
-        read = datetime.fromisoformat(str(value))
-        return (read if read.tzinfo else read.replace(tzinfo=UTC)).timestamp()
-    except (ValueError, OverflowError):
-        return None
 
 
 # --------------------------------------------------------------------------- which export

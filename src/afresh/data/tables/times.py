@@ -8,9 +8,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from afresh.data.tables.numbers import Floats, as_number, numbers_of_texts, values_of
 
 # A number is taken in the unit that puts it between 1973 and 2286; smaller ones (days, steps, years) are kept as they
 # are, in no unit.
@@ -22,7 +21,7 @@ COUNTED = "counted from a start of its own"
 DATES = "dates in text"
 
 
-def seconds(values: Sequence[Any]) -> tuple[Array, Counter[str]]:
+def seconds(values: Sequence[Any]) -> tuple[Floats, Counter[str]]:
     """Seconds of each value, NaN where it is none, and how many were in each unit. Raises nothing.
 
     Numbers may be given as text. A date without a time zone is taken to be in UTC.
@@ -32,18 +31,24 @@ def seconds(values: Sequence[Any]) -> tuple[Array, Counter[str]]:
         numbers = array.astype(np.float64)
         rest = np.zeros(len(numbers), dtype=bool)
     else:
-        numbers = np.array([_number(v) for v in values], dtype=np.float64)
+        numbers = np.array([np.nan if (n := as_number(v)) is None else n for v in values], np.float64)
         rest = np.isnan(numbers)
     out, units = _scaled(numbers)
     for i in np.flatnonzero(rest).tolist():
-        parsed = _date(values[i])
+        parsed = date_seconds(values[i])
         if parsed is not None:
             out[i] = parsed
             units[DATES] += 1
     return out, units
 
 
-def _scaled(numbers: Array) -> tuple[Array, Counter[str]]:
+def seconds_of(column: Any) -> tuple[Floats, Counter[str]]:
+    """`seconds` of a column of Arrow."""
+    numbers: Any = numbers_of_texts(column)
+    return seconds(values_of(column) if numbers is None else numbers)
+
+
+def _scaled(numbers: Floats) -> tuple[Floats, Counter[str]]:
     out = np.full(len(numbers), np.nan)
     units: Counter[str] = Counter()
     left = np.isfinite(numbers) & (numbers >= 0)
@@ -58,16 +63,8 @@ def _scaled(numbers: Array) -> tuple[Array, Counter[str]]:
     return out, +units
 
 
-def _number(value: Any) -> float:
-    if isinstance(value, datetime):
-        return (value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        return float("nan")
-
-
-def _date(value: Any) -> float | None:
+def date_seconds(value: Any) -> float | None:
+    """Seconds since 1970 of a date in text, in UTC if it names no zone; None if it is none."""
     if not isinstance(value, str) or not 6 <= len(text := value.strip()) <= 40:
         return None
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -15,7 +14,8 @@ from typing import Any
 from afresh.core import Score, UserError, events
 from afresh.core.plural import counted
 from afresh.core.verb import Line, Remark, Table
-from afresh.data.files import DataFile, FileError, decode_text, read_bytes
+from afresh.data.files import FileError, named, read_bytes
+from afresh.data.tables.rows import read_table
 from afresh.domains.code.metrics import CodeTask, held, new_mark, pass_scores, task_of
 from afresh.runs.run import Run
 from afresh.sampling.request import Request
@@ -62,21 +62,12 @@ class Solved:
 def read_tasks(path: Path, first: int | None = None) -> list[CodeTask]:
     """Read tasks from a .jsonl file, also as .gz. Raises UserError, naming the line, if a task is invalid."""
     try:
-        lines = decode_text(read_bytes(DataFile(path, path.name, path.stat().st_size), MAX_MB)).split("\n")
+        table = read_table(".jsonl", read_bytes(named(path), MAX_MB), MAX_MB)
     except (OSError, FileError) as error:
         raise UserError(f"The tasks in {path} cannot be read: {error}. Give a .jsonl file, or one as .gz.") from None
-    tasks = []
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise UserError(f"{path}, line {number} is not JSON: {error}. Write one task per line.") from None
-            if not isinstance(row, dict):
-                raise UserError(
-                    f"{path}, line {number} is not a JSON object. Write one task per line, as in MBPP or HumanEval."
-                )
-            tasks.append(task_of(row, number))
+    for number, reason in table.bad:
+        raise UserError(f"{path}, line {number}: {reason}. Write one task per line, as in MBPP or HumanEval.")
+    tasks = [task_of(row, number) for number, row in table.rows]
     if not tasks:
         raise UserError(f"There is no task in {path}. Write one task per line, as in MBPP or HumanEval.")
     return tasks[:first]

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from afresh.data.tables.numbers import as_number
 from afresh.data.tables.roles import columns_by_role, plain_name
 
 # Names of columns without case, spaces, marks and a last "id" or "name"; the first that there is counts.
@@ -74,11 +75,8 @@ def outcome_of(value: Any) -> float | None:
     text = str(value).strip().lower() if isinstance(value, str) else ""
     if text in RIGHT or text in WRONG:
         return float(text in RIGHT)
-    try:
-        number = float(text)
-    except ValueError:
-        return None
-    return number if 0 <= number <= 1 else None
+    number = as_number(text)
+    return number if number is not None and 0 <= number <= 1 else None
 
 
 def find(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], set_by_hand: Mapping[str, str]) -> LogColumns | str:
@@ -111,13 +109,3 @@ def is_log(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> bool:
     if isinstance(found, str) or not TELLING & {plain(c) for c in found.of.values()}:
         return False
     return len({outcome_of(row.get(found.of["correct"])) for row in rows[:ROWS]} & {0.0, 1.0}) == 2
-
-
-def name_of(value: Any) -> str:
-    """An id as text: 17, 17.0 and "17" are one. Empty if it is missing."""
-    if value is None or value != value:
-        return ""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    text = str(value).strip()
-    return text[:-2] if re.fullmatch(r"\d+\.0", text) else text

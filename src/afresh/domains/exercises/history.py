@@ -5,12 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from afresh.core import ItemKind, Preview
-from afresh.domains.exercises.example_learner import practise_command
+from afresh.core.safe_text import shell_word
+from afresh.data.tables.batches import batches, most_frequent_value
+from afresh.data.tables.delimited import Unusable
+from afresh.domains.exercises.columns import FIELDS, ROWS, find
 
 # Seconds since the answer before, at which each class of gaps begins but the first: 30 s times powers of four, up to a
 # year. Forgetting is about as strong from one to four days as from four to sixteen (Wixted and Ebbesen 1991), so equal
@@ -105,6 +109,18 @@ def words(history: History) -> str:
 
 def digest(history: History) -> str:
     return hashlib.sha256(encode(history)).hexdigest()
+
+
+def practise_command(run: str, data: Path | None, options: Mapping[str, Any]) -> str:
+    """How a run on answers is used: for a learner of its log, or for a new learner if the log is not there."""
+    by_hand = {what: options[what] for what in FIELDS if options.get(what)}
+
+    def column(batch: Any) -> str | None:
+        found = find(batch.slice(0, ROWS).to_pylist(), batch.schema.names, by_hand)
+        return None if isinstance(found, str) else found.of["learner"]
+
+    learner = most_frequent_value(data, column, lambda file: batches(file, Unusable(), options.get("query")))
+    return f"afresh practise {run} --learner {shell_word(learner)}" if learner else f"afresh practise {run}"
 
 
 ANSWERS = ItemKind(

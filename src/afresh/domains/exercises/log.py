@@ -18,11 +18,11 @@ from afresh.data.refusals import refusal_lines
 from afresh.data.split import split_of_name
 from afresh.data.tables.batches import TABLES, batches
 from afresh.data.tables.delimited import Unusable
-from afresh.data.tables.numbers import is_number
+from afresh.data.tables.numbers import id_of, is_number
 from afresh.data.tables.roles import check_given
 from afresh.data.tables.rows import read_head
-from afresh.data.tables.times import seconds
-from afresh.domains.exercises.columns import FIELDS, LogColumns, find, is_log, name_of, outcome_of
+from afresh.data.tables.times import seconds_of
+from afresh.domains.exercises.columns import FIELDS, LogColumns, find, is_log, outcome_of
 from afresh.domains.exercises.history import Answer, History, with_gaps
 
 LOOKED_AT = 500  # rows of a table, to find its columns
@@ -148,11 +148,11 @@ def add(reading: Reading, batch: Any, columns: LogColumns, split: str, unusable:
     values = {what: batch.column(column).to_pylist() for what, column in columns.of.items()}
     rows = batch.num_rows
     names: dict[str, list[str]] = {
-        what: list(map(name_of, values[what])) for what in ("learner", "item", "skill") if what in values
+        what: list(map(id_of, values[what])) for what in ("learner", "item", "skill") if what in values
     }
     times: list[float | None] = [None] * rows
     if "time" in values:
-        read, units = seconds(values["time"])
+        read, units = seconds_of(batch.column(columns.of["time"]))
         reading.units += units
         times = [None if np.isnan(t) else float(t) for t in read]
     for i in range(rows):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from afresh.core import UserError
+from afresh.data.tables.numbers import as_number
 from afresh.data.tables.roles import is_prose, plain_name
 from afresh.domains.interactions.columns import TITLES
 from afresh.domains.interactions.item_pictures import are_pictures
@@ -190,7 +190,7 @@ def load_catalogue(folder: Path) -> Catalogue:
 def words_of(values: Sequence[Any]) -> list[list[str]]:
     """The features that each value of a column stands for."""
     known = [v for v in values if v is not None]
-    numbers = [number(v) for v in values]
+    numbers = [as_number(v) for v in values]
     if are_numbers(values):
         ranks = np.searchsorted(np.sort([n for n in numbers if n is not None]), [n or 0 for n in numbers])
         tenths = ranks * TENTHS // len(known)
@@ -206,7 +206,7 @@ def words_of(values: Sequence[Any]) -> list[list[str]]:
 def are_numbers(values: Sequence[Any]) -> bool:
     """Whether they are numbers, and more than name a few classes."""
     known = [v for v in values if v is not None]
-    return len(set(known)) > TENTHS and all(number(v) is not None for v in known)
+    return len(set(known)) > TENTHS and all(as_number(v) is not None for v in known)
 
 
 def is_sentences(column: str, values: Sequence[Any]) -> bool:
@@ -215,22 +215,13 @@ def is_sentences(column: str, values: Sequence[Any]) -> bool:
     return bool(known) and not are_pictures(values) and (plain_name(column) in TITLES or is_prose(column, known))
 
 
-def number(value: Any) -> float | None:
-    try:
-        found = float(value)
-    except (TypeError, ValueError):
-        return None
-    return found if math.isfinite(found) else None
-
-
 def _fits(value: Any, wanted: str) -> bool:
     if value is None:
         return False
     for sign in ("<=", ">=", "<", ">"):
         if wanted.startswith(sign):
-            try:
-                have, bound = float(value), float(wanted.removeprefix(sign))
-            except ValueError:
+            have, bound = as_number(value), as_number(wanted.removeprefix(sign))
+            if have is None or bound is None:
                 return False
             return {"<": have < bound, ">": have > bound, "<=": have <= bound, ">=": have >= bound}[sign]
     accepted = wanted.split("|")

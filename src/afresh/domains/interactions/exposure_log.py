@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from afresh.core import UserError
 from afresh.data.files import FileError
 from afresh.data.tables.batches import batches
 from afresh.data.tables.delimited import Unusable
+from afresh.data.tables.numbers import as_number
 from afresh.data.tables.roles import Names, columns_by_role
 from afresh.domains.interactions.columns import ITEMS, USERS
 from afresh.domains.interactions.event_tables import headerless_names, log_files
@@ -133,11 +133,8 @@ def number(value: Any, column: str, row: int) -> float:
     text = "" if value is None else str(value).strip().lower()
     if text in YES + NO:
         return float(text in YES)
-    try:
-        found = float(text)
-    except ValueError:
-        found = math.nan
-    if not math.isfinite(found):
+    found = as_number(text)
+    if found is None:
         raise UserError(
             f"Row {row + 1:,} of the log has {text or 'nothing'!r} for {column}, which is no number. Write 0 where "
             "nothing was clicked."

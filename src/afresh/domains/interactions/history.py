@@ -16,7 +16,11 @@ import numpy as np
 
 from afresh.core import ItemKind, NearDuplicate, Preview
 from afresh.core.item_kind import Array
-from afresh.domains.interactions.example_user import recommend_command
+from afresh.core.safe_text import shell_word
+from afresh.data.tables.batches import most_frequent_value
+from afresh.data.tables.delimited import Unusable
+from afresh.domains.interactions.columns import ROLES, choose
+from afresh.domains.interactions.event_tables import events_of
 
 SHOWN = 12  # items of a history that are shown
 ALIKE = 5  # items that histories of different users must have for their equality to be worth a note
@@ -136,6 +140,21 @@ def near_duplicates(histories: Sequence[History]) -> list[NearDuplicate]:
         if earlier != i:
             pairs.append(NearDuplicate(earlier, i, 1.0))
     return pairs
+
+
+def recommend_command(run: str, data: Path | None, options: Mapping[str, Any]) -> str:
+    """How a run on a log is used: for a user in it, or for all if the log is not there."""
+
+    def column(batch: Any) -> str | None:
+        named = {role: options.get(role) for role in ROLES}
+        columns = choose(batch.schema.names, named)
+        by_session = options.get("by") == "session" and columns.session is not None
+        return None if columns.item is None else columns.session if by_session else columns.user
+
+    user = most_frequent_value(data, column, lambda file: events_of(file, Unusable(), options.get("query")))
+    if not user:
+        return f"afresh recommend {run} --all --out lists.parquet"
+    return f"afresh recommend {run} --user {shell_word(user)}"
 
 
 HISTORY = ItemKind(

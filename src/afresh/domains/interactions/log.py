@@ -17,8 +17,9 @@ from afresh.data.files import FileError
 from afresh.data.limits import parsing
 from afresh.data.tables.batches import SUFFIXES
 from afresh.data.tables.delimited import Unusable
+from afresh.data.tables.numbers import id_of, numbers_of, values_of
 from afresh.data.tables.roles import check_given
-from afresh.data.tables.times import seconds
+from afresh.data.tables.times import seconds_of
 from afresh.domains.interactions.columns import Columns, choose
 from afresh.domains.interactions.event_tables import events_of, log_files
 from afresh.domains.interactions.item_pictures import are_pictures
@@ -132,11 +133,11 @@ def _add(reading: _Reading, batch: Any, unusable: Unusable) -> None:
     _count_bad(unusable, "no user or no item", rows[bad], reading.rows)
     time = np.full(batch.num_rows, np.nan)
     if columns.time is not None:
-        time, units = seconds(_times(batch.column(columns.time)))
+        time, units = seconds_of(batch.column(columns.time))
         reading.units += units
         _count_bad(unusable, "the time is none that can be read", rows[~bad & np.isnan(time)], reading.rows)
         bad |= np.isnan(time)
-    rating = _numbers(batch.column(columns.rating)) if columns.rating is not None else np.full(batch.num_rows, np.nan)
+    rating = numbers_of(batch.column(columns.rating)) if columns.rating is not None else np.full(batch.num_rows, np.nan)
     event = np.zeros(batch.num_rows, dtype=np.int32)
     if columns.event is not None:
         event = _ids(reading, batch.column(columns.event)).numbered(reading.events)
@@ -144,7 +145,7 @@ def _add(reading: _Reading, batch: Any, unusable: Unusable) -> None:
     users, items = user.numbered(reading.users, keep), item.numbered(reading.items, keep)
     reading.parts.append((users, items, time[keep], rating[keep], event[keep]))
     for column in columns.others[:MOST_FEATURES]:
-        _feature(reading, column, items, [v for v, k in zip(_values(batch.column(column)), keep, strict=True) if k])
+        _feature(reading, column, items, [v for v, k in zip(values_of(batch.column(column)), keep, strict=True) if k])
     reading.rows += batch.num_rows
 
 
@@ -176,38 +177,6 @@ class _Ids:
         return numbers[codes]
 
 
-def _values(column: Any) -> Any:
-    """The values of a column as numbers if they are, otherwise as objects."""
-    import pyarrow
-
-    if pyarrow.types.is_timestamp(column.type) or pyarrow.types.is_date(column.type):
-        whole = column.cast(pyarrow.timestamp("us", getattr(column.type, "tz", None)))
-        return np.where(column.is_valid().to_numpy(zero_copy_only=False),
-                        whole.cast(pyarrow.int64()).fill_null(0).to_numpy() / 1e6, np.nan)  # fmt: skip
-    if pyarrow.types.is_floating(column.type) or pyarrow.types.is_integer(column.type):
-        return column.to_numpy(zero_copy_only=False)
-    return column.to_pylist()
-
-
-def _times(column: Any) -> Any:
-    """The values of a column as numbers if they are, also in texts, otherwise as objects."""
-    numbers = _parsed(column)
-    return _values(column) if numbers is None else numbers
-
-
-def _parsed(column: Any) -> Floats | None:
-    """The numbers in a column of texts, NaN where nothing is; None if it is another column, or holds other texts."""
-    import pyarrow
-
-    if not pyarrow.types.is_string(column.type):
-        return None
-    try:
-        found: Floats = column.cast(pyarrow.float64()).to_numpy(zero_copy_only=False)
-    except pyarrow.ArrowInvalid:
-        return None
-    return found
-
-
 def _ids(reading: _Reading, column: Any) -> _Ids:
     """Ids as texts; "" where there is none. A whole number that was stored with a point is the id without it."""
     import pyarrow
@@ -218,31 +187,10 @@ def _ids(reading: _Reading, column: Any) -> _Ids:
     encoded = column.dictionary_encode()
     codes = encoded.indices.fill_null(len(encoded.dictionary)).to_numpy(zero_copy_only=False).astype(np.int64)
     values = encoded.dictionary.to_pylist()
-    names = [*map(_id_of_number if floating else _id_of_text, values), ""]
+    names = [*map(id_of, values), ""]
     changed = [bool(n) if floating else n != v.strip() for n, v in zip(names[:-1], values, strict=True)]
     reading.retyped += int(np.array([*changed, False], dtype=bool)[codes].sum())
     return _Ids(names, codes)
-
-
-def _id_of_text(value: str) -> str:
-    text = value.strip()
-    return text[:-2] if text.endswith(".0") and text[:-2].isdigit() else text
-
-
-def _id_of_number(value: float) -> str:
-    return "" if value != value else str(int(value)) if value.is_integer() else str(value)
-
-
-def _numbers(column: Any) -> Floats:
-    def number(value: Any) -> float:
-        try:
-            return float(value)
-        except (TypeError, ValueError):
-            return float("nan")
-
-    if (found := _parsed(column)) is not None:
-        return found
-    return np.array([number(v) for v in column.to_pylist()], dtype=np.float64)
 
 
 def _describe(reading: _Reading, columns: Columns, batch: Any) -> None:

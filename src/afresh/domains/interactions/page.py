@@ -14,8 +14,9 @@ from starlette.datastructures import FormData
 from starlette.responses import Response
 
 from afresh.core import UserError
+from afresh.data.tables.numbers import as_number
 from afresh.data.tables.roles import plain_name
-from afresh.domains.interactions.catalogue import TITLES, Catalogue, number
+from afresh.domains.interactions.catalogue import TITLES, Catalogue
 from afresh.domains.interactions.playlist import Playlist, playlists
 from afresh.domains.interactions.recommend import Ranking, Recommendation, Recommender, cached_recommender, why_not
 from afresh.runs.run import Run
@@ -187,7 +188,7 @@ def told(catalogue: Catalogue, item: str) -> str:
     i = catalogue.index[item]
     known = [(name, values[i]) for name, values in catalogue.features.items() if plain_name(name) not in TITLES]
     some = [(name, value) for name, value in known[:TOLD] if value is not None]
-    return ", ".join(f"{n} {v}" if number(v) is not None else str(v).replace("|", ", ") for n, v in some)
+    return ", ".join(f"{n} {v}" if as_number(v) is not None else str(v).replace("|", ", ") for n, v in some)
 
 
 def filters_of(catalogue: Catalogue) -> dict[str, list[str]]:
