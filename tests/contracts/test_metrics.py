@@ -121,16 +121,16 @@ def tutor() -> Evidence:
 
 
 MAKERS: dict[str, Callable[[], Evidence]] = {
-    "texts": writer,
-    "programs": filler,
-    "images": painter,
+    "text": writer,
+    "code": filler,
+    "image": painter,
     "likelihood": assessor,
     "music": composer,
-    "molecules": chemist,
+    "molecule": chemist,
     "tokens": walker,
-    "items": walker,
-    "recommendations": recommender,
-    "knowledge_tracing": tutor,
+    "feature_metrics": walker,
+    "interactions": recommender,
+    "exercises": tutor,
 }
 
 

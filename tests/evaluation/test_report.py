@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from afresh.core import Score, UserError
+from afresh.core import Question, Score, UserError
 from afresh.evaluation.curves import Curves, draw_curves, draw_score, number, scale, thin
 from afresh.evaluation.report import Sample, Section, card_markdown, image_view, render, write_report
+from afresh.evaluation.score_descriptions import words_of
 from afresh.evaluation.verdict import Verdict
 
 NAMES = (
@@ -201,11 +202,9 @@ def test_numbers_are_folded_by_question_and_said_in_words() -> None:
 
 
 def test_every_score_of_a_metric_has_words_and_a_question() -> None:
-    from afresh.evaluation.score_descriptions import OTHER, words_of
-
-    for name in (*NAMES, "kid/pixel_gaussian", "conditional_accuracy/shape", "interval_divergence"):
-        words = words_of(name)
-        assert words.question != OTHER and words.meaning and "_" not in words.name, name
+    names = (*NAMES, "kid/pixel_gaussian", "conditional_accuracy/shape", "interval_divergence")
+    for name, words in words_of(names).items():
+        assert words.question != Question.OTHER and words.meaning and "_" not in words.name, name
 
 
 def test_what_is_not_a_png_is_refused() -> None:

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from afresh.core import Cond, Drawn, Examples, Item, Score, Space
+from afresh.core import Cond, Drawn, Examples, Item, Score, Space, registry
 from afresh.core.rng import Rng
 from afresh.demo.drawings import SCENES, draw
 from afresh.demo.tales import tale
@@ -25,6 +25,8 @@ from afresh.evaluation.card import ProtocolCard
 from afresh.evaluation.encoders import Recipe
 from afresh.evaluation.study import Measurement, measure
 from afresh.evaluation.verdict import MEANING, Help, Known, verdict
+from afresh.training.family_choice import Curves
+from afresh.verbs.report import remedies_of
 from tests.evaluation.evidence import Evidence, digits, image_evidence
 
 UNUSED = ("frechet", "two_sample", "conditional_accuracy", "nearest_ratio")  # no verdict looks at these
@@ -234,6 +236,12 @@ def measured(train: int = 900, heldout: int = 100, **values: float) -> Measureme
     return Measurement(card(train, heldout), image_scores(**values), {}, ())
 
 
+def of_family(name: str, known: Known, reached: Curves | None = None) -> Known:
+    """What is known of a run of a family, with what that family proposes."""
+    own = replace(known, family=name)
+    return replace(own, remedies=remedies_of(registry.family(name), own, reached))
+
+
 RUN = Known("images", "flow", "runs/my photos", "/home/me/my photos", 1.0, 2_000, 40_000, 64)
 
 
@@ -253,11 +261,12 @@ def test_what_helps_depends_on_the_word_and_the_family() -> None:
     enough = replace(RUN, examples=50_000)
     copies = verdict(measured(train=40, near_copies=0.9), enough)
     assert copies.word == "memorised" and "40 images" in copies.help and "--minutes 0.5" in copies.command
-    soft = verdict(measured(sharpness=0.05), replace(enough, family="vae"))
+    soft = verdict(measured(sharpness=0.05), of_family("vae", enough))
     assert soft.word == "blurred" and "--family flow --minutes 4" in soft.command
-    known = verdict(measured(sharpness=0.05), replace(enough, family="vae", flow_minutes=7.0))
+    reached = Curves("photos", 800.0, {"flow": [(1_000, 1600.0), (175_000, 800.0)]})
+    known = verdict(measured(sharpness=0.05), of_family("vae", enough, reached))
     assert "--family flow --minutes 7" in known.command
-    alike = verdict(measured(variety=0.1, variety_pixels=0.1), replace(enough, family="gan"))
+    alike = verdict(measured(variety=0.1, variety_pixels=0.1), of_family("gan", enough))
     assert alike.word == "collapsed" and "--family vae" in alike.command
     rough = verdict(measured(density=0.1), enough)
     assert rough.word == "recognisable" and rough.help.startswith("Four times the minutes")
@@ -287,6 +296,7 @@ def test_music_that_is_cut_off_is_music_and_that_of_random_notes_is_noise(
 ) -> None:
     marks = {"valid_scores": (valid, 1.0, 0.0), "pitch_class_divergence": (divergence, 0.008, 0.13)}
     marks |= {"duration_divergence": (divergence, 0.01, 0.5), "copied_runs_8": (0.04, 0.12, 1.0)}
+    marks["known_words"] = (0.0, 0.9, 0.0)  # which judges texts that are no music
     scores = tuple(Score(name, v, v, v, 64, "none", floor, control) for name, (v, floor, control) in marks.items())
     found = verdict(Measurement(card(), scores, {}, ()), replace(RUN, plural="texts"))
     assert found.word == word

@@ -27,7 +27,11 @@ from afresh.cli import run
 from afresh.core import registry
 from afresh.core.events import Event, listening
 from afresh.core.plugins import forget
+from afresh.runs.run import Run
 from afresh.serve.app import ServeSettings, make_app
+from afresh.serve.studio.run_card import card_of
+from afresh.verbs.capabilities import facts as facts_of
+from afresh.verbs.run_comparison import compare_runs
 from tests.cli.conftest import Invoke, drawn, invoke, parsed
 from tests.voting import Voter, page_votes
 
@@ -153,6 +157,24 @@ def test_walks_are_measured_and_reported(walk_run: Path, invoke: Invoke) -> None
     assert "bits_per_byte" not in scores and "frechet" not in scores
     report = (walk_run / "report.html").read_text()
     assert re.search("[↑→↓]{8}", report) and "items_kid" in report
+
+
+def test_a_metric_of_the_package_has_words_and_a_verdict(walk_run: Path, invoke: Invoke) -> None:
+    code, printed, _ = invoke("measure", walk_run, "--json")
+    facts = parsed(printed)
+    level = next(m["value"] for m in facts["metrics"] if m["name"] == "walks_level")
+    sentence = f"{level:.0%} of the walks end where they began."
+    assert (
+        code == 0 and facts["verdict"]["word"] == "recognisable" and facts["verdict"]["sentence"].startswith(sentence)
+    )
+    report = (walk_run / "report.html").read_text()
+    assert "walks that end level" in report and "The share that ends where it began." in report and sentence in report
+    assert f"**Verdict: recognisable.** {sentence}" in (walk_run / "card.md").read_text()
+    card = card_of("walks", Run.open(walk_run))
+    assert card.verdict == "recognisable" and card.sentence.startswith(sentence)
+    assert card.how == registry.family("transformer").how != ""
+    (pair,) = (p for p in compare_runs(*[facts_of(Run.open(walk_run))] * 2) if p.first.name == "walks_level")
+    assert pair.name == "walks that end level"
 
 
 @pytest.mark.parametrize("reward", ["FILE", "climb", "class:up"])

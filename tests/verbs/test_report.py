@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from afresh.evaluation.verdict import Known
 from afresh.training.family_choice import Curves
-from afresh.verbs.report import better_family, minutes_of_flow
+from afresh.verbs.report import better_family, minutes_of
 
 REACHED = Curves("photos", 800.0, {"vae": [(1000, 1000.0), (4000, 500.0)], "flow": [(4000, 1600.0), (16000, 400.0)]})
 RUN = Known("images", "flow", "runs/mine", "photos", 1.0, 4_000)
@@ -21,8 +21,8 @@ def test_another_family_is_proposed_only_where_it_was_measured_to_be_much_better
     assert better_family(replace(RUN, family="gan"), REACHED) is None  # of which nothing was measured
 
 
-def test_the_minutes_of_the_flow_follow_from_the_speed_of_the_run() -> None:
+def test_the_minutes_of_another_family_follow_from_the_speed_of_the_run() -> None:
     vae = replace(RUN, family="vae")
-    assert minutes_of_flow(vae, REACHED) == 4  # 8,000 examples, at half the speed
-    assert minutes_of_flow(replace(vae, examples=80_000), REACHED) == 2  # more than the run had
-    assert minutes_of_flow(vae, replace(REACHED, points={"flow": [(10, 1600.0)]})) is None
+    assert minutes_of("flow", vae, REACHED) == 4  # 8,000 examples, at half the speed
+    assert minutes_of("flow", replace(vae, examples=80_000), REACHED) == 2  # more than the run had
+    assert minutes_of("flow", vae, replace(REACHED, points={"flow": [(10, 1600.0)]})) is None

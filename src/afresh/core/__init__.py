@@ -32,7 +32,7 @@ if TYPE_CHECKING:
         Unsupported,
     )
     from afresh.core.errors import RewardError, UserError
-    from afresh.core.evidence import Drawn, Evidence, Metric, Score
+    from afresh.core.evidence import Drawn, Evidence, Judgement, Metric, Question, Score, ScoreWords, Word
     from afresh.core.item_kind import Descriptors, Division, ItemKind, NearDuplicate, Preview
     from afresh.core.model import (
         Branch,
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         Objective,
         PlanHints,
         Predict,
+        Remedy,
         Sampling,
         State,
         Stepwise,
@@ -75,6 +76,7 @@ __all__ = [
     "Family",
     "Item",
     "ItemKind",
+    "Judgement",
     "Latents",
     "Likelihood",
     "Loss",
@@ -91,12 +93,15 @@ __all__ = [
     "Preview",
     "Prompt",
     "Prompts",
+    "Question",
     "Recombines",
     "Refused",
+    "Remedy",
     "RewardError",
     "Rollout",
     "Sampling",
     "Score",
+    "ScoreWords",
     "SearchSpace",
     "Sniff",
     "Sound",
@@ -110,6 +115,7 @@ __all__ = [
     "Unsupported",
     "UserError",
     "Votes",
+    "Word",
 ]
 
 # Where the nouns are defined, in the order in which they are looked for: those without torch come first.

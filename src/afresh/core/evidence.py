@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 from afresh.core.plural import digits
@@ -99,14 +100,45 @@ class Evidence(Protocol):
         ...
 
 
+class Question(StrEnum):
+    """What scores tell of a model, in the order in which a report shows it."""
+
+    REAL = "Does it look real?"
+    FOLLOWS = "Is it in the language of the data?"
+    VARIED = "Is it varied?"
+    OBEYS = "Does it obey?"
+    COPIED = "Did it copy?"
+    PREDICTS = "Does it predict what it has not seen?"
+    OTHER = "Other numbers"
+
+
+@dataclass(frozen=True)
+class ScoreWords:
+    """How a score is called, what it means, and which question it answers."""
+
+    name: str
+    meaning: str
+    question: Question
+
+
+Word = Literal["noise", "blurred", "recognisable", "good", "memorised", "collapsed", "not measured"]
+Judgement = tuple[Word, str]  # and why, as a sentence
+
+
 @dataclass(frozen=True)
 class Metric:
     """A metric: whether it applies to items of a kind in a space with conditions, and how it is computed.
 
-    `brief`: whether it is part of a measurement whose seconds are over, because the verdict needs it.
+    `brief`: whether it is part of a measurement whose seconds are over, because the verdict needs it. `words`: those of
+    its scores, by their names up to a slash; `beside`: how a name goes on that has a slash, such as {"lzma": "of
+    lzma"}. `judge`: the verdict on a model from all its scores by name, and from what its items are called in the
+    plural; None where scores that it needs are not there, or tell too little.
     """
 
     name: str
     applies: Callable[[ItemKind, Space, CondSpec], str | None]  # None, or the reason why it does not
     compute: Callable[[Evidence], list[Score]]
     brief: bool = False
+    words: Mapping[str, ScoreWords] = field(default_factory=dict)
+    beside: Mapping[str, str] = field(default_factory=dict)
+    judge: Callable[[Mapping[str, Score], str], Judgement | None] | None = None

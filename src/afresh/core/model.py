@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
+from afresh.core.evidence import Word
 from afresh.core.policy import Modules, Policy
 from afresh.core.rng import Rng
 from afresh.core.space import Batch, Cond, CondSpec, Examples, Space
@@ -154,6 +155,16 @@ class Evaluations:
 
 
 @dataclass(frozen=True)
+class Remedy:
+    """What helps a run of a family whose verdict is a certain word: another family, and why, as a sentence with
+    {plural} for what the items are called. `times`: how many times the minutes of the run that family needs."""
+
+    family: str
+    sentence: str
+    times: float = 1.0
+
+
+@dataclass(frozen=True)
 class Family:
     """A kind of generative model: one file of afresh.families and one entry of the registry.
 
@@ -179,6 +190,8 @@ class Family:
     policy: Policy | None = None  # what alignment needs
     evaluations: Evaluations = Evaluations()  # what a request may ask for is bounded by them
     made_by: str = ""  # the command that makes such runs out of others; empty: `train` does
+    how: str = ""  # how it makes a sample, in a few words, such as "draws in one go"
+    remedies: Mapping[Word, Remedy] = field(default_factory=dict)  # by the word of the verdict
     variants: tuple[Family, ...] = ()
     retired: Mapping[str, Any] = field(default_factory=dict)
 

@@ -116,11 +116,10 @@ def sources() -> list[Source]:
 
 
 def metrics() -> list[Metric]:
-    """All metrics: those of domains, those of any kind of items, and those of other packages."""
-    domains = [m for part in parts("metrics") if part.package == OWN for m in part.load()]
-    own = [m for name in METRICS for m in import_module(f"afresh.evaluation.{name}").METRICS]
-    added = loadable(part for part in parts("metrics") if part.package != OWN)
-    return domains + own + [m for _, found in added for m in found]
+    """All metrics: those of domains, those of other packages, and those of any kind of items. In this order they are
+    asked for their verdicts."""
+    of_kinds = [m for _, metrics in loadable(parts("metrics")) for m in metrics]
+    return of_kinds + [m for name in METRICS for m in import_module(f"afresh.evaluation.{name}").METRICS]
 
 
 def rewards() -> dict[str, dict[str, Any]]:

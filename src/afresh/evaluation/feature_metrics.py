@@ -5,21 +5,34 @@ Texts, images and sounds define none, since they have more specific metrics.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
-from afresh.core import CondSpec, Evidence, Item, ItemKind, Metric, Score, Space
+from afresh.core import (
+    CondSpec,
+    Evidence,
+    Item,
+    ItemKind,
+    Judgement,
+    Metric,
+    Question,
+    Score,
+    ScoreWords,
+    Space,
+)
 from afresh.evaluation.distribution import kid
 from afresh.evaluation.diversity import difference
 from afresh.evaluation.estimate import share
 from afresh.evaluation.memorisation import near_copies, nearest
 from afresh.evaluation.study import Study, Unmeasurable, study_of
+from afresh.evaluation.verdict import ALIKE, COPIED, NEAR, SHAPED, place, share_of_floor
 
 MAX_ITEMS = 20_000  # training or held-out items that samples are compared with
 MIN_ITEMS = 4  # in each of two sets between which a distance is estimated
+VALID = 0.5  # noise: the share of valid items is below this share of its floor
 
 
 def with_features(kind: ItemKind, space: Space, conds: CondSpec) -> str | None:
@@ -88,9 +101,42 @@ def copies(evidence: Evidence) -> list[Score]:
     return [own.score("items_near_copies", "lower", None, control)]
 
 
+def judge_items(scores: Mapping[str, Score], plural: str) -> Judgement | None:
+    """The judgement on items that are compared by features of their own; None without their distance."""
+    if "items_kid" not in scores:
+        return None
+    spread = share_of_floor(scores.get("items_diversity"))
+    if spread < ALIKE:
+        return "collapsed", f"The {plural} are nearly all alike: they differ {spread:.0%} as much as real ones."
+    near = place(scores["items_kid"])
+    valid = share_of_floor(scores.get("items_valid"))
+    if near is None:
+        return None
+    if valid < VALID or near < SHAPED:
+        return "noise", f"The {plural} are like ones whose parts were drawn independently."
+    copies = scores.get("items_near_copies")
+    if copies is not None and (copies.low or 0.0) > COPIED:
+        return "memorised", f"{copies.value:.0%} of the {plural} are near copies of training {plural}."
+    if near > 1 - NEAR and valid > 0.9:
+        return "good", f"The {plural} are close to real ones that the model has not seen, and as varied."
+    return "recognisable", f"The {plural} resemble real ones, and can be told from them."
+
+
+WORDS = {
+    "items_kid": ScoreWords(
+        "distance of the whole set (KID)", "How far samples are from held-out items as a set.", Question.REAL
+    ),
+    "items_valid": ScoreWords("valid items", "The share of samples that are valid.", Question.FOLLOWS),
+    "items_diversity": ScoreWords("distance between samples", "How much two samples differ.", Question.VARIED),
+    "items_near_copies": ScoreWords(
+        "near copies of training items",
+        "The share of samples nearer to a training item than 99% of held-out ones.",
+        Question.COPIED,
+    ),
+}
 METRICS: tuple[Metric, ...] = (
-    Metric("items_valid", with_features, validity, brief=True),
-    Metric("items_distance", with_features, distance, brief=True),
-    Metric("items_diversity", with_features, items_diversity, brief=True),
-    Metric("items_near_copies", with_features, copies, brief=True),
+    Metric("items_valid", with_features, validity, brief=True, words=WORDS),
+    Metric("items_distance", with_features, distance, brief=True, words=WORDS, judge=judge_items),
+    Metric("items_diversity", with_features, items_diversity, brief=True, words=WORDS),
+    Metric("items_near_copies", with_features, copies, brief=True, words=WORDS),
 )

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from afresh.core import CondSpec, Evidence, Examples, ItemKind, Metric, Score, Space
+from afresh.core import CondSpec, Evidence, Examples, ItemKind, Metric, Question, Score, ScoreWords, Space
 from afresh.core.space import evenly_spaced
 from afresh.evaluation.estimate import mean
 from afresh.evaluation.study import Unmeasurable, study_of
@@ -57,4 +57,5 @@ def _independent(train: Examples, heldout: Examples) -> float:
     return float(torch.mean(nats)) / math.log(2)
 
 
-METRICS = [Metric("bits_per_dim", any_field, bits_per_dim)]
+WORDS = ScoreWords("bits per value", "How well unseen items are predicted; bytes take 8.", Question.PREDICTS)
+METRICS = [Metric("bits_per_dim", any_field, bits_per_dim, words={"bits_per_dim": WORDS})]

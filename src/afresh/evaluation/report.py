@@ -15,11 +15,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from afresh.core import Score, UserError
+from afresh.core import Question, Score, UserError
 from afresh.core.safe_text import visible
 from afresh.evaluation.curves import Curves, dash_css, draw_curves, draw_score, number, thin
 from afresh.evaluation.pages import render_page
-from afresh.evaluation.score_descriptions import QUESTIONS, words_of
+from afresh.evaluation.score_descriptions import words_of
 from afresh.evaluation.verdict import Verdict
 from afresh.storage.files import replace_file
 
@@ -155,13 +155,17 @@ def verdict_view(verdict: Verdict | None) -> dict[str, str] | None:
 
 def questions_view(scores: Sequence[Score]) -> list[dict[str, Any]]:
     """Scores by the question that they answer, in the order of the questions: the main ones, then those beside them."""
-    out = []
-    for question in QUESTIONS:
-        found = [score_view(s) for s in scores if words_of(s.name).question == question]
-        main = [s for s in found if not s["beside"]] or found
-        if found:
+    words, out = words_of(s.name for s in scores), []
+    for question in Question:
+        views = [
+            {**score_view(s), "words": visible(words[s.name].name), "meaning": visible(words[s.name].meaning)}
+            for s in scores
+            if words[s.name].question == question
+        ]
+        main = [s for s in views if not s["beside"]] or views
+        if views:
             first = ", ".join(f"{s['words']} {s['value']}" for s in main[:2])
-            beside = [s for s in found if s not in main]
+            beside = [s for s in views if s not in main]
             out.append({"question": question, "first": first, "tables": [t for t in (main, beside) if t]})
     return out
 
@@ -296,11 +300,8 @@ def score_view(score: Score) -> dict[str, Any]:
     from markupsafe import Markup
 
     has_interval = score.low is not None and score.high is not None
-    words = words_of(score.name)
     return {
         "name": visible(score.name),
-        "words": visible(words.name),
-        "meaning": visible(words.meaning),
         "beside": "/" in score.name,
         "value": number(score.value),
         "interval": f"{number(score.low)} to {number(score.high)}" if has_interval else "–",

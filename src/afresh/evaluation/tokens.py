@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from afresh.core import CondSpec, Evidence, ItemKind, Metric, Score, Space
+from afresh.core import CondSpec, Evidence, ItemKind, Metric, Question, Score, ScoreWords, Space
 from afresh.data.text.kind import TEXT
 from afresh.evaluation.estimate import ratio
 from afresh.evaluation.study import Study, Unmeasurable, study_of
@@ -41,4 +41,6 @@ def unigrams(study: Study) -> float:
     return float((heldout * bits).sum() / heldout.sum())
 
 
-METRICS = [Metric("bits_per_token", tokens, bits_per_token)]
+WORDS = ScoreWords("bits per token", "How well the tokens of unseen items are predicted.", Question.PREDICTS)
+BESIDE = {"bound": "an upper bound"}
+METRICS = [Metric("bits_per_token", tokens, bits_per_token, words={"bits_per_token": WORDS}, beside=BESIDE)]

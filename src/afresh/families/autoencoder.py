@@ -465,4 +465,5 @@ FAMILY = Family(
     likelihood=Likelihood(score, bound=True),
     finish=finish,
     retired={"edge": EDGE, "commitment": COMMITMENT},
+    how="draws from a small code",
 )

@@ -395,4 +395,5 @@ FAMILY = Family(
         evaluations, lambda space, settings, keep: evaluations(space, settings) * (settings.resample if keep else 1)
     ),
     made_by="tune",
+    how="shapes noise step by step",
 )

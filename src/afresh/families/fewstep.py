@@ -225,4 +225,5 @@ FAMILY = Family(
     sampling=Sampling(FewStepSettings, sample, guided=False),  # the teacher's guidance is part of it
     evaluations=Evaluations(lambda space, settings: settings.steps or 64),
     made_by="distill",
+    how="shapes noise in a few steps",
 )

@@ -429,4 +429,5 @@ FAMILY = Family(
         lambda space: 4 * LIKELIHOOD_STEPS * (1 + probed(space)),
     ),
     policy=Policy(("velocity",), score=policy_score, denoise=denoise, draw=draw, fits=True),
+    how="shapes noise step by step",
 )

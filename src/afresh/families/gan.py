@@ -22,6 +22,7 @@ from afresh.core import (
     Modules,
     PlanHints,
     Policy,
+    Remedy,
     Sampling,
     Space,
     State,
@@ -299,4 +300,6 @@ FAMILY = Family(
     edit=edit,
     evaluations=Evaluations(edit=lambda space, settings, keep: 3 * SEARCH, latents=lambda space, settings: SEARCH),
     policy=Policy(("generator", "generator_conditioning"), draw=draw),
+    how="draws in one go",
+    remedies={"collapsed": Remedy("vae", "The VAE does not collapse as a GAN can.")},
 )

@@ -495,4 +495,5 @@ FAMILY = Family(
         evaluations, lambda space, settings, keep: evaluations(space, settings), score=lambda space: SCORES
     ),
     policy=Policy(("denoiser",), score=bound, fits=True),
+    how="fills in, in any order",
 )

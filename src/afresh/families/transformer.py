@@ -501,4 +501,5 @@ FAMILY = Family(
     branch=brancher,
     evaluations=Evaluations(lambda space, settings: windows(space, settings.length) if space.stream else 1),
     policy=Policy(("decoder",), rollout=rollout, steps=steps, score=policy_score, fits=True),
+    how="writes one piece after the other",
 )

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from afresh.alignment.monitoring.report import Alignment, alignment
-from afresh.core import events
+from afresh.core import Family, Word, events
 from afresh.core.safe_text import shell_word
 from afresh.data.image.kind import png_bytes
 from afresh.evaluation.curves import Curves
@@ -170,8 +170,8 @@ def run_verdict(run: Run, measured: Measurement) -> Verdict:
         use="" if run.encoder.kind.use is None else use_command(run),
     )
     if reached is None:
-        return verdict(measured, known)
-    known = replace(known, flow_minutes=minutes_of_flow(known, reached))
+        return verdict(measured, replace(known, remedies=remedies_of(run.family, known)))
+    known = replace(known, remedies=remedies_of(run.family, known, reached))
     planned = any(name == "family" for name, _, _ in r.decisions)
     return verdict(measured, known, None if planned else better_family(known, reached))
 
@@ -192,10 +192,21 @@ def better_family(known: Known, reached: Reached) -> Help | None:
     )
 
 
-def minutes_of_flow(known: Known, reached: Reached) -> float | None:
-    """The minutes after which the flow was measured to give recognisable samples, at CAUTION of the run's speed; None
+def remedies_of(family: Family, known: Known, reached: Reached | None = None) -> dict[Word, Help]:
+    """What a family proposes for words of the verdict, with the commands. A family that needs more minutes gets those
+    after which it was measured to give recognisable samples, or else the proposed multiple."""
+    out: dict[Word, Help] = {}
+    for word, remedy in family.remedies.items():
+        minutes = None if reached is None or remedy.times <= 1 else minutes_of(remedy.family, known, reached)
+        command = train_command(known, minutes or remedy.times * (known.minutes or 5), family=remedy.family)
+        out[word] = Help(remedy.sentence.format(plural=known.plural), command)
+    return out
+
+
+def minutes_of(family: str, known: Known, reached: Reached) -> float | None:
+    """The minutes after which a family was measured to give recognisable samples, at CAUTION of the run's speed; None
     if they are not known. At least twice the minutes of the run."""
-    enough = reached.enough("flow") if "flow" in reached.points else None
+    enough = reached.enough(family) if family in reached.points else None
     if enough is None or not known.examples or not known.minutes:
         return None
     return max(2 * known.minutes, float(round(known.minutes * enough / (CAUTION * known.examples))))

@@ -57,12 +57,9 @@ def compare_runs(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[Pa
         )
     compare(cards[0], cards[1], ("sampling",) if first["family"] != second["family"] else ())
     others = {s.name: s for s in scores_in(second)}
-    return [pair(s, others[s.name]) for s in scores_in(first) if s.name in others and "/" not in s.name]
-
-
-def pair(first: Score, second: Score) -> Pair:
-    words = words_of(first.name)
-    return Pair(words.name, words.meaning, first, second, better(first, second))
+    both = [(s, others[s.name]) for s in scores_in(first) if s.name in others and "/" not in s.name]
+    words = words_of(a.name for a, _ in both)
+    return [Pair(words[a.name].name, words[a.name].meaning, a, b, better(a, b)) for a, b in both]
 
 
 def better(first: Score, second: Score) -> Literal["first", "second", ""]:

@@ -28,11 +28,14 @@ from afresh.core import (
     Examples,
     Item,
     ItemKind,
+    Judgement,
     Metric,
     Part,
     Preview,
+    Question,
     Refused,
     Score,
+    ScoreWords,
     Sniff,
     Space,
     UserError,
@@ -223,13 +226,32 @@ def climb(argument: str | None, context: Context) -> Reward:
 
 
 def level(evidence: Evidence) -> list[Score]:
-    """Share of samples that end where they began."""
-    found = evidence.samples(16).values
-    return [Score("walks_level", float(np.mean([w.heights[-1] == 0 for w in found])), None, None, len(found), "none")]
+    """Share of samples that end where they began. Floor: that of held-out walks."""
+    walks, real = evidence.samples(16).values, [item.value for item in evidence.heldout_items]
+    own, floor = (float(np.mean([w.heights[-1] == 0 for w in group])) for group in (walks, real))
+    return [Score("walks_level", own, None, None, len(walks), "none", floor)]
+
+
+def judge(scores: Mapping[str, Score], plural: str) -> Judgement | None:
+    """A verdict by the share of walks that end where they began."""
+    own = scores.get("walks_level")
+    if own is None:
+        return None
+    return "collapsed" if own.value == 1 else "recognisable", f"{own.value:.0%} of the {plural} end where they began."
 
 
 REWARDS = {"walk": {"climb": Builtin(climb, "height at the end")}}
-METRICS = [Metric("walks_level", lambda kind, space, conds: None if kind is WALK else "measures walks", level)]
+WORDS = {"walks_level": ScoreWords("walks that end level", "The share that ends where it began.", Question.VARIED)}
+METRICS = [
+    Metric(
+        "walks_level",
+        lambda kind, space, conds: None if kind is WALK else "measures walks",
+        level,
+        brief=True,
+        words=WORDS,
+        judge=judge,
+    )
+]
 
 
 def of_steps(path: Path, modality: str | None) -> Path | None:

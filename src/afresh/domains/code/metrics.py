@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from afresh.core import CondSpec, Evidence, ItemKind, Metric, Score, Space, UserError
+from afresh.core import CondSpec, Evidence, ItemKind, Metric, Question, Score, ScoreWords, Space, UserError
 from afresh.evaluation.estimate import bootstrap, share
 from afresh.evaluation.study import Study, Unmeasurable, study_of
 from afresh.runs.run import Run
@@ -208,4 +208,12 @@ def completions(evidence: Evidence) -> list[Score]:
     ]
 
 
-METRICS: tuple[Metric, ...] = (Metric("completions", filled_space, completions),)
+WORDS = {
+    "completions_valid": ScoreWords(
+        "valid completions", "The share of holes filled so that the file is valid.", Question.FOLLOWS
+    ),
+    "completions_exact": ScoreWords(
+        "exact completions", "The share of holes filled as in the original.", Question.FOLLOWS
+    ),
+}
+METRICS: tuple[Metric, ...] = (Metric("completions", filled_space, completions, words=WORDS),)

@@ -9,13 +9,15 @@ learnt.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from afresh.core import Cond, CondSpec, Evidence, ItemKind, Metric, Score, Space
+from afresh.core import Cond, CondSpec, Evidence, ItemKind, Metric, Question, Score, ScoreWords, Space
+from afresh.domains.image.verdict import judge_images
 from afresh.evaluation import distribution as d
 from afresh.evaluation.encoders import label_parts
 from afresh.evaluation.estimate import Array, Estimate, mean, share
@@ -363,18 +365,100 @@ def ratio(evidence: Evidence) -> list[Score]:
     return _nearest_scores(evidence, "nearest_ratio", "none", statistic)
 
 
-METRICS: tuple[Metric, ...] = (
-    Metric("frechet", image_space, frechet),
-    Metric("kid", image_space, kid, brief=True),
-    _pair_metric("precision", 0, d.precision_recall, "precision_recall", 3),
-    _pair_metric("recall", 1, d.precision_recall, "precision_recall", 3),
-    _pair_metric("density", 0, d.density_coverage, "density_coverage", 5),
-    _pair_metric("coverage", 1, d.density_coverage, "density_coverage", 5),
-    Metric("two_sample", image_space, two_sample),
-    Metric("sharpness", image_space, sharpness, brief=True),
-    Metric("variety", image_space, variety, brief=True),
-    Metric("likeness", image_space, likeness, brief=True),
-    Metric("conditional_accuracy", labelled_space, conditional_accuracy),
-    Metric("near_copies", image_space, copies, brief=True),
-    Metric("nearest_ratio", image_space, ratio),
+WORDS = {
+    "frechet": ScoreWords(
+        "distance of mean and spread (Fréchet)",
+        "How far the mean and the spread of samples are from those of held-out items, in the features of a network.",
+        Question.REAL,
+    ),
+    "kid": ScoreWords(
+        "distance of the whole set (KID)",
+        "How far samples are from held-out items as a set, by a kernel in the features of a network; 0 is as good as "
+        "real.",
+        Question.REAL,
+    ),
+    "precision": ScoreWords(
+        "samples that look real (precision)", "The share of samples near some real item.", Question.REAL
+    ),
+    "density": ScoreWords(
+        "closeness to real items (density)", "How many real items each sample is near to.", Question.REAL
+    ),
+    "two_sample": ScoreWords(
+        "told from real by a classifier",
+        "How often a classifier tells samples from held-out items: one half is by chance, 1 is always.",
+        Question.REAL,
+    ),
+    "sharpness": ScoreWords(
+        "fine detail",
+        "The energy of the finest detail, as a share of that of real images; below 1 is blurred.",
+        Question.REAL,
+    ),
+    "likeness": ScoreWords(
+        "large shapes like those of real ones",
+        "The correlation of the large shapes of a sample with the nearest training image; noise has little.",
+        Question.REAL,
+    ),
+    "recall": ScoreWords(
+        "real items within reach (recall)", "The share of real items near some sample.", Question.VARIED
+    ),
+    "coverage": ScoreWords(
+        "real items with a sample near (coverage)",
+        "The share of real items that have a sample among their neighbours.",
+        Question.VARIED,
+    ),
+    "variety": ScoreWords(
+        "distance between samples",
+        "How far samples are from each other, as a share of that of real ones.",
+        Question.VARIED,
+    ),
+    "conditional_accuracy": ScoreWords(
+        "what was asked for",
+        "How often an independent classifier sees the requested label in the sample.",
+        Question.OBEYS,
+    ),
+    "near_copies": ScoreWords(
+        "near copies of training items",
+        "The share of samples nearer to a training item than 99% of held-out items are; 1% is by chance.",
+        Question.COPIED,
+    ),
+    "close_copies": ScoreWords(
+        "samples very near to a training item",
+        "The share of samples at a fifth or less of the usual distance of held-out items to a training item; near "
+        "duplicates in the data give held-out items such a share as well.",
+        Question.COPIED,
+    ),
+    "nearest_ratio": ScoreWords(
+        "distance to the nearest training item",
+        "Relative to that of held-out items: 1 is ideal, 0 is copying.",
+        Question.COPIED,
+    ),
+}
+BESIDE = {
+    "pixel_gaussian": "of a trivial model",
+    "random_net": "in a random network",
+    "pixel_pca": "in main components of values",
+    "pixels": "in values",
+    "features": "in features",
+    "blurred": "of blurred real ones",
+    "subsets": "over random subsets",
+    "neighbour": "by the nearest neighbour",
+    "mlp_pixels": "by a network on values",
+}
+METRICS: tuple[Metric, ...] = tuple(
+    replace(metric, words=WORDS, beside=BESIDE)
+    for metric in (
+        Metric("frechet", image_space, frechet),
+        Metric("kid", image_space, kid, brief=True),
+        _pair_metric("precision", 0, d.precision_recall, "precision_recall", 3),
+        _pair_metric("recall", 1, d.precision_recall, "precision_recall", 3),
+        _pair_metric("density", 0, d.density_coverage, "density_coverage", 5),
+        _pair_metric("coverage", 1, d.density_coverage, "density_coverage", 5),
+        Metric("two_sample", image_space, two_sample),
+        Metric("sharpness", image_space, sharpness, brief=True),
+        Metric("variety", image_space, variety, brief=True),
+        Metric("likeness", image_space, likeness, brief=True, judge=judge_images),
+        Metric("conditional_accuracy", labelled_space, conditional_accuracy),
+        Metric("near_copies", image_space, copies, brief=True),
+        Metric("nearest_ratio", image_space, ratio),
+    )
 )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from afresh.core import Evidence, Score, UserError, events
+from afresh.core import Evidence, Question, Score, ScoreWords, UserError, events
 from afresh.core.plural import counted
 from afresh.domains.interactions.history import History
 from afresh.domains.interactions.ranking import Items, Scorer, Scores, accuracy, ndcg, over_users, rank_all
@@ -16,6 +16,18 @@ from afresh.runs.run import Run
 
 MOST, FEW = 2_000, 500  # held-out events that are ranked, and with a limit of seconds
 K = 10
+RETAINED_WORDS: Mapping[str, ScoreWords] = {
+    f"retained_{name}": ScoreWords(
+        f"what the base knew, {what}",
+        f"As {name}, of the events that were held out from the base of a tuned run; the control is the base itself.",
+        Question.PREDICTS,
+    )
+    for name, what in {
+        "HR@10": "among the first ten (HR@10)",
+        "NDCG@10": "near the top (NDCG@10)",
+        "MRR": "by its place (MRR)",
+    }.items()
+}
 
 
 def retained(run: Run, evidence: Evidence) -> tuple[list[Score], list[str]]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 
 import numpy as np
 
-from afresh.core import CondSpec, Evidence, ItemKind, Metric, Score, Space, events
-from afresh.domains.interactions.base_retention import retained
+from afresh.core import CondSpec, Evidence, ItemKind, Judgement, Metric, Question, Score, ScoreWords, Space, events
+from afresh.domains.interactions.base_retention import RETAINED_WORDS, retained
 from afresh.domains.interactions.baselines import ease, ials, item_knn, popularity
 from afresh.domains.interactions.baselines.incidence import incidence
 from afresh.domains.interactions.list_metrics import (
@@ -182,4 +182,76 @@ def of_lists(questions: Questions, ranked: Ranked) -> dict[str, Estimate]:
     return {name: estimate for name, estimate in found.items() if estimate is not None}
 
 
-METRICS: tuple[Metric, ...] = (Metric("recommendations", of_catalogues, recommendations, brief=True),)
+def judge_recommendations(scores: Mapping[str, Score], plural: str) -> Judgement | None:
+    """The judgement on recommendations, beside what is popular and a model that is no network; None without these."""
+    own, popular = scores.get(f"NDCG@{K}"), scores.get(f"NDCG@{K}/popularity")
+    others = [name for name in scores if name.startswith(f"NDCG@{K}/") and name != f"NDCG@{K}/popularity"]
+    if own is None or popular is None or not others:
+        return None
+    other = max(others, key=lambda name: scores[name].value)
+    name, beside = other.partition("/")[2], scores[other]
+    numbers = f"(NDCG@{K} {own.value:.3f}; {name} {beside.value:.3f}, popularity {popular.value:.3f})"
+    if own.value <= popular.value:
+        return "noise", f"What is popular with all is recommended better {numbers}."
+    if own.value < beside.value:
+        return "recognisable", f"The recommendations fit the user, but a simpler model has better ones {numbers}."
+    return "good", f"The recommendations are as good as those of a simpler model, or better {numbers}."
+
+
+WORDS = {
+    "HR@10": ScoreWords(
+        "next choices among the first ten (HR@10)",
+        "The share of held-out choices among the ten best of the whole catalogue, by all that the user chose before.",
+        Question.PREDICTS,
+    ),
+    "NDCG@10": ScoreWords(
+        "next choices near the top (NDCG@10)",
+        "As HR@10, with a choice counting less the lower it stands: 1 in the first place, 0.29 in the tenth.",
+        Question.PREDICTS,
+    ),
+    "MRR": ScoreWords(
+        "mean of one over the rank (MRR)", "1 if the next choice always stands first.", Question.PREDICTS
+    ),
+    "calibration_error": ScoreWords(
+        "error of the stated probabilities",
+        "How far the probability of a recommended item is from how often it is the next choice.",
+        Question.PREDICTS,
+    ),
+    "coverage@10": ScoreWords(
+        "recommended items of the catalogue",
+        "The share of the catalogue that is recommended to anyone.",
+        Question.VARIED,
+    ),
+    "gini@10": ScoreWords(
+        "concentration of recommendations (Gini)",
+        "0 if every item is recommended equally often, 1 if one item alone is.",
+        Question.VARIED,
+    ),
+    "novelty@10": ScoreWords(
+        "novelty of recommendations, in bits",
+        "The rarity of recommended items: an item that half of the users chose has 1 bit, one of a thousand 10.",
+        Question.VARIED,
+    ),
+    "diversity@10": ScoreWords(
+        "difference within a list",
+        "1 minus the similarity of two items of a list, by who chose both.",
+        Question.VARIED,
+    ),
+    "popularity_lift@10": ScoreWords(
+        "popularity beyond the users' own",
+        "How much more popular recommendations are than what the same users chose: 0 for equally, 1 for twice.",
+        Question.VARIED,
+    ),
+}
+BESIDE = {"ease": "of EASE", "item_knn": "of nearest neighbours", "ials": "of iALS", "popularity": "of popularity"}
+METRICS: tuple[Metric, ...] = (
+    Metric(
+        "recommendations",
+        of_catalogues,
+        recommendations,
+        brief=True,
+        words={**WORDS, **RETAINED_WORDS},
+        beside=BESIDE,
+        judge=judge_recommendations,
+    ),
+)

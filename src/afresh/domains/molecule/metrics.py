@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from scipy.stats import wasserstein_distance
 
-from afresh.core import CondSpec, Evidence, ItemKind, Metric, Score, Space
+from afresh.core import CondSpec, Evidence, ItemKind, Metric, Question, Score, ScoreWords, Space
 from afresh.domains.molecule.chem import canonical, chem
 from afresh.domains.molecule.filters import passes
 from afresh.domains.molecule.kind import MOLECULE, features
@@ -306,14 +306,60 @@ def requested(evidence: Evidence) -> list[Score]:
     return out
 
 
+WORDS = {
+    "valid_molecules": ScoreWords(
+        "valid molecules", "The share of samples that RDKit reads and sanitises.", Question.FOLLOWS
+    ),
+    "filters": ScoreWords(
+        "molecules that pass filters",
+        "The share of valid samples without groups that medicinal chemists avoid (MCF, PAINS), rare elements, charges "
+        "and large rings.",
+        Question.FOLLOWS,
+    ),
+    "fcd": ScoreWords(
+        "distance of mean and spread (FCD)",
+        "How far samples are from held-out molecules in the features of ChemNet.",
+        Question.REAL,
+    ),
+    "snn": ScoreWords(
+        "likeness to the nearest held-out molecule (SNN)", "By fingerprints; 1 is the same molecule.", Question.REAL
+    ),
+    "frag": ScoreWords(
+        "fragments as common as in real ones", "The cosine of the counts of BRICS fragments.", Question.REAL
+    ),
+    "scaf": ScoreWords("scaffolds as common as in real ones", "The cosine of the counts of scaffolds.", Question.REAL),
+    "logP_distance": ScoreWords(
+        "difference in logP", "How far the distribution is from that of real ones.", Question.REAL
+    ),
+    "SA_distance": ScoreWords(
+        "difference in synthetic accessibility", "How far the distribution is from that of real ones.", Question.REAL
+    ),
+    "QED_distance": ScoreWords(
+        "difference in drug-likeness (QED)", "How far the distribution is from that of real ones.", Question.REAL
+    ),
+    "weight_distance": ScoreWords(
+        "difference in weight, in g/mol", "How far the distribution is from that of real ones.", Question.REAL
+    ),
+    "unique_at_1000": ScoreWords("different ones of 1,000", "The share of different molecules.", Question.VARIED),
+    "unique_at_10000": ScoreWords("different ones of 10,000", "The share of different molecules.", Question.VARIED),
+    "int_div": ScoreWords("distance between molecules", "One minus the mean likeness of two samples.", Question.VARIED),
+    "int_div2": ScoreWords(
+        "distance between molecules, near ones counting more",
+        "One minus the root mean square likeness of two samples.",
+        Question.VARIED,
+    ),
+    "novel": ScoreWords(
+        "new molecules", "The share of different samples that are no training molecules.", Question.COPIED
+    ),
+}
 METRICS: tuple[Metric, ...] = (
-    Metric("molecule_validity", of_molecules, validity, brief=True),
-    Metric("molecule_uniqueness", of_molecules, uniqueness, brief=True),
-    Metric("molecule_novelty", of_molecules, novelty, brief=True),
-    Metric("molecule_fcd", of_molecules, fcd),
-    Metric("molecule_similarity", of_molecules, similarity),
-    Metric("molecule_diversity", of_molecules, diversity),
-    Metric("molecule_filters", of_molecules, filters),
-    Metric("molecule_properties", of_molecules, property_distances),
+    Metric("molecule_validity", of_molecules, validity, brief=True, words=WORDS),
+    Metric("molecule_uniqueness", of_molecules, uniqueness, brief=True, words=WORDS),
+    Metric("molecule_novelty", of_molecules, novelty, brief=True, words=WORDS),
+    Metric("molecule_fcd", of_molecules, fcd, words=WORDS),
+    Metric("molecule_similarity", of_molecules, similarity, words=WORDS),
+    Metric("molecule_diversity", of_molecules, diversity, words=WORDS),
+    Metric("molecule_filters", of_molecules, filters, words=WORDS),
+    Metric("molecule_properties", of_molecules, property_distances, words=WORDS),
     Metric("molecule_requests", of_molecules, requested),
 )

@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from afresh.core import CondSpec, Evidence, ItemKind, Metric, Score, Space
+from afresh.core import CondSpec, Evidence, ItemKind, Judgement, Metric, Question, Score, ScoreWords, Space
 from afresh.evaluation.estimate import Array, Estimate, jackknife, leave_out, ratio, share
 from afresh.evaluation.study import Study, Unmeasurable, study_of
+from afresh.evaluation.verdict import SHAPED, VERBATIM, place, share_of_floor
 
 PITCH = re.compile(r"([A-G])(#?)(-?\d+)")
 SEMITONE = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
@@ -299,8 +300,50 @@ def _copied(pieces: Sequence[Piece], known: set[tuple[int, ...]]) -> Estimate | 
     return Estimate(copied.value, max(0.0, copied.low), min(1.0, copied.high), sum(map(len, hits)))
 
 
+# --------------------------------------------------------------------------- verdict
+
+FORMED = 0.1  # noise: the place of valid scores of music is below this
+
+
+def judge_music(scores: Mapping[str, Score], plural: str) -> Judgement | None:
+    """The judgement on scores of music; None without their validity."""
+    if "valid_scores" not in scores:
+        return None
+    valid = place(scores["valid_scores"])
+    values = [p for name, s in scores.items() if name.endswith("_divergence") and (p := place(s)) is not None]
+    nearest = min(values, default=1.0)
+    if (valid is not None and valid < FORMED) or nearest < SHAPED:
+        return "noise", f"The {plural} are hardly music: their notes are as those of a random score."
+    copied = scores.get("copied_runs_8")
+    position = place(copied)
+    if copied is not None and (copied.value if position is None else 1 - position) > VERBATIM:
+        return "memorised", f"{copied.value:.0%} of the phrases of the {plural} are those of training {plural}."
+    if nearest > 0.8 and (valid is None or valid > 0.8):
+        return "good", f"The {plural} are valid scores, and their notes are distributed as those of real ones."
+    if nearest > 0.8:
+        share = share_of_floor(scores["valid_scores"])
+        return "recognisable", f"The {plural} are music, but only {share:.0%} of them are valid scores."
+    return "recognisable", f"The {plural} are music, and can be told from real ones."
+
+
+WORDS = {
+    "valid_scores": ScoreWords(
+        "valid scores", "The share of samples that are valid scores of music.", Question.FOLLOWS
+    ),
+    "copied_runs_8": ScoreWords(
+        "copied phrases", "The share of runs of 8 notes that stand in a training piece.", Question.COPIED
+    ),
+    **{
+        f"{name}_divergence": ScoreWords(
+            f"{name} divergence".replace("_", " "),
+            "How far the distribution is from that of real music.",
+            Question.REAL,
+        )
+        for name in FEATURES
+    },
+}
 METRICS: tuple[Metric, ...] = (
-    Metric("score_validity", score_space, validity, brief=True),
-    Metric("note_distributions", score_space, distributions, brief=True),
-    Metric("note_copies", score_space, copies, brief=True),
+    Metric("score_validity", score_space, validity, brief=True, words=WORDS, judge=judge_music),
+    Metric("note_distributions", score_space, distributions, brief=True, words=WORDS),
+    Metric("note_copies", score_space, copies, brief=True, words=WORDS),
 )

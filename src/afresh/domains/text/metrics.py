@@ -5,17 +5,18 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
 
-from afresh.core import CondSpec, Evidence, ItemKind, Metric, Score, Space
+from afresh.core import CondSpec, Evidence, ItemKind, Judgement, Metric, Question, Score, ScoreWords, Space
 from afresh.data.text.kind import TEXT
 from afresh.evaluation.compression import LZMA_CONTEXT, gzip_size, joined, lzma_after, lzma_size
 from afresh.evaluation.estimate import Estimate, ratio, share
 from afresh.evaluation.memorisation import CopySearch
 from afresh.evaluation.study import Study, Unmeasurable, study_of
+from afresh.evaluation.verdict import VERBATIM, place, share_of_floor
 
 RUN = 50  # bytes of the runs that are searched for copies
 WORD = re.compile(r"\w+|[^\w\s]")
@@ -289,10 +290,69 @@ def _verbatim(search: CopySearch, texts: Sequence[bytes]) -> Estimate | None:
     return _bounded(copied, sum(len(h) for h in hits))
 
 
+# --------------------------------------------------------------------------- verdict
+
+SPELT = 1 / 3  # noise: the place of known words is below this; half of the words of code are names, which models alter
+REPEATED = 0.4  # collapsed: distinct three-word sequences are below this share of their floor
+PREDICTED = 0.65  # good: bits per byte are below this share of those of lzma after the training text
+
+
+def judge_texts(scores: Mapping[str, Score], plural: str) -> Judgement | None:
+    """The judgement on texts; None if words do not tell text from random letters, as without spaces."""
+    words = scores.get("known_words")
+    known = place(words)
+    if words is None or known is None or (words.floor or 0.0) - (words.control or 0.0) < 0.2:
+        return None
+    distinct = share_of_floor(scores.get("distinct_3"))
+    if distinct < REPEATED:
+        return "collapsed", f"The {plural} repeat themselves: they have {distinct:.0%} of the variety of real ones."
+    if known < SPELT:
+        return "noise", f"The {plural} are letters rather than words: {words.value:.0%} of it are words of the data."
+    copied = scores.get("verbatim_50")
+    if copied is not None and (1 - (place(copied) or 0.0) if place(copied) is not None else copied.value) > VERBATIM:
+        return "memorised", f"{copied.value:.0%} of the {plural} occur in the training text word for word."
+    bits = scores.get("bits_per_byte")
+    if bits is not None and bits.control is not None and bits.value < PREDICTED * bits.control:
+        return "good", f"The {plural} read like real ones: the model predicts unseen text far better than a compressor."
+    return "recognisable", f"The {plural} consist of words of the data, but make little sense together."
+
+
+WORDS = {
+    "bits_per_byte": ScoreWords(
+        "bits per byte",
+        "How well unseen text is predicted: fewer bits are better; compressors stand beside.",
+        Question.PREDICTS,
+    ),
+    "known_words": ScoreWords(
+        "letters in words of the data",
+        "The share of letters that belong to words of the training text.",
+        Question.FOLLOWS,
+    ),
+    "parses": ScoreWords(
+        "valid so far", "The share of samples that are valid programs as far as they go.", Question.FOLLOWS
+    ),
+    "distinct_1": ScoreWords("distinct words", "Distinct words, as a share of all.", Question.VARIED),
+    "distinct_2": ScoreWords("distinct pairs of words", "Distinct pairs of words, as a share of all.", Question.VARIED),
+    "distinct_3": ScoreWords(
+        "distinct runs of three words", "Distinct runs of three words, as a share of all.", Question.VARIED
+    ),
+    "verbatim_50": ScoreWords(
+        "copied word for word", "The share of runs of 50 bytes that stand in the training text.", Question.COPIED
+    ),
+    "longest_copy": ScoreWords(
+        "longest copied run, in bytes", "The longest run that stands in the training text.", Question.COPIED
+    ),
+}
+BESIDE = {
+    "bound": "an upper bound",
+    "gzip": "of gzip",
+    "lzma": "of lzma",
+    "lzma_train": "of lzma after the training text",
+}
 METRICS: tuple[Metric, ...] = (
-    Metric("bits_per_byte", text_space, bits_per_byte),
-    Metric("parses", text_space, parses),
-    Metric("known_words", text_space, known_words, brief=True),
-    Metric("distinct", text_space, diversity, brief=True),
-    Metric("verbatim", text_space, verbatim, brief=True),
+    Metric("bits_per_byte", text_space, bits_per_byte, words=WORDS, beside=BESIDE),
+    Metric("parses", text_space, parses, words=WORDS),
+    Metric("known_words", text_space, known_words, brief=True, words=WORDS, judge=judge_texts),
+    Metric("distinct", text_space, diversity, brief=True, words=WORDS),
+    Metric("verbatim", text_space, verbatim, brief=True, words=WORDS),
 )

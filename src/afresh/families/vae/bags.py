@@ -281,4 +281,5 @@ FAMILY = Family(
     finish=partial(fit_density, read=read),
     policy=Policy(("conditioning", "encoder", "decoder", "prior"), score=elbo, fits=True),
     retired={"blocks": ANY, "most": ANY, "patch": ANY, "slots": ANY, "share": ANY},
+    how="draws from a small code",
 )

@@ -26,6 +26,7 @@ from afresh.core import (
     Modules,
     PlanHints,
     Policy,
+    Remedy,
     Sampling,
     Space,
     State,
@@ -311,4 +312,8 @@ FAMILY = Family(
     ),
     policy=Policy(("conditioning", "encoder", "decoder", "prior"), score=elbo, draw=draw, fits=True),
     retired={"dropout": ANY, "negatives": ANY, "slots": ANY, "share": ANY},
+    how="draws from a small code",
+    remedies={
+        "blurred": Remedy("flow", "The flow gives sharper {plural} than the VAE, and needs more minutes.", times=4)
+    },
 )

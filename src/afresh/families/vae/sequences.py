@@ -267,4 +267,5 @@ FAMILY = Family(
     evaluations=Evaluations(edit=lambda space, settings, keep: 2),
     policy=Policy(("conditioning", "encoder", "decoder", "prior"), score=elbo, fits=True),
     retired={"most": ANY, "patch": ANY, "negatives": ANY, "slots": SLOTS, "share": SHARE},
+    how="draws from a small code",
 )

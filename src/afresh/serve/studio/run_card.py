@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,16 +14,6 @@ from afresh.verbs.report import read_verdict
 from afresh.verbs.training_job import SEPARATOR
 
 EXCERPT = 420  # characters of a text
-FAMILIES: Mapping[str, str] = {
-    "transformer": "writes one piece after the other",
-    "masked": "fills in, in any order",
-    "flow": "shapes noise step by step",
-    "fewstep": "shapes noise in a few steps",
-    "gan": "draws in one go",
-    "vae": "draws from a small code",
-    "autoencoder": "draws from a small code",
-    "diffusers": "shapes noise step by step",
-}
 
 
 @dataclass(frozen=True)
@@ -62,7 +51,7 @@ def card_of(name: str, run: Run) -> RunCard:
         modality=record.modality,
         view=run.encoder.kind.view,
         family=record.family,
-        how=FAMILIES.get(record.family, "") if place is None else "",
+        how=run.family.how if place is None else "",
         size=magnitude(record.parameters),
         data=counted(record.data.train, "example"),
         lineage=lineage(run),

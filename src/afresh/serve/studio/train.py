@@ -24,7 +24,6 @@ from afresh.serve.request_threads import Desk
 from afresh.serve.rights import LOCAL, OWN, TRAIN, holder_of, needs, owner_of
 from afresh.serve.studio.data_card import look_card, plain_words
 from afresh.serve.studio.pages import HEADERS, PageRoute, address, page, rendered
-from afresh.serve.studio.run_card import FAMILIES
 from afresh.training.progress import clock
 from afresh.verbs import jobs
 from afresh.verbs.jobs import BackgroundJob, Outcome
@@ -124,7 +123,7 @@ def routes(desk: Desk, most: int) -> APIRouter:
         made = jobs.outcome(job)
         if job.verb == "data":
             found = None if made.result is None else look_card(made.result)
-            families = [(name, FAMILIES.get(name, "")) for name in registry.family_names()]
+            families = [(family.name, family.how) for family in registry.families()]
             return page(
                 request,
                 "train_look.html",

@@ -1,0 +1,66 @@
+"""The verdict on images and on spectra of sounds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from afresh.core import Judgement, Score
+from afresh.evaluation.verdict import ALIKE, COPIED, NEAR, SHAPED, place, share_of_floor
+
+# Collapsed: distances between samples, in values and in features, as shares of those between held-out items, are below
+# ALIKE and this. Blurred images come near in values, and noise does in features. Without features, the second share is
+# that of distances in values between blurred held-out items.
+ALIKE_BESIDE = 0.5
+MISSED = 0.15  # collapsed as well: samples are precise, but recall is below this share of its floor
+SOFT = 0.5  # blurred: sharpness is below the geometric mean of floor and control, by this power
+DENSE = 0.6  # good: density and coverage are above this share of their floors
+LIKE = 0.7  # good: the place of likeness is above this, so that few samples are noise
+
+
+def judge_images(scores: Mapping[str, Score], plural: str) -> Judgement | None:
+    """The judgement on images and spectra of sounds; None without their likeness."""
+    if "likeness" not in scores:
+        return None
+    few = "kid" not in scores  # so few images that only values were compared
+    values, features = scores.get("variety/pixels"), scores.get("variety")
+    spread = share_of_floor(values)
+    other = values.value / values.control if few and values and values.control else share_of_floor(features)
+    if spread < ALIKE and other < ALIKE_BESIDE:
+        return "collapsed", f"The {plural} are nearly all alike: they differ {spread:.0%} as much as real ones."
+    precise, recalled, covered = (share_of_floor(scores.get(name)) for name in ("precision", "recall", "coverage"))
+    if precise > 0.5 and recalled < MISSED and covered < 0.5:
+        return "collapsed", f"The {plural} are of a few sorts only: they cover {covered:.0%} of what real ones cover."
+    shaped = place(scores["likeness"])
+    if shaped is not None and shaped < SHAPED:
+        return "noise", f"The {plural} are noise: they resemble the training {plural} hardly more than random ones do."
+    copied = copied_share(scores)
+    if copied is not None:
+        return "memorised", f"{copied:.0%} of the {plural} are near copies of training {plural}."
+    sharp = scores["sharpness"]
+    if sharp.floor and sharp.control and sharp.value < sharp.floor * (sharp.control / sharp.floor) ** SOFT:
+        share = sharp.value / sharp.floor
+        return "blurred", f"The {plural} are blurred: they have {share:.0%} of the fine detail of real ones."
+    if few:
+        return "recognisable", (
+            f"One recognises what the {plural} show; with so few real ones, scores do not tell whether they are good."
+        )
+    distance, trivial = scores["kid"].value, scores["kid/pixel_gaussian"].value
+    near = distance <= NEAR * max(1.0, trivial)
+    dense = min(share_of_floor(scores[name]) for name in ("density", "coverage"))
+    if near and dense >= DENSE and (shaped is None or shaped > LIKE):
+        return "good", f"The {plural} are close to real ones that the model has not seen, and as varied."
+    return "recognisable", f"One recognises what the {plural} show, and can tell that they are not real."
+
+
+def copied_share(scores: Mapping[str, Score]) -> float | None:
+    """The share of images that are copies, if it is above what real or blurred images have; else None."""
+    close = scores.get("close_copies")
+    if close is not None:
+        floor = close.floor or 0.0  # near duplicates in the data
+        if (close.low or 0.0) > floor + COPIED * (1 - floor):
+            return close.value
+    copies, blurred = scores.get("near_copies"), scores.get("near_copies/blurred")
+    by_blur = 0.0 if blurred is None else blurred.value
+    if copies is not None and (copies.low or 0.0) > COPIED and copies.value > 2 * by_blur:
+        return copies.value
+    return None
