@@ -22,7 +22,8 @@ class Plugin:
     each a `afresh.core.Source`. verbs: by name, each a `afresh.core.verb.Verb`. pages: each a
     `afresh.serve.studio.pages.RunPage`. extractors: each a mapping of suffixes to functions that read a file for
     `afresh collect` (`afresh.collect.extract.Extractor`). protocols: dialects of the server by a part of the paths that
-    belong to them, "/v1/messages", each a `afresh.serve.protocols.Protocol`.
+    belong to them, "/v1/messages", each a `afresh.serve.protocols.Protocol`. creations: ways in which
+    the studio makes works of what exists, by name, each a `afresh.verbs.creation_request.Creation`.
     """
 
     modalities: Mapping[str, str] = field(default_factory=dict)
@@ -35,3 +36,4 @@ class Plugin:
     pages: tuple[str, ...] = ()
     extractors: tuple[str, ...] = ()
     protocols: Mapping[str, str] = field(default_factory=dict)
+    creations: Mapping[str, str] = field(default_factory=dict)

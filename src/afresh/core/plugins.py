@@ -35,6 +35,7 @@ REQUIRED_ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "pages": ("name", "able", "routes"),
     "extractors": (),
     "protocols": ("routes", "error"),
+    "creations": ("title", "able", "make"),
 }
 MAPPINGS = ("rewards", "extractors")
 NAMED = ("modalities", "families", "verbs")  # groups whose parts have the name under which they are registered

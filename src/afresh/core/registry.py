@@ -155,6 +155,11 @@ def protocols() -> list[tuple[tuple[str, ...], Callable[[], Any]]]:
     return [*own, *(((part.name,), part.load) for part in parts("protocols"))]
 
 
+def creations() -> dict[str, Any]:
+    """Ways in which works are made of what exists, by name, each a `afresh.verbs.creation_request.Creation`."""
+    return {part.name: creation for part, creation in loadable(parts("creations"))}
+
+
 def extractors() -> list[Mapping[str, Any]]:
     """What domains and other packages read for `afresh collect`: {suffix: afresh.collect.extract.Extractor}."""
     return [mapping for _, mapping in loadable(parts("extractors"))]

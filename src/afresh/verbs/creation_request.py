@@ -9,14 +9,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from afresh.core import Encoder, UserError, events
+from afresh.core import Encoder, UserError, registry
 from afresh.data.image.kind import decode as decode_image
 from afresh.data.text.fim import supports_fim
-from afresh.domains.music.compose import harmonise, score_of, text_of
-from afresh.domains.music.encoder import ScoreEncoder
-from afresh.domains.music.score import Score
 from afresh.runs.run import Run
 from afresh.sampling.request import Request, contains_prompts, unwanted, writes_text
 from afresh.sampling.samples import Samples
@@ -36,9 +33,17 @@ Words = Annotated[str, Field(max_length=2_000)]
 Text = Annotated[str, Field(max_length=1_000_000)]
 Turn = tuple[Literal["system", "user", "assistant"], Text]
 Form = Literal["text", "code", "image", "sound", "music"]
-Verb = Literal["sample", "edit", "blend", "move", "complete", "compose", "harmonise"]
 Side = Literal["left", "right", "top", "bottom"]
 OnText = Callable[[int, str], None]  # (number of the work, piece of its text)
+
+
+def check_verb(name: str) -> str:
+    if name not in OWN and name not in registry.creations():
+        raise ValueError(f"there is no verb {name[:40]!r}")
+    return name
+
+
+Verb = Annotated[str, AfterValidator(check_verb)]
 
 
 class Wish(BaseModel):
@@ -106,6 +111,23 @@ class Made:
     written: tuple[int, int] | None = None
 
 
+# (run, wish, files, the one that is wanted or None, what gets the pieces of texts) -> the works
+Maker = Callable[[Run, Wish, Mapping[str, bytes], int | None, OnText | None], Iterator[Made]]
+
+
+@dataclass(frozen=True)
+class Creation:
+    """A way in which a kind of data makes works of what exists (`afresh.core.plugin.Plugin.creations`). `title`: what
+    the button says; `past`: how a work was made, in words. `able`: whether a run can do it. `voices`: of what it makes,
+    one of which is kept; 0 if none is."""
+
+    title: str
+    past: str
+    able: Callable[[Run], bool]
+    make: Maker
+    voices: Callable[[Run], int] = lambda run: 0
+
+
 def make(
     run: Run,
     wish: Wish,
@@ -120,7 +142,8 @@ def make(
     """
     if only is not None and not 0 <= only < wish.n:
         raise UserError(f"There is no work {only} of {wish.n}.")
-    made = VERBS[wish.verb](run, wish, files, only, on_text)
+    make_works = OWN[wish.verb] if wish.verb in OWN else registry.creations()[wish.verb].make
+    made = make_works(run, wish, files, only, on_text)
     return made if only is None else (m for m in made if m.index == only)
 
 
@@ -228,25 +251,6 @@ def move(run: Run, wish: Wish, files: Mapping[str, bytes], only: int | None, on_
     return listed(moved)
 
 
-def compose(
-    run: Run, wish: Wish, files: Mapping[str, bytes], only: int | None, on_text: OnText | None
-) -> Iterator[Made]:
-    """Tunes that begin as the score in the input."""
-    text = text_of(run, score_in(run, wish, files))
-    return sample(run, wish.model_copy(update={"prompt": text}), files, only, on_text)
-
-
-def harmonised(
-    run: Run, wish: Wish, files: Mapping[str, bytes], only: int | None, on_text: OnText | None
-) -> Iterator[Made]:
-    """Tunes with one voice of the score in the input, and new ones around it."""
-    score = score_in(run, wish, files)
-    made = harmonise(run, score, wish.n, voice=wish.voice, seed=wish.seed, settings=dict(wish.settings))
-    for note in made.notes:
-        events.note(note, "composed")
-    return (Made(index, text) for index, text in enumerate(made.texts))
-
-
 def cursor(
     run: Run, wish: Wish, files: Mapping[str, bytes], only: int | None, on_text: OnText | None
 ) -> Iterator[Made]:
@@ -267,14 +271,12 @@ def cursor(
         yield Made(index, before + completion.text + wish.suffix, {}, span)
 
 
-VERBS: Mapping[Verb, Callable[..., Iterator[Made]]] = {
+OWN: Mapping[str, Maker] = {
     "sample": sample,
     "edit": edit,
     "blend": blend,
     "move": move,
     "complete": cursor,
-    "compose": compose,
-    "harmonise": harmonised,
 }
 
 
@@ -289,23 +291,6 @@ def values(run: Run, wish: Wish, files: Mapping[str, bytes], count: int) -> list
         what = "one is changed" if count == 1 else f"it takes {count}"
         raise UserError(f"{len(wish.inputs)} works were given: {what}. Choose again.", param="inputs")
     return [decoded(run.encoder.kind.decode, files, name) for name in wish.inputs]
-
-
-def score_in(run: Run, wish: Wish, files: Mapping[str, bytes]) -> Score:
-    """The score in the input file: a text as the run writes it, or music in notes. Notes what is changed in it."""
-    if len(wish.inputs) != 1:
-        raise UserError(f"{len(wish.inputs)} scores were given: it takes one. Choose again.", param="inputs")
-    (name,) = wish.inputs
-    if name not in files:
-        raise UserError(f"The file {name} is missing.", param="inputs")
-    encoder = run.encoder
-    if name.endswith(".txt") and isinstance(encoder, ScoreEncoder):
-        score, notes = encoder.score(files[name].decode("utf-8", "replace"))
-    else:
-        score, notes = score_of(run, name, files[name])
-    for note in notes:
-        events.note(note, "score_changed")
-    return score
 
 
 def decoded(decode: Callable[[bytes], Any], files: Mapping[str, bytes], name: str) -> Any:
@@ -340,7 +325,7 @@ def files_of(encoder: Encoder, value: Any) -> dict[str, bytes]:
 
 def form_of(run: Run) -> Form:
     """What a run makes, for people: a score is text for the model and music for them, and so is code."""
-    if isinstance(run.encoder, ScoreEncoder):
+    if run.encoder.abilities.audible:
         return "music"
     view = run.encoder.kind.view
     return "code" if view == "text" and supports_fim(run.space.special) else view

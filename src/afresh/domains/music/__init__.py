@@ -4,6 +4,10 @@ from afresh.core.plugin import Plugin
 
 PLUGIN = Plugin(
     modalities={"music": "afresh.domains.music.modality:MODALITY"},
+    creations={
+        "compose": "afresh.domains.music.creations:COMPOSE",
+        "harmonise": "afresh.domains.music.creations:HARMONISE",
+    },
     extractors=("afresh.domains.music.extract:EXTRACTORS",),
     verbs={"compose": "afresh.domains.music.verbs:compose"},
     metrics=("afresh.domains.music.metrics:METRICS",),

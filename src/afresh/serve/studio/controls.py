@@ -8,8 +8,7 @@ from typing import Any
 
 from annotated_types import Ge, Gt, Le
 
-from afresh.core import UserError
-from afresh.domains.music.encoder import ScoreEncoder
+from afresh.core import UserError, registry
 from afresh.runs.run import Run
 from afresh.sampling.request import contains_prompts, converses, of_kind, writes_text
 from afresh.verbs.chat import takes_system
@@ -127,7 +126,7 @@ def controls_of(run: Run) -> Controls:
         ways=ways_of(run, form),
         blends=blends(run),
         factors=factors_of(*shape),
-        voices=encoder.voices if isinstance(encoder, ScoreEncoder) else 0,
+        voices=max((c.voices(run) for c in registry.creations().values() if c.able(run)), default=0),
         seconds=space.seconds or 0.0,
         shape=shape,
     )
@@ -135,10 +134,9 @@ def controls_of(run: Run) -> Controls:
 
 def ways_of(run: Run, form: Form) -> tuple[Way, ...]:
     """What a run does with pictures, sounds and tunes that exist."""
-    if isinstance(run.encoder, ScoreEncoder):
-        harmonises = run.encoder.voices > 0 and run.family.sampling.fills
-        return (Way("compose", "Continue"), *([Way("harmonise", "Harmonise")] if harmonises else []))
-    ways: list[Way] = []
+    ways = [Way(name, creation.title) for name, creation in registry.creations().items() if creation.able(run)]
+    if ways:
+        return tuple(ways)
     if run.encoder.space.kind == "field" and run.family.edit is not None:
         if form == "sound":
             ways += [Way("edit", "Change"), Way("extend", "Lengthen"), Way("loop", "Loop")]

@@ -10,6 +10,7 @@ from fastapi.responses import RedirectResponse, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
+from afresh.core import registry
 from afresh.serve.errors import Refused
 from afresh.serve.request_threads import Desk
 from afresh.serve.rights import USE, needs
@@ -34,14 +35,13 @@ DEEDS = {
     "move": "Move it",
     "blend": "Blend",
     "continue": "Continue",
-    "compose": "Continue",
-    "harmonise": "Harmonise",
 }
 
 
 def routes(desk: Desk, root: Path) -> APIRouter:
     router = APIRouter(route_class=PageRoute, include_in_schema=False, dependencies=[needs(USE)])
     workshop = Workshop(desk)
+    deeds = DEEDS | {name: creation.title for name, creation in registry.creations().items()}
 
     @router.get("/studio/create")
     def create(
@@ -49,8 +49,10 @@ def routes(desk: Desk, root: Path) -> APIRouter:
         run: Name = "",
         words: Annotated[str, Query(max_length=2000)] = "",
         start: Id = "",
-        verb: Annotated[str, Query(pattern=f"^(|again|{'|'.join(DEEDS)})$")] = "",
+        verb: Annotated[str, Query(max_length=40)] = "",
     ) -> Response:
+        if verb not in {"", "again", *deeds}:
+            raise Refused(400, f"There is no way {verb} to make a work. Known: {', '.join(deeds)}.", None, "verb")
         runs = [card for card in cards(desk.library) if card.usable and card.page == "create"]
         if run and (elsewhere := page_of(desk.library.open(run))) is not None:
             return RedirectResponse(address(request, elsewhere.name, run=run), 303)
@@ -61,8 +63,8 @@ def routes(desk: Desk, root: Path) -> APIRouter:
         name = run or (work.recipe.run if work is not None else runs[0].name)
         controls = controls_of(desk.library.open(name))
         able = {way.verb for way in controls.ways}
-        if verb in DEEDS and verb not in able | {"blend", "continue"}:
-            raise Refused(400, f"{name} cannot do this: {DEEDS[verb].lower()}.", None, "verb")
+        if verb in deeds and verb not in able | {"blend", "continue"}:
+            raise Refused(400, f"{name} cannot do this: {deeds[verb].lower()}.", None, "verb")
         going = verb in able or (verb == "continue" and controls.form == "music" and work is not None)
         fields = begun(controls, words, work, verb)
         near = works.find(run=name, most=NEAR) if verb == "blend" else []
@@ -76,7 +78,7 @@ def routes(desk: Desk, root: Path) -> APIRouter:
             work=work,
             verb=verb,
             going=going,
-            deeds=DEEDS,
+            deeds=deeds,
             near=[w for w in near if work is None or w.id != work.id],
         )
 

@@ -6,12 +6,16 @@ import io
 import json
 from typing import Any
 
+from afresh.core import registry
 from afresh.serve.studio.controls import SETTINGS, titled
 from afresh.verbs.gallery import Work
 
 VERBS = {"sample": "drawn anew", "edit": "a change of another work", "blend": "between two works"}
 VERBS |= {"complete": "completed at a cursor", "move": "moved towards a label"}
-VERBS |= {"compose": "continued from a beginning", "harmonise": "given new voices"}
+
+
+def how_made(verb: str) -> str:
+    return VERBS[verb] if verb in VERBS else str(registry.creations()[verb].past)
 
 
 def recipe_lines(work: Work) -> list[tuple[str, str]]:
@@ -19,7 +23,7 @@ def recipe_lines(work: Work) -> list[tuple[str, str]]:
     recipe, wish = work.recipe, work.recipe.wish
     lines = [("Model", recipe.run), ("Made", recipe.made.replace("T", " ").partition("+")[0] + " UTC")]
     lines.append(
-        ("How", VERBS[wish.verb] if not wish.prompt or wish.verb != "sample" else "continued from a beginning")
+        ("How", how_made(wish.verb) if not wish.prompt or wish.verb != "sample" else "continued from a beginning")
     )
     lines += [("System message", text) for role, text in wish.turns if role == "system"]
     lines += [(titled(k), v) for k, v in wish.label.items()]
