@@ -45,10 +45,12 @@ types: .venv/.ready
 quick: .venv/.ready
 	$(PYTEST) -m "not slow and not browser"
 
-# With TRL and verl, whose steps of alignment ours are compared with; without them, these tests are skipped.
+# With TRL and verl, whose steps of alignment ours are compared with; without them, these tests are skipped. Types tell
+# where a benchmark, which takes hours, no longer fits the package.
 bench-test: .venv/.ready
 	-timeout 300 $(BIN)/pip install --disable-pip-version-check -q 'trl>=1.16'
 	-$(BIN)/pip install --disable-pip-version-check -q --no-deps verl
+	$(BIN)/mypy benchmarks
 	$(PYTEST) benchmarks/tests
 
 # What takes minutes and seldom changes: every family on a device without float64, and random requests to every endpoint

@@ -57,8 +57,8 @@ def main(words: Sequence[str]) -> None:
             else:
                 print(f"== {entry.name}", flush=True)
                 run(entry, ())
-    elif entry := next((e for e in known if e.name == words[0]), None):
-        run(entry, words[1:])
+    elif found := [e for e in known if e.name == words[0]]:
+        run(found[0], words[1:])
     else:
         sys.exit(f"There is no benchmark {words[0]!r}. Choose from: {', '.join(e.name for e in known)}.")
 

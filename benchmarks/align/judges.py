@@ -36,9 +36,8 @@ def proxy(path: Path) -> Score:
     from afresh.alignment.rewards.classifier_reward import of_class
     from afresh.data.prepare import prepare
 
-    made = of_class(
-        "positive", prepare(path, "text", {"label_column": "label"}), "text", lambda line: print(line, flush=True)
-    )
+    data = prepare(path, "text", {"label_column": "label"})
+    made = of_class("positive", data, data.encoder.kind, lambda line: print(line, flush=True))
     return lambda texts: [float(v) for v in made.score(texts, [{}] * len(texts))]
 
 

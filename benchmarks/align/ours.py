@@ -92,7 +92,7 @@ def judge(folder: Path, base: Run) -> dict[str, float]:
     from."""
     policy = base.family.policy
     assert policy is not None and policy.rollout is not None and policy.steps is not None
-    found = weights(folder, base)
+    modules = weights(folder, base)
     ask = Ask(**json.loads((folder / "ask.json").read_text()))
     torch.set_num_threads(ask.threads)
     held = held_of(base)
@@ -105,8 +105,8 @@ def judge(folder: Path, base: Run) -> dict[str, float]:
     with torch.no_grad(), precision(plain):
         for rows in torch.arange(JUDGED).split(64):
             settings = base.family.sampling.settings(length=ask.length)
-            made = policy.rollout(found, base.config, base.space, cond.select(rows), Rng(77), rows, settings)
-            now, ref = (policy.steps(m, base.config, base.space, made.batch) for m in (found, base.modules))
+            made = policy.rollout(modules, base.config, base.space, cond.select(rows), Rng(77), rows, settings)
+            now, ref = (policy.steps(m, base.config, base.space, made.batch) for m in (modules, base.modules))
             far.append((now.logp - ref.logp).sum(1))
             texts += base.encoder.decode(made.x)
     shares, kl, error = score(texts), torch.cat(far), math.sqrt(JUDGED)

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from afresh.alignment.alignment_batches import REWARD_MODEL
+from afresh.api import Model
 from afresh.runs.run import Run
 from benchmarks.common.benchmark import Benchmark
 from benchmarks.common.folders import work_folder, write_json
@@ -52,7 +53,7 @@ def light(x: NDArray[np.uint8]) -> NDArray[np.float64]:
 def votes(base: Run, folder: Path) -> float:
     """Write the pairs and the votes on them; returns the point above which a picture is light."""
     (folder / "items").mkdir(parents=True, exist_ok=True)
-    drawn = np.stack(base.sample(2 * PAIRS, seed=11, **SAMPLING).values)
+    drawn = np.stack(Model(base).sample(2 * PAIRS, seed=11, **SAMPLING).values)
     b = light(drawn)
     point = float(np.quantile(b, 1 - LIGHT))
     chance, lines = random.Random(0), []
@@ -76,7 +77,7 @@ def judged(x: NDArray[np.uint8], point: float, judge: Judge) -> dict[str, float]
 
 def drawn(run: Run, n: int, best: int = 1, reward: str | None = None) -> NDArray[np.uint8]:
     torch.set_num_threads(run.record.train.threads)
-    return np.stack(run.sample(n, seed=12, best=best, reward=reward, **SAMPLING).values)
+    return np.stack(Model(run).sample(n, seed=12, best=best, reward=reward, **SAMPLING).values)
 
 
 def real(task: Task, point: float) -> NDArray[np.uint8]:

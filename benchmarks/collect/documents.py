@@ -55,8 +55,8 @@ class Maker:
         while len(out) < rng.integers(*words):
             at = int(rng.integers(len(self.words) - PASSAGE))
             out += self.words[at : at + int(rng.integers(PASSAGE // 2, PASSAGE))].tolist()
-        for at in np.flatnonzero(rng.random(len(out)) < CHANGED):
-            out[at] = self.words[rng.integers(len(self.words))]
+        for place in np.flatnonzero(rng.random(len(out)) < CHANGED):
+            out[place] = self.words[rng.integers(len(self.words))]
         return out
 
     def edited(self, words: list[str], number: int) -> list[str]:

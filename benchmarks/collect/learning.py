@@ -13,6 +13,7 @@ import numpy as np
 
 from benchmarks.collect.documents import made_source
 from benchmarks.common.folders import data_folder
+from benchmarks.common.ours import nats
 from benchmarks.common.processes import finish, start
 from benchmarks.common.results import Row
 
@@ -119,12 +120,9 @@ def bits(folder: Path, heldout: list[str]) -> float:
     """Bits a byte of held-out texts by the model of a run."""
     from afresh.runs.data import run_data
     from afresh.runs.run import Run
-    from afresh.verbs.measuring import RunEvidence
 
     run = Run.open(folder)
-    found = RunEvidence(run, run_data(run)).likelihood()
-    assert found is not None
-    return float(found[0].sum()) / math.log(2) / sum(len(t.encode()) for t in heldout)
+    return nats(run, run_data(run)) / math.log(2) / sum(len(t.encode()) for t in heldout)
 
 
 def learning(folder: Path) -> list[Row]:

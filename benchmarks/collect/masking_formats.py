@@ -349,6 +349,7 @@ def phone(how: str, rng: random.Random) -> str:
     while True:
         kind = rng.choice((phonenumbers.PhoneNumberType.MOBILE, phonenumbers.PhoneNumberType.FIXED_LINE))
         example = phonenumbers.example_number_for_type(rng.choice(REGIONS), kind)
+        assert example is not None
         digits = str(example.national_number)
         number = phonenumbers.PhoneNumber(
             example.country_code,

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from afresh.core import Cond
+from afresh.data.prepare import Prepared
 from afresh.runs.run import Run, summary
 from afresh.sampling.request import Request
 from benchmarks.common import processes
@@ -92,6 +93,15 @@ def draw(wanted: Wanted, folder: Path) -> Answer:
     recipe = f"afresh {run.record.family} {json.dumps(run.record.config)}, sampled with {settings.model_dump_json()}"
     rate = pace(folder / "run" / "metrics.jsonl") * run.record.train.batch
     return Answer(recipe, run.record.parameters, summary(run)["steps"], wanted.seconds, rate, batch, alone)
+
+
+def nats(run: Run, prepared: Prepared) -> float:
+    """Of every held-out text, together."""
+    from afresh.verbs.measuring import RunEvidence
+
+    likelihood = RunEvidence(run, prepared).likelihood()
+    assert likelihood is not None
+    return float(likelihood[0].sum())
 
 
 def samples_of(folder: Path, wanted: Wanted, threads: int) -> Answer:

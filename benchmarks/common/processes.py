@@ -67,7 +67,7 @@ def finish(process: subprocess.Popen[bytes], log: Path) -> str:
     code = process.wait()
     text = log.read_text(errors="replace")
     if code:
-        raise RuntimeError(f"exit code {code} of {process.args}:\n{text[-2000:]}")
+        raise RuntimeError(f"exit code {code} of {process.args!r}:\n{text[-2000:]}")
     return text
 
 

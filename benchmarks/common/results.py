@@ -43,4 +43,4 @@ def save(name: str, rows: list[Row]) -> None:
 
 def load() -> dict[str, Any]:
     """Everything measured so far: by benchmark, a list with the rows of each machine, the newest last."""
-    return json.loads(OUT.read_text()) if OUT.exists() else {}  # type: ignore[no-any-return]
+    return json.loads(OUT.read_text()) if OUT.exists() else {}

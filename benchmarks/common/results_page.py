@@ -211,10 +211,10 @@ def subject_part(subject: str, found: Found) -> str:
     kept = [p for runs in found.values() for p in promises(runs[-1]["rows"])]
     rows = [promise(p) for p in kept]
     each = [r for p in kept for r in p]
-    count = f"{sum(r['reached'] for r in each)} of {len(each)} goals reached."
+    reached = f"{sum(r['reached'] for r in each)} of {len(each)} goals reached."
     parts = [
         f"## {subject_title(subject)}",
-        count,
+        reached,
         markdown(("Promise", "Goal", "afresh", "beside", "reached", "n"), rows),
     ]
     for machine in sorted({run["machine"] for runs in found.values() for run in runs}):

@@ -160,8 +160,8 @@ class Judge:
             out[f"density{tail}"], out[f"coverage{tail}"] = d.density_coverage(real, own, NEIGHBOURS)
         real, own = self.features("pixels", self.held.x), self.features("pixels", fake.x)
         out["two_sample/pixels"] = d.two_sample_mlp(own, real, SEED)
-        flat = [x.reshape(len(x), -1).astype(np.float64) for x in (fake.x, self.held.x)]
-        out["two_sample/raw"] = d.two_sample_linear(*flat, SEED)
+        raw, held = (x.reshape(len(x), -1).astype(np.float64) for x in (fake.x, self.held.x))
+        out["two_sample/raw"] = d.two_sample_linear(raw, held, SEED)
         out["two_sample/domain"] = d.two_sample_linear(
             self.features("domain", fake.x), self.features("domain", self.held.x), SEED
         )

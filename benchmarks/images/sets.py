@@ -171,7 +171,8 @@ def write(side: Side, folder: Path) -> tuple[Path, Path]:
 
 
 def _npz(side: Side, path: Path) -> Path:
-    np.savez(path, x=side.x, **({"y": side.y} if side.classed else {}))
+    parts: dict[str, Any] = {"x": side.x, **({"y": side.y} if side.classed else {})}
+    np.savez(path, **parts)
     return path
 
 

@@ -200,7 +200,7 @@ class Filter:
 
 def true_chances(world: World, log: Log) -> Array:
     """The true model's chance of each outcome from the answers before it, (n, T)."""
-    out = np.zeros(log.items.shape)
+    out: Array = np.zeros((len(log.items), log.items.shape[1]))
     exact = Filter(world, len(out))
     for t in range(out.shape[1]):
         exact.wait(log.gaps[:, t])

@@ -157,7 +157,9 @@ def rows_of(run: Run, found: Mapping[str, Mapping[str, float]], settings: Mappin
 
 def main(run: str, samples: str = "100", *settings: str) -> None:
     model, count = afresh.load(run), int(samples)
-    chosen = {k: json.loads(v) if v[:1] in "0123456789{" else v for k, v in (s.split("=", 1) for s in settings)}
+    chosen: dict[str, Any] = {
+        k: json.loads(v) if v[:1] in "0123456789{" else v for k, v in (s.split("=", 1) for s in settings)
+    }
     found: dict[str, dict[str, float]] = {}
     for task, cut in TASKS.items():
         rows = []

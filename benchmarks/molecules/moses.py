@@ -55,7 +55,7 @@ def setting(text: str) -> int | float | str:
     return text
 
 
-def settings_of(words: Iterable[str]) -> dict[str, int | float | str]:
+def settings_of(words: Iterable[str]) -> dict[str, Any]:
     """Those of the words that are KEY=VALUE."""
     return {k: setting(v) for k, v in (w.split("=", 1) for w in words if "=" in w)}
 
@@ -89,15 +89,15 @@ class Reference:
         arrays, counts = (work_folder("moses") / f"{digest}.{end}" for end in ("npz", "json"))
         if not counts.exists():
             made = Reference.of(m.Molecules(smiles))
-            np.savez(
-                arrays,
-                activations=made.activations.astype(np.float32),  # ChemNet's own precision
-                fingerprints=np.packbits(made.fingerprints.astype(bool), axis=1),
+            parts: dict[str, Any] = {
+                "activations": made.activations.astype(np.float32),  # ChemNet's own precision
+                "fingerprints": np.packbits(made.fingerprints.astype(bool), axis=1),
                 **made.numbers,
-            )
+            }
+            np.savez(arrays, **parts)
             counts.write_text(json.dumps([made.fragments, made.scaffolds]))
         with np.load(arrays) as stored:
-            bits = np.unpackbits(stored["fingerprints"], axis=1)
+            bits: Any = np.unpackbits(stored["fingerprints"], axis=1)
             numbers = {n: stored[n] for n in m.PROPERTIES}
             return Reference(
                 stored["activations"].astype(np.float64), bits, numbers, *map(Counter, json.loads(counts.read_text()))

@@ -53,20 +53,20 @@ def moses_metrics(folder: Path) -> Any:
     import pandas
     from scipy import linalg
 
-    pandas.DataFrame.append = lambda self, other, sort=False: pandas.concat([self, other], sort=sort)
+    setattr(pandas.DataFrame, "append", lambda self, other, sort=False: pandas.concat([self, other], sort=sort))  # noqa: B010
     setattr(np, "NaN", np.nan)  # noqa: B010
     setattr(np, "row_stack", np.vstack)  # noqa: B010
     root = linalg.sqrtm
     linalg.sqrtm = lambda a, disp=True: root(a) if disp else (root(a), 0.0)
     for name in ("moses", "moses.metrics"):
         module = types.ModuleType(name)
-        module.__path__ = [str(folder / name.replace(".", "/"))]  # type: ignore[attr-defined]
+        module.__path__ = [str(folder / name.replace(".", "/"))]
         sys.modules[name] = module
-    data = types.ModuleType("moses.dataset")
-    data.get_dataset = data.get_statistics = None  # type: ignore[attr-defined]
+    data: Any = types.ModuleType("moses.dataset")
+    data.get_dataset = data.get_statistics = None
     sys.modules["moses.dataset"] = data
-    six = types.ModuleType("rdkit.six")
-    six.iteritems = dict.items  # type: ignore[attr-defined]
+    six: Any = types.ModuleType("rdkit.six")
+    six.iteritems = dict.items
     sys.modules["rdkit.six"] = six
     chem().Crippen = importlib.import_module("rdkit.Chem.Crippen")
     return importlib.import_module("moses.metrics.metrics")

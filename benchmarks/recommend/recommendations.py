@@ -65,7 +65,7 @@ def measured(task: Task, ranked: Ranked) -> dict[str, Estimate]:
     asked = task.test
     counts = users_of(asked.histories, task.items)
     taken = incidence(asked.histories, task.items).T.tocsr()
-    return {
+    found: dict[str, Estimate | None] = {
         **accuracy(ranked.ranks, K, asked.users),
         "coverage": coverage(ranked.lists, task.items),
         "Gini": gini(ranked.lists, task.items),
@@ -73,6 +73,7 @@ def measured(task: Task, ranked: Ranked) -> dict[str, Estimate]:
         "diversity": intra_list_diversity(ranked.lists, taken),
         "popularity lift": popularity_lift(ranked.lists, asked.questions, counts),
     }
+    return {name: e for name, e in found.items() if e is not None}
 
 
 def keep(task: Task, name: str, ranked: Ranked, told: str, seconds: float, extra: dict[str, Any] | None = None) -> None:

@@ -172,7 +172,9 @@ def measured(folder: Path, llama: Path | None, rounds: int, tokens: int) -> list
         ours = f"http://127.0.0.1:{(port := free_port())}"
         command = [sys.executable, "-m", "afresh", "serve", str(run.parent), "--port", str(port)]
         stack.enter_context(process(command, ours))
-        servers = {"afresh serve": (ours, {"model": "decoder", "logit_bias": {str(end): -100}})}
+        servers: dict[str, tuple[str, dict[str, Any]]] = {
+            "afresh serve": (ours, {"model": "decoder", "logit_bias": {str(end): -100}})
+        }
         if llama is not None:
             precision = model.run.record.train.precision
             exported = model.export("gguf", folder / "gguf", precision=precision).folder
@@ -225,16 +227,16 @@ def rows_of(found: dict[str, list[float]], llama: bool, rounds: int, tokens: int
             )
         wait = statistics.median(found[f"afresh serve, {number}, wait"])
         theirs_wait = found.get(f"llama.cpp server, {number}, wait")
-        shown = "" if theirs_wait is None else f"{1000 * statistics.median(theirs_wait):.0f} ms (llama.cpp server)"
-        goal = "at most 150 ms" if number == 8 else ""
+        first = "" if theirs_wait is None else f"{1000 * statistics.median(theirs_wait):.0f} ms (llama.cpp server)"
+        asked = "at most 150 ms" if number == 8 else "stated"
         rows.append(
             Row(
                 TITLE,
                 f"p95 of the first token, {number} streams",
                 f"{1000 * wait:.0f} ms",
-                shown,
-                goal=goal,
-                reached=not goal or wait <= 0.15,
+                first,
+                goal=asked,
+                reached=number != 8 or wait <= 0.15,
                 n=n,
             )
         )

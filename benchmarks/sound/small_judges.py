@@ -103,7 +103,7 @@ def divide(every: SmallSet, source: Path, folder: Path) -> Path:
     """
     if folder.is_dir():
         return folder
-    contents = {}
+    contents: dict[str, bytes] = {}
     for archive in sorted(source.glob("*.zip")):
         with zipfile.ZipFile(archive) as files:
             contents |= {n: files.read(n) for n in files.namelist() if n.endswith((".flac", ".ogg", ".wav"))}
@@ -236,7 +236,7 @@ class Judge:
     @cached_property
     def choice(self) -> dict[tuple[str, str], Estimate]:
         """How often each view and rule is right on training clips that it did not learn from, the best first."""
-        found = {}
+        found: dict[tuple[str, str], Estimate] = {}
         for view, see in VIEWS.items():
             x = see([c.sound for c in self.train])
             found |= {(view, name): right(crossed(rule, x, self.train), self.train) for name, rule in RULES.items()}

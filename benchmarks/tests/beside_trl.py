@@ -96,7 +96,7 @@ def trained(kind: Any, folder: Path, *given: Any, data: Any) -> tuple[list[dict[
     """What a trainer of this kind learnt from in each step, and what it logged."""
     seen: list[dict[str, Any]] = []
 
-    class Watched(kind):  # type: ignore[misc]
+    class Watched(kind):
         def compute_loss(self, model: Any, inputs: dict[str, Any], *more: Any, **how: Any) -> Any:
             seen.append(inputs)
             return super().compute_loss(model, inputs, *more, **how)

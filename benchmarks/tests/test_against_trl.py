@@ -72,7 +72,7 @@ def steered(method: str, found: Opened, seen: list[dict[str, Any]], **given: Any
     learner, aligner, config = learner_of(method, found, size, -(-size // 2), **given)
     for inputs in seen:
         votes = Votes(*sides(inputs), torch.zeros(size, dtype=torch.bool), torch.ones(size))
-        made = aligner.batches(config, world_of(found, learner, votes=votes))
+        made: Any = aligner.batches(config, world_of(found, learner, votes=votes))
         rows = torch.arange(size)
         metrics = take_step(learner, made.with_reference(made.at(rows, rows), rows), Rng(0))
         assert metrics is not None

@@ -64,7 +64,7 @@ class Given:
     def trainer(self, kind: Any, with_logs: bool) -> Any:
         given = self
 
-        class Fed(kind):  # type: ignore[misc]
+        class Fed(kind):
             def _generate_single_turn(self, prompt_ids: list[list[int]], *more: Any) -> Any:
                 found = given.answers(prompt_ids)
                 return (found, None) if with_logs else found
@@ -75,7 +75,7 @@ class Given:
         """Ours, whose rollouts are those that TRL had, in turn; and their rewards."""
         policy, left = found.family.policy, list(self.made)
         assert policy is not None and policy.steps is not None
-        steps, worth = policy.steps, []
+        steps, worth = policy.steps, list[Any]()
 
         def rollout(modules: Modules, config: Any, space: Space, cond: Cond, *more: Any) -> Rollout:
             prompts, answers = left.pop(0)

@@ -19,10 +19,12 @@ import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
+from afresh.api import Model
 from afresh.core import Batch, Cond, Space, registry
 from afresh.core.rng import Rng
 from afresh.evaluation.estimate import share
@@ -31,12 +33,13 @@ from afresh.runs.run import Run
 from afresh.training.config import TrainConfig
 from afresh.training.loop import take_step
 from afresh.training.plan import make_learner
-from afresh.verbs.measuring import RunEvidence, measure_run
+from afresh.verbs.measuring import measure_run
 from afresh.verbs.train import TrainSpec
 from afresh.verbs.train import start as start_run
 from afresh.verbs.training_job import learn
 from benchmarks.common.benchmark import Benchmark
 from benchmarks.common.folders import data_folder, write_json
+from benchmarks.common.ours import nats
 from benchmarks.common.processes import answer, start
 from benchmarks.common.results import Row, save
 from benchmarks.images.digits import write_digits
@@ -115,9 +118,9 @@ def filled(run: Run, asked: list[tuple[str, str, str]]) -> list[str]:
     """What a run puts into the holes, always its likeliest: a Transformer goes on from what stands before."""
     if run.family.sampling.fills:
         texts = [f"{before}[[{HOLE}]]{after}" for before, _, after in asked]
-        got = run.sample(len(texts), infill=texts, temperature=0.0, order="confidence", steps=0)
+        got = Model(run).sample(len(texts), infill=texts, temperature=0.0, order="confidence", steps=0)
         return [str(v)[BESIDE : BESIDE + HOLE] for v in got.values]
-    got = run.sample(len(asked), prompt=[before for before, _, _ in asked], temperature=0.0, length=HOLE)
+    got = Model(run).sample(len(asked), prompt=[before for before, _, _ in asked], temperature=0.0, length=HOLE)
     return [str(v) for v in got.values]
 
 
@@ -131,18 +134,20 @@ def judged(run: Run, path: Path) -> tuple[Found, str]:
     """A run's numbers, and the held-out text that they are of."""
     prepared = run_data(run, path if path.is_dir() else None)
     text = str(prepared.heldout_items[0].value)
-    likelihood = RunEvidence(run, prepared).likelihood()
-    assert likelihood is not None
-    bits = float(likelihood[0].sum()) / math.log(2) / len(text.encode())
+    bits = nats(run, prepared) / math.log(2) / len(text.encode())
     asked = holes(text, HOLES)
     got = filled(run, asked)
     whole = sum(g == hole for g, (_, hole, _) in zip(got, asked, strict=True))
     same = sum(a == b for g, (_, hole, _) in zip(got, asked, strict=True) for a, b in zip(g, hole, strict=False))
     ngram = train_ngram(str(prepared.train_items[0].value).encode())
-    ways = {"a look each": {"steps": 0}, "64 looks": {}, "surest first": {"order": "confidence"}}
+    ways: dict[str, dict[str, Any]] = {
+        "a look each": {"steps": 0},
+        "64 looks": {},
+        "surest first": {"order": "confidence"},
+    }
     samples = {}
     for name, told in ways.items() if run.family.sampling.fills else [("", {})]:
-        samples[name] = under(ngram, [str(v) for v in run.sample(TEXTS, length=LENGTH, **told).values])
+        samples[name] = under(ngram, [str(v) for v in Model(run).sample(TEXTS, length=LENGTH, **told).values])
     real = [text[i * (len(text) - LENGTH) // TEXTS :][:LENGTH] for i in range(TEXTS)]
     return Found(bits, whole, same, {**samples, "real": under(ngram, real)}), text
 

@@ -18,9 +18,11 @@ from pathlib import Path
 
 import numpy as np
 
+from afresh.runs.data import run_data
 from afresh.runs.run import Run
 from benchmarks.common.benchmark import Benchmark
 from benchmarks.common.folders import data_folder
+from benchmarks.common.ours import nats
 from benchmarks.common.processes import ask, finish, start
 from benchmarks.common.results import Row, save
 from benchmarks.text.peers import hf_trainer
@@ -149,7 +151,8 @@ def compare(corpus: Corpus, minutes: float, sizes: dict[str, tuple[int, int, int
 
 def bits(run: Run, path: Path) -> float:
     """Bits per byte over all texts at the path."""
-    return float(next(m["value"] for m in run.measure(path, n=2)["metrics"] if m["name"] == "bits_per_byte"))
+    prepared = run_data(run, path)
+    return nats(run, prepared) / math.log(2) / prepared.heldout.bytes
 
 
 def characters(data: Path, budgets: Sequence[tuple[int, float]] = CHARACTERS) -> list[Row]:

@@ -12,11 +12,11 @@ import time
 from pathlib import Path
 
 from afresh.runs.run import Run
-from afresh.verbs.measuring import RunEvidence
 from afresh.verbs.train import TrainSpec, start
 from afresh.verbs.training_job import learn
 from benchmarks.common.benchmark import Benchmark
 from benchmarks.common.folders import data_folder
+from benchmarks.common.ours import nats
 from benchmarks.common.processes import ask
 from benchmarks.common.results import Row, save
 from benchmarks.text.peers.nano_gpt import Ask, Result
@@ -32,10 +32,7 @@ def ours(path: Path, seconds: float, seed: int, folder: Path) -> tuple[float, fl
     job = start(TrainSpec(path, minutes=seconds / 60, seed=seed, out=folder))
     learn(job)
     wall = time.perf_counter() - begun
-    found = RunEvidence(job.run, job.prepared).likelihood()
-    assert found is not None
-    characters = len(job.prepared.heldout_items[0].value)
-    return wall, float(found[0].sum()) / characters, job.run
+    return wall, nats(job.run, job.prepared) / len(job.prepared.heldout_items[0].value), job.run
 
 
 def baseline(path: Path) -> Result:

@@ -48,26 +48,26 @@ def smollm() -> Path:
 def tuned(base: Path, data: Path, out: Path, seed: int, steps: int, lora: bool = True) -> Run:
     """The run in `out`: as it is, gone on with, or made."""
     if not (out / "run.json").is_file():
-        return afresh.tune(base, data, lora=lora, steps=steps, seed=seed, out=out)
+        return afresh.tune(base, data, lora=lora, steps=steps, seed=seed, out=out).run
     return finished(Run.open(out))
 
 
 def finished(run: Run) -> Run:
-    return run if steps_done(run) == planned_steps(run) else afresh.resume(run.path)
+    return run if steps_done(run) == planned_steps(run) else afresh.resume(run.path).run
 
 
 def own(data: Path) -> Run:
     out = OUT / "shakespeare"
     if (out / "run.json").is_file():
         return finished(Run.open(out))
-    return afresh.train(data, family="transformer", steps=OWN_STEPS, out=out)
+    return afresh.train(data, family="transformer", steps=OWN_STEPS, out=out).run
 
 
 def before(run: Run) -> dict[str, nn.Module]:
     """The base of a tuned run, as it was."""
-    origin = run.origin
-    assert origin is not None
-    built = BaseWeights(origin.weights, None).begin(run.family.build(run.config, run.space, run.conds), 0)
+    base = run.base_weights
+    assert base is not None
+    built = BaseWeights(base.weights, None).apply(run.family.build(run.config, run.space, run.conds), 0)
     return {k: m.eval().requires_grad_(False) for k, m in built.items()}
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from afresh.runs.data import run_data
 from afresh.runs.run import Run
-from afresh.verbs.measuring import RunEvidence
 from benchmarks.common.benchmark import Benchmark
 from benchmarks.common.folders import data_folder
+from benchmarks.common.ours import nats
 from benchmarks.common.processes import finish, start
 from benchmarks.common.results import Row, save
 from benchmarks.text.shakespeare import ours
@@ -26,9 +26,7 @@ GOALS = {4: 1.47, 25: 1.42}  # minutes -> nats a character
 def full(run: Run) -> float:
     """Nats a character over the whole held-out tenth."""
     prepared = run_data(run)
-    found = RunEvidence(run, prepared).likelihood()
-    assert found is not None
-    return float(found[0].sum()) / len(prepared.heldout_items[0].value)
+    return nats(run, prepared) / len(prepared.heldout_items[0].value)
 
 
 def row(minutes: int, where: str, seed: int, loss: float, seconds: float, parameters: int, steps: int) -> Row:

@@ -46,7 +46,7 @@ class Answer:
     nats: dict[str, float] = field(default_factory=dict)
 
 
-class Blocks(torch.utils.data.Dataset):  # type: ignore[type-arg]
+class Blocks(torch.utils.data.Dataset):
     def __init__(self, ids: Tensor) -> None:
         self.x = ids[: len(ids) // CONTEXT * CONTEXT].view(-1, CONTEXT)
 
@@ -99,7 +99,7 @@ def fit(ask: Ask, blocks: Blocks, steps: int, folder: Path) -> tuple[Any, int, f
         seed=ask.seed,
     )
 
-    class Clock(TrainerCallback):  # type: ignore[misc]
+    class Clock(TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
             if time.perf_counter() - begun > ask.seconds:
                 control.should_training_stop = True
