@@ -190,7 +190,7 @@ def test_walks_are_aligned_by_a_reward(
     looks = [r for r in rows if "data_similarity" in r]
     assert looks and all(0 < r["data_similarity"] <= 1 and 0 < r["diversity"] < 1 for r in looks)
     code, _, err = invoke("align", walk_run, "--reward", "brightness", "--out", tmp_path / "no")
-    assert code != 0 and "brightness is for sounds and images, not for walks" in err and "climb" in err
+    assert code != 0 and "brightness is for images and sounds, not for walks" in err and "climb" in err
 
 
 def test_walks_are_compared_in_the_terminal_and_teach(

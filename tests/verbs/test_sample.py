@@ -242,7 +242,7 @@ def test_the_best_of_steered_samples(root: Path) -> None:
         ("flow", {"best_of": 0, "reward": "brightness"}, "1 to 10,000.*Given: 0"),
         ("flow", {"best_of": 2, "reward": 3}, "string.*or a function"),
         ("flow", {"best_of": 2, "reward": lambda items: [math.inf] * len(items)}, "finite number"),
-        ("transformer", {"best_of": 2, "reward": "brightness"}, "brightness is for sounds and images"),
+        ("transformer", {"best_of": 2, "reward": "brightness"}, "brightness is for images and sounds"),
         ("flow", {"adapters": {"nowhere": 1.0}}, "no adapter in nowhere.*lora"),
     ],
 )  # fmt: skip

@@ -463,7 +463,7 @@ def votes_of(run: Run, path: Path, kind: ItemKind) -> Preferences:
     """The votes of a file. Raises UserError if they are on another kind of items than those of the run."""
     for vote in scan(path, TEXT).votes[:8]:  # read as texts, because texts may look like paths
         other = kind_of_item(vote.a, None if kind.inline else kind)
-        if other is not kind and (not kind.inline or (other is not TEXT and (path.parent / vote.a).is_file())):
+        if other is not kind and (not kind.inline or (not other.inline and (path.parent / vote.a).is_file())):
             raise UserError(
                 f"{path} has votes on {other.plural}, but {run.path} makes {kind.plural}. Give votes on {kind.plural}."
             )

@@ -70,8 +70,10 @@ class ItemKind:
     by identity and identified in saved files by `name`.
 
     name: "text", "image", ...; also the name of the table of built-in rewards. plural: for messages, and the unit that
-    training counts. view: how a person perceives an item, and therefore the content of a preview: a text, an image, or
-    both an image and a sound.
+    training counts. medium: what items are, if they are of one that several modalities share: texts are str, images
+    arrays (H, W, 1 or 3) of uint8, and sounds `Sound`s; None for other values. hub_task: the hub's names of what a
+    model of such items does, without and with a text that says what to make. view: how a person perceives an item, and
+    therefore the content of a preview: a text, an image, or both an image and a sound.
 
     digest: the SHA-256 of an item's content, in hexadecimal. It decides the split and identifies exact duplicates.
     describe: a short description of an item for messages. previews: one preview for each of several items that are
@@ -120,6 +122,8 @@ class ItemKind:
     diversity: Callable[[Sequence[Any]], float] | None = None
     collected: Mapping[str, Callable[[Sequence[Any], Sequence[Mapping[str, Any]]], bytes]] = field(default_factory=dict)
     division: Division | None = None
+    medium: Literal["text", "image", "sound"] | None = None
+    hub_task: tuple[str, str] = ("text-generation", "text-generation")
     use: Callable[[str, Path | None, Mapping[str, Any]], str] | None = None
     flaw: Callable[[Any], str | None] = lambda item: None
 

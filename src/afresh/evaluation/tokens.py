@@ -7,14 +7,13 @@ import math
 import torch
 
 from afresh.core import CondSpec, Evidence, ItemKind, Metric, Question, Score, ScoreWords, Space
-from afresh.data.text.kind import TEXT
 from afresh.evaluation.estimate import ratio
 from afresh.evaluation.study import Study, Unmeasurable, study_of
 
 
 def tokens(kind: ItemKind, space: Space, conds: CondSpec) -> str | None:
     """None for tokens that are not text, else the reason why not."""
-    if kind is TEXT:
+    if kind.medium == "text":
         return "measures tokens; for texts, bits_per_byte is comparable between tokenizers"
     return None if space.kind == "tokens" else f"measures tokens, not {space.kind}"
 

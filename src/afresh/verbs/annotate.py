@@ -28,7 +28,6 @@ from afresh.alignment.feedback.votes import append, line_of, repair, unjudged, w
 from afresh.core import ItemKind, Preview, UserError, events
 from afresh.core.plural import counted
 from afresh.core.rng import Rng
-from afresh.data.text.kind import TEXT
 from afresh.runs.run import Run
 from afresh.sampling.request import Request, of_kind
 from afresh.storage.files import replace_file
@@ -437,7 +436,7 @@ def votes_in(path: Path, kind: ItemKind) -> list[Vote]:
     preferences = scan(path, kind)
     if kind.inline:  # items that look like paths are read as text
         for vote in preferences.votes:
-            if (other := kind_of_item(vote.a)) is not TEXT and preferences.path(vote.a).is_file():
+            if not (other := kind_of_item(vote.a)).inline and preferences.path(vote.a).is_file():
                 raise other_votes(path, other, kind)
     return list(preferences.votes)
 

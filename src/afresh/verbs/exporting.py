@@ -12,7 +12,6 @@ import torch
 
 from afresh.core import Cond, Encoder, UserError, events, registry
 from afresh.core.verb import Line, Remark
-from afresh.data.image.kind import IMAGE
 from afresh.data.load import sweep
 from afresh.data.text.tokenizer import Tokenizer
 from afresh.formats import diffusers_pipeline, fields, gguf, gguf_tokenizer, huggingface, onnx, plain, readers
@@ -347,4 +346,4 @@ def decodes_to_bytes(encoder: Encoder) -> bool:
     ends = encoder.decode(
         torch.tensor([-1.0, 1.0]).view(2, *[1] * len(encoder.space.shape)).expand(2, *encoder.space.shape)
     )
-    return encoder.kind is IMAGE and bool(np.all(ends[0] == 0) and np.all(ends[1] == 255))
+    return encoder.kind.medium == "image" and bool(np.all(ends[0] == 0) and np.all(ends[1] == 255))

@@ -26,7 +26,6 @@ from afresh.data.load import MAX_LOGITS
 from afresh.data.prepare import read_options
 from afresh.data.refusals import refusal_lines
 from afresh.data.sources import readable
-from afresh.data.text.kind import TEXT
 from afresh.runs.data import check_query
 from afresh.runs.inputs import checked_array
 from afresh.runs.run import Run
@@ -234,12 +233,12 @@ def items_of(run: Run, inputs: Any, texts: Sequence[str] = ()) -> list[Item]:
     Raises UserError for none, an empty one, and one of another kind.
     """
     kind = run.encoder.kind
-    if texts and kind is not TEXT:
+    if texts and kind.medium != "text":
         raise UserError(f"`text` is for texts; this model makes {kind.plural}. Give files of them.", "not_text")
     alone = isinstance(inputs, str | Path | Sound | np.ndarray)
     items: list[Item] = []
     for value in [*texts, *([inputs] if alone else inputs)]:
-        if isinstance(value, Path) or (isinstance(value, str) and kind is not TEXT):
+        if isinstance(value, Path) or (isinstance(value, str) and kind.medium != "text"):
             items += read_items(run, Path(value))
         else:
             items.append(checked(run, value, f"item {len(items) + 1}"))

@@ -8,15 +8,10 @@ from collections.abc import Mapping
 
 from afresh.collect.licences import hub_name
 from afresh.core.plural import counted
-from afresh.data.audio.kind import SOUND
-from afresh.data.image.kind import IMAGE
 from afresh.formats.model_card import UNKNOWN, Card, dataset_name, shared_name, stated_licence
 from afresh.runs.run import Run, summary
 from afresh.runs.signature import base_model_here
 from afresh.verbs.sharing_licence import data_sentences
-
-# The hub's names of what a model does: without and with a text that says what to make.
-TASKS = {IMAGE: ("unconditional-image-generation", "text-to-image"), SOUND: ("other", "text-to-audio")}
 
 
 def card_of(run: Run, licence: str | None = None) -> Card:
@@ -26,7 +21,7 @@ def card_of(run: Run, licence: str | None = None) -> Card:
     how = "Aligned" if record.align else "Trained" if base is None else "Tuned"
     begun = "" if base is None else f" from {base}"
     captions = any(part.kind in ("prompt", "vector") for part in run.conds.values())
-    without, with_text = TASKS.get(run.encoder.kind, ("text-generation", "text-generation"))
+    without, with_text = run.encoder.kind.hub_task
     scores = scores_of(run)
     sentences = [
         f"{how}{begun} with afresh {record.afresh} for {counted(steps, 'step')}: a model of the family "

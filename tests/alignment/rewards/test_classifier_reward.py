@@ -16,7 +16,7 @@ from afresh.core import UserError
 from afresh.data.image.kind import IMAGE
 from afresh.data.prepare import prepare
 from afresh.data.text.kind import TEXT
-from afresh.domains.code.unit_test_reward import passing
+from afresh.domains.code.rewards import passing
 from afresh.evaluation import label_classifier
 from tests import needs
 

@@ -16,11 +16,11 @@ from safetensors.torch import load, save
 from afresh.alignment.feedback.preferences import FIRST, SECOND
 from afresh.alignment.rewards import reward_model
 from afresh.alignment.rewards.bradley_terry import Comparisons, scales
+from afresh.alignment.rewards.image_features import ImageFeatures, Tuned, features_of, framed, plain, trial, tuned
 from afresh.alignment.rewards.reward_model import Trained, load_reward_model, train_reward_model
+from afresh.alignment.rewards.text_features import TextSettings
 from afresh.core import UserError
 from afresh.data.text.kind import TEXT
-from afresh.domains.image.reward_features import ImageFeatures, Tuned, features_of, framed, plain, trial, tuned
-from afresh.domains.text.reward_features import TextSettings
 from afresh.evaluation.encoders import Recipe
 from afresh.verbs.train import TrainSpec, start
 
@@ -286,7 +286,7 @@ def test_the_encoder_is_trained_on_many_votes_and_kept_only_if_better(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is liked is plain to the first stage, so that the second has nothing to win."""
-    monkeypatch.setattr("afresh.domains.image.reward_features.STEPS", 20)
+    monkeypatch.setattr("afresh.alignment.rewards.image_features.STEPS", 20)
     found = train_reward_model(
         picture_votes(tmp_path / "pictures", 320), None, tmp_path / "model", recipe=Recipe(10, 32, 8, 8)
     )

@@ -19,14 +19,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from afresh.alignment.rewards.image_features import framed
 from afresh.alignment.rewards.reward import Array, Reward
 from afresh.alignment.rewards.reward_model import ENCODER_FOLDER, load_reward_model
 from afresh.core import Item, ItemKind, UserError
 from afresh.core.events import ignore, listening
 from afresh.core.rng import Rng
 from afresh.data.prepare import Prepared, prepare
-from afresh.data.text.kind import TEXT
-from afresh.domains.image.reward_features import framed
 from afresh.evaluation.encoders import downscaled
 from afresh.evaluation.image_sets import as_images, is_image_space
 from afresh.evaluation.label_classifier import train_label_classifier
@@ -74,7 +73,7 @@ def known(
 
 def labelled(path: Path, kind: ItemKind, own: Prepared) -> Prepared:
     """Other labelled data: class folders, or for texts also a table with a column named label."""
-    if kind is not TEXT:
+    if kind.medium != "text":
         return prepare(path, own.modality)
     return prepare(path, "text", {"folder_labels": True} if path.is_dir() else {"label_column": "label"})
 
@@ -124,7 +123,7 @@ def of_class(
 
 def trainer_of(data: Prepared, kind: ItemKind) -> Callable[[Prepared, str, Path | None], Classifier]:
     """The function that trains a classifier of items. Raises UserError for a kind without fields and features."""
-    if kind is TEXT:
+    if kind.medium == "text":
         return texts
     if is_image_space(data.encoder.space):
         return fields

@@ -75,11 +75,29 @@ class Context:
 
 @dataclass(frozen=True)
 class Builtin:
-    """A reward with a name. `make` takes the text after the colon (None without a colon); `help` is one line."""
+    """A reward with a name. `make` takes the text after the colon (None without a colon); `help` is one line.
+
+    file: divides the text after the colon into the path of a file and the rest, if it names a file. endless: whether
+    there are texts after the colon with which scoring takes for ever, such as regular expressions.
+    """
 
     make: Callable[[str | None, Context], Reward]
     help: str
     gradient: bool = False  # whether it is differentiable, so that its gradient can guide sampling
+    file: Callable[[str], tuple[str, str]] | None = None
+    endless: bool = False
+
+
+def whole_file(argument: str) -> tuple[str, str]:
+    """The division of a text that is a path as a whole."""
+    return argument, ""
+
+
+def required(name: str, what: str, argument: str | None) -> str:
+    """The text after the colon. Raises UserError if there is none."""
+    if not argument:
+        raise UserError(f"The reward {name} needs {what} after a colon: {name}:{what}, in quotes if it has spaces.")
+    return argument
 
 
 def options(name: str, argument: str | None, known: Mapping[str, Callable[[str], Any]]) -> dict[str, Any]:

@@ -174,7 +174,7 @@ def named(text: str, term: Term, context: Context) -> Reward:
     plural = context.kind.plural
     listed = f"Rewards for {plural} are {', '.join([*known, ''])}FILE.py:function, module:function, '!program', the "
     listed += "folder of a reward model, and class:LABEL."
-    if others := [k.plural for k in registry.kinds().values() if head in builtins(k)]:
+    if others := sorted(k.plural for k in registry.kinds().values() if head in builtins(k)):
         raise parse_error(text, term.position, f"{head} is for {' and '.join(others)}, not for {plural}. {listed}")
     if (reward := context.known(term.word)) is not None:
         return replace(reward, name=term.word)

@@ -35,16 +35,13 @@ from afresh.alignment.rewards.bradley_terry import (
     splits,
     usable,
 )
+from afresh.alignment.rewards.field_rewards import of_field
+from afresh.alignment.rewards.image_encoder import ImageSettings, as_spectra, blank, encoder_of, images_of, spectra_of
+from afresh.alignment.rewards.image_features import MIN_VOTES, Trial, Tuned, features_of, trial, tuned
 from afresh.alignment.rewards.reward import Array, Request, Reward
+from afresh.alignment.rewards.text_features import TextFeatures, TextSettings, fit_text
 from afresh.core import Encoder, Item, ItemKind, Score, UserError, registry
 from afresh.core.safe_json import faults, parse_json
-from afresh.data.audio.kind import SOUND
-from afresh.data.image.kind import IMAGE
-from afresh.data.text.kind import TEXT
-from afresh.domains.image.reward_encoder import ImageSettings, as_spectra, blank, encoder_of, images_of, spectra_of
-from afresh.domains.image.reward_features import MIN_VOTES, Trial, Tuned, features_of, trial, tuned
-from afresh.domains.image.rewards import of_field
-from afresh.domains.text.reward_features import TextFeatures, TextSettings, fit_text
 from afresh.evaluation.encoders import Recipe
 from afresh.evaluation.image_sets import is_image_space
 from afresh.runs.run import Run
@@ -143,7 +140,9 @@ def train_reward_model(
             raise UserError(f"{out} already has a {name}, which is not replaced. Choose another `out`.")
     before = _sha256(preferences)
     # Texts and files are recognised by themselves; other kinds that are written as text have to be named.
-    expected = None if run is None or not run.encoder.kind.inline or run.encoder.kind is TEXT else run.encoder.kind
+    expected = (
+        None if run is None or not run.encoder.kind.inline or run.encoder.kind.medium == "text" else run.encoder.kind
+    )
     data = read_votes(preferences, expected)
     if run is not None and run.encoder.kind is not data.kind:
         raise UserError(
@@ -208,9 +207,9 @@ def trainer_of(kind: ItemKind, run: Run | None) -> Callable[..., tuple[_Fitted, 
     Texts are represented by n-grams, images and fields that can be compared as images by a network, and other items by
     the features of their kind. Raises UserError if a kind has no features.
     """
-    if kind is TEXT:
+    if kind.medium == "text":
         return _text
-    if kind is IMAGE or kind is SOUND or (run is not None and is_image_space(run.encoder.space)):
+    if kind.medium is not None or (run is not None and is_image_space(run.encoder.space)):
         return _field
     if kind.features is not None:
         return _features
@@ -244,7 +243,7 @@ def _features(data: Preferences, run: Run | None, recipe: Recipe, seed: int) -> 
 
 def _field(data: Preferences, run: Run | None, recipe: Recipe, seed: int) -> tuple[_Fitted, Trial | None]:
     c, names = comparisons_of(data.votes)
-    pixels = data.kind is IMAGE
+    pixels = data.kind.medium == "image"
     x = (images_of if pixels else spectra_of)(data, names, run)
     encoder = encoder_of(x, run, recipe, seed)
     shape = (x.shape[1], x.shape[2], x.shape[3])

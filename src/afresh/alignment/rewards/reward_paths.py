@@ -6,14 +6,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from afresh.alignment.rewards.classifier_reward import CLASS_PREFIX
+from afresh.alignment.rewards.reward import Builtin
 from afresh.alignment.rewards.reward_expression import builtin_names, parse
-from afresh.alignment.rewards.surrogate_reward import NAME as SURROGATE
-from afresh.alignment.rewards.surrogate_reward import split_file
-from afresh.core import UserError
-from afresh.domains.code.unit_test_reward import PREFIX as TESTS_PREFIX
+from afresh.core import UserError, registry
 
-EXPRESSIONS = "matches"  # the built-in reward whose argument is a regular expression
-FILE_PREFIXES = ("near:", TESTS_PREFIX, f"{SURROGATE}:")  # of built-in rewards whose argument is a file
+
+def builtins_named(word: str) -> list[Builtin]:
+    """The built-in rewards of the name before the colon, of all kinds of items."""
+    name = word.partition(":")[0]
+    return [table[name] for table in registry.rewards().values() if name in table]
 
 
 def anchored(text: str) -> str:
@@ -46,9 +47,10 @@ def check_words(text: str) -> None:
     """Raises UserError for a reward that is more than words: a program, a function, a file or folder, and a regular
     expression, which can take for ever. What remains are built-in rewards and class:LABEL."""
     for term in parse(text):
-        name, _, argument = term.word.partition(":")
-        builtin = name in builtin_names() and f"{name}:" not in FILE_PREFIXES and name != EXPRESSIONS
-        if not builtin and not (term.word.startswith(CLASS_PREFIX) and "@" not in argument):
+        argument = term.word.partition(":")[2]
+        builtins = builtins_named(term.word)
+        only_words = bool(builtins) and not any(b.file or b.endless for b in builtins)
+        if not only_words and not (term.word.startswith(CLASS_PREFIX) and "@" not in argument):
             raise UserError(
                 "Rewards are given only in words here, without programs, functions, files and regular expressions: a "
                 f"built-in reward such as length or brightness, or class:LABEL. Given: {term.word!r}.",
@@ -77,13 +79,14 @@ def divided(word: str) -> tuple[str, str, str]:
     without_path = (word, "", "")
     if word.startswith("!"):
         return without_path
-    if word.startswith(FILE_PREFIXES):
-        name, colon, argument = word.partition(":")
-        parts = (name + colon, *(split_file(argument) if name == SURROGATE else (argument, "")))
+    name, colon, argument = word.partition(":")
+    builtins = builtins_named(word)
+    if colon and (divide := next((b.file for b in builtins if b.file), None)) is not None:
+        parts = (name + colon, *divide(argument))
     elif word.startswith(CLASS_PREFIX):
         label, at, path = word.partition("@")
         parts = (label + at, path, "")
-    elif word.partition(":")[0] in builtin_names():
+    elif builtins:
         return without_path
     elif word.rpartition(":")[0].endswith(".py"):
         source, colon, function = word.rpartition(":")

@@ -87,7 +87,9 @@ def goal_of(text: str) -> Goal:
 REWARDS = {
     "": {
         NAME: Builtin(
-            surrogate, "what a table of measured values lets expect: surrogate:FILE.csv:COLUMN[:goal=minimise]"
+            surrogate,
+            "what a table of measured values lets expect: surrogate:FILE.csv:COLUMN[:goal=minimise]",
+            file=split_file,
         )
     }
 }

@@ -52,6 +52,8 @@ IMAGE = ItemKind(
     previews=lambda images: [Preview(image=pixels) for pixels in images],
     size=lambda pixels: "x".join(map(str, pixels.shape)),
     unit="pixels",
+    medium="image",
+    hub_task=("unconditional-image-generation", "text-to-image"),
     encode=png_bytes,
     decode=decode,
     suffix=".png",

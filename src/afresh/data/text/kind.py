@@ -90,6 +90,7 @@ TEXT = ItemKind(
     previews=lambda texts: [Preview(text=text) for text in texts],
     size=len,
     unit="characters",
+    medium="text",
     encode=encode,
     decode=decode,
     descriptors=Descriptors(counted_grams, "tanimoto"),

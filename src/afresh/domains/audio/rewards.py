@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from afresh.alignment.rewards.reward import Builtin, Context, Request, Reward, ScoringError, options
+from afresh.alignment.rewards.reward import Builtin, Context, Request, Reward, ScoringError, options, whole_file
 from afresh.core import Sound, UserError
 from afresh.data.audio.kind import SOUND
 from afresh.nets.spectrum import Mel, log_mel, mel_of, stft
@@ -305,7 +305,9 @@ SOUNDS = {
     "pitch": Builtin(pitch, "pitch:hz=N, similarity of the pitch, 0 (an octave off, or noise) to 1 (that pitch)"),
     "duration": Builtin(duration, "seconds; with min=N or max=N, 1 between them and less outside"),
     "silence": Builtin(silence, "share of 20 ms frames quieter than db=-60, 0 to 1"),
-    "near": Builtin(near, "near:FILE, similarity to a sound by log-mel spectrograms, 1 for the same sound"),
+    "near": Builtin(
+        near, "near:FILE, similarity to a sound by log-mel spectrograms, 1 for the same sound", file=whole_file
+    ),
     "novel": Builtin(novel, "distance to the nearest training sound by log-mel spectrograms, 0 for a copy"),
 }
 REWARDS = {SOUND.name: SOUNDS}

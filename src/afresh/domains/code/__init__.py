@@ -6,4 +6,5 @@ PLUGIN = Plugin(
     modalities={"code": "afresh.domains.code.modality:MODALITY"},
     verbs={"solve": "afresh.domains.code.verbs:solve"},
     metrics=("afresh.domains.code.metrics:METRICS",),
+    rewards=("afresh.domains.code.rewards:REWARDS",),
 )

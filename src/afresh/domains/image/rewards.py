@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,39 +16,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from afresh.alignment.rewards.reward import Array, Builtin, Context, Request, Reward, ScoringError, options
+from afresh.alignment.rewards.field_rewards import LUMA, Field, dct, of_field, to_field
+from afresh.alignment.rewards.reward import Builtin, Context, Reward, options, whole_file
 from afresh.core import UserError
 from afresh.data.image.kind import IMAGE
 
-Field = Callable[[Tensor], Tensor]
-LUMA = (0.299, 0.587, 0.114)  # of red, green, blue (ITU-R BT.601)
 TINY = 1e-6  # variance of pixels that is treated as zero; a deviation of a thousandth of black to white
 LOW_FREQUENCIES = 0.25  # share of the frequencies along each axis that counts as low
 BLUR_DEVIATION = 1 / 16  # standard deviation of the blur of `near`, as a share of each side
 CHUNK_SIZE = 1024  # training images that are compared together
-
-
-def to_field(pixels: np.ndarray) -> Tensor:
-    """uint8 (H, W, C) -> float64 (C, H, W) in [-1, 1]."""
-    return torch.tensor(np.moveaxis(pixels, 2, 0)).double() / 127.5 - 1  # a copy, because pixels may be read-only
-
-
-def of_field(on_field: Field) -> Reward:
-    """The reward with a differentiable form. Images of the same size are scored together."""
-
-    def score(items: Sequence[np.ndarray], requests: Sequence[Request]) -> Array:
-        shapes: dict[tuple[int, ...], list[int]] = {}
-        for i, item in enumerate(items):
-            if item.ndim != 3 or item.shape[2] not in (1, 3) or item.dtype != np.uint8 or not item.size:
-                raise ScoringError(f"an image is uint8 of shape (H, W, 1 or 3), not {item.dtype} {item.shape}.", i)
-            shapes.setdefault(item.shape, []).append(i)
-        out = np.zeros(len(items))
-        with torch.no_grad():
-            for rows in shapes.values():
-                out[rows] = on_field(torch.stack([to_field(items[i]) for i in rows])).numpy()
-        return out
-
-    return Reward("", score, IMAGE, on_field)
 
 
 def plain(name: str, on_field: Field) -> Callable[[str | None, Context], Reward]:
@@ -87,15 +63,6 @@ def symmetry(x: Tensor) -> Tensor:
     odd = ((levels - levels.flip(3)) / 2).square().mean((1, 2, 3))
     variance = (levels - levels.mean((2, 3), keepdim=True)).square().mean((1, 2, 3))
     return 1 - odd / (variance + TINY)
-
-
-def dct(n: int) -> Tensor:
-    """The orthonormal discrete cosine transform, float64 (n, n), one row for each frequency (Ahmed et al. 1974, eq.
-    1)."""
-    k, i = torch.arange(n, dtype=torch.float64)[:, None], torch.arange(n, dtype=torch.float64)
-    rows = torch.cos(math.pi * (i + 0.5) * k / n) * math.sqrt(2 / n)
-    rows[0] /= math.sqrt(2)
-    return rows
 
 
 def compressible(x: Tensor) -> Tensor:
@@ -228,7 +195,7 @@ IMAGES = {
         plain("sharpness", sharpness), "variance of the Laplacian, 0 (one colour) to 1 (checkerboard)", gradient=True
     ),
     "colour": Builtin(colour, "colour:#rrggbb, similarity of all pixels to a colour, 0 to 1", gradient=True),
-    "near": Builtin(near, "near:FILE, similarity to an image by pixels after a blur, 0 to 1", gradient=True),
+    "near": Builtin(near, "near:FILE, similarity to an image by pixels after a blur, 0 to 1", True, whole_file),
     "novel": Builtin(novel, "distance to the nearest training image by pixels, 0 to 1", gradient=True),
 }
 REWARDS = {IMAGE.name: IMAGES}

@@ -13,11 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from afresh.alignment.rewards.programs import limited
-from afresh.alignment.rewards.reward import Builtin, Context, Reward, options
+from afresh.alignment.rewards.reward import Builtin, Context, Reward, options, required, whole_file
 from afresh.core import UserError
 from afresh.data.text.grams import cosine, grams
 from afresh.data.text.kind import TEXT
-from afresh.domains.code.unit_test_reward import passing
 
 NOVELTY_WINDOW = 16  # default length of the windows of `novel`, in characters
 UNITS: dict[str, Callable[[str], int]] = {
@@ -64,12 +63,6 @@ def length(argument: str | None, context: Context) -> Reward:
     if low is not None and high is not None and low > high:
         raise UserError(f"The reward length: min={low} is above max={high}. Exchange them.")
     return each(lambda text: within(count(text), low, high))
-
-
-def required(name: str, what: str, argument: str | None) -> str:
-    if not argument:
-        raise UserError(f"The reward {name} needs {what} after a colon: {name}:{what}, in quotes if it has spaces.")
-    return argument
 
 
 def contains(argument: str | None, context: Context) -> Reward:
@@ -133,11 +126,6 @@ def near(argument: str | None, context: Context) -> Reward:
     return each(lambda text: cosine(grams(text), wanted))
 
 
-def passes(argument: str | None, context: Context) -> Reward:
-    """The share of the assertions of a Python file that hold when they are run after a program."""
-    return passing(Path(required("passes", "TESTS.py", argument)))
-
-
 def windows(text: str, n: int) -> NDArray[np.uint64]:
     """Hashes of all windows of n characters, uint64 (max(1, length - n + 1),). A shorter text is one window."""
     codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4").astype(np.uint64) + np.uint64(1)
@@ -166,11 +154,12 @@ TEXTS = {
         length, "number of characters; min=, max= (1 between them and less outside), unit=words or lines"
     ),
     "contains": Builtin(contains, "contains:TEXT is 1 if the item contains the text, else 0"),
-    "matches": Builtin(matches, "matches:REGEX is 1 if the regular expression matches anywhere, else 0"),
+    "matches": Builtin(matches, "matches:REGEX is 1 if the regular expression matches anywhere, else 0", endless=True),
     "parses": Builtin(parses, "1 for a Python program with at least one statement, else 0"),
     "json": Builtin(is_json, "1 for a JSON document, else 0"),
-    "near": Builtin(near, "near:FILE, similarity to a text file by counts of three characters, 0 to 1"),
+    "near": Builtin(
+        near, "near:FILE, similarity to a text file by counts of three characters, 0 to 1", file=whole_file
+    ),
     "novel": Builtin(novel, "share of windows of n= characters that no training text contains, 0 to 1"),
-    "passes": Builtin(passes, "passes:TESTS.py, share of the assertions of a Python file that hold after a program"),
 }
 REWARDS = {TEXT.name: TEXTS}

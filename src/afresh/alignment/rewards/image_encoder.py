@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from afresh.alignment.feedback.preferences import Preferences
+from afresh.alignment.rewards.image_features import ImageFeatures, framed
 from afresh.core import Cond, CondSpec, UserError
 from afresh.core.rng import Rng
 from afresh.data.image.images import (
@@ -28,7 +29,6 @@ from afresh.data.image.images import (
     short_side,
     to_channels,
 )
-from afresh.domains.image.reward_features import ImageFeatures, framed
 from afresh.evaluation.encoders import MAX_SIDE, DomainNet, Recipe, train_encoder
 from afresh.evaluation.image_sets import as_images
 from afresh.runs.data import run_data

@@ -1,4 +1,4 @@
-"""A reward for programs: the share of tests that they pass, each in the sandbox of `afresh solve`."""
+"""The reward of programs: the share of tests that they pass, each in the sandbox of `afresh solve`."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from afresh.alignment.rewards.reward import Request, Reward
+from afresh.alignment.rewards.reward import Builtin, Context, Request, Reward, required, whole_file
 from afresh.core import UserError
 from afresh.data.text.kind import TEXT
 from afresh.domains.code.metrics import held, new_mark, program_with_tests
 from afresh.sandbox.processes import Sandbox
 
-PREFIX = "passes:"
+NAME = "passes"
 
 
 def passing(path: Path) -> Reward:
@@ -28,11 +28,11 @@ def passing(path: Path) -> Reward:
         body = ast.parse(path.read_text("utf-8")).body
     except (OSError, UnicodeDecodeError, SyntaxError, ValueError) as e:
         raise UserError(
-            f"{PREFIX}{path}: the tests cannot be read ({e}). Name a Python file with assert statements."
+            f"{NAME}:{path}: the tests cannot be read ({e}). Name a Python file with assert statements."
         ) from e
     tests = [ast.unparse(s) for s in body if isinstance(s, ast.Assert)]
     if not tests:
-        raise UserError(f"{PREFIX}{path} has no assert statement outside functions: there is nothing to pass.")
+        raise UserError(f"{NAME}:{path} has no assert statement outside functions: there is nothing to pass.")
     first = "\n".join(ast.unparse(s) for s in body if not isinstance(s, ast.Assert))
     sandbox = Sandbox()
     sandbox.check()
@@ -47,4 +47,13 @@ def passing(path: Path) -> Reward:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             return list(pool.map(one, zip(items, requests, strict=True)))
 
-    return Reward(f"{PREFIX}{path}", score, TEXT)
+    return Reward(f"{NAME}:{path}", score, TEXT)
+
+
+def passes(argument: str | None, context: Context) -> Reward:
+    """The share of the assertions of a Python file that hold when they are run after a program."""
+    return passing(Path(required(NAME, "TESTS.py", argument)))
+
+
+HELP = "passes:TESTS.py, share of the assertions of a Python file that hold after a program"
+REWARDS = {TEXT.name: {NAME: Builtin(passes, HELP, file=whole_file)}}

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from afresh.alignment.feedback.preferences import FIRST, SECOND, TIE
 from afresh.alignment.methods.pair_losses import bradley_terry
 from afresh.alignment.rewards.bradley_terry import Comparisons, Mask
+from afresh.alignment.rewards.field_rewards import LUMA, dct
 from afresh.core.rng import Rng
-from afresh.domains.image.rewards import LUMA, dct
 
 Array = NDArray[np.float64]
 
