@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -12,6 +13,8 @@ from typing import Any
 import pytest
 
 from afresh.cli import run as command
+from afresh.core import UserError
+from afresh.runs.deletion import remove_data
 from afresh.runs.run import Run
 from afresh.runs.trash import binned, delete, throw
 
@@ -150,3 +153,16 @@ def test_the_same_name_is_another_adapter(begun: Path, tmp_path: Path) -> None:
     from afresh.runs.deletion import begun_deletion
 
     assert json.loads(old.read_text())["ended"] is None and begun_deletion(Run.open(restored)) is None
+
+
+@pytest.mark.parametrize("file", ["hers/3.txt", None])
+def test_what_of_the_data_cannot_be_removed_is_named(
+    file: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(folder: Path) -> None:
+        raise OSError(errno.EACCES, "Permission denied", file)
+
+    (tmp_path / "hers").mkdir()
+    monkeypatch.setattr(shutil, "rmtree", fail)
+    with pytest.raises(UserError, match=rf"removed: {file or tmp_path / 'hers'} \(Permission denied\)"):
+        remove_data(tmp_path / "hers")
