@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import pytest
 from pyarrow import parquet
 
 import afresh
+from afresh.cli import run as command
 from afresh.core import Sound
 
 FOLDER = Path(__file__).parent / "old_runs"
@@ -42,6 +43,7 @@ REQUESTS: Mapping[str, Mapping[str, Any]] = {  # what is asked of each run
     "dpo": {"prompt": "the cat", "length": 12},
     "grpo": {"length": 8},
     "draft": {"label": "dark"},
+    "search": {},
     "people/adapters/ann": {"prompt": "the cat", "length": 12},
 }
 SHOWN = 64  # levels of a picture, or values of a sound, that are compared
@@ -112,6 +114,31 @@ def test_a_run_of_an_earlier_version_works_as_it_did(run: str, folder: Path) -> 
     assert actual["losses"] == pytest.approx(expected["losses"], rel=LOSS, abs=LOSS)
     check_samples(actual["after"], expected["after"], 3 * kind)
     assert [check for check in afresh.load(run).verify() if check.passed is False] == []
+
+
+USES: Mapping[str, Sequence[str]] = {  # what keeps something in the folder of a run
+    "interactions": ("recommend", "--user", "u1", "-k", "3"),
+    "bags": ("recommend", "--user", "u1", "-k", "3"),
+    "exercises": ("practise", "--history", "add-1:right"),
+}
+
+
+@pytest.mark.parametrize("run", [*USES, "search"])
+def test_what_an_earlier_version_kept_in_a_run_is_used_and_goes_with_it(
+    run: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    unpack(folder, run)
+    if run in USES:
+        verb, *words = USES[run]
+        assert command([verb, run, *words, "--json"]) == 0
+        result = json.loads(capsys.readouterr().out.splitlines()[-1])
+        expected = json.loads((FOLDER / "expected.json").read_text())["uses"][run]
+        chosen = result["lists"][0]["items"] if verb == "recommend" else result["next"]
+        assert [item["item"] for item in chosen] == [item["item"] for item in expected]
+        chance = "probability" if verb == "recommend" else "chance"
+        assert [item[chance] for item in chosen] == pytest.approx([item[chance] for item in expected], rel=1e-3)
+    assert [check for check in afresh.load(run).verify() if check.passed is False] == []
+    assert command(["rm", run, "--yes"]) == 0 and not (folder / run).exists()
 
 
 def test_a_data_set_of_an_earlier_version_is_gone_on_with(folder: Path) -> None:

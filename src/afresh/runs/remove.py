@@ -12,40 +12,30 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from afresh.core import UserError
-from afresh.runs.lock import FILE, held
+from afresh.runs.lock import FILE as LOCK
+from afresh.runs.lock import held
+from afresh.runs.manifest import CREATED, LEARNT, RECORD, REPORTED
 from afresh.runs.manifest import FILE as MANIFEST
-from afresh.runs.manifest import STORED
 from afresh.runs.person_adapters import check_without_adapters
 from afresh.runs.run import Run
-from afresh.training.weights import BASE
 
-WEIGHTS = (BASE, *STORED)
-# What training, measuring and aligning write into the folder of a run, in the order in which it is removed.
+# What a run consists of, in the order in which it is removed.
 OWN = (
     "checkpoints",
-    "encoder",
-    "codec",
-    "adapter",
+    *(part for part in CREATED if part != RECORD),
     "judges",
-    "reward-model",
-    "samples",
     "tensorboard",
     "wandb-id",
-    "conditions.safetensors",
-    *(f"{name}.{suffix}" for name in WEIGHTS for suffix in ("safetensors", "sha256", "json")),
     "signature",
     MANIFEST,
-    "aligned.json",
+    *LEARNT,
     "practise",
     "recommend",
     "latest",
-    "metrics.jsonl",
-    "report.html",
-    "report.json",
-    "card.md",
+    *REPORTED,
     ".*.tmp",  # files that were being written when a command was killed
-    "run.json",
-    FILE,
+    RECORD,
+    LOCK,
 )
 
 
@@ -57,7 +47,7 @@ def own_files(folder: Path) -> Iterator[Path]:
 
 def is_rest(folder: Path) -> bool:
     """Whether a folder is what a removal leaves that was interrupted at its very end: empty but for the lock."""
-    return folder.is_dir() and not folder.is_symlink() and {p.name for p in folder.iterdir()} <= {FILE}
+    return folder.is_dir() and not folder.is_symlink() and {p.name for p in folder.iterdir()} <= {LOCK}
 
 
 def remove_rest(folder: Path) -> bool:
@@ -65,7 +55,7 @@ def remove_rest(folder: Path) -> bool:
     if not is_rest(folder):
         return False
     with removing(folder), held(folder, "removed"):
-        (folder / FILE).unlink(missing_ok=True)
+        (folder / LOCK).unlink(missing_ok=True)
         folder.rmdir()
     return True
 
