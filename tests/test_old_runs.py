@@ -146,7 +146,8 @@ def test_a_data_set_of_an_earlier_version_is_gone_on_with(folder: Path) -> None:
     columns = ["id", "text", "split", "licence", "person", "scores"]
     before, rows = json.loads(Path("dataset/dataset.json").read_text()), parquet.read_table("dataset/items.parquet")
     assert before["items"] == {"text": 12}
-    for how in ({"resume": True}, {"refresh": True}):
-        after = afresh.collect_data(into="dataset", trust=True, quiet=True, **how)
+    ways: tuple[dict[str, Any], ...] = ({"resume": True}, {"refresh": True})
+    for way in ways:
+        after = afresh.collect_data(into="dataset", trust=True, quiet=True, **way)
         assert after["items"] == before["items"] and after["rules"] == before["rules"]
         assert parquet.read_table("dataset/items.parquet").select(columns) == rows.select(columns)
