@@ -36,6 +36,7 @@ from typer.models import ArgumentInfo, Context, OptionInfo
 import afresh
 from afresh import api
 from afresh.cli import app
+from afresh.cli import commands as all_commands
 from afresh.cli.extras import EXTRAS
 from afresh.collect.licences import listed
 from afresh.collect.rules import Rule, rules
@@ -124,8 +125,7 @@ def shared_part() -> str:
 
 def commands() -> dict[str, Callable[..., None]]:
     """The functions of the command line by the name of their command."""
-    found = [(c.name or c.callback.__name__, c.callback) for c in app.registered_commands if c.callback]
-    return {name.replace("_", "-"): callback for name, callback in found}
+    return {name.replace("_", "-"): callback for name, callback in all_commands().items()}
 
 
 def described(verb: Callable[..., None]) -> tuple[list[tuple[str, str]], list[tuple[str, str, str, str]]]:

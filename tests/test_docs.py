@@ -17,11 +17,10 @@ from typing import Any
 
 import pytest
 import torch
-import typer
 from docs import generate
 
 import afresh
-from afresh.cli import app
+from afresh.cli import command
 from afresh.core import Cond, Examples, Part, Space, plugins, registry
 from afresh.core.rng import Rng
 from afresh.data.load import Loader, sweep
@@ -189,7 +188,7 @@ def test_every_paper_cited_in_the_code_is_in_the_table() -> None:
 
 # --------------------------------------------------------------------------- commands
 
-CLI = typer.main.get_command(app)
+CLI = command()
 HISTORY = ("CHANGELOG.md", "log.md")  # these name what was, too
 SAMPLING = ("sample", "edit", "blend", "compare", "compose")
 

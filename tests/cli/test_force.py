@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from afresh.cli import COMMANDS
+from afresh.cli import commands
 from tests.cli.conftest import AT_THE_END, FLOW, WORDS, Invoke
 
 FLOWS, TEXTS = (*AT_THE_END, *FLOW), (*AT_THE_END, *WORDS)
@@ -15,7 +15,7 @@ APPENDS = {"compare"}  # its votes are added to those in the file
 
 
 def test_every_command_with_an_output_has_force() -> None:
-    named = {name: inspect.signature(command).parameters for name, command in COMMANDS.items()}
+    named = {name: inspect.signature(command).parameters for name, command in commands().items()}
     assert {n for n, p in named.items() if "out" in p} - APPENDS == {n for n, p in named.items() if "force" in p}
 
 

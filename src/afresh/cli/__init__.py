@@ -143,24 +143,81 @@ def shown(verb: Callable[..., Any]) -> Callable[..., Any]:
     return run_verb
 
 
+BY_HAND = {verb.__name__: verb for verb in VERBS if not isinstance(verb, str)}
+
+
+def names() -> list[str]:
+    """The names of all commands, in the order of help."""
+    own = [verb if isinstance(verb, str) else verb.__name__ for verb in VERBS]
+    return list(dict.fromkeys([*own, *registry.verb_names()]))
+
+
+def function_of(name: str) -> Callable[..., Any]:
+    """The function of a command: one that is written by hand, or made of a verb that is declared."""
+    return BY_HAND[name] if name in BY_HAND else command_of(registry.verb(name))
+
+
 def commands() -> dict[str, Callable[..., Any]]:
-    """Every command by name: those that are written by hand, and those of verbs that are declared."""
-    declared = {name: command_of(verb) for name, verb in registry.verbs().items()}
-    listed = [declared.pop(verb) if isinstance(verb, str) else verb for verb in VERBS]
-    return {verb.__name__: verb for verb in (*listed, *declared.values())}
+    """The functions of all commands by name."""
+    return {name: function_of(name) for name in names()}
 
 
-COMMANDS = commands()
-for verb in COMMANDS.values():
-    # rich keeps the line ends of a docstring; a paragraph is to fill the terminal
-    about = re.sub(r"(?<!\n)\n(?!\n)", " ", inspect.cleandoc(verb.__doc__ or ""))
-    app.command(help=about)(verb if verb is help.help else shown(verb))
+class LazyCommands(dict[str, Any]):
+    """The commands by name, each built when it is asked for: typer takes a tenth of a second for all.
+
+    `brief`: whether only their names and what they do is needed, as in the help of all.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(dict.fromkeys(names()))
+        self.brief = False
+
+    def __getitem__(self, name: str) -> Any:
+        built = super().__getitem__(name)
+        if built is None and self.brief:
+            return brief_command(name)
+        if built is None:
+            built = self[name] = full_command(name)
+        return built
+
+    def get(self, name: str, default: Any = None) -> Any:
+        if name not in self:
+            return default
+        return self[name]
+
+    def values(self) -> Any:
+        return [self[name] for name in self]
+
+    def items(self) -> Any:
+        return [(name, self[name]) for name in self]
+
+
+def about(text: str) -> str:
+    """A docstring as help: rich keeps its line ends, and a paragraph is to fill the terminal."""
+    return re.sub(r"(?<!\n)\n(?!\n)", " ", inspect.cleandoc(text))
+
+
+def brief_command(name: str) -> Any:
+    """A command with what it does and without its options."""
+    text = (BY_HAND[name].__doc__ or "") if name in BY_HAND else registry.verb(name).help
+    if name not in BY_HAND and "`" in text:
+        text = command_of(registry.verb(name)).__doc__ or ""
+    return typer.core.TyperCommand(name, help=about(text), rich_markup_mode="rich")
+
+
+def full_command(name: str) -> Any:
+    verb = function_of(name)
+    alone = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
+    alone.command(name, help=about(verb.__doc__ or ""))(verb if verb is help.help else shown(verb))
+    return typer.main.get_command(alone)
 
 
 @cache
 def command() -> Any:
-    """The command of all verbs, which takes typer a tenth of a second to build."""
-    return typer.main.get_command(app)
+    """The command of all verbs."""
+    group = typer.main.get_command(app)
+    group.commands = LazyCommands()  # type: ignore[attr-defined]
+    return group
 
 
 @cache
@@ -201,6 +258,8 @@ def main() -> None:
 def run(argv: Sequence[str]) -> int:
     """Run one command line; returns its exit code. Errors are printed and, with --json, are the last line of standard
     output."""
+    completing = "_AFRESH_COMPLETE" in os.environ
+    command().commands.brief = not completing and (not argv or argv[0] in ("-h", "--help"))
     try:
         code = command()(args=list(argv), prog_name="afresh", standalone_mode=False)
     except typer.Abort:

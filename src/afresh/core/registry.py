@@ -141,11 +141,19 @@ def verbs() -> dict[str, Verb[Any, Any]]:
     return own | {part.name: verb for part, verb in loadable(parts("verbs", VERBS))}
 
 
+def verb_names() -> tuple[str, ...]:
+    """The names of the verbs that are declared."""
+    return (*VERBS, *(part.name for part in parts("verbs", VERBS)))
+
+
 def verb(name: str) -> Verb[Any, Any]:
-    """A verb by name. Raises UserError if there is none."""
-    known = verbs()
-    _check("verb", name, tuple(known))
-    return known[name]
+    """A verb by name, without loading the others. Raises UserError if there is none."""
+    _check("verb", name, verb_names())
+    if name in VERBS:
+        own: Verb[Any, Any] = import_module(f"afresh.verbs.{name}").VERB
+        return own
+    added: Verb[Any, Any] = next(part for part in parts("verbs", VERBS) if part.name == name).load()
+    return added
 
 
 def protocols() -> list[tuple[tuple[str, ...], Callable[[], Any]]]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -215,29 +214,20 @@ def measure_run(
 # --------------------------------------------------------------------------- the result of the verb
 
 
-@dataclass(frozen=True)
-class Measured(Mapping[str, Any]):
-    """How good a run is: the verdict and the measurement. As a mapping, what `json` returns."""
+class Measured(dict[str, Any]):
+    """How good a run is, as plain values ({verdict, card, metrics, skipped, notes}); `verdict` and `measurement` are
+    the objects behind them."""
 
-    verdict: Verdict
-    measurement: Measurement
-
-    def __getitem__(self, name: str) -> Any:
-        return self.json()[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.json())
-
-    def __len__(self) -> int:
-        return len(self.json())
+    def __init__(self, verdict: Verdict, measurement: Measurement) -> None:
+        super().__init__({"verdict": verdict.json(), **measurement.json()})
+        self.verdict, self.measurement = verdict, measurement
 
     @property
     def notes(self) -> Sequence[str]:
         return self.measurement.notes
 
     def json(self) -> dict[str, Any]:
-        """{verdict, card, metrics, skipped, notes}."""
-        return {"verdict": self.verdict.json(), **self.measurement.json()}
+        return dict(self)
 
     def lines(self) -> list[Line]:
         """The verdict, a table of the scores, what was not measured, and the card."""
