@@ -69,11 +69,8 @@ def observe(run: str) -> dict[str, Any]:
 def draw(run: str) -> dict[str, Any]:
     """Two samples: tokens or the SHA-256 of numbers, and the texts, levels or amplitudes that they are decoded to."""
     samples = afresh.load(run).sample(2, seed=3, **REQUESTS[run])
-    if samples.encoder.space.kind == "tokens":
-        drawn = samples.x.tolist()
-    else:
-        drawn = hashlib.sha256(samples.x.contiguous().numpy().tobytes()).hexdigest()
-    return {"drawn": drawn, "decoded": [decoded(value) for value in samples]}
+    tokens, digest = samples.x.tolist(), hashlib.sha256(samples.x.contiguous().numpy().tobytes()).hexdigest()
+    return {"drawn": tokens if samples.encoder.space.kind == "tokens" else digest, "decoded": [decoded(value) for value in samples]}
 
 
 def decoded(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from afresh.data.prepare import prepare
 from afresh.runs.record import DataRecord, RunRecord
 from afresh.runs.run import Run
 from afresh.training import checkpoint
+from afresh.training.budget import devices
 from afresh.training.config import TrainConfig
 from afresh.training.plan import make_learner, parameters_of
 from tests.contracts.rows import FAMILIES, MODALITIES, FamilyRow, ModalityRow, by_name, equal, row_for, unknown_field
@@ -71,6 +73,7 @@ def test_a_run_is_reopened_as_it_was_and_samples(modality: ModalityRow, row: Fam
     again = Model(other).sample(3, seed=5, **row.settings)
     assert torch.equal(first.x, again.x) and len(again.values) == 3
     assert all(equal(a, b) for a, b in zip(first.values, again.values, strict=True))
+    assert not any(m.training or p.requires_grad for m in other.modules.values() for p in m.parameters())
     assert all(run.encoder.valid(v) for v in first.values if run.encoder.space.kind == "field")
     names = run.encoder.write(again.values, tmp_path / "out", ["a", "b", "c"])
     assert all((tmp_path / "out" / n).is_file() for n in names)
@@ -115,3 +118,13 @@ def test_a_run_with_unknown_fields_is_refused(tmp_path: Path) -> None:
     unknown_field(run.path / "run.json")
     with pytest.raises(UserError, match="colour"):
         Run.open(run.path)
+
+
+def test_a_run_of_another_machine_is_used_on_this_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = made(MODALITIES[0], by_name(FAMILIES, "transformer"), tmp_path)
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    for device, here in (("cpu", "cpu"), ("cuda:700", devices()[0])):
+        elsewhere = run.record.train.model_copy(update={"device": device, "threads": 900})
+        other = Run(run.path, run.record.model_copy(update={"train": elsewhere}))
+        assert (other.train.device, other.train.threads) == (here, 3)
+        assert other.record.train == elsewhere
