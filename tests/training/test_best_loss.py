@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -147,10 +148,10 @@ def test_killed_and_resumed_it_takes_the_same(risen: Run, data: Path, tmp_path: 
 
 
 def test_it_can_be_turned_off_and_the_last_weights_taken(risen: Run, data: Path, tmp_path: Path) -> None:
-    job = start(spec(data, tmp_path / "whole", stop_rising=0.0))
-    learn(job)
+    steps = max(losses(risen)) + 60
+    learn(start(replace(spec(data, tmp_path / "whole", stop_rising=0.0), steps=steps)))
     whole = Run.open(tmp_path / "whole")
-    assert max(losses(whole)) == STEPS and not stopped(whole)
+    assert max(losses(whole)) == steps and not stopped(whole)
     assert (whole.path / "averaged.json").exists()  # they are worse all the same
     assert forget_chosen(whole.path)
     saved = newest(whole.path / "checkpoints")
