@@ -15,17 +15,7 @@ from afresh.core import UserError
 from afresh.domains.interactions.playlist import Playlist, playlists, wished
 from afresh.domains.interactions.recommend import Ranking, Recommender
 from afresh.runs.run import Run
-from tests.domains.interactions.shop import ITEMS, shop
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return shop(tmp_path_factory.mktemp("shop"))
-
-
-@pytest.fixture(scope="module")
-def recommender(run: Path) -> Recommender:
-    return Recommender(Run.open(run))
+from tests.domains.interactions.shop import ITEMS
 
 
 def made(recommender: Recommender, k: int = 4, explore: float = 0.0, seed: int = 0, **asked: Any) -> list[str]:
@@ -38,9 +28,8 @@ def test_each_item_follows_the_one_before(recommender: Recommender) -> None:
     assert len(set(made(recommender, 99))) == ITEMS - 2  # those of the history are not repeated, and the list ends
 
 
-def test_a_masked_model_makes_sequences_too(run: Path, tmp_path: Path) -> None:
-    masked = shop(tmp_path, family="masked", steps=150)
-    found = made(Recommender(Run.open(masked)), 3)
+def test_a_masked_model_makes_sequences_too(masked_run: Path) -> None:
+    found = made(Recommender(Run.open(masked_run)), 3)
     assert len(found) == 3 and not {"i3", "i4"} & set(found)
 
 

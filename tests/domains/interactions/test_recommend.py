@@ -28,17 +28,7 @@ from afresh.runs.remove import remove_run
 from afresh.runs.run import Run
 from afresh.verbs.measuring import measure_run
 from afresh.verbs.use_command import use_command
-from tests.domains.interactions.shop import ITEMS, shop
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return shop(tmp_path_factory.mktemp("shop"))
-
-
-@pytest.fixture(scope="module")
-def recommender(run: Path) -> Recommender:
-    return Recommender(Run.open(run))
+from tests.domains.interactions.shop import ITEMS
 
 
 def best(recommender: Recommender, history: Sequence[str], **ranking: object) -> list[str]:
@@ -55,8 +45,8 @@ def test_what_follows_comes_first_for_users_seen_new_and_unknown(recommender: Re
     assert len(best(recommender, ["never heard of"], k=5)) == 5
 
 
-def test_a_masked_model_recommends_too(tmp_path: Path) -> None:
-    made = Recommender(Run.open(shop(tmp_path, family="masked")))
+def test_a_masked_model_recommends_too(masked_run: Path) -> None:
+    made = Recommender(Run.open(masked_run))
     rows = [made.encoder.ids(["i3", "i4", "i5"]), made.encoder.ids(["i8"])]
     likely = made.log_probs(rows, made.condition(2)).argmax(1).tolist()
     assert [made.catalogue.ids[i] for i in likely] == ["i6", "i9"]

@@ -17,17 +17,7 @@ from afresh.domains.interactions.history import HISTORY, History, decode
 from afresh.domains.interactions.recommend import Ranking, Recommender
 from afresh.domains.interactions.recommendation_votes import item_of, votes_in
 from afresh.runs.run import Run
-from tests.domains.interactions.shop import ITEMS, shop
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return shop(tmp_path_factory.mktemp("shop"))
-
-
-@pytest.fixture(scope="module")
-def recommender(run: Path) -> Recommender:
-    return Recommender(Run.open(run))
+from tests.domains.interactions.shop import ITEMS
 
 
 def log(file: Path, rows: Sequence[dict[str, object]]) -> Path:
@@ -91,8 +81,10 @@ def test_votes_are_written_and_read_again(run: Path, recommender: Recommender, t
 
 
 @pytest.mark.parametrize(("family", "method"), [("transformer", "dpo"), ("transformer", "kto"), ("masked", "dpo")])
-def test_what_is_preferred_becomes_likelier(run: Path, tmp_path: Path, family: str, method: str) -> None:
-    base = run if family == "transformer" else shop(tmp_path, family)
+def test_what_is_preferred_becomes_likelier(
+    run: Path, masked_run: Path, tmp_path: Path, family: str, method: str
+) -> None:
+    base = run if family == "transformer" else masked_run
     before, out = Recommender(Run.open(base)), tmp_path / "votes.jsonl"
     votes_in(before, shown(before, tmp_path / "log.jsonl"), Ranking(explore=4.0, seen=True)).write(out)
     asked = ["align", str(base), "--preferences", str(out), "--steps", "30", "--out", str(tmp_path / "aligned")]
