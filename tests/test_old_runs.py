@@ -70,7 +70,10 @@ def draw(run: str) -> dict[str, Any]:
     """Two samples: tokens or the SHA-256 of numbers, and the texts, levels or amplitudes that they are decoded to."""
     samples = afresh.load(run).sample(2, seed=3, **REQUESTS[run])
     tokens, digest = samples.x.tolist(), hashlib.sha256(samples.x.contiguous().numpy().tobytes()).hexdigest()
-    return {"drawn": tokens if samples.encoder.space.kind == "tokens" else digest, "decoded": [decoded(value) for value in samples]}
+    return {
+        "drawn": tokens if samples.encoder.space.kind == "tokens" else digest,
+        "decoded": [decoded(value) for value in samples],
+    }
 
 
 def decoded(value: Any) -> Any:
