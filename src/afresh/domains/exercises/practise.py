@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from afresh.core import Branch, Cond, UserError
+from afresh.core.plural import counted
 from afresh.core.solver_progress import blocks
 from afresh.core.verb import Line, Remark, Table
 from afresh.domains.exercises.columns import outcome_of
@@ -95,7 +96,7 @@ class Practice:
         return [
             Table(["skill", "right", "95%", "answers"], known, right=(1, 2, 3), wrap=(0,)),
             Table(["next", "skill", "right", "teaches", "why"], ahead, right=(2, 3), wrap=(4,)),
-            Remark(f"from {self.answers:,} answers: {whose}"),
+            Remark(f"from {counted(self.answers, 'answer')}: {whose}"),
         ]
 
     def files(self) -> dict[str, bytes]:
