@@ -20,7 +20,7 @@ from afresh.data.image.arrays import read_arrays
 from afresh.data.image.images import Frame as ImageFrame
 from afresh.data.image.images import ImageError, decode_image, short_side
 from afresh.data.imported import content_key
-from afresh.data.parquet import stream_parquet
+from afresh.data.tables.parquet import stream_parquet
 from afresh.data.tables.rows import read_head
 from afresh.data.tar import read_tar
 from afresh.data.webdataset import examples

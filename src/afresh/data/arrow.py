@@ -35,8 +35,8 @@ from afresh.data.imported import (
 )
 from afresh.data.limits import Limits, Meter
 from afresh.data.media_folder import TABLES
-from afresh.data.parquet import DAMAGED, MADE, MANY, MOST_FOR_A_BYTE, RATIO, SECONDS, read_schema, stream_parquet
 from afresh.data.split import split_of_name
+from afresh.data.tables.parquet import DAMAGED, MADE, MANY, MOST_FOR_A_BYTE, RATIO, SECONDS, read_schema, stream_parquet
 
 SUFFIXES = frozenset({".parquet", ".arrow", ".feather"})
 FEATURES: Mapping[str, Kind] = {"Image": "image", "Audio": "sound"}

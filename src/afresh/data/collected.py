@@ -11,17 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from afresh.core import UserError, events
 from afresh.core.plural import counted
 from afresh.data.files import DataFile, FileError, open_file
 from afresh.data.imported import Entry, KeptFile, Kind, WrittenData, write_aside, written_aside, written_data
+from afresh.data.tables.parquet import stream_parquet
 
 MANIFEST, ITEMS, REJECTED, BLOBS = "dataset.json", "items.parquet", "rejected.parquet", "blobs"
 LEAKAGE = "leakage.parquet"  # what the items have in common with other data
 FORMAT = "afresh collected data 1"
-ROWS = 1_000  # of a group of rows that is read at a time
+MOST_MB = 4096  # of a group of rows, when decoded
 SCHEMA = pa.schema(
     [
         ("id", pa.string()),  # BLAKE3 of the kind and the content
@@ -76,10 +76,12 @@ def manifest(path: Path) -> dict[str, Any]:
 
 
 def rows(path: Path, columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
-    """The items of a data set as rows, a few at a time in memory."""
-    with pq.ParquetFile(path / ITEMS) as file:
-        for batch in file.iter_batches(ROWS, columns=columns):
-            yield from batch.to_pylist()
+    """The items of a data set as rows, a few at a time in memory. Another person may have made it: raises UserError if
+    they cannot be read."""
+    try:
+        yield from stream_parquet(path / ITEMS, MOST_MB, lambda schema: columns or schema.names)
+    except FileError as error:
+        raise UserError(f"{path / ITEMS} cannot be read: {error}. Restore a copy of it.", "damaged") from None
 
 
 def of_collected(path: Path, modality: str | None) -> Path | None:

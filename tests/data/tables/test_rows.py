@@ -11,10 +11,10 @@ from pyarrow import parquet
 
 from afresh.data import files
 from afresh.data.files import DataFile, FileError
-from afresh.data.parquet import MOST_COLUMNS
 from afresh.data.tables import rows as tables
 from afresh.data.tables.batches import batches
 from afresh.data.tables.delimited import Unusable
+from afresh.data.tables.parquet import MOST_COLUMNS
 from afresh.data.tables.rows import read_table
 
 

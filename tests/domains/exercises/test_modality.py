@@ -93,7 +93,7 @@ BAD = {
     "a share": ("0,p1,0.5,1700000000", "partly right"),
     "no learner": (",p1,1,1700000000", "no learner"),
     "no exercise": ("1,,1,1700000000", "no exercise"),
-    "no time": ("1,p1,1,tomorrow", "its time is none that can be read"),
+    "no time": ("1,p1,1,tomorrow", "unreadable time"),
     "twice": (GOOD[3], "the same event is there before"),
     "short row": ("1,p1", "not 4 fields"),
     "text id": ("x,p1,1,1700000000", "24 numbers and 1 texts: all are read as text"),

@@ -109,7 +109,7 @@ def test_odd_rows_are_counted_with_the_reason_and_the_rest_goes_on(tmp_path: Pat
     corpus = read(tmp_path / "log.csv", split="last")
     reasons = {r.reason: r.source for r in corpus.refused}
     assert reasons["no user or no item"] == "log.csv, row 73 and 1 more"
-    assert "the time is none that can be read" in reasons and "not 3 fields" in reasons
+    assert "unreadable time" in reasons and "not 3 fields" in reasons
     assert any(n.startswith("3 events left out, equal to another") for n in corpus.notes)
     assert sum(len(i.value.targets) for i in corpus.items) == 72
 

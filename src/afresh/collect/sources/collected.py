@@ -15,7 +15,7 @@ from afresh.data.arrow import MAX_MB
 from afresh.data.collected import ITEMS, SCHEMA, content_file, is_collected, manifest
 from afresh.data.files import FileError, read_bytes
 from afresh.data.limits import parsing
-from afresh.data.parquet import stream_parquet
+from afresh.data.tables.parquet import stream_parquet
 
 COLUMNS = SCHEMA.names
 ABOUT = tuple(name for name in About.__dataclass_fields__ if name != "extra")

@@ -28,8 +28,8 @@ from afresh.core import UserError, events
 from afresh.data.files import MB, FileError
 from afresh.data.imported import jsonable
 from afresh.data.limits import Limits
-from afresh.data.sql import Guard, check_select, connect
 from afresh.data.tables.numbers import is_number
+from afresh.data.tables.sql import Guard, check_select, connect
 
 ADDRESS = re.compile(r"(sqlite|postgresql|mysql|mariadb|oracle|mssql)(\+\w+)?://", re.IGNORECASE)
 PASSWORD = re.compile(r"://([^:/@]*):[^@/]*@")

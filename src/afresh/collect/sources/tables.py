@@ -20,7 +20,6 @@ from afresh.data import arrow
 from afresh.data.files import DataFile, FileError, decode_text, open_plain, read_bytes, suffix_of, walk
 from afresh.data.imported import MediaFile, media_file
 from afresh.data.limits import Limits, Meter, parsing
-from afresh.data.parquet import MOST_COLUMNS
 from afresh.data.split import split_of_name
 from afresh.data.tables.delimited import (
     MOST_VALUES,
@@ -32,6 +31,7 @@ from afresh.data.tables.delimited import (
     too_wide,
 )
 from afresh.data.tables.numbers import is_number
+from afresh.data.tables.parquet import MOST_COLUMNS
 from afresh.data.tables.rows import LONGEST, bounded_lines, json_row, read_table
 from afresh.data.text.document import unpacked
 from afresh.data.text.encodings import SAMPLE, guess_encoding

@@ -12,8 +12,6 @@ from typing import Any
 
 from afresh.core import UserError
 from afresh.data.files import MB, DataFile, FileError, open_plain, read_bytes, suffix_of, walk
-from afresh.data.parquet import DAMAGED, MOST_COLUMNS, stream_batches
-from afresh.data.sql import read_rows
 from afresh.data.tables import rows
 from afresh.data.tables.delimited import (
     NamesOf,
@@ -24,6 +22,8 @@ from afresh.data.tables.delimited import (
     too_long,
     too_wide,
 )
+from afresh.data.tables.parquet import DAMAGED, MOST_COLUMNS, stream_batches
+from afresh.data.tables.sql import read_rows
 
 TABLES = rows.SUFFIXES | rows.DATA_BASES  # of files that are tables by their names
 SUFFIXES = TABLES | {".inter", ".dat", ".data", ".txt"}  # of those that are read as tables

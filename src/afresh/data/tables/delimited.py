@@ -16,8 +16,8 @@ from typing import Any, BinaryIO, Literal, cast
 
 from afresh.core import Refused
 from afresh.data.files import MB, DataFile, FileError, open_plain
-from afresh.data.parquet import MOST_COLUMNS
 from afresh.data.tables.numbers import is_number
+from afresh.data.tables.parquet import MOST_COLUMNS
 
 Row = Mapping[str, Any]
 Numbered = tuple[int, Row | str]  # a row with its number, from 1, or the reason why it cannot be used

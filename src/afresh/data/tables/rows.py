@@ -12,10 +12,10 @@ from typing import IO, Any, AnyStr
 
 from afresh.data.files import DataFile, FileError, check_values, decode_text, open_plain, suffix_of
 from afresh.data.limits import parsing
-from afresh.data.parquet import MOST_COLUMNS, read_parquet, stream_parquet
-from afresh.data.sql import read_rows
 from afresh.data.tables.delimited import Numbered, Row, delimited_rows, separator_of, too_wide
 from afresh.data.tables.numbers import is_number
+from afresh.data.tables.parquet import MOST_COLUMNS, read_parquet, stream_parquet
+from afresh.data.tables.sql import read_rows
 
 NESTED = frozenset({"messages", "conversations"})  # columns of lists of objects that are read (afresh.data.text.chat)
 SUFFIXES = frozenset({".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet"})

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from afresh.core import Corpus, Item, Refused, Sniff, UserError
 from afresh.core.plural import counted
 from afresh.data.files import FileError, suffix_of, walk
+from afresh.data.limits import parsing
 from afresh.data.refusals import refusal_lines
 from afresh.data.split import split_of_name
 from afresh.data.tables.batches import TABLES, batches
@@ -100,13 +101,14 @@ def read_log(path: Path, options: LogOptions) -> Corpus:
         unusable = Unusable()
         try:
             first, columns = 1, None
-            for batch in batches(file, unusable, options.query):
-                columns = columns or choose(batch, options)
-                if isinstance(columns, str):
-                    raise FileError(columns)
-                reading.columns[columns.words()] = columns
-                add(reading, batch, columns, split_of_name(file.name) or "", unusable, first)
-                first += batch.num_rows
+            with parsing("table"):
+                for batch in batches(file, unusable, options.query):
+                    columns = columns or choose(batch, options)
+                    if isinstance(columns, str):
+                        raise FileError(columns)
+                    reading.columns[columns.words()] = columns
+                    add(reading, batch, columns, split_of_name(file.name) or "", unusable, first)
+                    first += batch.num_rows
         except FileError as error:
             corpus.refused.append(Refused(file.name, str(error)))
         corpus.refused += unusable.refused(file.name)
@@ -191,7 +193,7 @@ def flaw(
         return "no outcome" if values["correct"][i] in (None, "") else "its outcome is neither right nor wrong"
     if 0 < outcome < 1 and reading.options.right_from is None:
         return PARTLY
-    return "its time is none that can be read" if "time" in values and times[i] is None else None
+    return "unreadable time" if "time" in values and times[i] is None else None
 
 
 def notes_on(reading: Reading) -> list[str]:

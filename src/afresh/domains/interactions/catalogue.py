@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from afresh.core import UserError
+from afresh.data.files import FileError
 from afresh.data.tables.numbers import as_number
+from afresh.data.tables.parquet import stream_batches
 from afresh.data.tables.roles import is_prose, plain_name
 from afresh.domains.interactions.columns import TITLES
 from afresh.domains.interactions.item_pictures import are_pictures
@@ -24,6 +26,7 @@ from afresh.domains.interactions.item_table import faded
 from afresh.storage.files import replace_file
 
 FILE = "catalogue.parquet"
+MOST_MB = 4096  # of a group of its rows, when decoded
 TENTHS = 10  # into which numbers are divided
 MOST_ALIKE, TOGETHER = 10, 256  # items that stand for a new one; items that are compared at once
 
@@ -171,16 +174,15 @@ class Catalogue:
 def load_catalogue(folder: Path) -> Catalogue:
     """Raises UserError if the file is missing or damaged."""
     import pyarrow
-    from pyarrow import parquet
 
     file = folder / FILE
     try:
-        table = parquet.read_table(file)
+        table = pyarrow.Table.from_batches(list(stream_batches(file, MOST_MB)))
         ids = tuple(map(str, table.column("item").to_pylist()))
         counts = np.array(table.column("count").to_pylist(), dtype=np.int64)
         names = [n for n in table.column_names if n.startswith("feature:")]
         features = {n.removeprefix("feature:"): table.column(n).to_pylist() for n in names}
-    except (OSError, pyarrow.ArrowException, KeyError, ValueError, TypeError) as error:
+    except (FileError, pyarrow.ArrowException, KeyError, ValueError, TypeError) as error:
         raise UserError(f"{file} is not a catalogue that can be read: {error}. Restore a copy of it.") from None
     if not ids or len(set(ids)) != len(ids):
         raise UserError(f"{file} is damaged: it has {len(ids):,} items, of which {len(set(ids)):,} differ.")

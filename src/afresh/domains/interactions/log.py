@@ -135,7 +135,7 @@ def _add(reading: _Reading, batch: Any, unusable: Unusable) -> None:
     if columns.time is not None:
         time, units = seconds_of(batch.column(columns.time))
         reading.units += units
-        _count_bad(unusable, "the time is none that can be read", rows[~bad & np.isnan(time)], reading.rows)
+        _count_bad(unusable, "unreadable time", rows[~bad & np.isnan(time)], reading.rows)
         bad |= np.isnan(time)
     rating = numbers_of(batch.column(columns.rating)) if columns.rating is not None else np.full(batch.num_rows, np.nan)
     event = np.zeros(batch.num_rows, dtype=np.int32)

@@ -15,11 +15,14 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from afresh.data import arrow_values, files, parquet
+from afresh.core import UserError
+from afresh.data import arrow_values, collected, files
 from afresh.data.files import MB, FileError
 from afresh.data.limits import Limits, Meter
-from afresh.data.parquet import MOST_COLUMNS, read_parquet, stream_parquet
-from afresh.data.parquet_pages import declared, pages
+from afresh.data.tables import parquet
+from afresh.data.tables.parquet import MOST_COLUMNS, read_parquet, stream_parquet
+from afresh.data.tables.parquet_pages import declared, pages
+from afresh.domains.interactions import catalogue
 
 
 def written(columns: dict[str, Any], **options: Any) -> bytes:
@@ -177,3 +180,13 @@ def test_reading_takes_no_longer_than_its_limit(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(parquet, "SECONDS", -1.0)
     with pytest.raises(FileError, match="seconds"):
         read(written({"a": [1]}))
+
+
+def test_a_data_set_and_the_catalogue_of_a_run_may_be_those_of_others(tmp_path: Path) -> None:
+    bomb = written({"item": pa.nulls(5_000_000, pa.int64()), "count": pa.nulls(5_000_000, pa.int64())})
+    (tmp_path / collected.ITEMS).write_bytes(bomb)
+    (tmp_path / catalogue.FILE).write_bytes(bomb)
+    with pytest.raises(UserError, match=r"decompression bomb.*Restore"):
+        list(collected.rows(tmp_path))
+    with pytest.raises(UserError, match=r"decompression bomb.*Restore"):
+        catalogue.load_catalogue(tmp_path)

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from afresh.data import sql
 from afresh.data.files import MB, FileError, walk
-from afresh.data.sql import check_select, read_rows
+from afresh.data.tables import sql
+from afresh.data.tables.sql import check_select, read_rows
 
 ENDLESS = "WITH RECURSIVE x(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM x) "
 

@@ -15,7 +15,7 @@ from typing import Any
 from afresh.data.arrow_values import Row, content, pieces, rows, without_references
 from afresh.data.files import MB, PER_VALUE, FileError, Given, check_memory, mapped, too_large
 from afresh.data.limits import Limits, Meter
-from afresh.data.parquet_pages import (
+from afresh.data.tables.parquet_pages import (
     BY_DICTIONARY,
     SHARES_PREFIX,
     Chunk,
