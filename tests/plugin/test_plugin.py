@@ -10,6 +10,7 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -26,6 +27,7 @@ import afresh
 from afresh.cli import run
 from afresh.core import registry
 from afresh.core.events import Event, listening
+from afresh.core.plugin import Plugin
 from afresh.core.plugins import forget
 from afresh.runs.run import Run
 from afresh.serve.app import ServeSettings, make_app
@@ -355,6 +357,20 @@ def test_a_name_that_is_taken_is_not_replaced(add: Any) -> None:
         ("warning", "plugin_ignored", "text"),
         ("warning", "plugin_ignored", "walk"),
     ]
+
+
+def test_what_a_package_writes_into_a_run_is_removed_with_it(walk_run: Path, tmp_path: Path, invoke: Invoke) -> None:
+    run = shutil.copytree(walk_run, tmp_path / "walks")
+    (run / "heights-3.json").write_text("[]")
+    (run / "thesis.txt").write_text("mine")
+    code, printed, _ = invoke("rm", run, "--yes", "--json")
+    assert code == 0 and parsed(printed)["removed"][0]["left"] == ["thesis.txt"]
+
+
+@pytest.mark.parametrize("pattern", ["", "*", "..", "**", "../*", "/etc/passwd", "heights/*"])
+def test_a_package_names_no_files_but_its_own(pattern: str) -> None:
+    with pytest.raises(ValueError, match="no name of files in the folder of a run"):
+        Plugin(run_files=(pattern,))
 
 
 # --------------------------------------------------------------------------- a verb

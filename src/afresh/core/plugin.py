@@ -22,8 +22,12 @@ class Plugin:
     each a `afresh.core.Source`. verbs: by name, each a `afresh.core.verb.Verb`. pages: each a
     `afresh.serve.studio.pages.RunPage`. extractors: each a mapping of suffixes to functions that read a file for
     `afresh collect` (`afresh.collect.extract.Extractor`). protocols: dialects of the server by a part of the paths that
-    belong to them, "/v1/messages", each a `afresh.serve.protocols.Protocol`. creations: ways in which
-    the studio makes works of what exists, by name, each a `afresh.verbs.creation_request.Creation`.
+    belong to them, "/v1/messages", each a `afresh.serve.protocols.Protocol`. creations: ways in which the studio makes
+    works of what exists, by name, each a `afresh.verbs.creation_request.Creation`.
+
+    run_files: no references, but the names of files and folders that the verbs write into the folder of a run, or
+    patterns of them such as "walks-*.json". They are removed with the run. Raises ValueError for one that could match
+    what lies elsewhere, or every file.
     """
 
     modalities: Mapping[str, str] = field(default_factory=dict)
@@ -37,3 +41,9 @@ class Plugin:
     extractors: tuple[str, ...] = ()
     protocols: Mapping[str, str] = field(default_factory=dict)
     creations: Mapping[str, str] = field(default_factory=dict)
+    run_files: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for pattern in self.run_files:
+            if not pattern.strip(".*?") or "/" in pattern or "\\" in pattern:
+                raise ValueError(f"{pattern!r} is no name of files in the folder of a run")

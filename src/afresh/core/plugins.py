@@ -99,6 +99,7 @@ def parts_of(plugin: Plugin, name: str, package: str) -> Iterator[Part]:
             yield from (Part(group, key, package, reference) for key, reference in listed.items())
         else:
             yield from (Part(group, name, package, reference) for reference in listed)
+    yield from (Part("run_files", name, package, pattern) for pattern in plugin.run_files)
 
 
 @cache

@@ -178,6 +178,12 @@ def pages() -> list[Any]:
     return [page for _, page in loadable(parts("pages"))]
 
 
+def run_files() -> tuple[str, ...]:
+    """Names, or patterns of names, of what the verbs of domains and of other packages write into the folder of a
+    run."""
+    return tuple(part.reference for part in parts("run_files"))
+
+
 def aligners() -> dict[str, Aligner]:
     """Every method of alignment, by name."""
     own = [a for file in ALIGNERS for a in import_module(f"afresh.alignment.methods.{file}").ALIGNERS]

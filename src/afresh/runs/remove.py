@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from afresh.core import UserError
+from afresh.core import UserError, registry
 from afresh.runs.lock import FILE as LOCK
 from afresh.runs.lock import held
 from afresh.runs.manifest import CREATED, LEARNT, RECORD, REPORTED
@@ -19,7 +19,7 @@ from afresh.runs.manifest import FILE as MANIFEST
 from afresh.runs.person_adapters import check_without_adapters
 from afresh.runs.run import Run
 
-# What a run consists of, in the order in which it is removed.
+# What a run consists of, in the order in which it is removed, after what verbs of domains and of other packages wrote.
 OWN = (
     "checkpoints",
     *(part for part in CREATED if part != RECORD),
@@ -29,8 +29,6 @@ OWN = (
     "signature",
     MANIFEST,
     *LEARNT,
-    "practise",
-    "recommend",
     "latest",
     *REPORTED,
     ".*.tmp",  # files that were being written when a command was killed
@@ -41,7 +39,7 @@ OWN = (
 
 def own_files(folder: Path) -> Iterator[Path]:
     """The files and folders of the run, directly in its folder, in the order in which they are removed."""
-    for pattern in OWN:
+    for pattern in (*registry.run_files(), *OWN):
         yield from sorted(folder.glob(pattern))
 
 

@@ -316,4 +316,5 @@ PLUGIN = Plugin(
     aligners=("afresh_walkers:ALIGNERS",),
     sources=("afresh_walks:of_steps",),
     verbs={"heights": "afresh_walks:heights"},
+    run_files=("heights-*.json",),
 )

@@ -7,4 +7,5 @@ PLUGIN = Plugin(
     verbs={"practise": "afresh.domains.exercises.verbs:practise"},
     pages=("afresh.domains.exercises.page:PAGE",),
     metrics=("afresh.domains.exercises.metrics:METRICS",),
+    run_files=("practise",),
 )

@@ -7,4 +7,5 @@ PLUGIN = Plugin(
     verbs={"recommend": "afresh.domains.interactions.verbs:recommend"},
     pages=("afresh.domains.interactions.page:PAGE",),
     metrics=("afresh.domains.interactions.metrics:METRICS",),
+    run_files=("recommend",),
 )
