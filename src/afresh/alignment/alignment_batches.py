@@ -14,13 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from afresh.alignment.best_items import write_best
 from afresh.alignment.feedback.preference_pairs import encoded_votes
 from afresh.alignment.feedback.preferences import Preferences, kind_of_item, read_votes, scan
 from afresh.alignment.monitoring.data_similarity import DataSimilarity
 from afresh.alignment.monitoring.distance_limit import WithinDistance, within_distance
 from afresh.alignment.monitoring.health import alarms, kl_limit_for, reward_fell
-from afresh.alignment.reward_cache import ASKED, AskedMemory
+from afresh.alignment.reward_cache import ASKED, AskedMemory, write_best
 from afresh.alignment.rewards.classifier_reward import classifier_folder
 from afresh.alignment.rewards.classifier_reward import known as known_rewards
 from afresh.alignment.rewards.reward import Context, Reward, Scorer, described

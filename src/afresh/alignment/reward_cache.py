@@ -9,6 +9,8 @@ reward can be known from the beginning; it has the step -1.
 from __future__ import annotations
 
 import base64
+import csv
+import io
 import json
 import math
 import os
@@ -18,12 +20,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from afresh.core import ItemKind, UserError
+from afresh.core import Cond, ItemKind, UserError
 from afresh.core.safe_json import parse_json, read_bytes
+from afresh.runs.run import Run
+from afresh.sampling.samples import Samples, write_samples
 from afresh.storage.files import free_bytes, replace_file
 
 ASKED = "asked.jsonl"
+BEST, SHOWN = "best", 100  # the folder in a run, and how many items it holds
 BEFORE = -1  # the step of what an earlier run asked
 AUC_EVERY = 100  # calls between two values of the mean of the best, as in PMO
 
@@ -176,3 +182,25 @@ def read_answers(kind: ItemKind, file: Path) -> list[Answer]:
                 "damaged",
             ) from None
     return out
+
+
+def write_best(run: Run, memory: AskedMemory) -> str:
+    """Write the best items with their rewards into the run's folder, in the files of their kind and as best.csv.
+    Returns a line that says how good they are."""
+    best, kind, folder = memory.best(SHOWN), run.encoder.kind, run.path / BEST
+    described = [{"reward": a.reward, "asked": a.step} for a in best]
+    cond = Cond.unconditional(run.conds, len(best))
+    samples = Samples([a.item for a in best], torch.zeros(len(best), 1), cond, described, 0, run.encoder)
+    records = write_samples(samples, folder)
+    table = io.StringIO()
+    rows = csv.writer(table, lineterminator="\n")
+    rows.writerow(["rank", kind.name, "reward", "step"])
+    for rank, (answer, record) in enumerate(zip(best, records, strict=True), 1):
+        rows.writerow([rank, record.get("file", record.get("text")), answer.reward, answer.step])
+    replace_file(folder / "best.csv", table.getvalue().encode("utf-8", "backslashreplace"))
+    s = memory.summary()
+    tops = ", ".join(f"{s[f'top{k}']:.4g} of the best {k}" for k in (10, 100) if len(memory.items) >= k)
+    return (
+        f"asked about {int(s['asked']):,} of {memory.calls:,} {kind.plural}: best reward {s['top1']:.4g}"
+        f"{f', means {tops}' if tops else ''}; area under the mean of the best 10: {s['auc_top10']:.4f}. In {folder}"
+    )
