@@ -81,8 +81,9 @@ def weights(folder: Path, base: Run) -> dict[str, nn.Module]:
     if (folder / "ours.safetensors").is_file():
         built["decoder"].load_state_dict(load_file(folder / "ours.safetensors"))
     else:
-        read = load_base(str(folder / "model"))
-        built["decoder"].load_state_dict(dict(read.weights))
+        rows = {k: len(w) for k, w in built["decoder"].state_dict().items()}
+        read = load_base(str(folder / "model"))  # with tokens for single bytes behind the base's own
+        built["decoder"].load_state_dict({k: w[: rows[k]] for k, w in read.weights.items()})
     return {k: m.eval().requires_grad_(False) for k, m in built.items()}
 
 

@@ -25,19 +25,18 @@ from benchmarks.common import processes
 from benchmarks.common.folders import write_json
 from benchmarks.common.processes import Answer, answer, ask
 
-ALONE = 8  # samples that are drawn one by one
-
 
 @dataclass(frozen=True)
 class Wanted:
     """A sample for every name, each with its request ({"label": ...}, {"caption": ...} or nothing), by a seed, with
-    settings of sampling; `seconds`: how long the run was trained."""
+    settings of sampling; `seconds`: how long the run was trained; `alone`: how many are drawn one by one as well."""
 
     names: list[str]
     requests: list[dict[str, Any]]
     seed: int
     settings: dict[str, Any]
     seconds: float
+    alone: int = 0
 
 
 def train(run: Path, arguments: Sequence[str], threads: int | None = None) -> float:
@@ -81,9 +80,9 @@ def draw(wanted: Wanted, folder: Path) -> Answer:
         spent = time.perf_counter() - begun
         return list(values), spent / sum(1.0 if (s := run.encoder.hear(v)) is None else s.seconds for v in values)
 
-    few = torch.linspace(0, cond.size - 1, ALONE).long()
-    some(few[:2])  # loads the weights and warms up
-    alone = float(np.median([some(row)[1] for row in few.split(1)]))
+    some(torch.arange(min(8, cond.size)))  # loads the weights and warms up
+    few = torch.linspace(0, cond.size - 1, wanted.alone).long()
+    alone = float(np.median([some(row)[1] for row in few.split(1)])) if wanted.alone else 0.0
     values, batch = some(torch.arange(cond.size))
     aside = folder / "samples.part"
     shutil.rmtree(aside, ignore_errors=True)

@@ -17,7 +17,6 @@ from typing import Any
 from benchmarks.common import ours
 from benchmarks.common.benchmark import Benchmark, parser_of
 from benchmarks.common.folders import data_folder, work_folder
-from benchmarks.common.ours import ALONE
 from benchmarks.common.processes import Answer
 from benchmarks.common.results import Row, save
 from benchmarks.sound.judges import Mark, beside, marks_of, shown, valued
@@ -28,6 +27,7 @@ SETTINGS: dict[str, Any] = {}  # of sampling: as a run's own
 # Stated before any run.
 SHARE = 0.7  # of the times that the class of real held-out clips is heard
 COPIES = 0.05  # near copies at most
+ALONE = 8  # sounds drawn one by one
 SOONEST = 1.0  # second of drawing for a second of sound
 TITLES = {
     "class": "class heard by a classifier",
@@ -80,7 +80,9 @@ def contender(task: Task) -> Made:
     command += ["--minutes", f"{task.minutes:g}", "--seed", str(task.seed)]
     seconds, labels = ours.train(folder / "run", command, task.threads), task.labels
     requests: list[dict[str, Any]] = [{"label": {"label": v}} for v in labels.values()]
-    answer = ours.samples_of(folder, ours.Wanted(list(labels), requests, task.seed, SETTINGS, seconds), task.threads)
+    answer = ours.samples_of(
+        folder, ours.Wanted(list(labels), requests, task.seed, SETTINGS, seconds, ALONE), task.threads
+    )
     judge = Judge(task.every, task.clips)
     marks = marks_of(folder, lambda samples: judge.judge(read_samples(samples, labels)))
     made = Made(answer, marks, told(judge))

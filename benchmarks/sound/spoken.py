@@ -20,7 +20,6 @@ from typing import Any
 from benchmarks.common import ours
 from benchmarks.common.benchmark import Benchmark, parser_of
 from benchmarks.common.folders import data_folder, work_folder
-from benchmarks.common.ours import ALONE
 from benchmarks.common.processes import Answer
 from benchmarks.common.results import Row, save
 from benchmarks.images.sets import Goal
@@ -41,6 +40,7 @@ GOALS = (
     Goal("best", "near_copies", most=0.02),
     Goal("best", "nearest_ratio", least=1.0),
 )
+ALONE = 8  # sounds drawn one by one
 SOONEST = 1.0  # second of drawing for a second of sound
 TITLES = {
     "digit": "digit heard by a classifier",
@@ -81,7 +81,7 @@ class Task:
         kinds = [{"digit": d, "speaker": s} for d in "0123456789" for s in speakers for _ in range(self.each)]
         names = [f"{k['digit']}_{k['speaker']}_{i % self.each}" for i, k in enumerate(kinds)]
         requests = [{"label": k} for k in kinds]
-        return ours.Wanted(names, requests, self.seed, SETTINGS.get(family, {}), seconds)
+        return ours.Wanted(names, requests, self.seed, SETTINGS.get(family, {}), seconds, ALONE)
 
 
 @dataclass(frozen=True)
