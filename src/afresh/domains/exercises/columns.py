@@ -79,7 +79,9 @@ def outcome_of(value: Any) -> float | None:
     return number if number is not None and 0 <= number <= 1 else None
 
 
-def find(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], set_by_hand: Mapping[str, str]) -> LogColumns | str:
+def log_columns(
+    rows: Sequence[Mapping[str, Any]], columns: Sequence[str], set_by_hand: Mapping[str, str]
+) -> LogColumns | str:
     """The columns of a log of answers, by their names and by what the outcomes are; or the reason why there are none.
 
     `set_by_hand` names columns by what they are.
@@ -97,15 +99,15 @@ def find(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], set_by_hand:
 
 def _are_outcomes(rows: Sequence[Mapping[str, Any]], column: str) -> bool:
     """Whether the values of a column are outcomes, nearly all, and most of them right or wrong."""
-    found = [outcome_of(v) for row in rows[:ROWS] if (v := row.get(column)) not in (None, "")]
-    whole = sum(v in (0.0, 1.0) for v in found)
-    return 2 * whole > len(found) and sum(v is not None for v in found) >= SURE * len(found)
+    outcomes = [outcome_of(v) for row in rows[:ROWS] if (v := row.get(column)) not in (None, "")]
+    whole = sum(v in (0.0, 1.0) for v in outcomes)
+    return 2 * whole > len(outcomes) and sum(v is not None for v in outcomes) >= SURE * len(outcomes)
 
 
 def is_log(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> bool:
     """Whether a table is a log of answers: who, what, and an outcome that is sometimes right and sometimes wrong, under
     names that nothing else has."""
-    found = find(rows, columns, {})
-    if isinstance(found, str) or not TELLING & {plain(c) for c in found.of.values()}:
+    known = log_columns(rows, columns, {})
+    if isinstance(known, str) or not TELLING & {plain(c) for c in known.of.values()}:
         return False
-    return len({outcome_of(row.get(found.of["correct"])) for row in rows[:ROWS]} & {0.0, 1.0}) == 2
+    return len({outcome_of(row.get(known.of["correct"])) for row in rows[:ROWS]} & {0.0, 1.0}) == 2

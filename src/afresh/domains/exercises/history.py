@@ -14,7 +14,7 @@ from afresh.core import ItemKind, Preview
 from afresh.core.safe_text import shell_word
 from afresh.data.tables.batches import batches, most_frequent_value
 from afresh.data.tables.delimited import Unusable
-from afresh.domains.exercises.columns import FIELDS, ROWS, find
+from afresh.domains.exercises.columns import FIELDS, ROWS, log_columns
 
 # Seconds since the answer before, at which each class of gaps begins but the first: 30 s times powers of four, up to a
 # year. Forgetting is about as strong from one to four days as from four to sixteen (Wixted and Ebbesen 1991), so equal
@@ -116,8 +116,8 @@ def practise_command(run: str, data: Path | None, options: Mapping[str, Any]) ->
     by_hand = {what: options[what] for what in FIELDS if options.get(what)}
 
     def column(batch: Any) -> str | None:
-        found = find(batch.slice(0, ROWS).to_pylist(), batch.schema.names, by_hand)
-        return None if isinstance(found, str) else found.of["learner"]
+        columns = log_columns(batch.slice(0, ROWS).to_pylist(), batch.schema.names, by_hand)
+        return None if isinstance(columns, str) else columns.of["learner"]
 
     learner = most_frequent_value(data, column, lambda file: batches(file, Unusable(), options.get("query")))
     return f"afresh practise {run} --learner {shell_word(learner)}" if learner else f"afresh practise {run}"

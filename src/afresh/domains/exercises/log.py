@@ -23,7 +23,7 @@ from afresh.data.tables.numbers import id_of, is_number
 from afresh.data.tables.roles import check_given
 from afresh.data.tables.rows import read_head
 from afresh.data.tables.times import seconds_of
-from afresh.domains.exercises.columns import FIELDS, LogColumns, find, is_log, outcome_of
+from afresh.domains.exercises.columns import FIELDS, LogColumns, is_log, log_columns, outcome_of
 from afresh.domains.exercises.history import Answer, History, with_gaps
 
 LOOKED_AT = 500  # rows of a table, to find its columns
@@ -71,7 +71,7 @@ class Reading:
     untimed: int = 0
 
 
-def recognised(path: Path) -> Sniff:
+def recognise(path: Path) -> Sniff:
     """How many of the files are tables of answers, judged by their names and the first rows of the first."""
     files = walk(path)[0]
     ours = [f for f in files if suffix_of(f.name) in TABLES]
@@ -103,11 +103,11 @@ def read_log(path: Path, options: LogOptions) -> Corpus:
             first, columns = 1, None
             with parsing("table"):
                 for batch in batches(file, unusable, options.query):
-                    columns = columns or choose(batch, options)
+                    columns = columns or columns_of_batch(batch, options)
                     if isinstance(columns, str):
                         raise FileError(columns)
                     reading.columns[columns.words()] = columns
-                    add(reading, batch, columns, split_of_name(file.name) or "", unusable, first)
+                    add_answers(reading, batch, columns, split_of_name(file.name) or "", unusable, first)
                     first += batch.num_rows
         except FileError as error:
             corpus.refused.append(Refused(file.name, str(error)))
@@ -132,20 +132,20 @@ def read_log(path: Path, options: LogOptions) -> Corpus:
     return corpus
 
 
-def choose(batch: Any, options: LogOptions) -> LogColumns | str:
+def columns_of_batch(batch: Any, options: LogOptions) -> LogColumns | str:
     """The columns, or why it is no log. Raises UserError if one that was named is missing."""
     names = batch.schema.names
     check_given(names, options.by_hand)
-    found = find(batch.slice(0, LOOKED_AT).to_pylist(), names, options.by_hand)
-    if isinstance(found, LogColumns):
-        return found
+    columns = log_columns(batch.slice(0, LOOKED_AT).to_pylist(), names, options.by_hand)
+    if isinstance(columns, LogColumns):
+        return columns
     return (
-        f"{found}; its columns are {', '.join(names) or 'none'}, and `data.learner`, `data.item` and `data.correct` "
+        f"{columns}; its columns are {', '.join(names) or 'none'}, and `data.learner`, `data.item` and `data.correct` "
         "name those of a log"
     )
 
 
-def add(reading: Reading, batch: Any, columns: LogColumns, split: str, unusable: Unusable, first: int) -> None:
+def add_answers(reading: Reading, batch: Any, columns: LogColumns, split: str, unusable: Unusable, first: int) -> None:
     """The answers of some rows, the first of which has the number `first`."""
     values = {what: batch.column(column).to_pylist() for what, column in columns.of.items()}
     rows = batch.num_rows
@@ -159,7 +159,7 @@ def add(reading: Reading, batch: Any, columns: LogColumns, split: str, unusable:
         times = [None if np.isnan(t) else float(t) for t in read]
     for i in range(rows):
         outcome = outcome_of(values["correct"][i])
-        reason = flaw(reading, values, names, times, outcome, i)
+        reason = unusable_reason(reading, values, names, times, outcome, i)
         if reason is not None:
             unusable.add(reason, first + i)
             continue
@@ -180,7 +180,7 @@ def add(reading: Reading, batch: Any, columns: LogColumns, split: str, unusable:
         reading.learners.setdefault((split, learner), []).append(answer)
 
 
-def flaw(
+def unusable_reason(
     reading: Reading, values: dict[str, list[Any]], names: dict[str, list[str]], times: Sequence[float | None],
     outcome: float | None, i: int
 ) -> str | None:  # fmt: skip
@@ -214,6 +214,6 @@ def notes_on(reading: Reading) -> list[str]:
         out.append(f"times are mixed, and each was read in its own form: {forms}")
     for what, kinds in reading.types.items():
         if len(kinds) > 1:
-            found = " and ".join(f"{n:,} {kind}" for kind, n in kinds.items())
-            out.append(f"ids of {what}s are {found}: all are read as text")
+            counts = " and ".join(f"{n:,} {kind}" for kind, n in kinds.items())
+            out.append(f"ids of {what}s are {counts}: all are read as text")
     return out

@@ -18,7 +18,7 @@ from afresh.core import Corpus, Item, Sniff, UserError
 from afresh.core.plural import counted
 from afresh.domains.exercises.encoder import AnswerEncoder, fit_answers, load_answers
 from afresh.domains.exercises.history import ANSWERS, History
-from afresh.domains.exercises.log import LogOptions, read_log, recognised
+from afresh.domains.exercises.log import LogOptions, read_log, recognise
 
 FUTURE = 0.1  # share of a learner's answers that is held out as the future
 
@@ -46,7 +46,7 @@ class ExerciseModality:
         if not path.exists():
             return Sniff(0.0, f"{path} does not exist")
         try:
-            return recognised(path)
+            return recognise(path)
         except UserError as error:
             return Sniff(0.0, str(error))
 

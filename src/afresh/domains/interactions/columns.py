@@ -42,7 +42,7 @@ class Columns:
         return ", ".join(f"{role} is {getattr(self, role)!r}" for role in ROLES if getattr(self, role) is not None)
 
 
-def choose(names: Sequence[str], named: Mapping[str, str | None]) -> Columns:
+def columns_by_name(names: Sequence[str], named: Mapping[str, str | None]) -> Columns:
     """The columns by their names; `named` gives those that a user chose, by role."""
     of = columns_by_role(names, ROLES, {role: column for role, column in named.items() if column is not None})
     others = tuple(n for n in names if n not in of.values())

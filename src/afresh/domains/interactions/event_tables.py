@@ -15,7 +15,7 @@ from afresh.data.tables.numbers import is_number
 from afresh.data.tables.roles import is_prose, plain_name
 from afresh.data.tables.rows import Table
 from afresh.data.tables.times import UNITS
-from afresh.domains.interactions.columns import TITLES, USERS, Columns, choose
+from afresh.domains.interactions.columns import TITLES, USERS, Columns, columns_by_name
 
 SEQUENCES = frozenset({"items", "history", "sequence", "itemids", "itemsequence"})  # columns of lists of items
 ONE = dict.fromkeys(SEQUENCES, "item") | {"times": "time", "timestamps": "time", "ratings": "rating"}
@@ -48,7 +48,7 @@ def columns_of_head(table: Table) -> Columns | None:
     if any(n in table.skipped or any(isinstance(row.get(n), list) for _, row in table.rows) for n in sequences):
         names = [ONE.get(plain_name(n), n) for n in names]
         names += [] if any(USERS.fullmatch(plain_name(n)) for n in names) else ["user"]
-    columns = choose(names, {})
+    columns = columns_by_name(names, {})
     words = (n for n in table.texts if plain_name(n) not in TITLES)
     prose = any(is_prose(n, table.texts_of(n)) for n in words)
     return None if prose or columns.user is None or columns.item is None else columns

@@ -71,7 +71,7 @@ def read_shown(path: Path) -> ShownLog:
             raise UserError(f"{file.name}: {count:,} rows cannot be read, the first in line {row:,} ({reason}).")
     if not rows:
         raise UserError(f"There is no log of what was shown in {path}.")
-    columns = choose(list(dict.fromkeys(name for row in rows for name in row)))
+    columns = columns_of_shown(list(dict.fromkeys(name for row in rows for name in row)))
     rows, decision = in_lists(rows, columns)
     starts = np.flatnonzero(np.diff(decision, prepend=-1))
     first = [rows[i] for i in starts]
@@ -87,11 +87,11 @@ def read_shown(path: Path) -> ShownLog:
     )
 
 
-def choose(names: Sequence[str]) -> dict[str, str]:
+def columns_of_shown(names: Sequence[str]) -> dict[str, str]:
     """The column of each role, by name. Raises UserError, listing the columns, if one that is needed is missing."""
-    found = columns_by_role(names, NAMES)
-    missing = [role for role in ("item", "drawn", "reward") if role not in found]
-    if "history" not in found and "user" not in found:
+    columns = columns_by_role(names, NAMES)
+    missing = [role for role in ("item", "drawn", "reward") if role not in columns]
+    if "history" not in columns and "user" not in columns:
         missing.append("history (or user)")
     if missing:
         raise UserError(
@@ -99,7 +99,7 @@ def choose(names: Sequence[str]) -> dict[str, str]:
             "drawn (the probability with which the item was put in its place), reward (1 for a click, 0 for none), and "
             "history (the ids chosen before, oldest first) or user; for lists also list and place."
         )
-    return found
+    return columns
 
 
 def in_lists(rows: list[dict[str, Any]], columns: Mapping[str, str]) -> tuple[list[dict[str, Any]], NDArray[np.int64]]:
@@ -133,13 +133,13 @@ def number(value: Any, column: str, row: int) -> float:
     text = "" if value is None else str(value).strip().lower()
     if text in YES + NO:
         return float(text in YES)
-    found = as_number(text)
-    if found is None:
+    amount = as_number(text)
+    if amount is None:
         raise UserError(
             f"Row {row + 1:,} of the log has {text or 'nothing'!r} for {column}, which is no number. Write 0 where "
             "nothing was clicked."
         )
-    return found
+    return amount
 
 
 def ids(value: Any) -> list[str]:

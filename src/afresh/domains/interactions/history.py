@@ -19,7 +19,7 @@ from afresh.core.item_kind import Array
 from afresh.core.safe_text import shell_word
 from afresh.data.tables.batches import most_frequent_value
 from afresh.data.tables.delimited import Unusable
-from afresh.domains.interactions.columns import ROLES, choose
+from afresh.domains.interactions.columns import ROLES, columns_by_name
 from afresh.domains.interactions.event_tables import events_of
 
 SHOWN = 12  # items of a history that are shown
@@ -147,7 +147,7 @@ def recommend_command(run: str, data: Path | None, options: Mapping[str, Any]) -
 
     def column(batch: Any) -> str | None:
         named = {role: options.get(role) for role in ROLES}
-        columns = choose(batch.schema.names, named)
+        columns = columns_by_name(batch.schema.names, named)
         by_session = options.get("by") == "session" and columns.session is not None
         return None if columns.item is None else columns.session if by_session else columns.user
 

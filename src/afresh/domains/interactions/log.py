@@ -20,7 +20,7 @@ from afresh.data.tables.delimited import Unusable
 from afresh.data.tables.numbers import id_of, numbers_of, values_of
 from afresh.data.tables.roles import check_given
 from afresh.data.tables.times import seconds_of
-from afresh.domains.interactions.columns import Columns, choose
+from afresh.domains.interactions.columns import Columns, columns_by_name
 from afresh.domains.interactions.event_tables import events_of, log_files
 from afresh.domains.interactions.item_pictures import are_pictures
 
@@ -115,7 +115,7 @@ def read_log(
 def _add(reading: _Reading, batch: Any, unusable: Unusable) -> None:
     reading.seen |= dict.fromkeys(batch.schema.names)
     named = {k: v for k, v in reading.named.items() if v is None or v in batch.schema.names}
-    columns = choose(batch.schema.names, named)
+    columns = columns_by_name(batch.schema.names, named)
     if reading.by_session and columns.session is not None:
         columns = Columns(
             columns.session, columns.item, columns.time, columns.rating, columns.event, None, columns.others

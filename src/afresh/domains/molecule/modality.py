@@ -17,7 +17,7 @@ from afresh.domains.molecule.encoder import MoleculeEncoder, load_molecules
 from afresh.domains.molecule.kind import MOLECULE
 from afresh.domains.molecule.properties import Property
 from afresh.domains.molecule.reading import READ, measured, read_files
-from afresh.domains.molecule.recognise import recognised
+from afresh.domains.molecule.recognise import recognise
 from afresh.domains.molecule.standard import Mixtures, Read, Standard, describe_traits, read_all
 from afresh.domains.molecule.writing import WRITINGS, Form, vocabulary
 
@@ -70,7 +70,7 @@ class MoleculeModality:
 
     def sniff(self, path: Path) -> Sniff:
         """Judges by the names of the files, and of tables and lists of lines by the beginning of the first one."""
-        return recognised(path)
+        return recognise(path)
 
     def read(self, path: Path, options: MoleculeOptions) -> Corpus:
         """One Item per molecule, its canonical SMILES. Raises UserError if there is none, or for a wrong column."""

@@ -15,7 +15,7 @@ HEAD, ROWS = 1 << 18, 500  # bytes and lines that are looked at
 LINES = 20  # fewer lines are not judged
 
 
-def recognised(path: Path) -> Sniff:
+def recognise(path: Path) -> Sniff:
     """How certain it is that a path holds molecules, and why."""
     if not path.exists():
         return Sniff(0.0, f"{path} does not exist")
