@@ -16,6 +16,7 @@ from afresh.core import Batch, Cond, Examples, Part, Space
 from afresh.core.rng import Rng
 from afresh.data.load import Loader
 from afresh.families.transformer import (
+    CATALOGUES,
     FAMILY,
     TransformerConfig,
     TransformerObjective,
@@ -268,7 +269,7 @@ def test_sampled_normalisers_are_unbiased_and_do_not_depend_on_how_a_batch_is_di
 
 
 def test_a_catalogue_is_learnt_with_dropout_and_samples_have_no_end() -> None:
-    assert all(c.tied and c.dropout for c in FAMILY.plan.sizes(CATALOGUE))
+    assert all(c.tied and c.dropout for c in CATALOGUES.plan.sizes(CATALOGUE))
     modules = build(shop(), CATALOGUE, {})
     x = sample(modules, shop(), CATALOGUE, Cond(3), Rng(0), torch.arange(3), TransformerSettings(length=100))
     assert x.shape == (3, 8) and int(x.max()) < 10

@@ -54,6 +54,33 @@ class Space:
         """Whether an axis is time. Such a field is not an image and must not be mirrored."""
         return "time" in self.axes
 
+    @property
+    def context_token(self) -> int:
+        """The token of context, which precedes an example: `begin`, or in a stream the `end` of what was before."""
+        return self.special["end" if self.stream else "begin"]
+
+    @property
+    def lead(self) -> tuple[int, ...]:
+        """What precedes a prompt: the token of context, but nothing precedes a record."""
+        return () if self.records else (self.context_token,)
+
+    @property
+    def end_token(self) -> int | None:
+        """The token that ends a sample; None where all have one length. The history of a catalogue has no end."""
+        return self.special.get("end") if self.stream and not self.catalogue else None
+
+    @property
+    def filler(self) -> int | None:
+        """The token that fills the window after a record which is drawn as a whole; None of other spaces."""
+        return self.special.get("filler") if self.records else None
+
+    def sample_length(self, length: int) -> int:
+        """The most tokens of a sample of which `length` are wanted: fixed where all examples have one length, and of a
+        catalogue no more than a window has."""
+        if not self.stream:
+            return self.shape[0]
+        return min(length, self.shape[0]) if self.catalogue else length
+
 
 @dataclass(frozen=True)
 class Part:

@@ -160,7 +160,7 @@ class Window:
         room = (0, space.shape[0] + 1 - batch.x.shape[1])
         counted = torch.ones_like(batch.x[:, 1:], dtype=torch.bool) if batch.mask is None else batch.mask
         x, counted = F.pad(batch.x, room), F.pad(counted, room)
-        if (filler := filler_of(space)) is not None:
+        if (filler := space.filler) is not None:  # predicted: a record's length is known from the first step on
             after = ~counted.flip(1).cummax(1).values.flip(1)
             x, counted = torch.cat([x[:, :1], x[:, 1:].masked_fill(after, filler)], 1), counted | after
         return Window(x, counted, batch.cond, batch.index)
@@ -181,12 +181,6 @@ class Window:
     def ranks(self, rng: Rng, purpose: str) -> Tensor:
         """Ranks (B, T) in a random order of the counted positions, followed by the others."""
         return ranks(rng.bits(purpose, self.index, tuple(self.counted.shape[1:])), self.counted)
-
-
-def filler_of(space: Space) -> int | None:
-    """The token that fills the window after a record, where a space has one: it is predicted, so that the length of a
-    record is known from the first step of sampling on."""
-    return space.special.get("filler") if space.records else None
 
 
 class MaskedObjective:
@@ -300,17 +294,17 @@ def sample(
     predict = classifier_free(predictor(modules), settings.guidance)
     cut = Cut(settings.temperature, settings.top_k, settings.top_p, settings.min_p)
     end = space.special["end"] if space.stream else None
-    kept = (end, filler_of(space))
+    kept = (end, space.filler)
     banned = [i for i in space.special.values() if i not in kept]  # several names may share the id of `end`
     how = Unmask(mask, cut, settings.steps, settings.order, banned)
     known = torch.full((cond.size, 0), mask, device=index.device)
     if cond.known is not None:
         known = cond.known if cond.known_mask is None else cond.known.masked_fill(~cond.known_mask, mask)
-    if not (space.records and known.shape[1]):  # nothing precedes a record
-        known = F.pad(known, (1, 0), value=space.special["end" if space.stream else "begin"])
+    if space.lead or not known.shape[1]:
+        known = F.pad(known, (1, 0), value=space.context_token)
     if space.stream:
         return stream(
-            predict, known, cond, rng, index, how, context, settings.length, space.special["end"], filler_of(space)
+            predict, known, cond, rng, index, how, context, settings.length, space.special["end"], space.filler
         )
     x = F.pad(known, (0, context + 1 - known.shape[1]), value=mask)
     return fill(predict, x, x[:, 1:] == mask, cond, rng, index, how, "unmask/0")[:, 1:]

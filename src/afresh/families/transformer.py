@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 import torch
@@ -228,18 +229,15 @@ def brancher(modules: Modules, space: Space) -> Branch:
 
 def prompts_of(space: Space, cond: Cond) -> list[list[int]]:
     """The tokens with which each sample begins: the token before an example in training, and the prompt."""
-    begin = space.special["end" if space.stream else "begin"]
     if cond.known is None:
-        return [[begin] for _ in range(cond.size)]
+        return [[space.context_token] for _ in range(cond.size)]
     known = cond.known_mask if cond.known_mask is not None else torch.ones_like(cond.known, dtype=torch.bool)
-    lead = [] if space.records else [begin]
-    return [[*lead, *row[m].tolist()] for row, m in zip(cond.known, known, strict=True)]
+    return [[*space.lead, *row[m].tolist()] for row, m in zip(cond.known, known, strict=True)]
 
 
-def never(space: Space) -> tuple[int | None, list[int]]:
-    """The token that ends a sample of a stream (otherwise None), and the tokens that are never drawn."""
-    end = space.special.get("end") if space.stream and not space.catalogue else None  # a history has no end
-    return end, [i for i in space.special.values() if i != end]  # several names may share the id of `end`
+def never_drawn(space: Space) -> list[int]:
+    """The special tokens but the one that ends a sample, whose id may have several names."""
+    return [i for i in space.special.values() if i != space.end_token]
 
 
 def decoding(
@@ -252,7 +250,7 @@ def decoding(
     check_engine(net, settings.weights)
     context = space.shape[0]
     predict = classifier_free(predictor(modules, context + 1, settings.weights), settings.guidance)
-    return Decoding(predict, context, net.embedding.weight.device, *never(space), among_drawn)
+    return Decoding(predict, context, net.embedding.weight.device, space.end_token, never_drawn(space), among_drawn)
 
 
 def sequences(space: Space, cond: Cond, rng: Rng, index: Tensor, settings: TransformerSettings) -> list[TokenSequence]:
@@ -262,8 +260,7 @@ def sequences(space: Space, cond: Cond, rng: Rng, index: Tensor, settings: Trans
     if bias and not 0 <= bias[0][0] <= bias[-1][0] < space.vocab[0]:
         raise UserError(f"logit_bias is by token id, from 0 to {space.vocab[0] - 1}. Given: {sorted(dict(bias))}.")
     penalties = Penalties(settings.frequency_penalty, settings.presence_penalty, bias)
-    length = settings.length if space.stream else space.shape[0]
-    length = min(length, space.shape[0]) if space.catalogue else length
+    length = space.sample_length(settings.length)
     return [
         TokenSequence(
             prompt,
@@ -294,7 +291,7 @@ def shared(settings: TransformerSettings) -> Hashable:
 
 def gathered(space: Space, drawn: Sequence[TokenSequence]) -> Tensor:
     """(n, T) int64 of sequences that have ended; short ones are padded with `end`. Raises UserError if one failed."""
-    rows = continuations(drawn, never(space)[0])
+    rows = continuations(drawn, space.end_token)
     if not space.stream:  # the prompt is the first part of the image
         both = zip(drawn, rows, strict=True)
         return torch.tensor([(s.tokens[1 : s.prompt] + row)[: space.shape[0]] for s, row in both])
@@ -341,20 +338,15 @@ def accepts(space: Space) -> str | None:
 
 
 def sizes(space: Space) -> Sequence[TransformerConfig]:
-    """From 0.2M to 25M parameters, with heads of 32 or 64; for a catalogue, whose embeddings are most of them, two
-    layers of 32 to 256."""
-    if space.catalogue:
-        negatives = NEGATIVES if space.codes == 1 and space.vocab[0] > 2 * NEGATIVES else 0
-        fixed = {"tied": True, "dropout": 0.5, "negatives": negatives, "layers": 2}
-        return [TransformerConfig(width=w, heads=w // 32, kv_heads=w // 32, **fixed) for w in (32, 64, 128, 256)]
+    """From 0.2M to 25M parameters, with heads of 32 or 64."""
     ladder = ((96, 3, 3), (128, 4, 4), (192, 4, 3), (256, 5, 4), (320, 6, 5), (384, 6, 6), (512, 8, 8))
     return [TransformerConfig(width=w, layers=n, heads=h, kv_heads=h) for w, n, h in ladder]
 
 
 def examples_wanted(parameters: int, space: Space) -> int:
     """About 0.8 tokens for each parameter: with budgets of minutes, smaller networks with more data are better
-    (docs/development/log.md). For a catalogue five, as an item is seen seldom."""
-    return (25 if space.catalogue else 4) * parameters // (5 * space.shape[0])
+    (docs/development/log.md)."""
+    return 4 * parameters // (5 * space.shape[0])
 
 
 def batch(examples: int, space: Space) -> int:
@@ -365,23 +357,21 @@ def batch(examples: int, space: Space) -> int:
     return 2 ** max(0, round(math.log2(max(1.0, tokens / context))))
 
 
-def recipe(space: Space) -> dict[str, Any]:
-    """For a catalogue, AdamW overfits less than Muon and at a lower rate (docs/development/log.md)."""
-    if space.catalogue:
-        return {"optimizer": "adamw", "lr": 2e-3, "betas": (0.9, 0.98), "weight_decay": 0.1}
-    return {"optimizer": "muon", "lr": 3e-3, "matrix_lr": 0.02, "betas": (0.9, 0.95), "weight_decay": 0.1}
-
-
 def regime(epochs: float, steps: int, examples: int, space: Space) -> dict[str, float]:
     """Weight decay, and the half-life of the weights' average, a twentieth of the run.
 
     The weight decay was fitted to the values with the lowest held-out loss for 1 to 30 epochs and 300 to 3,000 steps
     (docs/development/log.md, "Regimes").
     """
-    if space.catalogue:
-        return {"ema_half_life": round(0.05 * examples)}
     decay = min(1.5, 2.26 * (epochs**2 / steps) ** (2 / 3))
     return {"weight_decay": round(decay, 3), "ema_half_life": round(0.05 * examples)}
+
+
+def catalogue_sizes(space: Space) -> Sequence[TransformerConfig]:
+    """Two layers of 32 to 256, as embeddings of items are most of the parameters."""
+    negatives = NEGATIVES if space.codes == 1 and space.vocab[0] > 2 * NEGATIVES else 0
+    fixed = {"tied": True, "dropout": 0.5, "negatives": negatives, "layers": 2}
+    return [TransformerConfig(width=w, heads=w // 32, kv_heads=w // 32, **fixed) for w in (32, 64, 128, 256)]
 
 
 def build(config: TransformerConfig, space: Space, conds: CondSpec) -> dict[str, nn.Module]:
@@ -425,7 +415,7 @@ def rollout(
     if settings != plain:
         raise UserError("A policy is trained without temperature, truncation or guidance. Only length can be set.")
     prompts, room = prompts_of(space, cond), space.shape[0] + 1
-    count = settings.length if space.stream else space.shape[0]
+    count = space.sample_length(settings.length)
     longest = max(map(len, prompts))
     if space.stream and longest + count > room:
         raise UserError(
@@ -444,8 +434,7 @@ def rollout(
     watched = plain.model_copy(update={"watch": watch})
     x = sample(modules, config, space, cond, rng, index, watched, among_drawn=True)
     width = max(len(p) + len(d) for p, d in zip(prompts, drawn, strict=True))
-    fill = space.special["end" if space.stream else "begin"]
-    rows = torch.full((len(prompts), width), fill)
+    rows = torch.full((len(prompts), width), space.context_token)
     mask = torch.zeros(len(prompts), width - 1, dtype=torch.bool)
     logp = torch.zeros(len(prompts), width - 1)
     for b, (prompt, new, likely) in enumerate(zip(prompts, drawn, sure, strict=True)):
@@ -464,8 +453,7 @@ def steps(modules: Modules, config: TransformerConfig, space: Space, batch: Batc
     c = net.condition(batch.cond)
     h = net.hidden(batch.x[:, :-1], c)
     logits = net.logits(h[batch.mask])  # only of the counted steps: a prompt may be long
-    _, banned = never(space)
-    if banned:
+    if banned := never_drawn(space):
         logits = logits.index_fill(1, torch.tensor(banned, device=logits.device), -torch.inf)
     logs = logits.log_softmax(-1)
     taken = logs.gather(1, batch.x[:, 1:][batch.mask][:, None])[:, 0]
@@ -481,7 +469,11 @@ def policy_score(modules: Modules, config: TransformerConfig, space: Space, batc
     return -next_token_nats(modules, batch)[0]
 
 
-FAMILY = Family(
+def regions(modules: Modules, device: str) -> Sequence[nn.Module]:
+    return compilable(modules["decoder"], device)
+
+
+TEXTS = Family(
     name="transformer",
     accepts=accepts,
     config=TransformerConfig,
@@ -489,9 +481,15 @@ FAMILY = Family(
         sizes=sizes,
         examples_wanted=examples_wanted,
         batch=batch,
-        recipe=recipe,
+        recipe=lambda space: {
+            "optimizer": "muon",
+            "lr": 3e-3,
+            "matrix_lr": 0.02,
+            "betas": (0.9, 0.95),
+            "weight_decay": 0.1,
+        },
         regime=regime,
-        regions=lambda modules, device: compilable(modules["decoder"], device),
+        regions=regions,
     ),
     build=build,
     objective=TransformerObjective,
@@ -503,3 +501,20 @@ FAMILY = Family(
     policy=Policy(("decoder",), rollout=rollout, steps=steps, score=policy_score, fits=True),
     how="writes one piece after the other",
 )
+
+CATALOGUES = replace(
+    TEXTS,
+    accepts=lambda space: accepts(space) if space.catalogue else "this is the record of catalogues",
+    plan=PlanHints(
+        sizes=catalogue_sizes,
+        # Five tokens for each parameter, as an item is seen seldom.
+        examples_wanted=lambda parameters, space: 5 * parameters // space.shape[0],
+        batch=batch,
+        # AdamW overfits less than Muon and at a lower rate (docs/development/log.md).
+        recipe=lambda space: {"optimizer": "adamw", "lr": 2e-3, "betas": (0.9, 0.98), "weight_decay": 0.1},
+        regime=lambda epochs, steps, examples, space: {"ema_half_life": round(0.05 * examples)},
+        regions=regions,
+    ),
+)
+
+FAMILY = replace(TEXTS, variants=(CATALOGUES,))

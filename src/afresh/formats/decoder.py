@@ -52,7 +52,7 @@ def base_of(
         tokenizer = replace(tokenizer, special={**tokenizer.special, "end": end})
     if space.records and tokenizer.chat_template is None:
         tokenizer = replace(tokenizer, chat_template=PLAIN)  # the format of the training conversations
-    first = None if space.records else end  # in training `end` stands between documents, and before the first
+    first = next(iter(space.lead), None)  # in training `end` stands between documents, and before the first
     notes: tuple[str, ...] = ()
     if tokenizer.kind == "foreign":  # other programs follow the convention of the base
         if first not in (tokenizer.opening, None):

@@ -25,7 +25,7 @@ LOG_VAR = -3.0  # of the posterior before training: what is written depends on t
 
 def sequential(space: Space) -> bool:
     """Whether examples are records that are drawn as a whole. Of others, such as conversations, a part is given."""
-    return space.kind == "tokens" and space.records and "filler" in space.special
+    return space.filler is not None
 
 
 @dataclass(frozen=True)
