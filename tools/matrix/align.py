@@ -15,9 +15,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from afresh.alignment.methods.selected import as_examples
 from afresh.core import AlignContext, Aligner, AlignTarget, Batch, Cond, UserError, Votes, registry
 from afresh.core.rng import Rng
-from afresh.core.sampled import as_examples
 from afresh.training.config import TrainConfig
 from afresh.training.loop import Learner, take_step
 from tools.matrix.toys import CLASSES, Toy, weights_of

@@ -31,6 +31,7 @@ from afresh.storage.files import free_bytes, replace_file
 ASKED = "asked.jsonl"
 BEST, SHOWN = "best", 100  # the folder in a run, and how many items it holds
 BEFORE = -1  # the step of what an earlier run asked
+BEST, SHOWN = "best", 100  # the folder of the best items in a run, and how many they are
 AUC_EVERY = 100  # calls between two values of the mean of the best, as in PMO
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
@@ -21,12 +22,15 @@ from torch import Tensor
 
 from afresh.core import UserError
 from afresh.data.text.tool_calls import CLOSE, OPEN
-from afresh.sampling.grammar_endings import CLOSERS, ending
 
 # White space in JSON: at most one space, or a line end and an indentation. If any amount were allowed, a model could
 # write white space without end. A schema may override this by "x-guidance".
 WHITE_SPACE = r"(\n {0,20}| )?"
 OPENING = b'"{[,:('  # bytes after which something has to follow or to be closed
+CLOSERS = (b'}]",', b"}],")  # bytes that end something in JSON, outside strings; the second begins no string
+LETTER = ord("x")  # may follow in most strings, but nowhere else in JSON
+PLAIN = b":5102346789tfnabcdegh.-"  # taken first among bytes that were taken as often
+FEW = 64  # bytes that may follow, of which each is tried whether the text matches after it
 DIGITS, EXPONENT_DIGITS = 15, 2  # float64 keeps any number of 15 digits, and exponents up to 308
 # Otherwise the mask would allow a single tokenization of forced text, and the model could not choose among the others.
 FREE = '%llguidance {"no_forcing": true}\n'
@@ -379,3 +383,46 @@ def check_finished(finished: Sequence[bool], length: int) -> None:
             "greater length, or bound the text: maxLength of strings, maxItems of arrays, {0,9} instead of * in a "
             "regular expression, a grammar that can end."
         )
+
+
+# --------------------------------------------------------------------------- endings
+
+
+class Matching(Protocol):
+    """The state of a matcher that reads bytes."""
+
+    def may(self) -> Sequence[int]: ...  # bytes that may follow
+    def read(self, byte: int) -> None: ...
+    def matches(self) -> bool: ...
+    def matches_after(self, byte: int) -> bool: ...
+
+
+def ending(state: Matching, closers: bytes, limit: int) -> bytes | None:
+    """Bytes after which the text matches, at most `limit` of them; None if none were found. `state` is advanced.
+
+    A grammar does not say how many tokens are needed to satisfy it. The ending is therefore searched byte by byte: of
+    the bytes that may follow, one that closes something is taken, or one after which the text matches, and otherwise
+    the one that was taken least often, so that no loop is followed for ever. It is short, but it need not be the
+    shortest.
+    """
+    used = Counter(dict.fromkeys(range(128, 256), 4))  # bytes of longer characters come late
+    out = bytearray()
+
+    def order(byte: int) -> tuple[int, int, int]:
+        first = closing.find(byte)
+        if first >= 0:
+            return -1, first, byte
+        return used[byte], PLAIN.index(byte) if byte in PLAIN else len(PLAIN), byte
+
+    while not state.matches():
+        may = state.may()
+        if not may or len(out) == limit:
+            return None
+        closing = b'"' if LETTER in may else closers
+        byte = min(may, key=order)
+        if byte not in closing and len(may) <= FEW:
+            byte = next((b for b in may if state.matches_after(b)), byte)
+        used[byte] += 1
+        out.append(byte)
+        state.read(byte)
+    return bytes(out)

@@ -1,4 +1,6 @@
-"""The probability of each item of a catalogue whose items are several codes: the product of those of its codes.
+"""The probability that each item of a catalogue comes next, in one pass and without drawing.
+
+Where an item is a token, it is that of the token; where it is several codes, the product of those of its codes.
 
 The codes of all items are a tree, and an item is a path from its root to a leaf. At a node only the codes count that
 some item goes on with, so that the probabilities of all items sum to 1. The nodes that are likeliest are asked of the
@@ -17,12 +19,38 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
-from afresh.core import Branch, Cond
+from afresh.core import Branch, Cond, Modules, Predict, Space
 
 TOGETHER = 16  # histories whose branches are computed at once
 WIDTH = 128  # nodes of a level that are asked of the network
+MAX_LOGITS = 1 << 25  # of a batch: 128 MB of float32
+
+
+@torch.no_grad()
+def next_log_probs(
+    predict: Predict, modules: Modules, space: Space, rows: Sequence[Sequence[int]], cond: Cond
+) -> Tensor:
+    """log p of each token after each of B sequences of a stream, (B, V) float32 on the CPU.
+
+    `rows` are tokens; of sequences longer than the window the last tokens count. `cond` (B rows) is what each is asked
+    to be. The special tokens, which no item of a catalogue is, have no probability.
+    """
+    device = next(p.device for m in modules.values() for p in m.parameters())
+    size, end = space.vocab[0], space.special["end"]
+    out = torch.empty(len(rows), size)
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+    at_once = max(1, min(512, MAX_LOGITS // size))
+    for a in range(0, len(order), at_once):
+        here = order[a : a + at_once]
+        seen = [torch.tensor([end, *rows[i][-space.shape[0] + 1 :]]) for i in here]
+        x = nn.utils.rnn.pad_sequence(seen, batch_first=True, padding_value=end).to(device)
+        lengths = torch.tensor([len(s) for s in seen], device=device)
+        logits, _ = predict(x, lengths, cond.select(torch.tensor(here)).to(device), None)
+        logits[:, sorted(set(space.special.values()))] = -torch.inf
+        out[torch.tensor(here)] = logits.float().log_softmax(1).cpu()
+    return out
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ finished   tensors that the family fitted to its data after training, such as a 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
@@ -30,6 +30,7 @@ from afresh.training import lora
 from afresh.training.loop import load_learnt, under
 from afresh.training.lora import LoraConfig
 
+ROWS = ("embedding.weight", "head.weight", "head.bias")  # ends of the names of tensors with a row for each token
 BASE, EARLY, CHOSEN, FITTED = "base", "early", "averaged", "finished"  # file names in a run's folder
 
 
@@ -228,3 +229,20 @@ def read_base(folder: Path, sha256: str) -> dict[str, Tensor]:
             f"{file} does not match the SHA-256 in run.json: it is damaged. Restore a copy of it.", "damaged"
         )
     return read_tensors(file, data)
+
+
+def with_vocabulary(weights: Mapping[str, Tensor], size: int, first_rows: Sequence[Sequence[int]]) -> dict[str, Tensor]:
+    """Weights for a vocabulary that has grown from `size` to len(first_rows) tokens.
+
+    Each row is the mean of these rows of before, or of all where there are none. Rows behind those of the vocabulary,
+    as of a mask, stay behind.
+    """
+    if [list(b) for b in first_rows] == [[i] for i in range(size)]:
+        return dict(weights)
+    out = dict(weights)
+    for name, weight in weights.items():
+        if name.endswith(ROWS) and len(weight) >= size:
+            mean = weight[:size].mean(0)
+            rows = [weight[list(b)].mean(0) if b else mean for b in first_rows]
+            out[name] = torch.cat([torch.stack(rows), weight[size:]])
+    return out

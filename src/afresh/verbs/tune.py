@@ -43,8 +43,7 @@ from afresh.training.plan import (
     step_seconds,
 )
 from afresh.training.training_clock import Clock
-from afresh.training.vocabulary import with_vocabulary
-from afresh.training.weights import BaseWeights
+from afresh.training.weights import BaseWeights, with_vocabulary
 from afresh.verbs.create_run import RunContents, check_spec, create_run, report_data, report_plan, training_seconds
 from afresh.verbs.data_source import DataSource
 from afresh.verbs.training_job import Job

@@ -7,8 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from afresh.domains.text.metrics import METRICS, complete_parts, valid_so_far
-from afresh.evaluation.compression import gzip_size, joined, lzma_after, lzma_size
+from afresh.domains.text.metrics import METRICS, complete_parts, gzip_size, joined, lzma_after, lzma_size, valid_so_far
 from afresh.evaluation.memorisation import CopySearch, WindowHashes
 from afresh.evaluation.study import measure
 from tests.evaluation.evidence import code_evidence, library_code, parses_python, unfinished

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -26,12 +26,44 @@ from afresh.domains.interactions.catalogue import Catalogue, load_catalogue
 from afresh.domains.interactions.history import HISTORY, History, encode
 from afresh.domains.interactions.item_codes import ItemCodes, load_codes
 from afresh.domains.interactions.item_table import ItemTable, load_table
-from afresh.domains.interactions.item_tokens import ItemTokens, OneToken
 from afresh.domains.interactions.neighbours import FILE as NEIGHBOURS
 from afresh.domains.interactions.neighbours import fit_neighbours
 from afresh.storage.files import write_file
 
 BEGINNINGS = 10  # items whose mean a new one begins with
+
+
+class ItemTokens(Protocol):
+    """How items of a catalogue are written: each as a token of its own, or as several codes (item_codes.py).
+
+    `each`: the tokens that an item has. `size`: of the vocabulary, without the token between histories.
+    """
+
+    @property
+    def each(self) -> int: ...
+    @property
+    def size(self) -> int: ...
+
+    def of(self, items: Sequence[int]) -> list[int]: ...  # numbers of items to their tokens
+    def items(self, tokens: Sequence[int]) -> list[int]: ...  # and back; what is no item is left out
+    def save(self, folder: Path) -> None: ...
+
+
+@dataclass(frozen=True)
+class OneToken:
+    """Each of `size` items is a token of its own, its number."""
+
+    size: int
+    each = 1
+
+    def of(self, items: Sequence[int]) -> list[int]:
+        return list(items)
+
+    def items(self, tokens: Sequence[int]) -> list[int]:
+        return list(tokens)
+
+    def save(self, folder: Path) -> None:
+        """There is nothing to keep."""
 
 
 class _Saved(BaseModel):

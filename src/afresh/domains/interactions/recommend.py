@@ -42,8 +42,7 @@ from afresh.domains.interactions.history import History
 from afresh.domains.interactions.item_table import load_table
 from afresh.runs.data import known_data
 from afresh.runs.run import Run
-from afresh.sampling.item_paths import Paths, item_log_probs, paths_of
-from afresh.sampling.next_tokens import next_log_probs
+from afresh.sampling.item_paths import Paths, item_log_probs, next_log_probs, paths_of
 from afresh.training.weights import BaseWeights
 
 FOLDER, TRAIN, ALL = "recommend", "train", "all"  # beside the run: what is counted and fitted, from which events

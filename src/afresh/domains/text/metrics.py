@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import lzma
 import math
 import re
+import zlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
@@ -12,7 +14,6 @@ import torch
 
 from afresh.core import CondSpec, Evidence, ItemKind, Judgement, Metric, Question, Score, ScoreWords, Space
 from afresh.data.text.kind import TEXT
-from afresh.evaluation.compression import LZMA_CONTEXT, gzip_size, joined, lzma_after, lzma_size
 from afresh.evaluation.estimate import Estimate, ratio, share
 from afresh.evaluation.memorisation import CopySearch
 from afresh.evaluation.study import Study, Unmeasurable, study_of
@@ -21,6 +22,8 @@ from afresh.evaluation.verdict import VERBATIM, place, share_of_floor
 RUN = 50  # bytes of the runs that are searched for copies
 WORD = re.compile(r"\w+|[^\w\s]")
 LETTERS = re.compile(r"[^\W\d_]+")
+LZMA_CONTEXT = 16_000_000  # the last bytes of the training text, which lzma gets as context
+LZMA_PRESET = 9 | lzma.PRESET_EXTREME
 MAX_SEARCHED = 8_000_000  # bytes of training text that are searched for copies
 
 
@@ -356,3 +359,29 @@ METRICS: tuple[Metric, ...] = (
     Metric("distinct", text_space, diversity, brief=True, words=WORDS),
     Metric("verbatim", text_space, verbatim, brief=True, words=WORDS),
 )
+
+
+# --------------------------------------------------------------------------- sizes under general compressors
+
+
+def joined(documents: list[bytes]) -> bytes:
+    """One text. A zero byte ends every document if there are several, since a model must also predict the ends."""
+    return documents[0] if len(documents) == 1 else b"".join(d + b"\0" for d in documents)
+
+
+def gzip_size(text: bytes) -> int:
+    """Size in bytes of a raw deflate stream at level 9: gzip without the 18 bytes of its header and trailer."""
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    return len(packer.compress(text)) + len(packer.flush())
+
+
+def lzma_size(text: bytes) -> int:
+    """Size in bytes of a raw LZMA2 stream, preset 9e, without a container."""
+    filters = [{"id": lzma.FILTER_LZMA2, "preset": LZMA_PRESET}]
+    return len(lzma.compress(text, format=lzma.FORMAT_RAW, filters=filters))
+
+
+def lzma_after(train: bytes, heldout: bytes) -> int:
+    """Bytes that the held-out text adds after the training text: size(train + heldout) - size(train)."""
+    context = train[-LZMA_CONTEXT:]
+    return lzma_size(context + heldout) - lzma_size(context)

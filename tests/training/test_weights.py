@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from afresh.training.vocabulary import with_vocabulary
+from afresh.training.weights import with_vocabulary
 
 
 def test_rows_are_kept_moved_and_made_of_others() -> None:
