@@ -177,3 +177,26 @@ def test_a_failure_of_who_follows_is_theirs_alone(watched: Watched) -> None:
 
     watched.at_once(fails, lambda: found.append(watched.draw(2, 2)))
     assert failed and len(found[0]) == 2 and bool(found[0].isfinite().all()) and watched.sizes == [4]
+
+
+def test_weights_that_cannot_be_had_fail_the_requests_for_them_and_no_other(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    have = watched.run.modules_for
+
+    def modules_for(settings: Any) -> Any:
+        if settings.steps == 5:
+            raise MemoryError("too little")
+        return have(settings)
+
+    monkeypatch.setattr(watched.run, "modules_for", modules_for)
+    failed: list[int] = []
+    found: list[Tensor] = []
+
+    def fails(seed: int) -> None:
+        with pytest.raises(MemoryError, match="too little"):
+            watched.draw(2, seed, steps=5)
+        failed.append(seed)
+
+    watched.at_once(partial(fails, 1), lambda: found.append(watched.draw(2, 2)), partial(fails, 3))
+    assert sorted(failed) == [1, 3] and len(found[0]) == 2

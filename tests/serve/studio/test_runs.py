@@ -18,11 +18,14 @@ import pytest
 
 from afresh.core import Score, UserError
 from afresh.runs.run import Run
+from afresh.runs.trash import throw
 from afresh.serve.app import ServeSettings
 from afresh.serve.keys import Keys
+from afresh.serve.loaded_runs import Library
 from afresh.serve.rights import Holder
 from afresh.serve.studio.run_card import RunCard
 from afresh.serve.studio.runs import Row, tree
+from afresh.serve.studio.runs_bin import thrown_away
 from afresh.serve.studio.sizes import age, size
 from afresh.verbs import jobs
 from afresh.verbs.capabilities import facts
@@ -189,6 +192,14 @@ def test_a_broken_run_goes_to_the_bin_too_and_the_bin_is_emptied(web: httpx.Clie
     assert [p.name for p in (folder / ".bin").rglob("*") if p.is_file()] == ["diary.txt"]
     assert web.post("/studio/runs/bin/empty", data={"sure": "true"}).status_code == 303
     assert (folder / "digits").is_dir()
+
+
+def test_the_bin_of_a_server_of_one_run_holds_no_other(folder: Path) -> None:
+    library = Library([folder / "digits"], 2**30)
+    throw(folder / "stories")
+    assert thrown_away(library) == []
+    throw(folder / "digits")
+    assert [thrown.origin for thrown in thrown_away(library)] == [folder / "digits"]
 
 
 def test_only_somebody_at_the_machine_removes_runs(folder: Path) -> None:
