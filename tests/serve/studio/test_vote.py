@@ -82,6 +82,7 @@ def test_voting_on_images(voter: Voter) -> None:
     assert "1 of 3" in voter.begin(run="digits", n=3, **{"label.label": "two"})
     for i, said in enumerate(("a", "b", "tie")):
         assert f"{i + 1} of 3" in voter.page and "Which is better?" in voter.page
+        assert 'data-form="image"' in voter.page and "Hear both" not in voter.page
         seen = [answer.content for answer in voter.items()]
         assert voter.vote(said).status_code == 200
         votes = read_votes(path).votes
@@ -96,6 +97,7 @@ def test_voting_on_images(voter: Voter) -> None:
 def test_voting_on_texts_and_going_on_after_a_restart(voter: Voter, runs: Path) -> None:
     voter.begin(run="stories", n=4, prompts="Once there", question="Which is merrier?")
     assert "Which is merrier?" in voter.page and "Once there" in voter.page and 'class="words"' in voter.page
+    assert 'data-form="text"' in voter.page and "arrow keys" in voter.page
     voter.vote("a")
     other = serving(ServeSettings([voter.folder], memory=2**30, keys=OWNER))
     with httpx.Client(base_url=next(other), timeout=60) as client:
