@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 
 from afresh.core import UserError
-from afresh.storage.files import replace_file, replacement, sync_tree, write_file, write_json
-from afresh.storage.output_paths import filled
+from afresh.storage.files import append_lines, new_file, replace_file, sync_tree, write_file, write_json
+from afresh.storage.folders import output_folder
 from tests.durable import Disk, disk
 
 
@@ -23,7 +24,7 @@ def test_a_file_is_renamed_when_it_is_on_the_disk_and_its_folder_is_synced_after
         replace_file(tmp_path / "new" / "a", b"first")
         replace_file(tmp_path / "new" / "a", b"second")
         write_json(tmp_path / "b.json", [1])
-        with replacement(tmp_path / "c") as stream:
+        with new_file(tmp_path / "c") as stream:
             stream.write(b"third")
     assert found.renamed == ["a", "a", "b.json", "c"]
 
@@ -42,7 +43,7 @@ def test_a_result_takes_the_place_of_an_earlier_one_when_it_is_on_the_disk(tmp_p
     out = tmp_path / "out"
     with disk() as found:
         for text in ("old", "new"):
-            with filled(out, ("mark",)) as folder:
+            with output_folder(out, ("mark",)) as folder:
                 (folder / "deep").mkdir(parents=True)
                 (folder / "deep" / "a").write_text(text)
                 (folder / "mark").write_text(text)
@@ -68,3 +69,39 @@ def test_the_disk_of_these_tests_notices_what_is_not_synced(tmp_path: Path) -> N
         (tmp_path / "a").rename(tmp_path / "b")
     found = Disk()
     assert found.lost(tmp_path / "a") == ["a"]
+
+
+def test_lines_are_on_the_disk_and_a_line_that_was_cut_off_is_ended(tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    with disk() as found:
+        append_lines(log, b"1\n")
+        assert found.lost(log) == [] and found.folders[tmp_path.stat().st_ino] == {"log.jsonl"}
+        log.write_bytes(b"1\n2")
+        append_lines(log, b"3\n4\n")
+        assert found.lost(log) == []
+    assert log.read_bytes() == b"1\n2\n3\n4\n"
+
+
+def test_lines_that_cannot_be_written_leave_the_file_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = tmp_path / "log.jsonl"
+    append_lines(log, b"1\n")
+
+    def full(handle: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        append_lines(log, b"2\n")
+    append_lines(log, b"3\n", sync=False)
+    assert log.read_bytes() == b"1\n3\n"
+
+
+def test_a_tree_of_many_files_is_synced_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    called = []
+    monkeypatch.setattr("os.sync", lambda: called.append("sync"))
+    monkeypatch.setattr("os.fsync", lambda handle: called.append("fsync"))
+    monkeypatch.setattr("afresh.storage.files.MANY", 3)
+    for name in "abcd":
+        (tmp_path / name).write_text(name)
+    sync_tree(tmp_path)
+    assert called == ["sync"] or sys.platform != "linux"

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from afresh.core import UserError
-from afresh.storage import files
+from afresh.storage import files, folders
 from afresh.training import checkpoint, weights
 from afresh.training.checkpoint import KEEP, SUMS, Checkpoint
 from afresh.training.weights import read_weights, write_base, write_weights
@@ -354,9 +354,8 @@ def test_no_space_at_any_write_names_the_bytes_and_keeps_older_checkpoints(
         shutil.copy(tmp_path / "latest", root.parent / "latest")
         full = Full(at)
         with monkeypatch.context() as patch:
-            for module in (checkpoint, files):
-                patch.setattr(module, "write_file", full.wrap(files.write_file))
-                patch.setattr(module, "sync_folder", full.wrap(files.sync_folder))
+            patch.setattr(folders, "write_file", full.wrap(files.write_file))
+            patch.setattr(os, "fsync", full.wrap(os.fsync))
             patch.setattr(os, "replace", full.wrap(os.replace))
             patch.setattr(os, "mkdir", full.wrap(os.mkdir))
             try:
@@ -371,7 +370,7 @@ def test_no_space_at_any_write_names_the_bytes_and_keeps_older_checkpoints(
         # The new one counts once it has its name, even if `latest` could not be updated.
         renamed = fine or (root / "000015").exists()
         assert same(loaded, checkpoint_at(15 if renamed else 10))
-        assert checkpoint.check(root / "000010") == [] and not list(root.glob(".tmp-*"))
+        assert checkpoint.check(root / "000010") == [] and not list(root.glob(".*"))
         checkpoint.save(root, checkpoint_at(15))
         assert latest(root) == "000015\n" and checkpoint.steps_in(root) == ["000010", "000015"]
         if full.calls < at:
@@ -394,7 +393,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
             UserError, match=r"step 10 .*No space left on device. It needs 400,\d\d\d bytes; \d+,\d\d\d"
         ):
             checkpoint.save(root, big)
-        assert same(checkpoint.newest(root), checkpoint_at(5)) and not list(root.glob(".tmp-*"))
+        assert same(checkpoint.newest(root), checkpoint_at(5)) and not list(root.glob(".*"))
         with pytest.raises(UserError, match=r"No space left on device. It needs 100,000 bytes"):
             files.replace_file(disk / "report.html", bytes(100_000))
         assert sorted(p.name for p in disk.iterdir()) == ["checkpoints", "latest"]

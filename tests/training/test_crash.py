@@ -45,7 +45,7 @@ def whole(request: pytest.FixtureRequest, zygote: Zygote, tmp_path_factory: pyte
 MUST = (  # a kill at one point of each kind, whatever the seed
     "step: before",
     "step: after",
-    "make .tmp-",  # the folder aside
+    "make .0000",  # the folder aside
     "write model.safetensors: before",
     "write optimizer.safetensors: half",
     "write ema.safetensors: after",  # before it is synced

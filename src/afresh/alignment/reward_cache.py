@@ -13,7 +13,6 @@ import csv
 import io
 import json
 import math
-import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,7 +25,7 @@ from afresh.core import Cond, ItemKind, UserError
 from afresh.core.safe_json import parse_json, read_bytes
 from afresh.runs.run import Run
 from afresh.sampling.samples import Samples, write_samples
-from afresh.storage.files import free_bytes, replace_file
+from afresh.storage.files import append_lines, free_bytes, replace_file
 
 ASKED = "asked.jsonl"
 BEST, SHOWN = "best", 100  # the folder in a run, and how many items it holds
@@ -101,10 +100,7 @@ class AskedMemory:
         """Append lines to the file and sync it. Raises UserError if the disk is full or not writable."""
         data = b"".join(line_of(self.kind, a) for a in answers)
         try:
-            with self.file.open("ab") as f:
-                f.write(data)
-                f.flush()
-                os.fsync(f.fileno())
+            append_lines(self.file, data)
         except OSError as e:
             raise UserError(
                 f"Could not write {self.file}: {e.strerror or e}. It needs {len(data):,} bytes; "

@@ -30,7 +30,7 @@ def command_of(verb: Verb[Any, Any]) -> Callable[..., None]:
 
     def command(**values: Any) -> None:
         from afresh.runs.run import Run
-        from afresh.storage.output_paths import check_free
+        from afresh.storage.folders import check_free
 
         path, as_json, out = values.pop("run"), values.pop(JSON), values.pop(OUT, None) if verb.files else None
         if out is not None:

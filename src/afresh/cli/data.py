@@ -34,7 +34,7 @@ def data(
     """
     from afresh.core.options import pairs
     from afresh.data.collected import is_collected
-    from afresh.storage.output_paths import check_free
+    from afresh.storage.folders import check_free
     from afresh.verbs.inspect_data import look
 
     if out is not None:

@@ -6,10 +6,10 @@ Memory is some tens of bytes an item: what is compared lies in files, and rows a
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -29,7 +29,7 @@ from afresh.collect.record import EXCERPT, Rejection, people_of
 from afresh.collect.split_sides import Sides, border
 from afresh.core import events
 from afresh.data.collected import ITEMS, LEAKAGE, REJECTED, SCHEMA
-from afresh.storage.files import sync_folder
+from afresh.storage.files import new_file
 
 ROWS, CHARACTERS = 1_000, 8 << 20  # of rows that are read and written at a time
 SCRATCH = "scratch"  # in the folder of what is worked with
@@ -85,9 +85,9 @@ def _assembled(
     digest = blake3()
     leaks = Leaks(others, scratch / "leaks") if others else None
     with (
-        Writer(folder / ITEMS, SCHEMA) as out,
-        Writer(folder / REJECTED, REJECTIONS) as refused,
-        Writer(folder / LEAKAGE, LEAKS) as leaked,
+        new_table(folder / ITEMS, SCHEMA) as out,
+        new_table(folder / REJECTED, REJECTIONS) as refused,
+        new_table(folder / LEAKAGE, LEAKS) as leaked,
     ):
         for row in all_rows(rejections):
             left[f"{row['stage']}/{row['rule']}"] += 1
@@ -207,37 +207,31 @@ def row_rejected(row: Row, stage: str, rule: str, reason: str, first: str = "") 
     return Rejection(row["source"], row["where"], stage, rule, reason, *about)
 
 
-class Writer:
-    """Writes rows into a Parquet file beside the place of another, and puts it there at the end of the block."""
+@contextmanager
+def new_table(path: Path, schema: pa.Schema) -> Iterator[Writer]:
+    """A writer of rows into a Parquet file, which takes the place of another one at the end of the block."""
+    with new_file(path) as stream, pq.ParquetWriter(stream, schema, compression="zstd") as file:
+        writer = Writer(file, schema)
+        yield writer
+        writer.flush()
 
-    def __init__(self, path: Path, schema: pa.Schema) -> None:
-        self.path, self.schema = path, schema
-        self.aside = path.with_name(f".{path.name}.tmp")
+
+class Writer:
+    """Writes rows into a Parquet file, some at a time."""
+
+    def __init__(self, file: pq.ParquetWriter, schema: pa.Schema) -> None:
+        self.file, self.schema = file, schema
         self.rows: list[dict[str, Any]] = []
         self.characters = 0  # of their texts
-
-    def __enter__(self) -> Writer:
-        self.file = pq.ParquetWriter(self.aside, self.schema, compression="zstd")
-        return self
 
     def write(self, row: dict[str, Any]) -> None:
         self.rows.append(row)
         self.characters += len(row.get("text") or "")
         if len(self.rows) >= ROWS or self.characters >= CHARACTERS:
-            self._flush()
+            self.flush()
 
-    def _flush(self) -> None:
-        self.file.write_table(pa.Table.from_pylist(self.rows, self.schema))
+    def flush(self) -> None:
+        """Write the rows that are held."""
+        if self.rows:
+            self.file.write_table(pa.Table.from_pylist(self.rows, self.schema))
         self.rows, self.characters = [], 0
-
-    def __exit__(self, kind: object, *rest: object) -> None:
-        if kind is None and self.rows:
-            self._flush()
-        self.file.close()
-        if kind is None:
-            with self.aside.open("rb+") as file:
-                os.fsync(file.fileno())
-            self.aside.replace(self.path)
-            sync_folder(self.path.parent)
-        else:
-            self.aside.unlink(missing_ok=True)

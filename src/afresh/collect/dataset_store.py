@@ -9,7 +9,6 @@ work/SOURCE/fetched.jsonl, raw/                  what was fetched from elsewhere
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
@@ -32,7 +31,8 @@ from afresh.collect.record import Record, Rejection, encodable
 from afresh.core import UserError
 from afresh.data.collected import BLOBS, SCHEMA
 from afresh.data.files import check_links
-from afresh.storage.files import CANNOT_WRITE, free_bytes, replace_file, sync_folder
+from afresh.storage.files import CANNOT_WRITE, append_lines, free_bytes, new_file, replace_file
+from afresh.storage.lock import open_locked
 
 WORK, JOURNAL, LOCK = "work", "journal.jsonl", "lock"
 KEY = re.compile("[0-9a-f]{12}")  # of a source, which names its folder
@@ -54,25 +54,24 @@ class Store:
         work = self.folder / WORK
         try:
             work.mkdir(parents=True, exist_ok=True)
-            lock = (work / LOCK).open("w")
+            lock = open_locked(work / LOCK)
+        except BlockingIOError:
+            raise UserError(
+                f"Another process is writing {self.folder}. Wait until it has ended.", "data_set_in_use"
+            ) from None
         except OSError as error:
             raise UserError(f"{self.folder} cannot be written: {error.strerror}. Choose another folder.") from None
-        with lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise UserError(
-                    f"Another process is writing {self.folder}. Wait until it has ended.", "data_set_in_use"
-                ) from None
+        try:
+            for rest in (*self.folder.glob(".*.tmp"), *work.glob("*/.*.tmp")):  # of a process that was killed
+                rest.unlink(missing_ok=True)
             yield
+        finally:
+            os.close(lock)
 
     def note(self, what: str, **facts: Any) -> None:
         """Append a line to the journal."""
         line = json.dumps({"time": round(time.time(), 3), "what": what, **facts}, ensure_ascii=False) + "\n"
-        with (self.folder / WORK / JOURNAL).open("ab") as file:
-            file.write(line.encode())
-            file.flush()
-            os.fsync(file.fileno())
+        append_lines(self.folder / WORK / JOURNAL, line.encode())
 
     def parts(self, key: str) -> SourceParts:
         """What was collected from a source. Raises UserError for a key that would name another folder."""
@@ -262,35 +261,17 @@ class FetchedFiles:
     def _append(self, facts: Mapping[str, Any]) -> None:
         line = json.dumps(facts, ensure_ascii=True) + "\n"
         try:
-            with self.lines.open("ab") as file:
-                if file.tell() and not ended_whole(self.lines):
-                    file.write(b"\n")
-                file.write(line.encode())
-                file.flush()
-                os.fsync(file.fileno())
+            append_lines(self.lines, line.encode())
         except OSError as error:
             raise cannot_write(self.lines, error) from error
 
 
-def ended_whole(path: Path) -> bool:
-    """Whether the last line of a file is complete."""
-    with path.open("rb") as file:
-        file.seek(-1, os.SEEK_END)
-        return file.read(1) == b"\n"
-
-
 def write_table(path: Path, table: pa.Table) -> None:
-    """Write a Parquet file aside, sync and rename it. Raises UserError if there is no room."""
-    aside = path.with_name(f".{path.name}.tmp")
+    """Put a Parquet file in place as a whole. Raises UserError if there is no room."""
     try:
-        with aside.open("wb") as file:
+        with new_file(path) as file:
             pq.write_table(table, file, compression="zstd", row_group_size=1_000)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
-        sync_folder(path.parent)
     except OSError as error:
-        aside.unlink(missing_ok=True)
         raise cannot_write(path, error) from error
 
 

@@ -13,8 +13,8 @@ import json
 import math
 import os
 import re
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -28,6 +28,7 @@ from afresh.data.files import DataFile, open_file
 from afresh.data.image.images import SUFFIXES as IMAGES
 from afresh.preferences import preferences
 from afresh.storage.files import free_bytes, write_file
+from afresh.storage.folders import folder_aside, put_in_place
 
 Kind = Literal["image", "sound", "text", "score"]
 MAGIC = {  # the first bytes of a file: its suffix
@@ -141,8 +142,7 @@ def write_aside(kind: Kind, entries: Iterable[Entry], key: str | None = None) ->
             raise UserError(f"There is no {kind} in the data: it has no usable rows. Give at least two {kind}s.")
         named = root / (key or digest.hexdigest()[:24])
         if not named.exists():
-            os.sync()  # once for all files, before the rename says that they are complete
-            os.replace(folder, named)
+            put_in_place(folder, named)
     place = named / FOLDERS[kind]
     events.note(f"{counted(count, kind)} kept in {place}, which the run reads again", "written_aside")
     return place
@@ -196,19 +196,16 @@ def remove_data(data: WrittenData) -> None:
 @contextmanager
 def _temporary(root: Path) -> Iterator[Path]:
     """A folder beside the finished ones, which is removed unless it was renamed."""
-    folder = None
     try:
-        root.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=".writing-", dir=root))
-        yield folder
+        with folder_aside(root / secrets.token_hex(12)) as folder:
+            root.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(mode=0o700)
+            yield folder
     except OSError as error:
         raise UserError(
             f"The data cannot be written into {root}: {error.strerror or error}. {free_bytes(root):,} bytes are free. "
             "Make room there, or set AFRESH_DATA_FOLDER to another folder."
         ) from error
-    finally:
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _write_media(folder: Path, entries: Iterable[Entry], digest: Any) -> int:

@@ -21,6 +21,7 @@ from urllib.parse import quote
 from afresh.core import UserError
 from afresh.data.imported import data_folder
 from afresh.storage.files import free_bytes, replace_file
+from afresh.storage.folders import put_in_place
 
 MOST_BYTES = 16 * 2**30
 MOST_FILES = 300_000
@@ -156,8 +157,7 @@ class Arrivals:
                         os.replace(top, arriving.folder / TOGETHER / top.name)
                 named = data_folder() / key_of(arriving.folder)
                 if not named.exists():
-                    os.sync()  # once for all files, before the rename says that they are complete
-                    os.replace(arriving.folder, named)
+                    put_in_place(arriving.folder, named)
                 replace_file(senders(arriving.owner) / named.name, str(arriving.bytes).encode())
                 return next(named.iterdir())
             except OSError as error:

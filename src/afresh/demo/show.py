@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,7 +23,7 @@ from afresh.demo.part import Part, Shown, Verdict
 from afresh.evaluation.distribution import distances, two_sample_linear
 from afresh.evaluation.estimate import Array
 from afresh.evaluation.memorisation import near_copies, nearest
-from afresh.storage.output_paths import check_free
+from afresh.storage.folders import check_free, new_folder
 from afresh.verbs.console import default_listener
 
 LEARNT, FRESH = 0, 1  # seeds of the data that is learnt, and of data that no model has seen
@@ -155,11 +154,9 @@ def write_once(part: Part, folder: Path) -> None:
     """Data of before is kept: it is the same. An unfinished folder never has the final name."""
     if folder.exists():
         return
-    unfinished = folder.with_name(f".{folder.name}.unfinished")
     try:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        part.write(unfinished)
-        unfinished.rename(folder)
+        with new_folder(folder) as unfinished:
+            part.write(unfinished)
     except OSError as e:
         raise UserError(f"Cannot write the data of the demonstration to {folder}: {e.strerror or e}.") from e
 

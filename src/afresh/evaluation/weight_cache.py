@@ -11,6 +11,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from afresh.storage.files import new_file
+
 
 def weight_hash(tensors: Mapping[str, Tensor]) -> str:
     """SHA-256 over the names, shapes and bytes of tensors, in order of name."""
@@ -31,13 +33,11 @@ def cache_path(folder: Path | None, name: str, recipe: str, inputs: Mapping[str,
 
 
 def save_cached(path: Path | None, tensors: Mapping[str, Tensor]) -> None:
-    """Write weights to a temporary file and rename it. Does nothing without a path."""
+    """Write weights as a whole. Does nothing without a path. Raises OSError if they cannot be written."""
     if path is None:
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".part")
-    temporary.write_bytes(save({k: v.contiguous() for k, v in tensors.items()}))
-    temporary.replace(path)
+    with new_file(path) as stream:
+        stream.write(save({k: v.contiguous() for k, v in tensors.items()}))
 
 
 def load_cached(path: Path | None, like: Mapping[str, Tensor]) -> dict[str, Tensor] | None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -12,7 +10,7 @@ from afresh.core import UserError
 from afresh.formats.fields import FieldProof
 from afresh.formats.proof import Proof
 from afresh.storage.files import free_bytes, write_json
-from afresh.storage.output_paths import check_free, is_result, take_place
+from afresh.storage.folders import check_free, folder_aside, is_result, put_in_place
 
 P = TypeVar("P", Proof, FieldProof)
 PROOF = "proof.json"
@@ -40,24 +38,21 @@ def write_proved(out: Path, write: Callable[[Path], P], force: bool = False) -> 
     the proof has numbers that are not finite.
     """
     check_new(out, force)
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        proof = write(temporary)
-        try:
-            write_json(temporary / PROOF, proof.model_dump(mode="json"))
-        except ValueError as e:  # JSON has no infinity
-            raise UserError(
-                "The model gives numbers that are not finite, so the files cannot be compared with it, and none were "
-                "written. Check it: `model.verify()`.",
-                "not_finite",
-            ) from e
-        place = out if proof.passed else unproved(out)
-        take_place(temporary, place)
+        with folder_aside(out) as temporary:
+            temporary.mkdir(parents=True)
+            proof = write(temporary)
+            try:
+                write_json(temporary / PROOF, proof.model_dump(mode="json"))
+            except ValueError as e:  # JSON has no infinity
+                raise UserError(
+                    "The model gives numbers that are not finite, so the files cannot be compared with it, and none "
+                    "were written. Check it: `model.verify()`.",
+                    "not_finite",
+                ) from e
+            place = out if proof.passed else unproved(out)
+            put_in_place(temporary, place, replace=True)
     except OSError as e:
         free = f"{free_bytes(out.parent):,} bytes are free there"
         raise UserError(f"Cannot write {out}: {e.strerror or e}; {free}. Make room or choose another folder.") from e
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return place, proof

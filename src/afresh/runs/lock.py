@@ -9,7 +9,6 @@ written, nothing is: what would be written there fails by itself.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import socket
@@ -21,6 +20,7 @@ from io import FileIO
 from pathlib import Path
 
 from afresh.core import UserError
+from afresh.storage.lock import is_file_at, open_locked
 
 FILE = ".lock"
 
@@ -38,7 +38,7 @@ class Lock:
         stream, self.stream = self.stream, None
         _held.pop(identity(os.fstat(stream.fileno())), None)
         with contextlib.suppress(OSError):
-            if same_file(self.file, stream):
+            if is_file_at(self.file, stream.fileno()):
                 self.file.unlink()
         stream.close()
 
@@ -50,58 +50,47 @@ def identity(status: os.stat_result) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def same_file(file: Path, stream: FileIO) -> bool:
-    """Whether the name still leads to the open file."""
-    try:
-        return identity(file.stat()) == identity(os.fstat(stream.fileno()))
-    except FileNotFoundError:
-        return False
-
-
 def hold(folder: Path, doing: str) -> Lock:
     """Take a run, whose folder is made if need be; `doing` completes "is being ...", as trained.
 
     Raises UserError, naming the process, if another one holds it.
     """
     file = folder / FILE
-    while True:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            stream = os.fdopen(os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644), "r+b", buffering=0)
-        except OSError:
-            return Lock(file, None)
-        status = os.fstat(stream.fileno())
-        if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:  # not ours to write to
-            stream.close()
-            return Lock(file, None)
-        if (mine := _held.get(identity(status))) is not None:
-            stream.close()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if (mine := own_lock(file)) is not None:
             return mine
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            with stream:
-                raise in_use(folder, doing, stream) from None
-        except OSError:  # a file system without locks
-            stream.close()
-            return Lock(file, None)
-        if same_file(file, stream):
-            break
-        stream.close()  # the holder before has just removed it
+        stream = os.fdopen(open_locked(file, os.O_NOFOLLOW), "r+b", buffering=0)
+    except BlockingIOError:
+        raise in_use(folder, doing) from None
+    except OSError:  # it cannot be written, is a link, or is on a file system without locks
+        return Lock(file, None)
+    status = os.fstat(stream.fileno())
+    if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:  # not ours to write to
+        stream.close()
+        return Lock(file, None)
     with contextlib.suppress(OSError):  # the disk may be full
         stream.truncate(0)
         since = time.strftime("%Y-%m-%d %H:%M:%S")
         holder = {"process": os.getpid(), "host": socket.gethostname(), "doing": doing, "since": since}
         stream.write(json.dumps(holder).encode())  # not buffered, as closing would try again where it failed
-    lock = _held[identity(os.fstat(stream.fileno()))] = Lock(file, stream)
+    lock = _held[identity(status)] = Lock(file, stream)
     return lock
 
 
-def in_use(folder: Path, doing: str, stream: FileIO) -> UserError:
+def own_lock(file: Path) -> Lock | None:
+    """The lock of a file that this process holds already."""
+    try:
+        return _held.get(identity(file.lstat()))
+    except FileNotFoundError:
+        return None
+
+
+def in_use(folder: Path, doing: str) -> UserError:
     """The error that another process holds a run, as far as it has written who it is."""
     try:
-        stream.seek(0)
-        holder = json.loads(stream.read(1000))
+        with (folder / FILE).open("rb") as stream:
+            holder = json.loads(stream.read(1000))
         process, host, what, since = (holder[k] for k in ("process", "host", "doing", "since"))
     except (OSError, ValueError, KeyError, TypeError):
         process, host, what, since = "?", socket.gethostname(), "used", "just now"

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from afresh.core import UserError
 from afresh.runs.lock import held, kept
 from afresh.runs.person_adapters import check_without_adapters
-from afresh.storage.files import sync_folder, sync_tree
+from afresh.storage.files import sync_tree
+from afresh.storage.folders import set_aside
 from afresh.training.signals import sigterm_interrupts
 
 ASIDE = ".replaced"  # suffix of a run that waits for the one that takes its place
@@ -71,29 +71,33 @@ def output_dir(out: Path, force: bool, inputs: Sequence[Path] = ()) -> Iterator[
     of the new run is left and a run that it was to replace is restored; that run is removed only once the block has
     ended. Raises UserError as `check_output_dir` does, and if another process holds either run."""
     check_output_dir(out, force, inputs)
-    aside = put_aside(out) if is_run(out) else None
-    with nullcontext() if aside is None else held(out, "replaced"):
+    if not is_run(out):
+        with _new_run(out):
+            yield
+        return
+    with held(out, "replaced"), ExitStack() as stack:
         try:
-            if aside is not None:
-                os.replace(out, aside)
+            stack.enter_context(set_aside(out, put_aside(out)))
         except OSError as e:
             raise UserError(f"{out} cannot be replaced: {e.strerror or e}. Choose another output folder.") from e
-        before = set(out.iterdir()) if out.is_dir() else None
-        with kept(out, "trained"):
-            if is_run(out):
-                raise UserError(f"Another process has just made a run in {out}. Choose another output folder.")
-            try:
-                with sigterm_interrupts():
-                    yield
-            except BaseException:
-                clear(out, before)
-                if aside is not None:
-                    os.replace(aside, out)
-                raise
-            if aside is not None:
-                sync_tree(out)
-                sync_folder(out.parent)
-                shutil.rmtree(aside, ignore_errors=True)
+        with _new_run(out):
+            yield
+        sync_tree(out)
+
+
+@contextmanager
+def _new_run(out: Path) -> Iterator[None]:
+    """Hold a folder from here on. If the block fails, nothing that it put there is left."""
+    before = set(out.iterdir()) if out.is_dir() else None
+    with kept(out, "trained"):
+        if is_run(out):
+            raise UserError(f"Another process has just made a run in {out}. Choose another output folder.")
+        try:
+            with sigterm_interrupts():
+                yield
+        except BaseException:
+            clear(out, before)
+            raise
 
 
 def clear(out: Path, before: set[Path] | None) -> None:

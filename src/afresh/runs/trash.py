@@ -18,7 +18,7 @@ from afresh.runs.lock import FILE as LOCK
 from afresh.runs.lock import held
 from afresh.runs.person_adapters import base_of
 from afresh.runs.remove import check_folder, remove_folder, remove_rest
-from afresh.storage.files import sync_folder
+from afresh.storage.folders import move_folder
 
 BIN = ".bin"
 ID = re.compile(r"\d{8}-\d{6}-[0-9a-f]{8}")  # when a run was thrown away, and by chance
@@ -51,7 +51,7 @@ def throw(path: Path) -> BinnedRun:
     try:
         with held(path, "moved to the bin"):
             place.mkdir(parents=True)
-            move(path, place / path.name)
+            move_folder(path, place / path.name)
             (place / path.name / LOCK).unlink(missing_ok=True)
     except OSError as error:
         raise unmovable(path, error) from None
@@ -75,7 +75,7 @@ def restore(thrown: BinnedRun) -> Path:
     while place.exists() or place.is_symlink():
         place, number = thrown.origin.with_name(f"{thrown.origin.name}-{number}"), number + 1
     try:
-        move(thrown.path, place)
+        move_folder(thrown.path, place)
         thrown.path.parent.rmdir()
     except OSError as error:
         raise unmovable(thrown.path, error) from None
@@ -98,12 +98,6 @@ def remove_rests(root: Path) -> None:
                 remove_rest(folder)
             with suppress(OSError):  # what is in it stays
                 place.rmdir()
-
-
-def move(path: Path, to: Path) -> None:
-    path.rename(to)
-    sync_folder(path.parent)
-    sync_folder(to.parent)
 
 
 def unmovable(path: Path, error: OSError) -> UserError:

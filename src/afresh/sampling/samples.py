@@ -24,7 +24,7 @@ from afresh.data.image.kind import IMAGE, png_bytes
 from afresh.sampling.request import contains_prompts
 from afresh.sampling.text_stream import Written
 from afresh.storage.files import replace_file
-from afresh.storage.output_paths import check_free, filled
+from afresh.storage.folders import check_free, output_folder
 
 MOST = 400  # samples in one image
 FILES = IMAGE.suffixes | SOUND.suffixes | {".mid", ".midi", ".abc", ".txt", ".json", ".jsonl", ".csv", ".html", ".zip"}
@@ -214,7 +214,7 @@ def replace_samples(samples: Samples, out: Path) -> list[dict[str, Any]]:
     """`samples.save(out)`, but earlier samples in a folder `out` are replaced as a whole, once these are complete."""
     if out.suffix.lower() in SINGLE and not out.is_dir():
         return samples.save(out)
-    with filled(out, (TEXTS, LISTED)) as folder:
+    with output_folder(out, (TEXTS, LISTED)) as folder:
         return write_samples(samples, folder)
 
 

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -13,6 +14,7 @@ from typing import IO, Any
 from afresh.core.errors import UserError
 
 CANNOT_WRITE = "cannot_write"  # the code of the error of a full disk, or one that is not writable
+MANY = 1_000  # files and folders, from which on a tree is synced with everything else on the machine
 
 
 def write_file(path: Path, data: bytes) -> None:
@@ -34,9 +36,11 @@ def sync_folder(path: Path) -> None:
 
 def sync_tree(folder: Path) -> None:
     """Make every file and folder in a folder durable, so that a rename cannot reach the disk before its content."""
-    for path in folder.rglob("*"):
-        if path.is_symlink():
-            continue
+    paths = [path for path in folder.rglob("*") if not path.is_symlink()]
+    if len(paths) > MANY and sys.platform == "linux":  # elsewhere, sync may return before everything is on the disk
+        os.sync()
+        return
+    for path in paths:
         if path.is_file():
             with path.open("rb") as file:
                 os.fsync(file.fileno())
@@ -45,32 +49,16 @@ def sync_tree(folder: Path) -> None:
     sync_folder(folder)
 
 
-def replace_file(path: Path, data: bytes) -> None:
-    """Put a whole file in place of another, or leave the old one: never half of it. Makes its folder if need be.
-
-    Raises UserError, naming the bytes needed, when the disk is full or not writable.
-    """
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_file(aside, data)
-        os.replace(aside, path)
-        sync_folder(path.parent)
-    except OSError as e:
-        with contextlib.suppress(OSError):
-            aside.unlink()
-        raise UserError(
-            f"Could not write {path}: {e.strerror or e}. It needs {len(data):,} bytes; "
-            f"{free_bytes(path.parent):,} are free. Make room or choose another output folder, then `resume`.",
-            CANNOT_WRITE,
-        ) from e
+def path_aside(path: Path) -> Path:
+    """Where this process writes what is to become `path`. Files of such names are nothing that a reader counts."""
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
 
 
 @contextlib.contextmanager
-def replacement(path: Path) -> Iterator[IO[bytes]]:
+def new_file(path: Path) -> Iterator[IO[bytes]]:
     """A stream whose content takes the place of a file when the block has ended; if it fails, the old one stays. Makes
-    its folder if need be. Raises UserError when the disk is full or not writable."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    its folder if need be. Raises OSError when the disk is full or not writable."""
+    aside = path_aside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with aside.open("wb") as stream:
@@ -79,18 +67,58 @@ def replacement(path: Path) -> Iterator[IO[bytes]]:
             os.fsync(stream.fileno())
         os.replace(aside, path)
         sync_folder(path.parent)
-    except OSError as e:
-        raise UserError(
-            f"Could not write {path}: {e.strerror or e}; {free_bytes(path.parent):,} bytes are free. Make room or "
-            "choose another place."
-        ) from e
-    finally:
+    except BaseException:
         with contextlib.suppress(OSError):
             aside.unlink()
+        raise
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Put a whole file in place of another, or leave the old one: never half of it. Makes its folder if need be.
+
+    Raises UserError, naming the bytes needed, when the disk is full or not writable.
+    """
+    try:
+        with new_file(path) as stream:
+            stream.write(data)
+    except OSError as e:
+        raise UserError(
+            f"Could not write {path}: {e.strerror or e}. It needs {len(data):,} bytes; "
+            f"{free_bytes(path.parent):,} are free. Make room or choose another output folder, then `resume`.",
+            CANNOT_WRITE,
+        ) from e
 
 
 def write_json(path: Path, value: Any) -> None:
     replace_file(path, (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
+
+
+def append_lines(path: Path, lines: bytes, sync: bool = True) -> None:
+    """Append whole lines to a file, which is made if need be, and wait until they are on the disk, unless `sync` is
+    false. A last line that a crash cut short is ended first.
+
+    Raises OSError, with the file as it was, when the disk is full or not writable.
+    """
+    size = path.stat().st_size if path.exists() else 0
+    try:
+        with path.open("ab") as file:
+            file.write(lines if not size or ends_whole(path) else b"\n" + lines)
+            file.flush()
+            if sync:
+                os.fsync(file.fileno())
+        if sync and not size:
+            sync_folder(path.parent)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.truncate(path, size)
+        raise
+
+
+def ends_whole(path: Path) -> bool:
+    """Whether the last line of a file, which is not empty, is complete."""
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) == b"\n"
 
 
 def free_bytes(path: Path) -> int:

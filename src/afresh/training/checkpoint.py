@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import re
 import shutil
 from collections.abc import Mapping
@@ -24,7 +23,8 @@ from torch import Tensor
 
 from afresh.core import UserError, events
 from afresh.core.safe_json import MOST_STEPS, read_model
-from afresh.storage.files import free_bytes, replace_file, sync_folder, write_file
+from afresh.storage.files import free_bytes, replace_file
+from afresh.storage.folders import write_folder
 from afresh.storage.tensor_file import read_tensors
 
 KEEP = 2  # intact checkpoints: the newest, and one from which training is known to have continued
@@ -61,21 +61,11 @@ def save(root: Path, checkpoint: Checkpoint, rotating: bool = True) -> Path:
     files[SUMS] = "".join(f"{hashlib.sha256(v).hexdigest()}  {k}\n" for k, v in files.items()).encode()
     size = sum(map(len, files.values()))
     final = root / f"{checkpoint.step:06d}"
-    temporary = root / f".tmp-{checkpoint.step:06d}"
     try:
-        root.mkdir(parents=True, exist_ok=True)
-        for stale in root.glob(".tmp-*"):
-            shutil.rmtree(stale)
-        temporary.mkdir()
-        for name, data in files.items():
-            write_file(temporary / name, data)
-        sync_folder(temporary)
-        if final.exists():  # damaged, and skipped when the run was resumed
-            shutil.rmtree(final)
-        os.replace(temporary, final)
-        sync_folder(root)
+        for rest in root.glob(".*"):  # of a save that was killed
+            shutil.rmtree(rest, ignore_errors=True)
+        write_folder(final, files, replace=True)  # what is there is damaged, and was skipped when the run was resumed
     except OSError as e:
-        shutil.rmtree(temporary, ignore_errors=True)
         raise UserError(
             f"Could not write the checkpoint of step {checkpoint.step} in {root}: {e.strerror or e}. It needs "
             f"{size:,} bytes; {free_bytes(root):,} are free. The previous "

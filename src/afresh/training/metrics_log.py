@@ -13,7 +13,7 @@ from pydantic import AfterValidator, TypeAdapter, ValidationError
 
 from afresh.core import UserError
 from afresh.core.safe_json import MOST_STEPS, faults, parse_json, read_bytes
-from afresh.storage.files import free_bytes, replace_file
+from afresh.storage.files import append_lines, free_bytes, replace_file
 
 
 def check_row(row: dict[str, float]) -> dict[str, float]:
@@ -47,8 +47,7 @@ class Journal:
         seconds = round(time.perf_counter() - self.start, 3)
         line = (json.dumps({"step": step, "seconds": seconds, **metrics}) + "\n").encode()
         try:
-            with self.path.open("ab") as f:
-                f.write(line)
+            append_lines(self.path, line, sync=False)  # training does not wait for its log
         except OSError as e:
             raise UserError(
                 f"Could not write {self.path}: {e.strerror or e}. It needs {len(line):,} bytes; "

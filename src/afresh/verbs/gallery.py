@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import secrets
 import shutil
@@ -25,7 +24,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from afresh import __version__
 from afresh.core import UserError
 from afresh.runs.run import Run
-from afresh.storage.files import free_bytes, replace_file, sync_folder, write_file
+from afresh.storage.files import free_bytes, replace_file
+from afresh.storage.folders import move_folder, write_folder
 from afresh.verbs.creation_request import Form, Made, Wish, files_of, first_line, form_of
 
 RECIPE, MARK, BIN, INDEX = "recipe.json", "favourite", "bin", "index.sqlite"
@@ -137,17 +137,10 @@ class Works:
         return work
 
     def _write(self, id_: str, content: Mapping[str, bytes]) -> None:
-        """A folder written aside, synced, and renamed."""
-        aside = self.root / f".{id_}.tmp"
+        """The folder of a work. Raises UserError if it cannot be written."""
         try:
-            aside.mkdir(parents=True)
-            for name, data in content.items():
-                write_file(aside / name, data)
-            sync_folder(aside)
-            os.replace(aside, self.root / id_)
-            sync_folder(self.root)
+            write_folder(self.root / id_, content)
         except OSError as error:
-            shutil.rmtree(aside, ignore_errors=True)
             raise UserError(
                 f"The work could not be kept in {self.root}: {error.strerror or error}. "
                 f"{free_bytes(self.root):,} bytes are free there. Make room, or choose another folder with the setting "
@@ -184,7 +177,7 @@ class Works:
         work = self.get(id_)
         to.mkdir(exist_ok=True)
         if work.folder.parent != to:
-            os.replace(work.folder, to / id_)
+            move_folder(work.folder, to / id_)
         return self._renewed(id_)
 
     def _renewed(self, id_: str) -> Work:

@@ -7,7 +7,6 @@ it ends in whatever way: a command is found again, and is known to run, by any l
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
@@ -26,6 +25,7 @@ from afresh.core import UserError
 from afresh.core.safe_text import visible
 from afresh.preferences import preferences
 from afresh.storage.files import free_bytes, replace_file, write_json
+from afresh.storage.lock import is_locked, open_locked
 
 State = Literal["running", "done", "stopped", "failed"]
 MOST_RUNNING = 4  # commands at once
@@ -123,9 +123,8 @@ def command_line(arguments: Sequence[str | Path], options: Mapping[str, Any]) ->
 
 
 def _started(folder: Path, words: Sequence[str]) -> subprocess.Popen[bytes]:
-    lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+    lock = open_locked(folder / LOCK, mode=0o600)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
         with (folder / EVENTS).open("ab") as out, (folder / MESSAGES).open("ab") as err:
             child = subprocess.Popen(
                 # -P: the current folder is not searched for modules, as it is not when the console script runs
@@ -164,14 +163,7 @@ def read(id: str) -> BackgroundJob | None:
 def is_running(job: BackgroundJob) -> bool:
     """Whether the process of the command lives."""
     _children[:] = [c for c in _children if c.poll() is None]
-    try:
-        with (job.folder / LOCK).open("rb") as stream:
-            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    return False
+    return is_locked(job.folder / LOCK)
 
 
 def outcome(job: BackgroundJob) -> Outcome:

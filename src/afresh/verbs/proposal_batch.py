@@ -24,7 +24,7 @@ from afresh.evaluation.estimate import share
 from afresh.evaluation.report import Sample, Section, render
 from afresh.sampling.samples import images_of, make_folder, preview_wav
 from afresh.storage.files import replace_file
-from afresh.storage.output_paths import check_free, filled
+from afresh.storage.folders import check_free, output_folder
 
 LONGEST = 60  # characters of an item in a table
 RECORD, PAGE, MEASURED = "proposals.json", "index.html", "measured"
@@ -222,7 +222,7 @@ class Proposals(Sequence[Proposal]):
         (`force`)."""
         out = Path(out)
         check_free(out, force)
-        with filled(out, (RECORD,)) as folder:
+        with output_folder(out, (RECORD,)) as folder:
             make_folder(folder, "Choose another output folder.")
             self._write(folder)
         return replace(self, saved=out)

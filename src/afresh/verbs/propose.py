@@ -89,7 +89,7 @@ def propose(
     ...     print(proposal.item, proposal.predicted, proposal.why)
     """
     from afresh.alignment.surrogate.acquisition import Goal
-    from afresh.storage.output_paths import check_free
+    from afresh.storage.folders import check_free
     from afresh.verbs.propose_search import proposed
     from afresh.verbs.proposing import BatchPlan, check_apart
 

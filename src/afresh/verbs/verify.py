@@ -25,7 +25,7 @@ from afresh.runs.manifest import FILE as MANIFEST
 from afresh.runs.manifest import STORED, manifest_faults, read_manifest
 from afresh.runs.run import Run, join
 from afresh.runs.size_limits import bounded
-from afresh.storage.files import sync_folder, sync_tree
+from afresh.storage.folders import new_folder
 from afresh.training import checkpoint
 from afresh.training.checkpoint import Checkpoint
 from afresh.training.config import TrainConfig
@@ -290,22 +290,16 @@ def copy_run(run: Run, path: Path) -> Run:
         raise UserError(f"{path} exists and would be overwritten. Choose another path.")
     if path.resolve().is_relative_to(run.path.resolve()):
         raise UserError(f"{path} is inside the run itself. Choose a path outside {run.path}.")
-    temporary = path.with_name(f".{path.name}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.copytree(run.path, temporary, ignore=shutil.ignore_patterns(FILE))
-        copied = check_hashes(Run(temporary, run.record))
-        if not copied.passed:
-            raise UserError(
-                f"The copy is damaged and was removed: {copied.detail}. Check the run with `model.verify()`."
-            )
-        sync_tree(temporary)
-        temporary.rename(path)
-        sync_folder(path.parent)
+        with new_folder(path) as unchecked:
+            shutil.copytree(run.path, unchecked, ignore=shutil.ignore_patterns(FILE))
+            copied = check_hashes(Run(unchecked, run.record))
+            if not copied.passed:
+                raise UserError(
+                    f"The copy is damaged and was removed: {copied.detail}. Check the run with `model.verify()`."
+                )
     except OSError as e:
         reason = e.strerror or e
         raise UserError(f"Cannot copy {run.path} to {path}: {reason}. Make room or choose another path.") from e
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return Run.open(path)

@@ -6,8 +6,6 @@ line, a vote that was not confirmed yet; it is removed before anything is append
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -26,7 +24,8 @@ from afresh.alignment.feedback.preferences import (
     vote_of,
 )
 from afresh.core import ItemKind, UserError
-from afresh.storage.files import replace_file, sync_folder
+from afresh.storage.files import append_lines, replace_file
+from afresh.storage.lock import open_locked
 
 BOM = b"\xef\xbb\xbf"
 BLOCK_BYTES = 1 << 16  # read at once when the beginning of the last line is searched
@@ -48,25 +47,12 @@ def line_of(vote: Vote) -> bytes:
     return line
 
 
-def _is_at(path: Path, handle: int) -> bool:
-    """Whether the open file is still the one at this path."""
-    try:
-        return os.path.samestat(os.fstat(handle), path.stat())
-    except FileNotFoundError:
-        return False
-
-
 @contextmanager
 def _locked(path: Path) -> Iterator[int]:
     """The file, created if necessary, opened for appending and locked. Raises UserError."""
     try:
-        while True:
-            handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            # Editors replace a file when they save it; votes that are written to the old file would be lost.
-            if _is_at(path, handle):
-                break
-            os.close(handle)
+        # Editors replace a file when they save it; votes that are written to the old file would be lost.
+        handle = open_locked(path, os.O_APPEND, wait=True)
     except OSError as e:
         raise UserError(f"Cannot write votes to {path}: {e.strerror or e}. Choose another file.") from e
     try:
@@ -117,24 +103,18 @@ def _repair(path: Path, handle: int) -> bytes:
         return b""
     if _is_whole(tail):
         parse(tail, 1, f"{path.name}, last line")  # raises UserError if the object is not a vote
-        _write(path, handle, b"\n")
+        _write(path, b"")  # which ends the line
         return b""
     os.ftruncate(handle, size - len(tail))
     os.fsync(handle)
     return tail
 
 
-def _write(path: Path, handle: int, data: bytes) -> None:
+def _write(path: Path, data: bytes) -> None:
     """Append the data and wait until it is on disk, or leave the file unchanged and raise UserError."""
-    before = os.fstat(handle).st_size
     try:
-        if os.write(handle, data) < len(data):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        os.fsync(handle)
-        if before == 0:
-            sync_folder(path.parent)  # so that the name of a new file is on disk as well
+        append_lines(path, data)
     except OSError as e:
-        os.ftruncate(handle, before)
         raise UserError(
             f"The vote could not be written to {path}, which is unchanged: {e.strerror or e}. It needs {len(data):,} "
             "bytes. Free some space and vote again."
@@ -150,7 +130,7 @@ def append(path: Path, vote: Vote) -> None:
     line = line_of(vote)
     with _locked(path) as handle:
         _repair(path, handle)
-        _write(path, handle, line)
+        _write(path, line)
 
 
 def withdraw(path: Path, vote: Vote) -> None:

@@ -12,7 +12,7 @@ from typing import IO, Any
 
 from afresh.core import UserError
 from afresh.domains.interactions.recommend import Recommendation
-from afresh.storage.files import replacement
+from afresh.storage.files import free_bytes, new_file
 
 COLUMNS = ("user", "place", "item", "title", "probability", "drawn")
 FORMS, VOTES = (".parquet", ".csv", ".jsonl"), (".jsonl",)  # of lists, and of votes
@@ -43,10 +43,16 @@ def write_lists(file: Path, users: Sequence[str], lists: Iterable[Sequence[Recom
         for place, r in enumerate(found, 1)
     )
     count = 0
-    with replacement(file) as stream:
-        write = {".parquet": _write_parquet, ".csv": _write_csv, ".jsonl": _write_json_lines}[suffix]
-        for size in write(stream, iter(lambda: list(islice(rows, ROWS)), [])):
-            count += size
+    write = {".parquet": _write_parquet, ".csv": _write_csv, ".jsonl": _write_json_lines}[suffix]
+    try:
+        with new_file(file) as stream:
+            for size in write(stream, iter(lambda: list(islice(rows, ROWS)), [])):
+                count += size
+    except OSError as e:
+        raise UserError(
+            f"Could not write {file}: {e.strerror or e}; {free_bytes(file.parent):,} bytes are free. Make room or "
+            "choose another place."
+        ) from e
     return count
 
 

@@ -18,7 +18,7 @@ from afresh.domains.interactions.recommend import Ranking, Recommendation, cache
 from afresh.domains.interactions.recommendation_votes import LogVotes, votes_in
 from afresh.domains.interactions.users import users_of
 from afresh.runs.run import Run
-from afresh.storage.output_paths import check_free
+from afresh.storage.folders import check_free
 
 
 @dataclass(frozen=True)
