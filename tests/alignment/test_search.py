@@ -19,9 +19,9 @@ import pytest
 import torch
 
 from afresh.alignment.methods.search import SearchBatches, SearchConfig
-from afresh.alignment.promise import promise_of
 from afresh.alignment.reward_cache import ASKED, AskedMemory, area
 from afresh.alignment.search_space import rows_of
+from afresh.alignment.surrogate.screening import screening_of
 from afresh.cli import run as command
 from afresh.core import UserError
 from afresh.core.rng import Rng
@@ -145,7 +145,7 @@ class Matches:
     def learn(self, items: Sequence[str], rewards: Sequence[float], seed: int) -> None:
         pass
 
-    def __call__(self, items: Sequence[str], optimism: float) -> np.ndarray:
+    def bounds(self, items: Sequence[str], optimism: float) -> np.ndarray:
         return np.array([sum(a == b for a, b in zip(i, TARGET * 4, strict=True)) for i in items], dtype=np.float64)
 
 
@@ -161,7 +161,7 @@ def bred(generations: int, tmp_path: Path) -> tuple[float, int]:
 
     def reward(items: list[str]) -> list[float]:
         asked.extend(items)
-        return Matches()(items, 0).tolist()
+        return Matches().bounds(items, 0).tolist()
 
     space = SimpleNamespace(
         kind=TEXT,
@@ -171,10 +171,10 @@ def bred(generations: int, tmp_path: Path) -> tuple[float, int]:
     )
     context = SimpleNamespace(search=space, reward=reward, rng=Rng(0))
     batches = SearchBatches(SearchConfig(calls=40, generations=generations), context)  # type: ignore[arg-type]
-    batches.promise = Matches()  # type: ignore[assignment]
+    batches.screening = Matches()  # type: ignore[assignment]
     batches.memory.begin(0)
     batches.memory.ask(words[:20], 0)
-    return float(Matches()(batches.promising(words[20:], 10, 1), 0).mean()), len(asked)
+    return float(Matches().bounds(batches.promising(words[20:], 10, 1), 0).mean()), len(asked)
 
 
 def test_generations_of_proposals_raise_what_is_asked_without_asking(tmp_path: Path) -> None:
@@ -187,13 +187,13 @@ def test_a_model_of_answers_does_not_depend_on_when_it_learnt_before() -> None:
     """A search that is resumed begins with all answers at once."""
     rng = random.Random(0)
     words = ["".join(rng.choice(LETTERS) for _ in range(4 * LENGTH)) for _ in range(80)]
-    rewards = Matches()(words, 0) + np.random.default_rng(0).normal(size=80)
-    often, once = promise_of(TEXT), promise_of(TEXT)
+    rewards = Matches().bounds(words, 0) + np.random.default_rng(0).normal(size=80)
+    often, once = screening_of(TEXT), screening_of(TEXT)
     assert often is not None and once is not None
     for count in (20, 30, 47, 60):
         often.learn(words[:count], rewards[:count].tolist(), 0)
     once.learn(words[:60], rewards[:60].tolist(), 0)
-    np.testing.assert_array_equal(often(words[60:], 0.3), once(words[60:], 0.3))
+    np.testing.assert_array_equal(often.bounds(words[60:], 0.3), once.bounds(words[60:], 0.3))
 
 
 # ------------------------------------------------------------------------------------------------------------ memory

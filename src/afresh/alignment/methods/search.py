@@ -1,11 +1,11 @@
 """Search for items of high reward within a budget of calls: the policy and recombination propose, and both learn.
 
 In every round, new items are proposed: offspring of the best that were asked so far, samples of the policy, and
-training examples, which a model of the answers screens for beginnings that no offspring comes to. Those of which a
-model of the answers promises most (alignment/promise.py) have offspring in turn, for some generations in which nothing
-is asked (Tripp et al. 2021, "A fresh look at de novo molecular design benchmarks"), and it picks those that are asked,
-each once. Parents are drawn from the best by quantiles on a logarithmic scale (Tripp and Hernandez-Lobato 2023,
-"Genetic algorithms are strong baselines for molecule generation").
+training examples, which a model of the answers screens for beginnings that no offspring comes to. Those that the model
+(alignment/surrogate/screening.py) values most have offspring in turn, for some generations in which nothing is asked
+(Tripp et al. 2021, "A fresh look at de novo molecular design benchmarks"), and it picks those that are asked, each
+once. Parents are drawn from the best by quantiles on a logarithmic scale (Tripp and Hernandez-Lobato 2023, "Genetic
+algorithms are strong baselines for molecule generation").
 
 The policy learns from all answers, again and again and in different writings (Guo and Schwaller 2024, "Augmented
 Memory"): its log-probability of an item becomes that of the reference plus `gain` times the rank of the item, up to a
@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
-from afresh.alignment.promise import promise_of
+from afresh.alignment.surrogate.screening import screening_of
 from afresh.core import AlignContext, Aligner, AlignTarget, Batch, Loss, Modules, State, UserError
 from afresh.core.rng import Rng
 
@@ -95,7 +95,7 @@ class SearchBatches:
         assert context.search is not None and context.reward is not None
         self.space = context.search
         self.memory = self.space.memory(config.calls)
-        self.promise = promise_of(self.space.kind)
+        self.screening = screening_of(self.space.kind)
         self.round = -2  # none
 
     def __call__(self, first: int, size: int) -> Batch:
@@ -104,7 +104,7 @@ class SearchBatches:
         if self.round != number:
             self.memory.begin(number)
             if self.round != number - 1:
-                self.promise = promise_of(self.space.kind)
+                self.screening = screening_of(self.space.kind)
             self.asked_round(number)
             self.round = number
         return self.replayed(size, rng)
@@ -146,7 +146,7 @@ class SearchBatches:
             found = self.fresh([*found, *made], wanted)
             if len(found) >= max(count, 0.5 * wanted):
                 break
-        if self.promise is None:  # nothing would screen them
+        if self.screening is None:  # nothing would screen them
             return found
         old = math.ceil(c.examples * count)
         return self.fresh([*found, *self.space.examples((number + 1) << 20, old)], wanted + old)
@@ -170,16 +170,16 @@ class SearchBatches:
         memory, rng = self.memory, self.numbers("promise", number)
         if len(items) <= count:
             return items
-        if self.promise is None or len(memory.items) < FEWEST or np.ptp(memory.rewards) == 0:
+        if self.screening is None or len(memory.items) < FEWEST or np.ptp(memory.rewards) == 0:
             return [items[i] for i in rng.permutation(len(items))[:count]]
-        self.promise.learn(memory.items, memory.rewards, int(rng.integers(1 << 31)))
-        bound, wanted = self.promise(items, self.config.optimism), math.ceil(self.config.proposals * count)
+        self.screening.learn(memory.items, memory.rewards, int(rng.integers(1 << 31)))
+        bound, wanted = self.screening.bounds(items, self.config.optimism), math.ceil(self.config.proposals * count)
         for _ in range(1, self.config.generations):
             children = self.children(items, bound, wanted, rng)
             if not children:
                 break
             items = [*items, *children]
-            bound = np.concatenate([bound, self.promise(children, self.config.optimism)])
+            bound = np.concatenate([bound, self.screening.bounds(children, self.config.optimism)])
             best = np.argsort(-bound, kind="stable")[:wanted]
             items, bound = [items[i] for i in best], bound[best]
         return [items[i] for i in np.argsort(-bound, kind="stable")[:count]]
@@ -197,9 +197,9 @@ class SearchBatches:
     def ranked(self) -> np.ndarray[Any, Any]:
         """The positions of the answers from the best to the worst, without those beyond the limit of their kind."""
         order = np.argsort(-np.asarray(self.memory.rewards), kind="stable")
-        if not self.config.most or self.promise is None or not len(order):
+        if not self.config.most or self.screening is None or not len(order):
             return order
-        return order[self.promise.within(self.memory.items, order, self.config.alike, self.config.most)]
+        return order[self.screening.limit_similar(self.memory.items, order, self.config.alike, self.config.most)]
 
     def drawn(self, count: int, rng: Numbers) -> np.ndarray[Any, Any]:
         """Positions (count,) of answers, of the best more often."""

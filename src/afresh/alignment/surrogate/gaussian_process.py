@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cho_factor, cho_solve
+from scipy.linalg import cho_factor, cho_solve, solve_triangular
 
 from afresh.alignment.surrogate.likeness import Likeness
 
@@ -36,20 +36,25 @@ class GaussianProcess:
     mean: float
     weights: Array  # (n,)
     factor: tuple[Array, bool]  # Cholesky factor of the covariance of the known values
-    ones: Array  # the inverse covariance times 1, (n,)
+    ones: Array  # the inverse covariance times 1, (n,); zeros where the mean is known and not integrated out
 
     def posterior(self, rows: Array) -> tuple[Array, Array]:
         """Means (m,) and covariance (m, m) of what is measured without noise at descriptors (m, D)."""
         cross, means, lacking = self._cross(rows)
         prior = self.signal * self.likeness.kernel(rows, rows, self.shape)
-        return means, prior - cross @ cho_solve(self.factor, cross.T) + np.outer(lacking, lacking) / self.ones.sum()
+        return means, prior - cross @ cho_solve(self.factor, cross.T) + np.outer(lacking, lacking) / self._certainty
 
     def predict(self, rows: Array) -> tuple[Array, Array]:
         """Means (m,) and variances (m,), without noise."""
         cross, means, lacking = self._cross(rows)
         prior = self.signal * self.likeness.diagonal(rows, self.shape)
-        explained = (cross * cho_solve(self.factor, cross.T).T).sum(1)
-        return means, np.maximum(prior - explained, 0.0) + np.square(lacking) / self.ones.sum()
+        explained = np.square(solve_triangular(self.factor[0], cross.T, lower=True)).sum(0)
+        return means, np.maximum(prior - explained, 0.0) + np.square(lacking) / self._certainty
+
+    @property
+    def _certainty(self) -> float:
+        """The inverse variance of the mean."""
+        return float(self.ones.sum()) or np.inf
 
     def _cross(self, rows: Array) -> tuple[Array, Array, Array]:
         cross = self.signal * self.likeness.kernel(rows, self.rows, self.shape)
@@ -82,6 +87,18 @@ def fit(rows: Array, values: Array, counts: Array, likeness: Likeness, seed: int
         scaled,
         ones / signal,
     )
+
+
+def fit_around_mean(rows: Array, values: Array, likeness: Likeness, shape: float, ratio: float) -> GaussianProcess:
+    """A process whose mean is that of the values (n,), and whose shape and ratio of noise to signal were chosen before.
+    If all values are equal, so is all that it predicts."""
+    mean = float(values.mean())
+    factor = cho_factor(likeness.kernel(rows, rows, shape) + (ratio + 1e-6) * np.eye(len(rows)), lower=True)
+    weights = cho_solve(factor, values - mean)
+    signal = max(float((values - mean) @ weights) / len(values), 0.0)
+    scaled = (factor[0] * np.sqrt(signal), factor[1]) if signal else factor
+    weights, ones = weights / (signal or 1.0), np.zeros(len(rows))
+    return GaussianProcess(rows, likeness, shape, signal, signal * ratio, mean, weights, scaled, ones)
 
 
 def choose(rows: Array, values: Array, counts: Array, likeness: Likeness) -> tuple[float, float]:
