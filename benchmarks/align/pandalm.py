@@ -15,10 +15,9 @@ import numpy as np
 from afresh.alignment.feedback.preferences import Vote, Winner
 from afresh.alignment.rewards.bradley_terry import HeldOut, comparisons_of, learn, shared
 from afresh.alignment.rewards.text_features import LENGTHS, TextSettings, fit_text, lengths
-from afresh.core import Score
 from benchmarks.common.benchmark import Benchmark
 from benchmarks.common.folders import data_folder
-from benchmarks.common.results import Row, save
+from benchmarks.common.results import Row, save, with_interval
 
 OURS = "n-grams + lengths"
 SAID: dict[int, Winner] = {0: "tie", 1: "a", 2: "b"}
@@ -49,12 +48,10 @@ def measured(votes: list[Vote]) -> dict[str, HeldOut]:
         features = np.concatenate([blocks[name][0] for name in some], 1)
         held = learn(features, votes, 0, shared([blocks[name][1] for name in some]))[1]
         out[" + ".join(some)] = held
-        print(f"{' + '.join(some)}: {told(held.accuracy)}, log loss {told(held.log_loss)}", flush=True)
+        print(
+            f"{' + '.join(some)}: {with_interval(held.accuracy)}, log loss {with_interval(held.log_loss)}", flush=True
+        )
     return out
-
-
-def told(s: Score) -> str:
-    return f"{s.value:.3f}" + ("" if s.low is None or s.high is None else f" ({s.low:.3f} to {s.high:.3f})")
 
 
 def rows(path: Path) -> list[Row]:
@@ -67,8 +64,8 @@ def rows(path: Path) -> list[Row]:
             Row(
                 "reward model, PandaLM",
                 f"held-out accuracy, {name}; log loss, calibration error",
-                f"{told(held.accuracy)}; {held.log_loss.value:.3f}; {held.calibration_error.value:.3f}",
-                f"{told(held.agreement)} (two raters); 0.5 (guessing), whose log loss is {blind}",
+                f"{with_interval(held.accuracy)}; {held.log_loss.value:.3f}; {held.calibration_error.value:.3f}",
+                f"{with_interval(held.agreement)} (two raters); 0.5 (guessing), whose log loss is {blind}",
                 held.accuracy.value / held.agreement.value,
                 "above guessing, interval and all" if name == OURS else "stated",
                 name != OURS or held.accuracy.low > 0.5,

@@ -44,3 +44,10 @@ def save(name: str, rows: list[Row]) -> None:
 def load() -> dict[str, Any]:
     """Everything measured so far: by benchmark, a list with the rows of each machine, the newest last."""
     return json.loads(OUT.read_text()) if OUT.exists() else {}
+
+
+def with_interval(score: Any, form: str = ".3f") -> str:
+    """The value of an estimate, a score or a mark, and its interval where there is one."""
+    if score.low is None or score.high is None:
+        return f"{score.value:{form}}"
+    return f"{score.value:{form}} ({score.low:{form}} to {score.high:{form}})"

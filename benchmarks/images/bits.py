@@ -23,7 +23,7 @@ from afresh.verbs.measuring import RunEvidence
 from benchmarks.common.benchmark import Benchmark
 from benchmarks.common.folders import work_folder
 from benchmarks.common.ours import train
-from benchmarks.common.results import Row, save
+from benchmarks.common.results import Row, save, with_interval
 from benchmarks.images.judges import judge_of
 from benchmarks.images.pictures import contender, prepared
 
@@ -85,7 +85,7 @@ def main() -> None:
         Row(
             "bits a value, Gaussian data",
             f"a flow of {MINUTES:g} min on {PICTURES:,} pictures; {each:.2f} s a picture to tell",
-            _shown(own),
+            with_interval(own),
             f"{known.value:.3f} (exact, the same pictures); {control:.3f} (independent Gaussians)",
             own.value / known.value,
             f"within {NEAR:g} bits",
@@ -100,7 +100,7 @@ def main() -> None:
         Row(
             "bits a value, CIFAR",
             f"the flow of {task.minutes:g} min on {len(task.loaded.train):,} pictures; {each:.2f} s a picture to tell",
-            _shown(own),
+            with_interval(own),
             f"{control:.3f} (independent Gaussians); 8 (bytes by themselves)",
             own.value / control,
             "below independent Gaussians",
@@ -111,10 +111,6 @@ def main() -> None:
     for row in rows:
         print(row, flush=True)
     save("bits", rows)
-
-
-def _shown(e: Estimate) -> str:
-    return f"{e.value:.3f}" + ("" if e.low is None or e.high is None else f" ({e.low:.3f} to {e.high:.3f})")
 
 
 BENCHMARKS = (Benchmark("bits", ("cifar10_small",), 40, main),)

@@ -23,7 +23,7 @@ from benchmarks.common import ours
 from benchmarks.common.benchmark import Benchmark, parser_of
 from benchmarks.common.folders import work_folder, write_json
 from benchmarks.common.processes import Answer, ask
-from benchmarks.common.results import Row, save
+from benchmarks.common.results import Row, save, with_interval
 from benchmarks.images.judges import Judge, Mark, judge_of, shown
 from benchmarks.images.peers.protocol import Ask, keep
 from benchmarks.images.sets import SETS, DataSet, Labels, Loaded, write
@@ -148,12 +148,9 @@ def goal_rows(task: Task, made: Mapping[str, Made]) -> list[Row]:
         model = min(ours, key=lambda m: m.marks["kid"].value) if goal.model == "best" else made[goal.model]
         m = model.marks[goal.score]
         what = f"{named(goal.score)}, {budget(task)}; {about(model)}"
-        between = "" if m.low is None or m.high is None else f" ({m.low:.3g} to {m.high:.3g})"
         reached = goal.reached(m.value, m.floor)
         title = f"{task.set.name}, {model.name}"
-        rows.append(
-            Row(title, what, f"{m.value:.3g}{between}", beside(m), goal=str(goal), reached=reached, n=f"{m.n:,}")
-        )
+        rows.append(Row(title, what, with_interval(m, ".3g"), beside(m), goal=str(goal), reached=reached, n=f"{m.n:,}"))
     return rows
 
 

@@ -46,7 +46,7 @@ from afresh.verbs.proposing import BatchPlan, Chooser, propose
 from afresh.verbs.sample import Sampler
 from benchmarks.common.benchmark import Benchmark, parser_of
 from benchmarks.common.folders import work_folder
-from benchmarks.common.results import Row, save
+from benchmarks.common.results import Row, save, with_interval
 
 TOP = 10
 WANTED = (0.85, 0.95)  # share of measured values inside their 90% intervals
@@ -213,8 +213,7 @@ def table(rows: Sequence[dict[str, Any]]) -> list[Row]:
             hits, n = (sum(r["inside"][k] for r in by[m].values()) for k in (0, 1))
             if n:
                 found = share(hits, n)
-                assert found.low is not None and found.high is not None
-                held = f"{found.value:.3f} ({found.low:.3f} to {found.high:.3f})"
+                held = with_interval(found)
                 reached = WANTED[0] <= found.value <= WANTED[1]
                 goal = f"{WANTED[0]} to {WANTED[1]}"
                 out.append(

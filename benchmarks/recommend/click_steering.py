@@ -26,6 +26,7 @@ from afresh.domains.interactions.recommend import Ranking, Recommender
 from afresh.domains.interactions.recommendation_votes import LogVotes, votes_in
 from afresh.runs.run import Run
 from benchmarks.common.benchmark import Benchmark
+from benchmarks.common.results import with_interval
 
 Array = NDArray[np.float64]
 
@@ -41,6 +42,7 @@ SIZES = ("width=32", "layers=1", "heads=2", "kv_heads=2")
 REWARD = """
 import json
 from benchmarks.common.benchmark import Benchmark
+from benchmarks.common.results import with_interval
 WORTH = json.load(open({file!r}))
 
 def score(history, request):
@@ -96,7 +98,7 @@ def steered(seed: int, folder: Path) -> Iterator[str]:
         found = evaluate(after, folder / "judged.jsonl", Ranking(1, explore=EXPLORE)).found
         parts = [f"{name}: true {true_value(after, folder / 'judged.jsonl', worth):.3f}"]
         for way, v in found.estimates.items():
-            parts.append(f"{way} {v.value.value:.3f} ({v.value.low:.3f} to {v.value.high:.3f})")
+            parts.append(f"{way} {with_interval(v.value)}")
         yield ", ".join([*parts, f"effective {found.effective:,.0f} of {found.decisions:,}"])
 
 

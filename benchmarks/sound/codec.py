@@ -43,7 +43,7 @@ from afresh.sampling.latent_search import search
 from benchmarks.common.benchmark import Benchmark, parser_of
 from benchmarks.common.folders import data_folder, work_folder
 from benchmarks.common.ours import train as train_run
-from benchmarks.common.results import Row, save
+from benchmarks.common.results import Row, save, with_interval
 from benchmarks.sound.hear import DIGITS, Clip, ear, forced_choice
 from benchmarks.sound.spoken import watching_train
 from benchmarks.sound.spoken_judges import NAMES, RATE, clips_in, divide
@@ -326,12 +326,8 @@ class Judge:
 # --------------------------------------------------------------------------- what the table says
 
 
-def valued(e: Estimate) -> str:
-    return f"{e.value:.3f}" + ("" if e.low is None or e.high is None else f" ({e.low:.3f} to {e.high:.3f})")
-
-
 def beside(others: Sequence[Judged], of: Callable[[Judged], Estimate]) -> str:
-    return "; ".join(f"{o.name} at {o.rate / 1000:.2f} kbit/s {valued(of(o))}" for o in others)
+    return "; ".join(f"{o.name} at {o.rate / 1000:.2f} kbit/s {with_interval(of(o))}" for o in others)
 
 
 def rows(
@@ -340,15 +336,16 @@ def rows(
     """A row for every goal. `heard`: in the originals; `plain`: heard and far of log-mel fields and back."""
     title, n = "codec of speech", f"{mine.heard.n} clips"
     what = f"at {mine.rate / 1000:.3f} kbit/s, {what}"
-    said = f"original {valued(heard)}; log-mel and back {valued(plain['heard'])}; {beside(others, lambda o: o.heard)}"
+    said = f"original {with_interval(heard)}; log-mel and back {with_interval(plain['heard'])}; "
+    said += beside(others, lambda o: o.heard)
     kept = mine.heard.value / heard.value
     nearest = min(o.far.value for o in others)
-    apart_by = f"log-mel and back {valued(plain['far'])}; {beside(others, lambda o: o.far)}"
+    apart_by = f"log-mel and back {with_interval(plain['far'])}; {beside(others, lambda o: o.far)}"
     out = [
         Row(
             title,
             f"digit heard by Whisper among ten, {what}",
-            valued(mine.heard),
+            with_interval(mine.heard),
             said,
             kept,
             f"at least {HEARD:g} of the original's",
@@ -358,7 +355,7 @@ def rows(
         Row(
             title,
             f"distance of spectra over four windows, {what}",
-            valued(mine.far),
+            with_interval(mine.far),
             apart_by,
             mine.far.value / nearest,
             "below both",
@@ -388,7 +385,7 @@ def rows(
 def shown(j: Judged) -> str:
     rate = f"{j.rate / 1000:6.3f} kbit/s"
     speeds = f"encoding {j.encoding:,.0f}x, decoding {j.decoding:,.0f}x real time"
-    return f"{j.name:14}{rate}  heard {valued(j.heard)}  far {valued(j.far)}  {speeds}"
+    return f"{j.name:14}{rate}  heard {with_interval(j.heard)}  far {with_interval(j.far)}  {speeds}"
 
 
 # --------------------------------------------------------------------------- running

@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import io
 import math
-import os
 import re
 import time
 import zipfile
@@ -30,6 +29,8 @@ from numpy.typing import NDArray
 from afresh.core import Sound, UserError
 from afresh.evaluation.estimate import share
 from benchmarks.common.benchmark import Benchmark
+from benchmarks.common.folders import data_folder
+from benchmarks.common.results import with_interval
 
 SHA256 = "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a"
 RATE, LEAST, MOST = 16000, 4, 30  # samples a second; seconds of sound with the silence around it
@@ -173,7 +174,7 @@ def spoken_digits(root: Path, chosen: Callable[[int], bool] = lambda index: inde
 
 
 def main() -> None:
-    clips = spoken_digits(Path(os.environ.get("AFRESH_DATA", "../shared/data")))
+    clips = spoken_digits(data_folder())
     judge = ear()
     begun = time.perf_counter()
     scores = forced_choice(judge, [c.sound for c in clips], DIGITS)
@@ -182,7 +183,7 @@ def main() -> None:
     for speaker in (*sorted({c.speaker for c in clips}), "all"):
         mine = [bool(r) for r, c in zip(right, clips, strict=True) if speaker in (c.speaker, "all")]
         found = share(sum(mine), len(mine))
-        print(f"{speaker}: right on {found.value:.3f} ({found.low:.3f} to {found.high:.3f}), n = {found.n}")
+        print(f"{speaker}: right on {with_interval(found)}, n = {found.n}")
     print(f"{each:.3f} seconds a clip")
 
 

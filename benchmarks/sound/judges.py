@@ -146,10 +146,6 @@ def marks_of(folder: Path, judge: Callable[[Path], dict[str, Mark]]) -> dict[str
     return {k: Mark(**m) for k, m in json.loads(scores.read_text()).items()}
 
 
-def valued(m: Mark) -> str:
-    return f"{m.value:.3g}" + ("" if m.low is None or m.high is None else f" ({m.low:.3g} to {m.high:.3g})")
-
-
 def beside(m: Mark) -> str:
     said = {"real": m.floor, "vocoded": m.vocoded, "copies": m.copies, "Gaussian": m.gaussian}
     return ", ".join(f"{k} {v:.3g}" for k, v in said.items() if v is not None)

@@ -18,8 +18,8 @@ from benchmarks.common import ours
 from benchmarks.common.benchmark import Benchmark, parser_of
 from benchmarks.common.folders import data_folder, work_folder
 from benchmarks.common.processes import Answer
-from benchmarks.common.results import Row, save
-from benchmarks.sound.judges import Mark, beside, marks_of, shown, valued
+from benchmarks.common.results import Row, save, with_interval
+from benchmarks.sound.judges import Mark, beside, marks_of, shown
 from benchmarks.sound.small_judges import SETS, Judge, SmallSet, divide, read_samples, right
 
 FAMILY, MINUTES, TIMES, SEED = "flow", 10.0, 4, 0  # TIMES: samples for every training recording
@@ -123,7 +123,7 @@ def goal_rows(task: Task, made: Made) -> list[Row]:
             Row(
                 title,
                 f"{TITLES[name]}, {about}{judge}",
-                valued(mark),
+                with_interval(mark, ".3g"),
                 beside(mark),
                 goal=goal,
                 reached=reached,

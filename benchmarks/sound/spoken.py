@@ -21,9 +21,9 @@ from benchmarks.common import ours
 from benchmarks.common.benchmark import Benchmark, parser_of
 from benchmarks.common.folders import data_folder, work_folder
 from benchmarks.common.processes import Answer
-from benchmarks.common.results import Row, save
+from benchmarks.common.results import Row, save, with_interval
 from benchmarks.images.sets import Goal
-from benchmarks.sound.judges import Mark, beside, marks_of, shown, valued
+from benchmarks.sound.judges import Mark, beside, marks_of, shown
 from benchmarks.sound.spoken_judges import NAMES, Judge, clips_in, divide, parts_of
 
 MINUTES, EACH, SEED = 15.0, 10, 0
@@ -156,7 +156,7 @@ def goal_rows(task: Task, made: Mapping[str, Made]) -> list[Row]:
         m = best.marks[goal.score]
         what = f"{TITLES[goal.score]}, {about(task, best)}"
         reached = goal.reached(m.value, 0.0)
-        rows.append(Row(title, what, valued(m), beside(m), goal=str(goal), reached=reached, n=f"{m.n:,}"))
+        rows.append(Row(title, what, with_interval(m, ".3g"), beside(m), goal=str(goal), reached=reached, n=f"{m.n:,}"))
     a = best.answer
     what = f"seconds to draw one second of sound, one clip at a time, {about(task, best)}"
     all_at_once = f"{a.batch:.3g} for all clips at once"
