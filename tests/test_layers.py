@@ -116,6 +116,121 @@ def test_a_modality_does_not_import_a_modality_nor_a_family_a_family() -> None:
                 assert all(o == package or o.startswith(f"{package}.") for o in beside), (module, beside)
 
 
+# What depends on a kind of data is asked of its encoder (`Encoder.abilities`), of its kind of items (`ItemKind`) or of
+# its space, so that no file outside of domains and families knows another one. Files may branch on the flags of a space
+# as often as is listed here: numbers may only become smaller.
+FLAGS = {"stream", "records", "catalogue", "codes", "pixels", "timed"}
+FLAGS_USED = {
+    "alignment/feedback/preference_pairs.py": 3,
+    "alignment/rewards/classifier_reward.py": 1,
+    "alignment/search_space.py": 3,
+    "core/sampled.py": 3,
+    "data/load.py": 4,
+    "data/text/prompts.py": 1,
+    "evaluation/image_sets.py": 1,
+    "evaluation/memorisation_monitor.py": 2,
+    "formats/decoder.py": 3,
+    "sampling/request.py": 2,
+    "serve/protocols/openai/images.py": 1,
+    "serve/studio/controls.py": 1,
+    "training/family_choice.py": 1,
+    "training/plan.py": 3,
+    "verbs/align.py": 1,
+    "verbs/capabilities.py": 2,
+    "verbs/creation_request.py": 1,
+    "verbs/data_source.py": 1,
+    "verbs/edit.py": 2,
+    "verbs/editor.py": 1,
+    "verbs/extend_audio.py": 1,
+    "verbs/inspect_data.py": 1,
+    "verbs/likelihoods.py": 1,
+    "verbs/measuring.py": 1,
+    "verbs/outpaint.py": 2,
+    "verbs/report.py": 2,
+    "verbs/train.py": 1,
+    "verbs/tune.py": 6,
+    "verbs/verify.py": 2,
+}
+
+
+def engine() -> Iterator[tuple[str, ast.AST]]:
+    """The modules outside of domains, families and networks, by their path."""
+    for path in FILES:
+        name = path.relative_to(SOURCE)
+        if name.parts[0] not in ("domains", "families", "nets"):
+            yield str(name), ast.parse(path.read_text())
+
+
+@cache
+def kinds_of_items() -> dict[str, str]:
+    """The names of kinds of items, by the modules that define them."""
+    out = {}
+    for module, path in MODULES.items():
+        for node in ast.parse(path.read_text()).body:
+            match node:
+                case ast.Assign(targets=[ast.Name(name)], value=ast.Call(func=ast.Name("ItemKind"))):
+                    out[module] = name
+    return out
+
+
+def test_no_file_of_the_engine_imports_a_domain() -> None:
+    wrong = [
+        f"{module} imports {other}"
+        for module, others in graph().items()
+        for other in others
+        if other.startswith("afresh.domains.") and not module.startswith("afresh.domains.")
+    ]
+    assert not wrong, "\n".join(sorted(wrong))
+
+
+def test_an_encoder_is_asked_what_it_can_do_and_not_for_its_class() -> None:
+    protocols = {"Encoder", "Prompts", "Texts", "Tunable", "Recombines"}
+    wrong = []
+    for name, tree in engine():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("isinstance", "issubclass", "type"):
+                asked = ast.unparse(node.args[0])
+                classes = set(re.findall(r"\w+", ast.unparse(node.args[1]))) if len(node.args) > 1 else set()
+                if asked.endswith("encoder") or classes & protocols or any(c.endswith("Encoder") for c in classes):
+                    wrong.append(f"{name}: {ast.unparse(node)}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_a_kind_of_items_is_asked_what_its_items_are_and_not_which_it_is() -> None:
+    assert set(kinds_of_items().values()) >= {"TEXT", "IMAGE", "SOUND"}
+    wrong = []
+    for name, tree in engine():
+        imported = {
+            alias.asname or alias.name
+            for node in ast.walk(tree)
+            if isinstance(node, ast.ImportFrom)
+            for alias in node.names
+            if kinds_of_items().get(str(node.module)) == alias.name
+        }
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Compare):
+                sides = [node.left, *node.comparators]
+            elif isinstance(node, ast.Dict):  # a table by kind
+                sides = [key for key in node.keys if key is not None]
+            else:
+                continue
+            parts = [part for side in sides for part in getattr(side, "elts", [side])]
+            named = {part.id for part in parts if isinstance(part, ast.Name)} & imported
+            if named or any(isinstance(p, ast.Attribute) and ast.unparse(p).endswith("kind.name") for p in parts):
+                wrong.append(f"{name}: {ast.unparse(node)}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_flags_of_a_space_are_asked_seldom() -> None:
+    used: dict[str, int] = {}
+    for name, tree in engine():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute) and node.attr in FLAGS and ast.unparse(node.value).endswith("space"):
+                used[name] = used.get(name, 0) + 1
+    more = {name: n for name, n in used.items() if n > FLAGS_USED.get(name, 0)}
+    assert not more, f"Ask the encoder or the kind of items instead: {more}"
+
+
 def test_the_waist_knows_only_torch_numpy_and_pydantic() -> None:
     accepted = {"torch", "numpy", "pydantic", "pydantic_core", "annotated_types", *sys.stdlib_module_names}
     for path in (SOURCE / "core").glob("*.py"):

@@ -51,7 +51,7 @@ from afresh.evaluation.diversity import diversity
 from afresh.runs.record import AlignRecord
 from afresh.runs.run import Run, join, metrics_rows
 from afresh.runs.signature import base_model_here
-from afresh.sampling.request import Request, describe, encode_prompts, known
+from afresh.sampling.request import Request, describe, encode_prompts, known, prompts_of
 from afresh.training import checkpoint
 from afresh.training.batch_source import heldout_loss
 from afresh.training.best_checkpoint import REWARD, STOP_ERRORS, BestCheckpoint, best_by_reward
@@ -198,12 +198,9 @@ class AlignmentSource:
         if self.record.prompt_tokens:
             x, cut = self.train.x, self.record.prompt_tokens
             start = (rng.uniform("align/cut", number).double() * (len(x) - cut)).long()
-            found = list(x[start[:, None] + torch.arange(cut)].long())
-            if self.space.catalogue:  # what one user chose, and not the user before
-                found = [row[(row == self.space.special["end"]).cumsum(0).argmax() :] for row in found]
-                found = [row[1:] if row[:1].eq(self.space.special["end"]).any() else row for row in found]
-                found = [whole_items(row, self.space) for row in found]
-            return known(cond, found)
+            stretches = list(x[start[:, None] + torch.arange(cut)].long())
+            prompts = prompts_of(self.run.encoder, self.space)
+            return known(cond, stretches if prompts is None else [prompts.prompt_in(row) for row in stretches])
         return cond
 
     def examples(self, first: int, n: int) -> tuple[Tensor, Cond]:
@@ -491,11 +488,3 @@ def tidied(metrics: Mapping[str, float], samples: int) -> dict[str, float]:
             spread = math.sqrt(max(0.0, out.pop(f"{name}2") - out[name] ** 2))
             out[spread_name] = spread if name == "reward" else spread / math.sqrt(max(1, samples))
     return out
-
-
-def whole_items(row: Tensor, space: Space) -> Tensor:
-    """The tokens (T,) of a history that was cut anywhere, from the first code of an item to the last code of one."""
-    values = space.special["end"] // space.codes
-    begins = (row < values).nonzero()[:, 0]
-    first = int(begins[0]) if len(begins) else len(row)
-    return row[first : first + (len(row) - first) // space.codes * space.codes]

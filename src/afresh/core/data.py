@@ -112,7 +112,8 @@ class Prompts(Protocol):
 
     contained: whether samples contain their prompt (a molecule its scaffold) instead of following it. writes: whether
     samples are texts, which can be shown while they are written and ended at a string. converses: whether a prompt is
-    a message, which a sample answers.
+    a message, which a sample answers. reply_length: the tokens of one reply, such as an item of a catalogue; None if
+    samples have any length.
     """
 
     @property
@@ -121,6 +122,8 @@ class Prompts(Protocol):
     def writes(self) -> bool: ...
     @property
     def converses(self) -> bool: ...
+    @property
+    def reply_length(self) -> int | None: ...
 
     # The known tokens (length,) of `count` samples, without the `end` of an item. `turns`: of a conversation in which
     # the prompt is to be answered; None to go on from it. `strength`: the share of the prompt, an item, that is drawn
@@ -138,6 +141,7 @@ class Prompts(Protocol):
     # The tokens (length,) of a text with holes, [[N]] for N tokens, whose ids are -1. Raises UserError.
     def with_holes(self, text: str, space: Space) -> Tensor: ...
     def prompt_text(self, ids: Tensor) -> str: ...  # the prompt that known tokens (length,) stand for
+    def prompt_in(self, ids: Tensor) -> Tensor: ...  # the prompt in a stretch of training tokens that was cut anywhere
     def keeps(self, value: Any, prompt: str) -> bool: ...  # whether an item has the part that it was to contain
 
 
@@ -148,10 +152,15 @@ class Texts(Protocol):
     def tokenizer(self) -> Any: ...  # an afresh.data.text.tokenizer.Tokenizer
     @property
     def languages(self) -> tuple[str, ...]: ...  # of source code; none for prose
+    @property
+    def fim_rate(self) -> float: ...  # the share of documents that are learnt as fill-in-the-middle
 
 
 class Tunable(Protocol):
     """An encoder that changes when a model is tuned on other data, such as one whose vocabulary grows."""
+
+    @property
+    def low_rank(self) -> bool: ...  # whether an adapter learns what is new, which it cannot if that is rows of weights
 
     # The encoder for these items, which were read with the `options` of their modality, of a model that attends to
     # `context` tokens.

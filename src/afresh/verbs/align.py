@@ -25,6 +25,7 @@ from afresh.runs.data import run_data
 from afresh.runs.manifest import RECORD, changing
 from afresh.runs.record import AlignRecord
 from afresh.runs.run import Run
+from afresh.sampling.request import prompts_of
 from afresh.storage.files import write_json
 from afresh.training.budget import Budget, Machine, check_device, measure_machine, torch_threads
 from afresh.training.config import TrainConfig
@@ -38,7 +39,7 @@ from afresh.verbs.training_job import Job
 STEPS = 200  # without a budget
 ROUNDS, CALLS = 100, 20  # of a search without a budget of steps: at most so many rounds, of at least so many calls
 BATCH = 64  # samples, or pairs, a step
-HISTORY = 8  # items of a catalogue after which the next ones are drawn, unless set by hand
+HISTORY = 8  # replies, such as items of a catalogue, after which the next one is drawn, unless set by hand
 LENGTH = 64  # new tokens of a text, unless set by hand or limited by a shorter context
 EVALUATIONS = 10  # evaluations in a run
 
@@ -85,8 +86,9 @@ def start(spec: AlignSpec) -> Job:
     """
     budget = spec.budget()
     base_run = Run.open(spec.run)
-    if base_run.space.catalogue and not spec.prompts and not spec.prompt_tokens:  # what is wanted is the next item
-        spec = replace(spec, prompt_tokens=min(HISTORY * base_run.space.codes, base_run.space.shape[0] // 2))
+    reply = reply_length(base_run)
+    if reply is not None and not spec.prompts and not spec.prompt_tokens:  # what is wanted is one reply
+        spec = replace(spec, prompt_tokens=min(HISTORY * reply, base_run.space.shape[0] // 2))
     aligner, config, settings = check_arguments(base_run, budget, spec)
     output = check_spec(spec, budget, spec.run.parent / f"{spec.run.resolve().name}-aligned", inputs_of(base_run, spec))
     prepared = run_data(base_run)
@@ -304,6 +306,12 @@ def digest(path: Path) -> str:
         raise UserError(f"Cannot read the votes in {path}: {e.strerror or e}.") from e
 
 
+def reply_length(run: Run) -> int | None:
+    """The tokens of one reply to a prompt; None if samples have any length."""
+    prompts = prompts_of(run.encoder, run.space)
+    return None if prompts is None else prompts.reply_length
+
+
 def sampling_settings(run: Run, spec: AlignSpec) -> dict[str, Any]:
     """The user's sampling settings, with a default length for texts.
 
@@ -311,7 +319,7 @@ def sampling_settings(run: Run, spec: AlignSpec) -> dict[str, Any]:
     """
     chosen = dict(spec.settings)
     if run.space.stream:
-        usual = run.space.codes if run.space.catalogue else min(LENGTH, max(1, run.space.shape[0] // 2))
+        usual = reply_length(run) or min(LENGTH, max(1, run.space.shape[0] // 2))
         chosen.setdefault("length", usual)
     elif spec.prompts or spec.prompt_tokens:
         raise UserError("`prompt` and `prompt_tokens` are for texts; this model does not make texts. Leave them out.")

@@ -15,7 +15,7 @@ from afresh.core import Encoder, UserError, registry
 from afresh.data.image.kind import decode as decode_image
 from afresh.data.text.fim import supports_fim
 from afresh.runs.run import Run
-from afresh.sampling.request import Request, contains_prompts, unwanted, writes_text
+from afresh.sampling.request import Request, contains_prompts, converses, unwanted, writes_text
 from afresh.sampling.samples import Samples
 from afresh.sampling.text_stream import Row
 from afresh.verbs.cursor import Hole, complete_hole
@@ -165,7 +165,8 @@ def sample(
     sampler = Sampler(run, wish.n, wish.request(), wish.seed, wish.settings, on_piece if streams else None)
     indices = torch.arange(wish.n) if only is None else torch.tensor([only])
     together = run.family.sampling.stepwise is not None
-    begun = "" if wish.prompt is None or run.encoder.space.records else wish.prompt
+    follows = not contained and not converses(run.encoder, run.space)
+    begun = wish.prompt if wish.prompt is not None and follows else ""
     for rows in indices.split(len(indices) if together else 1):
         cond = sampler.cond.select(rows)
         if contained:

@@ -11,11 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from afresh.core import Cond, UserError
+from afresh.core import Cond, Texts, UserError
 from afresh.core.plural import counted
 from afresh.core.verb import Heading, Line
 from afresh.data.files import DataFile, FileError, decode_text, read_bytes
-from afresh.data.text.documents import DocumentEncoder
 from afresh.data.text.fim import EXTRA, fim_prompt, supports_fim
 from afresh.data.text.languages import language_of
 from afresh.data.text.repository import (
@@ -29,7 +28,7 @@ from afresh.data.text.repository import (
 )
 from afresh.data.text.tokenizer import Ids
 from afresh.runs.run import Run
-from afresh.sampling.request import Request
+from afresh.sampling.request import Request, converses
 from afresh.sampling.text_stream import watcher_of
 
 FILL_IN, LEFT_TO_RIGHT = "fill-in-the-middle", "left-to-right"
@@ -183,8 +182,9 @@ def complete_hole(
 
 def why_not(run: Run) -> str | None:
     """Why a run completes nothing at a cursor, or None."""
-    if not isinstance(run.encoder, DocumentEncoder) or run.encoder.space.records:
-        what = "conversations" if run.encoder.space.records else run.record.modality
+    talks = converses(run.encoder, run.space)
+    if run.encoder.abilities.texts is None or talks:
+        what = "conversations" if talks else run.record.modality
         return f"{run.path} makes {what}, which cannot be completed at a cursor. Train on source code."
     if run.family.predict is None:
         return (
@@ -211,13 +211,14 @@ def complete_many(
     not write texts from left to right, and for a length that is out of range."""
     if (reason := why_not(run)) is not None:
         raise UserError(reason)
-    encoder: Any = run.encoder
+    texts = run.encoder.abilities.texts
+    assert texts is not None  # as why_not says
     context = run.space.shape[0]
     most = max(1, context // 2)
     tokens = min(LENGTH, max(1, context // 4)) if length is None else length
     if not 1 <= tokens <= most:
         raise UserError(f"A completion can have from 1 to {most} tokens (half of the context). Given: {tokens}.")
-    prompts = [fit(encoder, hole, context - tokens) for hole in holes]
+    prompts = [fit(texts, hole, context - tokens) for hole in holes]
     cond, notes = language_cond(run, holes, seed)
     known, mask = padded([p.ids for p in prompts])
     cond = replace(cond, known=known, known_mask=mask)
@@ -226,13 +227,13 @@ def complete_many(
     settings = run.settings({"temperature": temperature, "length": tokens, "watch": watcher})
     x = run.draw(run.modules, cond, seed, settings)
     ended = [w.finish != "length" for w in watcher.written()]
-    texts = watcher.texts() or encoder.decode(x)
+    written = watcher.texts() or run.encoder.decode(x)
     if mode_of(run) != FILL_IN:
         notes.append(
             "This run was trained without fill-in-the-middle, so it continues the text before the cursor without "
             "seeing the text after it. To use both, train on code with `data.fim_rate=0.5`."
         )
-    completions = [trim(text, hole.suffix, done) for text, hole, done in zip(texts, holes, ended, strict=True)]
+    completions = [trim(text, hole.suffix, done) for text, hole, done in zip(written, holes, ended, strict=True)]
     return completions, prompts, notes
 
 
@@ -252,7 +253,7 @@ def language_cond(run: Run, holes: Sequence[Hole], seed: int) -> tuple[Cond, lis
     return replace(cond, parts=parts, present={**cond.present, "language": present}), notes
 
 
-def fit(encoder: DocumentEncoder, hole: Hole, room: int) -> Prompt:
+def fit(texts: Texts, hole: Hole, room: int) -> Prompt:
     """Fit a hole into at most `room` tokens, including the token that begins every document.
 
     Snippets of other files get the room that the file itself leaves, and at least a quarter. Of the rest, one third is
@@ -260,28 +261,28 @@ def fit(encoder: DocumentEncoder, hole: Hole, room: int) -> Prompt:
     The text nearest to the cursor is kept. If the tokenizer has no tokens for fill-in-the-middle, only the text before
     the cursor is shown.
     """
-    special = encoder.tokenizer.special
+    special = texts.tokenizer.special
     marked = supports_fim(special)
-    before, after = encoder.tokenizer.encode_many([hole.prefix, hole.suffix if marked else ""])
+    before, after = texts.tokenizer.encode_many([hole.prefix, hole.suffix if marked else ""])
     room = max(1, room - (EXTRA if marked else 1))
-    comments, names = beside(encoder, hole, max(room // 4, room - len(before) - len(after)))
+    comments, names = beside(texts, hole, max(room // 4, room - len(before) - len(after)))
     room -= len(comments)
     tail = min(len(after), max(room // 3, room - len(before)))
     head = min(len(before), room - tail)
     prefix = np.concatenate([comments, before[len(before) - head :]])
     # Runs of afresh learn both orders; public models (Qwen2.5-Coder, ...) only know prefix, suffix, middle.
-    ids = fim_prompt(special, prefix, after[:tail], encoder.fim_rate > 0) if marked else prefix
+    ids = fim_prompt(special, prefix, after[:tail], texts.fim_rate > 0) if marked else prefix
     return Prompt(ids, (head, len(before)), (tail, len(after)), names, len(hole.others))
 
 
-def beside(encoder: DocumentEncoder, hole: Hole, room: int) -> tuple[Ids, tuple[str, ...]]:
+def beside(texts: Texts, hole: Hole, room: int) -> tuple[Ids, tuple[str, ...]]:
     """The best snippets of other files that fit, as comments, the best one nearest to the cursor; and their files."""
     out: list[Ids] = []
     names: list[str] = []
     lines = max(4, min(LINES, room // LINE_TOKENS))
     query = query_at(hole.prefix, hole.suffix)
     for _, snippet in rank_snippets(snippets_of(hole.others, lines), query) if room else ():
-        (ids,) = encoder.tokenizer.encode_many([as_comment(snippet, hole.name)])
+        (ids,) = texts.tokenizer.encode_many([as_comment(snippet, hole.name)])
         if len(ids) <= room:
             room -= len(ids)
             out.insert(0, ids)

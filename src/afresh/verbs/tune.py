@@ -133,9 +133,8 @@ def start(spec: TuneSpec, opened: BaseModel | None = None) -> Job:
         events.note(f"note: {text}", "base_note")
     prepared = read(spec, base)
     report_data(prepared)
-    if prepared.encoder.space.catalogue:
-        spec = whole(spec)
     if (tunable := prepared.encoder.abilities.tunable) is not None:
+        spec = spec if tunable.low_rank else whole(spec)
         old, rows = base.encoder.space.vocab[0], tunable.first_rows(base.encoder)
         base = replace(base, weights=with_vocabulary(base.weights, old, rows))
     codec = None if base.codec is None else base.codec[1]
@@ -224,12 +223,12 @@ def default_output(spec: TuneSpec) -> Path:
 def read(spec: TuneSpec, base: BaseModel) -> Prepared:
     """Prepare the data with the encoder of the base. Raises UserError for data of another modality."""
     path = spec.path
-    kind, why = choose_modality(path, spec.modality or own_kind(path, base))
-    texts = issubclass(kind.options, DocumentOptions)
+    modality, why = choose_modality(path, spec.modality or own_kind(path, base))
+    texts = issubclass(modality.options, DocumentOptions)
     base_texts = base.encoder.abilities.texts is not None
     if texts != base_texts:
         makes = "texts" if base_texts else (base.modality or "something else")
-        raise UserError(f"{base.name} makes {makes}, and {path} is {kind.name}. Give data of the same modality.")
+        raise UserError(f"{base.name} makes {makes}, and {path} is {modality.name}. Give data of the same modality.")
     fixed = sorted({"tokenizer", "vocab_size"} & set(spec.data)) if texts else []
     if fixed:
         raise UserError(f"`data.{fixed[0]}` cannot be chosen, because the tokenizer is that of the base. Leave it out.")
@@ -245,8 +244,8 @@ def read(spec: TuneSpec, base: BaseModel) -> Prepared:
         return base.encoder if tunable is None else tunable.encoder_for(items, options, base.context)
 
     with computing_on(spec.device or preferences().device):
-        prepared = prepare(path, kind.name, settings, spec.validation, fit=fit)
-    like = spec.modality is None and kind.name == base.modality
+        prepared = prepare(path, modality.name, settings, spec.validation, fit=fit)
+    like = spec.modality is None and modality.name == base.modality
     return replace(prepared, why="like the base's data" if like else why)
 
 

@@ -110,6 +110,7 @@ class DocumentEncoder:
     records: bool = False
     fim_rate: float = 0.0  # share of the documents in a training window that are rearranged (afresh.data.text.fim)
     kind = TEXT
+    low_rank = True
 
     @cached_property
     def template(self) -> ChatTemplate:

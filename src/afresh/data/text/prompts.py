@@ -38,6 +38,7 @@ class TextPrompts:
     encoder: Encoder
     contained = False
     writes = True
+    reply_length = None
 
     @property
     def converses(self) -> bool:
@@ -79,6 +80,10 @@ class TextPrompts:
         """The text without special tokens."""
         ends = (ids == self.encoder.space.special["end"]).nonzero()[:, 0] + 1
         return "".join(self.encoder.decode(part)[0] for part in ids.tensor_split(ends) if len(part))
+
+    def prompt_in(self, ids: Tensor) -> Tensor:
+        """All of the stretch."""
+        return ids
 
     def keeps(self, value: Any, prompt: str) -> bool:
         """Always, because a text follows its prompt."""

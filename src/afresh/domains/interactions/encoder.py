@@ -93,7 +93,8 @@ class HistoryEncoder:
     notes: tuple[str, ...] = ()
     codes: ItemCodes | None = None
     kind = HISTORY
-    contained, writes, converses = False, False, False  # of a prompt
+    contained, writes, converses = False, False, False  # of prompts
+    low_rank = False
 
     @property
     def abilities(self) -> Abilities:
@@ -218,6 +219,20 @@ class HistoryEncoder:
         """The items after the last `end`, separated by commas."""
         ends = (ids == self.end).nonzero()[:, 0] + 1
         return ",".join(self.decode(ids[int(ends[-1]) if len(ends) else 0 :])[0].items)
+
+    @property
+    def reply_length(self) -> int:
+        """The tokens of the next item."""
+        return self.tokens.each
+
+    def prompt_in(self, ids: Tensor) -> Tensor:
+        """The whole items of what one user chose, and not the user before: from the first code of an item to the last
+        code of one."""
+        row = ids[(ids == self.end).cumsum(0).argmax() :]
+        row = row[1:] if row[:1].eq(self.end).any() else row
+        begins = (row < self.end // self.tokens.each).nonzero()[:, 0]
+        first = int(begins[0]) if len(begins) else len(row)
+        return row[first : first + (len(row) - first) // self.tokens.each * self.tokens.each]
 
     def keeps(self, value: Any, prompt: str) -> bool:
         """Always, because a history follows its prompt."""

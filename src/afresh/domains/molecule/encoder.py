@@ -68,7 +68,8 @@ class MoleculeEncoder:
     notes: tuple[str, ...] = ()
     added: tuple[str, ...] = ()
     kind = MOLECULE
-    contained, writes, converses = True, False, False  # of a prompt
+    contained, writes, converses, reply_length = True, False, False, None  # of prompts
+    low_rank = True
 
     @property
     def abilities(self) -> Abilities:
@@ -202,6 +203,10 @@ class MoleculeEncoder:
     def prompt_text(self, ids: Tensor) -> str:
         """The written molecule that tokens begin."""
         return self.text(ids.tolist())
+
+    def prompt_in(self, ids: Tensor) -> Tensor:
+        """All of the stretch."""
+        return ids
 
     def known_ids(self, text: str) -> list[int]:
         """The ids of a text. Raises UserError for a token that is not in the vocabulary."""

@@ -12,7 +12,7 @@ from afresh.core import Item, UserError
 from afresh.data.text.chat import Turns
 from afresh.data.text.tool_calls import OPEN, RESULT
 from afresh.runs.run import Run
-from afresh.sampling.request import check_fits
+from afresh.sampling.request import check_fits, converses
 from afresh.serve.errors import Refused
 from afresh.serve.request_threads import Desk
 from afresh.serve.requests.forms import Wanted, constraint
@@ -85,7 +85,7 @@ def turns_of(messages: Sequence[tuple[str, str]], param: str = "messages") -> Tu
 def check_converses(run: Run) -> None:
     """Raises UserError if the run did not learn conversations."""
     check_writes(run)
-    if not run.encoder.space.records:
+    if not converses(run.encoder, run.space):
         raise UserError(
             f"The model {run.path.name} was not trained on conversations, so it has no chat template. Use "
             "/v1/completions, or tune it on questions and answers: `afresh.tune(BASE, PATH)`.",
