@@ -16,11 +16,12 @@ from afresh.core.events import listening
 from afresh.core.rng import Rng
 from afresh.data.load import Loader
 from afresh.training import checkpoint, loop
+from afresh.training.batch_source import heldout_loss
 from afresh.training.config import TrainConfig
 from afresh.training.loop import Diverged, Hooks, Interrupted, Learner
 from afresh.training.plan import make_learner
 from tests.contracts.rows import FAMILIES, SPACES, FamilyRow, examples
-from tests.training.toys import Squares, batches, flat, learner, same
+from tests.training.toys import FIELD, Squares, batches, flat, learner, points, same
 
 
 class Log:
@@ -368,3 +369,19 @@ def test_a_step_that_is_skipped_counts_no_targets() -> None:
     assert seen == {"first": (4.0, 4), "second": (4.0, 4)}
     live.step = 1
     assert loop.take_step(live, batch, Rng(0)) is None and live.seen_targets == seen
+
+
+@pytest.mark.parametrize(("steps", "evaluated"), [(10, 64), (4000, 320), (40_000, 2048)])
+def test_an_evaluation_takes_a_fiftieth_of_what_is_trained_on_within_bounds(
+    steps: int, evaluated: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    objective, taken, loss = Squares(), list[int](), Squares.loss
+
+    def counted(self: Squares, modules: Any, batch: Batch, *rest: Any) -> Any:
+        taken.extend(batch.index.tolist())
+        return loss(self, modules, batch, *rest)
+
+    monkeypatch.setattr(Squares, "loss", counted)
+    live = learner(objective, steps=steps)
+    heldout_loss(live, objective, points(3000), FIELD)
+    assert taken == list(range(evaluated))
