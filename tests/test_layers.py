@@ -45,7 +45,7 @@ ROOT_MODULES = {"__init__", "__main__", "api", "preferences"}
 FORBIDDEN = {
     r"\bpickle\b": "pickle executes code when it is read",
     r"torch\.(load|save)\b": "torch.load reads pickles: use safetensors",
-    r"\b(if|elif) [\w.]*(modality|family)(\.name)? ==": "what depends on a plug-in belongs in the plug-in's file",
+    r"\b(if|elif|and|or|not) [\w.]*(modality|family)(\.name)? ==": "what depends on a plug-in belongs in its own file",
     r"\bhasattr\(": "say in the type what an object can do",
     r"\bwarnings\.warn\b": "messages are events: use core.events",
 }

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from afresh.core import Cond, Drawn, Item, Metric, Score, registry
+from afresh.core import Cond, Drawn, Item, Metric, Question, Score, registry
 from afresh.data.image.kind import IMAGE
 from afresh.data.text.kind import TEXT
 from afresh.domains.exercises.encoder import fit_answers
@@ -22,6 +22,7 @@ from afresh.domains.molecule.kind import MOLECULE
 from afresh.domains.molecule.modality import MoleculeOptions
 from afresh.domains.molecule.properties import numbers_of
 from afresh.evaluation.encoders import Recipe
+from afresh.evaluation.score_descriptions import words_of
 from afresh.evaluation.study import Study
 from tests.contracts.rows import METRICS, SPACES, SPEC
 from tests.domains.interactions.histories import ITEMS, circle, history_evidence
@@ -186,6 +187,15 @@ def test_scores_are_finite_and_lie_in_their_intervals(metric: Metric, scores: di
         assert s.high is None or s.value <= s.high + 1e-9
         for other in (s.floor, s.control, s.low, s.high):
             assert other is None or math.isfinite(other)
+
+
+@pytest.mark.slow
+@every_metric
+def test_every_score_has_words_of_its_metric(metric: Metric, scores: dict[str, list[Score]]) -> None:
+    names = [s.name for s in scores[metric.name] if s.name != f"unique_at_{s.n}"]  # of fewer samples than are wanted
+    assert all(name.partition("/")[0] in metric.words for name in names)
+    for name, words in words_of(names).items():
+        assert words.question != Question.OTHER and words.meaning and "_" not in words.name, name
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from afresh.core import CondSpec, Evidence, Item, ItemKind, Metric, Score, Space
+from afresh.core import CondSpec, Evidence, Item, ItemKind, Metric, Question, Score, ScoreWords, Space
 from afresh.domains.exercises.history import ANSWERS
 from afresh.domains.exercises.knowledge import bkt, learning, pfa
 from afresh.domains.exercises.knowledge.answers import Answers, Predictor, as_answers, tables
@@ -151,4 +151,27 @@ def own_chances(study: Study) -> list[Array]:
     return out
 
 
-METRICS = [Metric("foreseen_answers", answers_only, foreseen)]
+WORDS = {
+    "answers_auc": ScoreWords(
+        "right answers told from wrong ones (AUC)",
+        "How often a right answer was foreseen with a higher chance than a wrong one: one half is by chance.",
+        Question.PREDICTS,
+    ),
+    "answers_log_loss": ScoreWords(
+        "surprise of an answer, in nats (log loss)",
+        "How unlikely the answers were that were given; 0.69 is to foresee nothing.",
+        Question.PREDICTS,
+    ),
+    "answers_calibration_error": ScoreWords(
+        "error of the stated chances",
+        "How far chances are from the share of right answers, in groups of similar chance.",
+        Question.PREDICTS,
+    ),
+}
+BESIDE = {
+    "exercise": "of the share of right answers of each exercise",
+    "bkt": "of Bayesian knowledge tracing",
+    "pfa": "of performance factors analysis",
+    "filter": "of the filter of what practice teaches",
+}
+METRICS = [Metric("foreseen_answers", answers_only, foreseen, words=WORDS, beside=BESIDE)]

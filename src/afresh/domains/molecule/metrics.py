@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from afresh.core import CondSpec, Evidence, ItemKind, Metric, Question, Score, S
 from afresh.domains.molecule.chem import canonical, chem
 from afresh.domains.molecule.filters import passes
 from afresh.domains.molecule.kind import MOLECULE, features
-from afresh.domains.molecule.properties import properties
+from afresh.domains.molecule.properties import Property, properties
 from afresh.evaluation.distribution import frechet
 from afresh.evaluation.estimate import Z95, Array, Estimate, jackknife, leave_out, mean, share
 from afresh.evaluation.study import Study, Unmeasurable, study_of
@@ -351,6 +351,14 @@ WORDS = {
     "novel": ScoreWords(
         "new molecules", "The share of different samples that are no training molecules.", Question.COPIED
     ),
+    **{
+        f"{name}_error": ScoreWords(
+            f"distance from the {name} that was asked for",
+            "The mean difference between the numbers that were asked for and those of the samples.",
+            Question.OBEYS,
+        )
+        for name in get_args(Property)
+    },
 }
 METRICS: tuple[Metric, ...] = (
     Metric("molecule_validity", of_molecules, validity, brief=True, words=WORDS),
@@ -361,5 +369,5 @@ METRICS: tuple[Metric, ...] = (
     Metric("molecule_diversity", of_molecules, diversity, words=WORDS),
     Metric("molecule_filters", of_molecules, filters, words=WORDS),
     Metric("molecule_properties", of_molecules, property_distances, words=WORDS),
-    Metric("molecule_requests", of_molecules, requested),
+    Metric("molecule_requests", of_molecules, requested, words=WORDS),
 )
