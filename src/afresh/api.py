@@ -28,7 +28,7 @@ from afresh.sampling.samples import Samples
 from afresh.sampling.stream import Stream
 from afresh.training.budget import use_preferred_threads
 from afresh.training.logs.run_log import check_logs
-from afresh.training.options import by_part, parted
+from afresh.training.options import by_part, split_by_part
 from afresh.verbs import align as align_task
 from afresh.verbs import annotate as annotate_task
 from afresh.verbs import distill as distill_task
@@ -457,7 +457,7 @@ class Model:
 
         Raises UserError if the method does not work for the family, RewardError if the reward fails, and as `train`.
         """
-        parts = parted(settings or {}, ("align", "train", "sample"))
+        parts = split_by_part(settings or {}, ("align", "train", "sample"))
         spec = align_task.AlignSpec(
             run=self.path,
             method=method,

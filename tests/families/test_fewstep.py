@@ -13,10 +13,10 @@ from afresh.families.fewstep import (
     FewStepConfig,
     FewStepObjective,
     FewStepSettings,
-    halved,
     intervals,
     sample,
-    solved,
+    teacher_solution,
+    two_half_steps,
 )
 from afresh.nets.velocity import FlowMap, Velocity
 from tests.families.gaussian import gaussian_velocity
@@ -58,7 +58,7 @@ def test_the_teachers_solution_is_of_second_order() -> None:
     t, s = torch.full((64,), 0.25).double(), torch.full((64,), 0.5).double()
     errors = []
     for steps in (2, 4, 8):
-        end = solved(lambda x, t, c, state: (teacher(x, t, c), state), x, t, s, Cond(64), steps)
+        end = teacher_solution(lambda x, t, c, state: (teacher(x, t, c), state), x, t, s, Cond(64), steps)
         errors.append(float((end - gaussian_end(x, 0.25, 0.5)).abs().max()))
     assert errors[0] / errors[1] > 3 and errors[1] / errors[2] > 3
     assert errors[-1] < 1e-3
@@ -86,7 +86,7 @@ def test_two_halves_are_two_steps() -> None:
     with torch.no_grad():
         middle = x + 0.5 * student(x, t, t + 0.5, Cond(2))
         end = middle + 0.5 * student(middle, t + 0.5, s, Cond(2))
-    torch.testing.assert_close(halved(student, x, t, s, Cond(2)), end)
+    torch.testing.assert_close(two_half_steps(student, x, t, s, Cond(2)), end)
 
 
 def test_the_exact_map_has_no_loss(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from afresh.api import Model
 from afresh.core import Batch, Cond, CondSpec, Examples, Part, Space, UserError
 from afresh.core.rng import Rng
 from afresh.data.load import Loader
-from afresh.families.flow import FAMILY, FlowConfig, FlowObjective, FlowSettings, augmented
+from afresh.families.flow import FAMILY, FlowConfig, FlowObjective, FlowSettings, augment
 from afresh.nets.augment import moves, warp
 from afresh.nets.velocity import Velocity
 from afresh.runs.run import Run
@@ -93,7 +93,7 @@ def test_evaluation_is_not_augmented() -> None:
 
 def test_aligned_parts_are_transformed_like_the_image() -> None:
     modules, batch = built(0.5, BESIDE), batch_of(BESIDE)
-    moved, _ = augmented(modules, batch, 0.5, Rng(7))
+    moved, _ = augment(modules, batch, 0.5, Rng(7))
     how = moves(Rng(7), batch.index, "flow/augment", 0.5, (12, 10))
     assert bool(how.any()) and torch.equal(moved.x, warp(batch.x, how))
     assert torch.equal(moved.cond.parts["edges"], warp(batch.cond.parts["edges"], how))

@@ -17,7 +17,7 @@ from afresh.sampling.density import (
     RULE_ORDER,
     Rule,
     bits_per_dim,
-    dequantised,
+    dequantise,
     divergence,
     invert,
     log_likelihood,
@@ -141,7 +141,7 @@ def test_bits_do_not_depend_on_the_units() -> None:
 
 def test_dequantisation_stays_in_the_bin_and_fills_it() -> None:
     rows, scale = torch.arange(200), 2 / 255
-    off = (dequantised(torch.zeros(200, 4, 4), scale, Rng(0), rows) / scale).flatten()
+    off = (dequantise(torch.zeros(200, 4, 4), scale, Rng(0), rows) / scale).flatten()
     assert float(off.min()) >= -0.5 and float(off.max()) < 0.5
     assert float(off.mean()) == pytest.approx(0, abs=4 / math.sqrt(12 * len(off)))
     assert float(off.std()) == pytest.approx(1 / math.sqrt(12), rel=0.03)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from afresh.core import Cond, Edit, Predict, UserError
 from afresh.core.rng import Rng
-from afresh.sampling.edit import SEGMENTS, descent, edit, intervals, noised
+from afresh.sampling.edit import SEGMENTS, add_noise, descent, edit, intervals
 from afresh.sampling.ode import SOLVERS, Solver, sde, times
 
 STD, N = 0.6, 5
@@ -173,7 +173,7 @@ def test_renoising_preserves_the_marginal() -> None:
     """For a Gaussian: the coefficients transform the variance at b into that at a."""
     for a, b in ((0.2, 0.5), (0.7, 1.0), (0.0, 0.1)):
         one, zero = torch.ones(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
-        kept, new = float(noised(one, b, a, zero)), float(noised(zero, b, a, one))
+        kept, new = float(add_noise(one, b, a, zero)), float(add_noise(zero, b, a, one))
         for var in (0.0, 0.36, 4.0):
             at_b, at_a = (1 - b) ** 2 + b**2 * var, (1 - a) ** 2 + a**2 * var
             assert kept**2 * at_b + new**2 == pytest.approx(at_a)

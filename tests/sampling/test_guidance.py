@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from afresh.core import Cond, UserError
-from afresh.sampling.guidance import autoguidance, classifier_free, composed, interval
+from afresh.sampling.guidance import autoguidance, classifier_free, compose_guidance, interval
 from tests.sampling.fed import model
 
 COND = Cond(3, {"label": torch.tensor([0, 1, 2])}, {"label": torch.tensor([True, True, False])})
@@ -121,32 +121,34 @@ def test_each_part_has_its_own_scale() -> None:
     + 3 label - 2 age."""
     net = Sums()
     expected = torch.tensor([10 + 0 - 1.0, 10 + 3 + 2.0, 10 + 6 - 0.0])
-    torch.testing.assert_close(value(composed(net, {"label": 3.0, "age": 2.0})), expected)
+    torch.testing.assert_close(value(compose_guidance(net, {"label": 3.0, "age": 2.0})), expected)
     assert net.rows == [9]  # two terms and null, in one batch
 
 
 def test_parts_without_a_weight_form_one_term() -> None:
     """10 + 3 label - 1.5 age, where age has the general scale; a negative weight reverses a part."""
     expected = torch.tensor([10 + 0 - 0.75, 10 + 3 + 1.5, 10 + 6 - 0.0])
-    torch.testing.assert_close(value(composed(Sums(), {"label": 3.0}, 1.5)), expected)
+    torch.testing.assert_close(value(compose_guidance(Sums(), {"label": 3.0}, 1.5)), expected)
     turned = torch.tensor([10 - 0 - 0.5, 10 - 1 + 1.0, 10 - 2 - 0.0])
-    torch.testing.assert_close(value(composed(Sums(), {"label": -1.0})), turned)
+    torch.testing.assert_close(value(compose_guidance(Sums(), {"label": -1.0})), turned)
 
 
 def test_without_weights_it_is_plain_guidance() -> None:
-    torch.testing.assert_close(value(composed(Sums(), {}, 2.5)), value(classifier_free(Sums(), 2.5)), rtol=0, atol=0)
+    torch.testing.assert_close(
+        value(compose_guidance(Sums(), {}, 2.5)), value(classifier_free(Sums(), 2.5)), rtol=0, atol=0
+    )
     net = Sums()
-    assert composed(net, {}, 1.0) is net
+    assert compose_guidance(net, {}, 1.0) is net
 
 
 def test_a_single_part_by_weight_is_plain_guidance() -> None:
-    by_weight = composed(predict, {"label": 2.5})(X, 0.5, COND, None)[0]
+    by_weight = compose_guidance(predict, {"label": 2.5})(X, 0.5, COND, None)[0]
     torch.testing.assert_close(by_weight, guided(2.5), rtol=0, atol=0)
 
 
 def test_an_unknown_part_is_refused_naming_those_known() -> None:
     with pytest.raises(UserError, match=r"colour.*label, age"):
-        value(composed(Sums(), {"colour": 2.0}))
+        value(compose_guidance(Sums(), {"colour": 2.0}))
 
 
 # --------------------------------------------------------------------------- steering away
@@ -159,7 +161,7 @@ def test_a_negative_request_takes_the_place_of_null() -> None:
     found = classifier_free(predict, 3.0)(X, 0.5, replace(COND, negative=asked), None)[0] - X
     torch.testing.assert_close(found[:, 0], 2 + 3 * (label - 2))
     away = Cond(3, {"label": torch.ones(3, dtype=torch.int64), "age": torch.zeros(3)}, {"label": ALL, "age": ~ALL})
-    both = value(composed(Sums(), {"label": 3.0, "age": 2.0}), replace(PARTS, negative=away))
+    both = value(compose_guidance(Sums(), {"label": 3.0, "age": 2.0}), replace(PARTS, negative=away))
     # 11 + 3 (10 + label - 11) + 2 (10 - age - 11)
     torch.testing.assert_close(both, torch.tensor([11 - 3 - 3.0, 11 + 0 + 0.0, 11 + 3 - 2.0]))
 
@@ -221,6 +223,6 @@ def test_a_negative_in_the_request_itself_takes_the_place_of_null() -> None:
     """For each row: row 1 asks for 1 with the negative 2, 2 + 3 (1 - 2) = -1."""
     unwanted = replace(COND, parts={"label": torch.tensor([2, 2, 2])}, present={"label": torch.ones(3).bool()})
     cond = replace(COND, negative=unwanted)
-    for way in (classifier_free(predict, 3.0), composed(predict, {"label": 3.0})):
+    for way in (classifier_free(predict, 3.0), compose_guidance(predict, {"label": 3.0})):
         shift = way(X, 0.5, cond, None)[0] - X
         torch.testing.assert_close(shift, torch.tensor([[-4.0], [-1.0], [26.0]]).expand(3, 2))

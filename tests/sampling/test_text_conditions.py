@@ -6,7 +6,7 @@ import pytest
 
 from afresh.core import Part, UserError
 from afresh.sampling.request import Request
-from afresh.sampling.text_conditions import asked, with_labels
+from afresh.sampling.text_conditions import conditions_from_text, with_labels
 
 CAPTION = Part("prompt", ("red", "cat"), length=8)
 KIND = Part("label", ("cat", "dog, small"))
@@ -29,12 +29,12 @@ ONE, TWO = {"kind": KIND}, {"kind": KIND, "size": SIZE}
     ],
 )
 def test_a_text_is_a_caption_or_labels(spec: dict[str, Part], text: str, expected: Request) -> None:
-    assert asked(spec, text) == expected
+    assert conditions_from_text(spec, text) == expected
 
 
 def test_what_was_asked_for_otherwise_stays() -> None:
     spec = {"words": CAPTION, "age": Part("number"), **ONE}
-    found = asked(spec, "red", with_labels(spec, "cat", Request(number={"age": 3.0})))
+    found = conditions_from_text(spec, "red", with_labels(spec, "cat", Request(number={"age": 3.0})))
     assert (found.caption, found.label, found.number) == ("red", "cat", {"age": 3.0})
 
 
@@ -55,5 +55,5 @@ def test_other_texts_are_refused_with_the_labels(
     spec: dict[str, Part], text: str, request_: Request, message: str
 ) -> None:
     with pytest.raises(UserError) as error:
-        asked(spec, text, request_)
+        conditions_from_text(spec, text, request_)
     assert message in str(error.value)

@@ -56,7 +56,7 @@ from afresh.training import checkpoint
 from afresh.training.batch_source import heldout_loss
 from afresh.training.best_checkpoint import REWARD, STOP_ERRORS, BestCheckpoint, best_by_reward
 from afresh.training.loop import Learner, averaged, precision
-from afresh.training.plan import placed
+from afresh.training.plan import to_device
 from afresh.training.weights import BaseWeights, adapters_merged
 
 ROLLOUT_SEED = 1_000_033  # added to the seed, so that samples for training differ from those of users and evaluations
@@ -94,9 +94,9 @@ class AlignmentSource:
         torch.manual_seed(train.seed)
         base = self.base_weights
         saved = checkpoint.newest(run.path / "checkpoints")
-        modules = placed(run.bounded(saved, base).build(run.config, run.space, run.conds), train.device)
+        modules = to_device(run.bounded(saved, base).build(run.config, run.space, run.conds), train.device)
         modules = base.apply(modules, train.seed)
-        modules |= placed(self.aligner.modules(self.config, modules), train.device)
+        modules |= to_device(self.aligner.modules(self.config, modules), train.device)
         objective = self.aligner.objective(self.config, AlignTarget(*self.steered))
         learner = Learner(modules, objective, train, state=dict(self.aligner.first(self.config)))
         if saved is not None:
@@ -132,7 +132,7 @@ class AlignmentSource:
     def reference(self) -> dict[str, nn.Module]:
         """The modules of the base model, which are not trained."""
         base = self.base_weights
-        built = placed(self.family.build(self.run.config, self.run.space, self.run.conds), self.run.train.device)
+        built = to_device(self.family.build(self.run.config, self.run.space, self.run.conds), self.run.train.device)
         modules = BaseWeights(base.weights, None).apply(built, 0)
         for module in modules.values():
             module.eval().requires_grad_(False)

@@ -99,13 +99,13 @@ def align(
     """
     from afresh.core import UserError
     from afresh.core.options import pairs
-    from afresh.training.options import parted
+    from afresh.training.options import split_by_part
     from afresh.verbs.align import AlignSpec, start
     from afresh.verbs.tune import adapter
 
     if rank is not None and not lora:
         raise UserError("--rank is of an adapter: give --lora with it.")
-    parts = parted(pairs(setting or [], "--set"), ("align", "train", "sample"))
+    parts = split_by_part(pairs(setting or [], "--set"), ("align", "train", "sample"))
     settings = {**parts["sample"], **({} if length is None else {"length": length})}
     spec = AlignSpec(
         run=run,

@@ -53,7 +53,7 @@ from afresh.nets.sequences import (
     SequenceDecoder,
     Sequences,
     SequenceShape,
-    dropped,
+    drop_tokens,
     sequence_networks,
     sequential,
 )
@@ -349,7 +349,7 @@ def sequence_terms(
     mean, log_var = modules["encoder"](Sequences.of(batch))
     kl = 0.5 * (mean.square() + log_var.exp() - 1 - log_var).sum(1)
     z = mean + (0.5 * log_var).exp() * rng.normal("autoencoder/latent", batch.index, tuple(mean.shape[1:]))
-    shown = tokens if drop is None else dropped(tokens, drop, decoder.filler)
+    shown = tokens if drop is None else drop_tokens(tokens, drop, decoder.filler)
     return decoder.nats(decoder.divided(z), None, shown, targets).sum(1), kl, (targets >= 0).sum(1)
 
 

@@ -36,7 +36,7 @@ from afresh.core.rng import Rng
 from afresh.core.safe_json import MOST_LAYERS
 from afresh.nets.velocity import FlowMap, Velocity, VelocityShape, Widths, compilable
 from afresh.sampling.guidance import classifier_free, interval
-from afresh.sampling.ode import taken
+from afresh.sampling.ode import report_step
 
 
 class FewStepConfig(BaseModel):
@@ -92,7 +92,7 @@ def intervals(config: FewStepConfig, index: Tensor, rng: Rng) -> tuple[Tensor, T
 
 
 @torch.no_grad()
-def solved(teacher: Predict, x: Tensor, t: Tensor, s: Tensor, cond: Cond, steps: int) -> Tensor:
+def teacher_solution(teacher: Predict, x: Tensor, t: Tensor, s: Tensor, cond: Cond, steps: int) -> Tensor:
     """The teacher's solution at s (B,) from x at t (B,), by `steps` steps of the midpoint rule.
 
     The rule has order 2 and does not evaluate the velocity at t = 1, where Heun's rule leaves noise in the background
@@ -107,7 +107,7 @@ def solved(teacher: Predict, x: Tensor, t: Tensor, s: Tensor, cond: Cond, steps:
 
 
 @torch.no_grad()
-def halved(student: FlowMap, x: Tensor, t: Tensor, s: Tensor, cond: Cond) -> Tensor:
+def two_half_steps(student: FlowMap, x: Tensor, t: Tensor, s: Tensor, cond: Cond) -> Tensor:
     """The student's solution at s (B,) from x at t (B,), by two steps of half the length."""
     half = (s - t) / 2
     x = x + along(half, x) * student(x, t, t + half, cond)
@@ -133,9 +133,9 @@ class FewStepObjective:
         rows, others = finest.nonzero()[:, 0], (~finest).nonzero()[:, 0]
         if len(rows):
             follow = self.followed(teacher)
-            end[rows] = solved(follow, x[rows], t[rows], s[rows], batch.cond.select(rows), self.config.solves)
+            end[rows] = teacher_solution(follow, x[rows], t[rows], s[rows], batch.cond.select(rows), self.config.solves)
         if len(others):
-            end[others] = halved(student, x[others], t[others], s[others], batch.cond.select(others))
+            end[others] = two_half_steps(student, x[others], t[others], s[others], batch.cond.select(others))
         target = (end - x) / along(s - t, x)
         each = (student(x, t, s, batch.cond) - target).square().flatten(1).mean(1)
         return each.sum(), float(len(each)), {"loss": each.detach().sum()}
@@ -181,7 +181,7 @@ def sample(
     ends = torch.linspace(0, 1, steps + 1, dtype=torch.float64).to(x)
     for i, (t, s) in enumerate(zip(ends[:-1], ends[1:], strict=True)):
         v = modules["student"](x, t.expand(len(x)), s.expand(len(x)), cond)
-        taken(i, ends, x, v)
+        report_step(i, ends, x, v)
         x = x + (s - t) * v
     return x
 

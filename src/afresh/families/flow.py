@@ -47,7 +47,7 @@ from afresh.nets.conditioning import aligned_parts
 from afresh.nets.velocity import Velocity, VelocityShape, Widths, compilable
 from afresh.sampling.density import invert, log_likelihood, rademacher
 from afresh.sampling.edit import edit
-from afresh.sampling.guidance import autoguidance, composed, interval
+from afresh.sampling.guidance import autoguidance, compose_guidance, interval
 from afresh.sampling.ode import EVALUATIONS, SOLVERS, Solver, euler, heun, sde, times
 
 EXACT = 8  # most values of an example for which the divergence is computed exactly
@@ -138,7 +138,7 @@ class FlowObjective:
         assert isinstance(net, Velocity)
         more = None
         if self.config.augment and torch.is_grad_enabled():  # not in evaluation
-            batch, more = augmented(modules, batch, self.config.augment, rng)
+            batch, more = augment(modules, batch, self.config.augment, rng)
         t = torch.sigmoid(self.config.time_mean + self.config.time_std * rng.normal("flow/time", batch.index))
         noise = rng.normal("flow/noise", batch.index, self.space.shape)
         each = matching_error(net, batch.x, noise, t, batch.cond, more)
@@ -148,7 +148,7 @@ class FlowObjective:
         return state
 
 
-def augmented(modules: Modules, batch: Batch, p: float, rng: Rng) -> tuple[Batch, Tensor]:
+def augment(modules: Modules, batch: Batch, p: float, rng: Rng) -> tuple[Batch, Tensor]:
     """The batch with transformed images, and the embedding of the transforms, (B, emb).
 
     Parts of the condition that are aligned with x are transformed as x is.
@@ -197,7 +197,7 @@ def predictor(net: nn.Module) -> Predict:
 def guided(modules: Modules, settings: FlowSettings) -> Predict:
     """The velocity under the settings' guidance. Raises UserError for autoguidance without early weights."""
     plain = predictor(modules["velocity"])
-    out = composed(plain, settings.part_guidance, settings.guidance)
+    out = compose_guidance(plain, settings.part_guidance, settings.guidance)
     if settings.autoguidance != 1:
         if "early_velocity" not in modules:
             raise UserError("Autoguidance needs the run's early weights, which do not exist. Leave autoguidance out.")
@@ -264,13 +264,13 @@ def density(modules: Modules, config: FlowConfig, space: Space, batch: Batch, rn
     (sampling.density.dequantised), and convert nats to bits by sampling.density.bits_per_dim. Always in float32.
     """
     x = batch.x.float()
-    probes = None if probed(space) > 1 else rademacher(rng, batch.index, space.shape, 1)
+    probes = None if derivative_count(space) > 1 else rademacher(rng, batch.index, space.shape, 1)
     with torch.autocast(x.device.type, enabled=False):
         ts = times(LIKELIHOOD_STEPS, LIKELIHOOD_SHIFT)
         return log_likelihood(predictor(modules["velocity"]), x, batch.cond, ts, probes)
 
 
-def probed(space: Space) -> int:
+def derivative_count(space: Space) -> int:
     """Derivatives of the velocity for the divergence: of each value of an example, or along one probe."""
     return dims if 1 < (dims := math.prod(space.shape)) <= EXACT else 1
 
@@ -426,7 +426,7 @@ FAMILY = Family(
         evaluations,
         lambda space, settings, keep: evaluations(space, settings) * (settings.resample if keep else 1),
         evaluations_of_latents,
-        lambda space: 4 * LIKELIHOOD_STEPS * (1 + probed(space)),
+        lambda space: 4 * LIKELIHOOD_STEPS * (1 + derivative_count(space)),
     ),
     policy=Policy(("velocity",), score=policy_score, denoise=denoise, draw=draw, fits=True),
     how="shapes noise step by step",

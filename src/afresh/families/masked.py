@@ -364,7 +364,7 @@ def stream(
     bounded = torch.zeros_like(has_holes)  # rows whose end is known before they are filled
     if how.order == "confidence" and filler is not None and not bool(has_holes.all()):
         o = (~has_holes).nonzero()[:, 0]
-        x[o], wanted[o], bounded[o] = ended(
+        x[o], wanted[o], bounded[o] = draw_ends(
             predict, x[o], wanted[o], cond.select(o), rng, index[o], context, how.mask, ending
         )
     for rows, by, ends, margin in (
@@ -384,7 +384,7 @@ def stream(
     return torch.tensor([r + [end] * (longest - len(r)) for r in out], dtype=torch.int64)
 
 
-def ended(
+def draw_ends(
     predict: Predict,
     x: Tensor,
     wanted: Tensor,

@@ -278,18 +278,18 @@ def sequences(space: Space, cond: Cond, rng: Rng, index: Tensor, settings: Trans
     ]
 
 
-def plain(settings: TransformerSettings) -> bool:
-    """Whether tokens are drawn from a cut distribution alone, and nobody looks at them in between."""
+def is_plain(settings: TransformerSettings) -> bool:
+    """Whether tokens are drawn from a cut distribution alone, without a constraint and without `watch`."""
     penalties = settings.frequency_penalty or settings.presence_penalty or settings.logit_bias
     return not penalties and settings.constraint is None and settings.watch is None
 
 
-def shared(settings: TransformerSettings) -> Hashable:
+def batch_key(settings: TransformerSettings) -> Hashable:
     """Requests with equal values can be drawn in one batch."""
     return settings.guidance, settings.weights
 
 
-def gathered(space: Space, drawn: Sequence[TokenSequence]) -> Tensor:
+def gather(space: Space, drawn: Sequence[TokenSequence]) -> Tensor:
     """(n, T) int64 of sequences that have ended; short ones are padded with `end`. Raises UserError if one failed."""
     rows = continuations(drawn, space.end_token)
     if not space.stream:  # the prompt is the first part of the image
@@ -317,13 +317,13 @@ def sample(
     """
     batch, drawn = decoding(modules, config, space, settings, among_drawn), sequences(space, cond, rng, index, settings)
     left = drawn
-    if drawn and type(rng) is Rng and index.device.type == "cpu" and plain(settings):
+    if drawn and type(rng) is Rng and index.device.type == "cpu" and is_plain(settings):
         left = draw_plain(batch, drawn, cond, rng, index)
     if left:
         place = {id(s): i for i, s in enumerate(drawn)}
         batch.join(left, cond if left is drawn else cond.select(torch.tensor([place[id(s)] for s in left])))
     batch.run()
-    return gathered(space, drawn)
+    return gather(space, drawn)
 
 
 def windows(space: Space, length: int) -> int:
@@ -493,7 +493,7 @@ TEXTS = Family(
     ),
     build=build,
     objective=TransformerObjective,
-    sampling=Sampling(TransformerSettings, sample, stepwise=Stepwise(decoding, sequences, gathered, shared)),
+    sampling=Sampling(TransformerSettings, sample, stepwise=Stepwise(decoding, sequences, gather, batch_key)),
     likelihood=Likelihood(score, tokens=token_score, method="exact log-likelihood"),
     predict=lambda modules, space: predictor(modules, space.shape[0] + 1),
     branch=brancher,

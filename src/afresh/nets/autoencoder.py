@@ -66,7 +66,7 @@ def latent_grid(grid: Sequence[int], factor: int) -> tuple[int, ...]:
     return tuple(-(-n // factor) for n in grid)
 
 
-def padded(x: Tensor, factor: int) -> Tensor:
+def pad(x: Tensor, factor: int) -> Tensor:
     """Pads every axis of x (B, C, *grid) to a multiple of `factor` with copies of its last cell."""
     missing = [-n % factor for n in x.shape[2:]]
     return F.pad(x, [p for m in reversed(missing) for p in (0, m)], mode="replicate") if any(missing) else x
@@ -101,7 +101,7 @@ class Encoder(nn.Module):
         self.last = conv(dims, widths[-1], out, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        h = dense(padded(x.float(), self.factor))
+        h = dense(pad(x.float(), self.factor))
         for down, level in zip(self.downs, self.levels, strict=True):
             h = level(down(h))
         return self.last(self.norm.activated(h)).float()

@@ -1,4 +1,4 @@
-"""Networks over bags, the items of a catalogue that somebody chose, without their order (Liang et al. 2018,
+"""Networks over bags, the items of a catalogue that a user chose, without their order (Liang et al. 2018,
 "Variational autoencoders for collaborative filtering", sec. 2).
 
 A bag is never written out over the catalogue: the sum of its items' embeddings is the linear layer of its multi-hot

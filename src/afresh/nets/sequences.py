@@ -155,7 +155,7 @@ class SequenceDecoder(nn.Module):
         return decode(self.net, tokens, counts, self.own(c, z), state, self.context + self.slots + 1, kind)
 
 
-def dropped(tokens: Tensor, drop: Tensor, filler: int) -> Tensor:
+def drop_tokens(tokens: Tensor, drop: Tensor, filler: int) -> Tensor:
     """Tokens (B, T) with `filler` where `drop` (B, T) is true, but for the first, which is that of context."""
     return torch.where(F.pad(drop[:, 1:], (1, 0), value=False), filler, tokens)
 

@@ -47,7 +47,7 @@ from afresh.training.checkpoint import Checkpoint
 from afresh.training.config import TrainConfig
 from afresh.training.loop import Learner, Progress, precision, progress_of, under
 from afresh.training.metrics_log import read_rows
-from afresh.training.plan import make_learner, placed
+from afresh.training.plan import make_learner, to_device
 from afresh.training.weights import (
     FITTED,
     BaseWeights,
@@ -286,7 +286,7 @@ class Run:
         if saved is None:
             raise self.no_checkpoint()
         base = self.base_weights
-        modules = placed(self.bounded(saved, base).build(self.config, self.space, self.conds), self.train.device)
+        modules = to_device(self.bounded(saved, base).build(self.config, self.space, self.conds), self.train.device)
         if base is not None:
             modules = base.apply(modules, self.record.seed)
         return self.learnt_into(modules, saved)

@@ -245,9 +245,9 @@ class _Bytes:
 
     def matches_after(self, byte: int) -> bool:
         self.matcher.consume_token(self.ids[byte])
-        found = bool(self.matcher.is_accepting())
+        accepting = bool(self.matcher.is_accepting())
         self.matcher.rollback(1)
-        return found
+        return accepting
 
     def matches(self) -> bool:
         return self.high is None and bool(self.matcher.is_accepting())

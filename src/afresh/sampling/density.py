@@ -108,14 +108,14 @@ def _rk4(rates: Rates, x: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]
 def bits_per_dim(nats: Tensor, dims: int, scale: float) -> Tensor:
     """Bits per value, (B,), of bytes that were encoded as a field of `dims` values by x = scale * byte + shift.
 
-    `nats` is the log-density at `dequantised` x. A byte corresponds to its whole bin, so that the density of bytes is
-    scale^dims times that of x. In expectation the result is an upper bound of the bits of a code for the bytes (Theis
-    et al. 2016, sec. 3.1).
+    `nats` is the log-density at x with the noise of `dequantise`. A byte corresponds to its whole bin, so that the
+    density of bytes is scale^dims times that of x. In expectation the result is an upper bound of the bits of a code
+    for the bytes (Theis et al. 2016, sec. 3.1).
     """
     return -(nats + dims * math.log(scale)) / (dims * math.log(2))
 
 
-def dequantised(x: Tensor, scale: float, rng: Rng, index: Tensor) -> Tensor:
+def dequantise(x: Tensor, scale: float, rng: Rng, index: Tensor) -> Tensor:
     """x plus noise that is uniform over the centred bin of its byte, of width scale (Theis et al. 2016, sec. 3.1)."""
     return x + scale * (rng.uniform("likelihood/bin", index, tuple(x.shape[1:])) - 0.5)
 

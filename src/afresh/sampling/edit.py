@@ -40,8 +40,8 @@ def edit(
 
     - `start` and `strength` s: sampling begins at t = 1 - s with (1 - t) noise + t start (SDEdit, Meng et al. 2022,
       algorithm 1), and takes the share s of the `steps`. Strength 0 returns the start.
-    - `keep`: see `held`. In the result these values equal those of the start, bit for bit.
-    - `energy`: see `tilted`. `std` is the standard deviation of the data.
+    - `keep`: see `hold_values`. In the result these values equal those of the start, bit for bit.
+    - `energy`: see `tilt_by_energy`. `std` is the standard deviation of the data.
 
     `solver(k)` solves the k-th interval of time. There are several if `resample` r is above 1: each tenth of the time
     is then solved r times, with noise of `fresh` added in between, so that new values can agree with those that are
@@ -60,11 +60,11 @@ def edit(
     x = noise if start is None else (1 - first) * noise + first * start
     modified = predict
     if start is not None and task.keep is not None:
-        modified = held(modified, task.keep, start)
+        modified = hold_values(modified, task.keep, start)
     if task.energy is not None:
-        modified = tilted(modified, task.energy, task.weight, std)
+        modified = tilt_by_energy(modified, task.energy, task.weight, std)
         if start is not None and task.keep is not None:
-            modified = held(modified, task.keep, start)
+            modified = hold_values(modified, task.keep, start)
     grids = intervals(ts, resample)
     before, total = 0, sum(len(grid) - 1 for grid, _ in grids)
     for k, (grid, again) in enumerate(grids):
@@ -73,7 +73,7 @@ def edit(
         before += len(grid) - 1
         if again:
             assert fresh is not None, "resampling needs fresh noise"
-            x = noised(x, float(grid[-1]), float(grid[0]), fresh(k, tuple(x.shape)).to(x))
+            x = add_noise(x, float(grid[-1]), float(grid[0]), fresh(k, tuple(x.shape)).to(x))
     return x if start is None or task.keep is None else torch.where(task.keep, start, x)
 
 
@@ -92,7 +92,7 @@ def check(task: Edit, shape: tuple[int, ...]) -> None:
         raise UserError(f"The weight of an energy must be finite and not negative, not {task.weight}.")
 
 
-def held(predict: Predict, keep: Tensor, start: Tensor) -> Predict:
+def hold_values(predict: Predict, keep: Tensor, start: Tensor) -> Predict:
     """The velocity whose predicted data is the start wherever `keep` is true: v = (start - x) / (1 - t).
 
     Values that are kept follow the straight line from their noise to the start, so that at every time the input of the
@@ -108,7 +108,7 @@ def held(predict: Predict, keep: Tensor, start: Tensor) -> Predict:
     return inner
 
 
-def tilted(predict: Predict, energy: Callable[[Tensor], Tensor], weight: float, std: float) -> Predict:
+def tilt_by_energy(predict: Predict, energy: Callable[[Tensor], Tensor], weight: float, std: float) -> Predict:
     """The velocity of the density p(x) exp(-weight energy(x)), up to normalisation.
 
     The gradient of the energy is taken at the predicted data D(x_t), through the network (DPS, Chung et al. 2023, eqs.
@@ -136,13 +136,13 @@ def tilted(predict: Predict, energy: Callable[[Tensor], Tensor], weight: float, 
         # At t = 0, dD/dx / t is the covariance of the data, which the network does not represent: std^2 replaces it.
         change = torch.where(a > 0, (1 - a) / a.clamp_min(1e-6) * back, std**2 * pull)
         uncorrelated = unknown / (1 - a).clamp_min(1e-6) * pull  # the change for data without correlations
-        change = change * bounded(change, FARTHEST * uncorrelated)
+        change = change * norm_bound(change, FARTHEST * uncorrelated)
         return v.detach() - change, state
 
     return inner
 
 
-def bounded(x: Tensor, most: Tensor) -> Tensor:
+def norm_bound(x: Tensor, most: Tensor) -> Tensor:
     """The factor (B, 1, ...), at most 1, that bounds the norm of each row of x by that of `most`."""
     rank = [1] * (x.dim() - 1)
     sizes = [v.flatten(1).norm(dim=1).view(-1, *rank) for v in (x, most)]
@@ -195,6 +195,6 @@ def intervals(ts: Tensor, resample: int) -> list[tuple[Tensor, bool]]:
     return out
 
 
-def noised(x: Tensor, b: float, a: float, z: Tensor) -> Tensor:
+def add_noise(x: Tensor, b: float, a: float, z: Tensor) -> Tensor:
     """Draw x_a given x at time b, for a < b, with standard normal z."""
     return a / b * x + math.sqrt((1 - a) ** 2 - (a / b * (1 - b)) ** 2) * z

@@ -1,6 +1,6 @@
 """Guidance as functions from one `Predict` to another, independent of the sampler.
 
-They are applied in this order: `composed` or `classifier_free`, `autoguidance`, `interval`.
+They are applied in this order: `compose_guidance` or `classifier_free`, `autoguidance`, `interval`.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def classifier_free(predict: Predict, scale: float) -> Predict:
     return _combined(predict, lambda cond: [(scale, cond)])
 
 
-def composed(predict: Predict, weights: Mapping[str, float], scale: float = 1.0) -> Predict:
+def compose_guidance(predict: Predict, weights: Mapping[str, float], scale: float = 1.0) -> Predict:
     """null + sum_k weights[k] (only part k - null), with a scale for each part (Liu et al. 2022, sec. 4).
 
     All other parts form one more term, with `scale`; without weights this is `classifier_free`. A negative weight

@@ -150,9 +150,9 @@ def item_log_probs(
             if nodes.shape[1]:
                 logits = ask(branch, x, counts, level.prefixes[nodes].to(device), asked)
                 logits = logits[..., n * paths.values : (n + 1) * paths.values].float().cpu()
-                place, child, found = among_children(logits.flatten(0, 1), level, nodes.flatten())
-                found += (logs.gather(1, nodes) + level.known[nodes]).flatten()[place]
-                below[place // nodes.shape[1], child] = found
+                place, child, log_probs = among_children(logits.flatten(0, 1), level, nodes.flatten())
+                log_probs += (logs.gather(1, nodes) + level.known[nodes]).flatten()[place]
+                below[place // nodes.shape[1], child] = log_probs
             logs = below
         out[here] = logs[:, paths.leaf]
     return out

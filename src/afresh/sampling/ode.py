@@ -35,7 +35,7 @@ def velocity(predict: Predict, x: Tensor, t: Tensor, cond: Cond) -> Tensor:
     return predict(x, t.to(x).expand(len(x)), cond, None)[0]
 
 
-def taken(i: int, ts: Tensor, x: Tensor, v: Tensor) -> None:
+def report_step(i: int, ts: Tensor, x: Tensor, v: Tensor) -> None:
     """Tell that step i was taken, from x with the velocity v: the predicted data is D = x + (1 - t) v."""
     step(i + 1, len(ts) - 1, lambda: x + (1 - float(ts[i])) * v)
 
@@ -44,7 +44,7 @@ def euler(predict: Predict, x: Tensor, cond: Cond, ts: Tensor) -> Tensor:
     """Explicit Euler: order 1, one evaluation a step."""
     for i, (a, b) in enumerate(zip(ts[:-1], ts[1:], strict=True)):
         v = velocity(predict, x, a, cond)
-        taken(i, ts, x, v)
+        report_step(i, ts, x, v)
         x = x + (b - a).to(x.dtype) * v
     return x
 
@@ -54,7 +54,7 @@ def heun(predict: Predict, x: Tensor, cond: Cond, ts: Tensor) -> Tensor:
     for i, (a, b) in enumerate(zip(ts[:-1], ts[1:], strict=True)):
         h = (b - a).to(x.dtype)
         v = velocity(predict, x, a, cond)
-        taken(i, ts, x, v)
+        report_step(i, ts, x, v)
         w = velocity(predict, x + h * v, b, cond)
         x = x + h * (v + w) / 2
     return x
@@ -68,7 +68,7 @@ def ab2(predict: Predict, x: Tensor, cond: Cond, ts: Tensor) -> Tensor:
     previous: Tensor | None = None
     for i, (a, b) in enumerate(zip(ts[:-1], ts[1:], strict=True)):
         v = velocity(predict, x, a, cond)
-        taken(i, ts, x, v)
+        report_step(i, ts, x, v)
         extrapolated = v if previous is None else v + float((b - a) / (2 * (a - ts[i - 1]))) * (v - previous)
         previous, x = v, x + (b - a).to(x.dtype) * extrapolated
     return x
@@ -102,7 +102,7 @@ def sde(predict: Predict, x: Tensor, cond: Cond, ts: Tensor, noise: Noise | None
     previous: Tensor | None = None
     for i, (a, b) in enumerate(zip(grid[:-1], grid[1:], strict=True)):
         v = velocity(predict, x, ts[i], cond)
-        taken(i, ts, x, v)
+        report_step(i, ts, x, v)
         data = x + (1 - a) * v
         keep = (a * (1 - b) / ((1 - a) * b)) ** churn if churn else 1.0
         toward = b * (1 - a) - a * (1 - b) * keep  # times (D - x) / (1 - a), which is v

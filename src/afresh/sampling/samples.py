@@ -300,7 +300,7 @@ def player(names: Sequence[str | None], images: Iterable[Any], captions: Iterabl
 
 def check_out(out: Path | None, encoder: Encoder, count: int, force: bool = True) -> None:
     """Raises UserError for a path with a file suffix that does not suit these samples or their number, because a folder
-    of that name would be created, which nobody expects. Without `force` also if something is there already."""
+    of that name would be created, which is unexpected. Without `force` also if something is there already."""
     if out is None:
         return
     check_suffix(out, encoder, count)

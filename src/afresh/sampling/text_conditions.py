@@ -11,7 +11,7 @@ CAPTIONS = ("prompt", "vector")  # kinds of parts that are captions
 SHOWN = 40  # labels that an error lists
 
 
-def asked(spec: CondSpec, text: str, request: Request | None = None) -> Request:
+def conditions_from_text(spec: CondSpec, text: str, request: Request | None = None) -> Request:
     """The `request` with what a text asks for: its caption if the model learnt captions, otherwise one label or
     several with commas between them, each a class or NAME=CLASS. An empty text asks for nothing.
 
@@ -49,12 +49,12 @@ def with_labels(spec: CondSpec, text: str, request: Request) -> Request:
         name, equals, value = word.partition("=")
         named = bool(equals) and name in parts and value in spec[name].classes
         if not named and not any(word in spec[part].classes for part in parts):
-            raise UserError(f"This model has no label {word!r}. {listed(spec)}", "unknown_label")
+            raise UserError(f"This model has no label {word!r}. {labels_in_words(spec)}", "unknown_label")
     labels = several_labels(spec, words)
     return replace(request, label=next(iter(labels.values())) if len(parts) == 1 else labels)
 
 
-def listed(spec: CondSpec) -> str:
+def labels_in_words(spec: CondSpec) -> str:
     """The labels of a model in a sentence."""
     out = []
     for name in (parts := of_kind(spec, "label")):

@@ -310,7 +310,7 @@ class Decoding:
     def step(self) -> list[TokenSequence]:
         """Draw the next token of every sequence, or on a GPU, which every reading stalls, the next few before they are
         read. Returns the sequences that have ended, which leave."""
-        x, counts = ragged([s.fed for s in self.active], self.device)
+        x, counts = pad_rows([s.fed for s in self.active], self.device)
         watched = any(s.watch is not None and s.scored for s in self.active)
         unread: list[Tensor] = []
         for ahead in range(self._together()):
@@ -358,7 +358,7 @@ class Decoding:
         return ended
 
     def run(self) -> None:
-        """Draw until every sequence has ended, each token a step for whoever follows."""
+        """Draw until every sequence has ended, each token a step that is reported."""
         most = max((s.left for s in self.active), default=0)
         while self.active:
             self.step()
@@ -428,7 +428,7 @@ def draw_plain(
     first, end, device = sequences[0], decoding.end, decoding.device
     prompts = torch.tensor([s.prompt for s in sequences], device=device)
     room = decoding.context + 1 - int(prompts.max())  # tokens until a window moves
-    x, counts = ragged([s.tokens for s in sequences], device)
+    x, counts = pad_rows([s.tokens for s in sequences], device)
     alive, state = torch.arange(len(sequences), device=device), None
     new = torch.full((len(sequences), max(0, min(first.length, room))), -1, dtype=torch.int64, device=device)
     cond = replace(cond, known=None, known_mask=None)
@@ -523,7 +523,7 @@ def read_together(device: torch.device) -> int:
     return 1 if device.type == "cpu" else 8
 
 
-def ragged(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor | None]:
+def pad_rows(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor | None]:
     """Pad rows with zeros to (B, T). Also returns their lengths (B,), or None if all lengths are equal."""
     counts = [len(r) for r in rows]
     longest = max(counts, default=0)

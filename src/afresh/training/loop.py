@@ -460,18 +460,18 @@ def after_step(learner: Learner, root: Path, hooks: Hooks) -> None:
         hooks.log(learner.step, {k: v / learner.count for k, v in learner.sums.items()})
         learner.sums, learner.count = {}, 0
     if due(learner.step, config.eval_every, last):
-        with timed(hooks, "evaluation"):
+        with measure_overhead(hooks, "evaluation"):
             scores = hooks.evaluate(learner)
         if scores:
             hooks.log(learner.step, scores)
         if (reason := hooks.stop_reason(learner)) and not learner.stopped:
             learner.stopped, learner.stopped_at = reason, learner.step
     if due(learner.step, config.preview_every, last):
-        with timed(hooks, "preview"):
+        with measure_overhead(hooks, "preview"):
             hooks.preview(learner)
     interrupted = hooks.interrupted()
     if due(learner.step, config.save_every, last) or interrupted or learner.ended:
-        with timed(hooks, "save"):
+        with measure_overhead(hooks, "save"):
             # While steps are skipped, these weights may be unusable and must not replace older checkpoints.
             checkpoint.save(root, learner.snapshot(), rotating=learner.skipped == 0)
     if interrupted and not learner.ended:
@@ -495,7 +495,7 @@ def due(step: int, every: int, last: bool) -> bool:
 
 
 @contextmanager
-def timed(hooks: Hooks, kind: str) -> Iterator[None]:
+def measure_overhead(hooks: Hooks, kind: str) -> Iterator[None]:
     """Report the duration of the block to `hooks.overhead`."""
     start = time.perf_counter()
     yield

@@ -34,7 +34,7 @@ def by_part(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     return family, train
 
 
-def parted(given: Mapping[str, Any], parts: Sequence[str]) -> dict[str, dict[str, Any]]:
+def split_by_part(given: Mapping[str, Any], parts: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Split {"align.beta": ...} by the word before the dot, one of `parts`. Settings of training are validated here.
 
     Raises UserError for unknown names, and for invalid values of training.

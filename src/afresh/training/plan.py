@@ -78,7 +78,7 @@ def parameters_of(family: Family, config: Any, space: Space, conds: CondSpec) ->
     return sum(p.numel() for m in modules.values() for p in m.parameters())
 
 
-def placed(modules: Mapping[str, nn.Module], device: str) -> dict[str, nn.Module]:
+def to_device(modules: Mapping[str, nn.Module], device: str) -> dict[str, nn.Module]:
     """Move modules to the device. Two-dimensional convolutions get the memory format channels_last, which is faster."""
     out = {k: m.to(device) for k, m in modules.items()}
     if any(p.dim() == 4 for m in out.values() for p in m.parameters()):
@@ -91,7 +91,7 @@ def make_learner(
 ) -> Learner:
     """Create modules and optimisers on the device, with random weights from the seed or with the weights of `base`."""
     torch.manual_seed(train.seed)
-    modules = placed(family.build(config, space, conds), train.device)
+    modules = to_device(family.build(config, space, conds), train.device)
     if base is not None:
         modules = base.apply(modules, train.seed)
     regions = family.plan.regions(modules, train.device) if train.compile and family.plan.regions is not None else ()

@@ -29,7 +29,7 @@ from afresh.data.sources import readable
 from afresh.runs.data import check_query
 from afresh.runs.inputs import checked_array
 from afresh.runs.run import Run
-from afresh.sampling.density import bits_per_dim, dequantised
+from afresh.sampling.density import bits_per_dim, dequantise
 from afresh.sampling.request import Request, converses, make_cond, prompt_ids, writes_text
 from afresh.sampling.text_stream import Detokenizer, Row, Stops, Token, token_record
 from afresh.sampling.tokens import window_start
@@ -314,7 +314,7 @@ def byte_likelihood(run: Run, examples: Examples, rows: Tensor, index: Tensor, r
     assert likelihood is not None and likelihood.density is not None
     dims, scale, out = examples.x[0].numel(), examples.scale, []
     for part, keys in zip(rows.split(FIELDS_AT_ONCE), index.split(FIELDS_AT_ONCE), strict=True):
-        x = dequantised(examples.x[part].float() * scale + examples.shift, scale, rng, keys)
+        x = dequantise(examples.x[part].float() * scale + examples.shift, scale, rng, keys)
         batch = Batch(x, examples.cond.select(part), keys).to(run.train.device)
         logp = likelihood.density(run.modules, run.config, run.space, batch, rng)
         out.append(-bits_per_dim(logp.cpu().double(), dims, scale) * dims * math.log(2))

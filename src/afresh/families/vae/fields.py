@@ -238,13 +238,13 @@ def edit(
     if start is None:
         if task.keep is not None:
             raise UserError("`keep` marks the values of `start` that must not change: give `start` as well.")
-        return decode(modules, _optimised(modules, task, u, cond, settings), cond, settings.guidance)
+        return decode(modules, _optimise(modules, task, u, cond, settings), cond, settings.guidance)
     if s == 0:
         return start.clone()
     mean = encode(modules, config, space, start, cond, settings)
     u = math.sqrt(1 - s * s) * mean + s * u
     if task.keep is None:
-        u = _optimised(modules, task, u, cond, settings)
+        u = _optimise(modules, task, u, cond, settings)
         residual = start - decode(modules, mean, cond)
         return decode(modules, u, cond, settings.guidance) + (1 - s) * residual
     rounds = math.ceil(ROUNDS * s)
@@ -252,11 +252,11 @@ def edit(
         x = torch.where(task.keep, start, decode(modules, u, cond, settings.guidance))
         tell(k, rounds, partial(torch.clone, x))
         u = posterior_draw(modules, encoding(modules, x, cond), rng.normal(f"edit/{k}", index, (u.shape[1],))).u
-    u = _optimised(modules, task, u, cond, settings)
+    u = _optimise(modules, task, u, cond, settings)
     return torch.where(task.keep, start, decode(modules, u, cond, settings.guidance))
 
 
-def _optimised(modules: Modules, task: Edit, u: Tensor, cond: Cond, settings: VAESettings) -> Tensor:
+def _optimise(modules: Modules, task: Edit, u: Tensor, cond: Cond, settings: VAESettings) -> Tensor:
     """u (B, D) after a search for the values to keep and for low energy, if the task has either."""
     if task.keep is None and task.energy is None:
         return u

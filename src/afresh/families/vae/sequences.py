@@ -45,7 +45,7 @@ from afresh.nets.sequences import (
     SequenceDecoder,
     Sequences,
     SequenceShape,
-    dropped,
+    drop_tokens,
     sequence_networks,
     sequential,
 )
@@ -124,7 +124,7 @@ def sequence_terms(
         targets = targets.masked_fill(~batch.mask, -1)
     encoded = encoding(modules, Sequences.of(batch), batch.cond)
     z, kl = latent(modules, encoded, noise)
-    shown = tokens if drop is None else dropped(tokens, drop, decoder.filler)
+    shown = tokens if drop is None else drop_tokens(tokens, drop, decoder.filler)
     nats = decoder.nats(decoder.divided(z), encoded.c, shown, targets).sum(1)
     return nats, kl, (targets >= 0).sum(1)
 
@@ -163,7 +163,7 @@ class SequenceObjective:
         return {**state, "beta": torch.tensor(min(HEAVY, max(self.config.beta, beta)))}
 
 
-def written(
+def write_latents(
     modules: Modules, space: Space, u: Tensor, cond: Cond, rng: Rng, index: Tensor, settings: VAESettings
 ) -> Tensor:
     """Sequences (n, T) int64 of the latents u (n, D), which continue cond.known, if there are known tokens."""
@@ -188,8 +188,8 @@ def sample(
     index: Tensor,
     settings: VAESettings,
 ) -> Tensor:
-    """Sequences (n, T) int64 that are `written` for latents drawn from the prior."""
-    return written(modules, space, prior_draw(modules, cond, rng, index, settings), cond, rng, index, settings)
+    """Sequences (n, T) int64, written from latents that are drawn from the prior."""
+    return write_latents(modules, space, prior_draw(modules, cond, rng, index, settings), cond, rng, index, settings)
 
 
 def elbo(modules: Modules, config: SequenceVAEConfig, space: Space, batch: Batch, rng: Rng) -> Tensor:
@@ -212,7 +212,7 @@ def decode_latents(
 ) -> Tensor:
     """Sequences (B, T) of the likeliest token each time, for u (B, D)."""
     likeliest = settings.model_copy(update={"temperature": 0.0})
-    return written(modules, space, u, cond, Rng(0), torch.arange(len(u), device=u.device), likeliest)
+    return write_latents(modules, space, u, cond, Rng(0), torch.arange(len(u), device=u.device), likeliest)
 
 
 @torch.no_grad()
@@ -235,7 +235,7 @@ def edit(
     mean = encode(modules, config, space, task.start, cond, settings)
     s = task.strength
     u = math.sqrt(1 - s * s) * mean + s * prior_draw(modules, cond, rng, index, settings)
-    return written(modules, space, u, cond, rng, index, settings)
+    return write_latents(modules, space, u, cond, rng, index, settings)
 
 
 FAMILY = Family(

@@ -16,7 +16,7 @@ from afresh.core import UserError
 from afresh.data.audio.compressed import MEDIA_TYPES, Format, encode_sound
 from afresh.runs.run import Run
 from afresh.sampling.samples import from_prompts
-from afresh.sampling.text_conditions import asked, with_labels
+from afresh.sampling.text_conditions import conditions_from_text, with_labels
 from afresh.serve.errors import Refused
 from afresh.serve.json_route import JsonRoute
 from afresh.serve.loaded_runs import Served
@@ -110,7 +110,7 @@ def speak(served: Served, form: Speech) -> Spoken:
         message = f"voice: {error} The voice `{DEFAULT}` asks for none of them."
         raise Refused(400, message, error.code, "voice") from None
     with noted() as notes:
-        request = asked(run.conds, form.input, request)
+        request = conditions_from_text(run.conds, form.input, request)
         samples = Sampler(run, 1, request, seed, form.afresh.chosen())()
     sound = run.encoder.hear(from_prompts(samples)[0] if run.encoder.kind.view == "text" else samples[0])
     if sound is None:

@@ -16,7 +16,7 @@ from afresh.core.solver_progress import Step, following
 from afresh.data.image.images import Pixels
 from afresh.runs.run import Run
 from afresh.sampling.samples import Samples
-from afresh.sampling.text_conditions import asked
+from afresh.sampling.text_conditions import conditions_from_text
 from afresh.serve.errors import Refused, body, refused
 from afresh.serve.image_files import Format, image_base64, image_size, read_image, transparent
 from afresh.serve.json_route import JsonRoute
@@ -217,7 +217,7 @@ def generate(served: Served, form: ImageGeneration, put: Callable[[Any], None] |
     run = served.run
     check_images(run)
     seed, sides = seed_of(form.seed), added(run, form.size)
-    request, settings = asked(run.conds, form.prompt, form.afresh.request()), form.afresh.chosen()
+    request, settings = conditions_from_text(run.conds, form.prompt, form.afresh.request()), form.afresh.chosen()
     with noted() as notes:
         samples = followed(run, form, Sampler(run, form.n or 1, request, seed, settings), put)
         if sides:
@@ -292,7 +292,9 @@ def change(served: Served, form: ImageEdit, put: Callable[[Any], None] | None = 
         check_size(run, form, [form.mask], "mask")
     images, mask, seed = [read_image(content, "image") for content in form.image], mask_of(form), seed_of(form.seed)
     strength = form.afresh.strength if form.afresh.strength is not None else (STRENGTH if mask is None else None)
-    editor = Editor(run, asked(run.conds, form.prompt, form.afresh.request()), form.afresh.chosen(), seed)
+    editor = Editor(
+        run, conditions_from_text(run.conds, form.prompt, form.afresh.request()), form.afresh.chosen(), seed
+    )
 
     def draw() -> Samples:
         return edit(editor, images, Change(strength=strength, mask=mask), form.n or 1)
