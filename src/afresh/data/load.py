@@ -143,8 +143,8 @@ def window_starts(runs: Tensor, context: int, epoch: int, rng: Rng, each: int = 
         u = rng.uniform(f"offset/{epoch}", torch.arange(len(runs)))
         shift = (u * context).long() - context // 2
     start, end = runs[run, 0], runs[run, 1]
-    found = torch.minimum(start + (nth * context + shift[run]).clamp_min(0), (end - context)).maximum(start)
-    return start + (found - start).div(each, rounding_mode="floor") * each
+    free = torch.minimum(start + (nth * context + shift[run]).clamp_min(0), (end - context)).maximum(start)
+    return start + (free - start).div(each, rounding_mode="floor") * each
 
 
 def onto_targets(mask: Tensor, runs: Tensor, context: int, starts: Tensor) -> Tensor:

@@ -93,11 +93,11 @@ def bootstrap(top: Array, bottom: Array | None = None, seed: int = 0) -> Estimat
         return estimate
     if estimate.value in (0.0, 1.0):
         return share(round(estimate.value) * n, n)
-    generator, found = np.random.default_rng(seed), []
+    generator, ratios = np.random.default_rng(seed), []
     for size in np.diff([*range(0, RESAMPLES, 200), RESAMPLES]):
         rows = generator.integers(0, n, (size, n))
-        found.append(top[rows].sum(1) / parts[rows].sum(1))
-    low, high = np.quantile(np.concatenate(found), [0.025, 0.975])
+        ratios.append(top[rows].sum(1) / parts[rows].sum(1))
+    low, high = np.quantile(np.concatenate(ratios), [0.025, 0.975])
     return Estimate(estimate.value, float(low), float(high), n)
 
 

@@ -22,10 +22,10 @@ def bits_per_token(evidence: Evidence) -> list[Score]:
     """-log2 p(held-out split) divided by the number of its tokens. Control: the frequencies of tokens in the training
     split with add-one smoothing."""
     study = study_of(evidence)
-    found = study.likelihood()
-    if found is None:
+    nats_and_tokens = study.likelihood()
+    if nats_and_tokens is None:
         raise Unmeasurable("the family gives no likelihood of these tokens")
-    nats, count = (t.double().numpy() / scale for t, scale in zip(found, (math.log(2), 1), strict=True))
+    nats, count = (t.double().numpy() / scale for t, scale in zip(nats_and_tokens, (math.log(2), 1), strict=True))
     own = ratio(nats, count)
     name = "bits_per_token/bound" if study.bound else "bits_per_token"
     return [own.score(name, "lower", None, unigrams(study) if len(study.space.vocab) == 1 else None)]

@@ -28,7 +28,7 @@ def search(
     """
     best, least = z.detach().clone(), torch.full((len(z),), torch.inf, device=z.device)
 
-    def found() -> Tensor:
+    def best_output() -> Tensor:
         return decode(best).detach()
 
     current, first, second = z.detach().clone().float(), torch.zeros_like(z), torch.zeros_like(z)
@@ -37,7 +37,7 @@ def search(
             point = current.detach().requires_grad_(True)
             cost = energy(decode(point)).float() + 0.5 * prior * point.square().sum(1)
             (slope,) = torch.autograd.grad(cost.sum(), point)
-        tell(step, steps, found)
+        tell(step, steps, best_output)
         better = cost.detach() < least  # false for NaN
         best, least = torch.where(better[:, None], point.detach(), best), torch.where(better, cost.detach(), least)
         if step == steps:
