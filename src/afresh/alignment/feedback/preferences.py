@@ -288,7 +288,7 @@ class _Reader:
                     f"{self.path} has votes on {kind.plural} (line {line} has {text[:60]!r}), but votes on "
                     f"{self.kind.plural} are needed. Give a file of those."
                 )
-            both = " and ".join(k.plural for k in sorted((self.kind, kind), key=lambda k: (k is not TEXT, k.plural)))
+            both = " and ".join(k.plural for k in sorted((self.kind, kind), key=lambda k: (not k.inline, k.plural)))
             raise UserError(
                 f"{self.path} mixes {both}. Line {line} has one of kind {kind.name}, {text[:60]!r}, but "
                 f"{self.because}. Put them into two files, or read them with the kind text if all are texts."
