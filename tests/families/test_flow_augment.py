@@ -121,16 +121,16 @@ def test_an_invalid_probability_is_refused(value: float) -> None:
 # --------------------------------------------------------------------------- the plan
 
 
-def planned(steps: int, space: Space = PICTURE, **family: Any) -> Plan:
-    """A plan of `steps` steps of 8 on 8 images, one epoch each."""
-    x = Rng(1).normal("x", torch.arange(8), space.shape)
+def planned(steps: int, space: Space = PICTURE, images: int = 8, **family: Any) -> Plan:
+    """A plan of `steps` steps of 8 on some images, one epoch each if they are 8."""
+    x = Rng(1).normal("x", torch.arange(images), space.shape)
     here = Machine("cpu", "a processor", 1, 100.0, 100.0, False, "2.9", "3.12.1")
     return plan(
         Task(
             family=FAMILY,
             space=space,
             conds={},
-            examples=Examples(x, Cond(8)),
+            examples=Examples(x, Cond(images)),
             machine=here,
             seed=0,
             set_family={**SMALL, **family},
@@ -148,6 +148,7 @@ def test_the_plan_augments_images_that_are_seen_very_often() -> None:
     assert many.family.augment > 0 and many.parameters > few.parameters
     assert [d.value for d in many.decisions if d.name == "regime"] == [f"augment {many.family.augment:g}"]
     assert planned(5000, Space("field", (1, 8, 8))).family.augment == 0
+    assert planned(8, images=1).family.augment > 0 and planned(8, images=2).family.augment == 0
 
 
 def test_settings_of_the_user_are_kept() -> None:
