@@ -121,7 +121,7 @@ def test_an_invalid_probability_is_refused(value: float) -> None:
 # --------------------------------------------------------------------------- the plan
 
 
-def planned(steps: int, space: Space = PICTURE, images: int = 8, **family: Any) -> Plan:
+def planned(steps: int, space: Space = PICTURE, images: int = 8, batch: int | None = 8, **family: Any) -> Plan:
     """A plan of `steps` steps of 8 on some images, one epoch each if they are 8."""
     x = Rng(1).normal("x", torch.arange(images), space.shape)
     here = Machine("cpu", "a processor", 1, 100.0, 100.0, False, "2.9", "3.12.1")
@@ -134,7 +134,7 @@ def planned(steps: int, space: Space = PICTURE, images: int = 8, **family: Any) 
             machine=here,
             seed=0,
             set_family={**SMALL, **family},
-            set_train={"batch": 8},
+            set_train={} if batch is None else {"batch": batch},
             seconds=None,
             steps=steps,
             tokens=None,
@@ -149,6 +149,12 @@ def test_the_plan_augments_images_that_are_seen_very_often() -> None:
     assert [d.value for d in many.decisions if d.name == "regime"] == [f"augment {many.family.augment:g}"]
     assert planned(5000, Space("field", (1, 8, 8))).family.augment == 0
     assert planned(8, images=1).family.augment > 0 and planned(8, images=2).family.augment == 0
+
+
+def test_the_plan_says_how_many_images_its_batch_suits() -> None:
+    made = planned(20, batch=None)
+    (reason,) = (d.reason for d in made.decisions if d.name == "batch")
+    assert reason == f"suits the {20 * made.train.batch:,} examples that fit the budget"
 
 
 def test_settings_of_the_user_are_kept() -> None:
