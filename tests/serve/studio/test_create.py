@@ -102,6 +102,7 @@ def test_tunes_are_heard_and_go_on(web: httpx.Client, shelf: Works) -> None:
         if "work.wav" in work.recipe.files:
             break
     assert set(work.recipe.files) == {"work.txt", "work.mid", "work.wav"}
+    assert "verb=continue" in web.get(f"/studio/works/{work.id}").text
     page = web.get("/studio/create", params={"start": work.id, "verb": "continue"}).text
     assert "The beginning" in page
     (longer,) = created(web, shelf, "tunes", seed=1, prompt=work.text(), setting__length=8)
