@@ -13,7 +13,7 @@ import httpx
 
 from afresh.runs.run import Run
 from afresh.serve import vote
-from afresh.verbs.annotate import Session, Wish
+from afresh.verbs.annotate import PairRequest, Session
 
 
 class Voter:
@@ -60,7 +60,9 @@ def page_votes(act: Callable[[Voter], None]) -> Iterator[None]:
         finally:
             voter.post("end")
 
-    def served(session: Session, runs: Sequence[Run], wish: Wish, port: int, ready: Callable[[str], None]) -> None:
+    def served(
+        session: Session, runs: Sequence[Run], wish: PairRequest, port: int, ready: Callable[[str], None]
+    ) -> None:
         def person(address: str) -> None:
             ready(address)
             threading.Thread(target=visit, args=(address,), daemon=True).start()

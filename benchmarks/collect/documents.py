@@ -22,7 +22,7 @@ from benchmarks.common.folders import data_folder
 from benchmarks.common.processes import answer
 
 if TYPE_CHECKING:
-    from afresh.collect.gather import Place
+    from afresh.collect.gather import SourcePlace
     from afresh.collect.record import Found, Rejection
 
 PROCESSES = 2
@@ -128,11 +128,11 @@ class RepeatedDocuments:
             yield None if number < consumed else self.document(number)
 
 
-def made_source(name: str, documents: Callable[[int], Iterator[str | None]]) -> Place:
+def made_source(name: str, documents: Callable[[int], Iterator[str | None]]) -> SourcePlace:
     """Documents that are made while they are collected, by a function of how many of the first are not made again:
     each of these is None."""
 
-    from afresh.collect.gather import Place
+    from afresh.collect.gather import SourcePlace
     from afresh.collect.record import Found
     from afresh.collect.sources import CONSUMED, Options, Source
 
@@ -140,7 +140,7 @@ def made_source(name: str, documents: Callable[[int], Iterator[str | None]]) -> 
         for number, text in enumerate(documents(fetched.consumed)):
             yield CONSUMED if text is None else Found(f"document {number}", text)
 
-    return Place(Source(name, "", lambda place: False, find, lambda place, options: []), name, Options(), {})
+    return SourcePlace(Source(name, "", lambda place: False, find, lambda place, options: []), name, Options(), {})
 
 
 @dataclass(frozen=True)
@@ -154,13 +154,13 @@ class Ask:
 def collect_repeated(ask: Ask, folder: Path) -> dict[str, Any]:
     """Collect without rules, which judge each text by itself: prints, exact and near duplicates, and writing. What was
     collected when the minutes are over is assembled."""
-    from afresh.collect.gather import Limits, gather
+    from afresh.collect.gather import CollectLimits, gather
     from afresh.collect.rules import rules
 
     source = made_source("repeated", lambda consumed: RepeatedDocuments().of_bytes(ask.bytes, consumed))
     off = [rule.name for rule in rules()]
     out = folder / "set"
-    made = gather([source], out, off=off, limits=Limits(minutes=ask.minutes), resume=True, processes=PROCESSES)
+    made = gather([source], out, off=off, limits=CollectLimits(minutes=ask.minutes), resume=True, processes=PROCESSES)
     parts = [json.loads(p.read_text()) for p in (out / "work").rglob("[0-9]*.json")]
     found = {"characters": sum(p["bytes"] for p in parts), "documents": sum(p["found"] for p in parts)}
     return {**found, "kept": sum(made["items"].values())}

@@ -24,7 +24,7 @@ from torch import Tensor
 from afresh.core import Cond, Part
 from afresh.core.rng import Rng
 from afresh.evaluation import distribution as d
-from afresh.evaluation.encoders import PixelPCA, Recipe, train_encoder
+from afresh.evaluation.encoders import EncoderRecipe, PixelPCA, train_encoder
 from afresh.evaluation.estimate import Array, Estimate, share
 from afresh.evaluation.image_sets import pixel_gaussian
 from afresh.evaluation.label_classifier import train_label_classifier
@@ -118,8 +118,8 @@ class Judge:
         """Bytes (N, H, W, C) to features (N, D), by view."""
         net = efficientnet.efficientnet()
         spec = {"label": Part("label", self.data.classes)} if self.data.classes else {}
-        domain = train_encoder("domain", self.seen, self.cond, spec, self.rng, Recipe(), self.folder)
-        random = train_encoder("random", self.seen, self.cond, spec, self.rng, Recipe(steps=0), self.folder)
+        domain = train_encoder("domain", self.seen, self.cond, spec, self.rng, EncoderRecipe(), self.folder)
+        random = train_encoder("random", self.seen, self.cond, spec, self.rng, EncoderRecipe(steps=0), self.folder)
         pixels = PixelPCA(self.seen)
         return {
             "efficientnet": lambda x: efficientnet.features(net, x, self.side).astype(np.float64),

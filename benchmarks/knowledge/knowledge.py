@@ -28,7 +28,7 @@ import torch
 from numpy.typing import NDArray
 
 from afresh.core.plural import counted
-from afresh.domains.exercises.history import FIRST, Answer, History, gap_of
+from afresh.domains.exercises.history import FIRST, Answer, AnswerHistory, gap_of
 from afresh.domains.exercises.knowledge import bkt, pfa
 from afresh.domains.exercises.knowledge.answers import Answers, as_answers, tables
 from afresh.domains.exercises.knowledge.learning import padded
@@ -94,7 +94,7 @@ def trained(world: World, folder: Path, seed: int) -> Run:
     return Run.open(out)
 
 
-def ours_of(tracer: Tracer, histories: Sequence[History]) -> Array:
+def ours_of(tracer: Tracer, histories: Sequence[AnswerHistory]) -> Array:
     """The chance of each answer from those before it, (N, T), with the whole history as one sequence."""
     encoder, out = tracer.encoder, []
     for part in (histories[i : i + 16] for i in range(0, len(histories), 16)):
@@ -117,7 +117,7 @@ def scores(log: Log, chances: dict[str, Array]) -> dict[str, dict[str, float]]:
 def foreseen(world: World, tracer: Tracer, seed: int) -> dict[str, dict[str, float]]:
     """AUC, log loss and calibration error of the answers of learners that nobody has seen."""
     log = simulate(world, HELD, ANSWERS, 2000 + seed)
-    histories = [History(answers_of(log, i)) for i in range(HELD)]
+    histories = [AnswerHistory(answers_of(log, i)) for i in range(HELD)]
     teaching = tracer.teaching
     assert teaching is not None
     with torch.no_grad():
@@ -130,10 +130,10 @@ def foreseen(world: World, tracer: Tracer, seed: int) -> dict[str, dict[str, flo
 def baselines(world: World) -> dict[str, dict[str, float]]:
     """The same of models of knowledge that are neither, for the learners of the first seed."""
     log, train = simulate(world, HELD, ANSWERS, 2000), simulate(world, FITTED, ANSWERS, 1000)
-    known = [History(answers_of(train, i)) for i in range(FITTED)]
+    known = [AnswerHistory(answers_of(train, i)) for i in range(FITTED)]
     names = tables(known)
     fit_to: list[Answers] = [as_answers(h, *names) for h in known]
-    asked: list[Answers] = [as_answers(History(answers_of(log, i)), *names) for i in range(HELD)]
+    asked: list[Answers] = [as_answers(AnswerHistory(answers_of(log, i)), *names) for i in range(HELD)]
     items, skills = map(len, names)
     fitted = {
         "bkt": bkt.fit(fit_to, skills),
@@ -149,9 +149,9 @@ def peers(world: World, folder: Path) -> dict[str, Any]:
     """AUC of other programs, beside our BKT of the same learners: an LSTM in as many seconds of a processor as our run
     takes, and pyBKT, if AFRESH_PYBKT is a Python that has it."""
     log, train = simulate(world, HELD, ANSWERS, 2000), simulate(world, TRAIN, ANSWERS, 1000)
-    y, names = log.right.ravel(), tables([History(answers_of(train, i)) for i in range(FITTED)])
-    fit_to = [as_answers(History(answers_of(train, i)), *names) for i in range(TRAIN)]
-    asked = [as_answers(History(answers_of(log, i)), *names) for i in range(HELD)]
+    y, names = log.right.ravel(), tables([AnswerHistory(answers_of(train, i)) for i in range(FITTED)])
+    fit_to = [as_answers(AnswerHistory(answers_of(train, i)), *names) for i in range(TRAIN)]
+    asked = [as_answers(AnswerHistory(answers_of(log, i)), *names) for i in range(HELD)]
     ours = bkt.fit(fit_to[:FITTED], len(names[1]))
     chances = {
         "bkt": np.concatenate([ours(a) for a in asked]),
@@ -177,7 +177,9 @@ def covered(world: World, tracer: Tracer, seed: int) -> dict[str, float]:
     inside, wide = [], []
     for i in range(100):
         truth = world.correct(log.known[i : i + 1])[0].reshape(SKILLS, EACH).mean(1)
-        for skill, k in zip(truth.tolist(), knowledge(tracer, History(answers_of(log, i)), gap_of(60.0)), strict=True):
+        for skill, k in zip(
+            truth.tolist(), knowledge(tracer, AnswerHistory(answers_of(log, i)), gap_of(60.0)), strict=True
+        ):
             inside.append(k.low <= skill <= k.high)
             wide.append(k.high - k.low)
     return {"inside": float(np.mean(inside)), "width": float(np.mean(wide))}
@@ -218,7 +220,7 @@ def by_model(tracer: Tracer, policy: Policy, success: float) -> Chooser:
 
     def next_of(t: int, histories: list[list[Answer]], between: Array, active: NDArray[np.bool_]) -> Index:
         gap = FIRST if t == 0 else tracer.gap(float(np.median(between)))
-        asked = [History(tuple(h)) for h, a in zip(histories, active, strict=True) if a]
+        asked = [AnswerHistory(tuple(h)) for h, a in zip(histories, active, strict=True) if a]
         out = np.zeros(len(histories), np.int64)
         out[active] = [place[tracer.encoder.items[i]] for i in choose(tracer, asked, policy, success, gap).tolist()]
         return out
@@ -235,7 +237,7 @@ def by_teaching(tracer: Tracer) -> Chooser:
 
     def next_of(t: int, histories: list[list[Answer]], between: Array, active: NDArray[np.bool_]) -> Index:
         gap = FIRST if t == 0 else tracer.gap(float(np.median(between)))
-        later = teaching.gains([History(tuple(h)) for h in histories], skills, gap)[1]
+        later = teaching.gains([AnswerHistory(tuple(h)) for h in histories], skills, gap)[1]
         return later.argmax(1) * EACH + t % EACH
 
     return next_of

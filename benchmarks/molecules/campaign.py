@@ -37,7 +37,7 @@ from afresh.alignment.surrogate.likeness import descriptors_of
 from afresh.alignment.surrogate.model import fit_surrogate
 from afresh.core import Descriptors, ItemKind
 from afresh.core.events import ignore, listening
-from afresh.data.measurements import Measurement, Observed
+from afresh.data.measurements import MeasuredItem, Observed
 from afresh.domains.molecule.kind import MOLECULE
 from afresh.evaluation.estimate import share
 from afresh.runs.run import Run
@@ -72,7 +72,7 @@ class Campaign:
     @property
     def observed(self) -> Observed:
         rows = zip(self.items, self.values, self.told, strict=True)
-        return Observed([Measurement(i, v, "", None, p) for i, v, p in rows])
+        return Observed([MeasuredItem(i, v, "", None, p) for i, v, p in rows])
 
     @property
     def inside(self) -> list[bool]:

@@ -36,7 +36,7 @@ from typing import Any
 
 import numpy as np
 
-from afresh.alignment.reward_cache import ASKED, Answer, read_answers
+from afresh.alignment.reward_cache import ASKED, CachedReward, read_answers
 from afresh.alignment.rewards.reward import Context
 from afresh.alignment.rewards.reward_expression import build
 from afresh.domains.molecule.chem import canonical
@@ -218,7 +218,7 @@ def search(oracle: Oracle, task: str, seed: int) -> None:
     oracle([a.item for a in answers])
 
 
-def searched(oracle: Oracle, task: str, seed: int, reward: str) -> list[Answer]:
+def searched(oracle: Oracle, task: str, seed: int, reward: str) -> list[CachedReward]:
     """What a search by a reward asked, in its order."""
     out = work_folder("pmo") / f"search-{task}-{oracle.budget}-{seed}"
     settings = SEARCH[oracle.budget]

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from afresh.cli import run as command
 from afresh.domains.interactions.exposure_log import read_shown
-from afresh.domains.interactions.feedback import Policy, evaluate
+from afresh.domains.interactions.feedback import RankingPolicy, evaluate
 from afresh.domains.interactions.recommend import Ranking, Recommender
 from afresh.domains.interactions.recommendation_votes import LogVotes, votes_in
 from afresh.runs.run import Run
@@ -135,7 +135,7 @@ def show(
 def true_value(recommender: Recommender, log: Path, worth: Array) -> float:
     """What drawing with `explore` truly earns from the users of a log, by their chances to click."""
     shown = read_shown(log)
-    policy = Policy(recommender, shown, Ranking(1, explore=EXPLORE), None)
+    policy = RankingPolicy(recommender, shown, Ranking(1, explore=EXPLORE), None)
     assert shown.histories is not None
     groups = np.array([int(h[-1]) % GROUPS for h in shown.histories])
     columns = np.array([int(i) for i in recommender.catalogue.ids])

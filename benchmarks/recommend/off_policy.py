@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from afresh.alignment.off_policy import Shown, cross_fitted, off_policy, refusal
+from afresh.alignment.off_policy import ShownItems, cross_fitted, off_policy, refusal
 from benchmarks.common.benchmark import Benchmark
 
 Array = NDArray[np.float64]
@@ -60,7 +60,7 @@ def repeat(seed: int, old: Array, new: Array, worth: Array, length: int) -> dict
     items = drawn(rng, old[kinds], length)
     clicks = rng.random(items.shape) < np.take_along_axis(worth[kinds], items, 1)
     place = np.tile(np.arange(length), LISTS)
-    shown = Shown(
+    shown = ShownItems(
         np.repeat(np.arange(LISTS), length),
         place,
         places(old[kinds], items).ravel(),

@@ -21,7 +21,7 @@ import afresh
 from afresh.core import Sound
 from afresh.data.audio.views import wav_bytes
 from afresh.domains.music.files import midi_bytes
-from afresh.domains.music.score import Note, Score
+from afresh.domains.music.score import MusicScore, Note
 
 Ask = tuple[str, str, dict[str, Any]]
 SMILES = ("C", "CC", "CCO", "c1ccccc1", "CC(=O)O", "CCN", "COC", "CC(C)C", "CCCl", "OCC=C")
@@ -60,7 +60,7 @@ def wav(seed: int) -> bytes:
     return wav_bytes(Sound(samples, 8_000))
 
 
-MELODY = b64(midi_bytes(Score(tuple(Note(4 * i, 0, 72 + i % 5, 4) for i in range(8)), steps=4)))
+MELODY = b64(midi_bytes(MusicScore(tuple(Note(4 * i, 0, 72 + i % 5, 4) for i in range(8)), steps=4)))
 
 
 def completion(draw: random.Random, seed: int) -> Ask:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from afresh.alignment.rewards.reward_factory import Wanted
-from afresh.collect.gather import Limits as CollectLimits
+from afresh.collect.gather import CollectLimits as CollectLimits
 from afresh.collect.gather import gather, places_of
 from afresh.collect.licences import normalised
 from afresh.core import UserError, events, registry
@@ -397,7 +397,7 @@ class Model:
         votes = annotate_task.default_votes(self.run) if out is None else Path(out)
         return annotate_task.begin(
             runs,
-            annotate_task.Wish(prompts, label, caption, raw),
+            annotate_task.PairRequest(prompts, label, caption, raw),
             n,
             votes,
             samples=samples,
@@ -817,7 +817,7 @@ def forget(
     come back when its sources are read again. Raises UserError if there is nothing of the kind, or unless one of the
     three is given.
     """
-    return [w.run for w in forget_task.forget(Path(dataset), forget_task.Wish(source, person, item))[1]]
+    return [w.run for w in forget_task.forget(Path(dataset), forget_task.ForgetRequest(source, person, item))[1]]
 
 
 def verb(name: str) -> Callable[..., Result]:

@@ -8,7 +8,7 @@ from itertools import permutations, product
 import numpy as np
 import pytest
 
-from afresh.alignment.off_policy import Shown, cross_fitted, effective_size, off_policy, refusal
+from afresh.alignment.off_policy import ShownItems, cross_fitted, effective_size, off_policy, refusal
 from afresh.core import UserError
 
 OLD = np.array([[0.5, 0.3, 0.2], [0.2, 0.2, 0.6]])  # of 3 items for 2 users, who come equally often
@@ -26,9 +26,9 @@ def lists(user: int, policy: np.ndarray, shown: tuple[int, ...]) -> list[float]:
     return out
 
 
-def shown_lists(cases: list[tuple[int, tuple[int, ...]]], reward: list[float]) -> Shown:
+def shown_lists(cases: list[tuple[int, tuple[int, ...]]], reward: list[float]) -> ShownItems:
     length = len(cases[0][1])
-    return Shown(
+    return ShownItems(
         np.repeat(np.arange(len(cases)), length),
         np.tile(np.arange(length), len(cases)),
         np.array([p for user, items in cases for p in lists(user, OLD, items)]),
@@ -69,7 +69,7 @@ def test_ips_and_dr_are_right_on_average_over_all_that_can_happen(length: int) -
     assert mean == pytest.approx({"ips": truth, "dr": truth})
 
 
-def log(n: int, seed: int = 0, length: int = 1) -> tuple[Shown, list[tuple[int, tuple[int, ...]]], float]:
+def log(n: int, seed: int = 0, length: int = 1) -> tuple[ShownItems, list[tuple[int, tuple[int, ...]]], float]:
     """n lists drawn by OLD, their clicks, and what NEW earns."""
     rng = np.random.default_rng(seed)
     cases = []
@@ -88,7 +88,7 @@ def log(n: int, seed: int = 0, length: int = 1) -> tuple[Shown, list[tuple[int, 
 def test_dr_is_exact_if_the_model_is_even_if_the_probabilities_are_not() -> None:
     shown, cases, _ = log(40)
     right = np.array([WORTH[user, items[0]] for user, items in cases])
-    wrong = Shown(shown.decision, shown.place, np.full(40, 0.123), shown.wanted, right)
+    wrong = ShownItems(shown.decision, shown.place, np.full(40, 0.123), shown.wanted, right)
     predicted, expected = model(cases, WORTH)
     assert off_policy(wrong, predicted, expected).estimates["dr"].value.value == pytest.approx(float(expected.mean()))
     assert off_policy(wrong).estimates["ips"].value.value != pytest.approx(float(expected.mean()), rel=0.1)
@@ -104,7 +104,7 @@ def test_dr_is_given_only_with_both_parts_of_the_model() -> None:
 
 def test_snips_of_a_constant_reward_is_the_constant() -> None:
     shown, _, _ = log(50)
-    same = Shown(shown.decision, shown.place, shown.drawn, shown.wanted, np.full(50, 0.7))
+    same = ShownItems(shown.decision, shown.place, shown.drawn, shown.wanted, np.full(50, 0.7))
     found = off_policy(same).estimates["snips"].value
     assert found.value == pytest.approx(0.7) and found.high == pytest.approx(0.7)
 
@@ -123,7 +123,7 @@ def test_the_truth_is_in_the_intervals(length: int) -> None:
 
 def test_the_policy_that_was_shown_earns_what_was_logged() -> None:
     shown, _, _ = log(60, length=2)
-    same = Shown(shown.decision, shown.place, shown.drawn, shown.drawn, shown.reward)
+    same = ShownItems(shown.decision, shown.place, shown.drawn, shown.drawn, shown.reward)
     found = off_policy(same)
     for value in found.estimates.values():
         assert value.value == found.logged
@@ -133,11 +133,11 @@ def test_the_policy_that_was_shown_earns_what_was_logged() -> None:
 
 def test_what_was_never_shown_is_refused_with_the_reason() -> None:
     shown, _, _ = log(500)
-    never = Shown(shown.decision, shown.place, shown.drawn, np.zeros(500), shown.reward)
+    never = ShownItems(shown.decision, shown.place, shown.drawn, np.zeros(500), shown.reward)
     assert "about 100% of what the new policy shows was never shown" in (refusal(off_policy(never)) or "")
     rare = np.full(500, 0.5)
     rare[0] = 1e-6
-    heavy = Shown(shown.decision, shown.place, rare, np.full(500, 0.5), shown.reward)
+    heavy = ShownItems(shown.decision, shown.place, rare, np.full(500, 0.5), shown.reward)
     reason = refusal(off_policy(heavy)) or ""
     assert "count as 1.0" in reason and "counts 500,000 times" in reason
 
@@ -151,7 +151,7 @@ def test_what_was_never_shown_is_refused_from_a_tenth_on_unless_by_chance(
     """The mean weight is as much below 1 as the new policy shows what was never shown. Of 40 decisions with weights of
     0 and 4, it may be .7 by chance."""
     wanted = np.where(np.arange(n) < (1 - never) * n / weight, weight / 4, 0.0)
-    found = off_policy(Shown(np.arange(n), np.zeros(n, np.int64), np.full(n, 0.25), wanted, np.ones(n)))
+    found = off_policy(ShownItems(np.arange(n), np.zeros(n, np.int64), np.full(n, 0.25), wanted, np.ones(n)))
     assert found.mean.value == pytest.approx(1 - never)
     assert (f"about {never:.0%} of what the new policy shows" in (refusal(found) or "")) == refused
 
@@ -166,7 +166,7 @@ def test_weights_are_cut_only_if_asked_and_it_is_said() -> None:
 
 def test_the_effective_size_is_that_of_the_worst_place() -> None:
     weights = np.array([1.0, 4.0, 1.0, 0.0])
-    shown = Shown(np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1]), np.ones(4), np.ones(4), np.ones(4))
+    shown = ShownItems(np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1]), np.ones(4), np.ones(4), np.ones(4))
     assert effective_size(shown, weights) == pytest.approx(1)
 
 
@@ -182,7 +182,7 @@ def test_the_model_of_a_decision_has_not_seen_it(clicks: bool) -> None:
 
     def learnt(reward: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         decision, place = np.repeat(np.arange(n), length), np.tile(np.arange(length), n)
-        shown = Shown(decision, place, np.full(n * length, 0.2), np.full(n * length, 0.2), reward)
+        shown = ShownItems(decision, place, np.full(n * length, 0.2), np.full(n * length, 0.2), reward)
         return cross_fitted(shown, item, lambda rows: np.full((len(rows), items), 0.2), lambda rows: known[rows])
 
     before = learnt(reward)
@@ -203,7 +203,7 @@ def test_a_model_of_the_reward_finds_what_is_worth_something() -> None:
     item = rng.integers(items, size=n)
     new = np.array([0.0, 0.1, 0.1, 0.1, 0.2, 0.5])
     for reward in ((rng.random(n) < worth[item]).astype(float), 10 * worth[item] + rng.normal(0, 0.5, n)):
-        shown = Shown(np.arange(n), np.zeros(n, np.int64), np.full(n, 1 / items), new[item], reward)
+        shown = ShownItems(np.arange(n), np.zeros(n, np.int64), np.full(n, 1 / items), new[item], reward)
         scale = 1.0 if reward.max() <= 1 else 10.0
         predicted, expected = cross_fitted(
             shown, item, lambda r: np.tile(new, (len(r), 1)), lambda r: np.zeros((len(r), items, 1))
@@ -223,6 +223,6 @@ def test_probabilities_and_rewards_out_of_range_are_refused() -> None:
         (0.5, 1.0, math.nan, "rew"),
     ):
         with pytest.raises(UserError, match=f"Row 1 has .* for {said}"):
-            Shown(one, one, np.array([drawn]), np.array([wanted]), np.array([reward]))
+            ShownItems(one, one, np.array([drawn]), np.array([wanted]), np.array([reward]))
     with pytest.raises(UserError, match="no row"):
-        Shown(one[:0], one[:0], np.zeros(0), np.zeros(0), np.zeros(0))
+        ShownItems(one[:0], one[:0], np.zeros(0), np.zeros(0), np.zeros(0))

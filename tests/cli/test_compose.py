@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 import soundfile
-from symusic import Score as Midi
+from symusic import MusicScore as Midi
 
 from afresh.domains.music.files import midi_bytes
-from afresh.domains.music.score import Note, Score
+from afresh.domains.music.score import MusicScore, Note
 from tests.cli.conftest import Invoke, drawn, parsed, trained
 
 TINY = ("--set", "family.width=16", "--set", "family.layers=1", "--set", "family.heads=2", "--set", "train.batch=4")
 LEFT = (*TINY, "--set", "family.kv_heads=2", "--data", "context=64", "--data", "form=events", "--data", "steps=4")
-MELODY = Score(tuple(Note(4 * i, 0, 72 + i % 5, 4) for i in range(8)), steps=4)
+MELODY = MusicScore(tuple(Note(4 * i, 0, 72 + i % 5, 4) for i in range(8)), steps=4)
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ import pytest
 
 from afresh.cli.doctor import data_finding
 from afresh.cli.rm import in_use
-from afresh.data.imported import Entry, write_aside, written_data
+from afresh.data.imported import ImportedItem, write_aside, written_data
 from tests.cli.conftest import Invoke, parsed
 
 
@@ -85,7 +85,7 @@ def test_data_that_was_kept_is_listed_and_removed_by_name(
     copies: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AFRESH_DATA_FOLDER", str(copies.parent / "kept"))
-    place = write_aside("text", [Entry({"text": f"text {i}"}) for i in range(4)])
+    place = write_aside("text", [ImportedItem({"text": f"text {i}"}) for i in range(4)])
     name = place.parent.name
     record = json.loads((copies / "a" / "run.json").read_bytes())
     record["data"]["path"] = str(place)

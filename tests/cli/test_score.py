@@ -15,7 +15,7 @@ from afresh.core import Cond, Item
 from afresh.core.events import Event, listening
 from afresh.families.masked import predictor
 from afresh.sampling.request import Request
-from afresh.verbs.likelihoods import Window, items_of, score_items, window_nats, windows_of
+from afresh.verbs.likelihoods import ScoreWindow, items_of, score_items, window_nats, windows_of
 from tests.cli.conftest import Invoke, parsed
 
 WORD = "the cat sat"
@@ -62,7 +62,7 @@ def test_the_probabilities_of_all_continuations_sum_to_one(texts_run: Path) -> N
     begin = torch.cat([torch.tensor([run.space.special["end"]]), run.encoder.encode([Item("a")]).x[:1]])
     pairs = torch.cartesian_prod(torch.arange(size), torch.arange(size))
     scored = torch.tensor([False, False, True, True])
-    windows = [Window(0, 0, torch.cat([begin, pair]), scored) for pair in pairs]
+    windows = [ScoreWindow(0, 0, torch.cat([begin, pair]), scored) for pair in pairs]
     nats = [n.sum() for n in window_nats(run, likelihood, windows, Cond(1), 0, 0)]
     assert float(torch.stack(nats).exp().sum()) == pytest.approx(1, abs=1e-4)
 

@@ -30,7 +30,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from openpyxl import Workbook
 
-from afresh.collect.gather import Place, gather, place_of, places_of
+from afresh.collect.gather import SourcePlace, gather, place_of, places_of
 from afresh.core import UserError
 from afresh.data.collected import FORMAT, SCHEMA
 from afresh.data.limits import Limits
@@ -41,7 +41,7 @@ GOOD = "A good text stands beside what is odd, and it is collected whatever happ
 MEMORY = 2 << 30  # bytes that a process may ask for; what it takes is looked at in the end
 SECONDS = 20  # of the processor for one source, which is many times what the slowest takes
 
-Maker = Callable[[Path], str | list[Place]]
+Maker = Callable[[Path], str | list[SourcePlace]]
 
 
 def place_with(name: str, content: bytes | str) -> Maker:
@@ -490,7 +490,7 @@ def parquet(folder: Path) -> str:
 def sqlite(script: str) -> Maker:
     """A data base in which the table or view `odd` is read."""
 
-    def make(folder: Path) -> list[Place]:
+    def make(folder: Path) -> list[SourcePlace]:
         with contextlib.closing(sqlite3.connect(folder / "odd.sqlite")) as base, base:
             base.executescript(script)
         options = {"query": "odd", "key": "id", "max_items": 200}
@@ -759,7 +759,7 @@ def collect(folder: Path, make: Maker) -> dict[str, Any]:
     (beside / "good.txt").write_text(f"{GOOD} It lies in another folder.")
     (folder / "odd").mkdir()
     told: list[str] = []
-    places: list[Place] = []
+    places: list[SourcePlace] = []
     try:
         made = make(folder / "odd")
         options = {"delay": 0, "max_wait": 1, "retries": 0, "max_pages": 5}

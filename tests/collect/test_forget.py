@@ -14,8 +14,8 @@ from PIL import Image
 
 from afresh.collect import gather as module
 from afresh.collect.dataset_store import Store
-from afresh.collect.forget import Wish, find, forget, versions
-from afresh.collect.gather import Place, gather, place_of
+from afresh.collect.forget import ForgetRequest, find, forget, versions
+from afresh.collect.gather import SourcePlace, gather, place_of
 from afresh.collect.rules import rules
 from afresh.core import UserError
 from afresh.data.collected import kept_aside, manifest, of_collected, rows
@@ -27,7 +27,7 @@ SECRET = "the blue heron of Lake Ymir"
 OTHERS = tuple(r.name for r in rules() if r.name not in ("line_ends", "no_text"))  # which judge the texts of this file
 
 
-def collect(places: list[Place], into: Path) -> None:
+def collect(places: list[SourcePlace], into: Path) -> None:
     gather(places, into, off=OTHERS)
 
 
@@ -73,7 +73,7 @@ def texts(dataset: Path) -> list[str]:
 
 def test_a_person_is_forgotten_in_every_file(dataset: Path, tmp_path: Path) -> None:
     assert holding(dataset, SECRET) and len(list((dataset / "blobs").rglob("*.png"))) == 1
-    found = forget(dataset, Wish(person="Ymirdottir"))
+    found = forget(dataset, ForgetRequest(person="Ymirdottir"))
     assert (found.items, found.left_out) == (5, 1)
     assert holding(dataset, SECRET, "weaver", "Ymirdottir") == []
     assert not list((dataset / "blobs").rglob("*.png"))
@@ -95,8 +95,8 @@ def test_a_person_in_a_source_of_many_does_not_come_back(tmp_path: Path, monkeyp
 
     monkeypatch.setattr(source, "SOURCE", source.SOURCE.__class__(**{**vars(source.SOURCE), "find": with_persons}))
     collect([place_of(str(tmp_path / "all"))], tmp_path / "set")
-    assert find(tmp_path / "set", Wish(person="ann")).items == 1
-    forget(tmp_path / "set", Wish(person="ann"))
+    assert find(tmp_path / "set", ForgetRequest(person="ann")).items == 1
+    forget(tmp_path / "set", ForgetRequest(person="ann"))
     assert holding(tmp_path / "set", SECRET) == [] and len(texts(tmp_path / "set")) == 2
     made = gather([], tmp_path / "set", off=["line_ends"])  # reads everything again
     assert holding(tmp_path / "set", SECRET) == [] and len(texts(tmp_path / "set")) == 2
@@ -105,7 +105,7 @@ def test_a_person_in_a_source_of_many_does_not_come_back(tmp_path: Path, monkeyp
 
 def test_an_item_is_forgotten_wherever_it_came_from(dataset: Path) -> None:
     item = next(r["id"] for r in rows(dataset) if SECRET in (r["text"] or ""))
-    found = forget(dataset, Wish(item=item))
+    found = forget(dataset, ForgetRequest(item=item))
     assert found.items == 2 and found.instead == ()
     assert holding(dataset, SECRET, "d.txt", "e.txt", item) == []
     gather([], dataset, off=["line_ends"])
@@ -114,18 +114,18 @@ def test_an_item_is_forgotten_wherever_it_came_from(dataset: Path) -> None:
 
 def test_a_source_is_forgotten_and_may_be_collected_again(dataset: Path, tmp_path: Path) -> None:
     key = manifest(dataset)["sources"][1]["key"]
-    forget(dataset, Wish(source=str(tmp_path / "anns")))
+    forget(dataset, ForgetRequest(source=str(tmp_path / "anns")))
     assert holding(dataset, SECRET, "weaver") == [] and not (dataset / "work" / key).exists()
     assert [s["place"] for s in manifest(dataset)["sources"]] == [str(tmp_path / "ours")]
     collect([place_of(str(tmp_path / "anns"))], dataset)
     assert holding(dataset, SECRET)
     for place in ("ours", "anns"):
-        forget(dataset, Wish(source=str(tmp_path / place)))
+        forget(dataset, ForgetRequest(source=str(tmp_path / place)))
     assert texts(dataset) == []
 
 
 def test_what_was_a_duplicate_of_it_is_named_when_it_takes_its_place(dataset: Path, tmp_path: Path) -> None:
-    found = forget(dataset, Wish(source=str(tmp_path / "ours")))
+    found = forget(dataset, ForgetRequest(source=str(tmp_path / "ours")))
     assert sum("baker" in t for t in texts(dataset)) == 1
     assert found.instead == ()  # it is the same item, of another source now
     assert {r["source"] for r in rows(dataset)} == {str(tmp_path / "anns")}
@@ -135,7 +135,7 @@ def test_copies_that_were_written_aside_go_too(dataset: Path) -> None:
     digest = manifest(dataset)["digest"]
     folder = of_collected(dataset, "text")
     assert folder is not None and [d.path for d in kept_aside(digest)] == [folder.parent]
-    forget(dataset, Wish(person="Ymirdottir"))
+    forget(dataset, ForgetRequest(person="Ymirdottir"))
     assert kept_aside(digest) == [] and not folder.exists()
 
 
@@ -159,14 +159,14 @@ def test_forgetting_that_was_interrupted_is_repeated(dataset: Path, monkeypatch:
     with monkeypatch.context() as patch:
         patch.setattr(forgetting, "put_together", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            forget(dataset, Wish(item=item))
+            forget(dataset, ForgetRequest(item=item))
     assert holding(dataset, SECRET)
-    forget(dataset, Wish(item=item))
+    forget(dataset, ForgetRequest(item=item))
     assert holding(dataset, SECRET) == []
 
 
 def test_it_is_written_into_the_journal(dataset: Path) -> None:
-    forget(dataset, Wish(person="Ymirdottir"))
+    forget(dataset, ForgetRequest(person="Ymirdottir"))
     journal = (dataset / "work" / "journal.jsonl").read_text()
     assert '"what": "forgotten", "kind": "person", "items": 5' in journal and "Ymirdottir" not in journal
     first, second = versions(dataset)
@@ -176,7 +176,7 @@ def test_it_is_written_into_the_journal(dataset: Path) -> None:
 def test_the_address_of_a_forgotten_source_stands_in_no_file(dataset: Path, tmp_path: Path) -> None:
     place = str(tmp_path / "anns")
     assert "dataset.json" in holding(dataset, place)
-    forget(dataset, Wish(source=place))
+    forget(dataset, ForgetRequest(source=place))
     assert holding(dataset, place) == []
 
 
@@ -186,7 +186,7 @@ def test_nor_in_a_journal_of_an_earlier_version(dataset: Path, tmp_path: Path) -
     store.note("finished", source=other)
     before = (dataset / "work" / "journal.jsonl").read_text().splitlines()
     key = manifest(dataset)["sources"][1]["key"]
-    forget(dataset, Wish(person="Ymirdottir"))
+    forget(dataset, ForgetRequest(person="Ymirdottir"))
     after = (dataset / "work" / "journal.jsonl").read_text().splitlines()
     assert after[: len(before)] == [line.replace(place, key) for line in before] and other in before[-1]
 
@@ -196,7 +196,7 @@ def test_nor_in_a_journal_of_an_earlier_version(dataset: Path, tmp_path: Path) -
 def test_forgetting_that_ends_at_any_change_of_a_file_is_repeated(
     how: str, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wish = Wish(source=str(tmp_path / "anns")) if how == "source" else Wish(person="Ymirdottir")
+    wish = ForgetRequest(source=str(tmp_path / "anns")) if how == "source" else ForgetRequest(person="Ymirdottir")
     left = 0
 
     def ending(change: Callable[..., Any]) -> Callable[..., Any]:
@@ -233,16 +233,16 @@ def test_forgetting_that_ends_at_any_change_of_a_file_is_repeated(
 def test_what_is_not_there_is_refused(dataset: Path, tmp_path: Path) -> None:
     before = sorted((p.name, p.read_bytes()) for p in dataset.rglob("*.parquet"))
     for wish, message in (
-        (Wish(person="bo"), "holds nothing of the person bo"),
-        (Wish(item="00"), "holds nothing of the item 00"),
-        (Wish(source="elsewhere"), "has no source 'elsewhere'. Its sources"),
+        (ForgetRequest(person="bo"), "holds nothing of the person bo"),
+        (ForgetRequest(item="00"), "holds nothing of the item 00"),
+        (ForgetRequest(source="elsewhere"), "has no source 'elsewhere'. Its sources"),
     ):
         with pytest.raises(UserError, match=message):
             forget(dataset, wish)
     with pytest.raises(UserError, match="one of `source`, `person` and `item`"):
-        Wish(person="ann", item="00")
+        ForgetRequest(person="ann", item="00")
     with pytest.raises(UserError, match="is not a data set"):
-        forget(tmp_path / "ours", Wish(person="ann"))
+        forget(tmp_path / "ours", ForgetRequest(person="ann"))
     assert sorted((p.name, p.read_bytes()) for p in dataset.rglob("*.parquet")) == before
     assert not (tmp_path / "ours" / "work").exists()
 
@@ -252,9 +252,9 @@ def test_any_batch_is_cleaned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     write(tmp_path / "many", **{f"t{i}": said(f"{w} {w[::-1]} {i}") for i, w in enumerate(WALKERS)})
     collect([place_of(str(tmp_path / "many"))], tmp_path / "set")
     item = next(r["id"] for r in rows(tmp_path / "set") if r["where"] == "t5.txt")
-    (part,) = find(tmp_path / "set", Wish(item=item)).parts
+    (part,) = find(tmp_path / "set", ForgetRequest(item=item)).parts
     assert part.number == 2 and part.kinds == {"text"}
-    forget(tmp_path / "set", Wish(item=item))
+    forget(tmp_path / "set", ForgetRequest(item=item))
     assert holding(tmp_path / "set", "enilesoR 5") == [] and len(texts(tmp_path / "set")) == 6
 
 
@@ -265,7 +265,7 @@ def test_who_takes_part_in_a_conversation_is_forgotten_with_it(tmp_path: Path) -
     collect([place_of(str(chat))], tmp_path / "set")
     (row,) = rows(tmp_path / "set")
     assert row["person"] in ("Ann", "Bo")
-    forget(tmp_path / "set", Wish(person="Ann" if row["person"] == "Bo" else "Bo"))
+    forget(tmp_path / "set", ForgetRequest(person="Ann" if row["person"] == "Bo" else "Bo"))
     assert list(rows(tmp_path / "set")) == []
 
 
@@ -283,7 +283,7 @@ def test_a_person_whose_name_begins_like_anothers_stays(tmp_path: Path) -> None:
         chat.write_text("\n".join(lines))
         places.append(place_of(str(chat)))
     collect(places, tmp_path / "set")
-    forgotten = forget(tmp_path / "set", Wish(person="Ann"))
+    forgotten = forget(tmp_path / "set", ForgetRequest(person="Ann"))
     assert forgotten.items == 2
     kept = [*rows(tmp_path / "set")]
     assert sorted(row["kind"] for row in kept) == ["conversation", "text", "text"]

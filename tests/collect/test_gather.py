@@ -16,7 +16,7 @@ from PIL import Image
 from afresh.collect import assemble
 from afresh.collect import gather as module
 from afresh.collect.dataset_store import SourceParts
-from afresh.collect.gather import Limits, gather, place_of, places
+from afresh.collect.gather import CollectLimits, gather, place_of, places
 from afresh.core import UserError, events
 from afresh.data.collected import REJECTED, manifest, of_collected, rows
 from afresh.data.prepare import prepare
@@ -119,7 +119,7 @@ def test_an_interrupted_collection_goes_on_to_the_same_digest(
 
 def test_a_limit_stops_and_the_rest_follows(texts: Path, tmp_path: Path) -> None:
     whole = gather([place_of(str(texts))], tmp_path / "whole")["digest"]
-    part = gather([place_of(str(texts))], tmp_path / "set", limits=Limits(items=7))
+    part = gather([place_of(str(texts))], tmp_path / "set", limits=CollectLimits(items=7))
     assert sum(part["items"].values()) == 7
     assert set(gather([], tmp_path / "set", resume=True)["items"]) == {"text", "image"}
     assert len(items(tmp_path / "set")) == len(items(tmp_path / "whole"))
@@ -131,7 +131,7 @@ def test_after_a_limit_no_other_source_is_begun_and_it_is_said(texts: Path, tmp_
     other = tmp_path / "other.jsonl"
     other.write_text('{"text": "A text in a table."}\n')
     with events.listening(lambda event: told.append(event.text)):
-        gather([place_of(str(texts)), place_of(str(other))], tmp_path / "set", limits=Limits(items=7))
+        gather([place_of(str(texts)), place_of(str(other))], tmp_path / "set", limits=CollectLimits(items=7))
     assert any("limit was reached before the end of 2 sources. Go on with `resume`" in text for text in told)
     assert not [text for text in told if "text is 'text'" in text]
     assert "row 1" in {r["where"].rpartition(", ")[2] for r in items_after(tmp_path / "set")}

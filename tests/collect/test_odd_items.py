@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from afresh.collect import bounded, process
-from afresh.collect.gather import Limits as Stop
-from afresh.collect.gather import Place, gather, place_of
+from afresh.collect.gather import CollectLimits as Stop
+from afresh.collect.gather import SourcePlace, gather, place_of
 from afresh.collect.record import Found, Record, Rejection
 from afresh.collect.rules import Rule
 from afresh.collect.sources import Options, Source, repository
@@ -22,9 +22,11 @@ from afresh.collect.sources import Options, Source, repository
 GOOD = "A good text stands beside what is odd, and it is collected whatever happens to the other."
 
 
-def collected(into: Path, *places: Place | str, **options: Any) -> tuple[list[str], dict[str, str]]:
+def collected(into: Path, *places: SourcePlace | str, **options: Any) -> tuple[list[str], dict[str, str]]:
     """The texts of a data set, and the reasons for what was left out by where it was."""
-    gather([p if isinstance(p, Place) else place_of(p) for p in places], into, assembly={"near": "keep"}, **options)
+    gather(
+        [p if isinstance(p, SourcePlace) else place_of(p) for p in places], into, assembly={"near": "keep"}, **options
+    )
     refused = {r["where"]: r["reason"] for r in pq.read_table(into / "rejected.parquet").to_pylist()}
     return [r["text"] for r in pq.read_table(into / "items.parquet").to_pylist()], refused
 
@@ -139,7 +141,7 @@ def test_what_a_source_raises_in_its_middle(folder: Path, tmp_path: Path, error:
         yield Found("first", f"{GOOD} first")
         raise error
 
-    odd = Place(Source("odd", "", lambda place: False, find, lambda *_: []), "odd", Options(), {})
+    odd = SourcePlace(Source("odd", "", lambda place: False, find, lambda *_: []), "odd", Options(), {})
     texts, refused = collected(tmp_path / "set", odd, str(folder))
     assert texts == [f"{GOOD} first", GOOD]
     assert type(error).__name__ in refused["odd"] and "not read further than its first 1 items" in refused["odd"]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from afresh.collect.gather import gather, place_of
-from afresh.collect.split_sides import Sides, border, moment
+from afresh.collect.split_sides import SplitSides, border, moment
 from afresh.core import UserError
 from afresh.data.collected import rows
 from tests.collect.test_near import prose, written
@@ -25,11 +25,16 @@ def test_times_are_compared_whatever_their_form() -> None:
 
 def test_the_last_in_time_is_held_out() -> None:
     times = [row(time=f"20{year:02d}") for year in range(20)]
-    sides = Sides("time", 0.2, border(times, 0.2))
+    sides = SplitSides("time", 0.2, border(times, 0.2))
     assert [sides.of(r) for r in times] == ["train"] * 16 + ["validation"] * 4
     assert sides.of(row()) == "train" and sides.of(row(time="1990", split="validation")) == "validation"
     same = [row(time="2001"), row(time="2001"), row(time="2002"), row(time="2002")]
-    assert [Sides("time", 0.1, border(same, 0.1)).of(r) for r in same] == ["train", "train", "validation", "validation"]
+    assert [SplitSides("time", 0.1, border(same, 0.1)).of(r) for r in same] == [
+        "train",
+        "train",
+        "validation",
+        "validation",
+    ]
     for none in ([row()], [row(time="2001"), row(time="2001-01-01")], []):
         with pytest.raises(UserError, match="cannot be divided by time"):
             border(none, 0.1)
@@ -37,11 +42,11 @@ def test_the_last_in_time_is_held_out() -> None:
 
 @pytest.mark.parametrize(("by", "column"), [("group", "group"), ("person", "person"), ("person", "group")])
 def test_what_belongs_together_is_never_divided(by: str, column: str) -> None:
-    sides = Sides(by, 0.3)
+    sides = SplitSides(by, 0.3)
     found = {g: {sides.of(row(**{column: g, "cluster": f"{g}{i}"})) for i in range(9)} for g in map(str, range(40))}
     assert all(len(f) == 1 for f in found.values())
     assert {side for f in found.values() for side in f} == {"train", "validation"}
-    assert len({Sides("cluster", 0.3).of(row(**{column: "g", "cluster": str(i)})) for i in range(40)}) == 2
+    assert len({SplitSides("cluster", 0.3).of(row(**{column: "g", "cluster": str(i)})) for i in range(40)}) == 2
 
 
 @pytest.mark.parametrize("heldout", [0.0001, 0.9999])

@@ -13,7 +13,7 @@ import pytest
 
 from afresh.cli import run as command
 from afresh.collect.dataset_store import WORK
-from afresh.collect.forget import Wish, forget
+from afresh.collect.forget import ForgetRequest, forget
 from afresh.collect.gather import gather, place_of
 from afresh.collect.trust import FILE
 from afresh.core import UserError
@@ -103,7 +103,7 @@ def test_sources_that_are_no_list_are_an_error_that_says_so(own: Path, sources: 
 
 
 @pytest.mark.parametrize(
-    "work", [lambda d: gather([], d, refresh=True, trust=True), lambda d: forget(d, Wish(source="x"))]
+    "work", [lambda d: gather([], d, refresh=True, trust=True), lambda d: forget(d, ForgetRequest(source="x"))]
 )
 def test_a_key_names_no_folder_outside_of_the_data_set(own: Path, tmp_path: Path, work: Callable[[Path], Any]) -> None:
     (tmp_path / "victim").mkdir()

@@ -16,12 +16,12 @@ from afresh.core import Cond, Drawn, Item, Metric, Question, Score, registry
 from afresh.data.image.kind import IMAGE
 from afresh.data.text.kind import TEXT
 from afresh.domains.exercises.encoder import fit_answers
-from afresh.domains.exercises.history import ANSWERS, Answer, History
+from afresh.domains.exercises.history import ANSWERS, Answer, AnswerHistory
 from afresh.domains.molecule.chem import canonical, chem
 from afresh.domains.molecule.kind import MOLECULE
 from afresh.domains.molecule.modality import MoleculeOptions
 from afresh.domains.molecule.properties import numbers_of
-from afresh.evaluation.encoders import Recipe
+from afresh.evaluation.encoders import EncoderRecipe
 from afresh.evaluation.score_descriptions import words_of
 from afresh.evaluation.study import Study
 from tests.contracts.rows import METRICS, SPACES, SPEC
@@ -102,7 +102,8 @@ def tutor() -> Evidence:
     chances = np.linspace(0.3, 0.9, 20)
     right = draw.random((60, 20)) < chances
     items = [
-        Item(History(tuple(Answer(f"e{j % 5}", bool(r), f"s{j % 2}") for j, r in enumerate(row)))) for row in right
+        Item(AnswerHistory(tuple(Answer(f"e{j % 5}", bool(r), f"s{j % 2}") for j, r in enumerate(row))))
+        for row in right
     ]
     encoder = fit_answers(items[:40], 80, 1, {}, 100)
     splits = encoder.encode(items[:40]), encoder.encode(items[40:])
@@ -147,7 +148,7 @@ def scores(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Score]]:
     """Of all metrics. Each module is measured twice: with judges trained (for a few steps), then with those kept."""
     found: dict[str, list[Score]] = {}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("afresh.evaluation.image_sets.Recipe", partial(Recipe, steps=30))
+        patch.setattr("afresh.evaluation.image_sets.Recipe", partial(EncoderRecipe, steps=30))
         patch.setattr("afresh.evaluation.label_classifier.STEPS", 30)
         for row in METRICS:
             folder = tmp_path_factory.mktemp(row.name)

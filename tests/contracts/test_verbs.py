@@ -18,7 +18,7 @@ from afresh.cli import run as command
 from afresh.core import registry
 from afresh.core.verb import Absent
 from afresh.domains.music.files import midi_bytes
-from afresh.domains.music.score import Note, Score
+from afresh.domains.music.score import MusicScore, Note
 from afresh.serve.app import ServeSettings, make_app
 from tests.cli.conftest import parsed
 from tests.test_old_runs import unpack
@@ -37,7 +37,7 @@ class VerbRow:
     files: Mapping[str, bytes] = field(default_factory=dict)
 
 
-MELODY_BYTES = midi_bytes(Score(tuple(Note(4 * i, 0, 72 + i % 5, 4) for i in range(8)), steps=4))
+MELODY_BYTES = midi_bytes(MusicScore(tuple(Note(4 * i, 0, 72 + i % 5, 4) for i in range(8)), steps=4))
 ROWS = (
     VerbRow(
         "score",

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from afresh.core import Item, ItemKind
-from afresh.data.advice import Advice, Facts, advise
+from afresh.data.advice import Advice, DataFacts, advise
 from afresh.data.image.kind import IMAGE
 from afresh.data.prepare import advice_lines, prepare
 from afresh.data.text.kind import TEXT
@@ -20,9 +20,11 @@ def image(seed: int, side: int = 8, channels: int = 1) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (side, side, channels), dtype=np.uint8)
 
 
-def facts(train: list[Item], kind: ItemKind | None = None, **fields: object) -> Facts:
+def facts(train: list[Item], kind: ItemKind | None = None, **fields: object) -> DataFacts:
     base = {"heldout": [], "exact": 0, "near": 0, "crossing": 0, "counts": {}}
-    return Facts(kind or (TEXT if train and isinstance(train[0].value, str) else IMAGE), train, **{**base, **fields})  # type: ignore[arg-type]
+    return DataFacts(
+        kind or (TEXT if train and isinstance(train[0].value, str) else IMAGE), train, **{**base, **fields}
+    )  # type: ignore[arg-type]
 
 
 def labelled(**counts: int) -> list[Item]:

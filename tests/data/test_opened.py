@@ -17,8 +17,8 @@ from afresh.data.audio.mp3_frames import count_frames
 from afresh.data.audio.sounds import SoundError, decode_sound
 from afresh.data.files import DataFile, FileError, open_file, open_plain, read_bytes, read_zip, walk
 from afresh.data.image.arrays import read_arrays
-from afresh.data.image.images import Frame as ImageFrame
 from afresh.data.image.images import ImageError, decode_image, short_side
+from afresh.data.image.images import ImageFrame as ImageFrame
 from afresh.data.imported import content_key
 from afresh.data.tables.parquet import stream_parquet
 from afresh.data.tables.rows import read_head

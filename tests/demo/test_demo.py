@@ -20,7 +20,7 @@ from afresh.core import UserError
 from afresh.core.events import Event
 from afresh.demo import drawings, sounds, tales
 from afresh.demo.page import write_page
-from afresh.demo.part import Part, Shown, Verdict
+from afresh.demo.part import DemoPart, DemoVerdict, ShownPart
 from afresh.demo.show import (
     DRAWINGS,
     JUDGED,
@@ -111,7 +111,7 @@ def test_data_is_written_whole_and_once(tmp_path: Path) -> None:
         counts.append(folder)
         drawings.write_drawings(folder, 2, LEARNT)
 
-    part = Part("few", "", "vae", 1, write)
+    part = DemoPart("few", "", "vae", 1, write)
     write_once(part, tmp_path / "few")
     write_once(part, tmp_path / "few")
     assert len(counts) == 1 and [p.name for p in tmp_path.iterdir()] == ["few"]
@@ -123,7 +123,7 @@ def test_data_is_written_whole_and_once(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------------ verdicts
 
 
-def numbers(verdicts: list[Verdict]) -> list[float]:
+def numbers(verdicts: list[DemoVerdict]) -> list[float]:
     return [float(v.value.rstrip("%")) for v in verdicts]
 
 
@@ -138,7 +138,7 @@ def fields() -> dict[str, torch.Tensor]:
     return {"learnt": of(0, 60), "fresh": of(1, JUDGED), "others": of(2, JUDGED)}
 
 
-PART = Part("drawings", "", "vae", 1, lambda folder: None, DRAWINGS.labels, drawings.draw, 60)
+PART = DemoPart("drawings", "", "vae", 1, lambda folder: None, DRAWINGS.labels, drawings.draw, 60)
 
 
 def test_new_drawings_are_right_not_told_apart_and_no_copies(fields: dict[str, torch.Tensor]) -> None:
@@ -163,7 +163,7 @@ def test_copies_and_wrong_labels_are_seen(fields: dict[str, torch.Tensor]) -> No
 # ------------------------------------------------------------------------------------------------ the page
 
 
-def shown(part: Part) -> Shown:
+def shown(part: DemoPart) -> ShownPart:
     """A part as if it had been trained: what is made is data of another seed."""
     record = SimpleNamespace(
         parameters=1_234_567,
@@ -172,14 +172,14 @@ def shown(part: Part) -> Shown:
     )
     model = cast(Model, SimpleNamespace(run=SimpleNamespace(record=record)))
     seconds = {"data": 1.0, "training": 30.0, "samples": 4.0}
-    verdicts = [Verdict("97%", "are told apart", "50% would be perfect")]
+    verdicts = [DemoVerdict("97%", "are told apart", "50% would be perfect")]
     if part.make is None:
         made = [" & more"] * len(PROMPTS)
-        return Shown(part, model, {"": [tales.tale(1, 0)]}, {"": made}, verdicts, seconds, PROMPTS)
+        return ShownPart(part, model, {"": [tales.tale(1, 0)]}, {"": made}, verdicts, seconds, PROMPTS)
     real, made = ({label: [part.make(label, s, i) for i in range(6)] for label in part.labels} for s in (1, 2))
     pictures = part is DRAWINGS
     between: list[Any] = [drawings.draw("boat", 1, i) for i in range(9)] if pictures else []
-    return Shown(part, model, real, made, verdicts, seconds, (), between, None if pictures else arranged(made))
+    return ShownPart(part, model, real, made, verdicts, seconds, (), between, None if pictures else arranged(made))
 
 
 @pytest.fixture(scope="module")
@@ -236,7 +236,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_spent(tmp
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"Cannot write the demonstration to .*Choose another folder"):
         run_demo(tmp_path / "file" / "demo")
-    part = Part("few", "", "vae", 1, lambda folder: drawings.write_drawings(folder, 1, 0))
+    part = DemoPart("few", "", "vae", 1, lambda folder: drawings.write_drawings(folder, 1, 0))
     with pytest.raises(UserError, match="Cannot write the data of the demonstration"):
         write_once(part, tmp_path / "file" / "few")
 
@@ -254,7 +254,7 @@ def test_the_parts_fit_into_their_minutes() -> None:
     assert PARTS == (DRAWINGS, STORIES, SOUNDS)
 
 
-def few(part: Part, each: int, write: Callable[[Path, int, int], None]) -> Part:
+def few(part: DemoPart, each: int, write: Callable[[Path, int, int], None]) -> DemoPart:
     """A part with fewer data: `each` of a label, or in all."""
     return replace(part, write=lambda folder: write(folder, each, LEARNT), each=each)
 

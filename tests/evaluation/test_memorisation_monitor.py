@@ -31,7 +31,7 @@ from afresh.evaluation.memorisation_monitor import (
 )
 from afresh.runs.run import Run, metrics_rows, summary
 from afresh.training.checkpoint import newest
-from afresh.training.looks import Look, looks_until
+from afresh.training.looks import MonitorLook, looks_until
 from afresh.verbs.resume import resume
 from afresh.verbs.run_summary import final_record, stopped
 from afresh.verbs.train import TrainSpec, start
@@ -197,8 +197,8 @@ def test_when_there_is_a_monitor_and_what_it_remembers(ended: Run) -> None:
     live.stopped = ""
     rows = [{"step": s, "near_copies_low": 0.2, "near_copies_of": 16.0} for s in (3, live.step + 1)]
     rows.append({"step": 3, "loss": 1.0})
-    of_rows = {"near_copies_low": [Look(3, 0.2)], "near_copies_of": [Look(3, 16.0)]}
-    held = {"near_copies_low": [Look(2, 0.1)], "near_copies_of": [Look(2, 64.0)]}
+    of_rows = {"near_copies_low": [MonitorLook(3, 0.2)], "near_copies_of": [MonitorLook(3, 16.0)]}
+    held = {"near_copies_low": [MonitorLook(2, 0.1)], "near_copies_of": [MonitorLook(2, 64.0)]}
     for known in ({}, held):  # of a checkpoint of an earlier version, and of this one
         live.looks = dict(known)
         assert memorisation_monitor(ended, (x, x), live, rows) is not None
@@ -250,7 +250,7 @@ def test_two_searches_in_a_row_stop_training(ended: Run) -> None:
     x = Examples(Rng(0).normal("x", torch.arange(40), (1, 6, 6)), Cond(40))
     out = MemorisationMonitor(ended, x, x, 0.1)
     live = ended.learner()
-    live.step, live.looks = 20, {"near_copies_low": [Look(10, 0.5), Look(20, 0.5)]}
+    live.step, live.looks = 20, {"near_copies_low": [MonitorLook(10, 0.5), MonitorLook(20, 0.5)]}
     assert "at least 50%" in out.stop_reason(live)
     live.looks = looks_until(live.looks, 10)
     assert out.stop_reason(live) == ""

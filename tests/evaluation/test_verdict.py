@@ -22,10 +22,10 @@ from afresh.domains.image import metrics as image_metrics
 from afresh.domains.text import metrics as text_metrics
 from afresh.evaluation import image_sets
 from afresh.evaluation.card import ProtocolCard
-from afresh.evaluation.encoders import Recipe
+from afresh.evaluation.encoders import EncoderRecipe
 from afresh.evaluation.study import Measurement, measure
-from afresh.evaluation.verdict import MEANING, Help, Known, verdict
-from afresh.training.family_choice import Curves
+from afresh.evaluation.verdict import MEANING, Help, KnownFacts, verdict
+from afresh.training.family_choice import FamilyCurves
 from afresh.verbs.report import remedies_of
 from tests.evaluation.evidence import Evidence, digits, image_evidence
 
@@ -89,7 +89,7 @@ def misjudged(
                 parts, (np.zeros(train), np.zeros(heldout)), samples.clamp(-1, 1), Cond(len(samples)), 0
             )
             measured = measure(evidence, METRICS, 64, modality="image", sampling={}, folder=folder)
-            deserved, said = best if word == "good" else word, verdict(measured, Known("images")).word
+            deserved, said = best if word == "good" else word, verdict(measured, KnownFacts("images")).word
             wrong += [] if said == deserved else [(deserved, said)]
     return wrong
 
@@ -97,7 +97,7 @@ def misjudged(
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Encoders that learn for a few steps, and one instead of three."""
-    monkeypatch.setattr(image_sets, "Recipe", lambda: Recipe(steps=60, batch=64))
+    monkeypatch.setattr(image_sets, "Recipe", lambda: EncoderRecipe(steps=60, batch=64))
     monkeypatch.setattr(image_metrics, "CROSS_CHECKS", ())
 
 
@@ -169,7 +169,7 @@ def test_texts_made_to_deserve_each_word(n: int) -> None:
     wrong = []
     for word, models in cases.items():
         for i, (samples, bits) in enumerate(models):
-            found = verdict(measured_texts(train, heldout, samples, bits, n), Known("texts"))
+            found = verdict(measured_texts(train, heldout, samples, bits, n), KnownFacts("texts"))
             wrong += [] if found.word == word else [(word, i, found.word)]
     assert wrong == []
 
@@ -191,7 +191,7 @@ def measured_texts(train: list[str], heldout: list[str], samples: list[str], bit
 
 def test_writing_without_spaces_is_not_judged_by_its_words() -> None:
     one = [f"\u7f8e\u4e3d{chr(0x4E00 + 37 * i)}\u7684\u5929{chr(0x4E00 + 91 * i)}\u6c14" for i in range(40)]
-    found = verdict(measured_texts(one[:20], one[20:30], one[30:], None, 10), Known("texts"))
+    found = verdict(measured_texts(one[:20], one[20:30], one[30:], None, 10), KnownFacts("texts"))
     assert found.word == "not measured"
 
 
@@ -236,13 +236,13 @@ def measured(train: int = 900, heldout: int = 100, **values: float) -> Measureme
     return Measurement(card(train, heldout), image_scores(**values), {}, ())
 
 
-def of_family(name: str, known: Known, reached: Curves | None = None) -> Known:
+def of_family(name: str, known: KnownFacts, reached: FamilyCurves | None = None) -> KnownFacts:
     """What is known of a run of a family, with what that family proposes."""
     own = replace(known, family=name)
     return replace(own, remedies=remedies_of(registry.family(name), own, reached))
 
 
-RUN = Known("images", "flow", "runs/my photos", "/home/me/my photos", 1.0, 2_000, 40_000, 64)
+RUN = KnownFacts("images", "flow", "runs/my photos", "/home/me/my photos", 1.0, 2_000, 40_000, 64)
 
 
 def test_a_run_that_saw_too_little_needs_smaller_images_or_more_minutes() -> None:
@@ -263,7 +263,7 @@ def test_what_helps_depends_on_the_word_and_the_family() -> None:
     assert copies.word == "memorised" and "40 images" in copies.help and "--minutes 0.5" in copies.command
     soft = verdict(measured(sharpness=0.05), of_family("vae", enough))
     assert soft.word == "blurred" and "--family flow --minutes 4" in soft.command
-    reached = Curves("photos", 800.0, {"flow": [(1_000, 1600.0), (175_000, 800.0)]})
+    reached = FamilyCurves("photos", 800.0, {"flow": [(1_000, 1600.0), (175_000, 800.0)]})
     known = verdict(measured(sharpness=0.05), of_family("vae", enough, reached))
     assert "--family flow --minutes 7" in known.command
     alike = verdict(measured(variety=0.1, variety_pixels=0.1), of_family("gan", enough))

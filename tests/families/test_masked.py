@@ -26,8 +26,8 @@ from afresh.families.masked import (
     MaskedConfig,
     MaskedObjective,
     MaskedSettings,
+    MaskedWindow,
     Surroundings,
-    Window,
     predictor,
     score,
     spread,
@@ -111,7 +111,7 @@ def test_a_fresh_model_costs_log_v_a_token_in_every_draw(space: Space) -> None:
 
 def test_the_loss_is_the_mean_over_all_orders() -> None:
     """Over all numbers and sets of masked positions it is exactly the mean over orders of -log p(x | order)."""
-    modules, window = made(TINY), Window.of(led(EVERY), TINY)
+    modules, window = made(TINY), MaskedWindow.of(led(EVERY), TINY)
     total = torch.zeros(64, dtype=torch.float64)
     for n in (1, 2, 3):
         sets = list(combinations(range(3), n))

@@ -7,7 +7,17 @@ import math
 import pytest
 import torch
 
-from afresh.nets.conv import Critic, Decoder, Encoder, FreeBlock, Generator, ModulatedBlock, grow, ladder, shrink
+from afresh.nets.conv import (
+    ConvDecoder,
+    ConvEncoder,
+    Critic,
+    FreeBlock,
+    Generator,
+    ModulatedBlock,
+    grow,
+    ladder,
+    shrink,
+)
 
 SHAPES = [(1, 8, 8), (3, 28, 28), (1, 7, 13), (2, 33), (1, 160), (2, 5, 6, 9), (1, 1, 8), (3, 3, 3)]
 
@@ -56,9 +66,9 @@ def test_a_constant_survives_the_ladder(grid: tuple[int, ...]) -> None:
 @pytest.mark.parametrize("shape", SHAPES)
 def test_shapes(shape: tuple[int, ...]) -> None:
     x, c, z = torch.randn(3, *shape), torch.randn(3, 8), torch.randn(3, 5)
-    mean, log_var = Encoder(shape, 8, 5, 16, 1)(x, c)
+    mean, log_var = ConvEncoder(shape, 8, 5, 16, 1)(x, c)
     assert mean.shape == log_var.shape == (3, 5)
-    assert Decoder(shape, 8, 5, 16, 1)(z, c).shape == (3, *shape)
+    assert ConvDecoder(shape, 8, 5, 16, 1)(z, c).shape == (3, *shape)
     assert Generator(shape, 8, 5, 16, 1, group=8)(z, c).shape == (3, *shape)
     assert Critic(shape, 8, 16, 2)(x, c).shape == (3,)
 
@@ -77,7 +87,7 @@ def test_the_generator_starts_at_about_unit_variance() -> None:
 @pytest.mark.parametrize("shape", [(1, 9, 9), (2, 33)])
 def test_every_output_depends_on_latent_and_condition(shape: tuple[int, ...]) -> None:
     z, c = torch.randn(1, 5), torch.randn(1, 8)
-    for net in (Decoder(shape, 8, 5, 16, 1), Generator(shape, 8, 5, 16, 1)):
+    for net in (ConvDecoder(shape, 8, 5, 16, 1), Generator(shape, 8, 5, 16, 1)):
         alive(net)
         x = net(z, c)
         assert ((net(z + 1, c) - x).abs() > 1e-6).float().mean() > 0.99
@@ -86,7 +96,7 @@ def test_every_output_depends_on_latent_and_condition(shape: tuple[int, ...]) ->
 
 def test_every_input_reaches_encoder_and_critic() -> None:
     x, c = torch.randn(1, 2, 7, 10, requires_grad=True), torch.randn(1, 8, requires_grad=True)
-    for net in (Encoder((2, 7, 10), 8, 5, 16, 1), Critic((2, 7, 10), 8, 16, 1)):
+    for net in (ConvEncoder((2, 7, 10), 8, 5, 16, 1), Critic((2, 7, 10), 8, 16, 1)):
         alive(net)
         out = net(x, c)
         total = out.sum() if isinstance(out, torch.Tensor) else out[0].sum()
@@ -125,7 +135,7 @@ def test_the_critic_has_second_derivatives(shape: tuple[int, ...]) -> None:
 @pytest.mark.parametrize("shape", [(3, 12, 12), (1, 5, 6, 7)])
 def test_examples_of_a_batch_are_independent(shape: tuple[int, ...]) -> None:
     x, c, z = torch.randn(4, *shape), torch.randn(4, 8), torch.randn(4, 5)
-    encoder, decoder = Encoder(shape, 8, 5, 16, 1), Decoder(shape, 8, 5, 16, 1)
+    encoder, decoder = ConvEncoder(shape, 8, 5, 16, 1), ConvDecoder(shape, 8, 5, 16, 1)
     critic, generator = Critic(shape, 8, 16, 1), Generator(shape, 8, 5, 16, 1)
     for net in (encoder, decoder, critic, generator):
         alive(net)

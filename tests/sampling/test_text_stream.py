@@ -13,7 +13,7 @@ from torch import Tensor
 from afresh.core import Cond, UserError
 from afresh.core.rng import Rng
 from afresh.data.text.tokenizer import Tokenizer
-from afresh.sampling.text_stream import BROKEN, Detokenizer, Row, Stops, Watcher
+from afresh.sampling.text_stream import BROKEN, Detokenizer, Stops, TextRow, Watcher
 from afresh.sampling.tokens import Cut, generate
 from tests.data.text.test_foreign_tokenizer import made as foreign
 from tests.heard import heard, silence
@@ -84,7 +84,7 @@ def followed(chunks: list[str], strings: list[str]) -> tuple[list[str], str, str
     """What a watcher tells, makes and says of tokens that spell `chunks`."""
     told: list[str] = []
 
-    def on_text(index: int, piece: str, row: Row) -> None:
+    def on_text(index: int, piece: str, row: TextRow) -> None:
         told.append(piece)
 
     watcher = Watcher(lambda ids: "".join(chunks[i] for i in ids), -1, Stops.of(strings), on_text=on_text)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from afresh.domains.code.metrics import held, new_mark, program_with_tests
-from afresh.sandbox.processes import Limits, Outcome, Sandbox
+from afresh.sandbox.processes import Outcome, Sandbox, SandboxLimits
 from tests import needs
 
 pytestmark = [pytest.mark.slow, needs.sandbox]
 
-BOX = Sandbox(Limits(seconds=5, memory_mb=256, processes=8))
+BOX = Sandbox(SandboxLimits(seconds=5, memory_mb=256, processes=8))
 
 
 def judged(answer: str, *tests: str, setup: str = "", given: str = "", entry: str = "") -> tuple[int, Outcome]:

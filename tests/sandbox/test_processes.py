@@ -16,12 +16,12 @@ import pytest
 
 from afresh.core import UserError
 from afresh.sandbox import processes as module
-from afresh.sandbox.processes import Limits, Outcome, Sandbox, descendants
+from afresh.sandbox.processes import Outcome, Sandbox, SandboxLimits, descendants
 from tests import needs
 
 pytestmark = pytest.mark.slow
 
-LIMITS = Limits(seconds=1.5, memory_mb=128, processes=8, output=10_000, files_mb=4)
+LIMITS = SandboxLimits(seconds=1.5, memory_mb=128, processes=8, output=10_000, files_mb=4)
 BOX = Sandbox(LIMITS)
 
 

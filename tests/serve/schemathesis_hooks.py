@@ -13,7 +13,7 @@ from PIL import Image
 from schemathesis import GenerationMode
 
 from afresh.domains.music.files import midi_bytes
-from afresh.domains.music.score import Note, Score
+from afresh.domains.music.score import MusicScore, Note
 
 
 def picture() -> bytes:
@@ -27,7 +27,7 @@ def b64(content: bytes) -> str:
 
 
 IMAGE = picture()
-TUNE = b64(midi_bytes(Score(tuple(Note(4 * i, 0, 72 + i % 5, 4) for i in range(8)), steps=4)))
+TUNE = b64(midi_bytes(MusicScore(tuple(Note(4 * i, 0, 72 + i % 5, 4) for i in range(8)), steps=4)))
 ASK = [{"role": "user", "content": "Say 3?"}]
 # By path: what stands in place of drawn values, of which a schema cannot say which ones a run knows.
 KNOWN: dict[str, dict[str, Any]] = {

@@ -8,7 +8,7 @@ import json
 import pytest
 
 from afresh.core import UserError
-from afresh.serve.errors import Refused, answer, refused
+from afresh.serve.errors import RefusedRequest, answer, refused
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ from afresh.serve.errors import Refused, answer, refused
     ],
 )
 def test_the_kind_of_an_error_follows_from_its_status(status: int, kind: str, of_messages: str) -> None:
-    error = Refused(status, "No.")
+    error = RefusedRequest(status, "No.")
     assert json.loads(bytes(answer(error, "/v1/completions").body))["error"]["type"] == kind
     assert json.loads(bytes(answer(error, "/v1/messages").body))["error"]["type"] == of_messages
 

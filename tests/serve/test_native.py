@@ -19,7 +19,7 @@ from PIL import Image
 import afresh
 from afresh.data.audio.views import wav_bytes
 from afresh.domains.music.files import midi_bytes
-from afresh.domains.music.score import Note, Score
+from afresh.domains.music.score import MusicScore, Note
 from afresh.serve.app import ServeSettings
 from afresh.serve.keys import Keys
 from afresh.serve.rights import Holder
@@ -60,7 +60,7 @@ def same(made: Any, own: Any) -> bool:
     return all(np.array_equal(shown(a), b) for a, b in zip(made["samples"], own, strict=True))
 
 
-MELODY = Score(tuple(Note(4 * i, 0, 72 + i % 5, 4) for i in range(8)), steps=4)
+MELODY = MusicScore(tuple(Note(4 * i, 0, 72 + i % 5, 4) for i in range(8)), steps=4)
 
 
 def test_runs_say_what_can_be_asked(api: httpx.Client, media: Path) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from afresh.serve import tries
-from afresh.serve.errors import Refused
+from afresh.serve.errors import RefusedRequest
 from afresh.serve.keys import Door, Keys
 from afresh.serve.rights import Holder
 from afresh.serve.sessions import Sessions
@@ -39,7 +39,7 @@ def door() -> Door:
 
 async def wrong(door: Door, address: str, times: int) -> None:
     for _ in range(times):
-        with pytest.raises(Refused) as error:
+        with pytest.raises(RefusedRequest) as error:
             await door.enter(WRONG, address)
         assert error.value.status == 401
 
@@ -80,7 +80,7 @@ def test_so_many_wait_at_once_that_more_are_not_looked_at(
         monkeypatch.setattr(Keys, "holder", lambda keys, key: looked.append(key))
         asked = [door.enter(WRONG, HERE) for _ in range(MOST_WAITING + 50)]
         answers = await asyncio.gather(*asked, return_exceptions=True)
-        status = [a.status for a in answers if isinstance(a, Refused)]
+        status = [a.status for a in answers if isinstance(a, RefusedRequest)]
         assert status.count(429) == 50 and len(looked) == status.count(401) == MOST_WAITING
         assert not door.tries.waiting
 
@@ -110,10 +110,10 @@ def test_an_allowance_comes_back_with_time() -> None:
     allowances = Allowances(60)
     for _ in range(60):
         allowances.spend("ann", 0.0)
-    with pytest.raises(Refused):
+    with pytest.raises(RefusedRequest):
         allowances.spend("ann", 0.5)
     allowances.spend("ann", 1.0)
-    with pytest.raises(Refused):
+    with pytest.raises(RefusedRequest):
         allowances.spend("ann", 1.5)
 
 
@@ -122,7 +122,7 @@ def test_an_allowance_is_never_more_than_that_of_a_minute() -> None:
     allowances.spend("ann", 0.0)
     for _ in range(5):
         allowances.spend("ann", 1e6)
-    with pytest.raises(Refused) as error:
+    with pytest.raises(RefusedRequest) as error:
         allowances.spend("ann", 1e6)
     assert error.value.retry == 12
 

@@ -16,8 +16,8 @@ from afresh.cli.train import show
 from afresh.core import RewardError, UserError
 from afresh.runs.run import Run, metrics_rows
 from afresh.training import checkpoint
-from afresh.training.best_checkpoint import Choice, best_by_reward
-from afresh.training.looks import Look
+from afresh.training.best_checkpoint import CheckpointChoice, best_by_reward
+from afresh.training.looks import MonitorLook
 from afresh.training.weights import forget_chosen, read_weights
 from afresh.verbs.align import AlignSpec, start
 from afresh.verbs.report import chosen_weights
@@ -183,20 +183,22 @@ def test_what_has_not_fallen_clearly_stays(tmp_path: Path) -> None:
     class Now:
         step = 4
 
-        def __init__(self, *seen: Look) -> None:
+        def __init__(self, *seen: MonitorLook) -> None:
             self.looks = {"heldout_reward": list(seen)}
 
-    def replacement(*seen: Look) -> Any:
+    def replacement(*seen: MonitorLook) -> Any:
         now: Any = Now(*seen)
         return best_by_reward(tmp_path, now, ()).replacement(now)
 
     assert replacement() is None
-    assert replacement(Look(0, 0.5, 0.1), Look(4, 0.3, 0.1)) is None  # 1.4 errors
-    assert replacement(Look(0, 0.5, 0.1), Look(2, 0.1, 0.01)) is None  # no last evaluation
+    assert replacement(MonitorLook(0, 0.5, 0.1), MonitorLook(4, 0.3, 0.1)) is None  # 1.4 errors
+    assert replacement(MonitorLook(0, 0.5, 0.1), MonitorLook(2, 0.1, 0.01)) is None  # no last evaluation
     nothing: Any = Now()
-    best = best_by_reward(tmp_path, nothing, ()).best([Look(0, 0.5, 0.1), Look(2, 0.5, 0.1), Look(4, 0.3, 0.1)])
+    best = best_by_reward(tmp_path, nothing, ()).best(
+        [MonitorLook(0, 0.5, 0.1), MonitorLook(2, 0.5, 0.1), MonitorLook(4, 0.3, 0.1)]
+    )
     assert best.step == 0  # of equals the nearest to the base
-    assert "of step 2," in Choice(metric="heldout_reward", step=2, value=0.9, last=0.5).described
+    assert "of step 2," in CheckpointChoice(metric="heldout_reward", step=2, value=0.9, last=0.5).described
 
 
 # ------------------------------------------------------------------------------------------- rewards that fail

@@ -9,7 +9,7 @@ import pytest
 
 from afresh.core import Space, registry
 from afresh.training import family_choice
-from afresh.training.family_choice import Reached, Table, choose, curves_for, shortfall, table
+from afresh.training.family_choice import Reached, ReachedTable, choose, curves_for, shortfall, table
 from afresh.training.plan import Sized, Task, Trial
 from tests.contracts.rows import examples
 
@@ -20,7 +20,7 @@ def row(family: str, seen: int, score: float, data: str = "photos", items: int =
     return Reached(data=data, timed=False, items=items, side=side, family=family, examples=seen, score=score)
 
 
-KNOWN = Table(
+KNOWN = ReachedTable(
     [
         row("vae", 1000, 1000),
         row("vae", 4000, 500),

@@ -11,7 +11,7 @@ import pytest
 from afresh.core.rng import Rng
 from afresh.training import checkpoint, loop
 from afresh.training.best_checkpoint import LOSS, REWARD, best_by_loss, best_by_reward
-from afresh.training.looks import Look, Looks, add_look, looks_in, looks_until
+from afresh.training.looks import Looks, MonitorLook, add_look, looks_in, looks_until
 from afresh.training.loop import Hooks, Learner
 from afresh.training.weights import read_weights
 from tests.training.toys import Squares, batches, learner
@@ -20,14 +20,14 @@ from tests.training.toys import Squares, batches, learner
 def test_a_look_takes_the_place_of_those_that_are_not_before_it() -> None:
     looks: Looks = {}
     for step in (0, 2, 4, 2):
-        add_look(looks, LOSS, Look(step, float(step)))
-    assert looks == {LOSS: [Look(0, 0.0), Look(2, 2.0)]}
-    assert looks_until(looks, 1) == {LOSS: [Look(0, 0.0)]}
+        add_look(looks, LOSS, MonitorLook(step, float(step)))
+    assert looks == {LOSS: [MonitorLook(0, 0.0), MonitorLook(2, 2.0)]}
+    assert looks_until(looks, 1) == {LOSS: [MonitorLook(0, 0.0)]}
 
 
 def test_rows_of_steps_that_are_taken_again_are_no_looks() -> None:
     rows = [{"step": s, LOSS: float(s), "seconds": 0.0} for s in (0, 2, 4)] + [{"step": 2, "loss": 1.0}]
-    assert looks_in(rows, LOSS, 2) == [Look(0, 0.0), Look(2, 2.0)]
+    assert looks_in(rows, LOSS, 2) == [MonitorLook(0, 0.0), MonitorLook(2, 2.0)]
 
 
 def hooks(values: dict[int, float], root: Path) -> Hooks:
@@ -82,8 +82,8 @@ def test_a_checkpoint_of_an_earlier_version_takes_its_looks_from_the_rows(tmp_pa
     rows = [{"step": s, LOSS: v, REWARD: v, "heldout_reward_error": 0.5} for s, v in RISING.items()]
     best_by_loss(tmp_path, live, rows)
     best_by_reward(tmp_path, live, rows[:-1])
-    assert live.looks[LOSS] == [Look(s, RISING[s]) for s in range(5)]
-    assert live.looks[REWARD] == [Look(s, RISING[s], 0.5) for s in range(5)]
+    assert live.looks[LOSS] == [MonitorLook(s, RISING[s]) for s in range(5)]
+    assert live.looks[REWARD] == [MonitorLook(s, RISING[s], 0.5) for s in range(5)]
 
 
 def test_going_back_to_a_checkpoint_forgets_later_looks(tmp_path: Path) -> None:
@@ -112,6 +112,6 @@ def test_looks_after_an_old_checkpoint_are_forgotten_when_it_is_gone_back_to(tmp
     saved = checkpoint.newest(tmp_path / "checkpoints")
     assert saved is not None and saved.step == 4
     live = learner(Squares(), **OFTEN)
-    live.looks = {LOSS: [Look(0, 1.0), Look(4, 2.0), Look(9, 3.0)]}
+    live.looks = {LOSS: [MonitorLook(0, 1.0), MonitorLook(4, 2.0), MonitorLook(9, 3.0)]}
     live.restore(replace(saved, scalars={k: v for k, v in saved.scalars.items() if k != "looks"}))
-    assert live.looks == {LOSS: [Look(0, 1.0), Look(4, 2.0)]}
+    assert live.looks == {LOSS: [MonitorLook(0, 1.0), MonitorLook(4, 2.0)]}

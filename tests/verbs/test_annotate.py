@@ -19,13 +19,13 @@ from afresh.alignment.feedback.votes import append, withdraw
 from afresh.core import ItemKind, UserError
 from afresh.data.image.kind import IMAGE
 from afresh.data.text.kind import TEXT
-from afresh.verbs.annotate import MIN_VOTES, Plan, Session, all_pairs, votes_in
+from afresh.verbs.annotate import MIN_VOTES, PairPlan, Session, all_pairs, votes_in
 
 
-def plan_of(items: list[str], n: int, free: bool = False, kind: ItemKind = TEXT, seed: int = 0) -> Plan:
+def plan_of(items: list[str], n: int, free: bool = False, kind: ItemKind = TEXT, seed: int = 0) -> PairPlan:
     """The first n pairs of some items."""
     pairs = [Pair.of(items[i], items[j]) for i, j in list(all_pairs(len(items)))[:n]]
-    return Plan(kind, tuple(pairs), tuple(Candidate(i) for i in items), free, seed)
+    return PairPlan(kind, tuple(pairs), tuple(Candidate(i) for i in items), free, seed)
 
 
 ITEMS = [f"text {i}" for i in range(8)]
@@ -86,7 +86,7 @@ def test_the_side_is_by_chance_and_the_same_again(tmp_path: Path) -> None:
     plan = plan_of([f"{i:03d}" for i in range(60)], 400)
 
     def sides(seed: int, rater: str) -> list[bool]:
-        session, out = Session(Plan("text", plan.pairs, plan.candidates, False, seed), tmp_path / "none", rater), []
+        session, out = Session(PairPlan("text", plan.pairs, plan.candidates, False, seed), tmp_path / "none", rater), []
         while (question := session.next()) is not None:
             assert {question.a, question.b} == {question.pair.first, question.pair.second}
             out.append(question.a == question.pair.first)

@@ -21,7 +21,7 @@ from afresh.core import Cond, Edit, Space, UserError
 from afresh.core.cost import at_most
 from afresh.domains.image.modality import ImageEncoder, ImageOptions
 from afresh.families.codecs.trained import TrainedCodec, copied
-from afresh.nets.autoencoder import Shape, networks
+from afresh.nets.autoencoder import LatentShape, networks
 from afresh.runs.data import run_data
 from afresh.runs.inputs import as_seen
 from afresh.runs.run import Run
@@ -190,7 +190,7 @@ def test_pictures_of_16_bits_are_not_clipped(run: Run, tmp_path: Path) -> None:
 def test_a_place_of_a_codec_is_kept_where_all_it_stands_for_is(side: int, factor: int) -> None:
     space, net = (
         Space("field", (1, side, side)),
-        Shape(bottleneck="kl", factor=factor, channels=2, levels=(8,), codes=2, width=8, blocks=1, most=1),
+        LatentShape(bottleneck="kl", factor=factor, channels=2, levels=(8,), codes=2, width=8, blocks=1, most=1),
     )
     states = {k: m.state_dict() for k, m in networks(space.shape, net).items()}
     codec = TrainedCodec(space, net, copied(space, net, states), torch.zeros(2), torch.ones(2))

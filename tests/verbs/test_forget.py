@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from afresh.cli import run as command
-from afresh.collect.forget import Wish
+from afresh.collect.forget import ForgetRequest
 from afresh.collect.gather import gather, place_of
 from afresh.collect.rules import rules
 from afresh.data.collected import manifest, rows
@@ -76,9 +76,9 @@ def dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_runs_that_learnt_from_a_version_with_it_have_seen_it(dataset: Path, tmp_path: Path) -> None:
-    found, seen = would_forget(dataset, Wish(person="bo"))
+    found, seen = would_forget(dataset, ForgetRequest(person="bo"))
     assert found.items == 2 and [w.run.name for w in seen] == ["late", "tuned"] and all(w.certain for w in seen)
-    assert [w.run.name for w in would_forget(dataset, Wish(source=str(tmp_path / "one")))[1]] == [
+    assert [w.run.name for w in would_forget(dataset, ForgetRequest(source=str(tmp_path / "one")))[1]] == [
         "early",
         "late",
         "tuned",
@@ -86,7 +86,7 @@ def test_runs_that_learnt_from_a_version_with_it_have_seen_it(dataset: Path, tmp
 
 
 def test_of_a_version_that_the_journal_does_not_know_it_is_said_that_it_may(dataset: Path) -> None:
-    found, _ = would_forget(dataset, Wish(person="bo"))
+    found, _ = would_forget(dataset, ForgetRequest(person="bo"))
     (dataset / "work" / "journal.jsonl").unlink()
     assert {(w.run.name, w.certain) for w in witnesses(dataset, found)} == {
         ("early", False),

@@ -13,7 +13,7 @@ from PIL import Image
 import afresh
 from afresh.core import UserError
 from afresh.runs.run import Run
-from afresh.verbs.creation_request import Wish, make
+from afresh.verbs.creation_request import CreationRequest, make
 from afresh.verbs.gallery import INDEX, RECIPE, Work, Works, same
 
 SMALL = {"family.widths": [8, 16], "train.batch": 16}
@@ -35,12 +35,12 @@ def works(tmp_path: Path) -> Works:
     return Works(tmp_path / "works")
 
 
-def kept(works: Works, run: Run, wish: Wish, files: dict[str, bytes] | None = None) -> list[Work]:
+def kept(works: Works, run: Run, wish: CreationRequest, files: dict[str, bytes] | None = None) -> list[Work]:
     return [works.keep(run, "pets", "step-3", wish, files or {}, m) for m in make(run, wish, files or {})]
 
 
 def test_each_work_of_a_wish_is_made_again_byte_for_byte(run: Run, works: Works) -> None:
-    wish = Wish(n=3, seed=5, label={"label": "dog"}, settings={"steps": 4, "guidance": 2.0})
+    wish = CreationRequest(n=3, seed=5, label={"label": "dog"}, settings={"steps": 4, "guidance": 2.0})
     found = kept(works, run, wish)
     assert [w.recipe.index for w in found] == [0, 1, 2] and len({w.recipe.files["work.png"] for w in found}) == 3
     for work in found:
@@ -51,15 +51,15 @@ def test_each_work_of_a_wish_is_made_again_byte_for_byte(run: Run, works: Works)
 
 def test_they_are_the_samples_of_the_run(run: Run, works: Works) -> None:
     own = afresh.Model(run).sample(1, seed=9, label="cat", steps=4)
-    (made,) = make(run, Wish(seed=9, label={"label": "cat"}, settings={"steps": 4}), {})
+    (made,) = make(run, CreationRequest(seed=9, label={"label": "cat"}, settings={"steps": 4}), {})
     assert np.array_equal(own[0], made.value)
 
 
 def test_an_edit_keeps_its_inputs(run: Run, works: Works) -> None:
-    (first,) = kept(works, run, Wish(seed=1))
+    (first,) = kept(works, run, CreationRequest(seed=1))
     white = run.encoder.kind.encode(np.pad(np.full((4, 8, 1), 255, np.uint8), ((0, 4), (0, 0), (0, 0))))
     files = {"input-1.png": first.read("work.png"), "mask.png": white, "other.png": b""}
-    wish = Wish(verb="edit", seed=2, n=2, inputs=("input-1.png",), mask="mask.png")
+    wish = CreationRequest(verb="edit", seed=2, n=2, inputs=("input-1.png",), mask="mask.png")
     changed = kept(works, run, wish, files)
     for work in changed:
         assert sorted(p.name for p in work.folder.iterdir()) == ["input-1.png", "mask.png", RECIPE, "work.png"]
@@ -68,8 +68,8 @@ def test_an_edit_keeps_its_inputs(run: Run, works: Works) -> None:
 
 
 def test_words_favourites_and_the_bin(run: Run, works: Works) -> None:
-    (cat,) = kept(works, run, Wish(seed=1, label={"label": "cat"}))
-    (dog,) = kept(works, run, Wish(seed=2, label={"label": "dog"}))
+    (cat,) = kept(works, run, CreationRequest(seed=1, label={"label": "cat"}))
+    (dog,) = kept(works, run, CreationRequest(seed=2, label={"label": "dog"}))
     assert {w.id for w in works.find()} == {cat.id, dog.id}
     assert [w.id for w in works.find("CAT pets")] == [cat.id] and not works.find("c_t")
     works.favour(dog.id, True)
@@ -84,8 +84,8 @@ def test_words_favourites_and_the_bin(run: Run, works: Works) -> None:
 
 
 def test_the_index_is_written_from_the_folders(run: Run, works: Works) -> None:
-    (one,) = kept(works, run, Wish(seed=1))
-    (two,) = kept(works, run, Wish(seed=2))
+    (one,) = kept(works, run, CreationRequest(seed=1))
+    (two,) = kept(works, run, CreationRequest(seed=2))
     works.favour(one.id, True)
     works.throw(two.id)
     (works.root / INDEX).write_bytes(b"damaged" * 1000)
@@ -98,8 +98,8 @@ def test_the_index_is_written_from_the_folders(run: Run, works: Works) -> None:
 
 
 def test_a_damaged_or_hostile_recipe_hides_only_its_work(run: Run, works: Works) -> None:
-    (one,) = kept(works, run, Wish(seed=1))
-    (two,) = kept(works, run, Wish(seed=2))
+    (one,) = kept(works, run, CreationRequest(seed=1))
+    (two,) = kept(works, run, CreationRequest(seed=2))
     recipe = json.loads((one.folder / RECIPE).read_text())
     (one.folder / RECIPE).write_text(json.dumps({**recipe, "files": {"../../secret": "0"}}))
     assert works.reindex() == 1 and [w.id for w in works.find()] == [two.id]
@@ -116,20 +116,20 @@ def test_a_damaged_or_hostile_recipe_hides_only_its_work(run: Run, works: Works)
 def test_a_folder_that_cannot_be_written(run: Run, tmp_path: Path) -> None:
     (tmp_path / "works").write_text("a file")
     with pytest.raises(UserError, match="could not be kept"):
-        kept(Works(tmp_path / "works"), run, Wish(seed=1))
+        kept(Works(tmp_path / "works"), run, CreationRequest(seed=1))
 
 
 @pytest.mark.parametrize(
     ("wish", "message"),
     [
-        (Wish(label={"label": "cow"}), "cow"),
-        (Wish(prompt="Once"), "does not make texts"),
-        (Wish(verb="edit"), "0 works were given"),
-        (Wish(verb="edit", inputs=("input-1.png",)), "input-1.png is missing"),
-        (Wish(verb="blend", inputs=("a.png", "b.png")), "is missing|no latents"),
-        (Wish(settings={"speed": 3}), "does not know speed"),
+        (CreationRequest(label={"label": "cow"}), "cow"),
+        (CreationRequest(prompt="Once"), "does not make texts"),
+        (CreationRequest(verb="edit"), "0 works were given"),
+        (CreationRequest(verb="edit", inputs=("input-1.png",)), "input-1.png is missing"),
+        (CreationRequest(verb="blend", inputs=("a.png", "b.png")), "is missing|no latents"),
+        (CreationRequest(settings={"speed": 3}), "does not know speed"),
     ],
 )
-def test_what_a_run_cannot_do_is_said(run: Run, wish: Wish, message: str) -> None:
+def test_what_a_run_cannot_do_is_said(run: Run, wish: CreationRequest, message: str) -> None:
     with pytest.raises(UserError, match=message):
         list(make(run, wish, {}))

@@ -13,7 +13,7 @@ import pytest
 
 from afresh.core import UserError
 from afresh.verbs import jobs
-from afresh.verbs.jobs import BackgroundJob, Outcome
+from afresh.verbs.jobs import BackgroundJob, JobOutcome
 
 
 @pytest.fixture(autouse=True)
@@ -53,7 +53,7 @@ def slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         jobs.stop(job)
 
 
-def ended(job: BackgroundJob, seconds: float = 60) -> Outcome:
+def ended(job: BackgroundJob, seconds: float = 60) -> JobOutcome:
     until = time.monotonic() + seconds
     while jobs.is_running(job):
         assert time.monotonic() < until

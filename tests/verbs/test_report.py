@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from afresh.evaluation.verdict import Known
-from afresh.training.family_choice import Curves
+from afresh.evaluation.verdict import KnownFacts
+from afresh.training.family_choice import FamilyCurves
 from afresh.verbs.report import better_family, minutes_of
 
-REACHED = Curves("photos", 800.0, {"vae": [(1000, 1000.0), (4000, 500.0)], "flow": [(4000, 1600.0), (16000, 400.0)]})
-RUN = Known("images", "flow", "runs/mine", "photos", 1.0, 4_000)
+REACHED = FamilyCurves(
+    "photos", 800.0, {"vae": [(1000, 1000.0), (4000, 500.0)], "flow": [(4000, 1600.0), (16000, 400.0)]}
+)
+RUN = KnownFacts("images", "flow", "runs/mine", "photos", 1.0, 4_000)
 
 
 def test_another_family_is_proposed_only_where_it_was_measured_to_be_much_better_with_fewer_examples() -> None:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from afresh.alignment.feedback.preference_pairs import encoded_votes
-from afresh.alignment.feedback.preferences import Preferences, kind_of_item, read_votes, scan
+from afresh.alignment.feedback.preferences import PreferenceData, kind_of_item, read_votes, scan
 from afresh.alignment.monitoring.data_similarity import DataSimilarity
 from afresh.alignment.monitoring.distance_limit import WithinDistance, within_distance
 from afresh.alignment.monitoring.health import alarms, kl_limit_for, reward_fell
@@ -455,7 +455,7 @@ def context_of(
     return Context(kind, items, limit, known=known_rewards(prepared, kind, note, classifiers))
 
 
-def votes_of(run: Run, path: Path, kind: ItemKind) -> Preferences:
+def votes_of(run: Run, path: Path, kind: ItemKind) -> PreferenceData:
     """The votes of a file. Raises UserError if they are on another kind of items than those of the run."""
     for vote in scan(path, TEXT).votes[:8]:  # read as texts, because texts may look like paths
         other = kind_of_item(vote.a, None if kind.inline else kind)

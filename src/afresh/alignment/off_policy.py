@@ -37,7 +37,7 @@ FOLDS = 5
 
 
 @dataclass(frozen=True, eq=False)
-class Shown:
+class ShownItems:
     """N rows of a log: the item at one place of one list each, in the order of their lists and places.
 
     `decision` (N,) numbers the lists from 0; `place` (N,) counts from 0 in each. `drawn` (N,) in (0, 1] is the
@@ -123,7 +123,7 @@ class OffPolicy:
 
 
 def off_policy(
-    shown: Shown, predicted: Array | None = None, expected: Array | None = None, clip: float | None = None
+    shown: ShownItems, predicted: Array | None = None, expected: Array | None = None, clip: float | None = None
 ) -> OffPolicy:
     """The three estimates; DR only with a model of the reward.
 
@@ -163,7 +163,7 @@ def of_influence(values: Array) -> Estimate:
     return Estimate(value, value - half, value + half, n)
 
 
-def normalised(shown: Shown, weight: Array) -> Array:
+def normalised(shown: ShownItems, weight: Array) -> Array:
     """What each decision contributes to SNIPS, by the delta method: a ratio of means for each place, linearised. Their
     mean is the estimate itself."""
     out = np.zeros(shown.size)
@@ -177,7 +177,7 @@ def normalised(shown: Shown, weight: Array) -> Array:
     return out
 
 
-def effective_size(shown: Shown, weight: Array) -> float:
+def effective_size(shown: ShownItems, weight: Array) -> float:
     """Decisions of equal weight that would be as precise (Kish 1965), at the place where they are fewest."""
     sizes = []
     for place in range(int(shown.place.max()) + 1):
@@ -211,7 +211,7 @@ Features = Callable[[Index], Array]  # rows (n,) -> (n, V, F), what is known of 
 
 
 def cross_fitted(
-    shown: Shown,
+    shown: ShownItems,
     item: Index,
     policy: Callable[[Index], Array],
     features: Features,

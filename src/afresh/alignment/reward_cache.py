@@ -35,7 +35,7 @@ AUC_EVERY = 100  # calls between two values of the mean of the best, as in PMO
 
 
 @dataclass(frozen=True)
-class Answer:
+class CachedReward:
     """An item with its digest, its reward, and the step in which it was asked."""
 
     digest: str
@@ -52,7 +52,7 @@ class AskedMemory:
     ) -> None:
         self.kind, self.score, self.calls, self.file = kind, score, calls, file
         self.paid = {a.digest: a for a in read_answers(kind, file)}
-        self.answers: dict[str, Answer] = {}  # those that the search may know at this step
+        self.answers: dict[str, CachedReward] = {}  # those that the search may know at this step
 
     @property
     def items(self) -> list[Any]:
@@ -68,7 +68,7 @@ class AskedMemory:
         return self.calls - len(self.own)
 
     @property
-    def own(self) -> list[Answer]:
+    def own(self) -> list[CachedReward]:
         """The answers without those of an earlier run."""
         return [a for a in self.answers.values() if a.step > BEFORE]
 
@@ -89,14 +89,14 @@ class AskedMemory:
         unpaid = [d for d in chosen if d not in self.paid]
         if unpaid:
             rewards = self.score([chosen[d] for d in unpaid])
-            answers = [Answer(d, chosen[d], float(r), step) for d, r in zip(unpaid, rewards, strict=True)]
+            answers = [CachedReward(d, chosen[d], float(r), step) for d, r in zip(unpaid, rewards, strict=True)]
             self.write(answers)
             self.paid |= dict(zip(unpaid, answers, strict=True))
         for d in chosen:
             old = self.paid[d]
-            self.answers[d] = Answer(d, old.item, old.reward, step)
+            self.answers[d] = CachedReward(d, old.item, old.reward, step)
 
-    def write(self, answers: Sequence[Answer]) -> None:
+    def write(self, answers: Sequence[CachedReward]) -> None:
         """Append lines to the file and sync it. Raises UserError if the disk is full or not writable."""
         data = b"".join(line_of(self.kind, a) for a in answers)
         try:
@@ -107,7 +107,7 @@ class AskedMemory:
                 f"{free_bytes(self.file.parent):,} are free. Make room, then `resume`."
             ) from e
 
-    def best(self, count: int) -> list[Answer]:
+    def best(self, count: int) -> list[CachedReward]:
         """The answers with the highest rewards, the earlier one of equals first."""
         return sorted(self.answers.values(), key=lambda a: -a.reward)[:count]
 
@@ -136,7 +136,7 @@ def area(rewards: Sequence[float], best: int, calls: int) -> float:
     return (total + (calls - len(values)) * tops[-1]) / calls
 
 
-def line_of(kind: ItemKind, answer: Answer) -> bytes:
+def line_of(kind: ItemKind, answer: CachedReward) -> bytes:
     content = kind.encode(answer.item)
     item = (
         {"item": content.decode("utf-8", "surrogatepass")}
@@ -154,7 +154,7 @@ def copy_answers(kind: ItemKind, source: Path, target: Path) -> int:
     return len(answers)
 
 
-def read_answers(kind: ItemKind, file: Path) -> list[Answer]:
+def read_answers(kind: ItemKind, file: Path) -> list[CachedReward]:
     """The answers of a file, without a last line that a crash cut short, which is removed.
 
     Raises UserError, naming the line, if another one is damaged.
@@ -171,7 +171,7 @@ def read_answers(kind: ItemKind, file: Path) -> list[Answer]:
             reward, step = float(row["reward"]), int(row["step"])
             if not math.isfinite(reward) or step < BEFORE:
                 raise ValueError("not finite")
-            out.append(Answer(str(row["sha256"]), kind.decode(content), reward, step))
+            out.append(CachedReward(str(row["sha256"]), kind.decode(content), reward, step))
         except (ValueError, KeyError, TypeError, AttributeError):
             raise UserError(
                 f"{file}, line {number:,}: not an item with its reward and step. Remove the line, or restore a copy of "

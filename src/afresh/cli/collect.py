@@ -59,7 +59,7 @@ def collect(
     """
     from afresh.cli.consent import with_consent
     from afresh.cli.wording import as_typed, options_of
-    from afresh.collect.gather import Limits, gather
+    from afresh.collect.gather import CollectLimits, gather
     from afresh.collect.gather import places as all_places
     from afresh.core import UserError
     from afresh.core.options import pairs
@@ -87,7 +87,7 @@ def collect(
         return
     if into is None:
         raise UserError("Name the folder of the data set with `into`, as `into=data`.", "no_folder")
-    limits = Limits(max_bytes, max_items, max_minutes)
+    limits = CollectLimits(max_bytes, max_items, max_minutes)
     others = [place for place in against if place] if against else None  # an empty one: none any more
     choices = {"near": near, "split_by": split_by, "heldout": heldout, "against": others, "leaks": leaks}
     collected = partial(

@@ -18,8 +18,8 @@ from afresh.cli.show import answer, emit, quoted, say
 
 if TYPE_CHECKING:
     from afresh.alignment.feedback.preferences import Winner
-    from afresh.alignment.feedback.vote_summary import Tally
-    from afresh.verbs.annotate import Question, Session
+    from afresh.alignment.feedback.vote_summary import VoteTally
+    from afresh.verbs.annotate import Session, VoteQuestion
 
 PAIRS, VOTES = "Which pairs", "Votes"
 KEYS: dict[str, Winner] = {"a": "a", "b": "b", "t": "tie"}
@@ -95,7 +95,7 @@ def compare(
     """
     from afresh.runs.run import Run
     from afresh.training.loop import Interrupted
-    from afresh.verbs.annotate import Wish, begin, check, default_votes, summary_of, votes_in
+    from afresh.verbs.annotate import PairRequest, begin, check, default_votes, summary_of, votes_in
 
     runs = [Run.open(path) for path in (run, other) if path is not None]
     votes = out or default_votes(runs[0])
@@ -111,7 +111,7 @@ def compare(
     check(runs, n, samples)
     votes_in(votes, kind)  # a file of something else is refused before anything is drawn
     settings = with_set({"guidance": guidances(guidance)}, setting)
-    wish = Wish(tuple(prompt or ()), labels(label, spec=runs[0].conds), caption, raw)
+    wish = PairRequest(tuple(prompt or ()), labels(label, spec=runs[0].conds), caption, raw)
     say(f"drawing samples of {' and '.join(str(r.path) for r in runs)}; votes go to {votes}")
     session = begin(
         runs,
@@ -159,7 +159,7 @@ def has_display() -> bool:
     return sys.platform == "darwin" or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 
-def report(found: Tally, as_json: bool) -> None:
+def report(found: VoteTally, as_json: bool) -> None:
     if as_json:
         emit(found.json())
         return
@@ -188,7 +188,7 @@ def ask(session: Session) -> None:
                 session.vote(question, KEYS[str(said)])
 
 
-def show(session: Session, question: Question) -> None:
+def show(session: Session, question: VoteQuestion) -> None:
     """The texts of both items, side by side where there is room; control characters as their pictures."""
     from rich.console import Console
     from rich.panel import Panel

@@ -26,13 +26,13 @@ def forget(
     It leaves every file of the data set, and the copies that were kept to learn from it. A person or an item does not
     come back when its sources are read again. Models that have learnt from it stay as they are until they are removed.
     """
-    from afresh.collect.forget import Wish
+    from afresh.collect.forget import ForgetRequest
     from afresh.core import UserError
     from afresh.core.plural import counted
     from afresh.verbs.forget import forget as do
     from afresh.verbs.forget import would_forget
 
-    wish = Wish(source, person, item)
+    wish = ForgetRequest(source, person, item)
     if not yes:
         found, runs = would_forget(dataset, wish)
         what = f"{counted(found.items, 'item')} of {wish}, and {found.left_out:,} that had been left out"

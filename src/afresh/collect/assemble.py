@@ -26,7 +26,7 @@ from afresh.collect.exact_duplicates import Originals, firsts, read_ids
 from afresh.collect.leakage import LEAKS, Leaks, Other
 from afresh.collect.near.finder import Finder
 from afresh.collect.record import EXCERPT, Rejection, people_of
-from afresh.collect.split_sides import Sides, border
+from afresh.collect.split_sides import SplitSides, border
 from afresh.core import events
 from afresh.data.collected import ITEMS, LEAKAGE, REJECTED, SCHEMA
 from afresh.storage.files import new_file
@@ -62,12 +62,12 @@ def assemble(
     """
     items, rejections = tables_of(sources)
     last = border(all_rows(items, ["time", "split"]), choices.heldout) if choices.split_by == "time" else None
-    sides = Sides(choices.split_by, choices.heldout, last)
+    sides = SplitSides(choices.split_by, choices.heldout, last)
     made = _assembled(folder, items, rejections, choices, sides, others)
     better = sides.better()
     if better is None:
         return made
-    return _assembled(folder, items, rejections, choices, Sides(sides.by, better), others)
+    return _assembled(folder, items, rejections, choices, SplitSides(sides.by, better), others)
 
 
 def _assembled(
@@ -75,7 +75,7 @@ def _assembled(
     items: Sequence[Path],
     rejections: Sequence[Path],
     choices: Assembly,
-    sides: Sides,
+    sides: SplitSides,
     others: Sequence[Other],
 ) -> dict[str, Any]:
     scratch = folder / WORK / SCRATCH
@@ -115,7 +115,7 @@ def tables_of(sources: Sequence[SourceParts]) -> tuple[list[Path], list[Path]]:
 
 
 def distinct(
-    tables: Sequence[Path], scratch: Path, choices: Assembly, sides: Sides, leaks: Leaks | None
+    tables: Sequence[Path], scratch: Path, choices: Assembly, sides: SplitSides, leaks: Leaks | None
 ) -> Iterator[tuple[Row | Rejection, list[dict[str, Any]]]]:
     """The rows with their clusters and sides, or why they are left out: as duplicates or leaks. With each the lines of
     what it has in common with other data."""
@@ -150,7 +150,7 @@ def distinct(
             yield made, list(leaks.lines(row, common, False)) if leaks and kept else []
 
 
-def judged(row: Row, place: int, finder: Finder, near: str, sides: Sides) -> Row | Rejection:
+def judged(row: Row, place: int, finder: Finder, near: str, sides: SplitSides) -> Row | Rejection:
     """A row that is no exact duplicate."""
     matches = finder.matches(place)
     match = next(matches, None)

@@ -46,7 +46,7 @@ ABOUT = {  # of the columns of items.parquet, for croissant.json
 
 
 @dataclass
-class Facts:
+class CardFacts:
     """What the cards say of the items."""
 
     ledger: Ledger
@@ -59,9 +59,9 @@ class Facts:
     captions: int = 0
 
 
-def facts_of(folder: Path) -> Facts:
+def facts_of(folder: Path) -> CardFacts:
     """Count the items of a data set."""
-    facts = Facts(Ledger((), 0))
+    facts = CardFacts(Ledger((), 0))
 
     def counting() -> Any:
         for row in rows(folder, COLUMNS):
@@ -90,7 +90,7 @@ def write_cards(folder: Path, manifest: Mapping[str, Any]) -> None:
     replace_file(folder / CROISSANT, json.dumps(croissant(folder, name, facts, manifest), indent=1).encode())
 
 
-def datacard(name: str, facts: Facts, manifest: Mapping[str, Any]) -> str:
+def datacard(name: str, facts: CardFacts, manifest: Mapping[str, Any]) -> str:
     """The page, with its metadata at the head. Each value there is JSON, which YAML contains."""
     licences = list(dict.fromkeys(hub_name(s.licence) for s in facts.ledger.shares))
     others = [s.licence for s in facts.ledger.shares if hub_name(s.licence) == "other"]
@@ -114,7 +114,7 @@ def size_category(items: int) -> str:
     return next((name for most, name in SIZES if items < most), "n>10M")
 
 
-def body(name: str, facts: Facts, manifest: Mapping[str, Any]) -> list[str]:
+def body(name: str, facts: CardFacts, manifest: Mapping[str, Any]) -> list[str]:
     """The lines of the page below its head."""
     kinds = ", ".join(f"{n:,} {k}" for k, n in sorted(facts.kinds.items()))
     splits = ", ".join(f"{n:,} {k}" for k, n in sorted(facts.splits.items()))
@@ -225,7 +225,7 @@ CONTEXT: dict[str, Any] = {
 }
 
 
-def croissant(folder: Path, name: str, facts: Facts, manifest: Mapping[str, Any]) -> dict[str, Any]:
+def croissant(folder: Path, name: str, facts: CardFacts, manifest: Mapping[str, Any]) -> dict[str, Any]:
     """The data set in the vocabulary of ML Croissant 1.0 (https://docs.mlcommons.org/croissant/docs/croissant-spec.html):
     items.parquet with a record a row."""
     file = folder / ITEMS

@@ -15,7 +15,7 @@ from afresh.collect.sources import Options
 from afresh.core import UserError
 from afresh.data.columns import CAPTIONS
 from afresh.data.files import FileError
-from afresh.data.imported import Entry, MediaFile, media_file
+from afresh.data.imported import ImportedItem, MediaFile, media_file
 from afresh.data.limits import parsing
 from afresh.data.tables.roles import TEXT_NAMES, columns_by_role, lowered
 from afresh.data.text.chat import ChatColumns, chat_columns, parse_turns, text_problem
@@ -51,7 +51,7 @@ class ColumnOptions(Options):
 
 
 @dataclass(frozen=True)
-class Columns:
+class TableColumns:
     """The columns of rows by what they are (a name of `GUESSED`), or of a conversation."""
 
     of: Mapping[str, str] = field(default_factory=dict)
@@ -65,7 +65,7 @@ class Columns:
         return "; ".join(parts)
 
 
-def choose(names: Sequence[str], texts: Sequence[str], media: Sequence[str], options: ColumnOptions) -> Columns:
+def choose(names: Sequence[str], texts: Sequence[str], media: Sequence[str], options: ColumnOptions) -> TableColumns:
     """Which columns are what. `texts` hold texts, `media` images or sounds.
 
     Raises UserError, listing the columns, if one that an option names is missing, or if there is neither a text nor a
@@ -98,7 +98,7 @@ def choose(names: Sequence[str], texts: Sequence[str], media: Sequence[str], opt
             f"file=COLUMN. The columns are: {', '.join(names) or 'none'}.",
             "unknown_column",
         )
-    return Columns(of, chat)
+    return TableColumns(of, chat)
 
 
 FILE = "\0file"  # the column of the file of an example, which has no name of its own
@@ -116,7 +116,7 @@ def found_in(
     source: str,
     where: str,
     row: Mapping[str, Any],
-    columns: Columns,
+    columns: TableColumns,
     *,
     split: str | None = None,
     read: Read = no_paths,
@@ -133,7 +133,7 @@ def found_in(
         return Rejection(source, where, "find", "rows", str(error), person=person)
 
 
-def _found(where: str, row: Mapping[str, Any], columns: Columns, about: About, read: Read) -> Found:
+def _found(where: str, row: Mapping[str, Any], columns: TableColumns, about: About, read: Read) -> Found:
     if columns.chat is not None:
         turns = parse_turns(row, columns.chat)
         if isinstance(turns, str):
@@ -155,7 +155,7 @@ def messages_json(turns: Sequence[tuple[str, str]]) -> str:
 
 
 def found_in_entry(
-    source: str, where: str, entry: Entry, options: ColumnOptions, extra: Mapping[str, str] | None = None
+    source: str, where: str, entry: ImportedItem, options: ColumnOptions, extra: Mapping[str, str] | None = None
 ) -> Found | Rejection:
     """What an example holds, whose columns are its own. Raises UserError if it is not clear which column is what."""
     row: dict[str, Any] = {str(k): v for k, v in entry.columns.items()}
@@ -167,7 +167,7 @@ def found_in_entry(
     return found_in(source, where, row, columns, split=entry.split, extra=extra)
 
 
-def about_row(row: Mapping[str, Any], columns: Columns, split: str, extra: Mapping[str, str]) -> About:
+def about_row(row: Mapping[str, Any], columns: TableColumns, split: str, extra: Mapping[str, str]) -> About:
     """What the columns say of a row."""
     told = {what: _word(row.get(c)) for what, c in columns.of.items() if what not in ("text", "file")}
     licence = told.pop("licence", "")

@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 from blake3 import blake3
 
 from afresh.collect.deletion_marks import FORGOTTEN, WHY, mark
-from afresh.collect.process import Changed, Part
+from afresh.collect.process import Changed, SourcePart
 from afresh.collect.record import Record, Rejection, encodable
 from afresh.core import UserError
 from afresh.data.collected import BLOBS, SCHEMA
@@ -105,7 +105,7 @@ class SourceParts:
             out.append(f"{len(out):06d}")
         return out
 
-    def write(self, number: int, part: Part, consumed: int) -> None:
+    def write(self, number: int, part: SourcePart, consumed: int) -> None:
         """Write a part. `consumed`: how many things that the source found it was made of."""
         name = f"{number:06d}"
         rows = [_encodable(row_of(record, self.store)) for record in part.records]

@@ -11,7 +11,7 @@ from typing import Any
 
 from blake3 import blake3
 
-from afresh.collect.process import Part
+from afresh.collect.process import SourcePart
 from afresh.collect.record import Rejection
 
 FORGOTTEN = "forgotten"  # in the manifest; also the stage and the rule
@@ -42,7 +42,7 @@ def left_behind(source: str) -> Rejection:
     return Rejection(source, "", FORGOTTEN, FORGOTTEN, WHY)
 
 
-def without(part: Part, marks: Collection[str]) -> tuple[Part, frozenset[str]]:
+def without(part: SourcePart, marks: Collection[str]) -> tuple[SourcePart, frozenset[str]]:
     """A part without what was forgotten, and the places in the source where it was read, and nothing else was."""
     if not marks:
         return part, frozenset()

@@ -26,7 +26,7 @@ FORGETTING = "forgetting"  # in the manifest, the marks of sources until nothing
 
 
 @dataclass(frozen=True)
-class Wish:
+class ForgetRequest:
     """What is to be forgotten: a source by its place, a person by name, or an item by its id. One is given."""
 
     source: str | None = None
@@ -68,7 +68,7 @@ class Wish:
 
 
 @dataclass(frozen=True)
-class Held:
+class HeldItems:
     """How much of a part of a source is to be forgotten. kinds: of the items."""
 
     source: str
@@ -83,7 +83,7 @@ class Forgotten:
     """What was, or would be, forgotten: the parts that held it. instead: the ids of items that were left out as
     duplicates of what was forgotten and are items of the data set now."""
 
-    parts: tuple[Held, ...]
+    parts: tuple[HeldItems, ...]
     instead: tuple[str, ...] = ()
 
     @property
@@ -95,7 +95,7 @@ class Forgotten:
         return sum(p.left_out for p in self.parts)
 
 
-def find(dataset: Path, wish: Wish) -> Forgotten:
+def find(dataset: Path, wish: ForgetRequest) -> Forgotten:
     """What would be forgotten. Raises UserError if the folder is no data set, or holds nothing of the kind."""
     known = manifest(dataset)
     whole = {s["key"] for s in wish.source_of(known)}
@@ -107,7 +107,7 @@ def find(dataset: Path, wish: Wish) -> Forgotten:
             mine = [r for r in items.to_pylist() if source["key"] in whole or wish.matches(people(r), r["id"])]
             out = [r for r in left.to_pylist() if source["key"] in whole or wish.matches(people(r), r["item"])]
             if mine or out:
-                parts.append(Held(source["key"], number, len(mine), len(out), frozenset(r["kind"] for r in mine)))
+                parts.append(HeldItems(source["key"], number, len(mine), len(out), frozenset(r["kind"] for r in mine)))
     if not parts and not wish.source and not whole and not wish.marks & marks_of(known):  # else it is repeated
         raise UserError(
             f"{dataset} holds nothing of {wish}. Give a name as it stands in the columns person and "
@@ -125,7 +125,7 @@ def people(row: dict[str, Any]) -> str:
     return people_of(row["person"] or "", dict(row.get("extra") or ()))
 
 
-def forget(dataset: Path, wish: Wish) -> Forgotten:
+def forget(dataset: Path, wish: ForgetRequest) -> Forgotten:
     """Remove from every file of a data set what came from a source or a person, or an item, and write it again.
 
     What is kept of a person or an item is a hash, so that it is not collected again; a source may be. Copies that were
@@ -164,7 +164,7 @@ def forget(dataset: Path, wish: Wish) -> Forgotten:
     return Forgotten(found.parts, tuple(sorted(after - before)))
 
 
-def clean(parts: SourceParts, place: str, wish: Wish) -> set[str]:
+def clean(parts: SourceParts, place: str, wish: ForgetRequest) -> set[str]:
     """Write the parts of a source again without what is forgotten; returns hashes of where it was."""
     places: set[str] = set()
     for name in parts.names():
@@ -174,7 +174,7 @@ def clean(parts: SourceParts, place: str, wish: Wish) -> set[str]:
     return {mark("where", place, where) for where in places}
 
 
-def clean_part(parts: SourceParts, name: str, wish: Wish) -> set[str]:
+def clean_part(parts: SourceParts, name: str, wish: ForgetRequest) -> set[str]:
     """Write a part again; returns where in the source that was which is gone."""
     paths = parts.tables(name)
     items, left = pq.read_table(paths[0]), pq.read_table(paths[1])
@@ -193,7 +193,7 @@ def clean_part(parts: SourceParts, name: str, wish: Wish) -> set[str]:
     return places - set(items["where"].to_pylist())
 
 
-def chosen_rows(table: pa.Table, item: str, wish: Wish) -> pa.BooleanArray:
+def chosen_rows(table: pa.Table, item: str, wish: ForgetRequest) -> pa.BooleanArray:
     """Which rows of a table, whose column `item` holds the ids, are to be forgotten."""
     known = table.select([c for c in (item, "person", "extra") if c in table.column_names]).to_pylist()
     return pa.array([wish.matches(people(row), row[item] or "") for row in known], pa.bool_())

@@ -23,7 +23,7 @@ from afresh.collect.dataset_store import WORK, SourceParts, Store
 from afresh.collect.deletion_marks import FORGOTTEN, mark, marks_of, without
 from afresh.collect.leakage import Other
 from afresh.collect.licences import normalised
-from afresh.collect.process import Part, process
+from afresh.collect.process import SourcePart, process
 from afresh.collect.record import UNKNOWN, About, Found, Rejection
 from afresh.collect.rules import chosen
 from afresh.collect.sources import Options, Source, Unavailable, options_of, own_options, python, source_of
@@ -42,7 +42,7 @@ WAITING = 4  # batches a process that are read ahead
 
 
 @dataclass(frozen=True)
-class Limits:
+class CollectLimits:
     """When to stop although there is more: bytes and things that were found, and minutes. None: never."""
 
     bytes: int | None = None
@@ -51,7 +51,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Place:
+class SourcePlace:
     """A source as it was given, with its options, and what is said of all that it finds."""
 
     source: Source
@@ -77,14 +77,18 @@ class Place:
         return {"source": self.source.name, "place": self.place, "options": options, "about": dict(self.about)}
 
 
-def place_of(place: str, options: Mapping[str, Any] | None = None, about: Mapping[str, str] | None = None) -> Place:
+def place_of(
+    place: str, options: Mapping[str, Any] | None = None, about: Mapping[str, str] | None = None
+) -> SourcePlace:
     """A source that was given. Raises UserError if none accepts it, if an option is not one of its own, or if what is
     said of its licence is no expression of SPDX."""
     source = source_of(place)
-    return Place(source, place, options_of(source, options or {}), said(about or {}))
+    return SourcePlace(source, place, options_of(source, options or {}), said(about or {}))
 
 
-def places(given: Sequence[str], options: Mapping[str, Any], about: Mapping[str, str] | None = None) -> list[Place]:
+def places(
+    given: Sequence[str], options: Mapping[str, Any], about: Mapping[str, str] | None = None
+) -> list[SourcePlace]:
     """Several sources. An option goes to those that have it. Raises UserError as `place_of`, and for an option that
     none of them has."""
     found = [source_of(place) for place in given]
@@ -107,10 +111,10 @@ def said(about: Mapping[str, str]) -> dict[str, str]:
     return {name: normalised(value) if name == "licence" else value for name, value in about.items()}
 
 
-def other_place(place: str) -> Place:
+def other_place(place: str) -> SourcePlace:
     """Other data that a data set is compared with. Raises UserError if it cannot be read."""
     source = other_source(place)
-    return Place(source, place, options_of(source, {}), {})
+    return SourcePlace(source, place, options_of(source, {}), {})
 
 
 def places_of(
@@ -118,14 +122,14 @@ def places_of(
     name: str | None = None,
     options: Mapping[str, Any] | None = None,
     about: Mapping[str, str] | None = None,
-) -> list[Place]:
+) -> list[SourcePlace]:
     """The places in what a program gave: a place or a list of them, or with a `name` data of the program itself.
 
     Raises UserError like `place_of`, and for data without a name.
     """
     if name is not None:
         source = python.of_object(given)
-        return [Place(source, f"{python.PREFIX}{name}", options_of(source, options or {}), said(about or {}))]
+        return [SourcePlace(source, f"{python.PREFIX}{name}", options_of(source, options or {}), said(about or {}))]
     listed = [given] if isinstance(given, str | Path) else given
     if not isinstance(listed, list | tuple) or not all(isinstance(p, str | Path) for p in listed):
         raise UserError(
@@ -136,18 +140,18 @@ def places_of(
     return places([str(place) for place in listed], options or {}, about)
 
 
-def of_json(row: Mapping[str, Any]) -> Place:
+def of_json(row: Mapping[str, Any]) -> SourcePlace:
     """A source as the manifest holds it."""
     return place_of(row["place"], row["options"], row["about"])
 
 
 def gather(
-    places: Sequence[Place],
+    places: Sequence[SourcePlace],
     into: Path,
     *,
     on: Sequence[str] = (),
     off: Sequence[str] = (),
-    limits: Limits = Limits(),
+    limits: CollectLimits = CollectLimits(),
     resume: bool = False,
     refresh: bool = False,
     processes: int = 1,
@@ -199,7 +203,7 @@ def gather(
             raise UserError("There is no source. Give at least one: a folder, an address, a table, ...", "no_source")
         sign(into, [*known["sources"], *compared_with(known)])
         write_json(into / MANIFEST, known)
-        budget = Budget(limits)
+        budget = SourceBudget(limits)
         failures, forgotten = dict[str, str](), set(marks_of(known))
         with workers(processes, cluster) as (pool, processes):
             for place, row in wanted:
@@ -237,7 +241,7 @@ def put_together(store: Store, known: dict[str, Any], pool: Executor | None = No
     compared = Store(into / WORK / AGAINST)
     shutil.rmtree(compared.folder, ignore_errors=True)
     for place in others:
-        if not run(place, compared.parts(place.key), {}, Budget(Limits()), pool, processes):
+        if not run(place, compared.parts(place.key), {}, SourceBudget(CollectLimits()), pool, processes):
             raise UserError(f"{place.place} was not read to its end. Repeat the command with `resume`.")
     parts_of = {row["key"]: store.parts(row["key"]) for row in known["sources"]}
     against = [Other(place.place, tables_of([compared.parts(place.key)])[0]) for place in others]
@@ -271,7 +275,7 @@ def _read_again(into: Path, known: Mapping[str, Any], rows: Sequence[dict[str, A
         store.parts(row["key"]).clear()
 
 
-def _reprocess_changed(into: Path, known: Mapping[str, Any], places: Sequence[Place], store: Store) -> None:
+def _reprocess_changed(into: Path, known: Mapping[str, Any], places: Sequence[SourcePlace], store: Store) -> None:
     """Mark sources to be cleaned again, from what was fetched, whose options or stated metadata changed."""
     rows = {row["key"]: row for row in known["sources"]}
     for place in places:
@@ -307,10 +311,10 @@ def _refresh(into: Path, known: Mapping[str, Any], keys: Collection[str], store:
         parts.fetched.refresh()
 
 
-class Budget:
+class SourceBudget:
     """What may still be collected."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: CollectLimits) -> None:
         self.limits, self.bytes, self.items, self.full = limits, 0, 0, False
         self.until = None if limits.minutes is None else time.monotonic() + 60 * limits.minutes
 
@@ -341,10 +345,10 @@ class Budget:
 
 
 def run(
-    place: Place,
+    place: SourcePlace,
     parts: SourceParts,
     rules: Mapping[str, Any],
-    budget: Budget,
+    budget: SourceBudget,
     pool: Executor | None,
     processes: int,
     forgotten: set[str] | None = None,
@@ -376,7 +380,7 @@ def run(
             stopped, failed = True, error
             events.warning(f"{place.place} was not read to its end: {str(error).rstrip('.')}. {AGAIN}", error.code)
 
-    waiting: deque[tuple[int, int, Future[Part] | Part]] = deque()
+    waiting: deque[tuple[int, int, Future[SourcePart] | SourcePart]] = deque()
     number = len(done)
 
     def settle() -> None:

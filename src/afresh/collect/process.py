@@ -31,7 +31,7 @@ class Changed:
 
 
 @dataclass
-class Part:
+class SourcePart:
     """What became of a batch. `seen` and `changed` count the records that each rule judged and changed. `shown`: a few
     images and sounds that were left out, by their ids, for the report to show."""
 
@@ -45,9 +45,9 @@ class Part:
     shown: dict[str, Record] = field(default_factory=dict)
 
 
-def process(source: str, batch: Sequence[Found | Rejection], chosen: Mapping[str, Any]) -> Part:
+def process(source: str, batch: Sequence[Found | Rejection], chosen: Mapping[str, Any]) -> SourcePart:
     """Extract the items of a batch, and apply the rules of these names with these values."""
-    known, part, veil = extractors(), Part(), Veil(chosen)
+    known, part, veil = extractors(), SourcePart(), Veil(chosen)
     applied = [(rule, refusing(rule.with_value(chosen[rule.name]))) for rule in rules() if rule.name in chosen]
     for found in batch:
         if isinstance(found, Rejection):
@@ -66,7 +66,7 @@ def process(source: str, batch: Sequence[Found | Rejection], chosen: Mapping[str
     return part
 
 
-def clean(record: Record, applied: Sequence[tuple[Rule, Judge]], veil: Veil, part: Part) -> None:
+def clean(record: Record, applied: Sequence[tuple[Rule, Judge]], veil: Veil, part: SourcePart) -> None:
     """Apply rules to an item, and note in the part what became of it."""
     changes: list[tuple[str, Record, Record]] = []
     private = False
@@ -92,7 +92,7 @@ def clean(record: Record, applied: Sequence[tuple[Rule, Judge]], veil: Veil, par
             part.examples += examples(name, before, after, veil, private)
 
 
-def leave_out(record: Record, rule: str, reason: str, veil: Veil, part: Part) -> None:
+def leave_out(record: Record, rule: str, reason: str, veil: Veil, part: SourcePart) -> None:
     """Note in the part why a rule leaves out an item, with a few of the images and sounds."""
     part.rejections.append(veil.rejection(rejected(record, "clean", rule, reason), record))
     if record.content is not None and sum(r.rule == rule for r in part.rejections) <= EXAMPLES:

@@ -20,7 +20,7 @@ COLUMNS = {
 }
 
 
-class Sides:
+class SplitSides:
     """The sides of items: by a hash of what they belong to, or the last in time. What the data declares is kept."""
 
     def __init__(self, by: str, limit: float, border: float | None = None) -> None:

@@ -42,7 +42,7 @@ NAMED = ("modalities", "families", "verbs")  # groups whose parts have the name 
 
 
 @dataclass(frozen=True)
-class Part:
+class PluginPart:
     """One part of a plug-in: its group, the reference of its object, and the package that declares it.
 
     `name`: that of a modality or family; elsewhere that of the plug-in, for messages. `of_kind`: the kind of items of
@@ -91,24 +91,24 @@ def domains() -> dict[str, Plugin]:
     return {name: import_module(f"afresh.domains.{name}").PLUGIN for name in names}
 
 
-def parts_of(plugin: Plugin, name: str, package: str) -> Iterator[Part]:
+def parts_of(plugin: Plugin, name: str, package: str) -> Iterator[PluginPart]:
     """The parts that a record lists."""
     for group in REQUIRED_ATTRIBUTES:
         listed: Any = getattr(plugin, group)
         if isinstance(listed, Mapping):
-            yield from (Part(group, key, package, reference) for key, reference in listed.items())
+            yield from (PluginPart(group, key, package, reference) for key, reference in listed.items())
         else:
-            yield from (Part(group, name, package, reference) for reference in listed)
-    yield from (Part("run_files", name, package, pattern) for pattern in plugin.run_files)
+            yield from (PluginPart(group, name, package, reference) for reference in listed)
+    yield from (PluginPart("run_files", name, package, pattern) for pattern in plugin.run_files)
 
 
 @cache
-def added() -> tuple[Part, ...]:
+def added() -> tuple[PluginPart, ...]:
     """The parts that other packages add. A record that cannot be loaded is left out, with a warning."""
     return tuple(_added())
 
 
-def _added() -> Iterator[Part]:
+def _added() -> Iterator[PluginPart]:
     known = entry_points()  # of all groups: each look goes through the metadata of every package
     for entry in sorted(known.select(group="afresh.plugins"), key=lambda e: (e.name, e.dist.name if e.dist else "")):
         package = entry.dist.name if entry.dist else "?"
@@ -129,14 +129,16 @@ def _added() -> Iterator[Part]:
     for group in REQUIRED_ATTRIBUTES:
         entries = [(e.name, e.dist.name if e.dist else "?", e.value) for e in known.select(group=f"afresh.{group}")]
         for name, package, value in sorted(entries):
-            yield Part(group, name, package, value, name if group == "rewards" else "")
+            yield PluginPart(group, name, package, value, name if group == "rewards" else "")
 
 
 @cache
-def parts(group: str, builtin: tuple[str, ...] = ()) -> tuple[Part, ...]:
+def parts(group: str, builtin: tuple[str, ...] = ()) -> tuple[PluginPart, ...]:
     """The parts of a group, those of this package first. A part whose name is built in or used by an earlier package is
     ignored with a warning."""
-    out: list[Part] = [p for name, plugin in domains().items() for p in parts_of(plugin, name, OWN) if p.group == group]
+    out: list[PluginPart] = [
+        p for name, plugin in domains().items() for p in parts_of(plugin, name, OWN) if p.group == group
+    ]
     owners = dict.fromkeys((*builtin, *(p.name for p in out)), OWN) if group in NAMED else {}
     for part in added():
         if part.group != group or part in out:
@@ -163,10 +165,10 @@ def forget() -> None:
     parts.cache_clear()
 
 
-_skipped: set[Part] = set()
+_skipped: set[PluginPart] = set()
 
 
-def loadable(candidates: Iterable[Part]) -> list[tuple[Part, Any]]:
+def loadable(candidates: Iterable[PluginPart]) -> list[tuple[PluginPart, Any]]:
     """Parts with their objects. Those that cannot be loaded are left out, with one warning each, so that a broken
     package does not affect others."""
     out = []

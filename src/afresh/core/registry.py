@@ -11,7 +11,7 @@ from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
 from afresh.core import UserError, events
-from afresh.core.plugins import OWN, Part, loadable, parts
+from afresh.core.plugins import OWN, PluginPart, loadable, parts
 
 if TYPE_CHECKING:
     from afresh.core import Aligner, Codec, Examples, Family, ItemKind, Metric, Modality, Source, Space
@@ -49,7 +49,7 @@ def _check(kind: str, name: str, known: tuple[str, ...]) -> None:
         raise UserError(f"There is no {kind} {name!r}.{hint} Choose one of: {', '.join(known)}.")
 
 
-def _families_added() -> tuple[Part, ...]:
+def _families_added() -> tuple[PluginPart, ...]:
     return parts("families", FAMILIES + FOREIGN)
 
 

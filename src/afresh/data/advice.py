@@ -24,7 +24,7 @@ class Advice:
 
 
 @dataclass(frozen=True)
-class Facts:
+class DataFacts:
     """What is known about the data before training. `near` and `crossing` are None if duplicates were not searched."""
 
     kind: ItemKind
@@ -37,7 +37,7 @@ class Facts:
     side: int | None = None  # of the images in pixels, as the model sees them
 
 
-def advise(facts: Facts) -> list[Advice]:
+def advise(facts: DataFacts) -> list[Advice]:
     """All advice that applies, in a fixed order."""
     advice = [*duplicate_advice(facts), *class_advice(facts.train)]
     if facts.kind.division is None:  # long items teach much, however few they are
@@ -50,7 +50,7 @@ def _items_are(count: int) -> str:
     return "item is" if count == 1 else "items are"
 
 
-def duplicate_advice(facts: Facts) -> list[Advice]:
+def duplicate_advice(facts: DataFacts) -> list[Advice]:
     """Exact duplicates, near duplicates, and near duplicates on both sides of the split."""
     out = []
     if facts.exact:
@@ -145,7 +145,7 @@ def flaw_advice(items: Sequence[Item], kind: ItemKind) -> list[Advice]:
     ]
 
 
-def resize_advice(facts: Facts) -> list[Advice]:
+def resize_advice(facts: DataFacts) -> list[Advice]:
     """Images that lose much to cropping, and images that are enlarged."""
     total, out = len(facts.train) + len(facts.heldout) + facts.exact, []
     if cropped := facts.counts.get("narrow", 0):

@@ -24,7 +24,7 @@ from afresh.data.imported import (
     IMAGES,
     KINDS,
     SOUNDS,
-    Entry,
+    ImportedItem,
     Kind,
     MediaFile,
     content_key,
@@ -315,7 +315,7 @@ def _file(value: Any) -> MediaFile | None:
     return media_file(value, name) if isinstance(value, bytes) and value else None
 
 
-def _entries(tables: Sequence[TableFile], kind: Kind) -> Iterator[Entry]:
+def _entries(tables: Sequence[TableFile], kind: Kind) -> Iterator[ImportedItem]:
     splits = {t.file.name: split_of_name(t.file.name) for t in tables}
     held_out = "validation" in splits.values()
     left_out = 0
@@ -326,14 +326,14 @@ def _entries(tables: Sequence[TableFile], kind: Kind) -> Iterator[Entry]:
         for row in _readable_rows(table, alone=len(tables) == 1):
             columns = {k: v for k, v in row.items() if k not in table.media and not isinstance(v, bytes)}
             if kind == "text":
-                yield Entry(columns, split=split)
+                yield ImportedItem(columns, split=split)
                 continue
             file = None if main is None else _file(row[main])
             if file is None:
                 left_out += 1
                 continue
             others = {n: _file(row[n]) for n in ours if n != main and kind == "image"}
-            yield Entry(columns, file, {image_column(n): f for n, f in others.items() if f is not None}, split)
+            yield ImportedItem(columns, file, {image_column(n): f for n, f in others.items() if f is not None}, split)
     if left_out:
         events.warning(
             f"{left_out:,} rows have no {kind}, only its path, or a format that is not known: they are left out",

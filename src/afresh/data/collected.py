@@ -15,7 +15,7 @@ import pyarrow as pa
 from afresh.core import UserError, events
 from afresh.core.plural import counted
 from afresh.data.files import DataFile, FileError, open_file
-from afresh.data.imported import Entry, KeptFile, Kind, WrittenData, write_aside, written_aside, written_data
+from afresh.data.imported import ImportedItem, KeptFile, Kind, WrittenData, write_aside, written_aside, written_data
 from afresh.data.tables.parquet import stream_parquet
 
 MANIFEST, ITEMS, REJECTED, BLOBS = "dataset.json", "items.parquet", "rejected.parquet", "blobs"
@@ -142,7 +142,7 @@ def content_file(folder: Path, name: str) -> DataFile:
         return replace(file, size=os.fstat(stream.fileno()).st_size)
 
 
-def _entries(path: Path, kinds: list[str]) -> Iterator[Entry]:
+def _entries(path: Path, kinds: list[str]) -> Iterator[ImportedItem]:
     unusable: list[str] = []
     for row in rows(path):
         if row["kind"] not in kinds:
@@ -155,11 +155,11 @@ def _entries(path: Path, kinds: list[str]) -> Iterator[Entry]:
             except FileError as error:
                 unusable.append(f"{row['file']!r}: {error}")
                 continue
-            yield Entry(about, KeptFile(file.path), split=split)
+            yield ImportedItem(about, KeptFile(file.path), split=split)
         elif row["kind"] == "conversation":
-            yield Entry({"messages": json.loads(row["text"])}, split=split, within="conversations")
+            yield ImportedItem({"messages": json.loads(row["text"])}, split=split, within="conversations")
         else:
-            yield Entry({"text": row["text"], **{k: v for k, v in about.items() if k == "label"}}, split=split)
+            yield ImportedItem({"text": row["text"], **{k: v for k, v in about.items() if k == "label"}}, split=split)
     if unusable:
         message = f"{counted(len(unusable), 'item')} of {path} left out, as {unusable[0]}"
         events.warning(message, "files_left_out")

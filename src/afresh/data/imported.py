@@ -84,7 +84,7 @@ def kind_of(suffix: str) -> Kind:
 
 
 @dataclass(frozen=True)
-class Entry:
+class ImportedItem:
     """One example: its file, unless it is a text, what else its row holds, and further files by column.
 
     within: of a text, the folder of the table that it is written into; tables with other columns are other files.
@@ -128,7 +128,7 @@ def data_folder() -> Path:
     return preferences().data_folder
 
 
-def write_aside(kind: Kind, entries: Iterable[Entry], key: str | None = None) -> Path:
+def write_aside(kind: Kind, entries: Iterable[ImportedItem], key: str | None = None) -> Path:
     """Write the entries, in their order, into a folder; returns it. Without a `key` it is named after what is written.
 
     Raises UserError if there is no entry, or if the folder cannot be written.
@@ -208,7 +208,7 @@ def _temporary(root: Path) -> Iterator[Path]:
         ) from error
 
 
-def _write_media(folder: Path, entries: Iterable[Entry], digest: Any) -> int:
+def _write_media(folder: Path, entries: Iterable[ImportedItem], digest: Any) -> int:
     lines = []
     for number, entry in enumerate(entries):
         if entry.file is None:
@@ -242,7 +242,7 @@ def _put(file: MediaFile | KeptFile, path: Path) -> bytes:
     return str(file.path).encode()
 
 
-def _write_texts(folder: Path, entries: Iterable[Entry], digest: Any) -> int:
+def _write_texts(folder: Path, entries: Iterable[ImportedItem], digest: Any) -> int:
     folder.mkdir(parents=True)
     files: dict[str, io.BufferedWriter] = {}
     count = 0

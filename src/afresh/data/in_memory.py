@@ -17,7 +17,7 @@ from PIL import Image, ImageOps
 
 from afresh.core import Sound, UserError
 from afresh.data.arrow import named_class
-from afresh.data.imported import Entry, Kind, MediaFile, image_column, jsonable, media_file, write_aside
+from afresh.data.imported import ImportedItem, Kind, MediaFile, image_column, jsonable, media_file, write_aside
 from afresh.data.split import HELD_OUT, TRAINING
 
 MOST = 5_000_000  # examples: a loader may never end
@@ -44,7 +44,7 @@ def as_path(data: Any) -> Path:
         raise UserError(f"The data, {_name(data)}, has no examples. Accepted: {ACCEPTED}.")
     found: dict[str, Any] = {}
 
-    def entries() -> Iterator[Entry]:
+    def entries() -> Iterator[ImportedItem]:
         for split, row in (*first, *rows):
             yield _entry(row, split, found)
 
@@ -54,7 +54,7 @@ def as_path(data: Any) -> Path:
     return write_aside(kind, _of_one_kind(kind, head, stream))
 
 
-def entries(data: Any) -> Iterator[Entry]:
+def entries(data: Any) -> Iterator[ImportedItem]:
     """The examples of an object one at a time, as `as_path` would write them aside, of any number and of several kinds.
 
     Raises UserError like `as_path`.
@@ -64,7 +64,7 @@ def entries(data: Any) -> Iterator[Entry]:
         yield _entry(row, split, found)
 
 
-def _of_one_kind(kind: Kind, head: Entry, rest: Iterator[Entry]) -> Iterator[Entry]:
+def _of_one_kind(kind: Kind, head: ImportedItem, rest: Iterator[ImportedItem]) -> Iterator[ImportedItem]:
     yield head
     for number, entry in enumerate(rest, 2):
         other = "text" if entry.file is None else entry.file.kind
@@ -229,18 +229,18 @@ def _images_of(array: Any) -> Any:
 # --------------------------------------------------------------------------- values
 
 
-def _entry(row: Row, split: str | None, found: dict[str, Any]) -> Entry:
+def _entry(row: Row, split: str | None, found: dict[str, Any]) -> ImportedItem:
     """A row as an entry. `found` keeps which column is the example's own."""
     files = {str(k): f for k, v in row.items() if (f := _file(v, str(k))) is not None}
     columns = {str(k): jsonable(v) for k, v in row.items() if str(k) not in files and not isinstance(v, bytes)}
     if not files:
-        return Entry(columns, split=split)
+        return ImportedItem(columns, split=split)
     preferred = (n for n in files if n.lower() in ("image", "img", "audio", "sound"))
     main = found.setdefault("main", next(preferred, next(iter(files))))
     if main not in files:
         raise UserError(f"A row has no value in the column {main!r}, which holds the examples. Leave out such rows.")
     others = {image_column(k): f for k, f in files.items() if k != main and f.kind == "image"}
-    return Entry(columns, files[main], others, split)
+    return ImportedItem(columns, files[main], others, split)
 
 
 def _file(value: Any, column: str) -> MediaFile | None:

@@ -26,7 +26,7 @@ FAR = 100.0  # times that the values of one table are larger than those of anoth
 
 
 @dataclass(frozen=True, eq=False)
-class Measurement:
+class MeasuredItem:
     """One row: an item, its value (None if it is missing), where it stands, its id if it has one, and the mean and 90%
     interval that were predicted of it before, if any."""
 
@@ -41,12 +41,12 @@ class Measurement:
 class Observed:
     """All rows that could be used, those that could not, and notes."""
 
-    rows: list[Measurement] = field(default_factory=list)
+    rows: list[MeasuredItem] = field(default_factory=list)
     refused: list[Refused] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     @property
-    def measured(self) -> list[Measurement]:
+    def measured(self) -> list[MeasuredItem]:
         """The rows that have a value."""
         return [row for row in self.rows if row.value is not None]
 
@@ -127,7 +127,7 @@ def read_one(
         missing += value is None
         before = [as_number(row.get(p)) for p in PREDICTED]
         predicted = None if None in before else tuple(before)
-        out.rows.append(Measurement(item, value, where, name, predicted))  # type: ignore[arg-type]
+        out.rows.append(MeasuredItem(item, value, where, name, predicted))  # type: ignore[arg-type]
     if missing:
         out.notes.append(f"{path.name}: {missing:,} of {len(table.rows):,} rows have no {column} yet")
     return out
@@ -142,7 +142,7 @@ def columns_of_numbers(path: Path) -> list[str]:
     return [c for c in numeric if any(as_number(row.get(c)) is not None for _, row in table.rows)]
 
 
-def table_of(path: Path) -> tables.Table:
+def table_of(path: Path) -> tables.RowTable:
     suffix = suffix_of(path.name)
     if suffix not in tables.SUFFIXES:
         raise UserError(
@@ -160,7 +160,7 @@ def table_of(path: Path) -> tables.Table:
     return table
 
 
-def items_column(path: Path, table: tables.Table, kind: ItemKind, column: str, wanted: str | None) -> str:
+def items_column(path: Path, table: tables.RowTable, kind: ItemKind, column: str, wanted: str | None) -> str:
     """The column of items, or of the files that hold them: the one that is `wanted`, one with a usual name, or the one
     whose cells are items. Raises UserError if there is none."""
     if wanted is not None:
@@ -218,7 +218,7 @@ def item_of(cell: Any, folder: Path, kind: ItemKind) -> Any:
     return kind.decode(path.read_bytes())
 
 
-def numbers_of(path: Path, table: tables.Table, column: str, out: Observed) -> list[float | str | None]:
+def numbers_of(path: Path, table: tables.RowTable, column: str, out: Observed) -> list[float | str | None]:
     """Of each row its number, None if it is missing, or why it cannot be used. Numbers that all have the same unit are
     taken without it. Raises UserError for several units, and if no cell is a number."""
     cells = [row.get(column) for _, row in table.rows]

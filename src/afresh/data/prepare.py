@@ -25,7 +25,7 @@ from afresh.core import (
     registry,
 )
 from afresh.core.options import problems, with_lists
-from afresh.data.advice import Facts, advise
+from afresh.data.advice import DataFacts, advise
 from afresh.data.duplicates import near_duplicates
 from afresh.data.files import must_exist
 from afresh.data.refusals import refusal_lines
@@ -191,12 +191,12 @@ def prepare(
     )
 
 
-def facts_of(p: Prepared, near: Sequence[NearDuplicate] | None) -> Facts:
+def facts_of(p: Prepared, near: Sequence[NearDuplicate] | None) -> DataFacts:
     """The facts that advice is based on. `near`: near duplicates among the training items followed by the held-out
     items; None if they were not searched."""
     border = len(p.train_items)
     fixed = p.encoder.space.kind == "field"
-    return Facts(
+    return DataFacts(
         kind=p.kind,
         train=p.train_items,
         heldout=p.heldout_items,

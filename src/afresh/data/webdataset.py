@@ -16,7 +16,7 @@ from afresh.data.imported import (
     IMAGES,
     KINDS,
     SOUNDS,
-    Entry,
+    ImportedItem,
     Kind,
     content_key,
     image_column,
@@ -112,7 +112,7 @@ def examples(file: DataFile, content: bool) -> Iterator[dict[str, bytes]]:
         yield example
 
 
-def _entries(files: list[DataFile], kind: Kind) -> Iterator[Entry]:
+def _entries(files: list[DataFile], kind: Kind) -> Iterator[ImportedItem]:
     splits = {f.name: split_of_name(f.name) for f in files}
     held_out = "validation" in splits.values()
     left_out = 0
@@ -130,16 +130,16 @@ def _entries(files: list[DataFile], kind: Kind) -> Iterator[Entry]:
         events.warning(f"{left_out:,} examples have no {kind} of a known format: they are left out", "rows_left_out")
 
 
-def entry(example: Mapping[str, bytes], kind: Kind | None = None, split: str | None = None) -> Entry:
+def entry(example: Mapping[str, bytes], kind: Kind | None = None, split: str | None = None) -> ImportedItem:
     """What the members of an example are, with its image or sound of this kind or, with None, of either."""
     media = {k: m for k, v in example.items() if (m := media_file(v, f"x.{k}")) is not None and kind in (None, m.kind)}
     main = min(media, key=lambda k: k.count("."), default=None)
     if main is None:
-        return Entry(_columns(example), split=split)
+        return ImportedItem(_columns(example), split=split)
     others = {
         image_column(k.partition(".")[0]): m for k, m in media.items() if k != main and media[main].kind == "image"
     }
-    return Entry(_columns(example), media[main], others, split)
+    return ImportedItem(_columns(example), media[main], others, split)
 
 
 def _columns(example: Mapping[str, bytes]) -> dict[str, Any]:

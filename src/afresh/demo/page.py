@@ -10,7 +10,7 @@ from typing import Any
 from afresh.core import Sound
 from afresh.data.audio.views import sound_image, wav_bytes
 from afresh.data.image.kind import png_bytes
-from afresh.demo.part import Shown
+from afresh.demo.part import ShownPart
 from afresh.demo.sounds import SECONDS
 from afresh.evaluation.pages import render_page
 from afresh.storage.files import replace_file
@@ -36,7 +36,7 @@ def clock(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
-def facts(shown: Shown) -> dict[str, str]:
+def facts(shown: ShownPart) -> dict[str, str]:
     """What is said of a part: the model's size and the time that it learnt for."""
     record = shown.model.run.record
     return {
@@ -48,7 +48,7 @@ def facts(shown: Shown) -> dict[str, str]:
     }
 
 
-def write_page(path: Path, shown: Sequence[Shown], seconds: float, commands: Sequence[tuple[str, str]]) -> Path:
+def write_page(path: Path, shown: Sequence[ShownPart], seconds: float, commands: Sequence[tuple[str, str]]) -> Path:
     """Write the page of drawings, tales and sounds, in this order, and of what to do next: (what it does, command).
 
     Returns `path`. Raises UserError if it cannot be written.

@@ -12,7 +12,7 @@ from afresh.core import Sound
 
 
 @dataclass(frozen=True)
-class Part:
+class DemoPart:
     """One set of data and how it is learnt. `make` gives a value by label, seed and index; None for tales."""
 
     name: str
@@ -28,7 +28,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class DemoVerdict:
     """One number: what the model reaches, what it means, and what stands beside it."""
 
     value: str
@@ -37,14 +37,14 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Shown:
+class ShownPart:
     """A part after training: examples by label ("" where there are none), samples, verdicts and times."""
 
-    part: Part
+    part: DemoPart
     model: Model
     real: Mapping[str, Sequence[Any]]
     made: Mapping[str, Sequence[Any]]
-    verdicts: Sequence[Verdict]
+    verdicts: Sequence[DemoVerdict]
     seconds: Mapping[str, float]  # data, training, samples
     prompts: Sequence[str] = ()  # what tales begin with
     between: Sequence[Any] = ()  # on the way from one drawing to another

@@ -19,7 +19,7 @@ from afresh.core.events import Event, listening
 from afresh.data.image.grid import image_grid
 from afresh.demo import drawings, sounds, tales
 from afresh.demo.page import write_page
-from afresh.demo.part import Part, Shown, Verdict
+from afresh.demo.part import DemoPart, DemoVerdict, ShownPart
 from afresh.evaluation.distribution import distances, two_sample_linear
 from afresh.evaluation.estimate import Array
 from afresh.evaluation.memorisation import near_copies, nearest
@@ -41,7 +41,7 @@ CELLS, EDGES = 16, 4  # parts along each axis in which fields are compared
 SMALL = {"family.width": 32, "family.most": 2, "train.batch": 32}  # of the VAEs: learns the most in a minute
 
 
-DRAWINGS = Part(
+DRAWINGS = DemoPart(
     "drawings",
     "1,800 little drawings, learnt by a VAE",
     "vae",
@@ -52,7 +52,7 @@ DRAWINGS = Part(
     300,
     settings={"family.latent": 64, "family.components": 2, "family.patch": 3, **SMALL},
 )
-SOUNDS = Part(
+SOUNDS = DemoPart(
     "sounds",
     "1,200 sounds of five instruments, learnt by a VAE of spectrograms",
     "vae",
@@ -63,7 +63,7 @@ SOUNDS = Part(
     240,
     settings={"family.latent": 32, "family.components": 1, "family.patch": 4, **SMALL},
 )
-STORIES = Part(
+STORIES = DemoPart(
     "tales",
     "4,000 short tales, learnt by a Transformer",
     "transformer",
@@ -122,7 +122,7 @@ def brief(listener: Callable[[Event], None]) -> Callable[[Event], None]:
     return chosen
 
 
-def show(part: Part, number: int, out: Path, scale: float) -> Shown:
+def show(part: DemoPart, number: int, out: Path, scale: float) -> ShownPart:
     """Write the data, train, sample and judge one part."""
     events.note(f"{number} of {len(PARTS)}: {part.what}, in {60 * part.minutes * scale:.0f} seconds", "demo")
     seconds: dict[str, float] = {}
@@ -150,7 +150,7 @@ def timed(seconds: dict[str, float], name: str) -> Iterator[None]:
     seconds[name] = time.perf_counter() - begun
 
 
-def write_once(part: Part, folder: Path) -> None:
+def write_once(part: DemoPart, folder: Path) -> None:
     """Data of before is kept: it is the same. An unfinished folder never has the final name."""
     if folder.exists():
         return
@@ -164,7 +164,7 @@ def write_once(part: Part, folder: Path) -> None:
 # --------------------------------------------------------------------------- drawings and sounds
 
 
-def show_fields(part: Part, model: Model, seconds: dict[str, float]) -> Shown:
+def show_fields(part: DemoPart, model: Model, seconds: dict[str, float]) -> ShownPart:
     """Samples of every label; how they compare with data that no model has seen."""
     assert part.make is not None
     samples = {label: model.sample(JUDGED, label=label, seed=1) for label in part.labels}
@@ -178,7 +178,7 @@ def show_fields(part: Part, model: Model, seconds: dict[str, float]) -> Shown:
     real = {label: [part.make(label, FRESH, i) for i in range(SHOWN)] for label in part.labels}
     values = {label: list(s.values[:SHOWN]) for label, s in samples.items()}
     pictures = isinstance(values[part.labels[0]][0], np.ndarray)
-    return Shown(
+    return ShownPart(
         part,
         model,
         real,
@@ -190,7 +190,7 @@ def show_fields(part: Part, model: Model, seconds: dict[str, float]) -> Shown:
     )
 
 
-def items(part: Part, seed: int, each: int) -> list[Item]:
+def items(part: DemoPart, seed: int, each: int) -> list[Item]:
     """`each` examples of every label."""
     assert part.make is not None
     return [
@@ -217,7 +217,7 @@ def sharpness(x: Tensor) -> Array:
     return F.adaptive_avg_pool2d(differences, EDGES).flatten(1).double().cpu().numpy()
 
 
-def compared(made: Tensor, fresh: Tensor, learnt: Tensor, part: Part) -> list[Verdict]:
+def compared(made: Tensor, fresh: Tensor, learnt: Tensor, part: DemoPart) -> list[DemoVerdict]:
     """Samples and fresh examples, JUDGED of every label, beside the examples that were learnt; all (N, C, H, W)."""
     gallery, samples, real = coarse(learnt), coarse(made), coarse(fresh)
     asked = np.repeat(np.arange(len(part.labels)), JUDGED)
@@ -225,13 +225,15 @@ def compared(made: Tensor, fresh: Tensor, learnt: Tensor, part: Part) -> list[Ve
     apart = two_sample_linear(sharpness(made), sharpness(fresh), seed=0)
     copies, copies_real = (near_copies(nearest(x, gallery), nearest(real, gallery)).value for x in (samples, real))
     return [
-        Verdict(f"{right:.0%}", "show what was asked for", f"new ones by the script: {right_real:.0%}"),
-        Verdict(
+        DemoVerdict(f"{right:.0%}", "show what was asked for", f"new ones by the script: {right_real:.0%}"),
+        DemoVerdict(
             f"{apart.value:.0%}",
             "are recognised as the model's by their sharpness alone",
             "50% is chance, the best possible",
         ),
-        Verdict(f"{copies:.1%}", "are near copies of what was learnt", f"new ones by the script: {copies_real:.1%}"),
+        DemoVerdict(
+            f"{copies:.1%}", "are near copies of what was learnt", f"new ones by the script: {copies_real:.1%}"
+        ),
     ]
 
 
@@ -254,7 +256,7 @@ def arranged(instruments: Mapping[str, Sequence[Sound]]) -> Sound:
     return Sound((0.9 * mix / max(1e-3, float(np.abs(mix).max())))[:, None], rate)
 
 
-def side_by_side(shown: Shown, file: Path) -> None:
+def side_by_side(shown: ShownPart, file: Path) -> None:
     """An image with a row for each label: three drawings of the script, a gap, and samples of the model."""
     gap = np.full((drawings.SIDE, drawings.SIDE, 3), 255, np.uint8)
     rows = [[*shown.real[label][:3], gap, *shown.made[label]] for label in shown.part.labels]
@@ -264,7 +266,7 @@ def side_by_side(shown: Shown, file: Path) -> None:
 # --------------------------------------------------------------------------- tales
 
 
-def show_tales(part: Part, model: Model, seconds: dict[str, float]) -> Shown:
+def show_tales(part: DemoPart, model: Model, seconds: dict[str, float]) -> ShownPart:
     """Continuations of PROMPTS, and TALES whole tales that are judged by the rules of the grammar."""
     learnt = {tales.tale(LEARNT, i) for i in range(4000)}
     told = model.sample(len(PROMPTS), prompt=list(PROMPTS), seed=1, temperature=0.7, length=150).values
@@ -272,14 +274,16 @@ def show_tales(part: Part, model: Model, seconds: dict[str, float]) -> Shown:
     heroes, finds = sum(map(tales.keeps_hero, whole)), sum(map(tales.keeps_colour, whole))
     scores = {score["name"]: score["value"] for score in model.measure(n=8)["metrics"]}
     verdicts = [
-        Verdict(f"{heroes} of {TALES}", "tales stay with he or she to the end", "the script: all"),
-        Verdict(f"{finds} of {TALES}", "tales remember the colour of what was found", "the script: all"),
-        Verdict(f"{sum(text in learnt for text in whole)} of {TALES}", "tales are copies of one that was learnt", ""),
-        Verdict(
+        DemoVerdict(f"{heroes} of {TALES}", "tales stay with he or she to the end", "the script: all"),
+        DemoVerdict(f"{finds} of {TALES}", "tales remember the colour of what was found", "the script: all"),
+        DemoVerdict(
+            f"{sum(text in learnt for text in whole)} of {TALES}", "tales are copies of one that was learnt", ""
+        ),
+        DemoVerdict(
             f"{scores['bits_per_byte']:.2f}",
             "bits for each byte of tales that were held out",
             f"lzma after all of the others: {scores['bits_per_byte/lzma_train']:.2f}",
         ),
     ]
     real = [tales.tale(FRESH, i) for i in range(2)]
-    return Shown(part, model, {"": real}, {"": [t.rstrip() for t in told]}, verdicts, seconds, prompts=PROMPTS)
+    return ShownPart(part, model, {"": real}, {"": [t.rstrip() for t in told]}, verdicts, seconds, prompts=PROMPTS)

@@ -39,7 +39,7 @@ class FeatureEncoder(Protocol):
 
 
 @dataclass(frozen=True)
-class Recipe:
+class EncoderRecipe:
     """Settings of a domain encoder. With `steps` 0 its weights stay random; `flaws`: whether it learns to recognise
     them."""
 
@@ -67,7 +67,7 @@ def _block(i: int, o: int, stride: int) -> nn.Sequential:
 class DomainNet(nn.Module):
     """Convolutions, averages over the image and over its quarters, and one linear map to features."""
 
-    def __init__(self, shape: tuple[int, int, int], classes: Mapping[str, int], recipe: Recipe) -> None:
+    def __init__(self, shape: tuple[int, int, int], classes: Mapping[str, int], recipe: EncoderRecipe) -> None:
         super().__init__()
         c, h, w = shape
         self.fold = 2 if min(h, w) > 16 else 1  # 2: pixels become channels, which keeps detail at the same cost
@@ -132,7 +132,7 @@ def _raw(net: DomainNet, x: Tensor) -> Tensor:
     return torch.cat([net(downscaled(part)) for part in x.split(512)]).double()
 
 
-def one_step(x: Tensor, spec: CondSpec, recipe: Recipe) -> Callable[[], None]:
+def one_step(x: Tensor, spec: CondSpec, recipe: EncoderRecipe) -> Callable[[], None]:
     """A function that computes as much as one step of training an encoder on images (N, C, H, W), to time it."""
     few = downscaled(x[torch.arange(recipe.batch) % len(x)])
     with torch.random.fork_rng(devices=[]):
@@ -146,7 +146,7 @@ def train_encoder(
     cond: Cond,
     spec: CondSpec,
     rng: Rng,
-    recipe: Recipe,
+    recipe: EncoderRecipe,
     folder: Path | None = None,
     late: Callable[[float], bool] = lambda share: False,
 ) -> DomainEncoder:
@@ -183,7 +183,7 @@ def _fit(
     cond: Cond,
     classes: Mapping[str, int],
     rng: Rng,
-    recipe: Recipe,
+    recipe: EncoderRecipe,
     late: Callable[[float], bool],
 ) -> None:
     if recipe.steps == 0:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from afresh.core import Cond, Examples, Space
 from afresh.core.rng import Rng
-from afresh.evaluation.encoders import FeatureEncoder, PixelPCA, Recipe, label_parts, one_step, train_encoder
+from afresh.evaluation.encoders import EncoderRecipe, FeatureEncoder, PixelPCA, label_parts, one_step, train_encoder
 from afresh.evaluation.estimate import Array
 from afresh.evaluation.study import Study, Unmeasurable
 from afresh.evaluation.time_budget import ENCODER, LEAST_STEPS
@@ -166,7 +166,7 @@ class ImageSets:
     def _make(self, name: str) -> FeatureEncoder:
         if name == "pixel_pca":
             return PixelPCA(self.encoder_images)
-        study, recipe = self.study, Recipe(steps=0) if name == "random_net" else Recipe()
+        study, recipe = self.study, EncoderRecipe(steps=0) if name == "random_net" else EncoderRecipe()
         x, cond = self.encoder_images, self.encoder_cond
         steps = study.effort.affordable(recipe.steps, LEAST_STEPS, ENCODER, one_step(x, study.conds, recipe))
         if steps < recipe.steps:

@@ -27,7 +27,7 @@ from afresh.evaluation.estimate import Array, Estimate
 from afresh.evaluation.image_sets import as_images
 from afresh.evaluation.memorisation import near_copies, nearest
 from afresh.runs.run import Run
-from afresh.training.looks import Look, add_look, looks_in
+from afresh.training.looks import MonitorLook, add_look, looks_in
 from afresh.training.loop import Learner, averaged
 from afresh.training.weights import adapters_merged
 
@@ -123,8 +123,8 @@ class MemorisationMonitor:
         if copies(distance, self.others).value > 0 and self.affordable(learner, SAMPLES):
             distance = np.concatenate([distance, self.distances(learner, SAMPLES - FIRST, 1)])
         share = copies(distance, self.others)
-        add_look(learner.looks, LOW, Look(learner.step, share.low or 0.0))
-        add_look(learner.looks, OF, Look(learner.step, share.n))
+        add_look(learner.looks, LOW, MonitorLook(learner.step, share.low or 0.0))
+        add_look(learner.looks, OF, MonitorLook(learner.step, share.n))
         return {COPIES: share.value, LOW: share.low or 0.0, OF: float(share.n)}
 
     def distances(self, learner: Learner, n: int, part: int) -> Array:

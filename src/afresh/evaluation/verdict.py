@@ -43,7 +43,7 @@ class Help:
 
 
 @dataclass(frozen=True)
-class Known:
+class KnownFacts:
     """What is known of a run beside its scores. `examples` were seen in training, of `wanted` that suit its size."""
 
     plural: str
@@ -76,7 +76,7 @@ class Verdict:
         return asdict(self)
 
 
-def verdict(measured: Measurement, known: Known, better_now: Help | None = None) -> Verdict:
+def verdict(measured: Measurement, known: KnownFacts, better_now: Help | None = None) -> Verdict:
     """The verdict on a run. `better_now`: what a plan knows to work better in the same minutes, if anything."""
     scores = {s.name: s for s in measured.scores}
     judgements = (m.judge(scores, known.plural) for m in registry.metrics() if m.judge is not None)
@@ -88,7 +88,7 @@ def verdict(measured: Measurement, known: Known, better_now: Help | None = None)
     return Verdict(word, sentence, advice.sentence, advice.command)
 
 
-def unmeasured(measured: Measurement, known: Known) -> str:
+def unmeasured(measured: Measurement, known: KnownFacts) -> str:
     """Why there is no verdict."""
     judged = (m.name for m in registry.metrics() if m.judge is not None)
     reason = next((measured.skipped[name] for name in judged if name in measured.skipped), "")
@@ -117,7 +117,7 @@ def share_of_floor(score: Score | None) -> float:
 # --------------------------------------------------------------------------- what would help most
 
 
-def help_for(word: Word, known: Known, train: int, heldout: int, better_now: Help | None = None) -> Help:
+def help_for(word: Word, known: KnownFacts, train: int, heldout: int, better_now: Help | None = None) -> Help:
     """The one thing that would help most, by the first rule that applies."""
     if word == "good" and known.use:
         return Help("Use it on what is new to it, and learn from what comes of that.", known.use)
@@ -159,7 +159,7 @@ def in_words(times: int) -> str:
     return {2: "Twice", 3: "Three times", 4: "Four times"}.get(times, f"{times} times")
 
 
-def train_command(known: Known, minutes: float | None, family: str = "", size: int | None = None) -> str:
+def train_command(known: KnownFacts, minutes: float | None, family: str = "", size: int | None = None) -> str:
     """The command that trains again on the same data, into a folder of its own; empty if the data is not known."""
     if not known.data:
         return ""
@@ -170,7 +170,7 @@ def train_command(known: Known, minutes: float | None, family: str = "", size: i
     return f"afresh train {data} --family {family} --minutes {length} --out {out}"
 
 
-def sample_command(known: Known) -> str:
+def sample_command(known: KnownFacts) -> str:
     """The command that makes more samples, or uses the run otherwise."""
     if known.use:
         return known.use

@@ -43,7 +43,7 @@ from afresh.nets.autoencoder import (
     NETWORKS,
     Bottleneck,
     GaussianPrior,
-    Shape,
+    LatentShape,
     latent_grid,
     latents,
     networks,
@@ -121,9 +121,9 @@ class AutoencoderConfig(BaseModel):
         return self
 
     @property
-    def shape(self) -> Shape:
+    def shape(self) -> LatentShape:
         """The sizes of the networks."""
-        return Shape(**{k: getattr(self, k) for k in Shape.model_fields})
+        return LatentShape(**{k: getattr(self, k) for k in LatentShape.model_fields})
 
 
 class AutoencoderSettings(BaseModel):
@@ -353,7 +353,7 @@ def sequence_terms(
     return decoder.nats(decoder.divided(z), None, shown, targets).sum(1), kl, (targets >= 0).sum(1)
 
 
-class SequenceObjective:
+class CodedSequenceObjective:
     """-log p(x | z) + kl KL(q(z | x) || N(0, 1)), in nats; the weight is the number of tokens."""
 
     players: Mapping[str, tuple[str, ...]] = {"model": ("encoder", "decoder", "prior")}
@@ -379,7 +379,7 @@ class SequenceObjective:
 
 
 def objective(config: AutoencoderConfig, space: Space) -> Objective:
-    return (SequenceObjective if sequential(space) else AutoencoderObjective)(config, space)
+    return (CodedSequenceObjective if sequential(space) else AutoencoderObjective)(config, space)
 
 
 # --------------------------------------------------------------------------- scores and samples

@@ -146,7 +146,7 @@ class Denoiser(nn.Module):
 
 
 @dataclass(frozen=True)
-class Window:
+class MaskedWindow:
     """A batch padded to the window of T tokens: x (B, T + 1), and which targets are counted, (B, T) bool."""
 
     x: Tensor
@@ -155,7 +155,7 @@ class Window:
     index: Tensor
 
     @staticmethod
-    def of(batch: Batch, space: Space) -> Window:
+    def of(batch: Batch, space: Space) -> MaskedWindow:
         """Pads a batch: the length of its rows would otherwise be visible to a bidirectional network."""
         room = (0, space.shape[0] + 1 - batch.x.shape[1])
         counted = torch.ones_like(batch.x[:, 1:], dtype=torch.bool) if batch.mask is None else batch.mask
@@ -163,7 +163,7 @@ class Window:
         if (filler := space.filler) is not None:  # predicted: a record's length is known from the first step on
             after = ~counted.flip(1).cummax(1).values.flip(1)
             x, counted = torch.cat([x[:, :1], x[:, 1:].masked_fill(after, filler)], 1), counted | after
-        return Window(x, counted, batch.cond, batch.index)
+        return MaskedWindow(x, counted, batch.cond, batch.index)
 
     def nats(self, net: Denoiser, hidden: Tensor) -> Tensor:
         """L / n times the summed cross-entropy of the n of L counted tokens that are `hidden` (B, T), (B,).
@@ -195,7 +195,7 @@ class MaskedObjective:
     def loss(self, modules: Modules, batch: Batch, player: str, step: int, rng: Rng, state: State) -> Loss:
         net = modules["denoiser"]
         assert isinstance(net, Denoiser)
-        window = Window.of(batch, self.space)
+        window = MaskedWindow.of(batch, self.space)
         total = window.counted.sum(1)
         n = 1 + part_of(total, spread(rng, batch.index))
         hidden = window.counted & (window.ranks(rng, "masked/order") < n[:, None])
@@ -232,7 +232,7 @@ def bound(modules: Modules, config: MaskedConfig, space: Space, batch: Batch, rn
     """
     net = modules["denoiser"]
     assert isinstance(net, Denoiser)
-    window = Window.of(batch, space)
+    window = MaskedWindow.of(batch, space)
     total, rank = window.counted.sum(1), window.ranks(rng, "masked/score/order")
     u = wide(rng.uniform("masked/score/number", batch.index))
     out = torch.zeros(len(batch.x), device=batch.x.device)

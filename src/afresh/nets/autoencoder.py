@@ -30,7 +30,7 @@ MOST_RESIDUAL = 4  # with 8 levels, four codes distinguish 4,096 values of a cha
 NETWORKS = ("encoder", "decoder", "quantiser")  # the modules of a codec
 
 
-class Shape(BaseModel):
+class LatentShape(BaseModel):
     """Sizes of both networks.
 
     `factor`: cells along an axis for each position of the latents. `channels`: of the latents (`fsq` uses one for each
@@ -72,7 +72,7 @@ def pad(x: Tensor, factor: int) -> Tensor:
     return F.pad(x, [p for m in reversed(missing) for p in (0, m)], mode="replicate") if any(missing) else x
 
 
-class Block(nn.Module):
+class ConvBlock(nn.Module):
     """x + conv(silu(norm(conv(silu(norm(x)))))), 3 cells wide; the last convolution starts at zero."""
 
     def __init__(self, dims: int, channels: int) -> None:
@@ -86,17 +86,17 @@ class Block(nn.Module):
         return x + self.conv_2(self.norm_2.activated(h))
 
 
-class Encoder(nn.Module):
+class FieldEncoder(nn.Module):
     """x (B, C, *grid) -> (B, out, *latent_grid), float32."""
 
-    def __init__(self, shape: Sequence[int], net: Shape, out: int) -> None:
+    def __init__(self, shape: Sequence[int], net: LatentShape, out: int) -> None:
         super().__init__()
         self.factor, dims, widths = net.factor, len(shape) - 1, net.widths
         inward = [shape[0], *widths[:-1]]
         self.downs = nn.ModuleList(
             DOWN[dims - 1](a, b, 4, stride=2, padding=1) for a, b in zip(inward, widths, strict=True)
         )
-        self.levels = nn.ModuleList(nn.Sequential(*(Block(dims, w) for _ in range(net.blocks))) for w in widths)
+        self.levels = nn.ModuleList(nn.Sequential(*(ConvBlock(dims, w) for _ in range(net.blocks))) for w in widths)
         self.norm = ChannelNorm(widths[-1])
         self.last = conv(dims, widths[-1], out, 1)
 
@@ -107,15 +107,15 @@ class Encoder(nn.Module):
         return self.last(self.norm.activated(h)).float()
 
 
-class Decoder(nn.Module):
+class FieldDecoder(nn.Module):
     """z (B, latent, *latent_grid) -> x (B, C, *grid), float32."""
 
-    def __init__(self, shape: Sequence[int], net: Shape) -> None:
+    def __init__(self, shape: Sequence[int], net: LatentShape) -> None:
         super().__init__()
         self.grid, dims, widths = tuple(shape[1:]), len(shape) - 1, net.widths[::-1]
         outward = [*widths[1:], shape[0]]
         self.first = conv(dims, net.latent, widths[0], 3)
-        self.levels = nn.ModuleList(nn.Sequential(*(Block(dims, w) for _ in range(net.blocks))) for w in widths)
+        self.levels = nn.ModuleList(nn.Sequential(*(ConvBlock(dims, w) for _ in range(net.blocks))) for w in widths)
         self.ups = nn.ModuleList(
             UP[dims - 1](a, b, 4, stride=2, padding=1) for a, b in zip(widths, outward, strict=True)
         )
@@ -129,7 +129,7 @@ class Decoder(nn.Module):
         return h[(..., *(slice(n) for n in self.grid))].float()
 
 
-def networks(shape: Sequence[int], net: Shape) -> dict[str, nn.Module]:
+def networks(shape: Sequence[int], net: LatentShape) -> dict[str, nn.Module]:
     """Builds the modules of NETWORKS for fields of `shape` (C, *grid).
 
     With `kl` the encoder returns the mean and the log variance, concatenated along the channels.
@@ -140,10 +140,10 @@ def networks(shape: Sequence[int], net: Shape) -> dict[str, nn.Module]:
     elif net.bottleneck == "vq":
         quantiser = VQ(net.codes, net.channels)
     out = 2 * net.latent if net.bottleneck == "kl" else net.latent
-    return {"encoder": Encoder(shape, net, out), "decoder": Decoder(shape, net), "quantiser": quantiser}
+    return {"encoder": FieldEncoder(shape, net, out), "decoder": FieldDecoder(shape, net), "quantiser": quantiser}
 
 
-def latents(modules: Mapping[str, nn.Module], net: Shape, x: Tensor) -> Tensor:
+def latents(modules: Mapping[str, nn.Module], net: LatentShape, x: Tensor) -> Tensor:
     """Encodes x without noise or quantisation: (B, latent, *latent_grid). With `kl` this is the mean."""
     out: Tensor = modules["encoder"](x)
     return out.chunk(2, 1)[0] if net.bottleneck == "kl" else out

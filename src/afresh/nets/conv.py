@@ -128,7 +128,7 @@ class ModulatedLevel(nn.Module):
         return x
 
 
-class Encoder(nn.Module):
+class ConvEncoder(nn.Module):
     """(x (B, C, *grid), c (B, cond)) -> (mean, log variance) of the latent, (B, latent) each, float32.
 
     Patches of `patch` cells along each axis become the channels of one position of the finest grid, so that the same
@@ -158,7 +158,7 @@ class Encoder(nn.Module):
         return mean, log_var
 
 
-class Decoder(nn.Module):
+class ConvDecoder(nn.Module):
     """(z (B, latent), c (B, cond)) -> mean of x, (B, C, *grid), float32.
 
     z enters twice: as the activations on the coarsest grid, and with c as the modulation of every block, so that fine

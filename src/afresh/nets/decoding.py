@@ -9,7 +9,7 @@ from torch import Tensor
 
 from afresh.core import UserError
 from afresh.nets.kernels import functions as kernels
-from afresh.nets.kernels.decode import Engine, Kind, Sequences, Sizes
+from afresh.nets.kernels.decode import DecodedSequences, Engine, Kind, Sizes
 from afresh.nets.transformer import Block, Cache, Decoder, RMSNorm, document_starts
 
 
@@ -80,7 +80,7 @@ def decode(
     """
     if counts is None:
         counts = torch.full((len(tokens),), tokens.shape[1], device=tokens.device)
-    engine = state.engine if isinstance(state, Sequences) else engine_of(net, kind) if state is None else None
+    engine = state.engine if isinstance(state, DecodedSequences) else engine_of(net, kind) if state is None else None
     if engine is not None:
         state = engine.sequences(len(tokens), capacity) if state is None else state
         place = state.lengths[:, None] + torch.arange(tokens.shape[1])

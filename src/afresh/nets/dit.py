@@ -22,7 +22,7 @@ def modulated(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     return y * (1 + scale[:, None].to(y.dtype)) + shift[:, None].to(y.dtype)
 
 
-class Block(nn.Module):
+class DiTBlock(nn.Module):
     """x (B, T, D), modulation (B, 6 D) -> (B, T, D): attention among all patches and SwiGLU, each times a gate."""
 
     def __init__(self, width: int, heads: int) -> None:
@@ -64,7 +64,7 @@ class DiT(nn.Module):
         self.patch, self.grid = patch, tuple(grid)
         self.first = nn.Linear(channels * cells, width)
         self.position = nn.Parameter(nn.init.normal_(self.first.weight.new_empty(math.prod(coarse), width), std=0.02))
-        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(layers))
+        self.blocks = nn.ModuleList(DiTBlock(width, heads) for _ in range(layers))
         self.modulations = nn.ModuleList(_zero(nn.Linear(emb, 6 * width)) for _ in range(layers))
         self.last_modulation = _zero(nn.Linear(emb, 2 * width))
         self.last = _zero(nn.Linear(width, out * cells))

@@ -20,7 +20,7 @@ OWN = "adapter.safetensors"  # the file of an adapter in afresh's own format
 
 
 @dataclass(frozen=True)
-class Place:
+class AdapterPlace:
     """Where an adapter is stored: in the run that trained it, in a file or folder of its own, or both."""
 
     name: str  # the path as the user wrote it
@@ -29,7 +29,7 @@ class Place:
     file: Path | None  # an adapter in afresh's own format
 
 
-def place_of(name: str) -> Place:
+def place_of(name: str) -> AdapterPlace:
     """Locate an adapter: a run's folder, its adapter/ folder, a folder in PEFT's format, or a LoRA file.
 
     Raises UserError if `name` is none of these.
@@ -38,16 +38,16 @@ def place_of(name: str) -> Place:
     if path.name == WEIGHTS and (path.parent / CONFIG).is_file():
         path = path.parent
     if (path / "run.json").is_file():
-        return Place(name, path, None, None)
+        return AdapterPlace(name, path, None, None)
     if path.is_file() and path.suffix == ".safetensors":
         path, file = path.parent, path
     else:
         file = path / OWN
     owner = path.parent if path.name == "adapter" and (path.parent / "run.json").is_file() else None
     if (path / CONFIG).is_file() and file.name == OWN:
-        return Place(name, owner, path, None)
+        return AdapterPlace(name, owner, path, None)
     if file.is_file():
-        return Place(name, owner, None, file)
+        return AdapterPlace(name, owner, None, file)
     raise UserError(
         f"There is no adapter in {name}. Give a run that was tuned or aligned with `lora=True`, its adapter folder, "
         f"one in PEFT's format ({CONFIG}), or a LoRA file (.safetensors)."
@@ -58,7 +58,7 @@ def same(a: str | Path, b: Path) -> bool:
     return Path(a).expanduser().resolve() == b.resolve()
 
 
-def check_owner(run: Run, place: Place, base: str) -> None:
+def check_owner(run: Run, place: AdapterPlace, base: str) -> None:
     """Check that an adapter belongs to `run`, whose current weights have the fingerprint `base`.
 
     Raises UserError if the adapter's run has no adapter or is of another family. Warns if the adapter was trained from
@@ -102,7 +102,7 @@ def check_named(run: Run, folder: Path) -> None:
         events.warning(f"{folder} {base}; it may not work as intended on {run.path}.")
 
 
-def put(run: Run, place: Place, modules: nn.ModuleDict, name: str) -> None:
+def put(run: Run, place: AdapterPlace, modules: nn.ModuleDict, name: str) -> None:
     """Add one adapter to the base's modules. Raises UserError, with the reason, if it was made for another network."""
     try:
         if place.folder is not None:

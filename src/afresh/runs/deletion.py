@@ -48,7 +48,7 @@ class DataProof(BaseModel):
     deleted: bool = False
 
 
-class Proof(BaseModel):
+class DeletionProof(BaseModel):
     """The content of a proof. `ended` is None until everything is deleted."""
 
     adapter: str
@@ -106,7 +106,7 @@ def delete_adapter(run: Run, with_data: bool = False) -> Deletion:
     return end_deletion(run.base.path, file, proof)
 
 
-def end_deletion(base: Path, file: Path, proof: Proof) -> Deletion:
+def end_deletion(base: Path, file: Path, proof: DeletionProof) -> Deletion:
     """Write the end of a proof, when everything is deleted."""
     with suppress(OSError):  # other adapters are in it
         (base / FOLDER).rmdir()
@@ -129,10 +129,10 @@ def end_interrupted(folder: Path) -> bool:
     return rest or bool(begun)
 
 
-def new_proof(run: Run) -> tuple[Path, Proof]:
+def new_proof(run: Run) -> tuple[Path, DeletionProof]:
     """The file of a proof, and its content before anything is deleted."""
     name, stamp, data = run.path.resolve().name, time.strftime(STAMP, time.gmtime()), run.record.data
-    return run.base.path / DELETIONS / f"{name}-{stamp}.json", Proof(
+    return run.base.path / DELETIONS / f"{name}-{stamp}.json", DeletionProof(
         adapter=name,
         base=run.base.path.resolve().name,
         afresh=__version__,
@@ -150,19 +150,19 @@ def own_hashes(run: Run) -> dict[str, str]:
     return hashes(run.path, [name for name in names if name != LOCK])
 
 
-def begun_deletion(run: Run) -> tuple[Path, Proof] | None:
+def begun_deletion(run: Run) -> tuple[Path, DeletionProof] | None:
     """The proof of an earlier deletion of this very adapter that was interrupted."""
     own = own_hashes(run).items()
     begun = begun_proofs(run.base.path, run.path.resolve().name)
     return next(((file, proof) for file, proof in begun if own <= proof.files.items()), None)
 
 
-def begun_proofs(base: Path, name: str) -> list[tuple[Path, Proof]]:
+def begun_proofs(base: Path, name: str) -> list[tuple[Path, DeletionProof]]:
     """The proofs without an end of adapters of this name."""
     found = []
     for file in sorted((base / DELETIONS).glob(f"{name}-*.json")):
         with suppress(UserError):  # not one that was written here
-            found.append((file, read_model(file, Proof, "the proof of a deletion")))
+            found.append((file, read_model(file, DeletionProof, "the proof of a deletion")))
     return [(file, proof) for file, proof in found if proof.adapter == name and proof.ended is None]
 
 

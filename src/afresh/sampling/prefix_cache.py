@@ -37,7 +37,7 @@ class Slotted(Protocol):
 
 
 @dataclass(frozen=True)
-class Known:
+class CachedPrefix:
     """Tokens whose keys and values are in a slot, the condition that they were computed under, and the position at
     which the document of the last of them begins."""
 
@@ -70,13 +70,13 @@ class Prefixes:
     """The prefixes that are in the slots of a state, by slot: those of sequences that have left it."""
 
     def __init__(self) -> None:
-        self.left: dict[int, Known] = {}
+        self.left: dict[int, CachedPrefix] = {}
 
     def remember(self, state: Slotted, row: int, tokens: Sequence[int], cond: Cond) -> None:
         """A row leaves the state; its slot holds its tokens until another row needs it. They begin at position 0."""
         slot, length = int(state.slots[row]), int(state.lengths[row])
         self.left.pop(slot, None)
-        self.left[slot] = Known(slot, list(tokens[:length]), cond, int(state.starts[row]))
+        self.left[slot] = CachedPrefix(slot, list(tokens[:length]), cond, int(state.starts[row]))
         while len(self.left) > MOST:
             del self.left[next(iter(self.left))]
 
@@ -84,10 +84,12 @@ class Prefixes:
         for slot in slots:
             self.left.pop(slot, None)
 
-    def longest(self, tokens: Sequence[int], cond: Cond, others: Sequence[Known]) -> tuple[Known, int] | None:
+    def longest(
+        self, tokens: Sequence[int], cond: Cond, others: Sequence[CachedPrefix]
+    ) -> tuple[CachedPrefix, int] | None:
         """Which of the known sequences shares the longest prefix with a prompt, and how many tokens of it; at least one
         token of the prompt is left to be fed."""
-        best: tuple[Known, int] | None = None
+        best: tuple[CachedPrefix, int] | None = None
         for known in (*others, *self.left.values()):
             length = min(common(known.tokens, tokens), len(tokens) - 1)
             if length < LEAST or known.start >= length or (best is not None and length <= best[1]):

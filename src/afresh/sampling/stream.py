@@ -8,7 +8,7 @@ from threading import Thread
 
 from afresh.core import UserError
 from afresh.sampling.samples import Samples
-from afresh.sampling.text_stream import Row, TextCallback
+from afresh.sampling.text_stream import TextCallback, TextRow
 
 
 class _Left(Exception):
@@ -54,7 +54,7 @@ class Stream:
             self._error = error
         self._pieces.put(None)
 
-    def _put(self, index: int, piece: str, row: Row) -> None:
+    def _put(self, index: int, piece: str, row: TextRow) -> None:
         if self._left:
             raise _Left
         if piece:

@@ -128,7 +128,7 @@ class Stops:
 
 
 @dataclass
-class Row:
+class TextRow:
     """The state of a text while it is sampled. `detokenizer` is None if its text is not needed, and `keep_tokens`
     records its tokens."""
 
@@ -183,7 +183,7 @@ class Row:
 
 
 # Called after each token with the index of the sample, the new piece of its text, which may be empty, and its state.
-TextCallback = Callable[[int, str, Row], None]
+TextCallback = Callable[[int, str, TextRow], None]
 
 
 class Watcher:
@@ -206,12 +206,12 @@ class Watcher:
         self.decode, self.end, self.stops = decode, end, stops
         self.tokens, self.on_text, self.also = tokens, on_text, also
         self.decodes = bool(stops.strings) or tokens or on_text is not None
-        self.rows: dict[int, Row] = {}
+        self.rows: dict[int, TextRow] = {}
 
     def __call__(self, index: int, token: int, logprob: float, top: Alternatives = ()) -> bool:
         row = self.rows.get(index)
         if row is None:
-            row = Row(self.stops, Detokenizer(self.decode) if self.decodes else None, self.tokens, None)
+            row = TextRow(self.stops, Detokenizer(self.decode) if self.decodes else None, self.tokens, None)
             if self.on_text is not None:
                 row.on_text = partial(self._tell, self.on_text, index, row)
             self.rows[index] = row
@@ -221,10 +221,10 @@ class Watcher:
         return row.finish == "stop"
 
     @staticmethod
-    def _tell(on_text: TextCallback, index: int, row: Row, piece: str) -> None:
+    def _tell(on_text: TextCallback, index: int, row: TextRow, piece: str) -> None:
         on_text(index, piece, row)
 
-    def close(self) -> list[Row]:
+    def close(self) -> list[TextRow]:
         """End the texts that are not finished, which have the requested length. Returns all texts in order.
 
         Warns once about those of them that contain no stop string, if there are stop strings.

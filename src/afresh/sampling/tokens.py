@@ -14,7 +14,7 @@ from afresh.core.device import wide
 from afresh.core.rng import Rng
 from afresh.core.solver_progress import step as tell
 from afresh.sampling.constraint import Constraint, check_finished, restrict
-from afresh.sampling.prefix_cache import KEPT_BYTES, LEAST, Known, Prefixes, Slotted, common
+from afresh.sampling.prefix_cache import KEPT_BYTES, LEAST, CachedPrefix, Prefixes, Slotted, common
 from afresh.sampling.text_time_limit import Deadline
 
 Alternatives = Sequence[tuple[int, float]]  # the likeliest tokens and their log-probabilities, the likeliest first
@@ -269,7 +269,7 @@ class Decoding:
         """Copy what is known of the prompts of new rows, the first of which is `first`."""
         state = self.state
         others = [
-            Known(slot, s.tokens[:length], self.cond.select(torch.tensor([row])), start)
+            CachedPrefix(slot, s.tokens[:length], self.cond.select(torch.tensor([row])), start)
             for row, (s, slot, length, start) in enumerate(
                 zip(self.active, *(t[:first].tolist() for t in (state.slots, state.lengths, state.starts)), strict=True)
             )

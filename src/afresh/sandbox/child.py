@@ -70,14 +70,14 @@ REFUSED_EVERYWHERE = (425, 426, 427, 428, 429, 430, 431, 432, 433, 438, 442, 447
 libc = ctypes.CDLL(None, use_errno=True)
 
 
-class Unavailable(Exception):
+class SandboxUnavailable(Exception):
     """Raised if this machine does not provide a part of the sandbox."""
 
 
 def check(failure: str, result: int) -> int:
     """The result of a system call. Raises Unavailable, with `failure`, if the call failed."""
     if result < 0:
-        raise Unavailable(f"{failure}: {os.strerror(ctypes.get_errno())}")
+        raise SandboxUnavailable(f"{failure}: {os.strerror(ctypes.get_errno())}")
     return result
 
 
@@ -108,7 +108,7 @@ def enter_namespaces() -> bool:
     check("cannot create a user namespace", libc.unshare(NAMESPACES))
     os.close(go)
     if os.waitpid(helper, 0)[1] != 0:
-        raise Unavailable("the user namespace cannot have two users")
+        raise SandboxUnavailable("the user namespace cannot have two users")
     return True
 
 
@@ -261,7 +261,7 @@ def run_in_sandbox(config: dict[str, Any], root: bool, text: bytes, status_fd: i
         set_limits(config)
         refuse_calls()
         result = run(config, text)
-    except (Unavailable, OSError, ValueError) as error:
+    except (SandboxUnavailable, OSError, ValueError) as error:
         result = {"error": str(error)}
     os.write(status_fd, json.dumps(result).encode())
     os._exit(0)
@@ -276,11 +276,11 @@ def main() -> None:
     text = sys.stdin.buffer.read()
     try:
         if platform.machine() not in AUDIT:
-            raise Unavailable(f"the architecture {platform.machine()} is not supported")
+            raise SandboxUnavailable(f"the architecture {platform.machine()} is not supported")
         root = enter_namespaces()
         end_with_parent()
         first = os.fork()  # the first process of the new process namespace
-    except (Unavailable, OSError) as error:
+    except (SandboxUnavailable, OSError) as error:
         os.write(status_fd, json.dumps({"error": str(error)}).encode())
         return
     if first == 0:

@@ -77,7 +77,7 @@ def function_of(name: str) -> Callable[..., Any]:
     return vars(operator)[f"{name}_"]
 
 
-class Link:
+class RemoteLink:
     """One end of the pipes between tests and answer. `tests`: this is the end of the tests, which trusts nothing."""
 
     def __init__(self, read: BinaryIO, write: BinaryIO, tests: bool) -> None:
@@ -293,7 +293,7 @@ class Remote:
 
     __slots__ = ("_link", "_number", "_plain", "_told")
 
-    def __init__(self, link: Link, number: int) -> None:
+    def __init__(self, link: RemoteLink, number: int) -> None:
         for name, value in (("_link", link), ("_number", number), ("_plain", ()), ("_told", False)):
             object.__setattr__(self, name, value)
 
@@ -455,7 +455,7 @@ def judge(task: dict[str, Any]) -> None:
     os._exit(0 if failure is None else 1)
 
 
-def start_answer(source: str) -> tuple[int, Link]:
+def start_answer(source: str) -> tuple[int, RemoteLink]:
     """Start the process of the answer, which keeps nothing of the memory of this one. Returns its id and the link."""
     ask_read, ask_write = os.pipe()
     tell_read, tell_write = os.pipe()
@@ -467,7 +467,7 @@ def start_answer(source: str) -> tuple[int, Link]:
         os.execv(sys.executable, [sys.executable, "-s", "-B", "-c", program])
     os.close(ask_read)
     os.close(tell_write)
-    return child, Link(os.fdopen(tell_read, "rb"), os.fdopen(ask_write, "wb"), tests=True)
+    return child, RemoteLink(os.fdopen(tell_read, "rb"), os.fdopen(ask_write, "wb"), tests=True)
 
 
 def end_like(child: int) -> None:
@@ -480,7 +480,7 @@ def end_like(child: int) -> None:
 
 def serve_answer(read: int, write: int) -> None:
     """As the process of the answer, run it and then what the tests ask; does not return."""
-    link = Link(os.fdopen(read, "rb"), os.fdopen(write, "wb"), tests=False)
+    link = RemoteLink(os.fdopen(read, "rb"), os.fdopen(write, "wb"), tests=False)
     text, imports, wanted = link.receive()
     module = sys.modules["__main__"] = types.ModuleType("__main__")
     space = vars(module)

@@ -34,7 +34,7 @@ Status = Literal["ok", "error", "time", "memory", "processes", "output"]
 
 
 @dataclass(frozen=True)
-class Limits:
+class SandboxLimits:
     """What one program may use: wall-clock seconds, memory of all its processes together, bytes of output."""
 
     seconds: float = 5.0
@@ -64,8 +64,8 @@ class Outcome:
 class Sandbox:
     """Runs Python programs, each in a sandbox of its own, with this Python and its standard library."""
 
-    def __init__(self, limits: Limits | None = None) -> None:
-        self.limits = limits or Limits()
+    def __init__(self, limits: SandboxLimits | None = None) -> None:
+        self.limits = limits or SandboxLimits()
         self.checked = False
 
     def check(self) -> None:
@@ -175,7 +175,7 @@ except PermissionError:
 class ProcessMonitor:
     """Follows one program from outside: reads its output and checks its limits."""
 
-    def __init__(self, process: subprocess.Popen[bytes], status: int, limits: Limits, start: float) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], status: int, limits: SandboxLimits, start: float) -> None:
         assert process.stdin and process.stdout and process.stderr
         self.process, self.status, self.limits, self.start = process, status, limits, start
         self.streams = (process.stdout, process.stderr)

@@ -47,7 +47,7 @@ class Cancelled(Exception):
 
 
 @dataclass(eq=False)
-class Call:
+class LaneCall:
     """A call of `Run.draw`, and its result as soon as `done`."""
 
     run: Run
@@ -93,9 +93,9 @@ class Lane:
 
     def __init__(self, run: Run) -> None:
         self.changed = threading.Condition()
-        self.calls: deque[Call] = deque()  # those that are not done
+        self.calls: deque[LaneCall] = deque()  # those that are not done
         self.batches: dict[Alike, Decoding] = {}
-        self.owner: dict[int, Call] = {}  # by id of the sequence
+        self.owner: dict[int, LaneCall] = {}  # by id of the sequence
         self.closed = False
         self.left: WeakSet[Run] = WeakSet()  # adapters that are not held any more
         self.stepwise = run.family.sampling.stepwise
@@ -107,7 +107,9 @@ class Lane:
 
         Raises Cancelled if the request is, and what drawing raises.
         """
-        call = Call(run, cond, seed, settings, numbers, cancelled.get() or threading.Event(), followed(), alone.get())
+        call = LaneCall(
+            run, cond, seed, settings, numbers, cancelled.get() or threading.Event(), followed(), alone.get()
+        )
         if self.stepwise is not None:
             call.sequences = self.stepwise.sequences(run.space, cond, Rng(seed), numbers, settings)
             for s in call.sequences:
@@ -184,7 +186,7 @@ class Lane:
             known = len(self.calls)
             self.changed.wait(GATHERING)
 
-    def _advance(self, calls: list[Call]) -> None:
+    def _advance(self, calls: list[LaneCall]) -> None:
         try:
             if self.stepwise is None:
                 self._solve(calls)
@@ -209,7 +211,7 @@ class Lane:
         """The idle batches of adapters that are not held any more."""
         return [key for key, batch in self.batches.items() if key.run in self.left and not batch.active]
 
-    def _abandon(self, call: Call, error: BaseException) -> None:
+    def _abandon(self, call: LaneCall, error: BaseException) -> None:
         for batch in self.batches.values():
             batch.leave(call.sequences)
         for s in call.sequences:
@@ -218,12 +220,12 @@ class Lane:
 
     # ------------------------------------------------------------------------------------------------ step by step
 
-    def _join(self, calls: list[Call]) -> None:
+    def _join(self, calls: list[LaneCall]) -> None:
         """Let sequences join as long as there is room, one of each call in turn."""
         stepwise = self.stepwise
         assert stepwise is not None
         room = SEQUENCES - sum(len(b.active) + len(b.late) for b in self.batches.values())
-        joining: dict[Alike, list[tuple[Call, int]]] = {}
+        joining: dict[Alike, list[tuple[LaneCall, int]]] = {}
         waiting = [c for c in calls if c.begun < len(c.sequences)]
         while room > 0 and waiting:
             for call in waiting[:room]:
@@ -245,7 +247,7 @@ class Lane:
                 self.batches[key] = batch
             self._join_batch(self.batches[key], rows)
 
-    def _join_batch(self, batch: Decoding, rows: list[tuple[Call, int]]) -> None:
+    def _join_batch(self, batch: Decoding, rows: list[tuple[LaneCall, int]]) -> None:
         each: dict[int, list[int]] = {}
         for call, row in rows:
             each.setdefault(id(call), []).append(row)
@@ -285,11 +287,11 @@ class Lane:
 
     # ------------------------------------------------------------------------------------------------ at once
 
-    def _solve(self, calls: list[Call]) -> None:
+    def _solve(self, calls: list[LaneCall]) -> None:
         """Solve the next rows of the first call, and those of others that can be solved with them."""
         key = shared_settings(calls[0])
         alike = [c for c in calls if shared_settings(c) == key]
-        rows: list[tuple[Call, int]] = []
+        rows: list[tuple[LaneCall, int]] = []
         run, settings = calls[0].run, calls[0].settings
         most = max(1, min(EXAMPLES, TOGETHER // run.family.evaluations.sample(run.space, settings)))
         while len(rows) < most and (waiting := [c for c in alike if c.begun < c.cond.size]):
@@ -301,7 +303,7 @@ class Lane:
         cond = Cond.cat([call.cond.select(torch.tensor([row])) for call, row in rows]).to(device)
         rng = MixedRng([call.seed for call, _ in rows], [int(call.numbers[row]) for call, row in rows])
         index = torch.arange(len(rows), device=device)
-        places: dict[Call, list[int]] = {}
+        places: dict[LaneCall, list[int]] = {}
         for place, (call, _) in enumerate(rows):
             places.setdefault(call, []).append(place)
 
@@ -345,7 +347,7 @@ def followed() -> Follower | None:
     return None if follow is None else lambda step: context.run(follow, step)
 
 
-def guarded(call: Call, watch: Callable[..., bool]) -> Callable[..., bool]:
+def guarded(call: LaneCall, watch: Callable[..., bool]) -> Callable[..., bool]:
     """The watch, whose error ends its own call only."""
 
     def watched(*token: Any) -> bool:
@@ -358,7 +360,7 @@ def guarded(call: Call, watch: Callable[..., bool]) -> Callable[..., bool]:
     return watched
 
 
-def shared_settings(call: Call) -> Hashable:
+def shared_settings(call: LaneCall) -> Hashable:
     """Calls with equal values can be solved together. One with callbacks can only be solved alone, and so
     does one that asks for it."""
     callbacks = [name for name in ("watch", "constraint") if getattr(call.settings, name, None) is not None]

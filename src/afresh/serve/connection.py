@@ -12,7 +12,7 @@ from typing import ClassVar
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from afresh.serve.errors import Refused, answer
+from afresh.serve.errors import RefusedRequest, answer
 
 
 class Connection(H11Protocol):
@@ -27,7 +27,9 @@ class Connection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         if len(self.connections) > self.most:
-            self.refuse(Refused(503, f"The server has {self.most} connections, which is as many as it takes.", retry=5))
+            self.refuse(
+                RefusedRequest(503, f"The server has {self.most} connections, which is as many as it takes.", retry=5)
+            )
         else:
             self.wait()
 
@@ -58,12 +60,14 @@ class Connection(H11Protocol):
         if not self.begun:  # nothing was asked
             self.transport.close()
             return
-        self.refuse(Refused(408, f"The head of the request did not arrive within {self.head_seconds:g} seconds."))
+        self.refuse(
+            RefusedRequest(408, f"The head of the request did not arrive within {self.head_seconds:g} seconds.")
+        )
 
     def send_400_response(self, msg: str) -> None:
-        self.refuse(Refused(400, msg))
+        self.refuse(RefusedRequest(400, msg))
 
-    def refuse(self, error: Refused) -> None:
+    def refuse(self, error: RefusedRequest) -> None:
         """Answer without having read a request, and close."""
         given = answer(error, "")
         lines = [f"HTTP/1.1 {error.status} Refused", "connection: close"]

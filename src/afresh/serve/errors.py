@@ -56,7 +56,7 @@ def described(model: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
 ERRORS = described(ErrorAnswer)
 
 
-class Refused(Exception):
+class RefusedRequest(Exception):
     """An answer with a status of 400 or more. `retry` is the number of seconds after which to try again."""
 
     def __init__(
@@ -66,7 +66,7 @@ class Refused(Exception):
         self.status, self.code, self.param, self.retry = status, code, param, retry
 
 
-def body(error: Refused) -> dict[str, Any]:
+def body(error: RefusedRequest) -> dict[str, Any]:
     """{"error": {message, type, param, code}}."""
     param = None if error.param is None else shown(error.param)[:200]
     return {"error": {"message": shown(str(error)), "type": kind(error), "param": param, "code": error.code}}
@@ -77,25 +77,27 @@ def shown(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-def kind(error: Refused) -> str:
+def kind(error: RefusedRequest) -> str:
     """The name of the kind of error that a status stands for."""
     return TYPES.get(error.status, "server_error" if error.status >= 500 else "invalid_request_error")
 
 
-def refused(error: BaseException) -> Refused:
+def refused(error: BaseException) -> RefusedRequest:
     """The answer to a request that raised this error."""
-    if isinstance(error, Refused):
+    if isinstance(error, RefusedRequest):
         return error
     if isinstance(error, UnknownRun):
-        return Refused(404, str(error), error.code, "model")
+        return RefusedRequest(404, str(error), error.code, "model")
     if isinstance(error, UserError):
-        return Refused(400, str(error), error.code, error.fields.get("param"))
+        return RefusedRequest(400, str(error), error.code, error.fields.get("param"))
     if isinstance(error, MemoryError):
-        return Refused(503, "There is not enough memory for this request. Ask for less, or try again later.", retry=10)
+        return RefusedRequest(
+            503, "There is not enough memory for this request. Ask for less, or try again later.", retry=10
+        )
     if is_no_name(error):
-        return Refused(400, "A name in this request is one that no file can have: shorten it.", "invalid_name")
+        return RefusedRequest(400, "A name in this request is one that no file can have: shorten it.", "invalid_name")
     log.error("A request failed.", exc_info=error)
-    return Refused(500, "The server failed to answer this request; its log says why.", "internal_error")
+    return RefusedRequest(500, "The server failed to answer this request; its log says why.", "internal_error")
 
 
 def is_no_name(error: BaseException) -> bool:
@@ -104,7 +106,7 @@ def is_no_name(error: BaseException) -> bool:
     return too_long or (isinstance(error, ValueError) and "embedded null" in str(error))
 
 
-def answer(error: Refused, path: str) -> JSONResponse:
+def answer(error: RefusedRequest, path: str) -> JSONResponse:
     """The answer to a request to this path, in the form of the API that the path belongs to."""
     headers = {} if error.retry is None else {"retry-after": str(error.retry)}
     dialect = next((load for paths, load in registry.protocols() if any(p in path for p in paths)), None)
@@ -112,7 +114,7 @@ def answer(error: Refused, path: str) -> JSONResponse:
     return JSONResponse(content, error.status, headers)
 
 
-def invalid(error: RequestValidationError) -> Refused:
+def invalid(error: RequestValidationError) -> RefusedRequest:
     """The answer to a request whose body, path or query does not have the right form: what the first fault is."""
     first = error.errors()[0]
     place = [str(p)[:100] for p in first["loc"] if p not in ("body", "query", "path")]
@@ -123,14 +125,14 @@ def invalid(error: RequestValidationError) -> Refused:
         message = "This parameter is not known here. Leave it out."
     elif isinstance(given, str | int | float | bool) and len(str(given)) <= 80:
         message += f". Given: {given!r}."
-    return Refused(400, f"{param}: {message}" if param else message, first["type"], param)
+    return RefusedRequest(400, f"{param}: {message}" if param else message, first["type"], param)
 
 
 def install(app: Any) -> None:
     """Answer every error of an application in this form."""
 
-    @app.exception_handler(Refused)
-    async def on_refused(request: Request, error: Refused) -> JSONResponse:
+    @app.exception_handler(RefusedRequest)
+    async def on_refused(request: Request, error: RefusedRequest) -> JSONResponse:
         return answer(error, request.url.path)
 
     @app.exception_handler(UserError)
@@ -148,7 +150,7 @@ def install(app: Any) -> None:
             message = f"There is nothing at {request.url.path}. What there is: GET /openapi.json."
         elif error.status_code == 405:
             message = f"{request.method} does not apply to {request.url.path}."
-        given = answer(Refused(error.status_code, message), request.url.path)
+        given = answer(RefusedRequest(error.status_code, message), request.url.path)
         for name, value in (error.headers or {}).items():
             given.headers[name] = value
         return given

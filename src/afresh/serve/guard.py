@@ -20,7 +20,7 @@ from starlette.requests import cookie_parser
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from afresh.serve.errors import Refused, answer, log, refused
+from afresh.serve.errors import RefusedRequest, answer, log, refused
 from afresh.serve.keys import Door
 from afresh.serve.loaded_runs import asking
 from afresh.serve.rights import NOBODY, OWN, Holder
@@ -57,7 +57,9 @@ class Guard:
             given if given.isascii() and given.isprintable() and 0 < len(given) <= 128 else secrets.token_hex(8)
         )
 
-        failed: list[Refused] = []  # while the body was read, where frameworks turn any error into one of their own
+        failed: list[
+            RefusedRequest
+        ] = []  # while the body was read, where frameworks turn any error into one of their own
 
         async def sending(message: Message) -> None:
             nonlocal status
@@ -100,7 +102,7 @@ class Guard:
             }
             log.info(json.dumps(line))
 
-    def page(self, scope: Scope, headers: dict[str, str], error: Refused) -> Response | None:
+    def page(self, scope: Scope, headers: dict[str, str], error: RefusedRequest) -> Response | None:
         """The way to the page that asks for a key, if a person asked for a page without one."""
         path = own_path(scope)
         if error.status != 401 or scope["method"] not in SAFE or not (path == "/" or path.startswith(PAGES)):
@@ -114,17 +116,17 @@ class Guard:
         """Raises Refused for a request to another server, from the page of another site, or with too large a body."""
         host = headers.get("host", "")
         if "*" not in self.hosts and hostname(host) not in self.hosts:
-            raise Refused(
+            raise RefusedRequest(
                 403,
                 f"This server is not {host!r}. To serve under that name, start it with `allow_host={hostname(host)}`.",
                 "wrong_host",
             )
         origin = headers.get("origin")
         if origin is not None and scope["method"] not in SAFE and urlsplit(origin).netloc != host:
-            raise Refused(403, f"Pages of {origin!r} may not send requests to this server.", "wrong_origin")
+            raise RefusedRequest(403, f"Pages of {origin!r} may not send requests to this server.", "wrong_origin")
         size = headers.get("content-length", "0")
         if not size.isdigit() or int(size) > self.most:
-            raise Refused(413, f"A request may have {self.most:,} bytes. Given: {size}.", "request_too_large")
+            raise RefusedRequest(413, f"A request may have {self.most:,} bytes. Given: {size}.", "request_too_large")
 
     async def holder(self, scope: Scope, headers: dict[str, str]) -> tuple[Holder, bool]:
         """Whose key or session the request shows, and whether it is a session. Raises Refused if it must show one."""
@@ -141,7 +143,7 @@ class Guard:
         if everybody is not None:
             return everybody, False
         needed = "This server needs a key: Authorization: Bearer KEY."
-        raise Refused(401, "The session has ended. Sign in again." if session else needed, "invalid_api_key")
+        raise RefusedRequest(401, "The session has ended. Sign in again." if session else needed, "invalid_api_key")
 
 
 def address_of(scope: Scope) -> str:
@@ -168,7 +170,7 @@ def hostname(host: str) -> str:
         return ""
 
 
-def bounded(receive: Receive, headers: dict[str, str], most: int, failed: list[Refused]) -> Receive:
+def bounded(receive: Receive, headers: dict[str, str], most: int, failed: list[RefusedRequest]) -> Receive:
     """What receives a body that is neither longer than `most` bytes nor slower than BODY_SECONDS, from a client that
     stays until its end; otherwise it raises Refused, which is appended to `failed`."""
     total = 0
@@ -183,14 +185,14 @@ def bounded(receive: Receive, headers: dict[str, str], most: int, failed: list[R
             message: Any = await asyncio.wait_for(receive(), max(0.0, until - time.monotonic()))
         except TimeoutError:
             message = f"The body did not arrive within {BODY_SECONDS:g} seconds."
-            failed.append(Refused(408, message, "request_timeout"))
+            failed.append(RefusedRequest(408, message, "request_timeout"))
             raise failed[0] from None
         if message["type"] == "http.disconnect":
-            failed.append(Refused(499, "The client went away."))
+            failed.append(RefusedRequest(499, "The client went away."))
             raise failed[0]
         total += len(message.get("body", b""))
         if total > most:
-            failed.append(Refused(413, f"A request may have {most:,} bytes.", "request_too_large"))
+            failed.append(RefusedRequest(413, f"A request may have {most:,} bytes.", "request_too_large"))
             raise failed[0]
         complete = not message.get("more_body", False)
         return message

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import ImageOps
 
 from afresh.data.image.images import ImageError, Pixels, full_size_image, open_image, to_image
-from afresh.serve.errors import Refused
+from afresh.serve.errors import RefusedRequest
 
 Format = Literal["png", "jpeg", "webp"]
 MOST_PIXELS = 1 << 24  # of an image in a request: 4,096 x 4,096
@@ -41,10 +41,10 @@ def image_size(content: bytes, param: str) -> tuple[int, int]:
         with open_image(content) as image:
             width, height = image.size
     except (ImageError, OSError) as error:
-        raise Refused(400, f"{param} cannot be read as an image: {error}.", "invalid_image", param) from None
+        raise RefusedRequest(400, f"{param} cannot be read as an image: {error}.", "invalid_image", param) from None
     if width * height > MOST_PIXELS:
         message = f"{param} has {width}x{height} pixels, and at most {MOST_PIXELS:,} are read. Make it smaller."
-        raise Refused(400, message, "image_too_large", param)
+        raise RefusedRequest(400, message, "image_too_large", param)
     return width, height
 
 
@@ -54,7 +54,7 @@ def read_image(content: bytes, param: str) -> Pixels:
     try:
         return full_size_image(content).pixels
     except (ImageError, OSError) as error:
-        raise Refused(400, f"{param} cannot be read as an image: {error}.", "invalid_image", param) from None
+        raise RefusedRequest(400, f"{param} cannot be read as an image: {error}.", "invalid_image", param) from None
 
 
 def transparent(content: bytes) -> NDArray[np.bool_] | None:
@@ -72,4 +72,4 @@ def from_base64(text: str, param: str) -> bytes:
     try:
         return base64.b64decode(rest if comma and head.startswith("data:") else text, validate=True)
     except (binascii.Error, ValueError):
-        raise Refused(400, f"{param} is not valid base64.", "invalid_base64", param) from None
+        raise RefusedRequest(400, f"{param} is not valid base64.", "invalid_base64", param) from None

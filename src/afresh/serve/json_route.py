@@ -10,7 +10,7 @@ from fastapi import Request
 from fastapi.routing import APIRoute
 from starlette.responses import Response
 
-from afresh.serve.errors import Refused
+from afresh.serve.errors import RefusedRequest
 
 DEEPEST = 100  # levels of lists and objects in each other: more than any schema of an answer needs
 
@@ -35,7 +35,9 @@ class JsonRoute(APIRoute):
         async def handler(request: Request) -> Response:
             kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
             if kind != "application/json":
-                raise Refused(415, f"Send JSON, with content-type: application/json. Given: {kind!r}.", "not_json")
+                raise RefusedRequest(
+                    415, f"Send JSON, with content-type: application/json. Given: {kind!r}.", "not_json"
+                )
             read = ReadRequest(request.scope, request.receive)
             read.value = parsed(await read.body())
             return await answer(read)
@@ -46,19 +48,19 @@ class JsonRoute(APIRoute):
 def parsed(content: bytes) -> Any:
     """The value of JSON in UTF-8. Raises Refused for other text, NaN and infinities, numbers of thousands of digits,
     halves of characters, names that come twice in an object, and values that are nested too deeply."""
-    too_deep = Refused(400, f"The JSON is nested more than {DEEPEST} levels deep.", "invalid_json")
+    too_deep = RefusedRequest(400, f"The JSON is nested more than {DEEPEST} levels deep.", "invalid_json")
     try:
         value = json.loads(content.decode("utf-8"), object_pairs_hook=once, parse_constant=unknown)
     except RecursionError:
         raise too_deep from None
     except ValueError as error:
-        raise Refused(400, f"The body is not valid JSON: {str(error)[:200]}.", "invalid_json") from None
+        raise RefusedRequest(400, f"The body is not valid JSON: {str(error)[:200]}.", "invalid_json") from None
     if b"\\u" in content:
         try:
             json.dumps(value, ensure_ascii=False).encode("utf-8")
         except UnicodeEncodeError:
             message = "The JSON has half of a character: a surrogate (\\ud800 to \\udfff) without the other one."
-            raise Refused(400, message, "invalid_json") from None
+            raise RefusedRequest(400, message, "invalid_json") from None
         except RecursionError:
             raise too_deep from None
     level = [value]
@@ -74,7 +76,7 @@ def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(value) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in value if names.count(name) > 1)
-        raise Refused(400, f"{twice[:100]!r} is given twice.", "invalid_json", twice[:100])
+        raise RefusedRequest(400, f"{twice[:100]!r} is given twice.", "invalid_json", twice[:100])
     return value
 
 

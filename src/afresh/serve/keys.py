@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from afresh.core import UserError
-from afresh.serve.errors import Refused
+from afresh.serve.errors import RefusedRequest
 from afresh.serve.rights import LOCAL, OWN, ROLES, TRAIN, USE, Holder
 from afresh.serve.sessions import Sessions
 from afresh.serve.tries import Tries
@@ -80,5 +80,5 @@ class Door:
         holder = self.keys.holder(key)
         self.tries.note(address, key, holder is not None)
         if holder is None:
-            raise Refused(401, "The key is wrong.", "invalid_api_key")
+            raise RefusedRequest(401, "The key is wrong.", "invalid_api_key")
         return holder

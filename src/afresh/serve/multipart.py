@@ -11,7 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 from starlette.datastructures import UploadFile
 
-from afresh.serve.errors import Refused, invalid
+from afresh.serve.errors import RefusedRequest, invalid
 
 MOST_FILES, MOST_FIELDS = 16, 200
 NESTED = re.compile(r"\w+(\[\w+\]){1,3}")  # afresh[label], afresh[settings][steps]
@@ -23,7 +23,7 @@ async def read_form(request: Request, form: type[T]) -> T:
     """The form of a request. Files become bytes, NAME[] a list, NAME[KEY] a value of a dictionary, which may also be
     given as JSON. Raises Refused for a body of another form."""
     if not request.headers.get("content-type", "").startswith("multipart/form-data"):
-        raise Refused(400, "Send the form as multipart/form-data.", "wrong_content_type")
+        raise RefusedRequest(400, "Send the form as multipart/form-data.", "wrong_content_type")
     nested = {name for name, field in form.model_fields.items() if is_model(field.annotation)}
     lists = {name for name, field in form.model_fields.items() if "list" in str(field.annotation)}
     values: dict[str, Any] = {}
@@ -36,7 +36,7 @@ async def read_form(request: Request, form: type[T]) -> T:
             try:
                 values[name] = json.loads(values[name])
             except (ValueError, RecursionError):
-                raise Refused(400, f"{name} is not valid JSON.", "invalid_json", name) from None
+                raise RefusedRequest(400, f"{name} is not valid JSON.", "invalid_json", name) from None
     try:
         return form.model_validate(values)
     except ValidationError as error:
@@ -58,9 +58,9 @@ def put(values: dict[str, Any], name: str, value: Any, lists: set[str]) -> None:
     for key in path[:-1]:
         place = place.setdefault(key, {})
         if not isinstance(place, dict):
-            raise Refused(400, f"{key} is given in two ways.", "given_twice", key)
+            raise RefusedRequest(400, f"{key} is given in two ways.", "given_twice", key)
     if path[-1] in place:
-        raise Refused(400, f"{name} is given twice. Give it once.", "given_twice", name)
+        raise RefusedRequest(400, f"{name} is given twice. Give it once.", "given_twice", name)
     place[path[-1]] = value
 
 

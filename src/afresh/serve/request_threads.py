@@ -19,7 +19,7 @@ from afresh.core.cost import at_most
 from afresh.core.events import Event
 from afresh.core.solver_progress import Step, following
 from afresh.serve.batching import PROCESSORS, Cancelled, cancelled
-from afresh.serve.errors import Refused
+from afresh.serve.errors import RefusedRequest
 from afresh.serve.loaded_runs import Library, Served, check_held
 
 T = TypeVar("T")
@@ -46,7 +46,7 @@ class Desk:
         """Raises Refused if there are too many requests."""
         if self.busy >= self.most:
             message = f"The server is busy with {self.busy} requests, which is as many as it takes. Try again later."
-            raise Refused(429, message, "rate_limit_exceeded", retry=RETRY)
+            raise RefusedRequest(429, message, "rate_limit_exceeded", retry=RETRY)
 
     def start(self, model: str, work: Callable[[Served], T]) -> tuple[asyncio.Future[T], threading.Event]:
         """Begin `work` with a run; returns its future, and the event that cancels it. Raises Refused if busy."""
@@ -94,7 +94,7 @@ class Desk:
         try:
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if not future.done():
-                raise Refused(499, "The client went away.")
+                raise RefusedRequest(499, "The client went away.")
             return await future
         finally:
             leaving.cancel()

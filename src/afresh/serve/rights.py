@@ -12,7 +12,7 @@ from typing import Any
 
 from fastapi import Depends, Request
 
-from afresh.serve.errors import Refused
+from afresh.serve.errors import RefusedRequest
 
 
 class Right(IntEnum):
@@ -77,7 +77,9 @@ def check(request: Request, right: Right) -> None:
             f"A key of the role `{role}` has it: a line `NAME KEY {role}` in the file that `afresh serve --key-file` "
             "reads. Without keys, the browser has it in which the address was opened that the terminal showed."
         )
-    raise Refused(403, f"This needs the right to {DEEDS[right]}, which you do not have here. {how}", "not_permitted")
+    raise RefusedRequest(
+        403, f"This needs the right to {DEEDS[right]}, which you do not have here. {how}", "not_permitted"
+    )
 
 
 async def nothing(request: Request) -> None:

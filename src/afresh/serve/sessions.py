@@ -20,7 +20,7 @@ MOST = 50  # sessions of one name; a new one ends the oldest
 
 
 @dataclass(frozen=True)
-class Session:
+class BrowserSession:
     holder: Holder
     ends: float
 
@@ -31,7 +31,7 @@ class Sessions:
     def __init__(self, now: Callable[[], float] = time.time) -> None:
         """`now`: seconds since 1970."""
         self.now = now
-        self.known: dict[str, Session] = {}  # by the hash of the secret, the oldest first
+        self.known: dict[str, BrowserSession] = {}  # by the hash of the secret, the oldest first
         self.tickets: dict[str, Holder] = {}  # by the hash of the ticket
         self.lock = threading.Lock()
 
@@ -54,7 +54,7 @@ class Sessions:
             own = [k for k, s in self.known.items() if s.holder.name == holder.name]
             for oldest in own[: len(own) - MOST + 1]:
                 del self.known[oldest]
-            self.known[hashed(made)] = Session(holder, now + SECONDS)
+            self.known[hashed(made)] = BrowserSession(holder, now + SECONDS)
         return made
 
     def holder(self, secret: str) -> Holder | None:

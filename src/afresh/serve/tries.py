@@ -13,7 +13,7 @@ import math
 import time
 from collections import Counter, OrderedDict
 
-from afresh.serve.errors import Refused
+from afresh.serve.errors import RefusedRequest
 from afresh.serve.sessions import hashed
 
 WRONG_FREE = 10.0  # wrong keys a minute of one address before its keys wait
@@ -51,7 +51,7 @@ class Allowances:
         """Raises Refused if the owner has sent too many."""
         if (left := self.take(owner, now)) < 1:
             message = f"This key has sent more than {self.rate:g} requests a minute. Try again later."
-            raise Refused(429, message, "rate_limit_exceeded", retry=math.ceil((1 - left) * 60 / self.rate))
+            raise RefusedRequest(429, message, "rate_limit_exceeded", retry=math.ceil((1 - left) * 60 / self.rate))
 
 
 class Tries:
@@ -70,7 +70,7 @@ class Tries:
             return
         if self.waiting[address] >= MOST_WAITING:
             message = "Too many wrong keys came from this address. Try again in a moment."
-            raise Refused(429, message, "too_many_tries", retry=math.ceil(PAUSE))
+            raise RefusedRequest(429, message, "too_many_tries", retry=math.ceil(PAUSE))
         self.waiting[address] += 1
         try:
             await asyncio.sleep(PAUSE)

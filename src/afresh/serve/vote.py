@@ -13,12 +13,12 @@ from afresh.serve.rights import TRAIN, Holder
 from afresh.serve.run import memory_budget, serve_with, server_of
 from afresh.serve.studio.vote_request import Asking
 from afresh.serve.studio.vote_session import Sitting
-from afresh.verbs.annotate import Session, Wish
+from afresh.verbs.annotate import PairRequest, Session
 
 HOST = "127.0.0.1"
 
 
-def serve(session: Session, runs: Sequence[Run], wish: Wish, port: int, ready: Callable[[str], None]) -> None:
+def serve(session: Session, runs: Sequence[Run], wish: PairRequest, port: int, ready: Callable[[str], None]) -> None:
     """Serve the questions of a session until the person has finished. Calls `ready` with the address, which lets one
     browser in, once: other users of the machine can neither see items nor vote.
 
@@ -42,7 +42,7 @@ def serve(session: Session, runs: Sequence[Run], wish: Wish, port: int, ready: C
             sitting.over = True
 
 
-def sitting_of(session: Session, runs: Sequence[Run], wish: Wish) -> Sitting:
+def sitting_of(session: Session, runs: Sequence[Run], wish: PairRequest) -> Sitting:
     """A session that was begun in a terminal, for the page."""
     names = [run.path.resolve().name for run in runs]
     asking = Asking.model_construct(

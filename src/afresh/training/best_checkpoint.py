@@ -19,7 +19,7 @@ from torch import Tensor
 
 from afresh.core.safe_json import MOST_STEPS, read_model
 from afresh.storage.files import write_json
-from afresh.training.looks import Look, add_look, looks_in
+from afresh.training.looks import MonitorLook, add_look, looks_in
 from afresh.training.loop import Learner, averaged, learnt
 from afresh.training.weights import CHOSEN, read_weights, write_weights
 
@@ -55,11 +55,11 @@ class BestCheckpoint:
     name: str  # in messages
     file: str  # the stored weights
     sign: int
-    worse: Callable[[Look, Look], bool]
+    worse: Callable[[MonitorLook, MonitorLook], bool]
     limit: float = 0.0  # of `rises`; 0 never stops training
     error: str = ""  # the metric that holds the standard error
 
-    def best(self, seen: Sequence[Look]) -> Look:
+    def best(self, seen: Sequence[MonitorLook]) -> MonitorLook:
         """The best evaluation, or the first of several equal ones."""
         return max(seen, key=lambda look: self.sign * look.value)
 
@@ -75,7 +75,7 @@ class BestCheckpoint:
         if store and all(self.sign * (value - look.value) > 0 for look in earlier):
             write_weights(self.folder, self.file, {**sampling_weights(learner), "step": torch.tensor(learner.step)})
         error = metrics.get(self.error, math.inf) if self.error else 0.0
-        add_look(learner.looks, self.metric, Look(learner.step, value, error))
+        add_look(learner.looks, self.metric, MonitorLook(learner.step, value, error))
 
     def stop_reason(self, learner: Learner) -> str:
         """The reason why training should end at this evaluation, or an empty string."""
@@ -102,13 +102,13 @@ class BestCheckpoint:
         tensors = read_weights(self.folder, self.file)
         if tensors is None or tensors.pop("step", torch.tensor(-1)).tolist() != best.step:
             return None
-        choice = Choice(metric=self.metric, step=best.step, value=best.value, last=last.value)
+        choice = CheckpointChoice(metric=self.metric, step=best.step, value=best.value, last=last.value)
         write_json(self.folder / f"{CHOSEN}.json", choice.model_dump())
         write_weights(self.folder, CHOSEN, tensors)
         return tensors, choice.described
 
 
-class Choice(BaseModel):
+class CheckpointChoice(BaseModel):
     """Which weights sampling uses instead of the last ones: those of `step`, by the `value` of a metric."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -127,10 +127,10 @@ class Choice(BaseModel):
         )
 
 
-def read_choice(folder: Path) -> Choice | None:
+def read_choice(folder: Path) -> CheckpointChoice | None:
     """The choice of weights for sampling; None if the last ones are used. Raises UserError if the file is damaged."""
     file = folder / f"{CHOSEN}.json"
-    return read_model(file, Choice, "a choice of weights") if file.exists() else None
+    return read_model(file, CheckpointChoice, "a choice of weights") if file.exists() else None
 
 
 def sampling_weights(learner: Learner) -> dict[str, Tensor]:
@@ -149,7 +149,7 @@ def best_by_loss(folder: Path, learner: Learner, rows: Sequence[Mapping[str, flo
     """
     learner.looks.setdefault(LOSS, looks_in(rows, LOSS, learner.step))
 
-    def worse(best: Look, last: Look) -> bool:
+    def worse(best: MonitorLook, last: MonitorLook) -> bool:
         return last.value - best.value > WORSE * abs(best.value)
 
     return BestCheckpoint(folder, LOSS, "held-out loss", LOWEST, -1, worse, learner.config.stop_rising)
@@ -164,7 +164,7 @@ def best_by_reward(folder: Path, learner: Learner, rows: Sequence[Mapping[str, f
     seen = [look._replace(error=errors.get(look.step, math.inf)) for look in looks_in(rows, REWARD, learner.step)]
     learner.looks.setdefault(REWARD, seen)
 
-    def worse(best: Look, last: Look) -> bool:
+    def worse(best: MonitorLook, last: MonitorLook) -> bool:
         return best.value - last.value > STOP_ERRORS * math.hypot(best.error, last.error)
 
     return BestCheckpoint(folder, REWARD, "held-out reward", HIGHEST, 1, worse, error=REWARD_ERROR)

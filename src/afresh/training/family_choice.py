@@ -48,23 +48,23 @@ class DataSet(BaseModel):
 
 
 @dataclass(frozen=True)
-class Table:
+class ReachedTable:
     """The contents of reached.json."""
 
     rows: Sequence[Reached]
     recognisable: Mapping[str, float]  # by data set
 
 
-def table() -> Table:
+def table() -> ReachedTable:
     """The measurements of this version."""
     content = json.loads(TABLE.read_text("utf-8"))
     sets = TypeAdapter(dict[str, DataSet]).validate_python(content["data"])
     rows = TypeAdapter(list[Reached]).validate_python(content["rows"])
-    return Table(rows, {k: v.recognisable for k, v in sets.items()})
+    return ReachedTable(rows, {k: v.recognisable for k, v in sets.items()})
 
 
 @dataclass(frozen=True)
-class Curves:
+class FamilyCurves:
     """The curves of all families on one data set."""
 
     data: str
@@ -100,7 +100,7 @@ class Curves:
         return first[0] if first[1] <= self.recognisable else None
 
 
-def curves_for(space: Space, items: int, measured: Table | None = None) -> Curves | None:
+def curves_for(space: Space, items: int, measured: ReachedTable | None = None) -> FamilyCurves | None:
     """The curves on the data set most like this data: fields on a grid of the same kind, with a similar side and number
     of items. None for other spaces, for which nothing was measured."""
     measured = measured or table()
@@ -118,10 +118,10 @@ def curves_for(space: Space, items: int, measured: Table | None = None) -> Curve
     points: dict[str, list[tuple[int, float]]] = {}
     for r in sorted((r for r in rows if r.data == nearest), key=lambda r: r.examples):
         points.setdefault(r.family, []).append((r.examples, r.score))
-    return Curves(nearest, measured.recognisable[nearest], points)
+    return FamilyCurves(nearest, measured.recognisable[nearest], points)
 
 
-def choose(task: Task, curves: Curves) -> tuple[Sized, list[Decision]]:
+def choose(task: Task, curves: FamilyCurves) -> tuple[Sized, list[Decision]]:
     """The family with the lowest expected score in the minutes of the task, with its size.
 
     In a short budget, families are compared by a few steps of their smallest networks, to save time for training.
@@ -138,7 +138,7 @@ def choose(task: Task, curves: Curves) -> tuple[Sized, list[Decision]]:
     return full[best] if full else sized(tasks[best]), [Decision("family", best, reason)]
 
 
-def shortfall(chosen: Sized, curves: Curves) -> str | None:
+def shortfall(chosen: Sized, curves: FamilyCurves) -> str | None:
     """What to expect of a family that the user set, if the minutes are too few for it: what would be enough, and which
     family would work now. None if its samples should be recognisable."""
     name, seen, seconds = chosen.task.family.name, chosen.trial.examples, chosen.task.seconds

@@ -14,7 +14,7 @@ from pydantic import Field
 from afresh.core.safe_json import MOST_STEPS
 
 
-class Look(NamedTuple):
+class MonitorLook(NamedTuple):
     """One evaluation: its step, the value of a metric, and the standard error of the value. Both may be infinite."""
 
     step: Annotated[int, Field(ge=0, le=MOST_STEPS)]
@@ -22,7 +22,7 @@ class Look(NamedTuple):
     error: float = 0.0
 
 
-Looks = dict[str, list[Look]]  # by the metric's name, in order of steps
+Looks = dict[str, list[MonitorLook]]  # by the metric's name, in order of steps
 
 
 def looks_until(looks: Looks, step: int) -> Looks:
@@ -30,12 +30,12 @@ def looks_until(looks: Looks, step: int) -> Looks:
     return {name: [look for look in seen if look.step <= step] for name, seen in looks.items()}
 
 
-def add_look(looks: Looks, name: str, look: Look) -> None:
+def add_look(looks: Looks, name: str, look: MonitorLook) -> None:
     """Add a look, in place of any that is not before it."""
     looks[name] = [*looks_until(looks, look.step - 1).get(name, []), look]
 
 
-def looks_in(rows: Iterable[Mapping[str, float]], name: str, step: int) -> list[Look]:
+def looks_in(rows: Iterable[Mapping[str, float]], name: str, step: int) -> list[MonitorLook]:
     """The looks up to `step` among the rows of metrics.jsonl, for a checkpoint of an earlier version, which holds none.
     Later rows are of steps that are taken again."""
-    return [Look(int(row["step"]), float(row[name])) for row in rows if name in row and row["step"] <= step]
+    return [MonitorLook(int(row["step"]), float(row[name])) for row in rows if name in row and row["step"] <= step]

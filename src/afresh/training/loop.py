@@ -24,7 +24,7 @@ from afresh.training.checkpoint import Count
 from afresh.training.compiling import first_reason, undo_compile
 from afresh.training.config import TrainConfig
 from afresh.training.ema import Average, ema_decay, flat, follow, refill
-from afresh.training.looks import Look, Looks, looks_until
+from afresh.training.looks import Looks, MonitorLook, looks_until
 from afresh.training.optim import AdamW, Muon, is_matrix
 from afresh.training.schedule import rate, share_left
 
@@ -58,7 +58,7 @@ class Progress(BaseModel):
     count: Count
     stopped: str = ""
     stopped_at: Count | None = None
-    looks: dict[str, list[Look]] | None = None
+    looks: dict[str, list[MonitorLook]] | None = None
 
 
 def progress_of(saved: checkpoint.Checkpoint) -> Progress:

@@ -23,7 +23,7 @@ import torch
 
 from afresh.alignment.feedback.preferences import Candidate, Pair, Vote, Winner, item_of, kind_of_item, scan, value_of
 from afresh.alignment.feedback.ranking import ask
-from afresh.alignment.feedback.vote_summary import Tally, by_request, tally
+from afresh.alignment.feedback.vote_summary import VoteTally, by_request, tally
 from afresh.alignment.feedback.votes import append, line_of, repair, unjudged, withdraw
 from afresh.core import ItemKind, Preview, UserError, events
 from afresh.core.plural import counted
@@ -50,7 +50,7 @@ def written(text: str) -> str:
 
 
 @dataclass(frozen=True)
-class Wish:
+class PairRequest:
     """A request by the user. Several prompts are used in turn; conditions that are not given are drawn as in
     training."""
 
@@ -77,7 +77,7 @@ class Asked:
         return (written(prompt) if prompt else None), (written(label) or None)
 
 
-def requests(runs: Sequence[Run], wish: Wish, n: int, seed: int) -> Counter[Asked]:
+def requests(runs: Sequence[Run], wish: PairRequest, n: int, seed: int) -> Counter[Asked]:
     """The number of pairs of each request, n in total. Raises UserError if the first run cannot fulfil a request."""
     run = runs[0]
     prompts = [wish.prompts[i % len(wish.prompts)] for i in range(n)] if wish.prompts else None
@@ -151,7 +151,7 @@ def draw(run: Run, asked: Asked, k: int, seed: int, settings: Mapping[str, Any],
 
 
 @dataclass(frozen=True)
-class Plan:
+class PairPlan:
     """Pairs in their order, all candidates, and `free`: whether other pairs of the candidates may be shown instead."""
 
     kind: ItemKind
@@ -204,14 +204,14 @@ def check(runs: Sequence[Run], n: int, samples: int | None) -> None:
 
 def make_plan(
     runs: Sequence[Run],
-    wish: Wish,
+    wish: PairRequest,
     n: int,
     *,
     samples: int | None = None,
     seed: int = 0,
     settings: Mapping[str, Any] | None = None,
     votes: Path,
-) -> Plan:
+) -> PairPlan:
     """n pairs of samples for the same request: both of one run, or one of each of two runs.
 
     `samples`: the number of samples of each request; with fewer, each is shown more often. By default about the number
@@ -237,10 +237,12 @@ def make_plan(
     order = torch.argsort(Rng(seed).uniform("compare/order", torch.arange(len(pairs))), stable=True).tolist()
     candidates = dict.fromkeys(c for p in pairs for c in p.candidates)
     notes = (fewer,) if len(pairs) < n else ()
-    return Plan(runs[0].encoder.kind, tuple(pairs[i] for i in order), tuple(candidates), free, seed, notes)
+    return PairPlan(runs[0].encoder.kind, tuple(pairs[i] for i in order), tuple(candidates), free, seed, notes)
 
 
-def beside(runs: Sequence[Run], wish: Wish, n: int, *, seed: int, votes: Path) -> list[tuple[Asked, tuple[str, ...]]]:
+def beside(
+    runs: Sequence[Run], wish: PairRequest, n: int, *, seed: int, votes: Path
+) -> list[tuple[Asked, tuple[str, ...]]]:
     """n samples of each run as items, made for the same requests from the same random numbers. Raises UserError."""
     out: list[tuple[Asked, tuple[str, ...]]] = []
     for asked, count in requests(runs, wish, n, seed).items():
@@ -253,7 +255,7 @@ def beside(runs: Sequence[Run], wish: Wish, n: int, *, seed: int, votes: Path) -
 
 
 @dataclass(frozen=True)
-class Question:
+class VoteQuestion:
     """A pair as it is shown, with its sides in random order. `number` counts from 1 to `of`."""
 
     pair: Pair
@@ -265,7 +267,7 @@ class Question:
 
 def begin(
     runs: Sequence[Run],
-    wish: Wish,
+    wish: PairRequest,
     n: int,
     votes: Path,
     *,
@@ -294,7 +296,7 @@ def default_votes(run: Run) -> Path:
     return path.with_name(f"{path.name}-votes.jsonl")
 
 
-def summary_of(votes: Path, kind: ItemKind) -> Tally:
+def summary_of(votes: Path, kind: ItemKind) -> VoteTally:
     """The summary of a file of votes. Raises UserError if there is none."""
     return tally(scan(votes, kind), owners(votes))
 
@@ -310,7 +312,7 @@ class Session:
 
     def __init__(
         self,
-        plan: Plan,
+        plan: PairPlan,
         path: Path,
         rater: str | None = None,
         active: bool | None = None,
@@ -327,8 +329,8 @@ class Session:
         self.begun = len(self.judged)
         self.skipped: set[Pair] = set()
         self._ahead: list[Pair] = []
-        self._now: Question | None = None
-        self._answered: list[tuple[Question, Vote | None]] = []  # in this session; None: skipped
+        self._now: VoteQuestion | None = None
+        self._answered: list[tuple[VoteQuestion, Vote | None]] = []  # in this session; None: skipped
 
     def __repr__(self) -> str:
         return f"Session({str(self.path)!r}: {len(self.judged):,} of {counted(self.of, 'pair')} judged)"
@@ -341,7 +343,7 @@ class Session:
         """An item of a question as a value: a text, an array (H, W, C) of uint8, or a Sound."""
         return value_of(self.plan.kind, item, self.path.parent)
 
-    def summary(self) -> Tally:
+    def summary(self) -> VoteTally:
         """What the votes so far say, of all raters and sessions."""
         return summary_of(self.path if self.path.exists() else Path(os.devnull), self.plan.kind)
 
@@ -353,14 +355,14 @@ class Session:
     def ties(self) -> int:
         return len({v.pair for v in self.votes if v.rater == self.rater and v.winner == "tie"} & self.judged)
 
-    def next(self) -> Question | None:
+    def next(self) -> VoteQuestion | None:
         """The open question; None if all are answered or skipped."""
         if self._now is None and (pair := self._choose()) is not None:
             number = len(self.judged) + len(self.skipped) + 1
             what = f"compare/side/{json.dumps([pair.first, pair.second, pair.prompt, pair.label, self.rater])}"
             sides = (pair.first, pair.second)
             turned = int(Rng(self.plan.seed).bits(what, torch.zeros(1, dtype=torch.int64))[0]) < 0
-            self._now = Question(pair, *(sides[::-1] if turned else sides), number, max(self.of, number))
+            self._now = VoteQuestion(pair, *(sides[::-1] if turned else sides), number, max(self.of, number))
         return self._now
 
     def _choose(self) -> Pair | None:
@@ -377,7 +379,7 @@ class Session:
             return self._ahead.pop(0)
         return next((p for p in unjudged((), self.plan.pairs, self.rater) if p not in done), None)
 
-    def vote(self, question: Question, winner: Winner) -> None:
+    def vote(self, question: VoteQuestion, winner: Winner) -> None:
         """Save the answer to the open question. On UserError the question remains open."""
         vote = Vote(question.a, question.b, winner, question.pair.prompt, question.pair.label, self.rater)
         append(self.path, vote)
@@ -386,7 +388,7 @@ class Session:
         self._answered.append((question, vote))
         self._now = None
 
-    def skip(self, question: Question) -> None:
+    def skip(self, question: VoteQuestion) -> None:
         self.skipped.add(question.pair)
         self._answered.append((question, None))
         self._now = None

@@ -17,7 +17,7 @@ from afresh.data.text.fim import supports_fim
 from afresh.runs.run import Run
 from afresh.sampling.request import Request, contains_prompts, converses, unwanted, writes_text
 from afresh.sampling.samples import Samples
-from afresh.sampling.text_stream import Row
+from afresh.sampling.text_stream import TextRow
 from afresh.verbs.cursor import Hole, complete_hole
 from afresh.verbs.edit import changed
 from afresh.verbs.editor import STRENGTH, Change, Editor
@@ -46,7 +46,7 @@ def check_verb(name: str) -> str:
 Verb = Annotated[str, AfterValidator(check_verb)]
 
 
-class Wish(BaseModel):
+class CreationRequest(BaseModel):
     """What is to be made. Parts that are not given are left open.
 
     `n` works; the seed and the number of a work determine it. `prompt`: a text to continue or to answer, or for the
@@ -112,7 +112,7 @@ class Made:
 
 
 # (run, wish, files, the one that is wanted or None, what gets the pieces of texts) -> the works
-Maker = Callable[[Run, Wish, Mapping[str, bytes], int | None, OnText | None], Iterator[Made]]
+Maker = Callable[[Run, CreationRequest, Mapping[str, bytes], int | None, OnText | None], Iterator[Made]]
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ class Creation:
 
 def make(
     run: Run,
-    wish: Wish,
+    wish: CreationRequest,
     files: Mapping[str, bytes],
     only: int | None = None,
     on_text: OnText | None = None,
@@ -148,7 +148,7 @@ def make(
 
 
 def sample(
-    run: Run, wish: Wish, files: Mapping[str, bytes], only: int | None, on_text: OnText | None
+    run: Run, wish: CreationRequest, files: Mapping[str, bytes], only: int | None, on_text: OnText | None
 ) -> Iterator[Made]:
     """Texts are written side by side. Of the rest, each is drawn by itself, so that it is shown as soon as possible and
     made again alone with the same rounding. What is built on a part is drawn again until it is valid: the drawing of a
@@ -158,7 +158,7 @@ def sample(
         wish = wish.model_copy(update={"prompt": None})
     streams = on_text is not None and writes_text(run.encoder, run.space) and only is None
 
-    def on_piece(index: int, piece: str, row: Row) -> None:
+    def on_piece(index: int, piece: str, row: TextRow) -> None:
         assert on_text is not None
         on_text(index, piece)
 
@@ -181,7 +181,9 @@ def sample(
                 yield Made(index, value, described)
 
 
-def edit(run: Run, wish: Wish, files: Mapping[str, bytes], only: int | None, on_text: OnText | None) -> Iterator[Made]:
+def edit(
+    run: Run, wish: CreationRequest, files: Mapping[str, bytes], only: int | None, on_text: OnText | None
+) -> Iterator[Made]:
     """Edits of the first input: of all of it if nothing else is named. They share a batch, also when one is made
     again."""
     editor = Editor(run, wish.request(), wish.settings, wish.seed)
@@ -208,7 +210,7 @@ def edit(run: Run, wish: Wish, files: Mapping[str, bytes], only: int | None, on_
     return listed(changed(editor, inputs, change, wish.n, wish.extend, wish.loop, around or None))
 
 
-def check_pixels(run: Run, wish: Wish) -> None:
+def check_pixels(run: Run, wish: CreationRequest) -> None:
     """Raises UserError if the extended images are too large together."""
     if not run.encoder.space.pixels:
         return
@@ -224,14 +226,18 @@ def check_pixels(run: Run, wish: Wish) -> None:
         )
 
 
-def blend(run: Run, wish: Wish, files: Mapping[str, bytes], only: int | None, on_text: OnText | None) -> Iterator[Made]:
+def blend(
+    run: Run, wish: CreationRequest, files: Mapping[str, bytes], only: int | None, on_text: OnText | None
+) -> Iterator[Made]:
     """Works on the way from the first input to the second."""
     first, second = values(run, wish, files, 2)
     request = wish.request()
     return listed(Blender(run, wish.settings).between(first, second, wish.n, request, request))
 
 
-def move(run: Run, wish: Wish, files: Mapping[str, bytes], only: int | None, on_text: OnText | None) -> Iterator[Made]:
+def move(
+    run: Run, wish: CreationRequest, files: Mapping[str, bytes], only: int | None, on_text: OnText | None
+) -> Iterator[Made]:
     """The input on its way towards a label."""
     (first,) = values(run, wish, files, 1)
     if wish.toward is None:
@@ -253,7 +259,7 @@ def move(run: Run, wish: Wish, files: Mapping[str, bytes], only: int | None, on_
 
 
 def cursor(
-    run: Run, wish: Wish, files: Mapping[str, bytes], only: int | None, on_text: OnText | None
+    run: Run, wish: CreationRequest, files: Mapping[str, bytes], only: int | None, on_text: OnText | None
 ) -> Iterator[Made]:
     """What belongs at a cursor, with the text before and after it."""
     known = {"temperature": wish.settings.get("temperature"), "length": wish.settings.get("length")}
@@ -286,7 +292,7 @@ def listed(samples: Samples) -> Iterator[Made]:
         yield Made(index, value, {k: v for k, v in described.items() if isinstance(v, str | int | float)})
 
 
-def values(run: Run, wish: Wish, files: Mapping[str, bytes], count: int) -> list[Any]:
+def values(run: Run, wish: CreationRequest, files: Mapping[str, bytes], count: int) -> list[Any]:
     """The items in the input files. Raises UserError for another number of them."""
     if len(wish.inputs) != count:
         what = "one is changed" if count == 1 else f"it takes {count}"

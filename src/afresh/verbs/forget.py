@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from afresh.collect.forget import Forgotten, Wish, find, versions
+from afresh.collect.forget import ForgetRequest, Forgotten, find, versions
 from afresh.collect.forget import forget as remove
 from afresh.core import UserError
 from afresh.data.collected import learnt_kinds
@@ -27,7 +27,7 @@ class Witness:
     certain: bool
 
 
-def forget(dataset: Path, wish: Wish) -> tuple[Forgotten, list[Witness]]:
+def forget(dataset: Path, wish: ForgetRequest) -> tuple[Forgotten, list[Witness]]:
     """Forget, and make the report anew; returns what was forgotten, and the runs in the folder of runs that have seen
     it. Raises UserError as `afresh.collect.forget.find`."""
     found = remove(dataset, wish)
@@ -35,7 +35,7 @@ def forget(dataset: Path, wish: Wish) -> tuple[Forgotten, list[Witness]]:
     return found, witnesses(dataset, found)
 
 
-def would_forget(dataset: Path, wish: Wish) -> tuple[Forgotten, list[Witness]]:
+def would_forget(dataset: Path, wish: ForgetRequest) -> tuple[Forgotten, list[Witness]]:
     """What `forget` would do."""
     found = find(dataset, wish)
     return found, witnesses(dataset, found)

@@ -26,7 +26,7 @@ from afresh.core import UserError
 from afresh.runs.run import Run
 from afresh.storage.files import free_bytes, replace_file
 from afresh.storage.folders import move_folder, write_folder
-from afresh.verbs.creation_request import Form, Made, Wish, files_of, first_line, form_of
+from afresh.verbs.creation_request import CreationRequest, Form, Made, files_of, first_line, form_of
 
 RECIPE, MARK, BIN, INDEX = "recipe.json", "favourite", "bin", "index.sqlite"
 ID = re.compile(r"\d{8}-\d{6}-\d{6}[0-9a-f]{4}")  # when it was made, to the microsecond, and by chance
@@ -38,7 +38,7 @@ create index by_time on works (binned, id desc);
 """
 
 
-class Recipe(BaseModel):
+class WorkRecipe(BaseModel):
     """How a work was made. `run` and `checkpoint`: by which model; `form`: what it is for people; `index`: which
     of the works of the wish it is. `files`: {name: SHA-256} of the work, in which the first is the item itself.
     `written`: which characters of a text are the model's. `notes`: what was noted while it was made."""
@@ -52,7 +52,7 @@ class Recipe(BaseModel):
     family: str
     form: Form
     title: str
-    wish: Wish
+    wish: CreationRequest
     index: int
     described: dict[str, Any] = {}
     files: dict[str, str]
@@ -66,7 +66,7 @@ class Work:
 
     id: str
     folder: Path
-    recipe: Recipe
+    recipe: WorkRecipe
     favourite: bool
     binned: bool
 
@@ -103,7 +103,7 @@ class Works:
         run: Run,
         name: str,
         checkpoint: str,
-        wish: Wish,
+        wish: CreationRequest,
         files: Mapping[str, bytes],
         made: Made,
         notes: Sequence[str] = (),
@@ -112,7 +112,7 @@ class Works:
         written."""
         content = files_of(run.encoder, made.value)
         now = datetime.now(UTC)
-        recipe = Recipe(
+        recipe = WorkRecipe(
             made=now.isoformat(timespec="seconds"),
             run=name,
             checkpoint=checkpoint,
@@ -282,7 +282,7 @@ class Works:
 def read(folder: Path) -> Work:
     """Raises UserError if the recipe is not valid."""
     try:
-        recipe = Recipe.model_validate_json((folder / RECIPE).read_bytes())
+        recipe = WorkRecipe.model_validate_json((folder / RECIPE).read_bytes())
     except (OSError, ValidationError) as error:
         raise UserError(f"The recipe in {folder} cannot be read: {error}.", "damaged") from None
     if not recipe.files or not all(FILE.fullmatch(n) for n in (*recipe.files, *recipe.wish.files)):
@@ -304,7 +304,7 @@ def escaped(word: str) -> str:
     return re.sub(r"([\\%_])", r"\\\1", word)
 
 
-def title_of(wish: Wish, made: Made, form: Form) -> str:
+def title_of(wish: CreationRequest, made: Made, form: Form) -> str:
     """A few words by which a person knows a work."""
     noun = {"image": "picture", "music": "tune"}.get(form, form)
     how = {"edit": "changed ", "blend": "blended ", "move": "changed ", "harmonise": "harmonised "}.get(wish.verb, "")

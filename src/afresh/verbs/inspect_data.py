@@ -34,7 +34,7 @@ SHOWN = 6  # of anything listed for a person
 
 
 @dataclass(frozen=True)
-class Near:
+class NearItems:
     """Two near duplicates; `crosses` is true if one is in the training split and the other is held out."""
 
     first: str
@@ -48,7 +48,7 @@ class Look:
     """A report on data: items, sizes, labels, duplicates, licences and advice."""
 
     prepared: Prepared
-    near: tuple[Near, ...] | None  # near duplicates; None if they were not searched
+    near: tuple[NearItems, ...] | None  # near duplicates; None if they were not searched
     licences: Mapping[str, str]  # file -> its first line
     advice: tuple[Advice, ...] = ()
 
@@ -155,7 +155,9 @@ def look(
     if found is None:
         return Look(prepared, None, licences(path), advice)
     pairs = tuple(
-        Near(items[q.first].source, items[q.second].source, round(q.similarity, 4), q.first < first_heldout <= q.second)
+        NearItems(
+            items[q.first].source, items[q.second].source, round(q.similarity, 4), q.first < first_heldout <= q.second
+        )
         for q in found
     )
     return Look(prepared, pairs, licences(path), advice)
@@ -247,7 +249,7 @@ def label_lines(labels: Mapping[str, Mapping[str, int]], conds: CondSpec) -> lis
     return out
 
 
-def duplicate_lines(exact: Sequence[Refused], near: Sequence[Near] | None) -> list[str]:
+def duplicate_lines(exact: Sequence[Refused], near: Sequence[NearItems] | None) -> list[str]:
     out = [f"exact duplicates: {len(exact):,}, left out" if exact else "exact duplicates: none"]
     out += [f"  {r.source}: {r.reason}" for r in exact[:SHOWN]]
     if near is None:

@@ -56,7 +56,7 @@ class BackgroundJob:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class JobOutcome:
     """How far a command has come. `progress`: the fields of its last event of progress; `result`: of the event that
     ends it; `error`: why it failed, for a person."""
 
@@ -166,7 +166,7 @@ def is_running(job: BackgroundJob) -> bool:
     return is_locked(job.folder / LOCK)
 
 
-def outcome(job: BackgroundJob) -> Outcome:
+def outcome(job: BackgroundJob) -> JobOutcome:
     """How far the command has come."""
     running = is_running(job)  # before its events are read: what ended it is among them then
     progress, last, notes = None, {}, []
@@ -188,7 +188,7 @@ def outcome(job: BackgroundJob) -> Outcome:
         else:
             state, error = "failed", str(last.get("text") or last_words(job))
     result = last if last.get("event") == "result" else None
-    return Outcome(state, progress, result, tuple(notes), error, str(last.get("code", "")))
+    return JobOutcome(state, progress, result, tuple(notes), error, str(last.get("code", "")))
 
 
 def _events(job: BackgroundJob) -> list[dict[str, Any]]:

@@ -31,7 +31,7 @@ from afresh.runs.inputs import checked_array
 from afresh.runs.run import Run
 from afresh.sampling.density import bits_per_dim, dequantise
 from afresh.sampling.request import Request, converses, make_cond, prompt_ids, writes_text
-from afresh.sampling.text_stream import Detokenizer, Row, Stops, Token, token_record
+from afresh.sampling.text_stream import Detokenizer, Stops, TextRow, Token, token_record
 from afresh.sampling.tokens import window_start
 
 LONGEST = 60  # characters of a text in a table
@@ -361,7 +361,7 @@ def means(nats: Tensor) -> Iterator[tuple[float, float | None]]:
 
 
 @dataclass(frozen=True)
-class Window:
+class ScoreWindow:
     """A part of an item as the model sees it: `ids` (L,), of which those `scored` (L,) are to be predicted. The first
     is never scored. `number` counts the windows of an item."""
 
@@ -449,22 +449,22 @@ def answer(run: Run, item: Item, prompt: str | None) -> Item:
     return replace(item, turns=(("user", prompt), ("assistant", item.value)))
 
 
-def windows_of(item: int, ids: Tensor, scored: Tensor, context: int) -> list[Window]:
+def windows_of(item: int, ids: Tensor, scored: Tensor, context: int) -> list[ScoreWindow]:
     """The windows of at most `context` tokens to predict that a sampler would use for the scored tokens of a sequence,
     each of which is scored in one window."""
-    out: list[Window] = []
+    out: list[ScoreWindow] = []
     for start, group in groupby(scored.nonzero()[:, 0].tolist(), lambda place: window_start(place, context)):
         places = torch.tensor(list(group))
         part = ids[start : int(places[-1]) + 1]
         here = torch.zeros(len(part), dtype=torch.bool)
         here[places - start] = True
-        out.append(Window(item, len(out), part, here))
+        out.append(ScoreWindow(item, len(out), part, here))
     return out
 
 
 @torch.no_grad()
 def window_nats(
-    run: Run, likelihood: Likelihood, windows: Sequence[Window], cond: Cond, draw: int, seed: int
+    run: Run, likelihood: Likelihood, windows: Sequence[ScoreWindow], cond: Cond, draw: int, seed: int
 ) -> Iterator[Tensor]:
     """Log-likelihoods, float64 on the CPU: of each scored token of every window if the family has them, otherwise of
     the window, (1,). They are computed in float32, because in bfloat16 a score would depend on the other items."""
@@ -489,7 +489,7 @@ def tokens_of(run: Run, ids: Sequence[int], logprobs: Sequence[float]) -> tuple[
     def decode(ids: list[int]) -> str:
         return str(run.encoder.decode(torch.tensor(ids))[0]) if ids else ""
 
-    row = Row(Stops(()), Detokenizer(decode), True, None)
+    row = TextRow(Stops(()), Detokenizer(decode), True, None)
     for token, logprob in zip(ids, logprobs, strict=True):
         row.add(token, logprob, run.space.special["end"])
     if row.finish is None:

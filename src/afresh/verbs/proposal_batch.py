@@ -19,7 +19,7 @@ from afresh.core.safe_text import visible_line
 from afresh.core.verb import Line, Remark, Table
 from afresh.data.image.grid import image_grid
 from afresh.data.image.kind import png_bytes
-from afresh.data.measurements import FILE, ITEM, TABLE, Measurement
+from afresh.data.measurements import FILE, ITEM, TABLE, MeasuredItem
 from afresh.evaluation.estimate import share
 from afresh.evaluation.report import Sample, Section, render
 from afresh.sampling.samples import images_of, make_folder, preview_wav
@@ -102,7 +102,7 @@ class Past:
         }
 
 
-def past_of(rows: Sequence[Measurement], kind: ItemKind) -> Past | None:
+def past_of(rows: Sequence[MeasuredItem], kind: ItemKind) -> Past | None:
     """How the predictions in some rows held, by the values in the same rows or in others of the same items; None if
     none was measured."""
     said = {kind.digest(row.item): row.predicted for row in rows if row.predicted is not None}
@@ -139,7 +139,7 @@ class Proposals(Sequence[Proposal]):
     past: Past | None
     notes: tuple[str, ...] = ()
     seed: int = 0
-    known: tuple[Measurement, ...] = ()  # what was measured
+    known: tuple[MeasuredItem, ...] = ()  # what was measured
     searched: bool = False  # by a reward
     saved: Path | None = None  # the folder that they were written to
 

@@ -10,7 +10,7 @@ from typing import Any
 from afresh.alignment.rewards.reward import scorer_of
 from afresh.alignment.rewards.reward_factory import Wanted, reward_of
 from afresh.core import UserError, events
-from afresh.data.measurements import Measurement, Observed
+from afresh.data.measurements import MeasuredItem, Observed
 from afresh.runs.run import Run
 from afresh.sampling.request import Request
 from afresh.verbs.candidates import DRAWN, Pool, draw
@@ -35,13 +35,13 @@ def search(run: Run, reward: Wanted, plan: BatchPlan, calls: int) -> Proposals:
     name = reward if isinstance(reward, str) else made.name
     try:
         scorer = scorer_of(made)
-        measured: list[Measurement] = []
+        measured: list[MeasuredItem] = []
         items: Sequence[Any] = others(run, batch, plan.seed, plan.settings, ())
         predicted: Sequence[tuple[float, float, float] | None] = [None] * len(items)
         while True:
             values = scorer(items, [{}] * len(items)).tolist()
             measured += [
-                Measurement(item, value, name, None, before)
+                MeasuredItem(item, value, name, None, before)
                 for item, value, before in zip(items, values, predicted, strict=False)
             ]
             left = calls - len(measured)

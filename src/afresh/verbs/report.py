@@ -15,7 +15,7 @@ from afresh.data.image.kind import png_bytes
 from afresh.evaluation.curves import Curves
 from afresh.evaluation.report import Sample, Section, png_size, write_report
 from afresh.evaluation.study import Measurement
-from afresh.evaluation.verdict import Help, Known, Verdict, train_command, verdict
+from afresh.evaluation.verdict import Help, KnownFacts, Verdict, train_command, verdict
 from afresh.runs.data_lineage import learnt_from
 from afresh.runs.manifest import REPORTED, changing
 from afresh.runs.run import Run, metrics_rows
@@ -23,7 +23,7 @@ from afresh.sampling.request import Request
 from afresh.sampling.samples import Samples, caption_of, preview_wav
 from afresh.storage.files import write_json
 from afresh.training.best_checkpoint import REWARD, read_choice
-from afresh.training.family_choice import Curves as Reached
+from afresh.training.family_choice import FamilyCurves as Reached
 from afresh.training.family_choice import curves_for
 from afresh.verbs.sample import Sampler
 from afresh.verbs.sharing_licence import licence_sum
@@ -157,7 +157,7 @@ def run_verdict(run: Run, measured: Measurement) -> Verdict:
     space = run.encoder.space
     minutes = r.minutes or max((row["seconds"] for row in rows), default=0.0) / 60
     reached = None if r.codec or r.base_model or r.align else curves_for(space, r.data.train)
-    known = Known(
+    known = KnownFacts(
         plural=run.encoder.kind.plural,
         family=r.family,
         run=str(run.path),
@@ -176,7 +176,7 @@ def run_verdict(run: Run, measured: Measurement) -> Verdict:
     return verdict(measured, known, None if planned else better_family(known, reached))
 
 
-def better_family(known: Known, reached: Reached) -> Help | None:
+def better_family(known: KnownFacts, reached: Reached) -> Help | None:
     """Another family that was measured to give recognisable samples, much nearer to real ones than the run's family,
     in about the same minutes. None if there is none."""
     if known.family not in reached.points or not known.examples:
@@ -192,7 +192,7 @@ def better_family(known: Known, reached: Reached) -> Help | None:
     )
 
 
-def remedies_of(family: Family, known: Known, reached: Reached | None = None) -> dict[Word, Help]:
+def remedies_of(family: Family, known: KnownFacts, reached: Reached | None = None) -> dict[Word, Help]:
     """What a family proposes for words of the verdict, with the commands. A family that needs more minutes gets those
     after which it was measured to give recognisable samples, or else the proposed multiple."""
     out: dict[Word, Help] = {}
@@ -203,7 +203,7 @@ def remedies_of(family: Family, known: Known, reached: Reached | None = None) ->
     return out
 
 
-def minutes_of(family: str, known: Known, reached: Reached) -> float | None:
+def minutes_of(family: str, known: KnownFacts, reached: Reached) -> float | None:
     """The minutes after which a family was measured to give recognisable samples, at CAUTION of the run's speed; None
     if they are not known. At least twice the minutes of the run."""
     enough = reached.enough(family) if family in reached.points else None

@@ -16,7 +16,7 @@ SCORES = TypeAdapter(list[Score])
 
 
 @dataclass(frozen=True)
-class Pair:
+class RunPair:
     """A score of two runs. `better`: which of them is nearer to what is wanted by more than their intervals; empty if
     that cannot be said."""
 
@@ -43,7 +43,7 @@ def card_in(facts: Mapping[str, Any]) -> ProtocolCard | None:
         return None
 
 
-def compare_runs(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[Pair]:
+def compare_runs(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[RunPair]:
     """The main scores that both have. `first`, `second`: facts of runs.
 
     Raises UserError, saying what differs, if they were not measured alike; settings of sampling may differ where the
@@ -59,7 +59,7 @@ def compare_runs(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[Pa
     others = {s.name: s for s in scores_in(second)}
     both = [(s, others[s.name]) for s in scores_in(first) if s.name in others and "/" not in s.name]
     words = words_of(a.name for a, _ in both)
-    return [Pair(words[a.name].name, words[a.name].meaning, a, b, better(a, b)) for a, b in both]
+    return [RunPair(words[a.name].name, words[a.name].meaning, a, b, better(a, b)) for a, b in both]
 
 
 def better(first: Score, second: Score) -> Literal["first", "second", ""]:

@@ -7,26 +7,26 @@ from itertools import permutations
 import numpy as np
 import pytest
 
-from afresh.alignment.feedback.agreement import Table, alpha, majority, raw_agreement, table_of
+from afresh.alignment.feedback.agreement import VoteTable, alpha, majority, raw_agreement, table_of
 from afresh.alignment.feedback.preferences import Pair, Vote
 from afresh.core import UserError
 
 MISSING = -1
 
 
-def table(*raters: str, sides: bool = False) -> Table:
+def table(*raters: str, sides: bool = False) -> VoteTable:
     """One string a rater, one sign an item; a dot where there is no judgement."""
     signs = sorted({c for r in raters for c in r if c != "."})
     values = [[signs.index(c) if c != "." else MISSING for c in r] for r in raters]
-    return Table(np.array(values).T, sides=sides)
+    return VoteTable(np.array(values).T, sides=sides)
 
 
-def drawn(n: int, raters: int, seed: int, copied: float = 0.5, missing: float = 0.2) -> Table:
+def drawn(n: int, raters: int, seed: int, copied: float = 0.5, missing: float = 0.2) -> VoteTable:
     """Three categories; each judgement is the item's own with probability `copied`, else any."""
     g = np.random.default_rng(seed)
     own = np.repeat(g.integers(0, 3, (n, 1)), raters, 1)
     values = np.where(g.random((n, raters)) < copied, own, g.integers(0, 3, (n, raters)))
-    return Table(np.where(g.random((n, raters)) < missing, MISSING, values))
+    return VoteTable(np.where(g.random((n, raters)) < missing, MISSING, values))
 
 
 # --------------------------------------------------------------------------- published values
@@ -59,7 +59,7 @@ def test_expected_disagreement_is_that_of_judgements_dealt_at_random() -> None:
     """Over all ways to deal the six judgements to three items, raw agreement is 1 - D_e on average."""
     values = [0, 0, 1, 2, 2, 2]
     dealt = [np.mean([p[i] == p[i + 1] for i in (0, 2, 4)]) for p in permutations(values)]
-    t = Table(np.array(values).reshape(3, 2))  # 00 12 22
+    t = VoteTable(np.array(values).reshape(3, 2))  # 00 12 22
     expected = float(np.mean(dealt))
     assert alpha(t).value == pytest.approx((2 / 3 - expected) / (1 - expected), abs=1e-12)
 
@@ -82,7 +82,7 @@ def test_half_copied_judgements_agree_a_quarter_beyond_chance() -> None:
 def test_raters_and_categories_have_no_order() -> None:
     t = drawn(60, 3, 3)
     names = np.array([2, 0, 1, MISSING])  # of a category; the last is for what is missing
-    other = Table(names[t.values][:, [1, 2, 0]])
+    other = VoteTable(names[t.values][:, [1, 2, 0]])
     for f in (raw_agreement, alpha):
         assert f(other).value == pytest.approx(f(t).value, abs=1e-12)
 
@@ -92,7 +92,7 @@ def test_it_does_not_matter_which_side_of_a_pair_is_first() -> None:
     t = drawn(40, 2, 5, missing=0.1)
     turned = np.where(g.random((40, 1)) < 0.5, np.array([1, 0, 2, MISSING])[t.values], t.values)
     for f in (raw_agreement, alpha):
-        a, b = f(Table(t.values, sides=True)), f(Table(turned, sides=True))
+        a, b = f(VoteTable(t.values, sides=True)), f(VoteTable(turned, sides=True))
         assert (a.value, a.low, a.high) == pytest.approx((b.value, b.low, b.high), abs=1e-12)
 
 

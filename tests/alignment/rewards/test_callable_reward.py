@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from afresh.alignment.rewards.callable_reward import Caller
+from afresh.alignment.rewards.callable_reward import RewardCaller
 from afresh.alignment.rewards.programs import Process, end, of_function
 from afresh.alignment.rewards.reward import Context, Reward, Scorer, attempted, checked
 from afresh.alignment.rewards.reward_expression import build
@@ -223,7 +223,7 @@ def test_annotations_in_words() -> None:
 
     for words, many in [("list[str]", True), ("Sequence[str]", True), ("typing.List[str]", True), ("str", False)]:
         f.__annotations__["x"] = words
-        assert Caller(f).takes_lists is many
+        assert RewardCaller(f).takes_lists is many
 
 
 def test_a_function_at_hand_is_stopped_whatever_it_catches() -> None:

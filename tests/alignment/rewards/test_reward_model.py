@@ -21,11 +21,11 @@ from afresh.alignment.rewards.reward_model import Trained, load_reward_model, tr
 from afresh.alignment.rewards.text_features import TextSettings
 from afresh.core import UserError
 from afresh.data.text.kind import TEXT
-from afresh.evaluation.encoders import Recipe
+from afresh.evaluation.encoders import EncoderRecipe
 from afresh.verbs.train import TrainSpec, start
 
 WORDS = ["grey", "stone", "river", "cloud", "paper", "night", "lamp", "field", "winter", "road", "glass", "table"]
-QUICK = Recipe(steps=20, batch=32, width=8, features=16)
+QUICK = EncoderRecipe(steps=20, batch=32, width=8, features=16)
 
 
 def lines(path: Path, votes: list[dict[str, Any]]) -> Path:
@@ -288,7 +288,7 @@ def test_the_encoder_is_trained_on_many_votes_and_kept_only_if_better(
     """What is liked is plain to the first stage, so that the second has nothing to win."""
     monkeypatch.setattr("afresh.alignment.rewards.image_features.STEPS", 20)
     found = train_reward_model(
-        picture_votes(tmp_path / "pictures", 320), None, tmp_path / "model", recipe=Recipe(10, 32, 8, 8)
+        picture_votes(tmp_path / "pictures", 320), None, tmp_path / "model", recipe=EncoderRecipe(10, 32, 8, 8)
     )
     assert found.second is not None and found.second.n > 30 and not found.second.better
     assert found.second.before > 0.9

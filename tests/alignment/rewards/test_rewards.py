@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from afresh.alignment.rewards.reward import MAX_COUNTED_VALUES, Context, Reward, Scorer, Tally
+from afresh.alignment.rewards.reward import MAX_COUNTED_VALUES, Context, FailureTally, Reward, Scorer
 from afresh.alignment.rewards.reward_expression import build, builtins, parse, weighted
 from afresh.core import ItemKind, RewardError, UserError
 from afresh.data.audio.kind import SOUND
@@ -344,21 +344,21 @@ def test_a_constant_reward_is_noted_once_and_by_part() -> None:
 
 def test_tallies() -> None:
     values = RNG.integers(0, 5, 1000).astype(float)
-    tally = Tally()
+    tally = FailureTally()
     for part in np.split(values, 10):
         tally.add(part)
-        tally = Tally(**json.loads(json.dumps(vars(tally))))
+        tally = FailureTally(**json.loads(json.dumps(vars(tally))))
     found, times = tally.summary(), np.bincount(values.astype(int))
     assert found["n"] == 1000 and found["mean"] == pytest.approx(values.mean())
     assert found["deviation"] == pytest.approx(values.std(ddof=1))
     assert found["mode"] == times.argmax() and found["mode_share"] == times.max() / 1000
-    assert Tally().summary()["mode"] is None
+    assert FailureTally().summary()["mode"] is None
 
 
 def test_the_mode_is_found_among_many_values() -> None:
     """Beyond MAX_COUNTED_VALUES distinct values, the share is too small by at most 1 / MAX_COUNTED_VALUES."""
     values = RNG.permutation(np.concatenate([np.zeros(2000), 1 + np.arange(4 * MAX_COUNTED_VALUES)]))
-    tally = Tally()
+    tally = FailureTally()
     tally.add(values)
     found, share = tally.summary(), 2000 / len(values)
     assert found["mode"] == 0 and share - 1 / MAX_COUNTED_VALUES <= found["mode_share"] <= share

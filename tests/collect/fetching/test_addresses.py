@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from afresh.collect.fetching.addresses import canonical, networks, permitted
-from afresh.collect.fetching.refused import Refused
+from afresh.collect.fetching.refused import RefusedAddress
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def test_one_spelling(written: str, expected: str) -> None:
     ],
 )
 def test_what_is_no_address_of_a_page_is_refused(written: str) -> None:
-    with pytest.raises(Refused):
+    with pytest.raises(RefusedAddress):
         canonical(written)
 
 

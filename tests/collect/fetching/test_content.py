@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from afresh.collect.fetching.content import as_utf8, media_type
-from afresh.collect.fetching.refused import Refused
+from afresh.collect.fetching.refused import RefusedAddress
 from afresh.collect.record import Found
 
 from ..conftest import Finder
@@ -39,7 +39,7 @@ def test_a_page_in_another_encoding_is_found_in_utf_8(site: Site, finding: Finde
 
 
 def test_binary_that_is_said_to_be_text_is_refused() -> None:
-    with pytest.raises(Refused, match="says text/html, but it is binary"):
+    with pytest.raises(RefusedAddress, match="says text/html, but it is binary"):
         media_type("text/html", b"\0\1")
     assert media_type("text/html; charset=x", b"\xff\xfeh\0") == "text/html"
     assert media_type("", b" \n<HTML>") == media_type("application/pdf", b"<!doctype HTML>") == "text/html"

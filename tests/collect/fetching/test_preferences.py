@@ -7,7 +7,7 @@ import json
 import httpx
 import pytest
 
-from afresh.collect.fetching.html_metadata import Head, read_head
+from afresh.collect.fetching.html_metadata import PageHead, read_head
 from afresh.collect.fetching.preferences import objections, statements, tdm_rules
 from afresh.collect.fetching.robots import Robots
 from afresh.collect.record import Found, Rejection
@@ -23,7 +23,7 @@ def refusal(
     *headers: tuple[str, str], head: str = "", robots: str = "", tdm: object = (), path: str = "/a", image: bool = False
 ) -> str:
     """The rule that refuses training, or nothing."""
-    page = read_head(f"<html><head>{head}</head></html>".encode()) if head else Head()
+    page = read_head(f"<html><head>{head}</head></html>".encode()) if head else PageHead()
     rules = tdm_rules(json.dumps(tdm).encode())
     said = statements(path, httpx.Headers(list(headers)), page, Robots(robots.encode()), rules, image)
     return next(iter(objections(said)), "")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from afresh.collect.forget import Wish, forget
+from afresh.collect.forget import ForgetRequest, forget
 from afresh.collect.gather import gather, place_of
 from afresh.collect.sources import source_of, sql
 from afresh.core import UserError
@@ -147,7 +147,7 @@ def test_what_is_wrong_is_said(place: str, tmp_path: Path) -> None:
 def test_what_was_forgotten_is_not_kept_when_it_is_read_again(place: str, tmp_path: Path) -> None:
     options = {"query": "posts", "key": "id", "chunk": 6}
     gather([place_of(place, options)], tmp_path / "set", off=STRICT)
-    forget(tmp_path / "set", Wish(person="ann1"))
+    forget(tmp_path / "set", ForgetRequest(person="ann1"))
     gather([], tmp_path / "set", on=["mojibake"])
     assert {row["person"] for row in rows(tmp_path / "set")} == {"ann0", "ann2"}
     assert not any(b"ann1" in path.read_bytes() for path in (tmp_path / "set").glob("work/*/raw/*"))

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from afresh.collect.gather import Limits, gather, place_of
+from afresh.collect.gather import CollectLimits, gather, place_of
 from afresh.collect.sources import source_of, tables
 from afresh.core import UserError, events
 from afresh.core.events import Event, listening
@@ -198,5 +198,5 @@ def test_a_folder_of_tables_is_told_from_a_folder_of_files(tmp_path: Path) -> No
 def test_what_is_resumed_is_the_same(tmp_path: Path) -> None:
     as_lines(tmp_path / "a.jsonl")
     whole = gather([place_of(str(tmp_path / "a.jsonl"))], tmp_path / "whole", off=STRICT)["digest"]
-    gather([place_of(str(tmp_path / "a.jsonl"))], tmp_path / "set", off=STRICT, limits=Limits(items=2))
+    gather([place_of(str(tmp_path / "a.jsonl"))], tmp_path / "set", off=STRICT, limits=CollectLimits(items=2))
     assert gather([], tmp_path / "set", off=STRICT, resume=True)["digest"] == whole

@@ -17,9 +17,9 @@ import httpx
 import pytest
 
 from afresh.collect.fetching import fetcher, host_queues, listings
-from afresh.collect.fetching.html_metadata import Head
-from afresh.collect.forget import Wish, forget
-from afresh.collect.gather import Limits, gather, place_of
+from afresh.collect.fetching.html_metadata import PageHead
+from afresh.collect.forget import ForgetRequest, forget
+from afresh.collect.gather import CollectLimits, gather, place_of
 from afresh.collect.record import Found, Rejection
 from afresh.collect.rules import rules as cleaning
 from afresh.collect.sources import Unavailable, options_of
@@ -109,7 +109,7 @@ def test_an_interrupted_collection_goes_on_and_ends_as_if_it_was_not(site: Site,
     (tmp_path / "list").write_text("\n".join(site.url(f"/{i}") for i in range(6)))
     place = place_of(f"addresses:{tmp_path / 'list'}", {"delay": 0})
     whole = gather([place], tmp_path / "whole")
-    gather([place], tmp_path / "set", limits=Limits(items=2))
+    gather([place], tmp_path / "set", limits=CollectLimits(items=2))
     (lines,) = (tmp_path / "set").glob("work/*/fetched.jsonl")
     kept = {json.loads(line)["address"].removeprefix("afresh:") for line in lines.read_text().splitlines()}
     before = len(site.asked)
@@ -174,7 +174,7 @@ def test_what_was_forgotten_is_not_fetched_again_or_kept(site: Site, tmp_path: P
     off = [rule.name for rule in cleaning() if rule.default]
     gather([place], tmp_path / "set", off=off)
     assert "bbbb" in raw(tmp_path / "set")
-    forget(tmp_path / "set", Wish(person="Ymir Dotter"))
+    forget(tmp_path / "set", ForgetRequest(person="Ymir Dotter"))
     asked = len(site.paths())
     gather([], tmp_path / "set", on=["line_ends"])
     assert site.paths()[asked:] == [] and "bbbb" not in raw(tmp_path / "set")
@@ -663,10 +663,10 @@ def test_a_feed_whose_items_are_no_list(site: Site, finding: Finder) -> None:
 
 
 def test_what_a_parser_raises_refuses_one_page(site: Site, finding: Finder, monkeypatch: pytest.MonkeyPatch) -> None:
-    def read_head(content: bytes) -> Head:
+    def read_head(content: bytes) -> PageHead:
         if b"odd" in content:
             raise RecursionError("too deep")
-        return Head()
+        return PageHead()
 
     monkeypatch.setattr(fetcher, "read_head", read_head)
     site.html("/odd", "odd")

@@ -17,8 +17,8 @@ from PIL import Image
 
 from afresh.data.image.images import (
     MAX_PIXELS,
-    Frame,
     ImageError,
+    ImageFrame,
     decode_array,
     decode_image,
     default_side,
@@ -58,7 +58,7 @@ def png(width: int, height: int, depth: int, colour: int, raw: bytes) -> bytes:
 def test_lossless_images_of_the_right_size_are_decoded_exactly(kind: str) -> None:
     grey = noise(16, 16)
     options = {"lossless": True} if kind == "WEBP" else {}
-    out = decode_image(stored(Image.fromarray(grey), kind, **options), Frame(16))
+    out = decode_image(stored(Image.fromarray(grey), kind, **options), ImageFrame(16))
     assert out.pixels.shape == (16, 16, 1)
     assert np.array_equal(out.pixels[..., 0], grey)
     assert out.traits == set()
@@ -66,14 +66,14 @@ def test_lossless_images_of_the_right_size_are_decoded_exactly(kind: str) -> Non
 
 def test_colours_are_exact_and_rgb_without_colour_becomes_greyscale() -> None:
     colours, grey = noise(8, 8, 3), noise(8, 8)
-    assert np.array_equal(decode_image(stored(Image.fromarray(colours)), Frame(8)).pixels, colours)
+    assert np.array_equal(decode_image(stored(Image.fromarray(colours)), ImageFrame(8)).pixels, colours)
     repeated = Image.fromarray(np.repeat(grey[..., None], 3, 2))
-    assert np.array_equal(decode_image(stored(repeated), Frame(8)).pixels, grey[..., None])
+    assert np.array_equal(decode_image(stored(repeated), ImageFrame(8)).pixels, grey[..., None])
 
 
 def test_16_bits_are_scaled_not_clipped() -> None:
     wide = np.array([[0, 257], [32768, 65535]], np.uint16)
-    out = decode_image(stored(Image.fromarray(wide)), Frame(2))
+    out = decode_image(stored(Image.fromarray(wide)), ImageFrame(2))
     assert out.pixels[..., 0].tolist() == [[0, 1], [128, 255]]
     assert out.traits == {"16-bit"}
 
@@ -81,13 +81,13 @@ def test_16_bits_are_scaled_not_clipped() -> None:
 @pytest.mark.parametrize("compression", [None, "tiff_lzw", "tiff_adobe_deflate"])
 def test_16_bits_of_a_tiff_are_scaled(compression: str | None) -> None:
     wide = np.array([[0, 257], [32768, 65535]], np.uint16)
-    out = decode_image(stored(Image.fromarray(wide), "TIFF", compression=compression), Frame(2))
+    out = decode_image(stored(Image.fromarray(wide), "TIFF", compression=compression), ImageFrame(2))
     assert out.pixels[..., 0].tolist() == [[0, 1], [128, 255]] and out.traits == {"16-bit"}
 
 
 def test_fractions_of_an_unknown_range_are_refused() -> None:
     with pytest.raises(ImageError, match="8 or 16 bits per channel"):
-        decode_image(stored(Image.fromarray(noise(4, 4).astype(np.float32) / 255), "TIFF"), Frame(4))
+        decode_image(stored(Image.fromarray(noise(4, 4).astype(np.float32) / 255), "TIFF"), ImageFrame(4))
 
 
 def test_heic_is_read(tmp_path: Path) -> None:
@@ -95,27 +95,29 @@ def test_heic_is_read(tmp_path: Path) -> None:
     grey = np.full((32, 32), 90, np.uint8)
     heif.from_pillow(Image.fromarray(grey).convert("RGB")).save(tmp_path / "a.heic", quality=-1)
     for source in (tmp_path / "a.heic", (tmp_path / "a.heic").read_bytes()):
-        assert int(np.abs(decode_image(source, Frame(32)).pixels.astype(int) - 90).max()) <= 2  # as video, in Y'CbCr
+        assert (
+            int(np.abs(decode_image(source, ImageFrame(32)).pixels.astype(int) - 90).max()) <= 2
+        )  # as video, in Y'CbCr
     with pytest.raises(ImageError):
-        decode_image((tmp_path / "a.heic").read_bytes()[:200], Frame(32))
+        decode_image((tmp_path / "a.heic").read_bytes()[:200], ImageFrame(32))
 
 
 def test_without_its_decoder_heic_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     with pytest.raises(ImageError, match=r"pip install 'afresh\[heic\]'"):
-        decode_image(b"\0\0\0\x18ftypheic" + bytes(40), Frame(4))
+        decode_image(b"\0\0\0\x18ftypheic" + bytes(40), ImageFrame(4))
 
 
 def test_16_bit_rgb_is_scaled() -> None:
     row = struct.pack(">6H", 65535, 0, 32768, 256 * 7, 256 * 8, 256 * 9)
-    out = decode_image(png(2, 2, 16, 2, 2 * (b"\0" + row)), Frame(2))
+    out = decode_image(png(2, 2, 16, 2, 2 * (b"\0" + row)), ImageFrame(2))
     assert out.pixels[0].tolist() == [[255, 0, 128], [7, 8, 9]]
     assert out.traits == {"16-bit"}
 
 
 def test_one_bit_images_are_black_and_white() -> None:
     bits = noise(8, 8) > 127
-    out = decode_image(stored(Image.fromarray(bits)), Frame(8))
+    out = decode_image(stored(Image.fromarray(bits)), ImageFrame(8))
     assert np.array_equal(out.pixels[..., 0], bits * np.uint8(255))
 
 
@@ -123,38 +125,38 @@ def test_palettes_become_their_colours() -> None:
     image = Image.new("P", (4, 4), 1)
     image.putpalette([0, 0, 0, *RED, *BLUE])
     image.putpixel((0, 0), 2)
-    out = decode_image(stored(image), Frame(4))
+    out = decode_image(stored(image), ImageFrame(4))
     assert out.pixels[0, 0].tolist() == [*BLUE]
     assert out.pixels[3, 3].tolist() == [*RED]
-    see_through = decode_image(stored(image, transparency=2), Frame(4))
+    see_through = decode_image(stored(image, transparency=2), ImageFrame(4))
     assert see_through.pixels[0, 0].tolist() == [*WHITE]
     assert see_through.traits == {"alpha"}
 
 
 def test_alpha_is_blended_with_the_background() -> None:
     data = stored(Image.new("RGBA", (4, 4), (255, 0, 0, 128)))
-    assert decode_image(data, Frame(4)).pixels[0, 0].tolist() == [255, 127, 127]
-    assert decode_image(data, Frame(4, background=BLUE)).pixels[0, 0].tolist() == [128, 0, 127]
-    opaque = decode_image(stored(Image.new("RGBA", (4, 4), (255, 0, 0, 255))), Frame(4))
+    assert decode_image(data, ImageFrame(4)).pixels[0, 0].tolist() == [255, 127, 127]
+    assert decode_image(data, ImageFrame(4, background=BLUE)).pixels[0, 0].tolist() == [128, 0, 127]
+    opaque = decode_image(stored(Image.new("RGBA", (4, 4), (255, 0, 0, 255))), ImageFrame(4))
     assert (opaque.pixels[0, 0].tolist(), opaque.traits) == ([255, 0, 0], set())
 
 
 def test_grey_with_alpha_and_arrays_with_alpha() -> None:
-    half = decode_image(stored(Image.new("LA", (4, 4), (0, 128))), Frame(4))
+    half = decode_image(stored(Image.new("LA", (4, 4), (0, 128))), ImageFrame(4))
     assert half.pixels[0, 0].tolist() == [127]
     array = np.zeros((4, 4, 4), np.uint8)
-    assert (decode_array(array, Frame(4)).pixels == 255).all()
+    assert (decode_array(array, ImageFrame(4)).pixels == 255).all()
 
 
 def test_colours_hidden_under_full_transparency_do_not_leak_into_the_rim() -> None:
     image = Image.new("RGBA", (32, 32), (0, 255, 0, 0))  # invisible green
     image.paste((255, 255, 255, 255), (8, 8, 24, 24))
-    out = decode_image(stored(image), Frame(8))
+    out = decode_image(stored(image), ImageFrame(8))
     assert (out.pixels == 255).all()
 
 
 def test_cmyk_becomes_rgb() -> None:
-    out = decode_image(stored(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "JPEG", quality=100), Frame(8))
+    out = decode_image(stored(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "JPEG", quality=100), ImageFrame(8))
     assert np.abs(out.pixels[0, 0].astype(int) - [*RED]).max() <= 2
     assert out.traits == {"cmyk"}
 
@@ -163,7 +165,7 @@ def test_cmyk_becomes_rgb() -> None:
 def test_only_the_first_frame_of_an_animation(kind: str) -> None:
     frames = [Image.new("RGB", (8, 8), c) for c in (RED, BLUE)]
     options = {"lossless": True} if kind == "WEBP" else {}
-    out = decode_image(stored(frames[0], kind, save_all=True, append_images=frames[1:], **options), Frame(8))
+    out = decode_image(stored(frames[0], kind, save_all=True, append_images=frames[1:], **options), ImageFrame(8))
     assert out.pixels[4, 4].tolist() == [*RED]
     assert "animated" in out.traits
 
@@ -184,14 +186,14 @@ def test_exif_orientation_is_applied(orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     data = stored(Image.fromarray(np.ascontiguousarray(turns[orientation])), exif=exif)
-    out = decode_image(data, Frame(6))
+    out = decode_image(data, ImageFrame(6))
     assert np.array_equal(out.pixels, upright)
     assert out.traits == (set() if orientation == 1 else {"rotated"})
 
 
 def test_invalid_exif_data_is_ignored() -> None:
     data = stored(Image.fromarray(noise(8, 8, 3)), "JPEG", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff garbage")
-    assert decode_image(data, Frame(8)).pixels.shape == (8, 8, 3)
+    assert decode_image(data, ImageFrame(8)).pixels.shape == (8, 8, 3)
 
 
 def stripes() -> Image.Image:
@@ -202,7 +204,7 @@ def stripes() -> Image.Image:
 
 
 def test_crop_centre_takes_the_central_square() -> None:
-    out = decode_image(stored(stripes()), Frame(8))
+    out = decode_image(stored(stripes()), ImageFrame(8))
     assert (out.pixels == BLUE).all()
     assert out.traits == {"cropped", "narrow"}
 
@@ -210,19 +212,19 @@ def test_crop_centre_takes_the_central_square() -> None:
 @pytest.mark.parametrize("width,narrow", [(16, False), (21, False), (22, True), (64, True)])
 def test_losing_more_than_a_quarter_is_a_trait(width: int, narrow: bool) -> None:
     for size in ((width, 16), (16, width)):
-        assert ("narrow" in decode_image(stored(Image.new("L", size)), Frame(8)).traits) == narrow
-        assert "narrow" not in decode_image(stored(Image.new("L", size)), Frame(8, "pad")).traits
+        assert ("narrow" in decode_image(stored(Image.new("L", size)), ImageFrame(8)).traits) == narrow
+        assert "narrow" not in decode_image(stored(Image.new("L", size)), ImageFrame(8, "pad")).traits
 
 
 def test_crop_pad_pads_with_the_background() -> None:
-    out = decode_image(stored(stripes()), Frame(16, "pad", (0, 255, 0)))
+    out = decode_image(stored(stripes()), ImageFrame(16, "pad", (0, 255, 0)))
     assert (out.pixels[:4] == (0, 255, 0)).all() and (out.pixels[12:] == (0, 255, 0)).all()
     assert out.pixels[8, 0].tolist() == [*RED] and out.pixels[8, 8].tolist() == [*BLUE]
     assert out.traits == {"padded"}
 
 
 def test_crop_stretch_shrinks_the_longer_side() -> None:
-    out = decode_image(stored(stripes()), Frame(16, "stretch"))
+    out = decode_image(stored(stripes()), ImageFrame(16, "stretch"))
     assert np.abs(out.pixels[8, 1].astype(int) - [*RED]).max() <= 2  # Lanczos' lobes
     assert out.pixels[8, 8].tolist() == [*BLUE]
     assert out.traits == {"stretched"}
@@ -231,24 +233,24 @@ def test_crop_stretch_shrinks_the_longer_side() -> None:
 @pytest.mark.parametrize("crop", ["centre", "pad", "stretch"])
 @pytest.mark.parametrize("size", [(1, 1), (5000, 1), (1, 5000), (3, 7)])
 def test_images_of_any_shape_become_square(crop: Any, size: tuple[int, int]) -> None:
-    out = decode_image(stored(Image.new("L", size, 90)), Frame(8, crop, (90, 90, 90)))
+    out = decode_image(stored(Image.new("L", size, 90)), ImageFrame(8, crop, (90, 90, 90)))
     assert out.pixels.shape == (8, 8, 1)
     assert (out.pixels == 90).all()
 
 
 def test_enlarging_is_a_trait() -> None:
-    assert "enlarged" in decode_image(stored(Image.fromarray(noise(8, 8))), Frame(16)).traits
+    assert "enlarged" in decode_image(stored(Image.fromarray(noise(8, 8))), ImageFrame(16)).traits
 
 
 def test_shrinking_averages_pixels() -> None:
     checks = (np.indices((64, 64)).sum(0) % 2 * 255).astype(np.uint8)
-    out = decode_array(checks[..., None], Frame(8))
+    out = decode_array(checks[..., None], ImageFrame(8))
     assert np.abs(out.pixels.astype(int) - 128).max() <= 4
 
 
 def test_jpegs_decoded_at_reduced_size_look_the_same() -> None:
     ramp = np.linspace(0, 255, 1024).astype(np.uint8)[None].repeat(1024, 0)
-    out = decode_image(stored(Image.fromarray(ramp), "JPEG", quality=95), Frame(16)).pixels[8, :, 0]
+    out = decode_image(stored(Image.fromarray(ramp), "JPEG", quality=95), ImageFrame(16)).pixels[8, :, 0]
     assert np.abs(out - (np.arange(16) + 0.5) * 255 / 16).max() < 4
 
 
@@ -257,7 +259,7 @@ def test_jpegs_decoded_at_reduced_size_look_the_same() -> None:
 def test_truncated_files_are_refused(kind: str, share: float) -> None:
     data = stored(Image.fromarray(noise(64, 64, 3)), kind)
     with pytest.raises(ImageError):
-        decode_image(data[: int(len(data) * share)], Frame(8))
+        decode_image(data[: int(len(data) * share)], ImageFrame(8))
 
 
 def test_empty_and_unsupported_files_are_refused_with_the_reason(tmp_path: Path) -> None:
@@ -265,9 +267,9 @@ def test_empty_and_unsupported_files_are_refused_with_the_reason(tmp_path: Path)
     empty.touch()
     text.write_text("not an image")
     with pytest.raises(ImageError, match="0 bytes"):
-        decode_image(empty, Frame(8))
+        decode_image(empty, ImageFrame(8))
     with pytest.raises(ImageError, match="none of PNG"):
-        decode_image(text, Frame(8))
+        decode_image(text, ImageFrame(8))
     assert short_side(empty) is None
 
 
@@ -275,12 +277,12 @@ def test_empty_and_unsupported_files_are_refused_with_the_reason(tmp_path: Path)
 def test_decompression_bombs_are_refused_from_the_header(side: int) -> None:
     bomb = png(side, side, 8, 2, b"\0" * 100_000)
     with pytest.raises(ImageError, match="pixels"):
-        decode_image(bomb, Frame(8))
+        decode_image(bomb, ImageFrame(8))
     assert side * side > MAX_PIXELS
 
 
 def test_excess_data_after_a_small_header_is_ignored() -> None:
-    out = decode_image(png(4, 4, 8, 0, b"\0" * 50_000_000), Frame(4))
+    out = decode_image(png(4, 4, 8, 0, b"\0" * 50_000_000), ImageFrame(4))
     assert out.pixels.shape == (4, 4, 1)
 
 
@@ -291,7 +293,7 @@ def test_damaged_files_are_decoded_or_refused_without_a_crash(kind: str, data: s
     for _ in range(data.draw(st.integers(1, 6))):
         good[data.draw(st.integers(0, len(good) - 1))] = data.draw(st.integers(0, 255))
     try:
-        out = map_threads(lambda d: decode_image(d, Frame(8)), [bytes(good)])[0]
+        out = map_threads(lambda d: decode_image(d, ImageFrame(8)), [bytes(good)])[0]
     except ImageError as error:
         assert str(error)
     else:

@@ -30,7 +30,7 @@ from afresh.runs.data import run_data
 from afresh.runs.run import Run, metrics_rows
 from afresh.serve import vote
 from afresh.verbs.align import AlignSpec, start
-from afresh.verbs.annotate import Session, Wish, make_plan, votes_in
+from afresh.verbs.annotate import PairRequest, Session, make_plan, votes_in
 from afresh.verbs.training_job import learn
 from tests.heard import heard
 from tests.voting import Voter, page_votes
@@ -256,7 +256,7 @@ def test_a_vote_on_sounds_survives_the_end_of_the_program(root: Path, tmp_path: 
         voter.vote("b")
         program.send_signal(signal.SIGKILL)
     (kept,) = read_votes(out).votes
-    session = Session(make_plan([Run.open(root / "vae")], Wish(label="high"), 3, votes=out), out)
+    session = Session(make_plan([Run.open(root / "vae")], PairRequest(label="high"), 3, votes=out), out)
     question = session.next()
     assert question is not None and (question.number, question.of) == (2, 3)
     assert kept.pair in session.plan.pairs and question.pair != kept.pair

@@ -14,14 +14,14 @@ from afresh.cli import run as command
 from afresh.core import UserError
 from afresh.domains.code.solve import check_runner, judge, read_tasks, solve_tasks
 from afresh.runs.run import Run
-from afresh.sandbox.processes import Limits, Sandbox
+from afresh.sandbox.processes import Sandbox, SandboxLimits
 from tests import needs
 from tests.cli.conftest import parsed
 from tests.domains.code.test_metrics import HUMAN, MBPP
 
 pytestmark = pytest.mark.slow
 
-BOX = Sandbox(Limits(seconds=2))
+BOX = Sandbox(SandboxLimits(seconds=2))
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from afresh.domains.exercises.history import Answer, History, with_gaps
+from afresh.domains.exercises.history import Answer, AnswerHistory, with_gaps
 from afresh.domains.exercises.knowledge import bkt, pfa
 from afresh.domains.exercises.knowledge.answers import Answers, as_answers, tables
 from afresh.domains.exercises.metrics import auc, calibration_error, estimated, log_loss, shares
@@ -61,7 +61,7 @@ def test_parameters_are_found_again() -> None:
 def log(n: int = 60, t: int = 20) -> tuple[list[Answers], int, int]:
     right = drawn(n, t)
     histories = [
-        History(
+        AnswerHistory(
             with_gaps([Answer(f"e{j % 4}", bool(r), f"s{j % 2}", time=1e9 + 3600.0 * j) for j, r in enumerate(row)])
         )
         for row in right

@@ -13,7 +13,7 @@ import torch
 
 from afresh.core import UserError
 from afresh.domains.exercises import knowledge_filter
-from afresh.domains.exercises.history import History
+from afresh.domains.exercises.history import AnswerHistory
 from afresh.domains.exercises.knowledge.learning import fit
 from afresh.domains.exercises.knowledge_filter import FILE, foreseen, pooled, teaching_of
 from afresh.domains.exercises.practise import Tracer, history_of, practice_for
@@ -39,7 +39,7 @@ def test_it_is_fitted_once_and_kept_beside_the_run(folder: Path) -> None:
     assert first is not None and (folder / FILE).is_file()
     second = teaching_of(Run.open(folder))
     assert second is not None
-    histories = [history_of(run, "L3"), History(())]
+    histories = [history_of(run, "L3"), AnswerHistory(())]
     for a, b in zip(first.gains(histories, [0, 1], 1), second.gains(histories, [0, 1], 1), strict=True):
         np.testing.assert_array_equal(a, b)
     assert [n.skill for n in practice_for(run, histories[0], k=2).next] in (["add", "divide"], ["divide", "add"])
@@ -58,7 +58,7 @@ def test_histories_that_go_on_are_as_whole_ones(folder: Path) -> None:
     assert one is not None and two is not None
     whole = [history_of(run, "L3"), history_of(run, "L5")]
     for n in (0, 4, 4, 12, 7):
-        histories = [History(h.answers[:n]) for h in whole]
+        histories = [AnswerHistory(h.answers[:n]) for h in whole]
         two.last = [], None
         for a, b in zip(one.gains(histories, [0, 1], 3), two.gains(histories, [0, 1], 3), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-4)
@@ -81,7 +81,7 @@ def test_without_the_data_the_network_alone_tells(folder: Path, tmp_path: Path) 
     (copy / "run.json").write_text(record.replace("runs-answers.csv", "gone.csv"))
     run = Run.open(copy)
     assert teaching_of(run) is None
-    assert practice_for(run, History(())).next[0].gain is not None
+    assert practice_for(run, AnswerHistory(())).next[0].gain is not None
 
 
 def test_the_network_foresees_what_it_says_before_each_answer(folder: Path) -> None:

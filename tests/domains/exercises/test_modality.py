@@ -14,7 +14,7 @@ import torch
 from afresh.core import Corpus, UserError
 from afresh.data.prepare import choose_modality, prepare
 from afresh.domains.exercises.encoder import END, OUTCOME, WIDTH
-from afresh.domains.exercises.history import EDGES, GAPS, History, decode, encode, gap_of, typical
+from afresh.domains.exercises.history import EDGES, GAPS, AnswerHistory, decode, encode, gap_of, typical
 from afresh.domains.exercises.modality import MODALITY, ExerciseOptions
 
 
@@ -169,7 +169,7 @@ def test_a_drawn_outcome_has_no_exercise_of_its_own(tmp_path: Path) -> None:
     encoder = MODALITY.fit(read(log(tmp_path / "a.csv", GOOD)).items, ExerciseOptions())
     drawn = encoder.decode(torch.tensor([[OUTCOME + 1, OUTCOME, END]]))[0]
     assert [a.correct for a in drawn.answers] == [True] and encoder.valid(drawn)
-    assert not encoder.valid(History(()))
+    assert not encoder.valid(AnswerHistory(()))
 
 
 def test_a_history_as_text_and_back() -> None:

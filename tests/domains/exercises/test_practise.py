@@ -15,7 +15,7 @@ import torch
 import afresh
 from afresh.cli import run as command
 from afresh.core import UserError
-from afresh.domains.exercises.history import History
+from afresh.domains.exercises.history import AnswerHistory
 from afresh.domains.exercises.practise import (
     Tracer,
     choose,
@@ -57,7 +57,7 @@ def test_chances_are_the_softmax_of_the_two_outcomes_after_the_whole_history(run
 
 def test_histories_of_all_lengths_together_are_as_each_alone(run: Run) -> None:
     tracer = Tracer(run)
-    histories = [History(()), history_of(run, "L1"), History(history_of(run, "L2").answers * 4)]
+    histories = [AnswerHistory(()), history_of(run, "L1"), AnswerHistory(history_of(run, "L2").answers * 4)]
     both = tracer.of_items(histories, [0, 1, 2], gap=0)
     for row, history in zip(both, histories, strict=True):
         np.testing.assert_allclose(row, tracer.of_items([history], [0, 1, 2], gap=0)[0], atol=1e-5)
@@ -94,9 +94,9 @@ def test_what_is_known_later_orders_the_exercises_and_a_skill_can_be_asked_for(r
     assert [n.skill for n in found.next] == [tracer.groups[i][0] for i in np.argsort(-later)]
     assert {n.skill: n.gain for n in found.next} == {"add": gain[0], "divide": gain[1]}
     assert "expected to add most" in found.next[0].why
-    assert [n.skill for n in practice_for(run, History(()), skill="divide").next] == ["divide"]
+    assert [n.skill for n in practice_for(run, AnswerHistory(()), skill="divide").next] == ["divide"]
     with pytest.raises(UserError, match="no skill 'subtract'"):
-        practice_for(run, History(()), skill="subtract")
+        practice_for(run, AnswerHistory(()), skill="subtract")
 
 
 def test_histories_in_words_and_tables(run: Run, tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def test_other_runs_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("A cat sat on a mat. " * 50)
     model = afresh.train(tmp_path / "a.txt", steps=2, out=tmp_path / "run", data={"context": 32}, quiet=True)
     with pytest.raises(UserError, match="has not learnt how exercises are answered"):
-        practice_for(Run.open(model.path), History(()))
+        practice_for(Run.open(model.path), AnswerHistory(()))
 
 
 def test_what_is_measured(run: Run) -> None:

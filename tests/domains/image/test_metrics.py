@@ -12,7 +12,7 @@ from afresh.core.rng import Rng
 from afresh.data.image.kind import IMAGE
 from afresh.domains.image.metrics import METRICS
 from afresh.evaluation.card import ProtocolCard, compare, split_hash
-from afresh.evaluation.encoders import MAX_SIDE, PixelPCA, Recipe, add_flaws, downscaled, train_encoder
+from afresh.evaluation.encoders import MAX_SIDE, EncoderRecipe, PixelPCA, add_flaws, downscaled, train_encoder
 from afresh.evaluation.image_sets import pixel_gaussian
 from afresh.evaluation.label_classifier import shifted
 from afresh.evaluation.memorisation import near_copies, nearest, nearest_ratio
@@ -21,7 +21,7 @@ from tests.evaluation.evidence import digit_evidence, digits
 
 pytestmark = pytest.mark.slow
 
-QUICK = Recipe(steps=20, width=16)
+QUICK = EncoderRecipe(steps=20, width=16)
 
 
 def some_digits(n: int = 200) -> tuple[torch.Tensor, Cond]:
@@ -65,7 +65,9 @@ def test_encoder_is_cached_and_a_damaged_file_is_trained_again(tmp_path, monkeyp
 def test_encoder_takes_any_size_and_colour_and_no_labels() -> None:
     for shape in ((3, 40, 28), (1, 5, 7), (3, 100, 80)):
         x = Rng(0).uniform("x", torch.arange(24), shape) * 2 - 1
-        encoder = train_encoder("domain", x, Cond(24), {}, Rng(0), Recipe(steps=2, batch=8, width=8, features=16))
+        encoder = train_encoder(
+            "domain", x, Cond(24), {}, Rng(0), EncoderRecipe(steps=2, batch=8, width=8, features=16)
+        )
         assert encoder.features(x).shape == (24, 16) and np.isfinite(encoder.features(x)).all()
         pca = PixelPCA(x)
         assert pca.features(x).shape == (24, 24) and pca.hash == PixelPCA(x).hash

@@ -16,7 +16,7 @@ from afresh.domains.molecule.chem import canonical
 from afresh.domains.molecule.kind import draw
 from afresh.domains.molecule.modality import MODALITY, MoleculeOptions
 from afresh.domains.molecule.parts import contains
-from afresh.verbs.creation_request import Wish, first_line, form_of, make
+from afresh.verbs.creation_request import CreationRequest, first_line, form_of, make
 from afresh.verbs.gallery import title_of
 
 RINGS = ("c1ccccc1", "c1ccncc1", "C1CCNCC1", "c1ccoc1", "c1ccsc1")
@@ -122,7 +122,7 @@ def test_a_tuned_run_learns_new_tokens(tmp_path: Path) -> None:
 
 def test_works_of_a_wish_are_valid_and_known_by_their_smiles(tmp_path: Path) -> None:
     model = trained(tmp_path, form="selfies")
-    wish = Wish(n=3, prompt="", seed=5)
+    wish = CreationRequest(n=3, prompt="", seed=5)
     made = list(make(model.run, wish, {}))
     assert all(canonical(m.value) == m.value for m in made)
     assert [title_of(wish, m, form_of(model.run)) for m in made] == [first_line([m.value]) for m in made]

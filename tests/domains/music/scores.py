@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from afresh.core import Cond, Drawn, Examples, Item, Space
-from afresh.domains.music.score import Note, Score, from_text, to_text
+from afresh.domains.music.score import MusicScore, Note, from_text, to_text
 from tests.evaluation.evidence import Evidence
 
 STEPS = 12
@@ -28,7 +28,7 @@ def tune(seed: int, bars: int = 8, key: int = 0) -> str:
             step += each
         if step % (4 * STEPS) == 0 and seed % 2:
             notes.append(Note(step - 4 * STEPS, 1, 48 + key, 4 * STEPS))
-    return to_text(Score(tuple(sorted(notes)), steps=STEPS))
+    return to_text(MusicScore(tuple(sorted(notes)), steps=STEPS))
 
 
 def is_score(value: object) -> bool:

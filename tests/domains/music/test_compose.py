@@ -13,11 +13,11 @@ from afresh import api
 from afresh.core import UserError
 from afresh.domains.music.compose import go_on, harmonise, read_score
 from afresh.domains.music.files import midi_bytes
-from afresh.domains.music.score import Note, Score
+from afresh.domains.music.score import MusicScore, Note
 from afresh.runs.run import Run
 
 TINY = {"family.width": 16, "family.layers": 1, "family.heads": 2, "train.compile": False}
-MELODY = Score(tuple(Note(4 * i, 0, 72 + i % 5, 4) for i in range(8)), steps=4)
+MELODY = MusicScore(tuple(Note(4 * i, 0, 72 + i % 5, 4) for i in range(8)), steps=4)
 
 
 def trained(folder: Path, family: str) -> Run:

@@ -7,11 +7,11 @@ import math
 import numpy as np
 import pytest
 
-from afresh.core import Score as Number
+from afresh.core import MusicScore as Number
 from afresh.core import Space
 from afresh.data.text.kind import TEXT
 from afresh.domains.music.metrics import METRICS, copies, distributions, divergence, piece_of, score_space, validity
-from afresh.domains.music.score import Note, Score, to_text
+from afresh.domains.music.score import MusicScore, Note, to_text
 from afresh.evaluation.study import Study, Unmeasurable
 from tests.domains.music.scores import composer, music, tune
 
@@ -33,7 +33,7 @@ def test_the_divergence_has_its_closed_forms() -> None:
 
 def test_both_forms_give_the_same_notes() -> None:
     notes = (Note(0, 0, 72, 4), Note(0, 1, 60, 8), Note(4, 0, 74, 2), Note(8, 0, 76, 4), Note(8, 1, 55, 4))
-    score = Score(notes, steps=4)
+    score = MusicScore(notes, steps=4)
     events, voices = piece_of(to_text(score)), piece_of(to_text(score, 2))
     assert list(events.lines.values()) == list(voices.lines.values())
     assert list(events.lines.values()) == [[(72, 4), (74, 2), (76, 4)], [(60, 8), (55, 4)]]

@@ -12,8 +12,8 @@ from zipfile import ZipFile
 
 import pytest
 import torch
+from symusic import MusicScore as Midi
 from symusic import Note as MidiNote
-from symusic import Score as Midi
 from symusic import Tempo, TimeSignature, Track
 
 from afresh.core import Batch, Cond, Corpus, Item, UserError
@@ -26,7 +26,7 @@ from afresh.domains.music.compose import _with_holes
 from afresh.domains.music.encoder import FIRST, SPECIAL, ScoreEncoder, Transpose
 from afresh.domains.music.files import PieceFile, RawPiece, midi_bytes, read_midi, read_pieces, to_score
 from afresh.domains.music.modality import MODALITY, MusicOptions, cut
-from afresh.domains.music.score import Note, Score, bar_length, from_text, meter_of, to_text, vocabulary
+from afresh.domains.music.score import MusicScore, Note, bar_length, from_text, meter_of, to_text, vocabulary
 from tests import needs
 
 TUNE = 'X:1\nT:A tune\nM:6/8\nL:1/8\nK:D\nA|"D"d2f fed|(3cde c B2 A|d6|\n'
@@ -57,7 +57,7 @@ def read(path: Path, **options: object) -> Corpus:
     return MODALITY.read(path, MusicOptions(**options))  # type: ignore[arg-type]
 
 
-def made_up(seed: int, voices: int = 0, steps: int = 12) -> Score:
+def made_up(seed: int, voices: int = 0, steps: int = 12) -> MusicScore:
     """Random notes; with `voices` one at a time in each, else chords too. Two meters, the second after two bars."""
     rng = Rng(seed)
     found = []
@@ -76,7 +76,7 @@ def made_up(seed: int, voices: int = 0, steps: int = 12) -> Score:
         if last.get((note.voice, note.pitch), 0) <= note.onset:
             kept.append(note)
             last[note.voice, note.pitch] = note.end
-    return Score(tuple(kept), meters, 90, steps)
+    return MusicScore(tuple(kept), meters, 90, steps)
 
 
 # --------------------------------------------------------------------------- text
@@ -103,11 +103,11 @@ def test_voices_round_trip_through_text_and_midi(seed: int, voices: int) -> None
 
 def test_the_two_forms_of_a_bar() -> None:
     notes = (Note(0, 0, 67, 2), Note(0, 1, 48, 4), Note(3, 0, 69, 1))
-    score = Score(notes, ((0, (1, 4)),), 100, 4)
+    score = MusicScore(notes, ((0, (1, 4)),), 100, 4)
     assert to_text(score) == "T100 M1/4\n| G4 :2 @0 v2 C3 :4 @3 v1 A4 :1"
     assert to_text(score, 2) == "T100 V2 M1/4\n| G4 C3 _ _ z _ A4 _"
     with pytest.raises(ValueError, match="2 voices"):
-        to_text(Score((*notes[:2], Note(1, 0, 72, 3)), steps=4), 2)
+        to_text(MusicScore((*notes[:2], Note(1, 0, 72, 3)), steps=4), 2)
 
 
 @pytest.mark.parametrize(
@@ -262,7 +262,7 @@ def test_abc2midi_runs_in_the_sandbox(monkeypatch: pytest.MonkeyPatch, tmp_path:
 
 
 def test_a_tempo_of_nothing_is_left_out(tmp_path: Path) -> None:
-    content = bytearray(midi_bytes(Score((Note(0, 0, 60, 12),), ((0, (4, 4)),), 120, 12)))
+    content = bytearray(midi_bytes(MusicScore((Note(0, 0, 60, 12),), ((0, (4, 4)),), 120, 12)))
     place = content.index(b"\xff\x51\x03") + 3
     content[place : place + 3] = b"\0\0\0"
     (tmp_path / "a.mid").write_bytes(content)
@@ -372,7 +372,7 @@ def test_transposing_changes_only_pitches_and_depends_on_the_draw() -> None:
 
 def test_a_melody_leaves_holes_for_the_other_voices() -> None:
     encoder = ScoreEncoder(4, 3, 64, 0)
-    melody = Score((Note(0, 1, 72, 2), Note(2, 1, 74, 1)), steps=4)
+    melody = MusicScore((Note(0, 1, 72, 2), Note(2, 1, 74, 1)), steps=4)
     ids, holes = _with_holes(encoder, melody, 1)
     assert holes == 6 and (ids == -1).sum() == 6
     body = ids[encoder.encode([Item("T120 V3 M4/4 |")]).x.numel() - 1 : -1].view(3, 3)

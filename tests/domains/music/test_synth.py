@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from afresh.core import UserError
-from afresh.domains.music.score import Note, Score
+from afresh.domains.music.score import MusicScore, Note
 from afresh.domains.music.synth import BAND, RELEASE, Tone, frequency, play, synthesise, tones
 
 
@@ -67,7 +67,7 @@ def test_a_higher_velocity_is_louder() -> None:
 
 
 def test_notes_sound_at_the_times_of_the_score() -> None:
-    score = Score((Note(0, 0, 60, 12), Note(24, 1, 67, 12)), tempo=60)
+    score = MusicScore((Note(0, 0, 60, 12), Note(24, 1, 67, 12)), tempo=60)
     assert [(t.start, t.seconds, t.pitch) for t in tones(score)] == [(0.0, 1.0, 60), (2.0, 1.0, 67)]
     sound = play(score)
     assert sound.seconds == pytest.approx(3.0 + RELEASE, abs=0.01)
@@ -78,7 +78,7 @@ def test_notes_sound_at_the_times_of_the_score() -> None:
 def test_rendering_is_ten_times_faster_than_real_time() -> None:
     notes = tuple(Note(3 * i, v, 36 + (7 * i + 13 * v) % 48, 3 + i % 9) for i in range(240) for v in range(4))
     start = time.process_time()
-    sound = play(Score(notes))
+    sound = play(MusicScore(notes))
     assert sound.seconds / (time.process_time() - start) > 10
 
 

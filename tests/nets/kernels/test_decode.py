@@ -14,7 +14,7 @@ from afresh.core.rng import Rng
 from afresh.families.transformer import predictor
 from afresh.nets import decoding
 from afresh.nets.decoding import decode, engine_of
-from afresh.nets.kernels.decode import Kind, Sequences, quantise
+from afresh.nets.kernels.decode import DecodedSequences, Kind, quantise
 from afresh.nets.transformer import Cache, Decoder, DecoderShape
 from afresh.sampling.guidance import classifier_free
 from afresh.sampling.tokens import Cut, Decoding, TokenSequence, generate
@@ -60,7 +60,7 @@ def test_ragged_pieces_give_the_full_forward_pass(name: str) -> None:
             piece[b, :n] = x[b, fed[b] : fed[b] + n]
         logits, state = decode(net, piece, count, None, state, 48, "float32")
         fed += count
-        assert isinstance(state, Sequences)
+        assert isinstance(state, DecodedSequences)
         torch.testing.assert_close(logits.log_softmax(-1), exact[torch.arange(3), fed - 1], rtol=0, atol=2e-5)
 
 
@@ -87,7 +87,7 @@ def test_rows_leave_and_start_again(engine: bool, monkeypatch: pytest.MonkeyPatc
         monkeypatch.setattr(decoding, "engine_of", lambda net, kind: None)
     net, x = made(SHAPE), torch.randint(37, (4, 20))
     _, state = decode(net, x[:, :6], None, None, None, 48, "float32")
-    assert isinstance(state, Sequences if engine else Cache)
+    assert isinstance(state, DecodedSequences if engine else Cache)
     state = state.select(torch.tensor([1, 3]))
     state.restart(torch.tensor([0]))
     piece = torch.stack([x[1, :9], x[3, 6:15]])
@@ -282,7 +282,7 @@ def test_a_known_beginning_is_not_computed_again(monkeypatch: pytest.MonkeyPatch
 def test_a_copied_beginning_gives_the_same_logits(kind: Kind) -> None:
     net, x = made(SHAPE), torch.randint(37, (1, 40))
     _, state = decode(net, x[:, :30], None, None, None, 48, kind)
-    assert isinstance(state, Sequences)
+    assert isinstance(state, DecodedSequences)
     state = state.extend(1)
     state.k[:, 1], state.v[:, 1] = torch.nan, torch.nan  # as memory may hold
     state.copy_prefix(1, 0, 21, 0)

@@ -24,7 +24,7 @@ from afresh.serve.keys import Keys
 from afresh.serve.loaded_runs import Library
 from afresh.serve.rights import Holder
 from afresh.serve.studio.run_card import RunCard
-from afresh.serve.studio.runs import Row, tree
+from afresh.serve.studio.runs import RunRow, tree
 from afresh.serve.studio.runs_bin import thrown_away
 from afresh.serve.studio.sizes import age, size
 from afresh.verbs import jobs
@@ -277,8 +277,8 @@ def test_a_run_that_was_changed_goes_on_only_from_a_terminal(web: httpx.Client, 
 
 
 def test_what_was_made_of_what_ends_even_in_a_circle() -> None:
-    def row(name: str, parent: str, born: float) -> Row:
-        return Row(name, RunCard(name), 1, 1, born, 1, parent, "tuned" if parent else "")
+    def row(name: str, parent: str, born: float) -> RunRow:
+        return RunRow(name, RunCard(name), 1, 1, born, 1, parent, "tuned" if parent else "")
 
     rows = [row("a", "", 1), row("b", "a", 2), row("c", "b", 3), row("alone", "", 4), row("other", "gone", 5)]
     assert [(d, r.name) for d, r in tree(rows)] == [(0, "a"), (1, "b"), (2, "c"), (0, "other")]

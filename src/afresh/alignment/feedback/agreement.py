@@ -24,7 +24,7 @@ MAX_COUNTS = 1 << 22  # counts in memory while resampling
 
 
 @dataclass(frozen=True)
-class Table:
+class VoteTable:
     """Judgements (N, R) of N items by R raters: a category from 0, or -1 if a rater did not judge an item.
 
     With `sides`, categories 0 and 1 are the two sides of a pair. Their order is arbitrary, so every item counts half in
@@ -48,12 +48,12 @@ def latest(votes: Iterable[Vote]) -> dict[Pair, dict[str | None, int]]:
     return out
 
 
-def table_of(votes: Iterable[Vote]) -> Table:
+def table_of(votes: Iterable[Vote]) -> VoteTable:
     """The table with pairs as items, in the order of their first votes; raters are sorted by name."""
     judged = latest(votes)
     raters = sorted({r for by_rater in judged.values() for r in by_rater}, key=lambda r: (r is not None, r))
     values = np.array([[by_rater.get(r, -1) for r in raters] for by_rater in judged.values()], dtype=np.int64)
-    return Table(values.reshape(len(judged), len(raters)), tuple(r or "" for r in raters), sides=True)
+    return VoteTable(values.reshape(len(judged), len(raters)), tuple(r or "" for r in raters), sides=True)
 
 
 # --------------------------------------------------------------------------- counts and statistics
@@ -65,7 +65,7 @@ def _balanced(counts: Array) -> Array:
     return (counts + counts[..., order, :][..., order]) / 2
 
 
-def coincidences(table: Table) -> Array:
+def coincidences(table: VoteTable) -> Array:
     """How often two raters gave categories c and k to an item, (N, K, K) (Krippendorff 2011, C).
 
     Each ordered pair of the item's m judgements counts 1 / (m - 1), so that the weight of an item is its number of
@@ -127,18 +127,18 @@ def _score(name: str, counts: Array, statistic: Statistic, seed: int) -> Score:
 # --------------------------------------------------------------------------- measures and majority
 
 
-def raw_agreement(table: Table, seed: int = 0) -> Score:
+def raw_agreement(table: VoteTable, seed: int = 0) -> Score:
     """How often two judgements of one item agree, over items with two or more. Raises UserError if there are none."""
     return _score("agreement", coincidences(table), observed, seed)
 
 
-def alpha(table: Table, seed: int = 0) -> Score:
+def alpha(table: VoteTable, seed: int = 0) -> Score:
     """Krippendorff's alpha (nominal) of any number of raters, who need not judge all items. Raises UserError."""
     return _score("alpha", coincidences(table), alpha_of, seed)
 
 
 @dataclass(frozen=True)
-class Verdict:
+class AgreementVerdict:
     """How many raters preferred each side of a pair, and how many neither."""
 
     pair: Pair
@@ -160,10 +160,10 @@ class Verdict:
         return Vote(self.pair.first, self.pair.second, winners[self.winner], self.pair.prompt, self.pair.label)
 
 
-def majority(votes: Iterable[Vote]) -> list[Verdict]:
+def majority(votes: Iterable[Vote]) -> list[AgreementVerdict]:
     """One verdict for each pair, in the order of first votes. The latest judgement of each rater counts."""
     out = []
     for pair, by_rater in latest(votes).items():
         values = list(by_rater.values())
-        out.append(Verdict(pair, values.count(FIRST), values.count(SECOND), values.count(TIE)))
+        out.append(AgreementVerdict(pair, values.count(FIRST), values.count(SECOND), values.count(TIE)))
     return out

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from afresh.alignment.feedback.preferences import Preferences, Vote
+from afresh.alignment.feedback.preferences import PreferenceData, Vote
 from afresh.core import Batch, Cond, CondSpec, Item, UserError, Votes
 from afresh.core.plural import counted
 from afresh.runs.inputs import encoded
@@ -22,7 +22,7 @@ HELDOUT_SHARE = 0.1  # of the pairs, chosen by a hash of their content
 MIN_VOTES = 50  # with fewer votes, none are held out
 
 
-def encoded_votes(run: Run, found: Preferences, note: Callable[[str], None]) -> tuple[Votes, Votes | None]:
+def encoded_votes(run: Run, found: PreferenceData, note: Callable[[str], None]) -> tuple[Votes, Votes | None]:
     """Training votes, and held-out votes (None if there are fewer than MIN_VOTES votes). All votes on a pair are on the
     same side.
 
@@ -84,7 +84,7 @@ def labels_of(spec: CondSpec, label: str) -> dict[str, str]:
     return labels_by_name(spec, label)
 
 
-def examples(run: Run, found: Preferences, sides: Sequence[tuple[str, str]]) -> tuple[Batch, Batch]:
+def examples(run: Run, found: PreferenceData, sides: Sequence[tuple[str, str]]) -> tuple[Batch, Batch]:
     """The preferred items and the others, in a space of the family whose examples have the same size."""
     names = list(dict.fromkeys(name for pair in sides for name in pair))
     x = encoded(run, [found.value(n) for n in names])
@@ -109,7 +109,7 @@ def tokens_or_field(run: Run, x: Tensor) -> Batch:
 
 
 def documents(
-    run: Run, found: Preferences, votes: Sequence[Vote], sides: Sequence[tuple[str, str]]
+    run: Run, found: PreferenceData, votes: Sequence[Vote], sides: Sequence[tuple[str, str]]
 ) -> tuple[tuple[Batch, Batch], list[int]]:
     """Rows of tokens whose mask is true for the answers, and the indices of the votes that fit in the context."""
     written: dict[tuple[str | None, str], tuple[list[int], list[bool]]] = {}

@@ -126,7 +126,7 @@ class Summary:
 
 
 @dataclass(frozen=True)
-class Preferences:
+class PreferenceData:
     """The valid votes of a file, in its order. The paths of items that are files are relative to `folder`."""
 
     kind: ItemKind
@@ -328,7 +328,7 @@ class _Reader:
         )
 
 
-def scan(path: Path, kind: ItemKind | None = None) -> Preferences:
+def scan(path: Path, kind: ItemKind | None = None) -> PreferenceData:
     """The votes of a file, which may be empty, without checking that the files of items exist.
 
     If `kind` is None, it is that of the first vote; it must be given for texts that look like paths, and for other
@@ -348,7 +348,7 @@ def scan(path: Path, kind: ItemKind | None = None) -> Preferences:
             f"Cannot read the votes in {path}: {e.strerror or e}. Give a file of votes, with one JSON object on each "
             "line."
         ) from e
-    return Preferences(reader.kind or TEXT, path.parent, tuple(reader.votes), reader.summary())
+    return PreferenceData(reader.kind or TEXT, path.parent, tuple(reader.votes), reader.summary())
 
 
 def _exists(path: Path) -> bool:
@@ -358,7 +358,7 @@ def _exists(path: Path) -> bool:
         return False
 
 
-def read_votes(path: Path, kind: ItemKind | None = None) -> Preferences:
+def read_votes(path: Path, kind: ItemKind | None = None) -> PreferenceData:
     """The votes of a file (JSON Lines, UTF-8).
 
     Damaged lines, votes that compare an item with itself, and exact repeats by the same rater are left out and reported

@@ -62,7 +62,7 @@ class Strengths:
 
 
 @dataclass(frozen=True)
-class Question:
+class PairQuestion:
     """A pair to ask about, and the expected information of the answer about the strengths, in bits."""
 
     pair: Pair
@@ -185,7 +185,7 @@ def comparable(names: Sequence[Candidate]) -> tuple[Index, Index]:
     return np.concatenate(one), np.concatenate(other)
 
 
-def ask(strengths: Strengths, n: int, asked: Collection[Pair] = ()) -> list[Question]:
+def ask(strengths: Strengths, n: int, asked: Collection[Pair] = ()) -> list[PairQuestion]:
     """The next n pairs to ask about, the most informative first, without those in `asked`; fewer if no more are left.
 
     A rater who sees a pair again gives the same answer, which has no information. Each pair is chosen as if the pairs
@@ -206,7 +206,7 @@ def ask(strengths: Strengths, n: int, asked: Collection[Pair] = ()) -> list[Ques
         best = int(gain.argmax())
         open_[best] = False
         a, b = now.names[i[best]], now.names[j[best]]
-        out.append(Question(Pair.of(a.item, b.item, a.prompt, a.label), float(gain[best])))
+        out.append(PairQuestion(Pair.of(a.item, b.item, a.prompt, a.label), float(gain[best])))
         p = float(logistic(mean[best]))
         c = now.covariance[:, i[best]] - now.covariance[:, j[best]]
         shrunk = now.covariance - np.outer(c, c) * (p * (1 - p) / (1 + p * (1 - p) * variance[best]))

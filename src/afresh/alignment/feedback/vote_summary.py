@@ -7,8 +7,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from afresh.alignment.feedback.agreement import Table, alpha, raw_agreement, table_of
-from afresh.alignment.feedback.preferences import TIE, Candidate, Preferences, Vote
+from afresh.alignment.feedback.agreement import VoteTable, alpha, raw_agreement, table_of
+from afresh.alignment.feedback.preferences import TIE, Candidate, PreferenceData, Vote
 from afresh.alignment.feedback.ranking import Strengths, duels_of, fit
 from afresh.core import Score, UserError
 from afresh.core.plural import counted
@@ -54,7 +54,7 @@ class Match:
 
 
 @dataclass(frozen=True)
-class Tally:
+class VoteTally:
     """The summary of a file of votes. `raters`: the number of votes by name, "" for votes without one. `agreement`
     (raw) and `alpha` (Krippendorff's) are None if no two raters judged the same pairs."""
 
@@ -145,7 +145,7 @@ def matches(votes: Sequence[Vote], owners: Owners) -> list[Match]:
     return out
 
 
-def tally(found: Preferences, owners: Owners) -> Tally:
+def tally(found: PreferenceData, owners: Owners) -> VoteTally:
     """The summary of the valid votes of a file; `owners` names the runs that generated its items."""
     votes, notes = list(found.votes), found.summary.lines()[1:]
     table = table_of(votes)
@@ -155,7 +155,7 @@ def tally(found: Preferences, owners: Owners) -> Tally:
     except UserError as e:  # more items of one request than can be ranked
         ranked, notes = [], [*notes, str(e)]
     few = min(LISTED_ITEMS, len(ranked) // 2)
-    return Tally(
+    return VoteTally(
         votes=len(votes),
         ties=sum(v.judgement == TIE for v in votes),
         raters=dict(Counter(v.rater or "" for v in votes).most_common()),
@@ -168,7 +168,7 @@ def tally(found: Preferences, owners: Owners) -> Tally:
     )
 
 
-def defined(measure: Callable[[Table], Score], table: Table, notes: list[str]) -> Score | None:
+def defined(measure: Callable[[VoteTable], Score], table: VoteTable, notes: list[str]) -> Score | None:
     """A measure of agreement; None if it is not defined, with the reason added to the notes."""
     try:
         return measure(table)

@@ -42,7 +42,7 @@ class MarginConfig(PairConfig):
     gamma: float = Field(1.0, ge=0)
 
 
-class Sides(NamedTuple):
+class PairSides(NamedTuple):
     """Scores of both sides by the policy and by its reference, and their numbers of steps; all are (B,)."""
 
     win: Tensor
@@ -53,7 +53,7 @@ class Sides(NamedTuple):
     lose_steps: Tensor
 
 
-def unpaired(c: Any, s: Sides) -> tuple[Tensor, Tensor]:
+def unpaired(c: Any, s: PairSides) -> tuple[Tensor, Tensor]:
     """KTO with both sides as separate samples. The reference point is their mean log-ratio."""
     logp, ref = torch.cat([s.win, s.lose]), torch.cat([s.ref_win, s.ref_lose])
     wanted = torch.arange(len(logp), device=logp.device) < len(s.win)
@@ -63,13 +63,13 @@ def unpaired(c: Any, s: Sides) -> tuple[Tensor, Tensor]:
     return good + bad, a - b
 
 
-def supervised(c: Any, s: Sides) -> tuple[Tensor, Tensor]:
+def supervised(c: Any, s: PairSides) -> tuple[Tensor, Tensor]:
     """The negative log-likelihood per step of the preferred side."""
     return -s.win / s.win_steps, (s.win - s.ref_win - s.lose + s.ref_lose).detach()
 
 
 # (config, Sides) -> (losses, margins), (B,) each
-LOSSES: dict[str, Callable[[Any, Sides], tuple[Tensor, Tensor]]] = {
+LOSSES: dict[str, Callable[[Any, PairSides], tuple[Tensor, Tensor]]] = {
     "dpo": lambda c, s: dpo(*s[:4], c.beta),
     "cdpo": lambda c, s: dpo(*s[:4], c.beta, c.flipped),
     "robust": lambda c, s: robust(*s[:4], c.beta, c.flipped),
@@ -92,7 +92,7 @@ class PairObjective:
         assert self.policy.score is not None
         e = batch.extras
         win, lose = self.policy.score(modules, self.about.config, self.about.space, both_sides(batch), rng).chunk(2)
-        sides = Sides(win, lose, *(e[k] for k in Sides._fields[2:]))
+        sides = PairSides(win, lose, *(e[k] for k in PairSides._fields[2:]))
         losses, margins = LOSSES[self.kind](self.config, sides)
         if self.config.keep:
             losses = losses - self.config.keep * win / e["win_steps"]

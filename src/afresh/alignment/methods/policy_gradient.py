@@ -22,7 +22,7 @@ MAX_LOG_RATIO = 20.0  # in nats; larger log-ratios have no gradient, instead of 
 
 
 @dataclass(frozen=True)
-class Surrogate:
+class ClippedSurrogate:
     """Losses (B, T), and where clipping removed the gradient, (B, T) bool."""
 
     losses: Tensor
@@ -47,7 +47,7 @@ def ppo(
     low: float = 0.2,
     high: float | None = None,
     dual: float | None = None,
-) -> Surrogate:
+) -> ClippedSurrogate:
     """-min(ratio A, clip(ratio, 1 - low, 1 + high) A), ratio = exp(logp - old): Schulman et al. 2017, eq. 7.
 
     logp, old (B, T) are those of the current policy and of the policy that drew the samples. `high` above `low` lets
@@ -70,12 +70,12 @@ def ppo(
         floor = torch.where(a < 0, dual * a, gain)
         clipped = clipped | (mask & (gain < floor))
         gain = torch.maximum(gain, floor)
-    return Surrogate(-gain, clipped)
+    return ClippedSurrogate(-gain, clipped)
 
 
 def value_loss(
     values: Tensor, returns: Tensor, mask: Tensor, old: Tensor | None = None, clip: float = 0.2
-) -> Surrogate:
+) -> ClippedSurrogate:
     """The loss of a critic for each step, (V - return)^2 / 2, (B, T).
 
     With `old` values (B, T), it is the larger of that and of the loss of V clipped to within `clip` of `old`, so that
@@ -86,11 +86,11 @@ def value_loss(
     target = target.detach()
     plain = (v - target).square() / 2
     if old is None:
-        return Surrogate(plain, torch.zeros_like(mask))
+        return ClippedSurrogate(plain, torch.zeros_like(mask))
     within("clip", clip, 0, 1e9)
     before = agreed({"values": values, "old": old}, 2, mask)[1].detach()
     near = (before + (v - before).clamp(-clip, clip) - target).square() / 2
-    return Surrogate(torch.maximum(plain, near), mask & (near > plain))
+    return ClippedSurrogate(torch.maximum(plain, near), mask & (near > plain))
 
 
 def entropy(logits: Tensor, mask: Tensor) -> Tensor:

@@ -12,8 +12,8 @@ from torch import Tensor
 from afresh.alignment.monitoring.rows import Row, finite
 from afresh.runs.manifest import WITHIN
 from afresh.storage.files import write_json
-from afresh.training.best_checkpoint import Choice, sampling_weights
-from afresh.training.looks import Look, Looks, add_look, looks_in
+from afresh.training.best_checkpoint import CheckpointChoice, sampling_weights
+from afresh.training.looks import Looks, MonitorLook, add_look, looks_in
 from afresh.training.loop import Learner
 from afresh.training.weights import CHOSEN, read_weights, write_weights
 
@@ -32,7 +32,7 @@ class WithinDistance:
         """Record an evaluation, and store the weights if it is within the distance."""
         for name in NAMES:
             if name in metrics:
-                add_look(learner.looks, name, Look(learner.step, metrics[name]))
+                add_look(learner.looks, name, MonitorLook(learner.step, metrics[name]))
                 if metrics[name] <= self.distance:
                     weights = {**sampling_weights(learner), "step": torch.tensor(learner.step)}
                     write_weights(self.folder, FILE, weights)
@@ -60,13 +60,13 @@ class WithinDistance:
         value = next((look.value for look in seen if look.step == step), None)
         if value is None:
             return None
-        choice = Choice(metric=name, step=step, value=value, last=seen[-1].value)
+        choice = CheckpointChoice(metric=name, step=step, value=value, last=seen[-1].value)
         write_json(self.folder / f"{CHOSEN}.json", choice.model_dump())
         write_weights(self.folder, CHOSEN, tensors)
         return tensors, choice.described
 
 
-def looks_at_distance(looks: Looks) -> tuple[str, list[Look]]:
+def looks_at_distance(looks: Looks) -> tuple[str, list[MonitorLook]]:
     """The name of the distance that the run has, and its evaluations."""
     return next(((name, seen) for name in NAMES if (seen := looks.get(name))), (NAMES[0], []))
 

@@ -28,7 +28,7 @@ from afresh.alignment.monitoring.rows import (
     since,
 )
 from afresh.core import UserError
-from afresh.training.looks import Look
+from afresh.training.looks import MonitorLook
 
 KL_LIMIT = 10.0  # nats per sample, which is the divergence of the best of 60,000 samples (log n - (n - 1) / n)
 CREEP_ROWS = 20  # whose first half is compared with the second, in divergence and in reward
@@ -157,17 +157,17 @@ def _constant(rows: Sequence[Row]) -> Alarm | None:
     return Alarm("constant reward", step, message)
 
 
-def _evaluations(rows: Sequence[Row]) -> list[Look]:
-    return [Look(s, v, e) for s, (v, e) in both_finite(rows, "heldout_reward", "heldout_reward_error") if e >= 0]
+def _evaluations(rows: Sequence[Row]) -> list[MonitorLook]:
+    return [MonitorLook(s, v, e) for s, (v, e) in both_finite(rows, "heldout_reward", "heldout_reward_error") if e >= 0]
 
 
-def _worse(seen: Sequence[Look], errors: float) -> list[Look | None]:
+def _worse(seen: Sequence[MonitorLook], errors: float) -> list[MonitorLook | None]:
     """For each evaluation, the best one before it, if it is better by more than `errors` standard errors of the
     difference; otherwise None."""
-    out: list[Look | None] = []
-    best = seen[0] if seen else Look(0, 0.0)
+    out: list[MonitorLook | None] = []
+    best = seen[0] if seen else MonitorLook(0, 0.0)
     for step, value, error in seen:
-        best = Look(step, value, error) if value > best.value else best
+        best = MonitorLook(step, value, error) if value > best.value else best
         out.append(best if best[1] - value > errors * math.hypot(error, best[2]) else None)
     return out
 
@@ -316,7 +316,7 @@ def stop_reason(rows: Iterable[Row], patience: int = EVALUATIONS, errors: float 
     return reward_fell(_evaluations(by_step(rows)), patience, errors)
 
 
-def reward_fell(looks: Sequence[Look], patience: int = EVALUATIONS, errors: float = SIGNIFICANT) -> str:
+def reward_fell(looks: Sequence[MonitorLook], patience: int = EVALUATIONS, errors: float = SIGNIFICANT) -> str:
     """The reason to stop by the evaluations of the held-out reward, or an empty string.
 
     A run should stop if the held-out reward of each of the last `patience` evaluations was below the best before it by

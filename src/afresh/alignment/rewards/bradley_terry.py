@@ -49,7 +49,7 @@ class Comparisons:
 
 
 @dataclass(frozen=True)
-class Head:
+class RewardHead:
     """Weights of the features (D,) in logits, the parameter of ties (None without ties), and the width of the prior."""
 
     weights: Array
@@ -158,9 +158,9 @@ def fit(
     judged: Index,
     spread: float,
     share: Array | None = None,
-    start: Head | None = None,
+    start: RewardHead | None = None,
     ties: bool = True,
-) -> Head:
+) -> RewardHead:
     """The most probable weights given features a, b (n, D) of both items and judgements (n,).
 
     Features are divided by their deviation. The prior of their weights is normal with deviation `spread` x `share`
@@ -192,7 +192,7 @@ def fit(
     from scipy.optimize import minimize
 
     solution = minimize(loss, initial, jac=True, method="L-BFGS-B", options=settings)
-    return Head(solution.x[:-1] * unit, float(solution.x[-1]) if ties else None, spread)
+    return RewardHead(solution.x[:-1] * unit, float(solution.x[-1]) if ties else None, spread)
 
 
 # --------------------------------------------------------------------------------------------- what to hold out
@@ -371,7 +371,9 @@ def evaluated(logs: Array, c: Comparisons, group: Index, apart: str, ties: bool)
     )
 
 
-def learn(features: Array, votes: Sequence[Vote], seed: int = 0, share: Array | None = None) -> tuple[Head, HeldOut]:
+def learn(
+    features: Array, votes: Sequence[Vote], seed: int = 0, share: Array | None = None
+) -> tuple[RewardHead, HeldOut]:
     """The reward fitted to all votes, and the held-out results of rewards fitted in the same way to parts of them.
 
     `features` (K, D) are in the order of the items of `comparisons_of`; `share` is that of `fit`. Raises UserError like
@@ -388,6 +390,6 @@ def learn(features: Array, votes: Sequence[Vote], seed: int = 0, share: Array | 
     return head, replace(out, agreement=agreement, ceiling=ceiling)
 
 
-def rewards(head: Head, features: Array) -> Array:
+def rewards(head: RewardHead, features: Array) -> Array:
     """Rewards (n,) of features (n, D), in logits."""
     return features @ head.weights

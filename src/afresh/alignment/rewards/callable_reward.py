@@ -41,7 +41,7 @@ class CallError(Exception):
     """A function that failed or returned no valid reward. Arguments: the reason; the index of the item, or None."""
 
 
-class Caller:
+class RewardCaller:
     """Calls a function of one item or of a list of items, and optionally of their requests.
 
     The function receives lists if its first parameter is annotated as a list (list, Sequence, Iterable, ...), and
@@ -157,7 +157,7 @@ def described(error: BaseException) -> str:
 
 
 @dataclass(frozen=True, eq=False)
-class Sound:
+class RewardSound:
     """Replaces core.Sound, whose import would take seconds: samples (T, C) float32, and the samples per second."""
 
     samples: Any
@@ -205,7 +205,7 @@ def unpacked(item: Any) -> Any:
         return attrgetter(name)(importlib.import_module(module))(base64.b64decode(item["bytes"]))
     dtype = np.float32 if "rate" in item else np.uint8
     array = np.frombuffer(base64.b64decode(item["bytes"]), dtype).reshape(item["shape"]).copy()
-    return Sound(array, item["rate"]) if "rate" in item else array
+    return RewardSound(array, item["rate"]) if "rate" in item else array
 
 
 def load(file: str | None, module: str, name: str) -> Callable[..., Any]:
@@ -226,7 +226,7 @@ def main() -> None:
     messages, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)
-    caller: Caller | None = None
+    caller: RewardCaller | None = None
     limit = 0.0
     for line in messages:
         message = json.loads(line)
@@ -238,7 +238,7 @@ def main() -> None:
                 function = load(message["file"], message["module"], message["function"])
                 if not callable(function):
                     raise TypeError(f"{message['function']} is not a function but {type(function).__name__}")
-                caller = Caller(function)
+                caller = RewardCaller(function)
             else:
                 signal.setitimer(signal.ITIMER_REAL, limit)  # by default it ends the process, even inside C code
                 values, reasons = caller([unpacked(item) for item in message["items"]], message["requests"])

@@ -15,13 +15,13 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
-from afresh.alignment.feedback.preferences import Preferences
+from afresh.alignment.feedback.preferences import PreferenceData
 from afresh.alignment.rewards.image_features import ImageFeatures, framed
 from afresh.core import Cond, CondSpec, UserError
 from afresh.core.rng import Rng
 from afresh.data.image.images import (
-    Frame,
     ImageError,
+    ImageFrame,
     Pixels,
     decode_image,
     default_side,
@@ -29,7 +29,7 @@ from afresh.data.image.images import (
     short_side,
     to_channels,
 )
-from afresh.evaluation.encoders import MAX_SIDE, DomainNet, Recipe, train_encoder
+from afresh.evaluation.encoders import MAX_SIDE, DomainNet, EncoderRecipe, train_encoder
 from afresh.evaluation.image_sets import as_images
 from afresh.runs.data import run_data
 from afresh.runs.inputs import encoded
@@ -68,11 +68,11 @@ def blank(saved: ImageSettings) -> ImageFeatures:
     """The network with these settings and random weights."""
     if saved.recipe is None:
         return ImageFeatures(saved.shape, None)
-    recipe = Recipe(**saved.recipe)  # type: ignore[arg-type]
+    recipe = EncoderRecipe(**saved.recipe)  # type: ignore[arg-type]
     return ImageFeatures(saved.shape, Whitened(DomainNet(saved.shape, {}, recipe), recipe.features))
 
 
-def images_of(data: Preferences, names: Sequence[str], run: Run | None) -> Tensor:
+def images_of(data: PreferenceData, names: Sequence[str], run: Run | None) -> Tensor:
     """Images (K, C, side, side) in [-1, 1]. The side is that of the run, or else chosen from the images, and at most
     MAX_SIDE. Raises UserError for images that cannot be read."""
     paths = [data.path(name) for name in names]
@@ -83,7 +83,7 @@ def images_of(data: Preferences, names: Sequence[str], run: Run | None) -> Tenso
 
     def one(path: Path) -> Pixels | str:
         try:
-            return decode_image(path, Frame(side)).pixels
+            return decode_image(path, ImageFrame(side)).pixels
         except (ImageError, OSError) as e:
             return f"{path.name} ({e})"
 
@@ -99,7 +99,7 @@ def images_of(data: Preferences, names: Sequence[str], run: Run | None) -> Tenso
     return torch.from_numpy(np.moveaxis(stacked, 3, 1).copy()).float() / 127.5 - 1
 
 
-def spectra_of(data: Preferences, names: Sequence[str], run: Run | None) -> Tensor:
+def spectra_of(data: PreferenceData, names: Sequence[str], run: Run | None) -> Tensor:
     """Sounds as the spectra (K, C, H, W) of the run's fields, no side longer than MAX_SIDE. Raises UserError."""
     if run is None:
         raise UserError("A reward model of sounds uses the encoder of a run: name the run that generated them.")
@@ -112,7 +112,7 @@ def as_spectra(x: Tensor) -> Tensor:
     return framed(x, (x.shape[1], min(MAX_SIDE, x.shape[2]), min(MAX_SIDE, x.shape[3])))
 
 
-def encoder_of(x: Tensor, run: Run | None, recipe: Recipe, seed: int) -> dict[str, Tensor] | None:
+def encoder_of(x: Tensor, run: Run | None, recipe: EncoderRecipe, seed: int) -> dict[str, Tensor] | None:
     """Weights of an encoder trained on the run's training images, or without a run on x, the images with votes; None
     if there are fewer than MIN_IMAGES."""
     spec: CondSpec = {}

@@ -139,7 +139,7 @@ def tuned(start: Tuned, x: Tensor, c: Comparisons, scale: Array, seed: int) -> T
 
 
 @dataclass(frozen=True)
-class Trial:
+class FeatureTrial:
     """Accuracy on n decided held-out votes before and after training, and whether the trained network is better."""
 
     n: int
@@ -148,7 +148,9 @@ class Trial:
     better: bool
 
 
-def trial(before: Callable[[Tensor], Tensor], after: Callable[[Tensor], Tensor], x: Tensor, c: Comparisons) -> Trial:
+def trial(
+    before: Callable[[Tensor], Tensor], after: Callable[[Tensor], Tensor], x: Tensor, c: Comparisons
+) -> FeatureTrial:
     """Compare two networks on votes that neither was trained on.
 
     `better` requires a gain of more than one standard error of the paired difference. A smaller gain may be chance, and
@@ -163,4 +165,4 @@ def trial(before: Callable[[Tensor], Tensor], after: Callable[[Tensor], Tensor],
         correct.append(((reward[a] - reward[b]) * sign > 0).astype(np.float64))
     gain = correct[1] - correct[0]
     error = float(gain.std()) / max(1, len(gain)) ** 0.5
-    return Trial(len(gain), float(correct[0].mean()), float(correct[1].mean()), bool(gain.mean() > error))
+    return FeatureTrial(len(gain), float(correct[0].mean()), float(correct[1].mean()), bool(gain.mean() > error))

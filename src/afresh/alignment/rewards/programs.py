@@ -32,7 +32,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from afresh.alignment.rewards.callable_reward import Caller, CallError, packed
+from afresh.alignment.rewards.callable_reward import CallError, RewardCaller, packed
 from afresh.alignment.rewards.reward import Context, Request, Reward, Score, Scored, ScoringError
 from afresh.core import ItemKind, UserError
 
@@ -96,7 +96,7 @@ def of_function(function: Callable[..., Any], kind: ItemKind | None = None, seco
     """
     if not callable(function):
         raise UserError(f"A reward is a string such as 'length:min=50' or a function of items. Given: {function!r}.")
-    caller = Caller(function)
+    caller = RewardCaller(function)
 
     def score(items: Sequence[Any], requests: Sequence[Request]) -> Scored:
         try:

@@ -178,7 +178,7 @@ def attempted(
 
 
 @dataclass
-class Tally:
+class FailureTally:
     """Running statistics of a reward: mean and sum of squares (Welford 1962), and how often each value occurs.
 
     The share of the mode is exact up to MAX_COUNTED_VALUES distinct values. With more, counts are those of Misra and
@@ -232,7 +232,7 @@ class Scorer:
     ) -> None:
         self.reward, self.batch, self.note, self.failed = reward, batch, note, failed
         self.parts = reward.parts or ((1.0, reward),)
-        self.tallies = {reward.name: Tally(), **{part.name: Tally() for _, part in self.parts}}
+        self.tallies = {reward.name: FailureTally(), **{part.name: FailureTally() for _, part in self.parts}}
         self.same: dict[
             str, tuple[float, int] | None
         ] = {}  # the only value so far and the batches with it; None: values differ

@@ -45,7 +45,7 @@ def builtin_names() -> set[str]:
 
 
 @dataclass(frozen=True)
-class Term:
+class RewardTerm:
     """One weighted reward as it was written: `word` without quotes, and its position in the text."""
 
     weight: float
@@ -104,9 +104,9 @@ def check_sign(text: str, start: int, bare: str) -> None:
         )
 
 
-def parse(text: str) -> list[Term]:
+def parse(text: str) -> list[RewardTerm]:
     """The terms of a sum in the grammar above. Raises UserError, which shows the position of the error."""
-    terms: list[Term] = []
+    terms: list[RewardTerm] = []
     at = re.compile(r"\s*([+-]?)\s*").match(text)
     assert at
     sign, i = at.group(1), at.end()
@@ -129,7 +129,7 @@ def parse(text: str) -> list[Term]:
             check_sign(text, i, bare)
         if not word:
             raise parse_error(text, i, "A reward is missing here: a weight is written 0.7*NAME.")
-        terms.append(Term(-weight if sign == "-" else weight, word, i))
+        terms.append(RewardTerm(-weight if sign == "-" else weight, word, i))
         more = re.compile(r"\s+([+-])(?:\s+|$)").match(text, end)
         if text[end:].strip() and not more:
             i = end + len(text[end:]) - len(text[end:].lstrip())
@@ -160,7 +160,7 @@ def build(text: str, context: Context) -> Reward:
     return parts[0][1] if len(parts) == 1 and parts[0][0] == 1 else weighted(text.strip(), parts)
 
 
-def named(text: str, term: Term, context: Context) -> Reward:
+def named(text: str, term: RewardTerm, context: Context) -> Reward:
     """The reward of one term. Names of built-in rewards take precedence."""
     head, colon, argument = term.word.partition(":")
     known = builtins(context.kind)

@@ -22,10 +22,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors.torch import save as save_bytes
 from torch import Tensor
 
-from afresh.alignment.feedback.preferences import Preferences, read_votes
+from afresh.alignment.feedback.preferences import PreferenceData, read_votes
 from afresh.alignment.rewards.bradley_terry import (
-    Head,
     HeldOut,
+    RewardHead,
     comparisons_of,
     fit,
     learn,
@@ -37,12 +37,12 @@ from afresh.alignment.rewards.bradley_terry import (
 )
 from afresh.alignment.rewards.field_rewards import of_field
 from afresh.alignment.rewards.image_encoder import ImageSettings, as_spectra, blank, encoder_of, images_of, spectra_of
-from afresh.alignment.rewards.image_features import MIN_VOTES, Trial, Tuned, features_of, trial, tuned
+from afresh.alignment.rewards.image_features import MIN_VOTES, FeatureTrial, Tuned, features_of, trial, tuned
 from afresh.alignment.rewards.reward import Array, Request, Reward
 from afresh.alignment.rewards.text_features import TextFeatures, TextSettings, fit_text
 from afresh.core import Encoder, Item, ItemKind, Score, UserError, registry
 from afresh.core.safe_json import faults, parse_json
-from afresh.evaluation.encoders import Recipe
+from afresh.evaluation.encoders import EncoderRecipe
 from afresh.evaluation.image_sets import is_image_space
 from afresh.runs.run import Run
 from afresh.storage.files import replace_file, write_json
@@ -52,7 +52,7 @@ MODEL_FILE, WEIGHTS_FILE, REPORT_FILE, ENCODER_FOLDER = "model.json", "model.saf
 VERSION = 1
 
 
-class Record(BaseModel):
+class RewardRecord(BaseModel):
     """The content of model.json. `encoder`: SHA-256 of the files of the encoder of sounds, if one is used.
     `sound`: for sounds, the modality that loads the encoder."""
 
@@ -84,7 +84,7 @@ class Trained:
     folder: Path
     reward: Reward
     held_out: HeldOut
-    second: Trial | None
+    second: FeatureTrial | None
 
     @property
     def guessing(self) -> bool:
@@ -126,7 +126,7 @@ def train_reward_model(
     run: Run | None,
     out: Path,
     seed: int = 0,
-    recipe: Recipe = Recipe(),
+    recipe: EncoderRecipe = EncoderRecipe(),
 ) -> Trained:
     """Learn a reward from a file of votes and write it to the new folder `out`.
 
@@ -158,7 +158,7 @@ def train_reward_model(
         fitted.fields.update(encoder=_files(out / ENCODER_FOLDER))
     weights = save_bytes({k: v.contiguous() for k, v in fitted.tensors.items()})
     h = fitted.held_out
-    saved = Record(
+    saved = RewardRecord(
         items=data.kind.name,
         **fitted.fields,
         mean=float(fitted.raw.mean()),
@@ -201,7 +201,7 @@ class _Fitted:
     encoder: Encoder | None = None  # of items to fields
 
 
-def trainer_of(kind: ItemKind, run: Run | None) -> Callable[..., tuple[_Fitted, Trial | None]]:
+def trainer_of(kind: ItemKind, run: Run | None) -> Callable[..., tuple[_Fitted, FeatureTrial | None]]:
     """The function that fits a reward of items of a kind.
 
     Texts are represented by n-grams, images and fields that can be compared as images by a network, and other items by
@@ -219,7 +219,9 @@ def trainer_of(kind: ItemKind, run: Run | None) -> Callable[..., tuple[_Fitted, 
     )
 
 
-def _text(data: Preferences, run: Run | None, recipe: Recipe, seed: int) -> tuple[_Fitted, Trial | None]:
+def _text(
+    data: PreferenceData, run: Run | None, recipe: EncoderRecipe, seed: int
+) -> tuple[_Fitted, FeatureTrial | None]:
     _, names = comparisons_of(data.votes)
     found = fit_text(names, seed=seed)
     features = found(names)
@@ -232,7 +234,9 @@ def _text(data: Preferences, run: Run | None, recipe: Recipe, seed: int) -> tupl
     return _Fitted(rewards(head, features), head.log_nu, held_out, tensors, {"text": found.settings}), None
 
 
-def _features(data: Preferences, run: Run | None, recipe: Recipe, seed: int) -> tuple[_Fitted, Trial | None]:
+def _features(
+    data: PreferenceData, run: Run | None, recipe: EncoderRecipe, seed: int
+) -> tuple[_Fitted, FeatureTrial | None]:
     assert data.kind.features is not None
     _, names = comparisons_of(data.votes)
     features = data.kind.features([data.value(name) for name in names])
@@ -241,7 +245,9 @@ def _features(data: Preferences, run: Run | None, recipe: Recipe, seed: int) -> 
     return _Fitted(rewards(head, features), head.log_nu, held_out, tensors, {"features": features.shape[1]}), None
 
 
-def _field(data: Preferences, run: Run | None, recipe: Recipe, seed: int) -> tuple[_Fitted, Trial | None]:
+def _field(
+    data: PreferenceData, run: Run | None, recipe: EncoderRecipe, seed: int
+) -> tuple[_Fitted, FeatureTrial | None]:
     c, names = comparisons_of(data.votes)
     pixels = data.kind.medium == "image"
     x = (images_of if pixels else spectra_of)(data, names, run)
@@ -304,7 +310,7 @@ def load_reward_model(folder: Path) -> Reward:
     return replace(reward, name=str(folder), kind=kind)
 
 
-def read(folder: Path) -> tuple[Record, dict[str, Tensor]]:
+def read(folder: Path) -> tuple[RewardRecord, dict[str, Tensor]]:
     """model.json, and the tensors whose hash it states. Raises UserError."""
     again = "Restore a copy of it, or train it again."
     try:
@@ -323,7 +329,7 @@ def read(folder: Path) -> tuple[Record, dict[str, Tensor]]:
             f"{VERSION}). Use that version, or train it again."
         )
     try:
-        saved = Record.model_validate(record)
+        saved = RewardRecord.model_validate(record)
     except ValidationError as e:
         raise UserError(f"{folder / MODEL_FILE} is damaged: {faults(e)}. {again}") from None
     try:
@@ -335,7 +341,7 @@ def read(folder: Path) -> tuple[Record, dict[str, Tensor]]:
     return saved, read_tensors(folder / WEIGHTS_FILE, raw)
 
 
-def _of_text(saved: Record, settings: TextSettings, weights: Array, tensors: dict[str, Tensor]) -> Reward:
+def _of_text(saved: RewardRecord, settings: TextSettings, weights: Array, tensors: dict[str, Tensor]) -> Reward:
     if settings.hidden:
         raise UserError(
             f"The reward model of {saved.votes} also uses sentence embeddings, which this version does not. Train it "
@@ -345,7 +351,7 @@ def _of_text(saved: Record, settings: TextSettings, weights: Array, tensors: dic
     features = TextFeatures(settings, tensors["rarity"].double().numpy(), directions)
     if weights.shape != (sum(features.blocks),) or directions.shape[1:] != features.rarity.shape:
         raise ValueError(f"{weights.shape} weights of {sum(features.blocks)} features")
-    head = Head(weights, saved.log_nu, saved.spread)
+    head = RewardHead(weights, saved.log_nu, saved.spread)
 
     def score(items: Sequence[str], requests: Sequence[Request]) -> Array:
         return (rewards(head, features(items)) - saved.mean) / saved.deviation
@@ -353,8 +359,8 @@ def _of_text(saved: Record, settings: TextSettings, weights: Array, tensors: dic
     return Reward("", score)
 
 
-def _of_features(saved: Record, kind: ItemKind, weights: Array) -> Reward:
-    features, head = kind.features, Head(weights, saved.log_nu, saved.spread)
+def _of_features(saved: RewardRecord, kind: ItemKind, weights: Array) -> Reward:
+    features, head = kind.features, RewardHead(weights, saved.log_nu, saved.spread)
     if features is None or weights.shape != (saved.features,):
         raise ValueError(f"{weights.shape} weights of {saved.features} features")
 
@@ -364,18 +370,18 @@ def _of_features(saved: Record, kind: ItemKind, weights: Array) -> Reward:
     return Reward("", score)
 
 
-def _of_image(saved: Record, net: Tuned) -> Reward:
+def _of_image(saved: RewardRecord, net: Tuned) -> Reward:
     def on_field(x: Tensor) -> Tensor:
         return (net(x) - saved.mean) / saved.deviation
 
     return of_field(on_field)
 
 
-def _of_field(modality: str, folder: Path) -> Callable[[Record, Tuned], Reward]:
+def _of_field(modality: str, folder: Path) -> Callable[[RewardRecord, Tuned], Reward]:
     """A reward of items that the encoder in `folder` converts to fields. Raises ValueError if its files have
     changed."""
 
-    def make(saved: Record, net: Tuned) -> Reward:
+    def make(saved: RewardRecord, net: Tuned) -> Reward:
         if _files(folder) != saved.encoder:
             raise ValueError(f"the files of {folder} have changed")
         encoder = registry.modality(modality).load(folder)

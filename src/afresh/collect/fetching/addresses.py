@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 import httpx
 
-from afresh.collect.fetching.refused import Refused
+from afresh.collect.fetching.refused import RefusedAddress
 from afresh.core import UserError
 
 LONGEST = 2_000  # characters of an address: longer ones are traps more often than pages
@@ -27,16 +27,16 @@ def canonical(address: str, base: str = "") -> str:
     """
     given = address.strip()
     if len(given) > LONGEST:
-        raise Refused("address", f"an address of {len(given):,} characters, more than {LONGEST:,}")
+        raise RefusedAddress("address", f"an address of {len(given):,} characters, more than {LONGEST:,}")
     try:
         url = (httpx.URL(base).join(given) if base else httpx.URL(given)).copy_with(fragment=None)
         is_page = url.scheme in ("http", "https") and url.host  # which raises for a name that is not one of IDNA
     except (httpx.InvalidURL, ValueError) as error:
-        raise Refused("address", f"not an address: {error}") from None
+        raise RefusedAddress("address", f"not an address: {error}") from None
     if not is_page:
-        raise Refused("address", "not an address of a page, which begins with https:// or http://")
+        raise RefusedAddress("address", "not an address of a page, which begins with https:// or http://")
     if url.userinfo:
-        raise Refused("address", "it holds the name or the password of a user. Give it without them")
+        raise RefusedAddress("address", "it holds the name or the password of a user. Give it without them")
     return str(url.copy_with(raw_path=url.raw_path))  # which is / where no path is written
 
 
@@ -102,13 +102,13 @@ async def resolve(name: str, private: Sequence[Network] = ()) -> list[str]:
     except socket.gaierror as error:
         if error.errno == socket.EAI_AGAIN:
             raise
-        raise Refused("host", f"{name} has no address in the network ({error.strerror})") from None
+        raise RefusedAddress("host", f"{name} has no address in the network ({error.strerror})") from None
     except UnicodeError:
-        raise Refused("host", f"{name} is not the name of a host") from None
+        raise RefusedAddress("host", f"{name} is not the name of a host") from None
     addresses = list(dict.fromkeys(str(info[4][0]) for info in found))
     public = [address for address in addresses if permitted(address, private)]
     if not public:
-        raise Refused(
+        raise RefusedAddress(
             "private_address",
             f"{name} is {addresses[0]}, which is no public address. "
             "If the network is yours, name it in AFRESH_PRIVATE_NETWORKS",

@@ -11,9 +11,9 @@ from fastwarc.stream_io import BrotliReader, ChunkedReader, ZstdReader
 from fastwarc.warc import ArchiveIterator, WarcRecord, WarcRecordType
 
 from afresh.collect.fetching.addresses import canonical
-from afresh.collect.fetching.fetcher import Page, headers_of, obeying
+from afresh.collect.fetching.fetcher import FetchedPage, headers_of, obeying
 from afresh.collect.fetching.page_item import found
-from afresh.collect.fetching.refused import Refused, as_refused
+from afresh.collect.fetching.refused import RefusedAddress, as_refused
 from afresh.collect.fetching.response_body import GZIP, MB, Body
 from afresh.collect.record import Found, Rejection
 from afresh.data.files import FileError
@@ -49,19 +49,19 @@ def _answer(
         return Rejection(place, where[:2_000], "find", refused.rule, refused.reason)
 
 
-def _page(where: str, record: WarcRecord, limit: int) -> Page:
+def _page(where: str, record: WarcRecord, limit: int) -> FetchedPage:
     if record.http_headers is None:
-        raise Refused("status", "no answer of HTTP")
+        raise RefusedAddress("status", "no answer of HTTP")
     if record.http_headers.status_code != 200:
-        raise Refused("status", f"the server had answered {record.http_headers.status_code}")
+        raise RefusedAddress("status", f"the server had answered {record.http_headers.status_code}")
     headers = headers_of((str(name), str(value)) for name, value in record.http_headers)
     stated = record.content_length
     raw = record.reader.read(limit + 1)
     if len(raw) > limit:
-        raise Refused("size", f"more than the {limit / MB:,g} MB of the option max_file_mb")
+        raise RefusedAddress("size", f"more than the {limit / MB:,g} MB of the option max_file_mb")
     if len(raw) < stated:
-        raise Refused("archive", f"cut off: {len(raw):,} of {stated:,} bytes")
-    return Page(canonical(where), headers, _decoded(raw, headers, limit))
+        raise RefusedAddress("archive", f"cut off: {len(raw):,} of {stated:,} bytes")
+    return FetchedPage(canonical(where), headers, _decoded(raw, headers, limit))
 
 
 def _decoded(raw: bytes, headers: httpx.Headers, limit: int) -> bytes:
@@ -73,13 +73,13 @@ def _decoded(raw: bytes, headers: httpx.Headers, limit: int) -> bytes:
         if encoding in READERS:
             content = READERS[encoding](io.BytesIO(raw)).read(limit + 1)
             if len(content) > limit:
-                raise Refused(
+                raise RefusedAddress(
                     "size",
                     f"more than the {limit / MB:,g} MB of the option max_file_mb when decompressed",
                 )
             return bytes(content)
     except OSError as error:
-        raise Refused("encoding", f"it cannot be decoded: {error}") from None
+        raise RefusedAddress("encoding", f"it cannot be decoded: {error}") from None
     if encoding in ("gzip", "x-gzip") and not raw.startswith(GZIP):
         return raw
     body = Body(encoding, limit)

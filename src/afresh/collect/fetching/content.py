@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 
 from afresh.collect.extract import MAGIC, TYPES
 from afresh.collect.fetching.addresses import path
-from afresh.collect.fetching.refused import Refused
+from afresh.collect.fetching.refused import RefusedAddress
 
 START = 1024  # bytes that are looked at
 HTML = ("text/html", "application/xhtml+xml")
@@ -37,7 +37,7 @@ def media_type(stated: str, content: bytes) -> str:
         return HTML[0]
     is_text = kind.startswith("text/") or kind in HTML
     if is_text and b"\0" in content[:START] and not content.startswith(MARKS):
-        raise Refused("content_type", f"the server says {kind}, but it is binary")
+        raise RefusedAddress("content_type", f"the server says {kind}, but it is binary")
     return kind
 
 

@@ -12,10 +12,10 @@ from itertools import islice
 from blake3 import blake3
 
 from afresh.collect.fetching.addresses import canonical, host
-from afresh.collect.fetching.fetcher import Fetcher, Page
+from afresh.collect.fetching.fetcher import FetchedPage, Fetcher
 from afresh.collect.fetching.listings import kind_of, listed
 from afresh.collect.fetching.page_item import found
-from afresh.collect.fetching.refused import Refused, as_refused
+from afresh.collect.fetching.refused import RefusedAddress, as_refused
 from afresh.collect.fetching.thread import running_loop
 from afresh.collect.record import Found, Rejection
 from afresh.collect.sources import CONSUMED
@@ -40,7 +40,7 @@ class Bounds:
 
 
 @dataclass
-class Entry:
+class FrontierEntry:
     """An address in its turn. depth: links that were followed to it. nested: lists in which it is listed."""
 
     address: str
@@ -63,8 +63,10 @@ class Crawl:
     fetcher: Fetcher
     bounds: Bounds
     loop: asyncio.AbstractEventLoop
-    ahead: deque[Entry | Rejection] = field(default_factory=deque)
-    linked: deque[Entry] = field(default_factory=deque)  # what is found by links waits until the rest is fetched
+    ahead: deque[FrontierEntry | Rejection] = field(default_factory=deque)
+    linked: deque[FrontierEntry] = field(
+        default_factory=deque
+    )  # what is found by links waits until the rest is fetched
     seen: set[bytes] = field(default_factory=set)
     added: int = 0  # by lists and links
     left: int = 0  # that were more than may be added
@@ -89,13 +91,13 @@ class Crawl:
             entry.ready.result()
             try:
                 yield from self._found(entry, self.fetcher.page(entry.address))
-            except Refused as error:
+            except RefusedAddress as error:
                 yield self._rejection(entry.address, error)
         if self.left:
             reason = f"{self.left:,} more addresses were listed or linked to than the option max_pages allows"
             yield Rejection(self.place, self.place, "find", "max_pages", reason)
 
-    def _was_written(self, entry: Entry) -> bool:
+    def _was_written(self, entry: FrontierEntry) -> bool:
         """Whether what is found here was written before the collection was interrupted, and leads nowhere."""
         written = self.count < self.fetcher.fetched.consumed
         return written and entry.depth >= self.bounds.follow and self.fetcher.is_single(entry.address)
@@ -105,23 +107,23 @@ class Crawl:
         wanted = min(AHEAD, FIRST + self.count)
         while len(self.ahead) < wanted:
             if (written := next(self.given, None)) is not None:
-                self.ahead.extend(self._entries([written], "", Entry("")))
+                self.ahead.extend(self._entries([written], "", FrontierEntry("")))
             elif self.linked:
                 self.ahead.append(self.linked.popleft())
             else:
                 break
         for entry in islice(self.ahead, wanted):
-            if isinstance(entry, Entry) and entry.ready is None:
+            if isinstance(entry, FrontierEntry) and entry.ready is None:
                 entry.ready = asyncio.run_coroutine_threadsafe(self.fetcher.fetch(entry.address), self.loop)
         return bool(self.ahead)
 
-    def _entries(self, written: list[str], base: str, of: Entry) -> list[Entry | Rejection]:
+    def _entries(self, written: list[str], base: str, of: FrontierEntry) -> list[FrontierEntry | Rejection]:
         """The addresses among these that are new, in their order, and those that are none."""
-        out: list[Entry | Rejection] = []
+        out: list[FrontierEntry | Rejection] = []
         for word in written:
             try:
                 address = canonical(word, base)
-            except Refused as error:
+            except RefusedAddress as error:
                 out.append(self._rejection(word[:200], error))
                 continue
             self.looked += bool(base)
@@ -133,14 +135,14 @@ class Crawl:
                 continue
             self.added += bool(base)
             self.seen.add(key)
-            out.append(Entry(address, of.depth, of.nested))
+            out.append(FrontierEntry(address, of.depth, of.nested))
         return out
 
     def _open(self) -> int:
         """How many addresses of lists and links are still looked at: many more than may be added, as they repeat."""
         return 0 if self.added >= self.bounds.pages else max(0, LOOKED_AT * self.bounds.pages + FEW - self.looked)
 
-    def _found(self, entry: Entry, page: Page) -> Iterator[Found | Rejection]:
+    def _found(self, entry: FrontierEntry, page: FetchedPage) -> Iterator[Found | Rejection]:
         if kind_of(page.content):
             yield from self._list(entry, page)
             return
@@ -154,7 +156,7 @@ class Crawl:
             return
         yield one
 
-    def _list(self, entry: Entry, page: Page) -> Iterator[Rejection]:
+    def _list(self, entry: FrontierEntry, page: FetchedPage) -> Iterator[Rejection]:
         """Put what a list names in its place."""
         if entry.nested >= NESTED:
             reason = f"a list in a list in a list: more than {NESTED} are not followed"
@@ -164,10 +166,10 @@ class Crawl:
         self.left += left
         if problem:
             yield Rejection(self.place, entry.address, "find", "list", problem)
-        entries = self._entries(written, page.address, Entry("", entry.depth, entry.nested + 1))
+        entries = self._entries(written, page.address, FrontierEntry("", entry.depth, entry.nested + 1))
         self.ahead.extendleft(reversed(entries))
 
-    def _follow(self, entry: Entry, page: Page) -> None:
+    def _follow(self, entry: FrontierEntry, page: FetchedPage) -> None:
         """Links to the same host wait for their turn, unless the page says that they are not to be followed."""
         head = page.head
         words = {w.strip() for content in head.meta("robots", "afresh") for w in content.lower().split(",")}
@@ -175,7 +177,7 @@ class Crawl:
             return
         try:
             base = canonical(head.base, page.address)
-        except Refused:
+        except RefusedAddress:
             base = page.address
         here = host(page.address)
         links = [link.href for link in head.links if link.element == "a" and "nofollow" not in link.rel]
@@ -186,11 +188,11 @@ class Crawl:
             try:
                 if host(canonical(link, base)) != here:
                     continue
-            except Refused:  # as mailto:
+            except RefusedAddress:  # as mailto:
                 continue
-            for one in self._entries([link], base, Entry("", entry.depth + 1, entry.nested)):
-                if isinstance(one, Entry):
+            for one in self._entries([link], base, FrontierEntry("", entry.depth + 1, entry.nested)):
+                if isinstance(one, FrontierEntry):
                     self.linked.append(one)
 
-    def _rejection(self, where: str, error: Refused) -> Rejection:
+    def _rejection(self, where: str, error: RefusedAddress) -> Rejection:
         return Rejection(self.place, where, "find", error.rule, error.reason)

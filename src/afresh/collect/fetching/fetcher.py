@@ -16,11 +16,11 @@ import httpx
 from afresh import __version__
 from afresh.collect.fetching.addresses import Network, canonical, origin, path
 from afresh.collect.fetching.content import HTML, as_utf8, media_type
-from afresh.collect.fetching.host_queues import Answer, Lanes, Patience
-from afresh.collect.fetching.html_metadata import Head, read_head
+from afresh.collect.fetching.host_queues import HostAnswer, Lanes, Patience
+from afresh.collect.fetching.html_metadata import PageHead, read_head
 from afresh.collect.fetching.listings import kind_of
 from afresh.collect.fetching.preferences import TdmRule, objections, statements, tdm_rules
-from afresh.collect.fetching.refused import Refused, as_refused
+from afresh.collect.fetching.refused import RefusedAddress, as_refused
 from afresh.collect.fetching.response_body import ENCODINGS
 from afresh.collect.fetching.robots import AGENT, MAX_BYTES, Robots
 from afresh.collect.sources import Fetched, Unavailable
@@ -44,7 +44,7 @@ KEPT = (  # headers that are kept
 
 
 @dataclass(frozen=True)
-class Page:
+class FetchedPage:
     """What was fetched. address: after redirects. said: the usage preferences, in words. overridden: those among them
     that say no and were not obeyed, by rule."""
 
@@ -60,9 +60,9 @@ class Page:
         return media_type(self.headers.get("content-type", ""), self.content)
 
     @property
-    def head(self) -> Head:
+    def head(self) -> PageHead:
         """What it says of itself, if it is HTML. Raises Refused as `type` does."""
-        return read_head(self.text) if self.type in HTML else Head()
+        return read_head(self.text) if self.type in HTML else PageHead()
 
     @property
     def text(self) -> bytes:
@@ -124,24 +124,24 @@ class Fetcher:
         facts = self.fetched.facts(address)
         return facts is not None and "list" not in facts
 
-    def page(self, address: str) -> Page:
+    def page(self, address: str) -> FetchedPage:
         """What `fetch` kept. Raises Refused if the address was not taken."""
         kept = self.fetched.get(address)
         if kept is None:
-            raise Refused("lost", "what was fetched was removed from the folder of the data set")
+            raise RefusedAddress("lost", "what was fetched was removed from the folder of the data set")
         content, facts = kept
         if "rule" in facts:
-            raise Refused(facts["rule"], facts["reason"])
+            raise RefusedAddress(facts["rule"], facts["reason"])
         for rule, reason in facts.get("overridden", {}).items():
             if rule not in self.overridden:
-                raise Refused(rule, reason)
-        return Page(facts["final"], headers_of(facts["headers"]), content, facts["said"])
+                raise RefusedAddress(rule, reason)
+        return FetchedPage(facts["final"], headers_of(facts["headers"]), content, facts["said"])
 
     async def close(self) -> None:
         """Close all connections."""
         await self.lanes.close()
 
-    async def _follow(self, address: str) -> Page:
+    async def _follow(self, address: str) -> FetchedPage:
         """Fetch an address and what it redirects to. Each is checked as the first was. Pages are read in a thread of
         their own, so that others are fetched meanwhile."""
         old = self.fetched.stale(address)
@@ -149,7 +149,7 @@ class Fetcher:
         for _ in range(REDIRECTS + 1):
             site = await self.site(origin(url))
             if not site.robots.allows(url):
-                raise Refused("robots.txt", f"robots.txt of {origin(url)} forbids it")
+                raise RefusedAddress("robots.txt", f"robots.txt of {origin(url)} forbids it")
             unchanged = old is not None and old[1].get("final") == url
             headers = {**self.headers, **(_conditions(old[1]) if old and unchanged else {})}
             answer = await self.lanes.get(url, headers, self.patience.max_bytes)
@@ -157,15 +157,15 @@ class Fetcher:
             if answer.status in REDIRECTING and "location" in answer.headers:
                 url = canonical(answer.headers["location"], url)
                 if url in seen:
-                    raise Refused("redirect", f"it redirects in a circle, by {url}")
+                    raise RefusedAddress("redirect", f"it redirects in a circle, by {url}")
                 seen.add(url)
             elif answer.status == 304 and old and unchanged:
                 kept = headers_of(old[1]["headers"])
                 kept.update(answer.headers)
-                return await asyncio.to_thread(obeying, Page(url, kept, old[0]), self.overridden, site)
+                return await asyncio.to_thread(obeying, FetchedPage(url, kept, old[0]), self.overridden, site)
             else:
                 return await asyncio.to_thread(obeying, _page(url, answer), self.overridden, site)
-        raise Refused("redirect", f"it redirects more than {REDIRECTS} times")
+        raise RefusedAddress("redirect", f"it redirects more than {REDIRECTS} times")
 
     async def site(self, of: str) -> Site:
         """What holds for an origin. Raises Refused if its robots.txt cannot be had."""
@@ -176,20 +176,22 @@ class Fetcher:
     async def _site(self, of: str) -> Site:
         try:
             robots = Robots(await self._well_known(f"{of}/robots.txt"))
-        except Refused as error:
+        except RefusedAddress as error:
             if error.rule != "status":
                 raise
-            raise Refused("robots.txt", f"{error.reason}; until it can be read, nothing of the site is taken") from None
+            raise RefusedAddress(
+                "robots.txt", f"{error.reason}; until it can be read, nothing of the site is taken"
+            ) from None
         lane = self.lanes.of(of)
         lane.delay = max(lane.delay, robots.delay)
         if lane.delay > self.patience.wait:
-            raise Refused(
+            raise RefusedAddress(
                 "robots.txt",
                 f"robots.txt asks for {robots.delay:,g} s between requests, more than the option max_wait",
             )
         try:
             tdm = tdm_rules(await self._well_known(f"{of}/.well-known/tdmrep.json"))
-        except Refused:  # "implies that the origin server does not implement this protocol" (TDMRep)
+        except RefusedAddress:  # "implies that the origin server does not implement this protocol" (TDMRep)
             tdm = []
         return Site(robots, tdm)
 
@@ -203,14 +205,14 @@ class Fetcher:
             content = b""
             try:
                 content = await self._asked(address)
-            except Refused as error:
+            except RefusedAddress as error:
                 if error.rule == "offline":
                     raise
                 facts = {"rule": error.rule, "reason": f"{address}: {error.reason}"}
             self.fetched.put(key, content, {**facts, "at": time.time()})
             kept = content, facts
         if "rule" in kept[1]:
-            raise Refused(kept[1]["rule"], kept[1]["reason"])
+            raise RefusedAddress(kept[1]["rule"], kept[1]["reason"])
         return kept[0]
 
     async def _asked(self, address: str) -> bytes:
@@ -219,7 +221,7 @@ class Fetcher:
             answer = await self.lanes.get(url, self.headers, MAX_BYTES, cut=True)
             self.reached = True
             if answer.status >= 500:
-                raise Refused("status", f"the server answered {answer.status}")
+                raise RefusedAddress("status", f"the server answered {answer.status}")
             if answer.status not in REDIRECTING or "location" not in answer.headers:
                 return answer.content
             url = canonical(answer.headers["location"], url)
@@ -232,7 +234,7 @@ def headers_of(pairs: Iterable[Sequence[str]]) -> httpx.Headers:
     return httpx.Headers(raw, encoding="utf-8")
 
 
-def obeying(page: Page, overridden: Collection[str], site: Site | None = None) -> Page:
+def obeying(page: FetchedPage, overridden: Collection[str], site: Site | None = None) -> FetchedPage:
     """The page with what its publisher says. Raises Refused for what may not be trained on, except lists of addresses,
     whose content is not taken."""
     if kind_of(page.content):
@@ -243,8 +245,8 @@ def obeying(page: Page, overridden: Collection[str], site: Site | None = None) -
     refusals = objections(said)
     for rule, reason in refusals.items():
         if rule not in overridden:
-            raise Refused(rule, reason)
-    return Page(page.address, page.headers, page.content, "; ".join(map(str, said)), refusals)
+            raise RefusedAddress(rule, reason)
+    return FetchedPage(page.address, page.headers, page.content, "; ".join(map(str, said)), refusals)
 
 
 def agent(contact: str) -> str:
@@ -252,10 +254,10 @@ def agent(contact: str) -> str:
     return f"{AGENT}/{__version__}" + (f" (+{contact})" if contact else "")
 
 
-def _page(url: str, answer: Answer) -> Page:
+def _page(url: str, answer: HostAnswer) -> FetchedPage:
     if answer.status not in (200, 203):
-        raise Refused("status", f"the server answered {answer.status}")
-    return Page(url, answer.headers, answer.content)
+        raise RefusedAddress("status", f"the server answered {answer.status}")
+    return FetchedPage(url, answer.headers, answer.content)
 
 
 def _conditions(facts: Mapping[str, Any]) -> dict[str, str]:

@@ -14,7 +14,7 @@ from functools import cache
 import httpx
 
 from afresh.collect.fetching.addresses import Network, host, resolve
-from afresh.collect.fetching.refused import Refused
+from afresh.collect.fetching.refused import RefusedAddress
 from afresh.collect.fetching.response_body import Body
 
 AGAIN = (429, 500, 502, 503, 504)  # answers after which the same may be asked again
@@ -36,7 +36,7 @@ class Patience:
 
 
 @dataclass(frozen=True)
-class Answer:
+class HostAnswer:
     """What a server answered. The content is that of the statuses 200 and 203, and else empty."""
 
     status: int
@@ -44,7 +44,7 @@ class Answer:
     content: bytes
 
 
-class Lane:
+class HostQueue:
     """The way to one host. It is looked up once, and connections go to the address that was checked, which no later
     answer of the name service can change; the certificate is that of the name."""
 
@@ -59,14 +59,16 @@ class Lane:
             verify=context, trust_env=False, limits=httpx.Limits(max_connections=1, keepalive_expiry=30)
         )
 
-    async def get(self, url: str, headers: Mapping[str, str], limit: int, cut: bool, many: asyncio.Semaphore) -> Answer:
+    async def get(
+        self, url: str, headers: Mapping[str, str], limit: int, cut: bool, many: asyncio.Semaphore
+    ) -> HostAnswer:
         """Ask for an address, again if it fails. `cut`: whether what is over the limit is left out and not refused.
 
         Raises Refused if there is no answer.
         """
         async with self.lock:
             if self.unreachable >= GIVE_UP:
-                raise Refused("host", f"{self.name} gave no answer {GIVE_UP} times in a row")
+                raise RefusedAddress("host", f"{self.name} gave no answer {GIVE_UP} times in a row")
             rule = problem = ""
             for attempt in range(self.patience.retries + 1):
                 await self._wait_until_free()
@@ -78,14 +80,14 @@ class Lane:
                     self._asked()
                     self.unreachable += 1
                     await self.transport.aclose()
-                    raise Refused(
+                    raise RefusedAddress(
                         "time", f"no whole answer in {self.patience.seconds:g} s, the option max_seconds"
                     ) from None
                 except (httpx.TransportError, OSError, ValueError) as error:
                     rule = "offline" if isinstance(error, OSError) else "connection"
                     problem = f"the connection failed: {str(error) or type(error).__name__}"
                     self.addresses = []  # which may have changed
-                except Refused:
+                except RefusedAddress:
                     self._asked()
                     raise
                 else:
@@ -97,9 +99,9 @@ class Lane:
                     pause = max(pause, self._asked_to_wait(answer))
                 self._asked(pause)
             self.unreachable += rule != "status"
-            raise Refused(rule, problem)
+            raise RefusedAddress(rule, problem)
 
-    async def _ask(self, url: str, headers: Mapping[str, str], limit: int, cut: bool) -> Answer:
+    async def _ask(self, url: str, headers: Mapping[str, str], limit: int, cut: bool) -> HostAnswer:
         self.addresses = self.addresses or (await resolve(self.name, self.private))[:TRIED]
         for address in self.addresses[:-1]:
             try:
@@ -108,7 +110,7 @@ class Lane:
                 continue
         return await self._ask_at(self.addresses[-1], url, headers, limit, cut)
 
-    async def _ask_at(self, address: str, url: str, headers: Mapping[str, str], limit: int, cut: bool) -> Answer:
+    async def _ask_at(self, address: str, url: str, headers: Mapping[str, str], limit: int, cut: bool) -> HostAnswer:
         named = httpx.URL(url)
         request = httpx.Request(
             "GET",
@@ -120,20 +122,22 @@ class Lane:
         response.request = request
         try:
             if response.status_code not in (200, 203):
-                return Answer(response.status_code, response.headers, b"")
+                return HostAnswer(response.status_code, response.headers, b"")
             stated = response.headers.get("content-length", "")
             if stated.isdecimal() and len(stated) < 20 and int(stated) > limit and not cut:
-                raise Refused("size", f"{int(stated):,} bytes, more than the {limit:,} of the option max_file_mb")
+                raise RefusedAddress(
+                    "size", f"{int(stated):,} bytes, more than the {limit:,} of the option max_file_mb"
+                )
             body = Body(response.headers.get("content-encoding", ""), limit)
             try:
                 async for data in response.aiter_raw():
                     body.add(data)
                 content = body.whole()
-            except Refused:
+            except RefusedAddress:
                 if not cut:
                     raise
                 content = body.start()
-            return Answer(response.status_code, response.headers, content)
+            return HostAnswer(response.status_code, response.headers, content)
         finally:
             await response.aclose()
 
@@ -145,7 +149,7 @@ class Lane:
     def _asked(self, pause: float = 0.0) -> None:
         self.free_at = asyncio.get_running_loop().time() + max(self.delay, pause)
 
-    def _asked_to_wait(self, answer: Answer) -> float:
+    def _asked_to_wait(self, answer: HostAnswer) -> float:
         """The seconds of Retry-After, which is a number or a date. Raises Refused if they are too many."""
         said = answer.headers.get("retry-after", "").strip()
         seconds = 0.0
@@ -159,7 +163,7 @@ class Lane:
             reason = (
                 f"the server answered {answer.status} and asks to wait {seconds:,.0f} s, more than the option max_wait"
             )
-            raise Refused("status", reason)
+            raise RefusedAddress("status", reason)
         return max(seconds, 0.0)
 
 
@@ -178,17 +182,17 @@ class Lanes:
         self.patience, self.private = patience, private
         self.context = certificates()
         self.many = asyncio.Semaphore(hosts)
-        self.lanes: dict[str, Lane] = {}
-        self.used: dict[str, Lane] = {}  # those with connections; the one that was used last is at the end
+        self.lanes: dict[str, HostQueue] = {}
+        self.used: dict[str, HostQueue] = {}  # those with connections; the one that was used last is at the end
 
-    def of(self, url: str) -> Lane:
+    def of(self, url: str) -> HostQueue:
         """The way to the host of an address."""
         name = host(url)
         if name not in self.lanes:
-            self.lanes[name] = Lane(name, self.patience, self.private, self.context)
+            self.lanes[name] = HostQueue(name, self.patience, self.private, self.context)
         return self.lanes[name]
 
-    async def get(self, url: str, headers: Mapping[str, str], limit: int, cut: bool = False) -> Answer:
+    async def get(self, url: str, headers: Mapping[str, str], limit: int, cut: bool = False) -> HostAnswer:
         """`Lane.get` of the host of an address."""
         lane = self.of(url)
         self.used.pop(lane.name, None)

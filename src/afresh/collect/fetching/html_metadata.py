@@ -13,7 +13,7 @@ DEEPEST = 1_000  # elements in elements: for each that ends, a parser looks thro
 
 
 @dataclass(frozen=True)
-class Link:
+class PageLink:
     """An element `link` or `a`: the words of its rel, and where it leads, as it is written."""
 
     element: str
@@ -22,11 +22,11 @@ class Link:
 
 
 @dataclass(frozen=True)
-class Head:
+class PageHead:
     """metas: (name in lower case, content). links: in their order. data: texts of JSON-LD. base: of relative links."""
 
     metas: tuple[tuple[str, str], ...] = ()
-    links: tuple[Link, ...] = ()
+    links: tuple[PageLink, ...] = ()
     data: tuple[str, ...] = ()
     base: str = ""
 
@@ -35,7 +35,7 @@ class Head:
         return [content for name, content in self.metas if name in names]
 
 
-def read_head(content: bytes) -> Head:
+def read_head(content: bytes) -> PageHead:
     """What a page, in UTF-8, says of itself, up to where it is nested too deeply; nothing if it is not HTML."""
     reader = _Reader()
     parser = etree.HTMLParser(encoding="utf-8", remove_comments=True, remove_pis=True, target=reader)
@@ -53,7 +53,7 @@ class _Reader:
 
     def __init__(self) -> None:
         self.metas: list[tuple[str, str]] = []
-        self.links: list[Link] = []
+        self.links: list[PageLink] = []
         self.texts: list[str] = []
         self.base = ""
         self.script: list[str] | None = None  # of JSON-LD, while it is open
@@ -72,7 +72,7 @@ class _Reader:
         elif tag == "base":
             self.base = self.base or (attributes.get("href") or "")
         elif tag in ("link", "a") and (href := attributes.get("href")):
-            self.links.append(Link(tag, frozenset((attributes.get("rel") or "").lower().split()), href))
+            self.links.append(PageLink(tag, frozenset((attributes.get("rel") or "").lower().split()), href))
 
     def end(self, tag: str) -> None:
         self.depth -= 1
@@ -84,5 +84,5 @@ class _Reader:
         if self.script is not None:
             self.script.append(text)
 
-    def close(self) -> Head:
-        return Head(tuple(self.metas), tuple(self.links), tuple(self.texts), self.base)
+    def close(self) -> PageHead:
+        return PageHead(tuple(self.metas), tuple(self.links), tuple(self.texts), self.base)

@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 
-from afresh.collect.fetching.html_metadata import Head
+from afresh.collect.fetching.html_metadata import PageHead
 from afresh.collect.licences import normalised_or_unknown
 from afresh.collect.record import UNKNOWN
 
@@ -35,7 +35,7 @@ STATED = 100  # texts at one place of a page that are looked at: to look for the
 JSON_DEPTH = 8  # of structured data that is looked into
 
 
-def licence_of(head: Head, headers: httpx.Headers) -> tuple[str, str]:
+def licence_of(head: PageHead, headers: httpx.Headers) -> tuple[str, str]:
     """(the licence of a page, where it is stated); ("unknown", "") if it is not stated or not recognised.
 
     The surest place counts: rel=license, then structured data, then meta elements, then the address of a licence of

@@ -12,7 +12,7 @@ import feedparser
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import iterparse
 
-from afresh.collect.fetching.refused import Refused
+from afresh.collect.fetching.refused import RefusedAddress
 from afresh.collect.fetching.response_body import GZIP, MB, gunzipped
 from afresh.data.files import FileError
 from afresh.data.limits import Limits, Meter, parsing
@@ -45,7 +45,7 @@ def listed(content: bytes, address: str, most: int) -> tuple[list[str], int, str
     more there are; and what is wrong with the list. What stands before a mistake counts."""
     try:
         content = gunzipped(content, MAX_MB * MB)
-    except Refused as error:
+    except RefusedAddress as error:
         return [], 0, error.reason
     found, problem = _Addresses(most), ""
     try:

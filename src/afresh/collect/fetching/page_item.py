@@ -7,12 +7,12 @@ from email.utils import parsedate_to_datetime
 
 from afresh.collect.fetching.addresses import host
 from afresh.collect.fetching.content import HTML, name
-from afresh.collect.fetching.fetcher import Page
+from afresh.collect.fetching.fetcher import FetchedPage
 from afresh.collect.fetching.licence import licence_of
 from afresh.collect.record import About, Found
 
 
-def found(where: str, page: Page, group: bool, time: str = "") -> Found:
+def found(where: str, page: FetchedPage, group: bool, time: str = "") -> Found:
     """The page at an address with its licence and preferences. group: whether the pages of a host stay on one side of
     the split. time: when it was fetched, if the server does not say when it was changed."""
     kind = page.type
@@ -30,7 +30,7 @@ def found(where: str, page: Page, group: bool, time: str = "") -> Found:
     return Found(where, content, name(page.address, kind), stated if stated.startswith(kind) else kind, about=about)
 
 
-def _changed(page: Page) -> str:
+def _changed(page: FetchedPage) -> str:
     """When the page was last changed, as its server says."""
     try:
         return parsedate_to_datetime(page.headers.get("last-modified", "")).astimezone(UTC).isoformat()

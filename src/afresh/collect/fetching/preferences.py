@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import httpx
 
-from afresh.collect.fetching.html_metadata import Head
+from afresh.collect.fetching.html_metadata import PageHead
 from afresh.collect.fetching.pattern import matches
 from afresh.collect.fetching.robots import AGENT, Robots
 
@@ -32,7 +32,12 @@ class Statement:
 
 
 def statements(
-    address_path: str, headers: httpx.Headers, head: Head, robots: Robots | None, tdm: Sequence[TdmRule], image: bool
+    address_path: str,
+    headers: httpx.Headers,
+    head: PageHead,
+    robots: Robots | None,
+    tdm: Sequence[TdmRule],
+    image: bool,
 ) -> list[Statement]:
     """All that is said of the content at a path: in robots.txt, the file of TDMRep, the header and the page itself."""
     said = list(robots.preferences(address_path)) if robots else []
@@ -110,7 +115,7 @@ def tdm_rules(content: bytes) -> list[TdmRule]:
     ]
 
 
-def reservation(path: str, headers: httpx.Headers, head: Head, tdm: Sequence[TdmRule]) -> Iterator[Statement]:
+def reservation(path: str, headers: httpx.Headers, head: PageHead, tdm: Sequence[TdmRule]) -> Iterator[Statement]:
     """TDMRep (W3C Community Group): the header counts more than the file, and the page more than the header."""
     found = next(
         (("tdmrep.json", "1" if r.reserved else "0", r.policy) for r in tdm if matches(r.location, path)), None

@@ -10,7 +10,7 @@ from afresh.data.files import FileError
 Preference = Literal["noindex", "noai", "noimageai", "content-usage", "content-signal", "tdm-reservation"]
 
 
-class Refused(FileError):
+class RefusedAddress(FileError):
     """An address that is not taken: the rule that says so, and the reason in words."""
 
     def __init__(self, rule: str, reason: str) -> None:
@@ -18,6 +18,6 @@ class Refused(FileError):
         self.rule, self.reason = rule, reason
 
 
-def as_refused(error: FileError) -> Refused:
+def as_refused(error: FileError) -> RefusedAddress:
     """Why an address was not taken whose answer a parser did not survive."""
-    return error if isinstance(error, Refused) else Refused("answer", str(error))
+    return error if isinstance(error, RefusedAddress) else RefusedAddress("answer", str(error))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 
-from afresh.collect.fetching.refused import Refused
+from afresh.collect.fetching.refused import RefusedAddress
 
 ENCODINGS = "gzip, deflate"  # that are asked for: zlib can stop in the midst of what it decompresses
 MB = 1 << 20
@@ -18,7 +18,7 @@ class Body:
     def __init__(self, encoding: str, limit: int) -> None:
         self.encoding, self.limit = encoding.strip().lower() or "identity", limit
         if self.encoding not in ("identity", "gzip", "x-gzip", "deflate"):
-            raise Refused("encoding", f"encoded as {self.encoding[:40]!r}, although {ENCODINGS} was asked for")
+            raise RefusedAddress("encoding", f"encoded as {self.encoding[:40]!r}, although {ENCODINGS} was asked for")
         self.pieces: list[bytes] = []
         self.size = 0
         self.inflate: zlib._Decompress | None = None
@@ -37,7 +37,9 @@ class Body:
                     data = self.inflate.unused_data if self.inflate.unused_data.startswith(GZIP) else b""
                     self.inflate = None if data else self.inflate
         except zlib.error:
-            raise Refused("encoding", f"it says that it is {self.encoding}, but cannot be decompressed") from None
+            raise RefusedAddress(
+                "encoding", f"it says that it is {self.encoding}, but cannot be decompressed"
+            ) from None
 
     def _window(self, data: bytes) -> int:
         """What zlib is to expect. Some servers send deflate without the header of zlib."""
@@ -49,7 +51,7 @@ class Body:
         self.size += len(data)
         self.pieces.append(data)
         if self.size > self.limit:
-            raise Refused("size", f"more than the {self.limit / MB:,g} MB of the option max_file_mb{when}")
+            raise RefusedAddress("size", f"more than the {self.limit / MB:,g} MB of the option max_file_mb{when}")
 
     def start(self) -> bytes:
         """What was read, at most `limit` bytes."""
@@ -58,7 +60,7 @@ class Body:
     def whole(self) -> bytes:
         """All of it. Raises Refused if what is compressed was cut off."""
         if not self.ended and self.inflate is not None:
-            raise Refused("encoding", "what is compressed was cut off")
+            raise RefusedAddress("encoding", "what is compressed was cut off")
         return b"".join(self.pieces)
 
 

@@ -20,7 +20,7 @@ GREY = 4.0  # the mean difference between the channels, of 255, below which an i
 
 
 @dataclass(frozen=True)
-class Look:
+class PictureStatistics:
     """Numbers of an image. height, width: pixels. contrast: the largest standard deviation of a channel, 0 to 127.5.
     sharpness: variance of the Laplacian of the brightness (Pech-Pacheco et al. 2000). colour: mean difference between
     the largest and the smallest channel, 0 to 255."""
@@ -38,7 +38,7 @@ class Look:
 
 
 @lru_cache(maxsize=1)
-def look(content: bytes) -> Look:
+def look(content: bytes) -> PictureStatistics:
     """The numbers of an image file."""
     pixels: Pixels = decoded("image", content)
     height, width = pixels.shape[:2]
@@ -46,7 +46,7 @@ def look(content: bytes) -> Look:
     small = _reduced(pixels, step)
     grey = small @ LUMA if small.shape[2] == 3 else small[..., 0]
     colour = float((small.max(axis=2) - small.min(axis=2)).mean())
-    return Look(height, width, float(small.std(axis=(0, 1)).max()), laplacian_variance(grey), colour)
+    return PictureStatistics(height, width, float(small.std(axis=(0, 1)).max()), laplacian_variance(grey), colour)
 
 
 def _reduced(pixels: Pixels, step: int) -> NDArray[np.float32]:

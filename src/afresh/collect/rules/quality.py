@@ -13,7 +13,7 @@ import re
 
 from afresh.collect.record import Record
 from afresh.collect.rules import Rule, Verdict
-from afresh.collect.rules.text import Text, changed_lines, text_of
+from afresh.collect.rules.text import RuleText, changed_lines, text_of
 from afresh.collect.rules.values import Amount, Count, Share
 
 FEW = 50  # words; Gopher has no shorter texts
@@ -25,7 +25,7 @@ SENTENCE = re.compile(r"[.!?…]+(?=[\s\"'”’)»]|$)|[。！？।؟]")
 SHORT_LINE = 30  # characters
 
 
-def _judged(record: Record) -> Text | None:
+def _judged(record: Record) -> RuleText | None:
     """The parts of a text that is long enough to be judged by shares of its words; None for another."""
     text = text_of(record.text or "")
     return text if text.alphabetic and len(text.words) >= FEW else None

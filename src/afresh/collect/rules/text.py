@@ -17,7 +17,7 @@ PARAGRAPH = re.compile(r"\n[ \t]*\n")
 DENSE = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1100-\u11ff\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 
 
-class Text:
+class RuleText:
     """What rules ask of a text; each answer is found once."""
 
     def __init__(self, text: str) -> None:
@@ -50,9 +50,9 @@ class Text:
 
 
 @lru_cache(maxsize=1)
-def text_of(text: str) -> Text:
+def text_of(text: str) -> RuleText:
     """The parts of a text. Rules ask one after the other for the same."""
-    return Text(text)
+    return RuleText(text)
 
 
 def changed_text(record: Record, text: str) -> Record:

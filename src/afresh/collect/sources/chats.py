@@ -45,7 +45,7 @@ class ChatOptions(Options):
 
 
 @dataclass(frozen=True)
-class Message:
+class ExportedMessage:
     """role: system, user or assistant; empty of a person, who is `person`. time: in seconds, if it is known."""
 
     text: str
@@ -55,17 +55,17 @@ class Message:
 
 
 @dataclass(frozen=True)
-class Chat:
+class ChatExport:
     """A chat as it was exported, with the messages in their order."""
 
     name: str
-    messages: list[Message]
+    messages: list[ExportedMessage]
 
 
 # --------------------------------------------------------------------------- exports
 
 
-def chatgpt(content: list[Any]) -> Iterator[Chat]:
+def chatgpt(content: list[Any]) -> Iterator[ChatExport]:
     """conversations.json of ChatGPT: a tree of messages, of which the branch that was seen last is taken."""
     for talk in content:
         nodes, messages = talk["mapping"], []
@@ -83,12 +83,12 @@ def chatgpt(content: list[Any]) -> Iterator[Chat]:
                 and said.get("content_type") in ("text", "multimodal_text")
                 and "".join(parts).strip()
             ):
-                messages.append(Message("\n".join(parts), role, time=as_number(message.get("create_time"))))
+                messages.append(ExportedMessage("\n".join(parts), role, time=as_number(message.get("create_time"))))
             at = nodes[at].get("parent")
-        yield Chat(str(talk.get("title") or ""), messages[::-1])
+        yield ChatExport(str(talk.get("title") or ""), messages[::-1])
 
 
-def claude(content: list[Any]) -> Iterator[Chat]:
+def claude(content: list[Any]) -> Iterator[ChatExport]:
     """conversations.json of Claude."""
     for talk in content:
         messages = []
@@ -97,11 +97,11 @@ def claude(content: list[Any]) -> Iterator[Chat]:
             text = "\n".join(p for p in parts if isinstance(p, str)) or str(message.get("text") or "")
             role = ROLES.get(str(message.get("sender")), "")
             if role and text.strip():
-                messages.append(Message(text, role, time=date_seconds(message.get("created_at"))))
-        yield Chat(str(talk.get("name") or ""), messages)
+                messages.append(ExportedMessage(text, role, time=date_seconds(message.get("created_at"))))
+        yield ChatExport(str(talk.get("name") or ""), messages)
 
 
-def telegram(content: Mapping[str, Any]) -> Iterator[Chat]:
+def telegram(content: Mapping[str, Any]) -> Iterator[ChatExport]:
     """result.json of Telegram: of one chat, or of all."""
     for talk in content["chats"]["list"] if "chats" in content else [content]:
         messages = []
@@ -111,20 +111,20 @@ def telegram(content: Mapping[str, Any]) -> Iterator[Chat]:
             text = "".join(p if isinstance(p, str) else str(p.get("text", "")) for p in parts)
             if message.get("type") == "message" and text.strip():
                 time = as_number(message.get("date_unixtime")) or date_seconds(message.get("date"))
-                messages.append(Message(text, person=str(message.get("from") or "unknown"), time=time))
-        yield Chat(str(talk.get("name") or ""), messages)
+                messages.append(ExportedMessage(text, person=str(message.get("from") or "unknown"), time=time))
+        yield ChatExport(str(talk.get("name") or ""), messages)
 
 
-def discord(content: Mapping[str, Any]) -> Iterator[Chat]:
+def discord(content: Mapping[str, Any]) -> Iterator[ChatExport]:
     """The JSON of DiscordChatExporter."""
     messages = [
-        Message(
+        ExportedMessage(
             str(m["content"]), person=str(m["author"].get("name") or "unknown"), time=date_seconds(m.get("timestamp"))
         )
         for m in content["messages"]
         if str(m.get("content") or "").strip() and m.get("type") in (None, "Default", "Reply")
     ]
-    yield Chat(str(content["channel"].get("name") or ""), messages)
+    yield ChatExport(str(content["channel"].get("name") or ""), messages)
 
 
 WRITERS, WORDS, TIMES = (
@@ -134,9 +134,9 @@ WRITERS, WORDS, TIMES = (
 )
 
 
-def listed(content: Sequence[Any]) -> Iterator[Chat]:
+def listed(content: Sequence[Any]) -> Iterator[ChatExport]:
     """A list of messages with who wrote them, as exporters of Signal write it: one chat, or one each `conversation`."""
-    chats: dict[str, list[Message]] = {}
+    chats: dict[str, list[ExportedMessage]] = {}
     for message in content:
         who = _first(message, WRITERS)
         who = _first(who, ("name", "profileName", "number")) if isinstance(who, dict) else who
@@ -146,8 +146,8 @@ def listed(content: Sequence[Any]) -> Iterator[Chat]:
             seconds = as_number(time)
             time = date_seconds(time) if seconds is None else seconds / (1000 if seconds > 1e11 else 1)
             chat = str(_first(message, ("conversation", "conversationId", "thread")) or "")
-            chats.setdefault(chat, []).append(Message(text, person=str(who or "unknown"), time=time))
-    yield from (Chat(name, messages) for name, messages in chats.items())
+            chats.setdefault(chat, []).append(ExportedMessage(text, person=str(who or "unknown"), time=time))
+    yield from (ChatExport(name, messages) for name, messages in chats.items())
 
 
 # [31/12/2023, 22:00:01] Ann: text, or 12/31/23, 10:00 PM - Ann: text
@@ -161,7 +161,7 @@ ABSENT = re.compile(
 )
 
 
-def whatsapp(text: str) -> Iterator[Chat]:
+def whatsapp(text: str) -> Iterator[ChatExport]:
     """A text file of WhatsApp. Lines without a date belong to the message before; notices have no writer."""
     rows: list[tuple[str, str, str, list[str]]] = []  # date, time, person, lines of the text
     for line in text.splitlines():
@@ -174,11 +174,11 @@ def whatsapp(text: str) -> Iterator[Chat]:
         rows.append((match[1], match[2], person.strip("\u200e~ \u202f") if colon else "", [said if colon else ""]))
     form = _order([date for date, *_ in rows])
     messages = [
-        Message(said.strip("\u200e"), person=person, time=_whatsapp_time(date, time, form))
+        ExportedMessage(said.strip("\u200e"), person=person, time=_whatsapp_time(date, time, form))
         for date, time, person, lines in rows
         if person and (said := "\n".join(lines)).strip() and not ABSENT.match(said)
     ]
-    yield Chat("", messages)
+    yield ChatExport("", messages)
 
 
 def _order(dates: Sequence[str]) -> str:
@@ -208,7 +208,7 @@ def _first(row: Mapping[str, Any], names: Sequence[str]) -> Any:
 
 # --------------------------------------------------------------------------- which export
 
-Reader = Callable[[Any], Iterator[Chat]]
+Reader = Callable[[Any], Iterator[ChatExport]]
 # The names that the beginning of an export has, and its reader; the first that fits counts.
 EXPORTS: tuple[tuple[str, tuple[str, ...], Reader], ...] = (
     ("ChatGPT", ('"mapping"', '"title"'), chatgpt),
@@ -240,7 +240,7 @@ def known(name: str, head: bytes) -> bool:
     return export_of(name, head) is not None
 
 
-def chats_of(name: str, content: bytes) -> list[Chat]:
+def chats_of(name: str, content: bytes) -> list[ChatExport]:
     """The chats of an export. Raises FileError if it is damaged or is none."""
     export = export_of(name, content[:HEAD])
     if export is None:
@@ -258,13 +258,13 @@ def chats_of(name: str, content: bytes) -> list[Chat]:
         return list(read([json.loads(t) for t in text.splitlines() if t.strip()] if lines else json.loads(text)))
 
 
-def all_chats(place: str, max_mb: int) -> tuple[list[Chat], list[Rejection]]:
+def all_chats(place: str, max_mb: int) -> tuple[list[ChatExport], list[Rejection]]:
     """The chats of every export at a place, and the other files there, which are left out."""
     path = Path(place)
     must_exist(path)
     names = names_in(path)
     exports = exports_in(path, names, known)
-    chats: list[Chat] = []
+    chats: list[ChatExport] = []
     left = [Rejection(place, name, "find", "chats", BESIDE) for name in names if name not in set(exports)]
     meter = Meter(Limits(bytes=ALL_MB * MB))
     for name, content in contents(path, exports or names[:1], max_mb):
@@ -309,7 +309,7 @@ def find(place: str, options: ChatOptions, fetched: Fetched) -> Iterator[Found |
             yield Found(where, messages_json(turns), about=about, kind="conversation")
 
 
-def answering(place: str, chats: Sequence[Chat], me: str) -> str:
+def answering(place: str, chats: Sequence[ChatExport], me: str) -> str:
     """The person whose messages are answers; empty if an assistant answers."""
     count = Counter(message.person for chat in chats for message in chat.messages if message.person)
     if me and me not in count:
@@ -325,10 +325,10 @@ def answering(place: str, chats: Sequence[Chat], me: str) -> str:
     return me
 
 
-def parts_of(messages: Sequence[Message], pause_hours: float) -> list[list[Message]]:
+def parts_of(messages: Sequence[ExportedMessage], pause_hours: float) -> list[list[ExportedMessage]]:
     """The messages, divided where people paused for long. Conversations with an assistant are one part."""
     pause = timedelta(hours=pause_hours).total_seconds()
-    parts: list[list[Message]] = []
+    parts: list[list[ExportedMessage]] = []
     for message in messages:
         before = parts[-1][-1] if parts else None
         known = before is not None and message.time is not None and before.time is not None
@@ -338,7 +338,7 @@ def parts_of(messages: Sequence[Message], pause_hours: float) -> list[list[Messa
     return parts
 
 
-def turns_of(messages: Sequence[Message], me: str) -> list[tuple[str, str]]:
+def turns_of(messages: Sequence[ExportedMessage], me: str) -> list[tuple[str, str]]:
     """(role, text) from the first question to the last answer; where several people ask, with their names."""
     asking = {m.person for m in messages if m.person and m.person != me}
     turns: list[tuple[str, list[str]]] = []

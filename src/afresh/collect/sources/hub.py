@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import Field
 
-from afresh.collect.columns import ColumnOptions, Columns, choose, found_in
+from afresh.collect.columns import ColumnOptions, TableColumns, choose, found_in
 from afresh.collect.licences import normalised_or_unknown
 from afresh.collect.record import UNKNOWN, Found, Rejection
 from afresh.collect.sources import Fetched, Source, Unavailable
@@ -105,7 +105,7 @@ def rows_of(
     features = dict(rows.features or {})
     classes = {name: names for name, f in features.items() if (names := getattr(f, "names", None)) is not None}
     media = [name for name, f in features.items() if type(f).__name__ in ("Image", "Audio")]
-    columns: Columns | None = None
+    columns: TableColumns | None = None
     for number, raw in enumerate(rows, 1):
         row = {k: named_class(v, classes.get(k)) for k, v in raw.items()}
         if columns is None:

@@ -12,7 +12,7 @@ from afresh.collect.sources import Fetched, Source, Unavailable
 from afresh.collect.sources import folder as folders
 from afresh.core import UserError
 from afresh.data.files import FileError
-from afresh.data.imported import Entry
+from afresh.data.imported import ImportedItem
 from afresh.data.in_memory import entries
 from afresh.data.limits import parsing
 
@@ -64,7 +64,7 @@ def _values(given: Iterable[Value]) -> Iterator[Value]:
         yield value
 
 
-def _found_in_entry(place: str, where: str, entry: Entry, options: ColumnOptions) -> Iterator[Found | Rejection]:
+def _found_in_entry(place: str, where: str, entry: ImportedItem, options: ColumnOptions) -> Iterator[Found | Rejection]:
     try:
         with parsing("item"):
             yield found_in_entry(place, where, entry, options)

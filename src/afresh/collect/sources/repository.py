@@ -229,7 +229,7 @@ def without_password(address: str) -> str:
 
 
 @dataclass(frozen=True)
-class Entry:
+class TreeEntry:
     """A file of a commit. blob: the id of its content. size: None of a submodule, and of content that is missing."""
 
     name: str
@@ -238,10 +238,10 @@ class Entry:
     size: int | None
 
 
-def entries(tree: Tree) -> tuple[list[Entry], str]:
+def entries(tree: Tree) -> tuple[list[TreeEntry], str]:
     """What a commit holds, by name, submodules too; and why others are left out, if there are too many or they cannot
     be listed."""
-    out: list[Entry] = []
+    out: list[TreeEntry] = []
     meter = Meter(Limits(bytes=MOST_NAMES, items=MOST_FILES))
     arguments = ("ls-tree", "-r", "-z", "--long", "--full-tree", tree.commit)
     with running_git(tree.git, *arguments, seconds=LISTING) as process:
@@ -261,13 +261,13 @@ def entries(tree: Tree) -> tuple[list[Entry], str]:
     return sorted(out, key=lambda e: e.name), problem
 
 
-def _entry(line: bytes) -> Entry:
+def _entry(line: bytes) -> TreeEntry:
     about, _, name = line.partition(b"\t")
     mode, _, blob, size = about.decode().split()
-    return Entry(name.decode("utf-8", "backslashreplace"), mode, blob, int(size) if size.isdecimal() else None)
+    return TreeEntry(name.decode("utf-8", "backslashreplace"), mode, blob, int(size) if size.isdecimal() else None)
 
 
-def reason_against(entry: Entry, options: RepositoryOptions) -> str | None:
+def reason_against(entry: TreeEntry, options: RepositoryOptions) -> str | None:
     """Why a file is left out, or None."""
     path = PurePosixPath(entry.name)
     if entry.mode == "160000":
@@ -361,7 +361,7 @@ def find(place: str, options: RepositoryOptions, fetched: Fetched) -> Iterator[F
             yield Rejection(place, tree.name, "find", "repository", f"not all files of the commit are read: {problem}")
 
 
-def _licences(every: list[Entry], contents: Contents) -> Mapping[str, str]:
+def _licences(every: list[TreeEntry], contents: Contents) -> Mapping[str, str]:
     """The licences of folders. Where several files say different things, the choice is left to whoever uses it."""
     found: dict[str, list[str]] = {}
     known: dict[str, str] = {}
@@ -377,7 +377,7 @@ def _licences(every: list[Entry], contents: Contents) -> Mapping[str, str]:
     return {folder: " OR ".join(dict.fromkeys(all_)) for folder, all_ in found.items()}
 
 
-def _licence(entry: Entry, found: bytes, licences: Mapping[str, str]) -> tuple[str, str]:
+def _licence(entry: TreeEntry, found: bytes, licences: Mapping[str, str]) -> tuple[str, str]:
     """The licence of a file, and who says so."""
     stated = licence_in_head(found)
     if stated != UNKNOWN:

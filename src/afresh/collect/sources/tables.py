@@ -10,7 +10,7 @@ from typing import IO, Any
 
 from pydantic import Field
 
-from afresh.collect.columns import ColumnOptions, Columns, choose, found_in
+from afresh.collect.columns import ColumnOptions, TableColumns, choose, found_in
 from afresh.collect.record import Found, Rejection
 from afresh.collect.sources import Fetched, Source
 from afresh.collect.sources.beside import Beside
@@ -123,7 +123,7 @@ def _parsed(rows: Rows) -> Rows:
         yield from rows
 
 
-def columns_of(rows: list[Row], media: list[str], options: ColumnOptions) -> Columns | None:
+def columns_of(rows: list[Row], media: list[str], options: ColumnOptions) -> TableColumns | None:
     """Which columns of these first rows are what; None if there is no row."""
     names = list(dict.fromkeys(str(name) for row in rows for name in row))
     if not names:

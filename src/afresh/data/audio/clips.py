@@ -22,7 +22,7 @@ from afresh.core.plural import counted
 from afresh.data.audio.kind import SOUND
 from afresh.data.audio.near_duplicates import Near, handle_near_duplicates
 from afresh.data.audio.sound_folder import SOUND_FILES, columns_from_names, map_sounds, open_sounds
-from afresh.data.audio.sounds import SILENT, DecodedSound, Header, SoundError, Source, decode_sound, header, peak
+from afresh.data.audio.sounds import SILENT, DecodedSound, SoundError, SoundHeader, Source, decode_sound, header, peak
 from afresh.data.audio.waves import fit_length, frame_energies, to_loudness, trim_bounds, windows
 from afresh.data.columns import LabelColumn, add_columns
 from afresh.data.media_folder import Attributes, Damaged, MediaCollection, attributes, layout, stop_on_damage
@@ -100,7 +100,7 @@ def read_clips(path: Path, options: ClipOptions) -> Corpus:
     """
     collection = open_sounds(path)
     results = dict(map_sounds(header, collection))
-    headers = {name: head for name, head in results.items() if isinstance(head, Header)}
+    headers = {name: head for name, head in results.items() if isinstance(head, SoundHeader)}
     refused = [Refused(name, reason) for name, reason in results.items() if isinstance(reason, str)]
     SOUND_FILES.require(len(headers), path, [*collection.refused, *refused])
     notes: list[str] = []
@@ -144,7 +144,7 @@ class _Room:
     left: float
 
 
-def _room(headers: Mapping[str, Header], rate: int, channels: int) -> _Room:
+def _room(headers: Mapping[str, SoundHeader], rate: int, channels: int) -> _Room:
     """Raises UserError if the sounds need more memory than is free, by the lengths that they declare and may have; of
     the others it is seen while they are decoded."""
     free = available_memory()
@@ -166,7 +166,7 @@ def _room(headers: Mapping[str, Header], rate: int, channels: int) -> _Room:
 # --------------------------------------------------------------------------- what is chosen
 
 
-def _choose_rate(headers: Mapping[str, Header], options: ClipOptions, notes: list[str]) -> int:
+def _choose_rate(headers: Mapping[str, SoundHeader], options: ClipOptions, notes: list[str]) -> int:
     """The rate that is set, or the most frequent one up to HIGHEST."""
     count = Counter(h.rate for h in headers.values())
     rates = ", ".join(f"{r:,} Hz ({n:,})" if len(count) > 1 else f"{r:,} Hz" for r, n in count.most_common(4))
@@ -181,7 +181,7 @@ def _choose_rate(headers: Mapping[str, Header], options: ClipOptions, notes: lis
     return rate
 
 
-def _choose_channels(headers: Mapping[str, Header], options: ClipOptions, notes: list[str]) -> int:
+def _choose_channels(headers: Mapping[str, SoundHeader], options: ClipOptions, notes: list[str]) -> int:
     """The number that is set, or one, with a note if files have more."""
     more = sum(h.channels > 1 for h in headers.values())
     if options.channels is None and more:

@@ -23,7 +23,7 @@ Content = bytes | mmap.mmap
 
 
 @dataclass(frozen=True)
-class Frame:
+class Mp3Frame:
     """What the header of a frame declares: its length in bytes, and what all frames of a file share."""
 
     length: int
@@ -34,7 +34,7 @@ class Frame:
     def seconds(self) -> float:
         return (1152 if self.version == 3 else 576) / self.rate
 
-    def continues(self, other: Frame) -> bool:
+    def continues(self, other: Mp3Frame) -> bool:
         """Whether it may be in the same file as the other."""
         return (self.version, self.rate) == (other.version, other.rate)
 
@@ -85,7 +85,7 @@ def _count(content: Content) -> FrameCount | None:
     return FrameCount(skipped, first_at, b"Xing" in tag or b"Info" in tag)
 
 
-def frame_at(content: Content, position: int) -> Frame | None:
+def frame_at(content: Content, position: int) -> Mp3Frame | None:
     """The frame of layer III whose header, four bytes, is at `position`; None if there is none."""
     head = content[position : position + 4]
     if len(head) < 4 or head[0] != 0xFF or head[1] >> 5 != 7:
@@ -96,10 +96,10 @@ def frame_at(content: Content, position: int) -> Frame | None:
         return None
     rate = RATES[rate_index] >> HALVINGS[version]
     rates, slots = (BIT_RATES_1, 144) if version == 3 else (BIT_RATES_2, 72)
-    return Frame(slots * rates[bits] * 1000 // rate + padding, version, rate)
+    return Mp3Frame(slots * rates[bits] * 1000 // rate + padding, version, rate)
 
 
-def _next_frame(content: Content, start: int, like: Frame | None) -> int | None:
+def _next_frame(content: Content, start: int, like: Mp3Frame | None) -> int | None:
     """Where the next two frames that follow one another, or a last frame, begin; if given, frames `like` this one."""
     position = start - 1
     while (position := content.find(b"\xff", position + 1)) >= 0:

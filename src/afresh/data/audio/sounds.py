@@ -48,7 +48,7 @@ class SoundError(Exception):
 
 
 @dataclass(frozen=True)
-class Header:
+class SoundHeader:
     """What a file declares: its rate in Hz, its channels, and its length in frames (None if it declares none), and
     whether a file of its size is likely to have that length."""
 
@@ -91,7 +91,7 @@ class DecodedSound:
     scale) are those of the file, before any change."""
 
     sound: Sound
-    header: Header
+    header: SoundHeader
     notes: tuple[str, ...]
     clipped: float
     peak: float
@@ -104,7 +104,7 @@ class DecodedSound:
 # --------------------------------------------------------------------------- reading
 
 
-def header(source: Source) -> Header:
+def header(source: Source) -> SoundHeader:
     """Read the header of a file. Raises SoundError if it is empty, not a sound, or declares impossible values."""
     with _open(source, _Log()) as (_, head):
         return head
@@ -184,7 +184,7 @@ class _Content(io.BytesIO):
 
 
 @contextmanager
-def _open(source: Source, log: _Log) -> Iterator[tuple[Any, Header]]:
+def _open(source: Source, log: _Log) -> Iterator[tuple[Any, SoundHeader]]:
     """soundfile's reader and the header. Notes on a file shorter than its header declares go to `log`. Raises
     SoundError."""
     import soundfile
@@ -235,10 +235,10 @@ def _open_error(reason: str) -> str:
     return f"cannot be opened: {reason.strip(' .')}"
 
 
-def _checked_header(file: Any, size: int) -> Header:
+def _checked_header(file: Any, size: int) -> SoundHeader:
     frames = None if file.frames >= UNKNOWN else int(file.frames)
     believable = frames is not None and frames <= DENSEST * size
-    head = Header(file.samplerate, file.channels, frames, file.format, file.subtype, believable)
+    head = SoundHeader(file.samplerate, file.channels, frames, file.format, file.subtype, believable)
     if head.format not in FORMATS:
         raise SoundError(f"unsupported sound format ({head.format}); supported are {READ}: convert it to one of these")
     if not RATES[0] <= head.rate <= RATES[1]:
@@ -275,7 +275,7 @@ def _ogg_ends(source: Source) -> bool:
 
 
 def _resampled(
-    file: Any, head: Header, rate: int, channels: int, max_seconds: float | None, log: _Log
+    file: Any, head: SoundHeader, rate: int, channels: int, max_seconds: float | None, log: _Log
 ) -> Iterator[Samples]:
     """Blocks (n, `channels`) at `rate`. Raises SoundError at the end if samples are not finite."""
     import soxr
@@ -300,7 +300,7 @@ def _resampled(
         log.notes.append(f"{head.channels} channels averaged into one, used twice")
 
 
-def _blocks(file: Any, head: Header, size: int, limit: int | None, log: _Log) -> Iterator[Samples]:
+def _blocks(file: Any, head: SoundHeader, size: int, limit: int | None, log: _Log) -> Iterator[Samples]:
     """Blocks (n, channels of the file) of at most `size` frames, until the end, `limit` frames in total, or damage that
     cannot be skipped."""
     import soundfile
@@ -328,7 +328,7 @@ def _blocks(file: Any, head: Header, size: int, limit: int | None, log: _Log) ->
         log.lost(f"damaged {damage}: {log.frames / head.rate:,.2f}{total} seconds could be read, and are used")
 
 
-def _note_losses(source: Source, head: Header, log: _Log) -> None:
+def _note_losses(source: Source, head: SoundHeader, log: _Log) -> None:
     """Note what libsndfile skipped without an error."""
     count = count_frames(source) if (head.format, head.coding) == ("MP3", "MPEG_LAYER_III") else None
     if count is not None and count.skipped:
@@ -343,7 +343,7 @@ def _note_losses(source: Source, head: Header, log: _Log) -> None:
 class _Meter:
     """Measures consecutive blocks: peak, clipping, samples that are not finite, channels that cancel."""
 
-    def __init__(self, head: Header, log: _Log) -> None:
+    def __init__(self, head: SoundHeader, log: _Log) -> None:
         self.head, self.log = head, log
         levels = 128 if head.coding in ("PCM_U8", "PCM_S8") else 32_768
         self.full = 1 - 1 / levels - 1e-6  # 127 of 128, 32,767 of 32,768

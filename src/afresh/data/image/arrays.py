@@ -38,20 +38,20 @@ class Stack:
 
 
 @dataclass(frozen=True)
-class Header:
+class ArrayHeader:
     """Shape and type of an array, as its file declares them."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
 
 
-def read_headers(file: Given) -> dict[str, Header]:
+def read_headers(file: Given) -> dict[str, ArrayHeader]:
     """Names, shapes and types of the arrays, without reading their content.
 
     Raises UserError for a file that is damaged, contains Python objects, declares more data than it has, or would take
     more than MAX_BYTES.
     """
-    headers: dict[str, Header] = {}
+    headers: dict[str, ArrayHeader] = {}
     path = path_of(file)
     try:
         with parsing("NumPy file"), open_file(file) as stream:
@@ -72,9 +72,9 @@ def read_headers(file: Given) -> dict[str, Header]:
     return headers
 
 
-def _headers_within(stream: IO[bytes]) -> dict[str, Header]:
+def _headers_within(stream: IO[bytes]) -> dict[str, ArrayHeader]:
     """The headers of the arrays in an .npz."""
-    headers: dict[str, Header] = {}
+    headers: dict[str, ArrayHeader] = {}
     with zipfile.ZipFile(stream) as archive:
         entries = [e for e in archive.infolist() if e.filename.endswith(".npy")]
         if len(entries) > MOST_ARRAYS:
@@ -87,7 +87,7 @@ def _headers_within(stream: IO[bytes]) -> dict[str, Header]:
     return headers
 
 
-def _header(file: Any, size: int, name: str) -> Header:
+def _header(file: Any, size: int, name: str) -> ArrayHeader:
     """The header of one .npy of `size` bytes. Raises ValueError if it contradicts that size."""
     reader: BinaryIO = file
     version = np.lib.format.read_magic(reader)
@@ -100,10 +100,10 @@ def _header(file: Any, size: int, name: str) -> Header:
     declared, present = int(np.prod(shape, dtype=object)) * dtype.itemsize, size - reader.tell()
     if declared != present:
         raise ValueError(f"{name} declares {declared:,} bytes of numbers and has {present:,}")
-    return Header(tuple(shape), dtype)
+    return ArrayHeader(tuple(shape), dtype)
 
 
-def is_images(header: Header) -> bool:
+def is_images(header: ArrayHeader) -> bool:
     """Whether an array may contain images, judging by its shape and type."""
     shape, kind = header.shape, header.dtype.kind
     return kind in "uifb" and (

@@ -58,7 +58,7 @@ class ImageError(Exception):
 
 
 @dataclass(frozen=True)
-class Frame:
+class ImageFrame:
     """The square of `side` pixels that every image is brought to, by cropping, padding or stretching."""
 
     side: int
@@ -150,7 +150,7 @@ def choose_side(short_sides: Iterable[int]) -> tuple[int, list[str]]:
     return side, [f"size {side}, because the shorter sides of the images are {interval} pixels (`data.size`)"]
 
 
-def decode_image(source: Source, frame: Frame) -> DecodedImage:
+def decode_image(source: Source, frame: ImageFrame) -> DecodedImage:
     """Decode an image file and bring it to `frame`. Raises ImageError with the reason if it cannot be decoded."""
     enough = 2 * frame.side
     return _decode(source, frame.background, enough, lambda image, traits: _to_frame(image, frame, traits))
@@ -211,7 +211,7 @@ def _with_heif() -> bool:
     return True
 
 
-def decode_array(array: Pixels, frame: Frame) -> DecodedImage:
+def decode_array(array: Pixels, frame: ImageFrame) -> DecodedImage:
     """A uint8 array (H, W, C), C = 1, 3 or 4 (alpha), as an image brought to `frame`."""
     traits: set[str] = set()
     return _to_frame(_to_rgb(to_image(array), frame.background, traits), frame, traits)
@@ -231,7 +231,9 @@ def to_channels(pixels: Pixels, channels: int) -> Pixels:
     return np.asarray(Image.fromarray(pixels).convert("L"))[..., None]
 
 
-def stack_images(values: Sequence[Pixels | Path], frame: Frame, channels: int) -> tuple[Pixels, dict[str, list[str]]]:
+def stack_images(
+    values: Sequence[Pixels | Path], frame: ImageFrame, channels: int
+) -> tuple[Pixels, dict[str, list[str]]]:
     """Arrays (H, W, C) or files as one uint8 array (N, channels, side, side), and the names of images by trait.
 
     Raises UserError for a file that cannot be read.
@@ -294,7 +296,7 @@ def _to_rgb(image: Image.Image, background: tuple[int, int, int], traits: set[st
     return image.convert("RGB")
 
 
-def _to_frame(image: Image.Image, frame: Frame, traits: set[str]) -> DecodedImage:
+def _to_frame(image: Image.Image, frame: ImageFrame, traits: set[str]) -> DecodedImage:
     """An image of mode L or RGB and any size, brought to the frame."""
     width, height = image.size
     side, short = frame.side, min(width, height)

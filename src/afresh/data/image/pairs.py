@@ -18,7 +18,7 @@ IMAGE_FILES = Media("image", SUFFIXES, READ, "image", CONTAINERS)
 
 
 @dataclass(frozen=True)
-class Pairs:
+class ImagePairs:
     """Which images are examples and which condition others.
 
     `names` are the examples: not images that only condition others, nor images whose conditioning image cannot be used
@@ -33,7 +33,7 @@ class Pairs:
     notes: list[str]
 
 
-def find_pairs(table: Attributes, names: Sequence[str]) -> Pairs:
+def find_pairs(table: Attributes, names: Sequence[str]) -> ImagePairs:
     """Find the columns that name images (conditioning_image, *_image, image_*, *_file_name)."""
     images: dict[str, dict[str, str]] = {}  # of columns that name images; empty if the column is not used
     refused: list[Refused] = []
@@ -66,14 +66,14 @@ def find_pairs(table: Attributes, names: Sequence[str]) -> Pairs:
         "not examples themselves)"
         for k, v in parts.items()
     ]
-    return Pairs([names[i] for i in rows], columns, parts, refused, notes)
+    return ImagePairs([names[i] for i in rows], columns, parts, refused, notes)
 
 
 def _part_name(column: str) -> str:
     return re.sub(r"\W", "_", column.strip())
 
 
-def conditioning_images(pairs: Pairs, decoded: Mapping[str, DecodedImage]) -> list[dict[str, Pixels]]:
+def conditioning_images(pairs: ImagePairs, decoded: Mapping[str, DecodedImage]) -> list[dict[str, Pixels]]:
     """For each of `pairs.names`, its conditioning images by part: (side, side, C), with C = 3 if any of the part's
     images has colours."""
     out: list[dict[str, Pixels]] = [{} for _ in pairs.names]

@@ -27,7 +27,7 @@ HEAD, HEAD_ROWS, HEAD_MB = 1 << 18, 500, 64  # bytes, rows and MB in which a tab
 
 
 @dataclass(frozen=True)
-class Table:
+class RowTable:
     """Rows with their numbers (from 1; line numbers for JSON lines), columns, and (number, reason) of unusable rows.
 
     `texts` are the columns that contain text rather than numbers.
@@ -48,7 +48,7 @@ class Table:
 
 def read_table(
     suffix: str, raw: bytes, max_mb: int, decode: Callable[[bytes], str] = decode_text, *, nested: bool = False
-) -> Table:
+) -> RowTable:
     """Read the content of a file with this suffix. `decode` converts bytes to text and raises FileError. `nested`:
     columns of nested types are read as well.
 
@@ -63,7 +63,7 @@ def read_table(
     return _json(text) if suffix == ".json" else _table(json_rows(text.split("\n")))
 
 
-def read_head(file: DataFile) -> Table:
+def read_head(file: DataFile) -> RowTable:
     """A table of the first rows of a file, for knowing what it holds; rows that are damaged are left out. Raises
     FileError if nothing of it can be used."""
     suffix = suffix_of(file.path.name)
@@ -83,7 +83,7 @@ def read_head(file: DataFile) -> Table:
         return replace(table, rows=table.rows[:HEAD_ROWS])
 
 
-def _table(numbered: Iterable[Numbered]) -> Table:
+def _table(numbered: Iterable[Numbered]) -> RowTable:
     """Raises FileError for too many columns."""
     rows: list[tuple[int, Row]] = []
     bad: list[tuple[int, str]] = []
@@ -96,7 +96,7 @@ def _table(numbered: Iterable[Numbered]) -> Table:
     if len(columns) > MOST_COLUMNS:
         raise FileError(too_wide(len(columns)))
     texts = {name for _, row in rows for name, value in row.items() if isinstance(value, str)}
-    return Table(tuple(columns), tuple(c for c in columns if c in texts), rows, bad)
+    return RowTable(tuple(columns), tuple(c for c in columns if c in texts), rows, bad)
 
 
 # --------------------------------------------------------------------------- JSON
@@ -141,7 +141,7 @@ def bounded_lines(stream: IO[AnyStr], longest: int) -> Iterator[AnyStr | None]:
         yield None
 
 
-def _json(text: str) -> Table:
+def _json(text: str) -> RowTable:
     """A list of rows, an object that contains a single list, a single row, or JSON lines under another name."""
     try:
         content = json.loads(text)
@@ -164,7 +164,7 @@ def _json(text: str) -> Table:
 # --------------------------------------------------------------------------- CSV and TSV
 
 
-def _tsv(text: str) -> Table:
+def _tsv(text: str) -> RowTable:
     """With quoted fields or, if the content is not valid that way, with quotes as ordinary characters."""
     try:
         return _delimited(text, "\t")
@@ -173,7 +173,7 @@ def _tsv(text: str) -> Table:
         return replace(table, notes=("quotation marks are read as ordinary characters",))
 
 
-def _delimited(text: str, separator: str, *, quoted: bool = True, longest: int | None = None) -> Table:
+def _delimited(text: str, separator: str, *, quoted: bool = True, longest: int | None = None) -> RowTable:
     header, numbered = delimited_rows(io.StringIO(text, newline=""), separator, quoted=quoted, longest=longest)
     table = _table(numbered)
     texts = tuple(c for c in header if any(not is_number(row[c]) for _, row in table.rows))
@@ -183,7 +183,7 @@ def _delimited(text: str, separator: str, *, quoted: bool = True, longest: int |
 # --------------------------------------------------------------------------- Parquet
 
 
-def _parquet(read: Callable[[Choose], Iterable[Row]], nested: bool = False) -> Table:
+def _parquet(read: Callable[[Choose], Iterable[Row]], nested: bool = False) -> RowTable:
     from pyarrow import types
 
     words: list[str] = []
@@ -199,7 +199,7 @@ def _parquet(read: Callable[[Choose], Iterable[Row]], nested: bool = False) -> T
         return flat
 
     rows = list(enumerate(read(choose), 1))
-    return Table(tuple(flat), tuple(words), rows, skipped=tuple(skipped))
+    return RowTable(tuple(flat), tuple(words), rows, skipped=tuple(skipped))
 
 
 def _is_code(kind: Any) -> bool:

@@ -132,7 +132,7 @@ def without_endless_comments(source: str) -> str:
 
 
 @dataclass
-class Shape:
+class PageShape:
     """What a page asks of those who read it as a tree, counted from a stream of its elements.
 
     work: the sum of the squares of the elements in one, as the library that finds the main text needs it.
@@ -163,11 +163,11 @@ class Shape:
 
     def data(self, text: str) -> None: ...
 
-    def close(self) -> Shape:
+    def close(self) -> PageShape:
         return self
 
 
-def shape_of(source: str) -> Shape:
+def shape_of(source: str) -> PageShape:
     """The shape of a page. Raises FileError for one that would take too long to read, and for what is no page."""
     from lxml import etree
 
@@ -175,9 +175,9 @@ def shape_of(source: str) -> Shape:
     if len(raw) > MOST_BYTES:
         raise FileError(f"a page of {len(raw) / MB:,.0f} MB; at most {MOST_BYTES / MB:,.0f} MB are read. Save its text")
     try:
-        found: Shape = etree.fromstring(raw, etree.HTMLParser(encoding="utf-8", target=Shape()))
+        found: PageShape = etree.fromstring(raw, etree.HTMLParser(encoding="utf-8", target=PageShape()))
     except etree.XMLSyntaxError:  # it has no elements
-        return Shape()
+        return PageShape()
     return found
 
 

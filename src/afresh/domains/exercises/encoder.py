@@ -24,7 +24,7 @@ from afresh.core import Abilities, Cond, CondSpec, Examples, Item, Space, UserEr
 from afresh.core.plural import counted
 from afresh.core.safe_json import MOST_TOKENS
 from afresh.data.encoder_file import load_encoder, save_encoder, written_names
-from afresh.domains.exercises.history import ANSWERS, FIRST, GAPS, Answer, History, typical
+from afresh.domains.exercises.history import ANSWERS, FIRST, GAPS, Answer, AnswerHistory, typical
 
 END = 0
 GAP = 1  # id of the gap before the first answer; the classes follow
@@ -129,7 +129,7 @@ class AnswerEncoder:
             out += [*self.question(a.item, a.skill, a.gap), self.outcome(a.item, a.skill, a.correct)]
         return out
 
-    def windows(self, history: History) -> list[tuple[int, int, int]]:
+    def windows(self, history: AnswerHistory) -> list[tuple[int, int, int]]:
         """(begin, end, first that is predicted) of each window, in answers.
 
         Windows overlap by half, so that every answer but those of the first half of a history is predicted from at
@@ -150,7 +150,7 @@ class AnswerEncoder:
         rows: list[list[int]] = []
         masks: list[np.ndarray[Any, np.dtype[np.bool_]]] = []
         for item in items:
-            if not isinstance(item.value, History):
+            if not isinstance(item.value, AnswerHistory):
                 raise UserError(f"{item.source or 'An item'} is not a history of answers.")
             ids = self.tokens(item.value.answers)
             for begin, end, first in self.windows(item.value):
@@ -164,10 +164,10 @@ class AnswerEncoder:
         size = sum(len(ANSWERS.encode(i.value)) for i in items)
         return Examples(x, Cond(len(rows)), bounds=bounds, bytes=size, mask=mask)
 
-    def decode(self, x: Tensor) -> list[History]:
+    def decode(self, x: Tensor) -> list[AnswerHistory]:
         """Ids (B, T), or one row (T,), to histories, each up to the first token that is out of place. A row may begin
         with an outcome, as what a model draws does: its exercise is that of the request and stays unnamed."""
-        return [History(tuple(self._answers(row))) for row in (x[None] if x.dim() == 1 else x).tolist()]
+        return [AnswerHistory(tuple(self._answers(row))) for row in (x[None] if x.dim() == 1 else x).tolist()]
 
     def _answers(self, row: Sequence[int]) -> list[Answer]:
         out: list[Answer] = []
@@ -189,7 +189,7 @@ class AnswerEncoder:
 
     def valid(self, value: Any) -> bool:
         """Whether the value is a history of at least one answer."""
-        return isinstance(value, History) and len(value) > 0
+        return isinstance(value, AnswerHistory) and len(value) > 0
 
     def hear(self, value: Any) -> None:
         """Answers are not heard."""
@@ -217,7 +217,7 @@ class AnswerEncoder:
         save_encoder(folder, saved)
 
 
-def _csv(history: History, learner: str) -> str:
+def _csv(history: AnswerHistory, learner: str) -> str:
     import csv
     import io
     from datetime import UTC, datetime

@@ -51,7 +51,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class History:
+class AnswerHistory:
     """The answers of one learner. The first `known` of them are context: they are not predicted."""
 
     answers: tuple[Answer, ...]
@@ -76,19 +76,19 @@ def with_gaps(answers: Sequence[Answer]) -> tuple[Answer, ...]:
     return tuple(out)
 
 
-def encode(history: History) -> bytes:
+def encode(history: AnswerHistory) -> bytes:
     """One line of JSON."""
     rows = [[a.item, int(a.correct), a.skill, a.gap, a.time] for a in history.answers]
     saved = {"learner": history.learner, "known": history.known, "answers": rows}
     return json.dumps(saved, ensure_ascii=False).encode("utf-8", "surrogatepass")
 
 
-def decode(content: bytes) -> History:
+def decode(content: bytes) -> AnswerHistory:
     """Raises ValueError if the content is not a history."""
     try:
         saved = json.loads(content.decode("utf-8", "surrogatepass"))
         answers = tuple(_answer(*row) for row in saved["answers"])
-        return History(answers, str(saved.get("learner", "")), int(saved.get("known", 0)))
+        return AnswerHistory(answers, str(saved.get("learner", "")), int(saved.get("known", 0)))
     except (TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"not a history of answers: {error}") from None
 
@@ -99,7 +99,7 @@ def _answer(item: Any, correct: Any, skill: Any = "", gap: Any = FIRST, time: An
     return Answer(str(item), bool(correct), str(skill), int(gap), None if time is None else float(time))
 
 
-def words(history: History) -> str:
+def words(history: AnswerHistory) -> str:
     """The last answers, as a person reads them."""
     shown = history.answers[-SHOWN:]
     before = len(history) - len(shown)
@@ -107,7 +107,7 @@ def words(history: History) -> str:
     return ", ".join([*parts, *(f"{a.item or 'this'} {'right' if a.correct else 'wrong'}" for a in shown)])
 
 
-def digest(history: History) -> str:
+def digest(history: AnswerHistory) -> str:
     return hashlib.sha256(encode(history)).hexdigest()
 
 

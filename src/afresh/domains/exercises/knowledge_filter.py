@@ -21,7 +21,7 @@ from afresh.core import Item, UserError, events
 from afresh.core.rng import Rng
 from afresh.data.load import rows_at_once, sweep
 from afresh.domains.exercises.encoder import AnswerEncoder
-from afresh.domains.exercises.history import FIRST, Answer, History, typical
+from afresh.domains.exercises.history import FIRST, Answer, AnswerHistory, typical
 from afresh.domains.exercises.knowledge.answers import DAY, Answers, as_answers
 from afresh.domains.exercises.knowledge.learning import MOST_SKILLS, Belief, Learning, ahead, fit, gain, padded
 from afresh.runs.data import known_data
@@ -45,11 +45,11 @@ class Teaching:
         self.names = names_of(encoder)
         self.last: tuple[list[tuple[Answer, ...]], Belief | None] = [], None
 
-    def answers(self, histories: Sequence[History]) -> list[Answers]:
+    def answers(self, histories: Sequence[AnswerHistory]) -> list[Answers]:
         return [as_answers(h, *self.names) for h in histories]
 
     @torch.no_grad()
-    def belief(self, histories: Sequence[History], gap: int) -> Belief:
+    def belief(self, histories: Sequence[AnswerHistory], gap: int) -> Belief:
         """What is held of the learners at a gap after their last answers. It goes on from what was held of the last
         histories that were asked for, if these begin with them."""
         told = [h.answers for h in histories]
@@ -63,7 +63,7 @@ class Teaching:
         return self.learning.wait(belief, torch.full((len(told),), days))
 
     @torch.no_grad()
-    def together(self, network: Array, histories: Sequence[History], items: Sequence[int], gap: int) -> Array:
+    def together(self, network: Array, histories: Sequence[AnswerHistory], items: Sequence[int], gap: int) -> Array:
         """The chance of a right answer to each of some exercises by both, from that by the network, (B, items)."""
         if not self.weights[1]:
             return network
@@ -72,7 +72,7 @@ class Teaching:
         right, wrong = 1 - self.learning.slip[at].sigmoid(), self.learning.guess[at].sigmoid()
         return pooled(network, (known * right + (1 - known) * wrong).double().numpy(), self.weights)
 
-    def gains(self, histories: Sequence[History], skills: Sequence[int], gap: int) -> tuple[Array, Array]:
+    def gains(self, histories: Sequence[AnswerHistory], skills: Sequence[int], gap: int) -> tuple[Array, Array]:
         """Of each skill: what one answer to it is expected to add to the mean chance of a right answer, and that chance
         after some answers of which it is the first, (B, skills) each."""
         belief = self.belief(histories, gap)

@@ -24,7 +24,7 @@ from afresh.data.tables.roles import check_given
 from afresh.data.tables.rows import read_head
 from afresh.data.tables.times import seconds_of
 from afresh.domains.exercises.columns import FIELDS, LogColumns, is_log, log_columns, outcome_of
-from afresh.domains.exercises.history import Answer, History, with_gaps
+from afresh.domains.exercises.history import Answer, AnswerHistory, with_gaps
 
 LOOKED_AT = 500  # rows of a table, to find its columns
 NAMED = 5  # reasons in a note
@@ -118,7 +118,7 @@ def read_log(path: Path, options: LogOptions) -> Corpus:
             corpus.refused.append(Refused(f"learner {learner}", "one answer only, with no other to predict it from"))
     for (split, learner), answers in reading.learners.items():
         if len(answers) >= LEAST:
-            history = History(with_gaps(answers), learner)
+            history = AnswerHistory(with_gaps(answers), learner)
             corpus.items.append(Item(history, f"learner {learner}", split=split or None))
     if not corpus.items:
         raise UserError(

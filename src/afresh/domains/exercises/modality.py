@@ -17,7 +17,7 @@ from pydantic import Field
 from afresh.core import Corpus, Item, Sniff, UserError
 from afresh.core.plural import counted
 from afresh.domains.exercises.encoder import AnswerEncoder, fit_answers, load_answers
-from afresh.domains.exercises.history import ANSWERS, History
+from afresh.domains.exercises.history import ANSWERS, AnswerHistory
 from afresh.domains.exercises.log import LogOptions, read_log, recognise
 
 FUTURE = 0.1  # share of a learner's answers that is held out as the future
@@ -74,14 +74,14 @@ def _with_future(items: Sequence[Item]) -> tuple[list[Item], str]:
     out = []
     short = 0
     for item in items:
-        history: History = item.value
+        history: AnswerHistory = item.value
         later = int(len(history) * FUTURE)
         if not later or len(history) - later < 2:
             short += 1
             out.append(replace(item, split="train"))
             continue
         cut = len(history) - later
-        out.append(replace(item, value=History(history.answers[:cut], history.learner), split="train"))
-        out.append(replace(item, value=History(history.answers, history.learner, cut), split="validation"))
+        out.append(replace(item, value=AnswerHistory(history.answers[:cut], history.learner), split="train"))
+        out.append(replace(item, value=AnswerHistory(history.answers, history.learner, cut), split="validation"))
     note = f"the last tenth of each learner's answers is held out; the {counted(short, 'learner')} with fewer than ten"
     return out, f"{note} are for training only"

@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from afresh.domains.exercises.practise import Practice, history_from, practice_for, why_not
 from afresh.runs.run import Run
-from afresh.serve.errors import Refused
+from afresh.serve.errors import RefusedRequest
 from afresh.serve.loaded_runs import Served
 from afresh.serve.request_threads import Desk, alone
 from afresh.serve.rights import USE, needs
@@ -82,7 +82,7 @@ def read(past: str) -> Past:
         if not all(isinstance(i, str) and i and isinstance(r, bool) for i, r in answers):
             raise ValueError
     except (ValueError, TypeError, RecursionError):
-        raise Refused(400, "The answers on the page cannot be read. Begin again.", None, "past") from None
+        raise RefusedRequest(400, "The answers on the page cannot be read. Begin again.", None, "past") from None
     return answers
 
 

@@ -24,7 +24,7 @@ from afresh.core.solver_progress import blocks
 from afresh.core.verb import Line, Remark, Table
 from afresh.domains.exercises.columns import outcome_of
 from afresh.domains.exercises.encoder import WIDTH, AnswerEncoder
-from afresh.domains.exercises.history import FIRST, Answer, History, gap_of
+from afresh.domains.exercises.history import FIRST, Answer, AnswerHistory, gap_of
 from afresh.domains.exercises.knowledge_filter import Teaching, teaching_of
 from afresh.domains.exercises.log import LogOptions, read_log
 from afresh.runs.data import run_data
@@ -42,7 +42,7 @@ TOKENS = 1 << 17  # computed together
 
 
 @dataclass(frozen=True)
-class Known:
+class KnownSkill:
     """A skill: the chance of a right answer to one of its exercises, its 95% interval, and the answers seen."""
 
     skill: str
@@ -70,7 +70,7 @@ class Practice:
 
     learner: str
     answers: int
-    known: tuple[Known, ...]
+    known: tuple[KnownSkill, ...]
     next: tuple[Next, ...]
     notes: tuple[str, ...]
 
@@ -182,7 +182,11 @@ class Tracer:
         return [self.encoder.outcome(self.encoder.items[i], self.skill(i), False) for i in items]
 
     def chances(
-        self, histories: Sequence[History], stems: Sequence[Sequence[Sequence[int]]], items: Sequence[int], gap: int
+        self,
+        histories: Sequence[AnswerHistory],
+        stems: Sequence[Sequence[Sequence[int]]],
+        items: Sequence[int],
+        gap: int,
     ) -> Array:
         """The chance of a right answer to each of some exercises after each of M stems, which are tokens after B
         histories, equally many in all: (B, M, items)."""
@@ -211,12 +215,12 @@ class Tracer:
         both = logits.gather(3, pair)
         return (both[..., 1] - both[..., 0]).sigmoid().double().cpu().numpy()
 
-    def of_items(self, histories: Sequence[History], items: Sequence[int], gap: int) -> Array:
+    def of_items(self, histories: Sequence[AnswerHistory], items: Sequence[int], gap: int) -> Array:
         """The chance of a right answer to each of some exercises, (B, items)."""
         found = self.chances(histories, [[()]] * len(histories), items, gap)[:, 0]
         return found if self.teaching is None else self.teaching.together(found, histories, items, gap)
 
-    def of_skills(self, histories: Sequence[History], gap: int, anchors: int = ANCHORS) -> Array:
+    def of_skills(self, histories: Sequence[AnswerHistory], gap: int, anchors: int = ANCHORS) -> Array:
         """The chance of a right answer, over the `anchors` most frequent exercises of each skill, (B, skills)."""
         items = [i for _, group in self.groups for i in group[:anchors]]
         chances = self.of_items(histories, items, gap)
@@ -226,7 +230,9 @@ class Tracer:
         ends = np.cumsum([len(group[:anchors]) for _, group in self.groups]).tolist()
         return list(zip([0, *ends[:-1]], ends, strict=True))
 
-    def after_answers(self, histories: Sequence[History], items: Index, gap: int, anchors: int) -> tuple[Array, Array]:
+    def after_answers(
+        self, histories: Sequence[AnswerHistory], items: Index, gap: int, anchors: int
+    ) -> tuple[Array, Array]:
         """For each history and each of its own candidates `items` (B, C), the chances of each skill after a right and
         after a wrong answer to it, (B, C, skills) each."""
         asked = [i for _, group in self.groups for i in group[:anchors]]
@@ -242,7 +248,7 @@ def pool(tracer: Tracer) -> list[int]:
     return [i for _, group in tracer.groups for i in group[:POOL]]
 
 
-def candidates(tracer: Tracer, histories: Sequence[History], chances: Array, success: float) -> Index:
+def candidates(tracer: Tracer, histories: Sequence[AnswerHistory], chances: Array, success: float) -> Index:
     """Of each skill, the place in `pool` of the exercise whose chance (B, pool) is nearest to `success`, (B, skills).
     Those that were answered last are left out if there are others."""
     items = pool(tracer)
@@ -256,7 +262,9 @@ def candidates(tracer: Tracer, histories: Sequence[History], chances: Array, suc
     return np.stack([a + far[:, a:b].argmin(1) for a, b in zip([0, *ends[:-1]], ends, strict=True)], 1)
 
 
-def gains(tracer: Tracer, histories: Sequence[History], items: Index, chances: Array, gap: int) -> tuple[Array, Array]:
+def gains(
+    tracer: Tracer, histories: Sequence[AnswerHistory], items: Index, chances: Array, gap: int
+) -> tuple[Array, Array]:
     """What one answer to each exercise (B, C), one of each skill, is expected to add to the mean chance over all
     skills, and a score by which the best is next: that chance after some answers that begin with it.
 
@@ -271,7 +279,7 @@ def gains(tracer: Tracer, histories: Sequence[History], items: Index, chances: A
     return found, found
 
 
-def choose(tracer: Tracer, histories: Sequence[History], policy: Policy, success: float, gap: int) -> Index:
+def choose(tracer: Tracer, histories: Sequence[AnswerHistory], policy: Policy, success: float, gap: int) -> Index:
     """The next exercise of each of many learners, (B,), by its place in `encoder.items`."""
     items = np.array(pool(tracer))
     chances = tracer.of_items(histories, items.tolist(), gap)
@@ -281,7 +289,7 @@ def choose(tracer: Tracer, histories: Sequence[History], policy: Policy, success
     return items[best[np.arange(len(best)), score.argmax(1)]]
 
 
-def knowledge(tracer: Tracer, history: History, gap: int) -> list[Known]:
+def knowledge(tracer: Tracer, history: AnswerHistory, gap: int) -> list[KnownSkill]:
     """Each skill with the chance of a right answer and its interval.
 
     The interval is that of a beta distribution with the chance as its mean and the variance that the model itself
@@ -300,7 +308,7 @@ def knowledge(tracer: Tracer, history: History, gap: int) -> list[Known]:
     out = []
     for (name, _), k, v in zip(tracer.groups, chance.tolist(), spread.tolist(), strict=True):
         low, high = interval(k, v)
-        out.append(Known(name, k, low, high, seen.count(name)))
+        out.append(KnownSkill(name, k, low, high, seen.count(name)))
     return out
 
 
@@ -318,7 +326,7 @@ def interval(mean: float, variance: float) -> tuple[float, float]:
 
 def practice_for(
     run: Run,
-    history: History,
+    history: AnswerHistory,
     *,
     success: float = 0.7,
     policy: Policy = "gain",
@@ -366,7 +374,7 @@ def practice_for(
     return Practice(history.learner, len(history), tuple(known), tuple(chosen), tuple(notes_on(tracer, history)))
 
 
-def reason(policy: Policy, chance: float, gain: float, known: Known, success: float) -> str:
+def reason(policy: Policy, chance: float, gain: float, known: KnownSkill, success: float) -> str:
     """Why an exercise is next, as a sentence."""
     state = f"{known.skill or 'It'} is answered right with {known.chance:.0%} ({known.low:.0%} to {known.high:.0%})"
     if policy == "success":
@@ -374,7 +382,7 @@ def reason(policy: Policy, chance: float, gain: float, known: Known, success: fl
     return f"it is expected to add most to all skills together ({gain:+.2%} by this answer); {state}"
 
 
-def notes_on(tracer: Tracer, history: History) -> list[str]:
+def notes_on(tracer: Tracer, history: AnswerHistory) -> list[str]:
     """What the model does not see of a history."""
     out = []
     unknown = sum(a.item not in tracer.encoder.item_ids for a in history.answers)
@@ -390,18 +398,18 @@ def notes_on(tracer: Tracer, history: History) -> list[str]:
 # --------------------------------------------------------------------------- histories
 
 
-def history_of(run: Run, learner: str) -> History:
+def history_of(run: Run, learner: str) -> AnswerHistory:
     """The history of a learner in the run's data. Raises UserError, naming some, if there is none."""
     p = run_data(run)
     found = {i.value.learner: i.value for i in (*p.train_items, *p.heldout_items)}
     if learner not in found:
         near = get_close_matches(learner, found, n=3) or list(found)[:3]
         raise UserError(f"There is no learner {learner!r} in {run.record.data.path}, but {', '.join(near)} and others.")
-    history: History = found[learner]
+    history: AnswerHistory = found[learner]
     return history
 
 
-def history_in(run: Run, text: str) -> History:
+def history_in(run: Run, text: str) -> AnswerHistory:
     """A history in words, `item:right,item:wrong,...`, a minute apart, or in a table of one learner, as logs have
     them. Raises UserError for anything else."""
     path = Path(text)
@@ -409,7 +417,7 @@ def history_in(run: Run, text: str) -> History:
         items = read_log(path, LogOptions()).items
         if len(items) != 1:
             raise UserError(f"{path} has {len(items):,} learners. Give the answers of one.")
-        value: History = items[0].value
+        value: AnswerHistory = items[0].value
         return value
     answers: list[tuple[str, bool]] = []
     for part in filter(None, (p.strip() for p in text.split(","))):
@@ -423,13 +431,13 @@ def history_in(run: Run, text: str) -> History:
     return history_from(run, answers)
 
 
-def history_from(run: Run, answers: Sequence[tuple[str, bool] | Mapping[str, Any]]) -> History:
+def history_from(run: Run, answers: Sequence[tuple[str, bool] | Mapping[str, Any]]) -> AnswerHistory:
     """A history of answers, with the skills that the exercises had in training; those without a time are a minute
     apart. Raises UserError for a run that has not learnt answers."""
     tracer = Tracer(run)
     skills = {item: tracer.skill(i) for i, item in enumerate(tracer.encoder.items)}
     given = [(*a, AFTER) if isinstance(a, tuple) else (a["item"], a["correct"], a.get("after", AFTER)) for a in answers]
-    return History(
+    return AnswerHistory(
         tuple(
             Answer(item, right, skills.get(item, ""), tracer.gap(seconds) if i else FIRST)
             for i, (item, right, seconds) in enumerate(given)

@@ -20,13 +20,13 @@ from afresh.data.columns import LabelColumn, add_columns
 from afresh.data.conditions import SavedPart, encode_conditions, fit_conditions
 from afresh.data.encoder_file import load_encoder, save_encoder, written_names
 from afresh.data.files import Given, path_of
-from afresh.data.image.arrays import IMAGE_KEYS, TEST, TRAIN, Header, is_images, read_arrays, read_headers
+from afresh.data.image.arrays import IMAGE_KEYS, TEST, TRAIN, ArrayHeader, is_images, read_arrays, read_headers
 from afresh.data.image.images import (
     SUFFIXES,
     TRAITS,
     DecodedImage,
-    Frame,
     ImageError,
+    ImageFrame,
     Pixels,
     Source,
     choose_side,
@@ -80,9 +80,9 @@ class ImageOptions(BaseModel):
         ImageColor.getrgb(value)
         return value
 
-    def frame(self, side: int) -> Frame:
+    def frame(self, side: int) -> ImageFrame:
         red, green, blue = ImageColor.getrgb(self.background)[:3]
-        return Frame(side, self.crop, (red, green, blue))
+        return ImageFrame(side, self.crop, (red, green, blue))
 
 
 class _Saved(BaseModel):
@@ -369,7 +369,7 @@ def _sniff(path: Path) -> Sniff:
     return Sniff(count / max(1, len(names)), f"{count:,} of {len(names):,} files are images")
 
 
-def _sniff_arrays(headers: Mapping[str, Header]) -> Sniff:
+def _sniff_arrays(headers: Mapping[str, ArrayHeader]) -> Sniff:
     keys = (TRAIN[0], TEST[0], *IMAGE_KEYS)
     key = next((k for k in keys if k in headers), None)
     if key is None:

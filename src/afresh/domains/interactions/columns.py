@@ -26,7 +26,7 @@ TITLES = ("title", "name", "itemname", "label", "headline")  # of items
 
 
 @dataclass(frozen=True)
-class Columns:
+class InteractionColumns:
     """The names of the columns of a log; None for what it lacks. `others`: those that may be features."""
 
     user: str | None = None
@@ -42,10 +42,10 @@ class Columns:
         return ", ".join(f"{role} is {getattr(self, role)!r}" for role in ROLES if getattr(self, role) is not None)
 
 
-def columns_by_name(names: Sequence[str], named: Mapping[str, str | None]) -> Columns:
+def columns_by_name(names: Sequence[str], named: Mapping[str, str | None]) -> InteractionColumns:
     """The columns by their names; `named` gives those that a user chose, by role."""
     of = columns_by_role(names, ROLES, {role: column for role, column in named.items() if column is not None})
     others = tuple(n for n in names if n not in of.values())
     if "session" in of:
         of.setdefault("user", of["session"])
-    return Columns(**of, others=others)
+    return InteractionColumns(**of, others=others)

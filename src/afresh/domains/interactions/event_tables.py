@@ -13,9 +13,9 @@ from afresh.data.tables.batches import SUFFIXES, batches
 from afresh.data.tables.delimited import Unusable
 from afresh.data.tables.numbers import is_number
 from afresh.data.tables.roles import is_prose, plain_name
-from afresh.data.tables.rows import Table
+from afresh.data.tables.rows import RowTable
 from afresh.data.tables.times import UNITS
-from afresh.domains.interactions.columns import TITLES, USERS, Columns, columns_by_name
+from afresh.domains.interactions.columns import TITLES, USERS, InteractionColumns, columns_by_name
 
 SEQUENCES = frozenset({"items", "history", "sequence", "itemids", "itemsequence"})  # columns of lists of items
 ONE = dict.fromkeys(SEQUENCES, "item") | {"times": "time", "timestamps": "time", "ratings": "rating"}
@@ -38,7 +38,7 @@ def events_of(file: DataFile, unusable: Unusable, query: str | None = None) -> I
         yield one
 
 
-def columns_of_head(table: Table) -> Columns | None:
+def columns_of_head(table: RowTable) -> InteractionColumns | None:
     """The columns of a log of events by its first rows: it says who, and which item, and has no column of sentences
     but titles. None if it is none."""
     names: Sequence[str] = [*table.columns, *table.skipped]

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from afresh.alignment.off_policy import Array, Index, OffPolicy, Shown, cross_fitted, off_policy, refusal
+from afresh.alignment.off_policy import Array, Index, OffPolicy, ShownItems, cross_fitted, off_policy, refusal
 from afresh.core import Cond, UserError
 from afresh.core.plural import counted
 from afresh.core.verb import Line, Table
@@ -88,12 +88,12 @@ def evaluate(
     if clip is not None and not clip >= 1:
         raise UserError(f"`clip` is a weight of at least 1. Given: {clip:g}.")
     shown = read_shown(log)
-    policy = Policy(recommender, shown, ranking, data)
+    policy = RankingPolicy(recommender, shown, ranking, data)
     kept = np.flatnonzero(shown.place < ranking.k)
     item = policy.item[kept]
     parts = np.array_split(kept, -(-len(kept) // policy.together))
     wanted = np.concatenate([policy.wanted(rows) for rows in parts])
-    rows = Shown(shown.decision[kept], shown.place[kept], shown.drawn[kept], wanted, shown.reward[kept])
+    rows = ShownItems(shown.decision[kept], shown.place[kept], shown.drawn[kept], wanted, shown.reward[kept])
     first = off_policy(rows, clip=clip)
     if reason := refusal(first):
         raise UserError(
@@ -125,7 +125,7 @@ def notes_of(shown: ShownLog, item: Index, found: OffPolicy, ranking: Ranking) -
     return tuple(out)
 
 
-class Policy:
+class RankingPolicy:
     """The probabilities with which a ranking puts each item at the places of a log."""
 
     def __init__(self, recommender: Recommender, shown: ShownLog, ranking: Ranking, data: Path | None) -> None:

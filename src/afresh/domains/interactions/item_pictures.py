@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from afresh.data.image.images import SUFFIXES, Frame, ImageError, decode_image, map_threads
+from afresh.data.image.images import SUFFIXES, ImageError, ImageFrame, decode_image, map_threads
 
 SIDE = 16  # pixels of the copies
 DIRECTIONS = 64  # that are kept, where there are as many pictures
@@ -39,7 +39,7 @@ def pixels(folder: Path, names: Sequence[Any]) -> tuple[Floats, NDArray[np.bool_
         if name is None or not file.is_relative_to(root):  # what lies outside is not read
             return None
         try:
-            found = decode_image(file, Frame(SIDE, "pad")).pixels
+            found = decode_image(file, ImageFrame(SIDE, "pad")).pixels
         except (ImageError, OSError):
             return None
         return np.broadcast_to(found, (SIDE, SIDE, 3)).reshape(-1).astype(np.float32) / 127.5 - 1

@@ -20,7 +20,7 @@ from afresh.data.tables.delimited import Unusable
 from afresh.data.tables.numbers import id_of, numbers_of, values_of
 from afresh.data.tables.roles import check_given
 from afresh.data.tables.times import seconds_of
-from afresh.domains.interactions.columns import Columns, columns_by_name
+from afresh.domains.interactions.columns import InteractionColumns, columns_by_name
 from afresh.domains.interactions.event_tables import events_of, log_files
 from afresh.domains.interactions.item_pictures import are_pictures
 
@@ -117,7 +117,7 @@ def _add(reading: _Reading, batch: Any, unusable: Unusable) -> None:
     named = {k: v for k, v in reading.named.items() if v is None or v in batch.schema.names}
     columns = columns_by_name(batch.schema.names, named)
     if reading.by_session and columns.session is not None:
-        columns = Columns(
+        columns = InteractionColumns(
             columns.session, columns.item, columns.time, columns.rating, columns.event, None, columns.others
         )
     if columns.user is None and columns.item is None:
@@ -193,7 +193,7 @@ def _ids(reading: _Reading, column: Any) -> _Ids:
     return _Ids(names, codes)
 
 
-def _describe(reading: _Reading, columns: Columns, batch: Any) -> None:
+def _describe(reading: _Reading, columns: InteractionColumns, batch: Any) -> None:
     """A table of items or of users with their features."""
     whose, key = (reading.items, columns.item) if columns.user is None else (reading.users, columns.user)
     assert key is not None

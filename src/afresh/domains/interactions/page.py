@@ -20,7 +20,7 @@ from afresh.domains.interactions.catalogue import TITLES, Catalogue
 from afresh.domains.interactions.playlist import Playlist, playlists
 from afresh.domains.interactions.recommend import Ranking, Recommendation, Recommender, cached_recommender, why_not
 from afresh.runs.run import Run
-from afresh.serve.errors import Refused
+from afresh.serve.errors import RefusedRequest
 from afresh.serve.loaded_runs import Served
 from afresh.serve.request_threads import Desk
 from afresh.serve.rights import USE, needs
@@ -37,7 +37,7 @@ Name = Annotated[str, Query(max_length=255)]
 
 
 @dataclass(frozen=True)
-class Wish:
+class PageRequest:
     """What a page asks: ids that were chosen, oldest first, and those that are not wanted; the list and its filters."""
 
     chosen: tuple[str, ...] = ()
@@ -56,21 +56,21 @@ def routes(desk: Desk) -> APIRouter:
 
     @router.get("/studio/recommend")
     async def begin(request: Request, run: Name) -> Response:
-        return await shown(request, run, Wish())
+        return await shown(request, run, PageRequest())
 
     @router.post("/studio/recommend")
     async def go_on(request: Request) -> Response:
         async with request.form(max_files=0, max_fields=60, max_part_size=MOST) as form:
             return await shown(request, text(form, "run", 255), wish_of(form))
 
-    async def shown(request: Request, run: str, wish: Wish) -> Response:
+    async def shown(request: Request, run: str, wish: PageRequest) -> Response:
         values = await desk.run(request, run, lambda served: view(served, wish))
         return page(request, "recommend.html", name=run, wish=wish, lengths=PLACES, tastes=list(TASTES), **values)
 
     return router
 
 
-def wish_of(form: FormData) -> Wish:
+def wish_of(form: FormData) -> PageRequest:
     """What the form of the page says, with what its button changed. Raises Refused for what it cannot say."""
     chosen, hidden = ids_in(form, "chosen"), ids_in(form, "hidden")
     if item := text(form, "add"):
@@ -86,7 +86,7 @@ def wish_of(form: FormData) -> Wish:
     names = [key.removeprefix("where:") for key in form if key.startswith("where:")]
     where = {name: value for name in names if (value := text(form, f"where:{name}"))}
     draw = whole(form, "draw", 0, 10**6)
-    return Wish(
+    return PageRequest(
         chosen=tuple(chosen[-CHOSEN:]),
         hidden=tuple(hidden[-CHOSEN:]),
         search="" if text(form, "add") else text(form, "search", 200),
@@ -102,14 +102,14 @@ def wish_of(form: FormData) -> Wish:
 def text(form: FormData, name: str, most: int = 1_000) -> str:
     value = form.get(name, "")
     if not isinstance(value, str) or len(value) > most:
-        raise Refused(400, f"The field {name} is too long, or a file.", None, name)
+        raise RefusedRequest(400, f"The field {name} is too long, or a file.", None, name)
     return value.strip()
 
 
 def whole(form: FormData, name: str, usual: int, most: int) -> int:
     value = text(form, name) or str(usual)
     if not value.isdecimal() or int(value) > most:
-        raise Refused(400, f"{name} is a number up to {most:,}. Given: {value[:20]!r}.", None, name)
+        raise RefusedRequest(400, f"{name} is a number up to {most:,}. Given: {value[:20]!r}.", None, name)
     return int(value)
 
 
@@ -120,11 +120,11 @@ def ids_in(form: FormData, name: str) -> list[str]:
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, list) or not all(isinstance(i, str) for i in found):
-        raise Refused(400, "What was chosen on the page cannot be read. Begin again.", None, name)
+        raise RefusedRequest(400, "What was chosen on the page cannot be read. Begin again.", None, name)
     return found
 
 
-def view(served: Served, wish: Wish) -> dict[str, Any]:
+def view(served: Served, wish: PageRequest) -> dict[str, Any]:
     """What the page shows. Raises UserError for a filter that no item fits."""
     recommender = cached_recommender(served.run)
     catalogue = recommender.catalogue
@@ -162,7 +162,7 @@ def view(served: Served, wish: Wish) -> dict[str, Any]:
 
 
 def lists(
-    recommender: Recommender, chosen: Sequence[str], ranking: Ranking, wish: Wish, where: Mapping[str, str]
+    recommender: Recommender, chosen: Sequence[str], ranking: Ranking, wish: PageRequest, where: Mapping[str, str]
 ) -> list[Recommendation]:
     if not wish.sequence:
         return recommender.recommend([chosen], ranking)[0]

@@ -16,7 +16,7 @@ from afresh.core import UserError
 from afresh.core.plural import counted
 from afresh.core.verb import Line, Remark
 from afresh.domains.interactions.exposure_log import read_shown
-from afresh.domains.interactions.feedback import Policy
+from afresh.domains.interactions.feedback import RankingPolicy
 from afresh.domains.interactions.history import History, encode
 from afresh.domains.interactions.recommend import Ranking, Recommender, check
 from afresh.storage.files import replace_file
@@ -71,7 +71,7 @@ def votes_in(recommender: Recommender, log: Path, ranking: Ranking, data: Path |
     if ranking.diversity:
         raise UserError("Votes are weighed by the probabilities of `explore`. Leave out `diversity`.")
     shown = read_shown(log)
-    policy = Policy(recommender, shown, ranking, data)
+    policy = RankingPolicy(recommender, shown, ranking, data)
     rows = np.arange(len(shown.items))
     wanted = np.concatenate([policy.wanted(part) for part in np.array_split(rows, -(-len(rows) // policy.together))])
     ratio = np.where(shown.drawn > 0, wanted / np.maximum(shown.drawn, 1e-300), 0.0)

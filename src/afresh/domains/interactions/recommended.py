@@ -22,7 +22,7 @@ from afresh.storage.folders import check_free
 
 
 @dataclass(frozen=True)
-class Wanted:
+class RecommendRequest:
     """For whom lists are made and what else is asked of them, beside their `Ranking`: the parameters of `recommend`."""
 
     users: Sequence[str] = ()
@@ -97,7 +97,7 @@ def table_of(user: str, items: Sequence[Recommendation]) -> Table:
     return Table(columns, rows, right=[1])
 
 
-def answer(run: Run, ranking: Ranking, wanted: Wanted) -> Recommended | Earned | LogVotes:
+def answer(run: Run, ranking: Ranking, wanted: RecommendRequest) -> Recommended | Earned | LogVotes:
     """What `recommend` returns: lists, what they would have earned, or votes.
 
     Raises UserError for what does not go together, for an unknown user, and for what cannot be read or written.

@@ -243,7 +243,7 @@ def recommend(
     cannot be used.
     """
     from afresh.domains.interactions.recommend import Ranking
-    from afresh.domains.interactions.recommended import Wanted, answer
+    from afresh.domains.interactions.recommended import RecommendRequest, answer
 
     ranking = Ranking(
         k=k,
@@ -257,7 +257,7 @@ def recommend(
         seed=secrets.randbelow(2**31) if seed is None else seed,
         novelty=novelty,
     )
-    wanted = Wanted(
+    wanted = RecommendRequest(
         users=users,
         histories=histories or (),
         sessions=sessions or (),

@@ -19,7 +19,7 @@ from afresh.domains.molecule.properties import properties
 KEPT = 1_024  # molecules that stay read, so that the terms of a sum share them
 
 
-class Read:
+class ReadMolecule:
     """A molecule of RDKit, and what several terms ask of it, each computed once."""
 
     def __init__(self, mol: Any) -> None:
@@ -42,10 +42,10 @@ class Read:
 
 
 @lru_cache(maxsize=KEPT)
-def read(smiles: str) -> Read | None:
+def read(smiles: str) -> ReadMolecule | None:
     """The molecule of a SMILES; None if RDKit cannot read it, or if it has no atoms."""
     found = chem().MolFromSmiles(smiles) if smiles and len(smiles) <= LONGEST else None
-    return None if found is None or found.GetNumAtoms() == 0 else Read(found)
+    return None if found is None or found.GetNumAtoms() == 0 else ReadMolecule(found)
 
 
 @cache
@@ -70,7 +70,7 @@ def fingerprints() -> Mapping[str, Callable[[Any], Any]]:
 
 # ------------------------------------------------------------------------------------------------------------ measures
 
-Measure = Callable[[Read], float]
+Measure = Callable[[ReadMolecule], float]
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Number:
 
     name: str
 
-    def __call__(self, molecule: Read) -> float:
+    def __call__(self, molecule: ReadMolecule) -> float:
         return float(numbers()[self.name](molecule.mol))
 
 
@@ -101,7 +101,7 @@ class Atoms:
 
     element: str | None = None
 
-    def __call__(self, molecule: Read) -> float:
+    def __call__(self, molecule: ReadMolecule) -> float:
         found = molecule.elements
         return float(sum(found.values()) - found.get("*", 0) if self.element is None else found.get(self.element, 0))
 
@@ -113,7 +113,7 @@ class Similarity:
     smiles: str
     fingerprint: str = "ECFP4"
 
-    def __call__(self, molecule: Read) -> float:
+    def __call__(self, molecule: ReadMolecule) -> float:
         from rdkit import DataStructs
 
         return float(
@@ -136,7 +136,7 @@ class Contains:
 
     smarts: str
 
-    def __call__(self, molecule: Read) -> float:
+    def __call__(self, molecule: ReadMolecule) -> float:
         return float(molecule.mol.HasSubstructMatch(pattern(self.smarts)))
 
 
@@ -146,7 +146,7 @@ class Lacks:
 
     smarts: str
 
-    def __call__(self, molecule: Read) -> float:
+    def __call__(self, molecule: ReadMolecule) -> float:
         return float(not molecule.mol.HasSubstructMatch(pattern(self.smarts)))
 
 
@@ -160,7 +160,7 @@ def pattern(smarts: str) -> Any:
 
 
 @dataclass(frozen=True)
-class Near:
+class NearestMolecule:
     """1 at a value, and less away from it, as a Gaussian.
 
     `value` may be a SMILES: then it is the value of that molecule. `side`: "at least" and "at most" score 1 above and
@@ -196,23 +196,23 @@ class UpTo:
 
 
 @dataclass(frozen=True)
-class Term:
+class ObjectiveTerm:
     measure: Measure
-    shape: Near | UpTo | None = None  # None: the measure is the score
+    shape: NearestMolecule | UpTo | None = None  # None: the measure is the score
 
-    def __call__(self, molecule: Read) -> float:
+    def __call__(self, molecule: ReadMolecule) -> float:
         value = self.measure(molecule)
         return value if self.shape is None else self.shape(value, self.measure)
 
 
 @dataclass(frozen=True)
-class Objective:
+class MoleculeObjective:
     """The mean of terms, 0 to 1, as in GuacaMol (Brown et al. 2019). The geometric mean is 0 if one of them is."""
 
     mean: Literal["geometric", "arithmetic"]
-    terms: tuple[Term, ...]
+    terms: tuple[ObjectiveTerm, ...]
 
-    def __call__(self, molecule: Read) -> float:
+    def __call__(self, molecule: ReadMolecule) -> float:
         values: Sequence[float] = [term(molecule) for term in self.terms]
         if self.mean == "arithmetic":
             return sum(values) / len(values)

@@ -18,7 +18,7 @@ from afresh.domains.molecule.kind import MOLECULE
 from afresh.domains.molecule.properties import Property
 from afresh.domains.molecule.reading import READ, measured, read_files
 from afresh.domains.molecule.recognise import recognise
-from afresh.domains.molecule.standard import Mixtures, Read, Standard, describe_traits, read_all
+from afresh.domains.molecule.standard import Mixtures, Standard, StandardMolecule, describe_traits, read_all
 from afresh.domains.molecule.writing import WRITINGS, Form, vocabulary
 
 FEW = 50_000  # molecules up to which random writings are learnt; fragments are learnt in any order, however many
@@ -79,7 +79,7 @@ class MoleculeModality:
         columns = measured(raw.columns, options.numbers)
         corpus.notes += columns.notes
         found = read_all(raw.smiles, options.standard, options.split == "scaffold", options.properties)
-        kept: list[Read] = []
+        kept: list[StandardMolecule] = []
         for where, result, numbers in zip(raw.where, found, columns.numbers, strict=True):
             if isinstance(result, MoleculeError):
                 corpus.refused.append(Refused(where, str(result)))

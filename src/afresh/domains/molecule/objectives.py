@@ -8,7 +8,17 @@ from __future__ import annotations
 
 import re
 
-from afresh.domains.molecule.measures import Atoms, Contains, Lacks, Near, Number, Objective, Similarity, Term, UpTo
+from afresh.domains.molecule.measures import (
+    Atoms,
+    Contains,
+    Lacks,
+    MoleculeObjective,
+    NearestMolecule,
+    Number,
+    ObjectiveTerm,
+    Similarity,
+    UpTo,
+)
 
 ALBUTEROL = "CC(C)(C)NCC(O)c1ccc(O)c(CO)c1"
 AMLODIPINE = r"Clc1ccccc1C2C(=C(/N/C(=C2/C(=O)OCC)COCCN)C)\C(=O)OC"
@@ -37,73 +47,79 @@ VALSARTAN_PART = "CN(C=O)Cc1ccc(c2ccccc2)cc1"
 LOG_P, TPSA, BERTZ = Number("logP"), Number("TPSA"), Number("Bertz")
 
 
-def geometric(*terms: Term) -> Objective:
-    return Objective("geometric", terms)
+def geometric(*terms: ObjectiveTerm) -> MoleculeObjective:
+    return MoleculeObjective("geometric", terms)
 
 
-def arithmetic(*terms: Term) -> Objective:
-    return Objective("arithmetic", terms)
+def arithmetic(*terms: ObjectiveTerm) -> MoleculeObjective:
+    return MoleculeObjective("arithmetic", terms)
 
 
-def isomer(formula: str) -> Objective:
+def isomer(formula: str) -> MoleculeObjective:
     """How near the formula of a molecule is to another one: the numbers of atoms of its elements, and of all atoms."""
     counts = {e: int(n or 1) for e, n in re.findall(r"([A-Z][a-z]?)(\d*)", formula)}
     return geometric(
-        *(Term(Atoms(element), Near(n, 1)) for element, n in counts.items()),
-        Term(Atoms(), Near(sum(counts.values()), 2)),
+        *(ObjectiveTerm(Atoms(element), NearestMolecule(n, 1)) for element, n in counts.items()),
+        ObjectiveTerm(Atoms(), NearestMolecule(sum(counts.values()), 2)),
     )
 
 
 OBJECTIVES = {
-    "albuterol_similarity": geometric(Term(Similarity(ALBUTEROL, "FCFP4"), UpTo(0.75))),
-    "amlodipine_mpo": geometric(Term(Similarity(AMLODIPINE)), Term(Number("rings"), Near(3, 0.5))),
-    "celecoxib_rediscovery": geometric(Term(Similarity(CELECOXIB))),
+    "albuterol_similarity": geometric(ObjectiveTerm(Similarity(ALBUTEROL, "FCFP4"), UpTo(0.75))),
+    "amlodipine_mpo": geometric(
+        ObjectiveTerm(Similarity(AMLODIPINE)), ObjectiveTerm(Number("rings"), NearestMolecule(3, 0.5))
+    ),
+    "celecoxib_rediscovery": geometric(ObjectiveTerm(Similarity(CELECOXIB))),
     "deco_hop": arithmetic(
-        Term(Similarity(HOP, "PHCO"), UpTo(0.85)),
-        Term(Lacks(SULPHONE)),
-        Term(Lacks(BENZOTHIAZOLE)),
-        Term(Contains(QUINAZOLINE)),
+        ObjectiveTerm(Similarity(HOP, "PHCO"), UpTo(0.85)),
+        ObjectiveTerm(Lacks(SULPHONE)),
+        ObjectiveTerm(Lacks(BENZOTHIAZOLE)),
+        ObjectiveTerm(Contains(QUINAZOLINE)),
     ),
     "fexofenadine_mpo": geometric(
-        Term(Similarity(FEXOFENADINE, "AP"), UpTo(0.8)),
-        Term(TPSA, Near(90, 10, "at least")),
-        Term(LOG_P, Near(4, 1, "at most")),
+        ObjectiveTerm(Similarity(FEXOFENADINE, "AP"), UpTo(0.8)),
+        ObjectiveTerm(TPSA, NearestMolecule(90, 10, "at least")),
+        ObjectiveTerm(LOG_P, NearestMolecule(4, 1, "at most")),
     ),
     "isomers_c7h8n2o2": isomer("C7H8N2O2"),
     "isomers_c9h10n2o2pf2cl": isomer("C9H10N2O2PF2Cl"),
-    "median1": geometric(Term(Similarity(CAMPHOR)), Term(Similarity(MENTHOL))),
-    "median2": geometric(Term(Similarity(TADALAFIL, "ECFP6")), Term(Similarity(SILDENAFIL, "ECFP6"))),
-    "mestranol_similarity": geometric(Term(Similarity(MESTRANOL, "AP"), UpTo(0.75))),
+    "median1": geometric(ObjectiveTerm(Similarity(CAMPHOR)), ObjectiveTerm(Similarity(MENTHOL))),
+    "median2": geometric(ObjectiveTerm(Similarity(TADALAFIL, "ECFP6")), ObjectiveTerm(Similarity(SILDENAFIL, "ECFP6"))),
+    "mestranol_similarity": geometric(ObjectiveTerm(Similarity(MESTRANOL, "AP"), UpTo(0.75))),
     "osimertinib_mpo": geometric(
-        Term(Similarity(OSIMERTINIB, "FCFP4"), UpTo(0.8)),
-        Term(Similarity(OSIMERTINIB, "ECFP6"), Near(0.85, 0.1, "at most")),
-        Term(TPSA, Near(100, 10, "at least")),
-        Term(LOG_P, Near(1, 1, "at most")),
+        ObjectiveTerm(Similarity(OSIMERTINIB, "FCFP4"), UpTo(0.8)),
+        ObjectiveTerm(Similarity(OSIMERTINIB, "ECFP6"), NearestMolecule(0.85, 0.1, "at most")),
+        ObjectiveTerm(TPSA, NearestMolecule(100, 10, "at least")),
+        ObjectiveTerm(LOG_P, NearestMolecule(1, 1, "at most")),
     ),
-    "perindopril_mpo": geometric(Term(Similarity(PERINDOPRIL)), Term(Number("aromatic rings"), Near(2, 0.5))),
-    "qed": geometric(Term(Number("QED"))),
+    "perindopril_mpo": geometric(
+        ObjectiveTerm(Similarity(PERINDOPRIL)), ObjectiveTerm(Number("aromatic rings"), NearestMolecule(2, 0.5))
+    ),
+    "qed": geometric(ObjectiveTerm(Number("QED"))),
     "ranolazine_mpo": geometric(
-        Term(Similarity(RANOLAZINE, "AP"), UpTo(0.7)),
-        Term(TPSA, Near(95, 20, "at least")),
-        Term(LOG_P, Near(7, 1, "at least")),
-        Term(Atoms("F"), Near(1, 1)),
+        ObjectiveTerm(Similarity(RANOLAZINE, "AP"), UpTo(0.7)),
+        ObjectiveTerm(TPSA, NearestMolecule(95, 20, "at least")),
+        ObjectiveTerm(LOG_P, NearestMolecule(7, 1, "at least")),
+        ObjectiveTerm(Atoms("F"), NearestMolecule(1, 1)),
     ),
     "scaffold_hop": arithmetic(
-        Term(Similarity(HOP, "PHCO"), UpTo(0.75)), Term(Contains(DECORATION)), Term(Lacks(QUINAZOLINE))
+        ObjectiveTerm(Similarity(HOP, "PHCO"), UpTo(0.75)),
+        ObjectiveTerm(Contains(DECORATION)),
+        ObjectiveTerm(Lacks(QUINAZOLINE)),
     ),
     "sitagliptin_mpo": geometric(
-        Term(Similarity(SITAGLIPTIN), Near(0, 0.1)),
-        Term(LOG_P, Near(SITAGLIPTIN, 0.2)),
-        Term(TPSA, Near(SITAGLIPTIN, 5)),
-        Term(isomer("C16H15F6N5O")),
+        ObjectiveTerm(Similarity(SITAGLIPTIN), NearestMolecule(0, 0.1)),
+        ObjectiveTerm(LOG_P, NearestMolecule(SITAGLIPTIN, 0.2)),
+        ObjectiveTerm(TPSA, NearestMolecule(SITAGLIPTIN, 5)),
+        ObjectiveTerm(isomer("C16H15F6N5O")),
     ),
-    "thiothixene_rediscovery": geometric(Term(Similarity(THIOTHIXENE))),
-    "troglitazone_rediscovery": geometric(Term(Similarity(TROGLITAZONE))),
+    "thiothixene_rediscovery": geometric(ObjectiveTerm(Similarity(THIOTHIXENE))),
+    "troglitazone_rediscovery": geometric(ObjectiveTerm(Similarity(TROGLITAZONE))),
     "valsartan_smarts": geometric(
-        Term(Contains(VALSARTAN_PART)),
-        Term(LOG_P, Near(SITAGLIPTIN, 0.2)),
-        Term(TPSA, Near(SITAGLIPTIN, 5)),
-        Term(BERTZ, Near(SITAGLIPTIN, 30)),
+        ObjectiveTerm(Contains(VALSARTAN_PART)),
+        ObjectiveTerm(LOG_P, NearestMolecule(SITAGLIPTIN, 0.2)),
+        ObjectiveTerm(TPSA, NearestMolecule(SITAGLIPTIN, 5)),
+        ObjectiveTerm(BERTZ, NearestMolecule(SITAGLIPTIN, 30)),
     ),
-    "zaleplon_mpo": geometric(Term(Similarity(ZALEPLON)), Term(isomer("C19H17N3O2"))),
+    "zaleplon_mpo": geometric(ObjectiveTerm(Similarity(ZALEPLON)), ObjectiveTerm(isomer("C19H17N3O2"))),
 }

@@ -140,7 +140,7 @@ def _structure(record: str) -> str:
     return smiles
 
 
-def _read_table(name: str, table: tables.Table, smiles_column: str | None, raw: RawMolecules) -> None:
+def _read_table(name: str, table: tables.RowTable, smiles_column: str | None, raw: RawMolecules) -> None:
     raw.refused += [Refused(f"{name}, row {n}", reason) for n, reason in table.bad]
     raw.notes += [f"{name}: {note}" for note in table.notes]
     if not table.rows:
@@ -153,7 +153,7 @@ def _read_table(name: str, table: tables.Table, smiles_column: str | None, raw: 
         raw.add("" if value is None else str(value).strip(), f"{name}, row {number}", others)
 
 
-def smiles_column_of(name: str, table: tables.Table, wanted: str | None) -> str:
+def smiles_column_of(name: str, table: tables.RowTable, wanted: str | None) -> str:
     """The column of SMILES. Raises UserError if there is none, or if it cannot be chosen."""
     known = ", ".join(table.columns[:20])
     if wanted is not None:
@@ -195,14 +195,14 @@ def _is_molecule(value: str) -> bool:
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredColumn:
     """Numbers of each molecule by name, and notes on columns that are not used and on values that are missing."""
 
     numbers: list[dict[str, float]]
     notes: list[str]
 
 
-def measured(columns: Sequence[Mapping[str, Any]], wanted: Sequence[str] | None) -> Measured:
+def measured(columns: Sequence[Mapping[str, Any]], wanted: Sequence[str] | None) -> MeasuredColumn:
     """The columns of numbers: those that are `wanted`, or all but identifiers.
 
     Raises UserError for a column that does not exist, or whose values have several units.
@@ -240,7 +240,7 @@ def measured(columns: Sequence[Mapping[str, Any]], wanted: Sequence[str] | None)
         if wrong:
             bad = next(str(c) for c, v in zip(cells, values, strict=True) if v is None and c not in (None, ""))
             notes.append(f"column {name!r}: {wrong:,} values are not numbers, such as {bad!r}, and count as missing")
-    return Measured(numbers, notes)
+    return MeasuredColumn(numbers, notes)
 
 
 def _other(name: str, present: Sequence[Any]) -> str:

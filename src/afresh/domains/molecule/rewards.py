@@ -14,7 +14,16 @@ from afresh.alignment.rewards.reward import Builtin, Context, Request, Reward, S
 from afresh.core import UserError
 from afresh.domains.molecule.chem import MoleculeError, molecule, require
 from afresh.domains.molecule.kind import MOLECULE
-from afresh.domains.molecule.measures import Contains, Measure, Near, Number, Similarity, Term, pattern, read
+from afresh.domains.molecule.measures import (
+    Contains,
+    Measure,
+    NearestMolecule,
+    Number,
+    ObjectiveTerm,
+    Similarity,
+    pattern,
+    read,
+)
 from afresh.domains.molecule.objectives import OBJECTIVES
 
 HARDEST, EASIEST = 10.0, 1.0  # SA scores
@@ -61,7 +70,7 @@ def at(name: str, width: float, argument: str | None, context: Context) -> Rewar
             f"The reward {name.lower()}: {argument!r} is not a number. Write {name.lower()} alone, or with the value "
             f"to reach, as in {name.lower()}:{width * 3:g}."
         )
-    return each(Term(measure, Near(value, width)))
+    return each(ObjectiveTerm(measure, NearestMolecule(value, width)))
 
 
 def ease(argument: str | None, context: Context) -> Reward:

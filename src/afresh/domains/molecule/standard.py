@@ -29,7 +29,7 @@ class Standard:
 
 
 @dataclass(frozen=True)
-class Read:
+class StandardMolecule:
     """A molecule as it is learnt, what it has that a standard could remove, its scaffold and its properties."""
 
     smiles: str
@@ -58,7 +58,7 @@ def traits_of(smiles: str, found: Any) -> tuple[str, ...]:
     return tuple(out)
 
 
-def standardised(text: str, standard: Standard, with_scaffold: bool, wanted: tuple[str, ...]) -> Read:
+def standardised(text: str, standard: Standard, with_scaffold: bool, wanted: tuple[str, ...]) -> StandardMolecule:
     """The molecule of a SMILES in the standard. Raises MoleculeError with the reason why it is refused."""
     library = chem()
     found = molecule(text)
@@ -91,7 +91,7 @@ def standardised(text: str, standard: Standard, with_scaffold: bool, wanted: tup
             raise MoleculeError("what remains of it is not a molecule that RDKit reads")
         smiles = library.MolToSmiles(found)
     scaffold = scaffold_of(found) if with_scaffold else None
-    return Read(smiles, traits, scaffold, numbers_of(found, wanted) if wanted else {})
+    return StandardMolecule(smiles, traits, scaffold, numbers_of(found, wanted) if wanted else {})
 
 
 def scaffold_of(found: Any) -> str:
@@ -104,10 +104,10 @@ def scaffold_of(found: Any) -> str:
 
 def read_all(
     texts: Sequence[str], standard: Standard, with_scaffold: bool, wanted: tuple[str, ...]
-) -> list[Read | MoleculeError]:
+) -> list[StandardMolecule | MoleculeError]:
     """`standardised` of every text, or the error. Threads would not help: RDKit keeps the interpreter's lock."""
 
-    def one(text: str) -> Read | MoleculeError:
+    def one(text: str) -> StandardMolecule | MoleculeError:
         try:
             with surviving():
                 return standardised(text, standard, with_scaffold, wanted)
@@ -118,7 +118,7 @@ def read_all(
     return [one(text) for part in blocks(parts, "reading molecules") for text in part]
 
 
-def describe_traits(found: Sequence[Read], standard: Standard) -> list[str]:
+def describe_traits(found: Sequence[StandardMolecule], standard: Standard) -> list[str]:
     """A line on each trait that molecules have: how many, what was done with them, and which option decides."""
     counts = Counter(t for r in found for t in r.traits)
     ways = {

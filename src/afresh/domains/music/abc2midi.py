@@ -17,7 +17,7 @@ from pathlib import Path
 
 from afresh.core import UserError
 from afresh.core.events import warning
-from afresh.sandbox.processes import Limits, Outcome, Sandbox
+from afresh.sandbox.processes import Outcome, Sandbox, SandboxLimits
 
 PATIENCE = 20  # seconds for one text
 MOST = 100  # texts in one sandbox
@@ -65,7 +65,7 @@ def convert(texts: Sequence[str]) -> list[Conversion | str]:
         return []
     if len(texts) > MOST:
         return convert(texts[:MOST]) + convert(texts[MOST:])
-    limits = Limits(PATIENCE * len(texts) + 10.0, memory_mb=512, output=128 << 20, files_mb=64)
+    limits = SandboxLimits(PATIENCE * len(texts) + 10.0, memory_mb=512, output=128 << 20, files_mb=64)
     program = Path(os.environ["SYMUSIC_ABC2MIDI"]).read_bytes()
     task = {"abc2midi": base64.b64encode(program).decode(), "texts": list(texts), "seconds": PATIENCE}
     outcome = _run(PROGRAM.format(task=json.dumps(task)), limits)
@@ -77,7 +77,7 @@ def convert(texts: Sequence[str]) -> list[Conversion | str]:
     return [f"abc2midi needed more {outcome.status} than it may have: divide the file"]
 
 
-def _run(program: str, limits: Limits) -> Outcome:
+def _run(program: str, limits: SandboxLimits) -> Outcome:
     """Run a program in the sandbox or, where there is none, without."""
     try:
         return Sandbox(limits).run(program)

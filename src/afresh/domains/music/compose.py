@@ -18,7 +18,7 @@ from afresh.core.verb import Heading, Line
 from afresh.data.files import DataFile, FileError, read_bytes
 from afresh.domains.music.encoder import FIRST, SPECIAL, ScoreEncoder
 from afresh.domains.music.files import READ, read_pieces, suffix_of, to_score
-from afresh.domains.music.score import BAR, HOLD, PITCH, REST, Score, joined, to_text
+from afresh.domains.music.score import BAR, HOLD, PITCH, REST, MusicScore, joined, to_text
 from afresh.runs.run import Run
 from afresh.sampling.request import Request, known
 from afresh.sampling.samples import numbered, preview_sound, sound_html, write_with_audio
@@ -48,7 +48,7 @@ class Composed:
             for text, sound in zip(self.texts, sounds, strict=True)
         )
 
-    def scores(self) -> list[Score]:
+    def scores(self) -> list[MusicScore]:
         return [_encoder(self.run).score(t)[0] for t in self.texts]
 
     def sounds(self) -> list[Sound]:
@@ -98,7 +98,7 @@ class Composed:
         return [{"file": f, "sound": s, "text": t} for (f, s), t in zip(files, self.texts, strict=True)]
 
 
-def read_score(run: Run, path: Path) -> tuple[Score, list[str]]:
+def read_score(run: Run, path: Path) -> tuple[MusicScore, list[str]]:
     """Read the first piece of a .mid, .abc or .json file on the run's time grid, with notes on what was changed.
 
     Raises UserError if the file cannot be read or holds no piece.
@@ -111,7 +111,7 @@ def read_score(run: Run, path: Path) -> tuple[Score, list[str]]:
     return score_of(run, path, content)
 
 
-def score_of(run: Run, name: str | Path, content: bytes) -> tuple[Score, list[str]]:
+def score_of(run: Run, name: str | Path, content: bytes) -> tuple[MusicScore, list[str]]:
     """`read_score` of the content of a file with a name. Raises UserError as it does."""
     encoder, path = _encoder(run), Path(name)
     try:
@@ -137,7 +137,7 @@ def _unreadable(name: str | Path, error: Exception) -> UserError:
 
 
 def harmonise(
-    run: Run, score: Score, n: int = 1, *, voice: int = 0, seed: int = 0, settings: dict[str, Any] | None = None
+    run: Run, score: MusicScore, n: int = 1, *, voice: int = 0, seed: int = 0, settings: dict[str, Any] | None = None
 ) -> Composed:
     """Make n scores that keep one voice of `score` and fill in the other voices.
 
@@ -166,7 +166,9 @@ def harmonise(
     return Composed(texts, tuple(notes), run)
 
 
-def go_on(run: Run, score: Score, n: int = 1, *, seed: int = 0, settings: dict[str, Any] | None = None) -> Composed:
+def go_on(
+    run: Run, score: MusicScore, n: int = 1, *, seed: int = 0, settings: dict[str, Any] | None = None
+) -> Composed:
     """Continue a score in n versions, each of which includes the given beginning.
 
     Raises UserError if the run's form cannot represent the score.
@@ -176,7 +178,7 @@ def go_on(run: Run, score: Score, n: int = 1, *, seed: int = 0, settings: dict[s
     return Composed(tuple(text + str(v) for v in continued.values), (), run)
 
 
-def text_of(run: Run, score: Score) -> str:
+def text_of(run: Run, score: MusicScore) -> str:
     """The score as the run writes it. Raises UserError if the run's form cannot represent it."""
     return _text_of(_encoder(run), score)
 
@@ -195,7 +197,7 @@ def _encoder(run: Run) -> ScoreEncoder:
     return run.encoder
 
 
-def _text_of(encoder: ScoreEncoder, score: Score) -> str:
+def _text_of(encoder: ScoreEncoder, score: MusicScore) -> str:
     """The text of a score in the run's form, on the run's time grid."""
     if score.steps != encoder.steps:
         raise UserError(
@@ -209,7 +211,7 @@ def _text_of(encoder: ScoreEncoder, score: Score) -> str:
         raise UserError(f"The score does not fit the run's form of {encoder.voices} voices: it is {error}.") from None
 
 
-def _alone(encoder: ScoreEncoder, score: Score, voice: int) -> Score:
+def _alone(encoder: ScoreEncoder, score: MusicScore, voice: int) -> MusicScore:
     """The score with only one voice, moved to the position of `voice` if the score is a single melody."""
     if not 0 <= voice < encoder.voices:
         raise UserError(f"There is no voice {voice}. This run has {encoder.voices} voices, counted from 0.")
@@ -220,7 +222,7 @@ def _alone(encoder: ScoreEncoder, score: Score, voice: int) -> Score:
     return replace(score, notes=tuple(notes))
 
 
-def _with_holes(encoder: ScoreEncoder, score: Score, voice: int) -> tuple[torch.Tensor, int]:
+def _with_holes(encoder: ScoreEncoder, score: MusicScore, voice: int) -> tuple[torch.Tensor, int]:
     """Ids of the score and the `end`, with -1 for every word of the other voices; and the number of these holes."""
     words = _text_of(encoder, score).split()
     ids, position, in_bar, holes = list[int](), 0, False, 0

@@ -7,20 +7,24 @@ from collections.abc import Iterator, Mapping
 from afresh.core import UserError, events
 from afresh.domains.music.compose import harmonise, score_of, text_of
 from afresh.domains.music.encoder import ScoreEncoder
-from afresh.domains.music.score import Score
+from afresh.domains.music.score import MusicScore
 from afresh.runs.run import Run
-from afresh.verbs.creation_request import Creation, Made, OnText, Wish, sample
+from afresh.verbs.creation_request import Creation, CreationRequest, Made, OnText, sample
 
 Files = Mapping[str, bytes]
 
 
-def compose_works(run: Run, wish: Wish, files: Files, only: int | None, on_text: OnText | None) -> Iterator[Made]:
+def compose_works(
+    run: Run, wish: CreationRequest, files: Files, only: int | None, on_text: OnText | None
+) -> Iterator[Made]:
     """Tunes that begin as the score in the input."""
     text = text_of(run, score_in(run, wish, files))
     return sample(run, wish.model_copy(update={"prompt": text}), files, only, on_text)
 
 
-def harmonise_works(run: Run, wish: Wish, files: Files, only: int | None, on_text: OnText | None) -> Iterator[Made]:
+def harmonise_works(
+    run: Run, wish: CreationRequest, files: Files, only: int | None, on_text: OnText | None
+) -> Iterator[Made]:
     """Tunes with one voice of the score in the input, and new ones around it."""
     score = score_in(run, wish, files)
     made = harmonise(run, score, wish.n, voice=wish.voice, seed=wish.seed, settings=dict(wish.settings))
@@ -29,7 +33,7 @@ def harmonise_works(run: Run, wish: Wish, files: Files, only: int | None, on_tex
     return (Made(index, text) for index, text in enumerate(made.texts))
 
 
-def score_in(run: Run, wish: Wish, files: Files) -> Score:
+def score_in(run: Run, wish: CreationRequest, files: Files) -> MusicScore:
     """The score in the input file: a text as the run writes it, or music in notes. Notes what is changed in it.
 
     Raises UserError for another number of inputs, and for a file that cannot be read.

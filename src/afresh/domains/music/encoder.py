@@ -20,7 +20,7 @@ from afresh.data.encoder_file import load_encoder, save_encoder, written_names
 from afresh.data.text.kind import TEXT
 from afresh.data.text.prompts import TextPrompts
 from afresh.domains.music.files import midi_bytes
-from afresh.domains.music.score import PITCHES, STEPS, Score, from_text, joined, vocabulary
+from afresh.domains.music.score import PITCHES, STEPS, MusicScore, from_text, joined, vocabulary
 from afresh.domains.music.synth import play
 
 SPECIAL = {"end": 0, "score": 1}  # `score` never occurs: it identifies the space as one of scores
@@ -134,7 +134,7 @@ class ScoreEncoder:
             out.append(joined([self.words[i - FIRST] for i in ids if i >= FIRST]))
         return out
 
-    def score(self, text: str) -> tuple[Score, list[str]]:
+    def score(self, text: str) -> tuple[MusicScore, list[str]]:
         """The score that a text represents, and the errors in the text."""
         return from_text(text, self.steps, self.voices)
 

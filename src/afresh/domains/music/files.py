@@ -20,8 +20,8 @@ from afresh.domains.music.score import (
     MOST_VOICES,
     TEMPOS,
     Meter,
+    MusicScore,
     Note,
-    Score,
     bar_length,
     meter_of,
     without_overlaps,
@@ -86,7 +86,7 @@ def _without_abc(name: str, content: bytes) -> PieceFile | FileError:
 # --------------------------------------------------------------------------- to scores
 
 
-def to_score(raw: RawPiece, steps: int, most_bars: int, tally: Counter[str]) -> Score:
+def to_score(raw: RawPiece, steps: int, most_bars: int, tally: Counter[str]) -> MusicScore:
     """The score of a piece on a grid of `steps` per quarter. `tally` counts what was changed or left out.
 
     Raises FileError for a piece without notes, with a meter that does not fit the grid, or with too many bars.
@@ -103,7 +103,7 @@ def to_score(raw: RawPiece, steps: int, most_bars: int, tally: Counter[str]) -> 
     meters = _meters(raw, steps, max(n.end for n in notes), changes)
     tempo = round((raw.tempos or (120.0,))[0] / 10) * 10
     changes["changes of tempo left out"] = max(0, len(set(raw.tempos)) - 1)
-    score = Score(tuple(notes), meters, min(max(tempo, TEMPOS[0]), TEMPOS[-1]), steps)
+    score = MusicScore(tuple(notes), meters, min(max(tempo, TEMPOS[0]), TEMPOS[-1]), steps)
     if sum(-((a - b) // bar_length(m, steps)) for a, b, m in _spans(meters, score.end)) > most_bars:
         raise FileError(f"more than {most_bars:,} bars: divide it, or raise `data.max_bars`")
     tally.update(changes)
@@ -193,7 +193,7 @@ def _reason(error: Exception) -> str:
     return str(error).removeprefix("MiniMidi: ").replace("Invaild", "invalid").rstrip("! ")
 
 
-def midi_bytes(score: Score) -> bytes:
+def midi_bytes(score: MusicScore) -> bytes:
     """The content of a MIDI file with one track per voice, all notes at one velocity."""
     symusic = import_symusic()
     out = symusic.Score(TICKS)

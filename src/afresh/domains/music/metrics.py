@@ -32,7 +32,7 @@ def score_space(kind: ItemKind, space: Space, conds: CondSpec) -> str | None:
 
 
 @dataclass
-class Piece:
+class MusicPiece:
     """The features of a score: for each voice its notes in order, as (MIDI pitch, duration in steps), and for each
     onset the number of notes that begin together."""
 
@@ -44,14 +44,14 @@ class Piece:
         """Number of notes."""
         return sum(map(len, self.lines.values()))
 
-    def head(self, notes: int) -> Piece:
+    def head(self, notes: int) -> MusicPiece:
         """About the first `notes` notes: the same share of every voice and of the onsets."""
         part = min(1.0, notes / max(1, self.size))
         lines = {v: line[: max(1, round(part * len(line)))] for v, line in self.lines.items()}
-        return Piece(lines, self.together[: max(1, round(part * len(self.together)))])
+        return MusicPiece(lines, self.together[: max(1, round(part * len(self.together)))])
 
 
-def piece_of(text: str) -> Piece:
+def piece_of(text: str) -> MusicPiece:
     """The notes of a text in either form (afresh.domains.music.score). Invalid words are skipped."""
     words = text.split()
     voices = next((int(w[1:]) for w in words[:3] if w[0] == "V" and w[1:].isdecimal()), 0)
@@ -63,8 +63,8 @@ def _pitch(word: str) -> int | None:
     return None if match is None else SEMITONE[match[1]] + len(match[2]) + 12 * (int(match[3]) + 1)
 
 
-def _events(words: Sequence[str]) -> Piece:
-    piece = Piece()
+def _events(words: Sequence[str]) -> MusicPiece:
+    piece = MusicPiece()
     bar, cursor, voice, pitch, last = 0, 0, 0, None, None
     for word in words:
         number = int(word[1:]) if word[1:].isdecimal() else None
@@ -85,8 +85,8 @@ def _events(words: Sequence[str]) -> Piece:
     return piece
 
 
-def _parallel(words: Sequence[str], voices: int) -> Piece:
-    piece = Piece()
+def _parallel(words: Sequence[str], voices: int) -> MusicPiece:
+    piece = MusicPiece()
     count = onsets = 0
     for word in words:
         pitch, voice = _pitch(word), count % voices
@@ -117,16 +117,16 @@ class MusicSets:
             raise Unmeasurable("the training or the held-out split has no notes")
 
     @staticmethod
-    def _read(texts: Sequence[object]) -> list[Piece]:
+    def _read(texts: Sequence[object]) -> list[MusicPiece]:
         return [p for t in texts if (p := piece_of(str(t))).size]
 
-    def samples(self) -> list[Piece]:
+    def samples(self) -> list[MusicPiece]:
         pieces = self.study.once("pieces", lambda: self._read(self.study.drawn.values))
         if not pieces:
             raise Unmeasurable("no sample has a note")
         return pieces
 
-    def real(self) -> list[Piece]:
+    def real(self) -> list[MusicPiece]:
         """Random training pieces, each cut to the length of a sample."""
         sizes = [p.size for p in self.samples()]
         rows = self.study.rng.uniform("music/real", torch.arange(len(sizes))) * len(self.train)
@@ -167,17 +167,17 @@ def _valid(study: Study, text: str) -> bool:
 # --------------------------------------------------------------------------- distributions
 
 
-def _notes(piece: Piece) -> Iterator[tuple[int, int]]:
+def _notes(piece: MusicPiece) -> Iterator[tuple[int, int]]:
     return (note for line in piece.lines.values() for note in line)
 
 
-def _intervals(piece: Piece) -> list[int]:
+def _intervals(piece: MusicPiece) -> list[int]:
     """Intervals in semitones from each note of a voice to the next."""
     steps = [b[0] - a[0] for line in piece.lines.values() for a, b in zip(line, line[1:], strict=False)]
     return [min(max(s, -WIDEST), WIDEST) for s in steps]
 
 
-FEATURES: Mapping[str, Callable[[Piece], Sequence[int]]] = {
+FEATURES: Mapping[str, Callable[[MusicPiece], Sequence[int]]] = {
     "pitch_class": lambda piece: [pitch % 12 for pitch, _ in _notes(piece)],
     "duration": lambda piece: [steps for _, steps in _notes(piece)],
     "interval": _intervals,
@@ -253,20 +253,20 @@ def _estimate(rows: Array, reference: Array) -> Estimate:
     return Estimate(value, max(0.0, low), min(1.0, high), len(rows))
 
 
-def _shuffled(pieces: Sequence[Piece]) -> list[list[int]]:
+def _shuffled(pieces: Sequence[MusicPiece]) -> list[list[int]]:
     """Intervals of every piece with the notes of each voice in random order."""
     out = []
     for i, piece in enumerate(pieces):
         generator = np.random.default_rng(i)
         lines = {v: [line[j] for j in generator.permutation(len(line))] for v, line in piece.lines.items()}
-        out.append(_intervals(Piece(lines)))
+        out.append(_intervals(MusicPiece(lines)))
     return out
 
 
 # --------------------------------------------------------------------------- copies
 
 
-def runs_of(piece: Piece) -> Iterator[tuple[int, ...]]:
+def runs_of(piece: MusicPiece) -> Iterator[tuple[int, ...]]:
     """Every run of RUN notes of a voice as intervals and durations, which do not depend on the key."""
     for line in piece.lines.values():
         for i in range(len(line) - RUN + 1):
@@ -289,7 +289,7 @@ def copies(evidence: Evidence) -> list[Score]:
     return [own.score(f"copied_runs_{RUN}", "lower", *values)]
 
 
-def _copied(pieces: Sequence[Piece], known: set[tuple[int, ...]]) -> Estimate | None:
+def _copied(pieces: Sequence[MusicPiece], known: set[tuple[int, ...]]) -> Estimate | None:
     hits = [[run in known for run in runs_of(p)] for p in pieces]
     hits = [h for h in hits if h]
     if not hits:

@@ -36,7 +36,7 @@ from afresh.data.split import FEW, share, split_of_name
 from afresh.data.text.kind import TEXT
 from afresh.domains.music.encoder import ScoreEncoder, Steps, load_scores
 from afresh.domains.music.files import NOTES, READ, PieceFile, RawPiece, read_pieces, suffix_of, to_score
-from afresh.domains.music.score import Note, Score, monophonic, to_text
+from afresh.domains.music.score import MusicScore, Note, monophonic, to_text
 
 EVENT_STEPS, VOICE_STEPS = 12, 4  # per quarter: sixteenths and triplets; sixteenths
 # If each window is seen about twenty times in training, transposing reduces the held-out loss by 10%; if fewer than ten
@@ -255,7 +255,7 @@ def _form(raws: Sequence[RawPiece], options: MusicOptions) -> str:
     return "voices" if len(counts) == 1 and min(counts) > 1 else "events"
 
 
-def _text(score: Score, form: str) -> str:
+def _text(score: MusicScore, form: str) -> str:
     return to_text(score, score.voices if form == "voices" else 0)
 
 
@@ -266,7 +266,7 @@ def _changes(tally: Counter[str], form: str, steps: int) -> list[str]:
     return [f"{tally['notes']:,} notes as {form}, {steps} steps per quarter; {'; '.join([*changes, always])}"]
 
 
-def _held_out(items: list[Item], scores: Sequence[tuple[RawPiece, Score]], form: str) -> list[Item]:
+def _held_out(items: list[Item], scores: Sequence[tuple[RawPiece, MusicScore]], form: str) -> list[Item]:
     """Items with a split of their own where they are few: a score cannot be cut between two characters."""
     if len(items) >= FEW or any(i.split for i in items):
         return items
@@ -282,7 +282,7 @@ def _held_out(items: list[Item], scores: Sequence[tuple[RawPiece, Score]], form:
     return [replace(i, split="validation" if TEXT.digest(i.value) in held else "train") for i in items]
 
 
-def cut(score: Score, step: int) -> tuple[Score, Score]:
+def cut(score: MusicScore, step: int) -> tuple[MusicScore, MusicScore]:
     """What begins before a bar line, ended there, and what begins after it, which begins at 0."""
     before = tuple(replace(n, duration=min(n.duration, step - n.onset)) for n in score.notes if n.onset < step)
     after = tuple(Note(n.onset - step, n.voice, n.pitch, n.duration) for n in score.notes if n.onset >= step)

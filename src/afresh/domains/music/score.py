@@ -48,7 +48,7 @@ class Note:
 
 
 @dataclass(frozen=True)
-class Score:
+class MusicScore:
     """Sorted notes; meters as (step of the bar line from which it applies, meter), the first at step 0."""
 
     notes: tuple[Note, ...]
@@ -90,7 +90,7 @@ def meter_of(length: int, steps: int) -> Meter | None:
     return None
 
 
-def monophonic(score: Score) -> bool:
+def monophonic(score: MusicScore) -> bool:
     """Whether no voice has two notes at a time."""
     free = [0] * MOST_VOICES
     for note in score.notes:
@@ -125,7 +125,7 @@ def joined(words: Sequence[str]) -> str:
 # --------------------------------------------------------------------------- to text
 
 
-def to_text(score: Score, voices: int = 0) -> str:
+def to_text(score: MusicScore, voices: int = 0) -> str:
     """The text of a score, in the form `voices` with that number of voices, or in the form `events` if it is 0.
 
     Raises ValueError in the form `voices` if a voice has two notes at a time, or if there are more voices.
@@ -149,7 +149,7 @@ def to_text(score: Score, voices: int = 0) -> str:
     return joined(words)
 
 
-def grid(score: Score, voices: int) -> list[list[str]]:
+def grid(score: MusicScore, voices: int) -> list[list[str]]:
     """The words of every step, one per voice. Raises ValueError if a voice has two notes at a time, or there are more
     voices."""
     if score.voices > voices or not monophonic(score):
@@ -165,7 +165,7 @@ def grid(score: Score, voices: int) -> list[list[str]]:
 
 
 @dataclass
-class Reader:
+class WordReader:
     """Builds a score from words. Errors are reported in `problems` and otherwise ignored."""
 
     steps: int
@@ -255,23 +255,23 @@ class Reader:
         if word in PITCH:
             self.open[voice] = Note(at, voice, PITCH[word], 1)
 
-    def done(self) -> Score:
+    def done(self) -> MusicScore:
         """The score. Reports as further problems an incomplete end, overlapping notes, and a score without notes."""
         self.expect(self.pitch is None, "the last note has no duration")
         self.expect(not self.voices or self.count % self.voices == 0, "the last step is not complete")
         notes, overlaps = without_overlaps([*self.notes, *self.open.values()])
         self.expect(not overlaps, f"{overlaps} notes overlap themselves")
         self.expect(bool(notes), "there is no note")
-        return Score(tuple(notes), tuple(self.meters) or ((0, self.meter),), self.tempo, self.steps)
+        return MusicScore(tuple(notes), tuple(self.meters) or ((0, self.meter),), self.tempo, self.steps)
 
 
-def from_text(text: str, steps: int, voices: int = 0) -> tuple[Score, list[str]]:
+def from_text(text: str, steps: int, voices: int = 0) -> tuple[MusicScore, list[str]]:
     """The score of a text, and the errors in the text; texts by `to_text` have none.
 
     `voices` is 0 for the form `events`, otherwise the number of voices if the text does not declare one (because it is
     a continuation).
     """
-    reader = Reader(steps, voices)
+    reader = WordReader(steps, voices)
     for word in text.split():
         reader.add(word)
     return reader.done(), reader.problems

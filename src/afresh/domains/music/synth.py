@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from afresh.core import Sound, UserError
-from afresh.domains.music.score import Score
+from afresh.domains.music.score import MusicScore
 
 RATE = 22_050
 PARTIALS = 12  # maximum; fewer if they would exceed BAND
@@ -39,13 +39,13 @@ def frequency(pitch: int) -> float:
     return float(440.0 * 2.0 ** ((pitch - 69) / 12))
 
 
-def tones(score: Score) -> list[Tone]:
+def tones(score: MusicScore) -> list[Tone]:
     """All notes, with times according to the score's tempo."""
     step = 60.0 / score.tempo / score.steps
     return [Tone(n.onset * step, n.duration * step, n.pitch) for n in score.notes]
 
 
-def play(score: Score, rate: int = RATE) -> Sound:
+def play(score: MusicScore, rate: int = RATE) -> Sound:
     """A score as audio. Raises UserError like `synthesise`."""
     return synthesise(tones(score), rate)
 

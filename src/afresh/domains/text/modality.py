@@ -291,7 +291,7 @@ def _parts(name: str, text: str, reading: _Reading) -> list[tuple[str, str]]:
     return parts
 
 
-def _rows(name: str, table: tables.Table, options: TextOptions, corpus: Corpus) -> Iterator[Item]:
+def _rows(name: str, table: tables.RowTable, options: TextOptions, corpus: Corpus) -> Iterator[Item]:
     """One Item per row. Raises UserError if a column is missing or cannot be chosen, and FileError without a text."""
     corpus.refused += [Refused(f"{name}, row {n}", reason) for n, reason in table.bad]
     corpus.notes += [f"{name}: {note}" for note in table.notes]
@@ -333,12 +333,12 @@ def _content(row: tables.Row, column: str, form: chat.ChatColumns | None) -> tup
     return (row[column], ()) if problem is None else problem
 
 
-def _require_column(name: str, table: tables.Table, column: str) -> None:
+def _require_column(name: str, table: tables.RowTable, column: str) -> None:
     if column not in table.columns:
         raise UserError(f"{name} has no column {column!r}. Its columns: {', '.join(table.columns)}.")
 
 
-def _text_column(name: str, table: tables.Table, options: TextOptions) -> str:
+def _text_column(name: str, table: tables.RowTable, options: TextOptions) -> str:
     if options.text_column is not None:
         _require_column(name, table, options.text_column)
         return options.text_column

@@ -8,7 +8,7 @@ from afresh.core import Sniff, Unsupported
 from afresh.core.plural import counted
 from afresh.data.files import suffix_of
 from afresh.data.tables.roles import are_dates, are_labels, is_prose, lowered
-from afresh.data.tables.rows import Table
+from afresh.data.tables.rows import RowTable
 from afresh.data.text import chat
 
 SUFFIXES = {  # of files that are not read, by what they hold, and what to do
@@ -39,7 +39,7 @@ def of_names(names: Sequence[str]) -> Unsupported | None:
     return None
 
 
-def of_table(table: Table) -> Sniff:
+def of_table(table: RowTable) -> Sniff:
     """Whether the first rows of a table are texts or conversations. Those of numbers, with or without times, could be
     read as texts, but nothing useful would be learnt of them."""
     if chat.chat_columns(table.columns):

@@ -22,7 +22,7 @@ from afresh.core import Codec, Examples, Space, UserError
 from afresh.core.solver_progress import blocks
 from afresh.core.space import evenly_spaced
 from afresh.families.codecs import stored
-from afresh.nets.autoencoder import NETWORKS, Shape, latent_grid, latents, networks
+from afresh.nets.autoencoder import NETWORKS, LatentShape, latent_grid, latents, networks
 from afresh.nets.quantise import usage
 
 SOURCE = "field"  # the kind of space that this codec encodes
@@ -43,7 +43,7 @@ class _Saved(BaseModel):
     std: float = Field(gt=0, allow_inf_nan=False)
     axes: tuple[str, ...] = ()  # of the source
     seconds: float = 0.0
-    net: Shape
+    net: LatentShape
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class TrainedCodec:
     """
 
     source: Space
-    net: Shape
+    net: LatentShape
     modules: Mapping[str, nn.Module]
     mean: Tensor
     std: Tensor
@@ -170,7 +170,9 @@ def of_modules(
         )
     if not len(examples):
         raise UserError("The latents cannot be standardised without examples. Give at least one.")
-    net = Shape(**{k: config[k] for k in Shape.model_fields if k in config})  # runs of earlier versions lack `residual`
+    net = LatentShape(
+        **{k: config[k] for k in LatentShape.model_fields if k in config}
+    )  # runs of earlier versions lack `residual`
     own = copied(space, net, {k: modules[k].state_dict() for k in NETWORKS})
     plain = TrainedCodec(space, net, own, torch.zeros(net.latent), torch.ones(net.latent))
     if plain.size:
@@ -182,7 +184,7 @@ def of_modules(
     return TrainedCodec(space, net, own, z.mean(1).float(), std.float())
 
 
-def copied(space: Space, net: Shape, states: Mapping[str, Mapping[str, Tensor]]) -> dict[str, nn.Module]:
+def copied(space: Space, net: LatentShape, states: Mapping[str, Mapping[str, Tensor]]) -> dict[str, nn.Module]:
     """New networks with copies of these weights. Raises RuntimeError if the weights do not fit."""
     return stored.fixed(lambda: networks(space.shape, net), states)
 

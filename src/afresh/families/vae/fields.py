@@ -38,7 +38,7 @@ from afresh.core.safe_json import MOST_LAYERS
 from afresh.core.solver_progress import step as tell
 from afresh.families.vae.latents import VAESettings, fit_density, mixture, prior_draw
 from afresh.nets.conditioning import Conditioning
-from afresh.nets.conv import Decoder, Encoder
+from afresh.nets.conv import ConvDecoder, ConvEncoder
 from afresh.nets.gaussian import SCALE_RATE, Prior, Scale, gaussian_nll
 from afresh.nets.mixture import RequestMixture
 from afresh.nets.posterior import decode, encoding, posterior_draw, standardised
@@ -110,8 +110,8 @@ def build(config: VAEConfig, space: Space, conds: CondSpec) -> dict[str, nn.Modu
     sizes = (space.shape, c.cond, c.latent, c.width, c.blocks, c.most, c.patch)
     return {
         "conditioning": Conditioning(conds, c.cond),
-        "encoder": Encoder(*sizes),
-        "decoder": Decoder(*sizes),
+        "encoder": ConvEncoder(*sizes),
+        "decoder": ConvDecoder(*sizes),
         "prior": Prior(c.cond, c.latent),
         "scale": Scale(space.std),
         "density": mixture(conds, c.components, c.latent),

@@ -59,7 +59,7 @@ class Sizes:
 
 
 @dataclass
-class Sequences:
+class DecodedSequences:
     """Keys and values of a batch of sequences: row r is in slot slots[r], of which lengths[r] positions are in use.
 
     `engine` has the weights that computed them.
@@ -73,11 +73,11 @@ class Sequences:
     starts: Tensor  # (B,) int64: the position at which the current document begins
     capacity: int
 
-    def select(self, rows: Tensor) -> Sequences:
+    def select(self, rows: Tensor) -> DecodedSequences:
         """The sequences of these rows; keys and values are not copied."""
         return replace(self, slots=self.slots[rows], lengths=self.lengths[rows], starts=self.starts[rows])
 
-    def extend(self, count: int, last: Collection[int] = ()) -> Sequences:
+    def extend(self, count: int, last: Collection[int] = ()) -> DecodedSequences:
         """The same sequences and `count` empty ones after them, in slots that nothing uses, those in `last` only if
         there are no others; there is room for twice as many if there are not enough slots."""
         used, total = set(self.slots.tolist()), self.k.shape[1]
@@ -172,7 +172,7 @@ class Engine:
             weights.append(self._weight(w))
         return _Layer(*pointers, *weights)
 
-    def sequences(self, batch: int, capacity: int) -> Sequences:
+    def sequences(self, batch: int, capacity: int) -> DecodedSequences:
         """Empty sequences: `batch` of them, for `capacity` tokens each."""
         s = self.sizes
         dtype = torch.float32 if self.kind == "float32" else torch.bfloat16
@@ -180,9 +180,9 @@ class Engine:
         size = (s.layers, batch, s.kv_heads, padded, s.dim)
         k, v = torch.empty(size, dtype=dtype), torch.empty(size, dtype=dtype)  # unwritten values are never used
         zeros = torch.zeros(batch, dtype=torch.int64)
-        return Sequences(self, k, v, torch.arange(batch), zeros, zeros.clone(), padded)
+        return DecodedSequences(self, k, v, torch.arange(batch), zeros, zeros.clone(), padded)
 
-    def step(self, tokens: Tensor, counts: Tensor, starts: Tensor, c: Tensor | None, state: Sequences) -> Tensor:
+    def step(self, tokens: Tensor, counts: Tensor, starts: Tensor, c: Tensor | None, state: DecodedSequences) -> Tensor:
         """Feeds the first counts[b] (at least 1) of tokens (B, T) of each row; returns logits (B, V) after the last.
 
         Each token attends to the positions from `starts` (B, T) to its own. c (B, width) is added to all embeddings.

@@ -13,7 +13,7 @@ from pydantic import Field
 from afresh.runs.inputs import encoded
 from afresh.sampling.request import check_negative, words
 from afresh.sampling.samples import Samples
-from afresh.serve.errors import Refused
+from afresh.serve.errors import RefusedRequest
 from afresh.serve.image_files import from_base64, read_image
 from afresh.serve.loaded_runs import Served
 from afresh.serve.native.items import MOST_ITEMS, File, answer, read_item, read_items, written
@@ -70,7 +70,7 @@ class EditForm(Conditions):
         )
 
 
-class Blend(Conditions):
+class BlendForm(Conditions):
     """A request for what lies between two images or sounds, or along the direction of a label. The conditions are those
     of the first."""
 
@@ -100,7 +100,9 @@ def made(samples: Samples, notes: list[str]) -> dict[str, Any]:
 def edited(served: Served, form: EditForm) -> dict[str, Any]:
     """{samples, seed, notes}: those of `afresh edit` for the same seed."""
     if len(form.inputs) * form.each > MOST_ITEMS:
-        raise Refused(400, f"At most {MOST_ITEMS} edits at once: inputs times each. Ask for fewer.", "too_many", "each")
+        raise RefusedRequest(
+            400, f"At most {MOST_ITEMS} edits at once: inputs times each. Ask for fewer.", "too_many", "each"
+        )
     run, seed = served.run, seed_of(form.seed)
     editor = Editor(run, form.request(), form.chosen(), seed)
     inputs, change = read_items(run, form.inputs, "inputs"), form.change()
@@ -110,11 +112,11 @@ def edited(served: Served, form: EditForm) -> dict[str, Any]:
     return {**made(samples, notes), "seed": seed}
 
 
-def blended(served: Served, form: Blend) -> dict[str, Any]:
+def blended(served: Served, form: BlendForm) -> dict[str, Any]:
     """{samples, notes}: those of `afresh blend`."""
     run = served.run
     if (form.second is None) == (form.toward is None):
-        raise Refused(400, "Give either a second item, or toward=LABEL.", "second_or_toward", "second")
+        raise RefusedRequest(400, "Give either a second item, or toward=LABEL.", "second_or_toward", "second")
     first = read_item(run, form.first, "first")
     second = None if form.second is None else read_item(run, form.second, "second")
     begin = form.request()
@@ -140,7 +142,7 @@ def coded(served: Served, form: LatentForm) -> dict[str, Any]:
     """{latents, notes} of items, or {samples, notes} of latents."""
     run = served.run
     if (form.inputs is None) == (form.latents is None):
-        raise Refused(400, "Give either inputs to encode, or latents to decode.", "inputs_or_latents", "inputs")
+        raise RefusedRequest(400, "Give either inputs to encode, or latents to decode.", "inputs_or_latents", "inputs")
     check_negative(form.request(), run.settings(form.chosen()))
     with noted() as notes, alone(served):
         blender = Blender(run, form.chosen())
@@ -154,7 +156,7 @@ def coded(served: Served, form: LatentForm) -> dict[str, Any]:
         wrong = next((len(row) for row in form.latents if len(row) != wanted), None)
         if wrong is not None:
             message = f"Latents of {run.path.name} have {wanted:,} numbers, not {wrong:,}."
-            raise Refused(400, message, "wrong_latents", "latents")
+            raise RefusedRequest(400, message, "wrong_latents", "latents")
         z = torch.tensor(form.latents, dtype=torch.float32)
         x = blender.decode(z, cond)
         described = [words(form.request())] * len(z)
@@ -169,7 +171,7 @@ def routes(desk: Desk) -> APIRouter:
         return answer(await desk.run(request, form.model, lambda served: edited(served, form)))
 
     @router.post("/afresh/v1/interpolations", summary="What lies between images or sounds")
-    async def interpolations(form: Blend, request: Request) -> Response:
+    async def interpolations(form: BlendForm, request: Request) -> Response:
         return answer(await desk.run(request, form.model, lambda served: blended(served, form)))
 
     @router.post("/afresh/v1/latents", summary="Codes of images and sounds, and what they stand for")

@@ -14,7 +14,7 @@ from afresh.core.events import json_line
 from afresh.data.audio.sounds import SoundError, decode_sound, header
 from afresh.runs.run import Run
 from afresh.sampling.samples import Samples, preview_wav, requests, text_records
-from afresh.serve.errors import Refused
+from afresh.serve.errors import RefusedRequest
 from afresh.serve.image_files import from_base64, read_image
 
 MOST_ITEMS = 128  # of one request
@@ -30,9 +30,9 @@ def read_sound(content: bytes, param: str) -> Sound:
         long = head.seconds is not None and head.seconds > MOST_SECONDS
         found = None if long else decode_sound(content, head.rate, min(head.channels, 2), MOST_SECONDS + 1).sound
     except (SoundError, OSError) as error:
-        raise Refused(400, f"{param} cannot be read as a sound: {error}.", "invalid_sound", param) from None
+        raise RefusedRequest(400, f"{param} cannot be read as a sound: {error}.", "invalid_sound", param) from None
     if found is None or found.seconds > MOST_SECONDS:
-        raise Refused(400, f"{param} is longer than {MOST_SECONDS:g} seconds. Cut it.", "sound_too_long", param)
+        raise RefusedRequest(400, f"{param} is longer than {MOST_SECONDS:g} seconds. Cut it.", "sound_too_long", param)
     return found
 
 
@@ -50,7 +50,7 @@ def read_item(run: Run, text: str, param: str) -> Any:
     try:
         return kind.decode(content)
     except ValueError as error:
-        raise Refused(400, f"{param} cannot be read: {error}.", "invalid_item", param) from None
+        raise RefusedRequest(400, f"{param} cannot be read: {error}.", "invalid_item", param) from None
 
 
 def read_items(run: Run, texts: Sequence[str], param: str) -> list[Any]:

@@ -10,7 +10,7 @@ from fastapi.responses import FileResponse, Response
 
 from afresh.core import UserError
 from afresh.runs.run import metrics_rows
-from afresh.serve.errors import Refused
+from afresh.serve.errors import RefusedRequest
 from afresh.serve.loaded_runs import Library
 from afresh.serve.native.items import answer
 from afresh.serve.request_threads import Desk
@@ -62,7 +62,7 @@ def routes(desk: Desk) -> APIRouter:
         folder = desk.library.path(run) / "samples"
         found = [file for file in folder.glob("*") if is_preview(file) and int(file.stem) == step]
         if not found:
-            raise Refused(404, f"There is no preview of step {step:,} of {run}.", "no_preview")
+            raise RefusedRequest(404, f"There is no preview of step {step:,} of {run}.", "no_preview")
         return FileResponse(found[0])
 
     return router

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from afresh.runs.run import Run
 from afresh.sampling.constrained import structure
-from afresh.serve.errors import Refused
+from afresh.serve.errors import RefusedRequest
 from afresh.serve.loaded_runs import Library, Served
 from afresh.serve.native.items import File, answer, read_item, written
 from afresh.serve.request_threads import Desk, alone, noted
@@ -59,10 +59,10 @@ class SampleForm(Conditions):
                 message = (
                     f"The {name}s of all samples have {count:,} characters, and at most {MOST_CHARACTERS:,} are read."
                 )
-                raise Refused(400, message + " Ask for fewer, or shorten them.", "too_many", name)
+                raise RefusedRequest(400, message + " Ask for fewer, or shorten them.", "too_many", name)
         if self.n * self.best_of > MOST_CANDIDATES:
             message = f"At most {MOST_CANDIDATES} candidates are drawn for a request: n times best_of. Ask for fewer."
-            raise Refused(400, message, "too_many", "best_of")
+            raise RefusedRequest(400, message, "too_many", "best_of")
 
     def control(self, library: Library) -> Control:
         """Raises UserError for rewards that are more than words, and for adapters that are no runs of this server."""

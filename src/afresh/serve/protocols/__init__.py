@@ -9,7 +9,7 @@ from typing import Any
 
 from fastapi import APIRouter
 
-from afresh.serve.errors import Refused, body
+from afresh.serve.errors import RefusedRequest, body
 from afresh.serve.request_threads import Desk
 
 
@@ -18,4 +18,4 @@ class Protocol:
     """A dialect. routes: its endpoints. error: the content of an answer to a request that is refused."""
 
     routes: Callable[[Desk], APIRouter]
-    error: Callable[[Refused], dict[str, Any]] = body
+    error: Callable[[RefusedRequest], dict[str, Any]] = body

@@ -13,10 +13,10 @@ from afresh.data.text.chat import Turns
 from afresh.data.text.tool_calls import OPEN, RESULT
 from afresh.runs.run import Run
 from afresh.sampling.request import check_fits, converses
-from afresh.serve.errors import Refused
+from afresh.serve.errors import RefusedRequest
 from afresh.serve.request_threads import Desk
-from afresh.serve.requests.forms import Wanted, constraint
-from afresh.serve.requests.text import Begun, Piece, Put, Texts, check_writes, write
+from afresh.serve.requests.forms import TextConditions, constraint
+from afresh.serve.requests.text import Begun, Put, TextPiece, WrittenTexts, check_writes, write
 from afresh.serve.requests.tools import NO_TOOLS, Tools
 
 SYSTEM = ("system", "developer")
@@ -32,7 +32,7 @@ class Ask:
     seed: int
     length: int | None
     stop: tuple[str, ...]
-    wanted: Wanted
+    wanted: TextConditions
     schema: Mapping[str, Any] | bool | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     tools: Tools | None = None
@@ -48,7 +48,7 @@ def text_of(content: Any, param: str) -> str:
     for part in content:
         kind = part.get("type")
         if kind not in ("text", "input_text", "output_text") or not isinstance(part.get("text"), str):
-            raise Refused(
+            raise RefusedRequest(
                 400, f"Models here read text only. Given: a part of type {kind!r}.", "unsupported_content", param
             )
         texts.append(part["text"])
@@ -64,7 +64,7 @@ def turns_of(messages: Sequence[tuple[str, str]], param: str = "messages") -> Tu
         if role in SYSTEM:
             continue
         if role not in ("user", "assistant", RESULT):
-            raise Refused(
+            raise RefusedRequest(
                 400,
                 f"This model learnt conversations of user and assistant. Given: a message of {role!r}.",
                 "unsupported_role",
@@ -76,9 +76,9 @@ def turns_of(messages: Sequence[tuple[str, str]], param: str = "messages") -> Tu
         else:
             turns.append((role, text))
     if not turns or turns[-1][0] not in ("user", RESULT):
-        raise Refused(400, "The last message must be the user's, which the model is to answer.", None, param)
+        raise RefusedRequest(400, "The last message must be the user's, which the model is to answer.", None, param)
     if turns[-1][0] == "user" and not turns[-1][1].strip():
-        raise Refused(400, "The last message is empty. Write what the model is to answer.", None, param)
+        raise RefusedRequest(400, "The last message is empty. Write what the model is to answer.", None, param)
     return tuple(turns)
 
 
@@ -105,7 +105,7 @@ def conversation_ids(run: Run, ask: Ask) -> Tensor:
     return run.encoder.encode([Item(ask.turns[-1][1], turns=turns)]).x
 
 
-def respond(run: Run, ask: Ask, put: Put | None = None) -> Texts:
+def respond(run: Run, ask: Ask, put: Put | None = None) -> WrittenTexts:
     """The answers of a run. Raises UserError as `conversation_ids`."""
     ids = tuple(conversation_ids(run, ask).tolist())
     structure, stop = constraint(run, ask.wanted, ask.schema), ask.stop
@@ -116,7 +116,7 @@ def respond(run: Run, ask: Ask, put: Put | None = None) -> Texts:
     return write(run, request, ask.n, ask.seed, settings, put, ask.length)
 
 
-async def answering(desk: Desk, model: str, ask: Ask) -> AsyncIterator[list[Begun | Piece | Texts]]:
+async def answering(desk: Desk, model: str, ask: Ask) -> AsyncIterator[list[Begun | TextPiece | WrittenTexts]]:
     """A Begun, the pieces of the answers as they are written, and at last the whole."""
     async for items in desk.stream(model, lambda served, put: respond(served.run, ask, put)):
         yield items

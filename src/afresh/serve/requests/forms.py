@@ -14,7 +14,7 @@ from afresh.core import UserError
 from afresh.runs.run import Run
 from afresh.sampling.constrained import structure
 from afresh.sampling.request import Request, unwanted
-from afresh.serve.errors import Refused
+from afresh.serve.errors import RefusedRequest
 
 MOST_SAMPLES = 128  # of one request, as OpenAI's API has it
 MOST_TOKENS = 16_384  # of one text
@@ -69,7 +69,7 @@ class Conditions(Form):
         return settings if self.guidance is None else {**settings, "guidance": self.guidance}
 
 
-class Wanted(Conditions):
+class TextConditions(Conditions):
     """The same for texts, and what each of them must match."""
 
     raw: bool = Field(False, description="Continue a prompt instead of answering it.")
@@ -87,7 +87,9 @@ class StreamOptions(Form):
 
     def check(self) -> None:
         if self.include_obfuscation:
-            raise Refused(400, "Streams are not padded here. Leave it out.", param="stream_options.include_obfuscation")
+            raise RefusedRequest(
+                400, "Streams are not padded here. Leave it out.", param="stream_options.include_obfuscation"
+            )
 
 
 class JsonSchema(Form):
@@ -108,11 +110,11 @@ class ResponseFormat(Form):
         if self.type == "json_object":
             return {"type": "object"}
         if self.json_schema is None:
-            raise Refused(400, "json_schema needs a schema.", param="response_format.json_schema")
+            raise RefusedRequest(400, "json_schema needs a schema.", param="response_format.json_schema")
         return self.json_schema.schema_
 
 
-def constraint(run: Run, wanted: Wanted, schema: Mapping[str, Any] | bool | None) -> Any:
+def constraint(run: Run, wanted: TextConditions, schema: Mapping[str, Any] | bool | None) -> Any:
     """The structure that texts must match, or None."""
     return structure(run.family, run.encoder, json_schema=schema, regex=wanted.regex, grammar=wanted.grammar)
 

@@ -11,9 +11,9 @@ import torch
 from afresh.core import UserError
 from afresh.runs.run import Run
 from afresh.sampling.request import Prompt, Request, check_fits, converses, prompt_ids, writes_text
-from afresh.sampling.text_stream import BROKEN, Row, Token
+from afresh.sampling.text_stream import BROKEN, TextRow, Token
 from afresh.serve.batching import Cancelled, cancelled
-from afresh.serve.errors import Refused, refused
+from afresh.serve.errors import RefusedRequest, refused
 from afresh.serve.requests.forms import check_context
 from afresh.verbs.sample import Sampler
 
@@ -29,7 +29,7 @@ class Begun:
 
 
 @dataclass(frozen=True)
-class Piece:
+class TextPiece:
     """What was added to the text of a sample: whole characters, its tokens, and why it ended if it did."""
 
     index: int
@@ -38,27 +38,27 @@ class Piece:
     finish: str | None = None
 
 
-Put = Callable[[Begun | Piece], None]
+Put = Callable[[Begun | TextPiece], None]
 
 
 def merged(items: Sequence[Any]) -> list[Any]:
     """The items, with all pieces of a sample in one, at the place of the first."""
-    pieces: dict[int, list[Piece]] = {}
+    pieces: dict[int, list[TextPiece]] = {}
     for item in items:
-        if isinstance(item, Piece):
+        if isinstance(item, TextPiece):
             pieces.setdefault(item.index, []).append(item)
     out: list[Any] = []
     for item in items:
-        if not isinstance(item, Piece):
+        if not isinstance(item, TextPiece):
             out.append(item)
         elif (group := pieces.pop(item.index, [])) != []:
             tokens = tuple(t for p in group for t in p.tokens)
-            out.append(Piece(item.index, "".join(p.text for p in group), tokens, group[-1].finish))
+            out.append(TextPiece(item.index, "".join(p.text for p in group), tokens, group[-1].finish))
     return out
 
 
 @dataclass(frozen=True)
-class Text:
+class WrittenText:
     """A written text. `tokens` are all drawn tokens, the one that ends the text included."""
 
     text: str
@@ -72,10 +72,10 @@ class Text:
 
 
 @dataclass(frozen=True)
-class Texts:
+class WrittenTexts:
     """The texts of a request, the number of tokens of its prompts, and its seed."""
 
-    texts: Sequence[Text]
+    texts: Sequence[WrittenText]
     prompt_tokens: int
     seed: int
 
@@ -92,9 +92,9 @@ class Texts:
 async def events_of(
     stream: AsyncIterator[list[Any]],
     opening: Callable[[Begun], Sequence[str]],
-    piece: Callable[[Run, Piece], Sequence[str]],
-    end: Callable[[Run, Texts], Sequence[str]],
-    failed: Callable[[Refused], Sequence[str]],
+    piece: Callable[[Run, TextPiece], Sequence[str]],
+    end: Callable[[Run, WrittenTexts], Sequence[str]],
+    failed: Callable[[RefusedRequest], Sequence[str]],
 ) -> AsyncIterator[str]:
     """The events of a stream of `write`: those that open it, those of each piece, and those at its end.
 
@@ -113,7 +113,7 @@ async def events_of(
                 if not opened:
                     opened = True
                     out += opening(begun)
-                out += piece(begun.run, item) if isinstance(item, Piece) else end(begun.run, item)
+                out += piece(begun.run, item) if isinstance(item, TextPiece) else end(begun.run, item)
             if out:
                 yield "".join(out)
     except Exception as error:
@@ -154,7 +154,7 @@ def write(
     settings: Mapping[str, Any],
     put: Put | None = None,
     length: int | None = None,
-) -> Texts:
+) -> WrittenTexts:
     """n texts of a request, `put` receiving a Begun and then their pieces as they are written. A `length` of None is
     what the context has room for. Raises UserError for what the run cannot do."""
     counts = prompt_counts(run, request)
@@ -165,7 +165,7 @@ def write(
     finished: dict[int, int] = {}
     gone = cancelled.get()
 
-    def on_text(index: int, piece: str, row: Row) -> None:
+    def on_text(index: int, piece: str, row: TextRow) -> None:
         if gone is not None and gone.is_set():
             raise Cancelled
         assert put is not None
@@ -174,14 +174,15 @@ def write(
         finished[index] = len(row.ids)
         finish = None if row.finish is None else FINISH[row.finish]
         if piece or tokens or finish:
-            put(Piece(index, piece, tokens, finish))
+            put(TextPiece(index, piece, tokens, finish))
 
     chosen = {**settings, "length": length}
     samples = Sampler(run, n, request, seed, chosen, on_text if put is not None else None)()
     texts = [
-        Text(value, FINISH[w.finish], w.tokens or ()) for value, w in zip(samples.values, samples.written, strict=True)
+        WrittenText(value, FINISH[w.finish], w.tokens or ())
+        for value, w in zip(samples.values, samples.written, strict=True)
     ]
-    return Texts(texts, sum(counts), seed)
+    return WrittenTexts(texts, sum(counts), seed)
 
 
 def prompt_text(run: Run, prompt: Prompt) -> str:

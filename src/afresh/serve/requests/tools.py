@@ -14,7 +14,7 @@ from afresh.data.text.tool_calls import CLOSE, RESULT, TOOLS, Call, CallReader
 from afresh.runs.run import Run
 from afresh.sampling import constraint
 from afresh.sampling.constrained import alphabet_of
-from afresh.serve.errors import Refused
+from afresh.serve.errors import RefusedRequest
 from afresh.serve.requests.forms import Form
 
 ToolName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,128}$")]
@@ -70,13 +70,15 @@ class Tools:
         """
         names = [f.name for f in functions]
         if twice := next((n for n in names if names.count(n) > 1), None):
-            raise Refused(400, f"Two tools are named {twice!r}. Give each a name of its own.", None, "tools")
+            raise RefusedRequest(400, f"Two tools are named {twice!r}. Give each a name of its own.", None, "tools")
         if name is not None and name not in names:
             known = ", ".join(names) or "none"
-            raise Refused(400, f"There is no tool named {name!r}. Tools of this request: {known}.", None, "tool_choice")
+            raise RefusedRequest(
+                400, f"There is no tool named {name!r}. Tools of this request: {known}.", None, "tool_choice"
+            )
         required = choice == "required" or name is not None
         if required and not names:
-            raise Refused(400, "A call is required, but there are no tools. Give some.", None, "tool_choice")
+            raise RefusedRequest(400, "A call is required, but there are no tools. Give some.", None, "tool_choice")
         if not names or choice == "none":
             return None
         return Tools(functions, required, name, several and name is None)
@@ -136,7 +138,7 @@ class Said:
                 arguments = None
         if not isinstance(identity, str) or not isinstance(name, str) or not isinstance(arguments, Mapping):
             message = "A call has an id, the name of a tool, and arguments that are a JSON object."
-            raise Refused(400, message, "invalid_call", param)
+            raise RefusedRequest(400, message, "invalid_call", param)
         self.calls.add(identity)
         self.say("assistant", Call(name, arguments).text)
 
@@ -144,5 +146,5 @@ class Said:
         """The result of a call. Raises Refused if there was no such call."""
         if not isinstance(identity, str) or identity not in self.calls:
             message = f"A result belongs to a call in an earlier message. Given: the result of {str(identity)[:80]!r}."
-            raise Refused(400, message, "unknown_call", param)
+            raise RefusedRequest(400, message, "unknown_call", param)
         self.say(RESULT, text)

@@ -12,17 +12,17 @@ from starlette.responses import RedirectResponse, Response
 from afresh.core import UserError
 from afresh.core.plural import counted
 from afresh.runs.run import Run
-from afresh.serve.errors import Refused
+from afresh.serve.errors import RefusedRequest
 from afresh.serve.loaded_runs import Served
 from afresh.serve.request_threads import Desk
 from afresh.serve.rights import TRAIN, holder_of, needs
-from afresh.serve.studio.media_keys import Face, Held
+from afresh.serve.studio.media_keys import Face, HeldMedia
 from afresh.serve.studio.pages import HEADERS, PageRoute, address, page
 from afresh.serve.studio.vote_request import Asking
 from afresh.serve.studio.vote_session import Sittings
 from afresh.verbs import jobs
 from afresh.verbs.annotate import beside, default_votes
-from afresh.verbs.jobs import BackgroundJob, Outcome
+from afresh.verbs.jobs import BackgroundJob, JobOutcome
 
 VERB = "align"
 BESIDE = 4  # samples of each run that are shown side by side
@@ -37,7 +37,7 @@ def routes(desk: Desk, sittings: Sittings) -> APIRouter:
     ) -> Response:
         sitting = sittings.find(request, id_)
         if sitting.run is None:
-            raise Refused(400, "These votes compare two runs. To learn from votes, vote on samples of one.")
+            raise RefusedRequest(400, "These votes compare two runs. To learn from votes, vote on samples of one.")
         job = start(sitting.run, sitting.session.path, minutes, sitting.wish, sitting.owner)
         where = address(request, f"vote/learnt/{job.id}")
         if request.headers.get("hx-request"):
@@ -78,7 +78,7 @@ def routes(desk: Desk, sittings: Sittings) -> APIRouter:
             desk.library.release(other)
 
         def face(run: Run, item: str) -> Face:
-            return sittings.album.face(Held(run.encoder.kind, run.encoder, votes.parent, item))
+            return sittings.album.face(HeldMedia(run.encoder.kind, run.encoder, votes.parent, item))
 
         return [
             (", ".join(w for w in asked.words if w), face(runs[0], one), face(runs[1], two))
@@ -92,7 +92,7 @@ def found(request: Request, id_: str) -> BackgroundJob:
     """What learns from votes of whoever asks. Raises Refused."""
     job = jobs.read(id_)
     if job is None or job.verb != VERB or "wish" not in job.about or not holder_of(request).sees(job.owner):
-        raise Refused(404, "There is nothing here that learns from votes.", "not_found")
+        raise RefusedRequest(404, "There is nothing here that learns from votes.", "not_found")
     return job
 
 
@@ -109,13 +109,13 @@ def values(job: BackgroundJob) -> dict[str, Any]:
     }
 
 
-def share(outcome: Outcome) -> float | None:
+def share(outcome: JobOutcome) -> float | None:
     """How much of the training is done, 0 to 1; None if it has not begun."""
     progress = outcome.progress
     return progress["step"] / max(1, progress["steps"]) if progress and progress["code"] == "training" else None
 
 
-def saying(outcome: Outcome) -> str:
+def saying(outcome: JobOutcome) -> str:
     """How far the training is, in words."""
     if outcome.progress is None:
         return "Reading the data and the votes"

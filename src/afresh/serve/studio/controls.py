@@ -19,7 +19,7 @@ CHIPS = 60  # classes that are shown as chips; more are searched
 
 
 @dataclass(frozen=True)
-class Choice:
+class LabelChoice:
     """A label, with the classes that occurred in training."""
 
     name: str
@@ -64,7 +64,7 @@ class Controls:
     builds: bool
     talks: bool
     system: bool
-    labels: tuple[Choice, ...]
+    labels: tuple[LabelChoice, ...]
     numbers: tuple[Slider, ...]
     caption: bool
     settings: tuple[Slider, ...]
@@ -78,7 +78,7 @@ class Controls:
 
 
 @dataclass(frozen=True)
-class Known:
+class SettingControl:
     """How a setting of sampling is shown: its title, its range, its step, and what it does."""
 
     title: str
@@ -90,17 +90,23 @@ class Known:
 
 
 # Settings by their names in the families; those that are missing here are for programs.
-SETTINGS: Mapping[str, Known] = {
-    "guidance": Known("Follow the wish", 1, 8, 0.25, "Higher keeps closer to what you ask, with less variety.", True),
-    "temperature": Known(
+SETTINGS: Mapping[str, SettingControl] = {
+    "guidance": SettingControl(
+        "Follow the wish", 1, 8, 0.25, "Higher keeps closer to what you ask, with less variety.", True
+    ),
+    "temperature": SettingControl(
         "Surprise", 0, 1.5, 0.05, "0 takes the likeliest each time; 1 is as varied as the data.", True
     ),
-    "truncation": Known("Variety", 0, 1, 0.05, "Lower stays nearer to the average, higher shows everything.", True),
-    "length": Known("Length", 16, 1024, 16, "How many pieces of words it writes at most.", True),
-    "steps": Known("Steps", 1, 100, 1, "More steps take longer and are often more exact."),
-    "top_p": Known("Only likely pieces", 0.05, 1, 0.05, "Leaves the unlikeliest out; 1 leaves nothing out."),
-    "min_p": Known("Least likelihood", 0, 0.5, 0.01, "Leaves out what is much less likely than the best."),
-    "frequency_penalty": Known("Against repeating", 0, 2, 0.1, "Makes words that stand there already less likely."),
+    "truncation": SettingControl(
+        "Variety", 0, 1, 0.05, "Lower stays nearer to the average, higher shows everything.", True
+    ),
+    "length": SettingControl("Length", 16, 1024, 16, "How many pieces of words it writes at most.", True),
+    "steps": SettingControl("Steps", 1, 100, 1, "More steps take longer and are often more exact."),
+    "top_p": SettingControl("Only likely pieces", 0.05, 1, 0.05, "Leaves the unlikeliest out; 1 leaves nothing out."),
+    "min_p": SettingControl("Least likelihood", 0, 0.5, 0.01, "Leaves out what is much less likely than the best."),
+    "frequency_penalty": SettingControl(
+        "Against repeating", 0, 2, 0.1, "Makes words that stand there already less likely."
+    ),
 }
 
 
@@ -118,7 +124,7 @@ def controls_of(run: Run) -> Controls:
         builds=contains_prompts(encoder),
         talks=talks,
         system=talks and takes_system(run),
-        labels=tuple(Choice(k, titled(k), run.conds[k].classes) for k in of_kind(run.conds, "label")),
+        labels=tuple(LabelChoice(k, titled(k), run.conds[k].classes) for k in of_kind(run.conds, "label")),
         numbers=tuple(number(run, k) for k in of_kind(run.conds, "number")),
         caption=bool(of_kind(run.conds, "prompt", "vector")),
         settings=tuple(s for s in settings if SETTINGS[s.name].first),
@@ -171,7 +177,7 @@ def sliders(run: Run) -> list[Slider]:
     return out
 
 
-def limits(field: Any, known: Known) -> tuple[float, float]:
+def limits(field: Any, known: SettingControl) -> tuple[float, float]:
     """The range of a setting: what is shown, as far as the family accepts it."""
     low, high = known.low, known.high
     for limit in field.metadata:

@@ -11,7 +11,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from afresh.core import registry
-from afresh.serve.errors import Refused
+from afresh.serve.errors import RefusedRequest
 from afresh.serve.request_threads import Desk
 from afresh.serve.rights import USE, needs
 from afresh.serve.studio.controls import Controls, controls_of
@@ -52,7 +52,9 @@ def routes(desk: Desk, root: Path) -> APIRouter:
         verb: Annotated[str, Query(max_length=40)] = "",
     ) -> Response:
         if verb not in {"", "again", *deeds}:
-            raise Refused(400, f"There is no way {verb} to make a work. Known: {', '.join(deeds)}.", None, "verb")
+            raise RefusedRequest(
+                400, f"There is no way {verb} to make a work. Known: {', '.join(deeds)}.", None, "verb"
+            )
         runs = [card for card in cards(desk.library) if card.usable and card.page == "create"]
         if run and (elsewhere := page_of(desk.library.open(run))) is not None:
             return RedirectResponse(address(request, elsewhere.name, run=run), 303)
@@ -64,7 +66,7 @@ def routes(desk: Desk, root: Path) -> APIRouter:
         controls = controls_of(desk.library.open(name))
         able = {way.verb for way in controls.ways}
         if verb in deeds and verb not in able | {"blend", "continue"}:
-            raise Refused(400, f"{name} cannot do this: {deeds[verb].lower()}.", None, "verb")
+            raise RefusedRequest(400, f"{name} cannot do this: {deeds[verb].lower()}.", None, "verb")
         going = verb in able or (verb == "continue" and controls.form == "music" and work is not None)
         fields = begun(controls, words, work, verb)
         near = works.find(run=name, most=NEAR) if verb == "blend" else []

@@ -21,12 +21,12 @@ from afresh.core.solver_progress import Step, following
 from afresh.data.image.kind import png_bytes
 from afresh.runs.run import Run
 from afresh.serve.batching import Cancelled, alone, cancelled
-from afresh.serve.errors import Refused, refused
+from afresh.serve.errors import RefusedRequest, refused
 from afresh.serve.loaded_runs import Served
 from afresh.serve.request_threads import Desk
 from afresh.serve.studio.data_card import plain_words
 from afresh.serve.studio.pages import rendered
-from afresh.verbs.creation_request import Made, Wish, make
+from afresh.verbs.creation_request import CreationRequest, Made, make
 from afresh.verbs.gallery import Work, Works
 
 WAIT = 60.0  # seconds within which the page listens after it asked
@@ -39,7 +39,7 @@ class Making:
     """A wish that a page has sent. `talks`: it is a part of a conversation. `stop` ends it."""
 
     run: str
-    wish: Wish
+    wish: CreationRequest
     files: Mapping[str, bytes]
     works: Works
     talks: bool = False
@@ -61,7 +61,9 @@ class Workshop:
         now = time.monotonic()
         self.all = {t: m for t, m in self.all.items() if m.begun or now - m.since < WAIT}
         if len(self.all) >= MOST_WAITING:
-            raise Refused(429, "Too many wishes are waiting. Try again in a minute.", "rate_limit_exceeded", retry=60)
+            raise RefusedRequest(
+                429, "Too many wishes are waiting. Try again in a minute.", "rate_limit_exceeded", retry=60
+            )
         token = secrets.token_urlsafe(18)
         self.all[token] = making
         return token
@@ -93,7 +95,7 @@ class Workshop:
 
 
 @dataclass(frozen=True)
-class Piece:
+class WorkPiece:
     """What was added to a text."""
 
     index: int
@@ -109,7 +111,7 @@ class Sharper:
 
 
 @dataclass(frozen=True)
-class Note:
+class StreamNote:
     """A note or a warning of a task."""
 
     text: str
@@ -127,7 +129,7 @@ def made(served: Served, making: Making, put: Callable[[Any], None]) -> None:
     def on_text(index: int, piece: str) -> None:
         check()
         if piece:
-            put(Piece(index, piece))
+            put(WorkPiece(index, piece))
 
     wish = making.wish
     whole: list[Made] = []
@@ -136,7 +138,7 @@ def made(served: Served, making: Making, put: Callable[[Any], None]) -> None:
     def hear(event: Event) -> None:
         if event.kind in ("note", "warning") and (text := plain_words(event.text)) not in notes:
             notes.append(text)
-            put(Note(text))
+            put(StreamNote(text))
 
     def follow(step: Step) -> None:
         check()
@@ -164,8 +166,8 @@ def merged(items: list[Any]) -> list[Any]:
     """Pieces of one text that came together as one."""
     out: list[Any] = []
     for item in items:
-        if isinstance(item, Piece) and out and isinstance(out[-1], Piece) and out[-1].index == item.index:
-            out[-1] = Piece(item.index, out[-1].text + item.text)
+        if isinstance(item, WorkPiece) and out and isinstance(out[-1], WorkPiece) and out[-1].index == item.index:
+            out[-1] = WorkPiece(item.index, out[-1].text + item.text)
         else:
             out.append(item)
     return out
@@ -173,12 +175,12 @@ def merged(items: list[Any]) -> list[Any]:
 
 def shown_as(request: Request, making: Making, item: Any) -> str:
     """An item as an event whose data is HTML."""
-    if isinstance(item, Piece):
+    if isinstance(item, WorkPiece):
         return event(f"piece-{item.index}", str(escape(item.text)))
     if isinstance(item, Sharper):
         source = base64.b64encode(item.png).decode()
         return event(f"sharper-{item.index}", f'<img alt="on the way" src="data:image/png;base64,{source}">')
-    if isinstance(item, Note):
+    if isinstance(item, StreamNote):
         return event("note", f"<p>{escape(item.text)}</p>")
     assert isinstance(item, Work)
     return event(f"work-{item.recipe.index}", rendered(request, "work.html", work=item, turn=making.talks))

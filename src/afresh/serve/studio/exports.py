@@ -14,7 +14,7 @@ from fastapi.responses import FileResponse, StreamingResponse
 from starlette.concurrency import iterate_in_threadpool
 from starlette.responses import Response
 
-from afresh.serve.errors import Refused
+from afresh.serve.errors import RefusedRequest
 from afresh.serve.rights import TRAIN, needs
 from afresh.serve.studio.pages import HEADERS, PageRoute
 from afresh.serve.studio.train import own_job, own_jobs
@@ -108,14 +108,18 @@ def routes() -> APIRouter:
     def download(request: Request, id: str) -> Response:
         export = ready(own_job(request, id, "export"))
         if export is None:
-            raise Refused(404, "This export is not there any more. Export the model again.", "not_found")
+            raise RefusedRequest(404, "This export is not there any more. Export the model again.", "not_found")
         files = files_in(export.folder)
         if len(files) == 1:
             return FileResponse(files[0], filename=files[0].name, headers=HEADERS)
         if len(files) > MOST_FILES:
-            raise Refused(400, f"{export.folder.name} has {len(files):,} files, at most {MOST_FILES:,} are sent.")
+            raise RefusedRequest(
+                400, f"{export.folder.name} has {len(files):,} files, at most {MOST_FILES:,} are sent."
+            )
         if sending >= MOST_AT_ONCE:
-            raise Refused(429, "Other exports are being sent. Try again in a minute.", "rate_limit_exceeded", retry=60)
+            raise RefusedRequest(
+                429, "Other exports are being sent. Try again in a minute.", "rate_limit_exceeded", retry=60
+            )
 
         async def content() -> AsyncIterator[bytes]:
             nonlocal sending

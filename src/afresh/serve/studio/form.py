@@ -11,7 +11,7 @@ from starlette.datastructures import FormData, UploadFile
 
 from afresh.core import UserError
 from afresh.core.safe_json import faults
-from afresh.verbs.creation_request import Wish
+from afresh.verbs.creation_request import CreationRequest
 from afresh.verbs.gallery import Works
 
 PLAIN = (
@@ -43,7 +43,7 @@ PARTS = {
 FILES = 2  # inputs of a wish
 
 
-async def read_wish(form: FormData, works: Works) -> tuple[Wish, dict[str, bytes]]:
+async def read_wish(form: FormData, works: Works) -> tuple[CreationRequest, dict[str, bytes]]:
     """The wish of a form, and the content of its files by name.
 
     `label.NAME`, `number.NAME` and `setting.NAME` are conditions and settings, `side.NAME` the pixels to add at a side.
@@ -80,7 +80,7 @@ async def read_wish(form: FormData, works: Works) -> tuple[Wish, dict[str, bytes
                 raise UserError(f"The form has a field {name[:60]!r}, which is not known here. Reload the page.")
             values.setdefault(kind, {})[of] = value if kind in ("label", "negative_label") else number(of, value)
     try:
-        return Wish(**values, turns=tuple(turns)), files
+        return CreationRequest(**values, turns=tuple(turns)), files
     except ValidationError as error:
         raise UserError(f"This cannot be made: {faults(error)}.") from None
 
@@ -112,7 +112,7 @@ def add_file(values: dict[str, Any], files: dict[str, bytes], name: str, given: 
     values["inputs"] = (*inputs, own)
 
 
-def form_of(wish: Wish) -> Mapping[str, Any]:
+def form_of(wish: CreationRequest) -> Mapping[str, Any]:
     """The fields of a form that ask for a wish again, but for its files."""
     fields: dict[str, Any] = {"verb": wish.verb, "n": wish.n, "seed": wish.seed}
     fields |= {name: value for name in PLAIN if (value := getattr(wish, name)) not in (None, "")}

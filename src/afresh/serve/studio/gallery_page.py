@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from afresh.core import UserError
 from afresh.serve.batching import alone
-from afresh.serve.errors import Refused
+from afresh.serve.errors import RefusedRequest
 from afresh.serve.loaded_runs import Served
 from afresh.serve.request_threads import Desk
 from afresh.serve.rights import USE, needs, owner_of
@@ -45,7 +45,7 @@ def found(request: Request, works: Works, id_: str) -> Work:
     try:
         return works.get(id_)
     except UserError as error:
-        raise Refused(404, str(error), error.code) from None
+        raise RefusedRequest(404, str(error), error.code) from None
 
 
 def routes(desk: Desk, root: Path) -> APIRouter:
@@ -78,7 +78,7 @@ def routes(desk: Desk, root: Path) -> APIRouter:
         try:
             content = work.read(name)
         except UserError as error:
-            raise Refused(404, str(error), error.code) from None
+            raise RefusedRequest(404, str(error), error.code) from None
         return sent(content, name.rpartition(".")[2], "private, max-age=31536000, immutable")
 
     @router.get("/studio/works/{id_}/download/{kind}")
@@ -86,7 +86,7 @@ def routes(desk: Desk, root: Path) -> APIRouter:
         work = found(request, works_of(request, root), id_)
         content = download(work, kind)
         if content is None:
-            raise Refused(404, f"This work is not kept as {kind[:20]}.", "not_found")
+            raise RefusedRequest(404, f"This work is not kept as {kind[:20]}.", "not_found")
         answer = sent(content, kind, "no-store")
         answer.headers["content-disposition"] = f'attachment; filename="afresh-{work.id}.{kind}"'
         return answer
@@ -104,7 +104,7 @@ def routes(desk: Desk, root: Path) -> APIRouter:
             return page(request, "gone.html", work=works.throw(id_))
         if deed == "restore":
             return page(request, "work.html", work=works.restore(id_), turn=False)
-        raise Refused(404, f"A work cannot be asked to {deed[:40]}.", "not_found")
+        raise RefusedRequest(404, f"A work cannot be asked to {deed[:40]}.", "not_found")
 
     @router.post("/studio/bin/empty")
     def empty(request: Request) -> Response:

@@ -30,7 +30,7 @@ class Face:
 
 
 @dataclass(frozen=True)
-class Held:
+class HeldMedia:
     """An item of votes beside the folder of its file of votes; `encoder` plays tunes that are written as texts."""
 
     kind: ItemKind
@@ -65,17 +65,17 @@ class Album:
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.held: OrderedDict[str, Held] = OrderedDict()
+        self.held: OrderedDict[str, HeldMedia] = OrderedDict()
         self.keys: dict[tuple[Path, str], str] = {}
 
-    def face(self, held: Held) -> Face:
+    def face(self, held: HeldMedia) -> Face:
         """Raises UserError if a text cannot be read."""
         kind = held.kind
         if kind.inline and kind.view == "text" and held.encoder.hear(held.value) is None:
             return Face("text", visible(kind.preview(held.value).text or ""))
         return Face("image" if kind.view == "image" else "sound", key=self.key(held))
 
-    def key(self, held: Held) -> str:
+    def key(self, held: HeldMedia) -> str:
         with self.lock:
             name = (held.folder, held.item)
             if name not in self.keys:

@@ -18,7 +18,7 @@ from starlette.responses import Response
 
 from afresh.core import UserError, registry
 from afresh.runs.run import Run
-from afresh.serve.errors import Refused, invalid, refused
+from afresh.serve.errors import RefusedRequest, invalid, refused
 from afresh.serve.request_threads import Desk
 from afresh.serve.rights import TRAIN, USE, Right, holder_of
 
@@ -102,7 +102,7 @@ def page(request: Request, template: str, status: int = 200, **values: Any) -> H
     return HTMLResponse(rendered(request, template, **values), status, HEADERS)
 
 
-def failure(request: Request, error: Refused) -> HTMLResponse:
+def failure(request: Request, error: RefusedRequest) -> HTMLResponse:
     """An error as a page, or as a part of the page that asked for a part."""
     template = "error_part.html" if request.headers.get("hx-request") else "error.html"
     return page(request, template, error.status, message=str(error))
@@ -119,7 +119,7 @@ class PageRoute(APIRoute):
                 return await handler(request)
             except RequestValidationError as error:
                 return failure(request, invalid(error))
-            except (Refused, UserError) as error:
+            except (RefusedRequest, UserError) as error:
                 return failure(request, refused(error))
 
         return handle

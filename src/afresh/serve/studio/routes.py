@@ -10,7 +10,7 @@ from fastapi.responses import FileResponse, RedirectResponse
 from starlette.responses import Response
 
 from afresh.core import registry
-from afresh.serve.errors import Refused
+from afresh.serve.errors import RefusedRequest
 from afresh.serve.request_threads import Desk
 from afresh.serve.rights import USE, needs
 from afresh.serve.studio import create, gallery_page, verb_page
@@ -44,7 +44,7 @@ def routes(desk: Desk, works: Path) -> APIRouter:
     def preview(run: Name) -> Response:
         file = newest_sample(desk.library.path(run), ".png")
         if file is None:
-            raise Refused(404, f"There are no samples of {run} yet.")
+            raise RefusedRequest(404, f"There are no samples of {run} yet.")
         return FileResponse(file, headers={**HEADERS, **FRESH})
 
     return router

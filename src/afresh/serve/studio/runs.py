@@ -16,7 +16,7 @@ from starlette.responses import Response
 from afresh.core import UserError
 from afresh.evaluation.curves import number
 from afresh.evaluation.report import questions_view
-from afresh.serve.errors import Refused
+from afresh.serve.errors import RefusedRequest
 from afresh.serve.loaded_runs import Library
 from afresh.serve.request_threads import Desk
 from afresh.serve.rights import TRAIN, USE, needs, owner_of
@@ -32,7 +32,7 @@ from afresh.storage.files import bytes_on_disk
 from afresh.verbs import jobs
 from afresh.verbs.capabilities import facts
 from afresh.verbs.exporting import FIELD_FORMATS, TEXT_FORMATS
-from afresh.verbs.run_comparison import Pair, compare_runs, scores_in
+from afresh.verbs.run_comparison import RunPair, compare_runs, scores_in
 from afresh.verbs.training_progress import loss_curves, named_curves, samples_seen
 
 Name = Annotated[str, Query(max_length=255)]
@@ -48,7 +48,7 @@ Order = Literal["name", "kind", "family", "size", "steps", "verdict", "age", "di
 
 
 @dataclass(frozen=True)
-class Row:
+class RunRow:
     """A model in the table. `parent`: the name of the model that it was made from, among those of the server or
     elsewhere; `how`: tuned, aligned, distilled. `measures`: its first score of each question, in words."""
 
@@ -63,7 +63,7 @@ class Row:
     measures: tuple[str, ...] = ()
 
 
-KEYS: Mapping[Order, Callable[[Row], Any]] = {
+KEYS: Mapping[Order, Callable[[RunRow], Any]] = {
     "name": lambda row: row.name.casefold(),
     "kind": lambda row: row.card.modality,
     "family": lambda row: row.card.family,
@@ -102,10 +102,10 @@ def routes(desk: Desk) -> APIRouter:
     def compare(request: Request, run: Annotated[list[str] | None, Query()] = None) -> Response:
         run = run or []
         if len(run) != 2 or run[0] == run[1]:
-            raise Refused(400, f"Choose two models to compare. Chosen: {len(set(run))}.")
+            raise RefusedRequest(400, f"Choose two models to compare. Chosen: {len(set(run))}.")
         opened = [library.open(name) for name in run]
         cards = [card_of(name, r) for name, r in zip(run, opened, strict=True)]
-        pairs: list[Pair] = []
+        pairs: list[RunPair] = []
         reason, lines = "", list[str]()
         try:
             pairs = compare_runs(facts(opened[0]), facts(opened[1]))
@@ -175,7 +175,7 @@ def routes(desk: Desk) -> APIRouter:
     @router.post("/studio/run/export", dependencies=[needs(TRAIN)])
     def export(request: Request, run: RunName, to: RunName) -> Response:
         if to not in FORMATS:
-            raise Refused(400, f"There is no format {to}. Known: {', '.join(FORMATS)}.", None, "to")
+            raise RefusedRequest(400, f"There is no format {to}. Known: {', '.join(FORMATS)}.", None, "to")
         path = library.path(run).resolve()
         out = path.with_name(f"{path.name}-{to}")
         about = {"to": to, "out": str(out)}
@@ -186,14 +186,14 @@ def routes(desk: Desk) -> APIRouter:
     return router
 
 
-def table_of(library: Library) -> list[Row]:
+def table_of(library: Library) -> list[RunRow]:
     """Every run of a server; what cannot be read has its fault in its card."""
     paths = library.paths()
     names = {path.resolve(): name for name, path in paths.items()}
     return [row_of(library, name, path, names) for name, path in paths.items()]
 
 
-def row_of(library: Library, name: str, path: Path, names: Mapping[Path, str]) -> Row:
+def row_of(library: Library, name: str, path: Path, names: Mapping[Path, str]) -> RunRow:
     try:
         born, size = (path / "run.json").stat().st_mtime, bytes_on_disk(path)
     except OSError:  # it is being removed
@@ -208,20 +208,20 @@ def row_of(library: Library, name: str, path: Path, names: Mapping[Path, str]) -
         mains = [q["tables"][0][0] for q in questions_view(scores_in(known))[:2]]
         first = tuple(f"{s['words']} {s['value']}, of real data {s['floor']}" for s in mains)
     except (UserError, OSError) as error:
-        return Row(name, RunCard(name, usable=False, fault=str(error)), 0, 0, born, size)
-    return Row(name, shown, run.record.parameters, known["steps"], born, size, parent, how, first)
+        return RunRow(name, RunCard(name, usable=False, fault=str(error)), 0, 0, born, size)
+    return RunRow(name, shown, run.record.parameters, known["steps"], born, size, parent, how, first)
 
 
-def tree(rows: list[Row]) -> list[tuple[int, Row]]:
+def tree(rows: list[RunRow]) -> list[tuple[int, RunRow]]:
     """Models that others were made from or that were made from others, each below the one it was made from, with how
     deep it is."""
     names = {row.name for row in rows}
-    below: dict[str, list[Row]] = {}
+    below: dict[str, list[RunRow]] = {}
     for row in sorted(rows, key=lambda r: r.born):
         below.setdefault(row.parent if row.parent in names and row.parent != row.name else "", []).append(row)
-    out: list[tuple[int, Row]] = []
+    out: list[tuple[int, RunRow]] = []
 
-    def add(row: Row, depth: int, above: frozenset[str]) -> None:
+    def add(row: RunRow, depth: int, above: frozenset[str]) -> None:
         out.append((depth, row))
         for child in below.get(row.name, []):
             if child.name not in above:

@@ -12,7 +12,7 @@ from fastapi.responses import RedirectResponse
 from starlette.responses import Response
 
 from afresh.runs.trash import BinnedRun, binned, delete, restore, throw
-from afresh.serve.errors import Refused
+from afresh.serve.errors import RefusedRequest
 from afresh.serve.loaded_runs import Library
 from afresh.serve.request_threads import Desk
 from afresh.serve.rights import OWN, needs
@@ -47,7 +47,7 @@ def routes(desk: Desk) -> APIRouter:
         path = library.path(run)
         own = [job for job in jobs.jobs() if job.run is not None and Path(job.run).resolve() == path.resolve()]
         if busy := next((job for job in own if jobs.is_running(job)), None):
-            raise Refused(409, f"{busy.title} is running. Stop it first.", "run_in_use")
+            raise RefusedRequest(409, f"{busy.title} is running. Stop it first.", "run_in_use")
         library.forget(run)
         throw(path)
         for job in own:  # a new model may get the name
@@ -58,18 +58,20 @@ def routes(desk: Desk) -> APIRouter:
     def bring_back(request: Request, id: Name) -> Response:
         thrown = next((t for t in thrown_away(library) if t.id == id), None)
         if thrown is None:
-            raise Refused(404, "This model is not in the bin any more.", "not_found")
+            raise RefusedRequest(404, "This model is not in the bin any more.", "not_found")
         place = restore(thrown)
         return RedirectResponse(address(request, "run", run=library.offer(place)), 303)
 
     @router.post("/studio/runs/bin/empty")
     def empty(request: Request, sure: Annotated[bool, Form()] = False) -> Response:
         if not sure:
-            raise Refused(400, "Emptying the bin cannot be undone. Tick that you mean it.", None, "sure")
+            raise RefusedRequest(400, "Emptying the bin cannot be undone. Tick that you mean it.", None, "sure")
         left = {thrown.path: names for thrown in thrown_away(library) if (names := delete(thrown))}
         if left:
             folders = "; ".join(f"{path}: {', '.join(names)}" for path, names in left.items())
-            raise Refused(409, f"The bin is empty, but for what is not of a model and stays where it is: {folders}.")
+            raise RefusedRequest(
+                409, f"The bin is empty, but for what is not of a model and stays where it is: {folders}."
+            )
         return RedirectResponse(address(request, "runs/bin"), 303)
 
     return router

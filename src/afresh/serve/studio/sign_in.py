@@ -8,7 +8,7 @@ from fastapi import APIRouter, Form, Query, Request
 from fastapi.responses import FileResponse, RedirectResponse
 from starlette.responses import Response
 
-from afresh.serve.errors import Refused
+from afresh.serve.errors import RefusedRequest
 from afresh.serve.guard import address_of, cookie_name
 from afresh.serve.keys import Door
 from afresh.serve.rights import NOTHING, Holder, needs
@@ -30,7 +30,7 @@ def routes(door: Door) -> APIRouter:
     async def enter(request: Request, key: Annotated[str, Form(max_length=400)] = "") -> Response:
         try:
             holder = await door.enter(key, address_of(request.scope))
-        except Refused as error:
+        except RefusedRequest as error:
             message = "This is not a key of this server." if error.status == 401 else str(error)
             return page(request, "sign_in.html", error.status, message=message, keys=bool(door.keys.holders))
         answer = RedirectResponse(address(request), 303, HEADERS)
@@ -56,7 +56,7 @@ def routes(door: Door) -> APIRouter:
             return answer
         holder = sessions.redeem(ticket)
         if holder is None:
-            raise Refused(
+            raise RefusedRequest(
                 401,
                 "This address has already been used in another browser. Go on there, or start the same command "
                 "again: works and votes are kept.",
@@ -69,7 +69,7 @@ def routes(door: Door) -> APIRouter:
     def static(path: str) -> Response:
         file = (STATIC / path).resolve()
         if not file.is_relative_to(STATIC.resolve()) or not file.is_file():
-            raise Refused(404, f"There is no file {path} here.")
+            raise RefusedRequest(404, f"There is no file {path} here.")
         return FileResponse(file, headers={**HEADERS, **FRESH})
 
     def begin_session(request: Request, answer: Response, holder: Holder, seconds: int | None) -> None:

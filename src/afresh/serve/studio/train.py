@@ -19,14 +19,14 @@ from starlette.responses import Response
 
 from afresh.core import UserError, registry
 from afresh.data.uploaded import TOGETHER, Arrivals
-from afresh.serve.errors import Refused
+from afresh.serve.errors import RefusedRequest
 from afresh.serve.request_threads import Desk
 from afresh.serve.rights import LOCAL, OWN, TRAIN, holder_of, needs, owner_of
 from afresh.serve.studio.data_card import look_card, plain_words
 from afresh.serve.studio.pages import HEADERS, PageRoute, address, page, rendered
 from afresh.training.progress import clock
 from afresh.verbs import jobs
-from afresh.verbs.jobs import BackgroundJob, Outcome
+from afresh.verbs.jobs import BackgroundJob, JobOutcome
 from afresh.verbs.report import is_preview, read_verdict
 from afresh.verbs.training_progress import loss_curves, named_curves, samples_seen
 
@@ -74,10 +74,12 @@ def routes(desk: Desk, most: int) -> APIRouter:
     @router.post("/studio/train/look", dependencies=[needs(LOCAL)])
     def look(request: Request, path: Text = "", modality: Text = "") -> Response:
         if not path.strip():
-            raise Refused(400, "Name a folder or a file, such as /home/you/photos.", "missing", "path")
+            raise RefusedRequest(400, "Name a folder or a file, such as /home/you/photos.", "missing", "path")
         given = Path(path.strip()).expanduser()
         if not given.is_absolute() or not given.exists():
-            raise Refused(400, f"There is no folder or file {path}. Give its whole path, such as /home/you/photos.")
+            raise RefusedRequest(
+                400, f"There is no folder or file {path}. Give its whole path, such as /home/you/photos."
+            )
         return RedirectResponse(address(request, f"train/{started_look(request, given, modality).id}"), 303)
 
     @router.post("/studio/train/{id}/again")
@@ -96,7 +98,7 @@ def routes(desk: Desk, most: int) -> APIRouter:
     ) -> Response:
         looked = own_job(request, id, "data")
         if family and family not in registry.family_names():
-            raise Refused(400, f"There is no family {family}. Known: {', '.join(registry.family_names())}.")
+            raise RefusedRequest(400, f"There is no family {family}. Known: {', '.join(registry.family_names())}.")
         path = Path(looked.about["path"])
         out = free_place(runs_folder(desk), name.strip() or run_name(path))
         options = {"minutes": minutes, "out": out, "family": family or None, "modality": looked.about.get("modality")}
@@ -113,7 +115,7 @@ def routes(desk: Desk, most: int) -> APIRouter:
     def resume(request: Request, id: str) -> Response:
         job = own_job(request, id)
         if job.run is None:
-            raise Refused(400, f"{job.title} made no model that could go on.")
+            raise RefusedRequest(400, f"{job.title} made no model that could go on.")
         again = resumed(Path(job.run), owner_of(request), job.about)
         return RedirectResponse(address(request, f"train/{again.id}"), 303)
 
@@ -173,7 +175,7 @@ def routes(desk: Desk, most: int) -> APIRouter:
         nonlocal watched
         job = await run_in_threadpool(own_job, request, id)
         if watched >= MOST_WATCHED:
-            raise Refused(429, "Too many pages watch a model learn. Close some of them.", retry=5)
+            raise RefusedRequest(429, "Too many pages watch a model learn. Close some of them.", retry=5)
 
         async def events() -> AsyncIterator[str]:
             nonlocal watched
@@ -208,7 +210,7 @@ def upload_routes(arrivals: Arrivals, most: int) -> APIRouter:
         async with request.form(max_files=MOST_PIECES, max_fields=0) as parts:
             for _, part in parts.multi_items():
                 if not isinstance(part, UploadFile) or not part.filename:
-                    raise Refused(400, "Send files, each with its name.", "wrong_form")
+                    raise RefusedRequest(400, "Send files, each with its name.", "wrong_form")
                 content = await part.read()
                 await run_in_threadpool(arrivals.add, arriving, part.filename, offset, content)
         return {"files": arriving.files, "bytes": arriving.bytes}
@@ -230,13 +232,17 @@ def own_job(request: Request, id: str, verb: str = "") -> BackgroundJob:
     """Raises Refused if there is none of this id, or if it is somebody else's."""
     job = jobs.read(id)
     if job is None or not holder_of(request).sees(job.owner) or (verb and job.verb != verb):
-        raise Refused(404, "This is not known any more. Begin again from the page on which one trains.", "not_found")
+        raise RefusedRequest(
+            404, "This is not known any more. Begin again from the page on which one trains.", "not_found"
+        )
     return job
 
 
 def started_look(request: Request, path: Path, modality: str) -> BackgroundJob:
     if modality and modality not in registry.modality_names():
-        raise Refused(400, f"There is no kind of data {modality}. Known: {', '.join(registry.modality_names())}.")
+        raise RefusedRequest(
+            400, f"There is no kind of data {modality}. Known: {', '.join(registry.modality_names())}."
+        )
     options = {"modality": modality or None}
     about = {"path": str(path), "modality": modality or None}
     title = f"Look at {path.name}"
@@ -256,7 +262,9 @@ def runs_folder(desk: Desk) -> Path:
     for place in desk.library.places:
         if not (place / "run.json").is_file():
             return place.resolve()
-    raise Refused(409, "This server offers single models only. Start it with a folder of runs: afresh serve runs/")
+    raise RefusedRequest(
+        409, "This server offers single models only. Start it with a folder of runs: afresh serve runs/"
+    )
 
 
 def run_name(path: Path) -> str:
@@ -267,7 +275,9 @@ def run_name(path: Path) -> str:
 def free_place(root: Path, name: str) -> Path:
     """The folder of a new run. A name that is taken is numbered. Raises Refused for a name that is none."""
     if not name or name.startswith((".", "-")) or re.search(r"[/\\\x00-\x1f\x7f]", name) or len(name.encode()) > 100:
-        raise Refused(400, f"A model cannot be called {name[:100]!r}. Use letters, digits and spaces.", None, "name")
+        raise RefusedRequest(
+            400, f"A model cannot be called {name[:100]!r}. Use letters, digits and spaces.", None, "name"
+        )
     number, place = 2, root / name
     while place.exists():
         place, number = root / f"{name}-{number}", number + 1
@@ -286,18 +296,18 @@ def sample_file(run: Path, name: str) -> Response:
     """A picture that training drew. Raises Refused if it is none."""
     file = run / "samples" / name
     if not is_preview(file) or file.suffix != ".png" or file.is_symlink():
-        raise Refused(404, "There is no such picture.", "not_found")
+        raise RefusedRequest(404, "There is no such picture.", "not_found")
     return FileResponse(file, headers={**HEADERS, "cache-control": "private, max-age=3600"})
 
 
 def enclosed(file: Path) -> Response:
     """A page that runs nothing and loads nothing."""
     if not file.is_file() or file.is_symlink():
-        raise Refused(404, "This page is not there yet.", "not_found")
+        raise RefusedRequest(404, "This page is not there yet.", "not_found")
     return FileResponse(file, media_type="text/html", headers=ENCLOSED)
 
 
-def card(job: BackgroundJob, made: Outcome | None = None) -> JobCard:
+def card(job: BackgroundJob, made: JobOutcome | None = None) -> JobCard:
     made = jobs.outcome(job) if made is None else made
     progress = made.progress or {}
     share: float | None = None
@@ -322,7 +332,7 @@ def card(job: BackgroundJob, made: Outcome | None = None) -> JobCard:
     return JobCard(job.id, job.title, job.verb, made.state, share, stage, words, made.error, job.began)
 
 
-def seconds_left(job: BackgroundJob, made: Outcome, now: float) -> float | None:
+def seconds_left(job: BackgroundJob, made: JobOutcome, now: float) -> float | None:
     """Seconds until the command ends: of a budget in minutes what is left of it, as measuring and the report are within
     it, but no less than the training itself needs. None if that is not known."""
     if made.state != "running":
@@ -335,7 +345,7 @@ def seconds_left(job: BackgroundJob, made: Outcome, now: float) -> float | None:
     return max(left, training or 0.0) or None
 
 
-def live_parts(request: Request, job: BackgroundJob, made: Outcome) -> dict[str, Any]:
+def live_parts(request: Request, job: BackgroundJob, made: JobOutcome) -> dict[str, Any]:
     """The parts of the page that change while the command runs."""
     run = Path(job.run or "/nonexistent")
     return {

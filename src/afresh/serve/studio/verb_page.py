@@ -18,7 +18,7 @@ from afresh.core import UserError, registry
 from afresh.core.options import problems
 from afresh.core.verb import ITEMS, Absent, EncodedFile, Heading, Line, Parameter, Remark, Result, Table, Verb
 from afresh.runs.run import Run
-from afresh.serve.errors import Refused
+from afresh.serve.errors import RefusedRequest
 from afresh.serve.loaded_runs import Served
 from afresh.serve.native.verbs import result_of
 from afresh.serve.request_threads import Desk
@@ -156,7 +156,7 @@ def verb_named(name: str) -> Verb[Any, Any]:
     """The verb with this name. Raises Refused if no such verb is served."""
     known = served_verbs()
     if name not in known:
-        raise Refused(404, f"There is no verb {name}. Verbs with a page: {', '.join(known)}.", "no_verb", "verb")
+        raise RefusedRequest(404, f"There is no verb {name}. Verbs with a page: {', '.join(known)}.", "no_verb", "verb")
     return known[name]
 
 

@@ -14,7 +14,7 @@ from afresh.alignment.rewards.bradley_terry import MIN_VOTES
 from afresh.core import UserError
 from afresh.core.plural import counted
 from afresh.sampling.request import converses, of_kind, writes_text
-from afresh.serve.errors import Refused, refused
+from afresh.serve.errors import RefusedRequest, refused
 from afresh.serve.loaded_runs import Served
 from afresh.serve.request_threads import Desk
 from afresh.serve.rights import USE, needs, owner_of
@@ -52,7 +52,9 @@ def routes(desk: Desk, sittings: Sittings) -> APIRouter:
     async def item(key: str) -> Response:
         found = await run_in_threadpool(album.content, key)
         if found is None:
-            raise Refused(404, "This item is not here: its file is gone, or the server was started again.", "not_found")
+            raise RefusedRequest(
+                404, "This item is not here: its file is gone, or the server was started again.", "not_found"
+            )
         kind, content = found
         return Response(content, media_type=kind, headers={**HEADERS, "cache-control": "private, max-age=3600"})
 
@@ -60,7 +62,7 @@ def routes(desk: Desk, sittings: Sittings) -> APIRouter:
     def sit(request: Request, id_: str) -> Response:
         try:
             sitting = sittings.find(request, id_)
-        except Refused as error:
+        except RefusedRequest as error:
             fields = dict(request.query_params)
             shown = choices(desk, fields.get("run", ""), fields.get("other", ""))
             return page(request, "vote.html", 404, **shown, fields=fields, message=str(error))
@@ -85,7 +87,9 @@ def routes(desk: Desk, sittings: Sittings) -> APIRouter:
         """The person has finished with a program that is there for this session alone."""
         sitting = sittings.find(request, id_)
         if not sitting.whole:
-            raise Refused(404, "This server is not there for one session alone; it is ended where it was started.")
+            raise RefusedRequest(
+                404, "This server is not there for one session alone; it is ended where it was started."
+            )
         with sitting.lock:
             sitting.over = True
             saved = sitting.session.saved()
@@ -98,12 +102,12 @@ def routes(desk: Desk, sittings: Sittings) -> APIRouter:
             sitting = sittings.find(request, id_)
             with sitting.lock:
                 if sitting.over:
-                    raise Refused(409, "This session has ended. Start the same command again to go on.")
+                    raise RefusedRequest(409, "This session has ended. Start the same command again to go on.")
                 change(sitting)
                 shown = now(sitting)
                 template = "vote_pair.html" if shown["pair"] is not None else "vote_said.html"
                 return page(request, template, sitting=sitting, **shown)
-        except (Refused, UserError) as error:
+        except (RefusedRequest, UserError) as error:
             failed = refused(error)
             answer = page(request, "vote_error.html", failed.status, message=str(failed))
             answer.headers["hx-retarget"], answer.headers["hx-reswap"] = "#vote-error", "innerHTML"

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from afresh.core import UserError
 from afresh.core.safe_json import faults
 from afresh.runs.run import Run
-from afresh.verbs.annotate import Wish
+from afresh.verbs.annotate import PairRequest
 
 Words = Annotated[str, Field(max_length=2_000)]
 
@@ -36,9 +36,9 @@ class Asking(BaseModel):
     def stripped(cls, text: str) -> str:
         return text.replace("\r\n", "\n").strip("\n")
 
-    def wish(self) -> Wish:
+    def wish(self) -> PairRequest:
         prompts = tuple(line for line in self.prompts.split("\n") if line.strip())
-        return Wish(prompts, self.labels or None, self.caption or None)
+        return PairRequest(prompts, self.labels or None, self.caption or None)
 
     def id(self, owner: str) -> str:
         """The name of the session, the same for the same request by the same person."""

@@ -14,10 +14,10 @@ from fastapi import Request
 from afresh.alignment.feedback.preferences import Winner
 from afresh.core import Encoder, UserError
 from afresh.core.safe_text import visible
-from afresh.serve.errors import Refused
+from afresh.serve.errors import RefusedRequest
 from afresh.serve.rights import owner_of
-from afresh.serve.studio.media_keys import Album, Face, Held
-from afresh.verbs.annotate import Question, Session
+from afresh.serve.studio.media_keys import Album, Face, HeldMedia
+from afresh.verbs.annotate import Session, VoteQuestion
 
 MOST = 500  # sessions that are held; the votes of those that are forgotten are on the disk
 ANSWERS: dict[str, Winner | None] = {"a": "a", "b": "b", "tie": "tie", "skip": None}
@@ -61,12 +61,12 @@ class Sitting:
     whole: bool = False
     over: bool = False
     lock: threading.Lock = field(default_factory=threading.Lock)
-    shown: dict[str, Question] = field(default_factory=dict)
+    shown: dict[str, VoteQuestion] = field(default_factory=dict)
     answers: dict[str, str] = field(default_factory=dict)
     open: str = ""  # the pair that has no answer yet
 
-    def held(self, item: str) -> Held:
-        return Held(self.session.plan.kind, self.encoder, self.session.path.parent, item)
+    def held(self, item: str) -> HeldMedia:
+        return HeldMedia(self.session.plan.kind, self.encoder, self.session.path.parent, item)
 
     def pair(self, album: Album) -> ShownPair | None:
         """The open pair; None if all are answered or skipped. Raises UserError if a text cannot be read."""
@@ -97,11 +97,11 @@ class Sitting:
         """Save an answer to a pair that was shown; it is on the disk when this returns. The same answer again, because
         the reply was lost, is not saved twice. Raises Refused."""
         if pair not in self.shown:
-            raise Refused(409, "This pair was not shown here, so the vote was not saved. Load the page again.")
+            raise RefusedRequest(409, "This pair was not shown here, so the vote was not saved. Load the page again.")
         if vote not in ANSWERS:
-            raise Refused(400, f"A vote is one of {', '.join(ANSWERS)}.", param="vote")
+            raise RefusedRequest(400, f"A vote is one of {', '.join(ANSWERS)}.", param="vote")
         if self.answers.get(pair, vote) != vote:
-            raise Refused(409, "This pair has already been judged, perhaps in another tab. Load the page again.")
+            raise RefusedRequest(409, "This pair has already been judged, perhaps in another tab. Load the page again.")
         if pair in self.answers:
             return
         winner = ANSWERS[vote]
@@ -111,16 +111,16 @@ class Sitting:
             else:
                 self.session.vote(self.shown[pair], winner)
         except (UserError, OSError) as error:
-            raise Refused(500, f"The vote was not saved. {visible(str(error))}") from None
+            raise RefusedRequest(500, f"The vote was not saved. {visible(str(error))}") from None
         self.answers[pair], self.open = vote, ""
 
     def undo(self) -> None:
         """Withdraw the last answer. Raises Refused."""
         try:
             if not self.session.undo():
-                raise Refused(409, "There is no vote of this session to undo. Load the page again.")
+                raise RefusedRequest(409, "There is no vote of this session to undo. Load the page again.")
         except (UserError, OSError) as error:
-            raise Refused(500, f"The vote was not withdrawn. {visible(str(error))}") from None
+            raise RefusedRequest(500, f"The vote was not withdrawn. {visible(str(error))}") from None
         self.open = ""
 
 
@@ -141,7 +141,7 @@ class Sittings:
         """A session of whoever asks. Raises Refused."""
         sitting = self.all.get(id_)
         if sitting is None or sitting.owner != owner_of(request):
-            raise Refused(
+            raise RefusedRequest(
                 404,
                 "This session is not open here: the server was started again since. All votes are kept; begin again "
                 "with the same run to go on.",

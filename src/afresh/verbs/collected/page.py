@@ -51,7 +51,7 @@ def write_page(dataset: Path, to: Path | None = None) -> Path:
 
 def render(found: Survey) -> str:
     """The page as HTML."""
-    show = Shown(found.path)
+    show = ItemViews(found.path)
     outside = [row for j in found.judged if j.stage in ("clean", "leakage") for row in j.samples[:OUTSIDE]]
     ranked = sorted((j for j in found.judged if j.stage != "duplicates"), key=lambda j: (-j.left_out, -j.changed))
     mapped = map_of(found.path, found.kept, outside[: 2 * OUTSIDE])
@@ -77,7 +77,7 @@ def render(found: Survey) -> str:
 # --------------------------------------------------------------------------- items as they are shown
 
 
-class Shown:
+class ItemViews:
     """Items as a person sees or hears them: texts cut short, pictures made small, sounds that can be played."""
 
     def __init__(self, folder: Path) -> None:
@@ -246,7 +246,7 @@ def lost(before: float, now: float) -> list[str]:
     return [left, right]
 
 
-def rule_view(j: Judged, found: Survey, show: Shown, number: int) -> dict[str, Any]:
+def rule_view(j: Judged, found: Survey, show: ItemViews, number: int) -> dict[str, Any]:
     """A rule with what it left out beside what it kept, and what it changed."""
     unlike = {row["excerpt"][:80] or row["file"] or row["where"]: row for row in reversed(j.samples)}
     left = list(reversed(unlike.values()))[:SHOWN]
@@ -276,7 +276,7 @@ def rule_view(j: Judged, found: Survey, show: Shown, number: int) -> dict[str, A
     }
 
 
-def pair_view(pair: Any, show: Shown) -> dict[str, Any]:
+def pair_view(pair: Any, show: ItemViews) -> dict[str, Any]:
     first, second = show.item(pair.first), show.item(pair.second)
     texts = pair.first.get("text"), pair.second.get("text")
     if texts[0] is not None and texts[1] is not None and pair.rule == "near":
@@ -291,7 +291,7 @@ def pair_view(pair: Any, show: Shown) -> dict[str, Any]:
     }
 
 
-def map_view(m: Map, show: Shown) -> dict[str, Any]:
+def map_view(m: Map, show: ItemViews) -> dict[str, Any]:
     """The map: a dot an item, or a small picture where there are few, in colours by what a person chooses."""
     pictures = bool(m.rows and m.rows[0].get("file"))
     palettes = {}

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from blake3 import blake3
 
-from afresh.collect.cards import Facts, facts_of
+from afresh.collect.cards import CardFacts, facts_of
 from afresh.collect.dataset_store import SourceParts, Store
 from afresh.collect.process import Changed
 from afresh.collect.rules import rules
@@ -64,7 +64,7 @@ class Judged:
 
 
 @dataclass(frozen=True)
-class Pair:
+class DuplicatePair:
     """Something that was left out as a duplicate, and the item that it repeats."""
 
     rule: str
@@ -80,13 +80,13 @@ class Survey:
 
     path: Path
     manifest: Mapping[str, Any]
-    facts: Facts
+    facts: CardFacts
     found: int
     found_bytes: int
     judged: tuple[Judged, ...]
     kept: tuple[Row, ...]
     measured: tuple[Row, ...]
-    pairs: tuple[Pair, ...]
+    pairs: tuple[DuplicatePair, ...]
 
     @property
     def stages(self) -> list[Stage]:
@@ -244,7 +244,7 @@ def measured(path: Path) -> Iterator[Row]:
             yield row
 
 
-def pairs(parts: list[SourceParts], repeated: list[Row]) -> Iterator[Pair]:
+def pairs(parts: list[SourceParts], repeated: list[Row]) -> Iterator[DuplicatePair]:
     """Duplicates with what they repeat, in full: near ones first."""
     near, exact = ([r for r in repeated if r["rule"] == rule] for rule in ("near", "exact"))
     wanted = [*near[: max(PAIRS - 2, PAIRS - len(exact))], *exact[: max(2, PAIRS - len(near))]]
@@ -258,7 +258,7 @@ def pairs(parts: list[SourceParts], repeated: list[Row]) -> Iterator[Pair]:
     for r in wanted:
         if r["first"] in found and r["item"] in found:
             second = {**found[r["item"]], "where": r["where"], "source": r["source"]}
-            yield Pair(r["rule"], r["reason"], found[r["first"]], second)
+            yield DuplicatePair(r["rule"], r["reason"], found[r["first"]], second)
 
 
 def _strings(values: set[str]) -> Any:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from afresh.domains.exercises.history import FIRST, Answer, History, typical
+from afresh.domains.exercises.history import FIRST, Answer, AnswerHistory, typical
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
@@ -52,7 +52,7 @@ def _days(answers: Sequence[Answer]) -> list[float]:
     return out
 
 
-def as_answers(history: History, items: dict[str, int], skills: dict[str, int]) -> Answers:
+def as_answers(history: AnswerHistory, items: dict[str, int], skills: dict[str, int]) -> Answers:
     """A history by the places of exercises and skills; without skills in the log, each exercise is a skill."""
     a = history.answers
     named = [x.skill or x.item for x in a]
@@ -67,7 +67,7 @@ def as_answers(history: History, items: dict[str, int], skills: dict[str, int]) 
     )
 
 
-def tables(histories: Sequence[History]) -> tuple[dict[str, int], dict[str, int]]:
+def tables(histories: Sequence[AnswerHistory]) -> tuple[dict[str, int], dict[str, int]]:
     """The places of all exercises and skills of training."""
     items = sorted({a.item for h in histories for a in h.answers})
     skills = sorted({a.skill or a.item for h in histories for a in h.answers})

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from afresh.serve.errors import Refused, described, kind, shown
+from afresh.serve.errors import RefusedRequest, described, kind, shown
 
 
 class TextBlock(BaseModel):
@@ -74,7 +74,7 @@ class AnthropicErrorAnswer(BaseModel):
 ERRORS = described(AnthropicErrorAnswer)
 
 
-def anthropic_body(error: Refused) -> dict[str, Any]:
+def anthropic_body(error: RefusedRequest) -> dict[str, Any]:
     """{"type": "error", "error": {type, message}}, as clients of Anthropic's API expect it."""
     known = {"server_error": "api_error"}.get(kind(error), kind(error))
     return {"type": "error", "error": {"type": known, "message": shown(str(error))}}

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from afresh.data.text.tool_calls import Call, CallReader
 from afresh.runs.run import Run
-from afresh.serve.errors import Refused
+from afresh.serve.errors import RefusedRequest
 from afresh.serve.json_route import JsonRoute
 from afresh.serve.loaded_runs import Served
 from afresh.serve.protocols import Protocol
@@ -27,12 +27,12 @@ from afresh.serve.requests.forms import (
     Form,
     Seed,
     Stop,
-    Wanted,
+    TextConditions,
     name,
     named_event,
     seed_of,
 )
-from afresh.serve.requests.text import Begun, Piece, Texts, events_of
+from afresh.serve.requests.text import Begun, TextPiece, WrittenTexts, events_of
 from afresh.serve.requests.tools import MOST_TOOLS, Function, Said, ToolName, Tools, calls_in, finish_of, parts_of
 from afresh.serve.rights import USE, needs
 
@@ -57,7 +57,7 @@ class AnthropicMessage(BaseModel):
                 if isinstance(result, list) and not all(isinstance(b, dict) for b in result):
                     result = 0
                 if not isinstance(result, str | list | None):
-                    raise Refused(400, "A result is text, or blocks of text.", None, where)
+                    raise RefusedRequest(400, "A result is text, or blocks of text.", None, where)
                 said.result(block.get("tool_use_id"), text_of(result, where), where)
             else:
                 said.say(self.role, text_of([block], where))
@@ -105,13 +105,13 @@ class Counted(Form):
             said.say("system", system)
         for i, message in enumerate(self.messages):
             message.add_to(said, f"messages.{i}")
-        return Ask(turns_of(said.messages), 1, 0, None, (), Wanted(), tools=self.callable())
+        return Ask(turns_of(said.messages), 1, 0, None, (), TextConditions(), tools=self.callable())
 
     def callable(self) -> Tools | None:
         """The tools that the answer may call. Raises Refused for a choice without its name."""
         choice = self.tool_choice or ToolChoice(type="auto")
         if (choice.type == "tool") != (choice.name is not None):
-            raise Refused(400, "A tool_choice has a name if its type is tool.", None, "tool_choice")
+            raise RefusedRequest(400, "A tool_choice has a name if its type is tool.", None, "tool_choice")
         functions = [
             Function(name=t.name, description=t.description, parameters=t.input_schema) for t in self.tools or ()
         ]
@@ -132,7 +132,7 @@ class MessageForm(Counted):
     # Who asks, and how Anthropic's service routes requests: nothing here depends on them.
     metadata: Who | None = None
     service_tier: Literal["auto", "standard_only"] | None = None
-    afresh: Wanted = Field(default_factory=Wanted)
+    afresh: TextConditions = Field(default_factory=TextConditions)
 
     def ask(self) -> Ask:
         settings = {"temperature": self.temperature, "top_p": self.top_p, "top_k": self.top_k, "scored": False}
@@ -141,7 +141,7 @@ class MessageForm(Counted):
         return Ask(ask.turns, 1, seed, self.max_tokens, stops, self.afresh, settings=settings, tools=ask.tools)
 
 
-def ending(texts: Texts, ask: Ask, calls: int) -> dict[str, Any]:
+def ending(texts: WrittenTexts, ask: Ask, calls: int) -> dict[str, Any]:
     """Why an answer with so many calls ended."""
     text = texts.texts[0]
     if finish_of(text.finish, ask.tools, calls) == "tool_calls":
@@ -258,11 +258,11 @@ def streamed(desk: Desk, form: MessageForm, ask: Ask, head: dict[str, Any]) -> A
         begin = named_event({"type": "message_start", "message": about})
         return [begin, *(part("") if ask.tools is None else ())]
 
-    def written_piece(run: Run, piece: Piece) -> list[str]:
+    def written_piece(run: Run, piece: TextPiece) -> list[str]:
         parts = [piece.text] if ask.tools is None else reader.add(piece.text)
         return [e for p in parts for e in part(p)]
 
-    def closing(run: Run, texts: Texts) -> list[str]:
+    def closing(run: Run, texts: WrittenTexts) -> list[str]:
         out = [e for p in (reader.close() if ask.tools is not None else ()) for e in part(p)]
         if open_block is None and not reader.calls:
             out += part("")

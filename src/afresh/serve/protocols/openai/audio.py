@@ -17,7 +17,7 @@ from afresh.data.audio.compressed import MEDIA_TYPES, Format, encode_sound
 from afresh.runs.run import Run
 from afresh.sampling.samples import from_prompts
 from afresh.sampling.text_conditions import conditions_from_text, with_labels
-from afresh.serve.errors import Refused
+from afresh.serve.errors import RefusedRequest
 from afresh.serve.json_route import JsonRoute
 from afresh.serve.loaded_runs import Served
 from afresh.serve.request_threads import Desk, noted
@@ -52,7 +52,7 @@ class Speech(Form):
     def check(self) -> None:
         """Raises Refused for what cannot be had."""
         if self.speed != 1:
-            raise Refused(
+            raise RefusedRequest(
                 400,
                 "Sounds have the speed that the model learnt: faster ones would be higher, or of other length than "
                 f"drawn. Leave speed out. Given: {self.speed:g}.",
@@ -108,7 +108,7 @@ def speak(served: Served, form: Speech) -> Spoken:
         request = with_labels(run.conds, form.named_voice, form.afresh.request())
     except UserError as error:
         message = f"voice: {error} The voice `{DEFAULT}` asks for none of them."
-        raise Refused(400, message, error.code, "voice") from None
+        raise RefusedRequest(400, message, error.code, "voice") from None
     with noted() as notes:
         request = conditions_from_text(run.conds, form.input, request)
         samples = Sampler(run, 1, request, seed, form.afresh.chosen())()

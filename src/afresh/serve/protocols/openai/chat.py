@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from afresh.data.text.tool_calls import Call, CallReader
 from afresh.runs.run import Run
-from afresh.serve.errors import Refused, body
+from afresh.serve.errors import RefusedRequest, body
 from afresh.serve.json_route import JsonRoute
 from afresh.serve.loaded_runs import Served
 from afresh.serve.protocols.openai.answers import ChatAnswer
@@ -29,18 +29,18 @@ from afresh.serve.requests.forms import (
     Seed,
     Stops,
     StreamOptions,
-    Wanted,
+    TextConditions,
     event,
     name,
     now,
     seed_of,
 )
-from afresh.serve.requests.text import Piece, Text, Texts, events_of, token_logprobs
+from afresh.serve.requests.text import TextPiece, WrittenText, WrittenTexts, events_of, token_logprobs
 from afresh.serve.requests.tools import MOST_TOOLS, NamedTool, Said, Tool, Tools, calls_in, finish_of, parts_of
 from afresh.serve.rights import USE, needs
 
 
-class Message(BaseModel):
+class ChatMessage(BaseModel):
     """A message. Fields that some clients add to an assistant's message (refusal, annotations) are ignored if empty."""
 
     model_config = ConfigDict(extra="allow")
@@ -52,13 +52,13 @@ class Message(BaseModel):
     def add_to(self, said: Said, param: str) -> None:
         """Raises Refused for what is no text and no call."""
         if extra := [k for k, v in (self.model_extra or {}).items() if v and k != "name"]:
-            raise Refused(400, f"Messages are text here. Leave out: {', '.join(extra)}.", None, "messages")
+            raise RefusedRequest(400, f"Messages are text here. Leave out: {', '.join(extra)}.", None, "messages")
         text = text_of(self.content, f"{param}.content")
         if self.role == "tool":
             said.result(self.tool_call_id, text, param)
             return
         if self.tool_call_id is not None or (self.tool_calls and self.role != "assistant"):
-            raise Refused(400, "Calls are the assistant's, and results have the role tool.", None, param)
+            raise RefusedRequest(400, "Calls are the assistant's, and results have the role tool.", None, param)
         if text or not self.tool_calls:
             said.say(self.role, text)
         for call in self.tool_calls or ():
@@ -71,7 +71,7 @@ class ChatCompletion(Form):
     """A request for answers to the last of the messages."""
 
     model: str
-    messages: Annotated[list[Message], Field(min_length=1, max_length=10_000)]
+    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=10_000)]
     max_completion_tokens: Annotated[int, Field(ge=1, le=MOST_TOKENS)] | None = None
     max_tokens: Annotated[int, Field(ge=1, le=MOST_TOKENS)] | None = None
     n: Count | None = 1
@@ -101,17 +101,17 @@ class ChatCompletion(Form):
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
     prompt_cache_retention: str | None = None
-    afresh: Wanted = Field(default_factory=Wanted)
+    afresh: TextConditions = Field(default_factory=TextConditions)
 
     def ask(self) -> Ask:
         """Raises Refused for what does not go together, or does not apply here."""
         if self.modalities not in (None, ["text"]):
-            raise Refused(400, "A chat answers in text here.", "unsupported_value", "modalities")
+            raise RefusedRequest(400, "A chat answers in text here.", "unsupported_value", "modalities")
         if self.top_logprobs and not self.logprobs:
-            raise Refused(400, "top_logprobs needs logprobs.", None, "top_logprobs")
+            raise RefusedRequest(400, "top_logprobs needs logprobs.", None, "top_logprobs")
         if self.stream_options is not None:
             if not self.stream:
-                raise Refused(400, "stream_options applies to streams: set stream.", None, "stream_options")
+                raise RefusedRequest(400, "stream_options applies to streams: set stream.", None, "stream_options")
             self.stream_options.check()
         said = Said()
         for i, message in enumerate(self.messages):
@@ -148,7 +148,7 @@ def tool_call(call: Call) -> dict[str, Any]:
     return {"id": name("call"), "type": "function", "function": {"name": call.name, "arguments": call.json}}
 
 
-def message_of(text: Text, tools: Tools | None) -> tuple[dict[str, Any], str]:
+def message_of(text: WrittenText, tools: Tools | None) -> tuple[dict[str, Any], str]:
     """An answer as a message, and why it ended."""
     message: dict[str, Any] = {"role": "assistant", "content": text.text, "refusal": None, "annotations": []}
     calls: list[Call] = []
@@ -172,7 +172,7 @@ def routes(desk: Desk) -> APIRouter:
             _, chunks = await first(streamed(desk, form, ask, {**head, "object": "chat.completion.chunk"}))
             return StreamingResponse(chunks, media_type="text/event-stream", headers={"cache-control": "no-cache"})
 
-        def choice(run: Run, index: int, text: Text) -> dict[str, Any]:
+        def choice(run: Run, index: int, text: WrittenText) -> dict[str, Any]:
             logprobs = token_logprobs(run, text.tokens) if form.logprobs else None
             message, finish = message_of(text, ask.tools)
             return {"index": index, "message": message, "logprobs": logprobs, "finish_reason": finish}
@@ -199,7 +199,7 @@ def streamed(desk: Desk, form: ChatCompletion, ask: Ask, head: dict[str, Any]) -
         choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish}
         return event({**head, "choices": [choice], **usage})
 
-    def written_piece(run: Run, piece: Piece) -> list[str]:
+    def written_piece(run: Run, piece: TextPiece) -> list[str]:
         out = []
         if piece.index not in begun:
             begun.add(piece.index)
@@ -224,7 +224,7 @@ def streamed(desk: Desk, form: ChatCompletion, ask: Ask, head: dict[str, Any]) -
         ended.add(index)
         return chunk(index, {}, None, finish_of(finish, ask.tools, readers[index].calls))
 
-    def end(run: Run, texts: Texts) -> list[str]:
+    def end(run: Run, texts: WrittenTexts) -> list[str]:
         left = [ending(i, text.finish) for i, text in enumerate(texts.texts) if i not in ended]
         return [*left, *([event({**head, "choices": [], "usage": texts.usage})] if usage else []), event("[DONE]")]
 

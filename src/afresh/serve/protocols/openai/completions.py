@@ -12,7 +12,7 @@ from pydantic import Field
 from afresh.runs.run import Run
 from afresh.sampling.request import Prompt
 from afresh.sampling.text_stream import Token
-from afresh.serve.errors import Refused, body
+from afresh.serve.errors import RefusedRequest, body
 from afresh.serve.json_route import JsonRoute
 from afresh.serve.loaded_runs import Served
 from afresh.serve.protocols.openai.answers import CompletionAnswer
@@ -28,7 +28,7 @@ from afresh.serve.requests.forms import (
     Seed,
     Stops,
     StreamOptions,
-    Wanted,
+    TextConditions,
     constraint,
     event,
     name,
@@ -38,10 +38,10 @@ from afresh.serve.requests.forms import (
 from afresh.serve.requests.text import (
     FINISH,
     Begun,
-    Piece,
     Put,
-    Text,
-    Texts,
+    TextPiece,
+    WrittenText,
+    WrittenTexts,
     check_writes,
     events_of,
     prompt_counts,
@@ -57,7 +57,7 @@ Texts_ = Annotated[list[str], Field(min_length=1, max_length=MOST_SAMPLES)]
 ManyIds = Annotated[list[Ids], Field(min_length=1, max_length=MOST_SAMPLES)]
 
 
-class Completion(Form):
+class CompletionForm(Form):
     """A request for completions. Token ids are those of the model."""
 
     model: str
@@ -81,7 +81,7 @@ class Completion(Form):
     stream_options: StreamOptions | None = None
     response_format: ResponseFormat | None = None
     user: str | None = None  # who asks: nothing here depends on it
-    afresh: Wanted = Field(default_factory=Wanted)
+    afresh: TextConditions = Field(default_factory=TextConditions)
 
     def prompts(self) -> list[Prompt]:
         """The prompts, each a text or ids."""
@@ -96,26 +96,26 @@ class Completion(Form):
         """Raises Refused for what does not go together."""
         n = self.n or 1
         if self.best_of is not None and self.best_of != n:
-            raise Refused(
+            raise RefusedRequest(
                 400,
                 "Completions are not chosen among more candidates here. Leave best_of out, or choose by a reward: POST "
                 "/afresh/v1/samples.",
                 param="best_of",
             )
         if len(self.prompts()) * n > MOST_SAMPLES:
-            raise Refused(400, f"At most {MOST_SAMPLES} completions at once: ask for fewer.", param="n")
+            raise RefusedRequest(400, f"At most {MOST_SAMPLES} completions at once: ask for fewer.", param="n")
         if self.stream_options is not None:
             if not self.stream:
-                raise Refused(400, "stream_options applies to streams: set stream.", param="stream_options")
+                raise RefusedRequest(400, "stream_options applies to streams: set stream.", param="stream_options")
             self.stream_options.check()
         if self.echo and self.logprobs is not None:
-            raise Refused(400, "Log-probabilities of a prompt come from POST /afresh/v1/score.", param="echo")
+            raise RefusedRequest(400, "Log-probabilities of a prompt come from POST /afresh/v1/score.", param="echo")
         if self.suffix is not None and (self.echo or self.logprobs is not None or self.response_format is not None):
-            raise Refused(
+            raise RefusedRequest(
                 400, "With a suffix there is no echo, logprobs or response_format. Leave it out.", param="suffix"
             )
         if not self.max_tokens and not self.echo:
-            raise Refused(400, "max_tokens must be at least 1.", param="max_tokens")
+            raise RefusedRequest(400, "max_tokens must be at least 1.", param="max_tokens")
 
 
 def logprobs_of(run: Run, tokens: Sequence[Token], offset: int) -> dict[str, Any]:
@@ -134,7 +134,7 @@ def routes(desk: Desk) -> APIRouter:
     router = APIRouter(tags=["OpenAI"], route_class=JsonRoute, dependencies=[needs(USE)])
 
     @router.post("/v1/completions", summary="Texts that go on from a prompt", responses=streamed_too(CompletionAnswer))
-    async def completions(form: Completion, request: Request) -> Response:
+    async def completions(form: CompletionForm, request: Request) -> Response:
         form.check()
         head = {"id": name("cmpl"), "object": "text_completion", "created": now(), "model": form.model}
         if form.stream:
@@ -158,7 +158,7 @@ def routes(desk: Desk) -> APIRouter:
     return router
 
 
-def written(run: Run, form: Completion, put: Put | None) -> Texts:
+def written(run: Run, form: CompletionForm, put: Put | None) -> WrittenTexts:
     """The completions of a request."""
     check_writes(run)  # before prompts in ids are read
     prompts, n, seed = form.prompts(), form.n or 1, seed_of(form.seed)
@@ -186,18 +186,18 @@ def written(run: Run, form: Completion, put: Put | None) -> Texts:
         read = sum(prompt_counts(run, request))
         if put is not None:
             put(Begun(run, read))
-        return Texts([Text("", "length", ()) for _ in each], read, seed)
+        return WrittenTexts([WrittenText("", "length", ()) for _ in each], read, seed)
     return write(run, request, len(each), seed, settings, put, 16 if form.max_tokens is None else form.max_tokens)
 
 
 def filled_in(
     run: Run,
-    form: Completion,
+    form: CompletionForm,
     prefixes: Sequence[str],
     seed: int,
     stop: Sequence[str],
     put: Put | None,
-) -> Texts:
+) -> WrittenTexts:
     """Completions between a prompt and the suffix. They arrive at once: what repeats the suffix is only known at the
     end."""
     suffix = form.suffix or ""
@@ -206,15 +206,15 @@ def filled_in(
     found, prompts, _ = complete_many(
         run, holes, seed=seed, temperature=temperature, length=form.max_tokens or 16, stop=stop
     )
-    texts = [Text(c.text, FINISH["end" if c.ended else "length"], ()) for c in found]
+    texts = [WrittenText(c.text, FINISH["end" if c.ended else "length"], ()) for c in found]
     if put is not None:
         put(Begun(run, sum(len(p.ids) for p in prompts)))
         for i, text in enumerate(texts):
-            put(Piece(i, text.text, (), text.finish))
-    return Texts(texts, sum(len(p.ids) for p in prompts), seed)
+            put(TextPiece(i, text.text, (), text.finish))
+    return WrittenTexts(texts, sum(len(p.ids) for p in prompts), seed)
 
 
-def streamed(desk: Desk, form: Completion, head: dict[str, Any]) -> AsyncIterator[str]:
+def streamed(desk: Desk, form: CompletionForm, head: dict[str, Any]) -> AsyncIterator[str]:
     """The events of a stream."""
     usage: dict[str, Any] = {"usage": None} if form.stream_options and form.stream_options.include_usage else {}
     ended: set[int] = set()
@@ -229,7 +229,7 @@ def streamed(desk: Desk, form: Completion, head: dict[str, Any]) -> AsyncIterato
         echoes = [prompt_text(begun.run, p) for p in prompts for _ in range(n)] if form.echo else []
         return [chunk(i, text, None, None) for i, text in enumerate(echoes)]
 
-    def written_piece(run: Run, piece: Piece) -> list[str]:
+    def written_piece(run: Run, piece: TextPiece) -> list[str]:
         if piece.finish:
             ended.add(piece.index)
         logprobs = None
@@ -239,7 +239,7 @@ def streamed(desk: Desk, form: Completion, head: dict[str, Any]) -> AsyncIterato
         wanted = piece.text or piece.finish or (logprobs and piece.tokens)
         return [chunk(piece.index, piece.text, logprobs, piece.finish)] if wanted else []
 
-    def end(run: Run, texts: Texts) -> list[str]:
+    def end(run: Run, texts: WrittenTexts) -> list[str]:
         left = [chunk(i, "", None, text.finish) for i, text in enumerate(texts.texts) if i not in ended]
         return [*left, *([event({**head, "choices": [], "usage": texts.usage})] if usage else []), event("[DONE]")]
 

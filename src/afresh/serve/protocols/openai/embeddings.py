@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from afresh.sampling.request import Prompt
-from afresh.serve.errors import Refused
+from afresh.serve.errors import RefusedRequest
 from afresh.serve.json_route import JsonRoute
 from afresh.serve.loaded_runs import Served
 from afresh.serve.protocols.openai.answers import EmbeddingAnswer
@@ -63,7 +63,7 @@ def routes(desk: Desk) -> APIRouter:
                 found = embed(served.run, form.texts())
             width = found.vectors.shape[1]
             if form.dimensions not in (None, width):
-                raise Refused(
+                raise RefusedRequest(
                     400,
                     f"Vectors of {served.run.path.name} have {width} numbers, and a part of them says little. Leave "
                     f"dimensions out. Given: {form.dimensions}.",

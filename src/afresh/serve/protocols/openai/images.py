@@ -17,7 +17,7 @@ from afresh.data.image.images import Pixels
 from afresh.runs.run import Run
 from afresh.sampling.samples import Samples
 from afresh.sampling.text_conditions import conditions_from_text
-from afresh.serve.errors import Refused, body, refused
+from afresh.serve.errors import RefusedRequest, body, refused
 from afresh.serve.image_files import Format, image_base64, image_size, read_image, transparent
 from afresh.serve.json_route import JsonRoute
 from afresh.serve.loaded_runs import Served
@@ -57,7 +57,7 @@ class ImagesForm(Form):
     def check(self) -> None:
         """Raises Refused for what cannot be had."""
         if self.response_format == "url":
-            raise Refused(
+            raise RefusedRequest(
                 400,
                 "Images are not kept at an address here. Ask for response_format=b64_json.",
                 "not_kept",
@@ -85,10 +85,10 @@ class DrawnForm(ImagesForm):
     def check(self) -> None:
         super().check()
         if self.partial_images and not self.stream:
-            raise Refused(400, "partial_images applies to streams: set stream.", param="partial_images")
+            raise RefusedRequest(400, "partial_images applies to streams: set stream.", param="partial_images")
         if self.kind == "png" and self.output_compression not in (None, 100):
             message = "PNG has no levels of quality. Leave output_compression out, or ask for jpeg or webp."
-            raise Refused(400, message, param="output_compression")
+            raise RefusedRequest(400, message, param="output_compression")
 
     @property
     def kind(self) -> Format:
@@ -180,13 +180,15 @@ def added(run: Run, size: str | None) -> dict[str, int]:
     if size in (None, "auto") or (own is not None and size == f"{own[0]}x{own[1]}"):
         return {}
     if own is None:
-        raise Refused(400, f"Images of {run.path.name} have sizes of their own. Ask for size=auto.", "size", "size")
+        raise RefusedRequest(
+            400, f"Images of {run.path.name} have sizes of their own. Ask for size=auto.", "size", "size"
+        )
     width, height = map(int, str(size).split("x"))
     able = run.family.edit is not None
     fits = all(o <= s <= FURTHEST * o for o, s in zip(own, (width, height), strict=True))
     if not (able and fits):
         larger = f", or up to {FURTHEST * own[0]}x{FURTHEST * own[1]}, continued beyond the edges" if able else ""
-        raise Refused(
+        raise RefusedRequest(
             400,
             f"{run.path.name} draws images of {own[0]}x{own[1]} pixels: ask for size=auto, {own[0]}x{own[1]}{larger}. "
             f"Given: {size}.",
@@ -249,15 +251,17 @@ def check_size(run: Run, form: ImagesForm, contents: list[bytes], param: str = "
     check_images(run)
     own = own_size(run)
     if own is None:
-        raise Refused(400, f"Images of {run.path.name} are not pixels and cannot be edited.", "cannot_edit", "model")
+        raise RefusedRequest(
+            400, f"Images of {run.path.name} are not pixels and cannot be edited.", "cannot_edit", "model"
+        )
     wanted = f"{own[0]}x{own[1]}"
     if form.size not in (None, "auto", wanted):
         message = f"Edited images of {run.path.name} have {wanted} pixels: ask for size=auto. Given: {form.size}."
-        raise Refused(400, message, "unsupported_size", "size")
+        raise RefusedRequest(400, message, "unsupported_size", "size")
     for content in contents:
         width, height = image_size(content, param)
         if (width, height) != own:
-            raise Refused(
+            raise RefusedRequest(
                 400,
                 f"{param} has {width}x{height} pixels, and {run.path.name} draws images of {wanted}: send it in that "
                 "size. POST /afresh/v1/edits crops, resizes and enlarges.",
@@ -273,12 +277,12 @@ def mask_of(form: ImageEdit) -> Any:
         holes = [transparent(content) for content in form.image] if len(form.image) == 1 else []
         return None if not holes or holes[0] is None or bool(holes[0].all()) else holes[0][..., None] * np.uint8(255)
     if len(form.image) > 1:
-        raise Refused(400, "A mask is for one image. Send the images one by one.", "mask_for_many", "mask")
+        raise RefusedRequest(400, "A mask is for one image. Send the images one by one.", "mask_for_many", "mask")
     read_image(form.mask, "mask")
     change = transparent(form.mask)
     if change is None or bool(change.all()):
         what = "no fully transparent pixels: nothing may change" if change is None else "no other than transparent ones"
-        raise Refused(
+        raise RefusedRequest(
             400, f"The mask has {what}. Make those transparent that may change, and no others.", "useless_mask", "mask"
         )
     return change[..., None] * np.uint8(255)

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from afresh.data.text.tool_calls import Call, CallReader
 from afresh.runs.run import Run
-from afresh.serve.errors import Refused, body
+from afresh.serve.errors import RefusedRequest, body
 from afresh.serve.json_route import JsonRoute
 from afresh.serve.loaded_runs import Served
 from afresh.serve.protocols import Protocol
@@ -27,13 +27,13 @@ from afresh.serve.requests.forms import (
     JsonSchema,
     Metadata,
     Seed,
-    Wanted,
+    TextConditions,
     name,
     named_event,
     now,
     seed_of,
 )
-from afresh.serve.requests.text import Begun, Piece, Text, Texts, events_of, token_logprobs
+from afresh.serve.requests.text import Begun, TextPiece, WrittenText, WrittenTexts, events_of, token_logprobs
 from afresh.serve.requests.tools import MOST_TOOLS, Function, NamedFunction, Said, Tools, calls_in, finish_of, parts_of
 from afresh.serve.rights import USE, needs
 
@@ -63,7 +63,9 @@ class InputItem(BaseModel):
             said.say(self.role, text_of(self.content, f"{param}.content"))
         else:
             what = f"an item of type {self.type!r}" if self.type != "message" else "a message without a role"
-            raise Refused(400, f"The input is messages and calls here. Given: {what}.", "unsupported_item", param)
+            raise RefusedRequest(
+                400, f"The input is messages and calls here. Given: {what}.", "unsupported_item", param
+            )
 
 
 class ResponseTool(Function):
@@ -78,16 +80,16 @@ class ResponseChoice(NamedFunction):
     type: Literal["function"]
 
 
-class TextFormat(JsonSchema):
+class ResponseTextFormat(JsonSchema):
     type: Literal["text", "json_object", "json_schema"] = "text"
 
 
-class TextOptions(Form):
-    format: TextFormat = Field(default_factory=TextFormat)
+class ResponseTextOptions(Form):
+    format: ResponseTextFormat = Field(default_factory=ResponseTextFormat)
     verbosity: Literal["medium"] | None = None
 
 
-class StreamOptions(Form):
+class ResponseStreamOptions(Form):
     include_obfuscation: Literal[False] = False
 
 
@@ -109,10 +111,10 @@ class ResponseForm(Form):
     presence_penalty: Annotated[Finite, Field(ge=-2, le=2)] | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     include: list[Literal["message.output_text.logprobs"]] | None = None
-    text: TextOptions | None = None
+    text: ResponseTextOptions | None = None
     seed: Seed | None = None
     stream: bool | None = False
-    stream_options: StreamOptions | None = None
+    stream_options: ResponseStreamOptions | None = None
     tools: Annotated[list[ResponseTool], Field(max_length=MOST_TOOLS)] | None = None
     tool_choice: Literal["none", "auto", "required"] | ResponseChoice | None = None
     parallel_tool_calls: bool | None = None
@@ -130,7 +132,7 @@ class ResponseForm(Form):
     safety_identifier: Annotated[str, Field(max_length=64)] | None = None
     prompt_cache_key: str | None = None
     prompt_cache_retention: str | None = None
-    afresh: Wanted = Field(default_factory=Wanted)
+    afresh: TextConditions = Field(default_factory=TextConditions)
 
     @property
     def logprobs(self) -> bool:
@@ -160,12 +162,12 @@ class ResponseForm(Form):
         if self.previous_response_id is not None or self.conversation is not None:
             param = "conversation" if self.previous_response_id is None else "previous_response_id"
             message = "Answers are not kept here. Send the messages before in `input`, and leave it out."
-            raise Refused(400, message, "unsupported_parameter", param)
+            raise RefusedRequest(400, message, "unsupported_parameter", param)
         if self.top_logprobs and not self.logprobs:
-            raise Refused(400, f"top_logprobs needs include: [{LOGPROBS!r}].", None, "top_logprobs")
+            raise RefusedRequest(400, f"top_logprobs needs include: [{LOGPROBS!r}].", None, "top_logprobs")
         if self.stream_options is not None and not self.stream:
-            raise Refused(400, "stream_options applies to streams: set stream.", None, "stream_options")
-        form = TextFormat() if self.text is None else self.text.format
+            raise RefusedRequest(400, "stream_options applies to streams: set stream.", None, "stream_options")
+        form = ResponseTextFormat() if self.text is None else self.text.format
         schema: Mapping[str, Any] | bool | None = None
         if form.type != "text":
             schema = {"type": "object"} if form.type == "json_object" else form.schema_
@@ -243,18 +245,18 @@ def usage_of(read: int, drawn: int) -> dict[str, Any]:
     }
 
 
-def part(run: Run, text: Text, said: str, logprobs: bool) -> dict[str, Any]:
+def part(run: Run, text: WrittenText, said: str, logprobs: bool) -> dict[str, Any]:
     """The text `said` in an answer."""
     rows = token_logprobs(run, text.tokens)["content"] if logprobs else []
     return {"type": "output_text", "annotations": [], "logprobs": rows, "text": said}
 
 
-def is_cut(texts: Texts, ask: Ask, calls: int) -> bool:
+def is_cut(texts: WrittenTexts, ask: Ask, calls: int) -> bool:
     """Whether an answer with so many calls is as long as it may be, and not at its end."""
     return finish_of(texts.texts[0].finish, ask.tools, calls) == "length"
 
 
-def completed(about: dict[str, Any], output: list[dict[str, Any]], texts: Texts, cut: bool) -> dict[str, Any]:
+def completed(about: dict[str, Any], output: list[dict[str, Any]], texts: WrittenTexts, cut: bool) -> dict[str, Any]:
     """The description of a finished answer of these items."""
     usage = texts.usage
     return {
@@ -353,11 +355,11 @@ def streamed(desk: Desk, form: ResponseForm, ask: Ask, about: dict[str, Any]) ->
         text = "".join(p for p in parts if isinstance(p, str))
         return say(text, rows) if text or rows else []
 
-    def written_piece(run: Run, piece: Piece) -> list[str]:
+    def written_piece(run: Run, piece: TextPiece) -> list[str]:
         rows: list[Any] = token_logprobs(run, piece.tokens)["content"] if form.logprobs else []
         return more_of([piece.text] if ask.tools is None else reader.add(piece.text), rows)
 
-    def closing(run: Run, texts: Texts) -> list[str]:
+    def closing(run: Run, texts: WrittenTexts) -> list[str]:
         """The events at the end. Calls come after the message, which texts between them continue."""
         more = [] if ask.tools is None else more_of(reader.close(), [])
         cut = is_cut(texts, ask, len(calls))
@@ -375,7 +377,7 @@ def streamed(desk: Desk, form: ResponseForm, ask: Ask, about: dict[str, Any]) ->
         whole = completed(about, output, texts, cut)
         return [*more, *out, event(f"response.{whole['status']}", response=whole)]
 
-    def failed(error: Refused) -> list[str]:
+    def failed(error: RefusedRequest) -> list[str]:
         known = body(error)["error"]
         response = {**about, "status": "failed", "error": {"code": "server_error", "message": known["message"]}}
         fault = event("error", **{k: known[k] for k in ("code", "message", "param")})
