@@ -223,7 +223,8 @@ def default_output(spec: TuneSpec) -> Path:
 def read(spec: TuneSpec, base: BaseModel) -> Prepared:
     """Prepare the data with the encoder of the base. Raises UserError for data of another modality."""
     path = spec.path
-    modality, why = choose_modality(path, spec.modality or own_kind(path, base))
+    own = None if spec.modality is not None else own_kind(path, base)
+    modality, why = choose_modality(path, spec.modality or own)
     texts = issubclass(modality.options, DocumentOptions)
     base_texts = base.encoder.abilities.texts is not None
     if texts != base_texts:
@@ -235,8 +236,8 @@ def read(spec: TuneSpec, base: BaseModel) -> Prepared:
     settled = base.encoder.settled
     other = [] if texts else [k for k, v in spec.data.items() if k in settled and v != settled[k]]
     if other:
-        own = settled[other[0]]
-        raise UserError(f"`data.{other[0]}` cannot be chosen, because it is that of the base: {own}. Leave it out.")
+        used = settled[other[0]]
+        raise UserError(f"`data.{other[0]}` cannot be chosen, because it is that of the base: {used}. Leave it out.")
     settings = {**settled, **spec.data}
 
     def fit(items: Sequence[Item], options: Any) -> Encoder:
@@ -245,8 +246,7 @@ def read(spec: TuneSpec, base: BaseModel) -> Prepared:
 
     with computing_on(spec.device or preferences().device):
         prepared = prepare(path, modality.name, settings, spec.validation, fit=fit)
-    like = spec.modality is None and modality.name == base.modality
-    return replace(prepared, why="like the base's data" if like else why)
+    return replace(prepared, why=why if own is None else "like the base's data")
 
 
 def own_kind(path: Path, base: BaseModel) -> str | None:
