@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import soundfile
-from symusic import MusicScore as Midi
+from symusic import Score as Midi
 
 from afresh.domains.music.files import midi_bytes
 from afresh.domains.music.score import MusicScore, Note

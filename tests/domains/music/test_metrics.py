@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from afresh.core import MusicScore as Number
+from afresh.core import Score as Number
 from afresh.core import Space
 from afresh.data.text.kind import TEXT
 from afresh.domains.music.metrics import METRICS, copies, distributions, divergence, piece_of, score_space, validity

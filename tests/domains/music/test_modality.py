@@ -12,8 +12,8 @@ from zipfile import ZipFile
 
 import pytest
 import torch
-from symusic import MusicScore as Midi
 from symusic import Note as MidiNote
+from symusic import Score as Midi
 from symusic import Tempo, TimeSignature, Track
 
 from afresh.core import Batch, Cond, Corpus, Item, UserError
