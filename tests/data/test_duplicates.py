@@ -8,10 +8,9 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from afresh.core import Item
-from afresh.data.duplicates import crossing, exact_duplicates, near_duplicates, near_rows
+from afresh.data.duplicates import near_duplicates, near_rows
 from afresh.data.image.kind import IMAGE
 from afresh.data.image.near_duplicates import near_images
-from afresh.data.split import Split
 from afresh.data.text.kind import TEXT
 from afresh.data.text.near_duplicates import POINTS, jaccard, near_texts, signature
 from afresh.data.text.shingles import shingles, shingles_of
@@ -95,11 +94,6 @@ def test_each_copy_points_to_the_earliest() -> None:
     assert [(p.first, p.second) for p in pairs] == [(1, 2), (1, 3)]
 
 
-def test_exact_groups() -> None:
-    values = [Item(v) for v in ("a", "b", "a", "c", "b", "a")]
-    assert exact_duplicates(values, TEXT) == [[0, 2, 5], [1, 4]]
-
-
 def scene(seed: int, side: int) -> Image.Image:
     coarse = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)
     return Image.fromarray(coarse).resize((side, side), Image.Resampling.BICUBIC)
@@ -137,13 +131,11 @@ def test_different_digits_are_not_duplicates() -> None:
     assert len(near_images(list(digits))) < 5  # of 1,797
 
 
-def test_pairs_that_cross_a_split_are_found() -> None:
+def test_items_are_compared_as_their_kind_compares_them() -> None:
     text, image = prose(3), np.asarray(scene(1, 32))
-    train, heldout = [Item(prose(1), "a"), Item(text, "b")], [Item(text + "?", "d"), Item(prose(9), "f")]
-    assert [(p.first, p.second) for p in near_duplicates([*train, *heldout], TEXT)] == [(1, 2)]
-    assert [(a.source, b.source) for a, b, _ in crossing(Split(train, heldout), TEXT)] == [("b", "d")]
-    pairs = crossing(Split([Item(image, "c")], [Item(image.copy(), "e")]), IMAGE)
-    assert [(a.source, b.source) for a, b, _ in pairs] == [("c", "e")]
+    texts, images = [prose(1), text, text + "?", prose(9)], [image, image.copy()]
+    assert [(p.first, p.second) for p in near_duplicates([Item(t) for t in texts], TEXT)] == [(1, 2)]
+    assert [(p.first, p.second) for p in near_duplicates([Item(i) for i in images], IMAGE)] == [(0, 1)]
 
 
 def test_rows_of_features_that_nearly_agree_are_found() -> None:

@@ -10,8 +10,7 @@ import pytest
 
 from afresh import api
 from afresh.core import events
-from afresh.verbs.console import ConsoleListener, default_listener
-from afresh.verbs.notebook import NotebookListener
+from afresh.verbs.console import ConsoleListener, NotebookListener, default_listener
 
 
 class Publisher:

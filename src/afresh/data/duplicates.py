@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
 
 from afresh.core import Item, ItemKind, NearDuplicate
 from afresh.core.item_kind import Array
-from afresh.data.split import Split
 
 NEARLY = 0.98  # similarity by features (1 - root mean square difference) from which items are near duplicates
 CHUNK = 512  # rows that are compared at a time
-
-
-def exact_duplicates(items: Sequence[Item], kind: ItemKind) -> list[list[int]]:
-    """Groups of two or more indices of items with equal content, ordered by first occurrence."""
-    groups: dict[str, list[int]] = defaultdict(list)
-    for i, item in enumerate(items):
-        groups[kind.digest(item.value)].append(i)
-    return [g for g in groups.values() if len(g) > 1]
 
 
 def near_duplicates(items: Sequence[Item], kind: ItemKind) -> list[NearDuplicate]:
@@ -31,17 +21,6 @@ def near_duplicates(items: Sequence[Item], kind: ItemKind) -> list[NearDuplicate
     else:
         pairs = [] if kind.features is None or not values else near_rows(kind.features(values))
     return sorted(pairs, key=lambda pair: (pair.first, pair.second))
-
-
-def crossing(parts: Split, kind: ItemKind) -> list[tuple[Item, Item, float]]:
-    """(training item, held-out item, similarity) of near duplicates on different sides of a split."""
-    items = [*parts.train, *parts.heldout]
-    border = len(parts.train)
-    return [
-        (items[p.first], items[p.second], p.similarity)
-        for p in near_duplicates(items, kind)
-        if p.first < border <= p.second
-    ]
 
 
 def near_rows(features: Array) -> list[NearDuplicate]:

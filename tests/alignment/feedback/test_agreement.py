@@ -7,8 +7,8 @@ from itertools import permutations
 import numpy as np
 import pytest
 
-from afresh.alignment.feedback.agreement import VoteTable, alpha, majority, raw_agreement, table_of
-from afresh.alignment.feedback.preferences import Pair, Vote
+from afresh.alignment.feedback.agreement import VoteTable, alpha, raw_agreement, table_of
+from afresh.alignment.feedback.preferences import Vote
 from afresh.core import UserError
 
 MISSING = -1
@@ -151,33 +151,3 @@ def test_votes_as_a_table() -> None:
     t = table_of(votes)
     assert t.raters == ("", "r", "s") and t.sides
     assert t.values.tolist() == [[-1, 0, 1], [1, -1, 2]]  # s changed their mind about x and y
-
-
-@pytest.mark.parametrize(
-    ("said", "winner"),
-    [
-        ("a", "first"),
-        ("aab", "first"),
-        ("abb=", "second"),
-        ("ab", "tie"),
-        ("a=", "tie"),
-        ("aab==", "tie"),
-        ("a==", "tie"),
-    ],
-)
-def test_the_majority(said: str, winner: str) -> None:
-    """As many rate y against x as x against y, which must not matter."""
-    votes = []
-    for i, w in enumerate(said):
-        turned = {"a": "b", "b": "a"}.get(w, "tie")
-        votes.append(vote("x", "y", w.replace("=", "tie"), str(i)) if i % 2 else vote("y", "x", turned, str(i)))
-    (found,) = majority(votes)
-    assert found.pair == Pair.of("x", "y")
-    assert (found.first, found.second, found.ties) == (said.count("a"), said.count("b"), said.count("="))
-    assert found.winner == winner
-    assert found.vote.decided == {"first": ("x", "y"), "second": ("y", "x"), "tie": None}[winner]
-
-
-def test_a_rater_counts_once_in_a_majority() -> None:
-    (found,) = majority([vote("x", "y", "a", "r"), vote("x", "y", "b", "s"), vote("x", "y", "a", "s")])
-    assert (found.first, found.second, found.ties) == (2, 0, 0)

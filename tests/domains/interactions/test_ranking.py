@@ -19,7 +19,6 @@ from afresh.domains.interactions.ranking import (
     ranks,
     recall,
     reciprocal_rank,
-    scores_of,
 )
 from afresh.evaluation.estimate import bootstrap, mean, ratio
 
@@ -159,8 +158,3 @@ def test_the_bootstrap_agrees_with_its_limit() -> None:
         assert (found.low, found.high) == pytest.approx((limit.low, limit.high), abs=2e-3)
     assert bootstrap(top[:1]).low is None
     assert bootstrap(np.ones(40)).high == 1 and 0.8 < (bootstrap(np.ones(40)).low or 0) < 1
-
-
-def test_scores_stand_beside_a_baseline() -> None:
-    found = scores_of(accuracy(np.array([1, 2])), accuracy(np.array([1, 100])))
-    assert next((s.name, s.value, s.control, s.better) for s in found) == ("HR@10", 1.0, 0.5, "higher")

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from afresh.alignment.feedback.preferences import FIRST, SECOND, TIE, Pair, Vote
+from afresh.alignment.feedback.preferences import FIRST, SECOND, Pair, Vote
 from afresh.core import Score, UserError
 
 Array = NDArray[np.float64]
@@ -124,7 +123,7 @@ def _score(name: str, counts: Array, statistic: Statistic, seed: int) -> Score:
     return Score(name, value, float(low), float(high), n, "higher")
 
 
-# --------------------------------------------------------------------------- measures and majority
+# --------------------------------------------------------------------------- measures
 
 
 def raw_agreement(table: VoteTable, seed: int = 0) -> Score:
@@ -135,35 +134,3 @@ def raw_agreement(table: VoteTable, seed: int = 0) -> Score:
 def alpha(table: VoteTable, seed: int = 0) -> Score:
     """Krippendorff's alpha (nominal) of any number of raters, who need not judge all items. Raises UserError."""
     return _score("alpha", coincidences(table), alpha_of, seed)
-
-
-@dataclass(frozen=True)
-class AgreementVerdict:
-    """How many raters preferred each side of a pair, and how many neither."""
-
-    pair: Pair
-    first: int
-    second: int
-    ties: int
-
-    @property
-    def winner(self) -> Literal["first", "second", "tie"]:
-        """The most frequent judgement; a tie if two judgements are equally frequent."""
-        if self.first > max(self.second, self.ties):
-            return "first"
-        return "second" if self.second > max(self.first, self.ties) else "tie"
-
-    @property
-    def vote(self) -> Vote:
-        """The majority as one vote."""
-        winners: dict[str, Literal["a", "b", "tie"]] = {"first": "a", "second": "b", "tie": "tie"}
-        return Vote(self.pair.first, self.pair.second, winners[self.winner], self.pair.prompt, self.pair.label)
-
-
-def majority(votes: Iterable[Vote]) -> list[AgreementVerdict]:
-    """One verdict for each pair, in the order of first votes. The latest judgement of each rater counts."""
-    out = []
-    for pair, by_rater in latest(votes).items():
-        values = list(by_rater.values())
-        out.append(AgreementVerdict(pair, values.count(FIRST), values.count(SECOND), values.count(TIE)))
-    return out

@@ -20,10 +20,9 @@ from afresh.alignment.feedback.preferences import (
     Pair,
     Vote,
     parse,
-    scan,
     vote_of,
 )
-from afresh.core import ItemKind, UserError
+from afresh.core import UserError
 from afresh.storage.files import append_lines, replace_file
 from afresh.storage.lock import open_locked
 
@@ -167,9 +166,3 @@ def unjudged(votes: Iterable[Vote], pairs: Sequence[Pair], rater: str | None) ->
     """
     done = {v.pair for v in votes if v.rater == rater}
     return [p for p in dict.fromkeys(pairs) if p not in done]
-
-
-def resume(path: Path, pairs: Sequence[Pair], rater: str | None, kind: ItemKind | None = None) -> list[Pair]:
-    """The pairs that a rater has not judged in a file, which may not exist yet. Repairs the file. Raises UserError."""
-    repair(path)
-    return unjudged(scan(path, kind).votes if path.exists() else (), pairs, rater)

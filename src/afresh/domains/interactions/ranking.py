@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from afresh.core import Score
 from afresh.evaluation.estimate import Array, Estimate, bootstrap
 
 CELLS = 1 << 24  # scores that are held at a time: 64 MiB of float32
@@ -197,12 +196,3 @@ def over_users(values: Array, users: Items | None = None) -> Estimate:
         return bootstrap(values)
     _, number = np.unique(users, return_inverse=True)
     return bootstrap(np.bincount(number, values).astype(np.float64), np.bincount(number).astype(np.float64))
-
-
-def scores_of(estimates: dict[str, Estimate], control: dict[str, Estimate] | None = None) -> list[Score]:
-    """The estimates of `accuracy` as scores of a report, beside those of a baseline."""
-    beside = control or {}
-    return [
-        estimate.score(name, "higher", control=beside[name].value if name in beside else None)
-        for name, estimate in estimates.items()
-    ]

@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Literal
 
 from afresh.domains.molecule import fragments
-from afresh.domains.molecule.chem import MoleculeError, canonical, chem, require
+from afresh.domains.molecule.chem import MoleculeError, chem, require
 
 Form = Literal["smiles", "selfies", "fragments"]
 TOKEN = re.compile(r"\[[^\]]+\]|Br|Cl|->|<-|%\d\d|%\(\d+\)|[A-Za-z]|\d|[^\s]")
@@ -87,15 +87,6 @@ WRITINGS: dict[str, Writing] = {
     ),
     "fragments": Writing(lru_cache(KEPT)(fragments.write), fragments.read, fragments.write, split_smiles),
 }
-
-
-def lossless(form: Form, smiles: str) -> bool:
-    """Whether a canonical SMILES survives being written and read."""
-    writing = WRITINGS[form]
-    try:
-        return canonical(writing.read(writing.write(smiles))) == smiles
-    except MoleculeError:
-        return False
 
 
 def vocabulary(form: Form, molecules: Sequence[str], most: int = 5_000) -> list[str]:

@@ -7,7 +7,7 @@ from json import decoder
 
 import pytest
 
-from afresh.data.text.english import is_english
+from afresh.verbs.base_advice import is_english
 
 PROSE = "It was the best of times, and she had been there with all of them; but what would he do when they left? " * 20
 
