@@ -13,7 +13,7 @@ FEW = {  # unbounded caches whose arguments have few values, whatever is asked
     "compile_fault": "devices",
     "product_rate": "devices, threads and types",
     "vocabulary": "grids of scores",
-    "plugins": "groups of plug-ins",
+    "parts": "groups of plug-ins",
     "_rest": "lengths of account numbers",
     "_bit": "bits of a fingerprint",
 }

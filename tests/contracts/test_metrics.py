@@ -148,7 +148,7 @@ def scores(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Score]]:
     """Of all metrics. Each module is measured twice: with judges trained (for a few steps), then with those kept."""
     found: dict[str, list[Score]] = {}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("afresh.evaluation.image_sets.Recipe", partial(EncoderRecipe, steps=30))
+        patch.setattr("afresh.evaluation.image_sets.EncoderRecipe", partial(EncoderRecipe, steps=30))
         patch.setattr("afresh.evaluation.label_classifier.STEPS", 30)
         for row in METRICS:
             folder = tmp_path_factory.mktemp(row.name)

@@ -97,7 +97,7 @@ def misjudged(
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Encoders that learn for a few steps, and one instead of three."""
-    monkeypatch.setattr(image_sets, "Recipe", lambda: EncoderRecipe(steps=60, batch=64))
+    monkeypatch.setattr(image_sets, "EncoderRecipe", lambda: EncoderRecipe(steps=60, batch=64))
     monkeypatch.setattr(image_metrics, "CROSS_CHECKS", ())
 
 

@@ -219,8 +219,8 @@ def test_a_condition_says_what_is_drawn() -> None:
 
 def test_bags_are_not_edited_and_draws_have_no_gradient() -> None:
     assert FAMILY.edit is None and FAMILY.latents is None
-    with pytest.raises(UserError, match=r"gradient does not work for the family vae \(it lacks: draw\)"):
-        registry.aligner("gradient", FAMILY)
+    with pytest.raises(UserError, match=r"draft does not work for the family vae \(it lacks: draw\)"):
+        registry.aligner("draft", FAMILY)
 
 
 def test_other_tokens_are_refused() -> None:

@@ -81,7 +81,11 @@ def test_what_is_not_json(http: httpx.Client, path: str) -> None:
 @pytest.mark.parametrize("path", PATHS)
 def test_numbers_that_are_none(http: httpx.Client, path: str) -> None:
     schema = http.get("/openapi.json").json()["components"]["schemas"]
-    form = {"/v1/completions": "Completion", "/v1/chat/completions": "ChatCompletion", "/v1/responses": "ResponseForm"}
+    form = {
+        "/v1/completions": "CompletionForm",
+        "/v1/chat/completions": "ChatCompletion",
+        "/v1/responses": "ResponseForm",
+    }
     fields: dict[str, Any] = schema[form.get(path, "MessageForm")]["properties"]
     numbers = [
         n
