@@ -260,7 +260,8 @@ def test_child_processes_of_a_thread_are_counted() -> None:
 def test_nothing_goes_on_when_afresh_is_killed() -> None:
     """Process 1 and the process that made it end with the one that started them."""
     code = (
-        "from afresh.sandbox.processes import Sandbox, SandboxLimits\nbox = Sandbox(SandboxLimits(seconds=60))\nbox.check()\n"
+        "from afresh.sandbox.processes import Sandbox, SandboxLimits\n"
+        "box = Sandbox(SandboxLimits(seconds=60))\nbox.check()\n"
         "print('now', flush=True)\nbox.run('while True: pass')"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as afresh:
