@@ -15,7 +15,8 @@ import torch
 from afresh.core import AlignContext, Aligner, AlignTarget, Edit, Modules, Space, Votes, registry
 from afresh.core.rng import Rng
 from afresh.data.load import Loader, sweep
-from afresh.families import flow, gan, vae
+from afresh.families import flow, gan
+from afresh.families.vae import fields
 from afresh.training.config import TrainConfig
 from afresh.training.loop import Learner, take_step
 from afresh.training.plan import make_learner
@@ -28,7 +29,7 @@ from tests.core.pretended import NAME, Pretended, pretended_device
 def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Solvers and searches take few steps: each does on the device what the others do."""
     monkeypatch.setattr(flow, "LIKELIHOOD_STEPS", 3)
-    for module in (gan, vae):
+    for module in (gan, fields):
         monkeypatch.setattr(module, "SEARCH", 5)
 
 
