@@ -73,7 +73,7 @@ def train_media(folder: Path) -> Path:
     notes: dict[str, Any] = {"context": 64, "form": "events", "steps": 4}
     left = {**tiny, "family.kv_heads": 2}
     afresh.train(data / "pieces.json", steps=4, out=folder / "tunes", data=notes, settings=left, quiet=True)
-    masked = {"family": "masked", "data": {"context": 64}, "settings": tiny}
+    masked: dict[str, Any] = {"family": "masked", "data": {"context": 64}, "settings": tiny}
     afresh.train(data / "pieces.json", steps=4, out=folder / "voices", quiet=True, **masked)
     (data / "captioned").mkdir()
     lines = []
@@ -82,7 +82,7 @@ def train_media(folder: Path) -> Path:
         said = f"a {['red', 'blue'][i % 2]} {['cat', 'dog'][i // 2 % 2]}"
         lines.append(json.dumps({"file_name": f"{i}.png", "text": said, "size": i / 4}))
     (data / "captioned" / "metadata.jsonl").write_text("\n".join(lines))
-    words = {"family": "flow", "data": {"captions": "words"}, "settings": small}
+    words: dict[str, Any] = {"family": "flow", "data": {"captions": "words"}, "settings": small}
     afresh.train(data / "captioned", steps=2, out=folder / "captioned", quiet=True, **words)
     narrow = {"family.width": 8, "family.latent": 4, "train.batch": 16}
     afresh.train(data / "captioned", family="vae", steps=2, out=folder / "codes", settings=narrow, quiet=True)

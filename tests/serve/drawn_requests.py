@@ -177,7 +177,7 @@ def response(draw: random.Random) -> Drawn:
         "background": one_of(False, None),
         "max_tool_calls": one_of(1, None),
     }
-    items = [{"type": "message", **m} for m in said(draw)]
+    items: list[Any] = [{"type": "message", **m} for m in said(draw)]
     body = {"model": "chat", "input": draw.choice(("Say 3?", said(draw), items)), "max_output_tokens": tokens(draw)}
     body |= some(more, draw, 0.15)
     if draw.random() < 0.5:
@@ -320,8 +320,8 @@ def spoilt(request: Drawn, draw: random.Random) -> Drawn:
         )
         return replace(request, form=None, files=[], content=draw.choice(contents))
     if kind == "file" and request.files:
-        contents = (b"", b"GIF89a", request.files[0][1][1][:40], request.files[0][1][1] + b"x")
-        files = [("image", ("a.png", draw.choice(contents), "image/png"))]
+        odd = (b"", b"GIF89a", request.files[0][1][1][:40], request.files[0][1][1] + b"x")
+        files = [("image", ("a.png", draw.choice(odd), "image/png"))]
         return replace(request, files=draw.choice((files, [], [*request.files, *files])))
     changed = dict(values)
     if kind == "model":
