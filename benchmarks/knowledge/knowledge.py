@@ -40,7 +40,6 @@ from benchmarks.common.benchmark import Benchmark
 from benchmarks.common.folders import work_folder
 from benchmarks.common.processes import ask
 from benchmarks.common.results import Row, save
-from benchmarks.knowledge import forgetting
 from benchmarks.knowledge.learners import (
     BLOCKED,
     EACH,
@@ -129,6 +128,8 @@ def foreseen(world: World, tracer: Tracer, seed: int) -> dict[str, dict[str, flo
 
 def baselines(world: World) -> dict[str, dict[str, float]]:
     """The same of models of knowledge that are neither, for the learners of the first seed."""
+    from benchmarks.knowledge import forgetting  # here, so that the benchmarks are listed without its package
+
     log, train = simulate(world, HELD, ANSWERS, 2000), simulate(world, FITTED, ANSWERS, 1000)
     known = [AnswerHistory(answers_of(train, i)) for i in range(FITTED)]
     names = tables(known)

@@ -178,7 +178,11 @@ def response(draw: random.Random) -> Drawn:
         "max_tool_calls": one_of(1, None),
     }
     items: list[Any] = [{"type": "message", **m} for m in said(draw)]
-    body = {"model": "chat", "input": draw.choice(("Say 3?", said(draw), items)), "max_output_tokens": tokens(draw)}
+    body: dict[str, Any] = {
+        "model": "chat",
+        "input": draw.choice(("Say 3?", said(draw), items)),
+        "max_output_tokens": tokens(draw),
+    }
     body |= some(more, draw, 0.15)
     if draw.random() < 0.5:
         body["stream"] = True
