@@ -40,7 +40,6 @@ from afresh.verbs import measure as measure_verb
 from afresh.verbs import propose as propose_verb
 from afresh.verbs import score as score_verb
 from afresh.verbs import train as train_task
-from afresh.verbs import tune as tune_task
 from afresh.verbs.annotate import Session
 from afresh.verbs.chat import Chat
 from afresh.verbs.collected.page import write_page
@@ -470,7 +469,7 @@ class Model:
             prompts=tuple(prompts),
             prompt_tokens=prompt_tokens,
             settings={**parts["sample"], **({} if length is None else {"length": length})},
-            lora=tune_task.adapter(rank, None, ()) if lora else None,
+            lora=train_task.adapter(rank, None, ()) if lora else None,
             minutes=minutes,
             steps=steps,
             seed=seed,
@@ -675,18 +674,18 @@ def tune(
 
     Raises UserError if the base cannot be read, and as `train` does.
     """
-    set_train = tune_task.of_tuning(settings or {})
+    set_train = train_task.settings_of_tuning(settings or {}, lr)
     if not lora and (rank is not None or alpha is not None or targets):
         raise UserError("rank, alpha and targets belong to an adapter: leave them out with lora=False.", "not_lora")
     with _reporting(quiet, log):
-        spec = tune_task.TuneSpec(
-            base=str(base.path if isinstance(base, Model) else base),
+        spec = train_task.TrainSpec(
             path=as_path(path),
-            lora=tune_task.adapter(rank, alpha, targets) if lora else None,
+            base=str(base.path if isinstance(base, Model) else base),
+            tuning=True,
+            lora=train_task.adapter(rank, alpha, targets) if lora else None,
             adapter=adapter,
             minutes=minutes,
             steps=steps,
-            lr=lr,
             seed=seed,
             out=_path(out),
             modality=modality,
@@ -696,7 +695,7 @@ def tune(
             data=data or {},
             set_train=set_train,
         )
-        return _learnt(tune_task.start(spec), log)
+        return _learnt(train_task.start(spec), log)
 
 
 def resume(

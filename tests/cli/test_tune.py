@@ -32,8 +32,9 @@ from afresh.runs.run import Run, metrics_rows
 from afresh.training import checkpoint
 from afresh.training.config import TrainConfig
 from afresh.training.lora import adaptable, adapter_state
+from afresh.verbs.base_data import prepare_for
 from afresh.verbs.measuring import RunEvidence
-from afresh.verbs.tune import TuneSpec, adapter, read, start
+from afresh.verbs.train import TrainSpec, adapter, start
 from afresh.verbs.verify import verify
 from tests.cli.conftest import Invoke, drawn, parsed
 from tests.heard import heard
@@ -253,7 +254,7 @@ def test_an_adapter_is_a_base_too(
 
 def planned(base: Path, data: Path, out: Path, **wishes: Any) -> TrainConfig:
     """Planned and not trained."""
-    return start(TuneSpec(str(base), data, out=out, **wishes)).run.record.train
+    return start(TrainSpec(data, base=str(base), out=out, **wishes)).run.record.train
 
 
 def test_the_rate_goes_with_the_width_and_what_the_base_has_seen(
@@ -271,7 +272,9 @@ def test_the_rate_goes_with_the_width_and_what_the_base_has_seen(
     for n, (base, lora, much) in enumerate(rates):
         train = planned(base, questions, tmp_path / f"{n}", lora=lora, steps=20)
         assert train.lr == pytest.approx(much / width, rel=0.05) and train.optimizer == "adamw"
-    assert planned(texts_run, questions, tmp_path / "by hand", lora=little, steps=20, lr=0.007).lr == 0.007
+    assert (
+        planned(texts_run, questions, tmp_path / "by hand", lora=little, steps=20, set_train={"lr": 0.007}).lr == 0.007
+    )
     nets = torch.nn.ModuleDict(Run.open(pictures_run).modules)
     inputs = [layer.weight[0].numel() for layer in adaptable(nets).values()]
     found = planned(pictures_run, digits, tmp_path / "pictures", lora=little, steps=20).lr
@@ -283,7 +286,7 @@ def test_looks_cost_at_most_a_tenth_of_the_training(
     steps: int, texts_run: Path, questions: Path, tmp_path: Path
 ) -> None:
     """A look is a forward pass of each held-out example, of at most 64; a step is worth three of its batch."""
-    job = start(TuneSpec(str(texts_run), questions, steps=steps, out=tmp_path / "run"))
+    job = start(TrainSpec(questions, base=str(texts_run), lora=None, steps=steps, out=tmp_path / "run"))
     train, heldout = job.run.record.train, len(job.prepared.heldout_items)
     looks = math.ceil(steps / train.eval_every)
     assert looks == 1 or looks * min(64, heldout) <= 0.1 * 3 * steps * train.batch
@@ -293,7 +296,7 @@ def test_looks_cost_at_most_a_tenth_of_the_training(
 
 
 def test_without_a_budget_the_data_is_passed_three_times(texts_run: Path, questions: Path, tmp_path: Path) -> None:
-    job = start(TuneSpec(str(texts_run), questions, out=tmp_path / "run"))
+    job = start(TrainSpec(questions, base=str(texts_run), tuning=True, lora=None, out=tmp_path / "run"))
     train = job.run.record.train
     assert train.steps == 3 * math.ceil(Loader(job.source.train, job.source.space, Rng(0)).count / train.batch)
 
@@ -309,15 +312,17 @@ def test_a_slow_base_is_tuned_in_small_steps(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Within a budget in minutes: short windows and small batches, so that there are enough steps."""
-    tune = sys.modules["afresh.verbs.tune"]
+    tune = sys.modules["afresh.training.plan_tuning"]
     monkeypatch.setattr(tune, "SHORT", 8)
     monkeypatch.setattr(tune, "step_seconds", lambda *given: (0.0, seconds))
-    job = start(TuneSpec(str(texts_run), texts, minutes=1, out=tmp_path / "run"))
+    job = start(TrainSpec(texts, base=str(texts_run), lora=None, minutes=1, out=tmp_path / "run"))
     train = job.run.record.train
     assert job.source.space.shape == (window,) and train.batch == batch
     once = math.ceil(Loader(job.source.train, job.source.space, Rng(0)).count / batch)
     assert min(tune.STEPS, tune.MOST_PASSES * once) <= train.steps <= tune.MOST_PASSES * once
-    by_hand = start(TuneSpec(str(texts_run), texts, minutes=1, out=tmp_path / "by hand", data={"context": 16}))
+    by_hand = start(
+        TrainSpec(texts, base=str(texts_run), lora=None, minutes=1, out=tmp_path / "by hand", data={"context": 16})
+    )
     assert by_hand.source.space.shape == (16,)
 
 
@@ -325,9 +330,9 @@ def test_conversations_longer_than_a_training_window_are_counted(
     texts_run: Path, questions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where the base itself would look further back."""
-    monkeypatch.setattr(sys.modules["afresh.verbs.tune"], "WINDOW", 16)
+    monkeypatch.setattr(sys.modules["afresh.verbs.train"], "WINDOW", 16)
     with heard("60 of 60 records are longer than the context of 16 tokens"):
-        job = start(TuneSpec(str(texts_run), questions, out=tmp_path / "run"))
+        job = start(TrainSpec(questions, base=str(texts_run), tuning=True, lora=None, out=tmp_path / "run"))
     assert job.source.space.shape == (16,) and job.run.space.shape == (32,)
 
 
@@ -425,7 +430,7 @@ def test_instructions_for_a_model_of_code_are_read_as_such_and_stay_in_their_ord
     assert isinstance(encoder, DocumentEncoder)
     family = registry.family("transformer")
     base = BaseModel("it", family, family.config(), encoder, None, {}, 256, None, False, "code")
-    found = read(TuneSpec("", questions), base)
+    found = prepare_for(base, questions)
     assert isinstance(found.encoder, DocumentEncoder) and found.encoder.records and found.encoder.fim_rate == 0
     assert found.train.mask is not None and found.train.vary is None and found.modality == "text"
     source = tmp_path / "source"
@@ -433,11 +438,11 @@ def test_instructions_for_a_model_of_code_are_read_as_such_and_stay_in_their_ord
     for i in range(30):
         (source / f"{i}.py").write_text(f"a = {i}\nb = {i * 7}\nprint(a, b)\n")
     for data, rate in (({}, 0.5), ({"fim_rate": 0.25}, 0.25), ({"fim_rate": 0}, 0.0)):
-        again = read(TuneSpec("", source, data=data), base).encoder
+        again = prepare_for(base, source, options=data).encoder
         assert isinstance(again, DocumentEncoder) and again.fim_rate == rate
     bare = replace(base, encoder=fitted.fit([Item("x", "a.py")], fitted.options(fim_rate=0)))
     with pytest.raises(UserError, match="fim_rate=0\\.5` is not possible: the base's tokenizer has no tokens"):
-        read(TuneSpec("", source, data={"fim_rate": 0.5}), bare)
+        prepare_for(bare, source, options={"fim_rate": 0.5})
 
 
 # --------------------------------------------------------------------------- bad input

@@ -168,7 +168,7 @@ def test_killed_and_resumed_it_takes_the_same(base: Path, peaked: Run, tmp_path:
 
 
 def test_of_an_adapter_the_best_is_taken_too(base: Path, tmp_path: Path) -> None:
-    from afresh.verbs.tune import adapter
+    from afresh.verbs.train import adapter
 
     train = {"batch": 16, "lr": 3e-2, "eval_every": 2, "save_every": 2}
     job = begin(base, tmp_path / "run", lora=adapter(4, None, ()), set_train=train)

@@ -28,7 +28,7 @@ from afresh.core import UserError
 from afresh.core.events import Event, listening
 from afresh.evaluation import memorisation_monitor
 from afresh.training import loop
-from afresh.verbs import align, data_source, distill, tune
+from afresh.verbs import align, data_source, distill
 from afresh.verbs.resume import resume
 from afresh.verbs.train import TrainSpec, start
 from afresh.verbs.training_job import learn
@@ -232,7 +232,8 @@ def begin(order: Mapping[str, Any]) -> None:
         learn(resume(base))
         train = {**HAND, **EVERY, **early_end(order)}
         if kind == "tuned":
-            tune.start(tune.TuneSpec(str(base), data_path(run, "text"), steps=order["steps"], out=run, set_train=train))
+            text = data_path(run, "text")
+            start(TrainSpec(text, base=str(base), lora=None, steps=order["steps"], out=run, set_train=train))
         elif kind == "aligned":
             far = order.get("early") == "distance"
             align.start(

@@ -403,7 +403,7 @@ def test_data_are_said_to_be_those_that_the_run_has_learnt(root: Path) -> None:
 
 
 def test_an_adapter_alone_may_learn(root: Path, tmp_path: Path) -> None:
-    from afresh.verbs.tune import adapter
+    from afresh.verbs.train import adapter
 
     reward = f"{root / 'vowels.py'}:share"
     run = aligned(

@@ -101,7 +101,7 @@ def align(
     from afresh.core.options import pairs
     from afresh.training.options import split_by_part
     from afresh.verbs.align import AlignSpec, start
-    from afresh.verbs.tune import adapter
+    from afresh.verbs.train import adapter
 
     if rank is not None and not lora:
         raise UserError("--rank is of an adapter: give --lora with it.")

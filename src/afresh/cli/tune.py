@@ -58,20 +58,20 @@ def tune(
     """
     from afresh.core import UserError
     from afresh.core.options import pairs
-    from afresh.verbs.tune import TuneSpec, of_tuning, start
-    from afresh.verbs.tune import adapter as lora_of
+    from afresh.verbs.train import TrainSpec, settings_of_tuning, start
+    from afresh.verbs.train import adapter as lora_of
 
     extra = {"--adapter": adapter, "--rank": rank, "--alpha": alpha, "--target": target or None}
     if not lora and any(v is not None for v in extra.values()):
         raise UserError(f"{', '.join(k for k, v in extra.items() if v is not None)} is of an adapter: not with --full.")
-    spec = TuneSpec(
-        base=base,
+    spec = TrainSpec(
         path=path,
+        base=base,
+        tuning=True,
         lora=lora_of(rank, alpha, target or ()) if lora else None,
         adapter=adapter,
         minutes=minutes,
         steps=steps,
-        lr=lr,
         seed=seed,
         out=out,
         modality=modality,
@@ -79,7 +79,7 @@ def tune(
         force=force,
         device=device,
         data=pairs(data or [], "--data"),
-        set_train=of_tuning(pairs(setting or [], "--set")),
+        set_train=settings_of_tuning(pairs(setting or [], "--set"), lr),
         clock=o.clock(measure),
     )
     finish(start(spec), measure, as_json, log)

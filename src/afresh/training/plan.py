@@ -55,6 +55,7 @@ class Plan:
     train: TrainConfig
     parameters: int
     decisions: list[Decision] = field(default_factory=list)
+    fills: bool = True  # whether a budget in minutes is used up, so that the steps are adapted to it
 
 
 class MetaParameters(TorchFunctionMode):

@@ -1,44 +1,62 @@
-"""The verb `train`: read the data, plan, and create the run."""
+"""The verbs `train` and `tune`: read the data, plan, and create the run.
+
+Training begins with random weights or with those of a base model: a run, public weights, or an adapter on either.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from afresh.core import UserError, events, registry
+from torch import Tensor
+
+from afresh.core import Space, UserError, events, registry
 from afresh.core.device import computing_on
-from afresh.data.prepare import advice_lines, prepare
+from afresh.data.prepare import Prepared, advice_lines, long_records, prepare
 from afresh.preferences import preferences
-from afresh.runs.latent_space import check_source, latent_space
+from afresh.runs.base_model import BaseModel, open_base_model
+from afresh.runs.latent_space import LatentSpace, check_source, latent_space
+from afresh.runs.person_adapters import adapter_folder, base_of
 from afresh.runs.run import Run
 from afresh.training.budget import Budget, measure_machine
 from afresh.training.family_choice import choose, curves_for, shortfall
-from afresh.training.plan import Plan, Task, complete, plan, short_window, sized
+from afresh.training.lora import LoraConfig
+from afresh.training.options import by_part
+from afresh.training.plan import Plan, Task, complete, short_window, sized
+from afresh.training.plan_tuning import plan_tuning
 from afresh.training.training_clock import Clock
-from afresh.verbs import tune
+from afresh.training.weights import BaseWeights, with_vocabulary
 from afresh.verbs.base_advice import AUTO, base_advice, choose_base
+from afresh.verbs.base_data import prepare_for
 from afresh.verbs.create_run import RunContents, check_spec, create_run, report_data, report_plan, training_seconds
 from afresh.verbs.data_source import DataSource
 from afresh.verbs.training_job import Job
 
+RANK = 16  # of an adapter
+WINDOW = 1024  # the most tokens of a window in which a base is tuned, unless set by hand
+
 
 @dataclass(frozen=True)
 class TrainSpec:
-    """The options of `train`. Options that are None or empty are chosen from the data.
+    """The options of `train` and `tune`. Options that are None or empty are chosen from the data.
 
-    The budget is in minutes (5 by default), steps or tokens.
+    The budget is in minutes, steps or tokens; without one, it is the user's preferred minutes, or a few passes over the
+    data.
     """
 
     path: Path  # the data
     modality: str | None = None
-    base: str | None = None  # what `tune` starts from, or "auto"; None: random weights
+    base: str | None = None  # a run, public weights or an adapter to begin with, or "auto"; None: random weights
+    lora: LoraConfig | None = field(default_factory=LoraConfig)  # what learns on the base; None: all of its weights
+    adapter: str | None = None  # the person of whom the base gets an adapter, in its own folder
     family: str | None = None
     codec: Path | None = None  # a finished autoencoder run, on whose latents to train
     minutes: float | None = None
     steps: int | None = None
     tokens: int | None = None
+    tuning: bool = False  # the defaults of `tune`: a few passes over the data, into runs/NAME-tuned
     seed: int = 0
     out: Path | None = None  # runs/NAME by default
     validation: Path | None = None
@@ -49,9 +67,10 @@ class TrainSpec:
     set_train: Mapping[str, Any] = field(default_factory=dict)
     clock: Clock = field(default_factory=Clock)  # of the command, whose minutes include reading the data
 
-    def budget(self) -> Budget:
+    def budget(self) -> Budget | None:
+        """The budget, or None for a few passes over the data."""
         if self.minutes is None and self.steps is None and self.tokens is None:
-            return Budget(preferences().minutes)
+            return None if self.tuning else Budget(preferences().minutes)
         return Budget(self.minutes, self.steps, self.tokens)
 
 
@@ -61,115 +80,241 @@ def start(spec: TrainSpec) -> Job:
     Raises UserError for invalid options or data, before any time is spent on training.
     """
     budget = spec.budget()
-    budget.check()
-    if spec.base is not None:
-        check_tunable(spec)
-    if spec.family is not None:
-        check_trainable(spec.family)
-    if spec.codec is not None:
-        check_source(Run.open(spec.codec))
-    inputs = [p for p in (spec.path, spec.codec, spec.validation) if p is not None]
-    output = check_spec(spec, budget, preferences().runs / (spec.path.resolve().stem or "run"), inputs)
-    if spec.base is not None and spec.base != AUTO:
-        return tune.start(tuning(spec, spec.base, output.path))
-    with computing_on(spec.device or preferences().device):
-        prepared = prepare(spec.path, spec.modality, spec.data, spec.validation)
-    if spec.base == AUTO and (base := choose_base(prepared)) is not None:
-        return tune.start(tuning(spec, base.name, output.path), base)
+    check_network(spec)
+    based = None if spec.base is None or spec.base == AUTO else Path(spec.base)
+    inputs = [p for p in (spec.path, spec.codec, spec.validation, based) if p is not None]
+    output = check_spec(spec, budget, default_output(spec), inputs)
+    base, prepared = read(spec)
     report_data(prepared)
-    proposed = [] if spec.base is not None else [f"advice: {a.text}" for a in base_advice(prepared)]
-    for line in [*proposed, *advice_lines(prepared)]:
-        events.note(line, "advice")
-    latent = latent_space(prepared, spec.family, spec.codec)
-    space, seconds = latent.space, training_seconds(budget, spec.clock)
-    machine = measure_machine(spec.device)
-    window = None if "context" in spec.data or space.records else short_window(space, seconds)
-    if window is not None:
-        space = replace(space, shape=(window,))
+    if base is None:
+        proposed = [] if spec.base is not None else [f"advice: {a.text}" for a in base_advice(prepared)]
+        for line in [*proposed, *advice_lines(prepared)]:
+            events.note(line, "advice")
+        latent = latent_space(prepared, spec.family, spec.codec)
+    else:
+        base, spec = fitted(base, prepared, spec)
+        latent = space_of(base, prepared)
     task = Task(
         family=latent.family,
-        space=space,
+        space=latent.space,
         conds=prepared.encoder.conds,
         examples=latent.train,
-        machine=machine,
+        machine=measure_machine(spec.device),
         seed=spec.seed,
         set_family=spec.set_family,
         set_train=spec.set_train,
-        seconds=seconds,
-        steps=budget.steps,
-        tokens=budget.tokens,
+        seconds=training_seconds(budget, spec.clock),
+        steps=None if budget is None else budget.steps,
+        tokens=None if budget is None else budget.tokens,
+        base=None if base is None else BaseWeights(base.weights, spec.lora),
     )
-    training, family = planned(task, spec, latent.codec is not None)
-    training.decisions[:0] = latent.decisions
-    report_plan(training.decisions)
+    chosen = from_random_weights(task, spec, latent) if base is None else from_base(task, spec, latent, base)
+    report_plan(chosen.plan.decisions)
     contents = RunContents(
         prepared=prepared,
-        family=family,
+        family=chosen.task.family.name,
         codec=None if latent.codec is None or latent.name is None else (latent.name, latent.codec),
-        plan=training,
-        machine=machine,
-        minutes=budget.minutes,
+        plan=chosen.plan,
+        machine=task.machine,
+        minutes=budget.minutes if budget is not None and chosen.plan.fills else None,
         validation=spec.validation,
-        fields={"window": window},
+        base=None if base is None else base.weights,
+        fields=chosen.fields,
     )
     with create_run(spec, output, contents) as run:
-        return Job(run, prepared, DataSource(run, prepared, space, latent.train, latent.heldout), spec.clock)
+        source = DataSource(run, prepared, chosen.task.space, latent.train, latent.heldout)
+        return Job(run, prepared, source, spec.clock)
 
 
-def planned(task: Task, spec: TrainSpec, coded: bool) -> tuple[Plan, str]:
-    """The plan and the name of the family. Without a `family` of the user, it is the one that was measured to reach
-    most in the minutes. `coded`: whether the task is in the space of a codec, for which nothing was measured."""
-    curves = None if coded or task.seconds is None else curves_for(task.space, len(task.examples))
-    if curves is None:
-        return plan(task), task.family.name
-    if spec.family is None and not spec.set_family:
-        chosen, decisions = choose(task, curves)
-        made = complete(chosen)
-        made.decisions[:0] = decisions
-        return made, chosen.task.family.name
-    chosen = sized(task)
-    if (text := shortfall(chosen, curves)) is not None:
-        events.warning(text, "minutes_too_few")
-    return complete(chosen), task.family.name
+# --------------------------------------------------------------------------- options
 
 
-def check_tunable(spec: TrainSpec) -> None:
-    """Raises UserError for options that only a model from random weights has."""
+def adapter(rank: int | None, alpha: float | None, targets: Sequence[str]) -> LoraConfig:
+    """The configuration of an adapter. The default rank is 16 and the default alpha twice the rank.
+
+    Raises UserError if the rank or alpha is out of range.
+    """
+    rank = RANK if rank is None else rank
+    if not 1 <= rank <= 4096 or (alpha is not None and not 0 < alpha < 1e6):
+        raise UserError(f"`rank` must be from 1 to 4,096 and `alpha` positive. Given: {rank}, {alpha}.")
+    return LoraConfig(rank=rank, alpha=2.0 * rank if alpha is None else alpha, targets=tuple(targets))
+
+
+def settings_of_tuning(settings: Mapping[str, Any], lr: float | None) -> dict[str, Any]:
+    """The settings of training among the user's settings, with the learning rate `lr` unless these set another.
+
+    Raises UserError for settings of the network, which the base model determines, and for a rate out of range.
+    """
+    family, train = by_part(settings)
+    if family:
+        raise UserError(
+            "The network is that of the base model, so settings of the family cannot change it. Leave them out."
+        )
+    if lr is None:
+        return train
+    if not 0 < lr < 1:
+        raise UserError(f"The learning rate must lie between 0 and 1. Given: {lr}.", "range", name="lr")
+    return {"lr": lr, **train}
+
+
+def check_network(spec: TrainSpec) -> None:
+    """Raises UserError for a family that only another verb can create, for a run that is no codec, and for options that
+    only a model from random weights has beside a base."""
     own = {"family": spec.family, "codec": spec.codec, "tokens": spec.tokens, "settings": spec.set_family}
     given = [f"`{name}`" for name, value in own.items() if value]
-    if given:
+    if spec.base is not None and given:
         raise UserError(
             f"With `base`, the network is that of the base, and the budget is in minutes or steps. Leave out "
             f"{', '.join(given)}, or leave out `base` to train from random weights."
         )
-
-
-def tuning(spec: TrainSpec, base: str, out: Path) -> tune.TuneSpec:
-    """The same wishes for `tune`: an adapter on the base, within the minutes of training."""
-    return tune.TuneSpec(
-        base=base,
-        path=spec.path,
-        lora=tune.adapter(None, None, ()),
-        minutes=spec.budget().minutes,
-        steps=spec.steps,
-        seed=spec.seed,
-        out=out,
-        modality=spec.modality,
-        validation=spec.validation,
-        force=spec.force,
-        device=spec.device,
-        data=spec.data,
-        set_train=spec.set_train,
-        clock=spec.clock,
-    )
-
-
-def check_trainable(name: str) -> None:
-    """Raises UserError for an unknown family, and for one that only another verb can create."""
-    verb = registry.family(name).made_by
-    if verb:
+    if spec.family is not None and (verb := registry.family(spec.family).made_by):
         raise UserError(
-            f"{name} cannot be trained from data alone. Use the verb {verb}, which creates one from an existing run.",
+            f"{spec.family} cannot be trained from data alone. Use the verb {verb}, which creates one from an existing "
+            "run.",
             "family_made_by_verb",
             verb=verb,
         )
+    if spec.codec is not None:
+        check_source(Run.open(spec.codec))
+
+
+def default_output(spec: TrainSpec) -> Path:
+    """The folder of a run for which none is chosen. Raises UserError if the base cannot have adapters of persons."""
+    if spec.adapter is None or spec.base is None:
+        tuned = "-tuned" if spec.tuning else ""
+        return preferences().runs / f"{spec.path.resolve().stem or 'run'}{tuned}"
+    if spec.lora is None or spec.out is not None:
+        raise UserError(
+            "The adapter of a person is a LoRA in the folder of its base: leave out `out`, and keep `lora`.",
+            "adapter_place",
+        )
+    base = Path(spec.base)
+    if not (base / "run.json").is_file() or base_of(base.resolve()) is not None:
+        raise UserError(
+            f"Only runs have adapters of persons, and {spec.base} is none, or is an adapter itself. Tune it into a "
+            "run first, without `adapter`, and give that run as the base.",
+            "adapter_place",
+        )
+    return adapter_folder(base, spec.adapter)
+
+
+# --------------------------------------------------------------------------- data
+
+
+def read(spec: TrainSpec) -> tuple[BaseModel | None, Prepared]:
+    """The base model, or None for random weights, and the data as it reads them.
+
+    Whether "auto" is a base depends on the data, which are then read once more.
+    """
+    base = None if spec.base is None or spec.base == AUTO else open_base_model(spec.base)
+    with computing_on(spec.device or preferences().device):
+        if base is None:
+            prepared = prepare(spec.path, spec.modality, spec.data, spec.validation)
+            base = choose_base(prepared) if spec.base == AUTO else None
+        if base is None:
+            return None, prepared
+        count = sum(v.numel() for v in base.weights.values())
+        events.note(f"base: {base.name}, {base.family.name}, {count:,} parameters", "base_model", name=base.name)
+        for text in base.notes:
+            events.note(f"note: {text}", "base_note")
+        return base, prepare_for(base, spec.path, spec.modality, spec.data, spec.validation)
+
+
+def fitted(base: BaseModel, prepared: Prepared, spec: TrainSpec) -> tuple[BaseModel, TrainSpec]:
+    """The base with rows for what is new in the data, and what can learn on it: a catalogue, whose items are rows of
+    the embedding, has no adapter. Raises UserError for the adapter of a person on a catalogue."""
+    tunable = prepared.encoder.abilities.tunable
+    if tunable is None:
+        return base, spec
+    weights = with_vocabulary(base.weights, base.encoder.space.vocab[0], tunable.first_rows(base.encoder))
+    base = replace(base, weights=weights)
+    if tunable.low_rank:
+        return base, spec
+    if spec.adapter is not None:
+        raise UserError(
+            "A run on interactions has no adapters of persons: a user's history is what is personal. Leave `adapter` "
+            "out."
+        )
+    if spec.lora is not None:
+        events.note("note: items are rows of the embedding, so all weights learn, not an adapter", "all_weights")
+    return base, replace(spec, lora=None)
+
+
+def space_of(base: BaseModel, prepared: Prepared) -> LatentSpace:
+    """The data in the space of the base: its encoder's, or that of its codec."""
+    if base.codec is None:
+        return LatentSpace(base.family, None, None, prepared.encoder.space, prepared.train, prepared.heldout)
+    name, codec = base.codec
+    return LatentSpace(
+        base.family, name, codec, codec.target, codec.encode(prepared.train), codec.encode(prepared.heldout)
+    )
+
+
+# --------------------------------------------------------------------------- plan
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The plan, the task in the space and for the family of the plan, and further fields of the run's record."""
+
+    task: Task
+    plan: Plan
+    fields: Mapping[str, Any]
+
+
+def from_random_weights(task: Task, spec: TrainSpec, latent: LatentSpace) -> Chosen:
+    """Plan a network. Without a `family` of the user, it is the one that was measured to reach most in the minutes;
+    nothing was measured in the space of a codec."""
+    window = None if "context" in spec.data or task.space.records else short_window(task.space, task.seconds)
+    if window is not None:
+        task = replace(task, space=replace(task.space, shape=(window,)))
+    coded = latent.codec is not None
+    curves = None if coded or task.seconds is None else curves_for(task.space, len(task.examples))
+    decisions = list(latent.decisions)
+    if curves is not None and spec.family is None and not spec.set_family:
+        network, why = choose(task, curves)
+        decisions += why
+    else:
+        network = sized(task)
+        if curves is not None and (text := shortfall(network, curves)) is not None:
+            events.warning(text, "minutes_too_few")
+    made = complete(network)
+    made.decisions[:0] = decisions
+    return Chosen(replace(network.task, space=task.space), made, {"window": window})
+
+
+def from_base(task: Task, spec: TrainSpec, latent: LatentSpace, base: BaseModel) -> Chosen:
+    """Plan how the base is tuned. Raises UserError for an invalid setting."""
+    space = task.space
+    longest = windows(space, task.examples.bounds, spec.data)
+    for text in long_records(latent.train, latent.heldout, longest.shape) if longest != space else ():
+        events.note(f"note: {text}", "data_note")
+    task, made = plan_tuning(
+        replace(task, space=longest),
+        base,
+        latent.heldout,
+        fixed_window="context" in spec.data,
+        copied=spec.adapter is None,
+    )
+    fields = {
+        "base_model": base.name,
+        "lora": spec.lora,
+        "personal": spec.adapter is not None,
+        "training_window": task.space.shape[0] if task.space != space else None,
+    }
+    return Chosen(task, made, fields)
+
+
+def windows(space: Space, bounds: Tensor | None, options: Mapping[str, Any]) -> Space:
+    """The space of training windows: as long as set by hand, as the longest conversation, or as the base's context.
+
+    Unless set by hand, a window has at most WINDOW tokens.
+    """
+    if not space.stream or bounds is None:
+        return space
+    most = min(space.shape[0], WINDOW)
+    if "context" in options:
+        most = min(space.shape[0], int(options["context"]))
+    elif space.records:
+        most = min(most, max(64, -(-int(bounds.diff().max()) // 64) * 64))
+    return replace(space, shape=(most,))
