@@ -15,13 +15,15 @@ LOOPBACK = "127.0.0.0/8,::1/128"
 
 class Site:
     """pages: what is at each path; a path that is not there is answered by 404. asked: the paths in the order of the
-    requests, with their headers and times. most: requests that were answered at the same time."""
+    requests, with their headers and times. most: requests that were answered at the same time. answering: the threads
+    that answer, none of which the client has the whole answer of."""
 
     def __init__(self, server: ThreadingHTTPServer) -> None:
         self.server = server
         self.pages: dict[str, Reply] = {}
         self.asked: list[tuple[str, Mapping[str, str], float]] = []
-        self.now = self.most = 0
+        self.answering: set[int] = set()
+        self.most = 0
         self.lock = threading.Lock()
 
     def url(self, path: str = "/", host: str = "127.0.0.1") -> str:
@@ -57,43 +59,52 @@ def send(handler: Handler, status: int, headers: Mapping[str, str], content: byt
     for name, value in headers.items():
         handler.send_header(name, value)
     handler.end_headers()
+    if isinstance(handler, Answers):  # before the client can have the end of the answer and ask for more
+        handler.leave()
     handler.wfile.write(content)
+
+
+class Answers(Handler):
+    """Answers as the pages of a site say."""
+
+    protocol_version = "HTTP/1.1"
+    site: Site
+
+    def do_GET(self) -> None:
+        site = self.site
+        with site.lock:
+            site.asked.append((self.path, dict(self.headers), time.monotonic()))
+            site.answering.add(threading.get_ident())
+            site.most = max(site.most, len(site.answering))
+        try:
+            site.pages.get(self.path, lambda h: send(h, 404, {"Content-Length": "0"}))(self)
+        except OSError:  # the client had enough
+            self.close_connection = True
+        finally:
+            self.leave()
+
+    def leave(self) -> None:
+        with self.site.lock:
+            self.site.answering.discard(threading.get_ident())
+
+    def log_message(self, *arguments: object) -> None: ...
+
+
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *arguments: object) -> None: ...
 
 
 @contextmanager
 def serving() -> Iterator[Site]:
     """A site that is there during the block."""
-
-    class Answers(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        site: Site
-
-        def do_GET(self) -> None:
-            site = self.site
-            with site.lock:
-                site.asked.append((self.path, dict(self.headers), time.monotonic()))
-                site.now += 1
-                site.most = max(site.most, site.now)
-            try:
-                site.pages.get(self.path, lambda h: send(h, 404, {"Content-Length": "0"}))(self)
-            except OSError:  # the client had enough
-                self.close_connection = True
-            finally:
-                with site.lock:
-                    site.now -= 1
-
-        def log_message(self, *arguments: object) -> None: ...
-
-    class Server(ThreadingHTTPServer):
-        daemon_threads = True
-
-        def handle_error(self, *arguments: object) -> None: ...
-
-    server = Server(("127.0.0.1", 0), Answers)
-    Answers.site = Site(server)
+    server = Server(("127.0.0.1", 0), Handler)
+    site = Site(server)
+    server.RequestHandlerClass = type("AnswersOfSite", (Answers,), {"site": site})
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
     try:
-        yield Answers.site
+        yield site
     finally:
         server.shutdown()
         server.server_close()

@@ -19,7 +19,7 @@ import afresh
 from afresh.serve.app import ServeSettings
 from afresh.serve.keys import Keys
 from afresh.serve.rights import LOCAL, Holder
-from afresh.serve.run import bound, server_of
+from afresh.serve.run import DRAIN_SECONDS, bound, server_of
 
 TINY = {"family.width": 32, "family.layers": 1, "family.heads": 2, "family.kv_heads": 2, "train.compile": False}
 OWNER = Keys(everybody=Holder("", LOCAL))  # everybody may do everything
@@ -145,7 +145,7 @@ def serving(settings: ServeSettings, prepare: Callable[[Any], None] | None = Non
         time.sleep(0.01)
     yield f"http://127.0.0.1:{sock.getsockname()[1]}"
     server.should_exit = True
-    thread.join(20)
+    thread.join(DRAIN_SECONDS + 30)  # requests that a test left unanswered are waited for
     assert not thread.is_alive()
 
 
