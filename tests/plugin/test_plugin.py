@@ -254,6 +254,17 @@ def test_charts_are_compared_on_the_page(chart_run: Path, tmp_path: Path) -> Non
     assert seen and all(raw.startswith(b"\x89PNG") for raw in seen)
 
 
+def test_a_codec_of_the_package_brings_charts_to_a_family_of_tokens(
+    site: Path, walks: Path, tmp_path: Path, invoke: Invoke
+) -> None:
+    out = tmp_path / "run"
+    argv = ["train", str(walks), "--modality", "chart", "--steps", "2", "--out", str(out), "--no-measure"]
+    assert run([*argv, *SMALL]) == 0
+    assert Run.open(out).record.codec == "step" and Run.open(out).space.kind == "tokens"
+    code, _, _ = invoke("sample", out, "-n", 2, "--out", tmp_path / "drawn")
+    assert code == 0 and len((tmp_path / "drawn" / "0.walk").read_text().split()) == 8
+
+
 # --------------------------------------------------------------------------- the registry
 
 

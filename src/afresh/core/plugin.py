@@ -17,9 +17,11 @@ class Plugin:
         walks = "afresh_walks:PLUGIN"
 
     modalities, families: by the name that runs record, which is also the `name` of the `afresh.core.Modality` or
-    `Family`. metrics, aligners: each a sequence of `afresh.core.Metric` or `Aligner`. rewards: each a mapping
-    {kind of items: {name: afresh.alignment.rewards.reward.Builtin}}, where the kind "" stands for all kinds. sources:
-    each a `afresh.core.Source`. verbs: by name, each a `afresh.core.verb.Verb`. pages: each a
+    `Family`. codecs: by the name that runs record, each with `takes(space) -> bool`, `fit(examples, space) -> Codec`
+    and `load(folder) -> Codec`, for families that do not accept the space of the data. metrics, aligners: each a
+    sequence of `afresh.core.Metric` or `Aligner`. rewards: each a mapping {kind of items: {name:
+    afresh.alignment.rewards.reward.Builtin}}, where the kind "" stands for all kinds. sources: each a
+    `afresh.core.Source`. verbs: by name, each a `afresh.core.verb.Verb`. pages: each a
     `afresh.serve.studio.pages.RunPage`. extractors: each a mapping of suffixes to functions that read a file for
     `afresh collect` (`afresh.collect.extract.Extractor`). protocols: dialects of the server by a part of the paths that
     belong to them, "/v1/messages", each a `afresh.serve.protocols.Protocol`. creations: ways in which the studio makes
@@ -32,6 +34,7 @@ class Plugin:
 
     modalities: Mapping[str, str] = field(default_factory=dict)
     families: Mapping[str, str] = field(default_factory=dict)
+    codecs: Mapping[str, str] = field(default_factory=dict)
     metrics: tuple[str, ...] = ()
     rewards: tuple[str, ...] = ()
     aligners: tuple[str, ...] = ()

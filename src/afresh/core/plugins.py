@@ -27,6 +27,7 @@ OWN = "afresh"  # the package whose faults are faults of this program
 REQUIRED_ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "modalities": ("name", "kind", "options", "sniff", "read", "fit", "load"),
     "families": ("name", "accepts", "config", "plan", "build", "objective", "sampling"),
+    "codecs": ("takes", "fit", "load"),
     "aligners": (),
     "metrics": (),
     "rewards": (),
@@ -39,6 +40,7 @@ REQUIRED_ATTRIBUTES: dict[str, tuple[str, ...]] = {
 }
 MAPPINGS = ("rewards", "extractors")
 NAMED = ("modalities", "families", "verbs")  # groups whose parts have the name under which they are registered
+UNIQUE = (*NAMED, "codecs")  # groups in which a name is used once
 
 
 @dataclass(frozen=True)
@@ -139,14 +141,14 @@ def parts(group: str, builtin: tuple[str, ...] = ()) -> tuple[PluginPart, ...]:
     out: list[PluginPart] = [
         p for name, plugin in domains().items() for p in parts_of(plugin, name, OWN) if p.group == group
     ]
-    owners = dict.fromkeys((*builtin, *(p.name for p in out)), OWN) if group in NAMED else {}
+    owners = dict.fromkeys((*builtin, *(p.name for p in out)), OWN) if group in UNIQUE else {}
     for part in added():
         if part.group != group or part in out:
             continue
         owner = owners.get(part.name)
         if owner is None:
             out.append(part)
-            if group in NAMED:
+            if group in UNIQUE:
                 owners[part.name] = part.package
         elif owner != part.package:  # otherwise the package is on the path twice
             events.warning(

@@ -216,9 +216,12 @@ def aligner(name: str, wanted: Family) -> Aligner:
 
 
 def codec_module(name: str) -> Any:
-    """The module of a codec. It has `load`, and either `takes` and `fit` or `of_modules`."""
-    _check("codec", name, CODECS)
-    return import_module(f"afresh.families.codecs.{name}")
+    """What makes a codec: it has `load`, and either `takes` and `fit` or `of_modules`."""
+    added = parts("codecs", CODECS)
+    _check("codec", name, (*CODECS, *(part.name for part in added)))
+    if name in CODECS:
+        return import_module(f"afresh.families.codecs.{name}")
+    return next(part for part in added if part.name == name).load()
 
 
 def load_codec(name: str, folder: object) -> Codec:
@@ -235,10 +238,10 @@ def bridge(wanted: Family, examples: Examples, space: Space) -> tuple[str, Codec
     if reason is None:
         return None
     spaces = [space]
-    for name in FITTED:
-        module = codec_module(name)
-        if module.takes(space):
-            codec: Codec = module.fit(examples, space)
+    own = [(name, codec_module(name)) for name in FITTED]
+    for name, maker in (*own, *((part.name, added) for part, added in loadable(parts("codecs", CODECS)))):
+        if maker.takes(space):
+            codec: Codec = maker.fit(examples, space)
             if wanted.accepts(codec.target) is None:
                 return name, codec
             spaces.append(codec.target)

@@ -308,9 +308,50 @@ def heights(
     return Heights(tuple(h for w in walks if (h := max(w.heights)) >= least))
 
 
+@dataclass(frozen=True)
+class StepCodec:
+    """Walks as fields (1, STEPS) to tokens 0, 1 and 2, and back."""
+
+    source: Space
+
+    @property
+    def target(self) -> Space:
+        return Space("tokens", (STEPS,), (4,), {"begin": 3})
+
+    @property
+    def factor(self) -> int:
+        return 1
+
+    def encode(self, examples: Examples) -> Examples:
+        return Examples((examples.x[:, 0] + 1).int(), examples.cond, bytes=examples.bytes)
+
+    def decode(self, x: Tensor) -> Tensor:
+        return x[:, None].float() - 1
+
+    def save(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+
+
+class StepCodecs:
+    """Makes codecs of walks."""
+
+    @staticmethod
+    def takes(space: Space) -> bool:
+        return space.kind == "field" and space.shape == (1, STEPS)
+
+    @staticmethod
+    def fit(examples: Examples, space: Space) -> StepCodec:
+        return StepCodec(space)
+
+    @staticmethod
+    def load(folder: Path) -> StepCodec:
+        return StepCodec(Space("field", (1, STEPS), std=math.sqrt(2 / 3)))
+
+
 PLUGIN = Plugin(
     modalities={"walk": "afresh_walks:WALKS", "chart": "afresh_walks:CHARTS"},
     families={"walker": "afresh_walkers:FAMILY"},
+    codecs={"step": "afresh_walks:StepCodecs"},
     metrics=("afresh_walks:METRICS",),
     rewards=("afresh_walks:REWARDS",),
     aligners=("afresh_walkers:ALIGNERS",),
