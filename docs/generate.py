@@ -24,12 +24,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
 from itertools import groupby
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from annotated_types import Ge, Gt, Le, Lt
 from benchmarks.common import results_page
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
+from tests.contracts.rows import MODALITIES
 from tests.test_layers import LAYERS
 from typer.models import ArgumentInfo, Context, OptionInfo
 
@@ -42,8 +44,10 @@ from afresh.collect.licences import listed
 from afresh.collect.rules import Rule, rules
 from afresh.collect.rules import shown as written_value
 from afresh.collect.sources.web import WebOptions
-from afresh.core import Family, Space, registry
-from afresh.families.codecs.records import RecordsCodec
+from afresh.core import Family, registry
+from afresh.core.plugins import domains
+from afresh.data.prepare import prepare
+from afresh.families.codecs.records import RecordsCodec, takes
 from afresh.preferences import Preferences, variable
 from afresh.training.config import TrainConfig
 from afresh.training.logs.run_log import LOGS
@@ -447,51 +451,22 @@ def test_link(test: str) -> str:
 # --------------------------------------------------------------------------- parts of the README and of other pages
 
 
-READ = {
-    "text": (
-        "texts",
-        "`.txt`, `.md`, `.html`, `.eml`, `.docx`, `.pdf`, `.jsonl`, `.csv`, `.tsv`, `.parquet`; a file or a folder",
-    ),
-    "code": ("source code", "a folder; generated and vendored files are left out and listed"),
-    "image": (
-        "images",
-        "PNG, JPEG, WebP, BMP, GIF, TIFF, HEIC in a folder or `.zip`; `.npz`; class folders or `metadata.jsonl`",
-    ),
-    "audio": ("sounds", "WAV, FLAC, OGG, MP3, AIFF in a folder or `.zip`; as spectrograms or waves"),
-    "music": ("music in notes", "MIDI, ABC, piano rolls as JSON"),
-    "exercises": (
-        "answers to exercises",
-        "a log as `.csv`, `.tsv`, `.parquet`, `.jsonl`: learner, exercise, right or wrong",
-    ),
-    "interactions": ("logs of choices", "`.csv`, `.tsv`, `.jsonl`, `.parquet`, SQLite: users, what they chose, when"),
-    "molecule": (
-        "molecules",
-        "`.smi`, `.sdf`, or a column of SMILES in `.csv`, `.tsv`, `.jsonl`, `.parquet`; numbers become conditions",
-    ),
-}
-DOCUMENTS = Space("tokens", (64,), (32,), {"end": 0}, stream=True)
-SPACES = {
-    "documents": DOCUMENTS,
-    "records": RecordsCodec(DOCUMENTS, 64).target,  # documents are also learnt as records
-    "answers": Space("tokens", (64,), (32,), {"end": 0}, stream=True, records=True),
-    "bags": Space("tokens", (64,), (32,), stream=True, catalogue=True),
-    "field": Space("field", (1, 16, 16), std=0.5),
-}
-
-
-KINDS = {"image": "field", "audio": "field", "interactions": "bags", "exercises": "answers", "molecule": "records"}
-
-
 def families_part() -> str:
-    """Modalities, what they read, and the families that take what they make."""
+    """Modalities, what they read, and the families that take what they make of the toy data of their contract."""
     rows = []
-    assert set(READ) == set(registry.own_modalities())
-    for name, (what, files) in READ.items():
-        spaces = [SPACES[KINDS[name]]] if name in KINDS else [SPACES["documents"], SPACES["records"]]
+    plugins = {name: plugin for plugin in domains().values() for name in plugin.modalities}
+    for row in MODALITIES:
+        with TemporaryDirectory() as folder:
+            row.write(Path(folder))
+            space = prepare(Path(folder), row.name, row.options).encoder.space
+        # Documents are also learnt as records.
+        spaces = [space, *([RecordsCodec(space, 64).target] if space.stream and takes(space) else [])]
         taken = [f for f in registry.FAMILIES if any(registry.family(f).accepts(s) is None for s in spaces)]
         through = [f for f in registry.FAMILIES if f not in taken] if "autoencoder" in taken else []
         via = f"; through a codec {', '.join(map(code, through))}" if through else ""
-        rows.append((f"**{what}**", files, f"{', '.join(map(code, taken))}{via}"))
+        plugin = plugins[row.name]
+        rows.append((f"**{plugin.items}**", plugin.reads, f"{', '.join(map(code, taken))}{via}"))
+    assert set(plugins) == {row.name for row in MODALITIES}
     return table(("You have", "afresh reads", "Families"), rows)
 
 

@@ -27,11 +27,15 @@ class Plugin:
     belong to them, "/v1/messages", each a `afresh.serve.protocols.Protocol`. creations: ways in which the studio makes
     works of what exists, by name, each a `afresh.verbs.creation_request.Creation`.
 
+    items, reads: what its data are and what of them is read, in words for people.
+
     run_files: no references, but the names of files and folders that the verbs write into the folder of a run, or
     patterns of them such as "walks-*.json". They are removed with the run. Raises ValueError for one that could match
     what lies elsewhere, or every file.
     """
 
+    items: str = ""
+    reads: str = ""
     modalities: Mapping[str, str] = field(default_factory=dict)
     families: Mapping[str, str] = field(default_factory=dict)
     codecs: Mapping[str, str] = field(default_factory=dict)

@@ -3,6 +3,8 @@
 from afresh.core.plugin import Plugin
 
 PLUGIN = Plugin(
+    items="sounds",
+    reads="WAV, FLAC, OGG, MP3, AIFF in a folder or `.zip`; as spectrograms or waves",
     modalities={"audio": "afresh.domains.audio.modality:MODALITY"},
     rewards=("afresh.domains.audio.rewards:REWARDS",),
 )

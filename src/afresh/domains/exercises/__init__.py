@@ -3,6 +3,8 @@
 from afresh.core.plugin import Plugin
 
 PLUGIN = Plugin(
+    items="answers to exercises",
+    reads="a log as `.csv`, `.tsv`, `.parquet`, `.jsonl`: learner, exercise, right or wrong",
     modalities={"exercises": "afresh.domains.exercises.modality:MODALITY"},
     verbs={"practise": "afresh.domains.exercises.verbs:practise"},
     pages=("afresh.domains.exercises.page:PAGE",),

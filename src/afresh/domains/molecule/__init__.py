@@ -3,6 +3,8 @@
 from afresh.core.plugin import Plugin
 
 PLUGIN = Plugin(
+    items="molecules",
+    reads="`.smi`, `.sdf`, or a column of SMILES in `.csv`, `.tsv`, `.jsonl`, `.parquet`; numbers become conditions",
     modalities={"molecule": "afresh.domains.molecule.modality:MODALITY"},
     metrics=("afresh.domains.molecule.metrics:METRICS",),
     rewards=("afresh.domains.molecule.rewards:REWARDS",),

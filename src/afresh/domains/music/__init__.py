@@ -3,6 +3,8 @@
 from afresh.core.plugin import Plugin
 
 PLUGIN = Plugin(
+    items="music in notes",
+    reads="MIDI, ABC, piano rolls as JSON",
     modalities={"music": "afresh.domains.music.modality:MODALITY"},
     creations={
         "compose": "afresh.domains.music.creations:COMPOSE",
