@@ -118,14 +118,15 @@ Maker = Callable[[Run, CreationRequest, Mapping[str, bytes], int | None, OnText 
 @dataclass(frozen=True)
 class Creation:
     """A way in which a kind of data makes works of what exists (`afresh.core.plugin.Plugin.creations`). `title`: what
-    the button says; `past`: how a work was made, in words. `able`: whether a run can do it. `voices`: of what it makes,
-    one of which is kept; 0 if none is."""
+    the button says; `past`: how a work was made, in words. `able`: whether a run can do it. `begins`: whether works
+    begin with what exists. `voices`: of what it makes as long as what exists, one of which is kept; None if none is."""
 
     title: str
     past: str
     able: Callable[[Run], bool]
     make: Maker
-    voices: Callable[[Run], int] = lambda run: 0
+    begins: bool = False
+    voices: Callable[[Run], int] | None = None
 
 
 def make(

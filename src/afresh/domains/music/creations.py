@@ -60,7 +60,9 @@ def voices_of(run: Run) -> int:
     return encoder.voices if fills and isinstance(encoder, ScoreEncoder) else 0
 
 
-COMPOSE = Creation(
-    "Continue", "continued from a beginning", lambda run: isinstance(run.encoder, ScoreEncoder), compose_works
-)
-HARMONISE = Creation("Harmonise", "given new voices", lambda run: voices_of(run) > 0, harmonise_works, voices_of)
+def writes_scores(run: Run) -> bool:
+    return isinstance(run.encoder, ScoreEncoder)
+
+
+COMPOSE = Creation("Continue", "continued from a beginning", writes_scores, compose_works, begins=True)
+HARMONISE = Creation("Harmonise", "given new voices", lambda run: voices_of(run) > 0, harmonise_works, voices=voices_of)

@@ -46,10 +46,12 @@ class Slider:
 
 @dataclass(frozen=True)
 class Way:
-    """Something that can be done with what exists already. `verb`: its name in the address of the page."""
+    """Something that can be done with what exists already. `verb`: its name in the address of the page. `begins`:
+    whether works begin with what exists, as they do for what a run has written itself."""
 
     verb: str
     title: str
+    begins: bool = False
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,7 @@ def controls_of(run: Run) -> Controls:
         ways=ways_of(run, form),
         blends=blends(run),
         factors=factors_of(*shape),
-        voices=max((c.voices(run) for c in registry.creations().values() if c.able(run)), default=0),
+        voices=max((c.voices(run) for c in registry.creations().values() if c.voices and c.able(run)), default=0),
         seconds=space.seconds or 0.0,
         shape=shape,
     )
@@ -140,7 +142,11 @@ def controls_of(run: Run) -> Controls:
 
 def ways_of(run: Run, form: Form) -> tuple[Way, ...]:
     """What a run does with pictures, sounds and tunes that exist."""
-    ways = [Way(name, creation.title) for name, creation in registry.creations().items() if creation.able(run)]
+    ways = [
+        Way(name, creation.title, creation.begins)
+        for name, creation in registry.creations().items()
+        if creation.able(run)
+    ]
     if ways:
         return tuple(ways)
     if run.encoder.space.kind == "field" and run.family.edit is not None:

@@ -19,6 +19,7 @@ from afresh.serve.studio.creation_stream import Making, Workshop
 from afresh.serve.studio.form import form_of, read_wish
 from afresh.serve.studio.gallery_page import works_of
 from afresh.serve.studio.pages import HEADERS, PageRoute, address, page
+from afresh.serve.studio.recipe import how_made
 from afresh.serve.studio.run_card import cards, page_of
 from afresh.verbs.gallery import Work
 
@@ -81,6 +82,7 @@ def routes(desk: Desk, root: Path) -> APIRouter:
             verb=verb,
             going=going,
             deeds=deeds,
+            creation=registry.creations().get(verb),
             near=[w for w in near if work is None or w.id != work.id],
         )
 
@@ -91,7 +93,9 @@ def routes(desk: Desk, root: Path) -> APIRouter:
             wish, files = await read_wish(form, works)
         controls = await run_in_threadpool(lambda: controls_of(desk.library.open(run)))
         token = workshop.order(Making(run, wish, files, works, controls.talks))
-        return page(request, "making.html", token=token, wish=wish, controls=controls)
+        return page(
+            request, "making.html", token=token, wish=wish, how=how_made(wish.verb).capitalize(), controls=controls
+        )
 
     @router.get("/studio/making/{token}")
     async def listen(request: Request, token: str) -> Response:

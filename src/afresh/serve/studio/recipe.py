@@ -43,7 +43,9 @@ def recipe_lines(work: Work) -> list[tuple[str, str]]:
     lines.append(("Colours", ", ".join(wish.palette)))
     lines.append(("Follows", " and ".join(name for name in ("edges", "style") if getattr(wish, name))))
     lines += [("Towards", wish.toward or ""), ("Away from", wish.away or "")]
-    lines.append(("Voice that stays", f"{wish.voice + 1}, counted from the top" if wish.verb == "harmonise" else ""))
+    creation = registry.creations().get(wish.verb)
+    voices = creation is not None and creation.voices is not None
+    lines.append(("Voice that stays", f"{wish.voice + 1}, counted from the top" if voices else ""))
     number = f", number {recipe.index + 1} of {wish.n}" if wish.n > 1 else ""
     lines += [("Seed", f"{wish.seed}{number}"), ("Weights", recipe.checkpoint)]
     return [(name, value) for name, value in lines if value]
