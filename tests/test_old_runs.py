@@ -116,6 +116,17 @@ def test_a_run_of_an_earlier_version_works_as_it_did(run: str, folder: Path) -> 
     assert [check for check in afresh.load(run).verify() if check.passed is False] == []
 
 
+@pytest.mark.parametrize("run", REQUESTS)
+def test_an_encoder_is_written_as_the_earlier_version_wrote_it(run: str, folder: Path) -> None:
+    """The same files with the same bytes, whose hashes are in SHA256SUMS."""
+    unpack(folder, run.split("/")[0])
+    encoder, written = afresh.load(run).run.encoder, folder / "written"
+    encoder.save(written)
+    kept = Path(run) / "encoder"
+    assert sorted(f.name for f in written.iterdir()) == sorted(f.name for f in kept.iterdir())
+    assert [f.name for f in kept.iterdir() if f.read_bytes() != (written / f.name).read_bytes()] == []
+
+
 USES: Mapping[str, Sequence[str]] = {  # what keeps something in the folder of a run
     "interactions": ("recommend", "--user", "u1", "-k", "3"),
     "bags": ("recommend", "--user", "u1", "-k", "3"),
