@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from pydantic import AfterValidator, ConfigDict, Field
 from torch import Tensor
 
 from afresh.core.rng import Rng
+from afresh.core.safe_json import MOST_VALUES
+
+MOST_WORDS = 1 << 16  # of a caption, in a run of any version
 
 
 @dataclass(frozen=True)
@@ -82,6 +87,15 @@ class Space:
         return min(length, self.shape[0]) if self.catalogue else length
 
 
+def _check_size(shape: tuple[int, ...]) -> tuple[int, ...]:
+    if math.prod(shape) > MOST_VALUES:
+        raise ValueError(f"a shape of {math.prod(shape):,} numbers is too large (at most {MOST_VALUES:,})")
+    return shape
+
+
+Shape = Annotated[tuple[Annotated[int, Field(ge=1)], ...], AfterValidator(_check_size)]
+
+
 @dataclass(frozen=True)
 class Part:
     """One named part of a condition.
@@ -90,14 +104,18 @@ class Part:
     the ids of the words of a caption, from `classes`; 0 is padding, 1 an unknown word. `vector`: (B, E) float32, the
     embedding of a caption. `aligned`: (B, *shape) float32 in about [-1, 1], a field on the grid of x, such as another
     image or an edge map.
+
+    Files of runs hold parts: as a field of a pydantic model, a part is checked against the bounds below.
     """
+
+    __pydantic_config__ = ConfigDict(extra="forbid", revalidate_instances="always")
 
     kind: Literal["label", "number", "prompt", "vector", "aligned"]
     classes: tuple[str, ...] = ()
-    mean: float = 0.0
-    std: float = 1.0
-    length: int = 0  # S of a prompt
-    shape: tuple[int, ...] = ()  # of one sample: (E,) of a vector, (C, *grid) of an aligned field
+    mean: Annotated[float, Field(allow_inf_nan=False)] = 0.0
+    std: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    length: Annotated[int, Field(ge=0, le=MOST_WORDS)] = 0  # S of a prompt
+    shape: Shape = ()  # of one sample: (E,) of a vector, (C, *grid) of an aligned field
 
     @property
     def row(self) -> tuple[int, ...]:

@@ -11,54 +11,23 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 from safetensors.torch import save
 from torch import Tensor
 
 from afresh.core import Cond, CondSpec, Item, Part, UserError
 from afresh.core.plural import counted
-from afresh.core.safe_json import MOST_VALUES
 from afresh.core.space import evenly_spaced
 from afresh.storage.tensor_file import check_tensor, read_tensors
 
 CAPTION = "caption"  # name of the part that holds captions
 MAX_WORDS = 4_000  # size of the vocabulary
 MAX_LENGTH = 32  # words of a caption
-MOST_LENGTH = 1 << 16  # ... in a run of any version
 MAX_BYTES = 1 << 25  # of the conditions that are saved with a run
 
 Embed = Callable[[Sequence[str]], Tensor]  # captions to (N, E)
-
-
-class SavedPart(BaseModel):
-    """A `Part` as saved in an encoder's file. Unlike `Part`, it rejects unknown fields."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    kind: Literal["label", "number", "prompt", "vector", "aligned"]
-    classes: tuple[str, ...] = ()
-    mean: float = Field(0.0, allow_inf_nan=False)
-    std: float = Field(1.0, gt=0, allow_inf_nan=False)
-    length: int = Field(0, ge=0, le=MOST_LENGTH)
-    shape: tuple[Annotated[int, Field(ge=1)], ...] = ()
-
-    @model_validator(mode="after")
-    def _check(self) -> SavedPart:
-        if math.prod(self.shape) > MOST_VALUES:
-            raise ValueError(f"a shape of {math.prod(self.shape):,} numbers is too large (at most {MOST_VALUES:,})")
-        return self
-
-    @staticmethod
-    def of(part: Part) -> SavedPart:
-        return SavedPart(**asdict(part))
-
-    def part(self) -> Part:
-        return Part(**self.model_dump())
 
 
 def caption_words(caption: str) -> list[str]:

@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from afresh.core import Cond, CondSpec, Family, Part, Space, UserError
 from afresh.core.options import current
 from afresh.core.rng import Rng
-from afresh.data.conditions import SavedPart
 from afresh.formats.files import load_tensors, read_model, write_json
 from afresh.formats.model_card import README
 
@@ -126,7 +125,7 @@ class _Saved(BaseModel):
     family: str
     config: dict[str, Any]
     space: SavedSpace
-    conds: dict[str, SavedPart]
+    conds: CondSpec
     image: bool
     source: str
 
@@ -137,7 +136,7 @@ def write(model: FieldModel, folder: Path) -> list[str]:
         family=model.family.name,
         config=model.config.model_dump(mode="json"),
         space=SavedSpace(shape=model.space.shape, std=model.space.std),
-        conds={k: SavedPart.of(p) for k, p in model.conds.items()},
+        conds=model.conds,
         image=model.image,
         source=Path(model.source).name,
     )
@@ -156,13 +155,12 @@ def read(folder: Path, family_named: Callable[[str], Family]) -> FieldModel:
         config = family.config(**current(saved.config, family.retired))
     except ValueError as e:
         raise UserError(f"{folder / ABOUT} holds sizes that the family {saved.family} does not accept: {e}.") from None
-    conds = {k: p.part() for k, p in saved.conds.items()}
-    modules = family.build(config, space, conds)
+    modules = family.build(config, space, saved.conds)
     try:
         nn.ModuleDict(modules).load_state_dict(load_tensors(folder / WEIGHTS))
     except RuntimeError as e:
         raise UserError(f"{folder / WEIGHTS} does not fit {ABOUT}: {e}.") from None
-    return FieldModel.of(family, config, modules, space, conds, saved.source, saved.image)
+    return FieldModel.of(family, config, modules, space, saved.conds, saved.source, saved.image)
 
 
 def guide(model: FieldModel) -> str:

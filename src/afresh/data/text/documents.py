@@ -18,7 +18,7 @@ from torch import Tensor
 from afresh.core import Abilities, CondSpec, Encoder, Examples, Item, Space, UserError
 from afresh.core.memory import available_memory
 from afresh.core.safe_json import MOST_TOKENS
-from afresh.data.conditions import SavedPart, encode_conditions, fit_conditions
+from afresh.data.conditions import encode_conditions, fit_conditions
 from afresh.data.encoder_file import load_encoder, save_encoder, written_names
 from afresh.data.split import share
 from afresh.data.text.chat import CHATML, MARKS, ChatTemplate
@@ -79,7 +79,7 @@ class _Saved(BaseModel):
     format: Literal["afresh.documents"] = "afresh.documents"
     version: Literal[1] = 1
     context: int = Field(ge=2, le=MOST_TOKENS)
-    conds: dict[str, SavedPart]
+    conds: CondSpec
     suffix: str
     languages: tuple[str, ...]
     notes: tuple[str, ...]
@@ -246,7 +246,7 @@ class DocumentEncoder:
         """Write tokenizer.json and encoder.json."""
         saved = _Saved(
             context=self.context,
-            conds={name: SavedPart.of(part) for name, part in self.conds.items()},
+            conds=self.conds,
             suffix=self.suffix,
             languages=self.languages,
             notes=self.notes,
@@ -321,7 +321,7 @@ def load_documents(folder: Path, check: Callable[[tuple[str, ...]], Callable[[st
     return DocumentEncoder(
         Tokenizer.load(folder / "tokenizer.json"),
         saved.context,
-        {name: part.part() for name, part in saved.conds.items()},
+        saved.conds,
         check(saved.languages),
         saved.suffix,
         saved.languages,

@@ -24,7 +24,7 @@ from afresh.data.audio.sounds import SUFFIXES, read_sound
 from afresh.data.audio.views import sound_bytes
 from afresh.data.audio.waves import fit_length
 from afresh.data.captions import CaptionEncoder, Captions, SavedCaptions, fit_captions
-from afresh.data.conditions import SavedPart, encode_conditions, fit_conditions
+from afresh.data.conditions import encode_conditions, fit_conditions
 from afresh.data.encoder_file import load_encoder, save_encoder, written_names
 
 LEVELS = 255  # of a byte, which covers the range of a log-mel spectrogram
@@ -61,7 +61,7 @@ class _Saved(BaseModel):
     std: float = Field(gt=0, allow_inf_nan=False)
     low: float = Field(-100.0, lt=0, allow_inf_nan=False)
     high: float = Field(0.0, allow_inf_nan=False)
-    conds: dict[str, SavedPart]
+    conds: CondSpec
     options: AudioOptions
     captions: SavedCaptions | None = None
     notes: tuple[str, ...] = ()
@@ -249,7 +249,7 @@ class AudioModality:
             channels=2 if channels == 2 else 1,
             samples=samples,
             std=1.0,
-            conds={name: SavedPart.of(part) for name, part in conds.items()},
+            conds=conds,
             options=options,
             captions=None if captions is None else captions.saved,
             notes=(*notes, *condition_notes),
@@ -260,7 +260,7 @@ class AudioModality:
         """Raises UserError if encoder.json is missing, damaged, of another version or has unknown fields."""
         saved = load_encoder(folder, _Saved, "sounds")
         captions = None if saved.captions is None else CaptionEncoder.load(folder, saved.captions)
-        return AudioEncoder(saved, {k: p.part() for k, p in saved.conds.items()}, captions)
+        return AudioEncoder(saved, saved.conds, captions)
 
 
 MODALITY = AudioModality()

@@ -17,7 +17,7 @@ from torch import Tensor
 from afresh.core import Abilities, Cond, CondSpec, Corpus, Examples, Item, Refused, Sniff, Space, UserError, events
 from afresh.data.captions import CaptionEncoder, Captions, SavedCaptions, fit_captions
 from afresh.data.columns import LabelColumn, add_columns
-from afresh.data.conditions import SavedPart, encode_conditions, fit_conditions
+from afresh.data.conditions import encode_conditions, fit_conditions
 from afresh.data.encoder_file import load_encoder, save_encoder, written_names
 from afresh.data.files import Given, path_of
 from afresh.data.image.arrays import IMAGE_KEYS, TEST, TRAIN, ArrayHeader, is_images, read_arrays, read_headers
@@ -95,7 +95,7 @@ class _Saved(BaseModel):
     channels: Literal[1, 3]
     side: int = Field(ge=1, le=1024)
     std: float = Field(gt=0, allow_inf_nan=False)
-    conds: dict[str, SavedPart]
+    conds: CondSpec
     options: ImageOptions
     captions: SavedCaptions | None = None
     notes: tuple[str, ...] = ()
@@ -191,7 +191,7 @@ class ImageEncoder:
             channels=3 if channels == 3 else 1,
             side=side,
             std=self.space.std,
-            conds={name: SavedPart.of(part) for name, part in self.conds.items()},
+            conds=self.conds,
             options=self.options,
             captions=None if self.captions is None else self.captions.saved,
             notes=self.notes,
@@ -256,8 +256,7 @@ class ImageModality:
         saved = load_encoder(folder, _Saved, "images")
         space = Space("field", (saved.channels, saved.side, saved.side), std=saved.std, axes=AXES)
         captions = None if saved.captions is None else CaptionEncoder.load(folder, saved.captions)
-        spec = {k: p.part() for k, p in saved.conds.items()}
-        return ImageEncoder(space, spec, saved.options, saved.notes, captions)
+        return ImageEncoder(space, saved.conds, saved.options, saved.notes, captions)
 
 
 MODALITY = ImageModality()

@@ -18,7 +18,7 @@ from torch import Tensor
 from afresh.core import Abilities, CondSpec, Encoder, Examples, Item, Prompt, Space, UserError
 from afresh.core.plural import counted
 from afresh.core.safe_json import MOST_TOKENS
-from afresh.data.conditions import SavedPart, encode_conditions
+from afresh.data.conditions import encode_conditions
 from afresh.data.encoder_file import load_encoder, save_encoder, written_names
 from afresh.data.text.chat import Turns
 from afresh.data.text.prompts import token_ids
@@ -76,7 +76,7 @@ class _Saved(BaseModel):
     context: int = Field(ge=2, le=MOST_TOKENS)
     repeats: float = Field(ge=0, le=1)
     codes: int = Field(0, ge=0)  # of each item; 0: a token of its own
-    conds: dict[str, SavedPart]
+    conds: CondSpec
     notes: tuple[str, ...]
 
 
@@ -255,10 +255,9 @@ class HistoryEncoder:
 
     def save(self, folder: Path) -> None:
         """Write encoder.json, catalogue.parquet, neighbours.safetensors, and the codes of items if they have some."""
-        conds = {name: SavedPart.of(part) for name, part in self.conds.items()}
         codes = 0 if self.codes is None else self.codes.each
         save_encoder(
-            folder, _Saved(context=self.context, repeats=self.repeats, codes=codes, conds=conds, notes=self.notes)
+            folder, _Saved(context=self.context, repeats=self.repeats, codes=codes, conds=self.conds, notes=self.notes)
         )
         self.catalogue.save(folder)
         self.neighbours.save(folder / NEIGHBOURS)
@@ -277,8 +276,7 @@ def chosen(histories: Sequence[History], all_described: bool) -> Counter[str]:
 def load_histories(folder: Path) -> HistoryEncoder:
     """Raises UserError if a file is missing, damaged, of another version or has unknown fields."""
     saved = load_encoder(folder, _Saved, "interactions")
-    conds = {name: part.part() for name, part in saved.conds.items()}
     catalogue = load_catalogue(folder)
     neighbours = load_table(folder / NEIGHBOURS, len(catalogue))
     codes = load_codes(folder, len(catalogue), saved.codes) if saved.codes else None
-    return HistoryEncoder(catalogue, neighbours, saved.context, saved.repeats, conds, saved.notes, codes)
+    return HistoryEncoder(catalogue, neighbours, saved.context, saved.repeats, saved.conds, saved.notes, codes)

@@ -19,7 +19,7 @@ from afresh.core import Abilities, Batch, CondSpec, Encoder, Examples, Item, Pro
 from afresh.core.plural import counted
 from afresh.core.rng import Rng
 from afresh.core.safe_json import MOST_TOKENS
-from afresh.data.conditions import SavedPart, encode_conditions
+from afresh.data.conditions import encode_conditions
 from afresh.data.encoder_file import load_encoder, save_encoder, written_names
 from afresh.data.text.chat import Turns
 from afresh.data.text.prompts import hole_pieces
@@ -45,7 +45,7 @@ class _Saved(BaseModel):
     tokens: tuple[str, ...] = Field(min_length=1)
     added: tuple[str, ...] = Field(max_length=SPARE)
     context: int = Field(ge=2, le=MOST_TOKENS)
-    conds: dict[str, SavedPart]
+    conds: CondSpec
     randomise: float = Field(ge=0, le=1)
     settled: dict[str, Any]
     notes: tuple[str, ...]
@@ -234,7 +234,7 @@ class MoleculeEncoder:
             tokens=self.tokens,
             added=self.added,
             context=self.context,
-            conds={name: SavedPart.of(part) for name, part in self.conds.items()},
+            conds=self.conds,
             randomise=self.randomise,
             settled=dict(self.chosen or {}),
             notes=self.notes,
@@ -299,7 +299,6 @@ class Rewrite:
 def load_molecules(folder: Path) -> MoleculeEncoder:
     """Load an encoder. Raises UserError if the file is missing, damaged, of another version or has unknown fields."""
     saved = load_encoder(folder, _Saved, "molecules")
-    conds = {name: part.part() for name, part in saved.conds.items()}
     return MoleculeEncoder(
-        saved.form, saved.tokens, saved.context, conds, saved.randomise, saved.settled, saved.notes, saved.added
+        saved.form, saved.tokens, saved.context, saved.conds, saved.randomise, saved.settled, saved.notes, saved.added
     )
