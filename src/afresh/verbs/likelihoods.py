@@ -423,7 +423,7 @@ def sequence(run: Run, item: Item, request: Request, end: bool) -> tuple[Tensor,
         scored = examples.mask.clone()
         scored[0] = False
     else:
-        before = torch.tensor([space.special["end" if space.stream else "begin"]])
+        before = torch.tensor([space.context_token])
         if prompt:
             before = torch.cat([before, prompt_ids(encoder, prompt, False).long()])
         scored = torch.arange(len(before) + len(ids)) >= len(before)
