@@ -26,7 +26,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("core",),
     ("preferences",),
     ("storage",),
-    ("sandbox", "nets"),
+    ("sandbox", "nets", "pages"),
     ("data",),
     ("sampling", "training"),
     ("families",),

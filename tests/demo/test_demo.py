@@ -198,13 +198,14 @@ def test_the_page_shows_every_scene_tale_and_instrument(page: str) -> None:
 
 
 def test_the_page_needs_nothing_from_elsewhere(page: str) -> None:
-    assert not re.search(r"""(?:src|href)=["'](?!data:)""", page) and "http" not in page and "@import" not in page
+    assert not re.search(r"""(?:src|href)=["'](?!data:)""", page) and "@import" not in page
+    assert "http" not in page.replace("http-equiv", "") and "default-src 'none'" in page
     assert "Processor &lt;1&gt;" in page and "prefers-color-scheme: dark" in page and 'name="viewport"' in page
 
 
 def test_the_page_says_how_to_go_on(page: str) -> None:
     for verb in ("sample", "train", "measure", "align", "data"):
-        assert re.search(rf"<code[^>]*>\S*afresh {verb} ", page), verb
+        assert re.search(rf"<pre[^>]*>\S*afresh {verb} ", page), verb
 
 
 def test_drawings_stand_beside_the_data(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,23 +11,19 @@ from afresh.data.audio.views import sound_image, wav_bytes
 from afresh.data.image.kind import png_bytes
 from afresh.demo.part import ShownPart
 from afresh.demo.sounds import SECONDS
-from afresh.evaluation.pages import render_page
+from afresh.pages.render import data_uri, render_page
 from afresh.storage.files import replace_file
 
 NAMES = {"data": "making the data", "training": "training", "samples": "sampling and judging"}
 
 
-def uri(kind: str, content: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
-
-
 def picture(pixels: Any) -> str:
-    return uri("image/png", png_bytes(pixels))
+    return data_uri("image/png", png_bytes(pixels))
 
 
 def player(sound: Sound, seconds: float | None = None) -> dict[str, str]:
     """{image, wav} of a sound; the image stands for `seconds`."""
-    return {"image": picture(sound_image(sound, seconds)), "wav": uri("audio/wav", wav_bytes(sound))}
+    return {"image": picture(sound_image(sound, seconds)), "wav": data_uri("audio/wav", wav_bytes(sound))}
 
 
 def clock(seconds: float) -> str:
@@ -57,8 +52,7 @@ def write_page(path: Path, shown: Sequence[ShownPart], seconds: float, commands:
     machine = drawings.model.run.record.machine
     spent = {text: sum(s.seconds[name] for s in shown) for name, text in NAMES.items()}
     page = render_page(
-        "afresh.demo",
-        "index.html.j2",
+        Path(__file__).with_name("templates") / "index.html.j2",
         total=clock(seconds),
         machine=f"{machine['name']}, {machine['threads']} threads",
         times=[(text, clock(value), 100 * value / seconds) for text, value in spent.items()],

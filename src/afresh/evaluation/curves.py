@@ -42,7 +42,7 @@ def thin(points: Sequence[Point], most: int = MAX_POINTS) -> tuple[list[Point], 
 def draw_curves(chart: Curves, key: str = "chart", width: float = 5.8, height: float = 2.7) -> str:
     """The chart as one <svg> element of `width` x `height` inches, without a legend.
 
-    Line i, from 1, has the colour var(--line-i) and the dashes of `dash_css(i - 1)`. The element loads nothing, and
+    Line i, from 1, has the colour var(--series-i) and the dashes of `dash_css(i - 1)`. The element loads nothing, and
     every id in it begins with `key`.
     """
     import matplotlib
@@ -90,9 +90,9 @@ def inline(svg: str, prefix: str, label: str) -> str:
     svg = re.sub(r'\bid="', f'id="{prefix}', svg)
     svg = re.sub(r'(href="#|url\(#)', rf"\g<1>{prefix}", svg)
     svg = re.sub(r'font: [^;"]*?(\d+(?:\.\d+)?)px [^;"]*', r"font-size: \1px", svg)
-    svg = svg.replace(INK, "var(--quiet)").replace(GRID, "var(--rule)")
+    svg = svg.replace(INK, "var(--soft)").replace(GRID, "var(--line)")
     for i, colour in enumerate(LINES):
-        svg = svg.replace(colour, f"var(--line-{i + 1})")
+        svg = svg.replace(colour, f"var(--series-{i + 1})")
     return svg.replace("<svg ", f'<svg role="img" aria-label="{html.escape(label)}" ', 1)
 
 

@@ -5,7 +5,6 @@ Nothing is measured here: every number comes from a `Section`.
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 import math
@@ -18,13 +17,14 @@ from typing import Any
 from afresh.core import Question, Score, UserError
 from afresh.core.safe_text import visible
 from afresh.evaluation.curves import Curves, dash_css, draw_curves, draw_score, number, thin
-from afresh.evaluation.pages import render_page
 from afresh.evaluation.score_descriptions import words_of
 from afresh.evaluation.verdict import Verdict
+from afresh.pages.render import data_uri, render_page
 from afresh.storage.files import replace_file
 
 Fact = tuple[str, str | int | float]
 
+TEMPLATE = Path(__file__).with_name("templates") / "report.html.j2"
 PNG = b"\x89PNG\r\n\x1a\n"
 SMALL = 192  # pixels to which a small image is enlarged, by an integer factor
 FIRST = 20  # images of a group that are shown at once; the others are folded, at half that size
@@ -75,7 +75,7 @@ def render(title: str, sections: Sequence[Section]) -> str:
     Raises ValueError if an image is not a PNG.
     """
     views = [view(s, f"s{i}") for i, s in enumerate(sections, 1)]
-    return render_page("afresh.evaluation", "report.html.j2", title=visible(title), sections=views)
+    return render_page(TEMPLATE, title=visible(title), sections=views)
 
 
 def write_report(path: Path, title: str, sections: Sequence[Section]) -> Path:
@@ -210,7 +210,7 @@ def image_view(png: bytes, caption: str, what: str, size: int = SMALL, wav: byte
     width, height = png_size(png)
     factor = max(1, round(size / max(width, height)))
     return {
-        "src": f"data:image/png;base64,{base64.b64encode(png).decode()}",
+        "src": data_uri("image/png", png),
         "wav": wav_uri(wav),
         "width": width * factor,
         "height": height * factor,
@@ -223,7 +223,7 @@ def image_view(png: bytes, caption: str, what: str, size: int = SMALL, wav: byte
 
 def wav_uri(wav: bytes | None) -> str:
     """A WAV as a data: URI; an empty string for None."""
-    return f"data:audio/wav;base64,{base64.b64encode(wav).decode()}" if wav else ""
+    return data_uri("audio/wav", wav) if wav else ""
 
 
 def text_view(sample: Sample) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import html
 import io
 import json
@@ -21,6 +20,7 @@ from afresh.data.audio.kind import SOUND
 from afresh.data.image.grid import image_grid
 from afresh.data.image.images import Pixels
 from afresh.data.image.kind import IMAGE, png_bytes
+from afresh.pages.render import data_uri, render_page
 from afresh.sampling.request import contains_prompts
 from afresh.sampling.text_stream import Written
 from afresh.storage.files import replace_file
@@ -32,14 +32,7 @@ SINGLE = (".png", ".wav", ".flac")  # suffixes of paths to which samples are wri
 TEXTS, LISTED = "samples.jsonl", "samples.json"  # what a folder of samples holds: texts, or a list of files
 LONGEST = 30.0  # seconds of audio that a page embeds for an item that is not itself a sound, such as a melody
 WHITE = 255
-PLAYER = """<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<style>body{{font:16px system-ui;margin:1.5rem;display:flex;flex-wrap:wrap;gap:1rem}}figure{{margin:0;width:240px}}
-img{{width:100%;image-rendering:pixelated;border:1px solid #ccc}}audio{{width:100%}}
-figcaption{{text-align:center;color:#555}}</style>
-{rows}
-</html>
-"""
+LISTEN = Path(__file__).with_name("templates") / "listen.html.j2"
 
 
 @dataclass(frozen=True, eq=False)
@@ -283,19 +276,11 @@ def write_with_audio(
 
 def player(names: Sequence[str | None], images: Iterable[Any], captions: Iterable[str]) -> str:
     """A page that shows an image of every sound and plays its file beside the page. A name of None means no sound."""
-    rows = []
-    for name, pixels, caption in zip(names, images, captions, strict=True):
-        title = html.escape(caption or name or "")
-        if name is None:
-            rows.append(f"<figure><figcaption>{title}: no sound</figcaption></figure>")
-            continue
-        src = base64.b64encode(png_bytes(pixels)).decode()
-        rows.append(
-            f'<figure><img alt="{title}" src="data:image/png;base64,{src}">'
-            f'<audio controls preload="none" src="{html.escape(name)}"></audio>'
-            f"<figcaption>{title}</figcaption></figure>"
-        )
-    return PLAYER.format(title=counted(len(rows), "sound"), rows="\n".join(rows))
+    sounds = [
+        {"file": name, "image": name and data_uri("image/png", png_bytes(pixels)), "title": caption or name or ""}
+        for name, pixels, caption in zip(names, images, captions, strict=True)
+    ]
+    return render_page(LISTEN, title=counted(len(sounds), "sound"), sounds=sounds)
 
 
 def check_out(out: Path | None, encoder: Encoder, count: int, force: bool = True) -> None:
@@ -369,13 +354,12 @@ def samples_html(samples: Samples) -> str:
 
 def png_html(png: bytes, alt: str) -> str:
     """The HTML of a PNG file, with the data embedded."""
-    return f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
+    return f'<img alt="{html.escape(alt)}" src="{data_uri("image/png", png)}">'
 
 
 def sound_html(sound: Sound) -> str:
     """The HTML of a sound: its image and a player, with the data embedded."""
     from afresh.data.audio.views import sound_image
 
-    wav = base64.b64encode(SOUND.encode(sound)).decode()
     image = png_html(png_bytes(sound_image(sound)), "a sound")
-    return f'{image}<audio controls src="data:audio/wav;base64,{wav}"></audio>'
+    return f'{image}<audio controls src="{data_uri("audio/wav", SOUND.encode(sound))}"></audio>'

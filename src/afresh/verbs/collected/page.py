@@ -5,7 +5,6 @@ It is one file that loads nothing and has no scripts. Texts and names are texts,
 
 from __future__ import annotations
 
-import base64
 import io
 import math
 import re
@@ -24,7 +23,7 @@ from afresh.core import Sound, UserError, registry
 from afresh.core.plural import counted
 from afresh.core.safe_text import visible, visible_line
 from afresh.data.collected import MODALITIES
-from afresh.evaluation.pages import render_page
+from afresh.pages.render import data_uri, render_page
 from afresh.storage.files import replace_file
 from afresh.verbs.collected.map import Map, map_of
 from afresh.verbs.collected.survey import OUTSIDE, SHOWN, STAGES, Judged, Survey, survey
@@ -56,8 +55,7 @@ def render(found: Survey) -> str:
     ranked = sorted((j for j in found.judged if j.stage != "duplicates"), key=lambda j: (-j.left_out, -j.changed))
     mapped = map_of(found.path, found.kept, outside[: 2 * OUTSIDE])
     return render_page(
-        "afresh.verbs.collected",
-        "page.html.j2",
+        Path(__file__).with_name("templates") / "collected.html.j2",
         title=visible_line(found.path.resolve().name),
         facts=facts(found),
         warnings=warnings(found),
@@ -121,7 +119,7 @@ def thumbnail(pixels: Any) -> str:
     picture.thumbnail((2 * SIDE, SIDE))
     buffer = io.BytesIO()
     picture.save(buffer, "WEBP", quality=80)
-    return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return data_uri("image/webp", buffer.getvalue())
 
 
 def playable(sound: Sound | None) -> str:
@@ -131,7 +129,7 @@ def playable(sound: Sound | None) -> str:
     if sound is None:
         return ""
     start = Sound(sound.samples[: int(SECONDS * sound.rate)], sound.rate)
-    return f"data:audio/wav;base64,{base64.b64encode(SOUND.encode(start)).decode()}"
+    return data_uri("audio/wav", SOUND.encode(start))
 
 
 def cut(text: str) -> str:
