@@ -8,7 +8,11 @@ from pathlib import Path
 import pytest
 from jinja2 import UndefinedError
 
+import afresh
 from afresh.pages.render import BASE, data_uri, render_page
+
+SOURCE = Path(afresh.__file__).parent
+STYLED = sorted(p for p in SOURCE.rglob("*") if p.suffix in (".css", ".html", ".j2") and "vendored" not in p.parts)
 
 
 def variables(scheme: int) -> dict[str, str]:
@@ -32,6 +36,14 @@ def test_whatever_has_a_colour_can_be_read(scheme: int) -> None:
     for name, ground in [*pairs, ("bad", "bad-soft"), ("ink", "warn-soft")]:
         a, b = sorted((luminance(colours[ground]), luminance(colours[name])))
         assert (b + 0.05) / (a + 0.05) >= 4.5, f"{name} on {ground}"
+
+
+@pytest.mark.parametrize("path", STYLED, ids=lambda p: str(p.relative_to(SOURCE)))
+def test_every_page_has_the_colours_of_the_one_set(path: Path) -> None:
+    text = path.read_text()
+    assert set(re.findall(r"var\(--([\w-]+)\)", text)) <= set(variables(0))
+    if path != BASE:
+        assert not re.search(r"prefers-color-scheme|: #[0-9a-f]{6}", text)
 
 
 def test_a_page_is_one_file_whose_values_are_text(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@ kept."""
 
 from __future__ import annotations
 
-import base64
 import re
 import secrets
 import threading
@@ -19,6 +18,7 @@ from afresh.core import events
 from afresh.core.events import Event
 from afresh.core.solver_progress import Step, following
 from afresh.data.image.kind import png_bytes
+from afresh.pages.render import data_uri
 from afresh.runs.run import Run
 from afresh.serve.batching import Cancelled, alone, cancelled
 from afresh.serve.errors import RefusedRequest, refused
@@ -178,8 +178,7 @@ def shown_as(request: Request, making: Making, item: Any) -> str:
     if isinstance(item, WorkPiece):
         return event(f"piece-{item.index}", str(escape(item.text)))
     if isinstance(item, Sharper):
-        source = base64.b64encode(item.png).decode()
-        return event(f"sharper-{item.index}", f'<img alt="on the way" src="data:image/png;base64,{source}">')
+        return event(f"sharper-{item.index}", f'<img alt="on the way" src="{data_uri("image/png", item.png)}">')
     if isinstance(item, StreamNote):
         return event("note", f"<p>{escape(item.text)}</p>")
     assert isinstance(item, Work)

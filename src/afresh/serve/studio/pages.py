@@ -13,10 +13,11 @@ from fastapi import APIRouter, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse
 from fastapi.routing import APIRoute
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment
 from starlette.responses import Response
 
 from afresh.core import UserError, registry
+from afresh.pages.render import environment
 from afresh.runs.run import Run
 from afresh.serve.errors import RefusedRequest, invalid, refused
 from afresh.serve.request_threads import Desk
@@ -63,15 +64,9 @@ class RunPage:
 
 
 @cache
-def environment() -> Environment:
-    """The templates, also those of plug-ins. Values are escaped, and a misspelt name is an error."""
-    return Environment(
-        loader=FileSystemLoader([HERE / "templates", *(page.templates for page in registry.pages())]),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+def templates() -> Environment:
+    """The templates of the studio, and those of plug-ins."""
+    return environment(HERE / "templates", *(page.templates for page in registry.pages()))
 
 
 def address(request: Request, path: str = "", **query: Any) -> str:
@@ -94,7 +89,7 @@ def rendered(request: Request, template: str, **values: Any) -> str:
         "may": [right.name.lower() for right in Right if holder.right >= right],
         "signed_in": getattr(request.state, "signed_in", False),
     }
-    return environment().get_template(template).render(link=link, here=here, **common, **values)
+    return templates().get_template(template).render(link=link, here=here, **common, **values)
 
 
 def page(request: Request, template: str, status: int = 200, **values: Any) -> HTMLResponse:

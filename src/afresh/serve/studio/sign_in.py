@@ -8,6 +8,7 @@ from fastapi import APIRouter, Form, Query, Request
 from fastapi.responses import FileResponse, RedirectResponse
 from starlette.responses import Response
 
+from afresh.pages.render import BASE
 from afresh.serve.errors import RefusedRequest
 from afresh.serve.guard import address_of, cookie_name
 from afresh.serve.keys import Door
@@ -64,6 +65,10 @@ def routes(door: Door) -> APIRouter:
             )
         begin_session(request, answer, holder, None)
         return answer
+
+    @router.get("/studio/static/base.css")
+    def base() -> Response:
+        return FileResponse(BASE, headers={**HEADERS, **FRESH})
 
     @router.get("/studio/static/{path:path}")
     def static(path: str) -> Response:
