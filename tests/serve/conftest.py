@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import threading
 import time
@@ -146,6 +147,8 @@ def serving(settings: ServeSettings, prepare: Callable[[Any], None] | None = Non
     yield f"http://127.0.0.1:{sock.getsockname()[1]}"
     server.should_exit = True
     thread.join(DRAIN_SECONDS + 30)  # requests that a test left unanswered are waited for
+    if thread.is_alive():
+        faulthandler.dump_traceback()  # says what the server waits for
     assert not thread.is_alive()
 
 
