@@ -66,14 +66,10 @@ def routes(door: Door) -> APIRouter:
         begin_session(request, answer, holder, None)
         return answer
 
-    @router.get("/studio/static/base.css")
-    def base() -> Response:
-        return FileResponse(BASE, headers={**HEADERS, **FRESH})
-
     @router.get("/studio/static/{path:path}")
     def static(path: str) -> Response:
-        file = (STATIC / path).resolve()
-        if not file.is_relative_to(STATIC.resolve()) or not file.is_file():
+        file = BASE if path == BASE.name else (STATIC / path).resolve()
+        if file != BASE and not (file.is_relative_to(STATIC.resolve()) and file.is_file()):
             raise RefusedRequest(404, f"There is no file {path} here.")
         return FileResponse(file, headers={**HEADERS, **FRESH})
 
