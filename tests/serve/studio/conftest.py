@@ -87,7 +87,7 @@ def open_page(browser: Any, studio: str, tmp_path: Path) -> Iterator[Callable[..
         context = browser.new_context(base_url=studio, **options)
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(15_000)
+        page.set_default_timeout(60_000)
         page.on("pageerror", lambda error: faults.append(str(error)))
         page.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
         page.goto(path)

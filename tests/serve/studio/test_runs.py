@@ -161,7 +161,7 @@ def test_a_run_is_removed_and_restored_with_the_keyboard_on_a_telephone(
     server = serving(ServeSettings([folder], memory=2**30, keys=OWNER))
     context = browser.new_context(base_url=next(server), viewport={"width": 360, "height": 740}, color_scheme="dark")
     page = context.new_page()
-    page.set_default_timeout(15_000)
+    page.set_default_timeout(60_000)
     page.goto("/studio/run?run=digits")
     page.focus("details.removal summary")
     for key in ("Enter", "Tab", "Enter"):

@@ -161,7 +161,7 @@ def test_one_signs_in_and_out_in_a_browser(browser: Any, server: Callable[..., h
     client = server(keys=KEYS)
     context = browser.new_context(base_url=str(client.base_url), viewport={"width": width, "height": 740})
     page = context.new_page()
-    page.set_default_timeout(15_000)
+    page.set_default_timeout(60_000)
     page.goto("/studio/train")
     page.fill("#key", "o" * 20)
     page.press("#key", "Enter")
