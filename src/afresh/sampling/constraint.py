@@ -374,6 +374,14 @@ def restrict(logits: Tensor, constraints: Sequence[Constraint | None], end: int)
     return logits.masked_fill(~keep.to(logits.device), -torch.inf)
 
 
+def is_complete(make: Maker, tokens: Sequence[int]) -> bool:
+    """Whether a text of these tokens matches its constraint, and no token may follow it."""
+    state = make()
+    for token in tokens:
+        state.accept(token)
+    return state.finished() and not bool(state.allowed().any())
+
+
 def check_finished(finished: Sequence[bool], length: int) -> None:
     """Raises UserError if a text reached the maximum length before it matched its constraint."""
     short = len(finished) - sum(finished)

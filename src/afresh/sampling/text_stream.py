@@ -11,6 +11,7 @@ import torch
 
 from afresh.core import Encoder, Family, Space, UserError, events
 from afresh.data.text.pieces import utf8
+from afresh.sampling.constraint import Maker, is_complete
 from afresh.sampling.request import Request, writes_text
 from afresh.sampling.tokens import Alternatives, Watch
 
@@ -36,8 +37,8 @@ class Token:
 
 @dataclass(frozen=True)
 class Written:
-    """Why a text ended: it reached a stop string (`stop`), the model ended it (`end`), or it reached the requested
-    length (`length`).
+    """Why a text ended: it reached a stop string (`stop`), the model ended it or nothing may follow it under its
+    constraint (`end`), or it reached the requested length (`length`).
 
     `tokens` are all sampled tokens, including those of the stop string and `end`, or None if they were not requested.
     """
@@ -130,7 +131,7 @@ class Stops:
 @dataclass
 class TextRow:
     """The state of a text while it is sampled. `detokenizer` is None if its text is not needed, and `keep_tokens`
-    records its tokens."""
+    records its tokens with their texts and log-probabilities."""
 
     stops: Stops
     detokenizer: Detokenizer | None
@@ -147,8 +148,8 @@ class TextRow:
     def add(self, token: int, logprob: float, end: int, top: Alternatives = ()) -> None:
         if token == end:
             self.close("end")
+        self.ids.append(token)
         if self.keep_tokens:
-            self.ids.append(token)
             self.logprobs.append(logprob)
             self.top.append(top)
             self.pieces.append("")
@@ -191,7 +192,7 @@ class Watcher:
 
     `decode` converts ids to text. It is called only if text is needed: for stop strings, for `tokens` (whether to
     record them, each with its text), or for `on_text`, which receives each new piece, but never a part of a stop
-    string. `also` is another `Watch`, which may end a text as well.
+    string. `also` is another `Watch`, which may end a text as well. `constraint`: what the texts match.
     """
 
     def __init__(
@@ -202,9 +203,10 @@ class Watcher:
         tokens: bool = False,
         on_text: TextCallback | None = None,
         also: Watch | None = None,
+        constraint: Maker | None = None,
     ) -> None:
         self.decode, self.end, self.stops = decode, end, stops
-        self.tokens, self.on_text, self.also = tokens, on_text, also
+        self.tokens, self.on_text, self.also, self.constraint = tokens, on_text, also, constraint
         self.decodes = bool(stops.strings) or tokens or on_text is not None
         self.rows: dict[int, TextRow] = {}
 
@@ -225,14 +227,16 @@ class Watcher:
         on_text(index, piece, row)
 
     def close(self) -> list[TextRow]:
-        """End the texts that are not finished, which have the requested length. Returns all texts in order.
+        """End the texts that are not finished, which have the requested length: those to which their constraint lets
+        nothing be added are complete. Returns all texts in order.
 
         Warns once about those of them that contain no stop string, if there are stop strings.
         """
         rows = [self.rows[i] for i in sorted(self.rows)]
         unfinished = [row for row in rows if row.finish is None]
         for row in unfinished:
-            row.close("length")
+            complete = self.constraint is not None and is_complete(self.constraint, row.ids)
+            row.close("end" if complete else "length")
         cut = sum(row.finish == "length" for row in unfinished)
         if cut and self.stops.strings:
             events.warning(
@@ -255,8 +259,9 @@ def watcher_of(
     request: Request,
     on_text: TextCallback | None = None,
     also: Watch | None = None,
+    constraint: Maker | None = None,
 ) -> Watcher | None:
-    """The watcher of the texts of a model while they are sampled.
+    """The watcher of the texts of a model while they are sampled, under a constraint if there is one.
 
     None if the model does not make text, or not from left to right; it raises UserError if the request nevertheless has
     stop strings, log-probabilities or a stream. Also raises UserError for an empty stop string.
@@ -287,4 +292,4 @@ def watcher_of(
             return ""
         return spelled(tuple(ids)) if len(ids) <= 2 else encoder.decode(torch.tensor(ids))[0]
 
-    return Watcher(decode, space.special["end"], stops, request.logprobs, on_text, also)
+    return Watcher(decode, space.special["end"], stops, request.logprobs, on_text, also, constraint)

@@ -130,8 +130,11 @@ class Sampler:
                 reward.close()
 
     def watcher(self) -> Watcher | None:
+        run, given = self.run, self.given
         return watcher_of(
-            self.run.family, self.run.encoder, self.run.space, self.request, self.on_text, self.given.get("watch")
+            *(run.family, run.encoder, run.space, self.request, self.on_text),
+            also=given.get("watch"),
+            constraint=given.get("constraint"),
         )
 
     def settings(self, watcher: Watcher | None) -> Any:
