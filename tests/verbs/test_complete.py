@@ -18,13 +18,14 @@ from afresh.domains.code.metrics import completer_of
 from afresh.domains.code.modality import MODALITY, CodeOptions
 from afresh.runs.data import run_data
 from afresh.runs.run import Run
+from afresh.sampling.request import Request
 from afresh.verbs.cursor import (
     Completion,
     Hole,
     complete_hole,
     complete_many,
+    condition_of,
     fit,
-    language_cond,
     padded,
     split_at,
     trim,
@@ -73,7 +74,7 @@ def test_a_place_that_is_not_there(line: int, column: int, said: str) -> None:
 def test_a_completion_stops_where_the_suffix_begins(
     text: str, suffix: str, ended: bool, expected: tuple[str, bool]
 ) -> None:
-    assert trim(text, suffix, ended) == Completion(expected[0], ended, expected[1])
+    assert trim(Completion(text, ended, False), suffix) == Completion(expected[0], ended, expected[1])
 
 
 # --------------------------------------------------------------------------- what fits
@@ -178,7 +179,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Run:
 def right(run: Run, suffixes: list[str]) -> float:
     """The share of letters that are found."""
     holes = [Hole("a = ", s, "a.py") for s in suffixes]
-    made, _, _ = complete_many(run, holes, seed=0, temperature=0.0, length=6)
+    made, _, _ = complete_many(run, holes, seed=0, settings={"temperature": 0.0}, length=6)
     hits = [a == b for word, m in zip(WORDS, made, strict=True) for a, b in zip(word, m.text.ljust(3)[:3], strict=True)]
     return sum(hits) / len(hits)
 
@@ -205,7 +206,7 @@ def test_a_run_without_it_goes_on_and_says_so(plain: Run) -> None:
 
 
 def test_the_language_is_that_of_the_file(plain: Run) -> None:
-    cond, notes = language_cond(plain, [Hole("", "", "a.js"), Hole("", "", "b.py"), Hole("", "", "c.rs")], 0)
+    cond, notes = condition_of(plain, [Hole("", "", "a.js"), Hole("", "", "b.py"), Hole("", "", "c.rs")], Request(), 0)
     classes = plain.conds["language"].classes
     assert [classes[i] for i in cond.parts["language"][:2]] == ["javascript", "python"]
     assert cond.present["language"].tolist() == [True, True, False] and "language rust was not learnt" in notes[-1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from afresh.core import Cond, Texts, UserError
+from afresh.core.cost import check_cost
 from afresh.core.plural import counted
 from afresh.core.verb import Heading, Line
 from afresh.data.files import DataFile, FileError, decode_text, read_bytes
@@ -28,13 +29,14 @@ from afresh.data.text.repository import (
 )
 from afresh.data.text.tokenizer import Ids
 from afresh.runs.run import Run
-from afresh.sampling.request import Request, converses
-from afresh.sampling.text_stream import watcher_of
+from afresh.sampling.request import Request, check_negative, converses, labels_by_name
+from afresh.sampling.text_stream import Token, watcher_of
 
 FILL_IN, LEFT_TO_RIGHT = "fill-in-the-middle", "left-to-right"
 MOST_MB = 8  # the largest file to complete
 LENGTH = 64  # tokens of a completion, or a quarter of the context if that is less
 LINE_TOKENS = 12  # typical tokens of a line of comment; with little room, snippets of other files are shorter
+NO_REQUEST = Request()
 OVERLAP = 8  # the fewest characters, without white space, of a repetition of the suffix that is cut
 
 
@@ -51,11 +53,12 @@ class Hole:
 @dataclass(frozen=True)
 class Completion:
     """The text to insert. `ended`: the model ended the text or a stop string occurred, so it was not cut at the length.
-    `trimmed`: text that repeats the suffix was removed."""
+    `trimmed`: text that repeats the suffix was removed. `tokens`: all that were drawn, removed ones included."""
 
     text: str
     ended: bool
     trimmed: bool
+    tokens: tuple[Token, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,7 @@ class Completions:
     def json(self) -> dict[str, Any]:
         """{completions: [{text, ended, trimmed}], mode, prefix, suffix: [tokens seen, tokens], context, notes}."""
         return {
-            "completions": [asdict(c) for c in self.completions],
+            "completions": [{"text": c.text, "ended": c.ended, "trimmed": c.trimmed} for c in self.completions],
             "mode": self.mode,
             "prefix": list(self.prompt.prefix),
             "suffix": list(self.prompt.suffix),
@@ -174,8 +177,9 @@ def complete_hole(
         raise UserError(f"The number of completions must be from 1 to 1,000. Given: {n}.")
     if temperature is None:
         temperature = 0.0 if n == 1 else 0.6
+    request, settings = Request(stop=stop), {"temperature": temperature}
     completions, prompts, notes = complete_many(
-        run, [hole] * n, seed=seed, temperature=temperature, length=length, stop=stop
+        run, [hole] * n, seed=seed, request=request, settings=settings, length=length
     )
     return Completions(tuple(completions), mode_of(run), prompts[0], tuple(notes + prompts[0].notes()))
 
@@ -194,6 +198,11 @@ def why_not(run: Run) -> str | None:
     return None
 
 
+def most_tokens(run: Run) -> int:
+    """The tokens that a completion may have: half of the context, as the text around the cursor needs the rest."""
+    return max(1, run.space.shape[0] // 2)
+
+
 def mode_of(run: Run) -> str:
     return FILL_IN if supports_fim(run.space.special) else LEFT_TO_RIGHT
 
@@ -203,45 +212,57 @@ def complete_many(
     holes: Sequence[Hole],
     *,
     seed: int,
-    temperature: float,
+    request: Request = NO_REQUEST,
+    settings: Mapping[str, Any],
     length: int | None = None,
-    stop: str | Sequence[str] = (),
 ) -> tuple[list[Completion], list[Prompt], list[str]]:
-    """Sample one completion of each hole. Returns completions, prompts and notes. Raises UserError for a run that does
-    not write texts from left to right, and for a length that is out of range."""
+    """Sample one completion of each hole, under the conditions and stop strings of the request and with `settings` of
+    the family. What matches a constraint is not trimmed. Returns completions, prompts and notes.
+
+    Raises UserError for a run that does not write texts from left to right, for a length that is out of range, and for
+    conditions and settings that the run does not have.
+    """
     if (reason := why_not(run)) is not None:
         raise UserError(reason)
     texts = run.encoder.abilities.texts
     assert texts is not None  # as why_not says
-    context = run.space.shape[0]
-    most = max(1, context // 2)
+    context, most = run.space.shape[0], most_tokens(run)
     tokens = min(LENGTH, max(1, context // 4)) if length is None else length
     if not 1 <= tokens <= most:
         raise UserError(f"A completion can have from 1 to {most} tokens (half of the context). Given: {tokens}.")
     prompts = [fit(texts, hole, context - tokens) for hole in holes]
-    cond, notes = language_cond(run, holes, seed)
+    cond, notes = condition_of(run, holes, request, seed)
     known, mask = padded([p.ids for p in prompts])
     cond = replace(cond, known=known, known_mask=mask)
-    watcher = watcher_of(run.family, run.encoder, run.space, Request(stop=stop))
+    constraint = settings.get("constraint")
+    observed = replace(request, logprobs=True)  # so that tokens are kept
+    watcher = watcher_of(
+        run.family, run.encoder, run.space, observed, also=settings.get("watch"), constraint=constraint
+    )
     assert watcher is not None
-    settings = run.settings({"temperature": temperature, "length": tokens, "watch": watcher})
-    x = run.draw(run.modules, cond, seed, settings)
-    ended = [w.finish != "length" for w in watcher.written()]
-    written = watcher.texts() or run.encoder.decode(x)
+    chosen = run.settings({**settings, "length": tokens, "watch": watcher})
+    check_negative(request, chosen)
+    each = run.family.evaluations.sample(run.space, chosen)
+    check_cost(len(holes) * each, f"{counted(len(holes), 'completion')} of {each:,} evaluations each")
+    run.draw(run.modules, cond, seed, chosen)
     if mode_of(run) != FILL_IN:
         notes.append(
             "This run was trained without fill-in-the-middle, so it continues the text before the cursor without "
             "seeing the text after it. To use both, train on code with `data.fim_rate=0.5`."
         )
-    completions = [trim(text, hole.suffix, done) for text, hole, done in zip(written, holes, ended, strict=True)]
+    completions = []
+    for hole, text, written in zip(holes, watcher.texts() or (), watcher.written(), strict=True):
+        whole = Completion(text, written.finish != "length", False, written.tokens or ())
+        completions.append(trim(whole, hole.suffix) if constraint is None else whole)
     return completions, prompts, notes
 
 
-def language_cond(run: Run, holes: Sequence[Hole], seed: int) -> tuple[Cond, list[str]]:
-    """The condition of each hole, which is the language of its file if the run learnt languages; and notes."""
+def condition_of(run: Run, holes: Sequence[Hole], request: Request, seed: int) -> tuple[Cond, list[str]]:
+    """The condition of each hole: that of the request, and the language of its file if the run learnt languages and the
+    request names none; and notes."""
     part = run.conds.get("language")
-    cond, _, notes = run.condition(len(holes), Request(), seed)
-    if part is None:
+    cond, _, notes = run.condition(len(holes), request, seed)
+    if part is None or "language" in labels_by_name(run.conds, request.label):
         return cond, notes
     languages = [language_of(h.name) for h in holes]
     unknown = sorted({x or "unknown" for x in languages} - set(part.classes))
@@ -298,13 +319,14 @@ def padded(rows: Sequence[Ids]) -> tuple[Tensor, Tensor]:
     return ids, torch.arange(ids.shape[1]) < lengths[:, None]
 
 
-def trim(text: str, suffix: str, ended: bool) -> Completion:
+def trim(whole: Completion, suffix: str) -> Completion:
     """Remove from a completion the text that follows the cursor anyway.
 
     If a line equals the first substantial line of the suffix, the completion is cut before that line. If its end equals
     the beginning of the suffix, that end is removed, provided that it is substantial or a line was already cut. A
     completion that was cut at its length loses its last, incomplete line if it has several lines.
     """
+    text = whole.text
     cut = len(text)
     repeated = next((x for x in suffix.split("\n")[1:] if substance(x)), None)
     repeat = -1 if repeated is None else f"\n{text}\n".find(f"\n{repeated}\n")
@@ -314,9 +336,9 @@ def trim(text: str, suffix: str, ended: bool) -> Completion:
     if repeat >= 0 or substance(suffix[:shared]):
         cut -= shared
     trimmed = cut < len(text)
-    if not ended and not trimmed and "\n" in text:
+    if not whole.ended and not trimmed and "\n" in text:
         cut = text.rindex("\n")
-    return Completion(text[:cut], ended, trimmed)
+    return replace(whole, text=text[:cut], trimmed=trimmed)
 
 
 def substance(text: str) -> bool:

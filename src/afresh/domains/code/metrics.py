@@ -21,6 +21,7 @@ from afresh.sandbox import isolated_tests
 from afresh.verbs.cursor import FILL_IN, Hole, complete_many, mode_of
 
 TESTS = Path(isolated_tests.__file__)
+LIKELIEST = {"temperature": 0.0}
 # Strings at which an answer ends because something else begins (Chen et al. 2021, section 2.1; for complete programs
 # Fried et al. 2023, appendix A).
 AFTER_A_BODY = ("\nclass", "\ndef", "\n#", "\nif", "\nprint", "\n@")
@@ -185,7 +186,7 @@ def completer_of(run: Run, evidence: Evidence) -> Callable[[Sequence[Hole]], lis
     """The function that fills holes with the likeliest text; None for a run trained without fill-in-the-middle."""
     if mode_of(run) != FILL_IN:
         return None
-    return lambda holes: [c.text for c in complete_many(run, holes, seed=evidence.rng.seed, temperature=0.0)[0]]
+    return lambda holes: [c.text for c in complete_many(run, holes, seed=evidence.rng.seed, settings=LIKELIEST)[0]]
 
 
 def completions(evidence: Evidence) -> list[Score]:

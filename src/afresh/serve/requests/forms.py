@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from collections.abc import AsyncIterator, Mapping
+from typing import Annotated, Any, Literal, overload
 
+from fastapi.responses import StreamingResponse
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from afresh.core import UserError
@@ -17,13 +18,15 @@ from afresh.sampling.request import Request, unwanted
 from afresh.serve.errors import RefusedRequest
 
 MOST_SAMPLES = 128  # of one request, as OpenAI's API has it
-MOST_TOKENS = 16_384  # of one text
+MOST_TOKENS = 16_384  # of one text; a request for more gets as many
+CAPPED = "x-afresh-max-tokens"  # the header of an answer that has this limit in place of a higher one
 MOST_STOPS = 16
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Words = Annotated[str, Field(max_length=2_000)]
 Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 Count = Annotated[int, Field(ge=1, le=MOST_SAMPLES)]
+Length = Annotated[int, Field(ge=1, description=f"Tokens of a text, at most; above {MOST_TOKENS:,}: as many.")]
 Stop = Annotated[str, Field(min_length=1, max_length=1_000)]
 Stops = Stop | Annotated[list[Stop], Field(max_length=MOST_STOPS)] | None
 Metadata = dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]]
@@ -38,6 +41,21 @@ def bounded(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 Settings = Annotated[dict[str, Any], AfterValidator(bounded)]  # of sampling of the family, by name
+
+
+@overload
+def capped(length: int) -> int: ...
+@overload
+def capped(length: None) -> None: ...
+def capped(length: int | None) -> int | None:
+    """The tokens that a text may have. Agents ask for as many as their other models can write, and end texts that are
+    cut (finish reason `length`) by themselves, so more is not refused."""
+    return None if length is None else min(length, MOST_TOKENS)
+
+
+def cap_headers(length: int | None) -> dict[str, str]:
+    """The headers of an answer for which so many tokens were asked, which name the limit if it is lower."""
+    return {} if capped(length) == length else {CAPPED: str(MOST_TOKENS)}
 
 
 class Form(BaseModel):
@@ -64,9 +82,15 @@ class Conditions(Form):
         return Request(**(given | {"negative": negative} | more))
 
     def chosen(self, **more: Any) -> dict[str, Any]:
-        """The settings of sampling, with `more` that are not None."""
-        settings = {**self.settings, **{k: v for k, v in more.items() if v is not None}}
-        return settings if self.guidance is None else {**settings, "guidance": self.guidance}
+        """The settings of sampling, with `more` that are not None. Raises UserError for one that is given twice."""
+        named = {k: v for k, v in {**more, "guidance": self.guidance}.items() if v is not None}
+        if twice := next((name for name in self.settings if name in named), None):
+            raise UserError(
+                f"{twice} is a parameter of this request. Give it as such, and leave it out of `settings`.",
+                "given_twice",
+                param=f"settings.{twice}",
+            )
+        return {**self.settings, **named}
 
 
 class TextConditions(Conditions):
@@ -137,6 +161,12 @@ def event(data: Any, kind: str = "") -> str:
     text = data if isinstance(data, str) else json.dumps(data, ensure_ascii=False, separators=(",", ":"))
     head = f"event: {kind}\n" if kind else ""
     return f"{head}data: {text}\n\n"
+
+
+def event_stream(events: AsyncIterator[str], length: int | None = None) -> StreamingResponse:
+    """An answer of server-sent events, for which so many tokens were asked."""
+    headers = {"cache-control": "no-cache", **cap_headers(length)}
+    return StreamingResponse(events, media_type="text/event-stream", headers=headers)
 
 
 def named_event(data: Mapping[str, Any]) -> str:

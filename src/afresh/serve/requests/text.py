@@ -146,6 +146,16 @@ def prompt_counts(run: Run, request: Request) -> list[int]:
     return counts
 
 
+def check_length(settings: Mapping[str, Any]) -> None:
+    """Raises UserError for settings with a length, which requests for texts have a parameter for."""
+    if "length" in settings:
+        raise UserError(
+            "The request has a parameter for the number of tokens. Give that, and leave `length` out of `settings`.",
+            "given_twice",
+            param="settings.length",
+        )
+
+
 def write(
     run: Run,
     request: Request,
@@ -156,7 +166,8 @@ def write(
     length: int | None = None,
 ) -> WrittenTexts:
     """n texts of a request, `put` receiving a Begun and then their pieces as they are written. A `length` of None is
-    what the context has room for. Raises UserError for what the run cannot do."""
+    what the context has room for. Raises UserError for what the run cannot do, and for a length among the settings."""
+    check_length(settings)
     counts = prompt_counts(run, request)
     if length is None:
         length = max(1, run.space.shape[0] - max(counts))

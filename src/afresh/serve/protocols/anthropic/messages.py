@@ -7,7 +7,7 @@ from itertools import count
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from afresh.data.text.tool_calls import Call, CallReader
@@ -22,12 +22,15 @@ from afresh.serve.requests.conversation import Ask, answering, conversation_ids,
 from afresh.serve.requests.descriptions import streamed_too
 from afresh.serve.requests.forms import (
     MOST_STOPS,
-    MOST_TOKENS,
     Finite,
     Form,
+    Length,
     Seed,
     Stop,
     TextConditions,
+    cap_headers,
+    capped,
+    event_stream,
     name,
     named_event,
     seed_of,
@@ -122,7 +125,7 @@ class Counted(Form):
 class MessageForm(Counted):
     """A request for the answer to the last message."""
 
-    max_tokens: Annotated[int, Field(ge=1, le=MOST_TOKENS)]
+    max_tokens: Length
     temperature: Annotated[Finite, Field(ge=0, le=10)] | None = None
     top_p: Annotated[Finite, Field(gt=0, le=1)] | None = None
     top_k: Annotated[int, Field(ge=0, lt=2**31)] | None = None
@@ -138,7 +141,8 @@ class MessageForm(Counted):
         settings = {"temperature": self.temperature, "top_p": self.top_p, "top_k": self.top_k, "scored": False}
         stops = tuple(self.stop_sequences or ())
         ask, seed = super().ask(), seed_of(self.seed)
-        return Ask(ask.turns, 1, seed, self.max_tokens, stops, self.afresh, settings=settings, tools=ask.tools)
+        length = capped(self.max_tokens)
+        return Ask(ask.turns, 1, seed, length, stops, self.afresh, settings=settings, tools=ask.tools)
 
 
 def ending(texts: WrittenTexts, ask: Ask, calls: int) -> dict[str, Any]:
@@ -195,7 +199,7 @@ def routes(desk: Desk) -> APIRouter:
         head = {"id": name("msg"), "type": "message", "role": "assistant", "model": form.model}
         if form.stream:
             _, chunks = await first(streamed(desk, form, ask, head))
-            return StreamingResponse(chunks, media_type="text/event-stream", headers={"cache-control": "no-cache"})
+            return event_stream(chunks, form.max_tokens)
 
         def work(served: Served) -> dict[str, Any]:
             done = respond(served.run, ask)
@@ -205,7 +209,7 @@ def routes(desk: Desk) -> APIRouter:
             more = {"container": None, "usage": used, "seed": done.seed}
             return {**head, "content": content, **ending(done, ask, calls), **more}
 
-        return JSONResponse(await desk.run(request, form.model, work))
+        return JSONResponse(await desk.run(request, form.model, work), headers=cap_headers(form.max_tokens))
 
     @router.post("/v1/messages/count_tokens", summary="How many tokens a conversation has", response_model=TokenCount)
     async def count_tokens(form: Counted, request: Request) -> Response:

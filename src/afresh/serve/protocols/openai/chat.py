@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from afresh.data.text.tool_calls import Call, CallReader
@@ -20,17 +20,20 @@ from afresh.serve.request_threads import Desk, first
 from afresh.serve.requests.conversation import Ask, answering, respond, text_of, turns_of
 from afresh.serve.requests.descriptions import streamed_too
 from afresh.serve.requests.forms import (
-    MOST_TOKENS,
     Count,
     Finite,
     Form,
+    Length,
     Metadata,
     ResponseFormat,
     Seed,
     Stops,
     StreamOptions,
     TextConditions,
+    cap_headers,
+    capped,
     event,
+    event_stream,
     name,
     now,
     seed_of,
@@ -72,8 +75,8 @@ class ChatCompletion(Form):
 
     model: str
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=10_000)]
-    max_completion_tokens: Annotated[int, Field(ge=1, le=MOST_TOKENS)] | None = None
-    max_tokens: Annotated[int, Field(ge=1, le=MOST_TOKENS)] | None = None
+    max_completion_tokens: Length | None = None
+    max_tokens: Length | None = None
     n: Count | None = 1
     temperature: Annotated[Finite, Field(ge=0, le=10)] | None = None
     top_p: Annotated[Finite, Field(gt=0, le=1)] | None = None
@@ -103,8 +106,16 @@ class ChatCompletion(Form):
     prompt_cache_retention: str | None = None
     afresh: TextConditions = Field(default_factory=TextConditions)
 
+    @property
+    def length(self) -> int | None:
+        """The tokens that are asked for."""
+        return self.max_completion_tokens or self.max_tokens
+
     def ask(self) -> Ask:
         """Raises Refused for what does not go together, or does not apply here."""
+        if self.max_tokens not in (None, self.length):
+            why = "max_tokens is the older name of max_completion_tokens. Give one of them."
+            raise RefusedRequest(400, why, "given_twice", "max_tokens")
         if self.modalities not in (None, ["text"]):
             raise RefusedRequest(400, "A chat answers in text here.", "unsupported_value", "modalities")
         if self.top_logprobs and not self.logprobs:
@@ -135,7 +146,7 @@ class ChatCompletion(Form):
             turns_of(said.messages),
             self.n or 1,
             seed_of(self.seed),
-            self.max_completion_tokens or self.max_tokens,
+            capped(self.length),
             stop,
             self.afresh,
             None if self.response_format is None else self.response_format.schema_of(),
@@ -170,7 +181,7 @@ def routes(desk: Desk) -> APIRouter:
         head = {"id": name("chatcmpl"), "created": now(), "model": form.model}
         if form.stream:
             _, chunks = await first(streamed(desk, form, ask, {**head, "object": "chat.completion.chunk"}))
-            return StreamingResponse(chunks, media_type="text/event-stream", headers={"cache-control": "no-cache"})
+            return event_stream(chunks, form.length)
 
         def choice(run: Run, index: int, text: WrittenText) -> dict[str, Any]:
             logprobs = token_logprobs(run, text.tokens) if form.logprobs else None
@@ -183,7 +194,7 @@ def routes(desk: Desk) -> APIRouter:
             more = {"system_fingerprint": f"fp_{served.version}", "seed": done.seed}
             return {**head, "object": "chat.completion", "choices": choices, "usage": done.usage, **more}
 
-        return JSONResponse(await desk.run(request, form.model, work))
+        return JSONResponse(await desk.run(request, form.model, work), headers=cap_headers(form.length))
 
     return router
 

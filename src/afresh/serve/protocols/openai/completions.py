@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.responses import JSONResponse, Response
 from pydantic import Field
 
 from afresh.runs.run import Run
@@ -20,7 +21,6 @@ from afresh.serve.request_threads import Desk, first
 from afresh.serve.requests.descriptions import streamed_too
 from afresh.serve.requests.forms import (
     MOST_SAMPLES,
-    MOST_TOKENS,
     Count,
     Finite,
     Form,
@@ -29,14 +29,17 @@ from afresh.serve.requests.forms import (
     Stops,
     StreamOptions,
     TextConditions,
+    cap_headers,
+    capped,
     constraint,
     event,
+    event_stream,
     name,
     now,
     seed_of,
 )
+from afresh.serve.requests.holes import fill
 from afresh.serve.requests.text import (
-    FINISH,
     Begun,
     Put,
     TextPiece,
@@ -50,7 +53,7 @@ from afresh.serve.requests.text import (
     write,
 )
 from afresh.serve.rights import USE, needs
-from afresh.verbs.cursor import Hole, complete_many
+from afresh.verbs.cursor import Hole
 
 Ids = Annotated[list[Annotated[int, Field(ge=0)]], Field(max_length=1_000_000)]
 Texts_ = Annotated[list[str], Field(min_length=1, max_length=MOST_SAMPLES)]
@@ -63,7 +66,7 @@ class CompletionForm(Form):
     model: str
     prompt: str | Texts_ | Ids | ManyIds | None = ""
     suffix: str | None = Field(None, description="What follows after the text: fill in the middle.")
-    max_tokens: Annotated[int, Field(ge=0, le=MOST_TOKENS)] | None = 16
+    max_tokens: Annotated[int, Field(ge=0)] | None = 16
     n: Count | None = 1
     best_of: Annotated[int, Field(ge=0, le=MOST_SAMPLES)] | None = None
     temperature: Annotated[Finite, Field(ge=0, le=10)] | None = None
@@ -110,9 +113,12 @@ class CompletionForm(Form):
             self.stream_options.check()
         if self.echo and self.logprobs is not None:
             raise RefusedRequest(400, "Log-probabilities of a prompt come from POST /afresh/v1/score.", param="echo")
-        if self.suffix is not None and (self.echo or self.logprobs is not None or self.response_format is not None):
+        if self.suffix is not None and (self.echo or self.logprobs is not None):
             raise RefusedRequest(
-                400, "With a suffix there is no echo, logprobs or response_format. Leave it out.", param="suffix"
+                400,
+                "The text before a suffix is not echoed, and its tokens are not told, as an end that repeats the "
+                "suffix is removed. Leave out echo and logprobs.",
+                param="suffix",
             )
         if not self.max_tokens and not self.echo:
             raise RefusedRequest(400, "max_tokens must be at least 1.", param="max_tokens")
@@ -139,7 +145,7 @@ def routes(desk: Desk) -> APIRouter:
         head = {"id": name("cmpl"), "object": "text_completion", "created": now(), "model": form.model}
         if form.stream:
             _, chunks = await first(streamed(desk, form, head))
-            return StreamingResponse(chunks, media_type="text/event-stream", headers={"cache-control": "no-cache"})
+            return event_stream(chunks, form.max_tokens)
 
         def work(served: Served) -> dict[str, Any]:
             done = written(served.run, form, None)
@@ -153,7 +159,7 @@ def routes(desk: Desk) -> APIRouter:
             print_of = f"fp_{served.version}"
             return {**head, "system_fingerprint": print_of, "choices": choices, "usage": done.usage, "seed": done.seed}
 
-        return JSONResponse(await desk.run(request, form.model, work))
+        return JSONResponse(await desk.run(request, form.model, work), headers=cap_headers(form.max_tokens))
 
     return router
 
@@ -163,8 +169,6 @@ def written(run: Run, form: CompletionForm, put: Put | None) -> WrittenTexts:
     check_writes(run)  # before prompts in ids are read
     prompts, n, seed = form.prompts(), form.n or 1, seed_of(form.seed)
     stop = (form.stop,) if isinstance(form.stop, str) else tuple(form.stop or ())
-    if form.suffix is not None:
-        return filled_in(run, form, [prompt_text(run, p) for p in prompts for _ in range(n)], seed, stop, put)
     each = [p for p in prompts for _ in range(n)]
     settings = form.afresh.chosen(
         temperature=form.temperature,
@@ -182,36 +186,16 @@ def written(run: Run, form: CompletionForm, put: Put | None) -> WrittenTexts:
     )
     wanted = form.afresh.model_copy(update={"raw": True})
     request = wanted.request(prompt=each, stop=stop, logprobs=True)
+    length = capped(16 if form.max_tokens is None else form.max_tokens)
+    if form.suffix is not None:
+        holes = [Hole(prompt_text(run, p), form.suffix) for p in each]
+        return fill(run, holes, seed, replace(request, prompt=None), settings, length, put).texts
     if form.max_tokens == 0:  # only the prompts are wanted
         read = sum(prompt_counts(run, request))
         if put is not None:
             put(Begun(run, read))
         return WrittenTexts([WrittenText("", "length", ()) for _ in each], read, seed)
-    return write(run, request, len(each), seed, settings, put, 16 if form.max_tokens is None else form.max_tokens)
-
-
-def filled_in(
-    run: Run,
-    form: CompletionForm,
-    prefixes: Sequence[str],
-    seed: int,
-    stop: Sequence[str],
-    put: Put | None,
-) -> WrittenTexts:
-    """Completions between a prompt and the suffix. They arrive at once: what repeats the suffix is only known at the
-    end."""
-    suffix = form.suffix or ""
-    temperature = 1.0 if form.temperature is None else form.temperature
-    holes = [Hole(p, suffix) for p in prefixes]
-    found, prompts, _ = complete_many(
-        run, holes, seed=seed, temperature=temperature, length=form.max_tokens or 16, stop=stop
-    )
-    texts = [WrittenText(c.text, FINISH["end" if c.ended else "length"], ()) for c in found]
-    if put is not None:
-        put(Begun(run, sum(len(p.ids) for p in prompts)))
-        for i, text in enumerate(texts):
-            put(TextPiece(i, text.text, (), text.finish))
-    return WrittenTexts(texts, sum(len(p.ids) for p in prompts), seed)
+    return write(run, request, len(each), seed, settings, put, length)
 
 
 def streamed(desk: Desk, form: CompletionForm, head: dict[str, Any]) -> AsyncIterator[str]:

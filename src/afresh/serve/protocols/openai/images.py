@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.responses import JSONResponse, Response
 from pydantic import Field
 
 from afresh.core import UserError
@@ -25,7 +25,18 @@ from afresh.serve.multipart import described, read_form
 from afresh.serve.protocols.openai.answers import ImageAnswer
 from afresh.serve.request_threads import Desk, alone, first, noted
 from afresh.serve.requests.descriptions import streamed_too
-from afresh.serve.requests.forms import Conditions, Count, Finite, Form, Seed, Words, event, now, seed_of
+from afresh.serve.requests.forms import (
+    Conditions,
+    Count,
+    Finite,
+    Form,
+    Seed,
+    Words,
+    event,
+    event_stream,
+    now,
+    seed_of,
+)
 from afresh.serve.rights import USE, needs
 from afresh.verbs.edit import Change, Editor, edit
 from afresh.verbs.editor import STRENGTH
@@ -360,7 +371,7 @@ def routes(desk: Desk) -> APIRouter:
         form.check()
         if form.stream:
             _, chunks = await first(streamed(desk, form, kind, work))
-            return StreamingResponse(chunks, media_type="text/event-stream", headers={"cache-control": "no-cache"})
+            return event_stream(chunks)
         images = await desk.run(request, form.model, lambda served: work(served, form))
         return JSONResponse(answered(images, form.kind))
 

@@ -7,7 +7,7 @@ from itertools import count
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from afresh.data.text.tool_calls import Call, CallReader
@@ -21,13 +21,16 @@ from afresh.serve.request_threads import Desk, first
 from afresh.serve.requests.conversation import Ask, answering, respond, text_of, turns_of
 from afresh.serve.requests.descriptions import streamed_too
 from afresh.serve.requests.forms import (
-    MOST_TOKENS,
     Finite,
     Form,
     JsonSchema,
+    Length,
     Metadata,
     Seed,
     TextConditions,
+    cap_headers,
+    capped,
+    event_stream,
     name,
     named_event,
     now,
@@ -104,7 +107,7 @@ class ResponseForm(Form):
     model: str
     input: str | Annotated[list[InputItem], Field(min_length=1, max_length=10_000)]
     instructions: str | None = None
-    max_output_tokens: Annotated[int, Field(ge=1, le=MOST_TOKENS)] | None = None
+    max_output_tokens: Length | None = None
     temperature: Annotated[Finite, Field(ge=0, le=2)] | None = None
     top_p: Annotated[Finite, Field(gt=0, le=1)] | None = None
     frequency_penalty: Annotated[Finite, Field(ge=-2, le=2)] | None = None
@@ -180,7 +183,7 @@ class ResponseForm(Form):
             "scored": self.logprobs,
         }
         turns = turns_of(self.messages(), "input")
-        seed, length, tools = seed_of(self.seed), self.max_output_tokens, self.callable()
+        seed, length, tools = seed_of(self.seed), capped(self.max_output_tokens), self.callable()
         return Ask(turns, 1, seed, length, (), self.afresh, schema, settings, tools)
 
 
@@ -202,7 +205,7 @@ def description(form: ResponseForm, ask: Ask, begun: int) -> dict[str, Any]:
         "error": None,
         "incomplete_details": None,
         "instructions": form.instructions,
-        "max_output_tokens": form.max_output_tokens,
+        "max_output_tokens": ask.length,
         "max_tool_calls": form.max_tool_calls,
         "model": form.model,
         "output": [],
@@ -290,7 +293,7 @@ def routes(desk: Desk) -> APIRouter:
         about = description(form, ask, now())
         if form.stream:
             _, chunks = await first(streamed(desk, form, ask, about))
-            return StreamingResponse(chunks, media_type="text/event-stream", headers={"cache-control": "no-cache"})
+            return event_stream(chunks, form.max_output_tokens)
 
         def work(served: Served) -> dict[str, Any]:
             done = respond(served.run, ask)
@@ -302,7 +305,8 @@ def routes(desk: Desk) -> APIRouter:
             first_item = [message(name("msg"), content, cut)] if said or not calls else []
             return completed(about, [*first_item, *map(call_item, calls)], done, cut)
 
-        return JSONResponse(await desk.run(request, form.model, work))
+        headers = cap_headers(form.max_output_tokens)
+        return JSONResponse(await desk.run(request, form.model, work), headers=headers)
 
     return router
 
