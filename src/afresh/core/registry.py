@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
-from functools import partial
+from functools import cache, partial
 from importlib import import_module
-from pkgutil import resolve_name
+from pkgutil import iter_modules, resolve_name
 from typing import TYPE_CHECKING, Any
 
 from afresh.core import UserError, events
@@ -27,18 +27,7 @@ METRICS = ("likelihood", "tokens", "feature_metrics")  # files with metrics of a
 VERBS = ("complete", "export", "measure", "propose", "score")  # files in afresh.verbs, each with a verb of its name
 SOURCES = ("collected", "arrow", "webdataset")  # files in afresh.data
 REWARDS = ("surrogate_reward",)  # files with rewards for any kind of items
-PROTOCOLS = {  # objects in afresh.serve.protocols, each with parts of the paths that belong to it
-    "anthropic.messages:PROTOCOL": ("/v1/messages",),
-    "responses.responses:PROTOCOL": ("/v1/responses",),
-    "openai.dialect:PROTOCOL": (
-        "/v1/chat/",
-        "/v1/completions",
-        "/v1/models",
-        "/v1/images/",
-        "/v1/audio/",
-        "/v1/embeddings",
-    ),
-}
+DIALECTS = "afresh.serve.protocols"  # a folder for each dialect of the server, with PATHS and PROTOCOL
 RENAMED_KINDS = {"picture": "image"}  # names of kinds in files of earlier versions
 
 
@@ -159,8 +148,14 @@ def verb(name: str) -> Verb[Any, Any]:
 def protocols() -> list[tuple[tuple[str, ...], Callable[[], Any]]]:
     """The dialects of the server: parts of the paths that belong to one, and a function that loads it, a
     `afresh.serve.protocols.Protocol`."""
-    own = [(paths, partial(resolve_name, f"afresh.serve.protocols.{name}")) for name, paths in PROTOCOLS.items()]
-    return [*own, *(((part.name,), part.load) for part in parts("protocols"))]
+    return [*_own_protocols(), *(((part.name,), part.load) for part in parts("protocols"))]
+
+
+@cache
+def _own_protocols() -> tuple[tuple[tuple[str, ...], Callable[[], Any]], ...]:
+    names = [m.name for m in iter_modules(import_module(DIALECTS).__path__) if m.ispkg]
+    folders = [import_module(f"{DIALECTS}.{name}") for name in sorted(names)]
+    return tuple((folder.PATHS, partial(resolve_name, f"{folder.__name__}.{folder.PROTOCOL}")) for folder in folders)
 
 
 def creations() -> dict[str, Any]:

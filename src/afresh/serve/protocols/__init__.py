@@ -1,5 +1,6 @@
 """Dialects in which programs talk to the server, one folder each. A folder translates its requests into those of
-`afresh.serve.requests`, and is loaded when the first request in its dialect comes."""
+`afresh.serve.requests`, and is loaded when the first request in its dialect comes: its `PATHS` are parts of the paths
+that belong to it, and `PROTOCOL` names its object within the folder."""
 
 from __future__ import annotations
 

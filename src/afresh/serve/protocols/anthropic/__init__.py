@@ -1,1 +1,4 @@
 """Anthropic's API, for the runs of a server."""
+
+PATHS = ("/v1/messages",)
+PROTOCOL = "messages:PROTOCOL"
