@@ -105,6 +105,18 @@ def train_tools(folder: Path) -> Path:
     return folder
 
 
+def train_code(folder: Path) -> Path:
+    """A run named `code`, which fills in the middle, in `folder`."""
+    data = folder.parent / f"{folder.name}-code"
+    data.mkdir(parents=True)
+    for i in range(40):
+        functions = (f"def add_{i}_{k}(a, b):\n    total = a + b\n    return total * {k}\n" for k in range(4))
+        (data / f"{i}.py").write_text("\n".join(functions))
+    options = {"context": 128, "fim_rate": 0.5}
+    afresh.train(data, steps=8, out=folder / "code", data=options, settings=TINY, quiet=True)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train_runs(tmp_path_factory.mktemp("served") / "runs")
@@ -118,6 +130,11 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tools(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train_tools(tmp_path_factory.mktemp("served") / "tools")
+
+
+@pytest.fixture(scope="session")
+def code(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train_code(tmp_path_factory.mktemp("served") / "code")
 
 
 @pytest.fixture(scope="session")
@@ -155,6 +172,15 @@ def serving(settings: ServeSettings, prepare: Callable[[Any], None] | None = Non
 @pytest.fixture(scope="session")
 def address(runs: Path) -> Iterator[str]:
     yield from serving(ServeSettings([runs], memory=2**30))
+
+
+@pytest.fixture(scope="session")
+def writers(runs: Path, code: Path, tools: Path) -> Iterator[httpx.Client]:
+    """A client of a server of all runs that write texts, and one of images."""
+    server = serving(ServeSettings([runs, code, tools], memory=2**30))
+    with httpx.Client(base_url=next(server), timeout=60) as client:
+        yield client
+    next(server, None)
 
 
 @pytest.fixture(scope="session")

@@ -31,6 +31,13 @@ def serve(
     allow_host: Annotated[
         list[str] | None, typer.Option(help="A name under which the server is reached; may be repeated.")
     ] = None,
+    allow_origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Pages of this site may use the API: https://app.example.org, or * for all; may be repeated.",
+            metavar="ORIGIN",
+        ),
+    ] = None,
     memory: Annotated[
         float | None, typer.Option(help="GiB of weights that may be held; half of the free memory if not given.")
     ] = None,
@@ -69,6 +76,7 @@ def serve(
     from afresh.preferences import preferences
     from afresh.serve.app import ServeSettings
     from afresh.serve.keys import NO_KEYS, read_keys
+    from afresh.serve.origins import ANY, origin_of
     from afresh.serve.rights import LOCAL, OWN, Holder
     from afresh.serve.run import memory_budget
     from afresh.serve.run import serve as serve_runs
@@ -92,6 +100,7 @@ def serve(
         root_path=root_path,
         proxies=tuple(proxy or ()),
         uploads=int(upload_quota * 2**30),
+        origins=tuple(map(origin_of, allow_origin or ())),
     )
     ticket = settings.sessions.ticket(Holder("", LOCAL if local_files else OWN)) if key_file is None else ""
 
@@ -105,6 +114,8 @@ def serve(
 
             webbrowser.open(page)
 
+    if ANY in settings.origins and key_file is None:
+        note("Without keys, every page that is open in a browser of this machine can use the models: --key-file FILE.")
     if not here and not allow_host:
         note(f"Other machines must name this server as {host}; for another name add --allow-host NAME.")
     serve_runs(settings, host, port, ready, log_requests)

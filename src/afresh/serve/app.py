@@ -25,6 +25,7 @@ from afresh.serve.guard import Guard
 from afresh.serve.keys import NO_KEYS, Door, Keys
 from afresh.serve.loaded_runs import Library
 from afresh.serve.native import edits, runs, samples, verbs, votes
+from afresh.serve.origins import Origins
 from afresh.serve.request_threads import Desk
 from afresh.serve.sessions import Sessions
 from afresh.serve.studio import exports, sign_in, train, vote
@@ -45,7 +46,8 @@ class ServeSettings:
     """How a server runs. `memory`: bytes of weights that may be held. `hosts`: the names it is addressed by. `rate`:
     requests a minute of one key that make or change something. `works`: the folder for what is made in the studio.
     `sessions`: of browsers that were let in. `proxies`: addresses of proxies that are believed who asks, and whether by
-    https. `uploads`: bytes that one name may send and keep through the page."""
+    https. `uploads`: bytes that one name may send and keep through the page. `origins`: of pages of other sites that
+    may use the API."""
 
     places: Sequence[Path]
     memory: int
@@ -60,6 +62,7 @@ class ServeSettings:
     works: Path = field(default_factory=lambda: preferences().works_folder)
     proxies: Sequence[str] = ()
     uploads: int = MOST_UPLOADED
+    origins: Sequence[str] = ()
 
 
 async def watch(library: Library) -> None:
@@ -107,7 +110,16 @@ def make_app(settings: ServeSettings) -> FastAPI:
     app.include_router(vote.routes(desk, app.state.sittings))
     app.include_router(votes.routes(desk, app.state.sittings))
     speak_protocols(app, desk)
-    app.add_middleware(Guard, hosts=settings.hosts, door=door, most_bytes=settings.most_bytes, rate=settings.rate)
+    app.add_middleware(
+        Guard,
+        hosts=settings.hosts,
+        door=door,
+        most_bytes=settings.most_bytes,
+        rate=settings.rate,
+        origins=settings.origins,
+    )
+    if settings.origins:
+        app.add_middleware(Origins, origins=settings.origins)
     return app
 
 

@@ -3,7 +3,8 @@ and is not too large. What its holder may do is asked where it is done (rights.p
 
 Pages of other sites can send requests to a server on the loopback. A page whose name is made to resolve to this machine
 (DNS rebinding) sends its own name as Host, and a page of another site sends its own address as Origin, so both are
-checked.
+checked. Origins that whoever starts the server names may send requests (origins.py), but not to the studio, and none of
+their cookies counts.
 """
 
 from __future__ import annotations
@@ -39,11 +40,19 @@ class Guard:
     """ASGI middleware that refuses what does not pass, gives each request an id, and logs it."""
 
     def __init__(
-        self, app: ASGIApp, hosts: Sequence[str], door: Door, most_bytes: int, rate: float | None = None
+        self,
+        app: ASGIApp,
+        hosts: Sequence[str],
+        door: Door,
+        most_bytes: int,
+        rate: float | None = None,
+        origins: Sequence[str] = (),
     ) -> None:
         """`hosts`: names under which this server is addressed, without ports; "*" for any. `rate`: requests a minute of
-        one key, or of all without keys, other than those that only read."""
+        one key, or of all without keys, other than those that only read. `origins`: of pages of other sites that may
+        send requests; "*" for any."""
         self.app, self.hosts, self.door, self.most = app, frozenset(hosts), door, most_bytes
+        self.origins = frozenset(origins)
         self.allowances = None if rate is None else Allowances(rate)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -121,12 +130,21 @@ class Guard:
                 f"This server is not {host!r}. To serve under that name, start it with `allow_host={hostname(host)}`.",
                 "wrong_host",
             )
-        origin = headers.get("origin")
-        if origin is not None and scope["method"] not in SAFE and urlsplit(origin).netloc != host:
-            raise RefusedRequest(403, f"Pages of {origin!r} may not send requests to this server.", "wrong_origin")
+        if scope["method"] not in SAFE and is_foreign(headers) and (is_page(scope) or not self.allows(headers)):
+            origin = headers["origin"]
+            raise RefusedRequest(
+                403,
+                f"Pages of {origin!r} may not send requests to this server. `afresh serve --allow-origin ORIGIN` lets "
+                "pages of a site use the API.",
+                "wrong_origin",
+            )
         size = headers.get("content-length", "0")
         if not size.isdigit() or int(size) > self.most:
             raise RefusedRequest(413, f"A request may have {self.most:,} bytes. Given: {size}.", "request_too_large")
+
+    def allows(self, headers: dict[str, str]) -> bool:
+        """Whether pages of the origin of this request may send requests."""
+        return "*" in self.origins or headers.get("origin") in self.origins
 
     async def holder(self, scope: Scope, headers: dict[str, str]) -> tuple[Holder, bool]:
         """Whose key or session the request shows, and whether it is a session. Raises Refused if it must show one."""
@@ -137,7 +155,9 @@ class Guard:
         key = token if scheme.lower() == "bearer" else headers.get("x-api-key", "")
         if key and everybody is None:
             return await self.door.enter(key, address_of(scope)), False
-        session = cookie_parser(headers.get("cookie", "")).get(cookie_name(headers.get("host", "")), "")
+        # A page of another port of this machine is of the same site, so browsers would send the cookie for it.
+        cookies = "" if is_foreign(headers) else headers.get("cookie", "")
+        session = cookie_parser(cookies).get(cookie_name(headers.get("host", "")), "")
         if (holder := self.door.sessions.holder(session)) is not None:
             return holder, True
         if everybody is not None:
@@ -154,6 +174,18 @@ def address_of(scope: Scope) -> str:
 def own_path(scope: Scope) -> str:
     """The path below that under which a proxy shows the server."""
     return str(scope["path"]).removeprefix(scope.get("root_path", "")) or "/"
+
+
+def is_page(scope: Scope) -> bool:
+    """Whether a request is for the pages of people, and not for programs."""
+    path = own_path(scope)
+    return path == "/" or path == PAGES.rstrip("/") or path.startswith(PAGES)
+
+
+def is_foreign(headers: dict[str, str]) -> bool:
+    """Whether a page of another site, or of another port of this machine, sends a request."""
+    origin = headers.get("origin")
+    return origin is not None and urlsplit(origin).netloc != headers.get("host", "")
 
 
 def cookie_name(host: str) -> str:

@@ -189,7 +189,7 @@ def why_not(run: Run) -> str | None:
     talks = converses(run.encoder, run.space)
     if run.encoder.abilities.texts is None or talks:
         what = "conversations" if talks else run.record.modality
-        return f"{run.path} makes {what}, which cannot be completed at a cursor. Train on source code."
+        return f"{run.path.name} makes {what}, which cannot be completed at a cursor. Train on source code."
     if run.family.predict is None:
         return (
             f"{run.record.family} does not write from left to right, so it cannot complete at a cursor. Train a "
