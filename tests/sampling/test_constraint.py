@@ -322,6 +322,20 @@ def test_texts_of_open_ended_schemas_are_finished_within_the_tokens(name: str, s
             jsonschema.validate(json.loads(text), schema)
 
 
+def test_a_text_is_complete_when_nothing_may_follow() -> None:
+    a = alphabet("bytes")
+    closed = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
+    cases = {
+        '{"a": 1}': (constraint.json_schema(closed, a), True),
+        '{"a": 12': (constraint.json_schema(closed, a), False),
+        "12": (constraint.json_schema({"type": "integer"}, a), False),  # 123 would be another one
+        "123": (constraint.regex("[0-9]{3}", a), True),
+        "1234": (constraint.regex("[0-9]+", a), False),
+    }
+    for text, (make, complete) in cases.items():
+        assert constraint.is_complete(make, a.tokens(text.encode())) == complete, text
+
+
 def test_numbers_have_digits_that_a_float_keeps() -> None:
     """As many as there are tokens would otherwise be written by a model that does not know when to stop."""
     found = texts("chars+", constraint.json_schema({"type": "integer"}, alphabet("chars+")), 0, n=20, length=256)

@@ -18,6 +18,7 @@ from afresh.domains.code.metrics import completer_of
 from afresh.domains.code.modality import MODALITY, CodeOptions
 from afresh.runs.data import run_data
 from afresh.runs.run import Run
+from afresh.sampling.constrained import structure
 from afresh.sampling.request import Request
 from afresh.verbs.cursor import (
     Completion,
@@ -210,6 +211,19 @@ def test_the_language_is_that_of_the_file(plain: Run) -> None:
     classes = plain.conds["language"].classes
     assert [classes[i] for i in cond.parts["language"][:2]] == ["javascript", "python"]
     assert cond.present["language"].tolist() == [True, True, False] and "language rust was not learnt" in notes[-1]
+
+
+def test_a_request_may_name_the_language(plain: Run) -> None:
+    cond, notes = condition_of(plain, [Hole("", "", "a.rs"), Hole("", "")], Request(label="python"), 0)
+    assert [plain.conds["language"].classes[i] for i in cond.parts["language"]] == ["python"] * 2
+    assert cond.present["language"].all() and not notes
+
+
+def test_what_matches_a_constraint_is_not_trimmed(trained: Run) -> None:
+    make = structure(trained.family, trained.encoder, regex="a#b")
+    settings = {"temperature": 0.0, "constraint": make}
+    made, _, _ = complete_many(trained, [Hole("", "b")], seed=0, settings=settings, length=12)
+    assert (made[0].text, made[0].ended, made[0].trimmed) == ("a#b", True, False) and len(made[0].tokens) >= 3
 
 
 def test_measuring_asks_for_completions(trained: Run, plain: Run) -> None:

@@ -12,6 +12,8 @@ from afresh.sampling.request import Request
 from afresh.serve.requests.text import Begun, Put, TextPiece, WrittenText, WrittenTexts, check_length, check_writes
 from afresh.verbs.cursor import FILL_IN, Completion, Hole, Prompt, complete_many, mode_of, most_tokens
 
+MOST_CHARACTERS = 4_000_000  # of the texts around a cursor, and of other files
+
 
 @dataclass(frozen=True)
 class FilledHoles:
@@ -42,6 +44,18 @@ def check_fills(run: Run, suffix: str) -> None:
         )
 
 
+def check_characters(hole: Hole) -> None:
+    """Raises UserError for more text than is read for a request, before its tokens are counted."""
+    given = sum(map(len, (hole.prefix, hole.suffix, *hole.others.values())))
+    if given > MOST_CHARACTERS:
+        raise UserError(
+            f"The texts around the cursor and the other files have {given:,} characters, and at most "
+            f"{MOST_CHARACTERS:,} are read. Send what is near to the cursor.",
+            "context_length_exceeded",
+            param="prompt",
+        )
+
+
 def fill(
     run: Run,
     holes: Sequence[Hole],
@@ -57,6 +71,7 @@ def fill(
     check_length(settings)
     for hole in holes:
         check_fills(run, hole.suffix)
+        check_characters(hole)
     length = min(length, most_tokens(run))
     completions, prompts, _ = complete_many(run, holes, seed=seed, request=request, settings=settings, length=length)
     filled = FilledHoles(completions, prompts, length, seed)

@@ -39,7 +39,7 @@ from afresh.serve.requests.forms import (
     event_stream,
     seed_of,
 )
-from afresh.serve.requests.holes import FilledHoles, check_fills, fill
+from afresh.serve.requests.holes import FilledHoles, check_characters, check_fills, fill
 from afresh.serve.requests.neutral import SAMPLERS, Neutral, check_neutral, check_window
 from afresh.serve.requests.text import prompt_text
 from afresh.serve.rights import USE, needs
@@ -270,6 +270,7 @@ def infill(served: Served, form: InfillForm) -> dict[str, Any]:
     """The answer of a run. Raises UserError for what it cannot do."""
     run, hole, seed = served.run, form.hole, seed_of(None if form.seed == -1 else form.seed)
     check_fills(run, hole.suffix)
+    check_characters(hole)
     if (reason := why_not(run)) is not None:
         raise UserError(reason, param="model")
     texts = run.encoder.abilities.texts

@@ -26,30 +26,30 @@ class Ended(BaseModel):
     logprobs: list[dict[str, Any]] | None = None
 
 
-class GenerateAnswer(Ended):
+class OllamaTextAnswer(Ended):
     response: str
 
 
-class CalledFunction(BaseModel):
+class OllamaFunction(BaseModel):
     name: str
     arguments: dict[str, Any]
 
 
-class ToolCall(BaseModel):
-    function: CalledFunction
+class OllamaCall(BaseModel):
+    function: OllamaFunction
 
 
-class ChatMessageAnswer(BaseModel):
+class OllamaMessageAnswer(BaseModel):
     role: Literal["assistant"]
     content: str
-    tool_calls: list[ToolCall] | None = None
+    tool_calls: list[OllamaCall] | None = None
 
 
-class ChatAnswer(Ended):
-    message: ChatMessageAnswer
+class OllamaChatAnswer(Ended):
+    message: OllamaMessageAnswer
 
 
-class Details(BaseModel):
+class ModelDetails(BaseModel):
     parent_model: str
     format: Literal["safetensors"]
     family: str
@@ -64,11 +64,11 @@ class ListedModel(BaseModel):
     modified_at: str
     size: int
     digest: str
-    details: Details
+    details: ModelDetails
     capabilities: list[str]
 
 
-class ModelList(BaseModel):
+class OllamaModelList(BaseModel):
     models: list[ListedModel]
 
 
@@ -77,13 +77,13 @@ class ShownModel(BaseModel):
     modelfile: str
     parameters: str
     template: str
-    details: Details
+    details: ModelDetails
     model_info: dict[str, Any]
     capabilities: list[str]
     modified_at: str
 
 
-class Version(BaseModel):
+class OllamaVersion(BaseModel):
     version: str
     afresh: str
 

@@ -34,7 +34,7 @@ NEUTRAL = {
 }
 
 
-class Options(Form):
+class OllamaOptions(Form):
     """How a text is drawn. What is left out is as the model learnt it: temperature 1, every token."""
 
     temperature: Annotated[Finite, Field(ge=0, le=10)] | None = None
@@ -96,7 +96,7 @@ class AskForm(Form):
     format: Literal["", "json"] | dict[str, Any] | bool | None = Field(
         None, description="`json` for a JSON object, or a JSON schema."
     )
-    options: Options | None = None
+    options: OllamaOptions | None = None
     logprobs: bool | None = False
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     think: bool | Literal["low", "medium", "high", "max"] | None = None
@@ -106,9 +106,9 @@ class AskForm(Form):
     shift: bool | None = None
     afresh: TextConditions = Field(default_factory=TextConditions)
 
-    def check(self) -> Options:
+    def check(self) -> OllamaOptions:
         """The options. Raises Refused for what is not supported."""
-        options = self.options or Options()
+        options = self.options or OllamaOptions()
         check_neutral(self, NEUTRAL)
         check_neutral(options, NEUTRAL_OPTIONS, "options.")
         check_window(options.repeat_last_n, bool(options.frequency_penalty or options.presence_penalty), "options.")
@@ -123,7 +123,7 @@ class AskForm(Form):
             return {"type": "object"} if self.format else None
         return self.format
 
-    def settings(self, options: Options) -> dict[str, Any]:
+    def settings(self, options: OllamaOptions) -> dict[str, Any]:
         """The settings of sampling of the request."""
         return {**options.sampling(), "top_logprobs": self.top_logprobs or None, "scored": bool(self.logprobs)}
 

@@ -15,7 +15,7 @@ from afresh.runs.run import Run
 from afresh.sampling.tokens import Watch
 from afresh.serve.errors import RefusedRequest
 from afresh.serve.json_route import JsonRoute
-from afresh.serve.protocols.ollama.answers import ERRORS, ChatAnswer
+from afresh.serve.protocols.ollama.answers import ERRORS, OllamaChatAnswer
 from afresh.serve.protocols.ollama.asking import LINES, AskForm, answered, loaded
 from afresh.serve.request_threads import Desk
 from afresh.serve.requests.conversation import Ask, respond, turns_of
@@ -121,7 +121,7 @@ def message(parts: Sequence[str | Call]) -> dict[str, Any]:
 def routes(desk: Desk) -> APIRouter:
     router = APIRouter(tags=["Ollama"], route_class=JsonRoute, responses=ERRORS, dependencies=[needs(USE)])
     described: dict[int | str, dict[str, Any]] = {
-        200: {"model": ChatAnswer, "content": {LINES: {"schema": {"type": "string"}}}}
+        200: {"model": OllamaChatAnswer, "content": {LINES: {"schema": {"type": "string"}}}}
     }
 
     @router.post("/api/chat", summary="The answer to a conversation, as Ollama's API gives it", responses=described)

@@ -15,8 +15,8 @@ from afresh.sampling.request import converses
 from afresh.sampling.tokens import Watch
 from afresh.serve.errors import RefusedRequest
 from afresh.serve.json_route import JsonRoute
-from afresh.serve.protocols.ollama.answers import ERRORS, GenerateAnswer
-from afresh.serve.protocols.ollama.asking import LINES, AskForm, Options, answered, loaded
+from afresh.serve.protocols.ollama.answers import ERRORS, OllamaTextAnswer
+from afresh.serve.protocols.ollama.asking import LINES, AskForm, OllamaOptions, answered, loaded
 from afresh.serve.request_threads import Desk
 from afresh.serve.requests.forms import MOST_TOKENS, constraint, seed_of
 from afresh.serve.requests.holes import fill
@@ -49,7 +49,7 @@ class GenerateForm(AskForm):
     height: int | None = None
     steps: int | None = None
 
-    def check(self) -> Options:
+    def check(self) -> OllamaOptions:
         check_neutral(self, NEUTRAL)
         if self.system and (self.raw or self.suffix):
             raise RefusedRequest(
@@ -62,7 +62,7 @@ class GenerateForm(AskForm):
         return super().check()
 
 
-def written(run: Run, form: GenerateForm, options: Options, put: Put | None, watch: Watch) -> WrittenTexts:
+def written(run: Run, form: GenerateForm, options: OllamaOptions, put: Put | None, watch: Watch) -> WrittenTexts:
     """The text of a request. Raises UserError for what the run cannot do."""
     check_writes(run)
     if form.system and not converses(run.encoder, run.space):
@@ -87,7 +87,7 @@ def response(parts: Sequence[str | Call]) -> dict[str, Any]:
 def routes(desk: Desk) -> APIRouter:
     router = APIRouter(tags=["Ollama"], route_class=JsonRoute, responses=ERRORS, dependencies=[needs(USE)])
     described: dict[int | str, dict[str, Any]] = {
-        200: {"model": GenerateAnswer, "content": {LINES: {"schema": {"type": "string"}}}}
+        200: {"model": OllamaTextAnswer, "content": {LINES: {"schema": {"type": "string"}}}}
     }
 
     @router.post("/api/generate", summary="A text for a prompt, as Ollama's API gives it", responses=described)

@@ -17,7 +17,7 @@ from afresh.sampling.request import converses, writes_text
 from afresh.serve.errors import RefusedRequest
 from afresh.serve.json_route import JsonRoute
 from afresh.serve.loaded_runs import newest
-from afresh.serve.protocols.ollama.answers import ERRORS, ModelList, ShownModel, Version
+from afresh.serve.protocols.ollama.answers import ERRORS, OllamaModelList, OllamaVersion, ShownModel
 from afresh.serve.protocols.ollama.asking import named
 from afresh.serve.request_threads import Desk
 from afresh.serve.requests.forms import Form
@@ -110,7 +110,7 @@ def shown(name: str, run: Run) -> dict[str, Any]:
 def routes(desk: Desk) -> APIRouter:
     router = APIRouter(tags=["Ollama"], route_class=JsonRoute, responses=ERRORS, dependencies=[needs(USE)])
 
-    @router.get("/api/tags", summary="The runs that write texts", response_model=ModelList)
+    @router.get("/api/tags", summary="The runs that write texts", response_model=OllamaModelList)
     async def tags() -> dict[str, Any]:
         def models() -> list[dict[str, Any]]:
             out = []
@@ -133,7 +133,7 @@ def routes(desk: Desk) -> APIRouter:
         model = named(desk.library, given)
         return await run_in_threadpool(lambda: shown(model, desk.library.open(model)))
 
-    @router.get("/api/version", summary="The version of Ollama whose API this follows", response_model=Version)
+    @router.get("/api/version", summary="The version of Ollama whose API this follows", response_model=OllamaVersion)
     async def version() -> dict[str, Any]:
         return {"version": FOLLOWED, "afresh": __version__}
 
