@@ -49,6 +49,19 @@ from afresh.core.plugins import domains
 from afresh.data.prepare import prepare
 from afresh.families.codecs.records import RecordsCodec, takes
 from afresh.preferences import Preferences, variable
+from afresh.serve.app import ServeSettings, make_app
+from afresh.serve.protocols.anthropic.messages import MessageForm
+from afresh.serve.protocols.llama_cpp import infill
+from afresh.serve.protocols.llama_cpp.infill import InfillForm
+from afresh.serve.protocols.ollama import asking, generate
+from afresh.serve.protocols.ollama.asking import OllamaOptions
+from afresh.serve.protocols.ollama.chat import ChatForm
+from afresh.serve.protocols.ollama.generate import GenerateForm
+from afresh.serve.protocols.openai.chat import ChatCompletion
+from afresh.serve.protocols.openai.completions import CompletionForm
+from afresh.serve.protocols.responses.responses import ResponseForm
+from afresh.serve.requests.forms import TextConditions, WithoutEffect
+from afresh.serve.requests.neutral import Neutral
 from afresh.training.config import TrainConfig
 from afresh.training.logs.run_log import LOGS
 from afresh.training.options import FLAGS
@@ -451,6 +464,49 @@ def test_link(test: str) -> str:
 # --------------------------------------------------------------------------- parts of the README and of other pages
 
 
+TEXT_FORMS: Mapping[str, tuple[type[BaseModel], Mapping[str, Neutral]]] = {  # by endpoint, with what only has one value
+    "POST /v1/completions": (CompletionForm, {}),
+    "POST /v1/chat/completions": (ChatCompletion, {}),
+    "POST /v1/responses": (ResponseForm, {}),
+    "POST /v1/messages": (MessageForm, {}),
+    "POST /infill": (InfillForm, infill.NEUTRAL),
+    "POST /api/generate": (GenerateForm, generate.NEUTRAL | asking.NEUTRAL),
+    "POST /api/chat": (ChatForm, asking.NEUTRAL),
+    "`options` of Ollama's": (OllamaOptions, asking.NEUTRAL_OPTIONS),
+}
+
+
+def http_page() -> str:
+    intro = (
+        "What `afresh serve` answers, beside the pages for people ([the guide](../guides/serving.md)). "
+        "`GET /openapi.json` describes every request and answer in full. A parameter that is not named here is refused."
+    )
+    described = make_app(ServeSettings((), 1)).openapi()["paths"]
+    groups: dict[str, list[tuple[str, str]]] = {}
+    for path, methods in described.items():
+        for method, about in methods.items() if not path.startswith("/studio") else ():
+            tag = about.get("tags", ["Server"])[0]
+            groups.setdefault(tag, []).append((code(f"{method.upper()} {path}"), about.get("summary", "")))
+    parts = [f"## {tag}\n\n{table(('Endpoint', 'What'), rows)}" for tag, rows in groups.items()]
+    parts.append("## Parameters of texts")
+    parts += [f"### {name}\n\n{parameters_part(*form)}" for name, form in TEXT_FORMS.items()]
+    parts.append(f"### `afresh`\n\n{model_table(TextConditions)}")
+    return page("HTTP", intro, parts)
+
+
+def parameters_part(form: type[BaseModel], neutral: Mapping[str, Neutral]) -> str:
+    """What becomes of each parameter of a request."""
+    bases = [part for part in form.__mro__ if WithoutEffect in part.__bases__]
+    idle = [name for part in bases for name in part.__annotations__]
+    followed = [name for name in form.model_fields if name not in idle and name not in neutral]
+    lines = [f"- Followed: {', '.join(map(code, followed))}."]
+    lines += [
+        f"- Only {' or '.join(code(json.dumps(v)) for v in accepted.values)}: {code(name)}. {accepted.instead}"
+        for name, accepted in neutral.items()
+    ]
+    return "\n".join([*lines, *([f"- Without an effect: {', '.join(map(code, idle))}."] if idle else [])])
+
+
 def families_part() -> str:
     """Modalities, what they read, and the families that take what they make of the toy data of their contract."""
     rows = []
@@ -583,6 +639,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "src/afresh/cli/completion.json": completion_file,
     "docs/reference/formats.md": formats_page,
     "docs/reference/rules.md": rules_page,
+    "docs/reference/http.md": http_page,
     "docs/results/benchmarks.md": results_page.page,
     "docs/results/support.md": support_page,
 }

@@ -64,6 +64,22 @@ class Form(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+class WithoutEffect(Form):
+    """Parameters that are taken so that clients which always send them are answered, and on which no answer depends."""
+
+
+class OpenAIService(WithoutEffect):
+    """Who asks, and how OpenAI's service keeps, routes and bills requests."""
+
+    user: str | None = None
+    metadata: Metadata | None = None
+    store: bool | None = None
+    service_tier: str | None = None
+    safety_identifier: Annotated[str, Field(max_length=64)] | None = None
+    prompt_cache_key: str | None = None
+    prompt_cache_retention: str | None = None
+
+
 class Conditions(Form):
     """What OpenAI's API has no word for: the conditions of a sample, guidance, and settings of the family."""
 

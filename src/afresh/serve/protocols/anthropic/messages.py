@@ -28,6 +28,7 @@ from afresh.serve.requests.forms import (
     Seed,
     Stop,
     TextConditions,
+    WithoutEffect,
     cap_headers,
     capped,
     event_stream,
@@ -122,7 +123,14 @@ class Counted(Form):
         return Tools.of(functions, kind, choice.name, not choice.disable_parallel_tool_use)
 
 
-class MessageForm(Counted):
+class AnthropicService(WithoutEffect):
+    """Who asks, and how Anthropic's service routes requests."""
+
+    metadata: Who | None = None
+    service_tier: Literal["auto", "standard_only"] | None = None
+
+
+class MessageForm(Counted, AnthropicService):
     """A request for the answer to the last message."""
 
     max_tokens: Length
@@ -132,9 +140,6 @@ class MessageForm(Counted):
     stop_sequences: Annotated[list[Stop], Field(max_length=MOST_STOPS)] | None = None
     seed: Seed | None = None
     stream: bool | None = False
-    # Who asks, and how Anthropic's service routes requests: nothing here depends on them.
-    metadata: Who | None = None
-    service_tier: Literal["auto", "standard_only"] | None = None
     afresh: TextConditions = Field(default_factory=TextConditions)
 
     def ask(self) -> Ask:

@@ -29,10 +29,10 @@ from afresh.serve.requests.forms import (
     MOST_STOPS,
     MOST_TOKENS,
     Finite,
-    Form,
     Seed,
     Stop,
     TextConditions,
+    WithoutEffect,
     cap_headers,
     capped,
     event,
@@ -82,7 +82,28 @@ class Extra(BaseModel):
     filename: str = ""
 
 
-class InfillForm(Form):
+class LlamaCppDetails(WithoutEffect):
+    """Details of samplers that are not used here, and how llama.cpp computes."""
+
+    dynatemp_exponent: Finite | None = None
+    dry_base: Finite | None = None
+    dry_allowed_length: int | None = None
+    dry_penalty_last_n: int | None = None
+    dry_sequence_breakers: list[str] | None = None
+    xtc_threshold: Finite | None = None
+    mirostat_tau: Finite | None = None
+    mirostat_eta: Finite | None = None
+    n_keep: int | None = None
+    n_discard: int | None = None
+    n_cache_reuse: int | None = None
+    id_slot: int | None = None
+    cache_prompt: bool | None = None
+    t_max_prompt_ms: int | None = None
+    timings_per_token: bool | None = None
+    sse_ping_interval: int | None = None
+
+
+class InfillForm(LlamaCppDetails):
     """A request for the text between a prefix and a suffix."""
 
     model: str | None = Field(None, description="May be left out where one run alone fills in the middle.")
@@ -132,23 +153,6 @@ class InfillForm(Form):
     return_progress: bool | None = None
     ignore_eos: bool | None = None
     lora: list[dict[str, Any]] | None = None
-    # Details of samplers that are not used, and how llama.cpp computes: no text depends on them here.
-    dynatemp_exponent: Finite | None = None
-    dry_base: Finite | None = None
-    dry_allowed_length: int | None = None
-    dry_penalty_last_n: int | None = None
-    dry_sequence_breakers: list[str] | None = None
-    xtc_threshold: Finite | None = None
-    mirostat_tau: Finite | None = None
-    mirostat_eta: Finite | None = None
-    n_keep: int | None = None
-    n_discard: int | None = None
-    n_cache_reuse: int | None = None
-    id_slot: int | None = None
-    cache_prompt: bool | None = None
-    t_max_prompt_ms: int | None = None
-    timings_per_token: bool | None = None
-    sse_ping_interval: int | None = None
     afresh: TextConditions = Field(default_factory=TextConditions)
 
     def check(self) -> None:

@@ -20,7 +20,7 @@ from afresh.serve.errors import RefusedRequest
 from afresh.serve.loaded_runs import Library, Served
 from afresh.serve.protocols.ollama.answers import ollama_body
 from afresh.serve.request_threads import Desk, first
-from afresh.serve.requests.forms import Finite, Form, Seed, Stops, TextConditions, cap_headers, capped
+from afresh.serve.requests.forms import Finite, Seed, Stops, TextConditions, WithoutEffect, cap_headers, capped
 from afresh.serve.requests.neutral import SAMPLERS, Neutral, check_neutral, check_window
 from afresh.serve.requests.text import Put, TextPiece, WrittenTexts, events_of, token_logprobs
 from afresh.serve.requests.tools import Tools, calls_in, finish_of, parts_of
@@ -34,28 +34,12 @@ NEUTRAL = {
 }
 
 
-class OllamaOptions(Form):
-    """How a text is drawn. What is left out is as the model learnt it: temperature 1, every token."""
+class OllamaDetails(WithoutEffect):
+    """Details of samplers that are not used here, and how Ollama computes. The context is that of the model."""
 
-    temperature: Annotated[Finite, Field(ge=0, le=10)] | None = None
-    top_k: Annotated[int, Field(ge=0)] | None = None
-    top_p: Annotated[Finite, Field(gt=0, le=1)] | None = None
-    min_p: Annotated[Finite, Field(ge=0, le=1)] | None = None
-    frequency_penalty: Annotated[Finite, Field(ge=-2, le=2)] | None = None
-    presence_penalty: Annotated[Finite, Field(ge=-2, le=2)] | None = None
-    seed: Seed | None = None
-    stop: Stops = None
-    num_predict: int | None = Field(None, description="Tokens, at most; 0 or less: what the context has room for.")
-    # Accepted at the value that changes nothing (NEUTRAL_OPTIONS).
-    repeat_penalty: Finite | None = None
-    repeat_last_n: int | None = None
-    typical_p: Finite | None = None
-    tfs_z: Finite | None = None
-    mirostat: int | None = None
     mirostat_tau: Finite | None = None
     mirostat_eta: Finite | None = None
     penalize_newline: bool | None = None
-    # How Ollama computes: no text depends on them here. The context is that of the model.
     num_ctx: int | None = None
     num_keep: int | None = None
     num_batch: int | None = None
@@ -73,6 +57,26 @@ class OllamaOptions(Form):
     use_mmap: bool | None = None
     use_mlock: bool | None = None
 
+
+class OllamaOptions(OllamaDetails):
+    """How a text is drawn. What is left out is as the model learnt it: temperature 1, every token."""
+
+    temperature: Annotated[Finite, Field(ge=0, le=10)] | None = None
+    top_k: Annotated[int, Field(ge=0)] | None = None
+    top_p: Annotated[Finite, Field(gt=0, le=1)] | None = None
+    min_p: Annotated[Finite, Field(ge=0, le=1)] | None = None
+    frequency_penalty: Annotated[Finite, Field(ge=-2, le=2)] | None = None
+    presence_penalty: Annotated[Finite, Field(ge=-2, le=2)] | None = None
+    seed: Seed | None = None
+    stop: Stops = None
+    num_predict: int | None = Field(None, description="Tokens, at most; 0 or less: what the context has room for.")
+    # Accepted at the value that changes nothing (NEUTRAL_OPTIONS).
+    repeat_penalty: Finite | None = None
+    repeat_last_n: int | None = None
+    typical_p: Finite | None = None
+    tfs_z: Finite | None = None
+    mirostat: int | None = None
+
     @property
     def length(self) -> int | None:
         """The tokens that a text may have; None for what the context has room for."""
@@ -88,7 +92,13 @@ class OllamaOptions(Form):
         return {name: getattr(self, name) for name in names}
 
 
-class AskForm(Form):
+class OllamaService(WithoutEffect):
+    """Whether a text may outgrow the context, which none does here."""
+
+    shift: bool | None = None
+
+
+class AskForm(OllamaService):
     """What both requests have."""
 
     model: Annotated[str, Field(min_length=1)]
@@ -101,9 +111,9 @@ class AskForm(Form):
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     think: bool | Literal["low", "medium", "high", "max"] | None = None
     truncate: bool | None = None
-    # How long a model stays loaded is up to the memory of the server, and a text never outgrows the context.
-    keep_alive: float | str | None = None
-    shift: bool | None = None
+    keep_alive: float | str | None = Field(
+        None, description="0 without a prompt: the model is let go. How long it stays is up to the memory otherwise."
+    )
     afresh: TextConditions = Field(default_factory=TextConditions)
 
     def check(self) -> OllamaOptions:

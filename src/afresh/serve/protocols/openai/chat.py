@@ -22,9 +22,8 @@ from afresh.serve.requests.descriptions import streamed_too
 from afresh.serve.requests.forms import (
     Count,
     Finite,
-    Form,
     Length,
-    Metadata,
+    OpenAIService,
     ResponseFormat,
     Seed,
     Stops,
@@ -70,7 +69,7 @@ class ChatMessage(BaseModel):
             said.call(call.get("id"), given.get("name"), given.get("arguments"), param)
 
 
-class ChatCompletion(Form):
+class ChatCompletion(OpenAIService):
     """A request for answers to the last of the messages."""
 
     model: str
@@ -96,14 +95,6 @@ class ChatCompletion(Form):
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
     parallel_tool_calls: bool | None = None
     modalities: list[str] | None = None
-    # Who asks, and how OpenAI's service keeps, routes and bills requests: nothing here depends on them.
-    user: str | None = None
-    metadata: Metadata | None = None
-    store: bool | None = None
-    service_tier: str | None = None
-    safety_identifier: str | None = None
-    prompt_cache_key: str | None = None
-    prompt_cache_retention: str | None = None
     afresh: TextConditions = Field(default_factory=TextConditions)
 
     @property

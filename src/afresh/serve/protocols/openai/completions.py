@@ -23,12 +23,12 @@ from afresh.serve.requests.forms import (
     MOST_SAMPLES,
     Count,
     Finite,
-    Form,
     ResponseFormat,
     Seed,
     Stops,
     StreamOptions,
     TextConditions,
+    WithoutEffect,
     cap_headers,
     capped,
     constraint,
@@ -60,7 +60,13 @@ Texts_ = Annotated[list[str], Field(min_length=1, max_length=MOST_SAMPLES)]
 ManyIds = Annotated[list[Ids], Field(min_length=1, max_length=MOST_SAMPLES)]
 
 
-class CompletionForm(Form):
+class Asker(WithoutEffect):
+    """Who asks."""
+
+    user: str | None = None
+
+
+class CompletionForm(Asker):
     """A request for completions. Token ids are those of the model."""
 
     model: str
@@ -83,7 +89,6 @@ class CompletionForm(Form):
     stream: bool | None = False
     stream_options: StreamOptions | None = None
     response_format: ResponseFormat | None = None
-    user: str | None = None  # who asks: nothing here depends on it
     afresh: TextConditions = Field(default_factory=TextConditions)
 
     def prompts(self) -> list[Prompt]:

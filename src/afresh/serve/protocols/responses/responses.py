@@ -25,7 +25,7 @@ from afresh.serve.requests.forms import (
     Form,
     JsonSchema,
     Length,
-    Metadata,
+    OpenAIService,
     Seed,
     TextConditions,
     cap_headers,
@@ -101,7 +101,7 @@ class Reasoning(Form):
     summary: None = None
 
 
-class ResponseForm(Form):
+class ResponseForm(OpenAIService):
     """A request for the answer to the last message of the input."""
 
     model: str
@@ -127,14 +127,6 @@ class ResponseForm(Form):
     background: Literal[False] | None = None
     previous_response_id: str | None = None
     conversation: Any = None
-    # Who asks, and how OpenAI's service keeps, routes and bills requests: nothing here depends on them.
-    user: str | None = None
-    metadata: Metadata | None = None
-    store: bool | None = None
-    service_tier: str | None = None
-    safety_identifier: Annotated[str, Field(max_length=64)] | None = None
-    prompt_cache_key: str | None = None
-    prompt_cache_retention: str | None = None
     afresh: TextConditions = Field(default_factory=TextConditions)
 
     @property
