@@ -343,7 +343,7 @@ def routes(desk: Desk) -> APIRouter:
     @router.post("/infill", summary="The text at a cursor", responses=streamed_too(InfillAnswer))
     async def at_cursor(form: InfillForm, request: Request) -> Response:
         form.check()
-        model: str = form.model or await run_in_threadpool(only_model, desk.library)
+        model = form.model if form.model else await run_in_threadpool(only_model, desk.library)
         answer = await desk.run(request, model, lambda served: infill(served, form))
         whole = answer if form.response_fields is None else chosen_fields(answer, form.response_fields)
         length = max(form.n_predict, 0)
