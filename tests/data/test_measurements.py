@@ -52,13 +52,18 @@ def test_other_forms_of_tables_are_read_alike(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("cell", "why"),
-    [("<3", "bound"), ("inf", "finite"), ("3.5 mg", "has a unit"), ('"1,5"', "decimal point"), ("yes", "finite")],
+    [("<3", "bound"), ("inf", "finite"), ("3.5 mg", "has a unit"), ("yes", "finite")],
 )
 def test_values_that_are_no_numbers_are_refused_by_row(cell: str, why: str, tmp_path: Path) -> None:
     good = "".join(f"{'C' * n}O,{n}\n" for n in range(1, 9))
     found = read_observed([put(tmp_path / "a.csv", f"smiles,x\n{good}CCN,{cell}\n")], MOLECULE, "x")
     assert len(found.measured) == 8 and len(found.refused) == 1
     assert found.refused[0].source == "a.csv, row 9" and why in found.refused[0].reason
+
+
+def test_decimal_commas_are_read_and_said(tmp_path: Path) -> None:
+    found = read_observed([put(tmp_path / "a.csv", "smiles;x\nCO;1,5\nCCO;-2,25\nCCCO;3\n")], MOLECULE, "x")
+    assert [r.value for r in found.measured] == [1.5, -2.25, 3.0] and any("decimal commas" in n for n in found.notes)
 
 
 def test_one_unit_is_taken_and_several_are_refused(tmp_path: Path) -> None:

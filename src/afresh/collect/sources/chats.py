@@ -27,7 +27,7 @@ from afresh.core.plural import counted
 from afresh.data.files import MB, FileError, check_values, decode_text, must_exist
 from afresh.data.limits import Limits, Meter, parsing
 from afresh.data.tables.numbers import as_number
-from afresh.data.tables.times import date_seconds
+from afresh.data.tables.spelling import date_seconds
 from afresh.data.text.chat import ROLES
 
 BESIDE = "no chat but what is beside it in the export. To collect it, give it as a source of its own"

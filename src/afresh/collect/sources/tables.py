@@ -21,15 +21,8 @@ from afresh.data.files import DataFile, FileError, decode_text, open_plain, read
 from afresh.data.imported import MediaFile, media_file
 from afresh.data.limits import Limits, Meter, parsing
 from afresh.data.split import split_of_name
-from afresh.data.tables.delimited import (
-    MOST_VALUES,
-    Numbered,
-    Row,
-    delimited_rows,
-    separator_of,
-    too_long,
-    too_wide,
-)
+from afresh.data.tables.delimited import MOST_VALUES, Numbered, Row, delimited_rows, too_long
+from afresh.data.tables.layout import too_wide
 from afresh.data.tables.numbers import is_number
 from afresh.data.tables.parquet import MOST_COLUMNS
 from afresh.data.tables.rows import LONGEST, bounded_lines, json_row, read_table
@@ -201,9 +194,10 @@ def json_lines(file: DataFile) -> Rows:
 
 def separated(file: DataFile, separator: str) -> Rows:
     """The rows of a CSV or TSV file. One that is damaged is left out, and reading goes on after it."""
-    lines = lines_of(file, "", True)
-    first = next(lines, None) or ""
-    for number, row in delimited_rows(chain([first], lines), separator or separator_of(first), longest=LONGEST)[1]:
+    layout, rows = delimited_rows(lines_of(file, "", True), separator, longest=LONGEST)
+    for note in layout.notes:
+        events.note(f"{file.name}: {note}", "layout")
+    for number, row in rows:
         yield number, INVALID if not isinstance(row, str) and any(map(_invalid, row.values())) else row
 
 

@@ -6,42 +6,53 @@ import json
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 from afresh.core import UserError
 from afresh.data.files import MB, DataFile, FileError, open_plain, read_bytes, suffix_of, walk
 from afresh.data.tables import rows
-from afresh.data.tables.delimited import (
-    NamesOf,
-    Numbered,
-    Row,
-    Unusable,
-    delimited_batches,
-    too_long,
-    too_wide,
-)
+from afresh.data.tables.delimited import Numbered, Row, Unusable, delimited_batches, too_long
+from afresh.data.tables.layout import NamesOf, too_wide
 from afresh.data.tables.parquet import DAMAGED, MOST_COLUMNS, stream_batches
+from afresh.data.tables.spelling import LOOKED_AT, ColumnEvidence, Spelling, spelling_of
 from afresh.data.tables.sql import read_rows
+from afresh.data.tables.totals import TOTALS, WORDS, lines_of_totals
 
 TABLES = rows.SUFFIXES | rows.DATA_BASES  # of files that are tables by their names
 SUFFIXES = TABLES | {".inter", ".dat", ".data", ".txt"}  # of those that are read as tables
 ROWS = 65_536  # of a batch
 AT_ONCE = 64 * MB  # of a batch of Parquet
-LOOKED_AT = 5_000  # rows in which a value is looked for
+TITLED = 3  # columns in which a line of totals may say what it is
+UNDECIDED = 20  # batches in which it is looked for how numbers and dates are written
 MOST_MB = 1024  # of what is decoded of Parquet at once
 
 
 def batches(
     file: DataFile, unusable: Unusable, query: str | None = None, names_of: NamesOf = lambda first: None
 ) -> Iterator[Any]:
-    """Batches of rows (pyarrow.RecordBatch) of a file; texts keep their form, so that an id `007` stays one.
+    """Batches of rows (pyarrow.RecordBatch) of a file. Texts keep their form, so that an id `007` stays one, but for
+    numbers and dates, which are written in one way (afresh.data.tables.spelling).
 
     `query` is the table or the query of a data base. `names_of`: the names of the columns of a file that has no header
-    but numbers, by its first row. Rows that cannot be used are added to `unusable`. Raises FileError if the file cannot
-    be read.
+    but numbers, by its first row. Rows that cannot be used, lines of totals and notes are added to `unusable`. Raises
+    FileError if the file cannot be read.
     """
+    read = _as_written(file, unusable, query, names_of)
+    first = next(read, None)
+    if first is None:
+        return
+    spelling = _spelling(first, lambda: _as_written(file, Unusable(), query, names_of), unusable.separator)
+    unusable.notes += spelling.notes
+    seen = 0
+    for batch, ended in _with_end(chain([first], read)):
+        yield _spelled(_without_totals(batch, ended, unusable, seen), spelling)
+        seen += batch.num_rows
+
+
+def _as_written(file: DataFile, unusable: Unusable, query: str | None, names_of: NamesOf) -> Iterator[Any]:
+    """The batches of `batches` as the file has them."""
     import pyarrow
 
     suffix = suffix_of(file.path.name)
@@ -60,6 +71,76 @@ def batches(
             yield batch
     except (pyarrow.ArrowException, *DAMAGED, sqlite3.Error) as error:
         raise FileError(f"not a readable table: {str(error).strip().splitlines()[0] or type(error).__name__}") from None
+
+
+def _with_end(batches: Iterable[Any]) -> Iterator[tuple[Any, bool]]:
+    """Each batch, and whether it is the last."""
+    before = None
+    for batch in batches:
+        if before is not None:
+            yield before, False
+        before = batch
+    if before is not None:
+        yield before, True
+
+
+def _spelling(first: Any, again: Callable[[], Iterator[Any]], separator: str) -> Spelling:
+    """How numbers and dates are written, by the first rows, and for columns that they leave undecided by the next."""
+    evidence = {name: ColumnEvidence() for name in _columns_of_texts(first)}
+    for name, said in evidence.items():
+        said.add(v for v in first.column(name).slice(0, LOOKED_AT).to_pylist() if v is not None)
+    if any(said.undecided for said in evidence.values()):
+        for number, batch in enumerate(islice(again(), UNDECIDED)):
+            undecided = [n for n, said in evidence.items() if said.undecided and n in batch.schema.names]
+            for name in undecided:
+                values = batch.column(name).slice(0 if number else LOOKED_AT).unique().to_pylist()
+                evidence[name].add(v for v in values if isinstance(v, str))
+            if not undecided:
+                break
+    return spelling_of(evidence, separator)
+
+
+def _columns_of_texts(batch: Any) -> list[str]:
+    import pyarrow
+
+    return [f.name for f in batch.schema if pyarrow.types.is_string(f.type) or pyarrow.types.is_large_string(f.type)]
+
+
+def _spelled(batch: Any, spelling: Spelling) -> Any:
+    import pyarrow
+
+    texts = spelling.columns.intersection(_columns_of_texts(batch))
+    if not texts:
+        return batch
+    columns = []
+    for name in batch.schema.names:
+        column = batch.column(name)
+        if name in texts:
+            encoded, read = column.dictionary_encode(), spelling.reader(name)
+            values = [v if v is None else read(v) for v in encoded.dictionary.to_pylist()]
+            column = pyarrow.array(values, pyarrow.string()).take(encoded.indices)
+        columns.append(column)
+    return pyarrow.record_batch(columns, batch.schema.names)
+
+
+def _without_totals(batch: Any, ended: bool, unusable: Unusable, before: int) -> Any:
+    """The batch without lines of totals, which are added to `unusable`; `before` it are so many rows."""
+    import numpy as np
+    import pyarrow
+    from pyarrow import compute
+
+    texts = _columns_of_texts(batch)
+    named = (compute.match_substring_regex(batch.column(n), f"^\\s*({WORDS.pattern})\\s*:?\\s*$", ignore_case=True)
+             for n in texts[:TITLED])  # fmt: skip
+    if len(texts) < len(batch.schema.names) or not any(compute.any(one).as_py() for one in named):
+        return batch
+    table = [list(row.values()) for row in batch.to_pylist()]
+    totals = lines_of_totals(table, ended)
+    for i in totals:
+        unusable.add(TOTALS, before + i + 1)
+    keep = np.ones(batch.num_rows, dtype=bool)
+    keep[totals] = False
+    return batch.filter(pyarrow.array(keep))
 
 
 def most_frequent_value(

@@ -6,33 +6,35 @@ seconds and counts the rows that it leaves out.
 
 from __future__ import annotations
 
+import codecs
 import csv
+import re
 import sys
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import chain, count
 from typing import Any, BinaryIO, Literal, cast
 
 from afresh.core import Refused
 from afresh.data.files import MB, DataFile, FileError, open_plain
-from afresh.data.tables.numbers import is_number
-from afresh.data.tables.parquet import MOST_COLUMNS
+from afresh.data.tables.layout import BEGINNING, COLONS, RULE, UTF8, Layout, NamesOf, encoding_of, layout_of
 
 Row = Mapping[str, Any]
 Numbered = tuple[int, Row | str]  # a row with its number, from 1, or the reason why it cannot be used
-SEPARATORS = (",", "\t", ";", "|")
-COLONS = "::"  # MovieLens 1M writes 1::1193::5::978300760
 MOST_VALUES = 4_000_000  # of a row, each of which becomes an object
-BEGINNING = 65_536  # bytes from which the separator and the header are judged
 BLOCK = 8 * MB  # of a text that Arrow parses at once
+INVALID = re.compile(r"[\udc80-\udcff]")  # bytes that are not UTF-8
+DRAWN = "a line that is drawn, and no row"
 
 
 @dataclass
 class Unusable:
-    """Rows that could not be read: how many for each reason, and the number of the first of them."""
+    """Rows that could not be read: how many for each reason, and the number of the first of them. `notes`: what else is
+    to be said of the table. `separator`: of its fields, if it has one."""
 
     reasons: dict[str, tuple[int, int]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    separator: str = ""
 
     def add(self, reason: str, row: int, count: int = 1) -> None:
         """`row`: the number of the first of `count` rows."""
@@ -48,58 +50,55 @@ class Unusable:
         ]
 
 
-def separator_of(header: str) -> str:
-    """The mark that separates the fields of a header: the one that occurs most, a comma if none does."""
-    return max(SEPARATORS, key=header.count)
-
-
-def too_wide(columns: int) -> str:
-    """The reason for refusing a table of so many columns."""
-    return f"{columns:,} columns, but at most {MOST_COLUMNS:,} are read: remove those that are not needed"
-
-
 def too_long(longest: int) -> str:
     """The reason for refusing a row."""
     return f"a line or a row of more than {longest:,} characters, or {MOST_VALUES:,} values"
 
 
-def check_header(header: Sequence[str]) -> None:
-    """Raises FileError if the names of the columns are none, too many, or not distinct."""
-    if not any(header):
-        raise FileError("no header line: the first line names the columns")
-    if len(header) > MOST_COLUMNS:
-        raise FileError(too_wide(len(header)))
-    if repeated := sorted(h for h, n in Counter(header).items() if n > 1):
-        raise FileError(f"the header names {', '.join(map(repr, repeated))} more than once")
+def beginning_of(lines: Iterator[str | None]) -> list[str | None]:
+    """The first lines, from which a layout is judged; None for one that is too long."""
+    out: list[str | None] = []
+    size = 0
+    while size < BEGINNING and (line := next(lines, "")) != "":
+        out.append(line)
+        size += len(line or "")
+    return out
 
 
 def delimited_rows(
-    lines: Iterable[str | None], separator: str, *, quoted: bool = True, longest: int | None = None
-) -> tuple[list[str], Iterator[Numbered]]:
-    """The names of the columns, in the first row, and the other rows; a line may be None for one that is too long.
-    `quoted`: fields may stand between quotation marks.
+    lines: Iterable[str | None], separator: str = "", *, quoted: bool = True, longest: int | None = None
+) -> tuple[Layout, Iterator[Numbered]]:
+    """How the fields are laid out, and the rows; a line may be None for one that is too long. `separator`: one that is
+    given. `quoted`: fields may stand between quotation marks.
 
     With `longest`, rows that have more characters or are damaged are left out with their reasons, and reading goes on
     after them. Otherwise a damaged row raises FileError, as does a header that is damaged, too wide or not distinct.
     """
     csv.field_size_limit(min(sys.maxsize, 1 << 31))  # the size of the file or of the row is limited
     left = iter(lines)
-    read = size = 0  # lines so far, and characters of the row
+    beginning = beginning_of(left)
+    if beginning[:1] == [None]:
+        raise FileError(f"its header is damaged: {too_long(longest or 0)}")
+    layout = layout_of("".join(line or "\n" for line in beginning), separator, quoted)
+    left = chain(beginning[layout.lines :], left)
+    read = layout.lines  # lines so far
+    size = 0  # characters of the row
 
     def whole() -> Iterator[str]:
         nonlocal read, size
         for line in left:
             read, size = read + 1, size + len(line or "")
-            if line is None or (longest is not None and (size > longest or line.count(separator) > MOST_VALUES)):
+            if line is None or (longest is not None and (size > longest or line.count(layout.separator) > MOST_VALUES)):
                 raise csv.Error(too_long(longest or 0))
             yield line
 
     def new_reader() -> Iterator[list[str]]:
         quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
-        return csv.reader(whole(), delimiter=separator, quoting=quoting, strict=True)
+        return csv.reader(whole(), delimiter=layout.separator, quoting=quoting, strict=True)
 
-    def rows(reader: Iterator[list[str]]) -> Iterator[Numbered]:
+    def rows() -> Iterator[Numbered]:
         nonlocal size
+        reader = new_reader()
         for number in count(1):
             size = 0
             try:
@@ -112,23 +111,23 @@ def delimited_rows(
                 yield number, f"damaged: {error}"
                 reader = new_reader()
                 continue
-            if fields and len(fields) != len(header):
-                yield number, f"{len(fields):,} fields, but the header has {len(header):,}"
+            if fields and len(fields) != len(layout.names):
+                yield number, not_a_row(fields, len(layout.names))
             elif fields:
-                yield number, dict(zip(header, fields, strict=True))
+                row = dict(zip(layout.names, fields, strict=True))
+                yield number, {name: row[name] for name in layout.kept} if layout.drops else row
 
-    reader = new_reader()
-    try:
-        header = next(reader, [])
-    except csv.Error as error:
-        raise FileError(f"its header is damaged: {error}") from None
-    check_header(header)
-    return header, rows(reader)
+    return layout, rows()
+
+
+def not_a_row(fields: Sequence[str], columns: int) -> str:
+    """The reason why a line with another number of fields than the header is no row."""
+    if RULE.fullmatch("".join(fields)):
+        return DRAWN
+    return f"{len(fields):,} fields, but the header has {columns:,}"
 
 
 # --------------------------------------------------------------------------- batches
-
-NamesOf = Callable[[Sequence[str]], Sequence[str] | None]  # of columns of numbers without a header, by the first row
 
 
 def delimited_batches(file: DataFile, unusable: Unusable, names_of: NamesOf) -> Iterator[Any]:
@@ -137,55 +136,86 @@ def delimited_batches(file: DataFile, unusable: Unusable, names_of: NamesOf) -> 
 
     with open_plain(file) as stream:
         beginning = stream.read(BEGINNING)
-    encoding = "utf8" if _is_utf8(beginning) else "cp1252"
-    lines = beginning.decode(encoding, "replace").lstrip("\ufeff").splitlines()
-    if not lines:
+        while not beginning.endswith(b"\n") and len(beginning) < BLOCK and (more := stream.readline(BLOCK)):
+            beginning += more
+    if not beginning:
         raise FileError("the file is empty")
-    double = COLONS in lines[0]
-    separator = COLONS if double else separator_of(lines[0])
-    header = lines[0].split(COLONS) if double else next(csv.reader([lines[0]], delimiter=separator))
-    bare = names_of(header) if all(cell and is_number(cell) for cell in header) else None
-    names = list(bare or [n.strip() for n in header])
-    check_header(names)
+    encoding = encoding_of(beginning)
+    text = codecs.getincrementaldecoder(encoding)("replace").decode(beginning)
+    layout = layout_of(text, names_of=names_of)
+    unusable.separator = layout.separator
+    unusable.notes += [*([] if encoding == UTF8 else [f"it is not UTF-8 and read as {encoding}"]), *layout.notes]
 
     def skip(row: Any) -> str:
-        unusable.add(f"not {row.expected_columns} fields", row.number or 0)
+        reason = DRAWN if RULE.fullmatch(row.text) else f"not {row.expected_columns} fields"
+        unusable.add(reason, row.number or 0)
         return "skip"
 
     with open_plain(file) as stream:
-        yield from pyarrow.csv.open_csv(
-            _DoubleColons(stream) if double else stream,
-            read_options=pyarrow.csv.ReadOptions(
-                block_size=BLOCK, column_names=names, skip_rows=0 if bare else 1, encoding=encoding
-            ),
+        rows = _Rows(stream, encoding, layout)
+        if rows.ended:
+            return
+        for batch in pyarrow.csv.open_csv(
+            rows,
+            read_options=pyarrow.csv.ReadOptions(block_size=BLOCK, column_names=layout.names),
             parse_options=pyarrow.csv.ParseOptions(
-                delimiter="\x1f" if double else separator, newlines_in_values=True, invalid_row_handler=skip
+                delimiter=rows.separator, newlines_in_values=True, invalid_row_handler=skip
             ),
             convert_options=pyarrow.csv.ConvertOptions(
-                column_types={n: pyarrow.string() for n in names}, strings_can_be_null=True, null_values=[""]
+                column_types={n: pyarrow.string() for n in layout.names}, strings_can_be_null=True, null_values=[""]
             ),
-        )
+        ):
+            yield batch.select(list(layout.kept)) if layout.drops else batch
+    if rows.odd:
+        unusable.notes.append(f"{rows.odd:,} bytes are not UTF-8 and read as cp1252")
 
 
-def _is_utf8(raw: bytes) -> bool:
-    try:
-        raw[: raw.rfind(b"\n") + 1 or len(raw)].decode("utf-8")
-    except UnicodeDecodeError:
-        return False
-    return True
+class _Rows:
+    """A stream of the rows of a table in UTF-8, without what stands above them, whose fields are separated by one
+    character."""
 
+    def __init__(self, stream: Any, encoding: str, layout: Layout) -> None:
+        self.stream, self.closed = cast(BinaryIO, stream), False
+        self.decoder = codecs.getincrementaldecoder(encoding)("surrogateescape" if encoding == UTF8 else "replace")
+        self.skipped, self.colon, self.ready, self.odd = layout.characters, "", b"", 0
+        self.colons = layout.separator == COLONS
+        self.separator = "\x1f" if self.colons else layout.separator
 
-class _DoubleColons:
-    """A stream whose fields are separated by one character instead of two colons."""
-
-    def __init__(self, stream: Any) -> None:
-        self.stream, self.closed, self.left = cast(BinaryIO, stream), False, b""
+    @property
+    def ended(self) -> bool:
+        """Whether there is no row left."""
+        while not self.ready and (raw := self.stream.read(BEGINNING)):
+            self.ready = self._decoded(raw)
+        return not self.ready
 
     def read(self, size: int = -1) -> bytes:
-        raw = self.left + self.stream.read(size)
-        cut = len(raw) - 1 if raw.endswith(b":") and len(raw) > 1 else len(raw)
-        self.left = raw[cut:]
-        return raw[:cut].replace(b"::", b"\x1f")
+        """At most `size` bytes, which may be fewer, and none at the end."""
+        while not self.ready and (raw := self.stream.read(size)):
+            self.ready = self._decoded(raw)
+        if not self.ready:
+            self.ready, self.colon = self.colon.encode(), ""
+        end = size if size >= 0 else len(self.ready)
+        out, self.ready = self.ready[:end], self.ready[end:]
+        return out
+
+    def _decoded(self, raw: bytes) -> bytes:
+        text = self._valid(self.decoder.decode(raw))
+        skipped = min(self.skipped, len(text))
+        self.skipped -= skipped
+        text = self.colon + text[skipped:]
+        if self.colons:  # the second colon of a pair may still come
+            cut = len(text) - text.endswith(":")
+            text, self.colon = text[:cut].replace(COLONS, self.separator), text[cut:]
+        return text.encode()
+
+    def _valid(self, text: str) -> str:
+        """The text with bytes that are not UTF-8 as the characters that they most often are."""
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            self.odd += len(INVALID.findall(text))
+            return INVALID.sub(lambda m: bytes([ord(m[0]) - 0xDC00]).decode("cp1252", "replace"), text)
+        return text
 
     def close(self) -> None:
         self.closed = True

@@ -4,14 +4,32 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from datetime import date
 from typing import Any
 
 from afresh.core import UserError
+from afresh.data.tables.numbers import as_number, is_missing
+from afresh.data.tables.spelling import date_seconds
 
 # The names of a role's columns as plain names, the likeliest first, or a pattern of these, of which one that ends in
 # "id" is likelier than another.
 Names = Sequence[str] | re.Pattern[str]
 TEXT_NAMES = ("text", "content", "body", "document", "article", "story", "sentence", "review", "message", "poem")
+TITLE_NAMES = (  # of columns that name items for people, the likeliest first
+    *("title", "name", "itemname", "productname", "lineitemname", "label", "headline", "titel", "titre", "bezeichnung"),
+    *("artikelbezeichnung", "artikelname", "produktname", "designation", "désignation", "libellé", "description"),
+)
+TIME_NAMES = re.compile(  # plain ones that say when, whatever their numbers are
+    r"(time|timestamp|date|datetime|datetimeutc|when|ts|createdat|eventtime|unixreviewtime|reviewtime|day|playedat"
+    r"|answeredat|submittedat|starttime|timecreated|submitted|endtime|datum|zeit|zeitpunkt|zeitstempel|horodatage|fecha)"
+)
+TIME_PARTS = re.compile(r"date|time|datum|zeit|fecha|stamp|(ed|en)(at|on)$|(gegeben|gekauft|gelöst|stellt)am$|^am$")
+EVENT_PARTS = re.compile(
+    r"order|purchas|bought|paid|event|played|visit|creat|loan|borrow|invoice|transact|answer|submit|bestell|kauf"
+    r"|beleg|buchung|ausleih|rechnung|gegeben|command|achat|compra|pedido"
+)
+NOT_THEN = re.compile(r"birth|geburt|naissance|ship|deliver|liefer|return|rück|due|fällig|end|updat|modif|expir|releas")
+LEAST_STAMP = 1e8  # of a clock that counts from 1970: 1973 in seconds
 DATE = re.compile(
     r"\d{4}[-/.]\d{1,2}([-/.]\d{1,2})?([T ]\d{1,2}:\d\d.*)?|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4}([T ]\d{1,2}:\d\d.*)?"
     r"|\d{1,2}:\d\d(:\d\d)?|(\d{1,2} )?[A-Z][a-z]{2,8}\.? (\d{1,2},? )?\d{4}"
@@ -51,12 +69,52 @@ def columns_by_role(
         if role in of:
             continue
         if isinstance(names, re.Pattern):
-            names = sorted(filter(names.fullmatch, by_name), key=lambda name: not name.endswith("id"))
+            names = sorted(filter(names.fullmatch, by_name), key=_rank)
         likely = (c for name in names for c in by_name.get(name, ()) if c not in of.values())
         best = next((c for c in likely if suits(role, c)), None)
         if best is not None:
             of[role] = best
     return of
+
+
+def _rank(name: str) -> int:
+    """How unlikely a plain name is among those of one role: an id is one for certain, a title may have several."""
+    endings = (("id",), ("sku", "code", "nr", "no", "number", "nummer", "numéro"), ("",))
+    return 3 if name in TITLE_NAMES else next(i for i, ends in enumerate(endings) if name.endswith(ends))
+
+
+def time_column(columns: Sequence[str], values_of: Callable[[str], Sequence[Any]]) -> str | None:
+    """The column that says when: by its name, if its values are times, or the only one of dates. `values_of` gives some
+    values of a column. Of several, that of the event comes before those of what precedes or follows it."""
+    named = [(rank, c) for c in columns if (rank := _time_rank(plain_name(c))) is not None]
+    for rank, column in sorted(named, key=lambda pair: pair[0]):
+        if are_times(values_of(column), counted=rank == 0):
+            return column
+    dated = [c for c in columns if are_times(values_of(c), counted=False, numbers=False)]
+    return dated[0] if len(dated) == 1 else None
+
+
+def _time_rank(name: str) -> int | None:
+    if TIME_NAMES.fullmatch(name):
+        return 0
+    if not TIME_PARTS.search(name):
+        return None
+    return 3 if NOT_THEN.search(name) else 1 if EVENT_PARTS.search(name) else 2
+
+
+def are_times(values: Sequence[Any], counted: bool, numbers: bool = True) -> bool:
+    """Whether most values are dates, or `numbers` of a clock, which with `counted` may begin anywhere."""
+    known = [v for v in values if not is_missing(v)]
+
+    def is_time(value: Any) -> bool:
+        if isinstance(value, date):
+            return True
+        number = as_number(value)
+        if number is not None:
+            return numbers and (counted or number >= LEAST_STAMP)
+        return date_seconds(value) is not None
+
+    return bool(known) and 2 * sum(map(is_time, known)) > len(known)
 
 
 def check_given(columns: Sequence[str], given: Mapping[str, str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import json
 import sys
@@ -12,10 +13,13 @@ from typing import IO, Any, AnyStr
 
 from afresh.data.files import DataFile, FileError, check_values, decode_text, open_plain, suffix_of
 from afresh.data.limits import parsing
-from afresh.data.tables.delimited import Numbered, Row, delimited_rows, separator_of, too_wide
+from afresh.data.tables.delimited import Numbered, Row, delimited_rows
+from afresh.data.tables.layout import decode_table, encoding_of, too_wide
 from afresh.data.tables.numbers import is_number
 from afresh.data.tables.parquet import MOST_COLUMNS, read_parquet, stream_parquet
+from afresh.data.tables.spelling import spelling_of_cells
 from afresh.data.tables.sql import read_rows
+from afresh.data.tables.totals import TOTALS, lines_of_totals
 
 NESTED = frozenset({"messages", "conversations"})  # columns of lists of objects that are read (afresh.data.text.chat)
 SUFFIXES = frozenset({".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet"})
@@ -47,19 +51,20 @@ class RowTable:
 
 
 def read_table(
-    suffix: str, raw: bytes, max_mb: int, decode: Callable[[bytes], str] = decode_text, *, nested: bool = False
+    suffix: str, raw: bytes, max_mb: int, decode: Callable[[bytes], str] | None = None, *, nested: bool = False
 ) -> RowTable:
-    """Read the content of a file with this suffix. `decode` converts bytes to text and raises FileError. `nested`:
-    columns of nested types are read as well.
+    """Read the content of a file with this suffix. `decode` converts bytes to text and raises FileError; None: by
+    their beginning. `nested`: columns of nested types are read as well.
 
     Raises FileError if nothing of it can be used.
     """
     if suffix == ".parquet":
         return _parquet(lambda choose: read_parquet(raw, max_mb, choose), nested)
-    text = decode(raw)
+    delimited = suffix in (".csv", ".tsv")
+    text = (decode or (decode_table if delimited else decode_text))(raw)
     check_values(text)
-    if suffix in (".csv", ".tsv"):
-        return _tsv(text) if suffix == ".tsv" else _delimited(text, separator_of(text.partition("\n")[0]))
+    if delimited:
+        return _tsv(text) if suffix == ".tsv" else _delimited(text)
     return _json(text) if suffix == ".json" else _table(json_rows(text.split("\n")))
 
 
@@ -75,11 +80,12 @@ def read_head(file: DataFile) -> RowTable:
             return _table(enumerate((dict(zip(names, row, strict=True)) for row in values[:HEAD_ROWS]), 1))
         with open_plain(file) as stream:
             head = stream.read(HEAD)
-        text = head[: head.rfind(b"\n") + 1 or len(head)].decode("utf-8", "replace")
+        text = codecs.getincrementaldecoder(encoding_of(head))("replace").decode(head).removeprefix("\ufeff")
+        text = text[: text.rfind("\n") + 1 or len(text)]
         if suffix in SUFFIXES - {".csv"}:
             table = read_table(suffix, text.encode(), HEAD_MB)
         else:
-            table = _delimited(text, separator_of(text.partition("\n")[0]), longest=LONGEST)
+            table = _delimited(text, longest=LONGEST)
         return replace(table, rows=table.rows[:HEAD_ROWS])
 
 
@@ -96,7 +102,22 @@ def _table(numbered: Iterable[Numbered]) -> RowTable:
     if len(columns) > MOST_COLUMNS:
         raise FileError(too_wide(len(columns)))
     texts = {name for _, row in rows for name, value in row.items() if isinstance(value, str)}
-    return RowTable(tuple(columns), tuple(c for c in columns if c in texts), rows, bad)
+    return _spelled(RowTable(tuple(columns), tuple(c for c in columns if c in texts), rows, bad))
+
+
+def _spelled(table: RowTable, separator: str = "") -> RowTable:
+    """The table with its numbers and dates written in one way, and notes on what they were."""
+    cells = {name: [row.get(name) for _, row in table.rows] for name in table.texts}
+    spelling = spelling_of_cells(cells, separator)
+    if not spelling.columns:
+        return replace(table, notes=(*table.notes, *spelling.notes))
+    read = {name: spelling.reader(name) for name in spelling.columns}
+
+    def one_way(row: Row) -> Row:
+        return {n: read[n](v) if n in read and isinstance(v, str) else v for n, v in row.items()}
+
+    rows = [(number, one_way(row)) for number, row in table.rows]
+    return replace(table, rows=rows, notes=(*table.notes, *spelling.notes))
 
 
 # --------------------------------------------------------------------------- JSON
@@ -173,11 +194,21 @@ def _tsv(text: str) -> RowTable:
         return replace(table, notes=("quotation marks are read as ordinary characters",))
 
 
-def _delimited(text: str, separator: str, *, quoted: bool = True, longest: int | None = None) -> RowTable:
-    header, numbered = delimited_rows(io.StringIO(text, newline=""), separator, quoted=quoted, longest=longest)
-    table = _table(numbered)
-    texts = tuple(c for c in header if any(not is_number(row[c]) for _, row in table.rows))
-    return replace(table, columns=tuple(header), texts=texts)
+def _delimited(text: str, separator: str = "", *, quoted: bool = True, longest: int | None = None) -> RowTable:
+    layout, numbered = delimited_rows(io.StringIO(text, newline=""), separator, quoted=quoted, longest=longest)
+    rows: list[tuple[int, Row]] = []
+    bad: list[tuple[int, str]] = []
+    for number, row in numbered:
+        if isinstance(row, str):
+            bad.append((number, row))
+        else:
+            rows.append((number, row))
+    totals = set(lines_of_totals([list(row.values()) for _, row in rows]))
+    bad = sorted([*bad, *((rows[i][0], TOTALS) for i in totals)])
+    rows = [row for i, row in enumerate(rows) if i not in totals]
+    table = RowTable(layout.kept, layout.kept, rows, bad, notes=tuple(layout.notes))
+    table = _spelled(table, layout.separator)
+    return replace(table, texts=tuple(c for c in layout.kept if any(not is_number(r[c]) for _, r in table.rows)))
 
 
 # --------------------------------------------------------------------------- Parquet

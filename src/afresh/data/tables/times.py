@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 
 from afresh.data.tables.numbers import Floats, as_number, numbers_of_texts, values_of
+from afresh.data.tables.spelling import LOOKED_AT, date_seconds, order_of, written_date
 
 # A number is taken in the unit that puts it between 1973 and 2286; smaller ones (days, steps, years) are kept as they
 # are, in no unit.
 UNITS = (("seconds", 1e8, 1e10, 1.0), ("milliseconds", 1e11, 1e13, 1e3), ("microseconds", 1e14, 1e16, 1e6),
          ("nanoseconds", 1e17, 1e19, 1e9))  # fmt: skip
-FORMATS = ("%Y-%m-%d %H:%M:%S", "%Y/%m/%d %H:%M:%S", "%Y-%m-%d", "%Y/%m/%d", "%d.%m.%Y %H:%M:%S", "%d.%m.%Y %H:%M",
-           "%d.%m.%Y", "%m/%d/%Y %H:%M:%S", "%m/%d/%Y %H:%M", "%m/%d/%Y", "%d %b %Y", "%b %d, %Y")  # fmt: skip
 COUNTED = "counted from a start of its own"
 DATES = "dates in text"
 
@@ -24,7 +22,8 @@ DATES = "dates in text"
 def seconds(values: Sequence[Any]) -> tuple[Floats, Counter[str]]:
     """Seconds of each value, NaN where it is none, and how many were in each unit. Raises nothing.
 
-    Numbers may be given as text. A date without a time zone is taken to be in UTC.
+    Numbers may be given as text. A date without a time zone is taken to be in UTC. Whether 1/2/2026 begins with its day
+    is decided by the other dates.
     """
     array = np.asarray(values)
     if array.dtype.kind in "iuf":
@@ -34,8 +33,10 @@ def seconds(values: Sequence[Any]) -> tuple[Floats, Counter[str]]:
         numbers = np.array([np.nan if (n := as_number(v)) is None else n for v in values], np.float64)
         rest = np.isnan(numbers)
     out, units = _scaled(numbers)
-    for i in np.flatnonzero(rest).tolist():
-        parsed = date_seconds(values[i])
+    texts = np.flatnonzero(rest).tolist()
+    order = order_of(d for i in texts[:LOOKED_AT] if isinstance(values[i], str) and (d := written_date(values[i])))
+    for i in texts:
+        parsed = date_seconds(values[i], order)
         if parsed is not None:
             out[i] = parsed
             units[DATES] += 1
@@ -61,23 +62,3 @@ def _scaled(numbers: Floats) -> tuple[Floats, Counter[str]]:
     out[here] = numbers[here]
     units[COUNTED] += int(here.sum())
     return out, +units
-
-
-def date_seconds(value: Any) -> float | None:
-    """Seconds since 1970 of a date in text, in UTC if it names no zone; None if it is none."""
-    if not isinstance(value, str) or not 6 <= len(text := value.strip()) <= 40:
-        return None
-    try:
-        parsed = datetime.fromisoformat(text)
-    except ValueError:
-        parsed = next(filter(None, (_as(text, f) for f in FORMATS)), None)  # type: ignore[assignment]
-    if parsed is None:
-        return None
-    return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp()
-
-
-def _as(text: str, form: str) -> datetime | None:
-    try:
-        return datetime.strptime(text, form)
-    except ValueError:
-        return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import re
 from collections import defaultdict
 
 from afresh.data.files import FileError, decode_text
@@ -12,6 +13,8 @@ GUESSED = (
     *("cp1252", "cp932", "euc_jp", "gb18030", "big5", "cp949", "cp1251", "koi8_r", "cp1250", "iso8859_2"),
     *("cp1253", "cp1254", "cp1255", "cp1256", "cp850", "mac_roman"),
 )
+# Letters and marks beyond ASCII that texts of Western Europe have; a few bytes of others say too little for statistics.
+WESTERN = frozenset("äöüßÄÖÜéèêëÉÈàâáçÇñôóòîïíìûúùœæøåÆØÅ€£°µ§²³«»„“”‘’–…·\xa0".encode("cp1252"))
 SAMPLE = 1 << 18  # bytes that a guess is based on
 MARKED = {  # byte order marks; that of UTF-32 begins with that of UTF-16
     codecs.BOM_UTF32_LE: "utf-32",
@@ -62,6 +65,8 @@ def guess_encoding(raw: bytes) -> str | None:
     damaged = text.count("\ufffd")
     if sum(c > "\x7f" for c in text) - damaged > damaged:  # mostly UTF-8: any other encoding would garble the rest
         return None
+    if _is_western(raw[:SAMPLE]):
+        return "cp1252"
     from charset_normalizer import from_bytes
 
     sample = raw[:SAMPLE]
@@ -73,6 +78,14 @@ def guess_encoding(raw: bytes) -> str | None:
         return None
     equal = [m for m in matches if (m.chaos, m.coherence) == (best.chaos, best.coherence)]
     return min((e for m in equal for e in m.could_be_from_charset), key=lambda e: ranks.get(e, len(ranks)))
+
+
+def _is_western(raw: bytes) -> bool:
+    """Whether the bytes beyond ASCII stand alone or in pairs, as in no text in other letters, and are usual ones."""
+    runs = re.findall(rb"[\x80-\xff]+", raw)
+    total = sum(map(len, runs))
+    usual = sum(byte in WESTERN for run in runs for byte in run)
+    return total > 0 and sum(len(run) for run in runs if len(run) <= 2) >= 0.9 * total and usual >= 0.9 * total
 
 
 def _decoded(raw: bytes, encoding: str) -> str:

@@ -8,45 +8,55 @@ from dataclasses import dataclass
 from typing import Any
 
 from afresh.data.tables.numbers import as_number
-from afresh.data.tables.roles import columns_by_role, plain_name
+from afresh.data.tables.roles import columns_by_role, plain_name, time_column
 
 # Names of columns without case, spaces, marks and a last "id" or "name"; the first that there is counts.
 NAMES: Mapping[str, Sequence[str]] = {
     "learner": (
         *("learner", "student", "pupil", "anonstudent", "studentno", "user", "participant", "person", "child"),
-        *("account", "member", "reviewer"),
+        *("account", "member", "reviewer", "schüler", "schülerin", "lernende", "teilnehmer", "studierende", "kandidat"),
+        *("benutzer", "nutzer", "élève", "étudiant", "apprenant", "alumno"),
     ),
     "item": (
         *("item", "exercise", "question", "problem", "task", "card", "assignment", "quiz", "content", "word", "step"),
-        *("assistment", "lexeme"),
+        *("assistment", "lexeme", "aufgabe", "frage", "übung", "karte", "wort", "exercice", "ejercicio", "pregunta"),
     ),
     "correct": (
         *("correct", "iscorrect", "answeredcorrectly", "wascorrect", "right", "isright", "correctness", "outcome"),
-        *("correctfirstattempt", "passed", "success", "result", "answer", "score", "points"),
-    ),
-    "time": (
-        *("time", "timestamp", "date", "datetime", "createdat", "answeredat", "submittedat", "starttime", "reviewtime"),
-        *("when", "timecreated", "submitted", "endtime"),
+        *("correctfirstattempt", "passed", "success", "result", "answer", "score", "points", "richtig", "korrekt"),
+        *("ergebnis", "resultat", "bestanden", "juste", "résultat", "correcto", "resultado"),
     ),
     "skill": (
         *("skill", "concept", "kc", "knowledgecomponent", "topic", "tag", "category", "unit", "chapter", "subject"),
-        *("deck",),
+        *("deck", "thema", "fach", "kapitel", "sujet", "tema"),
     ),
 }
-RIGHT = frozenset(("1", "true", "t", "correct", "right", "yes", "y", "pass", "passed", "ok", "success"))
-WRONG = frozenset(("0", "false", "f", "incorrect", "wrong", "no", "n", "fail", "failed", "error"))
+RIGHT = frozenset(
+    (
+        *("1", "true", "t", "correct", "right", "yes", "y", "pass", "passed", "ok", "success"),
+        *("richtig", "wahr", "ja", "korrekt", "bestanden", "oui", "vrai", "juste", "sí", "si", "verdadero", "vero"),
+    )
+)
+WRONG = frozenset(
+    (
+        *("0", "false", "f", "incorrect", "wrong", "no", "n", "fail", "failed", "error"),
+        *("falsch", "nein", "nicht bestanden", "non", "faux", "falso"),
+    )
+)
 # Names that only a log of answers has; one of them must be there for a table to be taken for one without being asked.
 TELLING = frozenset(
     (
         *("learner", "student", "pupil", "anonstudent", "studentno"),
         *("exercise", "question", "problem", "quiz", "assistment", "lexeme"),
         *("correct", "iscorrect", "answeredcorrectly", "wascorrect", "right", "isright", "correctness"),
-        "correctfirstattempt",
+        *("correctfirstattempt", "schüler", "schülerin", "lernende", "aufgabe", "frage", "übung", "richtig", "korrekt"),
+        *("élève", "étudiant", "apprenant", "exercice"),
     )
 )
 SURE = 0.9  # share of the values of a column that are outcomes, if it is that of outcomes
 ROWS = 500  # that are looked at
-FIELDS = tuple(NAMES)
+FIELDS = ("learner", "item", "correct", "time", "skill")
+TIME_ROWS = 200  # that say whether a column holds times
 
 
 @dataclass(frozen=True)
@@ -89,6 +99,10 @@ def log_columns(
     of = columns_by_role(
         columns, NAMES, set_by_hand, plain=plain, suits=lambda what, c: what != "correct" or _are_outcomes(rows, c)
     )
+    if "time" not in of:
+        others = [c for c in columns if c not in of.values()]
+        when = time_column(others, lambda name: [row.get(name) for row in rows[:TIME_ROWS]])
+        of |= {} if when is None else {"time": when}
     if "item" not in of and "skill" in of and "skill" not in set_by_hand:
         of["item"] = of.pop("skill")  # an exercise is known by its skill alone
     missing = [what for what in ("learner", "item", "correct") if what not in of]

@@ -112,6 +112,7 @@ def read_log(path: Path, options: LogOptions) -> Corpus:
         except FileError as error:
             corpus.refused.append(Refused(file.name, str(error)))
         corpus.refused += unusable.refused(file.name)
+        corpus.notes += [f"{file.name}: {note}" for note in unusable.notes]
         reading.left_out.update({reason: count for reason, (count, _) in unusable.reasons.items()})
     for (_, learner), answers in sorted(reading.learners.items()):
         if len(answers) < LEAST:

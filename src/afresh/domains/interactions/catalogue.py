@@ -19,8 +19,7 @@ from afresh.core import UserError
 from afresh.data.files import FileError
 from afresh.data.tables.numbers import as_number
 from afresh.data.tables.parquet import stream_batches
-from afresh.data.tables.roles import is_prose, plain_name
-from afresh.domains.interactions.columns import TITLES
+from afresh.data.tables.roles import TITLE_NAMES, is_prose, plain_name
 from afresh.domains.interactions.item_pictures import are_pictures
 from afresh.domains.interactions.item_table import faded
 from afresh.storage.files import replace_file
@@ -28,6 +27,7 @@ from afresh.storage.files import replace_file
 FILE = "catalogue.parquet"
 MOST_MB = 4096  # of a group of its rows, when decoded
 TENTHS = 10  # into which numbers are divided
+LONGEST_TITLE = 200  # characters
 MOST_ALIKE, TOGETHER = 10, 256  # items that stand for a new one; items that are compared at once
 
 
@@ -55,8 +55,10 @@ class Catalogue:
 
     @cached_property
     def titles(self) -> Sequence[Any] | None:
-        """The column of names for people, if there is one."""
-        return next((v for k, v in self.features.items() if plain_name(k) in TITLES), None)
+        """The column of names for people, if there is one: the likeliest by its name, but no long descriptions."""
+        named = {plain_name(k): v for k, v in reversed(list(self.features.items()))}
+        short = (n for n in TITLE_NAMES if all(len(str(v)) <= LONGEST_TITLE for v in named.get(n, ())))
+        return next((named[n] for n in short if n in named), None)
 
     def title(self, i: int) -> str:
         """How item i is shown: by its title, or its id."""
@@ -214,7 +216,7 @@ def are_numbers(values: Sequence[Any]) -> bool:
 def is_sentences(column: str, values: Sequence[Any]) -> bool:
     """Whether a column holds sentences, or titles."""
     known = [str(v) for v in values if v is not None]
-    return bool(known) and not are_pictures(values) and (plain_name(column) in TITLES or is_prose(column, known))
+    return bool(known) and not are_pictures(values) and (plain_name(column) in TITLE_NAMES or is_prose(column, known))
 
 
 def _fits(value: Any, wanted: str) -> bool:

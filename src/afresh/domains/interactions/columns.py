@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from afresh.data.tables.roles import columns_by_role
+from afresh.data.tables.roles import columns_by_role, time_column
 
+NUMBERED = "(id|nr|no|number|nummer|code|key)"
 USERS = re.compile(
-    r"(user|customer|reviewer|member|visitor|profile|person|client|account|buyer|reader)s?(id|name)?|uid"
+    r"(user|customer|reviewer|member|visitor|profile|person|client|account|buyer|reader|kunden?|benutzer|nutzer|käufer"
+    rf"|mitglieds?|leser|acheteur|utilisateur|cliente|usuario)s?({NUMBERED}|name)?|uid"
+    r"|((customer|user|billing)?e?mail(address|adresse|billing)?)"
 )
 ITEMS = re.compile(
     r"(item|movie|film|book|product|track|song|artist|article|business|anime|game|recipe|sku|video|page|content|goods"
-    r"|offer|news)s?(id|name|uri|title)?|asin|isbn|parentasin|iid"
+    r"|offer|news|artikel|produkt|material|ware|buch|lied|produit|livre|producto|articulo|lineitem|stock)s?"
+    rf"({NUMBERED}|name|uri|title|sku)|(item|movie|film|book|product|track|song|artist|article|business|anime|game|recipe"
+    r"|sku|video|page|content|good|offer|new|artikel|produkt|material|ware|buch|lied|produit|livre|producto)s?"
+    r"|asin|isbn|parentasin|iid|title|titel|titre"
 )
-TIMES = re.compile(r"(time|timestamp|date|datetime|when|ts|createdat|eventtime|unixreviewtime|reviewtime|day|playedat)")
-RATINGS = re.compile(r"(rating|score|stars|overall|vote|playcount|weight|count)s?")
-EVENTS = re.compile(r"(event|eventtype|action|behaviou?r(type)?|type|interaction(type)?|kind)")
-SESSIONS = re.compile(r"(session|visit|basket|order|invoice|playlist|cart)s?(id|no)?")
-ROLES = {"user": USERS, "item": ITEMS, "time": TIMES, "rating": RATINGS, "event": EVENTS, "session": SESSIONS}
-
-
-TITLES = ("title", "name", "itemname", "label", "headline")  # of items
+RATINGS = re.compile(r"(rating|score|stars|overall|vote|playcount|weight|count|bewertung|sterne|étoile)s?")
+EVENTS = re.compile(r"(event|eventtype|action|behaviou?r(type)?|type|interaction(type)?|kind|ereignis|aktion)")
+SESSIONS = re.compile(
+    r"(session|visit|basket|order|invoice|playlist|cart|bon|beleg|bestellung|bestell|auftrags?|rechnungs?|warenkorb"
+    rf"|receipt|transaction|commande|facture)s?{NUMBERED}?"
+)
+NAMES = {"user": USERS, "item": ITEMS, "rating": RATINGS, "event": EVENTS, "session": SESSIONS}
+ROLES = ("user", "item", "time", "rating", "event", "session")
+LOOKED_AT = 200  # values that say whether a column holds times
 
 
 @dataclass(frozen=True)
@@ -42,9 +50,15 @@ class InteractionColumns:
         return ", ".join(f"{role} is {getattr(self, role)!r}" for role in ROLES if getattr(self, role) is not None)
 
 
-def columns_by_name(names: Sequence[str], named: Mapping[str, str | None]) -> InteractionColumns:
-    """The columns by their names; `named` gives those that a user chose, by role."""
-    of = columns_by_role(names, ROLES, {role: column for role, column in named.items() if column is not None})
+def columns_by_name(
+    names: Sequence[str], named: Mapping[str, str | None], values_of: Callable[[str], Sequence[Any]] = lambda name: ()
+) -> InteractionColumns:
+    """The columns by their names, and that of times by its values as well, of which `values_of` gives some; `named`
+    gives those that a user chose, by role."""
+    of = columns_by_role(names, NAMES, {role: column for role, column in named.items() if column is not None})
+    if "time" not in of:
+        when = time_column([n for n in names if n not in of.values()], values_of)
+        of |= {} if when is None else {"time": when}
     others = tuple(n for n in names if n not in of.values())
     if "session" in of:
         of.setdefault("user", of["session"])

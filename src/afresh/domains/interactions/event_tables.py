@@ -12,10 +12,10 @@ from afresh.data.limits import parsing
 from afresh.data.tables.batches import SUFFIXES, batches
 from afresh.data.tables.delimited import Unusable
 from afresh.data.tables.numbers import is_number
-from afresh.data.tables.roles import is_prose, plain_name
+from afresh.data.tables.roles import TITLE_NAMES, is_prose, plain_name
 from afresh.data.tables.rows import RowTable
 from afresh.data.tables.times import UNITS
-from afresh.domains.interactions.columns import TITLES, USERS, InteractionColumns, columns_by_name
+from afresh.domains.interactions.columns import LOOKED_AT, USERS, InteractionColumns, columns_by_name
 
 SEQUENCES = frozenset({"items", "history", "sequence", "itemids", "itemsequence"})  # columns of lists of items
 ONE = dict.fromkeys(SEQUENCES, "item") | {"times": "time", "timestamps": "time", "ratings": "rating"}
@@ -48,10 +48,26 @@ def columns_of_head(table: RowTable) -> InteractionColumns | None:
     if any(n in table.skipped or any(isinstance(row.get(n), list) for _, row in table.rows) for n in sequences):
         names = [ONE.get(plain_name(n), n) for n in names]
         names += [] if any(USERS.fullmatch(plain_name(n)) for n in names) else ["user"]
-    columns = columns_by_name(names, {})
-    words = (n for n in table.texts if plain_name(n) not in TITLES)
-    prose = any(is_prose(n, table.texts_of(n)) for n in words)
-    return None if prose or columns.user is None or columns.item is None else columns
+    columns = columns_by_name(names, {}, lambda name: [row.get(name) for _, row in table.rows[:LOOKED_AT]])
+    if columns.user is None or columns.item is None:
+        return None
+    words = [n for n in table.texts if plain_name(n) not in TITLE_NAMES]
+    if any(is_prose(n, table.texts_of(n)) and not _is_of_items(table, columns.item, n) for n in words):
+        return None
+    if plain_name(columns.item) in TITLE_NAMES and not _recurs(table.texts_of(columns.user)):
+        return None  # a table of people, who have titles too
+    return columns
+
+
+def _is_of_items(table: RowTable, item: str, column: str) -> bool:
+    """Whether a column says the same of an item wherever it is chosen."""
+    first: dict[Any, Any] = {}
+    again = [first.setdefault(row.get(item), row.get(column)) == row.get(column) for _, row in table.rows]
+    return 2 * len(first) <= len(again) and sum(again) >= 0.98 * len(again)
+
+
+def _recurs(values: Sequence[str]) -> bool:
+    return len(set(values)) < len(values)
 
 
 def headerless_names(first: Sequence[str]) -> Sequence[str] | None:

@@ -20,7 +20,7 @@ from afresh.data.tables.delimited import Unusable
 from afresh.data.tables.numbers import id_of, numbers_of, values_of
 from afresh.data.tables.roles import check_given
 from afresh.data.tables.times import seconds_of
-from afresh.domains.interactions.columns import InteractionColumns, columns_by_name
+from afresh.domains.interactions.columns import LOOKED_AT, InteractionColumns, columns_by_name
 from afresh.domains.interactions.event_tables import events_of, log_files
 from afresh.domains.interactions.item_pictures import are_pictures
 
@@ -78,6 +78,7 @@ class _Reading:
     seen: dict[str, None] = field(default_factory=dict)  # names of columns, of all tables
     rows: int = 0
     retyped: int = 0
+    columns: dict[tuple[str, ...], InteractionColumns] = field(default_factory=dict)  # by the names of all columns
 
 
 def read_log(
@@ -99,6 +100,7 @@ def read_log(
         except FileError as error:
             reading.refused.append(Refused(file.name, str(error), damaged=True))
         reading.refused += unusable.refused(file.name)
+        reading.notes += [f"{file.name}: {note}" for note in unusable.notes]
     if reading.seen:
         check_given(tuple(reading.seen), {role: column for role, column in named.items() if column is not None})
     if not reading.parts:
@@ -114,8 +116,13 @@ def read_log(
 
 def _add(reading: _Reading, batch: Any, unusable: Unusable) -> None:
     reading.seen |= dict.fromkeys(batch.schema.names)
-    named = {k: v for k, v in reading.named.items() if v is None or v in batch.schema.names}
-    columns = columns_by_name(batch.schema.names, named)
+    names = tuple(batch.schema.names)
+    if names not in reading.columns:
+        named = {k: v for k, v in reading.named.items() if v is None or v in names}
+        reading.columns[names] = columns_by_name(
+            names, named, lambda name: batch.column(name).slice(0, LOOKED_AT).to_pylist()
+        )
+    columns = reading.columns[names]
     if reading.by_session and columns.session is not None:
         columns = InteractionColumns(
             columns.session, columns.item, columns.time, columns.rating, columns.event, None, columns.others

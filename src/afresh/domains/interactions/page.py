@@ -15,8 +15,8 @@ from starlette.responses import Response
 
 from afresh.core import UserError
 from afresh.data.tables.numbers import as_number
-from afresh.data.tables.roles import plain_name
-from afresh.domains.interactions.catalogue import TITLES, Catalogue
+from afresh.data.tables.roles import TITLE_NAMES, plain_name
+from afresh.domains.interactions.catalogue import Catalogue
 from afresh.domains.interactions.playlist import Playlist, playlists
 from afresh.domains.interactions.recommend import Ranking, Recommendation, Recommender, cached_recommender, why_not
 from afresh.runs.run import Run
@@ -186,7 +186,7 @@ def search(catalogue: Catalogue, words: str, without: Sequence[str]) -> list[tup
 def told(catalogue: Catalogue, item: str) -> str:
     """What is known of an item beside its title, in a line."""
     i = catalogue.index[item]
-    known = [(name, values[i]) for name, values in catalogue.features.items() if plain_name(name) not in TITLES]
+    known = [(name, values[i]) for name, values in catalogue.features.items() if plain_name(name) not in TITLE_NAMES]
     some = [(name, value) for name, value in known[:TOLD] if value is not None]
     return ", ".join(f"{n} {v}" if as_number(v) is not None else str(v).replace("|", ", ") for n, v in some)
 
@@ -197,7 +197,7 @@ def filters_of(catalogue: Catalogue) -> dict[str, list[str]]:
     for name, values in catalogue.features.items():
         parts = Counter(p.strip() for v in values if v is not None for p in str(v).split("|"))
         if (
-            plain_name(name) not in TITLES
+            plain_name(name) not in TITLE_NAMES
             and 1 < len(parts) <= max(VALUES, len(catalogue) // 50)
             and len(out) < FILTERS
         ):

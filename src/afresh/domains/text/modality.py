@@ -33,7 +33,7 @@ from afresh.data.refusals import refusal_lines
 from afresh.data.split import split_of_name
 from afresh.data.tables import rows as tables
 from afresh.data.tables.numbers import as_number
-from afresh.data.tables.roles import TEXT_NAMES, columns_by_role, lowered
+from afresh.data.tables.roles import TEXT_NAMES, columns_by_role, is_prose, lowered
 from afresh.data.text import chat, extract
 from afresh.data.text.documents import (
     DocumentEncoder,
@@ -298,7 +298,7 @@ def _rows(name: str, table: tables.RowTable, options: TextOptions, corpus: Corpu
     if not table.rows:
         raise FileError("no usable row")
     form = None if options.text_column is not None else chat.chat_columns(table.columns)
-    column = "" if form else _text_column(name, table, options)
+    column = "" if form else text_column(name, table, options)
     conditions = (*([options.label_column] if options.label_column else []), *options.number_columns)
     for wanted in conditions:
         _require_column(name, table, wanted)
@@ -338,15 +338,17 @@ def _require_column(name: str, table: tables.RowTable, column: str) -> None:
         raise UserError(f"{name} has no column {column!r}. Its columns: {', '.join(table.columns)}.")
 
 
-def _text_column(name: str, table: tables.RowTable, options: TextOptions) -> str:
+def text_column(name: str, table: tables.RowTable, options: TextOptions) -> str:
     if options.text_column is not None:
         _require_column(name, table, options.text_column)
         return options.text_column
     candidates = [c for c in table.texts if c not in (options.label_column, *options.number_columns)]
     if by_name := columns_by_role(candidates, {"text": TEXT_NAMES}, plain=lowered):
         return by_name["text"]
-    if len(candidates) == 1:
-        return candidates[0]
+    prose = [c for c in candidates if is_prose(c, table.texts_of(c))]
+    for only in (candidates, prose):
+        if len(only) == 1:
+            return only[0]
     if not candidates:
         raise FileError(f"no column contains text; its columns are {_list(table.columns)}")
     raise UserError(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from afresh.core import Sniff, Unsupported
 from afresh.core.plural import counted
 from afresh.data.files import suffix_of
-from afresh.data.tables.roles import are_dates, are_labels, is_prose, lowered
+from afresh.data.tables.roles import are_dates, are_labels, is_prose, lowered, plain_name
 from afresh.data.tables.rows import RowTable
 from afresh.data.text import chat
 
@@ -27,6 +28,12 @@ SUFFIXES = {  # of files that are not read, by what they hold, and what to do
 }
 CLOCKS = ("time", "timestamp", "date", "datetime", "seconds")  # names of columns of numbers that are times
 SURE = 0.95  # of a table of texts
+# Plain names of columns by which people and things are told apart. One that only numbers rows says nothing.
+KEYS = re.compile(
+    r".{2,}(id|nr|no|number|nummer|code|key)|(customer|client|member|student|pupil|patient|employee|sample|invoice|order"
+    r"|kunde|schüler|mitglied|probe|rechnung|mitarbeiter|élève|client|échantillon|facture)s?(name)?|e?mail(address)?"
+)
+AS_TEXT = "To learn one column as text all the same: `modality=text` and `data.text_column=NAME`"
 Columns = dict[str, list[str]]  # the values of each column that are not empty, as text
 
 
@@ -48,9 +55,28 @@ def of_table(table: RowTable) -> Sniff:
     words = {name: values for name, values in columns.items() if name in table.texts}
     if len(table.rows) > 1 and not any(is_prose(name, values) for name, values in words.items()):
         numbers = [name for name, values in columns.items() if values and name not in words]
-        if (unsupported := _series(numbers, words) or _numbers(numbers, words)) is not None:
+        unsupported = _plain(columns, numbers, words) or _series(numbers, words) or _numbers(numbers, words)
+        if unsupported is not None:
             return Sniff(0.0, f"looks like {unsupported.kind}", unsupported)
     return Sniff(SURE, "a table of texts")
+
+
+def _plain(columns: Columns, numbers: Sequence[str], words: Columns) -> Unsupported | None:
+    """A table with a row for each customer, sample or invoice: a column names each of them once."""
+    key = next((n for n, values in columns.items() if KEYS.fullmatch(plain_name(n)) and _differ(values)), None)
+    others = [n for n in (*numbers, *(n for n, values in words.items() if are_dates(values))) if n != key]
+    if key is None or len(others) < 2:
+        return None
+    return Unsupported(
+        "plain tables",
+        f"a row for each {key!r}, and {len(columns) - 1} columns that say something of it, but no events",
+        "To recommend, give a table with a row for each choice: a column of who, one of what, and best one of when. "
+        + AS_TEXT,
+    )
+
+
+def _differ(values: Sequence[str]) -> bool:
+    return len(set(values)) == len(values) > 1
 
 
 def _series(numbers: Sequence[str], words: Columns) -> Unsupported | None:
@@ -70,8 +96,7 @@ def _numbers(numbers: Sequence[str], words: Columns) -> Unsupported | None:
 
 
 def _unsupported(kind: str, seen: str) -> Unsupported:
-    advice = "To learn one column as text all the same: `modality=text` and `data.text_column=NAME`"
-    return Unsupported(kind, seen, advice)
+    return Unsupported(kind, seen, AS_TEXT)
 
 
 def _count(names: Sequence[str]) -> str:
