@@ -9,26 +9,27 @@ from typing import Any
 
 import pytest
 
-from afresh.core.registry import modalities, modality
+from afresh.core import UserError
 from afresh.data.files import DataFile, named
-from afresh.data.prepare import claims
+from afresh.data.prepare import choose_modality, claims
 from afresh.data.tables.batches import batches
 from afresh.data.tables.delimited import Unusable
-from afresh.data.tables.numbers import as_number, id_of
+from afresh.data.tables.numbers import as_number
 from afresh.data.tables.rows import RowTable, read_head, read_table
 from afresh.data.tables.times import seconds
 from afresh.data.text.chat import chat_columns
 from afresh.data.text.encodings import TextDecoder
 from afresh.domains.exercises.columns import LogColumns, log_columns
 from afresh.domains.interactions.event_tables import columns_of_head
+from afresh.domains.interactions.modality import MODALITY as INTERACTIONS
+from afresh.domains.interactions.modality import InteractionOptions
 from afresh.domains.molecule.reading import smiles_column_of
 from afresh.domains.text.modality import TextOptions, text_column
-from tests.data.tables.exports import EXPORTS, Export
+from tests.data.tables.exports import EXPORTS, GOODS, Export
 
 
 def kind_of(path: Path) -> str:
     """Of the data, as `afresh train` finds it without being told."""
-    assert modalities()
     claimed = claims(path)
     able = [m.name for s, m in claimed if s.score > 0]
     refused = [s.unsupported.kind for s, _ in claimed if s.unsupported is not None]
@@ -101,5 +102,20 @@ def test_what_is_no_row_of_a_table_is_said(export: Export, tmp_path: Path) -> No
             assert words in "; ".join(way)
 
 
-def test_only_a_log_of_its_own_is_one_of_an_id(tmp_path: Path) -> None:
-    assert modality("interactions") and id_of("7.0") == "7"
+def test_a_table_of_customers_says_what_it_is_and_what_would_be_needed(tmp_path: Path) -> None:
+    (table,) = (e for e in EXPORTS if e.name == "customers.csv")
+    (tmp_path / table.name).write_bytes(table.content)
+    with pytest.raises(UserError, match=r"a row for each 'customer_id'.*no events.*a row for each choice"):
+        choose_modality(tmp_path / table.name, None)
+
+
+def test_the_times_of_a_shop_decide_what_is_held_out(tmp_path: Path) -> None:
+    """Without them the last event of each user would be, which flatters."""
+    (table,) = (e for e in EXPORTS if e.name == "shop.csv")
+    (tmp_path / table.name).write_bytes(table.content)
+    corpus = INTERACTIONS.read(tmp_path / table.name, InteractionOptions())
+    assert any(note.startswith("held out: the 6 events after 2026-02-0") for note in corpus.notes)
+    train = [i for i in corpus.items if i.split == "train"]
+    catalogue = INTERACTIONS.fit(train, InteractionOptions()).catalogue
+    cheap = {name for name, fits in zip(catalogue.ids, catalogue.where({"Price": "<30"}), strict=True) if fits}
+    assert cheap == {goods for _, goods, price in GOODS if price < 30}

@@ -26,6 +26,7 @@ from afresh.storage.files import replace_file
 
 FILE = "catalogue.parquet"
 MOST_MB = 4096  # of a group of its rows, when decoded
+SIGNS = ("<=", ">=", "<", ">")  # of a bound on a number
 TENTHS = 10  # into which numbers are divided
 LONGEST_TITLE = 200  # characters
 MOST_ALIKE, TOGETHER = 10, 256  # items that stand for a new one; items that are compared at once
@@ -155,6 +156,7 @@ class Catalogue:
         listing the columns, for a feature that there is not."""
         chosen = np.ones(len(self), dtype=bool)
         for column, wanted in conditions.items():
+            check_bound(column, wanted)
             if column not in self.features:
                 known = ", ".join(self.features) or "none"
                 raise UserError(f"Items have no feature {column!r} to filter by. Their features are: {known}.")
@@ -219,10 +221,20 @@ def is_sentences(column: str, values: Sequence[Any]) -> bool:
     return bool(known) and not are_pictures(values) and (plain_name(column) in TITLE_NAMES or is_prose(column, known))
 
 
+def check_bound(column: str, wanted: str) -> None:
+    """Raises UserError for a bound that is no number."""
+    sign = next((s for s in SIGNS if wanted.startswith(s)), None)
+    if sign is not None and as_number(wanted.removeprefix(sign)) is None:
+        raise UserError(
+            f"{column} is asked to be {wanted!r}, and {wanted.removeprefix(sign)!r} is no number. Write one with a "
+            f"decimal point, as in {column}={sign}30.5."
+        )
+
+
 def _fits(value: Any, wanted: str) -> bool:
     if value is None:
         return False
-    for sign in ("<=", ">=", "<", ">"):
+    for sign in SIGNS:
         if wanted.startswith(sign):
             have, bound = as_number(value), as_number(wanted.removeprefix(sign))
             if have is None or bound is None:

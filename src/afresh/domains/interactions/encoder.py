@@ -25,6 +25,7 @@ from afresh.data.text.prompts import token_ids
 from afresh.domains.interactions.catalogue import Catalogue, load_catalogue
 from afresh.domains.interactions.history import HISTORY, History, encode
 from afresh.domains.interactions.item_codes import ItemCodes, load_codes
+from afresh.domains.interactions.item_names import ItemNames
 from afresh.domains.interactions.item_table import ItemTable, load_table
 from afresh.domains.interactions.neighbours import FILE as NEIGHBOURS
 from afresh.domains.interactions.neighbours import fit_neighbours
@@ -104,6 +105,11 @@ class HistoryEncoder:
     def tokens(self) -> ItemTokens:
         """How items are written."""
         return self.codes or OneToken(len(self.catalogue))
+
+    @cached_property
+    def names(self) -> ItemNames:
+        """How items are named by people."""
+        return ItemNames(self.catalogue)
 
     @property
     def end(self) -> int:
@@ -202,14 +208,11 @@ class HistoryEncoder:
         seed: int = 0,
     ) -> list[Tensor]:
         """The tokens (length,) int64 of items that are separated by commas, the same for each sample. Raises UserError,
-        naming them, for items that are not in the catalogue."""
+        with the nearest ones, for an item that is not in the catalogue."""
         if not isinstance(prompt, str):
             return [token_ids(prompt, self.space)] * count
-        names = [n.strip() for n in prompt.split(",") if n.strip()]
-        if unknown := [n for n in names if n not in self.catalogue.index]:
-            some = ", ".join(self.catalogue.ids[:5])
-            raise UserError(f"No such items: {', '.join(unknown[:5])}. There are {len(self.catalogue):,}: {some}, ...")
-        return [torch.tensor(self.tokens.of(self.ids(names)), dtype=torch.int64)] * count
+        items = self.ids(self.names.ids_in(prompt))
+        return [torch.tensor(self.tokens.of(items), dtype=torch.int64)] * count
 
     def with_holes(self, text: str, space: Space) -> Tensor:
         """Raises UserError: there is nothing to fill."""

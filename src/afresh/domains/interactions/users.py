@@ -89,7 +89,7 @@ def continued(recommender: Recommender, users: Users, sessions: Sequence[str | S
             f"{counted(len(sessions), 'session')} for {counted(len(users.names), 'user')}. Give one for each, in the "
             "same order."
         )
-    more = [ids_of(s) for s in sessions]
+    more = [known_ids(recommender, s) for s in sessions]
     histories = [[*h, *s] for h, s in zip(users.histories, more, strict=True)]
     return replace(users, histories=histories, notes=(*users.notes, *passed_over(recommender, more)))
 
@@ -99,15 +99,27 @@ def ids_of(text: str | Sequence[str]) -> list[str]:
     return [i.strip() for i in text.split(",") if i.strip()] if isinstance(text, str) else list(text)
 
 
+def known_ids(recommender: Recommender, history: str | Sequence[str]) -> list[str]:
+    """The ids of the items of a history, by ids or names. A text is typed by a person: a name in it that is unknown, or
+    that several items have, raises UserError. Programs give lists, in which such names stay, to be passed over."""
+    names = recommender.encoder.names
+    if isinstance(history, str):
+        return names.ids_in(history)
+    return [found[0] if len(found := names.items(name)) == 1 else name for name in history]
+
+
 def passed_over(recommender: Recommender, histories: Sequence[Sequence[str]]) -> tuple[str, ...]:
-    """A note on ids that are not in the catalogue, if there are any."""
+    """A note on items that are not in the catalogue, if there are any, and what the first of them may mean."""
     unknown = [i for h in histories for i in h if i not in recommender.catalogue.index]
-    note = f"{counted(len(unknown), 'item')} not in the catalogue, passed over: {', '.join(unknown[:5])}"
-    return (note,) if unknown else ()
+    if not unknown:
+        return ()
+    near = ", ".join(recommender.encoder.names.nearest(unknown[0]))
+    shown = ", ".join(unknown[:5])
+    return (f"{counted(len(unknown), 'item')} not in the catalogue, passed over: {shown} (nearest: {near})",)
 
 
 def _new(recommender: Recommender, histories: Sequence[str | Sequence[str]], traits: Mapping[str, str]) -> Users:
-    split = [ids_of(h) for h in histories]
+    split = [known_ids(recommender, h) for h in histories]
     spec = recommender.encoder.conds
     labels = {k: v for k, v in traits.items() if k not in spec or spec[k].kind == "label"}
     numbers = {k: number(k, v) for k, v in traits.items() if k not in labels}

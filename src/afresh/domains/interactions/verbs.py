@@ -236,8 +236,9 @@ def recommend(
 ) -> Recommended | Earned | LogVotes:
     """Recommend items of a catalogue: for users of the data, for new ones by their history, or for all users at once.
 
-    Items of a history that the model does not know are passed over. A probability is that of the next choice, mixed
-    from the model and from what followed what in training, and calibrated on held-out events.
+    Items of a history are given by their ids or by the names that lists print. In a text, one that the model does not
+    know is refused, with the nearest ones; in a list it is passed over, with a note. A probability is that of the next
+    choice, mixed from the model and from what followed what in training, and calibrated on held-out events.
 
     Raises UserError if the run is not one on interactions, for an unknown user, if no item is left, and for a log that
     cannot be used.
