@@ -334,7 +334,7 @@ def python_problems(text: str) -> list[str]:
             target = getattr(afresh, name, None) if name in afresh.__all__ else None
         elif is_model(owner, models):
             parameters = (None, *node.args)
-            target = getattr(afresh.Model, name, None)
+            target = getattr(afresh.Model, name, None) or verb_of_a_domain(name)
         else:
             continue
         if target is None:
@@ -348,6 +348,11 @@ def python_problems(text: str) -> list[str]:
         others = bound.arguments.get("settings")  # of **settings
         wrong += [f"{name}: no family has {k}" for k in others if k not in drawn] if isinstance(others, dict) else []
     return wrong
+
+
+def verb_of_a_domain(name: str) -> Any:
+    """The function of a verb that models have by their kind of data; None if there is none."""
+    return registry.verb(name).function if name in registry.verbs() else None
 
 
 def is_model(node: ast.expr, models: set[str]) -> bool:

@@ -12,12 +12,13 @@ from afresh.data.limits import parsing
 from afresh.data.tables.batches import SUFFIXES, batches
 from afresh.data.tables.delimited import Unusable
 from afresh.data.tables.numbers import is_number
-from afresh.data.tables.roles import TITLE_NAMES, is_prose, plain_name
+from afresh.data.tables.roles import TEXT_NAMES, TITLE_NAMES, is_prose, lowered, plain_name
 from afresh.data.tables.rows import RowTable
 from afresh.data.tables.times import UNITS
 from afresh.domains.interactions.columns import LOOKED_AT, USERS, InteractionColumns, columns_by_name
 
 SEQUENCES = frozenset({"items", "history", "sequence", "itemids", "itemsequence"})  # columns of lists of items
+VARYING = 0.05  # share of the rows of items seen before in which a column that describes them may say something else
 ONE = dict.fromkeys(SEQUENCES, "item") | {"times": "time", "timestamps": "time", "ratings": "rating"}
 HEADERLESS = {2: ("user", "item"), 3: ("user", "item", "rating"), 4: ("user", "item", "rating", "time")}
 
@@ -51,19 +52,24 @@ def columns_of_head(table: RowTable) -> InteractionColumns | None:
     columns = columns_by_name(names, {}, lambda name: [row.get(name) for _, row in table.rows[:LOOKED_AT]])
     if columns.user is None or columns.item is None:
         return None
-    words = [n for n in table.texts if plain_name(n) not in TITLE_NAMES]
-    if any(is_prose(n, table.texts_of(n)) and not _is_of_items(table, columns.item, n) for n in words):
+    words = [n for n in table.texts if n != columns.user and plain_name(n) not in TITLE_NAMES]
+    if any(is_prose(n, table.texts_of(n)) and not _says_what_items_are(table, columns.item, n) for n in words):
         return None
     if plain_name(columns.item) in TITLE_NAMES and not _recurs(table.texts_of(columns.user)):
         return None  # a table of people, who have titles too
     return columns
 
 
-def _is_of_items(table: RowTable, item: str, column: str) -> bool:
-    """Whether a column says the same of an item wherever it is chosen."""
+def _says_what_items_are(table: RowTable, item: str, column: str) -> bool:
+    """Whether a column of sentences names or describes items: it says the same of an item wherever that is chosen."""
+    if lowered(column) in TEXT_NAMES:
+        return False
+    if column == item:
+        return _recurs(table.texts_of(column))
     first: dict[Any, Any] = {}
-    again = [first.setdefault(row.get(item), row.get(column)) == row.get(column) for _, row in table.rows]
-    return 2 * len(first) <= len(again) and sum(again) >= 0.98 * len(again)
+    same = [first.setdefault(row.get(item), row.get(column)) == row.get(column) for _, row in table.rows]
+    again = len(same) - len(first)
+    return again > 0 and len(same) - sum(same) <= VARYING * again
 
 
 def _recurs(values: Sequence[str]) -> bool:

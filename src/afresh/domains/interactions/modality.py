@@ -113,7 +113,7 @@ class InteractionModality:
         corpus = Corpus([], refused)
         corpus.notes += [*notes, *more, _size(log), *split_notes]
         if not log.timed:
-            corpus.notes.append("there are no times: the order of the rows counts")
+            corpus.notes.append("there are no times: the order of the rows counts. `data.time` names their column")
         for side, name in ((train, "train"), (heldout, "validation")):
             items = [Item(h, f"user {h.user}", NOTHING, NOTHING, split=name, images=NOTHING) for h in side.histories]
             if log.traits:

@@ -17,6 +17,7 @@ from afresh.domains.interactions.log import Log
 
 Split = Literal["time", "last", "user"]
 HELD_OUT = 0.1
+FLATTERS = "; there are no times to split by, so what others chose later is learnt, which flatters"
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ def divide(log: Log, how: Split | None) -> tuple[Side, Side, list[str]]:
     `time` if there are times. Equal times keep the order of the rows. Raises UserError if nothing would be left.
     """
     bounds = np.append(np.flatnonzero(np.diff(log.user, prepend=-1)), len(log))
+    guessed = how is None
     how = how or ("time" if spread(log) else "last")
     if how == "time" and not spread(log):
         raise UserError("A split by time needs times that differ. Choose `data.split=last` or `data.split=user`.")
@@ -46,7 +48,9 @@ def divide(log: Log, how: Split | None) -> tuple[Side, Side, list[str]]:
     elif how == "last":
         lengths = np.diff(bounds)
         kept = np.where(lengths > 1, lengths - 1, lengths)
-        notes = [f"held out: the last event of {counted(int((lengths > 1).sum()), 'user')}"]
+        notes = [
+            f"held out: the last event of {counted(int((lengths > 1).sum()), 'user')}{FLATTERS if guessed else ''}"
+        ]
         if n := int((lengths == 1).sum()):
             notes.append(f"{counted(n, 'user')} with a single event, used for training only")
     else:
