@@ -56,7 +56,7 @@ def test_a_session_follows_what_is_known_or_stands_alone(recommender: Recommende
     known = users_of(recommender, named=["u0"]).histories[0]
     assert users_of(recommender, named=["u0"], sessions=["i1,i2"]).histories == [[*known, "i1", "i2"]]
     assert users_of(recommender, histories=["i5"], sessions=[["i1"]]).histories == [["i5", "i1"]]
-    alone = users_of(recommender, sessions=["i3,i4,what"])
+    alone = users_of(recommender, sessions=[["i3", "Thing 4", "what"]])
     assert alone.histories == [["i3", "i4", "what"]] and "what" in alone.notes[0]
     assert recommender.recommend(alone.histories, Ranking(1), alone.cond)[0][0].item == "i5"
     with pytest.raises(UserError, match="2 sessions for 1 user"):
@@ -186,15 +186,20 @@ def test_the_blend_is_removed_with_its_run(run: Path, tmp_path: Path) -> None:
 def test_the_command_shows_lists_writes_tables_and_says_what_is_wrong(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert command(["recommend", str(run), "--history", "i3,i4,nothing", "-k", "3", "--because", "1"]) == 0
+    assert command(["recommend", str(run), "--history", "i3,thing 4", "-k", "3", "--because", "1"]) == 0
     shown = capsys.readouterr()
-    assert "Thing 5 (i5)" in shown.out and "because of" in shown.out and "1 item not in the catalogue" in shown.err
+    assert "Thing 5 (i5)" in shown.out and "because of" in shown.out
     assert command(["recommend", str(run), "--all", "-k", "2", "--out", str(tmp_path / "all.parquet")]) == 0
     rows = parquet.read_table(tmp_path / "all.parquet").to_pylist()
     assert len(rows) == 120 and {"user", "place", "item", "probability"} <= set(rows[0])
     capsys.readouterr()
     for asked, said in (
         (["--user", "u1000"], "no user 'u1000' among the 60"),
+        (
+            ["--history", "i3,Thong 4"],
+            "no item 'Thong 4' among the 12 of the catalogue, of which the nearest are 'Thing 4",
+        ),
+        (["--history", "i1", "--where", "price=<a few"], "'a few' is no number"),
         ([], "Say for whom"),
         (["--history", "i1", "--diversity", "2"], "diversity from 0 to 1"),
         (["--history", "i1", "--where", "colour"], "--where takes KEY=VALUE"),

@@ -225,7 +225,7 @@ def _laid_out(records: Sequence[_Record], separator: str, names_of: NamesOf) -> 
     names = [n or (f"column {i + 1}" if i or empty[i] else "") for i, n in enumerate(fields)]
     check_header(names if any(fields) else [])
     units = _units(names, [r for r in rows if not RULE.fullmatch("".join(r.fields))], width)
-    last = next(r for r in rows if r.fields is not None and len(r.fields) == width) if units else header
+    last = next(r for r in rows if len(r.fields) == width) if units else header
     return Layout(
         separator,
         tuple(names),
