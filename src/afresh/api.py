@@ -14,6 +14,7 @@ from afresh.collect.gather import gather, places_of
 from afresh.collect.licences import normalised
 from afresh.core import UserError, events, registry
 from afresh.core.events import Event, JsonLines, Listener, listening
+from afresh.core.minutes import minutes_of
 from afresh.core.verb import Result, Verb
 from afresh.data import imported
 from afresh.data.in_memory import as_path
@@ -85,8 +86,14 @@ P = ParamSpec("P")
 R = TypeVar("R", bound=Result)
 PathLike = str | Path
 Data = Any  # a path, or data in memory: a dataset, a data frame, arrays, a list, a loader
+Minutes = float | str  # 5, 0.5, "90s", "2m", "1h30m"
 Labels = str | Mapping[str, str]  # a class, or classes by the label's name
 Log = str | Sequence[str]  # where training is also logged: tensorboard, trackio, wandb
+
+
+def in_minutes(given: Minutes | None, name: str = "minutes") -> float | None:
+    """Raises UserError for what is no length of time."""
+    return None if given is None else minutes_of(given, name)
 
 
 def _names(log: Log) -> Sequence[str]:
@@ -433,7 +440,7 @@ class Model:
         length: int | None = None,
         lora: bool = False,
         rank: int | None = None,
-        minutes: float | None = None,
+        minutes: Minutes | None = None,
         steps: int | None = None,
         seed: int = 0,
         out: PathLike | None = None,
@@ -470,7 +477,7 @@ class Model:
             prompt_tokens=prompt_tokens,
             settings={**parts["sample"], **({} if length is None else {"length": length})},
             lora=train_task.adapter(rank, None, ()) if lora else None,
-            minutes=minutes,
+            minutes=in_minutes(minutes),
             steps=steps,
             seed=seed,
             out=_path(out),
@@ -493,7 +500,7 @@ class Model:
         alpha: float | None = None,
         targets: Sequence[str] = (),
         adapter: str | None = None,
-        minutes: float | None = None,
+        minutes: Minutes | None = None,
         steps: int | None = None,
         lr: float | None = None,
         seed: int = 0,
@@ -536,7 +543,7 @@ class Model:
         *,
         guidance: float | None = None,
         finest: int = 4,
-        minutes: float | None = None,
+        minutes: Minutes | None = None,
         steps: int | None = None,
         seed: int = 0,
         out: PathLike | None = None,
@@ -555,7 +562,7 @@ class Model:
             run=self.path,
             guidance=guidance,
             finest=finest,
-            minutes=minutes,
+            minutes=in_minutes(minutes),
             steps=steps,
             seed=seed,
             out=_path(out),
@@ -597,7 +604,7 @@ def train(
     base: PathLike | Model | None = None,
     family: str | None = None,
     codec: PathLike | Model | None = None,
-    minutes: float | None = None,
+    minutes: Minutes | None = None,
     steps: int | None = None,
     tokens: int | None = None,
     seed: int = 0,
@@ -630,7 +637,7 @@ def train(
             base=None if base is None else str(base.path if isinstance(base, Model) else base),
             family=family,
             codec=codec.path if isinstance(codec, Model) else _path(codec),
-            minutes=minutes,
+            minutes=in_minutes(minutes),
             steps=steps,
             tokens=tokens,
             seed=seed,
@@ -654,7 +661,7 @@ def tune(
     alpha: float | None = None,
     targets: Sequence[str] = (),
     adapter: str | None = None,
-    minutes: float | None = None,
+    minutes: Minutes | None = None,
     steps: int | None = None,
     lr: float | None = None,
     seed: int = 0,
@@ -684,7 +691,7 @@ def tune(
             tuning=True,
             lora=train_task.adapter(rank, alpha, targets) if lora else None,
             adapter=adapter,
-            minutes=minutes,
+            minutes=in_minutes(minutes),
             steps=steps,
             seed=seed,
             out=_path(out),
@@ -752,7 +759,7 @@ def collect_data(
     leaks: str | None = None,
     max_bytes: int | None = None,
     max_items: int | None = None,
-    max_minutes: float | None = None,
+    max_minutes: Minutes | None = None,
     resume: bool = False,
     refresh: bool = False,
     processes: int = 1,
@@ -787,7 +794,7 @@ def collect_data(
             Path(into),
             on=rules,
             off=without_rules,
-            limits=CollectLimits(max_bytes, max_items, max_minutes),
+            limits=CollectLimits(max_bytes, max_items, in_minutes(max_minutes, "max_minutes")),
             resume=resume,
             refresh=refresh,
             processes=processes,

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from platformdirs import user_cache_path, user_config_path, user_data_path
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -26,6 +26,20 @@ PREFIX = "AFRESH_"
 Folder = Annotated[Path, AfterValidator(Path.expanduser)]
 
 
+def _minutes(given: Any) -> Any:
+    """Raises ValueError, as a validator of pydantic does, for what is no length of time."""
+    from afresh.core.errors import UserError
+    from afresh.core.minutes import ACCEPTED, minutes_of
+
+    try:
+        return minutes_of(given)
+    except UserError:
+        raise ValueError(ACCEPTED) from None
+
+
+Minutes = Annotated[float, BeforeValidator(_minutes)]  # a number, or a text as "2m"
+
+
 class Preferences(BaseSettings):
     """The settings of a user. Names in the configuration file are those of the fields."""
 
@@ -33,9 +47,10 @@ class Preferences(BaseSettings):
 
     device: str | None = Field(None, description="where new runs are trained: cpu, cuda, cuda:1, mps; else the fastest")
     threads: int | None = Field(None, ge=1, le=4096, description="threads that torch may use; else those of torch")
-    minutes: float = Field(5.0, gt=0, description="budget of `train` and `distill` where none is given")
+    minutes: Minutes = Field(5.0, gt=0, description="budget of `train` and `distill` where none is given")
     runs: Folder = Field(Path("runs"), description="folder in which new runs are put and runs are found by their names")
     quiet: bool = Field(False, description="show warnings and errors alone, no notes and no progress")
+    verbose: bool = Field(False, description="show every decision about the data and the plan, with its reason")
     colour: bool = Field(
         True, description="colours on a terminal; NO_COLOR, which every program knows, forbids them too"
     )
@@ -131,7 +146,10 @@ def _fault(location: tuple[int | str, ...], kind: str, message: str, value: Any)
     if kind == "extra_forbidden":
         return f"{_line(name)}: there is no setting {name}. Known: {', '.join(Preferences.model_fields)}"
     place = variable(name) if variable(name) in os.environ else _line(name)
-    return f"{place}: {name} is {value!r}. {message}"
+    from afresh.core.library_words import in_plain_words
+
+    why = in_plain_words(message).rstrip(".")
+    return f"{place}: {name} is {value!r}. {why[:1].upper()}{why[1:]}"
 
 
 def _line(name: str) -> str:

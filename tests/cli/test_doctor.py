@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,16 @@ def test_this_machine_is_described(invoke: Invoke, tmp_path: Path, monkeypatch: 
     assert seen["machine"]["float32"] > 0 and seen["machine"]["precision"] in ("float32", "bfloat16")
     shown = invoke("doctor", tmp_path, "--device", "cpu")[1]
     assert "GFLOP/s" in shown
+
+
+def test_python_versions_are_those_of_the_package_and_of_its_pages() -> None:
+    (root,) = [p for p in Path(__file__).parents if (p / "pyproject.toml").is_file()][:1]
+    needed = tomllib.loads((root / "pyproject.toml").read_text())["project"]["requires-python"]
+    (_, oldest), (_, newest) = doctor.supported_python()
+    assert needed == f">=3.{oldest},<3.{newest + 1}"
+    assert doctor.python_finding().follows == f"3.{oldest} to 3.{newest} are supported"
+    for page in ("README.md", "CONTRIBUTING.md", "docs/start.md"):
+        assert f"Python 3.{oldest} to 3.{newest}" in (root / page).read_text(), page
 
 
 def test_the_faster_precision_is_named() -> None:

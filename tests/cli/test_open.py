@@ -40,6 +40,11 @@ def test_the_studio_opens_on_what_there_is(opened: list[Any]) -> None:
     assert settings.sessions.redeem(ticket).right.name == "LOCAL" and settings.keys.everybody is None
 
 
+def test_a_page_is_served_without_a_browser(opened: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(["open", "--no-open"]) == 0
+    assert len(opened) == 1 and "the studio is at http://127.0.0.1:1/studio/enter?" in capsys.readouterr().err
+
+
 def test_it_opens_where_one_creates_with_a_run(opened: list[Any], tmp_path: Path) -> None:
     (tmp_path / "runs" / "my pets").mkdir(parents=True)
     (tmp_path / "runs" / "my pets" / "run.json").write_text("{}")

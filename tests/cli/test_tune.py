@@ -34,7 +34,8 @@ from afresh.training.config import TrainConfig
 from afresh.training.lora import adaptable, adapter_state
 from afresh.verbs.base_data import prepare_for
 from afresh.verbs.measuring import RunEvidence
-from afresh.verbs.train import TrainSpec, adapter, start
+from afresh.verbs.train import TrainSpec, adapter, default_output, start
+from afresh.verbs.use_command import use_command
 from afresh.verbs.verify import verify
 from tests.cli.conftest import Invoke, drawn, parsed
 from tests.heard import heard
@@ -95,6 +96,25 @@ def test_the_result_is_a_run_that_holds_its_base_and_an_adapter(tuned: Path, tex
     before, after = base.modules["decoder"].state_dict(), run.modules["decoder"].state_dict()
     moved = {k for k in before if not torch.equal(before[k], after[k])}
     assert moved == {f"blocks.0.{k}.weight" for k in ("attention.qkv", "attention.out", "mlp.gate_up", "mlp.down")}
+
+
+@pytest.mark.parametrize(
+    ("base", "name"),
+    [
+        ("runs/office", "office-tuned"),
+        ("runs/office/", "office-tuned"),
+        ("HuggingFaceTB/SmolLM2-135M", "SmolLM2-135M-tuned"),
+        ("models/small.Q8_0.gguf", "small.Q8_0-tuned"),
+        ("runs/office-tuned/adapter", "office-tuned-tuned"),
+    ],
+)
+def test_the_folder_is_named_after_the_base(base: str, name: str, questions: Path) -> None:
+    assert default_output(TrainSpec(questions, base=base, tuning=True)).name == name
+    assert default_output(TrainSpec(questions, base=base)).name == "questions"  # train --base
+
+
+def test_a_model_that_has_learnt_conversations_is_talked_to(tuned: Path) -> None:
+    assert use_command(Run.open(tuned)) == f"afresh chat {tuned}"
 
 
 def test_it_keeps_every_promise_of_a_run(tuned: Path) -> None:

@@ -15,8 +15,8 @@ from afresh.families.autoencoder import AutoencoderConfig
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"rate": "1000000"}, "rate: should be less than or equal to 48000, given '1000000' (accepted: 4000 to 48000)"),
-        ({"seconds": 0}, "seconds: should be greater than or equal to 0.02, given 0 (accepted: 0.02 to 60)"),
+        ({"rate": "1000000"}, "rate: should be at most 48000, given '1000000' (accepted: 4000 to 48000)"),
+        ({"seconds": 0}, "seconds: should be at least 0.02, given 0 (accepted: 0.02 to 60)"),
         ({"overlap": "-1"}, "given '-1' (accepted: 0 to 0.9)"),
         ({"rate": "fast"}, "given 'fast' (accepted: 4000 to 48000)"),
         ({"near": "maybe"}, "near: should be 'keep' or 'drop', given 'maybe'"),

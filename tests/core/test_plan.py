@@ -58,7 +58,7 @@ def test_settings_of_the_user_are_kept() -> None:
 
 
 def test_a_setting_out_of_range_is_refused_with_its_value() -> None:
-    with pytest.raises(UserError, match=r"weight_decay: .* greater than or equal to 0, given -1"):
+    with pytest.raises(UserError, match=r"weight_decay: .* at least 0, given -1"):
         planned(1, weight_decay=-1)
 
 

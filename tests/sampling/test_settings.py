@@ -34,5 +34,5 @@ def test_guidance_needs_conditions_and_a_family_that_is_guided(chosen: dict[str,
 def test_what_a_family_does_not_know_is_named_with_what_it_knows() -> None:
     with pytest.raises(UserError, match=r"gan does not know part_guidance, steps.*accepts: .*truncation"):
         of_sampling(GAN, {"steps": 3, "part_guidance": {"label": 2.0}}, True)
-    with pytest.raises(UserError, match=r"settings of flow: steps: .*greater than or equal to 1"):
+    with pytest.raises(UserError, match=r"settings of flow: steps: .*at least 1"):
         of_sampling(FLOW, {"steps": 0}, True)

@@ -16,6 +16,7 @@ from PIL import Image
 
 import afresh
 from tests import needs
+from tests.plain import assert_plain
 from tests.serve.conftest import wait_for_active
 
 openai = needs.package("openai", "openai")
@@ -141,7 +142,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "twice": ({"afresh": {"label": "one"}}, "label is given twice. Give it once"),
     "size": ({"size": "1024x1024"}, "size=auto, 8x8, or up to 32x32, continued beyond the edges. Given: 1024x1024"),
     "no size": ({"size": "large"}, "size: .*Given: 'large'"),
-    "n": ({"n": 1_000_000}, "n: .*less than or equal to 128"),
+    "n": ({"n": 1_000_000}, "n: .*at most 128"),
     "url": ({"response_format": "url"}, "response_format=b64_json"),
     "format": ({"output_format": "gif"}, "output_format: .*'png', 'jpeg' or 'webp'"),
     "compression": ({"output_compression": 50}, "PNG has no levels"),
@@ -166,6 +167,7 @@ def test_bad_requests_are_refused_with_advice(http: httpx.Client, name: str) -> 
     assert answer.status_code == (404 if name == "no such run" else 400)
     error = answer.json()["error"]
     assert set(error) == {"message", "type", "param", "code"} and re.search(message, error["message"]), error
+    assert_plain(error["message"])
 
 
 def bad_mask(alpha: int) -> bytes:
@@ -176,14 +178,14 @@ BAD_FORMS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "size of image": ({}, {"image": png(picture(9))}, "image has 9x9 pixels, and digits draws images of 8x8"),
     "not an image": ({}, {"image": b"no image"}, "cannot be read as an image"),
     "damaged": ({}, {"image": png(picture())[:60]}, "cannot be read as an image"),
-    "no image": ({}, {}, "image: Field required"),
+    "no image": ({}, {}, "image: it is missing"),
     "opaque mask": ({}, {"image": png(picture()), "mask": bad_mask(255)}, "no fully transparent pixels"),
     "whole mask": ({}, {"image": png(picture()), "mask": bad_mask(0)}, "no other than transparent"),
     "mask size": ({}, {"image": png(picture()), "mask": png(picture(9))}, "mask has 9x9 pixels"),
     "wanted size": ({"size": "16x16"}, {"image": png(picture())}, "ask for size=auto"),
     "fidelity": ({"input_fidelity": "high"}, {"image": png(picture())}, "input_fidelity"),
     "unknown": ({"what": "1"}, {"image": png(picture())}, "what: This parameter is not known"),
-    "strength": ({"afresh[strength]": "7"}, {"image": png(picture())}, "strength: .*less than or equal to 1"),
+    "strength": ({"afresh[strength]": "7"}, {"image": png(picture())}, "strength: .*at most 1"),
     "json": ({"afresh": "{"}, {"image": png(picture())}, "afresh is not valid JSON"),
     "twice": ({"prompt": ["one", "two"]}, {"image": png(picture())}, "prompt is given twice"),
 }

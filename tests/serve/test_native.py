@@ -23,6 +23,7 @@ from afresh.domains.music.score import MusicScore, Note
 from afresh.serve.app import ServeSettings
 from afresh.serve.keys import Keys
 from afresh.serve.rights import Holder
+from tests.plain import assert_plain
 from tests.serve.conftest import serving, wait_for_active
 
 
@@ -184,7 +185,7 @@ BAD: dict[str, tuple[str, dict[str, Any], str]] = {
     "too long": ("samples", {"model": "tunes", "settings": {"length": 16_385}}, "at most 16,384 tokens"),
     "long prompts": ("samples", {"n": 5, "prompt": "a" * 900_000}, "4,500,000 characters, and at most 4,000,000"),
     "number": ("samples", {"number": {"size": "nan"}}, "number.size"),
-    "huge": ("samples", {"n": 10**6}, "less than or equal to 128"),
+    "huge": ("samples", {"n": 10**6}, "at most 128"),
     "long": ("samples", {"model": "tunes", "settings": {"length": 10**9}}, "at most 16,384 tokens"),
     "image": ("samples", {"image": IMAGE}, "neither to start from an image"),
     "function": ("edits", {"inputs": [IMAGE], "function": "os:getcwd"}, "function: This parameter is not known"),
@@ -238,6 +239,7 @@ def test_bad_requests_are_refused_with_advice(api: httpx.Client, name: str) -> N
     assert answer.status_code == (404 if name == "adapter" else 400), answer.text
     error = answer.json()["error"]
     assert set(error) == {"message", "type", "param", "code"} and re.search(message, error["message"], re.S), error
+    assert_plain(error["message"])
 
 
 @pytest.mark.parametrize("path", ["edits", "samples", "score"])

@@ -17,6 +17,7 @@ import afresh
 from afresh.sampling.tokens import Decoding
 from afresh.serve.request_threads import EVERY
 from tests import needs
+from tests.plain import assert_plain
 from tests.serve.conftest import wait_for_active
 
 openai = needs.package("openai", "openai")
@@ -147,9 +148,9 @@ def test_penalties_and_biases(client: openai.OpenAI, runs: Path) -> None:
 
 
 BAD = {
-    "temperature": ({"temperature": -1}, "temperature: .*greater than or equal to 0. Given: -1"),
+    "temperature": ({"temperature": -1}, "temperature: .*at least 0. Given: -1"),
     "unknown parameter": ({"frobnicate": 1}, "frobnicate: This parameter is not known here"),
-    "too many": ({"n": 1_000_000}, "n: .*less than or equal to 128"),
+    "too many": ({"n": 1_000_000}, "n: .*at most 128"),
     "no room": ({"prompt": "c" * 100}, "100 tokens, and the model stories sees 64"),
     "an unknown id": ({"prompt": [10**6]}, "Token ids are from 0 to"),
     "best_of": ({"best_of": 3}, "Leave best_of out"),
@@ -169,6 +170,7 @@ def test_bad_requests_are_refused_with_advice(http: httpx.Client, name: str) -> 
     error = answer.json()["error"]
     assert set(error) == {"message", "type", "param", "code"} and error["type"] == "invalid_request_error"
     assert re.search(message, error["message"]), error["message"]
+    assert_plain(error["message"])
 
 
 def test_what_a_run_did_not_learn(client: openai.OpenAI) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -67,6 +68,16 @@ def test_large_changes_are_reported_once() -> None:
     steady = Machine(lambda now: 0.1)
     steady.train(1000, 100.0)
     assert not [e for e in steady.events if e.code == "replanned"]
+
+
+def test_a_machine_that_is_far_slower_than_planned_is_told_once() -> None:
+    slow = Machine(lambda now: 0.37)
+    slow.train(1000, 100.0)
+    (said,) = [e for e in slow.events if e.kind == "warning"]
+    assert re.search(r"About 2\d\d steps fit the time instead of 1,000", said.text)
+    uneven = Machine(lambda now: 0.1 + 0.08 * (int(now * 7) % 3))
+    uneven.train(1000, 100.0)
+    assert not [e for e in uneven.events if e.kind in ("note", "warning") and not e.detail]
 
 
 def test_the_rate_is_continuous_where_the_number_of_steps_changes() -> None:

@@ -187,4 +187,4 @@ def test_options_of_other_types_are_an_error_that_names_them(
     assert command(["show", str(run)]) == 0
     for argv in (("measure", str(run)), ("recommend", str(run), "--user", "u1")):
         assert command(list(argv)) == 2
-        assert "Data options of interactions: user: should be a valid string" in capsys.readouterr().err
+        assert "Data options of interactions: user: should be a text" in capsys.readouterr().err

@@ -50,6 +50,7 @@ from afresh.cli.commands import command_of
 from afresh.cli.show import discard_output, fail, one_line, write_json
 from afresh.cli.wording import as_typed, options_of
 from afresh.core import registry
+from afresh.core.library_words import in_plain_words
 
 DONE, FAULT, USAGE, DIVERGED, CRASHED, INTERRUPTED = 0, 1, 2, 3, 70, 130  # 70: EX_SOFTWARE of sysexits.h
 CODES = {USAGE: "usage", DIVERGED: "diverged", INTERRUPTED: "interrupted"}  # of events, for errors without a code
@@ -129,7 +130,7 @@ def shown(verb: Callable[..., Any]) -> Callable[..., Any]:
         if not preferences().colour:
             os.environ["NO_COLOR"] = "1"  # which rich reads, for this process and those that it starts
 
-        show = ConsoleListener()
+        show = ConsoleListener(verbose=bool(options.get("verbose")))
 
         def listener(event: events.Event) -> None:
             worded = replace(event, text=as_typed(event.text, option_names()))
@@ -291,7 +292,7 @@ def usage_message(error: Any) -> str:
         return str(error.format_message()).strip()
     context = getattr(error, "ctx", None)
     command = "afresh" if context is None else context.command_path
-    text = str(error.format_message()).replace("Value error, ", "")  # which pydantic says before the reason
+    text = in_plain_words(str(error.format_message()))
     return one_line(text if text.endswith((".", "?")) else f"{text}.") + f" See: {command} --help"
 
 

@@ -89,6 +89,7 @@ def align(
     setting: o.AlignSettings = None,
     log: o.Log = None,
     measure: o.MeasureAtEnd = True,
+    verbose: o.Verbose = False,
     as_json: o.ResultAsJson = False,
 ) -> None:
     """Align a model with a reward or with preferences, and hold it near to what it was.

@@ -24,7 +24,7 @@ def collect(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with what was interrupted.")] = False,
     refresh: Annotated[bool, typer.Option("--refresh", help="Read again what was collected, if it changed.")] = False,
     max_bytes: Annotated[int | None, typer.Option(min=1, help="Stop after so many bytes.")] = None,
-    max_minutes: Annotated[float | None, typer.Option(min=0.001, help="Stop after so many minutes.")] = None,
+    max_minutes: Annotated[float | None, o.minutes_option("Stop after so many minutes:", "max_minutes")] = None,
     max_items: Annotated[int | None, typer.Option(min=1, help="Stop after so many files, pages or rows.")] = None,
     rule: Annotated[list[str] | None, typer.Option(help="Switch a rule on, as name or name=value.")] = None,
     no_rule: Annotated[list[str] | None, typer.Option(help="Switch a rule off.")] = None,

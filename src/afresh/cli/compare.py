@@ -76,11 +76,7 @@ def compare(
     ] = 0,
     open_page: Annotated[
         bool | None,
-        typer.Option(
-            "--open/--no-open",
-            help="Open the page in the browser; at a terminal with a display if not given.",
-            rich_help_panel=VOTES,
-        ),
+        o.open_option("Open the page in the browser; at a terminal with a display if not given.", VOTES),
     ] = None,
     summary: Annotated[
         bool, typer.Option("--summary", help="Ask nothing: what the votes say.", rich_help_panel=VOTES)

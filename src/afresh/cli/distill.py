@@ -28,6 +28,7 @@ def distill(
     setting: o.TrainSettings = None,
     log: o.Log = None,
     measure: o.MeasureAtEnd = True,
+    verbose: o.Verbose = False,
     as_json: o.ResultAsJson = False,
 ) -> None:
     """Distill a flow into a student that samples in one to four steps what its teacher samples in twenty.

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from afresh.cli import options as o
 from afresh.cli.extras import require
 from afresh.cli.paths import existing_run
 from afresh.cli.show import say
@@ -15,6 +16,7 @@ from afresh.cli.show import say
 def open(
     run: Annotated[Path | None, typer.Argument(help="Run to create with; all runs if not given.")] = None,
     port: Annotated[int, typer.Option(help="Port; 0 = a free one.", min=0, max=65535)] = 0,
+    open_page: Annotated[bool, o.open_option("Open the page in the browser, or only say its address.")] = True,
 ) -> None:
     """Open the studio in the browser: create, look at and keep what your models make.
 
@@ -44,6 +46,7 @@ def open(
         asked = {"ticket": ticket} | ({} if run is None else {"to": "create", "run": run.resolve().name})
         page = f"{address}/studio/enter?{urlencode(asked)}"
         say(f"the studio is at {page} (for one browser; Ctrl-C ends)")
-        webbrowser.open(page)
+        if open_page:
+            webbrowser.open(page)
 
     serve(settings, "127.0.0.1", port, ready)

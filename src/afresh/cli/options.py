@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +12,7 @@ import typer
 
 from afresh.cli import completion
 from afresh.cli.paths import base_path, existing, existing_run
+from afresh.core.minutes import minutes_of
 
 if TYPE_CHECKING:
     from afresh.training.training_clock import Clock
@@ -66,9 +68,21 @@ def json_of(result: str) -> Any:
 Modality = Annotated[
     str | None, typer.Option(help="The kind of data, if it is not clear.", autocompletion=completion.modalities)
 ]
+
+
+def minutes_option(help: str, name: str = "minutes", panel: str | None = None) -> Any:
+    """An option for a length of time: 5, 0.5, 90s, 2m, 1h30m."""
+    parser = partial(minutes_of, name=name)
+    return typer.Option(help=f"{help} 5, 0.5, 90s, 2m, 1h30m.", metavar="MINUTES", parser=parser, rich_help_panel=panel)
+
+
+def open_option(help: str, panel: str | None = None) -> Any:
+    """The option of a command that opens a page in the browser."""
+    return typer.Option("--open/--no-open", help=help, rich_help_panel=panel)
+
+
 Minutes = Annotated[
-    float | None,
-    typer.Option(help="Minutes for all of it: data, training, measuring and the report.", rich_help_panel=BUDGET),
+    float | None, minutes_option("Minutes for all of it (data, training, measuring, the report):", panel=BUDGET)
 ]
 Steps = Annotated[int | None, typer.Option(help="Steps of training.", rich_help_panel=BUDGET)]
 Seed = Annotated[int, typer.Option(help="Seed of all random numbers: the same seed gives the same result.")]
@@ -118,6 +132,9 @@ Log = Annotated[
     ),
 ]
 MeasureAtEnd = Annotated[bool, typer.Option("--measure/--no-measure", help="Measure the model at the end.")]
+Verbose = Annotated[
+    bool, typer.Option("--verbose", help="Show every decision about the data and the plan, with its reason.")
+]
 ResultAsJson = Annotated[bool, json_of("{run, steps, heldout_loss, seconds, ...}")]
 
 # ---------------------------------------------------------------------------- sampling: sample, edit, compare, compose

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from afresh.cli import options as o
 from afresh.cli.extras import require
 from afresh.cli.show import note, say
 
@@ -63,7 +64,7 @@ def serve(
         bool,
         typer.Option("--log-requests", help="A line of JSON for each request on standard error, without its content."),
     ] = False,
-    open_page: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+    open_page: Annotated[bool, o.open_option("Open the page in the browser.")] = False,
 ) -> None:
     """Serve runs: OpenAI's API for programs, and a page for people.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -39,7 +40,7 @@ def train(
     family: Annotated[
         str | None,
         typer.Option(
-            help="The kind of model: transformer, masked, vae, gan, flow, autoencoder.",
+            help="The kind of model: transformer, masked, vae, gan, flow (also called diffusion), autoencoder.",
             autocompletion=completion.families,
         ),
     ] = None,
@@ -77,6 +78,7 @@ def train(
     setting: o.TrainSettings = None,
     log: o.Log = None,
     measure: o.MeasureAtEnd = True,
+    verbose: o.Verbose = False,
     as_json: o.ResultAsJson = False,
 ) -> None:
     """Train a generative model on your own data, for 5 minutes if no budget is given.
@@ -200,11 +202,13 @@ def show(job: Job, seconds: float, measured: Measurement | None, samples: Sample
     from afresh.core.plural import counted
     from afresh.runs.run import metrics_rows, summary
     from afresh.sampling.request import converses
+    from afresh.training.progress import clock
     from afresh.verbs.measuring import verdict_lines
     from afresh.verbs.report import run_verdict
     from afresh.verbs.use_command import use_command
 
     record, now = job.run.record, summary(job.run)
+    spent = seconds if job.clock is None else time.monotonic() - job.clock.begun  # of the whole command
     if samples is not None:
         show_samples(
             samples,
@@ -218,7 +222,7 @@ def show(job: Job, seconds: float, measured: Measurement | None, samples: Sample
             show_line(line)
     answer(
         f"{job.run.path}: {record.family} on {record.modality}, {record.parameters:,} parameters, "
-        f"{counted(now['steps'], 'step')} in {seconds:,.0f} s"
+        f"{counted(now['steps'], 'step')}, {clock(spent)} in all"
     )
     aligned = record.align
     steered = None if aligned is None else alignment(metrics_rows(job.run), aligned.asked_distance)

@@ -37,7 +37,7 @@ def tune(
     steps: o.Steps = None,
     lr: Annotated[float | None, typer.Option(help="The highest learning rate.", rich_help_panel=o.BY_HAND)] = None,
     seed: o.Seed = 0,
-    out: Annotated[Path | None, typer.Option(help="Folder of the run; runs/NAME-tuned by default.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run; runs/BASE-tuned by default.")] = None,
     modality: o.Modality = None,
     validation: o.Validation = None,
     force: o.Force = False,
@@ -46,6 +46,7 @@ def tune(
     setting: o.TrainSettings = None,
     log: o.Log = None,
     measure: o.MeasureAtEnd = True,
+    verbose: o.Verbose = False,
     as_json: o.ResultAsJson = False,
 ) -> None:
     """Tune a model on your own data: a run of yours, public weights, or an adapter on one of them.

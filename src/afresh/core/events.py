@@ -31,12 +31,13 @@ Kind = Literal["progress", "note", "warning", "error"]
 class Event:
     """One thing that happened. `code` names it for programs (`plan`, `data`, `training`, ...), `text` for people, and
     `fields` holds its values as plain JSON. Control characters in `text` are made visible, except its line ends if the
-    kind is "error": those are of the error itself."""
+    kind is "error": those are of the error itself. A `detail` is a note for people who ask for details."""
 
     kind: Kind
     code: str
     text: str
     fields: Mapping[str, Any] = field(default_factory=dict)
+    detail: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "text", (visible if self.kind == "error" else visible_line)(self.text))
@@ -50,14 +51,17 @@ Listener = Callable[[Event], None]
 
 
 class PlainLines:
-    """A listener that writes lines of text: notes and warnings as they come, progress at most every `every` seconds."""
+    """A listener that writes lines of text: notes and warnings as they come, progress at most every `every` seconds,
+    details only if it is `verbose`."""
 
-    def __init__(self, stream: TextIO | None = None, every: float = 10.0) -> None:
+    def __init__(self, stream: TextIO | None = None, every: float = 10.0, verbose: bool = False) -> None:
         """`stream` is standard error by default."""
-        self.stream, self.every = stream, every
+        self.stream, self.every, self.verbose = stream, every, verbose
         self.last: float | None = None  # when progress was last shown, or begun
 
     def __call__(self, event: Event) -> None:
+        if event.detail and not self.verbose:
+            return
         if event.kind == "progress":
             now = time.monotonic()
             self.last = now if self.last is None else self.last
@@ -125,6 +129,11 @@ def emit(event: Event) -> None:
 def note(text: str, code: str = "note", **fields: Any) -> None:
     """Something a person may want to know; nothing is wrong."""
     emit(Event("note", code, text, fields))
+
+
+def detail(text: str, code: str = "note", **fields: Any) -> None:
+    """A note for programs, and for people who ask for details (`verbose`)."""
+    emit(Event("note", code, text, fields, detail=True))
 
 
 def warning(text: str, code: str = "warning", **fields: Any) -> None:

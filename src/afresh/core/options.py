@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from afresh.core.errors import UserError
+from afresh.core.library_words import in_plain_words
 
 ANY: Final = object()  # a retired setting that had no effect
 
@@ -58,7 +59,7 @@ def problems(error: ValidationError, model: type[BaseModel]) -> str:
 
 def _problem(found: ErrorDetails, model: type[BaseModel]) -> str:
     name = ".".join(map(str, found["loc"]))
-    why = found["msg"].removeprefix("Value error, ").replace("Input should be", "should be")
+    why = in_plain_words(found["msg"]).removeprefix("it ")
     if not name:
         return why
     if found["type"] == "extra_forbidden":

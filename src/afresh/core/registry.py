@@ -28,14 +28,17 @@ VERBS = ("complete", "export", "measure", "propose", "score")  # files in afresh
 SOURCES = ("collected", "arrow", "webdataset")  # files in afresh.data
 REWARDS = ("surrogate_reward",)  # files with rewards for any kind of items
 DIALECTS = "afresh.serve.protocols"  # a folder for each dialect of the server, with PATHS and PROTOCOL
+FAMILY_ALIASES = {"diffusion": "flow"}  # other names of families that people know
 RENAMED_KINDS = {"picture": "image"}  # names of kinds in files of earlier versions
 
 
-def _check(kind: str, name: str, known: tuple[str, ...]) -> None:
+def _check(kind: str, name: str, known: tuple[str, ...], aliases: Mapping[str, str] | None = None) -> None:
     if name not in known:
-        near = get_close_matches(name, known, n=1)
+        near = get_close_matches(name, (*known, *(aliases or {})), n=1)
         hint = f" Did you mean {near[0]}?" if near else ""
-        raise UserError(f"There is no {kind} {name!r}.{hint} Choose one of: {', '.join(known)}.")
+        also = {meant: alias for alias, meant in (aliases or {}).items()}
+        listed = [f"{k} (also called {also[k]})" if k in also else k for k in known]
+        raise UserError(f"There is no {kind} {name!r}.{hint} Choose one of: {', '.join(listed)}.")
 
 
 def _families_added() -> tuple[PluginPart, ...]:
@@ -85,7 +88,9 @@ def family_names() -> tuple[str, ...]:
 
 
 def family(name: str) -> Family:
-    _check("family", name, (*family_names(), *FOREIGN))
+    """The family of this name, or of another name that people know it by. Raises UserError if there is none."""
+    name = FAMILY_ALIASES.get(name, name)
+    _check("family", name, (*family_names(), *FOREIGN), FAMILY_ALIASES)
     if name in FAMILIES + FOREIGN:
         own: Family = import_module(f"afresh.families.{name}").FAMILY
         return own

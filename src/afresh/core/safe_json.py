@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from afresh.core.errors import UserError
+from afresh.core.library_words import in_plain_words
 
 MOST_BYTES = 1 << 25  # of a JSON file; a list of labels for each of a million items has about as many
 MOST_DEPTH = 32  # objects and lists within each other; what this program writes has fewer than ten
@@ -54,10 +55,10 @@ def children(value: Any) -> list[Any]:
 def faults(error: Exception) -> str:
     """What is wrong with the content of a file: each field of a ValidationError with the reason."""
     if not isinstance(error, ValidationError):
-        return str(error)
+        return in_plain_words(str(error))
     found = error.errors(include_url=False, include_context=False, include_input=False)
     listed = [f"{'.'.join(map(str, x['loc']))[:NAME] or 'the content'}: {x['msg']}" for x in found[:SHOWN]]
-    return "; ".join(listed) + (f"; and {len(found) - SHOWN:,} more" if len(found) > SHOWN else "")
+    return in_plain_words("; ".join(listed)) + (f"; and {len(found) - SHOWN:,} more" if len(found) > SHOWN else "")
 
 
 def read_bytes(file: Path) -> bytes:

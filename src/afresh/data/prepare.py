@@ -209,7 +209,7 @@ def facts_of(p: Prepared, near: Sequence[NearDuplicate] | None) -> DataFacts:
 
 
 def advice_lines(p: Prepared) -> list[str]:
-    """Advice before training, as lines of output. Near duplicates are searched if there are no more items than can be
+    """Advice before training. Near duplicates are searched if there are no more items than can be
     searched soon (`ItemKind.searched`)."""
     items, out = [*p.train_items, *p.heldout_items], []
     pairs = None
@@ -221,7 +221,7 @@ def advice_lines(p: Prepared) -> list[str]:
                 f"{len(items):,} items are too many to search for near duplicates before training; "
                 "`afresh.inspect_data(PATH)` searches them"
             )
-    return [f"advice: {text}" for text in [*(a.text for a in advise(facts_of(p, pairs))), *out]]
+    return [*(a.text for a in advise(facts_of(p, pairs))), *out]
 
 
 def long_records(train: Examples, heldout: Examples, shape: tuple[int, ...]) -> list[str]:

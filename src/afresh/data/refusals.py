@@ -46,6 +46,11 @@ def sum_refusals(refused: Sequence[Refused]) -> list[RefusalGroup]:
     ]
 
 
+def missed(refused: Sequence[Refused]) -> list[Refused]:
+    """The refused inputs without those that are beside the data."""
+    return [r for r in refused if _rank(r) < 2]
+
+
 def describe_refusals(refused: Sequence[Refused]) -> str:
     """All refused inputs on one line: "14 .docx: a Word document is read with ...; a.png: damaged"."""
     groups = sum_refusals(refused)

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from afresh.core import UserError, events
 from afresh.core.device import computing_device
+from afresh.core.library_words import in_plain_words
 from afresh.nets.sentence import BertConfig, bert, pooled
 
 NEEDED = ("config.json", "model.safetensors", "tokenizer.json")
@@ -106,7 +107,7 @@ def open_model(folder: Path, device: torch.device | None = None) -> TextModel:
             hidden = _load_with_transformers(folder, device)
         width = int(config["hidden_size"])
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, x['loc']))}: {x['msg']}" for x in error.errors())
+        problems = "; ".join(f"{'.'.join(map(str, x['loc']))}: {in_plain_words(x['msg'])}" for x in error.errors())
         raise UserError(f"{folder} is a BERT of a kind that is not supported: {problems}.") from None
     except UserError:
         raise

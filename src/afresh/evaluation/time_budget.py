@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from afresh.core import events
+from afresh.training.progress import clock
 
 SAMPLING, ENCODER, CLASSIFIER = 0.35, 0.3, 0.1  # shares of the seconds for the samples and for training each network
 LEAST_STEPS, LEAST_SAMPLES = 20, 24  # which are trained and drawn even where they take longer
@@ -19,7 +20,7 @@ class Effort:
     measured in full, and only the progress is reported.
 
     Progress is an event of the kind `progress` with the code `measuring`. Its fields are title, stage, share (of the
-    stage, 0 to 1), seconds_left (None without a limit), seconds_elapsed and ended.
+    stage, 0 to 1), seconds_left (None without a limit, and beyond it), seconds_elapsed and ended.
     """
 
     title: str = ""
@@ -58,7 +59,10 @@ class Effort:
             return
         self.reported = now
         elapsed, left = now - self.begun, self.left()
-        until = "" if left is None or ended else f", at most {left:.0f} s left"
-        text = f"{self.title}: measured in {elapsed:.0f} s" if ended else f"{self.title}: measuring: {stage}{until}"
+        until = "" if left is None else f", at most {clock(left)} left"
+        if left is not None and left < 0.5:  # what is begun is ended, however long that takes
+            left, until = None, ", longer than planned"
+        ended_in = f"{self.title}: measured in {clock(elapsed)}"
+        text = ended_in if ended else f"{self.title}: measuring: {stage}{until}"
         fields = {"title": self.title, "stage": stage, "share": share, "ended": ended}
         events.progress(text, "measuring", **fields, seconds_left=left, seconds_elapsed=elapsed)

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from afresh.core import UserError, registry
+from afresh.core.library_words import in_plain_words
 from afresh.serve.loaded_runs import UnknownRun
 
 log = logging.getLogger("afresh.serve")
@@ -62,7 +63,7 @@ class RefusedRequest(Exception):
     def __init__(
         self, status: int, message: str, code: str | None = None, param: str | None = None, retry: int | None = None
     ) -> None:
-        super().__init__(message)
+        super().__init__(in_plain_words(message))
         self.status, self.code, self.param, self.retry = status, code, param, retry
 
 
@@ -119,7 +120,7 @@ def invalid(error: RequestValidationError) -> RefusedRequest:
     first = error.errors()[0]
     place = [str(p)[:100] for p in first["loc"] if p not in ("body", "query", "path")]
     param = ".".join(place)[:200] or None
-    message = str(first["msg"]).removeprefix("Value error, ")
+    message = in_plain_words(str(first["msg"]))
     given = first.get("input")
     if first["type"] == "extra_forbidden":
         message = "This parameter is not known here. Leave it out."

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from pydantic import TypeAdapter, ValidationError
 
 from afresh.core import UserError
+from afresh.core.library_words import in_plain_words
 from afresh.training.config import TrainConfig
 
 # Settings with a parameter of their own, which must not be set in two ways.
@@ -65,5 +66,5 @@ def of_training(name: str, value: Any) -> Any:
     try:
         return TypeAdapter(kind).validate_python(value)
     except ValidationError as e:
-        why = "; ".join(x["msg"] for x in e.errors())
+        why = "; ".join(in_plain_words(x["msg"]) for x in e.errors())
         raise UserError(f"`train.{name}={value}`: {why}.") from e

@@ -161,7 +161,7 @@ class ProgressMeter:
     """A context manager around training that reports its progress as events.
 
     `examples_per_step` are counted in `unit` (tokens, images); `start` is the step from which a resumed run continues.
-    The speed is averaged over `window` seconds.
+    The speed is averaged over `window` seconds, and `begun` is when the command began, of which the time elapsed is.
     An event of the kind `progress` with the code `training` is emitted at most every EVERY seconds, and at the end. Its
     fields are title, step, steps, values, unit, rate (units per second), seconds_left, seconds_elapsed and ended.
     Fields are None while they are not known.
@@ -176,16 +176,18 @@ class ProgressMeter:
         start: int = 0,
         now: Callable[[], float] = time.monotonic,
         window: float = WINDOW,
+        begun: float | None = None,
     ) -> None:
         self.total, self.unit, self.each, self.title, self.now = total_steps, unit, examples_per_step, title, now
-        self.started = self.reported = now()
-        self.left = TimeLeft(total_steps, start, self.started, window)
+        self.reported = now()
+        self.begun = self.reported if begun is None else begun
+        self.left = TimeLeft(total_steps, start, self.reported, window)
         self.memory = min(50.0, max(1.0, total_steps / 20))
         self.loss = Smooth(self.memory)
         self.shown: dict[str, Smooth] = {}
 
     def __enter__(self) -> ProgressMeter:
-        self.started = self.left.last = self.now()
+        self.left.last = self.now()
         self.report()
         return self
 
@@ -238,7 +240,7 @@ class ProgressMeter:
             "unit": self.unit,
             "rate": self.rate(),
             "seconds_left": self.seconds_left(),
-            "seconds_elapsed": self.reported - self.started,
+            "seconds_elapsed": self.reported - self.begun,
             "ended": ended,
         }
         events.progress(progress_line(fields), "training", **fields)

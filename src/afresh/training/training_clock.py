@@ -16,7 +16,8 @@ FINISHING, LEAST_FINISHING = 0.02, 0.3  # share and seconds for what follows the
 FITTING, MOST_FITTING = 0.1, 10.0  # share and at most so many seconds for what a family fits to its data after training
 LEAST_TRAINING = 0.4  # share of the minutes that training gets, however long reading the data took
 TOLERATED = 0.03  # relative error of the number of steps left from which it is changed
-ANNOUNCED = 0.25  # relative change of the number of steps that is reported
+ANNOUNCED = 0.25  # relative change of the number of steps that is a detail
+MATTERS, SETTLED = 2.0, 0.1  # how many times fewer steps than planned are said, and the share of the time before that
 OFTEN = 0.01  # share of the budget between two looks at the clock
 
 
@@ -54,7 +55,9 @@ class StepsForDeadline:
         self.deadline, self.meter, self.now = deadline, meter, now
         self.seconds = deadline - now()
         self.next = now()
-        self.announced = meter.total
+        self.announced = self.planned = meter.total
+        self.settled = now() + SETTLED * self.seconds
+        self.said = False  # that the machine is slow
 
     def __call__(self, learner: Learner) -> int | None:
         now, step, total = self.now(), learner.step, learner.config.steps
@@ -63,10 +66,11 @@ class StepsForDeadline:
             return None
         self.next = now + OFTEN * self.seconds
         left = max(1, int((self.deadline - now - self.meter.left.interruptions()) / max(each, 1e-9)))
+        self.say_if_slow(step + left, now)
         if abs(step + left - total) <= TOLERATED * max(total - step, 0.1 * total):
             return None
         if abs(step + left - self.announced) > ANNOUNCED * self.announced:
-            events.note(
+            events.detail(
                 f"{self.meter.title}: {step + left:,} steps instead of {self.announced:,}, because of the measured "
                 f"speed of the first {step:,}",
                 "replanned",
@@ -75,3 +79,15 @@ class StepsForDeadline:
             self.announced = step + left
         self.meter.replan(step + left)
         return step + left
+
+    def say_if_slow(self, steps: int, now: float) -> None:
+        """Say once that far fewer steps fit than planned, when the speed is known well."""
+        if self.said or now < self.settled or MATTERS * steps > self.planned:
+            return
+        self.said = True
+        events.warning(
+            f"{self.meter.title}: this machine is busier than when it was measured. About {steps:,} steps fit the time "
+            f"instead of {self.planned:,}, so less is learnt; the time is kept.",
+            "slower",
+            steps=steps,
+        )

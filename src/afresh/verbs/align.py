@@ -34,6 +34,7 @@ from afresh.training.lora import LoraConfig
 from afresh.training.plan import Decision, Plan, parameters_of
 from afresh.training.training_clock import Clock
 from afresh.verbs.create_run import RunContents, check_spec, create_run, report_data, report_plan, training_seconds
+from afresh.verbs.plan_summary import plan_summary
 from afresh.verbs.training_job import Job
 
 STEPS = 200  # without a budget
@@ -95,7 +96,7 @@ def start(spec: AlignSpec) -> Job:
     check_prompt_tokens(prepared, spec)
     base = of_run(base_run)
     report_data(prepared, conditions=False)
-    events.note(f"method: {aligner.name}, {aligner.about}", "method", name=aligner.name)
+    events.detail(f"method: {aligner.name}, {aligner.about}", "method", name=aligner.name)
     record = AlignRecord(
         method=aligner.name,
         config=config.model_dump(mode="json"),
@@ -144,7 +145,9 @@ def start(spec: AlignSpec) -> Job:
             run, source = timed(run, source, training_seconds(budget, spec.clock) or 0.0)
         source.check()
     report_plan([Decision(*d) for d in run.record.decisions])
-    return Job(run, prepared, source, spec.clock)
+    job = Job(run, prepared, source, spec.clock)
+    plan_summary(job).report()
+    return job
 
 
 def check_arguments(run: Run, budget: Budget, spec: AlignSpec) -> tuple[Aligner, Any, dict[str, Any]]:

@@ -35,10 +35,11 @@ class _Field(ProgressColumn):
 
 class ConsoleListener:
     """Shows notes, warnings and the progress of training on standard error; warnings and errors alone if the user
-    prefers quiet."""
+    prefers quiet, and details too with `verbose`, or if the user prefers them."""
 
-    def __init__(self, stream: TextIO | None = None) -> None:
+    def __init__(self, stream: TextIO | None = None, verbose: bool = False) -> None:
         self.quiet = preferences().quiet
+        self.verbose = verbose or preferences().verbose
         self.console = Console(file=stream or sys.stderr, highlight=False, soft_wrap=True)
         self.lines = PlainLines(stream)
         self.bar: Progress | None = None
@@ -46,7 +47,7 @@ class ConsoleListener:
         self.at = 0.0  # time of the last progress event, in seconds
 
     def __call__(self, event: Event) -> None:
-        if self.quiet and event.kind not in STYLES:
+        if (self.quiet and event.kind not in STYLES) or (event.detail and not self.verbose):
             return
         if event.kind != "progress":
             prefix = f"{event.kind}: " if event.kind in STYLES else ""
@@ -128,7 +129,8 @@ class NotebookListener:
 
     def __init__(self) -> None:
         self.line: Any = None  # IPython's handle of the line of progress
-        self.notes, self.problems = PlainLines(sys.stdout), PlainLines(sys.stderr)
+        self.notes = PlainLines(sys.stdout, verbose=preferences().verbose)
+        self.problems = PlainLines(sys.stderr)
 
     def __call__(self, event: Event) -> None:
         if event.kind == "progress":

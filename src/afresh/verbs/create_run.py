@@ -138,9 +138,9 @@ def data_record(prepared: Prepared, validation: Path | None) -> DataRecord:
 
 
 def report_data(prepared: Prepared, conditions: bool = True) -> None:
-    """Report the data as events; without `conditions`, only its modality and the sizes of the splits."""
-    events.note(f"data: {prepared.modality} ({prepared.why})", "data", modality=prepared.modality)
-    events.note(
+    """Report the data as details; without `conditions`, only its modality and the sizes of the splits."""
+    events.detail(f"data: {prepared.modality} ({prepared.why})", "data", modality=prepared.modality)
+    events.detail(
         f"split: {len(prepared.train_items):,} training and {counted(len(prepared.heldout_items), 'held-out item')}",
         "split",
         train=len(prepared.train_items),
@@ -149,9 +149,9 @@ def report_data(prepared: Prepared, conditions: bool = True) -> None:
     if not conditions:
         return
     for text in prepared.notes:
-        events.note(f"note: {text}", "data_note")
+        events.detail(f"note: {text}", "data_note")
     if prepared.refused:
-        events.note(
+        events.detail(
             f"refused: {describe_refusals(prepared.refused)}",
             "refused",
             count=len(prepared.refused),
@@ -159,10 +159,10 @@ def report_data(prepared: Prepared, conditions: bool = True) -> None:
     for name, part in prepared.encoder.conds.items():
         classes = ", ".join(part.classes[:12]) + (" ..." if len(part.classes) > 12 else "")
         text = f"condition: {name} ({part.kind}{': ' + classes if part.kind == 'label' else ''})"
-        events.note(text, "condition", name=name)
+        events.detail(text, "condition", name=name)
 
 
 def report_plan(decisions: Sequence[Decision]) -> None:
-    """Report the decisions of the planner and their reasons as events."""
+    """Report the decisions of the planner and their reasons as details."""
     for d in decisions:
-        events.note(f"{d.name}: {d.value} ({d.reason})", "plan", name=d.name, value=d.value, reason=d.reason)
+        events.detail(f"{d.name}: {d.value} ({d.reason})", "plan", name=d.name, value=d.value, reason=d.reason)

@@ -21,6 +21,7 @@ from afresh.training.training_clock import Clock
 from afresh.training.weights import BaseWeights
 from afresh.verbs.create_run import RunContents, check_spec, create_run, report_data, report_plan, training_seconds
 from afresh.verbs.data_source import DataSource, data_source
+from afresh.verbs.plan_summary import plan_summary
 from afresh.verbs.training_job import Job
 
 STUDENT, TEACHER = "fewstep", "flow"
@@ -108,7 +109,10 @@ def start(spec: DistillSpec) -> Job:
         },
     )
     with create_run(spec, output, contents) as run:
-        return Job(run, prepared, DataSource(run, prepared, teacher.space, source.train, source.heldout), spec.clock)
+        learnt_from = DataSource(run, prepared, teacher.space, source.train, source.heldout)
+        job = Job(run, prepared, learnt_from, spec.clock)
+        plan_summary(job).report()
+        return job
 
 
 def student_config(teacher: Run, spec: DistillSpec) -> Any:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
 import sys
 from dataclasses import dataclass
+from importlib.metadata import metadata
 from pathlib import Path
 
 import torch
@@ -51,7 +53,17 @@ def examine_machine(folder: Path, device: str | None = None) -> tuple[Machine, l
 
 def python_finding() -> Finding:
     value = f"{platform.python_version()} in {sys.prefix}"
-    return Finding("python", value, "3.11 to 3.13 are tested", (3, 11) <= sys.version_info[:2] <= (3, 13))
+    oldest, newest = supported_python()
+    accepted = f"{oldest[0]}.{oldest[1]} to {newest[0]}.{newest[1]} are supported"
+    return Finding("python", value, accepted, oldest <= sys.version_info[:2] <= newest)
+
+
+def supported_python() -> tuple[tuple[int, int], tuple[int, int]]:
+    """The oldest and the newest version of Python that this package says it needs (pyproject.toml)."""
+    needed = metadata("afresh")["Requires-Python"]
+    oldest, newest = re.search(r">=3\.(\d+)", needed), re.search(r"<3\.(\d+)", needed)
+    assert oldest is not None and newest is not None, needed
+    return (3, int(oldest[1])), (3, int(newest[1]) - 1)
 
 
 def device_finding(machine: Machine) -> Finding:

@@ -5,6 +5,7 @@ Training begins with random weights or with those of a base model: a run, public
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -32,6 +33,7 @@ from afresh.verbs.base_advice import AUTO, base_advice, choose_base
 from afresh.verbs.base_data import prepare_for
 from afresh.verbs.create_run import RunContents, check_spec, create_run, report_data, report_plan, training_seconds
 from afresh.verbs.data_source import DataSource
+from afresh.verbs.plan_summary import plan_summary
 from afresh.verbs.training_job import Job
 
 RANK = 16  # of an adapter
@@ -56,7 +58,7 @@ class TrainSpec:
     minutes: float | None = None
     steps: int | None = None
     tokens: int | None = None
-    tuning: bool = False  # the defaults of `tune`: a few passes over the data, into runs/NAME-tuned
+    tuning: bool = False  # the defaults of `tune`: a few passes over the data, into runs/BASE-tuned
     seed: int = 0
     out: Path | None = None  # runs/NAME by default
     validation: Path | None = None
@@ -86,10 +88,12 @@ def start(spec: TrainSpec) -> Job:
     output = check_spec(spec, budget, default_output(spec), inputs)
     base, prepared = read(spec)
     report_data(prepared)
+    advice: list[str] = []
     if base is None:
-        proposed = [] if spec.base is not None else [f"advice: {a.text}" for a in base_advice(prepared)]
-        for line in [*proposed, *advice_lines(prepared)]:
-            events.note(line, "advice")
+        advice = [] if spec.base is not None else [a.text for a in base_advice(prepared)]
+        advice += advice_lines(prepared)
+        for text in advice:
+            events.detail(f"advice: {text}", "advice")
         latent = latent_space(prepared, spec.family, spec.codec)
     else:
         base, spec = fitted(base, prepared, spec)
@@ -123,7 +127,9 @@ def start(spec: TrainSpec) -> Job:
     )
     with create_run(spec, output, contents) as run:
         source = DataSource(run, prepared, chosen.task.space, latent.train, latent.heldout)
-        return Job(run, prepared, source, spec.clock)
+        job = Job(run, prepared, source, spec.clock)
+        plan_summary(job, advice).report()
+        return job
 
 
 # --------------------------------------------------------------------------- options
@@ -181,8 +187,9 @@ def check_network(spec: TrainSpec) -> None:
 def default_output(spec: TrainSpec) -> Path:
     """The folder of a run for which none is chosen. Raises UserError if the base cannot have adapters of persons."""
     if spec.adapter is None or spec.base is None:
-        tuned = "-tuned" if spec.tuning else ""
-        return preferences().runs / f"{spec.path.resolve().stem or 'run'}{tuned}"
+        if spec.tuning and spec.base is not None:
+            return preferences().runs / f"{name_of_base(spec.base)}-tuned"
+        return preferences().runs / (spec.path.resolve().stem or "run")
     if spec.lora is None or spec.out is not None:
         raise UserError(
             "The adapter of a person is a LoRA in the folder of its base: leave out `out`, and keep `lora`.",
@@ -196,6 +203,15 @@ def default_output(spec: TrainSpec) -> Path:
             "adapter_place",
         )
     return adapter_folder(base, spec.adapter)
+
+
+def name_of_base(base: str) -> str:
+    """The name of a run, of public weights, or of the run that an adapter is in, for a folder."""
+    path = Path(base)
+    if path.name == "adapter":
+        path = path.resolve().parent
+    name = (path.name or path.resolve().name).removesuffix(".gguf")
+    return re.sub(r"[^\w.\-]+", "-", name).strip("-.") or "model"
 
 
 # --------------------------------------------------------------------------- data
@@ -214,9 +230,9 @@ def read(spec: TrainSpec) -> tuple[BaseModel | None, Prepared]:
         if base is None:
             return None, prepared
         count = sum(v.numel() for v in base.weights.values())
-        events.note(f"base: {base.name}, {base.family.name}, {count:,} parameters", "base_model", name=base.name)
+        events.detail(f"base: {base.name}, {base.family.name}, {count:,} parameters", "base_model", name=base.name)
         for text in base.notes:
-            events.note(f"note: {text}", "base_note")
+            events.detail(f"note: {text}", "base_note")
         return base, prepare_for(base, spec.path, spec.modality, spec.data, spec.validation)
 
 
@@ -288,7 +304,7 @@ def from_base(task: Task, spec: TrainSpec, latent: LatentSpace, base: BaseModel)
     space = task.space
     longest = windows(space, task.examples.bounds, spec.data)
     for text in long_records(latent.train, latent.heldout, longest.shape) if longest != space else ():
-        events.note(f"note: {text}", "data_note")
+        events.detail(f"note: {text}", "data_note")
     task, made = plan_tuning(
         replace(task, space=longest),
         base,

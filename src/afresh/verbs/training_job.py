@@ -118,7 +118,8 @@ def _train(job: Job, learner: Learner, interrupted: Callable[[], bool], logs: Lo
     examples = record.train.batch * tokens_each(source.train, source.space)
     window = WINDOW if end is None else min(WINDOW, 0.1 * (end - time.monotonic()))
     unit, title = unit_of(run, source.space), run.path.name
-    meter = ProgressMeter(learner.config.steps, unit, examples, title, learner.step, window=window)
+    begun = None if job.clock is None else job.clock.begun
+    meter = ProgressMeter(learner.config.steps, unit, examples, title, learner.step, window=window, begun=begun)
     replan = None if end is None else StepsForDeadline(end, meter)
 
     with meter:

@@ -9,7 +9,7 @@ from afresh.core.safe_text import shell_word
 from afresh.data.prepare import read_options
 from afresh.runs.run import Run, newest_progress
 from afresh.runs.signature import made_here
-from afresh.sampling.request import writes_text
+from afresh.sampling.request import converses, writes_text
 
 
 def go_on_command(run: Run) -> str | None:
@@ -23,10 +23,12 @@ def go_on_command(run: Run) -> str | None:
 
 
 def use_command(run: Run) -> str:
-    """The command by which a run is used: that of its kind of items, or a few samples."""
+    """The command by which a run is used: that of its kind of items, a conversation, or a few samples."""
     name, kind, data = shell_word(str(run.path)), run.encoder.kind, run.record.data
     if kind.use is not None:
         return kind.use(name, Path(data.path) if _may_be_read(run) else None, data.options)
+    if converses(run.encoder, run.space):
+        return f"afresh chat {name}"
     out = shell_word(f"{run.path.name}-samples")
     if writes_text(run.encoder, run.space):
         return f'afresh sample {name} -n 16 --prompt "..." --out {out}'

@@ -46,7 +46,7 @@ def test_a_rule_is_switched_and_takes_a_value() -> None:
     ("on", "off", "message"),
     [
         (["shorts"], [], "There is no rule 'shorts'. The rules are: "),
-        (["short=0"], [], "The rule short does not take '0': Input should be greater than or equal to 1"),
+        (["short=0"], [], "The rule short does not take '0': it should be at least 1"),
         (["short=ten"], [], "Its own value is 10"),
         (["line_ends=3"], [], "The rule line_ends takes no value. Given: '3'"),
         (["short=3"], ["short"], "The rule short is switched on and off"),

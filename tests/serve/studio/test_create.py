@@ -162,7 +162,7 @@ def test_files_carry_their_recipe(web: httpx.Client, shelf: Works) -> None:
 
 
 BAD = {
-    "too many": ({"n": 1_000_000}, "n: Input should be less than or equal to 64"),
+    "too many": ({"n": 1_000_000}, "n: it should be at most 64"),
     "not a number": ({"setting.temperature": "nan"}, "finite number"),
     "no number": ({"setting.temperature": "warm"}, "must be a number"),
     "unknown": ({"frobnicate": 1}, "not known here"),

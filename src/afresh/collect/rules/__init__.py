@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from afresh.collect.record import Record
 from afresh.core import UserError
+from afresh.core.library_words import in_plain_words
 
 # Files in this folder, each with RULES. What changes a text comes before what judges it.
 RULES = (
@@ -76,7 +77,7 @@ class Rule:
         try:
             return TypeAdapter(self.accepts).validate_python(given)
         except ValidationError as error:
-            why = "; ".join(e["msg"].removeprefix("Value error, ") for e in error.errors())
+            why = "; ".join(in_plain_words(e["msg"]) for e in error.errors())
             own = f" Its own value is {shown(self.value)}." if self.value is not None else ""
             raise UserError(f"The rule {self.name} does not take {given!r}: {why}.{own}", "rule_value") from None
 

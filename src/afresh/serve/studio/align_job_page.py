@@ -11,6 +11,7 @@ from starlette.responses import RedirectResponse, Response
 
 from afresh.core import UserError
 from afresh.core.plural import counted
+from afresh.preferences import Minutes
 from afresh.runs.run import Run
 from afresh.serve.errors import RefusedRequest
 from afresh.serve.loaded_runs import Served
@@ -33,7 +34,7 @@ def routes(desk: Desk, sittings: Sittings) -> APIRouter:
 
     @router.post("/studio/vote/{id_}/learn")
     def learn(
-        request: Request, id_: str, minutes: Annotated[float, Form(ge=0.1, le=1440, allow_inf_nan=False)]
+        request: Request, id_: str, minutes: Annotated[Minutes, Form(ge=0.1, le=1440, allow_inf_nan=False)]
     ) -> Response:
         sitting = sittings.find(request, id_)
         if sitting.run is None:

@@ -19,6 +19,7 @@ from starlette.responses import Response
 
 from afresh.core import UserError, registry
 from afresh.data.uploaded import TOGETHER, Arrivals
+from afresh.preferences import Minutes
 from afresh.serve.errors import RefusedRequest
 from afresh.serve.request_threads import Desk
 from afresh.serve.rights import LOCAL, OWN, TRAIN, holder_of, needs, owner_of
@@ -92,7 +93,7 @@ def routes(desk: Desk, most: int) -> APIRouter:
     def start(
         request: Request,
         id: str,
-        minutes: Annotated[float, Form(ge=1, le=LONGEST, allow_inf_nan=False)] = 5,
+        minutes: Annotated[Minutes, Form(ge=1, le=LONGEST, allow_inf_nan=False)] = 5,
         family: Text = "",
         name: Annotated[str, Form(max_length=200)] = "",
     ) -> Response:
