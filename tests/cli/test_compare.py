@@ -254,6 +254,22 @@ def test_the_browser_opens_only_where_a_person_sees_it(
         assert opened == expected and "open http://127.0.0.1:1/" in err
 
 
+def test_answers_that_no_page_reads_are_told_and_no_file_is_promised(
+    pictures_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(vote, "serve", lambda session, runs, wish, port, ready: None)
+    read, write = os.pipe()
+    os.write(write, b"a\nb\n")
+    os.close(write)
+    argv = (pictures_run, "-n", 2, "--label", "d3", "--set", "steps=1", "--out", tmp_path / "v.jsonl")
+    with os.fdopen(read) as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        app(args=[str(a) for a in argv], standalone_mode=False)
+    err = capsys.readouterr().err
+    assert "images are judged on a page: answers on standard input are for texts, and not read" in err
+    assert "No vote was given, so nothing is saved" in err and not (tmp_path / "v.jsonl").exists()
+
+
 # --------------------------------------------------------------------------- killed
 
 

@@ -219,8 +219,8 @@ def test_a_prompt_is_a_caption_where_the_run_learnt_captions(media_address: str,
     own = afresh.load(media / "captioned").sample(1, caption="a red cat", number={"size": 3.0}, seed=1)
     assert np.array_equal(pixels(made.data[0]), own[0])
     odd = client.images.generate(model="captioned", prompt="a green cat")
-    assert odd.model_extra["afresh"]["notes"] == [
-        "words that did not occur in the training captions have no effect: green"
-    ]
+    unknown, beside = odd.model_extra["afresh"]["notes"]
+    assert unknown == "words that did not occur in the training captions have no effect: green"
+    assert beside.startswith("taken from the training items whose captions are nearest: size ")
     with pytest.raises(openai.BadRequestError, match="None of the words"):
         client.images.generate(model="captioned", prompt="zebra")

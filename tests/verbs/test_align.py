@@ -4,6 +4,7 @@ teach."""
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -14,12 +15,16 @@ import pytest
 from PIL import Image
 
 import afresh
+from afresh.alignment.alignment_batches import AlignmentSource
 from afresh.cli import run as command
 from afresh.core import UserError, registry
+from afresh.core.events import Event, listening
 from afresh.runs.data import run_data
 from afresh.runs.run import Run, metrics_rows
 from afresh.training import checkpoint
+from afresh.training.loop import Interrupted
 from afresh.verbs.align import AlignSpec, check_prompt_tokens, choose_method, start, why_steps
+from afresh.verbs.resume import resume
 from afresh.verbs.training_job import learn
 from tests.contracts.rows import write_pictures
 from tests.heard import heard
@@ -322,6 +327,39 @@ def test_votes_that_are_guesses_are_refused_unless_wanted_anyway(
     assert not (tmp_path / "run").exists()
     assert command([*map(str, argv), "--anyway"]) == 0
     assert "no better than guessing" in " ".join(capsys.readouterr().err.split())
+
+
+def test_preparing_tells_what_it_does_and_an_interrupt_leaves_a_run_that_goes_on(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(source: AlignmentSource) -> None:
+        raise KeyboardInterrupt
+
+    spec = AlignSpec(root / "flow", reward="brightness", steps=2, set_train={"batch": 8}, out=tmp_path / "run")
+    told: list[Event] = []
+    with monkeypatch.context() as patch, listening(told.append):
+        patch.setattr(AlignmentSource, "check", interrupted)
+        with pytest.raises(Interrupted, match="before the first step of 2"):
+            start(spec)
+    stages = [e.text for e in told if e.code == "preparing" and e.kind == "note"]
+    assert stages == ["run: drawing samples of the model as it is, and judging them ..."]
+    learn(resume(tmp_path / "run"))
+    assert metrics_rows(Run.open(tmp_path / "run"))[-1]["step"] == 2
+
+
+def test_an_interrupt_keeps_the_run_that_force_would_replace(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(root / "flow", tmp_path / "run")
+
+    def interrupted(source: AlignmentSource) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(AlignmentSource, "check", interrupted)
+    spec = AlignSpec(root / "flow", reward="brightness", steps=2, set_train={"batch": 8}, out=tmp_path / "run")
+    with pytest.raises(KeyboardInterrupt):
+        start(replace(spec, force=True))
+    assert Run.open(tmp_path / "run").record.align is None
 
 
 def test_the_usual_method_follows_what_there_is(root: Path) -> None:

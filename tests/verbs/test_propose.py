@@ -15,6 +15,7 @@ import afresh
 from afresh.alignment.surrogate.model import FEW, fit_surrogate
 from afresh.core import UserError
 from afresh.core.events import Event, listening
+from afresh.domains.molecule.alerts import alerts
 from afresh.domains.molecule.chem import canonical
 from afresh.verbs.candidates import VARIED, Pool, vary
 from afresh.verbs.proposing import remarks
@@ -57,6 +58,8 @@ def test_molecules_are_proposed_measured_and_proposed_again(model: afresh.Model,
         assert canonical(p.item) == p.item and p.low < p.predicted < p.high and 0 <= p.chance <= 1
         assert p.item not in {canonical(s) for s, _ in measured()[:20]} and 0 <= p.similarity <= 1
         assert 1 <= p.facts["SA"] <= 10 and p.nearest in p.why
+        alert = alerts([p.item])[0]
+        assert p.why.endswith(f" Alert: {alert}.") if alert else "Alert" not in p.why
     files = {f.name for f in (tmp_path / "one").iterdir()}
     assert files == {"grid.png", "index.html", "plot.png"} | {
         f"proposals.{s}" for s in ("csv", "json", "png", "sdf", "smi")

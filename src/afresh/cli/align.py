@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from afresh.cli import options as o
+from afresh.cli.show import quoted
 from afresh.cli.train import finish
 
 WANTED = "What is wanted (one of them)"
@@ -100,6 +101,7 @@ def align(
     """
     from afresh.core import UserError
     from afresh.core.options import pairs
+    from afresh.training.loop import Interrupted
     from afresh.training.options import split_by_part
     from afresh.verbs.align import AlignSpec, start
     from afresh.verbs.train import adapter
@@ -133,7 +135,16 @@ def align(
         set_train=parts["train"],
         clock=o.clock(measure),
     )
-    finish(start(spec), measure, as_json, log)
+    place = out or run.parent / f"{run.resolve().name}-aligned"
+    try:
+        job = start(spec)
+    except Interrupted as e:
+        raise Interrupted(f"Interrupted: {e}; go on with: afresh train --resume {quoted(place)}") from None
+    except KeyboardInterrupt:
+        raise Interrupted(
+            f"Stopped while preparing, before there was a run to keep; {run} is as it was. Run the same command again."
+        ) from None
+    finish(job, measure, as_json, log)
 
 
 def lines(path: Path | None) -> list[str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import select
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -85,10 +87,11 @@ def compare(
 ) -> None:
     """Choose between two samples, pair after pair: which texts, images or sounds of a run are liked, or which run.
 
-    Texts are judged in the terminal (or by one answer a line on standard input), images and sounds on a page of the
-    studio that is served to one browser of this machine. Each vote is on the disk before the next pair is shown. The
-    same command goes on where it stopped.
+    Texts are judged in the terminal, or, if standard input is no terminal, by one answer a line of it. Images and
+    sounds are judged on a page of the studio alone, which is served to one browser of this machine. Each vote is on the
+    disk before the next pair is shown. The same command goes on where it stopped.
     """
+    from afresh.core import events
     from afresh.runs.run import Run
     from afresh.training.loop import Interrupted
     from afresh.verbs.annotate import PairRequest, begin, check, default_votes, summary_of, votes_in
@@ -102,6 +105,8 @@ def compare(
 
     if kind.view != "text":
         require("serve", f"The page on which {kind.plural} are compared")  # before anything is drawn
+        if answers_wait():
+            events.warning(f"{kind.plural} are judged on a page: answers on standard input are for texts, and not read")
         from afresh.serve.vote import serve
 
     check(runs, n, samples)
@@ -153,6 +158,15 @@ def has_display() -> bool:
     if not sys.stdin.isatty():
         return False
     return sys.platform == "darwin" or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+
+
+def answers_wait() -> bool:
+    """Whether a program has written something to standard input."""
+    try:
+        ready = not sys.stdin.isatty() and select.select([sys.stdin], [], [], 0)[0]
+        return bool(ready and isinstance(sys.stdin.buffer, io.BufferedReader) and sys.stdin.buffer.peek(1))
+    except (OSError, ValueError):  # no file, or one that is closed
+        return False
 
 
 def report(found: VoteTally, as_json: bool) -> None:

@@ -89,6 +89,7 @@ class ItemKind:
     classifiers and reward models, unless there is a more specific function; None if there is one for all of these.
     descriptors: what measured numbers are learnt from; None if it is the features. facts: further numbers of items that
     are shown beside predictions, by name, one for each item (how hard a molecule is to make).
+    alerts: for each item, what speaks against making it, in words; empty if nothing does.
 
     near_duplicates: items that are nearly equal to an earlier one, if there is a better search than by features.
     searched: the number of items up to which near duplicates are searched before training. similarity: a function of
@@ -116,6 +117,7 @@ class ItemKind:
     features: Callable[[Sequence[Any]], Array] | None = None
     descriptors: Descriptors | None = None
     facts: Callable[[Sequence[Any]], Mapping[str, Sequence[float]]] | None = None
+    alerts: Callable[[Sequence[Any]], Sequence[str]] | None = None
     near_duplicates: Callable[[Sequence[Any]], list[NearDuplicate]] | None = None
     searched: int = 20_000
     similarity: Callable[[Sequence[Any]], Callable[[Sequence[Any]], Array]] | None = None

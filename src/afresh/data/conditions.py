@@ -51,10 +51,16 @@ def label_id(name: str, label: str, part: Part) -> int:
     """The index of a label. Raises UserError if it is unknown, listing the known labels with the closest first."""
     if label in part.classes:
         return part.classes.index(label)
-    close = difflib.get_close_matches(label, part.classes, n=5, cutoff=0.4)
-    known = close + [c for c in part.classes if c not in close]
+    known = closest(label, part)
     shown = ", ".join(known[:20]) + (f" and {len(known) - 20} more" if len(known) > 20 else "")
     raise UserError(f"{name} {label!r} was never seen in training. Known: {shown}.")
+
+
+def closest(label: str, part: Part) -> list[str]:
+    """All classes of a part, those that are spelt most like the label first."""
+    lower = {c.lower(): c for c in reversed(part.classes)}
+    close = [lower[c] for c in difflib.get_close_matches(label.lower(), lower, n=5, cutoff=0.4)]
+    return close + [c for c in part.classes if c not in close]
 
 
 def fit_conditions(items: Sequence[Item], vector: int | None = None) -> tuple[dict[str, Part], list[str]]:

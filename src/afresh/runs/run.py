@@ -29,6 +29,7 @@ from afresh.runs.names import near_runs, no_run
 from afresh.runs.person_adapters import FOLDER, adapters_in, base_of
 from afresh.runs.record import RunRecord, read_record
 from afresh.runs.size_limits import bounded, check_space
+from afresh.sampling.condition_rows import extrapolations, with_caption_rows
 from afresh.sampling.request import (
     Request,
     check_fills,
@@ -364,8 +365,10 @@ class Run:
         if not 1 <= n <= MOST:
             raise UserError(f"The number of samples must be from 1 to {MOST:,}. Given: {n}.", "count", n=n)
         drawn = draw_conditions(self.conditions, n, Rng(seed), "sample/conditions")
+        notes = extrapolations(self.conds, self.conditions, request)
         cond = make_cond(self.conds, drawn, request, self.encoder)
-        notes: list[str] = []
+        cond, beside = with_caption_rows(self.conds, self.conditions, cond, request, seed)
+        notes += beside
         contained = contains_prompts(self.encoder)
         if request.strength is not None and not (contained and request.prompt is not None):
             raise UserError(
@@ -381,7 +384,8 @@ class Run:
         if request.prompt is not None and contained:
             cond = encode_parts(self.encoder, cond, request, seed)
         elif request.prompt is not None:
-            cond, notes = encode_prompts(self.encoder, self.space, cond, request.prompt, request.raw, request.turns)
+            cond, about = encode_prompts(self.encoder, self.space, cond, request.prompt, request.raw, request.turns)
+            notes += about
         if request.infill is not None:
             cond = encode_holes(self.encoder, self.space, cond, request.infill)
         return cond, describe(self.encoder, self.space, cond, request), notes

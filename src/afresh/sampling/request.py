@@ -25,11 +25,12 @@ from afresh.core import (
     registry,
 )
 from afresh.core.plural import counted
-from afresh.data.conditions import caption_ids, label_id
+from afresh.data.conditions import caption_ids, closest, label_id
 from afresh.data.conditions import caption_words as split_caption
 from afresh.data.text.chat import Turns
 from afresh.sampling.settings import steers
 
+CLASSES = 8  # of each label, in a message
 QUICK = 100_000  # characters that are tokenised in a moment, so that an error can say how many tokens they are
 LONGEST = 64  # characters of a token, where no tokenizer says it
 
@@ -73,8 +74,9 @@ def of_kind(spec: CondSpec, *kinds: str) -> list[str]:
 
 def labels_by_name(spec: CondSpec, label: str | Mapping[str, str] | None) -> dict[str, str]:
     """Labels as {part: class}. A label without a name belongs to the only label part, or the only one with that class.
+    A class may be written in other cases, `flags` for `Flags`, if it is clear which one is meant.
 
-    Raises UserError if the model has no labels or if the part is ambiguous.
+    Raises UserError if the model has no labels, if no part has the class or if several have it.
     """
     if label is None:
         return {}
@@ -82,17 +84,35 @@ def labels_by_name(spec: CondSpec, label: str | Mapping[str, str] | None) -> dic
     if not parts:
         raise UserError(f"This model was trained without labels, so `label={label}` has no effect. Leave it out.")
     if isinstance(label, Mapping):
-        return dict(label)
+        return {name: class_of(value, spec[name]) if name in parts else value for name, value in label.items()}
     if "=" in label and label.split("=", 1)[0] in parts:
         name, value = label.split("=", 1)
-        return {name: value}
+        return {name: class_of(value, spec[name])}
     if len(parts) == 1:
-        return {parts[0]: label}
+        return {parts[0]: class_of(label, spec[parts[0]])}
     matching = [p for p in parts if label in spec[p].classes]
+    matching = matching or [p for p in parts if is_class(label, spec[p])]
     if len(matching) == 1:
-        return {matching[0]: label}
-    names = ", ".join(parts)
-    raise UserError(f"Name the part that {label!r} belongs to: `label=NAME={label}`, with NAME one of: {names}.")
+        return {matching[0]: class_of(label, spec[matching[0]])}
+    if matching:
+        names = ", ".join(matching)
+        raise UserError(f"Name the part that {label!r} belongs to: `label=NAME={label}`, with NAME one of: {names}.")
+    known = "; ".join(f"{p}: {', '.join(closest(label, spec[p])[:CLASSES])}" for p in parts)
+    raise UserError(f"No label {label!r} was seen in training. The nearest and first of those that were: {known}.")
+
+
+def class_of(label: str, part: Part) -> str:
+    """The class that is meant: the label itself, or the only class that differs from it in upper and lower case alone;
+    the label as it is if there is none."""
+    if label in part.classes:
+        return label
+    alike = [c for c in part.classes if c.casefold() == label.casefold()]
+    return alike[0] if len(alike) == 1 else label
+
+
+def is_class(label: str, part: Part) -> bool:
+    """Whether the label is a class of the part, written in any case."""
+    return class_of(label, part) in part.classes
 
 
 def several_labels(spec: CondSpec, texts: Sequence[str]) -> dict[str, str]:
@@ -103,7 +123,7 @@ def several_labels(spec: CondSpec, texts: Sequence[str]) -> dict[str, str]:
     out: dict[str, str] = {}
     for text in texts:
         name, equals, value = text.partition("=")
-        known = any(text in part.classes for part in spec.values())
+        known = any(is_class(text, part) for part in spec.values())
         for part, label in ({name: value} if equals and not known else labels_by_name(spec, text)).items():
             if part in out:
                 raise UserError(f"The label {part} is given twice: {out[part]!r} and {label!r}. Give it once.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from afresh.core import CondSpec, UserError
-from afresh.sampling.request import Request, of_kind, several_labels
+from afresh.sampling.request import Request, is_class, of_kind, several_labels
 
 CAPTIONS = ("prompt", "vector")  # kinds of parts that are captions
 SHOWN = 40  # labels that an error lists
@@ -44,11 +44,11 @@ def with_labels(spec: CondSpec, text: str, request: Request) -> Request:
             "effect. Leave it empty.",
             "unconditional",
         )
-    words = [text] if any(text in spec[name].classes for name in parts) else [w.strip() for w in text.split(",")]
+    words = [text] if any(is_class(text, spec[name]) for name in parts) else [w.strip() for w in text.split(",")]
     for word in words:
         name, equals, value = word.partition("=")
-        named = bool(equals) and name in parts and value in spec[name].classes
-        if not named and not any(word in spec[part].classes for part in parts):
+        named = bool(equals) and name in parts and is_class(value, spec[name])
+        if not named and not any(is_class(word, spec[part]) for part in parts):
             raise UserError(f"This model has no label {word!r}. {labels_in_words(spec)}", "unknown_label")
     labels = several_labels(spec, words)
     return replace(request, label=next(iter(labels.values())) if len(parts) == 1 else labels)

@@ -29,9 +29,10 @@ from afresh.sampling.request import prompts_of
 from afresh.storage.files import write_json
 from afresh.training.budget import Budget, Machine, check_device, measure_machine, torch_threads
 from afresh.training.config import TrainConfig
-from afresh.training.loop import take_step
+from afresh.training.loop import Interrupted, take_step
 from afresh.training.lora import LoraConfig
 from afresh.training.plan import Decision, Plan, parameters_of
+from afresh.training.preparation import Preparation
 from afresh.training.training_clock import Clock
 from afresh.verbs.create_run import RunContents, check_spec, create_run, report_data, report_plan, training_seconds
 from afresh.verbs.plan_summary import plan_summary
@@ -134,16 +135,27 @@ def start(spec: AlignSpec) -> Job:
             "data": own.data,
         },
     )
+    progress = Preparation(output.path.name, spec.clock.begun)
+    stopped = False
     with create_run(spec, output, contents) as run:
         if spec.preferences is not None and aligner.feeds != "preferences":
-            learn_reward(base_run, spec.preferences, output.path / REWARD_MODEL, spec)
+            learn_reward(base_run, spec.preferences, output.path / REWARD_MODEL, spec, progress)
         if asked_before is not None:
             count = copy_answers(base_run.encoder.kind, asked_before, output.path / ASKED)
             events.note(f"{counted(count, 'answer')} of {spec.known} are known", "known_answers", count=count)
         source = alignment_source(run, prepared)
-        if budget.minutes is not None:
-            run, source = timed(run, source, training_seconds(budget, spec.clock) or 0.0)
-        source.check()
+        try:
+            if budget.minutes is not None:
+                run, source = timed(run, source, training_seconds(budget, spec.clock) or 0.0, progress)
+            progress.begin("drawing samples of the model as it is, and judging them")
+            source.check()
+        except KeyboardInterrupt:  # the run is complete up to its first step; with `force`, one that it replaces is not
+            if spec.force:
+                raise
+            stopped = True
+        progress.end()
+    if stopped:
+        raise Interrupted(f"stopped before the first step of {plan.train.steps:,}, with what was prepared kept")
     report_plan([Decision(*d) for d in run.record.decisions])
     job = Job(run, prepared, source, spec.clock)
     plan_summary(job).report()
@@ -228,13 +240,15 @@ def chosen_settings(aligner: Aligner, spec: AlignSpec) -> dict[str, Any]:
     return chosen
 
 
-def learn_reward(run: Run, votes: Path, out: Path, spec: AlignSpec) -> None:
-    """Train a reward model on the votes and report its held-out results.
+def learn_reward(run: Run, votes: Path, out: Path, spec: AlignSpec, progress: Preparation) -> None:
+    """Train a reward model on the votes and report its progress and its held-out results.
 
     Raises UserError if it may be no better than guessing, unless `anyway` is set: a model that is aligned with such a
     reward follows chance.
     """
-    trained = train_reward_model(votes, run, out, spec.seed)
+    progress.begin(f"learning a reward from the votes in {votes.name}")
+    trained = train_reward_model(votes, run, out, spec.seed, report=progress.report)
+    progress.end()
     if trained.guessing and not spec.anyway:
         raise UserError(
             f"A reward learnt from the votes in {votes} may be no better than guessing. {trained.lines()[0]} Collect "
@@ -432,13 +446,14 @@ def why_steps(steps: int, reuse: int, spec: AlignSpec) -> str:
     return "as requested" if steps == spec.steps else rounded
 
 
-def timed(run: Run, source: AlignmentSource, seconds: float) -> tuple[Run, AlignmentSource]:
+def timed(run: Run, source: AlignmentSource, seconds: float, progress: Preparation) -> tuple[Run, AlignmentSource]:
     """Replan the run and its source with the number of steps that fits into `seconds`.
 
     The duration of a step is measured on a few real steps, whose results are discarded.
     """
     train = run.record.train
     reuse = source.aligner.reuse(source.config)
+    progress.begin("trying the first steps, to see how many fit the time")
     with torch_threads(train.threads):
         learner = source.learner()
         batches, spent = source.batches(learner), []
@@ -447,6 +462,7 @@ def timed(run: Run, source: AlignmentSource, seconds: float) -> tuple[Run, Align
             take_step(learner, batches(step * train.batch, train.batch).to(train.device), Rng(train.seed))
             learner.step += 1
             spent.append(time.perf_counter() - begun)
+            progress.report(len(spent) / (2 * reuse))
     each = sum(spent[reuse:]) / reuse
     steps = max(reuse, int((seconds - sum(spent)) / each))
     planned = with_intervals(train.model_copy(update={"steps": steps}), reuse, {})

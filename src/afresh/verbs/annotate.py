@@ -423,6 +423,8 @@ class Session:
     def saved(self) -> str:
         """A sentence for a rater who stops."""
         count = len(self.judged)
+        if not count:
+            return "No vote was given, so nothing is saved. Run the same command again to begin."
         more = "" if self.next() is None else "; run the same command again to continue"
         return f"{count:,} {'vote' if count == 1 else 'votes'} saved in {self.path}{more}."
 

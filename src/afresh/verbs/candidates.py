@@ -15,6 +15,7 @@ from afresh.alignment.surrogate.acquisition import Goal
 from afresh.core import UserError
 from afresh.core.plural import counted
 from afresh.runs.run import Run
+from afresh.sampling.condition_rows import number_range
 from afresh.sampling.request import Request, contains_prompts
 from afresh.verbs.edit import edit
 from afresh.verbs.editor import Change, Editor
@@ -67,18 +68,20 @@ class Pool:
 
 
 def wanted_numbers(run: Run, column: str, goal: Goal, values: Sequence[float]) -> Mapping[str, float] | None:
-    """The number to ask for: the target, or a little beyond the best measured value. None if the run has not learnt
-    that column."""
+    """The number to ask for: the target, or a little beyond the best measured value, but not farther outside of what
+    the run has learnt than its range is wide. None if the run has not learnt that column."""
     name = re.sub(r"\W", "_", column.strip()) or "_"
     part = run.conds.get(name)
     if part is None or part.kind != "number":
         return None
     if goal.target is not None:
-        return {name: goal.target}
-    measured = np.array(values, dtype=np.float64)
-    best = float(measured[goal.worth(measured).argmax()])
-    step = 0.25 * float(measured.std())
-    return {name: best + step if goal.maximise else best - step}
+        wanted = goal.target
+    else:
+        measured = np.array(values, dtype=np.float64)
+        step = 0.25 * float(measured.std())
+        wanted = float(measured[goal.worth(measured).argmax()]) + (step if goal.maximise else -step)
+    low, high = number_range(run.conds, run.conditions, name)
+    return {name: min(max(wanted, 2 * low - high), 2 * high - low)}
 
 
 def draw(

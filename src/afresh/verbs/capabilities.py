@@ -11,6 +11,7 @@ from pydantic import PydanticInvalidForJsonSchema, TypeAdapter
 
 from afresh.core import CondSpec, UserError, registry
 from afresh.runs.run import Run, summary
+from afresh.sampling.condition_rows import number_range
 from afresh.sampling.request import converses, of_kind, writes_text
 from afresh.verbs.interpolate import latents_of
 from afresh.verbs.report import read_verdict
@@ -43,10 +44,8 @@ def conditions(run: Run) -> dict[str, Any]:
     spec: CondSpec = run.conds
     numbers = {}
     for name in of_kind(spec, "number"):
-        part, known = spec[name], run.conditions
-        values = known.parts[name][known.present[name]] * spec[name].std + spec[name].mean
-        low, high = (float(values.min()), float(values.max())) if len(values) else (part.mean, part.mean)
-        numbers[name] = {"low": low, "high": high, "mean": part.mean}
+        low, high = number_range(spec, run.conditions, name)
+        numbers[name] = {"low": low, "high": high, "mean": spec[name].mean}
     captions = of_kind(spec, "prompt", "vector")
     words = [word for name in of_kind(spec, "prompt") for word in spec[name].classes]
     return {

@@ -101,6 +101,11 @@ COLUMNS: dict[str, list[tuple[Callable[[ConsoleListener], str], str]]] = {
         (lambda show: f"{clock(show.seconds_left())} left", "bold"),
         (lambda show: clock(show.elapsed()), "dim"),
     ],
+    "preparing": [
+        (lambda show: show.fields["stage"], "cyan"),
+        (lambda show: "" if show.seconds_left() is None else f"{clock(show.seconds_left())} left of this", "bold"),
+        (lambda show: clock(show.elapsed()), "dim"),
+    ],
     "measuring": [
         (lambda show: f"measuring: {show.fields['stage']}", "cyan"),
         (lambda show: "" if show.seconds_left() is None else f"{clock(show.seconds_left())} left", "bold"),

@@ -171,7 +171,8 @@ def sample(
     for rows in indices.split(len(indices) if together else 1):
         cond = sampler.cond.select(rows)
         if contained:
-            drawn, _ = valid_samples(sampler.rows, cond, sampler.accepted, run.space, int(rows[0]))
+            drawn, kept, _ = valid_samples(sampler.rows, cond, sampler.accepted, run.space, int(rows[0]))
+            rows = rows[kept]
         else:
             drawn = sampler.rows(cond, rows)
         for index, value in zip(rows.tolist(), drawn.values, strict=True):

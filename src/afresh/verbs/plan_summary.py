@@ -148,11 +148,13 @@ def wishes_of(run: Run) -> list[str]:
 
 
 def careful_line(prepared: Prepared, advice: Sequence[str]) -> str:
-    """What to know before the time is spent: advice, and what reading left out of the data; the rest as a number."""
+    """What to know before the time is spent: the first sentences of advice, and what reading left out of the data; the
+    rest, and what to do, is a detail."""
     lost = [n for n in prepared.notes if LOST.search(n) and "exact duplicate" not in n]
     said = [*advice, *lost]
     others = len(said[SHOWN:]) + len([n for n in prepared.notes if n not in lost])
-    text = "; ".join(s.rstrip(".") for s in said[:SHOWN])
-    if not text:
+    if not said:
         return ""
-    return text + (f"; and {counted(others, 'more note')} (`verbose`)" if others else "")
+    text = "; ".join(s.split(". ")[0].rstrip(".") for s in said[:SHOWN])
+    more = f"and {counted(others, 'more note')}, " if others else ""
+    return f"{text} ({more}what to do: `verbose`)"

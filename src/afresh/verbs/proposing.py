@@ -268,6 +268,7 @@ def described(surrogate: Surrogate, goal: Goal, pool: Pool, chosen: Sequence[int
     best = float(goal.worth(surrogate.values).max())
     chance = goal.chance(found.mean, found.measured_sd, best)
     facts = {} if kind.facts is None else kind.facts(items)
+    alerts = [""] * len(items) if kind.alerts is None else kind.alerts(items)
     out = []
     for i, item in enumerate(items):
         nearest = int(found.nearest[i])
@@ -286,16 +287,23 @@ def described(surrogate: Surrogate, goal: Goal, pool: Pool, chosen: Sequence[int
                 outside=outside,
                 facts={name: float(values[i]) for name, values in facts.items()},
                 origin=ORIGINS[pool.origins[chosen[i]]],
-                why=reason(surrogate, goal, found, i, float(chance[i]), best, outside),
+                why=reason(surrogate, goal, found, i, float(chance[i]), best, outside, alerts[i]),
             )
         )
     return out
 
 
 def reason(
-    surrogate: Surrogate, goal: Goal, found: Predictions, i: int, chance: float, best: float, outside: bool
+    surrogate: Surrogate,
+    goal: Goal,
+    found: Predictions,
+    i: int,
+    chance: float,
+    best: float,
+    outside: bool,
+    alert: str = "",
 ) -> str:
-    """Why an item is worth measuring, in a sentence or two."""
+    """Why an item is worth measuring, in a sentence or two, and what speaks against it (`alert`)."""
     nearest = int(found.nearest[i])
     expected = float(goal.worth(found.mean[i : i + 1])[0]) > best
     if chance >= SURE or expected:
@@ -306,9 +314,10 @@ def reason(
         first = f"Uncertain, and measured to learn: the chance to be better than the best is {chance:.1%}"
     like = f"most like {shortened(name_of(surrogate, nearest))} ({found.similarity[i]:.2f}), which measured "
     like += f"{surrogate.values[nearest]:.4g}"
+    text = f"{first}; {like}."
     if outside:
-        return (
-            f"{first}; {like}. It is less like what was measured than measured {surrogate.kind.plural} are like each "
-            "other: its interval may be too narrow."
+        text += (
+            f" It is less like what was measured than measured {surrogate.kind.plural} are like each other: its "
+            "interval may be too narrow."
         )
-    return f"{first}; {like}."
+    return text + (f" Alert: {alert}." if alert else "")

@@ -171,7 +171,8 @@ class Sampler:
     def samples(self) -> Samples:
         n, records = self.cond.size, list[dict[str, Any]]()
         if self.control.valid:
-            drawn, records = valid_samples(self.rows, self.cond, self.accepted, self.run.encoder.space)
+            drawn, kept, records = valid_samples(self.rows, self.cond, self.accepted, self.run.encoder.space)
+            self.cond, self.described = self.cond.select(kept), [self.described[i] for i in kept.tolist()]
         elif self.reward is None:
             drawn = self.rows(self.cond, torch.arange(n))
         else:

@@ -7,7 +7,8 @@ that samples are never evaluated by the weights of a reward.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -112,9 +113,16 @@ def as_spectra(x: Tensor) -> Tensor:
     return framed(x, (x.shape[1], min(MAX_SIDE, x.shape[2]), min(MAX_SIDE, x.shape[3])))
 
 
-def encoder_of(x: Tensor, run: Run | None, recipe: EncoderRecipe, seed: int) -> dict[str, Tensor] | None:
+def encoder_of(
+    x: Tensor,
+    run: Run | None,
+    recipe: EncoderRecipe,
+    seed: int,
+    report: Callable[[float], None] = lambda share: None,
+) -> dict[str, Tensor] | None:
     """Weights of an encoder trained on the run's training images, or without a run on x, the images with votes; None
-    if there are fewer than MIN_IMAGES."""
+    if there are fewer than MIN_IMAGES. Those of a run are kept in its folder, and not trained again. `report`: is told
+    the share that is done."""
     spec: CondSpec = {}
     cond, inputs = Cond(len(x)), x
     if run is not None:
@@ -126,5 +134,11 @@ def encoder_of(x: Tensor, run: Run | None, recipe: EncoderRecipe, seed: int) -> 
         cond, spec = train.cond.select(rows), run.encoder.conds
     if len(inputs) < MIN_IMAGES:
         return None
-    encoder = train_encoder("reward", inputs, cond, spec, Rng(ENCODER_SEED + seed), recipe)
+    folder = run.path / "judges" if run is not None and os.access(run.path, os.W_OK) else None
+
+    def late(share: float) -> bool:
+        report(share)
+        return False
+
+    encoder = train_encoder("reward", inputs, cond, spec, Rng(ENCODER_SEED + seed), recipe, folder, late)
     return {k: v.float() for k, v in encoder.tensors().items() if not k.startswith("net.heads.")}

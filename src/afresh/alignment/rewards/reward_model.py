@@ -50,6 +50,7 @@ from afresh.storage.tensor_file import read_tensors
 
 MODEL_FILE, WEIGHTS_FILE, REPORT_FILE, ENCODER_FOLDER = "model.json", "model.safetensors", "report.json", "encoder"
 VERSION = 1
+ENCODER = 0.6  # share of the time of learning a reward of images that its encoder takes, about
 
 
 class RewardRecord(BaseModel):
@@ -127,13 +128,14 @@ def train_reward_model(
     out: Path,
     seed: int = 0,
     recipe: EncoderRecipe = EncoderRecipe(),
+    report: Callable[[float], None] = lambda share: None,
 ) -> Trained:
     """Learn a reward from a file of votes and write it to the new folder `out`.
 
     `run`: for images, it determines their size, and an encoder is trained on its training images according to `recipe`;
-    without a run, on the images with votes. Sounds need a run, whose encoder is copied. Raises UserError for votes that
-    `read_votes` or `bradley_terry.learn` refuse, images or sounds that cannot be read, and a folder that already has a
-    model.
+    without a run, on the images with votes. Sounds need a run, whose encoder is copied. `report` is told the share that
+    is done, about. Raises UserError for votes that `read_votes` or `bradley_terry.learn` refuse, images or sounds that
+    cannot be read, and a folder that already has a model.
     """
     for name in (MODEL_FILE, "run.json"):
         if (out / name).exists():
@@ -152,7 +154,7 @@ def train_reward_model(
     if _sha256(preferences) != before:
         raise UserError(f"{preferences} changed while it was read. Try again when no votes are being added.")
     fit_model = trainer_of(data.kind, run)
-    fitted, second = fit_model(data, run, recipe, seed)
+    fitted, second = fit_model(data, run, recipe, seed, report)
     if fitted.encoder is not None:
         fitted.encoder.save(out / ENCODER_FOLDER)
         fitted.fields.update(encoder=_files(out / ENCODER_FOLDER))
@@ -172,8 +174,8 @@ def train_reward_model(
         agreement=None if h.agreement is None else h.agreement.value,
     )
     replace_file(out / WEIGHTS_FILE, weights)
-    report = {"votes": data.summary.lines(), "held_out": asdict(h), "second_stage": second and asdict(second)}
-    write_json(out / REPORT_FILE, {**report, "votes_file": saved.votes, "votes_sha256": saved.votes_sha256})
+    results = {"votes": data.summary.lines(), "held_out": asdict(h), "second_stage": second and asdict(second)}
+    write_json(out / REPORT_FILE, {**results, "votes_file": saved.votes, "votes_sha256": saved.votes_sha256})
     write_json(
         out / MODEL_FILE, saved.model_dump(mode="json")
     )  # last, so that an incomplete folder is not a reward model
@@ -201,6 +203,11 @@ class _Fitted:
     encoder: Encoder | None = None  # of items to fields
 
 
+def between(report: Callable[[float], None], first: float) -> Callable[[float], None]:
+    """`report` of a part of the work that begins at the share `first` and has half of the rest behind the encoder."""
+    return lambda share: report(first + (1 - ENCODER) / 2 * share)
+
+
 def trainer_of(kind: ItemKind, run: Run | None) -> Callable[..., tuple[_Fitted, FeatureTrial | None]]:
     """The function that fits a reward of items of a kind.
 
@@ -220,7 +227,7 @@ def trainer_of(kind: ItemKind, run: Run | None) -> Callable[..., tuple[_Fitted, 
 
 
 def _text(
-    data: PreferenceData, run: Run | None, recipe: EncoderRecipe, seed: int
+    data: PreferenceData, run: Run | None, recipe: EncoderRecipe, seed: int, report: Callable[[float], None]
 ) -> tuple[_Fitted, FeatureTrial | None]:
     _, names = comparisons_of(data.votes)
     found = fit_text(names, seed=seed)
@@ -235,7 +242,7 @@ def _text(
 
 
 def _features(
-    data: PreferenceData, run: Run | None, recipe: EncoderRecipe, seed: int
+    data: PreferenceData, run: Run | None, recipe: EncoderRecipe, seed: int, report: Callable[[float], None]
 ) -> tuple[_Fitted, FeatureTrial | None]:
     assert data.kind.features is not None
     _, names = comparisons_of(data.votes)
@@ -246,12 +253,12 @@ def _features(
 
 
 def _field(
-    data: PreferenceData, run: Run | None, recipe: EncoderRecipe, seed: int
+    data: PreferenceData, run: Run | None, recipe: EncoderRecipe, seed: int, report: Callable[[float], None]
 ) -> tuple[_Fitted, FeatureTrial | None]:
     c, names = comparisons_of(data.votes)
     pixels = data.kind.medium == "image"
     x = (images_of if pixels else spectra_of)(data, names, run)
-    encoder = encoder_of(x, run, recipe, seed)
+    encoder = encoder_of(x, run, recipe, seed, lambda share: report(ENCODER * share))
     shape = (x.shape[1], x.shape[2], x.shape[3])
     saved = ImageSettings(shape=shape, recipe=None if encoder is None else asdict(recipe))
     net = blank(saved).eval().requires_grad_(False)
@@ -268,8 +275,9 @@ def _field(
         a, b = features[known.a], features[known.b]
         part = fit(a, b, known.judged, held_out.spread, share, None, head.log_nu is not None)
         start = Tuned(net, torch.from_numpy(part.weights), part.log_nu)
-        second = trial(start, tuned(start, x, known, scale, seed), x, c.only(here))
-        final = tuned(final, x, c, scale, seed) if second.better else final
+        second = trial(start, tuned(start, x, known, scale, seed, between(report, ENCODER)), x, c.only(here))
+        half = between(report, (1 + ENCODER) / 2)
+        final = tuned(final, x, c, scale, seed, half) if second.better else final
     with torch.no_grad():
         raw = torch.cat([final(p.double()) for p in torch.split(x, 256)]).numpy()
     tensors = {"weights": final.weights, **{f"features.{k}": v for k, v in final.features.state_dict().items()}}

@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 from afresh.core import Descriptors, ItemKind, NearDuplicate, Preview
 from afresh.core.item_kind import Array
 from afresh.data.image.grid import image_grid
+from afresh.domains.molecule.alerts import alerts
 from afresh.domains.molecule.chem import canonical, chem, not_one_molecule, reason_of
 from afresh.domains.molecule.properties import numbers_of
 
@@ -223,6 +224,7 @@ MOLECULE = ItemKind(
     features=features,
     descriptors=Descriptors(counted_parts, "tanimoto"),
     facts=facts,
+    alerts=alerts,
     near_duplicates=near_duplicates,
     searched=50_000,
     similarity=similarity,

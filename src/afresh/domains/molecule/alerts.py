@@ -1,0 +1,50 @@
+"""Structural alerts: parts of molecules that chemists avoid, since they are hard to make, react, or mislead assays.
+
+The catalogues are RDKit's: unwanted groups (Brenk et al. 2008), those of the NIH (Jadhav et al. 2010; Doveston et al.
+2015), and PAINS (Baell and Holloway 2010). They do not know long chains of nitrogen atoms, which a generative model
+may propose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+from afresh.domains.molecule.chem import canonical, chem
+
+CATALOGUES = {"BRENK": "Brenk", "NIH": "NIH", "PAINS": "PAINS"}
+# Four nitrogen atoms in a row, none of them aromatic as in a tetrazole.
+NITROGENS = "[N;!a]~[N;!a]~[N;!a]~[N;!a]"
+SHOWN = 3  # alerts of a molecule
+
+
+@cache
+def _catalogues() -> tuple[Any, dict[str, Any]]:
+    library = chem()
+    from rdkit.Chem.FilterCatalog import FilterCatalog, FilterCatalogParams
+
+    found = {}
+    for name, words in CATALOGUES.items():
+        params = FilterCatalogParams()
+        params.AddCatalog(getattr(FilterCatalogParams.FilterCatalogs, name))
+        found[words] = FilterCatalog(params)
+    return library.MolFromSmarts(NITROGENS), found
+
+
+def alerts(molecules: Sequence[str]) -> list[str]:
+    """For each SMILES the structural alerts in words, at most SHOWN; an empty text if there are none."""
+    return [_alerts(smiles) for smiles in molecules]
+
+
+def _alerts(smiles: str) -> str:
+    if canonical(smiles) is None:
+        return ""
+    found = chem().MolFromSmiles(smiles)
+    nitrogens, catalogues = _catalogues()
+    out = ["four nitrogen atoms in a chain, which hardly anybody makes"] if found.HasSubstructMatch(nitrogens) else []
+    for words, catalogue in catalogues.items():
+        for entry in catalogue.GetMatches(found):
+            out.append(f"{entry.GetDescription().split('(')[0].replace('_', ' ')} ({words})")
+    more = f", and {len(out) - SHOWN} more" if len(out) > SHOWN else ""
+    return ", ".join(out[:SHOWN]) + more
