@@ -15,6 +15,7 @@ import torch
 import afresh
 from afresh.cli import run as command
 from afresh.core import UserError
+from afresh.core.verb import Table
 from afresh.domains.exercises.history import AnswerHistory
 from afresh.domains.exercises.practise import (
     Tracer,
@@ -25,6 +26,7 @@ from afresh.domains.exercises.practise import (
     interval,
     knowledge,
     practice_for,
+    right_of_ten,
 )
 from afresh.runs.run import Run
 from afresh.verbs.use_command import use_command
@@ -67,6 +69,27 @@ def test_what_is_known_has_an_interval_around_its_chance(run: Run) -> None:
     found = knowledge(Tracer(run), history_of(run, "L3"), gap=0)
     assert [k.skill for k in found] == ["add", "divide"] and sum(k.answers for k in found) == 12
     assert all(0 <= k.low <= k.chance <= k.high <= 1 for k in found)
+    for k in found:  # what a teacher sees of ten exercises varies at least by luck
+        least, most = k.of_ten
+        assert 0 <= least <= 10 * k.chance <= most <= 10
+        luck = right_of_ten(k.chance, 0.0)
+        assert least <= luck[0] and luck[1] <= most
+
+
+def test_the_doubt_is_whether_a_skill_is_known(run: Run) -> None:
+    tracer, history = Tracer(run), history_of(run, "L3")
+    assert tracer.teaching is not None
+    tracer.teaching.weights = torch.tensor([0.0, 1.0, 0.0])  # the filter alone
+    known, right, wrong = (x[0, 0] for x in tracer.teaching.states([history], [0], 1))
+    (found,) = tracer.teaching.doubt(np.array([[0.5]]), [history], [0], 1)[0]
+    mean = known * right + (1 - known) * wrong
+    assert found == pytest.approx(known * (right - mean) ** 2 + (1 - known) * (wrong - mean) ** 2, rel=1e-4)
+    assert found > 0
+
+
+def test_of_ten_is_a_predictive_interval() -> None:
+    assert right_of_ten(0.5, 1 / 12) == (0, 10)  # a uniform chance: every number is as likely
+    assert right_of_ten(0.95, 0.0) == (8, 10) and right_of_ten(1.0, 0.1) == (10, 10)
 
 
 def test_the_interval_is_that_of_a_beta_distribution() -> None:
@@ -93,7 +116,14 @@ def test_what_is_known_later_orders_the_exercises_and_a_skill_can_be_asked_for(r
     gain, later = (x[0] for x in tracer.teaching.gains([history], [0, 1], tracer.gap(60.0)))
     assert [n.skill for n in found.next] == [tracer.groups[i][0] for i in np.argsort(-later)]
     assert {n.skill: n.gain for n in found.next} == {"add": gain[0], "divide": gain[1]}
-    assert "expected to add most" in found.next[0].why
+    added = [n.later for n in found.next]
+    assert added == sorted(added, reverse=True) and all(a is not None and a > 0 for a in added)
+    assert added[0] == pytest.approx(later.max() - tracer.teaching.known([history], tracer.gap(60.0))[0])
+    assert [f"({a:+.2%})" in n.why for n, a in zip(found.next, added, strict=True)] == [True, True]
+    assert "are expected to add most" in found.next[0].why and "most" not in found.next[1].why
+    tables = [line for line in found.lines() if isinstance(line, Table)]
+    assert tables[0].columns[2] == "of the next 10" and tables[1].columns[3] == "in 6 answers"
+    assert [row[3] for row in tables[1].rows] == [f"{a:+.2%}" for a in added]
     assert [n.skill for n in practice_for(run, AnswerHistory(()), skill="divide").next] == ["divide"]
     with pytest.raises(UserError, match="no skill 'subtract'"):
         practice_for(run, AnswerHistory(()), skill="subtract")
@@ -126,7 +156,12 @@ def test_on_the_command_line(run: Run, capsys: pytest.CaptureFixture[str]) -> No
         return code, *capsys.readouterr()
 
     code, out, err = invoke("practise", run.path, "--learner", "L3", "-k", "1")
-    assert code == 0 and "add" in out and "it is expected" in out and "from 12 answers: learner L3" in err
+    assert (
+        code == 0
+        and "add" in out
+        and "are expected to add" in " ".join(out.split())
+        and "from 12 answers: learner L3" in err
+    )
     code, out, _ = invoke("practise", run.path, "--history", "add-1:right", "--policy", "success", "--json")
     result = lines_of(out)[-1]
     assert code == 0 and result["answers"] == 1 and len(result["known"]) == 2 and len(result["next"]) == 2

@@ -341,7 +341,7 @@ def test_several_labels_are_recognised_by_their_classes() -> None:
     assert several_labels(SHAPES, ["shape=disc", "red"]) == {"colour": "red", "shape": "disc"}
     with pytest.raises(UserError, match="colour is given twice: 'red' and 'blue'"):
         several_labels(SHAPES, ["red", "blue"])
-    with pytest.raises(UserError, match="No label .green. was seen.*colour: .*red.*; shape: disc, square"):
+    with pytest.raises(UserError, match=r"No label .green. was seen.*colour: .*red.*; shape: disc, square"):
         several_labels(SHAPES, ["red", "green"])
 
 

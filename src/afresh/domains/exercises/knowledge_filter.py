@@ -67,10 +67,34 @@ class Teaching:
         """The chance of a right answer to each of some exercises by both, from that by the network, (B, items)."""
         if not self.weights[1]:
             return network
+        known, right, wrong = self.states(histories, items, gap)
+        return pooled(network, known * right + (1 - known) * wrong, self.weights)
+
+    @torch.no_grad()
+    def doubt(self, network: Array, histories: Sequence[AnswerHistory], items: Sequence[int], gap: int) -> Array:
+        """The variance of the chance of a right answer to each of some exercises, (B, items): it is one chance if their
+        skill is known and another if it is not, and the filter tells how likely each is."""
+        if not self.weights[1]:
+            return np.zeros_like(network)
+        known, right, wrong = self.states(histories, items, gap)
+        apart = pooled(network, right, self.weights) - pooled(network, wrong, self.weights)
+        out: Array = known * (1 - known) * apart**2
+        return out
+
+    def states(self, histories: Sequence[AnswerHistory], items: Sequence[int], gap: int) -> tuple[Array, Array, Array]:
+        """For each of some exercises, (B, items) each: the chance that its skill is known, and the chances of a right
+        answer if it is and if it is not."""
         belief, at = self.belief(histories, gap), torch.tensor(items)
-        known = belief.mean()[:, self.learning.place[at]]
+        known = belief.mean()[:, self.learning.place[at]].double().numpy()
         right, wrong = 1 - self.learning.slip[at].sigmoid(), self.learning.guess[at].sigmoid()
-        return pooled(network, (known * right + (1 - known) * wrong).double().numpy(), self.weights)
+        both = [np.broadcast_to(x.double().numpy(), known.shape) for x in (right, wrong)]
+        return known, both[0], both[1]
+
+    def known(self, histories: Sequence[AnswerHistory], gap: int) -> Array:
+        """What is known of all skills at a gap after the last answers, (B,), in the units of `gains`."""
+        belief = self.belief(histories, gap)
+        out: Array = ahead(self.learning, belief, 0)[:, 0].double().numpy()
+        return out
 
     def gains(self, histories: Sequence[AnswerHistory], skills: Sequence[int], gap: int) -> tuple[Array, Array]:
         """Of each skill: what one answer to it is expected to add to the mean chance of a right answer, and that chance

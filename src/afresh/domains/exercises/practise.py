@@ -25,6 +25,7 @@ from afresh.core.verb import Line, Remark, Table
 from afresh.domains.exercises.columns import outcome_of
 from afresh.domains.exercises.encoder import WIDTH, AnswerEncoder
 from afresh.domains.exercises.history import FIRST, Answer, AnswerHistory, gap_of
+from afresh.domains.exercises.knowledge.learning import AHEAD
 from afresh.domains.exercises.knowledge_filter import Teaching, teaching_of
 from afresh.domains.exercises.log import LogOptions, read_log
 from afresh.runs.data import run_data
@@ -38,30 +39,35 @@ ANCHORS = 6  # exercises that stand for a skill, the most frequent of it
 TEACHING = 1  # of those, when what is learnt is asked for all skills after each of two outcomes
 POOL = 50  # exercises of a skill that may be next, the most frequent
 RECENT = 3  # exercises answered last, which are not asked again at once
+TEN = 10  # exercises of a skill, of which it is foretold how many are answered right
 TOKENS = 1 << 17  # computed together
 
 
 @dataclass(frozen=True)
 class KnownSkill:
-    """A skill: the chance of a right answer to one of its exercises, its 95% interval, and the answers seen."""
+    """A skill: the chance of a right answer to one of its exercises, the 95% interval of that chance, the answers seen,
+    and how many of the next TEN exercises are answered right, with a chance of 95%, from the least to the most."""
 
     skill: str
     chance: float
     low: float
     high: float
     answers: int
+    of_ten: tuple[int, int]
 
 
 @dataclass(frozen=True)
 class Next:
     """An exercise, the chance that it is answered right, and what it is expected to add to the mean chance of a right
-    answer over all skills (None: not asked)."""
+    answer over all skills (None: not asked). `later`: what some answers that begin with it are expected to add, which
+    orders the exercises; None where nothing tells it."""
 
     item: str
     skill: str
     chance: float
     gain: float | None
     why: str
+    later: float | None = None
 
 
 @dataclass(frozen=True)
@@ -78,7 +84,7 @@ class Practice:
         return {
             "learner": self.learner,
             "answers": self.answers,
-            "known": [vars(k) for k in self.known],
+            "known": [{**vars(k), "of_ten": list(k.of_ten)} for k in self.known],
             "next": [vars(n) for n in self.next],
             "notes": list(self.notes),
         }
@@ -86,21 +92,25 @@ class Practice:
     def lines(self) -> list[Line]:
         """A table of what is known, and one of what is next."""
         known = [
-            [k.skill, f"{k.chance:.0%}", f"{k.low:.0%} to {k.high:.0%}", f"{k.answers:,}"]
+            [k.skill, f"{k.chance:.0%}", f"{k.of_ten[0]} to {k.of_ten[1]}", f"{k.answers:,}"]
             for k in sorted(self.known, key=lambda k: -k.chance)
         ]
-        ahead = [
-            [n.item, n.skill, f"{n.chance:.0%}", "" if n.gain is None else f"{n.gain:+.2%}", n.why] for n in self.next
-        ]
+        told = all(n.later is not None for n in self.next)
+        ahead = [[n.item, n.skill, f"{n.chance:.0%}", shown(n.later if told else n.gain), n.why] for n in self.next]
+        teaches = f"in {AHEAD} answers" if told else "teaches"
         whose = f"learner {self.learner}" if self.learner else "these answers" if self.answers else "no answers yet"
         return [
-            Table(["skill", "right", "95%", "answers"], known, right=(1, 2, 3), wrap=(0,)),
-            Table(["next", "skill", "right", "teaches", "why"], ahead, right=(2, 3), wrap=(4,)),
+            Table(["skill", "right", f"of the next {TEN}", "answers"], known, right=(1, 2, 3), wrap=(0,)),
+            Table(["next", "skill", "right", teaches, "why"], ahead, right=(2, 3), wrap=(4,)),
             Remark(f"from {counted(self.answers, 'answer')}: {whose}"),
         ]
 
     def files(self) -> dict[str, bytes]:
         return {}
+
+
+def shown(gain: float | None) -> str:
+    return "" if gain is None else f"{gain:+.2%}"
 
 
 def why_not(run: Run) -> str | None:
@@ -290,12 +300,12 @@ def choose(tracer: Tracer, histories: Sequence[AnswerHistory], policy: Policy, s
 
 
 def knowledge(tracer: Tracer, history: AnswerHistory, gap: int) -> list[KnownSkill]:
-    """Each skill with the chance of a right answer and its interval.
+    """Each skill with the chance of a right answer, its interval, and how many of the next TEN are answered right.
 
-    The interval is that of a beta distribution with the chance as its mean and the variance that the model itself
-    implies: of answers that can be exchanged, the covariance of two is the variance of what lies behind them (de
-    Finetti), and it is p (1 - p) (K+ - K-), where p is the chance of an answer, and K+ and K- are those of the skill
-    after it was right and wrong.
+    The interval is that of a beta distribution with the chance as its mean and a variance that is the larger of two:
+    that of a skill which is known or not, by the filter; and the one that the network implies: of answers that can be
+    exchanged, the covariance of two is the variance of what lies behind them (de Finetti), and it is p (1 - p) (K+ -
+    K-), where p is the chance of an answer, and K+ and K- are those of the skill after it was right and wrong.
     """
     groups = [group for _, group in tracer.groups]
     chance = tracer.of_skills([history], gap)[0]
@@ -304,12 +314,29 @@ def knowledge(tracer: Tracer, history: AnswerHistory, gap: int) -> list[KnownSki
     right, wrong = tracer.after_answers([history], first, gap, ANCHORS)
     own = np.arange(len(groups))
     spread = np.clip(p * (1 - p) * (right - wrong)[0, own, own], 0, None)
+    if tracer.teaching is not None:
+        alone = tracer.chances([history], [[()]], first[0].tolist(), gap)[:, 0]
+        spread = np.maximum(spread, tracer.teaching.doubt(alone, [history], first[0].tolist(), gap)[0])
     seen = [a.skill if tracer.encoder.skills else a.item for a in history.answers]
     out = []
     for (name, _), k, v in zip(tracer.groups, chance.tolist(), spread.tolist(), strict=True):
         low, high = interval(k, v)
-        out.append(KnownSkill(name, k, low, high, seen.count(name)))
+        out.append(KnownSkill(name, k, low, high, seen.count(name), right_of_ten(k, v)))
     return out
+
+
+def right_of_ten(mean: float, variance: float) -> tuple[int, int]:
+    """The central 95% of the number of right answers among the next TEN, whose chance has this mean and variance: of a
+    beta-binomial distribution, or of a binomial one where the chance is certain."""
+    from scipy.stats import betabinom, binom
+
+    most = mean * (1 - mean)
+    if variance <= 1e-9 * most or most == 0:
+        low, high = binom.ppf([0.025, 0.975], TEN, mean)
+    else:
+        strength = most / min(variance, 0.999 * most) - 1
+        low, high = betabinom.ppf([0.025, 0.975], TEN, mean * strength, (1 - mean) * strength)
+    return max(0, int(low)), int(high)
 
 
 def interval(mean: float, variance: float) -> tuple[float, float]:
@@ -357,8 +384,9 @@ def practice_for(
     chances = tracer.of_items([history], items.tolist(), gap)
     best = candidates(tracer, [history], chances, success)
     own = chances[0, best[0]]
-    gain, later = (x[0] for x in gains(tracer, [history], items[best], own[None], gap))
-    score = later if policy == "gain" else -np.abs(own - success)
+    gain, score = (x[0] for x in gains(tracer, [history], items[best], own[None], gap))
+    later = None if tracer.teaching is None else score - tracer.teaching.known([history], gap)[0]
+    score = score if policy == "gain" else -np.abs(own - success)
     known = knowledge(tracer, history, gap)
     order = [i for i in np.argsort(-score, kind="stable").tolist() if skill is None or names[i] == skill]
     chosen = [
@@ -367,19 +395,29 @@ def practice_for(
             names[i] if tracer.encoder.skills else "",
             float(own[i]),
             float(gain[i]),
-            reason(policy, float(own[i]), float(gain[i]), known[i], success),
+            reason(policy, place == 0, float(own[i]), float(gain[i]), then, known[i], success),
+            then,
         )
-        for i in order[:k]
+        for place, i in enumerate(order[:k])
+        for then in [None if later is None else float(later[i])]
     ]
     return Practice(history.learner, len(history), tuple(known), tuple(chosen), tuple(notes_on(tracer, history)))
 
 
-def reason(policy: Policy, chance: float, gain: float, known: KnownSkill, success: float) -> str:
-    """Why an exercise is next, as a sentence."""
-    state = f"{known.skill or 'It'} is answered right with {known.chance:.0%} ({known.low:.0%} to {known.high:.0%})"
+def reason(
+    policy: Policy, first: bool, chance: float, gain: float, later: float | None, known: KnownSkill, success: float
+) -> str:
+    """Why an exercise is next, as a sentence: by what the exercises are ordered. `first`: whether it is the best."""
+    state = f"{known.skill or 'It'} is answered right with {known.chance:.0%}"
     if policy == "success":
-        return f"its chance of success, {chance:.0%}, is nearest to {success:.0%}; {state}"
-    return f"it is expected to add most to all skills together ({gain:+.2%} by this answer); {state}"
+        near = "nearest to" if first else "near to"
+        return f"its chance of success, {chance:.0%}, is {near} {success:.0%}; {state}"
+    most = "most " if first else ""
+    if later is None:
+        return f"it is expected to add {most}to all skills together ({gain:+.2%} by this answer); {state}"
+    return (
+        f"{AHEAD} answers that begin with it are expected to add {most}to all skills together ({later:+.2%}); {state}"
+    )
 
 
 def notes_on(tracer: Tracer, history: AnswerHistory) -> list[str]:

@@ -80,8 +80,8 @@ def practise(
 ) -> Practice:
     """What a learner knows, and the next exercise, by a run on a log of answers (learner, exercise, right or wrong).
 
-    Each skill is shown with the chance of a right answer to one of its exercises and a 95% interval, and the exercises
-    that are next with their own chance, what they are expected to teach, and why.
+    Each skill is shown with the chance of a right answer to one of its exercises and how many of the next ten are right
+    (95%), and the exercises that are next with their own chance, what they are expected to teach, and why.
 
     Raises UserError for a run that has not learnt answers, and for a learner or a skill that does not exist.
     """
