@@ -21,4 +21,5 @@ def test_stages_are_told_as_they_begin_with_the_time_left_of_each() -> None:
     told = [e for e in heard if e.kind == "progress"]
     assert [round(e.fields["seconds_left"]) for e in told if e.fields["seconds_left"] is not None] == [90, 60]
     assert told[3].text == "mine: learning a reward: 50%, 1:00 left of this, 1:10 elapsed"
+    assert told[4].text == "mine: learning a reward: done, 1:10 elapsed"
     assert [e.fields["ended"] for e in told] == [False, False, False, False, True, False, True]

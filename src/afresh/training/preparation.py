@@ -47,8 +47,9 @@ class Preparation:
     def emit(self, share: float, left: float | None, ended: bool) -> None:
         elapsed = self.now() - self.begun
         until = "" if left is None else f", {clock(left)} left of this"
+        come = "done" if ended else f"{share:.0%}{until}"
         events.progress(
-            f"{self.title}: {self.stage}: {share:.0%}{until}, {clock(elapsed)} elapsed",
+            f"{self.title}: {self.stage}: {come}, {clock(elapsed)} elapsed",
             "preparing",
             title=self.title,
             stage=self.stage,

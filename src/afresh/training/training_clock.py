@@ -17,7 +17,7 @@ FITTING, MOST_FITTING = 0.1, 10.0  # share and at most so many seconds for what 
 LEAST_TRAINING = 0.4  # share of the minutes that training gets, however long reading the data took
 TOLERATED = 0.03  # relative error of the number of steps left from which it is changed
 ANNOUNCED = 0.25  # relative change of the number of steps that is a detail
-MATTERS, SETTLED = 2.0, 0.1  # how many times fewer steps than planned are said, and the share of the time before that
+MATTERS, SETTLED = 2.0, 0.3  # how many times fewer steps than planned are said, and the share of the time before that
 OFTEN = 0.01  # share of the budget between two looks at the clock
 
 
@@ -87,7 +87,7 @@ class StepsForDeadline:
         self.said = True
         events.warning(
             f"{self.meter.title}: this machine is busier than when it was measured. About {steps:,} steps fit the time "
-            f"instead of {self.planned:,}, so less is learnt; the time is kept.",
+            f"instead of {self.planned:,}, so less is learnt.",
             "slower",
             steps=steps,
         )

@@ -27,8 +27,8 @@ SHOWN = 2  # reasons for leaving something out, and things to be careful about, 
 NAMED = 6  # conditions, and classes of a label
 # Notes of reading that say that something of the data is lost.
 LOST = re.compile(
-    r"not used|left out|not learnt|truncated|ignored|too many|without|no number|missing|damaged|longer than|is cut"
-    r"|are cut|no label|of its own"
+    r"not used|left out|not learnt|truncated|ignored|too many|without|no number|missing|damaged|longer than"
+    r"|no label|of its own"
 )
 
 
@@ -151,7 +151,7 @@ def careful_line(prepared: Prepared, advice: Sequence[str]) -> str:
     """What to know before the time is spent: the first sentences of advice, and what reading left out of the data; the
     rest, and what to do, is a detail."""
     lost = [n for n in prepared.notes if LOST.search(n) and "exact duplicate" not in n]
-    said = [*advice, *lost]
+    said = [*(a for a in advice if not a.endswith("nothing to do")), *lost]
     others = len(said[SHOWN:]) + len([n for n in prepared.notes if n not in lost])
     if not said:
         return ""

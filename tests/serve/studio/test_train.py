@@ -153,6 +153,7 @@ def test_pages_of_other_sites_change_nothing(web: httpx.Client, path: str) -> No
 @pytest.mark.parametrize(
     ("field", "value"),
     [
+        ("minutes", "soon"),
         ("minutes", "nan"),
         ("minutes", "1e308"),
         ("minutes", "0"),
@@ -170,6 +171,23 @@ def test_what_cannot_be_trained_is_refused(web: httpx.Client, home: Path, field:
     answer = web.post(f"{place}/start", data={"minutes": "1", field: value})
     assert answer.status_code == 400 and SCRIPT not in answer.text
     assert [job.verb for job in jobs.jobs()] == ["data"] and list((home / "runs").iterdir()) == []
+
+
+def test_minutes_are_understood_as_people_write_them(
+    web: httpx.Client, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (home / "texts.txt").write_text("Once there was a cat.\n" * 60)
+    place = web.post("/studio/train/look", data={"path": str(home / "texts.txt")}).headers["location"]
+    (looked,), given = jobs.jobs(), []
+
+    def start(verb: str, paths: object, options: dict[str, object], *more: object) -> jobs.BackgroundJob:
+        given.append(options["minutes"])
+        return looked
+
+    monkeypatch.setattr(jobs, "start", start)
+    for minutes in ("2", "90s", "1h30m"):
+        assert web.post(f"{place}/start", data={"minutes": minutes}).status_code == 303
+    assert given == [2.0, 1.5, 90.0]
 
 
 def test_the_commands_of_somebody_else_are_shown_to_owners_alone(web: httpx.Client, home: Path) -> None:

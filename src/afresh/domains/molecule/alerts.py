@@ -7,6 +7,7 @@ may propose.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
@@ -37,6 +38,12 @@ def alerts(molecules: Sequence[str]) -> list[str]:
     return [_alerts(smiles) for smiles in molecules]
 
 
+def in_words(name: str) -> str:
+    """The name of a catalogue's entry as a chemist reads it: azo_filter2, gte_4_basic_N, chinone_1, mannich_A(296)."""
+    plain = re.sub(r"_?filter_?\d*", "", name.split("(")[0]).replace("_", " ").strip()
+    return plain.replace("gte ", "at least ")
+
+
 def _alerts(smiles: str) -> str:
     if canonical(smiles) is None:
         return ""
@@ -45,6 +52,7 @@ def _alerts(smiles: str) -> str:
     out = ["four nitrogen atoms in a chain, which hardly anybody makes"] if found.HasSubstructMatch(nitrogens) else []
     for words, catalogue in catalogues.items():
         for entry in catalogue.GetMatches(found):
-            out.append(f"{entry.GetDescription().split('(')[0].replace('_', ' ')} ({words})")
+            out.append(f"{in_words(entry.GetDescription())} ({words})")
+    out = list(dict.fromkeys(out))
     more = f", and {len(out) - SHOWN} more" if len(out) > SHOWN else ""
     return ", ".join(out[:SHOWN]) + more
