@@ -85,6 +85,11 @@ def test_a_thread_that_copies_the_context_keeps_its_listener() -> None:
     assert texts == ["from a thread"]
 
 
+def test_what_an_event_quotes_of_the_system_is_said_in_plain_words() -> None:
+    event = Event("warning", "w", "a.txt is left out: [Errno 13] Permission denied: 'a.txt'")
+    assert event.text == "a.txt is left out: permission denied"
+
+
 def test_an_error_carries_a_code_and_fields() -> None:
     error = UserError("No such thing.", "missing", path="a/b")
     assert str(error) == "No such thing." and error.code == "missing" and error.fields == {"path": "a/b"}

@@ -22,6 +22,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Literal, TextIO
 
+from afresh.core.library_words import in_plain_words
 from afresh.core.safe_text import visible, visible_line
 
 Kind = Literal["progress", "note", "warning", "error"]
@@ -31,7 +32,9 @@ Kind = Literal["progress", "note", "warning", "error"]
 class Event:
     """One thing that happened. `code` names it for programs (`plan`, `data`, `training`, ...), `text` for people, and
     `fields` holds its values as plain JSON. Control characters in `text` are made visible, except its line ends if the
-    kind is "error": those are of the error itself. A `detail` is a note for people who ask for details."""
+    kind is "error": those are of the error itself. Words of libraries become plain ones. A `detail` is a note for
+    people who ask for details.
+    """
 
     kind: Kind
     code: str
@@ -40,7 +43,8 @@ class Event:
     detail: bool = False
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "text", (visible if self.kind == "error" else visible_line)(self.text))
+        text = self.text if self.kind == "progress" else in_plain_words(self.text)
+        object.__setattr__(self, "text", (visible if self.kind == "error" else visible_line)(text))
 
     def json(self) -> dict[str, Any]:
         """{event, code, text, **fields}."""
