@@ -1,8 +1,7 @@
 """Structural alerts: parts of molecules that chemists avoid, since they are hard to make, react, or mislead assays.
 
-The catalogues are RDKit's: unwanted groups (Brenk et al. 2008), those of the NIH (Jadhav et al. 2010; Doveston et al.
-2015), and PAINS (Baell and Holloway 2010). They do not know long chains of nitrogen atoms, which a generative model
-may propose.
+The catalogues are RDKit's: the unwanted groups of Brenk, those of the NIH, and PAINS (Baell and Holloway 2010). They do
+not know long chains of nitrogen atoms, which a generative model may propose.
 """
 
 from __future__ import annotations
