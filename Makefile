@@ -8,7 +8,7 @@ PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 # Tests start many processes. Where bytecode may not be written, each would compile all that it imports anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test complete check types quick bench-test nightly test-browser fuzz kills format docs matrix bench lowest audit clean
+.PHONY: demo test complete check types quick bench-test nightly test-browser fuzz kills format docs site matrix bench lowest audit clean
 
 # What the demonstration needs, without the extra dev. A module is compiled when it is first imported: most never are.
 .venv/.installed: pyproject.toml
@@ -59,10 +59,10 @@ nightly: .venv/.ready
 	$(BIN)/pip install --disable-pip-version-check -q 'schemathesis>=4'
 	$(PYTEST) --timeout 3600 tests/core/without_float64.py tests/serve/conformance.py
 
-# The studio in a browser, which is installed if there is none.
+# The studio and the site in a browser, which is installed if there is none.
 test-browser: .venv/.ready
 	command -v chromium || command -v chromium-browser || command -v google-chrome || apt-get install -y chromium
-	BROWSER_REQUIRED=1 $(PYTEST) -m browser tests/serve/studio
+	BROWSER_REQUIRED=1 $(PYTEST) -m browser tests/serve/studio tests/test_site.py
 
 # Files of tiny runs of every kind are changed at random; every command must work or say what is wrong. `--first N` goes
 # on from mutation N: `.venv/bin/python -m tools.fuzz --first N --mutations 1` repeats one.
@@ -79,6 +79,10 @@ format: .venv/.ready
 
 docs: .venv/.ready
 	$(BIN)/python -m docs.generate
+
+# The pages as a site that needs no network, in build/site; a link that leads nowhere ends the build.
+site: .venv/.ready
+	$(BIN)/python -m sphinx -W --keep-going -q docs build/site
 
 matrix: .venv/.ready
 	$(BIN)/python -m tools.matrix --seeds 3 --write

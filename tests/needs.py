@@ -29,6 +29,20 @@ def llama_cpp() -> Any:
     return package("llama_cpp", "llama-cpp-python (it is compiled: minutes)")
 
 
+@contextmanager
+def chromium() -> Iterator[Any]:
+    """Chromium, as Playwright opens it. Skips where it or Playwright's Python package is missing."""
+    playwright = package("playwright.sync_api", "playwright")
+    path = next((p for p in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if p), None)
+    if path is None:
+        assert "BROWSER_REQUIRED" not in os.environ, "there is no Chromium: apt-get install chromium"
+        pytest.skip("there is no Chromium: apt-get install chromium, or make test-browser")
+    with playwright.sync_playwright() as started:
+        opened = started.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
 def no_sandbox() -> str | None:
     """Why programs cannot be run in the sandbox on this machine; None where they can."""
     try:

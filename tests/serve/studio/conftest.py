@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -65,16 +63,8 @@ def web(studio: str) -> Iterator[httpx.Client]:
 
 @pytest.fixture(scope="package")
 def browser() -> Iterator[Any]:
-    """Chromium. Skips where it or Playwright's Python package is missing."""
-    playwright = needs.package("playwright.sync_api", "playwright")
-    path = next((p for p in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if p), None)
-    if path is None:
-        assert "BROWSER_REQUIRED" not in os.environ, "there is no Chromium: apt-get install chromium"
-        pytest.skip("there is no Chromium: apt-get install chromium, or make test-browser")
-    with playwright.sync_playwright() as started:
-        opened = started.chromium.launch(executable_path=path, args=["--no-sandbox"])
+    with needs.chromium() as opened:
         yield opened
-        opened.close()
 
 
 @pytest.fixture
