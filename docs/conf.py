@@ -32,7 +32,8 @@ ORDER = {
     ),
     "Reference": (
         *("concepts", "reference/cli", "reference/python", "reference/settings", "reference/configuration"),
-        *("reference/rules", "reference/formats", "reference/exit-codes", "reference/trust", "reference/faults"),
+        *("reference/scores", "reference/rules", "reference/formats", "reference/exit-codes", "reference/trust"),
+        "reference/faults",
     ),
     "Results": ("results/benchmarks", "results/support", "results/guidance"),
     "Development": (

@@ -31,7 +31,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from benchmarks.common import results_page
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
-from tests.contracts.rows import MODALITIES
+from tests.contracts.rows import MODALITIES, SPACES
 from tests.test_layers import LAYERS
 from typer.models import ArgumentInfo, Context, OptionInfo
 
@@ -44,9 +44,10 @@ from afresh.collect.licences import listed
 from afresh.collect.rules import Rule, rules
 from afresh.collect.rules import shown as written_value
 from afresh.collect.sources.web import WebOptions
-from afresh.core import Family, registry
+from afresh.core import Family, Question, registry
 from afresh.core.plugins import domains
 from afresh.data.prepare import prepare
+from afresh.evaluation.verdict import MEANING
 from afresh.families.codecs.records import RecordsCodec, takes
 from afresh.preferences import Preferences, variable
 from afresh.serve.app import ServeSettings, make_app
@@ -429,6 +430,34 @@ def value_of_rule(rule: Rule) -> str:
     return code(written_value(rule.value)) if rule.value not in (None, []) else ""
 
 
+# --------------------------------------------------------------------------- docs/reference/scores.md
+
+
+def scores_page() -> str:
+    """Every score by the question that it answers, and the words of verdicts."""
+    intro = (
+        "What `afresh measure` and the report say. Each score stands with n and an interval, beside what real data "
+        "scores (the floor) and what something trivial scores (the control): "
+        "[concepts](../concepts.md#honest-measuring). Which ones there are depends on the kind of data and the family."
+    )
+    asked: dict[Question, dict[str, tuple[str, str, str]]] = {q: {} for q in Question}
+    for metric in registry.metrics():
+        for name, words in metric.words.items():
+            asked[words.question].setdefault(name, (words.name, words.meaning, code(name)))
+    tables = [
+        f"## {question}\n\n{table(('Score', 'Says', 'In JSON'), list(rows.values()))}"
+        for question, rows in asked.items()
+        if rows
+    ]
+    verdicts = table(("Verdict", "Says"), list(MEANING.items()))
+    about = (
+        "A verdict says in one word what the scores mean, and then the one thing that would help most, with its "
+        "command. The thresholds hold for models that were made to deserve each word "
+        "(`tests/evaluation/test_verdict.py`)."
+    )
+    return page("Scores and verdicts", intro, [f"## Verdicts\n\n{textwrap.fill(about, 120)}\n\n{verdicts}", *tables])
+
+
 # --------------------------------------------------------------------------- docs/reference/formats.md
 
 
@@ -524,6 +553,27 @@ def families_part() -> str:
         rows.append((f"**{plugin.items}**", plugin.reads, f"{', '.join(map(code, taken))}{via}"))
     assert set(plugins) == {row.name for row in MODALITIES}
     return table(("You have", "afresh reads", "Families"), rows)
+
+
+def kinds_part() -> str:
+    """The modalities, each with what it makes a model of."""
+    rows = [(code(name), p.items) for p in sorted(domains().values(), key=lambda p: p.items) for name in p.modalities]
+    return table(("`--modality`", "Reads"), rows)
+
+
+def takes_part() -> str:
+    """The families: the kinds of spaces that each takes, how it makes a sample, and the command that trains it."""
+    kinds = {
+        "fields": ("line", "plane", "solid"),
+        "streams": ("stream",),
+        "records": ("records",),
+        "choices": ("bags",),
+    }
+    rows = []
+    for family in (registry.family(name) for name in (*registry.FAMILIES, *registry.FOREIGN)):
+        taken = [k for k, names in kinds.items() if any(family.accepts(SPACES[n]) is None for n in names)]
+        rows.append((code(family.name), ", ".join(taken), family.how, code(f"afresh {family.made_by or 'train'}")))
+    return table(("Family", "Takes", "Makes a sample so", "Made by"), rows)
 
 
 def layers_part() -> str:
@@ -628,6 +678,7 @@ OTHER_VARIABLES = (
 PARTS: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"families": families_part, "headlines": results_page.headlines},
     "docs/start.md": {"extras": extras_part},
+    "docs/concepts.md": {"kinds": kinds_part, "takes": takes_part},
     "docs/guides/collecting.md": {"web": lambda: model_table(WebOptions), "licences": licences_part},
     "docs/development/design/0010-verbs-and-domains.md": {"layers": layers_part},
 }
@@ -640,6 +691,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "docs/reference/formats.md": formats_page,
     "docs/reference/rules.md": rules_page,
     "docs/reference/http.md": http_page,
+    "docs/reference/scores.md": scores_page,
     "docs/results/benchmarks.md": results_page.page,
     "docs/results/support.md": support_page,
 }
