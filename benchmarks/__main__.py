@@ -10,13 +10,12 @@ Data sets are looked for in the folder that AFRESH_DATA names.
 from __future__ import annotations
 
 import inspect
-import os
 import sys
 from collections.abc import Sequence
 from itertools import groupby
-from pathlib import Path
 
 from benchmarks.common.benchmark import Entry, entries, subject_title
+from benchmarks.common.folders import has_data
 
 
 def listing(known: Sequence[Entry]) -> str:
@@ -31,8 +30,7 @@ def listing(known: Sequence[Entry]) -> str:
 
 def missing(entry: Entry) -> list[str]:
     """The data sets that are not there."""
-    data = os.environ.get("AFRESH_DATA")
-    return [n for n in entry.data if data is None or not (Path(data) / n).is_dir()]
+    return [n for n in entry.data if not has_data(n)]
 
 
 def run(entry: Entry, words: Sequence[str]) -> None:

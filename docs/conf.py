@@ -5,6 +5,9 @@ The pages stay plain Markdown, as a browser of the repository shows it: what sta
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 from sphinx.application import Sphinx
 
 project = "afresh"
@@ -39,7 +42,7 @@ ORDER = {
         *("reference/scores", "reference/rules", "reference/formats", "reference/exit-codes", "reference/trust"),
         "reference/faults",
     ),
-    "Results": ("results/benchmarks", "results/support", "results/guidance"),
+    "Results": ("results/*",),
     "Development": (
         *("development/tour", "development/add-a-family", "development/add-a-modality", "development/papers"),
         *("development/log", "development/design/*"),
@@ -59,5 +62,14 @@ def add_menu(app: Sphinx, name: str, source: list[str]) -> None:
         source[0] += "\n".join(tree(caption, pages) for caption, pages in ORDER.items())
 
 
+def copy_sounds(app: Sphinx, fault: Exception | None) -> None:
+    """What a player in HTML names: Sphinx copies only what Markdown names."""
+    for sound in Path(app.srcdir).rglob("*.mp3"):
+        copy = Path(app.outdir) / sound.relative_to(app.srcdir)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(sound, copy)
+
+
 def setup(app: Sphinx) -> None:
+    app.connect("build-finished", copy_sounds)
     app.connect("source-read", add_menu)

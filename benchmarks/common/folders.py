@@ -17,6 +17,11 @@ def data_folder(name: str = "") -> Path:
     return Path(os.environ["AFRESH_DATA"]) / name
 
 
+def has_data(name: str) -> bool:
+    """Whether a data set is in AFRESH_DATA."""
+    return "AFRESH_DATA" in os.environ and data_folder(name).is_dir()
+
+
 def work_folder(name: str) -> Path:
     """Where a benchmark keeps what it made: AFRESH_BENCH/NAME, or ~/.cache/afresh-bench/NAME."""
     root = os.environ.get("AFRESH_BENCH")

@@ -31,11 +31,15 @@ class Row:
     n: str = ""
 
 
+def this_machine() -> str:
+    """The processor and the versions, as a row of results names them."""
+    return f"{processor()}, {os.cpu_count()} cores, torch {torch.__version__}, Python {platform.python_version()}"
+
+
 def save(name: str, rows: list[Row]) -> None:
     """Put the rows of one benchmark into results.json, in place of what this machine had before. `make docs`
     then brings docs/results/benchmarks.md and the README up to date."""
-    found = load()
-    machine = f"{processor()}, {os.cpu_count()} cores, torch {torch.__version__}, Python {platform.python_version()}"
+    found, machine = load(), this_machine()
     made = {"machine": machine, "when": date.today().isoformat(), "rows": [asdict(r) for r in rows]}
     found[name] = [*(r for r in found.get(name, []) if r["machine"] != machine), made]
     OUT.write_text(json.dumps(found, indent=1) + "\n")
