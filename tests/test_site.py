@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 
@@ -48,6 +49,16 @@ def test_every_page_is_built_and_loads_nothing_from_elsewhere(site: Path) -> Non
     assert [str(p) for p in site.rglob("*.html") if loads.search(p.read_text("utf-8"))] == []
     styles = [p for p in site.rglob("*.css") if re.search(r"url\(.?https?:|@import", p.read_text("utf-8"))]
     assert styles == []
+
+
+@pytest.mark.slow
+def test_whatever_a_page_names_is_in_the_site(site: Path) -> None:
+    """Pages, pictures, and the sounds of players, which Sphinx does not look for."""
+    missing = set()
+    for page in site.rglob("*.html"):
+        named = re.findall(r'(?:src|href)="(?!#|[a-z]+:|//)([^"#?]+)', page.read_text("utf-8"))
+        missing |= {f"{page.relative_to(site)}: {name}" for name in named if not (page.parent / unquote(name)).exists()}
+    assert not missing
 
 
 @pytest.mark.slow

@@ -16,7 +16,8 @@ def lowest(free: Collection[str] = ()) -> list[str]:
     """NAME==VERSION for each requirement NAME>=VERSION of the package and of its extras for users."""
     project = tomllib.loads(PROJECT.read_text("utf-8"))["project"]
     extras = project["optional-dependencies"]
-    wanted = [*project["dependencies"], *(r for name in extras if name not in ("dev", "docs", "bench") for r in extras[name])]
+    of_users = [name for name in extras if name not in ("dev", "docs", "bench")]
+    wanted = [*project["dependencies"], *(r for name in of_users for r in extras[name])]
     found = (re.fullmatch(r"([\w.-]+)>=([\w.]+)", r) for r in wanted)
     return sorted(f"{m[1]}=={m[2]}" for m in found if m is not None and m[1] not in free)
 

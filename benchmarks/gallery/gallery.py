@@ -1,8 +1,8 @@
 """The gallery: for each kind of data and family a small model, and its first samples, unselected.
 
-`python -m benchmarks gallery` trains what has not been trained yet and writes docs/results/gallery.md with its pictures
-and sounds. Runs stay in AFRESH_BENCH, so that a gallery that was stopped goes on. What AFRESH_DATA lacks is made by a
-script, where there is one.
+`python -m benchmarks gallery` trains what has not been trained yet, and writes the page with its pictures and sounds
+into docs/results. Runs stay in AFRESH_BENCH, so that a gallery that was stopped goes on. What AFRESH_DATA lacks is made
+by a script, where there is one.
 """
 
 from __future__ import annotations
