@@ -231,11 +231,36 @@ def test_an_extended_spectrum_begins_with_the_sound(mel_run: Path, sounds: Path)
     file = sounds / "beep" / "01.wav"
     run, given = Run.open(mel_run), read(file)
     made = extended(editor(mel_run), [file], 0.3, 1)
-    step = run.encoder.space.seconds / run.encoder.space.shape[-1]
-    places = int(given.seconds / step)
-    assert made.x.shape[-1] == places + round(0.3 / step)
+    step = round(run.encoder.space.seconds * RATE) // run.encoder.space.shape[-1]
+    places, left = divmod(len(given.samples), step)
+    assert made.x.shape[-1] == places + -(-round(0.3 * RATE) // step)
     inside = places - 1  # the last one holds the fade that closes a sound that is encoded alone
-    assert torch.equal(made.x[..., :inside], encoded(run, [file])[..., :inside])
+    ends = Sound(given.samples[left:], RATE)  # the last column ends with the sound, where the new part begins
+    assert torch.equal(made.x[..., :inside], encoded(run, [ends])[..., :inside])
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3])
+@pytest.mark.parametrize("rate", [RATE, 22_050, 44_100])
+def test_what_is_given_of_a_sound_stays_to_the_bit(channels: int, rate: int, mel_run: Path, tmp_path: Path) -> None:
+    """Whatever the rate and the channels of the file are, and the model's: extended, looped and with a hole."""
+    rng, file = np.random.default_rng(rate + channels), tmp_path / "given.wav"
+    soundfile.write(file, rng.integers(-30_000, 30_000, (rate // 4 + 1, channels)).astype(np.int16), rate, "PCM_16")
+    given, _ = soundfile.read(file, dtype="int16", always_2d=True)
+    n, a, b = len(given), round(0.1 * rate), round(0.15 * rate)
+    made = {
+        "extended": extended(editor(mel_run), [file], 0.3, 1),
+        "looped": looped(editor(mel_run), [file], 0.05, 1),
+        "filled": edit(editor(mel_run), [file], Change(hole="0.1:0.15"), each=1),
+    }
+    found = {}
+    for name, samples in made.items():
+        samples.save(tmp_path / name)
+        found[name], written = soundfile.read(tmp_path / name / "0.wav", dtype="int16", always_2d=True)
+        assert written == rate and found[name].shape[1] == channels
+    assert len(found["extended"]) == n + round(0.3 * rate) and np.array_equal(found["extended"][:n], given)
+    assert len(found["looped"]) == n + round(0.05 * rate) and np.array_equal(found["looped"][:n], given)
+    assert len(found["filled"]) == n and np.array_equal(found["filled"][:a], given[:a])
+    assert np.array_equal(found["filled"][b:], given[b:]) and not np.array_equal(found["filled"][a:b], given[a:b])
 
 
 @pytest.mark.parametrize("length", [300, 1_700])

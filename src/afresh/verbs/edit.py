@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from afresh.core import UserError
@@ -15,7 +14,7 @@ from afresh.runs.inputs import encoded, enlarged, fitted_mask
 from afresh.sampling import energy as e
 from afresh.sampling.samples import Samples
 from afresh.verbs.editor import STRENGTH, Change, Editor, change_record, energies
-from afresh.verbs.extend_audio import extended, looped, refilled, varied, windows
+from afresh.verbs.extend_audio import extended, load_given, looped, refilled, samples_of, span, varied, windows
 from afresh.verbs.outpaint import outpainted
 
 
@@ -104,13 +103,9 @@ def edit_sounds(
         return replace(editor, seed=editor.seed + 7919 * part).apply(window, strength, keep, lambda _: wanted, weight)
 
     run, hole = editor.run, change.hole
-    editor.check_windows(each * sum(windows(run, s, hole) for s in sounds), hole is not None)
-    edited = [varied(run, s, each, draw) if hole is None else refilled(run, s, hole, each, draw) for s in sounds]
-    longest = max(x.shape[-1] for x, _ in edited)
-    x = torch.cat([nn.functional.pad(x, (0, longest - x.shape[-1])) for x, _ in edited])
-    values = [v for _, versions in edited for v in versions]
-    described = [
-        {"picture": i // each, "variation": i % each, **change_record(change), **editor.requested}
-        for i in range(len(x))
-    ]
-    return Samples(values, x, editor.cond(len(x)), described, editor.seed, run.encoder)
+    if hole is not None:
+        span(hole)
+    given = [load_given(run, s) for s in sounds]
+    editor.check_windows(each * sum(windows(run, g, hole) for g in given), hole is not None)
+    edited = [varied(run, g, each, draw) if hole is None else refilled(run, g, hole, each, draw) for g in given]
+    return samples_of(editor, edited, change_record(change))

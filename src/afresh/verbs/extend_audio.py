@@ -2,14 +2,15 @@
 
 Every new part is sampled next to up to half a window of existing sound, so that no seam is audible where it begins. An
 input sound has its own length: it is not padded with silence before it is extended, and a sound that is longer than a
-window is kept whole.
+window is kept whole. Its rate, its channels and every sample that may not change stay: only the new part is the run's,
+at the rate and with the channels of the input.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from afresh.core import Item, Sound, UserError
+from afresh.core import Item, Sound, UserError, events
+from afresh.data.audio.kind import SOUND
 from afresh.data.audio.mels import splice_sound
-from afresh.data.audio.sounds import read_sound
+from afresh.data.audio.sounds import mix, read_sound
+from afresh.data.audio.waves import Samples as Wave
+from afresh.data.audio.waves import join, resampled
 from afresh.runs.inputs import encoded
 from afresh.runs.run import Run
 from afresh.sampling.samples import Samples
 from afresh.verbs.editor import Editor, window_starts
 
 MOST = 600.0  # the most seconds of an input sound, and of an addition to it
+JOINED = 0.005  # seconds over which a new part takes on what the run's rate and channels lack of the sound beside it
 
 Draw = Callable[[Tensor, "Tensor | None", int], Tensor]  # (window, what to keep of it, its number) -> the edited window
 
@@ -44,27 +49,66 @@ def columns(run: Run, seconds: float, what: str) -> int:
     return round(seconds / step)
 
 
-def load_sound(run: Run, source: Any) -> Sound:
-    """Read a sound or a sound file at the sample rate and number of channels of the run.
+@dataclass(frozen=True)
+class Given:
+    """A sound as it was given, `own`, and as the run reads it, at its rate and with its channels."""
+
+    own: Sound
+    read: Sound
+    name: str
+
+    def with_part(self, drawn: Wave, start: int, stop: int, loop: bool = False) -> Sound:
+        """The given sound with its own samples `start` to `stop` from `drawn` (T, C), a sound of the run.
+
+        Rate, channels and all other samples are those of the given sound. It becomes longer if `stop` is beyond its
+        end; with `loop`, the new part leads to its beginning.
+        """
+        own, fade = self.own.samples, round(JOINED * self.own.rate)
+        whole = of_length(own, max(len(own), stop))
+        around = np.concatenate([whole, own[:fade]]) if loop else whole
+        at_own_rate = mix(resampled(drawn, self.read.rate, self.own.rate), own.shape[1])
+        joined = join(around, of_length(at_own_rate, len(around)), start, stop, min(fade, stop - start))
+        return replace(self.own, samples=joined[: len(whole)])
+
+
+def load_given(run: Run, source: Any) -> Given:
+    """Read a sound or a sound file, as it is and at the sample rate and number of channels of the run.
 
     Raises UserError for a file that cannot be read, for another type of value and for more than MOST seconds.
     """
-    blank = run.encoder.decode(torch.zeros(1, *run.encoder.space.shape))[0]  # has the run's rate and channels
+    blank = longest_sound(run)
     file = Path(source) if isinstance(source, str) else source
-    sound = read_sound(file, blank.rate, blank.samples.shape[1], MOST + 1)
-    if sound.seconds > MOST:
+    own = read_sound(file, max_seconds=MOST + 1)
+    if own.seconds > MOST:
         raise UserError(f"{source} is longer than {MOST:g} s. Give a part of it.")
-    return sound
+    read = read_sound(file, blank.rate, blank.samples.shape[1], MOST + 1)
+    return Given(own, read, "the sound" if isinstance(source, Sound) else str(source))
 
 
-def encode_long(run: Run, source: Any) -> Tensor:
+def longest_sound(run: Run) -> Sound:
+    """A sound as long as the longest that the run has learnt, with its rate and channels."""
+    blank: Sound = run.encoder.decode(torch.zeros(1, *run.encoder.space.shape))[0]
+    return blank
+
+
+def learnt_columns(run: Run) -> int:
+    """How many columns of a window hold sound; after them, training clips were padded with silence."""
+    blank = longest_sound(run)
+    return max(1, len(blank.samples) // samples_per_column(run, blank))
+
+
+def of_length(x: Wave, length: int) -> Wave:
+    """x (T, C) cut, or with silence after it, to `length` samples."""
+    return np.concatenate([x[:length], np.zeros((max(0, length - len(x)), x.shape[1]), np.float32)])
+
+
+def encode_long(run: Run, sound: Sound) -> Tensor:
     """Encode a sound of any length as (1, ..., columns); less than one column at its end may be dropped.
 
     A sound that is longer than a window is encoded in windows that overlap by half, and the middle of each is used,
     because at its edges a window lacks the context before and after it.
     """
-    space, sound = run.encoder.space, load_sound(run, source)
-    size = space.shape[-1]
+    size = run.encoder.space.shape[-1]
     each = samples_per_column(run, sound)
     total = max(1, len(sound.samples) // each)
     step, edge = max(1, size // 2), size // 4
@@ -80,19 +124,58 @@ def encode_long(run: Run, source: Any) -> Tensor:
 
 
 def extended(editor: Editor, sounds: Sequence[Any], seconds: float, n: int) -> Samples:
-    """Extend each sound by `seconds` at its end, in n versions."""
-    count = columns(editor.run, seconds, "`extend`")
-    size = editor.run.encoder.space.shape[-1]
-    editor.check_windows(len(sounds) * n * -(-count // max(1, size // 2)))
-    starts = [encode_long(editor.run, s).repeat_interleave(n, 0) for s in sounds]
-    return samples_of(editor, [extend_canvas(editor, s, count) for s in starts], {"extend": seconds})
+    """Extend each sound by `seconds` at its end, in n versions. What is given stays as it is."""
+    run = editor.run
+    count, half = columns(run, seconds, "`extend`"), max(1, learnt_columns(run) // 2)
+    editor.check_windows(len(sounds) * n * -(-count // half))
+    return samples_of(
+        editor, [extend_sound(editor, load_given(run, s), seconds, n) for s in sounds], {"extend": seconds}
+    )
+
+
+def extend_sound(editor: Editor, given: Given, seconds: float, n: int) -> tuple[Tensor, list[Sound]]:
+    """A sound with `seconds` added at its end, in n versions: x (n, ..., columns), and the sounds."""
+    run, read = editor.run, given.read
+    each, added = samples_per_column(run, read), round(seconds * read.rate)
+    start, offset = encode_to_end(run, read)
+    end, kept = len(read.samples) + added, start.shape[-1]
+    x = extend_canvas(editor, start.repeat_interleave(n, 0), -(-(end - offset) // each) - kept)
+    first = max(0, kept - run.encoder.space.shape[-1])
+    whole = replace(read, samples=of_length(read.samples, end))
+    drawn = spliced(run, whole, x[..., first:], offset + first * each, len(read.samples), end)
+    total = len(given.own.samples)
+    return x, [given.with_part(d, total, total + round(seconds * given.own.rate)) for d in drawn]
+
+
+def encode_to_end(run: Run, sound: Sound) -> tuple[Tensor, int]:
+    """Columns (1, ..., columns) of which the last one ends with the sound, and the sample at which the first begins."""
+    each = samples_per_column(run, sound)
+    offset = len(sound.samples) % each if len(sound.samples) > each else 0
+    return encode_long(run, replace(sound, samples=sound.samples[offset:])), offset
+
+
+def spliced(run: Run, whole: Sound, x: Tensor, low: int, start: int, stop: int) -> list[Wave]:
+    """The samples of `whole` (T, C), those from `start` to `stop` from each row of x (n, ..., columns), decoded.
+
+    The columns begin at the sample `low`.
+    """
+    part = replace(whole, samples=whole.samples[low : low + x.shape[-1] * samples_per_column(run, whole)])
+    wider = torch.cat([x, x[..., -1:]], -1)  # is not a clip of the run, which would be cut to the length it has learnt
+    out = []
+    for decoded in run.encoder.decode(wider):
+        drawn = replace(part, samples=of_length(decoded.samples, len(part.samples)))
+        filled_in = splice_sound(part, drawn, start - low, stop - low)
+        samples = whole.samples.copy()
+        samples[start:stop] = filled_in.samples[start - low : stop - low]
+        out.append(samples)
+    return out
 
 
 def extend_canvas(editor: Editor, canvas: Tensor, count: int) -> Tensor:
     """Extend canvas (B, ..., T) by `count` columns: first up to the size of a window, then half a window at a time."""
-    size, part = editor.run.encoder.space.shape[-1], 0
+    size, part = learnt_columns(editor.run), 0
     while count:
-        new = min(count, max(size // 2, size - canvas.shape[-1]))
+        new = min(count, max(1, size // 2, size - canvas.shape[-1]))
         before = canvas[..., max(0, canvas.shape[-1] - (size - new)) :]
         added = filled(replace(editor, seed=editor.seed + 7919 * part), before, new, before[..., :0])
         canvas = torch.cat([canvas, added], -1)
@@ -120,28 +203,43 @@ def looped(editor: Editor, sounds: Sequence[Any], seconds: float, n: int) -> Sam
     Raises UserError if this is more than half a window.
     """
     run = editor.run
-    count, size = columns(run, seconds, "`loop`"), run.encoder.space.shape[-1]
+    count, size = columns(run, seconds, "`loop`"), learnt_columns(run)
     if count > size // 2:
         raise UserError(
-            f"`loop` takes at most {run.encoder.space.seconds / 2:.3g} s, half the length of this model's sounds, "
+            f"`loop` takes at most {longest_sound(run).seconds / 2:.3g} s, half the length of this model's sounds, "
             f"because the other half holds the end and the beginning that the new part connects. Given: {seconds:g}."
         )
+    return samples_of(editor, [loop_sound(editor, load_given(run, s), seconds, n) for s in sounds], {"loop": seconds})
+
+
+def loop_sound(editor: Editor, given: Given, seconds: float, n: int) -> tuple[Tensor, list[Sound]]:
+    """A sound with `seconds` added that lead from its end to its beginning, in n versions, as `extend_sound`."""
+    run, read = editor.run, given.read
+    each, added, total = samples_per_column(run, read), round(seconds * read.rate), len(given.own.samples)
+    count, size = -(-added // each), learnt_columns(run)
     before, after = (size - count + 1) // 2, (size - count) // 2
-    out = []
-    for start in (encode_long(run, s).repeat_interleave(n, 0) for s in sounds):
-        last = start[..., max(0, start.shape[-1] - before) :]
-        out.append(torch.cat([start, filled(editor, last, count, start[..., :after])], -1))
-    return samples_of(editor, out, {"loop": seconds})
+    start, offset = encode_to_end(run, read)
+    rest = read.samples[count * each - added :]  # the last new column may hold the beginning of the sound already
+    end = encode_long(run, replace(read, samples=rest))[..., :after] if len(rest) >= each else start[..., :0]
+    first = max(0, start.shape[-1] - before)
+    start, end = start.repeat_interleave(n, 0), end.repeat_interleave(n, 0)
+    new = filled(editor, start[..., first:], count, end)
+    silent = of_length(read.samples, len(read.samples) + added)
+    whole = replace(read, samples=np.concatenate([silent, read.samples[: after * each]]))
+    seen = torch.cat([start[..., first:], new, end], -1)
+    drawn = spliced(run, whole, seen, offset + first * each, len(read.samples), len(read.samples) + added)
+    sounds = [given.with_part(d, total, total + round(seconds * given.own.rate), loop=True) for d in drawn]
+    return torch.cat([start, new], -1), sounds
 
 
-def samples_of(editor: Editor, versions: Sequence[Tensor], record: dict[str, Any]) -> Samples:
-    """The samples of the n versions (n, ..., T) of each sound; in `x`, shorter ones are padded with zeros."""
-    run, n = editor.run, len(versions[0])
-    longest = max(v.shape[-1] for v in versions)
-    x = torch.cat([torch.nn.functional.pad(v, (0, longest - v.shape[-1])) for v in versions])
-    values = [sound for v in versions for sound in run.encoder.decode(v)]
+def samples_of(editor: Editor, edited: Sequence[tuple[Tensor, list[Sound]]], record: dict[str, Any]) -> Samples:
+    """The samples of the n versions of each sound, (n, ..., T) and decoded; in `x`, shorter ones are padded with
+    zeros."""
+    n, longest = len(edited[0][0]), max(x.shape[-1] for x, _ in edited)
+    x = torch.cat([torch.nn.functional.pad(x, (0, longest - x.shape[-1])) for x, _ in edited])
+    values = [sound for _, versions in edited for sound in versions]
     described = [{"picture": i // n, "variation": i % n, **record, **editor.requested} for i in range(len(x))]
-    return Samples(values, x, editor.cond(len(x)), described, editor.seed, run.encoder)
+    return Samples(values, x, editor.cond(len(x)), described, editor.seed, editor.run.encoder)
 
 
 # --------------------------------------------------------------------------- changed in place
@@ -200,16 +298,17 @@ def around(first: int, stop: int, total: int, size: int) -> tuple[int, int]:
     return low, min(total, max(stop + side, low + size))
 
 
-def refilled(run: Run, source: Any, hole: str, n: int, draw: Draw) -> tuple[Tensor, list[Sound]]:
+def refilled(run: Run, given: Given, hole: str, n: int, draw: Draw) -> tuple[Tensor, list[Sound]]:
     """Fill the hole of a sound in n ways: x (n, ..., columns) around the hole, and the n complete sounds.
 
     Outside the hole, the samples of the sounds equal those of the input. Raises UserError if the hole is not within the
     sound.
     """
-    span(hole)
-    sound, size = load_sound(run, source), run.encoder.space.shape[-1]
+    sound, size = given.read, run.encoder.space.shape[-1]
     each = samples_per_column(run, sound)
-    a, b = hole_in(run, sound, hole, "the sound" if isinstance(source, Sound) else source)
+    own = hole_in(run, given.own, hole, given.name)
+    a = own[0] * sound.rate // given.own.rate
+    b = min(len(sound.samples), -(-own[1] * sound.rate // given.own.rate))
     first, stop = a // each, -(-b // each)
     low, high = around(first, stop, -(-len(sound.samples) // each), size)
     part = replace(sound, samples=sound.samples[low * each : high * each])
@@ -217,38 +316,31 @@ def refilled(run: Run, source: Any, hole: str, n: int, draw: Draw) -> tuple[Tens
     may = torch.zeros(x.shape[-1], dtype=torch.bool)
     may[first - low : stop - low] = True
     x = swept(x, may, size, draw)
-    out = []
-    for decoded in run.encoder.decode(x):
-        drawn = np.zeros_like(part.samples)
-        length = min(len(decoded.samples), len(drawn))  # decoding trims silence at the end
-        drawn[:length] = decoded.samples[:length]
-        filled_in = splice_sound(part, replace(decoded, samples=drawn), a - low * each, b - low * each)
-        samples = sound.samples.copy()
-        samples[a:b] = filled_in.samples[a - low * each : b - low * each]
-        out.append(replace(sound, samples=samples))
-    return x, out
+    return x, [given.with_part(drawn, *own) for drawn in spliced(run, sound, x, low * each, a, b)]
 
 
-def varied(run: Run, source: Any, n: int, draw: Draw) -> tuple[Tensor, list[Sound]]:
+def varied(run: Run, given: Given, n: int, draw: Draw) -> tuple[Tensor, list[Sound]]:
     """Make n variations of a sound of any length, window by window: x (n, ..., columns) and the decoded sounds."""
-    sound, size = load_sound(run, source), run.encoder.space.shape[-1]
+    sound, size = given.read, run.encoder.space.shape[-1]
+    if (own := SOUND.describe(given.own)) != (made := SOUND.describe(sound)):
+        events.note(f"note: {given.name} is {own}; its variations are drawn from {made}, as this model makes them")
     count = -(-len(sound.samples) // samples_per_column(run, sound))
     x = fields_of(run, sound, count).repeat_interleave(n, 0)
     x = swept(x, torch.ones(x.shape[-1], dtype=torch.bool), size, draw)
     decoded = run.encoder.decode(x)
     if count <= size:  # the model determines the length
         return x, decoded
-    return x, [replace(d, samples=d.samples[: len(sound.samples)]) for d in decoded]
+    return x, [replace(d, samples=of_length(d.samples, len(sound.samples))) for d in decoded]
 
 
-def windows(run: Run, source: Any, hole: str | None) -> int:
+def windows(run: Run, given: Given, hole: str | None) -> int:
     """How many windows of a sound are edited, by `varied` or, if there is a hole, about how many by `refilled`. Raises
     UserError as they do."""
-    sound, size = load_sound(run, source), run.encoder.space.shape[-1]
+    sound, size = given.read, run.encoder.space.shape[-1]
     if hole is None:
         return len(window_starts(-(-len(sound.samples) // samples_per_column(run, sound)), size))
-    a, b = hole_in(run, sound, hole, "the sound" if isinstance(source, Sound) else source)
-    return len(window_starts((b - a) // samples_per_column(run, sound) + size, size))
+    a, b = hole_in(run, given.own, hole, given.name)
+    return len(window_starts((b - a) * sound.rate // given.own.rate // samples_per_column(run, sound) + size, size))
 
 
 def samples_per_column(run: Run, sound: Sound) -> int:

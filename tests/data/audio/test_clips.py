@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from afresh.core import Corpus, Item, UserError
 from afresh.data.audio.clips import ClipOptions, read_clips
@@ -286,13 +287,44 @@ def test_damaged_files_can_stop_reading(tmp_path: Path) -> None:
         read_clips(tmp_path, ClipOptions(damaged="stop"))
 
 
-def test_silence_is_trimmed_by_default(tmp_path: Path) -> None:
+def test_silence_around_sounds_of_several_lengths_is_trimmed_with_a_note(tmp_path: Path) -> None:
     quiet = np.zeros(4_000, np.float32)
-    for i in range(4):
-        put(tmp_path, f"{i}.wav", np.concatenate([quiet, tone(0.2, 300 + 50 * i), quiet]))
-    cut = [len(i.value.samples) for i in read_clips(tmp_path, ClipOptions()).items]
-    assert all(1_600 <= n <= 1_600 + 2 * 480 for n in cut)
-    assert [len(i.value.samples) for i in read_clips(tmp_path, ClipOptions(trim=False)).items] == [9_600] * 4
+    lengths = [9_600 + 200 * i for i in range(4)]
+    for i, length in enumerate(lengths):
+        put(tmp_path, f"{i}.wav", np.concatenate([quiet, tone(0.2, 300 + 50 * i), quiet, quiet])[:length])
+    corpus = read_clips(tmp_path, ClipOptions())
+    assert all(1_600 <= len(i.value.samples) <= 1_600 + 2 * 480 for i in corpus.items)
+    note = said(corpus, "silence cut off")
+    assert "4 of 4 sounds" in note and "3.wav" in note and "data.trim=false" in note
+    kept = read_clips(tmp_path, ClipOptions(trim=False))
+    assert [len(i.value.samples) for i in kept.items] == lengths and not any("silence cut" in n for n in kept.notes)
+
+
+@pytest.mark.parametrize(("rate", "length"), [(44_100, 88_200), (44_100, 81_415), (8_000, 7_385)])
+def test_loops_of_one_length_keep_it_to_the_sample(rate: int, length: int, tmp_path: Path) -> None:
+    """With silence after the last hit, which all have at another place; after resampling, as many samples as rounding
+    gives."""
+    for i in range(6):
+        put(tmp_path, f"{i}.wav", np.pad(tone(0.3 + 0.05 * i, 200, rate), (0, length))[:length], rate, "PCM_16")
+    corpus = read_clips(tmp_path, ClipOptions())
+    expected = int(length * corpus.settled["rate"] / rate + 0.5)
+    assert {len(i.value.samples) for i in corpus.items} == {expected} and corpus.settled["trim"] is False
+    assert "have this length" in said(corpus, "data.trim=true")
+    encoder = MODALITY.fit(corpus.items, AudioOptions(**corpus.settled))
+    drawn = encoder.decode(torch.rand(2, *encoder.space.shape) * 2 - 1)
+    silent = encoder.decode(torch.full((1, *encoder.space.shape), -1.0))
+    assert {len(s.samples) for s in [*drawn, *silent]} == {expected}
+    again = read_clips(tmp_path, ClipOptions(**corpus.settled))
+    assert contents(again) == contents(corpus)
+
+
+def test_a_few_loops_that_are_shorter_are_padded_with_a_note(tmp_path: Path) -> None:
+    for i in range(40):
+        put(tmp_path, f"{i:02d}.wav", noise(0.5 if i else 0.4, i))
+    corpus = read_clips(tmp_path, ClipOptions())
+    encoder = MODALITY.fit(corpus.items, AudioOptions(**corpus.settled))
+    assert {len(s.samples) for s in encoder.decode(torch.zeros(1, *encoder.space.shape))} == {4_000}
+    assert any("1 sound of 40 padded with silence to the 0.5 s" in n and "at most 0.1 s" in n for n in encoder.notes)
 
 
 def test_silent_clips_are_left_out_and_reported(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from afresh.data.audio.waves import (
     fit_length,
     frame_energies,
+    join,
     k_weighted,
     loudness_db,
     to_loudness,
@@ -151,3 +152,20 @@ def test_frame_energies_are_the_same_in_pieces(monkeypatch: pytest.MonkeyPatch) 
     for piece in (1, 7, 4096):
         monkeypatch.setattr("afresh.data.audio.waves.PIECE", piece)
         assert np.allclose(frame_energies(x, 20, 10), whole, rtol=1e-12, atol=0)
+
+
+def test_a_new_part_takes_on_what_it_lacks_beside_it_and_lets_go_of_it() -> None:
+    """Here it lacks a constant: without a fade there were steps of 0.5 at both ends."""
+    given = np.full((1_000, 2), 0.5, np.float32)
+    drawn = np.zeros_like(given)
+    made = join(given, drawn, 300, 700, 100)
+    assert np.array_equal(made[:300], given[:300]) and np.array_equal(made[700:], given[700:])
+    assert np.abs(np.diff(made, axis=0)).max() < 0.01 and not made[400:600].any()
+
+
+def test_a_new_part_that_lacks_nothing_is_as_it_was_drawn() -> None:
+    given = np.random.default_rng(0).uniform(-1, 1, (1_000, 1)).astype(np.float32)
+    drawn = given.copy()
+    drawn[300:] = 0.25
+    made = join(np.concatenate([given[:300], np.zeros((700, 1), np.float32)]), drawn, 300, 1_000, 50)
+    assert np.array_equal(made, drawn)

@@ -68,7 +68,9 @@ class ClipOptions(BaseModel):
         description="sounds longer than a clip: slice them into several clips, or cut them to their beginning, faded "
         "out; None: chosen from the data",
     )
-    trim: bool = Field(True, description="remove silence at both ends of a sound")
+    trim: bool | None = Field(
+        None, description="remove silence at both ends of a sound; None: unless all sounds have one length, as loops do"
+    )
     loudness: float | None = Field(
         None, ge=-70, le=0, description="loudness in LKFS that every sound is scaled to; None: unchanged"
     )
@@ -106,12 +108,15 @@ def read_clips(path: Path, options: ClipOptions) -> Corpus:
     notes: list[str] = []
     rate, channels = _choose_rate(headers, options, notes), _choose_channels(headers, options, notes)
     room = _room(headers, rate, channels)
+    common = None if options.trim else _common_length(headers, rate, options.seconds or LONGEST)
+    options = options.model_copy(update={"trim": common is None if options.trim is None else options.trim})
     files = _decode_files(path, collection, options, rate, channels, room)
     notes += files.notes
     table = _metadata(files, options)
     names = list(files.decoded)
     folders = layout(names, SOUND_FILES)
-    seconds, long = _choose_length([d.sound for d in files.decoded.values()], options, notes)
+    sounds = [d.sound for d in files.decoded.values()]
+    seconds, long = _choose_length(sounds, options, notes, None if common is None else common / rate)
     recordings = [
         Item(
             files.decoded[name].sound,
@@ -130,7 +135,7 @@ def read_clips(path: Path, options: ClipOptions) -> Corpus:
         items = _beginnings(recordings, frames, notes)
     else:
         items = _sliced(recordings, frames, options, notes)
-    settled = {"rate": rate, "channels": channels, "seconds": frames / rate, "long": long}
+    settled = {"rate": rate, "channels": channels, "seconds": frames / rate, "long": long, "trim": options.trim}
     corpus = Corpus(
         items, files.refused + table.refused + dropped, notes + folders.notes + column_notes, settled=settled
     )
@@ -191,20 +196,42 @@ def _choose_channels(headers: Mapping[str, SoundHeader], options: ClipOptions, n
     return options.channels or 1
 
 
-def _choose_length(sounds: Sequence[Sound], options: ClipOptions, notes: list[str]) -> tuple[float, str]:
-    """The seconds of a clip: as set, or as nearly all sounds have, or LONGEST if these are longer. And the treatment of
-    longer sounds: if nearly all sounds fit, or what follows is a tail, they are cut; otherwise they are sliced.
+def _common_length(headers: Mapping[str, SoundHeader], rate: int, seconds: float) -> int | None:
+    """The length in samples at `rate` that nearly all sounds have by their headers, such as loops of a number of bars;
+    None if their lengths differ by more than ROUNDED, or exceed a clip of at most `seconds`."""
+    lengths = [math.floor(h.seconds * rate + 0.5) for h in headers.values() if h.seconds is not None and h.believable]
+    if not lengths:
+        return None
+    ((length, _),) = Counter(lengths).most_common(1)
+    alike = sum(abs(n - length) <= ROUNDED * rate for n in lengths)
+    if alike < COVERED * len(headers) or length > (seconds + ROUNDED) * rate:
+        return None
+    return min(length + (length + 1 in lengths), round(seconds * rate))  # files of other rates are rounded otherwise
+
+
+def _choose_length(
+    sounds: Sequence[Sound], options: ClipOptions, notes: list[str], common: float | None = None
+) -> tuple[float, str]:
+    """The seconds of a clip: as set, or as nearly all sounds have (`common`, if it is one length), or LONGEST if these
+    are longer. And the treatment of longer sounds: if nearly all sounds fit, or what follows is a tail, they are cut;
+    otherwise they are sliced.
     """
     lengths = sorted(s.seconds for s in sounds)
     summary = f"{lengths[0]:.3g} to {lengths[-1]:.3g} s, median {lengths[len(lengths) // 2]:.3g} s"
     nearly_all = lengths[min(len(lengths) - 1, int(COVERED * len(lengths)))]
-    seconds = options.seconds or min(nearly_all, LONGEST)
+    seconds = options.seconds or common or min(nearly_all, LONGEST)
     fits = nearly_all <= seconds + ROUNDED
     fade = not fits and options.long is None and _fade(sounds, seconds, notes)
     long = options.long or ("cut" if fits or fade else "slice")
     if options.seconds is not None:
         return seconds, long
     why = "longer sounds are sliced into several clips"
+    if common is not None:
+        notes.append(
+            f"clips of {seconds:.4g} s with the silence in them: all sounds, or nearly all, have this length, and "
+            "what the model makes will have it to the sample (`data.trim=true` cuts silence off; `data.seconds`)"
+        )
+        return seconds, long
     if nearly_all <= LONGEST:
         why = f"{COVERED:.0%} of the sounds are no longer"
     elif long == "cut":
@@ -256,7 +283,7 @@ def _decode_files(
     if options.damaged == "stop":  # files that are used only in part are damaged, too
         partial = ((name, note) for name, d in decoded.items() for note in d.notes if note.startswith(PARTIAL))
         refused += [Refused(name, note, damaged=True) for name, note in partial]
-    return _Files(decoded, refused, collection.tables, _decoding_notes(decoded))
+    return _Files(decoded, refused, collection.tables, [*_decoding_notes(decoded), *_trimming_notes(decoded)])
 
 
 def _prepared(decoded: DecodedSound, options: ClipOptions) -> DecodedSound:
@@ -269,6 +296,7 @@ def _prepared(decoded: DecodedSound, options: ClipOptions) -> DecodedSound:
             "other inverted. Keep only one of them, or read both: `data.channels=2`"
         )
     x, rate = decoded.sound.samples, decoded.sound.rate
+    total = len(x)
     if options.trim:
         start, stop = trim_bounds(x, rate)
         x = x[start:stop]
@@ -276,7 +304,20 @@ def _prepared(decoded: DecodedSound, options: ClipOptions) -> DecodedSound:
         raise SoundError(f"{UNSUITABLE[1]}: {len(x) / rate:.3g} s; at least {SHORTEST:g} s are needed")
     if options.loudness is not None:
         x = to_loudness(x, rate, options.loudness)
-    return replace(decoded, sound=Sound(x, rate))
+    return replace(decoded, sound=Sound(x, rate), trimmed=(total - len(x)) / rate)
+
+
+def _trimming_notes(decoded: Mapping[str, DecodedSound]) -> list[str]:
+    """A note on the silence that was cut off, if any was."""
+    cut = {name: d.trimmed for name, d in decoded.items() if d.trimmed}
+    if not cut:
+        return []
+    most = max(cut, key=cut.__getitem__)
+    return [
+        f"silence cut off both ends of {len(cut):,} of {counted(len(decoded), 'sound')}: {sum(cut.values()):.3g} s in "
+        f"all, at most {cut[most]:.3g} s ({most}); what is {-QUIET:g} dB below the loudest part counts as silence "
+        "(`data.trim=false` keeps it, and with it the length of every sound)"
+    ]
 
 
 def _decoding_notes(decoded: Mapping[str, DecodedSound]) -> list[str]:

@@ -88,13 +88,14 @@ class _Log:
 @dataclass(frozen=True)
 class DecodedSound:
     """A decoded file. `peak` (largest absolute sample) and `clipped` (share of samples in runs of RUN or more at full
-    scale) are those of the file, before any change."""
+    scale) are those of the file, before any change; `trimmed` is the seconds of silence that were cut off since."""
 
     sound: Sound
     header: SoundHeader
     notes: tuple[str, ...]
     clipped: float
     peak: float
+    trimmed: float = 0.0
 
     @property
     def silent(self) -> bool:
@@ -113,7 +114,7 @@ def header(source: Source) -> SoundHeader:
 def decode_sound(
     source: Source, rate: int, channels: int = 1, max_seconds: float | None = None, most_bytes: float = math.inf
 ) -> DecodedSound:
-    """Decode a file, or its first `max_seconds`, as (T, `channels`), 1 or 2 channels, at `rate` Hz.
+    """Decode a file, or its first `max_seconds`, as (T, `channels`) at `rate` Hz: in 1 or 2 channels, or its own.
 
     To get one channel, all channels are averaged; to get two, one channel is doubled, and more than two become their
     average twice. If samples exceed [-1, 1] (in float and lossy files, and after resampling), the whole sound is made
@@ -149,17 +150,25 @@ def decode_sound(
     return DecodedSound(Sound(samples, rate), head, tuple(log.notes), log.clipped / max(1, log.samples), log.peak)
 
 
-def read_sound(source: Any, rate: int, channels: int, max_seconds: float | None = None) -> Sound:
-    """A `Sound`, or the sound file at a path, at `rate` Hz with `channels`; of a file the first `max_seconds`.
+def read_sound(
+    source: Any, rate: int | None = None, channels: int | None = None, max_seconds: float | None = None
+) -> Sound:
+    """A `Sound`, or the sound file at a path, at `rate` Hz with `channels` (None: its own); of a file the first
+    `max_seconds`.
 
     Raises UserError if it is neither, or cannot be read.
     """
     if not isinstance(source, Sound | Path):
         raise UserError(f"A sound or the path of a sound file is required, not {type(source).__name__}.")
-    if isinstance(source, Sound) and source.rate == rate and source.samples.shape[1] == channels:
-        return source
+    if isinstance(source, Sound):
+        rate, channels = rate or source.rate, channels or source.samples.shape[1]
+        if source.rate == rate and source.samples.shape[1] == channels:
+            return source
     try:
         content = source if isinstance(source, Path) else wav_bytes(source)
+        if rate is None or channels is None:
+            head = header(content)
+            rate, channels = rate or head.rate, channels or head.channels
         return decode_sound(content, rate, channels, max_seconds).sound
     except (OSError, SoundError) as error:
         raise UserError(f"{source} cannot be used as a sound: {error}.") from None
@@ -280,14 +289,14 @@ def _resampled(
     """Blocks (n, `channels`) at `rate`. Raises SoundError at the end if samples are not finite."""
     import soxr
 
-    assert channels in (1, 2) and RATES[0] <= rate <= RATES[1]
+    assert channels in (1, 2, head.channels) and RATES[0] <= rate <= RATES[1]
     limit = None if max_seconds is None else max(1, round(max_seconds * head.rate))
     resample = None if rate == head.rate else soxr.ResampleStream(head.rate, rate, channels, dtype="float32")
     size = min(BLOCK, BLOCK_VALUES // head.channels, int(BLOCK_VALUES * head.rate / rate / channels))
     meter = _Meter(head, log)
     for block in _blocks(file, head, size, limit, log):
         if meter.measure(block):
-            mixed = _mix(block, channels)
+            mixed = mix(block, channels)
             meter.measure_mix(mixed)
             yield mixed if resample is None else resample.resample_chunk(mixed)
     if resample is not None:
@@ -401,9 +410,9 @@ def _in_runs(full: NDArray[np.bool_]) -> int:
     return int(ends.sum()) + (RUN - 1) * int(begins.sum())
 
 
-def _mix(block: Samples, channels: int) -> Samples:
-    """(n, C) to (n, `channels`)."""
+def mix(block: Samples, channels: int) -> Samples:
+    """(n, C) to (n, `channels`): the same, or the average of all channels in each."""
     if block.shape[1] == channels:
         return block
     one = block if block.shape[1] == 1 else block.mean(1, keepdims=True)
-    return one if channels == 1 else np.repeat(one, 2, axis=1)
+    return one if channels == 1 else np.repeat(one, channels, axis=1)

@@ -130,6 +130,30 @@ def fit_length(x: Samples, frames: int, fade: int = 64) -> Samples:
     return out
 
 
+def resampled(x: Samples, rate: int, to: int) -> Samples:
+    """x (T, C) at `rate` Hz, at `to` Hz."""
+    import soxr
+
+    return x if rate == to else np.asarray(soxr.resample(x, rate, to), np.float32)
+
+
+def join(given: Samples, drawn: Samples, start: int, stop: int, fade: int) -> Samples:
+    """`given` with samples `start` to `stop` from `drawn`, both (T, C); outside of them nothing changes.
+
+    `drawn` follows `given` outside as far as it can, without its high frequencies or the differences of its channels.
+    What it lacks there is mirrored into the new part at both ends, and fades out (half a cosine) over `fade` samples,
+    so that no step is audible. If `drawn` lacks nothing, the new part is as it was drawn.
+    """
+    out, rest = given.copy(), given - drawn
+    new = drawn[start:stop].copy()
+    slope = (0.5 + 0.5 * np.cos(np.pi * (np.arange(fade) + 0.5) / max(1, fade))).astype(np.float32)[:, None]
+    before, after = rest[max(0, start - fade) : start][::-1][: len(new)], rest[stop : stop + fade][: len(new)]
+    new[: len(before)] += before * slope[: len(before)]
+    new[len(new) - len(after) :] += (after * slope[: len(after)])[::-1]
+    out[start:stop] = new.clip(-1, 1)
+    return out
+
+
 def _section(
     frequency: float, quality: float, rate: int, middle: float | None = None, high: float = 1.0
 ) -> NDArray[np.float64]:

@@ -10,12 +10,13 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 from torch import Tensor
 
 from afresh.core import Abilities, Cond, CondSpec, Corpus, Examples, Item, Part, Sniff, Sound, Space, UserError
+from afresh.core.plural import counted
 from afresh.core.safe_json import MOST_VALUES
-from afresh.data.audio.clips import ROUNDED, ClipOptions, read_clips
+from afresh.data.audio.clips import COVERED, ROUNDED, ClipOptions, read_clips
 from afresh.data.audio.curves import Curve, curve
 from afresh.data.audio.kind import SOUND
 from afresh.data.audio.mels import CHUNK, FAINTEST, RANGE, Mel, mel_for, spectrograms, waveforms
@@ -49,7 +50,12 @@ class AudioOptions(ClipOptions):
 
 
 class _Saved(BaseModel):
-    """Content of encoder.json. `low` and `high`: the levels in dB of bytes 0 and 255 of a spectrogram."""
+    """Content of encoder.json.
+
+    `samples`: the length that sounds are padded to, which networks can halve. `lengths`: those of the shortest and the
+    longest training clip in samples; None if an earlier version wrote the file. `low` and `high`: the levels in dB of
+    bytes 0 and 255 of a spectrogram.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -58,6 +64,7 @@ class _Saved(BaseModel):
     rate: int = Field(ge=4_000, le=48_000)
     channels: Literal[1, 2]
     samples: int = Field(ge=1, le=MOST_VALUES)
+    lengths: tuple[int, int] | None = None
     std: float = Field(gt=0, allow_inf_nan=False)
     low: float = Field(-100.0, lt=0, allow_inf_nan=False)
     high: float = Field(0.0, allow_inf_nan=False)
@@ -66,11 +73,18 @@ class _Saved(BaseModel):
     captions: SavedCaptions | None = None
     notes: tuple[str, ...] = ()
 
+    @model_serializer(mode="wrap")
+    def without_unknown_lengths(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A file of an earlier version keeps its bytes, whose hash is recorded, when it is written again."""
+        values: dict[str, Any] = write(self)
+        return values if self.lengths is not None else {k: v for k, v in values.items() if k != "lengths"}
+
 
 class AudioEncoder:
     """Sounds to a field and back. Spectrograms are stored as bytes from `low` to `high` dB, waves as float32.
 
-    Sounds shorter than a clip are padded with silence, which is removed from decoded sounds.
+    Sounds shorter than a clip are padded with silence, which is removed from decoded sounds. These are as long as
+    training clips are: where all of them have one length, decoded sounds have it to the sample.
     """
 
     kind = SOUND
@@ -135,8 +149,8 @@ class AudioEncoder:
             if len(sound.samples) > s.samples + ROUNDED * s.rate:
                 raise UserError(
                     f"{source if isinstance(source, Path) else 'A sound'} lasts {sound.seconds:.3f} s, but this "
-                    f"model's sounds last at most {s.samples / s.rate:.3f} s. Give a part of it, or train a model of "
-                    f"longer sounds (`data.seconds={min(60, sound.seconds):.1f}`)."
+                    f"model's sounds last at most {self.longest / s.rate:.3f} s. Give a part of it, or train a model "
+                    f"of longer sounds (`data.seconds={min(60, sound.seconds):.1f}`)."
                 )
             row[:] = fit_length(sound.samples, s.samples).T
         return torch.from_numpy(rows)
@@ -148,28 +162,38 @@ class AudioEncoder:
 
     def _decode_chunk(self, x: Tensor) -> list[Sound]:
         s = self.saved
+        whole = x.shape[-1] == self.space.shape[-1]
         if self.mel is None:
-            return [Sound(np.ascontiguousarray(w.clamp(-1, 1).T.numpy()), s.rate) for w in x]
+            end = self.longest if whole else x.shape[-1]
+            return [Sound(np.ascontiguousarray(w[:, :end].clamp(-1, 1).T.numpy()), s.rate) for w in x]
         level = (x.clamp(-1, 1) + 1) / 2 * (s.high - s.low) + s.low  # dB
         return [
-            Sound(np.ascontiguousarray(w[:, : end * self.mel.hop].T.numpy()), s.rate)
-            for w, end in zip(waveforms(self.mel, level), self.ends(level), strict=True)
+            Sound(np.ascontiguousarray(w[:, :end].T.numpy()), s.rate)
+            for w, end in zip(waveforms(self.mel, level), self.ends(self.mel, level), strict=True)
         ]
 
-    def ends(self, level: Tensor) -> list[int]:
-        """The number of frames before the final silence, for each row of level (B, C, mels, frames) in dB.
+    @property
+    def longest(self) -> int:
+        """The length of the longest training clip in samples, or what it was padded to if that is not known."""
+        return self.saved.samples if self.saved.lengths is None else self.saved.lengths[1]
+
+    def ends(self, mel: Mel, level: Tensor) -> list[int]:
+        """The number of samples before the final silence, for each row of level (B, C, mels, frames) in dB; as many as
+        a training clip has.
 
         If clips were read with silence trimmed, a sound ends at its last frame that is less than FADED below the
         loudest one, because generated sounds are never completely silent: for 300 spoken digits and 75 drums from
         training data, this is within 16 ms of their ends. Sounds that are not as long as a clip have the length that
         was requested, so this does not apply to them.
         """
-        s = self.saved
+        s, whole = self.saved, level.shape[-1] == self.space.shape[-1]
         loud = level.amax((1, 2)) > s.low + QUIET  # (B, frames)
-        if s.options.trim and level.shape[-1] == self.space.shape[-1]:
+        if s.options.trim is not False and whole:
             power = (10 ** (level.double() / 10) - 10 ** (s.low / 10)).sum((1, 2))
             loud &= power > power.amax(1, keepdim=True) * 10 ** (-FADED / 10)
-        return [int(row.nonzero().max()) + 1 if row.any() else 1 for row in loud]
+        ends = [(int(row.nonzero().max()) + 1 if row.any() else 1) * mel.hop for row in loud]
+        shortest, longest = s.lengths if whole and s.lengths is not None else (0, level.shape[-1] * mel.hop)
+        return [min(max(end, shortest), longest) for end in ends]
 
     def valid(self, value: Any) -> bool:
         """Whether the value is a sound of the encoder's rate and channels, not longer than a clip, finite and within
@@ -240,6 +264,7 @@ class AudioModality:
         mel = mel_for(rate, FAINTEST, options.fine, options.mels) if options.representation == "mel" else None
         step = MULTIPLE * (mel.hop if mel is not None else 1)
         samples = -(-longest // step) * step
+        lengths, length_notes = _lengths([len(i.value.samples) for i in items], rate)
         for name in options.curves:
             if name in conds:
                 raise UserError(f"The data has a column {name!r}, the name of a curve. Rename the column.")
@@ -248,11 +273,12 @@ class AudioModality:
             rate=rate,
             channels=2 if channels == 2 else 1,
             samples=samples,
+            lengths=lengths,
             std=1.0,
             conds=conds,
             options=options,
             captions=None if captions is None else captions.saved,
-            notes=(*notes, *condition_notes),
+            notes=(*notes, *condition_notes, *length_notes),
         )
         return AudioEncoder(_with_statistics(saved, conds, items, mel), conds, captions)
 
@@ -264,6 +290,23 @@ class AudioModality:
 
 
 MODALITY = AudioModality()
+
+
+def _lengths(samples: Sequence[int], rate: int) -> tuple[tuple[int, int], list[str]]:
+    """The shortest and the longest length that decoded sounds may have, from those of the training clips, and notes.
+
+    It is one length if nearly all clips have it: the few that are shorter are padded with silence.
+    """
+    longest, shorter = max(samples), [n for n in samples if n < max(samples)]
+    if len(shorter) > (1 - COVERED) * len(samples) and min(samples) < longest - ROUNDED * rate:
+        return (min(samples), longest), []
+    if not shorter:
+        return (longest, longest), []
+    note = (
+        f"{counted(len(shorter), 'sound')} of {len(samples):,} padded with silence to the {longest / rate:.4g} s of "
+        f"the others, by at most {(longest - min(shorter)) / rate:.2g} s"
+    )
+    return (longest, longest), [note]
 
 
 def _with_statistics(saved: _Saved, conds: CondSpec, items: Sequence[Item], mel: Mel | None) -> _Saved:
