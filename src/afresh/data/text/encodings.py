@@ -1,21 +1,37 @@
-"""Bytes of a text file to text: UTF-8, an encoding that the user names, or one that is guessed and reported."""
+"""Bytes of text files to text: UTF-8, an encoding that the user names, or one that is guessed and reported.
+
+It is guessed for all files of a folder together: a file alone may have too few letters beyond ASCII to tell.
+"""
 
 from __future__ import annotations
 
 import codecs
 import re
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 
+from afresh.core.plural import counted
 from afresh.data.files import FileError, decode_text
+from afresh.data.text.plausibility import JAPANESE, LEVELS, plausibility
 
-# Guessed encodings. Where two explain the bytes equally well, the earlier one is taken.
-GUESSED = (
-    *("cp1252", "cp932", "euc_jp", "gb18030", "big5", "cp949", "cp1251", "koi8_r", "cp1250", "iso8859_2"),
-    *("cp1253", "cp1254", "cp1255", "cp1256", "cp850", "mac_roman"),
-)
-# Letters and marks beyond ASCII that texts of Western Europe have; a few bytes of others say too little for statistics.
-WESTERN = frozenset("äöüßÄÖÜéèêëÉÈàâáçÇñôóòîïíìûúùœæøåÆØÅ€£°µ§²³«»„“”‘’–…·\xa0".encode("cp1252"))
-SAMPLE = 1 << 18  # bytes that a guess is based on
+# Guessed encodings, with the standard of East Asian ones. Of those that are as plausible, the first is taken.
+GUESSED = {
+    **dict.fromkeys(("cp1252", "iso8859_15"), ""),
+    **dict.fromkeys(("cp932", "euc_jp"), JAPANESE),
+    "cp949": "euc_kr",
+    "gb18030": "gb2312",
+    "big5": "big5",
+    **dict.fromkeys(("cp1251", "koi8_r", "koi8_u", "cp866", "cp1250", "iso8859_2", "cp1253", "cp1254"), ""),
+    **dict.fromkeys(("cp1255", "cp1256", "cp850", "cp852", "mac_roman"), ""),
+}
+SAMPLE = 1 << 18  # bytes of a file in which letters are looked for
+JUDGED = 1 << 13  # bytes of lines with letters beyond ASCII that a guess is based on
+LEAST = 0.6  # plausibility below which bytes are no text in an encoding
+SHORT, MOST = 1 << 7, 1 << 8  # bytes of a file, and files, that are judged together at least and at most
+FEW = 20  # bytes beyond ASCII of a file below which it is read as the others are
+SLACK = 0.15  # by how much a file may be less plausible in the encoding of the others than in another
+NEAR = 0.01  # a difference between two encodings that tells nothing
+CONTROLS = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
 MARKED = {  # byte order marks; that of UTF-32 begins with that of UTF-16
     codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF32_BE: "utf-32",
@@ -24,12 +40,19 @@ MARKED = {  # byte order marks; that of UTF-32 begins with that of UTF-16
 }
 
 
+class Waiting(Exception):
+    """A file is not UTF-8, and its encoding is guessed when all files have been seen (`TextDecoder.decide`)."""
+
+
 class TextDecoder:
     """Decodes the files of one collection, and remembers which of them are not UTF-8."""
 
-    def __init__(self, encoding: str | None = None) -> None:
-        """`encoding`: of all files; None to guess it for each file that is not UTF-8."""
-        self.encoding = encoding
+    def __init__(self, encoding: str | None = None, together: bool = False) -> None:
+        """`encoding`: of all files; None to guess it for those that are not UTF-8: for each of them alone, or for all
+        of them `together`, which raises `Waiting` for them until `decide` is called."""
+        self.encoding, self.together = encoding, together
+        self.waiting: dict[str, bytes] = {}  # names of files -> their lines with letters beyond ASCII
+        self.chosen: dict[str, str | None] | None = None
         self.guessed: dict[str, list[str]] = defaultdict(list)  # encoding -> names of files
 
     def decode(self, name: str, raw: bytes) -> str:
@@ -39,53 +62,115 @@ class TextDecoder:
         try:
             return decode_text(raw)
         except FileError as error:
-            encoding = guess_encoding(raw)
+            encoding = self._guess(name, raw)
             if encoding is None:
                 raise error
         text = _decoded(raw, encoding)
         self.guessed[encoding].append(name)
         return text
 
+    def decide(self) -> None:
+        """Guess the encodings of the files that wait."""
+        self.chosen = dict(common_encodings(self.waiting))
+
+    def _guess(self, name: str, raw: bytes) -> str | None:
+        if not self.together or not may_be_guessed(raw):
+            return guess_encoding(raw)
+        if self.chosen is None:
+            self.waiting[name] = judged(raw)
+            raise Waiting
+        return self.chosen.get(name) or guess_encoding(raw)
+
     def notes(self) -> list[str]:
         """Which encodings were guessed, and how to name another."""
-        return [
-            f"{len(names):,} file{'s are' if len(names) > 1 else ' is'} not UTF-8 and read as {encoding}, a guess from "
-            f"the bytes: {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}. If letters are wrong, name the "
-            "encoding: `data.encoding=NAME`"
-            for encoding, names in self.guessed.items()
-        ]
+        return [_note(encoding, names, self.together) for encoding, names in self.guessed.items()]
+
+
+def _note(encoding: str, names: Sequence[str], together: bool) -> str:
+    one = len(names) == 1
+    basis = "the bytes of all of them together" if together and not one else "the bytes"
+    return (
+        f"{counted(len(names), 'file')} {'is' if one else 'are'} not UTF-8 and read as {encoding}, a guess from "
+        f"{basis}: "
+        f"{', '.join(names[:3])}{', ...' if len(names) > 3 else ''}. If letters are wrong, name the encoding: "
+        "`data.encoding=NAME`"
+    )
 
 
 def guess_encoding(raw: bytes) -> str | None:
     """The likeliest encoding of bytes that are not UTF-8; None for what is binary, and for UTF-8 with damage."""
     marked = next((encoding for mark, encoding in MARKED.items() if raw.startswith(mark)), None)
-    if marked is not None or b"\0" in raw:
+    if marked is not None:
         return marked
+    if b"\0" in raw:
+        return unmarked_utf_16(raw)
+    return dict(common_encodings({"": judged(raw)}))[""] if may_be_guessed(raw) else None
+
+
+def unmarked_utf_16(raw: bytes) -> str | None:
+    """UTF-16 without a byte order mark, if the bytes are text in it."""
+    sample = raw[: SAMPLE & ~1]
+    for encoding in ("utf-16-le", "utf-16-be"):
+        try:
+            text = codecs.getincrementaldecoder(encoding)().decode(sample)
+        except UnicodeError:
+            continue
+        worth, count = max(plausibility(text[:JUDGED], standard) for standard in ("", *LEVELS))
+        if not CONTROLS.search(text) and worth >= LEAST * count:
+            return encoding
+    return None
+
+
+def may_be_guessed(raw: bytes) -> bool:
+    """Whether bytes are neither UTF-16, nor binary, nor UTF-8 with damage, which another encoding would garble."""
+    if b"\0" in raw or raw.startswith(tuple(MARKED)):
+        return False
     text = raw[:SAMPLE].decode("utf-8", "replace")
     damaged = text.count("\ufffd")
-    if sum(c > "\x7f" for c in text) - damaged > damaged:  # mostly UTF-8: any other encoding would garble the rest
-        return None
-    if _is_western(raw[:SAMPLE]):
-        return "cp1252"
-    from charset_normalizer import from_bytes
-
-    sample = raw[:SAMPLE]
-    sample = sample[: sample.rfind(b"\n") + 1 or len(sample)]  # a character of several bytes is not cut
-    ranks = {encoding: rank for rank, encoding in enumerate(GUESSED)}
-    matches = from_bytes(sample, cp_isolation=list(GUESSED))
-    best = matches.best()
-    if best is None:
-        return None
-    equal = [m for m in matches if (m.chaos, m.coherence) == (best.chaos, best.coherence)]
-    return min((e for m in equal for e in m.could_be_from_charset), key=lambda e: ranks.get(e, len(ranks)))
+    return sum(c > "\x7f" for c in text) - damaged <= damaged
 
 
-def _is_western(raw: bytes) -> bool:
-    """Whether the bytes beyond ASCII stand alone or in pairs, as in no text in other letters, and are usual ones."""
-    runs = re.findall(rb"[\x80-\xff]+", raw)
-    total = sum(map(len, runs))
-    usual = sum(byte in WESTERN for run in runs for byte in run)
-    return total > 0 and sum(len(run) for run in runs if len(run) <= 2) >= 0.9 * total and usual >= 0.9 * total
+def judged(raw: bytes) -> bytes:
+    """The first lines with bytes beyond ASCII, up to JUDGED bytes."""
+    out = b""
+    for line in re.finditer(rb"[^\n]*[\x80-\xff][^\n]*", raw):
+        out += line[0] + b"\n"
+        if len(out) > JUDGED:
+            break
+    return out[:JUDGED]
+
+
+def common_encodings(samples: Mapping[str, bytes]) -> dict[str, str | None]:
+    """The encoding of each file that its lines are from: the one that explains most of the files, then the one that
+    explains most of those that are left; None for what is text in none."""
+    found: dict[str, str | None] = {}
+    scores = {name: {e: score([raw], e) for e in GUESSED} for name, raw in samples.items()}
+    while scores:
+        share = JUDGED // len(scores)
+        together = {e: score([samples[n][: max(share, SHORT)] for n in list(scores)[:MOST]], e) for e in GUESSED}
+        totals = {e: sum(s[e] for s in scores.values()) / len(scores) + together[e] for e in GUESSED}
+        best = next(e for e in GUESSED if totals[e] >= max(totals.values()) - NEAR)
+        explained = [n for n, s in scores.items() if s[best] >= max(LEAST, max(s.values()) - SLACK)]
+        if explained:  # too few letters tell nothing of their own
+            explained += [n for n, s in scores.items() if s[best] > 0 and beyond_ascii(samples[n]) < FEW]
+        for name in dict.fromkeys(explained or list(scores)):
+            found[name] = best if explained else None
+            del scores[name]
+    return found
+
+
+def beyond_ascii(raw: bytes) -> int:
+    return sum(b > 0x7F for b in raw)
+
+
+def score(parts: Sequence[bytes], encoding: str) -> float:
+    """How plausible lines of files are in an encoding, which may end inside a character: from 0 to 1."""
+    try:
+        text = "\n".join(codecs.getincrementaldecoder(encoding)().decode(part) for part in parts)
+    except UnicodeError:
+        return 0.0
+    worth, count = plausibility(text, GUESSED[encoding])
+    return 0.0 if CONTROLS.search(text) else worth / max(1, count)
 
 
 def _decoded(raw: bytes, encoding: str) -> str:

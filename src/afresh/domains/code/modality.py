@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import Field, field_validator
 
 from afresh.core import Corpus, Item, Refused, Sniff, UserError
-from afresh.data.files import MB, FileError, matching_pattern, read_bytes, walk
+from afresh.data.files import MB, DataFile, FileError, matching_pattern, read_bytes, walk
 from afresh.data.refusals import refusal_lines
 from afresh.data.text.documents import (
     DocumentEncoder,
@@ -20,7 +20,7 @@ from afresh.data.text.documents import (
     load_documents,
     utf8_size,
 )
-from afresh.data.text.encodings import TextDecoder
+from afresh.data.text.encodings import TextDecoder, Waiting
 from afresh.data.text.fim import EXTRA, MARKS, SHORTEST
 from afresh.data.text.kind import TEXT
 from afresh.data.text.languages import (
@@ -95,18 +95,18 @@ class CodeModality:
 
         files, refused = walk(path, leave_out)
         Room(options).check(sum(f.size for f in files if f.size <= options.max_file_mb * MB))
-        items: list[Item] = []
-        decoder = TextDecoder(options.encoding)
+        decoder = TextDecoder(options.encoding, together=True)
+        read: dict[str, Item | Refused] = {file.name: Refused(file.name, "") for file in files}  # in their order
+        waiting = []
         for file in files:
             try:
-                text = decoder.decode(file.name, read_bytes(file, options.max_file_mb))
-                reason = generated_reason(text)
-            except FileError as error:
-                reason = str(error)
-            if reason is not None:
-                refused.append(Refused(file.name, reason))
-            else:
-                items.append(Item(text, file.name, {"language": language_of(file.name) or "unknown"}))
+                read[file.name] = _item(file, decoder, options)
+            except Waiting:
+                waiting.append(file)
+        decoder.decide()
+        read |= {file.name: _item(file, decoder, options) for file in waiting}
+        items = [i for i in read.values() if isinstance(i, Item)]
+        refused += [r for r in read.values() if isinstance(r, Refused)]
         if not items:
             raise UserError(f"There is no usable source code in {path}.", lines=refusal_lines(refused))
         if not options.languages:
@@ -134,6 +134,18 @@ class CodeModality:
 
 
 MODALITY = CodeModality()
+
+
+def _item(file: DataFile, decoder: TextDecoder, options: CodeOptions) -> Item | Refused:
+    """A source file, or why it is not used. Raises Waiting if its encoding is not known yet."""
+    try:
+        text = decoder.decode(file.name, read_bytes(file, options.max_file_mb))
+        reason = generated_reason(text)
+    except FileError as error:
+        reason = str(error)
+    if reason is not None:
+        return Refused(file.name, reason)
+    return Item(text, file.name, {"language": language_of(file.name) or "unknown"})
 
 
 def _common(items: Sequence[Item], min_share: float) -> tuple[list[Item], list[Refused]]:

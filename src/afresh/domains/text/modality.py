@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -45,7 +46,7 @@ from afresh.data.text.documents import (
     not_blank,
     utf8_size,
 )
-from afresh.data.text.encodings import TextDecoder
+from afresh.data.text.encodings import TextDecoder, Waiting
 from afresh.data.text.kind import TEXT
 from afresh.data.text.languages import PROGRAMS, exclusion_reason, language_of
 from afresh.data.text.lists import SEPARATOR, is_list, may_be_list, separated
@@ -118,19 +119,22 @@ class TextModality:
         text, or if a column is missing or cannot be chosen. Of texts and conversations, only one kind is kept.
         """
         corpus = Corpus([])
-        reading = _Reading(options, corpus, TextDecoder(options.encoding))
+        reading = _Reading(options, corpus, TextDecoder(options.encoding, together=True))
         room, size = Room(options), 0
+        items: list[list[Item]] = []  # of each file
+        waiting: list[tuple[int, str, str, bytes]] = []  # the place of a file, and what it is read from
         for name, suffix, raw in _contents(path, options, corpus, room):
             size += len(raw)
             room.check(size)  # of archives, the sizes are not known before
             try:
-                items = list(_items(name, suffix, raw, reading))
-            except FileError as error:
-                corpus.refused.append(Refused(name, str(error)))
-                continue
-            label = PurePosixPath(name).parts[0] if "/" in name and options.folder_labels else None
-            labels = {"label": label} if label else {}
-            corpus.items += [replace(i, labels={**i.labels, **labels}, split=split_of_name(name)) for i in items]
+                items.append(_labelled(name, suffix, raw, reading))
+            except Waiting:
+                waiting.append((len(items), name, suffix, raw))
+                items.append([])
+        reading.decoder.decide()
+        for place, name, suffix, raw in waiting:
+            items[place] = _labelled(name, suffix, raw, reading)
+        corpus.items = list(chain.from_iterable(items))
         corpus.notes += reading.decoder.notes()
         if options.document == "auto" and len(reading.documents) == 1:
             corpus.settled = {"document": next(iter(reading.documents))}
@@ -239,6 +243,19 @@ class _Reading:
     corpus: Corpus
     decoder: TextDecoder
     documents: set[str] = field(default_factory=set)  # what a document of plain files was: "file", "line" or both
+
+
+def _labelled(name: str, suffix: str, raw: bytes, reading: _Reading) -> list[Item]:
+    """The items of a file, with the label of its folder and its side of the split; none, and an entry in `refused`, if
+    it cannot be used. Raises Waiting if its encoding is not known yet."""
+    try:
+        items = list(_items(name, suffix, raw, reading))
+    except FileError as error:
+        reading.corpus.refused.append(Refused(name, str(error)))
+        return []
+    label = PurePosixPath(name).parts[0] if "/" in name and reading.options.folder_labels else None
+    labels = {"label": label} if label else {}
+    return [replace(i, labels={**i.labels, **labels}, split=split_of_name(name)) for i in items]
 
 
 def _items(name: str, suffix: str, raw: bytes, reading: _Reading) -> Iterator[Item]:
