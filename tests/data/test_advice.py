@@ -63,7 +63,7 @@ def test_imbalanced_and_rare_classes() -> None:
     assert advise(facts(labelled(a=199, b=20))) == []
     (rare,) = advise(facts(labelled(a=40, b=19, c=5)))
     assert (rare.kind, rare.count) == ("rare classes", 2) and "'c' with 5" in rare.text
-    assert advise(facts(labelled(a=5))) == []  # one class is no label
+    assert kinds(advise(facts(labelled(a=5)))) == ["few"]  # one class is no label
 
 
 @pytest.mark.parametrize("count,few", [(499, True), (500, False)])
@@ -74,7 +74,14 @@ def test_few_images(count: int, few: bool) -> None:
 
 
 def test_few_texts_give_no_advice_on_the_number_of_images() -> None:
-    assert advise(facts([Item("a"), Item("b")])) == []
+    assert advise(facts([Item(f"{i}") for i in range(30)])) == []
+
+
+@pytest.mark.parametrize(("count", "length", "few"), [(3, 2_000, True), (3, 20_000, False), (25, 100, False)])
+def test_very_little_text_is_said_to_be(count: int, length: int, few: bool) -> None:
+    found = [a for a in advise(facts([Item(f"{i} " + "x" * length) for i in range(count)])) if a.kind == "few"]
+    assert len(found) == few
+    assert not few or ("3 texts of 6,006 characters" in found[0].text and "repeat" in found[0].text)
 
 
 def test_images_of_one_colour() -> None:

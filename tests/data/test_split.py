@@ -10,7 +10,7 @@ import pytest
 
 from afresh.core import Item, UserError
 from afresh.data.image.kind import IMAGE
-from afresh.data.split import Split, share, split, split_hash
+from afresh.data.split import Split, is_copy, share, split, split_hash
 from afresh.data.text.kind import TEXT
 
 
@@ -211,3 +211,21 @@ def test_the_digests_that_a_split_carries_are_those_of_its_items() -> None:
     for side, digests in zip((found.train, found.heldout), found.digests, strict=True):
         assert list(digests) == [TEXT.digest(i.value) for i in side]
     assert split_hash(found, TEXT) == split_hash(replace(found, digests=None), TEXT)
+
+
+@pytest.mark.parametrize(
+    "copy",
+    ["Copy of minutes.txt", "Kopie von minutes.txt", "minutes - Copy.txt", "minutes copy 2.txt", "minutes (1).txt"],
+)
+def test_of_exact_copies_the_one_that_is_named_so_goes(copy: str) -> None:
+    made = [*items(40), Item("the minutes", copy), Item("the minutes", "minutes.txt"), Item("the minutes", "z.txt")]
+    parts = split(made, TEXT)
+    assert {(r.source, r.reason) for r in parts.duplicates} == {
+        (copy, "exact duplicate of minutes.txt"),
+        ("z.txt", "exact duplicate of minutes.txt"),
+    }
+
+
+@pytest.mark.parametrize("name", ["copyright.txt", "photocopy.txt", "copy.txt", "a/copies/minutes.txt", "2024.txt"])
+def test_other_names_are_no_copies(name: str) -> None:
+    assert not is_copy(name)

@@ -10,7 +10,9 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from afresh.core import Sniff, UserError
 from afresh.core.registry import modality
@@ -171,3 +173,24 @@ def test_a_folder_of_lists_of_molecules_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("\n".join(SMILES * 10))
     with pytest.raises(UserError, match=r"looks like molecules \(its lines are SMILES.*data\.document=line"):
         choose_modality(tmp_path, None)
+
+
+def test_an_array_that_is_no_images_is_named_by_its_shape_with_what_it_could_be(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.zeros((40, 20, 16, 12), np.float32))
+    with pytest.raises(UserError) as refused:
+        choose_modality(tmp_path / "a.npy", None)
+    said = str(refused.value)
+    assert "the shape (40, 20, 16, 12), float32" in said and "(N, H, W, C)" in said
+    assert "800 images by `x.reshape(-1, 16, 12)`" in said and "`x[:, :3]`" in said
+
+
+def test_a_folder_of_several_kinds_says_what_is_left_out_and_how_to_choose(tmp_path: Path) -> None:
+    for i in range(24):
+        pixels = np.random.default_rng(i).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{i}.png")
+    for i in range(6):
+        (tmp_path / f"{i}.md").write_text(f"# Note {i}")
+    (note,) = [n for n in prepare(tmp_path).notes if "several kinds" in n]
+    assert "Only its images are learnt, and 6 files of other kinds left out (6 .md)" in note
+    assert "`modality=text` (6 of 30 files are text" in note
+    assert not any("several kinds" in n for n in prepare(tmp_path, "image").notes), "chosen by the user"

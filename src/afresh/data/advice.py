@@ -10,6 +10,7 @@ from afresh.core import Item, ItemKind
 from afresh.core.plural import counted
 
 FEW = 500  # items; a model soon memorises a smaller set
+FEW_LONG, LITTLE = 20, 50  # items, and long items: fewer of them that are together smaller than so many are little
 RARE = 20  # items of a class; a class with fewer is rare
 IMBALANCE = 10.0  # size of the largest class divided by that of the smallest
 
@@ -40,8 +41,7 @@ class DataFacts:
 def advise(facts: DataFacts) -> list[Advice]:
     """All advice that applies, in a fixed order."""
     advice = [*duplicate_advice(facts), *class_advice(facts.train)]
-    if facts.kind.division is None:  # long items teach much, however few they are
-        advice += size_advice(facts.train, facts.kind.plural)
+    advice += size_advice(facts.train, facts.kind)
     advice += flaw_advice([*facts.train, *facts.heldout], facts.kind)
     return [*advice, *resize_advice(facts)]
 
@@ -116,11 +116,21 @@ def class_advice(train: Sequence[Item]) -> list[Advice]:
     return out
 
 
-def size_advice(train: Sequence[Item], what: str) -> list[Advice]:
-    """A training set so small that it is soon memorised."""
-    n = len(train)
+def size_advice(train: Sequence[Item], kind: ItemKind) -> list[Advice]:
+    """A training set so small that it is soon memorised: of few items, or, if long ones are divided, with little in
+    them all."""
+    n, what = len(train), kind.plural
     if n >= FEW:
         return []
+    if kind.division is not None:
+        size = sum(float(kind.size(i.value)) for i in train)
+        if n >= FEW_LONG or size >= LITTLE * kind.division.long:  # long items teach much, however few they are
+            return []
+        text = (
+            f"there is very little to learn from ({counted(n, kind.name, what)} of {size:,.0f} {kind.unit} in all): "
+            f"the model will repeat them, and held-out numbers say little. Add {what}"
+        )
+        return [Advice("few", n, text)]
     text = (
         f"there are few training {what} ({n:,}): long training memorises them. Training measures near copies and stops "
         f"when they are more than `train.memorisation_limit`; use a short budget, or add {what}"

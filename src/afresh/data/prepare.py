@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pydantic import ValidationError
@@ -25,12 +25,15 @@ from afresh.core import (
     registry,
 )
 from afresh.core.options import problems, with_lists
+from afresh.core.plural import counted
 from afresh.data.advice import DataFacts, advise
 from afresh.data.duplicates import near_duplicates
 from afresh.data.files import must_exist
 from afresh.data.refusals import refusal_lines
 from afresh.data.sources import readable
 from afresh.data.split import Split, split, split_hash
+
+UNSUPPORTED, NOT_LEARNT = "unsupported", "cannot be learnt"  # how reasons begin and end for files of another kind
 
 
 @dataclass(frozen=True)
@@ -59,11 +62,18 @@ class Prepared:
 
 def choose_modality(path: Path, wanted: str | None) -> tuple[Modality, str]:
     """The requested modality, or the one that recognises the path, and why. Raises UserError if it is ambiguous."""
+    ((reason, modality), *_) = possible(path, wanted)
+    return modality, reason
+
+
+def possible(path: Path, wanted: str | None) -> list[tuple[str, Modality]]:
+    """The requested modality, or those that recognise the path, the chosen one first, each with the reason. Raises
+    UserError if the choice is ambiguous."""
     if not path.exists():
         raise UserError(f"There is no file or folder {path}. Give the path of your data.")
     must_exist(path)
     if wanted is not None:
-        return registry.modality(wanted), "set by the user"
+        return [("set by the user", registry.modality(wanted))]
     path = readable(path, None)
     names = [m.name for m in registry.modalities()]
     claimed = claims(path)
@@ -84,7 +94,7 @@ def choose_modality(path: Path, wanted: str | None) -> tuple[Modality, str]:
     if len(able) > 1 and able[0][0].score - able[1][0].score < 0.2:
         choices = "; ".join(f"`modality={m.name}` ({s.reason})" for s, m in able)
         raise UserError(f"{path} can be read in more than one way. Choose the modality: {choices}.")
-    return able[0][1], able[0][0].reason
+    return [(seen.reason, modality) for seen, modality in able]
 
 
 def claims(path: Path) -> list[tuple[Sniff, Modality]]:
@@ -164,9 +174,10 @@ def prepare(
     Raises UserError if the data cannot be used or an option is invalid.
     """
     source = readable(path, modality)  # the same files, or what was written aside of them
-    kind, why = choose_modality(source, modality)
+    (why, kind), *others = possible(source, modality)
     chosen = read_options(kind, options or {})
     parts, corpus, notes = read_split(source, kind, chosen, validation)
+    notes += left_out(corpus.refused, kind, others)
     chosen = chosen.model_copy(update=dict(corpus.settled))
     encoder = encoder or (fit or kind.fit)(parts.train, chosen)
     chosen = chosen.model_copy(update=dict(encoder.settled))
@@ -189,6 +200,22 @@ def prepare(
         ),
         counts=dict(corpus.counts),
     )
+
+
+def left_out(refused: Sequence[Refused], kind: Modality, others: Sequence[tuple[str, Modality]]) -> list[str]:
+    """A note on the files of other kinds in a folder of several, and on how to learn from them instead."""
+    strange = [r.source for r in refused if r.reason.startswith(UNSUPPORTED) or r.reason.endswith(NOT_LEARNT)]
+    suffixes = Counter(PurePosixPath(source).suffix.lower() for source in strange)
+    if not suffixes or not others:
+        return []
+    counts = ", ".join(f"{n:,} {suffix or 'without suffix'}" for suffix, n in suffixes.most_common(6))
+    more = f" and {len(suffixes) - 6:,} more kinds" if len(suffixes) > 6 else ""
+    instead = "; ".join(f"`modality={m.name}` ({why})" for why, m in others)
+    return [
+        f"the folder holds several kinds of data. Only its {kind.kind.plural} are learnt, and "
+        f"{counted(len(strange), 'file')} of other kinds left out ({counts}{more}). To learn from others instead: "
+        f"{instead}"
+    ]
 
 
 def facts_of(p: Prepared, near: Sequence[NearDuplicate] | None) -> DataFacts:

@@ -16,6 +16,8 @@ FEW = 20  # if there are fewer long items than this, each item is divided instea
 
 # Names of files and folders that define the data's own split.
 TRAINING = frozenset({"train", "training"})
+_COPY = "copy|kopie|copie|copia|cópia|kopia"
+COPY = re.compile(rf"^({_COPY})( \(?\d+\)?)? (of|von|van|de|di|av) |[ _-]({_COPY})( ?\(?\d+\)?)?$|.\(\d+\)$")
 HELD_OUT = frozenset({"validation", "valid", "val", "dev", "test", "testing", "heldout"})
 
 
@@ -28,6 +30,11 @@ def split_of_name(name: str) -> str | None:
     if words & TRAINING:
         return "train"
     return "validation" if words & HELD_OUT else None
+
+
+def is_copy(name: str) -> bool:
+    """Whether a file's name is one that programs give to copies: "Copy of a.txt", "a - copy (2).txt", "a (1).txt"."""
+    return COPY.search(PurePosixPath(name).stem.lower()) is not None
 
 
 @dataclass(frozen=True)
@@ -96,15 +103,19 @@ def split_hash(parts: Split, kind: ItemKind) -> str:
 
 
 def _distinct(items: Iterable[Item], kind: ItemKind) -> tuple[dict[str, Item], list[Refused], list[str]]:
-    """The first item of each content by its digest, the copies, and notes on the copies."""
-    first: dict[str, Item] = {}
+    """One item of each content by its digest, the copies, and notes on the copies. The first stays, or the first whose
+    name does not say that it is a copy."""
+    alike: dict[str, list[Item]] = {}
+    for item in items:
+        alike.setdefault(kind.digest(item.value), []).append(item)
+    first = {digest: min(same, key=lambda i: is_copy(i.source)) for digest, same in alike.items()}
     copies: list[Refused] = []
     disagree = 0
-    for item in items:
-        original = first.setdefault(kind.digest(item.value), item)
-        if original is not item:
-            copies.append(Refused(item.source, f"exact duplicate of {original.source or 'an earlier item'}"))
-            disagree += dict(original.labels) != dict(item.labels)
+    for digest, same in alike.items():
+        original = first[digest]
+        others = [i for i in same if i is not original]
+        copies += [Refused(i.source, f"exact duplicate of {original.source or 'an earlier item'}") for i in others]
+        disagree += sum(dict(original.labels) != dict(i.labels) for i in others)
     every = counted(len(first) + len(copies), "item")
     notes = [f"{counted(len(copies), 'exact duplicate')} left out of {every}"] if copies else []
     if disagree:

@@ -436,3 +436,40 @@ def test_from_a_file_to_both_splits(tmp_path: Path) -> None:
     train, heldout = encoder.encode(parts.train), encoder.encode(parts.heldout)
     assert encoder.decode(train.x[None])[0] + encoder.decode(heldout.x[None])[0] == text
     assert train.bytes + heldout.bytes == len(text)
+
+
+# --------------------------------------------------------------------------- web pages and encodings
+
+
+@pytest.fixture
+def pages(tmp_path: Path) -> Path:
+    body = "".join(f"<p>The flour of mill {i} is mixed with water, and then the dough rests.</p>" for i in "abc")
+    for i in range(3):
+        page = f"<body><nav><a href='/'>Home</a> <a href='/b'>Shop</a></nav><article><h1>Bread {i}</h1>{body}</article>"
+        put(tmp_path / f"{i}.html", page + "<footer>All rights reserved.</footer></body>")
+    return tmp_path
+
+
+def test_navigation_of_web_pages_is_not_learnt(pages: Path) -> None:
+    pytest.importorskip("trafilatura")
+    corpus = read(pages)
+    assert corpus.settled["pages"] == "main" and any("of 3 web pages the main text is read" in n for n in corpus.notes)
+    assert all("mill c" in v and "Shop" not in v and "rights reserved" not in v for v in values(corpus))
+    seen = read(pages, pages="visible")
+    assert all("mill c" in v and "Shop" in v and "rights reserved" in v for v in values(seen))
+
+
+def test_without_the_library_all_that_is_visible_is_read_and_said(pages: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("afresh.domains.text.modality.find_spec", lambda name: None)
+    corpus = read(pages)
+    assert corpus.settled["pages"] == "visible" and all("Shop" in v for v in values(corpus))
+    assert any("navigation, which is learnt too" in n and "afresh[collect]" in n for n in corpus.notes)
+
+
+def test_files_in_other_encodings_are_read_together_and_keep_their_place(tmp_path: Path) -> None:
+    words = ["W\u00fcrzburg", "plain", "K\u00f6ln", "Stra\u00dfe", "Gr\u00fc\u00dfe", "\u00dcbung"]
+    for i, word in enumerate(words):
+        put(tmp_path / f"{i}.txt", f"{word} and so on\n".encode("utf-8" if i == 4 else "latin-1"))
+    corpus = read(tmp_path)
+    assert values(corpus) == [f"{word} and so on\n" for word in words] and not corpus.refused
+    assert any("4 files are not UTF-8 and read as cp1252" in n for n in corpus.notes)

@@ -16,7 +16,7 @@ from afresh.core import Refused, UserError
 from afresh.core.plural import counted
 from afresh.data.files import DataFile, FileError, read_bytes, read_zip, suffix_of, walk
 from afresh.data.limits import parsing
-from afresh.data.split import split_of_name
+from afresh.data.split import is_copy, split_of_name
 from afresh.data.tar import is_tar, read_tar
 
 
@@ -44,7 +44,7 @@ def every(place: str, options: FolderOptions, consumed: int = 0) -> Iterator[Fou
     for r in refused:
         yield Rejection(place, r.source, "find", "files", r.reason)
     beside = Beside()
-    for file in sorted(files, key=lambda f: not is_table(f)):
+    for file in sorted(files, key=lambda f: (not is_table(f), is_copy(f.name))):  # of equal ones, the first stays
         if file.path.resolve() in beside.taken:
             continue
         if (inside := within(place, file, options, beside)) is not None:

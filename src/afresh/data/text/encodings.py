@@ -29,6 +29,7 @@ JUDGED = 1 << 13  # bytes of lines with letters beyond ASCII that a guess is bas
 LEAST = 0.6  # plausibility below which bytes are no text in an encoding
 SHORT, MOST = 1 << 7, 1 << 8  # bytes of a file, and files, that are judged together at least and at most
 FEW = 20  # bytes beyond ASCII of a file below which it is read as the others are
+PAIRS = 0.9  # share of ideographs that could be pairs of letters of ASCII, from which they are
 SLACK = 0.15  # by how much a file may be less plausible in the encoding of the others than in another
 NEAR = 0.01  # a difference between two encodings that tells nothing
 CONTROLS = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
@@ -115,10 +116,18 @@ def unmarked_utf_16(raw: bytes) -> str | None:
             text = codecs.getincrementaldecoder(encoding)().decode(sample)
         except UnicodeError:
             continue
+        signs = ideographs(text)
+        pairs = sum(0x20 <= ord(c) & 0xFF < 0x7F and ord(c) < 0x7F00 for c in signs)  # of two letters of ASCII
+        if signs and pairs >= PAIRS * len(signs):
+            continue
         worth, count = max(plausibility(text[:JUDGED], standard) for standard in ("", *LEVELS))
         if not CONTROLS.search(text) and worth >= LEAST * count:
             return encoding
     return None
+
+
+def ideographs(text: str) -> str:
+    return "".join(re.findall(r"[\u3400-\u9fff]+", text))
 
 
 def may_be_guessed(raw: bytes) -> bool:

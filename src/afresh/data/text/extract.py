@@ -26,9 +26,8 @@ def documents(
     """The texts of a document with a suffix in `SUFFIXES`, and for messages of a mailbox that cannot be used their
     numbers and the reasons.
 
-    main: of web pages only the main text, which needs the extra `collect`; what is read must not depend on what is
-    installed, so it is not the default. Raises FileError if the document is damaged, encrypted or has no text, or if
-    the library that reads it is not installed.
+    main: of web pages only the main text, which needs the extra `collect`. Raises FileError if the document is damaged,
+    encrypted or has no text, or if the library that reads it is not installed.
     """
     if suffix in PAGES:
         source = decode(raw)

@@ -14,7 +14,20 @@ from PIL import ImageColor
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor
 
-from afresh.core import Abilities, Cond, CondSpec, Corpus, Examples, Item, Refused, Sniff, Space, UserError, events
+from afresh.core import (
+    Abilities,
+    Cond,
+    CondSpec,
+    Corpus,
+    Examples,
+    Item,
+    Refused,
+    Sniff,
+    Space,
+    Unsupported,
+    UserError,
+    events,
+)
 from afresh.data.captions import CaptionEncoder, Captions, SavedCaptions, fit_captions
 from afresh.data.columns import LabelColumn, add_columns
 from afresh.data.conditions import encode_conditions, fit_conditions
@@ -373,9 +386,29 @@ def _sniff_arrays(headers: Mapping[str, ArrayHeader]) -> Sniff:
     key = next((k for k in keys if k in headers), None)
     if key is None:
         return Sniff(0.0, f"none of its arrays is named {', '.join(keys)}")
-    usable = is_images(headers[key])
-    contains = "may contain" if usable else "does not contain"
-    return Sniff(0.9 if usable else 0.0, f"{key} {headers[key].shape} {contains} images")
+    shape, dtype = headers[key].shape, headers[key].dtype
+    if is_images(headers[key]):
+        return Sniff(0.9, f"{key} {shape} may contain images")
+    reason = f"{key} {shape} does not contain images"
+    kind = f"an array of the shape {shape}, {dtype}"
+    return Sniff(0.0, reason, Unsupported(kind, f"its name is {key}", _advice(shape)))
+
+
+def _advice(shape: tuple[int, ...]) -> str:
+    """What an array that is no stack of images could be, and how to make one of it."""
+    accepted = "An array of images is (N, H, W), (N, H, W, C) or (N, C, H, W) with C of 1, 3 or 4, of numbers"
+    if len(shape) == 4:
+        n, c, h, w = shape
+        return (
+            f"{accepted}. As {n:,} series of {c:,} images of {h:,}x{w:,}, it becomes {n * c:,} images by "
+            f"`x.reshape(-1, {h}, {w})`; as {n:,} images of {c:,} channels, choose 1, 3 or 4 of them, as `x[:, :3]`"
+        )
+    if len(shape) == 5:
+        h, w, c = shape[2:]
+        return f"{accepted}. A series of images becomes images by `x.reshape(-1, {h}, {w}, {c})`"
+    if len(shape) == 2:
+        return f"{accepted}. Rows of numbers are images after `x.reshape(-1, H, W)`, if H * W is {shape[1]:,}"
+    return accepted
 
 
 def _same_channels(images: Sequence[DecodedImage], options: ImageOptions) -> tuple[list[Pixels], list[str]]:

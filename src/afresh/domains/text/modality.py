@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -75,6 +76,11 @@ class TextOptions(DocumentOptions):
     document: Literal["auto", "file", "line"] = Field(
         "auto", description="what one document is in plain text; auto: a line of files that are lists, otherwise a file"
     )
+    pages: Literal["auto", "main", "visible"] = Field(
+        "auto",
+        description="what is read of web pages: the main text without navigation, found by the extra collect, or all "
+        "that is visible; auto: the main text if the extra is installed",
+    )
     learn: Literal["auto", "texts", "conversations"] = Field(
         "auto",
         description="which of both is learnt where the data holds both, which are not learnt together; auto: what has "
@@ -138,6 +144,10 @@ class TextModality:
         corpus.notes += reading.decoder.notes()
         if options.document == "auto" and len(reading.documents) == 1:
             corpus.settled = {"document": next(iter(reading.documents))}
+        if reading.pages:
+            main = main_text_is_read(options)
+            corpus.settled = {**corpus.settled, "pages": "main" if main else "visible"}
+            corpus.notes.append(_pages_note(len(reading.pages), main))
         if not corpus.items:
             raise UserError(
                 f"There is no usable text in {path} ({', '.join(sorted(READ))}, also .gz and .zip).",
@@ -242,6 +252,7 @@ class _Reading:
     options: TextOptions
     corpus: Corpus
     decoder: TextDecoder
+    pages: set[str] = field(default_factory=set)  # names of web pages
     documents: set[str] = field(default_factory=set)  # what a document of plain files was: "file", "line" or both
 
 
@@ -269,7 +280,9 @@ def _items(name: str, suffix: str, raw: bytes, reading: _Reading) -> Iterator[It
         return
     if suffix in extract.SUFFIXES:
         parts = []
-        for read in extract.documents(suffix, raw, decode, options.max_file_mb):
+        if suffix in extract.PAGES:
+            reading.pages.add(name)
+        for read in extract.documents(suffix, raw, decode, options.max_file_mb, main_text_is_read(options)):
             if isinstance(read, tuple):
                 reading.corpus.refused.append(Refused(f"{name}, message {read[0]}", read[1]))
             else:
@@ -280,6 +293,21 @@ def _items(name: str, suffix: str, raw: bytes, reading: _Reading) -> Iterator[It
         raise FileError("nothing but white space")
     for where, part in parts:
         yield Item(part, where)
+
+
+def main_text_is_read(options: TextOptions) -> bool:
+    """Whether of web pages only the main text is read."""
+    return options.pages == "main" or (options.pages == "auto" and find_spec("trafilatura") is not None)
+
+
+def _pages_note(count: int, main: bool) -> str:
+    pages = counted(count, "web page")
+    if main:
+        return f"of {pages} the main text is read, without navigation (`data.pages=visible` reads all that is visible)"
+    return (
+        f"of {pages} all that is visible is read, such as navigation, which is learnt too. Only the main text: "
+        "`pip install 'afresh[collect]'` and `data.pages=main`"
+    )
 
 
 def _parts(name: str, text: str, reading: _Reading) -> list[tuple[str, str]]:
