@@ -62,14 +62,6 @@ def test_a_record_with_the_names_of_an_earlier_version_is_read() -> None:
     assert read_record(json.dumps(earlier()).encode()) == RECORD
 
 
-def test_data_of_an_earlier_version_are_read_as_they_were() -> None:
-    record = earlier()
-    record["data"]["options"] = {"document": "file"}
-    assert read_record(json.dumps(record).encode()).data.options == {"document": "file", "pages": "visible"}
-    record["data"]["options"]["pages"] = "main"
-    assert read_record(json.dumps(record).encode()).data.options["pages"] == "main"
-
-
 def test_options_that_changed_no_weights_are_dropped() -> None:
     record = earlier()
     record["train"]["posthoc"] = 8

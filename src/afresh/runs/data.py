@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from afresh.core import UserError, events
 from afresh.data.prepare import Prepared, prepare
 from afresh.runs.run import Run
 from afresh.runs.signature import made_here, outside
 
+# Options that runs of earlier versions did not record, as their data were read, by modality.
+UNRECORDED: Mapping[str, Mapping[str, Any]] = {"text": {"pages": "visible"}}
 MOST_QUERY = 1_000  # characters of a query that are shown
 
 
@@ -68,7 +72,8 @@ def _read(run: Run, heldout: Path | None) -> Prepared:
     if not path.exists():
         raise UserError(f"The data of {run.path} was in {path}, which is missing. Restore it there.", "data_missing")
     validation = heldout if heldout is not None else None if record.validation is None else Path(record.validation)
-    prepared = prepare(path, run.record.modality, record.options, validation, run.encoder)
+    options = {**UNRECORDED.get(run.record.modality, {}), **record.options}
+    prepared = prepare(path, run.record.modality, options, validation, run.encoder)
     prepared = replace(prepared, why=f"as {run.path} has learnt it")
     if heldout is None and prepared.split_hash != record.split_hash:
         raise UserError(

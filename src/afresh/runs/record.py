@@ -152,8 +152,6 @@ RETIRED: Mapping[str, Mapping[str, tuple[Any, ...]]] = {
         "free_bits": (0,),
     }
 }
-# Options of data that earlier versions did not have, as they read it: by modality.
-UNRECORDED: Mapping[str, Mapping[str, Any]] = {"text": {"pages": "visible"}}
 # Options that changed no weights, dropped whatever they were.
 DROPPED: Mapping[str, tuple[str, ...]] = {"train": ("posthoc",)}
 
@@ -184,7 +182,4 @@ def read_record(data: bytes) -> RunRecord:
                     "retired_option",
                     option=f"{part}.{name}",
                 )
-    read = record.get("data")
-    if isinstance(read, dict) and isinstance(read.get("options"), dict) and read["options"]:
-        read["options"] = {**UNRECORDED.get(str(record.get("modality")), {}), **read["options"]}
     return RunRecord.model_validate(record)

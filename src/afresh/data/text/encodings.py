@@ -29,7 +29,8 @@ JUDGED = 1 << 13  # bytes of lines with letters beyond ASCII that a guess is bas
 LEAST = 0.6  # plausibility below which bytes are no text in an encoding
 SHORT, MOST = 1 << 7, 1 << 8  # bytes of a file, and files, that are judged together at least and at most
 FEW = 20  # bytes beyond ASCII of a file below which it is read as the others are
-PAIRS = 0.9  # share of ideographs that could be two letters of ASCII, from which they are; and of zero bytes in UTF-16
+PAIRS = 0.9  # share of ideographs that could be two letters of ASCII, from which they are
+HIGH = 0.6  # least share of zero bytes of UTF-16 that are the high ones of characters
 SLACK = 0.15  # by how much a file may be less plausible in the encoding of the others than in another
 NEAR = 0.01  # a difference between two encodings that tells nothing
 CONTROLS = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
@@ -112,7 +113,7 @@ def unmarked_utf_16(raw: bytes) -> str | None:
     """UTF-16 without a byte order mark, if the bytes are text in it."""
     sample = raw[: SAMPLE & ~1]
     for encoding, high in (("utf-16-le", 1), ("utf-16-be", 0)):
-        if sample[high::2].count(0) < PAIRS * sample.count(0):  # the first byte of ASCII
+        if sample[high::2].count(0) < HIGH * sample.count(0):  # the high byte of ASCII
             continue
         try:
             text = codecs.getincrementaldecoder(encoding)().decode(sample)
