@@ -10,10 +10,19 @@ from pathlib import Path
 from afresh.serve.app import ServeSettings
 from afresh.serve.run import server_of
 
+HEAVY = ("sklearn", "matplotlib", "pyarrow", "scipy")
+CODE = f"""
+import sys
+from pathlib import Path
+from afresh.serve.app import ServeSettings
+from afresh.serve.run import server_of
+server_of(ServeSettings([Path()], memory=2**20))
+print([m for m in {HEAVY} if m in sys.modules])
+"""
 
-def test_nothing_heavy_but_torch_is_imported_before_it_answers() -> None:
-    code = "import sys, afresh.serve.run; print([m for m in ('sklearn', 'matplotlib', 'pyarrow') if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+def test_nothing_heavy_but_torch_is_imported_before_it_answers(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert done.stdout == "[]\n"
 
 

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import lapack
 
 from afresh.core import UserError
 from afresh.domains.interactions.baselines.incidence import incidence
@@ -50,6 +49,8 @@ def weights_of(histories: Sequence[Items], items: int, regularisation: float) ->
     autoencoders, WWW, eq. 8). It takes 8 bytes for each pair of items and time that grows with the cube of their
     number. Raises UserError for a regularisation that is not above 0.
     """
+    from scipy.linalg import lapack  # here: a server that recommends nothing starts earlier
+
     if regularisation <= 0:
         raise UserError(f"The regularisation of EASE must be above 0, not {regularisation:g}.", "bad_regularisation")
     taken = incidence(histories, items)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import sparse
 
 from afresh.domains.interactions.ranking import Items
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 
 def incidence(histories: Sequence[Items], items: int) -> sparse.csr_matrix:
@@ -15,6 +18,8 @@ def incidence(histories: Sequence[Items], items: int) -> sparse.csr_matrix:
 
     Raises ValueError if a number is not one of an item.
     """
+    from scipy import sparse  # here: a server that recommends nothing starts earlier
+
     sizes = [len(h) for h in histories]
     columns = np.concatenate([*histories, np.empty(0, np.int64)]).astype(np.int64)
     if len(columns) and not (columns.min() >= 0 and columns.max() < items):

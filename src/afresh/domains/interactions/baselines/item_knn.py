@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import sparse
 
 from afresh.domains.interactions.baselines.incidence import incidence
 from afresh.domains.interactions.ranking import Items, Scorer, Scores, chunks
@@ -30,6 +29,8 @@ def fit(
     its first `neighbours` alone; among equals those with lower numbers come first. The order and times of events do
     not count.
     """
+    from scipy import sparse  # here: a server that recommends nothing starts earlier
+
     taken = incidence(histories, items)
     by_item = taken.T.tocsr()
     users = np.asarray(taken.sum(0), np.float64).ravel()
