@@ -400,7 +400,7 @@ METRICS = (
         ),
     ),
     MetricRow("likelihood", ("line", "plane", "solid"), ("bits_per_dim",)),
-    MetricRow("music", ("notes",), ("score_validity", "note_distributions", "note_copies")),
+    MetricRow("music", ("notes",), ("score_validity", "note_distributions", "note_copies", "note_variety")),
     MetricRow("molecule", tuple(SPACES), MOLECULE_METRICS, MOLECULE),
     MetricRow("tokens", tuple(k for k, s in SPACES.items() if s.kind == "tokens"), ("bits_per_token",), WALK),
     MetricRow("exercises", tuple(SPACES), ("foreseen_answers",), ANSWERS),

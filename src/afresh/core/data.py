@@ -181,13 +181,15 @@ class Recombines(Protocol):
 @dataclass(frozen=True)
 class Abilities:
     """What an encoder can do besides encoding and decoding; None for what it cannot. audible: whether items that are
-    texts can be heard (`Encoder.hear`)."""
+    texts can be heard (`Encoder.hear`). samples: how many a measurement draws where its seconds allow, if items are so
+    small and so quickly made that many tell more; 0 for the usual number (`afresh.verbs.measuring.measure_run`)."""
 
     prompts: Prompts | None = None
     texts: Texts | None = None
     tunable: Tunable | None = None
     recombines: Recombines | None = None
     audible: bool = False
+    samples: int = 0
 
 
 # (path, the modality that was asked for or None) -> a folder or file that the readers of modalities know; None if the

@@ -121,7 +121,7 @@ class ScoreWords:
     question: Question
 
 
-Word = Literal["noise", "blurred", "recognisable", "good", "memorised", "collapsed", "not measured"]
+Word = Literal["noise", "blurred", "recognisable", "good", "memorised", "collapsed", "cannot tell", "not measured"]
 Judgement = tuple[Word, str]  # and why, as a sentence
 
 
@@ -132,7 +132,8 @@ class Metric:
     `brief`: whether it is part of a measurement whose seconds are over, because the verdict needs it. `words`: those of
     its scores, by their names up to a slash; `beside`: how a name goes on that has a slash, such as {"lzma": "of
     lzma"}. `judge`: the verdict on a model from all its scores by name, and from what its items are called in the
-    plural; None where scores that it needs are not there, or tell too little.
+    plural; None where scores that it needs are not there. It goes by the values alone: where other values within their
+    intervals give another word, the verdict says that the scores do not decide (`afresh.evaluation.doubt`).
     """
 
     name: str

@@ -31,6 +31,7 @@ from afresh.evaluation.study import Study, Unmeasurable, study_of
 from afresh.evaluation.verdict import ALIKE, COPIED, NEAR, SHAPED, place, share_of_floor
 
 MAX_ITEMS = 20_000  # training or held-out items that samples are compared with
+MAX_SAMPLES = 1_000  # that are compared
 MIN_ITEMS = 4  # in each of two sets between which a distance is estimated
 VALID = 0.5  # noise: the share of valid items is below this share of its floor
 
@@ -47,7 +48,9 @@ class FeatureSets:
         features = study.kind.features
         assert features is not None
         heldout, train = (self._shuffled(study, items) for items in (study.heldout_items, study.train_items))
-        self.samples, self.heldout, self.train = (features(x) for x in (study.drawn.values, heldout, train))
+        self.samples, self.heldout, self.train = (
+            features(x) for x in (study.drawn.values[:MAX_SAMPLES], heldout, train)
+        )
         if min(map(len, (self.samples, self.heldout, self.train))) < MIN_ITEMS:
             raise Unmeasurable(f"needs at least {MIN_ITEMS} samples, held-out items and training items")
         study.reference_size = len(self.heldout)
@@ -115,7 +118,7 @@ def judge_items(scores: Mapping[str, Score], plural: str) -> Judgement | None:
     if valid < VALID or near < SHAPED:
         return "noise", f"The {plural} are like ones whose parts were drawn independently."
     copies = scores.get("items_near_copies")
-    if copies is not None and (copies.low or 0.0) > COPIED:
+    if copies is not None and copies.value > COPIED:
         return "memorised", f"{copies.value:.0%} of the {plural} are near copies of training {plural}."
     if near > 1 - NEAR and valid > 0.9:
         return "good", f"The {plural} are close to real ones that the model has not seen, and as varied."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -99,12 +99,14 @@ def study_of(evidence: Evidence) -> Study:
 
 @dataclass(frozen=True)
 class Measurement:
-    """Scores with their card, the metrics that did not run with reasons, and notes."""
+    """Scores with their card, the metrics that did not run with reasons, and notes. `failed` are those of `skipped`
+    that apply to the data and could not be computed."""
 
     card: ProtocolCard
     scores: tuple[Score, ...]
     skipped: Mapping[str, str]  # metric -> reason
     notes: tuple[str, ...]
+    failed: Mapping[str, str] = field(default_factory=dict)
 
     def json(self) -> dict[str, Any]:
         """{card, metrics: [{name, value, low, high, n, better, floor, control}], skipped, notes}."""
@@ -137,17 +139,18 @@ def measure(
     study = Study(evidence, n, folder, effort)
     scores: list[Score] = []
     skipped: dict[str, str] = {}
+    failed: dict[str, str] = {}
     for metric in sorted(metrics, key=lambda m: study.limited and not m.brief):
         reason = metric.applies(study.kind, study.space, study.conds)
         if reason is None and study.effort.over and not metric.brief:
-            reason = LATE
+            reason = failed[metric.name] = LATE
         if reason is None:
             study.effort.report(metric.name.replace("_", " "))
             try:
                 scores += metric.compute(study)
                 continue
             except Unmeasurable as error:
-                reason = str(error)
+                reason = failed[metric.name] = str(error)
         skipped[metric.name] = reason
     card = ProtocolCard(
         version=__version__,
@@ -162,4 +165,4 @@ def measure(
         seed=study.rng.seed,
         sampling=sampling,
     )
-    return Measurement(card, tuple(scores), skipped, tuple(study.notes))
+    return Measurement(card, tuple(scores), skipped, tuple(study.notes), failed)

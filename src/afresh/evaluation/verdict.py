@@ -7,11 +7,13 @@ something trivial scores and what real data scores.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
 from afresh.core import Score, Word, registry
 from afresh.core.safe_text import shell_word
+from afresh.evaluation.doubt import Doubt, Judge, doubt_of
 from afresh.evaluation.study import Measurement
 
 MEANING: Mapping[Word, str] = {
@@ -21,15 +23,18 @@ MEANING: Mapping[Word, str] = {
     "good": "the samples are close to real data that the model has not seen",
     "memorised": "the samples are copies of the training data",
     "collapsed": "the samples are variations of one or of a few",
-    "not measured": "the scores do not allow a verdict",
+    "cannot tell": "the numbers allow more than one of these words",
+    "not measured": "there are no scores to judge by",
 }
-FEW = 50  # held-out items; with fewer, intervals are so wide that numbers tell little
+UNDECIDED: tuple[Word, ...] = ("cannot tell", "not measured")
+FEW = 50  # held-out items; with fewer, what samples are compared with is itself uncertain
+MOST_TIMES = 100  # as many observations that are asked for; beyond, a value lies on the border between two words
 SMALL = 300  # training items; with fewer, more of them help most once the model has seen enough examples
 
 # What several judges share. A place is that of a score between its control, 0, and its floor, 1.
 ALIKE = 1 / 3  # collapsed: distances between samples are below this share of those between held-out items
 SHAPED = 1 / 3  # noise: the place of likeness, of a distance or of a distribution is below this
-COPIED = 0.2  # memorised: the interval of near copies begins above this share (of close ones, beyond their floor)
+COPIED = 0.2  # memorised: near copies are above this share (of close ones, beyond their floor)
 NEAR = 0.1  # good: a distance is below this, or below this share of that of the trivial model
 VERBATIM = 0.3  # memorised: the place of copied runs between held-out items, 0, and training items, 1, is above this
 
@@ -44,7 +49,11 @@ class Help:
 
 @dataclass(frozen=True)
 class KnownFacts:
-    """What is known of a run beside its scores. `examples` were seen in training, of `wanted` that suit its size."""
+    """What is known of a run beside its scores. `examples` were seen in training, of `wanted` that suit its size.
+
+    divided: whether items are pieces of a few long ones, whose number says nothing. ended: whether training ended
+    itself, because the model began to learn its data by heart.
+    """
 
     plural: str
     family: str = ""
@@ -56,6 +65,8 @@ class KnownFacts:
     side: int | None = None  # pixels of an image
     stream: bool = False  # whether samples continue a prompt
     use: str = ""  # the command by which the run is used, if not by drawing samples
+    divided: bool = False
+    ended: bool = False
     remedies: Mapping[Word, Help] = field(default_factory=dict)  # what the run's family proposes for a word
 
 
@@ -78,21 +89,54 @@ class Verdict:
 
 def verdict(measured: Measurement, known: KnownFacts, better_now: Help | None = None) -> Verdict:
     """The verdict on a run. `better_now`: what a plan knows to work better in the same minutes, if anything."""
-    scores = {s.name: s for s in measured.scores}
-    judgements = (m.judge(scores, known.plural) for m in registry.metrics() if m.judge is not None)
-    word, sentence = next(filter(None, judgements), ("not measured", unmeasured(measured, known)))
-    heldout = measured.card.heldout_size
-    if word != "not measured" and heldout < FEW:
-        sentence += f" Only {heldout} held-out {known.plural} were there to compare with, so the numbers tell little."
-    advice = help_for(word, known, measured.card.train_size, heldout, better_now)
+    scores, card = {s.name: s for s in measured.scores}, measured.card
+    for judge in judges_of(measured):
+        if (judgement := judge(scores, known.plural)) is not None:
+            word, sentence = judgement
+            doubt = None if word in UNDECIDED else doubt_of(judge, scores, known.plural, word)
+            break
+    else:
+        word, sentence, doubt = "not measured", unmeasured(measured, known), None
+    if doubt is not None:
+        sentence = f"The {known.plural} are {word} or {doubt.word}, and the numbers do not say which. {sentence}"
+        word, advice = "cannot tell", what_decides(doubt, known, card.samples)
+    else:
+        advice = help_for(word, known, card.train_size, card.heldout_size, better_now)
+    if word not in UNDECIDED and card.heldout_size < FEW and not known.divided:
+        held = f"only {card.heldout_size} {'is' if card.heldout_size == 1 else 'are'} held out to compare with"
+        sentence += f" Of the {known.plural}, {held}, so the numbers tell little."
     return Verdict(word, sentence, advice.sentence, advice.command)
+
+
+def judges_of(measured: Measurement) -> list[Judge]:
+    """The judges of the metrics that apply to what was measured, whether or not these could be computed."""
+    without = measured.skipped.keys() - measured.failed.keys()
+    return [m.judge for m in registry.metrics() if m.judge is not None and m.name not in without]
+
+
+def what_decides(doubt: Doubt, known: KnownFacts, samples: int) -> Help:
+    """What would decide between two words: more samples or more held-out data, if there can be so many."""
+    if doubt.times > MOST_TIMES:
+        return Help("It lies on the border between the two: look at the samples and at the numbers in the report.")
+    if doubt.heldout:
+        times = math.ceil(doubt.times)
+        return Help(f"About {times} times the held-out {known.plural} would decide it: train on more data.")
+    wanted = rounded_up(doubt.times * samples)
+    command = f"afresh measure {shell_word(known.run)} -n {wanted}" if known.run else ""
+    return Help(f"About {wanted:,} samples in place of {samples:,} would decide it.", command)
+
+
+def rounded_up(n: float) -> int:
+    """The next number with one digit that is not zero."""
+    unit = 10 ** max(0, math.ceil(math.log10(n)) - 1)
+    return math.ceil(n / unit) * unit
 
 
 def unmeasured(measured: Measurement, known: KnownFacts) -> str:
     """Why there is no verdict."""
-    judged = (m.name for m in registry.metrics() if m.judge is not None)
-    reason = next((measured.skipped[name] for name in judged if name in measured.skipped), "")
-    why = f": a metric {reason}" if reason.startswith(("needs", "measures")) else f": {reason}" if reason else ""
+    judged = [m.name for m in registry.metrics() if m.judge is not None]
+    reason = next((measured.failed[name] for name in judged if name in measured.failed), "")
+    why = f": a metric {reason}" if reason.startswith("needs") else f": {reason}" if reason else ""
     return f"There is no verdict on these {known.plural}{why}."
 
 
@@ -126,6 +170,10 @@ def help_for(word: Word, known: KnownFacts, train: int, heldout: int, better_now
             "Make as many as you like; then vote on pairs of them, and align the model to your votes.",
             sample_command(known),
         )
+    if word == "cannot tell":
+        return Help(
+            "Measure it without a limit of minutes.", f"afresh measure {shell_word(known.run)}" if known.run else ""
+        )
     if word == "not measured":
         if heldout >= FEW:
             return Help("Look at the samples and at the numbers in the report: no single word sums them up.")
@@ -135,6 +183,10 @@ def help_for(word: Word, known: KnownFacts, train: int, heldout: int, better_now
         return Help(
             f"Fewer minutes, or better more data: {learnt} learnt by heart.",
             train_command(known, (known.minutes or 5) / 4),
+        )
+    if known.ended:
+        return Help(
+            f"More data: training ended itself, because the model began to learn its {train:,} {known.plural} by heart."
         )
     if better_now is not None and word != "recognisable":
         return better_now

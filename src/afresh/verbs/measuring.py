@@ -27,6 +27,8 @@ from afresh.verbs.likelihoods import byte_likelihood, has_density
 T = TypeVar("T")
 DRAWN_AT_ONCE = 64  # samples between two reports of progress
 TRIED = 8  # samples that are drawn to find out how many can be
+MANY = 1_000  # samples from which as many are tried as are drawn at once
+DRAWING = 30.0  # seconds for drawing more samples than are usual, without a limit for the measurement
 JUDGE_SEED = 1_000_003  # unlikely to be a user's seed, so that the scored samples are new ones
 
 
@@ -92,15 +94,15 @@ class RunEvidence:
             self.drawn[n] = Drawn(x, self.run.encoder.decode(x), cond)
         return self.drawn[n]
 
-    def affordable(self, n: int) -> int:
-        """How many of n samples fit into the share of the seconds that is for drawing them."""
-        few = min(n, TRIED)
+    def affordable(self, n: int, effort: Effort) -> int:
+        """How many of n samples fit into the share of the seconds of an effort that is for drawing them."""
+        few = min(n, DRAWN_AT_ONCE if n >= MANY else TRIED)
         cond = draw_requests(self.train, few, self.rng)
 
         def draw() -> None:
             self.run.draw(self.run.modules, cond, JUDGE_SEED, self.settings)
 
-        return few * self.effort.affordable(n // few, max(1, LEAST_SAMPLES // few), SAMPLING, draw)
+        return few * effort.affordable(n // few, max(1, LEAST_SAMPLES // few), SAMPLING, draw)
 
     def likelihood(self) -> tuple[Tensor, Tensor] | None:
         """Negative log-likelihoods in nats, and the numbers of tokens or values that they refer to.
@@ -180,23 +182,30 @@ def measure_run(
 ) -> Measurement:
     """Score a run on its held-out split, or on `data`, with n samples.
 
-    By default, n is the number of held-out items, limited to between 64 and 1,000, or 32 for a stream. `prepared`:
-    the run's data, if it has already been read. `judges`: the folder for trained encoders, by default in the run's
-    folder; several runs on the same data may share one. `seconds`: a limit; with it, there are fewer samples, encoders
-    learn for less long, and the last metrics may be left out, so such scores are not compared with those of a full
-    measurement (the card says how they were measured).
+    By default, n is the number of held-out items, limited to between 64 and 1,000, or 32 for a stream. Of items that
+    `Abilities.samples` says to draw more of, it is as many as are drawn in DRAWING seconds, rounded down to 1, 2 or 5
+    times a power of ten, so that cards are equal.
+
+    `prepared`: the run's data, if it has already been read. `judges`: the folder for trained encoders, by default in
+    the run's folder; several runs on the same data may share one. `seconds`: a limit; with it, there are fewer samples,
+    encoders learn for less long, and the last metrics may be left out, so such scores are not compared with those of a
+    full measurement (the card says how they were measured).
 
     Raises UserError if the data is missing or has changed, and for n < 2.
     """
     prepared = prepared or run_data(run, data)
     if n is not None and n < 2:
         raise UserError(f"Measuring needs at least 2 samples. Given: {n}.")
-    count = n or (32 if run.space.stream else max(64, min(1000, len(prepared.heldout_items))))
+    many = run.encoder.abilities.samples
+    usual = 32 if run.space.stream else max(64, min(1000, len(prepared.heldout_items)))
+    count = n or many or usual
     effort = Effort(run.path.name, seconds)
     effort.report("samples are drawn")
     evidence = RunEvidence(run, prepared, settings, effort)
     if n is None and seconds is not None:
-        count = evidence.affordable(count)
+        count = evidence.affordable(count, effort)
+    elif n is None and many:
+        count = rounded_down(evidence.affordable(count, Effort(seconds=DRAWING / SAMPLING)))
     sampling = {"family": run.record.family, **evidence.settings.model_dump()}
     measured = measure(
         evidence,
@@ -209,6 +218,12 @@ def measure_run(
     )
     effort.report("", 1.0, ended=True)
     return measured
+
+
+def rounded_down(n: int) -> int:
+    """The largest of 1, 2 or 5 times a power of ten that is at most n."""
+    unit = 10 ** (len(str(n)) - 1)
+    return unit * next(k for k in (5, 2, 1) if k * unit <= n)
 
 
 # --------------------------------------------------------------------------- the result of the verb

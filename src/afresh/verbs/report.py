@@ -23,8 +23,10 @@ from afresh.sampling.request import Request
 from afresh.sampling.samples import Samples, caption_of, preview_wav
 from afresh.storage.files import write_json
 from afresh.training.best_checkpoint import REWARD, read_choice
+from afresh.training.checkpoint import newest
 from afresh.training.family_choice import FamilyCurves as Reached
 from afresh.training.family_choice import curves_for
+from afresh.training.loop import progress_of
 from afresh.verbs.sample import Sampler
 from afresh.verbs.sharing_licence import licence_sum
 from afresh.verbs.use_command import go_on_command, use_command
@@ -151,6 +153,12 @@ def section(
     )
 
 
+def stopped(run: Run) -> str:
+    """The reason why training ended before its last step, or an empty string."""
+    saved = newest(run.path / "checkpoints", ())
+    return "" if saved is None else progress_of(saved).stopped
+
+
 def run_verdict(run: Run, measured: Measurement) -> Verdict:
     """The verdict on a run from its scores. What would help most is looked up in what was measured of each family."""
     r, rows = run.record, metrics_rows(run)
@@ -168,6 +176,8 @@ def run_verdict(run: Run, measured: Measurement) -> Verdict:
         side=max(space.shape[1:]) if space.kind == "field" and len(space.shape) == 3 and not space.timed else None,
         stream=space.stream,
         use="" if run.encoder.kind.use is None else use_command(run),
+        divided=space.stream and not space.records and not space.catalogue,
+        ended=r.align is None and bool(stopped(run)),
     )
     if reached is None:
         return verdict(measured, replace(known, remedies=remedies_of(run.family, known)))

@@ -9,9 +9,8 @@ from afresh.alignment.monitoring.report import alignment
 from afresh.evaluation.study import Measurement
 from afresh.runs.run import Run, metrics_rows
 from afresh.training.best_checkpoint import read_choice
-from afresh.training.checkpoint import newest, steps_in
-from afresh.training.loop import progress_of
-from afresh.verbs.report import run_verdict
+from afresh.training.checkpoint import steps_in
+from afresh.verbs.report import run_verdict, stopped
 from afresh.verbs.training_job import Job
 
 
@@ -19,12 +18,6 @@ def steps_done(run: Run) -> int:
     """The step of the newest checkpoint."""
     steps = steps_in(run.path / "checkpoints")
     return int(steps[-1]) if steps else 0
-
-
-def stopped(run: Run) -> str:
-    """The reason why training ended before its last step, or an empty string."""
-    saved = newest(run.path / "checkpoints", ())
-    return "" if saved is None else progress_of(saved).stopped
 
 
 def final_record(job: Job, seconds: float, measured: Measurement | None) -> dict[str, Any]:

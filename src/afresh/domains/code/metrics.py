@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from afresh.core import CondSpec, Evidence, ItemKind, Metric, Question, Score, ScoreWords, Space, UserError
+from afresh.core import CondSpec, Evidence, ItemKind, Judgement, Metric, Question, Score, ScoreWords, Space, UserError
 from afresh.evaluation.estimate import bootstrap, share
 from afresh.evaluation.study import Study, Unmeasurable, study_of
+from afresh.evaluation.text_scores import copied_share, predicts_well, repeated
+from afresh.evaluation.verdict import place
 from afresh.runs.run import Run
 from afresh.sandbox import isolated_tests
 from afresh.verbs.cursor import FILL_IN, Hole, complete_many, mode_of
@@ -209,6 +211,36 @@ def completions(evidence: Evidence) -> list[Score]:
     ]
 
 
+# --------------------------------------------------------------------------- verdict
+
+SPELT = 1 / 3  # noise: the place of known words, of which half are names that models alter, is below this
+PARSED = 0.1  # noise: the place of programs that are valid so far is below this
+MOSTLY = 0.7  # good: that place is above this
+
+
+def judge_programs(scores: Mapping[str, Score], plural: str) -> Judgement | None:
+    """The judgement on programs; None where validity does not tell programs from other texts."""
+    parsed = place(scores.get("parses"))
+    if parsed is None:
+        return None
+    found = f"{scores['parses'].value:.0%} of the programs are valid so far"
+    if (distinct := repeated(scores)) is not None:
+        return "collapsed", f"The programs repeat themselves: they have {distinct:.0%} of the variety of real ones."
+    known = place(scores.get("known_words"))
+    if parsed < PARSED and (known is None or known < SPELT):
+        return "noise", f"The programs are letters rather than words of a language: {found}."
+    if (copied := copied_share(scores)) is not None:
+        return "memorised", f"{copied:.0%} of the programs occur in the training programs word for word."
+    if not any(name.startswith("bits_per_byte") for name in scores) and parsed > MOSTLY:
+        return "cannot tell", (
+            f"{found}. Whether they are good as well, their likelihood would say, which was left out to keep the "
+            "minutes."
+        )
+    if predicts_well(scores) and parsed > MOSTLY:
+        return "good", f"The programs are like real ones, and unseen ones are predicted well: {found}."
+    return "recognisable", f"The programs are in the language of the data, and can be told from real ones: {found}."
+
+
 WORDS = {
     "completions_valid": ScoreWords(
         "valid completions", "The share of holes filled so that the file is valid.", Question.FOLLOWS
@@ -217,4 +249,4 @@ WORDS = {
         "exact completions", "The share of holes filled as in the original.", Question.FOLLOWS
     ),
 }
-METRICS: tuple[Metric, ...] = (Metric("completions", filled_space, completions, words=WORDS),)
+METRICS: tuple[Metric, ...] = (Metric("completions", filled_space, completions, words=WORDS, judge=judge_programs),)

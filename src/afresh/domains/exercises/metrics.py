@@ -6,18 +6,19 @@ last ones of learners that it has (`data.split=future`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from afresh.core import CondSpec, Evidence, Item, ItemKind, Metric, Question, Score, ScoreWords, Space
+from afresh.core import CondSpec, Evidence, Item, ItemKind, Judgement, Metric, Question, Score, ScoreWords, Space
 from afresh.domains.exercises.history import ANSWERS
 from afresh.domains.exercises.knowledge import bkt, learning, pfa
 from afresh.domains.exercises.knowledge.answers import Answers, Predictor, as_answers, tables
 from afresh.evaluation.estimate import Array, Estimate, jackknife, leave_out
 from afresh.evaluation.study import Study, Unmeasurable, study_of
 
+LN2 = float(np.log(2))  # nats an answer of foreseeing nothing
 BINS = 10  # of equal size, for calibration
 FILTER_STEPS = 100  # half of what a run's own filter takes
 MOST = 500  # learners that baselines are fitted to, and as many that are predicted; more change the third digit
@@ -78,15 +79,20 @@ def of_learners(items: Sequence[Item], names: tuple[dict[str, int], dict[str, in
     return [as_answers(i.value, *names) for i in items]
 
 
-def baselines(train: Sequence[Answers], names: tuple[dict[str, int], dict[str, int]]) -> dict[str, Predictor]:
+def baselines(
+    train: Sequence[Answers], names: tuple[dict[str, int], dict[str, int]], brief: bool = False
+) -> dict[str, Predictor]:
     """Fitted to training learners: the share of right answers of each exercise, BKT with forgetting, PFA, and the
-    filter of what practice teaches, unless there are too many skills for it."""
+    filter of what practice teaches, unless there are too many skills for it. `brief`: only the first and PFA, which are
+    fitted at once."""
     items, skills = map(len, names)
     found = {
         "exercise": shares(train, items),
-        "bkt": bkt.fit(train, skills, forgets=True),
         "pfa": pfa.fit(train, items, skills),
     }
+    if brief:
+        return found
+    found["bkt"] = bkt.fit(train, skills, forgets=True)
     if skills <= learning.MOST_SKILLS:
         place = np.full(items, -1)
         for a in train:
@@ -106,8 +112,8 @@ def shares(train: Sequence[Answers], items: int) -> Predictor:
 
 
 def foreseen(evidence: Evidence) -> list[Score]:
-    """AUC, log loss and calibration error of the held-out outcomes; those of the baselines beside them. `control`: the
-    best baseline."""
+    """AUC, log loss and calibration error of the held-out outcomes, and how much the chances differ; those of the
+    baselines beside them. `control`: the best baseline."""
     study = study_of(evidence)
     chances = own_chances(study)
     names = tables([i.value for i in study.train_items])
@@ -116,7 +122,7 @@ def foreseen(evidence: Evidence) -> list[Score]:
     if len(np.unique(np.concatenate(right))) < 2:
         raise Unmeasurable("all held-out answers are right, or all are wrong")
     few = slice(0, MOST)
-    fitted = baselines(of_learners(study.train_items[few], names), names)
+    fitted = baselines(of_learners(study.train_items[few], names), names, study.limited)
     theirs = {name: [predict(a)[a.counted] for a in held[few]] for name, predict in fitted.items()}
     if len(study.train_items) > MOST:
         study.note(f"the baselines of answers are fitted to {MOST} of {len(study.train_items):,} training learners")
@@ -127,7 +133,13 @@ def foreseen(evidence: Evidence) -> list[Score]:
         better = "higher" if higher else "lower"
         out.append(estimated(measure, right, chances).score(name, better, None, best))  # type: ignore[arg-type]
         out += [e.score(f"{name}/{k}", better) for k, e in found.items()]  # type: ignore[arg-type]
-    return out
+    rival = theirs[max(theirs, key=lambda k: auc(np.concatenate(right[few]), np.concatenate(theirs[k])))]
+    pairs = [np.stack(both, 1) for both in zip(chances[few], rival, strict=True)]
+    lead = estimated(lambda r, p: auc(r, p[:, 0]) - auc(r, p[:, 1]), right[few], pairs)
+    out.append(lead.score("answers_lead", "higher"))
+    spread = float(np.std(np.concatenate(chances)))
+    most = max(float(np.std(np.concatenate(v))) for v in theirs.values())
+    return [*out, Score("answers_spread", spread, None, None, sum(map(len, chances)), "none", control=most)]
 
 
 def own_chances(study: Study) -> list[Array]:
@@ -151,6 +163,38 @@ def own_chances(study: Study) -> list[Array]:
     return out
 
 
+# --------------------------------------------------------------------------- verdict
+
+SAME = 0.1  # collapsed: chances differ less than this share of how those of a baseline differ
+CHANCE, TOLD = 0.5, 0.25  # noise: of the way of the best baseline's AUC from chance, less than this share
+NEARLY = 0.9  # good: of that way, at least this share, and chances are no worse than those of the exercise alone
+
+
+def judge_answers(scores: Mapping[str, Score], plural: str) -> Judgement | None:
+    """The judgement on chances of answers, beside models of knowledge that are no networks; None without these."""
+    auc, lead, loss, spread = (scores.get(f"answers_{n}") for n in ("auc", "lead", "log_loss", "spread"))
+    alone = scores.get("answers_log_loss/exercise")
+    if auc is None or auc.control is None or lead is None or loss is None or spread is None or alone is None:
+        return None
+    numbers = f"(AUC {auc.value:.3f}, of the best simpler model {auc.control:.3f}; 0.5 is chance)"
+    if spread.control and spread.value < SAME * spread.control:
+        return "collapsed", "The model gives nearly the same chance for every answer, whoever the learner is."
+    way = auc.control - CHANCE
+    if way <= 0:
+        return "cannot tell", f"Neither the model nor a simpler one foresees the answers {numbers}."
+    reached = 1 + lead.value / way  # of the same answers, so that the luck of the learners does not count
+    if reached < TOLD:
+        return "noise", f"The model hardly tells right answers from wrong ones {numbers}."
+    if loss.value > LN2 and loss.value > alone.value:
+        return "memorised", (
+            f"The model is far too sure of its chances on learners that it has not seen: a surprise of "
+            f"{loss.value:.2f} nats an answer, where even to foresee nothing has {LN2:.2f}."
+        )
+    if reached >= NEARLY and loss.value <= alone.value:
+        return "good", f"The model foresees answers as well as the best simpler model, or nearly so {numbers}."
+    return "recognisable", f"The model foresees answers, but a simpler one does it better {numbers}."
+
+
 WORDS = {
     "answers_auc": ScoreWords(
         "right answers told from wrong ones (AUC)",
@@ -167,6 +211,16 @@ WORDS = {
         "How far chances are from the share of right answers, in groups of similar chance.",
         Question.PREDICTS,
     ),
+    "answers_lead": ScoreWords(
+        "right answers told from wrong ones, beyond the best simpler model",
+        "The difference in AUC on the same answers; above 0 the model is better.",
+        Question.PREDICTS,
+    ),
+    "answers_spread": ScoreWords(
+        "difference between chances",
+        "The standard deviation of the chances of a right answer; 0 if all are the same.",
+        Question.VARIED,
+    ),
 }
 BESIDE = {
     "exercise": "of the share of right answers of each exercise",
@@ -174,4 +228,6 @@ BESIDE = {
     "pfa": "of performance factors analysis",
     "filter": "of the filter of what practice teaches",
 }
-METRICS = [Metric("foreseen_answers", answers_only, foreseen, words=WORDS, beside=BESIDE)]
+METRICS = [
+    Metric("foreseen_answers", answers_only, foreseen, brief=True, words=WORDS, beside=BESIDE, judge=judge_answers)
+]

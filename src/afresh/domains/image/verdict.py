@@ -57,10 +57,10 @@ def copied_share(scores: Mapping[str, Score]) -> float | None:
     close = scores.get("close_copies")
     if close is not None:
         floor = close.floor or 0.0  # near duplicates in the data
-        if (close.low or 0.0) > floor + COPIED * (1 - floor):
+        if close.value > floor + COPIED * (1 - floor):
             return close.value
     copies, blurred = scores.get("near_copies"), scores.get("near_copies/blurred")
     by_blur = 0.0 if blurred is None else blurred.value
-    if copies is not None and (copies.low or 0.0) > COPIED and copies.value > 2 * by_blur:
+    if copies is not None and copies.value > COPIED and copies.value > 2 * by_blur:
         return copies.value
     return None

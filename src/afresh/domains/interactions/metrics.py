@@ -21,7 +21,7 @@ from afresh.domains.interactions.list_metrics import (
     popularity_lift,
     users_of,
 )
-from afresh.domains.interactions.ranking import Items, Ranked, Scorer, Scores, accuracy, rank_all
+from afresh.domains.interactions.ranking import Items, Ranked, Scorer, Scores, accuracy, ndcg, over_users, rank_all
 from afresh.domains.interactions.recommend import LEAST, Recommender, recommender_of, users_for_weights
 from afresh.evaluation.estimate import Estimate
 from afresh.evaluation.study import Study, Unmeasurable, study_of
@@ -29,6 +29,7 @@ from afresh.evaluation.study import Study, Unmeasurable, study_of
 K = 10
 QUESTIONS, FEW_QUESTIONS = 10_000, 1_000  # held-out events that are predicted, and with a limit of seconds
 EASE_ITEMS, MORE_EASE_ITEMS = 4_000, 15_000  # of the largest catalogue that EASE is fitted to, in a hurry and not
+REMEMBERED = 500  # training events that are predicted
 OFTEN = 0.05  # of training events are of an item that the user had chosen: then items of the history stay in the lists
 
 
@@ -125,6 +126,25 @@ def recommendations(evidence: Evidence) -> list[Score]:
     return [*scores, *kept]
 
 
+def lead_of(own: Items, other: Items, users: Items) -> Score:
+    """The mean difference of NDCG@10 of the same events under two models, from the ranks (N,) of each, with an interval
+    over users."""
+    return over_users(ndcg(own, K) - ndcg(other, K), users).score(f"lead_NDCG@{K}", "higher")
+
+
+def of_training(study: Study, questions: Questions, score: Scorer) -> Score:
+    """NDCG@10 of the last event of training histories, evenly spaced ones of more than are asked for, which a model
+    that has learnt them by heart foresees far better than held-out events."""
+    longer = [h for h in questions.train if len(h) > 1 and (questions.seen or h[-1] not in h[:-1])]
+    kept = longer[:: -(-len(longer) // REMEMBERED)] if longer else []
+    if not kept:
+        raise Unmeasurable("no training history has an event after another")
+    last, users = np.array([h[-1] for h in kept], np.int64), np.arange(len(kept))
+    asked = Questions(questions.items, questions.train, [h[:-1] for h in kept], last, users, questions.seen)
+    found = accuracy(answered(asked, score).ranks, K, users)[f"NDCG@{K}"]
+    return found.score(f"training_NDCG@{K}", "none")
+
+
 def of_heldout(study: Study, recommender: Recommender) -> list[Score]:
     """The scores of held-out events. Raises Unmeasurable if there is none, or nothing left to recommend."""
     questions = questions_of(study, recommender.catalogue.ids)
@@ -147,11 +167,16 @@ def of_heldout(study: Study, recommender: Recommender) -> list[Score]:
     for metric, estimate in right.items():
         out.append(estimate.score(metric, "higher", control=controls[best][metric].value))
         out += [controls[name][metric].score(f"{metric}/{name}", "higher") for name in others]
+    left = questions.items - (0 if questions.seen else float(np.mean([len(np.unique(h)) for h in questions.asked])))
+    by_chance = float((1 / np.log2(2.0 + np.arange(K))).sum()) / max(K, left)
+    out.append(Score(f"random_NDCG@{K}", by_chance, None, None, len(questions.targets), "higher"))
+    out.append(lead_of(own.ranks, others[best].ranks, questions.users))
     usual = of_lists(questions, others[best])
     if f"popularity_lift@{K}" not in usual:
         study.note("recommendations: without popularity lift, as no user who is judged chose anything before")
     out += [e.score(n, "none", control=usual[n].value) for n, e in of_lists(questions, own).items()]
     assert own.probability is not None
+    out.append(of_training(study, questions, score))
     error, floor = calibration(own.probability, (own.lists == questions.targets[:, None]).astype(np.float64))
     return [*out, error.score("calibration_error", "lower", floor=floor)]
 
@@ -182,6 +207,12 @@ def of_lists(questions: Questions, ranked: Ranked) -> dict[str, Estimate]:
     return {name: estimate for name, estimate in found.items() if estimate is not None}
 
 
+LIKE_ALL = 0.3  # collapsed: the recommended share of the catalogue is below this share of that of a simpler model
+LUCK = 2  # noise: NDCG is below that of random recommendations, times this
+BY_HEART = 4  # memorised: training events are foreseen so many times as well as held-out ones
+NEARLY = 0.95  # good: of the simpler model's NDCG, at least this share
+
+
 def judge_recommendations(scores: Mapping[str, Score], plural: str) -> Judgement | None:
     """The judgement on recommendations, beside what is popular and a model that is no network; None without these."""
     own, popular = scores.get(f"NDCG@{K}"), scores.get(f"NDCG@{K}/popularity")
@@ -191,11 +222,28 @@ def judge_recommendations(scores: Mapping[str, Score], plural: str) -> Judgement
     other = max(others, key=lambda name: scores[name].value)
     name, beside = other.partition("/")[2], scores[other]
     numbers = f"(NDCG@{K} {own.value:.3f}; {name} {beside.value:.3f}, popularity {popular.value:.3f})"
+    lead = scores.get(f"lead_NDCG@{K}")  # of the same events, so that the luck of the users does not count
+    behind = beside.value - own.value if lead is None else -lead.value
+    if behind <= (1 - NEARLY) * beside.value:
+        return "good", f"The recommendations are as good as those of a simpler model, or better {numbers}."
+    learnt, covered = scores.get(f"training_NDCG@{K}"), scores.get(f"coverage@{K}")
+    if covered is not None and covered.control and covered.value < LIKE_ALL * covered.control:
+        share = f"{covered.value:.1%} of the catalogue" + f", a simpler model {covered.control:.1%}"
+        return "collapsed", f"The same few items are recommended to all: {share} {numbers}."
+    if learnt is not None and learnt.value > max(BY_HEART * own.value, beside.value):
+        return "memorised", (
+            f"Choices of training {plural} are foreseen far better than those it has not seen: NDCG@{K} of "
+            f"{learnt.value:.3f} and of {own.value:.3f}."
+        )
     if own.value <= popular.value:
         return "noise", f"What is popular with all is recommended better {numbers}."
-    if own.value < beside.value:
-        return "recognisable", f"The recommendations fit the user, but a simpler model has better ones {numbers}."
-    return "good", f"The recommendations are as good as those of a simpler model, or better {numbers}."
+    by_chance = scores.get(f"random_NDCG@{K}")
+    if by_chance is not None and own.value < LUCK * by_chance.value:
+        return (
+            "noise",
+            f"The recommendations are hardly better than random ones, which have {by_chance.value:.3f} {numbers}.",
+        )
+    return "recognisable", f"The recommendations fit the user, but a simpler model has better ones {numbers}."
 
 
 WORDS = {
@@ -208,6 +256,19 @@ WORDS = {
         "next choices near the top (NDCG@10)",
         "As HR@10, with a choice counting less the lower it stands: 1 in the first place, 0.29 in the tenth.",
         Question.PREDICTS,
+    ),
+    "lead_NDCG@10": ScoreWords(
+        "next choices near the top, beyond the best simpler model",
+        "The difference in NDCG@10 on the same choices; above 0 the model is better.",
+        Question.PREDICTS,
+    ),
+    "random_NDCG@10": ScoreWords(
+        "next choices near the top, of random recommendations", "NDCG@10 by luck alone.", Question.PREDICTS
+    ),
+    "training_NDCG@10": ScoreWords(
+        "training choices near the top",
+        "NDCG@10 of choices that the model has learnt; far above that of others, they are learnt by heart.",
+        Question.COPIED,
     ),
     "MRR": ScoreWords(
         "mean of one over the rank (MRR)", "1 if the next choice always stands first.", Question.PREDICTS
@@ -243,7 +304,12 @@ WORDS = {
         Question.VARIED,
     ),
 }
-BESIDE = {"ease": "of EASE", "item_knn": "of nearest neighbours", "ials": "of iALS", "popularity": "of popularity"}
+BESIDE = {
+    "ease": "of EASE",
+    "item_knn": "of nearest neighbours",
+    "ials": "of iALS",
+    "popularity": "of popularity",
+}
 METRICS: tuple[Metric, ...] = (
     Metric(
         "recommendations",

@@ -32,6 +32,7 @@ from afresh.domains.molecule.writing import WRITINGS, Form, Writing
 SPARE = 16  # ids that are free at first: tuning on other molecules gives them to tokens that are new
 SPECIAL = {"end": 0, "unknown": 1, "filler": 2, **{f"spare{i}": 3 + i for i in range(SPARE)}}
 FIRST = len(SPECIAL)  # id of the first token
+SAMPLES = 10_000  # of a measurement, as in the tables of MOSES
 
 
 class _Saved(BaseModel):
@@ -73,7 +74,7 @@ class MoleculeEncoder:
 
     @property
     def abilities(self) -> Abilities:
-        return Abilities(prompts=self, tunable=self, recombines=self)
+        return Abilities(prompts=self, tunable=self, recombines=self, samples=SAMPLES)
 
     @cached_property
     def ids(self) -> dict[str, int]:

@@ -7,8 +7,10 @@ are to held-out molecules; their floor is what training molecules score, as many
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import cached_property
 from typing import Any, get_args
 
@@ -16,14 +18,16 @@ import numpy as np
 import torch
 from scipy.stats import wasserstein_distance
 
-from afresh.core import CondSpec, Evidence, ItemKind, Metric, Question, Score, ScoreWords, Space
-from afresh.domains.molecule.chem import canonical, chem
+from afresh.core import CondSpec, Evidence, ItemKind, Metric, Question, Score, ScoreWords, Space, UserError
+from afresh.domains.molecule.chem import MoleculeError, canonical, chem
 from afresh.domains.molecule.filters import passes
 from afresh.domains.molecule.kind import MOLECULE, features
 from afresh.domains.molecule.properties import Property, properties
+from afresh.domains.molecule.verdict import judge_molecules
+from afresh.domains.molecule.writing import from_selfies, split_selfies, to_selfies
 from afresh.evaluation.distribution import frechet
 from afresh.evaluation.estimate import Z95, Array, Estimate, jackknife, leave_out, mean, share
-from afresh.evaluation.study import Study, Unmeasurable, study_of
+from afresh.evaluation.study import LATE, Study, Unmeasurable, study_of
 
 PROPERTIES = ("logP", "SA", "QED", "weight")
 UNIQUE = (1_000, 10_000)  # samples of which the share of different ones is reported
@@ -31,6 +35,10 @@ MIN_RINGS = 2  # of a scaffold, as in MOSES
 CHUNK = 4_000  # molecules whose similarities are in memory at once
 MOST = 5_000  # molecules of a reference: ChemNet and BRICS take milliseconds for each
 FEWEST = 40  # valid samples and held-out molecules that distances need
+BRIEF = 1_000  # molecules of a reference with a limit of seconds, if there are no more samples
+CHEMNET, FEWEST_ACTIVE, TRIED = 0.25, 200, 32  # share of the seconds for ChemNet; molecules of a set that it needs, and
+# on which its speed is measured
+PARTED = 1_000  # training molecules whose parts are drawn independently
 
 
 def of_molecules(kind: ItemKind, space: Space, conds: CondSpec) -> str | None:
@@ -170,7 +178,11 @@ class Molecules:
 
 
 class MoleculeSets:
-    """The valid samples, held-out molecules, and as many training molecules as there are samples (`real`)."""
+    """The valid samples, held-out molecules, and as many training molecules as there are samples (`real`).
+
+    `random`: molecules of SELFIES (Krenn et al. 2020) whose tokens were drawn independently, which every text of them
+    is; the control of distances.
+    """
 
     def __init__(self, study: Study) -> None:
         self.study = study
@@ -181,9 +193,27 @@ class MoleculeSets:
                 f"{len(study.heldout_items):,}"
             )
         self.samples = Molecules(self.valid)
-        self.heldout = Molecules(self._some([str(i.value) for i in study.heldout_items], MOST))
+        most = max(BRIEF, len(self.valid)) if study.limited else MOST
+        self.heldout = Molecules(self._some([str(i.value) for i in study.heldout_items], min(MOST, most)))
         self.real = Molecules(self._some([str(i.value) for i in study.train_items], len(self.valid)))
         study.reference_size = len(self.heldout.smiles)
+
+    @cached_property
+    def random(self) -> Molecules | None:
+        """None where SELFIES cannot express the training molecules, or its package is missing."""
+        texts = []
+        with suppress(UserError):
+            for smiles in self.real.smiles[:PARTED]:
+                with suppress(MoleculeError):
+                    texts.append(split_selfies(to_selfies(smiles)))
+        if not texts:
+            return None
+        tokens = [t for text in texts for t in text]
+        ends = np.cumsum([len(t) for t in texts])
+        drawn = self.study.rng.uniform("molecules/random", torch.arange(len(tokens))) * len(tokens)
+        chosen = [tokens[int(i)] for i in drawn]
+        made = [from_selfies("".join(chosen[e - len(t) : e])) for t, e in zip(texts, ends.tolist(), strict=True)]
+        return Molecules([c for s in made if (c := canonical(s)) is not None])
 
     def _some(self, molecules: Sequence[str], most: int) -> list[str]:
         order = torch.argsort(self.study.rng.bits("molecules", torch.arange(len(molecules))))
@@ -206,12 +236,18 @@ def validity(evidence: Evidence) -> list[Score]:
 
 
 def uniqueness(evidence: Evidence) -> list[Score]:
-    """Share of different molecules among the first 1,000 and 10,000 valid samples, or among all if there are fewer."""
-    valid = [c for v in study_of(evidence).drawn.values if (c := canonical(str(v))) is not None]
+    """Share of different molecules among the first 1,000 and 10,000 valid samples, or among all if there are fewer.
+    Floor: of as many training molecules, drawn independently."""
+    study = study_of(evidence)
+    valid = [c for v in study.drawn.values if (c := canonical(str(v))) is not None]
     if not valid:
         raise Unmeasurable("no sample is valid")
     sizes = [k for k in UNIQUE if k <= len(valid)] or [len(valid)]
-    return [share(len(set(valid[:k])), k).score(f"unique_at_{k}", "higher", 1.0) for k in sizes]
+    size = len(study.train_items)
+    return [
+        share(len(set(valid[:k])), k).score(f"unique_at_{k}", "higher", size / k * -math.expm1(-k / size))
+        for k in sizes
+    ]
 
 
 def novelty(evidence: Evidence) -> list[Score]:
@@ -225,19 +261,44 @@ def novelty(evidence: Evidence) -> list[Score]:
 
 
 def fcd(evidence: Evidence) -> list[Score]:
-    """Frechet distance between the activations of ChemNet on samples and on held-out molecules."""
-    sets = sets_of(study_of(evidence))
-    own = frechet(sets.samples.activations, sets.heldout.activations)
-    sets.study.note(own.note and f"fcd: {own.note}")
-    return [own.score("fcd", "lower", frechet(sets.real.activations, sets.heldout.activations).value)]
+    """Frechet distance between the activations of ChemNet on samples and on held-out molecules. Control: that of
+    molecules of random parts.
+
+    With a limit of seconds, ChemNet sees as many of each set as fit, and there is no interval.
+    """
+    study = study_of(evidence)
+    sets = sets_of(study)
+    compared = [sets.samples, sets.heldout, sets.real, *([sets.random] if sets.random is not None else [])]
+    if study.effort.over:
+        raise Unmeasurable(LATE)
+    if study.limited:
+        few = sets.heldout.smiles[:TRIED]
+        wanted = max(len(s.smiles) for s in compared)
+        each = TRIED / len(compared)  # molecules of each set in one trial
+        trials = study.effort.affordable(math.ceil(wanted / each), 1, CHEMNET, lambda: activations(few))
+        size = int(trials * each)
+        if size < min(FEWEST_ACTIVE, wanted):
+            raise Unmeasurable(LATE)
+        compared = [Molecules(s.smiles[:size]) for s in compared]
+        if size < wanted:
+            study.note(f"fcd: ChemNet compares {size:,} molecules of each set")
+    own, *beside = (
+        frechet(s.activations, compared[1].activations, interval=not study.limited and s is compared[0])
+        for s in (compared[0], *compared[2:])
+    )
+    study.note(own.note and f"fcd: {own.note}")
+    return [own.score("fcd", "lower", *(e.value for e in beside))]
 
 
 def similarity(evidence: Evidence) -> list[Score]:
     """Mean similarity of a sample to the most similar held-out molecule (SNN), and the cosines of the counts of BRICS
-    fragments (Frag) and of scaffolds (Scaf) in samples and in held-out molecules."""
+    fragments (Frag) and of scaffolds (Scaf) in samples and in held-out molecules. Controls: of molecules of random
+    parts."""
     sets = sets_of(study_of(evidence))
     own, real = (nearest(s.fingerprints, sets.heldout.fingerprints) for s in (sets.samples, sets.real))
-    out = [mean(own).score("snn", "higher", float(real.mean()))]
+    random = sets.random
+    trivial = None if random is None else float(nearest(random.fingerprints, sets.heldout.fingerprints).mean())
+    out = [mean(own).score("snn", "higher", float(real.mean()), trivial)]
     parts: dict[str, Callable[[Molecules], list[list[str]]]] = {
         "frag": lambda s: s.fragments,
         "scaf": lambda s: s.scaffolds,
@@ -248,7 +309,8 @@ def similarity(evidence: Evidence) -> list[Score]:
         if np.isnan(estimate.value) or np.isnan(floor.value):
             sets.study.note(f"{name}: not measured, since samples or held-out molecules have none")
         else:
-            out.append(estimate.score(name, "higher", floor.value))
+            control = None if random is None else cosine(Counter(p for row in of(random) for p in row), reference)
+            out.append(estimate.score(name, "higher", floor.value, control or 0.0))
     return out
 
 
@@ -361,12 +423,12 @@ WORDS = {
     },
 }
 METRICS: tuple[Metric, ...] = (
-    Metric("molecule_validity", of_molecules, validity, brief=True, words=WORDS),
+    Metric("molecule_validity", of_molecules, validity, brief=True, words=WORDS, judge=judge_molecules),
     Metric("molecule_uniqueness", of_molecules, uniqueness, brief=True, words=WORDS),
     Metric("molecule_novelty", of_molecules, novelty, brief=True, words=WORDS),
-    Metric("molecule_fcd", of_molecules, fcd, words=WORDS),
-    Metric("molecule_similarity", of_molecules, similarity, words=WORDS),
-    Metric("molecule_diversity", of_molecules, diversity, words=WORDS),
+    Metric("molecule_similarity", of_molecules, similarity, brief=True, words=WORDS),
+    Metric("molecule_diversity", of_molecules, diversity, brief=True, words=WORDS),
+    Metric("molecule_fcd", of_molecules, fcd, brief=True, words=WORDS),
     Metric("molecule_filters", of_molecules, filters, words=WORDS),
     Metric("molecule_properties", of_molecules, property_distances, words=WORDS),
     Metric("molecule_requests", of_molecules, requested, words=WORDS),

@@ -289,6 +289,24 @@ def copies(evidence: Evidence) -> list[Score]:
     return [own.score(f"copied_runs_{RUN}", "lower", *values)]
 
 
+def varied(evidence: Evidence) -> list[Score]:
+    """Different runs of 8 notes, in any key, as a share of all runs of all samples. Floor: as many training pieces of
+    the same lengths."""
+    sets = music_sets_of(study_of(evidence))
+    own, floor = (_different(pieces) for pieces in (sets.samples(), sets.real()))
+    if own is None:
+        raise Unmeasurable(f"no sample has {RUN} notes in a voice")
+    return [own.score(f"distinct_runs_{RUN}", "none", floor.value if floor else None)]
+
+
+def _different(pieces: Sequence[MusicPiece]) -> Estimate | None:
+    runs = [list(runs_of(p)) for p in pieces]
+    count = Counter(run for piece in runs for run in piece)
+    if not count:
+        return None
+    return Estimate(len(count) / count.total(), None, None, count.total())
+
+
 def _copied(pieces: Sequence[MusicPiece], known: set[tuple[int, ...]]) -> Estimate | None:
     hits = [[run in known for run in runs_of(p)] for p in pieces]
     hits = [h for h in hits if h]
@@ -302,7 +320,10 @@ def _copied(pieces: Sequence[MusicPiece], known: set[tuple[int, ...]]) -> Estima
 
 # --------------------------------------------------------------------------- verdict
 
-FORMED = 0.1  # noise: the place of valid scores of music is below this
+FORMED = 0.1  # noise: the place of valid scores of music is below this, and their intervals are not those of music
+TYPICAL = 0.8  # the place of validity, and the mean place of distributions, are above this, as for real music ...
+FAIR = 0.5  # ... and the place of none of the distributions is below this
+REPEATED = 0.4  # collapsed: different runs of notes are below this share of their floor
 
 
 def judge_music(scores: Mapping[str, Score], plural: str) -> Judgement | None:
@@ -310,17 +331,21 @@ def judge_music(scores: Mapping[str, Score], plural: str) -> Judgement | None:
     if "valid_scores" not in scores:
         return None
     valid = place(scores["valid_scores"])
-    values = [p for name, s in scores.items() if name.endswith("_divergence") and (p := place(s)) is not None]
-    nearest = min(values, default=1.0)
-    if (valid is not None and valid < FORMED) or nearest < SHAPED:
+    values = {name: p for name, s in scores.items() if name.endswith("_divergence") and (p := place(s)) is not None}
+    nearest, melody = min(values.values(), default=1.0), values.get("interval_divergence", 0.0)
+    typical = nearest > FAIR and sum(values.values()) > TYPICAL * len(values)
+    different = scores.get(f"distinct_runs_{RUN}")
+    if different is not None and share_of_floor(different) < REPEATED:
+        return "collapsed", f"The {plural} repeat themselves: {different.value:.0%} of their phrases are different."
+    if nearest < SHAPED or (valid is not None and valid < FORMED and melody < TYPICAL):
         return "noise", f"The {plural} are hardly music: their notes are as those of a random score."
-    copied = scores.get("copied_runs_8")
+    copied = scores.get(f"copied_runs_{RUN}")
     position = place(copied)
     if copied is not None and (copied.value if position is None else 1 - position) > VERBATIM:
         return "memorised", f"{copied.value:.0%} of the phrases of the {plural} are those of training {plural}."
-    if nearest > 0.8 and (valid is None or valid > 0.8):
+    if typical and (valid is None or valid > TYPICAL):
         return "good", f"The {plural} are valid scores, and their notes are distributed as those of real ones."
-    if nearest > 0.8:
+    if typical:
         share = share_of_floor(scores["valid_scores"])
         return "recognisable", f"The {plural} are music, but only {share:.0%} of them are valid scores."
     return "recognisable", f"The {plural} are music, and can be told from real ones."
@@ -332,6 +357,9 @@ WORDS = {
     ),
     "copied_runs_8": ScoreWords(
         "copied phrases", "The share of runs of 8 notes that stand in a training piece.", Question.COPIED
+    ),
+    "distinct_runs_8": ScoreWords(
+        "different phrases", "Different runs of 8 notes, as a share of all.", Question.VARIED
     ),
     **{
         f"{name}_divergence": ScoreWords(
@@ -346,4 +374,5 @@ METRICS: tuple[Metric, ...] = (
     Metric("score_validity", score_space, validity, brief=True, words=WORDS, judge=judge_music),
     Metric("note_distributions", score_space, distributions, brief=True, words=WORDS),
     Metric("note_copies", score_space, copies, brief=True, words=WORDS),
+    Metric("note_variety", score_space, varied, brief=True, words=WORDS),
 )

@@ -17,7 +17,8 @@ from afresh.data.text.kind import TEXT
 from afresh.evaluation.estimate import Estimate, ratio, share
 from afresh.evaluation.memorisation import CopySearch
 from afresh.evaluation.study import Study, Unmeasurable, study_of
-from afresh.evaluation.verdict import VERBATIM, place, share_of_floor
+from afresh.evaluation.text_scores import copied_share, predicts_well, repeated
+from afresh.evaluation.verdict import place
 
 RUN = 50  # bytes of the runs that are searched for copies
 WORD = re.compile(r"\w+|[^\w\s]")
@@ -296,8 +297,7 @@ def _verbatim(search: CopySearch, texts: Sequence[bytes]) -> Estimate | None:
 # --------------------------------------------------------------------------- verdict
 
 SPELT = 1 / 3  # noise: the place of known words is below this; half of the words of code are names, which models alter
-REPEATED = 0.4  # collapsed: distinct three-word sequences are below this share of their floor
-PREDICTED = 0.65  # good: bits per byte are below this share of those of lzma after the training text
+SPELT_WELL = 0.9  # possibly good: that place is above this
 
 
 def judge_texts(scores: Mapping[str, Score], plural: str) -> Judgement | None:
@@ -306,16 +306,18 @@ def judge_texts(scores: Mapping[str, Score], plural: str) -> Judgement | None:
     known = place(words)
     if words is None or known is None or (words.floor or 0.0) - (words.control or 0.0) < 0.2:
         return None
-    distinct = share_of_floor(scores.get("distinct_3"))
-    if distinct < REPEATED:
+    if (distinct := repeated(scores)) is not None:
         return "collapsed", f"The {plural} repeat themselves: they have {distinct:.0%} of the variety of real ones."
     if known < SPELT:
         return "noise", f"The {plural} are letters rather than words: {words.value:.0%} of it are words of the data."
-    copied = scores.get("verbatim_50")
-    if copied is not None and (1 - (place(copied) or 0.0) if place(copied) is not None else copied.value) > VERBATIM:
-        return "memorised", f"{copied.value:.0%} of the {plural} occur in the training text word for word."
-    bits = scores.get("bits_per_byte")
-    if bits is not None and bits.control is not None and bits.value < PREDICTED * bits.control:
+    if (copied := copied_share(scores)) is not None:
+        return "memorised", f"{copied:.0%} of the {plural} occur in the training text word for word."
+    if not any(name.startswith("bits_per_byte") for name in scores) and known > SPELT_WELL:
+        return "cannot tell", (
+            f"The {plural} consist of words of the data; whether they are good as well, their likelihood would say, "
+            "which was left out to keep the minutes."
+        )
+    if predicts_well(scores):
         return "good", f"The {plural} read like real ones: the model predicts unseen text far better than a compressor."
     return "recognisable", f"The {plural} consist of words of the data, but make little sense together."
 
@@ -354,7 +356,7 @@ BESIDE = {
 }
 METRICS: tuple[Metric, ...] = (
     Metric("bits_per_byte", text_space, bits_per_byte, words=WORDS, beside=BESIDE),
-    Metric("parses", text_space, parses, words=WORDS),
+    Metric("parses", text_space, parses, brief=True, words=WORDS),
     Metric("known_words", text_space, known_words, brief=True, words=WORDS, judge=judge_texts),
     Metric("distinct", text_space, diversity, brief=True, words=WORDS),
     Metric("verbatim", text_space, verbatim, brief=True, words=WORDS),

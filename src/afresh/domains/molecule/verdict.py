@@ -1,0 +1,53 @@
+"""The verdict on molecules: by their validity, their fragments and the Frechet ChemNet distance (FCD)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from afresh.core import Judgement, Score
+from afresh.evaluation.verdict import ALIKE, SHAPED, place, share_of_floor
+
+# Places on MOSES, with 500 samples: molecules of two generations of crossing are at .77 of FCD and .98 of fragments,
+# those of one at .89 and .99, and those of random SELFIES at 0.
+VALID = 0.1  # noise: fewer of the samples are molecules
+MOSTLY_VALID = 0.8  # good: more of them are
+REPEATED = 0.3  # collapsed: the share of different molecules is below this share of its floor
+KNOWN = 0.5  # memorised: fewer of the different molecules are new
+CLOSE = {"fcd": 0.95, "frag": 0.97}  # good: the places are above these
+
+
+def judge_molecules(scores: Mapping[str, Score], plural: str) -> Judgement | None:
+    """The judgement on molecules; None without their validity."""
+    if "valid_molecules" not in scores:
+        return None
+    valid = scores["valid_molecules"]
+    if valid.value < VALID:
+        return "noise", f"{valid.value:.0%} of the samples are {plural}: the others break the rules of chemistry."
+    different = next((s for name, s in scores.items() if name.startswith("unique_at_")), None)
+    if share_of_floor(different) < REPEATED or share_of_floor(scores.get("int_div")) < ALIKE:
+        return "collapsed", (
+            f"The same {plural} come again and again: {different.value:.0%} of the valid ones are different."
+            if different is not None
+            else f"The {plural} are nearly all alike."
+        )
+    new = scores.get("novel")
+    if new is not None and new.value < KNOWN:
+        return "memorised", f"{1 - new.value:.0%} of the {plural} are training {plural}."
+    places = {name: p for name in CLOSE if (p := place(scores.get(name))) is not None}
+    if not places:
+        return "cannot tell", (
+            f"{valid.value:.0%} of the {valid.n:,} samples are {plural}, too few to compare with real ones."
+        )
+    described = ", ".join(
+        part
+        for part in (
+            f"{valid.value:.0%} are valid",
+            f"FCD {scores['fcd'].value:.3g} where real ones have {scores['fcd'].floor:.3g}" if "fcd" in scores else "",
+        )
+        if part
+    )
+    if min(places.values()) < SHAPED:
+        return "noise", f"The {plural} are like ones of random parts ({described})."
+    if valid.value >= MOSTLY_VALID and all(p > CLOSE[name] for name, p in places.items()):
+        return "good", f"The {plural} are close to real ones that the model has not seen, and as varied ({described})."
+    return "recognisable", f"The {plural} resemble real ones, and can be told from them ({described})."
