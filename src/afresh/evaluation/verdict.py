@@ -28,7 +28,8 @@ MEANING: Mapping[Word, str] = {
 }
 UNDECIDED: tuple[Word, ...] = ("cannot tell", "not measured")
 FEW = 50  # held-out items; with fewer, what samples are compared with is itself uncertain
-MOST_TIMES = 100  # as many observations that are asked for; beyond, a value lies on the border between two words
+# As many samples, or held-out items, that are asked for; beyond, a value lies on the border between two words.
+MOST_SAMPLES, MOST_HELDOUT = 100, 10
 SMALL = 300  # training items; with fewer, more of them help most once the model has seen enough examples
 
 # What several judges share. A place is that of a score between its control, 0, and its floor, 1.
@@ -116,7 +117,7 @@ def judges_of(measured: Measurement) -> list[Judge]:
 
 def what_decides(doubt: Doubt, known: KnownFacts, samples: int) -> Help:
     """What would decide between two words: more samples or more held-out data, if there can be so many."""
-    if doubt.times > MOST_TIMES:
+    if doubt.times > (MOST_HELDOUT if doubt.heldout else MOST_SAMPLES):
         return Help("It lies on the border between the two: look at the samples and at the numbers in the report.")
     if doubt.heldout:
         times = math.ceil(doubt.times)

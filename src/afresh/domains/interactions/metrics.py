@@ -132,17 +132,17 @@ def lead_of(own: Items, other: Items, users: Items) -> Score:
     return over_users(ndcg(own, K) - ndcg(other, K), users).score(f"lead_NDCG@{K}", "higher")
 
 
-def of_training(study: Study, questions: Questions, score: Scorer) -> Score:
-    """NDCG@10 of the last event of training histories, evenly spaced ones of more than are asked for, which a model
-    that has learnt them by heart foresees far better than held-out events."""
+def of_training(questions: Questions, score: Scorer) -> list[Score]:
+    """NDCG@10 of the last event of some training histories, evenly spaced, which a model that has learnt them by heart
+    foresees far better than held-out events; nothing where no history has an event after another."""
     longer = [h for h in questions.train if len(h) > 1 and (questions.seen or h[-1] not in h[:-1])]
     kept = longer[:: -(-len(longer) // REMEMBERED)] if longer else []
     if not kept:
-        raise Unmeasurable("no training history has an event after another")
+        return []
     last, users = np.array([h[-1] for h in kept], np.int64), np.arange(len(kept))
     asked = Questions(questions.items, questions.train, [h[:-1] for h in kept], last, users, questions.seen)
     found = accuracy(answered(asked, score).ranks, K, users)[f"NDCG@{K}"]
-    return found.score(f"training_NDCG@{K}", "none")
+    return [found.score(f"training_NDCG@{K}", "none")]
 
 
 def of_heldout(study: Study, recommender: Recommender) -> list[Score]:
@@ -176,7 +176,7 @@ def of_heldout(study: Study, recommender: Recommender) -> list[Score]:
         study.note("recommendations: without popularity lift, as no user who is judged chose anything before")
     out += [e.score(n, "none", control=usual[n].value) for n, e in of_lists(questions, own).items()]
     assert own.probability is not None
-    out.append(of_training(study, questions, score))
+    out += of_training(questions, score)
     error, floor = calibration(own.probability, (own.lists == questions.targets[:, None]).astype(np.float64))
     return [*out, error.score("calibration_error", "lower", floor=floor)]
 
