@@ -114,6 +114,11 @@ def test_where_intervals_allow_two_words_neither_is_said_but_how_many_samples_wo
     assert said(enough, 2_000)[0] == "good"
 
 
+def test_a_word_is_not_doubted_because_more_valid_samples_would_be_too_few_to_compare() -> None:
+    few = Score("valid_molecules", 0.073, 0.05, 0.104, 384, "higher", 1.0)
+    assert said({"valid_molecules": few}, 384)[0] == "noise"
+
+
 def test_a_value_on_the_border_of_two_words_is_not_measured_for_ever() -> None:
     word, _, help_, command = said(molecule_scores(100, valid_molecules=0.801), 100)
     assert word == "cannot tell" and "border" in help_ and command == ""

@@ -44,12 +44,12 @@ def doubt_of(judge: Judge, scores: Mapping[str, Score], plural: str, word: Word)
                 return None if found is None else found[0]
 
             other = said(1.0)
-            if other is None or other == word:
+            if other in (None, word, "cannot tell"):
                 continue
             same, changed = 0.0, 1.0
             for _ in range(STEPS):
                 middle = (same + changed) / 2
-                same, changed = (middle, changed) if said(middle) == word else (same, middle)
+                same, changed = (middle, changed) if said(middle) in (word, "cannot tell") else (same, middle)
             heldout = words_of([name])[name].question == Question.PREDICTS
-            doubts.append(Doubt(said(changed) or other, changed**-2, heldout))
+            doubts.append(Doubt(said(changed) or word, changed**-2, heldout))
     return max(doubts, key=lambda d: d.times, default=None)

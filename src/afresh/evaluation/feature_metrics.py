@@ -30,7 +30,8 @@ from afresh.evaluation.memorisation import near_copies, nearest
 from afresh.evaluation.study import Study, Unmeasurable, study_of
 from afresh.evaluation.verdict import ALIKE, COPIED, NEAR, SHAPED, place, share_of_floor
 
-MAX_ITEMS = 20_000  # training or held-out items that samples are compared with
+MAX_ITEMS, BRIEF_ITEMS = 20_000, 4_000  # training or held-out items that samples are compared with, the second with a
+# limit of seconds
 MAX_SAMPLES = 1_000  # that are compared
 MIN_ITEMS = 4  # in each of two sets between which a distance is estimated
 VALID = 0.5  # noise: the share of valid items is below this share of its floor
@@ -57,8 +58,9 @@ class FeatureSets:
 
     @staticmethod
     def _shuffled(study: Study, items: Sequence[Item]) -> list[Any]:
+        most = BRIEF_ITEMS if study.limited else MAX_ITEMS
         order = torch.argsort(study.rng.bits("items", torch.arange(len(items))))
-        return [items[i].value for i in order[:MAX_ITEMS].tolist()]
+        return [items[i].value for i in order[:most].tolist()]
 
 
 def feature_sets_of(study: Study) -> FeatureSets:

@@ -52,7 +52,7 @@ class Help:
 class KnownFacts:
     """What is known of a run beside its scores. `examples` were seen in training, of `wanted` that suit its size.
 
-    divided: whether items are pieces of a few long ones, whose number says nothing. ended: whether training ended
+    divided: whether items may be parts of a few long ones, whose number says little. ended: whether training ended
     itself, because the model began to learn its data by heart.
     """
 

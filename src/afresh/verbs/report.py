@@ -176,7 +176,7 @@ def run_verdict(run: Run, measured: Measurement) -> Verdict:
         side=max(space.shape[1:]) if space.kind == "field" and len(space.shape) == 3 and not space.timed else None,
         stream=space.stream,
         use="" if run.encoder.kind.use is None else use_command(run),
-        divided=space.stream and not space.records and not space.catalogue,
+        divided=run.encoder.kind.division is not None,
         ended=r.align is None and bool(stopped(run)),
     )
     if reached is None:
