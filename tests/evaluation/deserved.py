@@ -143,14 +143,14 @@ def texts_of(items: Sequence[Item]) -> list[str]:
 
 
 def excerpts(texts: Texts, n: int, seed: int, whole: bool = False) -> list[str]:
-    """Pieces of texts that begin at a line."""
+    """Pieces of texts that begin at a line, or at the beginning if there are many texts, as samples do."""
     draw = random.Random(seed)
     if whole:
         return [draw.choice(texts) for _ in range(n)]
     out = []
     while len(out) < n:
         text = draw.choices(texts, [len(t) for t in texts])[0]
-        begin = text.rfind("\n", 0, draw.randrange(max(1, len(text) - EXCERPT))) + 1
+        begin = text.rfind("\n", 0, draw.randrange(max(1, len(text) - EXCERPT))) + 1 if len(texts) < 3 else 0
         out.append(text[begin : begin + EXCERPT])
     return out
 

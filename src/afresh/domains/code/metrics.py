@@ -214,7 +214,7 @@ def completions(evidence: Evidence) -> list[Score]:
 # --------------------------------------------------------------------------- verdict
 
 SPELT = 1 / 3  # noise: the place of known words, of which half are names that models alter, is below this
-PARSED = 0.1  # noise: the place of programs that are valid so far is below this
+PARSED = 0.2  # noise: the place of programs that are valid so far is below this
 MOSTLY = 0.7  # good: that place is above this
 
 
