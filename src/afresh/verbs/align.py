@@ -15,6 +15,7 @@ from afresh.alignment.reward_cache import ASKED, copy_answers
 from afresh.alignment.rewards.reward_factory import reward_of
 from afresh.alignment.rewards.reward_model import train_reward_model
 from afresh.alignment.rewards.reward_paths import anchored, files_in
+from afresh.alignment.rewards.vote_evidence import evidence_of
 from afresh.core import Aligner, UserError, events, registry
 from afresh.core.options import override
 from afresh.core.plural import counted
@@ -44,6 +45,7 @@ BATCH = 64  # samples, or pairs, a step
 HISTORY = 8  # replies, such as items of a catalogue, after which the next one is drawn, unless set by hand
 LENGTH = 64  # new tokens of a text, unless set by hand or limited by a shorter context
 EVALUATIONS = 10  # evaluations in a run
+LEARNING_TASTE = 0.25  # share of the minutes that learning a reward from votes may take
 
 
 @dataclass(frozen=True)
@@ -175,7 +177,7 @@ def check_arguments(run: Run, budget: Budget, spec: AlignSpec) -> tuple[Aligner,
     config = override(aligner.config(), chosen_settings(aligner, spec), "align")
     settings = sampling_settings(run, spec)
     by_hand(start_config(aligner, config, budget, spec), aligner.group(config), spec)
-    check_rewards(run, spec)
+    check_rewards(run, aligner, spec)
     return aligner, config, settings
 
 
@@ -247,14 +249,11 @@ def learn_reward(run: Run, votes: Path, out: Path, spec: AlignSpec, progress: Pr
     reward follows chance.
     """
     progress.begin(f"learning a reward from the votes in {votes.name}")
-    trained = train_reward_model(votes, run, out, spec.seed, report=progress.report)
+    seconds = None if spec.minutes is None else 60 * spec.minutes * LEARNING_TASTE
+    trained = train_reward_model(votes, run, out, spec.seed, seconds=seconds)
     progress.end()
     if trained.guessing and not spec.anyway:
-        raise UserError(
-            f"A reward learnt from the votes in {votes} may be no better than guessing. {trained.lines()[0]} Collect "
-            "more votes (a few hundred are usual), or align with these votes all the same: `anyway=True`.",
-            "votes_are_guesses",
-        )
+        raise guesses(votes, trained.lines()[0])
     for line in trained.lines():
         events.note(f"reward model: {line}", "reward_model")
 
@@ -298,13 +297,27 @@ def usual(has: Sequence[str], votes: bool) -> str:
     return "rejection" if "fits" in has else "draft"
 
 
-def check_rewards(run: Run, spec: AlignSpec) -> None:
+def check_rewards(run: Run, aligner: Aligner, spec: AlignSpec) -> None:
     """Raises UserError for unusable rewards and votes. The run's data are only read for rewards that need them."""
     for text in (spec.reward, spec.heldout_reward):
         if text is not None:
             reward_of(run, text).close()
     if spec.preferences is not None:
-        votes_of(run, spec.preferences, run.encoder.kind)
+        evidence = evidence_of(votes_of(run, spec.preferences, run.encoder.kind))
+        if evidence.fault and aligner.feeds != "preferences":
+            raise UserError(evidence.fault, "votes_too_few")
+        if evidence.state == "guesses" and not spec.anyway:
+            raise guesses(spec.preferences, " ".join(evidence.lines()))
+        events.note(evidence.outlook(), "votes", decided=evidence.decided, wanted=evidence.wanted)
+
+
+def guesses(votes: Path, why: str) -> UserError:
+    """The error for votes that may teach nothing."""
+    return UserError(
+        f"What is learnt from the votes in {votes} may be no better than guessing. {why} Vote on more pairs, or align "
+        "with these votes all the same: `anyway=True`.",
+        "votes_are_guesses",
+    )
 
 
 def check_prompt_tokens(prepared: Prepared, spec: AlignSpec) -> None:

@@ -290,6 +290,25 @@ def begin(
     return Session(plan, votes, rater, active, question)
 
 
+def begin_again(run: Run, n: int, votes: Path, *, rater: str | None = None, question: str | None = None) -> Session:
+    """Begin to vote on at most n pairs once more that this rater has decided, the oldest first, with their sides
+    exchanged: how often both judgements agree says how much can be learnt at all.
+
+    Raises UserError if the rater has decided none that was not asked twice already.
+    """
+    kind, name = run.encoder.kind, (rater or "").strip() or None
+    votes_in(votes, kind)
+    data = scan(votes if votes.exists() else Path(os.devnull), kind)
+    twice = {first.pair for first, _ in data.judged_again if first.rater == name}
+    shown = {v.pair: v for v in reversed(data.votes) if v.rater == name and v.decided and v.pair not in twice}
+    once = list(reversed(shown))
+    if not once:
+        raise UserError("There is no pair to ask again: vote on new pairs first.", "nothing_to_ask_again")
+    pairs = tuple(once[:n])
+    plan = PairPlan(kind, pairs, tuple(dict.fromkeys(c for p in pairs for c in p.candidates)), False)
+    return Session(plan, votes, rater, False, question, again={p: shown[p].b for p in pairs})
+
+
 def default_votes(run: Run) -> Path:
     """The file of votes on a run's samples, beside the run."""
     path = run.path.resolve()
@@ -317,15 +336,20 @@ class Session:
         rater: str | None = None,
         active: bool | None = None,
         question: str | None = None,
+        again: Mapping[Pair, str] | None = None,
     ) -> None:
-        """Raises UserError if the file has no votes on such items, or if the rater's name cannot be saved."""
+        """`again`: pairs that are judged once more, with the item that stands on the side a. Raises UserError if the
+        file has no votes on such items, or if the rater's name cannot be saved."""
         if active and not plan.free:
             raise UserError("`active` chooses pairs of one run's samples, but here all pairs are fixed. Leave it out.")
         self.plan, self.path, self.rater, self.active = plan, path, (rater or "").strip() or None, active
         self.question = (question or "").strip() or QUESTION
         line_of(Vote("a", "b", "a", rater=self.rater))
         self.votes = votes_in(path, plan.kind)
-        self.judged = {v.pair for v in self.votes if v.rater == self.rater and plan.holds(v.pair)}
+        self.again = again
+        self.judged = (
+            {v.pair for v in self.votes if v.rater == self.rater and plan.holds(v.pair)} if not again else set()
+        )
         self.begun = len(self.judged)
         self.skipped: set[Pair] = set()
         self._ahead: list[Pair] = []
@@ -362,6 +386,8 @@ class Session:
             what = f"compare/side/{json.dumps([pair.first, pair.second, pair.prompt, pair.label, self.rater])}"
             sides = (pair.first, pair.second)
             turned = int(Rng(self.plan.seed).bits(what, torch.zeros(1, dtype=torch.int64))[0]) < 0
+            if self.again is not None:
+                turned = self.again[pair] != pair.first
             self._now = VoteQuestion(pair, *(sides[::-1] if turned else sides), number, max(self.of, number))
         return self._now
 

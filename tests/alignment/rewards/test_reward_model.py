@@ -113,7 +113,7 @@ def test_the_folder_says_how_good_it_is_and_of_which_votes(taste: Trained) -> No
     sha = hashlib.sha256((taste.folder.parent / "votes.jsonl").read_bytes()).hexdigest()
     assert report["votes_sha256"] == record["votes_sha256"] == sha
     assert report["held_out"]["accuracy"]["value"] == record["accuracy"][0] == taste.held_out.accuracy.value
-    assert any("No pair was rated by two raters" in line for line in taste.lines())
+    assert any("No pair was judged twice" in line for line in taste.lines())
     assert {p.name for p in taste.folder.iterdir()} == {"model.json", "model.safetensors", "report.json"}
 
 
@@ -327,3 +327,15 @@ def test_pictures_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     (tmp_path / "pictures" / "007.png").write_bytes(b"no picture")
     with pytest.raises(UserError, match=r"1 of the 60 images with votes cannot be read: 007\.png"):
         train_reward_model(votes, None, tmp_path / "model")
+
+
+def test_seconds_that_are_too_few_for_an_encoder_leave_the_reward_to_colours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the speed of the machine: no second is too few, and an hour is enough."""
+    monkeypatch.setattr("afresh.evaluation.encoders._fit", lambda *_: None)
+    votes = picture_votes(tmp_path / "pictures")
+    few = train_reward_model(votes, None, tmp_path / "few", recipe=EncoderRecipe(30, 32, 8, 8), seconds=1e-9)
+    many = train_reward_model(votes, None, tmp_path / "many", recipe=EncoderRecipe(30, 32, 8, 8), seconds=3600)
+    recipes = [json.loads((t.folder / "model.json").read_text())["picture"]["recipe"] for t in (few, many)]
+    assert recipes[0] is None and recipes[1]["steps"] == 30

@@ -127,12 +127,17 @@ class Summary:
 
 @dataclass(frozen=True)
 class PreferenceData:
-    """The valid votes of a file, in its order. The paths of items that are files are relative to `folder`."""
+    """The valid votes of a file, in its order. The paths of items that are files are relative to `folder`.
+
+    `judged_again`: both votes on each pair that one rater was asked about again, with its sides exchanged: the same
+    vote on the same sides may be the same line twice.
+    """
 
     kind: ItemKind
     folder: Path
     votes: tuple[Vote, ...]
     summary: Summary
+    judged_again: tuple[tuple[Vote, Vote], ...] = ()
 
     def path(self, item: str) -> Path:
         """The path of the file of an item."""
@@ -276,6 +281,8 @@ class _Reader:
         self.damaged: list[Refused] = []
         self.repeats = 0
         self.judged: dict[Pair, dict[str | None, set[int]]] = {}
+        self.first: dict[tuple[Pair, str | None], Vote] = {}  # of each rater on each pair
+        self.again: list[tuple[Vote, Vote]] = []
         self.texts: dict[str, str] = {}  # stores equal items only once
 
     def item(self, text: str, line: int) -> str:
@@ -302,6 +309,9 @@ class _Reader:
             self.equal.append(vote.line)
             return
         vote = replace(vote, a=a, b=b)
+        first = self.first.setdefault((vote.pair, vote.rater), vote)
+        if first.a != vote.a:
+            self.again.append((first, vote))
         judgements = self.judged.setdefault(vote.pair, {}).setdefault(vote.rater, set())
         if vote.judgement in judgements:
             self.repeats += 1
@@ -348,7 +358,7 @@ def scan(path: Path, kind: ItemKind | None = None) -> PreferenceData:
             f"Cannot read the votes in {path}: {e.strerror or e}. Give a file of votes, with one JSON object on each "
             "line."
         ) from e
-    return PreferenceData(reader.kind or TEXT, path.parent, tuple(reader.votes), reader.summary())
+    return PreferenceData(reader.kind or TEXT, path.parent, tuple(reader.votes), reader.summary(), tuple(reader.again))
 
 
 def _exists(path: Path) -> bool:

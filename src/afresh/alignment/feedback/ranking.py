@@ -141,6 +141,17 @@ def fit(duels: Duels, spread: float = SPREAD) -> Strengths:
     return Strengths(duels.names, mean, covariance, len(duels.score))
 
 
+def left_out(duels: Duels, fitted: Strengths) -> Array:
+    """For each vote (N,), the difference of strengths of its two candidates given all other votes, in logits.
+
+    One step of Newton's method from the mode of all votes (Pregibon 1981, the one-step estimate).
+    """
+    i, j = duels.first, duels.second
+    d, h = difference(fitted, i, j)
+    p = logistic(d)
+    return np.asarray(d - h * (duels.score - p) / (1 - p * (1 - p) * h))
+
+
 # --------------------------------------------------------------------------- predictions
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from afresh.alignment.feedback.agreement import VoteTable, alpha, raw_agreement, table_of
 from afresh.alignment.feedback.preferences import TIE, Candidate, PreferenceData, Vote
 from afresh.alignment.feedback.ranking import Strengths, duels_of, fit
+from afresh.alignment.rewards.vote_evidence import VoteEvidence, evidence_of
 from afresh.core import Score, UserError
 from afresh.core.plural import counted
 from afresh.core.safe_text import visible
@@ -56,7 +57,8 @@ class Match:
 @dataclass(frozen=True)
 class VoteTally:
     """The summary of a file of votes. `raters`: the number of votes by name, "" for votes without one. `agreement`
-    (raw) and `alpha` (Krippendorff's) are None if no two raters judged the same pairs."""
+    (raw) and `alpha` (Krippendorff's) are None if no two raters judged the same pairs. `evidence`: what a model can
+    learn from them."""
 
     votes: int
     ties: int
@@ -66,6 +68,7 @@ class VoteTally:
     strongest: Sequence[Standing]
     weakest: Sequence[Standing]
     runs: Sequence[Match]
+    evidence: VoteEvidence
     notes: Sequence[str] = field(default=())
 
     def json(self) -> dict[str, Any]:
@@ -82,6 +85,8 @@ class VoteTally:
             out.append(f"Two judgements of one pair agree in {interval(self.agreement)}.")
         if self.alpha is not None:
             out.append(f"Krippendorff's alpha: {interval(self.alpha)}; 1 is full agreement, 0 agreement by chance.")
+        if self.votes and not self.runs:
+            out += self.evidence.lines()
         for name, ends in (("strongest", self.strongest), ("weakest", self.weakest)):
             out += [f"{name} ({s.strength:+.2f} ± {s.deviation:.2f}): {excerpt(s)}" for s in ends]
         return [*out, *map(visible, self.notes)]
@@ -164,6 +169,7 @@ def tally(found: PreferenceData, owners: Owners) -> VoteTally:
         strongest=ranked[:few],
         weakest=ranked[len(ranked) - few :][::-1],
         runs=matches(votes, owners),
+        evidence=evidence_of(found),
         notes=notes,
     )
 

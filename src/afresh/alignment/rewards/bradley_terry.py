@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from afresh.alignment.feedback.agreement import raw_agreement, table_of
+from afresh.alignment.feedback.agreement import VoteTable, raw_agreement, table_of
 from afresh.alignment.feedback.preferences import FIRST, SECOND, TIE, Vote
 from afresh.alignment.feedback.ranking import Bin, _share, calibration
 from afresh.core import Score, UserError
@@ -61,8 +61,8 @@ class RewardHead:
 class HeldOut:
     """Results of rewards on votes on items that they were not trained on.
 
-    `accuracy` is over decided votes. `agreement` is how often two raters who decided agree on a pair, and `ceiling` the
-    accuracy that no reward can exceed given that agreement; both are None if no pair has two raters. `log_loss` is in
+    `accuracy` is over decided votes. `agreement` is how often two decided judgements of a pair agree, and `ceiling` the
+    accuracy that no reward can exceed given that agreement; both are None if no pair was judged twice. `log_loss` is in
     nats; its control is a model that only knows the frequency of ties. `apart` names what training and tested votes do
     not share.
     """
@@ -102,6 +102,13 @@ def check(features: Array, c: Comparisons) -> None:
             f"Features must be finite and of shape (items, features). Given: {features.shape}; rows that are not "
             f"finite: {bad}. Correct the function that computes them, or remove those items."
         )
+    check_votes(c)
+    if not (features[c.a] != features[c.b]).any():
+        raise UserError("All compared items have the same features, which cannot predict votes. Use other features.")
+
+
+def check_votes(c: Comparisons) -> None:
+    """Raises UserError if no reward can be learnt from votes, whatever the features of the items are."""
     n = int(c.decided.sum())
     if n < MIN_VOTES:
         raise UserError(
@@ -116,8 +123,6 @@ def check(features: Array, c: Comparisons) -> None:
             f"The same item {which} in all {n} votes, so nothing can be learnt about the others. Collect votes between "
             "other items as well."
         )
-    if not (features[c.a] != features[c.b]).any():
-        raise UserError("All compared items have the same features, which cannot predict votes. Use other features.")
 
 
 # ------------------------------------------------------------------------------------------------------- one model
@@ -266,6 +271,11 @@ def usable(c: Comparisons, masks: Sequence[tuple[Mask, Mask]]) -> list[tuple[Mas
     return out
 
 
+def usable_votes(c: Comparisons, seed: int = 0) -> None:
+    """Raises UserError if too few votes can be held out to test a reward."""
+    usable(c, splits(c, seed)[0])
+
+
 # ------------------------------------------------------------------------------------------------- how good it is
 
 
@@ -294,27 +304,33 @@ def _mean(values: Array, group: Index) -> tuple[float, float | None, float | Non
     return m, m - half, m + half
 
 
-def rater_agreement(votes: Iterable[Vote]) -> tuple[Score | None, Score | None]:
-    """How often two raters who decided agree on a pair, and the accuracy that no reward can exceed; None if no pair has
-    two raters.
+def rater_agreement(
+    votes: Iterable[Vote], judged_again: Sequence[tuple[Vote, Vote]] = ()
+) -> tuple[Score | None, Score | None]:
+    """How often two decided judgements of one pair agree, and the accuracy that no reward can exceed; None if no pair
+    was judged twice. `judged_again`: both votes on pairs that one rater was asked about twice.
 
-    Let raters prefer the first of a pair with probability p. Two agree with probability E[p^2 + (1 - p)^2] = 1/2 + 2 E
-    d^2, where d = p - 1/2, and the best prediction for every pair is right with probability 1/2 + E|d| <= 1/2 +
-    sqrt(E d^2). The ceiling is therefore 1/2 + sqrt(2 agreement - 1) / 2, with equality if |d| is the same for all
-    pairs.
+    Let the first of a pair be preferred with probability p. Two judgements agree with probability E[p^2 + (1 - p)^2] =
+    1/2 + 2 E d^2, where d = p - 1/2, and the best prediction for every pair is right with probability 1/2 + E|d| <= 1/2
+    + sqrt(E d^2). The ceiling is therefore 1/2 + sqrt(2 agreement - 1) / 2, with equality if |d| is the same for all
+    pairs. The interval of the agreement is Wilson's for as many pairs: a few that all agree prove little.
     """
+    table = table_of([v for v in votes if v.winner != "tie"])
+    decided = [(one.judgement, other.judgement) for one, other in judged_again if one.decided and other.decided]
+    again = np.array(decided, dtype=np.int64).reshape(-1, 2)
+    width = max(2, table.values.shape[1])
+    rows = [np.pad(part, ((0, 0), (0, width - part.shape[1])), constant_values=-1) for part in (table.values, again)]
     try:
-        agreement = raw_agreement(table_of([v for v in votes if v.winner != "tie"]))
+        bare = raw_agreement(VoteTable(np.concatenate(rows), sides=True))
     except UserError:
         return None, None
+    low, high = _share(bare.value * bare.n, bare.n)
+    agreement = replace(bare, low=low, high=high)
 
-    def bound(a: float | None) -> float | None:
-        return None if a is None else 0.5 + max(0.0, 2 * a - 1) ** 0.5 / 2
+    def bound(a: float) -> float:
+        return 0.5 + max(0.0, 2 * a - 1) ** 0.5 / 2
 
-    ceiling = bound(agreement.value)
-    assert ceiling is not None
-    interval = bound(agreement.low), bound(agreement.high)
-    return agreement, Score("ceiling", ceiling, *interval, agreement.n, "higher")
+    return agreement, Score("ceiling", bound(agreement.value), bound(low), bound(high), agreement.n, "higher")
 
 
 def predictions(
@@ -372,12 +388,16 @@ def evaluated(logs: Array, c: Comparisons, group: Index, apart: str, ties: bool)
 
 
 def learn(
-    features: Array, votes: Sequence[Vote], seed: int = 0, share: Array | None = None
+    features: Array,
+    votes: Sequence[Vote],
+    seed: int = 0,
+    share: Array | None = None,
+    judged_again: Sequence[tuple[Vote, Vote]] = (),
 ) -> tuple[RewardHead, HeldOut]:
     """The reward fitted to all votes, and the held-out results of rewards fitted in the same way to parts of them.
 
-    `features` (K, D) are in the order of the items of `comparisons_of`; `share` is that of `fit`. Raises UserError like
-    `check` and `usable`.
+    `features` (K, D) are in the order of the items of `comparisons_of`; `share` is that of `fit`, and `judged_again`
+    that of `rater_agreement`. Raises UserError like `check` and `usable`.
     """
     c, _ = comparisons_of(votes)
     check(features, c)
@@ -385,7 +405,7 @@ def learn(
     masks, group, apart = splits(c, seed)
     folds = usable(c, masks)
     out = evaluated(predictions(features, c, folds, share, ties), c, group, apart, ties)
-    agreement, ceiling = rater_agreement(votes)
+    agreement, ceiling = rater_agreement(votes, judged_again)
     head = fit(features[c.a], features[c.b], c.judged, out.spread, share, None, ties)
     return head, replace(out, agreement=agreement, ceiling=ceiling)
 

@@ -7,8 +7,8 @@ that samples are never evaluated by the weights of a reward.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -30,8 +30,9 @@ from afresh.data.image.images import (
     short_side,
     to_channels,
 )
-from afresh.evaluation.encoders import MAX_SIDE, DomainNet, EncoderRecipe, train_encoder
+from afresh.evaluation.encoders import MAX_SIDE, DomainNet, EncoderRecipe, one_step, train_encoder
 from afresh.evaluation.image_sets import as_images
+from afresh.evaluation.time_budget import LEAST_STEPS, Effort
 from afresh.runs.data import run_data
 from afresh.runs.inputs import encoded
 from afresh.runs.run import Run
@@ -114,15 +115,11 @@ def as_spectra(x: Tensor) -> Tensor:
 
 
 def encoder_of(
-    x: Tensor,
-    run: Run | None,
-    recipe: EncoderRecipe,
-    seed: int,
-    report: Callable[[float], None] = lambda share: None,
-) -> dict[str, Tensor] | None:
-    """Weights of an encoder trained on the run's training images, or without a run on x, the images with votes; None
-    if there are fewer than MIN_IMAGES. Those of a run are kept in its folder, and not trained again. `report`: is told
-    the share that is done."""
+    x: Tensor, run: Run | None, recipe: EncoderRecipe, seed: int, effort: Effort
+) -> tuple[dict[str, Tensor] | None, EncoderRecipe]:
+    """Weights of an encoder trained on the run's training images, or without a run on x, the images with votes, and
+    the recipe with as many steps as the seconds of the effort allow. None if there are fewer than MIN_IMAGES, or if not
+    even LEAST_STEPS fit: colours and frequencies are then what a reward sees."""
     spec: CondSpec = {}
     cond, inputs = Cond(len(x)), x
     if run is not None:
@@ -133,12 +130,16 @@ def encoder_of(
         )
         cond, spec = train.cond.select(rows), run.encoder.conds
     if len(inputs) < MIN_IMAGES:
-        return None
-    folder = run.path / "judges" if run is not None and os.access(run.path, os.W_OK) else None
+        return None, recipe
+    effort.report("how works look")
+    steps = effort.affordable(recipe.steps, 0, 1.0, one_step(inputs, spec, recipe))
+    if steps < min(recipe.steps, LEAST_STEPS):
+        return None, recipe
+    recipe = replace(recipe, steps=steps)
 
     def late(share: float) -> bool:
-        report(share)
-        return False
+        effort.report("how works look", share)
+        return effort.over
 
-    encoder = train_encoder("reward", inputs, cond, spec, Rng(ENCODER_SEED + seed), recipe, folder, late)
-    return {k: v.float() for k, v in encoder.tensors().items() if not k.startswith("net.heads.")}
+    encoder = train_encoder("reward", inputs, cond, spec, Rng(ENCODER_SEED + seed), recipe, late=late)
+    return {k: v.float() for k, v in encoder.tensors().items() if not k.startswith("net.heads.")}, recipe

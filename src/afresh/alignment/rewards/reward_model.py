@@ -37,20 +37,30 @@ from afresh.alignment.rewards.bradley_terry import (
 )
 from afresh.alignment.rewards.field_rewards import of_field
 from afresh.alignment.rewards.image_encoder import ImageSettings, as_spectra, blank, encoder_of, images_of, spectra_of
-from afresh.alignment.rewards.image_features import MIN_VOTES, FeatureTrial, Tuned, features_of, trial, tuned
+from afresh.alignment.rewards.image_features import (
+    BATCH,
+    MIN_VOTES,
+    STEPS,
+    FeatureTrial,
+    Tuned,
+    features_of,
+    trial,
+    tuned,
+)
 from afresh.alignment.rewards.reward import Array, Request, Reward
 from afresh.alignment.rewards.text_features import TextFeatures, TextSettings, fit_text
 from afresh.core import Encoder, Item, ItemKind, Score, UserError, registry
 from afresh.core.safe_json import faults, parse_json
-from afresh.evaluation.encoders import EncoderRecipe
+from afresh.evaluation.encoders import EncoderRecipe, one_step
 from afresh.evaluation.image_sets import is_image_space
+from afresh.evaluation.time_budget import Effort
 from afresh.runs.run import Run
 from afresh.storage.files import replace_file, write_json
 from afresh.storage.tensor_file import read_tensors
 
 MODEL_FILE, WEIGHTS_FILE, REPORT_FILE, ENCODER_FOLDER = "model.json", "model.safetensors", "report.json", "encoder"
 VERSION = 1
-ENCODER = 0.6  # share of the time of learning a reward of images that its encoder takes, about
+TASTE = "what was preferred"  # title of the progress
 
 
 class RewardRecord(BaseModel):
@@ -99,10 +109,10 @@ class Trained:
         h, error = self.held_out, self.held_out.calibration_error
         out = [f"Held-out accuracy: {_percent(h.accuracy)} votes (chance: 50%), with unseen {h.apart}."]
         if h.agreement is None:
-            out.append("No pair was rated by two raters, so the best possible accuracy is not known.")
+            out.append("No pair was judged twice, so the best possible accuracy is not known.")
         elif h.ceiling is not None:
             out.append(
-                f"Two raters agree in {_percent(h.agreement)} pairs, so at most {h.ceiling.value:.0%} is possible."
+                f"Two judgements agree in {_percent(h.agreement)} pairs, so at most {h.ceiling.value:.0%} is possible."
             )
         out.append(f"Calibration error: {error.value:.3f} (a perfect predictor: {error.floor:.3f}).")
         if self.guessing:
@@ -128,14 +138,15 @@ def train_reward_model(
     out: Path,
     seed: int = 0,
     recipe: EncoderRecipe = EncoderRecipe(),
-    report: Callable[[float], None] = lambda share: None,
+    seconds: float | None = None,
 ) -> Trained:
     """Learn a reward from a file of votes and write it to the new folder `out`.
 
     `run`: for images, it determines their size, and an encoder is trained on its training images according to `recipe`;
-    without a run, on the images with votes. Sounds need a run, whose encoder is copied. `report` is told the share that
-    is done, about. Raises UserError for votes that `read_votes` or `bradley_terry.learn` refuse, images or sounds that
-    cannot be read, and a folder that already has a model.
+    without a run, on the images with votes. Sounds need a run, whose encoder is copied. `seconds`: that training
+    encoders may take; it has fewer steps then, or there is no encoder (None: as many as it takes). Raises UserError for
+    votes that `read_votes` or `bradley_terry.learn` refuse, images or sounds that cannot be read, and a folder that
+    already has a model.
     """
     for name in (MODEL_FILE, "run.json"):
         if (out / name).exists():
@@ -154,7 +165,7 @@ def train_reward_model(
     if _sha256(preferences) != before:
         raise UserError(f"{preferences} changed while it was read. Try again when no votes are being added.")
     fit_model = trainer_of(data.kind, run)
-    fitted, second = fit_model(data, run, recipe, seed, report)
+    fitted, second = fit_model(data, run, recipe, seed, Effort(TASTE, seconds))
     if fitted.encoder is not None:
         fitted.encoder.save(out / ENCODER_FOLDER)
         fitted.fields.update(encoder=_files(out / ENCODER_FOLDER))
@@ -174,8 +185,8 @@ def train_reward_model(
         agreement=None if h.agreement is None else h.agreement.value,
     )
     replace_file(out / WEIGHTS_FILE, weights)
-    results = {"votes": data.summary.lines(), "held_out": asdict(h), "second_stage": second and asdict(second)}
-    write_json(out / REPORT_FILE, {**results, "votes_file": saved.votes, "votes_sha256": saved.votes_sha256})
+    report = {"votes": data.summary.lines(), "held_out": asdict(h), "second_stage": second and asdict(second)}
+    write_json(out / REPORT_FILE, {**report, "votes_file": saved.votes, "votes_sha256": saved.votes_sha256})
     write_json(
         out / MODEL_FILE, saved.model_dump(mode="json")
     )  # last, so that an incomplete folder is not a reward model
@@ -203,11 +214,6 @@ class _Fitted:
     encoder: Encoder | None = None  # of items to fields
 
 
-def between(report: Callable[[float], None], first: float) -> Callable[[float], None]:
-    """`report` of a part of the work that begins at the share `first` and has half of the rest behind the encoder."""
-    return lambda share: report(first + (1 - ENCODER) / 2 * share)
-
-
 def trainer_of(kind: ItemKind, run: Run | None) -> Callable[..., tuple[_Fitted, FeatureTrial | None]]:
     """The function that fits a reward of items of a kind.
 
@@ -227,12 +233,12 @@ def trainer_of(kind: ItemKind, run: Run | None) -> Callable[..., tuple[_Fitted, 
 
 
 def _text(
-    data: PreferenceData, run: Run | None, recipe: EncoderRecipe, seed: int, report: Callable[[float], None]
+    data: PreferenceData, run: Run | None, recipe: EncoderRecipe, seed: int, effort: Effort
 ) -> tuple[_Fitted, FeatureTrial | None]:
     _, names = comparisons_of(data.votes)
     found = fit_text(names, seed=seed)
     features = found(names)
-    head, held_out = learn(features, data.votes, seed, shared(found.shares(features)))
+    head, held_out = learn(features, data.votes, seed, shared(found.shares(features)), data.judged_again)
     tensors = {
         "weights": torch.from_numpy(head.weights),
         "rarity": torch.from_numpy(found.rarity),
@@ -242,23 +248,23 @@ def _text(
 
 
 def _features(
-    data: PreferenceData, run: Run | None, recipe: EncoderRecipe, seed: int, report: Callable[[float], None]
+    data: PreferenceData, run: Run | None, recipe: EncoderRecipe, seed: int, effort: Effort
 ) -> tuple[_Fitted, FeatureTrial | None]:
     assert data.kind.features is not None
     _, names = comparisons_of(data.votes)
     features = data.kind.features([data.value(name) for name in names])
-    head, held_out = learn(features, data.votes, seed)
+    head, held_out = learn(features, data.votes, seed, judged_again=data.judged_again)
     tensors = {"weights": torch.from_numpy(head.weights)}
     return _Fitted(rewards(head, features), head.log_nu, held_out, tensors, {"features": features.shape[1]}), None
 
 
 def _field(
-    data: PreferenceData, run: Run | None, recipe: EncoderRecipe, seed: int, report: Callable[[float], None]
+    data: PreferenceData, run: Run | None, recipe: EncoderRecipe, seed: int, effort: Effort
 ) -> tuple[_Fitted, FeatureTrial | None]:
     c, names = comparisons_of(data.votes)
     pixels = data.kind.medium == "image"
     x = (images_of if pixels else spectra_of)(data, names, run)
-    encoder = encoder_of(x, run, recipe, seed, lambda share: report(ENCODER * share))
+    encoder, recipe = encoder_of(x, run, recipe, seed, effort)
     shape = (x.shape[1], x.shape[2], x.shape[3])
     saved = ImageSettings(shape=shape, recipe=None if encoder is None else asdict(recipe))
     net = blank(saved).eval().requires_grad_(False)
@@ -266,18 +272,17 @@ def _field(
         net.load_state_dict({f"encoder.{k}": v for k, v in encoder.items()})
     features = features_of(net, x)
     share = shared(net.shares(features))
-    head, held_out = learn(features, data.votes, seed, share)
+    head, held_out = learn(features, data.votes, seed, share, data.judged_again)
     final, second = Tuned(net, torch.from_numpy(head.weights), head.log_nu), None
-    if encoder is not None and int(c.decided.sum()) >= MIN_VOTES:
+    if encoder is not None and int(c.decided.sum()) >= MIN_VOTES and tuning_fits(x, effort, recipe):
         scale = scales(features[c.a], features[c.b])
         rest, here = usable(c, splits(c, seed)[0])[0]
         known = c.only(rest)
         a, b = features[known.a], features[known.b]
         part = fit(a, b, known.judged, held_out.spread, share, None, head.log_nu is not None)
         start = Tuned(net, torch.from_numpy(part.weights), part.log_nu)
-        second = trial(start, tuned(start, x, known, scale, seed, between(report, ENCODER)), x, c.only(here))
-        half = between(report, (1 + ENCODER) / 2)
-        final = tuned(final, x, c, scale, seed, half) if second.better else final
+        second = trial(start, tuned(start, x, known, scale, seed), x, c.only(here))
+        final = tuned(final, x, c, scale, seed) if second.better else final
     with torch.no_grad():
         raw = torch.cat([final(p.double()) for p in torch.split(x, 256)]).numpy()
     tensors = {"weights": final.weights, **{f"features.{k}": v for k, v in final.features.state_dict().items()}}
@@ -285,6 +290,12 @@ def _field(
         return _Fitted(raw, final.log_nu, held_out, tensors, {"picture": saved}), second
     fields = {"picture": saved, "sound": run.record.modality}
     return _Fitted(raw, final.log_nu, held_out, tensors, fields, run.encoder), second
+
+
+def tuning_fits(x: Tensor, effort: Effort, recipe: EncoderRecipe) -> bool:
+    """Whether there are seconds left to train the encoder on the votes, twice."""
+    step = one_step(x, {}, replace(recipe, batch=2 * BATCH))
+    return effort.affordable(2 * STEPS, 0, 1.0, step) == 2 * STEPS
 
 
 # -------------------------------------------------------------------------------------------------------- reading

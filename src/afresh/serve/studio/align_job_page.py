@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Form, Request
 from starlette.responses import RedirectResponse, Response
 
+from afresh.alignment.rewards.reward_model import TASTE
 from afresh.core import UserError
 from afresh.core.plural import counted
 from afresh.preferences import Minutes
@@ -16,7 +17,7 @@ from afresh.runs.run import Run
 from afresh.serve.errors import RefusedRequest
 from afresh.serve.loaded_runs import Served
 from afresh.serve.request_threads import Desk
-from afresh.serve.rights import TRAIN, holder_of, needs
+from afresh.serve.rights import TRAIN, holder_of, needs, owner_of
 from afresh.serve.studio.media_keys import Face, HeldMedia
 from afresh.serve.studio.pages import HEADERS, PageRoute, address, page
 from afresh.serve.studio.vote_request import Asking
@@ -26,20 +27,38 @@ from afresh.verbs.annotate import beside, default_votes
 from afresh.verbs.jobs import BackgroundJob, JobOutcome
 
 VERB = "align"
+FURTHER = 30  # pairs to vote on, after what was learnt was too little
 BESIDE = 4  # samples of each run that are shown side by side
+FormMinutes = Annotated[Minutes, Form(ge=0.1, le=1440, allow_inf_nan=False)]
 
 
 def routes(desk: Desk, sittings: Sittings) -> APIRouter:
     router = APIRouter(route_class=PageRoute, include_in_schema=False, dependencies=[needs(TRAIN)])
 
     @router.post("/studio/vote/{id_}/learn")
-    def learn(
-        request: Request, id_: str, minutes: Annotated[Minutes, Form(ge=0.1, le=1440, allow_inf_nan=False)]
-    ) -> Response:
+    def learn(request: Request, id_: str, minutes: FormMinutes, anyway: Annotated[bool, Form()] = False) -> Response:
         sitting = sittings.find(request, id_)
         if sitting.run is None:
             raise RefusedRequest(400, "These votes compare two runs. To learn from votes, vote on samples of one.")
-        job = start(sitting.run, sitting.session.path, minutes, sitting.wish, sitting.owner)
+        evidence = sitting.session.summary().evidence
+        if evidence.state == "impossible":
+            raise RefusedRequest(400, evidence.outlook(), "votes_too_few")
+        if evidence.state == "guesses" and not anyway:
+            raise RefusedRequest(400, " ".join(evidence.lines()), "votes_are_guesses")
+        return begun(
+            request, start(sitting.run, sitting.session.path, minutes, sitting.wish, sitting.owner, anyway=anyway)
+        )
+
+    @router.post("/studio/vote/learnt/{id_}/anyway")
+    def learn_anyway(request: Request, id_: str) -> Response:
+        """Learn from the same votes, also if they are no better than guessing."""
+        job = found(request, id_)
+        about = job.about
+        base = Path(about["base"])
+        votes = default_votes(desk.library.open(desk.library.offer(base)))
+        return begun(request, start(base, votes, about["minutes"], about["wish"], owner_of(request), anyway=True))
+
+    def begun(request: Request, job: BackgroundJob) -> Response:
         where = address(request, f"vote/learnt/{job.id}")
         if request.headers.get("hx-request"):
             return Response(status_code=204, headers={**HEADERS, "hx-redirect": where})
@@ -66,7 +85,7 @@ def routes(desk: Desk, sittings: Sittings) -> APIRouter:
         base, made = (desk.library.offer(Path(job.about[name])) for name in ("base", "out"))
         asking = Asking(**{**job.about["wish"], "run": base, "other": made, "n": BESIDE})
         rows = await desk.run(request, base, lambda served: pairs(served, made, asking))
-        again = asking.model_copy(update={"n": 20, "seed": asking.seed + 1})
+        again = asking.model_copy(update={"n": 20, "seed": asking.seed + 1, "again": False})
         return page(request, "learnt_after.html", base=base, made=made, rows=rows, fields=again.fields())
 
     def pairs(served: Served, made: str, asking: Asking) -> list[tuple[str, Face, Face]]:
@@ -106,20 +125,34 @@ def values(job: BackgroundJob) -> dict[str, Any]:
         "made": Path(job.about["out"]).name,
         "share": share(outcome),
         "saying": saying(outcome),
+        "guesses": outcome.code == "votes_are_guesses",
+        "further": more_of(job).fields(),
         "usable": (Path(job.about["out"]) / "checkpoints").is_dir(),
     }
 
 
+def more_of(job: BackgroundJob) -> Asking:
+    """New pairs of the same request."""
+    asking = Asking(**{**job.about["wish"], "other": "", "again": False})
+    return asking.model_copy(update={"n": FURTHER, "seed": asking.seed + 1})
+
+
 def share(outcome: JobOutcome) -> float | None:
-    """How much of the training is done, 0 to 1; None if it has not begun."""
-    progress = outcome.progress
-    return progress["step"] / max(1, progress["steps"]) if progress and progress["code"] == "training" else None
+    """How much of what is going on is done, 0 to 1; None if that is not known."""
+    progress = outcome.progress or {}
+    if progress.get("code") == "training":
+        return float(progress["step"] / max(1, progress["steps"]))
+    return progress.get("share")
 
 
 def saying(outcome: JobOutcome) -> str:
     """How far the training is, in words."""
     if outcome.progress is None:
         return "Reading the data and the votes"
+    if outcome.progress["code"] == "measuring" and outcome.progress["title"] == TASTE:
+        return f"Learning how works look, to tell what was preferred, {left(outcome.progress['seconds_left'])}"
+    if outcome.progress["code"] == "aligning":
+        return "Trying a few steps, to plan by the clock"
     if outcome.progress["code"] != "training":
         return str(outcome.progress["text"])
     if outcome.progress["step"] >= outcome.progress["steps"]:
@@ -137,11 +170,14 @@ def left(seconds: float | None) -> str:
     return "less than a minute left" if minutes < 1 else f"about {counted(minutes, 'minute')} left"
 
 
-def start(run: Path, votes: Path, minutes: float, wish: Mapping[str, object], whose: str) -> BackgroundJob:
-    """Begin `afresh align` with these votes. The new run stands beside the old one. Raises UserError."""
+def start(
+    run: Path, votes: Path, minutes: float, wish: Mapping[str, object], whose: str, anyway: bool = False
+) -> BackgroundJob:
+    """Begin `afresh align` with these votes. The new run stands beside the old one. `anyway`: also if the votes turn
+    out to be no better than guessing. Raises UserError."""
     base, out, votes = run.resolve(), free(run.resolve()), votes.resolve()
-    options = {"preferences": votes, "minutes": f"{minutes:g}", "out": out}
-    about = {"base": str(base), "out": str(out), "wish": dict(wish)}
+    options = {"preferences": votes, "minutes": f"{minutes:g}", "out": out, "anyway": anyway or None}
+    about = {"base": str(base), "out": str(out), "wish": dict(wish), "minutes": minutes}
     return jobs.start(VERB, [base], options, f"Learning from votes on {base.name}", out, whose, about)
 
 

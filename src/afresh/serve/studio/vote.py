@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,7 +11,7 @@ from fastapi import APIRouter, Form, Query, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import RedirectResponse, Response
 
-from afresh.alignment.rewards.bradley_terry import MIN_VOTES
+from afresh.alignment.rewards.vote_evidence import VoteEvidence
 from afresh.core import UserError
 from afresh.core.plural import counted
 from afresh.sampling.request import converses, of_kind, writes_text
@@ -23,8 +24,9 @@ from afresh.serve.studio.pages import HEADERS, PageRoute, address, page
 from afresh.serve.studio.run_card import cards
 from afresh.serve.studio.vote_request import Asking, comparable, read_asking
 from afresh.serve.studio.vote_session import Sitting, Sittings
-from afresh.verbs.annotate import begin, default_votes
+from afresh.verbs.annotate import begin, begin_again, default_votes
 
+FURTHER, MOST_FURTHER = 10, 100  # pairs that are offered next
 Name = Annotated[str, Query(max_length=255)]
 Text = Annotated[str, Form(max_length=100)]
 
@@ -131,7 +133,8 @@ def routes(desk: Desk, sittings: Sittings) -> APIRouter:
             "tally": tally,
             "strongest": strongest,
             "weakest": weakest,
-            "missing": MIN_VOTES - (tally.votes - tally.ties),
+            "evidence": tally.evidence,
+            "further": further(sitting, tally.evidence),
             "saved": sitting.session.saved() if sitting.whole else kept,
             "more": sitting.session.next() is not None,
         }
@@ -146,22 +149,32 @@ def sitting_of(desk: Desk, served: Served, asking: Asking, whose: str) -> Sittin
     others = [desk.library.acquire(asking.other)] if asking.other else []
     try:
         runs = [served.run, *(o.run for o in others)]
-        votes = default_votes(served.run)
-        session = begin(
-            runs,
-            asking.wish(),
-            asking.n,
-            votes,
-            seed=asking.seed,
-            rater=whose or None,
-            question=asking.question or None,
-        )
+        votes, rater, question = default_votes(served.run), whose or None, asking.question or None
+        if asking.again:
+            session = begin_again(served.run, asking.n, votes, rater=rater, question=question)
+        else:
+            session = begin(runs, asking.wish(), asking.n, votes, seed=asking.seed, rater=rater, question=question)
     finally:
         for other in others:
             desk.library.release(other)
     title = asking.run + (f" and {asking.other}" if asking.other else "")
     run = None if asking.other else served.run.path
     return Sitting(asking.id(whose), session, served.run.encoder, title, run, whose, asking.model_dump())
+
+
+def further(sitting: Sitting, evidence: VoteEvidence) -> list[tuple[str, Mapping[str, Any]]]:
+    """What to vote on next to teach more: the words of a button and the fields of the form that it sends. Pairs that
+    were not shown yet, and those that this person decided long enough ago to be asked once more."""
+    if sitting.run is None or sitting.whole:
+        return []
+    asking = Asking.model_validate(sitting.wish)
+    fresh = asking.model_copy(update={"n": min(MOST_FURTHER, max(FURTHER, evidence.wanted)), "again": False})
+    fresh = fresh.model_copy(update={"seed": asking.seed + 1})
+    ways: list[tuple[str, Mapping[str, Any]]] = [(f"Vote on {fresh.n} new pairs", fresh.fields())]
+    if evidence.decided >= FURTHER and (evidence.agreement is None or evidence.agreement.n < FURTHER):
+        again = asking.model_copy(update={"n": FURTHER, "again": True})
+        ways.append((f"Judge {FURTHER} pairs once more", again.fields()))
+    return ways
 
 
 def choices(desk: Desk, run: str, other: str) -> dict[str, Any]:

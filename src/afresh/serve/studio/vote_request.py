@@ -18,7 +18,7 @@ Words = Annotated[str, Field(max_length=2_000)]
 
 class Asking(BaseModel):
     """`other`: the second run, empty to compare samples of one. `prompts`: beginnings, one a line. `labels`: the class
-    of each label that is not left to chance."""
+    of each label that is not left to chance. `again`: pairs that were decided before are asked once more."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -30,6 +30,7 @@ class Asking(BaseModel):
     caption: Words = ""
     question: Words = ""
     seed: int = Field(0, ge=0, le=2**53)
+    again: bool = False
 
     @field_validator("prompts", "caption", "question")
     @classmethod
