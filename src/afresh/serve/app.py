@@ -96,7 +96,7 @@ def make_app(settings: ServeSettings) -> FastAPI:
         responses=errors.ERRORS,
         lifespan=lifespan,
     )
-    app.state.desk = desk
+    app.state.desk, app.state.works = desk, settings.works
     door = Door(settings.keys, settings.sessions)
     errors.install(app)
     for part in PARTS:

@@ -27,7 +27,8 @@ PAGES = [
     "",
     "create?run=digits",
     "create?run=stories",
-    "create?run=chat",
+    "chat?run=chat",
+    "chat/bin",
     "create?run=digits&verb=outpaint",
     "create?run=digits&verb=edit",
     "create?run=sounds&verb=loop",
@@ -70,20 +71,6 @@ def test_a_text_is_written_as_it_comes(open_page: Open, shelf: Works) -> None:
     assert page.evaluate("window.pieces") >= 1
     text = page.locator(".work .words").first.text_content()
     assert text.startswith("Once <b>there</b>") and text == shelf.find(run="stories")[0].text()
-
-
-def test_an_answer_goes_on_a_conversation(open_page: Open, shelf: Works) -> None:
-    page = open_page("/studio/create?run=chat")
-    page.fill("#system", "Be brief.")
-    for number, message in enumerate(("Say 3?", "Say 4?"), 1):
-        page.fill("#prompt", message)
-        page.press("#prompt", "Enter")
-        page.wait_for_selector(f"#results section:nth-child({number}) .work")
-    turns = shelf.find(run="chat")[0].recipe.wish.turns
-    assert [role for role, _ in turns] == ["system", "user", "assistant"]
-    assert [text for _, text in turns][:2] == ["Be brief.", "Say 3?"]
-    page.click("text=New conversation")
-    assert page.locator("#results section").count() == 0
 
 
 def test_a_hole_is_painted(open_page: Open, shelf: Works) -> None:

@@ -24,10 +24,10 @@ def brightness(voter: Voter) -> list[float]:
 
 
 def learn(page: Any) -> None:
+    page.set_default_timeout(200_000)
     page.fill("#minutes", "0.1")
     with page.expect_navigation():
         page.click("#learn")
-    page.set_default_timeout(200_000)
 
 
 @pytest.mark.slow

@@ -88,8 +88,8 @@ class VoteEvidence:
             )
         if self.wanted:
             return (
-                f"{self.decided:,} decided votes teach a preference only if it is very clear "
-                f"({least_told(self.decided):.0%} of unseen votes foretold). "
+                f"{self.decided:,} decided votes teach a preference only if it is very clear, so that "
+                f"{least_told(self.decided):.0%} of unseen votes can be foretold. "
                 f"About {counted(self.wanted, 'more vote')} would do for a usual one ({self.expected:.0%})."
             )
         return f"{self.decided:,} decided votes are enough to learn a usual preference ({self.expected:.0%} foretold)."

@@ -7,5 +7,6 @@ PLUGIN = Plugin(
     reads="`.txt`, `.md`, `.html`, `.eml`, `.docx`, `.pdf`, `.jsonl`, `.csv`, `.tsv`, `.parquet`; a file or a folder",
     modalities={"text": "afresh.domains.text.modality:MODALITY"},
     metrics=("afresh.domains.text.metrics:METRICS",),
+    pages=("afresh.domains.text.chat_page:PAGE",),
     rewards=("afresh.domains.text.rewards:REWARDS",),
 )
