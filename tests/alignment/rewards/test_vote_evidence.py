@@ -85,11 +85,11 @@ def test_the_strengths_without_a_vote_are_those_of_the_other_votes() -> None:
 
 
 def test_votes_fit_each_other_where_they_prefer_the_same_items() -> None:
-    """Items that are compared often: by their order, or by a coin."""
+    """By their order, in which only neighbours are alike without their own vote, or by a coin."""
     random = np.random.default_rng(2)
     pairs = [(a, b) for a in range(12) for b in range(a + 1, 12)]
     ordered = consistency([Vote(f"{a:02d}", f"{b:02d}", "b") for a, b in pairs])
     tossed = consistency([Vote(f"{a:02d}", f"{b:02d}", str(random.choice(["a", "b"]))) for a, b in pairs])  # type: ignore[arg-type]
-    assert ordered is not None and ordered.low is not None and ordered.low > 0.9
+    assert ordered is not None and ordered.low is not None and ordered.low > 0.7
     assert tossed is not None and tossed.low is not None and tossed.low < 0.5
     assert consistency([Vote("x", "y", "a"), Vote("v", "w", "a")]) is None

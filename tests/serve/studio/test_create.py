@@ -239,7 +239,7 @@ def test_an_empty_answer_is_a_turn(web: httpx.Client, shelf: Works) -> None:
 
 
 def test_a_system_message_stands_before_the_conversation(web: httpx.Client, shelf: Works) -> None:
-    assert 'name="system"' in web.get("/studio/create?run=chat").text
+    assert 'name="system"' in web.get("/studio/chat?run=chat").text
     assert 'name="system"' not in web.get("/studio/create?run=stories").text
     given = {"prompt": "Say 4?", "said": "Say 3?", "answered": "It is 3.", "system": "Be brief.\r\nSay it.", "seed": 1}
     (work,) = created(web, shelf, "chat", **given)
