@@ -50,6 +50,7 @@ TABLE = {
         "GET /studio/exports/{id}",
         "POST /studio/vote/{id_}/learn",
         "GET /studio/vote/learnt/{id_}",
+        "POST /studio/vote/learnt/{id_}/anyway",
         "GET /studio/vote/learnt/{id_}/after",
         "GET /studio/vote/learnt/{id_}/state",
         "POST /studio/vote/learnt/{id_}/stop",
