@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from afresh.domains.exercises.knowledge_filter import FILE
 from afresh.domains.exercises.practise import history_from, practice_for
 from afresh.runs.run import Run
 from afresh.serve.app import ServeSettings
@@ -62,9 +63,20 @@ def hidden(page: str, name: str) -> str:
     return unescape(found[1])
 
 
+def test_the_first_visit_shows_at_once_what_it_waits_for(web: httpx.Client, folder: Path) -> None:
+    kept = folder / "practice" / FILE
+    kept.unlink(missing_ok=True)
+    page = web.get("/studio/practise", params={"run": "practice"}).text
+    assert "<progress" in page and "wait=True" in page and not kept.exists()
+    assert (
+        "What is known" in web.get("/studio/practise", params={"run": "practice", "wait": True}).text and kept.exists()
+    )
+    assert "What is known" in web.get("/studio/practise", params={"run": "practice"}).text
+
+
 def test_a_person_practises_on_a_page(web: httpx.Client) -> None:
     assert "Practise" in web.get("/studio/run", params={"run": "practice"}).text
-    page = web.get("/studio/practise", params={"run": "practice"})
+    page = web.get("/studio/practise", params={"run": "practice", "wait": True})
     assert page.status_code == 200 and "Why this next" in page.text and "What is known" in page.text
     form = {name: hidden(page.text, name) for name in ("run", "past", "item")}
     after = web.post("/studio/practise", data={**form, "outcome": "right"}, headers={"origin": str(web.base_url)})

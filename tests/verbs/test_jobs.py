@@ -106,6 +106,9 @@ def test_only_so_many_run_at_once(slow: Path, monkeypatch: pytest.MonkeyPatch) -
     jobs.start("train", [], {}, "Learn photos")
     with pytest.raises(UserError, match="running already: Learn photos"):
         jobs.start("train", [], {}, "Another")
+    with pytest.raises(UserError, match="running already for others") as error:
+        jobs.check_room("bob")
+    assert "photos" not in str(error.value)
 
 
 @pytest.mark.parametrize("id", ["..", "../../etc", "0" * 15, "0" * 16, "a/b", "", "\0"])

@@ -28,7 +28,7 @@ from afresh.serve.native import edits, runs, samples, verbs, votes
 from afresh.serve.origins import Origins
 from afresh.serve.request_threads import Desk
 from afresh.serve.sessions import Sessions
-from afresh.serve.studio import exports, sign_in, train, vote
+from afresh.serve.studio import exports, pages, sign_in, train, vote
 from afresh.serve.studio import routes as studio
 from afresh.serve.studio import runs as runs_pages
 from afresh.serve.studio.vote_session import Sittings
@@ -98,7 +98,7 @@ def make_app(settings: ServeSettings) -> FastAPI:
     )
     app.state.desk, app.state.works = desk, settings.works
     door = Door(settings.keys, settings.sessions)
-    errors.install(app)
+    errors.install(app, pages.failure_for_people)
     for part in PARTS:
         app.include_router(part.routes(desk))
     app.include_router(sign_in.routes(door))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from fastapi import Request
@@ -11,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.responses import Response
 
 from afresh.core import UserError, registry
 from afresh.core.library_words import in_plain_words
@@ -129,23 +131,29 @@ def invalid(error: RequestValidationError) -> RefusedRequest:
     return RefusedRequest(400, f"{param}: {message}" if param else message, first["type"], param)
 
 
-def install(app: Any) -> None:
-    """Answer every error of an application in this form."""
+def install(app: Any, as_page: Callable[[Request, RefusedRequest], Response | None]) -> None:
+    """Answer every error of an application in this form, or as the page that `as_page` makes for a person."""
+
+    def answered(request: Request, error: RefusedRequest) -> Response:
+        return as_page(request, error) or answer(error, request.url.path)
 
     @app.exception_handler(RefusedRequest)
-    async def on_refused(request: Request, error: RefusedRequest) -> JSONResponse:
-        return answer(error, request.url.path)
+    async def on_refused(request: Request, error: RefusedRequest) -> Response:
+        return answered(request, error)
 
     @app.exception_handler(UserError)
-    async def on_user_error(request: Request, error: UserError) -> JSONResponse:
-        return answer(refused(error), request.url.path)
+    async def on_user_error(request: Request, error: UserError) -> Response:
+        return answered(request, refused(error))
 
     @app.exception_handler(RequestValidationError)
-    async def on_invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        return answer(invalid(error), request.url.path)
+    async def on_invalid(request: Request, error: RequestValidationError) -> Response:
+        return answered(request, invalid(error))
 
     @app.exception_handler(HTTPException)
-    async def on_http(request: Request, error: HTTPException) -> JSONResponse:
+    async def on_http(request: Request, error: HTTPException) -> Response:
+        page = as_page(request, RefusedRequest(error.status_code, f"There is no page {request.url.path}."))
+        if page is not None:
+            return page
         message = str(error.detail)
         if error.status_code == 404:
             message = f"There is nothing at {request.url.path}. What there is: GET /openapi.json."

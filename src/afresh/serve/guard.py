@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from starlette.requests import cookie_parser
+from starlette.requests import Request, cookie_parser
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -25,6 +25,7 @@ from afresh.serve.errors import RefusedRequest, answer, log, refused
 from afresh.serve.keys import Door
 from afresh.serve.loaded_runs import asking
 from afresh.serve.rights import NOBODY, OWN, Holder
+from afresh.serve.studio.pages import failure_for_people
 from afresh.serve.tries import Allowances
 
 # Paths that need no right. Their routes say so too: one that does not is refused there.
@@ -112,10 +113,10 @@ class Guard:
             log.info(json.dumps(line))
 
     def page(self, scope: Scope, headers: dict[str, str], error: RefusedRequest) -> Response | None:
-        """The way to the page that asks for a key, if a person asked for a page without one."""
+        """The way to the page that asks for a key, if a person asked for a page without one; other errors as a page."""
         path = own_path(scope)
         if error.status != 401 or scope["method"] not in SAFE or not (path == "/" or path.startswith(PAGES)):
-            return None
+            return failure_for_people(Request(scope), error)
         where = scope.get("root_path", "") + SIGN_IN
         if headers.get("hx-request"):
             return Response(status_code=204, headers={"hx-redirect": where})

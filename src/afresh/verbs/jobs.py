@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -88,13 +89,7 @@ def start(
 
     Raises UserError if too many commands run already, or if the folder of commands cannot be written.
     """
-    running = [job for job in jobs() if is_running(job)]
-    if len(running) >= MOST_RUNNING:
-        raise UserError(
-            f"{len(running)} commands are running already: {', '.join(j.title for j in running)}. Wait until one has "
-            "ended, or stop it.",
-            "too_many_jobs",
-        )
+    check_room(owner)
     root, id = jobs_folder(), secrets.token_hex(8)
     own = {name: root / id / file for name, file in (files or {}).items()}
     words = [verb, *command_line(arguments, {**options, **own, "json": True})]
@@ -112,6 +107,21 @@ def start(
     write_json(job.folder / RECORD, asdict(job))
     forget_old()
     return job
+
+
+def check_room(owner: str = "") -> None:
+    """Raises UserError if as many commands run as may run at once. Of these, only those of this owner are named."""
+    running = [job for job in jobs() if is_running(job)]
+    if len(running) < MOST_RUNNING:
+        return
+    own = ", ".join(job.title for job in running if job.owner == owner)
+    if not own:
+        which, way = " for others", "Wait until one has ended."
+    elif all(job.owner == owner for job in running):
+        which, way = f": {own}", "Wait until one has ended, or stop one."
+    else:
+        which, way = f", among them yours: {own}", "Wait until one has ended, or stop one of yours."
+    raise UserError(f"{len(running)} commands are running already{which}. {way}", "too_many_jobs")
 
 
 def command_line(arguments: Sequence[str | Path], options: Mapping[str, Any]) -> list[str]:
@@ -228,7 +238,8 @@ def stop(job: BackgroundJob) -> None:
     again = stop_asked(job)
     if is_running(job):  # its process cannot have ended and given its number to another one
         replace_file(job.folder / STOP, b"")
-        os.kill(job.process, signal.SIGTERM if again else signal.SIGINT)
+        with suppress(ProcessLookupError):  # it has ended since
+            os.kill(job.process, signal.SIGTERM if again else signal.SIGINT)
 
 
 def stop_asked(job: BackgroundJob) -> bool:

@@ -50,11 +50,13 @@ def test_a_picture_is_created_and_kept(open_page: Open, shelf: Works) -> None:
     page.fill("#n", "2")
     page.fill("#seed", "11")
     page.click("#make")
-    page.wait_for_selector(".work >> nth=1")
-    assert page.locator(".work img").count() == 2 and page.locator(".making").count() == 0
+    page.wait_for_selector("#results .work >> nth=1")
+    assert page.locator("#results .work img").count() == 2 and page.locator(".making").count() == 0
     work = shelf.find("two")[0]
     assert work.recipe.wish.label == {"label": "two"} and work.recipe.wish.seed == 11
-    width = page.locator(".work img").first.evaluate("async (i) => { await i.decode(); return i.naturalWidth; }")
+    width = page.locator("#results .work img").first.evaluate(
+        "async (i) => { await i.decode(); return i.naturalWidth; }"
+    )
     assert width == 8
 
 
@@ -67,9 +69,9 @@ def test_a_text_is_written_as_it_comes(open_page: Open, shelf: Works) -> None:
     assert pieces is None
     page.fill("#seed", "3")
     page.click("#make")
-    page.wait_for_selector(".work .words")
+    page.wait_for_selector("#results .work .words")
     assert page.evaluate("window.pieces") >= 1
-    text = page.locator(".work .words").first.text_content()
+    text = page.locator("#results .work .words").first.text_content()
     assert text.startswith("Once <b>there</b>") and text == shelf.find(run="stories")[0].text()
 
 
@@ -77,7 +79,7 @@ def test_a_hole_is_painted(open_page: Open, shelf: Works) -> None:
     page = open_page("/studio/create?run=digits")
     page.fill("#n", "1")
     page.click("#make")
-    follow(page, ".work .bar a.icon")
+    follow(page, "#results .work .bar a.icon")
     follow(page, "text=Paint or vary")
     page.wait_for_selector("canvas[data-ready]")
     box = page.locator("#paint").bounding_box()
@@ -87,7 +89,7 @@ def test_a_hole_is_painted(open_page: Open, shelf: Works) -> None:
     page.mouse.up()
     page.fill("#n", "1")
     page.click("#make")
-    page.wait_for_selector(".work")
+    page.wait_for_selector("#results .work")
     work = shelf.find(run="digits")[0]
     assert work.recipe.wish.verb == "edit" and set(work.inputs()) == {"input-1.png", "mask.png"}
     from afresh.data.image.kind import decode
@@ -109,7 +111,7 @@ def test_a_picture_of_ones_own_is_painted_with_the_keyboard(open_page: Open, she
     page.fill("#n", "1")
     page.focus("#make")
     page.keyboard.press("Enter")
-    page.wait_for_selector(".work")
+    page.wait_for_selector("#results .work")
     assert set(shelf.find(run="digits")[0].inputs()) == {"input-1.png", "mask.png"}
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
 
@@ -118,12 +120,12 @@ def test_a_picture_goes_on_beyond_its_edges_and_its_notes_are_shown(open_page: O
     page = open_page("/studio/create?run=digits")
     page.fill("#n", "1")
     page.click("#make")
-    follow(page, ".work .bar a.icon")
+    follow(page, "#results .work .bar a.icon")
     follow(page, "text=Beyond the edges")
     page.fill("[name='side.top']", "2")
     page.fill("#n", "1")
     page.click("#make")
-    page.wait_for_selector(".work")
+    page.wait_for_selector("#results .work")
     work = shelf.find(run="digits")[0]
     assert work.recipe.wish.outpaint == {"right": 4, "top": 2}
     page.goto("/studio/create?run=digits&verb=enlarge")
@@ -136,7 +138,7 @@ def test_a_picture_goes_on_beyond_its_edges_and_its_notes_are_shown(open_page: O
 def test_a_work_is_recalled_byte_for_byte(open_page: Open) -> None:
     page = open_page("/studio/create?run=digits")
     page.click("#make")
-    follow(page, ".work >> nth=2 >> .bar a.icon")
+    follow(page, "#results .work >> nth=2 >> .bar a.icon")
     page.click("text=Make again")
     page.wait_for_selector("#again p")
     assert "the same, byte for byte" in page.locator("#again").text_content()
@@ -145,7 +147,7 @@ def test_a_work_is_recalled_byte_for_byte(open_page: Open) -> None:
 def test_favourites_search_and_the_bin(open_page: Open, shelf: Works) -> None:
     page = open_page("/studio/create?run=stories&words=Quizzical")
     page.click("#make")
-    page.click(".work .star")
+    page.click("#results .work .star")
     page.wait_for_selector(".star[aria-pressed=true]")
     page.goto("/studio/gallery?favourites=true")
     page.fill("#words", "quizz")
@@ -165,7 +167,7 @@ def test_an_earlier_wish_comes_back(open_page: Open) -> None:
         page.click(f".chips >> text={label}")
         page.fill("#n", "1")
         page.click("#make")
-        page.wait_for_selector(f"section:first-child .work >> text={label}")
+        page.wait_for_selector(f"#results section:first-child .work >> text={label}")
     page.click("#undo")
     assert page.locator(".chips input:checked").get_attribute("value") == "one"
     page.click("#redo")
@@ -184,7 +186,7 @@ def test_with_the_keyboard_alone(open_page: Open) -> None:
     page.keyboard.press("ArrowRight")
     assert page.locator(".chips input:checked").get_attribute("value") == "one"
     page.keyboard.press("Enter")
-    page.wait_for_selector(".work")
+    page.wait_for_selector("#results .work")
 
 
 @pytest.mark.parametrize("path", PAGES)
@@ -201,7 +203,7 @@ def test_pages_have_no_serious_accessibility_fault(open_page: Open, scheme: str)
         options["runOnly"] = {"type": "rule", "values": ["color-contrast", "link-in-text-block"]}
     page = open_page("/studio/create?run=digits", color_scheme=scheme, reduced_motion="reduce")
     page.click("#make")
-    page.wait_for_selector(".work")
+    page.wait_for_selector("#results .work")
     faults = {}
     for path in [None, *PAGES]:
         if path is not None:

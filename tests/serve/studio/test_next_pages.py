@@ -40,25 +40,29 @@ def test_a_stranger_chooses_and_makes_a_playlist(page: Any) -> None:
     page.goto("/studio/recommend?run=run")
     page.fill("input[name=search]", "thing 3")
     page.press("input[name=search]", "Enter")
+    page.wait_for_selector("h3", state="detached")  # what is often chosen, in whose place is what was found
     page.click("button:text-is('Thing 3')")
+    page.wait_for_selector(".picked li")
     assert page.locator(".picked li").count() == 1 and page.input_value("input[name=search]") == ""
     first = page.locator(".next strong").first.text_content()
     page.click(f"button[aria-label='Not {first}']")
+    page.wait_for_selector("button[name=again]")
     assert first not in page.locator(".next strong").all_text_contents()
     page.select_option("select[name=as]", "sequence")
     page.select_option("select[name='where:colour']", "red")
     page.click("button.main")
+    page.wait_for_selector("h2:text-is('A playlist from here')")
     titles = page.locator(".next strong").all_text_contents()
     assert titles and all(int(t.removeprefix("Thing ")) % 2 == 0 for t in titles)
     page.click("button:text('Begin again')")
-    assert page.locator(".picked li").count() == 0
+    page.wait_for_selector(".picked", state="detached")
 
 
 def test_a_learner_says_how_it_went(page: Any) -> None:
     page.goto("/studio/practise?run=practice")
     asked = page.locator(".exercise .strong").text_content()
     page.click("button:text('I had it wrong')")
-    assert page.locator(f"li:text-is('{asked}: wrong')").count() == 1
+    page.wait_for_selector(f"li:text-is('{asked}: wrong')")
 
 
 @pytest.mark.parametrize("path", PAGES)

@@ -70,6 +70,28 @@ def test_static_files_are_those_of_their_folder(http: httpx.Client, path: str) -
     assert http.get(f"/studio/static/{path}").status_code == 404
 
 
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/studio/nope", 404),
+        ("/studio/exports/0000000000000000", 404),
+        ("/studio/static/nope.js", 404),
+        ("/studio/create?run=nope", 404),
+        ("/studio/runs?by=nope", 400),
+    ],
+)
+def test_errors_are_pages_for_browsers_and_json_for_programs(http: httpx.Client, path: str, status: int) -> None:
+    answer = http.get(path, headers={"accept": "text/html,application/xhtml+xml"})
+    assert answer.status_code == status and "That did not work" in answer.text and "<main" in answer.text
+    assert http.get("/v1/nope", headers={"accept": "text/html"}).json()["error"]["message"]
+
+
+def test_what_is_refused_at_the_door_is_a_page_for_browsers(http: httpx.Client) -> None:
+    answer = http.get("/studio/", headers={"accept": "text/html", "host": "elsewhere.example"})
+    assert answer.status_code == 403 and "elsewhere.example" in answer.text and "<main" in answer.text
+    assert http.get("/studio/", headers={"host": "elsewhere.example"}).json()["error"]["code"] == "wrong_host"
+
+
 def test_an_unknown_run_is_a_page_that_says_so(http: httpx.Client) -> None:
     answer = http.get("/studio/preview", params={"run": SCRIPT})
     assert answer.status_code == 404 and "There is no run named" in answer.text and SCRIPT not in answer.text

@@ -119,13 +119,26 @@ def pooled(network: Array, learning: Array, weights: Tensor) -> Array:
     return out
 
 
+def filterable(run: Run) -> bool:
+    """Whether a run has a filter: not if its data has more skills than the filter compares, or if it was aligned, which
+    moved it away from its data."""
+    encoder = run.encoder
+    assert isinstance(encoder, AnswerEncoder)
+    return len(names_of(encoder)[1]) <= MOST_SKILLS and run.record.align is None
+
+
+def must_fit(run: Run) -> bool:
+    """Whether the filter of a run is still to be fitted, which takes up to a minute."""
+    return filterable(run) and not (run.path / FILE).is_file()
+
+
 def teaching_of(run: Run) -> Teaching | None:
-    """That of a run: fitted the first time, to the run's data, and kept beside it. None if the data is not there, if
-    it has more skills than the filter compares, or if the run was aligned, which moved it away from its data."""
+    """That of a run: fitted the first time, to the run's data, and kept beside it. None if the data is not there, or if
+    the run can have none."""
     encoder = run.encoder
     assert isinstance(encoder, AnswerEncoder)
     items, skills = names_of(encoder)
-    if len(skills) > MOST_SKILLS or run.record.align is not None:
+    if not filterable(run):
         return None
     place = list(encoder.skill_of) if encoder.skills else list(range(len(items)))
     file = run.path / FILE

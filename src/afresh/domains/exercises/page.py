@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Form, Query, Request
+from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
+from afresh.domains.exercises.knowledge_filter import must_fit
 from afresh.domains.exercises.practise import Practice, history_from, practice_for, why_not
 from afresh.runs.run import Run
 from afresh.serve.errors import RefusedRequest
@@ -28,7 +30,10 @@ def routes(desk: Desk) -> APIRouter:
     router = APIRouter(route_class=PageRoute, include_in_schema=False, dependencies=[needs(USE)])
 
     @router.get("/studio/practise")
-    async def begin(request: Request, run: Name) -> Response:
+    async def begin(request: Request, run: Name, wait: bool = False) -> Response:
+        opened = await run_in_threadpool(desk.library.open, run)
+        if not wait and why_not(opened) is None and must_fit(opened):
+            return page(request, "practise_preparing.html", name=run)
         return await shown(request, run, [], "gain", 0.7)
 
     @router.post("/studio/practise")

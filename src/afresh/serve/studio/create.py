@@ -26,6 +26,7 @@ from afresh.verbs.gallery import Work
 Name = Annotated[str, Query(max_length=255)]
 Id = Annotated[str, Query(max_length=40)]
 NEAR = 12  # works to blend with
+EARLIER = 6  # works that the page begins with, as what was made on it is not gone when it is loaded again
 # What is done with what exists, by its name in the address, and the words of the button that does it.
 DEEDS = {
     "edit": "Change it",
@@ -71,6 +72,7 @@ def routes(desk: Desk, root: Path) -> APIRouter:
         going = verb in able or (verb == "continue" and controls.form == "music" and work is not None)
         fields = begun(controls, words, work, verb)
         near = works.find(run=name, most=NEAR) if verb == "blend" else []
+        earlier = [] if controls.talks else works.find(run=name, most=EARLIER)
         return page(
             request,
             "create.html",
@@ -79,6 +81,7 @@ def routes(desk: Desk, root: Path) -> APIRouter:
             controls=controls,
             fields=fields,
             work=work,
+            earlier=earlier,
             verb=verb,
             going=going,
             deeds=deeds,

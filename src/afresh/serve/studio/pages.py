@@ -103,6 +103,13 @@ def failure(request: Request, error: RefusedRequest) -> HTMLResponse:
     return page(request, template, error.status, message=str(error))
 
 
+def failure_for_people(request: Request, error: RefusedRequest) -> Response | None:
+    """An error as a page, if a person asked for a page; None for a program."""
+    path = str(request.scope["path"]).removeprefix(request.scope.get("root_path", ""))
+    asked = path in ("", "/") or path.startswith("/studio/")
+    return failure(request, error) if asked and "text/html" in request.headers.get("accept", "") else None
+
+
 class PageRoute(APIRoute):
     """A route whose errors are shown as pages."""
 

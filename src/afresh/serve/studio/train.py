@@ -70,7 +70,7 @@ def routes(desk: Desk, most: int) -> APIRouter:
     @router.get("/studio/train")
     def begin(request: Request) -> Response:
         mine = [card(j) for j in own_jobs(request) if j.verb in ("train", "align", "tune")][:8]
-        return page(request, "train.html", modalities=registry.modality_names(), jobs=mine)
+        return page(request, "train.html", modalities=registry.modality_names(), jobs=mine, full=why_full(request))
 
     @router.post("/studio/train/look", dependencies=[needs(LOCAL)])
     def look(request: Request, path: Text = "", modality: Text = "") -> Response:
@@ -203,6 +203,7 @@ def upload_routes(arrivals: Arrivals, most: int) -> APIRouter:
     @router.post("/studio/train/files")
     def begin(request: Request) -> dict[str, str]:
         holder = holder_of(request)
+        jobs.check_room(holder.name)  # before anything is sent, not after all of it
         return {"id": arrivals.begin(holder.name, None if holder.right >= OWN else most)}
 
     @router.post("/studio/train/files/{id}")
@@ -218,10 +219,21 @@ def upload_routes(arrivals: Arrivals, most: int) -> APIRouter:
 
     @router.post("/studio/train/files/{id}/end")
     def finish(request: Request, id: str, modality: Text = "") -> dict[str, str]:
-        path = arrivals.finish(arrivals.of(id, owner_of(request)))
+        arriving = arrivals.of(id, owner_of(request))
+        jobs.check_room(owner_of(request))  # what has arrived stays, and can be asked for again
+        path = arrivals.finish(arriving)
         return {"next": address(request, f"train/{started_look(request, path, modality).id}")}
 
     return router
+
+
+def why_full(request: Request) -> str:
+    """Why no command can be started now, or nothing."""
+    try:
+        jobs.check_room(owner_of(request))
+    except UserError as error:
+        return str(error)
+    return ""
 
 
 def own_jobs(request: Request) -> list[BackgroundJob]:

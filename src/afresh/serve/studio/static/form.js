@@ -36,22 +36,54 @@ export function form(create) {
     data.set("suffix", text.value.slice(text.selectionEnd));
   });
 
+  const sent = new WeakMap(); // what each batch was asked for with
   create.addEventListener("htmx:afterRequest", (event) => {
-    if (event.target !== create) return;
+    if (event.target !== create || !event.detail.xhr.status) return; // it did not arrive, and waits
     empty.hidden = true;
     const talks = document.getElementById("forget");
     if (talks && event.detail.successful) text.value = "";
     const newest = talks ? results.lastElementChild : results.firstElementChild;
-    if (newest) newest.scrollIntoView({ block: "nearest", behavior: "smooth" });
+    if (newest) {
+      sent.set(newest, event.detail.requestConfig.formData);
+      newest.scrollIntoView({ block: "nearest", behavior: "smooth" });
+    }
   });
 
-  // An answer with no stream any more has nothing to stop.
+  // A stream that breaks ends what was being made. It comes back without it, as soon as the server does.
+  document.addEventListener("htmx:sseError", (event) => {
+    const batch = event.target.closest?.("[data-batch]");
+    if (batch) batch.dataset.broken = "";
+  });
   document.addEventListener("htmx:sseClose", (event) => {
     const batch = event.target.closest?.("[data-batch]");
-    batch?.classList.add("done");
-    batch?.querySelectorAll(".stop").forEach((button) => button.remove());
-    batch?.querySelectorAll(".making").forEach((card) => card.remove());
+    if (!batch) return;
+    const unfinished = batch.querySelectorAll(".making");
+    batch.classList.add("done");
+    batch.querySelectorAll(".stop").forEach((button) => button.remove());
+    if ("broken" in batch.dataset && unfinished.length) goOn(batch, sent.get(batch));
+    unfinished.forEach((card) => card.remove());
   });
+
+  // Of a batch that was broken off, nothing is made twice: it begins anew with the same seed if nothing of it was
+  // finished, and otherwise says what is missing.
+  async function goOn(batch, data) {
+    if (data && !batch.querySelector(".work")) {
+      data.set("seed", batch.dataset.seed);
+      const answer = await fetch(create.getAttribute("hx-post"), { method: "POST", body: data, headers: { "hx-request": "true" } });
+      const part = document.createElement("template");
+      part.innerHTML = await answer.text();
+      const anew = part.content.firstElementChild;
+      sent.set(anew, data);
+      batch.replaceWith(anew);
+      htmx.process(anew);
+      return;
+    }
+    const note = document.createElement("p");
+    note.className = "notice small";
+    note.role = "status";
+    note.textContent = "The connection to the server was lost while this was made. What was finished is kept; ask again for the rest.";
+    batch.prepend(note);
+  }
 }
 
 // A slider that nobody moved has no name, so that the model's own way is kept.

@@ -3,12 +3,16 @@
 
 import { brush } from "./brush.js";
 import { form } from "./form.js";
+import { sendForms } from "./send.js";
+import { watchRequests } from "./server.js";
 import { waves } from "./wave.js";
 
 function arrived(part) {
   waves(part);
 }
 
+watchRequests();
+sendForms();
 document.addEventListener("htmx:load", (event) => arrived(event.detail.elt));
 arrived(document);
 const create = document.getElementById("create");

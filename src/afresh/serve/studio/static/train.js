@@ -2,9 +2,11 @@
 // command has ended is shown anew.
 
 import { curves } from "./curves.js";
+import { onceBack } from "./server.js";
 
 const PIECE = 8 * 2 ** 20; // bytes of a request
 const TOGETHER = 200; // files of a request
+const AGAIN = 3000; // milliseconds after which a place for a command is asked for again
 
 const drop = document.getElementById("drop");
 if (drop) receive(drop);
@@ -40,12 +42,12 @@ function receive(form) {
     try {
       const { files, hidden } = visible(await gather());
       if (!files.length) throw new Error("There is no file in it. Drop files, or a folder that holds some.");
-      const next = await sendAll(form, files, hidden, () => cancelled);
+      const next = await untilSent(form, files, hidden, () => cancelled);
       if (next) location.assign(next);
       else rest();
     } catch (error) {
       rest();
-      alert.textContent = error instanceof TypeError ? "The server does not answer. Is it still running?" : error.message;
+      alert.textContent = error.message;
       alert.hidden = false;
     }
   };
@@ -103,11 +105,39 @@ function visible(all) {
   return { files, hidden: all.length - files.length };
 }
 
+// Where the server goes away meanwhile, all is sent again when it is back: what had arrived is forgotten with it.
+async function untilSent(form, files, hidden, cancelled) {
+  for (;;) {
+    try {
+      return await sendAll(form, files, hidden, cancelled);
+    } catch (error) {
+      if (!(error instanceof TypeError) && error.code !== "unknown_upload") throw error;
+      await new Promise((done) => onceBack(form, done));
+    }
+  }
+}
+
+// What needs one of the few places for commands, as soon as one is free; null if it was cancelled meanwhile.
+async function withRoom(status, cancelled, ask) {
+  for (;;) {
+    if (cancelled()) return null;
+    try {
+      return await ask();
+    } catch (error) {
+      if (error.code !== "too_many_jobs") throw error;
+      status.textContent = `${error.message} This goes on by itself then.`;
+      await new Promise((done) => setTimeout(done, AGAIN));
+    }
+  }
+}
+
 async function sendAll(form, files, hidden, cancelled) {
   const bar = form.querySelector("progress");
   const status = form.querySelector("[role=status]");
   const total = files.reduce((sum, { file }) => sum + file.size, 0);
-  const { id } = await post(form.dataset.files);
+  const begun = await withRoom(status, cancelled, () => post(form.dataset.files));
+  if (!begun) return null;
+  const { id } = begun;
   let bytes = 0;
   let count = 0;
   for (const part of pieces(files)) {
@@ -123,7 +153,7 @@ async function sendAll(form, files, hidden, cancelled) {
   }
   const end = new FormData();
   end.append("modality", form.elements.modality.value);
-  return (await post(`${form.dataset.files}/${id}/end`, end)).next;
+  return (await withRoom(status, cancelled, () => post(`${form.dataset.files}/${id}/end`, end)))?.next;
 }
 
 // What is sent in each request: several small files, or a piece of a large one.
@@ -151,6 +181,6 @@ function* pieces(files) {
 async function post(address, body) {
   const answer = await fetch(address, { method: "POST", body });
   const found = await answer.json().catch(() => ({}));
-  if (!answer.ok) throw new Error(found.error?.message || `The server answered ${answer.status}.`);
+  if (!answer.ok) throw Object.assign(new Error(found.error?.message || `The server answered ${answer.status}.`), { code: found.error?.code });
   return found;
 }
