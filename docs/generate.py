@@ -50,6 +50,7 @@ from afresh.data.prepare import prepare
 from afresh.evaluation.verdict import MEANING
 from afresh.families.codecs.records import RecordsCodec, takes
 from afresh.preferences import Preferences, variable
+from afresh.sampling.setting_words import WORDS
 from afresh.serve.app import ServeSettings, make_app
 from afresh.serve.protocols.anthropic.messages import MessageForm
 from afresh.serve.protocols.llama_cpp import infill
@@ -586,6 +587,11 @@ def layers_part() -> str:
     return table(("Row", "Folder", "Holds"), rows)
 
 
+def settings_part() -> str:
+    """The settings of sampling that people change, in words."""
+    return table(["Setting", "Name", "What it does"], [[w.term, code(name), w.help] for name, w in WORDS.items()])
+
+
 def extras_part() -> str:
     """The extras, what each opens, and how it is installed."""
     rows = [(code(e.name), e.opens, code(e.command)) for e in EXTRAS]
@@ -678,7 +684,7 @@ OTHER_VARIABLES = (
 PARTS: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"families": families_part, "headlines": results_page.headlines},
     "docs/start.md": {"extras": extras_part},
-    "docs/concepts.md": {"kinds": kinds_part, "takes": takes_part},
+    "docs/concepts.md": {"kinds": kinds_part, "takes": takes_part, "settings": settings_part},
     "docs/guides/collecting.md": {"web": lambda: model_table(WebOptions), "licences": licences_part},
     "docs/development/design/0010-verbs-and-domains.md": {"layers": layers_part},
 }

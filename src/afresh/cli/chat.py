@@ -11,6 +11,7 @@ import typer
 from afresh.cli import options as o
 from afresh.cli.sample import show_pieces, with_set
 from afresh.cli.show import emit, say
+from afresh.sampling.setting_words import WORDS
 
 
 def chat(
@@ -18,8 +19,8 @@ def chat(
     system: Annotated[
         str | None, typer.Option(help="What the model is told before the conversation.", metavar="TEXT")
     ] = None,
-    temperature: Annotated[float | None, typer.Option(help="0 = the likeliest.")] = None,
-    top_p: Annotated[float | None, typer.Option(help="Only the likeliest P of mass.")] = None,
+    temperature: Annotated[float | None, typer.Option(help=WORDS["temperature"].help)] = None,
+    top_p: Annotated[float | None, typer.Option(help=WORDS["top_p"].help)] = None,
     length: Annotated[int | None, typer.Option(help="Tokens of an answer, at most.")] = None,
     setting: o.SampleSettings = None,
     seed: o.Seed = 0,

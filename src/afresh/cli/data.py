@@ -24,6 +24,9 @@ def data(
     validation: o.Validation = None,
     near: Annotated[bool, typer.Option("--near/--no-near", help="Search for near duplicates.")] = True,
     out: Annotated[Path | None, typer.Option(help="Write this as one HTML page, with examples.")] = None,
+    examples: Annotated[
+        Path | None, typer.Option(help="Write a few items as training sees them into this folder.", metavar="FOLDER")
+    ] = None,
     force: o.Force = False,
     as_json: Annotated[bool, o.json_of("{path, modality, ...}")] = False,
 ) -> None:
@@ -35,10 +38,11 @@ def data(
     from afresh.core.options import pairs
     from afresh.data.collected import is_collected
     from afresh.storage.folders import check_free
-    from afresh.verbs.inspect_data import look
+    from afresh.verbs.inspect_data import look, write_examples
 
-    if out is not None:
-        check_free(out, force)
+    for place in (out, examples):
+        if place is not None:
+            check_free(place, force)
     if modality is None and not option and is_collected(path):
         collected(path, out, as_json)
         return
@@ -46,6 +50,9 @@ def data(
     if out is not None:
         found.save(out)
         say(f"page: {out}")
+    if examples is not None:
+        write_examples(examples, found, force)
+        say(f"examples: {examples}")
     if as_json:
         emit(found.json())
         return

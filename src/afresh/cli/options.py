@@ -13,6 +13,7 @@ import typer
 from afresh.cli import completion
 from afresh.cli.paths import base_path, existing, existing_run
 from afresh.core.minutes import minutes_of
+from afresh.sampling.setting_words import WORDS
 
 if TYPE_CHECKING:
     from afresh.training.training_clock import Clock
@@ -150,7 +151,7 @@ Caption = Annotated[str | None, typer.Option(help="What is to be seen or heard, 
 Guidance = Annotated[
     list[str] | None,
     typer.Option(
-        help="How strongly to follow what is asked for; 1 = as learnt. PART=X for one part: caption=3.",
+        help=f"{WORDS['guidance'].help} PART=X for one part: caption=3.",
         metavar="X",
         rich_help_panel=ASKED,
     ),

@@ -14,6 +14,7 @@ from afresh.cli import options as o
 from afresh.cli.paths import run_path
 from afresh.cli.show import console, emit, note, say
 from afresh.cli.show_samples import led, note_labels, show_samples, show_texts, show_tokens
+from afresh.sampling.setting_words import WORDS
 
 if TYPE_CHECKING:
     from afresh.core import CondSpec
@@ -62,13 +63,11 @@ def sample(
     negative_caption: Annotated[
         str | None, typer.Option(help="What guidance steers away from.", rich_help_panel=o.ASKED)
     ] = None,
-    temperature: Annotated[float | None, typer.Option(help="0 = the likeliest.", rich_help_panel=TOKENS)] = None,
-    top_k: Annotated[int | None, typer.Option(help="Only the K likeliest.", rich_help_panel=TOKENS)] = None,
-    top_p: Annotated[float | None, typer.Option(help="Only the likeliest P of mass.", rich_help_panel=TOKENS)] = None,
-    min_p: Annotated[
-        float | None, typer.Option(help="Only those P times as likely as the best.", rich_help_panel=TOKENS)
-    ] = None,
-    length: Annotated[int | None, typer.Option(help="Tokens of a text, at most.", rich_help_panel=TOKENS)] = None,
+    temperature: Annotated[float | None, typer.Option(help=WORDS["temperature"].help, rich_help_panel=TOKENS)] = None,
+    top_k: Annotated[int | None, typer.Option(help=WORDS["top_k"].help, rich_help_panel=TOKENS)] = None,
+    top_p: Annotated[float | None, typer.Option(help=WORDS["top_p"].help, rich_help_panel=TOKENS)] = None,
+    min_p: Annotated[float | None, typer.Option(help=WORDS["min_p"].help, rich_help_panel=TOKENS)] = None,
+    length: Annotated[int | None, typer.Option(help=WORDS["length"].help, rich_help_panel=TOKENS)] = None,
     weights: Annotated[
         str | None,
         typer.Option(help="Precision on a CPU: auto, float32, bfloat16, int8.", rich_help_panel=TOKENS),
@@ -108,7 +107,7 @@ def sample(
         str | None, typer.Option(help="ab2, dpmpp, heun, euler or sde (flow).", rich_help_panel=FIELDS)
     ] = None,
     truncation: Annotated[
-        float | None, typer.Option(help="1 = as learnt, lower = more typical (vae, gan).", rich_help_panel=FIELDS)
+        float | None, typer.Option(help=f"{WORDS['truncation'].help} (vae, gan)", rich_help_panel=FIELDS)
     ] = None,
     best_of: Annotated[
         int, typer.Option(help="Keep the best of so many candidates for each, by --reward.", rich_help_panel=CONTROL)

@@ -133,7 +133,7 @@ def size_advice(train: Sequence[Item], kind: ItemKind) -> list[Advice]:
         return [Advice("few", n, text)]
     text = (
         f"there are few training {what} ({n:,}): long training memorises them. Training measures near copies and stops "
-        f"when they are more than `train.memorisation_limit`; use a short budget, or add {what}"
+        f"when they are too many (`train.memorisation_limit`); use a short budget, or add {what}"
     )
     return [Advice("few", n, text)]
 

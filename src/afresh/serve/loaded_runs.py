@@ -22,6 +22,8 @@ from afresh.serve.batching import Lane
 from afresh.serve.turn import Turns
 from afresh.training import checkpoint
 
+DEMONSTRATION = "demonstration"  # in a folder of runs: what `afresh demo` made
+
 # Set in the context of a request: the name of the key that it has; None where there are no keys.
 asking: ContextVar[str | None] = ContextVar("asking", default=None)
 
@@ -63,7 +65,8 @@ class Served:
 
 
 class Library:
-    """Runs by name. A folder among `places` offers every run in it, also those that appear later.
+    """Runs by name. A folder among `places` offers every run in it and those of a demonstration in it, also those that
+    appear later.
 
     At most `memory` bytes of weights are held, or one run: the run or adapter that was not used for the longest time is
     forgotten first. Raises UserError if a place is neither a run nor a folder, or is the adapter of a person.
@@ -89,7 +92,8 @@ class Library:
         are numbered."""
         found: dict[str, Path] = {}
         for place in self.places:
-            inside = [place] if (place / "run.json").is_file() else sorted(p.parent for p in place.glob("*/run.json"))
+            found_in = [*place.glob("*/run.json"), *place.glob(f"{DEMONSTRATION}/runs/*/run.json")]
+            inside = [place] if (place / "run.json").is_file() else sorted(p.parent for p in found_in)
             for path in inside:
                 if base_of(path.resolve()) is not None:
                     continue

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import html
+import json
 import math
 import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,12 @@ from afresh.data.text.languages import LICENCE, LICENCE_SUFFIXES
 from afresh.evaluation.report import Sample, Section, render
 from afresh.sampling.samples import images_of, png_html, preview_wav
 from afresh.storage.files import replace_file
+from afresh.storage.folders import write_folder
 from afresh.verbs.base_advice import base_advice
 
 IMAGES, TEXTS = 24, 4  # examples on the page
 EXCERPT = 600  # characters of a text
+EXAMPLES = "examples.json"  # in a folder of examples
 SHOWN = 6  # of anything listed for a person
 
 
@@ -137,6 +140,42 @@ class Look:
         file = Path(path)
         file.parent.mkdir(parents=True, exist_ok=True)
         replace_file(file, render(f"{p.path.name}: data", [section]).encode("utf-8", "backslashreplace"))
+
+
+@dataclass(frozen=True)
+class ExampleFiles:
+    """An item in a folder of examples: the names of its files, and its text. What it has no form of is None."""
+
+    caption: str
+    picture: str | None = None
+    sound: str | None = None
+    text: str | None = None
+
+
+def write_examples(folder: Path, found: Look, replace: bool = False) -> None:
+    """Write a few items as training sees them into a folder: pictures as PNG, sounds as WAV, and `examples.json`, which
+    lists them and holds the texts. With `replace`, it takes the place of a folder."""
+    listed, files = [], dict[str, bytes]()
+    for number, item in enumerate(found.examples):
+        sample = example(item, found.prepared.encoder)
+        picture = sound = None
+        if sample.png is not None:
+            picture = f"{number:03d}.png"
+            files[picture] = sample.png
+        if sample.wav is not None:
+            sound = f"{number:03d}.wav"
+            files[sound] = sample.wav
+        listed.append(asdict(ExampleFiles(sample.caption, picture, sound, sample.text)))
+    files[EXAMPLES] = json.dumps(listed).encode()
+    write_folder(folder, files, replace)
+
+
+def read_examples(folder: Path) -> list[ExampleFiles]:
+    """What `write_examples` wrote; nothing where there is no such folder."""
+    try:
+        return [ExampleFiles(**entry) for entry in json.loads((folder / EXAMPLES).read_bytes())]
+    except FileNotFoundError:
+        return []
 
 
 def look(

@@ -20,6 +20,7 @@ from afresh.verbs import jobs
 from afresh.verbs.gallery import Works
 from tests.domains.exercises.learners import train_practice
 from tests.domains.interactions.shop import shop
+from tests.serve.studio.axe import faults
 from tests.warm import Process, Warm
 
 # Everybody may do everything, as whoever was let in by `afresh open` may.
@@ -152,6 +153,8 @@ def test_a_recommendation_waits_for_the_server(page: Any, server: Killable) -> N
     page.click("button:text-is('Thing 3')")
     page.wait_for_selector(".picked li:has-text('Thing 3')")
     assert page.locator(".next li").count() > 0
+    page.goto("/studio/vote")  # nothing that it makes can be voted on
+    assert page.locator("select >> nth=0").locator("option").all_text_contents() == ["chat", "digits", "stories"]
 
 
 def test_practising_goes_on_after_the_server_was_gone(page: Any, server: Killable) -> None:
@@ -195,12 +198,14 @@ def pictures(folder: Path) -> Path:
 
 @pytest.mark.slow
 def test_a_folder_becomes_a_model_that_creates_and_edits(page: Any, server: Killable, tmp_path: Path) -> None:
+    page.set_default_timeout(150_000)
     page.goto("/studio/train")
     server.kill()
     page.set_input_files("#folder", pictures(tmp_path / "shades"))
     page.wait_for_selector(GONE)
     server.begin()
     page.wait_for_selector("#minutes")
+    assert not faults(page)
     page.fill("#name", ".hidden")
     page.click("button:text-is('Train')")
     page.wait_for_selector("form [role=alert]:has-text('A model cannot be called')")
@@ -213,8 +218,9 @@ def test_a_folder_becomes_a_model_that_creates_and_edits(page: Any, server: Kill
     server.kill()
     page.wait_for_selector(GONE)
     server.begin()
+    page.wait_for_selector("#unreachable", state="hidden")
     page.wait_for_selector(".stage:has-text('Learning')")
-    assert not page.locator("#unreachable").is_visible()
+    assert not faults(page)
     page.click("text=Stop and save")
     page.click("text=Create with it")
     page.fill("#n", "1")

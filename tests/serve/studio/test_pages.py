@@ -74,7 +74,7 @@ def test_static_files_are_those_of_their_folder(http: httpx.Client, path: str) -
     ("path", "status"),
     [
         ("/studio/nope", 404),
-        ("/studio/exports/0000000000000000", 404),
+        ("/studio/exports/0000000000000000", 403),
         ("/studio/static/nope.js", 404),
         ("/studio/create?run=nope", 404),
         ("/studio/runs?by=nope", 400),

@@ -23,10 +23,12 @@ from afresh.serve.app import ServeSettings
 from afresh.serve.keys import Keys
 from afresh.serve.loaded_runs import Library
 from afresh.serve.rights import Holder
+from afresh.serve.studio.data_card import plain_words
 from afresh.serve.studio.run_card import RunCard
 from afresh.serve.studio.runs import RunRow, tree
 from afresh.serve.studio.runs_bin import thrown_away
 from afresh.serve.studio.sizes import age, size
+from afresh.serve.studio.train import measured_words
 from afresh.verbs import jobs
 from afresh.verbs.capabilities import facts
 from afresh.verbs.measuring import measure_run
@@ -76,7 +78,7 @@ def test_every_run_is_in_the_table_and_the_broken_one_says_why(web: httpx.Client
     page = web.get("/studio/runs").text
     assert sorted(names(page)) == ["&lt;img src=x onerror=alert(1)&gt;", "digits", "newer", "stories"]
     assert "It cannot be read" in page and SCRIPT not in page and ODD not in page
-    assert ", of real data" in page and "tuned from digits" in page
+    assert "tuned from digits" in page
 
 
 def test_the_table_is_sorted_both_ways(web: httpx.Client) -> None:
@@ -288,3 +290,28 @@ def test_what_was_made_of_what_ends_even_in_a_circle() -> None:
 def test_sizes_and_ages_are_words() -> None:
     assert [size(n) for n in (999, 1_500, 7_490_000)] == ["999 bytes", "1.5 kB", "7.49 MB"]
     assert [age(s) for s in (5, 60, 7_200, 90_000)] == ["just now", "1 minute", "2 hours", "1 day"]
+
+
+def test_messages_have_no_words_of_a_terminal() -> None:
+    assert plain_words("Measure the other one first: `model.measure()`.") == "Measure the other one first."
+    assert plain_words("It stops when they are too many (`train.memorisation_limit`); go on") == (
+        "It stops when they are too many; go on"
+    )
+    assert measured_words("kid").startswith("Measuring what was learnt: ") and "kid" not in measured_words("kid")
+    assert measured_words("samples are drawn") == "Measuring what was learnt: samples are drawn"
+
+
+def test_models_that_were_not_measured_offer_it(web: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "Measure it" in web.get("/studio/run?run=stories").text
+    assert "Measure it" not in web.get("/studio/run?run=digits").text
+    page = web.get("/studio/runs/compare?run=digits&run=stories").text
+    assert "<button>Measure stories" in page and "<button>Measure digits" not in page and "model.measure" not in page
+    asked = list[str]()
+
+    def start(verb: str, arguments: list[Path], options: object, title: str, *rest: object) -> jobs.BackgroundJob:
+        asked.extend([verb, arguments[0].name])
+        return jobs.BackgroundJob("0" * 16, verb, title, None, "", 0.0, 0)
+
+    monkeypatch.setattr(jobs, "start", start)
+    assert web.post("/studio/run/measure", data={"run": "stories"}).status_code == 303
+    assert asked == ["measure", "stories"]

@@ -90,6 +90,46 @@ def test_a_folder_that_is_dropped_is_looked_at_and_its_names_stay_texts(web: htt
     assert sum(p.is_file() for p in kept[0].rglob("*")) == 49
 
 
+def test_ones_own_pictures_are_shown_first(web: httpx.Client, home: Path) -> None:
+    place = web.post("/studio/train/look", data={"path": str(photos(home / "photos"))}).headers["location"]
+    page = looked(web, place)
+    shown = re.findall(r'<img src="([^"]*/examples/\d{3}\.png)"', page)
+    assert len(shown) == 24 and page.index(shown[0]) < page.index("To learn from")
+    assert ODD not in page and web.get(shown[0]).content.startswith(b"\x89PNG")
+    for name in ("examples.json", "..%2Fjob.json", "999.png"):
+        assert web.get(f"{place}/examples/{name}").status_code == 404
+
+
+def test_too_many_commands_are_said_before_anything_is_sent(web: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    id = begin(web)
+    assert send(web, id, "a.txt", b"one two").status_code == 200
+    jobs.start("train", ["none"], {}, "Train secrets", owner="somebody else")
+    monkeypatch.setattr(jobs, "MOST_RUNNING", 0)
+    for answer in (web.post("/studio/train/files"), web.post(f"/studio/train/files/{id}/end")):
+        assert answer.json()["error"]["code"] == "too_many_jobs" and "secrets" not in answer.text
+    assert "running already" in web.get("/studio/train").text
+    monkeypatch.setattr(jobs, "MOST_RUNNING", 4)
+    assert web.post(f"/studio/train/files/{id}/end").status_code == 200  # what had arrived was kept
+
+
+def test_an_empty_home_offers_the_demonstration(web: httpx.Client, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "See a demonstration first" in web.get("/studio/").text
+    asked = list[tuple[str, dict[str, object]]]()
+
+    def start(verb: str, arguments: object, options: dict[str, object], *rest: object) -> jobs.BackgroundJob:
+        asked.append((verb, options))
+        return jobs.BackgroundJob("0" * 16, verb, "The demonstration", None, "", 0.0, 0)
+
+    monkeypatch.setattr(jobs, "start", start)
+    assert web.post("/studio/train/demo").headers["location"].endswith("0" * 16)
+    assert asked == [("demo", {"out": home / "runs" / "demonstration", "force": None})]
+    made = home / "runs" / "demonstration" / "runs" / "tales"
+    made.mkdir(parents=True)
+    (made / "run.json").write_text("{}")
+    assert web.post("/studio/train/demo").headers["location"].endswith("/studio/") and len(asked) == 1
+    assert "tales" in web.get("/studio/").text
+
+
 def test_a_large_file_comes_in_pieces_and_in_order(web: httpx.Client, home: Path) -> None:
     id = begin(web)
     assert send(web, id, "a.txt", b"one ").status_code == 200

@@ -15,6 +15,7 @@ from afresh.core import UserError
 from afresh.runs.run import Run
 from afresh.sampling.constrained import structure
 from afresh.sampling.request import Request, unwanted
+from afresh.sampling.setting_words import WORDS
 from afresh.serve.errors import RefusedRequest
 
 MOST_SAMPLES = 128  # of one request, as OpenAI's API has it
@@ -88,7 +89,7 @@ class Conditions(Form):
     caption: Words | None = Field(None, description="A description.")
     negative_label: Words | None = Field(None, description="A class that guidance leads away from.")
     negative_caption: Words | None = Field(None, description="A description that guidance leads away from.")
-    guidance: Finite | None = Field(None, description="How strongly samples follow the conditions; 1 is as learnt.")
+    guidance: Finite | None = Field(None, description=WORDS["guidance"].help)
     settings: Settings = Field(default_factory=dict, description="Settings of sampling of the family, by name.")
 
     def request(self, **more: Any) -> Request:

@@ -11,6 +11,7 @@ from annotated_types import Ge, Gt, Le
 from afresh.core import UserError, registry
 from afresh.runs.run import Run
 from afresh.sampling.request import contains_prompts, converses, of_kind, writes_text
+from afresh.sampling.setting_words import WORDS
 from afresh.verbs.chat import takes_system
 from afresh.verbs.creation_request import Form, form_of
 from afresh.verbs.interpolate import latents_of
@@ -81,34 +82,25 @@ class Controls:
 
 @dataclass(frozen=True)
 class SettingControl:
-    """How a setting of sampling is shown: its title, its range, its step, and what it does."""
+    """How a setting of sampling is shown: its range, its step, and whether at once or only under more. Its words are
+    those of afresh.sampling.setting_words."""
 
-    title: str
     low: float
     high: float
     step: float
-    help: str
-    first: bool = False  # shown at once, not only under more
+    first: bool = False
 
 
 # Settings by their names in the families; those that are missing here are for programs.
 SETTINGS: Mapping[str, SettingControl] = {
-    "guidance": SettingControl(
-        "Follow the wish", 1, 8, 0.25, "Higher keeps closer to what you ask, with less variety.", True
-    ),
-    "temperature": SettingControl(
-        "Surprise", 0, 1.5, 0.05, "0 takes the likeliest each time; 1 is as varied as the data.", True
-    ),
-    "truncation": SettingControl(
-        "Variety", 0, 1, 0.05, "Lower stays nearer to the average, higher shows everything.", True
-    ),
-    "length": SettingControl("Length", 16, 1024, 16, "How many pieces of words it writes at most.", True),
-    "steps": SettingControl("Steps", 1, 100, 1, "More steps take longer and are often more exact."),
-    "top_p": SettingControl("Only likely pieces", 0.05, 1, 0.05, "Leaves the unlikeliest out; 1 leaves nothing out."),
-    "min_p": SettingControl("Least likelihood", 0, 0.5, 0.01, "Leaves out what is much less likely than the best."),
-    "frequency_penalty": SettingControl(
-        "Against repeating", 0, 2, 0.1, "Makes words that stand there already less likely."
-    ),
+    "guidance": SettingControl(1, 8, 0.25, True),
+    "temperature": SettingControl(0, 1.5, 0.05, True),
+    "truncation": SettingControl(0, 1, 0.05, True),
+    "length": SettingControl(16, 1024, 16, True),
+    "steps": SettingControl(1, 100, 1),
+    "top_p": SettingControl(0.05, 1, 0.05),
+    "min_p": SettingControl(0, 0.5, 0.01),
+    "frequency_penalty": SettingControl(0, 2, 0.1),
 }
 
 
@@ -179,7 +171,8 @@ def sliders(run: Run) -> list[Slider]:
         if name == "length":
             high = max(low + known.step, min(high, 4 * run.space.shape[0]))
             value = min(value, high)
-        out.append(Slider(name, known.title, low, max(high, value), known.step, max(low, value), known.help))
+        words = WORDS[name]
+        out.append(Slider(name, words.term, low, max(high, value), known.step, max(low, value), words.help))
     return out
 
 

@@ -75,5 +75,7 @@ def look_card(found: Mapping[str, Any]) -> LookCard:
 
 
 def plain_words(text: str) -> str:
-    """A message without what only helps in a terminal or in Python: options in brackets, marks of code."""
-    return re.sub(r" \((`[^`]*`|--[^)]*)\)", "", text).replace("`", "")
+    """A message without what only helps in a terminal or in Python: options in brackets, commands and calls after a
+    colon, marks of code."""
+    text = re.sub(r" \((`[^`]*`|--[^)]*)\)|: `(afresh[ .]|model\.)[^`]*`", "", text)
+    return text.replace("`", "")

@@ -42,7 +42,6 @@ PLACES = (
     ("gallery", "Gallery", USE),
     ("vote", "Vote", USE),
     ("train", "Train", TRAIN),
-    ("runs", "Runs", USE),
 )
 
 

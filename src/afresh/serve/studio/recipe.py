@@ -7,7 +7,8 @@ import json
 from typing import Any
 
 from afresh.core import registry
-from afresh.serve.studio.controls import SETTINGS, titled
+from afresh.sampling.setting_words import WORDS
+from afresh.serve.studio.controls import titled
 from afresh.verbs.gallery import Work
 
 VERBS = {"sample": "drawn anew", "edit": "a change of another work", "blend": "between two works"}
@@ -33,7 +34,7 @@ def recipe_lines(work: Work) -> list[tuple[str, str]]:
     drawn = recipe.described.get("label")
     if drawn and not wish.label:
         lines.append(("Label, by chance", str(drawn)))
-    lines += [(SETTINGS[k].title if k in SETTINGS else titled(k), str(v)) for k, v in wish.settings.items()]
+    lines += [(WORDS[k].term if k in WORDS else titled(k), str(v)) for k, v in wish.settings.items()]
     if wish.strength is not None:
         lines.append(("Change", f"{wish.strength:g}"))
     lines += [("Seconds made anew", wish.hole or ""), ("Seconds added", f"{wish.extend:g}" if wish.extend else "")]

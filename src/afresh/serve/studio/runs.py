@@ -50,7 +50,7 @@ Order = Literal["name", "kind", "family", "size", "steps", "verdict", "age", "di
 @dataclass(frozen=True)
 class RunRow:
     """A model in the table. `parent`: the name of the model that it was made from, among those of the server or
-    elsewhere; `how`: tuned, aligned, distilled. `measures`: its first score of each question, in words."""
+    elsewhere; `how`: tuned, aligned, distilled."""
 
     name: str
     card: RunCard
@@ -60,7 +60,6 @@ class RunRow:
     bytes: int
     parent: str = ""
     how: str = ""
-    measures: tuple[str, ...] = ()
 
 
 KEYS: Mapping[Order, Callable[[RunRow], Any]] = {
@@ -107,8 +106,9 @@ def routes(desk: Desk) -> APIRouter:
         cards = [card_of(name, r) for name, r in zip(run, opened, strict=True)]
         pairs: list[RunPair] = []
         reason, lines = "", list[str]()
+        known = [facts(r) for r in opened]
         try:
-            pairs = compare_runs(facts(opened[0]), facts(opened[1]))
+            pairs = compare_runs(*known)
         except UserError as error:
             reason, *lines = str(error).split("\n")
         newest = [next(reversed(samples_seen(r.path)), None) for r in opened]
@@ -117,6 +117,7 @@ def routes(desk: Desk) -> APIRouter:
             "pairs": pairs,
             "reason": plain_words(reason),
             "lines": lines,
+            "unmeasured": [name for name, facts_ in zip(run, known, strict=True) if not facts_.get("card")],
             "newest": newest,
         }
         values["number"] = number
@@ -172,6 +173,12 @@ def routes(desk: Desk) -> APIRouter:
         job = resumed(library.path(run).resolve(), owner_of(request), {}, ignore_stop=True)
         return RedirectResponse(address(request, f"train/{job.id}"), 303)
 
+    @router.post("/studio/run/measure", dependencies=[needs(TRAIN)])
+    def measure(request: Request, run: RunName) -> Response:
+        path = library.path(run).resolve()
+        job = jobs.start("measure", [path], {}, f"Measure {run}", path, owner_of(request))
+        return RedirectResponse(address(request, f"train/{job.id}"), 303)
+
     @router.post("/studio/run/export", dependencies=[needs(TRAIN)])
     def export(request: Request, run: RunName, to: RunName) -> Response:
         if to not in FORMATS:
@@ -205,11 +212,9 @@ def row_of(library: Library, name: str, path: Path, names: Mapping[Path, str]) -
         parent = "" if base is None else names.get(Path(base).resolve()) or Path(base).name
         made = run.family.made_by
         how = "" if base is None else "aligned" if run.record.align else "distilled" if made == "distill" else "tuned"
-        mains = [q["tables"][0][0] for q in questions_view(scores_in(known))[:2]]
-        first = tuple(f"{s['words']} {s['value']}, of real data {s['floor']}" for s in mains)
     except (UserError, OSError) as error:
         return RunRow(name, RunCard(name, usable=False, fault=str(error)), 0, 0, born, size)
-    return RunRow(name, shown, run.record.parameters, known["steps"], born, size, parent, how, first)
+    return RunRow(name, shown, run.record.parameters, known["steps"], born, size, parent, how)
 
 
 def tree(rows: list[RunRow]) -> list[tuple[int, RunRow]]:

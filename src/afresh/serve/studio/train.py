@@ -21,12 +21,14 @@ from afresh.core import UserError, registry
 from afresh.data.uploaded import TOGETHER, Arrivals
 from afresh.preferences import Minutes
 from afresh.serve.errors import RefusedRequest
+from afresh.serve.loaded_runs import DEMONSTRATION
 from afresh.serve.request_threads import Desk
 from afresh.serve.rights import LOCAL, OWN, TRAIN, holder_of, needs, owner_of
 from afresh.serve.studio.data_card import look_card, plain_words
 from afresh.serve.studio.pages import HEADERS, PageRoute, address, page, rendered
 from afresh.training.progress import clock
 from afresh.verbs import jobs
+from afresh.verbs.inspect_data import read_examples
 from afresh.verbs.jobs import BackgroundJob, JobOutcome
 from afresh.verbs.report import is_preview, read_verdict
 from afresh.verbs.training_progress import loss_curves, named_curves, samples_seen
@@ -69,8 +71,19 @@ def routes(desk: Desk, most: int) -> APIRouter:
 
     @router.get("/studio/train")
     def begin(request: Request) -> Response:
-        mine = [card(j) for j in own_jobs(request) if j.verb in ("train", "align", "tune")][:8]
+        mine = [card(j) for j in own_jobs(request) if j.verb in ("train", "align", "tune", "demo")][:8]
         return page(request, "train.html", modalities=registry.modality_names(), jobs=mine, full=why_full(request))
+
+    @router.post("/studio/train/demo")
+    def demonstrate(request: Request) -> Response:
+        running = next((j for j in own_jobs(request) if j.verb == "demo" and jobs.is_running(j)), None)
+        if running is None:
+            out = runs_folder(desk) / DEMONSTRATION
+            if any(path.is_relative_to(out) for path in desk.library.runs().values()):
+                return RedirectResponse(address(request), 303)  # it is there already
+            options = {"out": out, "force": out.exists() or None}
+            running = jobs.start("demo", [], options, "The demonstration", None, owner_of(request))
+        return RedirectResponse(address(request, f"train/{running.id}"), 303)
 
     @router.post("/studio/train/look", dependencies=[needs(LOCAL)])
     def look(request: Request, path: Text = "", modality: Text = "") -> Response:
@@ -141,10 +154,11 @@ def routes(desk: Desk, most: int) -> APIRouter:
                 modalities=registry.modality_names(),
                 chosen=job.about.get("modality") or "",
                 page_there=(job.folder / PAGE).is_file(),
+                examples=read_examples(job.folder / EXAMPLES),
                 **live_parts(request, job, made),
             )
         run = Path(job.run or "")
-        learns = job.verb != "export"
+        learns = job.verb not in ("export", "measure", "demo")
         report = learns and made.state == "done" and (run / "report.html").is_file()
         values: dict[str, Any] = {
             "learns": learns,
@@ -162,6 +176,13 @@ def routes(desk: Desk, most: int) -> APIRouter:
     @router.get("/studio/train/{id}/page")
     def looked_at(request: Request, id: str) -> Response:
         return enclosed(own_job(request, id, "data").folder / PAGE)
+
+    @router.get("/studio/train/{id}/examples/{name}")
+    def example(request: Request, id: str, name: str) -> Response:
+        file = own_job(request, id, "data").folder / EXAMPLES / name
+        if not re.fullmatch(r"\d{3}\.(png|wav)", name) or not file.is_file() or file.is_symlink():
+            raise RefusedRequest(404, "There is no such example.", "not_found")
+        return FileResponse(file, headers={**HEADERS, "cache-control": "private, max-age=3600"})
 
     @router.get("/studio/train/{id}/report")
     def report(request: Request, id: str) -> Response:
@@ -192,7 +213,7 @@ def routes(desk: Desk, most: int) -> APIRouter:
     return router
 
 
-PAGE = "look.html"  # in the folder of a command that looks at data
+PAGE, EXAMPLES = "look.html", "examples"  # in the folder of a command that looks at data
 
 
 def upload_routes(arrivals: Arrivals, most: int) -> APIRouter:
@@ -259,7 +280,9 @@ def started_look(request: Request, path: Path, modality: str) -> BackgroundJob:
     options = {"modality": modality or None}
     about = {"path": str(path), "modality": modality or None}
     title = f"Look at {path.name}"
-    return jobs.start("data", [path], options, title, None, owner_of(request), about, {"out": PAGE})
+    return jobs.start(
+        "data", [path], options, title, None, owner_of(request), about, {"out": PAGE, "examples": EXAMPLES}
+    )
 
 
 def resumed(run: Path, owner: str, about: dict[str, Any], ignore_stop: bool = False) -> BackgroundJob:
@@ -324,7 +347,7 @@ def card(job: BackgroundJob, made: JobOutcome | None = None) -> JobCard:
     made = jobs.outcome(job) if made is None else made
     progress = made.progress or {}
     share: float | None = None
-    stage = {"data": "Reading the data", "export": "Writing and comparing"}.get(
+    stage = {"data": "Reading the data", "export": "Writing and comparing", "measure": "Drawing samples"}.get(
         job.verb, "Reading the data and making a plan"
     )
     if made.state != "running":
@@ -339,10 +362,17 @@ def card(job: BackgroundJob, made: JobOutcome | None = None) -> JobCard:
         if share >= 1:
             stage = "Learnt. Measuring what was learnt comes next"
     elif "stage" in progress:
-        share, stage = progress.get("share"), f"Measuring: {progress['stage']}"
+        share, stage = progress.get("share"), measured_words(progress["stage"])
     left = seconds_left(job, made, time.time())
     words = "" if left is None else f"about {clock(left)} left"
     return JobCard(job.id, job.title, job.verb, made.state, share, stage, words, made.error, job.began)
+
+
+def measured_words(stage: str) -> str:
+    """A stage of measuring for people: the words of the first score of a metric, or of the stage itself."""
+    metric = next((m for m in registry.metrics() if m.name.replace("_", " ") == stage and m.words), None)
+    words = stage if metric is None else next(iter(metric.words.values())).name
+    return f"Measuring what was learnt: {words}" if words else "Measuring what was learnt"
 
 
 def seconds_left(job: BackgroundJob, made: JobOutcome, now: float) -> float | None:

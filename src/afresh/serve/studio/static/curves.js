@@ -69,12 +69,12 @@ function ticks(low, high, count) {
   const power = 10 ** Math.floor(Math.log10(rough));
   const each = [1, 2, 5, 10].map((m) => m * power).find((s) => s >= rough);
   const found = [];
-  for (let v = Math.ceil(low / each) * each; v <= high + each * 1e-9; v += each) found.push(v);
+  for (let k = Math.ceil(low / each); k * each <= high + each * 1e-9; k++) found.push(k * each);
   return found.length ? found : [low];
 }
 
 const last = (values) => values.findLast((v) => v !== null);
-const number = (v) => v.toLocaleString("en", { maximumSignificantDigits: 4 });
+const number = (v) => (v || 0).toLocaleString("en", { maximumSignificantDigits: 4 }); // -0 is 0
 
 function described(names, lines) {
   return names.map((name) => `${name}: from ${number(lines[name].find((v) => v !== null))} to ${number(last(lines[name]))}`).join("; ");
