@@ -39,6 +39,7 @@ FRESH = {"cache-control": "no-cache"}  # ask whether a file has changed
 PLACES = (
     ("", "Models", USE),
     ("create", "Create", USE),
+    ("chat", "Chat", USE),
     ("gallery", "Gallery", USE),
     ("vote", "Vote", USE),
     ("train", "Train", TRAIN),
