@@ -38,7 +38,8 @@ ORDER = {
         *("guides/serving", "guides/export"),
     ),
     "Reference": (
-        *("concepts", "reference/cli", "reference/python", "reference/settings", "reference/configuration"),
+        *("concepts", "reference/cli", "reference/http", "reference/python", "reference/settings"),
+        "reference/configuration",
         *("reference/scores", "reference/rules", "reference/formats", "reference/exit-codes", "reference/trust"),
         "reference/faults",
     ),

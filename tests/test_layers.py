@@ -266,3 +266,12 @@ def test_messages_name_options_as_python_does() -> None:
                 if re.search(r"(?<![\w-])--[a-z]", text) and not any(t in text for t in TYPED):
                     wrong.append(f"{path.relative_to(SOURCE)}: {text[:100]}")
     assert not wrong, "\n".join(wrong)
+
+
+def test_no_test_patches_the_clock_of_the_whole_process() -> None:
+    """Servers of other tests run beside it, whose timers would wait for what another clock said."""
+    patched = re.compile(
+        r"""\.(time|asyncio), ["'](monotonic|sleep)["']|["'](time|asyncio|[\w.]+\.time)\.(monotonic|sleep)["']"""
+    )
+    wrong = [path.name for path in (SOURCE.parents[1] / "tests").rglob("*.py") if patched.search(path.read_text())]
+    assert not wrong

@@ -132,7 +132,7 @@ def test_deep_and_large_json_is_refused(texts_run: Path, tmp_path: Path) -> None
     "change,words",
     [
         (lambda s: {"step": 4}, "scalars"),
-        (lambda s: [1, 2], "valid dictionary"),
+        (lambda s: [1, 2], "should be an object"),
         (lambda s: s | {"step": 5}, "of step 5"),
         (lambda s: s | {"scalars": s["scalars"] | {"lr_scale": "x"}}, "lr_scale"),
         (lambda s: s | {"scalars": s["scalars"] | {"steps": -3}}, "steps: "),

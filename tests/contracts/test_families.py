@@ -348,8 +348,9 @@ def test_images_reach_the_transformer_through_a_codec() -> None:
 
 def test_an_unknown_name_is_refused_naming_those_known() -> None:
     for ask, known in ((registry.family, registry.FAMILIES), (registry.modality, registry.own_modalities())):
-        with pytest.raises(UserError, match=", ".join(known)):
+        with pytest.raises(UserError) as refused:
             ask("sculpture")
+        assert all(name in str(refused.value) for name in known)
 
 
 # --------------------------------------------------------------------------- editing what exists

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -77,7 +78,7 @@ def test_progress_is_told_of_what_takes_long(monkeypatch: pytest.MonkeyPatch) ->
 def test_blocks_that_take_long_tell_when_they_will_be_done(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[events.Event] = []
     now = iter(range(0, 100, 3))
-    monkeypatch.setattr(s.time, "monotonic", lambda: float(next(now)))
+    monkeypatch.setattr(s, "time", SimpleNamespace(monotonic=lambda: float(next(now))))
     with events.listening(told.append):
         assert list(blocks([1, 2, 3, 4], "encoding")) == [1, 2, 3, 4]
     assert [e.text for e in told] == [
@@ -85,7 +86,7 @@ def test_blocks_that_take_long_tell_when_they_will_be_done(monkeypatch: pytest.M
         "encoding: 50%, about 9 s left",
         "encoding: 75%, about 4 s left",
     ]
-    monkeypatch.setattr(s.time, "monotonic", lambda: 0.0)
+    monkeypatch.setattr(s, "time", SimpleNamespace(monotonic=lambda: 0.0))
     with events.listening(told.append):
         assert list(blocks([1, 2], "encoding")) == [1, 2]
     assert len(told) == 3

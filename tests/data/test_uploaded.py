@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -67,7 +69,7 @@ def test_names_of_senders_lead_nowhere_else(owner: str) -> None:
 
 def test_few_arrive_at_once_and_one_that_was_given_up_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    monkeypatch.setattr(uploaded.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(uploaded, "time", SimpleNamespace(monotonic=lambda: now[0], time=time.time))
     arrivals = Arrivals()
     begun = [arrivals.of(arrivals.begin("ann"), "ann") for _ in range(MOST_ARRIVING)]
     with pytest.raises(UserError, match="Wait until one is complete"):

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -114,7 +115,7 @@ def test_a_text_ends_before_a_line_that_is_indented_less() -> None:
 
 def test_a_text_ends_when_its_time_is_up_once_it_has_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
     now = iter([0.0, 1.0, 1.5, 9.0, 9.5, 10.0])
-    monkeypatch.setattr(infill.time, "monotonic", lambda: next(now))
+    monkeypatch.setattr(infill, "time", SimpleNamespace(monotonic=lambda: next(now)))
     clock = Clock([b"a", b"\n"], 2.0)
     assert [clock.watch(0, token, 0.0, ()) for token in (0, 0, 0, 1)] == [False, False, False, True]
     timings = clock.timings(10, 4)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
 
 import pytest
 
@@ -27,8 +28,8 @@ def paused(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         made.append(seconds)
         await sleep(0)
 
-    monkeypatch.setattr(tries.asyncio, "sleep", pause)
-    monkeypatch.setattr(tries.time, "monotonic", lambda: 1000.0)
+    monkeypatch.setattr(tries, "asyncio", SimpleNamespace(sleep=pause))
+    monkeypatch.setattr(tries, "time", SimpleNamespace(monotonic=lambda: 1000.0))
     return made
 
 

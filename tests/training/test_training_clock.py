@@ -106,7 +106,7 @@ def test_a_changed_number_of_steps_survives_a_checkpoint() -> None:
 
 def test_the_minutes_of_a_command_include_reading_and_measuring(monkeypatch: pytest.MonkeyPatch) -> None:
     now: Any = SimpleNamespace(at=1000.0)
-    monkeypatch.setattr("afresh.training.training_clock.time.monotonic", lambda: now.at)
+    monkeypatch.setattr("afresh.training.training_clock.time", SimpleNamespace(monotonic=lambda: now.at))
     plain, measured = Clock(1000.0), Clock(1000.0, measuring=True)
     assert plain.training_end(10) == pytest.approx(1000 + 0.98 * 600)
     assert measured.training_end(10) == pytest.approx(1000 + 0.98 * 600 - 90)

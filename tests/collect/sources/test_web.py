@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import gzip
 import json
@@ -12,6 +13,7 @@ import threading
 import time
 import zlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -252,7 +254,7 @@ def test_retry_after_is_waited_for_within_reason(site: Site, finding: Finder, mo
     async def sleep(seconds: float) -> None:
         slept.append(seconds)
 
-    monkeypatch.setattr(host_queues.asyncio, "sleep", sleep)
+    monkeypatch.setattr(host_queues, "asyncio", SimpleNamespace(**{**vars(asyncio), "sleep": sleep}))
     site.put("/soon", status=429, Retry_After="7")
     site.put("/later", status=503, Retry_After="Fri, 31 Dec 2100 23:59:59 GMT")
     site.put("/nonsense", status=503, Retry_After="in a while")

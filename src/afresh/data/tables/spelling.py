@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, timezone
-from functools import cache
 
 from afresh.data.tables.numbers import is_float, is_missing
 
@@ -145,7 +144,6 @@ class WrittenDate:
         return moment.isoformat(" ") if self.timed else moment.date().isoformat()
 
 
-@cache
 def _month(name: str) -> int | None:
     return MONTHS.get(name.lower())
 
