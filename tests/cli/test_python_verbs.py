@@ -36,7 +36,7 @@ FUNCTIONS: Mapping[str, tuple[Callable[..., Any], ...]] = {
 # demonstration, a help text, and how a result is shown or asked for.
 NOT_IN_PYTHON = {"demo", "help", "open", "reindex", "serve"}
 SHOWN = {"as_json", "run", "context", "yes", "port", "open_page", "stream", "measure"}
-SHOWN |= {"dry_run", "show_rules", "verbose"}
+SHOWN |= {"dry_run", "show_rules", "verbose", "examples"}  # of data: a property of its result
 WRITTEN = {"sample", "edit", "blend", "compose", "data"}  # whose results have a method `save`
 # Plural where Python takes several at once, and the keyword arguments of the command line's KEY=VALUE.
 RENAMED = {"setting": "settings", "option": "data", "adapter": "adapters", "target": "targets", "root": "folder"}
