@@ -34,7 +34,10 @@ TABLE = {
     TRAIN: {
         "GET /studio/train",
         "GET /studio/train/{id}",
+        "GET /studio/train/{id}/examples/{name}",
         "GET /studio/train/{id}/live",
+        "POST /studio/run/measure",
+        "POST /studio/train/demo",
         "GET /studio/train/{id}/page",
         "GET /studio/train/{id}/report",
         "GET /studio/train/{id}/samples/{name}",

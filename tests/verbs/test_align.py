@@ -335,16 +335,16 @@ def test_preparing_tells_what_it_does_and_an_interrupt_leaves_a_run_that_goes_on
     def interrupted(source: AlignmentSource) -> None:
         raise KeyboardInterrupt
 
-    spec = AlignSpec(root / "flow", reward="brightness", steps=2, set_train={"batch": 8}, out=tmp_path / "run")
+    spec = AlignSpec(root / "flow", reward="brightness", steps=4, set_train={"batch": 8}, out=tmp_path / "run")
     told: list[Event] = []
     with monkeypatch.context() as patch, listening(told.append):
         patch.setattr(AlignmentSource, "check", interrupted)
-        with pytest.raises(Interrupted, match="before the first step of"):
+        with pytest.raises(Interrupted, match="before the first step of 4"):
             start(spec)
     stages = [e.text for e in told if e.code == "preparing" and e.kind == "note"]
     assert stages == ["run: drawing samples of the model as it is, and judging them ..."]
     learn(resume(tmp_path / "run"))
-    assert metrics_rows(Run.open(tmp_path / "run"))[-1]["step"] == 2
+    assert metrics_rows(Run.open(tmp_path / "run"))[-1]["step"] == 4
 
 
 def test_an_interrupt_keeps_the_run_that_force_would_replace(

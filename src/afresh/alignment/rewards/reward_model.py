@@ -49,6 +49,7 @@ from afresh.alignment.rewards.image_features import (
 )
 from afresh.alignment.rewards.reward import Array, Request, Reward
 from afresh.alignment.rewards.text_features import TextFeatures, TextSettings, fit_text
+from afresh.alignment.rewards.vote_evidence import TASTE
 from afresh.core import Encoder, Item, ItemKind, Score, UserError, registry
 from afresh.core.safe_json import faults, parse_json
 from afresh.evaluation.encoders import EncoderRecipe, one_step
@@ -60,7 +61,6 @@ from afresh.storage.tensor_file import read_tensors
 
 MODEL_FILE, WEIGHTS_FILE, REPORT_FILE, ENCODER_FOLDER = "model.json", "model.safetensors", "report.json", "encoder"
 VERSION = 1
-TASTE = "what was preferred"  # title of the progress
 
 
 class RewardRecord(BaseModel):

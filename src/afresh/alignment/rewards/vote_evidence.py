@@ -20,7 +20,7 @@ from afresh.evaluation.estimate import share
 
 USUAL = 2 / 3  # share of unseen votes that a reward learnt from a few hundred foretells (docs/results/benchmarks.md)
 MOST_WANTED = 1000  # votes; a preference that would need more is none that a person has the patience for
-
+TASTE = "what was preferred"  # the title of the progress of learning it
 TWICE = 10  # pairs that were judged twice from which on it counts how many were judged alike
 
 State = Literal["impossible", "guesses", "unclear", "enough"]

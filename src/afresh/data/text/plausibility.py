@@ -10,7 +10,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator
-from functools import cache
+from functools import lru_cache
 
 # Letters beyond ASCII of languages that are written in Latin letters, in lower case.
 LATIN = tuple(
@@ -126,7 +126,7 @@ def east_asian(character: str, standard: str) -> float:
     return KANJI if standard == JAPANESE else 1.0
 
 
-@cache
+@lru_cache(1 << 12)
 def script(character: str) -> str:
     """LATIN, GREEK, CYRILLIC, HEBREW, ARABIC or EAST ASIAN, or the first word of the character's name."""
     first = unicodedata.name(character, "").partition(" ")[0]

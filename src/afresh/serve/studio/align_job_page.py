@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Form, Request
 from starlette.responses import RedirectResponse, Response
 
-from afresh.alignment.rewards.reward_model import TASTE
+from afresh.alignment.rewards.vote_evidence import TASTE
 from afresh.core import UserError
 from afresh.core.plural import counted
 from afresh.preferences import Minutes
