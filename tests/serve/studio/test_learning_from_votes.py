@@ -42,7 +42,7 @@ def test_votes_become_a_model_that_is_used_and_compared(voter: Voter, open_page:
     photographed(page, tmp_path, "said")
     learn(page)
     photographed(page, tmp_path, "learns")
-    page.wait_for_selector(".after, [role=alert]")
+    page.wait_for_selector(".after, main [role=alert]")
     assert page.locator(".after .look img").count() == 8, page.content()
     photographed(page, tmp_path, "after")
     assert Run.open(voter.folder / "digits-aligned").record.base_model is not None

@@ -299,7 +299,7 @@ def test_a_folder_is_chosen_and_a_model_learns_before_ones_eyes(open_page: Open,
     page = open_page("/studio/train")
     page.set_input_files("#folder", photos(home / "photos"))
     page.wait_for_selector("#minutes", timeout=60_000)
-    assert page.locator("h1").text_content() == "48 images" and page.locator("img").count() == 0
+    assert page.locator("h1").text_content() == "48 images" and page.locator("img").count() == 24
     page.click("summary:has-text('Choose more')")
     page.check("input[value=vae]")
     page.fill("#minutes", "1")

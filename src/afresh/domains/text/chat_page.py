@@ -260,4 +260,4 @@ def excerpt(run: Run) -> str:
     return "" if text is None else first_text(text)
 
 
-PAGE = RunPage("chat", "Chat with it", able, routes, Path(__file__).parent / "templates", excerpt)
+PAGE = RunPage("chat", "Chat with it", able, routes, Path(__file__).parent / "templates", excerpt, judged=True)

@@ -52,7 +52,7 @@ class RunPage:
 
     name: its path below /studio/. invitation: what the button that leads to it says. able: why a run has no such page,
     or None. routes: the router of the page. templates: the folder of its templates. excerpt: a few words of what a run
-    is about.
+    is about. judged: whether what is made there is judged in pairs.
     """
 
     name: str
@@ -61,6 +61,7 @@ class RunPage:
     routes: Callable[[Desk], APIRouter]
     templates: Path
     excerpt: Callable[[Run], str]
+    judged: bool = False
 
 
 @cache

@@ -19,7 +19,8 @@ EXCERPT = 420  # characters of a text
 @dataclass(frozen=True)
 class RunCard:
     """A run for people. `view`: text, image or sound. `picture`: whether there is a preview image. `page`: where it is
-    used, below /studio/; `invitation`: what the button says that leads there. `fault`: why the run cannot be used."""
+    used, below /studio/; `invitation`: what the button says that leads there. `judged`: whether its samples are voted on
+    in pairs. `fault`: why the run cannot be used."""
 
     name: str
     modality: str = ""
@@ -36,6 +37,7 @@ class RunCard:
     picture: bool = False
     usable: bool = True
     page: str = "create"
+    judged: bool = True
     invitation: str = ""
     fault: str = ""
 
@@ -66,6 +68,7 @@ def card_of(name: str, run: Run) -> RunCard:
         picture=newest_sample(run.path, ".png") is not None,
         usable=begun,
         page="create" if place is None else place.name,
+        judged=place is None or place.judged,
         invitation="Create with it" if place is None else place.invitation,
     )
 

@@ -23,7 +23,7 @@ export function onceBack(part, action) {
 }
 
 async function watch() {
-  while (!(await answers())) await new Promise((done) => setTimeout(done, EVERY));
+  do await new Promise((done) => setTimeout(done, EVERY)); while (!(await answers())); // also where one address alone fails
   document.getElementById("unreachable").hidden = true;
   const actions = [...waiting.values()];
   waiting.clear();
