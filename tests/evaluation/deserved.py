@@ -147,7 +147,7 @@ def excerpts(texts: Texts, n: int, seed: int, whole: bool = False) -> list[str]:
     draw = random.Random(seed)
     if whole:
         return [draw.choice(texts) for _ in range(n)]
-    out = []
+    out: list[str] = []
     while len(out) < n:
         text = draw.choices(texts, [len(t) for t in texts])[0]
         begin = text.rfind("\n", 0, draw.randrange(max(1, len(text) - EXCERPT))) + 1 if len(texts) < 3 else 0
@@ -328,7 +328,7 @@ def answers(splits: Splits, seed: int) -> Deserved:
     train = [as_answers(i.value, *names) for i in splits.train]
     held = [as_answers(i.value, *names) for i in splits.heldout]
     right = np.concatenate([a.right[a.counted] for a in held])
-    knows, only = pfa.fit(train, *map(len, names)), shares(train, len(names[0]))
+    knows, only = pfa.fit(train, len(names[0]), len(names[1])), shares(train, len(names[0]))
     best, easy = (np.concatenate([p(a)[a.counted] for a in held]) for p in (knows, only))
     rng = np.random.default_rng(seed)
     base = float(np.mean([a.right.mean() for a in train]))

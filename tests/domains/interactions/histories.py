@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -48,7 +49,7 @@ def history_evidence(
 
     counts = np.bincount(np.concatenate(train), minlength=ITEMS)
     catalogue = Catalogue(tuple(str(i) for i in range(ITEMS)), counts)
-    tools = {recommender_of: None if answer is None else Oracle(catalogue, answer), retained: ([], [])}
+    tools: dict[Any, Any] = {recommender_of: None if answer is None else Oracle(catalogue, answer), retained: ([], [])}
 
     def draw(n: int) -> Drawn:
         raise AssertionError("nothing is drawn")

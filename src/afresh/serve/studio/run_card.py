@@ -19,8 +19,8 @@ EXCERPT = 420  # characters of a text
 @dataclass(frozen=True)
 class RunCard:
     """A run for people. `view`: text, image or sound. `picture`: whether there is a preview image. `page`: where it is
-    used, below /studio/; `invitation`: what the button says that leads there. `judged`: whether its samples are voted on
-    in pairs. `fault`: why the run cannot be used."""
+    used, below /studio/; `invitation`: what the button says that leads there. `judged`: whether its samples are
+    voted on in pairs. `fault`: why the run cannot be used."""
 
     name: str
     modality: str = ""
