@@ -169,6 +169,34 @@ def test_an_answer_goes_on_when_its_page_is_left_and_is_stopped_where_it_is(
     assert talker.kept.messages[1].text == "It is" and "stopped before its end" in talker.page
 
 
+def test_an_answer_that_ends_while_its_page_is_made_is_not_missing(
+    talker: Talker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The page shows the answer, or waits for it; it never says that there is none."""
+    whole, read, begun = threading.Event(), Conversations.get, list[answers.Answer]()
+
+    def get(self: Conversations, id_: str) -> Conversation:
+        conversation = read(self, id_)
+        whole.set()
+        until = time.monotonic() + 60
+        while not begun[0].ended:
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        return conversation
+
+    class Recorded(answers.Answer):
+        def __init__(self) -> None:
+            super().__init__()
+            begun.append(self)
+
+    answering(monkeypatch, "It is", whole)
+    monkeypatch.setattr(answers, "Answer", Recorded)
+    where = talker.http.post("/studio/chat", data={"run": "chat", "message": "Say 3?"}).headers["location"]
+    monkeypatch.setattr(Conversations, "get", get)
+    page = talker.http.get(where).text
+    assert "data-writing" in page and "has no answer" not in page
+
+
 def test_a_failure_is_said_and_nothing_is_lost(talker: Talker, monkeypatch: pytest.MonkeyPatch) -> None:
     talker.say("x" * 4000)
     assert 'role="alert"' in talker.page and talker.kept.waits and "Answer it now" in talker.page

@@ -14,7 +14,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from afresh.core import UserError
-from afresh.domains.text.answers import Answer, Answers
+from afresh.domains.text.answers import Answers
 from afresh.runs.run import Run
 from afresh.sampling.request import converses
 from afresh.serve.errors import RefusedRequest
@@ -87,13 +87,15 @@ def routes(desk: Desk) -> APIRouter:
     @router.get("/studio/chat/{id_}")
     def show(request: Request, id_: str) -> Response:
         chats = chats_of(request)
-        answer = answers.of(chats, id_)  # before the conversation, which has the answer once it has ended
+        # Before the conversation is read: an answer that ends now is kept in it first, and then counts as ended.
+        answer = answers.of(chats, id_)
+        writing, failed = (False, "") if answer is None else (not answer.ended, answer.failed)
         conversation = get(chats, id_)
         try:
             controls = controls_of(desk.library.open(conversation.run))
         except UserError:
             controls = None
-        return shown(request, conversation, id_, conversation.run, controls, conversation.draft, answer)
+        return shown(request, conversation, id_, conversation.run, controls, conversation.draft, writing, failed)
 
     @router.post("/studio/chat/{id_}")
     async def ask(request: Request, id_: str) -> Response:
@@ -187,7 +189,8 @@ def routes(desk: Desk) -> APIRouter:
         run: str,
         controls: Controls | None,
         draft: str,
-        answer: Answer | None = None,
+        writing: bool = False,
+        failed: str = "",
     ) -> Response:
         return page(
             request,
@@ -198,8 +201,8 @@ def routes(desk: Desk) -> APIRouter:
             runs=talking(desk),
             controls=controls,
             draft=draft,
-            writing=answer is not None and not answer.ended,
-            failed="" if answer is None else answer.failed,
+            writing=writing,
+            failed=failed,
             chats=chats_of(request).listed(),
             markdown=markdown,
         )
