@@ -216,3 +216,18 @@ def test_without_scripts_the_page_says_what_to_do(open_page: Open) -> None:
         page.locator("noscript").text_content().strip().startswith("This page needs scripts")
         or page.locator("text=This page needs scripts").is_visible()
     )
+
+
+def test_nothing_can_be_pressed_before_the_scripts_listen(browser: Any, studio: str) -> None:
+    """The browser itself would load the page anew, and what was typed would be lost."""
+    page = browser.new_page(base_url=studio)
+    page.route("**/static/studio.js", lambda route: route.abort())
+    page.goto("/studio/create?run=digits")
+    create = page.locator("#create button.main")
+    assert page.evaluate("document.getElementById('main').inert")
+    create.click(force=True)
+    assert page.url.endswith("?run=digits"), "the form was not sent"
+    page.unroute("**/static/studio.js")
+    page.reload()
+    assert not page.evaluate("document.getElementById('main').inert")
+    page.close()

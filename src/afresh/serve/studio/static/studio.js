@@ -11,6 +11,7 @@ function arrived(part) {
   waves(part);
 }
 
+htmx.process(document.body);
 watchRequests();
 sendForms();
 document.addEventListener("htmx:load", (event) => arrived(event.detail.elt));
@@ -19,3 +20,4 @@ const create = document.getElementById("create");
 if (create) form(create);
 const canvas = document.getElementById("paint");
 if (canvas) brush(canvas, create);
+document.getElementById("main").inert = false;
