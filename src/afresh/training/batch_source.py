@@ -11,6 +11,7 @@ from torch import Tensor
 from afresh.core import Batch, Examples, Objective, Space
 from afresh.core.rng import Rng
 from afresh.data.load import rows_at_once, sweep
+from afresh.training import ranks
 from afresh.training.loop import Learner, averaged, precision
 
 EVALUATED = 2048  # examples or windows of an evaluation, at most; a fiftieth of those trained on if that is less
@@ -40,20 +41,27 @@ class BatchSource(Protocol):
 
 @torch.no_grad()
 def heldout_loss(learner: Learner, objective: Objective, heldout: Examples, space: Space) -> float:
-    """The mean of the objective over held-out examples, always with the same noise."""
+    """The mean of the objective over held-out examples, always with the same noise. Processes that train together
+    divide the batches."""
     losses, weights = list[Tensor](), list[Tensor]()
     player = next(iter(objective.players))
     with averaged(learner):
         trained = learner.config.steps * learner.config.batch
         rows = rows_at_once(heldout, space, 64)
-        for batch in sweep(heldout, space, rows, max(64, min(EVALUATED, trained // 50))):
+        for number, batch in enumerate(sweep(heldout, space, rows, max(64, min(EVALUATED, trained // 50)))):
+            if not ranks.mine(number):
+                losses.append(torch.zeros((), device=learner.config.device))
+                weights.append(losses[-1])
+                continue
             with precision(learner.config):
                 loss, w, _ = objective.loss(
                     learner.modules, batch.to(learner.config.device), player, learner.step, Rng(0), learner.state
                 )
-            losses.append(loss)
-            weights.append(torch.as_tensor(w, device=loss.device))
+            losses.append(loss.float())
+            weights.append(torch.as_tensor(w, dtype=torch.float32, device=loss.device))
     total = weight = 0.0  # read at the end, since each transfer from a device stalls it
-    for loss_sum, w in zip(torch.stack(losses).tolist(), torch.stack(weights).tolist(), strict=True):
+    both = [torch.stack(losses), torch.stack(weights)]
+    ranks.add_up(both, 0.0)  # of each batch, one process has other numbers than 0
+    for loss_sum, w in zip(*(t.tolist() for t in both), strict=True):
         total, weight = total + loss_sum, weight + w
     return total / weight

@@ -19,7 +19,7 @@ from afresh.core.device import read, tensor_cores
 from afresh.core.rng import Rng
 from afresh.core.safe_json import MOST_STEPS, faults
 from afresh.nets.kernels import functions as kernels
-from afresh.training import checkpoint
+from afresh.training import checkpoint, ranks
 from afresh.training.checkpoint import Count
 from afresh.training.compiling import first_reason, undo_compile
 from afresh.training.config import TrainConfig
@@ -293,7 +293,7 @@ def precision(config: TrainConfig) -> Iterator[None]:
         yield
 
 
-def play(learner: Learner, player: str, batch: Batch, rng: Rng) -> dict[str, float] | None:
+def play(learner: Learner, player: str, batch: Batch, examples: int, rng: Rng) -> dict[str, float] | None:
     """One step of one player on one batch. None, with the weights untouched, if the loss or the gradient is not finite.
 
     Sums over micro-batches are divided once by the summed weight, so that the gradient is that of the whole batch for
@@ -322,6 +322,7 @@ def play(learner: Learner, player: str, batch: Batch, rng: Rng) -> dict[str, flo
         if p.grad is None:  # a part that this batch did not use
             p.grad = torch.zeros_like(p)
         grads.append(p.grad)
+    weight = ranks.add_up([*grads, *sums.values()], weight)
     if scaler is not None:
         for o in learner.optimizers[player]:
             scaler.unscale_(o)  # type: ignore[arg-type]  # only the parameters are asked for
@@ -336,7 +337,7 @@ def play(learner: Learner, player: str, batch: Batch, rng: Rng) -> dict[str, flo
         return None
     usual = total
     if batch.by_length:
-        usual = usual_weight(learner, player, total, len(batch.x))
+        usual = usual_weight(learner, player, total, examples)
         out["gradient_norm"] *= total / usual
     shrink = min(1.0, config.clip / (out["gradient_norm"] + 1e-12)) if config.clip > 0 else 1.0
     torch._foreach_mul_(grads, shrink / usual)
@@ -385,14 +386,14 @@ def add_gradients(learner: Learner, player: str, batch: Batch, rng: Rng) -> tupl
 def take_step(learner: Learner, batch: Batch, rng: Rng) -> dict[str, float] | None:
     """Let every player take a step on a batch, then update the averages. None, with nothing changed, if the loss or
     gradient of a player is not finite."""
-    config = learner.config
-    batch = drop_conditions(batch, config.cond_dropout, rng)
+    config, examples = learner.config, len(batch.x)
+    batch = drop_conditions(ranks.part_of(batch), config.cond_dropout, rng)
     out: dict[str, float] = {}
     players = list(learner.objective.players)
     moving = [t for p in players[:-1] for o in learner.optimizers[p] for t in (*o.params.values(), *o.state().values())]
     before, seen = [t.detach().clone() for t in moving], dict(learner.seen_targets)
     for player in players:
-        metrics = play(learner, player, batch, rng)
+        metrics = play(learner, player, batch, examples, rng)
         if metrics is None:
             with torch.no_grad():
                 for t, old in zip(moving, before, strict=True):
@@ -425,10 +426,14 @@ class Hooks:
 
 def run(learner: Learner, batches: Callable[[int, int], Batch], root: Path, rng: Rng, hooks: Hooks) -> None:
     """Train from learner.step to config.steps, or until a hook stops it (`learner.stopped` holds the reason; it is
-    stopped only once), with checkpoints in `root`. Raises Diverged or Interrupted, with everything saved."""
-    if learner.step == 0 and not checkpoint.steps_in(root):
-        checkpoint.save(root, learner.snapshot())
-    checkpoint.settle(root, learner.step, rotating=learner.skipped == 0)
+    stopped only once), with checkpoints in `root`. Raises Diverged or Interrupted, with everything saved.
+
+    Several processes (training/ranks.py) take the same steps; one of them saves, and decides what depends on the clock.
+    """
+    if ranks.leads():
+        if learner.step == 0 and not checkpoint.steps_in(root):
+            checkpoint.save(root, learner.snapshot())
+        checkpoint.settle(root, learner.step, rotating=learner.skipped == 0)
     while not learner.ended:
         replan(learner, hooks)
         config = learner.config
@@ -464,13 +469,13 @@ def after_step(learner: Learner, root: Path, hooks: Hooks) -> None:
             scores = hooks.evaluate(learner)
         if scores:
             hooks.log(learner.step, scores)
-        if (reason := hooks.stop_reason(learner)) and not learner.stopped:
+        if (reason := ranks.from_leader(hooks.stop_reason(learner))) and not learner.stopped:
             learner.stopped, learner.stopped_at = reason, learner.step
     if due(learner.step, config.preview_every, last):
         with measure_overhead(hooks, "preview"):
             hooks.preview(learner)
-    interrupted = hooks.interrupted()
-    if due(learner.step, config.save_every, last) or interrupted or learner.ended:
+    interrupted = ranks.anywhere(hooks.interrupted())
+    if ranks.leads() and (due(learner.step, config.save_every, last) or interrupted or learner.ended):
         with measure_overhead(hooks, "save"):
             # While steps are skipped, these weights may be unusable and must not replace older checkpoints.
             checkpoint.save(root, learner.snapshot(), rotating=learner.skipped == 0)
@@ -482,7 +487,7 @@ def replan(learner: Learner, hooks: Hooks) -> None:
     """Change the number of steps if the hook asks for it, so that a budget in minutes is kept if the machine becomes
     slower or faster. The next checkpoint saves it."""
     config, step = learner.config, learner.step
-    steps = hooks.replan(learner)
+    steps = ranks.from_leader(hooks.replan(learner))
     if steps is not None:
         learner.left = share_left(step, config.steps, learner.since, learner.left)
         learner.since = step
@@ -511,7 +516,8 @@ def roll_back(learner: Learner, root: Path, hooks: Hooks) -> None:
     config = learner.config
     rollbacks, scale = learner.rollbacks + 1, learner.lr_scale / 2
     saved = checkpoint.newest(root, before=learner.step - learner.skipped + 1)
-    if saved is not None:
+    ranks.wait()  # until every process has read it
+    if saved is not None and ranks.leads():
         checkpoint.go_back(root, saved.step)
     if rollbacks > config.rollback_limit or saved is None:
         raise Diverged(

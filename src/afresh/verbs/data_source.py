@@ -13,6 +13,7 @@ from afresh.data.load import Loader
 from afresh.data.prepare import Prepared
 from afresh.evaluation.memorisation_monitor import MemorisationMonitor, memorisation_monitor
 from afresh.runs.run import Run, metrics_rows
+from afresh.training import ranks
 from afresh.training.batch_source import heldout_loss
 from afresh.training.best_checkpoint import BestCheckpoint, best_by_loss
 from afresh.training.loop import Learner, averaged, precision
@@ -43,10 +44,13 @@ class DataSource:
         return prefetched(Loader(self.train, self.space, Rng(config.seed), config.batch).batch, config.device)
 
     def evaluate(self, learner: Learner) -> dict[str, float]:
-        """Evaluate {heldout_loss}, if the family has a likelihood or an error, and the share of near copies."""
+        """Evaluate {heldout_loss}, if the family has a likelihood or an error, and the share of near copies, which one
+        process searches for all."""
         metrics: dict[str, float] = {}
         if self.run.family.likelihood is not None:
             metrics["heldout_loss"] = heldout_loss(learner, learner.objective, self.heldout, self.space)
+        if not ranks.leads():
+            return metrics
         if self.best is not None:
             self.best.update(learner, metrics, store=learner.step > 0)  # step 0 is the base model itself
         if self.monitor is not None and learner.step > 0:

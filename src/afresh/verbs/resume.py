@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 from afresh.alignment.alignment_batches import alignment_source
@@ -14,9 +15,12 @@ from afresh.verbs.training_job import Job
 from afresh.verbs.trust_prompt import check_trust
 
 
-def resume(path: Path, trust: bool = False, ignore_stop: bool = False) -> Job:
+def resume(
+    path: Path, trust: bool = False, ignore_stop: bool = False, *, holds: bool = True, processes: int = 1
+) -> Job:
     """Open a run to continue its training. With `ignore_stop`, training that was stopped early, because the model began
     to memorise or went too far, goes on to the planned steps; without it, such a run stays as it is.
+    `holds`: take the run, so that no other process trains it; those that train beside the one that leads do not.
 
     Raises UserError if its data is missing or has changed, if the run was made by somebody else, names programs or
     other paths, and is not to be trusted, and if another process trains it.
@@ -28,7 +32,7 @@ def resume(path: Path, trust: bool = False, ignore_stop: bool = False) -> Job:
             f"The run was trained on the device {trained_on}, which is not available here. Training goes on on the "
             f"device {run.train.device}."
         )
-    with kept(path, "trained"):
+    with kept(path, "trained") if holds else nullcontext():
         prepared = run_data(run)
         open_source = data_source if run.record.align is None else alignment_source
-        return Job(run, prepared, open_source(run, prepared), ignore_stop=ignore_stop)
+        return Job(run, prepared, open_source(run, prepared), ignore_stop=ignore_stop, processes=processes)

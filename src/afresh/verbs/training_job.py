@@ -18,12 +18,12 @@ from afresh.core.safe_text import visible
 from afresh.data.load import draw_conditions, tokens_each
 from afresh.data.prepare import Prepared
 from afresh.formats.peft import write_adapter
-from afresh.runs.lock import held
+from afresh.runs.lock import held, hold
 from afresh.runs.manifest import LEARNT, changing
 from afresh.runs.run import Run, metrics_rows
 from afresh.sampling.samples import Samples, grid_png
 from afresh.storage.files import replace_file
-from afresh.training import checkpoint, loop
+from afresh.training import checkpoint, loop, ranks
 from afresh.training.batch_source import BatchSource
 from afresh.training.budget import torch_threads
 from afresh.training.logs.run_log import Logs, RunLog, Training, opened
@@ -35,6 +35,7 @@ from afresh.training.signals import interrupts_caught
 from afresh.training.training_clock import Clock, StepsForDeadline
 from afresh.training.weights import EARLY, adapters_merged, forget_chosen, state_of, write_weights
 from afresh.verbs.model_card import card_of
+from afresh.verbs.processes import learn_together
 
 PREVIEW, HEARD = 16, 4  # samples of a preview, and of them those that a log gets as texts or sounds
 SEPARATOR = "\n\n--------\n\n"  # between the texts of a file of samples
@@ -46,6 +47,7 @@ class Job:
 
     `clock` is that of the command whose minutes are to be kept; None for a number of steps, and for a resumed run,
     whose number of steps is known. `ignore_stop`: go on to the planned steps though training was stopped before them.
+    `processes`: how many train it (verbs/processes.py).
     """
 
     run: Run
@@ -53,6 +55,7 @@ class Job:
     source: BatchSource
     clock: Clock | None = None
     ignore_stop: bool = False
+    processes: int = 1
 
     def training_end(self) -> float | None:
         """When training should end, on the clock of time.monotonic, if there is a budget in minutes."""
@@ -70,16 +73,45 @@ class Job:
 
 
 def learn(job: Job, log: Sequence[str] = ()) -> float:
-    """Train until the run is finished, with logs in other programs (training/logs/run_log.py). Returns the seconds
+    """Train until the run is finished, by the job's processes, with logs in other programs (training/logs/run_log.py). Returns the seconds
     spent. The run's folder is usable at any time, and no other process can train or remove it until the end.
 
     Raises Interrupted after Ctrl-C, Diverged if training cannot continue, and RewardError if a reward fails. In each
     case the progress until then is saved.
     """
-    with held(job.run.path, "trained"), torch_threads(job.run.train.threads), interrupts_caught() as interrupted:
+    if job.processes > 1:
+        hold(job.run.path, "trained").release()  # the one that leads takes it
+        seconds = learn_together(job.run.path, job.processes, job.clock, job.ignore_stop, log)
+        job.run.reload()
+        return seconds
+    with held(job.run.path, "trained"), torch_threads(threads_of(job)), interrupts_caught() as interrupted:
         try:
             with changing(job.run.path, LEARNT):
                 return _learn(job, interrupted, log)
+        finally:
+            job.source.close()
+
+
+def threads_of(job: Job) -> int:
+    """The threads of this process: as planned, but no more than its share of the machine's."""
+    planned = job.run.train.threads
+    return planned if ranks.world() == 1 else min(planned, ranks.threads_each(ranks.local_world()))
+
+
+def follow(job: Job) -> None:
+    """Train beside the process that leads (training/ranks.py): it alone holds the run's folder and writes to it."""
+    with torch_threads(threads_of(job)), interrupts_caught() as interrupted:
+        try:
+            learner, source = job.source.learner(), job.source
+            if job.ignore_stop and learner.step == learner.stopped_at:
+                learner.stopped_at = None
+            first_scores(job, learner)
+            hooks = Hooks(
+                evaluate=source.evaluate,
+                interrupted=lambda: interrupted() and source.may_checkpoint(learner.step),
+            )
+            rng = Rng(job.run.record.train.seed)
+            loop.run(learner, source.batches(learner), job.run.path / "checkpoints", rng, hooks)
         finally:
             job.source.close()
 
@@ -97,7 +129,7 @@ def _train(job: Job, learner: Learner, interrupted: Callable[[], bool], logs: Lo
     run, source, record = job.run, job.source, job.run.record
     rng = Rng(record.train.seed)
     note_earlier_stop(job, learner)
-    fresh, end = learner.step == 0, job.training_end()
+    end = job.training_end()
     journal = Journal(run.path / "metrics.jsonl", learner.step)
 
     def note_metrics(step: int, metrics: Mapping[str, float]) -> None:
@@ -108,8 +140,8 @@ def _train(job: Job, learner: Learner, interrupted: Callable[[], bool], logs: Lo
         drawn = preview(now, run)
         logs.each(lambda log: tell(log, now.step, drawn))
 
-    if fresh and record.base_model is not None and not metrics_rows(run):
-        note_metrics(0, source.evaluate(learner))  # the scores of the base model on this data
+    if scores := first_scores(job, learner):
+        note_metrics(0, scores)
     if not learner.ended and forget_chosen(run.path):
         events.note(
             "Sampling uses the last weights again instead of the best ones, because training continues.",
@@ -153,6 +185,12 @@ def _train(job: Job, learner: Learner, interrupted: Callable[[], bool], logs: Lo
         checkpoint.drop_older_optimizers(run.path / "checkpoints")
         size = sum(f.stat().st_size for f in run.path.rglob("*") if f.is_file())
         events.note(f"disk: {run.path} holds {size / 1e9:,.3g} GB", "disk", bytes=size)
+
+
+def first_scores(job: Job, learner: Learner) -> dict[str, float]:
+    """The scores of the base model on this data, before the first step; empty without a base."""
+    wanted = learner.step == 0 and job.run.record.base_model is not None and not metrics_rows(job.run)
+    return job.source.evaluate(learner) if ranks.from_leader(wanted) else {}
 
 
 def note_earlier_stop(job: Job, learner: Learner) -> None:

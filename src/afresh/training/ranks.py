@@ -1,0 +1,192 @@
+"""Processes that train one run together, called ranks, as torchrun starts them: rank r of N takes the r-th part of each
+batch, and what they compute is summed.
+
+A batch and the noise of its examples depend on their numbers alone (data/load.py, core/rng.py), so a rank computes what
+a single process would compute in one of N micro-batches. Two ranks give the bits of one process with two micro-batches,
+since a sum of two numbers does not depend on their order; more ranks add in the order of the backend.
+
+Rank 0 leads: it alone reads and decides what could differ between processes (the plan, the clock, evaluations by
+samples) and writes to the run's folder. Without other processes every function here does nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import torch
+from torch import Tensor, distributed
+
+from afresh.core import Batch, UserError
+
+TIMEOUT = timedelta(minutes=30)  # of any exchange: rank 0 may draw and judge samples while the others wait
+BUCKET = 1 << 23  # numbers that are summed at once: 32 MB of float32
+
+
+def world() -> int:
+    """The number of processes that train together."""
+    return distributed.get_world_size() if started() else 1
+
+
+def rank() -> int:
+    """The number of this process among them."""
+    return distributed.get_rank() if started() else 0
+
+
+def leads() -> bool:
+    """Whether this process writes and decides."""
+    return rank() == 0
+
+
+def started() -> bool:
+    return distributed.is_available() and distributed.is_initialized()
+
+
+def launched() -> bool:
+    """Whether torchrun, or what sets the same variables, started this process as one of several."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ
+
+
+def local_world() -> int:
+    """The number of processes of this training on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
+def threads_each(processes: int) -> int:
+    """The threads of each of so many processes on this machine."""
+    return max(1, cores() // processes)
+
+
+@contextmanager
+def joined() -> Iterator[None]:
+    """Meet the other processes, if there are any, for the time of the block. Raises UserError if they do not come."""
+    if not launched() or started():
+        yield
+        return
+    device = None
+    if torch.cuda.is_available():
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+        torch.cuda.set_device(device)
+    where = f"{os.environ.get('MASTER_ADDR', '?')}:{os.environ.get('MASTER_PORT', '?')}"
+    try:
+        # Decisions are exchanged in main memory, and gradients where they are.
+        backend = "cpu:gloo" if device is None else "cpu:gloo,cuda:nccl"
+        distributed.init_process_group(backend, timeout=TIMEOUT)
+    except (RuntimeError, ValueError) as e:
+        raise UserError(
+            f"The {os.environ['WORLD_SIZE']} processes of this training did not meet at {where}: "
+            f"{str(e).splitlines()[0]}. Is the address of the first host right, and its port free and open to the others?",
+            "no_meeting",
+        ) from e
+    try:
+        yield
+    finally:
+        distributed.destroy_process_group()
+
+
+# --------------------------------------------------------------------------- what each takes
+
+
+def part_of(batch: Batch) -> Batch:
+    """The part of a batch that this process takes: rows r B / N to (r + 1) B / N. Raises UserError if a process would
+    have none."""
+    count, size = world(), len(batch.x)
+    if count == 1:
+        return batch
+    if size < count:
+        raise UserError(
+            f"A batch has {size} examples, and {count} processes train: each needs one at least. Use at most {size} "
+            "processes, or a larger batch (`train.batch`).",
+            "too_many_processes",
+        )
+    first, end = (size * r // count for r in (rank(), rank() + 1))
+    return batch.select(torch.arange(first, end, device=batch.x.device))
+
+
+def mine(number: int) -> bool:
+    """Whether this process does the piece of work with this number, where pieces are dealt out in turn."""
+    return number % world() == rank()
+
+
+# --------------------------------------------------------------------------- what they exchange
+
+
+def add_up(tensors: Sequence[Tensor], weight: float | Tensor) -> float | Tensor:
+    """Replace every tensor by its sum over all processes, and return the sum of the weights. Tensors of one type travel
+    together."""
+    if world() == 1:
+        return weight
+    counted = weight.detach().clone() if isinstance(weight, Tensor) else torch.tensor(weight, dtype=torch.float64)
+    groups: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
+    for t in (*tensors, counted):
+        groups.setdefault((t.dtype, t.device), []).append(t)
+    for group in groups.values():
+        for bucket in buckets(group):
+            flat = torch.cat([t.detach().reshape(-1) for t in bucket])
+            distributed.all_reduce(flat)
+            for t, total in zip(bucket, flat.split([t.numel() for t in bucket]), strict=True):
+                t.detach().copy_(total.view(t.shape))
+    return counted if isinstance(weight, Tensor) else float(counted)
+
+
+def buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+    """The tensors in their order, in groups of about BUCKET numbers."""
+    group: list[Tensor] = []
+    for t in tensors:
+        if group and sum(g.numel() for g in group) + t.numel() > BUCKET:
+            yield group
+            group = []
+        group.append(t)
+    yield group
+
+
+def anywhere(flag: bool) -> bool:
+    """Whether the flag is set in any process."""
+    if world() == 1:
+        return flag
+    seen = torch.tensor([float(flag)])
+    distributed.all_reduce(seen, op=distributed.ReduceOp.MAX)
+    return bool(seen)
+
+
+def from_leader(value: Any) -> Any:
+    """What rank 0 gives, in every process: anything that JSON holds."""
+    if world() == 1:
+        return value
+    told = json.dumps(value).encode() if leads() else b""
+    size = torch.tensor([len(told)])
+    distributed.broadcast(size, 0)
+    content = (
+        torch.frombuffer(bytearray(told), dtype=torch.uint8) if leads() else torch.empty(int(size), dtype=torch.uint8)
+    )
+    distributed.broadcast(content, 0)
+    return json.loads(content.numpy().tobytes())
+
+
+def from_all(value: Any) -> list[Any]:
+    """What each process gives, in the order of their ranks: anything that JSON holds."""
+    if world() == 1:
+        return [value]
+    told = json.dumps(value).encode()
+    sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(world())]
+    distributed.all_gather(sizes, torch.tensor([len(told)]))
+    most = max(int(s) for s in sizes)
+    parts = [torch.zeros(most, dtype=torch.uint8) for _ in range(world())]
+    distributed.all_gather(parts, torch.frombuffer(bytearray(told.ljust(most)), dtype=torch.uint8))
+    return [json.loads(p.numpy().tobytes()[: int(s)]) for p, s in zip(parts, sizes, strict=True)]
+
+
+def wait() -> None:
+    """Wait until every process has come here."""
+    if world() > 1:
+        distributed.barrier()
