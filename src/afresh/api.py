@@ -53,6 +53,7 @@ from afresh.verbs.measuring import measure_run
 from afresh.verbs.report import write_run_report
 from afresh.verbs.resume import resume as resume_task
 from afresh.verbs.sample import Control, Sampler
+from afresh.verbs.torchrun import together
 from afresh.verbs.training_job import Job, learn
 from afresh.verbs.trust_prompt import check_trust
 from afresh.verbs.verify import Check, copy_run
@@ -446,6 +447,7 @@ class Model:
         out: PathLike | None = None,
         force: bool = False,
         device: str | None = None,
+        processes: int = 1,
         reward_seconds: float = 60,
         anyway: bool = False,
         settings: Mapping[str, Any] | None = None,
@@ -483,6 +485,7 @@ class Model:
             out=_path(out),
             force=force,
             device=device,
+            processes=processes,
             reward_seconds=reward_seconds,
             anyway=anyway,
             set_align=parts["align"],
@@ -509,6 +512,7 @@ class Model:
         validation: Data | None = None,
         force: bool = False,
         device: str | None = None,
+        processes: int = 1,
         data: Mapping[str, Any] | None = None,
         settings: Mapping[str, Any] | None = None,
         log: Log = (),
@@ -532,6 +536,7 @@ class Model:
             validation=validation,
             force=force,
             device=device,
+            processes=processes,
             data=data,
             settings=settings,
             log=log,
@@ -549,6 +554,7 @@ class Model:
         out: PathLike | None = None,
         force: bool = False,
         device: str | None = None,
+        processes: int = 1,
         settings: Mapping[str, Any] | None = None,
         log: Log = (),
         quiet: bool = False,
@@ -568,6 +574,7 @@ class Model:
             out=_path(out),
             force=force,
             device=device,
+            processes=processes,
             set_family=set_family,
             set_train=set_train,
         )
@@ -612,6 +619,7 @@ def train(
     validation: Data | None = None,
     force: bool = False,
     device: str | None = None,
+    processes: int = 1,
     data: Mapping[str, Any] | None = None,
     settings: Mapping[str, Any] | None = None,
     log: Log = (),
@@ -645,6 +653,7 @@ def train(
             validation=_data(validation),
             force=force,
             device=device,
+            processes=processes,
             data=data or {},
             set_family=set_family,
             set_train=set_train,
@@ -670,6 +679,7 @@ def tune(
     validation: Data | None = None,
     force: bool = False,
     device: str | None = None,
+    processes: int = 1,
     data: Mapping[str, Any] | None = None,
     settings: Mapping[str, Any] | None = None,
     log: Log = (),
@@ -699,6 +709,7 @@ def tune(
             validation=_data(validation),
             force=force,
             device=device,
+            processes=processes,
             data=data or {},
             set_train=set_train,
         )
@@ -706,7 +717,13 @@ def tune(
 
 
 def resume(
-    path: PathLike, *, trust: bool = False, ignore_stop: bool = False, log: Log = (), quiet: bool = False
+    path: PathLike,
+    *,
+    trust: bool = False,
+    ignore_stop: bool = False,
+    processes: int = 1,
+    log: Log = (),
+    quiet: bool = False,
 ) -> Model:
     """Go on with a run to the end of its plan. `ignore_stop`: also if its training was stopped early, for example
     because it began to memorise; without it, such a run stays as it is. `trust`: also with a run of somebody else that
@@ -715,7 +732,7 @@ def resume(
     Raises as `train` does, and if its data is missing or has changed.
     """
     with _reporting(quiet, log):
-        return _learnt(resume_task(Path(path), trust, ignore_stop), log)
+        return _learnt(together(resume_task)(Path(path), trust, ignore_stop, processes=processes), log)
 
 
 def load(path: PathLike) -> Model:

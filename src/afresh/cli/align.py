@@ -80,6 +80,7 @@ def align(
     out: Annotated[Path | None, typer.Option(help="Folder of the run; RUN-aligned by default.")] = None,
     force: o.Force = False,
     device: o.Device = None,
+    processes: o.Processes = 1,
     reward_seconds: Annotated[
         float, typer.Option(help="Seconds that a reward may take for a batch.", rich_help_panel=o.BY_HAND)
     ] = 60,
@@ -129,6 +130,7 @@ def align(
         out=out,
         force=force,
         device=device,
+        processes=processes,
         reward_seconds=reward_seconds,
         anyway=anyway,
         set_align=parts["align"],

@@ -94,6 +94,14 @@ Force = Annotated[bool, typer.Option("--force", help="Replace what is at the pla
 Device = Annotated[
     str | None, typer.Option(help="cpu, cuda, cuda:1 or mps; the fastest by default.", rich_help_panel=BY_HAND)
 ]
+Processes = Annotated[
+    int,
+    typer.Option(
+        help="How many processes of this machine train together, each a part of every batch.",
+        min=1,
+        rich_help_panel=BY_HAND,
+    ),
+]
 DataOptions = Annotated[
     list[str] | None,
     typer.Option(

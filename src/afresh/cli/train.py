@@ -74,6 +74,7 @@ def train(
         typer.Option("--ignore-stop", help="With --resume: train to the planned steps though training was stopped."),
     ] = False,
     device: o.Device = None,
+    processes: o.Processes = 1,
     data: o.DataOptions = None,
     setting: o.TrainSettings = None,
     log: o.Log = None,
@@ -109,7 +110,7 @@ def train(
                 f"--resume goes on with a run exactly as it was planned. Leave out: {', '.join(extra)}; "
                 "or train a new run without --resume."
             )
-        finish(resumed(resume, trust, ignore_stop, as_json), measure, as_json, log)
+        finish(resumed(resume, trust, ignore_stop, processes, as_json), measure, as_json, log)
         return
     for name, value in (("--trust", trust), ("--ignore-stop", ignore_stop)):
         if value:
@@ -131,6 +132,7 @@ def train(
         validation=validation,
         force=force,
         device=device,
+        processes=processes,
         data=pairs(data or [], "--data"),
         set_family=set_family,
         set_train=set_train,
@@ -139,13 +141,15 @@ def train(
     finish(start(spec), measure, as_json, log)
 
 
-def resumed(path: Path, trust: bool, ignore_stop: bool, as_json: bool) -> Job:
+def resumed(path: Path, trust: bool, ignore_stop: bool, processes: int, as_json: bool) -> Job:
     """The run, once it is known that it may run and read what it names: a person at a terminal is asked."""
     from afresh.cli.consent import with_consent
     from afresh.runs.run import summary
     from afresh.verbs.resume import resume
+    from afresh.verbs.torchrun import together
 
-    job = with_consent(lambda trusted: resume(path, trusted, ignore_stop), trust, as_json)
+    begin = together(resume)
+    job = with_consent(lambda trusted: begin(path, trusted, ignore_stop, processes=processes), trust, as_json)
     now = summary(job.run)
     say(f"going on with {path} at step {now['steps']:,} of {now['planned']:,}")
     return job
@@ -153,6 +157,7 @@ def resumed(path: Path, trust: bool, ignore_stop: bool, as_json: bool) -> Job:
 
 def finish(job: Job, measure: bool, as_json: bool, log: Sequence[str] | None) -> None:
     """Learn, measure, report, and say what was made."""
+    from afresh.training import ranks
     from afresh.training.loop import Interrupted
     from afresh.verbs.run_summary import final_record
     from afresh.verbs.training_job import learn
@@ -164,6 +169,8 @@ def finish(job: Job, measure: bool, as_json: bool, log: Sequence[str] | None) ->
         raise Interrupted(f"Interrupted: {e}; {again}") from None
     except KeyboardInterrupt:
         raise Interrupted(f"Stopped at once; what was saved last is kept; {again}") from None
+    if not ranks.leads():
+        return
     if job.run.record.lora is not None:
         say(f"adapter: {job.run.path / 'adapter'}")
     measured, samples = judged(job, measure)

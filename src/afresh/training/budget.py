@@ -17,6 +17,7 @@ import torch
 from afresh.core import UserError
 from afresh.core.device import tensor_cores
 from afresh.preferences import preferences
+from afresh.training import ranks
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,8 @@ class Budget:
 
 @dataclass(frozen=True)
 class Machine:
-    """The machine on which training runs. `float32` and `bfloat16`: GFLOP/s of products of 1024 x 1024 matrices."""
+    """The machine on which training runs. `float32` and `bfloat16`: GFLOP/s of products of 1024 x 1024 matrices, in one
+    of the `processes` that train together, of `threads` each."""
 
     device: str
     name: str
@@ -49,6 +51,7 @@ class Machine:
     compiler: bool
     torch: str
     python: str
+    processes: int = 1
 
     @property
     def precision(self) -> str:
@@ -125,16 +128,17 @@ def product_rate(device: str, threads: int, dtype: torch.dtype) -> float:
     """GFLOP/s of a product of two 1024 x 1024 matrices. Measured once for each number of threads, so that every run of
     a process chooses the same precision."""
     a = torch.ones(1024, 1024, device=device, dtype=dtype)
-    with tensor_cores(device):
+    with tensor_cores(device), torch_threads(threads):
         return round(2 * 1024**3 / seconds_of(lambda: a @ a, device) / 1e9, 1)
 
 
-def measure_machine(device: str | None = None) -> Machine:
+def measure_machine(device: str | None = None, processes: int = 1) -> Machine:
     """Choose the device, which the user's preferences decide if `device` is not given, and otherwise speed; measure its
-    matrix products in two precisions. Raises UserError if the device is not available."""
+    matrix products in two precisions. Each of several `processes` has its share of the cores. Raises UserError if the
+    device is not available."""
     device = device or preferences().device or devices()[0]
     check_device(device)
-    threads = torch.get_num_threads()
+    threads = torch.get_num_threads() if processes == 1 else ranks.threads_each(processes)
     name = torch.cuda.get_device_name(device) if device.startswith("cuda") else processor()
     return Machine(
         device=device,
@@ -142,6 +146,7 @@ def measure_machine(device: str | None = None) -> Machine:
         threads=threads,
         float32=product_rate(device, threads, torch.float32),
         bfloat16=product_rate(device, threads, torch.bfloat16),
+        processes=processes,
         compiler=shutil.which(os.environ.get("CXX", "g++")) is not None or device.startswith("cuda"),
         torch=torch.__version__,
         python=platform.python_version(),

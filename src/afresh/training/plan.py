@@ -158,7 +158,8 @@ class Trial:
 
 
 def step_seconds(task: Task, config: Any, train: TrainConfig, least: float) -> tuple[float, float]:
-    """Train for a few steps on this data. Returns the seconds of the first step and the median seconds of the others.
+    """Train for a few steps on this data, each of the part of a batch that one process takes. Returns the seconds of
+    the first step and the median seconds of the others.
 
     `least`: the minimum number of seconds to measure.
     """
@@ -175,10 +176,11 @@ def timed_steps(task: Task, config: Any, train: TrainConfig, least: float) -> tu
     rng = Rng(train.seed)
     loader = Loader(task.examples, task.space, rng, train.batch)
     most = 20 * least if task.seconds is None else SLOW * task.seconds
+    part = -(-train.batch // task.machine.processes)
     times: list[float] = []
     while len(times) < 4 or sum(times[1:]) < least:
         start = time.perf_counter()
-        take_step(learner, loader.batch(len(times) * train.batch, train.batch).to(train.device), rng)
+        take_step(learner, loader.batch(len(times) * train.batch, part).to(train.device), rng)
         synchronise(train.device)
         times.append(time.perf_counter() - start)
         learner.step += 1
@@ -243,15 +245,17 @@ def base_config(task: Task) -> TrainConfig:
 def micro_batch_of(task: Task, config: Any, batch: int) -> int:
     """The number of examples of a micro-batch.
 
-    It is the whole batch, except for a large decoder on a CPU: with about 1,024 tokens its activations fit into the
-    cache, and a step of the 10M decoder took 0.83 of the time, or 0.93 if compiled (docs/development/log.md).
+    It is what one process takes of a batch, except for a large decoder on a CPU: with about 1,024 tokens its
+    activations fit into the cache, and a step of the 10M decoder took 0.83 of the time, or 0.93 if compiled
+    (docs/development/log.md).
     """
     if "micro_batch" in task.set_train:
         return int(task.set_train["micro_batch"])
+    part = -(-batch // task.machine.processes)
     if task.machine.device != "cpu" or task.tokens_per_example == 1:
-        return batch
+        return part
     large = parameters_of(task.family, config, task.space, task.conds) > LARGE
-    return min(batch, max(1, 1024 // task.tokens_per_example)) if large else batch
+    return min(part, max(1, 1024 // task.tokens_per_example)) if large else part
 
 
 def with_batch(task: Task, config: Any, train: TrainConfig, examples: int) -> TrainConfig:
@@ -259,7 +263,7 @@ def with_batch(task: Task, config: Any, train: TrainConfig, examples: int) -> Tr
     if "batch" in task.set_train:
         return train
     count = Loader(task.examples, task.space, Rng(task.seed)).count
-    batch = max(1, min(task.family.plan.batch(examples, task.mean_space), count))
+    batch = max(task.machine.processes, min(task.family.plan.batch(examples, task.mean_space), count))
     return train.model_copy(update={"batch": batch, "micro_batch": micro_batch_of(task, config, batch)})
 
 
@@ -313,6 +317,9 @@ def sized(task: Task) -> Sized:
     train = base_config(task)
     train, settled = fastest(task, smallest, with_batch(task, smallest, train, FIRST_GUESS * train.batch))
     decisions = [Decision("device", f"{machine.device}, {counted(machine.threads, 'thread')}", machine.name)]
+    if machine.processes > 1:
+        why = "each takes a part of every batch, and holds the whole network"
+        decisions.append(Decision("processes", f"{machine.processes}", why))
     if task.examples.mask is not None:
         records = f"one record per window, of {task.tokens_per_example} tokens on average"
         decisions.append(Decision("window", f"at most {task.space.shape[0]} tokens", records))

@@ -11,11 +11,11 @@ samples) and writes to the run's folder. Without other processes every function 
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -67,31 +67,44 @@ def threads_each(processes: int) -> int:
     return max(1, cores() // processes)
 
 
-@contextmanager
-def joined() -> Iterator[None]:
-    """Meet the other processes, if there are any, for the time of the block. Raises UserError if they do not come."""
+def join() -> None:
+    """Meet the other processes, until this one ends. Raises UserError if they do not come."""
     if not launched() or started():
-        yield
         return
     device = None
     if torch.cuda.is_available():
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
         torch.cuda.set_device(device)
-    where = f"{os.environ.get('MASTER_ADDR', '?')}:{os.environ.get('MASTER_PORT', '?')}"
     try:
         # Decisions are exchanged in main memory, and gradients where they are.
         backend = "cpu:gloo" if device is None else "cpu:gloo,cuda:nccl"
         distributed.init_process_group(backend, timeout=TIMEOUT)
     except (RuntimeError, ValueError) as e:
+        where = f"{os.environ.get('MASTER_ADDR', '?')}:{os.environ.get('MASTER_PORT', '?')}"
         raise UserError(
             f"The {os.environ['WORLD_SIZE']} processes of this training did not meet at {where}: "
-            f"{str(e).splitlines()[0]}. Is the address of the first host right, and its port free and open to the others?",
+            f"{str(e).splitlines()[0]}. Is the address of the first host right, and its port open to the others?",
             "no_meeting",
         ) from e
-    try:
-        yield
-    finally:
+    atexit.register(leave)
+
+
+def leave() -> None:
+    """Part from the other processes."""
+    if started():
         distributed.destroy_process_group()
+
+
+def restarted() -> bool:
+    """Whether torchrun started this process again, after one of the processes died."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+
+
+def agent_store() -> distributed.TCPStore | None:
+    """Names and values that torchrun keeps when it starts processes again; None if something else started them."""
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return None
+    return distributed.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
 
 
 # --------------------------------------------------------------------------- what each takes

@@ -37,6 +37,7 @@ from afresh.training.preparation import Preparation
 from afresh.training.training_clock import Clock
 from afresh.verbs.create_run import RunContents, check_spec, create_run, report_data, report_plan, training_seconds
 from afresh.verbs.plan_summary import plan_summary
+from afresh.verbs.torchrun import together
 from afresh.verbs.training_job import Job
 
 STEPS = 200  # without a budget
@@ -71,6 +72,7 @@ class AlignSpec:
     out: Path | None = None
     force: bool = False
     device: str | None = None
+    processes: int = 1  # that train together on this machine
     reward_seconds: float = 60.0
     anyway: bool = False  # whether to align with votes that are no better than guessing
     set_align: Mapping[str, Any] = field(default_factory=dict)
@@ -83,6 +85,7 @@ class AlignSpec:
         return Budget(self.minutes, self.steps)
 
 
+@together
 def start(spec: AlignSpec) -> Job:
     """Check the options, read the run and its data, plan, and create the folder of the new run.
 
@@ -115,7 +118,7 @@ def start(spec: AlignSpec) -> Job:
         distance=None if controls_distance(aligner) else spec.distance,
     )
     asked_before = None if spec.known is None else answers_of(spec.known, aligner, record)
-    machine = measure_machine(spec.device)
+    machine = measure_machine(spec.device, spec.processes)
     plan = Plan(base.config, train_config(base, aligner, config, budget, machine, spec), 0)
     plan.parameters = parameters_of(base.family, base.config, base_run.space, base_run.conds)
     plan.decisions = decisions(plan, aligner, config, machine, spec)
@@ -159,7 +162,7 @@ def start(spec: AlignSpec) -> Job:
     if stopped:
         raise Interrupted(f"stopped before the first step of {plan.train.steps:,}, with what was prepared kept")
     report_plan([Decision(*d) for d in run.record.decisions])
-    job = Job(run, prepared, source, spec.clock)
+    job = Job(run, prepared, source, spec.clock, processes=spec.processes)
     plan_summary(job).report()
     return job
 

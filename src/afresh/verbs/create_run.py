@@ -24,6 +24,7 @@ from afresh.runs.signature import sign
 from afresh.training.budget import Budget, Machine, check_device
 from afresh.training.plan import RESERVE, Decision, Plan
 from afresh.training.training_clock import Clock
+from afresh.verbs.processes import check_processes
 
 
 class RunSpec(Protocol):
@@ -37,6 +38,8 @@ class RunSpec(Protocol):
     def force(self) -> bool: ...
     @property
     def device(self) -> str | None: ...
+    @property
+    def processes(self) -> int: ...
     @property
     def clock(self) -> Clock: ...
 
@@ -58,6 +61,7 @@ def check_spec(spec: RunSpec, budget: Budget | None, default_out: Path, inputs: 
         budget.check()
     if spec.device is not None:
         check_device(spec.device)
+    check_processes(spec.processes)
     out = spec.out or default_out
     check_output_dir(out, spec.force, inputs)
     return Output(out, inputs)

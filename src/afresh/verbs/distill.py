@@ -22,6 +22,7 @@ from afresh.training.weights import BaseWeights
 from afresh.verbs.create_run import RunContents, check_spec, create_run, report_data, report_plan, training_seconds
 from afresh.verbs.data_source import DataSource, data_source
 from afresh.verbs.plan_summary import plan_summary
+from afresh.verbs.torchrun import together
 from afresh.verbs.training_job import Job
 
 STUDENT, TEACHER = "fewstep", "flow"
@@ -42,6 +43,7 @@ class DistillSpec:
     out: Path | None = None
     force: bool = False
     device: str | None = None
+    processes: int = 1  # that train together on this machine
     set_family: Mapping[str, Any] = field(default_factory=dict)
     set_train: Mapping[str, Any] = field(default_factory=dict)
     clock: Clock = field(default_factory=Clock)  # of the command, whose minutes include reading the data
@@ -54,6 +56,7 @@ class DistillSpec:
         )
 
 
+@together
 def start(spec: DistillSpec) -> Job:
     """Read the teacher and its data, plan, and create the student's run.
 
@@ -82,7 +85,7 @@ def start(spec: DistillSpec) -> Job:
         space=teacher.space,
         conds=teacher.conds,
         examples=source.train,
-        machine=measure_machine(spec.device),
+        machine=measure_machine(spec.device, spec.processes),
         seed=spec.seed,
         set_family={},
         set_train=spec.set_train,
@@ -110,7 +113,7 @@ def start(spec: DistillSpec) -> Job:
     )
     with create_run(spec, output, contents) as run:
         learnt_from = DataSource(run, prepared, teacher.space, source.train, source.heldout)
-        job = Job(run, prepared, learnt_from, spec.clock)
+        job = Job(run, prepared, learnt_from, spec.clock, processes=spec.processes)
         plan_summary(job).report()
         return job
 

@@ -143,8 +143,9 @@ def stop_at_once(agent: subprocess.Popen[bytes]) -> None:
 
 def raise_lost(agent: subprocess.Popen[bytes], path: Path) -> None:
     raise UserError(
-        f"The processes that trained {path} died {RESTARTS + 1} times, the last time with exit code {agent.returncode}. "
-        f"What was saved last is kept. Is there enough memory for so many of them? Go on: `afresh.resume({str(path)!r})`",
+        f"The processes that trained {path} died {RESTARTS + 1} times, the last time with exit code "
+        f"{agent.returncode}. What was saved last is kept. Is there enough memory for so many of them? Go on: "
+        f"`afresh.resume({str(path)!r})`",
         "ranks_lost",
     )
 

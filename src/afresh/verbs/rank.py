@@ -5,18 +5,15 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import replace
-from hashlib import sha256
 from pathlib import Path
 
-import torch
-
-from afresh import __version__
 from afresh.core import UserError, events
 from afresh.training import ranks
 from afresh.training.loop import Diverged, Interrupted
 from afresh.verbs.processes import VARIABLE, ended, event_line, order_of
 from afresh.verbs.resume import resume
-from afresh.verbs.training_job import Job, follow, learn
+from afresh.verbs.torchrun import check_same
+from afresh.verbs.training_job import learn
 
 
 def main() -> None:
@@ -34,13 +31,10 @@ def main() -> None:
 
     with events.listening(listener):
         try:
-            with ranks.joined():
-                job = replace(resume(Path(order.run), True, order.ignore_stop, holds=leads), clock=order.to_clock())
-                check_same(job)
-                if leads:
-                    learn(job, order.log)
-                else:
-                    follow(job)
+            ranks.join()
+            job = resume(Path(order.run), True, order.ignore_stop, holds=leads)
+            check_same(job)
+            learn(replace(job, clock=order.to_clock()), order.log)
         except (UserError, Diverged, Interrupted) as error:
             ended(order, error)
             if not isinstance(error, Interrupted):
@@ -48,25 +42,6 @@ def main() -> None:
             return
     if leads:
         ended(order, None)
-
-
-def check_same(job: Job) -> None:
-    """Raises UserError unless all processes have the same programs and data."""
-    own = {
-        "afresh": __version__,
-        "torch": torch.__version__,
-        "data": job.prepared.split_hash,
-        "run": sha256((job.run.path / "run.json").read_bytes()).hexdigest(),
-    }
-    everybody = ranks.from_all(own)
-    for number, other in enumerate(everybody):
-        for name, value in other.items():
-            if value != everybody[0][name]:
-                raise UserError(
-                    f"Process {number} has another {name} than process 0: {value}, and not {everybody[0][name]}. All "
-                    "need the same versions and the same data, at the same path.",
-                    "ranks_differ",
-                )
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ from afresh.verbs.base_data import prepare_for
 from afresh.verbs.create_run import RunContents, check_spec, create_run, report_data, report_plan, training_seconds
 from afresh.verbs.data_source import DataSource
 from afresh.verbs.plan_summary import plan_summary
+from afresh.verbs.torchrun import together
 from afresh.verbs.training_job import Job
 
 RANK = 16  # of an adapter
@@ -64,6 +65,7 @@ class TrainSpec:
     validation: Path | None = None
     force: bool = False
     device: str | None = None
+    processes: int = 1  # that train together on this machine
     data: Mapping[str, Any] = field(default_factory=dict)  # options of the modality
     set_family: Mapping[str, Any] = field(default_factory=dict)
     set_train: Mapping[str, Any] = field(default_factory=dict)
@@ -76,6 +78,7 @@ class TrainSpec:
         return Budget(self.minutes, self.steps, self.tokens)
 
 
+@together
 def start(spec: TrainSpec) -> Job:
     """Read the data, plan, and create the run's folder.
 
@@ -103,7 +106,7 @@ def start(spec: TrainSpec) -> Job:
         space=latent.space,
         conds=prepared.encoder.conds,
         examples=latent.train,
-        machine=measure_machine(spec.device),
+        machine=measure_machine(spec.device, spec.processes),
         seed=spec.seed,
         set_family=spec.set_family,
         set_train=spec.set_train,
@@ -127,7 +130,7 @@ def start(spec: TrainSpec) -> Job:
     )
     with create_run(spec, output, contents) as run:
         source = DataSource(run, prepared, chosen.task.space, latent.train, latent.heldout)
-        job = Job(run, prepared, source, spec.clock)
+        job = Job(run, prepared, source, spec.clock, processes=spec.processes)
         plan_summary(job, advice).report()
         return job
 

@@ -73,8 +73,9 @@ class Job:
 
 
 def learn(job: Job, log: Sequence[str] = ()) -> float:
-    """Train until the run is finished, by the job's processes, with logs in other programs (training/logs/run_log.py). Returns the seconds
-    spent. The run's folder is usable at any time, and no other process can train or remove it until the end.
+    """Train until the run is finished, by the job's processes, with logs in other programs (training/logs/run_log.py).
+    Returns the seconds spent. The run's folder is usable at any time, and no other process can train or remove it until
+    the end.
 
     Raises Interrupted after Ctrl-C, Diverged if training cannot continue, and RewardError if a reward fails. In each
     case the progress until then is saved.
@@ -84,12 +85,16 @@ def learn(job: Job, log: Sequence[str] = ()) -> float:
         seconds = learn_together(job.run.path, job.processes, job.clock, job.ignore_stop, log)
         job.run.reload()
         return seconds
+    if not ranks.leads():
+        return follow(job)
     with held(job.run.path, "trained"), torch_threads(threads_of(job)), interrupts_caught() as interrupted:
         try:
             with changing(job.run.path, LEARNT):
-                return _learn(job, interrupted, log)
+                seconds = _learn(job, interrupted, log)
         finally:
             job.source.close()
+    ranks.wait()
+    return seconds
 
 
 def threads_of(job: Job) -> int:
@@ -98,8 +103,9 @@ def threads_of(job: Job) -> int:
     return planned if ranks.world() == 1 else min(planned, ranks.threads_each(ranks.local_world()))
 
 
-def follow(job: Job) -> None:
+def follow(job: Job) -> float:
     """Train beside the process that leads (training/ranks.py): it alone holds the run's folder and writes to it."""
+    start = time.perf_counter()
     with torch_threads(threads_of(job)), interrupts_caught() as interrupted:
         try:
             learner, source = job.source.learner(), job.source
@@ -114,6 +120,9 @@ def follow(job: Job) -> None:
             loop.run(learner, source.batches(learner), job.run.path / "checkpoints", rng, hooks)
         finally:
             job.source.close()
+    ranks.wait()  # until everything is written
+    job.run.reload()
+    return time.perf_counter() - start
 
 
 def _learn(job: Job, interrupted: Callable[[], bool], log: Sequence[str]) -> float:
