@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import os
+import random
+import signal
 import subprocess
 import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+import afresh
+from afresh.core import UserError
+from afresh.training.loop import Interrupted
+from afresh.verbs.processes import ATTEMPTS, Order, attempt
 from tests.training.rank_program import every, weights
 
 
@@ -34,3 +46,103 @@ def test_two_processes_have_the_bits_of_one_with_two_micro_batches(together: Pat
         theirs = load_file(together / f"{title}-{space}-{rank}.safetensors")
         assert alone.keys() == theirs.keys()
         assert not [name for name, v in alone.items() if not torch.equal(v, theirs[name])]
+
+
+# --------------------------------------------------------------------------- a run
+
+
+SETTINGS = {"train.threads": 1, "train.precision": "float32", "train.save_every": 5, "train.eval_every": 10}
+SETTINGS |= {"family.width": 32, "family.layers": 1, "family.heads": 2, "family.kv_heads": 2}
+
+
+def run_of(folder: Path, name: str, batch: int = 8, **options: Any) -> afresh.Model:
+    text = folder / "lines.txt"
+    if not text.exists():
+        text.write_text("\n".join(f"line {i}: {i * i % 97} and {i % 7}" for i in range(2_000)))
+    settings = {**SETTINGS, "train.batch": batch, "train.micro_batch": (batch + 1) // 2}
+    return afresh.train(text, steps=40, out=folder / name, settings=settings, quiet=True, **options)
+
+
+def bits(model: afresh.Model) -> dict[str, bytes]:
+    newest = model.path / "checkpoints" / (model.path / "latest").read_text().strip()
+    return {file.name: file.read_bytes() for file in newest.glob("*.safetensors")}
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> afresh.Model:
+    return run_of(tmp_path_factory.mktemp("alone"), "alone")
+
+
+def test_a_run_of_two_processes_is_that_of_one(alone: afresh.Model, tmp_path: Path) -> None:
+    both = run_of(tmp_path, "both", processes=2)
+    assert bits(both) == bits(alone)
+    rows = [json.loads(line) for line in (both.path / "metrics.jsonl").read_text().splitlines()]
+    losses = [row["heldout_loss"] for row in rows if "heldout_loss" in row]
+    known = [json.loads(line) for line in (alone.path / "metrics.jsonl").read_text().splitlines()]
+    assert losses == [row["heldout_loss"] for row in known if "heldout_loss" in row]
+
+
+@contextmanager
+def at(run: Path, steps: Sequence[int], act: Callable[[], None]) -> Iterator[list[int]]:
+    """Act once after the run has saved each of these steps; yields those at which it has acted."""
+    left, acted, ended = list(steps), list[int](), threading.Event()
+
+    def watch() -> None:
+        while left and not ended.wait(0.02):
+            saved = [int(f.name) for f in (run / "checkpoints").glob("[0-9]*")]
+            if saved and max(saved) >= left[0]:
+                act()
+                acted.append(left.pop(0))
+                ended.wait(1.0)  # until the processes are started again
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield acted
+    finally:
+        ended.set()
+        thread.join()
+
+
+def test_a_process_that_is_killed_is_started_again_and_nothing_is_lost(
+    alone: afresh.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    chosen = random.Random(0)
+
+    def kill() -> None:
+        numbers = [int(file.read_text()) for file in tmp_path.glob("afresh-ranks-*/*.pid")]
+        os.kill(chosen.choice(numbers), signal.SIGKILL)
+
+    with at(tmp_path / "killed", (5, 20), kill) as kills:
+        killed = run_of(tmp_path, "killed", processes=2)
+    assert kills == [5, 20] and bits(killed) == bits(alone)
+
+
+def test_a_run_goes_on_with_another_number_of_processes(alone: afresh.Model, tmp_path: Path) -> None:
+    """Two processes until an interruption, then one until the next, then two."""
+    path = tmp_path / "changing"
+    with at(path, (10,), lambda: os.kill(os.getpid(), signal.SIGINT)), pytest.raises(Interrupted):
+        run_of(tmp_path, "changing", processes=2)
+    with at(path, (20,), lambda: os.kill(os.getpid(), signal.SIGINT)), pytest.raises(Interrupted):
+        afresh.resume(path, quiet=True)
+    assert bits(afresh.resume(path, processes=2, quiet=True)) == bits(alone)
+
+
+def test_more_processes_than_examples_in_a_batch_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="A batch has 1 example"):
+        run_of(tmp_path, "small", processes=2, batch=1)
+
+
+@pytest.mark.parametrize("processes", [0, 4_096])
+def test_processes_that_this_machine_cannot_run_are_refused(tmp_path: Path, processes: int) -> None:
+    with pytest.raises(UserError, match="`processes` must be from 1"):
+        run_of(tmp_path, "none", processes=processes)
+
+
+def test_processes_that_die_before_they_save_end_with_an_error(tmp_path: Path) -> None:
+    order = Order(str(tmp_path / "run"), str(tmp_path), None, False)
+    for _ in range(ATTEMPTS):
+        attempt(order)
+    with pytest.raises(UserError, match="3 times in a row before they had saved more"):
+        attempt(order)

@@ -25,6 +25,7 @@ from torch import Tensor, distributed
 from afresh.core import Batch, UserError
 
 TIMEOUT = timedelta(minutes=30)  # of any exchange: rank 0 may draw and judge samples while the others wait
+NOT_MET = "ranks_not_met"  # the code of an error
 BUCKET = 1 << 23  # numbers that are summed at once: 32 MB of float32
 
 
@@ -78,13 +79,19 @@ def join() -> None:
     try:
         # Decisions are exchanged in main memory, and gradients where they are.
         backend = "cpu:gloo" if device is None else "cpu:gloo,cuda:nccl"
-        distributed.init_process_group(backend, timeout=TIMEOUT)
+        store = agent_store()
+        if store is None:
+            distributed.init_process_group(backend, timeout=TIMEOUT)
+        else:  # it still holds the addresses of processes that ended before a restart
+            own = distributed.PrefixStore(f"afresh/{os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
+            number, count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+            distributed.init_process_group(backend, timeout=TIMEOUT, store=own, rank=number, world_size=count)
     except (RuntimeError, ValueError) as e:
         where = f"{os.environ.get('MASTER_ADDR', '?')}:{os.environ.get('MASTER_PORT', '?')}"
         raise UserError(
             f"The {os.environ['WORLD_SIZE']} processes of this training did not meet at {where}: "
             f"{str(e).splitlines()[0]}. Is the address of the first host right, and its port open to the others?",
-            "no_meeting",
+            NOT_MET,
         ) from e
     atexit.register(leave)
 

@@ -25,12 +25,14 @@ from afresh.core import RewardError, UserError, events
 from afresh.core.events import Event
 from afresh.storage.files import replace_file
 from afresh.training import ranks
+from afresh.training.checkpoint import steps_in
 from afresh.training.loop import Diverged, Interrupted
 from afresh.training.signals import interrupts_caught
 from afresh.training.training_clock import Clock
 
 VARIABLE = "AFRESH_RANK"  # of the environment: what a process is to train
-RESTARTS = 3  # of all processes, after one of them died
+RESTARTS = 1_000  # of all processes, after one of them died; ATTEMPTS decides
+ATTEMPTS = 3  # to come further than the newest checkpoint
 ERRORS: dict[str, type[Exception]] = {e.__name__: e for e in (UserError, RewardError, Diverged, Interrupted)}
 
 
@@ -100,7 +102,7 @@ def learn_together(path: Path, processes: int, clock: Clock | None, ignore_stop:
                 if agent.poll() is None:
                     stop_at_once(agent)
         if not order.ended.exists():
-            raise_lost(agent, path)
+            ended(order, lost(path, f"torchrun ended with code {agent.returncode}"))
         told = json.loads(order.ended.read_bytes())
     if told:
         kind = ERRORS.get(told["error"], RuntimeError)
@@ -141,11 +143,21 @@ def stop_at_once(agent: subprocess.Popen[bytes]) -> None:
     agent.wait()
 
 
-def raise_lost(agent: subprocess.Popen[bytes], path: Path) -> None:
-    raise UserError(
-        f"The processes that trained {path} died {RESTARTS + 1} times, the last time with exit code "
-        f"{agent.returncode}. What was saved last is kept. Is there enough memory for so many of them? Go on: "
-        f"`afresh.resume({str(path)!r})`",
+def attempt(order: Order) -> None:
+    """Note that training begins once more. Raises UserError if it has begun ATTEMPTS times at the same checkpoint."""
+    steps = steps_in(Path(order.run) / "checkpoints")
+    newest = steps[-1] if steps else "none"
+    file = Path(order.folder) / "attempts"
+    before = file.read_text().splitlines() if file.exists() else []
+    if before[-ATTEMPTS:] == [newest] * ATTEMPTS:
+        raise lost(Path(order.run), f"{ATTEMPTS} times in a row before they had saved more")
+    file.write_text("\n".join([*before, newest]))
+
+
+def lost(path: Path, how: str) -> UserError:
+    return UserError(
+        f"The processes that train {path} died: {how}. What was saved last is kept. Is there enough memory for so many "
+        f"of them? Go on: `afresh.resume({str(path)!r})`",
         "ranks_lost",
     )
 

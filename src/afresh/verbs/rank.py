@@ -10,7 +10,8 @@ from pathlib import Path
 from afresh.core import UserError, events
 from afresh.training import ranks
 from afresh.training.loop import Diverged, Interrupted
-from afresh.verbs.processes import VARIABLE, ended, event_line, order_of
+from afresh.training.ranks import NOT_MET
+from afresh.verbs.processes import VARIABLE, attempt, ended, event_line, order_of
 from afresh.verbs.resume import resume
 from afresh.verbs.torchrun import check_same
 from afresh.verbs.training_job import learn
@@ -31,11 +32,15 @@ def main() -> None:
 
     with events.listening(listener):
         try:
+            if leads:
+                attempt(order)
             ranks.join()
             job = resume(Path(order.run), True, order.ignore_stop, holds=leads)
             check_same(job)
             learn(replace(job, clock=order.to_clock()), order.log)
         except (UserError, Diverged, Interrupted) as error:
+            if getattr(error, "code", "") == NOT_MET:
+                raise  # another process died meanwhile, so that all are started again
             ended(order, error)
             if not isinstance(error, Interrupted):
                 sys.exit(1)  # so that the others are stopped, which may wait for this one
