@@ -105,7 +105,8 @@ def test_a_run_that_is_there_is_gone_on_with(here: Path, invoke: Invoke) -> None
             *("--no-measure", "--verbose", "--json"),
         ]
         assert continued([*command, "--out", "runs/b", *words]) == [*command, "--out", "runs/b", *words]
-    assert continued(["train", "--resume", "runs/a"]) == ["train", "--resume", "runs/a"]
+    for command in (["train", "--resume", "runs/a"], ["train", "--out", "runs/a", "--nothing"], ["sample", "runs/a"]):
+        assert continued(command) == command
 
 
 WRONG = {

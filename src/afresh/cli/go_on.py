@@ -9,14 +9,18 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from afresh.cli import main
+from afresh.cli import UsageError, main
 from afresh.cli.training_command import values_of
+from afresh.core import UserError
 
 
 def continued(words: Sequence[str]) -> list[str]:
-    """The command, or `train --resume RUN` with those options that a run does not remember, if its run is there. Raises
-    UserError for a command that does not train."""
-    values = values_of(words)
+    """The command, or, if its run is there, `train --resume RUN` with those options that a run does not remember. A
+    wrong command stays as it is, and says itself what is wrong."""
+    try:
+        values = values_of(words)
+    except (UserError, UsageError):
+        return list(words)
     out = values["out"]
     if out is None or not (out / "run.json").is_file():
         return list(words)
