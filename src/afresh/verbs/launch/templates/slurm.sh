@@ -54,8 +54,9 @@ while kill -0 "$step" 2>/dev/null; do # the signal ended the wait, not the step
   wait "$step" || code=$?
 done
 
-# A job whose time was over goes on in the next; one that was cancelled does not.
-if [[ -n $stopped && $code -ne 0 ]] && ((SECONDS > {{ late }} && ${SLURM_RESTART_COUNT:-0} < {{ job.restarts }})); then
+# A job whose time was over goes on in the next; one that was cancelled does not. The exit code does not tell: Slurm
+# leaves out that of processes to which it sent SIGTERM.
+if [[ -n $stopped ]] && ((SECONDS > {{ late }} && ${SLURM_RESTART_COUNT:-0} < {{ job.restarts }})); then
   scontrol requeue "$SLURM_JOB_ID"
 fi
 exit "$code"
