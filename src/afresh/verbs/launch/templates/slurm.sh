@@ -32,6 +32,11 @@ export {{ name }}={{ value | word }}
 read -r first_host < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 port=$((20000 + SLURM_JOB_ID % 10000))
 
+# Slurm sends SIGTERM to this script {{ grace }} seconds before the time is over. Sent on to srun, it would kill the
+# processes at once; scancel sends it to them, and they save.
+stopped=
+trap 'stopped=yes; scancel --signal=TERM "$SLURM_JOB_ID" || true' TERM
+
 # One torchrun on each node. When the job starts again, go_on continues the run instead of beginning it.
 srun --cpus-per-task={{ job.cpus }} --kill-on-bad-exit=1 \
   {{ python | word }} -m torch.distributed.run \
@@ -41,11 +46,6 @@ srun --cpus-per-task={{ job.cpus }} --kill-on-bad-exit=1 \
   --rdzv-endpoint="$first_host:$port" \
   {{ program | map("word") | join(" ") }} &
 step=$!
-
-# Slurm sends SIGTERM to this script {{ grace }} seconds before the time is over. Sent on to srun, it would kill the
-# processes at once; scancel sends it to them, and they save.
-stopped=
-trap 'stopped=yes; scancel --signal=TERM "$SLURM_JOB_ID" || true' TERM
 
 code=0
 wait "$step" || code=$?
