@@ -47,12 +47,11 @@ srun --cpus-per-task={{ job.cpus }} --kill-on-bad-exit=1 \
   {{ program | map("word") | join(" ") }} &
 step=$!
 
+while kill -0 "$step" 2>/dev/null; do
+  wait "$step" || true # which the signal ends before the step does
+done
 code=0
 wait "$step" || code=$?
-while kill -0 "$step" 2>/dev/null; do # the signal ended the wait, not the step
-  code=0
-  wait "$step" || code=$?
-done
 
 # A job whose time was over goes on in the next; one that was cancelled does not. The exit code does not tell: Slurm
 # leaves out that of processes to which it sent SIGTERM.
