@@ -123,8 +123,6 @@ def launch(
         write_job(made, file, force)
         say(f"job file: {file}")
     note(*made.notes)
-    if (training.folder / training.out / "run.json").is_file():
-        note(f"{training.out} is a run already: the job goes on with it")
     submitted = submit_job(made, file) if submit and file is not None else None
     if as_json:
         place = None if file is None else str(file)

@@ -45,6 +45,8 @@ def slurm_job(job: LaunchJob, minutes: float | None = None) -> JobFile:
     )
     notes = [f"all nodes must see at the same path: {path}" for path in (sys.executable, *shared)]
     notes += [f"{path} is not on this machine" for path in shared[:-1] if not path.exists()]
+    if is_run(out):
+        notes.append(f"{job.command.out} is a run already: the job goes on with it")
     if minutes is None:
         notes.append(f"the job may take {limit} minutes: those of the command, a tenth more, and {MARGIN}")
     return JobFile(text, ".sbatch", ("sbatch",), notes=tuple(notes))
