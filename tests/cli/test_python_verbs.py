@@ -32,9 +32,9 @@ FUNCTIONS: Mapping[str, tuple[Callable[..., Any], ...]] = {
     "verify": (M.verify,),
     "doctor": (afresh.doctor,),
 }
-# What the command line alone needs: programs that run until they are stopped, the index of the works of one, a
-# demonstration, a help text, and how a result is shown or asked for.
-NOT_IN_PYTHON = {"demo", "help", "open", "reindex", "serve"}
+# What the command line alone needs: programs that run until they are stopped, the index of the works of one, command
+# lines as jobs of a cluster, a demonstration, a help text, and how a result is shown or asked for.
+NOT_IN_PYTHON = {"demo", "help", "launch", "open", "reindex", "serve"}
 SHOWN = {"as_json", "run", "context", "yes", "port", "open_page", "stream", "measure"}
 SHOWN |= {"dry_run", "show_rules", "verbose", "examples"}  # of data: a property of its result
 WRITTEN = {"sample", "edit", "blend", "compose", "data"}  # whose results have a method `save`

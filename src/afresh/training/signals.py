@@ -13,14 +13,15 @@ from typing import Any
 def interrupts_caught() -> Iterator[Callable[[], bool]]:
     """Yield a function that returns whether a stop was requested by Ctrl-C or SIGTERM.
 
-    The first signal requests a stop after the current step, and a second one raises KeyboardInterrupt immediately.
-    Signals are handled in the main thread only; in other threads the function always returns False.
+    The first signal requests a stop after the current step, and a second Ctrl-C raises KeyboardInterrupt immediately.
+    A second SIGTERM does not: Slurm sends it to every process of a job, among them torchrun, which sends it to its own
+    processes again. Signals are handled in the main thread only; in other threads the function always returns False.
     """
     requested = False
 
     def handler(number: int, frame: Any) -> None:
         nonlocal requested
-        if requested:
+        if requested and number == signal.SIGINT:
             raise KeyboardInterrupt
         requested = True
 
