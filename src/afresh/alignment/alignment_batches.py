@@ -52,7 +52,7 @@ from afresh.runs.record import AlignRecord
 from afresh.runs.run import Run, join, metrics_rows
 from afresh.runs.signature import base_model_here
 from afresh.sampling.request import Request, describe, encode_prompts, known, prompts_of
-from afresh.training import checkpoint
+from afresh.training import checkpoint, ranks
 from afresh.training.batch_source import heldout_loss
 from afresh.training.best_checkpoint import REWARD, STOP_ERRORS, BestCheckpoint, best_by_reward
 from afresh.training.loop import Learner, averaged, precision
@@ -294,9 +294,11 @@ class AlignmentSource:
             lines.write(json.dumps({"item": text, "reason": reason}) + "\n")
 
     def scored(self, x: Tensor, cond: Cond) -> Tensor:
-        """The rewards (B,) float64 of samples in the family's space."""
+        """The rewards (B,) float64 of samples in the family's space. Processes that train together divide them."""
         assert self.scorer is not None
-        return self.by(self.scorer, self.values(x), cond)
+        rows = ranks.rows(len(x))
+        own = self.by(self.scorer, self.values(x[rows]), cond.select(rows))
+        return torch.cat([torch.tensor(r, dtype=torch.float64) for r in ranks.from_all(own.tolist())])
 
     def values(self, x: Tensor) -> Sequence[Any]:
         return self.run.encoder.decode(self.decoded(x))
@@ -409,6 +411,8 @@ class AlignmentSource:
         if self.family.likelihood is not None and not self.aligner.searches:  # which is meant to leave the data
             objective = self.family.objective(run.config, run.space)
             metrics["heldout_loss"] = heldout_loss(learner, objective, self.heldout, self.space)
+        if not ranks.leads():
+            return metrics
         metrics |= self.metrics(learner)
         for best in (self.best, self.within):
             if best is not None:

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, distributed
 
 from afresh.core import Batch, UserError
+from afresh.core.plural import counted
 
 TIMEOUT = timedelta(minutes=30)  # of any exchange: rank 0 may draw and judge samples while the others wait
 NOT_MET = "ranks_not_met"  # the code of an error
@@ -120,17 +121,21 @@ def agent_store() -> distributed.TCPStore | None:
 def part_of(batch: Batch) -> Batch:
     """The part of a batch that this process takes: rows r B / N to (r + 1) B / N. Raises UserError if a process would
     have none."""
-    count, size = world(), len(batch.x)
-    if count == 1:
+    if world() == 1:
         return batch
-    if size < count:
+    if len(batch.x) < world():
         raise UserError(
-            f"A batch has {size} examples, and {count} processes train: each needs one at least. Use at most {size} "
-            "processes, or a larger batch (`train.batch`).",
+            f"A batch has {counted(len(batch.x), 'example')}, and {world()} processes train: each needs one at least. "
+            "Use fewer processes, or a larger batch (`train.batch`).",
             "too_many_processes",
         )
-    first, end = (size * r // count for r in (rank(), rank() + 1))
-    return batch.select(torch.arange(first, end, device=batch.x.device))
+    return batch.select(rows(len(batch.x)).to(batch.x.device))
+
+
+def rows(count: int) -> Tensor:
+    """The rows of so many that this process takes."""
+    first, end = (count * r // world() for r in (rank(), rank() + 1))
+    return torch.arange(first, end)
 
 
 def mine(number: int) -> bool:
@@ -146,9 +151,9 @@ def add_up(tensors: Sequence[Tensor], weight: float | Tensor) -> float | Tensor:
     together."""
     if world() == 1:
         return weight
-    counted = weight.detach().clone() if isinstance(weight, Tensor) else torch.tensor(weight, dtype=torch.float64)
+    total_weight = torch.as_tensor(weight, dtype=None if isinstance(weight, Tensor) else torch.float64).detach().clone()
     groups: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
-    for t in (*tensors, counted):
+    for t in (*tensors, total_weight):
         groups.setdefault((t.dtype, t.device), []).append(t)
     for group in groups.values():
         for bucket in buckets(group):
@@ -156,7 +161,7 @@ def add_up(tensors: Sequence[Tensor], weight: float | Tensor) -> float | Tensor:
             distributed.all_reduce(flat)
             for t, total in zip(bucket, flat.split([t.numel() for t in bucket]), strict=True):
                 t.detach().copy_(total.view(t.shape))
-    return counted if isinstance(weight, Tensor) else float(counted)
+    return total_weight if isinstance(weight, Tensor) else float(total_weight)
 
 
 def buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
