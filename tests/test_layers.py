@@ -233,7 +233,11 @@ def test_what_must_not_occur() -> None:
 OF_AFRESH = tuple(f"afresh {verb} " for verb in ("sample", "train", "measure", "recommend", "practise", "serve", "rm"))
 TYPED = ("llama-gguf-split --merge", "hf download", *OF_AFRESH, "var(--")
 # Files that run programs of others: git, torchrun, sky. A text that is one option is what these are run with.
-RUN_OTHERS = ("collect/sources/repository.py", "verbs/processes.py", *(f"verbs/launch/{f}.py" for f in ("kubernetes", "render", "sky")))
+RUN_OTHERS = (
+    "collect/sources/repository.py",
+    "verbs/processes.py",
+    *(f"verbs/launch/{f}.py" for f in ("kubernetes", "render", "sky")),
+)
 ONE_OPTION = re.compile(r"(f')?--[a-z-]+(=\S*)?")
 
 

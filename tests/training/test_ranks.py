@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +26,20 @@ from afresh.verbs.processes import ATTEMPTS, Order, attempt
 from tests.training.rank_program import every, weights
 
 
+def under_torchrun(module: Sequence[str], *options: str) -> subprocess.CompletedProcess[str]:
+    """A module with its arguments, in two processes."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", *options]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [*command, "-m", *module], env=environment, capture_output=True, text=True, timeout=600, check=False
+    )
+
+
 @pytest.fixture(scope="module")
 def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What two processes have after a few steps of every family."""
     folder = tmp_path_factory.mktemp("ranks")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    command += ["-m", "tests.training.rank_program", str(folder)]
-    done = subprocess.run(
-        command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=600
-    )
+    done = under_torchrun(["tests.training.rank_program", str(folder)])
     assert done.returncode == 0, done.stderr[-4000:]
     return folder
 
@@ -146,3 +151,26 @@ def test_processes_that_die_before_they_save_end_with_an_error(tmp_path: Path) -
         attempt(order)
     with pytest.raises(UserError, match="3 times in a row before they had saved more"):
         attempt(order)
+
+
+def leader(run: Path) -> int:
+    """The number of the process of rank 0 that trains a run."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            words = (folder / "cmdline").read_bytes().split(b"\0")
+            if b"RANK=0" in (folder / "environ").read_bytes().split(b"\0") and str(run).encode() in words:
+                return int(folder.name)
+    raise ProcessLookupError
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for a process in /proc")
+def test_a_command_under_torchrun_is_that_of_one_process(alone: afresh.Model, tmp_path: Path) -> None:
+    """Every process gets the same words, one of them plans, and after a restart the run that it made goes on."""
+    run, settings = tmp_path / "run", {**SETTINGS, "train.batch": 8, "train.micro_batch": 4}
+    words = ["train", str(alone.path.parent / "lines.txt"), "--steps", "40", "--out", str(run), "--no-measure"]
+    words += [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
+    with at(run, (10,), lambda: os.kill(leader(run), signal.SIGKILL)) as kills:
+        done = under_torchrun(["afresh", *words], "--max-restarts=2")
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert kills == [10] and bits(afresh.load(run)) == bits(alone)
+    assert done.stderr.count("result: ") == 1, "one process reports"

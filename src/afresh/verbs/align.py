@@ -28,6 +28,7 @@ from afresh.runs.record import AlignRecord
 from afresh.runs.run import Run
 from afresh.sampling.request import prompts_of
 from afresh.storage.files import write_json
+from afresh.training import ranks
 from afresh.training.budget import Budget, Machine, check_device, measure_machine, torch_threads
 from afresh.training.config import TrainConfig
 from afresh.training.loop import Interrupted, take_step
@@ -225,6 +226,11 @@ def chosen_settings(aligner: Aligner, spec: AlignSpec) -> dict[str, Any]:
     if aligner.searches and spec.minutes is not None:
         raise UserError(
             f"{aligner.name} ends when its calls of the reward are spent: give `calls` instead of `minutes`."
+        )
+    if aligner.searches and (spec.processes > 1 or ranks.launched()):
+        raise UserError(
+            f"{aligner.name} asks the reward in one process, and trains little: leave `processes` out.",
+            "one_process",
         )
     if aligner.searches and (spec.prompts or spec.prompt_tokens):
         raise UserError(f"{aligner.name} looks for whole items: leave out `prompts` and `prompt_tokens`.")
