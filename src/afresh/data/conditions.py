@@ -24,6 +24,7 @@ from afresh.storage.tensor_file import check_tensor, read_tensors
 
 CAPTION = "caption"  # name of the part that holds captions
 MAX_WORDS = 4_000  # size of the vocabulary
+FEW = 1_000  # captions of which every word is learnt: whoever has few asks for what is in them
 MAX_LENGTH = 32  # words of a caption
 MAX_BYTES = 1 << 25  # of the conditions that are saved with a run
 
@@ -110,12 +111,13 @@ def _natural(name: str) -> tuple[int, int, str]:
 
 
 def _fit_captions(captions: Sequence[str]) -> tuple[Part, int]:
-    """A vocabulary of the words that occur at least twice, the most frequent first, and the number of captions that
-    exceed the length. The length is the 95th percentile, at most MAX_LENGTH.
+    """A vocabulary of the words that occur at least twice, or once if there are at most FEW captions, the most frequent
+    first, and the number of captions that exceed the length, which is the 95th percentile, at most MAX_LENGTH.
     """
     split = [caption_words(c) for c in captions]
     counts = Counter(w for words in split for w in words)
-    vocabulary = sorted((w for w, n in counts.items() if n >= 2), key=lambda w: (-counts[w], w))[:MAX_WORDS]
+    least = 1 if len(captions) <= FEW else 2
+    vocabulary = sorted((w for w, n in counts.items() if n >= least), key=lambda w: (-counts[w], w))[:MAX_WORDS]
     lengths = sorted(map(len, split))
     length = max(1, min(MAX_LENGTH, lengths[math.ceil(0.95 * len(lengths)) - 1]))
     return Part("prompt", classes=tuple(vocabulary), length=length), sum(n > length for n in lengths)
