@@ -136,7 +136,7 @@ def _sheet(book: Any, wanted: str) -> str:
 
 def _rows(sheet: Any) -> Iterator[Cells]:
     sheet.reset_dimensions()  # which a file may state wrongly
-    return sheet.iter_rows(values_only=True)  # type: ignore[no-any-return]
+    return sheet.iter_rows(values_only=True)
 
 
 def _field(value: Any) -> str:

@@ -22,7 +22,7 @@ from afresh.data.tables.delimited import Unusable
 from afresh.data.tables.numbers import id_of, is_number
 from afresh.data.tables.roles import check_given
 from afresh.data.tables.rows import read_head
-from afresh.data.tables.times import seconds_of
+from afresh.data.tables.times import clock_times, seconds_of
 from afresh.domains.exercises.columns import FIELDS, LogColumns, is_log, log_columns, outcome_of
 from afresh.domains.exercises.history import Answer, AnswerHistory, with_gaps
 
@@ -41,6 +41,9 @@ class LogOptions(BaseModel):
     item: str = Field("", description="column of the exercise; empty: found by name")
     correct: str = Field("", description="column of the outcome; empty: found by name and by its values")
     time: str = Field("", description="column of when; empty: found by name, and the order of rows where there is none")
+    clock: str = Field(
+        "", description="column of the time of day, if that of when has the day only; empty: by its name and values"
+    )
     skill: str = Field("", description="column of the skill of the exercise; empty: found by name")
     right_from: float | None = Field(
         None,
@@ -69,6 +72,7 @@ class Reading:
     types: dict[str, Counter[str]] = field(default_factory=dict)  # of ids of learners and exercises
     partly: int = 0
     untimed: int = 0
+    clockless: int = 0
 
 
 def recognise(path: Path) -> Sniff:
@@ -157,6 +161,10 @@ def add_answers(reading: Reading, batch: Any, columns: LogColumns, split: str, u
     if "time" in values:
         read, units = seconds_of(batch.column(columns.of["time"]))
         reading.units += units
+        if "clock" in values:
+            clock = clock_times(batch.column(columns.of["clock"]))
+            reading.clockless += int(np.isnan(clock).sum())
+            read += np.nan_to_num(clock)
         times = [None if np.isnan(t) else float(t) for t in read]
     for i in range(rows):
         outcome = outcome_of(values["correct"][i])
@@ -210,6 +218,8 @@ def notes_on(reading: Reading) -> list[str]:
         out.append(f"{reading.partly:,} partly right answers: right from {reading.options.right_from:g} of the points")
     if reading.untimed:
         out.append("there are no times: the order of rows is taken, and forgetting cannot be learnt")
+    if reading.clockless:
+        out.append(f"{counted(reading.clockless, 'answer')} without a time of day, taken as at 0:00")
     if len(reading.units) > 1:
         forms = ", ".join(f"{n:,} in {unit}" for unit, n in reading.units.most_common())
         out.append(f"times are mixed, and each was read in its own form: {forms}")

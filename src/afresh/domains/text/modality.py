@@ -89,8 +89,8 @@ class TextOptions(DocumentOptions):
 
 
 class TextModality:
-    """.txt, .md, .rst, .html, .eml, .mbox, .docx, .odt, .epub, .pdf, .json, .jsonl, .csv, .tsv and .parquet, each also
-    as .gz, and a .zip of them."""
+    """.txt, .md, .rst, .html, .eml, .mbox, .docx, .odt, .epub, .pdf, .json, .jsonl, .csv, .tsv, .xlsx and .parquet,
+    each also as .gz, and a .zip of them."""
 
     name = "text"
     kind = TEXT
