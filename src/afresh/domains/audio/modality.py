@@ -99,10 +99,12 @@ class AudioEncoder:
     @property
     def space(self) -> Space:
         s = self.saved
-        if self.mel is None:
-            return Space("field", (s.channels, s.samples), std=s.std, axes=("time",), seconds=s.samples / s.rate)
-        shape = (s.channels, self.mel.mels, s.samples // self.mel.hop)
-        return Space("field", shape, std=s.std, axes=("frequency", "time"), seconds=s.samples / s.rate)
+        shape: tuple[int, ...] = (s.channels, s.samples)
+        axes: tuple[str, ...] = ("time",)
+        if self.mel is not None:
+            shape, axes = (s.channels, self.mel.mels, s.samples // self.mel.hop), ("frequency", "time")
+        seconds, longest = s.samples / s.rate, self.longest / s.rate
+        return Space("field", shape, std=s.std, axes=axes, seconds=seconds, longest=longest)
 
     @property
     def notes(self) -> Sequence[str]:
