@@ -24,7 +24,7 @@ from afresh.serve.batching import Cancelled, alone, cancelled
 from afresh.serve.errors import RefusedRequest, refused
 from afresh.serve.loaded_runs import Served
 from afresh.serve.request_threads import Desk
-from afresh.serve.studio.data_card import plain_words
+from afresh.serve.studio.page_words import plain_words
 from afresh.serve.studio.pages import rendered
 from afresh.verbs.creation_request import CreationRequest, Made, make
 from afresh.verbs.gallery import Work, Works
@@ -87,7 +87,7 @@ class Workshop:
         except Cancelled:
             yield event("failed", rendered(request, "stopped.html"))
         except Exception as error:
-            message = str(refused(error))
+            message = plain_words(str(refused(error)))
             yield event("failed", rendered(request, "error_part.html", message=message))
         finally:
             self.all.pop(token, None)
