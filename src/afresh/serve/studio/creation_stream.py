@@ -36,13 +36,12 @@ SHARPER = 6  # how often a picture is shown while it is drawn
 
 @dataclass
 class Making:
-    """A wish that a page has sent. `talks`: it is a part of a conversation. `stop` ends it."""
+    """A wish that a page has sent. `stop` ends it."""
 
     run: str
     wish: CreationRequest
     files: Mapping[str, bytes]
     works: Works
-    talks: bool = False
     since: float = field(default_factory=time.monotonic)
     stop: threading.Event = field(default_factory=threading.Event)
     begun: bool = False
@@ -182,7 +181,7 @@ def shown_as(request: Request, making: Making, item: Any) -> str:
     if isinstance(item, StreamNote):
         return event("note", f"<p>{escape(item.text)}</p>")
     assert isinstance(item, Work)
-    return event(f"work-{item.recipe.index}", rendered(request, "work.html", work=item, turn=making.talks))
+    return event(f"work-{item.recipe.index}", rendered(request, "work.html", work=item))
 
 
 def event(name: str, data: str) -> str:
