@@ -16,7 +16,7 @@ from datetime import date, datetime, time, timedelta
 from itertools import chain, islice, repeat
 from typing import Any
 
-from afresh.core import UserError
+from afresh.core import Omission, UserError
 from afresh.core.plural import counted
 from afresh.data.files import MB, FileError
 from afresh.data.limits import Limits, Meter, parsing
@@ -48,7 +48,9 @@ def lines_of_sheet(raw: bytes, max_mb: int, notes: list[str], wanted: str = "") 
         name = _sheet(book, wanted)
         others = [repr(sheet.title) for sheet in book.worksheets if sheet.title != name]
         if others and not wanted:
-            notes.append(f"the sheet {name!r} is read, and not {', '.join(others)}: save another as a file of its own")
+            notes.append(
+                Omission(f"the sheet {name!r} is read, and not {', '.join(others)}: save another as a file of its own")
+            )
         rows = _rows(book[name])
         texts = repeat(()) if formulas is None else _rows(formulas[name])
         meter = Meter(Limits(max_mb * MB, MOST_CELLS, SECONDS))
@@ -78,11 +80,13 @@ def lines_of_sheet(raw: bytes, max_mb: int, notes: list[str], wanted: str = "") 
                 yield from io.StringIO(line, newline="")
         if uncalculated:
             notes.append(
-                f"{counted(uncalculated, 'formula')} without a value, read as text: open the file in a program for "
-                "spreadsheets and save it there"
+                Omission(
+                    f"{counted(uncalculated, 'formula')} without a value, read as text: open the file in a program for "
+                    "spreadsheets and save it there"
+                )
             )
         if errors:
-            notes.append(f"{counted(errors, 'cell')} with an error, such as #N/A, read as empty")
+            notes.append(Omission(f"{counted(errors, 'cell')} with an error, such as #N/A, read as empty"))
 
 
 def text_of_sheet(raw: bytes, max_mb: int, notes: list[str], most_lines: int | None = None) -> str:

@@ -280,8 +280,9 @@ class AudioModality:
             conds=conds,
             options=options,
             captions=None if captions is None else captions.saved,
-            notes=(*notes, *condition_notes, *length_notes),
         )
+        # Put in as they are: what is checked becomes plain text, and no Omission any more.
+        saved = saved.model_copy(update={"notes": (*notes, *condition_notes, *length_notes)})
         return AudioEncoder(_with_statistics(saved, conds, items, mel), conds, captions)
 
     def load(self, folder: Path) -> AudioEncoder:

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from afresh.core import Corpus, Item, Refused, Sniff, UserError
+from afresh.core import Corpus, Item, Omission, Refused, Sniff, UserError
+from afresh.core.data import about
 from afresh.core.plural import counted
 from afresh.data.files import FileError, suffix_of, walk
 from afresh.data.limits import parsing
@@ -116,7 +117,7 @@ def read_log(path: Path, options: LogOptions) -> Corpus:
         except FileError as error:
             corpus.refused.append(Refused(file.name, str(error)))
         corpus.refused += unusable.refused(file.name)
-        corpus.notes += [f"{file.name}: {note}" for note in unusable.notes]
+        corpus.notes += [about(file.name, note) for note in unusable.notes]
         reading.left_out.update({reason: count for reason, (count, _) in unusable.reasons.items()})
     for (_, learner), answers in sorted(reading.learners.items()):
         if len(answers) < LEAST:
@@ -213,13 +214,13 @@ def notes_on(reading: Reading) -> list[str]:
     out = [f"{counted(len(kept), 'answer')}, {right:.0%} right, of {who}"]
     if total := reading.left_out.total():
         reasons = "; ".join(f"{n:,} {why}" for why, n in reading.left_out.most_common(NAMED))
-        out.append(f"{counted(total, 'answer')} left out: {reasons}")
+        out.append(Omission(f"{counted(total, 'answer')} left out: {reasons}"))
     if reading.partly:
         out.append(f"{reading.partly:,} partly right answers: right from {reading.options.right_from:g} of the points")
     if reading.untimed:
         out.append("there are no times: the order of rows is taken, and forgetting cannot be learnt")
     if reading.clockless:
-        out.append(f"{counted(reading.clockless, 'answer')} without a time of day, taken as at 0:00")
+        out.append(Omission(f"{counted(reading.clockless, 'answer')} without a time of day, taken as at 0:00"))
     if len(reading.units) > 1:
         forms = ", ".join(f"{n:,} in {unit}" for unit, n in reading.units.most_common())
         out.append(f"times are mixed, and each was read in its own form: {forms}")

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from afresh.core import Refused, UserError
+from afresh.core import Omission, Refused, UserError
+from afresh.core.data import about
 from afresh.core.plural import counted
 from afresh.data.files import FileError
 from afresh.data.limits import parsing
@@ -101,7 +102,7 @@ def read_log(
         except FileError as error:
             reading.refused.append(Refused(file.name, str(error), damaged=True))
         reading.refused += unusable.refused(file.name)
-        reading.notes += [f"{file.name}: {note}" for note in unusable.notes]
+        reading.notes += [about(file.name, note) for note in unusable.notes]
     if reading.seen:
         check_given(tuple(reading.seen), {role: column for role, column in named.items() if column is not None})
     if not reading.parts:
@@ -238,7 +239,9 @@ def _sorted(reading: _Reading) -> Log:
         same[1:] = (user[1:] == user[:-1]) & (item[1:] == item[:-1]) & (time[1:] == time[:-1])
         same[1:] &= event[1:] == event[:-1]
     if same.any():
-        reading.notes.append(f"{counted(int(same.sum()), 'event')} left out, equal to another in user, item and time")
+        reading.notes.append(
+            Omission(f"{counted(int(same.sum()), 'event')} left out, equal to another in user, item and time")
+        )
     keep = ~same
     features = {k: v for k, v in reading.features.items() if _describes(reading, k)}
     return Log(
@@ -267,12 +270,12 @@ def _notes(reading: _Reading) -> list[str]:
         mixed = ", ".join(f"{n:,} in {name}" if name[0] != "d" else f"{n:,} {name}" for name, n in units.items())
         notes.append(f"times are of several forms: {mixed}")
     if reading.clockless:
-        notes.append(f"{counted(reading.clockless, 'event')} without a time of day, taken as at 0:00")
+        notes.append(Omission(f"{counted(reading.clockless, 'event')} without a time of day, taken as at 0:00"))
     if reading.retyped:
         notes.append(f"{counted(reading.retyped, 'id')} stored as numbers with a point, read without it")
     for column in reading.features:
         if not _describes(reading, column):
-            notes.append(f"column {column!r} is not used: it varies between the events of one item")
+            notes.append(Omission(f"column {column!r} is not used: it varies between the events of one item"))
         elif n := reading.varies[column]:
             notes.append(f"{column!r} changes later in {counted(n, 'event')}: the first value of each item is used")
     return [n for n in notes if n]

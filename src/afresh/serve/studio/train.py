@@ -37,7 +37,7 @@ from afresh.verbs.training_progress import loss_curves, named_curves, samples_se
 EVERY = 0.5  # seconds between looks at a process
 ALIVE = 15.0  # seconds after which a stream says that it lives
 MOST_WATCHED = 64  # streams at once
-BY_HAND = "Whoever started this server can look at it and trust it in a terminal (--trust)."
+BY_HAND = "Whoever started this server can look at it and trust it in a terminal."
 MOST_PIECES = 400  # files in one request
 LONGEST = 240  # minutes that the page offers at most
 # What a person's data may consist of: a page of its own that runs nothing and loads nothing.
