@@ -8,6 +8,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from itertools import islice
 from typing import IO, Any, AnyStr
 
@@ -84,7 +85,7 @@ def read_head(file: DataFile) -> RowTable:
             names, values = next(read_rows(file, None, HEAD_ROWS), ([], []))
             return _table(enumerate((dict(zip(names, row, strict=True)) for row in values[:HEAD_ROWS]), 1))
         if suffix in SPREADSHEETS:
-            return _sheet(read_bytes(file, SHEET_MB), SHEET_MB, HEAD_ROWS + ABOVE)
+            return _first_rows_of_sheet(file, file.path.stat().st_mtime_ns)
         with open_plain(file) as stream:
             head = stream.read(HEAD)
         text = codecs.getincrementaldecoder(encoding_of(head))("replace").decode(head).removeprefix("\ufeff")
@@ -223,7 +224,14 @@ def _sheet(raw: bytes, max_mb: int, most_lines: int | None = None) -> RowTable:
     text = text_of_sheet(raw, max_mb, notes, most_lines)
     check_values(text)
     table = _delimited(text, SEPARATOR)
-    return replace(table, rows=table.rows[:HEAD_ROWS] if most_lines else table.rows, notes=(*notes, *table.notes))
+    return replace(table, notes=(*notes, *table.notes))
+
+
+@lru_cache(maxsize=4)  # every kind of data looks at it, and opening a large one takes seconds
+def _first_rows_of_sheet(file: DataFile, changed: int) -> RowTable:
+    """`changed`: when the file was, in ns."""
+    table = _sheet(read_bytes(file, SHEET_MB), SHEET_MB, HEAD_ROWS + ABOVE)
+    return replace(table, rows=table.rows[:HEAD_ROWS])
 
 
 # --------------------------------------------------------------------------- Parquet
