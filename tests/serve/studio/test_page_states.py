@@ -69,6 +69,7 @@ def test_pages_that_are_there_at_times_have_no_accessibility_fault(
         (trained, "#report"),
     ):
         page.goto(f"/studio/{path}")
+        page.wait_for_selector("main:not([inert])")  # what is inert is not looked at by axe
         page.wait_for_selector(sign)
         found[path] = faults(page)
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{path} is cut off"
