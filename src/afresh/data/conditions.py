@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from afresh.core import Cond, CondSpec, Item, Part, UserError
+from afresh.core import Cond, CondSpec, Item, Omission, Part, UserError
 from afresh.core.plural import counted
 from afresh.core.space import evenly_spaced
 from afresh.storage.tensor_file import check_tensor, read_tensors
@@ -75,7 +75,7 @@ def fit_conditions(items: Sequence[Item], vector: int | None = None) -> tuple[di
     for name in sorted({k for item in items for k in item.labels}):
         classes = {item.labels[name] for item in items if name in item.labels}
         if len(classes) < 2:
-            notes.append(f"{name} is left out: every item is {next(iter(classes))!r}")
+            notes.append(Omission(f"{name} is left out: every item is {next(iter(classes))!r}"))
         else:
             spec[name] = Part("label", classes=tuple(sorted(classes, key=_natural)))
     for name in sorted({k for item in items for k in item.numbers} - set(spec)):
@@ -84,10 +84,10 @@ def fit_conditions(items: Sequence[Item], vector: int | None = None) -> tuple[di
         if std > 0 and math.isfinite(std):
             spec[name] = Part("number", mean=float(values.mean()), std=std)
         else:
-            notes.append(f"{name} is left out: every item has {float(values[0]):g}")
+            notes.append(Omission(f"{name} is left out: every item has {float(values[0]):g}"))
     captions = [item.caption for item in items if item.caption]
     if captions and len(set(captions)) < 2:
-        notes.append(f"captions are left out: every caption is {_short(captions[0])!r}")
+        notes.append(Omission(f"captions are left out: every caption is {_short(captions[0])!r}"))
     elif captions and vector is not None:
         spec[CAPTION] = Part("vector", shape=(vector,))
     elif captions:
@@ -95,9 +95,11 @@ def fit_conditions(items: Sequence[Item], vector: int | None = None) -> tuple[di
         if part.classes:
             spec[CAPTION] = part
             if cut:
-                notes.append(f"{counted(cut, 'caption')} truncated to {counted(part.length, 'word')}")
+                notes.append(Omission(f"{counted(cut, 'caption')} truncated to {counted(part.length, 'word')}"))
         else:
-            notes.append("captions are left out: no word occurs twice (`data.captions=minilm` does not require that)")
+            notes.append(
+                Omission("captions are left out: no word occurs twice (`data.captions=minilm` does not require that)")
+            )
     return spec, notes
 
 
