@@ -12,7 +12,7 @@ from afresh.nets.conditioning import Conditioning
 
 # In standard deviations of the prior. With less, samples become copies of examples, and with more they are blurred
 # (docs/development/log.md, "Little data").
-BANDWIDTH = 0.6
+BANDWIDTH = 0.8
 NEAR = 0.03  # of the mean squared distance between two examples' conditions: how much farther counts clearly less
 
 

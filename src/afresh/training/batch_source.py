@@ -38,15 +38,19 @@ class BatchSource(Protocol):
     def close(self) -> None: ...
 
 
+def most_evaluated(learner: Learner) -> int:
+    """How many held-out examples or windows an evaluation looks at, at most."""
+    return max(64, min(EVALUATED, learner.config.steps * learner.config.batch // 50))
+
+
 @torch.no_grad()
 def heldout_loss(learner: Learner, objective: Objective, heldout: Examples, space: Space) -> float:
     """The mean of the objective over held-out examples, always with the same noise."""
     losses, weights = list[Tensor](), list[Tensor]()
     player = next(iter(objective.players))
     with averaged(learner):
-        trained = learner.config.steps * learner.config.batch
         rows = rows_at_once(heldout, space, 64)
-        for batch in sweep(heldout, space, rows, max(64, min(EVALUATED, trained // 50))):
+        for batch in sweep(heldout, space, rows, most_evaluated(learner)):
             with precision(learner.config):
                 loss, w, _ = objective.loss(
                     learner.modules, batch.to(learner.config.device), player, learner.step, Rng(0), learner.state

@@ -32,12 +32,14 @@ class Clock:
         """When the command should end."""
         return self.begun + 60 * minutes
 
-    def training_end(self, minutes: float, fits: bool = False) -> float:
-        """When training should end; `fits`: the family fits something to its data afterwards. At least LEAST_TRAINING
-        of the minutes are left for training."""
+    def training_end(self, minutes: float, fits: bool = False, measuring: float | None = None) -> float:
+        """When training should end; `fits`: the family fits something to its data afterwards. `measuring`: the seconds
+        that measuring will take, if they are known. At least LEAST_TRAINING of the minutes are left for training."""
         seconds = 60 * minutes
         after = max(LEAST_FINISHING, FINISHING * seconds)
-        after += min(MOST_MEASURING, MEASURING * seconds) if self.measuring else 0.0
+        if self.measuring:
+            most = min(MOST_MEASURING, MEASURING * seconds)
+            after += most if measuring is None else min(most, max(LEAST_MEASURING, measuring) / (1 - REPORT))
         after += min(MOST_FITTING, FITTING * seconds) if fits else 0.0
         return max(self.end(minutes) - after, time.monotonic() + LEAST_TRAINING * seconds)
 

@@ -15,7 +15,7 @@ from PIL import Image
 from afresh.core import RewardError, Space, events
 from afresh.core.rng import Rng
 from afresh.core.safe_text import visible
-from afresh.data.load import draw_conditions, tokens_each
+from afresh.data.load import draw_conditions, numbered, tokens_each
 from afresh.data.prepare import Prepared
 from afresh.formats.peft import write_adapter
 from afresh.runs.lock import held
@@ -24,7 +24,7 @@ from afresh.runs.run import Run, metrics_rows
 from afresh.sampling.samples import Samples, grid_png
 from afresh.storage.files import replace_file
 from afresh.training import checkpoint, loop
-from afresh.training.batch_source import BatchSource
+from afresh.training.batch_source import BatchSource, most_evaluated
 from afresh.training.budget import torch_threads
 from afresh.training.logs.run_log import Logs, RunLog, Training, opened
 from afresh.training.loop import Hooks, Learner, averaged
@@ -37,6 +37,7 @@ from afresh.training.weights import EARLY, adapters_merged, forget_chosen, state
 from afresh.verbs.model_card import card_of
 
 PREVIEW, HEARD = 16, 4  # samples of a preview, and of them those that a log gets as texts or sounds
+PREVIEWS = 4  # that take as long as the samples for measuring texts, which are drawn in one batch
 SEPARATOR = "\n\n--------\n\n"  # between the texts of a file of samples
 
 
@@ -54,14 +55,13 @@ class Job:
     clock: Clock | None = None
     ignore_stop: bool = False
 
-    def training_end(self) -> float | None:
-        """When training should end, on the clock of time.monotonic, if there is a budget in minutes."""
+    def training_end(self, measuring: float | None = None) -> float | None:
+        """When training should end, on the clock of time.monotonic, if there is a budget in minutes. `measuring`: the
+        seconds that measuring will take, if they are known."""
         minutes = self.run.record.minutes
-        return (
-            None
-            if self.clock is None or minutes is None
-            else self.clock.training_end(minutes, self.run.family.finish is not None)
-        )
+        if self.clock is None or minutes is None:
+            return None
+        return self.clock.training_end(minutes, self.run.family.finish is not None, measuring)
 
     def measuring_seconds(self) -> float | None:
         """The seconds for measuring that are left of a budget in minutes."""
@@ -121,6 +121,14 @@ def _train(job: Job, learner: Learner, interrupted: Callable[[], bool], logs: Lo
     begun = None if job.clock is None else job.clock.begun
     meter = ProgressMeter(learner.config.steps, unit, examples, title, learner.step, window=window, begun=begun)
     replan = None if end is None else StepsForDeadline(end, meter)
+    spent: dict[str, float] = {}
+
+    def note_overhead(kind: str, seconds: float) -> None:
+        meter.overhead(seconds, kind)
+        spent[kind] = seconds
+        needed = measuring_of_texts(job, learner, spent)
+        if replan is not None and needed is not None:
+            replan.deadline = job.training_end(needed) or replan.deadline
 
     with meter:
         hooks = Hooks(
@@ -130,7 +138,7 @@ def _train(job: Job, learner: Learner, interrupted: Callable[[], bool], logs: Lo
             rewind=journal.rewind,
             tick=lambda metrics: meter.step(metrics, learner.step),
             stepped=lambda now: store_early(now, run),
-            overhead=lambda kind, seconds: meter.overhead(seconds, kind),
+            overhead=note_overhead,
             interrupted=lambda: interrupted() and source.may_checkpoint(learner.step),
             stop_reason=source.stop_reason,
             replan=lambda now: replan(now) if replan is not None and source.may_checkpoint(now.step) else None,
@@ -153,6 +161,16 @@ def _train(job: Job, learner: Learner, interrupted: Callable[[], bool], logs: Lo
         checkpoint.drop_older_optimizers(run.path / "checkpoints")
         size = sum(f.stat().st_size for f in run.path.rglob("*") if f.is_file())
         events.note(f"disk: {run.path} holds {size / 1e9:,.3g} GB", "disk", bytes=size)
+
+
+def measuring_of_texts(job: Job, learner: Learner, spent: Mapping[str, float]) -> float | None:
+    """The seconds that measuring texts will take, from what an evaluation and a preview took: the likelihood of all
+    held-out texts, and some samples. None for other kinds, whose measuring uses what time there is."""
+    if not job.source.space.stream or not {"evaluation", "preview"} <= spent.keys():
+        return None
+    windows = numbered(job.prepared.heldout, job.source.space)[0]
+    each = spent["evaluation"] / min(windows, most_evaluated(learner))
+    return windows * each + PREVIEWS * spent["preview"]
 
 
 def note_earlier_stop(job: Job, learner: Learner) -> None:
