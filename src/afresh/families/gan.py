@@ -38,6 +38,7 @@ from afresh.nets.double_backward import inputs_only
 from afresh.sampling.latent_search import search
 
 CONTROL = 0.005  # change of the augmentation's probability in a step, relative to the deviation from `ahead`
+LAZY = 4  # steps between two penalties: 1.9 times the steps in the same time (docs/development/log.md)
 NEAR, SEARCH = 0.1, 150  # tolerance of a search for latents, in standard deviations of the data; its steps
 
 
@@ -88,11 +89,11 @@ def accepts(space: Space) -> str | None:
 
 def sizes(space: Space) -> Sequence[GANConfig]:
     return [
-        GANConfig(width=16),
-        GANConfig(width=32),
-        GANConfig(width=64, cond=128),
-        GANConfig(width=96, blocks=2, cond=128),
-        GANConfig(width=128, blocks=3, cond=128),
+        GANConfig(width=16, penalty_every=LAZY),
+        GANConfig(width=32, penalty_every=LAZY),
+        GANConfig(width=64, cond=128, penalty_every=LAZY),
+        GANConfig(width=96, blocks=2, cond=128, penalty_every=LAZY),
+        GANConfig(width=128, blocks=3, cond=128, penalty_every=LAZY),
     ]
 
 

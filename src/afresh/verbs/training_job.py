@@ -55,13 +55,19 @@ class Job:
     clock: Clock | None = None
     ignore_stop: bool = False
 
-    def training_end(self, measuring: float | None = None) -> float | None:
-        """When training should end, on the clock of time.monotonic, if there is a budget in minutes. `measuring`: the
-        seconds that measuring will take, if they are known."""
+    def training_end(self) -> float | None:
+        """When training should end, on the clock of time.monotonic, if there is a budget in minutes."""
         minutes = self.run.record.minutes
         if self.clock is None or minutes is None:
             return None
-        return self.clock.training_end(minutes, self.run.family.finish is not None, measuring)
+        return self.clock.training_end(minutes, self.run.family.finish is not None)
+
+    def seconds_gained(self, measuring: float) -> float:
+        """How much longer training may take if measuring takes so many seconds."""
+        minutes, fits = self.run.record.minutes, self.run.family.finish is not None
+        if self.clock is None or minutes is None:
+            return 0.0
+        return self.clock.after_training(minutes, fits) - self.clock.after_training(minutes, fits, measuring)
 
     def measuring_seconds(self) -> float | None:
         """The seconds for measuring that are left of a budget in minutes."""
@@ -127,8 +133,8 @@ def _train(job: Job, learner: Learner, interrupted: Callable[[], bool], logs: Lo
         meter.overhead(seconds, kind)
         spent[kind] = seconds
         needed = measuring_of_texts(job, learner, spent)
-        if replan is not None and needed is not None:
-            replan.deadline = job.training_end(needed) or replan.deadline
+        if replan is not None and end is not None and needed is not None:
+            replan.deadline = end + job.seconds_gained(needed)
 
     with meter:
         hooks = Hooks(
