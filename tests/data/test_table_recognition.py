@@ -37,7 +37,7 @@ UNSUPPORTED = {
     "hours.tsv": ("time series", table(when=[f"{d} 12:30:00" for d in DAYS], load=NUMBERS).replace(",", "\t")),
     "iris.csv": ("tables of numbers", table(width=NUMBERS, length=NUMBERS, species=["a", "b", "c"] * 100)),
     "plain.csv": ("tables of numbers", table(x=NUMBERS, y=NUMBERS)),
-    "budget.xlsx": ("spreadsheets", "PK"),
+    "budget.xls": ("spreadsheets", "PK"),
     "budget.ods": ("spreadsheets", "PK"),
     "clip.mp4": ("videos", "ftyp"),
 }

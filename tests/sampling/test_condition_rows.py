@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from afresh.core import Cond, CondSpec, Part, UserError
-from afresh.sampling.condition_rows import extrapolations, nearest_rows, number_range, with_caption_rows
+from afresh.sampling.condition_rows import extrapolations, nearest_rows, number_range, with_matching_rows
 from afresh.sampling.request import Request, labels_by_name, make_cond, several_labels
 
 WORDS: CondSpec = {
@@ -33,14 +33,16 @@ def known() -> Cond:
 
 def asked(request: Request, n: int = 16) -> tuple[Cond, list[str]]:
     rows = known().select(torch.arange(n) % 4)
-    return with_caption_rows(WORDS, known(), make_cond(WORDS, rows, request), request, 0)
+    return with_matching_rows(WORDS, known(), make_cond(WORDS, rows, request), request, 0)
 
 
 def test_labels_and_numbers_go_with_the_caption_and_are_named() -> None:
     cond, notes = asked(Request(caption="a heart"))
     assert cond.parts["group"].tolist() == [1] * 16
     assert set(cond.parts["size"].tolist()) == {-0.5, 0.5}
-    assert notes == ["taken from the training items whose captions are nearest: group Smileys & Emotion; size 4 to 6"]
+    assert notes == [
+        "taken from the training items that have the nearest captions: group Smileys & Emotion; size 4 to 6"
+    ]
     again, _ = asked(Request(caption="a heart"))
     assert torch.equal(again.parts["size"], cond.parts["size"])
 
@@ -48,9 +50,18 @@ def test_labels_and_numbers_go_with_the_caption_and_are_named() -> None:
 def test_what_is_asked_for_is_kept() -> None:
     cond, notes = asked(Request(caption="flag", label="Travel & Places"))
     assert cond.parts["group"].tolist() == [2] * 16 and cond.parts["size"].tolist() == [1.0] * 16
-    assert notes == ["taken from the training items whose captions are nearest: size 7"]
+    assert notes == ["taken from the training items that have the nearest captions: size 7"]
     cond, notes = asked(Request(label="Flags"))
-    assert not notes and cond.parts["size"].tolist() == [-0.5, 0.5, 1.0, 2.0] * 4
+    assert notes == ["taken from the training items that have these labels: size 7"]
+    assert torch.equal(cond.parts["caption"], known().parts["caption"][[2] * 16]), "that of the only flag"
+
+
+def test_a_label_of_no_known_item_has_no_caption_that_would_contradict_it() -> None:
+    few = known().select(torch.tensor([0, 1, 3]))
+    rows = few.select(torch.arange(16) % 3)
+    request = Request(label="Flags")
+    cond, notes = with_matching_rows(WORDS, few, make_cond(WORDS, rows, request), request, 0)
+    assert not notes and not cond.present["caption"].any() and cond.present["size"].all()
 
 
 def test_vectors_are_compared_by_their_angle() -> None:

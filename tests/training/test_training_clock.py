@@ -113,5 +113,7 @@ def test_the_minutes_of_a_command_include_reading_and_measuring(monkeypatch: pyt
     assert measured.training_end(1) == pytest.approx(1000 + 0.83 * 60)
     assert measured.training_end(1, fits=True) == pytest.approx(1000 + 0.73 * 60)
     assert plain.training_end(10, fits=True) == pytest.approx(1000 + 0.98 * 600 - 10)
+    assert measured.after_training(10, measuring=14.0) == pytest.approx(0.02 * 600 + 20), "with the report"
+    assert measured.after_training(10, measuring=1e6) == measured.after_training(10)
     now.at = 1000 + 50  # reading took most of the minute: training still gets a part of it
     assert measured.training_end(1) == pytest.approx(now.at + 24)

@@ -11,8 +11,9 @@ import pytest
 
 import afresh
 from afresh.core.events import Event, listening
+from afresh.data.prepare import prepare
 from afresh.verbs.console import ConsoleListener
-from afresh.verbs.plan_summary import seen
+from afresh.verbs.plan_summary import careful_line, seen
 
 SUBJECTS = ["data", "model", "time", "result", "careful"]
 INTERNAL = re.compile(r"regime|ema|half_life|mlp|negatives|rope|None|_")
@@ -37,6 +38,15 @@ TINY: dict[str, Any] = {"family.width": 16, "family.layers": 1, "family.heads": 
 
 def summary_of(events: list[Event]) -> dict[str, str]:
     return {e.fields["subject"]: e.text.removeprefix(f"{e.fields['subject']}: ") for e in events if e.code == "summary"}
+
+
+def test_what_is_not_learnt_of_the_data_asks_for_care_whatever_the_words_of_other_notes_are(tmp_path: Path) -> None:
+    lines = [f"The chair number {i} is old, and has {i % 5} legs." for i in range(40)]
+    (tmp_path / "missing.csv").write_text("\n".join(["text", *(f'"{line}"' for line in lines)]))
+    prepared = prepare(tmp_path / "missing.csv")
+    assert any("missing.csv" in note for note in prepared.notes) and careful_line(prepared, []) == ""
+    (tmp_path / "all.csv").write_text("\n".join(["text,author", *(f'"{line}",ann' for line in lines)]))
+    assert "not used: author" in careful_line(prepare(tmp_path / "all.csv"), [])
 
 
 def test_five_lines_say_what_was_chosen(chairs: Path, tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ EXTRAS = (
         ("defusedxml", "docx", "pypdf"),
         "PDF, Word documents and e-books as texts: `afresh train documents/`",
     ),
+    Extra("spreadsheets", ("defusedxml", "openpyxl"), "spreadsheets (.xlsx) as tables: `afresh train sales.xlsx`"),
     Extra(
         "collect",
         ("defusedxml", "detect_secrets", "ftfy", "httpx", "phonenumbers", "py3langid", "sqlalchemy", "trafilatura"),

@@ -44,9 +44,19 @@ class Refused:
     damaged: bool = field(default=False, compare=False)
 
 
+class Omission(str):
+    """A note on data that says that something of it is not learnt, or not as it was given."""
+
+
+def about(name: str, note: str) -> str:
+    """A note with the name of what it is about before it; an Omission stays one."""
+    return type(note)(f"{name}: {note}")
+
+
 @dataclass
 class Corpus:
-    """The result of reading a path. Every input that is not used has an entry in `refused` or a line in `notes`."""
+    """The result of reading a path. Every input that is not used has an entry in `refused` or an Omission in
+    `notes`."""
 
     items: list[Item]
     refused: list[Refused] = field(default_factory=list)

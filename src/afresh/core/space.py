@@ -33,7 +33,7 @@ class Space:
     Where each item has several `codes`, a token is one of them, and windows begin with the first code of an item.
 
     `axes` names the axes of a field's grid: height and width of an image, frequency and time of a sound. `seconds` is
-    the length of its time axis.
+    the length of its time axis, and `longest` that of the longest item, after which the axis is padded.
     """
 
     kind: Literal["tokens", "field"]
@@ -48,6 +48,7 @@ class Space:
     codes: int = 1
     axes: tuple[str, ...] = ()
     seconds: float = 0.0
+    longest: float = field(default=0.0, compare=False)  # seconds
 
     @property
     def pixels(self) -> bool:

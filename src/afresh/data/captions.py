@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from afresh.core import UserError, events
+from afresh.core import Omission, UserError, events
 from afresh.core.device import computing_device
 from afresh.core.plural import counted
 from afresh.data.text_encoder import TextModel, open_model
@@ -131,7 +131,7 @@ def fit_captions(wanted: str, captions: Sequence[str]) -> tuple[CaptionEncoder |
 
 
 def truncation_note(count: int, limit: int) -> str:
-    return f"{counted(count, 'caption')} truncated to {counted(limit, 'token')}"
+    return Omission(f"{counted(count, 'caption')} truncated to {counted(limit, 'token')}")
 
 
 def _choose(distinct: int) -> tuple[str, str]:

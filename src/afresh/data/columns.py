@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from afresh.core import Item, UserError
+from afresh.core import Item, Omission, UserError
 from afresh.data.tables.numbers import LARGEST, as_number
 
 CAPTIONS = ("text", "caption", "prompt")  # names of a caption column, in order of preference
@@ -57,7 +57,7 @@ def describe(columns: Mapping[str, Sequence[Any]], n: int, label_column: str | N
             out.captions[:] = [v if isinstance(v, str) else None for v in values]
             other = sum(v is not None and not isinstance(v, str) for v in values)
             if other:
-                notes.append(f"column {name!r}: {other:,} values are not text and are not used as captions")
+                notes.append(Omission(f"column {name!r}: {other:,} values are not text and are not used as captions"))
             continue
         part = "label" if name == label_column else re.sub(r"\W", "_", name.strip()) or "_"
         kind, typed = _as_label(values) if name == label_column else _classify(values, is_label=part == "label")
@@ -66,7 +66,7 @@ def describe(columns: Mapping[str, Sequence[Any]], n: int, label_column: str | N
         if name != label_column and (part in taken | RESERVED or (part == "label" and label_column is not None)):
             kind, typed = f"another condition is named {part!r}", None
         if typed is None:
-            notes.append(f"column {name!r} is not used: {kind}")
+            notes.append(Omission(f"column {name!r} is not used: {kind}"))
             continue
         taken.add(part)
         target: list[Any] = out.labels if kind == "label" else out.numbers
@@ -85,7 +85,7 @@ def add_columns(
     table = describe(columns, len(items), label_column)
     notes = list(table.notes)
     if "label" in table.names and any(item.labels for item in items):
-        notes.append("the label comes from the metadata; the folders' names are not used")
+        notes.append(Omission("the label comes from the metadata; the folders' names are not used"))
     out = []
     for item, labels, numbers, caption in zip(items, table.labels, table.numbers, table.captions, strict=True):
         from_folders = {} if "label" in table.names else dict(item.labels)
@@ -98,7 +98,7 @@ def _missing(items: Sequence[Item]) -> list[str]:
     counts = Counter(k for item in items for k in (*item.labels, *item.numbers, *item.images))
     counts["caption"] = sum(item.caption is not None for item in items)
     return [
-        f"{name} missing: {len(items) - n:,} of {len(items):,} items, trained without this condition"
+        Omission(f"{name} missing: {len(items) - n:,} of {len(items):,} items, trained without this condition")
         for name, n in sorted(counts.items())
         if 0 < n < len(items)
     ]

@@ -17,13 +17,14 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from afresh.core import Cond, CondSpec, Item, Part, UserError
+from afresh.core import Cond, CondSpec, Item, Omission, Part, UserError
 from afresh.core.plural import counted
 from afresh.core.space import evenly_spaced
 from afresh.storage.tensor_file import check_tensor, read_tensors
 
 CAPTION = "caption"  # name of the part that holds captions
 MAX_WORDS = 4_000  # size of the vocabulary
+FEW = 1_000  # captions of which every word is learnt: whoever has few asks for what is in them
 MAX_LENGTH = 32  # words of a caption
 MAX_BYTES = 1 << 25  # of the conditions that are saved with a run
 
@@ -74,7 +75,7 @@ def fit_conditions(items: Sequence[Item], vector: int | None = None) -> tuple[di
     for name in sorted({k for item in items for k in item.labels}):
         classes = {item.labels[name] for item in items if name in item.labels}
         if len(classes) < 2:
-            notes.append(f"{name} is left out: every item is {next(iter(classes))!r}")
+            notes.append(Omission(f"{name} is left out: every item is {next(iter(classes))!r}"))
         else:
             spec[name] = Part("label", classes=tuple(sorted(classes, key=_natural)))
     for name in sorted({k for item in items for k in item.numbers} - set(spec)):
@@ -83,10 +84,10 @@ def fit_conditions(items: Sequence[Item], vector: int | None = None) -> tuple[di
         if std > 0 and math.isfinite(std):
             spec[name] = Part("number", mean=float(values.mean()), std=std)
         else:
-            notes.append(f"{name} is left out: every item has {float(values[0]):g}")
+            notes.append(Omission(f"{name} is left out: every item has {float(values[0]):g}"))
     captions = [item.caption for item in items if item.caption]
     if captions and len(set(captions)) < 2:
-        notes.append(f"captions are left out: every caption is {_short(captions[0])!r}")
+        notes.append(Omission(f"captions are left out: every caption is {_short(captions[0])!r}"))
     elif captions and vector is not None:
         spec[CAPTION] = Part("vector", shape=(vector,))
     elif captions:
@@ -94,9 +95,11 @@ def fit_conditions(items: Sequence[Item], vector: int | None = None) -> tuple[di
         if part.classes:
             spec[CAPTION] = part
             if cut:
-                notes.append(f"{counted(cut, 'caption')} truncated to {counted(part.length, 'word')}")
+                notes.append(Omission(f"{counted(cut, 'caption')} truncated to {counted(part.length, 'word')}"))
         else:
-            notes.append("captions are left out: no word occurs twice (`data.captions=minilm` does not require that)")
+            notes.append(
+                Omission("captions are left out: no word occurs twice (`data.captions=minilm` does not require that)")
+            )
     return spec, notes
 
 
@@ -110,12 +113,13 @@ def _natural(name: str) -> tuple[int, int, str]:
 
 
 def _fit_captions(captions: Sequence[str]) -> tuple[Part, int]:
-    """A vocabulary of the words that occur at least twice, the most frequent first, and the number of captions that
-    exceed the length. The length is the 95th percentile, at most MAX_LENGTH.
+    """A vocabulary of the words that occur at least twice, or once if there are at most FEW captions, the most frequent
+    first, and the number of captions that exceed the length, which is the 95th percentile, at most MAX_LENGTH.
     """
     split = [caption_words(c) for c in captions]
     counts = Counter(w for words in split for w in words)
-    vocabulary = sorted((w for w, n in counts.items() if n >= 2), key=lambda w: (-counts[w], w))[:MAX_WORDS]
+    least = 1 if len(captions) <= FEW else 2
+    vocabulary = sorted((w for w, n in counts.items() if n >= least), key=lambda w: (-counts[w], w))[:MAX_WORDS]
     lengths = sorted(map(len, split))
     length = max(1, min(MAX_LENGTH, lengths[math.ceil(0.95 * len(lengths)) - 1]))
     return Part("prompt", classes=tuple(vocabulary), length=length), sum(n > length for n in lengths)

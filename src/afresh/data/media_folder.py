@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from afresh.core import Corpus, Refused, UserError
+from afresh.core import Corpus, Omission, Refused, UserError
 from afresh.data.files import (
     MB,
     DataFile,
@@ -222,10 +222,12 @@ def layout(names: Sequence[str], media: Media) -> Layout:
     classes = set(labels.values()) or set(roots[-1:])
     if len(classes) < 2:
         if classes:
-            notes.append(f"only one class folder ({next(iter(classes))}): no label")
+            notes.append(Omission(f"only one class folder ({next(iter(classes))}): no label"))
         return Layout(splits, {}, notes)
     if len(classes) > max(2, len(labels) // 2):
-        notes.append(f"{len(classes):,} folders for {len(labels):,} {media.word}s are too many to be classes: no label")
+        notes.append(
+            Omission(f"{len(classes):,} folders for {len(labels):,} {media.word}s are too many to be classes: no label")
+        )
         return Layout(splits, {}, notes)
     deeper = sum(len(parts) > 2 for parts in inner.values())
     if deeper:

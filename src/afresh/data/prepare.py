@@ -18,6 +18,7 @@ from afresh.core import (
     ItemKind,
     Modality,
     NearDuplicate,
+    Omission,
     Refused,
     Sniff,
     UserError,
@@ -212,9 +213,11 @@ def left_out(refused: Sequence[Refused], kind: Modality, others: Sequence[tuple[
     more = f" and {len(suffixes) - 6:,} more kinds" if len(suffixes) > 6 else ""
     instead = "; ".join(f"`modality={m.name}` ({why})" for why, m in others)
     return [
-        f"the folder holds several kinds of data. Only its {kind.kind.plural} are learnt, and "
-        f"{counted(len(strange), 'file')} of other kinds left out ({counts}{more}). To learn from others instead: "
-        f"{instead}"
+        Omission(
+            f"the folder holds several kinds of data. Only its {kind.kind.plural} are learnt, and "
+            f"{counted(len(strange), 'file')} of other kinds left out ({counts}{more}). To learn from others instead: "
+            f"{instead}"
+        )
     ]
 
 
@@ -260,7 +263,9 @@ def long_records(train: Examples, heldout: Examples, shape: tuple[int, ...]) -> 
     if not longer:
         return []
     return [
-        f"{longer:,} of {len(lengths):,} records are longer than the context of {shape[0]:,} tokens (the longest "
-        f"has {max(lengths):,}): they are learnt in several windows, and the later windows do not see the beginning. "
-        "`data.context` sets the length of a window"
+        Omission(
+            f"{longer:,} of {len(lengths):,} records are longer than the context of {shape[0]:,} tokens (the longest "
+            f"has {max(lengths):,}): they are learnt in several windows, and the later windows do not see the "
+            "beginning. `data.context` sets the length of a window"
+        )
     ]

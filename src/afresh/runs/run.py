@@ -29,7 +29,7 @@ from afresh.runs.names import near_runs, no_run
 from afresh.runs.person_adapters import FOLDER, adapters_in, base_of
 from afresh.runs.record import RunRecord, read_record
 from afresh.runs.size_limits import bounded, check_space
-from afresh.sampling.condition_rows import extrapolations, with_caption_rows
+from afresh.sampling.condition_rows import extrapolations, with_matching_rows
 from afresh.sampling.request import (
     Request,
     check_fills,
@@ -367,7 +367,7 @@ class Run:
         drawn = draw_conditions(self.conditions, n, Rng(seed), "sample/conditions")
         notes = extrapolations(self.conds, self.conditions, request)
         cond = make_cond(self.conds, drawn, request, self.encoder)
-        cond, beside = with_caption_rows(self.conds, self.conditions, cond, request, seed)
+        cond, beside = with_matching_rows(self.conds, self.conditions, cond, request, seed)
         notes += beside
         contained = contains_prompts(self.encoder)
         if request.strength is not None and not (contained and request.prompt is not None):

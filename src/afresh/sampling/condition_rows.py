@@ -1,8 +1,10 @@
-"""Requests compared with the conditions of training items: what goes with a caption, and what a number may be."""
+"""Requests compared with the conditions of training items: what goes with a label or a caption, and what a number may
+be."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
@@ -11,6 +13,7 @@ from torch import Tensor
 from afresh.core import Cond, CondSpec, UserError
 from afresh.core.plural import digits
 from afresh.core.rng import Rng
+from afresh.data.conditions import label_id
 from afresh.data.load import draw_conditions
 from afresh.sampling.request import Request, caption_part, images_by_name, labels_by_name, of_kind
 
@@ -19,28 +22,51 @@ FAR = 3.0  # widths of the range that was learnt, beyond which a number is refus
 SHOWN = 3  # classes in a note
 
 
-def with_caption_rows(spec: CondSpec, known: Cond, cond: Cond, request: Request, seed: int) -> tuple[Cond, list[str]]:
-    """The condition in which labels and numbers that were not asked for go with the caption: they are drawn among the
-    training items (`known`) whose captions are nearest to it. Drawn independently, they would contradict it.
+def with_matching_rows(spec: CondSpec, known: Cond, cond: Cond, request: Request, seed: int) -> tuple[Cond, list[str]]:
+    """The condition in which what was not asked for goes with the labels and the caption that were: it is drawn among
+    the training items (`known`) of these labels, whose captions are nearest to it. Drawn independently, it would
+    contradict them.
 
-    Returns the condition, and a note that names what was taken.
+    Returns the condition, and a note that names the labels and numbers that were taken.
     """
-    if request.caption is None:
+    labels = labels_by_name(spec, request.label)
+    if request.caption is None and not labels:
         return cond, []
-    name = caption_part(spec)
-    asked = {name, *labels_by_name(spec, request.label), *(request.number or {}), *images_by_name(spec, request.image)}
-    left_open = [part for part in of_kind(spec, "label", "number") if part not in asked]
-    rows = nearest_rows(known, name, spec[name].kind, cond.parts[name][0]) if left_open else torch.empty(0)
-    if not len(rows):
+    name = caption_part(spec) if request.caption is not None else ""
+    asked = {name, *labels, *(request.number or {}), *images_by_name(spec, request.image)}
+    left_open = [part for part in of_kind(spec, "label", "number", "prompt", "vector") if part not in asked]
+    if not left_open:
         return cond, []
+    rows, like = rows_of(spec, known, labels), "have these labels"
+    if request.caption is not None:
+        wanted, like = cond.parts[name][0], "have the nearest captions"
+        near = nearest_rows(known.select(rows), name, spec[name].kind, wanted)
+        rows = rows[near] if len(near) else nearest_rows(known, name, spec[name].kind, wanted)
+    if not len(rows):  # no item is known: captions of others would contradict the labels
+        words = {
+            part: torch.zeros_like(cond.present[part])
+            for part in left_open
+            if part in of_kind(spec, "prompt", "vector")
+        }
+        return replace(cond, present={**cond.present, **words}), []
     drawn = draw_conditions(known.select(rows), cond.size, Rng(seed), "sample/conditions")
     parts = {**cond.parts, **{k: drawn.parts[k] for k in left_open}}
     present = {**cond.present, **{k: drawn.present[k] for k in left_open}}
-    return replace(cond, parts=parts, present=present), taken(spec, drawn, left_open)
+    values = taken(spec, drawn, [part for part in left_open if spec[part].kind in ("label", "number")])
+    notes = [f"taken from the training items that {like}: {'; '.join(values)}"] if values else []
+    return replace(cond, parts=parts, present=present), notes
+
+
+def rows_of(spec: CondSpec, known: Cond, labels: Mapping[str, str]) -> Tensor:
+    """The rows (n,) of `known` that have all these labels."""
+    match = torch.ones(known.size, dtype=torch.bool)
+    for name, value in labels.items():
+        match &= known.present[name] & (known.parts[name] == label_id(name, value, spec[name]))
+    return match.nonzero()[:, 0]
 
 
 def taken(spec: CondSpec, drawn: Cond, names: list[str]) -> list[str]:
-    """A note of the values that were taken from the items with the nearest captions."""
+    """The values of labels and numbers, in words."""
     values = []
     for name in names:
         there = drawn.parts[name][drawn.present[name]]
@@ -52,7 +78,7 @@ def taken(spec: CondSpec, drawn: Cond, names: list[str]) -> list[str]:
         else:
             classes = [spec[name].classes[i] for i, _ in Counter(there.tolist()).most_common()]
             values.append(f"{name} {', '.join(classes[:SHOWN])}{', ...' if len(classes) > SHOWN else ''}")
-    return [f"taken from the training items whose captions are nearest: {'; '.join(values)}"] if values else []
+    return values
 
 
 def nearest_rows(known: Cond, name: str, kind: str, wanted: Tensor) -> Tensor:

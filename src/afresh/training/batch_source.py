@@ -39,6 +39,11 @@ class BatchSource(Protocol):
     def close(self) -> None: ...
 
 
+def most_evaluated(learner: Learner) -> int:
+    """How many held-out examples or windows an evaluation looks at, at most."""
+    return max(64, min(EVALUATED, learner.config.steps * learner.config.batch // 50))
+
+
 @torch.no_grad()
 def heldout_loss(learner: Learner, objective: Objective, heldout: Examples, space: Space) -> float:
     """The mean of the objective over held-out examples, always with the same noise. Processes that train together
@@ -46,9 +51,8 @@ def heldout_loss(learner: Learner, objective: Objective, heldout: Examples, spac
     losses, weights = list[Tensor](), list[Tensor]()
     player = next(iter(objective.players))
     with averaged(learner):
-        trained = learner.config.steps * learner.config.batch
         rows = rows_at_once(heldout, space, 64)
-        for number, batch in enumerate(sweep(heldout, space, rows, max(64, min(EVALUATED, trained // 50)))):
+        for number, batch in enumerate(sweep(heldout, space, rows, most_evaluated(learner))):
             if not ranks.mine(number):
                 losses.append(torch.zeros((), device=learner.config.device))
                 weights.append(losses[-1])

@@ -32,14 +32,21 @@ class Clock:
         """When the command should end."""
         return self.begun + 60 * minutes
 
-    def training_end(self, minutes: float, fits: bool = False) -> float:
-        """When training should end; `fits`: the family fits something to its data afterwards. At least LEAST_TRAINING
-        of the minutes are left for training."""
+    def after_training(self, minutes: float, fits: bool = False, measuring: float | None = None) -> float:
+        """The seconds that what follows training gets; `fits`: the family fits something to its data. `measuring`: the
+        seconds that measuring will take, if they are known."""
         seconds = 60 * minutes
         after = max(LEAST_FINISHING, FINISHING * seconds)
-        after += min(MOST_MEASURING, MEASURING * seconds) if self.measuring else 0.0
-        after += min(MOST_FITTING, FITTING * seconds) if fits else 0.0
-        return max(self.end(minutes) - after, time.monotonic() + LEAST_TRAINING * seconds)
+        if self.measuring:
+            most = min(MOST_MEASURING, MEASURING * seconds)
+            after += most if measuring is None else min(most, max(LEAST_MEASURING, measuring) / (1 - REPORT))
+        return after + (min(MOST_FITTING, FITTING * seconds) if fits else 0.0)
+
+    def training_end(self, minutes: float, fits: bool = False) -> float:
+        """When training should end. At least LEAST_TRAINING of the minutes are left for training from now on."""
+        return max(
+            self.end(minutes) - self.after_training(minutes, fits), time.monotonic() + LEAST_TRAINING * 60 * minutes
+        )
 
     def measuring_seconds(self, minutes: float) -> float:
         """The seconds that are left for measuring, with a share of them kept for the report; at least LEAST_MEASURING,

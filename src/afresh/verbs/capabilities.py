@@ -25,7 +25,7 @@ def offers(run: Run) -> dict[str, Any]:
     if space.pixels:
         out["size"] = {"width": space.shape[2], "height": space.shape[1], "channels": space.shape[0]}
     if space.timed:
-        out["seconds"] = space.seconds
+        out["seconds"] = space.longest
     if writes_text(run.encoder, run.space):
         out["context"] = run.space.shape[0]
     guided = bool(run.conds) and run.record.train.cond_dropout > 0 and family.sampling.guided

@@ -200,13 +200,14 @@ def filled(editor: Editor, before: Tensor, count: int, after: Tensor) -> Tensor:
 def looped(editor: Editor, sounds: Sequence[Any], seconds: float, n: int) -> Samples:
     """Make each sound loop, in n versions: `seconds` of new sound lead from its end back to its beginning.
 
-    Raises UserError if this is more than half a window.
+    Raises UserError if this is more than half of the longest sound that the run has learnt.
     """
     run = editor.run
-    count, size = columns(run, seconds, "`loop`"), learnt_columns(run)
-    if count > size // 2:
+    columns(run, seconds, "`loop`")
+    longest = run.encoder.space.longest
+    if seconds > longest / 2 + 1e-6:
         raise UserError(
-            f"`loop` takes at most {longest_sound(run).seconds / 2:.3g} s, half the length of this model's sounds, "
+            f"`loop` takes at most {longest / 2:g} s, half the length of this model's sounds, "
             f"because the other half holds the end and the beginning that the new part connects. Given: {seconds:g}."
         )
     return samples_of(editor, [loop_sound(editor, load_given(run, s), seconds, n) for s in sounds], {"loop": seconds})

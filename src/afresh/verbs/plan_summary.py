@@ -3,13 +3,12 @@ be careful about. All decisions with their reasons are details of the same strea
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from afresh.core import events
+from afresh.core import Omission, events
 from afresh.core.plural import counted
 from afresh.core.rng import Rng
 from afresh.data.load import Loader
@@ -25,11 +24,6 @@ from afresh.verbs.training_job import Job
 SIZES = ((1e6, "very small"), (10e6, "small"), (100e6, "medium"), (float("inf"), "large"))  # by parameters
 SHOWN = 2  # reasons for leaving something out, and things to be careful about, that are shown in full
 NAMED = 6  # conditions, and classes of a label
-# Notes of reading that say that something of the data is lost.
-LOST = re.compile(
-    r"not used|left out|not learnt|truncated|ignored|too many|without|no number|missing|damaged|longer than"
-    r"|no label|of its own"
-)
 
 
 @dataclass(frozen=True)
@@ -150,7 +144,7 @@ def wishes_of(run: Run) -> list[str]:
 def careful_line(prepared: Prepared, advice: Sequence[str]) -> str:
     """What to know before the time is spent: the first sentences of advice, and what reading left out of the data; the
     rest, and what to do, is a detail."""
-    lost = [n for n in prepared.notes if LOST.search(n) and "exact duplicate" not in n]
+    lost = [n for n in prepared.notes if isinstance(n, Omission)]
     said = [*(a for a in advice if not a.endswith("nothing to do")), *lost]
     others = len(said[SHOWN:]) + len([n for n in prepared.notes if n not in lost])
     if not said:

@@ -80,7 +80,7 @@ def propose(
 
     A model of the column says what each candidate would measure, with a 90% interval that was checked on values it had
     not seen. The batch balances high expectations with what is not known yet. Fill in the column of proposals.csv and
-    give it as another --observed to go on.
+    give it as another `observed` to go on.
 
     Raises UserError for tables and columns that cannot be used, for fewer than three values, and if all values are
     equal.

@@ -15,7 +15,7 @@ from PIL import Image
 from afresh.core import RewardError, Space, events
 from afresh.core.rng import Rng
 from afresh.core.safe_text import visible
-from afresh.data.load import draw_conditions, tokens_each
+from afresh.data.load import draw_conditions, numbered, tokens_each
 from afresh.data.prepare import Prepared
 from afresh.formats.peft import write_adapter
 from afresh.runs.lock import held, hold
@@ -24,7 +24,7 @@ from afresh.runs.run import Run, metrics_rows
 from afresh.sampling.samples import Samples, grid_png
 from afresh.storage.files import replace_file
 from afresh.training import checkpoint, loop, ranks
-from afresh.training.batch_source import BatchSource
+from afresh.training.batch_source import BatchSource, most_evaluated
 from afresh.training.budget import torch_threads
 from afresh.training.logs.run_log import Logs, RunLog, Training, opened
 from afresh.training.loop import Hooks, Learner, averaged
@@ -38,6 +38,7 @@ from afresh.verbs.model_card import card_of
 from afresh.verbs.processes import learn_together
 
 PREVIEW, HEARD = 16, 4  # samples of a preview, and of them those that a log gets as texts or sounds
+PREVIEWS = 4  # that take as long as the samples for measuring texts, which are drawn in one batch
 SEPARATOR = "\n\n--------\n\n"  # between the texts of a file of samples
 
 
@@ -60,11 +61,16 @@ class Job:
     def training_end(self) -> float | None:
         """When training should end, on the clock of time.monotonic, if there is a budget in minutes."""
         minutes = self.run.record.minutes
-        return (
-            None
-            if self.clock is None or minutes is None
-            else self.clock.training_end(minutes, self.run.family.finish is not None)
-        )
+        if self.clock is None or minutes is None:
+            return None
+        return self.clock.training_end(minutes, self.run.family.finish is not None)
+
+    def seconds_gained(self, measuring: float) -> float:
+        """How much longer training may take if measuring takes so many seconds."""
+        minutes, fits = self.run.record.minutes, self.run.family.finish is not None
+        if self.clock is None or minutes is None:
+            return 0.0
+        return self.clock.after_training(minutes, fits) - self.clock.after_training(minutes, fits, measuring)
 
     def measuring_seconds(self) -> float | None:
         """The seconds for measuring that are left of a budget in minutes."""
@@ -162,6 +168,14 @@ def _train(job: Job, learner: Learner, interrupted: Callable[[], bool], logs: Lo
     begun = None if job.clock is None else job.clock.begun
     meter = ProgressMeter(learner.config.steps, unit, examples, title, learner.step, window=window, begun=begun)
     replan = None if end is None else StepsForDeadline(end, meter)
+    spent: dict[str, float] = {}
+
+    def note_overhead(kind: str, seconds: float) -> None:
+        meter.overhead(seconds, kind)
+        spent[kind] = seconds
+        needed = measuring_of_texts(job, learner, spent)
+        if replan is not None and end is not None and needed is not None:
+            replan.deadline = end + job.seconds_gained(needed)
 
     with meter:
         hooks = Hooks(
@@ -171,7 +185,7 @@ def _train(job: Job, learner: Learner, interrupted: Callable[[], bool], logs: Lo
             rewind=journal.rewind,
             tick=lambda metrics: meter.step(metrics, learner.step),
             stepped=lambda now: store_early(now, run),
-            overhead=lambda kind, seconds: meter.overhead(seconds, kind),
+            overhead=note_overhead,
             interrupted=lambda: interrupted() and source.may_checkpoint(learner.step),
             stop_reason=source.stop_reason,
             replan=lambda now: replan(now) if replan is not None and source.may_checkpoint(now.step) else None,
@@ -196,10 +210,21 @@ def _train(job: Job, learner: Learner, interrupted: Callable[[], bool], logs: Lo
         events.note(f"disk: {run.path} holds {size / 1e9:,.3g} GB", "disk", bytes=size)
 
 
+<<<<<<< HEAD
 def first_scores(job: Job, learner: Learner) -> dict[str, float]:
     """The scores of the base model on this data, before the first step; empty without a base."""
     wanted = learner.step == 0 and job.run.record.base_model is not None and not metrics_rows(job.run)
     return job.source.evaluate(learner) if ranks.from_leader(wanted) else {}
+=======
+def measuring_of_texts(job: Job, learner: Learner, spent: Mapping[str, float]) -> float | None:
+    """The seconds that measuring texts will take, from what an evaluation and a preview took: the likelihood of all
+    held-out texts, and some samples. None for other kinds, whose measuring uses what time there is."""
+    if not job.source.space.stream or not {"evaluation", "preview"} <= spent.keys():
+        return None
+    windows = numbered(job.prepared.heldout, job.source.space)[0]
+    each = spent["evaluation"] / min(windows, most_evaluated(learner))
+    return windows * each + PREVIEWS * spent["preview"]
+>>>>>>> h-int
 
 
 def note_earlier_stop(job: Job, learner: Learner) -> None:

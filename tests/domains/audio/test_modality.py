@@ -270,6 +270,15 @@ def test_a_folder_is_recognised_by_its_file_names(tmp_path: Path) -> None:
 # --------------------------------------------------------------------------- where a drawn sound ends
 
 
+@pytest.mark.parametrize("representation", ["mel", "wave"])
+def test_the_length_of_sounds_is_that_of_the_data_to_the_sample_and_not_of_the_padded_axis(representation: str) -> None:
+    loops = [Item(sound(np.tile(chirp(0.25, 300, 900), 8)), f"{i}.wav") for i in range(2)]
+    encoder = fitted(loops, representation=representation, trim=False)
+    assert encoder.space.longest == 2 <= encoder.space.seconds
+    (made,) = encoder.decode(field(encoder, loops[:1]))
+    assert made.seconds == 2
+
+
 @pytest.mark.parametrize("seconds", [0.15, 0.3])
 def test_sounds_end_despite_faint_noise_after_their_end(seconds: float) -> None:
     """Up to 8 dB above the floor in every band after it; not where silence around sounds was kept, or of a longer one,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,15 @@ def test_columns_can_be_set(tmp_path: Path) -> None:
         read(path, item="e")
     with pytest.raises(UserError, match="no usable log"):
         read(path)
+
+
+def test_days_and_times_of_day_in_two_columns_are_one_time(tmp_path: Path) -> None:
+    rows = [f"{i},p{j % 3},{(i + j) % 2},2026-01-31,{9 + j}:30" for i in range(2) for j in range(4)]
+    corpus = read(log(tmp_path / "a.csv", [*rows, "1,p0,1,2026-02-01,"], "student,problem,correct,Date,Time"))
+    assert "time is 'Date' and 'Time' together" in told(corpus)
+    assert "1 answer without a time of day, taken as at 0:00" in told(corpus)
+    times = [a.time for a in corpus.items[0].value.answers]
+    assert [b - a for a, b in itertools.pairwise(times)] == [3600] * 3
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "parquet", "tsv"])

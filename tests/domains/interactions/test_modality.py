@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +74,17 @@ def test_every_form_gives_the_same_histories(form: str, tmp_path: Path) -> None:
     assert first.items == tuple(f"{mark}{e % 8}" for e in range(6)) and first.context == 5
     assert first.times[0] == START and not corpus.refused
     assert sum(i.split == "train" for i in corpus.items) == 12
+
+
+def test_days_and_times_of_day_in_two_columns_are_one_time(tmp_path: Path) -> None:
+    rows = [f"u{i},i{j},2026-01-0{1 + j},{12 - j}:15 PM,{9 + j}:00" for i in range(3) for j in range(3)]
+    (tmp_path / "log.csv").write_text(
+        "\n".join(["Customer,Product,Date,Time,Delivery time", *rows, "u0,i4,2026-01-04,,"])
+    )
+    log, refused, notes = read_log(tmp_path, {})
+    assert "time is 'Date' and 'Time' together" in notes[0] and not refused
+    assert "1 event without a time of day, taken as at 0:00" in notes
+    assert log.time.min() == datetime(2026, 1, 1, 12, 15, tzinfo=UTC).timestamp() and len(set(log.time)) == 4
 
 
 def test_a_log_is_divided_at_a_point_in_time_and_no_later_event_is_learnt(tmp_path: Path) -> None:

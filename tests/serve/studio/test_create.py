@@ -20,6 +20,7 @@ from afresh.serve.guard import COOKIE
 from afresh.serve.keys import Keys
 from afresh.serve.rights import Holder
 from afresh.verbs.chat import takes_system
+from afresh.verbs.creation_request import CreationRequest, make
 from afresh.verbs.gallery import Works
 from tests.serve.conftest import serving, wait_for_active
 
@@ -233,20 +234,22 @@ def test_with_keys_one_signs_in_and_has_works_of_ones_own(keyed: str) -> None:
     bob.close()
 
 
-def test_an_empty_answer_is_a_turn(web: httpx.Client, shelf: Works) -> None:
-    (work,) = created(web, shelf, "chat", prompt="Say 4?", said="Say 3?", answered="", seed=1)
-    assert [tuple(turn) for turn in work.recipe.wish.turns] == [("user", "Say 3?"), ("assistant", "")]
-
-
-def test_a_system_message_stands_before_the_conversation(web: httpx.Client, shelf: Works) -> None:
-    assert 'name="system"' in web.get("/studio/chat?run=chat").text
-    assert 'name="system"' not in web.get("/studio/create?run=stories").text
-    given = {"prompt": "Say 4?", "said": "Say 3?", "answered": "It is 3.", "system": "Be brief.\r\nSay it.", "seed": 1}
-    (work,) = created(web, shelf, "chat", **given)
-    assert work.recipe.wish.turns[0] == ("system", "Be brief.\nSay it.")
-    assert "Be brief." in web.get(f"/studio/works/{work.id}").text
-    assert "Be brief." in web.get("/studio/create", params={"start": work.id, "verb": "again"}).text
+def test_an_answer_of_a_time_before_conversations_were_kept_opens_and_leads_to_their_page(
+    web: httpx.Client, shelf: Works, runs: Path
+) -> None:
+    turns = (("system", "Be brief."), ("user", "Say 3?"), ("assistant", ""))
+    wish, run = CreationRequest(prompt="Say 4?", turns=turns, seed=1), Run.open(runs / "chat")
+    (made,) = make(run, wish, {})
+    work = shelf.keep(run, "chat", "1", wish, {}, made)
+    assert work.id in web.get("/studio/gallery").text
+    page = web.get(f"/studio/works/{work.id}").text
+    assert "Be brief." in page and "Continue" not in page
     assert "byte for byte" in web.post(f"/studio/works/{work.id}/again").text
+    led = web.get("/studio/create", params={"start": work.id, "verb": "again"}, follow_redirects=False)
+    assert led.status_code == 303 and led.headers["location"] == "/studio/chat?run=chat&words=Say+4%3F"
+    assert "Say 4?" in web.get(led.headers["location"]).text
+    refused = web.post("/studio/create", params={"run": "chat"}, data={"prompt": "Say 4?"})
+    assert refused.status_code == 400 and "a page of its own" in refused.text
 
 
 def test_a_template_that_leaves_system_messages_out_is_known(runs: Path) -> None:

@@ -23,7 +23,7 @@ from afresh.serve.app import ServeSettings
 from afresh.serve.keys import Keys
 from afresh.serve.loaded_runs import Library
 from afresh.serve.rights import Holder
-from afresh.serve.studio.data_card import plain_words
+from afresh.serve.studio.page_words import plain_words
 from afresh.serve.studio.run_card import RunCard
 from afresh.serve.studio.runs import RunRow, tree
 from afresh.serve.studio.runs_bin import thrown_away
@@ -275,7 +275,7 @@ def test_a_run_that_was_changed_goes_on_only_from_a_terminal(web: httpx.Client, 
     place = web.post("/studio/run/resume", data={"run": "digits"}).headers["location"]
     while "sse-connect" in (page := web.get(place).text):
         time.sleep(0.2)
-    assert "was not made here" in page and "Not finished" in page and "--trust" in page
+    assert "was not made here" in page and "Not finished" in page and "trust it in a terminal" in page
 
 
 def test_what_was_made_of_what_ends_even_in_a_circle() -> None:
@@ -297,6 +297,16 @@ def test_messages_have_no_words_of_a_terminal() -> None:
     assert plain_words("It stops when they are too many (`train.memorisation_limit`); go on") == (
         "It stops when they are too many; go on"
     )
+    assert plain_words("No times: the order counts. `data.time` names their column") == "No times: the order counts."
+    assert plain_words("more than 512 MB: split it, or raise `data.max_file_mb`") == "more than 512 MB: split it"
+    assert (
+        plain_words("Of numbers. To learn one all the same: --modality text and --data text_column=NAME.")
+        == "Of numbers."
+    )
+    assert plain_words("a; b (and 4 more notes, what to do: --verbose)") == "a; b"
+    assert plain_words("Use `train.lr`.") == "Use train.lr.", "nothing else is said"
+    kept = "`hole=9:10` extends beyond it. Give a part, or “data.csv”, or '--x'."
+    assert plain_words(kept) == kept.replace("`", "")
     assert measured_words("kid").startswith("Measuring what was learnt: ") and "kid" not in measured_words("kid")
     assert measured_words("samples are drawn") == "Measuring what was learnt: samples are drawn"
 

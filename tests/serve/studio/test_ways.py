@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+import soundfile
 from PIL import Image
 
 import afresh
@@ -114,6 +115,9 @@ def test_a_sound_is_lengthened_and_made_a_loop(web: httpx.Client, shelf: Works) 
     (sound,) = created(web, shelf, "sounds", n=1, seed=1)
     for verb, words in (("extend", "Seconds to add"), ("loop", "back to its beginning")):
         assert words in web.get("/studio/create", params={"start": sound.id, "verb": verb}).text
+    header = soundfile.info(io.BytesIO(sound.read("work.wav")))
+    page = web.get("/studio/create", params={"start": sound.id, "verb": "loop"}).text
+    assert f'max="{header.frames / header.samplerate / 2:g}"' in page, "half of the length that sounds have"
     (longer,) = created(web, shelf, "sounds", verb="edit", input=sound.id, extend=0.1, n=1, seed=2)
     (loop,) = created(web, shelf, "sounds", verb="edit", input=sound.id, loop=0.05, n=1, seed=2)
     assert len(longer.read("work.wav")) > len(loop.read("work.wav")) > len(sound.read("work.wav"))

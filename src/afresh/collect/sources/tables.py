@@ -19,18 +19,18 @@ from afresh.core.plural import counted
 from afresh.data import arrow
 from afresh.data.files import DataFile, FileError, decode_text, open_plain, read_bytes, suffix_of, walk
 from afresh.data.imported import MediaFile, media_file
-from afresh.data.limits import Limits, Meter, parsing
+from afresh.data.limits import parsing
 from afresh.data.split import split_of_name
 from afresh.data.tables.delimited import MOST_VALUES, Numbered, Row, delimited_rows, too_long
 from afresh.data.tables.layout import too_wide
 from afresh.data.tables.numbers import is_number
 from afresh.data.tables.parquet import MOST_COLUMNS
 from afresh.data.tables.rows import LONGEST, bounded_lines, json_row, read_table
-from afresh.data.text.document import unpacked
+from afresh.data.tables.spreadsheet import SEPARATOR, lines_of_sheet
+from afresh.data.tables.spreadsheet import SUFFIXES as SPREADSHEETS
 from afresh.data.text.encodings import SAMPLE, guess_encoding
 
-SUFFIXES = arrow.SUFFIXES | {".csv", ".tsv", ".xlsx", ".jsonl", ".ndjson", ".json"}
-MOST_CELLS = 100_000_000  # of a sheet, the empty ones too, which a cell far to the right makes of a few bytes
+SUFFIXES = arrow.SUFFIXES | SPREADSHEETS | {".csv", ".tsv", ".jsonl", ".ndjson", ".json"}
 LOOKED_AT = 100  # rows that columns are guessed from
 Rows = Iterator[Numbered]
 
@@ -39,7 +39,7 @@ class TableOptions(ColumnOptions):
     """`max_file_mb`: of a file that is decoded as a whole, which JSON and Excel are, and of a part of others."""
 
     max_file_mb: int = Field(default=512, ge=1, le=1 << 20)
-    sheet: str = Field("", description="sheet of an Excel file; empty: the first")
+    sheet: str = Field("", description="sheet of an Excel file; empty: the first with a table")
     delimiter: str = Field("", max_length=1, description="between the fields of a .csv; empty: by its header")
 
 
@@ -143,8 +143,8 @@ def table(file: DataFile, options: TableOptions) -> tuple[list[str], Rows]:
     if suffix in arrow.SUFFIXES:
         looked = arrow.look(file)
         return list(looked.media), enumerate(arrow.named_rows(looked), 1)
-    if suffix == ".xlsx":
-        return [], excel(read_bytes(file, options.max_file_mb), options)
+    if suffix in SPREADSHEETS:
+        return [], spreadsheet(file, options)
     if suffix == ".json":
         read = read_table(suffix, read_bytes(file, options.max_file_mb), options.max_file_mb, decode_text)
         return [], iter(sorted([*read.rows, *read.bad], key=lambda pair: pair[0]))
@@ -205,44 +205,14 @@ def _invalid(text: str) -> bool:
     return not text.isascii() and any("\udc80" <= c <= "\udcff" for c in text)
 
 
-def excel(raw: bytes, options: TableOptions) -> Rows:
-    """The rows of a sheet. Formulas are texts that begin with =; nothing is evaluated."""
-    try:
-        from openpyxl import load_workbook
-    except ImportError:
-        raise UserError(
-            "Excel files are read by openpyxl, which is not installed: pip install 'afresh[collect]'."
-        ) from None
-    unpacked(raw, options.max_file_mb).close()
-    try:
-        book = load_workbook(io.BytesIO(raw), read_only=True, data_only=False)
-        if options.sheet and options.sheet not in book.sheetnames:
-            raise UserError(f"There is no sheet {options.sheet!r}. Name one of: {', '.join(book.sheetnames)}.")
-        sheet = book[options.sheet or book.sheetnames[0]]
-        sheet.reset_dimensions()  # which a file may state wrongly
-        rows = sheet.iter_rows(values_only=True)
-        meter = Meter(Limits(items=MOST_CELLS))
-        header = [str(v) if v is not None else f"column {n}" for n, v in enumerate(next(rows, ()), 1)]
-        if len(header) > MOST_COLUMNS:
-            raise FileError(too_wide(len(header)))
-        if not header:
-            raise FileError("an empty sheet. The option sheet names another")
-        for number, values in enumerate(rows, 1):
-            meter.add(items=1 + len(values))
-            if len(values) > MOST_COLUMNS:
-                yield number, too_wide(len(values))
-            elif any(v is not None for v in values):
-                yield number, dict(zip(header, map(_cell, values), strict=False))
-    except (FileError, UserError):
-        raise
-    except Exception as error:  # the library raises almost any class of exception for damaged files
-        raise FileError(f"damaged Excel file: {error or type(error).__name__}") from None
-
-
-def _cell(value: Any) -> Any:
-    """A cell's value; a formula of several cells as its text."""
-    text = getattr(value, "text", None)
-    return text if isinstance(text, str) else value
+def spreadsheet(file: DataFile, options: TableOptions) -> Rows:
+    """The rows of a sheet. Formulas that were never calculated are texts that begin with =; nothing is evaluated."""
+    notes: list[str] = []
+    lines = lines_of_sheet(read_bytes(file, options.max_file_mb), options.max_file_mb, notes, options.sheet)
+    layout, rows = delimited_rows(lines, SEPARATOR, longest=LONGEST)
+    yield from rows
+    for note in (*notes, *layout.notes):
+        events.note(f"{file.name}: {note}", "layout")
 
 
 def describe(place: str, options: TableOptions) -> list[str]:

@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from afresh.core import Corpus, Item, Refused, Sound, UserError
+from afresh.core import Corpus, Item, Omission, Refused, Sound, UserError
 from afresh.core.memory import available_memory
 from afresh.core.plural import counted
 from afresh.data.audio.kind import SOUND
@@ -248,8 +248,10 @@ def _fade(sounds: Sequence[Sound], seconds: float, notes: list[str]) -> bool:
     if fading < MOSTLY * len(longer):
         return False
     notes.append(
-        f"{fading:,} of {len(longer):,} sounds longer than a clip fade: at least {1 - TAIL:.0%} of their energy is "
-        "within its length. What follows is not used (`data.long=slice` makes clips of it)"
+        Omission(
+            f"{fading:,} of {len(longer):,} sounds longer than a clip fade: at least {1 - TAIL:.0%} of their energy is "
+            "within its length. What follows is not used (`data.long=slice` makes clips of it)"
+        )
     )
     return True
 
@@ -332,7 +334,9 @@ def _decoding_notes(decoded: Mapping[str, DecodedSound]) -> list[str]:
     ]
     damaged = [n for n, d in decoded.items() if any(note.startswith("damaged") for note in d.notes)]
     if len(damaged) > 1:
-        notes.append(f"{len(damaged):,} of {len(decoded):,} files are damaged, and used as far as they can be read")
+        notes.append(
+            Omission(f"{len(damaged):,} of {len(decoded):,} files are damaged, and used as far as they can be read")
+        )
     clipped = [n for n, d in decoded.items() if d.clipped > CLIPPED]
     if clipped:
         notes.append(
@@ -393,8 +397,10 @@ def _beginnings(items: Sequence[Item], frames: int, notes: list[str]) -> list[It
     long = sum(len(i.value.samples) > frames for i in items)
     if long:
         notes.append(
-            f"{long:,} of {len(items):,} sounds are longer than a clip: only their beginning is used "
-            "(`data.long=slice` makes several clips)"
+            Omission(
+                f"{long:,} of {len(items):,} sounds are longer than a clip: only their beginning is used "
+                "(`data.long=slice` makes several clips)"
+            )
         )
 
     def beginning(sound: Sound) -> Sound:
@@ -429,8 +435,10 @@ def _sliced(items: Sequence[Item], frames: int, options: ClipOptions, notes: lis
             (out if _loudest_frame(clip.value) > threshold else silent).append(clip)
     if silent:
         notes.append(
-            f"{counted(len(silent), 'silent clip')} of long sounds left out, such as {silent[0].source}"
-            + (f" ({-QUIET:g} dB below the loudest part; `data.trim=false` keeps them)" if options.trim else "")
+            Omission(
+                f"{counted(len(silent), 'silent clip')} of long sounds left out, such as {silent[0].source}"
+                + (f" ({-QUIET:g} dB below the loudest part; `data.trim=false` keeps them)" if options.trim else "")
+            )
         )
     if long:
         notes.append(

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from afresh.core import Item, Refused
+from afresh.core import Item, Omission, Refused
 from afresh.core.plural import counted
 from afresh.data.audio.fingerprints import near_sounds, similar_sounds
 from afresh.data.audio.kind import SOUND
@@ -40,7 +40,7 @@ def handle_near_duplicates(items: Sequence[Item], policy: Near, notes: list[str]
     if not pairs:
         return list(items), []
     if policy == "drop":
-        notes.append(f"{counted(len(pairs), 'sound')} left out, nearly the same as an earlier one")
+        notes.append(Omission(f"{counted(len(pairs), 'sound')} left out, nearly the same as an earlier one"))
         reason = "nearly the same as {} ({:.0%}); `data.near=keep` keeps it"
         refused = [Refused(items[p.second].source, reason.format(items[p.first].source, p.similarity)) for p in pairs]
         dropped = {p.second for p in pairs}

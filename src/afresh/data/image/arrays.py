@@ -12,7 +12,7 @@ from typing import IO, Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from afresh.core import UserError
+from afresh.core import Omission, UserError
 from afresh.data.files import FileError, Given, ZipLimits, open_file, path_of
 from afresh.data.limits import parsing
 
@@ -138,7 +138,7 @@ def read_arrays(file: Given) -> list[Stack]:
     used = {CLASS_NAMES} | {k for x, y, _ in keys for k in (x, y) if k} | {k for s in stacks for k in s.columns}
     unused = [k for k in arrays if k not in used]
     if unused:
-        stacks[0].notes.append(f"arrays not used: {', '.join(unused)}")
+        stacks[0].notes.append(Omission(f"arrays not used: {', '.join(unused)}"))
     return stacks
 
 
@@ -151,7 +151,7 @@ def _stack(
     if y is not None:
         columns["label"] = _labels(path, y, arrays[y], len(pixels), names)
     elif names is not None:
-        notes.append(f"{CLASS_NAMES} is not used: there are no labels ({' or '.join(LABEL_KEYS)})")
+        notes.append(Omission(f"{CLASS_NAMES} is not used: there are no labels ({' or '.join(LABEL_KEYS)})"))
     if x in IMAGE_KEYS:  # other vectors of the same length are metadata columns
         for key, array in arrays.items():
             if (

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from afresh.core import Item, Part, Refused
+from afresh.core import Item, Omission, Part, Refused
 from afresh.data.image.images import READ, SUFFIXES, DecodedImage, Pixels, to_channels
 from afresh.data.media_folder import Attributes, Media, names_file
 
@@ -45,11 +45,11 @@ def find_pairs(table: Attributes, names: Sequence[str]) -> ImagePairs:
             continue
         part = _part_name(column)
         if all(name == value for name, value in present.items()):
-            notes.append(f"column {column!r} is not used: it names the image itself")
+            notes.append(Omission(f"column {column!r} is not used: it names the image itself"))
             images[column] = {}
             continue
         if part in map(_part_name, images):
-            notes.append(f"column {column!r} is not used: another condition is named {part!r}")
+            notes.append(Omission(f"column {column!r} is not used: another condition is named {part!r}"))
             images[column] = {}
             continue
         images[column] = {name: value for name, value in present.items() if value in known}
@@ -88,11 +88,11 @@ def conditioning_images(pairs: ImagePairs, decoded: Mapping[str, DecodedImage]) 
 def fit_image_conditions(items: Sequence[Item], side: int) -> tuple[dict[str, Part], list[str]]:
     """The parts for conditioning images, and notes. A part whose images are all equal is left out."""
     spec: dict[str, Part] = {}
-    notes = []
+    notes: list[str] = []
     for name in sorted({k for item in items for k in item.images}):
         images = [item.images[name] for item in items if name in item.images]
         if all(np.array_equal(images[0], pixels) for pixels in images):
-            notes.append(f"{name} is left out: every item has the same image")
+            notes.append(Omission(f"{name} is left out: every item has the same image"))
         else:
             spec[name] = Part("aligned", shape=(max(pixels.shape[-1] for pixels in images), side, side))
     return spec, notes

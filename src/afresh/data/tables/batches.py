@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sqlite3
 from collections import Counter
@@ -17,6 +18,8 @@ from afresh.data.tables.delimited import Numbered, Row, Unusable, delimited_batc
 from afresh.data.tables.layout import NamesOf, too_wide
 from afresh.data.tables.parquet import DAMAGED, MOST_COLUMNS, stream_batches
 from afresh.data.tables.spelling import LOOKED_AT, ColumnEvidence, Spelling, spelling_of
+from afresh.data.tables.spreadsheet import SEPARATOR, text_of_sheet
+from afresh.data.tables.spreadsheet import SUFFIXES as SPREADSHEETS
 from afresh.data.tables.sql import read_rows
 from afresh.data.tables.totals import TOTALS, WORDS, lines_of_totals
 
@@ -62,8 +65,11 @@ def _as_written(file: DataFile, unusable: Unusable, query: str | None, names_of:
         read = _sqlite(file, query)
     elif suffix in (".jsonl", ".ndjson", ".json"):
         read = _json(file, suffix, unusable)
+    elif suffix in SPREADSHEETS:
+        text = text_of_sheet(read_bytes(file, MOST_MB), MOST_MB, unusable.notes).encode("utf-8", "replace")
+        read = delimited_batches(lambda: io.BytesIO(text), unusable, names_of, SEPARATOR)
     else:
-        read = delimited_batches(file, unusable, names_of)
+        read = delimited_batches(lambda: open_plain(file), unusable, names_of)
     try:
         for batch in read:
             if len(set(batch.schema.names)) != len(batch.schema.names):

@@ -10,13 +10,13 @@ import codecs
 import csv
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, count
-from typing import Any, BinaryIO, Literal, cast
+from typing import IO, Any, BinaryIO, Literal, cast
 
 from afresh.core import Refused
-from afresh.data.files import MB, DataFile, FileError, open_plain
+from afresh.data.files import MB, FileError
 from afresh.data.tables.layout import BEGINNING, COLONS, RULE, UTF8, Layout, NamesOf, encoding_of, layout_of
 
 Row = Mapping[str, Any]
@@ -130,11 +130,14 @@ def not_a_row(fields: Sequence[str], columns: int) -> str:
 # --------------------------------------------------------------------------- batches
 
 
-def delimited_batches(file: DataFile, unusable: Unusable, names_of: NamesOf) -> Iterator[Any]:
-    """The rows as texts, in batches (pyarrow.RecordBatch). Raises FileError, and what Arrow raises."""
+def delimited_batches(
+    open_table: Callable[[], IO[bytes]], unusable: Unusable, names_of: NamesOf, separator: str = ""
+) -> Iterator[Any]:
+    """The rows as texts, in batches (pyarrow.RecordBatch). `separator`: one that is given. Raises FileError, and what
+    Arrow raises."""
     import pyarrow.csv
 
-    with open_plain(file) as stream:
+    with open_table() as stream:
         beginning = stream.read(BEGINNING)
         while not beginning.endswith(b"\n") and len(beginning) < BLOCK and (more := stream.readline(BLOCK)):
             beginning += more
@@ -142,7 +145,7 @@ def delimited_batches(file: DataFile, unusable: Unusable, names_of: NamesOf) -> 
         raise FileError("the file is empty")
     encoding = encoding_of(beginning)
     text = codecs.getincrementaldecoder(encoding)("replace").decode(beginning)
-    layout = layout_of(text, names_of=names_of)
+    layout = layout_of(text, separator, names_of=names_of)
     unusable.separator = layout.separator
     unusable.notes += [*([] if encoding == UTF8 else [f"it is not UTF-8 and read as {encoding}"]), *layout.notes]
 
@@ -151,7 +154,7 @@ def delimited_batches(file: DataFile, unusable: Unusable, names_of: NamesOf) -> 
         unusable.add(reason, row.number or 0)
         return "skip"
 
-    with open_plain(file) as stream:
+    with open_table() as stream:
         rows = _Rows(stream, encoding, layout)
         if rows.ended:
             return

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from datetime import date
+from datetime import date, datetime, time
 from typing import Any
 
 from afresh.core import UserError
 from afresh.data.tables.numbers import as_number, is_missing
-from afresh.data.tables.spelling import date_seconds
+from afresh.data.tables.spelling import NEARLY_ALL, date_seconds
+from afresh.data.tables.times import DAY, clock_time
 
 # The names of a role's columns as plain names, the likeliest first, or a pattern of these, of which one that ends in
 # "id" is likelier than another.
@@ -28,6 +29,10 @@ EVENT_PARTS = re.compile(
     r"order|purchas|bought|paid|event|played|visit|creat|loan|borrow|invoice|transact|answer|submit|bestell|kauf"
     r"|beleg|buchung|ausleih|rechnung|gegeben|command|achat|compra|pedido"
 )
+CLOCK_NAMES = re.compile(r"time|clock|hour|zeit|uhr|heure|hora|tijd|ora$")  # of columns of times of day
+LASTS = re.compile(
+    r"dura|dauer|elapsed|spent|laufzeit|spielzeit|playtime|length"
+)  # names of columns of how long it was
 NOT_THEN = re.compile(r"birth|geburt|naissance|ship|deliver|liefer|return|rück|due|fällig|end|updat|modif|expir|releas")
 LEAST_STAMP = 1e8  # of a clock that counts from 1970: 1973 in seconds
 DATE = re.compile(
@@ -100,6 +105,28 @@ def _time_rank(name: str) -> int | None:
     if not TIME_PARTS.search(name):
         return None
     return 3 if NOT_THEN.search(name) else 1 if EVENT_PARTS.search(name) else 2
+
+
+def clock_column(columns: Sequence[str], when: str, values_of: Callable[[str], Sequence[Any]]) -> str | None:
+    """The column of the times of day that belong to the days in the column `when`; None if that has times of its own,
+    or if there is none. Of several, that of the event comes before those of what precedes or follows it."""
+    days = [v for v in values_of(when) if not is_missing(v)]
+    if share(days, _is_day) < NEARLY_ALL:
+        return None
+    named = [c for c in columns if c != when and CLOCK_NAMES.search(plain_name(c)) and not LASTS.search(plain_name(c))]
+    clocks = [c for c in named if share([v for v in values_of(c) if not is_missing(v)], _is_clock) >= NEARLY_ALL]
+    return min(clocks, key=lambda c: 2 if (rank := _time_rank(plain_name(c))) is None else rank, default=None)
+
+
+def _is_day(value: Any) -> bool:
+    if isinstance(value, datetime):
+        return value.time() == time()
+    seconds = date_seconds(value)
+    return isinstance(value, date) or (seconds is not None and seconds % DAY == 0)
+
+
+def _is_clock(value: Any) -> bool:
+    return clock_time(value) is not None
 
 
 def are_times(values: Sequence[Any], counted: bool, numbers: bool = True) -> bool:

@@ -1,4 +1,4 @@
-"""JSON, JSON lines, CSV, TSV and Parquet to numbered rows, and the rows that could not be read."""
+"""JSON, JSON lines, CSV, TSV, spreadsheets and Parquet to numbered rows, and the rows that could not be read."""
 
 from __future__ import annotations
 
@@ -8,26 +8,30 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from itertools import islice
 from typing import IO, Any, AnyStr
 
-from afresh.data.files import DataFile, FileError, check_values, decode_text, open_plain, suffix_of
+from afresh.data.files import DataFile, FileError, check_values, decode_text, open_plain, read_bytes, suffix_of
 from afresh.data.limits import parsing
 from afresh.data.tables.delimited import Numbered, Row, delimited_rows
-from afresh.data.tables.layout import decode_table, encoding_of, too_wide
+from afresh.data.tables.layout import ABOVE, decode_table, encoding_of, too_wide
 from afresh.data.tables.numbers import is_number
 from afresh.data.tables.parquet import MOST_COLUMNS, read_parquet, stream_parquet
 from afresh.data.tables.spelling import spelling_of_cells
+from afresh.data.tables.spreadsheet import SEPARATOR, text_of_sheet
+from afresh.data.tables.spreadsheet import SUFFIXES as SPREADSHEETS
 from afresh.data.tables.sql import read_rows
 from afresh.data.tables.totals import TOTALS, lines_of_totals
 
 NESTED = frozenset({"messages", "conversations"})  # columns of lists of objects that are read (afresh.data.text.chat)
-SUFFIXES = frozenset({".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet"})
+SUFFIXES = frozenset({".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet"}) | SPREADSHEETS
 DATA_BASES = frozenset({".db", ".sqlite", ".sqlite3"})
 LONGEST = 64 << 20  # characters of a line, a cell or a row, where rows are read one at a time
 HUGE = f"not usable JSON: a number of more than {sys.get_int_max_str_digits():,} digits"
 Choose = Callable[[Any], Sequence[str]]  # the columns that are read, of a schema
 HEAD, HEAD_ROWS, HEAD_MB = 1 << 18, 500, 64  # bytes, rows and MB in which a table is recognised
+SHEET_MB = 512  # of a spreadsheet, which is unpacked as a whole
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,8 @@ def read_table(
     """
     if suffix == ".parquet":
         return _parquet(lambda choose: read_parquet(raw, max_mb, choose), nested)
+    if suffix in SPREADSHEETS:
+        return _sheet(raw, max_mb)
     delimited = suffix in (".csv", ".tsv")
     text = (decode or (decode_table if delimited else decode_text))(raw)
     check_values(text)
@@ -78,6 +84,8 @@ def read_head(file: DataFile) -> RowTable:
         if suffix in DATA_BASES:
             names, values = next(read_rows(file, None, HEAD_ROWS), ([], []))
             return _table(enumerate((dict(zip(names, row, strict=True)) for row in values[:HEAD_ROWS]), 1))
+        if suffix in SPREADSHEETS:
+            return _first_rows_of_sheet(file, file.path.stat().st_mtime_ns)
         with open_plain(file) as stream:
             head = stream.read(HEAD)
         text = codecs.getincrementaldecoder(encoding_of(head))("replace").decode(head).removeprefix("\ufeff")
@@ -209,6 +217,21 @@ def _delimited(text: str, separator: str = "", *, quoted: bool = True, longest: 
     table = RowTable(layout.kept, layout.kept, rows, bad, notes=tuple(layout.notes))
     table = _spelled(table, layout.separator)
     return replace(table, texts=tuple(c for c in layout.kept if any(not is_number(r[c]) for _, r in table.rows)))
+
+
+def _sheet(raw: bytes, max_mb: int, most_lines: int | None = None) -> RowTable:
+    notes: list[str] = []
+    text = text_of_sheet(raw, max_mb, notes, most_lines)
+    check_values(text)
+    table = _delimited(text, SEPARATOR)
+    return replace(table, notes=(*notes, *table.notes))
+
+
+@lru_cache(maxsize=4)  # every kind of data looks at it, and opening a large one takes seconds
+def _first_rows_of_sheet(file: DataFile, changed: int) -> RowTable:
+    """`changed`: when the file was, in ns."""
+    table = _sheet(read_bytes(file, SHEET_MB), SHEET_MB, HEAD_ROWS + ABOVE)
+    return replace(table, rows=table.rows[:HEAD_ROWS])
 
 
 # --------------------------------------------------------------------------- Parquet

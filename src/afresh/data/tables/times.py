@@ -1,9 +1,12 @@
-"""Time stamps in seconds, milliseconds, microseconds or nanoseconds, or as dates in text, to seconds since 1970."""
+"""Time stamps in seconds, milliseconds, microseconds or nanoseconds, or as dates in text, to seconds since 1970; times
+of day to seconds since midnight."""
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
+from datetime import time
 from typing import Any
 
 import numpy as np
@@ -17,6 +20,11 @@ UNITS = (("seconds", 1e8, 1e10, 1.0), ("milliseconds", 1e11, 1e13, 1e3), ("micro
          ("nanoseconds", 1e17, 1e19, 1e9))  # fmt: skip
 COUNTED = "counted from a start of its own"
 DATES = "dates in text"
+DAY = 86_400  # seconds
+CLOCK = re.compile(
+    r"(?P<hour>\d{1,2})[:h](?P<minute>[0-5]\d)(?::(?P<second>[0-5]\d(?:[.,]\d{1,9})?))?"
+    r"\s*(?P<half>[AaPp]\.?[Mm]\.?)?\s*(?:Uhr|h)?"
+)
 
 
 def seconds(values: Sequence[Any]) -> tuple[Floats, Counter[str]]:
@@ -47,6 +55,28 @@ def seconds_of(column: Any) -> tuple[Floats, Counter[str]]:
     """`seconds` of a column of Arrow."""
     numbers: Any = numbers_of_texts(column)
     return seconds(values_of(column) if numbers is None else numbers)
+
+
+def clock_time(value: Any) -> float | None:
+    """Seconds since midnight of a time of day, as 10:37, 10:37:05, 10h37 or 1:05 PM; None if the value is none."""
+    if isinstance(value, time):
+        return value.hour * 3600 + value.minute * 60 + value.second + value.microsecond / 1e6
+    if not isinstance(value, str) or (m := CLOCK.fullmatch(value.strip())) is None:
+        return None
+    hour = int(m["hour"])
+    if m["half"] and not 1 <= hour <= 12:
+        return None
+    if m["half"]:
+        hour = hour % 12 + (12 if m["half"][0] in "Pp" else 0)
+    seconds = hour * 3600 + int(m["minute"]) * 60 + float((m["second"] or "0").replace(",", "."))
+    return seconds if seconds < DAY else None
+
+
+def clock_times(column: Any) -> Floats:
+    """`clock_time` of a column of Arrow, NaN where there is none."""
+    encoded = column.dictionary_encode()
+    times = [np.nan if (t := clock_time(v)) is None else t for v in encoded.dictionary.to_pylist()]
+    return np.array([*times, np.nan])[encoded.indices.fill_null(len(times)).to_numpy(zero_copy_only=False)]
 
 
 def _scaled(numbers: Floats) -> tuple[Floats, Counter[str]]:

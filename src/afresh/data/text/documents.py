@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from torch import Tensor
 
-from afresh.core import Abilities, CondSpec, Encoder, Examples, Item, Space, UserError
+from afresh.core import Abilities, CondSpec, Encoder, Examples, Item, Omission, Space, UserError
 from afresh.core.memory import available_memory
 from afresh.core.safe_json import MOST_TOKENS
 from afresh.data.conditions import encode_conditions, fit_conditions
@@ -201,7 +201,7 @@ class DocumentEncoder:
             notes += replace(self, records=True).template.notes()
         unused = sorted({k for i in items for k in i.labels} - set(self.conds))
         if unused:
-            notes.append(f"{', '.join(unused)} is not learnt, because the base has no such condition")
+            notes.append(Omission(f"{', '.join(unused)} is not learnt, because the base has no such condition"))
         if "context" in options.model_fields_set and options.context > context:
             longer = f"windows of {options.context:,} tokens are longer than the base's context of {context:,} tokens"
             notes.append(longer)
@@ -344,7 +344,7 @@ def limit_bytes(items: Sequence[Item], max_bytes: int | None) -> tuple[list[Item
             left -= sizes[i]
     if not chosen:
         raise UserError(f"`data.max_bytes` is {max_bytes:,}, but the smallest document has {min(sizes):,} bytes.")
-    note = (
+    note = Omission(
         f"max_bytes {max_bytes:,}: {len(items) - len(chosen):,} of {len(items):,} documents left out, chosen by a hash "
         f"of their content ({sum(sizes) - max_bytes + left:,} of {sum(sizes):,} bytes)"
     )

@@ -99,10 +99,12 @@ class AudioEncoder:
     @property
     def space(self) -> Space:
         s = self.saved
-        if self.mel is None:
-            return Space("field", (s.channels, s.samples), std=s.std, axes=("time",), seconds=s.samples / s.rate)
-        shape = (s.channels, self.mel.mels, s.samples // self.mel.hop)
-        return Space("field", shape, std=s.std, axes=("frequency", "time"), seconds=s.samples / s.rate)
+        shape: tuple[int, ...] = (s.channels, s.samples)
+        axes: tuple[str, ...] = ("time",)
+        if self.mel is not None:
+            shape, axes = (s.channels, self.mel.mels, s.samples // self.mel.hop), ("frequency", "time")
+        seconds, longest = s.samples / s.rate, self.longest / s.rate
+        return Space("field", shape, std=s.std, axes=axes, seconds=seconds, longest=longest)
 
     @property
     def notes(self) -> Sequence[str]:
@@ -278,8 +280,9 @@ class AudioModality:
             conds=conds,
             options=options,
             captions=None if captions is None else captions.saved,
-            notes=(*notes, *condition_notes, *length_notes),
         )
+        # Put in as they are: what is checked becomes plain text, and no Omission any more.
+        saved = saved.model_copy(update={"notes": (*notes, *condition_notes, *length_notes)})
         return AudioEncoder(_with_statistics(saved, conds, items, mel), conds, captions)
 
     def load(self, folder: Path) -> AudioEncoder:

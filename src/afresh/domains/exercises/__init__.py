@@ -4,7 +4,7 @@ from afresh.core.plugin import Plugin
 
 PLUGIN = Plugin(
     items="answers to exercises",
-    reads="a log as `.csv`, `.tsv`, `.parquet`, `.jsonl`: learner, exercise, right or wrong",
+    reads="a log as `.csv`, `.tsv`, `.xlsx`, `.parquet`, `.jsonl`: learner, exercise, right or wrong",
     modalities={"exercises": "afresh.domains.exercises.modality:MODALITY"},
     verbs={"practise": "afresh.domains.exercises.verbs:practise"},
     pages=("afresh.domains.exercises.page:PAGE",),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from afresh.data.tables.numbers import as_number
-from afresh.data.tables.roles import columns_by_role, plain_name, time_column
+from afresh.data.tables.roles import clock_column, columns_by_role, plain_name, time_column
 
 # Names of columns without case, spaces, marks and a last "id" or "name"; the first that there is counts.
 NAMES: Mapping[str, Sequence[str]] = {
@@ -55,19 +55,23 @@ TELLING = frozenset(
 )
 SURE = 0.9  # share of the values of a column that are outcomes, if it is that of outcomes
 ROWS = 500  # that are looked at
-FIELDS = ("learner", "item", "correct", "time", "skill")
+FIELDS = ("learner", "item", "correct", "time", "clock", "skill")
 TIME_ROWS = 200  # that say whether a column holds times
 
 
 @dataclass(frozen=True)
 class LogColumns:
-    """The columns of a log of answers by what they are: learner, item, correct, and perhaps time and skill."""
+    """The columns of a log of answers by what they are: learner, item, correct, and perhaps time and skill;
+    clock is the time of day, if that of the time has the day only."""
 
     of: Mapping[str, str]
 
     def words(self) -> str:
         """What was chosen, for a note."""
-        return "; ".join(f"{what} is {column!r}" for what, column in self.of.items())
+        of = {what: repr(column) for what, column in self.of.items()}
+        if clock := of.pop("clock", None):
+            of["time"] += f" and {clock} together"
+        return "; ".join(f"{what} is {column}" for what, column in of.items())
 
 
 def plain(name: str) -> str:
@@ -99,10 +103,16 @@ def log_columns(
     of = columns_by_role(
         columns, NAMES, set_by_hand, plain=plain, suits=lambda what, c: what != "correct" or _are_outcomes(rows, c)
     )
+
+    def values_of(name: str) -> list[Any]:
+        return [row.get(name) for row in rows[:TIME_ROWS]]
+
     if "time" not in of:
-        others = [c for c in columns if c not in of.values()]
-        when = time_column(others, lambda name: [row.get(name) for row in rows[:TIME_ROWS]])
+        when = time_column([c for c in columns if c not in of.values()], values_of)
         of |= {} if when is None else {"time": when}
+    if "time" in of and "clock" not in of:
+        clock = clock_column([c for c in columns if c not in of.values()], of["time"], values_of)
+        of |= {} if clock is None else {"clock": clock}
     if "item" not in of and "skill" in of and "skill" not in set_by_hand:
         of["item"] = of.pop("skill")  # an exercise is known by its skill alone
     missing = [what for what in ("learner", "item", "correct") if what not in of]

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from afresh.core import Corpus, Item, Refused, Sniff, UserError
+from afresh.core import Corpus, Item, Omission, Refused, Sniff, UserError
+from afresh.core.data import about
 from afresh.core.plural import counted
 from afresh.data.files import FileError, suffix_of, walk
 from afresh.data.limits import parsing
@@ -22,7 +23,7 @@ from afresh.data.tables.delimited import Unusable
 from afresh.data.tables.numbers import id_of, is_number
 from afresh.data.tables.roles import check_given
 from afresh.data.tables.rows import read_head
-from afresh.data.tables.times import seconds_of
+from afresh.data.tables.times import clock_times, seconds_of
 from afresh.domains.exercises.columns import FIELDS, LogColumns, is_log, log_columns, outcome_of
 from afresh.domains.exercises.history import Answer, AnswerHistory, with_gaps
 
@@ -41,6 +42,9 @@ class LogOptions(BaseModel):
     item: str = Field("", description="column of the exercise; empty: found by name")
     correct: str = Field("", description="column of the outcome; empty: found by name and by its values")
     time: str = Field("", description="column of when; empty: found by name, and the order of rows where there is none")
+    clock: str = Field(
+        "", description="column of the time of day, if that of when has the day only; empty: by its name and values"
+    )
     skill: str = Field("", description="column of the skill of the exercise; empty: found by name")
     right_from: float | None = Field(
         None,
@@ -69,6 +73,7 @@ class Reading:
     types: dict[str, Counter[str]] = field(default_factory=dict)  # of ids of learners and exercises
     partly: int = 0
     untimed: int = 0
+    clockless: int = 0
 
 
 def recognise(path: Path) -> Sniff:
@@ -112,7 +117,7 @@ def read_log(path: Path, options: LogOptions) -> Corpus:
         except FileError as error:
             corpus.refused.append(Refused(file.name, str(error)))
         corpus.refused += unusable.refused(file.name)
-        corpus.notes += [f"{file.name}: {note}" for note in unusable.notes]
+        corpus.notes += [about(file.name, note) for note in unusable.notes]
         reading.left_out.update({reason: count for reason, (count, _) in unusable.reasons.items()})
     for (_, learner), answers in sorted(reading.learners.items()):
         if len(answers) < LEAST:
@@ -157,6 +162,10 @@ def add_answers(reading: Reading, batch: Any, columns: LogColumns, split: str, u
     if "time" in values:
         read, units = seconds_of(batch.column(columns.of["time"]))
         reading.units += units
+        if "clock" in values:
+            clock = clock_times(batch.column(columns.of["clock"]))
+            reading.clockless += int(np.isnan(clock).sum())
+            read += np.nan_to_num(clock)
         times = [None if np.isnan(t) else float(t) for t in read]
     for i in range(rows):
         outcome = outcome_of(values["correct"][i])
@@ -205,11 +214,13 @@ def notes_on(reading: Reading) -> list[str]:
     out = [f"{counted(len(kept), 'answer')}, {right:.0%} right, of {who}"]
     if total := reading.left_out.total():
         reasons = "; ".join(f"{n:,} {why}" for why, n in reading.left_out.most_common(NAMED))
-        out.append(f"{counted(total, 'answer')} left out: {reasons}")
+        out.append(Omission(f"{counted(total, 'answer')} left out: {reasons}"))
     if reading.partly:
         out.append(f"{reading.partly:,} partly right answers: right from {reading.options.right_from:g} of the points")
     if reading.untimed:
         out.append("there are no times: the order of rows is taken, and forgetting cannot be learnt")
+    if reading.clockless:
+        out.append(Omission(f"{counted(reading.clockless, 'answer')} without a time of day, taken as at 0:00"))
     if len(reading.units) > 1:
         forms = ", ".join(f"{n:,} in {unit}" for unit, n in reading.units.most_common())
         out.append(f"times are mixed, and each was read in its own form: {forms}")

@@ -4,7 +4,7 @@ from afresh.core.plugin import Plugin
 
 PLUGIN = Plugin(
     items="logs of choices",
-    reads="`.csv`, `.tsv`, `.jsonl`, `.parquet`, SQLite: users, what they chose, when",
+    reads="`.csv`, `.tsv`, `.xlsx`, `.jsonl`, `.parquet`, SQLite: users, what they chose, when",
     modalities={"interactions": "afresh.domains.interactions.modality:MODALITY"},
     verbs={"recommend": "afresh.domains.interactions.verbs:recommend"},
     pages=("afresh.domains.interactions.page:PAGE",),

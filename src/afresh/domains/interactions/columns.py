@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from afresh.data.tables.roles import columns_by_role, time_column
+from afresh.data.tables.roles import clock_column, columns_by_role, time_column
 
 NUMBERED = "(id|nr|no|number|nummer|code|key)"
 USERS = re.compile(
@@ -29,17 +29,19 @@ SESSIONS = re.compile(
     rf"|receipt|transaction|commande|facture)s?{NUMBERED}?"
 )
 NAMES = {"user": USERS, "item": ITEMS, "rating": RATINGS, "event": EVENTS, "session": SESSIONS}
-ROLES = ("user", "item", "time", "rating", "event", "session")
+ROLES = ("user", "item", "time", "clock", "rating", "event", "session")
 LOOKED_AT = 200  # values that say whether a column holds times
 
 
 @dataclass(frozen=True)
 class InteractionColumns:
-    """The names of the columns of a log; None for what it lacks. `others`: those that may be features."""
+    """The names of the columns of a log; None for what it lacks. `clock`: that of the time of day, if that of the time
+    has the day only. `others`: those that may be features."""
 
     user: str | None = None
     item: str | None = None
     time: str | None = None
+    clock: str | None = None
     rating: str | None = None
     event: str | None = None
     session: str | None = None
@@ -47,7 +49,10 @@ class InteractionColumns:
 
     def words(self) -> str:
         """What was chosen, for a note."""
-        return ", ".join(f"{role} is {getattr(self, role)!r}" for role in ROLES if getattr(self, role) is not None)
+        of = {role: repr(column) for role in ROLES if (column := getattr(self, role)) is not None}
+        if clock := of.pop("clock", None):
+            of["time"] += f" and {clock} together"
+        return ", ".join(f"{role} is {column}" for role, column in of.items())
 
 
 def columns_by_name(
@@ -59,6 +64,9 @@ def columns_by_name(
     if "time" not in of:
         when = time_column([n for n in names if n not in of.values()], values_of)
         of |= {} if when is None else {"time": when}
+    if "time" in of and "clock" not in of:
+        clock = clock_column([n for n in names if n not in of.values()], of["time"], values_of)
+        of |= {} if clock is None else {"clock": clock}
     others = tuple(n for n in names if n not in of.values())
     if "session" in of:
         of.setdefault("user", of["session"])

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from afresh.core import UserError
+from afresh.core import Omission, UserError
 from afresh.core.plural import counted
 from afresh.domains.interactions.log import Log
 
@@ -45,7 +45,7 @@ def _kept(log: Log, keep: np.ndarray, why: str, notes: list[str]) -> Log:
     if not keep.any():
         raise UserError(f"Every event has {why}: nothing is left. Ask for less.")
     if dropped := int((~keep).sum()):
-        notes.append(f"{counted(dropped, 'event')} left out: {why}")
+        notes.append(Omission(f"{counted(dropped, 'event')} left out: {why}"))
     events = {name: getattr(log, name)[keep] for name in ("user", "item", "time", "rating", "event")}
     return replace(log, **events)
 

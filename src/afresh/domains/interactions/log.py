@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from afresh.core import Refused, UserError
+from afresh.core import Omission, Refused, UserError
+from afresh.core.data import about
 from afresh.core.plural import counted
 from afresh.data.files import FileError
 from afresh.data.limits import parsing
@@ -19,7 +20,7 @@ from afresh.data.tables.batches import SUFFIXES
 from afresh.data.tables.delimited import Unusable
 from afresh.data.tables.numbers import id_of, numbers_of, values_of
 from afresh.data.tables.roles import check_given
-from afresh.data.tables.times import seconds_of
+from afresh.data.tables.times import clock_times, seconds_of
 from afresh.domains.interactions.columns import LOOKED_AT, InteractionColumns, columns_by_name
 from afresh.domains.interactions.event_tables import events_of, log_files
 from afresh.domains.interactions.item_pictures import are_pictures
@@ -78,6 +79,7 @@ class _Reading:
     seen: dict[str, None] = field(default_factory=dict)  # names of columns, of all tables
     rows: int = 0
     retyped: int = 0
+    clockless: int = 0  # events
     columns: dict[tuple[str, ...], InteractionColumns] = field(default_factory=dict)  # by the names of all columns
 
 
@@ -100,7 +102,7 @@ def read_log(
         except FileError as error:
             reading.refused.append(Refused(file.name, str(error), damaged=True))
         reading.refused += unusable.refused(file.name)
-        reading.notes += [f"{file.name}: {note}" for note in unusable.notes]
+        reading.notes += [about(file.name, note) for note in unusable.notes]
     if reading.seen:
         check_given(tuple(reading.seen), {role: column for role, column in named.items() if column is not None})
     if not reading.parts:
@@ -124,9 +126,7 @@ def _add(reading: _Reading, batch: Any, unusable: Unusable) -> None:
         )
     columns = reading.columns[names]
     if reading.by_session and columns.session is not None:
-        columns = InteractionColumns(
-            columns.session, columns.item, columns.time, columns.rating, columns.event, None, columns.others
-        )
+        columns = replace(columns, user=columns.session, session=None)
     if columns.user is None and columns.item is None:
         unusable.add(f"neither users nor items in the columns {', '.join(batch.schema.names[:8])}", 1, batch.num_rows)
         return
@@ -142,6 +142,10 @@ def _add(reading: _Reading, batch: Any, unusable: Unusable) -> None:
     if columns.time is not None:
         time, units = seconds_of(batch.column(columns.time))
         reading.units += units
+        if columns.clock is not None:
+            clock = clock_times(batch.column(columns.clock))
+            reading.clockless += int((~bad & np.isnan(clock)).sum())
+            time += np.nan_to_num(clock)
         _count_bad(unusable, "unreadable time", rows[~bad & np.isnan(time)], reading.rows)
         bad |= np.isnan(time)
     rating = numbers_of(batch.column(columns.rating)) if columns.rating is not None else np.full(batch.num_rows, np.nan)
@@ -205,7 +209,9 @@ def _describe(reading: _Reading, columns: InteractionColumns, batch: Any) -> Non
     whose, key = (reading.items, columns.item) if columns.user is None else (reading.users, columns.user)
     assert key is not None
     rows = _ids(reading, batch.column(key)).numbered(whose)
-    named = [c for c in (columns.time, columns.rating, columns.event, columns.session, *columns.others) if c]
+    named = [
+        c for c in (columns.time, columns.clock, columns.rating, columns.event, columns.session, *columns.others) if c
+    ]
     into = reading.features if columns.user is None else reading.traits
     for column in named[:MOST_FEATURES]:
         values = into.setdefault(column, {})
@@ -233,7 +239,9 @@ def _sorted(reading: _Reading) -> Log:
         same[1:] = (user[1:] == user[:-1]) & (item[1:] == item[:-1]) & (time[1:] == time[:-1])
         same[1:] &= event[1:] == event[:-1]
     if same.any():
-        reading.notes.append(f"{counted(int(same.sum()), 'event')} left out, equal to another in user, item and time")
+        reading.notes.append(
+            Omission(f"{counted(int(same.sum()), 'event')} left out, equal to another in user, item and time")
+        )
     keep = ~same
     features = {k: v for k, v in reading.features.items() if _describes(reading, k)}
     return Log(
@@ -261,11 +269,13 @@ def _notes(reading: _Reading) -> list[str]:
     if len(units) > 1:
         mixed = ", ".join(f"{n:,} in {name}" if name[0] != "d" else f"{n:,} {name}" for name, n in units.items())
         notes.append(f"times are of several forms: {mixed}")
+    if reading.clockless:
+        notes.append(Omission(f"{counted(reading.clockless, 'event')} without a time of day, taken as at 0:00"))
     if reading.retyped:
         notes.append(f"{counted(reading.retyped, 'id')} stored as numbers with a point, read without it")
     for column in reading.features:
         if not _describes(reading, column):
-            notes.append(f"column {column!r} is not used: it varies between the events of one item")
+            notes.append(Omission(f"column {column!r} is not used: it varies between the events of one item"))
         elif n := reading.varies[column]:
             notes.append(f"{column!r} changes later in {counted(n, 'event')}: the first value of each item is used")
     return [n for n in notes if n]

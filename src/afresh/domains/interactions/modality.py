@@ -20,6 +20,7 @@ from afresh.data.files import FileError, suffix_of
 from afresh.data.tables.batches import TABLES
 from afresh.data.tables.rows import read_head
 from afresh.domains.interactions.catalogue import Catalogue
+from afresh.domains.interactions.columns import ROLES
 from afresh.domains.interactions.encoder import HistoryEncoder, chosen, load_histories
 from afresh.domains.interactions.event_tables import columns_of_head, log_files
 from afresh.domains.interactions.filters import narrowed
@@ -43,6 +44,9 @@ class InteractionOptions(BaseModel):
     user: str | None = Field(None, description="column of who; None: by its name")
     item: str | None = Field(None, description="column of what; None: by its name")
     time: str | None = Field(None, description="column of when; None: by its name, or the order of the rows")
+    clock: str | None = Field(
+        None, description="column of the time of day, if that of when has the day only; None: by its name and values"
+    )
     rating: str | None = Field(None, description="column of how good it was")
     event: str | None = Field(None, description="column of the kind of event, as view or purchase")
     session: str | None = Field(None, description="column of the session")
@@ -77,8 +81,8 @@ class InteractionOptions(BaseModel):
 
 
 class InteractionModality:
-    """.csv, .tsv, .parquet, .jsonl, .inter, .dat and SQLite tables with a column of users and one of items; beside
-    them tables of items or of users with their features."""
+    """.csv, .tsv, .xlsx, .parquet, .jsonl, .inter, .dat and SQLite tables with a column of users and one of items;
+    beside them tables of items or of users with their features."""
 
     name = "interactions"
     kind = HISTORY
@@ -106,7 +110,7 @@ class InteractionModality:
             return self._read(path, options)
 
     def _read(self, path: Path, options: InteractionOptions) -> Corpus:
-        named = {role: getattr(options, role) for role in ("user", "item", "time", "rating", "event", "session")}
+        named = {role: getattr(options, role) for role in ROLES}
         log, refused, notes = read_log(path, named, options.query, options.by == "session")
         log, more = narrowed(log, options.least_rating, options.kinds, options.core)
         train, heldout, split_notes = divide(log, options.split)

@@ -4,7 +4,7 @@ from afresh.core.plugin import Plugin
 
 PLUGIN = Plugin(
     items="molecules",
-    reads="`.smi`, `.sdf`, or a column of SMILES in `.csv`, `.tsv`, `.jsonl`, `.parquet`; numbers become conditions",
+    reads="`.smi`, `.sdf`, or SMILES in a column of `.csv`, `.tsv`, `.xlsx`, `.jsonl`, `.parquet`; numbers: conditions",
     modalities={"molecule": "afresh.domains.molecule.modality:MODALITY"},
     metrics=("afresh.domains.molecule.metrics:METRICS",),
     rewards=("afresh.domains.molecule.rewards:REWARDS",),

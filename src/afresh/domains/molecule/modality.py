@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from afresh.core import Corpus, Item, Refused, Sniff, UserError
+from afresh.core import Corpus, Item, Omission, Refused, Sniff, UserError
 from afresh.core.plural import counted
 from afresh.data.conditions import fit_conditions
 from afresh.data.refusals import refusal_lines
@@ -137,9 +137,11 @@ MODALITY = MoleculeModality()
 def _missing(items: Sequence[Item]) -> list[str]:
     """A note for every number that some molecules lack."""
     names = dict.fromkeys(k for i in items for k in i.numbers)
-    out = []
+    out: list[str] = []
     for name in names:
         n = sum(name not in i.numbers for i in items)
         if n:
-            out.append(f"{name} is missing for {n:,} of {len(items):,} molecules, which are learnt without it")
+            out.append(
+                Omission(f"{name} is missing for {n:,} of {len(items):,} molecules, which are learnt without it")
+            )
     return out

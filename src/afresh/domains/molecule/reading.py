@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from afresh.core import Refused, UserError
+from afresh.core import Omission, Refused, UserError
+from afresh.core.data import about
 from afresh.data.files import (
     MB,
     NESTED_ARCHIVE,
@@ -142,7 +143,7 @@ def _structure(record: str) -> str:
 
 def _read_table(name: str, table: tables.RowTable, smiles_column: str | None, raw: RawMolecules) -> None:
     raw.refused += [Refused(f"{name}, row {n}", reason) for n, reason in table.bad]
-    raw.notes += [f"{name}: {note}" for note in table.notes]
+    raw.notes += [about(name, note) for note in table.notes]
     if not table.rows:
         raise FileError("no usable row")
     column = smiles_column_of(name, table, smiles_column)
@@ -222,15 +223,15 @@ def measured(columns: Sequence[Mapping[str, Any]], wanted: Sequence[str] | None)
             text = f"column {name!r} has numbers with units ({', '.join(units)}): give plain numbers of one unit"
             if wanted is not None:
                 raise UserError(f"The {text[0].lower()}{text[1:]}.")
-            notes.append(text)
+            notes.append(Omission(text))
             continue
         if not good or (wanted is None and 2 * good < len(present)):
             if wanted is not None:
                 raise UserError(f"Column {name!r} has no numbers. Its values begin with {present[:3]}.")
-            notes.append(_other(name, present))
+            notes.append(Omission(_other(name, present)))
             continue
         if wanted is None and _is_identifier(name, [v for v in values if v is not None]):
-            notes.append(f"column {name!r} is not learnt: it numbers the rows")
+            notes.append(Omission(f"column {name!r} is not learnt: it numbers the rows"))
             continue
         part = re.sub(r"\W", "_", name.strip()) or "_"
         for row, value in zip(numbers, values, strict=True):
@@ -239,7 +240,9 @@ def measured(columns: Sequence[Mapping[str, Any]], wanted: Sequence[str] | None)
         wrong = len(present) - good
         if wrong:
             bad = next(str(c) for c, v in zip(cells, values, strict=True) if v is None and c not in (None, ""))
-            notes.append(f"column {name!r}: {wrong:,} values are not numbers, such as {bad!r}, and count as missing")
+            notes.append(
+                Omission(f"column {name!r}: {wrong:,} values are not numbers, such as {bad!r}, and count as missing")
+            )
     return MeasuredColumn(numbers, notes)
 
 

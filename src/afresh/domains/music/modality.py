@@ -16,7 +16,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from afresh.core import Corpus, Item, Refused, Sniff, UserError
+from afresh.core import Corpus, Item, Omission, Refused, Sniff, UserError
 from afresh.data.files import (
     MB,
     NESTED_ARCHIVE,
@@ -224,9 +224,9 @@ def _pieces(path: Path, options: MusicOptions, corpus: Corpus) -> list[RawPiece]
                 corpus.refused += found.refused
     chords, errors = sum(f.chords for f in files), [e for f in files for e in f.errors]
     if chords:
-        corpus.notes.append(f"{chords:,} chord symbols of ABC left out")
+        corpus.notes.append(Omission(f"{chords:,} chord symbols of ABC left out"))
     if errors:
-        corpus.notes.append(f"abc2midi ignored {len(errors):,} errors in ABC, the first: {errors[0]}")
+        corpus.notes.append(Omission(f"abc2midi ignored {len(errors):,} errors in ABC, the first: {errors[0]}"))
     return raws
 
 
@@ -263,7 +263,7 @@ def _changes(tally: Counter[str], form: str, steps: int) -> list[str]:
     """A note on what was changed or left out in converting the pieces."""
     changes = [f"{n:,} {change}" for change, n in tally.items() if n and change != "notes"]
     always = "velocities, instruments and pedals are left out"
-    return [f"{tally['notes']:,} notes as {form}, {steps} steps per quarter; {'; '.join([*changes, always])}"]
+    return [Omission(f"{tally['notes']:,} notes as {form}, {steps} steps per quarter; {'; '.join([*changes, always])}")]
 
 
 def _held_out(items: list[Item], scores: Sequence[tuple[RawPiece, MusicScore]], form: str) -> list[Item]:

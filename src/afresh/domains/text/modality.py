@@ -13,7 +13,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from afresh.core import Corpus, Item, Refused, Sniff, UserError
+from afresh.core import Corpus, Item, Omission, Refused, Sniff, UserError
+from afresh.core.data import about
 from afresh.core.plural import counted
 from afresh.data.columns import LabelColumn
 from afresh.data.files import (
@@ -89,8 +90,8 @@ class TextOptions(DocumentOptions):
 
 
 class TextModality:
-    """.txt, .md, .rst, .html, .eml, .mbox, .docx, .odt, .epub, .pdf, .json, .jsonl, .csv, .tsv and .parquet, each also
-    as .gz, and a .zip of them."""
+    """.txt, .md, .rst, .html, .eml, .mbox, .docx, .odt, .epub, .pdf, .json, .jsonl, .csv, .tsv, .xlsx and .parquet,
+    each also as .gz, and a .zip of them."""
 
     name = "text"
     kind = TEXT
@@ -339,7 +340,7 @@ def _parts(name: str, text: str, reading: _Reading) -> list[tuple[str, str]]:
 def _rows(name: str, table: tables.RowTable, options: TextOptions, corpus: Corpus) -> Iterator[Item]:
     """One Item per row. Raises UserError if a column is missing or cannot be chosen, and FileError without a text."""
     corpus.refused += [Refused(f"{name}, row {n}", reason) for n, reason in table.bad]
-    corpus.notes += [f"{name}: {note}" for note in table.notes]
+    corpus.notes += [about(name, note) for note in table.notes]
     if not table.rows:
         raise FileError("no usable row")
     form = None if options.text_column is not None else chat.chat_columns(table.columns)
@@ -350,7 +351,7 @@ def _rows(name: str, table: tables.RowTable, options: TextOptions, corpus: Corpu
     used = form.columns if form else (column,)
     unused = [c for c in (*table.columns, *table.skipped) if c not in (*used, *conditions)]
     what = f"conversations from {_list(used)}, whose answers are learnt" if form else f"the text is column {column!r}"
-    corpus.notes.append(f"{name}: {what}{f'; not used: {_list(unused)}' if unused else ''}")
+    corpus.notes.append(Omission(f"{name}: {what}; not used: {_list(unused)}") if unused else f"{name}: {what}")
     without = Counter[str]()  # rows without a number, by column
     for number, row in table.rows:
         where, content = f"{name}, row {number}", _content(row, column, form)
@@ -359,14 +360,16 @@ def _rows(name: str, table: tables.RowTable, options: TextOptions, corpus: Corpu
             continue
         label = row.get(options.label_column) if options.label_column else None
         if label is not None and (isinstance(label, dict | list) or not str(label).isprintable()):
-            corpus.notes.append(f"{where}: {options.label_column} is not a plain value, so the row has no label")
+            corpus.notes.append(
+                Omission(f"{where}: {options.label_column} is not a plain value, so the row has no label")
+            )
             label = None
         labels = {} if label in (None, "") else {"label": str(label)}
         numbers = {c: value for c in options.number_columns if (value := as_number(row.get(c))) is not None}
         without.update(c for c in options.number_columns if c not in numbers)
         yield Item(content[0], where, labels, numbers, turns=content[1])
     for c, n in without.items():
-        corpus.notes.append(f"{name}: {c} is no number in {counted(n, 'row')}, learnt without it")
+        corpus.notes.append(Omission(f"{name}: {c} is no number in {counted(n, 'row')}, learnt without it"))
 
 
 def _content(row: tables.Row, column: str, form: chat.ChatColumns | None) -> tuple[str, chat.Turns] | str:
@@ -423,9 +426,11 @@ def _keep_one_kind(corpus: Corpus, options: TextOptions) -> None:
         return
     why = "asked for" if options.learn != "auto" else "which have more bytes"
     corpus.notes.append(
-        f"texts and conversations are not learnt together: {counted(len(parts[kept]), kept[:-1])} "
-        f"({bytes_of[kept]:,} bytes) learnt, {why}; {counted(len(parts[other]), other[:-1])} ({bytes_of[other]:,} "
-        f"bytes), such as {parts[other][0].source}, left out: `data.learn={other}` takes them instead"
+        Omission(
+            f"texts and conversations are not learnt together: {counted(len(parts[kept]), kept[:-1])} "
+            f"({bytes_of[kept]:,} bytes) learnt, {why}; {counted(len(parts[other]), other[:-1])} ({bytes_of[other]:,} "
+            f"bytes), such as {parts[other][0].source}, left out: `data.learn={other}` takes them instead"
+        )
     )
     corpus.items, corpus.settled = parts[kept], {**corpus.settled, "learn": kept}
 
@@ -438,7 +443,7 @@ def _check_labels(corpus: Corpus, options: TextOptions) -> None:
         raise UserError(f"`data.{option}` is set, but no document has such a label.")
     if 0 < labelled < len(corpus.items):
         missing = len(corpus.items) - labelled
-        corpus.notes.append(f"{counted(missing, 'document')} without a label, trained without this condition")
+        corpus.notes.append(Omission(f"{counted(missing, 'document')} without a label, trained without this condition"))
 
 
 def _with_splits(corpus: Corpus) -> list[Item]:

@@ -14,8 +14,8 @@ from afresh.data.text import chat
 
 SUFFIXES = {  # of files that are not read, by what they hold, and what to do
     "spreadsheets": (
-        {".xlsx", ".xlsm", ".xls", ".ods", ".numbers"},
-        "If a sheet contains texts, save it as .csv and give that file",
+        {".xls", ".ods", ".numbers"},
+        "Save it as .xlsx, or a sheet of it as .csv, and give that file",
     ),
     "molecules": (
         {".smi", ".smiles", ".sdf", ".mol2", ".inchi"},

@@ -39,6 +39,7 @@ from afresh.core.solver_progress import step as tell
 from afresh.families.vae.latents import VAESettings, fit_density, mixture, prior_draw
 from afresh.nets.conditioning import Conditioning
 from afresh.nets.conv import ConvDecoder, ConvEncoder
+from afresh.nets.example_density import ExampleDensity
 from afresh.nets.gaussian import SCALE_RATE, Prior, Scale, gaussian_nll
 from afresh.nets.mixture import RequestMixture
 from afresh.nets.posterior import decode, encoding, posterior_draw, standardised
@@ -46,6 +47,8 @@ from afresh.sampling.latent_search import search
 
 DRAWS = 64  # posterior draws for an estimate of the likelihood
 LARGE = 16  # cells of the shortest axis from which the finest grid is folded into channels
+FEW = 1_000  # examples, up to which latents are drawn around those of single ones
+MOST_EXAMPLES = 4_000  # whose latents a run holds
 ROUNDS, SEARCH = 20, 100  # Gibbs rounds for filling a hole; optimisation steps of a search for latents
 
 
@@ -54,7 +57,8 @@ class VAEConfig(BaseModel):
 
     `width`: channels of the finest grid, doubled with each halving up to `most` times `width`. `latent`: number of
     latents. `beta`: weight of the KL term (Higgins et al. 2017); 1 = the evidence lower bound. `components`: most
-    Gaussians of the density fitted to the latents.
+    Gaussians of the density fitted to the latents. `examples`: up to so many training examples, latents are drawn
+    around those of single ones instead (nets/example_density.py); 0 in runs of earlier versions.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -66,6 +70,7 @@ class VAEConfig(BaseModel):
     cond: int = Field(default=64, ge=1)  # width of the condition's vector
     beta: float = Field(default=1.0, ge=0)
     components: int = Field(default=16, ge=1)
+    examples: int = Field(default=0, ge=0, le=MOST_EXAMPLES)
 
 
 def accepts(space: Space) -> str | None:
@@ -82,14 +87,14 @@ def sizes(space: Space) -> Sequence[VAEConfig]:
     """
     if min(space.shape[1:]) < LARGE:
         return [
-            VAEConfig(width=16, latent=16),
-            VAEConfig(width=32, latent=16),
-            VAEConfig(width=64, latent=32, cond=128),
-            VAEConfig(width=96, blocks=2, latent=64, cond=128),
-            VAEConfig(width=128, blocks=3, latent=128, cond=256),
+            VAEConfig(width=16, latent=16, examples=FEW),
+            VAEConfig(width=32, latent=16, examples=FEW),
+            VAEConfig(width=64, latent=32, cond=128, examples=FEW),
+            VAEConfig(width=96, blocks=2, latent=64, cond=128, examples=FEW),
+            VAEConfig(width=128, blocks=3, latent=128, cond=256, examples=FEW),
         ]
     return [
-        VAEConfig(width=width, patch=2, blocks=blocks, latent=128, cond=128, beta=0.1)
+        VAEConfig(width=width, patch=2, blocks=blocks, latent=128, cond=128, beta=0.1, examples=FEW)
         for width, blocks in ((16, 1), (32, 1), (64, 1), (96, 2), (128, 3))
     ]
 
@@ -115,6 +120,7 @@ def build(config: VAEConfig, space: Space, conds: CondSpec) -> dict[str, nn.Modu
         "prior": Prior(c.cond, c.latent),
         "scale": Scale(space.std),
         "density": mixture(conds, c.components, c.latent),
+        **({"examples": ExampleDensity(conds, c.examples, c.latent, c.cond)} if c.examples else {}),
     }
 
 
@@ -126,13 +132,12 @@ class VAEObjective:
     not part of the loss.
     """
 
-    players: Mapping[str, tuple[str, ...]] = {
-        "model": ("conditioning", "encoder", "decoder", "prior", "scale", "density")
-    }
     averaged = ("conditioning", "encoder", "decoder", "prior", "scale")
 
     def __init__(self, config: VAEConfig, space: Space) -> None:
         self.config, self.dims = config, math.prod(space.shape)
+        fitted = ("density", "examples") if config.examples else ("density",)
+        self.players: Mapping[str, tuple[str, ...]] = {"model": (*self.averaged, *fitted)}
 
     def loss(self, modules: Modules, batch: Batch, player: str, step: int, rng: Rng, state: State) -> Loss:
         noise = rng.normal("vae/latent", batch.index, (self.config.latent,))

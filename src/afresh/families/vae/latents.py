@@ -18,6 +18,7 @@ from afresh.core.rng import Rng
 from afresh.core.space import evenly_spaced
 from afresh.data.load import numbered
 from afresh.nets.bags import Bag
+from afresh.nets.example_density import BANDWIDTH, ExampleDensity
 from afresh.nets.mixture import RequestMixture
 from afresh.nets.posterior import encoding, standardised
 from afresh.nets.sequences import Sequences
@@ -92,7 +93,13 @@ def fit_density(
     conditional = posterior_draws(modules, space, batches, draws, rng, read) if cond.parts else unconditional
     seed = int(rng.bits("vae/density", torch.zeros(1, dtype=torch.int64))) % 2**31
     buffers = density.fitted(unconditional, conditional, cond, max(FEWEST, density.dim), seed)
-    return {f"density.{k}": v for k, v in buffers.items()}
+    fitted = {f"density.{k}": v for k, v in buffers.items()}
+    examples_density = modules.get("examples")
+    if isinstance(examples_density, ExampleDensity) and n <= examples_density.most:
+        z = torch.cat([encoding(modules, read(b, space), b.cond).mean for b in alone])
+        own = examples_density.fitted(modules["conditioning"], z, [b.cond for b in batches])
+        fitted |= {f"examples.{k}": v for k, v in own.items()}
+    return fitted
 
 
 def posterior_draws(
@@ -124,6 +131,14 @@ def prior_draw(modules: Modules, cond: Cond, rng: Rng, index: Tensor, settings: 
     u = rng.normal("sample/noise", index, (density.dim,))
     if settings.prior == "normal":
         return u * settings.truncation
+    pick = rng.uniform("sample/pick", index)
+    examples = modules.get("examples")
+    if isinstance(examples, ExampleDensity) and examples.usable:
+        weights = examples.weights(modules["conditioning"], cond)
+        mean, log_var = modules["prior"](modules["conditioning"](cond))
+        own = (examples.draw(weights, pick), examples.centre(weights))
+        near, centre = ((z - mean) * (-0.5 * log_var).exp() for z in own)
+        return centre + settings.truncation * (near + BANDWIDTH * u - centre)
     row, centre = density.row(cond), density.centre(density.row(cond))
-    pick, along = rng.uniform("sample/pick", index), rng.normal("sample/along", index, (density.rank,))
+    along = rng.normal("sample/along", index, (density.rank,))
     return centre + settings.truncation * (density.draw(row, pick, u, along) - centre)

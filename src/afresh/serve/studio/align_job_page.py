@@ -19,6 +19,7 @@ from afresh.serve.loaded_runs import Served
 from afresh.serve.request_threads import Desk
 from afresh.serve.rights import TRAIN, holder_of, needs, owner_of
 from afresh.serve.studio.media_keys import Face, HeldMedia
+from afresh.serve.studio.page_words import plain_words
 from afresh.serve.studio.pages import HEADERS, PageRoute, address, page
 from afresh.serve.studio.vote_request import Asking
 from afresh.serve.studio.vote_session import Sittings
@@ -125,6 +126,7 @@ def values(job: BackgroundJob) -> dict[str, Any]:
         "made": Path(job.about["out"]).name,
         "share": share(outcome),
         "saying": saying(outcome),
+        "error": plain_words(outcome.error),
         "guesses": outcome.code == "votes_are_guesses",
         "further": more_of(job).fields(),
         "usable": (Path(job.about["out"]) / "checkpoints").is_dir(),

@@ -59,8 +59,8 @@ class Way:
 class Controls:
     """What is asked of a run. `writes`: it writes texts; `builds`: on a part that is asked for; `talks`: it answers;
     `system`: it can be told something before the conversation; `ways`: what it does with pictures, sounds and tunes
-    that exist; `factors`: by which it enlarges pictures; `voices` of its scores; `seconds` of its sounds; `shape`:
-    height and width of an image."""
+    that exist; `factors`: by which it enlarges pictures; `voices` of its scores; `seconds` of its longest sound;
+    `shape`: height and width of an image."""
 
     form: Form
     writes: bool
@@ -127,7 +127,7 @@ def controls_of(run: Run) -> Controls:
         blends=blends(run),
         factors=factors_of(*shape),
         voices=max((c.voices(run) for c in registry.creations().values() if c.voices and c.able(run)), default=0),
-        seconds=space.seconds or 0.0,
+        seconds=space.longest,
         shape=shape,
     )
 

@@ -25,6 +25,7 @@ from afresh.verbs.gallery import Work
 
 Name = Annotated[str, Query(max_length=255)]
 Id = Annotated[str, Query(max_length=40)]
+MOST_WORDS = 2_000  # characters of the words that a page begins with
 NEAR = 12  # works to blend with
 EARLIER = 6  # works that the page begins with, as what was made on it is not gone when it is loaded again
 # What is done with what exists, by its name in the address, and the words of the button that does it.
@@ -49,7 +50,7 @@ def routes(desk: Desk, root: Path) -> APIRouter:
     def create(
         request: Request,
         run: Name = "",
-        words: Annotated[str, Query(max_length=2000)] = "",
+        words: Annotated[str, Query(max_length=MOST_WORDS)] = "",
         start: Id = "",
         verb: Annotated[str, Query(max_length=40)] = "",
     ) -> Response:
@@ -58,21 +59,24 @@ def routes(desk: Desk, root: Path) -> APIRouter:
                 400, f"There is no way {verb} to make a work. Known: {', '.join(deeds)}.", None, "verb"
             )
         runs = [card for card in cards(desk.library) if card.usable and card.page == "create"]
-        if run and (elsewhere := page_of(desk.library.open(run))) is not None:
-            return RedirectResponse(address(request, elsewhere.name, run=run), 303)
-        if not runs:
-            return page(request, "home.html", runs=cards(desk.library), works=[])
         works = works_of(request, root)
         work = works.get(start) if start else None
+        if not run and work is None and not runs:
+            return page(request, "home.html", runs=cards(desk.library), works=[])
         name = run or (work.recipe.run if work is not None else runs[0].name)
-        controls = controls_of(desk.library.open(name))
+        opened = desk.library.open(name)
+        if (elsewhere := page_of(opened)) is not None:  # also for a work of a time when it had none
+            asked = (work.recipe.wish.prompt or "") if work is not None else ""
+            words = words or (asked if len(asked) <= MOST_WORDS else "")
+            return RedirectResponse(address(request, elsewhere.name, run=name, words=words), 303)
+        controls = controls_of(opened)
         able = {way.verb for way in controls.ways}
         if verb in deeds and verb not in able | {"blend", "continue"}:
             raise RefusedRequest(400, f"{name} cannot do this: {deeds[verb].lower()}.", None, "verb")
         going = verb in able or (verb == "continue" and controls.form == "music" and work is not None)
         fields = begun(controls, words, work, verb)
         near = works.find(run=name, most=NEAR) if verb == "blend" else []
-        earlier = [] if controls.talks else works.find(run=name, most=EARLIER)
+        earlier = works.find(run=name, most=EARLIER)
         return page(
             request,
             "create.html",
@@ -94,8 +98,11 @@ def routes(desk: Desk, root: Path) -> APIRouter:
         works = works_of(request, root)
         async with request.form(max_files=4, max_fields=400, max_part_size=2 * 2**20) as form:
             wish, files = await read_wish(form, works)
-        controls = await run_in_threadpool(lambda: controls_of(desk.library.open(run)))
-        token = workshop.order(Making(run, wish, files, works, controls.talks))
+        opened = await run_in_threadpool(lambda: desk.library.open(run))
+        if page_of(opened) is not None:
+            raise RefusedRequest(400, f"{run} is used on a page of its own. Choose it under Models.", None, "run")
+        controls = await run_in_threadpool(lambda: controls_of(opened))
+        token = workshop.order(Making(run, wish, files, works))
         return page(
             request, "making.html", token=token, wish=wish, how=how_made(wish.verb).capitalize(), controls=controls
         )

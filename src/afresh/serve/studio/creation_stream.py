@@ -24,7 +24,7 @@ from afresh.serve.batching import Cancelled, alone, cancelled
 from afresh.serve.errors import RefusedRequest, refused
 from afresh.serve.loaded_runs import Served
 from afresh.serve.request_threads import Desk
-from afresh.serve.studio.data_card import plain_words
+from afresh.serve.studio.page_words import plain_words
 from afresh.serve.studio.pages import rendered
 from afresh.verbs.creation_request import CreationRequest, Made, make
 from afresh.verbs.gallery import Work, Works
@@ -36,13 +36,12 @@ SHARPER = 6  # how often a picture is shown while it is drawn
 
 @dataclass
 class Making:
-    """A wish that a page has sent. `talks`: it is a part of a conversation. `stop` ends it."""
+    """A wish that a page has sent. `stop` ends it."""
 
     run: str
     wish: CreationRequest
     files: Mapping[str, bytes]
     works: Works
-    talks: bool = False
     since: float = field(default_factory=time.monotonic)
     stop: threading.Event = field(default_factory=threading.Event)
     begun: bool = False
@@ -87,7 +86,7 @@ class Workshop:
         except Cancelled:
             yield event("failed", rendered(request, "stopped.html"))
         except Exception as error:
-            message = str(refused(error))
+            message = plain_words(str(refused(error)))
             yield event("failed", rendered(request, "error_part.html", message=message))
         finally:
             self.all.pop(token, None)
@@ -182,7 +181,7 @@ def shown_as(request: Request, making: Making, item: Any) -> str:
     if isinstance(item, StreamNote):
         return event("note", f"<p>{escape(item.text)}</p>")
     assert isinstance(item, Work)
-    return event(f"work-{item.recipe.index}", rendered(request, "work.html", work=item, turn=making.talks))
+    return event(f"work-{item.recipe.index}", rendered(request, "work.html", work=item))
 
 
 def event(name: str, data: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -11,6 +10,7 @@ from typing import Any
 from afresh.core import Refused, registry
 from afresh.core.plural import counted
 from afresh.data.refusals import refusal_lines
+from afresh.serve.studio.page_words import plain_words
 from afresh.verbs.inspect_data import describe_numbers, describe_sizes
 
 SHOWN = 24  # classes of a label, refused files
@@ -68,14 +68,7 @@ def look_card(found: Mapping[str, Any]) -> LookCard:
         more_labels={name: max(0, len(counts) - SHOWN) for name, counts in labels.items()},
         advice=tuple(plain_words(a["text"]) for a in found["advice"]),
         notes=tuple(map(plain_words, found["notes"])),
-        refused=tuple(refusal_lines([Refused(**r) for r in found["refused"]], SHOWN)),
+        refused=tuple(map(plain_words, refusal_lines([Refused(**r) for r in found["refused"]], SHOWN))),
         refused_count=len(found["refused"]),
         families=registry.family_names(),
     )
-
-
-def plain_words(text: str) -> str:
-    """A message without what only helps in a terminal or in Python: options in brackets, commands and calls after a
-    colon, marks of code."""
-    text = re.sub(r" \((`[^`]*`|--[^)]*)\)|: `(afresh[ .]|model\.)[^`]*`", "", text)
-    return text.replace("`", "")

@@ -48,27 +48,21 @@ async def read_wish(form: FormData, works: Works) -> tuple[CreationRequest, dict
 
     `label.NAME`, `number.NAME` and `setting.NAME` are conditions and settings, `side.NAME` the pixels to add at a side.
     `input` is the id of a work, or a file.
-    Empty fields are left out, but an empty answer is a turn of its conversation. Raises UserError for a field that is
-    not known or not valid.
+    Empty fields are left out. Raises UserError for a field that is not known or not valid.
     """
     values: dict[str, Any] = {"seed": secrets.randbelow(2**31)}
     files: dict[str, bytes] = {}
-    turns = list[tuple[str, str]]()
     for name, given in form.multi_items():
         if isinstance(given, UploadFile):
             if given.size:
                 add_file(values, files, name, given.filename or "", await given.read())
             continue
         value = given.replace("\r\n", "\n")  # as browsers send every end of a line
-        if value == "" and name not in ("prompt", "said", "answered"):
+        if value == "" and name != "prompt":
             continue
         if name == "input":
             work = works.get(value)
             add_file(values, files, name, work.main, work.read(work.main))
-        elif name == "system":
-            turns.insert(0, ("system", value))
-        elif name in ("said", "answered"):
-            turns.append(("user" if name == "said" else "assistant", value))
         elif name == "palette":
             values[name] = tuple(value.replace(",", " ").split())
         elif name == "seed" or name in PLAIN:
@@ -80,7 +74,7 @@ async def read_wish(form: FormData, works: Works) -> tuple[CreationRequest, dict
                 raise UserError(f"The form has a field {name[:60]!r}, which is not known here. Reload the page.")
             values.setdefault(kind, {})[of] = value if kind in ("label", "negative_label") else number(of, value)
     try:
-        return CreationRequest(**values, turns=tuple(turns)), files
+        return CreationRequest(**values), files
     except ValidationError as error:
         raise UserError(f"This cannot be made: {faults(error)}.") from None
 
@@ -116,8 +110,6 @@ def form_of(wish: CreationRequest) -> Mapping[str, Any]:
     """The fields of a form that ask for a wish again, but for its files."""
     fields: dict[str, Any] = {"verb": wish.verb, "n": wish.n, "seed": wish.seed}
     fields |= {name: value for name in PLAIN if (value := getattr(wish, name)) not in (None, "")}
-    if wish.turns and wish.turns[0][0] == "system":
-        fields["system"] = wish.turns[0][1]
     fields |= {f"side.{side}": count for side, count in wish.outpaint.items()}
     fields |= {"palette": " ".join(wish.palette)} if wish.palette else {}
     fields |= {f"label.{k}": v for k, v in wish.label.items()}

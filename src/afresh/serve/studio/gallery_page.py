@@ -103,7 +103,7 @@ def routes(desk: Desk, root: Path) -> APIRouter:
         if deed == "bin":
             return page(request, "gone.html", work=works.throw(id_))
         if deed == "restore":
-            return page(request, "work.html", work=works.restore(id_), turn=False)
+            return page(request, "work.html", work=works.restore(id_))
         raise RefusedRequest(404, f"A work cannot be asked to {deed[:40]}.", "not_found")
 
     @router.post("/studio/bin/empty")

@@ -22,6 +22,7 @@ from afresh.runs.run import Run
 from afresh.serve.errors import RefusedRequest, invalid, refused
 from afresh.serve.request_threads import Desk
 from afresh.serve.rights import TRAIN, USE, Right, holder_of
+from afresh.serve.studio.page_words import plain_words
 
 HERE = Path(__file__).parent
 STATIC = HERE / "static"
@@ -101,7 +102,7 @@ def page(request: Request, template: str, status: int = 200, **values: Any) -> H
 def failure(request: Request, error: RefusedRequest) -> HTMLResponse:
     """An error as a page, or as a part of the page that asked for a part."""
     template = "error_part.html" if request.headers.get("hx-request") else "error.html"
-    return page(request, template, error.status, message=str(error))
+    return page(request, template, error.status, message=plain_words(str(error)))
 
 
 def failure_for_people(request: Request, error: RefusedRequest) -> Response | None:

@@ -21,8 +21,8 @@ from afresh.serve.loaded_runs import Library
 from afresh.serve.request_threads import Desk
 from afresh.serve.rights import TRAIN, USE, needs, owner_of
 from afresh.serve.studio import runs_bin
-from afresh.serve.studio.data_card import plain_words
 from afresh.serve.studio.exports import exports_of
+from afresh.serve.studio.page_words import plain_words
 from afresh.serve.studio.pages import PageRoute, address, page
 from afresh.serve.studio.run_card import RunCard, card_of
 from afresh.serve.studio.sizes import age, size
@@ -137,7 +137,7 @@ def routes(desk: Desk) -> APIRouter:
             shown = card_of(run, opened)
             formats = TEXT_FORMATS if opened.space.kind == "tokens" else FIELD_FORMATS
         except UserError as error:
-            return page(request, "run_broken.html", fault=str(error), **common)
+            return page(request, "run_broken.html", fault=plain_words(str(error)), **common)
         row = next(r for r in rows if r.name == run)
         values: dict[str, Any] = {
             "card": shown,
@@ -213,7 +213,7 @@ def row_of(library: Library, name: str, path: Path, names: Mapping[Path, str]) -
         made = run.family.made_by
         how = "" if base is None else "aligned" if run.record.align else "distilled" if made == "distill" else "tuned"
     except (UserError, OSError) as error:
-        return RunRow(name, RunCard(name, usable=False, fault=str(error)), 0, 0, born, size)
+        return RunRow(name, RunCard(name, usable=False, fault=plain_words(str(error))), 0, 0, born, size)
     return RunRow(name, shown, run.record.parameters, known["steps"], born, size, parent, how)
 
 

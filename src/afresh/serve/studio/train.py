@@ -24,7 +24,8 @@ from afresh.serve.errors import RefusedRequest
 from afresh.serve.loaded_runs import DEMONSTRATION
 from afresh.serve.request_threads import Desk
 from afresh.serve.rights import LOCAL, OWN, TRAIN, holder_of, needs, owner_of
-from afresh.serve.studio.data_card import look_card, plain_words
+from afresh.serve.studio.data_card import look_card
+from afresh.serve.studio.page_words import plain_words
 from afresh.serve.studio.pages import HEADERS, PageRoute, address, page, rendered
 from afresh.training.progress import clock
 from afresh.verbs import jobs
@@ -36,6 +37,7 @@ from afresh.verbs.training_progress import loss_curves, named_curves, samples_se
 EVERY = 0.5  # seconds between looks at a process
 ALIVE = 15.0  # seconds after which a stream says that it lives
 MOST_WATCHED = 64  # streams at once
+BY_HAND = "Whoever started this server can look at it and trust it in a terminal."
 MOST_PIECES = 400  # files in one request
 LONGEST = 240  # minutes that the page offers at most
 # What a person's data may consist of: a page of its own that runs nothing and loads nothing.
@@ -363,9 +365,10 @@ def card(job: BackgroundJob, made: JobOutcome | None = None) -> JobCard:
             stage = "Learnt. Measuring what was learnt comes next"
     elif "stage" in progress:
         share, stage = progress.get("share"), measured_words(progress["stage"])
+    error = plain_words(made.error) + (f"\n{BY_HAND}" if made.code == "not_trusted" else "")
     left = seconds_left(job, made, time.time())
     words = "" if left is None else f"about {clock(left)} left"
-    return JobCard(job.id, job.title, job.verb, made.state, share, stage, words, made.error, job.began)
+    return JobCard(job.id, job.title, job.verb, made.state, share, stage, words, error, job.began)
 
 
 def measured_words(stage: str) -> str:

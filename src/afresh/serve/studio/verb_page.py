@@ -23,6 +23,7 @@ from afresh.serve.loaded_runs import Served
 from afresh.serve.native.verbs import result_of
 from afresh.serve.request_threads import Desk
 from afresh.serve.rights import USE, needs
+from afresh.serve.studio.page_words import plain_words
 from afresh.serve.studio.pages import PageRoute, page
 
 Name = Annotated[str, Query(max_length=255)]
@@ -188,6 +189,8 @@ def routes(desk: Desk) -> APIRouter:
         typed = {f.name: "\n".join(g for g in form.getlist(f.name) if isinstance(g, str)) for f in fields}
         filled = [replace(f, value=typed[f.name]) for f in fields]
         files = [(name, base64.b64encode(content).decode()) for name, content in result.files().items()]
-        return shown(request, run, declared, filled, parts=parts_of(result), notes=notes, files=files)
+        return shown(
+            request, run, declared, filled, parts=parts_of(result), notes=[*map(plain_words, notes)], files=files
+        )
 
     return router

@@ -20,6 +20,7 @@ from afresh.serve.loaded_runs import Served
 from afresh.serve.request_threads import Desk
 from afresh.serve.rights import USE, needs, owner_of
 from afresh.serve.studio import align_job_page
+from afresh.serve.studio.page_words import plain_words
 from afresh.serve.studio.pages import HEADERS, PageRoute, address, page
 from afresh.serve.studio.run_card import cards
 from afresh.serve.studio.vote_request import Asking, comparable, read_asking
@@ -111,7 +112,7 @@ def routes(desk: Desk, sittings: Sittings) -> APIRouter:
                 return page(request, template, sitting=sitting, **shown)
         except (RefusedRequest, UserError) as error:
             failed = refused(error)
-            answer = page(request, "vote_error.html", failed.status, message=str(failed))
+            answer = page(request, "vote_error.html", failed.status, message=plain_words(str(failed)))
             answer.headers["hx-retarget"], answer.headers["hx-reswap"] = "#vote-error", "innerHTML"
             return answer
 

@@ -13,16 +13,9 @@ export function form(create) {
     document.getElementById("seed").value = crypto.getRandomValues(new Uint32Array(1))[0];
   });
 
-  document.getElementById("forget")?.addEventListener("click", () => {
-    results.replaceChildren();
-    empty.hidden = false;
-    create.elements.prompt.focus();
-  });
-
   const text = document.getElementById("prompt");
   text?.addEventListener("keydown", (event) => {
-    const send = event.key === "Enter" && (event.ctrlKey || event.metaKey || (document.getElementById("forget") && !event.shiftKey));
-    if (send && !event.isComposing) {
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && !event.isComposing) {
       event.preventDefault();
       create.requestSubmit();
     }
@@ -40,9 +33,7 @@ export function form(create) {
   create.addEventListener("htmx:afterRequest", (event) => {
     if (event.target !== create || !event.detail.xhr.status) return; // it did not arrive, and waits
     empty.hidden = true;
-    const talks = document.getElementById("forget");
-    if (talks && event.detail.successful) text.value = "";
-    const newest = talks ? results.lastElementChild : results.firstElementChild;
+    const newest = results.firstElementChild;
     if (newest) {
       sent.set(newest, event.detail.requestConfig.formData);
       newest.scrollIntoView({ block: "nearest", behavior: "smooth" });
@@ -134,7 +125,7 @@ function past(create, key) {
   redo.addEventListener("click", () => go(at + 1));
   create.addEventListener("htmx:beforeRequest", (event) => {
     if (event.target !== create) return;
-    const wish = [...new FormData(create)].filter(([name, value]) => typeof value === "string" && !["input", "verb", "said", "answered"].includes(name));
+    const wish = [...new FormData(create)].filter(([name, value]) => typeof value === "string" && !["input", "verb"].includes(name));
     if (JSON.stringify(wish) !== JSON.stringify(wishes[wishes.length - 1])) wishes.push(wish);
     wishes = wishes.slice(-50);
     at = wishes.length - 1;
