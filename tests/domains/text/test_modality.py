@@ -460,7 +460,7 @@ def test_navigation_of_web_pages_is_not_learnt(pages: Path) -> None:
 
 
 def test_without_the_library_all_that_is_visible_is_read_and_said(pages: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("afresh.domains.text.modality.find_spec", lambda name: None)
+    monkeypatch.setattr("afresh.domains.text.reading.find_spec", lambda name: None)
     corpus = read(pages)
     assert corpus.settled["pages"] == "visible" and all("Shop" in v for v in values(corpus))
     assert any("navigation, which is learnt too" in n and "afresh[collect]" in n for n in corpus.notes)
