@@ -151,9 +151,14 @@ class TokenParts:
                 self.changed.notify_all()
 
     def _make(self, number: int, path: Path) -> Made:
+        was_full = self.known.full
         for earlier in self.made[self.known_of : number]:
             self.known.add(load(earlier.path.read_bytes())[PRINTS])
         self.known_of = number
+        if self.known.full and not was_full:
+            events.note(
+                f"from here on, copies are found of the first {self.known.most:,} documents only", "duplicates_bounded"
+            )
         items, digests = self.read_part(number)
         prints = fingerprints_of(digests)
         new = self.known.new(prints)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO
 
-from afresh.data.files import MB, DataFile, FileError, open_file
+from afresh.data.files import MB, DataFile, FileError, open_file, unpacked
+from afresh.data.limits import parsing
 from afresh.data.tables.parquet import group_sizes
 from afresh.data.text.lists import SEPARATOR
 
@@ -16,6 +18,7 @@ SPAN = MB // 2  # bytes of a stretch of a large file, or more if there would be 
 MOST_SPANS = 1 << 18
 WHOLE = 64 * MB  # bytes of files that can only be read as a whole
 LONGEST = 16 * MB  # bytes of a line, or of a document between separators
+DIVISIBLE = "unpack it, or write it as JSON lines or Parquet"
 BLOCK = MB // 16
 HEAD = MB  # bytes in which separators are looked for
 LINES = frozenset({".jsonl", ".ndjson"})  # of which each line is a row
@@ -67,8 +70,8 @@ def _of_file(file: DataFile, size: int, prose: frozenset[str]) -> Iterator[Span]
                 yield Span(file, stop - start, start, stop, separated=separated)
         else:
             raise FileError(
-                f"it has {file.size / MB:,.0f} MB and is read as a whole, which files of at most {WHOLE // MB} MB are "
-                "here: unpack it, or write it as JSON lines or Parquet"
+                f"it has {file.size / MB:,.0f} MB and is read as a whole, which files of at most {WHOLE // MB} MB are: "
+                f"{DIVISIBLE}"
             )
     except FileError as error:
         raise FileError(f"{file.path}: {error}") from None
@@ -104,12 +107,20 @@ def read_span(span: Span) -> bytes:
         if size != span.file.size:
             raise FileError(f"it had {span.file.size:,} bytes and has {size:,} now: restore it")
         if span.stop is None:
-            return stream.read()
+            return _whole(stream, span.file.suffix)
         border = BETWEEN if span.separated else LINE
         divisible = not span.separated and span.file.suffix not in LINES
         start, stop = (_border(stream, place, size, border, divisible) for place in (span.start, span.stop))
         stream.seek(start)
         return stream.read(stop - start)
+
+
+def _whole(stream: io.BufferedReader, suffix: str) -> bytes:
+    with parsing("file"), unpacked(stream, suffix) as plain:
+        content = plain.read(WHOLE + 1)
+    if len(content) > WHOLE:
+        raise FileError(f"more than {WHOLE // MB} MB when unpacked: {DIVISIBLE}")
+    return content
 
 
 def _border(stream: IO[bytes], place: int, size: int, border: re.Pattern[bytes], divisible: bool) -> int:

@@ -9,20 +9,20 @@ from pathlib import Path
 
 import torch
 
-from afresh.core import Corpus, Encoder, Examples, Item, UserError, events
+from afresh.core import Corpus, Encoder, Examples, Item, Refused, UserError, events
 from afresh.core.rng import Rng
-from afresh.data.files import MB, DataFile, FileError, open_file
+from afresh.data.files import MB, DataFile, FileError, open_file, suffix_of
 from afresh.data.imported import data_folder
 from afresh.data.permutation import Order
 from afresh.data.refusals import describe_refusals
 from afresh.data.split import share, split_of_name
-from afresh.data.tables.rows import read_groups
+from afresh.data.tables import rows as tables
 from afresh.data.text.documents import utf8_size
 from afresh.data.text.encodings import TextDecoder
 from afresh.data.text.kind import TEXT
 from afresh.data.text.spans import SPAN, Span, read_span, spans_of
 from afresh.data.token_parts import Content, TokenParts
-from afresh.domains.text.reading import PROSE, Reading, TextOptions, items_of_rows, labelled_items
+from afresh.domains.text.reading import BLANK, NO_ROW, PROSE, Reading, TextOptions, items_of_file, items_of_rows
 
 VERSION = 1  # of how parts are made of files
 PART, MOST_PARTS = 16 * SPAN, 1 << 14  # bytes of which a part is made at least, and parts at most
@@ -86,25 +86,19 @@ class LargeTexts:
     def documents(self, span: Span, corpus: Corpus) -> Iterator[Item]:
         """The documents of a stretch. Adds to the corpus what is not used of it. Raises UserError, naming the file, if
         it is damaged, and for conversations."""
-        name, suffix, options = span.file.name, span.file.suffix, self.options
-        refused = len(corpus.refused)
         side = None if not self.declared else "validation" if self._is_held_out(span) else "train"
         try:
-            if span.groups:
-                table = read_groups(span.file, span.groups, options.max_file_mb)
-                items = list(items_of_rows(name, table, options, corpus))
-            else:
-                # The encoding of a stretch is not guessed: it could be another one in each.
-                encoding = options.encoding or (None if span.whole else "utf-8")
-                reading = Reading(options, corpus, TextDecoder(encoding))
-                items = labelled_items(name, suffix, read_span(span), reading)
-                if not span.whole and any(r.source == name for r in corpus.refused[refused:]):
-                    raise FileError(corpus.refused[-1].reason)
+            items = self._items(span, corpus)
         except FileError as error:
+            if str(error) in (BLANK, NO_ROW) and not span.whole:
+                return
+            if span.whole and suffix_of(span.file.name) not in tables.SUFFIXES:
+                corpus.refused.append(Refused(span.file.name, str(error)))
+                return
             place = f"from byte {span.start:,} on" if span.stop is not None else "as a whole"
             raise UserError(
                 f"{span.file.path} cannot be read {place}: {error}. Repair or restore it, or leave it out: "
-                f"`data.exclude={name}`.",
+                f"`data.exclude={span.file.name}`.",
                 "damaged",
                 file=str(span.file.path),
             ) from error
@@ -117,6 +111,16 @@ class LargeTexts:
                 )
             for text in cut(item.value):
                 yield replace(item, value=text, labels={}, split=side)
+
+    def _items(self, span: Span, corpus: Corpus) -> list[Item]:
+        name, options = span.file.name, self.options
+        if span.groups:
+            table = tables.read_groups(span.file, span.groups, options.max_file_mb)
+            return list(items_of_rows(name, table, options, corpus))
+        # The encoding of a stretch is not guessed: it could be another one in each.
+        encoding = options.encoding or (None if span.whole else "utf-8")
+        reading = Reading(options, corpus, TextDecoder(encoding))
+        return list(items_of_file(name, suffix_of(span.file.path.name), read_span(span), reading))
 
     # ----------------------------------------------------------------------- parts
 
@@ -189,7 +193,7 @@ def identity_of(files: Sequence[DataFile]) -> str:
             continue
         try:
             with open_file(file) as stream:
-                for place in (0, file.size // 2, file.size - EDGE):
+                for place in (0, file.size // 2, max(0, file.size - EDGE)):
                     stream.seek(place)
                     digest.update(stream.read(EDGE))
         except (FileError, OSError) as error:

@@ -39,6 +39,7 @@ from afresh.data.text.lists import SEPARATOR, is_list, may_be_list, separated
 from afresh.domains.text.recognise import of_names
 
 PROSE = frozenset({".txt", ".text", ".md", ".markdown", ".rst"})
+BLANK, NO_ROW = "nothing but white space", "no usable row"  # reasons for which a file has no items
 READ = PROSE | tables.SUFFIXES | extract.SUFFIXES
 
 
@@ -151,7 +152,7 @@ def labelled_items(name: str, suffix: str, raw: bytes, reading: Reading) -> list
     """The items of a file, with the label of its folder and its side of the split; none, and an entry in `refused`, if
     it cannot be used. Raises Waiting if its encoding is not known yet."""
     try:
-        items = list(_items(name, suffix, raw, reading))
+        items = list(items_of_file(name, suffix, raw, reading))
     except FileError as error:
         reading.corpus.refused.append(Refused(name, str(error)))
         return []
@@ -160,7 +161,8 @@ def labelled_items(name: str, suffix: str, raw: bytes, reading: Reading) -> list
     return [replace(i, labels={**i.labels, **labels}, split=split_of_name(name)) for i in items]
 
 
-def _items(name: str, suffix: str, raw: bytes, reading: Reading) -> Iterator[Item]:
+def items_of_file(name: str, suffix: str, raw: bytes, reading: Reading) -> Iterator[Item]:
+    """The items of the content of a file, or of a stretch of it. Raises FileError and Waiting."""
     options = reading.options
 
     def decode(content: bytes) -> str:
@@ -183,7 +185,7 @@ def _items(name: str, suffix: str, raw: bytes, reading: Reading) -> Iterator[Ite
     else:
         parts = _parts(name, decode(raw), reading)
     if not any(part.strip() for _, part in parts):
-        raise FileError("nothing but white space")
+        raise FileError(BLANK)
     for where, part in parts:
         yield Item(part, where)
 
@@ -234,7 +236,7 @@ def items_of_rows(name: str, table: tables.RowTable, options: TextOptions, corpu
     corpus.refused += [Refused(f"{name}, row {n}", reason) for n, reason in table.bad]
     corpus.notes += [about(name, note) for note in table.notes]
     if not table.rows:
-        raise FileError("no usable row")
+        raise FileError(NO_ROW)
     form = None if options.text_column is not None else chat.chat_columns(table.columns)
     column = "" if form else text_column(name, table, options)
     conditions = (*([options.label_column] if options.label_column else []), *options.number_columns)
