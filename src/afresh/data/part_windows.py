@@ -1,9 +1,10 @@
 """Training windows of a stream in parts, as a pure function of (seed, draw).
 
-In the first epoch the parts are met in groups, each as large as the ones before together, so that training begins when
-the first few parts are made. Windows are drawn without replacement from a group until it is used up, and which window a
-draw is depends on the number of tokens of the parts up to its group alone. Later epochs draw from all parts. No list of
-windows is kept but a number for each part.
+In the first epoch the parts are met in groups, each half as large as the ones before together, so that training begins
+when the first few parts are made, and others need not be made faster than 1.5 times as they are used up. Windows are
+drawn without replacement from a group until it is used up. Which window a draw is depends on the number of tokens of
+the parts up to its group alone. Later epochs draw from all parts. No list of windows is kept but a number for each
+part.
 """
 
 from __future__ import annotations
@@ -96,7 +97,7 @@ class PartWindows:
     def _size(self, first: int) -> int:
         """The parts of the group that begins with part `first`: all that are left, if the group after it would be
         smaller."""
-        size = max(FIRST, first)
+        size = max(FIRST, first // 2)
         return size if first + 2 * size <= len(self.parts) else len(self.parts) - first
 
     def _drawn(self, epoch: int, places: Tensor) -> tuple[Tensor, Tensor]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from afresh.core.rng import Rng
 
 LISTED = 1 << 20  # examples whose order is kept as a list, of 8 MB
-ROUNDS = 8  # of the network; four suffice against who sees few places (Luby and Rackoff 1988), training sees all
+ROUNDS = 8  # of the network; four would do for who sees few places; training sees all
 
 
 class Order:
@@ -39,7 +39,8 @@ def listed_order(rng: Rng, purpose: str, count: int) -> Tensor:
 
 
 def permuted(places: Tensor, count: int, rng: Rng, purpose: str) -> Tensor:
-    """The images (B,) of places (B,) under the permutation of 0 ... count - 1 for this purpose."""
+    """The images (B,) of places (B,) under the permutation of 0 ... count - 1 for this purpose, by the Feistel network
+    with cycle walking of Black and Rogaway 2002."""
     columns = math.isqrt(max(0, count - 1)) + 1
     rows = -(-count // columns)
     out = places.clone()

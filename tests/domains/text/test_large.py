@@ -9,7 +9,7 @@ import shutil
 import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from subprocess import DEVNULL
+from subprocess import DEVNULL, PIPE
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -271,3 +271,41 @@ def test_texts_that_memory_does_not_hold_are_streamed(tmp_path: Path, monkeypatc
     prepared = prepare(data, "text", options)
     assert prepared.train.parts is not None and prepared.options.stream is True
     assert any("from the disk" in note for note in prepared.notes)
+
+
+# --------------------------------------------------------------------------- memory
+
+WHOLE_EPOCH = """
+import sys, torch
+from pathlib import Path
+from afresh.core.rng import Rng
+from afresh.data.load import Loader
+from afresh.data.prepare import prepare
+from afresh.domains.text import large
+from tests.peak import peak_memory
+large.SAMPLE, large.PART = 1 << 20, 1 << 20
+held = peak_memory()
+prepared = prepare(Path(sys.argv[1]), "text", {"stream": True, "tokenizer": "bytes"})
+loader = Loader(prepared.train, prepared.encoder.space, Rng(0))
+seen = 0
+for first in range(0, 1 << 30, 1 << 10):
+    seen += loader.batch(first, 1 << 10).x.numel()
+    if loader.parts.complete and first + (1 << 10) >= loader.parts.count:
+        break
+print(peak_memory() - held, seen)
+"""
+
+
+@pytest.mark.slow
+def test_an_epoch_takes_little_memory_whatever_the_size(tmp_path: Path, warm: Warm) -> None:
+    """Of 96 MB of text, all of which is drawn. In memory, they take seven times as much."""
+    data, text = tmp_path / "data", " ".join(texts(40))
+    data.mkdir()
+    for number in range(4):
+        rows = (json.dumps({"text": f"{number} {i} {text}"}) + "\n" for i in range(24_000_000 // len(text)))
+        with (data / f"{number}.jsonl").open("w") as file:
+            file.writelines(rows)
+    process = warm.start("-c", WHOLE_EPOCH, str(data), stdout=PIPE)
+    taken, seen = map(int, process.communicate(timeout=250)[0].split())
+    assert seen > 85_000_000
+    assert taken < 60_000_000

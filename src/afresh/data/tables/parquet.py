@@ -61,9 +61,10 @@ def stream_parquet(
 
 
 def group_sizes(file: Given) -> list[int]:
-    """The bytes, as they are stored, of each group of rows. Raises FileError if the file cannot be read."""
+    """About how many bytes each group of rows has when unpacked. Raises FileError if the file cannot be read."""
     with _reading():
-        return [sum(c.stop - c.start for c in group) for group in declared(_mapped(file)).groups]
+        groups = declared(_mapped(file)).groups
+        return [sum(max(c.stop - c.start, c.unpacked) for c in group) for group in groups]
 
 
 def stream_batches(file: Given, max_mb: int) -> Iterator[Any]:

@@ -32,7 +32,8 @@ WIDE = (b"\xff\xfe", b"\xfe\xff")  # how UTF-16 and UTF-32 begin, whose line end
 class Span:
     """A file, or a stretch of it: the documents that begin in its bytes `start` to `stop`, or groups of its rows.
 
-    `size`: bytes as they are stored. `separated`: whether documents of a file of text end at lines SEPARATOR.
+    `size`: about how many bytes it has when unpacked. `separated`: whether documents of a file of text end at lines
+    SEPARATOR.
     """
 
     file: DataFile
@@ -79,14 +80,14 @@ def _of_file(file: DataFile, size: int, prose: frozenset[str]) -> Iterator[Span]
 
 def _of_groups(file: DataFile, size: int) -> Iterator[Span]:
     groups: list[int] = []
-    packed = 0
-    for number, stored in enumerate(group_sizes(file)):
-        groups, packed = [*groups, number], packed + stored
-        if packed >= size:
-            yield Span(file, packed, groups=tuple(groups))
-            groups, packed = [], 0
+    total = 0
+    for number, bytes_of_group in enumerate(group_sizes(file)):
+        groups, total = [*groups, number], total + bytes_of_group
+        if total >= size:
+            yield Span(file, total, groups=tuple(groups))
+            groups, total = [], 0
     if groups:
-        yield Span(file, packed, groups=tuple(groups))
+        yield Span(file, total, groups=tuple(groups))
 
 
 def _is_separated(file: DataFile) -> bool:

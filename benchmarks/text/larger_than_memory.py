@@ -1,0 +1,186 @@
+"""Texts that are larger than memory: the memory, the first step and the speed of training on them.
+
+The texts are new arrangements of the sentences of eight books, with a number of their own, half as JSON lines and half
+as Parquet. Training on all of them from the disk and on 100 MB of them in memory alternates, each in a process of its
+own that has one core, so that making parts takes time from training. Tokens a second are those of the time from the
+tenth step to the last one, evaluations left out.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import statistics
+import tempfile
+import time
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from tests.peak import peak_memory
+
+from afresh.training import loop
+from afresh.verbs.train import TrainSpec, start
+from afresh.verbs.training_job import learn
+from benchmarks.common.benchmark import Benchmark
+from benchmarks.common.folders import data_folder
+from benchmarks.common.processes import answer, ask
+from benchmarks.common.results import Row, save
+
+FILES = 20
+GROUP = 8_000  # rows of a group of Parquet
+STEPS, WARM, REPEATS = 160, 10, 3
+NETWORK = {"width": 128, "layers": 4, "heads": 4, "kv_heads": 4}
+BATCH, CONTEXT = 32, 256
+MOST_MEMORY, MOST_SECONDS, LEAST_SPEED = 2 << 30, 60.0, 0.95
+
+
+@dataclass(frozen=True)
+class Ask:
+    """`begun`: the time at which the process was started, in seconds of the epoch."""
+
+    path: str
+    stream: bool
+    begun: float
+
+
+def train(ask: Ask, folder: Path) -> dict[str, Any]:
+    torch.set_num_threads(1)
+    ends: list[float] = []
+    step = loop.take_step
+
+    def timed(*arguments: Any) -> Any:
+        done = step(*arguments)
+        ends.append(time.time())
+        return done
+
+    loop.take_step = timed  # type: ignore[assignment]
+    quiet = dict.fromkeys(("eval_every", "preview_every", "save_every"), STEPS)
+    spec = TrainSpec(
+        Path(ask.path),
+        steps=STEPS,
+        out=folder / "run",
+        family="transformer",
+        data={"stream": ask.stream, "context": CONTEXT, "tokenizer": "bpe", "vocab_size": 16_384},
+        set_family=NETWORK,
+        set_train={"batch": BATCH, "micro_batch": 4, "threads": 1, **quiet},
+    )
+    job = start(spec)
+    learn(job)
+    parts = job.source.train.parts
+    return {
+        "first": ends[0] - ask.begun,
+        "rate": (STEPS - WARM) * BATCH * CONTEXT / (ends[-1] - ends[WARM - 1]),
+        "memory": peak_memory(),
+        "model": 4 * 4 * job.run.record.parameters,  # weights, gradients and two moments
+        "tokens": parts.total if parts is not None else len(job.source.train.x),
+    }
+
+
+def sentences() -> list[str]:
+    with zipfile.ZipFile(data_folder("gutenberg_books") / "books.zip") as books:
+        text = "\n".join(books.read(name).decode("utf-8", "replace") for name in sorted(books.namelist()))
+    return [s for s in re.split(r"(?<=[.!?])\s+", " ".join(text.split())) if len(s) > 20]
+
+
+def texts(known: list[str], rng: random.Random) -> Iterator[str]:
+    """Texts of about 2 kB without end, no two alike."""
+    while True:
+        some = rng.choices(known, k=rng.randint(4, 36))
+        yield f"{rng.getrandbits(48):x}. " + " ".join(some)
+
+
+def write_texts(folder: Path, size: int) -> int:
+    """Returns the bytes of text that were written."""
+    folder.mkdir()
+    known, total = sentences(), 0
+    for number in range(FILES):
+        made, rng, rows = 0, random.Random(number), list[str]()
+        source = texts(known, rng)
+        name = folder / f"{number:02d}"
+        if number % 2 == 0:
+            with name.with_suffix(".jsonl").open("w") as lines:
+                while made < size / FILES:
+                    text = next(source)
+                    made += len(text)
+                    lines.write(json.dumps({"text": text}) + "\n")
+        else:
+            schema = pa.schema([("text", pa.string())])
+            with pq.ParquetWriter(name.with_suffix(".parquet"), schema, compression="zstd") as table:
+                while made < size / FILES:
+                    rows = [next(source) for _ in range(GROUP)]
+                    made += sum(map(len, rows))
+                    table.write_table(pa.table({"text": rows}, schema))
+        total += made
+    return total
+
+
+def main(gigabytes: str) -> None:
+    rates: dict[bool, list[float]] = {True: [], False: []}
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        size = write_texts(root / "all", int(float(gigabytes) * 1e9))
+        write_texts(root / "some", 100_000_000)
+        last: dict[bool, dict[str, Any]] = {}
+        for repeat in range(REPEATS):
+            for stream, data in ((True, "all"), (False, "some")):
+                request = Ask(str(root / data), stream, time.time())
+                kept = {"AFRESH_DATA_FOLDER": str(root / f"kept{repeat}")}  # nothing that was made before is used
+                folder = root / f"{data}{repeat}"
+                at = ask("benchmarks.text.larger_than_memory", request, folder, core=0, environment=kept)
+                rates[stream].append(at["rate"])
+                last[stream] = at
+                print(f"{data}: {at}", flush=True)
+    streamed, memory = last[True], last[False]
+    ours, theirs = (statistics.median(rates[s]) for s in (True, False))
+    title = f"training on {size / 1e9:.3g} GB of text from the disk"
+    of_model = f"{streamed['model'] / 2**20:,.0f} MiB of them the model's"
+    beside = streamed["memory"] - streamed["model"]
+    n = f"median of {REPEATS} runs of {STEPS} steps of {BATCH} x {CONTEXT} tokens, one core"
+    rows = [
+        Row(
+            title,
+            "most memory of the process",
+            f"{streamed['memory'] / 2**20:,.0f} MiB, {of_model}",
+            f"in memory, of 0.1 GB: {memory['memory'] / 2**20:,.0f} MiB",
+            beside / MOST_MEMORY,
+            "at most 2 GiB beside the model",
+            beside <= MOST_MEMORY,
+            n="the last run, measuring left out",
+        ),
+        Row(
+            title,
+            "seconds from the start of the process to the end of the first step",
+            f"{streamed['first']:.1f}",
+            f"in memory, of 0.1 GB: {memory['first']:.1f}",
+            None,
+            "at most 60",
+            streamed["first"] <= MOST_SECONDS,
+            n="the last run",
+        ),
+        Row(
+            title,
+            "tokens a second of training",
+            f"{ours:,.0f}",
+            f"in memory, 0.1 GB: {theirs:,.0f}",
+            ours / theirs,
+            "at least .95",
+            ours >= LEAST_SPEED * theirs,
+            n=n,
+        ),
+    ]
+    for row in rows:
+        print(row)
+    save("larger_than_memory", rows)
+
+
+BENCHMARKS = (Benchmark("larger_than_memory", ("gutenberg_books", "GIGABYTES"), 40, main),)
+
+if __name__ == "__main__":
+    answer(Ask, train)
