@@ -18,7 +18,7 @@ from afresh.core import Batch, Examples, Space
 from afresh.core.rng import Rng
 from afresh.data.permutation import Order
 
-FIRST = 4  # parts of the first group
+FIRST = 2  # parts of the first group
 AHEAD = 1  # parts that are made before it is their turn
 
 
