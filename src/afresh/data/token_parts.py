@@ -145,7 +145,9 @@ class TokenParts:
                 with self.changed:
                     self.made.append(made)
                     self.changed.notify_all()
-        except BaseException as error:  # raised where the part is waited for
+        except BaseException as error:  # raised where the part is waited for, which may be hours later
+            if isinstance(error, UserError):
+                events.warning(f"Training ends when it needs part {len(self.made) + 1:,}: {error}", error.code)
             with self.changed:
                 self.error, self.thread = error, None
                 self.changed.notify_all()
