@@ -253,6 +253,12 @@ def test_conversations_and_families_over_a_codec_are_refused(tmp_path: Path) -> 
         learnt(prepare(data, "text", STREAM))
 
 
+def test_an_archive_is_not_streamed(tmp_path: Path) -> None:
+    data = shutil.make_archive(str(tmp_path / "data"), "zip", write(tmp_path / "folder", texts(60)))
+    with pytest.raises(UserError, match="unpack .*data.zip"):
+        prepare(Path(data), "text", STREAM)
+
+
 def test_changed_data_is_not_gone_on_with(tmp_path: Path) -> None:
     data = write(tmp_path / "data", texts(300))
     spec = TrainSpec(data, steps=2, out=tmp_path / "run", data=STREAM, set_family=SMALL, set_train={"threads": 1})

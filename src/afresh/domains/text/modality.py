@@ -90,6 +90,10 @@ class TextModality:
         corpus = Corpus([])
         found = find_texts(path, options, corpus.refused)
         room = Room(options)
+        if options.stream and found.files is None:
+            raise UserError(
+                f"`data.stream=true` needs files that can be read in any order: unpack {path} into a folder."
+            )
         if found.files and (options.stream or (options.stream is None and not room.holds(found.size))):
             return _of_large(LargeTexts(found.files, options), corpus)
         reading = Reading(options, corpus, TextDecoder(options.encoding, together=True))
