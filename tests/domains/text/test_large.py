@@ -255,7 +255,7 @@ def test_conversations_and_families_over_a_codec_are_refused(tmp_path: Path) -> 
 
 def test_an_archive_is_not_streamed(tmp_path: Path) -> None:
     data = shutil.make_archive(str(tmp_path / "data"), "zip", write(tmp_path / "folder", texts(60)))
-    with pytest.raises(UserError, match="unpack .*data.zip"):
+    with pytest.raises(UserError, match=r"unpack .*data\.zip"):
         prepare(Path(data), "text", STREAM)
 
 
