@@ -53,16 +53,31 @@ def about(name: str, note: str) -> str:
     return type(note)(f"{name}: {note}")
 
 
+class LargeCorpus(Protocol):
+    """Data that is larger than memory, of which the items of a `Corpus` are a sample."""
+
+    @property
+    def identity(self) -> str: ...  # of the files, in hexadecimal
+    @property
+    def held_out(self) -> float: ...  # the share of the items that is held out, of which only the sample's are used
+
+    # All items but those that are held out: in `heldout`, or with a hash of their content below `limit`.
+    def examples(self, encoder: Encoder, heldout: Sequence[Item], limit: float) -> Examples: ...
+
+
 @dataclass
 class Corpus:
-    """The result of reading a path. Every input that is not used has an entry in `refused` or an Omission in
-    `notes`."""
+    """The result of reading a path. Every input that is not used has an entry in `refused` or an Omission in `notes`.
+
+    `large`: all of the data, if it is larger than memory and `items` are a sample.
+    """
 
     items: list[Item]
     refused: list[Refused] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     counts: Mapping[str, int] = field(default_factory=dict)  # number of items by the change made to them
     settled: Mapping[str, Any] = field(default_factory=dict)  # values of options that were chosen from the data
+    large: LargeCorpus | None = None
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Protocol
 
 import torch
 from pydantic import AfterValidator, ConfigDict, Field
@@ -266,6 +266,25 @@ def evenly_spaced(count: int, most: int) -> Tensor:
     return torch.linspace(0, count - 1, min(count, most), dtype=torch.float64).long()
 
 
+class Parts(Protocol):
+    """A stream of tokens that is larger than memory, in parts that are made on the disk when they are first needed.
+
+    What a part holds depends on the data alone, never on who asks when. A part that cannot be made, because a file is
+    damaged, raises UserError whenever it is waited for.
+    """
+
+    def __len__(self) -> int: ...  # the number of parts
+    def ask(self, count: int) -> None: ...  # begin to make the first `count` parts, without waiting
+    def tokens(self, part: int) -> int: ...  # of one part, which is waited for
+    def read(self, part: Tensor, position: Tensor) -> Tensor: ...  # ids (B, T) at consecutive positions of parts (B,)
+
+    # Of all parts; estimated as long as there are parts that are not made.
+    @property
+    def total(self) -> int: ...  # tokens
+    @property
+    def documents(self) -> int: ...
+
+
 @dataclass(frozen=True)
 class Examples:
     """An encoded split, in a compact form.
@@ -273,7 +292,8 @@ class Examples:
     Field: x (N, C, *grid), uint8 or float; batches hold x * scale + shift. Tokens of a fixed length: x (N, T). Stream:
     x (total,), with document d at x[bounds[d] : bounds[d + 1]]. `cond` has a row for each example (for each document of
     a stream). `bytes` is the size of the raw data (UTF-8 for text). `mask` (total,) bool: which tokens of a stream of
-    records are to be predicted.
+    records are to be predicted. `parts`: all of a stream that is larger than memory, of which x, `bounds` and `cond`
+    are the first part; its documents have no conditions, and `bytes` is an estimate.
     """
 
     x: Tensor
@@ -284,6 +304,7 @@ class Examples:
     bytes: int = 0
     mask: Tensor | None = None
     vary: Callable[[Batch, Rng], Batch] | None = None  # random augmentation of batches, in training only
+    parts: Parts | None = None
 
     def __len__(self) -> int:
         return len(self.x) if self.bounds is None else len(self.bounds) - 1

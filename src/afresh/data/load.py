@@ -15,23 +15,34 @@ from torch import Tensor, nn
 from afresh.core import Batch, Cond, Examples, Space
 from afresh.core.rng import Rng
 from afresh.core.space import evenly_spaced
+from afresh.data.part_windows import PartWindows
+from afresh.data.permutation import listed_order
 
 MAX_LOGITS = 1 << 26  # held at once when scoring: 256 MB of float32
 
 
 class Loader:
-    """Training batches of `examples` in `space`. Records of similar length are batched in groups of `together`."""
+    """Training batches of `examples` in `space`. Records of similar length are batched in groups of `together`.
+
+    `count`: of the examples of an epoch; an estimate for a stream in parts, as long as not all of them are made.
+    """
 
     def __init__(self, examples: Examples, space: Space, rng: Rng, together: int = 1) -> None:
         self.examples, self.space, self.rng, self.together = examples, space, rng, together
         self.context = space.shape[0] if space.kind == "tokens" else 0
-        self.runs = runs_of(examples) if space.stream else None
-        self.count = len(examples) if self.runs is None else int(windows_in(self.runs, self.context).sum())
         self.epoch: tuple[int, Tensor, Tensor | None] | None = None  # number, order, window starts
+        self.parts = None if examples.parts is None else PartWindows(examples, space, rng)
+        self.runs = runs_of(examples) if space.stream and self.parts is None else None
+        if self.parts is not None:
+            self.count = self.parts.count
+        else:
+            self.count = len(examples) if self.runs is None else int(windows_in(self.runs, self.context).sum())
 
     def batch(self, first: int, size: int) -> Batch:
         """Draws first ... first + size - 1."""
         draws = torch.arange(first, first + size)
+        if self.parts is not None:
+            return self.parts.batch(draws)
         rows = torch.empty(size, dtype=torch.int64)
         starts = torch.empty(size, dtype=torch.int64)
         for epoch in torch.unique(draws // self.count).tolist():
@@ -52,7 +63,7 @@ class Loader:
     def prepare(self, epoch: int) -> tuple[Tensor, Tensor | None]:
         """The order of the epoch's examples, and for a stream the start of each window. Cached for one epoch."""
         if self.epoch is None or self.epoch[0] != epoch:
-            order = self.rng.bits(f"epoch/{epoch}", torch.arange(self.count)).argsort(stable=True)
+            order = listed_order(self.rng, f"epoch/{epoch}", self.count)
             starts = None
             if self.runs is not None:
                 starts = window_starts(self.runs, self.context, epoch, self.rng, self.space.codes)

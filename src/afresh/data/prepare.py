@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -39,7 +40,8 @@ UNSUPPORTED, NOT_LEARNT = "unsupported", "cannot be learnt"  # how reasons begin
 
 @dataclass(frozen=True)
 class Prepared:
-    """The data as training needs it, and what a user should know about it."""
+    """The data as training needs it, and what a user should know about it. Of data that is larger than memory,
+    `train_items` are a sample."""
 
     path: Path
     modality: str
@@ -59,6 +61,11 @@ class Prepared:
     @property
     def kind(self) -> ItemKind:
         return self.encoder.kind
+
+    @property
+    def train_count(self) -> int:
+        """The number of training items; about how many, if `train_items` are a sample."""
+        return len(self.train_items) if self.train.parts is None else self.train.parts.documents
 
 
 def choose_modality(path: Path, wanted: str | None) -> tuple[Modality, str]:
@@ -150,6 +157,8 @@ def read_split(
         corpus.counts = Counter(corpus.counts) + Counter(other.counts)
     corpus.items = []  # the whole of what the split divides need not be held
     try:
+        if corpus.large is not None:
+            return split(items, modality.kind, corpus.large.held_out, divide=False), corpus, notes
         return split(items, modality.kind), corpus, notes
     except UserError as e:  # too little is left: what was refused may be why
         raise UserError(str(e), e.code, lines=refusal_lines(corpus.refused), **e.fields) from e
@@ -182,7 +191,12 @@ def prepare(
     chosen = chosen.model_copy(update=dict(corpus.settled))
     encoder = encoder or (fit or kind.fit)(parts.train, chosen)
     chosen = chosen.model_copy(update=dict(encoder.settled))
-    train, heldout = encoder.encode(parts.train), encoder.encode(parts.heldout)
+    heldout = encoder.encode(parts.heldout)
+    if corpus.large is None:
+        train, identity = encoder.encode(parts.train), split_hash(parts, kind.kind)
+    else:
+        train = corpus.large.examples(encoder, parts.heldout, parts.limit)
+        identity = hashlib.sha256(f"{split_hash(parts, kind.kind)} {corpus.large.identity}".encode()).hexdigest()
     return Prepared(
         path=path,
         modality=kind.name,
@@ -193,7 +207,7 @@ def prepare(
         heldout=heldout,
         train_items=tuple(parts.train),
         heldout_items=tuple(parts.heldout),
-        split_hash=split_hash(parts, kind.kind),
+        split_hash=identity,
         refused=tuple(corpus.refused),
         duplicates=tuple(parts.duplicates),
         notes=tuple(

@@ -40,21 +40,23 @@ def is_copy(name: str) -> bool:
 @dataclass(frozen=True)
 class Split:
     """Two disjoint parts of the items. `duplicates` lists the copies that were removed. `digests`: of the items of both
-    parts, in any order, where they are known already."""
+    parts, in any order, where they are known already. `limit`: the hash of content (`share`) below which items were
+    held out; 0 if something else decided."""
 
     train: list[Item]
     heldout: list[Item]
     notes: list[str] = field(default_factory=list)
     duplicates: list[Refused] = field(default_factory=list)
     digests: tuple[Sequence[str], Sequence[str]] | None = None
+    limit: float = 0.0
 
 
-def split(items: Iterable[Item], kind: ItemKind, fraction: float = 0.1) -> Split:
+def split(items: Iterable[Item], kind: ItemKind, fraction: float = 0.1, divide: bool = True) -> Split:
     """Hold out about `fraction` of the items, which are of one kind, after removing exact duplicates.
 
     - Items that declare their own split keep it. Training items that also occur in the validation split are removed.
-    - If the items are few and long (`ItemKind.division`), the last `fraction` of each is held out. Conversations are
-      never divided.
+    - If the items are few and long (`ItemKind.division`), the last `fraction` of each is held out, unless `divide` is
+      false. Conversations are never divided.
     - Otherwise an item is held out if a hash of its content (of its group, if it has one) is below `fraction`, so that
       adding items later does not move others from one side to the other.
 
@@ -72,7 +74,7 @@ def split(items: Iterable[Item], kind: ItemKind, fraction: float = 0.1) -> Split
         return _declared(everything, kind)
     first, duplicates, notes = _distinct(everything, kind)
     distinct = list(first.values())
-    if kind.division is not None and not any(i.turns for i in distinct) and _few_and_long(distinct, kind):
+    if divide and kind.division is not None and not any(i.turns for i in distinct) and _few_and_long(distinct, kind):
         return _divide(distinct, kind, kind.division, fraction, notes, duplicates)
     return _by_hash(distinct, kind, fraction, notes, duplicates)
 
@@ -206,7 +208,7 @@ def _by_hash(
     groups = len({i.group for i in items if i.group})
     grouped = f", in {counted(groups, 'group')} never divided" if 0 < groups < len(items) else ""
     notes.append(f"held out by content: {len(heldout):,} of {counted(len(items), 'item')}{grouped}")
-    return Split(train, heldout, notes, duplicates)
+    return Split(train, heldout, notes, duplicates, limit=limit)
 
 
 def _all_classes_train(train: list[Item], heldout: list[Item]) -> tuple[list[Item], list[Item], int]:

@@ -47,12 +47,24 @@ def latent_space(prepared: Prepared, family: str | None, run: Path | None) -> La
         return through(run, prepared, family)
     space = prepared.encoder.space
     chosen = registry.family(family or usual(space))
+    if chosen.accepts(space) is not None:
+        check_in_memory(prepared)
     fitted = registry.bridge(chosen, prepared.train, space)
     if fitted is None:
         return LatentSpace(chosen.for_space(space), None, None, space, prepared.train, prepared.heldout)
     name, codec = fitted
     latents = codec.encode(prepared.train), codec.encode(prepared.heldout)
     return LatentSpace(chosen.for_space(codec.target), name, codec, codec.target, *latents)
+
+
+def check_in_memory(prepared: Prepared) -> None:
+    """Raises UserError for data that is larger than memory, which no codec encodes."""
+    if prepared.train.parts is not None:
+        raise UserError(
+            f"{prepared.path} is larger than memory, and only families that learn its tokens as they are can learn it, "
+            "such as `family=transformer`. Take one of these, or give a part of the data.",
+            "too_large",
+        )
 
 
 def usual(space: Space) -> str:
@@ -65,6 +77,7 @@ def through(path: Path, prepared: Prepared, family: str | None) -> LatentSpace:
 
     Raises UserError if the run does not fit the data or reconstructs it too poorly.
     """
+    check_in_memory(prepared)
     run = Run.open(path)
     name = registry.TRAINED[prepared.encoder.space.kind]
     module = registry.codec_module(name)

@@ -132,7 +132,7 @@ def data_record(prepared: Prepared, validation: Path | None) -> DataRecord:
         validation=None if validation is None else str(validation.resolve()),
         options=options,
         split_hash=prepared.split_hash,
-        train=len(prepared.train_items),
+        train=prepared.train_count,
         heldout=len(prepared.heldout_items),
         train_bytes=prepared.train.bytes,
         heldout_bytes=prepared.heldout.bytes,
@@ -145,9 +145,9 @@ def report_data(prepared: Prepared, conditions: bool = True) -> None:
     """Report the data as details; without `conditions`, only its modality and the sizes of the splits."""
     events.detail(f"data: {prepared.modality} ({prepared.why})", "data", modality=prepared.modality)
     events.detail(
-        f"split: {len(prepared.train_items):,} training and {counted(len(prepared.heldout_items), 'held-out item')}",
+        f"split: {prepared.train_count:,} training and {counted(len(prepared.heldout_items), 'held-out item')}",
         "split",
-        train=len(prepared.train_items),
+        train=prepared.train_count,
         heldout=len(prepared.heldout_items),
     )
     if not conditions:

@@ -57,7 +57,7 @@ class Look:
 
     def __repr__(self) -> str:
         p = self.prepared
-        train = counted(len(p.train_items), "item")
+        train = counted(p.train_count, "item")
         return f"Look({str(p.path)!r}: {p.modality}, {train} to train, {len(p.heldout_items):,} held out)"
 
     def __str__(self) -> str:
@@ -88,7 +88,7 @@ class Look:
             "path": str(p.path),
             "modality": p.modality,
             "why": p.why,
-            "train": len(p.train_items),
+            "train": p.train_count,
             "heldout": len(p.heldout_items),
             "bytes": p.train.bytes + p.heldout.bytes,
             "sizes": sizes(self.items, p.kind),
@@ -113,7 +113,7 @@ class Look:
         size = p.train.bytes + p.heldout.bytes
         out = [
             f"{p.path}: {p.modality} ({p.why})",
-            f"{counted(len(p.train_items), 'item')} to train, {len(p.heldout_items):,} held out, {size:,} bytes",
+            f"{counted(p.train_count, 'item')} to train, {len(p.heldout_items):,} held out, {size:,} bytes",
             f"sizes: {describe_sizes(sizes(self.items, p.kind))}",
             f"one example for the model: {describe_space(p.encoder.space)}",
             *label_lines(label_counts(self.items), p.encoder.conds),

@@ -18,7 +18,7 @@ from afresh.core.device import computing_on
 from afresh.data.prepare import Prepared, advice_lines, long_records, prepare
 from afresh.preferences import preferences
 from afresh.runs.base_model import BaseModel, open_base_model
-from afresh.runs.latent_space import LatentSpace, check_source, latent_space
+from afresh.runs.latent_space import LatentSpace, check_in_memory, check_source, latent_space
 from afresh.runs.person_adapters import adapter_folder, base_of
 from afresh.runs.run import Run
 from afresh.training.budget import Budget, measure_machine
@@ -263,6 +263,7 @@ def space_of(base: BaseModel, prepared: Prepared) -> LatentSpace:
     """The data in the space of the base: its encoder's, or that of its codec."""
     if base.codec is None:
         return LatentSpace(base.family, None, None, prepared.encoder.space, prepared.train, prepared.heldout)
+    check_in_memory(prepared)
     name, codec = base.codec
     return LatentSpace(
         base.family, name, codec, codec.target, codec.encode(prepared.train), codec.encode(prepared.heldout)

@@ -24,7 +24,7 @@ from afresh.domains.interactions.event_tables import columns_of_head
 from afresh.domains.interactions.modality import MODALITY as INTERACTIONS
 from afresh.domains.interactions.modality import InteractionOptions
 from afresh.domains.molecule.reading import smiles_column_of
-from afresh.domains.text.modality import TextOptions, text_column
+from afresh.domains.text.reading import TextOptions, text_column
 from tests.data.tables.exports import EXPORTS, GOODS, Export
 
 

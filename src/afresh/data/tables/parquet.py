@@ -10,6 +10,7 @@ from __future__ import annotations
 import mmap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from afresh.data.arrow_values import Row, content, pieces, rows, without_references
@@ -50,9 +51,20 @@ def read_parquet(raw: bytes, max_mb: int, choose: Callable[[Any], Sequence[str]]
     return list(_rows(raw, max_mb, choose, whole=True))
 
 
-def stream_parquet(file: Given, max_mb: int, choose: Callable[[Any], Sequence[str]]) -> Iterator[Row]:
-    """The rows like `read_parquet`, a few at a time in memory; so only as many may not have more than `max_mb` MB."""
-    yield from _rows(_mapped(file), max_mb, choose, whole=False)  # the map is closed when nothing refers to it
+def stream_parquet(
+    file: Given, max_mb: int, choose: Callable[[Any], Sequence[str]], groups: Sequence[int] | None = None
+) -> Iterator[Row]:
+    """The rows like `read_parquet`, a few at a time in memory; so only as many may not have more than `max_mb` MB.
+    `groups`: the numbers of the groups of rows that are read; None for all."""
+    # The map is closed when nothing refers to it.
+    yield from _rows(_mapped(file), max_mb, choose, whole=False, groups=groups)
+
+
+def group_sizes(file: Given) -> list[int]:
+    """About how many bytes each group of rows has when unpacked. Raises FileError if the file cannot be read."""
+    with _reading():
+        groups = declared(_mapped(file)).groups
+        return [sum(max(c.stop - c.start, c.unpacked) for c in group) for group in groups]
 
 
 def stream_batches(file: Given, max_mb: int) -> Iterator[Any]:
@@ -101,15 +113,27 @@ def _schema(raw: bytes | mmap.mmap, file: Declared) -> Any:
     return pyarrow.parquet.read_schema(pyarrow.BufferReader(raw))
 
 
-def _rows(raw: bytes | mmap.mmap, max_mb: int, choose: Callable[[Any], Sequence[str]], *, whole: bool) -> Iterator[Row]:
+def _rows(
+    raw: bytes | mmap.mmap,
+    max_mb: int,
+    choose: Callable[[Any], Sequence[str]],
+    *,
+    whole: bool,
+    groups: Sequence[int] | None = None,
+) -> Iterator[Row]:
     """The rows. Limits are those of the whole file, or of what is decoded at once."""
     with _reading():
-        for batch, meter in _batches(raw, max_mb, choose, whole=whole):
+        for batch, meter in _batches(raw, max_mb, choose, whole=whole, groups=groups):
             yield from rows(batch, meter)
 
 
 def _batches(
-    raw: bytes | mmap.mmap, max_mb: int, choose: Callable[[Any], Sequence[str]], *, whole: bool
+    raw: bytes | mmap.mmap,
+    max_mb: int,
+    choose: Callable[[Any], Sequence[str]],
+    *,
+    whole: bool,
+    groups: Sequence[int] | None = None,
 ) -> Iterator[tuple[Any, Meter]]:
     """Batches of rows, some of whose texts are references, with the meter of the file."""
     import pyarrow
@@ -117,13 +141,15 @@ def _batches(
 
     meter = Meter(Limits(bytes=max(MADE, RATIO * len(raw)), seconds=SECONDS))
     description = declared(raw)
+    chosen = range(len(description.groups)) if groups is None else groups
+    description = replace(description, groups=[description.groups[number] for number in chosen])
     schema = _schema(raw, description)
     columns = list(choose(schema))
     most, words = _check_declared(raw, description, columns, max_mb, meter, whole=whole)
     file = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(raw), read_dictionary=words)
     size = 0
     nested = any(f.type.num_fields for f in schema if f.name in columns)
-    for batch in file.iter_batches(min(most, NESTED_ROWS) if nested else most, columns=columns):
+    for batch in file.iter_batches(min(most, NESTED_ROWS) if nested else most, list(chosen), columns):
         if whole:
             size += sum(map(content, batch.columns))
             if size > max_mb * MB:

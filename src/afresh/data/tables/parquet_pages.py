@@ -28,7 +28,7 @@ SCHEMA, ROW_COUNT, GROUPS = 2, 3, 4
 STORED_AS, WIDTH, REPETITION, NAME, CHILDREN, CONVERTED, LOGICAL = 1, 2, 3, 4, 5, 6, 10
 CHUNKS = 1
 OF_CHUNK = 3
-PATH, CODEC, VALUES, PACKED, FIRST_PAGE, DICTIONARY = 3, 4, 5, 7, 9, 11
+PATH, CODEC, VALUES, UNPACKED, PACKED, FIRST_PAGE, DICTIONARY = 3, 4, 5, 6, 7, 9, 11
 PAGE_UNPACKED, PAGE_PACKED, DATA_PAGE, DICTIONARY_PAGE, DATA_PAGE_2 = 2, 3, 5, 7, 8
 VALUES_IN_PAGE, ENCODING, ENCODING_2 = 1, 2, 4
 CODECS = {1: "snappy", 2: "gzip", 4: "brotli", 6: "zstd", 7: "lz4_raw"}  # how pages are packed
@@ -49,13 +49,15 @@ class Page:
 
 @dataclass(frozen=True)
 class Chunk:
-    """A part of a column: the path of the column, where its pages begin and end, its values, and how it is packed."""
+    """A part of a column: the path of the column, where its pages begin and end, its values, how it is packed, and the
+    bytes that it has when unpacked, if that is true."""
 
     path: tuple[str, ...]
     start: int
     stop: int
     values: int
     codec: int
+    unpacked: int
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,8 @@ def _chunk(fields: Fields) -> Chunk:
     start = min(fields[FIRST_PAGE], fields.get(DICTIONARY) or fields[FIRST_PAGE])
     if start < 0 or fields[PACKED] < 0 or fields[VALUES] < 0:
         raise ValueError("a part of a negative size")
-    return Chunk(tuple(p.decode() for p in fields[PATH]), start, start + fields[PACKED], fields[VALUES], fields[CODEC])
+    path = tuple(p.decode() for p in fields[PATH])
+    return Chunk(path, start, start + fields[PACKED], fields[VALUES], fields[CODEC], fields.get(UNPACKED, 0))
 
 
 def _leaves(elements: list[Fields]) -> dict[tuple[str, ...], Leaf]:

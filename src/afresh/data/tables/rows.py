@@ -74,6 +74,12 @@ def read_table(
     return _json(text) if suffix == ".json" else _table(json_rows(text.split("\n")))
 
 
+def read_groups(file: DataFile, groups: Sequence[int], max_mb: int) -> RowTable:
+    """The rows in groups of a Parquet file, of which each has at most `max_mb` MB. Raises FileError if they cannot be
+    read."""
+    return _parquet(lambda choose: stream_parquet(file, max_mb, choose, groups))
+
+
 def read_head(file: DataFile) -> RowTable:
     """A table of the first rows of a file, for knowing what it holds; rows that are damaged are left out. Raises
     FileError if nothing of it can be used."""

@@ -263,13 +263,20 @@ class Room:
     def __init__(self, options: DocumentOptions) -> None:
         self.free, self.most = available_memory(), options.max_bytes
 
+    def needed(self, size: int) -> float:
+        """Bytes of memory to read and learn texts of `size` bytes."""
+        return READING * size + LEARNING * (size if self.most is None else min(size, self.most))
+
+    def holds(self, size: int) -> bool:
+        """Whether the memory is enough for texts of `size` bytes."""
+        return self.free is None or self.needed(size) <= self.free
+
     def check(self, size: int) -> None:
         """Raise UserError if reading and learning texts of `size` bytes needs more memory than is free."""
-        learnt = size if self.most is None else min(size, self.most)
-        needed = READING * size + LEARNING * learnt
-        if self.free is not None and needed > self.free:
+        if not self.holds(size):
+            assert self.free is not None
             raise UserError(
-                f"The texts have {size / 1e9:,.2g} GB and need about {needed / 1e9:,.2g} GB of memory, and "
+                f"The texts have {size / 1e9:,.2g} GB and need about {self.needed(size) / 1e9:,.2g} GB of memory, and "
                 f"{self.free / 1e9:,.2g} GB are free. Give a part of them, or learn only a sample "
                 f"(`data.max_bytes={int(self.free / (READING + LEARNING)):d}`)."
             )
