@@ -210,12 +210,12 @@ def _train(job: Job, learner: Learner, interrupted: Callable[[], bool], logs: Lo
         events.note(f"disk: {run.path} holds {size / 1e9:,.3g} GB", "disk", bytes=size)
 
 
-<<<<<<< HEAD
 def first_scores(job: Job, learner: Learner) -> dict[str, float]:
     """The scores of the base model on this data, before the first step; empty without a base."""
     wanted = learner.step == 0 and job.run.record.base_model is not None and not metrics_rows(job.run)
     return job.source.evaluate(learner) if ranks.from_leader(wanted) else {}
-=======
+
+
 def measuring_of_texts(job: Job, learner: Learner, spent: Mapping[str, float]) -> float | None:
     """The seconds that measuring texts will take, from what an evaluation and a preview took: the likelihood of all
     held-out texts, and some samples. None for other kinds, whose measuring uses what time there is."""
@@ -224,7 +224,6 @@ def measuring_of_texts(job: Job, learner: Learner, spent: Mapping[str, float]) -
     windows = numbered(job.prepared.heldout, job.source.space)[0]
     each = spent["evaluation"] / min(windows, most_evaluated(learner))
     return windows * each + PREVIEWS * spent["preview"]
->>>>>>> h-int
 
 
 def note_earlier_stop(job: Job, learner: Learner) -> None:
