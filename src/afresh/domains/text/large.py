@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from afresh.core import Corpus, Encoder, Examples, Item, Refused, UserError, events
+from afresh.core import Corpus, Encoder, Examples, Item, Omission, Refused, UserError, events
 from afresh.core.rng import Rng
 from afresh.data.files import MB, DataFile, FileError, open_file, suffix_of
 from afresh.data.imported import data_folder
@@ -65,8 +65,8 @@ class LargeTexts:
             self._add(self.validation, HELD_OUT, corpus)
         self.held_out = min(0.1, HELD_OUT / max(1, read))
         notes = list(dict.fromkeys(corpus.notes))
-        rest = [f"and {len(notes) - NOTES:,} more notes like these on the sample"] if len(notes) > NOTES else []
-        corpus.notes = [*notes[:NOTES], *rest]
+        rest = [Omission(f"and {len(notes) - NOTES:,} more notes like these on the sample")]
+        corpus.notes = [*notes[:NOTES], *rest[: len(notes) > NOTES]]
         return corpus
 
     def _add(self, spans: Sequence[Span], most: int, corpus: Corpus) -> int:
@@ -160,10 +160,12 @@ class LargeTexts:
         """What is different from texts in memory."""
         size = sum(s.size for s in (*self.learnt, *self.validation))
         return [
-            f"{size / 1e9:,.3g} GB of texts are learnt from the disk, in parts: what depends on the data as a whole, "
-            f"such as the tokenizer, is chosen from a sample of {SAMPLE / 1e6:,.0f} MB, and texts of more than "
-            f"{LONGEST:,} characters are cut at a line end. Exact duplicates are left out; near duplicates are not "
-            f"searched for. Tokens are kept in {data_folder()}"
+            Omission(
+                f"{size / 1e9:,.3g} GB of texts are learnt from the disk, in parts: what depends on the data as a "
+                f"whole, such as the tokenizer, is chosen from a sample of {SAMPLE / 1e6:,.0f} MB, and texts of more "
+                f"than {LONGEST:,} characters are cut at a line end. Exact duplicates are left out; near duplicates "
+                f"are not searched for. Tokens are kept in {data_folder()}"
+            )
         ]
 
 
