@@ -48,7 +48,8 @@ class GANConfig(BaseModel):
     `width`: channels of the finest grid, doubled with each halving up to `most` times `width`. `group`: channels in
     each group of the middle convolutions, 0 = ungrouped (faster on CPUs). `gamma`: weight of the gradient penalties.
     `augment`: initial probability of each augmentation. `ahead`: share of correctly ordered pairs of the critic above
-    which augmentation increases; 0 keeps it constant.
+    which augmentation increases; 0 keeps it constant. `penalty_every`: steps between two gradient penalties, which are
+    as many times as strong (Karras et al. 2020, "Analyzing and improving the image quality of StyleGAN", app. B).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from afresh.core import Examples, UserError
+from afresh.core import Examples, Family, Space, UserError
 from afresh.core.plural import counted
 from afresh.core.rng import Rng
 from afresh.core.space import evenly_spaced
@@ -221,6 +221,11 @@ def restored(run: Run, saved: Checkpoint, end: int) -> Learner:
 # --------------------------------------------------------------------------- sampling
 
 
+def settings_of_length(family: Family, space: Space, length: int) -> Any:
+    """Settings of sampling, of so many tokens where a sample has no length of its own."""
+    return family.sampling.settings(**({"length": length} if space.stream else {}))
+
+
 @torch.no_grad()
 def check_cache(run: Run) -> Check:
     """Compare the log-probabilities of sampled tokens with a key/value cache to those without one, as in training."""
@@ -236,7 +241,7 @@ def check_cache(run: Run) -> Check:
         mask = None if cond.known_mask is None else cond.known_mask[:, :1]
         cond = replace(cond, known=cond.known[:, :1], known_mask=mask)
     room = space.shape[0] - (0 if cond.known is None else cond.known.shape[1])
-    settings = family.sampling.settings(**({"length": room} if space.stream else {}))
+    settings = settings_of_length(family, space, room)
     rollout = policy.rollout(run.modules, run.config, space, cond.to(device), Rng(0), index, settings)
     assert rollout.batch.mask is not None
     positions = evenly_spaced(rollout.logp.shape[1], POSITIONS)
@@ -252,7 +257,7 @@ def check_samples(run: Run) -> Check:
     """Check that samples are reproducible: twice with the same seed, and alone and in a batch within a tolerance."""
     space, family, train = run.space, run.family, run.train
     cond = run.conditions.select(torch.arange(ROWS) % run.conditions.size)
-    settings = family.sampling.settings(**({"length": min(LENGTH, space.shape[0])} if space.stream else {}))
+    settings = settings_of_length(family, space, min(LENGTH, space.shape[0]))
 
     def drawn(rows: Tensor, config: TrainConfig) -> Tensor:
         with precision(config):
