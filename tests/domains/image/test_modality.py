@@ -21,6 +21,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from afresh.core import Corpus, Item, UserError
+from afresh.data import conditions
 from afresh.data.image.kind import IMAGE
 from afresh.domains.image.modality import MODALITY, ImageOptions
 from tests.data.image.test_images import png as raw_png
@@ -578,9 +579,17 @@ def test_numbers_are_standardised() -> None:
     assert float(z.mean()) == pytest.approx(0, abs=1e-6) and float(z.std(correction=0)) == pytest.approx(1)
 
 
-def test_captions_become_ids_of_frequent_words() -> None:
-    captions = ["a red Bird", "a red ball", "A BLUE bird", "once"]
-    data = items(4, caption=lambda i: captions[i] if i < 4 else None)
+CAPTIONS = ["a red Bird", "a red ball", "A BLUE bird", "once"]
+
+
+def test_every_word_of_few_captions_is_learnt() -> None:
+    part = MODALITY.fit(items(4, caption=lambda i: CAPTIONS[i]), PLAIN).conds["caption"]
+    assert part.classes == ("a", "bird", "red", "ball", "blue", "once")
+
+
+def test_captions_become_ids_of_frequent_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conditions, "FEW", 3)
+    data = items(4, caption=lambda i: CAPTIONS[i] if i < 4 else None)
     encoder = MODALITY.fit(data, PLAIN)
     part = encoder.conds["caption"]
     assert part.classes == ("a", "bird", "red") and part.length == 3
