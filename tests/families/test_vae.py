@@ -15,6 +15,7 @@ from afresh.core import Batch, Cond, Edit, Examples, Part, Space, UserError, reg
 from afresh.core.rng import Rng
 from afresh.families.vae.fields import FAMILY, VAEConfig, VAEObjective, edit, encode, likelihood, score
 from afresh.families.vae.latents import VAESettings
+from afresh.nets.example_density import BANDWIDTH, ExampleDensity
 from afresh.nets.gaussian import Prior, Scale, gaussian_kl, gaussian_nll
 from afresh.nets.mixture import RequestMixture
 from afresh.nets.posterior import decode
@@ -236,9 +237,9 @@ def lively(space: Space, config: VAEConfig) -> dict[str, nn.Module]:
 # --------------------------------------------------------------------------- the fitted density
 
 
-def clusters(n: int = 600) -> tuple[dict[str, nn.Module], Examples, VAEConfig, Space]:
+def clusters(n: int = 600, most: int = 0) -> tuple[dict[str, nn.Module], Examples, VAEConfig, Space]:
     """A linear model with 2 latents whose aggregate posterior consists of two narrow clusters in each class."""
-    space, config = Space("field", (1, 4), std=1.0), TINY.model_copy(update={"latent": 2})
+    space, config = Space("field", (1, 4), std=1.0), TINY.model_copy(update={"latent": 2, "examples": most})
     label = torch.arange(n) % 3
     sign = ((torch.arange(n) // 3) % 2) * 2.0 - 1
     z = torch.stack([sign * 2, label.float() - 1], 1) + 0.1 * torch.randn(n, 2)
@@ -296,6 +297,56 @@ def test_a_density_is_fitted_to_draws_of_the_posterior() -> None:
     ).flatten(1)
     assert float(u[:, 1].var()) == pytest.approx(1.01, abs=0.15)
     assert float(u[:, 0].var()) == pytest.approx(5.01, abs=0.6)
+
+
+def few(most: int = 60) -> tuple[dict[str, nn.Module], Examples, VAEConfig, Space]:
+    """A model that draws around its 60 examples, if these are not more than `most`."""
+    torch.manual_seed(0)
+    modules, examples, config, space = clusters(60, most)
+    assert FAMILY.finish is not None
+    put(modules, FAMILY.finish(modules, config, space, examples, Rng(0)))
+    return modules, examples, config, space
+
+
+def test_few_examples_are_drawn_around_each_as_often_and_with_the_bandwidth() -> None:
+    modules, examples, config, space = few()
+    index = torch.arange(6_000)
+    cond = labels([1] * 6_000)
+    z = FAMILY.sampling.sample(modules, config, space, cond, Rng(1), index, VAESettings()).flatten(1)[:, :2]
+    own = examples.x.flatten(1)[examples.cond.parts["label"] == 1, :2]
+    assert torch.allclose(z.mean(0), own.mean(0), atol=0.1)
+    assert torch.allclose(z.var(0), own.var(0, unbiased=False) + BANDWIDTH**2, rtol=0.06)
+    still = FAMILY.sampling.sample(modules, config, space, cond, Rng(1), index, VAESettings(truncation=0)).flatten(1)
+    assert torch.allclose(still[:, :2], own.mean(0).expand(6_000, 2), atol=1e-5), "the centre of the class"
+
+
+def test_what_is_drawn_around_examples_follows_the_request_and_not_the_batch() -> None:
+    modules, examples, config, space = few()
+    density = modules["examples"]
+    assert isinstance(density, ExampleDensity)
+    weights = density.weights(modules["conditioning"], labels([0, 1, 2]))
+    of_class = torch.stack([weights[:, examples.cond.parts["label"] == k].sum(1) for k in range(3)], 1)
+    assert torch.allclose(of_class, torch.eye(3), atol=1e-3)
+    anyone = density.weights(modules["conditioning"], labels([0]).null())
+    assert torch.allclose(anyone, torch.full((1, 60), 1 / 60))
+    index, cond = torch.arange(12), labels([i % 3 for i in range(12)])
+    whole = FAMILY.sampling.sample(modules, config, space, cond, Rng(1), index, VAESettings())
+    for i in range(12):
+        one = FAMILY.sampling.sample(
+            modules, config, space, cond.select(torch.tensor([i])), Rng(1), index[i : i + 1], VAESettings()
+        )
+        assert torch.equal(one[0], whole[i])
+
+
+def test_more_examples_than_are_held_are_drawn_from_the_mixture() -> None:
+    many, _, config, space = few(most=59)
+    density = many["examples"]
+    assert isinstance(density, ExampleDensity) and not density.usable
+    without, *_ = few(most=0)
+    assert "examples" not in without
+    index, cond = torch.arange(12), labels([i % 3 for i in range(12)])
+    a, b = (FAMILY.sampling.sample(m, config, space, cond, Rng(1), index, VAESettings()) for m in (many, without))
+    assert torch.equal(a, b)
 
 
 def test_too_few_examples_leave_the_plain_prior() -> None:
