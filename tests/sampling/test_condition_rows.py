@@ -40,9 +40,7 @@ def test_labels_and_numbers_go_with_the_caption_and_are_named() -> None:
     cond, notes = asked(Request(caption="a heart"))
     assert cond.parts["group"].tolist() == [1] * 16
     assert set(cond.parts["size"].tolist()) == {-0.5, 0.5}
-    assert notes == [
-        "taken from the training items that have the nearest captions: group Smileys & Emotion; size 4 to 6"
-    ]
+    assert notes == ["taken from the training items whose captions are nearest: group Smileys & Emotion; size 4 to 6"]
     again, _ = asked(Request(caption="a heart"))
     assert torch.equal(again.parts["size"], cond.parts["size"])
 
@@ -50,9 +48,9 @@ def test_labels_and_numbers_go_with_the_caption_and_are_named() -> None:
 def test_what_is_asked_for_is_kept() -> None:
     cond, notes = asked(Request(caption="flag", label="Travel & Places"))
     assert cond.parts["group"].tolist() == [2] * 16 and cond.parts["size"].tolist() == [1.0] * 16
-    assert notes == ["taken from the training items that have the nearest captions: size 7"]
+    assert notes == ["taken from the training items whose captions are nearest: size 7"]
     cond, notes = asked(Request(label="Flags"))
-    assert notes == ["taken from the training items that have these labels: size 7"]
+    assert notes == ["taken from the training items of these labels: size 7"]
     assert torch.equal(cond.parts["caption"], known().parts["caption"][[2] * 16]), "that of the only flag"
 
 

@@ -160,4 +160,4 @@ def test_a_refusal_says_how_to_get_the_right(web: TestClient) -> None:
     said = web.post("/studio/train/files", headers={"x-api-key": "u" * 20}).json()["error"]
     assert said["code"] == "not_permitted" and "`NAME KEY train`" in said["message"]
     page = web.post("/studio/train/look", headers={"x-api-key": "o" * 20}).text
-    assert "--local-files" in page and "afresh open" in page
+    assert "afresh open gives it to the browser" in page and "send the files themselves" in page

@@ -37,9 +37,9 @@ def with_matching_rows(spec: CondSpec, known: Cond, cond: Cond, request: Request
     left_open = [part for part in of_kind(spec, "label", "number", "prompt", "vector") if part not in asked]
     if not left_open:
         return cond, []
-    rows, like = rows_of(spec, known, labels), "have these labels"
+    rows, like = rows_of(spec, known, labels), "of these labels"
     if request.caption is not None:
-        wanted, like = cond.parts[name][0], "have the nearest captions"
+        wanted, like = cond.parts[name][0], "whose captions are nearest"
         near = nearest_rows(known.select(rows), name, spec[name].kind, wanted)
         rows = rows[near] if len(near) else nearest_rows(known, name, spec[name].kind, wanted)
     if not len(rows):  # no item is known: captions of others would contradict the labels
@@ -53,7 +53,7 @@ def with_matching_rows(spec: CondSpec, known: Cond, cond: Cond, request: Request
     parts = {**cond.parts, **{k: drawn.parts[k] for k in left_open}}
     present = {**cond.present, **{k: drawn.present[k] for k in left_open}}
     values = taken(spec, drawn, [part for part in left_open if spec[part].kind in ("label", "number")])
-    notes = [f"taken from the training items that {like}: {'; '.join(values)}"] if values else []
+    notes = [f"taken from the training items {like}: {'; '.join(values)}"] if values else []
     return replace(cond, parts=parts, present=present), notes
 
 

@@ -293,7 +293,7 @@ def precision(config: TrainConfig) -> Iterator[None]:
         yield
 
 
-def play(learner: Learner, player: str, batch: Batch, examples: int, rng: Rng) -> dict[str, float] | None:
+def play(learner: Learner, player: str, batch: Batch, rng: Rng, examples: int | None = None) -> dict[str, float] | None:
     """One step of one player on one batch. None, with the weights untouched, if the loss or the gradient is not finite.
 
     Sums over micro-batches are divided once by the summed weight, so that the gradient is that of the whole batch for
@@ -337,7 +337,7 @@ def play(learner: Learner, player: str, batch: Batch, examples: int, rng: Rng) -
         return None
     usual = total
     if batch.by_length:
-        usual = usual_weight(learner, player, total, examples)
+        usual = usual_weight(learner, player, total, len(batch.x) if examples is None else examples)
         out["gradient_norm"] *= total / usual
     shrink = min(1.0, config.clip / (out["gradient_norm"] + 1e-12)) if config.clip > 0 else 1.0
     torch._foreach_mul_(grads, shrink / usual)
@@ -393,7 +393,7 @@ def take_step(learner: Learner, batch: Batch, rng: Rng) -> dict[str, float] | No
     moving = [t for p in players[:-1] for o in learner.optimizers[p] for t in (*o.params.values(), *o.state().values())]
     before, seen = [t.detach().clone() for t in moving], dict(learner.seen_targets)
     for player in players:
-        metrics = play(learner, player, batch, examples, rng)
+        metrics = play(learner, player, batch, rng, examples)
         if metrics is None:
             with torch.no_grad():
                 for t, old in zip(moving, before, strict=True):
