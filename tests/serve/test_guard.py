@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
+import select
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +14,7 @@ import pytest
 
 from afresh.core import UserError
 from afresh.serve.app import ServeSettings
+from afresh.serve.guard import REST_SECONDS
 from afresh.serve.keys import Keys, read_keys
 from afresh.serve.rights import LOCAL, OWN, TRAIN, USE, Holder
 from afresh.serve.run import bound
@@ -60,6 +65,36 @@ def test_large_bodies_are_refused(guarded: httpx.Client) -> None:
     assert guarded.post("/v1/completions", headers=headers, content=b"x" * 2000).status_code == 413
     pieces = (b"x" * 100 for _ in range(20))
     assert guarded.post("/v1/completions", headers=headers, content=pieces).status_code == 413
+
+
+def test_a_refusal_reads_the_rest_of_a_body(guarded: httpx.Client) -> None:
+    """Before it is sent: proxies written in Go lose an answer that comes earlier."""
+    at = guarded.base_url
+    with contextlib.closing(http.client.HTTPConnection(at.host, at.port or 80, timeout=30)) as web:
+        web.putrequest("POST", "/v1/completions")
+        web.putheader("content-length", "900")
+        begun = time.monotonic()
+        web.endheaders(b"x" * 450)
+        early = bool(select.select([web.sock], [], [], 0.2)[0])
+        assert not early or time.monotonic() - begun > REST_SECONDS
+        web.send(b"x" * 450)
+        answer = web.getresponse()
+        assert answer.status == 401 and b"needs a key" in answer.read()
+
+
+def test_a_body_that_never_comes_is_not_waited_for(guarded: httpx.Client) -> None:
+    at = guarded.base_url
+    with contextlib.closing(http.client.HTTPConnection(at.host, at.port or 80, timeout=30)) as web:
+        web.putrequest("POST", "/v1/completions")
+        web.putheader("content-length", "900")
+        web.endheaders(b"x")
+        assert web.getresponse().status == 401
+        web.close()
+        web.putrequest("POST", "/v1/completions")
+        web.putheader("content-length", "900")
+        web.putheader("expect", "100-continue")
+        web.endheaders()
+        assert web.getresponse().status == 401
 
 
 def test_every_answer_has_an_id(guarded: httpx.Client) -> None:

@@ -10,6 +10,7 @@ their cookies counts.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import secrets
 import time
@@ -34,6 +35,9 @@ OPEN_BELOW = "/studio/static/"
 PAGES, SIGN_IN = "/studio/", "/studio/sign-in"  # where people are asked for their key
 COOKIE = "afresh_session"
 BODY_SECONDS = 30.0  # within which a body must arrive
+# What is still read, before it is answered, of a request whose body was not needed. A proxy written in Go (Caddy,
+# Traefik) stops sending a body as soon as an answer begins, and then loses the connection and the answer with it.
+REST_BYTES, REST_SECONDS = 1 << 20, 2.0
 SAFE = ("GET", "HEAD", "OPTIONS")
 
 
@@ -62,6 +66,7 @@ class Guard:
             return
         begun, status = time.monotonic(), 0
         headers = {k.decode("latin-1").lower(): v.decode("latin-1") for k, v in scope["headers"]}
+        body = Body(receive, headers)
         given = headers.get("x-request-id", "")
         request_id = (
             given if given.isascii() and given.isprintable() and 0 < len(given) <= 128 else secrets.token_hex(8)
@@ -75,7 +80,7 @@ class Guard:
             nonlocal status
             if failed and not status:
                 status = failed[0].status
-                await answer(failed[0], scope["path"])(scope, receive, sending_own)
+                await answer(failed[0], scope["path"])(scope, body.receive, sending_own)
             if failed:
                 return
             await sending_own(message)
@@ -83,6 +88,8 @@ class Guard:
         async def sending_own(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
+                if not failed:
+                    await body.read_rest()
                 status = message["status"]
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
             await send(message)
@@ -95,12 +102,12 @@ class Guard:
                 self.allowances.spend(holder.name, time.monotonic())
             scope.setdefault("state", {}).update(holder=holder, signed_in=signed_in)
             asking.set(None if holder.right >= OWN else holder.name or None)
-            await self.app(scope, bounded(receive, headers, self.most, failed), sending)
+            await self.app(scope, bounded(body, self.most, failed), sending)
         except Exception as error:
             if status:
                 raise
             known = refused(error)
-            await (self.page(scope, headers, known) or answer(known, scope["path"]))(scope, receive, sending)
+            await (self.page(scope, headers, known) or answer(known, scope["path"]))(scope, body.receive, sending)
         finally:
             line = {
                 "id": request_id,
@@ -203,19 +210,40 @@ def hostname(host: str) -> str:
         return ""
 
 
-def bounded(receive: Receive, headers: dict[str, str], most: int, failed: list[RefusedRequest]) -> Receive:
+class Body:
+    """The body of a request, and whether all of it was read."""
+
+    def __init__(self, receive: Receive, headers: dict[str, str]) -> None:
+        self.source = receive
+        self.complete = headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers
+        self.waits = "expect" in headers  # the client sends the body only when it is asked for
+
+    async def receive(self) -> Message:
+        message = await self.source()
+        self.complete = self.complete or not message.get("more_body", False)  # also when the client went away
+        return message
+
+    async def read_rest(self) -> None:
+        """Reads and drops what is left, up to REST_BYTES that arrive within REST_SECONDS."""
+        total = 0
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(REST_SECONDS):
+                while not self.complete and not self.waits and total < REST_BYTES:
+                    total += len((await self.receive()).get("body", b""))
+
+
+def bounded(body: Body, most: int, failed: list[RefusedRequest]) -> Receive:
     """What receives a body that is neither longer than `most` bytes nor slower than BODY_SECONDS, from a client that
     stays until its end; otherwise it raises Refused, which is appended to `failed`."""
     total = 0
-    complete = headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers
     until = time.monotonic() + BODY_SECONDS
 
     async def received() -> Message:
-        nonlocal total, complete
-        if complete:
-            return await receive()
+        nonlocal total
+        if body.complete:
+            return await body.receive()
         try:
-            message: Any = await asyncio.wait_for(receive(), max(0.0, until - time.monotonic()))
+            message: Any = await asyncio.wait_for(body.receive(), max(0.0, until - time.monotonic()))
         except TimeoutError:
             message = f"The body did not arrive within {BODY_SECONDS:g} seconds."
             failed.append(RefusedRequest(408, message, "request_timeout"))
@@ -227,7 +255,6 @@ def bounded(receive: Receive, headers: dict[str, str], most: int, failed: list[R
         if total > most:
             failed.append(RefusedRequest(413, f"A request may have {most:,} bytes.", "request_too_large"))
             raise failed[0]
-        complete = not message.get("more_body", False)
         return message
 
     return received
