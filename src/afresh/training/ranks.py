@@ -20,6 +20,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from statistics import median
 from typing import Any
 
 import torch
@@ -193,6 +194,17 @@ def settle(device: torch.device) -> None:
     """Wait until an accelerator has done what it was asked."""
     if device.type != "cpu":
         torch.accelerator.synchronize(device)
+
+
+def seconds_of_sum(numbers: int, repeats: int, device: torch.device) -> float:
+    """The median duration of a sum of so many float32 over all processes, in the process that took longest."""
+    tensor, times = torch.zeros(numbers, device=device), list[float]()
+    for _ in range(repeats + max(1, repeats // 10)):
+        before = exchanged.seconds
+        with timed_exchange(device):
+            distributed.all_reduce(tensor)
+        times.append(exchanged.seconds - before)
+    return max(numbers_of_all(median(times[-repeats:])))
 
 
 def buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
