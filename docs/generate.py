@@ -29,6 +29,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 from annotated_types import Ge, Gt, Le, Lt
 from benchmarks.common import results_page
+from benchmarks.scale import page as scaling
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from tests.contracts.rows import MODALITIES, SPACES
@@ -699,6 +700,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "docs/reference/http.md": http_page,
     "docs/reference/scores.md": scores_page,
     "docs/results/benchmarks.md": results_page.page,
+    "docs/results/scaling.md": scaling.page,
     "docs/results/support.md": support_page,
 }
 

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from afresh.core.events import Event, ignore, listening
-from afresh.training.progress import ProgressMeter, Smooth, TimeLeft, clock, shown_metrics, speed
+from afresh.training.progress import ProgressMeter, Smooth, TimeLeft, clock, ranks_line, shown_metrics, speed
+from afresh.training.rank_pace import paces_of
 
 
 class Clock:
@@ -202,3 +203,28 @@ def test_the_time_left_counts_interruptions_and_a_new_plan() -> None:
         assert meter.rate() == pytest.approx(8.0)
         meter.replan(30)
         assert meter.seconds_left() == pytest.approx(13.0)
+
+
+def test_the_speed_of_each_process_is_told_without_its_waiting() -> None:
+    now, events = Clock(), list[Event]()
+    meter = ProgressMeter(40, "images", 8, "digits", now=now)
+    with listening(events.append), meter:
+        meter.paces(paces_of([0.25, 0.4], ["north", "south"], 8, {1}))
+    assert events[0].fields["ranks"] == [] and ranks_line(events[0].fields) == ""
+    assert events[-1].fields["ranks"] == [
+        {"rank": 0, "host": "north", "seconds": 0.25, "rate": 16.0, "slow": False},
+        {"rank": 1, "host": "south", "seconds": 0.4, "rate": 10.0, "slow": True},
+    ]
+    assert ranks_line(events[-1].fields) == (
+        "process, without waiting for others: 0 on north 16 images/s, 1 on south 10 images/s (slow)"
+    )
+
+
+def test_of_many_processes_the_slowest_and_the_fastest_are_told() -> None:
+    hosts = [f"host{r // 8}" for r in range(64)]
+    meter = ProgressMeter(40, "images", 640, "digits")
+    meter.paces(paces_of([1 + r / 10 for r in range(64)], hosts, 640, set()))
+    assert ranks_line({"ranks": meter.ranks, "unit": "images"}) == (
+        "slowest and fastest of 64 processes, without waiting for others: 63 on host7 1.37 images/s, "
+        "0 on host0 10 images/s"
+    )

@@ -6,6 +6,7 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -21,6 +22,7 @@ from safetensors.torch import load_file
 
 import afresh
 from afresh.core import UserError
+from afresh.core.events import Event, listening
 from afresh.training.loop import Interrupted
 from afresh.verbs.processes import ATTEMPTS, Order, attempt
 from tests.training.rank_program import every, weights
@@ -65,7 +67,8 @@ def run_of(folder: Path, name: str, batch: int = 8, **options: Any) -> afresh.Mo
     if not text.exists():
         text.write_text("\n".join(f"line {i}: {i * i % 97} and {i % 7}" for i in range(2_000)))
     settings = {**SETTINGS, "train.batch": batch, "train.micro_batch": (batch + 1) // 2}
-    return afresh.train(text, steps=40, out=folder / name, settings=settings, quiet=True, **options)
+    options = {"quiet": True, **options}
+    return afresh.train(text, steps=40, out=folder / name, settings=settings, **options)
 
 
 def bits(model: afresh.Model) -> dict[str, bytes]:
@@ -79,9 +82,14 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> afresh.Model:
 
 
 def test_a_run_of_two_processes_is_that_of_one(alone: afresh.Model, tmp_path: Path) -> None:
-    both = run_of(tmp_path, "both", processes=2)
+    events = list[Event]()
+    with listening(events.append):
+        both = run_of(tmp_path, "both", processes=2, quiet=False)
     assert bits(both) == bits(alone)
     rows = [json.loads(line) for line in (both.path / "metrics.jsonl").read_text().splitlines()]
+    (pace, other) = [e for e in events if e.code == "training"][-1].fields["ranks"]
+    assert (pace["rank"], other["rank"]) == (0, 1) and pace["host"] == other["host"] == socket.gethostname()
+    assert pace["seconds"] > 0 and pace["rate"] > 0
     losses = [row["heldout_loss"] for row in rows if "heldout_loss" in row]
     known = [json.loads(line) for line in (alone.path / "metrics.jsonl").read_text().splitlines()]
     assert losses == [row["heldout_loss"] for row in known if "heldout_loss" in row]

@@ -16,7 +16,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def training(step: int, ended: bool = False) -> None:
+def training(step: int, ended: bool = False, **more: object) -> None:
     events.progress(
         f"[b]digits: step {step}/40",
         "training",
@@ -29,6 +29,7 @@ def training(step: int, ended: bool = False) -> None:
         seconds_left=40.0 - step,
         seconds_elapsed=float(step),
         ended=ended,
+        **more,
     )
 
 
@@ -55,3 +56,15 @@ def test_elsewhere_lines_without_escapes() -> None:
         events.warning("a warning")
         training(40, ended=True)
     assert stream.getvalue().splitlines() == ["a note", "warning: a warning", "[b]digits: step 40/40"]
+
+
+def test_the_speed_of_each_process_is_a_line_for_those_who_ask_for_details() -> None:
+    ranks = [{"rank": r, "host": "here", "seconds": 0.5, "rate": 8.0, "slow": False} for r in range(2)]
+    for verbose in (False, True):
+        for stream in (io.StringIO(), Terminal()):
+            with listening(ConsoleListener(stream, verbose=verbose)):
+                training(0, ranks=[])
+                training(20, ranks=ranks)
+                training(21, ranks=ranks)  # at once: no other line
+                training(40, ended=True, ranks=ranks)
+            assert stream.getvalue().count("0 on here 8 images/s, 1 on here 8 images/s") == verbose

@@ -22,21 +22,40 @@ def doctor(
         Path | None, typer.Argument(help="Where runs would be written; the folder of runs by default.")
     ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, mps; the best one if not given.")] = None,
-    as_json: Annotated[bool, o.json_of("{machine, findings, settings}")] = False,
+    processes: Annotated[
+        int, typer.Option(help="Also start so many processes of this machine and measure how they add up.")
+    ] = 1,
+    as_json: Annotated[bool, o.json_of("{machine, findings, settings, ranks}")] = False,
 ) -> None:
     """Check this machine: measure it for a moment, say what follows for training, what absent extras would open, and
     which settings are in force.
+
+    Under torchrun (`torchrun ... -m afresh doctor`), or with `--processes`, list the processes that would train
+    together, and measure how fast they add numbers up.
     """
     from afresh.data.imported import written_data
     from afresh.preferences import in_force, preferences
+    from afresh.training import ranks
     from afresh.verbs.doctor import examine_machine
+    from afresh.verbs.rank_check import examine_processes, examine_ranks, rank_findings
 
+    report = None
+    if ranks.launched() and processes == 1:
+        report = examine_ranks(device)
+        if not ranks.leads():
+            return
+    elif processes != 1:
+        report = examine_processes(processes, device)
     machine, findings = examine_machine(folder or preferences().runs, device)
+    if report is not None:
+        findings += rank_findings(report)
     findings += [*map(data_finding, written_data()), *map(extra_finding, EXTRAS)]
     settings = in_force()
     if as_json:
         written = [asdict(s) for s in settings]
-        emit({"machine": machine.record(), "findings": [asdict(f) for f in findings], "settings": written})
+        listed = None if report is None else report.record()
+        found = [asdict(f) for f in findings]
+        emit({"machine": machine.record(), "findings": found, "settings": written, "ranks": listed})
         return
     rows = [["" if f.fine else "!", f.name, f.value, f.follows] for f in findings]
     answer(table(["", "", "here", "so"], rows, wrap=(2, 3)))

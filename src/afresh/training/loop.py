@@ -26,6 +26,7 @@ from afresh.training.config import TrainConfig
 from afresh.training.ema import Average, ema_decay, flat, follow, refill
 from afresh.training.looks import Looks, MonitorLook, looks_until
 from afresh.training.optim import AdamW, Muon, is_matrix
+from afresh.training.rank_pace import Paces, RankPace
 from afresh.training.schedule import rate, share_left
 
 MOST_SCALE = 2.0**127  # of a loss; about the largest number of float32
@@ -422,6 +423,7 @@ class Hooks:
     interrupted: Callable[[], bool] = lambda: False
     stop_reason: Callable[[Learner], str] = lambda learner: ""  # why to stop here; called after each evaluation
     replan: Callable[[Learner], int | None] = lambda learner: None  # another number of steps; called before each step
+    paces: Callable[[list[RankPace]], None] = lambda paces: None  # when metrics are logged; empty for one process
 
 
 def run(learner: Learner, batches: Callable[[int, int], Batch], root: Path, rng: Rng, hooks: Hooks) -> None:
@@ -434,12 +436,14 @@ def run(learner: Learner, batches: Callable[[int, int], Batch], root: Path, rng:
         if learner.step == 0 and not checkpoint.steps_in(root):
             checkpoint.save(root, learner.snapshot())
         checkpoint.settle(root, learner.step, rotating=learner.skipped == 0)
+    paces = Paces()
     while not learner.ended:
         replan(learner, hooks)
         config = learner.config
-        batch = batches(learner.step * config.batch, config.batch).to(config.device)
         overflows = learner.overflows
-        metrics = take_step(learner, batch, rng)
+        with paces.step():
+            batch = batches(learner.step * config.batch, config.batch).to(config.device)
+            metrics = take_step(learner, batch, rng)
         if metrics is None and learner.overflows == overflows:
             learner.skipped += 1
             events.warning(f"step {learner.step}: the loss or its gradient is not finite; the step is skipped")
@@ -453,6 +457,8 @@ def run(learner: Learner, batches: Callable[[int, int], Batch], root: Path, rng:
             learner.count += 1
             hooks.tick(metrics)
         hooks.stepped(learner)
+        if due(learner.step, config.log_every, learner.step == config.steps):
+            hooks.paces(paces.exchange(config.batch))
         after_step(learner, root, hooks)
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 from types import TracebackType
 from typing import Any
 
 from afresh.core import events
+from afresh.training.rank_pace import RankPace
 
 WARM = 3  # first steps that are left out, because they compile, allocate memory and fill caches
 WINDOW = 60.0  # seconds over which the speed is averaged ...
@@ -19,6 +20,7 @@ LEAST, MOST = 32, 4096  # ... with at least and at most these numbers of steps,
 FEW, LONG = 8, 3  # ... or only FEW steps if these take LONG times the window
 OUTLIER = 10.0  # medians from which a step is ignored, such as one during which the computer was suspended
 EVERY = 0.25  # minimum seconds between events
+MOST_RANKS = 8  # processes whose speed is listed one by one
 
 
 @dataclass
@@ -163,8 +165,9 @@ class ProgressMeter:
     `examples_per_step` are counted in `unit` (tokens, images); `start` is the step from which a resumed run continues.
     The speed is averaged over `window` seconds, and `begun` is when the command began, of which the time elapsed is.
     An event of the kind `progress` with the code `training` is emitted at most every EVERY seconds, and at the end. Its
-    fields are title, step, steps, values, unit, rate (units per second), seconds_left, seconds_elapsed and ended.
-    Fields are None while they are not known.
+    fields are title, step, steps, values, unit, rate (units per second), seconds_left, seconds_elapsed, ended and
+    ranks. Fields are None while they are not known. `ranks` holds what each of several processes computes: rank, host,
+    seconds (of its own in a step), rate (units per second if it never waited for others) and slow.
     """
 
     def __init__(
@@ -185,6 +188,7 @@ class ProgressMeter:
         self.memory = min(50.0, max(1.0, total_steps / 20))
         self.loss = Smooth(self.memory)
         self.shown: dict[str, Smooth] = {}
+        self.ranks: list[dict[str, Any]] = []
 
     def __enter__(self) -> ProgressMeter:
         self.left.last = self.now()
@@ -215,6 +219,19 @@ class ProgressMeter:
         """Record that an evaluation, a preview or a save (`kind`) has just taken `seconds`."""
         self.left.interrupted(kind, seconds, self.now())
 
+    def paces(self, paces: Sequence[RankPace]) -> None:
+        """Record what each process computes."""
+        self.ranks = [
+            {
+                "rank": p.rank,
+                "host": p.host,
+                "seconds": p.seconds,
+                "rate": self.each * p.share / p.seconds if p.seconds > 0 else None,
+                "slow": p.slow,
+            }
+            for p in paces
+        ]
+
     def seconds_left(self) -> float | None:
         """Seconds left, including interruptions; None before the second step."""
         return self.left.seconds(self.now())
@@ -241,6 +258,7 @@ class ProgressMeter:
             "rate": self.rate(),
             "seconds_left": self.seconds_left(),
             "seconds_elapsed": self.reported - self.begun,
+            "ranks": self.ranks,
             "ended": ended,
         }
         events.progress(progress_line(fields), "training", **fields)
@@ -254,6 +272,19 @@ def progress_line(fields: Mapping[str, Any]) -> str:
         f"{fields['title']}: step {step:,}/{steps:,} ({100 * step // max(1, steps)}%), {values_line(fields)}, "
         f"{speed(fields['rate'], fields['unit'])}, {left}{clock(fields['seconds_elapsed'])} elapsed"
     )
+
+
+def ranks_line(fields: Mapping[str, Any]) -> str:
+    """What each process computes, of a progress event, as one line; of many, the slowest and the fastest. Empty for one
+    process."""
+    ranks = fields.get("ranks") or []
+    if not ranks:
+        return ""
+    by_speed = sorted(ranks, key=lambda r: -r["seconds"])
+    listed = ranks if len(ranks) <= MOST_RANKS else [by_speed[0], by_speed[-1]]
+    each = [f"{r['rank']} on {r['host']} {speed(r['rate'], fields['unit'])}{' (slow)' * r['slow']}" for r in listed]
+    which = "process" if len(ranks) <= MOST_RANKS else f"slowest and fastest of {len(ranks)} processes"
+    return f"{which}, without waiting for others: {', '.join(each)}"
 
 
 def values_line(fields: Mapping[str, Any]) -> str:

@@ -15,8 +15,12 @@ import atexit
 import json
 import os
 import sys
+import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
+from statistics import median
 from typing import Any
 
 import torch
@@ -158,10 +162,49 @@ def add_up(tensors: Sequence[Tensor], weight: float | Tensor) -> float | Tensor:
     for group in groups.values():
         for bucket in buckets(group):
             flat = torch.cat([t.detach().reshape(-1) for t in bucket])
-            distributed.all_reduce(flat)
+            with timed_exchange(flat.device):
+                distributed.all_reduce(flat)
             for t, total in zip(bucket, flat.split([t.numel() for t in bucket]), strict=True):
                 t.detach().copy_(total.view(t.shape))
     return total_weight if isinstance(weight, Tensor) else float(total_weight)
+
+
+@dataclass
+class Exchanged:
+    """The seconds that sums over processes have taken in this one, of which most may be waiting for the others."""
+
+    seconds: float = 0.0
+
+
+exchanged = Exchanged()
+
+
+@contextmanager
+def timed_exchange(device: torch.device) -> Iterator[None]:
+    """Add the duration of the block to `exchanged`. An accelerator first ends what it computes, for which the program
+    would wait at the end of the step anyway."""
+    settle(device)
+    begun = time.perf_counter()
+    yield
+    settle(device)
+    exchanged.seconds += time.perf_counter() - begun
+
+
+def settle(device: torch.device) -> None:
+    """Wait until an accelerator has done what it was asked."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+
+
+def seconds_of_sum(numbers: int, repeats: int, device: torch.device) -> float:
+    """The median duration of a sum of so many float32 over all processes, in the process that took longest."""
+    tensor, times = torch.zeros(numbers, device=device), list[float]()
+    for _ in range(repeats + max(1, repeats // 10)):
+        before = exchanged.seconds
+        with timed_exchange(device):
+            distributed.all_reduce(tensor)
+        times.append(exchanged.seconds - before)
+    return max(numbers_of_all(median(times[-repeats:])))
 
 
 def buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
@@ -209,6 +252,16 @@ def from_all(value: Any) -> list[Any]:
     parts = [torch.zeros(most, dtype=torch.uint8) for _ in range(world())]
     distributed.all_gather(parts, torch.frombuffer(bytearray(told.ljust(most)), dtype=torch.uint8))
     return [json.loads(p.numpy().tobytes()[: int(s)]) for p, s in zip(parts, sizes, strict=True)]
+
+
+def numbers_of_all(number: float) -> list[float]:
+    """A number of each process, in the order of their ranks."""
+    if world() == 1:
+        return [number]
+    numbers = torch.zeros(world(), dtype=torch.float64)
+    numbers[rank()] = number
+    distributed.all_reduce(numbers)
+    return numbers.tolist()
 
 
 def wait() -> None:

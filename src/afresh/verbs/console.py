@@ -17,8 +17,9 @@ from rich.text import Text
 from afresh.core.events import Event, Listener, PlainLines
 from afresh.core.safe_text import visible_line
 from afresh.preferences import preferences
-from afresh.training.progress import clock, speed, values_line
+from afresh.training.progress import clock, ranks_line, speed, values_line
 
+RANKS_EVERY = 30.0  # minimum seconds between lines on the speed of each process
 STYLES = {"warning": "yellow", "error": "red"}
 
 
@@ -35,7 +36,8 @@ class _Field(ProgressColumn):
 
 class ConsoleListener:
     """Shows notes, warnings and the progress of training on standard error; warnings and errors alone if the user
-    prefers quiet, and details too with `verbose`, or if the user prefers them."""
+    prefers quiet. With `verbose`, or if the user prefers it, details and the speed of each of several processes too.
+    """
 
     def __init__(self, stream: TextIO | None = None, verbose: bool = False) -> None:
         self.quiet = preferences().quiet
@@ -45,6 +47,7 @@ class ConsoleListener:
         self.bar: Progress | None = None
         self.fields: dict[str, Any] = {}
         self.at = 0.0  # time of the last progress event, in seconds
+        self.ranks_at: float | None = None  # of the last line on the speed of each process
 
     def __call__(self, event: Event) -> None:
         if (self.quiet and event.kind not in STYLES) or (event.detail and not self.verbose):
@@ -56,6 +59,15 @@ class ConsoleListener:
             self.update(event.code, dict(event.fields))
         else:
             self.lines(event)
+        if self.verbose and event.kind == "progress" and (text := ranks_line(event.fields)):
+            self.show_ranks(text)
+
+    def show_ranks(self, text: str) -> None:
+        """Show the speed of each of several processes, now and then."""
+        now = time.monotonic()
+        if self.ranks_at is None or now - self.ranks_at >= RANKS_EVERY:
+            self.ranks_at = now
+            self.console.print(Text(text))
 
     def update(self, code: str, fields: dict[str, Any]) -> None:
         """Update the bar from the fields of a progress event (training/progress.py, evaluation/time_budget.py)."""

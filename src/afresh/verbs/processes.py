@@ -112,9 +112,13 @@ def learn_together(path: Path, processes: int, clock: Clock | None, ignore_stop:
     return time.perf_counter() - start
 
 
+def torchrun(processes: int) -> list[str]:
+    """The beginning of a command that starts so many processes on this machine."""
+    return [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+
+
 def start_agent(order: Order, processes: int) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    command += [f"--max-restarts={RESTARTS}", "-m", "afresh.verbs.rank"]
+    command = [*torchrun(processes), f"--max-restarts={RESTARTS}", "-m", "afresh.verbs.rank"]
     environment = {**os.environ, VARIABLE: json.dumps(asdict(order))}
     environment.setdefault("OMP_NUM_THREADS", str(ranks.threads_each(processes)))
     with (Path(order.folder) / "agent.log").open("wb") as said:

@@ -189,6 +189,7 @@ def _train(job: Job, learner: Learner, interrupted: Callable[[], bool], logs: Lo
             interrupted=lambda: interrupted() and source.may_checkpoint(learner.step),
             stop_reason=source.stop_reason,
             replan=lambda now: replan(now) if replan is not None and source.may_checkpoint(now.step) else None,
+            paces=meter.paces,
         )
         stopped_before = learner.stopped
         with saved_if_rewards_fail(learner, job):

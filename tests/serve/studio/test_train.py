@@ -17,6 +17,8 @@ from afresh.data.uploaded import clean
 from afresh.serve.app import ServeSettings
 from afresh.serve.keys import Keys
 from afresh.serve.rights import LOCAL, TRAIN, Holder
+from afresh.serve.studio import train
+from afresh.serve.studio.pages import templates
 from afresh.verbs import jobs
 from tests.serve.conftest import OWNER, serving
 
@@ -240,6 +242,23 @@ def test_the_commands_of_somebody_else_are_shown_to_owners_alone(web: httpx.Clie
         assert other.post(f"/studio/train/{job.id}/stop").status_code == 404
     next(server, None)
     assert "secrets" in web.get("/studio/train").text and web.get(f"/studio/train/{job.id}").status_code == 200
+
+
+def test_the_speed_of_each_process_is_shown_and_a_slow_one_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AFRESH_JOBS_FOLDER", str(tmp_path))
+    job = jobs.BackgroundJob("0" * 16, "train", "Train words", None, "", 0.0, 0)
+    ranks = [{"rank": r, "host": ODD, "seconds": 0.1, "rate": 4_000.0, "slow": r == 1} for r in range(2)]
+    progress = {"event": "progress", "step": 5, "steps": 10, "seconds_left": 9.0, "unit": "tokens", "ranks": ranks}
+    shown = train.card(job, jobs.JobOutcome("running", progress))
+    assert [(r.name, r.speed, r.slow) for r in shown.ranks] == [
+        (f"Process 0 on {ODD}", "4,000 tokens/s", False),
+        (f"Process 1 on {ODD}", "4,000 tokens/s", True),
+    ]
+    page = templates().get_template("train_progress.html").render(job=shown)
+    assert page.count("4,000 tokens/s") == 2 and page.count("slow: the others wait for it") == 1 and ODD not in page
+    assert not train.card(job, jobs.JobOutcome("running", progress | {"ranks": []})).ranks
 
 
 def test_each_key_sees_its_own_commands_and_files(home: Path) -> None:

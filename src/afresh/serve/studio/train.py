@@ -6,7 +6,7 @@ import asyncio
 import json
 import re
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,7 +27,7 @@ from afresh.serve.rights import LOCAL, OWN, TRAIN, holder_of, needs, owner_of
 from afresh.serve.studio.data_card import look_card
 from afresh.serve.studio.page_words import plain_words
 from afresh.serve.studio.pages import HEADERS, PageRoute, address, page, rendered
-from afresh.training.progress import clock
+from afresh.training.progress import clock, speed
 from afresh.verbs import jobs
 from afresh.verbs.inspect_data import read_examples
 from afresh.verbs.jobs import BackgroundJob, JobOutcome
@@ -39,6 +39,7 @@ ALIVE = 15.0  # seconds after which a stream says that it lives
 MOST_WATCHED = 64  # streams at once
 BY_HAND = "Whoever started this server can look at it and trust it in a terminal."
 MOST_PIECES = 400  # files in one request
+MOST_RANKS = 16  # processes whose speed is shown
 LONGEST = 240  # minutes that the page offers at most
 # What a person's data may consist of: a page of its own that runs nothing and loads nothing.
 ENCLOSED = {
@@ -48,6 +49,15 @@ ENCLOSED = {
 }
 Id = Annotated[str, Query(max_length=64)]
 Text = Annotated[str, Form(max_length=4096)]
+
+
+@dataclass(frozen=True)
+class RankRow:
+    """One of several processes for people: what it is called, its speed, and whether the others wait for it."""
+
+    name: str
+    speed: str
+    slow: bool
 
 
 @dataclass(frozen=True)
@@ -63,6 +73,7 @@ class JobCard:
     left: str
     error: str
     began: float
+    ranks: tuple[RankRow, ...] = ()
 
 
 def routes(desk: Desk, most: int) -> APIRouter:
@@ -368,7 +379,17 @@ def card(job: BackgroundJob, made: JobOutcome | None = None) -> JobCard:
     error = plain_words(made.error) + (f"\n{BY_HAND}" if made.code == "not_trusted" else "")
     left = seconds_left(job, made, time.time())
     words = "" if left is None else f"about {clock(left)} left"
-    return JobCard(job.id, job.title, job.verb, made.state, share, stage, words, error, job.began)
+    ranks = rank_rows(progress) if made.state == "running" else ()
+    return JobCard(job.id, job.title, job.verb, made.state, share, stage, words, error, job.began, ranks)
+
+
+def rank_rows(progress: Mapping[str, Any]) -> tuple[RankRow, ...]:
+    """The processes that train together; of many the slowest ones."""
+    ranks = sorted(progress.get("ranks") or (), key=lambda r: -r["seconds"])[:MOST_RANKS]
+    return tuple(
+        RankRow(f"Process {r['rank']} on {r['host']}", speed(r["rate"], progress["unit"]), r["slow"])
+        for r in sorted(ranks, key=lambda r: r["rank"])
+    )
 
 
 def measured_words(stage: str) -> str:
