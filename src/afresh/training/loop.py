@@ -139,12 +139,12 @@ class Learner:
     def snapshot(self) -> checkpoint.Checkpoint:
         """The state as a checkpoint."""
         tensors: dict[str, dict[str, Tensor]] = {
-            "model": {f"{m}.{k}": v.contiguous() for m, net in self.modules.items() for k, v in learnt(net).items()}
+            "model": {f"{m}.{k}": stored(v) for m, net in self.modules.items() for k, v in learnt(net).items()}
         }
         if self.averages:
             tensors["ema"] = flat(self.averages)
         tensors[checkpoint.OPTIMIZER] = {
-            f"{player}.{k}": v.contiguous()
+            f"{player}.{k}": stored(v)
             for player, os in self.optimizers.items()
             for o in os
             for k, v in o.state().items()
@@ -207,6 +207,11 @@ class Learner:
             own = {"scale": progress.loss_scale, "_growth_tracker": progress.scale_steps}
             self.scaler = fresh_scaler(self.config.device)
             self.scaler.load_state_dict(self.scaler.state_dict() | own)
+
+
+def stored(v: Tensor) -> Tensor:
+    """A tensor as a file holds it. It is laid out in main memory, so that saving takes no memory of a GPU."""
+    return v.detach().cpu().contiguous()
 
 
 @contextmanager
