@@ -63,7 +63,7 @@ def masked() -> Batch:
 
 def gradient(learner: Learner, player: str, batch: Batch) -> tuple[Tensor, dict[str, float]]:
     """The complete gradient of the player as one vector, as the optimizer receives it, and the metrics."""
-    metrics = play(learner, player, batch, len(batch.x), Rng(3))
+    metrics = play(learner, player, batch, Rng(3))
     assert metrics is not None
     return torch.cat([p.grad.flatten() for p in learner.params(player) if p.grad is not None]), metrics
 
