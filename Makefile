@@ -57,7 +57,7 @@ bench-test: .venv/.ready
 # of the server, whose answers must be those that its description promises (EXAMPLES of each, 50 if not given).
 nightly: .venv/.ready
 	$(BIN)/pip install --disable-pip-version-check -q 'schemathesis>=4'
-	$(PYTEST) --timeout 3600 tests/core/without_float64.py tests/serve/conformance.py
+	$(PYTEST) --timeout 3600 tests/core/without_float64.py tests/core/without_waiting.py tests/serve/conformance.py
 
 # The studio and the site in a browser, which is installed if there is none.
 test-browser: .venv/.ready

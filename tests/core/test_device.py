@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from afresh.core.device import computing_device, computing_on, read, tensor_cores
+from afresh.core.device import computing_device, computing_on, read, tensor_cores, tensor_on
 from afresh.runs.run import Run
 from afresh.training.budget import synchronise
 from afresh.training.config import TrainConfig
@@ -53,3 +53,15 @@ def test_what_reads_data_computes_on_the_chosen_device() -> None:
         with computing_on(None):
             assert computing_device() == torch.device("cuda", 3)
     assert computing_device() == torch.device("cpu")
+
+
+def test_values_go_to_cuda_from_page_locked_memory_without_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[object] = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda x: calls.append("locked") or x)
+    monkeypatch.setattr(torch.Tensor, "to", lambda x, *args, **options: calls.append((args, options)) or x)
+    cuda = torch.device("cuda", 1)
+    assert tensor_on(cuda, [1, 2]).tolist() == [1, 2] and tensor_on(cuda, [], torch.int64).dtype is torch.int64
+    assert calls == 2 * ["locked", ((cuda,), {"non_blocking": True})]
+    calls.clear()
+    tensor_on(torch.device("mps"), [1.5])
+    assert calls == [((torch.device("mps"),), {})]

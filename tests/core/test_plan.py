@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
 
-from afresh.core import Space, UserError, registry
+from afresh.core import Batch, Space, UserError, registry
+from afresh.core.rng import Rng
+from afresh.training import loop
+from afresh.training import plan as planner
 from afresh.training.budget import Machine
-from afresh.training.plan import Plan, Task, plan
+from afresh.training.loop import Learner
+from afresh.training.plan import Decision, Plan, Task, largest_batch, plan
 from afresh.training.schedule import evaluation_count
-from tests.contracts.rows import RASTER, STREAM, examples
+from tests.contracts.rows import RASTER, RECORDS, STREAM, examples
 
 HERE = Machine("cpu", "a processor", 1, 100.0, 100.0, False, "2.9", "3.12.1")
 SMALL = {"width": 16, "layers": 1, "heads": 2, "kv_heads": 2}
@@ -19,21 +25,23 @@ SMALL = {"width": 16, "layers": 1, "heads": 2, "kv_heads": 2}
 
 def planned(steps: int, name: str = "transformer", space: Space = STREAM, **train: Any) -> Plan:
     """A plan of `steps` steps of 8 on the same few examples."""
+    return plan(task(steps, name, space, **train))
+
+
+def task(steps: int, name: str = "transformer", space: Space = STREAM, **train: Any) -> Task:
     set_family: Mapping[str, Any] = SMALL if name == "transformer" else {"width": 16, "layers": 1, "heads": 2}
-    return plan(
-        Task(
-            family=registry.family(name),
-            space=space,
-            conds={},
-            examples=examples(space),
-            machine=HERE,
-            seed=0,
-            set_family=set_family,
-            set_train={"batch": 8, **train},
-            seconds=None,
-            steps=steps,
-            tokens=None,
-        )
+    return Task(
+        family=registry.family(name),
+        space=space,
+        conds={},
+        examples=examples(space),
+        machine=HERE,
+        seed=0,
+        set_family=set_family,
+        set_train={"batch": 8, **train},
+        seconds=None,
+        steps=steps,
+        tokens=None,
     )
 
 
@@ -77,3 +85,79 @@ def test_tokens_of_a_fixed_length_are_evaluated_once_an_epoch() -> None:
     assert planned(600, space=RASTER, eval_every=50).train.eval_every == 50
     assert [evaluation_count(seconds, 0.0) for seconds in (None, 10.0, 40.0, 1000.0)] == [8, 1, 2, 8]
     assert [evaluation_count(40.0, epochs) for epochs in (0.4, 5.0, 1000.0)] == [2, 5, 64]
+
+
+# --------------------------------------------------------------------------- memory
+
+
+def bound(monkeypatch: pytest.MonkeyPatch, tokens: int) -> list[int]:
+    """A device whose memory holds the activations of so many tokens; yields the micro-batches of all steps."""
+    tried: list[int] = []
+    whole = loop.add_gradients
+
+    def limited(learner: Learner, player: str, batch: Batch, rng: Rng) -> Any:
+        tried.append(learner.micro_batch)
+        if learner.micro_batch * batch.x[0].numel() > tokens:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return whole(learner, player, batch, rng)
+
+    monkeypatch.setattr(loop, "add_gradients", limited)
+    monkeypatch.setattr(planner, "is_bounded", lambda device: True)
+    return tried
+
+
+def memory_of(made: Plan) -> str:
+    return next(f"{d.value}: {d.reason}" for d in made.decisions if d.name == "micro-batch")
+
+
+def test_the_largest_step_is_tried_before_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    width = STREAM.shape[0] + 1
+    tried = bound(monkeypatch, 8 * width)
+    assert memory_of(planned(20)) == "8: a step of it was tried, and fits the memory of cpu" and tried == [8]
+
+
+def test_micro_batches_are_planned_that_fit_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    width = STREAM.shape[0] + 1
+    tried = bound(monkeypatch, 3 * width)
+    made = planned(20)
+    assert tried == [8, 4, 2] and (made.train.batch, made.train.micro_batch) == (8, 2)
+    assert memory_of(made) == "2: halved from 8 until a step fitted the memory of cpu"
+    assert planned(20, micro_batch=4).train.micro_batch == 2  # a setting that cannot work is not kept either
+
+
+def test_a_plan_of_which_no_example_fits_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    bound(monkeypatch, 3)
+    with pytest.raises(UserError, match="Make the network smaller"):
+        planned(20)
+
+
+def test_a_processor_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = bound(monkeypatch, 3)
+    monkeypatch.undo()
+    assert planned(20).train.micro_batch == 8 and not tried
+
+
+def test_the_largest_batch_of_records_is_that_of_the_longest() -> None:
+    given = task(20, space=RECORDS)
+    data = given.examples
+    assert data.bounds is not None
+    longest = int(data.bounds.diff().max()) - 1
+    batch = largest_batch(given, 5, Rng(0))
+    assert batch.x.shape == (5, min(longest, RECORDS.shape[0]) + 1)
+
+
+def test_a_network_that_exceeds_the_memory_is_not_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the sizes of a family that fit the minutes, the largest that fits the memory as well."""
+    whole = planner.try_config
+
+    def limited(given: Task, config: Any, train: Any) -> Any:
+        if config != planner.candidate_sizes(given)[0]:
+            raise UserError("too large", "out_of_memory")
+        return whole(given, config, train)
+
+    monkeypatch.setattr(planner, "try_config", limited)
+    given = replace(task(20), set_family={}, steps=1)
+    decisions: list[Decision] = []
+    chosen = planner.largest(given, planner.base_config(given), decisions)
+    assert chosen.config == planner.candidate_sizes(given)[0]
+    assert [(d.name, d.reason) for d in decisions] == [("not larger", "exceeds the device's memory")]

@@ -216,3 +216,38 @@ def test_a_separator_in_the_input_begins_a_document(engine: bool, monkeypatch: p
     for a, b in ((0, 7), (7, 8), (8, 21), (21, 30)):
         out, state = decode(net, x[:, a:b], None, None, state, 64, "float32")
         torch.testing.assert_close(out.log_softmax(-1), exact[:, b - 1], rtol=0, atol=2e-5)
+
+
+def test_a_cache_whose_rows_leave_and_restart_still_equals_the_full_pass() -> None:
+    """How far keys are read is known without asking the device for the lengths; it may be too far, never too short."""
+    net, cache = made(), made().new_cache(2, 12, torch.float32)
+    net.hidden(TOKENS[:, :6], None, cache, torch.tensor([6, 3]))
+    for at in range(2):
+        tokens = torch.stack([TOKENS[0, 6 + at], TOKENS[1, 3 + at]])[:, None]
+        h = net.hidden(tokens, None, cache)
+    assert cache.lengths.tolist() == [8, 5] and cache.end == 8
+    for row, length in ((0, 8), (1, 5)):
+        whole = net.hidden(TOKENS[row : row + 1, :length], None)
+        torch.testing.assert_close(h[row], whole[0, -1:], rtol=0, atol=1e-5)
+    cache = cache.select(torch.tensor([1]))
+    cache.restart(torch.tensor([0]))
+    h = net.hidden(TOKENS[1:, :4], None, cache)
+    torch.testing.assert_close(h, net.hidden(TOKENS[1:, :4], None), rtol=0, atol=1e-5)
+    assert cache.end == 4
+
+
+def test_weights_are_converted_once_for_all_tokens_that_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there are no kernels. Autocast alone converts every weight at every call without a gradient."""
+    monkeypatch.setattr(kernels, "usable", lambda x: False)
+    net = made()
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        first, once = net(TOKENS, None), [b.mlp.down.narrow for b in net.blocks]
+        again = net(TOKENS, None)
+        assert torch.equal(first, again) and [b.mlp.down.narrow for b in net.blocks] == once
+        assert all(narrow is not None and narrow[2].dtype is torch.bfloat16 for narrow in once)
+        monkeypatch.setattr(torch, "is_grad_enabled", lambda: True)
+        torch.testing.assert_close(net(TOKENS, None), first, rtol=0, atol=0)  # as autocast itself computes
+        monkeypatch.undo()
+        net.blocks[0].mlp.down.weight.mul_(2)
+        monkeypatch.setattr(kernels, "usable", lambda x: False)
+        assert not torch.equal(net(TOKENS, None), first)

@@ -198,3 +198,18 @@ def test_every_parameter_has_one_optimizer_and_muon_takes_hidden_matrices_alone(
     assert set(muon.params) == {"decoder.blocks.0.qkv.weight", "net.conv.weight"}
     assert set(adamw.params) == set(params) - set(muon.params)
     assert all(is_matrix(k, p) for k, p in muon.params.items())
+
+
+def test_the_fused_step_gets_gradients_in_the_layout_of_their_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CUDA's operator refuses others, even if only axes of length 1 differ, as here; that of a CPU takes them."""
+    fused = torch._fused_adamw_
+
+    def strict(params: list[torch.Tensor], grads: list[torch.Tensor], *rest: object, **options: object) -> None:
+        assert [g.stride() for g in grads] == [p.stride() for p in params]
+        fused(params, grads, *rest, **options)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(torch, "_fused_adamw_", strict)
+    p = nn.Parameter(normal(2, 1, 100, seed=0))
+    torch.bmm(normal(2, 10, 100, seed=1), p.transpose(1, 2)).sum().backward()
+    assert p.grad is not None and p.grad.stride() != p.stride()
+    AdamW({"p": p}, 0.0, (0.9, 0.99)).step(0.1)

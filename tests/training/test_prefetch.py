@@ -51,3 +51,17 @@ def test_an_error_is_raised_for_the_batch_that_has_it() -> None:
 def test_a_cpu_needs_none() -> None:
     plain = batches(config())
     assert prefetched(plain, "cpu") is plain
+
+
+def test_the_thread_uses_the_gpu_of_its_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread begins on the first one."""
+    chosen: list[tuple[int, str]] = []
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda n: chosen.append((n, threading.current_thread().name[:7])))
+    monkeypatch.setattr(torch.Tensor, "pin_memory", torch.Tensor.clone)
+    monkeypatch.setattr(Batch, "to", lambda batch, device, non_blocking: (batch, device, non_blocking))
+    plain = batches(config())
+    for device, wanted in (("cuda:1", 1), ("cuda", 3)):
+        batch, moved_to, goes_on = prefetched(plain, device)(0, 4)  # type: ignore[misc]
+        assert torch.equal(batch.x, plain(0, 4).x) and (moved_to, goes_on) == (device, True)
+        assert chosen.pop() == (wanted, "batches") and not chosen

@@ -23,6 +23,7 @@ from safetensors.torch import load_file
 import afresh
 from afresh.core import UserError
 from afresh.core.events import Event, listening
+from afresh.training import ranks
 from afresh.training.loop import Interrupted
 from afresh.verbs.processes import ATTEMPTS, Order, attempt
 from tests.training.rank_program import every, weights
@@ -182,3 +183,28 @@ def test_a_command_under_torchrun_is_that_of_one_process(alone: afresh.Model, tm
     assert done.returncode == 0, done.stderr[-4000:]
     assert kills == [10] and bits(afresh.load(run)) == bits(alone)
     assert done.stderr.count("result: ") == 1, "one process reports"
+
+
+# --------------------------------------------------------------------------- GPUs
+
+
+@pytest.mark.parametrize(
+    ("gpus", "processes", "backend"),
+    [(0, 2, "cpu:gloo"), (2, 2, "cpu:gloo,cuda:nccl"), (8, 2, "cpu:gloo,cuda:nccl"), (1, 2, "cpu:gloo,cuda:gloo")],
+)
+def test_processes_that_share_a_gpu_do_not_exchange_by_nccl(
+    gpus: int, processes: int, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+    assert ranks.backend_for(gpus) == backend
+
+
+def test_each_process_computes_on_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if the run was made for a GPU of a certain number, which all of them would take."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert ranks.own_device("cuda:0") == "cuda:0"  # of a process that trains alone
+    monkeypatch.setattr(ranks, "world", lambda: 4)
+    assert [ranks.own_device(d) for d in ("cuda", "cuda:0", "cpu", "mps")] == ["cuda:1", "cuda:1", "cpu", "mps"]
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    assert ranks.own_device("cuda") == "cuda:0"

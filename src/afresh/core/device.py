@@ -6,14 +6,16 @@ stays on its device, so that the results on a CPU or with CUDA are those of plai
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
 WITHOUT_FLOAT64 = frozenset({"mps"})  # types of devices
+PAGE_LOCKED = frozenset({"cuda"})  # types of devices that copy from page-locked memory while the processor goes on
 
 _chosen: ContextVar[str | None] = ContextVar("device", default=None)
 
@@ -58,8 +60,17 @@ def tensor_cores(device: str | torch.device) -> Iterator[None]:
         torch.set_float32_matmul_precision(before)
 
 
+def tensor_on(device: torch.device, values: Sequence[Any], dtype: torch.dtype | None = None) -> Tensor:
+    """torch.tensor(values), on the device, to which it is copied without waiting for what the device computes."""
+    made = torch.tensor(values, dtype=dtype)
+    if device.type in PAGE_LOCKED:
+        return made.pin_memory().to(device, non_blocking=True)
+    return made.to(device)
+
+
 def read(values: Mapping[str, Tensor], device: torch.device) -> dict[str, float]:
     """Tensors of one element as numbers, in a single transfer from the device, where each transfer stalls it."""
     kind = torch.float32 if device.type in WITHOUT_FLOAT64 else torch.float64
-    numbers = torch.stack([v.detach().reshape(()).to(device, kind) for v in values.values()])
-    return dict(zip(values, numbers.tolist(), strict=True))
+    far = {k: v.detach().reshape(()).to(kind) for k, v in values.items() if v.device.type != "cpu"}
+    numbers = dict(zip(far, torch.stack(list(far.values())).tolist(), strict=True)) if far else {}
+    return {k: numbers[k] if k in far else float(v.detach().to(kind)) for k, v in values.items()}

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from afresh.core.device import float64_device
+from afresh.core.device import float64_device, tensor_on
 
 GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)
 MIX_1 = 0xBF58476D1CE4E5B9 - (1 << 64)
@@ -54,8 +54,10 @@ class Rng:
     def _bits(self, purposes: Sequence[str], index: Tensor, shape: tuple[int, ...]) -> Tensor:
         """`bits` of each purpose, (purposes, B, *shape), on the device where they are drawn."""
         index = index.to(float64_device(index.device))
-        keys = torch.tensor([_key(self.seed, purpose) for purpose in purposes], device=index.device)
-        row = _mix(_mix(index.to(torch.int64) * GOLDEN + keys[:, None]))  # (purposes, B)
+        keys = [_key(self.seed, purpose) for purpose in purposes]
+        # A single key goes with the operation, so that nothing is copied to the device.
+        key = keys[0] if len(keys) == 1 else tensor_on(index.device, keys)[:, None]
+        row = _mix(_mix(index.to(torch.int64)[None] * GOLDEN + key))  # (purposes, B)
         place = torch.arange(math.prod(shape), device=index.device, dtype=torch.int64)
         return _mix(row[..., None] + (place + 1) * GOLDEN).view(len(purposes), len(index), *shape)
 
@@ -101,6 +103,6 @@ class MixedRng(Rng):
         out = torch.empty((len(purposes), len(rows), *shape), dtype=torch.int64, device=home)
         for seed in dict.fromkeys(seed for seed, _ in rows):
             which = [place for place, row in enumerate(rows) if row[0] == seed]
-            numbers = torch.tensor([rows[place][1] for place in which], device=home)
-            out[:, torch.tensor(which, device=home)] = Rng(seed)._bits(purposes, numbers, shape)
+            numbers = tensor_on(home, [rows[place][1] for place in which])
+            out[:, tensor_on(home, which)] = Rng(seed)._bits(purposes, numbers, shape)
         return out

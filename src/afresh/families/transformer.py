@@ -32,6 +32,7 @@ from afresh.core import (
     Stepwise,
     UserError,
 )
+from afresh.core.device import tensor_on
 from afresh.core.rng import Rng
 from afresh.core.safe_json import MOST_LAYERS
 from afresh.nets.batched_continuations import Beginning, Twigs, begin, branch_logits, go_on
@@ -136,7 +137,7 @@ class TransformerObjective:
         if not self.config.negatives:
             return None
         size = self.space.vocab[0]
-        drawn = rng.uniform("negatives", torch.tensor([step], device=device), (self.config.negatives,))[0] * size
+        drawn = rng.uniform("negatives", torch.full((1,), step, device=device), (self.config.negatives,))[0] * size
         return drawn.long().clamp_max(size - 1)
 
     def update(self, state: State, metrics: Mapping[str, float]) -> State:
@@ -454,7 +455,7 @@ def steps(modules: Modules, config: TransformerConfig, space: Space, batch: Batc
     h = net.hidden(batch.x[:, :-1], c)
     logits = net.logits(h[batch.mask])  # only of the counted steps: a prompt may be long
     if banned := never_drawn(space):
-        logits = logits.index_fill(1, torch.tensor(banned, device=logits.device), -torch.inf)
+        logits = logits.index_fill(1, tensor_on(logits.device, banned), -torch.inf)
     logs = logits.log_softmax(-1)
     taken = logs.gather(1, batch.x[:, 1:][batch.mask][:, None])[:, 0]
     with torch.no_grad():

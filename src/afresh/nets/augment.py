@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from afresh.core.device import wide
+from afresh.core.device import tensor_on, wide
 from afresh.core.rng import Rng
 
 SHIFT = 1 / 8  # largest translation, as a share of an axis' length
@@ -110,7 +110,7 @@ def moves(rng: Rng, index: Tensor, purpose: str, p: float, grid: Sequence[int]) 
     applied = (rng.uniform(f"{purpose}/strike", index, (4,)) < p).float()
     zoom = rng.normal(f"{purpose}/zoom", index)
     u = rng.uniform(f"{purpose}/amount", index, (3,))
-    far = torch.tensor([farthest(n) for n in grid], device=index.device)
+    far = tensor_on(index.device, [farthest(n) for n in grid])
     shift = ((u[:, 1:] * (2 * far + 1)).long() - far) / far
     return torch.cat(
         [

@@ -66,6 +66,7 @@ class Cache:
     v: Tensor
     lengths: Tensor  # (B,) int64
     starts: Tensor  # (B,) int64: the position at which the current document begins
+    end: int = 0  # no row has more positions in use; it is known without reading `lengths`, for which a GPU is waited
 
     @property
     def capacity(self) -> int:
@@ -76,15 +77,21 @@ class Cache:
         place = self.lengths[:, None] + torch.arange(count, device=self.lengths.device)
         return place.clamp_max(self.capacity)
 
+    def make_room(self, count: int) -> None:
+        """Moves `end` behind the next `count` tokens of each row, and, with prompts, to where it has to be."""
+        if count > 1 and self.end:
+            self.end = int(self.lengths.max())
+        self.end = min(self.end + count, self.capacity + 1)
+
     def select(self, rows: Tensor) -> Cache:
         """A cache of these rows, for a batch without its finished sequences."""
-        return Cache(self.k[:, rows], self.v[:, rows], self.lengths[rows], self.starts[rows])
+        return Cache(self.k[:, rows], self.v[:, rows], self.lengths[rows], self.starts[rows], self.end)
 
     def extend(self, count: int) -> Cache:
         """The same rows and `count` empty ones after them."""
         k, v = (torch.cat([t, t.new_zeros(t.shape[0], count, *t.shape[2:])], 1) for t in (self.k, self.v))
         zeros = self.lengths.new_zeros(count)
-        return Cache(k, v, torch.cat([self.lengths, zeros]), torch.cat([self.starts, zeros]))
+        return Cache(k, v, torch.cat([self.lengths, zeros]), torch.cat([self.starts, zeros]), self.end)
 
     def restart(self, rows: Tensor) -> None:
         """Empties the cache of some rows."""
@@ -94,10 +101,10 @@ class Cache:
     def add(self, layer: int, k: Tensor, v: Tensor, place: Tensor, start: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Stores k and v (B, K, T, D) at the positions `place` (B, T).
 
-        Returns all keys and values up to the last position, and the mask (B, 1, T, end): each token attends to the
-        positions from `start` (B, T) to its own.
+        Returns all keys and values up to `end`, and the mask (B, 1, T, end): each token attends to the positions from
+        `start` (B, T) to its own.
         """
-        rows, end = torch.arange(len(place), device=place.device)[:, None], int(place.max()) + 1
+        rows, end = torch.arange(len(place), device=place.device)[:, None], self.end
         for stored, new in ((self.k, k), (self.v, v)):
             stored[layer].transpose(1, 2)[rows, place] = new.transpose(1, 2).to(stored.dtype)
         keys = torch.arange(end, device=place.device)
@@ -178,8 +185,13 @@ class Linear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         fits = x.dtype is torch.bfloat16 and self.weight.dtype is torch.float32 and self.bias is None
-        if fits and torch.is_autocast_enabled(x.device.type) and kernels.usable(x):
-            return kernels.linear(x, self.weight, self.converted())
+        if fits and torch.is_autocast_enabled(x.device.type):
+            if kernels.usable(x):
+                return kernels.linear(x, self.weight, self.converted())
+            # Autocast keeps what it has converted only for a backward pass: without one it would convert every weight
+            # again for each token that is drawn.
+            if not torch.is_grad_enabled() and not torch.compiler.is_compiling():
+                return F.linear(x, self.converted())
         return super().forward(x)
 
     def converted(self) -> Tensor:
@@ -361,6 +373,7 @@ class Decoder(nn.Module):
         """The positions of tokens (B, T) and the beginnings of their documents; and the index of the position table."""
         count, separator = tokens.shape[1], self.shape.separator
         if cache is not None:
+            cache.make_room(count)
             at = cache.places(count).clamp_max(self.shape.context)
             cos, sin = (self.get_buffer(k)[at][:, None] for k in ("cos", "sin"))
             return AttentionContext(

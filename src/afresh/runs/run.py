@@ -42,7 +42,7 @@ from afresh.sampling.request import (
 )
 from afresh.sampling.settings import of_guidance, of_sampling
 from afresh.storage.files import free_bytes, write_json
-from afresh.training import checkpoint, lora
+from afresh.training import checkpoint, lora, ranks
 from afresh.training.budget import devices, is_available
 from afresh.training.checkpoint import Checkpoint
 from afresh.training.config import TrainConfig
@@ -216,7 +216,7 @@ class Run:
         if train.threads > (processors := os.cpu_count() or 1):
             train = train.model_copy(update={"threads": processors})
         if train.device == "cpu" or is_available(train.device):
-            return train
+            return train.model_copy(update={"device": ranks.own_device(train.device)})
         return train.model_copy(update={"device": devices()[0]})
 
     # ------------------------------------------------------------------------------------------------ its weights
@@ -329,7 +329,9 @@ class Run:
         weights = state_of(base.modules)
         modules.load_state_dict({k: v.clone() if k in own else v for k, v in weights.items()}, assign=True)
         lora.attach(modules, self.record.lora, Rng(self.record.seed))
-        self.modules = self.learnt_into(dict(modules.items()), saved)
+        device = next(iter(weights.values())).device
+        shared = to_device(dict(modules.items()), str(device))  # tables that are no weights are still on the CPU
+        self.modules = self.learnt_into(shared, saved)
         for module in self.modules.values():
             module.eval().requires_grad_(False)
         check_finite(self.modules, self.path)

@@ -32,7 +32,8 @@ def times(steps: int, shift: float = 1.0) -> Tensor:
 
 def velocity(predict: Predict, x: Tensor, t: Tensor, cond: Cond) -> Tensor:
     """The velocity at one time t for all rows of x."""
-    return predict(x, t.to(x).expand(len(x)), cond, None)[0]
+    at = torch.full((len(x),), float(t), dtype=x.dtype, device=x.device)  # as a number, nothing is copied to a GPU
+    return predict(x, at, cond, None)[0]
 
 
 def report_step(i: int, ts: Tensor, x: Tensor, v: Tensor) -> None:

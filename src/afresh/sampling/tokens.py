@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from afresh.core import Cond, Predict, UserError
-from afresh.core.device import wide
+from afresh.core.device import tensor_on, wide
 from afresh.core.rng import Rng
 from afresh.core.solver_progress import step as tell
 from afresh.sampling.constraint import Constraint, check_finished, restrict
@@ -89,7 +90,7 @@ class Penalties:
         """The logits (V,) after the tokens `drawn`."""
         logits = logits.clone()
         if drawn and (self.frequency or self.presence):
-            tokens, counts = torch.tensor(drawn, device=logits.device).unique(return_counts=True)
+            tokens, counts = (tensor_on(logits.device, list(v)) for v in zip(*Counter(drawn).items(), strict=True))
             logits[tokens] -= self.frequency * counts + self.presence
         for token, value in self.bias:
             logits[token] += value
@@ -186,10 +187,10 @@ class Together:
                 penalised.append(row)
             else:
                 added += [(row, token, value) for token, value in s.penalties.bias]
-        cuts = [(c, None if len(r) == len(active) else torch.tensor(r, device=device)) for c, r in by_cut.items()]
+        cuts = [(c, None if len(r) == len(active) else tensor_on(device, r)) for c, r in by_cut.items()]
         bias = None
         if added:
-            rows, tokens, values = (torch.tensor(x, device=device) for x in zip(*added, strict=True))
+            rows, tokens, values = (tensor_on(device, x) for x in zip(*added, strict=True))
             bias = rows, tokens, values
         return cls(cuts, bias, penalised, [r for r, s in enumerate(active) if s.deadline is not None])
 
@@ -292,7 +293,7 @@ class Decoding:
     def _keep(self, rows: Sequence[int]) -> None:
         if len(rows) == len(self.active):
             return
-        index, state = torch.tensor(rows, dtype=torch.int64, device=self.device), self.state
+        index, state = tensor_on(self.device, rows, torch.int64), self.state
         if isinstance(state, Slotted):
             staying = set(rows)
             for row, s in enumerate(self.active):
@@ -327,7 +328,7 @@ class Decoding:
         ended = [s for s in self.active if s.error is not None]
         logps = [0.0] * len(tokens)
         if log_probs is not None:
-            logps = log_probs.gather(1, torch.tensor(tokens, device=self.device)[:, None])[:, 0].tolist()
+            logps = log_probs.gather(1, tensor_on(self.device, tokens)[:, None])[:, 0].tolist()
         staying: list[int] = []
         restarted: list[int] = []  # among those that stay
         for row, (s, new, logp) in enumerate(zip(self.active, drawn, logps, strict=True)):
@@ -351,7 +352,7 @@ class Decoding:
             staying.append(row)
         self._keep(staying)
         if restarted and self.state is not None:
-            self.state.restart(torch.tensor(restarted, device=self.device))
+            self.state.restart(tensor_on(self.device, restarted))
         if self.late:
             late, self.late = self.late, []
             self._admit([s for s, _ in late], Cond.cat([cond for _, cond in late]))
@@ -408,7 +409,7 @@ class Decoding:
                 logits[row] = 0.0
         drawn = logits.argmax(-1)
         if together.cuts:
-            u = torch.tensor(next_uniforms(self.active, ahead), device=self.device)
+            u = tensor_on(self.device, next_uniforms(self.active, ahead))
             for cut, which in together.cuts:
                 if which is None:
                     drawn = draw(narrow(logits, cut), u)
@@ -527,5 +528,5 @@ def pad_rows(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Tenso
     """Pad rows with zeros to (B, T). Also returns their lengths (B,), or None if all lengths are equal."""
     counts = [len(r) for r in rows]
     longest = max(counts, default=0)
-    x = torch.tensor([[*r, *[0] * (longest - len(r))] for r in rows], device=device)
-    return x, None if min(counts, default=0) == longest else torch.tensor(counts, device=device)
+    x = tensor_on(device, [[*r, *[0] * (longest - len(r))] for r in rows])
+    return x, None if min(counts, default=0) == longest else tensor_on(device, counts)

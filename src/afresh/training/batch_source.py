@@ -51,7 +51,8 @@ def heldout_loss(learner: Learner, objective: Objective, heldout: Examples, spac
     losses, weights = list[Tensor](), list[Tensor]()
     player = next(iter(objective.players))
     with averaged(learner):
-        rows = rows_at_once(heldout, space, 64)
+        # Without gradients, a few times the examples of a micro-batch fit where the device's memory is short.
+        rows = rows_at_once(heldout, space, 64 if learner.fitting is None else min(64, 4 * learner.fitting))
         for number, batch in enumerate(sweep(heldout, space, rows, most_evaluated(learner))):
             if not ranks.mine(number):
                 losses.append(torch.zeros((), device=learner.config.device))

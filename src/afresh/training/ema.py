@@ -27,7 +27,7 @@ def ema_update(average: Sequence[Tensor], current: Sequence[Tensor], keep: float
 
 def flat(average: Average) -> dict[str, Tensor]:
     """The average as {module.parameter: tensor}, as in files."""
-    return {f"{m}.{k}": v.contiguous() for m, own in average.items() for k, v in own.items()}
+    return {f"{m}.{k}": v.cpu().contiguous() for m, own in average.items() for k, v in own.items()}
 
 
 def refill(average: Average, tensors: Mapping[str, Tensor]) -> None:

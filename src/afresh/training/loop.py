@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from afresh.core import Batch, Objective, State, UserError, events
 from afresh.core.device import read, tensor_cores
+from afresh.core.plural import counted
 from afresh.core.rng import Rng
 from afresh.core.safe_json import MOST_STEPS, faults
 from afresh.nets.kernels import functions as kernels
@@ -23,6 +24,7 @@ from afresh.training import checkpoint, ranks
 from afresh.training.checkpoint import Count
 from afresh.training.compiling import first_reason, undo_compile
 from afresh.training.config import TrainConfig
+from afresh.training.device_memory import DOES_NOT_FIT, free_unused, is_out_of_memory
 from afresh.training.ema import Average, ema_decay, flat, follow, refill
 from afresh.training.looks import Looks, MonitorLook, looks_until
 from afresh.training.optim import AdamW, Muon, is_matrix
@@ -60,6 +62,7 @@ class Progress(BaseModel):
     stopped: str = ""
     stopped_at: Count | None = None
     looks: dict[str, list[MonitorLook]] | None = None
+    fitting: Annotated[int, Field(ge=1)] | None = None
 
 
 def progress_of(saved: checkpoint.Checkpoint) -> Progress:
@@ -99,6 +102,7 @@ class Learner:
     overflows: int = 0  # steps that were skipped because the scaled gradient exceeded float16
     # Of batches that are grouped by length: player -> the targets of all that it took a step on, and their examples.
     seen_targets: dict[str, tuple[float, int]] = field(default_factory=dict)
+    fitting: int | None = None  # examples of a micro-batch that fit the device's memory, once one did not
 
     def __post_init__(self) -> None:
         for player, names in self.objective.players.items():
@@ -113,6 +117,11 @@ class Learner:
     def ended(self) -> bool:
         """Whether no step is left to take."""
         return self.step >= self.config.steps or self.step == self.stopped_at
+
+    @property
+    def micro_batch(self) -> int:
+        """The examples of a micro-batch: as configured, or fewer where those did not fit the device's memory."""
+        return self.config.micro_batch if self.fitting is None else min(self.config.micro_batch, self.fitting)
 
     def fresh_average(self) -> Average:
         """A copy of the weights that are averaged."""
@@ -131,12 +140,12 @@ class Learner:
     def snapshot(self) -> checkpoint.Checkpoint:
         """The state as a checkpoint."""
         tensors: dict[str, dict[str, Tensor]] = {
-            "model": {f"{m}.{k}": v.contiguous() for m, net in self.modules.items() for k, v in learnt(net).items()}
+            "model": {f"{m}.{k}": stored(v) for m, net in self.modules.items() for k, v in learnt(net).items()}
         }
         if self.averages:
             tensors["ema"] = flat(self.averages)
         tensors[checkpoint.OPTIMIZER] = {
-            f"{player}.{k}": v.contiguous()
+            f"{player}.{k}": stored(v)
             for player, os in self.optimizers.items()
             for o in os
             for k, v in o.state().items()
@@ -160,6 +169,7 @@ class Learner:
             stopped=self.stopped,
             stopped_at=self.stopped_at,
             looks=self.looks,
+            fitting=self.fitting,
         )
         return checkpoint.Checkpoint(self.step, tensors, progress.model_dump())
 
@@ -192,10 +202,17 @@ class Learner:
         # A checkpoint of an earlier version holds no looks.
         self.looks = looks_until(self.looks if progress.looks is None else progress.looks, saved.step)
         self.overflows, self.seen_targets = progress.overflows, dict(progress.seen_targets)
+        known = [n for n in (self.fitting, progress.fitting) if n is not None]
+        self.fitting = min(known, default=None)
         if self.scaler is not None and progress.loss_scale is not None:
             own = {"scale": progress.loss_scale, "_growth_tracker": progress.scale_steps}
             self.scaler = fresh_scaler(self.config.device)
             self.scaler.load_state_dict(self.scaler.state_dict() | own)
+
+
+def stored(v: Tensor) -> Tensor:
+    """A tensor as a file holds it. It is laid out in main memory, so that saving takes no memory of a GPU."""
+    return v.detach().cpu().contiguous()
 
 
 @contextmanager
@@ -307,14 +324,7 @@ def play(learner: Learner, player: str, batch: Batch, rng: Rng, examples: int | 
     for p in others:
         p.requires_grad_(False)
     try:
-        try:
-            sums, weight = add_gradients(learner, player, batch, rng)
-        except Exception as error:
-            if not undo_compile(learner.modules.values()):
-                raise
-            reason = first_reason(str(error)) or type(error).__name__
-            events.warning(f"torch.compile does not work for this network, so training goes on without it: {reason}")
-            sums, weight = add_gradients(learner, player, batch, rng)
+        sums, weight = fitting_gradients(learner, player, batch, rng)
     finally:
         for p in others:
             p.requires_grad_(True)
@@ -362,7 +372,60 @@ def usual_weight(learner: Learner, player: str, weight: float, examples: int) ->
     return (before + weight) / (count + examples) * examples
 
 
-def add_gradients(learner: Learner, player: str, batch: Batch, rng: Rng) -> tuple[dict[str, Tensor], float | Tensor]:
+Gradients = tuple[dict[str, Tensor], float | Tensor]  # the sums of the metrics and the weight of a batch
+
+
+def fitting_gradients(learner: Learner, player: str, batch: Batch, rng: Rng) -> Gradients:
+    """`add_gradients` in micro-batches that fit the memory of the device: they are halved until they do, and stay so.
+
+    A batch has the same gradient in any micro-batches. Processes that train together halve theirs together, so that
+    all take the same part in what is exchanged. Raises UserError if a single example does not fit.
+    """
+    found = gradients_or_none(learner, player, batch, rng)
+    while ranks.anywhere(found is None):
+        found = None  # of a process whose own part did fit
+        halve_micro_batch(learner, player)
+        found = gradients_or_none(learner, player, batch, rng)
+    assert found is not None
+    return found
+
+
+def gradients_or_none(learner: Learner, player: str, batch: Batch, rng: Rng) -> Gradients | None:
+    """`add_gradients`, without torch.compile if it fails there; None if the memory of the device is exceeded."""
+    try:
+        try:
+            return add_gradients(learner, player, batch, rng)
+        except Exception as error:
+            if is_out_of_memory(error) or not undo_compile(learner.modules.values()):
+                raise
+            reason = first_reason(str(error)) or type(error).__name__
+            events.warning(f"torch.compile does not work for this network, so training goes on without it: {reason}")
+            return add_gradients(learner, player, batch, rng)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+    return None
+
+
+def halve_micro_batch(learner: Learner, player: str) -> None:
+    """Let micro-batches have half as many examples, and free what the failed step used. Raises UserError if they have
+    one already."""
+    config = learner.config
+    most = min(learner.micro_batch, -(-config.batch // ranks.world()))  # of the part of a batch that a process takes
+    for p in learner.params(player):
+        p.grad = None
+    free_unused(config.device)
+    if most == 1:
+        raise UserError(
+            f"A step on a single example exceeds the memory of the device {config.device}. Make the network smaller "
+            "(`family.width`, `family.layers`), or the examples (`data.context`, `data.size`, `data.seconds`), compute "
+            "in half precision (`train.precision=bfloat16`), or train on another device.",
+            DOES_NOT_FIT,
+        )
+    learner.fitting = most // 2
+
+
+def add_gradients(learner: Learner, player: str, batch: Batch, rng: Rng) -> Gradients:
     """Compute the gradient of a batch, summed over its micro-batches. Returns the sums of the metrics and the weight,
     which stay on the device."""
     config = learner.config
@@ -372,8 +435,8 @@ def add_gradients(learner: Learner, player: str, batch: Batch, rng: Rng) -> tupl
     weight: float | Tensor = 0.0
     sums: dict[str, Tensor] = {}
     with tensor_cores(config.device), precision(config):  # around all, so that weights are converted only once
-        for a in range(0, len(batch.x), config.micro_batch):
-            rows = torch.arange(a, min(a + config.micro_batch, len(batch.x)), device=batch.x.device)
+        for a in range(0, len(batch.x), learner.micro_batch):
+            rows = torch.arange(a, min(a + learner.micro_batch, len(batch.x)), device=batch.x.device)
             part = batch if len(rows) == len(batch.x) else batch.select(rows)
             total, w, metrics = learner.objective.loss(learner.modules, part, player, learner.step, rng, learner.state)
             with torch.autocast(torch.device(config.device).type, enabled=False), kernels.added_in_place():
@@ -440,10 +503,12 @@ def run(learner: Learner, batches: Callable[[int, int], Batch], root: Path, rng:
     while not learner.ended:
         replan(learner, hooks)
         config = learner.config
-        overflows = learner.overflows
+        overflows, micro_batch = learner.overflows, learner.micro_batch
         with paces.step():
             batch = batches(learner.step * config.batch, config.batch).to(config.device)
             metrics = take_step(learner, batch, rng)
+        if learner.micro_batch < micro_batch and ranks.leads():
+            note_smaller_micro_batch(learner)
         if metrics is None and learner.overflows == overflows:
             learner.skipped += 1
             events.warning(f"step {learner.step}: the loss or its gradient is not finite; the step is skipped")
@@ -460,6 +525,17 @@ def run(learner: Learner, batches: Callable[[int, int], Batch], root: Path, rng:
         if due(learner.step, config.log_every, learner.step == config.steps):
             hooks.paces(paces.exchange(config.batch))
         after_step(learner, root, hooks)
+
+
+def note_smaller_micro_batch(learner: Learner) -> None:
+    """Say that a step did not fit the memory of the device, and what became of it."""
+    events.warning(
+        f"A step exceeded the memory of the device {learner.config.device}. It was repeated in micro-batches of "
+        f"{counted(learner.micro_batch, 'example')}, which are used from now on. A step still learns from "
+        f"{counted(learner.config.batch, 'example')}, so that what is learnt is the same.",
+        "micro_batch_halved",
+        micro_batch=learner.micro_batch,
+    )
 
 
 def after_step(learner: Learner, root: Path, hooks: Hooks) -> None:

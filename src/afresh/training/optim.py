@@ -39,6 +39,12 @@ def is_matrix(name: str, p: Tensor) -> bool:
     return p.dim() >= 2 and not any(w in part for part in name.split(".") for w in outer)
 
 
+def in_layout_of(p: Tensor, grad: Tensor) -> Tensor:
+    """The gradient with the strides of its parameter, which CUDA's fused operator demands even along axes of length 1,
+    where torch's autograd does not see to it (github.com/pytorch/pytorch/issues/106951)."""
+    return grad if grad.stride() == p.stride() else torch.empty_like(p).copy_(grad)
+
+
 class Muon:
     """Muon over {name: matrix}. The spectral norm of an update is about lr * sqrt(max(1, rows / columns))."""
 
@@ -132,7 +138,7 @@ class AdamW:
         torch._foreach_add_(steps, 1)
         torch._fused_adamw_(
             params,
-            [p.grad for p in params if p.grad is not None],
+            [in_layout_of(p, p.grad) for p in params if p.grad is not None],
             averages,
             squares,
             [],

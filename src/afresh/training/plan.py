@@ -14,14 +14,15 @@ from pydantic import BaseModel
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from afresh.core import CondSpec, Examples, Family, Space, UserError, events
+from afresh.core import Batch, CondSpec, Examples, Family, Space, UserError, events
 from afresh.core.options import override
 from afresh.core.plural import counted
 from afresh.core.rng import Rng
-from afresh.data.load import Loader, tokens_each
+from afresh.data.load import Loader, numbered, tokens_each, window_lengths
 from afresh.training.budget import Machine, synchronise, torch_threads
 from afresh.training.compiling import compile_fault
 from afresh.training.config import TrainConfig
+from afresh.training.device_memory import DOES_NOT_FIT, free_unused, is_bounded
 from afresh.training.loop import Learner, take_step
 from afresh.training.precision import fastest_precision
 from afresh.training.schedule import evaluation_count
@@ -364,7 +365,46 @@ def complete(chosen: Sized) -> Plan:
     count = Loader(task.examples, task.space, Rng(task.seed)).count
     share = f"{counted(trial.steps, 'step')} of {trial.train.batch} over {counted(count, 'example')}"
     decisions.append(Decision("epochs", f"{trial.examples / max(1, count):.1f}", share))
-    return Plan(trial.config, finished(task, trial), size, decisions)
+    train = fitting_memory(task, trial.config, finished(task, trial), decisions)
+    return Plan(trial.config, train, size, decisions)
+
+
+def fitting_memory(task: Task, config: Any, train: TrainConfig, decisions: list[Decision]) -> TrainConfig:
+    """The configuration with micro-batches that fit the memory of the device, as one step on the largest batch shows.
+
+    Nothing is tried on a processor. Raises UserError if not even a single example fits.
+    """
+    if not is_bounded(train.device):
+        return train
+    part = -(-train.batch // task.machine.processes)
+    train = train.model_copy(update={"micro_batch": min(train.micro_batch, part)})
+    try:
+        fits = tried_micro_batch(task, config, train.model_copy(update={"batch": part}))
+    finally:
+        free_unused(train.device)  # for the processes that train
+    why = f"a step of it was tried, and fits the memory of {train.device}"
+    if fits < train.micro_batch:
+        why = f"halved from {train.micro_batch} until a step fitted the memory of {train.device}"
+    decisions.append(Decision("micro-batch", f"{fits}", why))
+    return train.model_copy(update={"micro_batch": fits})
+
+
+def tried_micro_batch(task: Task, config: Any, train: TrainConfig) -> int:
+    """The micro-batch of a step on the largest batch, after which the network is discarded."""
+    rng = Rng(train.seed)
+    learner = make_learner(task.family, config, task.space, task.conds, train, task.base)
+    take_step(learner, largest_batch(task, train.batch, rng).to(train.device), rng)
+    return learner.micro_batch
+
+
+def largest_batch(task: Task, size: int, rng: Rng) -> Batch:
+    """A batch that needs as much memory as any of so many examples: of records, the longest ones."""
+    loader = Loader(task.examples, task.space, rng, size)
+    if task.examples.mask is None or loader.runs is None:
+        return loader.batch(0, size)
+    longest = window_lengths(loader.runs, loader.context).argsort(descending=True)
+    batch = numbered(task.examples, task.space)[1](longest[torch.arange(size) % len(longest)])
+    return batch if task.examples.vary is None else task.examples.vary(batch, rng)
 
 
 def precision_decision(task: Task, train: TrainConfig) -> Decision:
@@ -412,8 +452,14 @@ def largest(task: Task, train: TrainConfig, decisions: list[Decision]) -> Trial:
     for i, config in enumerate(configs):
         if config in configs[:i]:  # equal to a smaller size, because of the user's settings
             continue
-        trial = try_config(task, config, train)
         size = parameters_of(task.family, config, task.space, task.conds)
+        try:
+            trial = try_config(task, config, train)
+        except UserError as e:
+            if e.code != DOES_NOT_FIT or chosen is None:
+                raise
+            decisions.append(Decision("not larger", f"{size / 1e6:.2f}M parameters", "exceeds the device's memory"))
+            break
         wanted = task.family.plan.examples_wanted(size, task.mean_space)
         if chosen is not None and trial.examples < wanted:
             reason = f"would see {trial.examples:,} examples within the budget, but needs {wanted:,}"

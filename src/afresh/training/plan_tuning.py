@@ -29,6 +29,7 @@ from afresh.training.plan import (
     Trial,
     base_config,
     finished,
+    fitting_memory,
     micro_batch_of,
     parameters_of,
     speed_of,
@@ -110,7 +111,7 @@ def plan_tuning(task: Task, base: Base, heldout: Examples, fixed_window: bool, c
     if task.space.stream:
         decisions.insert(2, Decision("window", f"at most {task.space.shape[0]} tokens", "of the data, or set by hand"))
     evaluated = Loader(heldout, task.space, Rng(task.seed)).count
-    final = with_evaluations(task, finished(task, trial), evaluated)
+    final = fitting_memory(task, base.config, with_evaluations(task, finished(task, trial), evaluated), decisions)
     decisions.append(disk(task, final, learns, copied))
     fills = final.steps < MOST_PASSES * math.ceil(count / final.batch)
     return task, Plan(base.config, final, size, decisions, fills)

@@ -22,16 +22,20 @@ def prefetched(batches: Batches, device: str) -> Batches:
     """
     if torch.device(device).type != "cuda":
         return batches
-    ahead = Ahead(lambda first, size: batches(first, size).map(Tensor.pin_memory))
+    # A thread begins on the first GPU, where page-locking would take memory that another process trains in.
+    index = torch.device(device).index
+    own = torch.cuda.current_device() if index is None else index
+    ahead = Ahead(lambda first, size: batches(first, size).map(Tensor.pin_memory), lambda: torch.cuda.set_device(own))
     return lambda first, size: ahead(first, size).to(device, non_blocking=True)
 
 
 class Ahead:
-    """Makes the batch after the one that is asked for in a thread. Its errors are raised when it is asked for."""
+    """Makes the batch after the one that is asked for in a thread, which first calls `begin`. Errors in a batch are
+    raised when it is asked for."""
 
-    def __init__(self, batches: Batches) -> None:
+    def __init__(self, batches: Batches, begin: Callable[[], None] | None = None) -> None:
         self.batches = batches
-        self.thread = ThreadPoolExecutor(1, "batches")
+        self.thread = ThreadPoolExecutor(1, "batches", begin)
         self.next: tuple[tuple[int, int], Future[Batch]] | None = None
 
     def __call__(self, first: int, size: int) -> Batch:

@@ -77,13 +77,11 @@ def join() -> None:
     """Meet the other processes, until this one ends. Raises UserError if they do not come."""
     if not launched() or started():
         return
-    device = None
-    if torch.cuda.is_available():
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
-        torch.cuda.set_device(device)
+    gpus = torch.cuda.device_count()
+    if gpus:
+        torch.cuda.set_device(own_gpu(gpus))
     try:
-        # Decisions are exchanged in main memory, and gradients where they are.
-        backend = "cpu:gloo" if device is None else "cpu:gloo,cuda:nccl"
+        backend = backend_for(gpus)
         store = agent_store()
         if store is None:
             distributed.init_process_group(backend, timeout=TIMEOUT)
@@ -99,6 +97,24 @@ def join() -> None:
             NOT_MET,
         ) from e
     atexit.register(leave)
+
+
+def own_gpu(gpus: int) -> int:
+    """The number of the GPU of this process, among so many of this machine."""
+    return int(os.environ.get("LOCAL_RANK", "0")) % gpus
+
+
+def backend_for(gpus: int) -> str:
+    """How processes exchange: decisions in main memory, and gradients where they are. NCCL refuses processes that share
+    a GPU, as more of them do than the machine has; gloo exchanges for these through main memory."""
+    return "cpu:gloo" if not gpus else "cpu:gloo,cuda:nccl" if local_world() <= gpus else "cpu:gloo,cuda:gloo"
+
+
+def own_device(device: str) -> str:
+    """The device of this process for a run on `device`: of several that train on CUDA together, each has its own."""
+    if world() == 1 or torch.device(device).type != "cuda":
+        return device
+    return f"cuda:{own_gpu(torch.cuda.device_count())}"
 
 
 def leave() -> None:
@@ -133,13 +149,13 @@ def part_of(batch: Batch) -> Batch:
             "Use fewer processes, or a larger batch (`train.batch`).",
             "too_many_processes",
         )
-    return batch.select(rows(len(batch.x)).to(batch.x.device))
+    return batch.select(rows(len(batch.x), batch.x.device))
 
 
-def rows(count: int) -> Tensor:
-    """The rows of so many that this process takes."""
+def rows(count: int, device: torch.device | None = None) -> Tensor:
+    """The rows of so many that this process takes, on the device."""
     first, end = (count * r // world() for r in (rank(), rank() + 1))
-    return torch.arange(first, end)
+    return torch.arange(first, end, device=device)
 
 
 def mine(number: int) -> bool:

@@ -487,7 +487,7 @@ def timed(run: Run, source: AlignmentSource, seconds: float, progress: Preparati
             progress.report(len(spent) / (2 * reuse))
     each = sum(spent[reuse:]) / reuse
     steps = max(reuse, int((seconds - sum(spent)) / each))
-    planned = with_intervals(train.model_copy(update={"steps": steps}), reuse, {})
+    planned = with_intervals(train.model_copy(update={"steps": steps, "micro_batch": learner.micro_batch}), reuse, {})
     decided = [
         d if d[0] != "steps" else ("steps", f"{planned.steps:,}", f"of {each * 1e3:.0f} ms each")
         for d in run.record.decisions

@@ -31,6 +31,7 @@ from afresh.core import (
     Space,
     State,
 )
+from afresh.core.device import tensor_on
 from afresh.core.options import ANY
 from afresh.core.rng import Rng
 from afresh.families.vae.latents import METHOD, VAESettings, fit_density, mixture, prior_draw
@@ -139,7 +140,7 @@ class Chosen:
 
 def is_item(tokens: Tensor, space: Space) -> Tensor:
     """Whether tokens are items, and no special tokens."""
-    return ~torch.isin(tokens, torch.tensor(sorted(set(space.special.values())), device=tokens.device))
+    return ~torch.isin(tokens, tensor_on(tokens.device, sorted(set(space.special.values()))))
 
 
 def bag_terms(
@@ -193,7 +194,7 @@ class BagObjective:
             return None
         special = sorted(set(self.space.special.values()))
         size = self.space.vocab[0] - len(special)
-        drawn = rng.uniform("negatives", torch.tensor([step], device=device), (self.config.negatives,))[0] * size
+        drawn = rng.uniform("negatives", torch.full((1,), step, device=device), (self.config.negatives,))[0] * size
         items = drawn.long().clamp_max(size - 1)
         for token in special:  # these are no items
             items = items + (items >= token)
