@@ -23,19 +23,21 @@ HERE = Machine("cpu", "a processor", 1, 100.0, 100.0, False, "2.9", "3.12.1")
 SMALL = {"width": 16, "layers": 1, "heads": 2, "kv_heads": 2}
 
 
-def planned(steps: int, name: str = "transformer", space: Space = STREAM, **train: Any) -> Plan:
+def planned(
+    steps: int, name: str = "transformer", space: Space = STREAM, machine: Machine = HERE, **train: Any
+) -> Plan:
     """A plan of `steps` steps of 8 on the same few examples."""
-    return plan(task(steps, name, space, **train))
+    return plan(task(steps, name, space, machine, **train))
 
 
-def task(steps: int, name: str = "transformer", space: Space = STREAM, **train: Any) -> Task:
+def task(steps: int, name: str = "transformer", space: Space = STREAM, machine: Machine = HERE, **train: Any) -> Task:
     set_family: Mapping[str, Any] = SMALL if name == "transformer" else {"width": 16, "layers": 1, "heads": 2}
     return Task(
         family=registry.family(name),
         space=space,
         conds={},
         examples=examples(space),
-        machine=HERE,
+        machine=machine,
         seed=0,
         set_family=set_family,
         set_train={"batch": 8, **train},
@@ -161,3 +163,34 @@ def test_a_network_that_exceeds_the_memory_is_not_chosen(monkeypatch: pytest.Mon
     chosen = planner.largest(given, planner.base_config(given), decisions)
     assert chosen.config == planner.candidate_sizes(given)[0]
     assert [(d.name, d.reason) for d in decisions] == [("not larger", "exceeds the device's memory")]
+
+
+# --------------------------------------------------------------------------- networks that are divided
+
+
+def network_of(memory: int, processes: int = 2, precision: str = "float32", **train: Any) -> tuple[Plan, list[str]]:
+    """A plan for processes of so much memory each, and what it says of the network. It has 4,000 parameters or so."""
+    machine = replace(HERE, memory=memory, processes=processes)
+    made = planned(1, machine=machine, precision=precision, **train)
+    return made, [d.value for d in made.decisions if d.name in ("network", "recompute", "offload")]
+
+
+def test_a_network_that_takes_much_of_the_memory_is_divided_over_the_processes() -> None:
+    """20 bytes for each parameter, as against a third of the memory."""
+    size = planned(1).parameters
+    made, shown = network_of(61 * size)
+    assert not made.train.shard and shown == ["whole in each process"]
+    made, shown = network_of(59 * size)
+    assert made.train.shard and not made.train.recompute and shown == ["divided over the processes"]
+    made, shown = network_of(29 * size)
+    assert made.train.shard and made.train.recompute and shown == ["divided over the processes", "layers"]
+    assert not made.train.offload  # the memory of a processor is main memory
+
+
+def test_a_network_is_divided_or_not_as_the_user_sets_it() -> None:
+    size = planned(1).parameters
+    assert network_of(1000 * size, shard=True)[0].train.shard
+    assert not network_of(10 * size, shard=False)[0].train.shard
+    assert not network_of(10 * size, precision="float16")[0].train.shard
+    assert network_of(0)[1] == ["whole in each process"]  # the memory is not known
+    assert network_of(1000 * size, 1)[1] == []

@@ -7,12 +7,9 @@ import os
 import random
 import signal
 import socket
-import subprocess
 import sys
 import tempfile
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +23,8 @@ from afresh.core.events import Event, listening
 from afresh.training import ranks
 from afresh.training.loop import Interrupted
 from afresh.verbs.processes import ATTEMPTS, Order, attempt
+from tests.training.rank_processes import at, under_torchrun
 from tests.training.rank_program import every, weights
-
-
-def under_torchrun(module: Sequence[str], *options: str) -> subprocess.CompletedProcess[str]:
-    """A module with its arguments, in two processes."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", *options]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [*command, "-m", *module], env=environment, capture_output=True, text=True, timeout=600, check=False
-    )
 
 
 @pytest.fixture(scope="module")
@@ -94,28 +83,6 @@ def test_a_run_of_two_processes_is_that_of_one(alone: afresh.Model, tmp_path: Pa
     losses = [row["heldout_loss"] for row in rows if "heldout_loss" in row]
     known = [json.loads(line) for line in (alone.path / "metrics.jsonl").read_text().splitlines()]
     assert losses == [row["heldout_loss"] for row in known if "heldout_loss" in row]
-
-
-@contextmanager
-def at(run: Path, steps: Sequence[int], act: Callable[[], None]) -> Iterator[list[int]]:
-    """Act once after the run has saved each of these steps; yields those at which it has acted."""
-    left, acted, ended = list(steps), list[int](), threading.Event()
-
-    def watch() -> None:
-        while left and not ended.wait(0.02):
-            saved = [int(f.name) for f in (run / "checkpoints").glob("[0-9]*")]
-            if saved and max(saved) >= left[0]:
-                act()
-                acted.append(left.pop(0))
-                ended.wait(1.0)  # until the processes are started again
-
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
-        yield acted
-    finally:
-        ended.set()
-        thread.join()
 
 
 def test_a_process_that_is_killed_is_started_again_and_nothing_is_lost(

@@ -91,6 +91,9 @@ class PlanHints:
     regime: Callable[[float, int, int, Space], Mapping[str, Any]] = lambda epochs, steps, examples, space: {}  # more
     config_for_epochs: Callable[[float, Space], Mapping[str, Any]] = lambda epochs, space: {}  # fields of `config`
     regions: Callable[[Modules, str], Sequence[nn.Module]] | None = None  # what torch.compile may take on a device
+    # The layers of which most weights are, each of them called as a module and not through another method: what is
+    # gathered at a time where processes divide a network, and computed again with `train.recompute`.
+    blocks: Callable[[Modules], Sequence[nn.Module]] = lambda modules: ()
 
 
 @dataclass(frozen=True)

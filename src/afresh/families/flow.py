@@ -44,6 +44,9 @@ from afresh.core.rng import Rng
 from afresh.core.safe_json import MOST_LAYERS
 from afresh.nets.augment import LEAST, MoveEmbedding, movable, moves, warp
 from afresh.nets.conditioning import aligned_parts
+from afresh.nets.dit import DiTBlock
+from afresh.nets.transformer import layers_of
+from afresh.nets.unet import ResBlock
 from afresh.nets.velocity import Velocity, VelocityShape, Widths, compilable
 from afresh.sampling.density import invert, log_likelihood, rademacher
 from afresh.sampling.edit import edit
@@ -415,6 +418,7 @@ FAMILY = Family(
         },
         config_for_epochs=config_for_epochs,
         regions=lambda modules, device: compilable(modules["velocity"], device),  # type: ignore[arg-type]
+        blocks=lambda modules: layers_of(modules["velocity"], ResBlock, DiTBlock),
     ),
     build=build,
     objective=FlowObjective,

@@ -50,7 +50,7 @@ from afresh.core.device import float64_device, wide
 from afresh.core.rng import GOLDEN, Rng
 from afresh.core.safe_json import MOST_LAYERS
 from afresh.nets.kernels import functions as kernels
-from afresh.nets.transformer import Decoder, DecoderShape, compilable
+from afresh.nets.transformer import Block, Decoder, DecoderShape, compilable, layers_of
 from afresh.sampling.guidance import classifier_free
 from afresh.sampling.masked import Order, Unmask, fill, fill_long, ranks
 from afresh.sampling.tokens import Cut
@@ -478,6 +478,7 @@ FAMILY = Family(
             "weight_decay": 0.1,
         },
         regions=lambda modules, device: compilable(modules["denoiser"], device),
+        blocks=lambda modules: layers_of(modules["denoiser"], Block),
     ),
     build=build,
     objective=MaskedObjective,

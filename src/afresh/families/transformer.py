@@ -38,7 +38,7 @@ from afresh.core.safe_json import MOST_LAYERS
 from afresh.nets.batched_continuations import Beginning, Twigs, begin, branch_logits, go_on
 from afresh.nets.decoding import check_engine, decode, kind_of
 from afresh.nets.kernels.decode import Kind
-from afresh.nets.transformer import Decoder, DecoderShape, compilable
+from afresh.nets.transformer import Block, Decoder, DecoderShape, compilable, layers_of
 from afresh.sampling.constraint import Maker
 from afresh.sampling.guidance import classifier_free
 from afresh.sampling.tokens import (
@@ -474,6 +474,10 @@ def regions(modules: Modules, device: str) -> Sequence[nn.Module]:
     return compilable(modules["decoder"], device)
 
 
+def blocks(modules: Modules) -> Sequence[nn.Module]:
+    return layers_of(modules["decoder"], Block)
+
+
 TEXTS = Family(
     name="transformer",
     accepts=accepts,
@@ -491,6 +495,7 @@ TEXTS = Family(
         },
         regime=regime,
         regions=regions,
+        blocks=blocks,
     ),
     build=build,
     objective=TransformerObjective,
@@ -515,6 +520,7 @@ CATALOGUES = replace(
         recipe=lambda space: {"optimizer": "adamw", "lr": 2e-3, "betas": (0.9, 0.98), "weight_decay": 0.1},
         regime=lambda epochs, steps, examples, space: {"ema_half_life": round(0.05 * examples)},
         regions=regions,
+        blocks=blocks,
     ),
 )
 

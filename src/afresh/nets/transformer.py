@@ -182,6 +182,7 @@ class Linear(nn.Linear):
     """A linear map that uses the kernel under autocast to bfloat16; the weight is converted once after each change."""
 
     narrow: tuple[int, int, Tensor] | None = None  # address and version of the converted weight, its value
+    keeps_narrow = True  # not where a weight is gathered for each use, which does not change its version
 
     def forward(self, x: Tensor) -> Tensor:
         fits = x.dtype is torch.bfloat16 and self.weight.dtype is torch.float32 and self.bias is None
@@ -196,6 +197,8 @@ class Linear(nn.Linear):
 
     def converted(self) -> Tensor:
         """The weight in bfloat16."""
+        if not self.keeps_narrow:
+            return self.weight.detach().to(torch.bfloat16)
         state = (self.weight.data_ptr(), self.weight._version)
         if self.narrow is None or self.narrow[:2] != state:
             self.narrow = (*state, self.weight.detach().to(torch.bfloat16))
@@ -449,3 +452,8 @@ class Decoder(nn.Module):
 def compilable(net: nn.Module, device: str) -> list[nn.Module]:
     """The modules for torch.compile: the decoder, but none on a CPU with kernels, which are faster."""
     return [] if device == "cpu" and library() is not None else [net]
+
+
+def layers_of(net: nn.Module, *kinds: type[nn.Module]) -> list[nn.Module]:
+    """The parts of a network that are of one of these kinds."""
+    return [m for m in net.modules() if isinstance(m, kinds)]

@@ -41,7 +41,8 @@ class Budget:
 @dataclass(frozen=True)
 class Machine:
     """The machine on which training runs. `float32` and `bfloat16`: GFLOP/s of products of square matrices, in one of
-    the `processes` that train together, of `threads` each."""
+    the `processes` that train together, of `threads` each. `memory`: bytes of the device that a process has; 0 if that
+    is not known."""
 
     device: str
     name: str
@@ -52,6 +53,7 @@ class Machine:
     torch: str
     python: str
     processes: int = 1
+    memory: int = 0
 
     @property
     def precision(self) -> str:
@@ -95,6 +97,16 @@ def processor() -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine()
+
+
+def memory_each(device: str, processes: int) -> int:
+    """The bytes of a GPU's memory, or the share of main memory of each of so many processes; 0 if it is not known."""
+    if device.startswith("cuda"):
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // processes
+    except (ValueError, OSError):
+        return 0
 
 
 def devices() -> list[str]:
@@ -154,6 +166,7 @@ def measure_machine(device: str | None = None, processes: int = 1) -> Machine:
         float32=product_rate(device, threads, torch.float32),
         bfloat16=product_rate(device, threads, torch.bfloat16),
         processes=processes,
+        memory=memory_each(device, processes),
         compiler=shutil.which(os.environ.get("CXX", "g++")) is not None or device.startswith("cuda"),
         torch=torch.__version__,
         python=platform.python_version(),

@@ -35,6 +35,9 @@ class TrainConfig(BaseModel):
     cond_dropout: float = Field(0.1, ge=0, le=1)  # share of conditions left out, so that guidance is possible
     precision: Literal["float32", "bfloat16", "float16"] = "float32"  # of the computation; weights are float32
     compile: bool = False  # by torch.compile
+    shard: bool = False  # divide the network over the processes, if several train it (sharding.py)
+    offload: bool = False  # keep the parts of a divided network in main memory, not on the device
+    recompute: bool = False  # compute layers again for their gradients instead of keeping what they computed
     device: str = "cpu"
     threads: int = Field(1, ge=1, le=MOST_THREADS)  # of PyTorch on a CPU
     seed: int = Field(0, ge=-(1 << 63), lt=1 << 63)

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from afresh.training.sharding import divided_like, own_part, whole_for_leader
+
 Average = dict[str, dict[str, Tensor]]  # module -> name -> tensor
 
 
@@ -22,12 +24,12 @@ def ema_decay(half_life: float, seen: float, batch: int, rampup: float = 0.05) -
 def ema_update(average: Sequence[Tensor], current: Sequence[Tensor], keep: float) -> None:
     """average <- keep * average + (1 - keep) * current, in place."""
     if average:  # empty for a module without weights, such as the conditioning of an unconditional model
-        torch._foreach_lerp_(list(average), list(current), 1.0 - keep)
+        torch._foreach_lerp_([own_part(t) for t in average], [own_part(t) for t in current], 1.0 - keep)
 
 
 def flat(average: Average) -> dict[str, Tensor]:
     """The average as {module.parameter: tensor}, as in files."""
-    return {f"{m}.{k}": v.cpu().contiguous() for m, own in average.items() for k, v in own.items()}
+    return {f"{m}.{k}": whole_for_leader(v) for m, own in average.items() for k, v in own.items()}
 
 
 def refill(average: Average, tensors: Mapping[str, Tensor]) -> None:
@@ -47,7 +49,7 @@ def copy_named(target: Tensor, tensors: Mapping[str, Tensor], name: str) -> None
         raise RuntimeError(
             f"{name} is {found.dtype} of shape {tuple(found.shape)}, not {target.dtype} of {tuple(target.shape)}"
         )
-    target.copy_(found)
+    own_part(target).copy_(own_part(divided_like(target, found)))
 
 
 def follow(average: Average, current: Mapping[str, Mapping[str, Tensor]], keep: float) -> None:

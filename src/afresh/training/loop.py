@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -30,6 +31,7 @@ from afresh.training.looks import Looks, MonitorLook, looks_until
 from afresh.training.optim import AdamW, Muon, is_matrix
 from afresh.training.rank_pace import Paces, RankPace
 from afresh.training.schedule import rate, share_left
+from afresh.training.sharding import Division, divided, divided_like, own_part, total_norm, whole, whole_for_leader
 
 MOST_SCALE = 2.0**127  # of a loss; about the largest number of float32
 
@@ -87,6 +89,7 @@ class Learner:
     averages: Average = field(default_factory=dict)
     optimizers: dict[str, list[Muon | AdamW]] = field(default_factory=dict)  # player -> optimisers
     state: State = field(default_factory=dict)
+    division: Division | None = None  # of a network that is divided over processes
     step: int = 0
     since: int = 0  # the step at which the number of steps was last changed ...
     left: float = 1.0  # ... and the share of training that was left there (schedule.share_left)
@@ -114,6 +117,13 @@ class Learner:
             self.scaler = fresh_scaler(self.config.device)
 
     @property
+    def early_due(self) -> bool:
+        """Whether the last step was the one after which the early weights are stored."""
+        config, after = self.config, 1 - self.config.early
+        left = [share_left(s, config.steps, self.since, self.left) for s in (self.step - 1, self.step)]
+        return config.early > 0 and left[0] > after >= left[1]
+
+    @property
     def ended(self) -> bool:
         """Whether no step is left to take."""
         return self.step >= self.config.steps or self.step == self.stopped_at
@@ -138,14 +148,16 @@ class Learner:
         return [p for o in self.optimizers[player] for p in o.params.values()]
 
     def snapshot(self) -> checkpoint.Checkpoint:
-        """The state as a checkpoint."""
+        """The state as a checkpoint. Of a divided network, rank 0 gets it, and all processes have to ask for it."""
         tensors: dict[str, dict[str, Tensor]] = {
-            "model": {f"{m}.{k}": stored(v) for m, net in self.modules.items() for k, v in learnt(net).items()}
+            "model": {
+                f"{m}.{k}": whole_for_leader(v) for m, net in self.modules.items() for k, v in learnt(net).items()
+            }
         }
         if self.averages:
             tensors["ema"] = flat(self.averages)
         tensors[checkpoint.OPTIMIZER] = {
-            f"{player}.{k}": stored(v)
+            f"{player}.{k}": whole_for_leader(v)
             for player, os in self.optimizers.items()
             for o in os
             for k, v in o.state().items()
@@ -209,10 +221,34 @@ class Learner:
             self.scaler = fresh_scaler(self.config.device)
             self.scaler.load_state_dict(self.scaler.state_dict() | own)
 
+    def undivide(self) -> None:
+        """Have whole networks with the averaged weights, in every process, and no optimisers: training has ended."""
+        if self.division is not None:
+            self.modules, self.averages, self.optimizers = whole_networks(self), {}, {}
+            self.division = None
 
-def stored(v: Tensor) -> Tensor:
-    """A tensor as a file holds it. It is laid out in main memory, so that saving takes no memory of a GPU."""
-    return v.detach().cpu().contiguous()
+
+def whole_networks(learner: Learner) -> dict[str, nn.Module]:
+    """The networks of a divided learner as whole ones, with the averaged weights where there are some. All processes
+    have to ask for them."""
+    assert learner.division is not None
+    states = {m: net.state_dict() | learner.averages.get(m, {}) for m, net in learner.modules.items()}
+    return learner.division.filled({m: {k: whole(v) for k, v in own.items()} for m, own in states.items()})
+
+
+@contextmanager
+def gathered(learner: Learner) -> Iterator[None]:
+    """Within the block, a divided learner has whole networks with the averaged weights in every process, which any of
+    them may use alone. Nothing changes for others."""
+    if learner.division is None:
+        yield
+        return
+    modules, averages = learner.modules, learner.averages
+    learner.modules, learner.averages = whole_networks(learner), {}
+    try:
+        yield
+    finally:
+        learner.modules, learner.averages = modules, averages
 
 
 @contextmanager
@@ -254,10 +290,10 @@ def learnt(net: nn.Module) -> dict[str, Tensor]:
 
 def load_learnt(net: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Load a state from `learnt`. Raises KeyError or RuntimeError if it belongs to another network."""
-    wanted = learnt(net).keys()
-    if wanted != tensors.keys():
-        raise KeyError(", ".join(sorted(wanted ^ tensors.keys())[:4]))
-    net.load_state_dict(tensors, strict=False)
+    known = learnt(net)
+    if known.keys() != tensors.keys():
+        raise KeyError(", ".join(sorted(known.keys() ^ tensors.keys())[:4]))
+    net.load_state_dict({k: divided_like(known[k], v) for k, v in tensors.items()}, strict=False)
 
 
 def under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -333,12 +369,13 @@ def play(learner: Learner, player: str, batch: Batch, rng: Rng, examples: int | 
         if p.grad is None:  # a part that this batch did not use
             p.grad = torch.zeros_like(p)
         grads.append(p.grad)
-    weight = ranks.add_up([*grads, *sums.values()], weight)
+    # FSDP2 has added up the gradients of what is divided.
+    weight = ranks.add_up([*(g for g in grads if not divided(g)), *sums.values()], weight)
     if scaler is not None:
         for o in learner.optimizers[player]:
             scaler.unscale_(o)  # type: ignore[arg-type]  # only the parameters are asked for
         scaler.update()
-    norm = torch.nn.utils.get_total_norm(grads) / weight
+    norm = total_norm(grads).to(config.device) / weight
     out = read(
         {**sums, "gradient_norm": norm, **({"weight": weight} if isinstance(weight, Tensor) else {})}, norm.device
     )
@@ -351,7 +388,7 @@ def play(learner: Learner, player: str, batch: Batch, rng: Rng, examples: int | 
         usual = usual_weight(learner, player, total, len(batch.x) if examples is None else examples)
         out["gradient_norm"] *= total / usual
     shrink = min(1.0, config.clip / (out["gradient_norm"] + 1e-12)) if config.clip > 0 else 1.0
-    torch._foreach_mul_(grads, shrink / usual)
+    torch._foreach_mul_([own_part(g) for g in grads], shrink / usual)
     shape = (config.warmup, config.decay, config.final_lr_ratio)
     factor = learner.lr_scale * rate(learner.step, config.steps, *shape, learner.since, learner.left)
     for o in learner.optimizers[player]:
@@ -404,6 +441,13 @@ def gradients_or_none(learner: Learner, player: str, batch: Batch, rng: Rng) -> 
     except Exception as error:
         if not is_out_of_memory(error):
             raise
+        if learner.division is not None:
+            raise UserError(
+                f"A step exceeds the memory of the device {learner.config.device}. Processes that divide a network "
+                "exchange its parts within a step, so that none can repeat it. Make `train.micro_batch` (now "
+                f"{learner.micro_batch}) smaller, or set `train.recompute=yes`, and go on with `--resume`.",
+                DOES_NOT_FIT,
+            ) from None
     return None
 
 
@@ -434,17 +478,33 @@ def add_gradients(learner: Learner, player: str, batch: Batch, rng: Rng) -> Grad
     scaler = learner.scaler if config.precision == "float16" else None
     weight: float | Tensor = 0.0
     sums: dict[str, Tensor] = {}
+    objective, modules = learner.objective, learner.modules
+    loss = partial(objective.loss, modules) if learner.division is None else partial(learner.division, objective)
     with tensor_cores(config.device), precision(config):  # around all, so that weights are converted only once
-        for a in range(0, len(batch.x), learner.micro_batch):
-            rows = torch.arange(a, min(a + learner.micro_batch, len(batch.x)), device=batch.x.device)
+        for first, end in micro_batches(learner, len(batch.x)):
+            rows = torch.arange(first, end, device=batch.x.device)
             part = batch if len(rows) == len(batch.x) else batch.select(rows)
-            total, w, metrics = learner.objective.loss(learner.modules, part, player, learner.step, rng, learner.state)
+            total, w, metrics = loss(part, player, learner.step, rng, learner.state)
             with torch.autocast(torch.device(config.device).type, enabled=False), kernels.added_in_place():
                 (total if scaler is None else scaler.scale(total)).backward()
             weight = weight + w
             for k, v in {**metrics, "loss": total.detach()}.items():
                 sums[k] = sums[k] + v if k in sums else v
     return sums, weight
+
+
+def micro_batches(learner: Learner, count: int) -> list[tuple[int, int]]:
+    """The first row of each micro-batch of `count` examples, and the one behind its last.
+
+    Processes that divide a network gather its weights for each, so that all of them need the same number of
+    micro-batches, though one may have an example more than another.
+    """
+    size = learner.micro_batch
+    if learner.division is None:
+        return [(a, min(a + size, count)) for a in range(0, count, size)]
+    batch, world = learner.config.batch, ranks.world()
+    pieces = min(math.ceil(math.ceil(batch / world) / size), batch // world)
+    return [(count * i // pieces, count * (i + 1) // pieces) for i in range(pieces)]
 
 
 def take_step(learner: Learner, batch: Batch, rng: Rng) -> dict[str, float] | None:
@@ -481,7 +541,7 @@ class Hooks:
     log: Callable[[int, dict[str, float]], None] = lambda step, metrics: None
     rewind: Callable[[int], None] = lambda step: None  # remove what was logged after `step`
     tick: Callable[[dict[str, float]], None] = lambda metrics: None
-    stepped: Callable[[Learner], None] = lambda learner: None  # after every step
+    early: Callable[[Learner], None] = lambda learner: None  # when `early_due`
     overhead: Callable[[str, float], None] = lambda kind, seconds: None
     interrupted: Callable[[], bool] = lambda: False
     stop_reason: Callable[[Learner], str] = lambda learner: ""  # why to stop here; called after each evaluation
@@ -495,9 +555,9 @@ def run(learner: Learner, batches: Callable[[int, int], Batch], root: Path, rng:
 
     Several processes (training/ranks.py) take the same steps; one of them saves, and decides what depends on the clock.
     """
+    if ranks.from_leader(learner.step == 0 and not checkpoint.steps_in(root)):
+        save(learner, root)
     if ranks.leads():
-        if learner.step == 0 and not checkpoint.steps_in(root):
-            checkpoint.save(root, learner.snapshot())
         checkpoint.settle(root, learner.step, rotating=learner.skipped == 0)
     paces = Paces()
     while not learner.ended:
@@ -521,10 +581,13 @@ def run(learner: Learner, batches: Callable[[int, int], Batch], root: Path, rng:
             learner.sums = {k: learner.sums.get(k, 0.0) + v for k, v in metrics.items()}
             learner.count += 1
             hooks.tick(metrics)
-        hooks.stepped(learner)
         if due(learner.step, config.log_every, learner.step == config.steps):
             hooks.paces(paces.exchange(config.batch))
+        if learner.early_due:
+            with gathered(learner):
+                hooks.early(learner)
         after_step(learner, root, hooks)
+    learner.undivide()
 
 
 def note_smaller_micro_batch(learner: Learner) -> None:
@@ -547,22 +610,30 @@ def after_step(learner: Learner, root: Path, hooks: Hooks) -> None:
         hooks.log(learner.step, {k: v / learner.count for k, v in learner.sums.items()})
         learner.sums, learner.count = {}, 0
     if due(learner.step, config.eval_every, last):
-        with measure_overhead(hooks, "evaluation"):
+        with measure_overhead(hooks, "evaluation"), gathered(learner):
             scores = hooks.evaluate(learner)
         if scores:
             hooks.log(learner.step, scores)
         if (reason := ranks.from_leader(hooks.stop_reason(learner))) and not learner.stopped:
             learner.stopped, learner.stopped_at = reason, learner.step
     if due(learner.step, config.preview_every, last):
-        with measure_overhead(hooks, "preview"):
+        with measure_overhead(hooks, "preview"), gathered(learner):
             hooks.preview(learner)
     interrupted = ranks.anywhere(hooks.interrupted())
-    if ranks.leads() and (due(learner.step, config.save_every, last) or interrupted or learner.ended):
+    if due(learner.step, config.save_every, last) or interrupted or learner.ended:
         with measure_overhead(hooks, "save"):
-            # While steps are skipped, these weights may be unusable and must not replace older checkpoints.
-            checkpoint.save(root, learner.snapshot(), rotating=learner.skipped == 0)
+            save(learner, root)
     if interrupted and not learner.ended:
         raise Interrupted(f"saved at step {learner.step} of {config.steps}")
+
+
+def save(learner: Learner, root: Path) -> None:
+    """Write a checkpoint, by rank 0. While steps are skipped, these weights may be unusable and must not replace older
+    checkpoints."""
+    if ranks.leads() or learner.division is not None:
+        snapshot = learner.snapshot()
+        if ranks.leads():
+            checkpoint.save(root, snapshot, rotating=learner.skipped == 0)
 
 
 def replan(learner: Learner, hooks: Hooks) -> None:

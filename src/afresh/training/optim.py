@@ -3,18 +3,23 @@
 Muon (Jordan et al. 2024, github.com/KellerJordan/Muon) replaces the momentum by the nearest semi-orthogonal matrix,
 which five steps of a quintic Newton-Schulz iteration approximate. Matrices of the same shape are orthogonalised in one
 batch; a fused projection (`qkv`, `gate_up`) is split first, since its parts are separate maps.
+
+Of parameters that are divided over processes (sharding.py), each process updates its parts. Muon needs whole matrices:
+each is orthogonalised by one process, which receives the others' parts of its momentum and returns those of the result.
 """
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from afresh.training import sharding
 from afresh.training.ema import copy_named
+from afresh.training.sharding import own_part
 
 NS = (3.4445, -4.7750, 2.0315)  # coefficients of the quintic iteration, Jordan et al. 2024
 
@@ -72,23 +77,48 @@ class Muon:
     def step(self, lr: float) -> None:
         """Update the parameters from their gradients."""
         names = list(self.params)
-        grads = [g for n in names if (g := self.params[n].grad) is not None]
+        grads = [own_part(g) for n in names if (g := self.params[n].grad) is not None]
         assert len(grads) == len(names)
-        moments = [self.buffers[n] for n in names]
+        moments = [own_part(self.buffers[n]) for n in names]
         torch._foreach_lerp_(moments, grads, 1 - self.momentum)
         nesterov = torch._foreach_lerp(grads, moments, self.momentum)
+        params = list(self.params.values())
+        if sharding.divided(params[0]):
+            self.step_divided(names, params, nesterov, lr)
+            return
+        for parts, update, scale in self.directions(names, params, nesterov):
+            torch._foreach_mul_(parts, 1 - lr * self.decay)
+            torch._foreach_add_(parts, update, alpha=-lr * scale)
+
+    def directions(
+        self, names: Sequence[str], targets: Sequence[Tensor], momenta: Sequence[Tensor]
+    ) -> Iterator[tuple[list[Tensor], list[Tensor], float]]:
+        """For the maps of each shape: views of the targets, the orthogonalised momenta of the same shapes, and what
+        they are multiplied by in addition to the rate."""
         groups: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = defaultdict(list)
-        for name, g in zip(names, nesterov, strict=True):
-            weights = self.split(name, self.params[name].detach())
-            for part, w in zip(self.split(name, g), weights, strict=True):
+        for name, target, momentum in zip(names, targets, momenta, strict=True):
+            for part, view in zip(self.split(name, momentum), self.split(name, target.detach()), strict=True):
                 flat = part.flatten(1)  # copies a kernel stored channels-last; the weight keeps its layout
-                groups[(flat.shape[0], flat.shape[1])].append((flat, w))
-        for (rows, columns), parts in groups.items():
-            update = orthogonalise(torch.stack([g for g, _ in parts]))
-            scale = lr * math.sqrt(max(1.0, rows / columns))
-            weights = [w for _, w in parts]
-            torch._foreach_mul_(weights, 1 - lr * self.decay)
-            torch._foreach_add_(weights, [u.view(w.shape) for u, w in zip(update, weights, strict=True)], alpha=-scale)
+                groups[(flat.shape[0], flat.shape[1])].append((flat, view))
+        for (rows, columns), pairs in groups.items():
+            update = orthogonalise(torch.stack([flat for flat, _ in pairs]))
+            views = [view for _, view in pairs]
+            found = [u.view(v.shape) for u, v in zip(update, views, strict=True)]
+            yield views, found, math.sqrt(max(1.0, rows / columns))
+
+    def step_divided(self, names: list[str], params: Sequence[Tensor], momenta: Sequence[Tensor], lr: float) -> None:
+        """The update of parameters of which this process has parts, from its parts of their momenta."""
+        owner = sharding.owners(params)
+        mine = sharding.to_owners(params, momenta, owner)
+        updates = {i: torch.empty_like(m) for i, m in mine.items()}
+        for parts, found, scale in self.directions(
+            [names[i] for i in mine], list(updates.values()), list(mine.values())
+        ):
+            for part, direction in zip(parts, found, strict=True):
+                part.copy_(direction * scale)
+        weights = [own_part(p) for p in params]
+        torch._foreach_mul_(weights, 1 - lr * self.decay)
+        torch._foreach_add_(weights, sharding.from_owners(params, updates, owner), alpha=-lr)
 
     def state(self) -> dict[str, Tensor]:
         """The state as named tensors, for a checkpoint."""
@@ -133,12 +163,15 @@ class AdamW:
                 self.update(names, lr, self.decay if decays else 0.0)
 
     def update(self, names: list[str], lr: float, decay: float) -> None:
-        params: list[Tensor] = [self.params[k] for k in names]
-        steps, averages, squares = ([self.moments[k][m] for k in names] for m in ("step", "exp_avg", "exp_avg_sq"))
+        params = [own_part(self.params[k]) for k in names]
+        grads = [own_part(g) for k in names if (g := self.params[k].grad) is not None]
+        steps, averages, squares = (
+            [own_part(self.moments[k][m]) for k in names] for m in ("step", "exp_avg", "exp_avg_sq")
+        )
         torch._foreach_add_(steps, 1)
         torch._fused_adamw_(
             params,
-            [in_layout_of(p, p.grad) for p in params if p.grad is not None],
+            [in_layout_of(p, g) for p, g in zip(params, grads, strict=True)],
             averages,
             squares,
             [],

@@ -19,6 +19,7 @@ from afresh.core.options import override
 from afresh.core.plural import counted
 from afresh.core.rng import Rng
 from afresh.data.load import Loader, numbered, tokens_each, window_lengths
+from afresh.training import ranks
 from afresh.training.budget import Machine, synchronise, torch_threads
 from afresh.training.compiling import compile_fault
 from afresh.training.config import TrainConfig
@@ -26,6 +27,7 @@ from afresh.training.device_memory import DOES_NOT_FIT, free_unused, is_bounded
 from afresh.training.loop import Learner, take_step
 from afresh.training.precision import fastest_precision
 from afresh.training.schedule import evaluation_count
+from afresh.training.sharding import divide
 from afresh.training.weights import BaseWeights
 
 RESERVE = 0.06  # share of a budget in minutes that is reserved for evaluations, previews and saves
@@ -34,6 +36,9 @@ LARGE = 4_000_000  # number of parameters from which a decoder's steps are divid
 MEASURED, SHORT = 0.4, 0.01  # seconds, and at most this share of the budget, for measuring one network
 SLOW = 0.05  # share of the budget after which measuring a slow network ends, even after one step
 FIRST_GUESS = 200  # steps for which the batch is chosen before any speed is known
+STATE = 20  # bytes of memory for a parameter: itself, its gradient, two moments and an average, in float32
+ROOM = 1 / 3  # share of a device's memory that they may take in each process, since what layers compute needs the rest
+FULL = 0.8  # share from which they are kept in main memory
 FASTER = 0.9  # several threads are used where they take at most this share of the time of one
 COMPILE_FROM = 180.0  # seconds of budget from which torch.compile is tried
 FEW_STEPS = 8  # between two previews at least, since drawing samples takes as long as several steps
@@ -91,11 +96,22 @@ def to_device(modules: Mapping[str, nn.Module], device: str) -> dict[str, nn.Mod
 def make_learner(
     family: Family, config: Any, space: Space, conds: CondSpec, train: TrainConfig, base: BaseWeights | None = None
 ) -> Learner:
-    """Create modules and optimisers on the device, with random weights from the seed or with the weights of `base`."""
+    """Create modules and optimisers on the device, with random weights from the seed or with the weights of `base`.
+
+    A network that is divided over processes is built in main memory, and brought to the devices in parts.
+    """
     torch.manual_seed(train.seed)
-    modules = to_device(family.build(config, space, conds), train.device)
+    divides = train.shard and ranks.world() > 1
+    modules = to_device(family.build(config, space, conds), "cpu" if divides else train.device)
     if base is not None:
         modules = base.apply(modules, train.seed)
+    blocks = family.plan.blocks(modules)
+    if train.recompute:
+        recompute(blocks)
+    if divides:
+        if train.compile and ranks.leads():
+            events.warning("A network that is divided over processes is not compiled: training goes on without it.")
+        return Learner(modules, family.objective(config, space), train, division=divide(modules, blocks, train))
     regions = family.plan.regions(modules, train.device) if train.compile and family.plan.regions is not None else ()
     if regions and (fault := compile_fault(train.device)) is not None:
         events.warning(f"torch.compile does not work on this machine, so training goes on without it: {fault}")
@@ -103,6 +119,20 @@ def make_learner(
         for region in regions:
             region.compile()
     return Learner(modules, family.objective(config, space), train)
+
+
+def recompute(blocks: Sequence[nn.Module]) -> None:
+    """Let layers compute again for their gradients instead of keeping what they computed. Raises UserError if there are
+    none."""
+    from torch.distributed._composable.checkpoint_activation import checkpoint  # takes a second
+
+    if not blocks:
+        raise UserError(
+            "The networks of this family have no layers that can be computed again. Leave `train.recompute` out.",
+            "not_recomputed",
+        )
+    for block in blocks:
+        checkpoint(block, preserve_rng_state=False)  # all noise is keyed by numbers (core/rng.py)
 
 
 @dataclass(frozen=True)
@@ -319,7 +349,7 @@ def sized(task: Task) -> Sized:
     train, settled = fastest(task, smallest, with_batch(task, smallest, train, FIRST_GUESS * train.batch))
     decisions = [Decision("device", f"{machine.device}, {counted(machine.threads, 'thread')}", machine.name)]
     if machine.processes > 1:
-        why = "each takes a part of every batch, and holds the whole network"
+        why = "each takes a part of every batch"
         decisions.append(Decision("processes", f"{machine.processes}", why))
     if task.examples.mask is not None:
         records = f"one record per window, of {task.tokens_per_example} tokens on average"
@@ -357,6 +387,7 @@ def complete(chosen: Sized) -> Plan:
     trial = in_regime(task, trial, decisions)
     size = parameters_of(task.family, trial.config, task.space, task.conds)
     decisions.append(Decision("size", f"{size / 1e6:.2f}M parameters", describe(trial.config)))
+    trial = in_memory(task, trial, size, decisions)
     unit = "tokens" if task.tokens_per_example > 1 else "examples"
     suits = f"suits the {trial.examples * task.tokens_per_example:,} {unit} that fit the budget"
     decisions.append(Decision("batch", f"{trial.train.batch}", by_hand if "batch" in task.set_train else suits))
@@ -372,9 +403,10 @@ def complete(chosen: Sized) -> Plan:
 def fitting_memory(task: Task, config: Any, train: TrainConfig, decisions: list[Decision]) -> TrainConfig:
     """The configuration with micro-batches that fit the memory of the device, as one step on the largest batch shows.
 
-    Nothing is tried on a processor. Raises UserError if not even a single example fits.
+    Nothing is tried on a processor, nor for a network that is to be divided, of which this process has no part yet.
+    Raises UserError if not even a single example fits.
     """
-    if not is_bounded(train.device):
+    if not is_bounded(train.device) or (train.shard and task.machine.processes > 1):
         return train
     part = -(-train.batch // task.machine.processes)
     train = train.model_copy(update={"micro_batch": min(train.micro_batch, part)})
@@ -405,6 +437,40 @@ def largest_batch(task: Task, size: int, rng: Rng) -> Batch:
     longest = window_lengths(loader.runs, loader.context).argsort(descending=True)
     batch = numbered(task.examples, task.space)[1](longest[torch.arange(size) % len(longest)])
     return batch if task.examples.vary is None else task.examples.vary(batch, rng)
+
+
+def in_memory(task: Task, trial: Trial, size: int, decisions: list[Decision]) -> Trial:
+    """Decide whether processes divide the network, where one with all that is kept for it takes much of a device's
+    memory. A run that one process begins may go on with several, which then divide it."""
+    memory, processes, train = task.machine.memory, task.machine.processes, trial.train
+    kept = STATE * size
+    large, each = kept > ROOM * memory > 0, kept / processes
+    found = {
+        "shard": large and train.precision != "float16",
+        "recompute": each > ROOM * memory and bool(blocks_of(task, trial.config)),
+        "offload": each > FULL * memory and train.device != "cpu",
+    }
+    if not found["shard"]:
+        found = dict.fromkeys(found, False)
+    found |= {k: bool(v) for k, v in task.set_train.items() if k in found}
+    if processes > 1 or any(found.values()):
+        share = f"{kept / 1e9:,.3g} GB of weights, gradients, moments and averages"
+        why = f"{share}, where each process has {memory / 1e9:,.3g} GB" if memory else share
+        value = "divided over the processes" if found["shard"] else "whole in each process"
+        if large and train.precision == "float16" and not found["shard"]:
+            why += "; in float16 it cannot be divided"
+        decisions.append(Decision("network", value, "set by hand" if "shard" in task.set_train else why))
+    for name, value in (("recompute", "layers"), ("offload", "to main memory")):
+        if found[name]:
+            room = f"{each / 1e9:,.3g} GB in each process leave little room"
+            decisions.append(Decision(name, value, "set by hand" if name in task.set_train else room))
+    return replace(trial, train=override(train, found, "train")) if any(found.values()) else trial
+
+
+def blocks_of(task: Task, config: Any) -> Sequence[nn.Module]:
+    """The layers of a network that can be gathered or computed again one at a time."""
+    with torch.device("meta"):
+        return task.family.plan.blocks(task.family.build(config, task.space, task.conds))
 
 
 def precision_decision(task: Task, train: TrainConfig) -> Decision:

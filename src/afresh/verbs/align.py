@@ -402,6 +402,12 @@ def by_hand(start: Mapping[str, Any], group: int, spec: AlignSpec) -> TrainConfi
     batches that are not whole groups."""
     train = override(TrainConfig(**start), spec.set_train, "train")
     assert isinstance(train, TrainConfig)
+    if train.shard or train.recompute:
+        raise UserError(
+            "Aligning draws samples from the network between its steps, for which every process needs it whole. Leave "
+            "`train.shard`, `train.offload` and `train.recompute` out.",
+            "not_divided",
+        )
     if train.batch % group:
         raise UserError(
             f"`train.batch={train.batch}` is not a multiple of the group size {group}. Choose a multiple of it."

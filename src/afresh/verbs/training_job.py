@@ -27,10 +27,9 @@ from afresh.training import checkpoint, loop, ranks
 from afresh.training.batch_source import BatchSource, most_evaluated
 from afresh.training.budget import torch_threads
 from afresh.training.logs.run_log import Logs, RunLog, Training, opened
-from afresh.training.loop import Hooks, Learner, averaged
+from afresh.training.loop import Hooks, Learner, averaged, gathered
 from afresh.training.metrics_log import Journal
 from afresh.training.progress import WINDOW, ProgressMeter
-from afresh.training.schedule import share_left
 from afresh.training.signals import interrupts_caught
 from afresh.training.training_clock import Clock, StepsForDeadline
 from afresh.training.weights import EARLY, adapters_merged, forget_chosen, state_of, write_weights
@@ -184,7 +183,7 @@ def _train(job: Job, learner: Learner, interrupted: Callable[[], bool], logs: Lo
             log=lambda step, metrics: note_metrics(step, source.logged(metrics)),
             rewind=journal.rewind,
             tick=lambda metrics: meter.step(metrics, learner.step),
-            stepped=lambda now: store_early(now, run),
+            early=lambda now: store_early(now, run),
             overhead=note_overhead,
             interrupted=lambda: interrupted() and source.may_checkpoint(learner.step),
             stop_reason=source.stop_reason,
@@ -214,7 +213,10 @@ def _train(job: Job, learner: Learner, interrupted: Callable[[], bool], logs: Lo
 def first_scores(job: Job, learner: Learner) -> dict[str, float]:
     """The scores of the base model on this data, before the first step; empty without a base."""
     wanted = learner.step == 0 and job.run.record.base_model is not None and not metrics_rows(job.run)
-    return job.source.evaluate(learner) if ranks.from_leader(wanted) else {}
+    if not ranks.from_leader(wanted):
+        return {}
+    with gathered(learner):
+        return job.source.evaluate(learner)
 
 
 def measuring_of_texts(job: Job, learner: Learner, spent: Mapping[str, float]) -> float | None:
@@ -274,11 +276,9 @@ def saved_if_rewards_fail(learner: Learner, job: Job) -> Iterator[None]:
 
 
 def store_early(learner: Learner, run: Run) -> None:
-    """Write the weights for guidance by a weaker model, once training has come as far as the configuration sets. A
-    personal adapter is guided by the early weights of its base."""
-    config, after = learner.config, 1 - learner.config.early
-    left = [share_left(s, config.steps, learner.since, learner.left) for s in (learner.step - 1, learner.step)]
-    if config.early and not run.record.personal and left[0] > after >= left[1]:
+    """Write the weights for guidance by a weaker model. A personal adapter is guided by the early weights of its
+    base."""
+    if not run.record.personal:
         names = learner.objective.averaged
         with averaged(learner), adapters_merged(learner.modules) as modules:
             write_weights(run.path, EARLY, state_of(modules, names))
