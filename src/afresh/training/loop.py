@@ -21,6 +21,7 @@ from afresh.core.safe_json import MOST_STEPS, faults
 from afresh.nets.kernels import functions as kernels
 from afresh.training import checkpoint, ranks
 from afresh.training.checkpoint import Count
+from afresh.training.checkpoint_saver import CheckpointSaver
 from afresh.training.compiling import first_reason, undo_compile
 from afresh.training.config import TrainConfig
 from afresh.training.ema import Average, ema_decay, flat, follow, refill
@@ -426,7 +427,8 @@ class Hooks:
 
 def run(learner: Learner, batches: Callable[[int, int], Batch], root: Path, rng: Rng, hooks: Hooks) -> None:
     """Train from learner.step to config.steps, or until a hook stops it (`learner.stopped` holds the reason; it is
-    stopped only once), with checkpoints in `root`. Raises Diverged or Interrupted, with everything saved.
+    stopped only once), with checkpoints in `root`, which are written while training goes on. Raises Diverged or
+    Interrupted, with everything saved, and UserError if a checkpoint could not be written.
 
     Several processes (training/ranks.py) take the same steps; one of them saves, and decides what depends on the clock.
     """
@@ -434,29 +436,30 @@ def run(learner: Learner, batches: Callable[[int, int], Batch], root: Path, rng:
         if learner.step == 0 and not checkpoint.steps_in(root):
             checkpoint.save(root, learner.snapshot())
         checkpoint.settle(root, learner.step, rotating=learner.skipped == 0)
-    while not learner.ended:
-        replan(learner, hooks)
-        config = learner.config
-        batch = batches(learner.step * config.batch, config.batch).to(config.device)
-        overflows = learner.overflows
-        metrics = take_step(learner, batch, rng)
-        if metrics is None and learner.overflows == overflows:
-            learner.skipped += 1
-            events.warning(f"step {learner.step}: the loss or its gradient is not finite; the step is skipped")
-            if learner.skipped >= config.skip_limit:
-                roll_back(learner, root, hooks)
-                continue
-        learner.step += 1
-        if metrics is not None:
-            learner.skipped = 0
-            learner.sums = {k: learner.sums.get(k, 0.0) + v for k, v in metrics.items()}
-            learner.count += 1
-            hooks.tick(metrics)
-        hooks.stepped(learner)
-        after_step(learner, root, hooks)
+    with CheckpointSaver(root) as saver:
+        while not learner.ended:
+            replan(learner, hooks)
+            config = learner.config
+            batch = batches(learner.step * config.batch, config.batch).to(config.device)
+            overflows = learner.overflows
+            metrics = take_step(learner, batch, rng)
+            if metrics is None and learner.overflows == overflows:
+                learner.skipped += 1
+                events.warning(f"step {learner.step}: the loss or its gradient is not finite; the step is skipped")
+                if learner.skipped >= config.skip_limit:
+                    roll_back(learner, saver, hooks)
+                    continue
+            learner.step += 1
+            if metrics is not None:
+                learner.skipped = 0
+                learner.sums = {k: learner.sums.get(k, 0.0) + v for k, v in metrics.items()}
+                learner.count += 1
+                hooks.tick(metrics)
+            hooks.stepped(learner)
+            after_step(learner, saver, hooks)
 
 
-def after_step(learner: Learner, root: Path, hooks: Hooks) -> None:
+def after_step(learner: Learner, saver: CheckpointSaver, hooks: Hooks) -> None:
     """Log, evaluate, decide whether training ends here, preview and save if due. Raises Interrupted after an
     interruption, once everything is saved."""
     config = learner.config
@@ -478,8 +481,10 @@ def after_step(learner: Learner, root: Path, hooks: Hooks) -> None:
     if ranks.leads() and (due(learner.step, config.save_every, last) or interrupted or learner.ended):
         with measure_overhead(hooks, "save"):
             # While steps are skipped, these weights may be unusable and must not replace older checkpoints.
-            checkpoint.save(root, learner.snapshot(), rotating=learner.skipped == 0)
+            saver.save(learner.snapshot(), rotating=learner.skipped == 0)
+    saver.check()
     if interrupted and not learner.ended:
+        saver.wait()
         raise Interrupted(f"saved at step {learner.step} of {config.steps}")
 
 
@@ -507,14 +512,16 @@ def measure_overhead(hooks: Hooks, kind: str) -> Iterator[None]:
     hooks.overhead(kind, time.perf_counter() - start)
 
 
-def roll_back(learner: Learner, root: Path, hooks: Hooks) -> None:
+def roll_back(learner: Learner, saver: CheckpointSaver, hooks: Hooks) -> None:
     """After `skip_limit` skipped steps in a row, continue from the newest checkpoint before them, at half the rate.
 
     A checkpoint at the first skipped step holds the weights that have no finite gradient, so it does not count. Raises
     Diverged after `rollback_limit` rollbacks, or if there is no such checkpoint.
     """
-    config = learner.config
+    config, root = learner.config, saver.root
     rollbacks, scale = learner.rollbacks + 1, learner.lr_scale / 2
+    saver.wait()
+    ranks.wait()  # until what one of them saves is written
     saved = checkpoint.newest(root, before=learner.step - learner.skipped + 1)
     ranks.wait()  # until every process has read it
     if saved is not None and ranks.leads():
