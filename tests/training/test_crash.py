@@ -98,7 +98,7 @@ def test_checkpoints_that_are_written_while_training_goes_on_lose_one_more_at_mo
     at_once = Whole(zygote, tmp_path_factory.mktemp("once"), "transformer")
     whole = Whole(zygote, tmp_path_factory.mktemp("late"), "transformer", late=True)
     assert whole.end == at_once.end and whole.metrics == at_once.metrics and whole.points != at_once.points
-    for at in seeded_points(whole.points, KILLS["transformer"], seed=21):
+    for at in sorted(random.Random(21).sample(range(len(whole.points)), 6)):
         run = whole.copy(f"kill{at}")
         assert whole.go_on(run, fault="kill", at=at) == -signal.SIGKILL, whole.points[at]
         assert not manifest_faults(run), "a killed run looks as sound as it is"
@@ -109,7 +109,7 @@ def test_checkpoints_that_are_written_while_training_goes_on_lose_one_more_at_mo
         assert done - (0 if saved is None else saved.step) <= 2 * EVERY["save_every"], whole.points[at]
         whole.check(run)
         shutil.rmtree(run.parent)
-    for at in random.Random(6).sample(range(len(whole.points)), INTERRUPTS["gan"]):
+    for at in random.Random(6).sample(range(len(whole.points)), 2):
         run = whole.copy(f"int{at}")
         whole.go_on(run, fault="interrupt", at=at)
         done = (run.parent / "trace").read_text().splitlines().count("step: after")

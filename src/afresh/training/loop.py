@@ -422,6 +422,7 @@ class Hooks:
     overhead: Callable[[str, float], None] = lambda kind, seconds: None
     interrupted: Callable[[], bool] = lambda: False
     stop_reason: Callable[[Learner], str] = lambda learner: ""  # why to stop here; called after each evaluation
+    saved: Callable[[Path], None] = lambda folder: None  # after a checkpoint is complete, beside training
     replan: Callable[[Learner], int | None] = lambda learner: None  # another number of steps; called before each step
 
 
@@ -434,9 +435,9 @@ def run(learner: Learner, batches: Callable[[int, int], Batch], root: Path, rng:
     """
     if ranks.leads():
         if learner.step == 0 and not checkpoint.steps_in(root):
-            checkpoint.save(root, learner.snapshot())
+            hooks.saved(checkpoint.save(root, learner.snapshot()))
         checkpoint.settle(root, learner.step, rotating=learner.skipped == 0)
-    with CheckpointSaver(root) as saver:
+    with CheckpointSaver(root, hooks.saved) as saver:
         while not learner.ended:
             replan(learner, hooks)
             config = learner.config
