@@ -128,6 +128,7 @@ def new_copy(address: str, force: bool) -> Path:
         shutil.rmtree(folder, ignore_errors=True)
     if force or not unsaved:  # otherwise the folder holds a run, which is an error of its own (runs/output_dir.py)
         write_copy(folder, Copy(address=address, index=index, pending=True))
+    events.note(f"The run will be in {address}. Until it is uploaded, what is new is in {folder}.", "store")
     return folder
 
 

@@ -43,7 +43,9 @@ class ObjectStore:
         try:
             from fsspec.core import url_to_fs
 
-            self.files, self.root = url_to_fs(self.address, use_listings_cache=False, skip_instance_cache=True)
+            # Folders are made on a disk alone: elsewhere that would make a bucket.
+            options = {"auto_mkdir": True} if scheme in ("file", "local") else {"use_listings_cache": False}
+            self.files, self.root = url_to_fs(self.address, skip_instance_cache=True, **options)
         except ImportError as e:
             needed = EXTRAS.get(scheme, "a package of fsspec for it")
             hint = "pip install 'afresh[store]'" if needed == "s3fs" else f"pip install {needed}"
@@ -73,13 +75,11 @@ class ObjectStore:
     def write(self, name: str, content: bytes) -> None:
         """Write a small file, or put it in place of another. Raises UserError if the store does not take it."""
         with self._failures(f"{name} could not be written"):
-            self.files.makedirs(self.path(name).rpartition("/")[0], exist_ok=True)
             self.files.pipe_file(self.path(name), content)
 
     def upload(self, file: Path, name: str) -> None:
         """Copy a file there. Raises UserError if the store does not take all of it."""
         with self._failures(f"{name} could not be uploaded"):
-            self.files.makedirs(self.path(name).rpartition("/")[0], exist_ok=True)
             self.files.put_file(str(file), self.path(name))
             there, here = self.files.info(self.path(name))["size"], file.stat().st_size
             if there != here:
