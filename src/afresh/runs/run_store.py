@@ -352,6 +352,7 @@ def mirrored(folder: Path) -> Iterator[None]:
         raise
     try:
         upload(folder)
+        events.detail(f"store: {known.address} has everything that is in {folder}", "stored", address=known.address)
     except UserError as error:
         raise UserError(f"{error} {kept_here(folder, known.address)}", error.code, path=str(folder)) from error
 
