@@ -662,6 +662,7 @@ CHOSEN = {
     "data_folder": "`~/.local/share/afresh/data`",
     "jobs_folder": "`~/.local/share/afresh/jobs`",
     "works_folder": "`~/.local/share/afresh/works`",
+    "stores_folder": "`~/.local/share/afresh/stores`",
     "key_folder": "`~/.config/afresh`",
 }
 OTHER_VARIABLES = (

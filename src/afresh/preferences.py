@@ -69,6 +69,13 @@ class Preferences(BaseSettings):
     works_folder: Folder = Field(
         default_factory=lambda: user_data_path("afresh") / "works", description="what was made in the studio"
     )
+    stores_folder: Folder = Field(
+        default_factory=lambda: user_data_path("afresh") / "stores",
+        description="copies of runs that live in a store, as s3://BUCKET/NAME, with what is not uploaded yet",
+    )
+    stores_bytes: int = Field(
+        50_000_000_000, ge=0, description="of those copies; what was used longest ago is removed, if it is in the store"
+    )
     contact: str = Field(
         "", description="an e-mail address or a page by which sites that are collected from can reach you"
     )

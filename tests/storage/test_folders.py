@@ -70,7 +70,7 @@ def test_what_a_killed_process_left_is_removed_and_what_another_one_writes_is_no
     for folder in (rest, other):
         folder.mkdir()
         (folder / "half").write_text("half")
-    write_folder(tmp_path / "out", {"result.json": b"new"})
+    write_folder(tmp_path / "out", {"result.json": b"new"}.items())
     assert content(tmp_path / "out") == {"result.json": "new"} and sorted(tmp_path.iterdir()) == [
         other,
         tmp_path / "out",
@@ -79,7 +79,7 @@ def test_what_a_killed_process_left_is_removed_and_what_another_one_writes_is_no
 
 def test_a_folder_is_on_the_disk_before_it_has_its_name(tmp_path: Path) -> None:
     with disk() as found:
-        write_folder(tmp_path / "new" / "a", {"x": b"1", "y": b"2"})
+        write_folder(tmp_path / "new" / "a", {"x": b"1", "y": b"2"}.items())
         (tmp_path / "bin").mkdir()
         move_folder(tmp_path / "new" / "a", tmp_path / "bin" / "a")
     assert found.renamed == ["a", "a"] and content(tmp_path / "bin" / "a") == {"x": "1", "y": "2"}
@@ -89,13 +89,13 @@ def test_what_appeared_meanwhile_is_not_replaced_unless_it_is_to_be(out: Path) -
     with pytest.raises(FileExistsError), new_folder(out) as folder:
         folder.mkdir()
     assert content(out)["result.json"] == "old" and list(out.parent.iterdir()) == [out]
-    write_folder(out, {"result.json": b"new"}, replace=True)
+    write_folder(out, {"result.json": b"new"}.items(), replace=True)
     assert content(out) == {"result.json": "new"} and list(out.parent.iterdir()) == [out]
 
 
 def test_a_file_gives_way_to_a_folder_that_is_to_replace_it(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("old")
-    write_folder(tmp_path / "out", {"a": b"new"}, replace=True)
+    write_folder(tmp_path / "out", {"a": b"new"}.items(), replace=True)
     assert content(tmp_path / "out") == {"a": "new"} and len(list(tmp_path.iterdir())) == 1
 
 

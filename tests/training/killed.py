@@ -58,10 +58,11 @@ class Zygote:
 
 
 class Whole:
-    """An undisturbed run: its end, the points that it passed, and a copy of its start."""
+    """An undisturbed run: its end, the points that it passed, and a copy of its start. With `late`, a checkpoint is
+    written only when the next one is due, which is the latest that it can be; otherwise, at once."""
 
-    def __init__(self, zygote: Zygote, folder: Path, family: str, early: str | None = None) -> None:
-        self.zygote, self.folder, self.family, self.early = zygote, folder, family, early
+    def __init__(self, zygote: Zygote, folder: Path, family: str, early: str | None = None, late: bool = False) -> None:
+        self.zygote, self.folder, self.family, self.early, self.late = zygote, folder, family, early, late
         self.start, run = folder / "start" / "run", folder / "whole" / "run"
         self.start.parent.mkdir(parents=True)
         code = zygote.order("begin", self.start, family=family, steps=STEPS, early=early)
@@ -75,7 +76,7 @@ class Whole:
         return Path(shutil.copytree(self.start, self.folder / name / "run"))
 
     def go_on(self, run: Path, **more: Any) -> int:
-        return self.zygote.order("go on", run, early=self.early, **more)
+        return self.zygote.order("go on", run, early=self.early, late=self.late, **more)
 
     def check(self, run: Path) -> None:
         """Resume without faults; the end must be the same."""

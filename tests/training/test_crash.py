@@ -91,12 +91,39 @@ def test_a_run_killed_at_any_point_ends_like_an_undisturbed_one(whole: Whole) ->
         shutil.rmtree(run.parent)
 
 
+def test_checkpoints_that_are_written_while_training_goes_on_lose_one_more_at_most(
+    zygote: Zygote, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """The end is that of a run whose checkpoints are written at once, too."""
+    at_once = Whole(zygote, tmp_path_factory.mktemp("once"), "transformer")
+    whole = Whole(zygote, tmp_path_factory.mktemp("late"), "transformer", late=True)
+    assert whole.end == at_once.end and whole.metrics == at_once.metrics and whole.points != at_once.points
+    for at in sorted(random.Random(21).sample(range(len(whole.points)), 6)):
+        run = whole.copy(f"kill{at}")
+        assert whole.go_on(run, fault="kill", at=at) == -signal.SIGKILL, whole.points[at]
+        assert not manifest_faults(run), "a killed run looks as sound as it is"
+        for name in STORED:
+            read_weights(run, name)
+        saved = checkpoint.newest(run / "checkpoints")
+        done = (run.parent / "trace").read_text().splitlines().count("step: after")
+        assert done - (0 if saved is None else saved.step) <= 2 * EVERY["save_every"], whole.points[at]
+        whole.check(run)
+        shutil.rmtree(run.parent)
+    for at in random.Random(6).sample(range(len(whole.points)), 2):
+        run = whole.copy(f"int{at}")
+        whole.go_on(run, fault="interrupt", at=at)
+        done = (run.parent / "trace").read_text().splitlines().count("step: after")
+        assert checkpoint.steps_in(run / "checkpoints")[-1] == f"{done:06d}"  # it waited until all was written
+        whole.check(run)
+
+
+@pytest.mark.parametrize("late", [False, True])
 @pytest.mark.parametrize(("kind", "early"), EARLY_ENDS)
 def test_a_run_that_ends_early_decides_so_at_the_same_step_after_a_kill(
-    kind: str, early: str, zygote: Zygote, tmp_path_factory: pytest.TempPathFactory
+    kind: str, early: str, late: bool, zygote: Zygote, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """Killed where an evaluation is noted that no checkpoint holds, at the decision, and after it."""
-    whole = Whole(zygote, tmp_path_factory.mktemp(early), kind, early)
+    whole = Whole(zygote, tmp_path_factory.mktemp(early), kind, early, late)
     assert TURN < int(whole.last) < STEPS
     noted = [i for i, point in enumerate(whole.points) if point == "write metrics.jsonl: after"]
     saved = max(i for i, point in enumerate(whole.points) if point == "rename to latest: after")

@@ -27,7 +27,7 @@ from afresh.alignment.alignment_batches import AlignmentSource
 from afresh.core import UserError
 from afresh.core.events import Event, listening
 from afresh.evaluation import memorisation_monitor
-from afresh.training import loop
+from afresh.training import checkpoint_saver, loop
 from afresh.verbs import align, data_source, distill
 from afresh.verbs.resume import resume
 from afresh.verbs.train import TrainSpec, start
@@ -185,6 +185,35 @@ def make_data(path: Path, modality: str) -> Path:
     return path
 
 
+class AtOnce:
+    """A thread whose work is done when it starts, so that the points of a run have one order."""
+
+    def __init__(self, target: Callable[[], None], name: str) -> None:
+        self.target = target
+
+    def start(self) -> None:
+        self.target()
+
+    def is_alive(self) -> bool:
+        return False
+
+    def join(self) -> None:
+        pass
+
+
+class Late(AtOnce):
+    """A thread that does nothing until it is waited for: a checkpoint is written when the next one is due."""
+
+    def start(self) -> None:
+        pass
+
+    def is_alive(self) -> bool:
+        return True
+
+    def join(self) -> None:
+        self.target()
+
+
 def limit_files(order: Mapping[str, Any]) -> None:
     """Limit files to order["file_limit"] bytes, beyond which the system fails a write as on a full disk."""
     if limit := order.get("file_limit"):
@@ -276,6 +305,7 @@ def go_on(order: Mapping[str, Any]) -> None:
     limit_files(order)
     run = Path(order["run"])
     worsen(order.get("early"))
+    checkpoint_saver.Thread = Late if order.get("late") else AtOnce  # type: ignore[assignment,misc]
     job = resume(run)
     Points(run, Path(order["trace"]), order.get("fault"), order.get("at", 0)).set_up()
     learn(job)

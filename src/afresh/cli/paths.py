@@ -10,6 +10,7 @@ import typer
 from afresh.cli.wording import as_typed
 from afresh.runs.names import no_run
 from afresh.runs.person_adapters import FOLDER, NAME, SEPARATOR
+from afresh.storage.object_store import address_of, is_address
 
 # click's plain usage error, whose message has no prefix; newer versions of typer hold a copy of their own.
 Refusal: type[Exception] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "UsageError")
@@ -35,6 +36,10 @@ def run_path(path: Path | None) -> Path | None:
     adapter of a person is RUN:NAME."""
     if path is None or (path / "run.json").is_file():
         return path
+    if is_address(path):
+        from afresh.runs.run_store import opened
+
+        return opened(path)
     return next((place for place in places(path) if (place / "run.json").is_file()), path)
 
 
@@ -61,6 +66,10 @@ def existing_run(path: Path | None) -> Path | None:
 
 
 def run_paths(paths: list[Path] | None) -> list[Path] | None:
+    """The folders of runs that are to be removed. Raises a usage error for one that lives in a store."""
+    for path in paths or []:
+        if is_address(path):
+            raise Refusal(f"{address_of(path)} lives in a store: remove it there, with the tools of the store.")
     return None if paths is None else [run_path(p) or p for p in paths]
 
 

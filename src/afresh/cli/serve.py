@@ -75,6 +75,7 @@ def serve(
     require("serve", "A server of runs")
     from afresh.core import UserError
     from afresh.preferences import preferences
+    from afresh.runs.run_store import opened
     from afresh.serve.app import ServeSettings
     from afresh.serve.keys import NO_KEYS, read_keys
     from afresh.serve.origins import ANY, origin_of
@@ -91,7 +92,7 @@ def serve(
     keys = NO_KEYS if key_file is None else read_keys(key_file, local_files)
     names = ("127.0.0.1", "localhost", "::1", *([] if host in ("0.0.0.0", "::") else [host]), *(allow_host or ()))
     settings = ServeSettings(
-        places=tuple(places or [preferences().runs]),
+        places=tuple(map(opened, places or [preferences().runs])),
         memory=memory_budget() if memory is None else int(memory * 2**30),
         hosts=names,
         keys=keys,

@@ -19,6 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from afresh.core import UserError
+from afresh.runs.run_store import mirrored
 from afresh.storage.files import replace_file
 from afresh.training.best_checkpoint import HIGHEST, LOWEST
 from afresh.training.weights import BASE, CHOSEN, EARLY, FITTED
@@ -106,8 +107,14 @@ def create_manifest(folder: Path) -> None:
 
 @contextmanager
 def changing(folder: Path, parts: Sequence[str]) -> Iterator[None]:
-    """Change these parts of a run in the block. Without a list of hashes, which a run of an earlier version lacks,
-    none is made: nobody could say that the other parts are as they were."""
+    """Change these parts of a run in the block, also where it is mirrored. Without a list of hashes, which a run of an
+    earlier version lacks, none is made: nobody could say that the other parts are as they were."""
+    with mirrored(folder), _relisted(folder, parts):
+        yield
+
+
+@contextmanager
+def _relisted(folder: Path, parts: Sequence[str]) -> Iterator[None]:
     if (sums := read_manifest(folder)) is None:
         yield
         return

@@ -28,6 +28,7 @@ from afresh.runs.manifest import create_manifest
 from afresh.runs.names import near_runs, no_run
 from afresh.runs.person_adapters import FOLDER, adapters_in, base_of
 from afresh.runs.record import RunRecord, read_record
+from afresh.runs.run_store import opened
 from afresh.runs.size_limits import bounded, check_space
 from afresh.sampling.condition_rows import extrapolations, with_matching_rows
 from afresh.sampling.request import (
@@ -81,8 +82,9 @@ class Run:
     @staticmethod
     def open(path: str | Path, any_links: bool = False) -> Run:
         """Raises UserError if the folder is not a run, if its run.json is not valid, and if a symbolic link in it leads
-        out of it, unless `any_links`: a run may come from anybody, and its links could name files of this user."""
-        folder = Path(path)
+        out of it, unless `any_links`: a run may come from anybody, and its links could name files of this user. Of a
+        run that lives in a store (runs/run_store.py), the local copy is opened."""
+        folder = opened(path)
         file = folder / "run.json"
         if not file.is_file():
             raise UserError(no_run(folder), "not_a_run", path=str(folder), near=near_runs(folder))

@@ -7,7 +7,7 @@ import errno
 import glob
 import os
 import shutil
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -50,11 +50,11 @@ def _is_alive(process: str) -> bool:
     return True
 
 
-def write_folder(place: Path, files: Mapping[str, bytes], replace: bool = False) -> None:
-    """A folder of these files, by their names. Raises OSError, with nothing of it left, if it cannot be written."""
+def write_folder(place: Path, files: Iterable[tuple[str, bytes]], replace: bool = False) -> None:
+    """A folder of these files: names and contents. Raises OSError, with nothing of it left, if it cannot be written."""
     with new_folder(place, replace) as aside:
         aside.mkdir(parents=True)
-        for name, data in files.items():
+        for name, data in files:
             write_file(aside / name, data)
 
 

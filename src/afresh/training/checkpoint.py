@@ -12,7 +12,7 @@ import json
 import math
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -55,24 +55,41 @@ def save(root: Path, checkpoint: Checkpoint, rotating: bool = True) -> Path:
 
     Raises UserError, leaving the earlier checkpoints untouched, if the disk is full or not writable.
     """
-    files = {f"{k}.safetensors": save_bytes(dict(v)) for k, v in checkpoint.tensors.items()}
-    state = {"step": checkpoint.step, "scalars": dict(checkpoint.scalars)}
-    files["state.json"] = json.dumps(state, indent=1).encode()
-    files[SUMS] = "".join(f"{hashlib.sha256(v).hexdigest()}  {k}\n" for k, v in files.items()).encode()
-    size = sum(map(len, files.values()))
     final = root / f"{checkpoint.step:06d}"
     try:
         for rest in root.glob(".*"):  # of a save that was killed
             shutil.rmtree(rest, ignore_errors=True)
-        write_folder(final, files, replace=True)  # what is there is damaged, and was skipped when the run was resumed
+        write_folder(
+            final, files_of(checkpoint), replace=True
+        )  # what is there is damaged, and was skipped when the run was resumed
     except OSError as e:
         raise UserError(
             f"Could not write the checkpoint of step {checkpoint.step} in {root}: {e.strerror or e}. It needs "
-            f"{size:,} bytes; {free_bytes(root):,} are free. The previous "
+            f"{bytes_of(checkpoint):,} bytes; {free_bytes(root):,} are free. The previous "
             f"checkpoint is intact: make room, then `resume`."
         ) from e
     settle(root, checkpoint.step, rotating)
     return final
+
+
+def files_of(checkpoint: Checkpoint) -> Iterator[tuple[str, bytes]]:
+    """The names and contents of a checkpoint's files, of which one at a time is in memory; the hashes come last."""
+    sums = ""
+    for group, tensors in checkpoint.tensors.items():
+        laid_out = {k: t.cpu().contiguous() for k, t in tensors.items()}
+        name, data = f"{group}.safetensors", save_bytes(laid_out)
+        del laid_out
+        sums += f"{hashlib.sha256(data).hexdigest()}  {name}\n"
+        yield name, data
+        del data
+    state = json.dumps({"step": checkpoint.step, "scalars": dict(checkpoint.scalars)}, indent=1).encode()
+    yield "state.json", state
+    yield SUMS, f"{sums}{hashlib.sha256(state).hexdigest()}  state.json\n".encode()
+
+
+def bytes_of(checkpoint: Checkpoint) -> int:
+    """The bytes of a checkpoint's tensors; what else it holds is small."""
+    return sum(t.nbytes for tensors in checkpoint.tensors.values() for t in tensors.values())
 
 
 def settle(root: Path, step: int, rotating: bool = True) -> None:

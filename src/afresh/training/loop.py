@@ -23,6 +23,7 @@ from afresh.core.safe_json import MOST_STEPS, faults
 from afresh.nets.kernels import functions as kernels
 from afresh.training import checkpoint, ranks
 from afresh.training.checkpoint import Count
+from afresh.training.checkpoint_saver import CheckpointSaver
 from afresh.training.compiling import first_reason, undo_compile
 from afresh.training.config import TrainConfig
 from afresh.training.device_memory import DOES_NOT_FIT, free_unused, is_out_of_memory
@@ -545,48 +546,52 @@ class Hooks:
     overhead: Callable[[str, float], None] = lambda kind, seconds: None
     interrupted: Callable[[], bool] = lambda: False
     stop_reason: Callable[[Learner], str] = lambda learner: ""  # why to stop here; called after each evaluation
+    saved: Callable[[Path], None] = lambda folder: None  # after a checkpoint is complete, beside training
     replan: Callable[[Learner], int | None] = lambda learner: None  # another number of steps; called before each step
     paces: Callable[[list[RankPace]], None] = lambda paces: None  # when metrics are logged; empty for one process
 
 
 def run(learner: Learner, batches: Callable[[int, int], Batch], root: Path, rng: Rng, hooks: Hooks) -> None:
     """Train from learner.step to config.steps, or until a hook stops it (`learner.stopped` holds the reason; it is
-    stopped only once), with checkpoints in `root`. Raises Diverged or Interrupted, with everything saved.
+    stopped only once), with checkpoints in `root`, which are written while training goes on. Raises Diverged or
+    Interrupted, with everything saved, and UserError if a checkpoint could not be written.
 
     Several processes (training/ranks.py) take the same steps; one of them saves, and decides what depends on the clock.
     """
-    if ranks.from_leader(learner.step == 0 and not checkpoint.steps_in(root)):
-        save(learner, root)
-    if ranks.leads():
-        checkpoint.settle(root, learner.step, rotating=learner.skipped == 0)
     paces = Paces()
-    while not learner.ended:
-        replan(learner, hooks)
-        config = learner.config
-        overflows, micro_batch = learner.overflows, learner.micro_batch
-        with paces.step():
-            batch = batches(learner.step * config.batch, config.batch).to(config.device)
-            metrics = take_step(learner, batch, rng)
-        if learner.micro_batch < micro_batch and ranks.leads():
-            note_smaller_micro_batch(learner)
-        if metrics is None and learner.overflows == overflows:
-            learner.skipped += 1
-            events.warning(f"step {learner.step}: the loss or its gradient is not finite; the step is skipped")
-            if learner.skipped >= config.skip_limit:
-                roll_back(learner, root, hooks)
-                continue
-        learner.step += 1
-        if metrics is not None:
-            learner.skipped = 0
-            learner.sums = {k: learner.sums.get(k, 0.0) + v for k, v in metrics.items()}
-            learner.count += 1
-            hooks.tick(metrics)
-        if due(learner.step, config.log_every, learner.step == config.steps):
-            hooks.paces(paces.exchange(config.batch))
-        if learner.early_due:
-            with gathered(learner):
-                hooks.early(learner)
-        after_step(learner, root, hooks)
+    with CheckpointSaver(root, hooks.saved) as saver:
+        if ranks.from_leader(learner.step == 0 and not checkpoint.steps_in(root)):
+            save(learner, saver)
+            saver.wait()
+        if ranks.leads():
+            checkpoint.settle(root, learner.step, rotating=learner.skipped == 0)
+        while not learner.ended:
+            replan(learner, hooks)
+            config = learner.config
+            overflows, micro_batch = learner.overflows, learner.micro_batch
+            with paces.step():
+                batch = batches(learner.step * config.batch, config.batch).to(config.device)
+                metrics = take_step(learner, batch, rng)
+            if learner.micro_batch < micro_batch and ranks.leads():
+                note_smaller_micro_batch(learner)
+            if metrics is None and learner.overflows == overflows:
+                learner.skipped += 1
+                events.warning(f"step {learner.step}: the loss or its gradient is not finite; the step is skipped")
+                if learner.skipped >= config.skip_limit:
+                    roll_back(learner, saver, hooks)
+                    continue
+            learner.step += 1
+            if metrics is not None:
+                learner.skipped = 0
+                learner.sums = {k: learner.sums.get(k, 0.0) + v for k, v in metrics.items()}
+                learner.count += 1
+                hooks.tick(metrics)
+            if due(learner.step, config.log_every, learner.step == config.steps):
+                hooks.paces(paces.exchange(config.batch))
+            if learner.early_due:
+                with gathered(learner):
+                    hooks.early(learner)
+            after_step(learner, saver, hooks)
     learner.undivide()
 
 
@@ -601,7 +606,7 @@ def note_smaller_micro_batch(learner: Learner) -> None:
     )
 
 
-def after_step(learner: Learner, root: Path, hooks: Hooks) -> None:
+def after_step(learner: Learner, saver: CheckpointSaver, hooks: Hooks) -> None:
     """Log, evaluate, decide whether training ends here, preview and save if due. Raises Interrupted after an
     interruption, once everything is saved."""
     config = learner.config
@@ -622,18 +627,20 @@ def after_step(learner: Learner, root: Path, hooks: Hooks) -> None:
     interrupted = ranks.anywhere(hooks.interrupted())
     if due(learner.step, config.save_every, last) or interrupted or learner.ended:
         with measure_overhead(hooks, "save"):
-            save(learner, root)
+            save(learner, saver)
+    saver.check()
     if interrupted and not learner.ended:
+        saver.wait()
         raise Interrupted(f"saved at step {learner.step} of {config.steps}")
 
 
-def save(learner: Learner, root: Path) -> None:
-    """Write a checkpoint, by rank 0. While steps are skipped, these weights may be unusable and must not replace older
-    checkpoints."""
+def save(learner: Learner, saver: CheckpointSaver) -> None:
+    """Begin to write a checkpoint, by rank 0. While steps are skipped, these weights may be unusable and must not
+    replace older checkpoints."""
     if ranks.leads() or learner.division is not None:
         snapshot = learner.snapshot()
         if ranks.leads():
-            checkpoint.save(root, snapshot, rotating=learner.skipped == 0)
+            saver.save(snapshot, rotating=learner.skipped == 0)
 
 
 def replan(learner: Learner, hooks: Hooks) -> None:
@@ -660,14 +667,16 @@ def measure_overhead(hooks: Hooks, kind: str) -> Iterator[None]:
     hooks.overhead(kind, time.perf_counter() - start)
 
 
-def roll_back(learner: Learner, root: Path, hooks: Hooks) -> None:
+def roll_back(learner: Learner, saver: CheckpointSaver, hooks: Hooks) -> None:
     """After `skip_limit` skipped steps in a row, continue from the newest checkpoint before them, at half the rate.
 
     A checkpoint at the first skipped step holds the weights that have no finite gradient, so it does not count. Raises
     Diverged after `rollback_limit` rollbacks, or if there is no such checkpoint.
     """
-    config = learner.config
+    config, root = learner.config, saver.root
     rollbacks, scale = learner.rollbacks + 1, learner.lr_scale / 2
+    saver.wait()
+    ranks.wait()  # until what one of them saves is written
     saved = checkpoint.newest(root, before=learner.step - learner.skipped + 1)
     ranks.wait()  # until every process has read it
     if saved is not None and ranks.leads():

@@ -124,13 +124,12 @@ def whole(t: Tensor) -> Tensor:
 
 
 def whole_for_leader(t: Tensor) -> Tensor:
-    """The whole tensor in rank 0, in main memory, and an empty one in the others. All of them have to ask for it. A
-    tensor that is not divided is there in each. All are laid out in main memory, so that saving takes no memory of a
-    GPU."""
+    """The whole tensor in rank 0, in main memory, and an empty one in the others; all of them have to ask for it. A
+    tensor that is not divided is returned as it is, not as a copy."""
     if not divided(t):
-        return t.detach().cpu().contiguous()
+        return t.detach()
     full = whole(t)
-    return full.cpu().contiguous() if ranks.leads() else full.new_empty(0)
+    return full.cpu() if ranks.leads() else full.new_empty(0)
 
 
 def divided_like(t: Tensor, full: Tensor) -> Tensor:

@@ -20,7 +20,9 @@ from afresh.runs.data_lineage import collected_record, inherited
 from afresh.runs.output_dir import check_output_dir, output_dir
 from afresh.runs.record import DataRecord, RunRecord
 from afresh.runs.run import Run
+from afresh.runs.run_store import new_copy
 from afresh.runs.signature import sign
+from afresh.storage.object_store import is_address
 from afresh.training.budget import Budget, Machine, check_device
 from afresh.training.plan import RESERVE, Decision, Plan
 from afresh.training.training_clock import Clock
@@ -63,6 +65,8 @@ def check_spec(spec: RunSpec, budget: Budget | None, default_out: Path, inputs: 
         check_device(spec.device)
     check_processes(spec.processes)
     out = spec.out or default_out
+    if is_address(out):
+        out = new_copy(str(out), spec.force)
     check_output_dir(out, spec.force, inputs)
     return Output(out, inputs)
 

@@ -139,7 +139,7 @@ class Works:
     def _write(self, id_: str, content: Mapping[str, bytes]) -> None:
         """The folder of a work. Raises UserError if it cannot be written."""
         try:
-            write_folder(self.root / id_, content)
+            write_folder(self.root / id_, content.items())
         except OSError as error:
             raise UserError(
                 f"The work could not be kept in {self.root}: {error.strerror or error}. "

@@ -167,7 +167,7 @@ def write_examples(folder: Path, found: Look, replace: bool = False) -> None:
             files[sound] = sample.wav
         listed.append(asdict(ExampleFiles(sample.caption, picture, sound, sample.text)))
     files[EXAMPLES] = json.dumps(listed).encode()
-    write_folder(folder, files, replace)
+    write_folder(folder, files.items(), replace)
 
 
 def read_examples(folder: Path) -> list[ExampleFiles]:

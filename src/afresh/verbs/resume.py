@@ -32,7 +32,7 @@ def resume(
             f"The run was trained on the device {trained_on}, which is not available here. Training goes on on the "
             f"device {run.train.device}."
         )
-    with kept(path, "trained") if holds else nullcontext():
+    with kept(run.path, "trained") if holds else nullcontext():
         prepared = run_data(run)
         open_source = data_source if run.record.align is None else alignment_source
         return Job(run, prepared, open_source(run, prepared), ignore_stop=ignore_stop, processes=processes)

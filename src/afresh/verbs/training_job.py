@@ -21,6 +21,7 @@ from afresh.formats.peft import write_adapter
 from afresh.runs.lock import held, hold
 from afresh.runs.manifest import LEARNT, changing
 from afresh.runs.run import Run, metrics_rows
+from afresh.runs.run_store import upload_checkpoint
 from afresh.sampling.samples import Samples, grid_png
 from afresh.storage.files import replace_file
 from afresh.training import checkpoint, loop, ranks
@@ -187,6 +188,7 @@ def _train(job: Job, learner: Learner, interrupted: Callable[[], bool], logs: Lo
             overhead=note_overhead,
             interrupted=lambda: interrupted() and source.may_checkpoint(learner.step),
             stop_reason=source.stop_reason,
+            saved=upload_checkpoint,
             replan=lambda now: replan(now) if replan is not None and source.may_checkpoint(now.step) else None,
             paces=meter.paces,
         )

@@ -1,0 +1,140 @@
+"""Files at an address of a store that fsspec reaches: s3://, gs://, memory://, file://. Every failure is a UserError
+that says what to do.
+
+Only single files are written, read and removed by their names; nothing relies on a listing, which may be stale.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from afresh.core.errors import UserError
+
+ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+):/{1,3}([^/].*)", re.IGNORECASE)  # a Path keeps one slash
+EXTRAS = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
+NOT_STORED = "store_failed"  # the code of the errors
+TOO_LONG = 64 << 20  # bytes of a file that is read into memory
+
+
+def is_address(path: str | Path) -> bool:
+    """Whether this is the address of a store, and no path."""
+    return ADDRESS.fullmatch(str(path)) is not None
+
+
+def address_of(path: str | Path) -> str:
+    """The address with both of its slashes, and none at its end."""
+    found = ADDRESS.fullmatch(str(path))
+    if found is None:
+        raise UserError(f"{path} is no address of a store. Give one as s3://BUCKET/NAME.", NOT_STORED)
+    scheme = found[1].lower()
+    return f"{scheme}://{'/' if scheme in ('file', 'local') else ''}{found[2].rstrip('/')}"
+
+
+class ObjectStore:
+    """The files below an address. Raises UserError if no library for such addresses is installed."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address_of(address)
+        scheme = self.address.partition(":")[0]
+        try:
+            from fsspec.core import url_to_fs
+
+            # Folders are made on a disk alone: elsewhere that would make a bucket.
+            options = {"auto_mkdir": True} if scheme in ("file", "local") else {"use_listings_cache": False}
+            self.files, self.root = url_to_fs(self.address, skip_instance_cache=True, **options)
+        except ImportError as e:
+            needed = EXTRAS.get(scheme, "a package of fsspec for it")
+            hint = "pip install 'afresh[store]'" if needed == "s3fs" else f"pip install {needed}"
+            raise UserError(f"{self.address} cannot be read without {needed}: {hint}", NOT_STORED) from e
+        except ValueError as e:
+            raise UserError(
+                f"{self.address}: there is no store of the kind {scheme}:// ({e}). Known are s3://, gs://, az://, "
+                "file:// and what else fsspec has.",
+                NOT_STORED,
+            ) from e
+
+    def path(self, name: str) -> str:
+        return f"{self.root.rstrip('/')}/{name}"
+
+    def read(self, name: str) -> bytes | None:
+        """The content of a small file; None if there is none. Raises UserError if the store does not answer."""
+        with self._failures(f"{name} could not be read"):
+            try:
+                with self.files.open(self.path(name), "rb") as stream:
+                    content: bytes = stream.read(TOO_LONG + 1)
+            except FileNotFoundError:
+                return None
+        if len(content) > TOO_LONG:
+            raise UserError(f"{self.address}/{name} has more than {TOO_LONG:,} bytes: it is nothing of afresh.")
+        return content
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a small file, or put it in place of another. Raises UserError if the store does not take it."""
+        with self._failures(f"{name} could not be written"):
+            self.files.pipe_file(self.path(name), content)
+
+    def upload(self, file: Path, name: str) -> None:
+        """Copy a file there. Raises UserError if the store does not take all of it."""
+        with self._failures(f"{name} could not be uploaded"):
+            self.files.put_file(str(file), self.path(name))
+            there, here = self.files.info(self.path(name))["size"], file.stat().st_size
+            if there != here:
+                raise OSError(f"{there:,} of {here:,} bytes arrived")
+
+    def download(self, name: str, file: Path) -> bool:
+        """Copy a file from there. Whether there is one. Raises UserError if the store does not answer."""
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with self._failures(f"{name} could not be downloaded"):
+            try:
+                self.files.get_file(self.path(name), str(file))
+            except FileNotFoundError:
+                return False
+        return True
+
+    def remove(self, name: str) -> None:
+        """Remove a file that nothing names any more. What cannot be removed stays, and is never read."""
+        with suppress(Exception):
+            self.files.rm_file(self.path(name))
+
+    @contextmanager
+    def _failures(self, what: str) -> Iterator[None]:
+        """Libraries of stores raise errors of many kinds."""
+        try:
+            yield
+        except UserError:
+            raise
+        except Exception as e:
+            raise UserError(
+                f"{self.address}: {what}: {' '.join(str(e).split()) or type(e).__name__}. {advice(e)}",
+                NOT_STORED,
+                address=self.address,
+            ) from e
+
+
+def advice(error: Exception) -> str:
+    """What to do about an error of a store."""
+    kinds = {type(e).__name__ for e in chain_of(error)}
+    words = " ".join(f"{type(e).__name__} {e}" for e in chain_of(error)).lower()
+    if "nocredentialserror" in words or "unable to locate credentials" in words or "partialcredentials" in words:
+        return "No credentials were found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE."
+    if "PermissionError" in kinds or any(w in words for w in ("access denied", "accessdenied", "forbidden", "403")):
+        return "The store does not allow it: do the credentials permit to read and to write there?"
+    if "nosuchbucket" in words or "bucket does not exist" in words:
+        return "Make the bucket first, or correct its name."
+    if any(w in words for w in ("invalidaccesskeyid", "signaturedoesnotmatch", "expiredtoken")):
+        return "The credentials are not valid: renew them."
+    return "Is the address right, and the store reachable? Try again."
+
+
+def chain_of(error: BaseException) -> Iterator[Any]:
+    """An error and those that caused it."""
+    current: BaseException | None = error
+    for _ in range(10):
+        if current is None:
+            return
+        yield current
+        current = current.__cause__ or current.__context__
