@@ -65,7 +65,7 @@ def run_of(folder: Path, name: str, batch: int = 8, **options: Any) -> afresh.Mo
     if not text.exists():
         text.write_text("\n".join(f"line {i}: {i * i % 97} and {i % 7}" for i in range(2_000)))
     settings = {**SETTINGS, "train.batch": batch, "train.micro_batch": (batch + 1) // 2}
-    return afresh.train(text, steps=40, out=folder / name, settings=settings, quiet=True, **options)
+    return afresh.train(text, steps=40, out=folder / name, settings=settings, **{"quiet": True, **options})
 
 
 def bits(model: afresh.Model) -> dict[str, bytes]:
