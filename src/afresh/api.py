@@ -640,7 +640,8 @@ def train(
     little text. `codec` is a finished autoencoder whose latents are learnt. `data` are options of the modality
     ({"size": 32}), `settings` those of training and of the family ({"train.lr": 0.001, "family.width": 256}). The plan
     and the progress go to the listener (`afresh.listening`), by default to standard error, unless `quiet`. Curves and
-    previews also go to every `log`: "tensorboard", "trackio" or "wandb".
+    previews also go to every `log`: "tensorboard", "trackio" or "wandb". `processes` train together, on this machine or
+    on a Ray cluster, whose address (ray://HOST, or "local") is `on`.
 
     Raises UserError for bad usage or input, Diverged if training cannot go on, Interrupted after Ctrl-C (saved).
     """

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -38,19 +39,37 @@ def cluster() -> Iterator[Any]:
         started.shutdown()
 
 
+def lose(cluster: Any, machine: Any) -> None:
+    """Kill a machine at once, with all that runs on it."""
+    daemon = machine.all_processes["raylet"][0].process.pid
+    tasks = [Path("/proc", str(daemon), "task", thread, "children") for thread in os.listdir(f"/proc/{daemon}/task")]
+    numbers = [int(number) for file in tasks for number in file.read_text().split()]
+    cluster.remove_node(machine, allow_graceful=False)
+    for number in numbers:
+        with suppress(ProcessLookupError):
+            os.kill(number, signal.SIGKILL)
+
+
 @pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the processes of a machine in /proc")
 @pytest.mark.timeout(1200)
 def test_a_machine_is_lost_in_the_middle_and_a_run_stopped_and_nothing_is_lost(cluster: Any, tmp_path: Path) -> None:
     """Two machines until one is killed, then one until an interruption, then one."""
-    alone = run_of(tmp_path, "alone")
+    steps = 400  # which take longer than to notice
+    alone = run_of(tmp_path, "alone", steps=steps)
     second = cluster.add_node(num_cpus=1, object_store_memory=STORE)
     cluster.wait_for_nodes()
     heard: list[Event] = []
     path = tmp_path / "lost"
-    lose = at(path, (5,), lambda: cluster.remove_node(second, allow_graceful=False))
-    stop = at(path, (20,), lambda: os.kill(os.getpid(), signal.SIGINT))
-    with afresh.listening(heard.append), lose as losses, stop as stops, pytest.raises(Interrupted, match="saved at"):
-        run_of(tmp_path, "lost", processes=2, on=cluster.address, quiet=False)
+    losing = at(path, (5,), lambda: lose(cluster, second))
+    stopping = at(path, (20,), lambda: os.kill(os.getpid(), signal.SIGINT))
+    with (
+        afresh.listening(heard.append),
+        losing as losses,
+        stopping as stops,
+        pytest.raises(Interrupted, match="saved at"),
+    ):
+        run_of(tmp_path, "lost", steps=steps, processes=2, on=cluster.address, quiet=False)
     assert losses == [5] and stops == [20]
     codes = [event.code for event in heard]
     assert "training" in codes and codes.count("begun_again") == 1

@@ -36,7 +36,7 @@ EXTRAS = (
         ("defusedxml", "detect_secrets", "ftfy", "httpx", "phonenumbers", "py3langid", "sqlalchemy", "trafilatura"),
         "data sets from folders, the web, tables and databases: `afresh collect SOURCE... --into DATASET`",
     ),
-    Extra("cluster", ("ray",), "cleaning on many machines: `afresh collect SOURCE... --cluster ADDRESS`"),
+    Extra("cluster", ("ray",), "many machines: `--on ADDRESS` of train, `--cluster ADDRESS` of collect"),
     Extra("heic", ("pillow_heif",), "photos in HEIC, as telephones take them: `afresh train photos/`"),
     Extra("music", ("symusic",), "music in MIDI and ABC: `afresh train tunes/`, `afresh compose`"),
     Extra(

@@ -305,7 +305,7 @@ def stop_watched(mailbox: Any) -> Iterator[threading.Event]:
 
     def watch() -> None:
         with suppress(ray.exceptions.RayError):
-            while not over.wait(1.0) and not asked.is_set():
+            while not over.wait(0.5) and not asked.is_set():
                 if ray.get(mailbox.asked_to_stop.remote()):
                     asked.set()
 
