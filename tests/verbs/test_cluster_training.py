@@ -41,13 +41,21 @@ def cluster() -> Iterator[Any]:
 
 def lose(cluster: Any, machine: Any) -> None:
     """Kill a machine at once, with all that runs on it."""
-    daemon = machine.all_processes["raylet"][0].process.pid
-    tasks = [Path("/proc", str(daemon), "task", thread, "children") for thread in os.listdir(f"/proc/{daemon}/task")]
-    numbers = [int(number) for file in tasks for number in file.read_text().split()]
+    workers = children(machine.all_processes["raylet"][0].process.pid)
     cluster.remove_node(machine, allow_graceful=False)
-    for number in numbers:
+    for number in workers:
         with suppress(ProcessLookupError):
             os.kill(number, signal.SIGKILL)
+
+
+def children(parent: int) -> list[int]:
+    """The numbers of the processes that a process has started."""
+    numbers = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if int((folder / "stat").read_text().rpartition(")")[2].split()[1]) == parent:
+                numbers.append(int(folder.name))
+    return numbers
 
 
 @pytest.mark.slow

@@ -74,7 +74,7 @@ def check_cluster(address: str, processes: int) -> None:
 
 @dataclass(frozen=True)
 class Machine:
-    """A machine of the cluster that takes work, and what it has."""
+    """A machine of the cluster, and what it has."""
 
     name: str
     number: str
@@ -87,12 +87,12 @@ class Machine:
 
 
 def machines(ray: Any) -> list[Machine]:
+    """The machines of the cluster, as far as it knows that they are there."""
     alive = [(node, node["Resources"]) for node in ray.nodes() if node["Alive"]]
-    found = (
+    return [
         Machine(node["NodeManagerHostname"], node["NodeID"], int(has.get("CPU", 0)), int(has.get("GPU", 0)))
         for node, has in alive
-    )
-    return [machine for machine in found if machine.cpus]
+    ]
 
 
 def places(among: Sequence[Machine], gpu: bool = False, cpus: int = 1) -> int:
@@ -129,10 +129,10 @@ def learn_on(
         try:
             fitting = ray.remote(**on_head, max_retries=0, runtime_env={"env_vars": SETTINGS})(fit)
             account = follow(ray, mailbox, fitting.remote(mailbox, vars(order), processes, gpu))
-        except ray.exceptions.RayError as error:
+        except (ray.exceptions.RayError, ConnectionError) as error:
             raise lost(path, in_short(error)) from error
         finally:
-            with suppress(ray.exceptions.RayError):
+            with suppress(ray.exceptions.RayError, ConnectionError):
                 ray.kill(mailbox)
     raise_again(account_of(lost(path, "Ray Train ended")) if account is None else account)
     return time.perf_counter() - start
