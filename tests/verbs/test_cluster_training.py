@@ -32,11 +32,22 @@ def cluster() -> Iterator[Any]:
 
     os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112  # others of this machine come first otherwise
     head = {"num_cpus": 1, "object_store_memory": STORE, "include_dashboard": False}
-    started = Cluster(initialize_head=True, head_node_args=head)
+    started = Cluster()
     try:
+        add(started, **head)
         yield started
     finally:
         started.shutdown()
+
+
+def add(cluster: Any, **options: Any) -> Any:
+    """A further machine of a cluster; the first one leads."""
+    try:
+        return cluster.add_node(**options)
+    except Exception as error:
+        if "timed out during startup" not in str(error):
+            raise
+        pytest.skip("this machine is too busy for Ray, which waits 30 seconds")
 
 
 def lose(cluster: Any, machine: Any) -> None:
@@ -65,7 +76,7 @@ def test_a_machine_is_lost_in_the_middle_and_a_run_stopped_and_nothing_is_lost(c
     """Two machines until one is killed, then one until an interruption, then one."""
     steps = 400  # which take longer than to notice
     alone = run_of(tmp_path, "alone", steps=steps)
-    second = cluster.add_node(num_cpus=1, object_store_memory=STORE)
+    second = add(cluster, num_cpus=1, object_store_memory=STORE)
     cluster.wait_for_nodes()
     heard: list[Event] = []
     path = tmp_path / "lost"

@@ -71,7 +71,7 @@ def connect(ray: Any, address: str, processes: int) -> None:
             logging_level=logging.ERROR,
             **(here if address == LOCAL else {}),
         )
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except Exception as error:  # of a machine that is too busy to start it, Ray raises no more special one
         reason = str(error).strip().partition("\n")[0]
         raise UserError(
             f"The cluster {address} cannot be reached: {reason.rstrip('.')}. Give the address of a Ray cluster "
