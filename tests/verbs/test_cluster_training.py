@@ -16,7 +16,7 @@ import pytest
 import afresh
 from afresh.core import UserError
 from afresh.core.events import Event
-from afresh.core.ray_cluster import check_version, full_address
+from afresh.storage.ray_cluster import check_version, full_address
 from afresh.training.loop import Interrupted
 from afresh.verbs.cluster_training import FOLDER, Machine, cpus_each, run_folder_shared
 from tests.training.test_ranks import at, bits, run_of

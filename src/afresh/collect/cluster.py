@@ -7,7 +7,7 @@ from concurrent.futures import Executor, Future
 from contextlib import ExitStack
 from typing import Any
 
-from afresh.core.ray_cluster import connected
+from afresh.storage.ray_cluster import connected
 
 
 class Cluster(Executor):

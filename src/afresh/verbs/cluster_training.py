@@ -9,11 +9,8 @@ on those that are left, from the newest checkpoint; they may be fewer.
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import shutil
-import socket
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -25,23 +22,17 @@ from typing import Any
 from afresh.core import UserError, events
 from afresh.core.events import Event
 from afresh.core.plural import counted
-from afresh.core.ray_cluster import LOCAL, connected
-from afresh.runs.lock import FILE
-from afresh.storage.lock import is_locked
+from afresh.storage.ray_cluster import LOCAL, connected
 from afresh.training import ranks
-from afresh.training.loop import Interrupted
-from afresh.training.signals import also_interrupted, interrupts_caught
+from afresh.training.signals import interrupts_caught
 from afresh.training.training_clock import Clock
 from afresh.verbs.mailbox import Mailbox, word_in
 from afresh.verbs.processes import (
     ATTEMPTS,
     Order,
     account_of,
-    check_attempts,
     check_processes,
-    event_line,
     lost,
-    newest_step,
     raise_again,
 )
 
@@ -51,7 +42,7 @@ ANSWER = 120.0  # seconds in which a machine of the cluster must answer
 START = 300  # seconds in which the processes must have started
 SETTLED = 10.0  # seconds until the cluster knows which of its machines are lost
 GRACE = 10.0  # seconds in which all processes should have ended after one has told how
-FREE = 60.0  # seconds in which a process whose machine was lost must have let go of the run
+PROCESS = "afresh.verbs.cluster_rank"
 SETTINGS = {
     "RAY_TRAIN_V2_ENABLED": "1",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
@@ -193,7 +184,7 @@ def trainer(mailbox: Any, order: dict[str, Any], processes: int, needed: dict[st
     torch: Any = import_module("ray.train.torch")
     backend = "cpu:gloo,cuda:nccl" if "GPU" in needed else "cpu:gloo"
     return torch.TorchTrainer(
-        process,
+        import_module(PROCESS).process,  # by name, as torchrun is given it, since it imports what imports this
         train_loop_config={"mailbox": mailbox, "order": order},
         torch_config=torch.TorchConfig(backend=backend, timeout_s=int(ranks.TIMEOUT.total_seconds())),
         scaling_config=train.ScalingConfig(num_workers=processes, use_gpu="GPU" in needed, resources_per_worker=needed),
@@ -244,75 +235,3 @@ def run_folder_shared(ray: Any, path: Path) -> Iterator[None]:
         yield
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-# --------------------------------------------------------------------------- each process
-
-
-def process(config: dict[str, Any]) -> None:
-    """Train beside the other processes, in each of them. Raises what Ray Train shall start them again for."""
-    import ray
-
-    from afresh.verbs.rank import train
-
-    mailbox, order = config["mailbox"], Order(**config["order"])
-    if ray.get(mailbox.ended.remote()):  # started again because others ended after an error
-        return
-    with suppress(OSError):
-        os.chdir(order.folder)
-    leads = os.environ["RANK"] == "0"
-
-    def listener(event: Event) -> None:
-        if leads:
-            mailbox.hear.remote(event_line(event))
-
-    def begin() -> None:
-        newest = newest_step(order)
-        before = ray.get(mailbox.attempts.remote())
-        check_attempts(order, before, newest)
-        ray.get(mailbox.begin.remote(newest))
-        if before:
-            events.warning(
-                f"A process or machine was lost. Training goes on from step {newest} with "
-                f"{counted(ranks.world(), 'process', 'processes')}.",
-                "begun_again",
-            )
-        wait_until_free(Path(order.run))
-
-    def end(error: Exception | None) -> None:
-        if isinstance(error, Interrupted) and not leads:
-            return  # process 0 may still be saving
-        ray.get(mailbox.end.remote(account_of(error)))
-
-    with events.listening(listener), stop_watched(mailbox) as asked, also_interrupted(asked.is_set):
-        if not train(order, begin, end):
-            raise RuntimeError(f"training ended with an error on {socket.gethostname()}")
-
-
-def wait_until_free(run: Path) -> None:
-    """Wait for the process whose machine was lost to end, which may hold the run for a moment."""
-    end = time.monotonic() + FREE
-    while is_locked(run / FILE) and time.monotonic() < end:
-        time.sleep(0.5)
-
-
-@contextmanager
-def stop_watched(mailbox: Any) -> Iterator[threading.Event]:
-    """An event that is set when the parent wants training to stop."""
-    import ray
-
-    asked, over = threading.Event(), threading.Event()
-
-    def watch() -> None:
-        with suppress(ray.exceptions.RayError):
-            while not over.wait(0.5) and not asked.is_set():
-                if ray.get(mailbox.asked_to_stop.remote()):
-                    asked.set()
-
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
-        yield asked
-    finally:
-        over.set()
-        thread.join()
