@@ -448,6 +448,7 @@ class Model:
         force: bool = False,
         device: str | None = None,
         processes: int = 1,
+        on: str | None = None,
         reward_seconds: float = 60,
         anyway: bool = False,
         settings: Mapping[str, Any] | None = None,
@@ -486,6 +487,7 @@ class Model:
             force=force,
             device=device,
             processes=processes,
+            on=on,
             reward_seconds=reward_seconds,
             anyway=anyway,
             set_align=parts["align"],
@@ -513,6 +515,7 @@ class Model:
         force: bool = False,
         device: str | None = None,
         processes: int = 1,
+        on: str | None = None,
         data: Mapping[str, Any] | None = None,
         settings: Mapping[str, Any] | None = None,
         log: Log = (),
@@ -537,6 +540,7 @@ class Model:
             force=force,
             device=device,
             processes=processes,
+            on=on,
             data=data,
             settings=settings,
             log=log,
@@ -555,6 +559,7 @@ class Model:
         force: bool = False,
         device: str | None = None,
         processes: int = 1,
+        on: str | None = None,
         settings: Mapping[str, Any] | None = None,
         log: Log = (),
         quiet: bool = False,
@@ -575,6 +580,7 @@ class Model:
             force=force,
             device=device,
             processes=processes,
+            on=on,
             set_family=set_family,
             set_train=set_train,
         )
@@ -620,6 +626,7 @@ def train(
     force: bool = False,
     device: str | None = None,
     processes: int = 1,
+    on: str | None = None,
     data: Mapping[str, Any] | None = None,
     settings: Mapping[str, Any] | None = None,
     log: Log = (),
@@ -633,7 +640,8 @@ def train(
     little text. `codec` is a finished autoencoder whose latents are learnt. `data` are options of the modality
     ({"size": 32}), `settings` those of training and of the family ({"train.lr": 0.001, "family.width": 256}). The plan
     and the progress go to the listener (`afresh.listening`), by default to standard error, unless `quiet`. Curves and
-    previews also go to every `log`: "tensorboard", "trackio" or "wandb".
+    previews also go to every `log`: "tensorboard", "trackio" or "wandb". `processes` train together, on this machine or
+    on a Ray cluster, whose address (ray://HOST, or "local") is `on`.
 
     Raises UserError for bad usage or input, Diverged if training cannot go on, Interrupted after Ctrl-C (saved).
     """
@@ -654,6 +662,7 @@ def train(
             force=force,
             device=device,
             processes=processes,
+            on=on,
             data=data or {},
             set_family=set_family,
             set_train=set_train,
@@ -680,6 +689,7 @@ def tune(
     force: bool = False,
     device: str | None = None,
     processes: int = 1,
+    on: str | None = None,
     data: Mapping[str, Any] | None = None,
     settings: Mapping[str, Any] | None = None,
     log: Log = (),
@@ -710,6 +720,7 @@ def tune(
             force=force,
             device=device,
             processes=processes,
+            on=on,
             data=data or {},
             set_train=set_train,
         )
@@ -722,6 +733,7 @@ def resume(
     trust: bool = False,
     ignore_stop: bool = False,
     processes: int = 1,
+    on: str | None = None,
     log: Log = (),
     quiet: bool = False,
 ) -> Model:
@@ -732,7 +744,7 @@ def resume(
     Raises as `train` does, and if its data is missing or has changed.
     """
     with _reporting(quiet, log):
-        return _learnt(together(resume_task)(Path(path), trust, ignore_stop, processes=processes), log)
+        return _learnt(together(resume_task)(Path(path), trust, ignore_stop, processes=processes, on=on), log)
 
 
 def load(path: PathLike) -> Model:

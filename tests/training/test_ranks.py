@@ -52,13 +52,12 @@ SETTINGS = {"train.threads": 1, "train.precision": "float32", "train.save_every"
 SETTINGS |= {"family.width": 32, "family.layers": 1, "family.heads": 2, "family.kv_heads": 2}
 
 
-def run_of(folder: Path, name: str, batch: int = 8, **options: Any) -> afresh.Model:
+def run_of(folder: Path, name: str, batch: int = 8, steps: int = 40, **options: Any) -> afresh.Model:
     text = folder / "lines.txt"
     if not text.exists():
         text.write_text("\n".join(f"line {i}: {i * i % 97} and {i % 7}" for i in range(2_000)))
     settings = {**SETTINGS, "train.batch": batch, "train.micro_batch": (batch + 1) // 2}
-    options = {"quiet": True, **options}
-    return afresh.train(text, steps=40, out=folder / name, settings=settings, **options)
+    return afresh.train(text, steps=steps, out=folder / name, settings=settings, **{"quiet": True, **options})
 
 
 def bits(model: afresh.Model) -> dict[str, bytes]:

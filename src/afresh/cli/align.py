@@ -81,6 +81,7 @@ def align(
     force: o.Force = False,
     device: o.Device = None,
     processes: o.Processes = 1,
+    on: o.On = None,
     reward_seconds: Annotated[
         float, typer.Option(help="Seconds that a reward may take for a batch.", rich_help_panel=o.BY_HAND)
     ] = 60,
@@ -131,6 +132,7 @@ def align(
         force=force,
         device=device,
         processes=processes,
+        on=on,
         reward_seconds=reward_seconds,
         anyway=anyway,
         set_align=parts["align"],

@@ -97,8 +97,17 @@ Device = Annotated[
 Processes = Annotated[
     int,
     typer.Option(
-        help="How many processes of this machine train together, each a part of every batch.",
+        help="How many processes train together, each a part of every batch.",
         min=1,
+        rich_help_panel=BY_HAND,
+    ),
+]
+On = Annotated[
+    str | None,
+    typer.Option(
+        "--on",
+        help="A Ray cluster whose machines train instead: ray://HOST, or local.",
+        metavar="ADDRESS",
         rich_help_panel=BY_HAND,
     ),
 ]

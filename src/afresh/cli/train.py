@@ -75,6 +75,7 @@ def train(
     ] = False,
     device: o.Device = None,
     processes: o.Processes = 1,
+    on: o.On = None,
     data: o.DataOptions = None,
     setting: o.TrainSettings = None,
     log: o.Log = None,
@@ -110,7 +111,7 @@ def train(
                 f"--resume goes on with a run exactly as it was planned. Leave out: {', '.join(extra)}; "
                 "or train a new run without --resume."
             )
-        finish(resumed(resume, trust, ignore_stop, processes, as_json), measure, as_json, log)
+        finish(resumed(resume, trust, ignore_stop, processes, on, as_json), measure, as_json, log)
         return
     for name, value in (("--trust", trust), ("--ignore-stop", ignore_stop)):
         if value:
@@ -133,6 +134,7 @@ def train(
         force=force,
         device=device,
         processes=processes,
+        on=on,
         data=pairs(data or [], "--data"),
         set_family=set_family,
         set_train=set_train,
@@ -141,7 +143,7 @@ def train(
     finish(start(spec), measure, as_json, log)
 
 
-def resumed(path: Path, trust: bool, ignore_stop: bool, processes: int, as_json: bool) -> Job:
+def resumed(path: Path, trust: bool, ignore_stop: bool, processes: int, on: str | None, as_json: bool) -> Job:
     """The run, once it is known that it may run and read what it names: a person at a terminal is asked."""
     from afresh.cli.consent import with_consent
     from afresh.runs.run import summary
@@ -149,7 +151,7 @@ def resumed(path: Path, trust: bool, ignore_stop: bool, processes: int, as_json:
     from afresh.verbs.torchrun import together
 
     begin = together(resume)
-    job = with_consent(lambda trusted: begin(path, trusted, ignore_stop, processes=processes), trust, as_json)
+    job = with_consent(lambda trusted: begin(path, trusted, ignore_stop, processes=processes, on=on), trust, as_json)
     now = summary(job.run)
     say(f"going on with {path} at step {now['steps']:,} of {now['planned']:,}")
     return job

@@ -6,7 +6,21 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
+
+_asked: ContextVar[Callable[[], bool]] = ContextVar("asked", default=lambda: False)
+
+
+@contextmanager
+def also_interrupted(asked: Callable[[], bool]) -> Iterator[None]:
+    """Within the block, in this context, a stop is requested also by `asked`: the signals of a process that trains for
+    another one are not those of the command."""
+    token = _asked.set(asked)
+    try:
+        yield
+    finally:
+        _asked.reset(token)
 
 
 @contextmanager
@@ -15,9 +29,9 @@ def interrupts_caught() -> Iterator[Callable[[], bool]]:
 
     The first signal requests a stop after the current step, and a second Ctrl-C raises KeyboardInterrupt immediately.
     A second SIGTERM does not: Slurm sends it to every process of a job, among them torchrun, which sends it to its own
-    processes again. Signals are handled in the main thread only; in other threads the function always returns False.
+    processes again. Signals are handled in the main thread only; in other threads only `also_interrupted` counts.
     """
-    requested = False
+    requested, asked = False, _asked.get()
 
     def handler(number: int, frame: Any) -> None:
         nonlocal requested
@@ -28,7 +42,7 @@ def interrupts_caught() -> Iterator[Callable[[], bool]]:
     on_main_thread = threading.current_thread() is threading.main_thread()
     previous = {s: signal.signal(s, handler) for s in (signal.SIGINT, signal.SIGTERM)} if on_main_thread else {}
     try:
-        yield lambda: requested
+        yield lambda: requested or asked()
     finally:
         for s, old in previous.items():
             signal.signal(s, old)

@@ -28,6 +28,15 @@ class Clock:
     begun: float = field(default_factory=time.monotonic)
     measuring: bool = False
 
+    @classmethod
+    def of_wall(cls, begun: float, measuring: bool) -> Clock:
+        """The clock of a command that began at `begun` on the clock of time.time, which machines share."""
+        return cls(time.monotonic() - (time.time() - begun), measuring)
+
+    def wall(self) -> tuple[float, bool]:
+        """What `of_wall` takes."""
+        return time.time() - (time.monotonic() - self.begun), self.measuring
+
     def end(self, minutes: float) -> float:
         """When the command should end."""
         return self.begun + 60 * minutes

@@ -73,7 +73,8 @@ class AlignSpec:
     out: Path | None = None
     force: bool = False
     device: str | None = None
-    processes: int = 1  # that train together on this machine
+    processes: int = 1  # that train together
+    on: str | None = None  # a Ray cluster whose machines they run on
     reward_seconds: float = 60.0
     anyway: bool = False  # whether to align with votes that are no better than guessing
     set_align: Mapping[str, Any] = field(default_factory=dict)
@@ -163,7 +164,7 @@ def start(spec: AlignSpec) -> Job:
     if stopped:
         raise Interrupted(f"stopped before the first step of {plan.train.steps:,}, with what was prepared kept")
     report_plan([Decision(*d) for d in run.record.decisions])
-    job = Job(run, prepared, source, spec.clock, processes=spec.processes)
+    job = Job(run, prepared, source, spec.clock, processes=spec.processes, on=spec.on)
     plan_summary(job).report()
     return job
 
@@ -227,7 +228,7 @@ def chosen_settings(aligner: Aligner, spec: AlignSpec) -> dict[str, Any]:
         raise UserError(
             f"{aligner.name} ends when its calls of the reward are spent: give `calls` instead of `minutes`."
         )
-    if aligner.searches and (spec.processes > 1 or ranks.launched()):
+    if aligner.searches and (spec.processes > 1 or spec.on is not None or ranks.launched()):
         raise UserError(
             f"{aligner.name} asks the reward in one process, and trains little: leave `processes` out.",
             "one_process",

@@ -26,6 +26,7 @@ from afresh.storage.object_store import is_address
 from afresh.training.budget import Budget, Machine, check_device
 from afresh.training.plan import RESERVE, Decision, Plan
 from afresh.training.training_clock import Clock
+from afresh.verbs.cluster_training import check_cluster
 from afresh.verbs.processes import check_processes
 
 
@@ -42,6 +43,8 @@ class RunSpec(Protocol):
     def device(self) -> str | None: ...
     @property
     def processes(self) -> int: ...
+    @property
+    def on(self) -> str | None: ...
     @property
     def clock(self) -> Clock: ...
 
@@ -63,7 +66,10 @@ def check_spec(spec: RunSpec, budget: Budget | None, default_out: Path, inputs: 
         budget.check()
     if spec.device is not None:
         check_device(spec.device)
-    check_processes(spec.processes)
+    if spec.on is None:
+        check_processes(spec.processes)
+    else:
+        check_cluster(spec.on, spec.processes)
     out = spec.out or default_out
     if is_address(out):
         out = new_copy(str(out), spec.force)

@@ -43,7 +43,8 @@ class DistillSpec:
     out: Path | None = None
     force: bool = False
     device: str | None = None
-    processes: int = 1  # that train together on this machine
+    processes: int = 1  # that train together
+    on: str | None = None  # a Ray cluster whose machines they run on
     set_family: Mapping[str, Any] = field(default_factory=dict)
     set_train: Mapping[str, Any] = field(default_factory=dict)
     clock: Clock = field(default_factory=Clock)  # of the command, whose minutes include reading the data
@@ -113,7 +114,7 @@ def start(spec: DistillSpec) -> Job:
     )
     with create_run(spec, output, contents) as run:
         learnt_from = DataSource(run, prepared, teacher.space, source.train, source.heldout)
-        job = Job(run, prepared, learnt_from, spec.clock, processes=spec.processes)
+        job = Job(run, prepared, learnt_from, spec.clock, processes=spec.processes, on=spec.on)
         plan_summary(job).report()
         return job
 

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -42,7 +42,7 @@ class Order:
 
     run: str
     folder: str  # of `events`, `ended` and the numbers of the processes
-    clock: tuple[float, bool] | None
+    clock: tuple[float, bool] | None  # Clock.wall
     ignore_stop: bool
     log: Sequence[str] = ()
 
@@ -55,7 +55,7 @@ class Order:
         return Path(self.folder) / "ended.json"
 
     def to_clock(self) -> Clock | None:
-        return None if self.clock is None else Clock(*self.clock)
+        return None if self.clock is None else Clock.of_wall(*self.clock)
 
 
 def order_of(environment: str) -> Order:
@@ -64,16 +64,30 @@ def order_of(environment: str) -> Order:
 
 def ended(order: Order, error: Exception | None) -> None:
     """Say how training ended, unless another process has said it."""
-    known: dict[str, Any] = {}
-    if error is not None:
-        known = {
-            "error": type(error).__name__,
-            "message": str(error),
-            "code": getattr(error, "code", ""),
-            "fields": {k: v for k, v in getattr(error, "fields", {}).items() if isinstance(v, str | int | float)},
-        }
     if not order.ended.exists():
-        replace_file(order.ended, json.dumps(known).encode())
+        replace_file(order.ended, json.dumps(account_of(error)).encode())
+
+
+def account_of(error: Exception | None) -> dict[str, Any]:
+    """How training ended, as plain JSON; empty without an error."""
+    if error is None:
+        return {}
+    return {
+        "error": type(error).__name__,
+        "message": str(error),
+        "code": getattr(error, "code", ""),
+        "fields": {k: v for k, v in getattr(error, "fields", {}).items() if isinstance(v, str | int | float)},
+    }
+
+
+def raise_again(account: Mapping[str, Any]) -> None:
+    """Raise the error that another process has met, if there is one."""
+    if not account:
+        return
+    kind = ERRORS.get(account["error"], RuntimeError)
+    if issubclass(kind, UserError):
+        raise kind(account["message"], account["code"], **account["fields"])
+    raise kind(account["message"])
 
 
 def check_processes(count: int) -> None:
@@ -92,7 +106,7 @@ def learn_together(path: Path, processes: int, clock: Clock | None, ignore_stop:
     """Train a run by so many processes. Returns the seconds spent. Raises what a single process would raise."""
     start = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="afresh-ranks-") as folder:
-        own = None if clock is None else (clock.begun, clock.measuring)
+        own = None if clock is None else clock.wall()
         order = Order(str(path.resolve()), folder, own, ignore_stop, tuple(log))
         with interrupts_caught() as interrupted, forwarded(order):
             agent = start_agent(order, processes)
@@ -103,12 +117,8 @@ def learn_together(path: Path, processes: int, clock: Clock | None, ignore_stop:
                     stop_at_once(agent)
         if not order.ended.exists():
             ended(order, lost(path, f"torchrun ended with code {agent.returncode}"))
-        told = json.loads(order.ended.read_bytes())
-    if told:
-        kind = ERRORS.get(told["error"], RuntimeError)
-        if issubclass(kind, UserError):
-            raise kind(told["message"], told["code"], **told["fields"])
-        raise kind(told["message"])
+        account = json.loads(order.ended.read_bytes())
+    raise_again(account)
     return time.perf_counter() - start
 
 
@@ -149,13 +159,23 @@ def stop_at_once(agent: subprocess.Popen[bytes]) -> None:
 
 def attempt(order: Order) -> None:
     """Note that training begins once more. Raises UserError if it has begun ATTEMPTS times at the same checkpoint."""
-    steps = steps_in(Path(order.run) / "checkpoints")
-    newest = steps[-1] if steps else "none"
+    newest = newest_step(order)
     file = Path(order.folder) / "attempts"
     before = file.read_text().splitlines() if file.exists() else []
-    if before[-ATTEMPTS:] == [newest] * ATTEMPTS:
-        raise lost(Path(order.run), f"{ATTEMPTS} times in a row before they had saved more")
+    check_attempts(order, before, newest)
     file.write_text("\n".join([*before, newest]))
+
+
+def newest_step(order: Order) -> str:
+    """The name of the run's newest checkpoint."""
+    steps = steps_in(Path(order.run) / "checkpoints")
+    return steps[-1] if steps else "none"
+
+
+def check_attempts(order: Order, before: Sequence[str], newest: str) -> None:
+    """Raises UserError if training has begun ATTEMPTS times at the newest checkpoint."""
+    if list(before[-ATTEMPTS:]) == [newest] * ATTEMPTS:
+        raise lost(Path(order.run), f"{ATTEMPTS} times in a row before they had saved more")
 
 
 def lost(path: Path, how: str) -> UserError:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from afresh.core import UserError, events
 from afresh.training import ranks
 from afresh.training.loop import Diverged, Interrupted
 from afresh.training.ranks import NOT_MET
-from afresh.verbs.processes import VARIABLE, attempt, ended, event_line, order_of
+from afresh.verbs.processes import VARIABLE, Order, attempt, ended, event_line, order_of
 from afresh.verbs.resume import resume
 from afresh.verbs.torchrun import check_same
 from afresh.verbs.training_job import learn
@@ -31,22 +33,30 @@ def main() -> None:
             os.write(stream, event_line(event))
 
     with events.listening(listener):
-        try:
-            if leads:
-                attempt(order)
-            ranks.join()
-            job = resume(Path(order.run), True, order.ignore_stop, holds=leads)
-            check_same(job)
-            learn(replace(job, clock=order.to_clock()), order.log)
-        except (UserError, Diverged, Interrupted) as error:
-            if getattr(error, "code", "") == NOT_MET:
-                raise  # another process died meanwhile, so that all are started again
-            ended(order, error)
-            if not isinstance(error, Interrupted):
-                sys.exit(1)  # so that the others are stopped, which may wait for this one
-            return
+        if not train(order, partial(attempt, order), partial(ended, order)):
+            sys.exit(1)  # so that the others are stopped, which may wait for this one
+
+
+def train(order: Order, begin: Callable[[], None], end: Callable[[Exception | None], None]) -> bool:
+    """Train beside the other processes. The one that leads calls `begin` before; `end` is given the error that another
+    attempt would meet again, if there is one. Returns whether the others end by themselves, too. Raises what another
+    attempt may not meet."""
+    leads = os.environ["RANK"] == "0"
+    try:
+        if leads:
+            begin()
+        ranks.join()
+        job = resume(Path(order.run), True, order.ignore_stop, holds=leads)
+        check_same(job)
+        learn(replace(job, clock=order.to_clock()), order.log)
+    except (UserError, Diverged, Interrupted) as error:
+        if getattr(error, "code", "") == NOT_MET:
+            raise  # another process died meanwhile, so that all are started again
+        end(error)
+        return isinstance(error, Interrupted)
     if leads:
-        ended(order, None)
+        end(None)
+    return True
 
 
 if __name__ == "__main__":

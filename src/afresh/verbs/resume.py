@@ -16,7 +16,13 @@ from afresh.verbs.trust_prompt import check_trust
 
 
 def resume(
-    path: Path, trust: bool = False, ignore_stop: bool = False, *, holds: bool = True, processes: int = 1
+    path: Path,
+    trust: bool = False,
+    ignore_stop: bool = False,
+    *,
+    holds: bool = True,
+    processes: int = 1,
+    on: str | None = None,
 ) -> Job:
     """Open a run to continue its training. With `ignore_stop`, training that was stopped early, because the model began
     to memorise or went too far, goes on to the planned steps; without it, such a run stays as it is.
@@ -35,4 +41,4 @@ def resume(
     with kept(run.path, "trained") if holds else nullcontext():
         prepared = run_data(run)
         open_source = data_source if run.record.align is None else alignment_source
-        return Job(run, prepared, open_source(run, prepared), ignore_stop=ignore_stop, processes=processes)
+        return Job(run, prepared, open_source(run, prepared), ignore_stop=ignore_stop, processes=processes, on=on)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import wraps
@@ -54,15 +53,13 @@ def lead(start: Callable[[], Job]) -> Job:
     store = ranks.agent_store()
     if store is not None and ranks.restarted() and store.check([KEY]):
         known = json.loads(store.get(KEY))
-        begun = known["begun"]
-        clock = None if begun is None else Clock(time.monotonic() - (time.time() - begun), known["measuring"])
+        clock = None if known["clock"] is None else Clock.of_wall(*known["clock"])
         return replace(resume(Path(known["run"]), True, known["ignore_stop"]), clock=clock)
     job = start()
     if store is not None:
-        clock = job.clock
-        begun = None if clock is None else time.time() - (time.monotonic() - clock.begun)
-        known = {"run": str(job.run.path.resolve()), "ignore_stop": job.ignore_stop, "begun": begun}
-        store.set(KEY, json.dumps({**known, "measuring": clock is not None and clock.measuring}))
+        wall = None if job.clock is None else job.clock.wall()
+        known = {"run": str(job.run.path.resolve()), "ignore_stop": job.ignore_stop, "clock": wall}
+        store.set(KEY, json.dumps(known))
     return job
 
 

@@ -65,7 +65,8 @@ class TrainSpec:
     validation: Path | None = None
     force: bool = False
     device: str | None = None
-    processes: int = 1  # that train together on this machine
+    processes: int = 1  # that train together
+    on: str | None = None  # a Ray cluster whose machines they run on
     data: Mapping[str, Any] = field(default_factory=dict)  # options of the modality
     set_family: Mapping[str, Any] = field(default_factory=dict)
     set_train: Mapping[str, Any] = field(default_factory=dict)
@@ -130,7 +131,7 @@ def start(spec: TrainSpec) -> Job:
     )
     with create_run(spec, output, contents) as run:
         source = DataSource(run, prepared, chosen.task.space, latent.train, latent.heldout)
-        job = Job(run, prepared, source, spec.clock, processes=spec.processes)
+        job = Job(run, prepared, source, spec.clock, processes=spec.processes, on=spec.on)
         plan_summary(job, advice).report()
         return job
 

@@ -34,6 +34,7 @@ from afresh.training.progress import WINDOW, ProgressMeter
 from afresh.training.signals import interrupts_caught
 from afresh.training.training_clock import Clock, StepsForDeadline
 from afresh.training.weights import EARLY, adapters_merged, forget_chosen, state_of, write_weights
+from afresh.verbs.cluster_training import learn_on
 from afresh.verbs.model_card import card_of
 from afresh.verbs.processes import learn_together
 
@@ -48,7 +49,7 @@ class Job:
 
     `clock` is that of the command whose minutes are to be kept; None for a number of steps, and for a resumed run,
     whose number of steps is known. `ignore_stop`: go on to the planned steps though training was stopped before them.
-    `processes`: how many train it (verbs/processes.py).
+    `processes`: how many train it (verbs/processes.py). `on`: the Ray cluster on which (verbs/cluster_training.py).
     """
 
     run: Run
@@ -57,6 +58,7 @@ class Job:
     clock: Clock | None = None
     ignore_stop: bool = False
     processes: int = 1
+    on: str | None = None
 
     def training_end(self) -> float | None:
         """When training should end, on the clock of time.monotonic, if there is a budget in minutes."""
@@ -86,9 +88,13 @@ def learn(job: Job, log: Sequence[str] = ()) -> float:
     Raises Interrupted after Ctrl-C, Diverged if training cannot continue, and RewardError if a reward fails. In each
     case the progress until then is saved.
     """
-    if job.processes > 1:
+    if job.processes > 1 or job.on is not None:
         hold(job.run.path, "trained").release()  # the one that leads takes it
-        seconds = learn_together(job.run.path, job.processes, job.clock, job.ignore_stop, log)
+        if job.on is None:
+            seconds = learn_together(job.run.path, job.processes, job.clock, job.ignore_stop, log)
+        else:
+            device = job.run.train.device
+            seconds = learn_on(job.on, job.run.path, job.processes, job.clock, job.ignore_stop, log, device)
         job.run.reload()
         return seconds
     if not ranks.leads():
