@@ -225,8 +225,9 @@ def unknown_settings(verb: str, words: list[str]) -> list[str]:
 
 @pytest.fixture(autouse=True)
 def every_path_exists(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The commands of the documentation name data that a reader has."""
+    """The commands of the documentation name data that a reader has, and buckets that are not asked."""
     monkeypatch.setattr("afresh.cli.paths.is_missing", lambda path: False)
+    monkeypatch.setattr("afresh.cli.paths.is_address", lambda path: False)
 
 
 def problem(words: list[str]) -> str | None:

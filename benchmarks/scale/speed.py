@@ -62,8 +62,8 @@ class Took:
 
 
 class Turns:
-    """A hook of the loop: waits for each turn, and tells what it took. One process waits and tells, and the others wait
-    for it."""
+    """A hook of the loop before each step: waits for each turn, and writes what it took. One process waits and writes,
+    and the others wait for it."""
 
     def __init__(self, ask: Ask, folder: Path) -> None:
         self.ask, self.folder, self.turn = ask, folder, 0
@@ -78,7 +78,7 @@ class Turns:
         self.begun = self.marks()
 
     def __call__(self, learner: Learner) -> None:
-        if learner.step % self.ask.steps:
+        if learner.step == 0 or learner.step % self.ask.steps:
             return
         took = [(now - before) / self.ask.steps for now, before in zip(self.marks(), self.begun, strict=True)]
         took[2] = sum(ranks.numbers_of_all(took[2]))
@@ -99,7 +99,7 @@ def train(ask: Ask, folder: Path) -> None:
     family = registry.family(case.family)
     examples, conds = examples_of(case.space)
     start = TrainConfig(
-        steps=ask.turns * ask.steps,
+        steps=ask.turns * ask.steps + 1,  # a turn ends before the next step
         batch=BATCH[ask.case],
         micro_batch=MICRO_BATCH[ask.case],
         precision=ask.precision,
@@ -113,7 +113,7 @@ def train(ask: Ask, folder: Path) -> None:
     turns = Turns(ask, folder)
     turns.begin()
     batches = Loader(examples, case.space, Rng(0), config.batch).batch
-    loop.run(learner, batches, folder / "checkpoints", Rng(0), loop.Hooks(stepped=turns))
+    loop.run(learner, batches, folder / "checkpoints", Rng(0), loop.Hooks(replan=turns))
 
 
 @dataclass
@@ -158,7 +158,7 @@ def compared(case: str, precision: str, steps: int) -> list[Row]:
     title = f"several processes, {case}, {precision}"
     n = f"medians of {REPEATS} turns of {steps} steps of {BATCH[case]} examples"
     share = statistics.median(t.exchange / t.seconds for t in found[2])
-    made = []
+    made: list[Row] = []
     for what, seconds in (
         (f"examples a second, of which exchange and waiting take {share:.0%}", lambda t: t.seconds),
         ("examples a second of the processor's time", lambda t: t.processor),

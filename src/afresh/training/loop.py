@@ -446,7 +446,7 @@ def gradients_or_none(learner: Learner, player: str, batch: Batch, rng: Rng) -> 
             raise UserError(
                 f"A step exceeds the memory of the device {learner.config.device}. Processes that divide a network "
                 "exchange its parts within a step, so that none can repeat it. Make `train.micro_batch` (now "
-                f"{learner.micro_batch}) smaller, or set `train.recompute=yes`, and go on with `--resume`.",
+                f"{learner.micro_batch}) smaller, or set `train.recompute=yes`, and train anew.",
                 DOES_NOT_FIT,
             ) from None
     return None

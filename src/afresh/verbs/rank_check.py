@@ -94,7 +94,7 @@ def examine_processes(count: int, device: str | None = None) -> RanksReport:
         check_device(device)
     if ranks.launched():
         raise UserError(
-            "torchrun has started several processes already, which are examined without `--processes`.", "usage"
+            "torchrun has started several processes already, which are examined if `processes` is left out.", "usage"
         )
     with tempfile.TemporaryDirectory(prefix="afresh-ranks-") as folder:
         file = Path(folder) / "found.json"
