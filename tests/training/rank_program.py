@@ -24,7 +24,9 @@ def weights(title: str, space: str) -> dict[str, torch.Tensor]:
     learner.config = learner.config.model_copy(update={"micro_batch": 4})
     learn(learner, Loader(examples(SPACES[space]), SPACES[space], Rng(0)), STEPS)
     groups = learner.snapshot().tensors
-    return {f"{group}.{name}": v.clone() for group, tensors in groups.items() for name, v in tensors.items()}
+    return {
+        f"{group}.{name}": v.contiguous().clone() for group, tensors in groups.items() for name, v in tensors.items()
+    }
 
 
 def every() -> list[tuple[str, str]]:

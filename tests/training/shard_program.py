@@ -62,7 +62,9 @@ def trained(learner: Learner, space: str) -> dict[str, Tensor]:
     """The whole state after STEPS steps, in rank 0."""
     learn(learner, Loader(examples(SPACES[space]), SPACES[space], Rng(0)), STEPS)
     groups = learner.snapshot().tensors
-    return {f"{group}.{name}": v.clone() for group, tensors in groups.items() for name, v in tensors.items()}
+    return {
+        f"{group}.{name}": v.contiguous().clone() for group, tensors in groups.items() for name, v in tensors.items()
+    }
 
 
 def moved_matrices(params: dict[str, nn.Parameter]) -> dict[str, Tensor]:

@@ -15,7 +15,9 @@ from torch import Tensor, nn
 
 import afresh
 from afresh.core import UserError
-from afresh.training.loop import Interrupted
+from afresh.training import ranks
+from afresh.training.loop import Interrupted, micro_batches
+from afresh.training.sharding import Division
 from tests.training.rank_processes import at, under_torchrun
 from tests.training.shard_program import ROOMY, ROWS, bytes_kept, learner_of, matrices, moved_matrices, trained
 
@@ -119,6 +121,24 @@ def test_a_run_goes_on_divided_and_whole(alone: afresh.Model, tmp_path: Path) ->
     with at(path, (15,), lambda: os.kill(os.getpid(), signal.SIGINT)), pytest.raises(Interrupted):
         afresh.resume(path, quiet=True)
     check_same(alone, afresh.resume(path, processes=2, quiet=True))
+
+
+@pytest.mark.parametrize("world", [2, 3, 8])
+@pytest.mark.parametrize("size", [1, 2, 3, 8])
+@pytest.mark.parametrize("batch", [8, 9, 17])
+def test_all_processes_take_as_many_micro_batches(
+    monkeypatch: pytest.MonkeyPatch, batch: int, size: int, world: int
+) -> None:
+    """Since each gathers the weights together with the others, an example more in one must not mean another one."""
+    learner = learner_of("flow", "line", batch=batch, micro_batch=size)
+    learner.division = Division({}, {})
+    monkeypatch.setattr(ranks, "world", lambda: world)
+    parts = [batch * (r + 1) // world - batch * r // world for r in range(world)]
+    cuts = [micro_batches(learner, count) for count in parts]
+    assert len({len(own) for own in cuts}) == 1
+    for own, count in zip(cuts, parts, strict=True):
+        assert [i for first, end in own for i in range(first, end)] == list(range(count))
+        assert all(0 < end - first <= max(size, 2) for first, end in own)
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from torch import Tensor
 from afresh.core import Cond, Encoder, Examples, Item, UserError, events
 from afresh.core.plural import counted
 from afresh.data.known_contents import Fingerprints, KnownContents, fingerprints_of
-from afresh.storage.files import free_bytes, new_file
+from afresh.storage.files import replace_file
 
 TOKENS, BOUNDS, PRINTS = "tokens", "bounds", "fingerprints"
 MOST_HEADER = 1 << 20  # bytes that describe the tensors of a file
@@ -183,16 +183,7 @@ def write_part(path: Path, examples: Examples, prints: Fingerprints) -> None:
     small = not len(ids) or int(ids.max()) < SMALL
     tensors = {TOKENS: ids.astype(np.uint16 if small else np.int32), BOUNDS: examples.bounds.numpy(), PRINTS: prints}
     content = save(tensors, {"bytes": str(examples.bytes)})
-    try:
-        with new_file(path) as stream:
-            stream.write(content)
-    except OSError as error:
-        raise UserError(
-            f"Tokens cannot be written into {path.parent}: {error.strerror or error}. {len(content):,} bytes are "
-            f"needed, {free_bytes(path.parent):,} are free. Make room there, or set AFRESH_DATA_FOLDER to another "
-            "folder; then `resume`.",
-            "cannot_write",
-        ) from error
+    replace_file(path, content, "Make room there, or set AFRESH_DATA_FOLDER to another folder")
 
 
 def described(path: Path) -> Made:

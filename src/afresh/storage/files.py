@@ -73,10 +73,10 @@ def new_file(path: Path) -> Iterator[IO[bytes]]:
         raise
 
 
-def replace_file(path: Path, data: bytes) -> None:
+def replace_file(path: Path, data: bytes, advice: str = "Make room or choose another output folder") -> None:
     """Put a whole file in place of another, or leave the old one: never half of it. Makes its folder if need be.
 
-    Raises UserError, naming the bytes needed, when the disk is full or not writable.
+    Raises UserError, naming the bytes needed and the `advice`, when the disk is full or not writable.
     """
     try:
         with new_file(path) as stream:
@@ -84,7 +84,7 @@ def replace_file(path: Path, data: bytes) -> None:
     except OSError as e:
         raise UserError(
             f"Could not write {path}: {e.strerror or e}. It needs {len(data):,} bytes; "
-            f"{free_bytes(path.parent):,} are free. Make room or choose another output folder, then `resume`.",
+            f"{free_bytes(path.parent):,} are free. {advice}, then `resume`.",
             CANNOT_WRITE,
         ) from e
 

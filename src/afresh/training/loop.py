@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -331,7 +331,7 @@ def drop_conditions(batch: Batch, cond_dropout: float, rng: Rng) -> Batch:
     keep = dict.fromkeys(names, ~everything)
     if len(names) > 1:
         keep = {k: v & ~rng.bernoulli(f"null/{k}", batch.index, cond_dropout) for k, v in keep.items()}
-    return Batch(batch.x, batch.cond.drop(keep), batch.index, batch.mask, batch.extras)
+    return replace(batch, cond=batch.cond.drop(keep))
 
 
 def fresh_scaler(device: str) -> torch.amp.GradScaler:
