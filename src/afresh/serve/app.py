@@ -38,6 +38,7 @@ MOST_REQUESTS = 64  # at once
 MOST_EVALUATIONS = 100_000  # of a network, for one request
 GIVEN_BACK = 60  # times of looking after which freed memory is given back
 WATCH_SECONDS = 1.0  # after which the server knows at the latest that an adapter was removed
+LOADED = "afresh.loaded"  # in the scope of a request for which the dialect of its path was added
 PARTS = (runs, samples, edits, verbs, health)
 
 
@@ -129,18 +130,18 @@ def speak_protocols(app: FastAPI, desk: Desk) -> None:
     waiting = registry.protocols()
     lock, nothing, describe = threading.Lock(), app.router.default, app.openapi
 
-    def load(path: str | None) -> bool:
-        """Add the dialects to which the path belongs, or all; returns whether there were any."""
+    def load(path: str | None) -> None:
+        """Add the dialects to which the path belongs, or all. Waits for one that another request is adding."""
         with lock:
-            due = [dialect for dialect in waiting if path is None or any(part in path for part in dialect[0])]
-            for dialect in due:
+            for dialect in [d for d in waiting if path is None or any(part in path for part in d[0])]:
                 app.include_router(dialect[1]().routes(desk))
                 waiting.remove(dialect)
-            return bool(due)
 
     async def unknown(scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request for whose path no route is known yet."""
-        if scope["type"] == "http" and await run_in_threadpool(load, scope["path"]):
+        """Answer a request for whose path no route was known when it came."""
+        if scope["type"] == "http" and LOADED not in scope:
+            scope[LOADED] = True
+            await run_in_threadpool(load, scope["path"])
             await app.router(scope, receive, send)
         else:
             await nothing(scope, receive, send)
