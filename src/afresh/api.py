@@ -50,6 +50,7 @@ from afresh.verbs.editor import Change, Editor
 from afresh.verbs.inspect_data import Look, look
 from afresh.verbs.likelihoods import Scores
 from afresh.verbs.measuring import measure_run
+from afresh.verbs.rank_check import examine_processes, rank_findings
 from afresh.verbs.report import write_run_report
 from afresh.verbs.resume import resume as resume_task
 from afresh.verbs.sample import Control, Sampler
@@ -872,7 +873,9 @@ def verb(name: str) -> Callable[..., Result]:
     return call
 
 
-def doctor(folder: PathLike = "runs", device: str | None = None) -> list[Finding]:
+def doctor(folder: PathLike = "runs", device: str | None = None, processes: int = 1) -> list[Finding]:
     """What this machine can do, measured for a moment, and what follows for training. `folder`: where runs would be
-    written. Raises UserError for an unknown device."""
-    return examine_machine(Path(folder), device)[1]
+    written. So many `processes`, if it is more than one, are started to measure how they add numbers up. Raises
+    UserError for an unknown device, and for processes that cannot train together."""
+    findings = examine_machine(Path(folder), device)[1]
+    return findings if processes == 1 else [*findings, *rank_findings(examine_processes(processes, device))]

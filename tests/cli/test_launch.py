@@ -123,7 +123,7 @@ WRONG = {
     "slurm -- train data --minutes 5 --out a --force": "Leave --force out",
     "slurm -- train ../data --minutes 5 --out a": "../data leaves this folder",
     "slurm -- train data --minutes 5 --out x/../../a": "leaves this folder",
-    "slurm -- train data --minutes 5 --out s3://bucket/a": "a run is a folder",
+    "slurm -- train data --minutes 5 --out s3://bucket/a": "looks for its run in a folder",
     "slurm -- train postgresql://u:pw@host/db --minutes 5 --out a": "holds a password",
     "slurm -- tune notes data --adapter anna --minutes 5": "adapter of a person",
     "slurm --nodes 0 -- train data --minutes 5 --out a": "'--nodes': it should be at least 1",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -113,23 +114,19 @@ def test_a_run_cut_short_there_is_the_same(risen: Run, data: Path, tmp_path: Pat
 
 
 def halt(job: Any, step: int) -> None:
-    """Learn, and be interrupted after `step` as by Ctrl-C."""
+    """Learn, and be interrupted after `step` by Ctrl-C."""
     from afresh.training import loop
-
-    class Halted(Exception):
-        pass
 
     take = loop.take_step
 
     def counted(learner: Any, batch: Any, rng: Any) -> Any:
-        if learner.step == step:
-            loop.checkpoint.save(job.run.path / "checkpoints", learner.snapshot())
-            raise Halted
+        if learner.step == step - 1:
+            signal.raise_signal(signal.SIGINT)
         return take(learner, batch, rng)
 
     loop.take_step = counted
     try:
-        with pytest.raises(Halted):
+        with pytest.raises(loop.Interrupted):
             learn(job)
     finally:
         loop.take_step = take

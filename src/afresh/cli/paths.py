@@ -40,7 +40,12 @@ def run_path(path: Path | None) -> Path | None:
         from afresh.runs.run_store import opened
 
         return opened(path)
-    return next((place for place in places(path) if (place / "run.json").is_file()), path)
+    return run_here(path) or path
+
+
+def run_here(path: Path) -> Path | None:
+    """The folder on this machine that RUN names; None if there is none."""
+    return next((place for place in places(path) if (place / "run.json").is_file()), None)
 
 
 def places(path: Path) -> list[Path]:

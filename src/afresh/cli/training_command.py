@@ -11,7 +11,7 @@ import typer
 
 from afresh.cli.align import align
 from afresh.cli.distill import distill
-from afresh.cli.paths import run_path
+from afresh.cli.paths import run_here
 from afresh.cli.train import train
 from afresh.cli.tune import tune
 from afresh.core import UserError
@@ -54,7 +54,7 @@ def paths_of(values: Mapping[str, Any]) -> tuple[Path, ...]:
             continue
         for item in value if isinstance(value, list | tuple) else (value,):
             if isinstance(item, Path):
-                found[item if item.exists() else run_path(item) or item] = None
+                found[item if item.exists() else run_here(item) or item] = None
             elif isinstance(item, str):
                 found |= dict.fromkeys(named_in(item))
     return tuple(found)
@@ -66,5 +66,5 @@ def named_in(text: str) -> Iterator[Path]:
         path = Path(part)
         if part.startswith(("/", "./", "../")) or (("/" in part or "." in part) and path.exists()):
             yield path
-        elif part and (run := run_path(path)) is not None and (run / "run.json").is_file():
+        elif part and (run := run_here(path)) is not None:
             yield run

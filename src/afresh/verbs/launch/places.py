@@ -20,7 +20,11 @@ def is_address(path: str | Path) -> bool:
 def check_command(command: TrainingCommand) -> None:
     """Raises UserError if a path cannot work on any other machine."""
     if is_address(command.out):
-        raise UserError(f"{command.out}: a run is a folder. Give a path with `out`.", "output_is_address")
+        raise UserError(
+            f"{command.out}: a job that begins again looks for its run in a folder. Give a path with `out`, on a file "
+            "system that all nodes share or on a mount.",
+            "output_is_address",
+        )
     for path in (command.out, *command.paths):
         if leaves_folder(path):
             raise UserError(
