@@ -9,8 +9,8 @@ import tempfile
 from pathlib import Path
 
 import torch
+from tests.contracts.learners import learn, trainer
 from tests.contracts.rows import FAMILIES, SPACES, examples
-from tests.contracts.test_families import learn, trainer
 
 from afresh.core.rng import Rng
 from afresh.data.load import Loader

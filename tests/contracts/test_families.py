@@ -20,8 +20,7 @@ from afresh.core.solver_progress import Step, following
 from afresh.data.load import Loader, sweep
 from afresh.training import checkpoint
 from afresh.training.config import TrainConfig
-from afresh.training.loop import Learner, take_step
-from afresh.training.plan import make_learner
+from tests.contracts.learners import configured, learn, trainer
 from tests.contracts.rows import FAMILIES, SPACES, SPEC, FamilyRow, close, conditions, enliven, examples
 
 
@@ -59,11 +58,6 @@ every_latent = cases(lambda family, space: family.latents is not None and space.
 every_likelihood = cases(lambda family, space: family.likelihood is not None)
 
 
-def configured(row: FamilyRow, space: Space | None = None) -> tuple[Family, Any]:
-    family = row.family(space)
-    return family, family.config(**row.config)
-
-
 def built(row: FamilyRow, space: Space) -> dict[str, nn.Module]:
     family, config = configured(row, space)
     torch.manual_seed(0)
@@ -87,28 +81,6 @@ def drawn(
     settings = family.sampling.settings(**{**row.settings, **more})
     with torch.no_grad():
         return family.sampling.sample(modules, config, space, cond, Rng(seed), index, settings)
-
-
-def trainer(row: FamilyRow, space: Space, seed: int = 0) -> Learner:
-    """A new learner by the recipe of the family, but with eight steps of eight examples."""
-    family, config = configured(row, space)
-    own = {
-        **family.plan.recipe(space),
-        "steps": 8,
-        "batch": 8,
-        "micro_batch": 8,
-        "save_every": 8,
-        "ema_half_life": 50.0,
-        "warmup": 2,
-    }
-    return make_learner(family, config, space, SPEC, TrainConfig(**own, cond_dropout=0.2, seed=seed))
-
-
-def learn(learner: Learner, loader: Loader, steps: int) -> None:
-    for _ in range(steps):
-        batch = loader.batch(learner.step * learner.config.batch, learner.config.batch)
-        assert take_step(learner, batch, Rng(1)) is not None
-        learner.step += 1
 
 
 def same(a: checkpoint.Checkpoint, b: checkpoint.Checkpoint) -> bool:

@@ -20,8 +20,9 @@ from afresh.families.vae import fields
 from afresh.training.config import TrainConfig
 from afresh.training.loop import Learner, take_step
 from afresh.training.plan import make_learner
+from tests.contracts.learners import configured
 from tests.contracts.rows import FAMILIES, SPACES, SPEC, FamilyRow, conditions, examples
-from tests.contracts.test_families import built, configured, every_case, existing
+from tests.contracts.test_families import built, every_case, existing
 from tests.core.pretended import NAME, Pretended, pretended_device
 
 

@@ -20,8 +20,9 @@ from afresh.sampling.tokens import read_together
 from afresh.training.config import TrainConfig
 from afresh.training.loop import take_step
 from afresh.training.plan import make_learner
+from tests.contracts.learners import configured
 from tests.contracts.rows import FAMILIES, SPEC, STREAM, FamilyRow, conditions, examples
-from tests.contracts.test_families import built, configured, every_case
+from tests.contracts.test_families import built, every_case
 from tests.core.pretended import NAME, pretended_device, waits_noted
 
 READ = "core/device.py tolist"

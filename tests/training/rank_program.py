@@ -11,8 +11,8 @@ from safetensors.torch import save_file
 from afresh.core.rng import Rng
 from afresh.data.load import Loader
 from afresh.training import ranks
+from tests.contracts.learners import learn, trainer
 from tests.contracts.rows import FAMILIES, SPACES, examples
-from tests.contracts.test_families import learn, trainer
 
 STEPS = 4
 

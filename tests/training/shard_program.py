@@ -19,8 +19,8 @@ from afresh.training.loop import Learner
 from afresh.training.optim import Muon
 from afresh.training.plan import make_learner
 from afresh.training.sharding import own_part, whole
+from tests.contracts.learners import configured, learn
 from tests.contracts.rows import FAMILIES, SPACES, SPEC, examples
-from tests.contracts.test_families import configured, learn
 
 STEPS = 3
 ROWS = (
