@@ -143,14 +143,17 @@ def texts_of(items: Sequence[Item]) -> list[str]:
 
 
 def excerpts(texts: Texts, n: int, seed: int, whole: bool = False) -> list[str]:
-    """Pieces of texts that begin at a line, or at the beginning if there are many texts, as samples do."""
+    """Pieces of texts, as samples are: from the beginning if there are as many texts; of fewer ones, such as programs,
+    from behind two blank lines; of a single one from any line."""
     draw = random.Random(seed)
     if whole:
         return [draw.choice(texts) for _ in range(n)]
+    mark = "\n" if len(texts) < 3 else "\n\n\n"
     out: list[str] = []
     while len(out) < n:
         text = draw.choices(texts, [len(t) for t in texts])[0]
-        begin = text.rfind("\n", 0, draw.randrange(max(1, len(text) - EXCERPT))) + 1 if len(texts) < 3 else 0
+        at = text.rfind(mark, 0, draw.randrange(max(1, len(text) - EXCERPT))) if len(texts) < n else -1
+        begin = at + len(mark) if at >= 0 else 0
         out.append(text[begin : begin + EXCERPT])
     return out
 

@@ -13,6 +13,7 @@ from afresh.evaluation.verdict import ALIKE, COPIED, NEAR, SHAPED, place, share_
 ALIKE_BESIDE = 0.5
 MISSED = 0.15  # collapsed as well: samples are precise, but recall is below this share of its floor
 SOFT = 0.5  # blurred: sharpness is below the geometric mean of floor and control, by this power
+NOISY = 2.0  # neither good nor of a few sorts: sharpness is above this share of its floor, which is noise
 DENSE = 0.6  # good: density and coverage are above this share of their floors
 LIKE = 0.7  # good: the place of likeness is above this, so that few samples are noise
 
@@ -27,8 +28,12 @@ def judge_images(scores: Mapping[str, Score], plural: str) -> Judgement | None:
     other = values.value / values.control if few and values and values.control else share_of_floor(features)
     if spread < ALIKE and other < ALIKE_BESIDE:
         return "collapsed", f"The {plural} are nearly all alike: they differ {spread:.0%} as much as real ones."
+    sharp = scores["sharpness"]
+    soft = bool(sharp.floor and sharp.control and sharp.value < sharp.floor * (sharp.control / sharp.floor) ** SOFT)
+    noisy = share_of_floor(sharp) > NOISY
+    # Blur and noise move all samples to a place where few real ones are, as a model of a few sorts does.
     precise, recalled, covered = (share_of_floor(scores.get(name)) for name in ("precision", "recall", "coverage"))
-    if precise > 0.5 and recalled < MISSED and covered < 0.5:
+    if not soft and not noisy and precise > 0.5 and recalled < MISSED and covered < 0.5:
         return "collapsed", f"The {plural} are of a few sorts only: they cover {covered:.0%} of what real ones cover."
     shaped = place(scores["likeness"])
     if shaped is not None and shaped < SHAPED:
@@ -36,10 +41,11 @@ def judge_images(scores: Mapping[str, Score], plural: str) -> Judgement | None:
     copied = copied_share(scores)
     if copied is not None:
         return "memorised", f"{copied:.0%} of the {plural} are near copies of training {plural}."
-    sharp = scores["sharpness"]
-    if sharp.floor and sharp.control and sharp.value < sharp.floor * (sharp.control / sharp.floor) ** SOFT:
-        share = sharp.value / sharp.floor
-        return "blurred", f"The {plural} are blurred: they have {share:.0%} of the fine detail of real ones."
+    if soft:
+        return (
+            "blurred",
+            f"The {plural} are blurred: they have {share_of_floor(sharp):.0%} of the fine detail of real ones.",
+        )
     if few:
         return "recognisable", (
             f"One recognises what the {plural} show; with so few real ones, scores do not tell whether they are good."
@@ -47,7 +53,7 @@ def judge_images(scores: Mapping[str, Score], plural: str) -> Judgement | None:
     distance, trivial = scores["kid"].value, scores["kid/pixel_gaussian"].value
     near = distance <= NEAR * max(1.0, trivial)
     dense = min(share_of_floor(scores[name]) for name in ("density", "coverage"))
-    if near and dense >= DENSE and (shaped is None or shaped > LIKE):
+    if near and not noisy and dense >= DENSE and (shaped is None or shaped > LIKE):
         return "good", f"The {plural} are close to real ones that the model has not seen, and as varied."
     return "recognisable", f"One recognises what the {plural} show, and can tell that they are not real."
 
