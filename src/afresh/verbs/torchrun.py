@@ -43,7 +43,7 @@ def together(start: Callable[P, Job]) -> Callable[P, Job]:
         with ranks.losses_named():
             ranks.join()
             path = ranks.from_leader(None if job is None else str(job.run.path.resolve()))
-            return same(lambda: job or resume(Path(path), True, holds=False))
+            return same(lambda: job or beside(Path(path)))
 
     return begin
 
@@ -61,6 +61,13 @@ def lead(start: Callable[[], Job]) -> Job:
         known = {"run": str(job.run.path.resolve()), "ignore_stop": job.ignore_stop, "clock": wall}
         store.set(KEY, json.dumps(known))
     return job
+
+
+def beside(run: Path) -> Job:
+    """The job of a process that trains beside the one that leads, which has made the run."""
+    if not run.is_dir():
+        raise UserError(f"It does not see the run's folder, {run}.", ranks.DIFFER)
+    return resume(run, True, holds=False)
 
 
 def same(open_job: Callable[[], Job]) -> Job:
