@@ -73,7 +73,8 @@ def beside(run: Path) -> Job:
 def same(open_job: Callable[[], Job]) -> Job:
     """The job that each process opens. Raises UserError, the same in all, if one of them could not open it, or has
     other programs or data than process 0."""
-    job, problem = None, None
+    job: Job | None = None
+    problem: UserError | None = None
     try:
         job = open_job()
     except UserError as error:
