@@ -15,7 +15,7 @@ from pathlib import Path
 from afresh.core import UserError, events
 from afresh.training import ranks
 from afresh.training.loop import Diverged, Interrupted
-from afresh.training.ranks import NOT_MET
+from afresh.training.ranks import DIFFER, NOT_MET
 from afresh.verbs.processes import VARIABLE, Order, attempt, ended, event_line, order_of, parent_ended
 from afresh.verbs.resume import resume
 from afresh.verbs.torchrun import same
@@ -63,6 +63,8 @@ def train(order: Order, begin: Callable[[], None], end: Callable[[Exception | No
     except (UserError, Diverged, Interrupted) as error:
         if getattr(error, "code", "") == NOT_MET:
             raise  # another process died meanwhile, so that all are started again
+        if getattr(error, "code", "") == DIFFER and not leads:
+            return True  # process 0 tells it
         end(error)
         return isinstance(error, Interrupted)
     if leads:

@@ -108,6 +108,8 @@ def check_same(everybody: Sequence[Mapping[str, str]]) -> None:
                 )
     for number, own in enumerate(everybody):
         who = f"Process {number}, on {own['host']},"
+        if first["problem"]:  # which process 0 tells in its own words
+            raise UserError(first["problem"], ranks.DIFFER)
         if own["problem"]:
             raise UserError(
                 f"{who} cannot open the run or its data: {own['problem']} All machines need the run's folder and the "
