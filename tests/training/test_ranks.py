@@ -7,9 +7,13 @@ import os
 import random
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Iterator
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +22,13 @@ import torch
 from safetensors.torch import load_file
 
 import afresh
+from afresh.cli import follows
 from afresh.core import UserError
 from afresh.core.events import Event, listening
 from afresh.training import ranks
 from afresh.training.loop import Interrupted
 from afresh.verbs.processes import ATTEMPTS, Order, attempt
+from afresh.verbs.torchrun import check_same
 from tests.training.rank_processes import at, under_torchrun
 from tests.training.rank_program import every, weights
 
@@ -174,3 +180,114 @@ def test_each_process_computes_on_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPat
     assert [ranks.own_device(d) for d in ("cuda", "cuda:0", "cpu", "mps")] == ["cuda:1", "cuda:1", "cpu", "mps"]
     monkeypatch.setenv("LOCAL_RANK", "2")
     assert ranks.own_device("cuda") == "cuda:0"
+
+
+# --------------------------------------------------------------------------- what goes wrong
+
+
+@pytest.fixture
+def first_of_two(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """This process is the first of two, which something else than torchrun has started; yields a free port, at which
+    they meet."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    values = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("TORCHELASTIC_USE_AGENT_STORE", raising=False)
+    yield port
+
+
+def test_a_process_that_never_comes_is_named(first_of_two: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranks, "MEETING", timedelta(seconds=0.3))
+    with pytest.raises(UserError, match=r"1 of the 2 processes .* did not come .*: 1\. .* Were they started") as error:
+        ranks.join()
+    assert error.value.code == ranks.NOT_MET and not ranks.started()
+
+
+def test_a_port_in_use_is_named(first_of_two: int) -> None:
+    with socket.create_server(("", first_of_two)), pytest.raises(UserError, match=f":{first_of_two}: .* Another prog"):
+        ranks.join()
+
+
+@pytest.mark.parametrize(
+    ("library", "text"),
+    [
+        ("[gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:3", "was lost: it has ended"),
+        ("[gloo/transport/tcp/unbound_buffer.cc:81] Timed out waiting 1800000ms", "did not answer for 30 minutes"),
+    ],
+)
+def test_an_exchange_that_fails_is_an_error_that_says_what_to_do(
+    library: str, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ranks, "started", lambda: True)
+    with pytest.raises(UserError, match=f"{text}.* Resume the run"), ranks.losses_named():
+        raise RuntimeError(library)
+    with pytest.raises(RuntimeError, match="shapes"), ranks.losses_named():
+        raise RuntimeError("shapes do not fit")
+
+
+PROCESS = {
+    "host": "one",
+    "problem": "",
+    "version of torch": "2.9",
+    "source code of afresh": "a",
+    "data": "b",
+    "run": "c",
+}
+
+
+@pytest.mark.parametrize(
+    ("other", "text"),
+    [
+        ({"version of torch": "2.8"}, "another version of torch than process 0, on one: 2.8, and not 2.9. Install"),
+        ({"source code of afresh": "x", "problem": "odd"}, "another source code of afresh than process 0, on one. Ins"),
+        ({"problem": "There is no run at /r."}, "cannot open the run or its data: There is no run at /r. All machines"),
+        ({"data": "x"}, "another data than process 0, on one, at the same path. All machines need the same folders"),
+        ({"run": "x"}, "another run than process 0, on one, at the same path. All machines need the same folders"),
+    ],
+)
+def test_a_process_that_has_something_else_is_named(other: dict[str, str], text: str) -> None:
+    check_same([PROCESS, PROCESS])
+    with pytest.raises(UserError) as error:
+        check_same([PROCESS, PROCESS, {**PROCESS, "host": "three", **other}])
+    assert str(error.value).startswith("Process 2, on three, ") and text in str(error.value)
+    assert error.value.code == ranks.DIFFER
+
+
+def test_one_process_tells_what_all_of_them_meet(monkeypatch: pytest.MonkeyPatch) -> None:
+    shared, own = UserError("", ranks.DIFFER), UserError("", "disk")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    assert not follows(shared) and not follows(Interrupted())
+    monkeypatch.setenv("RANK", "1")
+    assert follows(shared) and follows(Interrupted()) and not follows(own)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_processes_end_with_the_command_that_started_them(alone: afresh.Model, tmp_path: Path) -> None:
+    """Also if that is killed without a word: they save, and end."""
+    run, settings = tmp_path / "run", {**SETTINGS, "train.batch": 8, "train.micro_batch": 4}
+    words = ["train", str(alone.path.parent / "lines.txt"), "--steps", "1000000", "--out", str(run), "--processes", "2"]
+    words += [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    command = subprocess.Popen([sys.executable, "-m", "afresh", *words], env=environment, stderr=subprocess.DEVNULL)
+    with at(run, (5,), command.kill) as killed:
+        command.wait(600)
+    numbers = [int(file.read_text()) for file in tmp_path.glob("afresh-ranks-*/*.pid")]
+    end = time.monotonic() + 600
+    while any(is_alive(number) for number in numbers) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert killed == [5] and len(numbers) == 2 and not any(is_alive(number) for number in numbers)
+    told = json.loads(next(tmp_path.glob("afresh-ranks-*/ended.json")).read_bytes())
+    assert told["error"] == "Interrupted" and f"saved at step {int((run / 'latest').read_text())}" in told["message"]
+
+
+def is_alive(number: int) -> bool:
+    try:
+        os.kill(number, 0)
+    except ProcessLookupError:
+        return False
+    return True

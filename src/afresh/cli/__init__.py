@@ -13,6 +13,7 @@ import inspect
 import os
 import re
 import sys
+import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -53,6 +54,7 @@ from afresh.cli.wording import as_typed, options_of
 from afresh.core import registry
 from afresh.core.library_words import in_plain_words
 
+TELLING = 5.0  # seconds until process 0 has told an error: torchrun ends it as soon as another one has failed
 DONE, FAULT, USAGE, DIVERGED, CRASHED, INTERRUPTED = 0, 1, 2, 3, 70, 130  # 70: EX_SOFTWARE of sysexits.h
 CODES = {USAGE: "usage", DIVERGED: "diverged", INTERRUPTED: "interrupted"}  # of events, for errors without a code
 
@@ -272,10 +274,25 @@ def run(argv: Sequence[str]) -> int:
         if code is None:
             error_line(message, "fault", {}, argv)
             raise
+        if follows(e):
+            time.sleep(TELLING)
+            return code
         return failed(message, code, argv, e) if message else code
     if code == INTERRUPTED:  # Ctrl-C outside training
         return failed("Stopped.", code, argv)
     return code if isinstance(code, int) else DONE
+
+
+def follows(error: Exception) -> bool:
+    """Whether this process is one of several that meet the same error, and not the one that tells it."""
+    if os.environ.get("RANK", "0") == "0" or os.environ.get("WORLD_SIZE", "1") == "1":
+        return False
+    if isinstance(error, UsageError):
+        return True
+    from afresh.training.loop import Diverged, Interrupted
+    from afresh.training.ranks import SHARED
+
+    return isinstance(error, Diverged | Interrupted) or getattr(error, "code", "") in SHARED
 
 
 def explained(error: Exception) -> tuple[int | None, str]:

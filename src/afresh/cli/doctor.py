@@ -41,7 +41,8 @@ def doctor(
 
     report = None
     if ranks.launched() and processes == 1:
-        report = examine_ranks(device)
+        with ranks.losses_named():
+            report = examine_ranks(device)
         if not ranks.leads():
             return
     elif processes != 1:

@@ -30,8 +30,14 @@ from afresh.core import Batch, UserError
 from afresh.core.plural import counted
 
 TIMEOUT = timedelta(minutes=30)  # of any exchange: rank 0 may draw and judge samples while the others wait
-NOT_MET = "ranks_not_met"  # the code of an error
+MEETING = timedelta(minutes=10)  # from when rank 0 has come until all others have, as for the machines of torchrun
+NOT_MET = "ranks_not_met"  # the codes of errors: others did not come, or went away; ...
+DIFFER = "ranks_differ"  # they have something else; ...
+TOO_MANY = "too_many_processes"  # they are more than a batch has examples
+SHARED = (NOT_MET, DIFFER, TOO_MANY)  # every process meets them, and one has to tell
 BUCKET = 1 << 23  # numbers that are summed at once: 32 MB of float32
+
+parent = os.getppid()  # when this module was imported
 
 
 def world() -> int:
@@ -55,7 +61,12 @@ def started() -> bool:
 
 def launched() -> bool:
     """Whether torchrun, or what sets the same variables, started this process as one of several."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ
+    return launched_world() > 1
+
+
+def launched_world() -> int:
+    """The number of processes that were started together with this one, whether they have met or not."""
+    return int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
 
 
 def local_world() -> int:
@@ -74,29 +85,68 @@ def threads_each(processes: int) -> int:
 
 
 def join() -> None:
-    """Meet the other processes, until this one ends. Raises UserError if they do not come."""
+    """Meet the other processes, until this one ends. Raises UserError, which names those that do not come."""
     if not launched() or started():
         return
     gpus = torch.cuda.device_count()
     if gpus:
         torch.cuda.set_device(own_gpu(gpus))
+    number, count = int(os.environ["RANK"]), launched_world()
     try:
-        backend = backend_for(gpus)
-        store = agent_store()
-        if store is None:
-            distributed.init_process_group(backend, timeout=TIMEOUT)
-        else:  # it still holds the addresses of processes that ended before a restart
-            own = distributed.PrefixStore(f"afresh/{os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
-            number, count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-            distributed.init_process_group(backend, timeout=TIMEOUT, store=own, rank=number, world_size=count)
-    except (RuntimeError, ValueError) as e:
-        where = f"{os.environ.get('MASTER_ADDR', '?')}:{os.environ.get('MASTER_PORT', '?')}"
+        # The store of torchrun still holds the addresses of processes that ended before a restart.
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        store = distributed.PrefixStore(f"afresh/{attempt}", agent_store() or own_store(number))
+        wait_for_all(store, number, count)
+        distributed.init_process_group(backend_for(gpus), timeout=TIMEOUT, store=store, rank=number, world_size=count)
+    except (KeyError, RuntimeError, ValueError) as e:
+        advice = "Is the address of the first host right, and its port open to the others?"
+        if "EADDRINUSE" in str(e):
+            advice = "Another program uses that port: choose another one (MASTER_PORT), the same for all processes."
         raise UserError(
-            f"The {os.environ['WORLD_SIZE']} processes of this training did not meet at {where}: "
-            f"{str(e).splitlines()[0]}. Is the address of the first host right, and its port open to the others?",
+            f"The {count} processes of this training did not meet at {meeting_place()}: "
+            f"{str(e).splitlines()[0].rstrip('.')}. {advice}",
             NOT_MET,
         ) from e
     atexit.register(leave)
+
+
+def meeting_place() -> str:
+    return f"{os.environ.get('MASTER_ADDR', '?')}:{os.environ.get('MASTER_PORT', '?')}"
+
+
+def wait_for_all(store: distributed.Store, number: int, count: int) -> None:
+    """Say that this process has come; in rank 0, wait for the others. Raises UserError, which names those that do not
+    come."""
+    store.set(f"come/{number}", "")
+    end = time.monotonic() + MEETING.total_seconds()
+    while number == 0 and (missing := [n for n in range(count) if not store.check([f"come/{n}"])]):
+        if time.monotonic() > end:
+            names = ", ".join(map(str, missing[:8])) + (", ..." if len(missing) > 8 else "")
+            raise UserError(
+                f"{len(missing)} of the {count} processes of this training did not come to {meeting_place()} within "
+                f"{MEETING.total_seconds() / 60:.3g} minutes: {names}. Nothing was trained. Were they started on every "
+                "machine, with the same number of processes, and does that address reach this machine from there?",
+                NOT_MET,
+            )
+        time.sleep(0.1)
+
+
+@contextmanager
+def losses_named() -> Iterator[None]:
+    """Raises UserError if an exchange in the block fails, because another process went away or does not answer."""
+    try:
+        yield
+    except RuntimeError as e:
+        if not started() or not (isinstance(e, distributed.DistError) or "gloo" in str(e)):
+            raise
+        what = "The connection to another process was lost: it has ended, or its machine was lost."
+        if "timed out" in str(e).lower():
+            minutes = TIMEOUT.total_seconds() / 60
+            what = f"Another process did not answer for {minutes:.3g} minutes: it hangs, or the network does."
+        raise UserError(
+            f"{what} What was saved last is kept. Resume the run; torchrun does so by itself if its max-restarts allow it.",
+            NOT_MET,
+        ) from e
 
 
 def own_gpu(gpus: int) -> int:
@@ -128,11 +178,23 @@ def restarted() -> bool:
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
 
 
+def orphaned() -> bool:
+    """Whether torchrun is gone, which started this process: nothing would start it again, or end it."""
+    return started() and os.getppid() != parent
+
+
 def agent_store() -> distributed.TCPStore | None:
     """Names and values that torchrun keeps when it starts processes again; None if something else started them."""
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return None
     return distributed.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
+
+
+def own_store(number: int) -> distributed.TCPStore:
+    """Names and values that rank 0 keeps, where it is not torchrun that started the processes. Raises RuntimeError if
+    the port is in use, or rank 0 does not come."""
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    return distributed.TCPStore(address, port, None, number == 0, TIMEOUT, wait_for_workers=False)
 
 
 # --------------------------------------------------------------------------- what each takes
@@ -143,13 +205,18 @@ def part_of(batch: Batch) -> Batch:
     have none."""
     if world() == 1:
         return batch
-    if len(batch.x) < world():
-        raise UserError(
-            f"A batch has {counted(len(batch.x), 'example')}, and {world()} processes train: each needs one at least. "
-            "Use fewer processes, or a larger batch (`train.batch`).",
-            "too_many_processes",
-        )
+    check_batch(len(batch.x), world())
     return batch.select(rows(len(batch.x), batch.x.device))
+
+
+def check_batch(examples: int, processes: int) -> None:
+    """Raises UserError unless each of so many processes has an example of a batch."""
+    if examples < processes:
+        raise UserError(
+            f"A batch has {counted(examples, 'example')}, and {processes} processes train: each needs one at least. "
+            "Use fewer processes, or a larger batch (`train.batch`).",
+            TOO_MANY,
+        )
 
 
 def rows(count: int, device: torch.device | None = None) -> Tensor:

@@ -16,7 +16,8 @@ _asked: ContextVar[Callable[[], bool]] = ContextVar("asked", default=lambda: Fal
 def also_interrupted(asked: Callable[[], bool]) -> Iterator[None]:
     """Within the block, in this context, a stop is requested also by `asked`: the signals of a process that trains for
     another one are not those of the command."""
-    token = _asked.set(asked)
+    before = _asked.get()
+    token = _asked.set(lambda: asked() or before())
     try:
         yield
     finally:

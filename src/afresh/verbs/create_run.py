@@ -23,6 +23,7 @@ from afresh.runs.run import Run
 from afresh.runs.run_store import new_copy
 from afresh.runs.signature import sign
 from afresh.storage.object_store import is_address
+from afresh.training import ranks
 from afresh.training.budget import Budget, Machine, check_device
 from afresh.training.plan import RESERVE, Decision, Plan
 from afresh.training.training_clock import Clock
@@ -111,6 +112,7 @@ def create_run(spec: RunSpec, output: Output, contents: RunContents) -> Iterator
     Raises UserError if the folder cannot be written.
     """
     prepared, plan = contents.prepared, contents.plan
+    ranks.check_batch(plan.train.batch, max(spec.processes, ranks.launched_world()))
     name, codec = contents.codec or (None, None)
     record = RunRecord(
         modality=prepared.modality,

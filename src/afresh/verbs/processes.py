@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -114,7 +115,7 @@ def learn_together(path: Path, processes: int, clock: Clock | None, ignore_stop:
                 wait_for(agent, order, interrupted)
             finally:
                 if agent.poll() is None:
-                    stop_at_once(agent)
+                    stop_at_once(agent, order)
         if not order.ended.exists():
             ended(order, lost(path, f"torchrun ended with code {agent.returncode}"))
         account = json.loads(order.ended.read_bytes())
@@ -133,9 +134,15 @@ def start_agent(order: Order, processes: int) -> subprocess.Popen[bytes]:
     environment.setdefault("OMP_NUM_THREADS", str(ranks.threads_each(processes)))
     with (Path(order.folder) / "agent.log").open("wb") as said:
         # In a session of its own, since Ctrl-C is for the parent, which passes it on once.
+        # Its input ends when this process does, in whatever way, which the processes notice.
         return subprocess.Popen(
-            command, env=environment, stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True
+            command, env=environment, stdin=subprocess.PIPE, stdout=said, stderr=said, start_new_session=True
         )
+
+
+def parent_ended(seconds: float | None) -> bool:
+    """Whether the process that gave the order has ended, or does within so many seconds; None waits for it."""
+    return bool(select.select([0], [], [], seconds)[0])
 
 
 def wait_for(agent: subprocess.Popen[bytes], order: Order, interrupted: Any) -> None:
@@ -146,15 +153,21 @@ def wait_for(agent: subprocess.Popen[bytes], order: Order, interrupted: Any) -> 
             agent.wait(0.2)
         if interrupted() and not asked:
             asked = True
-            for file in Path(order.folder).glob("*.pid"):
-                with suppress(ProcessLookupError, ValueError):
-                    os.kill(int(file.read_text()), signal.SIGTERM)
+            signal_all(order, signal.SIGTERM)
 
 
-def stop_at_once(agent: subprocess.Popen[bytes]) -> None:
+def signal_all(order: Order, number: signal.Signals) -> None:
+    """Send a signal to every process that trains: torchrun gives each a session of its own."""
+    for file in Path(order.folder).glob("*.pid"):
+        with suppress(ProcessLookupError, ValueError):
+            os.kill(int(file.read_text()), number)
+
+
+def stop_at_once(agent: subprocess.Popen[bytes], order: Order) -> None:
     with suppress(ProcessLookupError):
-        os.killpg(agent.pid, signal.SIGKILL)
+        os.killpg(agent.pid, signal.SIGKILL)  # first, so that it starts none again
     agent.wait()
+    signal_all(order, signal.SIGKILL)
 
 
 def attempt(order: Order) -> None:

@@ -101,18 +101,18 @@ def examine_processes(count: int, device: str | None = None) -> RanksReport:
         command = [*torchrun(count), "-m", "afresh.verbs.rank_check", str(file), *([device] if device else [])]
         environment = {**os.environ}
         environment.setdefault("OMP_NUM_THREADS", str(ranks.threads_each(count)))
+        agent = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         try:
-            done = subprocess.run(
-                command, env=environment, capture_output=True, text=True, timeout=TIMEOUT, check=False
-            )
+            _, said = agent.communicate(timeout=TIMEOUT)
         except subprocess.TimeoutExpired:
+            agent.terminate()  # no kill: torchrun ends those that it has started
             raise UserError(
                 f"The {count} processes did not answer within {TIMEOUT:.0f} seconds. Is the machine very busy?",
                 ranks.NOT_MET,
             ) from None
-        if done.returncode or not file.exists():
-            errors = re.findall(r"^(?:\[rank\d+\]: )?[\w.]+Error: (.+)$", done.stderr, re.MULTILINE)
-            why = errors[0] if errors else f"torchrun ended with code {done.returncode}"
+        if agent.returncode or not file.exists():
+            errors = re.findall(r"^(?:\[rank\d+\]: )?[\w.]+Error: (.+)$", said, re.MULTILINE)
+            why = errors[0] if errors else f"torchrun ended with code {agent.returncode}"
             raise UserError(f"The {count} processes could not be examined: {why}", "ranks_lost")
         found = json.loads(file.read_bytes())
     return RanksReport(

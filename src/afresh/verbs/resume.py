@@ -10,6 +10,7 @@ from afresh.core import events
 from afresh.runs.data import run_data
 from afresh.runs.lock import kept
 from afresh.runs.run import Run
+from afresh.training import ranks
 from afresh.verbs.data_source import data_source
 from afresh.verbs.training_job import Job
 from afresh.verbs.trust_prompt import check_trust
@@ -32,6 +33,7 @@ def resume(
     other paths, and is not to be trusted, and if another process trains it.
     """
     run = Run.open(path)
+    ranks.check_batch(run.train.batch, max(processes, ranks.launched_world()))
     check_trust(run, trust)
     if run.train.device != (trained_on := run.record.train.device):
         events.warning(

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import wraps
 from hashlib import sha256
@@ -17,6 +18,7 @@ from typing import ParamSpec
 
 import torch
 
+import afresh
 from afresh import __version__
 from afresh.core import UserError
 from afresh.training import ranks
@@ -38,12 +40,10 @@ def together(start: Callable[P, Job]) -> Callable[P, Job]:
         job = None
         if os.environ["RANK"] == "0":
             job = lead(lambda: start(*args, **options))
-        ranks.join()
-        path = ranks.from_leader(None if job is None else str(job.run.path.resolve()))
-        if job is None:
-            job = resume(Path(path), True, holds=False)
-        check_same(job)
-        return job
+        with ranks.losses_named():
+            ranks.join()
+            path = ranks.from_leader(None if job is None else str(job.run.path.resolve()))
+            return same(lambda: job or beside(Path(path)))
 
     return begin
 
@@ -63,16 +63,71 @@ def lead(start: Callable[[], Job]) -> Job:
     return job
 
 
-def check_same(job: Job) -> None:
-    """Raises UserError unless all processes have the same programs and data."""
-    record = sha256((job.run.path / "run.json").read_bytes()).hexdigest()
-    own = {"afresh": __version__, "torch": torch.__version__, "data": job.prepared.split_hash, "run": record}
+def beside(run: Path) -> Job:
+    """The job of a process that trains beside the one that leads, which has made the run."""
+    if not run.is_dir():
+        raise UserError(f"It does not see the run's folder, {run}.", ranks.DIFFER)
+    return resume(run, True, holds=False)
+
+
+def same(open_job: Callable[[], Job]) -> Job:
+    """The job that each process opens. Raises UserError, the same in all, if one of them could not open it, or has
+    other programs or data than process 0."""
+    job: Job | None = None
+    problem: UserError | None = None
+    try:
+        job = open_job()
+    except UserError as error:
+        problem = error
+    run = "" if job is None else sha256((job.run.path / "run.json").read_bytes()).hexdigest()
+    data = "" if job is None else job.prepared.split_hash
+    versions = {"version of afresh": __version__, "version of torch": str(torch.__version__)}
+    hashes = {"source code of afresh": code_hash(), "data": data, "run": run}
+    own = {"host": socket.gethostname(), "problem": str(problem or ""), **versions, **hashes}
     everybody = ranks.from_all(own)
-    for number, other in enumerate(everybody):
-        for name, value in other.items():
-            if value != everybody[0][name]:
+    if problem is not None and ranks.leads():
+        raise problem
+    check_same(everybody)
+    assert job is not None
+    return job
+
+
+def check_same(everybody: Sequence[Mapping[str, str]]) -> None:
+    """Raises UserError if a process has something else than process 0, of its versions before all."""
+    first = everybody[0]
+    names = [name for name in first if name not in ("host", "problem", "data", "run")]
+    for number, own in enumerate(everybody):
+        who = f"Process {number}, on {own['host']},"
+        for name in names:
+            if own[name] != first[name]:
+                values = f": {own[name]}, and not {first[name]}" if name.startswith("version") else ""
                 raise UserError(
-                    f"Process {number} has another {name} than process 0: {value}, and not {everybody[0][name]}. All "
-                    "need the same versions and the same data, at the same path.",
-                    "ranks_differ",
+                    f"{who} has another {name} than process 0, on {first['host']}{values}. Install the same on all "
+                    "machines.",
+                    ranks.DIFFER,
                 )
+    for number, own in enumerate(everybody):
+        who = f"Process {number}, on {own['host']},"
+        if first["problem"]:  # which process 0 tells in its own words
+            raise UserError(first["problem"], ranks.DIFFER)
+        if own["problem"]:
+            raise UserError(
+                f"{who} cannot open the run or its data: {own['problem']} All machines need the run's folder and the "
+                "data at the same path, as on a file system over the network.",
+                ranks.DIFFER,
+            )
+        for name in ("data", "run"):
+            if own[name] != first[name]:
+                raise UserError(
+                    f"{who} has another {name} than process 0, on {first['host']}, at the same path. All machines need "
+                    "the same folders, as on a file system over the network.",
+                    ranks.DIFFER,
+                )
+
+
+def code_hash() -> str:
+    """The hash of the source code of this package."""
+    digest, root = sha256(), Path(afresh.__file__).parent
+    for file in sorted(root.rglob("*.py")):
+        digest.update(f"{file.relative_to(root).as_posix()}\0".encode() + file.read_bytes())
+    return digest.hexdigest()

@@ -31,7 +31,7 @@ from afresh.training.logs.run_log import Logs, RunLog, Training, opened
 from afresh.training.loop import Hooks, Learner, averaged, gathered
 from afresh.training.metrics_log import Journal
 from afresh.training.progress import WINDOW, ProgressMeter
-from afresh.training.signals import interrupts_caught
+from afresh.training.signals import also_interrupted, interrupts_caught
 from afresh.training.training_clock import Clock, StepsForDeadline
 from afresh.training.weights import EARLY, adapters_merged, forget_chosen, state_of, write_weights
 from afresh.verbs.cluster_training import learn_on
@@ -97,8 +97,12 @@ def learn(job: Job, log: Sequence[str] = ()) -> float:
             seconds = learn_on(job.on, job.run.path, job.processes, job.clock, job.ignore_stop, log, device)
         job.run.reload()
         return seconds
-    if not ranks.leads():
-        return follow(job)
+    with ranks.losses_named(), also_interrupted(ranks.orphaned):
+        return lead(job, log) if ranks.leads() else follow(job)
+
+
+def lead(job: Job, log: Sequence[str]) -> float:
+    """Train alone, or as the process that leads."""
     with held(job.run.path, "trained"), torch_threads(threads_of(job)), interrupts_caught() as interrupted:
         try:
             with changing(job.run.path, LEARNT):
