@@ -78,7 +78,9 @@ def choose_modality(path: Path, wanted: str | None) -> tuple[Modality, str]:
 def possible(path: Path, wanted: str | None) -> list[tuple[str, Modality]]:
     """The requested modality, or those that recognise the path, the chosen one first, each with the reason. Raises
     UserError if the choice is ambiguous."""
-    if not is_address(path):
+    if not (path.exists() or is_address(path)):
+        raise UserError(f"There is no file or folder {path}. Give the path of your data.")
+    if path.exists():
         must_exist(path)
     if wanted is not None:
         return [("set by the user", registry.modality(wanted))]

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -162,7 +163,9 @@ class ObjectStore:
             raise OSError(
                 f"the store does not say how many bytes {name or address} has, so that half of it is no error"
             )
-        return StoredFile(address, name, int(entry["size"]), next((str(entry[t]) for t in TAGS if entry.get(t)), ""))
+        tag = next((entry[t] for t in TAGS if entry.get(t)), "")
+        # Some stores give times of two types.
+        return StoredFile(address, name, int(entry["size"]), str(tag.timestamp() if isinstance(tag, datetime) else tag))
 
     def fetch(self, file: StoredFile, path: Path) -> None:
         """Copy a file that was looked at before. Raises UserError if not all of it arrives, or it is another now."""

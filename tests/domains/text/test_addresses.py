@@ -172,7 +172,7 @@ def test_a_declared_split_of_files_is_kept() -> None:
 
 
 def test_a_store_that_refuses_or_has_nothing_is_named(web: Web) -> None:
-    with pytest.raises(UserError, match=r"shard-004\.jsonl could not be looked at.*Nothing is there under this name"):
+    with pytest.raises(UserError, match=r"shard-003\.jsonl could not be looked at.*Nothing is there under this name"):
         prepare(Path(f"{web.address}/shard-{{002..004}}.jsonl"), options=OPTIONS)
     web.status["shard-001.jsonl"] = 403
     with pytest.raises(UserError, match=r"shard-001\.jsonl could not be looked at.*The store does not allow it"):

@@ -122,6 +122,8 @@ class LargeTexts:
         read = self._add(self.learnt, SAMPLE, corpus)
         if self.declared:
             self._add(self.validation, HELD_OUT, corpus)
+        if self.data_set is not None:
+            corpus.items = with_few_held_out(corpus.items)
         self.held_out = min(0.1, HELD_OUT / max(1, read))
         notes = list(dict.fromkeys(corpus.notes))
         rest = [Omission(f"and {len(notes) - NOTES:,} more notes like these on the sample")]
@@ -131,26 +133,23 @@ class LargeTexts:
 
     def _add(self, stretches: Stretches, most: int, corpus: Corpus) -> int:
         """Add the documents with which stretches begin, of at most about so many bytes; returns how many."""
-        size = held_out = 0
-        for span in self._spans(stretches):
-            from_span = 0
-            for item in self.documents(span, corpus):
-                if size >= most:
-                    return size
-                if from_span >= FROM_SPAN:
-                    break
-                if self.data_set is not None and item.split == "validation":
-                    if held_out >= HELD_OUT:
-                        continue
-                    held_out += utf8_size(item.value)
-                corpus.items.append(item)
-                from_span, size = from_span + utf8_size(item.value), size + utf8_size(item.value)
-        return size
-
-    def _spans(self, stretches: Stretches) -> Iterator[Span]:
+        size = 0
         for part in range(len(stretches.sizes)):
             with stretches.spans(part) as spans:
-                yield from spans
+                for span in spans:
+                    if size >= most:
+                        return size
+                    size += self._add_beginning(span, min(FROM_SPAN, most - size), corpus)
+        return size
+
+    def _add_beginning(self, span: Span, most: int, corpus: Corpus) -> int:
+        size = 0
+        for item in self.documents(span, corpus):
+            if size >= most:
+                break
+            corpus.items.append(item)
+            size += utf8_size(item.value)
+        return size
 
     def documents(self, span: Span, corpus: Corpus) -> Iterator[Item]:
         """The documents of a stretch. Adds to the corpus what is not used of it. Raises UserError, naming the file, if
@@ -344,6 +343,19 @@ def mixed(spans: Sequence[T], identity: str) -> list[T]:
     """Stretches, or files, in a random order that depends on the identity of the files alone."""
     order = Order(Rng(int(identity[:15], 16)), "spans", len(spans))
     return [spans[i] for i in order.at(torch.arange(len(spans))).tolist()]
+
+
+def with_few_held_out(items: Sequence[Item]) -> list[Item]:
+    """The items without those of the held-out side that follow its first HELD_OUT bytes."""
+    size = 0
+    out = []
+    for item in items:
+        if item.split == "validation":
+            if size >= HELD_OUT:
+                continue
+            size += utf8_size(item.value)
+        out.append(item)
+    return out
 
 
 def parts_of(spans: Sequence[Span], size: int) -> list[list[Span]]:
