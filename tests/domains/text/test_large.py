@@ -64,7 +64,7 @@ def learnt(prepared: Prepared) -> list[str]:
     """The documents of all parts, in their order."""
     parts, out = prepared.train.parts, []
     assert isinstance(parts, TokenParts)
-    for part in range(len(parts)):
+    for part in (p for p in range(len(parts)) if parts.tokens(p)):
         ids = parts.read(torch.tensor([part]), torch.arange(parts.tokens(part))[None])[0]
         text = bytes(i if i < 256 else 0 for i in ids.tolist()).decode()
         out += [t.strip() for t in text.split("\0") if t]
