@@ -18,7 +18,8 @@ from afresh.collect.forget import ForgetRequest, find, forget, versions
 from afresh.collect.gather import SourcePlace, gather, place_of
 from afresh.collect.rules import rules
 from afresh.core import UserError
-from afresh.data.collected import kept_aside, manifest, of_collected, rows
+from afresh.data.collected import kept_aside, manifest, rows
+from afresh.data.prepare import prepare
 
 WALKERS = ("Mortimer", "Clementine", "Balthazar", "Philippa", "Octavian", "Roseline", "Ferdinand")
 SECRET = "the blue heron of Lake Ymir"
@@ -131,12 +132,13 @@ def test_what_was_a_duplicate_of_it_is_named_when_it_takes_its_place(dataset: Pa
     assert {r["source"] for r in rows(dataset)} == {str(tmp_path / "anns")}
 
 
-def test_copies_that_were_written_aside_go_too(dataset: Path) -> None:
+def test_tokens_that_were_made_of_it_go_too(dataset: Path) -> None:
     digest = manifest(dataset)["digest"]
-    folder = of_collected(dataset, "text")
-    assert folder is not None and [d.path for d in kept_aside(digest)] == [folder.parent]
+    prepare(dataset, "text", {"stream": True})
+    (kept,) = kept_aside(digest)
+    assert list(kept.path.rglob("*.safetensors"))
     forget(dataset, ForgetRequest(person="Ymirdottir"))
-    assert kept_aside(digest) == [] and not folder.exists()
+    assert kept_aside(digest) == [] and not kept.path.exists()
 
 
 def test_what_was_fetched_is_removed(tmp_path: Path) -> None:

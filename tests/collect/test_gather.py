@@ -207,9 +207,8 @@ def test_cleaning_again_that_is_interrupted_mixes_no_rules(
 
 def test_a_data_set_is_learnt(texts: Path, tmp_path: Path) -> None:
     gather([place_of(str(texts))], tmp_path / "set")
-    folder = of_collected(tmp_path / "set", None)
-    assert folder is not None
-    held = [json.loads(line)["text"] for line in (folder / "validation.jsonl").read_text().splitlines()]
+    assert of_collected(tmp_path / "set", None) == tmp_path / "set" / "items.parquet"
+    held = [i.value for i in prepare(tmp_path / "set").heldout_items]
     assert held == [r["text"] for r in items(tmp_path / "set") if r["split"] == "validation"]
     images = of_collected(tmp_path / "set", "image")
     assert images is not None and [p.suffix for p in sorted(images.rglob("*.*"))] == [".jsonl", ".png"]

@@ -27,6 +27,7 @@ class Memory:
     asked: int = 0
     waited: set[int] = field(default_factory=set)
     documents = 1
+    ready = 0
 
     def __len__(self) -> int:
         return len(self.lengths)

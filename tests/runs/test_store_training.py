@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,8 +16,8 @@ from afresh.core import UserError
 from afresh.runs.run_store import copy_place, mirrored, new_copy, opened, read_copy
 from afresh.storage.object_store import ObjectStore
 from afresh.training import checkpoint
-from tests import needs
 from tests.heard import heard
+from tests.s3_server import s3_server
 
 ADDRESS = "memory://bucket/models/lines"
 SETTINGS = {"train.threads": 1, "train.precision": "float32", "train.save_every": 2, "train.batch": 4}
@@ -100,28 +96,8 @@ def test_a_store_that_fails_at_the_end_loses_nothing(tmp_path: Path, monkeypatch
 
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The address of a bucket of a server on this machine."""
-    needs.package("moto", "moto[server]")
-    s3fs = needs.package("s3fs", "afresh[store]")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    own = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}", "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
-    for name, value in {**own, "AWS_DEFAULT_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true"}.items():
-        monkeypatch.setenv(name, value)
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        for _ in range(600):
-            with socket.socket() as one:
-                if one.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.5)
-        s3fs.S3FileSystem(skip_instance_cache=True).mkdir("bucket")
-        yield "s3://bucket"
-    finally:
-        server.terminate()
-        server.wait()
+    with s3_server(monkeypatch) as address:
+        yield address
 
 
 @pytest.mark.slow

@@ -22,8 +22,9 @@ def is_missing(path: Path) -> bool:
 
 
 def existing(path: Path | None) -> Path | None:
-    """The path of data itself. Raises a usage error, with a similar name if there is one, if nothing has that name."""
-    if path is None or not is_missing(path):
+    """The path or address of data itself. Raises a usage error, with a similar name if there is one, if no file has
+    that path."""
+    if path is None or is_address(path) or not is_missing(path):
         return path
     siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
     near = get_close_matches(path.name, siblings, n=1)

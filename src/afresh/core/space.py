@@ -274,6 +274,8 @@ class Parts(Protocol):
     """
 
     def __len__(self) -> int: ...  # the number of parts
+    @property
+    def ready(self) -> int: ...  # how many of them are there without being made, whoever asks
     def ask(self, count: int) -> None: ...  # begin to make the first `count` parts, without waiting
     def tokens(self, part: int) -> int: ...  # of one part, which is waited for
     def read(self, part: Tensor, position: Tensor) -> Tensor: ...  # ids (B, T) at consecutive positions of parts (B,)

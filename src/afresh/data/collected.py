@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,17 @@ from afresh.core import UserError, events
 from afresh.core.plural import counted
 from afresh.data.files import DataFile, FileError, open_file
 from afresh.data.imported import ImportedItem, KeptFile, Kind, WrittenData, write_aside, written_aside, written_data
-from afresh.data.tables.parquet import stream_parquet
+from afresh.data.tables.delimited import Row
+from afresh.data.tables.parquet import group_sizes, stream_parquet
+from afresh.data.tables.rows import RowTable
+from afresh.storage.files import replace_file
 
 MANIFEST, ITEMS, REJECTED, BLOBS = "dataset.json", "items.parquet", "rejected.parquet", "blobs"
 LEAKAGE = "leakage.parquet"  # what the items have in common with other data
 FORMAT = "afresh collected data 1"
 MOST_MB = 4096  # of a group of rows, when decoded
+DIGEST = "digest"  # the file in a folder of what was made of a data set, by which it is found
+LEARNT = ["kind", "text", "label", "split"]  # the columns of texts that are read to be learnt
 SCHEMA = pa.schema(
     [
         ("id", pa.string()),  # BLAKE3 of the kind and the content
@@ -75,19 +81,57 @@ def manifest(path: Path) -> dict[str, Any]:
     return found
 
 
-def rows(path: Path, columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
-    """The items of a data set as rows, a few at a time in memory. Another person may have made it: raises UserError if
-    they cannot be read."""
+def rows(path: Path, columns: list[str] | None = None, groups: Sequence[int] | None = None) -> Iterator[dict[str, Any]]:
+    """The items of a data set as rows, a few at a time in memory. `groups`: the numbers of the groups of rows that are
+    read; None for all. Another person may have made it: raises UserError if they cannot be read."""
+    with _reading(path):
+        yield from stream_parquet(path / ITEMS, MOST_MB, lambda schema: columns or schema.names, groups)
+
+
+def data_set_size(file: Path) -> int:
+    """About how many bytes the table of a data set has when unpacked. Raises UserError if it cannot be read."""
+    with _reading(file.parent):
+        return sum(group_sizes(file))
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
     try:
-        yield from stream_parquet(path / ITEMS, MOST_MB, lambda schema: columns or schema.names)
+        yield
     except FileError as error:
         raise UserError(f"{path / ITEMS} cannot be read: {error}. Restore a copy of it.", "damaged") from None
 
 
+def is_items(path: Path) -> bool:
+    """Whether a file is the table of the items of a data set."""
+    return path.name == ITEMS and is_collected(path.parent)
+
+
+def tables_of_texts(file: Path, groups: Sequence[int] | None = None) -> Iterator[tuple[str | None, RowTable]]:
+    """The texts and conversations in the table of a data set, in tables of one kind and one side of the split, with
+    that side. `groups`: the numbers of the groups of rows that are read; None for all.
+
+    Raises UserError if they cannot be read.
+    """
+    parts: dict[tuple[str, str | None], list[tuple[int, Row]]] = {}
+    for number, row in enumerate(rows(file.parent, LEARNT, groups), 1):
+        content: Row
+        if row["kind"] == "conversation":
+            content = {"messages": row["text"]}
+        elif row["kind"] == "text":
+            content = {"text": row["text"]} | ({"label": row["label"]} if row["label"] else {})
+        else:
+            continue
+        parts.setdefault((row["kind"], row["split"] or None), []).append((number, content))
+    for (kind, split), numbered in parts.items():
+        columns = ("messages",) if kind == "conversation" else ("text", "label")
+        yield split, RowTable(columns, columns, numbered)
+
+
 def of_collected(path: Path, modality: str | None) -> Path | None:
-    """A folder into which the items of a data set were written aside, those of the modality that was asked for or else
-    of the one that has most bytes, with a note; None if the path is no data set. Raises UserError if it has no
-    such items."""
+    """What of a data set is read to be learnt, of the modality that was asked for or else of the one that has most
+    bytes, with a note: of texts its table as it is, of other items a folder into which they were written aside; None if
+    the path is no data set. Raises UserError if it has no such items."""
     if not path.is_dir() or not is_collected(path):
         return None
     digest = manifest(path)["digest"]
@@ -110,6 +154,8 @@ def of_collected(path: Path, modality: str | None) -> Path | None:
             f"and left out is {others}. `modality=NAME` takes another.",
             "several_modalities",
         )
+    if wanted == "text":
+        return path / ITEMS
     kinds = [k for k, (name, _) in MODALITIES.items() if name == wanted and k in present]
     kind = MODALITIES[kinds[0]][1]
     key = aside_key(digest, kinds[-1])
@@ -128,10 +174,20 @@ def aside_key(digest: str, kind: str) -> str:
     return f"{digest[:18]}{kind.encode().hex()[:6]}"
 
 
+def mark_kept(folder: Path, path: Path) -> None:
+    """Mark a folder of what was made of a data set, such as its tokens, for `kept_aside`."""
+    replace_file(folder / DIGEST, str(manifest(path)["digest"]).encode())
+
+
 def kept_aside(digest: str) -> list[WrittenData]:
-    """The folders into which items of a data set of this digest were written aside."""
+    """The folders into which items of a data set of this digest were written aside, as they are or as tokens."""
     keys = {aside_key(digest, kind) for kind in MODALITIES} if digest else set()
-    return [d for d in written_data() if d.name in keys]
+    return [d for d in written_data() if d.name in keys or _digest_of(d.path) == digest]
+
+
+def _digest_of(folder: Path) -> str | None:
+    file = folder / DIGEST
+    return file.read_text() if file.is_file() else None
 
 
 def content_file(folder: Path, name: str) -> DataFile:
@@ -156,8 +212,6 @@ def _entries(path: Path, kinds: list[str]) -> Iterator[ImportedItem]:
                 unusable.append(f"{row['file']!r}: {error}")
                 continue
             yield ImportedItem(about, KeptFile(file.path), split=split)
-        elif row["kind"] == "conversation":
-            yield ImportedItem({"messages": json.loads(row["text"])}, split=split, within="conversations")
         else:
             yield ImportedItem({"text": row["text"], **{k: v for k, v in about.items() if k == "label"}}, split=split)
     if unusable:

@@ -85,16 +85,12 @@ def kind_of(suffix: str) -> Kind:
 
 @dataclass(frozen=True)
 class ImportedItem:
-    """One example: its file, unless it is a text, what else its row holds, and further files by column.
-
-    within: of a text, the folder of the table that it is written into; tables with other columns are other files.
-    """
+    """One example: its file, unless it is a text, what else its row holds, and further files by column."""
 
     columns: Mapping[str, Any]
     file: MediaFile | KeptFile | None = None
     others: Mapping[str, MediaFile] = field(default_factory=dict)  # conditioning images
     split: str | None = None  # "train" or "validation"
-    within: str = ""
 
 
 def media_file(content: bytes, name: str | None = None) -> MediaFile | None:
@@ -248,9 +244,8 @@ def _write_texts(folder: Path, entries: Iterable[ImportedItem], digest: Any) -> 
     count = 0
     try:
         for entry in entries:
-            name = str(PurePosixPath(entry.within, f"{entry.split or 'texts'}.jsonl"))
+            name = f"{entry.split or 'texts'}.jsonl"
             if name not in files:
-                (folder / name).parent.mkdir(exist_ok=True)
                 files[name] = (folder / name).open("wb")
             line = _line(entry.columns).encode()
             digest.update(f"{name} ".encode() + line)

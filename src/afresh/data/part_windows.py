@@ -97,7 +97,7 @@ class PartWindows:
     def _size(self, first: int) -> int:
         """The parts of the group that begins with part `first`: all that are left, if the group after it would be
         smaller."""
-        size = max(FIRST, first // 2)
+        size = max(FIRST, first // 2, self.parts.ready - first)
         return size if first + 2 * size <= len(self.parts) else len(self.parts) - first
 
     def _drawn(self, epoch: int, places: Tensor) -> tuple[Tensor, Tensor]:

@@ -34,6 +34,7 @@ from afresh.data.files import must_exist
 from afresh.data.refusals import refusal_lines
 from afresh.data.sources import readable
 from afresh.data.split import Split, split, split_hash
+from afresh.storage.object_store import is_address
 
 UNSUPPORTED, NOT_LEARNT = "unsupported", "cannot be learnt"  # how reasons begin and end for files of another kind
 
@@ -77,9 +78,10 @@ def choose_modality(path: Path, wanted: str | None) -> tuple[Modality, str]:
 def possible(path: Path, wanted: str | None) -> list[tuple[str, Modality]]:
     """The requested modality, or those that recognise the path, the chosen one first, each with the reason. Raises
     UserError if the choice is ambiguous."""
-    if not path.exists():
+    if not (path.exists() or is_address(path)):
         raise UserError(f"There is no file or folder {path}. Give the path of your data.")
-    must_exist(path)
+    if path.exists():
+        must_exist(path)
     if wanted is not None:
         return [("set by the user", registry.modality(wanted))]
     path = readable(path, None)

@@ -17,6 +17,7 @@ from threading import Condition, Thread
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.numpy import load, save
 from torch import Tensor
 
@@ -45,10 +46,17 @@ class Made:
     def tokens(self) -> int:
         return self.counts["tokens"]
 
+    def ids(self, first: int, last: int) -> NDArray[np.int64]:
+        """Its tokens from `first` to `last`, as far as the file has them."""
+        place = self.offset + first * self.dtype.itemsize
+        return np.fromfile(self.path, self.dtype, last - first, offset=place).astype(np.int64)
+
 
 class TokenParts:
     """Implements `core.space.Parts` in a folder. `sizes`: of what each part is made, in bytes. `read`: the documents of
     a part without those that are held out; it may raise UserError."""
+
+    ready = 0
 
     def __init__(self, folder: Path, sizes: Sequence[int], read: Callable[[int], Content], encoder: Encoder) -> None:
         self.folder, self.sizes, self.read_part, self.encoder = folder, sizes, read, encoder
@@ -103,23 +111,7 @@ class TokenParts:
         return self.made[part]
 
     def read(self, part: Tensor, position: Tensor) -> Tensor:
-        """Ids (B, T) int64 at consecutive positions (B, T) of parts (B,); 0 outside of the part.
-
-        Rows are read from the files, not mapped, so that what was read does not stay in the process.
-        """
-        out = torch.zeros(position.shape, dtype=torch.int64)
-        begins = position[:, 0].tolist()
-        for row, (number, begin) in enumerate(zip(part.tolist(), begins, strict=True)):
-            made = self.wait_for(number)
-            first, last = max(0, begin), min(made.tokens, begin + position.shape[1])
-            if first >= last:
-                continue
-            place = made.offset + first * made.dtype.itemsize
-            ids = np.fromfile(made.path, made.dtype, last - first, offset=place)
-            if len(ids) != last - first:
-                raise damaged(made.path)
-            out[row, first - begin : last - begin] = torch.from_numpy(ids.astype(np.int64))
-        return out
+        return read_rows(self.wait_for, part, position, damaged)
 
     def first(self) -> Examples:
         """The first part as examples in memory, with all parts. Raises UserError if nothing is left in it."""
@@ -174,6 +166,27 @@ class TokenParts:
         if not items:
             return Examples(torch.zeros(0, dtype=torch.int32), Cond(0), bounds=torch.zeros(1, dtype=torch.int64))
         return self.encoder.encode(items)
+
+
+def read_rows(
+    part_of: Callable[[int], Made], part: Tensor, position: Tensor, damaged: Callable[[Path], UserError]
+) -> Tensor:
+    """Ids (B, T) int64 at consecutive positions (B, T) of parts (B,); 0 outside of the part. Raises what `damaged`
+    makes of the path of a file that is shorter than its parts.
+
+    Rows are read from the files, not mapped, so that what was read does not stay in the process.
+    """
+    out = torch.zeros(position.shape, dtype=torch.int64)
+    begins = position[:, 0].tolist()
+    for row, (number, begin) in enumerate(zip(part.tolist(), begins, strict=True)):
+        made = part_of(number)
+        first, last = max(0, begin), min(made.tokens, begin + position.shape[1])
+        if first < last:
+            ids = made.ids(first, last)
+            if len(ids) != last - first:
+                raise damaged(made.path)
+            out[row, first - begin : last - begin] = torch.from_numpy(ids)
+    return out
 
 
 def write_part(path: Path, examples: Examples, prints: Fingerprints) -> None:

@@ -24,6 +24,7 @@ from afresh.formats.model_card import HUB_NAME, README
 from afresh.formats.parts import DTYPES, Precision, check, check_finite, few, fuse, rename, shapes, split
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+ENDS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<end>")  # names of tokens that end a text
 DTYPES_READ = {"F64", "F32", "F16", "BF16"}  # as safetensors names them
 NAMES = {
     "attention_norm": "input_layernorm.weight",
@@ -140,8 +141,9 @@ def weight_files(folder: Path) -> list[Path]:
     return [folder / n for n in names]
 
 
-def read_tokenizer(folder: Path, config: hf_config.HFConfig) -> Tokenizer:
-    """tokenizer.json with the chat template and the tokens that begin, end and pad a text. Raises UserError."""
+def read_tokenizer(folder: Path, config: hf_config.HFConfig | None = None) -> Tokenizer:
+    """tokenizer.json with the chat template and the tokens that begin, end and pad a text. Without a `config` of
+    weights, a token that ends texts is known by its usual names, too. Raises UserError."""
     file = folder / "tokenizer.json"
     if not file.is_file():
         raise UserError(
@@ -153,10 +155,12 @@ def read_tokenizer(folder: Path, config: hf_config.HFConfig) -> Tokenizer:
     text = file.read_text(encoding="utf-8", errors="replace")
     beside = read_json(folder / TOKENIZER_CONFIG) if (folder / TOKENIZER_CONFIG).is_file() else {}
     by_id = dict(added_tokens(file, text))
+    ids = (None,) * 3 if config is None else (config.bos_token_id, config.eos_token_id, config.pad_token_id)
     begin, end, pad = (
-        token_of(beside.get(f"{k}_token"), i, by_id)
-        for k, i in (("bos", config.bos_token_id), ("eos", config.eos_token_id), ("pad", config.pad_token_id))
+        token_of(beside.get(f"{k}_token"), i, by_id) for k, i in zip(("bos", "eos", "pad"), ids, strict=True)
     )
+    if end is None and config is None:
+        end = next((name for name in ENDS if name in by_id.values()), None)
     if end is None:
         raise UserError(
             f"{folder} does not name the token that ends a text: eos_token in {TOKENIZER_CONFIG}, or eos_token_id in "

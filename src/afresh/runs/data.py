@@ -11,6 +11,7 @@ from afresh.core import UserError, events
 from afresh.data.prepare import Prepared, prepare
 from afresh.runs.run import Run
 from afresh.runs.signature import made_here, outside
+from afresh.storage.object_store import is_address
 
 # Options that runs of earlier versions did not record, as their data were read, by modality.
 UNRECORDED: Mapping[str, Mapping[str, Any]] = {"text": {"pages": "visible"}}
@@ -54,7 +55,18 @@ def query_of(run: Run) -> str | None:
 
 
 def check_query(run: Run) -> None:
-    """Raises UserError for a run that somebody else made, and that is not trusted, whose data is a query."""
+    """Raises UserError for a run that somebody else made, and that is not trusted, whose data is a query, or at an
+    address."""
+    record = run.record.data
+    if not made_here(run):
+        for address in (p for p in (record.path, record.validation) if p is not None and is_address(p)):
+            raise UserError(
+                f"{run.path} was not made here, or was changed since, and its data is at {address}. If you want it to "
+                "be fetched, trust the run: `model.verify(trust=True)`.",
+                "not_trusted",
+                run=str(run.path),
+                would=[f"fetch {address}"],
+            )
     if (query := query_of(run)) is not None and not made_here(run):
         raise UserError(
             f"{run.path} was not made here, or was changed since, and its data is what a data base answers to a query: "
@@ -69,7 +81,7 @@ def check_query(run: Run) -> None:
 def _read(run: Run, heldout: Path | None) -> Prepared:
     record = run.record.data
     path = Path(record.path)
-    if not path.exists():
+    if not (path.exists() or is_address(path)):
         raise UserError(f"The data of {run.path} was in {path}, which is missing. Restore it there.", "data_missing")
     validation = heldout if heldout is not None else None if record.validation is None else Path(record.validation)
     options = {**UNRECORDED.get(run.record.modality, {}), **record.options}

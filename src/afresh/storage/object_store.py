@@ -1,7 +1,8 @@
-"""Files at an address of a store that fsspec reaches: s3://, gs://, memory://, file://. Every failure is a UserError
-that says what to do.
+"""Files at an address of a store that fsspec reaches: s3://, gs://, https://, memory://, file://. Every failure is a
+UserError that says what to do.
 
-Only single files are written, read and removed by their names; nothing relies on a listing, which may be stale.
+Of runs, single files are written, read and removed by their names: nothing relies on a listing, which may be stale. Of
+data, files are listed once, with their sizes and tags, and each is compared with these when it is fetched.
 """
 
 from __future__ import annotations
@@ -9,14 +10,21 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from afresh.core.errors import UserError
 
 ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+):/{1,3}([^/].*)", re.IGNORECASE)  # a Path keeps one slash
-EXTRAS = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
+EXTRAS = {"http": "aiohttp", "https": "aiohttp", "hf": "huggingface_hub", "s3": "s3fs", "s3a": "s3fs"}
+EXTRAS |= {"gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
 NOT_STORED = "store_failed"  # the code of the errors
+RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")  # numbers in an address, as in shard-{000..099}.parquet
+MOST_FILES = 100_000  # of an address
+SECONDS = 60.0  # without a byte of an answer
+TAGS = ("ETag", "etag", "md5Hash", "blob_id", "Content-MD5", "Last-Modified", "LastModified", "mtime", "created")
 TOO_LONG = 64 << 20  # bytes of a file that is read into memory
 
 
@@ -34,6 +42,40 @@ def address_of(path: str | Path) -> str:
     return f"{scheme}://{'/' if scheme in ('file', 'local') else ''}{found[2].rstrip('/')}"
 
 
+@dataclass(frozen=True)
+class StoredFile:
+    """A file of a store: its address, its name below the address that was asked for, its size in bytes, and a tag that
+    another content has another of, such as an ETag or a time; empty if the store has none."""
+
+    address: str
+    name: str
+    size: int
+    tag: str
+
+
+def files_at(address: str | Path) -> list[StoredFile]:
+    """The files at an address, by name: one, those of numbers {000..099}, or all below a folder of a store that can be
+    listed. Raises UserError if there are none, or if the store does not answer."""
+    address = address_of(address)
+    store = ObjectStore(address)
+    found = [file for one in numbered(address) for file in store.files_at(one)]
+    if not found:
+        raise UserError(f"There is no file at {address}. Is the address right?", NOT_STORED, address=address)
+    return sorted(found, key=lambda file: file.name)
+
+
+def numbered(address: str) -> list[str]:
+    """The addresses that one with numbers {000..099} stands for. Raises UserError for too many."""
+    found = RANGE.search(address)
+    if found is None:
+        return [address]
+    first, last = int(found[1]), int(found[2])
+    if not 0 <= last - first < MOST_FILES:
+        raise UserError(f"{found[0]} in {address} are no numbers from a smaller to a larger one, or too many.")
+    width = len(found[1]) if found[1].startswith("0") else 0
+    return [f"{address[: found.start()]}{n:0{width}d}{address[found.end() :]}" for n in range(first, last + 1)]
+
+
 class ObjectStore:
     """The files below an address. Raises UserError if no library for such addresses is installed."""
 
@@ -44,11 +86,17 @@ class ObjectStore:
             from fsspec.core import url_to_fs
 
             # Folders are made on a disk alone: elsewhere that would make a bucket.
-            options = {"auto_mkdir": True} if scheme in ("file", "local") else {"use_listings_cache": False}
+            options: dict[str, Any] = {"use_listings_cache": False}
+            if scheme in ("file", "local"):
+                options = {"auto_mkdir": True}
+            elif scheme in ("http", "https"):
+                from aiohttp import ClientTimeout
+
+                options = {"client_kwargs": {"timeout": ClientTimeout(None, sock_connect=SECONDS, sock_read=SECONDS)}}
             self.files, self.root = url_to_fs(self.address, skip_instance_cache=True, **options)
         except ImportError as e:
             needed = EXTRAS.get(scheme, "a package of fsspec for it")
-            hint = "pip install 'afresh[store]'" if needed == "s3fs" else f"pip install {needed}"
+            hint = "pip install 'afresh[store]'" if needed in ("s3fs", "aiohttp") else f"pip install {needed}"
             raise UserError(f"{self.address} cannot be read without {needed}: {hint}", NOT_STORED) from e
         except ValueError as e:
             raise UserError(
@@ -95,6 +143,52 @@ class ObjectStore:
                 return False
         return True
 
+    def files_at(self, address: str) -> list[StoredFile]:
+        """The file at an address of this store, or those below it. Raises UserError if the store does not answer."""
+        from fsspec.core import strip_protocol
+
+        place = strip_protocol(address)
+        with self._failures(f"{address} could not be looked at"):
+            entry = self.files.info(place)
+            if entry.get("type") != "directory":
+                return [self._file(address, place.rstrip("/").rpartition("/")[2].partition("?")[0], entry)]
+            entries = self.files.find(place, detail=True)
+            return [
+                self._file(self.files.unstrip_protocol(path), path[len(place) :].lstrip("/"), entry)
+                for path, entry in entries.items()
+            ]
+
+    def _file(self, address: str, name: str, entry: dict[str, Any]) -> StoredFile:
+        if entry.get("size") is None:
+            raise OSError(
+                f"the store does not say how many bytes {name or address} has, so that half of it is no error"
+            )
+        tag = next((entry[t] for t in TAGS if entry.get(t)), "")
+        # Some stores give times of two types.
+        return StoredFile(address, name, int(entry["size"]), str(tag.timestamp() if isinstance(tag, datetime) else tag))
+
+    def fetch(self, file: StoredFile, path: Path) -> None:
+        """Copy a file that was looked at before. Raises UserError if not all of it arrives, or it is another now."""
+        from fsspec.core import strip_protocol
+
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with self._failures(f"{file.name} could not be fetched"):
+            self.files.get_file(strip_protocol(file.address), str(path))
+        if (size := path.stat().st_size) != file.size:
+            raise UserError(
+                f"{file.address}: {size:,} of {file.size:,} bytes arrived. Try again; if it happens again, the file "
+                "has changed: train a new run.",
+                NOT_STORED,
+                address=file.address,
+            )
+        if [(now.size, now.tag) for now in self.files_at(file.address)] != [(file.size, file.tag)]:
+            raise UserError(
+                f"{file.address} is not the file that was found there before: it was changed meanwhile. Restore it, or "
+                "train a new run.",
+                "data_changed",
+                address=file.address,
+            )
+
     def remove(self, name: str) -> None:
         """Remove a file that nothing names any more. What cannot be removed stays, and is never read."""
         with suppress(Exception):
@@ -125,6 +219,8 @@ def advice(error: Exception) -> str:
         return "The store does not allow it: do the credentials permit to read and to write there?"
     if "nosuchbucket" in words or "bucket does not exist" in words:
         return "Make the bucket first, or correct its name."
+    if "FileNotFoundError" in kinds:
+        return "Nothing is there under this name: was it removed, or is the address mistyped?"
     if any(w in words for w in ("invalidaccesskeyid", "signaturedoesnotmatch", "expiredtoken")):
         return "The credentials are not valid: renew them."
     return "Is the address right, and the store reachable? Try again."

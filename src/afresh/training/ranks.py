@@ -144,8 +144,8 @@ def losses_named() -> Iterator[None]:
             minutes = TIMEOUT.total_seconds() / 60
             what = f"Another process did not answer for {minutes:.3g} minutes: it hangs, or the network does."
         raise UserError(
-            f"{what} What was saved last is kept. Resume the run; torchrun does so by itself where its max-restarts allow "
-            "it.",
+            f"{what} What was saved last is kept. Resume the run; torchrun does so by itself where it may restart "
+            "processes (max-restarts).",
             NOT_MET,
         ) from e
 

@@ -22,7 +22,7 @@ from afresh.runs.record import DataRecord, RunRecord
 from afresh.runs.run import Run
 from afresh.runs.run_store import new_copy
 from afresh.runs.signature import sign
-from afresh.storage.object_store import is_address
+from afresh.storage.object_store import address_of, is_address
 from afresh.training import ranks
 from afresh.training.budget import Budget, Machine, check_device
 from afresh.training.plan import RESERVE, Decision, Plan
@@ -137,11 +137,16 @@ def create_run(spec: RunSpec, output: Output, contents: RunContents) -> Iterator
         yield run
 
 
+def whole_name(path: Path) -> str:
+    """The path or address of data by which a run finds it again."""
+    return address_of(path) if is_address(path) and not path.exists() else str(path.resolve())
+
+
 def data_record(prepared: Prepared, validation: Path | None) -> DataRecord:
     options = prepared.options.model_dump(mode="json")
     return DataRecord(
-        path=str(prepared.path.resolve()),
-        validation=None if validation is None else str(validation.resolve()),
+        path=whole_name(prepared.path),
+        validation=None if validation is None else whole_name(validation),
         options=options,
         split_hash=prepared.split_hash,
         train=prepared.train_count,

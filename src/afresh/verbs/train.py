@@ -21,6 +21,7 @@ from afresh.runs.base_model import BaseModel, open_base_model
 from afresh.runs.latent_space import LatentSpace, check_in_memory, check_source, latent_space
 from afresh.runs.person_adapters import adapter_folder, base_of
 from afresh.runs.run import Run
+from afresh.storage.object_store import RANGE
 from afresh.training.budget import Budget, measure_machine
 from afresh.training.family_choice import choose, curves_for, shortfall
 from afresh.training.lora import LoraConfig
@@ -193,7 +194,7 @@ def default_output(spec: TrainSpec) -> Path:
     if spec.adapter is None or spec.base is None:
         if spec.tuning and spec.base is not None:
             return preferences().runs / f"{name_of_base(spec.base)}-tuned"
-        return preferences().runs / (spec.path.resolve().stem or "run")
+        return preferences().runs / (RANGE.sub("", spec.path.resolve().stem).rstrip("-_.") or "run")
     if spec.lora is None or spec.out is not None:
         raise UserError(
             "The adapter of a person is a LoRA in the folder of its base: leave out `out`, and keep `lora`.",

@@ -26,6 +26,7 @@ from afresh.runs.manifest import STORED, manifest_faults, read_manifest
 from afresh.runs.run import Run, join
 from afresh.runs.size_limits import bounded
 from afresh.storage.folders import new_folder
+from afresh.storage.object_store import is_address
 from afresh.training import checkpoint
 from afresh.training.checkpoint import Checkpoint
 from afresh.training.config import TrainConfig
@@ -140,7 +141,7 @@ def check_hashes(run: Run) -> Check:
 def check_data(run: Run, found: list[Prepared]) -> Check:
     """Check that the data exists and is that of training. It is appended to `found`."""
     record = run.record.data
-    missing = [p for p in (record.path, record.validation) if p is not None and not Path(p).exists()]
+    missing = [p for p in (record.path, record.validation) if p is not None and not (is_address(p) or Path(p).exists())]
     if missing:
         return Check("data", None, f"{', '.join(missing)} does not exist any more")
     try:

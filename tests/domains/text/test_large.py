@@ -19,6 +19,7 @@ from torch import Tensor
 
 from afresh.core import UserError
 from afresh.core.rng import Rng
+from afresh.data.collected import FORMAT, ITEMS, MANIFEST, SCHEMA, kept_aside
 from afresh.data.load import Loader
 from afresh.data.prepare import Prepared, prepare
 from afresh.data.text import spans
@@ -63,7 +64,7 @@ def learnt(prepared: Prepared) -> list[str]:
     """The documents of all parts, in their order."""
     parts, out = prepared.train.parts, []
     assert isinstance(parts, TokenParts)
-    for part in range(len(parts)):
+    for part in (p for p in range(len(parts)) if parts.tokens(p)):
         ids = parts.read(torch.tensor([part]), torch.arange(parts.tokens(part))[None])[0]
         text = bytes(i if i < 256 else 0 for i in ids.tolist()).decode()
         out += [t.strip() for t in text.split("\0") if t]
@@ -193,6 +194,48 @@ def test_a_declared_split_is_kept(tmp_path: Path) -> None:
     held = {str(i.value) for i in prepared.heldout_items}
     assert held <= {*texts(20, seed=1), *texts(100)[:5]} and len(held) > 3
     assert set(learnt(prepared)) == set(texts(100)) - held
+
+
+def collected(folder: Path, documents: Mapping[str, Sequence[str]]) -> Path:
+    """A data set as `collect` makes them, of the documents of each side of the split."""
+    folder.mkdir()
+    rows = [{"kind": "text", "text": t, "split": s, "bytes": len(t)} for s, texts in documents.items() for t in texts]
+    talk = json.dumps([{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}])
+    rows.append({"kind": "conversation", "text": talk, "split": "train", "bytes": 9})
+    pq.write_table(pa.Table.from_pylist(rows, SCHEMA), folder / ITEMS, row_group_size=20)
+    (folder / MANIFEST).write_text(json.dumps({"format": FORMAT, "digest": "f" * 64}))
+    return folder
+
+
+def test_a_collected_data_set_is_read_as_it_is(tmp_path: Path) -> None:
+    """Each text of the one side is learnt once, with the other to judge by, from memory and from the disk."""
+    sides = {"train": texts(300), "validation": texts(40, seed=1)}
+    data = collected(tmp_path / "set", sides)
+    options = {**STREAM, "learn": "texts"}
+    prepared, whole = (prepare(data, "text", {**options, "stream": stream}) for stream in (True, False))
+    assert sorted(learnt(prepared)) == sorted(sides["train"]) == sorted(i.value for i in whole.train_items)
+    assert [i.value for i in whole.heldout_items] == sides["validation"]
+    assert 0 < len(prepared.heldout_items) < 40 and {i.value for i in prepared.heldout_items} <= {*sides["validation"]}
+    assert not list((tmp_path / "kept").rglob("*.jsonl"))
+    assert [d.path for d in kept_aside("f" * 64)] == [next((tmp_path / "kept").iterdir())]
+    with pytest.raises(UserError, match=r"is a conversation.*data\.learn=texts"):
+        learnt(prepare(data, "text", STREAM))
+    content = (data / ITEMS).read_bytes()
+    (data / ITEMS).write_bytes(content[:-9])
+    with pytest.raises(UserError, match=r"items\.parquet cannot be read.*Restore"):
+        prepare(data, "text", options)
+
+
+def test_batches_of_a_collected_data_set_are_those_of_its_texts(tmp_path: Path) -> None:
+    sides = {"train": texts(300), "validation": texts(40, seed=1)}
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for side, documents in sides.items():
+        (folder / f"{side}.jsonl").write_text("".join(json.dumps({"text": t}) + "\n" for t in documents))
+    data = collected(tmp_path / "set", sides)
+    options = {**STREAM, "stream": False, "learn": "texts"}
+    loaders = [Loader(p.train, p.encoder.space, Rng(0)) for p in (prepare(d, "text", options) for d in (folder, data))]
+    assert all(torch.equal(loaders[0].batch(i, 7).x, loaders[1].batch(i, 7).x) for i in range(0, 700, 7))
 
 
 def test_long_texts_are_cut_at_line_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,7 +56,7 @@ def read_headers(file: Given) -> dict[str, ArrayHeader]:
     try:
         with parsing("NumPy file"), open_file(file) as stream:
             if path.suffix.lower() == ".npy":
-                headers["arr_0"] = _header(stream, os.fstat(stream.fileno()).st_size, path.name)
+                headers["arr_0"] = array_header(stream, os.fstat(stream.fileno()).st_size, path.name)
             else:
                 headers = _headers_within(stream)
     except FileError as error:
@@ -83,11 +83,11 @@ def _headers_within(stream: IO[bytes]) -> dict[str, ArrayHeader]:
             if entry.file_size > max(LIMITS.ratio_from, LIMITS.ratio * entry.compress_size):
                 raise FileError(f"{entry.filename} unpacks to over {LIMITS.ratio:g} times its size")
             with archive.open(entry) as member:
-                headers[entry.filename[:-4]] = _header(member, entry.file_size, entry.filename)
+                headers[entry.filename[:-4]] = array_header(member, entry.file_size, entry.filename)
     return headers
 
 
-def _header(file: Any, size: int, name: str) -> ArrayHeader:
+def array_header(file: Any, size: int, name: str) -> ArrayHeader:
     """The header of one .npy of `size` bytes. Raises ValueError if it contradicts that size."""
     reader: BinaryIO = file
     version = np.lib.format.read_magic(reader)

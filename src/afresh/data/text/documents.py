@@ -283,9 +283,10 @@ class Room:
 
 
 def fit_documents(
-    items: Sequence[Item], options: DocumentOptions, marks: tuple[str, ...] = ()
+    items: Sequence[Item], options: DocumentOptions, marks: tuple[str, ...] = (), named: Tokenizer | None = None
 ) -> tuple[Tokenizer, CondSpec, tuple[str, ...]]:
-    """The tokenizer (with special tokens `marks`) and conditions of the training documents, and notes on both.
+    """The tokenizer (with special tokens `marks`, or the one that the user named) and conditions of the training
+    documents, and notes on both.
 
     Raises UserError if there is no text, or a label with more than MAX_CLASSES classes.
     """
@@ -300,6 +301,8 @@ def fit_documents(
                 f"{name} has {len(part.classes):,} different values in {len(items):,} documents, but at most "
                 f"{MAX_CLASSES:,} classes can be learnt. Choose another `data.label_column`, or none."
             )
+    if named is not None:
+        return named, spec, (f"tokenizer named by the user, {named.size:,} ids", *notes)
     distinct = len(set().union(*map(set, texts)))
     kind, size, reason = choose(n_bytes, distinct)
     if options.tokenizer != "auto" or options.vocab_size is not None:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from pathlib import Path
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Protocol, TypeVar
 
 import torch
 
 from afresh.core import Corpus, Encoder, Examples, Item, Omission, Refused, UserError, events
 from afresh.core.rng import Rng
-from afresh.data.files import MB, DataFile, FileError, open_file, suffix_of
+from afresh.data.addresses import Shards
+from afresh.data.collected import is_items, mark_kept
+from afresh.data.files import MB, DataFile, FileError, describes_data, matching_pattern, open_file, suffix_of
 from afresh.data.imported import data_folder
 from afresh.data.permutation import Order
-from afresh.data.refusals import describe_refusals
+from afresh.data.refusals import describe_refusals, refusal_lines
 from afresh.data.split import share, split_of_name
 from afresh.data.tables import rows as tables
 from afresh.data.text.documents import utf8_size
@@ -22,7 +26,18 @@ from afresh.data.text.encodings import TextDecoder
 from afresh.data.text.kind import TEXT
 from afresh.data.text.spans import SPAN, Span, read_span, spans_of
 from afresh.data.token_parts import Content, TokenParts
-from afresh.domains.text.reading import BLANK, NO_ROW, PROSE, Reading, TextOptions, items_of_file, items_of_rows
+from afresh.domains.text.reading import (
+    BLANK,
+    NO_ROW,
+    PROSE,
+    READ,
+    Reading,
+    TextOptions,
+    items_of_data_set,
+    items_of_file,
+    items_of_rows,
+    main_text_is_read,
+)
 
 VERSION = 1  # of how parts are made of files
 PART, MOST_PARTS = 16 * SPAN, 1 << 14  # bytes of which a part is made at least, and parts at most
@@ -31,31 +46,75 @@ FROM_SPAN = SAMPLE // 16  # of it, from one stretch of a file at most
 HELD_OUT = 2_000_000  # bytes of the sample that are held out, or a tenth of it
 LONGEST = MB  # characters of a document; longer ones are cut at a line end
 NOTES = 6  # on single files, at most
+PACKED, PACKED_SUFFIXES = (
+    4,
+    frozenset({".parquet", ".gz", ".zst"}),
+)  # how many times larger they are when unpacked, about
+T = TypeVar("T")
 EDGE = 4096  # bytes at the beginning, in the middle and at the end of a file that are compared
 
 
+class Stretches(Protocol):
+    """Stretches of files in the parts of which tokens are made. sizes: of each part, in bytes."""
+
+    @property
+    def sizes(self) -> Sequence[int]: ...
+    def spans(self, part: int) -> AbstractContextManager[Sequence[Span]]: ...  # as long as they are read
+
+
+@dataclass(frozen=True)
+class Here:
+    """Implements `Stretches` over files that are here."""
+
+    parts: Sequence[Sequence[Span]]
+
+    @property
+    def sizes(self) -> list[int]:
+        return [sum(span.size for span in spans) for spans in self.parts]
+
+    def spans(self, part: int) -> AbstractContextManager[Sequence[Span]]:
+        return nullcontext(self.parts[part])
+
+
+class There:
+    """Implements `Stretches` over files that are fetched one after the other, in a random order. What is in them is not
+    known before, so each has as many parts as its size tells."""
+
+    def __init__(self, shards: Shards, numbers: Sequence[int], identity: str) -> None:
+        self.shards, self.identity = shards, identity
+        self.parts: list[tuple[int, int, int]] = []  # number of the file, number of the part of it, and of how many
+        self.sizes: list[int] = []
+        for number in mixed(numbers, identity):
+            size = shards.files[number].size
+            times = PACKED if PurePosixPath(shards.files[number].name).suffix in PACKED_SUFFIXES else 1
+            count = max(1, size * times // PART)
+            self.parts += [(number, nth, count) for nth in range(count)]
+            self.sizes += [size // count] * count
+
+    @contextmanager
+    def spans(self, part: int) -> Iterator[Sequence[Span]]:
+        number, nth, count = self.parts[part]
+        with self.shards.fetched(number) as file:
+            spans = mixed(found_spans([file]), self.identity)
+            begin, end = (-(-n * len(spans) // count) for n in (nth, nth + 1))  # the first part has some
+            yield spans[begin:end]
+
+
+@dataclass
 class LargeTexts:
     """Implements `afresh.core.LargeCorpus`.
 
     The stretches of all files are put in an order that depends on the files alone, and in which texts from everywhere
-    meet. Of its beginning is the sample, and in it follow the parts.
+    meet: of files at an address, from everywhere in a file. Of its beginning is the sample, and in it follow the parts.
     """
 
-    def __init__(self, files: Sequence[DataFile], options: TextOptions) -> None:
-        """Raises UserError for files that cannot be read in stretches, and for options that need all texts at once."""
-        check_options(options)
-        self.options, self.identity = options, identity_of(files)
-        self.declared = {"train", "validation"} <= {split_of_name(f.name) for f in files}
-        try:
-            spans = mixed(spans_of(files, PROSE), self.identity)
-        except FileError as error:
-            raise UserError(f"{error}. `data.exclude` leaves a file out.", "damaged") from None
-        self.learnt = [s for s in spans if not self._is_held_out(s)]
-        self.validation = [s for s in spans if self._is_held_out(s)]
-        self.held_out = 0.1  # until the sample is known
-
-    def _is_held_out(self, span: Span) -> bool:
-        return self.declared and split_of_name(span.file.name) == "validation"
+    options: TextOptions
+    identity: str
+    learnt: Stretches
+    validation: Stretches  # of a declared split
+    declared: bool
+    data_set: Path | None = None  # the table of one that was collected, which declares the split of each row
+    held_out: float = 0.1  # until the sample is known
 
     def sample(self) -> Corpus:
         """Documents that are spread over all files. Raises UserError for a file that cannot be read."""
@@ -63,30 +122,39 @@ class LargeTexts:
         read = self._add(self.learnt, SAMPLE, corpus)
         if self.declared:
             self._add(self.validation, HELD_OUT, corpus)
+        if self.data_set is not None:
+            corpus.items = with_few_held_out(corpus.items)
         self.held_out = min(0.1, HELD_OUT / max(1, read))
         notes = list(dict.fromkeys(corpus.notes))
         rest = [Omission(f"and {len(notes) - NOTES:,} more notes like these on the sample")]
-        corpus.notes = [*notes[:NOTES], *rest[: len(notes) > NOTES]]
+        corpus.notes = [*self.notes(), *notes[:NOTES], *rest[: len(notes) > NOTES]]
+        corpus.settled = {"stream": True, "pages": "main" if main_text_is_read(self.options) else "visible"}
         return corpus
 
-    def _add(self, spans: Sequence[Span], most: int, corpus: Corpus) -> int:
+    def _add(self, stretches: Stretches, most: int, corpus: Corpus) -> int:
         """Add the documents with which stretches begin, of at most about so many bytes; returns how many."""
         size = 0
-        for span in spans:
-            from_span = 0
-            for item in self.documents(span, corpus):
-                if size >= most:
-                    return size
-                if from_span >= FROM_SPAN:
-                    break
-                corpus.items.append(item)
-                from_span, size = from_span + utf8_size(item.value), size + utf8_size(item.value)
+        for part in range(len(stretches.sizes)):
+            with stretches.spans(part) as spans:
+                for span in spans:
+                    if size >= most:
+                        return size
+                    size += self._add_beginning(span, min(FROM_SPAN, most - size), corpus)
+        return size
+
+    def _add_beginning(self, span: Span, most: int, corpus: Corpus) -> int:
+        size = 0
+        for item in self.documents(span, corpus):
+            if size >= most:
+                break
+            corpus.items.append(item)
+            size += utf8_size(item.value)
         return size
 
     def documents(self, span: Span, corpus: Corpus) -> Iterator[Item]:
         """The documents of a stretch. Adds to the corpus what is not used of it. Raises UserError, naming the file, if
         it is damaged, and for conversations."""
-        side = None if not self.declared else "validation" if self._is_held_out(span) else "train"
+        side = None if not self.declared else "validation" if is_held_out(span.file.name) else "train"
         try:
             items = self._items(span, corpus)
         except FileError as error:
@@ -104,16 +172,21 @@ class LargeTexts:
             ) from error
         for item in items:
             if item.turns:
+                if self.options.learn == "texts":
+                    continue
                 raise UserError(
                     f"{item.source} is a conversation, and of data that is larger than memory only texts can be learnt "
-                    "so far. Give a part of the data, or name a column of text: `data.text_column`.",
+                    "so far. Give a part of the data, leave conversations out (`data.learn=texts`), or name a column "
+                    "of text: `data.text_column`.",
                     "too_large",
                 )
             for text in cut(item.value):
-                yield replace(item, value=text, labels={}, split=side)
+                yield replace(item, value=text, labels={}, split=side or item.split)
 
     def _items(self, span: Span, corpus: Corpus) -> list[Item]:
         name, options = span.file.name, self.options
+        if self.data_set is not None:
+            return list(items_of_data_set(self.data_set, options, corpus, span.groups))
         if span.groups:
             table = tables.read_groups(span.file, span.groups, options.max_file_mb)
             return list(items_of_rows(name, table, options, corpus))
@@ -127,25 +200,28 @@ class LargeTexts:
     def examples(self, encoder: Encoder, heldout: Sequence[Item], limit: float) -> Examples:
         """The tokens of all texts but those that are held out, in parts that are made when they are needed."""
         held = frozenset(TEXT.digest(i.value) for i in heldout)
-        total = sum(s.size for s in self.learnt)
-        spans_of_parts = parts_of(self.learnt, max(PART, total // MOST_PARTS))
 
         def read(number: int) -> Content:
             corpus = Corpus([])
             items: list[Item] = []
             digests: list[str] = []
-            for span in spans_of_parts[number]:
-                for item in self.documents(span, corpus):
-                    digest = TEXT.digest(item.value)
-                    if digest not in held and share(digest, "split") >= limit:
-                        items.append(item)
-                        digests.append(digest)
+            with self.learnt.spans(number) as spans:
+                for span in spans:
+                    for item in self.documents(span, corpus):
+                        digest = TEXT.digest(item.value)
+                        if self.data_set is not None and item.split == "validation":
+                            continue
+                        if digest not in held and share(digest, "split") >= limit:
+                            items.append(item)
+                            digests.append(digest)
             if corpus.refused:
                 events.warning(f"left out: {describe_refusals(corpus.refused)}", "refused", count=len(corpus.refused))
             return items, digests
 
-        sizes = [sum(s.size for s in spans) for spans in spans_of_parts]
-        return TokenParts(self._folder(encoder, held, limit), sizes, read, encoder).first()
+        folder = self._folder(encoder, held, limit)
+        if self.data_set is not None:
+            mark_kept(folder.parent, self.data_set.parent)
+        return TokenParts(folder, self.learnt.sizes, read, encoder).first()
 
     def _folder(self, encoder: Encoder, held: frozenset[str], limit: float) -> Path:
         """Where the tokens are kept: a folder that is named after all that they depend on."""
@@ -158,7 +234,7 @@ class LargeTexts:
 
     def notes(self) -> list[str]:
         """What is different from texts in memory."""
-        size = sum(s.size for s in (*self.learnt, *self.validation))
+        size = sum(self.learnt.sizes) + sum(self.validation.sizes)
         return [
             Omission(
                 f"{size / 1e9:,.3g} GB of texts are learnt from the disk, in parts: what depends on the data as a "
@@ -167,6 +243,66 @@ class LargeTexts:
                 f"are not searched for. Tokens are kept in {data_folder()}"
             )
         ]
+
+
+def texts_of_files(files: Sequence[DataFile], options: TextOptions) -> LargeTexts:
+    """Raises UserError for files that cannot be read in stretches, and for options that need all texts at once."""
+    check_options(options)
+    identity, declared = identity_of(files), has_both_sides([f.name for f in files])
+    spans = mixed(found_spans(files), identity)
+    learnt = [s for s in spans if not (declared and is_held_out(s.file.name))]
+    others = [s for s in spans if declared and is_held_out(s.file.name)]
+    parts = parts_of(learnt, max(PART, sum(s.size for s in learnt) // MOST_PARTS))
+    data_set = files[0].path if len(files) == 1 and is_items(files[0].path) else None
+    return LargeTexts(options, identity, Here(parts), Here([others]), declared, data_set)
+
+
+def texts_at_address(listing: Path, options: TextOptions, refused: list[Refused]) -> LargeTexts:
+    """The texts of files that are listed. Files of other kinds are added to `refused`. Raises UserError if there are
+    none, and for options that need all texts at once."""
+    check_options(options)
+    shards = Shards(listing)
+    names = dict(enumerate(file.name for file in shards.files))
+    reasons = {n: refusal(name, options) for n, name in names.items()}
+    refused += [Refused(names[n], reason) for n, reason in reasons.items() if reason is not None]
+    used = [n for n, reason in reasons.items() if reason is None]
+    if not used:
+        raise UserError(
+            f"None of the {len(names):,} files at the address is a text or a table that is read from there.",
+            lines=refusal_lines(refused),
+        )
+    known = [(file.name, file.size, file.tag) for file in (shards.files[n] for n in used)]
+    identity = hashlib.sha256(str(known).encode()).hexdigest()
+    declared = has_both_sides([names[n] for n in used])
+    held = [n for n in used if declared and is_held_out(names[n])]
+    learnt, validation = (There(shards, some, identity) for some in ([n for n in used if n not in held], held))
+    return LargeTexts(options, identity, learnt, validation, declared)
+
+
+def refusal(name: str, options: TextOptions) -> str | None:
+    """Why a file at an address is not used; None if it is."""
+    if (pattern := matching_pattern(name, options.exclude)) is not None:
+        return f"excluded by {pattern!r}"
+    if describes_data(name):
+        return "describes the data"
+    return None if suffix_of(name) in READ else "unsupported text format"
+
+
+def has_both_sides(names: Sequence[str]) -> bool:
+    """Whether files define a split by their names."""
+    return {"train", "validation"} <= {split_of_name(name) for name in names}
+
+
+def is_held_out(name: str) -> bool:
+    return split_of_name(name) == "validation"
+
+
+def found_spans(files: Sequence[DataFile]) -> list[Span]:
+    """The stretches of files. Raises UserError for a file that cannot be read in stretches."""
+    try:
+        return spans_of(files, PROSE)
+    except FileError as error:
+        raise UserError(f"{error}. `data.exclude` leaves a file out.", "damaged") from None
 
 
 def check_options(options: TextOptions) -> None:
@@ -203,10 +339,23 @@ def identity_of(files: Sequence[DataFile]) -> str:
     return digest.hexdigest()
 
 
-def mixed(spans: Sequence[Span], identity: str) -> list[Span]:
-    """The stretches in a random order that depends on the identity of the files alone."""
+def mixed(spans: Sequence[T], identity: str) -> list[T]:
+    """Stretches, or files, in a random order that depends on the identity of the files alone."""
     order = Order(Rng(int(identity[:15], 16)), "spans", len(spans))
     return [spans[i] for i in order.at(torch.arange(len(spans))).tolist()]
+
+
+def with_few_held_out(items: Sequence[Item]) -> list[Item]:
+    """The items without those of the held-out side that follow its first HELD_OUT bytes."""
+    size = 0
+    out = []
+    for item in items:
+        if item.split == "validation":
+            if size >= HELD_OUT:
+                continue
+            size += utf8_size(item.value)
+        out.append(item)
+    return out
 
 
 def parts_of(spans: Sequence[Span], size: int) -> list[list[Span]]:

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import chain
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from afresh.core import Corpus, Item, Omission, Sniff, UserError
 from afresh.core.plural import counted
+from afresh.data.addresses import is_listing
+from afresh.data.collected import SCHEMA, data_set_size, is_items
 from afresh.data.files import (
     MB,
     FileError,
@@ -34,18 +36,23 @@ from afresh.data.text.documents import (
 from afresh.data.text.encodings import TextDecoder, Waiting
 from afresh.data.text.kind import TEXT
 from afresh.data.text.languages import PROGRAMS, exclusion_reason, language_of
-from afresh.domains.text.large import LargeTexts
+from afresh.domains.text.large import LargeTexts, texts_at_address, texts_of_files
+from afresh.domains.text.named_tokenizer import named_tokenizer
 from afresh.domains.text.reading import (
     READ,
     Reading,
+    TextFiles,
     TextOptions,
     contents,
     find_texts,
+    items_of_data_set,
     labelled_items,
     main_text_is_read,
     pages_note,
 )
 from afresh.domains.text.recognise import SURE, of_names, of_table
+from afresh.domains.text.token_files import SUFFIXES as TOKENS
+from afresh.domains.text.token_files import LargeTokens, find_token_files, may_be_tokens
 
 LOOKED_AT = 4  # tables of a folder
 
@@ -63,17 +70,27 @@ class TextModality:
         first one, which may be of a kind that is not text although it can be read as such."""
         if not path.exists():
             return Sniff(0.0, f"{path} does not exist")
+        if is_items(path):
+            return Sniff(1.0, "the texts of a data set that was collected", columns=len(SCHEMA))
+        if is_listing(path):
+            return Sniff(1.0, "files at an address", columns=1)
         seen = _seen(path)
         if seen is not None and not seen.score:
             return seen
         columns = seen.columns if seen is not None else 0
+        names = _names(path)
+        if (
+            names
+            and all(PurePosixPath(n).suffix.lower() in TOKENS for n in names)
+            and all(map(may_be_tokens, walk(path)[0]))
+        ):
+            return Sniff(0.9, "files of tokens")
         if path.is_file() and path.suffix.lower() != ".zip":
             suffix = suffix_of(path.name)
             if suffix == ".json":
                 return Sniff(0.6, "a .json file, which may contain texts")
             is_text = "read as" if suffix in READ else "not"
             return Sniff(SURE if suffix in READ else 0.0, f"{suffix or 'no suffix'} is {is_text} text", columns=columns)
-        names = _names(path)
         ours = _texts(names)
         if ours and len(ours) == len(names) and all(suffix_of(n) == ".json" for n in names):
             return Sniff(0.6, f"{len(ours):,} .json files, which may contain texts")
@@ -88,39 +105,26 @@ class TextModality:
         texts need more memory than is free, the items are a sample of them, and `Corpus.large` is set.
         """
         corpus = Corpus([])
+        if is_listing(path):
+            return _of_large(texts_at_address(path, options, corpus.refused), corpus)
+        if tokens := find_token_files(path, options, corpus.refused):
+            assert isinstance(options.tokenizer, Path)
+            return _of_large(LargeTokens(tokens, named_tokenizer(options.tokenizer)), corpus)
         found = find_texts(path, options, corpus.refused)
-        room = Room(options)
+        data_set = is_items(path)
+        room, size = Room(options), data_set_size(path) if data_set else found.size
         if options.stream and found.files is None:
             raise UserError(
                 f"`data.stream=true` needs files that can be read in any order: unpack {path} into a folder."
             )
-        if found.files and (options.stream or (options.stream is None and not room.holds(found.size))):
-            return _of_large(LargeTexts(found.files, options), corpus)
-        reading = Reading(options, corpus, TextDecoder(options.encoding, together=True))
-        room.check(sum(f.size for f in found.files or () if f.size <= options.max_file_mb * MB))
-        size = 0
-        items: list[list[Item]] = []  # of each file
-        waiting: list[tuple[int, str, str, bytes]] = []  # the place of a file, and what it is read from
-        for name, suffix, raw in contents(found, options, corpus.refused):
-            size += len(raw)
-            room.check(size)  # of archives, the sizes are not known before
-            try:
-                items.append(labelled_items(name, suffix, raw, reading))
-            except Waiting:
-                waiting.append((len(items), name, suffix, raw))
-                items.append([])
-        reading.decoder.decide()
-        for place, name, suffix, raw in waiting:
-            items[place] = labelled_items(name, suffix, raw, reading)
-        corpus.items = list(chain.from_iterable(items))
+        if found.files and (options.stream or (options.stream is None and not room.holds(size))):
+            return _of_large(texts_of_files(found.files, options), corpus)
         corpus.settled = {"stream": False}
-        corpus.notes += reading.decoder.notes()
-        if options.document == "auto" and len(reading.documents) == 1:
-            corpus.settled = {**corpus.settled, "document": next(iter(reading.documents))}
-        if reading.pages:
-            main = main_text_is_read(options)
-            corpus.settled = {**corpus.settled, "pages": "main" if main else "visible"}
-            corpus.notes.append(pages_note(len(reading.pages), main))
+        if data_set:
+            room.check(size)
+            corpus.items = list(items_of_data_set(path, options, corpus))
+        else:
+            _add_items_of_files(found, room, options, corpus)
         if not corpus.items:
             raise UserError(
                 f"There is no usable text in {path} ({', '.join(sorted(READ))}, also .gz and .zip).",
@@ -134,7 +138,8 @@ class TextModality:
         return corpus
 
     def fit(self, items: Sequence[Item], options: TextOptions) -> DocumentEncoder:
-        tokenizer, conds, notes = fit_documents(items, options)
+        named = named_tokenizer(options.tokenizer) if isinstance(options.tokenizer, Path) else None
+        tokenizer, conds, notes = fit_documents(items, options, named=named)
         records = any(i.turns for i in items)
         return DocumentEncoder(tokenizer, options.context, conds, not_blank, notes=notes, records=records)
 
@@ -177,13 +182,39 @@ def _seen(path: Path) -> Sniff | None:
     return min(seen, key=lambda s: (s.score, -s.columns), default=None)
 
 
-def _of_large(texts: LargeTexts, found: Corpus) -> Corpus:
-    """A sample of texts that are larger than memory. Raises UserError if there is no text in it."""
-    corpus = texts.sample()
-    corpus.refused = [*found.refused, *corpus.refused]
-    corpus.settled = {"stream": True, "pages": "main" if main_text_is_read(texts.options) else "visible"}
-    corpus.notes = [*texts.notes(), *corpus.notes]
-    return corpus
+def _add_items_of_files(found: TextFiles, room: Room, options: TextOptions, corpus: Corpus) -> None:
+    """Raises UserError if they need more memory than is free."""
+    reading = Reading(options, corpus, TextDecoder(options.encoding, together=True))
+    room.check(sum(f.size for f in found.files or () if f.size <= options.max_file_mb * MB))
+    size = 0
+    items: list[list[Item]] = []  # of each file
+    waiting: list[tuple[int, str, str, bytes]] = []  # the place of a file, and what it is read from
+    for name, suffix, raw in contents(found, options, corpus.refused):
+        size += len(raw)
+        room.check(size)  # of archives, the sizes are not known before
+        try:
+            items.append(labelled_items(name, suffix, raw, reading))
+        except Waiting:
+            waiting.append((len(items), name, suffix, raw))
+            items.append([])
+    reading.decoder.decide()
+    for place, name, suffix, raw in waiting:
+        items[place] = labelled_items(name, suffix, raw, reading)
+    corpus.items = list(chain.from_iterable(items))
+    corpus.notes += reading.decoder.notes()
+    if options.document == "auto" and len(reading.documents) == 1:
+        corpus.settled = {**corpus.settled, "document": next(iter(reading.documents))}
+    if reading.pages:
+        main = main_text_is_read(options)
+        corpus.settled = {**corpus.settled, "pages": "main" if main else "visible"}
+        corpus.notes.append(pages_note(len(reading.pages), main))
+
+
+def _of_large(texts: LargeTexts | LargeTokens, found: Corpus) -> Corpus:
+    """A sample of texts that are larger than memory, with what was refused when they were found."""
+    sample = texts.sample()
+    sample.refused = [*found.refused, *sample.refused]
+    return sample
 
 
 def _keep_one_kind(corpus: Corpus, options: TextOptions) -> None:
@@ -230,7 +261,7 @@ def _with_splits(corpus: Corpus) -> list[Item]:
     if not counts["train"] or not counts["validation"]:
         return [replace(i, split=None) for i in corpus.items]
     corpus.notes.append(
-        "files and folders named train and validation (or val, dev, test) are the data's own split: "
+        "the data has a split of its own (train and validation, or val, dev, test): "
         f"{counts['train']:,} documents to train, {counts['validation']:,} held out, {counts[None]:,} others to train"
     )
     return corpus.items

@@ -9,11 +9,12 @@ from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from afresh.core import Corpus, Item, Omission, Refused, UserError
 from afresh.core.data import about
 from afresh.core.plural import counted
+from afresh.data.collected import tables_of_texts
 from afresh.data.columns import LabelColumn
 from afresh.data.files import (
     MB,
@@ -50,6 +51,11 @@ class TextOptions(DocumentOptions):
     column of text is recognised by its name, or is the only one that contains text.
     """
 
+    tokenizer: Literal["auto", "chars", "bytes", "bpe"] | Path = Field(  # type: ignore[assignment]
+        "auto",
+        description="characters, bytes or byte-pair encoding; auto: chosen by the amount of text; or the path of a "
+        "tokenizer.json, of a folder with one, or of a run, as of what files of tokens belong to",
+    )
     text_column: str | None = Field(
         None, description="column of a table to read as plain text; None: conversations, or chosen by name"
     )
@@ -76,6 +82,15 @@ class TextOptions(DocumentOptions):
         description="whether texts are learnt from the disk, in parts, instead of from memory; None: if they need more "
         "memory than is free",
     )
+
+    @field_validator("tokenizer")
+    @classmethod
+    def _is_a_kind_or_exists(cls, value: str | Path) -> str | Path:
+        if isinstance(value, Path):
+            if len(value.parts) == 1 and not value.exists():
+                raise ValueError(f"{value} is neither auto, chars, bytes or bpe nor the path of a tokenizer")
+            return value.expanduser().resolve()
+        return value
 
 
 @dataclass(frozen=True)
@@ -188,6 +203,16 @@ def items_of_file(name: str, suffix: str, raw: bytes, reading: Reading) -> Itera
         raise FileError(BLANK)
     for where, part in parts:
         yield Item(part, where)
+
+
+def items_of_data_set(
+    file: Path, options: TextOptions, corpus: Corpus, groups: Sequence[int] | None = None
+) -> Iterator[Item]:
+    """The texts and conversations of a data set that `collect` made, or of groups of its rows, each with its side of
+    the split. Raises UserError like `items_of_rows`, and if they cannot be read."""
+    for split, table in tables_of_texts(file, groups):
+        for item in items_of_rows(file.name, table, options, corpus):
+            yield replace(item, split=split)
 
 
 def main_text_is_read(options: TextOptions) -> bool:
