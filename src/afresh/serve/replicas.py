@@ -23,7 +23,7 @@ from afresh.serve.app import ServeSettings, make_app
 from afresh.serve.run import DRAIN_SECONDS, bound
 from afresh.storage.object_store import is_address
 from afresh.storage.ray_cluster import connected
-from afresh.training.signals import interrupts_caught
+from afresh.training.signals import interrupts_caught, sigterm_interrupts
 from afresh.verbs.cluster_training import HEAD, cpus_each, in_short, machines, on_each_machine, places
 from afresh.verbs.mailbox import folders_missing
 
@@ -49,7 +49,11 @@ def serve_replicas(
 
     Raises UserError as `replicated` does, and if the cluster is lost.
     """
-    with replicated(settings, cluster, number, host, port) as ray, interrupts_caught() as interrupted:
+    with (
+        sigterm_interrupts(),  # also while they start
+        replicated(settings, cluster, number, host, port) as ray,
+        interrupts_caught() as interrupted,
+    ):
         ready()
         looked = time.monotonic()
         while not interrupted():
