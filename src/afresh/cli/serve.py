@@ -11,7 +11,7 @@ from afresh.cli import options as o
 from afresh.cli.extras import require
 from afresh.cli.show import note, say
 
-QUOTA = 32.0  # GiB of one key
+QUOTA = 32  # GiB of one key
 
 
 def serve(
