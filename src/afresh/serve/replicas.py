@@ -8,10 +8,11 @@ first machine of the cluster, where its proxy listens.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields, replace
 from http.client import HTTPException
+from importlib import import_module
 from typing import Any
 from urllib.request import urlopen
 
@@ -28,6 +29,7 @@ from afresh.verbs.cluster_training import HEAD, cpus_each, in_short, machines, o
 from afresh.verbs.mailbox import folders_missing
 
 APPLICATION = "afresh"
+NONE: Mapping[str, str] = {}
 START = 600.0  # seconds in which all replicas must answer
 LOOK = 10.0  # seconds between two looks at whether the cluster is there
 UNSENT = "sessions"  # the setting that is not sent: a lock cannot be, and without the page there are none
@@ -83,18 +85,19 @@ def replicated(settings: ServeSettings, cluster: str, number: int, host: str, po
             raise UserError(why, "cannot_listen")
         try:
             # Whom the proxy believes who asks: otherwise everybody on its machine.
-            on_head(ray, start, sent, each, host, port, FORWARDED_ALLOW_IPS=",".join(settings.proxies))
+            believed = {"FORWARDED_ALLOW_IPS": ",".join(settings.proxies)}
+            on_head(ray, start, sent, each, host, port, variables=believed)
             yield ray
         finally:
             with suppress(UserError):
                 on_head(ray, end)
 
 
-def on_head(ray: Any, function: Callable[..., Any], *given: Any, **variables: str) -> Any:
-    """What a function returns on the first machine of the cluster, in an environment with these variables. Raises
-    UserError if it fails."""
-    environment = {"runtime_env": {"env_vars": variables}} if variables else {}
-    task = ray.remote(num_cpus=0, resources=HEAD, max_retries=0, **environment)(function).remote(*given)
+def on_head(ray: Any, function: Callable[..., Any], *given: Any, variables: Mapping[str, str] = NONE) -> Any:
+    """What a function returns on the first machine of the cluster, in an environment with these variables, which what
+    it starts inherits. Raises UserError if it fails."""
+    environment = {"env_vars": dict(variables)}
+    task = ray.remote(num_cpus=0, resources=HEAD, max_retries=0, runtime_env=environment)(function).remote(*given)
     try:
         return ray.get(task, timeout=START)
     except (ray.exceptions.RayError, ConnectionError) as error:
@@ -127,10 +130,13 @@ def check_there(ray: Any) -> None:
 # --------------------------------------------------------------------------- on the first machine
 
 
+def ray_serve() -> Any:
+    return import_module("ray.serve")  # it chooses its types as it is imported
+
+
 def hindrance(host: str, port: int) -> str:
     """Why replicas cannot be started; empty if they can."""
-    from ray import serve
-
+    serve = ray_serve()
     if serve.status().proxies:
         return (
             "Ray Serve already runs on this cluster, and listens at one address only. End it there with "
@@ -145,7 +151,7 @@ def hindrance(host: str, port: int) -> str:
 
 def start(sent: dict[str, Any], each: Replicas, host: str, port: int) -> None:
     """Start replicas with these settings. Returns when all answer."""
-    from ray import serve
+    serve = ray_serve()
 
     def application() -> FastAPI:
         return replica(sent)
@@ -182,6 +188,5 @@ def answers(address: str) -> bool:
 
 def end() -> None:
     """End the replicas, which finish what they are answering, and Ray Serve."""
-    from ray import serve
-
+    serve = ray_serve()
     serve.shutdown()
