@@ -11,6 +11,7 @@ from afresh.collect import gather as module
 from afresh.collect.gather import gather, place_of
 from afresh.core import UserError
 from tests.collect.test_near import edited, image_file, prose, scene, written
+from tests.ray_machines import patient
 
 
 @pytest.fixture
@@ -21,12 +22,12 @@ def mixed(tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1800)
 def test_a_local_cluster_gives_the_same(mixed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("ray")
     monkeypatch.setattr(module, "BATCH", 14)
     one = gather([place_of(str(mixed))], tmp_path / "one")
-    ray = gather([place_of(str(mixed))], tmp_path / "ray", processes=2, cluster="local")
+    with patient():
+        ray = gather([place_of(str(mixed))], tmp_path / "ray", processes=2, cluster="local")
     assert ray["digest"] == one["digest"] and ray["items"] == {"text": 20, "image": 4}
 
 

@@ -6,7 +6,6 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,65 +18,24 @@ from afresh.core.events import Event
 from afresh.storage.ray_cluster import check_version, full_address
 from afresh.training.loop import Interrupted
 from afresh.verbs.cluster_training import FOLDER, Machine, cpus_each, run_folder_shared
+from tests.ray_machines import add_machine, first_machine, lose
 from tests.training.test_ranks import at, bits, run_of
-
-STORE = 80 << 20  # bytes of a machine's store of objects: Ray takes no less
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
-    """A cluster of two machines with one CPU each, which are processes of this machine."""
-    pytest.importorskip("ray", reason="needs Ray: make complete")
-    from ray.cluster_utils import Cluster
-
-    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112  # others of this machine come first otherwise
-    head = {"num_cpus": 1, "object_store_memory": STORE, "include_dashboard": False}
-    started = Cluster()
-    try:
-        add(started, **head)
+    with first_machine() as started:
         yield started
-    finally:
-        started.shutdown()
-
-
-def add(cluster: Any, **options: Any) -> Any:
-    """A further machine of a cluster; the first one leads."""
-    try:
-        return cluster.add_node(**options)
-    except Exception as error:
-        if "timed out during startup" not in str(error):
-            raise
-        pytest.skip("this machine is too busy for Ray, which waits 30 seconds")
-
-
-def lose(cluster: Any, machine: Any) -> None:
-    """Kill a machine at once, with all that runs on it."""
-    workers = children(machine.all_processes["raylet"][0].process.pid)
-    cluster.remove_node(machine, allow_graceful=False)
-    for number in workers:
-        with suppress(ProcessLookupError):
-            os.kill(number, signal.SIGKILL)
-
-
-def children(parent: int) -> list[int]:
-    """The numbers of the processes that a process has started."""
-    numbers = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            if int((folder / "stat").read_text().rpartition(")")[2].split()[1]) == parent:
-                numbers.append(int(folder.name))
-    return numbers
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the processes of a machine in /proc")
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(3600)
 def test_a_machine_is_lost_in_the_middle_and_a_run_stopped_and_nothing_is_lost(cluster: Any, tmp_path: Path) -> None:
     """Two machines until one is killed, then one until an interruption, then one."""
     steps = 400  # which take longer than to notice
     alone = run_of(tmp_path, "alone", steps=steps)
-    second = add(cluster, num_cpus=1, object_store_memory=STORE)
-    cluster.wait_for_nodes()
+    second = add_machine(cluster)
     heard: list[Event] = []
     path = tmp_path / "lost"
     losing = at(path, (5,), lambda: lose(cluster, second))

@@ -11,6 +11,8 @@ from afresh.cli import options as o
 from afresh.cli.extras import require
 from afresh.cli.show import note, say
 
+QUOTA = 32  # GiB of one key
+
 
 def serve(
     places: Annotated[
@@ -51,7 +53,7 @@ def serve(
     ] = None,
     upload_quota: Annotated[
         float, typer.Option(help="GiB of data that one key may send and keep through the page.", min=0)
-    ] = 32,
+    ] = QUOTA,
     root_path: Annotated[str, typer.Option(help="Path under which a proxy shows the server.")] = "",
     proxy: Annotated[
         list[str] | None,
@@ -65,6 +67,13 @@ def serve(
         typer.Option("--log-requests", help="A line of JSON for each request on standard error, without its content."),
     ] = False,
     open_page: Annotated[bool, o.open_option("Open the page in the browser.")] = False,
+    on: Annotated[
+        str | None,
+        typer.Option(
+            help="A Ray cluster whose machines serve instead, without a page: ray://HOST, or local.", metavar="ADDRESS"
+        ),
+    ] = None,
+    replicas: Annotated[int, typer.Option(help="With --on: servers that share the requests.", min=1)] = 1,
 ) -> None:
     """Serve runs: OpenAI's API for programs, and a page for people.
 
@@ -74,6 +83,7 @@ def serve(
     """
     require("serve", "A server of runs")
     from afresh.core import UserError
+    from afresh.core.plural import counted
     from afresh.preferences import preferences
     from afresh.runs.run_store import opened
     from afresh.serve.app import ServeSettings
@@ -89,11 +99,19 @@ def serve(
         raise UserError(
             f"Everybody who reaches {reached} could use the models. Give the keys that they must have: --key-file FILE."
         )
+    if on is None and replicas > 1:
+        raise UserError("Replicas are processes of a Ray cluster. Say which: --on ray://HOST, or --on local.")
+    if on is not None:
+        require("cluster", "A server on a cluster")
+        given = {"--open": open_page, "--local-files": local_files, "--upload-quota": upload_quota != QUOTA}
+        given |= {"--rate": rate is not None, "--log-requests": log_requests, "--port 0": port == 0}
+        check_shared([name for name, is_given in given.items() if is_given])
     keys = NO_KEYS if key_file is None else read_keys(key_file, local_files)
     names = ("127.0.0.1", "localhost", "::1", *([] if host in ("0.0.0.0", "::") else [host]), *(allow_host or ()))
+    shown = places or [preferences().runs]
     settings = ServeSettings(
-        places=tuple(map(opened, places or [preferences().runs])),
-        memory=memory_budget() if memory is None else int(memory * 2**30),
+        places=tuple(shown if on else map(opened, shown)),
+        memory=memory_budget() // replicas if memory is None else int(memory * 2**30),
         hosts=names,
         keys=keys,
         most_requests=requests,
@@ -120,4 +138,22 @@ def serve(
         note("Without keys, every page that is open in a browser of this machine can use the models: --key-file FILE.")
     if not here and not allow_host:
         note(f"Other machines must name this server as {host}; for another name add --allow-host NAME.")
+    if on is not None:
+        from afresh.serve.replicas import serve_replicas
+
+        where = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        text = f"serving by {counted(replicas, 'replica')} at {where} of the first machine of the cluster (Ctrl-C ends)"
+        serve_replicas(settings, on, replicas, host, port, lambda: say(text))
+        return
     serve_runs(settings, host, port, ready, log_requests)
+
+
+def check_shared(given: list[str]) -> None:
+    """Raises UserError if options are given that need what the replicas of a server do not share."""
+    from afresh.core import UserError
+
+    if given:
+        raise UserError(
+            f"Replicas on a cluster have no page, no free choice of port, and each its own count of requests, which "
+            f"Ray Serve logs. Leave out {', '.join(given)}, or serve without --on."
+        )

@@ -48,7 +48,7 @@ class ServeSettings:
     requests a minute of one key that make or change something. `works`: the folder for what is made in the studio.
     `sessions`: of browsers that were let in. `proxies`: addresses of proxies that are believed who asks, and whether by
     https. `uploads`: bytes that one name may send and keep through the page. `origins`: of pages of other sites that
-    may use the API."""
+    may use the API. `page`: whether there are the page for people and comparisons, which remember in this process."""
 
     places: Sequence[Path]
     memory: int
@@ -64,6 +64,7 @@ class ServeSettings:
     proxies: Sequence[str] = ()
     uploads: int = MOST_UPLOADED
     origins: Sequence[str] = ()
+    page: bool = True
 
 
 async def watch(library: Library) -> None:
@@ -102,14 +103,8 @@ def make_app(settings: ServeSettings) -> FastAPI:
     errors.install(app, pages.failure_for_people)
     for part in PARTS:
         app.include_router(part.routes(desk))
-    app.include_router(sign_in.routes(door))
-    app.include_router(studio.routes(desk, settings.works))
-    app.include_router(train.routes(desk, settings.uploads))
-    app.include_router(runs_pages.routes(desk))
-    app.include_router(exports.routes())
-    app.state.sittings = Sittings()
-    app.include_router(vote.routes(desk, app.state.sittings))
-    app.include_router(votes.routes(desk, app.state.sittings))
+    if settings.page:
+        add_page(app, desk, door, settings)
     speak_protocols(app, desk)
     app.add_middleware(
         Guard,
@@ -122,6 +117,18 @@ def make_app(settings: ServeSettings) -> FastAPI:
     if settings.origins:
         app.add_middleware(Origins, origins=settings.origins)
     return app
+
+
+def add_page(app: FastAPI, desk: Desk, door: Door, settings: ServeSettings) -> None:
+    """Add the page for people, and the comparisons that it shares with programs."""
+    app.state.sittings = Sittings()
+    app.include_router(sign_in.routes(door))
+    app.include_router(studio.routes(desk, settings.works))
+    app.include_router(train.routes(desk, settings.uploads))
+    app.include_router(runs_pages.routes(desk))
+    app.include_router(exports.routes())
+    app.include_router(vote.routes(desk, app.state.sittings))
+    app.include_router(votes.routes(desk, app.state.sittings))
 
 
 def speak_protocols(app: FastAPI, desk: Desk) -> None:

@@ -12,12 +12,12 @@ import json
 import secrets
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from afresh.core import UserError, events
 from afresh.core.events import Event
@@ -36,6 +36,7 @@ from afresh.verbs.processes import (
     raise_again,
 )
 
+T = TypeVar("T")
 HEAD = {"node:__internal_head__": 0.001}  # the resource by which Ray places something on the first machine
 FOLDER = ".ray"  # of a run while it is trained: what Ray Train writes
 ANSWER = 120.0  # seconds in which a machine of the cluster must answer
@@ -91,16 +92,17 @@ def places(among: Sequence[Machine], gpu: bool = False, cpus: int = 1) -> int:
     return sum(machine.fit(cpus, gpu) for machine in among)
 
 
-def cpus_each(among: Sequence[Machine], processes: int, gpu: bool = False) -> int:
-    """The most CPUs that each of so many processes can have. Raises UserError if there is less than one."""
+def cpus_each(among: Sequence[Machine], processes: int, gpu: bool = False, name: str = "processes") -> int:
+    """The most CPUs that each of so many processes can have. Raises UserError, of the option with this name, if there
+    is less than one."""
     for each in range(max((machine.cpus for machine in among), default=0), 0, -1):
         if 1 <= processes <= places(among, gpu, each):
             return each
     raise UserError(
-        f"`processes` must be from 1 to {places(among, gpu)}, one for each {'GPU' if gpu else 'CPU'} of the "
+        f"`{name}` must be from 1 to {places(among, gpu)}, one for each {'GPU' if gpu else 'CPU'} of the "
         f"{counted(len(among), 'machine')} of the cluster. Given: {processes}.",
         "range",
-        name="processes",
+        name=name,
     )
 
 
@@ -205,26 +207,31 @@ def in_short(error: Exception) -> str:
 # --------------------------------------------------------------------------- the folder
 
 
+def on_each_machine(ray: Any, function: Callable[..., T], *given: Any) -> Iterator[tuple[Machine, T]]:
+    """What a function returns on each machine of the cluster. Raises UserError, which names one that is silent."""
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    for machine in machines(ray):
+        there = NodeAffinitySchedulingStrategy(machine.number, soft=False)
+        answer = ray.remote(num_cpus=0, scheduling_strategy=there)(function).remote(*given)
+        try:
+            yield machine, ray.get(answer, timeout=ANSWER)
+        except ray.exceptions.RayError as error:
+            raise UserError(
+                f"The machine {machine.name} of the cluster did not answer within {ANSWER:.0f} "
+                f"seconds: {in_short(error)} Are Python and afresh installed there?",
+                "machine_silent",
+            ) from error
+
+
 @contextmanager
 def run_folder_shared(ray: Any, path: Path) -> Iterator[None]:
     """A run's folder that every machine of the cluster sees. Raises UserError, which names one that does not."""
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
     folder, word = path / FOLDER, secrets.token_hex(8)
     folder.mkdir(exist_ok=True)
     try:
         (folder / "word").write_text(word)
-        for machine in machines(ray):
-            there = NodeAffinitySchedulingStrategy(machine.number, soft=False)
-            answer = ray.remote(num_cpus=0, scheduling_strategy=there)(word_in).remote(str(folder / "word"))
-            try:
-                seen = ray.get(answer, timeout=ANSWER)
-            except ray.exceptions.RayError as error:
-                raise UserError(
-                    f"The machine {machine.name} of the cluster did not answer within {ANSWER:.0f} "
-                    f"seconds: {in_short(error)} Are Python and afresh installed there?",
-                    "machine_silent",
-                ) from error
+        for machine, seen in on_each_machine(ray, word_in, str(folder / "word")):
             if seen != word:
                 raise UserError(
                     f"The machine {machine.name} of the cluster does not see the run's folder, {path}. "

@@ -1,5 +1,5 @@
-"""What runs on the machines of a Ray cluster beside training (verbs/cluster_training.py). It imports little, so that it
-starts at once."""
+"""What runs on the machines of a Ray cluster beside training (verbs/cluster_training.py) and serving
+(serve/replicas.py). It imports little, so that it starts at once."""
 
 from __future__ import annotations
 
@@ -53,3 +53,8 @@ def word_in(path: str) -> str | None:
         return Path(path).read_text()
     except OSError:
         return None
+
+
+def folders_missing(paths: list[str]) -> list[str]:
+    """Those that are no folders here."""
+    return [path for path in paths if not Path(path).is_dir()]
