@@ -223,7 +223,7 @@ class BaseWeights:
                 load_few_bits(together, self.weights)
             else:
                 together.load_state_dict(dict(self.weights))
-        except RuntimeError as e:
+        except (RuntimeError, AttributeError) as e:
             raise UserError(
                 f"The weights of the base model do not fit this network: {e}.", "weights_mismatch"
             ) from None

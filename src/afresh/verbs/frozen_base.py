@@ -1,4 +1,4 @@
-"""A base whose hidden layers are held in few bits while an adapter is tuned on it: whether it is, and what is refused."""
+"""A base whose hidden layers are held in few bits while an adapter is tuned on it: when it is, and what is refused."""
 
 from __future__ import annotations
 
