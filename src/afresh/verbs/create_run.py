@@ -116,7 +116,8 @@ def create_run(spec: RunSpec, output: Output, contents: RunContents) -> Iterator
     ranks.check_batch(plan.train.batch, max(spec.processes, ranks.launched_world()))
     name, codec = contents.codec or (None, None)
     if plan.train.frozen != "float32":
-        check_frozen({"frozen": plan.train.frozen}, contents.fields.get("lora") is not None, True, False)
+        tuned = "base_model" in contents.fields and "align" not in contents.fields
+        check_frozen({"frozen": plan.train.frozen}, tuned, contents.fields.get("lora") is not None, False)
     record = RunRecord(
         modality=prepared.modality,
         family=contents.family,
