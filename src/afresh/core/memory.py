@@ -16,6 +16,18 @@ def available_memory() -> float | None:
     return least_memory(meminfo(), read_words(CGROUP / "memory.max"), read_words(CGROUP / "memory.current"))
 
 
+def process_memory() -> tuple[int, int] | None:
+    """The bytes of main memory that this process has, and the most that it had since the last call; None where the
+    system does not tell (it is not Linux)."""
+    try:
+        lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+        now, most = (int(lines[name].split()[0]) << 10 for name in ("VmRSS", "VmHWM"))
+        Path("/proc/self/clear_refs").write_text("5")
+    except (OSError, KeyError, ValueError):
+        return None
+    return now, most
+
+
 def give_back() -> None:
     """Give freed memory back to the system. The C library of Linux keeps what threads have freed between blocks that
     are in use, so that a process that runs for days would look ever larger; elsewhere nothing is done."""

@@ -14,6 +14,7 @@ from afresh.data.text.tokenizer import Tokenizer
 from afresh.families.transformer import TransformerConfig
 from afresh.formats.base import Base
 from afresh.nets.transformer import Decoder
+from afresh.training.weights import unpacked_state
 
 
 @torch.no_grad()
@@ -37,7 +38,7 @@ def base_of(
         )
     if not net.shape.causal:
         raise UserError("Only causal decoders can be exported: this model attends to the text on both sides.")
-    weights: dict[str, Tensor] = {k: v.detach().cpu() for k, v in net.state_dict().items()}
+    weights: dict[str, Tensor] = {k: v.detach().cpu() for k, v in unpacked_state(net).items()}
     separate = net.shape.separator >= 0  # documents do not attend to one another; messages of a conversation do
     sizes = config.model_copy(update={"mlp": net.shape.mlp, "apart": separate})
     if net.conditioning is not None:

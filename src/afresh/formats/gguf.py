@@ -22,7 +22,7 @@ from afresh.formats.base import Base
 from afresh.formats.gguf_file import GGUFFile, open_gguf
 from afresh.formats.hf_config import architecture
 from afresh.formats.model_card import README
-from afresh.formats.parts import Precision, check, check_finite, fuse, head_width, shapes, split
+from afresh.formats.parts import Fused, Precision, check, check_finite, head_width, shapes, split
 
 FILE = "model.gguf"
 ARCHITECTURES = ("llama", "qwen2", "qwen3")
@@ -98,8 +98,8 @@ def read(path: Path) -> Base:
         heads = heads_of(part, config, str(arch))
         parts[part] = deinterleave(tensors.pop(name), heads) if heads else tensors.pop(name)
     types = {v.tensor_type for v in file.tensors.values()}
-    weights = fuse(parts, config)
-    note = f"{arch}, {sum(v.numel() for v in weights.values()):,} parameters, tensors of {len(types)} types"
+    weights = Fused(parts, config)
+    note = f"{arch}, {sum(v.numel() for v in parts.values()):,} parameters, tensors of {len(types)} types"
     bos = file.fields.get("tokenizer.ggml.bos_token_id")
     return Base(
         config, context, weights, tokenizer, str(path), int(bos) if adds_bos and bos is not None else None, (note,)

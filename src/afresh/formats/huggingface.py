@@ -21,7 +21,7 @@ from afresh.formats import hf_config
 from afresh.formats.base import Base
 from afresh.formats.files import open_tensors, read_json, write_json
 from afresh.formats.model_card import HUB_NAME, README
-from afresh.formats.parts import DTYPES, Precision, check, check_finite, few, fuse, rename, shapes, split
+from afresh.formats.parts import DTYPES, Fused, Precision, check, check_finite, few, rename, shapes, split
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 ENDS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<end>")  # names of tokens that end a text
@@ -69,8 +69,8 @@ def read(folder: Path, source: str | None = None) -> Base:
     part_of = {hf_name(p): p for p in shapes(config, saved.vocab_size)}
     tensors = read_tensors(folder, rename(config, saved.vocab_size, hf_name))
     check_finite(tensors, str(folder))
-    weights = fuse({part_of[k]: v for k, v in tensors.items()}, config)
-    note = f"{saved.model_type}, {sum(v.numel() for v in weights.values()):,} parameters"
+    weights = Fused({part_of[k]: v for k, v in tensors.items()}, config)
+    note = f"{saved.model_type}, {sum(v.numel() for v in tensors.values()):,} parameters"
     return Base(
         config,
         saved.max_position_embeddings,

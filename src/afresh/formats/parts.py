@@ -6,7 +6,7 @@ inputs), as in torch.nn.Linear; the two rotary halves of a head are consecutive 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Literal
 
 import torch
@@ -76,14 +76,22 @@ def parts_by_weight(c: TransformerConfig) -> dict[str, tuple[str, ...]]:
     return out
 
 
-def fuse(parts: dict[str, Tensor], c: TransformerConfig) -> dict[str, Tensor]:
-    """Weights of afresh from their parts. Removes the parts from `parts`, so that few are in memory twice."""
-    out = {}
-    for ours, names in parts_by_weight(c).items():
-        rows = [parts.pop(n) for n in names]
-        out[ours] = rows[0] if len(rows) == 1 else torch.cat(rows)
-    assert not parts, sorted(parts)
-    return out
+class Fused(Mapping[str, Tensor]):
+    """Weights of afresh from their parts, which are joined at each access, so that few are in memory twice."""
+
+    def __init__(self, parts: Mapping[str, Tensor], c: TransformerConfig) -> None:
+        self.parts, self.names = parts, parts_by_weight(c)
+        assert parts.keys() == {p for names in self.names.values() for p in names}
+
+    def __getitem__(self, name: str) -> Tensor:
+        rows = [self.parts[n] for n in self.names[name]]
+        return rows[0] if len(rows) == 1 else torch.cat(rows)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
 
 
 def split(weights: Mapping[str, Tensor], c: TransformerConfig, vocab: int) -> dict[str, Tensor]:

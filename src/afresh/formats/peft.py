@@ -23,7 +23,7 @@ from afresh.core import UserError
 from afresh.formats.model_card import README, Card, with_card
 from afresh.nets.transformer import Decoder
 from afresh.storage.files import replace_file, write_json
-from afresh.training.lora import DEFAULT, adaptable, adapter_state, owner_of, parts_of, put, save_adapter
+from afresh.training.lora import DEFAULT, adaptable, adapter_state, owner_of, parts_of, put, save_adapter, shape_of
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
@@ -163,7 +163,7 @@ def read_peft(folder: Path, net: nn.Module, name: str = DEFAULT) -> None:
             sizes = parts_of(*owner_of(net, path), layer)
             own_pairs = [pairs.pop(part, None) for part in names]
             scales = [scale_of(part, config) for part in names]
-            fused |= {f"{path}.{k}": v for k, v in fuse_pairs(path, layer.weight.shape[1], sizes, own_pairs, scales)}
+            fused |= {f"{path}.{k}": v for k, v in fuse_pairs(path, shape_of(layer)[1], sizes, own_pairs, scales)}
     if pairs:
         missing = ", ".join(sorted(pairs)[:4])
         raise UserError(f"{folder} belongs to another network: this one has no layer {missing}.")

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from afresh.core import UserError
+from afresh.nets.frozen_linear import FrozenLinear
 from afresh.nets.kernels import functions as kernels
 from afresh.nets.kernels.decode import DecodedSequences, Engine, Kind, Sizes
-from afresh.nets.transformer import Block, Cache, Decoder, RMSNorm, document_starts
+from afresh.nets.transformer import Block, Cache, Decoder, RMSNorm, document_starts, layers_of
 
 
 def state_of(net: Decoder) -> tuple[tuple[int, int], ...]:
@@ -27,6 +28,8 @@ def engine_of(net: Decoder, kind: Kind) -> Engine | None:
     if not s.causal or s.width % 2 or s.mlp % 2 or s.dim % 2 or weight.dtype is not torch.float32:
         return None
     if not kernels.usable(weight):
+        return None
+    if layers_of(net, FrozenLinear):  # the engine's copy of them would take as much memory as was saved
         return None
     state = (kind, state_of(net))
     if net.packed is None or net.packed[0] != state:
@@ -102,6 +105,6 @@ def check_engine(net: Decoder, weights: Kind | Literal["auto"]) -> None:
     """Raises UserError if a precision of the weights was chosen for which there is no engine."""
     if weights != "auto" and engine_of(net, weights) is None:
         raise UserError(
-            f"weights={weights} needs a CPU with compiled kernels (see afresh doctor). This model is on "
-            f"{net.embedding.weight.device.type}, or the kernels are not available. Leave `weights` out."
+            f"weights={weights} needs a CPU with compiled kernels (see afresh doctor), and a base that was not "
+            f"frozen in few bits. This model is on {net.embedding.weight.device.type}. Leave `weights` out."
         )

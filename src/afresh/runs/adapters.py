@@ -155,7 +155,7 @@ def with_adapters(run: Run, adapters: Mapping[str, float]) -> dict[str, nn.Modul
     base = digest_of(state_of(dict(combined.items()))) if any(p.run is not None for p in places.values()) else ""
     for place in places.values():
         check_owner(run, place, base)
-    used = {}
+    used = dict.fromkeys(lora.names(combined), 1.0)  # of layers in few bits, into which nothing is merged
     for i, (path, place) in enumerate(places.items()):
         put(run, place, combined, f"a{i}")
         used[f"a{i}"] = float(adapters[path])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,25 @@ class BaseModel:
     notes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class WithPrefix(Mapping[str, Tensor]):
+    """Tensors under longer names, each read when it is used."""
+
+    prefix: str
+    tensors: Mapping[str, Tensor]
+
+    def __getitem__(self, name: str) -> Tensor:
+        if not name.startswith(self.prefix):
+            raise KeyError(name)
+        return self.tensors[name.removeprefix(self.prefix)]
+
+    def __iter__(self) -> Iterator[str]:
+        return (self.prefix + k for k in self.tensors)
+
+    def __len__(self) -> int:
+        return len(self.tensors)
+
+
 def open_base_model(name: str) -> BaseModel:
     """Open a run's folder, an adapter's folder, or any model that `load_base` reads. Raises UserError otherwise."""
     path = Path(name).expanduser()
@@ -60,7 +79,7 @@ def open_base_model(name: str) -> BaseModel:
         config=loaded.config,
         encoder=DocumentEncoder(loaded.tokenizer, loaded.context, {}, not_blank),
         codec=None,
-        weights={f"decoder.{k}": v for k, v in loaded.weights.items()},
+        weights=WithPrefix("decoder.", loaded.weights),
         context=loaded.context,
         recipe=None,
         seasoned=True,

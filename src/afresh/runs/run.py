@@ -49,7 +49,7 @@ from afresh.training.checkpoint import Checkpoint
 from afresh.training.config import TrainConfig
 from afresh.training.loop import Learner, Progress, precision, progress_of, under
 from afresh.training.metrics_log import read_rows
-from afresh.training.plan import make_learner, to_device
+from afresh.training.plan import build_network, make_learner, to_device
 from afresh.training.weights import (
     FITTED,
     BaseWeights,
@@ -258,9 +258,9 @@ class Run:
         """The family, which builds no larger network than a checkpoint and the base hold (runs/size_limits.py). Without
         both, run.json itself says how many weights there are."""
         stored = [] if saved is None else list(saved.tensors.get("model", {}).values())
-        stored += [] if base is None else list(base.weights.values())
-        most = sum(t.numel() for t in stored) if stored else self.record.parameters
-        return bounded(self.family, most, self.path / "run.json")
+        most = sum(t.numel() for t in stored) + (0 if base is None else base.count)
+        held = base.bytes if base is not None and base.few_bits else None
+        return bounded(self.family, most or self.record.parameters, self.path / "run.json", held)
 
     def learner(self) -> Learner:
         """Everything needed to go on training, as of the newest good checkpoint."""
@@ -289,9 +289,8 @@ class Run:
         if saved is None:
             raise self.no_checkpoint()
         base = self.base_weights
-        modules = to_device(self.bounded(saved, base).build(self.config, self.space, self.conds), self.train.device)
-        if base is not None:
-            modules = base.apply(modules, self.record.seed)
+        family, device, seed = self.bounded(saved, base), self.train.device, self.record.seed
+        modules = build_network(family, self.config, self.space, self.conds, device, base, seed)
         return self.learnt_into(modules, saved)
 
     def no_checkpoint(self) -> UserError:

@@ -31,16 +31,17 @@ MOST_TENSORS = 1 << 15  # of a network; the largest public ones have a few thous
 BYTES = 4  # of a weight
 
 
-def bounded(family: Family, most: int, file: Path) -> Family:
+def bounded(family: Family, most: int, file: Path, held: int | None = None) -> Family:
     """The family, whose `build` ends with a UserError before it makes a network of more than `most` weights, or where
-    such a network does not fit into the memory that is free, or cannot be built at all. `file`: the run.json."""
+    such a network does not fit into the memory that is free, or cannot be built at all. `file`: the run.json;
+    `held`: the bytes of the weights, if they are not BYTES each."""
+    needed = BYTES * most if held is None else held
 
     def build(config: Any, space: Space, conds: CondSpec) -> dict[str, nn.Module]:
         free = available_memory()
-        if free is not None and BYTES * most > free:
+        if free is not None and needed > free:
             raise UserError(
-                f"{file} describes a network of {most:,} weights, which need {BYTES * most:,} bytes; {free:,.0f} are "
-                "free.",
+                f"{file} describes a network of {most:,} weights, which need {needed:,} bytes; {free:,.0f} are free.",
                 "no_memory",
             )
         with reading(file, "Was it changed by hand? Restore a copy of it."), counted(most, file):

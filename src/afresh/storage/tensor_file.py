@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load
+from safetensors.torch import load, load_file
 from torch import Tensor
 
 from afresh.core import UserError
@@ -18,14 +18,24 @@ def read_tensors(file: Path, data: bytes | None = None) -> dict[str, Tensor]:
 
     Raises UserError if it is missing, cut short, or not such a file.
     """
+    return from_file(file, lambda: load(file.read_bytes() if data is None else data))
+
+
+def from_file(file: Path, read: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
     try:
-        return load(file.read_bytes() if data is None else data)
+        return read()
     except OSError as e:
         raise UserError(f"{file} cannot be read: {e.strerror or e}. Restore a copy of it.", "missing") from None
     except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError, OverflowError) as e:
         raise UserError(
             f"{file} is not a valid safetensors file: {e}. Restore a copy of it.", "damaged", file=str(file)
         ) from None
+
+
+def map_tensors(file: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, whose bytes are read when they are used, and which the system may forget and
+    read again. The file may be replaced, but must not be written to. Raises as `read_tensors` does."""
+    return from_file(file, lambda: load_file(file))
 
 
 def check_tensor(

@@ -37,6 +37,7 @@ class TrainConfig(BaseModel):
     compile: bool = False  # by torch.compile
     shard: bool = False  # divide the network over the processes, if several train it (sharding.py)
     offload: bool = False  # keep the parts of a divided network in main memory, not on the device
+    frozen: Literal["float32", "int8", "nf4"] = "float32"  # of the hidden layers of a base that an adapter is tuned on
     recompute: bool = False  # compute layers again for their gradients instead of keeping what they computed
     device: str = "cpu"
     threads: int = Field(1, ge=1, le=MOST_THREADS)  # of PyTorch on a CPU

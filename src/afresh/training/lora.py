@@ -11,6 +11,7 @@ layers (formats/peft.py).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
@@ -24,12 +25,13 @@ from torch import Tensor, nn
 
 from afresh.core import UserError
 from afresh.core.rng import Rng
+from afresh.nets.frozen_linear import FrozenLinear
 from afresh.nets.transformer import Attention, SwiGLU
 from afresh.storage.files import replace_file
 from afresh.storage.tensor_file import read_tensors
 from afresh.training.optim import is_matrix
 
-Layer = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
+Layer = nn.Linear | FrozenLinear | nn.Conv1d | nn.Conv2d | nn.Conv3d
 CONVOLVE = {3: F.conv1d, 4: F.conv2d, 5: F.conv3d}  # by the number of dimensions of the weight
 DEFAULT = "default"
 
@@ -91,7 +93,7 @@ class Adapted(nn.Module):
 
     def change(self, adapter: Adapter, x: Tensor) -> Tensor:
         """B A x without the scale, in the shape of the layer's output."""
-        if not isinstance(self.base, nn.Linear):
+        if isinstance(self.base, nn.Conv1d | nn.Conv2d | nn.Conv3d):
             h = self.base._conv_forward(x, adapter.a, None)  # with the layer's stride, padding and groups
             b = adapter.b.view(*adapter.b.shape, *[1] * (adapter.a.dim() - 2))
             return CONVOLVE[adapter.a.dim()](h, b, groups=self.base.groups)
@@ -116,10 +118,12 @@ class Adapted(nn.Module):
         """The change of the layer's weight by an adapter, in the weight's shape."""
         a, b = adapter.a.flatten(1).split(adapter.rank), adapter.b.split(self.parts)
         product = torch.cat([bp @ ap for ap, bp in zip(a, b, strict=True)])
-        return (adapter.scale * product).view(self.base.weight.shape)
+        return (adapter.scale * product).view(shape_of(self.base))
 
     @torch.no_grad()
     def merge(self) -> None:
+        if isinstance(self.base, FrozenLinear):  # its numbers are too few for the sum
+            return
         if self.unmerged is None:
             merged = self.weight
             self.unmerged = self.base.weight.detach().clone()
@@ -127,7 +131,7 @@ class Adapted(nn.Module):
 
     @torch.no_grad()
     def unmerge(self) -> None:
-        if self.unmerged is not None:
+        if self.unmerged is not None and not isinstance(self.base, FrozenLinear):
             self.base.weight.copy_(self.unmerged)
             self.unmerged = None
 
@@ -140,12 +144,13 @@ def adaptable(module: nn.Module, targets: Sequence[str] = ()) -> dict[str, Layer
     matching: dict[str, Layer] = {}
     layers = {k: m.base if isinstance(m, Adapted) else m for k, m in module.named_modules() if not _inside(module, k)}
     for name, layer in layers.items():
-        if isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
-            wanted = any(fnmatchcase(name, t) for t in targets) if targets else is_matrix(name, layer.weight)
+        if isinstance(layer, Layer):
+            hidden = isinstance(layer, FrozenLinear) or is_matrix(name, layer.weight)
+            wanted = any(fnmatchcase(name, t) for t in targets) if targets else hidden
             if wanted and name:
                 matching[name] = layer
     if not matching:
-        known = [k for k, m in layers.items() if k and isinstance(m, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d)]
+        known = [k for k, m in layers.items() if k and isinstance(m, Layer)]
         listed = ", ".join(known[:8]) + (" ..." if len(known) > 8 else "") or "none"
         raise UserError(f"No layer to adapt matches {', '.join(targets) or 'the default'}. Layers: {listed}.")
     return matching
@@ -157,15 +162,20 @@ def _inside(module: nn.Module, name: str) -> bool:
     return any(isinstance(module.get_submodule(".".join(path[:i])), Adapted) for i in range(1, len(path)))
 
 
+def shape_of(layer: Layer) -> torch.Size:
+    """The shape of a layer's weight, without unpacking it."""
+    return layer.shape if isinstance(layer, FrozenLinear) else layer.weight.shape
+
+
 def parts_of(owner: nn.Module, name: str, layer: Layer) -> tuple[int, ...]:
     """Number of rows of each separate map of `layer`, which is `owner.name`."""
-    rows = layer.weight.shape[0]
+    rows = shape_of(layer)[0]
     if isinstance(owner, Attention) and name == "qkv":
         s = owner.s
         return s.heads * s.dim, s.kv_heads * s.dim, s.kv_heads * s.dim
     if isinstance(owner, SwiGLU) and name == "gate_up":
         return rows // 2, rows // 2
-    groups = 1 if isinstance(layer, nn.Linear) else layer.groups
+    groups = 1 if isinstance(layer, nn.Linear | FrozenLinear) else layer.groups
     return (rows // groups,) * groups
 
 
@@ -191,12 +201,12 @@ def attach(module: nn.Module, config: LoraConfig, rng: Rng, name: str = DEFAULT)
     """
     tensors: dict[str, Tensor] = {}
     for path, layer in adaptable(module, config.targets).items():
-        weight, parts = layer.weight, parts_of(*owner_of(module, path), layer)
+        shape, parts = shape_of(layer), parts_of(*owner_of(module, path), layer)
         rows = torch.arange(len(parts) * config.rank)
-        fan_in = weight[0].numel()
+        fan_in = math.prod(shape[1:])
         u = rng.uniform(f"lora/{path}", rows, (fan_in,))
-        tensors[f"{path}.a"] = ((2 * u - 1) / fan_in**0.5).view(len(rows), *weight.shape[1:])
-        tensors[f"{path}.b"] = torch.zeros(weight.shape[0], config.rank)
+        tensors[f"{path}.a"] = ((2 * u - 1) / fan_in**0.5).view(len(rows), *shape[1:])
+        tensors[f"{path}.b"] = torch.zeros(shape[0], config.rank)
         tensors[f"{path}.scale"] = torch.tensor(config.scale, dtype=torch.float64)
     put(module, tensors, name)
     module.requires_grad_(False)
@@ -232,20 +242,20 @@ def put(module: nn.Module, tensors: Mapping[str, Tensor], name: str) -> None:
 
 def fitted(path: str, layer: Layer, parts: Sequence[int], tensors: Mapping[str, Tensor]) -> Adapter:
     """The adapter of one layer, on its device, in float32. Raises UserError if it does not fit the layer."""
-    weight = layer.weight
+    shape, device = shape_of(layer), next(layer.parameters()).device
     try:
         a, b, scale = (tensors[f"{path}.{k}"] for k in ("a", "b", "scale"))
     except KeyError as e:
         raise UserError(f"The adapter is incomplete: it has no tensor {e}.") from None
     rank = b.shape[1] if b.dim() == 2 else 0
-    if b.shape != (weight.shape[0], rank) or a.shape != (len(parts) * rank, *weight.shape[1:]):
+    if b.shape != (shape[0], rank) or a.shape != (len(parts) * rank, *shape[1:]):
         raise UserError(
             f"The adapter does not fit the layer {path}: A {tuple(a.shape)} and B {tuple(b.shape)} for a weight "
-            f"{tuple(weight.shape)} of {len(parts)} parts. It belongs to a network of another size."
+            f"{tuple(shape)} of {len(parts)} parts. It belongs to a network of another size."
         )
     if not all(bool(torch.isfinite(t).all()) for t in (a, b, scale)):
         raise UserError(f"The adapter of {path} has numbers that are not finite.")
-    a, b = (t.detach().to(weight.device, torch.float32, copy=True).contiguous() for t in (a, b))
+    a, b = (t.detach().to(device, torch.float32, copy=True).contiguous() for t in (a, b))
     return Adapter(a, b, float(scale)).requires_grad_(False)
 
 
@@ -292,8 +302,11 @@ def unmerge(module: nn.Module) -> None:
 
 
 def plain(module: nn.Module) -> None:
-    """Replace the adapted layers by plain ones, with any merged weights, and remove the adapters."""
+    """Replace the adapted layers by plain ones, with any merged weights, and remove the adapters. Layers in few bits,
+    into which nothing can be merged, keep theirs."""
     for name, layer in adapted(module).items():
+        if isinstance(layer.base, FrozenLinear):
+            continue
         owner, last = owner_of(module, name)
         setattr(owner, last, layer.base)
 

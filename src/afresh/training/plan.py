@@ -93,6 +93,19 @@ def to_device(modules: Mapping[str, nn.Module], device: str) -> dict[str, nn.Mod
     return out
 
 
+def build_network(
+    family: Family, config: Any, space: Space, conds: CondSpec, device: str, base: BaseWeights | None, seed: int
+) -> dict[str, nn.Module]:
+    """The modules on the device, with random weights or those of `base` and its new adapter. Weights in few bits are
+    not there in more bits even for a moment."""
+    if base is not None and base.few_bits:
+        with MetaParameters():
+            modules = family.build(config, space, conds)
+        return to_device(base.apply(modules, seed), device)
+    modules = to_device(family.build(config, space, conds), device)
+    return modules if base is None else base.apply(modules, seed)
+
+
 def make_learner(
     family: Family, config: Any, space: Space, conds: CondSpec, train: TrainConfig, base: BaseWeights | None = None
 ) -> Learner:
@@ -102,9 +115,7 @@ def make_learner(
     """
     torch.manual_seed(train.seed)
     divides = train.shard and ranks.world() > 1
-    modules = to_device(family.build(config, space, conds), "cpu" if divides else train.device)
-    if base is not None:
-        modules = base.apply(modules, train.seed)
+    modules = build_network(family, config, space, conds, "cpu" if divides else train.device, base, train.seed)
     blocks = family.plan.blocks(modules)
     if train.recompute:
         recompute(blocks)

@@ -16,12 +16,16 @@ import torch
 from torch import nn
 
 from afresh.core import Examples
+from afresh.core.memory import give_back, process_memory
 from afresh.core.options import override
 from afresh.core.plural import counted
 from afresh.core.rng import Rng
 from afresh.data.load import Loader
+from afresh.nets.kernels.build import library
 from afresh.training import checkpoint, lora
+from afresh.training.budget import torch_threads
 from afresh.training.config import TrainConfig
+from afresh.training.loop import take_step
 from afresh.training.plan import (
     Decision,
     Plan,
@@ -30,6 +34,8 @@ from afresh.training.plan import (
     base_config,
     finished,
     fitting_memory,
+    largest_batch,
+    make_learner,
     micro_batch_of,
     parameters_of,
     speed_of,
@@ -113,6 +119,7 @@ def plan_tuning(task: Task, base: Base, heldout: Examples, fixed_window: bool, c
     evaluated = Loader(heldout, task.space, Rng(task.seed)).count
     final = fitting_memory(task, base.config, with_evaluations(task, finished(task, trial), evaluated), decisions)
     decisions.append(disk(task, final, learns, copied))
+    decisions += memory(task, base.config, final, learns, size)
     fills = final.steps < MOST_PASSES * math.ceil(count / final.batch)
     return task, Plan(base.config, final, size, decisions, fills)
 
@@ -132,6 +139,53 @@ def disk(task: Task, train: TrainConfig, learns: int, copied: bool) -> Decision:
         f"at most {most / 1e9:.3g} GB while it learns, {after / 1e9:.3g} GB afterwards",
         f"{'a copy of the base, ' if copied else ''}two checkpoints to go on from, the best weights",
     )
+
+
+def memory(task: Task, config: Any, train: TrainConfig, learns: int, size: int) -> list[Decision]:
+    """The most memory that the process takes, as a step on the largest micro-batch shows, or no line where the system
+    does not tell it, or a part of the network is in other processes."""
+    assert task.base is not None
+    cuda = train.device.startswith("cuda")
+    if train.shard or (not cuda and (train.device != "cpu" or process_memory() is None)):
+        return []
+    with torch_threads(train.threads):
+        step, kept = memory_of_step(task, config, train, cuda)
+    weights = task.base.bytes
+    beside = 0  # for evaluations and previews
+    if not task.base.few_bits and task.base.lora is not None:
+        beside += 4 * sum(math.prod(lora.shape_of(layer)) for layer in hidden_layers(task, config).values())  # merged
+    if not task.base.few_bits and task.space.stream and not cuda and library() is not None:
+        beside += (2 if train.precision == "bfloat16" else 4) * size  # packed for decoding
+    most = max(step, kept + beside)
+    own = f"{weights / 1e9:.3g} GB of weights ({train.frozen}), {16 * learns / 1e9:.3g} GB for what learns"
+    return [
+        Decision(
+            "memory",
+            f"about {most / 1e9:.3g} GB",
+            f"a step on {counted(train.micro_batch, 'example')} took {step / 1e9:.3g} GB: {own}, the program and what "
+            "layers compute" + (f"; evaluations need {beside / 1e9:.3g} GB beside the weights" if beside else ""),
+        )
+    ]
+
+
+def memory_of_step(task: Task, config: Any, train: TrainConfig, cuda: bool) -> tuple[int, int]:
+    """The most bytes of memory during a step on the largest micro-batch, whose network is discarded, and what is kept
+    between steps."""
+    count = min(train.micro_batch, -(-train.batch // task.machine.processes))
+    rng = Rng(train.seed)
+    if cuda:
+        torch.cuda.reset_peak_memory_stats(train.device)
+    else:
+        give_back()
+        process_memory()
+    small = train.model_copy(update={"batch": count, "micro_batch": count})
+    learner = make_learner(task.family, config, task.space, task.conds, small, task.base)
+    take_step(learner, largest_batch(task, count, rng).to(train.device), rng)
+    if cuda:
+        return torch.cuda.max_memory_allocated(train.device), torch.cuda.memory_allocated(train.device)
+    give_back()
+    kept, most = process_memory() or (0, 0)
+    return most, kept
 
 
 def with_evaluations(task: Task, train: TrainConfig, heldout: int) -> TrainConfig:

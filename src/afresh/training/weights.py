@@ -24,13 +24,16 @@ from torch import Tensor, nn
 
 from afresh.core import UserError
 from afresh.core.rng import Rng
+from afresh.nets.frozen_linear import BLOCK, FrozenLinear, Kind, packed
 from afresh.storage.files import replace_file
-from afresh.storage.tensor_file import read_tensors
+from afresh.storage.tensor_file import map_tensors, read_tensors
 from afresh.training import lora
 from afresh.training.loop import load_learnt, under
 from afresh.training.lora import LoraConfig
+from afresh.training.optim import is_matrix
 
 ROWS = ("embedding.weight", "head.weight", "head.bias")  # ends of the names of tensors with a row for each token
+CODES, SCALES = ".codes", ".scales"  # ends of the names of tensors of layers in few bits
 BASE, EARLY, CHOSEN, FITTED = "base", "early", "averaged", "finished"  # file names in a run's folder
 
 
@@ -45,8 +48,24 @@ def digest_of(tensors: Mapping[str, Tensor]) -> str:
 
 
 def state_of(modules: Mapping[str, nn.Module], names: tuple[str, ...] | None = None) -> dict[str, Tensor]:
-    """The state of the named modules (all by default) as one mapping {module.name: tensor}."""
-    return {f"{m}.{k}": v for m in (names or tuple(modules)) for k, v in modules[m].state_dict().items()}
+    """The state of the named modules (all by default) as one mapping {module.name: tensor}. Layers in few bits are
+    unpacked, with their adapters in use."""
+    return {f"{m}.{k}": v for m in (names or tuple(modules)) for k, v in unpacked_state(modules[m]).items()}
+
+
+@torch.no_grad()
+def unpacked_state(module: nn.Module) -> dict[str, Tensor]:
+    """The state of a network, with layers in few bits as those that they stand for."""
+    state, within = module.state_dict(), lora.adapted(module)
+    few = {k: m for k, m in module.named_modules() if isinstance(m, FrozenLinear)}
+    for name, frozen in few.items():
+        outer = name.removesuffix(".base") if name.removesuffix(".base") in within else name
+        bias = frozen.bias
+        state = {k: v for k, v in state.items() if not k.startswith(f"{outer}.")}
+        state[f"{outer}.weight"] = within[outer].weight if outer in within else frozen.weight
+        if bias is not None:
+            state[f"{outer}.bias"] = bias
+    return state
 
 
 # ---------------------------------------------------------------------------------------------- early, chosen, fitted
@@ -120,8 +139,9 @@ def forget_chosen(folder: Path) -> bool:
 
 def load_fitted(folder: Path, modules: Mapping[str, nn.Module]) -> None:
     """Load the tensors that were fitted after training, if there are any."""
-    known = state_of(modules)
-    for full, tensor in (read_weights(folder, FITTED) or {}).items():
+    tensors = read_weights(folder, FITTED) or {}
+    known = state_of(modules) if tensors else {}
+    for full, tensor in tensors.items():
         if full not in known or known[full].shape != tensor.shape:
             raise UserError(
                 f"{folder / FITTED}.safetensors does not fit this network: {full} of shape {tuple(tensor.shape)}. "
@@ -172,6 +192,26 @@ class BaseWeights:
     weights: Mapping[str, Tensor]
     lora: LoraConfig | None
 
+    @property
+    def few_bits(self) -> bool:
+        """Whether there are layers in few bits, with which a network is built without memory (plan.build_network)."""
+        return any(k.endswith(CODES) for k in self.weights)
+
+    @property
+    def count(self) -> int:
+        """The number of weights; of layers in few bits, whole blocks."""
+        sizes = {k: v.numel() for k, v in self.weights.items()}
+        return sum(BLOCK * n if k.endswith(SCALES) else n for k, n in sizes.items() if not k.endswith(CODES))
+
+    @property
+    def bytes(self) -> int:
+        """The memory of a network with these weights."""
+        stored = {
+            k: v.numel() * v.element_size() if k.endswith((CODES, SCALES)) else 4 * v.numel()
+            for k, v in self.weights.items()
+        }
+        return sum(stored.values())
+
     def apply(self, modules: Mapping[str, nn.Module], seed: int) -> dict[str, nn.Module]:
         """Load the base's weights and, with `lora`, add a new adapter and freeze everything else.
 
@@ -179,14 +219,55 @@ class BaseWeights:
         """
         together = nn.ModuleDict(dict(modules))
         try:
-            together.load_state_dict(dict(self.weights))
-        except RuntimeError as e:
+            if self.few_bits:
+                load_few_bits(together, self.weights)
+            else:
+                together.load_state_dict(dict(self.weights))
+        except (RuntimeError, AttributeError) as e:
             raise UserError(
                 f"The weights of the base model do not fit this network: {e}.", "weights_mismatch"
             ) from None
         if self.lora is not None:
             lora.attach(together, self.lora, Rng(seed))
         return dict(together.items())
+
+
+def in_few_bits(network: nn.Module, weights: Mapping[str, Tensor], kind: Kind) -> dict[str, Tensor]:
+    """The weights with those of the hidden linear layers of `network`, whose numbers are not read, in few bits. They
+    are converted one at a time. The embeddings and the head, of which the output depends more directly, and all else
+    stay as they are. Raises UserError if there is no such layer."""
+    layers = {
+        k
+        for k, m in network.named_modules()
+        if isinstance(m, nn.Linear) and m.in_features % 2 == 0 and is_matrix(k, m.weight)
+    }
+    if not layers:
+        raise UserError(
+            "This base has no hidden linear layers to hold in few bits. Leave `train.frozen` out.", "frozen"
+        )
+    out: dict[str, Tensor] = {}
+    for name, weight in weights.items():
+        layer = name.removesuffix(".weight")
+        if name.endswith(".weight") and layer in layers:
+            out[layer + CODES], out[layer + SCALES] = packed(weight, kind)
+        else:
+            out[name] = weight
+    return out
+
+
+def load_few_bits(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Put layers in few bits in place of dense ones, and load all weights, the others in float32. Parameters may be
+    without memory. Raises RuntimeError if they do not fit."""
+    for name in [k.removesuffix(CODES) for k in weights if k.endswith(CODES)]:
+        owner, last = lora.owner_of(network, name)
+        dense = getattr(owner, last, None)
+        if not isinstance(dense, nn.Linear):
+            raise RuntimeError(f"{name} is no linear layer")
+        rows, columns = dense.weight.shape
+        kind: Kind = "int8" if weights[name + CODES].shape[1:] == (columns,) else "nf4"
+        setattr(owner, last, FrozenLinear(rows, columns, kind, dense.bias is not None))
+    kept = {k: v if k.endswith((CODES, SCALES)) or not v.is_floating_point() else v.float() for k, v in weights.items()}
+    network.load_state_dict(kept, assign=True)
 
 
 def merge_adapters(modules: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
@@ -219,16 +300,17 @@ def read_base(folder: Path, sha256: str) -> dict[str, Tensor]:
     """The weights of the base model. Raises UserError if the file is missing or was changed."""
     file = folder / f"{BASE}.safetensors"
     try:
-        data = file.read_bytes()
+        with file.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as e:
         raise UserError(
             f"{file}, which this run was tuned from, cannot be read: {e.strerror or e}.", "missing"
         ) from None
-    if hashlib.sha256(data).hexdigest() != sha256:
+    if digest != sha256:
         raise UserError(
             f"{file} does not match the SHA-256 in run.json: it is damaged. Restore a copy of it.", "damaged"
         )
-    return read_tensors(file, data)
+    return map_tensors(file)
 
 
 def with_vocabulary(weights: Mapping[str, Tensor], size: int, first_rows: Sequence[Sequence[int]]) -> dict[str, Tensor]:

@@ -28,6 +28,7 @@ from afresh.training.budget import Budget, Machine, check_device
 from afresh.training.plan import RESERVE, Decision, Plan
 from afresh.training.training_clock import Clock
 from afresh.verbs.cluster_training import check_cluster
+from afresh.verbs.frozen_base import check_frozen
 from afresh.verbs.processes import check_processes
 
 
@@ -114,6 +115,9 @@ def create_run(spec: RunSpec, output: Output, contents: RunContents) -> Iterator
     prepared, plan = contents.prepared, contents.plan
     ranks.check_batch(plan.train.batch, max(spec.processes, ranks.launched_world()))
     name, codec = contents.codec or (None, None)
+    if plan.train.frozen != "float32":
+        tuned = "base_model" in contents.fields and "align" not in contents.fields
+        check_frozen({"frozen": plan.train.frozen}, tuned, contents.fields.get("lora") is not None, False)
     record = RunRecord(
         modality=prepared.modality,
         family=contents.family,

@@ -34,6 +34,7 @@ from afresh.verbs.base_advice import AUTO, base_advice, choose_base
 from afresh.verbs.base_data import prepare_for
 from afresh.verbs.create_run import RunContents, check_spec, create_run, report_data, report_plan, training_seconds
 from afresh.verbs.data_source import DataSource
+from afresh.verbs.frozen_base import check_frozen, in_memory
 from afresh.verbs.plan_summary import plan_summary
 from afresh.verbs.torchrun import together
 from afresh.verbs.training_job import Job
@@ -88,6 +89,7 @@ def start(spec: TrainSpec) -> Job:
     """
     budget = spec.budget()
     check_network(spec)
+    check_frozen(spec.set_train, spec.base is not None, spec.lora is not None, spec.adapter is not None)
     based = None if spec.base is None or spec.base == AUTO else Path(spec.base)
     inputs = [p for p in (spec.path, spec.codec, spec.validation, based) if p is not None]
     output = check_spec(spec, budget, default_output(spec), inputs)
@@ -103,12 +105,18 @@ def start(spec: TrainSpec) -> Job:
     else:
         base, spec = fitted(base, prepared, spec)
         latent = space_of(base, prepared)
+    machine, frozen = measure_machine(spec.device, spec.processes), None
+    if base is not None:
+        free = spec.lora is not None and spec.adapter is None and not spec.set_train.get("shard")
+        base, frozen = in_memory(base, latent, machine, spec.set_train, free)
+    if frozen is not None:
+        spec = replace(spec, set_train={**spec.set_train, "frozen": frozen.value})
     task = Task(
         family=latent.family,
         space=latent.space,
         conds=prepared.encoder.conds,
         examples=latent.train,
-        machine=measure_machine(spec.device, spec.processes),
+        machine=machine,
         seed=spec.seed,
         set_family=spec.set_family,
         set_train=spec.set_train,
@@ -118,6 +126,7 @@ def start(spec: TrainSpec) -> Job:
         base=None if base is None else BaseWeights(base.weights, spec.lora),
     )
     chosen = from_random_weights(task, spec, latent) if base is None else from_base(task, spec, latent, base)
+    chosen.plan.decisions += [] if frozen is None else [frozen]
     report_plan(chosen.plan.decisions)
     contents = RunContents(
         prepared=prepared,
