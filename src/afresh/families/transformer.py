@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -36,7 +36,7 @@ from afresh.core.device import tensor_on
 from afresh.core.rng import Rng
 from afresh.core.safe_json import MOST_LAYERS
 from afresh.nets.batched_continuations import Beginning, Twigs, begin, branch_logits, go_on
-from afresh.nets.decoding import check_engine, decode, kind_of
+from afresh.nets.decoding import CausalNet, check_engine, decode, kind_of
 from afresh.nets.kernels.decode import Kind
 from afresh.nets.transformer import Block, Decoder, DecoderShape, compilable, layers_of
 from afresh.sampling.constraint import Maker
@@ -116,6 +116,11 @@ class TransformerSettings(BaseModel):
     weights: Literal["auto", "float32", "bfloat16", "int8"] = "auto"
 
 
+def causal_net(modules: Modules) -> CausalNet:
+    """The network of `build`, or of the family causal_lm."""
+    return cast(CausalNet, modules["decoder"])
+
+
 class TransformerObjective:
     """Cross-entropy of the next token, in nats; the weight is the number of counted tokens."""
 
@@ -126,8 +131,7 @@ class TransformerObjective:
         self.config, self.space = config, space
 
     def loss(self, modules: Modules, batch: Batch, player: str, step: int, rng: Rng, state: State) -> Loss:
-        net, targets, tokens = modules["decoder"], counted_targets(batch), batch.x[:, :-1]
-        assert isinstance(net, Decoder)
+        net, targets, tokens = causal_net(modules), counted_targets(batch), batch.x[:, :-1]
         keep = dropout(self.config, rng, batch.index, tokens.shape[1])
         nats = net(tokens, net.condition(batch.cond), targets, keep, self.negatives(rng, step, tokens.device))
         return nats.sum(), (targets >= 0).sum(), {"loss": nats.detach().sum()}
@@ -161,8 +165,7 @@ def dropout(config: TransformerConfig, rng: Rng, index: Tensor, count: int) -> l
 
 def next_token_nats(modules: Modules, batch: Batch) -> tuple[Tensor, Tensor]:
     """Summed cross-entropy in nats and number of counted tokens of each row, (B,) each."""
-    net, targets = modules["decoder"], counted_targets(batch)
-    assert isinstance(net, Decoder)
+    net, targets = causal_net(modules), counted_targets(batch)
     return net(batch.x[:, :-1], net.condition(batch.cond), targets), (targets >= 0).sum(1)
 
 
@@ -179,8 +182,7 @@ def score(modules: Modules, config: TransformerConfig, space: Space, batch: Batc
 
 def token_score(modules: Modules, config: TransformerConfig, space: Space, batch: Batch, rng: Rng) -> Tensor:
     """Log-likelihood of each counted token in nats, 0 for the others, (B, T)."""
-    net = modules["decoder"]
-    assert isinstance(net, Decoder)
+    net = causal_net(modules)
     h = net.hidden(batch.x[:, :-1], net.condition(batch.cond))
     return -net.token_nats(h, counted_targets(batch))
 
@@ -190,8 +192,7 @@ def predictor(modules: Modules, context: int, weights: Kind | Literal["auto"] = 
 
     The state is the key/value cache. `weights` auto: bfloat16 under autocast, otherwise float32.
     """
-    net = modules["decoder"]
-    assert isinstance(net, Decoder)
+    net = causal_net(modules)
 
     def predict(x: Tensor, t: Any, cond: Cond, state: Any) -> tuple[Tensor, Any]:
         return decode(net, x, t, net.condition(cond), state, context, kind_of(weights, x.device))
@@ -246,12 +247,11 @@ def decoding(
 ) -> Decoding:
     """An empty batch in which sequences with the same guidance and precision can be drawn side by side. Raises
     UserError for a precision of the weights without an engine."""
-    net = modules["decoder"]
-    assert isinstance(net, Decoder)
+    net = causal_net(modules)
     check_engine(net, settings.weights)
     context = space.shape[0]
     predict = classifier_free(predictor(modules, context + 1, settings.weights), settings.guidance)
-    return Decoding(predict, context, net.embedding.weight.device, space.end_token, never_drawn(space), among_drawn)
+    return Decoding(predict, context, net.device, space.end_token, never_drawn(space), among_drawn)
 
 
 def sequences(space: Space, cond: Cond, rng: Rng, index: Tensor, settings: TransformerSettings) -> list[TokenSequence]:
@@ -449,8 +449,8 @@ def rollout(
 
 def steps(modules: Modules, config: TransformerConfig, space: Space, batch: Batch) -> Steps:
     """The steps of the counted tokens (batch.mask), with probabilities among the tokens that may be drawn."""
-    net = modules["decoder"]
-    assert isinstance(net, Decoder) and batch.mask is not None
+    net = causal_net(modules)
+    assert batch.mask is not None
     c = net.condition(batch.cond)
     h = net.hidden(batch.x[:, :-1], c)
     logits = net.logits(h[batch.mask])  # only of the counted steps: a prompt may be long

@@ -141,7 +141,8 @@ def adaptable(module: nn.Module, targets: Sequence[str] = ()) -> dict[str, Layer
     layers = {k: m.base if isinstance(m, Adapted) else m for k, m in module.named_modules() if not _inside(module, k)}
     for name, layer in layers.items():
         if isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
-            wanted = any(fnmatchcase(name, t) for t in targets) if targets else is_matrix(name, layer.weight)
+            hidden = is_matrix(name, layer.weight) and not _depthwise(layer)
+            wanted = any(fnmatchcase(name, t) for t in targets) if targets else hidden
             if wanted and name:
                 matching[name] = layer
     if not matching:
@@ -149,6 +150,11 @@ def adaptable(module: nn.Module, targets: Sequence[str] = ()) -> dict[str, Layer
         listed = ", ".join(known[:8]) + (" ..." if len(known) > 8 else "") or "none"
         raise UserError(f"No layer to adapt matches {', '.join(targets) or 'the default'}. Layers: {listed}.")
     return matching
+
+
+def _depthwise(layer: Layer) -> bool:
+    """Whether a convolution keeps channels apart (as those of Mamba), so that its kernels have no rank to lower."""
+    return not isinstance(layer, nn.Linear) and layer.groups == layer.in_channels > 1
 
 
 def _inside(module: nn.Module, name: str) -> bool:
