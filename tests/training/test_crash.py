@@ -134,10 +134,12 @@ def test_a_run_that_ends_early_decides_so_at_the_same_step_after_a_kill(
         shutil.rmtree(run.parent)
 
 
-@pytest.mark.parametrize("kind", ["tuned", "distilled"])
+@pytest.mark.parametrize("kind", ["tuned", "distilled", "wrapped"])
 def test_a_run_that_is_made_of_another_ends_the_same_after_a_kill(
     kind: str, zygote: Zygote, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
+    if kind == "wrapped":
+        pytest.importorskip("transformers", minversion="5.24")
     whole = Whole(zygote, tmp_path_factory.mktemp(kind), kind)
     for at in sorted(random.Random(5).sample(range(len(whole.points)), 4)):
         run = whole.copy(f"kill{at}")

@@ -28,6 +28,7 @@ from afresh.core import UserError
 from afresh.core.events import Event, listening
 from afresh.evaluation import memorisation_monitor
 from afresh.training import checkpoint_saver, loop
+from afresh.training.lora import LoraConfig
 from afresh.verbs import align, data_source, distill
 from afresh.verbs.resume import resume
 from afresh.verbs.train import TrainSpec, start
@@ -281,6 +282,16 @@ def begin(order: Mapping[str, Any]) -> None:
             )
         else:
             distill.start(distill.DistillSpec(base, steps=order["steps"], out=run, set_train=train))
+        return
+    if kind == "wrapped":
+        from tests.formats.causal_models import write_folder
+
+        folder, data = run.parent / "base", make_data(data_path(run, "text"), "text")
+        write_folder(folder, "gpt_neox")
+        train = {**HAND, **EVERY}
+        start(
+            TrainSpec(data, base=str(folder), lora=LoraConfig(rank=2), steps=order["steps"], out=run, set_train=train)
+        )
         return
     options = RUNS[kind]
     data = make_data(data_path(run, options["modality"]), options["modality"])

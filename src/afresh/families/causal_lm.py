@@ -35,15 +35,15 @@ def accepts(space: Space) -> str | None:
 
 
 def sizes(space: Space) -> Sequence[CausalLMConfig]:
-    """Always raises UserError: the size is that of the base model."""
-    raise UserError("The family causal_lm needs a base model, a folder of transformers: afresh tune FOLDER DATA.")
+    """None: the size is that of the base model."""
+    return ()
 
 
 def build(config: CausalLMConfig, space: Space, conds: CondSpec) -> dict[str, nn.Module]:
     """Raises UserError for conditions, and if transformers cannot build the model."""
     if conds:
         raise UserError(f"A language model of transformers has no conditions, not {', '.join(conds)}.")
-    return {"decoder": CausalLM(built(config.model))}
+    return {"decoder": CausalLM(built(config.model, space.vocab[0]))}
 
 
 def blocks(modules: Modules) -> Sequence[nn.Module]:

@@ -192,8 +192,7 @@ def token_of(named: Any, number: int | list[int] | None, by_id: Mapping[int, str
 
 
 def hub_folder(name: str) -> Path:
-    """The folder of a model on the hub, in the local cache if it is complete there. Raises UserError saying how to fetch
-    it by hand."""
+    """The folder of a model on the hub, in the local cache. Raises UserError saying how to fetch it by hand."""
     if not HUB_NAME.fullmatch(name):
         raise UserError(
             f"{name} is not a folder, a file, or a name on the Hugging Face hub (OWNER/NAME). Give a run, a folder "

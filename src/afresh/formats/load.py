@@ -32,9 +32,8 @@ def load_base(name: str | Path) -> Base:
 
 
 def load_model(name: str | Path) -> Base | WrappedBase:
-    """Read any language model: what `load_base` reads, and folders and hub names of other architectures of transformers.
-
-    Raises UserError as `load_base`, and for a folder that transformers cannot open without code of the folder.
+    """Read any language model: what `load_base` reads, and folders and hub names of other architectures of
+    transformers. Raises UserError as `load_base`, and for a folder that transformers cannot open without its code.
     """
     path = Path(name).expanduser()
     folder = path if path.exists() else huggingface.hub_folder(str(name))

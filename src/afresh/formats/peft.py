@@ -1,7 +1,8 @@
-"""Adapters of decoders in the format of Hugging Face's PEFT: adapter_config.json and adapter_model.safetensors.
+"""Adapters of language models in the format of Hugging Face's PEFT: adapter_config.json, adapter_model.safetensors.
 
 Layers have the names that Llama, Qwen2 and Qwen3 use, where q, k, v and gate, up are separate; the fused layers of
-afresh hold a pair of matrices for each (training/lora.py), so that the conversion is exact in both directions.
+afresh hold a pair of matrices for each (training/lora.py), so that the conversion is exact in both directions. The
+layers of a module of transformers (nets/causal_lm.py) keep their names.
 """
 
 from __future__ import annotations
@@ -71,11 +72,14 @@ SUPPORTED = frozenset(
 INITIALISATIONS = (None, True, False, "gaussian", "eva", "orthogonal")
 
 
-def peft_names(net: LanguageModel, name: str) -> tuple[str, ...]:
-    """`blocks.3.attention.qkv` -> model.layers.3.self_attn.q_proj, ...k_proj, ...v_proj. Layers of a module of
-    transformers have their own name. Raises UserError if PEFT has none."""
-    if isinstance(net, CausalLM):
-        return (net.name_in_transformers(name),)
+def names_of(net: LanguageModel, name: str) -> tuple[str, ...]:
+    """The names in PEFT of a layer; a module of transformers has its own. Raises UserError if PEFT has none."""
+    return (net.name_in_transformers(name),) if isinstance(net, CausalLM) else peft_names(name)
+
+
+def peft_names(name: str) -> tuple[str, ...]:
+    """`blocks.3.attention.qkv` -> model.layers.3.self_attn.q_proj, ...k_proj, ...v_proj. Raises UserError if PEFT has
+    none."""
     if name == "head":
         return ("lm_head",)
     block = re.fullmatch(r"blocks\.(\d+)\.(\w+\.\w+)", name)
@@ -103,7 +107,7 @@ def write_peft(folder: Path, net: nn.Module, name: str = DEFAULT, base: str = ""
         a, b = state[f"{path}.a"], state[f"{path}.b"]
         rank, scale = b.shape[1], float(state[f"{path}.scale"])
         rows = b.split(parts_of(*owner_of(net, path), layer))
-        for part, ap, bp in zip(peft_names(net, path), a.split(rank), rows, strict=True):
+        for part, ap, bp in zip(names_of(net, path), a.split(rank), rows, strict=True):
             tensors[f"{PREFIX}{part}.lora_A.weight"] = ap.float().cpu().contiguous()
             tensors[f"{PREFIX}{part}.lora_B.weight"] = bp.float().cpu().contiguous()
             ranks[part], alphas[part] = rank, scale * rank
@@ -162,7 +166,7 @@ def read_peft(folder: Path, net: nn.Module, name: str = DEFAULT) -> None:
         pairs.setdefault(layer_name[1], {})[layer_name[2]] = tensor.float()
     fused: dict[str, Tensor] = {}
     for path, layer in adaptable(net, ("blocks.*", "head", "trunk.*", "head.*")).items():
-        names = peft_names(net, path)
+        names = names_of(net, path)
         if any(part in pairs for part in names):
             sizes = parts_of(*owner_of(net, path), layer)
             own_pairs = [pairs.pop(part, None) for part in names]

@@ -22,6 +22,7 @@ from afresh.core import Cond, UserError
 
 INSTALL = "pip install 'afresh[hf]'"
 SINCE = (5, 24)  # earlier versions of transformers keep the states of some architectures in caches of their own
+STATE_SPACE = ("falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h")
 # What is not of the network, or would fetch code.
 LEFT_OUT = ("auto_map", "attn_implementation", "_attn_implementation", "experts_implementation", "dtype", "torch_dtype")
 
@@ -31,6 +32,7 @@ def transformers() -> Any:
     try:
         installed = version("transformers")
         import transformers as package
+        from transformers.utils import logging
     except (PackageNotFoundError, ImportError) as e:
         raise UserError(f"This model needs a package that is not installed ({e.name}): {INSTALL}.") from None
     if tuple(int(n) for n in installed.split(".")[:2]) < SINCE:
@@ -38,6 +40,7 @@ def transformers() -> Any:
             f"This model needs transformers {'.'.join(map(str, SINCE))} or later; installed is {installed}: "
             f"{INSTALL} --upgrade."
         )
+    logging.disable_progress_bar()  # of reading weights, which would stand between the lines of a command
     return package
 
 
@@ -67,9 +70,10 @@ def model_class(config: Any) -> Any:
     return CLASSES[type(config)]
 
 
-def built(saved: Mapping[str, Any]) -> nn.Module:
-    """The model of transformers with random weights in float32. Raises UserError if it cannot be built."""
+def built(saved: Mapping[str, Any], vocab: int) -> nn.Module:
+    """The model of transformers for so many tokens, with random weights. Raises UserError if it cannot be built."""
     config = config_of(saved)
+    config.get_text_config().vocab_size = vocab
     kind = model_class(config)
     try:
         model: nn.Module = kind._from_config(config, dtype=torch.float32)
@@ -142,6 +146,7 @@ class CausalLM(nn.Module):
         self.trunk, self.head = trunk, model
         model.set_submodule(self.place, Given())
         self.takes = frozenset(inspect.signature(trunk.forward).parameters)
+        self.eval()
 
     def train(self, mode: bool = True) -> CausalLM:
         """Stays in evaluation mode, as dropout in transformers would use torch's global generator."""
@@ -155,6 +160,13 @@ class CausalLM(nn.Module):
     def width(self) -> int:
         """Of the hidden states."""
         return int(self.config.get_text_config().hidden_size)
+
+    @property
+    def kept(self) -> list[str]:
+        """The hidden layers that have no adapter unless it is asked for, as in PEFT: convolutions that keep channels
+        apart, and what the kernels of state-space models take the weight of."""
+        taken = self.config.model_type in STATE_SPACE
+        return [n for n, m in self.named_modules() if isinstance(m, nn.Conv1d) or (taken and n.endswith(".out_proj"))]
 
     def name_in_transformers(self, name: str) -> str:
         """The name in the whole model of a part of this module."""
@@ -252,7 +264,7 @@ class RowsCache:
         self.known[rows] = False
 
     def _with(self, states: Any, keys: Any) -> Any:
-        """The cache of transformers with other recurrent states (B, ...), and other keys and values (B, heads, L, D)."""
+        """The cache of transformers with other recurrent states (B, ...), keys and values (B, heads, L, D)."""
         return None if self.cache is None else mapped([self.cache], lambda t: states(t[0]), lambda t: keys(t[0]))
 
     def feed(self, tokens: Tensor, counts: Tensor) -> Tensor:

@@ -110,7 +110,8 @@ def decode(
 ) -> tuple[Tensor, Any]:
     """Feeds the first counts[b] (None: all) of tokens (B, T) to each row.
 
-    Returns the logits (B, V) after the last of them, and the state: a cache of the network or DecodedSequences. `state` is None in the first call.
+    Returns the logits (B, V) after the last of them, and the state: a cache of the network or DecodedSequences. `state`
+    is None in the first call.
     """
     if counts is None:
         counts = torch.full((len(tokens),), tokens.shape[1], device=tokens.device)

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from afresh.core import UserError
 from afresh.core.rng import Rng
+from afresh.nets.causal_lm import CausalLM
 from afresh.nets.transformer import Attention, SwiGLU
 from afresh.storage.files import replace_file
 from afresh.storage.tensor_file import read_tensors
@@ -138,10 +139,11 @@ class Adapted(nn.Module):
 def adaptable(module: nn.Module, targets: Sequence[str] = ()) -> dict[str, Layer]:
     """The layers that an adapter would adapt, by name, including adapted ones. Raises UserError if there are none."""
     matching: dict[str, Layer] = {}
+    kept = _kept(module)
     layers = {k: m.base if isinstance(m, Adapted) else m for k, m in module.named_modules() if not _inside(module, k)}
     for name, layer in layers.items():
         if isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
-            hidden = is_matrix(name, layer.weight) and not _depthwise(layer)
+            hidden = is_matrix(name, layer.weight) and name not in kept
             wanted = any(fnmatchcase(name, t) for t in targets) if targets else hidden
             if wanted and name:
                 matching[name] = layer
@@ -152,9 +154,10 @@ def adaptable(module: nn.Module, targets: Sequence[str] = ()) -> dict[str, Layer
     return matching
 
 
-def _depthwise(layer: Layer) -> bool:
-    """Whether a convolution keeps channels apart (as those of Mamba), so that its kernels have no rank to lower."""
-    return not isinstance(layer, nn.Linear) and layer.groups == layer.in_channels > 1
+def _kept(module: nn.Module) -> set[str]:
+    """The names of the layers in modules of transformers that PEFT leaves as they are."""
+    nets = ((path, m) for path, m in module.named_modules() if isinstance(m, CausalLM))
+    return {f"{path}.{name}" if path else name for path, net in nets for name in net.kept}
 
 
 def _inside(module: nn.Module, name: str) -> bool:
