@@ -174,7 +174,7 @@ def test_a_bidirectional_model_is_refused(tmp_path: Path) -> None:
         torch.nn.init.normal_(p, std=0.15)
     model.save_pretrained(tmp_path)
     tokenizer.save(tmp_path / "tokenizer.json")
-    with pytest.raises(UserError, match="BertLMHeadModel of .* attends to the tokens that follow"):
+    with pytest.raises(UserError, match=r"BertLMHeadModel of .* attends to the tokens that follow"):
         load_model(tmp_path)
 
 

@@ -127,7 +127,7 @@ def loaded(folder: Path, kind: Any, config: Any) -> CausalLM:
     tokens = torch.arange(8)[None] % config.get_text_config().vocab_size
     expected = model.eval()(tokens).logits.float()
     net = CausalLM(model)
-    near = (1e-3 if model.dtype == torch.float32 else 0.05) * float(expected.std())
+    near = (1e-3 if next(net.parameters()).dtype == torch.float32 else 0.05) * float(expected.std())
     for found, what in (
         (net(tokens, None), "does not separate its hidden states from its logits"),
         (net(tokens[:, :-1], None), "attends to the tokens that follow, so that it does not continue texts"),

@@ -164,9 +164,9 @@ class CausalLM(nn.Module):
     @property
     def kept(self) -> list[str]:
         """The hidden layers that have no adapter unless it is asked for, as in PEFT: convolutions that keep channels
-        apart, and what the kernels of state-space models take the weight of."""
-        taken = self.config.model_type in STATE_SPACE
-        return [n for n, m in self.named_modules() if isinstance(m, nn.Conv1d) or (taken and n.endswith(".out_proj"))]
+        apart, and layers of state-space models that are not called, as their weight is taken directly."""
+        taken = (".dt_proj", ".out_proj") if self.config.model_type in STATE_SPACE else (".dt_proj",)
+        return [n for n, m in self.named_modules() if isinstance(m, nn.Conv1d) or n.endswith(taken)]
 
     def name_in_transformers(self, name: str) -> str:
         """The name in the whole model of a part of this module."""

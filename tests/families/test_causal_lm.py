@@ -1,0 +1,39 @@
+"""Language models of transformers are drawn as the own decoder is: in shared batches, beyond their window, constrained."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from afresh.core import Cond, Space
+from afresh.core.rng import Rng
+from afresh.families.causal_lm import FAMILY
+from afresh.families.transformer import TransformerSettings
+from afresh.nets.causal_lm import CausalLM
+from tests.formats.causal_models import model_of
+
+pytest.importorskip("transformers", minversion="5.24")
+SPACE = Space("tokens", (12,), (40,), {"begin": 37, "end": 38, "pad": 39}, stream=True)
+
+
+@pytest.mark.parametrize("kind", ["gpt_neox", "gemma3_text", "olmoe", "mamba", "jamba"])
+@torch.no_grad()
+def test_texts_that_join_a_batch_are_those_drawn_alone(kind: str) -> None:
+    """Their windows begin again, at other steps for each of them, and some end before others."""
+    modules, config = {"decoder": CausalLM(model_of(kind, 40))}, FAMILY.config(model={})
+    settings, stepwise = TransformerSettings(length=30), FAMILY.sampling.stepwise
+    assert stepwise is not None
+    alone = [
+        FAMILY.sampling.sample(modules, config, SPACE, Cond(1), Rng(3), torch.tensor([i]), settings)[0].tolist()
+        for i in range(3)
+    ]
+    batch = stepwise.batch(modules, config, SPACE, settings)
+    drawn = stepwise.sequences(SPACE, Cond(3), Rng(3), torch.arange(3), settings)
+    batch.join(drawn[:2], Cond(2))
+    for _ in range(5):
+        batch.step()
+    batch.join(drawn[2:], Cond(1))
+    batch.run()
+    ends = SPACE.special["end"]
+    assert [[t for t in row if t != ends] for row in stepwise.gather(SPACE, drawn).tolist()] == alone
+    assert any(len(row) > SPACE.shape[0] for row in alone)
