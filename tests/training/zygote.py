@@ -17,6 +17,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,10 @@ from afresh.verbs import align, data_source, distill
 from afresh.verbs.resume import resume
 from afresh.verbs.train import TrainSpec, start
 from afresh.verbs.training_job import learn
+
+if find_spec("transformers") is not None:
+    import transformers.models.auto.modeling_auto
+    import transformers.models.gpt_neox.modeling_gpt_neox  # noqa: F401
 
 HAND = {"batch": 4, "micro_batch": 2, "threads": 1, "precision": "float32", "compile": False, "ema_half_life": 20.0}
 HAND |= {"memorisation_limit": 0.0}  # how often copies are looked for depends on the time that passes

@@ -112,7 +112,7 @@ class HiddenStates:
 class TiedHead(nn.Module):
     """The linear map by the weight of the embedding, which is a part of the trunk and not of this module."""
 
-    def __init__(self, table: nn.Module, bias: nn.Parameter | None) -> None:
+    def __init__(self, table: Any, bias: nn.Parameter | None) -> None:
         super().__init__()
         self.table, self.bias = (table,), bias  # in a tuple, which torch does not look into
 
