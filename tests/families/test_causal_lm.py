@@ -10,6 +10,7 @@ from afresh.core.rng import Rng
 from afresh.families.causal_lm import FAMILY
 from afresh.families.transformer import TransformerSettings
 from afresh.nets.causal_lm import CausalLM
+from afresh.training.plan import recompute
 from tests.formats.causal_models import model_of
 
 pytest.importorskip("transformers", minversion="5.24")
@@ -39,3 +40,18 @@ def test_texts_that_join_a_batch_are_those_drawn_alone(kind: str) -> None:
     batch.run()
     assert stepwise.gather(SPACE, drawn).tolist() == alone
     assert all(len(row) == 30 for row in alone)
+
+
+@pytest.mark.parametrize("kind", ["gpt_neox", "mixtral", "mamba"])
+def test_layers_that_are_computed_again_have_the_same_gradients(kind: str) -> None:
+    tokens = torch.randint(0, 40, (2, 12), generator=torch.Generator().manual_seed(1))
+    grads = []
+    for again in (False, True):
+        net = CausalLM(model_of(kind, 40))
+        if again:
+            recompute(FAMILY.plan.blocks({"decoder": net}))
+        net(tokens[:, :-1], None, tokens[:, 1:]).sum().backward()
+        grads.append({k: p.grad for k, p in net.named_parameters() if p.grad is not None})
+    assert grads[0].keys() == grads[1].keys()
+    for name, grad in grads[0].items():
+        torch.testing.assert_close(grads[1][name], grad, atol=1e-5, rtol=1e-4, msg=name)
