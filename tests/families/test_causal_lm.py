@@ -8,8 +8,8 @@ import torch
 from afresh.core import Cond, Space
 from afresh.core.rng import Rng
 from afresh.families.causal_lm import FAMILY
-from afresh.families.transformer import TransformerSettings
 from afresh.nets.causal_lm import CausalLM
+from afresh.sampling.next_token import NextTokenSettings
 from afresh.training.plan import recompute
 from tests.formats.causal_models import model_of
 
@@ -23,7 +23,7 @@ def test_texts_that_join_a_batch_are_those_drawn_alone(kind: str) -> None:
     """Their windows begin again, at other steps for each of them, and some leave before others."""
     modules, config = {"decoder": CausalLM(model_of(kind, 40))}, FAMILY.config(model={})
     settings, stepwise = (
-        TransformerSettings(length=30, logit_bias={SPACE.special["end"]: -100.0}),
+        NextTokenSettings(length=30, logit_bias={SPACE.special["end"]: -100.0}),
         FAMILY.sampling.stepwise,
     )
     assert stepwise is not None

@@ -1,22 +1,21 @@
 """Causal language models of transformers whose architecture the own decoder does not compute, for fine-tuning.
 
-The network is the module of transformers (nets/causal_lm.py); all else is that of the family transformer. `afresh tune
+The network is the module of transformers (nets/causal_lm.py); all else is as in the family transformer. `afresh tune
 FOLDER DATA` creates such runs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 from torch import nn
 
-from afresh.core import CondSpec, Modules, PlanHints, Space, UserError
-from afresh.families.transformer import TEXTS
+from afresh.core import CondSpec, Family, Modules, PlanHints, Space, UserError
 from afresh.nets.causal_lm import CausalLM, built
 from afresh.nets.transformer import layers_of
+from afresh.sampling.next_token import EVALUATIONS, LIKELIHOOD, POLICY, SAMPLING, NextTokenObjective, predictor
 
 
 class CausalLMConfig(BaseModel):
@@ -52,8 +51,7 @@ def blocks(modules: Modules) -> Sequence[nn.Module]:
     return layers_of(modules["decoder"], GradientCheckpointingLayer)
 
 
-FAMILY = replace(
-    TEXTS,
+FAMILY = Family(
     name="causal_lm",
     accepts=accepts,
     config=CausalLMConfig,
@@ -65,6 +63,12 @@ FAMILY = replace(
         blocks=blocks,
     ),
     build=build,
-    branch=None,
+    objective=NextTokenObjective,
+    sampling=SAMPLING,
+    likelihood=LIKELIHOOD,
+    predict=lambda modules, space: predictor(modules, space.shape[0] + 1),
+    evaluations=EVALUATIONS,
+    policy=POLICY,
     made_by="tune",
+    how="writes one piece after the other",
 )

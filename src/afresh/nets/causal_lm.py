@@ -37,8 +37,8 @@ def transformers() -> Any:
         raise UserError(f"This model needs a package that is not installed ({e.name}): {INSTALL}.") from None
     if tuple(int(n) for n in installed.split(".")[:2]) < SINCE:
         raise UserError(
-            f"This model needs transformers {'.'.join(map(str, SINCE))} or later; installed is {installed}: "
-            f"{INSTALL} --upgrade."
+            f"This model needs transformers {'.'.join(map(str, SINCE))} or later. Installed: {installed}. To renew it: "
+            f"{INSTALL}."
         )
     logging.disable_progress_bar()  # of reading weights, which would stand between the lines of a command
     return package

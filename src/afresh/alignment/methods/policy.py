@@ -21,7 +21,7 @@ from afresh.alignment.methods.distance import allow, constant, controlled, corre
 from afresh.alignment.methods.policy_gradient import ppo, value_loss
 from afresh.core import AlignContext, Aligner, AlignTarget, Batch, Loss, Modules, State, UserError
 from afresh.core.rng import Rng
-from afresh.families.transformer import causal_net
+from afresh.sampling.next_token import causal_net
 
 
 class PolicyConfig(BaseModel):
