@@ -218,11 +218,11 @@ def batch_key(settings: NextTokenSettings) -> Hashable:
 def gather(space: Space, drawn: Sequence[TokenSequence]) -> Tensor:
     """(n, T) int64 of sequences that have ended; short ones are padded with `end`. Raises UserError if one failed."""
     rows = continuations(drawn, space.end_token)
-    if space.end_token is None:  # the prompt is the first part of the image
+    if space.fixed:  # the prompt is the first part of the image
         both = zip(drawn, rows, strict=True)
         return torch.tensor([(s.tokens[1 : s.prompt] + row)[: space.shape[0]] for s, row in both])
     longest = max(map(len, rows))
-    return torch.tensor([r + [space.end_token] * (longest - len(r)) for r in rows], dtype=torch.int64)
+    return torch.tensor([r + [space.special["end"]] * (longest - len(r)) for r in rows], dtype=torch.int64)
 
 
 @torch.no_grad()
@@ -277,7 +277,7 @@ def rollout(
     prompts, room = prompts_of(space, cond), space.shape[0] + 1
     count = space.sample_length(settings.length)
     longest = max(map(len, prompts))
-    if space.end_token is not None and longest + count > room:
+    if not space.fixed and longest + count > room:
         raise UserError(
             f"Prompts of {longest - 1} tokens and {count} new ones do not fit in the model's context of {room - 1}. "
             "Choose a smaller length or shorter prompts."
@@ -331,5 +331,5 @@ def policy_score(modules: Modules, config: Any, space: Space, batch: Batch, rng:
 
 SAMPLING = Sampling(NextTokenSettings, sample, stepwise=Stepwise(decoding, sequences, gather, batch_key))
 LIKELIHOOD = Likelihood(score, tokens=token_score, method="exact log-likelihood")
-EVALUATIONS = Evaluations(lambda space, settings: 1 if space.end_token is None else windows(space, settings.length))
+EVALUATIONS = Evaluations(lambda space, settings: 1 if space.fixed else windows(space, settings.length))
 POLICY = Policy(("decoder",), rollout=rollout, steps=steps, score=policy_score, fits=True)
