@@ -38,7 +38,7 @@ def transformers() -> Any:
     if tuple(int(n) for n in installed.split(".")[:2]) < SINCE:
         raise UserError(
             f"This model needs transformers {'.'.join(map(str, SINCE))} or later. Installed: {installed}. To renew it: "
-            f"{INSTALL}."
+            "pip install -U transformers."
         )
     logging.disable_progress_bar()  # of reading weights, which would stand between the lines of a command
     return package
