@@ -33,12 +33,13 @@ from torch import Tensor
 from afresh.core import Cond, Space
 from afresh.core.rng import Rng
 from afresh.data.text.tokenizer import Tokenizer
-from afresh.families.transformer import FAMILY, TransformerConfig, TransformerSettings, build, predictor
+from afresh.families.transformer import FAMILY, TransformerConfig, build
 from afresh.formats import gguf, huggingface
 from afresh.formats.base import Base, decoder_of
 from afresh.formats.load import load_base
 from afresh.formats.parts import Precision
 from afresh.nets.kernels.decode import Kind
+from afresh.sampling.next_token import NextTokenSettings, predictor
 from benchmarks.common.benchmark import Benchmark, parser_of
 from benchmarks.common.results import Row, save
 
@@ -123,7 +124,7 @@ class Afresh:
     def run(self, prompts: Sequence[Ids], length: int) -> list[Ids]:
         n = len(prompts)
         cond = Cond(n, known=torch.tensor([p[1:] for p in prompts]))
-        settings = TransformerSettings(temperature=0, length=length, weights=self.kind)
+        settings = NextTokenSettings(temperature=0, length=length, weights=self.kind)
         return FAMILY.sampling.sample(
             self.modules, self.config, self.space, cond, Rng(0), torch.arange(n), settings
         ).tolist()

@@ -10,7 +10,7 @@ from afresh.data.load import Loader
 from afresh.training.config import TrainConfig
 from afresh.training.loop import Learner, take_step
 from afresh.training.plan import make_learner
-from tests.contracts.rows import SPEC, FamilyRow
+from tests.contracts.rows import FamilyRow
 
 
 def configured(row: FamilyRow, space: Space | None = None) -> tuple[Family, Any]:
@@ -30,7 +30,7 @@ def trainer(row: FamilyRow, space: Space, seed: int = 0) -> Learner:
         "ema_half_life": 50.0,
         "warmup": 2,
     }
-    return make_learner(family, config, space, SPEC, TrainConfig(**own, cond_dropout=0.2, seed=seed))
+    return make_learner(family, config, space, row.conds, TrainConfig(**own, cond_dropout=0.2, seed=seed))
 
 
 def learn(learner: Learner, loader: Loader, steps: int) -> None:

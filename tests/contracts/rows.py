@@ -109,6 +109,7 @@ class FamilyRow:
     tolerance: float = 2e-5
     rounding: float = 1e-6  # of a gradient, as a share of its norm, between divisions of a batch
     conditional: bool = True  # whether a condition has a say in its samples, and guidance is one of its settings
+    conds: CondSpec = field(default_factory=lambda: SPEC)  # that it is built with
     variant: str = ""  # what sets it apart from the family's first row: a second way that keeps the same promises
 
     @property
@@ -127,6 +128,26 @@ FAMILIES = (
         {"width": 16, "layers": 2, "heads": 2, "kv_heads": 1},
         {"length": 12},
         tolerance=0.0,  # tokens are equal or they are not
+    ),
+    FamilyRow(
+        "causal_lm",
+        ("stream", "notes", "records"),
+        {
+            "model": {
+                "model_type": "gpt_neox",
+                "hidden_size": 16,
+                "num_hidden_layers": 2,
+                "num_attention_heads": 2,
+                "intermediate_size": 24,
+                "max_position_embeddings": 16,
+                "bos_token_id": None,
+                "eos_token_id": None,
+            }
+        },
+        {"length": 12},
+        tolerance=0.0,
+        conditional=False,
+        conds={},
     ),
     FamilyRow(
         "masked",

@@ -61,7 +61,7 @@ every_likelihood = cases(lambda family, space: family.likelihood is not None)
 def built(row: FamilyRow, space: Space) -> dict[str, nn.Module]:
     family, config = configured(row, space)
     torch.manual_seed(0)
-    modules = family.build(config, space, SPEC)
+    modules = family.build(config, space, row.conds)
     enliven(modules)
     return {k: m.eval().requires_grad_(False) for k, m in modules.items()}
 
@@ -169,7 +169,7 @@ def test_every_module_is_trained_by_one_player(row: FamilyRow, space: Space) -> 
     family, config = configured(row, space)
     objective = family.objective(config, space)
     moved = [m for names in objective.players.values() for m in names]
-    built = family.build(config, space, SPEC)
+    built = family.build(config, space, row.conds)
     frozen = {k for k, m in built.items() if all(not p.requires_grad for p in m.parameters())}
     assert len(moved) == len(set(moved)) and set(built) - frozen <= set(moved) <= set(built)
     assert set(objective.averaged) <= set(moved)
@@ -286,7 +286,7 @@ def test_sizes_and_the_examples_they_want_increase(row: FamilyRow, space: Space)
     family = row.family(space)
     with torch.device("meta"):
         counts = [
-            sum(p.numel() for m in family.build(c, space, SPEC).values() for p in m.parameters())
+            sum(p.numel() for m in family.build(c, space, row.conds).values() for p in m.parameters())
             for c in family.plan.sizes(space)
         ]
     if family.made_by:  # its size is another run's

@@ -15,7 +15,7 @@ import torch
 from afresh.core import Space
 from afresh.core.rng import Rng
 from afresh.data.load import Loader
-from afresh.families import transformer
+from afresh.sampling import next_token
 from afresh.sampling.tokens import read_together
 from afresh.training.config import TrainConfig
 from afresh.training.loop import take_step
@@ -73,8 +73,8 @@ def test_several_tokens_are_drawn_before_any_is_read(options: dict[str, Any]) ->
     with pretended_device(lacks_float64=False), torch.no_grad():
         modules = {k: m.to(NAME) for k, m in built(row, STREAM).items()}
         cond = conditions(3).to(NAME)
-        batch = transformer.decoding(modules, config, STREAM, settings)
-        sequences = transformer.sequences(STREAM, cond, Rng(1), torch.arange(3, device=NAME), settings)
+        batch = next_token.decoding(modules, config, STREAM, settings)
+        sequences = next_token.sequences(STREAM, cond, Rng(1), torch.arange(3, device=NAME), settings)
         batch.join(sequences, cond)
         drawn = read_together(torch.device(NAME))
         with waits_noted() as waits:

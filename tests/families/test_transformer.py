@@ -15,20 +15,17 @@ from torch import Tensor, nn
 from afresh.core import Batch, Cond, Examples, Part, Space
 from afresh.core.rng import Rng
 from afresh.data.load import Loader
-from afresh.families.transformer import (
-    CATALOGUES,
-    FAMILY,
-    TransformerConfig,
-    TransformerObjective,
-    TransformerSettings,
-    build,
+from afresh.families.transformer import CATALOGUES, FAMILY, TransformerConfig, build
+from afresh.nets.transformer import Decoder
+from afresh.sampling.next_token import (
+    NextTokenObjective,
+    NextTokenSettings,
     counted_targets,
     dropout,
     next_token_nats,
     sample,
     score,
 )
-from afresh.nets.transformer import Decoder
 
 STREAM = Space("tokens", (8,), (7,), {"begin": 4, "end": 5, "pad": 6}, stream=True)
 GRID = Space("tokens", (6,), (5,), {"begin": 4}, grid=(2, 3))
@@ -49,7 +46,7 @@ def made(
 
 
 def drawn(space: Space, cond: Cond, modules: dict[str, nn.Module], seed: int = 0, **settings: Any) -> Tensor:
-    chosen = TransformerSettings(**settings)
+    chosen = NextTokenSettings(**settings)
     return FAMILY.sampling.sample(modules, CONFIG, space, cond, Rng(seed), torch.arange(cond.size), chosen)
 
 
@@ -65,7 +62,7 @@ def test_a_fresh_model_costs_log_v_a_token(space: Space) -> None:
     modules = FAMILY.build(CONFIG, space, {})
     x = torch.randint(0, 4, (3, space.shape[0] + 1), generator=torch.Generator().manual_seed(0))
     batch = Batch(x, Cond(3), torch.arange(3))
-    total, weight, _ = TransformerObjective(CONFIG, space).loss(modules, batch, "model", 0, Rng(0), {})
+    total, weight, _ = NextTokenObjective(CONFIG, space).loss(modules, batch, "model", 0, Rng(0), {})
     assert weight == 3 * space.shape[0]
     assert float(total.detach()) / weight == pytest.approx(math.log(space.vocab[0]), rel=1e-6)
 
@@ -74,7 +71,7 @@ def test_masked_targets_are_ignored() -> None:
     modules = made(STREAM)
     x = torch.randint(0, 6, (2, 9), generator=torch.Generator().manual_seed(1))
     mask = torch.tensor([[True] * 3 + [False] * 5, [True] * 8])
-    objective = TransformerObjective(CONFIG, STREAM)
+    objective = NextTokenObjective(CONFIG, STREAM)
     total, weight, _ = objective.loss(modules, Batch(x, Cond(2), torch.arange(2), mask), "model", 0, Rng(0), {})
     assert weight == 11
     changed = x.clone()
@@ -152,7 +149,7 @@ def test_prompts_of_any_length_in_one_batch_equal_each_alone() -> None:
     modules, rows = made(STREAM), [[0], [1, 2, 3], [2] * 8, [3, 1] * 12]
     together = drawn(STREAM, known(rows), modules, length=12)
     for i, row in enumerate(rows):
-        settings = TransformerSettings(length=12)
+        settings = NextTokenSettings(length=12)
         alone = FAMILY.sampling.sample(modules, CONFIG, STREAM, known([row]), Rng(0), torch.tensor([i]), settings)[0]
         assert together[i, : len(alone)].tolist() == alone.tolist()
         assert (together[i, len(alone) :] == 5).all()
@@ -252,7 +249,7 @@ def test_sampled_normalisers_are_unbiased_and_do_not_depend_on_how_a_batch_is_di
     config, batch = shop(negatives=6), choices(4)
     torch.manual_seed(0)
     modules = build(config, CATALOGUE, {})
-    objective = TransformerObjective(config, CATALOGUE)
+    objective = NextTokenObjective(config, CATALOGUE)
     whole, count, _ = objective.loss(modules, batch, "model", 0, Rng(0), {})
     parts = [objective.loss(modules, batch.select(torch.tensor(r)), "model", 0, Rng(0), {}) for r in ([0, 1], [2, 3])]
     assert float(whole) == pytest.approx(sum(float(p[0]) for p in parts), rel=1e-5)
@@ -271,5 +268,5 @@ def test_sampled_normalisers_are_unbiased_and_do_not_depend_on_how_a_batch_is_di
 def test_a_catalogue_is_learnt_with_dropout_and_samples_have_no_end() -> None:
     assert all(c.tied and c.dropout for c in CATALOGUES.plan.sizes(CATALOGUE))
     modules = build(shop(), CATALOGUE, {})
-    x = sample(modules, shop(), CATALOGUE, Cond(3), Rng(0), torch.arange(3), TransformerSettings(length=100))
+    x = sample(modules, shop(), CATALOGUE, Cond(3), Rng(0), torch.arange(3), NextTokenSettings(length=100))
     assert x.shape == (3, 8) and int(x.max()) < 10

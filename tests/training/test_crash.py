@@ -134,12 +134,15 @@ def test_a_run_that_ends_early_decides_so_at_the_same_step_after_a_kill(
         shutil.rmtree(run.parent)
 
 
-@pytest.mark.parametrize("kind", ["tuned", "distilled"])
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("kind", ["tuned", "distilled", "wrapped"])
 def test_a_run_that_is_made_of_another_ends_the_same_after_a_kill(
     kind: str, zygote: Zygote, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
+    if kind == "wrapped":
+        pytest.importorskip("transformers", minversion="5.24")
     whole = Whole(zygote, tmp_path_factory.mktemp(kind), kind)
-    for at in sorted(random.Random(5).sample(range(len(whole.points)), 4)):
+    for at in sorted(random.Random(5).sample(range(len(whole.points)), 2 if kind == "wrapped" else 4)):
         run = whole.copy(f"kill{at}")
         assert whole.go_on(run, fault="kill", at=at) == -signal.SIGKILL, whole.points[at]
         assert not manifest_faults(run), "a killed run looks as sound as it is"

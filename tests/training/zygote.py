@@ -17,6 +17,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,15 @@ from afresh.core import UserError
 from afresh.core.events import Event, listening
 from afresh.evaluation import memorisation_monitor
 from afresh.training import checkpoint_saver, loop
+from afresh.training.lora import LoraConfig
 from afresh.verbs import align, data_source, distill
 from afresh.verbs.resume import resume
 from afresh.verbs.train import TrainSpec, start
 from afresh.verbs.training_job import learn
+
+if find_spec("transformers") is not None:
+    import transformers.models.auto.modeling_auto
+    import transformers.models.gpt_neox.modeling_gpt_neox  # noqa: F401
 
 HAND = {"batch": 4, "micro_batch": 2, "threads": 1, "precision": "float32", "compile": False, "ema_half_life": 20.0}
 HAND |= {"memorisation_limit": 0.0}  # how often copies are looked for depends on the time that passes
@@ -281,6 +287,16 @@ def begin(order: Mapping[str, Any]) -> None:
             )
         else:
             distill.start(distill.DistillSpec(base, steps=order["steps"], out=run, set_train=train))
+        return
+    if kind == "wrapped":
+        from tests.formats.causal_models import write_folder
+
+        folder, data = run.parent / "base", make_data(data_path(run, "text"), "text")
+        write_folder(folder, "gpt_neox")
+        train = {**HAND, **EVERY}
+        start(
+            TrainSpec(data, base=str(folder), lora=LoraConfig(rank=2), steps=order["steps"], out=run, set_train=train)
+        )
         return
     options = RUNS[kind]
     data = make_data(data_path(run, options["modality"]), options["modality"])

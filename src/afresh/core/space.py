@@ -80,10 +80,15 @@ class Space:
         """The token that fills the window after a record which is drawn as a whole; None of other spaces."""
         return self.special.get("filler") if self.records else None
 
+    @property
+    def fixed(self) -> bool:
+        """Whether all examples have as many tokens, as images have."""
+        return not self.stream
+
     def sample_length(self, length: int) -> int:
         """The most tokens of a sample of which `length` are wanted: fixed where all examples have one length, and of a
         catalogue no more than a window has."""
-        if not self.stream:
+        if self.fixed:
             return self.shape[0]
         return min(length, self.shape[0]) if self.catalogue else length
 

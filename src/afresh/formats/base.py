@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -30,6 +31,7 @@ class Base:
     source: str
     first: int | None = None
     notes: tuple[str, ...] = ()
+    family: ClassVar[str] = "transformer"
 
     @property
     def chat_template(self) -> str | None:

@@ -13,6 +13,7 @@ from afresh.data.text.chat import PLAIN
 from afresh.data.text.tokenizer import Tokenizer
 from afresh.families.transformer import TransformerConfig
 from afresh.formats.base import Base
+from afresh.nets.causal_lm import CausalLM
 from afresh.nets.transformer import Decoder
 from afresh.training.weights import unpacked_state
 
@@ -28,6 +29,11 @@ def base_of(
     UserError if the model is not a causal decoder of text.
     """
     net = modules.get("decoder")
+    if isinstance(net, CausalLM):
+        raise UserError(
+            f"{type(net.head).__name__} is computed by transformers, and such a model is not exported. If an adapter "
+            f"learnt, it is in {source}/adapter, which PEFT opens."
+        )
     if not isinstance(net, Decoder) or not isinstance(config, TransformerConfig) or set(modules) != {"decoder"}:
         raise UserError("Only models of the family transformer can be exported in a format of language models.")
     if not space.stream or net.position is not None:

@@ -14,6 +14,7 @@ from afresh.families.transformer import TransformerConfig
 from afresh.formats.parts import head_width
 
 SHAPES = ("llama", "mistral", "qwen2", "qwen3")
+OTHER = "other_architecture"  # the code of errors about a network that the own decoder does not compute
 HEAD_WIDTH = {"qwen3": 128}  # the default of head_dim where it is not hidden_size / num_attention_heads
 CLASSES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
 
@@ -55,7 +56,8 @@ def parse(saved: Mapping[str, Any], file: Path) -> HFConfig:
     kind = saved.get("model_type")
     if kind not in SHAPES:
         raise UserError(
-            f"{file} has the architecture {kind!r}. Supported: {', '.join(SHAPES)} (SmolLM and TinyLlama are llama)."
+            f"{file} has the architecture {kind!r}. Supported: {', '.join(SHAPES)} (SmolLM and TinyLlama are llama).",
+            OTHER,
         )
     try:
         return HFConfig.model_validate(saved)
@@ -110,7 +112,7 @@ def check_supported(c: HFConfig, file: Path) -> None:
     }
     named = [k for k, v in unsupported.items() if v]
     if named:
-        raise UserError(f"{file} has settings that are not supported: {'; '.join(named)}. Choose another base.")
+        raise UserError(f"{file} has settings that are not supported: {'; '.join(named)}. Choose another base.", OTHER)
 
 
 def rope(c: HFConfig, file: Path) -> tuple[float, tuple[float, float, float, int] | None]:
@@ -121,11 +123,11 @@ def rope(c: HFConfig, file: Path) -> tuple[float, tuple[float, float, float, int
     try:
         theta = float(saved.get("rope_theta", c.rope_theta))
         if float(saved.get("partial_rotary_factor", 1.0)) != 1:
-            raise UserError(f"{file} has a partial_rotary_factor, which is not supported. Choose another base.")
+            raise UserError(f"{file} has a partial_rotary_factor, which is not supported. Choose another base.", OTHER)
         if kind == "default":
             return theta, None
         if kind != "llama3":
-            raise UserError(f"{file} has a rope_scaling of type {kind!r}. Supported: none and llama3.")
+            raise UserError(f"{file} has a rope_scaling of type {kind!r}. Supported: none and llama3.", OTHER)
         names = ("factor", "low_freq_factor", "high_freq_factor")
         factor, low, high = (float(saved[k]) for k in names)
         original = int(saved["original_max_position_embeddings"])

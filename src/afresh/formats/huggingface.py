@@ -65,7 +65,7 @@ def read(folder: Path, source: str | None = None) -> Base:
         )
     saved = hf_config.parse(read_json(file), file)
     config = hf_config.to_ours(saved, file)
-    tokenizer = read_tokenizer(folder, saved).with_rows(saved.vocab_size, str(folder))
+    tokenizer = read_tokenizer(folder, saved.model_dump()).with_rows(saved.vocab_size, str(folder))
     part_of = {hf_name(p): p for p in shapes(config, saved.vocab_size)}
     tensors = read_tensors(folder, rename(config, saved.vocab_size, hf_name))
     check_finite(tensors, str(folder))
@@ -141,9 +141,10 @@ def weight_files(folder: Path) -> list[Path]:
     return [folder / n for n in names]
 
 
-def read_tokenizer(folder: Path, config: hf_config.HFConfig | None = None) -> Tokenizer:
-    """tokenizer.json with the chat template and the tokens that begin, end and pad a text. Without a `config` of
-    weights, a token that ends texts is known by its usual names, too. Raises UserError."""
+def read_tokenizer(folder: Path, config: Mapping[str, Any] | None = None) -> Tokenizer:
+    """tokenizer.json with the chat template and the tokens that begin, end and pad a text, whose ids may be in the
+    content of config.json. Without a `config` of weights, a token that ends texts is known by its usual names, too.
+    Raises UserError."""
     file = folder / "tokenizer.json"
     if not file.is_file():
         raise UserError(
@@ -155,9 +156,8 @@ def read_tokenizer(folder: Path, config: hf_config.HFConfig | None = None) -> To
     text = file.read_text(encoding="utf-8", errors="replace")
     beside = read_json(folder / TOKENIZER_CONFIG) if (folder / TOKENIZER_CONFIG).is_file() else {}
     by_id = dict(added_tokens(file, text))
-    ids = (None,) * 3 if config is None else (config.bos_token_id, config.eos_token_id, config.pad_token_id)
     begin, end, pad = (
-        token_of(beside.get(f"{k}_token"), i, by_id) for k, i in zip(("bos", "eos", "pad"), ids, strict=True)
+        token_of(beside.get(f"{k}_token"), (config or {}).get(f"{k}_token_id"), by_id) for k in ("bos", "eos", "pad")
     )
     if end is None and config is None:
         end = next((name for name in ENDS if name in by_id.values()), None)
@@ -191,9 +191,8 @@ def token_of(named: Any, number: int | list[int] | None, by_id: Mapping[int, str
     return by_id.get(first) if isinstance(first, int) else None
 
 
-def read_hub(name: str) -> Base:
-    """A model on the hub, from the local cache if it is complete there. Raises UserError saying how to fetch it by
-    hand."""
+def hub_folder(name: str) -> Path:
+    """The folder of a model on the hub, in the local cache. Raises UserError saying how to fetch it by hand."""
     if not HUB_NAME.fullmatch(name):
         raise UserError(
             f"{name} is not a folder, a file, or a name on the Hugging Face hub (OWNER/NAME). Give a run, a folder "
@@ -210,7 +209,7 @@ def read_hub(name: str) -> Base:
             reason = " ".join(f"{type(e).__name__}: {e}".split())[:300]
             continue
         if not local or ((folder / "config.json").is_file() and any(folder.glob("*.safetensors"))):
-            return read(folder, name)
+            return folder
     patterns = " ".join(f"'{w}'" for w in wanted)
     raise UserError(
         f"{name} is not a local folder, not in the local cache, and could not be fetched from the hub ({reason}). To "

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from afresh.core import UserError
-from afresh.formats import gguf, huggingface, plain
+from afresh.formats import causal_lm, gguf, huggingface, plain
 from afresh.formats.base import Base
+from afresh.formats.causal_lm import WrappedBase
 from afresh.formats.gguf_file import architecture_of
 
 
@@ -27,4 +28,15 @@ def load_base(name: str | Path) -> Base:
         )
     if path.is_dir():
         return plain.read(path) if (path / plain.FILE).is_file() else huggingface.read(path)
-    return huggingface.read_hub(str(name))
+    return huggingface.read(huggingface.hub_folder(str(name)), str(name))
+
+
+def load_model(name: str | Path) -> Base | WrappedBase:
+    """Read any language model: what `load_base` reads, and folders and hub names of other architectures of
+    transformers. Raises UserError as `load_base`, and for a folder that transformers cannot open without its code.
+    """
+    path = Path(name).expanduser()
+    folder = path if path.exists() else huggingface.hub_folder(str(name))
+    if folder.is_dir() and not (folder / plain.FILE).is_file() and causal_lm.is_wrapped(folder):
+        return causal_lm.read(folder, str(name))
+    return load_base(name)

@@ -1,7 +1,8 @@
-"""Adapters of decoders in the format of Hugging Face's PEFT: adapter_config.json and adapter_model.safetensors.
+"""Adapters of language models in the format of Hugging Face's PEFT: adapter_config.json, adapter_model.safetensors.
 
 Layers have the names that Llama, Qwen2 and Qwen3 use, where q, k, v and gate, up are separate; the fused layers of
-afresh hold a pair of matrices for each (training/lora.py), so that the conversion is exact in both directions.
+afresh hold a pair of matrices for each (training/lora.py), so that the conversion is exact in both directions. The
+layers of a module of transformers (nets/causal_lm.py) keep their names.
 """
 
 from __future__ import annotations
@@ -21,11 +22,13 @@ from torch import Tensor, nn
 
 from afresh.core import UserError
 from afresh.formats.model_card import README, Card, with_card
+from afresh.nets.causal_lm import CausalLM
 from afresh.nets.transformer import Decoder
 from afresh.storage.files import replace_file, write_json
 from afresh.training.lora import DEFAULT, adaptable, adapter_state, owner_of, parts_of, put, save_adapter, shape_of
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+LanguageModel = Decoder | CausalLM
 PREFIX = "base_model.model."
 PEFT_USAGE = """# Adapter
 
@@ -69,6 +72,11 @@ SUPPORTED = frozenset(
 INITIALISATIONS = (None, True, False, "gaussian", "eva", "orthogonal")
 
 
+def names_of(net: LanguageModel, name: str) -> tuple[str, ...]:
+    """The names in PEFT of a layer; a module of transformers has its own. Raises UserError if PEFT has none."""
+    return (net.name_in_transformers(name),) if isinstance(net, CausalLM) else peft_names(name)
+
+
 def peft_names(name: str) -> tuple[str, ...]:
     """`blocks.3.attention.qkv` -> model.layers.3.self_attn.q_proj, ...k_proj, ...v_proj. Raises UserError if PEFT has
     none."""
@@ -85,7 +93,7 @@ def write_peft(folder: Path, net: nn.Module, name: str = DEFAULT, base: str = ""
 
     Raises UserError if the network is not a decoder, or the files cannot be written.
     """
-    if not isinstance(net, Decoder):
+    if not isinstance(net, LanguageModel):
         raise UserError(
             "PEFT's format is for language models. Save this adapter in the format of afresh (save_adapter)."
         )
@@ -99,7 +107,7 @@ def write_peft(folder: Path, net: nn.Module, name: str = DEFAULT, base: str = ""
         a, b = state[f"{path}.a"], state[f"{path}.b"]
         rank, scale = b.shape[1], float(state[f"{path}.scale"])
         rows = b.split(parts_of(*owner_of(net, path), layer))
-        for part, ap, bp in zip(peft_names(path), a.split(rank), rows, strict=True):
+        for part, ap, bp in zip(names_of(net, path), a.split(rank), rows, strict=True):
             tensors[f"{PREFIX}{part}.lora_A.weight"] = ap.float().cpu().contiguous()
             tensors[f"{PREFIX}{part}.lora_B.weight"] = bp.float().cpu().contiguous()
             ranks[part], alphas[part] = rank, scale * rank
@@ -111,7 +119,7 @@ def write_peft(folder: Path, net: nn.Module, name: str = DEFAULT, base: str = ""
         "r": rank,
         "lora_alpha": scale * rank,
         "lora_dropout": 0.0,
-        "target_modules": target_modules(list(ranks), net.shape.layers),
+        "target_modules": target_modules(list(ranks), net.shape.layers) if isinstance(net, Decoder) else sorted(ranks),
         "rank_pattern": {k: v for k, v in ranks.items() if v != rank},
         "alpha_pattern": {k: v for k, v in alphas.items() if v != scale * rank},
         "bias": "none",
@@ -125,7 +133,7 @@ def write_adapter(folder: Path, modules: Mapping[str, nn.Module], card: Card) ->
     """Write the adapter of a run with its card, which names the base: in PEFT's format for a decoder, else in that of
     afresh. Raises UserError if it cannot be written."""
     net, base = modules.get("decoder"), card.base_model or ""
-    if isinstance(net, Decoder):
+    if isinstance(net, LanguageModel):
         write_peft(folder, net, base=base)
         usage, library = PEFT_USAGE.format(base=base), "peft"
     else:
@@ -147,7 +155,7 @@ def read_peft(folder: Path, net: nn.Module, name: str = DEFAULT) -> None:
     A part that the adapter does not adapt (k, if only q and v are adapted) gets zeros. Raises UserError if files are
     missing or damaged, if it is not a plain LoRA (DoRA, biases, embeddings), or if it belongs to another network.
     """
-    if not isinstance(net, Decoder):
+    if not isinstance(net, LanguageModel):
         raise UserError("PEFT's format is for adapters of language models.")
     config, tensors = read_files(folder)
     pairs: dict[str, dict[str, Tensor]] = {}
@@ -157,8 +165,8 @@ def read_peft(folder: Path, net: nn.Module, name: str = DEFAULT) -> None:
             raise UserError(f"{folder / WEIGHTS} has a tensor {key}, which is not part of a LoRA of a linear layer.")
         pairs.setdefault(layer_name[1], {})[layer_name[2]] = tensor.float()
     fused: dict[str, Tensor] = {}
-    for path, layer in adaptable(net, ("blocks.*", "head")).items():
-        names = peft_names(path)
+    for path, layer in adaptable(net, ("blocks.*", "head", "trunk.*", "head.*")).items():
+        names = names_of(net, path)
         if any(part in pairs for part in names):
             sizes = parts_of(*owner_of(net, path), layer)
             own_pairs = [pairs.pop(part, None) for part in names]

@@ -2,16 +2,49 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
 
-from afresh.core import UserError
+from afresh.core import Cond, UserError
 from afresh.nets.frozen_linear import FrozenLinear
 from afresh.nets.kernels import functions as kernels
 from afresh.nets.kernels.decode import DecodedSequences, Engine, Kind, Sizes
-from afresh.nets.transformer import Block, Cache, Decoder, RMSNorm, document_starts, layers_of
+from afresh.nets.transformer import Block, Decoder, RMSNorm, document_starts, layers_of
+
+
+class CausalNet(Protocol):
+    """What is asked of a network that continues tokens: nets.transformer.Decoder, nets.causal_lm.CausalLM.
+
+    A cache has `select(rows)`, `extend(count)` and `restart(rows)` (nets.transformer.Cache).
+    """
+
+    @property
+    def device(self) -> torch.device: ...
+    @property
+    def width(self) -> int: ...  # of the hidden states
+    def condition(self, cond: Cond) -> Tensor | None: ...
+    def new_cache(self, batch: int, capacity: int, dtype: torch.dtype) -> Any: ...
+    def hidden(
+        self,
+        tokens: Tensor,
+        c: Tensor | None,
+        cache: Any = None,
+        counts: Tensor | None = None,
+        keep: Sequence[Tensor] = (),
+    ) -> Tensor: ...
+    def logits(self, h: Tensor) -> Tensor: ...
+    def token_nats(self, h: Tensor, targets: Tensor) -> Tensor: ...
+    def __call__(
+        self,
+        tokens: Tensor,
+        c: Tensor | None,
+        targets: Tensor | None = None,
+        keep: Sequence[Tensor] = (),
+        negatives: Tensor | None = None,
+    ) -> Tensor: ...
 
 
 def state_of(net: Decoder) -> tuple[tuple[int, int], ...]:
@@ -19,11 +52,13 @@ def state_of(net: Decoder) -> tuple[tuple[int, int], ...]:
     return tuple((p.data_ptr(), p._version) for p in net.parameters())
 
 
-def engine_of(net: Decoder, kind: Kind) -> Engine | None:
+def engine_of(net: CausalNet, kind: Kind) -> Engine | None:
     """The engine with the network's current weights, which are packed at the first call and after each change.
 
     None if there is no engine for the network: no kernels, another device, or an unsupported shape.
     """
+    if not isinstance(net, Decoder):
+        return None
     s, weight = net.shape, net.embedding.weight
     if not s.causal or s.width % 2 or s.mlp % 2 or s.dim % 2 or weight.dtype is not torch.float32:
         return None
@@ -74,12 +109,12 @@ def pack(net: Decoder, kind: Kind) -> Engine:
 
 @torch.no_grad()
 def decode(
-    net: Decoder, tokens: Tensor, counts: Tensor | None, c: Tensor | None, state: Any, capacity: int, kind: Kind
+    net: CausalNet, tokens: Tensor, counts: Tensor | None, c: Tensor | None, state: Any, capacity: int, kind: Kind
 ) -> tuple[Tensor, Any]:
     """Feeds the first counts[b] (None: all) of tokens (B, T) to each row.
 
-    Returns the logits (B, V) after the last of them, and the state: a Cache or Sequences, both of which have
-    `select(rows)` and `restart(rows)`. `state` is None in the first call.
+    Returns the logits (B, V) after the last of them, and the state: a cache of the network or DecodedSequences. `state`
+    is None in the first call.
     """
     if counts is None:
         counts = torch.full((len(tokens),), tokens.shape[1], device=tokens.device)
@@ -87,11 +122,12 @@ def decode(
     if engine is not None:
         state = engine.sequences(len(tokens), capacity) if state is None else state
         place = state.lengths[:, None] + torch.arange(tokens.shape[1])
+        assert isinstance(net, Decoder)
         starts = document_starts(tokens, net.shape.separator, place, state.starts[:, None])
         return engine.step(tokens, counts, starts, c, state), state
     kind_of_device = tokens.device.type
     narrow = torch.get_autocast_dtype(kind_of_device) if torch.is_autocast_enabled(kind_of_device) else torch.float32
-    cache: Cache = net.new_cache(len(tokens), capacity, narrow) if state is None else state
+    cache = net.new_cache(len(tokens), capacity, narrow) if state is None else state
     h = net.hidden(tokens, c, cache, counts)
     return net.logits(h[torch.arange(len(h), device=h.device), counts - 1]), cache
 
@@ -101,10 +137,10 @@ def kind_of(weights: Kind | Literal["auto"], device: torch.device) -> Kind:
     return weights if weights != "auto" else "bfloat16" if torch.is_autocast_enabled(device.type) else "float32"
 
 
-def check_engine(net: Decoder, weights: Kind | Literal["auto"]) -> None:
+def check_engine(net: CausalNet, weights: Kind | Literal["auto"]) -> None:
     """Raises UserError if a precision of the weights was chosen for which there is no engine."""
     if weights != "auto" and engine_of(net, weights) is None:
         raise UserError(
-            f"weights={weights} needs a CPU with compiled kernels (see afresh doctor), and a base that was not "
-            f"frozen in few bits. This model is on {net.embedding.weight.device.type}. Leave `weights` out."
+            f"weights={weights} needs a CPU with compiled kernels (see afresh doctor), a network for them, and "
+            f"a base that was not frozen in few bits. This model is on {net.device.type}. Leave `weights` out."
         )

@@ -327,6 +327,15 @@ class Decoder(nn.Module):
             else:
                 nn.init.normal_(p, std=1 / math.sqrt(p.shape[1]))
 
+    @property
+    def device(self) -> torch.device:
+        return self.embedding.weight.device
+
+    @property
+    def width(self) -> int:
+        """Of the hidden states."""
+        return self.shape.width
+
     def condition(self, cond: Cond) -> Tensor | None:
         """The vector that is added to each token of a row, (B, width); None for an unconditional model."""
         return None if self.conditioning is None else self.conditioning(cond)

@@ -59,7 +59,7 @@ class WithPrefix(Mapping[str, Tensor]):
 
 
 def open_base_model(name: str) -> BaseModel:
-    """Open a run's folder, an adapter's folder, or any model that `load_base` reads. Raises UserError otherwise."""
+    """Open a run's folder, an adapter's folder, or any model that `load_model` reads. Raises UserError otherwise."""
     path = Path(name).expanduser()
     if path.exists():
         name = str(path.absolute())  # the name is recorded, and must stay valid in other working directories
@@ -68,14 +68,14 @@ def open_base_model(name: str) -> BaseModel:
     if (path / CONFIG).is_file() and not (path / "config.json").is_file():
         return of_adapter(Path(name))
     from afresh.formats import diffusers
-    from afresh.formats.load import load_base
+    from afresh.formats.load import load_model
 
     if path.is_dir() and diffusers.is_pipeline(path):
         return of_pipeline(diffusers.read(path))
-    loaded = load_base(name)
+    loaded = load_model(name)
     return BaseModel(
         name=loaded.source,
-        family=registry.family("transformer"),
+        family=registry.family(loaded.family),
         config=loaded.config,
         encoder=DocumentEncoder(loaded.tokenizer, loaded.context, {}, not_blank),
         codec=None,

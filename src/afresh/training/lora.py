@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from afresh.core import UserError
 from afresh.core.rng import Rng
+from afresh.nets.causal_lm import CausalLM
 from afresh.nets.frozen_linear import FrozenLinear
 from afresh.nets.transformer import Attention, SwiGLU
 from afresh.storage.files import replace_file
@@ -142,10 +143,11 @@ class Adapted(nn.Module):
 def adaptable(module: nn.Module, targets: Sequence[str] = ()) -> dict[str, Layer]:
     """The layers that an adapter would adapt, by name, including adapted ones. Raises UserError if there are none."""
     matching: dict[str, Layer] = {}
+    kept = _kept(module)
     layers = {k: m.base if isinstance(m, Adapted) else m for k, m in module.named_modules() if not _inside(module, k)}
     for name, layer in layers.items():
         if isinstance(layer, Layer):
-            hidden = isinstance(layer, FrozenLinear) or is_matrix(name, layer.weight)
+            hidden = isinstance(layer, FrozenLinear) or (is_matrix(name, layer.weight) and name not in kept)
             wanted = any(fnmatchcase(name, t) for t in targets) if targets else hidden
             if wanted and name:
                 matching[name] = layer
@@ -154,6 +156,12 @@ def adaptable(module: nn.Module, targets: Sequence[str] = ()) -> dict[str, Layer
         listed = ", ".join(known[:8]) + (" ..." if len(known) > 8 else "") or "none"
         raise UserError(f"No layer to adapt matches {', '.join(targets) or 'the default'}. Layers: {listed}.")
     return matching
+
+
+def _kept(module: nn.Module) -> set[str]:
+    """The names of the layers in modules of transformers that PEFT leaves as they are."""
+    nets = ((path, m) for path, m in module.named_modules() if isinstance(m, CausalLM))
+    return {f"{path}.{name}" if path else name for path, net in nets for name in net.kept}
 
 
 def _inside(module: nn.Module, name: str) -> bool:

@@ -26,6 +26,7 @@ from afresh.data.text.kind import TEXT
 from afresh.data.text.tokenizer import Tokenizer
 from afresh.domains.text.modality import MODALITY, TextOptions
 from afresh.families import transformer
+from afresh.sampling import next_token
 
 SHORT = (("user", "2+2?"), ("assistant", "4"))
 LONG = (("system", "Be brief."), *SHORT, ("user", "3+3? 😀"), ("assistant", "6, I think"))
@@ -403,7 +404,7 @@ def test_the_loss_of_a_uniform_model_counts_answer_tokens_only() -> None:
     e = encoder()
     found = e.encode(items(SIZES))
     modules = network(e)
-    objective = transformer.TransformerObjective(transformer.TransformerConfig(), e.space)
+    objective = next_token.NextTokenObjective(transformer.TransformerConfig(), e.space)
     batches = list(sweep(found, e.space, 4))
     losses = [objective.loss(modules, b, "model", 0, Rng(0), {})[:2] for b in batches]
     count = sum(a + 1 for _, a in SIZES)
@@ -417,7 +418,7 @@ def test_a_batch_equals_its_conversations_one_by_one() -> None:
     e = encoder(64)
     chosen = items(SIZES[:5])
     modules = network(e, 0)
-    objective = transformer.TransformerObjective(transformer.TransformerConfig(), e.space)
+    objective = next_token.NextTokenObjective(transformer.TransformerConfig(), e.space)
     batch = Loader(e.encode(chosen), e.space, Rng(0), 5).batch(0, 5)
     together, weight, _ = objective.loss(modules, batch, "model", 0, Rng(0), {})
     alone = 0.0

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from afresh.core import Cond, Part
 from afresh.core.rng import Rng
-from afresh.families.transformer import predictor
 from afresh.nets import decoding
 from afresh.nets.decoding import decode, engine_of
 from afresh.nets.kernels.decode import DecodedSequences, Kind, quantise
 from afresh.nets.transformer import Cache, Decoder, DecoderShape
 from afresh.sampling.guidance import classifier_free
+from afresh.sampling.next_token import predictor
 from afresh.sampling.tokens import Cut, Decoding, TokenSequence, generate
 from tests import needs
 

@@ -21,6 +21,7 @@ from afresh.alignment.methods.distance import allow, constant, controlled, corre
 from afresh.alignment.methods.policy_gradient import ppo, value_loss
 from afresh.core import AlignContext, Aligner, AlignTarget, Batch, Loss, Modules, State, UserError
 from afresh.core.rng import Rng
+from afresh.sampling.next_token import causal_net
 
 
 class PolicyConfig(BaseModel):
@@ -177,7 +178,7 @@ class Rollouts:
 def critic(config: Any, modules: Modules) -> Mapping[str, nn.Module]:
     """A network that predicts a value for every step from the policy's last features. Its output is 0 at first, and it
     has a norm of its own."""
-    width = next(p for k, p in modules["decoder"].named_parameters() if k == "embedding.weight").shape[1]
+    width = causal_net(modules).width
     head = nn.Linear(width, 1)
     nn.init.zeros_(head.weight)
     nn.init.zeros_(head.bias)

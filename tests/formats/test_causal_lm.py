@@ -1,0 +1,187 @@
+"""Folders of transformers that the own decoder does not compute: read, tuned and given to PEFT, or refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from afresh.core import Batch, Cond, UserError, registry
+from afresh.core.rng import Rng
+from afresh.formats.causal_lm import WrappedBase
+from afresh.formats.load import load_model
+from afresh.formats.peft import read_peft, write_peft
+from afresh.nets.causal_lm import CausalLM
+from afresh.runs.base_model import open_base_model
+from afresh.training.lora import LoraConfig, adapted, attach
+from afresh.training.weights import BaseWeights
+from tests.formats.bases import TOKENIZERS
+from tests.formats.causal_models import ids_of, model_of, write_folder
+
+pytest.importorskip("transformers", minversion="5.24")
+READ = ("gpt_neox", "gpt2", "opt", "gemma3_text", "mixtral", "olmoe", "mamba")  # tied, of other layouts, of 3D tensors
+TUNED = ("gpt_neox", "gpt2", "mixtral", "mamba")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("base") / "gpt_neox"
+    write_folder(path, "gpt_neox")
+    return path
+
+
+def net_of(folder: Path) -> CausalLM:
+    """The network of a folder as a run builds it."""
+    base = open_base_model(str(folder))
+    modules = base.family.build(base.config, base.encoder.space, {})
+    net = BaseWeights(base.weights, None).apply(modules, 0)["decoder"]
+    assert isinstance(net, CausalLM)
+    return net
+
+
+def logs(logits: Tensor) -> Tensor:
+    return logits.detach().log_softmax(-1)
+
+
+@pytest.mark.parametrize("kind", READ)
+def test_a_folder_gives_the_log_probabilities_of_transformers(kind: str, tmp_path: Path) -> None:
+    model = write_folder(tmp_path, kind)
+    tokens = torch.tensor([ids_of()])
+    with torch.no_grad():
+        torch.testing.assert_close(logs(net_of(tmp_path)(tokens, None)), logs(model(tokens).logits), atol=1e-4, rtol=0)
+    base = load_model(tmp_path)
+    assert isinstance(base, WrappedBase) and base.tokenizer.size == TOKENIZERS["bpe"].size
+    assert len({v.data_ptr() for v in base.weights.values()}) == len(base.weights)  # nothing is stored twice
+
+
+def with_adapter(net: CausalLM) -> None:
+    """A random adapter of every hidden layer, of which B is not zero."""
+    attach(net, LoraConfig(rank=3, alpha=7.0), Rng(5))
+    draw = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for layer in adapted(net).values():
+            layer.adapter("default").b.normal_(std=0.2, generator=draw)
+
+
+@pytest.mark.parametrize("kind", TUNED)
+def test_an_adapter_has_the_gradients_and_log_probabilities_of_peft(kind: str, tmp_path: Path) -> None:
+    """The adapter, written in PEFT's format and opened by PEFT on the model of transformers, gives the same, and so
+    does a step's gradient of the mean loss of a batch."""
+    import peft
+
+    model = write_folder(tmp_path / "base", kind)
+    net = net_of(tmp_path / "base")
+    with_adapter(net)
+    write_peft(tmp_path / "adapter", net, base=str(tmp_path / "base"))
+    opened = peft.PeftModel.from_pretrained(model, tmp_path / "adapter", is_trainable=True).eval()
+    tokens = torch.tensor([ids_of()[:33], ids_of()[10:43]])
+    torch.testing.assert_close(logs(net(tokens, None)), logs(opened(tokens).logits), atol=1e-4, rtol=0)
+
+    opened(tokens, labels=tokens).loss.backward()
+    family = registry.family("causal_lm")
+    base = open_base_model(str(tmp_path / "base"))
+    batch = Batch(tokens, Cond(2), torch.arange(2))
+    total, weight, _ = family.objective(base.config, base.encoder.space).loss(
+        {"decoder": net}, batch, "model", 0, Rng(0), {}
+    )
+    (total / weight).backward()
+    theirs = {k: p.grad for k, p in opened.named_parameters() if p.requires_grad}
+    assert len(theirs) == 2 * len(adapted(net))
+    for name, layer in adapted(net).items():
+        ours = layer.adapter("default")
+        place = f"base_model.model.{net.name_in_transformers(name)}"
+        for part, grad in (("A", ours.a.grad), ("B", ours.b.grad)):
+            expected = theirs[f"{place}.lora_{part}.default.weight"]
+            assert grad is not None and expected is not None
+            torch.testing.assert_close(grad, expected, atol=1e-5, rtol=1e-3, msg=f"{name} {part}")
+
+    again = net_of(tmp_path / "base")
+    read_peft(tmp_path / "adapter", again)
+    torch.testing.assert_close(logs(again(tokens, None)), logs(net(tokens, None)), atol=1e-5, rtol=0)
+
+
+def changed(folder: Path, to: Path, **fields: Any) -> Path:
+    """A copy of a folder with other fields in config.json."""
+    shutil.copytree(folder, to)
+    config = json.loads((to / "config.json").read_text())
+    (to / "config.json").write_text(json.dumps({**config, **fields}))
+    return to
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"model_type": "of_the_folder", "auto_map": {"AutoConfig": "code.Config"}}, "run code of its own .auto_map."),
+        ({"model_type": "of_the_folder"}, "cannot read 'of_the_folder'"),
+        ({"model_type": "t5"}, "t5 is an encoder and a decoder in transformers. Accepted are"),
+        ({"model_type": "vit"}, "vit is not a causal language model"),
+        ({"model_type": "bert"}, "BertLMHeadModel"),
+        ({"quantization_config": {"quant_method": "gptq"}}, "quantised weights"),
+        ({"hidden_size": 64}, "do not fit its config.json"),
+        ({"hidden_size": 30}, "cannot read 'gpt_neox' from config.json"),
+        ({"num_hidden_layers": 3}, "lack tensors of a GPTNeoXForCausalLM"),
+        ({"num_hidden_layers": 1}, "have unknown tensors of a GPTNeoXForCausalLM"),
+        ({"vocab_size": 100}, "its embedding has 100 rows"),
+    ],
+)
+def test_other_folders_are_refused_with_what_is_accepted(
+    folder: Path, tmp_path: Path, fields: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(UserError, match=words):
+        load_model(changed(folder, tmp_path / "base", **fields))
+
+
+def test_incomplete_folders_are_refused(folder: Path, tmp_path: Path) -> None:
+    bare = changed(folder, tmp_path / "bare")
+    (bare / "model.safetensors").rename(bare / "pytorch_model.bin")
+    with pytest.raises(UserError, match="pickle file, which is never opened: save it as safetensors"):
+        load_model(bare)
+    (bare / "pytorch_model.bin").unlink()
+    with pytest.raises(UserError, match=r"has neither model.safetensors nor"):
+        load_model(bare)
+    half = changed(folder, tmp_path / "half")
+    tensors = load_file(half / "model.safetensors")
+    (half / "model.safetensors").unlink()
+    save_file(dict(list(tensors.items())[::2]), half / "a.safetensors", {"format": "pt"})
+    places = {k: f"{'ab'[i % 2]}.safetensors" for i, k in enumerate(tensors)}
+    (half / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+    with pytest.raises(UserError, match=r"lacks 1 of its 2 shards: b.safetensors"):
+        load_model(half)
+
+
+def test_code_of_a_folder_is_not_run_where_transformers_has_the_architecture(folder: Path, tmp_path: Path) -> None:
+    base = load_model(changed(folder, tmp_path / "base", auto_map={"AutoModelForCausalLM": "code.Model"}))
+    assert any("own code is not run" in note for note in base.notes)
+    assert isinstance(base, WrappedBase) and "auto_map" not in base.config.model
+
+
+def test_a_bidirectional_model_is_refused(tmp_path: Path) -> None:
+    """BERT has a head for language models too, and attends to both sides unless it says `is_decoder`."""
+    from transformers import AutoConfig, BertLMHeadModel
+
+    tokenizer = TOKENIZERS["bpe"]
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    config = AutoConfig.for_model("bert", vocab_size=tokenizer.size, eos_token_id=tokenizer.special["end"], **sizes)
+    torch.manual_seed(0)
+    model = BertLMHeadModel(config)
+    for p in model.parameters():
+        torch.nn.init.normal_(p, std=0.15)
+    model.save_pretrained(tmp_path)
+    tokenizer.save(tmp_path / "tokenizer.json")
+    with pytest.raises(UserError, match=r"BertLMHeadModel of .* attends to the tokens that follow"):
+        load_model(tmp_path)
+
+
+def test_the_shapes_of_the_own_decoder_keep_it(tmp_path: Path) -> None:
+    model = model_of("mistral", TOKENIZERS["bpe"].size, TOKENIZERS["bpe"].special)
+    model.config.sliding_window = None
+    model.save_pretrained(tmp_path)
+    TOKENIZERS["bpe"].save(tmp_path / "tokenizer.json")
+    assert load_model(tmp_path).family == "transformer"
+    assert load_model(changed(tmp_path, tmp_path / "slides", sliding_window=8)).family == "causal_lm"
