@@ -43,24 +43,24 @@ from afresh.core import (
     UserError,
 )
 from afresh.core.rng import Rng
+from afresh.nets.pipelines import diffusers
 from afresh.sampling.edit import edit
 from afresh.sampling.guidance import classifier_free
 from afresh.sampling.ode import EVALUATIONS, SOLVERS, times
 
-INSTALL = "pip install 'afresh[diffusers]'"
 Architecture = Literal["UNet2DModel", "DiTTransformer2DModel"]
-Prediction = Literal["epsilon", "sample", "v_prediction"]
+Prediction = Literal["epsilon", "sample", "v_prediction", "flow"]  # flow: noise minus data of a straight path
 
 
-class DiffusersConfig(BaseModel):
+class FolderConfig(BaseModel):
     """The configuration of a folder of diffusers.
 
     `network` and `schedule` are its config.json and scheduler_config.json, without the names of the classes, and
-    `index` is its model_index.json. `classes`: number of classes, 0 for an unconditional network.
+    `index` is its model_index.json. `classes`: number of classes, 0 for a network without labels.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    architecture: Architecture  # class of the network
+    architecture: str  # class of the network
     network: dict[str, Any]
     scheduler: str  # class of the scheduler
     schedule: dict[str, Any]
@@ -72,6 +72,12 @@ class DiffusersConfig(BaseModel):
         """What the network predicts."""
         kind: Prediction = self.schedule.get("prediction_type", "epsilon")
         return kind
+
+
+class DiffusersConfig(FolderConfig):
+    """The configuration of a network over pixels."""
+
+    architecture: Architecture
 
     @property
     def clip(self) -> float | None:
@@ -95,15 +101,6 @@ class DiffusersSettings(BaseModel):
     clip: bool = True
     guidance: float = Field(1.0, ge=0, le=100)
     resample: int = Field(4, ge=1, le=100)
-
-
-def diffusers() -> Any:
-    """Imports the package. Raises UserError with the command to install it if it is missing."""
-    try:
-        import diffusers as package
-    except ImportError as e:
-        raise UserError(f"This model needs a package that is not installed ({e.name}): {INSTALL}.") from None
-    return package
 
 
 def noise_levels(schedule: Mapping[str, Any]) -> Tensor:
@@ -136,7 +133,7 @@ class Classes(nn.Embedding):
 class Foreign(nn.Module):
     """The velocity of a network of diffusers, `net`: (x (B, C, H, W), t (B,), Cond) -> (B, C, H, W)."""
 
-    def __init__(self, config: DiffusersConfig, conds: CondSpec) -> None:
+    def __init__(self, config: FolderConfig, conds: CondSpec) -> None:
         super().__init__()
         self.net = network(config)
         self.label = next(iter(conds), None)
@@ -161,6 +158,11 @@ class Foreign(nn.Module):
         share = ((a - target) / (a - b).clamp_min(1e-12)).clamp(0, 1)
         k: Tensor = after - 1 + share
         return k.round() if self.discrete else k
+
+    def draw_steps(self, rng: Rng, index: Tensor) -> Tensor:
+        """The steps at which the draws `index` (B,) are learnt, (B,) float32: any is as likely."""
+        count = len(self.get_buffer("ratio"))
+        return (rng.uniform("diffusers/step", index) * count).long().clamp_max(count - 1).float()
 
     def at(self, k: Tensor) -> tuple[Tensor, Tensor]:
         """alpha = sqrt(abar) and sigma = sqrt(1 - abar) at steps k (B,), each (B, 1, 1, 1)."""
@@ -206,7 +208,7 @@ class Foreign(nn.Module):
         return clean - noise
 
 
-def network(config: DiffusersConfig) -> nn.Module:
+def network(config: FolderConfig) -> nn.Module:
     """The module of diffusers with random weights. Raises UserError if its version rejects the configuration."""
     kind = getattr(diffusers(), config.architecture)
     try:
@@ -227,13 +229,12 @@ class DiffusersObjective:
     players: Mapping[str, tuple[str, ...]] = {"model": ("velocity",)}
     averaged = ("velocity",)
 
-    def __init__(self, config: DiffusersConfig, space: Space) -> None:
+    def __init__(self, config: FolderConfig, space: Space) -> None:
         self.space = space
 
     def loss(self, modules: Modules, batch: Batch, player: str, step: int, rng: Rng, state: State) -> Loss:
         net = foreign(modules)
-        count = len(net.get_buffer("ratio"))
-        k = (rng.uniform("diffusers/step", batch.index) * count).long().clamp_max(count - 1).float()
+        k = net.draw_steps(rng, batch.index)
         noise = rng.normal("diffusers/noise", batch.index, self.space.shape)
         each = error(net, batch.x, noise, k, batch.cond)
         return each.sum(), float(len(each)), {"loss": each.detach().sum()}
@@ -253,11 +254,11 @@ def error(net: Foreign, x: Tensor, noise: Tensor, k: Tensor, cond: Cond) -> Tens
     """Squared error of the prediction at steps k, averaged over the field, (B,)."""
     alpha, sigma = net.at(k)
     z = alpha * x + sigma * noise
-    target = {"epsilon": noise, "sample": x, "v_prediction": alpha * noise - sigma * x}[net.prediction]
-    return (net.raw(z, k, cond) - target).square().flatten(1).mean(1)
+    targets = {"epsilon": noise, "sample": x, "v_prediction": alpha * noise - sigma * x, "flow": noise - x}
+    return (net.raw(z, k, cond) - targets[net.prediction]).square().flatten(1).mean(1)
 
 
-def score(modules: Modules, config: DiffusersConfig, space: Space, batch: Batch, rng: Rng) -> Tensor:
+def score(modules: Modules, config: FolderConfig, space: Space, batch: Batch, rng: Rng) -> Tensor:
     """Minus the error, averaged over eight evenly spaced steps, (B,). It is not a likelihood."""
     net = foreign(modules)
     count = len(net.get_buffer("ratio"))
@@ -333,8 +334,21 @@ def edited(
     settings: DiffusersSettings,
 ) -> Tensor:
     """`sampling.edit.edit` at even times of the straight path: (n, *space.shape). Raises UserError as it does."""
+    return edited_by(guided(modules, config, settings), space, task, cond, rng, index, settings)
+
+
+def edited_by(
+    predict: Predict,
+    space: Space,
+    task: Edit,
+    cond: Cond,
+    rng: Rng,
+    index: Tensor,
+    settings: DiffusersSettings,
+) -> Tensor:
+    """`edited` by any velocity."""
     return edit(
-        guided(modules, config, settings),
+        predict,
         task,
         rng.normal("sample/noise", index, space.shape),
         cond,

@@ -8,8 +8,7 @@ understood; pickle files are never opened. Only a run that was tuned from such a
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +18,12 @@ from torch import Tensor
 
 from afresh.core import Cond, UserError
 from afresh.core.rng import Rng
-from afresh.families.diffusers import ABAR, DiffusersConfig, Foreign, diffusers
+from afresh.families.diffusers import ABAR, DiffusersConfig, Foreign
 from afresh.formats.fields import BATCHES, FieldModel, always, difference, random_requests, same_tensors
 from afresh.formats.files import read_json, write_json
 from afresh.formats.model_card import README
 from afresh.formats.parts import check_finite, few
+from afresh.nets.pipelines import diffusers, quiet
 
 INDEX, CONFIG, SCHEDULER = "model_index.json", "config.json", "scheduler_config.json"
 WEIGHTS = "diffusion_pytorch_model"
@@ -214,20 +214,6 @@ def read_weights(place: Path, architecture: str) -> dict[str, Tensor]:
     weights = {k: v.float().contiguous() for k, v in net.state_dict().items()}
     check_finite(weights, str(place))
     return weights
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Silence the log and progress bars of diffusers; what it warns of is checked here."""
-    log = diffusers().utils.logging
-    level = log.get_verbosity()
-    log.set_verbosity_error()
-    log.disable_progress_bar()
-    try:
-        yield
-    finally:
-        log.set_verbosity(level)
-        log.enable_progress_bar()
 
 
 # --------------------------------------------------------------------------- write

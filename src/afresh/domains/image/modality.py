@@ -21,6 +21,7 @@ from afresh.core import (
     Corpus,
     Examples,
     Item,
+    Part,
     Refused,
     Sniff,
     Space,
@@ -28,9 +29,9 @@ from afresh.core import (
     UserError,
     events,
 )
-from afresh.data.captions import CaptionEncoder, Captions, SavedCaptions, fit_captions
+from afresh.data.captions import CaptionEncoder, Captions, SavedCaptions, captioned, fit_captions, of_pipeline
 from afresh.data.columns import LabelColumn, add_columns
-from afresh.data.conditions import encode_conditions, fit_conditions
+from afresh.data.conditions import CAPTION, encode_conditions, fit_conditions
 from afresh.data.encoder_file import load_encoder, save_encoder, written_names
 from afresh.data.files import Given, path_of
 from afresh.data.image.arrays import IMAGE_KEYS, TEST, TRAIN, ArrayHeader, is_images, read_arrays, read_headers
@@ -82,6 +83,12 @@ class ImageOptions(BaseModel):
     )
     label_column: LabelColumn = None
     captions: Captions = "auto"
+    trigger: str | None = Field(
+        None,
+        min_length=1,
+        max_length=200,
+        description="a word that stands for what is learnt: put before captions, and the caption of images without one",
+    )
     damaged: Damaged = "skip"
     background: str = Field(
         "white", description="colour behind transparency and of padding: a name such as white, or #rrggbb"
@@ -256,8 +263,11 @@ class ImageModality:
         mean = float((share * level).sum())
         std = float(np.sqrt((share * (level - mean) ** 2).sum()))
         captions, notes = fit_captions(options.captions, [item.caption for item in items if item.caption])
-        conds, condition_notes = fit_conditions(items, None if captions is None else captions.saved.width)
+        width = None if captions is None else captions.saved.width
+        conds, condition_notes = fit_conditions(items, width)
         image_conds, image_notes = fit_image_conditions(items, side)
+        if width is not None and of_pipeline(options.captions):  # which takes captions, and nothing else
+            conds, image_conds, condition_notes, image_notes = {CAPTION: Part("vector", shape=(width,))}, {}, [], []
         chosen = {"size": side, "channels": "rgb" if channels == 3 else "grey"}
         chosen["captions"] = "words" if captions is None else captions.saved.name
         space = Space("field", (channels, side, side), std=max(std, SCALE), axes=AXES)
@@ -330,8 +340,10 @@ def _read_files(path: Path, collection: MediaCollection, options: ImageOptions) 
         for name, value, images in zip(names, values, conditioning_images(pairs, decoded), strict=True)
     ]
     items, column_notes = add_columns(items, pairs.columns, options.label_column)
+    items, caption_notes = captioned(items, options.captions, options.trigger)
     counts = Counter(trait for name in names for trait in decoded[name].traits)
-    return Corpus(items, refused, notes + channel_notes + folders.notes + pairs.notes + column_notes, counts)
+    notes += channel_notes + folders.notes + pairs.notes + column_notes + caption_notes
+    return Corpus(items, refused, notes, counts)
 
 
 def _read_stacks(file: Given, options: ImageOptions) -> Corpus:
