@@ -11,7 +11,7 @@ import torch
 import transformers
 
 WORDS = ("a", "b", "red", "blue", "dot", "square", "of", "sks", "in", "the")
-SIDE = 16  # of images, with an autoencoder that halves them
+SIDE = 32  # of images, with an autoencoder that halves them; Sana takes multiples of 32
 
 
 def clip_tokenizer(length: int = 12) -> Any:
@@ -83,7 +83,181 @@ def stable_diffusion(**schedule: Any) -> Any:
     )
 
 
-PIPELINES: dict[str, Callable[[], Any]] = {"StableDiffusionPipeline": stable_diffusion}
+def t5_tokenizer() -> Any:
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    pieces = ["<pad>", "</s>", "<unk>", "\u2581", *letters, *(f"\u2581{w}" for w in WORDS)]
+    pieces = list(dict.fromkeys(pieces))
+    return transformers.T5Tokenizer([(p, -float(i)) for i, p in enumerate(pieces)], extra_ids=0, model_max_length=512)
+
+
+def t5(tokenizer: Any, width: int) -> Any:
+    return transformers.T5EncoderModel(
+        transformers.T5Config(
+            vocab_size=len(tokenizer), d_model=width, d_kv=8, d_ff=2 * width, num_layers=1, num_heads=2
+        )
+    )
+
+
+def stable_diffusion_xl() -> Any:
+    first, second = clip_tokenizer(), clip_tokenizer()
+    return diffusers.StableDiffusionXLPipeline(
+        vae=kl(),
+        text_encoder=transformers.CLIPTextModel(clip_config(first, 16)),
+        tokenizer=first,
+        text_encoder_2=transformers.CLIPTextModelWithProjection(clip_config(second, 16)),
+        tokenizer_2=second,
+        unet=unet(
+            32,
+            addition_embed_type="text_time",
+            addition_time_embed_dim=4,
+            projection_class_embeddings_input_dim=8 + 6 * 4,
+            transformer_layers_per_block=(1, 2),
+            use_linear_projection=True,
+        ),
+        scheduler=diffusers.EulerDiscreteScheduler(**BETAS, timestep_spacing="leading", steps_offset=1),
+    )
+
+
+def stable_diffusion_3() -> Any:
+    first, second, third = clip_tokenizer(), clip_tokenizer(), t5_tokenizer()
+    return diffusers.StableDiffusion3Pipeline(
+        transformer=diffusers.SD3Transformer2DModel(
+            sample_size=SIDE // 2,
+            in_channels=4,
+            out_channels=4,
+            num_layers=1,
+            attention_head_dim=8,
+            num_attention_heads=2,
+            joint_attention_dim=32,
+            caption_projection_dim=16,
+            pooled_projection_dim=16,
+        ),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0),
+        vae=kl(shift=0.06),
+        text_encoder=transformers.CLIPTextModelWithProjection(clip_config(first, 16)),
+        tokenizer=first,
+        text_encoder_2=transformers.CLIPTextModelWithProjection(clip_config(second, 16)),
+        tokenizer_2=second,
+        text_encoder_3=t5(third, 32),
+        tokenizer_3=third,
+    )
+
+
+def flux() -> Any:
+    first, second = clip_tokenizer(), t5_tokenizer()
+    return diffusers.FluxPipeline(
+        transformer=diffusers.FluxTransformer2DModel(
+            in_channels=16,
+            num_layers=1,
+            num_single_layers=1,
+            attention_head_dim=16,
+            num_attention_heads=2,
+            joint_attention_dim=32,
+            pooled_projection_dim=16,
+            guidance_embeds=True,
+            axes_dims_rope=(4, 4, 8),
+        ),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True),
+        vae=kl(shift=0.06),
+        text_encoder=transformers.CLIPTextModel(clip_config(first, 16)),
+        tokenizer=first,
+        text_encoder_2=t5(second, 32),
+        tokenizer_2=second,
+    )
+
+
+def sana() -> Any:
+    pieces = ["<pad>", "<eos>", "<bos>", "<unk>", "\u2581", *"abcdefghijklmnopqrstuvwxyz"]
+    tokenizer = transformers.GemmaTokenizer({p: i for i, p in enumerate(pieces)}, [])
+    sizes = {"attention_head_dim": 2, "scaling_factor": 0.4, "downsample_block_type": "conv"}
+    blocks = ("ResBlock", "EfficientViTBlock")
+    return diffusers.SanaPipeline(
+        tokenizer=tokenizer,
+        text_encoder=transformers.Gemma2Model(
+            transformers.Gemma2Config(
+                vocab_size=len(tokenizer),
+                hidden_size=8,
+                intermediate_size=16,
+                num_hidden_layers=1,
+                num_attention_heads=2,
+                num_key_value_heads=2,
+                head_dim=8,
+            )
+        ),
+        vae=diffusers.AutoencoderDC(
+            in_channels=3,
+            latent_channels=4,
+            encoder_block_types=blocks,
+            decoder_block_types=blocks,
+            encoder_block_out_channels=(8, 8),
+            decoder_block_out_channels=(8, 8),
+            encoder_qkv_multiscales=((), (5,)),
+            decoder_qkv_multiscales=((), (5,)),
+            encoder_layers_per_block=(1, 1),
+            decoder_layers_per_block=(1, 1),
+            upsample_block_type="interpolate",
+            **sizes,
+        ),
+        transformer=diffusers.SanaTransformer2DModel(
+            patch_size=1,
+            in_channels=4,
+            out_channels=4,
+            num_layers=1,
+            num_attention_heads=2,
+            attention_head_dim=4,
+            num_cross_attention_heads=2,
+            cross_attention_head_dim=4,
+            cross_attention_dim=8,
+            caption_channels=8,
+            sample_size=SIDE // 2,
+        ),
+        scheduler=diffusers.DPMSolverMultistepScheduler(
+            use_flow_sigmas=True, prediction_type="flow_prediction", flow_shift=3.0
+        ),
+    )
+
+
+def z_image() -> Any:
+    pieces = [*"abcdefghijklmnopqrstuvwxyz", "\u0120", "<|endoftext|>"]
+    tokenizer = transformers.Qwen2Tokenizer({p: i for i, p in enumerate(pieces)}, [])
+    tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %} a"
+    return diffusers.ZImagePipeline(
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0),
+        vae=kl(shift=0.06),
+        text_encoder=transformers.Qwen3Model(
+            transformers.Qwen3Config(
+                vocab_size=len(tokenizer),
+                hidden_size=16,
+                intermediate_size=32,
+                num_hidden_layers=2,
+                num_attention_heads=2,
+                num_key_value_heads=2,
+                head_dim=8,
+            )
+        ),
+        tokenizer=tokenizer,
+        transformer=diffusers.ZImageTransformer2DModel(
+            in_channels=4,
+            dim=32,
+            n_layers=1,
+            n_refiner_layers=1,
+            n_heads=2,
+            n_kv_heads=2,
+            cap_feat_dim=16,
+            axes_dims=[4, 6, 6],
+            axes_lens=[1024, 64, 64],
+        ),
+    )
+
+
+PIPELINES: dict[str, Callable[[], Any]] = {
+    "StableDiffusionPipeline": stable_diffusion,
+    "StableDiffusionXLPipeline": stable_diffusion_xl,
+    "StableDiffusion3Pipeline": stable_diffusion_3,
+    "FluxPipeline": flux,
+    "SanaPipeline": sana,
+    "ZImagePipeline": z_image,
+}
 
 
 def saved(folder: Path, kind: str) -> Path:

@@ -47,7 +47,7 @@ from afresh.families.diffusers import (
     foreign,
     score,
 )
-from afresh.nets.pipelines import ARCHITECTURES, Architecture, View, diffusers, pack, pipeline_of, split, unpack
+from afresh.nets.pipelines import ARCHITECTURES, Architecture, View, diffusers, pack, pipeline_of, quiet, split, unpack
 from afresh.sampling.guidance import classifier_free
 
 CAPTION = "caption"
@@ -80,7 +80,8 @@ class TextToImageConfig(FolderConfig):
 
 
 class TextToImageSettings(DiffusersSettings):
-    """Options of sampling. `guidance`: as in the base's pipeline, 1 for none; `solver` is that of edits alone, as
+    """Options of sampling. `guidance`: how far from no text to the text, 1 for none (an input of the network where it
+    has one, such as FLUX.1 dev); `solver` is that of edits alone, as
     samples are drawn by the base's scheduler."""
 
     steps: int = Field(30, ge=1, le=1000)
@@ -125,7 +126,7 @@ class PromptedFlow(Prompted):
 
     def __init__(self, config: TextToImageConfig, conds: CondSpec) -> None:
         super().__init__(config, conds)
-        with torch.device("cpu"):
+        with torch.device("cpu"), quiet():
             scheduler = diffusers().FlowMatchEulerDiscreteScheduler.from_config(config.schedule)
             count = int(scheduler.config.num_train_timesteps)
             sigma = scheduler.sigmas[:count].double().flip(0).clamp(1e-12, 1 - 1e-12)
@@ -179,7 +180,8 @@ def sample(
         raise UserError(
             "This base has guidance as an input of its network, and no branch for a negative text. Leave it out."
         )
-    scheduler = getattr(diffusers(), config.scheduler).from_config(config.schedule)
+    with quiet():
+        scheduler = getattr(diffusers(), config.scheduler).from_config(config.schedule)
     pipe = pipeline_of(config.pipeline, config.index, {config.parts.place: net.net, "scheduler": scheduler})
     pipe.vae_scale_factor = config.factor
     rows = torch.arange(cond.size, device=index.device).split(max(1, MOST_VALUES // math.prod(space.shape)))
@@ -194,9 +196,10 @@ def drawn(
     noise = rng.normal("sample/noise", index, space.shape)
     h, w = space.shape[1:]
     text, negative = net.text(cond), net.text(cond.negative_or_null())
-    request: dict[str, Any] = {**text, "guidance_scale": settings.guidance, **(parts.options or {})}
+    scale = parts.own_scale(settings.guidance)
+    request: dict[str, Any] = {**parts.arguments(text), "guidance_scale": scale, **(parts.options or {})}
     if not parts.distilled or cond.negative is not None:
-        request |= {f"negative_{k}": v for k, v in negative.items()}
+        request |= {f"negative_{k}": v for k, v in parts.arguments(negative).items()}
     if parts.distilled and cond.negative is not None:
         request["true_cfg_scale"] = settings.guidance
 
@@ -214,6 +217,7 @@ def drawn(
         latents=pack(noise) if parts.packed else noise,
         generator=[torch.Generator().manual_seed(int(n)) for n in rng.bits("sample/scheduler", index).cpu()],
         output_type="latent",
+        negative_prompt=None,
         return_dict=False,
         callback_on_step_end=follow,
         **request,

@@ -84,7 +84,8 @@ class Architecture:
     `longest`: tokens of a text that it reads at most. `patch`: cells of the latents that it reads as one, along each
     side. `packed`: whether the pipeline has these cells as a sequence. `side`: of its images in pixels, if its network
     does not say it. `options`: further arguments of the pipeline's call. `distilled`: whether guidance is an input of
-    the network, so that there is no second branch unless a negative text is given.
+    the network, so that there is no second branch unless a negative text is given. `arguments`: a text as arguments of
+    the pipeline's call, if they are not the parts themselves. `own_scale`: guidance as the pipeline counts it.
     """
 
     place: str
@@ -99,6 +100,8 @@ class Architecture:
     side: int = 0
     options: Mapping[str, Any] | None = None
     distilled: bool = False
+    arguments: Callable[[Text], Mapping[str, Any]] = lambda text: text
+    own_scale: Callable[[float], float] = lambda guidance: guidance
 
 
 def encode_sd(pipe: Any, text: str | None) -> Text:
@@ -167,6 +170,49 @@ def call_flux(net: Any, z: Tensor, time: Tensor, text: Text, view: View) -> Tens
     return unpack(out, h, w)
 
 
+def encode_sana(pipe: Any, text: str | None) -> Text:
+    """As the pipeline's call does it: instructions precede a text, and none precede that of no text."""
+    asked = inspect.signature(pipe.__call__).parameters["complex_human_instruction"].default
+    embeds, mask, null, null_mask = pipe.encode_prompt(
+        text or "", True, negative_prompt="", device=device_of(pipe), complex_human_instruction=asked
+    )
+    if text is None:
+        embeds, mask = null, null_mask
+    return {"prompt_embeds": embeds, "prompt_attention_mask": mask}
+
+
+def call_sana(net: Any, z: Tensor, time: Tensor, text: Text, view: View) -> Tensor:
+    out: Tensor = net(
+        z,
+        encoder_hidden_states=text["prompt_embeds"],
+        encoder_attention_mask=text["prompt_attention_mask"],
+        timestep=time * net.config.timestep_scale,
+        return_dict=False,
+    )[0]
+    return out
+
+
+def encode_z_image(pipe: Any, text: str | None) -> Text:
+    """The states of a text's tokens, padded, as texts have different lengths, and which are of the text."""
+    (states,) = pipe.encode_prompt([text or ""], device=device_of(pipe), do_classifier_free_guidance=False)[0]
+    rest = Z_IMAGE_TOKENS - len(states)
+    kept = torch.cat([torch.ones(len(states)), torch.zeros(rest)])
+    return {"prompt_embeds": nn.functional.pad(states, (0, 0, 0, rest))[None], "kept": kept[None]}
+
+
+def unpadded(text: Text) -> dict[str, list[Tensor]]:
+    """The states of each text without padding."""
+    rows = zip(text["prompt_embeds"], text["kept"], strict=True)
+    return {"prompt_embeds": [states[: int(kept.sum())] for states, kept in rows]}
+
+
+def call_z_image(net: Any, z: Tensor, time: Tensor, text: Text, view: View) -> Tensor:
+    images = list(z[:, :, None].unbind())
+    out = net(images, (1000 - time) / 1000, unpadded(text)["prompt_embeds"], return_dict=False)[0]
+    return -torch.stack(list(out))[:, :, 0]
+
+
+Z_IMAGE_TOKENS = 512
 ARCHITECTURES: Mapping[str, Architecture] = {
     "StableDiffusionPipeline": Architecture(
         "unet", "UNet2DConditionModel", ("tokenizer", "text_encoder"), encode_sd, call_sd
@@ -200,6 +246,29 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         packed=True,
         side=1024,
         distilled=True,
+    ),
+    "SanaPipeline": Architecture(
+        "transformer",
+        "SanaTransformer2DModel",
+        ("tokenizer", "text_encoder"),
+        encode_sana,
+        call_sana,
+        flow=True,
+        longest=300,
+        options={"use_resolution_binning": False},
+    ),
+    "ZImagePipeline": Architecture(
+        "transformer",
+        "ZImageTransformer2DModel",
+        ("tokenizer", "text_encoder"),
+        encode_z_image,
+        call_z_image,
+        flow=True,
+        longest=Z_IMAGE_TOKENS,
+        patch=2,
+        side=1024,
+        arguments=unpadded,
+        own_scale=lambda guidance: guidance - 1,  # text + scale (text - none)
     ),
 }
 

@@ -91,7 +91,10 @@ def compared(run: Run, pipe: Any) -> tuple[float, float]:
     """The largest difference of the pixels of an image by the run and by diffusers, and the largest pixel."""
     settings = run.settings({"steps": STEPS, "guidance": GUIDANCE})
     cond = run.condition(1, Request(caption=TEXT), 0)[0]
-    ours = run.draw(run.modules, cond, 0, settings).cpu().clamp(-1, 1)  # as diffusers does with pixels
+    device = next(run.modules["velocity"].parameters()).device
+    index = torch.arange(1, device=device)
+    z = run.family.sampling.sample(run.modules, run.config, run.space, cond.to(device), Rng(0), index, settings)
+    ours = run.from_space(z.cpu()).clamp(-1, 1)  # as diffusers does with pixels
     theirs = drawn_by_diffusers(pipe, run, TEXT, STEPS, GUIDANCE)
     return difference(ours, theirs), float(ours.abs().max())
 
@@ -106,7 +109,7 @@ def drawn_by_diffusers(pipe: Any, run: Run, text: str, steps: int, guidance: flo
         height=height,
         width=width,
         num_inference_steps=steps,
-        guidance_scale=guidance,
+        guidance_scale=parts.own_scale(guidance),
         latents=pack(noise) if parts.packed else noise,
         output_type="np",
         **(parts.options or {}),

@@ -42,6 +42,11 @@ def kl_encode(net: Any, x: Tensor) -> Tensor:
     return z
 
 
+def dc_encode(net: Any, x: Tensor) -> Tensor:
+    z: Tensor = net.encode(x, return_dict=False)[0]
+    return z
+
+
 def decode(net: Any, z: Tensor) -> Tensor:
     x: Tensor = net.decode(z, return_dict=False)[0]
     return x
@@ -52,6 +57,12 @@ AUTOENCODERS: Mapping[str, Autoencoder] = {
         kl_encode,
         decode,
         lambda net: 2 ** (len(net.config.block_out_channels) - 1),
+        lambda net: int(net.config.latent_channels),
+    ),
+    "AutoencoderDC": Autoencoder(
+        dc_encode,
+        decode,
+        lambda net: 2 ** (len(net.config.encoder_block_out_channels) - 1),
         lambda net: int(net.config.latent_channels),
     ),
 }
