@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,13 +16,18 @@ from PIL import Image
 from torch import Tensor
 
 from afresh.cli import run as command
-from afresh.core import Batch, Cond, Item
+from afresh.core import Batch, Cond, Item, UserError, events
 from afresh.core.rng import Rng
+from afresh.data.captions import captioned
 from afresh.families.text_to_image import prompted
+from afresh.formats.text_to_image import LORA
 from afresh.nets.pipelines import View, quiet
 from afresh.runs.base_model import open_base_model
 from afresh.runs.run import Run
 from afresh.sampling.request import Request
+from afresh.training import checkpoint
+from afresh.verbs.edit import changed
+from afresh.verbs.editor import Change, Editor
 from afresh.verbs.export_pipeline import drawn_by_diffusers
 from tests.formats.tiny_pipelines import PIPELINES, SIDE, saved
 
@@ -28,6 +35,7 @@ pytestmark = pytest.mark.slow
 
 TEXT, GUIDANCE, STEPS = "a red dot", 3.0, 3
 CLOSE: Any = {"atol": 1e-3, "rtol": 0}
+QUICK = ("--data", f"size={SIDE}", "--set", "train.lr=0.01", "--set", "train.precision=float32")
 every_kind = pytest.mark.parametrize("kind", PIPELINES)
 
 
@@ -66,8 +74,7 @@ def tuned(bases: Any, data: Path, tmp_path_factory: pytest.TempPathFactory) -> A
     def run(kind: str) -> Run:
         out = root / kind
         if not out.exists():
-            quick = ["--data", f"size={SIDE}", "--set", "train.lr=0.01", "--set", "train.precision=float32"]
-            command(["tune", str(bases(kind)), str(data), "--steps", "2", "--out", str(out), "--no-measure", *quick])
+            command(["tune", str(bases(kind)), str(data), "--steps", "2", "--out", str(out), "--no-measure", *QUICK])
         return Run.open(out)
 
     return run
@@ -202,3 +209,149 @@ def test_an_adapter_opens_in_diffusers_and_draws_the_same_image(kind: str, tuned
     after = drawn_by_diffusers(pipe, run, TEXT, STEPS, GUIDANCE)
     torch.testing.assert_close(image_of(run), after, **CLOSE)
     assert float((after - before).abs().max()) > 0.01
+
+
+def test_an_export_is_proved_by_the_image_that_diffusers_draws(
+    tuned: Any, bases: Any, data: Path, tmp_path: Path
+) -> None:
+    """An adapter as one file; all weights as a pipeline, which learns on again."""
+    run = tuned("StableDiffusionPipeline")
+    assert command(["export", str(run.path), "--to", "diffusers", "--out", str(tmp_path / "lora")]) == 0
+    assert {f.name for f in (tmp_path / "lora").iterdir()} == {LORA, "README.md", "proof.json"}
+    full = ["--full", "--steps", "1", "--out", str(tmp_path / "full"), "--no-measure", *QUICK]
+    assert command(["tune", str(bases("FluxPipeline")), str(data), *full]) == 0
+    assert command(["export", str(tmp_path / "full"), "--to", "diffusers", "--out", str(tmp_path / "pipe")]) == 0
+    with quiet():
+        assert isinstance(opened(tmp_path / "pipe"), diffusers.FluxPipeline)
+
+
+def test_training_goes_on_bit_for_bit(bases: Any, data: Path, tmp_path: Path) -> None:
+    """As after a process that was killed between the second and the fourth step."""
+    out = tmp_path / "run"
+    steps = ["--steps", "4", "--set", "train.save_every=2", "--out", str(out), "--no-measure", *QUICK]
+    assert command(["tune", str(bases("StableDiffusion3Pipeline")), str(data), *steps]) == 0
+    there = checkpoint.newest(out / "checkpoints")
+    shutil.rmtree(out / "checkpoints" / "000004")
+    assert command(["train", "--resume", str(out), "--no-measure"]) == 0
+    again = checkpoint.newest(out / "checkpoints")
+    assert there is not None and again is not None and there.step == again.step == 4
+    for group, tensors in there.tensors.items():
+        assert all(torch.equal(v, again.tensors[group][k]) for k, v in tensors.items())
+
+
+def test_images_are_sampled_and_edited_by_their_words(tuned: Any, data: Path, tmp_path: Path) -> None:
+    run = tuned("StableDiffusionPipeline")
+    words = ["--prompt", TEXT, "--guidance", "7", "--negative", "", "--steps", "2", "-n", "2"]
+    assert command(["sample", str(run.path), *words, "--out", str(tmp_path / "drawn")]) == 0
+    assert len(list((tmp_path / "drawn").glob("*.png"))) == 2
+    start = np.asarray(Image.open(data / "0.png"))
+    hole = np.zeros((SIDE, SIDE), bool)
+    hole[:, : SIDE // 2] = True
+    editor = Editor(run, Request(caption=TEXT), {"steps": 4, "resample": 1})
+    varied = changed(editor, [start], Change(strength=0.5)).values[0]
+    filled = changed(editor, [start], Change(mask=hole)).values[0]
+    assert not np.array_equal(varied, start)
+    assert np.array_equal(filled[:, SIDE // 2 :], start[:, SIDE // 2 :]) and not np.array_equal(filled, start)
+
+
+# --------------------------------------------------------------------------- captions
+
+
+def test_captions_come_from_files_folders_or_a_trigger_word(bases: Any, data: Path, tmp_path: Path) -> None:
+    pipeline = str(bases("StableDiffusionPipeline"))
+    bare = [Item(None), Item(None, labels={"label": "blue square"}), Item(None, caption="the SKS dot")]
+    told = [item.caption for item in captioned(bare, pipeline, None)[0]]
+    assert told == [None, "blue square", "the SKS dot"]
+    assert [i.caption for i in captioned(bare, pipeline, "sks")[0]] == ["sks", "sks, blue square", "the SKS dot"]
+    assert [i.caption for i in captioned(bare, "auto", None)[0]] == [None, None, "the SKS dot"]
+    assert any("without a caption" in note for note in captioned(bare, pipeline, None)[1])
+    with pytest.raises(UserError, match="trigger=WORD"):
+        captioned(bare[:1], pipeline, None)
+
+
+def test_a_text_that_is_longer_than_the_encoder_reads_is_said(bases: Any) -> None:
+    model, heard = Opened(bases("StableDiffusionPipeline")), list[str]()
+    with events.listening(lambda event: heard.append(str(event))):
+        model.cond(["a red dot in the blue square of the red dot in the square"])
+    assert any("truncated" in text for text in heard)
+
+
+# --------------------------------------------------------------------------- refusals
+
+
+def broken(base: Path, folder: Path, change: Any) -> Path:
+    shutil.copytree(base, folder)
+    change(folder)
+    return folder
+
+
+def with_index(**changes: Any) -> Any:
+    def change(folder: Path) -> None:
+        index = json.loads((folder / "model_index.json").read_text())
+        (folder / "model_index.json").write_text(json.dumps({**index, **changes}))
+
+    return change
+
+
+def with_config(place: str, **changes: Any) -> Any:
+    def change(folder: Path) -> None:
+        config = json.loads((folder / place / "config.json").read_text())
+        (folder / place / "config.json").write_text(json.dumps({**config, **changes}))
+
+    return change
+
+
+def as_pickle(place: str) -> Any:
+    def change(folder: Path) -> None:
+        for file in (folder / place).glob("*.safetensors"):
+            file.rename(file.with_suffix(".bin"))
+
+    return change
+
+
+def in_shards(folder: Path) -> None:
+    """Two shards, of which the second is missing."""
+    opened(folder).unet.save_pretrained(folder / "unet", max_shard_size="100KB")
+    (folder / "unet" / "diffusion_pytorch_model.safetensors").unlink()
+    max((folder / "unet").glob("*-of-*.safetensors")).unlink()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda folder: shutil.rmtree(folder / "text_encoder"), "no folder text_encoder"),
+        (with_index(text_encoder=[None, None]), "no text encoder"),
+        (with_index(text_encoder=["mine", "Encoder"]), "never run"),
+        (with_index(unet=["pipeline", "Net"]), "never run"),
+        (with_index(_class_name=["pipeline", "Mine"]), "StableDiffusionXLPipeline"),
+        (with_index(_class_name="KandinskyPipeline"), "StableDiffusionXLPipeline"),
+        (as_pickle("unet"), "pickle"),
+        (as_pickle("vae"), "pickle"),
+        (as_pickle("text_encoder"), "[Pp]ickle"),
+        (in_shards, "cannot read"),
+        (with_config("unet", in_channels=9), "inpainting"),
+        (with_config("unet", encoder_hid_dim_type="image_proj"), "more than a text"),
+    ],
+    ids=["folder", "encoder", "code", "network", "class", "other", "pickle", "vae", "texts", "shards", "more", "image"],
+)
+def test_what_cannot_be_learnt_from_is_refused(change: Any, words: str, bases: Any, tmp_path: Path) -> None:
+    folder = broken(bases("StableDiffusionPipeline"), tmp_path / "base", change)
+    with pytest.raises(UserError, match=words):
+        open_base_model(str(folder))
+
+
+def test_a_size_that_the_network_cannot_read_is_refused(bases: Any) -> None:
+    base = open_base_model(str(bases("FluxPipeline")))
+    assert base.sized is not None and base.encoder.space.shape == (3, 1024, 1024)
+    with pytest.raises(UserError, match="multiple of 4, such as 28 or 32"):
+        base.sized(30)
+
+
+def test_few_and_small_images(bases: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Three images are learnt; an image that is smaller than what the network reads as one is left out and named."""
+    base, small = str(bases("StableDiffusionPipeline")), pictures(tmp_path / "small", 3)
+    Image.new("RGB", (9, 40)).save(small / "tiny.png")
+    quick = ["--steps", "1", "--out", str(tmp_path / "run"), "--no-measure", "--verbose", *QUICK]
+    assert command(["tune", base, str(small), *quick]) == 0
+    said = capsys.readouterr()
+    assert "smaller than 16 pixels" in said.out + said.err

@@ -35,8 +35,7 @@ def sample(
     prompt: Annotated[
         str | None,
         typer.Option(
-            help="Beginning of a text, what to answer, a part of a molecule, or the caption of an image; - reads it from "
-            "standard input.",
+            help="Beginning of a text, what to answer, part of a molecule, or a caption; - reads standard input.",
             rich_help_panel=o.ASKED,
         ),
     ] = None,
@@ -63,7 +62,9 @@ def sample(
     ] = None,
     negative_caption: Annotated[
         str | None,
-        typer.Option("--negative-caption", "--negative", help="What guidance steers away from.", rich_help_panel=o.ASKED),
+        typer.Option(
+            "--negative-caption", "--negative", help="What guidance steers away from.", rich_help_panel=o.ASKED
+        ),
     ] = None,
     temperature: Annotated[float | None, typer.Option(help=WORDS["temperature"].help, rich_help_panel=TOKENS)] = None,
     top_k: Annotated[int | None, typer.Option(help=WORDS["top_k"].help, rich_help_panel=TOKENS)] = None,

@@ -18,7 +18,11 @@ if TYPE_CHECKING:
     from afresh.core.verb import Verb
 
 FAMILIES = ("transformer", "masked", "vae", "gan", "flow", "autoencoder")
-FOREIGN = ("diffusers", "text_to_image", "fewstep")  # families that start from another model: afresh tune BASE DATA, afresh distill RUN
+FOREIGN = (
+    "diffusers",
+    "text_to_image",
+    "fewstep",
+)  # families that start from another model: afresh tune BASE DATA, afresh distill RUN
 FITTED = ("palette", "records")  # codecs that are fitted to the data when a family needs one
 TRAINED = {"field": "trained", "tokens": "trained_sequences"}  # of a run that the user passes as `codec`, by its space
 CODECS = (*FITTED, *TRAINED.values(), "pipeline")

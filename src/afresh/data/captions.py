@@ -157,9 +157,9 @@ def captioned(items: Sequence[Item], wanted: str, trigger: str | None) -> tuple[
     silent = sum(item.caption is None for item in out)
     if silent == len(out) > 0:
         raise UserError(
-            "Nothing says what the images show, and the base draws what a text says. Put a .txt file beside each image, "
-            "or the images into folders that are named by what they show, or give a word that stands for the subject: "
-            "`data.trigger=WORD`."
+            "Nothing says what the images show, and the base draws what a text says. Put a .txt file beside each "
+            "image, or the images into folders that are named by what they show, or give a word that stands for the "
+            "subject: `data.trigger=WORD`."
         )
     notes = []
     if silent:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from afresh.core import (
@@ -64,6 +64,16 @@ class TextToImageConfig(FolderConfig):
 
     text: dict[str, tuple[int, ...]]
     factor: int = Field(ge=1)
+
+    @model_validator(mode="after")
+    def _of_known_classes(self) -> TextToImageConfig:
+        """Classes are looked up by name, and a run may come from anybody."""
+        row = ARCHITECTURES.get(str(self.index.get("_class_name")))
+        if row is None or self.architecture != row.network or not self.scheduler.endswith("Scheduler"):
+            raise ValueError(
+                f"{self.index.get('_class_name')} with {self.architecture} and {self.scheduler} is unknown"
+            )
+        return self
 
     @property
     def pipeline(self) -> str:

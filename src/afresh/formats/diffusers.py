@@ -23,7 +23,7 @@ from afresh.formats.fields import BATCHES, FieldModel, always, difference, rando
 from afresh.formats.files import read_json, write_json
 from afresh.formats.model_card import README
 from afresh.formats.parts import check_finite, few
-from afresh.nets.pipelines import diffusers, quiet
+from afresh.nets.pipelines import ARCHITECTURES, diffusers, quiet
 
 INDEX, CONFIG, SCHEDULER = "model_index.json", "config.json", "scheduler_config.json"
 WEIGHTS = "diffusion_pytorch_model"
@@ -101,7 +101,7 @@ def read_index(folder: Path) -> dict[str, Any]:
     if latent:
         raise UserError(
             f"{folder} samples latents that its {latent[0]} decodes to images ({index.get('_class_name')}). Only "
-            "networks over pixels can be read: DDPMPipeline, DDIMPipeline."
+            f"networks over pixels can be read, of DDPMPipeline and DDIMPipeline, and {', '.join(ARCHITECTURES)}."
         )
     return index
 
@@ -121,7 +121,7 @@ def network_of(folder: Path, index: Mapping[str, Any]) -> tuple[str, Path]:
     listed = ", ".join(f"{k}: {v}" for k, v in networks.items()) or "neither unet nor transformer"
     raise UserError(
         f"{folder / INDEX} names {listed} ({index.get('_class_name')}). Supported are {' and '.join(NETWORKS)} over "
-        "pixels; text to image (UNet2DConditionModel) is not."
+        f"pixels, and the pipelines {', '.join(ARCHITECTURES)}."
     )
 
 

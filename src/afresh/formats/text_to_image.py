@@ -120,7 +120,7 @@ def check_channels(folder: Path, parts: Architecture, network: Mapping[str, Any]
 
 
 def read_scheduler(folder: Path, parts: Architecture) -> tuple[str, dict[str, Any]]:
-    """The scheduler's class and fields. Raises UserError for one that is not of diffusers or predicts something else."""
+    """The scheduler's class and fields. Raises UserError for one that is unknown, or for another prediction."""
     file = folder / "scheduler" / SCHEDULER
     saved = read_json(file)
     name, schedule = str(saved.get("_class_name")), fields(saved)
@@ -140,7 +140,7 @@ def read_part(place: Path, kind: Any) -> Any:
     """A network of diffusers from safetensors, in float32. Raises UserError as `formats.diffusers.read_weights`."""
     weights = read_weights(place, kind.__name__)
     with torch.device("cpu"):
-        net = kind(**{k: v for k, v in fields(read_json(place / CONFIG)).items()})
+        net = kind(**fields(read_json(place / CONFIG)))
     net.load_state_dict(weights)
     return net
 

@@ -174,8 +174,9 @@ def tuned_config(task: Task, base: Base, pace: float | None = None) -> TrainConf
 
 
 def default_rate(task: Task, base: Base) -> float:
-    """The learning rate of the base, or that for the width of the network, which is the median number of inputs of its hidden layers. For an
-    adapter each place of a convolution's kernel is an input, as in the matrix A that it begins with."""
+    """The learning rate of the family, or that for the width of the network, which is the median number of inputs of
+    its hidden layers. For an adapter each place of a convolution's kernel is an input, as in the matrix A that it
+    begins with."""
     assert task.base is not None
     whole = task.base.lora is None
     if task.family.plan.rates is not None:

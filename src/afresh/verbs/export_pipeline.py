@@ -6,6 +6,7 @@ The proof is an image: diffusers draws it with what was written, from the same n
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,9 @@ def export_pipeline(run: Run, out: Path, card: Card, force: bool) -> tuple[Path,
         raise UserError(
             f"The base {run.record.base_model} is not on this machine. An export needs its text encoders: put it back."
         )
+
+    if run.record.lora is not None and find_spec("peft") is None:
+        raise UserError("diffusers opens adapters with peft, which the proof needs: pip install 'afresh[diffusers]'.")
 
     def write(folder: Path) -> FieldProof:
         if run.record.lora is not None:

@@ -245,7 +245,8 @@ def read(spec: TrainSpec) -> tuple[BaseModel | None, Prepared]:
 
 def fitted(base: BaseModel, prepared: Prepared, spec: TrainSpec) -> tuple[BaseModel, TrainSpec]:
     """The base with rows for what is new in the data, and what can learn on it: an adapter on the layers that suit the
-    base, unless others are named; a catalogue, whose items are rows of the embedding, has none. Raises UserError for the adapter of a person on a catalogue."""
+    base, unless others are named; a catalogue, whose items are rows of the embedding, has none. Raises UserError for
+    the adapter of a person on a catalogue."""
     if spec.lora is not None and not spec.lora.targets:
         spec = replace(spec, lora=spec.lora.model_copy(update={"targets": base.family.plan.adapted}))
     tunable = prepared.encoder.abilities.tunable

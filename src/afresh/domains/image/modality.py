@@ -67,6 +67,7 @@ from afresh.data.media_folder import (
 
 SCALE, SHIFT = 2.0 / 255.0, -1.0  # byte -> [-1, 1]
 AXES = ("height", "width")
+SMALLEST = 16  # pixels along a side of an image for a text-to-image base: of what most of their networks read as one
 
 
 class ImageOptions(BaseModel):
@@ -240,14 +241,17 @@ class ImageModality:
 
         Raises UserError if there is no usable image, or if an option does not fit the data.
         """
-        if path.is_dir():
-            return stop_on_damage(_read_folder(path, options), options.damaged)
         kind = path.suffix.lower()
-        if not path.exists() or kind not in CONTAINERS:
+        if path.is_dir():
+            corpus = _read_folder(path, options)
+        elif not path.exists() or kind not in CONTAINERS:
             problem = "is a single file" if path.exists() else "does not exist"
             raise UserError(f"{path} {problem}. Give a folder of images, a .zip of one, an .npz or an .npy.")
-        corpus = _read_zip(path, options) if kind == ".zip" else _read_stacks(path, options)
-        return stop_on_damage(corpus, options.damaged)
+        else:
+            corpus = _read_zip(path, options) if kind == ".zip" else _read_stacks(path, options)
+        corpus = stop_on_damage(corpus, options.damaged)
+        items, notes = captioned(corpus.items, options.captions, options.trigger)
+        return replace(corpus, items=items, notes=corpus.notes + notes)
 
     def fit(self, items: Sequence[Item], options: ImageOptions) -> ImageEncoder:
         """Fit shape, standard deviation and conditions to the training items. Raises UserError if there are none."""
@@ -316,8 +320,12 @@ def _read_files(path: Path, collection: MediaCollection, options: ImageOptions) 
         side, notes = choose_side(s for s in sides if s is not None)
     frame = options.frame(side)
 
+    smallest = SMALLEST if of_pipeline(options.captions) else 1
+
     def decode(file: tuple[str, Source]) -> tuple[str, DecodedImage | str]:
         name, source = file
+        if (short_side(source) or smallest) < smallest:
+            return name, f"smaller than {smallest} pixels, which the base sees as one square"
         try:
             return name, decode_image(source, frame)
         except ImageError as error:
@@ -340,10 +348,8 @@ def _read_files(path: Path, collection: MediaCollection, options: ImageOptions) 
         for name, value, images in zip(names, values, conditioning_images(pairs, decoded), strict=True)
     ]
     items, column_notes = add_columns(items, pairs.columns, options.label_column)
-    items, caption_notes = captioned(items, options.captions, options.trigger)
     counts = Counter(trait for name in names for trait in decoded[name].traits)
-    notes += channel_notes + folders.notes + pairs.notes + column_notes + caption_notes
-    return Corpus(items, refused, notes, counts)
+    return Corpus(items, refused, notes + channel_notes + folders.notes + pairs.notes + column_notes, counts)
 
 
 def _read_stacks(file: Given, options: ImageOptions) -> Corpus:

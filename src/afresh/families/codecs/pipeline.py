@@ -108,8 +108,7 @@ class PipelineCodec:
     def encode(self, examples: Examples) -> Examples:
         """Encodes images x (N, 3, H, W) of any dtype as latents (N, *target.shape), float32."""
         self._check(examples.x, self.source)
-        device = computing_device()
-        self.net.to(device)
+        device = self._on(examples.x)
         parts = []
         for x in blocks(examples.x.split(self._at_once), "encoding"):
             z = self.kind.encode(self.net, x.to(device).float() * examples.scale + examples.shift)
@@ -120,10 +119,10 @@ class PipelineCodec:
     def decode(self, x: Tensor) -> Tensor:
         """Decodes latents (N, *target.shape) to images (N, 3, H, W), float32; differentiable."""
         self._check(x, self.target)
-        self.net.to(x.device)
+        device = self._on(x)
         parts = [
-            self.kind.decode(self.net, z * self._along(self.std, z) + self._along(self.mean, z))
-            for z in x.float().split(self._at_once)
+            self.kind.decode(self.net, z * self._along(self.std, z) + self._along(self.mean, z)).to(x.device)
+            for z in x.to(device).float().split(self._at_once)
         ]
         return torch.cat(parts) if parts else torch.zeros(0, *self.source.shape)
 
@@ -133,6 +132,12 @@ class PipelineCodec:
         side = self.source.shape[1]
         saved = _Saved(side=side, std=self.source.std, autoencoder=type(self.net).__name__, config=config)
         stored.save(folder, saved, {NET: self.net}, self.mean, self.std)
+
+    def _on(self, x: Tensor) -> torch.device:
+        """The device of x, or for x in main memory that which networks compute on; the autoencoder is brought there."""
+        device = computing_device() if x.device.type == "cpu" else x.device
+        self.net.to(device)
+        return device
 
     @property
     def _at_once(self) -> int:
