@@ -411,7 +411,7 @@ SCHEDULE, UNET = "scheduler/scheduler_config.json", "unet/config.json"
 BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no index": (lambda f: (f / INDEX).unlink(), "has no model_index.json. A network alone does not state"),
     "index is not JSON": (lambda f: (f / INDEX).write_text("{"), "Cannot read"),
-    "text to image": (edit(INDEX, unet=["diffusers", "UNet2DConditionModel"]), "text to image"),
+    "text to image": (edit(INDEX, unet=["diffusers", "UNet2DConditionModel"]), "StableDiffusionPipeline"),
     "latents": (edit(INDEX, vae=["diffusers", "AutoencoderKL"]), "samples latents that its vae"),
     "pickle": (pickled, "is a pickle file, which is never opened here. If you trust its source, convert it"),
     "no weights": (lambda f: [p.unlink() for p in (f / "unet").glob("*.safetensors")], "has no diffusion_pytorch"),

@@ -19,13 +19,14 @@ from afresh.cli import run as command
 from afresh.core import Batch, Cond, Item, UserError, events
 from afresh.core.rng import Rng
 from afresh.data.captions import captioned
-from afresh.families.text_to_image import prompted
-from afresh.formats.text_to_image import LORA
+from afresh.families.text_to_image import ATTENTION, prompted
+from afresh.formats.text_to_image import LORA, write_lora
 from afresh.nets.pipelines import View, quiet
 from afresh.runs.base_model import open_base_model
 from afresh.runs.run import Run
 from afresh.sampling.request import Request
-from afresh.training import checkpoint
+from afresh.training import checkpoint, lora
+from afresh.training.lora import LoraConfig
 from afresh.verbs.edit import changed
 from afresh.verbs.editor import Change, Editor
 from afresh.verbs.export_pipeline import drawn_by_diffusers
@@ -67,17 +68,12 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 @pytest.fixture(scope="module")
-def tuned(bases: Any, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Runs that have learnt for two steps, with adapters that are not zero."""
-    root = tmp_path_factory.mktemp("runs")
-
-    def run(kind: str) -> Run:
-        out = root / kind
-        if not out.exists():
-            command(["tune", str(bases(kind)), str(data), "--steps", "2", "--out", str(out), "--no-measure", *QUICK])
-        return Run.open(out)
-
-    return run
+def tuned(bases: Any, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run that has learnt for two steps, with an adapter that is not zero."""
+    out = tmp_path_factory.mktemp("runs") / "run"
+    base = str(bases("StableDiffusionPipeline"))
+    assert command(["tune", base, str(data), "--steps", "2", "--out", str(out), "--no-measure", *QUICK]) == 0
+    return Run.open(out)
 
 
 class Opened:
@@ -113,11 +109,6 @@ def opened(base: Path) -> Any:
         pipe = diffusers.DiffusionPipeline.from_pretrained(base, local_files_only=True)
     pipe.set_progress_bar_config(disable=True)
     return pipe
-
-
-def image_of(run: Run, caption: str = TEXT) -> Tensor:
-    cond = run.condition(1, Request(prompt=caption), 0)[0]
-    return run.draw(run.modules, cond, 0, run.settings({"steps": STEPS, "guidance": GUIDANCE})).clamp(-1, 1)
 
 
 @every_kind
@@ -200,23 +191,38 @@ def test_the_velocity_of_edits_is_that_of_the_prediction(kind: str, bases: Any) 
 
 
 @every_kind
-def test_an_adapter_opens_in_diffusers_and_draws_the_same_image(kind: str, tuned: Any, bases: Any) -> None:
-    run = tuned(kind)
-    pipe = opened(bases(kind))
-    before = drawn_by_diffusers(pipe, run, TEXT, STEPS, GUIDANCE)
+@torch.no_grad()
+def test_an_adapter_opens_in_diffusers_and_draws_the_same_image(kind: str, bases: Any, tmp_path: Path) -> None:
+    model, pipe = Opened(bases(kind)), opened(bases(kind))
+    before = drawn_by_diffusers(pipe, model, TEXT, STEPS, GUIDANCE)
+    net = prompted(model.modules)
+    lora.attach(torch.nn.ModuleDict(model.modules), LoraConfig(rank=2, alpha=6.0, targets=ATTENTION), Rng(0))
+    for layer in lora.adapted(net).values():  # which begins with zeros
+        torch.nn.init.normal_(layer.adapter(lora.DEFAULT).b, std=0.3)
+    write_lora(tmp_path, net)
     with quiet():
-        pipe.load_lora_weights(str(run.path / "adapter"))
-    after = drawn_by_diffusers(pipe, run, TEXT, STEPS, GUIDANCE)
-    torch.testing.assert_close(image_of(run), after, **CLOSE)
+        pipe.load_lora_weights(str(tmp_path))
+    after = drawn_by_diffusers(pipe, model, TEXT, STEPS, GUIDANCE)
+    torch.testing.assert_close(model.image(TEXT), after, **CLOSE)
     assert float((after - before).abs().max()) > 0.01
 
 
+@torch.no_grad()
+def test_a_tuned_run_writes_such_an_adapter(tuned: Run, bases: Any) -> None:
+    pipe = opened(bases("StableDiffusionPipeline"))
+    with quiet():
+        pipe.load_lora_weights(str(tuned.path / "adapter"))
+    cond = tuned.condition(1, Request(prompt=TEXT), 0)[0]
+    ours = tuned.draw(tuned.modules, cond, 0, tuned.settings({"steps": STEPS, "guidance": GUIDANCE}))
+    theirs = drawn_by_diffusers(pipe, tuned, TEXT, STEPS, GUIDANCE)
+    torch.testing.assert_close(ours.clamp(-1, 1), theirs, **CLOSE)
+
+
 def test_an_export_is_proved_by_the_image_that_diffusers_draws(
-    tuned: Any, bases: Any, data: Path, tmp_path: Path
+    tuned: Run, bases: Any, data: Path, tmp_path: Path
 ) -> None:
     """An adapter as one file; all weights as a pipeline, which learns on again."""
-    run = tuned("StableDiffusionPipeline")
-    assert command(["export", str(run.path), "--to", "diffusers", "--out", str(tmp_path / "lora")]) == 0
+    assert command(["export", str(tuned.path), "--to", "diffusers", "--out", str(tmp_path / "lora")]) == 0
     assert {f.name for f in (tmp_path / "lora").iterdir()} == {LORA, "README.md", "proof.json"}
     full = ["--full", "--steps", "1", "--out", str(tmp_path / "full"), "--no-measure", *QUICK]
     assert command(["tune", str(bases("FluxPipeline")), str(data), *full]) == 0
@@ -239,15 +245,14 @@ def test_training_goes_on_bit_for_bit(bases: Any, data: Path, tmp_path: Path) ->
         assert all(torch.equal(v, again.tensors[group][k]) for k, v in tensors.items())
 
 
-def test_images_are_sampled_and_edited_by_their_words(tuned: Any, data: Path, tmp_path: Path) -> None:
-    run = tuned("StableDiffusionPipeline")
+def test_images_are_sampled_and_edited_by_their_words(tuned: Run, data: Path, tmp_path: Path) -> None:
     words = ["--prompt", TEXT, "--guidance", "7", "--negative", "", "--steps", "2", "-n", "2"]
-    assert command(["sample", str(run.path), *words, "--out", str(tmp_path / "drawn")]) == 0
-    assert len(list((tmp_path / "drawn").glob("*.png"))) == 2
+    assert command(["sample", str(tuned.path), *words, "--out", str(tmp_path / "drawn")]) == 0
+    assert len(list((tmp_path / "drawn").glob("[01].png"))) == 2
     start = np.asarray(Image.open(data / "0.png"))
     hole = np.zeros((SIDE, SIDE), bool)
     hole[:, : SIDE // 2] = True
-    editor = Editor(run, Request(caption=TEXT), {"steps": 4, "resample": 1})
+    editor = Editor(tuned, Request(caption=TEXT), {"steps": 4, "resample": 1})
     varied = changed(editor, [start], Change(strength=0.5)).values[0]
     filled = changed(editor, [start], Change(mask=hole)).values[0]
     assert not np.array_equal(varied, start)

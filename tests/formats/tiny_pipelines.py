@@ -250,6 +250,45 @@ def z_image() -> Any:
     )
 
 
+def qwen_image() -> Any:
+    pieces = [*"abcdefghijklmnopqrstuvwxyz", "\u0120", "<|endoftext|>"]
+    tokenizer = transformers.Qwen2Tokenizer({p: i for i, p in enumerate(pieces)}, [])
+    sizes = {"hidden_size": 16, "intermediate_size": 16}
+    text = {"num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2, "vocab_size": len(tokenizer)}
+    rope = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [1, 1, 2]}
+    ids = {f"{k}_token_id": 0 for k in ("image", "video", "vision_start", "vision_end", "vision")}
+    return diffusers.QwenImagePipeline(
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=1.0, use_dynamic_shifting=True),
+        vae=diffusers.AutoencoderKLQwenImage(
+            base_dim=8,
+            z_dim=4,
+            dim_mult=[1, 2],
+            num_res_blocks=1,
+            temperal_downsample=[False],
+            latents_mean=[0.1, 0.0, -0.1, 0.2],
+            latents_std=[1.5, 2.0, 1.0, 0.5],
+        ),
+        text_encoder=transformers.Qwen2_5_VLForConditionalGeneration(
+            transformers.Qwen2_5_VLConfig(
+                text_config={**sizes, **text, "rope_parameters": rope, "rope_scaling": rope},
+                vision_config={**sizes, "depth": 1, "num_heads": 2, "out_hidden_size": 16},
+                **{k: v + len(tokenizer) - 1 for k, v in ids.items()},
+            )
+        ),
+        tokenizer=tokenizer,
+        transformer=diffusers.QwenImageTransformer2DModel(
+            patch_size=2,
+            in_channels=16,
+            out_channels=4,
+            num_layers=1,
+            attention_head_dim=16,
+            num_attention_heads=2,
+            joint_attention_dim=16,
+            axes_dims_rope=(8, 4, 4),
+        ),
+    )
+
+
 PIPELINES: dict[str, Callable[[], Any]] = {
     "StableDiffusionPipeline": stable_diffusion,
     "StableDiffusionXLPipeline": stable_diffusion_xl,
@@ -257,6 +296,7 @@ PIPELINES: dict[str, Callable[[], Any]] = {
     "FluxPipeline": flux,
     "SanaPipeline": sana,
     "ZImagePipeline": z_image,
+    "QwenImagePipeline": qwen_image,
 }
 
 

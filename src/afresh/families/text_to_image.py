@@ -206,8 +206,8 @@ def drawn(
     noise = rng.normal("sample/noise", index, space.shape)
     h, w = space.shape[1:]
     text, negative = net.text(cond), net.text(cond.negative_or_null())
-    scale = parts.own_scale(settings.guidance)
-    request: dict[str, Any] = {**parts.arguments(text), "guidance_scale": scale, **(parts.options or {})}
+    request: dict[str, Any] = {**parts.options, **parts.arguments(text), **parts.guided(settings.guidance)}
+    request["negative_prompt"] = None  # which is embedded
     if not parts.distilled or cond.negative is not None:
         request |= {f"negative_{k}": v for k, v in parts.arguments(negative).items()}
     if parts.distilled and cond.negative is not None:
@@ -227,7 +227,6 @@ def drawn(
         latents=pack(noise) if parts.packed else noise,
         generator=[torch.Generator().manual_seed(int(n)) for n in rng.bits("sample/scheduler", index).cpu()],
         output_type="latent",
-        negative_prompt=None,
         return_dict=False,
         callback_on_step_end=follow,
         **request,

@@ -23,7 +23,7 @@ from afresh.formats.fields import BATCHES, FieldModel, always, difference, rando
 from afresh.formats.files import read_json, write_json
 from afresh.formats.model_card import README
 from afresh.formats.parts import check_finite, few
-from afresh.nets.pipelines import ARCHITECTURES, diffusers, quiet
+from afresh.nets.pipelines import ARCHITECTURES, diffusers, quiet, variant_of
 
 INDEX, CONFIG, SCHEDULER = "model_index.json", "config.json", "scheduler_config.json"
 WEIGHTS = "diffusion_pytorch_model"
@@ -203,7 +203,12 @@ def read_weights(place: Path, architecture: str) -> dict[str, Tensor]:
     try:
         with quiet():
             net, loading = kind.from_pretrained(
-                place, use_safetensors=True, local_files_only=True, output_loading_info=True, low_cpu_mem_usage=False
+                place,
+                variant=variant_of(place),
+                use_safetensors=True,
+                local_files_only=True,
+                output_loading_info=True,
+                low_cpu_mem_usage=False,
             )
     except Exception as e:  # diffusers raises errors of many types for a damaged file
         raise UserError(f"diffusers cannot read {place}: {' '.join(str(e).split())[:300]}") from None

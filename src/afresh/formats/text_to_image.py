@@ -26,6 +26,7 @@ from afresh.nets.pipelines import (
     Architecture,
     diffusers,
     flat,
+    known_fields,
     part_class,
     read_index,
     text_of,
@@ -65,6 +66,7 @@ def read(folder: Path) -> TextToImageBase:
             f"{folder} has the autoencoder {getattr(kind, '__name__', None)}; supported are {', '.join(AUTOENCODERS)}."
         )
     autoencoder = read_part(folder / "vae", kind)
+    check_channels(folder, parts, network, AUTOENCODERS[kind.__name__].channels(autoencoder))
     text = text_of(folder, computing_device())
     weights = read_weights(folder / parts.place, parts.network)
     factor = AUTOENCODERS[kind.__name__].factor(autoencoder)
@@ -77,7 +79,6 @@ def read(folder: Path) -> TextToImageBase:
         text=text.shapes,
         factor=factor,
     )
-    check_channels(folder, parts, network, AUTOENCODERS[kind.__name__].channels(autoencoder))
     side = parts.side or int(network["sample_size"]) * factor
     notes = (
         f"{index['_class_name']}: {parts.network} over latents of {factor} x {factor} pixels, prediction "
@@ -95,7 +96,7 @@ def read_network(folder: Path, index: Mapping[str, Any], parts: Architecture) ->
     if kind is None or kind.__name__ != parts.network:
         found = getattr(kind, "__name__", "none")
         raise UserError(f"{folder} has {found} as its {parts.place}, not {parts.network}, which its pipeline has.")
-    config = fields(read_json(folder / parts.place / CONFIG))
+    config = known_fields(kind, fields(read_json(folder / parts.place / CONFIG)))
     if (size := config.get("sample_size")) is None and not parts.side:
         config["sample_size"] = size = 64
     if not parts.side and not isinstance(size, int):
@@ -140,7 +141,7 @@ def read_part(place: Path, kind: Any) -> Any:
     """A network of diffusers from safetensors, in float32. Raises UserError as `formats.diffusers.read_weights`."""
     weights = read_weights(place, kind.__name__)
     with torch.device("cpu"):
-        net = kind(**fields(read_json(place / CONFIG)))
+        net = kind(**known_fields(kind, fields(read_json(place / CONFIG))))
     net.load_state_dict(weights)
     return net
 
@@ -170,7 +171,7 @@ def lora_usage(config: TextToImageConfig, base: str, folder: str) -> str:
     """README.md: how to use the adapter with diffusers."""
     return f"""# Adapter
 
-A LoRA of `{base}`, which is not in this folder, in the format of diffusers. ComfyUI and InvokeAI read it too.
+A LoRA of `{base}`, which is not in this folder, in the format of diffusers.
 
 ```python
 from diffusers import {config.pipeline}

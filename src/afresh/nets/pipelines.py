@@ -14,9 +14,10 @@ import hashlib
 import inspect
 import json
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from importlib import import_module
 from importlib.util import find_spec
@@ -85,7 +86,7 @@ class Architecture:
     side. `packed`: whether the pipeline has these cells as a sequence. `side`: of its images in pixels, if its network
     does not say it. `options`: further arguments of the pipeline's call. `distilled`: whether guidance is an input of
     the network, so that there is no second branch unless a negative text is given. `arguments`: a text as arguments of
-    the pipeline's call, if they are not the parts themselves. `own_scale`: guidance as the pipeline counts it.
+    the pipeline's call, if they are not the parts themselves. `guided`: guidance as the pipeline's call counts it.
     """
 
     place: str
@@ -98,10 +99,10 @@ class Architecture:
     patch: int = 1
     packed: bool = False
     side: int = 0
-    options: Mapping[str, Any] | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
     distilled: bool = False
     arguments: Callable[[Text], Mapping[str, Any]] = lambda text: text
-    own_scale: Callable[[float], float] = lambda guidance: guidance
+    guided: Callable[[float], Mapping[str, float]] = lambda guidance: {"guidance_scale": guidance}
 
 
 def encode_sd(pipe: Any, text: str | None) -> Text:
@@ -195,7 +196,12 @@ def call_sana(net: Any, z: Tensor, time: Tensor, text: Text, view: View) -> Tens
 def encode_z_image(pipe: Any, text: str | None) -> Text:
     """The states of a text's tokens, padded, as texts have different lengths, and which are of the text."""
     (states,) = pipe.encode_prompt([text or ""], device=device_of(pipe), do_classifier_free_guidance=False)[0]
-    rest = Z_IMAGE_TOKENS - len(states)
+    return padded(states, Z_IMAGE_TOKENS)
+
+
+def padded(states: Tensor, length: int) -> Text:
+    """States (T, E) padded to a length, and the mask of those that are kept."""
+    rest = length - len(states)
     kept = torch.cat([torch.ones(len(states)), torch.zeros(rest)])
     return {"prompt_embeds": nn.functional.pad(states, (0, 0, 0, rest))[None], "kept": kept[None]}
 
@@ -212,7 +218,35 @@ def call_z_image(net: Any, z: Tensor, time: Tensor, text: Text, view: View) -> T
     return -torch.stack(list(out))[:, :, 0]
 
 
-Z_IMAGE_TOKENS = 512
+def encode_qwen(pipe: Any, text: str | None) -> Text:
+    """The states of a text's tokens, padded. Its guides take a space for no text."""
+    states, _ = pipe.encode_prompt(text or NO_QWEN_TEXT, device=device_of(pipe))
+    return padded(states[0], QWEN_TOKENS)
+
+
+def trimmed(text: Text) -> dict[str, Tensor]:
+    """The states as far as the longest text goes, and which are of each text."""
+    kept = text["kept"]
+    longest = int(kept.sum(1).max())
+    return {"prompt_embeds": text["prompt_embeds"][:, :longest], "prompt_embeds_mask": kept[:, :longest].long()}
+
+
+def call_qwen(net: Any, z: Tensor, time: Tensor, text: Text, view: View) -> Tensor:
+    h, w = z.shape[2:]
+    given = trimmed(text)
+    out = net(
+        hidden_states=pack(z),
+        timestep=time / 1000,
+        guidance=torch.full((len(z),), view.guidance, device=z.device) if net.config.guidance_embeds else None,
+        encoder_hidden_states_mask=given["prompt_embeds_mask"],
+        encoder_hidden_states=given["prompt_embeds"],
+        img_shapes=[[(1, h // 2, w // 2)]] * len(z),
+        return_dict=False,
+    )[0]
+    return unpack(out, h, w)
+
+
+Z_IMAGE_TOKENS, QWEN_TOKENS, NO_QWEN_TEXT = 512, 1024, " "
 ARCHITECTURES: Mapping[str, Architecture] = {
     "StableDiffusionPipeline": Architecture(
         "unet", "UNet2DConditionModel", ("tokenizer", "text_encoder"), encode_sd, call_sd
@@ -268,7 +302,22 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         patch=2,
         side=1024,
         arguments=unpadded,
-        own_scale=lambda guidance: guidance - 1,  # text + scale (text - none)
+        guided=lambda guidance: {"guidance_scale": guidance - 1},  # text + scale (text - none)
+    ),
+    "QwenImagePipeline": Architecture(
+        "transformer",
+        "QwenImageTransformer2DModel",
+        ("tokenizer", "text_encoder"),
+        encode_qwen,
+        call_qwen,
+        flow=True,
+        longest=QWEN_TOKENS,
+        patch=2,
+        packed=True,
+        side=1024,
+        options={"negative_prompt": NO_QWEN_TEXT},
+        arguments=trimmed,
+        guided=lambda guidance: {"true_cfg_scale": guidance},
     ),
 }
 
@@ -337,18 +386,32 @@ def part_class(folder: Path, index: Mapping[str, Any], name: str) -> Any:
     return found
 
 
+def variant_of(place: Path) -> str | None:
+    """The name of a precision that all files of weights in a folder have in their names, such as fp16; None if there
+    are files without one."""
+    names = {m[1] for f in place.glob("*.safetensors") if (m := re.search(r"\.(fp16|bf16)[.-]", f.name + "."))}
+    plain = [f for f in place.glob("*.safetensors") if not re.search(r"\.(fp16|bf16)[.-]", f.name + ".")]
+    return None if plain or len(names) != 1 else names.pop()
+
+
+def known_fields(kind: Any, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a configuration that a class of diffusers knows; it leaves out the others, too."""
+    known = inspect.signature(kind.__init__).parameters
+    return {k: v for k, v in config.items() if k in known}
+
+
 def pipeline_of(kind: str, index: Mapping[str, Any], parts: Mapping[str, Any]) -> Any:
     """A pipeline of diffusers that has these parts and no others, with the settings of its index."""
     made = getattr(diffusers(), kind)
     given: dict[str, Any] = {}
-    for name, field in inspect.signature(made.__init__).parameters.items():
+    for name, known in inspect.signature(made.__init__).parameters.items():
         if name in parts:
             given[name] = parts[name]
         elif name == "requires_safety_checker":
             given[name] = False
         elif name in index and not isinstance(index[name], list):
             given[name] = index[name]
-        elif name != "self" and field.default is inspect.Parameter.empty:
+        elif name != "self" and known.default is inspect.Parameter.empty:
             given[name] = None
     with quiet():
         pipe = made(**given)
@@ -408,7 +471,7 @@ class PipelineText:
                 f"{place} has no safetensors. Pickle files (.bin) are never opened. If you trust their source, convert "
                 f"them: diffusers.DiffusionPipeline.from_pretrained({str(self.folder)!r}).save_pretrained('converted')."
             )
-        options = {"use_safetensors": True, "dtype": "auto"} if network else {}
+        options = {"use_safetensors": True, "dtype": "auto", "variant": variant_of(place)} if network else {}
         try:
             with quiet():
                 part = kind.from_pretrained(str(place), local_files_only=True, **options)

@@ -113,10 +113,8 @@ def drawn_by_diffusers(pipe: Any, run: Run, text: str, steps: int, guidance: flo
         height=height,
         width=width,
         num_inference_steps=steps,
-        guidance_scale=parts.own_scale(guidance),
         latents=pack(noise) if parts.packed else noise,
         output_type="np",
-        **(parts.options or {}),
-        **more,
+        **{**parts.options, **parts.guided(guidance), **more},
     ).images
     return torch.from_numpy(made).permute(0, 3, 1, 2) * 2 - 1

@@ -47,6 +47,17 @@ def dc_encode(net: Any, x: Tensor) -> Tensor:
     return z
 
 
+def frame_encode(net: Any, x: Tensor) -> Tensor:
+    """Of an autoencoder of videos: an image is one frame."""
+    z: Tensor = net.encode(x[:, :, None]).latent_dist.mode()[:, :, 0]
+    return z
+
+
+def frame_decode(net: Any, z: Tensor) -> Tensor:
+    x: Tensor = net.decode(z[:, :, None], return_dict=False)[0][:, :, 0]
+    return x
+
+
 def decode(net: Any, z: Tensor) -> Tensor:
     x: Tensor = net.decode(z, return_dict=False)[0]
     return x
@@ -58,6 +69,12 @@ AUTOENCODERS: Mapping[str, Autoencoder] = {
         decode,
         lambda net: 2 ** (len(net.config.block_out_channels) - 1),
         lambda net: int(net.config.latent_channels),
+    ),
+    "AutoencoderKLQwenImage": Autoencoder(
+        frame_encode,
+        frame_decode,
+        lambda net: 2 ** len(net.config.temperal_downsample),
+        lambda net: int(net.config.z_dim),
     ),
     "AutoencoderDC": Autoencoder(
         dc_encode,
@@ -165,8 +182,10 @@ def of_network(net: Any, source: Space) -> PipelineCodec:
     if any(n % kind.factor(net) for n in source.shape[1:]):
         raise UserError(f"The sides of the images must be multiples of {kind.factor(net)}, not {source.shape[1:]}.")
     channels, settings = kind.channels(net), net.config
-    mean = torch.full((channels,), float(settings.get("shift_factor") or 0.0))
-    std = torch.full((channels,), 1.0 / float(settings.get("scaling_factor") or 1.0))
+    mean = torch.tensor(settings.get("latents_mean") or [settings.get("shift_factor") or 0.0] * channels).float()
+    std = torch.tensor(settings.get("latents_std") or [1.0] * channels).float() / (
+        settings.get("scaling_factor") or 1.0
+    )
     return PipelineCodec(source, net.float().eval().requires_grad_(False), mean, std)
 
 
