@@ -21,9 +21,10 @@ import afresh
 from afresh.cli import run as command
 from afresh.core import Batch, Cond, CondSpec, Edit, Space, UserError, registry
 from afresh.core.rng import Rng
-from afresh.families.diffusers import DiffusersSettings, Foreign, error, grid_of, predictor
+from afresh.families.diffusers import DiffusersSettings, grid_of, predictor
 from afresh.formats import diffusers
 from afresh.formats.diffusers import INDEX, Pipeline
+from afresh.nets.foreign import Foreign, error
 from afresh.runs.base_model import open_base_model
 from afresh.runs.run import Run, metrics_rows
 from afresh.sampling.guidance import classifier_free

@@ -16,9 +16,9 @@ from PIL import Image
 from torch import Tensor
 
 from afresh.cli import run as command
-from afresh.core import Batch, Cond, Item, UserError, events
+from afresh.core import Batch, Cond, Examples, Item, UserError, events
 from afresh.core.rng import Rng
-from afresh.data.captions import captioned
+from afresh.data.captions import CaptionEncoder, as_encoded, captioned
 from afresh.families.text_to_image import ATTENTION, prompted
 from afresh.formats.text_to_image import LORA, write_lora
 from afresh.nets.pipelines import View, quiet
@@ -172,6 +172,23 @@ def by_the_script(
     return loss, torch.autograd.grad(loss, weight)[0]
 
 
+@torch.no_grad()
+def test_latents_are_the_mean_shifted_and_scaled_as_the_pipeline_does(bases: Any) -> None:
+    x = (Rng(3).uniform("x", torch.arange(2), (3, SIDE, SIDE)) * 255).byte()
+    for kind in ("StableDiffusion3Pipeline", "SanaPipeline", "QwenImagePipeline"):
+        vae, model = opened(bases(kind)).vae, Opened(bases(kind))
+        pixels, settings = x.float() / 127.5 - 1, vae.config
+        if kind == "SanaPipeline":
+            wanted = vae.encode(pixels).latent * settings.scaling_factor
+        elif kind == "QwenImagePipeline":
+            mean, std = (torch.tensor(v).view(-1, 1, 1) for v in (settings.latents_mean, settings.latents_std))
+            wanted = (vae.encode(pixels[:, :, None]).latent_dist.mode()[:, :, 0] - mean) / std
+        else:
+            wanted = (vae.encode(pixels).latent_dist.mode() - settings.shift_factor) * settings.scaling_factor
+        found = model.codec.encode(Examples(x, Cond(2), scale=2 / 255, shift=-1.0)).x
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+
+
 @every_kind
 @torch.no_grad()
 def test_the_velocity_of_edits_is_that_of_the_prediction(kind: str, bases: Any) -> None:
@@ -279,6 +296,14 @@ def test_a_text_that_is_longer_than_the_encoder_reads_is_said(bases: Any) -> Non
     with events.listening(lambda event: heard.append(str(event))):
         model.cond(["a red dot in the blue square of the red dot in the square"])
     assert any("truncated" in text for text in heard)
+
+
+def test_other_text_encoders_than_those_of_training_are_refused(bases: Any, tmp_path: Path) -> None:
+    shutil.copytree(bases("StableDiffusionPipeline"), tmp_path / "base")
+    saved = as_encoded(str(tmp_path / "base")).saved
+    with_config("text_encoder", hidden_act="gelu")(tmp_path / "base")
+    with pytest.raises(UserError, match="text_encoder/config"):
+        CaptionEncoder(saved, torch.zeros(saved.width), torch.ones(saved.width))([TEXT])
 
 
 # --------------------------------------------------------------------------- refusals

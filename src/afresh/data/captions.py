@@ -161,7 +161,7 @@ def captioned(items: Sequence[Item], wanted: str, trigger: str | None) -> tuple[
             "image, or the images into folders that are named by what they show, or give a word that stands for the "
             "subject: `data.trigger=WORD`."
         )
-    notes = []
+    notes: list[str] = []
     if silent:
         notes.append(Omission(f"{counted(silent, 'item')} without a caption: what the base draws without a text"))
     if other := sorted({k for item in items for k in (*item.numbers, *item.images)}):

@@ -4,7 +4,7 @@ One family for all pipelines of nets/pipelines.py. The network is the module of 
 there. The loss is that of diffusers' training scripts: the squared error of what the network predicts, at a random step
 of the schedule for noise, data or v, and at a step drawn from the logit-normal for flows (Esser et al. 2024, sec. 3.1).
 Samples are drawn by the pipeline's own class with the base's scheduler, so that they are its images; edits go along the
-straight path (families/diffusers.py).
+straight path (nets/foreign.py).
 
 `afresh tune FOLDER DATA` creates such runs. The text encoders stay in the folder of the base, and a run knows them by
 the SHA-256 of their files.
@@ -14,10 +14,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from afresh.core import (
@@ -36,19 +36,11 @@ from afresh.core import (
 )
 from afresh.core.rng import Rng
 from afresh.core.solver_progress import step
-from afresh.families.diffusers import (
-    DiffusersObjective,
-    DiffusersSettings,
-    FolderConfig,
-    Foreign,
-    Prediction,
-    edited_by,
-    evaluations,
-    foreign,
-    score,
-)
+from afresh.nets.foreign import DiffusersObjective, FolderConfig, Foreign, Prediction, foreign, score
 from afresh.nets.pipelines import ARCHITECTURES, Architecture, View, diffusers, pack, pipeline_of, quiet, split, unpack
+from afresh.sampling.edit import edit_keyed
 from afresh.sampling.guidance import classifier_free
+from afresh.sampling.ode import EVALUATIONS, SOLVERS
 
 CAPTION = "caption"
 TRAINED_GUIDANCE = 1.0  # of networks that have guidance as an input, as diffusers' guides advise for training
@@ -89,13 +81,17 @@ class TextToImageConfig(FolderConfig):
         return "flow" if self.parts.flow else super().prediction
 
 
-class TextToImageSettings(DiffusersSettings):
+class TextToImageSettings(BaseModel):
     """Options of sampling. `guidance`: how far from no text to the text, 1 for none (an input of the network where it
-    has one, such as FLUX.1 dev); `solver` is that of edits alone, as
-    samples are drawn by the base's scheduler."""
+    has one, such as FLUX.1 dev). `solver`, and `resample`, the number of repetitions of each step, are those of edits
+    alone, as samples are drawn by the base's scheduler.
+    """
 
+    model_config = ConfigDict(frozen=True, extra="forbid")
     steps: int = Field(30, ge=1, le=1000)
     guidance: float = Field(5.0, ge=1, le=100)
+    solver: Literal["euler", "heun", "ab2", "dpmpp"] = "euler"
+    resample: int = Field(4, ge=1, le=100)
 
 
 # --------------------------------------------------------------------------- networks
@@ -186,7 +182,7 @@ def sample(
     """Samples (n, *space.shape) by the base's pipeline, from rng.normal("sample/noise", index). Raises UserError for a
     negative text without guidance by it."""
     net = prompted(modules)
-    if cond.negative is not None and net.net.config.get("guidance_embeds"):
+    if cond.negative is not None and config.network.get("guidance_embeds"):
         raise UserError(
             "This base has guidance as an input of its network, and no branch for a negative text. Leave it out."
         )
@@ -258,7 +254,17 @@ def edited(
     predict = predictor(modules, settings.guidance)
     if not config.parts.distilled:
         predict = classifier_free(predict, settings.guidance)
-    return edited_by(predict, space, task, cond, rng, index, settings)
+    solver = SOLVERS[settings.solver]
+    return edit_keyed(predict, space, task, cond, rng, index, solver, settings.steps, settings.resample)
+
+
+def evaluations(space: Space, settings: TextToImageSettings) -> int:
+    """Of the network for a sample: of both branches of guidance in every step."""
+    return settings.steps * (1 if settings.guidance == 1 else 2)
+
+
+def edit_evaluations(space: Space, settings: TextToImageSettings, keep: bool) -> int:
+    return evaluations(space, settings) * EVALUATIONS[settings.solver] * (settings.resample if keep else 1)
 
 
 # --------------------------------------------------------------------------- the family
@@ -311,9 +317,7 @@ FAMILY = Family(
     sampling=Sampling(TextToImageSettings, sample),
     likelihood=Likelihood(score),
     edit=edited,
-    evaluations=Evaluations(
-        evaluations, lambda space, settings, keep: evaluations(space, settings) * (settings.resample if keep else 1)
-    ),
+    evaluations=Evaluations(evaluations, edit_evaluations),
     made_by="tune",
     how="shapes noise step by step",
 )

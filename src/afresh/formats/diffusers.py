@@ -18,11 +18,12 @@ from torch import Tensor
 
 from afresh.core import Cond, UserError
 from afresh.core.rng import Rng
-from afresh.families.diffusers import ABAR, DiffusersConfig, Foreign
+from afresh.families.diffusers import DiffusersConfig
 from afresh.formats.fields import BATCHES, FieldModel, always, difference, random_requests, same_tensors
 from afresh.formats.files import read_json, write_json
 from afresh.formats.model_card import README
 from afresh.formats.parts import check_finite, few
+from afresh.nets.foreign import ABAR, Foreign
 from afresh.nets.pipelines import ARCHITECTURES, diffusers, quiet, variant_of
 
 INDEX, CONFIG, SCHEDULER = "model_index.json", "config.json", "scheduler_config.json"

@@ -125,7 +125,8 @@ def read_scheduler(folder: Path, parts: Architecture) -> tuple[str, dict[str, An
     file = folder / "scheduler" / SCHEDULER
     saved = read_json(file)
     name, schedule = str(saved.get("_class_name")), fields(saved)
-    if not name.endswith("Scheduler") or not isinstance(found := getattr(diffusers(), name, None), type):
+    found: Any = getattr(diffusers(), name, None) if name.endswith("Scheduler") else None
+    if found is None:
         raise UserError(f"{file} is of {name}, which this version of diffusers does not have.")
     try:
         found.from_config(schedule)

@@ -348,7 +348,7 @@ def read_index(folder: Path) -> dict[str, Any]:
     try:
         index = json.loads(file.read_bytes())
     except (OSError, ValueError) as e:
-        raise UserError(f"{file} cannot be read: {e}. Download the folder again.") from None
+        raise UserError(f"Cannot read {file}: {e}. Download the folder again.") from None
     if not isinstance(index, dict):
         raise UserError(f"{file} is not a JSON object. Download the folder again.")
     return index
