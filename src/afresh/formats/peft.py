@@ -131,7 +131,7 @@ def write_adapter(folder: Path, modules: Mapping[str, nn.Module], card: Card) ->
         usage, library = PEFT_USAGE.format(base=base), "peft"
     elif (pipeline := prompted_net(modules)) is not None:
         write_lora(folder, pipeline)
-        usage, library = lora_usage(pipeline.config, base, str(folder)), "diffusers"
+        usage, library = lora_usage(pipeline.config, base, folder.name), "diffusers"
     else:
         save_adapter(folder / "adapter.safetensors", nn.ModuleDict(dict(modules)))
         usage, library = OWN_USAGE.format(base=base), "afresh"

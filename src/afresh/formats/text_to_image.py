@@ -6,6 +6,7 @@ is `pytorch_lora_weights.safetensors`, which `load_lora_weights` of the pipeline
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -168,7 +169,7 @@ def write_lora(folder: Path, net: Prompted, name: str = DEFAULT) -> None:
     replace_file(folder / LORA, save_bytes(lora_tensors(net, name), {"format": "pt"}))
 
 
-def lora_usage(config: TextToImageConfig, base: str, folder: str) -> str:
+def lora_usage(config: TextToImageConfig, base: str, folder: str, prompt: str = "a prompt") -> str:
     """README.md: how to use the adapter with diffusers."""
     return f"""# Adapter
 
@@ -179,12 +180,12 @@ from diffusers import {config.pipeline}
 
 pipe = {config.pipeline}.from_pretrained("{base}")
 pipe.load_lora_weights("{folder}")  # this folder
-pipe("a prompt").images[0].save("0.png")
+pipe({json.dumps(prompt)}).images[0].save("0.png")
 ```
 """
 
 
-def pipeline_usage(config: TextToImageConfig, folder: str) -> str:
+def pipeline_usage(config: TextToImageConfig, folder: str, prompt: str) -> str:
     """README.md: how to use a whole pipeline with diffusers."""
     return f"""# Pipeline
 
@@ -192,7 +193,7 @@ def pipeline_usage(config: TextToImageConfig, folder: str) -> str:
 from diffusers import {config.pipeline}
 
 pipe = {config.pipeline}.from_pretrained("{folder}")  # this folder
-pipe("a prompt").images[0].save("0.png")
+pipe({json.dumps(prompt)}).images[0].save("0.png")
 ```
 """
 

@@ -21,12 +21,12 @@ from afresh.formats.fields import FieldProof, difference
 from afresh.formats.folder import write_proved
 from afresh.formats.model_card import README, Card, add_card
 from afresh.formats.text_to_image import lora_usage, pipeline_usage, read_part, write_lora
-from afresh.nets.pipelines import diffusers, pack, pipeline_of, quiet, text_of
+from afresh.nets.pipelines import diffusers, is_text_to_image, pack, pipeline_of, quiet, text_of
 from afresh.runs.run import Run
 from afresh.runs.signature import base_model_here
 from afresh.sampling.request import Request
 
-TEXT = "a photo of a house"  # what is drawn for the proof
+TEXT = "a house"  # what is drawn for the proof
 STEPS, GUIDANCE = 4, 3.0
 TOLERANCE = 1e-3  # of pixels in [-1, 1]
 
@@ -40,20 +40,27 @@ def export_pipeline(run: Run, out: Path, card: Card, force: bool) -> tuple[Path,
             f"The base {run.record.base_model} is not on this machine. An export needs its text encoders: put it back."
         )
 
+    if not is_text_to_image(base):
+        raise UserError(
+            f"{run.path} was tuned from the run {base}, and diffusers opens adapters of pipelines. Export that run, or "
+            "tune its pipeline on all of the data."
+        )
     if run.record.lora is not None and find_spec("peft") is None:
         raise UserError("diffusers opens adapters with peft, which the proof needs: pip install 'afresh[diffusers]'.")
+
+    prompt = run.record.data.options.get("trigger") or "a prompt"
 
     def write(folder: Path) -> FieldProof:
         if run.record.lora is not None:
             write_lora(folder, prompted(run.modules_with_adapters()))
-            usage = lora_usage(config, run.record.base_model or "", out.name)
+            usage = lora_usage(config, card.base_model or "", out.name, prompt)
             pipe = with_parts(run, base, None)
             with quiet():
                 pipe.load_lora_weights(str(folder))
         else:
             with quiet():
                 with_parts(run, base, prompted(run.modules).net).save_pretrained(folder)
-            usage = pipeline_usage(config, out.name)
+            usage = pipeline_usage(config, out.name, prompt)
             pipe = with_parts(run, base, read_part(folder / config.parts.place, type(prompted(run.modules).net)))
         largest, outputs = compared(run, pipe)
         proof = FieldProof(
@@ -67,7 +74,7 @@ def export_pipeline(run: Run, out: Path, card: Card, force: bool) -> tuple[Path,
             largest=largest,
             tolerance=TOLERANCE * max(1.0, outputs),
             outputs=outputs,
-            notes=[] if run.record.lora is None else [f"the adapter is of {run.record.base_model}"],
+            notes=[] if run.record.lora is None else [f"the adapter is of {card.base_model}"],
         )
         said = [*card.sentences, f"Drawn by {proof.reader}, an image was{'' if proof.passed else ' NOT'} the run's."]
         (folder / README).write_text(usage, encoding="utf-8")
@@ -99,7 +106,8 @@ def compared(run: Run, pipe: Any) -> tuple[float, float]:
     index = torch.arange(1, device=device)
     z = run.family.sampling.sample(run.modules, run.config, run.space, cond.to(device), Rng(0), index, settings)
     ours = run.from_space(z.cpu()).clamp(-1, 1)  # as diffusers does with pixels
-    theirs = drawn_by_diffusers(pipe, run, TEXT, STEPS, GUIDANCE)
+    with quiet():
+        theirs = drawn_by_diffusers(pipe, run, TEXT, STEPS, GUIDANCE)
     return difference(ours, theirs), float(ours.abs().max())
 
 
