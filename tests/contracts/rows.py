@@ -335,6 +335,21 @@ def few_greys(n: int) -> Examples:
     return Examples(levels, conditions(n), scale=2 / 255, shift=-1.0, bytes=levels.numel())
 
 
+def few_colours(n: int) -> Examples:
+    pixels = (Rng(6).uniform("colour", torch.arange(n), (3, 8, 8)) * 7).byte() * 40
+    return Examples(pixels, conditions(n), scale=2 / 255, shift=-1.0, bytes=pixels.numel())
+
+
+def from_pipeline(found: Examples, space: Space) -> Codec:
+    """An autoencoder of diffusers with random weights."""
+    torch.manual_seed(0)
+    blocks = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
+    made = registry.codec_module("pipeline")
+    sizes = {"block_out_channels": (4, 4), "norm_num_groups": 2, "latent_channels": 3}
+    codec: Codec = made.of_network(made.autoencoder_of("AutoencoderKL", {**blocks, **sizes}), space)
+    return codec
+
+
 def from_networks(found: Examples, space: Space) -> Codec:
     """As from a trained autoencoder, but untrained."""
     torch.manual_seed(0)
@@ -350,6 +365,14 @@ RECORD_CODECS = ("records", "trained_sequences")
 CODECS = (
     CodecRow("palette", Space("field", (1, 4, 5)), few_greys),
     CodecRow("trained", Space("field", (1, 4, 5)), few_greys, from_networks, lossy=True, tolerance=1e-5),
+    CodecRow(
+        "pipeline",
+        Space("field", (3, 8, 8), axes=("height", "width")),
+        few_colours,
+        from_pipeline,
+        lossy=True,
+        tolerance=1e-5,
+    ),
 )
 
 

@@ -21,9 +21,10 @@ import afresh
 from afresh.cli import run as command
 from afresh.core import Batch, Cond, CondSpec, Edit, Space, UserError, registry
 from afresh.core.rng import Rng
-from afresh.families.diffusers import DiffusersSettings, Foreign, error, grid_of, predictor
+from afresh.families.diffusers import DiffusersSettings, grid_of, predictor
 from afresh.formats import diffusers
 from afresh.formats.diffusers import INDEX, Pipeline
+from afresh.nets.foreign import Foreign, error
 from afresh.runs.base_model import open_base_model
 from afresh.runs.run import Run, metrics_rows
 from afresh.sampling.guidance import classifier_free
@@ -411,7 +412,7 @@ SCHEDULE, UNET = "scheduler/scheduler_config.json", "unet/config.json"
 BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no index": (lambda f: (f / INDEX).unlink(), "has no model_index.json. A network alone does not state"),
     "index is not JSON": (lambda f: (f / INDEX).write_text("{"), "Cannot read"),
-    "text to image": (edit(INDEX, unet=["diffusers", "UNet2DConditionModel"]), "text to image"),
+    "text to image": (edit(INDEX, unet=["diffusers", "UNet2DConditionModel"]), "StableDiffusionPipeline"),
     "latents": (edit(INDEX, vae=["diffusers", "AutoencoderKL"]), "samples latents that its vae"),
     "pickle": (pickled, "is a pickle file, which is never opened here. If you trust its source, convert it"),
     "no weights": (lambda f: [p.unlink() for p in (f / "unet").glob("*.safetensors")], "has no diffusion_pytorch"),

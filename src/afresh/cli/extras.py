@@ -63,7 +63,7 @@ EXTRAS = (
     Extra("onnx", ("onnx", "onnxruntime", "onnxscript"), "models for other programs: `afresh export RUN --to onnx`"),
     Extra(
         "diffusers",
-        ("diffusers",),
+        ("diffusers", "transformers", "peft"),
         "models that diffusers saved: `afresh tune BASE PATH`, `afresh export RUN --to diffusers`",
     ),
     Extra("recommend", ("implicit",), "iALS, a baseline of recommenders"),

@@ -35,7 +35,7 @@ def sample(
     prompt: Annotated[
         str | None,
         typer.Option(
-            help="Beginning of a text, or what to answer, or a part of a molecule; - reads it from standard input.",
+            help="Beginning of a text, what to answer, part of a molecule, or a caption; - reads standard input.",
             rich_help_panel=o.ASKED,
         ),
     ] = None,
@@ -61,7 +61,10 @@ def sample(
         o.class_option("A class that guidance steers away from.", o.ASKED),
     ] = None,
     negative_caption: Annotated[
-        str | None, typer.Option(help="What guidance steers away from.", rich_help_panel=o.ASKED)
+        str | None,
+        typer.Option(
+            "--negative-caption", "--negative", help="What guidance steers away from.", rich_help_panel=o.ASKED
+        ),
     ] = None,
     temperature: Annotated[float | None, typer.Option(help=WORDS["temperature"].help, rich_help_panel=TOKENS)] = None,
     top_k: Annotated[int | None, typer.Option(help=WORDS["top_k"].help, rich_help_panel=TOKENS)] = None,

@@ -21,11 +21,12 @@ FAMILIES = ("transformer", "masked", "vae", "gan", "flow", "autoencoder")
 FOREIGN = (
     "causal_lm",
     "diffusers",
+    "text_to_image",
     "fewstep",
 )  # families that start from another model: afresh tune BASE DATA, afresh distill RUN
 FITTED = ("palette", "records")  # codecs that are fitted to the data when a family needs one
 TRAINED = {"field": "trained", "tokens": "trained_sequences"}  # of a run that the user passes as `codec`, by its space
-CODECS = (*FITTED, *TRAINED.values())
+CODECS = (*FITTED, *TRAINED.values(), "pipeline")
 ALIGNERS = ("policy", "pairs", "denoise", "gradient", "selected", "search")  # files with methods of alignment
 METRICS = ("likelihood", "tokens", "feature_metrics")  # files with metrics of any kind of items
 VERBS = ("complete", "export", "measure", "propose", "score")  # files in afresh.verbs, each with a verb of its name

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated
@@ -19,11 +20,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from afresh.core import Omission, UserError, events
+from afresh.core import Item, Omission, UserError, events
 from afresh.core.device import computing_device
 from afresh.core.plural import counted
 from afresh.data.text_encoder import TextModel, open_model
 from afresh.data.text_encoder_source import MINILM, cached, locate
+from afresh.nets.pipelines import PipelineText, is_text_to_image
 
 WORDS, AUTO = "words", "auto"
 MANY = 100  # distinct captions from which `auto` uses a text encoder if there is one; for fewer, words are enough
@@ -61,7 +63,7 @@ class CaptionEncoder:
         self.known = dict(known or {})  # cache: caption -> vector before standardisation
 
     @cached_property
-    def model(self) -> TextModel:
+    def model(self) -> TextModel | PipelineText:
         """Raises UserError if the text encoder used in training is missing or its files differ."""
         return open_model(locate(self.saved.name, self.saved.files).folder, self.device)
 
@@ -101,6 +103,8 @@ def fit_captions(wanted: str, captions: Sequence[str]) -> tuple[CaptionEncoder |
 
     Raises UserError if the encoder does not exist, or if one is requested but there are no captions.
     """
+    if of_pipeline(wanted):
+        return as_encoded(wanted), []
     distinct = list(dict.fromkeys(captions))
     if not captions and wanted not in (AUTO, WORDS):
         raise UserError(
@@ -128,6 +132,51 @@ def fit_captions(wanted: str, captions: Sequence[str]) -> tuple[CaptionEncoder |
     std = vectors.std(0, correction=0).clamp_min(1e-6)
     saved = SavedCaptions(name=found.name, width=model.width, files=found.files)
     return CaptionEncoder(saved, mean, std, dict(zip(distinct, vectors, strict=True))), notes
+
+
+def of_pipeline(wanted: str) -> bool:
+    """Whether captions are encoded by a text-to-image pipeline, whose network takes its own embeddings of them."""
+    return is_text_to_image(Path(wanted))
+
+
+def captioned(items: Sequence[Item], wanted: str, trigger: str | None) -> tuple[list[Item], list[str]]:
+    """The items with the trigger word before their captions, or as the caption of those that have none, and notes.
+
+    For the pipeline of a text-to-image base, an item without a caption first gets the name of its folder. Raises
+    UserError if nothing says what the items show.
+    """
+    told = of_pipeline(wanted)
+    out = []
+    for item in items:
+        caption = item.caption or (", ".join(item.labels.values()) if told else "")
+        if trigger and trigger.casefold() not in caption.casefold():
+            caption = f"{trigger}, {caption}" if caption else trigger
+        out.append(replace(item, caption=caption or None))
+    if not told:
+        return out, []
+    silent = sum(item.caption is None for item in out)
+    if silent == len(out) > 0:
+        raise UserError(
+            "Nothing says what the images show, and the base draws what a text says. Put a .txt file beside each "
+            "image, or the images into folders that are named by what they show, or give a word that stands for the "
+            "subject: `data.trigger=WORD`."
+        )
+    notes: list[str] = []
+    if silent:
+        notes.append(Omission(f"{counted(silent, 'item')} without a caption: what the base draws without a text"))
+    if other := sorted({k for item in items for k in (*item.numbers, *item.images)}):
+        notes.append(Omission(f"{', '.join(other)} left out: the base knows captions alone"))
+    return out, notes
+
+
+def as_encoded(wanted: str) -> CaptionEncoder:
+    """The text encoders of a pipeline, whose embeddings are used as they are. Raises UserError if they are missing."""
+    found = locate(wanted)
+    model = open_model(found.folder)
+    saved = SavedCaptions(name=found.name, width=model.width, files=found.files)
+    encoder = CaptionEncoder(saved, torch.zeros(model.width), torch.ones(model.width))
+    encoder.model = model
+    return encoder
 
 
 def truncation_note(count: int, limit: int) -> str:

@@ -24,6 +24,7 @@ from torch import Tensor
 from afresh.core import UserError, events
 from afresh.core.device import computing_device
 from afresh.core.library_words import in_plain_words
+from afresh.nets import pipelines
 from afresh.nets.sentence import BertConfig, bert, pooled
 
 NEEDED = ("config.json", "model.safetensors", "tokenizer.json")
@@ -69,6 +70,8 @@ class TextModel:
 
 def digests(folder: Path) -> dict[str, str]:
     """SHA-256 of every file that affects the vectors. Raises UserError if a required file is missing."""
+    if pipelines.is_text_to_image(folder):
+        return pipelines.digests(folder)
     out = {}
     for name in (*NEEDED, *OPTIONAL):
         file = folder / name
@@ -86,17 +89,20 @@ def _incomplete(folder: Path, missing: Sequence[str]) -> UserError:
     )
 
 
-def open_model(folder: Path, device: torch.device | None = None) -> TextModel:
-    """Load a BERT with this project's own forward pass, or another network with transformers.
+def open_model(folder: Path, device: torch.device | None = None) -> TextModel | pipelines.PipelineText:
+    """Load a BERT with this project's own forward pass, another network with transformers, or the text encoders of a
+    pipeline of diffusers.
 
     device: where it computes; by default `computing_device`.
 
     Raises UserError if a file is missing or damaged, or the model is not a text encoder that can be used.
     """
+    device = device or computing_device()
+    if pipelines.is_text_to_image(folder):
+        return pipelines.text_of(folder, device)
     missing = [n for n in NEEDED if not (folder / n).is_file()]
     if missing:
         raise _incomplete(folder, missing)
-    device = device or computing_device()
     config = _json(folder / "config.json", {})
     try:
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))

@@ -8,8 +8,7 @@ understood; pickle files are never opened. Only a run that was tuned from such a
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +18,13 @@ from torch import Tensor
 
 from afresh.core import Cond, UserError
 from afresh.core.rng import Rng
-from afresh.families.diffusers import ABAR, DiffusersConfig, Foreign, diffusers
+from afresh.families.diffusers import DiffusersConfig
 from afresh.formats.fields import BATCHES, FieldModel, always, difference, random_requests, same_tensors
 from afresh.formats.files import read_json, write_json
 from afresh.formats.model_card import README
 from afresh.formats.parts import check_finite, few
+from afresh.nets.foreign import ABAR, Foreign
+from afresh.nets.pipelines import ARCHITECTURES, diffusers, quiet, variant_of
 
 INDEX, CONFIG, SCHEDULER = "model_index.json", "config.json", "scheduler_config.json"
 WEIGHTS = "diffusion_pytorch_model"
@@ -101,7 +102,7 @@ def read_index(folder: Path) -> dict[str, Any]:
     if latent:
         raise UserError(
             f"{folder} samples latents that its {latent[0]} decodes to images ({index.get('_class_name')}). Only "
-            "networks over pixels can be read: DDPMPipeline, DDIMPipeline."
+            f"networks over pixels can be read, of DDPMPipeline and DDIMPipeline, and {', '.join(ARCHITECTURES)}."
         )
     return index
 
@@ -121,7 +122,7 @@ def network_of(folder: Path, index: Mapping[str, Any]) -> tuple[str, Path]:
     listed = ", ".join(f"{k}: {v}" for k, v in networks.items()) or "neither unet nor transformer"
     raise UserError(
         f"{folder / INDEX} names {listed} ({index.get('_class_name')}). Supported are {' and '.join(NETWORKS)} over "
-        "pixels; text to image (UNet2DConditionModel) is not."
+        f"pixels, and the pipelines {', '.join(ARCHITECTURES)}."
     )
 
 
@@ -203,7 +204,12 @@ def read_weights(place: Path, architecture: str) -> dict[str, Tensor]:
     try:
         with quiet():
             net, loading = kind.from_pretrained(
-                place, use_safetensors=True, local_files_only=True, output_loading_info=True, low_cpu_mem_usage=False
+                place,
+                variant=variant_of(place),
+                use_safetensors=True,
+                local_files_only=True,
+                output_loading_info=True,
+                low_cpu_mem_usage=False,
             )
     except Exception as e:  # diffusers raises errors of many types for a damaged file
         raise UserError(f"diffusers cannot read {place}: {' '.join(str(e).split())[:300]}") from None
@@ -214,20 +220,6 @@ def read_weights(place: Path, architecture: str) -> dict[str, Tensor]:
     weights = {k: v.float().contiguous() for k, v in net.state_dict().items()}
     check_finite(weights, str(place))
     return weights
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Silence the log and progress bars of diffusers; what it warns of is checked here."""
-    log = diffusers().utils.logging
-    level = log.get_verbosity()
-    log.set_verbosity_error()
-    log.disable_progress_bar()
-    try:
-        yield
-    finally:
-        log.set_verbosity(level)
-        log.enable_progress_bar()
 
 
 # --------------------------------------------------------------------------- write

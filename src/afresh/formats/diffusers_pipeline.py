@@ -16,12 +16,13 @@ from torch import Tensor
 
 from afresh.core import Cond, CondSpec, UserError
 from afresh.core.rng import Rng
-from afresh.families.diffusers import DiffusersConfig, diffusers
+from afresh.families.diffusers import DiffusersConfig
 from afresh.formats import diffusers as own
 from afresh.formats import onnx
 from afresh.formats.fields import BATCHES, FieldModel, always, difference, random_requests
 from afresh.formats.files import write_json
 from afresh.formats.model_card import README
+from afresh.nets.pipelines import diffusers, quiet
 
 CODE, CLASS, NETWORK = "pipeline.py", "AfreshFlowPipeline", "velocity"
 TOLERANCE = 1e-3  # relative to the largest output or 1, after all steps
@@ -80,7 +81,7 @@ def prove(model: FieldModel, folder: Path) -> dict[str, Any]:
     the same noise, with conditions present, mixed and absent, and with guidance."""
     if isinstance(model.config, DiffusersConfig):
         return own.prove(model, folder)
-    with own.quiet():
+    with quiet():
         pipeline = diffusers().DiffusionPipeline.from_pretrained(folder, local_files_only=True, trust_remote_code=True)
     pipeline.set_progress_bar_config(disable=True)
     largest, outputs = 0.0, 0.0

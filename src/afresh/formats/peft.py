@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from afresh.core import UserError
 from afresh.formats.model_card import README, Card, with_card
+from afresh.formats.text_to_image import lora_usage, prompted_net, write_lora
 from afresh.nets.causal_lm import CausalLM
 from afresh.nets.transformer import Decoder
 from afresh.storage.files import replace_file, write_json
@@ -130,12 +131,15 @@ def write_peft(folder: Path, net: nn.Module, name: str = DEFAULT, base: str = ""
 
 
 def write_adapter(folder: Path, modules: Mapping[str, nn.Module], card: Card) -> None:
-    """Write the adapter of a run with its card, which names the base: in PEFT's format for a decoder, else in that of
-    afresh. Raises UserError if it cannot be written."""
+    """Write the adapter of a run with its card, which names the base: in PEFT's format for a decoder, in that of
+    diffusers for a text-to-image network, else in that of afresh. Raises UserError if it cannot be written."""
     net, base = modules.get("decoder"), card.base_model or ""
     if isinstance(net, LanguageModel):
         write_peft(folder, net, base=base)
         usage, library = PEFT_USAGE.format(base=base), "peft"
+    elif (pipeline := prompted_net(modules)) is not None:
+        write_lora(folder, pipeline)
+        usage, library = lora_usage(pipeline.config, base, folder.name), "diffusers"
     else:
         save_adapter(folder / "adapter.safetensors", nn.ModuleDict(dict(modules)))
         usage, library = OWN_USAGE.format(base=base), "afresh"

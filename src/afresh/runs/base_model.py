@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,12 @@ from torch import Tensor, nn
 
 from afresh.core import Codec, Encoder, Family, Item, UserError, registry
 from afresh.data.text.documents import DocumentEncoder, not_blank
+from afresh.families.codecs.pipeline import of_network
 from afresh.formats.diffusers import Pipeline
 from afresh.formats.model_card import EXPORTED
 from afresh.formats.peft import CONFIG, base_named, read_peft
+from afresh.formats.text_to_image import TextToImageBase
+from afresh.nets.pipelines import is_text_to_image
 from afresh.preferences import preferences
 from afresh.runs.run import Run
 from afresh.runs.signature import base_model_here
@@ -37,6 +41,7 @@ class BaseModel:
     seasoned: bool  # public weights or a tuned run, which are tuned at lower learning rates
     modality: str | None  # None: any modality of texts
     notes: tuple[str, ...] = ()
+    sized: Callable[[int], BaseModel] | None = None  # the base for images of another side, if it has no fixed one
 
 
 @dataclass(frozen=True)
@@ -67,9 +72,12 @@ def open_base_model(name: str) -> BaseModel:
         return of_run(Run.open(name))
     if (path / CONFIG).is_file() and not (path / "config.json").is_file():
         return of_adapter(Path(name))
-    from afresh.formats import diffusers
+    from afresh.formats import diffusers, text_to_image
     from afresh.formats.load import load_model
 
+    if path.is_dir() and is_text_to_image(path):
+        read = text_to_image.read(path)
+        return of_text_to_image(read, read.side)
     if path.is_dir() and diffusers.is_pipeline(path):
         return of_pipeline(diffusers.read(path))
     loaded = load_model(name)
@@ -119,6 +127,35 @@ def of_pipeline(pipeline: Pipeline) -> BaseModel:
         seasoned=True,
         modality="image",
         notes=pipeline.notes,
+    )
+
+
+def of_text_to_image(base: TextToImageBase, side: int) -> BaseModel:
+    """A text-to-image pipeline for images of this side, over the latents of its autoencoder. Raises UserError for a
+    side that its network cannot read."""
+    if side % base.patch or side < base.patch:
+        below = max(base.patch, side // base.patch * base.patch)
+        raise UserError(
+            f"{base.source} reads images in squares of {base.patch} x {base.patch} pixels, so that `data.size` must be "
+            f"a multiple of {base.patch}, such as {below} or {below + base.patch}. Given: {side}."
+        )
+    modality = registry.modality("image")
+    pattern = np.full((side, side, 3), 64, np.uint8)
+    pattern[::2] = 191
+    encoder = modality.fit([Item(pattern)], modality.options(size=side, channels="rgb", captions=base.source))
+    return BaseModel(
+        name=base.source,
+        family=registry.family("text_to_image"),
+        config=base.config,
+        encoder=encoder,
+        codec=("pipeline", of_network(base.autoencoder, encoder.space)),
+        weights={"velocity.null": base.null, **{f"velocity.net.{k}": v for k, v in base.weights.items()}},
+        context=0,
+        recipe=None,
+        seasoned=True,
+        modality="image",
+        notes=base.notes,
+        sized=partial(of_text_to_image, base),
     )
 
 

@@ -40,6 +40,7 @@ from afresh.sampling.request import (
     encode_parts,
     encode_prompts,
     make_cond,
+    with_caption,
 )
 from afresh.sampling.settings import of_guidance, of_sampling
 from afresh.storage.files import free_bytes, write_json
@@ -367,6 +368,7 @@ class Run:
         1 to 1,000,000 or the request does not fit the model."""
         if not 1 <= n <= MOST:
             raise UserError(f"The number of samples must be from 1 to {MOST:,}. Given: {n}.", "count", n=n)
+        request = with_caption(self.conds, self.space, request)
         drawn = draw_conditions(self.conditions, n, Rng(seed), "sample/conditions")
         notes = extrapolations(self.conds, self.conditions, request)
         cond = make_cond(self.conds, drawn, request, self.encoder)

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from afresh.core import Cond, Edit, Predict, UserError
+from afresh.core import Cond, Edit, Predict, Space, UserError
+from afresh.core.rng import Rng
 from afresh.core.solver_progress import part_of
 from afresh.sampling.ode import Noise, Solver, times
 
@@ -75,6 +76,31 @@ def edit(
             assert fresh is not None, "resampling needs fresh noise"
             x = add_noise(x, float(grid[-1]), float(grid[0]), fresh(k, tuple(x.shape)).to(x))
     return x if start is None or task.keep is None else torch.where(task.keep, start, x)
+
+
+def edit_keyed(
+    predict: Predict,
+    space: Space,
+    task: Edit,
+    cond: Cond,
+    rng: Rng,
+    index: Tensor,
+    solver: Solver,
+    steps: int,
+    resample: int,
+) -> Tensor:
+    """`edit` at even times by one solver, with noise that is keyed by `index` (B,) as that of samples."""
+    return edit(
+        predict,
+        task,
+        rng.normal("sample/noise", index, space.shape),
+        cond,
+        lambda k: solver,
+        steps,
+        std=space.std,
+        resample=1 if task.keep is None else resample,
+        fresh=lambda k, shape: rng.normal(f"sample/resample/{k}", index, space.shape),
+    )
 
 
 def check(task: Edit, shape: tuple[int, ...]) -> None:

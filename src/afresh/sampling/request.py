@@ -64,8 +64,9 @@ class Request:
 
 
 def unwanted(label: str | Mapping[str, str] | None, caption: str | None) -> Request | None:
-    """The negative request of a label and a caption, or None if neither is given."""
-    return None if label is None and caption is None else Request(label=label, caption=caption)
+    """The negative request of a label and a caption, or None if neither is given: an empty caption is that of no text,
+    which guidance leads away from in any case."""
+    return None if label is None and not caption else Request(label=label, caption=caption or None)
 
 
 def of_kind(spec: CondSpec, *kinds: str) -> list[str]:
@@ -195,6 +196,16 @@ def make_cond(spec: CondSpec, base: Cond, request: Request, encoder: Encoder | N
     if request.negative is None:
         return cond
     return replace(cond, negative=make_cond(spec, Cond.unconditional(spec, base.size), request.negative, encoder))
+
+
+def with_caption(spec: CondSpec, space: Space, request: Request) -> Request:
+    """The request with its prompt as the caption, if the model makes images or sounds and knows captions. Raises
+    UserError for a request with both."""
+    if not isinstance(request.prompt, str) or space.kind != "field" or not of_kind(spec, "prompt", "vector"):
+        return request
+    if request.caption is not None:
+        raise UserError("`prompt` and `caption` both say what to make. Give one of them.")
+    return replace(request, prompt=None, caption=request.prompt)
 
 
 def caption_part(spec: CondSpec) -> str:

@@ -100,7 +100,8 @@ def plan_tuning(task: Task, base: Base, heldout: Examples, fixed_window: bool, c
     count = Loader(task.examples, task.space, Rng(task.seed)).count
     trial, why = steps_for(task, base.config, train, count, pace)
     learns, how = what_learns(task, size, base.config)
-    by_hand = "set by hand" if "lr" in task.set_train else "by the width of the layers"
+    by_width = "by the width of the layers" if task.family.plan.rates is None else "usual for bases of this kind"
+    by_hand = "set by hand" if "lr" in task.set_train else by_width
     passes = f"{counted(trial.steps, 'step')} of {trial.train.batch} over {counted(count, 'example')}"
     decisions = [
         Decision("device", f"{task.machine.device}, {counted(task.machine.threads, 'thread')}", task.machine.name),
@@ -227,11 +228,14 @@ def tuned_config(task: Task, base: Base, pace: float | None = None) -> TrainConf
 
 
 def default_rate(task: Task, base: Base) -> float:
-    """The learning rate for the width of the network, which is the median number of inputs of its hidden layers. For an
-    adapter each place of a convolution's kernel is an input, as in the matrix A that it begins with."""
+    """The learning rate of the family, or that for the width of the network, which is the median number of inputs of
+    its hidden layers. For an adapter each place of a convolution's kernel is an input, as in the matrix A that it
+    begins with."""
     assert task.base is not None
-    layers = hidden_layers(task, base.config).values()
     whole = task.base.lora is None
+    if task.family.plan.rates is not None:
+        return task.family.plan.rates[whole]
+    layers = hidden_layers(task, base.config).values()
     width = statistics.median(layer.weight.shape[1] if whole else layer.weight[0].numel() for layer in layers)
     adapter, everything = SEASONED_RATES if base.seasoned else OWN_RATES
     return float(f"{(everything if whole else adapter) / width:.2g}")

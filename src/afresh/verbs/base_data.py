@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from afresh.core import Encoder, Item, UserError
-from afresh.data.prepare import Prepared, choose_modality, claims, prepare
+from afresh.data.prepare import Prepared, choose_modality, claims, prepare, read_options
 from afresh.data.sources import readable
 from afresh.data.text.documents import DocumentOptions
 from afresh.runs.base_model import BaseModel
@@ -37,7 +37,8 @@ def prepare_for(
     if fixed:
         raise UserError(f"`data.{fixed[0]}` cannot be chosen, because the tokenizer is that of the base. Leave it out.")
     settled = base.encoder.settled
-    other = [] if texts else [k for k, v in given.items() if k in settled and v != settled[k]]
+    wanted = read_options(read_as, given)
+    other = [] if texts else [k for k in given if k in settled and getattr(wanted, k) != settled[k]]
     if other:
         used = settled[other[0]]
         raise UserError(f"`data.{other[0]}` cannot be chosen, because it is that of the base: {used}. Leave it out.")

@@ -14,6 +14,7 @@ from afresh.core import Cond, Encoder, UserError, events, registry
 from afresh.core.verb import Line, Remark
 from afresh.data.load import sweep
 from afresh.data.text.tokenizer import Tokenizer
+from afresh.families.text_to_image import TextToImageConfig
 from afresh.formats import diffusers_pipeline, fields, gguf, gguf_tokenizer, huggingface, onnx, plain, readers
 from afresh.formats.base import Base
 from afresh.formats.byte_fallback import with_bytes
@@ -26,6 +27,7 @@ from afresh.formats.proof import FIXED, WINDOW, Difference, Proof, TextFormat, n
 from afresh.runs.data import run_data
 from afresh.runs.run import Run
 from afresh.sampling.request import Request, make_cond, of_kind
+from afresh.verbs.export_pipeline import export_pipeline
 from afresh.verbs.model_card import card_of
 from afresh.verbs.sharing_licence import check_release
 
@@ -307,6 +309,8 @@ def export_fields(
     """`export` for a model over fields (images, spectrograms). Raises UserError as `export`."""
     target = field_format(to, precision, label)
     check_new(out, force)  # before the work of copying the model
+    if target.library == "diffusers" and isinstance(run.config, TextToImageConfig):
+        return export_pipeline(run, out, card_of(run, licence), force)
     if run.codec is not None:
         raise UserError(
             f"{run.path} samples latents that its codec {run.record.codec} decodes; an export would lack the codec. "

@@ -247,12 +247,17 @@ def read(spec: TrainSpec) -> tuple[BaseModel | None, Prepared]:
         events.detail(f"base: {base.name}, {base.family.name}, {count:,} parameters", "base_model", name=base.name)
         for text in base.notes:
             events.detail(f"note: {text}", "base_note")
+        if base.sized is not None and str(size := spec.data.get("size", "")).isdecimal():
+            base = base.sized(int(size))
         return base, prepare_for(base, spec.path, spec.modality, spec.data, spec.validation)
 
 
 def fitted(base: BaseModel, prepared: Prepared, spec: TrainSpec) -> tuple[BaseModel, TrainSpec]:
-    """The base with rows for what is new in the data, and what can learn on it: a catalogue, whose items are rows of
-    the embedding, has no adapter. Raises UserError for the adapter of a person on a catalogue."""
+    """The base with rows for what is new in the data, and what can learn on it: an adapter on the layers that suit the
+    base, unless others are named; a catalogue, whose items are rows of the embedding, has none. Raises UserError for
+    the adapter of a person on a catalogue."""
+    if spec.lora is not None and not spec.lora.targets:
+        spec = replace(spec, lora=spec.lora.model_copy(update={"targets": base.family.plan.adapted}))
     tunable = prepared.encoder.abilities.tunable
     if tunable is None:
         return base, spec

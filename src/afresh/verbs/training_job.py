@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -39,6 +40,7 @@ from afresh.verbs.model_card import card_of
 from afresh.verbs.processes import learn_together
 
 PREVIEW, HEARD = 16, 4  # samples of a preview, and of them those that a log gets as texts or sounds
+PREVIEWED = PREVIEW * 3 * 128 * 128  # values of a preview, as larger images come from larger networks; 2 at least
 PREVIEWS = 4  # that take as long as the samples for measuring texts, which are drawn in one batch
 SEPARATOR = "\n\n--------\n\n"  # between the texts of a file of samples
 
@@ -299,7 +301,7 @@ def store_early(learner: Learner, run: Run) -> None:
 @torch.no_grad()
 def preview(learner: Learner, run: Run) -> Samples:
     """Write a few samples of the current model to the folder samples/ of the run; returns them."""
-    n = 2 if run.encoder.kind.view == "text" else PREVIEW
+    n = 2 if run.encoder.kind.view == "text" else max(2, min(PREVIEW, PREVIEWED // math.prod(run.encoder.space.shape)))
     cond = draw_conditions(run.conditions, n, Rng(0), "sample/conditions")
     with averaged(learner), adapters_merged(learner.modules) as modules:
         x = run.draw(modules, cond, 0, run.family.sampling.settings())

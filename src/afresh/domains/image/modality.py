@@ -21,6 +21,7 @@ from afresh.core import (
     Corpus,
     Examples,
     Item,
+    Part,
     Refused,
     Sniff,
     Space,
@@ -28,9 +29,9 @@ from afresh.core import (
     UserError,
     events,
 )
-from afresh.data.captions import CaptionEncoder, Captions, SavedCaptions, fit_captions
+from afresh.data.captions import CaptionEncoder, Captions, SavedCaptions, captioned, fit_captions, of_pipeline
 from afresh.data.columns import LabelColumn, add_columns
-from afresh.data.conditions import encode_conditions, fit_conditions
+from afresh.data.conditions import CAPTION, encode_conditions, fit_conditions
 from afresh.data.encoder_file import load_encoder, save_encoder, written_names
 from afresh.data.files import Given, path_of
 from afresh.data.image.arrays import IMAGE_KEYS, TEST, TRAIN, ArrayHeader, is_images, read_arrays, read_headers
@@ -66,6 +67,7 @@ from afresh.data.media_folder import (
 
 SCALE, SHIFT = 2.0 / 255.0, -1.0  # byte -> [-1, 1]
 AXES = ("height", "width")
+SMALLEST = 16  # pixels along a side of an image for a text-to-image base: of what most of their networks read as one
 
 
 class ImageOptions(BaseModel):
@@ -82,6 +84,12 @@ class ImageOptions(BaseModel):
     )
     label_column: LabelColumn = None
     captions: Captions = "auto"
+    trigger: str | None = Field(
+        None,
+        min_length=1,
+        max_length=200,
+        description="a word that stands for what is learnt: put before captions, and the caption of images without one",
+    )
     damaged: Damaged = "skip"
     background: str = Field(
         "white", description="colour behind transparency and of padding: a name such as white, or #rrggbb"
@@ -233,14 +241,17 @@ class ImageModality:
 
         Raises UserError if there is no usable image, or if an option does not fit the data.
         """
-        if path.is_dir():
-            return stop_on_damage(_read_folder(path, options), options.damaged)
         kind = path.suffix.lower()
-        if not path.exists() or kind not in CONTAINERS:
+        if path.is_dir():
+            corpus = _read_folder(path, options)
+        elif not path.exists() or kind not in CONTAINERS:
             problem = "is a single file" if path.exists() else "does not exist"
             raise UserError(f"{path} {problem}. Give a folder of images, a .zip of one, an .npz or an .npy.")
-        corpus = _read_zip(path, options) if kind == ".zip" else _read_stacks(path, options)
-        return stop_on_damage(corpus, options.damaged)
+        else:
+            corpus = _read_zip(path, options) if kind == ".zip" else _read_stacks(path, options)
+        corpus = stop_on_damage(corpus, options.damaged)
+        items, notes = captioned(corpus.items, options.captions, options.trigger)
+        return replace(corpus, items=items, notes=corpus.notes + notes)
 
     def fit(self, items: Sequence[Item], options: ImageOptions) -> ImageEncoder:
         """Fit shape, standard deviation and conditions to the training items. Raises UserError if there are none."""
@@ -256,8 +267,11 @@ class ImageModality:
         mean = float((share * level).sum())
         std = float(np.sqrt((share * (level - mean) ** 2).sum()))
         captions, notes = fit_captions(options.captions, [item.caption for item in items if item.caption])
-        conds, condition_notes = fit_conditions(items, None if captions is None else captions.saved.width)
+        width = None if captions is None else captions.saved.width
+        conds, condition_notes = fit_conditions(items, width)
         image_conds, image_notes = fit_image_conditions(items, side)
+        if width is not None and of_pipeline(options.captions):  # which takes captions, and nothing else
+            conds, image_conds, condition_notes, image_notes = {CAPTION: Part("vector", shape=(width,))}, {}, [], []
         chosen = {"size": side, "channels": "rgb" if channels == 3 else "grey"}
         chosen["captions"] = "words" if captions is None else captions.saved.name
         space = Space("field", (channels, side, side), std=max(std, SCALE), axes=AXES)
@@ -306,8 +320,12 @@ def _read_files(path: Path, collection: MediaCollection, options: ImageOptions) 
         side, notes = choose_side(s for s in sides if s is not None)
     frame = options.frame(side)
 
+    smallest = SMALLEST if of_pipeline(options.captions) else 1
+
     def decode(file: tuple[str, Source]) -> tuple[str, DecodedImage | str]:
         name, source = file
+        if (short_side(source) or smallest) < smallest:
+            return name, f"smaller than {smallest} pixels, which the base sees as one square"
         try:
             return name, decode_image(source, frame)
         except ImageError as error:

@@ -1,0 +1,128 @@
+"""The format `diffusers` of a text-to-image run: the adapter alone, or the whole pipeline if all weights learnt.
+
+The proof is an image: diffusers draws it with what was written, from the same noise as the run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from afresh.core import UserError
+from afresh.core.rng import Rng
+from afresh.families.codecs.pipeline import PipelineCodec
+from afresh.families.text_to_image import TextToImageConfig, prompted
+from afresh.formats.fields import FieldProof, difference
+from afresh.formats.folder import write_proved
+from afresh.formats.model_card import README, Card, add_card
+from afresh.formats.text_to_image import lora_usage, pipeline_usage, read_part, write_lora
+from afresh.nets.pipelines import diffusers, is_text_to_image, pack, pipeline_of, quiet, text_of
+from afresh.runs.run import Run
+from afresh.runs.signature import base_model_here
+from afresh.sampling.request import Request
+
+TEXT = "a house"  # what is drawn for the proof
+STEPS, GUIDANCE = 4, 3.0
+TOLERANCE = 1e-3  # of pixels in [-1, 1]
+
+
+def export_pipeline(run: Run, out: Path, card: Card, force: bool) -> tuple[Path, FieldProof]:
+    """Write the adapter, or the pipeline, with its proof. Raises UserError if the base is not where it was."""
+    config: TextToImageConfig = run.config
+    base = Path(base_model_here(run) or "")
+    if not base.is_dir() or run.record.base_model is None:
+        raise UserError(
+            f"The base {run.record.base_model} is not on this machine. An export needs its text encoders: put it back."
+        )
+
+    if not is_text_to_image(base):
+        raise UserError(
+            f"{run.path} was tuned from the run {base}, and diffusers opens adapters of pipelines. Export that run, or "
+            "tune its pipeline on all of the data."
+        )
+    if run.record.lora is not None and find_spec("peft") is None:
+        raise UserError("diffusers opens adapters with peft, which the proof needs: pip install 'afresh[diffusers]'.")
+
+    prompt = run.record.data.options.get("trigger") or "a prompt"
+
+    def write(folder: Path) -> FieldProof:
+        if run.record.lora is not None:
+            write_lora(folder, prompted(run.modules_with_adapters()))
+            usage = lora_usage(config, card.base_model or "", out.name, prompt)
+            pipe = with_parts(run, base, None)
+            with quiet():
+                pipe.load_lora_weights(str(folder))
+        else:
+            with quiet():
+                with_parts(run, base, prompted(run.modules).net).save_pretrained(folder)
+            usage = pipeline_usage(config, out.name, prompt)
+            pipe = with_parts(run, base, read_part(folder / config.parts.place, type(prompted(run.modules).net)))
+        largest, outputs = compared(run, pipe)
+        proof = FieldProof(
+            passed=largest <= TOLERANCE * max(1.0, outputs),
+            format="diffusers",
+            precision="float32",
+            reader=f"diffusers {diffusers().__version__}, {config.pipeline}",
+            independent=True,
+            compared=f"an image of {STEPS} steps from the same noise, with guidance {GUIDANCE:g}",
+            batches=[1],
+            largest=largest,
+            tolerance=TOLERANCE * max(1.0, outputs),
+            outputs=outputs,
+            notes=[] if run.record.lora is None else [f"the adapter is of {card.base_model}"],
+        )
+        said = [*card.sentences, f"Drawn by {proof.reader}, an image was{'' if proof.passed else ' NOT'} the run's."]
+        (folder / README).write_text(usage, encoding="utf-8")
+        add_card(folder, replace(card, sentences=said), "diffusers")
+        return proof
+
+    return write_proved(out, write, force)
+
+
+def with_parts(run: Run, base: Path, net: Any) -> Any:
+    """The pipeline of the base with the run's autoencoder, and with the base's own network or `net`."""
+    config: TextToImageConfig = run.config
+    parts, codec = config.parts, run.codec
+    assert isinstance(codec, PipelineCodec)
+    text = text_of(base, torch.device("cpu")).pipe
+    given = {name: getattr(text, name) for name in parts.texts}
+    kind = getattr(diffusers(), config.architecture)
+    given[parts.place] = read_part(base / parts.place, kind) if net is None else net.cpu()
+    given["scheduler"] = getattr(diffusers(), config.scheduler).from_config(config.schedule)
+    return pipeline_of(config.pipeline, config.index, {**given, "vae": codec.net.cpu()})
+
+
+@torch.no_grad()
+def compared(run: Run, pipe: Any) -> tuple[float, float]:
+    """The largest difference of the pixels of an image by the run and by diffusers, and the largest pixel."""
+    settings = run.settings({"steps": STEPS, "guidance": GUIDANCE})
+    cond = run.condition(1, Request(caption=TEXT), 0)[0]
+    device = next(run.modules["velocity"].parameters()).device
+    index = torch.arange(1, device=device)
+    z = run.family.sampling.sample(run.modules, run.config, run.space, cond.to(device), Rng(0), index, settings)
+    ours = run.from_space(z.cpu()).clamp(-1, 1)  # as diffusers does with pixels
+    with quiet():
+        theirs = drawn_by_diffusers(pipe, run, TEXT, STEPS, GUIDANCE)
+    return difference(ours, theirs), float(ours.abs().max())
+
+
+def drawn_by_diffusers(pipe: Any, run: Run, text: str, steps: int, guidance: float, **more: Any) -> Tensor:
+    """The image (1, 3, H, W) in [-1, 1] that a pipeline draws from the noise of the run's first sample with seed 0."""
+    parts = run.config.parts
+    noise = Rng(0).normal("sample/noise", torch.arange(1), run.space.shape)
+    height, width = run.encoder.space.shape[1:]
+    made = pipe(
+        text,
+        height=height,
+        width=width,
+        num_inference_steps=steps,
+        latents=pack(noise) if parts.packed else noise,
+        output_type="np",
+        **{**parts.options, **parts.guided(guidance), **more},
+    ).images
+    return torch.from_numpy(made).permute(0, 3, 1, 2) * 2 - 1
