@@ -29,7 +29,7 @@ def check_frozen(settings: Mapping[str, Any], based: bool, adapter: bool, person
     if not based:
         why = "It is of a base that an adapter is tuned on (`afresh tune`)"
     elif not adapter:
-        why = "Weights in few bits cannot learn: keep the adapter (leave out `--full`, or `lora=False`)"
+        why = "Weights in few bits cannot learn: keep the adapter (leave `full` out)"
     elif personal:
         why = "The adapter of a person uses the weights of its base, which stay in float32"
     elif settings.get("shard"):
