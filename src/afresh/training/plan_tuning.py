@@ -155,7 +155,7 @@ def memory(task: Task, config: Any, train: TrainConfig, learns: int, size: int) 
     beside = 0  # for evaluations and previews
     if not task.base.few_bits and task.base.lora is not None:
         beside += 4 * sum(math.prod(lora.shape_of(layer)) for layer in hidden_layers(task, config).values())  # merged
-    if not task.base.few_bits and task.space.stream and not cuda and library() is not None:
+    if not task.base.few_bits and task.family.sampling.stepwise is not None and not cuda and library() is not None:
         beside += (2 if train.precision == "bfloat16" else 4) * size  # packed for decoding
     most = max(step, kept + beside)
     own = f"{weights / 1e9:.3g} GB of weights ({train.frozen}), {16 * learns / 1e9:.3g} GB for what learns"
