@@ -12,6 +12,7 @@ SOURCES = Path(afresh.__file__).parent
 FEW = {  # unbounded caches whose arguments have few values, whatever is asked
     "compile_fault": "devices",
     "product_rate": "devices, threads and types",
+    "even_numbers": "devices",
     "vocabulary": "grids of scores",
     "parts": "groups of plug-ins",
     "_rest": "lengths of account numbers",

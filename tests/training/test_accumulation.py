@@ -16,7 +16,7 @@ from afresh.data.load import Loader
 from afresh.training.config import TrainConfig
 from afresh.training.loop import Learner, play
 from afresh.training.plan import make_learner
-from tests.contracts.rows import FAMILIES, SPACES, SPEC, FamilyRow, enliven, examples
+from tests.contracts.rows import FAMILIES, SPACES, FamilyRow, enliven, examples
 from tests.training.toys import config
 
 VOCAB, LENGTH, BATCH = 7, 5, 8
@@ -105,7 +105,7 @@ def test_only_the_player_is_trained() -> None:
 def family_learner(row: FamilyRow, space: Any, micro: int) -> Learner:
     family = row.family(space)
     recipe = {**family.plan.recipe(space), "steps": 8, "batch": BATCH, "micro_batch": micro, "save_every": 8, "clip": 0}
-    learner = make_learner(family, family.config(**row.config), space, SPEC, TrainConfig(**recipe))
+    learner = make_learner(family, family.config(**row.config), space, row.conds, TrainConfig(**recipe))
     enliven(learner.modules)
     return learner
 

@@ -62,6 +62,11 @@ EXTRAS = (
     ),
     Extra("onnx", ("onnx", "onnxruntime", "onnxscript"), "models for other programs: `afresh export RUN --to onnx`"),
     Extra(
+        "quantized",
+        ("bitsandbytes",),
+        "bases in 4 or 8 bits a weight: `afresh tune BASE DATA --set train.frozen=nf4`",
+    ),
+    Extra(
         "diffusers",
         ("diffusers", "transformers", "peft"),
         "models that diffusers saved: `afresh tune BASE PATH`, `afresh export RUN --to diffusers`",

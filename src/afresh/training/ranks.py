@@ -180,8 +180,9 @@ def restarted() -> bool:
 
 
 def orphaned() -> bool:
-    """Whether torchrun is gone, which started this process: nothing would start it again, or end it."""
-    return started() and os.getppid() != parent
+    """Whether torchrun is gone, which started this process: nothing would start it again, or end it. A machine of a Ray
+    cluster that is lost is no reason to end the training of the others."""
+    return started() and "TORCHELASTIC_RUN_ID" in os.environ and os.getppid() != parent
 
 
 def agent_store() -> distributed.TCPStore | None:

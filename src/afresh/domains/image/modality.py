@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from PIL import ImageColor
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, field_validator, model_serializer
 from torch import Tensor
 
 from afresh.core import (
@@ -94,6 +94,14 @@ class ImageOptions(BaseModel):
     background: str = Field(
         "white", description="colour behind transparency and of padding: a name such as white, or #rrggbb"
     )
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without a trigger, where there is none: encoders of runs keep the bytes of before, whose hash is recorded."""
+        written: dict[str, Any] = write(self)
+        if written.get("trigger", "") is None:
+            del written["trigger"]
+        return written
 
     @field_validator("background")
     @classmethod
