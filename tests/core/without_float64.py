@@ -21,7 +21,7 @@ from afresh.training.config import TrainConfig
 from afresh.training.loop import Learner, take_step
 from afresh.training.plan import make_learner
 from tests.contracts.learners import configured
-from tests.contracts.rows import FAMILIES, SPACES, SPEC, FamilyRow, conditions, examples
+from tests.contracts.rows import FAMILIES, SPACES, FamilyRow, conditions, examples
 from tests.contracts.test_families import built, every_case, existing
 from tests.core.pretended import NAME, Pretended, pretended_device
 
@@ -79,7 +79,7 @@ def trained_samples(row: FamilyRow, space: Space, device: str) -> torch.Tensor:
     }
     train = TrainConfig(**own, cond_dropout=0.2, device=device)
     with pretended_device():
-        learner = make_learner(family, config, space, SPEC, train)
+        learner = make_learner(family, config, space, row.conds, train)
         loader, rng = Loader(examples(space), space, Rng(0), 4), Rng(0)
         for step in range(2):
             assert take_step(learner, loader.batch(4 * step, 4).to(device), rng) is not None

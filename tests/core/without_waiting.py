@@ -21,13 +21,15 @@ from afresh.training.config import TrainConfig
 from afresh.training.loop import take_step
 from afresh.training.plan import make_learner
 from tests.contracts.learners import configured
-from tests.contracts.rows import FAMILIES, SPEC, STREAM, FamilyRow, conditions, examples
+from tests.contracts.rows import FAMILIES, STREAM, FamilyRow, conditions, examples
 from tests.contracts.test_families import built, every_case
 from tests.core.pretended import NAME, pretended_device, waits_noted
 
 READ = "core/device.py tolist"
-# What a step may wait for beside it: whether a window has several documents, and the sizes of two halves of a batch.
-ALLOWED = Counter({"nets/transformer.py _local_scalar_dense.default": 1, "families/fewstep.py nonzero.default": 2})
+# What a step may wait for beside it: whether a window has several documents, what transformers asks of masks, and the sizes
+# of two halves of a batch.
+ALLOWED = Counter({f"nets/{net}.py _local_scalar_dense.default": 1 for net in ("transformer", "causal_lm")})
+ALLOWED += Counter({"families/fewstep.py nonzero.default": 2})
 
 
 def counted(waits: list[str]) -> Counter[str]:
@@ -52,7 +54,7 @@ def test_a_step_waits_once_for_each_player(row: FamilyRow, space: Space) -> None
     own = {**family.plan.recipe(space), "steps": 2, "batch": 4, "micro_batch": 4, "save_every": 2}
     train = TrainConfig(**own, cond_dropout=0.2, device=NAME)
     with pretended_device(lacks_float64=False):
-        learner = make_learner(family, config, space, SPEC, train)
+        learner = make_learner(family, config, space, row.conds, train)
         loader, rng = Loader(examples(space), space, Rng(0), 4), Rng(0)
         for step in range(2):
             batch = loader.batch(4 * step, 4).to(NAME)
