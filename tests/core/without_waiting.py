@@ -26,8 +26,8 @@ from tests.contracts.test_families import built, every_case
 from tests.core.pretended import NAME, pretended_device, waits_noted
 
 READ = "core/device.py tolist"
-# What a step may wait for beside it: whether a window has several documents, what transformers asks of masks, and the sizes
-# of two halves of a batch.
+# What a step may wait for beside it: whether a window has several documents, what transformers asks of masks, and the
+# sizes of two halves of a batch.
 ALLOWED = Counter({f"nets/{net}.py _local_scalar_dense.default": 1 for net in ("transformer", "causal_lm")})
 ALLOWED += Counter({"families/fewstep.py nonzero.default": 2})
 
