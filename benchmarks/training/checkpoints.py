@@ -7,19 +7,16 @@ store is moto's server, on this machine: it shows what afresh adds, and not the 
 
 from __future__ import annotations
 
-import os
 import shutil
-import socket
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import pytest
 import torch
+from tests.s3_server import s3_server
 from torch import Tensor
 
 from afresh.core import Cond, Examples, Space, registry
@@ -113,31 +110,6 @@ def contents(size: int) -> Checkpoint:
     return Checkpoint(1, {"model": tensors}, {})
 
 
-@contextmanager
-def moto() -> Iterator[None]:
-    """A server of moto with a bucket `afresh`, which the environment names within the block."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    own = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}", "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
-    os.environ.update({**own, "AWS_DEFAULT_REGION": "us-east-1"})
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        import s3fs
-
-        for _ in range(120):
-            with socket.socket() as one:
-                if one.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.5)
-        s3fs.S3FileSystem().mkdir("afresh")
-        yield
-    finally:
-        server.terminate()
-        server.wait()
-
-
 def round_trips(folder: Path) -> list[Row]:
     now = contents(GIGABYTE)
     size = checkpoint.bytes_of(now)
@@ -146,9 +118,9 @@ def round_trips(folder: Path) -> list[Row]:
     written = seconds(lambda: checkpoint.save(root, now))
     read = seconds(lambda: same(now, checkpoint.newest(root)))
     rows = [Row(title, "to a disk and back", f"{written:.1f} s and {read:.1f} s", n="1")]
-    os.environ["AFRESH_STORES_FOLDER"] = str(folder / "stores")
-    with moto():
-        address = "s3://afresh/run"
+    with pytest.MonkeyPatch.context() as environment, s3_server(environment) as bucket:
+        environment.setenv("AFRESH_STORES_FOLDER", str(folder / "stores"))
+        address = f"{bucket}/run"
         copy = new_copy(address, force=True)
 
         def fill() -> None:

@@ -13,6 +13,7 @@ import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
+import afresh
 from afresh.core import UserError
 from afresh.runs import run_store
 from afresh.runs.run_store import INDEX, copy_place, files_in, mirrored, new_copy, opened, read_copy, upload
@@ -76,10 +77,26 @@ def fail_at(monkeypatch: pytest.MonkeyPatch, method: str, at: int, error: Except
 
 @pytest.mark.parametrize(
     ("path", "is_one"),
-    [("s3://b/r", True), (Path("gs://b/r"), True), ("runs/x", False), ("notes:anna", False), ("/a:/b", False)],
+    [
+        ("s3://b/r", True),
+        (Path("gs://b/r"), True),
+        (Path("s3://"), True),
+        ("notes:", False),
+        ("runs/x", False),
+        ("notes:anna", False),
+        ("/a:/b", False),
+    ],
 )
 def test_an_address_is_told_from_a_path(path: str | Path, is_one: bool) -> None:
     assert is_address(path) == is_one
+
+
+def test_an_address_without_a_bucket_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # no folder "s3:" is made here
+    (tmp_path / "a.txt").write_text("The cat sat on the mat. " * 40)
+    with pytest.raises(UserError, match="s3://BUCKET/NAME"):
+        afresh.train("a.txt", steps=1, out="s3://", quiet=True)
+    assert [f.name for f in tmp_path.iterdir()] == ["a.txt"]
 
 
 def test_an_address_survives_a_path() -> None:

@@ -20,6 +20,7 @@ from afresh.core.errors import UserError
 ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+):/{1,3}([^/].*)", re.IGNORECASE)  # a Path keeps one slash
 EXTRAS = {"http": "aiohttp", "https": "aiohttp", "hf": "huggingface_hub", "s3": "s3fs", "s3a": "s3fs"}
 EXTRAS |= {"gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
+KINDS_ALONE = {f"{kind}:" for kind in EXTRAS}
 NOT_STORED = "store_failed"  # the code of the errors
 RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")  # numbers in an address, as in shard-{000..099}.parquet
 MOST_FILES = 100_000  # of an address
@@ -29,8 +30,10 @@ TOO_LONG = 64 << 20  # bytes of a file that is read into memory
 
 
 def is_address(path: str | Path) -> bool:
-    """Whether this is the address of a store, and no path."""
-    return ADDRESS.fullmatch(str(path)) is not None
+    """Whether this is the address of a store, and no path; also one that lacks all but its kind, as s3://, which
+    `address_of` refuses."""
+    text = str(path)
+    return ADDRESS.fullmatch(text) is not None or text.rstrip("/").lower() in KINDS_ALONE
 
 
 def address_of(path: str | Path) -> str:
