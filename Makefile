@@ -27,9 +27,10 @@ demo: .venv/.installed
 test: .venv/.ready
 	$(PYTEST) -m "not browser"
 
-# What some tests need: Ray, wandb and a browser. Each installs in a minute; a machine that cannot have one of them skips
-# its tests.
+# What some tests need: Ray, wandb, a server of S3 and a browser. Each installs in a minute; a machine that cannot have one
+# of them skips its tests. moto comes after s3fs is there: together, pip tries a hundred versions of botocore for both.
 complete: .venv/.ready
+	-timeout 300 $(BIN)/pip install --disable-pip-version-check -q 'moto[s3,server]>=5'
 	-timeout 300 $(BIN)/pip install --disable-pip-version-check -q -e '.[cluster]' wandb
 	-command -v chromium || command -v chromium-browser || command -v google-chrome || \
 		(apt-get update -qq && apt-get install -y -qq chromium)
