@@ -121,7 +121,18 @@ class ScoreWords:
     question: Question
 
 
-Word = Literal["noise", "blurred", "recognisable", "good", "memorised", "collapsed", "cannot tell", "not measured"]
+Word = Literal[
+    "noise",
+    "blurred",
+    "recognisable",
+    "good",
+    "memorised",
+    "collapsed",
+    "unchanged",
+    "forgetful",
+    "cannot tell",
+    "not measured",
+]
 Judgement = tuple[Word, str]  # and why, as a sentence
 
 

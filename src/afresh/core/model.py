@@ -189,6 +189,7 @@ class Family:
     predict: Callable[[Modules, Space], Predict] | None = None  # of the next token, with a key/value cache
     branch: Callable[[Modules, Space], Branch] | None = None  # of many continuations of each of some beginnings
     predict_next: Callable[[Modules, Space], Predict] | None = None  # of the next token, in families without a cache
+    velocity: Callable[[Modules], Predict] | None = None  # of the straight path from noise to data, without guidance
     finish: Callable[[Modules, Any, Space, Examples, Rng], Mapping[str, Tensor]] | None = None  # fitted after training
     latents: Latents | None = None
     edit: Callable[[Modules, Any, Space, Edit, Cond, Rng, Tensor, Any], Tensor] | None = None  # returns x (B, *shape)

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from afresh.core import (
+    Batch,
     Cond,
     CondSpec,
     Edit,
@@ -29,6 +30,7 @@ from afresh.core import (
     Likelihood,
     Modules,
     PlanHints,
+    Policy,
     Predict,
     Sampling,
     Space,
@@ -36,7 +38,7 @@ from afresh.core import (
 )
 from afresh.core.rng import Rng
 from afresh.core.solver_progress import step
-from afresh.nets.foreign import DiffusersObjective, FolderConfig, Foreign, Prediction, foreign, score
+from afresh.nets.foreign import DiffusersObjective, FolderConfig, Foreign, Prediction, answer, foreign, score
 from afresh.nets.pipelines import ARCHITECTURES, Architecture, View, diffusers, pack, pipeline_of, quiet, split, unpack
 from afresh.sampling.edit import edit_keyed
 from afresh.sampling.guidance import classifier_free
@@ -240,6 +242,12 @@ def predictor(modules: Modules, guidance: float = TRAINED_GUIDANCE) -> Predict:
     return predict
 
 
+def guided(modules: Modules, config: TextToImageConfig, settings: TextToImageSettings) -> Predict:
+    """The velocity under the settings' guidance."""
+    predict = predictor(modules, settings.guidance)
+    return predict if config.parts.distilled else classifier_free(predict, settings.guidance)
+
+
 def edited(
     modules: Modules,
     config: TextToImageConfig,
@@ -251,10 +259,7 @@ def edited(
     settings: TextToImageSettings,
 ) -> Tensor:
     """An edit of latents along the straight path: (n, *space.shape). Raises UserError as `sampling.edit.edit`."""
-    predict = predictor(modules, settings.guidance)
-    if not config.parts.distilled:
-        predict = classifier_free(predict, settings.guidance)
-    solver = SOLVERS[settings.solver]
+    predict, solver = guided(modules, config, settings), SOLVERS[settings.solver]
     return edit_keyed(predict, space, task, cond, rng, index, solver, settings.steps, settings.resample)
 
 
@@ -265,6 +270,28 @@ def evaluations(space: Space, settings: TextToImageSettings) -> int:
 
 def edit_evaluations(space: Space, settings: TextToImageSettings, keep: bool) -> int:
     return evaluations(space, settings) * EVALUATIONS[settings.solver] * (settings.resample if keep else 1)
+
+
+# --------------------------------------------------------------------------- as a policy
+
+
+def denoise(modules: Modules, config: TextToImageConfig, space: Space, batch: Batch, rng: Rng) -> tuple[Tensor, Tensor]:
+    """What the network predicts at a random step of training, and its target, both (B, *shape)."""
+    net = prompted(modules)
+    return answer(
+        net,
+        batch.x,
+        rng.normal("diffusers/noise", batch.index, space.shape),
+        net.draw_steps(rng, batch.index),
+        batch.cond,
+    )
+
+
+def policy_score(modules: Modules, config: TextToImageConfig, space: Space, batch: Batch, rng: Rng) -> Tensor:
+    """Minus half the squared error at one random step, summed over the latents, (B,): a term of the bound on
+    log p(x | text) up to a weight of steps (Wallace et al. 2024, eq. 14)."""
+    found, target = denoise(modules, config, space, batch, rng)
+    return -0.5 * (found - target).square().flatten(1).sum(1)
 
 
 # --------------------------------------------------------------------------- the family
@@ -316,8 +343,10 @@ FAMILY = Family(
     objective=DiffusersObjective,
     sampling=Sampling(TextToImageSettings, sample),
     likelihood=Likelihood(score),
+    velocity=predictor,
     edit=edited,
     evaluations=Evaluations(evaluations, edit_evaluations),
+    policy=Policy(("velocity",), score=policy_score, denoise=denoise),
     made_by="tune",
     how="shapes noise step by step",
 )

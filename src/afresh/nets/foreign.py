@@ -196,12 +196,18 @@ def foreign(modules: Modules) -> Foreign:
     return net
 
 
-def error(net: Foreign, x: Tensor, noise: Tensor, k: Tensor, cond: Cond) -> Tensor:
-    """Squared error of the prediction at steps k, averaged over the field, (B,)."""
+def answer(net: Foreign, x: Tensor, noise: Tensor, k: Tensor, cond: Cond) -> tuple[Tensor, Tensor]:
+    """The prediction for examples that are noised at steps k, and its target, both as x."""
     alpha, sigma = net.at(k)
     z = alpha * x + sigma * noise
     targets = {"epsilon": noise, "sample": x, "v_prediction": alpha * noise - sigma * x, "flow": noise - x}
-    return (net.raw(z, k, cond) - targets[net.prediction]).square().flatten(1).mean(1)
+    return net.raw(z, k, cond), targets[net.prediction]
+
+
+def error(net: Foreign, x: Tensor, noise: Tensor, k: Tensor, cond: Cond) -> Tensor:
+    """Squared error of the prediction at steps k, averaged over the field, (B,)."""
+    found, target = answer(net, x, noise, k, cond)
+    return (found - target).square().flatten(1).mean(1)
 
 
 def score(modules: Modules, config: FolderConfig, space: Space, batch: Batch, rng: Rng) -> Tensor:

@@ -98,6 +98,8 @@ def start(spec: AlignSpec) -> Job:
     reply = reply_length(base_run)
     if reply is not None and not spec.prompts and not spec.prompt_tokens:  # what is wanted is one reply
         spec = replace(spec, prompt_tokens=min(HISTORY * reply, base_run.space.shape[0] // 2))
+    if spec.lora is not None and not spec.lora.targets:
+        spec = replace(spec, lora=spec.lora.model_copy(update={"targets": base_run.family.plan.adapted}))
     aligner, config, settings = check_arguments(base_run, budget, spec)
     output = check_spec(spec, budget, spec.run.parent / f"{spec.run.resolve().name}-aligned", inputs_of(base_run, spec))
     prepared = run_data(base_run)
@@ -304,7 +306,11 @@ def usual(has: Sequence[str], votes: bool) -> str:
     (docs/results/support.md, docs/development/log.md)."""
     if "steps" in has:
         return "dpo" if votes else "grpo"
-    return "rejection" if "fits" in has else "draft"
+    if "fits" in has:
+        return "rejection"
+    if "draw" in has:
+        return "draft"
+    return "dpo" if votes else "nft"
 
 
 def check_rewards(run: Run, aligner: Aligner, spec: AlignSpec) -> None:

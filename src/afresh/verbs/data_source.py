@@ -12,6 +12,7 @@ from afresh.core.rng import Rng
 from afresh.data.load import Loader
 from afresh.data.prepare import Prepared
 from afresh.evaluation.memorisation_monitor import MemorisationMonitor, memorisation_monitor
+from afresh.evaluation.tuning_monitor import TuningMonitor, comparison_of
 from afresh.runs.run import Run, metrics_rows
 from afresh.training import ranks
 from afresh.training.batch_source import heldout_loss
@@ -28,6 +29,7 @@ class DataSource:
         self.run, self.prepared, self.space, self.train, self.heldout = run, prepared, space, train, heldout
         self.best: BestCheckpoint | None = None
         self.monitor: MemorisationMonitor | None = None
+        self.tuning: TuningMonitor | None = None
 
     def learner(self) -> Learner:
         """Restore the newest intact checkpoint, with the evaluations so far."""
@@ -36,6 +38,8 @@ class DataSource:
         # Ranks of a catalogue's items still improve when the likelihood of rare ones falls (docs/development/log.md).
         if likelihood is None or (likelihood.selects and not self.run.space.catalogue):
             self.best = best_by_loss(self.run.path, learner, rows)
+        if (comparison := comparison_of(self.run, self.prepared.train_items, self.heldout)) is not None:
+            self.tuning = TuningMonitor(self.run, comparison)
         self.monitor = memorisation_monitor(self.run, (self.prepared.train, self.prepared.heldout), learner, rows)
         return learner
 
@@ -44,13 +48,15 @@ class DataSource:
         return prefetched(Loader(self.train, self.space, Rng(config.seed), config.batch).batch, config.device)
 
     def evaluate(self, learner: Learner) -> dict[str, float]:
-        """Evaluate {heldout_loss}, if the family has a likelihood or an error, and the share of near copies, which one
-        process searches for all."""
+        """Evaluate {heldout_loss}, if the family has a likelihood or an error, and by one process for all what tuning
+        has changed and the share of near copies."""
         metrics: dict[str, float] = {}
-        if self.run.family.likelihood is not None:
+        if self.run.family.likelihood is not None and self.tuning is None:
             metrics["heldout_loss"] = heldout_loss(learner, learner.objective, self.heldout, self.space)
         if not ranks.leads():
             return metrics
+        if self.tuning is not None:
+            metrics |= self.tuning.update(learner)
         if self.best is not None:
             self.best.update(learner, metrics, store=learner.step > 0)  # step 0 is the base model itself
         if self.monitor is not None and learner.step > 0:

@@ -90,6 +90,13 @@ class ImageOptions(BaseModel):
         max_length=200,
         description="a word that stands for what is learnt: put before captions, and the caption of images without one",
     )
+    others: str | None = Field(
+        None,
+        min_length=1,
+        max_length=2000,
+        description="texts that have nothing to do with what a text-to-image base is taught, between semicolons, by "
+        "which it is watched for forgetting",
+    )
     damaged: Damaged = "skip"
     background: str = Field(
         "white", description="colour behind transparency and of padding: a name such as white, or #rrggbb"
@@ -97,11 +104,9 @@ class ImageOptions(BaseModel):
 
     @model_serializer(mode="wrap")
     def _as_before(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without a trigger, where there is none: encoders of runs keep the bytes of before, whose hash is recorded."""
+        """Without what is not given: encoders of runs keep the bytes of before, whose hash is recorded."""
         written: dict[str, Any] = write(self)
-        if written.get("trigger", "") is None:
-            del written["trigger"]
-        return written
+        return {k: v for k, v in written.items() if v is not None or k not in ("trigger", "others")}
 
     @field_validator("background")
     @classmethod

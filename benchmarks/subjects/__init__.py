@@ -1,0 +1,1 @@
+"""Teaching a subject to an open model."""

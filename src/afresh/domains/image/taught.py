@@ -1,0 +1,88 @@
+"""What a text-to-image model was taught, beside its base: scores, and a verdict on them.
+
+They compare the answers of the two networks for the same held-out images, noise and times
+(`afresh.evaluation.base_comparison`), so that a handful of images suffices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from afresh.core import CondSpec, Evidence, ItemKind, Judgement, Metric, Question, Score, ScoreWords, Space
+from afresh.domains.image.verdict import copied_share
+from afresh.evaluation.base_comparison import DRIFT, GAIN, GAIN_ERROR, LEAK, read_answers
+from afresh.evaluation.study import Unmeasurable
+from afresh.evaluation.tuning_monitor import comparison_of
+
+LEAKED = 0.7  # forgetful: the gain under other texts is above this share of the gain
+MOVED = 0.6  # forgetful: answers to other texts moved by more than this share of what another text changes
+
+
+def told_texts(kind: ItemKind, space: Space, conds: CondSpec) -> str | None:
+    """None for images that are told a text as a vector, else the reason why not."""
+    if space.kind != "field" or not any(part.kind == "vector" for part in conds.values()):
+        return "measures text-to-image models that were tuned from another"
+    return None
+
+
+def beside_base(run: Any, evidence: Evidence) -> dict[str, float] | None:
+    """The comparison of a run with its base; None if it has none."""
+    codec, heldout = run.codec, evidence.heldout
+    comparison = comparison_of(run, evidence.train_items, heldout if codec is None else codec.encode(heldout))
+    if comparison is None:
+        return None
+    comparison.base = read_answers(run.path)
+    return None if comparison.base is None else comparison.measure(run.modules, elsewhere=True)
+
+
+def taught(evidence: Evidence) -> list[Score]:
+    """Gain, leak and drift. Raises Unmeasurable for a run without a base."""
+    found = evidence.tool(beside_base)
+    if found is None:
+        raise Unmeasurable("the run was not tuned from a text-to-image model")
+    gain, width = found[GAIN], 1.96 * found[GAIN_ERROR]
+    n = len(evidence.heldout)
+    scores = [Score(GAIN, gain, gain - width, gain + width, n, "higher", control=0.0)]
+    scores += [Score(name, found[name], None, None, n, "lower") for name in (LEAK, DRIFT) if name in found]
+    return scores
+
+
+def judge_taught(scores: Mapping[str, Score], plural: str) -> Judgement | None:
+    """The judgement on a model that was taught something; None for others."""
+    gain = scores.get(GAIN)
+    if gain is None or gain.low is None:
+        return None
+    if gain.value <= 0:
+        return "unchanged", f"Held-out {plural} are predicted no better than by the base: nothing of them was learnt."
+    copied = copied_share(scores)
+    if copied is not None:
+        return "memorised", f"{copied:.0%} of the {plural} are near copies of training {plural}."
+    leak, drift = (scores[name].value if name in scores else 0.0 for name in (LEAK, DRIFT))
+    learnt = f"Held-out {plural} are predicted {gain.value:.0%} better than by the base"
+    if leak > LEAKED:
+        return "forgetful", f"{learnt}, but {leak:.0%} of that under any other text as well: it is drawn unasked."
+    if drift > MOVED:
+        return "forgetful", f"{learnt}, but other texts are answered otherwise than before, by {drift:.0%} of a text."
+    return "good", f"{learnt}; answers to other texts have moved by {drift:.0%} of what another text changes."
+
+
+WORDS = {
+    GAIN: ScoreWords(
+        "gain over the base",
+        "By which share the error on held-out images is lower than the base's, for the same noise.",
+        Question.PREDICTS,
+    ),
+    LEAK: ScoreWords(
+        "leak to other texts",
+        "The same gain where the images have other texts, as a share of the gain: near 1, what was learnt is drawn "
+        "whatever is asked for.",
+        Question.OBEYS,
+    ),
+    DRIFT: ScoreWords(
+        "drift of other texts",
+        "How far the answers to other texts have moved, as a share of how far another text moves them.",
+        Question.OBEYS,
+    ),
+}
+METRICS = (Metric("taught", told_texts, taught, brief=True, words=WORDS, judge=judge_taught),)

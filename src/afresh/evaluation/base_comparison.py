@@ -1,0 +1,148 @@
+"""What tuning has changed: a network beside its base, for the same examples, noise, times and texts.
+
+The loss of a step tells little, since most of its variance is that of the noise and of the time that were drawn. Here
+the network and its base answer the same questions, so that the variance cancels:
+
+- `gain`: by which share the error on held-out examples is lower than the base's, over several draws of (noise, time)
+  for each example, with its standard error;
+- `leak`: the same gain where the examples have texts that have nothing to do with them, as a share of the gain. Near 0,
+  what was learnt is bound to its text; near 1, it is drawn whatever is asked for;
+- `drift`: how far the answers to other texts have moved along the base's own paths from noise to images, as a share of
+  how far apart the base's answers to different texts are (root mean squares, averaged over times). At 1, another text
+  would have changed the answer as much.
+
+No image is drawn for it, and no other network is needed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save as save_bytes
+from torch import Tensor
+
+from afresh.core import Batch, Cond, Examples, Family, Modules, Predict, Space
+from afresh.core.rng import Rng
+from afresh.core.space import evenly_spaced
+from afresh.data.load import gather
+from afresh.storage.files import replace_file
+from afresh.storage.tensor_file import read_tensors
+
+LOSS, GAIN, GAIN_ERROR, LEAK, DRIFT = "heldout_loss", "gain", "gain_error", "leak", "drift"  # in metrics.jsonl
+EXAMPLES, PAIRS = 16, 8  # held-out examples that are compared at most; at least so many pairs of example and noise
+AT_ONCE = 8  # pairs
+TIMES = (0.0, 0.15, 0.35, 0.55, 0.8, 1.0)  # of a path; its answers at all but the last are compared
+FILE = "base_answers.safetensors"
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a network answers.
+
+    `errors`, `elsewhere`: (pairs,), squared errors of held-out examples under their own and under other texts, or none.
+    `states`, `velocities`: (times, paths, *shape), places on the base's paths and the velocities there.
+    """
+
+    errors: Tensor
+    elsewhere: Tensor
+    states: Tensor
+    velocities: Tensor
+
+
+class BaseComparison:
+    """Compares a network with its base. `family` has a likelihood by error, and a velocity. `others` are texts that
+    have nothing to do with what is learnt."""
+
+    def __init__(self, family: Family, config: Any, space: Space, heldout: Examples, others: Cond) -> None:
+        self.family, self.config, self.space, self.others = family, config, space, others
+        rows = evenly_spaced(len(heldout), EXAMPLES).repeat(math.ceil(PAIRS / min(len(heldout), EXAMPLES)))
+        self.batch = gather(heldout, space, rows, torch.arange(len(rows)))
+        self.base: Answers | None = None
+
+    def errors(self, modules: Modules, batch: Batch) -> Tensor:
+        """The error of each pair of an example and a noise, averaged over the times of the family's score, (pairs,)."""
+        assert self.family.likelihood is not None
+        score = self.family.likelihood.score
+        each = [
+            -score(modules, self.config, self.space, batch.select(rows), Rng(0)).float()
+            for rows in torch.arange(len(batch.x), device=batch.x.device).split(AT_ONCE)
+        ]
+        return torch.cat(each).cpu()
+
+    def elsewhere(self) -> Batch:
+        """The held-out examples with other texts."""
+        rows = torch.arange(len(self.batch.x), device=self.batch.x.device) % self.others.size
+        return replace(self.batch, cond=self.others.select(rows))
+
+    def answers(self, predict: Predict, states: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Places (times, paths, *shape), those that are given or those of Euler's rule, and the velocities there."""
+        device = self.batch.x.device
+        index = torch.arange(self.others.size, device=device)
+        x = Rng(0).normal("base/path", index, self.space.shape)
+        places, velocities = [], []
+        for i, (a, b) in enumerate(zip(TIMES, TIMES[1:], strict=False)):
+            x = x if states is None else states[i].to(device)
+            v = predict(x, torch.full((len(x),), a, device=device), self.others, None)[0].float()
+            places.append(x.cpu())
+            velocities.append(v.cpu())
+            x = x + (b - a) * v
+        return torch.stack(places), torch.stack(velocities)
+
+    @torch.no_grad()
+    def answer(self, modules: Modules, elsewhere: bool) -> Answers:
+        """The answers of a network, at the places where the base's are known, if they are."""
+        assert self.family.velocity is not None
+        device = next(p for m in modules.values() for p in m.parameters()).device
+        self.batch, self.others = self.batch.to(device), self.others.to(device)
+        states = None if self.base is None else self.base.states
+        places, velocities = self.answers(self.family.velocity(modules), states)
+        other = self.errors(modules, self.elsewhere()) if elsewhere else torch.zeros(0)
+        return Answers(self.errors(modules, self.batch), other, places, velocities)
+
+    def measure(self, modules: Modules, elsewhere: bool = False) -> dict[str, float]:
+        """The metrics of a network, with `elsewhere` the leak as well; the first network is the base."""
+        now = self.answer(modules, elsewhere or self.base is None)
+        if self.base is None:
+            self.base = now
+        return compared(now, self.base)
+
+
+def compared(now: Answers, base: Answers) -> dict[str, float]:
+    """The metrics of answers beside those of the base."""
+    lower, before = (base.errors - now.errors).double(), float(base.errors.mean())
+    gain = float(lower.mean()) / before
+    out = {
+        LOSS: float(now.errors.mean()),
+        GAIN: gain,
+        GAIN_ERROR: float(lower.std()) / math.sqrt(len(lower)) / before,
+        DRIFT: drift(now.velocities, base.velocities),
+    }
+    if len(now.elsewhere) and gain > 0:
+        out[LEAK] = float((base.elsewhere - now.elsewhere).mean()) / float(base.elsewhere.mean()) / gain
+    return out
+
+
+def drift(now: Tensor, base: Tensor) -> float:
+    """Of velocities (times, paths, *shape): see the beginning of this file."""
+    apart = (base - base.roll(1, 1)).square().flatten(1).mean(1)
+    moved = (now - base).square().flatten(1).mean(1)
+    return float((moved / apart.clamp_min(1e-12)).sqrt().mean())
+
+
+def write_answers(folder: Path, answers: Answers) -> None:
+    """Keep the base's answers, which a resumed run is compared with."""
+    replace_file(folder / FILE, save_bytes({k: v.contiguous() for k, v in asdict(answers).items()}))
+
+
+def read_answers(folder: Path) -> Answers | None:
+    """None if there are none."""
+    file = folder / FILE
+    if not file.exists():
+        return None
+    tensors: Mapping[str, Tensor] = read_tensors(file)
+    return Answers(**tensors)
