@@ -51,6 +51,7 @@ BATCH = 8  # windows or conversations per step
 SHORT, STEPS = 256, 64
 SAVED_APART = 8  # the fewest steps between two checkpoints of all weights
 EVALUATED = 64  # the fewest held-out examples of an evaluation (verbs/data_source.py)
+COMPARED = 104  # forward passes by which a network with a velocity is compared with its base (base_comparison.py)
 # The peak learning rate times the width of the hidden layers, for an adapter and for all weights. Public weights were
 # trained on far more data than a run of afresh, and are tuned at lower rates. The gains are in docs/development/log.md;
 # other values were not tried.
@@ -117,7 +118,8 @@ def plan_tuning(task: Task, base: Base, heldout: Examples, fixed_window: bool, c
     ]
     if task.space.stream:
         decisions.insert(2, Decision("window", f"at most {task.space.shape[0]} tokens", "of the data, or set by hand"))
-    evaluated = Loader(heldout, task.space, Rng(task.seed)).count
+    compared = task.family.velocity is not None
+    evaluated = COMPARED if compared else min(EVALUATED, Loader(heldout, task.space, Rng(task.seed)).count)
     final = fitting_memory(task, base.config, with_evaluations(task, finished(task, trial), evaluated), decisions)
     decisions.append(disk(task, final, learns, copied))
     decisions += memory(task, base.config, final, learns, size)
@@ -189,11 +191,11 @@ def memory_of_step(task: Task, config: Any, train: TrainConfig, cuda: bool) -> t
     return most, kept
 
 
-def with_evaluations(task: Task, train: TrainConfig, heldout: int) -> TrainConfig:
-    """Plan evaluations that cost at most about a tenth of the training, and one preview, because sampling from a large
-    base is slow."""
+def with_evaluations(task: Task, train: TrainConfig, evaluated: int) -> TrainConfig:
+    """Plan evaluations, of so many forward passes each, that cost at most about a tenth of the training, and one preview,
+    because sampling from a large base is slow."""
     forwards = train.steps * train.batch * 3  # a training step costs about three forward passes
-    evaluations = max(1, min(8, forwards // (10 * max(1, min(EVALUATED, heldout)))))
+    evaluations = max(1, min(8, forwards // (10 * max(1, evaluated))))
     changed = {"eval_every": -(-train.steps // evaluations), "preview_every": train.steps}
     if task.base is not None and task.base.lora is None:  # a checkpoint is three times as large as the base
         changed["save_every"] = max(train.save_every, min(train.steps, SAVED_APART))
