@@ -192,8 +192,8 @@ def memory_of_step(task: Task, config: Any, train: TrainConfig, cuda: bool) -> t
 
 
 def with_evaluations(task: Task, train: TrainConfig, evaluated: int) -> TrainConfig:
-    """Plan evaluations, of so many forward passes each, that cost at most about a tenth of the training, and one preview,
-    because sampling from a large base is slow."""
+    """Plan evaluations of `evaluated` forward passes each that cost at most about a tenth of the training, and one
+    preview, because sampling from a large base is slow."""
     forwards = train.steps * train.batch * 3  # a training step costs about three forward passes
     evaluations = max(1, min(8, forwards // (10 * max(1, evaluated))))
     changed = {"eval_every": -(-train.steps // evaluations), "preview_every": train.steps}
