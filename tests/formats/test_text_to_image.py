@@ -19,11 +19,13 @@ from afresh.cli import run as command
 from afresh.core import Batch, Cond, Examples, Item, UserError, events
 from afresh.core.rng import Rng
 from afresh.data.captions import CaptionEncoder, as_encoded, captioned
+from afresh.evaluation.base_comparison import DRIFT, GAIN, LOSS, read_answers
 from afresh.families.text_to_image import ATTENTION, prompted
 from afresh.formats.text_to_image import LORA, write_lora
+from afresh.nets import pipelines
 from afresh.nets.pipelines import View, quiet
 from afresh.runs.base_model import open_base_model
-from afresh.runs.run import Run
+from afresh.runs.run import Run, metrics_rows
 from afresh.sampling.request import Request
 from afresh.training import checkpoint, lora
 from afresh.training.lora import LoraConfig
@@ -289,6 +291,40 @@ def test_captions_come_from_files_folders_or_a_trigger_word(bases: Any, data: Pa
     assert any("without a caption" in note for note in captioned(bare, pipeline, None)[1])
     with pytest.raises(UserError, match="trigger=WORD"):
         captioned(bare[:1], pipeline, None)
+
+
+def test_tuning_is_watched_beside_the_base(tuned: Run) -> None:
+    """Held-out images under the same noise, and the drift of other texts."""
+    rows = [row for row in metrics_rows(tuned) if GAIN in row]
+    assert [row["step"] for row in rows] == [0, 2] and rows[0][GAIN] == rows[0][DRIFT] == 0
+    assert rows[1][GAIN] == pytest.approx(1 - rows[1][LOSS] / rows[0][LOSS]) and rows[1][DRIFT] > 0
+    assert read_answers(tuned.path) is not None
+
+
+@pytest.mark.parametrize("method", ["nft", "dpo"])
+def test_rewards_and_votes_align_an_adapter(method: str, tuned: Run, data: Path, tmp_path: Path) -> None:
+    wish = ["--reward", "brightness"]
+    if method == "dpo":
+        shown = data / "0.png", data / "1.png"
+        votes = [{"a": str(shown[i % 2]), "b": str(shown[1 - i % 2]), "winner": "ab"[i % 2]} for i in range(4)]
+        (tmp_path / "votes.jsonl").write_text("\n".join(map(json.dumps, votes)))
+        wish = ["--preferences", str(tmp_path / "votes.jsonl"), "--anyway"]
+    few = ["--set", "align.group=2"] if method == "nft" else []
+    out = tmp_path / "aligned"
+    command_line = ["align", str(tuned.path), *wish, "--method", method, "--lora", "--steps", "2", *few]
+    assert command([*command_line, "--set", "sample.steps=2", "--out", str(out), "--no-measure"]) == 0
+    aligned = Run.open(out)
+    assert aligned.record.lora is not None and aligned.record.lora.targets == ATTENTION
+
+
+def test_a_trigger_that_is_a_common_word_is_noted(bases: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a vocabulary in order of frequency, of which a word is an early token."""
+    pipeline, item = str(bases("StableDiffusionPipeline")), Item(np.zeros((SIDE, SIDE, 3), np.uint8))
+    assert captioned([item], pipeline, "a")[1] == []  # of so few tokens, none is rare
+    monkeypatch.setattr(pipelines, "LARGE", 10)
+    monkeypatch.setattr(pipelines, "COMMON", 1)
+    assert "common word" in captioned([item], pipeline, "a")[1][0]
+    assert captioned([item], pipeline, "sks")[1] == []  # several tokens
 
 
 def test_a_text_that_is_longer_than_the_encoder_reads_is_said(bases: Any) -> None:

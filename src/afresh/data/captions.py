@@ -25,7 +25,7 @@ from afresh.core.device import computing_device
 from afresh.core.plural import counted
 from afresh.data.text_encoder import TextModel, open_model
 from afresh.data.text_encoder_source import MINILM, cached, locate
-from afresh.nets.pipelines import PipelineText, is_text_to_image
+from afresh.nets.pipelines import PipelineText, is_text_to_image, text_of
 
 WORDS, AUTO = "words", "auto"
 MANY = 100  # distinct captions from which `auto` uses a text encoder if there is one; for fewer, words are enough
@@ -162,6 +162,11 @@ def captioned(items: Sequence[Item], wanted: str, trigger: str | None) -> tuple[
             "subject: `data.trigger=WORD`."
         )
     notes: list[str] = []
+    if trigger and text_of(Path(wanted), computing_device()).is_common(trigger):
+        notes.append(
+            f"the trigger {trigger!r} is a common word, whose own meaning the adapter overwrites: a rare one, such as "
+            "sks, keeps it"
+        )
     if silent:
         notes.append(Omission(f"{counted(silent, 'item')} without a caption: what the base draws without a text"))
     if other := sorted({k for item in items for k in (*item.numbers, *item.images)}):

@@ -114,10 +114,10 @@ class BaseComparison:
 
 def compared(now: Answers, base: Answers) -> dict[str, float]:
     """The metrics of answers beside those of the base."""
-    lower, before = (base.errors - now.errors).double(), float(base.errors.mean())
+    lower, before = base.errors.double() - now.errors.double(), float(base.errors.double().mean())
     gain = float(lower.mean()) / before
     out = {
-        LOSS: float(now.errors.mean()),
+        LOSS: float(now.errors.double().mean()),
         GAIN: gain,
         GAIN_ERROR: float(lower.std()) / math.sqrt(len(lower)) / before,
         DRIFT: drift(now.velocities, base.velocities),

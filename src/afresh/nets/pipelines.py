@@ -31,6 +31,7 @@ from afresh.core import UserError
 
 INSTALL = "pip install 'afresh[diffusers]'"
 INDEX = "model_index.json"
+LARGE, COMMON = 10_000, 4  # tokens of a vocabulary of words; in the first quarter are those that occur often
 LIBRARIES = ("diffusers", "transformers")  # whose classes a part of a pipeline may have
 Text = Mapping[str, Tensor]  # an embedded text: arguments of the pipeline's call, each (B, ...)
 
@@ -521,6 +522,12 @@ class PipelineText:
     def limit(self) -> int:
         """The tokens of a text that are read at most."""
         return min(self.architecture.longest, int(self.tokenizer.model_max_length))
+
+    def is_common(self, word: str) -> bool:
+        """Whether a word is one of the more frequent tokens: vocabularies are in order of frequency."""
+        with quiet():
+            ids = self.tokenizer(word, add_special_tokens=False).input_ids
+        return len(ids) == 1 and len(self.tokenizer) >= LARGE and ids[0] < len(self.tokenizer) // COMMON
 
     def vectors(self, texts: Sequence[str]) -> tuple[Tensor, list[int]]:
         """(N, E) float32 on the CPU, and the indices of texts of which the end is not read."""
