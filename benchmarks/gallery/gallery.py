@@ -171,15 +171,15 @@ INSTEAD: dict[str, Callable[[afresh.Model], str]] = {"interactions": lists, "exe
 # --------------------------------------------------------------------------- the page
 
 
-def page(exhibits: Sequence[Exhibit]) -> str:
-    """The page, in the order of FAMILIES."""
+def page(exhibits: Sequence[Exhibit], note: str = "") -> str:
+    """The page, in the order of FAMILIES. `note`: a sentence about the circumstances."""
     by_name = {e.name: e for e in exhibits}
     about = (
         "Made by `python -m benchmarks gallery`; not edited by hand. For each kind of data and family a small model, "
         "and what it draws first with the seed 0: nothing is selected, and nothing was set but the family. Of a sound "
         f"the first {SECONDS:g} seconds are here, of a text the first {LETTERS} characters."
     )
-    parts = ["# Gallery", fill(about, 120)]
+    parts = ["# Gallery", fill(f"{about} {note}".strip(), 120)]
     for kind, families in FAMILIES.items():
         found = [by_name[f"{kind}-{f}"] for f in families if f"{kind}-{f}" in by_name]
         if found:
@@ -198,11 +198,11 @@ def facts(e: Exhibit) -> str:
     return f"{learnt}; {e.parameters / 1e6:.2f}M parameters, {e.steps:,} steps{how}. **{e.word}**: {e.sentence}"
 
 
-def write_page(root: Path, to: Path) -> None:
+def write_page(root: Path, to: Path, note: str = "") -> None:
     """The page of all that was made, and its files beside it. Raises SystemExit if they are too large."""
     exhibits = [Exhibit(**json.loads(f.read_text("utf-8"))) for f in sorted((root / "exhibits").glob("*.json"))]
     files = [f for e in exhibits for f in sorted((root / "shown").glob(f"{e.name}-*"))]
-    text = page(exhibits)
+    text = page(exhibits, note)
     if (size := len(text.encode()) + sum(f.stat().st_size for f in files)) > LARGEST:
         raise SystemExit(f"The gallery has {size:,} bytes; at most {LARGEST:,} are kept.")
     folder = to.with_suffix("")
@@ -219,6 +219,7 @@ def main(*given: str) -> None:
     parser.add_argument("--minutes", type=float, default=10.0, help="of each model; 10 by default")
     parser.add_argument("--only", default="", help=f"with commas, of {', '.join(known())}")
     parser.add_argument("--again", action="store_true", help="train what was trained before anew")
+    parser.add_argument("--note", default="", help="a sentence about the circumstances, for the page")
     parser.add_argument("--page", type=Path, default=PAGE, help="where the page is written; its files lie beside it")
     asked = parser.parse_args(given)
     names = [n for n in asked.only.split(",") if n] or list(known())
@@ -236,7 +237,7 @@ def main(*given: str) -> None:
             continue
         write_json(file, asdict(made))
         print(f"{name}: {made.seconds:.0f} s, {made.word}", flush=True)
-    write_page(root, asked.page)
+    write_page(root, asked.page, asked.note)
 
 
 BENCHMARKS = (Benchmark("gallery", (), 260, main),)
