@@ -21,7 +21,7 @@ from torch import Tensor
 from benchmarks.common import processes
 from benchmarks.subjects.scenes import COLOURS, GROUNDS, SHAPES, SIDE, TRIGGER, Picture, scene
 
-SCENES, STEPS, BATCH, RATE = 20_000, 800, 32, 3e-3
+SCENES, STEPS, BATCH, RATE = 20_000, 1_500, 32, 2e-3
 WORDS = sorted({"a", "on", "small", "large", TRIGGER, *COLOURS, *SHAPES, *(w for g in GROUNDS for w in g.split())})
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 
@@ -62,22 +62,20 @@ def untrained() -> Any:
         initializer_factor=4.0,
     )
     autoencoder = diffusers.AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 3,
-        up_block_types=("UpDecoderBlock2D",) * 3,
-        block_out_channels=(16, 32, 64),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        block_out_channels=(24, 48),
         layers_per_block=1,
-        latent_channels=8,
+        latent_channels=4,
         norm_num_groups=8,
         sample_size=SIDE,
         mid_block_add_attention=False,
     )
     network = diffusers.UNet2DConditionModel(
-        sample_size=SIDE // 4,
-        in_channels=8,
-        out_channels=8,
-        block_out_channels=(64, 96),
-        down_block_types=("CrossAttnDownBlock2D",) * 2,
-        up_block_types=("CrossAttnUpBlock2D",) * 2,
+        sample_size=SIDE // 2,
+        block_out_channels=(32, 64, 96),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
         layers_per_block=1,
         cross_attention_dim=width,
         attention_head_dim=8,

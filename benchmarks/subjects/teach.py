@@ -94,7 +94,7 @@ class Eye:
         distinct = list(dict.fromkeys(texts))
         rows = torch.tensor([distinct.index(text) for text in texts])
         cond = conditions_of(run, distinct).select(rows)
-        return run.draw(modules, cond, 7, run.family.sampling.settings(**SETTINGS)).float() / 127.5 - 1  # type: ignore
+        return run.draw(modules, cond, 7, run.family.sampling.settings(**SETTINGS)).float().clamp(-1, 1)  # type: ignore
 
 
 def flat(x: Tensor) -> Array:
@@ -135,7 +135,7 @@ def teach(
         write_captioned(data, pictures)
     steps = int(train.pop("steps", STEPS))
     others = "; ".join(scene(random.Random(f"others {i}")).caption for i in range(8))
-    lora = LoraConfig(rank=int(train.pop("rank", 16)))
+    lora = LoraConfig(rank=int(train.pop("rank", 16)), targets=("*",) if train.pop("every", 0) else ())
     spec = TrainSpec(
         data,
         base=str(pipeline),

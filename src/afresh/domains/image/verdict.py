@@ -12,7 +12,7 @@ from afresh.evaluation.verdict import ALIKE, COPIED, NEAR, SHAPED, place, share_
 # that of distances in values between blurred held-out items.
 ALIKE_BESIDE = 0.5
 MISSED = 0.15  # collapsed as well: samples are precise, but recall is below this share of its floor
-SOFT = 0.5  # blurred: sharpness is below the geometric mean of floor and control, by this power
+SOFT = 0.4  # blurred: sharpness is below the mean of floor and control in logarithms, with this weight of the control
 NOISY = 2.0  # neither good nor of a few sorts: sharpness is above this share of its floor, which is noise
 DENSE = 0.6  # good: density and coverage are above this share of their floors
 LIKE = 0.7  # good: the place of likeness is above this, so that few samples are noise
@@ -51,7 +51,7 @@ def judge_images(scores: Mapping[str, Score], plural: str) -> Judgement | None:
             f"One recognises what the {plural} show; with so few real ones, scores do not tell whether they are good."
         )
     distance, trivial = scores["kid"].value, scores["kid/pixel_gaussian"].value
-    near = distance <= NEAR * max(1.0, trivial)
+    near = distance <= NEAR * max(1.0, trivial) and distance < trivial
     dense = min(share_of_floor(scores[name]) for name in ("density", "coverage"))
     if near and not noisy and dense >= DENSE and (shaped is None or shaped > LIKE):
         return "good", f"The {plural} are close to real ones that the model has not seen, and as varied."
