@@ -32,6 +32,7 @@ from afresh.training.lora import LoraConfig
 from afresh.verbs.edit import changed
 from afresh.verbs.editor import Change, Editor
 from afresh.verbs.export_pipeline import drawn_by_diffusers
+from afresh.verbs.train import TrainSpec, start
 from tests.formats.tiny_pipelines import PIPELINES, SIDE, saved
 
 pytestmark = pytest.mark.slow
@@ -291,6 +292,15 @@ def test_captions_come_from_files_folders_or_a_trigger_word(bases: Any, data: Pa
     assert any("without a caption" in note for note in captioned(bare, pipeline, None)[1])
     with pytest.raises(UserError, match="trigger=WORD"):
         captioned(bare[:1], pipeline, None)
+
+
+def test_an_autoencoder_that_loses_the_images_is_said(bases: Any, data: Path, tmp_path: Path) -> None:
+    """Here one of random weights."""
+    heard: list[events.Event] = []
+    with events.listening(heard.append):
+        start(TrainSpec(data, base=str(bases("StableDiffusionPipeline")), steps=1, out=tmp_path / "run"))
+    (said,) = (event for event in heard if event.code == "reconstruction")
+    assert "cannot be taught" in str(said)
 
 
 def test_tuning_is_watched_beside_the_base(tuned: Run) -> None:

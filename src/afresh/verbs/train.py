@@ -13,8 +13,9 @@ from typing import Any
 
 from torch import Tensor
 
-from afresh.core import Space, UserError, events, registry
+from afresh.core import Codec, Examples, Space, UserError, events, registry
 from afresh.core.device import computing_on
+from afresh.core.space import evenly_spaced
 from afresh.data.prepare import Prepared, advice_lines, long_records, prepare
 from afresh.preferences import preferences
 from afresh.runs.base_model import BaseModel, open_base_model
@@ -40,6 +41,7 @@ from afresh.verbs.torchrun import together
 from afresh.verbs.training_job import Job
 
 RANK = 16  # of an adapter
+RECONSTRUCTED, KEPT = 16, 0.9  # held-out items that the autoencoder of a base is tried on; share of their variance
 WINDOW = 1024  # the most tokens of a window in which a base is tuned, unless set by hand
 
 
@@ -281,9 +283,24 @@ def space_of(base: BaseModel, prepared: Prepared) -> LatentSpace:
         return LatentSpace(base.family, None, None, prepared.encoder.space, prepared.train, prepared.heldout)
     check_in_memory(prepared)
     name, codec = base.codec
-    return LatentSpace(
-        base.family, name, codec, codec.target, codec.encode(prepared.train), codec.encode(prepared.heldout)
-    )
+    heldout = codec.encode(prepared.heldout)
+    if codec.target.kind == "field":
+        note_reconstruction(codec, prepared.heldout, heldout, prepared.encoder.kind.plural)
+    return LatentSpace(base.family, name, codec, codec.target, codec.encode(prepared.train), heldout)
+
+
+def note_reconstruction(codec: Codec, given: Examples, latents: Examples, plural: str) -> None:
+    """Warn if the autoencoder of a base loses much of the variance of held-out items, which cannot be taught then."""
+    rows = evenly_spaced(len(given), RECONSTRUCTED)
+    x = given.x[rows].float() * given.scale + given.shift
+    kept = 1 - float((codec.decode(latents.x[rows]) - x).square().mean() / x.var().clamp_min(1e-12))
+    if kept < KEPT:
+        events.warning(
+            f"The autoencoder of the base gives back {max(kept, 0):.0%} of the variance of your {plural}: what it does "
+            "not draw cannot be taught. Larger ones may do (`data.size`), or another base.",
+            "reconstruction",
+            kept=kept,
+        )
 
 
 # --------------------------------------------------------------------------- plan
