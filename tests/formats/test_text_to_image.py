@@ -325,6 +325,9 @@ def test_rewards_and_votes_align_an_adapter(method: str, tuned: Run, data: Path,
     assert command([*command_line, "--set", "sample.steps=2", "--out", str(out), "--no-measure"]) == 0
     aligned = Run.open(out)
     assert aligned.record.lora is not None and aligned.record.lora.targets == ATTENTION
+    # Its own adapter is one of the run that it was aligned from, so that the whole pipeline is written.
+    assert command(["export", str(out), "--to", "diffusers", "--out", str(tmp_path / "exported")]) == 0
+    assert (tmp_path / "exported" / "model_index.json").is_file()
 
 
 def test_a_trigger_that_is_a_common_word_is_noted(bases: Any, monkeypatch: pytest.MonkeyPatch) -> None:

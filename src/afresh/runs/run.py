@@ -398,7 +398,13 @@ class Run:
     def settings(self, values: Mapping[str, Any]) -> Any:
         """The family's sampling settings. Raises UserError naming those that exist."""
         values = of_guidance(self.family, self.conds, values)
-        return of_sampling(self.family, values, bool(self.conds) and self.record.train.cond_dropout > 0)
+        return of_sampling(self.family, values, self.guided)
+
+    @property
+    def guided(self) -> bool:
+        """Whether the model also knows what no condition means. An aligned one is told every condition while it learns,
+        and has that branch of its base."""
+        return bool(self.conds) and (self.record.train.cond_dropout > 0 or self.record.align is not None)
 
     @torch.no_grad()
     def draw(

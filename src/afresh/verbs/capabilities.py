@@ -28,7 +28,7 @@ def offers(run: Run) -> dict[str, Any]:
         out["seconds"] = space.longest
     if writes_text(run.encoder, run.space):
         out["context"] = run.space.shape[0]
-    guided = bool(run.conds) and run.record.train.cond_dropout > 0 and family.sampling.guided
+    guided = run.guided and family.sampling.guided
     return {
         **out,
         "conversations": converses(run.encoder, run.space),

@@ -1,4 +1,5 @@
-"""The format `diffusers` of a text-to-image run: the adapter alone, or the whole pipeline if all weights learnt.
+"""The format `diffusers` of a text-to-image run: the adapter alone, or the whole pipeline if all weights learnt, or if
+the run was aligned or tuned from another one.
 
 The proof is an image: diffusers draws it with what was written, from the same noise as the run.
 """
@@ -34,24 +35,15 @@ TOLERANCE = 1e-3  # of pixels in [-1, 1]
 def export_pipeline(run: Run, out: Path, card: Card, force: bool) -> tuple[Path, FieldProof]:
     """Write the adapter, or the pipeline, with its proof. Raises UserError if the base is not where it was."""
     config: TextToImageConfig = run.config
-    base = Path(base_model_here(run) or "")
-    if not base.is_dir() or run.record.base_model is None:
-        raise UserError(
-            f"The base {run.record.base_model} is not on this machine. An export needs its text encoders: put it back."
-        )
-
-    if not is_text_to_image(base):
-        raise UserError(
-            f"{run.path} was tuned from the run {base}, and diffusers opens adapters of pipelines. Export that run, or "
-            "tune its pipeline on all of the data."
-        )
-    if run.record.lora is not None and find_spec("peft") is None:
+    base, direct = pipeline_of_run(run)
+    adapter = direct and run.record.lora is not None
+    if adapter and find_spec("peft") is None:
         raise UserError("diffusers opens adapters with peft, which the proof needs: pip install 'afresh[diffusers]'.")
 
     prompt = run.record.data.options.get("trigger") or "a prompt"
 
     def write(folder: Path) -> FieldProof:
-        if run.record.lora is not None:
+        if adapter:
             write_lora(folder, prompted(run.modules_with_adapters()))
             usage = lora_usage(config, card.base_model or "", out.name, prompt)
             pipe = with_parts(run, base, None)
@@ -74,7 +66,7 @@ def export_pipeline(run: Run, out: Path, card: Card, force: bool) -> tuple[Path,
             largest=largest,
             tolerance=TOLERANCE * max(1.0, outputs),
             outputs=outputs,
-            notes=[] if run.record.lora is None else [f"the adapter is of {card.base_model}"],
+            notes=[f"the adapter is of {card.base_model}"] if adapter else [],
         )
         said = [*card.sentences, f"Drawn by {proof.reader}, an image was{'' if proof.passed else ' NOT'} the run's."]
         (folder / README).write_text(usage, encoding="utf-8")
@@ -82,6 +74,19 @@ def export_pipeline(run: Run, out: Path, card: Card, force: bool) -> tuple[Path,
         return proof
 
     return write_proved(out, write, force)
+
+
+def pipeline_of_run(run: Run) -> tuple[Path, bool]:
+    """The folder of the pipeline that a run began with, and whether it was tuned from it itself, not from another run.
+    Raises UserError if it is not where it was."""
+    base, direct = Path(base_model_here(run) or ""), True
+    while (base / "run.json").is_file():
+        base, direct = Path(base_model_here(Run.open(base)) or ""), False
+    if base == Path() or not base.is_dir() or not is_text_to_image(base):
+        raise UserError(
+            f"The base {run.record.base_model} is not on this machine. An export needs its text encoders: put it back."
+        )
+    return base, direct
 
 
 def with_parts(run: Run, base: Path, net: Any) -> Any:

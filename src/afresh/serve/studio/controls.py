@@ -159,7 +159,7 @@ def factors_of(height: int, width: int) -> tuple[int, ...]:
 def sliders(run: Run) -> list[Slider]:
     """The settings of the family that people change."""
     fields = run.family.sampling.settings.model_fields  # type: ignore[attr-defined]
-    guidable = bool(run.conds) and run.train.cond_dropout > 0 and run.family.sampling.guided
+    guidable = run.guided and run.family.sampling.guided
     out = []
     for name, known in SETTINGS.items():
         if name not in fields or (name == "guidance" and not guidable):
