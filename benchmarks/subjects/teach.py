@@ -23,7 +23,8 @@ from torch import Tensor
 from afresh.evaluation.distribution import distances, kid
 from afresh.evaluation.tuning_monitor import conditions_of
 from afresh.runs.run import Run
-from afresh.training.best_checkpoint import read_choice
+from afresh.training.best_checkpoint import GAIN, GAIN_ERROR, PATIENCE, BestCheckpoint
+from afresh.training.looks import MonitorLook
 from afresh.training.loop import Learner, averaged
 from afresh.training.lora import LoraConfig
 from afresh.training.weights import adapters_merged
@@ -37,9 +38,9 @@ from benchmarks.subjects.base import base, pixels, write_captioned
 from benchmarks.subjects.judge import Array, Recogniser, features, likeness, likeness_among, recogniser
 from benchmarks.subjects.scenes import GROUNDS, TRIGGER, scene, subject
 
-SUBJECTS, PICTURES, STEPS, MINUTES = 10, 16, 400, 14.0
-DRAWN, OTHER, REAL, HELD = 40, 160, 400, 60  # pictures of the figure, of other captions, of scenes, and of the figure
-SETTINGS = {"steps": 20, "guidance": 3.0}
+SUBJECTS, PICTURES, STEPS, EVERY, RATE, MINUTES = 10, 16, 200, 25, 1e-3, 20.0
+DRAWN, OTHER, REAL, HELD = 30, 100, 400, 60  # pictures of the figure, of other captions, of scenes, and of the figure
+SETTINGS = {"steps": 15, "guidance": 3.0}
 FORGOTTEN, NEAR = 1.2, 0.9  # the goals: KID beside the base's at most, likeness at least
 
 
@@ -108,6 +109,9 @@ def save_grid(x: Tensor, file: Path, across: int = 10) -> None:
     Image.fromarray(picture).resize((picture.shape[1] * 3, picture.shape[0] * 3), Image.Resampling.NEAREST).save(file)
 
 
+RULE = BestCheckpoint(Path(), GAIN, GAIN, "", 1, lambda a, b: False, margin=1.0)
+
+
 class Watched(DataSource):
     """A run's data, with a recogniser at every evaluation."""
 
@@ -145,7 +149,7 @@ def teach(
         out=folder / "run",
         force=True,
         data={"trigger": TRIGGER, "others": others},
-        set_train={"preview_every": 0, **train},
+        set_train={"preview_every": 0, "stop_rising": 0, "lr": RATE, "eval_every": EVERY, **train},
     )
     job = start(spec)
     source = job.source
@@ -154,8 +158,17 @@ def teach(
     watched = Watched(source.run, source.prepared, source.space, source.train, source.heldout)
     watched.watch(Eye(number, net, learnt), folder)
     learn(replace(job, source=watched))
-    choice = read_choice(job.run.path)
-    return watched.seen, watched.seen[-1].step if choice is None else choice.step
+    return watched.seen, used_step(watched.seen)
+
+
+def used_step(looks: list[Look]) -> int:
+    """The step whose weights a run uses that stops by itself."""
+    seen = [MonitorLook(x.step, x.metrics[GAIN], x.metrics[GAIN_ERROR]) for x in looks]
+    for i in range(1, len(seen) + 1):
+        best = RULE.best(seen[:i])
+        if sum(look.step > best.step for look in seen[:i]) >= PATIENCE:
+            break
+    return best.step
 
 
 def best(looks: list[Look], before: float) -> Look:
@@ -179,7 +192,7 @@ def main(*given: str) -> None:
         top = best(looks, looks[0].kid)
         chosen.append((looks[0], used, top))
         print(
-            json.dumps({"subject": number, "stop": looks[-1].step, "used": asdict(used), "best": asdict(top)}),
+            json.dumps({"subject": number, "used": asdict(used), "best": asdict(top)}),
             flush=True,
         )
     if asked.name == "taught" and not asked.set and asked.subjects == SUBJECTS:

@@ -13,17 +13,9 @@ from torch import Tensor, nn
 from afresh.core import Batch, Cond, Examples, Modules, Score, Space, registry
 from afresh.core.rng import Rng
 from afresh.domains.image.taught import LEAKED, MOVED, judge_taught
-from afresh.evaluation.base_comparison import (
-    DRIFT,
-    GAIN,
-    GAIN_ERROR,
-    LEAK,
-    LOSS,
-    BaseComparison,
-    read_answers,
-    write_answers,
-)
+from afresh.evaluation.base_comparison import DRIFT, LEAK, BaseComparison, read_answers, write_answers
 from afresh.evaluation.other_texts import MOST, USUAL, other_texts
+from afresh.training.best_checkpoint import GAIN, GAIN_ERROR, LOSS
 
 SPACE = Space("field", (1, 2, 2))
 OWN, OTHERS = 5.0, (1.0, 2.0, 3.0, 4.0)

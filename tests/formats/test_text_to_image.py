@@ -19,7 +19,7 @@ from afresh.cli import run as command
 from afresh.core import Batch, Cond, Examples, Item, UserError, events
 from afresh.core.rng import Rng
 from afresh.data.captions import CaptionEncoder, as_encoded, captioned
-from afresh.evaluation.base_comparison import DRIFT, GAIN, LOSS, read_answers
+from afresh.evaluation.base_comparison import DRIFT, read_answers
 from afresh.families.text_to_image import ATTENTION, prompted
 from afresh.formats.text_to_image import LORA, write_lora
 from afresh.nets import pipelines
@@ -28,6 +28,7 @@ from afresh.runs.base_model import open_base_model
 from afresh.runs.run import Run, metrics_rows
 from afresh.sampling.request import Request
 from afresh.training import checkpoint, lora
+from afresh.training.best_checkpoint import GAIN, LOSS
 from afresh.training.lora import LoraConfig
 from afresh.verbs.edit import changed
 from afresh.verbs.editor import Change, Editor

@@ -32,8 +32,9 @@ from afresh.core.space import evenly_spaced
 from afresh.data.load import gather
 from afresh.storage.files import replace_file
 from afresh.storage.tensor_file import read_tensors
+from afresh.training.best_checkpoint import GAIN, GAIN_ERROR, LOSS
 
-LOSS, GAIN, GAIN_ERROR, LEAK, DRIFT = "heldout_loss", "gain", "gain_error", "leak", "drift"  # in metrics.jsonl
+LEAK, DRIFT = "leak", "drift"  # in metrics.jsonl, with LOSS, GAIN and GAIN_ERROR
 EXAMPLES, PAIRS = 16, 8  # held-out examples that are compared at most; at least so many pairs of example and noise
 AT_ONCE = 8  # pairs
 TIMES = (0.0, 0.15, 0.35, 0.55, 0.8, 1.0)  # of a path; its answers at all but the last are compared

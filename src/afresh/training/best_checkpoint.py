@@ -3,7 +3,10 @@
 A model that is trained on few examples often begins to memorise them, so that its held-out loss rises again. A model
 that is aligned with one reward may become worse by another. The weights of the best evaluation so far are stored as
 sampling would use them: in RUN/lowest.safetensors by the held-out loss, or in RUN/highest.safetensors by the held-out
-reward, where step 0 is the base model. Training itself is not affected.
+reward or by the gain over the base, where step 0 is the base model. Training itself is not affected.
+
+What is taught to a base forgets and copies more with every step, so that of looks that do not differ by more than a
+standard error the earliest is the best (Breiman et al. 1984, sec. 3.4.3, the rule of one standard error).
 """
 
 from __future__ import annotations
@@ -24,9 +27,11 @@ from afresh.training.loop import Learner, averaged, learnt
 from afresh.training.weights import CHOSEN, read_weights, write_weights
 
 LOSS, REWARD, REWARD_ERROR = "heldout_loss", "heldout_reward", "heldout_reward_error"  # in metrics.jsonl
+GAIN, GAIN_ERROR = "gain", "gain_error"  # of held-out examples beside the base (evaluation/base_comparison.py)
 LOWEST, HIGHEST = "lowest", "highest"  # the stored weights
 WORSE = 0.01  # relative increase of the loss from which the last weights are replaced
 RISES = 2  # consecutive evaluations at which the loss must rise
+PATIENCE = 3  # evaluations without a better gain at which teaching ends
 STOP_ERRORS = 3.0  # standard errors by which the held-out reward must have fallen; two occur by chance
 
 
@@ -47,7 +52,8 @@ def rises(losses: Sequence[float], limit: float) -> bool:
 class BestCheckpoint:
     """Stores the best weights by one metric. `sign` is 1 if higher is better and -1 if lower is better.
 
-    `worse` (best, last) decides whether the last weights are replaced.
+    `worse` (best, last) decides whether the last weights are replaced. An evaluation is better than another one if it
+    is so by more than `margin` of its standard errors.
     """
 
     folder: Path
@@ -58,10 +64,18 @@ class BestCheckpoint:
     worse: Callable[[MonitorLook, MonitorLook], bool]
     limit: float = 0.0  # of `rises`; 0 never stops training
     error: str = ""  # the metric that holds the standard error
+    margin: float = 0.0
+
+    def better(self, look: MonitorLook, than: MonitorLook) -> bool:
+        margin = self.margin * look.error if self.margin else 0.0
+        return self.sign * (look.value - than.value) > margin
 
     def best(self, seen: Sequence[MonitorLook]) -> MonitorLook:
         """The best evaluation, or the first of several equal ones."""
-        return max(seen, key=lambda look: self.sign * look.value)
+        best = seen[0]
+        for look in seen[1:]:
+            best = look if self.better(look, best) else best
+        return best
 
     def update(self, learner: Learner, metrics: Mapping[str, float], store: bool = True) -> None:
         """Record an evaluation, and store the weights if it is the best so far.
@@ -71,18 +85,27 @@ class BestCheckpoint:
         value = metrics.get(self.metric, math.nan)
         if not math.isfinite(value):
             return
-        earlier = (look for look in learner.looks.get(self.metric, []) if look.step < learner.step)
-        if store and all(self.sign * (value - look.value) > 0 for look in earlier):
+        look = MonitorLook(learner.step, value, metrics.get(self.error, math.inf) if self.error else 0.0)
+        earlier = [old for old in learner.looks.get(self.metric, []) if old.step < learner.step]
+        if store and (not earlier or self.better(look, self.best(earlier))):
             write_weights(self.folder, self.file, {**sampling_weights(learner), "step": torch.tensor(learner.step)})
-        error = metrics.get(self.error, math.inf) if self.error else 0.0
-        add_look(learner.looks, self.metric, MonitorLook(learner.step, value, error))
+        add_look(learner.looks, self.metric, look)
 
     def stop_reason(self, learner: Learner) -> str:
         """The reason why training should end at this evaluation, or an empty string."""
         seen = learner.looks.get(self.metric, [])
-        if learner.step == learner.config.steps or not rises([look.value for look in seen], self.limit):
+        if learner.step == learner.config.steps or not seen or not self.limit:
             return ""
         best = self.best(seen)
+        if self.margin:
+            if len([look for look in seen if look.step > best.step]) < PATIENCE:
+                return ""
+            return (
+                f"held-out items have not been predicted better since step {best.step:,} by more than a standard "
+                "error, and every further step forgets and copies more (`train.stop_rising=0` goes on)"
+            )
+        if not rises([look.value for look in seen], self.limit):
+            return ""
         return (
             f"the {self.name} has risen from {best.value:.4g} at step {best.step:,} to {seen[-1].value:.4g}, "
             f"because the model memorises training examples (`train.stop_rising={self.limit:g}`)"
@@ -153,6 +176,14 @@ def best_by_loss(folder: Path, learner: Learner, rows: Sequence[Mapping[str, flo
         return last.value - best.value > WORSE * abs(best.value)
 
     return BestCheckpoint(folder, LOSS, "held-out loss", LOWEST, -1, worse, learner.config.stop_rising)
+
+
+def best_by_gain(folder: Path, learner: Learner) -> BestCheckpoint:
+    """The best checkpoint of a model that is taught something, by its gain over the base: the first that no later one
+    beats by more than a standard error. Training ends PATIENCE evaluations after it."""
+    learner.looks.setdefault(GAIN, [])
+    limit = learner.config.stop_rising
+    return BestCheckpoint(folder, GAIN, "gain", HIGHEST, 1, lambda a, b: a.step < b.step, limit, GAIN_ERROR, 1.0)
 
 
 def best_by_reward(folder: Path, learner: Learner, rows: Sequence[Mapping[str, float]]) -> BestCheckpoint:

@@ -16,7 +16,7 @@ from afresh.evaluation.tuning_monitor import TuningMonitor, comparison_of
 from afresh.runs.run import Run, metrics_rows
 from afresh.training import ranks
 from afresh.training.batch_source import heldout_loss
-from afresh.training.best_checkpoint import BestCheckpoint, best_by_loss
+from afresh.training.best_checkpoint import BestCheckpoint, best_by_gain, best_by_loss
 from afresh.training.loop import Learner, averaged, precision
 from afresh.training.prefetch import prefetched
 from afresh.training.weights import FITTED, adapters_merged, write_weights
@@ -39,7 +39,7 @@ class DataSource:
         if likelihood is None or (likelihood.selects and not self.run.space.catalogue):
             self.best = best_by_loss(self.run.path, learner, rows)
         if (comparison := comparison_of(self.run, self.prepared.train_items, self.heldout)) is not None:
-            self.tuning = TuningMonitor(self.run, comparison)
+            self.tuning, self.best = TuningMonitor(self.run, comparison), best_by_gain(self.run.path, learner)
         self.monitor = memorisation_monitor(self.run, (self.prepared.train, self.prepared.heldout), learner, rows)
         return learner
 

@@ -11,9 +11,10 @@ from typing import Any
 
 from afresh.core import CondSpec, Evidence, ItemKind, Judgement, Metric, Question, Score, ScoreWords, Space
 from afresh.domains.image.verdict import copied_share
-from afresh.evaluation.base_comparison import DRIFT, GAIN, GAIN_ERROR, LEAK, read_answers
+from afresh.evaluation.base_comparison import DRIFT, LEAK, read_answers
 from afresh.evaluation.study import Unmeasurable
 from afresh.evaluation.tuning_monitor import comparison_of
+from afresh.training.best_checkpoint import GAIN, GAIN_ERROR
 
 LEAKED = 0.7  # forgetful: the gain under other texts is above this share of the gain
 MOVED = 0.6  # forgetful: answers to other texts moved by more than this share of what another text changes
