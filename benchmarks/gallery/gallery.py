@@ -36,7 +36,7 @@ FAMILIES = {
     "code": ("transformer", "masked"),
     "molecule": ("transformer", "masked", "vae"),
     "interactions": ("transformer", "masked", "vae"),
-    "exercises": ("transformer", "masked"),
+    "exercises": ("transformer",),
 }
 TEACHER = {"fewstep": "flow"}  # families that are distilled, and from which
 TITLES = {
