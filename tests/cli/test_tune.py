@@ -26,7 +26,7 @@ from afresh.data.load import Loader, sweep
 from afresh.data.text.documents import DocumentEncoder
 from afresh.formats import plain
 from afresh.formats.peft import CONFIG, WEIGHTS, read_peft
-from afresh.runs.base_model import BaseModel
+from afresh.formats.public import BaseModel
 from afresh.runs.data import run_data
 from afresh.runs.run import Run, metrics_rows
 from afresh.training import checkpoint

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from afresh.core import Batch, Cond, UserError, registry
 from afresh.core.rng import Rng
-from afresh.formats.causal_lm import WrappedBase
-from afresh.formats.load import load_model
+from afresh.formats.causal_lm import read
 from afresh.formats.peft import read_peft, write_peft
 from afresh.nets.causal_lm import CausalLM
 from afresh.runs.base_model import open_base_model
@@ -55,8 +54,8 @@ def test_a_folder_gives_the_log_probabilities_of_transformers(kind: str, tmp_pat
     tokens = torch.tensor([ids_of()])
     with torch.no_grad():
         torch.testing.assert_close(logs(net_of(tmp_path)(tokens, None)), logs(model(tokens).logits), atol=1e-4, rtol=0)
-    base = load_model(tmp_path)
-    assert isinstance(base, WrappedBase) and base.tokenizer.size == TOKENIZERS["bpe"].size
+    base = read(tmp_path)
+    assert base.tokenizer.size == TOKENIZERS["bpe"].size
     assert len({v.data_ptr() for v in base.weights.values()}) == len(base.weights)  # nothing is stored twice
 
 
@@ -134,17 +133,17 @@ def test_other_folders_are_refused_with_what_is_accepted(
     folder: Path, tmp_path: Path, fields: dict[str, Any], words: str
 ) -> None:
     with pytest.raises(UserError, match=words):
-        load_model(changed(folder, tmp_path / "base", **fields))
+        open_base_model(str(changed(folder, tmp_path / "base", **fields)))
 
 
 def test_incomplete_folders_are_refused(folder: Path, tmp_path: Path) -> None:
     bare = changed(folder, tmp_path / "bare")
     (bare / "model.safetensors").rename(bare / "pytorch_model.bin")
     with pytest.raises(UserError, match="pickle file, which is never opened: save it as safetensors"):
-        load_model(bare)
+        open_base_model(str(bare))
     (bare / "pytorch_model.bin").unlink()
     with pytest.raises(UserError, match=r"has neither model.safetensors nor"):
-        load_model(bare)
+        open_base_model(str(bare))
     half = changed(folder, tmp_path / "half")
     tensors = load_file(half / "model.safetensors")
     (half / "model.safetensors").unlink()
@@ -152,13 +151,13 @@ def test_incomplete_folders_are_refused(folder: Path, tmp_path: Path) -> None:
     places = {k: f"{'ab'[i % 2]}.safetensors" for i, k in enumerate(tensors)}
     (half / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
     with pytest.raises(UserError, match=r"lacks 1 of its 2 shards: b.safetensors"):
-        load_model(half)
+        open_base_model(str(half))
 
 
 def test_code_of_a_folder_is_not_run_where_transformers_has_the_architecture(folder: Path, tmp_path: Path) -> None:
-    base = load_model(changed(folder, tmp_path / "base", auto_map={"AutoModelForCausalLM": "code.Model"}))
+    base = read(changed(folder, tmp_path / "base", auto_map={"AutoModelForCausalLM": "code.Model"}))
     assert any("own code is not run" in note for note in base.notes)
-    assert isinstance(base, WrappedBase) and "auto_map" not in base.config.model
+    assert "auto_map" not in base.config.model
 
 
 def test_a_bidirectional_model_is_refused(tmp_path: Path) -> None:
@@ -175,7 +174,7 @@ def test_a_bidirectional_model_is_refused(tmp_path: Path) -> None:
     model.save_pretrained(tmp_path)
     tokenizer.save(tmp_path / "tokenizer.json")
     with pytest.raises(UserError, match=r"BertLMHeadModel of .* attends to the tokens that follow"):
-        load_model(tmp_path)
+        open_base_model(str(tmp_path))
 
 
 def test_the_shapes_of_the_own_decoder_keep_it(tmp_path: Path) -> None:
@@ -183,5 +182,6 @@ def test_the_shapes_of_the_own_decoder_keep_it(tmp_path: Path) -> None:
     model.config.sliding_window = None
     model.save_pretrained(tmp_path)
     TOKENIZERS["bpe"].save(tmp_path / "tokenizer.json")
-    assert load_model(tmp_path).family == "transformer"
-    assert load_model(changed(tmp_path, tmp_path / "slides", sliding_window=8)).family == "causal_lm"
+    assert open_base_model(str(tmp_path)).family.name == "transformer"
+    slides = changed(tmp_path, tmp_path / "slides", sliding_window=8)
+    assert open_base_model(str(slides)).family.name == "causal_lm"

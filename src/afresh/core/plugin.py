@@ -18,8 +18,10 @@ class Plugin:
 
     modalities, families: by the name that runs record, which is also the `name` of the `afresh.core.Modality` or
     `Family`. codecs: by the name that runs record, each with `takes(space) -> bool`, `fit(examples, space) -> Codec`
-    and `load(folder) -> Codec`, for families that do not accept the space of the data. metrics, aligners: each a
-    sequence of `afresh.core.Metric` or `Aligner`. rewards: each a mapping {kind of items: {name:
+    and `load(folder) -> Codec`, for families that do not accept the space of the data. weights: kinds of public
+    weights that `afresh tune` begins with, by the name that the record has, each a
+    `afresh.formats.public.PublicWeights`; a family that comes with them has "tune" as its `made_by`. metrics, aligners:
+    each a sequence of `afresh.core.Metric` or `Aligner`. rewards: each a mapping {kind of items: {name:
     afresh.alignment.rewards.reward.Builtin}}, where the kind "" stands for all kinds. sources: each a
     `afresh.core.Source`. verbs: by name, each a `afresh.core.verb.Verb`. pages: each a
     `afresh.serve.studio.pages.RunPage`. extractors: each a mapping of suffixes to functions that read a file for
@@ -39,6 +41,7 @@ class Plugin:
     modalities: Mapping[str, str] = field(default_factory=dict)
     families: Mapping[str, str] = field(default_factory=dict)
     codecs: Mapping[str, str] = field(default_factory=dict)
+    weights: Mapping[str, str] = field(default_factory=dict)
     metrics: tuple[str, ...] = ()
     rewards: tuple[str, ...] = ()
     aligners: tuple[str, ...] = ()

@@ -28,6 +28,7 @@ REQUIRED_ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "modalities": ("name", "kind", "options", "sniff", "read", "fit", "load"),
     "families": ("name", "accepts", "config", "plan", "build", "objective", "sampling"),
     "codecs": ("takes", "fit", "load"),
+    "weights": ("name", "holds", "open", "write_adapter"),
     "aligners": (),
     "metrics": (),
     "rewards": (),
@@ -39,7 +40,7 @@ REQUIRED_ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "creations": ("title", "able", "make"),
 }
 MAPPINGS = ("rewards", "extractors")
-NAMED = ("modalities", "families", "verbs")  # groups whose parts have the name under which they are registered
+NAMED = ("modalities", "families", "weights", "verbs")  # groups whose parts have the name of their registration
 UNIQUE = (*NAMED, "codecs")  # groups in which a name is used once
 
 

@@ -18,12 +18,10 @@ if TYPE_CHECKING:
     from afresh.core.verb import Verb
 
 FAMILIES = ("transformer", "masked", "vae", "gan", "flow", "autoencoder")
-FOREIGN = (
-    "causal_lm",
-    "diffusers",
-    "text_to_image",
-    "fewstep",
-)  # families that start from another model: afresh tune BASE DATA, afresh distill RUN
+# Kinds of public weights, each a file in afresh.formats, with `PUBLIC`, and a family of its name, in the order in which
+# they are asked whether a folder is theirs.
+PUBLIC = ("text_to_image", "diffusers", "causal_lm")
+FOREIGN = (*PUBLIC, "fewstep")  # families that start from another model: afresh tune BASE DATA, afresh distill RUN
 FITTED = ("palette", "records")  # codecs that are fitted to the data when a family needs one
 TRAINED = {"field": "trained", "tokens": "trained_sequences"}  # of a run that the user passes as `codec`, by its space
 CODECS = (*FITTED, *TRAINED.values(), "pipeline")
@@ -104,8 +102,15 @@ def family(name: str) -> Family:
 
 
 def families() -> list[Family]:
-    """All families that can be trained and loaded, those of this package first."""
-    return [*map(family, FAMILIES), *(f for _, f in loadable(_families_added()))]
+    """All families that can be trained from data alone, those of this package first."""
+    return [*map(family, FAMILIES), *(f for _, f in loadable(_families_added()) if not f.made_by)]
+
+
+def public_weights() -> list[Any]:
+    """The kinds of public weights (`afresh.formats.public.PublicWeights`), in the order in which they are asked: those
+    of other packages first, then those that are refused, and last the own decoder's, which takes any file."""
+    own = [import_module(f"afresh.formats.{name}").PUBLIC for name in ("sound", *PUBLIC, "load")]
+    return [kind for _, kind in loadable(parts("weights", (*PUBLIC, "sound", "transformer")))] + own
 
 
 def sources() -> list[Source]:

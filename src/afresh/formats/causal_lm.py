@@ -6,7 +6,8 @@ knows how the tensors of older files are named and put together.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,15 +15,20 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from afresh.core import UserError
+from afresh.core import UserError, registry
+from afresh.data.text.documents import DocumentEncoder, not_blank
 from afresh.data.text.tokenizer import Tokenizer
 from afresh.families.causal_lm import CausalLMConfig
 from afresh.formats import hf_config
+from afresh.formats.base import Base
 from afresh.formats.files import load_tensors, read_json
 from afresh.formats.huggingface import read_tokenizer, weight_files
 from afresh.formats.parts import check_finite, few
+from afresh.formats.peft import write_peft_adapter
+from afresh.formats.public import CONFIG, BaseModel, PublicWeights
 from afresh.nets.causal_lm import LEFT_OUT, CausalLM, config_of, error_line, model_class, new_cache
 
+CAUSAL = re.compile(r"\w*(ForCausalLM|LMHeadModel|ModelWithLMHead)|Gemma\w*ForConditionalGeneration")
 LENGTHS = ("max_position_embeddings", "max_seq_len", "seq_length")  # the fields for the longest input in tokens
 UNSTATED = 2048  # tokens, where no field says it
 LONGEST = 1 << 22
@@ -43,21 +49,24 @@ class WrappedBase:
 
 
 def is_wrapped(folder: Path) -> bool:
-    """Whether config.json describes a network that the own decoder does not compute. One that is damaged is none."""
-    file = folder / "config.json"
-    if not file.is_file():
+    """Whether config.json describes a causal language model that the own decoder does not compute. One that is damaged
+    is none."""
+    file = folder / CONFIG
+    if not file.is_file() or not hf_config.is_other(file):
         return False
-    try:
-        hf_config.to_ours(hf_config.parse(read_json(file), file), file)
-    except UserError as e:
-        return e.code == hf_config.OTHER
-    return False
+    saved = read_json(file)
+    named = saved.get("architectures") or ["ForCausalLM"]  # old files do not say it, which transformers does
+    return (
+        bool(saved.get("model_type"))
+        and not saved.get("is_encoder_decoder")
+        and any(CAUSAL.fullmatch(str(name)) for name in named)
+    )
 
 
 def read(folder: Path, source: str | None = None) -> WrappedBase:
     """Read a folder that transformers saved. Raises UserError if it is incomplete or damaged, if it needs code of its
     own, or if it does not hold a causal language model."""
-    saved = read_json(folder / "config.json")
+    saved = read_json(folder / CONFIG)
     config = own_config(folder, saved)
     kind = model_class(config)
     new_cache(config)  # raises UserError
@@ -135,3 +144,48 @@ def loaded(folder: Path, kind: Any, config: Any) -> CausalLM:
         if not torch.allclose(found, expected[:, : found.shape[1]], rtol=0, atol=near):
             raise UserError(f"{kind.__name__} of {folder} {what}. Choose another base.")
     return net
+
+
+def opened(folder: Path, name: str) -> BaseModel:
+    return base_model_of(read(folder, name))
+
+
+def base_model_of(loaded: Base | WrappedBase) -> BaseModel:
+    """A language model as a base."""
+    return BaseModel(
+        name=loaded.source,
+        family=registry.family(loaded.family),
+        config=loaded.config,
+        encoder=DocumentEncoder(loaded.tokenizer, loaded.context, {}, not_blank),
+        codec=None,
+        weights=WithPrefix("decoder.", loaded.weights),
+        context=loaded.context,
+        recipe=None,
+        seasoned=True,
+        modality=None,
+        notes=loaded.notes,
+    )
+
+
+@dataclass(frozen=True)
+class WithPrefix(Mapping[str, Tensor]):
+    """Tensors under longer names, each read when it is used."""
+
+    prefix: str
+    tensors: Mapping[str, Tensor]
+
+    def __getitem__(self, name: str) -> Tensor:
+        if not name.startswith(self.prefix):
+            raise KeyError(name)
+        return self.tensors[name.removeprefix(self.prefix)]
+
+    def __iter__(self) -> Iterator[str]:
+        return (self.prefix + k for k in self.tensors)
+
+    def __len__(self) -> int:
+        return len(self.tensors)
+
+
+PUBLIC = PublicWeights(
+    "causal_lm", "a causal language model of transformers (...ForCausalLM)", is_wrapped, opened, write_peft_adapter
+)

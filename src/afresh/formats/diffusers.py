@@ -13,20 +13,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from afresh.core import Cond, UserError
+from afresh.core import Cond, Item, UserError, registry
 from afresh.core.rng import Rng
 from afresh.families.diffusers import DiffusersConfig
 from afresh.formats.fields import BATCHES, FieldModel, always, difference, random_requests, same_tensors
 from afresh.formats.files import read_json, write_json
 from afresh.formats.model_card import README
 from afresh.formats.parts import check_finite, few
+from afresh.formats.public import INDEX, BaseModel, PublicWeights
 from afresh.nets.foreign import ABAR, Foreign
 from afresh.nets.pipelines import ARCHITECTURES, diffusers, quiet, variant_of
 
-INDEX, CONFIG, SCHEDULER = "model_index.json", "config.json", "scheduler_config.json"
+CONFIG, SCHEDULER = "config.json", "scheduler_config.json"
 WEIGHTS = "diffusion_pytorch_model"
 NETWORKS = {"UNet2DModel": "unet", "DiTTransformer2DModel": "transformer"}  # class -> folder
 LATENT = {"vae", "vqvae", "movq"}  # components of pipelines whose network works on latents
@@ -220,6 +222,46 @@ def read_weights(place: Path, architecture: str) -> dict[str, Tensor]:
     weights = {k: v.float().contiguous() for k, v in net.state_dict().items()}
     check_finite(weights, str(place))
     return weights
+
+
+def opened(folder: Path, name: str) -> BaseModel:
+    """A pixel-space network of diffusers, with an encoder for images of its size and its classes as labels.
+
+    The training data of the network is not available, so the encoder is fitted to one synthetic image of the right
+    size and number of channels for each class. Raises UserError if the names of the classes are not in sorted order or
+    if there is only one class.
+    """
+    pipeline = read(folder)
+    modality = registry.modality("image")
+    channels, side, _ = pipeline.shape
+    pattern = np.full((side, side, channels), 64, np.uint8)  # with 191, a standard deviation of 0.5 in -1 ... 1
+    pattern[::2] = 191
+    items = [Item(pattern, labels={"label": c} if len(pipeline.classes) > 1 else {}) for c in pipeline.classes or ("",)]
+    encoder = modality.fit(items, modality.options(channels="rgb" if channels == 3 else "grey"))
+    known = encoder.conds["label"].classes if pipeline.classes else ()
+    if known != pipeline.classes:
+        raise UserError(
+            f"The classes of {pipeline.source} are not in the order that a folder of images gives, or there is only "
+            f"one: {', '.join(pipeline.classes[:8])}. Two or more classes, identified by their numbers, are supported."
+        )
+    return BaseModel(
+        name=pipeline.source,
+        family=registry.family("diffusers"),
+        config=pipeline.config,
+        encoder=encoder,
+        codec=None,
+        weights={f"velocity.net.{k}": v for k, v in pipeline.weights.items()},
+        context=0,
+        recipe=None,
+        seasoned=True,
+        modality="image",
+        notes=pipeline.notes,
+    )
+
+
+PUBLIC = PublicWeights(
+    "diffusers", "a pipeline of diffusers over pixels (DDPMPipeline, DDIMPipeline)", is_pipeline, opened
+)
 
 
 # --------------------------------------------------------------------------- write

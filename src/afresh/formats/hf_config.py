@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from afresh.core import UserError
 from afresh.core.options import problems
 from afresh.families.transformer import TransformerConfig
+from afresh.formats.files import read_json
 from afresh.formats.parts import head_width
 
 SHAPES = ("llama", "mistral", "qwen2", "qwen3")
@@ -63,6 +64,15 @@ def parse(saved: Mapping[str, Any], file: Path) -> HFConfig:
         return HFConfig.model_validate(saved)
     except ValidationError as e:
         raise UserError(f"{file} has invalid fields: {problems(e, HFConfig)}.") from None
+
+
+def is_other(file: Path) -> bool:
+    """Whether config.json describes a network that the own decoder does not compute. One that is damaged does not."""
+    try:
+        to_ours(parse(read_json(file), file), file)
+    except UserError as e:
+        return e.code == OTHER
+    return False
 
 
 def to_ours(c: HFConfig, file: Path) -> TransformerConfig:

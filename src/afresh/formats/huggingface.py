@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from afresh.data.text.tokenizer_config import read_sidecar, read_template
 from afresh.formats import hf_config
 from afresh.formats.base import Base
 from afresh.formats.files import open_tensors, read_json, write_json
-from afresh.formats.model_card import HUB_NAME, README
+from afresh.formats.model_card import README
 from afresh.formats.parts import DTYPES, Fused, Precision, check, check_finite, few, rename, shapes, split
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -128,17 +129,41 @@ def weight_files(folder: Path) -> list[Path]:
         others = sorted(p.name for p in folder.iterdir() if p.suffix in (".bin", ".pt", ".pth"))
         hint = f" {others[0]} is a pickle file, which is never opened: save it as safetensors." if others else ""
         raise UserError(f"{folder} has neither {WEIGHTS} nor {INDEX}.{hint}")
-    table = read_json(folder / INDEX).get("weight_map")
+    names = shards_of(folder / INDEX)
+    check_complete(folder, names)
+    return [folder / n for n in names]
+
+
+def shards_of(index: Path) -> list[str]:
+    """The names of the files beside an index that it names. Raises UserError if it names others, or none."""
+    table = read_json(index).get("weight_map")
     if not isinstance(table, dict) or not table:
-        raise UserError(f"{folder / INDEX} has no weight_map.")
+        raise UserError(f"{index} has no weight_map.")
     names = sorted({str(v) for v in table.values()})
     invalid = [n for n in names if Path(n).name != n or not n.endswith(".safetensors")]
     if invalid:
-        raise UserError(f"{folder / INDEX} names files that are not shards beside it: {few(invalid)}.")
+        raise UserError(f"{index} names files that are not shards beside it: {few(invalid)}.")
+    return names
+
+
+def check_complete(folder: Path, names: Sequence[str]) -> None:
     missing = [n for n in names if not (folder / n).is_file()]
     if missing:
-        raise UserError(f"{folder} lacks {len(missing)} of its {len(names)} shards: {few(missing)}.")
-    return [folder / n for n in names]
+        raise UserError(
+            f"{folder} lacks {len(missing)} of its {len(names)} shards: {few(missing)}. Fetch it again, whole."
+        )
+
+
+def check_shards(folder: Path) -> None:
+    """Raises UserError, naming files, if a folder or one of those in it has some of the shards of its weights and not
+    all, by an index or by their own names."""
+    for index in sorted((*folder.glob("*.safetensors.index*.json"), *folder.glob("*/*.safetensors.index*.json"))):
+        names = shards_of(index)
+        if any((index.parent / n).is_file() for n in names):  # there may be an index of another precision
+            check_complete(index.parent, names)
+    for file in sorted((*folder.glob("*-of-*.safetensors"), *folder.glob("*/*-of-*.safetensors"))):
+        if part := re.fullmatch(r"(.+)-\d{5}-of-(\d{5})(.*)", file.name):
+            check_complete(file.parent, [f"{part[1]}-{i:05}-of-{part[2]}{part[3]}" for i in range(1, int(part[2]) + 1)])
 
 
 def read_tokenizer(folder: Path, config: Mapping[str, Any] | None = None) -> Tokenizer:
@@ -189,33 +214,6 @@ def token_of(named: Any, number: int | list[int] | None, by_id: Mapping[int, str
         return named
     first = number[0] if isinstance(number, list) and number else number
     return by_id.get(first) if isinstance(first, int) else None
-
-
-def hub_folder(name: str) -> Path:
-    """The folder of a model on the hub, in the local cache. Raises UserError saying how to fetch it by hand."""
-    if not HUB_NAME.fullmatch(name):
-        raise UserError(
-            f"{name} is not a folder, a file, or a name on the Hugging Face hub (OWNER/NAME). Give a run, a folder "
-            "with config.json and model.safetensors, a .gguf file, or a hub name."
-        )
-    from huggingface_hub import snapshot_download
-
-    wanted = ["*.json", "model*.safetensors", "*.jinja"]
-    reason = ""
-    for local in (True, False):
-        try:
-            folder = Path(snapshot_download(name, allow_patterns=wanted, local_files_only=local))
-        except Exception as e:  # the library's errors, and those of the network library below it
-            reason = " ".join(f"{type(e).__name__}: {e}".split())[:300]
-            continue
-        if not local or ((folder / "config.json").is_file() and any(folder.glob("*.safetensors"))):
-            return folder
-    patterns = " ".join(f"'{w}'" for w in wanted)
-    raise UserError(
-        f"{name} is not a local folder, not in the local cache, and could not be fetched from the hub ({reason}). To "
-        f"fetch it by hand, run on a machine with network access: hf download {name} --include {patterns} --local-dir "
-        f"{name.split('/')[1]}; then copy that folder here and give its path in place of the name."
-    )
 
 
 # --------------------------------------------------------------------------- write

@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from afresh.core import UserError
-from afresh.formats import causal_lm, gguf, huggingface, plain
+from afresh.formats import gguf, hf_config, huggingface, plain
 from afresh.formats.base import Base
-from afresh.formats.causal_lm import WrappedBase
+from afresh.formats.causal_lm import base_model_of
 from afresh.formats.gguf_file import architecture_of
+from afresh.formats.hub import hub_folder
+from afresh.formats.peft import write_peft_adapter
+from afresh.formats.public import CONFIG, BaseModel, PublicWeights
 
 
 def load_base(name: str | Path) -> Base:
@@ -28,15 +31,26 @@ def load_base(name: str | Path) -> Base:
         )
     if path.is_dir():
         return plain.read(path) if (path / plain.FILE).is_file() else huggingface.read(path)
-    return huggingface.read(huggingface.hub_folder(str(name)), str(name))
+    return huggingface.read(hub_folder(str(name)), str(name))
 
 
-def load_model(name: str | Path) -> Base | WrappedBase:
-    """Read any language model: what `load_base` reads, and folders and hub names of other architectures of
-    transformers. Raises UserError as `load_base`, and for a folder that transformers cannot open without its code.
-    """
-    path = Path(name).expanduser()
-    folder = path if path.exists() else huggingface.hub_folder(str(name))
-    if folder.is_dir() and not (folder / plain.FILE).is_file() and causal_lm.is_wrapped(folder):
-        return causal_lm.read(folder, str(name))
-    return load_base(name)
+def is_decoder(path: Path) -> bool:
+    """Whether a path may hold weights of the own decoder: a file, or a folder of which no other architecture is
+    known."""
+    config = path / CONFIG
+    if path.is_file() or (path / plain.FILE).is_file():
+        return True
+    return config.is_file() and not hf_config.is_other(config)
+
+
+def opened(path: Path, name: str) -> BaseModel:
+    return base_model_of(huggingface.read(path, name) if str(path) != name and path.is_dir() else load_base(path))
+
+
+PUBLIC = PublicWeights(
+    "transformer",
+    f"a language model of the types {', '.join(hf_config.SHAPES)}, as a folder of transformers or a .gguf file",
+    is_decoder,
+    opened,
+    write_peft_adapter,
+)

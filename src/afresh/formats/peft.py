@@ -21,12 +21,11 @@ from safetensors.torch import save as save_bytes
 from torch import Tensor, nn
 
 from afresh.core import UserError
-from afresh.formats.model_card import README, Card, with_card
-from afresh.formats.text_to_image import lora_usage, prompted_net, write_lora
+from afresh.formats.public import WrittenAdapter
 from afresh.nets.causal_lm import CausalLM
 from afresh.nets.transformer import Decoder
 from afresh.storage.files import replace_file, write_json
-from afresh.training.lora import DEFAULT, adaptable, adapter_state, owner_of, parts_of, put, save_adapter, shape_of
+from afresh.training.lora import DEFAULT, adaptable, adapter_state, owner_of, parts_of, put, shape_of
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 LanguageModel = Decoder | CausalLM
@@ -40,14 +39,6 @@ model on the hub. `afresh export` writes a run of afresh as such a folder.
 from peft import AutoPeftModelForCausalLM
 
 model = AutoPeftModelForCausalLM.from_pretrained("adapter")  # this folder
-```
-"""
-OWN_USAGE = """# Adapter
-
-A LoRA of `{base}`, which is not in this folder, in the format of afresh. To sample with it:
-
-```bash
-afresh sample RUN --adapter ADAPTER   # the run that it was tuned from, and this folder
 ```
 """
 PATTERNS = ("rank_pattern", "alpha_pattern")  # numbers of layers, by regular expressions for their names
@@ -130,20 +121,14 @@ def write_peft(folder: Path, net: nn.Module, name: str = DEFAULT, base: str = ""
     write_json(folder / CONFIG, config)
 
 
-def write_adapter(folder: Path, modules: Mapping[str, nn.Module], card: Card) -> None:
-    """Write the adapter of a run with its card, which names the base: in PEFT's format for a decoder, in that of
-    diffusers for a text-to-image network, else in that of afresh. Raises UserError if it cannot be written."""
-    net, base = modules.get("decoder"), card.base_model or ""
-    if isinstance(net, LanguageModel):
-        write_peft(folder, net, base=base)
-        usage, library = PEFT_USAGE.format(base=base), "peft"
-    elif (pipeline := prompted_net(modules)) is not None:
-        write_lora(folder, pipeline)
-        usage, library = lora_usage(pipeline.config, base, folder.name), "diffusers"
-    else:
-        save_adapter(folder / "adapter.safetensors", nn.ModuleDict(dict(modules)))
-        usage, library = OWN_USAGE.format(base=base), "afresh"
-    replace_file(folder / README, with_card(usage, card, library, ("lora",)).encode())
+def write_peft_adapter(folder: Path, modules: Mapping[str, nn.Module], base: str) -> WrittenAdapter | None:
+    """Write the adapter of a language model; None if the modules are of another kind. Raises UserError as
+    `write_peft`."""
+    net = modules.get("decoder")
+    if not isinstance(net, LanguageModel):
+        return None
+    write_peft(folder, net, base=base)
+    return WrittenAdapter(PEFT_USAGE.format(base=base), "peft")
 
 
 def target_modules(full: list[str], layers: int) -> list[str]:

@@ -9,24 +9,28 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import save as save_bytes
 from torch import Tensor, nn
 
-from afresh.core import UserError
+from afresh.core import Item, UserError, registry
 from afresh.core.device import computing_device
-from afresh.families.codecs.pipeline import AUTOENCODERS
+from afresh.families.codecs.pipeline import AUTOENCODERS, of_network
 from afresh.families.text_to_image import Prompted, TextToImageConfig
 from afresh.formats.diffusers import CONFIG, SCHEDULER, fields, read_weights
 from afresh.formats.files import read_json
+from afresh.formats.public import BaseModel, PublicWeights, WrittenAdapter
 from afresh.nets.pipelines import (
     ARCHITECTURES,
     Architecture,
     diffusers,
     flat,
+    is_text_to_image,
     known_fields,
     part_class,
     read_index,
@@ -148,6 +152,40 @@ def read_part(place: Path, kind: Any) -> Any:
     return net
 
 
+def opened(folder: Path, name: str) -> BaseModel:
+    base = read(folder)
+    return for_side(base, base.side)
+
+
+def for_side(base: TextToImageBase, side: int) -> BaseModel:
+    """A text-to-image pipeline for images of this side, over the latents of its autoencoder. Raises UserError for a
+    side that its network cannot read."""
+    if side % base.patch or side < base.patch:
+        below = max(base.patch, side // base.patch * base.patch)
+        raise UserError(
+            f"{base.source} reads images in squares of {base.patch} x {base.patch} pixels, so that `data.size` must be "
+            f"a multiple of {base.patch}, such as {below} or {below + base.patch}. Given: {side}."
+        )
+    modality = registry.modality("image")
+    pattern = np.full((side, side, 3), 64, np.uint8)
+    pattern[::2] = 191
+    encoder = modality.fit([Item(pattern)], modality.options(size=side, channels="rgb", captions=base.source))
+    return BaseModel(
+        name=base.source,
+        family=registry.family("text_to_image"),
+        config=base.config,
+        encoder=encoder,
+        codec=("pipeline", of_network(base.autoencoder, encoder.space)),
+        weights={"velocity.null": base.null, **{f"velocity.net.{k}": v for k, v in base.weights.items()}},
+        context=0,
+        recipe=None,
+        seasoned=True,
+        modality="image",
+        notes=base.notes,
+        sized=partial(for_side, base),
+    )
+
+
 # --------------------------------------------------------------------------- adapters
 
 
@@ -167,6 +205,14 @@ def write_lora(folder: Path, net: Prompted, name: str = DEFAULT) -> None:
     """Write an adapter for `load_lora_weights`. Raises UserError if the file cannot be written."""
     folder.mkdir(parents=True, exist_ok=True)
     replace_file(folder / LORA, save_bytes(lora_tensors(net, name), {"format": "pt"}))
+
+
+def write_adapter(folder: Path, modules: Mapping[str, nn.Module], base: str) -> WrittenAdapter | None:
+    net = modules.get("velocity")
+    if not isinstance(net, Prompted):
+        return None
+    write_lora(folder, net)
+    return WrittenAdapter(lora_usage(net.config, base, folder.name), "diffusers")
 
 
 def lora_usage(config: TextToImageConfig, base: str, folder: str, prompt: str = "a prompt") -> str:
@@ -198,7 +244,10 @@ pipe({json.dumps(prompt)}).images[0].save("0.png")
 """
 
 
-def prompted_net(modules: Mapping[str, nn.Module]) -> Prompted | None:
-    """The network of a text-to-image run; None of others."""
-    net = modules.get("velocity")
-    return net if isinstance(net, Prompted) else None
+PUBLIC = PublicWeights(
+    "text_to_image",
+    f"a text-to-image pipeline of diffusers ({', '.join(ARCHITECTURES)})",
+    is_text_to_image,
+    opened,
+    write_adapter,
+)

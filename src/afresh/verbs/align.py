@@ -21,7 +21,8 @@ from afresh.core.options import override
 from afresh.core.plural import counted
 from afresh.core.rng import Rng
 from afresh.data.prepare import Prepared
-from afresh.runs.base_model import BaseModel, of_run
+from afresh.formats.public import BaseModel
+from afresh.runs.base_model import of_run
 from afresh.runs.data import run_data
 from afresh.runs.manifest import RECORD, changing
 from afresh.runs.record import AlignRecord

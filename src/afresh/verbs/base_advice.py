@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from afresh.core import UserError, events
 from afresh.data.advice import Advice
 from afresh.data.prepare import Prepared
-from afresh.runs.base_model import BaseModel, open_base_model
+from afresh.formats.public import BaseModel
+from afresh.runs.base_model import open_base_model
 from afresh.runs.find_base import HOW_TO_GET, FoundBase, find_bases
 
 AUTO = "auto"  # the base that is chosen here

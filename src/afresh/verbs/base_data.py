@@ -11,7 +11,7 @@ from afresh.core import Encoder, Item, UserError
 from afresh.data.prepare import Prepared, choose_modality, claims, prepare, read_options
 from afresh.data.sources import readable
 from afresh.data.text.documents import DocumentOptions
-from afresh.runs.base_model import BaseModel
+from afresh.formats.public import BaseModel
 
 
 def prepare_for(

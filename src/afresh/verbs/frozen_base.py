@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from afresh.core import UserError, events
+from afresh.formats.public import BaseModel
 from afresh.nets.frozen_linear import BITS, KINDS, Kind, operators
-from afresh.runs.base_model import BaseModel
 from afresh.runs.latent_space import LatentSpace
 from afresh.training.budget import Machine
 from afresh.training.plan import Decision

@@ -16,8 +16,9 @@ from torch import Tensor
 from afresh.core import Space, UserError, events, registry
 from afresh.core.device import computing_on
 from afresh.data.prepare import Prepared, advice_lines, long_records, prepare
+from afresh.formats.public import BaseModel
 from afresh.preferences import preferences
-from afresh.runs.base_model import BaseModel, open_base_model
+from afresh.runs.base_model import open_base_model
 from afresh.runs.latent_space import LatentSpace, check_in_memory, check_source, latent_space
 from afresh.runs.person_adapters import adapter_folder, base_of
 from afresh.runs.run import Run

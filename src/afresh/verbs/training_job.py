@@ -18,7 +18,7 @@ from afresh.core.rng import Rng
 from afresh.core.safe_text import visible
 from afresh.data.load import draw_conditions, numbered, tokens_each
 from afresh.data.prepare import Prepared
-from afresh.formats.peft import write_adapter
+from afresh.formats.public import write_adapter
 from afresh.runs.lock import held, hold
 from afresh.runs.manifest import LEARNT, changing
 from afresh.runs.run import Run, metrics_rows
