@@ -680,6 +680,7 @@ def tune(
     alpha: float | None = None,
     targets: Sequence[str] = (),
     adapter: str | None = None,
+    commercial: bool = False,
     minutes: Minutes | None = None,
     steps: int | None = None,
     lr: float | None = None,
@@ -699,8 +700,10 @@ def tune(
     """Tune a model or public weights on `path`, as for `train`: an adapter of `rank` (16 by default, and `alpha` twice
     the rank), or everything without `lora`; a few passes over the data if no budget is given. `adapter` names the
     person whose data it is: the result is kept in the folder of the base, as BASE:NAME, without a copy of the base.
+    The licence of public weights is said first, and kept with the run.
 
-    Raises UserError if the base cannot be read, and as `train` does.
+    Raises UserError if the base cannot be read, if its licence does not allow commerce (with `commercial`), and as
+    `train` does.
     """
     set_train = train_task.settings_of_tuning(settings or {}, lr)
     if not lora and (rank is not None or alpha is not None or targets):
@@ -712,6 +715,7 @@ def tune(
             tuning=True,
             lora=train_task.adapter(rank, alpha, targets) if lora else None,
             adapter=adapter,
+            commercial=commercial,
             minutes=in_minutes(minutes),
             steps=steps,
             seed=seed,

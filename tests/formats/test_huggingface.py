@@ -260,32 +260,6 @@ def test_nothing_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             load_base(tmp_path)
 
 
-def test_a_hub_name_without_a_network_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    import huggingface_hub
-
-    def nothing(name: str, **options: Any) -> str:
-        raise huggingface_hub.errors.LocalEntryNotFoundError("no route to the hub")
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", nothing)
-    with pytest.raises(UserError, match=r"no route to the hub.*hf download some/model .*give its path"):
-        load_base("some/model")
-
-
-def test_a_hub_name_is_read_from_the_cache_first(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import huggingface_hub
-
-    asked = []
-
-    def cached(name: str, *, allow_patterns: list[str], local_files_only: bool) -> str:
-        asked.append((name, local_files_only))
-        assert not any(p.endswith(("bin", "py", "*")) for p in allow_patterns)
-        return str(folders / "qwen2")
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", cached)
-    base = load_base("some/model")
-    assert base.source == "some/model" and base.config.qkv_bias and asked == [("some/model", True)]
-
-
 # --------------------------------------------------------------------------- through transformers and back
 
 

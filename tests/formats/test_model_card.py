@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import ModelCard
 
-from afresh.formats.model_card import Card, dataset_name, shared_name, stated_licence, with_card
+from afresh.formats.model_card import Card, dataset_name, shared_name, with_card
 from afresh.verbs.exporting import export_base
 from tests.formats.bases import base_of, ids_of
 
@@ -55,15 +55,3 @@ def test_names_are_those_of_other_machines(tmp_path: Path) -> None:
     (run / "run.json").write_text("{}")
     assert shared_name(str(run)) == "notes-hf"
     assert dataset_name("/home/me/my photos/") == "my-photos" and dataset_name("/") == "data"
-
-
-def test_the_licence_of_a_base_is_that_of_its_card(tmp_path: Path) -> None:
-    for text, licence in (
-        ("---\nlicense: apache-2.0\ntags: []\n---\n# A\n", "apache-2.0"),
-        ("---\nlicense: 'mit'\n---\n", "mit"),
-        ("---\ntags: []\n---\nlicense: mit\n", "unknown"),
-        ("license: mit\n", "unknown"),
-    ):
-        (tmp_path / "README.md").write_text(text)
-        assert stated_licence(str(tmp_path)) == licence
-    assert stated_licence(str(tmp_path / "gone")) == "unknown"

@@ -33,6 +33,9 @@ def tune(
             rich_help_panel=o.ADAPTER,
         ),
     ] = None,
+    commercial: Annotated[
+        bool, typer.Option("--commercial", help="Refuse a base whose licence does not allow commerce.")
+    ] = False,
     minutes: o.Minutes = None,
     steps: o.Steps = None,
     lr: Annotated[float | None, typer.Option(help="The highest learning rate.", rich_help_panel=o.BY_HAND)] = None,
@@ -73,6 +76,7 @@ def tune(
         tuning=True,
         lora=lora_of(rank, alpha, target or ()) if lora else None,
         adapter=adapter,
+        commercial=commercial,
         minutes=minutes,
         steps=steps,
         seed=seed,

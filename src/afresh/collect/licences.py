@@ -31,24 +31,31 @@ SHORT = {"odc-by": "ODC-By-1.0", "odbl": "ODbL-1.0", "pddl": "PDDL-1.0", "cc0": 
 
 @dataclass(frozen=True)
 class Terms:
-    """What a licence asks of those who share what was made with the data. models: the licences that a model may have;
-    None if it may have any."""
+    """What a licence asks of those who share what was made with the data, or with a model. models: the licences that a
+    model may have; None if it may have any."""
 
     about: str
     attribution: bool = False
     share_alike: bool = False
     non_commercial: bool = False
     models: tuple[str, ...] | None = None
+    own: bool = False  # whether what is made from a model has the terms of its licence, and no others
 
     @property
     def duties(self) -> tuple[str, ...]:
         """What is asked for, in words."""
         asked = ("attribution", self.attribution), ("share-alike", self.share_alike)
-        return tuple(word for word, yes in (*asked, ("non-commercial use", self.non_commercial)) if yes)
+        bounds = ("non-commercial use", self.non_commercial), ("its own terms", self.own)
+        return tuple(word for word, yes in (*asked, *bounds) if yes)
 
 
 def _alike(about: str, *models: str, non_commercial: bool = False) -> Terms:
     return Terms(about, True, True, non_commercial, models)
+
+
+def _own(pattern: str, about: str, non_commercial: bool = False) -> tuple[str, Terms]:
+    """The row of licences of models."""
+    return rf"LicenseRef-({pattern})", Terms(about, True, False, non_commercial, own=True)
 
 
 GPL3 = ("GPL-3.0-only", "GPL-3.0-or-later", "AGPL-3.0-only", "AGPL-3.0-or-later")
@@ -92,6 +99,13 @@ TABLE: tuple[tuple[str, Terms], ...] = (
         r"|Artistic-2\.0|BlueOak-1\.0\.0|CC-BY-\d.*|ODC-By-1\.0|CDLA-Permissive-[12]\.0|OGL-UK-.*|etalab-2\.0",
         Terms("its notice is kept, or its authors are named", attribution=True),
     ),
+    # Licences of models, which SPDX does not have, by their names on the hub.
+    _own(r".*\b(non-?commercial|nc|research)\b.*|mnpl.*|deepfloyd-if-license|apple-amlr", "no commerce", True),
+    _own(r"(\w+-)*openrail(-[\w.-]+)?|bigscience-bloom-rail-1\.0", "any use but those that it lists"),
+    _own(r"llama[\w.-]*", "any use within its policy, commerce below 700 million users a month"),
+    _own(r"gemma", "any use within its policy"),
+    _own(r"stabilityai-ai-community|stabilityai-community", "commerce below a million dollars a year"),
+    _own(r"qwen|tongyi-qianwen", "commerce below 100 million users a month"),
 )
 
 
@@ -188,16 +202,26 @@ def objection(licence: str, model: str) -> str | None:
             objections = [o for o in found if o is not None]
             either = node.operator.strip() == "OR"
             return objections[0] if objections and (not either or len(objections) == len(found)) else None
-        key = str(getattr(node, "license_symbol", node).key)
+        key = _key(node)
         terms = terms_of(key)
         if terms is None:
-            return f"{key} is not in the table"
-        if terms.models is None or all(w in terms.models for w in wanted):
+            return None if [key] == wanted else f"{key} is not in the table"
+        models = (key,) if terms.own else terms.models
+        if models is None or all(w in models for w in wanted):
             return None
-        allowed = f"it allows {', '.join(terms.models)}" if terms.models else "it allows none"
+        allowed = f"it allows {', '.join(models)}" if models else "it allows none"
         return f"{key}: {terms.about}; {allowed}"
 
-    return judged(_spdx().parse(licence))
+    return judged(_parts(licence))
+
+
+def _parts(licence: str) -> Any:
+    """An expression as its library has it; a single licence, for which no library is needed, as it is."""
+    return _spdx().parse(licence) if " " in licence else licence
+
+
+def _key(node: Any) -> str:
+    return node if isinstance(node, str) else str(getattr(node, "license_symbol", node).key)
 
 
 def duties(licence: str) -> tuple[str, ...]:
@@ -209,15 +233,17 @@ def duties(licence: str) -> tuple[str, ...]:
             return min(args, key=len)
         if args:
             return tuple(dict.fromkeys(word for words in args for word in words))
-        terms = terms_of(str(getattr(node, "license_symbol", node).key))
+        terms = terms_of(_key(node))
         return () if terms is None else terms.duties
 
-    return () if licence == UNKNOWN else asked(_spdx().parse(licence))
+    return () if licence == UNKNOWN else asked(_parts(licence))
 
 
 def spdx_keys(licence: str) -> list[str]:
     """The single licences of an expression; none of "unknown"."""
-    return [] if licence == UNKNOWN else [str(key) for key in _spdx().license_keys(licence)]
+    if licence == UNKNOWN or " " not in licence:
+        return [] if licence == UNKNOWN else [licence]
+    return [str(key) for key in _spdx().license_keys(licence)]
 
 
 HUB = re.compile(  # https://huggingface.co/docs/hub/repositories-licenses
@@ -227,6 +253,22 @@ HUB = re.compile(  # https://huggingface.co/docs/hub/repositories-licenses
     r"|lgpl-(2\.1|3\.0)"
 )
 HUB_NAMES = {"ODC-By-1.0": "odc-by", "ODbL-1.0": "odbl", "PDDL-1.0": "pddl"}
+
+
+SPELLED = ("Apache-2.0", "Artistic-2.0", "BSD-2-Clause", "BSD-3-Clause", "PostgreSQL", "Unlicense", "Zlib")
+SPELLED += ("CDLA-Sharing-1.0", "CDLA-Permissive-1.0", "CDLA-Permissive-2.0")
+
+
+def of_hub(name: str, other: str = "") -> str:
+    """A licence as SPDX writes it by its name on the Hugging Face hub, or by that which a card gives to an "other" one:
+    LicenseRef- and the name where SPDX has none, or "unknown". The versions of the GNU licences are taken alone."""
+    name = name.strip().casefold()
+    name = other.strip().casefold() if name == "other" else name
+    if name in SAID_OF_NONE:
+        return UNKNOWN
+    if HUB.fullmatch(name):
+        return next((s for s in SPELLED if s.casefold() == name), name.upper() + ("-only" if "gpl" in name else ""))
+    return SHORT.get(name) or f"LicenseRef-{re.sub(r'[^a-z0-9.]+', '-', name.replace('+', '-plus')).strip('-')[:80]}"
 
 
 def hub_name(licence: str) -> str:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import glob
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -30,12 +31,24 @@ BY_HAND = "'*.json' '*.txt' '*.jinja' '*.md' '*.safetensors'"
 def hub_folder(name: str) -> Path:
     """The folder of a model on the hub, in the local cache. Raises UserError saying what to do if it is not there and
     cannot be fetched, or if it holds nothing that can be a base."""
+    check_name(name)
+    return cached(name) or fetched(name)
+
+
+def hub_texts(name: str) -> Path:
+    """The folder of a model on the hub with its texts at least: README.md, LICENSE, and what says what it is. Raises
+    UserError as `hub_folder`."""
+    check_name(name)
+    return cached(name) or texts_of(name)[0]
+
+
+def check_name(name: str) -> None:
+    """Raises UserError if this cannot be a name on the hub."""
     if not HUB_NAME.fullmatch(name):
         raise UserError(
             f"{name} is not a folder, a file, or a name on the Hugging Face hub (OWNER/NAME). Give a run, a folder "
             "with config.json and model.safetensors, a .gguf file, or a hub name."
         )
-    return cached(name) or fetched(name)
 
 
 def cached(name: str) -> Path | None:
@@ -65,22 +78,26 @@ def parts_of(index: Mapping[str, Any]) -> list[str]:
 
 def fetched(name: str) -> Path:
     """Fetch a model. Raises UserError as `hub_folder`."""
+    from huggingface_hub import snapshot_download
+
+    folder, sizes, texts = texts_of(name)
+    check_kind(name, folder)
+    weights = weights_among(name, folder, sizes)
+    check_space(name, folder, sum(sizes[f] for f in weights))
+    with explained(name):
+        return Path(snapshot_download(name, allow_patterns=exactly([*texts, *weights])))
+
+
+def texts_of(name: str) -> tuple[Path, Mapping[str, int], Sequence[str]]:
+    """Fetch the texts of a model. Returns the folder, the bytes of all files on the hub, and the names of the texts."""
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.hf_api import RepoFile
 
-    try:
+    with explained(name):
         listed = HfApi().list_repo_tree(name, recursive=True)
         sizes = {f.path: f.size for f in listed if isinstance(f, RepoFile)}
         texts = [f for f in sizes if TEXTS.fullmatch(f.rpartition("/")[2]) and f.count("/") < 2]
-        folder = Path(snapshot_download(name, allow_patterns=exactly(texts)))
-        check_kind(name, folder)
-        weights = weights_among(name, folder, sizes)
-        check_space(name, folder, sum(sizes[f] for f in weights))
-        return Path(snapshot_download(name, allow_patterns=exactly([*texts, *weights])))
-    except UserError:
-        raise
-    except Exception as error:  # the library's errors, and those of the network library below it
-        raise explained(name, error) from None
+        return Path(snapshot_download(name, allow_patterns=exactly(texts))), sizes, texts
 
 
 def exactly(files: Iterable[str]) -> list[str]:
@@ -128,7 +145,16 @@ def check_space(name: str, folder: Path, size: int) -> None:
     events.note(f"{name}: {size / 1e6:,.0f} MB are fetched from the hub, and kept there for the next time", "fetched")
 
 
-def explained(name: str, error: Exception) -> UserError:
+@contextmanager
+def explained(name: str) -> Iterator[None]:
+    """Turns errors of the hub's library, and of the network library below it, into UserErrors."""
+    try:
+        yield
+    except Exception as error:
+        raise advice(name, error) from None
+
+
+def advice(name: str, error: Exception) -> UserError:
     """An error of the hub with what to do about it."""
     from huggingface_hub import constants, get_token
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError

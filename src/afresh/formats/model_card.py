@@ -16,15 +16,16 @@ UNKNOWN = "unknown"  # a licence that the hub accepts: nobody has stated one
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 EXPORTED = "-hf"  # what `afresh export --to hf` adds to the name of a run
 CACHED = "models--"  # how the hub's local cache names the folder of a model
+MOST_METADATA = 100_000  # characters
 HEAD = re.compile(r"\A---\n(.*?)\n---\n", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class Card:
     """What a card says of a model, whatever the format. `task` is a pipeline_tag of the hub, `base_model` a name of
-    `shared_name`, `licence` as the hub names it, which is "other" for one that it has no name for and that is known as
-    `licence_name`, `datasets` are names without their folders, `scores` were measured on held-out data, and `sentences`
-    follow the title."""
+    `shared_name`, `licence` as the hub names it, which is "other" for one that it has no name for: it is known as
+    `licence_name`, and its text is at `licence_link`. `datasets` are names without their folders, `scores` were
+    measured on held-out data, and `sentences` follow the title."""
 
     name: str
     task: str
@@ -34,6 +35,7 @@ class Card:
     scores: Mapping[str, float] = field(default_factory=dict)
     sentences: Sequence[str] = ()
     licence_name: str = ""
+    licence_link: str = ""
 
 
 def add_card(folder: Path, card: Card, library: str) -> None:
@@ -65,6 +67,7 @@ def metadata(card: Card, library: str, tags: Sequence[str] = ()) -> str:
         "pipeline_tag": card.task,
         "license": card.licence,
         "license_name": card.licence_name if card.licence == "other" else None,
+        "license_link": card.licence_link if card.licence == "other" else None,
         "base_model": card.base_model,
         "datasets": list(card.datasets),
         "metrics": list(card.scores),
@@ -101,11 +104,14 @@ def dataset_name(path: str) -> str:
     return re.sub(r"[^\w.-]+", "-", Path(path).name).strip("-.") or "data"
 
 
-def stated_licence(source: str) -> str:
-    """The licence in the metadata of a model's README.md, or `UNKNOWN`."""
+def card_metadata(folder: Path) -> dict[str, Any]:
+    """The metadata at the head of a folder's README.md; empty without it, or where it is no YAML."""
+    import yaml
+
     try:
-        head = HEAD.match((Path(source) / README).read_text(encoding="utf-8", errors="replace"))
-    except OSError:
-        return UNKNOWN
-    named = re.search(r"^license:\s*[\"']?([\w.-]{1,60})[\"']?\s*$", head[1], re.MULTILINE) if head else None
-    return named[1] if named else UNKNOWN
+        with (folder / README).open(encoding="utf-8", errors="replace") as file:
+            head = HEAD.match(file.read(MOST_METADATA))
+        found = yaml.safe_load(head[1]) if head else None
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -53,6 +53,21 @@ class CollectedRecord(BaseModel):
     without_consent: Count
 
 
+class BaseLicence(BaseModel):
+    """The licence of the public weights that a run, or the run that it was tuned from, began with.
+
+    `licence`: an expression of SPDX, LicenseRef- and the name of one that SPDX does not have, or "unknown". `hub`: how
+    their card has it, if it has. `link`: where its text is, if that is stated. `said_by`: who states it; empty: nobody.
+    """
+
+    model_config = STRICT
+    name: str
+    licence: str
+    hub: str = ""
+    link: str = ""
+    said_by: str = ""
+
+
 class DataRecord(BaseModel):
     """Where the data was, and what it was."""
 
@@ -126,6 +141,7 @@ class RunRecord(BaseModel):
     align: AlignRecord | None = None  # how it was aligned
     training_window: Window | None = None  # tokens of a window in training, if the model can look further back
     inherited: list[CollectedRecord] = []  # what the run that it was tuned from has learnt from
+    base_licences: list[BaseLicence] = []  # of the public weights that it, or its base, began with
 
 
 # Names of earlier versions, by the part of run.json that they stand in.

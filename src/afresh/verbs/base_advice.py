@@ -9,8 +9,8 @@ from afresh.core import UserError, events
 from afresh.data.advice import Advice
 from afresh.data.prepare import Prepared
 from afresh.formats.public import BaseModel
-from afresh.runs.base_model import open_base_model
 from afresh.runs.find_base import HOW_TO_GET, FoundBase, find_bases
+from afresh.verbs.base_terms import open_base
 
 AUTO = "auto"  # the base that is chosen here
 LITTLE = 5_000_000  # bytes of text, below which a model from random weights does not learn a language
@@ -73,7 +73,7 @@ def choose_base(prepared: Prepared) -> BaseModel | None:
         return None
     for found in find_bases():
         try:
-            return open_base_model(str(found.path))
+            return open_base(str(found.path))
         except UserError as e:
             events.note(f"note: {described(found)} cannot be used: {e}", "base_note")
     events.warning(

@@ -16,6 +16,7 @@ from afresh.core.plural import counted
 from afresh.data.load import typical_requests
 from afresh.data.prepare import Prepared
 from afresh.data.refusals import describe_refusals
+from afresh.runs.base_licence import licences_of
 from afresh.runs.data_lineage import collected_record, inherited
 from afresh.runs.output_dir import check_output_dir, output_dir
 from afresh.runs.record import DataRecord, RunRecord
@@ -131,6 +132,7 @@ def create_run(spec: RunSpec, output: Output, contents: RunContents) -> Iterator
         seed=spec.seed,
         minutes=contents.minutes,
         inherited=inherited(contents.fields.get("base_model")),
+        base_licences=licences_of(base) if (base := contents.fields.get("base_model")) else [],
     ).model_copy(update=dict(contents.fields))
     with output_dir(output.path, spec.force, output.inputs):
         run = Run.create(output.path, record, prepared.encoder, codec, typical_requests(prepared.train), contents.base)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from afresh.collect.licences import hub_name
 from afresh.core.plural import counted
-from afresh.formats.model_card import UNKNOWN, Card, dataset_name, shared_name, stated_licence
+from afresh.formats.model_card import UNKNOWN, Card, dataset_name, shared_name
+from afresh.runs.base_licence import licences_of
+from afresh.runs.record import BaseLicence
 from afresh.runs.run import Run, summary
 from afresh.runs.signature import base_model_here
+from afresh.verbs.base_terms import base_sentences
 from afresh.verbs.sharing_licence import data_sentences
 
 
@@ -32,17 +36,32 @@ def card_of(run: Run, licence: str | None = None) -> Card:
         listed = ", ".join(f"{k.replace('_', ' ')} {v:.4g}" for k, v in scores.items())
         sentences.append(f"Measured on {counted(record.data.heldout, 'held-out item')}: {listed}.")
     sentences += data_sentences(record)
-    stated = UNKNOWN if here is None else stated_licence(here)
+    bases = record.base_licences
+    if not bases and here is not None and Path(here).is_dir():  # a run of an earlier version
+        bases = licences_of(here)
+    sentences += base_sentences(bases)
+    stated, named, link = card_licence(licence, bases)
     return Card(
         name=run.path.resolve().name,
         task=with_text if captions else without,
         base_model=base,
-        licence=stated if licence is None else hub_name(licence),
-        licence_name=licence or "",
+        licence=stated,
+        licence_name=named,
+        licence_link=link,
         datasets=(dataset_name(record.data.path),),
         scores=scores,
         sentences=sentences,
     )
+
+
+def card_licence(licence: str | None, bases: Sequence[BaseLicence]) -> tuple[str, str, str]:
+    """The licence as the hub names it, its own name, and where its text is: the one given, else that of the base."""
+    if licence is not None:
+        return hub_name(licence), licence, ""
+    if len({b.licence for b in bases}) != 1:
+        return UNKNOWN, "", ""
+    own = bases[0]
+    return own.hub or hub_name(own.licence), own.licence.removeprefix("LicenseRef-"), own.link
 
 
 def scores_of(run: Run) -> Mapping[str, float]:

@@ -21,8 +21,11 @@ ACCEPTED = {
 }
 
 
-def check_release(path: Path, record: RunRecord, licence: str | None, accept: Sequence[str]) -> str | None:
-    """The licence of the model as SPDX writes it, if one is given. `accept`: names of `ACCEPTED`.
+def check_release(
+    path: Path, record: RunRecord, licence: str | None, accept: Sequence[str], published: bool = False
+) -> str | None:
+    """The licence of the model as SPDX writes it, if one is given. `accept`: names of `ACCEPTED`. published: whether it
+    is to be given to everybody, for which the licence of its base counts where none is given, and must be known.
 
     Raises UserError if what the run has learnt from stands against sharing it, for a name that is none, or if the
     licence is none.
@@ -33,6 +36,9 @@ def check_release(path: Path, record: RunRecord, licence: str | None, accept: Se
             listed = "; ".join(f"{n}: {about}" for n, about in ACCEPTED.items())
             raise UserError(f"`accept` knows no {name!r}. It knows: {listed}.", "unknown_name")
     wanted = None if licence is None else normalised(licence)
+    bases = record.base_licences
+    if published and wanted is None and bases:
+        wanted = bases[0].licence
     found = learnt_from(record)
     unknown = sum(s.items for c in found for s in c.licences if s.licence == UNKNOWN)
     if unknown and "unknown-licences" not in accept:
@@ -40,11 +46,16 @@ def check_release(path: Path, record: RunRecord, licence: str | None, accept: Se
     without = sum(c.without_consent for c in found)
     if without and "missing-consent" not in accept:
         _refuse(path, f"{counted(without, 'item')} of its data show persons without a known consent", "missing-consent")
+    silent = [b.name for b in bases if b.licence == UNKNOWN]
+    if published and silent and "unknown-licences" not in accept:
+        _refuse(path, f"no licence is stated for {', '.join(silent)}, from which it was tuned", "unknown-licences")
     if wanted is not None and wanted != UNKNOWN and "licence-conflict" not in accept:
-        licences = dict.fromkeys(s.licence for c in found for s in c.licences if s.licence != UNKNOWN)
+        of_data = dict.fromkeys(s.licence for c in found for s in c.licences if s.licence != UNKNOWN)
+        licences = dict.fromkeys([*(b.licence for b in bases if b.licence != UNKNOWN), *of_data])
         objections = [o for o in (objection(name, wanted) for name in licences) if o is not None]
         if objections:
-            why = f"{wanted} does not agree with the licences of its data ({'; '.join(objections[:4])})"
+            whose = "its base and its data" if bases else "its data"
+            why = f"{wanted} does not agree with the licences of {whose} ({'; '.join(objections[:4])})"
             _refuse(path, why, "licence-conflict", f"Choose another licence. {NO_ADVICE} ")
     return wanted
 

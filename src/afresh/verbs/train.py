@@ -18,7 +18,6 @@ from afresh.core.device import computing_on
 from afresh.data.prepare import Prepared, advice_lines, long_records, prepare
 from afresh.formats.public import BaseModel
 from afresh.preferences import preferences
-from afresh.runs.base_model import open_base_model
 from afresh.runs.latent_space import LatentSpace, check_in_memory, check_source, latent_space
 from afresh.runs.person_adapters import adapter_folder, base_of
 from afresh.runs.run import Run
@@ -33,6 +32,7 @@ from afresh.training.training_clock import Clock
 from afresh.training.weights import BaseWeights, with_vocabulary
 from afresh.verbs.base_advice import AUTO, base_advice, choose_base
 from afresh.verbs.base_data import prepare_for
+from afresh.verbs.base_terms import open_base
 from afresh.verbs.create_run import RunContents, check_spec, create_run, report_data, report_plan, training_seconds
 from afresh.verbs.data_source import DataSource
 from afresh.verbs.frozen_base import check_frozen, in_memory
@@ -56,6 +56,7 @@ class TrainSpec:
     modality: str | None = None
     base: str | None = None  # a run, public weights or an adapter to begin with, or "auto"; None: random weights
     lora: LoraConfig | None = field(default_factory=LoraConfig)  # what learns on the base; None: all of its weights
+    commercial: bool = False  # whether the result is to be used in commerce, which the base must allow
     adapter: str | None = None  # the person of whom the base gets an adapter, in its own folder
     family: str | None = None
     codec: Path | None = None  # a finished autoencoder run, on whose latents to train
@@ -237,7 +238,7 @@ def read(spec: TrainSpec) -> tuple[BaseModel | None, Prepared]:
 
     Whether "auto" is a base depends on the data, which are then read once more.
     """
-    base = None if spec.base is None or spec.base == AUTO else open_base_model(spec.base)
+    base = None if spec.base is None or spec.base == AUTO else open_base(spec.base, spec.commercial)
     with computing_on(spec.device or preferences().device):
         if base is None:
             prepared = prepare(spec.path, spec.modality, spec.data, spec.validation)
