@@ -205,7 +205,7 @@ def objection(licence: str, model: str) -> str | None:
         key = _key(node)
         terms = terms_of(key)
         if terms is None:
-            return None if [key] == wanted else f"{key} is not in the table"
+            return f"{key} is not in the table"
         models = (key,) if terms.own else terms.models
         if models is None or all(w in models for w in wanted):
             return None

@@ -74,8 +74,17 @@ def metadata(card: Card, library: str, tags: Sequence[str] = ()) -> str:
         "tags": ["afresh", *tags],
         "model-index": [{"name": title(card.name), "results": [result]}] if scores and data else [],
     }
-    lines = [f"{k}: {json.dumps(v, ensure_ascii=False)}\n" for k, v in entries.items() if v]
-    return f"---\n{''.join(lines)}---\n"
+    return f"---\n{''.join(yaml_lines(entries))}---\n"
+
+
+def yaml_lines(entries: Mapping[str, Any]) -> list[str]:
+    return [f"{k}: {json.dumps(v, ensure_ascii=False)}\n" for k, v in entries.items() if v]
+
+
+def extended_card(page: str, entries: Mapping[str, Any], text: str) -> str:
+    """A page of `with_card` with further metadata, and a text at its end."""
+    head, _, rest = page.removeprefix("---\n").partition("---\n")
+    return f"---\n{head}{''.join(yaml_lines(entries))}---\n{rest.rstrip()}\n\n{text}\n"
 
 
 def title(name: str) -> str:

@@ -21,7 +21,7 @@ def export(
         str,
         Option(
             "Text: hf (transformers, vLLM), gguf (llama.cpp). Images and audio: onnx, diffusers (flows, and runs tuned "
-            "from there). All: safetensors (names of afresh)."
+            "from there). All: safetensors (names of afresh), hub-folder (what fits, with a page for the hub)."
         ),
     ],
     out: Annotated[
@@ -54,15 +54,20 @@ def export(
     The files are read again. A language model is compared on held-out text by transformers or llama.cpp, if they are
     installed: log-probabilities, token ids, chat template. A model of images or audio is compared on random inputs by
     onnxruntime or diffusers: its outputs. The result is in proof.json. If the difference exceeds the stated tolerance,
-    the exit code is 2 and the folder is named DIR.unproved.
+    the exit code is 2 and the folder is named DIR.unproved. hub-folder adds samples, scores and what may be done with
+    the model, ready for `hf upload`.
 
     Raises UserError for an unknown format or precision, for what is not accepted, for a folder that exists otherwise,
     and if the proof fails.
     """
     from afresh.verbs.exporting import Exported, export_run
+    from afresh.verbs.hub_folder import NAME, HubOptions, export_hub_folder
 
     home = run.path.resolve()
     target = home.with_name(f"{home.name}-{to}") if out is None else Path(out)
+    if to == NAME:
+        options = HubOptions(precision, label, force, licence, accept)
+        return Exported(*export_hub_folder(run, target, options)).checked(target)
     return Exported(*export_run(run, to, target, precision, label, force, licence, accept)).checked(target)
 
 

@@ -1,0 +1,184 @@
+"""The format `hub-folder`: an export with all that a page on the Hugging Face hub shows, ready to be uploaded.
+
+The weights, or the adapter, are those of the format that fits the run, with its proof. Added are samples, the measured
+scores and the verdict, and what may be done with the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from afresh.core.safe_text import visible
+from afresh.families.diffusers import DiffusersConfig
+from afresh.families.text_to_image import TextToImageConfig
+from afresh.formats.fields import FieldProof, difference
+from afresh.formats.folder import check_new, unproved, write_proved
+from afresh.formats.model_card import README, extended_card
+from afresh.formats.peft import read_peft
+from afresh.formats.proof import FIXED, WINDOW, Proof
+from afresh.formats.public import write_adapter
+from afresh.runs.run import Run
+from afresh.sampling.request import Request
+from afresh.sampling.samples import write_samples
+from afresh.storage.folders import folder_aside, put_in_place
+from afresh.training.lora import DEFAULT, use
+from afresh.verbs.exporting import export_run, exported_tokenizer
+from afresh.verbs.model_card import card_of
+from afresh.verbs.report import read_verdict
+from afresh.verbs.sample import Sampler
+from afresh.verbs.sharing_licence import check_release
+
+NAME = "hub-folder"
+SAMPLES, SHOWN = "samples", 4
+TOKENS, CHARACTERS = 120, 600  # of a sample of a text, as it is drawn and as it is shown
+TOLERANCE = 1e-3  # nats
+
+
+@dataclass(frozen=True)
+class HubOptions:
+    """The options of an export, as `export_run` takes them."""
+
+    precision: str = "float32"
+    label: str | Mapping[str, str] | None = None
+    force: bool = False
+    licence: str | None = None
+    accept: Sequence[str] = ()
+
+
+def export_hub_folder(run: Run, out: Path, options: HubOptions) -> tuple[Path, Proof | FieldProof]:
+    """Write the folder and prove it; returns as `export_run`. Raises UserError as it does, and if nobody has stated a
+    licence of the base, or it does not allow to share what was made from it."""
+    check_release(run.path, run.record, options.licence, options.accept, published=True)
+    check_new(out, options.force)
+    with folder_aside(out) as aside:
+        aside.mkdir(parents=True)
+        place, proof = weights(run, aside / out.name, options)
+        to = out if proof.passed else unproved(out)
+        if proof.passed:
+            complete(run, place)
+        put_in_place(place, to, replace=True)
+    if not proof.passed:
+        return to, proof
+    return to, proof.model_copy(update={"notes": [*proof.notes, *advice(run, out, options)]})
+
+
+def weights(run: Run, out: Path, options: HubOptions) -> tuple[Path, Proof | FieldProof]:
+    """What the library of the run's kind of weights reads."""
+    if run.record.lora is not None and run.space.kind == "tokens":
+        return export_adapter(run, out, options.licence)
+    if run.space.kind == "tokens":
+        to = "hf"
+    else:
+        to = "diffusers" if isinstance(run.config, TextToImageConfig | DiffusersConfig) else "safetensors"
+    return export_run(run, to, out, options.precision, options.label, False, options.licence, options.accept)
+
+
+def export_adapter(run: Run, out: Path, licence: str | None) -> tuple[Path, FieldProof]:
+    """The adapter of a language model in PEFT's format, read again and compared."""
+    exported_tokenizer(run)
+
+    def write(folder: Path) -> FieldProof:
+        modules = run.modules_with_adapters()
+        write_adapter(folder, modules, card_of(run, licence))
+        return proof_of_adapter(run, modules["decoder"], folder)
+
+    return write_proved(out, write)
+
+
+@torch.no_grad()
+def proof_of_adapter(run: Run, net: Any, folder: Path) -> FieldProof:
+    """The log-probabilities of a text with the adapter of the run, and with that in the folder."""
+    ids = exported_tokenizer(run).encode(FIXED)[: min(WINDOW, run.space.shape[0])]
+    tokens = torch.tensor([ids], device=next(net.parameters()).device)
+    net.eval()
+    use(net, {DEFAULT: 1.0})
+    ours = net(tokens, None).float().log_softmax(-1)
+    read_peft(folder, net, "read")
+    theirs = net(tokens, None).float().log_softmax(-1)
+    largest = difference(ours, theirs)
+    return FieldProof(
+        passed=largest <= TOLERANCE,
+        format="peft",
+        precision="float32",
+        reader="afresh",
+        independent=False,
+        compared=f"log-probabilities of {len(ids):,} tokens",
+        batches=[1],
+        largest=largest,
+        tolerance=TOLERANCE,
+        outputs=float(ours.abs().max()),
+        notes=[],
+    )
+
+
+# --------------------------------------------------------------------------- the page
+
+
+def complete(run: Run, folder: Path) -> None:
+    """Add samples to the folder, and to its README.md what the page shows of them, with the verdict."""
+    trigger = str(run.record.data.options.get("trigger") or "")
+    records = drawn(run, folder / SAMPLES, trigger)
+    page = (folder / README).read_text(encoding="utf-8")
+    entries: dict[str, Any] = {"instance_prompt": trigger} if trigger else {}
+    if widget := widgets(records, trigger):
+        entries["widget"] = widget
+    text = "\n\n".join([*said_of(run, trigger), "## Samples", *map(shown, records)])
+    (folder / README).write_text(extended_card(page, entries, text), encoding="utf-8")
+
+
+def drawn(run: Run, folder: Path, trigger: str) -> list[dict[str, Any]]:
+    """Samples of the run, written into a folder. Returns their records: a file, or a text, and what was asked for."""
+    request = Request(caption=trigger) if trigger else Request()
+    given = {} if run.encoder.abilities.texts is None else {"length": TOKENS}
+    records = write_samples(Sampler(run, SHOWN, request, run.record.seed, given)(), folder)
+    return [{**r, "caption": trigger} for r in records[:SHOWN]]
+
+
+def widgets(records: Sequence[Mapping[str, Any]], trigger: str) -> list[dict[str, Any]]:
+    """The examples of the hub's page: images with the words that they were made of."""
+    images = [r["file"] for r in records if str(r.get("file", "")).endswith(".png")] if trigger else []
+    return [{"text": trigger, "output": {"url": f"{SAMPLES}/{name}"}} for name in images]
+
+
+def shown(record: Mapping[str, Any]) -> str:
+    """A sample in Markdown."""
+    if "text" in record:
+        lines = visible(str(record["text"])[:CHARACTERS]).splitlines() or [""]
+        return "\n".join(f"    {line}" for line in lines)
+    name = f"{SAMPLES}/{record['file']}"
+    return f"![]({name})" if name.endswith(".png") else f"[{record['file']}]({name})"
+
+
+def said_of(run: Run, trigger: str) -> list[str]:
+    """Sentences about the words that call the subject, how good the model is, and its data."""
+    found = read_verdict(run.path)
+    out = [f"Trigger: `{visible(trigger)}` in a prompt calls what it has learnt."] if trigger else []
+    if found is not None:
+        out.append(f"Verdict of the measurement: **{visible(found['word'])}**. {visible(found['sentence'])}")
+    else:
+        out.append("It was not measured.")
+    if run.record.data.collected is None:
+        out.append("No licence of its data is recorded: whoever made it answers for them.")
+    return out
+
+
+def advice(run: Run, out: Path, options: HubOptions) -> list[str]:
+    """What to do before the folder is uploaded, and how."""
+    base = card_of(run).base_model
+    notes = []
+    if options.licence is None and not run.record.base_licences:
+        notes.append("no licence is stated in README.md: give one with `licence`")
+    if base is not None and "/" not in base:
+        notes.append(
+            f"README.md names the base {base}, without its owner on the hub: write OWNER/{base} if it is there"
+        )
+    if read_verdict(run.path) is None:
+        notes.append("it was not measured: `afresh measure` adds scores and a verdict to the page")
+    login = "" if find_spec("huggingface_hub") else " (pip install huggingface-hub)"
+    return [*notes, f"to upload it: hf upload YOUR-NAME/{out.name} {out}{login}"]
