@@ -24,7 +24,8 @@ KINDS_ALONE = {f"{kind}:" for kind in EXTRAS}
 NOT_STORED = "store_failed"  # the code of the errors
 RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")  # numbers in an address, as in shard-{000..099}.parquet
 MOST_FILES = 100_000  # of an address
-SECONDS = 60.0  # without a byte of an answer
+SECONDS = 30.0  # without a connection, or without a byte of an answer
+ATTEMPTS = 3  # at what a store does not answer
 TAGS = ("ETag", "etag", "md5Hash", "blob_id", "Content-MD5", "Last-Modified", "LastModified", "mtime", "created")
 TOO_LONG = 64 << 20  # bytes of a file that is read into memory
 
@@ -92,11 +93,16 @@ class ObjectStore:
             options: dict[str, Any] = {"use_listings_cache": False}
             if scheme in ("file", "local"):
                 options = {"auto_mkdir": True}
+            elif scheme in ("s3", "s3a"):  # whose own retries would multiply those of s3fs
+                config = {"connect_timeout": SECONDS, "read_timeout": SECONDS, "retries": {"total_max_attempts": 1}}
+                options |= {"config_kwargs": config}
             elif scheme in ("http", "https"):
                 from aiohttp import ClientTimeout
 
                 options = {"client_kwargs": {"timeout": ClientTimeout(None, sock_connect=SECONDS, sock_read=SECONDS)}}
             self.files, self.root = url_to_fs(self.address, skip_instance_cache=True, **options)
+            if scheme in ("s3", "s3a"):
+                self.files.retries = ATTEMPTS
         except ImportError as e:
             needed = EXTRAS.get(scheme, "a package of fsspec for it")
             hint = "pip install 'afresh[store]'" if needed in ("s3fs", "aiohttp") else f"pip install {needed}"
@@ -218,6 +224,11 @@ def advice(error: Exception) -> str:
     words = " ".join(f"{type(e).__name__} {e}" for e in chain_of(error)).lower()
     if "nocredentialserror" in words or "unable to locate credentials" in words or "partialcredentials" in words:
         return "No credentials were found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE."
+    if any("timeout" in kind.lower() for kind in kinds) or "timed out" in words or "timeout on" in words:
+        return (
+            f"Nothing answered within {SECONDS:g} seconds: is the address right (of another store than AWS: "
+            "AWS_ENDPOINT_URL), and does the network let it through? Try again, or copy the files to this machine."
+        )
     if "PermissionError" in kinds or any(w in words for w in ("access denied", "accessdenied", "forbidden", "403")):
         return "The store does not allow it: do the credentials permit to read and to write there?"
     if "nosuchbucket" in words or "bucket does not exist" in words:
