@@ -26,6 +26,7 @@ RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")  # numbers in an address, as in shard-
 MOST_FILES = 100_000  # of an address
 SECONDS = 30.0  # without a connection, or without a byte of an answer
 ATTEMPTS = 3  # at what a store does not answer
+SLOWEST = 100_000.0  # bytes a second of a file
 TAGS = ("ETag", "etag", "md5Hash", "blob_id", "Content-MD5", "Last-Modified", "LastModified", "mtime", "created")
 TOO_LONG = 64 << 20  # bytes of a file that is read into memory
 
@@ -117,6 +118,14 @@ class ObjectStore:
     def path(self, name: str) -> str:
         return f"{self.root.rstrip('/')}/{name}"
 
+    def _bound(self, size: int) -> dict[str, float]:
+        """The seconds for a file of so many bytes, as fsspec takes them. Its libraries have no bound of their own for
+        what they send: botocore waits for ever for a store to say that it may go on."""
+        from fsspec.asyn import AsyncFileSystem
+
+        bounded = isinstance(self.files, AsyncFileSystem)
+        return {"timeout": 2 * ATTEMPTS * SECONDS + size / SLOWEST} if bounded else {}
+
     def read(self, name: str) -> bytes | None:
         """The content of a small file; None if there is none. Raises UserError if the store does not answer."""
         with self._failures(f"{name} could not be read"):
@@ -132,12 +141,12 @@ class ObjectStore:
     def write(self, name: str, content: bytes) -> None:
         """Write a small file, or put it in place of another. Raises UserError if the store does not take it."""
         with self._failures(f"{name} could not be written"):
-            self.files.pipe_file(self.path(name), content)
+            self.files.pipe_file(self.path(name), content, **self._bound(len(content)))
 
     def upload(self, file: Path, name: str) -> None:
         """Copy a file there. Raises UserError if the store does not take all of it."""
         with self._failures(f"{name} could not be uploaded"):
-            self.files.put_file(str(file), self.path(name))
+            self.files.put_file(str(file), self.path(name), **self._bound(file.stat().st_size))
             there, here = self.files.info(self.path(name))["size"], file.stat().st_size
             if there != here:
                 raise OSError(f"{there:,} of {here:,} bytes arrived")
@@ -158,7 +167,7 @@ class ObjectStore:
 
         place = strip_protocol(address)
         with self._failures(f"{address} could not be looked at"):
-            entry = self.files.info(place)
+            entry = self.files.info(place, **self._bound(0))
             if entry.get("type") != "directory":
                 return [self._file(address, place.rstrip("/").rpartition("/")[2].partition("?")[0], entry)]
             entries = self.files.find(place, detail=True)
@@ -182,7 +191,7 @@ class ObjectStore:
 
         path.parent.mkdir(parents=True, exist_ok=True)
         with self._failures(f"{file.name} could not be fetched"):
-            self.files.get_file(strip_protocol(file.address), str(path))
+            self.files.get_file(strip_protocol(file.address), str(path), **self._bound(file.size))
         if (size := path.stat().st_size) != file.size:
             raise UserError(
                 f"{file.address}: {size:,} of {file.size:,} bytes arrived. Try again; if it happens again, the file "
