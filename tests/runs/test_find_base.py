@@ -67,8 +67,9 @@ def test_environment_variables_move_the_places(tmp_path: Path) -> None:
 def test_what_cannot_be_tuned_is_passed_over(tmp_path: Path, damage: str) -> None:
     snapshot = in_cache(tmp_path, "some/model", base_of("llama"))
     if damage == "architecture":
-        config = json.loads((snapshot / "config.json").read_text()) | {"model_type": "bert"}
-        (snapshot / "config.json").write_text(json.dumps(config))
+        config = json.loads((snapshot / "config.json").read_text())
+        other = {"model_type": "bert", "architectures": ["BertForMaskedLM"]}
+        (snapshot / "config.json").write_text(json.dumps(config | other))
     else:
         (snapshot / damage).unlink()
     assert names(tmp_path) == []
