@@ -36,7 +36,7 @@ FAMILIES = {
     "code": ("transformer", "masked"),
     "molecule": ("transformer", "masked", "vae"),
     "interactions": ("transformer", "masked", "vae"),
-    "exercises": ("transformer", "masked"),
+    "exercises": ("transformer",),
 }
 TEACHER = {"fewstep": "flow"}  # families that are distilled, and from which
 TITLES = {
@@ -153,7 +153,11 @@ def lists(model: afresh.Model) -> str:
     users = [f"c{i}" for i in range(LISTS)]
     made: Any = afresh.verb("recommend")(model, users, k=5, because=1)
     rows = zip(users, made, strict=True)
-    return "\n".join(f"- {u}: {', '.join(f'{r.item} (by {r.because[0].title})' for r in items)}" for u, items in rows)
+
+    def told(item: Any) -> str:
+        return f"{item.item} (by {item.because[0].title})" if item.because else str(item.item)
+
+    return "\n".join(f"- {user}: {', '.join(map(told, items))}" for user, items in rows)
 
 
 def practice(model: afresh.Model) -> str:

@@ -408,7 +408,7 @@ def in_shards(folder: Path) -> None:
         (as_pickle("unet"), "pickle"),
         (as_pickle("vae"), "pickle"),
         (as_pickle("text_encoder"), "[Pp]ickle"),
-        (in_shards, "cannot read"),
+        (in_shards, "lacks 1 of its 3 shards: diffusion_pytorch_model-00003"),
         (with_config("unet", in_channels=9), "inpainting"),
         (with_config("unet", encoder_hid_dim_type="image_proj"), "more than a text"),
     ],

@@ -67,8 +67,9 @@ def test_environment_variables_move_the_places(tmp_path: Path) -> None:
 def test_what_cannot_be_tuned_is_passed_over(tmp_path: Path, damage: str) -> None:
     snapshot = in_cache(tmp_path, "some/model", base_of("llama"))
     if damage == "architecture":
-        config = json.loads((snapshot / "config.json").read_text()) | {"model_type": "bert"}
-        (snapshot / "config.json").write_text(json.dumps(config))
+        config = json.loads((snapshot / "config.json").read_text())
+        other = {"model_type": "bert", "architectures": ["BertForMaskedLM"]}
+        (snapshot / "config.json").write_text(json.dumps(config | other))
     else:
         (snapshot / damage).unlink()
     assert names(tmp_path) == []
@@ -100,3 +101,12 @@ def test_gguf_files_of_other_programs_are_found_and_read(tmp_path: Path) -> None
     found = find_bases(tmp_path, {})
     assert [b.name for b in found] == ["model", "small:135m"]
     assert [load_base(b.path).config.width for b in found] == [64, 128]
+
+
+def test_language_models_of_transformers_are_found_too(tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    from tests.formats.causal_models import write_folder
+
+    snapshot = in_cache(tmp_path, "some/model", base_of("llama"))
+    write_folder(snapshot, "gpt_neox")
+    assert names(tmp_path) == ["some/model"]

@@ -255,7 +255,15 @@ HUB = re.compile(  # https://huggingface.co/docs/hub/repositories-licenses
 HUB_NAMES = {"ODC-By-1.0": "odc-by", "ODbL-1.0": "odbl", "PDDL-1.0": "pddl"}
 
 
-SPELLED = ("Apache-2.0", "Artistic-2.0", "BSD-2-Clause", "BSD-3-Clause", "PostgreSQL", "Unlicense", "Zlib")
+SPELLED: tuple[str, ...] = (
+    "Apache-2.0",
+    "Artistic-2.0",
+    "BSD-2-Clause",
+    "BSD-3-Clause",
+    "PostgreSQL",
+    "Unlicense",
+    "Zlib",
+)
 SPELLED += ("CDLA-Sharing-1.0", "CDLA-Permissive-1.0", "CDLA-Permissive-2.0")
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 FAMILIES = ("transformer", "masked", "vae", "gan", "flow", "autoencoder")
 # Kinds of public weights, each a file in afresh.formats, with `PUBLIC`, and a family of its name, in the order in which
 # they are asked whether a folder is theirs.
-PUBLIC = ("text_to_image", "diffusers", "causal_lm")
+PUBLIC = ("causal_lm", "diffusers", "text_to_image")
 FOREIGN = (*PUBLIC, "fewstep")  # families that start from another model: afresh tune BASE DATA, afresh distill RUN
 FITTED = ("palette", "records")  # codecs that are fitted to the data when a family needs one
 TRAINED = {"field": "trained", "tokens": "trained_sequences"}  # of a run that the user passes as `codec`, by its space

@@ -26,7 +26,7 @@ from afresh.formats.model_card import README
 from afresh.formats.parts import check_finite, few
 from afresh.formats.public import INDEX, BaseModel, PublicWeights
 from afresh.nets.foreign import ABAR, Foreign
-from afresh.nets.pipelines import ARCHITECTURES, diffusers, quiet, variant_of
+from afresh.nets.pipelines import ARCHITECTURES, diffusers, is_text_to_image, quiet, variant_of
 
 CONFIG, SCHEDULER = "config.json", "scheduler_config.json"
 WEIGHTS = "diffusion_pytorch_model"
@@ -56,7 +56,9 @@ class Pipeline:
 
 
 def is_pipeline(folder: Path) -> bool:
-    """Whether a folder looks like one of diffusers, complete or not."""
+    """Whether a folder looks like one of diffusers over pixels, complete or not."""
+    if is_text_to_image(folder):
+        return False
     if (folder / INDEX).is_file() or any((folder / n / CONFIG).is_file() for n in NETWORKS.values()):
         return True
     return any(folder.glob(f"{WEIGHTS}*"))

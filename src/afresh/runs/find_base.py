@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from afresh.core import UserError
-from afresh.formats import gguf, hf_config, huggingface
-from afresh.formats.files import read_json
+from afresh.formats import gguf, huggingface
 from afresh.formats.gguf_file import architecture_of
+from afresh.formats.public import kind_of
 
 # Bytes of the files. Smaller models are toys or tests, and larger ones are too slow to tune on a CPU.
 LEAST, MOST = 50_000_000, 1_500_000_000
@@ -48,16 +48,15 @@ def find_bases(home: Path | None = None, environ: Mapping[str, str] = os.environ
 
 
 def readable(path: Path) -> bool:
-    """Whether the architecture is one that afresh computes, and no file is missing."""
+    """Whether it can be opened as a base, and no file is missing."""
     if path.is_file():
         return architecture_of(path) in gguf.ARCHITECTURES
     try:
-        config = path / "config.json"
-        hf_config.to_ours(hf_config.parse(read_json(config), config), config)
+        kind_of(path)
         huggingface.weight_files(path)
     except (UserError, OSError):
         return False
-    return (path / "tokenizer.json").is_file()
+    return (path / "tokenizer.json").is_file()  # which language models alone have beside their weights
 
 
 def of_gguf(name: str, file: Path) -> FoundBase:

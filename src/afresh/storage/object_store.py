@@ -24,7 +24,9 @@ KINDS_ALONE = {f"{kind}:" for kind in EXTRAS}
 NOT_STORED = "store_failed"  # the code of the errors
 RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")  # numbers in an address, as in shard-{000..099}.parquet
 MOST_FILES = 100_000  # of an address
-SECONDS = 60.0  # without a byte of an answer
+SECONDS = 30.0  # without a connection, or without a byte of an answer
+ATTEMPTS = 3  # at what a store does not answer
+SLOWEST = 100_000.0  # bytes a second of a file
 TAGS = ("ETag", "etag", "md5Hash", "blob_id", "Content-MD5", "Last-Modified", "LastModified", "mtime", "created")
 TOO_LONG = 64 << 20  # bytes of a file that is read into memory
 
@@ -92,11 +94,16 @@ class ObjectStore:
             options: dict[str, Any] = {"use_listings_cache": False}
             if scheme in ("file", "local"):
                 options = {"auto_mkdir": True}
+            elif scheme in ("s3", "s3a"):  # whose own retries would multiply those of s3fs
+                config = {"connect_timeout": SECONDS, "read_timeout": SECONDS, "retries": {"total_max_attempts": 1}}
+                options |= {"config_kwargs": config}
             elif scheme in ("http", "https"):
                 from aiohttp import ClientTimeout
 
                 options = {"client_kwargs": {"timeout": ClientTimeout(None, sock_connect=SECONDS, sock_read=SECONDS)}}
             self.files, self.root = url_to_fs(self.address, skip_instance_cache=True, **options)
+            if scheme in ("s3", "s3a"):
+                self.files.retries = ATTEMPTS
         except ImportError as e:
             needed = EXTRAS.get(scheme, "a package of fsspec for it")
             hint = "pip install 'afresh[store]'" if needed in ("s3fs", "aiohttp") else f"pip install {needed}"
@@ -110,6 +117,14 @@ class ObjectStore:
 
     def path(self, name: str) -> str:
         return f"{self.root.rstrip('/')}/{name}"
+
+    def _bound(self, size: int) -> dict[str, float]:
+        """The seconds for a file of so many bytes, as fsspec takes them. Its libraries have no bound of their own for
+        what they send: botocore waits for ever for a store to say that it may go on."""
+        from fsspec.asyn import AsyncFileSystem
+
+        bounded = isinstance(self.files, AsyncFileSystem)
+        return {"timeout": 2 * ATTEMPTS * SECONDS + size / SLOWEST} if bounded else {}
 
     def read(self, name: str) -> bytes | None:
         """The content of a small file; None if there is none. Raises UserError if the store does not answer."""
@@ -126,12 +141,12 @@ class ObjectStore:
     def write(self, name: str, content: bytes) -> None:
         """Write a small file, or put it in place of another. Raises UserError if the store does not take it."""
         with self._failures(f"{name} could not be written"):
-            self.files.pipe_file(self.path(name), content)
+            self.files.pipe_file(self.path(name), content, **self._bound(len(content)))
 
     def upload(self, file: Path, name: str) -> None:
         """Copy a file there. Raises UserError if the store does not take all of it."""
         with self._failures(f"{name} could not be uploaded"):
-            self.files.put_file(str(file), self.path(name))
+            self.files.put_file(str(file), self.path(name), **self._bound(file.stat().st_size))
             there, here = self.files.info(self.path(name))["size"], file.stat().st_size
             if there != here:
                 raise OSError(f"{there:,} of {here:,} bytes arrived")
@@ -152,7 +167,7 @@ class ObjectStore:
 
         place = strip_protocol(address)
         with self._failures(f"{address} could not be looked at"):
-            entry = self.files.info(place)
+            entry = self.files.info(place, **self._bound(0))
             if entry.get("type") != "directory":
                 return [self._file(address, place.rstrip("/").rpartition("/")[2].partition("?")[0], entry)]
             entries = self.files.find(place, detail=True)
@@ -176,7 +191,7 @@ class ObjectStore:
 
         path.parent.mkdir(parents=True, exist_ok=True)
         with self._failures(f"{file.name} could not be fetched"):
-            self.files.get_file(strip_protocol(file.address), str(path))
+            self.files.get_file(strip_protocol(file.address), str(path), **self._bound(file.size))
         if (size := path.stat().st_size) != file.size:
             raise UserError(
                 f"{file.address}: {size:,} of {file.size:,} bytes arrived. Try again; if it happens again, the file "
@@ -218,6 +233,11 @@ def advice(error: Exception) -> str:
     words = " ".join(f"{type(e).__name__} {e}" for e in chain_of(error)).lower()
     if "nocredentialserror" in words or "unable to locate credentials" in words or "partialcredentials" in words:
         return "No credentials were found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE."
+    if any("timeout" in kind.lower() for kind in kinds) or "timed out" in words or "timeout on" in words:
+        return (
+            f"Nothing answered within {SECONDS:g} seconds: is the address right (of another store than AWS: "
+            "AWS_ENDPOINT_URL), and does the network let it through? Try again, or copy the files to this machine."
+        )
     if "PermissionError" in kinds or any(w in words for w in ("access denied", "accessdenied", "forbidden", "403")):
         return "The store does not allow it: do the credentials permit to read and to write there?"
     if "nosuchbucket" in words or "bucket does not exist" in words:
