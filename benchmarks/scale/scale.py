@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from benchmarks.common.benchmark import Benchmark
-from benchmarks.common.results import Row, save
+from benchmarks.common.parts import measure
+from benchmarks.common.results import Row
 from benchmarks.scale import bits, gloo, killed, speed
 
 PARTS: Mapping[str, Callable[[], list[Row]]] = {
@@ -20,14 +21,7 @@ PARTS: Mapping[str, Callable[[], list[Row]]] = {
 
 
 def main(*words: str) -> None:
-    """Each part is kept under a name of its own, so that it can be measured alone."""
-    if unknown := set(words) - PARTS.keys():
-        raise SystemExit(f"scale measures {', '.join(PARTS)}; given: {', '.join(sorted(unknown))}.")
-    for name in words or tuple(PARTS):
-        made = PARTS[name]()
-        for row in made:
-            print(f"{row.benchmark}, {row.what}: {row.ours}; {row.theirs}", flush=True)
-        save(f"scale_{name}", made)
+    measure("scale", PARTS, words)
 
 
 BENCHMARKS = (Benchmark("scale", (), 12, main),)

@@ -13,8 +13,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -31,6 +30,7 @@ from afresh.training.loop import Learner
 from afresh.training.plan import make_learner
 from benchmarks.common.folders import write_json
 from benchmarks.common.results import Row
+from benchmarks.common.turns import Side, wait_until
 from benchmarks.scale.together import run_together
 from benchmarks.training.steps import CASES, examples_of
 
@@ -38,7 +38,6 @@ MODULE = "benchmarks.scale.speed"
 REPEATS, STEPS, LEAST = 5, 2, 0.9
 BATCH = {"transformer": 16, "flow, U-Net": 64}
 MICRO_BATCH = {"transformer": 8, "flow, U-Net": 64}  # 1,024 tokens, as the planner cuts a decoder's steps
-PAUSE = 0.002  # seconds between looks at a file
 
 
 @dataclass(frozen=True)
@@ -89,11 +88,6 @@ class Turns:
             self.begin()
 
 
-def wait_until(ready: Callable[[], bool]) -> None:
-    while not ready():
-        time.sleep(PAUSE)
-
-
 def train(ask: Ask, folder: Path) -> None:
     case = CASES[ask.case]
     family = registry.family(case.family)
@@ -116,22 +110,6 @@ def train(ask: Ask, folder: Path) -> None:
     loop.run(learner, batches, folder / "checkpoints", Rng(0), loop.Hooks(replan=turns))
 
 
-@dataclass
-class Side:
-    """One of the two that take turns."""
-
-    folder: Path
-    running: Future[None]
-
-    def turn(self, number: int) -> Took:
-        (self.folder / f"go{number}").touch()
-        file = self.folder / f"took{number}.json"
-        wait_until(lambda: file.exists() or self.running.done())
-        if not file.exists():
-            self.running.result()
-        return Took(**json.loads(file.read_text()))
-
-
 def took_in_turn(ask: Ask, root: Path) -> dict[int, list[Took]]:
     """{processes: what each turn took}, without the first one."""
     found: dict[int, list[Took]] = {1: [], 2: []}
@@ -145,7 +123,7 @@ def took_in_turn(ask: Ask, root: Path) -> dict[int, list[Took]]:
             sides[processes] = Side(folder, pool.submit(run_together, words, log, processes, 2 // processes))
         for turn in range(ask.turns):
             for processes in (1, 2) if turn % 2 == 0 else (2, 1):
-                took = sides[processes].turn(turn)
+                took = Took(**sides[processes].turn(turn))
                 print(f"{ask.case}, turn {turn}, {processes}: {took}", flush=True)
                 if turn:
                     found[processes].append(took)

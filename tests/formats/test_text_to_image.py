@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,18 +26,17 @@ from afresh.nets.pipelines import View, quiet
 from afresh.runs.base_model import open_base_model
 from afresh.runs.run import Run, metrics_rows
 from afresh.sampling.request import Request
-from afresh.training import checkpoint, lora
+from afresh.training import checkpoint
 from afresh.training.best_checkpoint import GAIN, LOSS
-from afresh.training.lora import LoraConfig
 from afresh.verbs.edit import changed
 from afresh.verbs.editor import Change, Editor
 from afresh.verbs.export_pipeline import drawn_by_diffusers
 from afresh.verbs.train import TrainSpec, start
+from tests.formats.opened_pipelines import GUIDANCE, STEPS, TEXT, Opened, attach_random_adapter, opened
 from tests.formats.tiny_pipelines import PIPELINES, SIDE, saved
 
 pytestmark = pytest.mark.slow
 
-TEXT, GUIDANCE, STEPS = "a red dot", 3.0, 3
 CLOSE: Any = {"atol": 1e-3, "rtol": 0}
 QUICK = ("--data", f"size={SIDE}", "--set", "train.lr=0.01", "--set", "train.precision=float32")
 every_kind = pytest.mark.parametrize("kind", PIPELINES)
@@ -78,41 +76,6 @@ def tuned(bases: Any, data: Path, tmp_path_factory: pytest.TempPathFactory) -> R
     base = str(bases("StableDiffusionPipeline"))
     assert command(["tune", base, str(data), "--steps", "2", "--out", str(out), "--no-measure", *QUICK]) == 0
     return Run.open(out)
-
-
-class Opened:
-    """A base as at the start of training, for images of SIDE pixels."""
-
-    def __init__(self, folder: Path) -> None:
-        base = open_base_model(str(folder))
-        assert base.sized is not None
-        base = base.sized(SIDE)
-        assert base.codec is not None
-        self.config, self.encoder, self.codec, self.family = base.config, base.encoder, base.codec[1], base.family
-        self.space = self.codec.target
-        self.modules = base.family.build(base.config, self.space, base.encoder.conds)
-        torch.nn.ModuleDict(self.modules).load_state_dict(dict(base.weights))
-        self.objective = base.family.objective(base.config, self.space)
-
-    def cond(self, texts: list[str | None]) -> Cond:
-        return self.encoder.encode([Item(np.zeros((SIDE, SIDE, 3), np.uint8), caption=t) for t in texts]).cond
-
-    def latents(self, texts: list[str | None], negative: str | None = None, first: int = 0) -> Tensor:
-        cond, index = self.cond(texts), torch.arange(first, first + len(texts))
-        if negative is not None:
-            cond = replace(cond, negative=self.cond([negative] * len(texts)))
-        settings = self.family.sampling.settings(steps=STEPS, guidance=GUIDANCE)
-        return self.family.sampling.sample(self.modules, self.config, self.space, cond, Rng(0), index, settings)
-
-    def image(self, text: str, negative: str | None = None) -> Tensor:
-        return self.codec.decode(self.latents([text], negative)).clamp(-1, 1)
-
-
-def opened(base: Path) -> Any:
-    with quiet():
-        pipe = diffusers.DiffusionPipeline.from_pretrained(base, local_files_only=True)
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
 
 
 @every_kind
@@ -217,9 +180,7 @@ def test_an_adapter_opens_in_diffusers_and_draws_the_same_image(kind: str, bases
     model, pipe = Opened(bases(kind)), opened(bases(kind))
     before = drawn_by_diffusers(pipe, model, TEXT, STEPS, GUIDANCE)
     net = prompted(model.modules)
-    lora.attach(torch.nn.ModuleDict(model.modules), LoraConfig(rank=2, alpha=6.0, targets=ATTENTION), Rng(0))
-    for layer in lora.adapted(net).values():  # which begins with zeros
-        torch.nn.init.normal_(layer.adapter(lora.DEFAULT).b, std=0.3)
+    attach_random_adapter(net)
     write_lora(tmp_path, net)
     with quiet():
         pipe.load_lora_weights(str(tmp_path))

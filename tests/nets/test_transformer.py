@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from afresh.core import Cond, Part
-from afresh.nets import decoding
+from afresh.nets import decoding, transformer
 from afresh.nets.decoding import decode
 from afresh.nets.kernels import functions as kernels
 from afresh.nets.transformer import AttentionContext, Decoder, DecoderShape, RMSNorm, SwiGLU, rope_table, rotate
@@ -80,6 +80,18 @@ def test_the_cache_equals_the_full_forward_pass_however_it_is_fed(positions: int
         at += size
     assert cache.lengths.tolist() == [10, 10]
     torch.testing.assert_close(torch.cat(parts, 1), whole, rtol=0, atol=1e-5)
+
+
+def test_the_room_of_a_cache_grows_with_its_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transformer, "FIRST_ROOM", 3)
+    net = made()
+    whole, cache = net.hidden(TOKENS, None), net.new_cache(2, 12, torch.float32)
+    rooms, parts = [], []
+    for piece in TOKENS.split([2, 2, 5, 1], 1):
+        parts.append(net.hidden(piece, None, cache))
+        rooms.append(cache.k.shape[3])
+    torch.testing.assert_close(torch.cat(parts, 1), whole, rtol=0, atol=1e-5)
+    assert rooms == [3, 6, 12, 12] and cache.capacity == 12
 
 
 def test_rows_leave_a_cache() -> None:

@@ -134,6 +134,29 @@ def test_a_fused_layer_has_a_pair_for_each_of_its_maps() -> None:
     assert torch.equal(after[0], delta[:32]) and not after[1].any() and torch.equal(after[2], delta[48:])
 
 
+@pytest.mark.parametrize("fused", ["qkv", "out"])
+def test_a_layer_with_one_adapter_is_computed_as_the_sum_of_both(fused: str) -> None:
+    """Output and gradients, and those of gradients, are those of the operations that compute several adapters."""
+    net, _ = decoder()
+    attach(net, CONFIG, Rng(0))
+    shaken(net, "default")
+    layer = adapted(net.double())[f"blocks.0.attention.{fused}"]
+    adapter = layer.adapter("default")
+    x = torch.randn(2, 5, adapter.a.shape[1], dtype=torch.float64, requires_grad=True)
+
+    def by_parts() -> Tensor:
+        return layer.base(x) + adapter.scale * layer.change(adapter, x)
+
+    found = []
+    for y in (layer(x), by_parts()):
+        grads = torch.autograd.grad(y.sin().sum(), (x, adapter.a, adapter.b), create_graph=True)
+        (second,) = torch.autograd.grad(grads[0].square().sum(), adapter.b)
+        found.append((y, *grads, second))
+    for ours, expected in zip(*found, strict=True):
+        torch.testing.assert_close(ours, expected)
+    assert len(layer.parts) == (3 if fused == "qkv" else 1)
+
+
 def test_embeddings_heads_norms_first_and_last_layers_are_left_alone() -> None:
     net, _ = decoder()
     attach(net, CONFIG, Rng(0))

@@ -50,11 +50,21 @@ def config_of(saved: Mapping[str, Any]) -> Any:
     package, fields = transformers(), {k: v for k, v in saved.items() if k not in LEFT_OUT}
     kind = fields.pop("model_type", None)
     try:
-        return package.AutoConfig.for_model(kind, **fields)
+        return package.AutoConfig.for_model(kind, **with_infinities(fields))
     except Exception as e:  # each architecture checks its fields in its own way
         raise UserError(
             f"transformers {package.__version__} cannot read {kind!r} from config.json: {error_line(e)}"
         ) from None
+
+
+def with_infinities(value: Any) -> Any:
+    """What config.json holds, with numbers that JSON has not, which transformers writes as {"__float__": "Infinity"}.
+    Raises ValueError if one is no number."""
+    if isinstance(value, Mapping):
+        if value.keys() == {"__float__"}:
+            return float(value["__float__"])
+        return {k: with_infinities(v) for k, v in value.items()}
+    return [with_infinities(v) for v in value] if isinstance(value, list) else value
 
 
 def model_class(config: Any) -> Any:

@@ -22,6 +22,8 @@ from afresh.nets.conditioning import Conditioning
 from afresh.nets.kernels import functions as kernels
 from afresh.nets.kernels.build import library
 
+FIRST_ROOM = 256  # positions for which a new cache has room
+
 
 @dataclass(frozen=True)
 class DecoderShape:
@@ -57,7 +59,8 @@ class DecoderShape:
 
 @dataclass
 class Cache:
-    """Preallocated keys and values, each (layers, B, kv_heads, capacity + 1, head width); lengths[b] are in use.
+    """Keys and values, each (layers, B, kv_heads, room, head width); lengths[b] are in use. The room grows with them,
+    to capacity + 1: public models have a context that few texts fill.
 
     The last position receives the padding of rows with fewer tokens than others and is never attended to.
     """
@@ -66,11 +69,8 @@ class Cache:
     v: Tensor
     lengths: Tensor  # (B,) int64
     starts: Tensor  # (B,) int64: the position at which the current document begins
+    capacity: int
     end: int = 0  # no row has more positions in use; it is known without reading `lengths`, for which a GPU is waited
-
-    @property
-    def capacity(self) -> int:
-        return self.k.shape[3] - 1
 
     def places(self, count: int) -> Tensor:
         """The positions of the next `count` tokens of each row, (B, count)."""
@@ -82,16 +82,20 @@ class Cache:
         if count > 1 and self.end:
             self.end = int(self.lengths.max())
         self.end = min(self.end + count, self.capacity + 1)
+        if self.end > (room := self.k.shape[3]):
+            more = min(max(self.end, 2 * room), self.capacity + 1) - room
+            self.k, self.v = (F.pad(t, (0, 0, 0, more)) for t in (self.k, self.v))
 
     def select(self, rows: Tensor) -> Cache:
         """A cache of these rows, for a batch without its finished sequences."""
-        return Cache(self.k[:, rows], self.v[:, rows], self.lengths[rows], self.starts[rows], self.end)
+        return Cache(self.k[:, rows], self.v[:, rows], self.lengths[rows], self.starts[rows], self.capacity, self.end)
 
     def extend(self, count: int) -> Cache:
         """The same rows and `count` empty ones after them."""
         k, v = (torch.cat([t, t.new_zeros(t.shape[0], count, *t.shape[2:])], 1) for t in (self.k, self.v))
         zeros = self.lengths.new_zeros(count)
-        return Cache(k, v, torch.cat([self.lengths, zeros]), torch.cat([self.starts, zeros]), self.end)
+        lengths, starts = torch.cat([self.lengths, zeros]), torch.cat([self.starts, zeros])
+        return Cache(k, v, lengths, starts, self.capacity, self.end)
 
     def restart(self, rows: Tensor) -> None:
         """Empties the cache of some rows."""
@@ -342,11 +346,11 @@ class Decoder(nn.Module):
 
     def new_cache(self, batch: int, capacity: int, dtype: torch.dtype) -> Cache:
         s = self.shape
-        size = (s.layers, batch, s.kv_heads, capacity + 1, s.dim)
+        size = (s.layers, batch, s.kv_heads, min(capacity + 1, FIRST_ROOM), s.dim)
         device = self.embedding.weight.device
         k, v = (torch.zeros(size, dtype=dtype, device=device) for _ in range(2))
         lengths, starts = (torch.zeros(batch, dtype=torch.int64, device=device) for _ in range(2))
-        return Cache(k, v, lengths, starts)
+        return Cache(k, v, lengths, starts, capacity)
 
     def hidden(
         self,
@@ -452,7 +456,10 @@ class Decoder(nn.Module):
     def token_nats(self, h: Tensor, targets: Tensor) -> Tensor:
         """The cross-entropy of each of the targets (B, T), 0 where it is -1 and does not count, (B, T)."""
         if kernels.usable(h):
-            logits = F.linear(h, self.embedding.weight if self.head is None else self.head.weight)
+            weight = self.embedding.weight if self.head is None else self.head.weight
+            if not weight.requires_grad:
+                return kernels.frozen_head_entropy(h.flatten(0, 1), weight, targets.flatten()).view(targets.shape)
+            logits = F.linear(h, weight)
             return kernels.cross_entropy(logits.flatten(0, 1), targets.flatten()).view(targets.shape)
         logits = self.logits(h).flatten(0, 1)
         return F.cross_entropy(logits, targets.flatten(), ignore_index=-1, reduction="none").view(targets.shape)

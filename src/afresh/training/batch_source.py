@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol
 
 import torch
@@ -44,26 +44,35 @@ def most_evaluated(learner: Learner) -> int:
     return max(64, min(EVALUATED, learner.config.steps * learner.config.batch // 50))
 
 
+def heldout_batches(learner: Learner, heldout: Examples, space: Space) -> Iterator[Batch]:
+    """The held-out examples of an evaluation, as many at once as without gradients fit the memory."""
+    # A few times the examples of a micro-batch fit where the device's memory is short.
+    rows = rows_at_once(heldout, space, 64 if learner.fitting is None else min(64, 4 * learner.fitting))
+    return sweep(heldout, space, rows, most_evaluated(learner))
+
+
 @torch.no_grad()
-def heldout_loss(learner: Learner, objective: Objective, heldout: Examples, space: Space) -> float:
-    """The mean of the objective over held-out examples, always with the same noise. Processes that train together
-    divide the batches."""
-    losses, weights = list[Tensor](), list[Tensor]()
+def loss_of(learner: Learner, objective: Objective, batch: Batch) -> tuple[Tensor, Tensor]:
+    """The objective on held-out examples, always with the same noise, and its weight."""
     player = next(iter(objective.players))
+    with precision(learner.config):
+        batch = batch.to(learner.config.device)
+        loss, weight, _ = objective.loss(learner.modules, batch, player, learner.step, Rng(0), learner.state)
+    return loss.float(), torch.as_tensor(weight, dtype=torch.float32, device=loss.device)
+
+
+def heldout_loss(learner: Learner, objective: Objective, heldout: Examples, space: Space) -> float:
+    """The mean of the objective over held-out examples. Processes that train together divide the batches."""
+    losses, weights = list[Tensor](), list[Tensor]()
     with averaged(learner):
-        # Without gradients, a few times the examples of a micro-batch fit where the device's memory is short.
-        rows = rows_at_once(heldout, space, 64 if learner.fitting is None else min(64, 4 * learner.fitting))
-        for number, batch in enumerate(sweep(heldout, space, rows, most_evaluated(learner))):
+        for number, batch in enumerate(heldout_batches(learner, heldout, space)):
             if not ranks.mine(number):
                 losses.append(torch.zeros((), device=learner.config.device))
                 weights.append(losses[-1])
                 continue
-            with precision(learner.config):
-                loss, w, _ = objective.loss(
-                    learner.modules, batch.to(learner.config.device), player, learner.step, Rng(0), learner.state
-                )
-            losses.append(loss.float())
-            weights.append(torch.as_tensor(w, dtype=torch.float32, device=loss.device))
+            loss, w = loss_of(learner, objective, batch)
+            losses.append(loss)
+            weights.append(w)
     total = weight = 0.0  # read at the end, since each transfer from a device stalls it
     both = [torch.stack(losses), torch.stack(weights)]
     ranks.add_up(both, 0.0)  # of each batch, one process has other numbers than 0

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -27,7 +28,7 @@ from afresh.core import UserError
 from afresh.core.rng import Rng
 from afresh.nets.causal_lm import CausalLM
 from afresh.nets.frozen_linear import FrozenLinear
-from afresh.nets.transformer import Attention, SwiGLU
+from afresh.nets.transformer import Attention, Linear, SwiGLU
 from afresh.storage.files import replace_file
 from afresh.storage.tensor_file import read_tensors
 from afresh.training.optim import is_matrix
@@ -66,6 +67,70 @@ class Adapter(nn.Module):
         return self.b.shape[1]
 
 
+class AdaptedProduct(torch.autograd.Function):
+    """x W^T + scale * B A x for x (N, in): (N, out). The change is added in place, part by part, since its passes over
+    the output would take as long as its products. `weight` is that of `layer`, or None where it is in few bits."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        a: Tensor,
+        b: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        layer: nn.Linear | FrozenLinear,
+        parts: Sequence[int],
+        scale: float,
+    ) -> Tensor:
+        dense = dense_weight(layer, x.dtype)
+        y = F.linear(x, dense, None if bias is None else bias.to(x.dtype))
+        h = x @ a.mT
+        for yp, hp, bp in zip(y.split(parts, -1), h.split(b.shape[1], -1), b.split(parts), strict=True):
+            yp.addmm_(hp, bp.mT, alpha=scale)
+        ctx.save_for_backward(x, a, b, h, None if weight is None else dense)
+        ctx.layer, ctx.parts, ctx.scale = layer, parts, scale
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, a, b, h, dense = ctx.saved_tensors
+        dy, parts = grads[0], ctx.parts
+        h = x @ a.mT if torch.is_grad_enabled() else h  # on which gradients of this gradient depend
+        each = list(zip(dy.split(parts, -1), h.split(b.shape[1], -1), b.split(parts), strict=True))
+        dh = torch.cat([dyp @ bp for dyp, _, bp in each], -1) * ctx.scale
+        db = torch.cat([dyp.mT @ hp for dyp, hp, _ in each]) * ctx.scale
+        dx = dw = None
+        if ctx.needs_input_grad[0]:
+            dx = dy @ (dense_weight(ctx.layer, dy.dtype) if dense is None else dense)
+            dx.addmm_(dh, a)
+        if ctx.needs_input_grad[3]:
+            dw = (dy.mT @ x).to(ctx.layer.weight.dtype)
+        dbias = dy.sum(0).to(ctx.layer.bias.dtype) if ctx.needs_input_grad[4] else None
+        return dx, dh.mT @ x, db, dw, dbias, None, None, None
+
+
+def adapted_product(
+    x: Tensor, a: Tensor, b: Tensor, layer: nn.Linear | FrozenLinear, parts: Sequence[int], scale: float
+) -> Tensor:
+    """A layer with an adapter, in the precision of x or of autocast: x (..., in) -> (..., out)."""
+    device = x.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+    rows = x.reshape(-1, x.shape[-1]).to(dtype)
+    weight = None if isinstance(layer, FrozenLinear) else layer.weight
+    y: Tensor = AdaptedProduct.apply(rows, a.to(dtype), b.to(dtype), weight, layer.bias, layer, parts, scale)
+    return y.view(*x.shape[:-1], y.shape[-1])
+
+
+def dense_weight(layer: nn.Linear | FrozenLinear, dtype: torch.dtype) -> Tensor:
+    """The weight of a layer, (out, in)."""
+    if isinstance(layer, FrozenLinear):
+        return layer.unpacked(dtype)
+    if isinstance(layer, Linear) and dtype is torch.bfloat16 and layer.weight.dtype is torch.float32:
+        return layer.converted()
+    return layer.weight.to(dtype)
+
+
 class Adapted(nn.Module):
     """A layer with adapters. `parts`: numbers of rows of its separate maps; `used`: the weight of each adapter in use.
 
@@ -85,6 +150,11 @@ class Adapted(nn.Module):
         return adapter
 
     def forward(self, x: Tensor) -> Tensor:
+        alone = self.unmerged is None and len(self.used) == 1 and not torch.compiler.is_compiling()
+        if alone and isinstance(self.base, nn.Linear | FrozenLinear):
+            (name, weight), *_ = self.used.items()
+            adapter = self.adapter(name)
+            return adapted_product(x, adapter.a, adapter.b, self.base, self.parts, weight * adapter.scale)
         y = self.base(x)
         if self.unmerged is None:
             for name, weight in self.used.items():

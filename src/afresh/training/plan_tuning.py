@@ -10,6 +10,7 @@ import math
 import statistics
 import time
 from dataclasses import replace
+from itertools import islice
 from typing import Any, Protocol
 
 import torch
@@ -23,6 +24,7 @@ from afresh.core.rng import Rng
 from afresh.data.load import Loader
 from afresh.nets.kernels.build import library
 from afresh.training import checkpoint, lora
+from afresh.training.batch_source import heldout_batches, loss_of
 from afresh.training.budget import torch_threads
 from afresh.training.config import TrainConfig
 from afresh.training.loop import take_step
@@ -122,7 +124,7 @@ def plan_tuning(task: Task, base: Base, heldout: Examples, fixed_window: bool, c
     evaluated = COMPARED if compared else min(EVALUATED, Loader(heldout, task.space, Rng(task.seed)).count)
     final = fitting_memory(task, base.config, with_evaluations(task, finished(task, trial), evaluated), decisions)
     decisions.append(disk(task, final, learns, copied))
-    decisions += memory(task, base.config, final, learns, size)
+    decisions += memory(task, base.config, final, heldout, learns, size)
     fills = final.steps < MOST_PASSES * math.ceil(count / final.batch)
     return task, Plan(base.config, final, size, decisions, fills)
 
@@ -144,17 +146,17 @@ def disk(task: Task, train: TrainConfig, learns: int, copied: bool) -> Decision:
     )
 
 
-def memory(task: Task, config: Any, train: TrainConfig, learns: int, size: int) -> list[Decision]:
-    """The most memory that the process takes, as a step on the largest micro-batch shows, or no line where the system
-    does not tell it, or a part of the network is in other processes."""
+def memory(task: Task, config: Any, train: TrainConfig, heldout: Examples, learns: int, size: int) -> list[Decision]:
+    """The most memory that the process takes, as a step on the largest micro-batch and the losses of an evaluation
+    show, or no line where the system does not tell it, or a part of the network is in other processes."""
     assert task.base is not None
     cuda = train.device.startswith("cuda")
     if train.shard or (not cuda and (train.device != "cpu" or process_memory() is None)):
         return []
     with torch_threads(train.threads):
-        step, kept = memory_of_step(task, config, train, cuda)
+        step, kept = memory_of_step(task, config, train, heldout, cuda)
     weights = task.base.bytes
-    beside = 0  # for evaluations and previews
+    beside = 0  # for previews
     if not task.base.few_bits and task.base.lora is not None:
         beside += 4 * sum(math.prod(lora.shape_of(layer)) for layer in hidden_layers(task, config).values())  # merged
     if not task.base.few_bits and task.family.sampling.stepwise is not None and not cuda and library() is not None:
@@ -165,15 +167,16 @@ def memory(task: Task, config: Any, train: TrainConfig, learns: int, size: int) 
         Decision(
             "memory",
             f"about {most / 1e9:.3g} GB",
-            f"a step on {counted(train.micro_batch, 'example')} took {step / 1e9:.3g} GB: {own}, the program and what "
-            "layers compute" + (f"; evaluations need {beside / 1e9:.3g} GB beside the weights" if beside else ""),
+            f"a step on {counted(train.micro_batch, 'example')} and an evaluation took {step / 1e9:.3g} GB: {own}, the "
+            "program and what layers compute"
+            + (f"; samples need {beside / 1e9:.3g} GB beside the weights" if beside else ""),
         )
     ]
 
 
-def memory_of_step(task: Task, config: Any, train: TrainConfig, cuda: bool) -> tuple[int, int]:
-    """The most bytes of memory during a step on the largest micro-batch, whose network is discarded, and what is kept
-    between steps."""
+def memory_of_step(task: Task, config: Any, train: TrainConfig, heldout: Examples, cuda: bool) -> tuple[int, int]:
+    """The most bytes of memory during a step on the largest micro-batch, whose network is discarded, and the first
+    batch of an evaluation, and what is kept between steps."""
     count = min(train.micro_batch, -(-train.batch // task.machine.processes))
     rng = Rng(train.seed)
     if cuda:
@@ -184,6 +187,9 @@ def memory_of_step(task: Task, config: Any, train: TrainConfig, cuda: bool) -> t
     small = train.model_copy(update={"batch": count, "micro_batch": count})
     learner = make_learner(task.family, config, task.space, task.conds, small, task.base)
     take_step(learner, largest_batch(task, count, rng).to(train.device), rng)
+    if task.family.likelihood is not None:
+        for batch in islice(heldout_batches(learner, heldout, task.space), 1):
+            loss_of(learner, learner.objective, batch)
     if cuda:
         return torch.cuda.max_memory_allocated(train.device), torch.cuda.memory_allocated(train.device)
     give_back()

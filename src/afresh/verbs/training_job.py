@@ -149,6 +149,8 @@ def _learn(job: Job, interrupted: Callable[[], bool], log: Sequence[str]) -> flo
     facts = job.run.record.model_dump(mode="json", exclude={"data", "base_model"})  # without paths of this machine
     with opened(log, Training(job.run.path.name, job.run.path, facts, learner.step)) as logs:
         _train(job, learner, interrupted, logs)
+    del learner  # before an adapter is written, for which the network is read once more
+    write_learnt(job.run)
     return time.perf_counter() - start
 
 
@@ -215,7 +217,12 @@ def _train(job: Job, learner: Learner, interrupted: Callable[[], bool], logs: Lo
             events.note(better[1], "weights_chosen")
             learner.averages = learner.on_device(better[0])
     source.finish(learner)
+
+
+def write_learnt(run: Run) -> None:
+    """Write the adapter in PEFT's format, and remove what training alone needed."""
     run.reload()
+    record = run.record
     if record.lora is not None:
         write_adapter(run.path / "adapter", run.modules_with_adapters(), card_of(run))
     if record.base_model is not None and (record.lora is None or record.personal):

@@ -127,6 +127,22 @@ def test_cross_entropy(dtype: torch.dtype, vocab: int) -> None:
     agree(lambda x: kernels.cross_entropy(x, targets), exact, (5 * torch.randn(40, vocab),), dtype)
 
 
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_the_entropy_by_a_frozen_head_is_that_of_its_logits(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernels, "HEAD_ROWS", 16)
+    torch.manual_seed(0)
+    targets = torch.randint(-1, 65, (40,))
+    targets[:2] = -1
+    weight = (torch.randn(65, 24) / 5).bfloat16().float()
+
+    def exact(h: Tensor) -> Tensor:
+        return F.cross_entropy(h @ weight.to(h.dtype).mT, targets, ignore_index=-1, reduction="none")
+
+    agree(lambda h: kernels.frozen_head_entropy(h, weight, targets), exact, (torch.randn(40, 24),), dtype)
+
+
 def test_numbers_that_are_not_finite_stay_visible() -> None:
     """Training checks the norm of the gradient: no operation may replace a NaN by a number."""
     for bad in (torch.nan, torch.inf):

@@ -258,6 +258,42 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     return _CrossEntropy.apply(logits, targets)
 
 
+HEAD_ROWS = 256  # of logits that there are at once: fewer would read the weight of the head more often
+
+
+class _FrozenHead(torch.autograd.Function):
+    """The gradient of h is computed beside the nats, so that the logits, most of what a step of a small network with a
+    large vocabulary would keep, are never there as a whole (as in Hsu et al. 2024, Liger Kernel, sec. 3.2)."""
+
+    @staticmethod
+    def forward(ctx: Any, h: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+        n, rows = len(h), max(1, min(len(h), HEAD_ROWS))
+        h, weight, targets = h.contiguous(), weight.to(h.dtype), targets.contiguous()
+        dh = torch.empty_like(h) if ctx.needs_input_grad[0] else None
+        logits, d = (h.new_empty(rows, len(weight)) for _ in range(2))
+        nats, lse, ones = torch.empty(n), torch.empty(rows), torch.ones(rows)
+        for first in range(0, n, rows):
+            at = slice(first, min(first + rows, n))
+            count = at.stop - first
+            torch.mm(h[at], weight.mT, out=logits[:count])
+            call("entropy", h.dtype, logits, targets[at], nats[at], lse, count, len(weight))
+            if dh is not None:
+                call("entropy_back", h.dtype, ones, logits, targets[at], lse, d, count, len(weight))
+                torch.mm(d[:count], weight, out=dh[at])
+        ctx.save_for_backward(dh)
+        return nats
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, None, None]:
+        (dh,) = ctx.saved_tensors
+        return (dh * grads[0][:, None]).to(dh.dtype), None, None
+
+
+def frozen_head_entropy(h: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    """`cross_entropy` of the logits h W^T, h (N, W), by a weight (V, W) that does not learn."""
+    return _FrozenHead.apply(h, weight, targets)
+
+
 # --------------------------------------------------------------------------- linear maps
 
 _adding = False
