@@ -9,12 +9,12 @@ from __future__ import annotations
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from afresh.core import UserError
+from afresh.core import Encoder, Space, UserError
 from afresh.core.rng import Rng
 from afresh.families.codecs.pipeline import PipelineCodec
 from afresh.families.text_to_image import TextToImageConfig, prompted
@@ -116,7 +116,18 @@ def compared(run: Run, pipe: Any) -> tuple[float, float]:
     return difference(ours, theirs), float(ours.abs().max())
 
 
-def drawn_by_diffusers(pipe: Any, run: Run, text: str, steps: int, guidance: float, **more: Any) -> Tensor:
+class Drawing(Protocol):
+    """What diffusers has to know of a model to draw as it does: a run, or a base that was opened."""
+
+    @property
+    def config(self) -> Any: ...
+    @property
+    def space(self) -> Space: ...
+    @property
+    def encoder(self) -> Encoder: ...
+
+
+def drawn_by_diffusers(pipe: Any, run: Drawing, text: str, steps: int, guidance: float, **more: Any) -> Tensor:
     """The image (1, 3, H, W) in [-1, 1] that a pipeline draws from the noise of the run's first sample with seed 0."""
     parts = run.config.parts
     noise = Rng(0).normal("sample/noise", torch.arange(1), run.space.shape)
