@@ -6,7 +6,7 @@ sampling would use them: in RUN/lowest.safetensors by the held-out loss, or in R
 reward or by the gain over the base, where step 0 is the base model. Training itself is not affected.
 
 What is taught to a base forgets and copies more with every step, so that of looks that do not differ by more than a
-standard error the earliest is the best (Breiman et al. 1984, sec. 3.4.3, the rule of one standard error).
+standard error the earliest is the best.
 """
 
 from __future__ import annotations
@@ -180,7 +180,8 @@ def best_by_loss(folder: Path, learner: Learner, rows: Sequence[Mapping[str, flo
 
 def best_by_gain(folder: Path, learner: Learner) -> BestCheckpoint:
     """The best checkpoint of a model that is taught something, by its gain over the base: the first that no later one
-    beats by more than a standard error. Training ends PATIENCE evaluations after it."""
+    beats by more than a standard error (the rule by which Breiman et al. 1984, sec. 3.4.3, prune trees). Training ends
+    PATIENCE evaluations after it."""
     learner.looks.setdefault(GAIN, [])
     limit = learner.config.stop_rising
     return BestCheckpoint(folder, GAIN, "gain", HIGHEST, 1, lambda a, b: a.step < b.step, limit, GAIN_ERROR, 1.0)
