@@ -36,14 +36,24 @@ class RowFile:
         return math.prod(self.shape) * self.dtype.itemsize
 
     def read(self, rows: Sequence[int]) -> NDArray[np.generic]:
-        """Rows (R, *shape). Raises UserError for a file that has become shorter."""
+        """Rows (R, *shape). Raises UserError for a file that has become shorter, or is gone."""
         out = np.empty((len(rows), *self.shape), self.dtype)
-        for place, row in zip(out, rows, strict=True):
-            found = np.fromfile(self.path, self.dtype, math.prod(self.shape), offset=row * self.row_bytes)
-            if found.size != place.size:
-                raise damaged(self.path)
-            place[...] = found.reshape(self.shape)
+        try:
+            with self.path.open("rb", buffering=0) as file:
+                for place, row in zip(out, rows, strict=True):
+                    file.seek(row * self.row_bytes)
+                    if file.readinto(place) != self.row_bytes:
+                        raise damaged(self.path)
+        except OSError as error:
+            raise damaged(self.path) from error
         return out
+
+    def value(self, number: int) -> Any:
+        return self.decoded(self.read([number])[0])
+
+    def decoded(self, row: NDArray[Any]) -> Any:
+        """The value of an item that a row stands for, which may be a view of it."""
+        return row
 
 
 @dataclass(frozen=True)
@@ -72,9 +82,11 @@ class StoredRows:
 
 def in_memory(items: Sequence[Item], examples: Examples) -> tuple[Item, ...]:
     """The items that `examples` were made of, with their values: all, or those of the sample."""
-    if examples.rows is None:
+    rows = examples.rows
+    if not isinstance(rows, StoredRows):
         return tuple(items)
-    return tuple(read_item(items[n]) for n in examples.rows.sample.tolist())
+    sample = zip(rows.sample.tolist(), examples.x.numpy(), strict=True)
+    return tuple(replace(items[n], value=rows.file.decoded(x)) for n, x in sample)
 
 
 def read_item(item: Item) -> Item:

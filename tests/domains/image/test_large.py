@@ -28,6 +28,7 @@ from afresh.domains.image import modality
 from afresh.domains.image.modality import ImageEncoder
 from afresh.runs.run import Run
 from afresh.training import checkpoint
+from afresh.verbs.likelihoods import read_items
 from afresh.verbs.resume import resume
 from afresh.verbs.train import TrainSpec, start
 from afresh.verbs.training_job import learn
@@ -169,6 +170,7 @@ def test_training_is_that_of_images_in_memory(tmp_path: Path, family: str, monke
         job = start(spec(data, tmp_path / f"run{stream}", family, stream))
         learn(job)
         assert job.run.record.data.options["stream"] is stream
+        assert all(isinstance(i.value, np.ndarray) for i in read_items(job.run, data))  # such as those to score
         assert Loader(job.source.train, job.source.space, Rng(0)).count < 7 * 16
     assert same(*(weights(tmp_path / f"run{stream}") for stream in (True, False)))
 

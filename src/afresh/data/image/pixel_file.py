@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from afresh.core import Item, Stored, UserError, events
 from afresh.core.plural import counted
@@ -40,8 +41,8 @@ Decoded = tuple[str, DecodedImage | str]  # the name of a file, and its image or
 class PixelFile(RowFile):
     """Rows (C, H, W) of uint8, which are images (H, W, C)."""
 
-    def value(self, number: int) -> Pixels:
-        return np.ascontiguousarray(np.moveaxis(self.read([number])[0], 0, 2))
+    def decoded(self, row: NDArray[np.uint8]) -> Pixels:
+        return np.moveaxis(row, 0, 2)
 
 
 @dataclass(frozen=True, slots=True)
