@@ -17,6 +17,7 @@ from afresh.core import UserError, events
 from afresh.core.plural import counted
 from afresh.data.files import DataFile, FileError, open_file
 from afresh.data.imported import (
+    FOLDERS,
     ImportedItem,
     KeptFile,
     Kind,
@@ -189,22 +190,26 @@ def mark_kept(folder: Path, path: Path) -> None:
 
 
 def mark_made_from(folder: Path, file: DataFile) -> None:
-    """Mark a folder of what was made of files in another one, if these were written aside, for `kept_aside`."""
-    kept = None if file.root is None else file.root.resolve().parent
-    if kept is not None and kept.parent == data_folder().resolve():
-        write_file(folder / DIGEST, kept.name.encode())
+    """Mark a folder of what was made of the files of another one, for `made_of` and `kept_aside`."""
+    write_file(folder / DIGEST, str((file.root or file.path).resolve()).encode("utf-8", "surrogateescape"))
+
+
+def made_of(path: Path) -> list[WrittenData]:
+    """The folders of what was made of the files of a folder."""
+    return [d for d in written_data() if _mark_of(d.path) == str(path.resolve())]
 
 
 def kept_aside(digest: str) -> list[WrittenData]:
     """The folders into which items of a data set of this digest were written aside, as they are or as what was made of
     them."""
     keys = {aside_key(digest, kind) for kind in MODALITIES} if digest else set()
-    return [d for d in written_data() if d.name in keys or _digest_of(d.path) in {digest, *keys}]
+    places = {str((data_folder() / key / kind).resolve()) for key in keys for kind in FOLDERS.values()}
+    return [d for d in written_data() if d.name in keys or _mark_of(d.path) in {digest, *places}]
 
 
-def _digest_of(folder: Path) -> str | None:
+def _mark_of(folder: Path) -> str | None:
     file = folder / DIGEST
-    return file.read_text() if file.is_file() else None
+    return file.read_bytes().decode("utf-8", "surrogateescape") if file.is_file() else None
 
 
 def content_file(folder: Path, name: str) -> DataFile:

@@ -20,12 +20,13 @@ from afresh.core import UserError
 from afresh.core.memory import process_memory
 from afresh.core.rng import Rng
 from afresh.data import rows
-from afresh.data.collected import aside_key, kept_aside
+from afresh.data.collected import aside_key, kept_aside, made_of
 from afresh.data.image import pixel_file
 from afresh.data.load import Loader, sweep
 from afresh.data.prepare import Prepared, prepare
 from afresh.domains.image import modality
 from afresh.domains.image.modality import ImageEncoder
+from afresh.runs.deletion import remove_data
 from afresh.runs.run import Run
 from afresh.training import checkpoint
 from afresh.verbs.likelihoods import read_items
@@ -244,6 +245,14 @@ def test_what_was_made_of_a_data_set_is_found_when_it_is_forgotten(tmp_path: Pat
     prepare(folder(kept / aside / "images"), "image", {"stream": True})
     assert {d.name for d in kept_aside("f" * 64)} == {d.name for d in kept.iterdir()} and len(list(kept.iterdir())) == 2
     assert not kept_aside("e" * 64)
+
+
+def test_what_was_made_of_data_goes_with_it(tmp_path: Path, kept: Path) -> None:
+    data, other = folder(tmp_path / "data"), folder(tmp_path / "other", 40)
+    for path in (data, other):
+        prepare(path, "image", {"stream": True})
+    remove_data(data)
+    assert made_of(other) and [d.path for d in made_of(other)] == list(kept.iterdir()) and not data.exists()
 
 
 # --------------------------------------------------------------------------- bad input
