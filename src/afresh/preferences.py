@@ -60,7 +60,7 @@ class Preferences(BaseSettings):
     )
     data_folder: Folder = Field(
         default_factory=lambda: user_data_path("afresh") / "data",
-        description="data given in memory, which its runs need again, and the tokens of texts larger than memory",
+        description="data given in memory, which its runs need again, and tokens or pixels of data larger than memory",
     )
     jobs_folder: Folder = Field(
         default_factory=lambda: user_data_path("afresh") / "jobs",

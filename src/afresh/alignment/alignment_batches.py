@@ -216,9 +216,9 @@ class AlignmentSource:
                 "`prompts`, or use `align.source=reference`."
             )
         if train.bounds is None:
-            rows = (u * len(train.x)).long()
-            x = gather(train, self.run.space, rows, number).x
-            return (x[:, 1:] if self.run.space.kind == "tokens" else x), train.cond.select(rows)
+            rows = (u * train.count).long()
+            batch = gather(train, self.run.space, rows, number)
+            return (batch.x[:, 1:] if self.run.space.kind == "tokens" else batch.x), batch.cond
         cut, length = self.record.prompt_tokens, int(self.settings.length)
         start = (u * (len(train.x) - cut - length)).long()
         x = train.x[start[:, None] + torch.arange(cut + length)].long()

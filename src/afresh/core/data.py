@@ -16,9 +16,29 @@ if TYPE_CHECKING:
     from afresh.core.space import CondSpec, Examples, Space
 
 
+class ValueFile(Protocol):
+    """Values in a file, each of which is read when it is asked for."""
+
+    def value(self, number: int) -> Any: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What stands for the value of an item that is larger than memory with the others: where it is, and its digest
+    (`ItemKind.digest`), so that it need not be read to be told from others."""
+
+    file: ValueFile
+    number: int
+    digest: str
+
+    def read(self) -> Any:
+        return self.file.value(self.number)
+
+
 @dataclass(frozen=True)
 class Item:
-    """One decoded example. What `value` is depends on its kind: a str, a uint8 array (H, W, C), a Sound, ..."""
+    """One decoded example. What `value` is depends on its kind: a str, a uint8 array (H, W, C), a Sound, ... Between
+    reading and encoding it may be a `Stored`."""
 
     value: Any
     source: str = ""  # file or row that it was read from, for messages

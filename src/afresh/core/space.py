@@ -292,6 +292,17 @@ class Parts(Protocol):
     def documents(self) -> int: ...
 
 
+class Rows(Protocol):
+    """All examples of a field that is larger than memory, whose x is in a file."""
+
+    def __len__(self) -> int: ...
+    @property
+    def cond(self) -> Cond: ...  # of all of them
+    @property
+    def sample(self) -> Tensor: ...  # the numbers of those that are in memory, evenly spaced
+    def read(self, rows: Tensor) -> Tensor: ...  # x (R, C, *grid) of rows (R,)
+
+
 @dataclass(frozen=True)
 class Examples:
     """An encoded split, in a compact form.
@@ -300,7 +311,8 @@ class Examples:
     x (total,), with document d at x[bounds[d] : bounds[d + 1]]. `cond` has a row for each example (for each document of
     a stream). `bytes` is the size of the raw data (UTF-8 for text). `mask` (total,) bool: which tokens of a stream of
     records are to be predicted. `parts`: all of a stream that is larger than memory, of which x, `bounds` and `cond`
-    are the first part; its documents have no conditions, and `bytes` is an estimate.
+    are the first part; its documents have no conditions, and `bytes` is an estimate. `rows`: all of a field that is
+    larger than memory, of which x and `cond` are a sample.
     """
 
     x: Tensor
@@ -312,6 +324,14 @@ class Examples:
     mask: Tensor | None = None
     vary: Callable[[Batch, Rng], Batch] | None = None  # random augmentation of batches, in training only
     parts: Parts | None = None
+    rows: Rows | None = None
 
     def __len__(self) -> int:
         return len(self.x) if self.bounds is None else len(self.bounds) - 1
+
+    @property
+    def count(self) -> int:
+        """The number of examples, also of those that are not in memory; about how many, of a stream in parts."""
+        if self.parts is not None:
+            return self.parts.documents
+        return len(self) if self.rows is None else len(self.rows)

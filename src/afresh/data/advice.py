@@ -36,12 +36,14 @@ class DataFacts:
     crossing: int | None  # held-out items that are near duplicates of a training item
     counts: Mapping[str, int]  # changes made while reading (core.Corpus)
     side: int | None = None  # of the images in pixels, as the model sees them
+    whole: bool = True  # whether `train` are all training items, and no sample of them, whose number tells nothing
 
 
 def advise(facts: DataFacts) -> list[Advice]:
     """All advice that applies, in a fixed order."""
-    advice = [*duplicate_advice(facts), *class_advice(facts.train)]
-    advice += size_advice(facts.train, facts.kind)
+    advice = duplicate_advice(facts)
+    if facts.whole:
+        advice += [*class_advice(facts.train), *size_advice(facts.train, facts.kind)]
     advice += flaw_advice([*facts.train, *facts.heldout], facts.kind)
     return [*advice, *resize_advice(facts)]
 

@@ -16,11 +16,21 @@ import pyarrow as pa
 from afresh.core import UserError, events
 from afresh.core.plural import counted
 from afresh.data.files import DataFile, FileError, open_file
-from afresh.data.imported import ImportedItem, KeptFile, Kind, WrittenData, write_aside, written_aside, written_data
+from afresh.data.imported import (
+    FOLDERS,
+    ImportedItem,
+    KeptFile,
+    Kind,
+    WrittenData,
+    data_folder,
+    write_aside,
+    written_aside,
+    written_data,
+)
 from afresh.data.tables.delimited import Row
 from afresh.data.tables.parquet import group_sizes, stream_parquet
 from afresh.data.tables.rows import RowTable
-from afresh.storage.files import replace_file
+from afresh.storage.files import replace_file, write_file
 
 MANIFEST, ITEMS, REJECTED, BLOBS = "dataset.json", "items.parquet", "rejected.parquet", "blobs"
 LEAKAGE = "leakage.parquet"  # what the items have in common with other data
@@ -179,15 +189,27 @@ def mark_kept(folder: Path, path: Path) -> None:
     replace_file(folder / DIGEST, str(manifest(path)["digest"]).encode())
 
 
+def mark_made_from(folder: Path, file: DataFile) -> None:
+    """Mark a folder of what was made of the files of another one, for `made_of` and `kept_aside`."""
+    write_file(folder / DIGEST, str((file.root or file.path).resolve()).encode("utf-8", "surrogateescape"))
+
+
+def made_of(path: Path) -> list[WrittenData]:
+    """The folders of what was made of the files of a folder."""
+    return [d for d in written_data() if _mark_of(d.path) == str(path.resolve())]
+
+
 def kept_aside(digest: str) -> list[WrittenData]:
-    """The folders into which items of a data set of this digest were written aside, as they are or as tokens."""
+    """The folders into which items of a data set of this digest were written aside, as they are or as what was made of
+    them."""
     keys = {aside_key(digest, kind) for kind in MODALITIES} if digest else set()
-    return [d for d in written_data() if d.name in keys or _digest_of(d.path) == digest]
+    places = {str((data_folder() / key / kind).resolve()) for key in keys for kind in FOLDERS.values()}
+    return [d for d in written_data() if d.name in keys or _mark_of(d.path) in {digest, *places}]
 
 
-def _digest_of(folder: Path) -> str | None:
+def _mark_of(folder: Path) -> str | None:
     file = folder / DIGEST
-    return file.read_text() if file.is_file() else None
+    return file.read_bytes().decode("utf-8", "surrogateescape") if file.is_file() else None
 
 
 def content_file(folder: Path, name: str) -> DataFile:

@@ -36,7 +36,7 @@ class Loader:
         if self.parts is not None:
             self.count = self.parts.count
         else:
-            self.count = len(examples) if self.runs is None else int(windows_in(self.runs, self.context).sum())
+            self.count = examples.count if self.runs is None else int(windows_in(self.runs, self.context).sum())
 
     def batch(self, first: int, size: int) -> Batch:
         """Draws first ... first + size - 1."""
@@ -168,14 +168,15 @@ def onto_targets(mask: Tensor, runs: Tensor, context: int, starts: Tensor) -> Te
 
 
 def gather(examples: Examples, space: Space, rows: Tensor, draws: Tensor) -> Batch:
-    """A batch of complete examples, selected by row."""
-    x = examples.x[rows]
+    """A batch of complete examples, selected by row: from the disk, if they are there."""
+    x, cond = examples.x, examples.cond
+    x, cond = (x[rows], cond) if examples.rows is None else (examples.rows.read(rows), examples.rows.cond)
     if space.kind == "tokens":
         begin = torch.full((len(rows), 1), space.special["begin"], dtype=torch.int64)
         x = torch.cat([begin, x.long()], 1)
     else:
         x = x.float() * examples.scale + examples.shift
-    return Batch(x, examples.cond.select(rows), draws)
+    return Batch(x, cond.select(rows), draws)
 
 
 def cut(examples: Examples, space: Space, runs: Tensor, windows: Tensor, starts: Tensor, draws: Tensor) -> Batch:
@@ -204,7 +205,7 @@ def cut(examples: Examples, space: Space, runs: Tensor, windows: Tensor, starts:
 def numbered(examples: Examples, space: Space) -> tuple[int, Callable[[Tensor], Batch]]:
     """The number of examples (of a stream: of the windows that tile it), and a batch of those with given numbers."""
     if not space.stream:
-        return len(examples), lambda rows: gather(examples, space, rows, rows)
+        return examples.count, lambda rows: gather(examples, space, rows, rows)
     context, runs = space.shape[0], runs_of(examples)
     run, nth = tiles(runs, context)
     starts = runs[run, 0] + nth * context

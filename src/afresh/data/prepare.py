@@ -32,6 +32,7 @@ from afresh.data.advice import DataFacts, advise
 from afresh.data.duplicates import near_duplicates
 from afresh.data.files import must_exist
 from afresh.data.refusals import refusal_lines
+from afresh.data.rows import in_memory, sample_notes
 from afresh.data.sources import readable
 from afresh.data.split import Split, split, split_hash
 from afresh.storage.object_store import is_address
@@ -42,7 +43,7 @@ UNSUPPORTED, NOT_LEARNT = "unsupported", "cannot be learnt"  # how reasons begin
 @dataclass(frozen=True)
 class Prepared:
     """The data as training needs it, and what a user should know about it. Of data that is larger than memory,
-    `train_items` are a sample."""
+    `train_items` are a sample, and of rows in a file `heldout_items`, too."""
 
     path: Path
     modality: str
@@ -65,8 +66,13 @@ class Prepared:
 
     @property
     def train_count(self) -> int:
-        """The number of training items; about how many, if `train_items` are a sample."""
-        return len(self.train_items) if self.train.parts is None else self.train.parts.documents
+        """The number of training items; about how many, of a stream in parts."""
+        sample = self.train.parts is not None or self.train.rows is not None
+        return self.train.count if sample else len(self.train_items)
+
+    @property
+    def heldout_count(self) -> int:
+        return len(self.heldout_items) if self.heldout.rows is None else self.heldout.count
 
 
 def choose_modality(path: Path, wanted: str | None) -> tuple[Modality, str]:
@@ -207,13 +213,21 @@ def prepare(
         encoder=encoder,
         train=train,
         heldout=heldout,
-        train_items=tuple(parts.train),
-        heldout_items=tuple(parts.heldout),
+        train_items=in_memory(parts.train, train),
+        heldout_items=in_memory(parts.heldout, heldout),
         split_hash=identity,
         refused=tuple(corpus.refused),
         duplicates=tuple(parts.duplicates),
         notes=tuple(
-            dict.fromkeys((*notes, *parts.notes, *encoder.notes, *long_records(train, heldout, encoder.space.shape)))
+            dict.fromkeys(
+                (
+                    *notes,
+                    *parts.notes,
+                    *encoder.notes,
+                    *long_records(train, heldout, encoder.space.shape),
+                    *sample_notes(train, heldout, kind.kind.plural),
+                )
+            )
         ),
         counts=dict(corpus.counts),
     )
@@ -251,6 +265,7 @@ def facts_of(p: Prepared, near: Sequence[NearDuplicate] | None) -> DataFacts:
         crossing=None if near is None else sum(q.first < border <= q.second for q in near),
         counts=p.counts,
         side=p.encoder.space.shape[-1] if fixed else None,
+        whole=p.train_count == len(p.train_items),
     )
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
-from afresh.core import Division, Item, ItemKind, Refused, UserError
+from afresh.core import Division, Item, ItemKind, Refused, Stored, UserError
 from afresh.core.plural import counted
 
 FEW = 20  # if there are fewer long items than this, each item is divided instead of the set of items
@@ -79,6 +79,11 @@ def split(items: Iterable[Item], kind: ItemKind, fraction: float = 0.1, divide: 
     return _by_hash(distinct, kind, fraction, notes, duplicates)
 
 
+def digest_of(item: Item, kind: ItemKind) -> str:
+    """The digest of an item's value."""
+    return item.value.digest if isinstance(item.value, Stored) else kind.digest(item.value)
+
+
 def _few_and_long(items: Sequence[Item], kind: ItemKind) -> bool:
     if len(items) >= FEW or kind.division is None:
         return False
@@ -99,7 +104,7 @@ def split_hash(parts: Split, kind: ItemKind) -> str:
     h = hashlib.sha256()
     for number, (name, side) in enumerate((("train", parts.train), ("heldout", parts.heldout))):
         h.update(f"{name} {len(side)}\n".encode())
-        for digest in sorted(parts.digests[number] if parts.digests else (kind.digest(i.value) for i in side)):
+        for digest in sorted(parts.digests[number] if parts.digests else (digest_of(i, kind) for i in side)):
             h.update(f"{digest}\n".encode())
     return h.hexdigest()
 
@@ -109,7 +114,7 @@ def _distinct(items: Iterable[Item], kind: ItemKind) -> tuple[dict[str, Item], l
     name does not say that it is a copy."""
     alike: dict[str, list[Item]] = {}
     for item in items:
-        alike.setdefault(kind.digest(item.value), []).append(item)
+        alike.setdefault(digest_of(item, kind), []).append(item)
     first = {digest: min(same, key=lambda i: is_copy(i.source)) for digest, same in alike.items()}
     copies: list[Refused] = []
     disagree = 0
@@ -189,7 +194,7 @@ def _by_hash(
             "Only one distinct item was read, so there is nothing to hold out for evaluation. "
             "Give at least two items, or a separate validation set."
         )
-    hashes = [share(i.group or kind.digest(i.value), "split") for i in items]
+    hashes = [share(i.group or digest_of(i, kind), "split") for i in items]
     limit, distinct = fraction, sorted(set(hashes))
     if len(distinct) < 2:
         raise UserError(

@@ -14,7 +14,7 @@ from afresh.runs.signature import made_here, outside
 from afresh.storage.object_store import is_address
 
 # Options that runs of earlier versions did not record, as their data were read, by modality.
-UNRECORDED: Mapping[str, Mapping[str, Any]] = {"text": {"pages": "visible"}}
+UNRECORDED: Mapping[str, Mapping[str, Any]] = {"text": {"pages": "visible"}, "image": {"stream": False}}
 MOST_QUERY = 1_000  # characters of a query that are shown
 
 

@@ -24,7 +24,8 @@ from pydantic import BaseModel
 from afresh import __version__
 from afresh.core import UserError
 from afresh.core.safe_json import read_model
-from afresh.data.collected import is_collected
+from afresh.data import imported
+from afresh.data.collected import is_collected, made_of
 from afresh.preferences import preferences
 from afresh.runs.data import run_data
 from afresh.runs.lock import FILE as LOCK
@@ -189,7 +190,9 @@ def data_hashes(data: Path) -> dict[str, str]:
 
 
 def remove_data(data: Path) -> None:
-    """Raises UserError if the data cannot be removed."""
+    """Remove the data, and what was made of it to learn it from the disk. Raises UserError if that cannot be done."""
+    for made in made_of(data):
+        imported.remove_data(made)
     try:
         if data.is_dir():
             shutil.rmtree(data)

@@ -59,12 +59,15 @@ def latent_space(prepared: Prepared, family: str | None, run: Path | None) -> La
 
 def check_in_memory(prepared: Prepared) -> None:
     """Raises UserError for data that is larger than memory, which no codec encodes."""
-    if prepared.train.parts is not None:
-        raise UserError(
-            f"{prepared.path} is larger than memory, and only families that learn its tokens as they are can learn it, "
-            "such as `family=transformer`. Take one of these, or give a part of the data.",
-            "too_large",
-        )
+    if prepared.train.parts is None and prepared.train.rows is None:
+        return
+    usually = usual(prepared.encoder.space)
+    raise UserError(
+        f"{prepared.path} is learnt from the disk, because it is larger than memory or `data.stream=true` was set, and "
+        f"only families that need no codec can learn it, such as `family={usually}`. Take one of these, give a part of "
+        "the data, or read it into memory: `data.stream=false`.",
+        "too_large",
+    )
 
 
 def usual(space: Space) -> str:

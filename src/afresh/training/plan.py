@@ -510,7 +510,7 @@ def finished(task: Task, trial: Trial) -> TrainConfig:
     steps = trial.steps
     # Tokens of a fixed length are memorised in a few epochs (docs/development/log.md).
     fixed = task.space.kind == "tokens" and not task.space.stream
-    evaluations = evaluation_count(task.seconds, trial.examples / max(1, len(task.examples)) if fixed else 0.0)
+    evaluations = evaluation_count(task.seconds, trial.examples / max(1, task.examples.count) if fixed else 0.0)
     final = {
         "steps": steps,
         "save_every": min(-(-steps // 8), 1000),

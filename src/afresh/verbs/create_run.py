@@ -156,7 +156,7 @@ def data_record(prepared: Prepared, validation: Path | None) -> DataRecord:
         options=options,
         split_hash=prepared.split_hash,
         train=prepared.train_count,
-        heldout=len(prepared.heldout_items),
+        heldout=prepared.heldout_count,
         train_bytes=prepared.train.bytes,
         heldout_bytes=prepared.heldout.bytes,
         notes=list(prepared.notes),
@@ -168,10 +168,10 @@ def report_data(prepared: Prepared, conditions: bool = True) -> None:
     """Report the data as details; without `conditions`, only its modality and the sizes of the splits."""
     events.detail(f"data: {prepared.modality} ({prepared.why})", "data", modality=prepared.modality)
     events.detail(
-        f"split: {prepared.train_count:,} training and {counted(len(prepared.heldout_items), 'held-out item')}",
+        f"split: {prepared.train_count:,} training and {counted(prepared.heldout_count, 'held-out item')}",
         "split",
         train=prepared.train_count,
-        heldout=len(prepared.heldout_items),
+        heldout=prepared.heldout_count,
     )
     if not conditions:
         return

@@ -58,7 +58,7 @@ class Look:
     def __repr__(self) -> str:
         p = self.prepared
         train = counted(p.train_count, "item")
-        return f"Look({str(p.path)!r}: {p.modality}, {train} to train, {len(p.heldout_items):,} held out)"
+        return f"Look({str(p.path)!r}: {p.modality}, {train} to train, {p.heldout_count:,} held out)"
 
     def __str__(self) -> str:
         return "\n".join(self.lines())
@@ -89,7 +89,7 @@ class Look:
             "modality": p.modality,
             "why": p.why,
             "train": p.train_count,
-            "heldout": len(p.heldout_items),
+            "heldout": p.heldout_count,
             "bytes": p.train.bytes + p.heldout.bytes,
             "sizes": sizes(self.items, p.kind),
             "space": describe_space(p.encoder.space),
@@ -113,7 +113,7 @@ class Look:
         size = p.train.bytes + p.heldout.bytes
         out = [
             f"{p.path}: {p.modality} ({p.why})",
-            f"{counted(p.train_count, 'item')} to train, {len(p.heldout_items):,} held out, {size:,} bytes",
+            f"{counted(p.train_count, 'item')} to train, {p.heldout_count:,} held out, {size:,} bytes",
             f"sizes: {describe_sizes(sizes(self.items, p.kind))}",
             f"one example for the model: {describe_space(p.encoder.space)}",
             *label_lines(label_counts(self.items), p.encoder.conds),

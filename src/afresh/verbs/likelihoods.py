@@ -275,8 +275,10 @@ def read_items(run: Run, path: Path) -> list[Item]:
         except (OSError, ValueError) as error:
             raise UserError(f"{path} cannot be read as {kind.name}: {error}. Give a file of {kind.plural}.") from None
     check_query(run)
-    modality = registry.modality(run.record.modality)
-    corpus = modality.read(readable(path, modality.name), read_options(modality, run.record.data.options))
+    modality, given = registry.modality(run.record.modality), run.record.data.options
+    if "stream" in given:  # every item is wanted, in memory
+        given = {**given, "stream": False}
+    corpus = modality.read(readable(path, modality.name), read_options(modality, given))
     lines = refusal_lines(corpus.refused)
     if not corpus.items:
         raise UserError(f"Nothing in {path} could be used as {modality.name}.", "no_items", lines=lines)

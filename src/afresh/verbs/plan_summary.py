@@ -56,7 +56,7 @@ def plan_summary(job: Job, advice: Sequence[str] = ()) -> PlanSummary:
 
 def data_line(prepared: Prepared) -> str:
     """What is learnt from, and what was left out."""
-    train, heldout, plural = prepared.train_count, len(prepared.heldout_items), prepared.kind.plural
+    train, heldout, plural = prepared.train_count, prepared.heldout_count, prepared.kind.plural
     text = f"{plural} from {prepared.path.name}: {train:,} to learn from, {heldout:,} held out to judge by"
     groups = sum_refusals(missed(prepared.refused))
     out = [f"{len(prepared.duplicates):,} exact {'copy' if len(prepared.duplicates) == 1 else 'copies'}"]

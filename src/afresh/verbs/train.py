@@ -324,7 +324,7 @@ def from_random_weights(task: Task, spec: TrainSpec, latent: LatentSpace) -> Cho
     if window is not None:
         task = replace(task, space=replace(task.space, shape=(window,)))
     coded = latent.codec is not None
-    curves = None if coded or task.seconds is None else curves_for(task.space, len(task.examples))
+    curves = None if coded or task.seconds is None else curves_for(task.space, task.examples.count)
     decisions = list(latent.decisions)
     if curves is not None and spec.family is None and not spec.set_family:
         network, why = choose(task, curves)

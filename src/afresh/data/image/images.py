@@ -73,19 +73,26 @@ class DecodedImage:
     pixels: Pixels
     traits: frozenset[str]
 
+    @property
+    def coloured(self) -> bool:
+        return self.pixels.shape[-1] == 3
+
 
 def map_threads(f: Callable[[A], B], items: Iterable[A]) -> list[B]:
-    """Apply `f` to each item in threads, in order, with a few hundred items at a time.
+    """Apply `f` to each item in threads, in order."""
+    return list(threaded(f, items))
+
+
+def threaded(f: Callable[[A], B], items: Iterable[A], at_once: int = 256) -> Iterator[B]:
+    """The results of `f` for each item, in order, of which `at_once` are made at a time in threads.
 
     Threads are effective because Pillow releases the interpreter's lock while it decodes and resizes.
     """
     iterator = iter(items)
-    results: list[B] = []
     with warnings.catch_warnings(), ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
         warnings.filterwarnings("ignore", module="PIL")  # problems that matter raise ImageError or become traits
-        while chunk := list(itertools.islice(iterator, 256)):
-            results += pool.map(f, chunk)
-    return results
+        while chunk := list(itertools.islice(iterator, at_once)):
+            yield from pool.map(f, chunk)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import numpy as np
 
 from afresh.core import Item, Omission, Part, Refused
 from afresh.data.image.images import READ, SUFFIXES, DecodedImage, Pixels, to_channels
+from afresh.data.image.pixel_file import StoredImage
 from afresh.data.media_folder import Attributes, Media, names_file
 
 CONTAINERS = frozenset({".zip", ".npz", ".npy"})
@@ -73,7 +74,9 @@ def _part_name(column: str) -> str:
     return re.sub(r"\W", "_", column.strip())
 
 
-def conditioning_images(pairs: ImagePairs, decoded: Mapping[str, DecodedImage]) -> list[dict[str, Pixels]]:
+def conditioning_images(
+    pairs: ImagePairs, decoded: Mapping[str, DecodedImage | StoredImage]
+) -> list[dict[str, Pixels]]:
     """For each of `pairs.names`, its conditioning images by part: (side, side, C), with C = 3 if any of the part's
     images has colours."""
     out: list[dict[str, Pixels]] = [{} for _ in pairs.names]

@@ -25,15 +25,17 @@ from afresh.core import (
     Refused,
     Sniff,
     Space,
+    Stored,
     Unsupported,
     UserError,
     events,
 )
+from afresh.core.memory import available_memory
 from afresh.data.captions import CaptionEncoder, Captions, SavedCaptions, captioned, fit_captions, of_pipeline
 from afresh.data.columns import LabelColumn, add_columns
 from afresh.data.conditions import CAPTION, encode_conditions, fit_conditions
 from afresh.data.encoder_file import load_encoder, save_encoder, written_names
-from afresh.data.files import Given, path_of
+from afresh.data.files import DataFile, Given, path_of
 from afresh.data.image.arrays import IMAGE_KEYS, TEST, TRAIN, ArrayHeader, is_images, read_arrays, read_headers
 from afresh.data.image.images import (
     SUFFIXES,
@@ -54,6 +56,7 @@ from afresh.data.image.images import (
 )
 from afresh.data.image.kind import IMAGE
 from afresh.data.image.pairs import CONTAINERS, IMAGE_FILES, conditioning_images, find_pairs, fit_image_conditions
+from afresh.data.image.pixel_file import StoredImage, pixel_file, stored_images
 from afresh.data.media_folder import (
     Damaged,
     MediaCollection,
@@ -64,9 +67,11 @@ from afresh.data.media_folder import (
     open_zip,
     stop_on_damage,
 )
+from afresh.data.rows import StoredRows, values_of
 
 SCALE, SHIFT = 2.0 / 255.0, -1.0  # byte -> [-1, 1]
 AXES = ("height", "width")
+COPIES = 3  # of the pixels that are held until training begins: images, x, and what is made of them
 SMALLEST = 16  # pixels along a side of an image for a text-to-image base: of what most of their networks read as one
 
 
@@ -101,12 +106,18 @@ class ImageOptions(BaseModel):
     background: str = Field(
         "white", description="colour behind transparency and of padding: a name such as white, or #rrggbb"
     )
+    stream: bool | None = Field(
+        None,
+        description="whether a folder of images is learnt from the disk instead of from memory; None: if the images "
+        "need more memory than is free",
+    )
 
     @model_serializer(mode="wrap")
     def _as_before(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without what is not given: encoders of runs keep the bytes of before, whose hash is recorded."""
+        """Without what is not set and earlier versions did not have: encoders of runs keep the bytes of before, whose
+        hash is recorded."""
         written: dict[str, Any] = write(self)
-        return {k: v for k, v in written.items() if v is not None or k not in ("trigger", "others")}
+        return {k: v for k, v in written.items() if not (k in ("trigger", "others", "stream") and v is None)}
 
     @field_validator("background")
     @classmethod
@@ -167,8 +178,13 @@ class ImageEncoder:
     def encode(self, items: Sequence[Item]) -> Examples:
         """Encode items, resized and converted to the encoder's size and channels if they differ.
 
-        Raises UserError for a label that does not occur in training, and for a conditioning image that cannot be read.
+        Of images in a file, x is a sample. Raises UserError for a label that does not occur in training, and for a
+        conditioning image that cannot be read.
         """
+        if (file := pixel_file(items, self.space.shape)) is not None:
+            cond = encode_conditions(items, self.conds, self.captions)
+            rows = StoredRows(file, torch.tensor([item.value.number for item in items]), cond)
+            return rows.examples(SCALE, SHIFT, len(items) * file.row_bytes)
         x = self.channels_first([item.value for item in items], self.space.shape)
         cond = self.with_images(items, encode_conditions(items, self.conds, self.captions))
         return Examples(x, cond, scale=SCALE, shift=SHIFT, bytes=x.numel())
@@ -270,11 +286,11 @@ class ImageModality:
         """Fit shape, standard deviation and conditions to the training items. Raises UserError if there are none."""
         if not items:
             raise UserError("There is no image to train on: the training split is empty.")
-        side = items[0].value.shape[0]
-        channels = max(item.value.shape[-1] for item in items)
         count = np.zeros(256, np.int64)  # occurrences of each level
-        for item in items:
-            count += np.bincount(item.value.ravel(), minlength=256)
+        channels = 1
+        for pixels in values_of(items):
+            side, channels = pixels.shape[0], max(channels, pixels.shape[-1])
+            count += np.bincount(pixels.ravel(), minlength=256)
         level = np.arange(256) * SCALE + SHIFT
         share = count / count.sum()
         mean = float((share * level).sum())
@@ -285,7 +301,7 @@ class ImageModality:
         image_conds, image_notes = fit_image_conditions(items, side)
         if width is not None and of_pipeline(options.captions):  # which takes captions, and nothing else
             conds, image_conds, condition_notes, image_notes = {CAPTION: Part("vector", shape=(width,))}, {}, [], []
-        chosen = {"size": side, "channels": "rgb" if channels == 3 else "grey"}
+        chosen: dict[str, Any] = {"size": side, "channels": "rgb" if channels == 3 else "grey", "stream": None}
         chosen["captions"] = "words" if captions is None else captions.saved.name
         space = Space("field", (channels, side, side), std=max(std, SCALE), axes=AXES)
         options = options.model_copy(update=chosen)
@@ -321,7 +337,37 @@ def _read_folder(path: Path, options: ImageOptions) -> Corpus:
 
 
 def _read_zip(file: Given, options: ImageOptions) -> Corpus:
-    return _read_files(path_of(file), open_zip(file, IMAGE_FILES), options)
+    _check_no_stream(path_of(file), options)
+    return _read_files(path_of(file), open_zip(file, IMAGE_FILES), options.model_copy(update={"stream": False}))
+
+
+def _check_no_stream(path: Path, options: ImageOptions) -> None:
+    if options.stream:
+        raise UserError(
+            f"`data.stream=true` needs a folder of image files, and {path} is one file. Unpack it into a folder, or "
+            "leave the option out."
+        )
+
+
+def _to_stream(collection: MediaCollection, options: ImageOptions, side: int) -> list[tuple[str, DataFile]]:
+    """The images of a folder if they are not to be held in memory; otherwise none. Raises UserError if that was asked
+    for and cannot be."""
+    if options.stream is False:
+        return []
+    files = [(name, file) for name, file in collection.files() if isinstance(file, DataFile)]
+    needed = COPIES * len(files) * side * side * (1 if options.channels == "grey" else 3)
+    free = available_memory()
+    if options.stream is None and (free is None or needed <= free):
+        return []
+    names = [name for name, _ in files]
+    if not find_pairs(attributes(collection.tables, names, IMAGE_FILES), names).images:
+        return files
+    if options.stream is None:
+        return []
+    raise UserError(
+        "`data.stream=true` cannot be used with images that condition others, which are held in memory. Leave the "
+        "option out, or the column that names them."
+    )
 
 
 def _read_files(path: Path, collection: MediaCollection, options: ImageOptions) -> Corpus:
@@ -344,9 +390,14 @@ def _read_files(path: Path, collection: MediaCollection, options: ImageOptions) 
         except ImageError as error:
             return name, str(error)
 
-    results = map_threads(decode, collection.files())
+    results: Sequence[tuple[str, DecodedImage | StoredImage | str]]
+    if stream := _to_stream(collection, options, side):
+        channels = {"grey": 1, "rgb": 3, "auto": None}[options.channels]
+        results = stored_images(stream, decode, (frame, smallest), side, channels)
+    else:
+        results = map_threads(decode, collection.files())
     refused = collection.refused + [Refused(n, why, damaged=True) for n, why in results if isinstance(why, str)]
-    decoded = {name: image for name, image in results if isinstance(image, DecodedImage)}
+    decoded = {name: image for name, image in results if not isinstance(image, str)}
     IMAGE_FILES.require(len(decoded), path, refused)
     table = attributes(collection.tables, list(decoded), IMAGE_FILES)
     pairs = find_pairs(table, list(decoded))
@@ -362,11 +413,14 @@ def _read_files(path: Path, collection: MediaCollection, options: ImageOptions) 
     ]
     items, column_notes = add_columns(items, pairs.columns, options.label_column)
     counts = Counter(trait for name in names for trait in decoded[name].traits)
-    return Corpus(items, refused, notes + channel_notes + folders.notes + pairs.notes + column_notes, counts)
+    notes += channel_notes + folders.notes + pairs.notes + column_notes
+    settled = {"stream": bool(stream)} | ({"size": side} if stream else {})
+    return Corpus(items, refused, notes, counts, settled)
 
 
 def _read_stacks(file: Given, options: ImageOptions) -> Corpus:
     """Read the images of a NumPy file."""
+    _check_no_stream(path_of(file), options)
     path, stacks = path_of(file), read_arrays(file)
     notes: list[str] = []
     side = options.size
@@ -442,9 +496,11 @@ def _advice(shape: tuple[int, ...]) -> str:
     return accepted
 
 
-def _same_channels(images: Sequence[DecodedImage], options: ImageOptions) -> tuple[list[Pixels], list[str]]:
+def _same_channels(
+    images: Sequence[DecodedImage | StoredImage], options: ImageOptions
+) -> tuple[list[Pixels | Stored], list[str]]:
     """All images with the same number of channels, and notes on the changes made to them so far."""
-    coloured = sum(image.pixels.shape[-1] == 3 for image in images)
+    coloured = sum(image.coloured for image in images)
     channels = {"grey": 1, "rgb": 3, "auto": 3 if coloured else 1}[options.channels]
     traits = Counter(trait for image in images for trait in image.traits)
     if channels == 1:
@@ -452,4 +508,4 @@ def _same_channels(images: Sequence[DecodedImage], options: ImageOptions) -> tup
     notes = [f"{text}: {traits[trait]:,}" for trait, text in TRAITS.items() if traits[trait]]
     if options.channels == "auto":
         notes.append("greyscale" if channels == 1 else f"RGB: {coloured:,} of {len(images):,} images have colours")
-    return [to_channels(image.pixels, channels) for image in images], notes
+    return [i.value if isinstance(i, StoredImage) else to_channels(i.pixels, channels) for i in images], notes

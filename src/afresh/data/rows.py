@@ -1,0 +1,116 @@
+"""Fields that are larger than memory: rows of numbers in a file, of which those of a batch are read.
+
+Rows are read at their places and not mapped: pages of a map count as memory of the process until the system takes them
+back, so that no bound on it would hold.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from afresh.core import Cond, Examples, Item, Stored, UserError
+from afresh.core.space import evenly_spaced
+
+SAMPLE = 1 << 27  # bytes of x that are held of each split: what is not a batch is done with these examples
+
+
+class RowFile:
+    """`count` rows of one shape and type in a file, one after the other. Raises UserError for one of another size."""
+
+    def __init__(self, path: Path, shape: tuple[int, ...], dtype: str, count: int) -> None:
+        self.path, self.shape, self.dtype, self.count = path, shape, np.dtype(dtype), count
+        if not path.is_file() or path.stat().st_size != count * self.row_bytes:
+            raise damaged(path)
+
+    @property
+    def row_bytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    def read(self, rows: Sequence[int]) -> NDArray[np.generic]:
+        """Rows (R, *shape). Raises UserError for a file that has become shorter, or is gone."""
+        out = np.empty((len(rows), *self.shape), self.dtype)
+        try:
+            with self.path.open("rb", buffering=0) as file:
+                for place, row in zip(out, rows, strict=True):
+                    file.seek(row * self.row_bytes)
+                    if file.readinto(place) != self.row_bytes:
+                        raise damaged(self.path)
+        except OSError as error:
+            raise damaged(self.path) from error
+        return out
+
+    def value(self, number: int) -> Any:
+        return self.decoded(self.read([number])[0])
+
+    def decoded(self, row: NDArray[Any]) -> Any:
+        """The value of an item that a row stands for, which may be a view of it."""
+        return row
+
+
+@dataclass(frozen=True)
+class StoredRows:
+    """Implements `core.space.Rows`: some rows of a file, in an order of their own."""
+
+    file: RowFile
+    numbers: Tensor  # (N,) int64 in the file
+    cond: Cond
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    @property
+    def sample(self) -> Tensor:
+        return evenly_spaced(len(self), max(1, SAMPLE // self.file.row_bytes))
+
+    def read(self, rows: Tensor) -> Tensor:
+        return torch.from_numpy(self.file.read(self.numbers[rows].tolist()))
+
+    def examples(self, scale: float, shift: float, size: int) -> Examples:
+        """The sample in memory, with all of them. `size`: of the raw data, in bytes."""
+        x, cond = self.read(self.sample), self.cond.select(self.sample)
+        return Examples(x, cond, scale=scale, shift=shift, bytes=size, rows=self)
+
+
+def in_memory(items: Sequence[Item], examples: Examples) -> tuple[Item, ...]:
+    """The items that `examples` were made of, with their values: all, or those of the sample."""
+    rows = examples.rows
+    if not isinstance(rows, StoredRows):
+        return tuple(items)
+    sample = zip(rows.sample.tolist(), examples.x.numpy(), strict=True)
+    return tuple(replace(items[n], value=rows.file.decoded(x)) for n, x in sample)
+
+
+def read_item(item: Item) -> Item:
+    return replace(item, value=item.value.read()) if isinstance(item.value, Stored) else item
+
+
+def values_of(items: Sequence[Item]) -> Iterator[Any]:
+    """The values of items, one of which is in memory at a time if they are in a file."""
+    return (read_item(item).value for item in items)
+
+
+def sample_notes(train: Examples, heldout: Examples, plural: str) -> list[str]:
+    """What is different from data in memory."""
+    if train.rows is None:
+        return []
+    parts = ((name, e) for name, e in (("training", train), ("held-out", heldout)) if len(e) < e.count)
+    sampled = " and ".join(f"{len(e):,} of {e.count:,} {name}" for name, e in parts)
+    return [
+        f"the {plural} are learnt from the disk"
+        + (f"; what is told of them, near duplicates, copies and measures are of {sampled} {plural}" if sampled else "")
+    ]
+
+
+def damaged(path: Path) -> UserError:
+    return UserError(
+        f"{path} is damaged. Remove its folder: it is made again from the data.", "damaged", file=str(path)
+    )
