@@ -271,6 +271,7 @@ def test_tuning_is_watched_beside_the_base(tuned: Run) -> None:
     assert [row["step"] for row in rows] == [0, 2] and rows[0][GAIN] == rows[0][DRIFT] == 0
     assert rows[1][GAIN] == pytest.approx(1 - rows[1][LOSS] / rows[0][LOSS]) and rows[1][DRIFT] > 0
     assert read_answers(tuned.path) is not None
+    assert "base_answers.safetensors" in (tuned.path / "SHA256SUMS").read_text()
 
 
 @pytest.mark.parametrize("method", ["nft", "dpo"])

@@ -32,6 +32,7 @@ WITHIN = "within"
 STORED = (EARLY, CHOSEN, FITTED, LOWEST, HIGHEST, WITHIN)  # weights, each with a hash beside it
 LEARNT = (
     "metrics.jsonl",
+    "base_answers.safetensors",
     "asked.jsonl",
     "best",
     "samples",
