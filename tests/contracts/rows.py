@@ -396,12 +396,14 @@ SOLVERS = (SolverRow("euler"), SolverRow("heun"), SolverRow("ab2"), SolverRow("d
 @dataclass(frozen=True)
 class MetricRow:
     """A module of metrics, and the `spaces` that its metrics apply to. `kind`: of the items; None: texts as tokens and
-    images as fields."""
+    images as fields. `variant`: those that need other conditions than SPEC, `conds`."""
 
     name: str
     spaces: tuple[str, ...]
     metrics: tuple[str, ...]
     kind: ItemKind | None = None
+    variant: str = ""
+    conds: CondSpec = field(default_factory=lambda: SPEC)
 
 
 MOLECULE_METRICS = (
@@ -443,6 +445,7 @@ METRICS = (
             "nearest_ratio",
         ),
     ),
+    MetricRow("image", ("plane",), ("taught",), variant="taught", conds={"caption": Part("vector", shape=(4,))}),
     MetricRow("likelihood", ("line", "plane", "solid"), ("bits_per_dim",)),
     MetricRow("music", ("notes",), ("score_validity", "note_distributions", "note_copies", "note_variety")),
     MetricRow("molecule", tuple(SPACES), MOLECULE_METRICS, MOLECULE),

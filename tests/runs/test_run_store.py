@@ -185,7 +185,7 @@ def test_a_stale_listing_hides_nothing(run: Path, monkeypatch: pytest.MonkeyPatc
         (PermissionError("Access Denied"), "credentials permit"),
         (OSError("Unable to locate credentials"), "AWS_ACCESS_KEY_ID"),
         (FileNotFoundError("The specified bucket does not exist (NoSuchBucket)"), "Make the bucket"),
-        (TimeoutError(), "reachable"),
+        (TimeoutError(), "Nothing answered"),
     ],
 )
 def test_a_store_that_takes_nothing_is_an_error_before_anything_is_spent(

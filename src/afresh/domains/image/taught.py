@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from afresh.core import CondSpec, Evidence, ItemKind, Judgement, Metric, Question, Score, ScoreWords, Space
+from afresh.domains.image.metrics import image_space
 from afresh.domains.image.verdict import copied_share
 from afresh.evaluation.base_comparison import DRIFT, LEAK, read_answers
 from afresh.evaluation.study import Unmeasurable
@@ -22,7 +23,7 @@ MOVED = 0.6  # forgetful: answers to other texts moved by more than this share o
 
 def told_texts(kind: ItemKind, space: Space, conds: CondSpec) -> str | None:
     """None for images that are told a text as a vector, else the reason why not."""
-    if space.kind != "field" or not any(part.kind == "vector" for part in conds.values()):
+    if image_space(kind, space, conds) or not any(part.kind == "vector" for part in conds.values()):
         return "measures text-to-image models that were tuned from another"
     return None
 
