@@ -154,7 +154,7 @@ def rows_of(case: Case, ask: Ask, found: Mapping[str, Found]) -> list[Row]:
     )
     return [
         speed("tokens a second of the processor's time", "processor", f"at least {case.least:g}x", case.least),
-        speed("tokens a second, beside other work", "seconds"),
+        speed("tokens a second by the clock", "seconds"),
         peak,
     ]
 
