@@ -129,7 +129,6 @@ Word = Literal[
     "memorised",
     "collapsed",
     "unchanged",
-    "forgetful",
     "cannot tell",
     "not measured",
 ]

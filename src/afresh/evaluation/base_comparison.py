@@ -5,8 +5,6 @@ the network and its base answer the same questions, so that the variance cancels
 
 - `gain`: by which share the error on held-out examples is lower than the base's, over several draws of (noise, time)
   for each example, with its standard error;
-- `leak`: the same gain where the examples have texts that have nothing to do with them, as a share of the gain. Near 0,
-  what was learnt is bound to its text; near 1, it is drawn whatever is asked for;
 - `drift`: how far the answers to other texts have moved along the base's own paths from noise to images, as a share of
   how far apart the base's answers to different texts are (root mean squares, averaged over times). At 1, another text
   would have changed the answer as much.
@@ -18,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +32,7 @@ from afresh.storage.files import replace_file
 from afresh.storage.tensor_file import read_tensors
 from afresh.training.best_checkpoint import GAIN, GAIN_ERROR, LOSS
 
-LEAK, DRIFT = "leak", "drift"  # in metrics.jsonl, with LOSS, GAIN and GAIN_ERROR
+DRIFT = "drift"  # in metrics.jsonl, with LOSS, GAIN and GAIN_ERROR
 EXAMPLES, PAIRS = 16, 8  # held-out examples that are compared at most; at least so many pairs of example and noise
 AT_ONCE = 8  # pairs
 TIMES = (0.0, 0.15, 0.35, 0.55, 0.8, 1.0)  # of a path; its answers at all but the last are compared
@@ -45,12 +43,11 @@ FILE = "base_answers.safetensors"
 class Answers:
     """What a network answers.
 
-    `errors`, `elsewhere`: (pairs,), squared errors of held-out examples under their own and under other texts, or none.
+    `errors`: (pairs,), squared errors of held-out examples.
     `states`, `velocities`: (times, paths, *shape), places on the base's paths and the velocities there.
     """
 
     errors: Tensor
-    elsewhere: Tensor
     states: Tensor
     velocities: Tensor
 
@@ -75,11 +72,6 @@ class BaseComparison:
         ]
         return torch.cat(each).cpu()
 
-    def elsewhere(self) -> Batch:
-        """The held-out examples with other texts."""
-        rows = torch.arange(len(self.batch.x), device=self.batch.x.device) % self.others.size
-        return replace(self.batch, cond=self.others.select(rows))
-
     def answers(self, predict: Predict, states: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Places (times, paths, *shape), those that are given or those of Euler's rule, and the velocities there."""
         device = self.batch.x.device
@@ -95,19 +87,18 @@ class BaseComparison:
         return torch.stack(places), torch.stack(velocities)
 
     @torch.no_grad()
-    def answer(self, modules: Modules, elsewhere: bool) -> Answers:
+    def answer(self, modules: Modules) -> Answers:
         """The answers of a network, at the places where the base's are known, if they are."""
         assert self.family.velocity is not None
         device = next(p for m in modules.values() for p in m.parameters()).device
         self.batch, self.others = self.batch.to(device), self.others.to(device)
         states = None if self.base is None else self.base.states
         places, velocities = self.answers(self.family.velocity(modules), states)
-        other = self.errors(modules, self.elsewhere()) if elsewhere else torch.zeros(0)
-        return Answers(self.errors(modules, self.batch), other, places, velocities)
+        return Answers(self.errors(modules, self.batch), places, velocities)
 
-    def measure(self, modules: Modules, elsewhere: bool = False) -> dict[str, float]:
-        """The metrics of a network, with `elsewhere` the leak as well; the first network is the base."""
-        now = self.answer(modules, elsewhere or self.base is None)
+    def measure(self, modules: Modules) -> dict[str, float]:
+        """The metrics of a network; the first network is the base."""
+        now = self.answer(modules)
         if self.base is None:
             self.base = now
         return compared(now, self.base)
@@ -117,15 +108,12 @@ def compared(now: Answers, base: Answers) -> dict[str, float]:
     """The metrics of answers beside those of the base."""
     lower, before = base.errors.double() - now.errors.double(), float(base.errors.double().mean())
     gain = float(lower.mean()) / before
-    out = {
+    return {
         LOSS: float(now.errors.double().mean()),
         GAIN: gain,
         GAIN_ERROR: float(lower.std()) / math.sqrt(len(lower)) / before,
         DRIFT: drift(now.velocities, base.velocities),
     }
-    if len(now.elsewhere) and gain > 0:
-        out[LEAK] = float((base.elsewhere - now.elsewhere).mean()) / float(base.elsewhere.mean()) / gain
-    return out
 
 
 def drift(now: Tensor, base: Tensor) -> float:

@@ -24,7 +24,6 @@ MEANING: Mapping[Word, str] = {
     "memorised": "the samples are copies of the training data",
     "collapsed": "the samples are variations of one or of a few",
     "unchanged": "the model draws what its base draws",
-    "forgetful": "what was taught is drawn for other texts too, or what the base knew is lost",
     "cannot tell": "the numbers allow more than one of these words",
     "not measured": "there are no scores to judge by",
 }
@@ -183,8 +182,6 @@ def help_for(word: Word, known: KnownFacts, train: int, heldout: int, better_now
         return Help(f"More data: from about {10 * FEW} {known.plural} on, the {FEW} that are held out allow a verdict.")
     if word == "unchanged":
         return Help("More steps, or a higher rate (`train.lr`).")
-    if word == "forgetful":
-        return Help("Fewer steps or a lower rank, and captions that name what else the images show.")
     if word == "memorised":
         learnt = "the text was" if known.stream else f"{train:,} {known.plural} were"
         return Help(

@@ -12,13 +12,10 @@ from typing import Any
 from afresh.core import CondSpec, Evidence, ItemKind, Judgement, Metric, Question, Score, ScoreWords, Space
 from afresh.domains.image.metrics import image_space
 from afresh.domains.image.verdict import copied_share
-from afresh.evaluation.base_comparison import DRIFT, LEAK, read_answers
+from afresh.evaluation.base_comparison import DRIFT, read_answers
 from afresh.evaluation.study import Unmeasurable
 from afresh.evaluation.tuning_monitor import comparison_of
 from afresh.training.best_checkpoint import GAIN, GAIN_ERROR
-
-LEAKED = 0.7  # forgetful: the gain under other texts is above this share of the gain
-MOVED = 0.6  # forgetful: answers to other texts moved by more than this share of what another text changes
 
 
 def told_texts(kind: ItemKind, space: Space, conds: CondSpec) -> str | None:
@@ -35,19 +32,20 @@ def beside_base(run: Any, evidence: Evidence) -> dict[str, float] | None:
     if comparison is None:
         return None
     comparison.base = read_answers(run.path)
-    return None if comparison.base is None else comparison.measure(run.modules, elsewhere=True)
+    return None if comparison.base is None else comparison.measure(run.modules)
 
 
 def taught(evidence: Evidence) -> list[Score]:
-    """Gain, leak and drift. Raises Unmeasurable for a run without a base."""
+    """Gain and drift. Raises Unmeasurable for a run without a base."""
     found = evidence.tool(beside_base)
     if found is None:
         raise Unmeasurable("the run was not tuned from a text-to-image model")
     gain, width = found[GAIN], 1.96 * found[GAIN_ERROR]
     n = len(evidence.heldout)
-    scores = [Score(GAIN, gain, gain - width, gain + width, n, "higher", control=0.0)]
-    scores += [Score(name, found[name], None, None, n, "lower") for name in (LEAK, DRIFT) if name in found]
-    return scores
+    return [
+        Score(GAIN, gain, gain - width, gain + width, n, "higher", control=0.0),
+        Score(DRIFT, found[DRIFT], None, None, n, "lower"),
+    ]
 
 
 def judge_taught(scores: Mapping[str, Score], plural: str) -> Judgement | None:
@@ -60,13 +58,11 @@ def judge_taught(scores: Mapping[str, Score], plural: str) -> Judgement | None:
     copied = copied_share(scores)
     if copied is not None:
         return "memorised", f"{copied:.0%} of the {plural} are near copies of training {plural}."
-    leak, drift = (scores[name].value if name in scores else 0.0 for name in (LEAK, DRIFT))
-    learnt = f"Held-out {plural} are predicted {gain.value:.0%} better than by the base"
-    if leak > LEAKED:
-        return "forgetful", f"{learnt}, but {leak:.0%} of that under any other text as well: it is drawn unasked."
-    if drift > MOVED:
-        return "forgetful", f"{learnt}, but other texts are answered otherwise than before, by {drift:.0%} of a text."
-    return "good", f"{learnt}; answers to other texts have moved by {drift:.0%} of what another text changes."
+    drift = scores[DRIFT].value if DRIFT in scores else 0.0
+    return "cannot tell", (
+        f"Held-out {plural} are predicted {gain.value:.0%} better than by the base, and answers to other texts have "
+        f"moved by {drift:.0%} of what another text changes. Whether it is drawn well, and unasked, only samples tell."
+    )
 
 
 WORDS = {
@@ -74,12 +70,6 @@ WORDS = {
         "gain over the base",
         "By which share the error on held-out images is lower than the base's, for the same noise.",
         Question.PREDICTS,
-    ),
-    LEAK: ScoreWords(
-        "leak to other texts",
-        "The same gain where the images have other texts, as a share of the gain: near 1, what was learnt is drawn "
-        "whatever is asked for.",
-        Question.OBEYS,
     ),
     DRIFT: ScoreWords(
         "drift of other texts",
