@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -129,9 +129,10 @@ def write_answers(folder: Path, answers: Answers) -> None:
 
 
 def read_answers(folder: Path) -> Answers | None:
-    """None if there are none."""
+    """None if there are none, or not all of them."""
     file = folder / FILE
     if not file.exists():
         return None
     tensors: Mapping[str, Tensor] = read_tensors(file)
-    return Answers(**tensors)
+    names = [f.name for f in fields(Answers)]
+    return Answers(*(tensors[name] for name in names)) if tensors.keys() >= set(names) else None
