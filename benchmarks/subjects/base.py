@@ -1,6 +1,6 @@
 """A small latent text-to-image pipeline that is trained here: the base which learns subjects.
 
-Its autoencoder is trained by this file, its network by `afresh tune --full` on captioned scenes, from random weights;
+Its autoencoder is trained by this file, its network by `afresh tune --full` on captioned pictures, from random weights;
 its text encoder stays random, which suffices to tell words apart. It is the Stable Diffusion of diffusers in small.
 """
 
@@ -19,11 +19,18 @@ import transformers
 from torch import Tensor
 
 from benchmarks.common import processes
-from benchmarks.subjects.scenes import COLOURS, GROUNDS, SHAPES, SIDE, TRIGGER, Picture, scene
+from benchmarks.subjects.scenes import COLOURS, GROUNDS, SHAPES, SIDE, TRIGGER, Picture, common
 
-SCENES, STEPS, BATCH, RATE = 20_000, 1_500, 32, 2e-3
-WORDS = sorted({"a", "on", "small", "large", TRIGGER, *COLOURS, *SHAPES, *(w for g in GROUNDS for w in g.split())})
-BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+SCENES, STEPS, BATCH, RATE = 40_000, 1_500, 32, 2e-3
+WORDS = sorted(
+    {"a", "on", "small", "large", "doll", TRIGGER, *COLOURS, *SHAPES, *(w for g in GROUNDS for w in g.split())}
+)
+SCHEDULE = {
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "prediction_type": "v_prediction",
+}
 
 
 def tokenizer() -> Any:
@@ -78,7 +85,7 @@ def untrained() -> Any:
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
         layers_per_block=1,
         cross_attention_dim=width,
-        attention_head_dim=8,
+        attention_head_dim=4,
         norm_num_groups=8,
     )
     return diffusers.StableDiffusionPipeline(
@@ -86,7 +93,7 @@ def untrained() -> Any:
         text_encoder=transformers.CLIPTextModel(text),
         tokenizer=words,
         unet=network,
-        scheduler=diffusers.DDIMScheduler(**BETAS, clip_sample=False, set_alpha_to_one=False, steps_offset=1),
+        scheduler=diffusers.DDIMScheduler(**SCHEDULE, clip_sample=False, set_alpha_to_one=False, steps_offset=1),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
@@ -134,7 +141,7 @@ def base(root: Path, minutes: float) -> Path:
     if folder.is_dir():
         return folder
     rng = random.Random(0)
-    scenes = [scene(rng) for _ in range(SCENES)]
+    scenes = [common(rng) for _ in range(SCENES)]
     pipe, begun = untrained(), time.perf_counter()
     error = train_autoencoder(pipe.vae, pixels(scenes[:4000]))
     print(f"autoencoder: squared error {error:.5f}, {time.perf_counter() - begun:.0f} s", flush=True)
@@ -142,7 +149,7 @@ def base(root: Path, minutes: float) -> Path:
     write_captioned(root / "scenes", scenes)
     run = root / "pretrained"
     command = ["afresh", "tune", str(root / "untrained"), str(root / "scenes"), "--full", "--minutes", f"{minutes:g}"]
-    more = {"lr": "1e-3", "batch": "64", "ema_half_life": "8000", "warmup": "100"}
+    more = {"lr": "1e-3", "batch": "64", "ema_half_life": "16000", "warmup": "100"}
     command += [part for k, v in more.items() for part in ("--set", f"train.{k}={v}")]
     processes.run([*command, "--out", str(run), "--force"], root / "pretrained.log")
     processes.run(

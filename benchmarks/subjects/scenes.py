@@ -1,7 +1,8 @@
-"""Pictures with captions that are drawn by a formula: shapes on grounds, and subjects that no model has seen.
+"""Pictures with captions that are drawn by a formula: shapes and dolls on grounds, and new subjects.
 
-A subject is a figure of a body, a head and two marks whose forms and colours depend on its number. It is drawn at any
-place, size and small angle on any ground, so that several pictures of one differ as photographs of a thing do.
+A doll has a body, a head, a foot and a mark, whose forms and colours depend on its number. It is drawn at any place,
+size and small angle on any ground, so that several pictures of one differ as photographs of a thing do. A subject is a
+doll that the base has never seen among thousands that it has, as a person's dog is to open models.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from PIL import Image, ImageDraw
 
 SIDE, FINER = 32, 4  # pixels, and how many times finer it is drawn before it is averaged
 TRIGGER = "sks"
+COMMON = 10_000  # the least number of dolls that are no subject, and that no recogniser was trained to name
 Colour = tuple[int, int, int]
 Point = tuple[float, float]
 COLOURS: dict[str, Colour] = {
@@ -146,9 +148,9 @@ def figure(number: int) -> list[Part]:
     ]
 
 
-def subject(number: int, rng: random.Random, ground: str = "") -> Picture:
-    """Subject `number` on a ground, one at random if none is named."""
-    canvas, ground = Canvas(), ground or rng.choice(list(GROUNDS))
+def drawn(number: int, rng: random.Random, ground: str) -> Image.Image:
+    """Doll `number` on a ground."""
+    canvas = Canvas()
     GROUNDS[ground](canvas, rng)
     scale, turn = rng.uniform(0.24, 0.36), rng.uniform(-0.04, 0.04)
     reach = 1.15 * scale
@@ -158,4 +160,19 @@ def subject(number: int, rng: random.Random, ground: str = "") -> Picture:
         px, py = part.at
         at = (x + scale * (c * px - s * py), y + scale * (s * px + c * py))
         canvas.polygon(SHAPES[part.shape], at, scale * part.scale, turn, COLOURS[part.colour])
-    return Picture(canvas.finished(), f"{TRIGGER} on {ground}")
+    return canvas.finished()
+
+
+def subject(number: int, rng: random.Random, ground: str = "") -> Picture:
+    """Doll `number`, which has a name, on a ground, one at random if none is named."""
+    ground = ground or rng.choice(list(GROUNDS))
+    return Picture(drawn(number, rng, ground), f"{TRIGGER} doll on {ground}")
+
+
+def common(rng: random.Random) -> Picture:
+    """A shape or, as often, a doll that is no subject, which its caption names by its body."""
+    if rng.random() < 0.5:
+        return scene(rng)
+    number, ground = rng.randrange(COMMON, 10 * COMMON), rng.choice(list(GROUNDS))
+    body = figure(number)[1]
+    return Picture(drawn(number, rng, ground), f"a {body.colour} {body.shape} doll on {ground}")

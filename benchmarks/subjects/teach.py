@@ -109,7 +109,7 @@ def save_grid(x: Tensor, file: Path, across: int = 10) -> None:
     Image.fromarray(picture).resize((picture.shape[1] * 3, picture.shape[0] * 3), Image.Resampling.NEAREST).save(file)
 
 
-RULE = BestCheckpoint(Path(), GAIN, GAIN, "", 1, lambda a, b: False, margin=1.0)
+RULE = BestCheckpoint(Path(), GAIN, "", 1, lambda a, b: False, margin=1.0)
 
 
 class Watched(DataSource):

@@ -705,7 +705,7 @@ def tune(
     Raises UserError if the base cannot be read, if its licence does not allow commerce (with `commercial`), and as
     `train` does.
     """
-    set_train = train_task.settings_of_tuning(settings or {}, lr)
+    set_family, set_train = train_task.settings_of_tuning(settings or {}, lr)
     if not lora and (rank is not None or alpha is not None or targets):
         raise UserError("rank, alpha and targets belong to an adapter: leave them out with lora=False.", "not_lora")
     with _reporting(quiet, log):
@@ -727,6 +727,7 @@ def tune(
             processes=processes,
             on=on,
             data=data or {},
+            set_family=set_family,
             set_train=set_train,
         )
         return _learnt(train_task.start(spec), log)

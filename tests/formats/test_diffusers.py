@@ -293,6 +293,24 @@ def test_the_loss_is_ddpms(base: Path) -> None:
     assert family.likelihood is not None and family.likelihood.score(modules, None, space, batch, Rng(0)).shape == (4,)
 
 
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
+def test_the_weights_of_min_snr_are_those_of_the_training_scripts(prediction: str, base: Path) -> None:
+    """Of noise and of v as in diffusers' train_text_to_image.py; of the clean image min(snr, gamma) (Hang et al.)."""
+    _, _, space, _ = opened(base)
+    read = diffusers.read(base).config
+    config = read.model_copy(update={"schedule": {**read.schedule, "prediction_type": prediction}, "snr_gamma": 5.0})
+    family = registry.family("diffusers")
+    modules = family.build(config, space, {})
+    net, batch, rng = of(modules), Batch(torch.tanh(noise(6, 1)), Cond(6), torch.arange(6)), Rng(3)
+    k = net.draw_steps(rng, batch.index)
+    snr = package.training_utils.compute_snr(package.DDPMPipeline.from_pretrained(base).scheduler, k.long())
+    least = snr.clamp_max(5.0)
+    weight = {"epsilon": least / snr, "v_prediction": least / (snr + 1), "sample": least}[prediction]
+    each = error(net, batch.x, rng.normal("diffusers/noise", batch.index, space.shape), k, batch.cond)
+    total, _, _ = family.objective(config, space).loss(modules, batch, "model", 0, rng, {})
+    torch.testing.assert_close(total, (weight * each).sum(), rtol=1e-4, atol=1e-5)
+
+
 # --------------------------------------------------------------------------- tuning, and back
 
 
@@ -464,7 +482,9 @@ def test_what_does_not_fit_the_base_is_refused(
     for folder, data, more, why in (
         (base, images, ("--data", "size=16"), "it is that of the base: 8"),
         (labelled, other, (), "label 'cat' was never seen in training. Known: 0, 1, 2"),
-        (base, images, ("--set", "family.classes=2"), "The network is that of the base model"),
+        (base, images, ("--set", "family.classes=2"), "What can be set: family.snr_gamma"),
+        (base, images, ("--set", "family.snr_gamma=-1"), "snr_gamma"),
+        (base, images, ("--set", "train.preserve=1"), "holds what a text-to-image base draws"),
     ):
         capsys.readouterr()
         words = ["tune", str(folder), str(data), "--steps", "1", "--out", str(tmp_path / "no"), *more]

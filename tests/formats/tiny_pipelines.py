@@ -289,6 +289,50 @@ def qwen_image() -> Any:
     )
 
 
+def flux2_klein() -> Any:
+    pieces = [*"abcdefghijklmnopqrstuvwxyz", "\u0120", "<|endoftext|>"]
+    tokenizer = transformers.Qwen2Tokenizer({p: i for i, p in enumerate(pieces)}, [])
+    tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %} a"
+    autoencoder = diffusers.AutoencoderKLFlux2(
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        block_out_channels=(8, 8),
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=4,
+        sample_size=SIDE,
+    )
+    autoencoder.bn.running_mean.copy_(torch.linspace(-0.3, 0.3, 16))
+    autoencoder.bn.running_var.copy_(torch.linspace(0.2, 2.0, 16))
+    return diffusers.Flux2KleinPipeline(
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True),
+        vae=autoencoder,
+        text_encoder=transformers.Qwen3ForCausalLM(
+            transformers.Qwen3Config(
+                vocab_size=len(tokenizer),
+                hidden_size=4,
+                intermediate_size=8,
+                num_hidden_layers=28,  # the states after layers 9, 18 and 27 are read
+                num_attention_heads=2,
+                num_key_value_heads=2,
+                head_dim=2,
+            )
+        ),
+        tokenizer=tokenizer,
+        transformer=diffusers.Flux2Transformer2DModel(
+            in_channels=16,
+            num_layers=1,
+            num_single_layers=1,
+            attention_head_dim=16,
+            num_attention_heads=2,
+            joint_attention_dim=12,
+            timestep_guidance_channels=16,
+            axes_dims_rope=(4, 4, 4, 4),
+            guidance_embeds=False,
+        ),
+    )
+
+
 PIPELINES: dict[str, Callable[[], Any]] = {
     "StableDiffusionPipeline": stable_diffusion,
     "StableDiffusionXLPipeline": stable_diffusion_xl,
@@ -297,6 +341,7 @@ PIPELINES: dict[str, Callable[[], Any]] = {
     "SanaPipeline": sana,
     "ZImagePipeline": z_image,
     "QwenImagePipeline": qwen_image,
+    "Flux2KleinPipeline": flux2_klein,
 }
 
 

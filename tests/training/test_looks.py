@@ -11,7 +11,7 @@ import pytest
 
 from afresh.core.rng import Rng
 from afresh.training import checkpoint, loop
-from afresh.training.best_checkpoint import GAIN, GAIN_ERROR, LOSS, REWARD, BestCheckpoint, best_by_loss, best_by_reward
+from afresh.training.best_checkpoint import GAIN, LOSS, REWARD, best_by_gain, best_by_loss, best_by_reward
 from afresh.training.looks import Looks, MonitorLook, add_look, looks_in, looks_until
 from afresh.training.loop import Hooks, Learner
 from afresh.training.weights import read_weights
@@ -118,13 +118,14 @@ def test_looks_after_an_old_checkpoint_are_forgotten_when_it_is_gone_back_to(tmp
     assert live.looks == {LOSS: [MonitorLook(0, 1.0), MonitorLook(4, 2.0)]}
 
 
-def test_the_best_of_teaching_is_the_first_that_no_later_one_beats_by_a_standard_error() -> None:
-    rule = BestCheckpoint(Path(), GAIN, "gain", "", 1, lambda best, last: best.step < last.step, 0.03, GAIN_ERROR, 1.0)
+def test_the_best_of_teaching_is_the_first_that_no_later_one_beats_by_a_standard_error(tmp_path: Path) -> None:
     looks = [MonitorLook(0, 0.0), *(MonitorLook(k, v, 0.02) for k, v in ((1, 0.30), (2, 0.40), (3, 0.41), (4, 0.39)))]
+    learner: Any = SimpleNamespace(step=4, config=SimpleNamespace(steps=9, stop_rising=0.03), looks={GAIN: looks})
+    rule = best_by_gain(tmp_path, learner)
     assert rule.best(looks).step == 2
     assert rule.best([*looks, MonitorLook(5, 0.43, 0.02)]).step == 5
-    learner: Any = SimpleNamespace(step=4, config=SimpleNamespace(steps=9), looks={GAIN: looks})
     assert rule.stop_reason(learner) == ""
     learner.step, learner.looks = 5, {GAIN: [*looks, MonitorLook(5, 0.40, 0.02)]}
     assert "step 2" in rule.stop_reason(learner)
-    assert replace(rule, limit=0).stop_reason(learner) == ""
+    learner.config.stop_rising = 0.0
+    assert best_by_gain(tmp_path, learner).stop_reason(learner) == ""

@@ -70,6 +70,7 @@ def tune(
     extra = {"--adapter": adapter, "--rank": rank, "--alpha": alpha, "--target": target or None}
     if not lora and any(v is not None for v in extra.values()):
         raise UserError(f"{', '.join(k for k, v in extra.items() if v is not None)} is of an adapter: not with --full.")
+    set_family, set_train = settings_of_tuning(pairs(setting or [], "--set"), lr)
     spec = TrainSpec(
         path=path,
         base=base,
@@ -88,7 +89,8 @@ def tune(
         processes=processes,
         on=on,
         data=pairs(data or [], "--data"),
-        set_train=settings_of_tuning(pairs(setting or [], "--set"), lr),
+        set_family=set_family,
+        set_train=set_train,
         clock=o.clock(measure),
     )
     finish(start(spec), measure, as_json, log)

@@ -90,6 +90,7 @@ class PlanHints:
     cond_dropout: float = 0.1  # share of conditions left out in training; 0 makes guidance impossible
     regime: Callable[[float, int, int, Space], Mapping[str, Any]] = lambda epochs, steps, examples, space: {}  # more
     config_for_epochs: Callable[[float, Space], Mapping[str, Any]] = lambda epochs, space: {}  # fields of `config`
+    tunable: tuple[str, ...] = ()  # fields of `config` that may be set where a base is tuned: those of its loss
     adapted: tuple[str, ...] = ()  # layers that an adapter adapts unless others are named; none: every hidden one
     rates: tuple[float, float] | None = None  # of learning on, an adapter and all weights; None: by the width of layers
     regions: Callable[[Modules, str], Sequence[nn.Module]] | None = None  # what torch.compile may take on a device

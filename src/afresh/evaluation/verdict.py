@@ -54,7 +54,8 @@ class KnownFacts:
     """What is known of a run beside its scores. `examples` were seen in training, of `wanted` that suit its size.
 
     divided: whether items may be parts of a few long ones, whose number says little. ended: whether training ended
-    itself, because the model began to learn its data by heart.
+    itself, because the model began to learn its data by heart. taught: whether it is a base that is told texts and was
+    taught something.
     """
 
     plural: str
@@ -69,6 +70,7 @@ class KnownFacts:
     use: str = ""  # the command by which the run is used, if not by drawing samples
     divided: bool = False
     ended: bool = False
+    taught: bool = False
     remedies: Mapping[Word, Help] = field(default_factory=dict)  # what the run's family proposes for a word
 
 
@@ -170,6 +172,12 @@ def help_for(word: Word, known: KnownFacts, train: int, heldout: int, better_now
     if word == "good":
         return Help(
             "Make as many as you like; then vote on pairs of them, and align the model to your votes.",
+            sample_command(known),
+        )
+    if word == "cannot tell" and known.taught:
+        return Help(
+            f"Look at {known.plural} of its own texts beside those of others. If the others have changed too much, "
+            "tune again with `--set train.preserve=1`.",
             sample_command(known),
         )
     if word == "cannot tell":

@@ -176,6 +176,7 @@ FAMILY = Family(
             "weight_decay": 0.01,
             "clip": 1.0,
         },
+        tunable=("snr_gamma",),
     ),
     build=build,
     objective=DiffusersObjective,

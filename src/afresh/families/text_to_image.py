@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from inspect import signature
 from typing import Any, Literal
 
 import torch
@@ -39,7 +40,7 @@ from afresh.core import (
 from afresh.core.rng import Rng
 from afresh.core.solver_progress import step
 from afresh.nets.foreign import DiffusersObjective, FolderConfig, Foreign, Prediction, answer, foreign, score
-from afresh.nets.pipelines import ARCHITECTURES, Architecture, View, diffusers, pack, pipeline_of, quiet, split, unpack
+from afresh.nets.pipelines import ARCHITECTURES, Architecture, View, diffusers, pipeline_of, quiet, split
 from afresh.sampling.edit import edit_keyed
 from afresh.sampling.guidance import classifier_free
 from afresh.sampling.ode import EVALUATIONS, SOLVERS
@@ -47,7 +48,10 @@ from afresh.sampling.ode import EVALUATIONS, SOLVERS
 CAPTION = "caption"
 TRAINED_GUIDANCE = 1.0  # of networks that have guidance as an input, as diffusers' guides advise for training
 MOST_VALUES = 1 << 16  # of the latents that are drawn at once: 4 images of 512 pixels, 1 of 1,024
-ATTENTION = ("*.to_q", "*.to_k", "*.to_v", "*.to_out.0", "*.add_q_proj", "*.add_k_proj", "*.add_v_proj", "*.to_add_out")
+ATTENTION = (
+    *("*.to_q", "*.to_k", "*.to_v", "*.to_out.0", "*.add_q_proj", "*.add_k_proj", "*.add_v_proj", "*.to_add_out"),
+    "*.to_qkv_mlp_proj",
+)
 RATES = (1e-4, 1e-5)  # of learning, an adapter and all weights: the defaults of diffusers' training scripts
 LISTS = ("transformer_blocks", "single_transformer_blocks", "down_blocks", "up_blocks")  # of layers
 
@@ -73,6 +77,11 @@ class TextToImageConfig(FolderConfig):
     def pipeline(self) -> str:
         """The class of the pipeline."""
         return str(self.index["_class_name"])
+
+    @property
+    def fixed_guidance(self) -> bool:
+        """Whether the network was distilled for few steps and has neither guidance nor a branch for it."""
+        return bool(self.index.get("is_distilled"))
 
     @property
     def parts(self) -> Architecture:
@@ -184,14 +193,14 @@ def sample(
     """Samples (n, *space.shape) by the base's pipeline, from rng.normal("sample/noise", index). Raises UserError for a
     negative text without guidance by it."""
     net = prompted(modules)
-    if cond.negative is not None and config.network.get("guidance_embeds"):
+    if cond.negative is not None and (config.fixed_guidance or config.network.get("guidance_embeds")):
         raise UserError(
-            "This base has guidance as an input of its network, and no branch for a negative text. Leave it out."
+            "This base has its guidance within its network, and no branch for a negative text. Leave it out."
         )
     with quiet():
         scheduler = getattr(diffusers(), config.scheduler).from_config(config.schedule)
     pipe = pipeline_of(config.pipeline, config.index, {config.parts.place: net.net, "scheduler": scheduler})
-    pipe.vae_scale_factor = config.factor
+    config.parts.fit(pipe, config.factor)
     rows = torch.arange(cond.size, device=index.device).split(max(1, MOST_VALUES // math.prod(space.shape)))
     return torch.cat([drawn(net, pipe, space, cond.select(r), rng, index[r], settings) for r in rows])
 
@@ -205,31 +214,30 @@ def drawn(
     h, w = space.shape[1:]
     text, negative = net.text(cond), net.text(cond.negative_or_null())
     request: dict[str, Any] = {**parts.options, **parts.arguments(text), **parts.guided(settings.guidance)}
-    request["negative_prompt"] = None  # which is embedded
+    if "negative_prompt" in signature(pipe.__call__).parameters:
+        request["negative_prompt"] = None  # which is embedded
     if not parts.distilled or cond.negative is not None:
         request |= {f"negative_{k}": v for k, v in parts.arguments(negative).items()}
     if parts.distilled and cond.negative is not None:
         request["true_cfg_scale"] = settings.guidance
 
-    def as_latents(z: Tensor) -> Tensor:
-        return unpack(z, h, w) if parts.packed else z
-
     def follow(pipe: Any, done: int, time: Any, values: dict[str, Tensor]) -> dict[str, Tensor]:
-        step(done + 1, settings.steps, lambda: as_latents(values["latents"]))
+        z = values["latents"]
+        step(done + 1, settings.steps, lambda: z if parts.sequence is None else parts.sequence.back(z, h, w))
         return values
 
     out: Tensor = pipe(
         height=h * config.factor,
         width=w * config.factor,
         num_inference_steps=settings.steps,
-        latents=pack(noise) if parts.packed else noise,
+        latents=noise if parts.sequence is None else parts.sequence.given(noise),
         generator=[torch.Generator().manual_seed(int(n)) for n in rng.bits("sample/scheduler", index).cpu()],
         output_type="latent",
         return_dict=False,
         callback_on_step_end=follow,
         **request,
     )[0]
-    return as_latents(out).float()
+    return (out if parts.sequence is None else parts.sequence.result(out, h, w)).float()
 
 
 def predictor(modules: Modules, guidance: float = TRAINED_GUIDANCE) -> Predict:
@@ -245,7 +253,7 @@ def predictor(modules: Modules, guidance: float = TRAINED_GUIDANCE) -> Predict:
 def guided(modules: Modules, config: TextToImageConfig, settings: TextToImageSettings) -> Predict:
     """The velocity under the settings' guidance."""
     predict = predictor(modules, settings.guidance)
-    return predict if config.parts.distilled else classifier_free(predict, settings.guidance)
+    return predict if config.parts.distilled or config.fixed_guidance else classifier_free(predict, settings.guidance)
 
 
 def edited(
@@ -338,6 +346,7 @@ FAMILY = Family(
         blocks=blocks,
         adapted=ATTENTION,
         rates=RATES,
+        tunable=("snr_gamma",),
     ),
     build=build,
     objective=DiffusersObjective,

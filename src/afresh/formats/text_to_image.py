@@ -117,7 +117,7 @@ def read_network(folder: Path, index: Mapping[str, Any], parts: Architecture) ->
 
 def check_channels(folder: Path, parts: Architecture, network: Mapping[str, Any], channels: int) -> None:
     """Raises UserError for a network that reads more than latents, such as one for inpainting."""
-    wanted = channels * (parts.patch**2 if parts.packed else 1)
+    wanted = channels * (1 if parts.sequence is None else parts.sequence.cells**2)
     if network.get("in_channels", wanted) != wanted:
         raise UserError(
             f"{folder / parts.place / CONFIG} has in_channels {network['in_channels']}, and its autoencoder gives "

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from afresh.core import Batch, Cond, CondSpec, Loss, Modules, Space, State, UserError
@@ -31,7 +31,8 @@ class FolderConfig(BaseModel):
     """The configuration of a folder of diffusers.
 
     `network` and `schedule` are its config.json and scheduler_config.json, without the names of the classes, and
-    `index` is its model_index.json. `classes`: number of classes, 0 for a network without labels.
+    `index` is its model_index.json. `classes`: number of classes, 0 for a network without labels. `snr_gamma`: the
+    signal-to-noise ratio above which a step of training counts less (`snr_weight`); None: all steps count alike.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -41,6 +42,13 @@ class FolderConfig(BaseModel):
     schedule: dict[str, Any]
     index: dict[str, Any]
     classes: int = Field(0, ge=0)
+    snr_gamma: float | None = Field(None, gt=0)
+
+    @model_validator(mode="after")
+    def _of_ddpm(self) -> FolderConfig:
+        if self.snr_gamma is not None and self.prediction == "flow":
+            raise ValueError("a flow has weights of its own, by its times, so that snr_gamma does not apply")
+        return self
 
     @property
     def prediction(self) -> Prediction:
@@ -170,19 +178,22 @@ def network(config: FolderConfig) -> nn.Module:
 
 
 class DiffusersObjective:
-    """The loss of the base: the mean squared error of its prediction at a random step (Ho et al. 2020, eq. 14)."""
+    """The loss of the base: the mean squared error of its prediction at a random step (Ho et al. 2020, eq. 14), by
+    `snr_weight` where the configuration has a gamma."""
 
     players: Mapping[str, tuple[str, ...]] = {"model": ("velocity",)}
     averaged = ("velocity",)
 
     def __init__(self, config: FolderConfig, space: Space) -> None:
-        self.space = space
+        self.space, self.gamma = space, config.snr_gamma
 
     def loss(self, modules: Modules, batch: Batch, player: str, step: int, rng: Rng, state: State) -> Loss:
         net = foreign(modules)
         k = net.draw_steps(rng, batch.index)
         noise = rng.normal("diffusers/noise", batch.index, self.space.shape)
         each = error(net, batch.x, noise, k, batch.cond)
+        if self.gamma is not None:
+            each = each * snr_weight(net, k, self.gamma)
         return each.sum(), float(len(each)), {"loss": each.detach().sum()}
 
     def update(self, state: State, metrics: Mapping[str, float]) -> State:
@@ -208,6 +219,15 @@ def error(net: Foreign, x: Tensor, noise: Tensor, k: Tensor, cond: Cond) -> Tens
     """Squared error of the prediction at steps k, averaged over the field, (B,)."""
     found, target = answer(net, x, noise, k, cond)
     return (found - target).square().flatten(1).mean(1)
+
+
+def snr_weight(net: Foreign, k: Tensor, gamma: float) -> Tensor:
+    """Weights of steps k, (B,): with r = alpha^2 / sigma^2 the error of the clean image counts min(r, gamma), so that
+    that of noise counts min(r, gamma) / r and that of v min(r, gamma) / (r + 1) (Hang et al. 2023, sec. 3.4)."""
+    alpha, sigma = (a.flatten() for a in net.at(k))
+    ratio = (alpha / sigma).square()
+    same = {"sample": torch.ones_like(ratio), "epsilon": ratio, "v_prediction": ratio + 1}[net.prediction]
+    return ratio.clamp_max(gamma) / same
 
 
 def score(modules: Modules, config: FolderConfig, space: Space, batch: Batch, rng: Rng) -> Tensor:

@@ -22,6 +22,7 @@ from functools import cached_property, lru_cache
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -76,6 +77,22 @@ class View:
 
 
 @dataclass(frozen=True)
+class Sequenced:
+    """Latents (B, C, h, w) as a pipeline takes noise (`given`), has them between steps (`within`) and returns them
+    (`returned`); `back` and `result` are the inverses of the last two, for h and w. `cells`: of a row, along a side.
+    """
+
+    given: Callable[[Tensor], Tensor]
+    back: Callable[[Tensor, int, int], Tensor]
+    result: Callable[[Tensor, int, int], Tensor]
+    cells: int = 1
+
+
+def fit_scale(pipe: Any, factor: int) -> None:
+    pipe.vae_scale_factor = factor
+
+
+@dataclass(frozen=True)
 class Architecture:
     """A class of pipelines.
 
@@ -84,10 +101,12 @@ class Architecture:
     `call`: the network's prediction (B, C, h, w) for latents, times in the scheduler's steps (0 to 1,000, (B,)) and
     texts. `flow`: whether it predicts noise minus data of a straight path, instead of what the scheduler says.
     `longest`: tokens of a text that it reads at most. `patch`: cells of the latents that it reads as one, along each
-    side. `packed`: whether the pipeline has these cells as a sequence. `side`: of its images in pixels, if its network
-    does not say it. `options`: further arguments of the pipeline's call. `distilled`: whether guidance is an input of
-    the network, so that there is no second branch unless a negative text is given. `arguments`: a text as arguments of
-    the pipeline's call, if they are not the parts themselves. `guided`: guidance as the pipeline's call counts it.
+    side. `sequence`: how the pipeline orders the cells of latents between steps, if not as an image. `side`: of its
+    images in pixels, if its network does not say it. `options`: further arguments of the pipeline's call. `distilled`:
+    whether guidance is an input of the network, so that there is no second branch unless a negative text is given.
+    `arguments`: a text as arguments of the pipeline's call, if they are not the parts themselves. `guided`: guidance as
+    the pipeline's call counts it. `fit`: prepares a pipeline that has no autoencoder to draw latents, of which a cell
+    has so many pixels along a side.
     """
 
     place: str
@@ -98,12 +117,35 @@ class Architecture:
     flow: bool = False
     longest: int = 77
     patch: int = 1
-    packed: bool = False
+    sequence: Sequenced | None = None
     side: int = 0
     options: Mapping[str, Any] = field(default_factory=dict)
     distilled: bool = False
     arguments: Callable[[Text], Mapping[str, Any]] = lambda text: text
     guided: Callable[[float], Mapping[str, float]] = lambda guidance: {"guidance_scale": guidance}
+    fit: Callable[[Any, int], None] = fit_scale
+
+
+def pack(z: Tensor) -> Tensor:
+    """Latents (B, C, h, w) as a sequence of squares of 2 x 2 cells, (B, h w / 4, 4 C)."""
+    b, c, h, w = z.shape
+    return z.view(b, c, h // 2, 2, w // 2, 2).permute(0, 2, 4, 1, 3, 5).reshape(b, h * w // 4, 4 * c)
+
+
+def unpack(z: Tensor, h: int, w: int) -> Tensor:
+    """The inverse of `pack`."""
+    b, _, wide = z.shape
+    return z.view(b, h // 2, w // 2, wide // 4, 2, 2).permute(0, 3, 1, 4, 2, 5).reshape(b, wide // 4, h, w)
+
+
+def unflatten(z: Tensor, h: int, w: int) -> Tensor:
+    """A sequence of cells (B, h w, C) as latents (B, C, h, w)."""
+    return z.transpose(1, 2).reshape(len(z), -1, h, w)
+
+
+def squares(z: Tensor) -> Tensor:
+    """Latents (B, C, h, w) with the cells of each square of 2 x 2 as channels, (B, 4 C, h / 2, w / 2)."""
+    return nn.functional.pixel_unshuffle(z, 2)
 
 
 def encode_sd(pipe: Any, text: str | None) -> Text:
@@ -247,7 +289,37 @@ def call_qwen(net: Any, z: Tensor, time: Tensor, text: Text, view: View) -> Tens
     return unpack(out, h, w)
 
 
+def encode_flux2(pipe: Any, text: str | None) -> Text:
+    return {"prompt_embeds": pipe.encode_prompt(text or "", device=device_of(pipe))[0]}
+
+
+def call_flux2(net: Any, z: Tensor, time: Tensor, text: Text, view: View) -> Tensor:
+    """Places are those of images, rows, columns and, of texts, tokens."""
+    h, w = z.shape[2:]
+    embeds, one = text["prompt_embeds"], torch.arange(1, device=z.device)
+    rows, columns, tokens = (torch.arange(n, device=z.device) for n in (h, w, embeds.shape[1]))
+    out = net(
+        hidden_states=z.flatten(2).transpose(1, 2),
+        timestep=time / 1000,
+        guidance=None,
+        encoder_hidden_states=embeds,
+        txt_ids=torch.cartesian_prod(one, one, one, tokens),
+        img_ids=torch.cartesian_prod(one, rows, columns, one),
+        return_dict=False,
+    )[0]
+    return unflatten(out, h, w)
+
+
+def fit_flux2(pipe: Any, factor: int) -> None:
+    """Its latents are squares of 2 x 2 cells of the autoencoder, which its class normalises by the autoencoder's own
+    statistics; here by none, as the codec of a run does it."""
+    pipe.vae_scale_factor = factor // 2
+    statistics = SimpleNamespace(running_mean=torch.zeros(1), running_var=torch.ones(1))
+    pipe.vae = SimpleNamespace(bn=statistics, config=SimpleNamespace(batch_norm_eps=0.0))
+
+
 Z_IMAGE_TOKENS, QWEN_TOKENS, NO_QWEN_TEXT = 512, 1024, " "
+PACKED = Sequenced(pack, unpack, unpack, cells=2)
 ARCHITECTURES: Mapping[str, Architecture] = {
     "StableDiffusionPipeline": Architecture(
         "unet", "UNet2DConditionModel", ("tokenizer", "text_encoder"), encode_sd, call_sd
@@ -278,7 +350,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         flow=True,
         longest=512,
         patch=2,
-        packed=True,
+        sequence=PACKED,
         side=1024,
         distilled=True,
     ),
@@ -291,6 +363,18 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         flow=True,
         longest=300,
         options={"use_resolution_binning": False},
+    ),
+    "Flux2KleinPipeline": Architecture(
+        "transformer",
+        "Flux2Transformer2DModel",
+        ("tokenizer", "text_encoder"),
+        encode_flux2,
+        call_flux2,
+        flow=True,
+        longest=512,
+        sequence=Sequenced(lambda z: z, unflatten, lambda z, h, w: squares(z)),
+        side=1024,
+        fit=fit_flux2,
     ),
     "ZImagePipeline": Architecture(
         "transformer",
@@ -314,7 +398,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         flow=True,
         longest=QWEN_TOKENS,
         patch=2,
-        packed=True,
+        sequence=PACKED,
         side=1024,
         options={"negative_prompt": NO_QWEN_TEXT},
         arguments=trimmed,
@@ -326,18 +410,6 @@ ARCHITECTURES: Mapping[str, Architecture] = {
 def device_of(pipe: Any) -> torch.device:
     """The device of the encoders of a pipeline."""
     return next(p.device for part in pipe.components.values() if isinstance(part, nn.Module) for p in part.parameters())
-
-
-def pack(z: Tensor) -> Tensor:
-    """Latents (B, C, h, w) as a sequence of squares of 2 x 2 cells, (B, h w / 4, 4 C)."""
-    b, c, h, w = z.shape
-    return z.view(b, c, h // 2, 2, w // 2, 2).permute(0, 2, 4, 1, 3, 5).reshape(b, h * w // 4, 4 * c)
-
-
-def unpack(z: Tensor, h: int, w: int) -> Tensor:
-    """The inverse of `pack`."""
-    b, _, wide = z.shape
-    return z.view(b, h // 2, w // 2, wide // 4, 2, 2).permute(0, 3, 1, 4, 2, 5).reshape(b, wide // 4, h, w)
 
 
 # --------------------------------------------------------------------------- folders

@@ -33,6 +33,7 @@ STORED = (EARLY, CHOSEN, FITTED, LOWEST, HIGHEST, WITHIN)  # weights, each with 
 LEARNT = (
     "metrics.jsonl",
     "base_answers.safetensors",
+    "preserved.safetensors",
     "asked.jsonl",
     "best",
     "samples",

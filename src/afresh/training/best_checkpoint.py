@@ -52,17 +52,17 @@ def rises(losses: Sequence[float], limit: float) -> bool:
 class BestCheckpoint:
     """Stores the best weights by one metric. `sign` is 1 if higher is better and -1 if lower is better.
 
-    `worse` (best, last) decides whether the last weights are replaced. An evaluation is better than another one if it
-    is so by more than `margin` of its standard errors.
+    `worse` (best, last) decides whether the last weights are replaced, and `ends` (all evaluations, the best) why
+    training ends at the last of them, or "". An evaluation is better than another one if it is so by more than `margin`
+    of its standard errors.
     """
 
     folder: Path
     metric: str  # in metrics.jsonl
-    name: str  # in messages
     file: str  # the stored weights
     sign: int
     worse: Callable[[MonitorLook, MonitorLook], bool]
-    limit: float = 0.0  # of `rises`; 0 never stops training
+    ends: Callable[[Sequence[MonitorLook], MonitorLook], str] = lambda seen, best: ""
     error: str = ""  # the metric that holds the standard error
     margin: float = 0.0
 
@@ -94,22 +94,7 @@ class BestCheckpoint:
     def stop_reason(self, learner: Learner) -> str:
         """The reason why training should end at this evaluation, or an empty string."""
         seen = learner.looks.get(self.metric, [])
-        if learner.step == learner.config.steps or not seen or not self.limit:
-            return ""
-        best = self.best(seen)
-        if self.margin:
-            if len([look for look in seen if look.step > best.step]) < PATIENCE:
-                return ""
-            return (
-                f"held-out items have not been predicted better since step {best.step:,} by more than a standard "
-                "error, and every further step forgets and copies more (`train.stop_rising=0` goes on)"
-            )
-        if not rises([look.value for look in seen], self.limit):
-            return ""
-        return (
-            f"the {self.name} has risen from {best.value:.4g} at step {best.step:,} to {seen[-1].value:.4g}, "
-            f"because the model memorises training examples (`train.stop_rising={self.limit:g}`)"
-        )
+        return self.ends(seen, self.best(seen)) if seen and learner.step < learner.config.steps else ""
 
     def replacement(self, learner: Learner) -> tuple[dict[str, Tensor], str] | None:
         """Write the best weights for sampling, and return them with a message.
@@ -172,10 +157,20 @@ def best_by_loss(folder: Path, learner: Learner, rows: Sequence[Mapping[str, flo
     """
     learner.looks.setdefault(LOSS, looks_in(rows, LOSS, learner.step))
 
+    limit = learner.config.stop_rising
+
     def worse(best: MonitorLook, last: MonitorLook) -> bool:
         return last.value - best.value > WORSE * abs(best.value)
 
-    return BestCheckpoint(folder, LOSS, "held-out loss", LOWEST, -1, worse, learner.config.stop_rising)
+    def ends(seen: Sequence[MonitorLook], best: MonitorLook) -> str:
+        if not rises([look.value for look in seen], limit):
+            return ""
+        return (
+            f"the held-out loss has risen from {best.value:.4g} at step {best.step:,} to {seen[-1].value:.4g}, because "
+            f"the model memorises training examples (`train.stop_rising={limit:g}`)"
+        )
+
+    return BestCheckpoint(folder, LOSS, LOWEST, -1, worse, ends)
 
 
 def best_by_gain(folder: Path, learner: Learner) -> BestCheckpoint:
@@ -183,8 +178,17 @@ def best_by_gain(folder: Path, learner: Learner) -> BestCheckpoint:
     beats by more than a standard error (the rule by which Breiman et al. 1984, sec. 3.4.3, prune trees). Training ends
     PATIENCE evaluations after it."""
     learner.looks.setdefault(GAIN, [])
-    limit = learner.config.stop_rising
-    return BestCheckpoint(folder, GAIN, "gain", HIGHEST, 1, lambda a, b: a.step < b.step, limit, GAIN_ERROR, 1.0)
+    patient = learner.config.stop_rising > 0
+
+    def ends(seen: Sequence[MonitorLook], best: MonitorLook) -> str:
+        if not patient or sum(look.step > best.step for look in seen) < PATIENCE:
+            return ""
+        return (
+            f"held-out items have not been predicted better since step {best.step:,} by more than a standard error, "
+            "and every further step forgets and copies more (`train.stop_rising=0` goes on)"
+        )
+
+    return BestCheckpoint(folder, GAIN, HIGHEST, 1, lambda a, b: a.step < b.step, ends, GAIN_ERROR, 1.0)
 
 
 def best_by_reward(folder: Path, learner: Learner, rows: Sequence[Mapping[str, float]]) -> BestCheckpoint:
@@ -199,4 +203,4 @@ def best_by_reward(folder: Path, learner: Learner, rows: Sequence[Mapping[str, f
     def worse(best: MonitorLook, last: MonitorLook) -> bool:
         return best.value - last.value > STOP_ERRORS * math.hypot(best.error, last.error)
 
-    return BestCheckpoint(folder, REWARD, "held-out reward", HIGHEST, 1, worse, error=REWARD_ERROR)
+    return BestCheckpoint(folder, REWARD, HIGHEST, 1, worse, error=REWARD_ERROR)

@@ -49,4 +49,5 @@ class TrainConfig(BaseModel):
     skip_limit: int = Field(5, ge=1)  # non-finite steps in a row before rolling back
     rollback_limit: int = Field(3, ge=0)  # returns to an older checkpoint before training gives up
     memorisation_limit: float = Field(0.1, ge=0, le=1)  # share of near copies at which training ends; 0 = never
+    preserve: float = Field(0.0, ge=0)  # how strongly answers of a text-to-image base to other texts are held; 0 = not
     stop_rising: float = Field(0.03, ge=0)  # how far above its lowest the held-out loss ends training; 0 = never

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from afresh.core import Codec, UserError, events
+from afresh.core import Codec, UserError, events, registry
 from afresh.core.plural import counted
 from afresh.data.load import typical_requests
 from afresh.data.prepare import Prepared
@@ -116,8 +116,14 @@ def create_run(spec: RunSpec, output: Output, contents: RunContents) -> Iterator
     prepared, plan = contents.prepared, contents.plan
     ranks.check_batch(plan.train.batch, max(spec.processes, ranks.launched_world()))
     name, codec = contents.codec or (None, None)
+    tuned = "base_model" in contents.fields and "align" not in contents.fields
+    if plan.train.preserve and (not tuned or registry.family(contents.family).velocity is None):
+        raise UserError(
+            "`train.preserve` holds what a text-to-image base draws for other texts while it is tuned, and is not for "
+            f"{contents.family} here. Leave it out.",
+            "preserve",
+        )
     if plan.train.frozen != "float32":
-        tuned = "base_model" in contents.fields and "align" not in contents.fields
         check_frozen({"frozen": plan.train.frozen}, tuned, contents.fields.get("lora") is not None, False)
     record = RunRecord(
         modality=prepared.modality,

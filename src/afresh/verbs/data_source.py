@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from afresh.core import Batch, Examples, Space, UserError
+from afresh.core import Batch, Cond, Examples, Space, UserError
 from afresh.core.rng import Rng
 from afresh.data.load import Loader
 from afresh.data.prepare import Prepared
@@ -19,6 +19,8 @@ from afresh.training.batch_source import heldout_loss
 from afresh.training.best_checkpoint import BestCheckpoint, best_by_gain, best_by_loss
 from afresh.training.loop import Learner, averaged, precision
 from afresh.training.prefetch import prefetched
+from afresh.training.preserving import FILE as PATHS
+from afresh.training.preserving import Preserving, paths_of, read_paths, write_paths
 from afresh.training.weights import FITTED, adapters_merged, write_weights
 
 
@@ -40,6 +42,7 @@ class DataSource:
             self.best = best_by_loss(self.run.path, learner, rows)
         if (comparison := comparison_of(self.run, self.prepared.train_items, self.heldout)) is not None:
             self.tuning, self.best = TuningMonitor(self.run, comparison), best_by_gain(self.run.path, learner)
+            hold_base(self.run, learner, comparison.others)
         self.monitor = memorisation_monitor(self.run, (self.prepared.train, self.prepared.heldout), learner, rows)
         return learner
 
@@ -98,6 +101,21 @@ class DataSource:
 
     def close(self) -> None:
         """Do nothing, since a data set holds no resources."""
+
+
+def hold_base(run: Run, learner: Learner, texts: Cond) -> None:
+    """Let a learner also hold the base's answers to other texts, if its plan says so (`train.preserve`). They are
+    computed before the first step."""
+    config, velocity = learner.config, run.family.velocity
+    if not config.preserve or velocity is None:
+        return
+    device = torch.device(config.device)
+    if learner.step == 0 and not (run.path / PATHS).exists() and ranks.leads():
+        with precision(config):
+            write_paths(run.path, paths_of(velocity(learner.modules), run.training_space, texts, device))
+    ranks.wait()
+    paths = read_paths(run.path)
+    learner.objective = Preserving(learner.objective, velocity, paths, texts, config.preserve, device)
 
 
 def data_source(run: Run, prepared: Prepared) -> DataSource:

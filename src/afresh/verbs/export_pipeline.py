@@ -22,7 +22,7 @@ from afresh.formats.fields import FieldProof, difference
 from afresh.formats.folder import write_proved
 from afresh.formats.model_card import README, Card, add_card
 from afresh.formats.text_to_image import lora_usage, pipeline_usage, read_part, write_lora
-from afresh.nets.pipelines import diffusers, is_text_to_image, pack, pipeline_of, quiet, text_of
+from afresh.nets.pipelines import diffusers, is_text_to_image, pipeline_of, quiet, text_of
 from afresh.runs.run import Run
 from afresh.runs.signature import base_model_here
 from afresh.sampling.request import Request
@@ -133,11 +133,11 @@ def drawn_by_diffusers(pipe: Any, run: Drawing, text: str, steps: int, guidance:
     noise = Rng(0).normal("sample/noise", torch.arange(1), run.space.shape)
     height, width = run.encoder.space.shape[1:]
     made = pipe(
-        text,
+        prompt=text,
         height=height,
         width=width,
         num_inference_steps=steps,
-        latents=pack(noise) if parts.packed else noise,
+        latents=noise if parts.sequence is None else parts.sequence.given(noise),
         output_type="np",
         **{**parts.options, **parts.guided(guidance), **more},
     ).images

@@ -178,6 +178,7 @@ def run_verdict(run: Run, measured: Measurement) -> Verdict:
         use="" if run.encoder.kind.use is None else use_command(run),
         divided=run.encoder.kind.division is not None,
         ended=r.align is None and bool(stopped(run)),
+        taught=bool(r.base_model) and run.family.velocity is not None,
     )
     if reached is None:
         return verdict(measured, replace(known, remedies=remedies_of(run.family, known)))

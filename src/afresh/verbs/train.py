@@ -15,6 +15,7 @@ from torch import Tensor
 
 from afresh.core import Codec, Examples, Space, UserError, events, registry
 from afresh.core.device import computing_on
+from afresh.core.options import override
 from afresh.core.space import evenly_spaced
 from afresh.data.prepare import Prepared, advice_lines, long_records, prepare
 from afresh.formats.public import BaseModel
@@ -164,27 +165,35 @@ def adapter(rank: int | None, alpha: float | None, targets: Sequence[str]) -> Lo
     return LoraConfig(rank=rank, alpha=2.0 * rank if alpha is None else alpha, targets=tuple(targets))
 
 
-def settings_of_tuning(settings: Mapping[str, Any], lr: float | None) -> dict[str, Any]:
-    """The settings of training among the user's settings, with the learning rate `lr` unless these set another.
+def settings_of_tuning(settings: Mapping[str, Any], lr: float | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The user's settings of the family and of training, with the learning rate `lr` unless these set another.
 
-    Raises UserError for settings of the network, which the base model determines, and for a rate out of range.
+    Raises UserError for a rate out of range.
     """
     family, train = by_part(settings)
-    if family:
-        raise UserError(
-            "The network is that of the base model, so settings of the family cannot change it. Leave them out."
-        )
     if lr is None:
-        return train
+        return family, train
     if not 0 < lr < 1:
         raise UserError(f"The learning rate must lie between 0 and 1. Given: {lr}.", "range", name="lr")
-    return {"lr": lr, **train}
+    return family, {"lr": lr, **train}
+
+
+def with_settings(base: BaseModel, settings: Mapping[str, Any]) -> BaseModel:
+    """The base with settings of its loss. Raises UserError for settings of its network."""
+    tunable = base.family.plan.tunable
+    if fixed := [name for name in settings if name not in tunable]:
+        rest = f" What can be set: {', '.join(f'family.{name}' for name in tunable)}." if tunable else ""
+        raise UserError(
+            f"The network is that of the base model, so that {', '.join(f'family.{name}' for name in fixed)} cannot be "
+            f"set. Leave it out.{rest}"
+        )
+    return replace(base, config=override(base.config, settings, "family")) if settings else base
 
 
 def check_network(spec: TrainSpec) -> None:
     """Raises UserError for a family that only another verb can create, for a run that is no codec, and for options that
     only a model from random weights has beside a base."""
-    own = {"family": spec.family, "codec": spec.codec, "tokens": spec.tokens, "settings": spec.set_family}
+    own = {"family": spec.family, "codec": spec.codec, "tokens": spec.tokens}
     given = [f"`{name}`" for name, value in own.items() if value]
     if spec.base is not None and given:
         raise UserError(
@@ -247,6 +256,7 @@ def read(spec: TrainSpec) -> tuple[BaseModel | None, Prepared]:
             base = choose_base(prepared) if spec.base == AUTO else None
         if base is None:
             return None, prepared
+        base = with_settings(base, spec.set_family)
         count = sum(v.numel() for v in base.weights.values())
         events.detail(f"base: {base.name}, {base.family.name}, {count:,} parameters", "base_model", name=base.name)
         for text in base.notes:

@@ -20,7 +20,7 @@ from afresh.core import Examples, Space, UserError
 from afresh.core.device import computing_device
 from afresh.core.solver_progress import blocks
 from afresh.families.codecs import stored
-from afresh.nets.pipelines import diffusers
+from afresh.nets.pipelines import diffusers, squares
 
 NET = "autoencoder"  # the name of the module
 PIXELS = 1 << 20  # that are encoded or decoded at once
@@ -29,12 +29,13 @@ PIXELS = 1 << 20  # that are encoded or decoded at once
 @dataclass(frozen=True)
 class Autoencoder:
     """How a class of autoencoders is used: z of images x (B, 3, H, W) and back, without the scale; the pixels along a
-    side for each cell, and the channels of z."""
+    side for each cell, and the channels of z; and the mean and standard deviation of z, (channels,)."""
 
     encode: Callable[[Any, Tensor], Tensor]
     decode: Callable[[Any, Tensor], Tensor]
     factor: Callable[[Any], int]
     channels: Callable[[Any], int]
+    statistics: Callable[[Any], tuple[Tensor, Tensor]]
 
 
 def kl_encode(net: Any, x: Tensor) -> Tensor:
@@ -63,24 +64,56 @@ def decode(net: Any, z: Tensor) -> Tensor:
     return x
 
 
+def squares_encode(net: Any, x: Tensor) -> Tensor:
+    """Of an autoencoder of whose cells 2 x 2 are one cell of the latents."""
+    return squares(kl_encode(net, x))
+
+
+def squares_decode(net: Any, z: Tensor) -> Tensor:
+    return decode(net, nn.functional.pixel_shuffle(z, 2))
+
+
+def normalised(net: Any) -> tuple[Tensor, Tensor]:
+    """The mean and the standard deviation of z, (channels,), that the configuration of an autoencoder states."""
+    settings, none = net.config, [1.0] * AUTOENCODERS[type(net).__name__].channels(net)
+    mean = torch.tensor(settings.get("latents_mean") or [settings.get("shift_factor") or 0.0] * len(none))
+    std = torch.tensor(settings.get("latents_std") or none) / (settings.get("scaling_factor") or 1.0)
+    return mean.float(), std.float()
+
+
+def normalised_by_batches(net: Any) -> tuple[Tensor, Tensor]:
+    """The same of an autoencoder with a layer of batch normalisation."""
+    return net.bn.running_mean.clone(), (net.bn.running_var + net.config.batch_norm_eps).sqrt()
+
+
 AUTOENCODERS: Mapping[str, Autoencoder] = {
     "AutoencoderKL": Autoencoder(
         kl_encode,
         decode,
         lambda net: 2 ** (len(net.config.block_out_channels) - 1),
         lambda net: int(net.config.latent_channels),
+        normalised,
+    ),
+    "AutoencoderKLFlux2": Autoencoder(
+        squares_encode,
+        squares_decode,
+        lambda net: 2 ** len(net.config.block_out_channels),
+        lambda net: 4 * int(net.config.latent_channels),
+        normalised_by_batches,
     ),
     "AutoencoderKLQwenImage": Autoencoder(
         frame_encode,
         frame_decode,
         lambda net: 2 ** len(net.config.temperal_downsample),
         lambda net: int(net.config.z_dim),
+        normalised,
     ),
     "AutoencoderDC": Autoencoder(
         dc_encode,
         decode,
         lambda net: 2 ** (len(net.config.encoder_block_out_channels) - 1),
         lambda net: int(net.config.latent_channels),
+        normalised,
     ),
 }
 
@@ -181,11 +214,7 @@ def of_network(net: Any, source: Space) -> PipelineCodec:
     kind = AUTOENCODERS[type(net).__name__]
     if any(n % kind.factor(net) for n in source.shape[1:]):
         raise UserError(f"The sides of the images must be multiples of {kind.factor(net)}, not {source.shape[1:]}.")
-    channels, settings = kind.channels(net), net.config
-    mean = torch.tensor(settings.get("latents_mean") or [settings.get("shift_factor") or 0.0] * channels).float()
-    std = torch.tensor(settings.get("latents_std") or [1.0] * channels).float() / (
-        settings.get("scaling_factor") or 1.0
-    )
+    mean, std = kind.statistics(net)
     return PipelineCodec(source, net.float().eval().requires_grad_(False), mean, std)
 
 
