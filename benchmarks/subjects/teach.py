@@ -1,6 +1,6 @@
 """Subjects that an open text-to-image model is taught from a dozen pictures: does it draw them, and what else does it?
 
-A small pipeline of diffusers is trained here on captioned scenes (base.py). For each of ten figures that it has never
+A small pipeline of diffusers is trained here on captioned pictures (base.py). For each of ten figures that it has never
 seen, `afresh tune` learns an adapter from sixteen pictures, and stops by itself. At every evaluation a recogniser that
 no model knows (judge.py) looks at what is drawn, so that the stop is compared with the best look in hindsight: likeness
 of the drawn figure to pictures that were not learnt from, relative to that of these among themselves, and how much
@@ -36,9 +36,9 @@ from benchmarks.common.folders import work_folder, write_json
 from benchmarks.common.results import Row, save
 from benchmarks.subjects.base import base, pixels, write_captioned
 from benchmarks.subjects.judge import Array, Recogniser, features, likeness, likeness_among, recogniser
-from benchmarks.subjects.scenes import GROUNDS, TRIGGER, scene, subject
+from benchmarks.subjects.scenes import GROUNDS, TRIGGER, common, subject
 
-SUBJECTS, PICTURES, STEPS, EVERY, RATE, MINUTES = 10, 16, 200, 25, 1e-3, 20.0
+SUBJECTS, PICTURES, STEPS, EVERY, RATE, MINUTES = 10, 16, 200, 25, 1e-3, 40.0
 DRAWN, OTHER, REAL, HELD = 30, 100, 400, 60  # pictures of the figure, of other captions, of scenes, and of the figure
 SETTINGS = {"steps": 15, "guidance": 3.0}
 FORGOTTEN, NEAR = 1.2, 0.9  # the goals: KID beside the base's at most, likeness at least
@@ -49,7 +49,7 @@ class Look:
     """What the recogniser sees at one evaluation.
 
     `like`: likeness beside that of real ones among themselves; `unasked`: the same for pictures of other captions;
-    `kid`: of these from real scenes, in thousandths; `near`: the median distance to a learnt picture beside that of
+    `kid`: of these from real ones, in thousandths; `near`: the median distance to a learnt picture beside that of
     pictures that were not learnt from.
     """
 
@@ -68,9 +68,9 @@ class Eye:
         grounds, self.net = list(GROUNDS), net
         held = [subject(number, random.Random(f"{number} held {i}"), grounds[i % len(grounds)]) for i in range(HELD)]
         self.held = features(net, pixels(held))
-        self.scenes = features(net, pixels([scene(random.Random(f"real {i}")) for i in range(REAL)]))
-        self.own = [f"{TRIGGER} on {grounds[i % len(grounds)]}" for i in range(DRAWN)]
-        self.other = [scene(random.Random(f"other {i}")).caption for i in range(OTHER)]
+        self.real = features(net, pixels([common(random.Random(f"real {i}")) for i in range(REAL)]))
+        self.own = [f"{TRIGGER} doll on {grounds[i % len(grounds)]}" for i in range(DRAWN)]
+        self.other = [common(random.Random(f"other {i}")).caption for i in range(OTHER)]
         self.train = np.stack([x.reshape(-1) / 255.0 for x in train])
         self.usual = float(np.median(distances(flat(pixels(held)), self.train).min(1)))
 
@@ -85,7 +85,7 @@ class Eye:
             step=learner.step,
             like=likeness(seen, self.held) / among,
             unasked=likeness(beside, self.held) / among,
-            kid=1e3 * kid(beside, self.scenes).value,
+            kid=1e3 * kid(beside, self.real).value,
             near=float(np.median(distances(flat(own), self.train).min(1))) / self.usual,
             metrics=metrics,
         )
@@ -138,7 +138,7 @@ def teach(
     if not data.exists():
         write_captioned(data, pictures)
     steps = int(train.pop("steps", STEPS))
-    others = "; ".join(scene(random.Random(f"others {i}")).caption for i in range(8))
+    others = "; ".join(common(random.Random(f"others {i}")).caption for i in range(8))
     lora = LoraConfig(rank=int(train.pop("rank", 16)), targets=("*",) if train.pop("every", 0) else ())
     spec = TrainSpec(
         data,
@@ -179,13 +179,14 @@ def best(looks: list[Look], before: float) -> Look:
 def main(*given: str) -> None:
     parser = parser_of("subjects", __doc__)
     parser.add_argument("--subjects", type=int, default=SUBJECTS)
+    parser.add_argument("--first", type=int, default=0, help="the number of the first subject; others are for tuning")
     parser.add_argument("--name", default="taught", help="of the folders of these runs")
     parser.add_argument("--set", action="append", default=[], help="an option of training, NAME=NUMBER")
     asked = parser.parse_args(given)
     root = work_folder("subjects")
     pipeline, net = base(root, MINUTES), recogniser(root)
     chosen = []
-    for number in range(asked.subjects):
+    for number in range(asked.first, asked.first + asked.subjects):
         train = {k: float(v) if "." in v or "e" in v else int(v) for k, v in (s.split("=") for s in asked.set)}
         looks, step = teach(number, root, pipeline, net, asked.name, **train)
         used = next(x for x in looks if x.step == step)
@@ -195,7 +196,7 @@ def main(*given: str) -> None:
             json.dumps({"subject": number, "used": asdict(used), "best": asdict(top)}),
             flush=True,
         )
-    if asked.name == "taught" and not asked.set and asked.subjects == SUBJECTS:
+    if asked.name == "taught" and not asked.set and asked.first == 0 and asked.subjects == SUBJECTS:
         save("subjects", rows(chosen))
 
 
