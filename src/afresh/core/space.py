@@ -33,7 +33,8 @@ class Space:
     Where each item has several `codes`, a token is one of them, and windows begin with the first code of an item.
 
     `axes` names the axes of a field's grid: height and width of an image, frequency and time of a sound. `seconds` is
-    the length of its time axis, and `longest` that of the longest item, after which the axis is padded.
+    the length of its time axis, and `longest` that of the longest item, after which the axis is padded. `periodic`:
+    for each axis of a grid that closes on itself, whether it does; empty if none does.
     """
 
     kind: Literal["tokens", "field"]
@@ -47,6 +48,7 @@ class Space:
     catalogue: bool = False
     codes: int = 1
     axes: tuple[str, ...] = ()
+    periodic: tuple[bool, ...] = ()
     seconds: float = 0.0
     longest: float = field(default=0.0, compare=False)  # seconds
 
@@ -109,7 +111,8 @@ class Part:
     `label`: one of `classes`, (B,) int64. `number`: (B,) float32, standardised by (mean, std). `prompt`: (B, S) int64,
     the ids of the words of a caption, from `classes`; 0 is padding, 1 an unknown word. `vector`: (B, E) float32, the
     embedding of a caption. `aligned`: (B, *shape) float32 in about [-1, 1], a field on the grid of x, such as another
-    image or an edge map.
+    image or an edge map. One that `persists` ends with the channels of x as they were before, from which x differs with
+    the standard deviation `std`.
 
     Files of runs hold parts: as a field of a pydantic model, a part is checked against the bounds below.
     """
@@ -122,6 +125,7 @@ class Part:
     std: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     length: Annotated[int, Field(ge=0, le=MOST_WORDS)] = 0  # S of a prompt
     shape: Shape = ()  # of one sample: (E,) of a vector, (C, *grid) of an aligned field
+    persists: bool = False
 
     @property
     def row(self) -> tuple[int, ...]:

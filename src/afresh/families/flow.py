@@ -43,11 +43,11 @@ from afresh.core import (
 from afresh.core.rng import Rng
 from afresh.core.safe_json import MOST_LAYERS
 from afresh.nets.augment import LEAST, MoveEmbedding, movable, moves, warp
-from afresh.nets.conditioning import aligned_parts
+from afresh.nets.conditioning import aligned_parts, persisting, previous
 from afresh.nets.dit import DiTBlock
 from afresh.nets.transformer import layers_of
 from afresh.nets.unet import ResBlock
-from afresh.nets.velocity import Velocity, VelocityShape, Widths, compilable
+from afresh.nets.velocity import Velocity, VelocityShape, Widths, compilable, matching_times
 from afresh.sampling.density import invert, log_likelihood, rademacher
 from afresh.sampling.edit import edit
 from afresh.sampling.guidance import autoguidance, compose_guidance, interval
@@ -144,7 +144,7 @@ class FlowObjective:
             batch, more = augment(modules, batch, self.config.augment, rng)
         t = torch.sigmoid(self.config.time_mean + self.config.time_std * rng.normal("flow/time", batch.index))
         noise = rng.normal("flow/noise", batch.index, self.space.shape)
-        each = matching_error(net, batch.x, noise, t, batch.cond, more)
+        each = change_error(net, batch.x, noise, t, batch.cond, more)
         return each.sum(), float(len(each)), {"loss": each.detach().sum()}
 
     def update(self, state: State, metrics: Mapping[str, float]) -> State:
@@ -176,6 +176,17 @@ def matching_error(
     return (net(at, t, cond, more) - (x - noise)).square().flatten(1).mean(1)
 
 
+def change_error(
+    net: Velocity, x: Tensor, noise: Tensor, t: Tensor, cond: Cond, more: Tensor | None = None
+) -> Tensor:
+    """`matching_error` on the path of changes where x persists, so that a small change counts as much as a large one."""
+    before = previous(cond, net.conds, x)
+    if before is None:
+        return matching_error(net, x, noise, t, cond, more)
+    at, factor = matching_times(t, before[1])
+    return matching_error(net, x, noise, at, cond, more) / factor.square()
+
+
 def score(modules: Modules, config: FlowConfig, space: Space, batch: Batch, rng: Rng) -> Tensor:
     """Minus the matching error, averaged over eight evenly spaced times, (B,). It is not a likelihood."""
     net = modules["velocity"]
@@ -184,7 +195,7 @@ def score(modules: Modules, config: FlowConfig, space: Space, batch: Batch, rng:
     for k in range(8):
         t = torch.full((len(batch.x),), (k + 0.5) / 8, device=batch.x.device)
         noise = rng.normal(f"flow/score/{k}", batch.index, space.shape)
-        total -= matching_error(net, batch.x, noise, t, batch.cond) / 8
+        total -= change_error(net, batch.x, noise, t, batch.cond) / 8
     return total
 
 
@@ -228,8 +239,15 @@ def sample(
     """Solves the flow from rng.normal("sample/noise", index): (n, *space.shape). Raises UserError as `guided` does."""
     noise = rng.normal("sample/noise", index, space.shape)
     solver = solving(settings, space, rng, index)(0)
-    ts = times(settings.steps, settings.shift)
+    ts = times(settings.steps, settings.shift * change_scale(modules))
     return solver(guided(modules, settings), noise, cond, ts)
+
+
+def change_scale(modules: Modules) -> float:
+    """The scale of changes where x persists, which shifts times towards the data; 1 otherwise."""
+    net = modules["velocity"]
+    found = persisting(net.conds) if isinstance(net, Velocity) else None
+    return 1.0 if found is None else found[1].std
 
 
 @torch.no_grad()
@@ -251,7 +269,7 @@ def edited(
         cond,
         solving(settings, space, rng, index),
         settings.steps,
-        shift=settings.shift,
+        shift=settings.shift * change_scale(modules),
         std=space.std,
         resample=1 if task.keep is None else settings.resample,
         fresh=lambda k, shape: rng.normal(f"sample/resample/{k}", index, space.shape),

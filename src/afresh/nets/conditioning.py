@@ -109,6 +109,28 @@ def aligned_fields(cond: Cond, spec: CondSpec, x: Tensor) -> Tensor:
     return torch.cat(out, 1)
 
 
+def persisting(spec: CondSpec) -> tuple[str, Part] | None:
+    """The part that holds what x was before, if there is one."""
+    return next(((name, part) for name, part in spec.items() if part.persists), None)
+
+
+def previous(cond: Cond, spec: CondSpec, x: Tensor) -> tuple[Tensor, Tensor] | None:
+    """What x (B, C, *grid) was before, and the scale (B,) by which it changes; zero and 1 for rows of which that is not
+    known. None if no part persists."""
+    if (found := persisting(spec)) is None:
+        return None
+    name, part = found
+    present = cond.present[name]
+    before = cond.parts[name][:, -x.shape[1] :].to(x.dtype) * present.view(-1, *[1] * (x.dim() - 1)).to(x.dtype)
+    scale = torch.where(present, part.std, 1.0).to(x.dtype)
+    if cond.toward is None:
+        return before, scale
+    other, share = cond.toward
+    rest = previous(other, spec, x)
+    assert rest is not None
+    return torch.lerp(before, rest[0], share.view(-1, *[1] * (x.dim() - 1)).to(x.dtype)), scale
+
+
 class TimeEmbedding(nn.Module):
     """Embeds a scalar (B,) by Fourier features, to (B, width) (Tancik et al. 2020; fixed frequencies as in EDM)."""
 

@@ -5,6 +5,8 @@ The blocks follow Dhariwal and Nichol 2021: adaptive normalisation and zero-init
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -15,9 +17,29 @@ from afresh.nets.patches import spread
 CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
 
-def conv(rank: int, a: int, b: int, kernel: int, stride: int = 1) -> nn.Module:
-    """A convolution over `rank` axes from a to b channels, with zero padding."""
-    return CONV[rank](a, b, kernel, stride=stride, padding=kernel // 2)
+Periodic = Sequence[bool]  # for each axis whether the grid closes on itself; empty if none does
+
+
+class Padded(nn.Module):
+    """A convolution whose input is continued around along the `periodic` axes, and by zeros along the others."""
+
+    def __init__(self, conv: nn.Module, kernel: int, periodic: Periodic) -> None:
+        super().__init__()
+        self.conv, half = conv, kernel // 2
+        self.around, self.zeros = ([half * (p == kind) for p in reversed(periodic) for _ in "ab"] for kind in (1, 0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.conv(F.pad(F.pad(x, self.around, mode="circular"), self.zeros))
+        return out
+
+
+def conv(rank: int, a: int, b: int, kernel: int, stride: int = 1, periodic: Periodic = ()) -> nn.Module:
+    """A convolution over `rank` axes from a to b channels that continues the grid around or by zeros."""
+    if kernel == 1 or not any(periodic):
+        return CONV[rank](a, b, kernel, stride=stride, padding=kernel // 2)
+    if all(periodic):
+        return CONV[rank](a, b, kernel, stride=stride, padding=kernel // 2, padding_mode="circular")
+    return Padded(CONV[rank](a, b, kernel, stride=stride), kernel, periodic)
 
 
 def zero(module: nn.Module) -> nn.Module:
@@ -59,11 +81,11 @@ class ChannelNorm(nn.Module):
 class ResBlock(nn.Module):
     """Norm, SiLU, convolution, modulated norm, SiLU, convolution, added to a skip connection."""
 
-    def __init__(self, rank: int, a: int, b: int, emb: int) -> None:
+    def __init__(self, rank: int, a: int, b: int, emb: int, periodic: Periodic = ()) -> None:
         super().__init__()
         self.norm1, self.norm2 = ChannelNorm(a), ChannelNorm(b)
-        self.conv1 = conv(rank, a, b, 3)
-        self.conv2 = zero(conv(rank, b, b, 3))
+        self.conv1 = conv(rank, a, b, 3, periodic=periodic)
+        self.conv2 = zero(conv(rank, b, b, 3, periodic=periodic))
         self.modulate = nn.Linear(emb, 2 * b)
         self.skip = conv(rank, a, b, 1) if a != b else nn.Identity()
 
@@ -100,28 +122,36 @@ class UNet(nn.Module):
     """
 
     def __init__(
-        self, rank: int, channels: int, out: int, widths: tuple[int, ...], blocks: int, emb: int, attention: bool
+        self,
+        rank: int,
+        channels: int,
+        out: int,
+        widths: tuple[int, ...],
+        blocks: int,
+        emb: int,
+        attention: bool,
+        periodic: Periodic = (),
     ) -> None:
         super().__init__()
-        self.first = conv(rank, channels, widths[0], 3)
+        self.first = conv(rank, channels, widths[0], 3, periodic=periodic)
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         self.shrink, self.grow = nn.ModuleList(), nn.ModuleList()
         c = widths[0]
         for i, w in enumerate(widths):
             if i:
-                self.shrink.append(conv(rank, c, c, 3, stride=2))
+                self.shrink.append(conv(rank, c, c, 3, stride=2, periodic=periodic))
             for _ in range(blocks):
-                self.down.append(ResBlock(rank, c, w, emb))
+                self.down.append(ResBlock(rank, c, w, emb, periodic))
                 c = w
-        self.middle = ResBlock(rank, c, c, emb)
+        self.middle = ResBlock(rank, c, c, emb, periodic)
         self.attention = SelfAttention(rank, c) if attention else nn.Identity()
-        self.middle2 = ResBlock(rank, c, c, emb)
+        self.middle2 = ResBlock(rank, c, c, emb, periodic)
         for i, w in reversed(list(enumerate(widths))):
-            self.up.extend(ResBlock(rank, 2 * w, w, emb) for _ in range(blocks))
+            self.up.extend(ResBlock(rank, 2 * w, w, emb, periodic) for _ in range(blocks))
             if i:
                 self.grow.append(conv(rank, w, widths[i - 1] * 2**rank, 1))
         self.norm = ChannelNorm(widths[0])
-        self.last = zero(conv(rank, widths[0], out, 3))
+        self.last = zero(conv(rank, widths[0], out, 3, periodic=periodic))
         self.levels, self.blocks = len(widths), blocks
 
     def forward(self, x: Tensor, e: Tensor) -> Tensor:

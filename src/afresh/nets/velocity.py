@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from afresh.core import Cond, CondSpec, Space
 from afresh.core.safe_json import MOST_GRIDS
-from afresh.nets.conditioning import Conditioning, TimeEmbedding, aligned_channels, aligned_fields
+from afresh.nets.conditioning import Conditioning, TimeEmbedding, aligned_channels, aligned_fields, previous
 from afresh.nets.dit import DiT
 from afresh.nets.patches import fold, unfold
-from afresh.nets.unet import UNet
+from afresh.nets.unet import Periodic, UNet
 
 HEAD = 64  # width of an attention head
 Widths = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1, max_length=MOST_GRIDS)]
@@ -39,28 +39,29 @@ class VelocityShape:
 class Folded(nn.Module):
     """A U-Net over patches: (B, C, *grid), embedding -> (B, out, *grid)."""
 
-    def __init__(self, shape: VelocityShape, rank: int, channels: int, out: int) -> None:
+    def __init__(self, shape: VelocityShape, rank: int, channels: int, out: int, periodic: Periodic) -> None:
         super().__init__()
-        cells = shape.patch**rank
+        cells, widths = shape.patch**rank, tuple(shape.widths)
         self.patch = shape.patch
         self.net = UNet(
-            rank, channels * cells, out * cells, tuple(shape.widths), shape.blocks, shape.emb, shape.attention
+            rank, channels * cells, out * cells, widths, shape.blocks, shape.emb, shape.attention, periodic
         )
 
     def forward(self, x: Tensor, e: Tensor) -> Tensor:
         return unfold(self.net(fold(x, self.patch), e), self.patch, x.shape[2:])
 
 
-def network(shape: VelocityShape, grid: Sequence[int], channels: int, out: int) -> nn.Module:
-    """(B, channels, *grid), embedding (B, emb) -> (B, out, *grid)."""
+def network(shape: VelocityShape, space: Space, channels: int, out: int) -> nn.Module:
+    """(B, channels, *grid), embedding (B, emb) -> (B, out, *grid), on the grid of a space."""
+    grid = space.shape[1:]
     if shape.net == "dit":
         width = shape.widths[0]
         heads = max(1, width // HEAD)
         return DiT(grid, channels, out, width, shape.blocks, heads, shape.emb, shape.patch)
     rank, widths = len(grid), tuple(shape.widths)
     if shape.patch == 1:
-        return UNet(rank, channels, out, widths, shape.blocks, shape.emb, shape.attention)
-    return Folded(shape, rank, channels, out)
+        return UNet(rank, channels, out, widths, shape.blocks, shape.emb, shape.attention, space.periodic)
+    return Folded(shape, rank, channels, out, space.periodic)
 
 
 class Velocity(nn.Module):
@@ -68,23 +69,51 @@ class Velocity(nn.Module):
 
     Parts of the condition on the grid of x, such as another image, are concatenated to it as channels; the others are
     embedded as a vector.
+
+    Where a part persists, the network sees what changes: with b what was before, s the scale of changes and r the
+    change of unit scale, x = b + s r, so that x_t = t b + (1 - t) e + t s r. With w = 1 - t + t s and tau = t s / w,
+    (x_t - t b) / w = (1 - tau) e + tau r is a point of the straight path from noise to r at tau, where the network
+    represents r - e.
     """
 
     def __init__(self, shape: VelocityShape, space: Space, conds: CondSpec) -> None:
         super().__init__()
-        channels, grid = space.shape[0], space.shape[1:]
+        channels = space.shape[0]
         self.time = TimeEmbedding(shape.emb)
         self.conditioning = Conditioning(conds, shape.emb, aligned=True)
         self.conds, self.aligned = conds, aligned_channels(conds)
-        self.net = network(shape, grid, channels + self.aligned, channels)
+        self.net = network(shape, space, channels + self.aligned, channels)
 
     def forward(self, x: Tensor, t: Tensor, cond: Cond, more: Tensor | None = None) -> Tensor:
         """`more` (B, emb) is added to the embeddings of t and cond."""
+        before = previous(cond, self.conds, x)
+        if before is None:
+            return self.plain(x, t, cond, more)
+        base, scale = before
+        a, s = along(t, x), along(scale, x)
+        w = 1 - a + a * s
+        y, tau = (x - a * base) / w, a * s / w
+        v = self.plain(y, tau.flatten(), cond, more)
+        return base + s * (y + (1 - tau) * v) - (y - tau * v)
+
+    def plain(self, x: Tensor, t: Tensor, cond: Cond, more: Tensor | None = None) -> Tensor:
+        """The network's output."""
         embedding = self.time(t) + self.conditioning(cond)
         embedding = nn.functional.silu(embedding if more is None else embedding + more)
         if self.aligned:
             x = torch.cat([x, aligned_fields(cond, self.conds, x)], 1)
         return self.net(x, embedding).float()
+
+
+def along(v: Tensor, x: Tensor) -> Tensor:
+    """v (B,) to be multiplied with x (B, ...)."""
+    return v.view(-1, *[1] * (x.dim() - 1)).to(x.dtype)
+
+
+def matching_times(tau: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+    """Times t of x_t at which the path of changes is at tau (B,), and by what an error of its velocity is multiplied in
+    that of x_t, for the scales of changes (B,); see `Velocity`."""
+    return tau / (tau + scale * (1 - tau)), scale * (1 - tau) + tau
 
 
 def compilable(velocity: Velocity, device: str) -> Sequence[nn.Module]:

@@ -260,6 +260,13 @@ def fastest(task: Task, config: Any, train: TrainConfig) -> tuple[TrainConfig, l
     return one, decisions
 
 
+def cond_dropout(task: Task) -> float:
+    """The family's, or none where there is no condition, or one without which nothing can be told: what was before."""
+    if not task.conds or any(part.persists for part in task.conds.values()):
+        return 0.0
+    return task.family.plan.cond_dropout
+
+
 def base_config(task: Task) -> TrainConfig:
     """The family's recipe for this machine. The batch and the number of steps are chosen later: the one that is timed
     is of 16 examples, or more where these are of few tokens, whose steps are mostly those of the optimiser."""
@@ -272,7 +279,7 @@ def base_config(task: Task) -> TrainConfig:
         save_every=1,
         batch=batch,
         micro_batch=batch,
-        cond_dropout=task.family.plan.cond_dropout if task.conds else 0.0,
+        cond_dropout=cond_dropout(task),
         precision=machine.precision,
         device=machine.device,
         threads=machine.threads,

@@ -1,0 +1,10 @@
+"""Physical fields in time: simulated and measured systems, rolled out with their uncertainty."""
+
+from afresh.core.plugin import Plugin
+
+PLUGIN = Plugin(
+    items="fields",
+    reads="`.npy`, `.npz`, `.mat`, HDF5, NetCDF, Zarr: trajectories of states on a grid, or pairs of input and output",
+    modalities={"field": "afresh.domains.field.modality:MODALITY"},
+    verbs={"rollout": "afresh.domains.field.verbs:rollout"},
+)

@@ -1,0 +1,154 @@
+"""States of a field as numbers of unit deviation and back, and what was before and what does not change as conditions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from afresh.core import Abilities, Cond, CondSpec, Examples, Item, Sound, Space, UserError
+from afresh.data.conditions import encode_conditions
+from afresh.data.encoder_file import load_encoder, save_encoder, written_names
+from afresh.domains.field.kind import FIELD, encode
+from afresh.storage.files import replace_file
+
+PAST = "past"  # the condition that holds the states before
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class SavedField(BaseModel):
+    """Content of encoder.json: the grid, and what values are divided by. `static`: (mean, deviation) of each input."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal["afresh.field"] = "afresh.field"
+    version: Literal[1] = 1
+    channels: tuple[str, ...]
+    units: tuple[str, ...]
+    axes: tuple[str, ...]
+    points: tuple[Annotated[int, Field(ge=1, le=1 << 20)], ...]
+    spacing: tuple[Number, ...]
+    step: Number
+    periodic: tuple[bool, ...]
+    mean: tuple[Number, ...]
+    std: tuple[Positive, ...]
+    history: int = Field(ge=0, le=64)  # states before; 0 for pairs without time
+    static: dict[str, tuple[Number, Positive]]
+    conds: CondSpec
+    options: dict[str, Any]
+    notes: tuple[str, ...] = ()
+
+
+class FieldEncoder:
+    """Arrays (C, *space) to fields of about unit deviation in each channel, and back.
+
+    `Item.images` holds the states before, as the array `PAST` (history C, *space) with the last state at its end, and
+    each input that does not change, (1, *space).
+    """
+
+    kind = FIELD
+    abilities = Abilities(family="ensemble")
+
+    def __init__(self, saved: SavedField) -> None:
+        self.saved = saved
+
+    @property
+    def conds(self) -> CondSpec:
+        return self.saved.conds
+
+    @property
+    def space(self) -> Space:
+        s = self.saved
+        return Space("field", (len(s.channels), *s.points), axes=s.axes, periodic=s.periodic)
+
+    @property
+    def notes(self) -> Sequence[str]:
+        return self.saved.notes
+
+    @property
+    def settled(self) -> Mapping[str, Any]:
+        """How other data is read in the same way."""
+        return self.saved.options
+
+    def unit(self, states: NDArray[Any]) -> Tensor:
+        """States (..., C, *space), or several after one another along C, in units of each channel's deviation."""
+        mean, std = (self.along(v, states.shape[-1 - len(self.saved.points)]) for v in (self.saved.mean, self.saved.std))
+        return torch.from_numpy(np.asarray((np.asarray(states, np.float64) - mean) / std, np.float32))
+
+    def along(self, values: Sequence[float], channels: int) -> NDArray[np.float64]:
+        """A number of each channel, repeated for several states, to compute with (channels, *space)."""
+        repeated = np.tile(np.asarray(values, np.float64), channels // len(values))
+        return repeated.reshape(-1, *[1] * len(self.saved.points))
+
+    def physical(self, x: Tensor) -> NDArray[np.float32]:
+        """Fields (..., C, *space) in the units of the data."""
+        values = x.detach().cpu().double().numpy()
+        mean, std = (self.along(v, len(self.saved.channels)) for v in (self.saved.mean, self.saved.std))
+        return np.asarray(values * std + mean, np.float32)
+
+    def encode(self, items: Sequence[Item]) -> Examples:
+        """x (N, *space.shape), float32. Raises UserError for a state of another shape or a missing input."""
+        cond = encode_conditions(items, self.conds, None)
+        parts, present = dict(cond.parts), dict(cond.present)
+        for name, part in self.conds.items():
+            if part.kind == "aligned":
+                parts[name] = torch.stack([self.aligned(item, name) for item in items])
+                present[name] = torch.ones(len(items), dtype=torch.bool)
+        x = torch.stack([self.unit(self.checked(item)) for item in items]) if items else torch.zeros(0, *self.space.shape)
+        return Examples(x, replace(cond, parts=parts, present=present), bytes=x.numel() * 4)
+
+    def checked(self, item: Item) -> NDArray[Any]:
+        if item.value.shape != self.space.shape:
+            raise UserError(f"{item.source} is a state of shape {item.value.shape}, not {self.space.shape}.")
+        return np.asarray(item.value)
+
+    def aligned(self, item: Item, name: str) -> Tensor:
+        """The value of an aligned part: the states before, or an input."""
+        if name not in item.images:
+            raise UserError(f"{item.source} has no {name}, which this model is told.")
+        value, shape = np.asarray(item.images[name]), self.conds[name].shape
+        if value.shape != shape:
+            raise UserError(f"{item.source}: {name} has the shape {value.shape}, not {shape}.")
+        if name == PAST:
+            return self.unit(value)
+        mean, std = self.saved.static[name]
+        return torch.from_numpy(np.asarray((value - mean) / std, np.float32))
+
+    def conditions(self, states: NDArray[Any], inputs: Mapping[str, Any], numbers: Mapping[str, float]) -> Cond:
+        """The conditions of one sample that follows states (history, C, *space)."""
+        images = {PAST: np.concatenate(list(states)), **inputs} if self.saved.history else dict(inputs)
+        state = np.zeros(self.space.shape, np.float32)
+        return self.encode([Item(state, "the state to begin with", images=images, numbers=numbers)]).cond
+
+    def decode(self, x: Tensor) -> list[Any]:
+        return list(self.physical(x))
+
+    def valid(self, value: Any) -> bool:
+        return bool(np.isfinite(value).all())
+
+    def hear(self, value: Any) -> Sound | None:
+        return None
+
+    def write(self, values: Sequence[Any], folder: Path, names: Sequence[str]) -> list[str]:
+        """Writes each state as a .npy file. Returns the names of the files."""
+        files = written_names(names, ".npy")
+        for name, value in zip(files, values, strict=True):
+            replace_file(folder / name, encode(value))
+        return files
+
+    def save(self, folder: Path) -> None:
+        save_encoder(folder, self.saved)
+
+
+def load(folder: Path) -> FieldEncoder:
+    """Raises UserError if encoder.json is missing or damaged."""
+    return FieldEncoder(load_encoder(folder, SavedField, "fields"))

@@ -1,0 +1,74 @@
+"""Single states of a field: arrays (C, *space) of float32 in physical units, as .npy files and as pictures."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from afresh.core import ItemKind, Preview
+from afresh.domains.field.pictures import picture
+
+MOST_BYTES = 1 << 30  # of the file of a state
+
+
+def digest(state: NDArray[np.float32]) -> str:
+    h = hashlib.sha256(f"{state.shape}\n".encode())
+    h.update(np.ascontiguousarray(state, "<f4").tobytes())
+    return h.hexdigest()
+
+
+def describe(state: NDArray[np.float32]) -> str:
+    channels, *grid = state.shape
+    return f"{channels} x {' x '.join(map(str, grid))} values from {state.min():.4g} to {state.max():.4g}"
+
+
+def previews(states: Sequence[NDArray[np.float32]]) -> list[Preview]:
+    """Pictures with one scale of colours, so that they can be compared."""
+    most = max((float(np.abs(s).max()) for s in states), default=1.0)
+    return [Preview(image=picture(s, most)) for s in states]
+
+
+def encode(state: NDArray[np.float32]) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, np.asarray(state, np.float32), allow_pickle=False)
+    return buffer.getvalue()
+
+
+def decode(content: bytes) -> NDArray[np.float32]:
+    """Raises ValueError if it is not an array of numbers (C, *space), or holds what is not finite."""
+    if len(content) > MOST_BYTES:
+        raise ValueError(f"a state of {len(content):,} bytes is too large (at most {MOST_BYTES:,})")
+    try:
+        state: Any = np.load(io.BytesIO(content), allow_pickle=False)
+    except (OSError, EOFError, ValueError) as e:
+        raise ValueError(f"it is not a .npy file of numbers: {e}") from None
+    if not isinstance(state, np.ndarray) or state.dtype.kind not in "fiu" or not 2 <= state.ndim <= 4:
+        raise ValueError("it is not an array (channels, *space) of real numbers over 1 to 3 axes of space")
+    state = state.astype(np.float32)
+    if not np.isfinite(state).all():
+        raise ValueError("it holds numbers that are not finite in 32 bits")
+    return state
+
+
+# Neighbouring states are nearly equal, and what follows a known state resembles what followed it, so that near
+# duplicates and near copies say nothing about such items.
+FIELD = ItemKind(
+    name="field",
+    plural="states",
+    view="image",
+    digest=digest,
+    describe=describe,
+    previews=previews,
+    size=lambda state: "x".join(map(str, state.shape)),
+    unit="values",
+    encode=encode,
+    decode=decode,
+    suffix=".npy",
+    suffixes=frozenset({".npy"}),
+    searched=0,
+)

@@ -1,0 +1,156 @@
+"""Fields in files of arrays: each state that follows others is an item, and the states before it are its condition."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from afresh.core import Corpus, Item, Part, Sniff, UserError
+from afresh.data.conditions import fit_conditions
+from afresh.domains.field.encoder import PAST, FieldEncoder, SavedField, load
+from afresh.domains.field.fields import Fields, Span, read_windows, split_by_time, whole
+from afresh.domains.field.kind import FIELD
+from afresh.domains.field.reading.options import ReadingOptions
+from afresh.domains.field.reading.read import read_fields
+from afresh.domains.field.recognise import recognise
+
+HELD = 0.1  # share of the states of a single trajectory that are held out
+SMALL = 1e-12
+
+
+class FieldOptions(ReadingOptions):
+    """How fields are read, and what a model is told."""
+
+    history: int = Field(1, ge=0, le=64, description="states before that a model is told; 0 for pairs without time")
+    units: tuple[str, ...] | None = Field(None, description="a unit for each channel; None: those of the files")
+    space: tuple[str, ...] | None = Field(None, description="a name for each axis of space; None: those of the files")
+
+    @property
+    def reading(self) -> ReadingOptions:
+        return ReadingOptions(**self.model_dump(include=set(ReadingOptions.model_fields)))
+
+
+class FieldModality:
+    """.npy, .npz, .mat, HDF5, NetCDF and Zarr, alone or in a folder with one file for each trajectory."""
+
+    name = "field"
+    kind = FIELD
+    options = FieldOptions
+
+    def sniff(self, path: Path) -> Sniff:
+        """Judges by the names of the files, and of NumPy's by the arrays of the first one."""
+        return recognise(path)
+
+    def read(self, path: Path, options: FieldOptions) -> Corpus:
+        """An Item for each state that has enough states before it, or for each pair of an input and an output. Raises
+        UserError if there is none, or for data for which something must be set."""
+        reading = read_fields(path, options.reading)
+        fields = reading.fields
+        history = options.history if fields.steps > 1 else 0
+        if fields.steps <= history:
+            raise UserError(
+                f"{path} has trajectories of {fields.steps} states, and a model that is told {history} before it needs "
+                f"at least {history + 1}. Set `data.history` lower."
+            )
+        settled = {
+            "channels": fields.channels,
+            "units": options.units or fields.units,
+            "space": options.space or fields.axes,
+            "spacing": fields.spacing,
+            "step": fields.step,
+            "periodic": tuple("yes" if p else "no" for p in fields.periodic),
+            "history": history,
+        }
+        return Corpus(list(items_of(fields, history)), list(reading.refused), list(reading.decisions), settled=settled)
+
+    def fit(self, items: Sequence[Item], options: FieldOptions) -> FieldEncoder:
+        """Fit means and deviations to the training states. Raises UserError if there are none."""
+        if not items:
+            raise UserError("There is no state to train on: the training split is empty.")
+        values = np.stack([np.asarray(i.value, np.float64) for i in items])
+        axes = (0, *range(2, values.ndim))
+        mean, std = values.mean(axes), np.maximum(values.std(axes), SMALL)
+        conds, notes = fit_conditions(items)
+        static: dict[str, tuple[float, float]] = {}
+        for name, first in items[0].images.items():
+            arrays = [np.asarray(i.images[name], np.float64) for i in items]
+            if name == PAST:
+                scale = scale_of_changes(values, arrays, std)
+                conds[PAST] = Part("aligned", shape=first.shape, persists=True, std=scale)
+                notes.append(f"a state differs from the one before by {scale:.2g} of the deviation of the states")
+                continue
+            every = np.concatenate([a.ravel() for a in arrays])
+            static[name] = (float(every.mean()), float(max(every.std(), SMALL)))
+            conds[name] = Part("aligned", shape=first.shape)
+        chosen = options.model_dump(mode="json", exclude_none=True)
+        known, rank = chosen.get, values.ndim - 2
+        saved = SavedField(
+            channels=known("channels") or [f"channel {i}" for i in range(values.shape[1])],
+            units=known("units") or [""] * values.shape[1],
+            axes=known("space") or ["x", "y", "z"][:rank],
+            points=values.shape[2:],
+            spacing=known("spacing") or [1.0] * rank,
+            step=known("step") or 1.0,
+            periodic=[answer == "yes" for answer in known("periodic") or ["no"] * rank],
+            mean=mean.tolist(),
+            std=std.tolist(),
+            history=options.history if PAST in conds else 0,
+            static=static,
+            conds=conds,
+            options=chosen,
+            notes=notes,
+        )
+        return FieldEncoder(saved)
+
+    def load(self, folder: Path) -> FieldEncoder:
+        return load(folder)
+
+
+MODALITY = FieldModality()
+
+
+def items_of(fields: Fields, history: int) -> Iterator[Item]:
+    """The states of all trajectories that have `history` states before them. Trajectories stay on one side of the split;
+    of a single one, the end is held out."""
+    if fields.trajectories > 1 or fields.steps < 2:
+        for span in whole(fields, range(fields.trajectories)):
+            yield from items_of_span(fields, span, history, None)
+        return
+    learnt, held = split_by_time(fields, HELD)
+    for spans, split in ((learnt, "train"), (held, "validation")):
+        for span in spans:
+            yield from items_of_span(fields, span, history, split)
+
+
+def items_of_span(fields: Fields, span: Span, history: int, split: str | None) -> Iterator[Item]:
+    (states,) = read_windows(fields, [span])
+    number = span.trajectory
+    where = fields.sources[number] if fields.sources else f"trajectory {number}"
+    inputs: dict[str, NDArray[Any]] = {}
+    for name, arrays in fields.static.items():
+        inputs[name if name != PAST else f"{name}_input"] = np.asarray(arrays[number % len(arrays)], np.float32)[None]
+    numbers = {name: float(values[number]) for name, values in fields.parameters.items()}
+    for i in range(history, len(states)):
+        past = {PAST: states[i - history : i].reshape(-1, *states.shape[2:])} if history else {}
+        yield Item(
+            states[i],
+            f"{where}, state {span.first + i}",
+            numbers=numbers,
+            split=split,
+            images={**past, **inputs},
+            group=where,
+        )
+
+
+def scale_of_changes(values: NDArray[np.float64], past: Sequence[NDArray[np.float64]], std: NDArray[np.float64]) -> float:
+    """The root mean square of the differences of states (N, C, *space) from those before, in deviations of a channel."""
+    channels = values.shape[1]
+    unit = std.reshape(-1, *[1] * (values.ndim - 2))
+    squares = [np.square((value - before[-channels:]) / unit).mean() for value, before in zip(values, past, strict=True)]
+    return float(max(math.sqrt(np.mean(squares)), SMALL))

@@ -1,0 +1,234 @@
+"""Ensembles: a network that is told noise draws a field in one go, and learns by a proper score of a few such members.
+
+The score is the almost fair CRPS at every value of the field (Lang et al. 2024, AIFS-CRPS, eq. 4): with members x_1 to
+x_M of an example y,
+
+    1 / (2 M (M - 1)) sum over j != k of |x_j - y| + |x_k - y| - (1 - (1 - alpha) / M) |x_j - x_k|.
+
+For alpha = 1 it is fair: its mean is least for members that are drawn as y is, however few they are (Ferro 2014). A
+little below 1, members that are all equal but one are no longer as good. One member, without noise, is a regression by
+the squared error, which draws the mean.
+
+The network is told the noise on the grid and, by modulation, as a vector (Alet et al. 2025, FGN, sec. 2), since what is
+uncertain may be local or common to the whole field. It suits fields of which much is known, such as the next state of a
+system; of what has many different forms, such as images of a class, a score of single values says too little.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from afresh.core import (
+    Batch,
+    Cond,
+    CondSpec,
+    Family,
+    Likelihood,
+    Loss,
+    Modules,
+    PlanHints,
+    Policy,
+    Sampling,
+    Space,
+    State,
+)
+from afresh.core.rng import Rng
+from afresh.core.safe_json import MOST_LAYERS
+from afresh.nets.conditioning import Conditioning, aligned_channels, aligned_fields, previous
+from afresh.nets.dit import DiTBlock
+from afresh.nets.transformer import layers_of
+from afresh.nets.unet import ResBlock
+from afresh.nets.velocity import VelocityShape, Widths, along, network
+
+MOST_MEMBERS = 64
+
+
+class EnsembleConfig(BaseModel):
+    """Sizes of the network (nets.velocity.VelocityShape), and options of the objective.
+
+    `members`: drawn for each example in training; 1 is a regression without noise. `noise`: channels of noise on the
+    grid; `latent`: numbers of noise for the whole field.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    net: Literal["unet", "dit"] = "unet"  # a U-Net, or a Transformer over patches
+    widths: Widths = (64, 128)  # channels of each grid (dit: one)
+    blocks: int = Field(1, ge=1, le=MOST_LAYERS)  # a grid; of dit layers
+    emb: int = Field(256, ge=2)  # width of the vector of noise and condition
+    attention: bool = True  # at the coarsest grid
+    patch: int = Field(1, ge=1)  # cells an axis folded into channels
+    members: int = Field(2, ge=1, le=MOST_MEMBERS)
+    noise: int = Field(2, ge=0)
+    latent: int = Field(16, ge=0)
+    alpha: float = Field(0.95, gt=0, le=1)  # of the almost fair CRPS
+
+
+class EnsembleSettings(BaseModel):
+    """Options of sampling. `spread`: the standard deviation of the noise that the network is told; 1 as in training."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    spread: float = Field(1.0, ge=0, le=10)
+
+
+class Drawing(nn.Module):
+    """(noise (B, noise, *grid), latent (B, latent), Cond) -> x (B, C, *grid).
+
+    Where a part of the condition persists, x is what was before and a change of the part's scale.
+    """
+
+    def __init__(self, config: EnsembleConfig, space: Space, conds: CondSpec) -> None:
+        super().__init__()
+        shape = VelocityShape(**config.model_dump(include={f.name for f in fields(VelocityShape)}))
+        self.conds, self.channels = conds, space.shape[0]
+        self.noise, self.latent = (config.noise, config.latent) if config.members > 1 else (0, 0)
+        self.conditioning = Conditioning(conds, config.emb, aligned=True)
+        self.bias = nn.Parameter(torch.zeros(config.emb))
+        self.shared = nn.Linear(self.latent, config.emb, bias=False) if self.latent else None
+        self.net = network(shape, space, max(1, aligned_channels(conds) + self.noise), self.channels)
+
+    def forward(self, noise: Tensor, latent: Tensor, cond: Cond) -> Tensor:
+        grid = noise.new_zeros(len(noise), self.channels, *noise.shape[2:])
+        e = self.conditioning(cond) + self.bias
+        if self.shared is not None:
+            e = e + self.shared(latent)
+        seen = torch.cat([aligned_fields(cond, self.conds, grid), noise], 1)
+        seen = seen if seen.shape[1] else grid[:, :1]
+        change = self.net(seen, nn.functional.silu(e)).float()
+        before = previous(cond, self.conds, grid)
+        if before is None:
+            return change
+        base, scale = before
+        return base + along(scale, base) * change
+
+
+def drawing(modules: Modules) -> Drawing:
+    """The network of `build`."""
+    net = modules["drawing"]
+    assert isinstance(net, Drawing)
+    return net
+
+
+def draw_members(net: Drawing, space: Space, cond: Cond, rng: Rng, index: Tensor, members: int, name: str) -> Tensor:
+    """(B, members, C, *grid), of which each depends on its index and number alone."""
+    noise = [rng.normal(f"{name}/{m}/noise", index, (net.noise, *space.shape[1:])) for m in range(members)]
+    latent = [rng.normal(f"{name}/{m}/latent", index, (net.latent,)) for m in range(members)]
+    together = (torch.stack(parts, 1).flatten(0, 1) for parts in (noise, latent))
+    return net(*together, cond.repeat(members)).view(len(index), members, *space.shape)
+
+
+def almost_fair_crps(x: Tensor, y: Tensor, alpha: float) -> Tensor:
+    """The almost fair CRPS of members x (B, M, ...), two at least, for y (B, ...), at every value: (B, ...).
+
+    By sorting, with ranks r_i from 0: the sum of |x_j - x_k| over all pairs is 2 sum_i (2 r_i - M + 1) x_(i).
+    """
+    count = x.shape[1]
+    error = (x - y[:, None]).abs().mean(1)
+    ranks = 2.0 * torch.arange(count, device=x.device, dtype=x.dtype) - count + 1
+    pairs = 2 * (x.sort(1).values * ranks.view(1, -1, *[1] * (x.dim() - 2))).sum(1)
+    return error - (1 - (1 - alpha) / count) * pairs / (2 * count * (count - 1))
+
+
+def errors(
+    modules: Modules, config: EnsembleConfig, space: Space, batch: Batch, rng: Rng, members: int, name: str
+) -> Tensor:
+    """The score of each example in units of its scale of changes, averaged over the field, (B,): the CRPS, or the
+    squared error for one member."""
+    net, x = drawing(modules), batch.x.float()
+    before = previous(batch.cond, net.conds, x)
+    scale = x.new_ones(len(x)) if before is None else before[1]
+    drawn = draw_members(net, space, batch.cond, rng, batch.index, members, name)
+    unit = along(scale, x)
+    if members == 1:
+        return ((drawn[:, 0] - x) / unit).square().flatten(1).mean(1)
+    return almost_fair_crps(drawn / unit[:, None], x / unit, config.alpha).flatten(1).mean(1)
+
+
+class EnsembleObjective:
+    """The almost fair CRPS of `members` draws, or the squared error of one."""
+
+    players: Mapping[str, tuple[str, ...]] = {"model": ("drawing",)}
+    averaged = ("drawing",)
+
+    def __init__(self, config: EnsembleConfig, space: Space) -> None:
+        self.config, self.space = config, space
+
+    def loss(self, modules: Modules, batch: Batch, player: str, step: int, rng: Rng, state: State) -> Loss:
+        each = errors(modules, self.config, self.space, batch, rng, self.config.members, "ensemble")
+        return each.sum(), float(len(each)), {"loss": each.detach().sum()}
+
+    def update(self, state: State, metrics: Mapping[str, float]) -> State:
+        return state
+
+
+def draw(
+    modules: Modules,
+    config: EnsembleConfig,
+    space: Space,
+    cond: Cond,
+    rng: Rng,
+    index: Tensor,
+    settings: EnsembleSettings,
+) -> Tensor:
+    """Samples (n, *space.shape) from noise that is keyed by `index`; differentiable in the weights."""
+    net = drawing(modules)
+    noise = rng.normal("sample/noise", index, (net.noise, *space.shape[1:])) * settings.spread
+    return net(noise, rng.normal("sample/latent", index, (net.latent,)) * settings.spread, cond)
+
+
+sample = torch.no_grad()(draw)
+
+
+def score(modules: Modules, config: EnsembleConfig, space: Space, batch: Batch, rng: Rng) -> Tensor:
+    """Minus the score of training, always with the same noise, (B,). It is not a likelihood."""
+    return -errors(modules, config, space, batch, rng, config.members, "ensemble/score")
+
+
+def accepts(space: Space) -> str | None:
+    return None if space.kind == "field" else "an ensemble draws fields of real numbers; tokens go with transformer"
+
+
+def sizes(space: Space) -> Sequence[EnsembleConfig]:
+    """Networks of five sizes, with a level for each halving of the grid down to about 4 cells, at most four."""
+    levels = 1
+    while levels < 4 and min(space.shape[1:]) >= 8 * 2 ** (levels - 1):
+        levels += 1
+    return [
+        EnsembleConfig(widths=tuple(width * g for g in (1, 2, 3, 4)[:levels]), blocks=blocks, emb=4 * width)
+        for width, blocks in ((16, 1), (32, 1), (48, 1), (64, 1), (96, 2))
+    ]
+
+
+def build(config: EnsembleConfig, space: Space, conds: CondSpec) -> dict[str, nn.Module]:
+    return {"drawing": Drawing(config, space, conds)}
+
+
+FAMILY = Family(
+    name="ensemble",
+    accepts=accepts,
+    config=EnsembleConfig,
+    plan=PlanHints(
+        sizes=sizes,
+        examples_wanted=lambda parameters, space: parameters // 12,
+        recipe=lambda space: {
+            "optimizer": "muon",
+            "matrix_lr": 0.02,
+            "lr": 2e-3,
+            "betas": (0.9, 0.99),
+            "weight_decay": 0.01,
+            "ema_half_life": 10_000,
+        },
+        blocks=lambda modules: layers_of(modules["drawing"], ResBlock, DiTBlock),
+    ),
+    build=build,
+    objective=EnsembleObjective,
+    sampling=Sampling(EnsembleSettings, sample, guided=False),
+    likelihood=Likelihood(score),
+    policy=Policy(("drawing",), draw=draw),
+    how="draws in one go",
+)
