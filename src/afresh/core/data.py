@@ -227,7 +227,8 @@ class Recombines(Protocol):
 class Abilities:
     """What an encoder can do besides encoding and decoding; None for what it cannot. audible: whether items that are
     texts can be heard (`Encoder.hear`). samples: how many a measurement draws where its seconds allow, if items are so
-    small and so quickly made that many tell more; 0 for the usual number (`afresh.verbs.measuring.measure_run`)."""
+    small and so quickly made that many tell more; 0 for the usual number (`afresh.verbs.measuring.measure_run`).
+    family: the family that suits them, if it is not the usual one of their space."""
 
     prompts: Prompts | None = None
     texts: Texts | None = None
@@ -235,6 +236,7 @@ class Abilities:
     recombines: Recombines | None = None
     audible: bool = False
     samples: int = 0
+    family: str = ""
 
 
 # (path, the modality that was asked for or None) -> a folder or file that the readers of modalities know; None if the

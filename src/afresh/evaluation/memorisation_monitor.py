@@ -150,13 +150,13 @@ class MemorisationMonitor:
 def memorisation_monitor(
     run: Run, splits: tuple[Examples, Examples], learner: Learner, rows: Sequence[Mapping[str, float]]
 ) -> MemorisationMonitor | None:
-    """A monitor for a family over fields, unless it is disabled or this run was stopped before. `splits` are the
-    training and the held-out split in the modality's space, `rows` those of metrics.jsonl, for a checkpoint of an
-    earlier version."""
+    """A monitor for a family over fields, unless it is disabled, this run was stopped before, or samples follow what
+    was before, so that they resemble what followed it. `splits` are the training and the held-out split in the
+    modality's space, `rows` those of metrics.jsonl, for a checkpoint of an earlier version."""
     limit = learner.config.memorisation_limit
     if limit == 0 or run.encoder.space.kind != "field" or run.space.kind != "field":
         return None
-    if learner.stopped:
+    if learner.stopped or any(part.persists for part in run.conds.values()):
         return None
     for name in (LOW, OF):
         learner.looks.setdefault(name, looks_in(rows, name, learner.step))

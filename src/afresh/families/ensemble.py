@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -52,8 +52,8 @@ MOST_MEMBERS = 64
 class EnsembleConfig(BaseModel):
     """Sizes of the network (nets.velocity.VelocityShape), and options of the objective.
 
-    `members`: drawn for each example in training; 1 is a regression without noise. `noise`: channels of noise on the
-    grid; `latent`: numbers of noise for the whole field.
+    `members`: drawn for each example in training; 1 is a regression without noise. `noise_channels`: of noise on
+    the grid; `noise_numbers`: for the whole field.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -64,8 +64,8 @@ class EnsembleConfig(BaseModel):
     attention: bool = True  # at the coarsest grid
     patch: int = Field(1, ge=1)  # cells an axis folded into channels
     members: int = Field(2, ge=1, le=MOST_MEMBERS)
-    noise: int = Field(2, ge=0)
-    latent: int = Field(16, ge=0)
+    noise_channels: int = Field(2, ge=0)
+    noise_numbers: int = Field(16, ge=0)
     alpha: float = Field(0.95, gt=0, le=1)  # of the almost fair CRPS
 
 
@@ -86,7 +86,7 @@ class Drawing(nn.Module):
         super().__init__()
         shape = VelocityShape(**config.model_dump(include={f.name for f in fields(VelocityShape)}))
         self.conds, self.channels = conds, space.shape[0]
-        self.noise, self.latent = (config.noise, config.latent) if config.members > 1 else (0, 0)
+        self.noise, self.latent = (config.noise_channels, config.noise_numbers) if config.members > 1 else (0, 0)
         self.conditioning = Conditioning(conds, config.emb, aligned=True)
         self.bias = nn.Parameter(torch.zeros(config.emb))
         self.shared = nn.Linear(self.latent, config.emb, bias=False) if self.latent else None

@@ -176,10 +176,8 @@ def matching_error(
     return (net(at, t, cond, more) - (x - noise)).square().flatten(1).mean(1)
 
 
-def change_error(
-    net: Velocity, x: Tensor, noise: Tensor, t: Tensor, cond: Cond, more: Tensor | None = None
-) -> Tensor:
-    """`matching_error` on the path of changes where x persists, so that a small change counts as much as a large one."""
+def change_error(net: Velocity, x: Tensor, noise: Tensor, t: Tensor, cond: Cond, more: Tensor | None = None) -> Tensor:
+    """`matching_error` on the path of changes where x persists, so that small changes count as much as large ones."""
     before = previous(cond, net.conds, x)
     if before is None:
         return matching_error(net, x, noise, t, cond, more)

@@ -43,9 +43,7 @@ class Folded(nn.Module):
         super().__init__()
         cells, widths = shape.patch**rank, tuple(shape.widths)
         self.patch = shape.patch
-        self.net = UNet(
-            rank, channels * cells, out * cells, widths, shape.blocks, shape.emb, shape.attention, periodic
-        )
+        self.net = UNet(rank, channels * cells, out * cells, widths, shape.blocks, shape.emb, shape.attention, periodic)
 
     def forward(self, x: Tensor, e: Tensor) -> Tensor:
         return unfold(self.net(fold(x, self.patch), e), self.patch, x.shape[2:])

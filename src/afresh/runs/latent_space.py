@@ -40,13 +40,13 @@ class LatentSpace:
 def latent_space(prepared: Prepared, family: str | None, run: Path | None) -> LatentSpace:
     """Bring the data into a space that the family accepts, by the codec of `run` or one that `registry.bridge` fits.
 
-    If `family` is None, it is the Transformer for tokens and the flow otherwise. Raises UserError if the codec does not
-    fit the data or if the family accepts no available space.
+    If `family` is None, it is what the encoder says, or the Transformer for tokens and the flow otherwise. Raises
+    UserError if the codec does not fit the data or if the family accepts no available space.
     """
     if run is not None:
         return through(run, prepared, family)
     space = prepared.encoder.space
-    chosen = registry.family(family or usual(space))
+    chosen = registry.family(family or prepared.encoder.abilities.family or usual(space))
     if chosen.accepts(space) is not None:
         check_in_memory(prepared)
     fitted = registry.bridge(chosen, prepared.train, space)

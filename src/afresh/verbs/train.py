@@ -130,7 +130,10 @@ def start(spec: TrainSpec) -> Job:
         tokens=None if budget is None else budget.tokens,
         base=None if base is None else BaseWeights(base.weights, spec.lora),
     )
-    chosen = from_random_weights(task, spec, latent) if base is None else from_base(task, spec, latent, base)
+    if base is None:
+        chosen = from_random_weights(task, spec, latent, bool(prepared.encoder.abilities.family))
+    else:
+        chosen = from_base(task, spec, latent, base)
     chosen.plan.decisions += [] if frozen is None else [frozen]
     report_plan(chosen.plan.decisions)
     contents = RunContents(
@@ -327,14 +330,15 @@ class Chosen:
     fields: Mapping[str, Any]
 
 
-def from_random_weights(task: Task, spec: TrainSpec, latent: LatentSpace) -> Chosen:
-    """Plan a network. Without a `family` of the user, it is the one that was measured to reach most in the minutes;
-    nothing was measured in the space of a codec."""
+def from_random_weights(task: Task, spec: TrainSpec, latent: LatentSpace, suited: bool) -> Chosen:
+    """Plan a network. Without a `family` of the user, it is the one that was measured to reach most in the minutes,
+    unless its kind of items has one that suits it; nothing was measured in the space of a codec."""
     window = None if "context" in spec.data or task.space.records else short_window(task.space, task.seconds)
     if window is not None:
         task = replace(task, space=replace(task.space, shape=(window,)))
     coded = latent.codec is not None
-    curves = None if coded or task.seconds is None else curves_for(task.space, task.examples.count)
+    unmeasured = coded or suited or task.seconds is None
+    curves = None if unmeasured else curves_for(task.space, task.examples.count)
     decisions = list(latent.decisions)
     if curves is not None and spec.family is None and not spec.set_family:
         network, why = choose(task, curves)

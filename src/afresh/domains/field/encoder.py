@@ -1,5 +1,4 @@
-"""States of a field as numbers of unit deviation and back, and what was before and what does not change as conditions.
-"""
+"""States of a field in units of their deviation and back, with what is told of each as conditions."""
 
 from __future__ import annotations
 
@@ -18,6 +17,7 @@ from afresh.core import Abilities, Cond, CondSpec, Examples, Item, Sound, Space,
 from afresh.data.conditions import encode_conditions
 from afresh.data.encoder_file import load_encoder, save_encoder, written_names
 from afresh.domains.field.kind import FIELD, encode
+from afresh.domains.field.range_seen import SeenRange
 from afresh.storage.files import replace_file
 
 PAST = "past"  # the condition that holds the states before
@@ -43,9 +43,14 @@ class SavedField(BaseModel):
     std: tuple[Positive, ...]
     history: int = Field(ge=0, le=64)  # states before; 0 for pairs without time
     static: dict[str, tuple[Number, Positive]]
+    seen: dict[str, tuple[Number, ...]]  # the fields of range_seen.SeenRange, of the training states
     conds: CondSpec
     options: dict[str, Any]
     notes: tuple[str, ...] = ()
+
+    @property
+    def seen_range(self) -> SeenRange:
+        return SeenRange(**{name: np.asarray(values, np.float64) for name, values in self.seen.items()})
 
 
 class FieldEncoder:
@@ -77,11 +82,12 @@ class FieldEncoder:
     @property
     def settled(self) -> Mapping[str, Any]:
         """How other data is read in the same way."""
-        return self.saved.options
+        return {k: tuple(v) if isinstance(v, list) else v for k, v in self.saved.options.items()}
 
     def unit(self, states: NDArray[Any]) -> Tensor:
         """States (..., C, *space), or several after one another along C, in units of each channel's deviation."""
-        mean, std = (self.along(v, states.shape[-1 - len(self.saved.points)]) for v in (self.saved.mean, self.saved.std))
+        channels = states.shape[-1 - len(self.saved.points)]
+        mean, std = (self.along(v, channels) for v in (self.saved.mean, self.saved.std))
         return torch.from_numpy(np.asarray((np.asarray(states, np.float64) - mean) / std, np.float32))
 
     def along(self, values: Sequence[float], channels: int) -> NDArray[np.float64]:
@@ -103,7 +109,8 @@ class FieldEncoder:
             if part.kind == "aligned":
                 parts[name] = torch.stack([self.aligned(item, name) for item in items])
                 present[name] = torch.ones(len(items), dtype=torch.bool)
-        x = torch.stack([self.unit(self.checked(item)) for item in items]) if items else torch.zeros(0, *self.space.shape)
+        states = [self.unit(self.checked(item)) for item in items]
+        x = torch.stack(states) if states else torch.zeros(0, *self.space.shape)
         return Examples(x, replace(cond, parts=parts, present=present), bytes=x.numel() * 4)
 
     def checked(self, item: Item) -> NDArray[Any]:
@@ -133,7 +140,8 @@ class FieldEncoder:
         return list(self.physical(x))
 
     def valid(self, value: Any) -> bool:
-        return bool(np.isfinite(value).all())
+        """Whether the value is an array of the space's shape with finite numbers."""
+        return isinstance(value, np.ndarray) and value.shape == self.space.shape and bool(np.isfinite(value).all())
 
     def hear(self, value: Any) -> Sound | None:
         return None

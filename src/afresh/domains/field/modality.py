@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from afresh.data.conditions import fit_conditions
 from afresh.domains.field.encoder import PAST, FieldEncoder, SavedField, load
 from afresh.domains.field.fields import Fields, Span, read_windows, split_by_time, whole
 from afresh.domains.field.kind import FIELD
+from afresh.domains.field.range_seen import seen_range
 from afresh.domains.field.reading.options import ReadingOptions
 from afresh.domains.field.reading.read import read_fields
 from afresh.domains.field.recognise import recognise
@@ -102,6 +104,7 @@ class FieldModality:
             std=std.tolist(),
             history=options.history if PAST in conds else 0,
             static=static,
+            seen={k: v.tolist() for k, v in asdict(seen_range(values[None])).items()},
             conds=conds,
             options=chosen,
             notes=notes,
@@ -116,8 +119,8 @@ MODALITY = FieldModality()
 
 
 def items_of(fields: Fields, history: int) -> Iterator[Item]:
-    """The states of all trajectories that have `history` states before them. Trajectories stay on one side of the split;
-    of a single one, the end is held out."""
+    """The states of all trajectories that have `history` states before them. Trajectories stay on one side of the
+    split; of a single one, the end is held out."""
     if fields.trajectories > 1 or fields.steps < 2:
         for span in whole(fields, range(fields.trajectories)):
             yield from items_of_span(fields, span, history, None)
@@ -148,9 +151,13 @@ def items_of_span(fields: Fields, span: Span, history: int, split: str | None) -
         )
 
 
-def scale_of_changes(values: NDArray[np.float64], past: Sequence[NDArray[np.float64]], std: NDArray[np.float64]) -> float:
-    """The root mean square of the differences of states (N, C, *space) from those before, in deviations of a channel."""
+def scale_of_changes(
+    values: NDArray[np.float64], past: Sequence[NDArray[np.float64]], std: NDArray[np.float64]
+) -> float:
+    """The root mean square of what changes from the states before to states (N, C, *space), in deviations of each
+    channel."""
     channels = values.shape[1]
     unit = std.reshape(-1, *[1] * (values.ndim - 2))
-    squares = [np.square((value - before[-channels:]) / unit).mean() for value, before in zip(values, past, strict=True)]
+    pairs = zip(values, past, strict=True)
+    squares = [np.square((value - before[-channels:]) / unit).mean() for value, before in pairs]
     return float(max(math.sqrt(np.mean(squares)), SMALL))

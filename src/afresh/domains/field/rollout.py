@@ -1,0 +1,282 @@
+"""Futures of a state: what a run draws again and again, each time after what it drew before."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from afresh.core import Cond, UserError, events
+from afresh.core.plural import counted
+from afresh.core.verb import Line, Remark, Table
+from afresh.domains.field.encoder import PAST, FieldEncoder
+from afresh.domains.field.pictures import over_time, picture
+from afresh.domains.field.range_seen import left_what_was_seen
+from afresh.domains.field.reading.options import ReadingOptions
+from afresh.domains.field.reading.read import read_fields
+from afresh.domains.field.spectra import energy_spectrum
+from afresh.runs.run import Run
+
+MOST_BYTES = 8 << 30  # of the states that a rollout holds
+SHOWN, FRAMES = 4, 200  # members in an animation, and its frames at most
+Format = Literal["npz", "netcdf"]
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """Futures of one state in physical units.
+
+    states: (members, steps, C, *space), the state that was begun with left out. first: (C, *space). departure: why it
+    ended before the steps that were asked for; empty if it did not.
+    """
+
+    encoder: FieldEncoder
+    states: NDArray[np.float32]
+    first: NDArray[np.float32]
+    asked: int
+    departure: str
+    seconds: float
+    notes: tuple[str, ...] = ()
+    format: Format = "npz"
+
+    @property
+    def spread(self) -> NDArray[np.float64]:
+        """The standard deviation of the members at each step, the mean over channels in units of their deviation; (0,)
+        of one member."""
+        if len(self.states) < 2:
+            return np.zeros(0)
+        std = self.states.std(0, ddof=1, dtype=np.float64)  # (steps, C, *space)
+        by_channel = np.sqrt(np.square(std).mean(tuple(range(2, std.ndim))))
+        out: NDArray[np.float64] = (by_channel / np.asarray(self.encoder.saved.std)).mean(1)
+        return out
+
+    def json(self) -> dict[str, Any]:
+        return {
+            "steps": self.states.shape[1],
+            "members": self.states.shape[0],
+            "step": self.encoder.saved.step,
+            "stopped": bool(self.departure),
+            "departure": self.departure,
+            "spread": [round(float(s), 6) for s in self.spread],
+            "files": sorted(self.files()),
+            "notes": list(self.notes),
+        }
+
+    def lines(self) -> list[Line]:
+        members, steps = self.states.shape[:2]
+        out: list[Line] = [
+            f"{counted(members, 'future')} of {counted(steps, 'state')}, {steps * self.encoder.saved.step:g} in time, "
+            f"in {self.seconds:.1f} s"
+        ]
+        if len(self.spread):
+            chosen = sorted({0, steps // 4, steps // 2, steps - 1})
+            rows = [[f"{k + 1:,}", f"{(k + 1) * self.encoder.saved.step:g}", f"{self.spread[k]:.3f}"] for k in chosen]
+            out.append(Table(("state", "time", "spread of the members, in deviations"), rows, right=(0, 1, 2)))
+        if self.departure:
+            out.append(Remark(self.departure))
+        return out
+
+    def files(self) -> dict[str, bytes]:
+        """The states, their mean and deviation, an animation, a picture and the spectra."""
+        return self.written
+
+    @cached_property
+    def written(self) -> dict[str, bytes]:
+        states = {"rollout.npz": self.as_npz()} if self.format == "npz" else {"rollout.nc": as_netcdf(self)}
+        pictures = {"rollout.gif": self.animation(), "rollout.png": self.plot()}
+        return {**states, **pictures, "spectra.json": self.spectra()}
+
+    def as_npz(self) -> bytes:
+        buffer = io.BytesIO()
+        arrays: dict[str, Any] = {"states": self.states, "first": self.first, **self.coordinates}
+        np.savez_compressed(buffer, channels=np.array(self.encoder.saved.channels), **arrays)
+        return buffer.getvalue()
+
+    @property
+    def coordinates(self) -> dict[str, Any]:
+        """The times of the states and the places of the points, by axis."""
+        saved = self.encoder.saved
+        places = zip(saved.axes, saved.spacing, saved.points, strict=True)
+        times = saved.step * np.arange(1, self.states.shape[1] + 1)
+        return {"time": times, **{axis: spacing * np.arange(n) for axis, spacing, n in places}}
+
+    @cached_property
+    def most(self) -> float:
+        return float(np.abs(self.first).max() * 1.2) or 1.0
+
+    def animation(self) -> bytes:
+        """A GIF of the first members beside each other, and their mean."""
+        steps = self.states.shape[1]
+        shown = self.states[:SHOWN]
+        frames = []
+        for k in range(0, steps, max(1, -(-steps // FRAMES))):
+            parts = [picture(state, self.most) for state in shown[:, k]]
+            if len(self.states) > 1:
+                parts.append(picture(self.states[:, k].mean(0), self.most))
+            frames.append(Image.fromarray(beside(parts)))
+        buffer = io.BytesIO()
+        frames[0].save(buffer, "GIF", save_all=True, append_images=frames[1:], duration=60, loop=0)
+        return buffer.getvalue()
+
+    def plot(self) -> bytes:
+        """A PNG: of fields over one axis, time downwards; otherwise states at even distances, a member in each row."""
+        shown = self.states[:SHOWN]
+        if shown.ndim == 4:
+            rows = beside([over_time(member, self.most) for member in shown])
+        else:
+            at = np.linspace(0, shown.shape[1] - 1, min(6, shown.shape[1])).astype(int)
+            rows = np.concatenate([beside([picture(member[k], self.most) for k in at]) for member in shown], 0)
+        buffer = io.BytesIO()
+        Image.fromarray(rows).save(buffer, "PNG")
+        return buffer.getvalue()
+
+    def spectra(self) -> bytes:
+        """Energy by wavenumber of each channel, averaged over members and the last half of the steps, as JSON."""
+        saved = self.encoder.saved
+        half = self.states[:, self.states.shape[1] // 2 :]
+        found = energy_spectrum(np.moveaxis(half, 2, 0), saved.periodic, saved.spacing)
+        energy = found.energy.mean((1, 2))
+        by_channel = dict(zip(saved.channels, energy.tolist(), strict=True))
+        return json.dumps({"wavenumbers": found.wavenumbers.tolist(), "energy": by_channel}, indent=1).encode()
+
+
+def beside(parts: Sequence[NDArray[np.uint8]], gap: int = 4) -> NDArray[np.uint8]:
+    """Pictures of one height beside each other."""
+    space = np.full((parts[0].shape[0], gap, 3), 255, np.uint8)
+    out = [part for picture in parts for part in (picture, space)][:-1]
+    return np.concatenate(out, 1)
+
+
+def as_netcdf(rollout: Rollout) -> bytes:
+    """Raises UserError without the packages of the extra science."""
+    from afresh.domains.field.reading.extras import library
+
+    xarray, saved = library("xarray", Path("rollout.nc")), rollout.encoder.saved
+    dims = ("member", "time", *saved.axes)
+    channels = {
+        name: (dims, rollout.states[:, :, c], {"units": unit} if unit else {})
+        for c, (name, unit) in enumerate(zip(saved.channels, saved.units, strict=True))
+    }
+    content = xarray.Dataset(channels, rollout.coordinates).to_netcdf(engine="scipy")
+    return bytes(content)
+
+
+# --------------------------------------------------------------------------- rolling out
+
+
+def futures(run: Run, encoder: FieldEncoder, begin: Cond, steps: int, seed: int, first: int = 0) -> Iterator[Tensor]:
+    """The next states (B, C, *space) in unit deviations, one step after the other, for the conditions of B rows.
+
+    The noise of row b at step k has the number (first + k) B + b, so that a rollout that goes on is the same.
+    """
+    settings, cond, channels = run.settings({}), begin, encoder.space.shape[0]
+    for k in range(first, first + steps):
+        numbers = k * cond.size + torch.arange(cond.size)
+        x = run.draw(run.modules, cond, seed, settings, numbers)
+        yield x
+        past = torch.cat([cond.parts[PAST][:, channels:], x], 1)
+        cond = replace(cond, parts={**cond.parts, PAST: past})
+
+
+def roll_out(run: Run, begin: Cond, steps: int, members: int, seed: int) -> NDArray[np.float32]:
+    """Futures of N beginnings in physical units, (members, N, steps, C, *space)."""
+    encoder = field_encoder(run)
+    cond = begin.repeat(members)
+    states = [encoder.physical(x) for x in futures(run, encoder, cond, steps, seed)]
+    out = np.stack(states, 1).reshape(begin.size, members, steps, *encoder.space.shape)
+    return np.ascontiguousarray(out.swapaxes(0, 1))
+
+
+def field_encoder(run: Run) -> FieldEncoder:
+    """Raises UserError for a run on other data."""
+    if not isinstance(run.encoder, FieldEncoder) or PAST not in run.conds:
+        raise UserError(f"{run.path} was not trained on states of a field that follow one another.", "not_fields")
+    return run.encoder
+
+
+def roll_out_from(
+    run: Run,
+    start: str | Path | None,
+    steps: int,
+    members: int,
+    at: int,
+    trajectory: int,
+    format: str,
+    anyway: bool,
+    seed: int,
+) -> Rollout:
+    """Read a state, and roll it out. Raises UserError as `rollout` does."""
+    if format not in ("npz", "netcdf"):
+        raise UserError(f"The format of a rollout is npz or netcdf. Given: {format}.")
+    encoder = field_encoder(run)
+    size = 4 * members * steps * int(np.prod(encoder.space.shape))
+    if size > MOST_BYTES:
+        raise UserError(
+            f"{members:,} futures of {steps:,} states take {size / 1e9:.3g} GB, more than {MOST_BYTES / 1e9:.3g} GB. "
+            "Ask for fewer members or steps.",
+            "too_large",
+        )
+    begin, first = beginning(run, encoder, start, at, trajectory)
+    began, done, departure = time.monotonic(), list[NDArray[np.float32]](), ""
+    for k, x in enumerate(futures(run, encoder, begin.repeat(members), steps, seed), 1):
+        states = encoder.physical(x)
+        done.append(states)
+        if not anyway and (reason := departed(encoder, states)):
+            departure = (
+                f"The rollout ended at state {k:,} of {steps:,}, since a member has left what was seen in training: "
+                f"{reason} `anyway` goes on."
+            )
+            break
+        if k % 10 == 0 or k == steps:
+            left = (steps - k) * (time.monotonic() - began) / k
+            text = f"state {k:,} of {steps:,}, {left:.0f} s left"
+            events.progress(text, "rollout", done=k, total=steps, ended=k == steps)
+    seconds = time.monotonic() - began
+    return Rollout(encoder, np.stack(done, 1), first, steps, departure, seconds, format=format)  # type: ignore[arg-type]
+
+
+def departed(encoder: FieldEncoder, states: NDArray[np.float32]) -> str:
+    """Why one of several members (members, C, *space) is not like the states of training; empty if all are."""
+    seen = encoder.saved.seen_range
+    found = left_what_was_seen(states, seen, channels=encoder.saved.channels)
+    return "" if found is None else f"in member {found.state}, {found.reason}"
+
+
+def beginning(
+    run: Run, encoder: FieldEncoder, start: str | Path | None, at: int, trajectory: int
+) -> tuple[Cond, NDArray[np.float32]]:
+    """The conditions of one sample that follows a state of a file, or one that was seen, and the state. Raises
+    UserError for a file that does not fit the run."""
+    history = encoder.saved.history
+    if start is None:
+        cond = run.conditions.select(torch.tensor([min(at, run.conditions.size - 1)]))
+        return cond, encoder.physical(cond.parts[PAST][:, -encoder.space.shape[0] :])[0]
+    options = {k: v for k, v in encoder.saved.options.items() if k in ReadingOptions.model_fields and k != "step"}
+    fields = read_fields(Path(start), ReadingOptions(**options)).fields
+    channels, *grid = encoder.space.shape
+    if (fields.values.shape[2], *fields.space) != (channels, *grid):
+        raise UserError(
+            f"{start} has states of the shape {(fields.values.shape[2], *fields.space)}, and the run is of "
+            f"{(channels, *grid)}."
+        )
+    if trajectory >= fields.trajectories or not history - 1 <= at < fields.steps:
+        known = f"{counted(fields.trajectories, 'trajectory', 'trajectories')} of {counted(fields.steps, 'state')}"
+        raise UserError(
+            f"{start} has {known}, and the run is told {history}: `trajectory` is from 0 to {fields.trajectories - 1}, "
+            f"and `at` from {history - 1} to {fields.steps - 1}. Given: {trajectory}, {at}."
+        )
+    states = np.asarray(fields.values[trajectory, at - history + 1 : at + 1], np.float32)
+    inputs = {name: np.asarray(a[trajectory % len(a)], np.float32)[None] for name, a in fields.static.items()}
+    numbers = {name: float(v[trajectory]) for name, v in fields.parameters.items()}
+    return encoder.conditions(states, inputs, numbers), states[-1]
