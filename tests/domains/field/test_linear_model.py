@@ -24,7 +24,7 @@ def diffusion(trajectories: int, steps: int, shape: tuple[int, ...], seed: int =
 @pytest.mark.parametrize(("shape", "kind"), [((12,), "whole"), ((40,), "stencil"), ((10, 8), "stencil")])
 def test_linear_dynamics_are_found_and_followed(shape: tuple[int, ...], kind: Kind) -> None:
     states = diffusion(20, 6, shape)
-    model = fit_linear_model(states[:16], (True,) * len(shape))
+    model = fit_linear_model(states[:16], (True,) * len(shape), kind)
     assert model.kind == kind and model.error < 1e-6
     others = 3 + (states[16:] - 3) / 2  # well within the range of training
     rollout = roll_out(model, others[:, 0], 5)
@@ -46,6 +46,13 @@ def test_noise_without_dynamics_is_no_better_than_its_mean() -> None:
     noise = np.random.default_rng(2).normal(size=(10, 20, 1, 8))
     model = fit_linear_model(noise, (True,))
     assert model.error == pytest.approx(0.5, abs=0.1)  # the mean has half of persistence's squared error
+
+
+def test_the_kind_is_the_one_with_the_least_error() -> None:
+    """A matrix of the whole sees what is far away; the stencil of 20 trajectories has fewer weights to find."""
+    assert fit_linear_model(diffusion(20, 6, (24,)), (True,)).kind == "stencil"
+    state = np.random.default_rng(4).normal(size=(60, 1, 16))
+    assert fit_linear_model(np.stack([state, state[..., ::-1], state], 1), (True,)).kind == "whole"  # mirrored
 
 
 def test_a_rollout_stays_within_the_range_of_training() -> None:

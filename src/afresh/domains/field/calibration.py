@@ -95,10 +95,11 @@ def ranks(ensemble: NDArray[Any], truth: NDArray[Any], seed: int = 0) -> Ranks:
     points = int(np.prod(truth.shape[2:]))
     for block in ensemble_blocks(ensemble, truth):
         leads = len(block.truth)
-        everyone = np.concatenate([block.truth[None], block.predicted]).reshape(count, leads, points)
-        everyone = np.moveaxis(everyone, 0, -1)  # (leads, points, count)
-        order = np.lexsort((generator.random(everyone.shape), everyone), axis=-1)  # who has which rank
-        shares[block.place] = (order == 0).mean(1)
+        everyone = np.concatenate([block.truth[None], block.predicted]).reshape(count, leads * points).T
+        order = np.argsort(everyone, axis=-1)  # which one has each rank, (leads * points, count)
+        tied = (np.diff(np.take_along_axis(everyone, order, -1), axis=-1) == 0).any(-1)
+        order[tied] = np.lexsort((generator.random((int(tied.sum()), count)), everyone[tied]), axis=-1)
+        shares[block.place] = (order == 0).reshape(leads, points, count).mean(1)
         cells = order * count + np.arange(count)
         exchanged[block.trajectory] += np.bincount(cells.ravel(), minlength=count * count).reshape(count, count)
     return Ranks(shares, exchanged / (truth.shape[1] * points))

@@ -50,10 +50,10 @@ class LinearModel:
 def fit_linear_model(training: NDArray[Any], periodic: tuple[bool, ...], kind: Kind | None = None) -> LinearModel:
     """Fitted to the transitions of training states (trajectories, time, channels, *space).
 
-    kind: unless given, "whole" for states of at most 512 values with four transitions for each, else "stencil". The
-    strength of the ridge is that with the least error on held-out transitions: those of the last fifth of the
-    trajectories, or of the last fifth of one that is alone. Raises UserError for fewer than two transitions and for
-    values that are not finite.
+    kind: unless given, the one with the least error on held-out transitions, where "whole" is tried for states of at
+    most 512 values with four transitions for each. The strength of the ridge is chosen likewise. Held out are the
+    transitions of the last fifth of the trajectories, or the last fifth of those of one that is alone. Raises UserError
+    for fewer than two transitions and for values that are not finite.
     """
     axes = len(periodic)
     check_states(training, "training data")
@@ -65,18 +65,8 @@ def fit_linear_model(training: NDArray[Any], periodic: tuple[bool, ...], kind: K
         )
     values = int(np.prod(training.shape[2:]))
     enough = values <= MOST_VALUES and trajectories * (times - 1) >= TRANSITIONS * values
-    kind = kind or ("whole" if enough else "stencil")
-    mean, deviation, low, high = _statistics(training)
-    fit, held_out = _Sums(), _Sums()
-    for states, last in _transitions(training):
-        normal = (states - mean) / deviation
-        change = np.diff(normal, axis=0)
-        sums = held_out if last else fit
-        sums.add(_features(normal[:-1], kind, periodic), _rows(change, kind))
-    strength = min(STRENGTHS, key=lambda s: held_out.error(fit.weights(float(s))))
-    error = held_out.error(fit.weights(float(strength))) / max(held_out.squares, np.finfo(np.float64).tiny)
-    weights = fit.plus(held_out).weights(float(strength))
-    return LinearModel(kind, periodic, weights, mean, deviation, low, high, float(strength), float(error))
+    kinds: list[Kind] = [kind] if kind else ["stencil", "whole"] if enough else ["stencil"]
+    return min((_fit(training, periodic, k) for k in kinds), key=lambda model: model.error)
 
 
 def roll_out(model: LinearModel, initial: NDArray[Any], steps: int) -> Array:
@@ -95,6 +85,20 @@ def roll_out(model: LinearModel, initial: NDArray[Any], steps: int) -> Array:
         state = np.clip(state, model.low, model.high)
         out[:, step] = state
     return out
+
+
+def _fit(training: NDArray[Any], periodic: tuple[bool, ...], kind: Kind) -> LinearModel:
+    mean, deviation, low, high = _statistics(training)
+    fit, held_out = _Sums(), _Sums()
+    for states, last in _transitions(training):
+        normal = (states - mean) / deviation
+        change = np.diff(normal, axis=0)
+        sums = held_out if last else fit
+        sums.add(_features(normal[:-1], kind, periodic), _rows(change, kind))
+    strength = min(STRENGTHS, key=lambda s: held_out.error(fit.weights(float(s))))
+    error = held_out.error(fit.weights(float(strength))) / max(held_out.squares, np.finfo(np.float64).tiny)
+    weights = fit.plus(held_out).weights(float(strength))
+    return LinearModel(kind, periodic, weights, mean, deviation, low, high, float(strength), float(error))
 
 
 class _Sums:

@@ -56,9 +56,11 @@ def energy_spectrum(states: NDArray[Any], periodic: tuple[bool, ...], spacing: t
     values = mean + (values - mean) * _window(shape, periodic)
     modes = np.abs(np.fft.fftn(values, axes=space)) ** 2 / (2 * np.prod(shape) ** 2)
     shells, width, resolved = _shells(shape, spacing)
-    flat = modes.reshape(-1, shells.size)
-    energy = np.array([np.bincount(shells, state, shells.max() + 1) for state in flat], np.float64)
-    return Spectrum(width * np.arange(shells.max() + 1.0), energy.reshape(*states.shape[:-axes], -1), resolved)
+    order = np.argsort(shells, kind="stable")
+    present, starts = np.unique(shells[order], return_index=True)
+    energy = np.zeros((*states.shape[:-axes], int(present[-1]) + 1))
+    energy[..., present] = np.add.reduceat(modes.reshape(*states.shape[:-axes], -1)[..., order], starts, axis=-1)
+    return Spectrum(width * np.arange(energy.shape[-1]), energy, resolved)
 
 
 def mean_spectrum(states: NDArray[Any], periodic: tuple[bool, ...], spacing: tuple[float, ...]) -> Spectrum:
