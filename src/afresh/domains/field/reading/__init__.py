@@ -1,0 +1,1 @@
+"""Files of physical fields, of several formats, to `afresh.domains.field.fields.Fields`."""

@@ -1,0 +1,176 @@
+"""Arrays of files in the layout (trajectories, time, channels, *space), read a part at a time."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from afresh.domains.field.fields import Values
+from afresh.domains.field.reading.contents import Variable
+from afresh.domains.field.reading.names import CHANNEL, SAMPLE, TIME
+
+
+@dataclass(frozen=True)
+class Piece:
+    """The array of one variable, the role of each of its axes, and the channels that are taken of it."""
+
+    variable: Variable
+    roles: tuple[str, ...]
+    taken: tuple[int, ...]
+
+    def states(self, trajectory: int, times: slice, points: Mapping[str, int]) -> NDArray[Any]:
+        """(time, channels, *space), with the first `points` of each axis of space."""
+        key = tuple(
+            trajectory if role == SAMPLE else times if role == TIME else slice(0, points.get(role))
+            for role in self.roles
+        )
+        left = [role for role in self.roles if role != SAMPLE]
+        return lay_out(self.variable.read(key), left, TIME, points)[:, list(self.taken)]
+
+
+def lay_out(values: NDArray[Any], roles: Sequence[str], first: str, points: Mapping[str, int]) -> NDArray[Any]:
+    """An array whose axes have these roles as (`first` or 1, channels, *space).
+
+    points: the length of each axis of space, in its order; one that the array lacks is repeated. Complex numbers are
+    two channels, all real parts before all imaginary ones.
+    """
+    order = [i for wanted in (first, CHANNEL, *points) for i, role in enumerate(roles) if role == wanted]
+    lengths = dict(zip(roles, values.shape, strict=True))
+    count, space = lengths.get(first, 1), [lengths.get(name, 1) for name in points]
+    values = values.transpose(order).reshape(count, -1, *space)
+    if values.dtype.kind == "c":
+        values = np.concatenate([values.real, values.imag], 1)
+    return np.broadcast_to(values, (*values.shape[:2], *points.values()))
+
+
+def channel_names(name: str, variable: Variable, roles: Sequence[str], space: Sequence[str]) -> list[str]:
+    """A name for each channel of an array: those of vectors and tensors end in the names of axes of space."""
+    lengths = [n for n, role in zip(variable.shape, roles, strict=True) if role == CHANNEL]
+    names = [name]
+    for length in lengths:
+        vector = length == len(space) and variable.role == "field"
+        ends = list(space) if vector else [str(i) for i in range(length)]
+        names = [f"{stem}_{end}" for stem in names for end in ends] if length > 1 else names
+    complex_ = np.dtype(variable.source.dtype).kind == "c"
+    return [f"{n}_{part}" for part in ("real", "imaginary") for n in names] if complex_ else names
+
+
+@dataclass(frozen=True)
+class Arranged:
+    """The channels of several variables of one file, side by side.
+
+    points: how many points are read of each axis of space, by its name. fill: numbers that stand for missing values
+    besides those that the file declares. Missing values are NaN.
+    """
+
+    pieces: tuple[Piece, ...]
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    points: Mapping[str, int]
+    fill: tuple[float, ...] = ()
+
+    def __getitem__(self, key: tuple[int, slice], /) -> NDArray[Any]:
+        first, last, _ = key[1].indices(self.shape[1])
+        parts = [p.states(key[0], slice(first, last), self.points) for p in self.pieces]
+        states = np.concatenate(parts, 1)
+        absent = [states == np.asarray(number).astype(states.dtype) for number in self.fill]
+        states = states.astype(self.dtype, copy=False)
+        return np.where(np.any(absent, 0), np.asarray(np.nan, self.dtype), states) if absent else states
+
+
+@dataclass(frozen=True)
+class Joined:
+    """The trajectories of several files, one after the other."""
+
+    parts: tuple[Values, ...]
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    starts: tuple[int, ...]
+
+    def __getitem__(self, key: tuple[int, slice], /) -> NDArray[Any]:
+        if not 0 <= key[0] < self.shape[0]:
+            raise IndexError(f"trajectory {key[0]} of {self.shape[0]}")
+        part = bisect_right(self.starts, key[0]) - 1
+        return np.asarray(self.parts[part][key[0] - self.starts[part], key[1]], self.dtype)
+
+
+def join(parts: Sequence[Values]) -> Values:
+    """One array of the trajectories of several, which agree in all other axes."""
+    if len(parts) == 1:
+        return parts[0]
+    counts = [part.shape[0] for part in parts]
+    starts = tuple(accumulate(counts[:-1], initial=0))
+    dtype = np.result_type(*{part.dtype for part in parts})
+    return Joined(tuple(parts), (sum(counts), *parts[0].shape[1:]), np.dtype(dtype), starts)
+
+
+@dataclass(frozen=True)
+class Filled:
+    """Values whose missing points are the mean of their channel, `instead` (channels,)."""
+
+    values: Values
+    instead: NDArray[np.float64]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.values.shape)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.values.dtype
+
+    def __getitem__(self, key: tuple[int, slice], /) -> NDArray[Any]:
+        states = np.asarray(self.values[key])
+        mean = self.instead.astype(self.dtype).reshape(1, -1, *(1,) * (states.ndim - 2))
+        return np.where(np.isnan(states), mean, states)
+
+
+@dataclass(frozen=True)
+class Selected:
+    """Some channels of values, by number."""
+
+    values: Values
+    channels: tuple[int, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (*self.values.shape[:2], len(self.channels), *self.values.shape[3:])
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.values.dtype
+
+    def __getitem__(self, key: tuple[int, slice], /) -> NDArray[Any]:
+        return np.asarray(self.values[key])[:, list(self.channels)]
+
+
+@dataclass(frozen=True)
+class Trimmed:
+    """Values with the first `points` of each axis of space."""
+
+    values: Values
+    points: tuple[int, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (*self.values.shape[:3], *self.points)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.values.dtype
+
+    def __getitem__(self, key: tuple[int, slice], /) -> NDArray[Any]:
+        space = tuple(slice(0, n) for n in self.points)
+        return np.asarray(self.values[key])[(slice(None), slice(None), *space)]
+
+
+def static_array(variable: Variable, roles: Sequence[str], points: Mapping[str, int]) -> NDArray[np.float32]:
+    """An array that does not change in time as (trajectories or 1, channels, *space)."""
+    values = variable.read(tuple(slice(0, points.get(role)) for role in roles))
+    return lay_out(values, roles, SAMPLE, points).astype(np.float32)

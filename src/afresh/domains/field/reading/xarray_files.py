@@ -1,0 +1,160 @@
+"""Arrays of NetCDF and Zarr with names of axes and attributes of the CF conventions, by xarray."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from afresh.core import Omission
+from afresh.data.files import FileError, open_file
+from afresh.data.limits import Limits, Meter, parsing
+from afresh.domains.field.reading.contents import (
+    NUMBERS,
+    Contents,
+    Key,
+    Variable,
+    by_attributes,
+    check_unpacked,
+)
+from afresh.domains.field.reading.extras import library
+from afresh.domains.field.reading.hdf5 import SIGNATURE, check_stored, open_group
+from afresh.domains.field.reading.names import CF_AXES, axis_of
+
+ZARR_FILES = (".zgroup", ".zarray", "zarr.json")  # one of which is in the folder of a store
+LIMITS = Limits(items=100_000)  # groups and arrays of a store
+
+
+def is_zarr(path: Path) -> bool:
+    """Whether a folder is a store of Zarr."""
+    return path.is_dir() and any((path / name).is_file() for name in ZARR_FILES)
+
+
+def open_netcdf(path: Path) -> Contents:
+    """The variables of a NetCDF file, none of which is read yet. Raises FileError if it is damaged."""
+    library("netCDF4", path)
+    with open_file(path) as stream:
+        version_4 = stream.read(len(SIGNATURE)) == SIGNATURE
+    if version_4:
+        file = open_group(path)
+        with parsing("NetCDF file"), file:
+            for name, array in file.items():
+                if type(array).__name__ == "Dataset" and array.shape is not None:
+                    check_stored(name, array)
+            groups = [name for name, member in file.items() if type(member).__name__ == "Group"]
+    else:
+        _check_length(path)
+        groups = []
+    notes = [Omission(f"groups of the file are not read: {', '.join(groups)}")] if groups else []
+    found = _opened(path, "netcdf4")
+    return replace(found, decisions=[*found.decisions, *notes])
+
+
+def open_zarr(path: Path) -> Contents:
+    """The arrays of a Zarr store, none of which is read yet. Raises FileError if it is damaged."""
+    zarr = library("zarr", path)
+    with parsing("Zarr store"):
+        root = zarr.open(str(path), mode="r")
+        arrays = {"field": root} if isinstance(root, zarr.Array) else dict(_zarr_arrays(zarr, root, Meter(LIMITS)))
+        decisions = []
+        for name, array in arrays.items():
+            check_unpacked(name, array.nbytes, array.nbytes_stored())
+            if absent := array.nchunks - array.nchunks_initialized:
+                decisions.append(
+                    f"{name}: {absent:,} of {array.nchunks:,} chunks are not in the store and count as its fill "
+                    f"value, {array.fill_value}"
+                )
+        named = not isinstance(root, zarr.Array) and all("/" not in n and _dims(a) for n, a in arrays.items())
+        if named and arrays:
+            found = _opened(path, "zarr", consolidated=False)
+            return replace(found, decisions=[*found.decisions, *decisions])
+        variables = {
+            name: by_attributes(array, _dims(array) or ("",) * array.ndim, dict(array.attrs))
+            for name, array in arrays.items()
+            if array.dtype.kind in NUMBERS
+        }
+        return Contents(variables, decisions=decisions)
+
+
+def _zarr_arrays(zarr: Any, group: Any, meter: Meter, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, member in group.members():
+        meter.add(items=1)
+        if isinstance(member, zarr.Array):
+            yield prefix + name, member
+        else:
+            yield from _zarr_arrays(zarr, member, meter, f"{prefix}{name}/")
+
+
+def _dims(array: Any) -> tuple[str, ...]:
+    """The names of the axes of an array of Zarr; none if it has none."""
+    version_3 = array.metadata.dimension_names if array.metadata.zarr_format == 3 else None
+    return tuple(str(d or "") for d in version_3 or array.attrs.get("_ARRAY_DIMENSIONS", ()))
+
+
+@dataclass(frozen=True)
+class LazyVariable:
+    """A variable of xarray, decoded, of which only the part that is asked for is read."""
+
+    variable: Any
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.variable.shape)
+
+    @property
+    def dtype(self) -> Any:
+        return self.variable.dtype
+
+    def __getitem__(self, key: Key, /) -> NDArray[Any]:
+        return np.asarray(self.variable[key].values)
+
+
+def _opened(path: Path, engine: str, **options: bool) -> Contents:
+    """Times stay numbers, since steps of time are wanted and not dates."""
+    xarray = library("xarray", path)
+    with parsing("file"):
+        data = xarray.open_dataset(
+            path, engine=engine, chunks=None, cache=False, decode_times=False, backend_kwargs=options or None
+        )
+        decisions: list[str] = []
+        roles = {name: _axis(name, data[name].attrs) for name in data.variables if data[name].ndim == 1}
+        variables: dict[str, Variable] = {}
+        for name, variable in data.variables.items():
+            if variable.dtype.kind not in NUMBERS:
+                decisions.append(Omission(f"{name} is not read: its values are {variable.dtype}, no numbers"))
+                continue
+            dims = tuple("" if str(d).startswith("phony_dim") else roles.get(d) or str(d) for d in variable.dims)
+            coordinate = name in data.coords and variable.ndim == 1
+            variables[roles.get(name) or str(name) if coordinate else str(name)] = Variable(
+                LazyVariable(variable),
+                dims,
+                str(variable.attrs.get("units", "")),
+                role="coordinate" if coordinate else "",
+            )
+            packed = {k: variable.encoding[k] for k in ("scale_factor", "add_offset") if k in variable.encoding}
+            if packed:
+                numbers = " and ".join(f"{k} {float(v):g}" for k, v in packed.items())
+                decisions.append(f"{name} is packed as {variable.encoding.get('dtype')}: {numbers} are applied")
+    return Contents(variables, decisions=decisions)
+
+
+def _axis(name: Any, attributes: Any) -> str:
+    """What a coordinate is by its attributes of the CF conventions; "" if they say nothing that its name does not."""
+    if axis_of(str(name)):
+        return ""
+    return axis_of(str(attributes.get("standard_name", ""))) or CF_AXES.get(str(attributes.get("axis", "")), "")
+
+
+def _check_length(path: Path) -> None:
+    """Raises FileError if a file of NetCDF 3 is shorter than its header declares, which its library does not notice."""
+    from scipy.io import netcdf_file
+
+    with parsing("NetCDF file"), netcdf_file(str(path), mmap=False, maskandscale=False) as file:
+        for name, variable in file.variables.items():
+            if math.prod(variable.shape) and not variable.data.size:
+                raise FileError(f"{name} is cut off: write the file again")
