@@ -19,7 +19,7 @@ FITS = 4.0  # of `seam_ratio`, up to which an axis counts as periodic
 def time_step(name: str, times: NDArray[Any]) -> float:
     """The distance of times (time,). Raises UserError for times that are unsorted, doubled, missing or uneven."""
     advice = "or set `data.step` to the time between states, which are then taken in their order"
-    times = _numbers(name, times)
+    times = _numbers(name, times, "data.step")
     steps = np.diff(times)
     if not len(steps):
         return 1.0
@@ -56,7 +56,7 @@ def time_step(name: str, times: NDArray[Any]) -> float:
 def spacing_of(name: str, points: NDArray[Any]) -> tuple[float, bool]:
     """The mean distance of points (points,), and whether all have it. Raises UserError for points that are unsorted or
     doubled."""
-    points = _numbers(name, points)
+    points = _numbers(name, points, "data.spacing")
     steps = np.diff(points)
     if not len(steps):
         return 1.0, True
@@ -70,11 +70,10 @@ def spacing_of(name: str, points: NDArray[Any]) -> tuple[float, bool]:
     return float(abs(points[-1] - points[0]) / len(steps)), _even(points)
 
 
-def _numbers(name: str, values: NDArray[Any]) -> NDArray[np.float64]:
+def _numbers(name: str, values: NDArray[Any], option: str) -> NDArray[np.float64]:
     numbers = np.asarray(values, np.float64).ravel()
     if not np.isfinite(numbers).all():
         wrong = int((~np.isfinite(numbers)).sum())
-        option = "data.step" if name.rsplit("/", 1)[-1] in ("t", "time") else "data.spacing"
         raise UserError(
             f"{name}: {wrong:,} of {len(numbers):,} coordinates are missing. Complete them, or set `{option}` to the "
             "distance between them.",

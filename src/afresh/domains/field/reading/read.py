@@ -13,7 +13,7 @@ from afresh.core import Omission, Refused, UserError
 from afresh.core.plural import counted
 from afresh.data.files import DataFile, FileError
 from afresh.data.refusals import refusal_lines
-from afresh.domains.field.fields import VALID, Fields, Values
+from afresh.domains.field.fields import LARGEST, VALID, Fields, Values
 from afresh.domains.field.reading.arranged import Filled, Selected, Trimmed, join
 from afresh.domains.field.reading.files import OPEN, field_files, open_contents
 from afresh.domains.field.reading.grid import Boundary, guess_boundary
@@ -23,7 +23,6 @@ from afresh.domains.field.reading.survey import Survey, check_holes, check_missi
 
 STATES = 32  # that are looked at to see whether space is periodic
 SAME = 1e-3  # share by which the spacing and the step of files may differ
-EXACT = 2.0**24  # up to which whole numbers are exact in 32 bits
 
 
 @dataclass(frozen=True)
@@ -245,7 +244,7 @@ def _checked(fields: Fields, options: ReadingOptions, decisions: list[str]) -> F
         check_holes(seen, fields.sources)
         fields = _masked(fields, seen, decisions)
     greatest = np.maximum(np.abs(seen.least), np.abs(seen.most))
-    if (greatest > np.finfo(np.float32).max).any():
+    if (greatest > LARGEST).any():
         name = fields.channels[int(greatest.argmax())]
         raise UserError(
             f"{name} reaches {greatest.max():g}, beyond the numbers of 32 bits that a model computes with. Rescale it, "
