@@ -73,6 +73,12 @@ def test_times_that_are_as_many_as_points_are_not_taken_for_space(tmp_path: Path
     same(read(tmp_path / "b.npy"), square[:, :, None])
 
 
+def test_a_few_trajectories_are_told_from_channels(tmp_path: Path) -> None:
+    few = waves(6, 20, 2, (24, 24))
+    np.save(tmp_path / "a.npy", few)
+    same(read(tmp_path / "a.npy"), few)
+
+
 def test_names_of_one_field_each_are_channels(tmp_path: Path) -> None:
     path = saved(tmp_path, u=LINE, v=LINE[::-1], t=np.arange(20.0), x=np.arange(24.0))
     assert read(path).fields.channels == ("u", "v")

@@ -168,6 +168,18 @@ def test_a_point_that_repeats_the_first_is_left_out(tmp_path: Path) -> None:
     assert read(saved(tmp_path, doubled, x=np.arange(25) * 0.25), periodic=("no",)).fields.space == (25,)
 
 
+def test_longitudes_around_the_earth_are_periodic_and_latitudes_are_not(tmp_path: Path) -> None:
+    earth = waves(6, 20, 1, (18, 36))[:, :, 0]
+    earth[..., :3, :4] = np.nan  # across the seam, and at a pole
+    around = {"lat": np.linspace(85, -85, 18), "lon": np.arange(36) * 10.0, "t": T}
+    np.savez(tmp_path / "a.npz", u=earth, **around)
+    reading = read(tmp_path / "a.npz", missing="mask")
+    assert reading.fields.axes == ("lat", "lon") and reading.fields.periodic == (False, True)
+    assert told(reading, "lon: periodic: 36 points 10 degrees apart")
+    np.savez(tmp_path / "a.npz", u=earth[..., :30], **{**around, "lon": np.arange(30) * 10.0})
+    assert read(tmp_path / "a.npz", missing="mask").fields.periodic == (False, False)
+
+
 # --------------------------------------------------------------------------- values
 
 

@@ -74,9 +74,9 @@ def hdf5(path: Path) -> None:
 def hdf5_dims(path: Path) -> None:
     with h5py.File(path, "w") as file:
         file["data"] = np.moveaxis(U, 0, 2)
-        for i, name in enumerate(("time", "lon", "member")):
+        for i, name in enumerate(("time", "x", "member")):
             file["data"].dims[i].label = name
-        file["time"], file["lon"] = T, X
+        file["time"], file["x"] = T, X
 
 
 def netcdf(path: Path) -> None:
@@ -130,7 +130,7 @@ def test_units_of_netcdf_are_kept(tmp_path: Path) -> None:
     data.time.attrs["units"] = "hours since 2000-01-01"
     data.to_netcdf(tmp_path / "a.nc")
     reading = read(tmp_path / "a.nc")
-    assert reading.fields.units == ("m/s",) and told(reading, "0.5 hours apart")
+    assert reading.fields.units == ("m/s",) and told(reading, "time between states is 0.5 hours")
 
 
 def test_an_npy_is_mapped_and_its_axes_are_seen(tmp_path: Path) -> None:

@@ -172,9 +172,13 @@ class _Telling:
         long = [i for i in self.open if rough[i] > ROUGH and self.shape[i] > FEW]
         if len(long) == 1 and SAMPLE not in self.roles:
             self.set(long[0], SAMPLE, "neighbours have nothing in common")
+        taken = CHANNEL in self.roles
         short = [i for i in self.open if rough[i] > ROUGH and self.shape[i] <= FEW and i > 0]
         if len(short) == 1 and CHANNEL not in self.roles and len(self.open) < len(self.shape):
             self.set(short[0], CHANNEL, "it is short, and neighbours have nothing in common")
+            taken = True
+        if taken and 0 in self.open and rough[0] > ROUGH and SAMPLE not in self.roles:
+            self.set(0, SAMPLE, "neighbours have nothing in common, and channels are along another axis")
 
     def _seams(self, rough: Mapping[int, float]) -> None:
         """Smooth axes whose ends fit together are space, if there is another smooth axis whose ends do not."""

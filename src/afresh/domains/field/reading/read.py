@@ -173,7 +173,7 @@ def _parameters(
 
 
 def _with_boundaries(
-    fields: Fields, known: Mapping[str, bool], options: ReadingOptions, decisions: list[str]
+    fields: Fields, known: Mapping[str, Boundary], options: ReadingOptions, decisions: list[str]
 ) -> Fields:
     """Whether each axis is periodic: as set, as the file says, or as the values look. A point of a periodic axis that
     repeats the first one is left out."""
@@ -195,8 +195,8 @@ def _with_boundaries(
             is_periodic = asked[i % len(asked)] == "yes"
             reason = f"{'periodic' if is_periodic else 'not periodic'}: as set"
         elif axis in known:
-            is_periodic = known[axis]
-            reason = f"{'periodic' if is_periodic else 'not periodic'}: the file says so"
+            is_periodic = known[axis].periodic
+            reason = f"{known[axis].reason} (`data.periodic` sets it)"
         else:
             reason += " (`data.periodic` sets it)"
         decisions.append(f"{axis}: {reason}")
@@ -220,8 +220,9 @@ def _some_states(values: Values) -> NDArray[np.float64]:
     trajectories, steps = values.shape[:2]
     numbers = np.unique(np.linspace(0, trajectories * steps - 1, STATES).astype(int))
     read = [np.asarray(values[int(n) // steps, int(n) % steps : int(n) % steps + 1], np.float64) for n in numbers]
-    states = np.nan_to_num(np.concatenate(read), posinf=0, neginf=0)
-    scale = np.abs(states).max((0, *range(2, states.ndim)), keepdims=True)
+    states = np.concatenate(read)
+    states = np.where(np.isfinite(states), states, np.nan)
+    scale = np.abs(np.nan_to_num(states)).max((0, *range(2, states.ndim)), keepdims=True)
     return np.asarray(states / np.where(scale > 0, scale, 1))
 
 
