@@ -71,6 +71,11 @@ EXTRAS = (
         ("diffusers", "transformers", "peft"),
         "models that diffusers saved: `afresh tune BASE PATH`, `afresh export RUN --to diffusers`",
     ),
+    Extra(
+        "science",
+        ("h5py", "netCDF4", "xarray", "zarr"),
+        "physical fields in HDF5, NetCDF and Zarr: `afresh train simulations/`",
+    ),
     Extra("recommend", ("implicit",), "iALS, a baseline of recommenders"),
     Extra("serve", ("fastapi", "uvicorn", "multipart"), "a server of runs and its page: `afresh serve RUN`"),
     Extra(

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from afresh.core import UserError
 
+LARGEST = float(np.finfo(np.float32).max)
 CHUNK = 16 << 20  # bytes of values that are held at a time while all of them are gone through
 VALID = "valid"  # the static input that is 1 where the values are known and 0 where they are missing throughout
 
@@ -126,8 +127,8 @@ def _read(fields: Fields, span: Span) -> NDArray[Any]:
     if not (0 <= span.trajectory < fields.trajectories and 0 <= span.first < last <= fields.steps):
         raise ValueError(f"{span} is not within {fields.trajectories} trajectories of {fields.steps} states")
     states = np.asarray(fields.values[span.trajectory, span.first : last])
-    if not bool(np.isfinite(states).all()) or float(np.abs(states).max()) > np.finfo(np.float32).max:
-        wrong = ~np.isfinite(states) | (np.abs(states) > np.finfo(np.float32).max)
+    if not bool(np.isfinite(states).all()) or float(np.abs(states).max()) > LARGEST:
+        wrong = ~np.isfinite(states) | (np.abs(states) > LARGEST)
         time, channel, *point = (int(i) for i in np.argwhere(wrong)[0])
         where = fields.sources[span.trajectory] if fields.sources else f"trajectory {span.trajectory}"
         raise UserError(

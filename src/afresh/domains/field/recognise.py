@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from afresh.core import Sniff, UserError
 from afresh.data.files import DataFile, FileError, describes_data
-from afresh.domains.field.reading.contents import Contents
+from afresh.domains.field.reading.contents import Contents, Variable
 from afresh.domains.field.reading.files import OPEN, field_files, open_contents
 from afresh.domains.field.reading.names import TIME, axis_of
 from afresh.domains.field.reading.options import ReadingOptions
@@ -50,8 +52,8 @@ def _seen(file: DataFile) -> str:
     parts = divide(file.name, contents, ReadingOptions())
     if parts.pair:
         return parts.reason
-    if parts.coordinates:
-        return f"coordinates {', '.join(parts.coordinates)}"
+    if found := [name for name, variable in parts.coordinates.items() if _rises(variable)]:
+        return f"coordinates {', '.join(found)}"
     return next((reason for name in parts.fields if (reason := _unlike_images(name, contents))), "")
 
 
@@ -63,12 +65,21 @@ def _unlike_images(name: str, contents: Contents) -> str:
     return f"{name} {variable.shape} has {axes} axes" if axes > 4 or axis_of(name) == TIME else ""
 
 
+def _rises(variable: Variable) -> bool:
+    """Whether numbers rise or fall throughout, as coordinates do and labels named y do not."""
+    steps = np.diff(variable.read())
+    return bool((steps > 0).all() or (steps < 0).all())
+
+
 def _outside(name: str, contents: Contents) -> bool:
-    """Whether numbers from the middle of an array lie outside of 0 to 1, between which those of images lie."""
+    """Whether numbers from the middle of an array are neither from 0 to 1 nor whole ones from 0 to 255, as those of
+    images are."""
     variable = contents.variables[name]
-    key = tuple(slice(n // 2, n // 2 + 16) for n in variable.shape)
-    block = variable.read(key)
-    return bool(block.size and (block.min() < 0 or block.max() > 1) and block.max() <= 1e30)
+    block = variable.read(tuple(slice(n // 2, n // 2 + 16) for n in variable.shape))
+    block = block[np.isfinite(block)]
+    if not block.size or (block.min() >= 0 and block.max() <= 1):
+        return False
+    return not (block.min() >= 0 and block.max() <= 255 and (block == np.round(block)).all())
 
 
 def _suffix(file: DataFile) -> str:

@@ -128,7 +128,7 @@ class Filled:
     def __getitem__(self, key: tuple[int, slice], /) -> NDArray[Any]:
         states = np.asarray(self.values[key])
         mean = self.instead.astype(self.dtype).reshape(1, -1, *(1,) * (states.ndim - 2))
-        return np.where(np.isnan(states), mean, states)
+        return np.where(np.isfinite(states), states, mean)
 
 
 @dataclass(frozen=True)

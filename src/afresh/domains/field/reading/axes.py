@@ -20,7 +20,7 @@ from afresh.domains.field.reading.names import CHANNEL, ROLES, SAMPLE, SPACE, TI
 
 FEW = 8  # channels of an array in which nothing is named; a longer axis is none of channels
 SMOOTH, ROUGH = 0.3, 0.6  # of `roughness`: 1 for neighbours that are independent
-FITS = 4.0  # of `seam_ratio`: 1 if the ends of an axis are neighbours
+FITS, JUMPS = 4.0, 100.0  # of `seam_ratio`: 1 if the ends of an axis are neighbours
 BLOCK = 1 << 20  # numbers that are looked at for each axis
 WORDS = {SAMPLE: "the trajectory", TIME: "time", CHANNEL: "the channel"}
 
@@ -156,12 +156,13 @@ class _Telling:
         self._last(rough)
 
     def _square(self, rough: Mapping[int, float]) -> None:
-        """Two or three smooth axes of one length beside each other are space."""
+        """Two or three smooth axes of one length beside each other are space, if another axis can be time."""
         if self.has_space:
             return
         smooth = [i for i in self.open if rough[i] < SMOOTH and self.shape[i] > FEW]
         for run in _runs(smooth):
-            if len(run) in (2, 3) and len({self.shape[i] for i in run}) == 1:
+            timed = TIME in self.roles or len(smooth) > len(run)
+            if timed and len(run) in (2, 3) and len({self.shape[i] for i in run}) == 1:
                 for axis, role in zip(run, "xyz", strict=False):
                     self.set(axis, role, f"one of {len(run)} smooth axes of the same length")
                 return
@@ -171,17 +172,23 @@ class _Telling:
         long = [i for i in self.open if rough[i] > ROUGH and self.shape[i] > FEW]
         if len(long) == 1 and SAMPLE not in self.roles:
             self.set(long[0], SAMPLE, "neighbours have nothing in common")
+        taken = CHANNEL in self.roles
         short = [i for i in self.open if rough[i] > ROUGH and self.shape[i] <= FEW and i > 0]
         if len(short) == 1 and CHANNEL not in self.roles and len(self.open) < len(self.shape):
             self.set(short[0], CHANNEL, "it is short, and neighbours have nothing in common")
+            taken = True
+        if taken and 0 in self.open and rough[0] > ROUGH and SAMPLE not in self.roles:
+            self.set(0, SAMPLE, "neighbours have nothing in common, and channels are along another axis")
 
     def _seams(self, rough: Mapping[int, float]) -> None:
         """Smooth axes whose ends fit together are space, if there is another smooth axis whose ends do not."""
         smooth = [i for i in self.open if rough[i] < SMOOTH and self.shape[i] > FEW]
         if self.has_space or len(smooth) < 2:
             return
-        fits = [i for i in smooth if seam_ratio(np.moveaxis(self.block(i), i, -1)) < FITS]
-        if len(fits) == len(smooth) - 1 and len(fits) <= 3:
+        ratios = {i: seam_ratio(np.moveaxis(self.block(i), i, -1)) for i in smooth}
+        fits = [i for i, ratio in ratios.items() if ratio < FITS]
+        jumps = [i for i, ratio in ratios.items() if ratio > JUMPS]
+        if len(jumps) == 1 and len(fits) == len(smooth) - 1 and len(fits) <= 3:
             for axis, role in zip(fits, "xyz", strict=False):
                 self.set(axis, role, "smooth, and its ends fit together")
 

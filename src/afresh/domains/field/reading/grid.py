@@ -19,7 +19,7 @@ FITS = 4.0  # of `seam_ratio`, up to which an axis counts as periodic
 def time_step(name: str, times: NDArray[Any]) -> float:
     """The distance of times (time,). Raises UserError for times that are unsorted, doubled, missing or uneven."""
     advice = "or set `data.step` to the time between states, which are then taken in their order"
-    times = _numbers(name, times)
+    times = _numbers(name, times, "data.step")
     steps = np.diff(times)
     if not len(steps):
         return 1.0
@@ -56,7 +56,7 @@ def time_step(name: str, times: NDArray[Any]) -> float:
 def spacing_of(name: str, points: NDArray[Any]) -> tuple[float, bool]:
     """The mean distance of points (points,), and whether all have it. Raises UserError for points that are unsorted or
     doubled."""
-    points = _numbers(name, points)
+    points = _numbers(name, points, "data.spacing")
     steps = np.diff(points)
     if not len(steps):
         return 1.0, True
@@ -70,11 +70,10 @@ def spacing_of(name: str, points: NDArray[Any]) -> tuple[float, bool]:
     return float(abs(points[-1] - points[0]) / len(steps)), _even(points)
 
 
-def _numbers(name: str, values: NDArray[Any]) -> NDArray[np.float64]:
+def _numbers(name: str, values: NDArray[Any], option: str) -> NDArray[np.float64]:
     numbers = np.asarray(values, np.float64).ravel()
     if not np.isfinite(numbers).all():
         wrong = int((~np.isfinite(numbers)).sum())
-        option = "data.step" if name.rsplit("/", 1)[-1] in ("t", "time") else "data.spacing"
         raise UserError(
             f"{name}: {wrong:,} of {len(numbers):,} coordinates are missing. Complete them, or set `{option}` to the "
             "distance between them.",
@@ -99,6 +98,22 @@ class Boundary:
     repeated: bool = False
 
 
+CIRCLE = 360.0  # degrees
+LONGITUDES = frozenset({"lon", "long", "longitude", "rlon"})
+BOUNDED = frozenset({"lat", "latitude", "rlat", "lev", "level", "levels", "depth", "height", "altitude", "plev"})
+
+
+def named_boundary(axis: str, points: int, spacing: float, unit: str) -> Boundary | None:
+    """What the name of an axis of the Earth says: longitudes that go all around are periodic, latitudes and heights are
+    not. None for other axes."""
+    if axis in LONGITUDES and ("degree" in unit or not unit):
+        around = abs(points * spacing - CIRCLE) < spacing / 2
+        return Boundary(
+            around, f"{'periodic' if around else 'not periodic'}: {points:,} points {spacing:g} degrees apart"
+        )
+    return Boundary(False, "not periodic by its name") if axis in BOUNDED else None
+
+
 def guess_boundary(states: NDArray[np.float64]) -> Boundary:
     """Whether the last axis of states (..., points) is periodic, by how its ends fit together."""
     if states.shape[-1] < FEW:
@@ -106,7 +121,7 @@ def guess_boundary(states: NDArray[np.float64]) -> Boundary:
     repeated = _repeats(states)
     ratio = seam_ratio(states[..., :-1] if repeated else states)
     if not np.isfinite(ratio):
-        return Boundary(False, "nothing changes along it")
+        return Boundary(False, "not periodic: nothing can be seen at its ends")
     bend = f"the bend across its ends is {ratio:.2g} times that within"
     if ratio >= FITS:
         return Boundary(False, f"not periodic: {bend}")
@@ -116,20 +131,26 @@ def guess_boundary(states: NDArray[np.float64]) -> Boundary:
 def seam_ratio(states: NDArray[np.float64]) -> float:
     """Mean square of the second differences of (..., points) that reach over the ends, over that of those within.
 
-    It is about 1 if the last point is a neighbour of the first, and large if values or slopes jump there. Not a number
-    if there is no bend within.
+    It is about 1 if the last point is a neighbour of the first, and large if values or slopes jump there. Points without
+    a value do not count. Not a number if there is no bend within.
     """
-    inner = float((np.diff(states, 2, axis=-1) ** 2).mean())
-    scale = float((states**2).mean())
+    inner = _mean(np.diff(states, 2, axis=-1) ** 2)
+    scale = _mean(states**2)
     if inner <= 1e-24 * scale or inner == 0:
         return float("nan")
     over = np.stack([states[..., -2:], states[..., :2]], -2).reshape(*states.shape[:-1], 4)
-    return float((np.diff(over, 2, axis=-1) ** 2).mean()) / inner
+    return _mean(np.diff(over, 2, axis=-1) ** 2) / inner
 
 
 def _repeats(states: NDArray[np.float64]) -> bool:
     """Whether the last point has the values of the first, and not because the surroundings are flat."""
-    scale = float((np.diff(states, axis=-1) ** 2).mean())
-    ends = float(((states[..., 0] - states[..., -1]) ** 2).mean())
-    beside = float(((states[..., 0] - states[..., 1]) ** 2).mean())
+    scale = _mean(np.diff(states, axis=-1) ** 2)
+    ends = _mean((states[..., 0] - states[..., -1]) ** 2)
+    beside = _mean((states[..., 0] - states[..., 1]) ** 2)
     return ends <= 1e-8 * min(beside, scale) and beside > 1e-6 * scale
+
+
+def _mean(values: NDArray[np.float64]) -> float:
+    """The mean of what is a number; not a number if nothing is."""
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if known.size else float("nan")

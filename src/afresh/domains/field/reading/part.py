@@ -15,7 +15,7 @@ from afresh.domains.field.fields import Values
 from afresh.domains.field.reading.arranged import Arranged, Piece, channel_names, lay_out, static_array
 from afresh.domains.field.reading.axes import Axes, given_axes, matching_axes, tell_axes
 from afresh.domains.field.reading.contents import Contents, Variable
-from afresh.domains.field.reading.grid import spacing_of, time_step
+from afresh.domains.field.reading.grid import Boundary, named_boundary, spacing_of, time_step
 from afresh.domains.field.reading.names import CHANNEL, ROLES, SAMPLE, TIME
 from afresh.domains.field.reading.options import ReadingOptions
 from afresh.domains.field.reading.roles import Parts, divide, missing_name
@@ -39,7 +39,7 @@ class FilePart:
     axes: tuple[str, ...]
     spacing: tuple[float, ...]
     step: float
-    periodic: Mapping[str, bool]
+    periodic: Mapping[str, Boundary]
     static: Mapping[str, NDArray[np.float32]]
     parameters: Mapping[str, NDArray[np.float64]]
     attributes: Mapping[str, float]
@@ -86,13 +86,33 @@ def read_part(name: str, contents: Contents, options: ReadingOptions, first: Fil
         space,
         spacing,
         step,
-        contents.periodic,
+        _boundaries(contents, space, parts.coordinates, points, spacing),
         static,
         parameters,
         contents.parameters,
         {key: a.roles for key, a in axes.items()},
         tuple(decisions),
     )
+
+
+def _boundaries(
+    contents: Contents,
+    space: Sequence[str],
+    coordinates: Mapping[str, Variable],
+    points: Mapping[str, int],
+    spacing: Sequence[float],
+) -> dict[str, Boundary]:
+    """What the file or the names of axes say of boundaries."""
+    out: dict[str, Boundary] = {}
+    for axis, distance in zip(space, spacing, strict=True):
+        unit = coordinates[axis].unit if axis in coordinates else ""
+        named = named_boundary(axis, points[axis], distance, unit) if axis in coordinates else None
+        if axis in contents.periodic:
+            says = contents.periodic[axis]
+            out[axis] = Boundary(says, f"{'periodic' if says else 'not periodic'}: the file says so")
+        elif named is not None:
+            out[axis] = named
+    return out
 
 
 def _axes(name: str, parts: Parts, options: ReadingOptions, first: FilePart | None) -> dict[str, Axes]:
@@ -229,7 +249,7 @@ def _spacing(
                 f"{axis} is spaced unevenly, {distance:g}{unit} on average: where each point lies becomes an input"
             )
         elif unit:
-            decisions.append(f"{axis}: points are {distance:g}{unit} apart")
+            decisions.append(f"{axis}: the distance of points is {distance:g}{unit}")
     return tuple(out), uneven
 
 
@@ -251,7 +271,7 @@ def _step(
         return 1.0
     step = time_step(f"time of {name}", times.read())
     if times.unit:
-        decisions.append(f"states are {step:g} {times.unit.split(' since ')[0]} apart")
+        decisions.append(f"the time between states is {step:g} {times.unit.split(' since ')[0]}")
     return step
 
 

@@ -13,7 +13,7 @@ from afresh.core import Omission, Refused, UserError
 from afresh.core.plural import counted
 from afresh.data.files import DataFile, FileError
 from afresh.data.refusals import refusal_lines
-from afresh.domains.field.fields import VALID, Fields, Values
+from afresh.domains.field.fields import LARGEST, VALID, Fields, Values
 from afresh.domains.field.reading.arranged import Filled, Selected, Trimmed, join
 from afresh.domains.field.reading.files import OPEN, field_files, open_contents
 from afresh.domains.field.reading.grid import Boundary, guess_boundary
@@ -23,7 +23,6 @@ from afresh.domains.field.reading.survey import Survey, check_holes, check_missi
 
 STATES = 32  # that are looked at to see whether space is periodic
 SAME = 1e-3  # share by which the spacing and the step of files may differ
-EXACT = 2.0**24  # up to which whole numbers are exact in 32 bits
 
 
 @dataclass(frozen=True)
@@ -174,7 +173,7 @@ def _parameters(
 
 
 def _with_boundaries(
-    fields: Fields, known: Mapping[str, bool], options: ReadingOptions, decisions: list[str]
+    fields: Fields, known: Mapping[str, Boundary], options: ReadingOptions, decisions: list[str]
 ) -> Fields:
     """Whether each axis is periodic: as set, as the file says, or as the values look. A point of a periodic axis that
     repeats the first one is left out."""
@@ -196,8 +195,8 @@ def _with_boundaries(
             is_periodic = asked[i % len(asked)] == "yes"
             reason = f"{'periodic' if is_periodic else 'not periodic'}: as set"
         elif axis in known:
-            is_periodic = known[axis]
-            reason = f"{'periodic' if is_periodic else 'not periodic'}: the file says so"
+            is_periodic = known[axis].periodic
+            reason = f"{known[axis].reason} (`data.periodic` sets it)"
         else:
             reason += " (`data.periodic` sets it)"
         decisions.append(f"{axis}: {reason}")
@@ -221,8 +220,9 @@ def _some_states(values: Values) -> NDArray[np.float64]:
     trajectories, steps = values.shape[:2]
     numbers = np.unique(np.linspace(0, trajectories * steps - 1, STATES).astype(int))
     read = [np.asarray(values[int(n) // steps, int(n) % steps : int(n) % steps + 1], np.float64) for n in numbers]
-    states = np.nan_to_num(np.concatenate(read), posinf=0, neginf=0)
-    scale = np.abs(states).max((0, *range(2, states.ndim)), keepdims=True)
+    states = np.concatenate(read)
+    states = np.where(np.isfinite(states), states, np.nan)
+    scale = np.abs(np.nan_to_num(states)).max((0, *range(2, states.ndim)), keepdims=True)
     return np.asarray(states / np.where(scale > 0, scale, 1))
 
 
@@ -245,7 +245,7 @@ def _checked(fields: Fields, options: ReadingOptions, decisions: list[str]) -> F
         check_holes(seen, fields.sources)
         fields = _masked(fields, seen, decisions)
     greatest = np.maximum(np.abs(seen.least), np.abs(seen.most))
-    if (greatest > np.finfo(np.float32).max).any():
+    if (greatest > LARGEST).any():
         name = fields.channels[int(greatest.argmax())]
         raise UserError(
             f"{name} reaches {greatest.max():g}, beyond the numbers of 32 bits that a model computes with. Rescale it, "
