@@ -1,0 +1,5 @@
+"""Physical fields in time."""
+
+from afresh.core.plugin import Plugin
+
+PLUGIN = Plugin()
