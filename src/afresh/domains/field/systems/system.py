@@ -1,0 +1,180 @@
+"""What a physical system is here: an equation with its defaults, from which trajectories are computed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+
+import numpy as np
+
+from afresh.core import UserError
+from afresh.core.rng import Rng
+from afresh.domains.field.systems.equation import Equation, solve
+from afresh.domains.field.systems.grid import Array, Grid
+
+BLOCK = 1 << 14  # numbers of all trajectories that are computed at once: they then stay in the cache of a processor
+
+Given = Mapping[str, float | Sequence[float] | Array]  # by name, one number or one for each trajectory
+Parameters = Mapping[str, Array]  # by name, in a shape that broadcasts to what they are used with
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A number in an equation. `lowest` and `highest`: between which it is accepted."""
+
+    about: str
+    default: float
+    lowest: float
+    highest: float
+
+
+@dataclass(frozen=True)
+class System:
+    """An equation with periodic boundaries and the setting in which it is solved by default.
+
+    `extent`: the length of each axis of space, `points` along it. `step`: the time between two states, which the solver
+    takes in `substeps`, so that the error of a state is below 1e-5; with its longer `largest_step` that is still below
+    1%, which is the step to compare its speed at. `warm_up`: the steps that are computed and left out before the first state. `least_points`: below which
+    the first states cannot be written. Other settings: `dataclasses.replace`.
+
+    `equation` takes a grid and the parameters, each (trajectories or 1, 1, ...) so that it broadcasts to the modes.
+    `initial` takes random numbers, the numbers of the trajectories (trajectories,), a grid and such parameters, and
+    returns fields (trajectories, channels, *space). `conserved`: by name, the quantities that the equation conserves at
+    the default parameters, each a function of fields (..., channels, *space), a grid and parameters that broadcast to
+    its result (...).
+    """
+
+    name: str
+    title: str
+    about: str
+    paper: str
+    channels: tuple[str, ...]
+    dimensions: int
+    extent: float
+    points: int
+    step: float
+    substeps: int
+    largest_step: float
+    equation: Callable[[Grid, Parameters], Equation]
+    initial: Callable[[Rng, Array, Grid, Parameters], Array]
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    conserved: Mapping[str, Callable[[Array, Grid, Parameters], Array]] = field(default_factory=dict)
+    warm_up: int = 0
+    least_points: int = 32
+
+    @property
+    def units(self) -> tuple[str, ...]:
+        """Of each channel: none, because every equation is written without dimensions."""
+        return ("",) * len(self.channels)
+
+    @property
+    def periodic(self) -> tuple[bool, ...]:
+        """Whether each axis of space is."""
+        return (True,) * self.dimensions
+
+    def grid(self, points: int | None = None) -> Grid:
+        """`points` along each axis, or the default. Raises UserError for a number that cannot be used."""
+        count = self.points if points is None else points
+        if count < self.least_points or count % 2:
+            raise UserError(
+                f"{self.title} on {count:,} points along each axis cannot be computed. Give an even number of at least "
+                f"{self.least_points}, such as {self.points}.",
+                "points",
+            )
+        return Grid(count, self.extent, self.dimensions)
+
+    def states(
+        self,
+        seed: int,
+        trajectories: int,
+        steps: int,
+        points: int | None = None,
+        parameters: Given | None = None,
+        first: int = 0,
+    ) -> Array:
+        """Trajectories number `first` and following, (trajectories, steps + 1, channels, *space) in float32.
+
+        Each has its first state and `steps` more, computed in float64. A parameter is one number, or one for each
+        trajectory. A trajectory is the same, bit for bit, whatever others are computed beside it. Raises UserError for
+        what cannot be computed, and where the solution leaves the finite numbers.
+        """
+        grid = self.grid(points)
+        for name, count, least in (("trajectories", trajectories, 1), ("steps", steps, 0), ("first", first, 0)):
+            if count < least:
+                raise UserError(f"{name} is {count}. Give a whole number of at least {least}.", name)
+        given = self.check_parameters(parameters or {}, trajectories)
+        out = np.empty((trajectories, steps + 1, len(self.channels), *grid.shape), np.float32)
+        size = max(1, BLOCK // (len(self.channels) * grid.points**grid.dimensions))
+        for start in range(0, trajectories, size):
+            rows = slice(start, min(start + size, trajectories))
+            here = {name: numbers[rows] if len(numbers) > 1 else numbers for name, numbers in given.items()}
+            numbers = np.arange(first + rows.start, first + rows.stop)
+            fields = self.initial(Rng(seed), numbers, grid, self._beside(here, grid.dimensions + 1))
+            out[rows] = self.rollout(fields, steps, here, self.warm_up)
+        return out
+
+    def rollout(
+        self,
+        fields: Array,
+        steps: int,
+        parameters: Given | None = None,
+        warm_up: int = 0,
+    ) -> Array:
+        """What follows from given fields (trajectories, channels, *space), in float64.
+
+        Returns (trajectories, steps + 1, channels, *space): the fields without the modes that the solver does not keep,
+        or after `warm_up` steps, and the states after. Raises UserError as `states` does.
+        """
+        grid = self.grid(fields.shape[-1])
+        given = self.check_parameters(parameters or {}, len(fields))
+        equation = self.equation(grid, self._beside(given, grid.dimensions + 1))
+        with np.errstate(over="ignore", invalid="ignore"):
+            states = solve(equation, fields, self.step, self.substeps, steps, warm_up)
+        if not np.isfinite(states).all():
+            raise UserError(
+                f"The solution of {self.title} left the finite numbers at {grid.points} points, with {self.substeps} "
+                f"steps of the solver for each of {self.step:g}. Use more points or a shorter step, or parameters "
+                "nearer to the defaults.",
+                "unstable",
+            )
+        return states
+
+    def conserved_quantities(self, states: Array, parameters: Given | None = None) -> dict[str, Array]:
+        """By name, (trajectories, time) in float64, of states (trajectories, time, channels, *space)."""
+        given = self._beside(self.check_parameters(parameters or {}, len(states)), 1)
+        grid = self.grid(states.shape[-1])
+        return {name: quantity(states.astype(np.float64), grid, given) for name, quantity in self.conserved.items()}
+
+    def check_parameters(self, given: Given, trajectories: int) -> dict[str, Array]:
+        """Every parameter by name, (trajectories or 1,) in float64. Raises UserError for a name that there is not, a
+        number that is not accepted, and another count than that of the trajectories."""
+        for name in given:
+            if name not in self.parameters:
+                near = get_close_matches(name, self.parameters, n=1)
+                hint = f" Did you mean {near[0]}?" if near else ""
+                known = ", ".join(self.parameters) or "none"
+                raise UserError(f"{self.title} has no parameter {name!r}.{hint} It has: {known}.", "parameter")
+        out = {}
+        for name, parameter in self.parameters.items():
+            numbers = np.atleast_1d(np.asarray(given.get(name, parameter.default), np.float64))
+            if numbers.shape not in ((1,), (trajectories,)):
+                raise UserError(
+                    f"{numbers.size:,} values of {name} are given for {trajectories:,} trajectories. Give one, or one "
+                    "for each.",
+                    "parameter",
+                )
+            wrong = numbers[~((numbers >= parameter.lowest) & (numbers <= parameter.highest))]
+            if wrong.size:
+                raise UserError(
+                    f"{name} is {wrong[0]:g}. {self.title} takes {parameter.lowest:g} to {parameter.highest:g}; the "
+                    f"default is {parameter.default:g}.",
+                    "parameter",
+                )
+            out[name] = numbers
+        return out
+
+    @staticmethod
+    def _beside(parameters: Mapping[str, Array], axes: int) -> dict[str, Array]:
+        """Each (trajectories or 1,) with so many axes of length 1 behind it."""
+        return {name: numbers.reshape(-1, *(1,) * axes) for name, numbers in parameters.items()}
