@@ -180,6 +180,7 @@ FAMILIES = (
     ),
     FamilyRow("gan", ("line", "plane", "solid"), {"width": 8, "latent": 4, "cond": 8}),
     FamilyRow("flow", ("line", "plane", "solid"), {"widths": (8, 16), "emb": 16}, {"steps": 3}),
+    FamilyRow("ensemble", ("line", "plane", "solid"), {"widths": (8, 16), "emb": 16}),
     FamilyRow(
         "autoencoder",
         ("line", "plane", "solid"),
@@ -290,6 +291,14 @@ def write_molecules(folder: Path) -> None:
         (folder / f"{i:02d}.smi").write_text(f"{'C' * (2 + i // 3)}{'ONF'[i % 3]} chain-{i}\n", encoding="ascii")
 
 
+def write_waves(folder: Path) -> None:
+    """24 waves of three states, each in a file of its own, which move along a ring of 8 points."""
+    x = np.arange(8) / 8
+    for i in range(24):
+        states = [np.sin(2 * np.pi * (x - 0.1 * k - i / 24)) * (1 + i / 24) for k in range(3)]
+        np.savez(folder / f"{i:02d}.npz", u=np.stack(states), t=np.arange(3.0), x=x)
+
+
 SEQUENCES = ("transformer", "masked", "vae", "autoencoder")  # families of whole sequences too
 MODALITIES = (
     ModalityRow("text", write_texts, 24, {"context": 8}, SEQUENCES),
@@ -310,6 +319,7 @@ MODALITIES = (
         "interactions", write_histories, 24, {"context": 16, "split": "user"}, ("transformer", "masked", "vae")
     ),
     ModalityRow("molecule", write_molecules, 24, families=SEQUENCES),
+    ModalityRow("field", write_waves, 24, families=("ensemble", "flow")),
 )
 
 

@@ -96,3 +96,18 @@ def test_unfolding_puts_every_channel_into_its_cell(grid: tuple[int, ...]) -> No
             cell = 2 * cell + p % 2
         at = (slice(None), slice(3 * cell, 3 * cell + 3), *(p // 2 for p in place))
         assert torch.equal(out[(slice(None), slice(None), *place)], y[at])
+
+
+@pytest.mark.parametrize("shift", [(4, 0), (0, 8)])
+@pytest.mark.parametrize("periodic", [(True, True), (True, False), (False, True)])
+def test_a_grid_that_closes_on_itself_has_no_seam(periodic: tuple[bool, bool], shift: tuple[int, int]) -> None:
+    """Moved around along a periodic axis by whole cells of the coarsest grid, the result is moved alike; along another
+    axis it is not."""
+    torch.manual_seed(0)
+    net = UNet(2, 1, 1, (4, 8, 8), 1, 6, attention=True, periodic=periodic).double()
+    for p in net.parameters():
+        nn.init.normal_(p, std=0.2)
+    x, e = torch.randn(1, 1, 8, 16, dtype=torch.float64), torch.randn(1, 6, dtype=torch.float64)
+    moved = net(x.roll(shift, (2, 3)), e)
+    same = torch.allclose(moved, net(x, e).roll(shift, (2, 3)))
+    assert same == all(p for p, s in zip(periodic, shift, strict=True) if s)

@@ -1,0 +1,113 @@
+"""Ensembles: the score against its definition and closed forms, what persists, and a system whose law is known."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from afresh.core import Batch, Cond, Examples, Part, Space
+from afresh.core.rng import Rng
+from afresh.families import ensemble
+from afresh.families.ensemble import EnsembleConfig, EnsembleSettings, almost_fair_crps, draw_members, drawing
+from afresh.training.config import TrainConfig
+from afresh.training.loop import Learner, take_step
+
+SPACE = Space("field", (1, 12), axes=("x",), periodic=(True,))
+SCALE = 0.5
+CONDS = {"past": Part("aligned", shape=(1, 12), persists=True, std=SCALE)}
+
+
+def small(**changes: object) -> EnsembleConfig:
+    return EnsembleConfig(widths=(8, 8), emb=16, **changes)  # type: ignore[arg-type]
+
+
+def told(past: Tensor, present: bool = True) -> Cond:
+    return Cond(len(past), {"past": past}, {"past": torch.full((len(past),), present)})
+
+
+@pytest.mark.parametrize("alpha", [1.0, 0.95])
+@pytest.mark.parametrize("members", [2, 3, 7])
+def test_the_score_is_the_sum_over_pairs(members: int, alpha: float) -> None:
+    x, y = Rng(0).normal("x", torch.arange(4), (members, 3)), Rng(0).normal("y", torch.arange(4), (3,))
+    expected = torch.zeros(4, 3)
+    for j, k in itertools.permutations(range(members), 2):
+        pair = (x[:, j] - x[:, k]).abs()
+        expected += (x[:, j] - y).abs() + (x[:, k] - y).abs() - (1 - (1 - alpha) / members) * pair
+    expected /= 2 * members * (members - 1)
+    torch.testing.assert_close(almost_fair_crps(x, y, alpha), expected)
+
+
+@pytest.mark.parametrize("members", [2, 5])
+def test_for_a_true_ensemble_the_fair_score_does_not_depend_on_the_number_of_members(members: int) -> None:
+    """Of a standard normal forecast of itself it is 1 / sqrt(pi) on average (Gneiting and Raftery 2007, sec. 4.2)."""
+    n = 200_000
+    x, y = Rng(1).normal("x", torch.arange(n), (members,)), Rng(1).normal("y", torch.arange(n), ())
+    score = almost_fair_crps(x, y, 1.0)
+    assert float(score.mean()) == pytest.approx(1 / math.sqrt(math.pi), abs=4 * float(score.std()) / math.sqrt(n))
+
+
+def test_a_new_network_says_that_nothing_changes() -> None:
+    modules = ensemble.build(small(), SPACE, CONDS)
+    past = Rng(0).normal("past", torch.arange(3), (1, 12))
+    drawn = ensemble.sample(modules, small(), SPACE, told(past), Rng(0), torch.arange(3), EnsembleSettings())
+    torch.testing.assert_close(drawn, past)
+    nothing = told(past, present=False)
+    drawn = ensemble.sample(modules, small(), SPACE, nothing, Rng(0), torch.arange(3), EnsembleSettings())
+    assert not bool(drawn.any())
+
+
+def test_one_member_is_a_regression_of_changes() -> None:
+    config = small(members=1)
+    modules = ensemble.build(config, SPACE, CONDS)
+    assert drawing(modules).noise == 0
+    index = torch.arange(5)
+    past, x = Rng(0).normal("past", index, (1, 12)), Rng(0).normal("x", index, (1, 12))
+    total, weight, _ = ensemble.EnsembleObjective(config, SPACE).loss(
+        modules, Batch(x, told(past), index), "model", 0, Rng(0), {}
+    )
+    torch.testing.assert_close(total, ((x - past) / SCALE).square().flatten(1).mean(1).sum())
+    assert weight == 5
+
+
+def test_members_depend_on_their_example_and_number_alone() -> None:
+    config = small()
+    net = drawing(ensemble.build(config, SPACE, CONDS))
+    nn.init.normal_(net.net.last.weight, std=0.1)  # type: ignore[union-attr, arg-type]
+    past = Rng(0).normal("past", torch.arange(4), (1, 12))
+    all_of_them = draw_members(net, SPACE, told(past), Rng(0), torch.arange(4), 3, "a")
+    alone = draw_members(net, SPACE, told(past[2:3]), Rng(0), torch.tensor([2]), 2, "a")
+    torch.testing.assert_close(all_of_them[2:3, :2], alone, rtol=1e-4, atol=1e-5)
+    assert all_of_them.std(1).min() > 0
+
+
+@pytest.mark.slow
+def test_the_spread_of_a_system_with_known_noise_is_learnt() -> None:
+    """x' = 0.8 x shifted by one point + 0.3 noise: the mean and the deviation of members against the true ones."""
+    torch.manual_seed(0)
+    config = EnsembleConfig(widths=(16,), emb=16, attention=False, noise_channels=1, noise_numbers=0)
+    n = 4_000
+    past = Rng(2).normal("past", torch.arange(n), (1, 12))
+    x = 0.8 * past.roll(1, -1) + 0.3 * Rng(2).normal("noise", torch.arange(n), (1, 12))
+    data = Examples(x, told(past))
+    learner = Learner(
+        ensemble.build(config, SPACE, CONDS),
+        ensemble.EnsembleObjective(config, SPACE),
+        TrainConfig(steps=500, batch=64, micro_batch=64, save_every=500, lr=5e-3, cond_dropout=0.0, decay=0.8),
+    )
+    for step in range(500):
+        rows = (torch.arange(64) + 64 * step) % n
+        index = torch.arange(64) + 64 * step
+        take_step(learner, Batch(data.x[rows], data.cond.select(rows), index), Rng(0))
+        learner.step += 1
+    fresh = Rng(3).normal("past", torch.arange(64), (1, 12))
+    with torch.no_grad():
+        drawn = draw_members(drawing(learner.modules), SPACE, told(fresh), Rng(1), torch.arange(64), 64, "check")
+    assert float((drawn.mean(1) - 0.8 * fresh.roll(1, -1)).square().mean().sqrt()) < 0.1
+    assert float(drawn.std(1).mean()) == pytest.approx(0.3, rel=0.15)
+    neighbours = drawn - drawn.mean(1, keepdim=True)
+    correlation = (neighbours * neighbours.roll(1, -1)).mean() / neighbours.square().mean()
+    assert abs(float(correlation)) < 0.15
