@@ -23,7 +23,7 @@ from torch import Tensor
 from afresh.evaluation.distribution import distances, kid
 from afresh.evaluation.tuning_monitor import conditions_of
 from afresh.runs.run import Run
-from afresh.training.best_checkpoint import GAIN, GAIN_ERROR, PATIENCE, BestCheckpoint
+from afresh.training.best_checkpoint import GAIN, GAIN_ERROR, PATIENCE, first_unbeaten
 from afresh.training.looks import MonitorLook
 from afresh.training.loop import Learner, averaged
 from afresh.training.lora import LoraConfig
@@ -39,7 +39,13 @@ from benchmarks.subjects.judge import Array, Recogniser, features, likeness, lik
 from benchmarks.subjects.scenes import GROUNDS, TRIGGER, common, subject
 
 SUBJECTS, PICTURES, STEPS, EVERY, RATE, MINUTES = 10, 16, 200, 25, 1e-3, 40.0
-DRAWN, OTHER, REAL, HELD = 30, 100, 400, 60  # pictures of the figure, of other captions, of scenes, and of the figure
+RANK, HELD_FAST = 32, 3.0  # of the adapter, and how strongly the base's answers to other texts are held
+DRAWN, OTHER, REAL, HELD = (
+    30,
+    100,
+    400,
+    60,
+)  # pictures of the doll, of other captions, real ones of those, and of the doll
 SETTINGS = {"steps": 15, "guidance": 3.0}
 FORGOTTEN, NEAR = 1.2, 0.9  # the goals: KID beside the base's at most, likeness at least
 
@@ -59,6 +65,7 @@ class Look:
     kid: float
     near: float
     metrics: dict[str, float]
+    errors: tuple[float, ...] = ()  # of pairs of a held-out picture and noise
 
 
 class Eye:
@@ -109,9 +116,6 @@ def save_grid(x: Tensor, file: Path, across: int = 10) -> None:
     Image.fromarray(picture).resize((picture.shape[1] * 3, picture.shape[0] * 3), Image.Resampling.NEAREST).save(file)
 
 
-RULE = BestCheckpoint(Path(), GAIN, "", 1, lambda a, b: False, margin=1.0)
-
-
 class Watched(DataSource):
     """A run's data, with a recogniser at every evaluation."""
 
@@ -122,7 +126,8 @@ class Watched(DataSource):
     def evaluate(self, learner: Learner) -> dict[str, float]:
         metrics = super().evaluate(learner)
         picture = self.folder / f"look-{learner.step:05d}.png"
-        self.seen.append(self.eye.look(learner, self.run, dict(metrics), picture))
+        errors = learner.looks[GAIN][-1].parts
+        self.seen.append(replace(self.eye.look(learner, self.run, dict(metrics), picture), errors=errors))
         write_json(self.folder / "looks.json", [asdict(look) for look in self.seen])
         return metrics
 
@@ -139,7 +144,10 @@ def teach(
         write_captioned(data, pictures)
     steps = int(train.pop("steps", STEPS))
     others = "; ".join(common(random.Random(f"others {i}")).caption for i in range(8))
-    lora = LoraConfig(rank=int(train.pop("rank", 16)), targets=("*",) if train.pop("every", 0) else ())
+    rank, every = int(train.pop("rank", RANK)), train.pop("every", True)
+    lora = LoraConfig(
+        rank=rank, targets=("*",) if every else ()
+    )  # all layers, as the base is small, or the attention's
     spec = TrainSpec(
         data,
         base=str(pipeline),
@@ -149,7 +157,14 @@ def teach(
         out=folder / "run",
         force=True,
         data={"trigger": TRIGGER, "others": others},
-        set_train={"preview_every": 0, "stop_rising": 0, "lr": RATE, "eval_every": EVERY, **train},
+        set_train={
+            "preview_every": 0,
+            "stop_rising": 0,
+            "lr": RATE,
+            "eval_every": EVERY,
+            "preserve": HELD_FAST,
+            **train,
+        },
     )
     job = start(spec)
     source = job.source
@@ -163,9 +178,9 @@ def teach(
 
 def used_step(looks: list[Look]) -> int:
     """The step whose weights a run uses that stops by itself."""
-    seen = [MonitorLook(x.step, x.metrics[GAIN], x.metrics[GAIN_ERROR]) for x in looks]
+    seen = [MonitorLook(x.step, x.metrics[GAIN], x.metrics[GAIN_ERROR], x.errors) for x in looks]
     for i in range(1, len(seen) + 1):
-        best = RULE.best(seen[:i])
+        best = first_unbeaten(seen[:i])
         if sum(look.step > best.step for look in seen[:i]) >= PATIENCE:
             break
     return best.step

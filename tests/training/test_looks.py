@@ -11,7 +11,15 @@ import pytest
 
 from afresh.core.rng import Rng
 from afresh.training import checkpoint, loop
-from afresh.training.best_checkpoint import GAIN, LOSS, REWARD, best_by_gain, best_by_loss, best_by_reward
+from afresh.training.best_checkpoint import (
+    GAIN,
+    LOSS,
+    REWARD,
+    best_by_gain,
+    best_by_loss,
+    best_by_reward,
+    first_unbeaten,
+)
 from afresh.training.looks import Looks, MonitorLook, add_look, looks_in, looks_until
 from afresh.training.loop import Hooks, Learner
 from afresh.training.weights import read_weights
@@ -129,3 +137,19 @@ def test_the_best_of_teaching_is_the_first_that_no_later_one_beats_by_a_standard
     assert "step 2" in rule.stop_reason(learner)
     learner.config.stop_rising = 0.0
     assert best_by_gain(tmp_path, learner).stop_reason(learner) == ""
+
+
+def test_parts_that_all_become_better_decide_where_their_spread_is_large() -> None:
+    """The error of each value is .5, but every part is lower by about .1 than before."""
+    early = MonitorLook(1, 0.2, 0.5, (0.1, 1.0, 2.0, 0.5))
+    later = MonitorLook(2, 0.3, 0.5, (0.01, 0.88, 1.9, 0.41))
+    assert first_unbeaten([MonitorLook(0, 0.0), early, later]).step == 2
+    same = MonitorLook(2, 0.2, 0.5, (0.2, 0.9, 2.1, 0.4))
+    assert first_unbeaten([MonitorLook(0, 0.0), early, same]).step == 1
+
+
+def test_the_base_is_the_best_only_if_nothing_predicts_better() -> None:
+    base = MonitorLook(0, 0.0, 0.0, (1.0, 1.0))
+    worse, slightly = MonitorLook(1, -0.1, 0.3, (1.4, 0.8)), MonitorLook(2, 0.02, 0.3, (1.2, 0.76))
+    assert first_unbeaten([base, worse]).step == 0
+    assert first_unbeaten([base, worse, slightly]).step == 2

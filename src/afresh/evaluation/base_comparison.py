@@ -61,6 +61,7 @@ class BaseComparison:
         rows = evenly_spaced(len(heldout), EXAMPLES).repeat(math.ceil(PAIRS / min(len(heldout), EXAMPLES)))
         self.batch = gather(heldout, space, rows, torch.arange(len(rows)))
         self.base: Answers | None = None
+        self.latest: tuple[float, ...] = ()  # the errors of the last network that was measured
 
     def errors(self, modules: Modules, batch: Batch) -> Tensor:
         """The error of each pair of an example and a noise, averaged over the times of the family's score, (pairs,)."""
@@ -101,6 +102,7 @@ class BaseComparison:
         now = self.answer(modules)
         if self.base is None:
             self.base = now
+        self.latest = tuple(now.errors.tolist())
         return compared(now, self.base)
 
 

@@ -177,7 +177,7 @@ def help_for(word: Word, known: KnownFacts, train: int, heldout: int, better_now
     if word == "cannot tell" and known.taught:
         return Help(
             f"Look at {known.plural} of its own texts beside those of others. If the others have changed too much, "
-            "tune again with `--set train.preserve=1`.",
+            "tune again with `train.preserve=1`.",
             sample_command(known),
         )
     if word == "cannot tell":

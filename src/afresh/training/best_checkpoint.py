@@ -12,6 +12,7 @@ standard error the earliest is the best.
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,46 +49,62 @@ def rises(losses: Sequence[float], limit: float) -> bool:
     return rose and last[-1] - lowest > limit * abs(lowest)
 
 
+def lowest(seen: Sequence[MonitorLook]) -> MonitorLook:
+    """The evaluation with the lowest value, the first of several equal ones."""
+    return min(seen, key=lambda look: look.value)
+
+
+def highest(seen: Sequence[MonitorLook]) -> MonitorLook:
+    return max(seen, key=lambda look: look.value)
+
+
+def first_unbeaten(seen: Sequence[MonitorLook]) -> MonitorLook:
+    """Of what is better than the base, the first that no later one beats by more than a standard error, which is that
+    of the differences of their parts; the first of all if nothing is better (the rule by which Breiman et al. 1984,
+    sec. 3.4.3, prune trees)."""
+    better = [look for look in seen if look.value > 0]
+    best = better[0] if better else seen[0]
+    for look in better:
+        best = look if beats(look, best) else best
+    return best
+
+
+def beats(look: MonitorLook, than: MonitorLook) -> bool:
+    if len(look.parts) < 2 or len(look.parts) != len(than.parts):
+        return look.value - than.value > look.error
+    lower = [b - a for a, b in zip(look.parts, than.parts, strict=True)]
+    return statistics.fmean(lower) > statistics.stdev(lower) / math.sqrt(len(lower))
+
+
 @dataclass(frozen=True)
 class BestCheckpoint:
-    """Stores the best weights by one metric. `sign` is 1 if higher is better and -1 if lower is better.
+    """Stores the best weights by one metric.
 
-    `worse` (best, last) decides whether the last weights are replaced, and `ends` (all evaluations, the best) why
-    training ends at the last of them, or "". An evaluation is better than another one if it is so by more than `margin`
-    of its standard errors.
+    `best`: of the evaluations so far, which is the last one whenever it changes. `worse` (best, last) decides whether
+    the last weights are replaced, and `ends` (all evaluations, the best) why training ends at the last of them, or "".
     """
 
     folder: Path
     metric: str  # in metrics.jsonl
     file: str  # the stored weights
-    sign: int
+    best: Callable[[Sequence[MonitorLook]], MonitorLook]
     worse: Callable[[MonitorLook, MonitorLook], bool]
     ends: Callable[[Sequence[MonitorLook], MonitorLook], str] = lambda seen, best: ""
     error: str = ""  # the metric that holds the standard error
-    margin: float = 0.0
 
-    def better(self, look: MonitorLook, than: MonitorLook) -> bool:
-        margin = self.margin * look.error if self.margin else 0.0
-        return self.sign * (look.value - than.value) > margin
-
-    def best(self, seen: Sequence[MonitorLook]) -> MonitorLook:
-        """The best evaluation, or the first of several equal ones."""
-        best = seen[0]
-        for look in seen[1:]:
-            best = look if self.better(look, best) else best
-        return best
-
-    def update(self, learner: Learner, metrics: Mapping[str, float], store: bool = True) -> None:
+    def update(
+        self, learner: Learner, metrics: Mapping[str, float], store: bool = True, parts: tuple[float, ...] = ()
+    ) -> None:
         """Record an evaluation, and store the weights if it is the best so far.
 
-        Values that are not finite are ignored.
+        Values that are not finite are ignored. `parts`: those of the value (looks.MonitorLook).
         """
         value = metrics.get(self.metric, math.nan)
         if not math.isfinite(value):
             return
-        look = MonitorLook(learner.step, value, metrics.get(self.error, math.inf) if self.error else 0.0)
+        look = MonitorLook(learner.step, value, metrics.get(self.error, math.inf) if self.error else 0.0, parts)
         earlier = [old for old in learner.looks.get(self.metric, []) if old.step < learner.step]
-        if store and (not earlier or self.better(look, self.best(earlier))):
+        if store and self.best([*earlier, look]) is look:
             write_weights(self.folder, self.file, {**sampling_weights(learner), "step": torch.tensor(learner.step)})
         add_look(learner.looks, self.metric, look)
 
@@ -170,13 +187,12 @@ def best_by_loss(folder: Path, learner: Learner, rows: Sequence[Mapping[str, flo
             f"the model memorises training examples (`train.stop_rising={limit:g}`)"
         )
 
-    return BestCheckpoint(folder, LOSS, LOWEST, -1, worse, ends)
+    return BestCheckpoint(folder, LOSS, LOWEST, lowest, worse, ends)
 
 
 def best_by_gain(folder: Path, learner: Learner) -> BestCheckpoint:
-    """The best checkpoint of a model that is taught something, by its gain over the base: the first that no later one
-    beats by more than a standard error (the rule by which Breiman et al. 1984, sec. 3.4.3, prune trees). Training ends
-    PATIENCE evaluations after it."""
+    """The best checkpoint of a model that is taught something, by its gain over the base (`first_unbeaten`). Training
+    ends PATIENCE evaluations after it."""
     learner.looks.setdefault(GAIN, [])
     patient = learner.config.stop_rising > 0
 
@@ -188,7 +204,7 @@ def best_by_gain(folder: Path, learner: Learner) -> BestCheckpoint:
             "and every further step forgets and copies more (`train.stop_rising=0` goes on)"
         )
 
-    return BestCheckpoint(folder, GAIN, HIGHEST, 1, lambda a, b: a.step < b.step, ends, GAIN_ERROR, 1.0)
+    return BestCheckpoint(folder, GAIN, HIGHEST, first_unbeaten, lambda a, b: a.step < b.step, ends, GAIN_ERROR)
 
 
 def best_by_reward(folder: Path, learner: Learner, rows: Sequence[Mapping[str, float]]) -> BestCheckpoint:
@@ -203,4 +219,4 @@ def best_by_reward(folder: Path, learner: Learner, rows: Sequence[Mapping[str, f
     def worse(best: MonitorLook, last: MonitorLook) -> bool:
         return best.value - last.value > STOP_ERRORS * math.hypot(best.error, last.error)
 
-    return BestCheckpoint(folder, REWARD, HIGHEST, 1, worse, error=REWARD_ERROR)
+    return BestCheckpoint(folder, REWARD, HIGHEST, highest, worse, error=REWARD_ERROR)

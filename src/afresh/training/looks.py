@@ -15,11 +15,13 @@ from afresh.core.safe_json import MOST_STEPS
 
 
 class MonitorLook(NamedTuple):
-    """One evaluation: its step, the value of a metric, and the standard error of the value. Both may be infinite."""
+    """One evaluation: its step, the value of a metric, and the standard error of the value. Both may be infinite.
+    `parts`: what the value is the mean of, up to a factor, in an order that all evaluations have, lower is better."""
 
     step: Annotated[int, Field(ge=0, le=MOST_STEPS)]
     value: float
     error: float = 0.0
+    parts: tuple[float, ...] = ()
 
 
 Looks = dict[str, list[MonitorLook]]  # by the metric's name, in order of steps

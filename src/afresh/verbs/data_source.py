@@ -61,7 +61,8 @@ class DataSource:
         if self.tuning is not None:
             metrics |= self.tuning.update(learner)
         if self.best is not None:
-            self.best.update(learner, metrics, store=learner.step > 0)  # step 0 is the base model itself
+            parts = () if self.tuning is None else self.tuning.comparison.latest
+            self.best.update(learner, metrics, store=learner.step > 0, parts=parts)  # step 0 is the base model itself
         if self.monitor is not None and learner.step > 0:
             metrics |= self.monitor.update(learner)
         return metrics
