@@ -131,8 +131,8 @@ def guess_boundary(states: NDArray[np.float64]) -> Boundary:
 def seam_ratio(states: NDArray[np.float64]) -> float:
     """Mean square of the second differences of (..., points) that reach over the ends, over that of those within.
 
-    It is about 1 if the last point is a neighbour of the first, and large if values or slopes jump there. Points without
-    a value do not count. Not a number if there is no bend within.
+    It is about 1 if the last point is a neighbour of the first, and large if values or slopes jump there. Points
+    without a value do not count. Not a number if there is no bend within.
     """
     inner = _mean(np.diff(states, 2, axis=-1) ** 2)
     scale = _mean(states**2)
