@@ -53,7 +53,8 @@ GRAY_SCOTT = System(
     name="gray-scott",
     title="the Gray-Scott model",
     about="Two substances that react and diffuse, and form spots, stripes and spirals.",
-    paper="Pearson 1993, complex patterns in a simple system, Science; a quarter of his square along each axis, at his spacing",
+    paper="Pearson 1993, complex patterns in a simple system, Science; a quarter of his square along each axis, at his "
+    "spacing",
     channels=("u", "v"),
     dimensions=2,
     extent=0.625,
