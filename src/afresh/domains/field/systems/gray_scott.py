@@ -3,7 +3,7 @@
     du/dt = diffusivity_u laplacian(u) - u v^2 + feed (1 - u)
     dv/dt = diffusivity_v laplacian(v) + u v^2 - (feed + kill) v
 
-By default spots divide and die without end, as in the patterns epsilon of Pearson 1993, so that statistics are steady.
+By default spots divide and die without end (pattern epsilon of Pearson 1993), and fill space after the warm-up.
 The cubic is not freed of aliases: diffusion leaves next to nothing in the modes that alias, at the default spacing.
 """
 
@@ -53,7 +53,8 @@ GRAY_SCOTT = System(
     name="gray-scott",
     title="the Gray-Scott model",
     about="Two substances that react and diffuse, and form spots, stripes and spirals.",
-    paper="Pearson 1993, complex patterns in a simple system, Science; a quarter of his square along each axis, at his spacing",
+    paper="Pearson 1993, complex patterns in a simple system, Science; a quarter of his square along each axis, at his "
+    "spacing",
     channels=("u", "v"),
     dimensions=2,
     extent=0.625,
@@ -61,7 +62,7 @@ GRAY_SCOTT = System(
     step=10.0,
     substeps=8,
     largest_step=10.0,
-    warm_up=10,
+    warm_up=50,
     equation=equation,
     initial=initial,
     parameters={

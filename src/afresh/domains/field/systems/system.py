@@ -35,8 +35,8 @@ class System:
 
     `extent`: the length of each axis of space, `points` along it. `step`: the time between two states, which the solver
     takes in `substeps`, so that the error of a state is below 1e-5; with its longer `largest_step` that is still below
-    1%, which is the step to compare its speed at. `warm_up`: the steps that are computed and left out before the first state. `least_points`: below which
-    the first states cannot be written. Other settings: `dataclasses.replace`.
+    1%, which is the step to compare its speed at. `warm_up`: the steps that are computed and left out before the first
+    state. `least_points`: below which the first states cannot be written. Other settings: `dataclasses.replace`.
 
     `equation` takes a grid and the parameters, each (trajectories or 1, 1, ...) so that it broadcasts to the modes.
     `initial` takes random numbers, the numbers of the trajectories (trajectories,), a grid and such parameters, and
