@@ -49,6 +49,8 @@ from afresh.verbs.doctor import Finding, examine_machine
 from afresh.verbs.editor import Change, Editor
 from afresh.verbs.inspect_data import Look, look
 from afresh.verbs.likelihoods import Scores
+from afresh.verbs.make_data import MadeData
+from afresh.verbs.make_data import make_data as compute_data
 from afresh.verbs.measuring import measure_run
 from afresh.verbs.rank_check import examine_processes, rank_findings
 from afresh.verbs.report import write_run_report
@@ -77,6 +79,7 @@ __all__ = [
     "list_models",
     "listening",
     "load",
+    "make_data",
     "remove_data",
     "resume",
     "train",
@@ -774,6 +777,19 @@ def inspect_data(
     """What would be learnt from `path`, as for `train`, before anything is spent (`afresh data`). `near`: whether near
     duplicates are searched. Raises UserError if it cannot be used."""
     return look(as_path(path), modality, data, _data(validation), near)
+
+
+def make_data(
+    name: str,
+    *,
+    settings: Mapping[str, Any] | None = None,
+    out: PathLike | None = None,
+    seed: int = 0,
+    force: bool = False,
+) -> MadeData:
+    """Compute data to learn from, such as trajectories of the physical system `name`, and write it to the folder `out`,
+    the name by default. Raises UserError for an unknown name, and for settings that are unknown or out of range."""
+    return compute_data(name, _path(out), settings or {}, seed, force)
 
 
 def collect_data(

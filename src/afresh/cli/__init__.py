@@ -37,6 +37,7 @@ from afresh.cli import (
     forget,
     help,
     launch,
+    make_data,
     open,
     reindex,
     rm,
@@ -87,6 +88,7 @@ VERBS = (
     collect.collect,
     forget.forget,
     demo.demo,
+    make_data.make_data,
     data.data,
     train.train,
     tune.tune,
@@ -148,12 +150,12 @@ def shown(verb: Callable[..., Any]) -> Callable[..., Any]:
     return run_verb
 
 
-BY_HAND = {verb.__name__: verb for verb in VERBS if not isinstance(verb, str)}
+BY_HAND = {verb.__name__.replace("_", "-"): verb for verb in VERBS if not isinstance(verb, str)}
 
 
 def names() -> list[str]:
     """The names of all commands, in the order of help."""
-    own = [verb if isinstance(verb, str) else verb.__name__ for verb in VERBS]
+    own = [verb if isinstance(verb, str) else verb.__name__.replace("_", "-") for verb in VERBS]
     return list(dict.fromkeys([*own, *registry.verb_names()]))
 
 

@@ -27,7 +27,8 @@ class Plugin:
     `afresh.serve.studio.pages.RunPage`. extractors: each a mapping of suffixes to functions that read a file for
     `afresh collect` (`afresh.collect.extract.Extractor`). protocols: dialects of the server by a part of the paths that
     belong to them, "/v1/messages", each a `afresh.serve.protocols.Protocol`. creations: ways in which the studio makes
-    works of what exists, by name, each a `afresh.verbs.creation_request.Creation`.
+    works of what exists, by name, each a `afresh.verbs.creation_request.Creation`. makers: data that is computed, each
+    a mapping {name: afresh.core.data_maker.DataMaker}.
 
     items, reads: what its data are and what of them is read, in words for people.
 
@@ -51,6 +52,7 @@ class Plugin:
     extractors: tuple[str, ...] = ()
     protocols: Mapping[str, str] = field(default_factory=dict)
     creations: Mapping[str, str] = field(default_factory=dict)
+    makers: tuple[str, ...] = ()
     run_files: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

@@ -22,8 +22,8 @@ from afresh.core.errors import UserError
 from afresh.core.plugin import Plugin
 
 OWN = "afresh"  # the package whose faults are faults of this program
-# The attributes that the object of a part must have. Metrics and aligners are sequences, rewards and
-# extractors mappings.
+# The attributes that the object of a part must have. Metrics and aligners are sequences, rewards,
+# extractors and makers mappings.
 REQUIRED_ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "modalities": ("name", "kind", "options", "sniff", "read", "fit", "load"),
     "families": ("name", "accepts", "config", "plan", "build", "objective", "sampling"),
@@ -38,8 +38,9 @@ REQUIRED_ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "extractors": (),
     "protocols": ("routes", "error"),
     "creations": ("title", "able", "make"),
+    "makers": (),
 }
-MAPPINGS = ("rewards", "extractors")
+MAPPINGS = ("rewards", "extractors", "makers")
 NAMED = ("modalities", "families", "weights", "verbs")  # groups whose parts have the name of their registration
 UNIQUE = (*NAMED, "codecs")  # groups in which a name is used once
 

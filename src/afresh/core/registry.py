@@ -178,6 +178,14 @@ def creations() -> dict[str, Any]:
     return {part.name: creation for part, creation in loadable(parts("creations"))}
 
 
+def makers() -> dict[str, Any]:
+    """Data that can be computed, by name, each a `afresh.core.data_maker.DataMaker`."""
+    out: dict[str, Any] = {}
+    for _, mapping in loadable(parts("makers")):
+        out = {**mapping, **out}
+    return out
+
+
 def extractors() -> list[Mapping[str, Any]]:
     """What domains and other packages read for `afresh collect`: {suffix: afresh.collect.extract.Extractor}."""
     return [mapping for _, mapping in loadable(parts("extractors"))]

@@ -1,0 +1,121 @@
+"""Rolling out: the same futures whatever the members, what is written, and an end with a reason."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from afresh.api import Model
+from afresh.cli import run as command
+from afresh.core import UserError
+from afresh.domains.field.rollout import Rollout, field_encoder, roll_out
+from afresh.runs.run import Run
+from tests.domains.field.drifting import write_drifting
+
+TINY = ("--set", "family.widths=[8]", "--set", "family.emb=16", "--set", "family.attention=false")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_drifting(tmp_path_factory.mktemp("data") / "waves", 12, 8)
+
+
+@pytest.fixture(scope="module")
+def model(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Model:
+    out = tmp_path_factory.mktemp("runs") / "run"
+    assert command(["train", str(data), "--steps", "40", "--out", str(out), "--no-measure", *TINY]) == 0
+    return Model(Run.open(out))
+
+
+def rolled(model: Model, **given: Any) -> Rollout:
+    found: Rollout = model.rollout(**{"steps": 5, "members": 3, **given})  # type: ignore[attr-defined]
+    return found
+
+
+def test_the_family_of_fields_in_time_is_the_ensemble(model: Model) -> None:
+    assert model.run.record.family == "ensemble" and model.run.record.train.cond_dropout == 0
+
+
+def test_futures_do_not_depend_on_how_many_there_are(model: Model, data: Path) -> None:
+    few, many = (rolled(model, start=data, members=m, at=2) for m in (2, 2))
+    assert np.array_equal(few.states, many.states)
+    shorter = rolled(model, start=data, members=2, at=2, steps=3)
+    assert np.array_equal(shorter.states, few.states[:, :3])
+    other = rolled(model, start=data, members=2, at=2, seed=1)
+    assert not np.array_equal(other.states, few.states)
+
+
+def test_it_begins_with_the_state_of_the_file(model: Model, data: Path) -> None:
+    u = np.load(data / "waves.npz")["u"]
+    found = rolled(model, start=data, trajectory=3, at=4)
+    np.testing.assert_allclose(found.first[0], u[3, 4], rtol=1e-5)
+
+
+def test_the_states_are_written_with_pictures_and_spectra(model: Model, data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    words = ["rollout", str(model.path), "--from", str(data), "--steps", "4", "--members", "2", "--out", str(out)]
+    assert command(words) == 0
+    content = np.load(out / "rollout.npz")
+    assert content["states"].shape == (2, 4, 1, 16) and content["time"].tolist() == [1, 2, 3, 4]
+    with Image.open(out / "rollout.gif") as animation:
+        assert animation.n_frames == 4  # type: ignore[attr-defined]
+    spectrum = json.loads((out / "spectra.json").read_text())
+    energy = spectrum["energy"]["u"]
+    half = content["states"][:, 2:]
+    assert sum(energy) == pytest.approx(0.5 * float(np.square(half, dtype=np.float64).mean()), rel=1e-4)
+
+
+def test_netcdf_is_read_by_xarray(model: Model, data: Path) -> None:
+    xarray = pytest.importorskip("xarray")
+    found = rolled(model, start=data, format="netcdf")
+    dataset = xarray.open_dataset(io.BytesIO(found.files()["rollout.nc"]))
+    assert dataset["u"].dims == ("member", "time", "x")
+    np.testing.assert_allclose(dataset["u"].values, found.states[:, :, 0])
+
+
+def test_it_ends_with_a_reason_where_it_leaves_what_was_seen(
+    model: Model, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw = Run.draw
+
+    def doubled(run: Run, *given: Any, **more: Any) -> torch.Tensor:
+        return 4 * draw(run, *given, **more)
+
+    monkeypatch.setattr(Run, "draw", doubled)
+    found = rolled(model, start=data, steps=20)
+    assert "left what was seen" in found.departure and found.states.shape[1] < 20
+    assert rolled(model, start=data, steps=6, anyway=True).states.shape[1] == 6
+
+
+def test_several_beginnings_are_rolled_out_at_once(model: Model) -> None:
+    encoder = field_encoder(model.run)
+    begin = model.run.conditions.select(torch.arange(3))
+    states = roll_out(model.run, begin, 2, 4, 0)
+    assert states.shape == (4, 3, 2, *encoder.space.shape)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"trajectory": 99}, "12 trajectories of 8 states"),
+        ({"at": 8}, "`at` from 0 to 7"),
+        ({"format": "png"}, "npz or netcdf"),
+        ({"steps": 10**6, "members": 4096}, "fewer members"),
+    ],
+)
+def test_what_cannot_be_rolled_out_is_said(given: Any, words: str, model: Model, data: Path) -> None:
+    with pytest.raises(UserError, match=words):
+        rolled(model, start=data, **given)
+
+
+def test_another_grid_is_said(model: Model, tmp_path: Path) -> None:
+    other = write_drifting(tmp_path / "other", points=20)
+    with pytest.raises(UserError, match=r"\(1, 20\), and the run is of \(1, 16\)"):
+        rolled(model, start=other)
