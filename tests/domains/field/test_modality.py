@@ -48,9 +48,8 @@ def test_trajectories_stay_on_one_side(data: Path) -> None:
 def test_of_a_single_trajectory_the_end_is_held_out(tmp_path: Path) -> None:
     data = write_drifting(tmp_path / "data", trajectories=1, steps=100)
     prepared = prepare(data, None, {})
-    learnt, held = (
-        [int(i.source.split()[-1]) for i in items] for items in (prepared.train_items, prepared.heldout_items)
-    )
+    sides = (prepared.train_items, prepared.heldout_items)
+    learnt, held = ([int(item.source.split()[-1]) for item in items] for items in sides)
     assert max(learnt) < min(held) - 1
 
 
