@@ -22,7 +22,8 @@ class Space:
     """The space of an encoded example.
 
     `tokens`: integers of shape (T,) (or (T, K) for K levels), with a vocabulary size for each level. `field`: real
-    numbers of shape (C, *grid) in about [-1, 1], with standard deviation `std` on the training split.
+    numbers of shape (C, *grid) in about [-1, 1], or of unit deviation where values have no bounds, with standard
+    deviation `std` on the training split.
 
     A `stream` consists of documents of any length, from which windows of T tokens are cut; otherwise every example has
     exactly T tokens. Documents that are `records` (conversations) stand alone: a window holds one of them, and no token

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from torch import Tensor
 from afresh.core import Abilities, Cond, CondSpec, Examples, Item, Sound, Space, UserError
 from afresh.data.conditions import encode_conditions
 from afresh.data.encoder_file import load_encoder, save_encoder, written_names
-from afresh.domains.field.kind import FIELD, encode
+from afresh.domains.field.kind import FIELD
 from afresh.domains.field.range_seen import SeenRange
 from afresh.storage.files import replace_file
 
@@ -147,11 +148,22 @@ class FieldEncoder:
         return None
 
     def write(self, values: Sequence[Any], folder: Path, names: Sequence[str]) -> list[str]:
-        """Writes each state as a .npy file. Returns the names of the files."""
-        files = written_names(names, ".npy")
+        """Writes each state as a .npz file, a trajectory of one state: an array (1, *space) for each channel, the time
+        0 and the places of the points. Returns the names of the files."""
+        files = written_names(names, ".npz")
+        folder.mkdir(parents=True, exist_ok=True)
         for name, value in zip(files, values, strict=True):
-            replace_file(folder / name, encode(value))
+            buffer = io.BytesIO()
+            channels: dict[str, Any] = dict(zip(self.saved.channels, value[:, None], strict=True))
+            np.savez(buffer, **channels, **self.places, time=np.zeros(1))
+            replace_file(folder / name, buffer.getvalue())
         return files
+
+    @property
+    def places(self) -> dict[str, Any]:
+        """Those of the points along each axis, by its name."""
+        along = zip(self.saved.axes, self.saved.spacing, self.saved.points, strict=True)
+        return {axis: spacing * np.arange(n) for axis, spacing, n in along}
 
     def save(self, folder: Path) -> None:
         save_encoder(folder, self.saved)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from afresh.core import ItemKind, Preview
 from afresh.domains.field.pictures import picture
+from afresh.domains.field.reading.names import axis_of
 
 MOST_BYTES = 1 << 30  # of the file of a state
 
@@ -40,13 +41,19 @@ def encode(state: NDArray[np.float32]) -> bytes:
 
 
 def decode(content: bytes) -> NDArray[np.float32]:
-    """Raises ValueError if it is not an array of numbers (C, *space), or holds what is not finite."""
+    """The array of a .npy file, or the channels of a .npz file, in which places of points are left out. Raises
+    ValueError if it is not an array of numbers (C, *space), or holds what is not finite."""
     if len(content) > MOST_BYTES:
         raise ValueError(f"a state of {len(content):,} bytes is too large (at most {MOST_BYTES:,})")
     try:
         state: Any = np.load(io.BytesIO(content), allow_pickle=False)
     except (OSError, EOFError, ValueError) as e:
-        raise ValueError(f"it is not a .npy file of numbers: {e}") from None
+        raise ValueError(f"it is not a .npy or .npz file of numbers: {e}") from None
+    if isinstance(state, np.lib.npyio.NpzFile):
+        channels = [state[name] for name in state.files if not axis_of(name)]
+        if not channels or any(c.shape != channels[0].shape for c in channels):
+            raise ValueError("its arrays are not the channels of one state, which have one shape")
+        state = np.stack([c[0] if "time" in state.files and len(c) == 1 else c for c in channels])
     if not isinstance(state, np.ndarray) or state.dtype.kind not in "fiu" or not 2 <= state.ndim <= 4:
         raise ValueError("it is not an array (channels, *space) of real numbers over 1 to 3 axes of space")
     state = state.astype(np.float32)
@@ -69,6 +76,6 @@ FIELD = ItemKind(
     encode=encode,
     decode=decode,
     suffix=".npy",
-    suffixes=frozenset({".npy"}),
+    suffixes=frozenset({".npy", ".npz"}),
     searched=0,
 )

@@ -106,10 +106,8 @@ class Rollout:
     @property
     def coordinates(self) -> dict[str, Any]:
         """The times of the states and the places of the points, by axis."""
-        saved = self.encoder.saved
-        places = zip(saved.axes, saved.spacing, saved.points, strict=True)
-        times = saved.step * np.arange(1, self.states.shape[1] + 1)
-        return {"time": times, **{axis: spacing * np.arange(n) for axis, spacing, n in places}}
+        times = self.encoder.saved.step * np.arange(1, self.states.shape[1] + 1)
+        return {"time": times, **self.encoder.places}
 
     @cached_property
     def most(self) -> float:
