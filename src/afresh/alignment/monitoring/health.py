@@ -166,9 +166,9 @@ def _worse(seen: Sequence[MonitorLook], errors: float) -> list[MonitorLook | Non
     difference; otherwise None."""
     out: list[MonitorLook | None] = []
     best = seen[0] if seen else MonitorLook(0, 0.0)
-    for step, value, error in seen:
-        best = MonitorLook(step, value, error) if value > best.value else best
-        out.append(best if best[1] - value > errors * math.hypot(error, best[2]) else None)
+    for look in seen:
+        best = look if look.value > best.value else best
+        out.append(best if best.value - look.value > errors * math.hypot(look.error, best.error) else None)
     return out
 
 
@@ -185,7 +185,7 @@ def _over_optimised(rows: Sequence[Row]) -> Alarm | None:
         best = better[i]
         return best is not None and at(seen[i][0], smooth) > at(best[0], smooth)
 
-    step, last = since([s for s, _, _ in seen], holds), better[-1] if better else None
+    step, last = since([look.step for look in seen], holds), better[-1] if better else None
     if step is None or last is None or not all(map(holds, range(max(0, len(seen) - EVALUATIONS), len(seen)))):
         return None
     before, now = at(last[0], raw), at(seen[-1][0], raw)
@@ -333,7 +333,7 @@ def reward_fell(looks: Sequence[MonitorLook], patience: int = EVALUATIONS, error
     better = _worse(seen, errors)
     if len(better) < patience or None in better[-patience:] or (best := better[-1]) is None:
         return ""
-    now, value, error = seen[-1]
+    now, value, error = seen[-1][:3]
     return (
         f"The held-out reward was {best[1]:.4g} (standard error {best[2]:.2g}) at step {best[0]} and is {value:.4g} "
         f"({error:.2g}) at step {now}: below its best by more than {errors:g} standard errors of the difference, at "
