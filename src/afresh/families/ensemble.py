@@ -10,8 +10,10 @@ little below 1, members that are all equal but one are no longer as good. One me
 the squared error, which draws the mean.
 
 The network is told the noise on the grid and, by modulation, as a vector (Alet et al. 2025, FGN, sec. 2), since what is
-uncertain may be local or common to the whole field. It suits fields of which much is known, such as the next state of a
-system; of what has many different forms, such as images of a class, a score of single values says too little.
+uncertain may be local or common to the whole field. The score sees single values and does not ask how they go together:
+where the truth had independent noise at every point, neighbouring values of members had a correlation of -.4. It suits
+fields of which much is known, such as the next state of a system; of what has many different forms, such as images of a
+class, a score of single values says too little.
 """
 
 from __future__ import annotations
@@ -190,7 +192,11 @@ def score(modules: Modules, config: EnsembleConfig, space: Space, batch: Batch, 
 
 
 def accepts(space: Space) -> str | None:
-    return None if space.kind == "field" else "an ensemble draws fields of real numbers; tokens go with transformer"
+    if space.kind != "field":
+        return "an ensemble draws fields of real numbers; tokens go with transformer"
+    if space.pixels or space.timed:
+        return "an ensemble is judged value by value, which says too little of images and sounds; they go with flow"
+    return None
 
 
 def sizes(space: Space) -> Sequence[EnsembleConfig]:

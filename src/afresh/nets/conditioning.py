@@ -122,7 +122,7 @@ def previous(cond: Cond, spec: CondSpec, x: Tensor) -> tuple[Tensor, Tensor] | N
     name, part = found
     present = cond.present[name]
     before = cond.parts[name][:, -x.shape[1] :].to(x.dtype) * present.view(-1, *[1] * (x.dim() - 1)).to(x.dtype)
-    scale = torch.where(present, part.std, 1.0).to(x.dtype)
+    scale = torch.where(present, x.new_tensor(part.std), x.new_ones(()))
     if cond.toward is None:
         return before, scale
     other, share = cond.toward

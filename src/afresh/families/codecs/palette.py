@@ -111,7 +111,7 @@ def load(folder: Path) -> PaletteCodec:
             raise ValueError(f"palette.json must have the fields codec and source, not {', '.join(saved)}")
         source = saved["source"]
         palette = load_file(folder / "palette.safetensors")["palette"]
-        source |= {k: tuple(source[k]) for k in ("shape", "vocab", "grid", "axes") if k in source}
+        source |= {k: tuple(source[k]) for k in ("shape", "vocab", "grid", "axes", "periodic") if k in source}
         space = Space(**source)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise UserError(f"{folder} does not hold a readable palette ({error}). Train the model again.") from error
