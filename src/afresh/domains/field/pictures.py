@@ -15,6 +15,7 @@ STOPS = np.array(
     np.float64,
 )
 LEAST, MOST = 128, 512  # pixels along the longer side
+TALL = 120  # pixels of a picture over time
 CURVE = (160, 256)  # height and width of the picture of a state over one axis
 LINES = ((180, 4, 38), (59, 76, 192), (60, 140, 60), (150, 90, 170))
 
@@ -62,5 +63,7 @@ def curves(state: NDArray[Any], most: float) -> Pixels:
 
 
 def over_time(states: NDArray[Any], most: float) -> Pixels:
-    """States (time, C, points) over one axis as a picture whose rows are states, channels beside each other."""
-    return enlarged(np.concatenate([colours(states[:, c], most) for c in range(states.shape[1])], 1))
+    """States (time, C, points) over one axis as a picture whose rows are states, channels beside each other. Rows are
+    repeated until it is at least TALL pixels high."""
+    rows = np.concatenate([colours(states[:, c], most) for c in range(states.shape[1])], 1)
+    return enlarged(rows.repeat(max(1, -(-TALL // len(rows))), 0))
