@@ -34,8 +34,6 @@ SPEC: CondSpec = {
 LINE = Space("field", (2, 11), std=0.6)
 PLANE = Space("field", (1, 6, 5), std=0.5)
 SOLID = Space("field", (1, 3, 4, 2))
-RING = Space("field", (2, 8), axes=("x",), periodic=(True,))
-BASIN = Space("field", (1, 6, 6), axes=("x", "y"), periodic=(True, False))
 MARKS = {"begin": 4, "end": 5, "pad": 6, "fim_prefix": 7, "fim_suffix": 8, "fim_middle": 9}
 STREAM = Space("tokens", (8,), (10,), MARKS, stream=True)
 RASTER = Space("tokens", (6,), (5,), {"begin": 4}, grid=(2, 3))
@@ -48,8 +46,6 @@ SPACES = {
     "line": LINE,
     "plane": PLANE,
     "solid": SOLID,
-    "ring": RING,
-    "basin": BASIN,
     "stream": STREAM,
     "raster": RASTER,
     "residual": RESIDUAL,
@@ -183,8 +179,8 @@ FAMILIES = (
         rounding=5e-6,  # four codes of a text, where the row had two: 1.2e-6 was seen
     ),
     FamilyRow("gan", ("line", "plane", "solid"), {"width": 8, "latent": 4, "cond": 8}),
-    FamilyRow("flow", ("line", "plane", "solid", "ring"), {"widths": (8, 16), "emb": 16}, {"steps": 3}),
-    FamilyRow("ensemble", ("ring", "basin"), {"widths": (8, 16), "emb": 16}),
+    FamilyRow("flow", ("line", "plane", "solid"), {"widths": (8, 16), "emb": 16}, {"steps": 3}),
+    FamilyRow("ensemble", ("line", "plane", "solid"), {"widths": (8, 16), "emb": 16}),
     FamilyRow(
         "autoencoder",
         ("line", "plane", "solid"),

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from afresh.core import Aligner, Codec, Examples, Family, ItemKind, Metric, Modality, Source, Space
     from afresh.core.verb import Verb
 
-FAMILIES = ("transformer", "masked", "vae", "gan", "flow", "ensemble", "autoencoder")
+FAMILIES = ("transformer", "masked", "vae", "gan", "flow", "autoencoder")
 # Kinds of public weights, each a file in afresh.formats, with `PUBLIC`, and a family of its name, in the order in which
 # they are asked whether a folder is theirs.
 PUBLIC = ("causal_lm", "diffusers", "text_to_image")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import torch
-from pydantic import AfterValidator, ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 from torch import Tensor
 
 from afresh.core.rng import Rng
@@ -127,6 +127,12 @@ class Part:
     length: Annotated[int, Field(ge=0, le=MOST_WORDS)] = 0  # S of a prompt
     shape: Shape = ()  # of one sample: (E,) of a vector, (C, *grid) of an aligned field
     persists: bool = False
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A file of an earlier version keeps its bytes, whose hash is recorded, when it is written again."""
+        values: dict[str, Any] = write(self)
+        return values if self.persists else {k: v for k, v in values.items() if k != "persists"}
 
     @property
     def row(self) -> tuple[int, ...]:

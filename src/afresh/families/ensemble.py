@@ -194,8 +194,8 @@ def score(modules: Modules, config: EnsembleConfig, space: Space, batch: Batch, 
 def accepts(space: Space) -> str | None:
     if space.kind != "field":
         return "an ensemble draws fields of real numbers; tokens go with transformer"
-    if not space.axes or space.pixels or space.timed:
-        return "an ensemble is judged value by value, which says too little of images, sounds and latents: take flow"
+    if space.pixels or space.timed:
+        return "an ensemble is judged value by value, which says too little of images and sounds: take flow"
     return None
 
 

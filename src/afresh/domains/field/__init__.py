@@ -6,6 +6,7 @@ PLUGIN = Plugin(
     items="fields",
     reads="`.npy`, `.npz`, `.mat`, HDF5, NetCDF, Zarr: trajectories of states on a grid, or pairs of input and output",
     modalities={"field": "afresh.domains.field.modality:MODALITY"},
+    families={"ensemble": "afresh.families.ensemble:FAMILY"},
     makers=("afresh.domains.field.make_data:MAKERS",),
     verbs={"rollout": "afresh.domains.field.verbs:rollout"},
 )
