@@ -285,12 +285,17 @@ def written(parameter: inspect.Parameter) -> str:
 # --------------------------------------------------------------------------- docs/reference/settings.md
 
 
+def own_families() -> tuple[str, ...]:
+    """The families of this package, those of its domains last."""
+    return (*registry.FAMILIES, *(name for plugin in domains().values() for name in plugin.families))
+
+
 def settings_page() -> str:
     intro = (
         "What `--set KEY=VALUE` and `--data KEY=VALUE` accept (in Python: `settings=` and `data=`). Defaults are those "
         "of the models; the planner and a family's recipe change some of them, and `run.json` holds what a run used."
     )
-    families = [registry.family(name) for name in (*registry.FAMILIES, *registry.FOREIGN)]
+    families = [registry.family(name) for name in (*own_families(), *registry.FOREIGN)]
     parts = [
         "## Training\n\n`--set train.NAME=VALUE` of `afresh train`, `tune`, `distill` and `align`.",
         model_table(TrainConfig, tuple(FLAGS)),
@@ -327,7 +332,7 @@ def model_part(model: type) -> str:
 
 def models() -> Iterator[type[BaseModel]]:
     """Every model of settings that the page shows."""
-    families = [registry.family(name) for name in (*registry.FAMILIES, *registry.FOREIGN)]
+    families = [registry.family(name) for name in (*own_families(), *registry.FOREIGN)]
     yield TrainConfig
     for family in families:
         yield from (*configs(family), family.sampling.settings)
@@ -548,10 +553,11 @@ def families_part() -> str:
             space = prepare(Path(folder), row.name, row.options).encoder.space
         # Documents are also learnt as records.
         spaces = [space, *([RecordsCodec(space, 64).target] if space.stream and takes(space) else [])]
-        taken = [f for f in registry.FAMILIES if any(registry.family(f).accepts(s) is None for s in spaces)]
+        plugin = plugins[row.name]
+        candidates = (*registry.FAMILIES, *plugin.families)
+        taken = [f for f in candidates if any(registry.family(f).accepts(s) is None for s in spaces)]
         through = [f for f in registry.FAMILIES if f not in taken] if "autoencoder" in taken else []
         via = f"; through a codec {', '.join(map(code, through))}" if through else ""
-        plugin = plugins[row.name]
         rows.append((f"**{plugin.items}**", plugin.reads, f"{', '.join(map(code, taken))}{via}"))
     assert set(plugins) == {row.name for row in MODALITIES}
     return table(("You have", "afresh reads", "Families"), rows)
@@ -572,7 +578,7 @@ def takes_part() -> str:
         "choices": ("bags",),
     }
     rows = []
-    for family in (registry.family(name) for name in (*registry.FAMILIES, *registry.FOREIGN)):
+    for family in (registry.family(name) for name in (*own_families(), *registry.FOREIGN)):
         taken = [k for k, names in kinds.items() if any(family.accepts(SPACES[n]) is None for n in names)]
         rows.append((code(family.name), ", ".join(taken), family.how, code(f"afresh {family.made_by or 'train'}")))
     return table(("Family", "Takes", "Makes a sample so", "Made by"), rows)
@@ -612,10 +618,10 @@ def licences_part() -> str:
 
 def completion_file() -> str:
     """What the command line completes: names of families, modalities and settings. No plug-in of another package."""
-    families = [registry.family(name) for name in (*registry.FAMILIES, *registry.FOREIGN)]
+    families = [registry.family(name) for name in (*own_families(), *registry.FOREIGN)]
     methods = registry.aligners().values()
     found = {
-        "families": registry.FAMILIES,
+        "families": own_families(),
         "modalities": registry.own_modalities(),
         "logs": LOGS,
         "train": list(model_fields(TrainConfig, tuple(FLAGS))),

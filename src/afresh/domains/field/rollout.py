@@ -199,7 +199,11 @@ def roll_out(run: Run, begin: Cond, steps: int, members: int, seed: int) -> NDAr
 def field_encoder(run: Run) -> FieldEncoder:
     """Raises UserError for a run on other data."""
     if not isinstance(run.encoder, FieldEncoder) or PAST not in run.conds:
-        raise UserError(f"{run.path} was not trained on states of a field that follow one another.", "not_fields")
+        raise UserError(
+            f"{run.path} was not trained on states of a field that follow one another, and only those are rolled out. "
+            "Train on such data, of which the guide to fields says what is read, or compute some: make-data.",
+            "not_fields",
+        )
     return run.encoder
 
 
