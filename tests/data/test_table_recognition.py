@@ -182,6 +182,7 @@ def test_an_array_that_is_no_images_is_named_by_its_shape_with_what_it_could_be(
     said = str(refused.value)
     assert "the shape (40, 20, 16, 12), float32" in said and "(N, H, W, C)" in said
     assert "800 images by `x.reshape(-1, 16, 12)`" in said and "`x[:, :3]`" in said
+    assert "Or choose `modality=field` (1 of 1 files are arrays" in said
 
 
 def test_a_folder_of_several_kinds_says_what_is_left_out_and_how_to_choose(tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ from afresh.data.split import Split, split, split_hash
 from afresh.storage.object_store import is_address
 
 UNSUPPORTED, NOT_LEARNT = "unsupported", "cannot be learnt"  # how reasons begin and end for files of another kind
+DOUBTFUL = 0.5  # a score below which another modality's word that it cannot learn the data counts more
 
 
 @dataclass(frozen=True)
@@ -95,10 +96,11 @@ def possible(path: Path, wanted: str | None) -> list[tuple[str, Modality]]:
     claimed = claims(path)
     able = [claim for claim in claimed if claim[0].score > 0]
     unsupported = next((s.unsupported for s, _ in claimed if s.unsupported is not None), None)
-    if not able and unsupported is not None:
+    if unsupported is not None and (not able or able[0][0].score < DOUBTFUL):
+        others = "; ".join(f"`modality={m.name}` ({s.reason})" for s, m in able)
         raise UserError(
             f"{path} looks like {unsupported.kind} ({unsupported.seen}), which cannot be learnt yet. "
-            f"Accepted: {', '.join(names)}. {unsupported.advice}.",
+            f"Accepted: {', '.join(names)}. {unsupported.advice}." + (f" Or choose {others}." if others else ""),
             "unsupported_data",
             kind=unsupported.kind,
         )
