@@ -21,6 +21,7 @@ from torch import Tensor
 from afresh.core import Codec, Cond, CondSpec, Examples, Family, ItemKind, Part, Sound, Space, registry
 from afresh.core.rng import Rng
 from afresh.domains.exercises.history import ANSWERS
+from afresh.domains.field.kind import FIELD
 from afresh.domains.interactions.history import HISTORY
 from afresh.domains.molecule.kind import MOLECULE
 from tests.plugin.package.afresh_walks import WALK
@@ -461,6 +462,7 @@ METRICS = (
     MetricRow("molecule", tuple(SPACES), MOLECULE_METRICS, MOLECULE),
     MetricRow("tokens", tuple(k for k, s in SPACES.items() if s.kind == "tokens"), ("bits_per_token",), WALK),
     MetricRow("exercises", tuple(SPACES), ("foreseen_answers",), ANSWERS),
+    MetricRow("field", tuple(SPACES), ("rollouts", "calibration_of_rollouts", "statistics_of_rollouts"), FIELD),
     MetricRow(
         "feature_metrics",
         tuple(SPACES),

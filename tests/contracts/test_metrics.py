@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import astuple, replace
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -28,6 +29,7 @@ from afresh.evaluation.score_descriptions import words_of
 from afresh.evaluation.study import Study
 from afresh.training.best_checkpoint import GAIN, GAIN_ERROR
 from tests.contracts.rows import METRICS, SPACES, MetricRow
+from tests.domains.field.rollouts import forecaster
 from tests.domains.interactions.histories import ITEMS, circle, history_evidence
 from tests.domains.music.scores import composer
 from tests.evaluation.evidence import Evidence, code_evidence, digits, image_evidence, library_code, modules_evidence
@@ -131,6 +133,12 @@ def tutor() -> Evidence:
     )
 
 
+def forecast() -> Evidence:
+    """A model whose members differ from waves as the truth does."""
+    with TemporaryDirectory() as folder:
+        return forecaster(Path(folder))
+
+
 MAKERS: dict[str, Callable[[], Evidence]] = {
     "text": writer,
     "code": filler,
@@ -143,6 +151,7 @@ MAKERS: dict[str, Callable[[], Evidence]] = {
     "feature_metrics": walker,
     "interactions": recommender,
     "exercises": tutor,
+    "field": forecast,
 }
 
 

@@ -102,6 +102,16 @@ def _check_size(shape: tuple[int, ...]) -> tuple[int, ...]:
     return shape
 
 
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Mode = tuple[Finite, Annotated[float, Field(ge=0, allow_inf_nan=False)]]
+
+
+def _check_modes(spectrum: tuple[tuple[Mode, ...], ...]) -> tuple[tuple[Mode, ...], ...]:
+    if sum(map(len, spectrum)) > MOST_VALUES:
+        raise ValueError(f"a spectrum of {sum(map(len, spectrum)):,} shells is too large (at most {MOST_VALUES:,})")
+    return spectrum
+
+
 Shape = Annotated[tuple[Annotated[int, Field(ge=1)], ...], AfterValidator(_check_size)]
 
 
@@ -113,7 +123,8 @@ class Part:
     the ids of the words of a caption, from `classes`; 0 is padding, 1 an unknown word. `vector`: (B, E) float32, the
     embedding of a caption. `aligned`: (B, *shape) float32 in about [-1, 1], a field on the grid of x, such as another
     image or an edge map. One that `persists` ends with the channels of x as they were before, from which x differs with
-    the standard deviation `std`.
+    the standard deviation `std`. Of fields on a ring, `spectrum` says so for each channel and shell of wavenumbers (see
+    `afresh.nets.persistence`): which share of a mode persists, and the standard deviation of the rest.
 
     Files of runs hold parts: as a field of a pydantic model, a part is checked against the bounds below.
     """
@@ -127,12 +138,13 @@ class Part:
     length: Annotated[int, Field(ge=0, le=MOST_WORDS)] = 0  # S of a prompt
     shape: Shape = ()  # of one sample: (E,) of a vector, (C, *grid) of an aligned field
     persists: bool = False
+    spectrum: Annotated[tuple[tuple[Mode, ...], ...], AfterValidator(_check_modes)] = ()
 
     @model_serializer(mode="wrap")
     def _as_before(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """A file of an earlier version keeps its bytes, whose hash is recorded, when it is written again."""
         values: dict[str, Any] = write(self)
-        return values if self.persists else {k: v for k, v in values.items() if k != "persists"}
+        return {k: v for k, v in values.items() if v or k not in ("persists", "spectrum")}
 
     @property
     def row(self) -> tuple[int, ...]:

@@ -42,8 +42,9 @@ from afresh.core import (
 )
 from afresh.core.rng import Rng
 from afresh.core.safe_json import MOST_LAYERS
-from afresh.nets.conditioning import Conditioning, aligned_channels, aligned_fields, previous
+from afresh.nets.conditioning import Conditioning, aligned_channels, aligned_fields, persisting, previous
 from afresh.nets.dit import DiTBlock
+from afresh.nets.persistence import Persistence
 from afresh.nets.transformer import layers_of
 from afresh.nets.unet import ResBlock
 from afresh.nets.velocity import VelocityShape, Widths, along, network
@@ -92,6 +93,8 @@ class Drawing(nn.Module):
         self.conditioning = Conditioning(conds, config.emb, aligned=True)
         self.bias = nn.Parameter(torch.zeros(config.emb))
         self.shared = nn.Linear(self.latent, config.emb, bias=False) if self.latent else None
+        last = persisting(conds)
+        self.rings = Persistence(last[1], space.shape[1:]) if last and last[1].spectrum else None
         self.net = network(shape, space, max(1, aligned_channels(conds) + self.noise), self.channels)
 
     def forward(self, noise: Tensor, latent: Tensor, cond: Cond) -> Tensor:
@@ -106,7 +109,7 @@ class Drawing(nn.Module):
         if before is None:
             return change
         base, scale = before
-        return base + along(scale, base) * change
+        return base + along(scale, base) * change if self.rings is None else self.rings(base, change)
 
 
 def drawing(modules: Modules) -> Drawing:

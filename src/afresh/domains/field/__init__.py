@@ -8,5 +8,6 @@ PLUGIN = Plugin(
     modalities={"field": "afresh.domains.field.modality:MODALITY"},
     families={"ensemble": "afresh.families.ensemble:FAMILY"},
     makers=("afresh.domains.field.make_data:MAKERS",),
+    metrics=("afresh.domains.field.metrics:METRICS",),
     verbs={"rollout": "afresh.domains.field.verbs:rollout"},
 )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
@@ -21,9 +22,11 @@ from afresh.domains.field.range_seen import seen_range
 from afresh.domains.field.reading.options import ReadingOptions
 from afresh.domains.field.reading.read import read_fields
 from afresh.domains.field.recognise import recognise
+from afresh.nets.persistence import estimate
 
 HELD = 0.1  # share of the states of a single trajectory that are held out
 SMALL = 1e-12
+PAIRS = 4096  # of states by which it is estimated what persists
 
 
 class FieldOptions(ReadingOptions):
@@ -83,9 +86,8 @@ class FieldModality:
         for name, first in items[0].images.items():
             arrays = [np.asarray(i.images[name], np.float64) for i in items]
             if name == PAST:
-                scale = scale_of_changes(values, arrays, std)
-                conds[PAST] = Part("aligned", shape=first.shape, persists=True, std=scale)
-                notes.append(f"a state differs from the one before by {scale:.2g} of the deviation of the states")
+                conds[PAST] = part = persisting_part(values, arrays, mean, std, options.periodic or ())
+                notes.append(f"a state differs from the one before by {part.std:.2g} of the deviation of the states")
                 continue
             every = np.concatenate([a.ravel() for a in arrays])
             static[name] = (float(every.mean()), float(max(every.std(), SMALL)))
@@ -151,13 +153,21 @@ def items_of_span(fields: Fields, span: Span, history: int, split: str | None) -
         )
 
 
-def scale_of_changes(
-    values: NDArray[np.float64], past: Sequence[NDArray[np.float64]], std: NDArray[np.float64]
-) -> float:
-    """The root mean square of what changes from the states before to states (N, C, *space), in deviations of each
-    channel."""
-    channels = values.shape[1]
-    unit = std.reshape(-1, *[1] * (values.ndim - 2))
-    pairs = zip(values, past, strict=True)
-    squares = [np.square((value - before[-channels:]) / unit).mean() for value, before in pairs]
-    return float(max(math.sqrt(np.mean(squares)), SMALL))
+def persisting_part(
+    values: NDArray[np.float64],
+    past: Sequence[NDArray[np.float64]],
+    mean: NDArray[np.float64],
+    std: NDArray[np.float64],
+    periodic: Sequence[str],
+) -> Part:
+    """The condition of the states before: by how much, in deviations of each channel, states (N, C, *space) differ from
+    the last one, and on a ring what persists of each mode, from at most `PAIRS` states."""
+    channels, rest = values.shape[1], [1] * (values.ndim - 2)
+    chosen = range(0, len(values), -(-len(values) // PAIRS))
+    unit, middle = std.reshape(-1, *rest), mean.reshape(-1, *rest)
+    after = np.stack([(values[i] - middle) / unit for i in chosen])
+    before = np.stack([(past[i][-channels:] - middle) / unit for i in chosen])
+    scale = float(max(math.sqrt(np.square(after - before).mean()), SMALL))
+    ring = bool(periodic) and all(answer == "yes" for answer in periodic)
+    modes = estimate(torch.from_numpy(before), torch.from_numpy(after)) if ring else ()
+    return Part("aligned", shape=past[0].shape, persists=True, std=scale, spectrum=modes)

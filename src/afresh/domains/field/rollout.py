@@ -174,7 +174,8 @@ def as_netcdf(rollout: Rollout) -> bytes:
 
 
 def futures(run: Run, encoder: FieldEncoder, begin: Cond, steps: int, seed: int, first: int = 0) -> Iterator[Tensor]:
-    """The next states (B, C, *space) in unit deviations, one step after the other, for the conditions of B rows.
+    """The next states (B, C, *space) in unit deviations, one step after the other, for the conditions of B rows; of
+    pairs without time, the output.
 
     The noise of row b at step k has the number (first + k) B + b, so that a rollout that goes on is the same.
     """
@@ -183,6 +184,8 @@ def futures(run: Run, encoder: FieldEncoder, begin: Cond, steps: int, seed: int,
         numbers = k * cond.size + torch.arange(cond.size)
         x = run.draw(run.modules, cond, seed, settings, numbers)
         yield x
+        if PAST not in cond.parts:  # an output of an input, which nothing follows
+            return
         past = torch.cat([cond.parts[PAST][:, channels:], x], 1)
         cond = replace(cond, parts={**cond.parts, PAST: past})
 

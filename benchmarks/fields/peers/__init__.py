@@ -1,0 +1,1 @@
+"""Contenders of other makers: `python -m benchmarks.fields.peers.NAME FOLDER`."""

@@ -1,0 +1,267 @@
+"""How long and how honestly rollouts follow held-out trajectories, beside models that know little or nothing.
+
+Of pairs of an input and an output, a rollout is one draw of the output. Fields are in deviations of each channel, so
+that scores with units can be averaged over channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import numpy as np
+
+from afresh.core import CondSpec, Evidence, ItemKind, Judgement, Metric, Question, Score, ScoreWords, Space
+from afresh.domains.field.calibration import coverage, rank_histogram, ranks, spread_and_error, spread_skill
+from afresh.domains.field.held_rollouts import HeldRollouts, held_rollouts, kept_quantities, spectrum_ring
+from afresh.domains.field.kind import FIELD
+from afresh.domains.field.scores import (
+    absolute_error,
+    correlation,
+    correlation_times,
+    crps,
+    over_trajectories,
+    relative_l2,
+    vrmse,
+)
+from afresh.domains.field.spectra import BANDS, mean_spectrum, spectrum_errors
+from afresh.evaluation.estimate import Array, Estimate
+from afresh.evaluation.study import study_of
+
+
+def fields_only(kind: ItemKind, space: Space, conds: CondSpec) -> str | None:
+    """None for fields, else the reason why not."""
+    return None if kind is FIELD else f"follows fields in time, not {kind.plural}"
+
+
+def rollouts_of(evidence: Evidence) -> HeldRollouts:
+    return study_of(evidence).once("rollouts of fields", lambda: evidence.tool(held_rollouts))
+
+
+def _mean(scores: Array) -> Estimate:
+    """The mean over leads and channels, with an interval over trajectories."""
+    with np.errstate(invalid="ignore"):
+        return over_trajectories(np.nanmean(scores.reshape(len(scores), -1), axis=1))
+
+
+# --------------------------------------------------------------------------- one prediction
+
+
+def followed(evidence: Evidence) -> list[Score]:
+    """The error of the mean of the members, after one step and over all leads, and the time of correlation; those of
+    simpler models beside them. `control`: the best of these."""
+    found = rollouts_of(evidence)
+    predictions = {"": found.ensemble.mean(0), **found.simpler}
+    if not found.timed:
+        mean = np.broadcast_to(found.learnt.mean((0, 1)), found.truth.shape)
+        return _rows(
+            "field_relative_l2", {"": predictions[""], "mean": mean}, partial(_score, relative_l2, found.truth)
+        )
+    every = partial(_score, vrmse, found.truth)
+    out = _rows("rollout_vrmse", predictions, every)
+    out += _rows("rollout_vrmse_first", {k: p[:, :1] for k, p in predictions.items()}, every)
+    step = float(found.encoder.saved.step) or 1.0
+
+    def correlated(prediction: Array) -> Estimate:
+        times = correlation_times(correlation(prediction, found.truth), step)
+        estimate = times.estimate()
+        study_of(evidence).note(f"time of correlation: {estimate.note}" if estimate.note else "")
+        return estimate
+
+    return out + _rows("rollout_correlation_time", predictions, correlated, higher=True)
+
+
+def _score(score: Callable[[Array, Array], Array], truth: Array, prediction: Array) -> Estimate:
+    return _mean(score(prediction, truth[:, : prediction.shape[1]]))
+
+
+def _rows(
+    name: str, predictions: Mapping[str, Array], measure: Callable[[Array], Estimate], higher: bool = False
+) -> list[Score]:
+    estimates = {k: measure(p) for k, p in predictions.items()}
+    others = [e.value for k, e in estimates.items() if k and np.isfinite(e.value)]
+    control = (max if higher else min)(others, default=None)
+    better = "higher" if higher else "lower"
+    return [
+        e.score(f"{name}/{k}" if k else name, better, None, None if k else control)  # type: ignore[arg-type]
+        for k, e in estimates.items()
+    ]
+
+
+# --------------------------------------------------------------------------- ensembles
+
+
+def calibrated(evidence: Evidence) -> list[Score]:
+    """The CRPS beside what needs no model, and whether the spread of the members is as large as their error."""
+    found = rollouts_of(evidence)
+    several = len(found.ensemble) > 1
+    score = crps(found.ensemble, found.truth) if several else absolute_error(found.ensemble[0], found.truth)
+    others = {k: _mean(absolute_error(p, found.truth)) for k, p in found.simpler.items()}
+    others["climatology"] = _mean(crps(found.climate, found.truth))
+    out = [_mean(score).score("rollout_crps", "lower", None, min(e.value for e in others.values()))]
+    out += [e.score(f"rollout_crps/{k}", "lower") for k, e in others.items()]
+    if not several:
+        study_of(evidence).note("the run draws the same future each time, so its spread is not scored")
+        return out
+    ratios = spread_skill(spread_and_error(found.ensemble, found.truth))
+    held = ranks(found.ensemble, found.truth)
+    for name, estimates, ideal in (
+        ("rollout_spread_skill", ratios, 1.0),
+        ("rollout_coverage_50", coverage(held, 0.5), 0.5),
+        ("rollout_coverage_90", coverage(held, 0.9), 0.9),
+    ):
+        values = [e.value for e in estimates if np.isfinite(e.value)]
+        out.append(Score(name, float(np.mean(values)), min(values), max(values), len(found.truth), "none", floor=ideal))
+    histogram = rank_histogram(held)
+    uneven = histogram.unevenness
+    out.append(Score("rollout_ranks", uneven, None, None, len(found.truth), "lower", floor=histogram.expected))
+    return out
+
+
+# --------------------------------------------------------------------------- statistics
+
+
+def statistics(evidence: Evidence) -> list[Score]:
+    """How far the energy spectrum of rollouts is from the truth's (`floor`: that of trajectories of training), and by
+    how much what the system conserves drifts."""
+    found = rollouts_of(evidence)
+    out = []
+    ring, spacing = spectrum_ring(found.encoder)
+    if min(found.truth.shape[3:]) >= 6:
+        truth = mean_spectrum(found.truth, ring, spacing)
+        errors = spectrum_errors(mean_spectrum(found.ensemble, ring, spacing), truth)
+        # The spectrum of single trajectories differs, so the floor is of as many others, in turn.
+        others = np.resize(np.arange(len(found.learnt)), len(found.truth))
+        floor = spectrum_errors(mean_spectrum(found.learnt[others], ring, spacing), truth)
+        for band in BANDS:
+            error, bias = errors[band].error, errors[band].bias
+            out.append(error.score(f"rollout_spectrum_{band}", "lower", floor[band].error.value))
+            out.append(bias.score(f"rollout_spectrum_{band}/bias", "none", floor[band].bias.value))
+    if found.timed and (kept := kept_quantities(found.learnt)):
+        space = tuple(range(3, found.truth.ndim))
+        means = found.ensemble.mean(tuple(a + 1 for a in space))[..., kept]  # (members, trajectories, time, kept)
+        drift = np.sqrt(np.square(means - found.truth.mean(space)[None, ..., kept]).mean((0, 2, 3)))
+        out.append(over_trajectories(drift).score("rollout_drift", "lower", 0.0))
+    return out
+
+
+# --------------------------------------------------------------------------- verdict
+
+NEARLY = 0.9  # noise: an error of the first step above this share of that of the best model without a network
+SMOOTH = -1.0  # blurred: the logarithm of the energy at high wavenumbers is below the truth's by more
+CALM = 0.1  # collapsed: a spread below this share of the error
+CALIBRATED = (0.8, 1.25)  # good: ratio of spread to error within
+
+
+def judge_rollouts(scores: Mapping[str, Score], plural: str) -> Judgement | None:
+    """The judgement on rollouts; None without their scores."""
+    first, time = scores.get("rollout_vrmse_first"), scores.get("rollout_correlation_time")
+    if first is None or time is None or first.control is None or time.control is None:
+        return _judge_pairs(scores)
+    numbers = (
+        f"(error of one step {first.value:.3f}, of the best simpler model {first.control:.3f}; correlated for "
+        f"{time.value:.3g} in time, the simpler one for {time.control:.3g})"
+    )
+    ratio, smooth = scores.get("rollout_spread_skill"), scores.get("rollout_spectrum_high/bias")
+    if first.value > NEARLY * first.control:
+        return "noise", f"A step of the model is no better than a simpler one's {numbers}."
+    if ratio is not None and ratio.value < CALM:
+        return "collapsed", f"The futures of one state are nearly the same, although they are wrong {numbers}."
+    if smooth is not None and smooth.value < SMOOTH:
+        return "blurred", f"The model follows the system, but fine structures lose their energy {numbers}."
+    if time.value <= time.control:
+        return "recognisable", f"The model's steps are good, but its rollouts do not last longer {numbers}."
+    if ratio is not None and CALIBRATED[0] <= ratio.value <= CALIBRATED[1]:
+        return "good", f"Rollouts follow the truth longer than simpler ones, and their spread is honest {numbers}."
+    if ratio is None:
+        return "good", f"Rollouts follow the truth longer than simpler ones; one future tells no spread {numbers}."
+    return "recognisable", (
+        f"Rollouts follow the truth longer than simpler ones, but their spread is {ratio.value:.2f} of their error "
+        f"{numbers}."
+    )
+
+
+def _judge_pairs(scores: Mapping[str, Score]) -> Judgement | None:
+    """The judgement on outputs of inputs."""
+    error, ratio = scores.get("field_relative_l2"), scores.get("rollout_spread_skill")
+    if error is None or error.control is None:
+        return None
+    numbers = f"(relative error {error.value:.3f}, of the mean output {error.control:.3f})"
+    if error.value > NEARLY * error.control:
+        return "noise", f"The model tells hardly more than the mean output {numbers}."
+    if ratio is not None and not CALIBRATED[0] <= ratio.value <= CALIBRATED[1]:
+        return "recognisable", f"Outputs follow inputs, but their spread is {ratio.value:.2f} of their error {numbers}."
+    return "good", f"Outputs follow inputs {numbers}."
+
+
+FOLLOWED = {
+    "rollout_vrmse": ScoreWords(
+        "error of rollouts, in deviations over space (VRMSE)",
+        "The error of the mean of the members over all leads; the mean of the true state would have 1.",
+        Question.PREDICTS,
+    ),
+    "rollout_vrmse_first": ScoreWords(
+        "error of one step (VRMSE)", "The same for the first state of a rollout alone.", Question.PREDICTS
+    ),
+    "rollout_correlation_time": ScoreWords(
+        "time of correlation",
+        "How long the correlation of the mean of the members with the truth stays above .8, in units of time.",
+        Question.PREDICTS,
+    ),
+    "field_relative_l2": ScoreWords(
+        "relative error of outputs (L2)",
+        "The norm of the error of the mean of the members divided by that of the output.",
+        Question.PREDICTS,
+    ),
+}
+CALIBRATION = {
+    "rollout_crps": ScoreWords(
+        "continuous ranked probability score (CRPS)",
+        "The distance of the members from the truth, less what they differ from each other; the absolute error of a "
+        "model that draws one future.",
+        Question.PREDICTS,
+    ),
+    "rollout_spread_skill": ScoreWords(
+        "spread of the members, as a share of their error",
+        "1 if the members differ from each other as much as from the truth; the interval is of the leads.",
+        Question.VARIED,
+    ),
+    "rollout_coverage_50": ScoreWords(
+        "truths within the 50% interval", "The share of values; the interval is of the leads.", Question.VARIED
+    ),
+    "rollout_coverage_90": ScoreWords(
+        "truths within the 90% interval", "The share of values; the interval is of the leads.", Question.VARIED
+    ),
+    "rollout_ranks": ScoreWords(
+        "unevenness of the ranks of the truth among the members",
+        "The share of truths that would need another rank; a calibrated ensemble has the value for real data.",
+        Question.VARIED,
+    ),
+}
+STATISTICS = {
+    **{
+        f"rollout_spectrum_{band}": ScoreWords(
+            f"error of the spectrum at {band} wavenumbers",
+            "The mean difference of the logarithms of the energy; 0.1 is about a tenth of the energy.",
+            Question.REAL,
+        )
+        for band in BANDS
+    },
+    "rollout_drift": ScoreWords(
+        "drift of what is conserved",
+        "By how much means over space that do not change in the data change in rollouts, in deviations.",
+        Question.FOLLOWS,
+    ),
+}
+BESIDE = {
+    "persistence": "of the first state held",
+    "linear": "of a linear model",
+    "climatology": "of states of training drawn at random",
+    "mean": "of the mean output",
+    "bias": "with its sign: below 0 is too smooth",
+}
+METRICS = [
+    Metric("rollouts", fields_only, followed, brief=True, words=FOLLOWED, beside=BESIDE, judge=judge_rollouts),
+    Metric("calibration_of_rollouts", fields_only, calibrated, brief=True, words=CALIBRATION, beside=BESIDE),
+    Metric("statistics_of_rollouts", fields_only, statistics, brief=True, words=STATISTICS, beside=BESIDE),
+]

@@ -1,0 +1,79 @@
+"""Scores of rollouts: closed forms of members that are drawn as the truth is, and of a run that was trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from afresh.cli import run as command
+from afresh.core import Score
+from afresh.domains.field.held_rollouts import kept_quantities
+from afresh.domains.field.metrics import METRICS, judge_rollouts
+from afresh.evaluation.study import Study
+from afresh.runs.run import Run
+from afresh.verbs.measuring import measure_run
+from tests.domains.field.drifting import write_drifting
+from tests.domains.field.rollouts import MEMBERS, forecaster
+
+
+def scored(folder: Path, **given: float) -> dict[str, Score]:
+    study = Study(forecaster(folder, **given), 8)
+    return {s.name: s for m in METRICS for s in m.compute(study)}
+
+
+def test_members_that_are_drawn_as_the_truth_are_calibrated(tmp_path: Path) -> None:
+    found = scored(tmp_path)
+    assert found["rollout_spread_skill"].value == pytest.approx(1, abs=0.05)
+    assert found["rollout_coverage_50"].value == pytest.approx(0.5, abs=0.03)
+    assert found["rollout_coverage_90"].value == pytest.approx(0.9, abs=0.03)
+    # The fair CRPS of a normal law drawn from itself is sigma / sqrt(pi) (Gneiting and Raftery 2007, eq. 21).
+    assert found["rollout_crps"].value == pytest.approx(1 / np.sqrt(np.pi), abs=0.03)
+
+
+def test_too_little_spread_is_seen(tmp_path: Path) -> None:
+    found = scored(tmp_path, spread=0.05)
+    expected = 0.05 * np.sqrt((1 + 1 / MEMBERS) / (1 + 0.05**2 / MEMBERS))
+    assert found["rollout_spread_skill"].value == pytest.approx(expected, rel=0.05)
+    assert found["rollout_ranks"].value > 5 * (found["rollout_ranks"].floor or 0)
+    worse = {**found, "rollout_vrmse_first": Score("rollout_vrmse_first", 0.1, None, None, 1, "lower", None, 1.0)}
+    judged = judge_rollouts(worse, "states")
+    assert judged is not None and judged[0] == "collapsed"
+
+
+def test_one_step_that_is_no_better_than_nothing_is_noise(tmp_path: Path) -> None:
+    judged = judge_rollouts(scored(tmp_path), "states")
+    assert judged is not None and judged[0] == "noise", "noise as large as the states hides them"
+
+
+def test_what_does_not_change_in_training_is_conserved() -> None:
+    states = np.random.default_rng(0).normal(size=(5, 6, 2, 16))
+    states[:, :, 1] += 3 - states[:, :, 1].mean(-1, keepdims=True)
+    assert kept_quantities(states) == [1]
+    assert kept_quantities(states[:, :1]) == [], "one state says nothing of change"
+
+
+def test_a_run_is_measured_by_its_rollouts(tmp_path: Path) -> None:
+    data, out = write_drifting(tmp_path / "waves", 24, 8), tmp_path / "run"
+    words = ["--set", "family.widths=[8]", "--set", "family.emb=16", "--set", "family.attention=false"]
+    periodic = ["--data", "periodic=yes"]
+    assert command(["train", str(data), "--steps", "60", "--out", str(out), "--no-measure", *words, *periodic]) == 0
+    run = Run.open(out)
+    assert run.conds["past"].spectrum, "of a ring, what persists is known for each wavenumber"
+    measured = measure_run(run)
+    scores = {s.name: s for s in measured.scores}
+    assert {"rollout_vrmse", "rollout_vrmse/linear", "rollout_crps/climatology", "rollout_ranks"} <= set(scores)
+    assert not {m.name for m in METRICS} & set(measured.skipped)
+    # Waves that drift are followed by a linear model.
+    assert scores["rollout_vrmse/linear"].value < 0.1 < scores["rollout_vrmse/persistence"].value
+
+
+def test_a_regression_has_one_future(tmp_path: Path) -> None:
+    data, out = write_drifting(tmp_path / "waves", 24, 8), tmp_path / "run"
+    words = ["--set", "family.widths=[8]", "--set", "family.emb=16", "--set", "family.members=1"]
+    assert command(["train", str(data), "--steps", "2", "--out", str(out), "--no-measure", *words]) == 0
+    measured = measure_run(Run.open(out), seconds=20)
+    names = {s.name for s in measured.scores}
+    assert "rollout_crps" in names and "rollout_spread_skill" not in names
+    assert any("same future" in note for note in measured.notes)
