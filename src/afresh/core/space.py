@@ -35,7 +35,8 @@ class Space:
 
     `axes` names the axes of a field's grid: height and width of an image, frequency and time of a sound. `seconds` is
     the length of its time axis, and `longest` that of the longest item, after which the axis is padded. `periodic`:
-    for each axis of a grid that closes on itself, whether it does; empty if none does.
+    for each axis of a grid that closes on itself, whether it does; empty if none does. Values of a `local` field depend
+    on what is known near them alone, as those of a physical state do on the state a short time before.
     """
 
     kind: Literal["tokens", "field"]
@@ -50,6 +51,7 @@ class Space:
     codes: int = 1
     axes: tuple[str, ...] = ()
     periodic: tuple[bool, ...] = ()
+    local: bool = False
     seconds: float = 0.0
     longest: float = field(default=0.0, compare=False)  # seconds
 

@@ -60,9 +60,9 @@ class EnsembleConfig(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    net: Literal["unet", "dit"] = "unet"  # a U-Net, or a Transformer over patches
-    widths: Widths = (64, 128)  # channels of each grid (dit: one)
-    blocks: int = Field(1, ge=1, le=MOST_LAYERS)  # a grid; of dit layers
+    net: Literal["unet", "dit", "resnet"] = "unet"  # a Transformer over patches; convolutions on one grid
+    widths: Widths = (64, 128)  # channels of each grid (dit, resnet: one)
+    blocks: int = Field(1, ge=1, le=MOST_LAYERS)  # a grid; of dit and resnet layers
     emb: int = Field(256, ge=2)  # width of the vector of noise and condition
     attention: bool = True  # at the coarsest grid
     patch: int = Field(1, ge=1)  # cells an axis folded into channels
@@ -203,7 +203,13 @@ def accepts(space: Space) -> str | None:
 
 
 def sizes(space: Space) -> Sequence[EnsembleConfig]:
-    """Networks of five sizes, with a level for each halving of the grid down to about 4 cells, at most four."""
+    """Networks of five sizes: of a local field on its own grid, otherwise with a level for each halving of the grid
+    down to about 4 cells, at most four."""
+    if space.local:
+        return [
+            EnsembleConfig(net="resnet", widths=(width,), blocks=blocks, emb=64)
+            for width, blocks in ((16, 3), (32, 4), (48, 4), (64, 5), (96, 6))
+        ]
     levels = 1
     while levels < 4 and min(space.shape[1:]) >= 8 * 2 ** (levels - 1):
         levels += 1
@@ -231,6 +237,8 @@ FAMILY = Family(
             "betas": (0.9, 0.99),
             "weight_decay": 0.01,
             "ema_half_life": 10_000,
+            # What changes from one state to the next is small beside the state, and rollouts add errors up.
+            **({"precision": "float32"} if space.local else {}),
         },
         blocks=lambda modules: layers_of(modules["drawing"], ResBlock, DiTBlock),
     ),

@@ -15,6 +15,7 @@ from afresh.core.safe_json import MOST_GRIDS
 from afresh.nets.conditioning import Conditioning, TimeEmbedding, aligned_channels, aligned_fields, previous
 from afresh.nets.dit import DiT
 from afresh.nets.patches import fold, unfold
+from afresh.nets.resnet import ResNet
 from afresh.nets.unet import Periodic, UNet
 
 HEAD = 64  # width of an attention head
@@ -23,12 +24,12 @@ Widths = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1, 
 
 @dataclass(frozen=True)
 class VelocityShape:
-    """Sizes. `unet`: a width for each grid, with `blocks` blocks each. `dit`: one width and `blocks` layers.
+    """Sizes. `unet`: a width for each grid, with `blocks` blocks each. `dit`, `resnet`: one width and `blocks` layers.
 
     `patch` cells along every axis are folded into channels before the network sees them.
     """
 
-    net: Literal["unet", "dit"]
+    net: Literal["unet", "dit", "resnet"]
     widths: Sequence[int]
     blocks: int
     emb: int
@@ -57,6 +58,8 @@ def network(shape: VelocityShape, space: Space, channels: int, out: int) -> nn.M
         heads = max(1, width // HEAD)
         return DiT(grid, channels, out, width, shape.blocks, heads, shape.emb, shape.patch)
     rank, widths = len(grid), tuple(shape.widths)
+    if shape.net == "resnet":
+        return ResNet(rank, channels, out, widths[0], shape.blocks, shape.emb, shape.patch, space.periodic)
     if shape.patch == 1:
         return UNet(rank, channels, out, widths, shape.blocks, shape.emb, shape.attention, space.periodic)
     return Folded(shape, rank, channels, out, space.periodic)

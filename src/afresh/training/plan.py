@@ -242,7 +242,7 @@ def fastest(task: Task, config: Any, train: TrainConfig) -> tuple[TrainConfig, l
         return train, []
     several = "threads" not in task.set_train and train.device == "cpu" and train.threads > 1
     one = train.model_copy(update={"threads": 1}) if several else train
-    if "precision" not in task.set_train:
+    if "precision" not in {**task.family.plan.recipe(task.space), **task.set_train}:
         with torch_threads(one.threads):
             learner = make_learner(task.family, config, task.space, task.conds, one, task.base)
             batches = Loader(task.examples, task.space, Rng(train.seed), train.batch).batch

@@ -74,7 +74,7 @@ class FieldEncoder:
     @property
     def space(self) -> Space:
         s = self.saved
-        return Space("field", (len(s.channels), *s.points), axes=s.axes, periodic=s.periodic)
+        return Space("field", (len(s.channels), *s.points), axes=s.axes, periodic=s.periodic, local=s.history > 0)
 
     @property
     def notes(self) -> Sequence[str]:

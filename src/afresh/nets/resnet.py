@@ -1,0 +1,62 @@
+"""A residual network of convolutions on one grid, without normalisation, modulated by one vector.
+
+What happens at a point within a short time depends on what is near it, so a network of the next state of a physical
+system needs neither coarse grids nor attention; and how fast it changes depends on how large its values are, which a
+normalisation takes away and the network has to learn again. On states of the Kuramoto-Sivashinsky equation, the error of
+a step was a third of a U-Net's of the same minutes (docs/development/log.md). The pre-activation of He et al. 2016, as
+in APEBench (Koehler et al. 2024, app. E); the output convolutions of blocks start at zero (Goyal et al. 2017, sec. 5.1).
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from afresh.nets.patches import fold, unfold
+from afresh.nets.unet import Periodic, along, conv, zero
+
+KERNEL = 5  # points of a convolution along each axis of one; 3 of more axes
+
+
+class Block(nn.Module):
+    """h + convolution(GELU(modulated(convolution(GELU(h)))))."""
+
+    def __init__(self, rank: int, width: int, emb: int, kernel: int, periodic: Periodic) -> None:
+        super().__init__()
+        self.conv1 = conv(rank, width, width, kernel, periodic=periodic)
+        self.conv2 = zero(conv(rank, width, width, kernel, periodic=periodic))
+        self.modulate = zero(nn.Linear(emb, 2 * width))
+
+    def forward(self, h: Tensor, e: Tensor) -> Tensor:
+        scale, shift = self.modulate(e).chunk(2, 1)
+        inner = self.conv1(F.gelu(h))
+        return h + self.conv2(F.gelu(inner * (1 + along(scale, inner)) + along(shift, inner)))
+
+
+class ResNet(nn.Module):
+    """(B, C, *grid), embedding (B, emb) -> (B, out, *grid), on a grid of which `patch` cells along each axis are folded
+    into channels."""
+
+    def __init__(
+        self,
+        rank: int,
+        channels: int,
+        out: int,
+        width: int,
+        blocks: int,
+        emb: int,
+        patch: int,
+        periodic: Periodic = (),
+    ) -> None:
+        super().__init__()
+        kernel, cells = KERNEL if rank == 1 else 3, patch**rank
+        self.patch = patch
+        self.first = conv(rank, channels * cells, width, kernel, periodic=periodic)
+        self.blocks = nn.ModuleList(Block(rank, width, emb, kernel, periodic) for _ in range(blocks))
+        self.last = zero(conv(rank, width, out * cells, kernel, periodic=periodic))
+
+    def forward(self, x: Tensor, e: Tensor) -> Tensor:
+        h = self.first(fold(x, self.patch))
+        for block in self.blocks:
+            h = block(h, e)
+        return unfold(self.last(h), self.patch, x.shape[2:])
