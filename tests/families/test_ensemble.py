@@ -76,10 +76,10 @@ def test_one_member_is_a_regression_of_changes() -> None:
 def test_members_depend_on_their_example_and_number_alone() -> None:
     config = small()
     net = drawing(ensemble.build(config, SPACE, CONDS))
-    nn.init.normal_(net.net.last.weight, std=0.1)  # type: ignore[union-attr, arg-type]
+    nn.init.normal_(net.difference.last.weight, std=0.1)  # type: ignore[union-attr, arg-type]
     past = Rng(0).normal("past", torch.arange(4), (1, 12))
-    all_of_them = draw_members(net, SPACE, told(past), Rng(0), torch.arange(4), 3, "a")
-    alone = draw_members(net, SPACE, told(past[2:3]), Rng(0), torch.tensor([2]), 2, "a")
+    all_of_them = draw_members(net, net.means(told(past)), told(past), Rng(0), torch.arange(4), 3, "a")
+    alone = draw_members(net, net.means(told(past[2:3])), told(past[2:3]), Rng(0), torch.tensor([2]), 2, "a")
     torch.testing.assert_close(all_of_them[2:3, :2], alone, rtol=1e-4, atol=1e-5)
     assert all_of_them.std(1).min() > 0
 
@@ -105,6 +105,7 @@ def test_the_spread_of_a_system_with_known_noise_is_learnt() -> None:
         learner.step += 1
     fresh = Rng(3).normal("past", torch.arange(64), (1, 12))
     with torch.no_grad():
-        drawn = draw_members(drawing(learner.modules), SPACE, told(fresh), Rng(1), torch.arange(64), 64, "check")
+        net = drawing(learner.modules)
+        drawn = draw_members(net, net.means(told(fresh)), told(fresh), Rng(1), torch.arange(64), 64, "check")
     assert float((drawn.mean(1) - 0.8 * fresh.roll(1, -1)).square().mean().sqrt()) < 0.1
     assert float(drawn.std(1).mean()) == pytest.approx(0.3, rel=0.15)

@@ -19,7 +19,7 @@ class, a score of single values says too little.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Literal
 
 import torch
@@ -88,28 +88,49 @@ class Drawing(nn.Module):
     def __init__(self, config: EnsembleConfig, space: Space, conds: CondSpec) -> None:
         super().__init__()
         shape = VelocityShape(**config.model_dump(include={f.name for f in fields(VelocityShape)}))
-        self.conds, self.channels = conds, space.shape[0]
-        self.noise, self.latent = (config.noise_channels, config.noise_numbers) if config.members > 1 else (0, 0)
+        self.conds, self.channels, self.grid = conds, space.shape[0], space.shape[1:]
+        told, last = aligned_channels(conds), persisting(conds)
+        self.rings = Persistence(last[1], self.grid) if last and last[1].spectrum else None
         self.conditioning = Conditioning(conds, config.emb, aligned=True)
         self.bias = nn.Parameter(torch.zeros(config.emb))
-        self.shared = nn.Linear(self.latent, config.emb, bias=False) if self.latent else None
-        last = persisting(conds)
-        self.rings = Persistence(last[1], space.shape[1:]) if last and last[1].spectrum else None
-        self.net = network(shape, space, max(1, aligned_channels(conds) + self.noise), self.channels)
+        self.mean = network(shape, space, max(1, told), self.channels)
+        self.noise, self.latent = (config.noise_channels, config.noise_numbers) if config.members > 1 else (0, 0)
+        if config.members > 1:
+            self.shared = nn.Linear(self.latent, config.emb) if self.latent else None
+            part = replace(shape, widths=[-(-w // 2) for w in shape.widths], blocks=-(-shape.blocks // 2))
+            self.difference = network(part, space, told + self.channels + self.noise, self.channels)
 
-    def forward(self, noise: Tensor, latent: Tensor, cond: Cond) -> Tensor:
-        grid = noise.new_zeros(len(noise), self.channels, *noise.shape[2:])
-        e = self.conditioning(cond) + self.bias
-        if self.shared is not None:
-            e = e + self.shared(latent)
-        seen = torch.cat([aligned_fields(cond, self.conds, grid), noise], 1)
-        seen = seen if seen.shape[1] else grid[:, :1]
-        change = self.net(seen, nn.functional.silu(e)).float()
-        before = previous(cond, self.conds, grid)
+    def means(self, cond: Cond) -> Tensor:
+        """The mean of what changes, in units of its scale: (B, C, *grid)."""
+        seen = aligned_fields(cond, self.conds, self.nothing(cond))
+        e = nn.functional.silu(self.conditioning(cond) + self.bias)
+        out: Tensor = self.mean(seen if seen.shape[1] else self.nothing(cond)[:, :1], e).float()
+        return out
+
+    def differences(self, mean: Tensor, noise: Tensor, latent: Tensor, cond: Cond) -> Tensor:
+        """What members differ by from the mean, which is not learnt from them: (B, C, *grid)."""
+        seen = torch.cat([aligned_fields(cond, self.conds, mean), mean.detach(), noise], 1)
+        e = (self.conditioning(cond) + self.bias).detach()
+        e = e if self.shared is None else e + self.shared(latent)
+        out: Tensor = self.difference(seen, nn.functional.silu(e)).float()
+        return out
+
+    def after(self, change: Tensor, cond: Cond) -> Tensor:
+        """x of a change of unit scale."""
+        before = previous(cond, self.conds, change)
         if before is None:
             return change
         base, scale = before
         return base + along(scale, base) * change if self.rings is None else self.rings(base, change)
+
+    def nothing(self, cond: Cond) -> Tensor:
+        return self.bias.new_zeros(cond.size, self.channels, *self.grid)
+
+    def forward(self, noise: Tensor, latent: Tensor, cond: Cond) -> Tensor:
+        mean = self.means(cond)
+        return self.after(
+            mean + self.differences(mean, noise, latent, cond) if self.noise or self.latent else mean, cond
+        )
 
 
 def drawing(modules: Modules) -> Drawing:
@@ -119,12 +140,14 @@ def drawing(modules: Modules) -> Drawing:
     return net
 
 
-def draw_members(net: Drawing, space: Space, cond: Cond, rng: Rng, index: Tensor, members: int, name: str) -> Tensor:
-    """(B, members, C, *grid), of which each depends on its index and number alone."""
-    noise = [rng.normal(f"{name}/{m}/noise", index, (net.noise, *space.shape[1:])) for m in range(members)]
+def draw_members(net: Drawing, mean: Tensor, cond: Cond, rng: Rng, index: Tensor, members: int, name: str) -> Tensor:
+    """(B, members, C, *grid) around a mean (B, C, *grid), of which each depends on its index and number alone."""
+    noise = [rng.normal(f"{name}/{m}/noise", index, (net.noise, *net.grid)) for m in range(members)]
     latent = [rng.normal(f"{name}/{m}/latent", index, (net.latent,)) for m in range(members)]
-    together = (torch.stack(parts, 1).flatten(0, 1) for parts in (noise, latent))
-    return net(*together, cond.repeat(members)).view(len(index), members, *space.shape)
+    together = [torch.stack(parts, 1).flatten(0, 1) for parts in (noise, latent)]
+    several, middle = cond.repeat(members), mean.detach().repeat_interleave(members, 0)
+    x = net.after(middle + net.differences(middle, *together, several), several)
+    return x.view(len(index), members, *x.shape[1:])
 
 
 def almost_fair_crps(x: Tensor, y: Tensor, alpha: float) -> Tensor:
@@ -142,16 +165,17 @@ def almost_fair_crps(x: Tensor, y: Tensor, alpha: float) -> Tensor:
 def errors(
     modules: Modules, config: EnsembleConfig, space: Space, batch: Batch, rng: Rng, members: int, name: str
 ) -> Tensor:
-    """The score of each example in units of its scale of changes, averaged over the field, (B,): the CRPS, or the
-    squared error for one member."""
+    """The scores of each example in units of its scale of changes, averaged over the field, (B,): the squared error of
+    the mean and, of several members, their CRPS."""
     net, x = drawing(modules), batch.x.float()
     before = previous(batch.cond, net.conds, x)
-    scale = x.new_ones(len(x)) if before is None else before[1]
-    drawn = draw_members(net, space, batch.cond, rng, batch.index, members, name)
-    unit = along(scale, x)
+    unit = along(x.new_ones(len(x)) if before is None else before[1], x)
+    mean = net.means(batch.cond)
+    squares = ((net.after(mean, batch.cond) - x) / unit).square().flatten(1).mean(1)
     if members == 1:
-        return ((drawn[:, 0] - x) / unit).square().flatten(1).mean(1)
-    return almost_fair_crps(drawn / unit[:, None], x / unit, config.alpha).flatten(1).mean(1)
+        return squares
+    drawn = draw_members(net, mean, batch.cond, rng, batch.index, members, name)
+    return squares + almost_fair_crps(drawn / unit[:, None], x / unit, config.alpha).flatten(1).mean(1)
 
 
 class EnsembleObjective:

@@ -2,9 +2,10 @@
 
 What happens at a point within a short time depends on what is near it, so a network of the next state of a physical
 system needs neither coarse grids nor attention; and how fast it changes depends on how large its values are, which a
-normalisation takes away and the network has to learn again. On states of the Kuramoto-Sivashinsky equation, the error of
-a step was a third of a U-Net's of the same minutes (docs/development/log.md). The pre-activation of He et al. 2016, as
-in APEBench (Koehler et al. 2024, app. E); the output convolutions of blocks start at zero (Goyal et al. 2017, sec. 5.1).
+normalisation takes away and the network has to learn again. On states of the Kuramoto-Sivashinsky equation, the error
+of a step was a third of a U-Net's of the same minutes (docs/development/log.md). The order within a block is that of
+He et al. 2016, as in APEBench (Koehler et al. 2024); the last convolutions of blocks start at zero (Goyal et al. 2017,
+section 5.1).
 """
 
 from __future__ import annotations

@@ -173,15 +173,15 @@ def as_netcdf(rollout: Rollout) -> bytes:
 # --------------------------------------------------------------------------- rolling out
 
 
-def futures(run: Run, encoder: FieldEncoder, begin: Cond, steps: int, seed: int, first: int = 0) -> Iterator[Tensor]:
+def futures(run: Run, encoder: FieldEncoder, begin: Cond, steps: int, seed: int, hold: int = 1) -> Iterator[Tensor]:
     """The next states (B, C, *space) in unit deviations, one step after the other, for the conditions of B rows; of
     pairs without time, the output.
 
-    The noise of row b at step k has the number (first + k) B + b, so that a rollout that goes on is the same.
+    A row keeps its noise for `hold` steps: that of row b at step k has the number floor(k / hold) B + b.
     """
     settings, cond, channels = run.settings({}), begin, encoder.space.shape[0]
-    for k in range(first, first + steps):
-        numbers = k * cond.size + torch.arange(cond.size)
+    for k in range(steps):
+        numbers = k // hold * cond.size + torch.arange(cond.size)
         x = run.draw(run.modules, cond, seed, settings, numbers)
         yield x
         if PAST not in cond.parts:  # an output of an input, which nothing follows
@@ -190,11 +190,11 @@ def futures(run: Run, encoder: FieldEncoder, begin: Cond, steps: int, seed: int,
         cond = replace(cond, parts={**cond.parts, PAST: past})
 
 
-def roll_out(run: Run, begin: Cond, steps: int, members: int, seed: int) -> NDArray[np.float32]:
+def roll_out(run: Run, begin: Cond, steps: int, members: int, seed: int, hold: int = 1) -> NDArray[np.float32]:
     """Futures of N beginnings in physical units, (members, N, steps, C, *space)."""
     encoder = field_encoder(run)
     cond = begin.repeat(members)
-    states = [encoder.physical(x) for x in futures(run, encoder, cond, steps, seed)]
+    states = [encoder.physical(x) for x in futures(run, encoder, cond, steps, seed, hold)]
     out = np.stack(states, 1).reshape(begin.size, members, steps, *encoder.space.shape)
     return np.ascontiguousarray(out.swapaxes(0, 1))
 
