@@ -50,13 +50,15 @@ def test_for_a_true_ensemble_the_fair_score_does_not_depend_on_the_number_of_mem
     assert float(score.mean()) == pytest.approx(1 / math.sqrt(math.pi), abs=4 * float(score.std()) / math.sqrt(n))
 
 
-def test_a_new_network_says_that_nothing_changes() -> None:
-    modules = ensemble.build(small(), SPACE, CONDS)
+@pytest.mark.parametrize("mean", [False, True])
+def test_a_new_network_says_that_nothing_changes(mean: bool) -> None:
+    config = small(mean=mean)
+    modules = ensemble.build(config, SPACE, CONDS)
     past = Rng(0).normal("past", torch.arange(3), (1, 12))
-    drawn = ensemble.sample(modules, small(), SPACE, told(past), Rng(0), torch.arange(3), EnsembleSettings())
+    drawn = ensemble.sample(modules, config, SPACE, told(past), Rng(0), torch.arange(3), EnsembleSettings())
     torch.testing.assert_close(drawn, past)
     nothing = told(past, present=False)
-    drawn = ensemble.sample(modules, small(), SPACE, nothing, Rng(0), torch.arange(3), EnsembleSettings())
+    drawn = ensemble.sample(modules, config, SPACE, nothing, Rng(0), torch.arange(3), EnsembleSettings())
     assert not bool(drawn.any())
 
 
@@ -73,10 +75,34 @@ def test_one_member_is_a_regression_of_changes() -> None:
     assert weight == 5
 
 
-def test_members_depend_on_their_example_and_number_alone() -> None:
-    config = small()
+def test_a_mean_learns_as_a_regression_does_whatever_its_members() -> None:
+    """The gradients of the mean's network are those of a regression with the same weights."""
+    torch.manual_seed(0)
+    config = small(mean=True)
+    modules = ensemble.build(config, SPACE, CONDS)
+    alone = ensemble.build(small(members=1), SPACE, CONDS)
+    alone["drawing"].load_state_dict(
+        {k: v for k, v in modules["drawing"].state_dict().items() if not k.startswith(("net.", "shared."))}
+    )
+    index = torch.arange(5)
+    batch = Batch(Rng(0).normal("x", index, (1, 12)), told(Rng(0).normal("past", index, (1, 12))), index)
+    gradients = []
+    for c, built in ((config, modules), (small(members=1), alone)):
+        total, _, _ = ensemble.EnsembleObjective(c, SPACE).loss(built, batch, "model", 0, Rng(0), {})
+        total.backward()
+        mean = drawing(built).mean
+        assert mean is not None
+        gradients.append([p.grad for p in mean.parameters()])
+    assert any(g is not None and g.any() for g in gradients[0])
+    for ours, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("mean", [False, True])
+def test_members_depend_on_their_example_and_number_alone(mean: bool) -> None:
+    config = small(mean=mean)
     net = drawing(ensemble.build(config, SPACE, CONDS))
-    nn.init.normal_(net.difference.last.weight, std=0.1)  # type: ignore[union-attr, arg-type]
+    nn.init.normal_(net.net.last.weight, std=0.1)  # type: ignore[union-attr, arg-type]
     past = Rng(0).normal("past", torch.arange(4), (1, 12))
     all_of_them = draw_members(net, net.means(told(past)), told(past), Rng(0), torch.arange(4), 3, "a")
     alone = draw_members(net, net.means(told(past[2:3])), told(past[2:3]), Rng(0), torch.tensor([2]), 2, "a")

@@ -9,6 +9,10 @@ For alpha = 1 it is fair: its mean is least for members that are drawn as y is, 
 little below 1, members that are all equal but one are no longer as good. One member, without noise, is a regression by
 the squared error, which draws the mean.
 
+Of fields that follow from others nearly without chance, members lie around a `mean` that has a network of its own and
+learns by the squared error, whose gradient falls with the error, while that of the CRPS does not; a smaller network
+draws what members differ by, and the mean does not learn from it.
+
 The network is told the noise on the grid and, by modulation, as a vector (Alet et al. 2025, FGN, sec. 2), since what is
 uncertain may be local or common to the whole field. The score sees single values and does not ask how they go together:
 where the truth had independent noise at every point, neighbouring values of members had a correlation of -.4. It suits
@@ -55,8 +59,8 @@ MOST_MEMBERS = 64
 class EnsembleConfig(BaseModel):
     """Sizes of the network (nets.velocity.VelocityShape), and options of the objective.
 
-    `members`: drawn for each example in training; 1 is a regression without noise. `noise_channels`: of noise on
-    the grid; `noise_numbers`: for the whole field.
+    `members`: drawn for each example in training; 1 is a regression without noise. `mean`: whether they lie around a
+    mean with a network of its own. `noise_channels`: of noise on the grid; `noise_numbers`: for the whole field.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -66,6 +70,7 @@ class EnsembleConfig(BaseModel):
     emb: int = Field(256, ge=2)  # width of the vector of noise and condition
     attention: bool = True  # at the coarsest grid
     patch: int = Field(1, ge=1)  # cells an axis folded into channels
+    mean: bool = False
     members: int = Field(2, ge=1, le=MOST_MEMBERS)
     noise_channels: int = Field(2, ge=0)
     noise_numbers: int = Field(16, ge=0)
@@ -93,27 +98,36 @@ class Drawing(nn.Module):
         self.rings = Persistence(last[1], self.grid) if last and last[1].spectrum else None
         self.conditioning = Conditioning(conds, config.emb, aligned=True)
         self.bias = nn.Parameter(torch.zeros(config.emb))
-        self.mean = network(shape, space, max(1, told), self.channels)
-        self.noise, self.latent = (config.noise_channels, config.noise_numbers) if config.members > 1 else (0, 0)
-        if config.members > 1:
-            self.shared = nn.Linear(self.latent, config.emb) if self.latent else None
-            part = replace(shape, widths=[-(-w // 2) for w in shape.widths], blocks=-(-shape.blocks // 2))
-            self.difference = network(part, space, told + self.channels + self.noise, self.channels)
+        several = config.members > 1
+        self.noise, self.latent = (config.noise_channels, config.noise_numbers) if several else (0, 0)
+        self.shared = nn.Linear(self.latent, config.emb, bias=False) if self.latent else None
+        self.mean = network(shape, space, max(1, told), self.channels) if config.mean or not several else None
+        self.net = None
+        if several:
+            if self.mean is not None:  # what members differ by needs a smaller network
+                shape = replace(shape, widths=[-(-w // 2) for w in shape.widths], blocks=-(-shape.blocks // 2))
+                told += self.channels
+            self.net = network(shape, space, max(1, told + self.noise), self.channels)
 
-    def means(self, cond: Cond) -> Tensor:
-        """The mean of what changes, in units of its scale: (B, C, *grid)."""
-        seen = aligned_fields(cond, self.conds, self.nothing(cond))
+    def means(self, cond: Cond) -> Tensor | None:
+        """The change (B, C, *grid) of unit scale around which members lie, if it is learnt by itself."""
+        if self.mean is None:
+            return None
         e = nn.functional.silu(self.conditioning(cond) + self.bias)
-        out: Tensor = self.mean(seen if seen.shape[1] else self.nothing(cond)[:, :1], e).float()
+        out: Tensor = self.mean(self.seen(cond), e).float()
         return out
 
-    def differences(self, mean: Tensor, noise: Tensor, latent: Tensor, cond: Cond) -> Tensor:
-        """What members differ by from the mean, which is not learnt from them: (B, C, *grid)."""
-        seen = torch.cat([aligned_fields(cond, self.conds, mean), mean.detach(), noise], 1)
-        e = (self.conditioning(cond) + self.bias).detach()
+    def changes(self, mean: Tensor | None, noise: Tensor, latent: Tensor, cond: Cond) -> Tensor:
+        """The changes (B, C, *grid) of unit scale of members."""
+        if self.net is None:
+            assert mean is not None
+            return mean
+        e = self.conditioning(cond) + self.bias
+        e = e if mean is None else e.detach()
         e = e if self.shared is None else e + self.shared(latent)
-        out: Tensor = self.difference(seen, nn.functional.silu(e)).float()
-        return out
+        more = (noise,) if mean is None else (mean, noise)
+        out: Tensor = self.net(self.seen(cond, *more), nn.functional.silu(e)).float()
+        return out if mean is None else mean + out
 
     def after(self, change: Tensor, cond: Cond) -> Tensor:
         """x of a change of unit scale."""
@@ -123,14 +137,14 @@ class Drawing(nn.Module):
         base, scale = before
         return base + along(scale, base) * change if self.rings is None else self.rings(base, change)
 
-    def nothing(self, cond: Cond) -> Tensor:
-        return self.bias.new_zeros(cond.size, self.channels, *self.grid)
+    def seen(self, cond: Cond, *more: Tensor) -> Tensor:
+        """What is known on the grid, as channels; zeros if there is nothing."""
+        nothing = self.bias.new_zeros(cond.size, self.channels, *self.grid)
+        out = torch.cat([aligned_fields(cond, self.conds, nothing), *more], 1)
+        return out if out.shape[1] else nothing[:, :1]
 
     def forward(self, noise: Tensor, latent: Tensor, cond: Cond) -> Tensor:
-        mean = self.means(cond)
-        return self.after(
-            mean + self.differences(mean, noise, latent, cond) if self.noise or self.latent else mean, cond
-        )
+        return self.after(self.changes(self.means(cond), noise, latent, cond), cond)
 
 
 def drawing(modules: Modules) -> Drawing:
@@ -140,13 +154,16 @@ def drawing(modules: Modules) -> Drawing:
     return net
 
 
-def draw_members(net: Drawing, mean: Tensor, cond: Cond, rng: Rng, index: Tensor, members: int, name: str) -> Tensor:
-    """(B, members, C, *grid) around a mean (B, C, *grid), of which each depends on its index and number alone."""
+def draw_members(
+    net: Drawing, mean: Tensor | None, cond: Cond, rng: Rng, index: Tensor, members: int, name: str
+) -> Tensor:
+    """(B, members, C, *grid), around a mean (B, C, *grid) if there is one. Each depends on its index and number
+    alone."""
     noise = [rng.normal(f"{name}/{m}/noise", index, (net.noise, *net.grid)) for m in range(members)]
     latent = [rng.normal(f"{name}/{m}/latent", index, (net.latent,)) for m in range(members)]
-    together = [torch.stack(parts, 1).flatten(0, 1) for parts in (noise, latent)]
-    several, middle = cond.repeat(members), mean.detach().repeat_interleave(members, 0)
-    x = net.after(middle + net.differences(middle, *together, several), several)
+    noise_of_all, latent_of_all = (torch.stack(parts, 1).flatten(0, 1) for parts in (noise, latent))
+    several, middle = cond.repeat(members), None if mean is None else mean.repeat_interleave(members, 0)
+    x = net.after(net.changes(middle, noise_of_all, latent_of_all, several), several)
     return x.view(len(index), members, *x.shape[1:])
 
 
@@ -165,17 +182,19 @@ def almost_fair_crps(x: Tensor, y: Tensor, alpha: float) -> Tensor:
 def errors(
     modules: Modules, config: EnsembleConfig, space: Space, batch: Batch, rng: Rng, members: int, name: str
 ) -> Tensor:
-    """The scores of each example in units of its scale of changes, averaged over the field, (B,): the squared error of
-    the mean and, of several members, their CRPS."""
+    """The score of each example in units of its scale of changes, averaged over the field, (B,): the CRPS of several
+    members, the squared error of a mean that is learnt by itself, or their sum."""
     net, x = drawing(modules), batch.x.float()
     before = previous(batch.cond, net.conds, x)
     unit = along(x.new_ones(len(x)) if before is None else before[1], x)
-    mean = net.means(batch.cond)
-    squares = ((net.after(mean, batch.cond) - x) / unit).square().flatten(1).mean(1)
-    if members == 1:
-        return squares
-    drawn = draw_members(net, mean, batch.cond, rng, batch.index, members, name)
-    return squares + almost_fair_crps(drawn / unit[:, None], x / unit, config.alpha).flatten(1).mean(1)
+    mean, score = net.means(batch.cond), x.new_zeros(len(x))
+    if mean is not None:
+        score = score + ((net.after(mean, batch.cond) - x) / unit).square().flatten(1).mean(1)
+        mean = mean.detach()  # it is not learnt from members
+    if members > 1:
+        drawn = draw_members(net, mean, batch.cond, rng, batch.index, members, name)
+        score = score + almost_fair_crps(drawn / unit[:, None], x / unit, config.alpha).flatten(1).mean(1)
+    return score
 
 
 class EnsembleObjective:
@@ -231,7 +250,7 @@ def sizes(space: Space) -> Sequence[EnsembleConfig]:
     down to about 4 cells, at most four."""
     if space.local:
         return [
-            EnsembleConfig(net="resnet", widths=(width,), blocks=blocks, emb=64)
+            EnsembleConfig(net="resnet", mean=True, widths=(width,), blocks=blocks, emb=64)
             for width, blocks in ((16, 3), (32, 4), (48, 4), (64, 5), (96, 6))
         ]
     levels = 1
