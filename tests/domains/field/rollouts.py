@@ -40,6 +40,7 @@ def forecaster(folder: Path, spread: float = 1.0, error: float = 1.0) -> Evidenc
         encoder,
         truth,
         known + spread * rng.normal(size=(MEMBERS, *known.shape)),
+        known + spread * rng.normal(size=(MEMBERS, *known[:, :1].shape)),
         {"persistence": np.repeat(known[:, :1], 8, 1)},
         learnt[rng.integers(0, 30, (MEMBERS, 10))],
         learnt,

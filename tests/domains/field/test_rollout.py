@@ -119,3 +119,24 @@ def test_another_grid_is_said(model: Model, tmp_path: Path) -> None:
     other = write_drifting(tmp_path / "other", points=20)
     with pytest.raises(UserError, match=r"\(1, 20\), and the run is of \(1, 16\)"):
         rolled(model, start=other)
+
+
+def test_kept_noise_is_that_of_the_first_step(model: Model, data: Path) -> None:
+    fresh, kept = (rolled(model, start=data, noise=noise) for noise in ("fresh", "kept"))
+    assert np.array_equal(fresh.states[:, 0], kept.states[:, 0])
+    assert not np.array_equal(fresh.states[:, 1], kept.states[:, 1])
+    with pytest.raises(UserError, match="fresh or kept. Given: old"):
+        rolled(model, noise="old")
+
+
+@pytest.mark.parametrize(("kept", "better"), [(0.4, "kept"), (0.6, "fresh")])
+def test_the_noise_is_the_one_that_the_report_favours(model: Model, kept: float, better: str) -> None:
+    assert rolled(model).json()["noise"] == "fresh", "it was not measured"
+    scores = [{"name": "rollout_crps", "value": 0.5}, {"name": "rollout_crps/kept", "value": kept}]
+    report = model.path / "report.json"
+    before = report.read_bytes() if report.exists() else None
+    report.write_text(json.dumps({"sections": [{"scores": scores}]}))
+    try:
+        assert rolled(model).json()["noise"] == better
+    finally:
+        report.unlink() if before is None else report.write_bytes(before)

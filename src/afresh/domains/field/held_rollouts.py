@@ -15,14 +15,14 @@ from afresh.domains.field.encoder import PAST, FieldEncoder
 from afresh.domains.field.linear_model import fit_linear_model
 from afresh.domains.field.linear_model import roll_out as roll_out_linearly
 from afresh.domains.field.references import climatology, persistence
-from afresh.domains.field.rollout import futures
+from afresh.domains.field.rollout import Noise, futures
 from afresh.evaluation.estimate import Array
 from afresh.evaluation.study import Unmeasurable, study_of
 from afresh.runs.run import Run
 
 TRAJECTORIES, STEPS, MEMBERS = 16, 200, 16  # at most
 FEW = 8  # trajectories and members where the seconds are limited
-SHARE = 0.6  # of the seconds of a limited measurement
+SHARE = 0.3  # of the seconds of a limited measurement, for rollouts with each kind of noise
 LEAST_STEPS = 4
 
 
@@ -32,12 +32,14 @@ class HeldRollouts:
 
     truth: (trajectories, time, channels, *space), the state that is begun with left out. ensemble: (members, ...), one
     member for a run that draws the same each time. simpler: rollouts (trajectories, ...) of other models by name.
-    climate: (members, ...), states of training drawn at random. learnt: training states (trajectories, time, ...).
+    kept: members whose noise is kept throughout; None of one member. climate: (members, ...), states of training drawn
+    at random. learnt: training states (trajectories, time, ...).
     """
 
     encoder: FieldEncoder
     truth: Array
     ensemble: Array
+    kept: Array | None
     simpler: dict[str, Array]
     climate: Array
     learnt: Array
@@ -89,13 +91,18 @@ def held_rollouts(run: Run, evidence: Evidence) -> HeldRollouts:
     steps = study.effort.affordable(steps, min(steps, LEAST_STEPS), SHARE, one_step)
     if steps < longest:
         study.note(f"rollouts are scored over {steps:,} of {longest:,} held-out states")
-    drawn = []
-    for k, x in enumerate(futures(run, encoder, cond, steps, 0), 1):
-        study.effort.report("rollouts", k / steps)
-        drawn.append(x.double().numpy())
-        if not np.isfinite(drawn[-1]).all():
-            raise Unmeasurable(f"a rollout holds values that are not finite after {k:,} states")
-    ensemble = np.stack(drawn, 1).reshape(len(held), members, steps, *encoder.space.shape).swapaxes(0, 1)
+
+    def ensemble(noise: Noise) -> Array:
+        drawn = []
+        for k, x in enumerate(futures(run, encoder, cond, steps, 0, noise), 1):
+            study.effort.report(f"rollouts with {noise} noise", k / steps)
+            drawn.append(x.double().numpy())
+            if not np.isfinite(drawn[-1]).all():
+                raise Unmeasurable(f"a rollout holds values that are not finite after {k:,} states")
+        shape = (len(held), members, steps, *encoder.space.shape)
+        return np.stack(drawn, 1).reshape(shape).swapaxes(0, 1)
+
+    fresh, kept = ensemble("fresh"), ensemble("kept") if members > 1 and history else None
     learnt = trajectories_of(study.train_items, history)
     longest = max(map(len, learnt))
     states = states_of([t for t in learnt if len(t) == longest], encoder, longest)
@@ -108,7 +115,8 @@ def held_rollouts(run: Run, evidence: Evidence) -> HeldRollouts:
             model = fit_linear_model(states, tuple(encoder.saved.periodic))
             simpler["linear"] = roll_out_linearly(model, first, steps)
     climate = climatology(states, MEMBERS, len(held), steps)
-    return HeldRollouts(encoder, states_of(held, encoder, steps), ensemble, simpler, np.asarray(climate), states)
+    truth = states_of(held, encoder, steps)
+    return HeldRollouts(encoder, truth, fresh, kept, simpler, np.asarray(climate), states)
 
 
 def spectrum_ring(encoder: FieldEncoder) -> tuple[tuple[bool, ...], tuple[float, ...]]:

@@ -103,19 +103,28 @@ def calibrated(evidence: Evidence) -> list[Score]:
     if not several:
         study_of(evidence).note("the run draws the same future each time, so its spread is not scored")
         return out
-    ratios = spread_skill(spread_and_error(found.ensemble, found.truth))
-    held = ranks(found.ensemble, found.truth)
+    out += _spread("", found.ensemble, found.truth)
+    if found.kept is not None:
+        out.append(_mean(crps(found.kept, found.truth)).score("rollout_crps/kept", "lower"))
+        out += _spread("/kept", found.kept, found.truth)
+    return out
+
+
+def _spread(suffix: str, ensemble: Array, truth: Array) -> list[Score]:
+    """Whether the spread of the members is as large as their error."""
+    held = ranks(ensemble, truth)
+    out = []
     for name, estimates, ideal in (
-        ("rollout_spread_skill", ratios, 1.0),
+        ("rollout_spread_skill", spread_skill(spread_and_error(ensemble, truth)), 1.0),
         ("rollout_coverage_50", coverage(held, 0.5), 0.5),
         ("rollout_coverage_90", coverage(held, 0.9), 0.9),
     ):
         values = [e.value for e in estimates if np.isfinite(e.value)]
-        out.append(Score(name, float(np.mean(values)), min(values), max(values), len(found.truth), "none", floor=ideal))
+        low, high = min(values), max(values)
+        out.append(Score(name + suffix, float(np.mean(values)), low, high, len(truth), "none", floor=ideal))
     histogram = rank_histogram(held)
-    uneven = histogram.unevenness
-    out.append(Score("rollout_ranks", uneven, None, None, len(found.truth), "lower", floor=histogram.expected))
-    return out
+    uneven, floor = histogram.unevenness, histogram.expected
+    return [*out, Score(f"rollout_ranks{suffix}", uneven, None, None, len(truth), "lower", floor=floor)]
 
 
 # --------------------------------------------------------------------------- statistics
@@ -162,7 +171,7 @@ def judge_rollouts(scores: Mapping[str, Score], plural: str) -> Judgement | None
         f"(error of one step {first.value:.3f}, of the best simpler model {first.control:.3f}; correlated for "
         f"{time.value:.3g} in time, the simpler one for {time.control:.3g})"
     )
-    ratio, smooth = scores.get("rollout_spread_skill"), scores.get("rollout_spectrum_high/bias")
+    smooth, ratio = scores.get("rollout_spectrum_high/bias"), _ratio(scores)
     if first.value > NEARLY * first.control:
         return "noise", f"A step of the model is no better than a simpler one's {numbers}."
     if ratio is not None and ratio.value < CALM:
@@ -179,6 +188,13 @@ def judge_rollouts(scores: Mapping[str, Score], plural: str) -> Judgement | None
         f"Rollouts follow the truth longer than simpler ones, but their spread is {ratio.value:.2f} of their error "
         f"{numbers}."
     )
+
+
+def _ratio(scores: Mapping[str, Score]) -> Score | None:
+    """The ratio of spread to error of the members with the lower CRPS."""
+    fresh, kept = scores.get("rollout_crps"), scores.get("rollout_crps/kept")
+    better = "/kept" if fresh and kept and kept.value < fresh.value else ""
+    return scores.get(f"rollout_spread_skill{better}")
 
 
 def _judge_pairs(scores: Mapping[str, Score]) -> Judgement | None:
@@ -258,6 +274,7 @@ BESIDE = {
     "linear": "of a linear model",
     "climatology": "of states of training drawn at random",
     "mean": "of the mean output",
+    "kept": "with noise that is kept throughout",
     "bias": "with its sign: below 0 is too smooth",
 }
 METRICS = [

@@ -31,6 +31,7 @@ from afresh.runs.run import Run
 MOST_BYTES = 8 << 30  # of the states that a rollout holds
 SHOWN, FRAMES = 4, 200  # members in an animation, and its frames at most
 Format = Literal["npz", "netcdf"]
+Noise = Literal["fresh", "kept"]
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class Rollout:
     seconds: float
     notes: tuple[str, ...] = ()
     format: Format = "npz"
+    noise: Noise = "fresh"
 
     @property
     def spread(self) -> NDArray[np.float64]:
@@ -63,6 +65,7 @@ class Rollout:
 
     def json(self) -> dict[str, Any]:
         return {
+            "noise": self.noise,
             "steps": self.states.shape[1],
             "members": self.states.shape[0],
             "step": self.encoder.saved.step,
@@ -173,15 +176,18 @@ def as_netcdf(rollout: Rollout) -> bytes:
 # --------------------------------------------------------------------------- rolling out
 
 
-def futures(run: Run, encoder: FieldEncoder, begin: Cond, steps: int, seed: int, hold: int = 1) -> Iterator[Tensor]:
+def futures(
+    run: Run, encoder: FieldEncoder, begin: Cond, steps: int, seed: int, noise: Noise = "fresh"
+) -> Iterator[Tensor]:
     """The next states (B, C, *space) in unit deviations, one step after the other, for the conditions of B rows; of
     pairs without time, the output.
 
-    A row keeps its noise for `hold` steps: that of row b at step k has the number floor(k / hold) B + b.
+    Fresh noise is drawn at each step: that of row b at step k has the number k B + b. Noise that is kept is that of the
+    first step.
     """
     settings, cond, channels = run.settings({}), begin, encoder.space.shape[0]
     for k in range(steps):
-        numbers = k // hold * cond.size + torch.arange(cond.size)
+        numbers = (k if noise == "fresh" else 0) * cond.size + torch.arange(cond.size)
         x = run.draw(run.modules, cond, seed, settings, numbers)
         yield x
         if PAST not in cond.parts:  # an output of an input, which nothing follows
@@ -190,11 +196,11 @@ def futures(run: Run, encoder: FieldEncoder, begin: Cond, steps: int, seed: int,
         cond = replace(cond, parts={**cond.parts, PAST: past})
 
 
-def roll_out(run: Run, begin: Cond, steps: int, members: int, seed: int, hold: int = 1) -> NDArray[np.float32]:
+def roll_out(run: Run, begin: Cond, steps: int, members: int, seed: int, noise: Noise = "fresh") -> NDArray[np.float32]:
     """Futures of N beginnings in physical units, (members, N, steps, C, *space)."""
     encoder = field_encoder(run)
     cond = begin.repeat(members)
-    states = [encoder.physical(x) for x in futures(run, encoder, cond, steps, seed, hold)]
+    states = [encoder.physical(x) for x in futures(run, encoder, cond, steps, seed, noise)]
     out = np.stack(states, 1).reshape(begin.size, members, steps, *encoder.space.shape)
     return np.ascontiguousarray(out.swapaxes(0, 1))
 
@@ -220,11 +226,15 @@ def roll_out_from(
     format: str,
     anyway: bool,
     seed: int,
+    noise: str | None,
 ) -> Rollout:
     """Read a state, and roll it out. Raises UserError as `rollout` does."""
     if format not in ("npz", "netcdf"):
         raise UserError(f"The format of a rollout is npz or netcdf. Given: {format}.")
+    if noise not in ("fresh", "kept", None):
+        raise UserError(f"The noise of a rollout is fresh or kept. Given: {noise}.")
     encoder = field_encoder(run)
+    chosen: Noise = noise or better_noise(run)  # type: ignore[assignment]
     size = 4 * members * steps * int(np.prod(encoder.space.shape))
     if size > MOST_BYTES:
         raise UserError(
@@ -234,7 +244,7 @@ def roll_out_from(
         )
     begin, first = beginning(run, encoder, start, at, trajectory)
     began, done, departure = time.monotonic(), list[NDArray[np.float32]](), ""
-    for k, x in enumerate(futures(run, encoder, begin.repeat(members), steps, seed), 1):
+    for k, x in enumerate(futures(run, encoder, begin.repeat(members), steps, seed, chosen), 1):
         states = encoder.physical(x)
         done.append(states)
         if not anyway and (reason := departed(encoder, states)):
@@ -248,7 +258,22 @@ def roll_out_from(
             text = f"state {k:,} of {steps:,}, {left:.0f} s left"
             events.progress(text, "rollout", done=k, total=steps, ended=k == steps)
     seconds = time.monotonic() - began
-    return Rollout(encoder, np.stack(done, 1), first, steps, departure, seconds, format=format)  # type: ignore[arg-type]
+    states = np.stack(done, 1)
+    return Rollout(encoder, states, first, steps, departure, seconds, format=format, noise=chosen)  # type: ignore[arg-type]
+
+
+def better_noise(run: Run) -> Noise:
+    """The one with which rollouts had the lower CRPS in the report of the run; fresh noise, if it has none.
+
+    What a model gets wrong in a system without chance, it gets wrong in the same way for many steps, and members whose
+    noise is kept differ in that way. Where chance is in the system, its noise is fresh.
+    """
+    try:
+        scores = json.loads((run.path / "report.json").read_bytes())["sections"][0]["scores"]
+        found = {score["name"]: float(score["value"]) for score in scores}
+        return "kept" if found["rollout_crps/kept"] < found["rollout_crps"] else "fresh"
+    except (OSError, ValueError, LookupError, TypeError):
+        return "fresh"
 
 
 def departed(encoder: FieldEncoder, states: NDArray[np.float32]) -> str:
