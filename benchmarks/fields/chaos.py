@@ -1,7 +1,7 @@
 """Rollouts of the Kuramoto-Sivashinsky equation in APEBench's setting: how long and how honestly they follow the truth.
 
 50 trajectories of 50 steps to learn from, 30 of 200 to be judged by, 160 points. Contenders are trained for the same
-minutes, each on one core with one thread, two side by side, and roll out from the first state of each test trajectory:
+minutes, each on one core with one thread, and roll out from the first state of each test trajectory:
 `ensemble` and `flow` by the planner's own choices; `regression`, which is the network of the ensemble's mean; `unet`, a
 regression by a U-Net of a similar size; `fno`, that of neuraloperator. Their seconds pay for everything, a peer's for
 training alone. The linear model has no minutes.
@@ -126,6 +126,7 @@ def judged(ensemble: Array, truth: Array) -> Found:
 def main(*given: str) -> None:
     parser = parser_of("field_chaos", __doc__)
     parser.add_argument("--minutes", type=float, default=MINUTES, help="of each training")
+    parser.add_argument("--cores", type=int, default=2, help="contenders that are trained side by side")
     parser.add_argument("--only", nargs="*", default=list(CONTENDERS), help="contenders")
     asked = parser.parse_args(given)
     root = work_folder("chaos")
@@ -138,10 +139,10 @@ def main(*given: str) -> None:
     pairs = [learnt[:, part].reshape(-1, *learnt.shape[2:]) for part in (slice(-1), slice(1, None))]
     np.savez(root / "pairs.npz", x=pairs[0], y=pairs[1])
     np.save(root / "starts.npy", states[:, 0].astype(np.float32))
-    with ThreadPoolExecutor(2) as pool:
-        for first in range(0, len(asked.only), 2):
-            two = asked.only[first : first + 2]
-            jobs = [pool.submit(train, name, root, asked.minutes, core) for core, name in enumerate(two)]
+    with ThreadPoolExecutor(asked.cores) as pool:
+        for first in range(0, len(asked.only), asked.cores):
+            together = asked.only[first : first + asked.cores]
+            jobs = [pool.submit(train, name, root, asked.minutes, core) for core, name in enumerate(together)]
             for job in jobs:
                 job.result()
     torch.set_num_threads(1)

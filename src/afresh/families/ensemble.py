@@ -22,6 +22,7 @@ class, a score of single values says too little.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Literal
@@ -44,6 +45,7 @@ from afresh.core import (
     Space,
     State,
 )
+from afresh.core.model import batch_of_fields
 from afresh.core.rng import Rng
 from afresh.core.safe_json import MOST_LAYERS
 from afresh.nets.conditioning import Conditioning, aligned_channels, aligned_fields, persisting, previous
@@ -56,7 +58,7 @@ from afresh.nets.velocity import VelocityShape, Widths, along, network
 MOST_MEMBERS = 64
 # How many times faster the scale of differences is learnt than other numbers: the error of the mean falls by an order
 # of magnitude while the rate does, and the spread of members has to follow it.
-FASTER = 10.0
+FASTER = 30.0
 
 
 class EnsembleConfig(BaseModel):
@@ -254,7 +256,7 @@ def sizes(space: Space) -> Sequence[EnsembleConfig]:
     down to about 4 cells, at most four."""
     if space.local:
         return [
-            EnsembleConfig(net="resnet", mean=True, widths=(width,), blocks=blocks, emb=64)
+            EnsembleConfig(net="resnet", mean=True, widths=(width,), blocks=blocks, emb=64, attention=False)
             for width, blocks in ((16, 3), (32, 4), (48, 4), (64, 5), (96, 6))
         ]
     levels = 1
@@ -264,6 +266,12 @@ def sizes(space: Space) -> Sequence[EnsembleConfig]:
         EnsembleConfig(widths=tuple(width * g for g in (1, 2, 3, 4)[:levels]), blocks=blocks, emb=4 * width)
         for width, blocks in ((16, 1), (32, 1), (48, 1), (64, 1), (96, 2))
     ]
+
+
+def batch(examples: int, space: Space) -> int:
+    """Examples of a step. Each point of a local field is an example of its own: in a minute of a core, 8 states of 160
+    points were better than 16, and these than 32 (docs/development/log.md)."""
+    return max(4, min(8, 2048 // math.prod(space.shape[1:]))) if space.local else batch_of_fields(examples, space)
 
 
 def build(config: EnsembleConfig, space: Space, conds: CondSpec) -> dict[str, nn.Module]:
@@ -276,14 +284,16 @@ FAMILY = Family(
     config=EnsembleConfig,
     plan=PlanHints(
         sizes=sizes,
-        examples_wanted=lambda parameters, space: parameters // 12,
+        examples_wanted=lambda parameters, space: parameters if space.local else parameters // 12,
+        batch=batch,
         recipe=lambda space: {
             "optimizer": "muon",
             "matrix_lr": 0.02,
             "lr": 2e-3,
             "betas": (0.9, 0.99),
             "weight_decay": 0.01,
-            "ema_half_life": 10_000,
+            # The spread of members follows the error of the mean, which must not be that of many steps before.
+            "ema_half_life": 1_000 if space.local else 10_000,
             # What changes from one state to the next is small beside the state, and rollouts add errors up.
             **({"precision": "float32"} if space.local else {}),
         },

@@ -125,7 +125,7 @@ def test_kept_noise_is_that_of_the_first_step(model: Model, data: Path) -> None:
     fresh, kept = (rolled(model, start=data, noise=noise) for noise in ("fresh", "kept"))
     assert np.array_equal(fresh.states[:, 0], kept.states[:, 0])
     assert not np.array_equal(fresh.states[:, 1], kept.states[:, 1])
-    with pytest.raises(UserError, match="fresh or kept. Given: old"):
+    with pytest.raises(UserError, match=r"fresh or kept\. Given: old"):
         rolled(model, noise="old")
 
 
