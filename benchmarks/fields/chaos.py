@@ -22,7 +22,7 @@ from afresh.core import Cond
 from afresh.domains.field.calibration import coverage, ranks, spread_and_error, spread_skill
 from afresh.domains.field.linear_model import fit_linear_model
 from afresh.domains.field.linear_model import roll_out as roll_out_linearly
-from afresh.domains.field.rollout import Noise, field_encoder, roll_out
+from afresh.domains.field.rollout import field_encoder, roll_out
 from afresh.domains.field.scores import absolute_error, correlation, correlation_times, crps
 from afresh.domains.field.spectra import mean_spectrum, spectrum_errors
 from afresh.domains.field.systems import SYSTEMS
@@ -46,7 +46,8 @@ OURS = {
 }
 CONTENDERS = ("ensemble", "fno", "unet", "regression", "flow")
 BEST_MODES, WIDTH = 64, 48  # of the FNO: the better of two that were tried for two minutes each, of 0.3M parameters
-NOISE: Noise = "kept"  # which had the lower CRPS on other trajectories than those of the test
+FLOW_STEPS = 5  # of the solver in each step of a flow's rollout
+KEEP = 3  # steps of noise, with which 90% intervals held 90% on other trajectories than those of the test
 Array = NDArray[np.float64]
 
 
@@ -89,8 +90,8 @@ def rolled(name: str, root: Path, minutes: float, states: Array) -> Array:
     if name == "fno":
         return np.load(folder / "states.npy")[None].astype(np.float64)
     members = 1 if name in ("regression", "unet") else MEMBERS
-    run = Run.open(folder)
-    return roll_out(run, begin(run, states), STEPS, members, 0, NOISE).astype(np.float64)
+    run, settings = Run.open(folder), {"steps": FLOW_STEPS} if name == "flow" else {}
+    return roll_out(run, begin(run, states), STEPS, members, 0, KEEP, settings).astype(np.float64)
 
 
 def begin(run: Run, states: Array) -> Cond:

@@ -51,14 +51,12 @@ from afresh.core.safe_json import MOST_LAYERS
 from afresh.nets.conditioning import Conditioning, aligned_channels, aligned_fields, persisting, previous
 from afresh.nets.dit import DiTBlock
 from afresh.nets.persistence import Persistence
+from afresh.nets.resnet import LOCAL_SIZES, ConvBlock
 from afresh.nets.transformer import layers_of
 from afresh.nets.unet import ResBlock
 from afresh.nets.velocity import VelocityShape, Widths, along, network
 
 MOST_MEMBERS = 64
-# How many times faster the scale of differences is learnt than other numbers: the error of the mean falls by an order
-# of magnitude while the rate does, and the spread of members has to follow it.
-FASTER = 30.0
 
 
 class EnsembleConfig(BaseModel):
@@ -110,7 +108,9 @@ class Drawing(nn.Module):
         self.net = self.scale = None
         if several:
             if self.mean is not None:  # what members differ by needs a smaller network
-                self.scale = nn.Parameter(torch.zeros(self.channels, *[1] * len(self.grid)))
+                # The error of the mean falls by orders of magnitude. A factor that is learnt at the rate of other
+                # numbers follows it the faster, the smaller it is.
+                self.scale = nn.Parameter(torch.ones(self.channels, *[1] * len(self.grid)))
                 shape = replace(shape, widths=[-(-w // 2) for w in shape.widths], blocks=-(-shape.blocks // 2))
                 told += self.channels
             self.net = network(shape, space, max(1, told + self.noise), self.channels)
@@ -133,7 +133,7 @@ class Drawing(nn.Module):
         e = e if self.shared is None else e + self.shared(latent)
         more = (noise,) if mean is None else (mean, noise)
         out: Tensor = self.net(self.seen(cond, *more), nn.functional.silu(e)).float()
-        return out if mean is None or self.scale is None else mean + (FASTER * self.scale).exp() * out
+        return out if mean is None or self.scale is None else mean + self.scale * out
 
     def after(self, change: Tensor, cond: Cond) -> Tensor:
         """x of a change of unit scale."""
@@ -257,7 +257,7 @@ def sizes(space: Space) -> Sequence[EnsembleConfig]:
     if space.local:
         return [
             EnsembleConfig(net="resnet", mean=True, widths=(width,), blocks=blocks, emb=64, attention=False)
-            for width, blocks in ((16, 3), (32, 4), (48, 4), (64, 5), (96, 6))
+            for width, blocks in LOCAL_SIZES
         ]
     levels = 1
     while levels < 4 and min(space.shape[1:]) >= 8 * 2 ** (levels - 1):
@@ -292,12 +292,11 @@ FAMILY = Family(
             "lr": 2e-3,
             "betas": (0.9, 0.99),
             "weight_decay": 0.01,
-            # The spread of members follows the error of the mean, which must not be that of many steps before.
-            "ema_half_life": 1_000 if space.local else 10_000,
-            # What changes from one state to the next is small beside the state, and rollouts add errors up.
-            **({"precision": "float32"} if space.local else {}),
+            # The error of the mean falls as the rate does; an average of spreads of many steps is too large a spread.
+            "ema_half_life": 0.0 if space.local else 10_000,
+            **({"precision": "float32"} if space.local else {}),  # rollouts add errors up
         },
-        blocks=lambda modules: layers_of(modules["drawing"], ResBlock, DiTBlock),
+        blocks=lambda modules: layers_of(modules["drawing"], ResBlock, DiTBlock, ConvBlock),
     ),
     build=build,
     objective=EnsembleObjective,

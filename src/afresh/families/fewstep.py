@@ -48,7 +48,7 @@ class FewStepConfig(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    net: Literal["unet", "dit"] = "unet"  # the teacher's, as all sizes are
+    net: Literal["unet", "dit", "resnet"] = "unet"  # the teacher's, as all sizes are
     widths: Widths = (64, 128)  # channels of each grid (dit: one)
     blocks: int = Field(1, ge=1, le=MOST_LAYERS)  # a grid; of dit layers
     emb: int = Field(256, ge=2)  # width of the vector of time and condition

@@ -45,6 +45,7 @@ from afresh.core.safe_json import MOST_LAYERS
 from afresh.nets.augment import LEAST, MoveEmbedding, movable, moves, warp
 from afresh.nets.conditioning import aligned_parts, persisting, previous
 from afresh.nets.dit import DiTBlock
+from afresh.nets.resnet import LOCAL_SIZES, ConvBlock
 from afresh.nets.transformer import layers_of
 from afresh.nets.unet import ResBlock
 from afresh.nets.velocity import Velocity, VelocityShape, Widths, compilable, matching_times
@@ -72,9 +73,9 @@ class FlowConfig(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    net: Literal["unet", "dit"] = "unet"  # a U-Net, or a Transformer over patches
-    widths: Widths = (64, 128)  # channels of each grid (dit: one)
-    blocks: int = Field(1, ge=1, le=MOST_LAYERS)  # a grid; of dit layers
+    net: Literal["unet", "dit", "resnet"] = "unet"  # a Transformer over patches; convolutions on one grid
+    widths: Widths = (64, 128)  # channels of each grid (dit, resnet: one)
+    blocks: int = Field(1, ge=1, le=MOST_LAYERS)  # a grid; of dit and resnet layers
     emb: int = Field(256, ge=2)  # width of the vector of time and condition
     attention: bool = True  # at the coarsest grid
     patch: int = Field(1, ge=1)  # cells an axis folded into channels
@@ -325,11 +326,17 @@ def accepts(space: Space) -> str | None:
 
 
 def sizes(space: Space) -> Sequence[FlowConfig]:
-    """Networks of five sizes, with a level for each halving of the grid down to about 4 cells.
+    """Networks of five sizes: of a local field on its own grid, otherwise with a level for each halving of the grid
+    down to about 4 cells.
 
     For images of LARGE cells there is a smaller one, which folds 2 x 2 cells into channels and learns four times as
     many images in a second.
     """
+    if space.local:
+        return [
+            FlowConfig(net="resnet", widths=(width,), blocks=blocks, emb=64, attention=False)
+            for width, blocks in LOCAL_SIZES
+        ]
     side = min(space.shape[1:])
     levels = max(1, min(4, 1 + round(math.log2(max(side, 4) / 5))))
     growth = (1, 2, 3, 4)
@@ -347,6 +354,8 @@ def examples_wanted(parameters: int, space: Space) -> int:
     ones sample faster. On 64x64 emoji, 2.6M parameters were far better after 143,000 images than 1.4M that fold cells
     after 194,000 (docs/development/log.md).
     """
+    if space.local:
+        return parameters
     large = min(space.shape[1:]) >= LARGE and not space.timed
     return parameters // (64 if large else 12)
 
@@ -431,10 +440,11 @@ FAMILY = Family(
             "weight_decay": 0.01,
             "ema_half_life": 20_000,
             "early": 0.2,  # weights that autoguidance steers away from
+            **({"precision": "float32"} if space.local else {}),  # rollouts add errors up
         },
         config_for_epochs=config_for_epochs,
         regions=lambda modules, device: compilable(modules["velocity"], device),  # type: ignore[arg-type]
-        blocks=lambda modules: layers_of(modules["velocity"], ResBlock, DiTBlock),
+        blocks=lambda modules: layers_of(modules["velocity"], ResBlock, DiTBlock, ConvBlock),
     ),
     build=build,
     objective=FlowObjective,

@@ -16,10 +16,12 @@ from torch import Tensor, nn
 from afresh.nets.patches import fold, unfold
 from afresh.nets.unet import Periodic, along, conv, zero
 
+# Widths and blocks of networks of five sizes; of a local field they want as many examples as they have parameters.
+LOCAL_SIZES = ((16, 3), (32, 4), (48, 4), (64, 5), (96, 6))
 KERNEL = 5  # points of a convolution along each axis of one; 3 of more axes
 
 
-class Block(nn.Module):
+class ConvBlock(nn.Module):
     """h + convolution(GELU(modulated(convolution(GELU(h)))))."""
 
     def __init__(self, rank: int, width: int, emb: int, kernel: int, periodic: Periodic) -> None:
@@ -53,7 +55,7 @@ class ResNet(nn.Module):
         kernel, cells = KERNEL if rank == 1 else 3, patch**rank
         self.patch = patch
         self.first = conv(rank, channels * cells, width, kernel, periodic=periodic)
-        self.blocks = nn.ModuleList(Block(rank, width, emb, kernel, periodic) for _ in range(blocks))
+        self.blocks = nn.ModuleList(ConvBlock(rank, width, emb, kernel, periodic) for _ in range(blocks))
         self.last = zero(conv(rank, width, out * cells, kernel, periodic=periodic))
 
     def forward(self, x: Tensor, e: Tensor) -> Tensor:

@@ -36,11 +36,12 @@ def forecaster(folder: Path, spread: float = 1.0, error: float = 1.0) -> Evidenc
     known = splits[1].x.double().numpy().reshape(10, 8, 1, 24)
     learnt = splits[0].x.double().numpy().reshape(30, 8, 1, 24)
     truth = known + error * rng.normal(size=known.shape)
+    members = known + spread * rng.normal(size=(MEMBERS, *known.shape))
     found = HeldRollouts(
         encoder,
         truth,
-        known + spread * rng.normal(size=(MEMBERS, *known.shape)),
-        known + spread * rng.normal(size=(MEMBERS, *known[:, :1].shape)),
+        members,
+        {1: members},
         {"persistence": np.repeat(known[:, :1], 8, 1)},
         learnt[rng.integers(0, 30, (MEMBERS, 10))],
         learnt,

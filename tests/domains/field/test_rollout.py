@@ -121,22 +121,21 @@ def test_another_grid_is_said(model: Model, tmp_path: Path) -> None:
         rolled(model, start=other)
 
 
-def test_kept_noise_is_that_of_the_first_step(model: Model, data: Path) -> None:
-    fresh, kept = (rolled(model, start=data, noise=noise) for noise in ("fresh", "kept"))
-    assert np.array_equal(fresh.states[:, 0], kept.states[:, 0])
-    assert not np.array_equal(fresh.states[:, 1], kept.states[:, 1])
-    with pytest.raises(UserError, match=r"fresh or kept\. Given: old"):
-        rolled(model, noise="old")
+def test_noise_that_is_kept_is_new_after_so_many_steps(model: Model, data: Path) -> None:
+    new, kept = (rolled(model, start=data, keep=keep) for keep in (1, 2))
+    assert np.array_equal(new.states[:, 0], kept.states[:, 0])
+    assert not np.array_equal(new.states[:, 1], kept.states[:, 1])
+    assert np.array_equal(kept.states, rolled(model, start=data, keep=2).states)
 
 
-@pytest.mark.parametrize(("kept", "better"), [(0.4, "kept"), (0.6, "fresh")])
-def test_the_noise_is_the_one_that_the_report_favours(model: Model, kept: float, better: str) -> None:
-    assert rolled(model).json()["noise"] == "fresh", "it was not measured"
-    scores = [{"name": "rollout_crps", "value": 0.5}, {"name": "rollout_crps/kept", "value": kept}]
+def test_noise_is_kept_for_as_long_as_the_report_favours(model: Model) -> None:
+    assert rolled(model).json()["keep"] == 1, "it was not measured"
+    names = ("rollout_coverage_90", "rollout_coverage_90/noise_3", "rollout_coverage_90/noise_10")
+    scores = [{"name": name, "value": value} for name, value in zip(names, (0.8, 0.88, 0.95), strict=True)]
     report = model.path / "report.json"
     before = report.read_bytes() if report.exists() else None
     report.write_text(json.dumps({"sections": [{"scores": scores}]}))
     try:
-        assert rolled(model).json()["noise"] == better
+        assert rolled(model).json()["keep"] == 3
     finally:
         report.unlink() if before is None else report.write_bytes(before)

@@ -15,14 +15,14 @@ from afresh.domains.field.encoder import PAST, FieldEncoder
 from afresh.domains.field.linear_model import fit_linear_model
 from afresh.domains.field.linear_model import roll_out as roll_out_linearly
 from afresh.domains.field.references import climatology, persistence
-from afresh.domains.field.rollout import Noise, futures
+from afresh.domains.field.rollout import KEPT, futures
 from afresh.evaluation.estimate import Array
 from afresh.evaluation.study import Unmeasurable, study_of
 from afresh.runs.run import Run
 
 TRAJECTORIES, STEPS, MEMBERS = 16, 200, 16  # at most
 FEW = 8  # trajectories and members where the seconds are limited
-SHARE = 0.3  # of the seconds of a limited measurement, for rollouts with each kind of noise
+SHARE = 0.2  # of the seconds of a limited measurement, for rollouts with each way of keeping noise
 LEAST_STEPS = 4
 
 
@@ -32,14 +32,14 @@ class HeldRollouts:
 
     truth: (trajectories, time, channels, *space), the state that is begun with left out. ensemble: (members, ...), one
     member for a run that draws the same each time. simpler: rollouts (trajectories, ...) of other models by name.
-    kept: members whose noise is kept throughout; None of one member. climate: (members, ...), states of training drawn
-    at random. learnt: training states (trajectories, time, ...).
+    kept: the members by the number of steps for which they keep their noise, `ensemble` among them; empty of one.
+    climate: (members, ...), states of training drawn at random. learnt: training states (trajectories, time, ...).
     """
 
     encoder: FieldEncoder
     truth: Array
     ensemble: Array
-    kept: Array | None
+    kept: dict[int, Array]
     simpler: dict[str, Array]
     climate: Array
     learnt: Array
@@ -92,17 +92,17 @@ def held_rollouts(run: Run, evidence: Evidence) -> HeldRollouts:
     if steps < longest:
         study.note(f"rollouts are scored over {steps:,} of {longest:,} held-out states")
 
-    def ensemble(noise: Noise) -> Array:
+    def ensemble(keep: int) -> Array:
         drawn = []
-        for k, x in enumerate(futures(run, encoder, cond, steps, 0, noise), 1):
-            study.effort.report(f"rollouts with {noise} noise", k / steps)
+        for k, x in enumerate(futures(run, encoder, cond, steps, 0, keep), 1):
+            study.effort.report("rollouts", k / steps)
             drawn.append(x.double().numpy())
             if not np.isfinite(drawn[-1]).all():
                 raise Unmeasurable(f"a rollout holds values that are not finite after {k:,} states")
         shape = (len(held), members, steps, *encoder.space.shape)
         return np.stack(drawn, 1).reshape(shape).swapaxes(0, 1)
 
-    fresh, kept = ensemble("fresh"), ensemble("kept") if members > 1 and history else None
+    kept = {keep: ensemble(keep) for keep in (KEPT if members > 1 and history else (1,))}
     learnt = trajectories_of(study.train_items, history)
     longest = max(map(len, learnt))
     states = states_of([t for t in learnt if len(t) == longest], encoder, longest)
@@ -116,7 +116,7 @@ def held_rollouts(run: Run, evidence: Evidence) -> HeldRollouts:
             simpler["linear"] = roll_out_linearly(model, first, steps)
     climate = climatology(states, MEMBERS, len(held), steps)
     truth = states_of(held, encoder, steps)
-    return HeldRollouts(encoder, truth, fresh, kept, simpler, np.asarray(climate), states)
+    return HeldRollouts(encoder, truth, kept[1], kept if members > 1 else {}, simpler, np.asarray(climate), states)
 
 
 def spectrum_ring(encoder: FieldEncoder) -> tuple[tuple[bool, ...], tuple[float, ...]]:

@@ -15,6 +15,7 @@ from afresh.core import CondSpec, Evidence, ItemKind, Judgement, Metric, Questio
 from afresh.domains.field.calibration import coverage, rank_histogram, ranks, spread_and_error, spread_skill
 from afresh.domains.field.held_rollouts import HeldRollouts, held_rollouts, kept_quantities, spectrum_ring
 from afresh.domains.field.kind import FIELD
+from afresh.domains.field.rollout import KEPT, suffix
 from afresh.domains.field.scores import (
     absolute_error,
     correlation,
@@ -103,14 +104,14 @@ def calibrated(evidence: Evidence) -> list[Score]:
     if not several:
         study_of(evidence).note("the run draws the same future each time, so its spread is not scored")
         return out
-    out += _spread("", found.ensemble, found.truth)
-    if found.kept is not None:
-        out.append(_mean(crps(found.kept, found.truth)).score("rollout_crps/kept", "lower"))
-        out += _spread("/kept", found.kept, found.truth)
+    for keep, ensemble in found.kept.items():
+        if keep > 1:
+            out.append(_mean(crps(ensemble, found.truth)).score(f"rollout_crps{suffix(keep)}", "lower"))
+        out += _spread(suffix(keep), ensemble, found.truth)
     return out
 
 
-def _spread(suffix: str, ensemble: Array, truth: Array) -> list[Score]:
+def _spread(end: str, ensemble: Array, truth: Array) -> list[Score]:
     """Whether the spread of the members is as large as their error."""
     held = ranks(ensemble, truth)
     out = []
@@ -121,10 +122,10 @@ def _spread(suffix: str, ensemble: Array, truth: Array) -> list[Score]:
     ):
         values = [e.value for e in estimates if np.isfinite(e.value)]
         low, high = min(values), max(values)
-        out.append(Score(name + suffix, float(np.mean(values)), low, high, len(truth), "none", floor=ideal))
+        out.append(Score(name + end, float(np.mean(values)), low, high, len(truth), "none", floor=ideal))
     histogram = rank_histogram(held)
     uneven, floor = histogram.unevenness, histogram.expected
-    return [*out, Score(f"rollout_ranks{suffix}", uneven, None, None, len(truth), "lower", floor=floor)]
+    return [*out, Score(f"rollout_ranks{end}", uneven, None, None, len(truth), "lower", floor=floor)]
 
 
 # --------------------------------------------------------------------------- statistics
@@ -191,10 +192,9 @@ def judge_rollouts(scores: Mapping[str, Score], plural: str) -> Judgement | None
 
 
 def _ratio(scores: Mapping[str, Score]) -> Score | None:
-    """The ratio of spread to error of the members with the lower CRPS."""
-    fresh, kept = scores.get("rollout_crps"), scores.get("rollout_crps/kept")
-    better = "/kept" if fresh and kept and kept.value < fresh.value else ""
-    return scores.get(f"rollout_spread_skill{better}")
+    """The ratio of spread to error that is nearest to 1, of members that keep their noise for some steps or for one."""
+    found = [s for keep in KEPT if (s := scores.get(f"rollout_spread_skill{suffix(keep)}")) and s.value > 0]
+    return min(found, key=lambda s: abs(np.log(s.value)), default=scores.get("rollout_spread_skill"))
 
 
 def _judge_pairs(scores: Mapping[str, Score]) -> Judgement | None:
@@ -274,7 +274,7 @@ BESIDE = {
     "linear": "of a linear model",
     "climatology": "of states of training drawn at random",
     "mean": "of the mean output",
-    "kept": "with noise that is kept throughout",
+    **{suffix(keep)[1:]: f"with noise that members keep for {keep} steps" for keep in KEPT if keep > 1},
     "bias": "with its sign: below 0 is too smooth",
 }
 METRICS = [

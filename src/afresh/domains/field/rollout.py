@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -31,7 +31,7 @@ from afresh.runs.run import Run
 MOST_BYTES = 8 << 30  # of the states that a rollout holds
 SHOWN, FRAMES = 4, 200  # members in an animation, and its frames at most
 Format = Literal["npz", "netcdf"]
-Noise = Literal["fresh", "kept"]
+KEPT = (1, 3, 10)  # steps for which members may keep their noise, of which the report favours one
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Rollout:
     seconds: float
     notes: tuple[str, ...] = ()
     format: Format = "npz"
-    noise: Noise = "fresh"
+    keep: int = 1
 
     @property
     def spread(self) -> NDArray[np.float64]:
@@ -65,7 +65,7 @@ class Rollout:
 
     def json(self) -> dict[str, Any]:
         return {
-            "noise": self.noise,
+            "keep": self.keep,
             "steps": self.states.shape[1],
             "members": self.states.shape[0],
             "step": self.encoder.saved.step,
@@ -177,18 +177,23 @@ def as_netcdf(rollout: Rollout) -> bytes:
 
 
 def futures(
-    run: Run, encoder: FieldEncoder, begin: Cond, steps: int, seed: int, noise: Noise = "fresh"
+    run: Run,
+    encoder: FieldEncoder,
+    begin: Cond,
+    steps: int,
+    seed: int,
+    keep: int = 1,
+    settings: Mapping[str, Any] | None = None,
 ) -> Iterator[Tensor]:
     """The next states (B, C, *space) in unit deviations, one step after the other, for the conditions of B rows; of
     pairs without time, the output.
 
-    Fresh noise is drawn at each step: that of row b at step k has the number k B + b. Noise that is kept is that of the
-    first step.
+    A row keeps its noise for `keep` steps: that of row b at step k has the number floor(k / keep) B + b.
     """
-    settings, cond, channels = run.settings({}), begin, encoder.space.shape[0]
+    chosen, cond, channels = run.settings(settings or {}), begin, encoder.space.shape[0]
     for k in range(steps):
-        numbers = (k if noise == "fresh" else 0) * cond.size + torch.arange(cond.size)
-        x = run.draw(run.modules, cond, seed, settings, numbers)
+        numbers = k // keep * cond.size + torch.arange(cond.size)
+        x = run.draw(run.modules, cond, seed, chosen, numbers)
         yield x
         if PAST not in cond.parts:  # an output of an input, which nothing follows
             return
@@ -196,11 +201,19 @@ def futures(
         cond = replace(cond, parts={**cond.parts, PAST: past})
 
 
-def roll_out(run: Run, begin: Cond, steps: int, members: int, seed: int, noise: Noise = "fresh") -> NDArray[np.float32]:
+def roll_out(
+    run: Run,
+    begin: Cond,
+    steps: int,
+    members: int,
+    seed: int,
+    keep: int = 1,
+    settings: Mapping[str, Any] | None = None,
+) -> NDArray[np.float32]:
     """Futures of N beginnings in physical units, (members, N, steps, C, *space)."""
     encoder = field_encoder(run)
     cond = begin.repeat(members)
-    states = [encoder.physical(x) for x in futures(run, encoder, cond, steps, seed, noise)]
+    states = [encoder.physical(x) for x in futures(run, encoder, cond, steps, seed, keep, settings)]
     out = np.stack(states, 1).reshape(begin.size, members, steps, *encoder.space.shape)
     return np.ascontiguousarray(out.swapaxes(0, 1))
 
@@ -226,15 +239,13 @@ def roll_out_from(
     format: str,
     anyway: bool,
     seed: int,
-    noise: str | None,
+    keep: int | None,
 ) -> Rollout:
     """Read a state, and roll it out. Raises UserError as `rollout` does."""
     if format not in ("npz", "netcdf"):
         raise UserError(f"The format of a rollout is npz or netcdf. Given: {format}.")
-    if noise not in ("fresh", "kept", None):
-        raise UserError(f"The noise of a rollout is fresh or kept. Given: {noise}.")
     encoder = field_encoder(run)
-    chosen: Noise = noise or better_noise(run)  # type: ignore[assignment]
+    keep = keep or steps_of_noise(run)
     size = 4 * members * steps * int(np.prod(encoder.space.shape))
     if size > MOST_BYTES:
         raise UserError(
@@ -244,7 +255,7 @@ def roll_out_from(
         )
     begin, first = beginning(run, encoder, start, at, trajectory)
     began, done, departure = time.monotonic(), list[NDArray[np.float32]](), ""
-    for k, x in enumerate(futures(run, encoder, begin.repeat(members), steps, seed, chosen), 1):
+    for k, x in enumerate(futures(run, encoder, begin.repeat(members), steps, seed, keep), 1):
         states = encoder.physical(x)
         done.append(states)
         if not anyway and (reason := departed(encoder, states)):
@@ -259,21 +270,27 @@ def roll_out_from(
             events.progress(text, "rollout", done=k, total=steps, ended=k == steps)
     seconds = time.monotonic() - began
     states = np.stack(done, 1)
-    return Rollout(encoder, states, first, steps, departure, seconds, format=format, noise=chosen)  # type: ignore[arg-type]
+    return Rollout(encoder, states, first, steps, departure, seconds, format=format, keep=keep)  # type: ignore[arg-type]
 
 
-def better_noise(run: Run) -> Noise:
-    """The one with which rollouts had the lower CRPS in the report of the run; fresh noise, if it has none.
+def steps_of_noise(run: Run) -> int:
+    """For how many steps members keep their noise: the number with which, in the report of the run, 90% intervals held
+    most nearly 90% of the truths; 1 if the run was not measured.
 
-    What a model gets wrong in a system without chance, it gets wrong in the same way for many steps, and members whose
-    noise is kept differ in that way. Where chance is in the system, its noise is fresh.
+    What a model gets wrong in a system without chance, it gets wrong in a similar way for some steps, and members whose
+    noise is new at each step differ too little. Where chance is in the system, its noise is new.
     """
     try:
         scores = json.loads((run.path / "report.json").read_bytes())["sections"][0]["scores"]
         found = {score["name"]: float(score["value"]) for score in scores}
-        return "kept" if found["rollout_crps/kept"] < found["rollout_crps"] else "fresh"
+        return min(KEPT, key=lambda k: abs(found[f"rollout_coverage_90{suffix(k)}"] - 0.9))
     except (OSError, ValueError, LookupError, TypeError):
-        return "fresh"
+        return 1
+
+
+def suffix(keep: int) -> str:
+    """How names of scores of members go on whose noise is kept for so many steps."""
+    return "" if keep == 1 else f"/noise_{keep}"
 
 
 def departed(encoder: FieldEncoder, states: NDArray[np.float32]) -> str:

@@ -24,7 +24,7 @@ def why_not(run: Run) -> str | None:
 @verb(
     "rollout",
     able=why_not,
-    result="{noise, steps, members, step, stopped, departure, spread, files, notes}",
+    result="{keep, steps, members, step, stopped, departure, spread, files, notes}",
     summary="roll a field out in time",
     served=False,
     files="The folder for the states, an animation and plots.",
@@ -47,9 +47,10 @@ def rollout(
     at: Annotated[int, Ge(0), Option("The state of the file to begin with, counted from 0.", metavar="K")] = 0,
     trajectory: Annotated[int, Ge(0), Option("The trajectory of the file to begin with.", metavar="K")] = 0,
     format: Annotated[str, Option("The format of the states: `npz`, or `netcdf` with the extra science.")] = "npz",
-    noise: Annotated[
-        str | None,
-        Option("`fresh` noise at each step, or noise that is `kept`; by default the one that the report favours."),
+    keep: Annotated[
+        int | None,
+        Ge(1),
+        Option("Steps for which a future keeps its noise; by default those that the report favours.", metavar="K"),
     ] = None,
     anyway: Annotated[bool, Option("Go on after a member has left what was seen in training.")] = False,
     seed: Annotated[int, Option("The same seed gives the same futures.")] = 0,
@@ -63,4 +64,4 @@ def rollout(
     """
     from afresh.domains.field.rollout import roll_out_from
 
-    return roll_out_from(run, start, steps, members, at, trajectory, format, anyway, seed, noise)
+    return roll_out_from(run, start, steps, members, at, trajectory, format, anyway, seed, keep)
