@@ -108,4 +108,4 @@ def rows(errors: dict[str, Estimate], ensemble: Array, truth: Array, minutes: fl
     ]
 
 
-BENCHMARKS = (Benchmark("field_darcy", (DATA,), 12, main),)
+BENCHMARKS = (Benchmark("field_darcy", ("pde_neuralop",), 12, main),)
