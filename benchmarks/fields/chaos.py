@@ -1,8 +1,8 @@
 """Rollouts of the Kuramoto-Sivashinsky equation in APEBench's setting: how long and how honestly they follow the truth.
 
 50 trajectories of 50 steps to learn from, 30 of 200 to be judged by, 160 points. Contenders are trained for the same
-minutes, each on one core with one thread, and roll out from the first state of each test trajectory:
-`ensemble` and `flow` by the planner's own choices; `regression`, which is the network of the ensemble's mean; `unet`, a
+minutes, each on one core with one thread, and roll out from the first state of each test trajectory: `ensemble`, `flow`
+and `refiner` by the planner's own choices; `regression`, which is the network of the ensemble's mean; `unet`, a
 regression by a U-Net of a similar size; `fno`, that of neuraloperator. Their seconds pay for everything, a peer's for
 training alone. The linear model has no minutes.
 """
@@ -38,13 +38,14 @@ LEARNT, TESTED, STEPS, MEMBERS, MINUTES = 50, 30, 200, 16, 20.0
 OURS = {
     "ensemble": ("--family", "ensemble"),
     "flow": ("--family", "flow"),
+    "refiner": ("--family", "refiner"),
     "regression": ("--family", "ensemble", "--set", "family.members=1"),
     "unet": (
         *("--family", "ensemble", "--set", "family.members=1", "--set", "family.net=unet"),
         *("--set", "family.widths=[32,64]", "--set", "family.blocks=2", "--set", "family.attention=false"),
     ),
 }
-CONTENDERS = ("ensemble", "fno", "unet", "regression", "flow")
+CONTENDERS = ("ensemble", "fno", "unet", "flow", "refiner", "regression")
 BEST_MODES, WIDTH = 64, 48  # of the FNO: the better of two that were tried for two minutes each, of 0.3M parameters
 FLOW_STEPS = 5  # of the solver in each step of a flow's rollout
 KEEP = 3  # steps of noise, with which 90% intervals held 90% on other trajectories than those of the test

@@ -182,6 +182,7 @@ FAMILIES = (
     FamilyRow("gan", ("line", "plane", "solid"), {"width": 8, "latent": 4, "cond": 8}),
     FamilyRow("flow", ("line", "plane", "solid"), {"widths": (8, 16), "emb": 16}, {"steps": 3}),
     FamilyRow("ensemble", ("line", "plane", "solid"), {"widths": (8, 16), "emb": 16}),
+    FamilyRow("refiner", ("line", "plane", "solid"), {"widths": (8, 16), "emb": 16}),
     FamilyRow(
         "autoencoder",
         ("line", "plane", "solid"),
@@ -320,7 +321,7 @@ MODALITIES = (
         "interactions", write_histories, 24, {"context": 16, "split": "user"}, ("transformer", "masked", "vae")
     ),
     ModalityRow("molecule", write_molecules, 24, families=SEQUENCES),
-    ModalityRow("field", write_waves, 24, families=("vae", "gan", "flow", "ensemble", "autoencoder")),
+    ModalityRow("field", write_waves, 24, families=("vae", "gan", "flow", "ensemble", "refiner", "autoencoder")),
 )
 
 
