@@ -22,7 +22,6 @@ class, a score of single values says too little.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Literal
@@ -51,7 +50,7 @@ from afresh.core.safe_json import MOST_LAYERS
 from afresh.nets.conditioning import Conditioning, aligned_channels, aligned_fields, persisting, previous
 from afresh.nets.dit import DiTBlock
 from afresh.nets.persistence import Persistence
-from afresh.nets.resnet import LOCAL_SIZES, ConvBlock
+from afresh.nets.resnet import LOCAL_SIZES, ConvBlock, local_batch
 from afresh.nets.transformer import layers_of
 from afresh.nets.unet import ResBlock
 from afresh.nets.velocity import VelocityShape, Widths, along, network
@@ -268,12 +267,6 @@ def sizes(space: Space) -> Sequence[EnsembleConfig]:
     ]
 
 
-def batch(examples: int, space: Space) -> int:
-    """Examples of a step. Each point of a local field is an example of its own: in a minute of a core, 8 states of 160
-    points were better than 16, and these than 32 (docs/development/log.md)."""
-    return max(4, min(8, 2048 // math.prod(space.shape[1:]))) if space.local else batch_of_fields(examples, space)
-
-
 def build(config: EnsembleConfig, space: Space, conds: CondSpec) -> dict[str, nn.Module]:
     return {"drawing": Drawing(config, space, conds)}
 
@@ -285,7 +278,7 @@ FAMILY = Family(
     plan=PlanHints(
         sizes=sizes,
         examples_wanted=lambda parameters, space: parameters if space.local else parameters // 12,
-        batch=batch,
+        batch=lambda examples, space: local_batch(space) if space.local else batch_of_fields(examples, space),
         recipe=lambda space: {
             "optimizer": "muon",
             "matrix_lr": 0.02,

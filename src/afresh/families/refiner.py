@@ -18,12 +18,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from afresh.core import Batch, Cond, CondSpec, Family, Loss, Modules, PlanHints, Sampling, Space, State
+from afresh.core.model import batch_of_fields
 from afresh.core.rng import Rng
 from afresh.core.safe_json import MOST_LAYERS
-from afresh.families.ensemble import batch
 from afresh.nets.conditioning import Conditioning, TimeEmbedding, aligned_channels, aligned_fields, previous
 from afresh.nets.dit import DiTBlock
-from afresh.nets.resnet import LOCAL_SIZES, ConvBlock
+from afresh.nets.resnet import LOCAL_SIZES, ConvBlock, local_batch
 from afresh.nets.transformer import layers_of
 from afresh.nets.unet import ResBlock
 from afresh.nets.velocity import VelocityShape, Widths, along, network
@@ -162,7 +162,7 @@ FAMILY = Family(
     plan=PlanHints(
         sizes=sizes,
         examples_wanted=lambda parameters, space: parameters if space.local else parameters // 12,
-        batch=batch,
+        batch=lambda examples, space: local_batch(space) if space.local else batch_of_fields(examples, space),
         recipe=lambda space: {
             "optimizer": "muon",
             "matrix_lr": 0.02,

@@ -10,15 +10,25 @@ section 5.1).
 
 from __future__ import annotations
 
+import math
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from afresh.core import Space
 from afresh.nets.patches import fold, unfold
 from afresh.nets.unet import Periodic, along, conv, zero
 
 # Widths and blocks of networks of five sizes; of a local field they want as many examples as they have parameters.
 LOCAL_SIZES = ((16, 3), (32, 4), (48, 4), (64, 5), (96, 6))
+LOCAL_POINTS = 2048  # of a step's examples
 KERNEL = 5  # points of a convolution along each axis of one; 3 of more axes
+
+
+def local_batch(space: Space) -> int:
+    """Examples of a step. Each point of a local field is an example of its own: in a minute of a core, 8 states of 160
+    points were better than 16, and these than 32 (docs/development/log.md)."""
+    return max(4, min(8, LOCAL_POINTS // math.prod(space.shape[1:])))
 
 
 class ConvBlock(nn.Module):

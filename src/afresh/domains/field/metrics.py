@@ -10,9 +10,20 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
 
 from afresh.core import CondSpec, Evidence, ItemKind, Judgement, Metric, Question, Score, ScoreWords, Space
-from afresh.domains.field.calibration import coverage, rank_histogram, ranks, spread_and_error, spread_skill
+from afresh.core.evidence import Word
+from afresh.core.plural import digits
+from afresh.domains.field.calibration import (
+    Ranks,
+    Spread,
+    coverage,
+    rank_histogram,
+    ranks,
+    spread_and_error,
+    spread_skill,
+)
 from afresh.domains.field.held_rollouts import HeldRollouts, held_rollouts, kept_quantities, spectrum_ring
 from afresh.domains.field.kind import FIELD
 from afresh.domains.field.rollout import KEPT, suffix
@@ -26,7 +37,7 @@ from afresh.domains.field.scores import (
     vrmse,
 )
 from afresh.domains.field.spectra import BANDS, mean_spectrum, spectrum_errors
-from afresh.evaluation.estimate import Array, Estimate
+from afresh.evaluation.estimate import Array, Estimate, jackknife
 from afresh.evaluation.study import study_of
 
 
@@ -112,20 +123,27 @@ def calibrated(evidence: Evidence) -> list[Score]:
 
 
 def _spread(end: str, ensemble: Array, truth: Array) -> list[Score]:
-    """Whether the spread of the members is as large as their error."""
-    held = ranks(ensemble, truth)
-    out = []
-    for name, estimates, ideal in (
-        ("rollout_spread_skill", spread_skill(spread_and_error(ensemble, truth)), 1.0),
-        ("rollout_coverage_50", coverage(held, 0.5), 0.5),
-        ("rollout_coverage_90", coverage(held, 0.9), 0.9),
-    ):
-        values = [e.value for e in estimates if np.isfinite(e.value)]
-        low, high = min(values), max(values)
-        out.append(Score(name + end, float(np.mean(values)), low, high, len(truth), "none", floor=ideal))
+    """Whether the spread of the members is as large as their error, with intervals over trajectories."""
+    n, spread, held = len(truth), spread_and_error(ensemble, truth), ranks(ensemble, truth)
+
+    def over_leads(rows: NDArray[np.intp]) -> float:
+        """The mean over leads of the ratio of spread to error."""
+        ratios = [e.value for e in spread_skill(Spread(spread.variance[rows], spread.error[rows]))]
+        return float(np.nanmean(ratios))
+
+    every = np.arange(n)
+    ratio, low, high = over_leads(every), None, None
+    if n > 1:
+        low, high = jackknife(ratio, [over_leads(every[every != i]) for i in range(n)])
+        low = max(0.0, low)
+    out = [Score(f"rollout_spread_skill{end}", ratio, low, high, n, "none", floor=1.0)]
+    together = Ranks(held.shares.mean(1, keepdims=True), held.exchanged)
+    for share in (0.5, 0.9):
+        (estimate,) = coverage(together, share)
+        out.append(estimate.score(f"rollout_coverage_{share:.0%}{end}".replace("%", ""), "none", share))
     histogram = rank_histogram(held)
     uneven, floor = histogram.unevenness, histogram.expected
-    return [*out, Score(f"rollout_ranks{end}", uneven, None, None, len(truth), "lower", floor=floor)]
+    return [*out, Score(f"rollout_ranks{end}", uneven, None, None, n, "lower", floor=floor)]
 
 
 # --------------------------------------------------------------------------- statistics
@@ -160,7 +178,7 @@ def statistics(evidence: Evidence) -> list[Score]:
 NEARLY = 0.9  # noise: an error of the first step above this share of that of the best model without a network
 SMOOTH = -1.0  # blurred: the logarithm of the energy at high wavenumbers is below the truth's by more
 CALM = 0.1  # collapsed: a spread below this share of the error
-CALIBRATED = (0.8, 1.25)  # good: ratio of spread to error within
+CALIBRATED = (0.75, 0.98)  # good: the share of truths within 90% intervals
 
 
 def judge_rollouts(scores: Mapping[str, Score], plural: str) -> Judgement | None:
@@ -169,10 +187,10 @@ def judge_rollouts(scores: Mapping[str, Score], plural: str) -> Judgement | None
     if first is None or time is None or first.control is None or time.control is None:
         return _judge_pairs(scores)
     numbers = (
-        f"(error of one step {first.value:.3f}, of the best simpler model {first.control:.3f}; correlated for "
+        f"(error of one step {digits(first.value)}, of the best simpler model {digits(first.control)}; correlated for "
         f"{time.value:.3g} in time, the simpler one for {time.control:.3g})"
     )
-    smooth, ratio = scores.get("rollout_spectrum_high/bias"), _ratio(scores)
+    smooth, ratio = scores.get("rollout_spectrum_high/bias"), scores.get("rollout_spread_skill")
     if first.value > NEARLY * first.control:
         return "noise", f"A step of the model is no better than a simpler one's {numbers}."
     if ratio is not None and ratio.value < CALM:
@@ -181,33 +199,34 @@ def judge_rollouts(scores: Mapping[str, Score], plural: str) -> Judgement | None
         return "blurred", f"The model follows the system, but fine structures lose their energy {numbers}."
     if time.value <= time.control:
         return "recognisable", f"The model's steps are good, but its rollouts do not last longer {numbers}."
-    if ratio is not None and CALIBRATED[0] <= ratio.value <= CALIBRATED[1]:
-        return "good", f"Rollouts follow the truth longer than simpler ones, and their spread is honest {numbers}."
-    if ratio is None:
+    if (held := _held(scores)) is None:
         return "good", f"Rollouts follow the truth longer than simpler ones; one future tells no spread {numbers}."
-    return "recognisable", (
-        f"Rollouts follow the truth longer than simpler ones, but their spread is {ratio.value:.2f} of their error "
-        f"{numbers}."
+    word: Word = "good" if CALIBRATED[0] <= held.value <= CALIBRATED[1] else "recognisable"
+    return word, (
+        "Rollouts follow the truth longer than simpler ones, and their 90% intervals hold "
+        f"{held.value:.0%} of what came {numbers}."
     )
 
 
-def _ratio(scores: Mapping[str, Score]) -> Score | None:
-    """The ratio of spread to error that is nearest to 1, of members that keep their noise for some steps or for one."""
-    found = [s for keep in KEPT if (s := scores.get(f"rollout_spread_skill{suffix(keep)}")) and s.value > 0]
-    return min(found, key=lambda s: abs(np.log(s.value)), default=scores.get("rollout_spread_skill"))
+def _held(scores: Mapping[str, Score]) -> Score | None:
+    """The share of truths within 90% intervals that is nearest to 90%, of members that keep their noise for some steps
+    or for one."""
+    found = [s for keep in KEPT if (s := scores.get(f"rollout_coverage_90{suffix(keep)}"))]
+    return min(found, key=lambda s: abs(s.value - 0.9), default=None)
 
 
 def _judge_pairs(scores: Mapping[str, Score]) -> Judgement | None:
     """The judgement on outputs of inputs."""
-    error, ratio = scores.get("field_relative_l2"), scores.get("rollout_spread_skill")
+    error, held = scores.get("field_relative_l2"), scores.get("rollout_coverage_90")
     if error is None or error.control is None:
         return None
-    numbers = f"(relative error {error.value:.3f}, of the mean output {error.control:.3f})"
+    numbers = f"(relative error {digits(error.value)}, of the mean output {digits(error.control)})"
     if error.value > NEARLY * error.control:
         return "noise", f"The model tells hardly more than the mean output {numbers}."
-    if ratio is not None and not CALIBRATED[0] <= ratio.value <= CALIBRATED[1]:
-        return "recognisable", f"Outputs follow inputs, but their spread is {ratio.value:.2f} of their error {numbers}."
-    return "good", f"Outputs follow inputs {numbers}."
+    if held is None:
+        return "good", f"Outputs follow inputs {numbers}."
+    word: Word = "good" if CALIBRATED[0] <= held.value <= CALIBRATED[1] else "recognisable"
+    return word, f"Outputs follow inputs, and 90% intervals hold {held.value:.0%} of what came {numbers}."
 
 
 FOLLOWED = {
@@ -239,14 +258,14 @@ CALIBRATION = {
     ),
     "rollout_spread_skill": ScoreWords(
         "spread of the members, as a share of their error",
-        "1 if the members differ from each other as much as from the truth; the interval is of the leads.",
+        "1 if the members differ from each other as much as from the truth; the mean over leads.",
         Question.VARIED,
     ),
     "rollout_coverage_50": ScoreWords(
-        "truths within the 50% interval", "The share of values; the interval is of the leads.", Question.VARIED
+        "truths within the 50% interval", "The share of values, over all leads.", Question.VARIED
     ),
     "rollout_coverage_90": ScoreWords(
-        "truths within the 90% interval", "The share of values; the interval is of the leads.", Question.VARIED
+        "truths within the 90% interval", "The share of values, over all leads.", Question.VARIED
     ),
     "rollout_ranks": ScoreWords(
         "unevenness of the ranks of the truth among the members",
