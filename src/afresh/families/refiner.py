@@ -40,8 +40,8 @@ class RefinerConfig(BaseModel):
     emb: int = Field(256, ge=2)  # width of the vector of the task and the condition
     attention: bool = True  # at the coarsest grid
     patch: int = Field(1, ge=1)  # cells an axis folded into channels
-    refinements: int = Field(3, ge=1, le=100)
-    least: float = Field(1e-3, gt=0, lt=1)
+    refinements: int = Field(3, ge=1, le=100)  # K
+    least: float = Field(1e-3, gt=0, lt=1)  # deviation of noise
 
     def deviations(self) -> Tensor:
         """Of the noise of each task, (K + 1,); 0 of the first, which sees nothing."""
