@@ -130,8 +130,8 @@ def test_noise_that_is_kept_is_new_after_so_many_steps(model: Model, data: Path)
 
 def test_noise_is_kept_for_as_long_as_the_report_favours(model: Model) -> None:
     assert rolled(model).json()["keep"] == 1, "it was not measured"
-    names = ("rollout_coverage_90", "rollout_coverage_90/noise_3", "rollout_coverage_90/noise_10")
-    scores = [{"name": name, "value": value} for name, value in zip(names, (0.8, 0.88, 0.95), strict=True)]
+    ends, values = ("", "/noise_3", "/noise_10", "/noise_30"), (0.8, 0.88, 0.95, 0.99)
+    scores = [{"name": f"rollout_coverage_90{end}", "value": value} for end, value in zip(ends, values, strict=True)]
     report = model.path / "report.json"
     before = report.read_bytes() if report.exists() else None
     report.write_text(json.dumps({"sections": [{"scores": scores}]}))

@@ -31,7 +31,7 @@ from afresh.runs.run import Run
 MOST_BYTES = 8 << 30  # of the states that a rollout holds
 SHOWN, FRAMES = 4, 200  # members in an animation, and its frames at most
 Format = Literal["npz", "netcdf"]
-KEPT = (1, 3, 10)  # steps for which members may keep their noise, of which the report favours one
+KEPT = (1, 3, 10, 30)  # steps for which members may keep their noise, of which the report favours one
 
 
 @dataclass(frozen=True)
