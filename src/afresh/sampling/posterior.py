@@ -26,6 +26,7 @@ from torch import Tensor
 from afresh.core import Cond, Observations, Predict, UserError
 
 TOLERANCE = 1e-3  # of the residual of the linear system, as a share of its right side
+TINY = 1e-12
 
 
 def condition_on(predict: Predict, observed: Observations, earliest: float) -> Predict:
@@ -45,19 +46,20 @@ def condition_on(predict: Predict, observed: Observations, earliest: float) -> P
             v, state = predict(at, late, cond, state)
             data = at + (1 - a) * v
             seen = observe(observed, data)
-        values, variance = observed.values.to(seen), observed.std.to(seen).square()
+        std = observed.std.to(seen)
 
         def covariance(u: Tensor) -> Tensor:
             """V A^T u, like x."""
             (back,) = torch.autograd.grad(seen, at, u, retain_graph=True)
             return (1 - a) ** 2 / a * back
 
-        def system(u: Tensor) -> Tensor:
-            """(S + A V A^T) u."""
-            _, forward = torch.func.jvp(observed.operator, (data.detach(),), (covariance(u),))
-            return variance * u + forward
+        def spread(u: Tensor) -> Tensor:
+            """S^(-1/2) A V A^T S^(-1/2) u."""
+            _, forward = torch.func.jvp(observed.operator, (data.detach(),), (covariance(u / std),))
+            return forward / std
 
-        u = conjugate_gradients(system, (values - seen).detach(), observed.iterations)
+        rest = ((observed.values.to(seen) - seen) / std).detach()
+        u = solve(spread, rest, observed.iterations) / std
         updated = data.detach() + covariance(u)
         return torch.where(now < 1, (updated - x) / (1 - now).clamp_min(1e-6), v.detach()), state
 
@@ -76,26 +78,27 @@ def observe(observed: Observations, x: Tensor) -> Tensor:
     return seen
 
 
-def conjugate_gradients(system: Callable[[Tensor], Tensor], right: Tensor, iterations: int) -> Tensor:
-    """u (B, M) with system(u) = right for each row, by at most so many iterations (Hestenes and Stiefel 1952).
+def solve(spread: Callable[[Tensor], Tensor], right: Tensor, iterations: int) -> Tensor:
+    """u (B, M) with u + spread(u) = right for each row, where `spread` is a covariance, by at most so many products.
 
-    The system is to be symmetric and positive. With M iterations the solution is exact but for rounding. With fewer it
-    is the best one in the Krylov space, in which the directions of large eigenvalues come first. A row ends where its
-    residual is below TOLERANCE of its right side, or where the system is not positive along a direction, which happens
-    with the derivatives of a network.
+    As conjugate gradients do, in exact arithmetic: the solution within the Krylov space of the right side is sought,
+    so that M iterations are exact, and fewer find the directions of large variance first. The derivatives of a network
+    are only nearly those of a covariance: a basis of the space is therefore kept orthonormal (Arnoldi 1951), and in it
+    the matrix is made symmetric, and its negative eigenvalues zero. So u is never longer than the right side.
     """
-    u, rest, direction = torch.zeros_like(right), right, right
-    size = rest.square().sum(1, keepdim=True)
-    enough = TOLERANCE**2 * size
-    for _ in range(iterations):
-        going = size > enough
-        if not bool(going.any()):
+    length = right.norm(dim=1, keepdim=True)
+    basis, images = [right / length.clamp_min(TINY)], list[Tensor]()
+    for k in range(iterations):
+        image = spread(basis[k])
+        images.append(image)
+        q = torch.stack(basis, 1)  # (B, k + 1, M)
+        inner = q @ torch.stack(images, 2)
+        values, vectors = torch.linalg.eigh((inner + inner.mT) / 2)
+        weights = (vectors @ (vectors[:, 0, :] / (1 + values.clamp_min(0)))[..., None]).mT  # of the basis, (B, 1, k + 1)
+        for _ in range(2):  # once is not orthogonal to working precision
+            image = image - (q.mT @ (q @ image[..., None]))[..., 0]
+        size = image.norm(dim=1, keepdim=True)
+        if bool((size * weights[:, 0, -1:].abs() <= TOLERANCE).all()):
             break
-        image = system(direction)
-        curvature = (direction * image).sum(1, keepdim=True)
-        going = going & (curvature > 0)
-        step = torch.where(going, size / torch.where(going, curvature, 1.0), 0.0)
-        u, rest = u + step * direction, rest - step * image
-        before, size = size, torch.where(going, rest.square().sum(1, keepdim=True), 0.0)
-        direction = rest + torch.where(going, size / torch.where(going, before, 1.0), 0.0) * direction
-    return u
+        basis.append(torch.where(size > TINY, image / size.clamp_min(TINY), 0.0))
+    return length * (weights @ q)[:, 0]
