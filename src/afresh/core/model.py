@@ -67,7 +67,7 @@ class Edit:
     `start` (B, *shape): the examples. `strength`: how much of them may change, from 0 (nothing) to 1 (everything).
     `keep`, bool, like `start`: true where values must not change, such as around a hole. `energy`: a differentiable
     function of x (B, *shape) to (B,) that is minimised with `weight`, such as the distance from a low-resolution image.
-    `observations`: of what the examples are to be draws of the posterior, for families that follow a velocity.
+    `observations`: of what the examples are to be draws of the posterior, for families that `observe`.
     """
 
     start: Tensor | None = None
@@ -212,6 +212,7 @@ class Family:
     finish: Callable[[Modules, Any, Space, Examples, Rng], Mapping[str, Tensor]] | None = None  # fitted after training
     latents: Latents | None = None
     edit: Callable[[Modules, Any, Space, Edit, Cond, Rng, Tensor, Any], Tensor] | None = None  # returns x (B, *shape)
+    observes: bool = False  # whether `edit` follows observations
     policy: Policy | None = None  # what alignment needs
     evaluations: Evaluations = Evaluations()  # what a request may ask for is bounded by them
     made_by: str = ""  # the command that makes such runs out of others; empty: `train` does

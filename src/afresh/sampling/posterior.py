@@ -94,7 +94,9 @@ def solve(spread: Callable[[Tensor], Tensor], right: Tensor, iterations: int) ->
         q = torch.stack(basis, 1)  # (B, k + 1, M)
         inner = q @ torch.stack(images, 2)
         values, vectors = torch.linalg.eigh((inner + inner.mT) / 2)
-        weights = (vectors @ (vectors[:, 0, :] / (1 + values.clamp_min(0)))[..., None]).mT  # of the basis, (B, 1, k + 1)
+        weights = (
+            vectors @ (vectors[:, 0, :] / (1 + values.clamp_min(0)))[..., None]
+        ).mT  # of the basis, (B, 1, k + 1)
         for _ in range(2):  # once is not orthogonal to working precision
             image = image - (q.mT @ (q @ image[..., None]))[..., 0]
         size = image.norm(dim=1, keepdim=True)

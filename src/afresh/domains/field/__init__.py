@@ -8,5 +8,5 @@ PLUGIN = Plugin(
     modalities={"field": "afresh.domains.field.modality:MODALITY"},
     families={"ensemble": "afresh.families.ensemble:FAMILY"},
     makers=("afresh.domains.field.make_data:MAKERS",),
-    verbs={"rollout": "afresh.domains.field.verbs:rollout"},
+    verbs={"rollout": "afresh.domains.field.verbs:rollout", "assimilate": "afresh.domains.field.verbs:assimilate"},
 )

@@ -6,15 +6,15 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from afresh.core import Corpus, Item, Part, Sniff, UserError
 from afresh.data.conditions import fit_conditions
-from afresh.domains.field.encoder import PAST, FieldEncoder, SavedField, load
+from afresh.domains.field.encoder import MOST_WINDOW, PAST, FieldEncoder, SavedField, load
 from afresh.domains.field.fields import Fields, Span, read_windows, split_by_time, whole
 from afresh.domains.field.kind import FIELD
 from afresh.domains.field.range_seen import seen_range
@@ -30,8 +30,23 @@ class FieldOptions(ReadingOptions):
     """How fields are read, and what a model is told."""
 
     history: int = Field(1, ge=0, le=64, description="states before that a model is told; 0 for pairs without time")
+    window: int = Field(
+        1,
+        ge=1,
+        le=MOST_WINDOW,
+        description="states of an item, which are drawn together; with several, a model is told none before",
+    )
     units: tuple[str, ...] | None = Field(None, description="a unit for each channel; None: those of the files")
     space: tuple[str, ...] | None = Field(None, description="a name for each axis of space; None: those of the files")
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if self.window > 1 and "history" in self.model_fields_set and self.history:
+            raise ValueError(
+                f"window={self.window} learns several states at once, and history={self.history} one that follows "
+                "others: leave one of them out"
+            )
+        return self
 
     @property
     def reading(self) -> ReadingOptions:
@@ -54,7 +69,12 @@ class FieldModality:
         UserError if there is none, or for data for which something must be set."""
         reading = read_fields(path, options.reading)
         fields = reading.fields
-        history = options.history if fields.steps > 1 else 0
+        history = options.history if fields.steps > 1 and options.window == 1 else 0
+        if fields.steps < options.window:
+            raise UserError(
+                f"{path} has trajectories of {fields.steps} states, and windows of {options.window} are to be learnt. "
+                "Set `data.window` lower."
+            )
         if fields.steps <= history:
             raise UserError(
                 f"{path} has trajectories of {fields.steps} states, and a model that is told {history} before it needs "
@@ -69,13 +89,19 @@ class FieldModality:
             "periodic": tuple("yes" if p else "no" for p in fields.periodic),
             "history": history,
         }
-        return Corpus(list(items_of(fields, history)), list(reading.refused), list(reading.decisions), settled=settled)
+        return Corpus(
+            list(items_of(fields, history, options.window)),
+            list(reading.refused),
+            list(reading.decisions),
+            settled=settled,
+        )
 
     def fit(self, items: Sequence[Item], options: FieldOptions) -> FieldEncoder:
         """Fit means and deviations to the training states. Raises UserError if there are none."""
         if not items:
             raise UserError("There is no state to train on: the training split is empty.")
         values = np.stack([np.asarray(i.value, np.float64) for i in items])
+        values = values.reshape(-1, values.shape[1] // options.window, *values.shape[2:])
         axes = (0, *range(2, values.ndim))
         mean, std = values.mean(axes), np.maximum(values.std(axes), SMALL)
         conds, notes = fit_conditions(items)
@@ -103,6 +129,7 @@ class FieldModality:
             mean=mean.tolist(),
             std=std.tolist(),
             history=options.history if PAST in conds else 0,
+            window=options.window,
             static=static,
             seen={k: v.tolist() for k, v in asdict(seen_range(values[None])).items()},
             conds=conds,
@@ -118,20 +145,20 @@ class FieldModality:
 MODALITY = FieldModality()
 
 
-def items_of(fields: Fields, history: int) -> Iterator[Item]:
-    """The states of all trajectories that have `history` states before them. Trajectories stay on one side of the
-    split; of a single one, the end is held out."""
+def items_of(fields: Fields, history: int, window: int = 1) -> Iterator[Item]:
+    """The states of all trajectories that have `history` states before them, or the windows of as many states.
+    Trajectories stay on one side of the split; of a single one, the end is held out."""
     if fields.trajectories > 1 or fields.steps < 2:
         for span in whole(fields, range(fields.trajectories)):
-            yield from items_of_span(fields, span, history, None)
+            yield from items_of_span(fields, span, history, window, None)
         return
     learnt, held = split_by_time(fields, HELD)
     for spans, split in ((learnt, "train"), (held, "validation")):
         for span in spans:
-            yield from items_of_span(fields, span, history, split)
+            yield from items_of_span(fields, span, history, window, split)
 
 
-def items_of_span(fields: Fields, span: Span, history: int, split: str | None) -> Iterator[Item]:
+def items_of_span(fields: Fields, span: Span, history: int, window: int, split: str | None) -> Iterator[Item]:
     (states,) = read_windows(fields, [span])
     number = span.trajectory
     where = fields.sources[number] if fields.sources else f"trajectory {number}"
@@ -139,10 +166,10 @@ def items_of_span(fields: Fields, span: Span, history: int, split: str | None) -
     for name, arrays in fields.static.items():
         inputs[name if name != PAST else f"{name}_input"] = np.asarray(arrays[number % len(arrays)], np.float32)[None]
     numbers = {name: float(values[number]) for name, values in fields.parameters.items()}
-    for i in range(history, len(states)):
+    for i in range(history, len(states) - window + 1):
         past = {PAST: states[i - history : i].reshape(-1, *states.shape[2:])} if history else {}
         yield Item(
-            states[i],
+            states[i : i + window].reshape(-1, *states.shape[2:]),
             f"{where}, state {span.first + i}",
             numbers=numbers,
             split=split,

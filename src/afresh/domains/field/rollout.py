@@ -281,4 +281,6 @@ def beginning(
     states = np.asarray(fields.values[trajectory, at - history + 1 : at + 1], np.float32)
     inputs = {name: np.asarray(a[trajectory % len(a)], np.float32)[None] for name, a in fields.static.items()}
     numbers = {name: float(v[trajectory]) for name, v in fields.parameters.items()}
-    return encoder.conditions(states, inputs, numbers), states[-1]
+    return encoder.conditions(states, inputs, numbers), np.asarray(fields.values[trajectory, at : at + 1], np.float32)[
+        0
+    ]
