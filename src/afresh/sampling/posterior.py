@@ -41,26 +41,25 @@ def condition_on(predict: Predict, observed: Observations, earliest: float) -> P
         rank = [1] * (x.dim() - 1)
         now, late = t.view(-1, *rank), t.clamp_min(earliest)
         a = late.view(-1, *rank)
-        with torch.enable_grad():
+        with torch.autocast(x.device.type, enabled=False), torch.enable_grad():
             at = x.detach().requires_grad_()
             v, state = predict(at, late, cond, state)
             data = at + (1 - a) * v
             seen = observe(observed, data)
-        std = observed.std.to(seen)
+            std = observed.std.to(seen)
 
-        def covariance(u: Tensor) -> Tensor:
-            """V A^T u, like x."""
-            (back,) = torch.autograd.grad(seen, at, u, retain_graph=True)
-            return (1 - a) ** 2 / a * back
+            def covariance(u: Tensor) -> Tensor:
+                """V A^T u, like x."""
+                (back,) = torch.autograd.grad(seen, at, u, retain_graph=True)
+                return (1 - a) ** 2 / a * back
 
-        def spread(u: Tensor) -> Tensor:
-            """S^(-1/2) A V A^T S^(-1/2) u."""
-            _, forward = torch.func.jvp(observed.operator, (data.detach(),), (covariance(u / std),))
-            return forward / std
+            def spread(u: Tensor) -> Tensor:
+                """S^(-1/2) A V A^T S^(-1/2) u."""
+                forward = torch.func.jvp(observed.operator, (data.detach(),), (covariance(u / std),))[1]
+                return forward / std
 
-        rest = ((observed.values.to(seen) - seen) / std).detach()
-        u = solve(spread, rest, observed.iterations) / std
-        updated = data.detach() + covariance(u)
+            left = ((observed.values.to(seen) - seen) / std).detach()
+            updated = data.detach() + covariance(solve(spread, left, observed.iterations) / std)
         return torch.where(now < 1, (updated - x) / (1 - now).clamp_min(1e-6), v.detach()), state
 
     return inner

@@ -19,7 +19,7 @@ from torch import Tensor
 from afresh.core import Cond, Edit, Observations, UserError
 from afresh.core.plural import counted
 from afresh.core.solver_progress import blocks, reporting
-from afresh.core.verb import Line, Remark, Table
+from afresh.core.verb import Line, Table
 from afresh.domains.field.assimilation_picture import drawn
 from afresh.domains.field.calibration import coverage, ranks, spread_and_error
 from afresh.domains.field.encoder import PAST, FieldEncoder
@@ -147,7 +147,7 @@ class Assimilation:
                 ["values of the truth in 90% intervals", f"{s.held90:.0%}"],
             ]
             out.append(Table(("against the truth", ""), rows, right=(1,)))
-        return [*out, *map(Remark, self.notes)]
+        return out
 
     def files(self) -> dict[str, bytes]:
         """The members, their mean and deviation, and a picture."""

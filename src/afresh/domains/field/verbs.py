@@ -31,6 +31,7 @@ def why_not(run: Run) -> str | None:
     summary="roll a field out in time",
     served=False,
     files="The folder for the states, an animation and plots.",
+    shown=True,
 )
 def rollout(
     run: Run,
@@ -80,6 +81,7 @@ def why_no_observations(run: Run) -> str | None:
     summary="states given observations of them",
     served=False,
     files="The folder for the states and a picture.",
+    shown=True,
 )
 def assimilate(
     run: Run,
