@@ -5,14 +5,15 @@ v represents (Efron 2011, Tweedie's formula and selection bias; Meng et al. 2021
 
     D = E[x | x_t] = x_t + (1 - t) v,    V = Cov[x | x_t] = (1 - t)^2 / t dD/dx_t
 
-Rozet et al. 2024, learning diffusion priors from observations by expectation maximization, eqs. 12 to 15, take x given
-x_t for the Gaussian of these moments, so that y given x_t is one, too. The velocity given y is then
+Rozet et al. 2024, learning diffusion priors from observations by expectation maximization, take x given x_t for the
+Gaussian of these moments, so that y given x_t is one, too. The velocity given y is then
 
     v + (1 - t) / t (dD/dx_t)^T A^T u,    (S + A V A^T) u = y - A(D)
 
 and the mean given y and x_t is D + V A^T u: the update of a Kalman filter (or optimal interpolation) with the
-covariance that the flow has at x_t. For Gaussian data and a linear operator all of it is exact. The system is solved by
-conjugate gradients, for which V is needed only in products with vectors, each a backward pass through the network.
+covariance that the flow has at x_t. For Gaussian data and a linear operator all of it is exact. The system is solved in
+a Krylov space (`solve`), for which V is needed only in products with vectors, each a backward pass through the network.
+With fewer products than observations, the directions in which x is known best already are not corrected.
 """
 
 from __future__ import annotations

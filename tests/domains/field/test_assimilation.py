@@ -260,3 +260,34 @@ def test_an_unknown_past_is_drawn_given_the_present(data: Path, tmp_path: Path) 
 def test_windows_that_cannot_be(given: Any, words: str, data: Path) -> None:
     with pytest.raises((ValueError, UserError), match=words):
         MODALITY.read(data, FieldOptions(**given))
+
+
+# --------------------------------------------------------------------------- numbers
+
+
+def test_a_number_of_each_trajectory_is_a_channel_that_is_constant_in_space(tmp_path: Path) -> None:
+    data = write_drifting(tmp_path / "waves", 12, 8, speeds=True)
+    corpus = MODALITY.read(data, FieldOptions(window=2, infer=("speed",)))
+    speed, u = np.load(data / "waves.npz")["speed"], np.load(data / "waves.npz")["u"]
+    first = corpus.items[0]
+    assert first.value.shape == (4, 16) and "speed" not in first.numbers
+    np.testing.assert_allclose(first.value[1], speed[0], rtol=1e-6)
+    np.testing.assert_allclose(first.value[2], u[0, 1], rtol=1e-6)
+    encoder = MODALITY.fit(corpus.items, FieldOptions(**{**corpus.settled, "window": 2, "infer": ("speed",)}))
+    assert encoder.saved.channels == ("u", "speed") and encoder.inferred == ("speed",)
+    members = np.stack([np.stack([corpus.items[i].value] * 1) for i in (0, 7)]).reshape(2, 2, 2, 16)
+    observed = Observed(encoder, np.ones((4, 16)), (1,), (0.1, 0.1))
+    mean, spread = Assimilation(observed, members, None, 0.0).numbers["speed"]
+    assert mean == pytest.approx((speed[0] + speed[1]) / 2) and spread == pytest.approx(
+        abs(speed[0] - speed[1]) / 2**0.5
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [({"infer": ("mass",), "history": 0}, "has no number mass"), ({"infer": ("speed",)}, "history=0")],
+)
+def test_numbers_that_cannot_be_inferred(given: Any, words: str, tmp_path: Path) -> None:
+    data = write_drifting(tmp_path / "waves", speeds=True)
+    with pytest.raises(UserError, match=words):
+        MODALITY.read(data, FieldOptions(**given))

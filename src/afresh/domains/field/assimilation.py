@@ -24,7 +24,7 @@ from afresh.domains.field.assimilation_picture import drawn
 from afresh.domains.field.calibration import coverage, ranks, spread_and_error
 from afresh.domains.field.encoder import PAST, FieldEncoder
 from afresh.domains.field.observations import Observed, read_observations, read_truth
-from afresh.domains.field.range_seen import left_what_was_seen
+from afresh.domains.field.range_seen import SeenRange, left_what_was_seen
 from afresh.domains.field.rollout import beginning
 from afresh.domains.field.scores import crps
 from afresh.runs.run import Run
@@ -89,6 +89,14 @@ class Assimilation:
     def channels(self) -> int:
         return len(self.encoder.saved.channels)
 
+    @property
+    def numbers(self) -> dict[str, tuple[float, float]]:
+        """The mean and the deviation over members of each number that is drawn with the states: its mean over the
+        window and space."""
+        drawn, names = self.members.mean((1, *range(3, self.members.ndim)), dtype=np.float64), self.encoder.inferred
+        last = drawn[:, self.channels - len(names) :].T
+        return {name: (float(v.mean()), float(v.std(ddof=1))) for name, v in zip(names, last, strict=True)}
+
     @cached_property
     def scores(self) -> Scores | None:
         if self.truth is None:
@@ -114,7 +122,9 @@ class Assimilation:
             )
         if far < -FAR:
             out.append("The members are nearer to the observations than the stated noise, which may be too large.")
-        found = [left_what_was_seen(m, saved.seen_range, channels=saved.channels) for m in self.members]
+        fields = self.channels - len(self.encoder.inferred)
+        seen = SeenRange(**{k: v[:fields] for k, v in vars(saved.seen_range).items()})
+        found = [left_what_was_seen(m[:, :fields], seen, channels=saved.channels) for m in self.members]
         if reasons := [f.reason for f in found if f is not None]:
             out.append(f"{len(reasons):,} of {len(found):,} members are unlike the states of training: {reasons[0]}")
         return tuple(out)
@@ -126,6 +136,7 @@ class Assimilation:
             "observations": self.observed.count,
             "chi_square": round(self.chi_square, 6),
             "spread": round(self.spread, 6),
+            "numbers": {k: {"mean": mean, "deviation": spread} for k, (mean, spread) in self.numbers.items()},
             "scores": scores,
             "files": sorted(self.files()),
             "notes": list(self.notes),
@@ -137,6 +148,7 @@ class Assimilation:
             f"{counted(len(self.members), 'state')} given {self.observed.described}, in {self.seconds:.1f} s",
             f"reduced chi-square of the residuals {self.chi_square:.2f}; 1 ± {expected:.2f} if the noise is as stated",
             f"spread of the members {self.spread:.3f} deviations of the states",
+            *(f"{name} {mean:.4g} ± {spread:.2g}" for name, (mean, spread) in self.numbers.items()),
         ]
         if (s := self.scores) is not None:
             rows = [

@@ -79,6 +79,11 @@ class FieldEncoder:
         return self.saved.window
 
     @property
+    def inferred(self) -> Sequence[str]:
+        """The last channels, which are numbers of a trajectory."""
+        return tuple(self.saved.options.get("infer", ()))
+
+    @property
     def space(self) -> Space:
         s = self.saved
         return Space("field", (s.window * len(s.channels), *s.points), axes=s.axes, periodic=s.periodic)

@@ -36,6 +36,11 @@ class FieldOptions(ReadingOptions):
         le=MOST_WINDOW,
         description="states of an item, which are drawn together; with several, a model is told none before",
     )
+    infer: tuple[str, ...] = Field(
+        (),
+        description="numbers of each trajectory that are drawn together with the states instead of being told, as "
+        "channels that are constant in space",
+    )
     units: tuple[str, ...] | None = Field(None, description="a unit for each channel; None: those of the files")
     space: tuple[str, ...] | None = Field(None, description="a name for each axis of space; None: those of the files")
 
@@ -80,6 +85,16 @@ class FieldModality:
                 f"{path} has trajectories of {fields.steps} states, and a model that is told {history} before it needs "
                 f"at least {history + 1}. Set `data.history` lower."
             )
+        if unknown := [name for name in options.infer if name not in fields.parameters]:
+            raise UserError(
+                f"{path} has no number {', '.join(unknown)} of each trajectory. Those that it has, and that can be "
+                f"drawn with the states (`data.infer`): {', '.join(fields.parameters) or 'none'}."
+            )
+        if options.infer and history:
+            raise UserError(
+                "Numbers that are drawn with the states (`data.infer`) are not told beside the state before. Set "
+                "`data.history=0`, or learn several states at once: `data.window=4`."
+            )
         settled = {
             "channels": fields.channels,
             "units": options.units or fields.units,
@@ -90,7 +105,7 @@ class FieldModality:
             "history": history,
         }
         return Corpus(
-            list(items_of(fields, history, options.window)),
+            list(items_of(fields, history, options.window, options.infer)),
             list(reading.refused),
             list(reading.decisions),
             settled=settled,
@@ -117,10 +132,10 @@ class FieldModality:
             static[name] = (float(every.mean()), float(max(every.std(), SMALL)))
             conds[name] = Part("aligned", shape=first.shape)
         chosen = options.model_dump(mode="json", exclude_none=True)
-        known, rank = chosen.get, values.ndim - 2
+        known, rank, fields = chosen.get, values.ndim - 2, values.shape[1] - len(options.infer)
         saved = SavedField(
-            channels=known("channels") or [f"channel {i}" for i in range(values.shape[1])],
-            units=known("units") or [""] * values.shape[1],
+            channels=[*(known("channels") or [f"channel {i}" for i in range(fields)]), *options.infer],
+            units=[*(known("units") or [""] * fields), *[""] * len(options.infer)],
             axes=known("space") or ["x", "y", "z"][:rank],
             points=values.shape[2:],
             spacing=known("spacing") or [1.0] * rank,
@@ -145,20 +160,23 @@ class FieldModality:
 MODALITY = FieldModality()
 
 
-def items_of(fields: Fields, history: int, window: int = 1) -> Iterator[Item]:
-    """The states of all trajectories that have `history` states before them, or the windows of as many states.
-    Trajectories stay on one side of the split; of a single one, the end is held out."""
+def items_of(fields: Fields, history: int, window: int = 1, infer: Sequence[str] = ()) -> Iterator[Item]:
+    """The states of all trajectories that have `history` states before them, or the windows of as many states, with
+    the numbers `infer` of their trajectory as channels. Trajectories stay on one side of the split; of a single one,
+    the end is held out."""
     if fields.trajectories > 1 or fields.steps < 2:
         for span in whole(fields, range(fields.trajectories)):
-            yield from items_of_span(fields, span, history, window, None)
+            yield from items_of_span(fields, span, history, window, infer, None)
         return
     learnt, held = split_by_time(fields, HELD)
     for spans, split in ((learnt, "train"), (held, "validation")):
         for span in spans:
-            yield from items_of_span(fields, span, history, window, split)
+            yield from items_of_span(fields, span, history, window, infer, split)
 
 
-def items_of_span(fields: Fields, span: Span, history: int, window: int, split: str | None) -> Iterator[Item]:
+def items_of_span(
+    fields: Fields, span: Span, history: int, window: int, infer: Sequence[str], split: str | None
+) -> Iterator[Item]:
     (states,) = read_windows(fields, [span])
     number = span.trajectory
     where = fields.sources[number] if fields.sources else f"trajectory {number}"
@@ -166,6 +184,9 @@ def items_of_span(fields: Fields, span: Span, history: int, window: int, split: 
     for name, arrays in fields.static.items():
         inputs[name if name != PAST else f"{name}_input"] = np.asarray(arrays[number % len(arrays)], np.float32)[None]
     numbers = {name: float(values[number]) for name, values in fields.parameters.items()}
+    if infer:
+        drawn = np.array([numbers.pop(name) for name in infer], np.float32).reshape(1, -1, *[1] * len(fields.space))
+        states = np.concatenate([states, np.broadcast_to(drawn, (len(states), len(infer), *fields.space))], 1)
     for i in range(history, len(states) - window + 1):
         past = {PAST: states[i - history : i].reshape(-1, *states.shape[2:])} if history else {}
         yield Item(

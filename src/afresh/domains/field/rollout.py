@@ -266,7 +266,7 @@ def beginning(
         return cond, encoder.physical(cond.parts[PAST][:, -encoder.space.shape[0] :])[0]
     options = {k: v for k, v in encoder.saved.options.items() if k in ReadingOptions.model_fields and k != "step"}
     fields = read_fields(Path(start), ReadingOptions(**options)).fields
-    channels, *grid = encoder.space.shape
+    channels, grid = len(encoder.saved.channels) - len(encoder.inferred), encoder.saved.points
     if (fields.values.shape[2], *fields.space) != (channels, *grid):
         raise UserError(
             f"{start} has states of the shape {(fields.values.shape[2], *fields.space)}, and the run is of "

@@ -77,7 +77,7 @@ def why_no_observations(run: Run) -> str | None:
 @verb(
     "assimilate",
     able=why_no_observations,
-    result="{members, observations, chi_square, spread, scores, files, notes}",
+    result="{members, observations, chi_square, spread, numbers, scores, files, notes}",
     summary="states given observations of them",
     served=False,
     files="The folder for the states and a picture.",
