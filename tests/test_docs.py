@@ -190,7 +190,7 @@ def test_every_paper_cited_in_the_code_is_in_the_table() -> None:
 
 CLI = command()
 HISTORY = ("CHANGELOG.md", "log.md")  # these name what was, too
-SAMPLING = ("sample", "edit", "blend", "compare", "compose")
+SAMPLING = ("sample", "edit", "blend", "compare", "compose", "assimilate")
 
 
 def command_lines(page: Path) -> list[list[str]]:

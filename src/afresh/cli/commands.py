@@ -42,7 +42,7 @@ def command_of(verb: Verb[Any, Any]) -> Callable[..., None]:
             write_files(out, result)
         if as_json:
             emit({"run": str(path), **result.json()})
-        elif out is None:
+        elif out is None or verb.shown:
             show_result(result)
 
     run_type = Annotated[Path, o.run_argument(verb.run_help, verb.run_metavar)]

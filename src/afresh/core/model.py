@@ -45,12 +45,29 @@ Branch = Callable[[Tensor, Tensor, Tensor, int, int, Cond], Tensor]
 
 
 @dataclass(frozen=True)
+class Observations:
+    """Noisy observations of examples: values = operator(x) + noise.
+
+    `operator`: a differentiable function of x (B, *shape) to (B, M). `values` (M,), or (B, M). `std` (M,): the standard
+    deviation of the noise, which is Gaussian and independent. `iterations`: of the solver of the linear system between
+    the observations at each evaluation; M of them are exact.
+    """
+
+    operator: Callable[[Tensor], Tensor]
+    values: Tensor
+    std: Tensor
+    iterations: int = 8
+
+
+@dataclass(frozen=True)
 class Edit:
-    """An edit of B existing examples. Every field is optional, and all can be combined.
+    """An edit of B existing examples. Every field is optional, and all can be combined, but not observations with an
+    energy.
 
     `start` (B, *shape): the examples. `strength`: how much of them may change, from 0 (nothing) to 1 (everything).
     `keep`, bool, like `start`: true where values must not change, such as around a hole. `energy`: a differentiable
     function of x (B, *shape) to (B,) that is minimised with `weight`, such as the distance from a low-resolution image.
+    `observations`: of what the examples are to be draws of the posterior, for families that `observe`.
     """
 
     start: Tensor | None = None
@@ -58,6 +75,7 @@ class Edit:
     keep: Tensor | None = None
     energy: Callable[[Tensor], Tensor] | None = None
     weight: float = 1.0
+    observations: Observations | None = None
 
 
 @dataclass(frozen=True)
@@ -194,6 +212,7 @@ class Family:
     finish: Callable[[Modules, Any, Space, Examples, Rng], Mapping[str, Tensor]] | None = None  # fitted after training
     latents: Latents | None = None
     edit: Callable[[Modules, Any, Space, Edit, Cond, Rng, Tensor, Any], Tensor] | None = None  # returns x (B, *shape)
+    observes: bool = False  # whether `edit` follows observations
     policy: Policy | None = None  # what alignment needs
     evaluations: Evaluations = Evaluations()  # what a request may ask for is bounded by them
     made_by: str = ""  # the command that makes such runs out of others; empty: `train` does

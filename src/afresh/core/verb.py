@@ -199,6 +199,7 @@ class Verb(Generic[P, R_co]):
     summary: a few words, for the description of the server. served: whether the server offers the verb.
     alone: whether a request with these options takes its turn and has all processors meanwhile.
     files: about the option `out`, the folder that the files of the result are written to; empty if it has none.
+    shown: whether the lines of the result are shown where its files are written, too, since the files do not say them.
     """
 
     name: str
@@ -211,6 +212,7 @@ class Verb(Generic[P, R_co]):
     served: bool = True
     alone: Callable[[Any], bool] = lambda options: True
     files: str = ""
+    shown: bool = False
 
     def __call__(self, run: Any, *args: P.args, **kwargs: P.kwargs) -> R_co:
         return self.function(run, *args, **kwargs)
@@ -284,10 +286,11 @@ def verb(
     served: bool = True,
     alone: Callable[[Any], bool] = lambda options: True,
     files: str = "",
+    shown: bool = False,
 ) -> Callable[[Callable[Concatenate[Any, P], R]], Verb[P, R]]:
     """Declares a function as a verb; the parameters are those of `Verb`."""
 
     def declare(function: Callable[Concatenate[Any, P], R]) -> Verb[P, R]:
-        return Verb(name, function, able, result, summary, run_help, run_metavar, served, alone, files)
+        return Verb(name, function, able, result, summary, run_help, run_metavar, served, alone, files, shown)
 
     return declare

@@ -452,6 +452,7 @@ FAMILY = Family(
     likelihood=Likelihood(score, density=density, method="probability-flow ODE"),
     latents=Latents(encode, decode),
     edit=edited,
+    observes=True,
     evaluations=Evaluations(
         evaluations,
         lambda space, settings, keep: evaluations(space, settings) * (settings.resample if keep else 1),

@@ -17,6 +17,7 @@ from afresh.core import Cond, Edit, Predict, Space, UserError
 from afresh.core.rng import Rng
 from afresh.core.solver_progress import part_of
 from afresh.sampling.ode import Noise, Solver, times
+from afresh.sampling.posterior import condition_on
 
 # Bound on the change of a velocity by an energy, relative to the change for data without correlations: larger changes
 # come from errors of the network's derivatives.
@@ -43,6 +44,7 @@ def edit(
       algorithm 1), and takes the share s of the `steps`. Strength 0 returns the start.
     - `keep`: see `hold_values`. In the result these values equal those of the start, bit for bit.
     - `energy`: see `tilt_by_energy`. `std` is the standard deviation of the data.
+    - `observations`: see `sampling.posterior.condition_on`, whose moments begin at the end of the first step.
 
     `solver(k)` solves the k-th interval of time. There are several if `resample` r is above 1: each tenth of the time
     is then solved r times, with noise of `fresh` added in between, so that new values can agree with those that are
@@ -50,7 +52,7 @@ def edit(
     noise.
 
     Raises UserError for a start, keep or energy of another shape, a strength outside [0, 1], a negative weight, and if
-    a start is missing.
+    a start is missing, and as `condition_on` does.
     """
     check(task, tuple(noise.shape))
     start, strength = task.start, task.strength if task.start is not None else 1.0
@@ -62,8 +64,11 @@ def edit(
     modified = predict
     if start is not None and task.keep is not None:
         modified = hold_values(modified, task.keep, start)
-    if task.energy is not None:
-        modified = tilt_by_energy(modified, task.energy, task.weight, std)
+    if task.energy is not None or task.observations is not None:
+        if task.energy is not None:
+            modified = tilt_by_energy(modified, task.energy, task.weight, std)
+        if task.observations is not None:
+            modified = condition_on(modified, task.observations, float(ts[ts > 0][0]))
         if start is not None and task.keep is not None:
             modified = hold_values(modified, task.keep, start)
     grids = intervals(ts, resample)
@@ -114,6 +119,8 @@ def check(task: Edit, shape: tuple[int, ...]) -> None:
         raise UserError(f"The strength of an edit is from 0 (nothing changes) to 1 (everything), not {task.strength}.")
     if task.start is None and (task.keep is not None or task.strength != 1):
         raise UserError("A strength and values to keep refer to existing examples: give the edit a start.")
+    if task.energy is not None and task.observations is not None:
+        raise UserError("An edit follows an energy or observations, not both. Leave one of them out.")
     if not (math.isfinite(task.weight) and task.weight >= 0):
         raise UserError(f"The weight of an energy must be finite and not negative, not {task.weight}.")
 

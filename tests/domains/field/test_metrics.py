@@ -77,3 +77,13 @@ def test_a_regression_has_one_future(tmp_path: Path) -> None:
     names = {s.name for s in measured.scores}
     assert "rollout_crps" in names and "rollout_spread_skill" not in names
     assert any("same future" in note for note in measured.notes)
+
+
+def test_of_states_that_are_drawn_by_themselves_only_statistics_are_measured(tmp_path: Path) -> None:
+    data, out = write_drifting(tmp_path / "waves", 24, 8), tmp_path / "run"
+    words = ["--set", "family.widths=[8]", "--set", "family.emb=16", "--data", "window=2", "--family", "flow"]
+    assert command(["train", str(data), "--steps", "2", "--out", str(out), "--no-measure", *words]) == 0
+    measured = measure_run(Run.open(out), seconds=20)
+    names = {s.name for s in measured.scores}
+    assert "rollout_spectrum_low" in names and "rollout_crps" not in names
+    assert "drawn by themselves" in measured.skipped["rollouts"]

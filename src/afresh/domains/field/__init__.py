@@ -9,5 +9,5 @@ PLUGIN = Plugin(
     families={"ensemble": "afresh.families.ensemble:FAMILY", "refiner": "afresh.families.refiner:FAMILY"},
     makers=("afresh.domains.field.make_data:MAKERS",),
     metrics=("afresh.domains.field.metrics:METRICS",),
-    verbs={"rollout": "afresh.domains.field.verbs:rollout"},
+    verbs={"rollout": "afresh.domains.field.verbs:rollout", "assimilate": "afresh.domains.field.verbs:assimilate"},
 )

@@ -22,6 +22,7 @@ from afresh.domains.field.range_seen import SeenRange
 from afresh.storage.files import replace_file
 
 PAST = "past"  # the condition that holds the states before
+MOST_WINDOW = 256
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -43,6 +44,7 @@ class SavedField(BaseModel):
     mean: tuple[Number, ...]
     std: tuple[Positive, ...]
     history: int = Field(ge=0, le=64)  # states before; 0 for pairs without time
+    window: int = Field(1, ge=1, le=MOST_WINDOW)  # states of an item
     static: dict[str, tuple[Number, Positive]]
     seen: dict[str, tuple[Number, ...]]  # the fields of range_seen.SeenRange, of the training states
     conds: CondSpec
@@ -55,7 +57,8 @@ class SavedField(BaseModel):
 
 
 class FieldEncoder:
-    """Arrays (C, *space) to fields of about unit deviation in each channel, and back.
+    """Arrays (C, *space) to fields of about unit deviation in each channel, and back. An item that is a window of
+    several states has the channels of each after one another.
 
     `Item.images` holds the states before, as the array `PAST` (history C, *space) with the last state at its end, and
     each input that does not change, (1, *space).
@@ -72,9 +75,19 @@ class FieldEncoder:
         return self.saved.conds
 
     @property
+    def window(self) -> int:
+        return self.saved.window
+
+    @property
+    def inferred(self) -> Sequence[str]:
+        """The last channels, which are numbers of a trajectory."""
+        return tuple(self.saved.options.get("infer", ()))
+
+    @property
     def space(self) -> Space:
         s = self.saved
-        return Space("field", (len(s.channels), *s.points), axes=s.axes, periodic=s.periodic, local=s.history > 0)
+        channels, local = s.window * len(s.channels), s.history > 0
+        return Space("field", (channels, *s.points), axes=s.axes, periodic=s.periodic, local=local)
 
     @property
     def notes(self) -> Sequence[str]:
@@ -99,7 +112,7 @@ class FieldEncoder:
     def physical(self, x: Tensor) -> NDArray[np.float32]:
         """Fields (..., C, *space) in the units of the data."""
         values = x.detach().cpu().double().numpy()
-        mean, std = (self.along(v, len(self.saved.channels)) for v in (self.saved.mean, self.saved.std))
+        mean, std = (self.along(v, self.space.shape[0]) for v in (self.saved.mean, self.saved.std))
         return np.asarray(values * std + mean, np.float32)
 
     def encode(self, items: Sequence[Item]) -> Examples:
@@ -148,16 +161,21 @@ class FieldEncoder:
         return None
 
     def write(self, values: Sequence[Any], folder: Path, names: Sequence[str]) -> list[str]:
-        """Writes each state as a .npz file, a trajectory of one state: an array (1, *space) for each channel, the time
-        0 and the places of the points. Returns the names of the files."""
+        """Writes each item as a .npz file, a trajectory of one state or of a window: an array (window, *space) for each
+        channel, the times from 0 on and the places of the points. Returns the names of the files."""
         files = written_names(names, ".npz")
         folder.mkdir(parents=True, exist_ok=True)
         for name, value in zip(files, values, strict=True):
             buffer = io.BytesIO()
-            channels: dict[str, Any] = dict(zip(self.saved.channels, value[:, None], strict=True))
-            np.savez(buffer, **channels, **self.places, time=np.zeros(1))
+            channels: dict[str, Any] = dict(zip(self.saved.channels, self.by_state(value).swapaxes(0, 1), strict=True))
+            np.savez(buffer, **channels, **self.places, time=self.saved.step * np.arange(self.window))
             replace_file(folder / name, buffer.getvalue())
         return files
+
+    def by_state(self, items: NDArray[Any]) -> NDArray[Any]:
+        """Items (..., window C, *space) as states (..., window, C, *space)."""
+        before = items.shape[: items.ndim - 1 - len(self.saved.points)]
+        return items.reshape(*before, self.window, len(self.saved.channels), *self.saved.points)
 
     @property
     def places(self) -> dict[str, Any]:

@@ -46,8 +46,13 @@ class HeldRollouts:
 
     @property
     def timed(self) -> bool:
-        """Whether states follow one another; otherwise they are outputs of inputs."""
+        """Whether states follow one another; otherwise they are outputs of inputs, or drawn by themselves."""
         return self.encoder.saved.history > 0
+
+    def must_be_told(self) -> None:
+        """Raises Unmeasurable for states that are drawn by themselves."""
+        if not any(part.kind == "aligned" for part in self.encoder.conds.values()):
+            raise Unmeasurable("states are drawn by themselves, and there is no truth that they follow from")
 
 
 def trajectories_of(items: Sequence[Item], history: int) -> list[list[Item]]:

@@ -41,7 +41,8 @@ def encode(state: NDArray[np.float32]) -> bytes:
 
 
 def decode(content: bytes) -> NDArray[np.float32]:
-    """The array of a .npy file, or the channels of a .npz file, in which places of points are left out. Raises
+    """The array of a .npy file, or the channels of a .npz file, in which places of points are left out; of a window
+    with times, the channels of each state after one another. Raises
     ValueError if it is not an array of numbers (C, *space), or holds what is not finite."""
     if len(content) > MOST_BYTES:
         raise ValueError(f"a state of {len(content):,} bytes is too large (at most {MOST_BYTES:,})")
@@ -53,7 +54,8 @@ def decode(content: bytes) -> NDArray[np.float32]:
         channels = [state[name] for name in state.files if not axis_of(name)]
         if not channels or any(c.shape != channels[0].shape for c in channels):
             raise ValueError("its arrays are not the channels of one state, which have one shape")
-        state = np.stack([c[0] if "time" in state.files and len(c) == 1 else c for c in channels])
+        timed = "time" in state.files and channels[0].ndim > 1 and len(channels[0]) == np.size(state["time"])
+        state = np.stack(channels, 1).reshape(-1, *channels[0].shape[1:]) if timed else np.stack(channels)
     if not isinstance(state, np.ndarray) or state.dtype.kind not in "fiu" or not 2 <= state.ndim <= 4:
         raise ValueError("it is not an array (channels, *space) of real numbers over 1 to 3 axes of space")
     state = state.astype(np.float32)

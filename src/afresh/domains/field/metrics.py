@@ -63,6 +63,7 @@ def followed(evidence: Evidence) -> list[Score]:
     """The error of the mean of the members, after one step and over all leads, and the time of correlation; those of
     simpler models beside them. `control`: the best of these."""
     found = rollouts_of(evidence)
+    found.must_be_told()
     predictions = {"": found.ensemble.mean(0), **found.simpler}
     if not found.timed:
         mean = np.broadcast_to(found.learnt.mean((0, 1)), found.truth.shape)
@@ -106,6 +107,7 @@ def _rows(
 def calibrated(evidence: Evidence) -> list[Score]:
     """The CRPS beside what needs no model, and whether the spread of the members is as large as their error."""
     found = rollouts_of(evidence)
+    found.must_be_told()
     several = len(found.ensemble) > 1
     score = crps(found.ensemble, found.truth) if several else absolute_error(found.ensemble[0], found.truth)
     others = {k: _mean(absolute_error(p, found.truth)) for k, p in found.simpler.items()}

@@ -6,16 +6,16 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from afresh.core import Corpus, Item, Part, Sniff, UserError
 from afresh.data.conditions import fit_conditions
-from afresh.domains.field.encoder import PAST, FieldEncoder, SavedField, load
+from afresh.domains.field.encoder import MOST_WINDOW, PAST, FieldEncoder, SavedField, load
 from afresh.domains.field.fields import Fields, Span, read_windows, split_by_time, whole
 from afresh.domains.field.kind import FIELD
 from afresh.domains.field.range_seen import seen_range
@@ -33,8 +33,28 @@ class FieldOptions(ReadingOptions):
     """How fields are read, and what a model is told."""
 
     history: int = Field(1, ge=0, le=64, description="states before that a model is told; 0 for pairs without time")
+    window: int = Field(
+        1,
+        ge=1,
+        le=MOST_WINDOW,
+        description="states of an item, which are drawn together; with several, a model is told none before",
+    )
+    infer: tuple[str, ...] = Field(
+        (),
+        description="numbers of each trajectory that are drawn together with the states instead of being told, as "
+        "channels that are constant in space",
+    )
     units: tuple[str, ...] | None = Field(None, description="a unit for each channel; None: those of the files")
     space: tuple[str, ...] | None = Field(None, description="a name for each axis of space; None: those of the files")
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if self.window > 1 and "history" in self.model_fields_set and self.history:
+            raise ValueError(
+                f"window={self.window} learns several states at once, and history={self.history} one that follows "
+                "others: leave one of them out"
+            )
+        return self
 
     @property
     def reading(self) -> ReadingOptions:
@@ -57,11 +77,26 @@ class FieldModality:
         UserError if there is none, or for data for which something must be set."""
         reading = read_fields(path, options.reading)
         fields = reading.fields
-        history = options.history if fields.steps > 1 else 0
+        history = options.history if fields.steps > 1 and options.window == 1 else 0
+        if fields.steps < options.window:
+            raise UserError(
+                f"{path} has trajectories of {fields.steps} states, and windows of {options.window} are to be learnt. "
+                "Set `data.window` lower."
+            )
         if fields.steps <= history:
             raise UserError(
                 f"{path} has trajectories of {fields.steps} states, and a model that is told {history} before it needs "
                 f"at least {history + 1}. Set `data.history` lower."
+            )
+        if unknown := [name for name in options.infer if name not in fields.parameters]:
+            raise UserError(
+                f"{path} has no number {', '.join(unknown)} of each trajectory. Those that it has, and that can be "
+                f"drawn with the states (`data.infer`): {', '.join(fields.parameters) or 'none'}."
+            )
+        if options.infer and history:
+            raise UserError(
+                "Numbers that are drawn with the states (`data.infer`) are not told beside the state before. Set "
+                "`data.history=0`, or learn several states at once: `data.window=4`."
             )
         settled = {
             "channels": fields.channels,
@@ -72,13 +107,19 @@ class FieldModality:
             "periodic": tuple("yes" if p else "no" for p in fields.periodic),
             "history": history,
         }
-        return Corpus(list(items_of(fields, history)), list(reading.refused), list(reading.decisions), settled=settled)
+        return Corpus(
+            list(items_of(fields, history, options.window, options.infer)),
+            list(reading.refused),
+            list(reading.decisions),
+            settled=settled,
+        )
 
     def fit(self, items: Sequence[Item], options: FieldOptions) -> FieldEncoder:
         """Fit means and deviations to the training states. Raises UserError if there are none."""
         if not items:
             raise UserError("There is no state to train on: the training split is empty.")
         values = np.stack([np.asarray(i.value, np.float64) for i in items])
+        values = values.reshape(-1, values.shape[1] // options.window, *values.shape[2:])
         axes = (0, *range(2, values.ndim))
         mean, std = values.mean(axes), np.maximum(values.std(axes), SMALL)
         conds, notes = fit_conditions(items)
@@ -93,10 +134,10 @@ class FieldModality:
             static[name] = (float(every.mean()), float(max(every.std(), SMALL)))
             conds[name] = Part("aligned", shape=first.shape)
         chosen = options.model_dump(mode="json", exclude_none=True)
-        known, rank = chosen.get, values.ndim - 2
+        known, rank, fields = chosen.get, values.ndim - 2, values.shape[1] - len(options.infer)
         saved = SavedField(
-            channels=known("channels") or [f"channel {i}" for i in range(values.shape[1])],
-            units=known("units") or [""] * values.shape[1],
+            channels=[*(known("channels") or [f"channel {i}" for i in range(fields)]), *options.infer],
+            units=[*(known("units") or [""] * fields), *[""] * len(options.infer)],
             axes=known("space") or ["x", "y", "z"][:rank],
             points=values.shape[2:],
             spacing=known("spacing") or [1.0] * rank,
@@ -105,6 +146,7 @@ class FieldModality:
             mean=mean.tolist(),
             std=std.tolist(),
             history=options.history if PAST in conds else 0,
+            window=options.window,
             static=static,
             seen={k: v.tolist() for k, v in asdict(seen_range(values[None])).items()},
             conds=conds,
@@ -120,20 +162,23 @@ class FieldModality:
 MODALITY = FieldModality()
 
 
-def items_of(fields: Fields, history: int) -> Iterator[Item]:
-    """The states of all trajectories that have `history` states before them. Trajectories stay on one side of the
-    split; of a single one, the end is held out."""
+def items_of(fields: Fields, history: int, window: int = 1, infer: Sequence[str] = ()) -> Iterator[Item]:
+    """The states of all trajectories that have `history` states before them, or the windows of as many states, with
+    the numbers `infer` of their trajectory as channels. Trajectories stay on one side of the split; of a single one,
+    the end is held out."""
     if fields.trajectories > 1 or fields.steps < 2:
         for span in whole(fields, range(fields.trajectories)):
-            yield from items_of_span(fields, span, history, None)
+            yield from items_of_span(fields, span, history, window, infer, None)
         return
     learnt, held = split_by_time(fields, HELD)
     for spans, split in ((learnt, "train"), (held, "validation")):
         for span in spans:
-            yield from items_of_span(fields, span, history, split)
+            yield from items_of_span(fields, span, history, window, infer, split)
 
 
-def items_of_span(fields: Fields, span: Span, history: int, split: str | None) -> Iterator[Item]:
+def items_of_span(
+    fields: Fields, span: Span, history: int, window: int, infer: Sequence[str], split: str | None
+) -> Iterator[Item]:
     (states,) = read_windows(fields, [span])
     number = span.trajectory
     where = fields.sources[number] if fields.sources else f"trajectory {number}"
@@ -141,10 +186,13 @@ def items_of_span(fields: Fields, span: Span, history: int, split: str | None) -
     for name, arrays in fields.static.items():
         inputs[name if name != PAST else f"{name}_input"] = np.asarray(arrays[number % len(arrays)], np.float32)[None]
     numbers = {name: float(values[number]) for name, values in fields.parameters.items()}
-    for i in range(history, len(states)):
+    if infer:
+        drawn = np.array([numbers.pop(name) for name in infer], np.float32).reshape(1, -1, *[1] * len(fields.space))
+        states = np.concatenate([states, np.broadcast_to(drawn, (len(states), len(infer), *fields.space))], 1)
+    for i in range(history, len(states) - window + 1):
         past = {PAST: states[i - history : i].reshape(-1, *states.shape[2:])} if history else {}
         yield Item(
-            states[i],
+            states[i : i + window].reshape(-1, *states.shape[2:]),
             f"{where}, state {span.first + i}",
             numbers=numbers,
             split=split,

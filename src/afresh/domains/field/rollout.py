@@ -311,7 +311,7 @@ def beginning(
         return cond, encoder.physical(cond.parts[PAST][:, -encoder.space.shape[0] :])[0]
     options = {k: v for k, v in encoder.saved.options.items() if k in ReadingOptions.model_fields and k != "step"}
     fields = read_fields(Path(start), ReadingOptions(**options)).fields
-    channels, *grid = encoder.space.shape
+    channels, grid = len(encoder.saved.channels) - len(encoder.inferred), encoder.saved.points
     if (fields.values.shape[2], *fields.space) != (channels, *grid):
         raise UserError(
             f"{start} has states of the shape {(fields.values.shape[2], *fields.space)}, and the run is of "
@@ -326,4 +326,6 @@ def beginning(
     states = np.asarray(fields.values[trajectory, at - history + 1 : at + 1], np.float32)
     inputs = {name: np.asarray(a[trajectory % len(a)], np.float32)[None] for name, a in fields.static.items()}
     numbers = {name: float(v[trajectory]) for name, v in fields.parameters.items()}
-    return encoder.conditions(states, inputs, numbers), states[-1]
+    return encoder.conditions(states, inputs, numbers), np.asarray(fields.values[trajectory, at : at + 1], np.float32)[
+        0
+    ]

@@ -1,15 +1,18 @@
-"""The verb of fields: `rollout`."""
+"""The verbs of fields: `rollout` and `assimilate`."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from annotated_types import Ge, Le
 
-from afresh.core.verb import Absent, Option, verb
+from afresh.core.verb import Absent, Argument, Option, verb
+from afresh.verbs.options import Seed, Settings
 
 if TYPE_CHECKING:
+    from afresh.domains.field.assimilation import Assimilation
     from afresh.domains.field.rollout import Rollout
     from afresh.runs.run import Run
 
@@ -28,6 +31,7 @@ def why_not(run: Run) -> str | None:
     summary="roll a field out in time",
     served=False,
     files="The folder for the states, an animation and plots.",
+    shown=True,
 )
 def rollout(
     run: Run,
@@ -65,3 +69,75 @@ def rollout(
     from afresh.domains.field.rollout import roll_out_from
 
     return roll_out_from(run, start, steps, members, at, trajectory, format, anyway, seed, keep)
+
+
+def why_no_observations(run: Run) -> str | None:
+    """None for runs on fields of a family whose samples can follow observations."""
+    from afresh.domains.field.assimilation import why_not
+    from afresh.domains.field.encoder import FieldEncoder
+
+    return why_not(run) if isinstance(run.encoder, FieldEncoder) else "it was not trained on fields"
+
+
+@verb(
+    "assimilate",
+    able=why_no_observations,
+    result="{members, observations, chi_square, spread, numbers, scores, files, notes}",
+    summary="states given observations of them",
+    served=False,
+    files="The folder for the states and a picture.",
+    shown=True,
+)
+def assimilate(
+    run: Run,
+    observations: Annotated[
+        str | Path,
+        Argument(
+            "A file with an array of the shape of the states, with NaN where nothing was observed, or of a coarser "
+            "grid, whose values are means of blocks of points.",
+            metavar="FILE",
+            shell=Path,
+            json=Absent,
+        ),
+    ],
+    *,
+    noise: Annotated[
+        Sequence[float],
+        Option("The standard deviation of the noise in the units of the data; may be repeated, for each channel."),
+    ],
+    members: Annotated[int, Ge(2), Le(4096), Option("States that are drawn.")] = 32,
+    truth: Annotated[
+        str | Path | None,
+        Option("The true state, which is compared with the members.", metavar="FILE", shell=Path, json=Absent),
+    ] = None,
+    start: Annotated[
+        str | Path | None,
+        Option(
+            "A file with the states before, the inputs and the parameters that the run is told.",
+            flags=("--from",),
+            metavar="FILE",
+            shell=Path,
+            json=Absent,
+        ),
+    ] = None,
+    at: Annotated[int, Ge(0), Option("The last state before the observations, counted from 0.", metavar="K")] = 0,
+    trajectory: Annotated[int, Ge(0), Option("The trajectory of the file with the states before.", metavar="K")] = 0,
+    iterations: Annotated[
+        int, Ge(1), Le(1024), Option("Of the solver of the linear system between the observations, in every step.")
+    ] = 8,
+    format: Annotated[str, Option("The format of the states: `npz`, or `netcdf` with the extra science.")] = "npz",
+    settings: Settings = None,
+    seed: Seed = 0,
+) -> Assimilation:
+    """Draw states given noisy observations of them: at some of the points, or on a coarser grid.
+
+    The members are draws of the posterior, of which the run is the prior. They are written with their mean, deviation
+    and a picture, and checked: what they leave of the observations is to be as large as the noise.
+
+    Raises UserError if the observations cannot be read or do not fit the run, and if the run cannot follow them.
+    """
+    from afresh.domains.field.assimilation import assimilated
+
+    return assimilated(
+        run, observations, noise, truth, members, iterations, start, at, trajectory, format, settings, seed
+    )
