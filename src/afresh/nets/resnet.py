@@ -11,17 +11,20 @@ section 5.1).
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from afresh.core import Space
-from afresh.nets.patches import fold, unfold
+from afresh.nets.patches import fold, grid_of, unfold
 from afresh.nets.unet import Periodic, along, conv, zero
 
 # Widths and blocks of networks of five sizes; of a local field they want as many examples as they have parameters.
 LOCAL_SIZES = ((16, 3), (32, 4), (48, 4), (64, 5), (96, 6))
 LOCAL_POINTS = 2048  # of a step's examples
+MODES = 12  # of each axis that a global filter changes
 KERNEL = 5  # points of a convolution along each axis of one; 3 of more axes
 
 
@@ -31,18 +34,43 @@ def local_batch(space: Space) -> int:
     return max(4, min(8, LOCAL_POINTS // math.prod(space.shape[1:])))
 
 
-class ConvBlock(nn.Module):
-    """h + convolution(GELU(modulated(convolution(GELU(h)))))."""
+class GlobalFilter(nn.Module):
+    """A convolution of each channel of (B, C, *grid) with a kernel as large as the grid, by its low Fourier modes (Rao
+    et al. 2021, global filter networks), as the velocity follows from the vorticity. It starts at zero."""
 
-    def __init__(self, rank: int, width: int, emb: int, kernel: int, periodic: Periodic) -> None:
+    def __init__(self, width: int, grid: Sequence[int]) -> None:
+        super().__init__()
+        axes = [[k for k in range(n) if min(k, n - k) <= min(MODES, (n - 1) // 2)] for n in grid[:-1]]
+        axes.append(list(range(min(MODES, (grid[-1] - 1) // 2) + 1)))
+        places, last = torch.zeros(1, dtype=torch.long), 1
+        for n, kept in reversed(list(zip((*grid[:-1], grid[-1] // 2 + 1), axes, strict=True))):
+            places, last = (torch.tensor(kept)[:, None] * last + places).flatten(), last * n
+        self.register_buffer("places", places, persistent=False)
+        self.weight = nn.Parameter(torch.zeros(width, len(places), 2))
+        self.grid, self.over = tuple(grid), tuple(range(-len(grid), 0))
+
+    def forward(self, h: Tensor) -> Tensor:
+        modes = torch.fft.rfftn(h.float(), dim=self.over)
+        flat, places = modes.flatten(2), self.get_buffer("places")
+        kept = flat[..., places] * torch.view_as_complex(self.weight.float())
+        out = torch.zeros_like(flat).index_copy(2, places, kept).view_as(modes)
+        return torch.fft.irfftn(out, s=self.grid, dim=self.over).to(h.dtype)
+
+
+class ConvBlock(nn.Module):
+    """h + convolution(GELU(modulated(convolution(GELU(h)) + global filter(h)))), the filter on a ring alone."""
+
+    def __init__(self, rank: int, width: int, emb: int, kernel: int, periodic: Periodic, grid: Sequence[int]) -> None:
         super().__init__()
         self.conv1 = conv(rank, width, width, kernel, periodic=periodic)
+        self.filter = GlobalFilter(width, grid) if periodic and all(periodic) else None
         self.conv2 = zero(conv(rank, width, width, kernel, periodic=periodic))
         self.modulate = zero(nn.Linear(emb, 2 * width))
 
     def forward(self, h: Tensor, e: Tensor) -> Tensor:
         scale, shift = self.modulate(e).chunk(2, 1)
         inner = self.conv1(F.gelu(h))
+        inner = inner if self.filter is None else inner + self.filter(h)
         return h + self.conv2(F.gelu(inner * (1 + along(scale, inner)) + along(shift, inner)))
 
 
@@ -59,13 +87,16 @@ class ResNet(nn.Module):
         blocks: int,
         emb: int,
         patch: int,
+        grid: Sequence[int],
         periodic: Periodic = (),
     ) -> None:
         super().__init__()
         kernel, cells = KERNEL if rank == 1 else 3, patch**rank
         self.patch = patch
         self.first = conv(rank, channels * cells, width, kernel, periodic=periodic)
-        self.blocks = nn.ModuleList(ConvBlock(rank, width, emb, kernel, periodic) for _ in range(blocks))
+        self.blocks = nn.ModuleList(
+            ConvBlock(rank, width, emb, kernel, periodic, grid_of(grid, patch)) for _ in range(blocks)
+        )
         self.last = zero(conv(rank, width, out * cells, kernel, periodic=periodic))
 
     def forward(self, x: Tensor, e: Tensor) -> Tensor:

@@ -59,7 +59,7 @@ def network(shape: VelocityShape, space: Space, channels: int, out: int) -> nn.M
         return DiT(grid, channels, out, width, shape.blocks, heads, shape.emb, shape.patch)
     rank, widths = len(grid), tuple(shape.widths)
     if shape.net == "resnet":
-        return ResNet(rank, channels, out, widths[0], shape.blocks, shape.emb, shape.patch, space.periodic)
+        return ResNet(rank, channels, out, widths[0], shape.blocks, shape.emb, shape.patch, grid, space.periodic)
     if shape.patch == 1:
         return UNet(rank, channels, out, widths, shape.blocks, shape.emb, shape.attention, space.periodic)
     return Folded(shape, rank, channels, out, space.periodic)
