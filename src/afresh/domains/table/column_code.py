@@ -82,6 +82,13 @@ class ColumnCode(BaseModel):
         first = FIRST + len(self.own) + self.groups
         return (first, 1 + self.group) if self.group > 1 else (first,)
 
+    @property
+    def ordered(self) -> tuple[int, ...]:
+        """How many of the last tokens of each position are in order: the cells of numbers and dates."""
+        if self.kind == "category" or not self.cells:
+            return (0,) * len(self.sizes)
+        return (self.groups, self.group) if self.group > 1 else (self.groups,)
+
     # ------------------------------------------------------------------------------------------------ encoding
 
     @cached_property

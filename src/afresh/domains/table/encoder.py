@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from afresh.core import Abilities, CondSpec, Examples, Item, Sound, Space, UserError
+from afresh.core import Abilities, CondSpec, Examples, Item, Slot, Sound, Space, UserError
 from afresh.core.rng import Rng
 from afresh.data.conditions import encode_conditions
 from afresh.data.encoder_file import load_encoder, save_encoder, written_names
@@ -53,7 +53,7 @@ class TableEncoder:
 
     @property
     def abilities(self) -> Abilities:
-        return Abilities(samples=5_000)
+        return Abilities(samples=5_000, family="masked")
 
     @cached_property
     def sizes(self) -> tuple[int, ...]:
@@ -75,8 +75,10 @@ class TableEncoder:
 
     @property
     def space(self) -> Space:
+        ordered = [n for code in self.codes for n in code.ordered]
+        slots = tuple(map(Slot, self.starts.tolist(), self.sizes, ordered))
         total, length = sum(self.sizes), len(self.sizes)
-        return Space("tokens", (length,), (total + 1,), {"begin": total}, grid=(length,))
+        return Space("tokens", (length,), (total + 1,), {"begin": total}, grid=(length,), slots=slots)
 
     @property
     def notes(self) -> Sequence[str]:
