@@ -6,4 +6,5 @@ PLUGIN = Plugin(
     items="tables",
     reads="CSV, TSV, Excel, Parquet, JSON lines and SQLite tables of numbers, categories, dates and missing values",
     modalities={"table": "afresh.domains.table.modality:MODALITY"},
+    verbs={"rows": "afresh.domains.table.verbs:rows", "impute": "afresh.domains.table.verbs:impute"},
 )

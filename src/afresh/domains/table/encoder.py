@@ -17,7 +17,7 @@ from afresh.core import Abilities, CondSpec, Examples, Item, Slot, Sound, Space,
 from afresh.core.rng import Rng
 from afresh.data.conditions import encode_conditions
 from afresh.data.encoder_file import load_encoder, save_encoder, written_names
-from afresh.domains.table.column_code import ColumnCode
+from afresh.domains.table.column_code import MISSING, UNKNOWN, ColumnCode
 from afresh.domains.table.row import ROW, Header, Row, as_csv, as_json
 from afresh.storage.files import replace_file
 
@@ -78,7 +78,16 @@ class TableEncoder:
         ordered = [n for code in self.codes for n in code.ordered]
         slots = tuple(map(Slot, self.starts.tolist(), self.sizes, ordered))
         total, length = sum(self.sizes), len(self.sizes)
-        return Space("tokens", (length,), (total + 1,), {"begin": total}, grid=(length,), slots=slots)
+        special = {"begin": total, **self.never}
+        return Space("tokens", (length,), (total + 1,), special, grid=(length,), slots=slots)
+
+    @property
+    def never(self) -> dict[str, int]:
+        """The ids that training does not have, and that are never drawn: a category that is unknown, and of columns
+        without missing values that one is missing."""
+        first = {code.name: int(self.starts[self.places[code.name].start]) for code in self.codes}
+        missing = {f"{c.name} missing": first[c.name] + MISSING for c in self.codes if not c.misses}
+        return {**{f"{name} unknown": id_ + UNKNOWN for name, id_ in first.items()}, **missing}
 
     @property
     def notes(self) -> Sequence[str]:

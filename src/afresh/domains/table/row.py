@@ -70,6 +70,24 @@ def as_csv(rows: Sequence[Row], records: Sequence[Mapping[str, Any]] = ()) -> by
     return buffer.getvalue().encode("utf-8", "surrogatepass")
 
 
+def as_parquet(rows: Sequence[Row]) -> bytes:
+    """Rows with the same header as a Parquet table. Columns of texts and numbers both are texts."""
+    import pyarrow
+    from pyarrow import parquet
+
+    columns = dict(zip(rows[0].header.names, zip(*(row.cells for row in rows), strict=True), strict=True))
+    arrays = {}
+    for name, cells in columns.items():
+        try:
+            arrays[name] = pyarrow.array(cells)
+        except pyarrow.ArrowException:
+            arrays[name] = pyarrow.array([None if c is None else str(c) for c in cells])
+    sink = pyarrow.BufferOutputStream()
+    parquet.write_table(pyarrow.table(arrays), sink)
+    content: bytes = sink.getvalue().to_pybytes()
+    return content
+
+
 ROW = ItemKind(
     name="row",
     plural="rows",
