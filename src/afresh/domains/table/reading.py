@@ -35,6 +35,7 @@ class ReadingOptions(BaseModel):
     categories: tuple[str, ...] = Field((), description="columns of categories, also where they look like numbers")
     dates: tuple[str, ...] = Field((), description="columns of dates")
     leave_out: tuple[str, ...] = Field((), description="columns that are not learnt")
+    target: str | None = Field(None, description="the column that the report predicts, to see what rows are good for")
     query: str | None = Field(None, description="of a data base: the table, or a query that gives the rows")
 
     @property
@@ -153,6 +154,11 @@ def check_named(names: Sequence[str], options: ReadingOptions) -> None:
                     f"There is no column {name!r} for `data.{option}`. The columns are: {', '.join(names)}.",
                     "unknown_column",
                 )
+    if options.target is not None and (options.target not in names or options.target in options.leave_out):
+        raise UserError(
+            f"There is no column {options.target!r} to predict (`data.target`). The columns are: {', '.join(names)}.",
+            "unknown_column",
+        )
     twice = [n for n, k in Counter(n for o in BY_HAND for n in getattr(options, o)).items() if k > 1]
     if twice:
         raise UserError(f"{twice[0]!r} is named for two kinds. Name it in one of `data.numbers`, `data.categories` and "
