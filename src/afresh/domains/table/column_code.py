@@ -2,8 +2,7 @@
 
 Numbers that do not recur are cut into cells of equally many training values, and a number is drawn evenly within its
 cell, so that the distribution is kept and no rare training value is repeated on purpose. Categories that are rare share
-a token, and a second one says which of them it is. Where there are more cells than one token may tell apart, two tokens
-say which: the first a group of neighbouring cells, the second the cell in it.
+tokens, and a second token says which of them it is.
 """
 
 from __future__ import annotations
@@ -26,8 +25,7 @@ RECURS = 5  # times that a value occurs in training, at least, if it has a token
 SHARE = 2_000  # and at least once in so many rows
 MOST_OWN = 256  # values of a column with tokens of their own
 PER_CELL = 5  # training values of a cell, at least
-MOST_CELLS = 4096  # of a column of numbers
-ONE_TOKEN = 128  # cells that a single token tells apart
+MOST_CELLS = 512  # of a column of numbers
 MOST_DECIMALS = 9  # beyond which numbers are not rounded
 MISSING, UNKNOWN = 0, 1  # the first tokens of a column; unknown: a category that training does not have
 FIRST = 2  # the token of the first value that has one of its own
@@ -50,7 +48,7 @@ class ColumnCode(BaseModel):
     """The tokens of a column, numbered from 0 in each of its `sizes`. `own`: values with a token of their own.
 
     Of numbers and dates, `low` and `high` bound the cells, `decimals` are those that are written, None for all. Of
-    categories, `rare` are those that share tokens. `group`: how many cells or rare values share the first token.
+    categories, `rare` are those that share tokens. `group`: how many rare values share their first token.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -87,7 +85,7 @@ class ColumnCode(BaseModel):
         """How many of the last tokens of each position are in order: the cells of numbers and dates."""
         if self.kind == "category" or not self.cells:
             return (0,) * len(self.sizes)
-        return (self.groups, self.group) if self.group > 1 else (self.groups,)
+        return (self.cells,)
 
     # ------------------------------------------------------------------------------------------------ encoding
 
@@ -208,7 +206,9 @@ def fit_column(name: str, kind: Kind, cells: Sequence[Cell]) -> ColumnCode:
         if len(ranked) > MOST_OWN:
             kept = [v for v in ranked[:MOST_OWN] if counts[v] >= least]
             rare = sorted(ranked[len(kept) :], key=str)
-            return ColumnCode(name=name, kind=kind, own=kept, rare=rare, group=_group(len(rare)), misses=misses)
+            return ColumnCode(
+                name=name, kind=kind, own=kept, rare=rare, group=math.ceil(math.sqrt(len(rare))), misses=misses
+            )
         return ColumnCode(name=name, kind=kind, own=ranked, misses=misses)
     form = date_form([str(c) for c in known]) if kind == "date" else None
     own = [v for v, n in counts.most_common(MOST_OWN) if n >= least]
@@ -226,12 +226,7 @@ def fit_column(name: str, kind: Kind, cells: Sequence[Cell]) -> ColumnCode:
     if not len(rest):
         return code
     low, high = cells_of(rest, 0.0 if decimals is None else 10.0**-decimals)
-    return code.model_copy(update={"low": tuple(low.tolist()), "high": tuple(high.tolist()), "group": _group(len(low))})
-
-
-def _group(cells: int) -> int:
-    """How many cells share a first token: about as many as there are groups, or one if a token tells all apart."""
-    return 1 if cells <= ONE_TOKEN else math.ceil(math.sqrt(cells))
+    return code.model_copy(update={"low": tuple(low.tolist()), "high": tuple(high.tolist())})
 
 
 def cells_of(values: Floats, step: float) -> tuple[Floats, Floats]:

@@ -164,7 +164,7 @@ def judge_table(scores: Mapping[str, Score], plural: str) -> Judgement | None:
     numbers = f"(a classifier: {told.value:.2f}, real rows {told.floor:.2f}, columns drawn apart {told.control:.2f})"
     if near is not None and near.value >= KNOWN:
         return "memorised", (
-            f"Rows are nearer to training rows than other real rows are ({near.value:.0%} of the time, 50% is by chance): "
+            f"Rows are nearer to training rows than other real rows are, {near.value:.0%} of the time (by chance, 50%): "
             "the model repeats what it learnt from, and its rows should not be passed on as anonymous."
         )
     if told.value >= ALIKE * told.floor:
