@@ -45,7 +45,8 @@ class TableEncoder:
     def __init__(self, saved: SavedTable) -> None:
         self.saved = saved
         self.codes = saved.columns
-        self.header = Header(tuple(c.name for c in self.codes), tuple(c.kind for c in self.codes))
+        names, kinds = tuple(c.name for c in self.codes), tuple(c.kind for c in self.codes)
+        self.header = Header(names, kinds, saved.options.get("target"))
 
     @property
     def conds(self) -> CondSpec:

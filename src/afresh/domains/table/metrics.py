@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from afresh.core import CondSpec, Evidence, ItemKind, Judgement, Metric, Question, Score, ScoreWords, Space
-from afresh.domains.table.encoder import TableEncoder
 from afresh.domains.table.fidelity import detection, marginals, pairs, told_apart
 from afresh.domains.table.frame import Floats, Frame, frames_of, shuffled_columns
 from afresh.domains.table.privacy import copies, membership, nearest
@@ -103,9 +101,7 @@ def usefulness(evidence: Evidence) -> list[Score]:
     `control`: from training rows whose columns are drawn apart."""
     study = study_of(evidence)
     sets = sets_of(study)
-    encoder: Any = study.tool(encoder_of)
-    wanted = encoder.saved.options.get("target") if isinstance(encoder, TableEncoder) else None
-    target = target_of(sets.train, wanted)
+    target = target_of(sets.train, study.train_items[0].value.header.target)
     if target is None:
         raise Unmeasurable("there is no column that others could predict")
     name, number = sets.train.header.names[target], not sets.train.levels[target]
@@ -113,10 +109,6 @@ def usefulness(evidence: Evidence) -> list[Score]:
     study.note(f"usefulness is the {what} {name!r} in held-out rows; `data.target` names another column")
     value, floor, control = (predicts(t, sets.heldout, target) for t in (sets.synthetic, sets.train, sets.apart))
     return [Score("table_use", value, None, None, len(sets.heldout), "higher", floor, control)]
-
-
-def encoder_of(run: Any, evidence: Evidence) -> Any:
-    return run.encoder
 
 
 def privacy(evidence: Evidence) -> list[Score]:
@@ -164,7 +156,7 @@ def judge_table(scores: Mapping[str, Score], plural: str) -> Judgement | None:
     numbers = f"(a classifier: {told.value:.2f}, real rows {told.floor:.2f}, columns drawn apart {told.control:.2f})"
     if near is not None and near.value >= KNOWN:
         return "memorised", (
-            f"Rows are nearer to training rows than other real rows are, {near.value:.0%} of the time (by chance, 50%): "
+            f"Rows are nearer to training rows than other real rows are, {near.value:.0%} of the time (chance: 50%): "
             "the model repeats what it learnt from, and its rows should not be passed on as anonymous."
         )
     if told.value >= ALIKE * told.floor:

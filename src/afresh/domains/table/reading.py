@@ -123,7 +123,7 @@ def read_rows(path: Path, options: ReadingOptions) -> Corpus:
             lines=[str(n) for n in corpus.notes],
         )
     cells = {name: read_cells(name, table.cells[name], kind, table.sources) for name, kind in kinds.items()}
-    header = Header(tuple(kinds), tuple(kinds.values()))
+    header = Header(tuple(kinds), tuple(kinds.values()), options.target)
     corpus.items = rows_of(header, cells, table.sources, table.splits)
     corpus.notes += notes_on(header.names, cells, header.kinds)
     corpus.settled = {

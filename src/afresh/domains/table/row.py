@@ -19,10 +19,12 @@ SHOWN = 12  # columns of a row that are shown
 
 @dataclass(frozen=True)
 class Header:
-    """The names of the columns of a table, and the kind of each, which is not part of what is compared."""
+    """The names of the columns of a table. Not part of what is compared: the kind of each, and the column that the
+    report predicts, if it is set."""
 
     names: tuple[str, ...]
     kinds: tuple[Kind, ...] = field(compare=False)
+    target: str | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
