@@ -99,10 +99,10 @@ class RecordConfig(BaseModel):
     most that the ordered tokens of a position are told by."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    width: int = Field(384, ge=2)
-    layers: int = Field(2, ge=1, le=MOST_LAYERS)
+    width: int = Field(384, ge=2)  # of the residual stream
+    layers: int = Field(2, ge=1, le=MOST_LAYERS)  # blocks
     embedding: int = Field(16, ge=1)
-    cosines: int = Field(16, ge=1)
+    cosines: int = Field(24, ge=1)
 
 
 class TokenDenoiser(Protocol):
@@ -489,7 +489,7 @@ def build(config: MaskedConfig, space: Space, conds: CondSpec) -> dict[str, nn.M
 
 
 def record_sizes(space: Space) -> Sequence[RecordConfig]:
-    return [RecordConfig(width=w, layers=n) for w, n in ((128, 2), (256, 2), (384, 2), (512, 3), (768, 3))]
+    return [RecordConfig(width=w, layers=n) for w, n in ((128, 2), (256, 2), (384, 2), (512, 3))]
 
 
 def build_record(config: RecordConfig, space: Space, conds: CondSpec) -> dict[str, nn.Module]:
@@ -534,7 +534,7 @@ RECORDS = replace(
     config=RecordConfig,
     plan=PlanHints(
         sizes=record_sizes,
-        examples_wanted=lambda parameters, space: parameters // 4,
+        examples_wanted=lambda parameters, space: parameters,
         batch=lambda examples, space: 128 if examples < 1_000_000 else 256,
         recipe=lambda space: {"optimizer": "adamw", "lr": 2e-3, "betas": (0.9, 0.98), "weight_decay": 0.01},
         blocks=lambda modules: layers_of(modules["denoiser"], RecordBlock),

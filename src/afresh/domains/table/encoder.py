@@ -22,7 +22,7 @@ from afresh.domains.table.row import ROW, Header, Row, as_csv, as_json
 from afresh.storage.files import replace_file
 
 MOST_COLUMNS = 1024
-FACTOR = 0x9E3779B97F4A7C15  # of the hash of a row's tokens (Fibonacci hashing, Knuth 1998, sec. 6.4)
+FACTOR = 0x9E3779B97F4A7C15  # an odd number near 2^64 over the golden ratio, for the hash of a row's tokens
 
 
 class SavedTable(BaseModel):

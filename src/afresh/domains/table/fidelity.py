@@ -1,8 +1,8 @@
 """How alike two tables are: column by column, pair by pair, and whether a classifier tells their rows apart.
 
-Each is a similarity from 0 to 1. The first two are those of SDMetrics (Dankar et al. 2022 and its documentation): the
-complements of the Kolmogorov-Smirnov statistic and of the total variation distance; and the similarity of correlations
-and of contingency tables.
+Each is a similarity from 0 to 1. The first two are those of SDMetrics (KSComplement, TVComplement,
+CorrelationSimilarity, ContingencySimilarity): the complements of the Kolmogorov-Smirnov statistic and of the total
+variation distance, and how alike correlations and contingency tables are.
 """
 
 from __future__ import annotations

@@ -55,6 +55,6 @@ def nearest(reference: Frame, rows: Frame, known: Frame) -> Floats:
 
 
 def membership(reference: Frame, members: Frame, others: Frame, synthetic: Frame) -> tuple[Floats, Floats]:
-    """The attack's score of each member and of each other row: how near the nearest synthetic row is (Hayes et al. 2019
-    and Chen et al. 2020, with the distance in place of a discriminator)."""
+    """The attack's score of each member and of each other row: how near the nearest synthetic row is (Chen et al. 2020,
+    GAN-Leaks, sec. 4.1, the attack that sees samples alone)."""
     return -nearest(reference, members, synthetic), -nearest(reference, others, synthetic)
