@@ -112,7 +112,7 @@ def test_an_attack_finds_those_whose_rows_are_repeated_and_nobody_else() -> None
 
 def test_parity_with_sdmetrics() -> None:
     """Of tables without missing values, which SDMetrics leaves out."""
-    package("sdmetrics", "sdmetrics")
+    package("sdmetrics", "--no-deps sdmetrics copulas plotly tqdm")
     import pandas
     from sdmetrics import column_pairs, single_column
 
