@@ -31,6 +31,6 @@ def test_what_another_kind_of_data_learns_better_is_not(rows: list[dict[str, obj
 
 def test_a_table_with_dates_may_be_a_series_and_has_to_be_asked_for(tmp_path: Path) -> None:
     path = write(tmp_path / "t.csv", [{"since": r["since"], "age": r["age"]} for r in people(60)])
-    with pytest.raises(UserError, match="`modality=table`"):
+    with pytest.raises(UserError, match="time series"):
         choose_modality(path, None)
     assert choose_modality(path, "table")[0].name == "table"

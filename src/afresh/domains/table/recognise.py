@@ -58,5 +58,5 @@ def of_columns(columns: dict[str, Sequence[Any]] | dict[str, list[Any]]) -> Snif
     if len(learnt) < 2 or "number" not in kinds.values():
         return Sniff(0.0, "it has fewer than two columns, or none of numbers")
     if "date" in kinds.values():
-        return Sniff(0.3, "a table with dates, which may be a series in time")
+        return Sniff(0.0, "it has dates, so that it may be a series in time")
     return Sniff(SURE, f"a table of {len(learnt)} columns of numbers and categories")
