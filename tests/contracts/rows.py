@@ -18,12 +18,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from afresh.core import Codec, Cond, CondSpec, Examples, Family, ItemKind, Part, Sound, Space, registry
+from afresh.core import Codec, Cond, CondSpec, Examples, Family, ItemKind, Part, Slot, Sound, Space, registry
 from afresh.core.rng import Rng
 from afresh.domains.exercises.history import ANSWERS
 from afresh.domains.field.kind import FIELD
 from afresh.domains.interactions.history import HISTORY
 from afresh.domains.molecule.kind import MOLECULE
+from afresh.domains.table.row import ROW
 from tests.plugin.package.afresh_walks import WALK
 
 SPEC: CondSpec = {
@@ -43,6 +44,8 @@ RESIDUAL = Space("tokens", (8,), (5,), {"begin": 4}, grid=(4, 2))
 LEVELS = Space("tokens", (4, 2), (5, 5), {"begin": 4})
 BAGS = Space("tokens", (8,), (13,), {"end": 12}, stream=True, catalogue=True)
 RECORDS = Space("tokens", (8,), (12,), {"end": 10, "filler": 11}, stream=True, records=True)
+SLOTS = (Slot(0, 3), Slot(3, 4, ordered=3), Slot(7, 2), Slot(9, 5, ordered=5))
+TABLE = Space("tokens", (4,), (15,), {"begin": 14}, grid=(4,), slots=SLOTS)
 SPACES = {
     "line": LINE,
     "plane": PLANE,
@@ -54,6 +57,7 @@ SPACES = {
     "notes": NOTES,
     "bags": BAGS,
     "records": RECORDS,
+    "table": TABLE,
 }
 
 
@@ -75,6 +79,9 @@ def examples(space: Space, n: int = 24) -> Examples:
     rng = Rng(12)
     if space.kind == "field":
         return Examples(rng.normal("x", rows, space.shape) * space.std, conditions(n))
+    if space.slots:
+        first, count = (torch.tensor([getattr(s, k) for s in space.slots]) for k in ("first", "count"))
+        return Examples((first + rng.uniform("x", rows, space.shape) * count).int(), conditions(n))
     words = min(space.vocab) - len(space.special)
     if not space.stream:
         return Examples((rng.uniform("x", rows, space.shape) * words).int(), conditions(n))
@@ -157,6 +164,7 @@ FAMILIES = (
         {"length": 12},
         tolerance=0.0,
     ),
+    FamilyRow("masked", ("table",), {"width": 16, "embedding": 4, "cosines": 3}, tolerance=0.0, variant="table"),
     FamilyRow(
         "vae",
         ("line", "plane", "solid"),
@@ -221,7 +229,8 @@ FAMILIES = (
 
 @dataclass(frozen=True)
 class ModalityRow:
-    """`write` puts toy data of `files` files into a folder; `options` make encoding lossless."""
+    """`write` puts toy data of `files` items, a file each if they are not rows, into a folder; `options` make encoding
+    lossless."""
 
     name: str
     write: Callable[[Path], None]
@@ -301,6 +310,12 @@ def write_waves(folder: Path) -> None:
         np.savez(folder / f"{i:02d}.npz", u=wave[None], time=np.zeros(1), x=x)
 
 
+def write_table(folder: Path) -> None:
+    """24 rows of numbers, categories and missing values in one file, as a single row is not known to be one of many."""
+    rows = (f"{i % 4},{'abc'[i % 3]},{'' if i % 2 else '0.25'}\n" for i in range(24))
+    (folder / "rows.csv").write_text("rooms,town,area\n" + "".join(rows), encoding="ascii")
+
+
 SEQUENCES = ("transformer", "masked", "vae", "autoencoder")  # families of whole sequences too
 MODALITIES = (
     ModalityRow("text", write_texts, 24, {"context": 8}, SEQUENCES),
@@ -322,6 +337,7 @@ MODALITIES = (
     ),
     ModalityRow("molecule", write_molecules, 24, families=SEQUENCES),
     ModalityRow("field", write_waves, 24, families=("vae", "gan", "flow", "ensemble", "refiner", "autoencoder")),
+    ModalityRow("table", write_table, 24, families=("masked",)),
 )
 
 
@@ -434,7 +450,7 @@ TOKENS = tuple(name for name, space in SPACES.items() if space.kind == "tokens")
 METRICS = (
     MetricRow(
         "text",
-        ("stream", "levels", "notes", "raster", "residual", "bags", "records"),
+        ("stream", "levels", "notes", "raster", "residual", "bags", "records", "table"),
         ("bits_per_byte", "parses", "known_words", "distinct", "verbatim"),
     ),
     MetricRow("code", ("stream",), ("completions",)),
@@ -471,6 +487,7 @@ METRICS = (
         WALK,
     ),
     MetricRow("interactions", ("bags",), ("recommendations",), HISTORY),
+    MetricRow("table", tuple(SPACES), ("table_fidelity", "table_privacy", "table_use"), ROW),
 )
 
 
@@ -479,9 +496,10 @@ def by_name(rows: Sequence[Any], name: str) -> Any:
 
 
 def row_for(modality: ModalityRow, family: str) -> FamilyRow:
-    """The row of a family for a modality: that of whole sequences or of bags, where it learns these."""
+    """The row of a family for a modality: that of whole sequences, bags or tables, where it learns these."""
     rows = [r for r in FAMILIES if r.name == family]
-    variant = "records" if modality.families == SEQUENCES else "bags" if modality.name == "interactions" else ""
+    own = {"interactions": "bags", "table": "table"}
+    variant = "records" if modality.families == SEQUENCES else own.get(modality.name, "")
     return next((r for r in rows if r.variant == variant), rows[0])
 
 

@@ -23,6 +23,8 @@ from afresh.domains.molecule.chem import canonical, chem
 from afresh.domains.molecule.kind import MOLECULE
 from afresh.domains.molecule.modality import MoleculeOptions
 from afresh.domains.molecule.properties import numbers_of
+from afresh.domains.table.reading import ReadingOptions
+from afresh.domains.table.row import ROW, Header, Row
 from afresh.evaluation.base_comparison import DRIFT
 from afresh.evaluation.encoders import EncoderRecipe
 from afresh.evaluation.score_descriptions import words_of
@@ -139,6 +141,22 @@ def forecast() -> Evidence:
         return forecaster(Path(folder))
 
 
+def clerk() -> Evidence:
+    """A model as good as the data: rows of a table, a category of which says which numbers are likely."""
+    draw = np.random.default_rng(0)
+    town = draw.integers(0, 3, 640)
+    rooms = (town + draw.normal(size=640)).round(2).tolist()
+    cells = zip(["abc"[t] for t in town], rooms, strict=True)
+    header = Header(("town", "rooms"), ("category", "number"))
+    items = [Item(Row(header, row)) for row in cells]
+    encoder = registry.modality("table").fit(items[:400], ReadingOptions())
+    splits = encoder.encode(items[:400]), encoder.encode(items[400:520])
+    drawn = Drawn(encoder.encode(items[520:]).x, [i.value for i in items[520:]], Cond(120))
+    return Evidence(
+        encoder.space, {}, *splits, items[:400], items[400:520], lambda n: drawn, None, encoder.valid, kind=ROW
+    )
+
+
 MAKERS: dict[str, Callable[[], Evidence]] = {
     "text": writer,
     "code": filler,
@@ -152,6 +170,7 @@ MAKERS: dict[str, Callable[[], Evidence]] = {
     "interactions": recommender,
     "exercises": tutor,
     "field": forecast,
+    "table": clerk,
 }
 
 

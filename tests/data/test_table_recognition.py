@@ -35,8 +35,7 @@ UNSUPPORTED = {
     "weather.csv": ("time series", table(date=DAYS, wind=NUMBERS, rain=NUMBERS)),
     "stocks.csv": ("time series", table(Date=DAYS, Ticker=["AAA", "BBB", "CCC"] * 100, Close=NUMBERS)),
     "hours.tsv": ("time series", table(when=[f"{d} 12:30:00" for d in DAYS], load=NUMBERS).replace(",", "\t")),
-    "iris.csv": ("tables of numbers", table(width=NUMBERS, length=NUMBERS, species=["a", "b", "c"] * 100)),
-    "plain.csv": ("tables of numbers", table(x=NUMBERS, y=NUMBERS)),
+    "lengths.csv": ("tables of numbers", table(length=NUMBERS)),
     "budget.xls": ("spreadsheets", "PK"),
     "budget.ods": ("spreadsheets", "PK"),
     "clip.mp4": ("videos", "ftyp"),
@@ -61,7 +60,7 @@ def test_a_pipe_is_refused_at_once(suffix: str, tmp_path: Path) -> None:
             choose_modality(tmp_path / f"x.{suffix}", wanted)
 
 
-@pytest.mark.parametrize("name", ["weather.csv", "iris.csv"])
+@pytest.mark.parametrize("name", ["weather.csv", "lengths.csv"])
 def test_the_options_that_are_named_read_it_as_text(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text(UNSUPPORTED[name][1])
     with pytest.raises(UserError) as refused:
@@ -71,8 +70,20 @@ def test_the_options_that_are_named_read_it_as_text(name: str, tmp_path: Path) -
         options = {"document": "line"}
     else:
         assert "`data.text_column=" in str(refused.value)
-        options = {"text_column": UNSUPPORTED[name][1].split(",")[0]}
+        options = {"text_column": UNSUPPORTED[name][1].splitlines()[0].split(",")[0]}
     assert len(prepare(tmp_path / name, "text", options).train_items) > 1
+
+
+TABLES = {
+    "iris.csv": table(width=NUMBERS, length=NUMBERS, species=["a", "b", "c"] * 100),
+    "plain.csv": table(x=NUMBERS, y=NUMBERS),
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_tables_of_numbers_and_categories_are_tables(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(TABLES[name])
+    assert choose_modality(tmp_path / name, None)[0].name == "table"
 
 
 TEXTS = {
@@ -107,12 +118,12 @@ def test_logs_of_choices_are_neither_texts_nor_refused(name: str, tmp_path: Path
 
 def test_a_modality_that_knows_the_data_is_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As one of another package would be."""
-    (tmp_path / "iris.csv").write_text(UNSUPPORTED["iris.csv"][1])
+    (tmp_path / "weather.csv").write_text(UNSUPPORTED["weather.csv"][1])
     known = modality("music")
     original = module.sniff
-    claim = Sniff(0.3, "numbers")
+    claim = Sniff(0.9, "numbers")
     monkeypatch.setattr(module, "sniff", lambda m, path: claim if m is known else original(m, path))
-    assert choose_modality(tmp_path / "iris.csv", None) == (known, "numbers")
+    assert choose_modality(tmp_path / "weather.csv", None) == (known, "numbers")
 
 
 MOLECULES = {

@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     )
     from afresh.core.policy import Modules, Policy, Rollout, Steps
     from afresh.core.sound import Sound
-    from afresh.core.space import Batch, Cond, CondSpec, Examples, Part, Space
+    from afresh.core.space import Batch, Cond, CondSpec, Examples, Part, Slot, Space
 
 __all__ = [
     "Abilities",
@@ -108,6 +108,7 @@ __all__ = [
     "Score",
     "ScoreWords",
     "SearchSpace",
+    "Slot",
     "Sniff",
     "Sound",
     "Source",

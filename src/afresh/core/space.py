@@ -18,6 +18,16 @@ MOST_WORDS = 1 << 16  # of a caption, in a run of any version
 
 
 @dataclass(frozen=True)
+class Slot:
+    """The tokens that one position may hold: the `count` ids from `first` on, the last `ordered` of which are in order,
+    as the parts of a range of numbers are."""
+
+    first: int
+    count: int
+    ordered: int = 0
+
+
+@dataclass(frozen=True)
 class Space:
     """The space of an encoded example.
 
@@ -32,6 +42,9 @@ class Space:
 
     Tokens of a `catalogue` are items that stand for themselves: any may follow any, and there may be very many of them.
     Where each item has several `codes`, a token is one of them, and windows begin with the first code of an item.
+
+    `slots`: of examples whose positions each hold tokens of their own, as the columns of a table do, those of each
+    position; empty if any position may hold any token.
 
     `axes` names the axes of a field's grid: height and width of an image, frequency and time of a sound. `seconds` is
     the length of its time axis, and `longest` that of the longest item, after which the axis is padded. `periodic`:
@@ -49,6 +62,7 @@ class Space:
     records: bool = False
     catalogue: bool = False
     codes: int = 1
+    slots: tuple[Slot, ...] = ()
     axes: tuple[str, ...] = ()
     periodic: tuple[bool, ...] = ()
     local: bool = False

@@ -21,7 +21,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
-from typing import Any
+from typing import Any, Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -50,6 +50,7 @@ from afresh.core.device import float64_device, wide
 from afresh.core.rng import GOLDEN, Rng
 from afresh.core.safe_json import MOST_LAYERS
 from afresh.nets.kernels import functions as kernels
+from afresh.nets.record import RecordBlock, RecordNet
 from afresh.nets.transformer import Block, Decoder, DecoderShape, compilable, layers_of
 from afresh.sampling.guidance import classifier_free
 from afresh.sampling.masked import Order, Unmask, fill, fill_long, ranks
@@ -93,6 +94,30 @@ class MaskedSettings(BaseModel):
     order: Order = "random"
 
 
+class RecordConfig(BaseModel):
+    """Sizes of the network of records (nets/record.py). `embedding`: width of the embedding of a token; `cosines`: the
+    most that the ordered tokens of a position are told by."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    width: int = Field(384, ge=2)  # of the residual stream
+    layers: int = Field(2, ge=1, le=MOST_LAYERS)  # blocks
+    embedding: int = Field(16, ge=1)
+    cosines: int = Field(24, ge=1)
+
+
+class TokenDenoiser(Protocol):
+    """A network that predicts the masked tokens of windows, as `Denoiser` and `RecordNet` do."""
+
+    mask: int  # the id that stands for a masked token, one above the vocabulary
+
+    def condition(self, cond: Cond) -> Tensor | None: ...
+    def __call__(self, tokens: Tensor, c: Tensor | None, targets: Tensor | None = None) -> Tensor: ...
+
+
+def denoiser(modules: Modules) -> TokenDenoiser:
+    return cast(TokenDenoiser, modules["denoiser"])
+
+
 class Surroundings(nn.Embedding):
     """Embeddings of tokens, to each of which those of its neighbours are added with weights for each channel.
 
@@ -132,6 +157,10 @@ class Denoiser(nn.Module):
         super().__init__()
         self.decoder = Decoder(shape, conds)
         self.decoder.embedding = Surroundings(shape.vocab, shape.width, grid)
+        self.mask = shape.vocab - 1
+
+    def condition(self, cond: Cond) -> Tensor | None:
+        return self.decoder.condition(cond)
 
     def forward(self, tokens: Tensor, c: Tensor | None, targets: Tensor | None = None) -> Tensor:
         assert self.decoder.head is not None
@@ -165,18 +194,18 @@ class MaskedWindow:
             x, counted = torch.cat([x[:, :1], x[:, 1:].masked_fill(after, filler)], 1), counted | after
         return MaskedWindow(x, counted, batch.cond, batch.index)
 
-    def nats(self, net: Denoiser, hidden: Tensor) -> Tensor:
+    def nats(self, net: TokenDenoiser, hidden: Tensor) -> Tensor:
         """L / n times the summed cross-entropy of the n of L counted tokens that are `hidden` (B, T), (B,).
 
         Tokens that are not counted are visible before a counted one (a question), but not after the last, since they
         would reveal where the text ends.
         """
         after = ~self.counted.flip(1).cummax(1).values.flip(1)
-        tokens, mask = self.x.clone(), net.decoder.shape.vocab - 1
-        tokens[:, 1:].masked_fill_(hidden | after, mask)
+        tokens = self.x.clone()
+        tokens[:, 1:].masked_fill_(hidden | after, net.mask)
         targets = self.x[:, 1:].masked_fill(~hidden, -1)
         weight = self.counted.sum(1) / hidden.sum(1).clamp_min(1)
-        return net(tokens, net.decoder.condition(self.cond), targets) * weight
+        return net(tokens, net.condition(self.cond), targets) * weight
 
     def ranks(self, rng: Rng, purpose: str) -> Tensor:
         """Ranks (B, T) in a random order of the counted positions, followed by the others."""
@@ -189,12 +218,11 @@ class MaskedObjective:
     players: Mapping[str, tuple[str, ...]] = {"model": ("denoiser",)}
     averaged = ("denoiser",)
 
-    def __init__(self, config: MaskedConfig, space: Space) -> None:
+    def __init__(self, config: Any, space: Space) -> None:
         self.space = space
 
     def loss(self, modules: Modules, batch: Batch, player: str, step: int, rng: Rng, state: State) -> Loss:
-        net = modules["denoiser"]
-        assert isinstance(net, Denoiser)
+        net = denoiser(modules)
         window = MaskedWindow.of(batch, self.space)
         total = window.counted.sum(1)
         n = 1 + part_of(total, spread(rng, batch.index))
@@ -224,14 +252,13 @@ def part_of(total: Tensor, share: Tensor) -> Tensor:
     return (share * total.to(share.device)).long().to(total.device)
 
 
-def bound(modules: Modules, config: MaskedConfig, space: Space, batch: Batch, rng: Rng) -> Tensor:
+def bound(modules: Modules, config: Any, space: Space, batch: Batch, rng: Rng) -> Tensor:
     """An unbiased estimate of the ELBO of the counted tokens, a lower bound of their log-likelihood, in nats, (B,).
 
     It averages over `SCORES` evenly spread numbers of masked tokens. The masked sets are consecutive arcs of one random
     circular order of the positions, so that together they cover all positions about equally often.
     """
-    net = modules["denoiser"]
-    assert isinstance(net, Denoiser)
+    net = denoiser(modules)
     window = MaskedWindow.of(batch, space)
     total, rank = window.counted.sum(1), window.ranks(rng, "masked/score/order")
     u = wide(rng.uniform("masked/score/number", batch.index))
@@ -250,11 +277,10 @@ score = torch.no_grad()(bound)
 
 def predictor(modules: Modules) -> Predict:
     """The logits (B, T, V) of a window (B, T + 1), without those of its first token, as a Predict."""
-    net = modules["denoiser"]
-    assert isinstance(net, Denoiser)
+    net = denoiser(modules)
 
     def predict(x: Tensor, t: Any, cond: Cond, state: Any) -> tuple[Tensor, Any]:
-        return net(x, net.decoder.condition(cond)), state
+        return net(x, net.condition(cond)), state
 
     return predict
 
@@ -277,7 +303,7 @@ def next_predictor(modules: Modules, space: Space) -> Predict:
 @torch.no_grad()
 def sample(
     modules: Modules,
-    config: MaskedConfig,
+    config: Any,
     space: Space,
     cond: Cond,
     rng: Rng,
@@ -313,7 +339,7 @@ def sample(
 @torch.no_grad()
 def edit(
     modules: Modules,
-    config: MaskedConfig,
+    config: Any,
     space: Space,
     task: Edit,
     cond: Cond,
@@ -462,7 +488,16 @@ def build(config: MaskedConfig, space: Space, conds: CondSpec) -> dict[str, nn.M
     return {"denoiser": Denoiser(shape, conds, space.grid)}
 
 
-FAMILY = Family(
+def record_sizes(space: Space) -> Sequence[RecordConfig]:
+    return [RecordConfig(width=w, layers=n) for w, n in ((128, 2), (256, 2), (384, 2), (512, 3))]
+
+
+def build_record(config: RecordConfig, space: Space, conds: CondSpec) -> dict[str, nn.Module]:
+    sizes = (config.width, config.layers, config.embedding, config.cosines)
+    return {"denoiser": RecordNet(space.slots, space.vocab[0], *sizes, conds)}
+
+
+TEXTS = Family(
     name="masked",
     accepts=accepts,
     config=MaskedConfig,
@@ -492,3 +527,19 @@ FAMILY = Family(
     policy=Policy(("denoiser",), score=bound, fits=True),
     how="fills in, in any order",
 )
+
+RECORDS = replace(
+    TEXTS,
+    accepts=lambda space: accepts(space) if space.slots else "this is the record of positions with tokens of their own",
+    config=RecordConfig,
+    plan=PlanHints(
+        sizes=record_sizes,
+        examples_wanted=lambda parameters, space: parameters // 2,
+        batch=lambda examples, space: 128 if examples < 1_000_000 else 256,
+        recipe=lambda space: {"optimizer": "adamw", "lr": 2e-3, "betas": (0.9, 0.98), "weight_decay": 0.01},
+        blocks=lambda modules: layers_of(modules["denoiser"], RecordBlock),
+    ),
+    build=build_record,
+)
+
+FAMILY = replace(TEXTS, variants=(RECORDS,))

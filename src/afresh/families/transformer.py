@@ -95,6 +95,10 @@ def brancher(modules: Modules, space: Space) -> Branch:
 def accepts(space: Space) -> str | None:
     if space.kind != "tokens":
         return "transformer needs tokens; a field must pass through a codec first"
+    if space.slots:
+        return (
+            "transformer may draw any token anywhere, and positions here hold tokens of their own; masked takes these"
+        )
     return None if len(space.shape) == 1 else "transformer takes one token for each position, not several levels"
 
 

@@ -335,7 +335,7 @@ def stocks() -> Export:
 def dimensions() -> Export:
     names = ("Breite", "Länge", "Sorte")
     rows = [(german(a, 2), german(b, 2), "ab"[n % 2]) for n, (_, a, b) in enumerate(series())]
-    return Export("masse.csv", separated(names, rows, ";").encode("cp1252"), "tables of numbers", names,
+    return Export("masse.csv", separated(names, rows, ";").encode("cp1252"), "table", names,
                   numbers={"Breite": [round(a, 2) for _, a, _ in series(5)]})  # fmt: skip
 
 
@@ -347,7 +347,7 @@ def grades() -> Export:
     rows = [(f"Learner {n}, Kim", 60 + n % 40, f"{80 + b:.1f}", f"{70 + b:.2f}%")
             for n, (_, _, b) in enumerate(series())]  # fmt: skip
     text = separated(names, rows) + "Average,79.5,80.4,70.48%\r\n"
-    return Export("grades.csv", text.encode(), "plain tables", names, said=("a line of totals",),
+    return Export("grades.csv", text.encode(), "table", names, said=("a line of totals",),
                   numbers={"Quiz 1": [60, 61, 62],
                            "Final Score": [round(70 + b, 2) for _, _, b in series(3)]})  # fmt: skip
 

@@ -1,0 +1,11 @@
+"""Tables of mixed columns: synthetic rows, rows with given values, and missing values filled in."""
+
+from afresh.core.plugin import Plugin
+
+PLUGIN = Plugin(
+    items="tables",
+    reads="CSV, TSV, Excel, Parquet, JSON lines and SQLite tables of numbers, categories, dates and missing values",
+    modalities={"table": "afresh.domains.table.modality:MODALITY"},
+    metrics=("afresh.domains.table.metrics:METRICS",),
+    verbs={"rows": "afresh.domains.table.verbs:rows", "impute": "afresh.domains.table.verbs:impute"},
+)

@@ -1,0 +1,224 @@
+"""Scores of synthetic tables: fidelity, usefulness and privacy, each beside real rows and beside what is trivial."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from afresh.core import CondSpec, Evidence, ItemKind, Judgement, Metric, Question, Score, ScoreWords, Space
+from afresh.domains.table.fidelity import detection, marginals, pairs, told_apart
+from afresh.domains.table.frame import Floats, Frame, frames_of, shuffled_columns
+from afresh.domains.table.privacy import copies, membership, nearest
+from afresh.domains.table.row import ROW
+from afresh.domains.table.usefulness import predicts, target_of
+from afresh.evaluation.estimate import Estimate, jackknife, leave_out, share
+from afresh.evaluation.study import Study, Unmeasurable, study_of
+
+LEAST = 20  # rows of each table
+MOST, BRIEF = 5_000, 2_000  # rows of each table that are compared, the second where seconds are limited
+MOST_KNOWN = 20_000  # training rows among which the nearest is searched
+GROUPS = 10  # of the jackknife
+
+
+def tables_only(kind: ItemKind, space: Space, conds: CondSpec) -> str | None:
+    """None for rows of tables, else the reason why not."""
+    return None if kind is ROW else f"measures tables, not {kind.plural}"
+
+
+@dataclass(frozen=True)
+class Sets:
+    """Equally many synthetic rows, held-out rows and training rows, and what none of them can be: training rows whose
+    columns are drawn apart, and training rows drawn with replacement."""
+
+    synthetic: Frame
+    heldout: Frame
+    train: Frame
+    apart: Frame
+    repeated: Frame
+    known: Frame  # training rows, at most MOST_KNOWN, of which `repeated` are
+
+
+def sets_of(study: Study) -> Sets:
+    """Raises Unmeasurable for fewer rows than LEAST."""
+    return study.once("table/sets", lambda: _sets(study))
+
+
+def _sets(study: Study) -> Sets:
+    drawn = list(study.drawn.values)
+    synthetic, heldout, train = frames_of(
+        drawn, [i.value for i in study.heldout_items], [i.value for i in study.train_items]
+    )
+    count = min(len(synthetic), len(heldout), len(train) // 2, BRIEF if study.limited else MOST)
+    if count < LEAST:
+        raise Unmeasurable(f"needs {LEAST} synthetic rows, {LEAST} held-out rows and twice as many training rows")
+    if len(drawn) < count:
+        study.note(f"{len(drawn):,} synthetic rows are compared with as many held-out ones")
+    rng = np.random.default_rng(0)
+    few = [frame.take(rng.permutation(len(frame))[:count]) for frame in (synthetic, heldout, train)]
+    study.reference_size = count
+    known = train.take(rng.permutation(len(train))[:MOST_KNOWN])
+    repeated = known.take(rng.integers(0, len(known), count))
+    return Sets(few[0], few[1], few[2], shuffled_columns(few[2]), repeated, known)
+
+
+def similarity(name: str, measure: Callable[[Frame, Frame], float], sets: Sets) -> Score:
+    """A similarity to held-out rows, with an interval that leaves out parts of the synthetic rows."""
+    value = measure(sets.heldout, sets.synthetic)
+    n = len(sets.synthetic)
+    without = [measure(sets.heldout, sets.synthetic.take(keep)) for keep in leave_out(n, GROUPS)]
+    low, high = jackknife(value, without)
+    floor, control = measure(sets.heldout, sets.train), measure(sets.heldout, sets.apart)
+    return Score(name, value, min(low, value), min(1.0, max(high, value)), n, "higher", floor, control)
+
+
+def fidelity(evidence: Evidence) -> list[Score]:
+    """Similarity of columns, of pairs of columns, and of rows to a classifier; the last one also of training rows that
+    are drawn with replacement."""
+    sets = sets_of(study_of(evidence))
+    held = sets.heldout
+
+    def detected(other: Frame) -> float:
+        return detection(*told_apart(held, other))
+
+    both = told_apart(held, sets.synthetic)
+    told = estimated(detection, *both).score("table_detection", "higher", detected(sets.train), detected(sets.apart))
+    n = len(held)
+    again = Score("table_detection/bootstrap", detected(sets.repeated), None, None, n, "higher")
+    return [similarity("table_marginals", marginals, sets), similarity("table_pairs", pairs, sets), told, again]
+
+
+def estimated(measure: Callable[[Floats, Floats], float], a: Floats, b: Floats) -> Estimate:
+    """A measure of two samples of equal size, with an interval that leaves out parts of both."""
+    value = measure(a, b)
+    low, high = jackknife(value, [measure(a[keep], b[keep]) for keep in leave_out(len(a), GROUPS)])
+    return Estimate(value, min(low, value), max(high, value), len(a))
+
+
+def usefulness(evidence: Evidence) -> list[Score]:
+    """How well a column of held-out rows is predicted from synthetic rows; `floor`: from as many training rows, and
+    `control`: from training rows whose columns are drawn apart."""
+    study = study_of(evidence)
+    sets = sets_of(study)
+    target = target_of(sets.train, study.train_items[0].value.header.target)
+    if target is None:
+        raise Unmeasurable("there is no column that others could predict")
+    name, number = sets.train.header.names[target], not sets.train.levels[target]
+    what = "R² of" if number else "AUC of"
+    study.note(f"usefulness is the {what} {name!r} in held-out rows; `data.target` names another column")
+    value, floor, control = (predicts(t, sets.heldout, target) for t in (sets.synthetic, sets.train, sets.apart))
+    return [Score("table_use", value, None, None, len(sets.heldout), "higher", floor, control)]
+
+
+def privacy(evidence: Evidence) -> list[Score]:
+    """Exact copies; how often a synthetic row is nearer to its nearest training row than a held-out row is to its own;
+    and how well an attack guesses members. `control`: what a table of training rows drawn with replacement has."""
+    from sklearn.metrics import roc_auc_score
+
+    study = study_of(evidence)
+    sets = sets_of(study)
+    known = [i.value for i in study.train_items]
+    drawn, held = list(study.drawn.values), [i.value for i in study.heldout_items]
+    real = copies(held, known) / len(held)
+    copied = share(copies(drawn, known), len(drawn)).score("table_copies", "lower", real, 1.0)
+    reference = sets.known
+    to_train = [nearest(reference, frame, reference) for frame in (sets.synthetic, sets.heldout, sets.repeated)]
+
+    def guessed(nearer: Floats, farther: Floats) -> float:
+        """How often one of the first is above one of the second; ties count half."""
+        y = np.repeat([1, 0], [len(nearer), len(farther)])
+        return float(roc_auc_score(y, np.concatenate([nearer, farther])))
+
+    near = estimated(guessed, -to_train[0], -to_train[1])
+    near_control = guessed(-to_train[2], -to_train[1])
+    attack = estimated(guessed, *membership(reference, sets.train, sets.heldout, sets.synthetic))
+    worst = guessed(*membership(reference, sets.train, sets.heldout, sets.repeated))
+    return [
+        copied,
+        near.score("table_nearer", "lower", 0.5, near_control),
+        attack.score("table_membership", "lower", 0.5, worst),
+    ]
+
+
+# --------------------------------------------------------------------------- verdict
+
+KNOWN = 0.6  # memorised: a row is nearer to training rows than a real one is so often, where one half is by chance
+ALIKE = 0.8  # good: of the floor's detection score, at least this share
+FAR = 0.1  # noise: of the way from independent columns to real rows, less than this share
+
+
+def judge_table(scores: Mapping[str, Score], plural: str) -> Judgement | None:
+    """The judgement on synthetic rows; None without the scores of the classifier."""
+    told, near = scores.get("table_detection"), scores.get("table_nearer")
+    if told is None or told.floor is None or told.control is None:
+        return None
+    numbers = f"(a classifier: {told.value:.2f}, real rows {told.floor:.2f}, columns drawn apart {told.control:.2f})"
+    if near is not None and near.value >= KNOWN:
+        return "memorised", (
+            f"Rows are nearer to training rows than other real rows are, {near.value:.0%} of the time (chance: 50%): "
+            "the model repeats what it learnt from, and its rows should not be passed on as anonymous."
+        )
+    if told.value >= ALIKE * told.floor:
+        return "good", f"Rows are hardly told from real ones {numbers}."
+    if told.value < told.control + FAR * (told.floor - told.control):
+        return "noise", f"Rows are told from real ones as easily as if columns had been drawn apart {numbers}."
+    return "recognisable", f"Rows resemble real ones, and a classifier still tells them apart {numbers}."
+
+
+WORDS = {
+    "table_marginals": ScoreWords(
+        "columns like real ones",
+        "How alike columns are, from 0 to 1: the mean complement of Kolmogorov-Smirnov or total variation.",
+        Question.REAL,
+    ),
+    "table_pairs": ScoreWords(
+        "pairs of columns like real ones",
+        "The mean over pairs of columns of how alike their correlations or joint frequencies are, from 0 to 1.",
+        Question.REAL,
+    ),
+    "table_detection": ScoreWords(
+        "rows that a classifier cannot tell from real ones",
+        "1: no better than guessing; 0: each row is recognised. Gradient-boosted trees, cross-validated.",
+        Question.REAL,
+    ),
+    "table_use": ScoreWords(
+        "what a model learns from the rows",
+        "How well a model that was fitted to synthetic rows predicts a column of real ones (AUC, or R² of a number).",
+        Question.PREDICTS,
+    ),
+    "table_copies": ScoreWords(
+        "exact copies of training rows",
+        "The share of rows that are equal to a training row; real rows that were held out have some as well.",
+        Question.COPIED,
+    ),
+    "table_nearer": ScoreWords(
+        "rows nearer to training rows than real ones are",
+        "How often a row is nearer to its nearest training row than a held-out one is: one half is by chance.",
+        Question.COPIED,
+    ),
+    "table_membership": ScoreWords(
+        "members that an attack guesses (AUC)",
+        "How well the distance to the nearest synthetic row tells training rows from others: one half is by chance.",
+        Question.COPIED,
+    ),
+}
+METRICS = [
+    Metric(
+        "table_fidelity",
+        tables_only,
+        fidelity,
+        brief=True,
+        words={k: WORDS[k] for k in ("table_marginals", "table_pairs", "table_detection")},
+        beside={"bootstrap": "of training rows drawn with replacement"},
+    ),
+    Metric(
+        "table_privacy",
+        tables_only,
+        privacy,
+        brief=True,
+        words={k: WORDS[k] for k in ("table_copies", "table_nearer", "table_membership")},
+        judge=judge_table,
+    ),
+    Metric("table_use", tables_only, usefulness, words={"table_use": WORDS["table_use"]}),
+]

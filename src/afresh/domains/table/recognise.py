@@ -1,0 +1,62 @@
+"""Whether a path holds a table of mixed columns, by the first rows of its files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from afresh.core import Sniff
+from afresh.data.files import FileError, suffix_of, walk
+from afresh.data.tables.batches import TABLES
+from afresh.data.tables.roles import is_prose
+from afresh.data.tables.rows import read_head
+from afresh.domains.table.columns import choose_kind
+
+HEADS = 32  # files that are looked at until there are ROWS
+ROWS = 20
+SURE = 0.55  # above what other modalities say who know the table, but cannot learn it
+
+
+def recognise(path: Path) -> Sniff:
+    """How certain it is that a path holds a table of numbers and categories.
+
+    Tables with sentences are texts, those with dates in each row may be series, and those of one column are lists: none
+    of them is taken for a table unless it is asked for.
+    """
+    if not path.exists():
+        return Sniff(0.0, f"{path} does not exist")
+    files = walk(path)[0]
+    ours = [f for f in files if suffix_of(f.name) in TABLES]
+    if not ours or 2 * len(ours) < len(files):
+        return Sniff(0.0, f"{len(ours):,} of {len(files):,} files are tables")
+    columns: dict[str, list[Any]] = {}
+    for file in ours[:HEADS]:
+        try:
+            head = read_head(file)
+        except (FileError, OSError, EOFError):
+            continue
+        if head.skipped:
+            return Sniff(0.0, f"{file.name} has columns of lists or images")
+        for name in head.columns:
+            columns.setdefault(name, []).extend(row.get(name) for _, row in head.rows)
+        if len(columns) and len(next(iter(columns.values()))) >= ROWS:
+            break
+    return of_columns(columns)
+
+
+def of_columns(columns: dict[str, Sequence[Any]] | dict[str, list[Any]]) -> Sniff:
+    texts = {n: [str(c).strip() for c in cells if c not in (None, "")] for n, cells in columns.items()}
+    nested = next((n for n, cells in columns.items() if any(isinstance(c, list | dict) for c in cells)), None)
+    if nested is not None:
+        return Sniff(0.0, f"{nested!r} holds lists or objects")
+    kinds = {name: choose_kind(name, cells).kind for name, cells in columns.items()}
+    learnt = [name for name, kind in kinds.items() if kind is not None]
+    prose = next((n for n in columns if kinds[n] != "number" and is_prose(n, texts[n])), None)
+    if prose is not None:
+        return Sniff(0.0, f"{prose!r} holds texts")
+    if len(learnt) < 2 or "number" not in kinds.values():
+        return Sniff(0.0, "it has fewer than two columns, or none of numbers")
+    if "date" in kinds.values():
+        return Sniff(0.0, "it has dates, so that it may be a series in time")
+    return Sniff(SURE, f"a table of {len(learnt)} columns of numbers and categories")
