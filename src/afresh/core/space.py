@@ -113,7 +113,8 @@ class Part:
     the ids of the words of a caption, from `classes`; 0 is padding, 1 an unknown word. `vector`: (B, E) float32, the
     embedding of a caption. `aligned`: (B, *shape) float32 in about [-1, 1], a field on the grid of x, such as another
     image or an edge map. One that `persists` ends with the channels of x as they were before, from which x differs with
-    the standard deviation `std`.
+    the standard deviation `std`. One that is also `scaled` has instead that deviation of each value as further channels
+    after them, 0 where a value is known; networks are told the channels before both.
 
     Files of runs hold parts: as a field of a pydantic model, a part is checked against the bounds below.
     """
@@ -127,12 +128,13 @@ class Part:
     length: Annotated[int, Field(ge=0, le=MOST_WORDS)] = 0  # S of a prompt
     shape: Shape = ()  # of one sample: (E,) of a vector, (C, *grid) of an aligned field
     persists: bool = False
+    scaled: bool = False
 
     @model_serializer(mode="wrap")
     def _as_before(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """A file of an earlier version keeps its bytes, whose hash is recorded, when it is written again."""
         values: dict[str, Any] = write(self)
-        return values if self.persists else {k: v for k, v in values.items() if k != "persists"}
+        return {k: v for k, v in values.items() if v or k not in ("persists", "scaled")}
 
     @property
     def row(self) -> tuple[int, ...]:

@@ -81,7 +81,8 @@ class EnsembleSettings(BaseModel):
 class Drawing(nn.Module):
     """(noise (B, noise, *grid), latent (B, latent), Cond) -> x (B, C, *grid).
 
-    Where a part of the condition persists, x is what was before and a change of the part's scale.
+    Where a part of the condition persists, x is what was before and a change of the part's scale: values whose scale is
+    0 are known, and stay as they are.
     """
 
     def __init__(self, config: EnsembleConfig, space: Space, conds: CondSpec) -> None:
@@ -92,7 +93,7 @@ class Drawing(nn.Module):
         self.conditioning = Conditioning(conds, config.emb, aligned=True)
         self.bias = nn.Parameter(torch.zeros(config.emb))
         self.shared = nn.Linear(self.latent, config.emb, bias=False) if self.latent else None
-        self.net = network(shape, space, max(1, aligned_channels(conds) + self.noise), self.channels)
+        self.net = network(shape, space, max(1, aligned_channels(conds, self.channels) + self.noise), self.channels)
 
     def forward(self, noise: Tensor, latent: Tensor, cond: Cond) -> Tensor:
         grid = noise.new_zeros(len(noise), self.channels, *noise.shape[2:])
@@ -140,15 +141,22 @@ def errors(
     modules: Modules, config: EnsembleConfig, space: Space, batch: Batch, rng: Rng, members: int, name: str
 ) -> Tensor:
     """The score of each example in units of its scale of changes, averaged over the field, (B,): the CRPS, or the
-    squared error for one member."""
+    squared error for one member. Where each value has a scale, the mean is over those whose scale is not 0."""
     net, x = drawing(modules), batch.x.float()
     before = previous(batch.cond, net.conds, x)
     scale = x.new_ones(len(x)) if before is None else before[1]
     drawn = draw_members(net, space, batch.cond, rng, batch.index, members, name)
     unit = along(scale, x)
+    counted = None
+    if scale.dim() > 1:
+        counted, unit = (unit > 0).to(x.dtype), torch.where(unit > 0, unit, 1.0)
     if members == 1:
-        return ((drawn[:, 0] - x) / unit).square().flatten(1).mean(1)
-    return almost_fair_crps(drawn / unit[:, None], x / unit, config.alpha).flatten(1).mean(1)
+        error = ((drawn[:, 0] - x) / unit).square()
+    else:
+        error = almost_fair_crps(drawn / unit[:, None], x / unit, config.alpha)
+    if counted is None:
+        return error.flatten(1).mean(1)
+    return (error * counted).flatten(1).sum(1) / counted.flatten(1).sum(1).clamp_min(1)
 
 
 class EnsembleObjective:

@@ -1,0 +1,198 @@
+"""Series in tables with a column of times: each window of a context and a horizon is an item."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+
+from afresh.core import Corpus, Item, Omission, Part, Sniff, UserError
+from afresh.data.conditions import fit_conditions
+from afresh.domains.series.calendar import cycles
+from afresh.domains.series.encoder import TOLD, SavedSeries, SeriesEncoder, load
+from afresh.domains.series.kind import SERIES
+from afresh.domains.series.known import Layout
+from afresh.domains.series.reading.options import ReadingOptions
+from afresh.domains.series.reading.read import Reading, read_series
+from afresh.domains.series.reading.regular import Series
+from afresh.domains.series.reading.step import written_time
+from afresh.domains.series.recognise import recognise
+from afresh.domains.series.windows import default_context, default_horizon, items_of, stride_of
+
+SMALL = 1e-12
+COLUMN = "column"  # the label of a window of one column
+
+
+class SeriesOptions(ReadingOptions):
+    """How series are read, and what a model is told of them."""
+
+    context: int | None = Field(
+        None, ge=1, le=8192, description="steps before that a model is told; None: by the period and the length"
+    )
+    horizon: int | None = Field(None, ge=1, le=8192, description="steps that are forecast; None: two periods")
+    period: int | None = Field(
+        None, ge=1, le=8192, description="steps of a season; None: by the step, a day of hours, a week of days"
+    )
+    joint: bool = Field(
+        True,
+        description="columns are forecast together, so that one may be given for the others; false: each alone, by one "
+        "model for all",
+    )
+    cycles: tuple[str, ...] | None = Field(
+        None, description="cycles of the calendar that a model is told: day, week, year; None: those that are supported"
+    )
+    counted: bool | None = Field(None, description="whether times are numbers of no unit; None: by the table")
+
+    @property
+    def reading(self) -> ReadingOptions:
+        return ReadingOptions(**self.model_dump(include=set(ReadingOptions.model_fields)))
+
+
+class SeriesModality:
+    """Tables with a column of times and columns of numbers, alone or in a folder with one file for each series."""
+
+    name = "series"
+    kind = SERIES
+    options = SeriesOptions
+
+    def sniff(self, path: Path) -> Sniff:
+        return recognise(path)
+
+    def read(self, path: Path, options: SeriesOptions) -> Corpus:
+        """An Item for each window. Raises UserError if there is none, or for data for which something must be set."""
+        reading = usable(read_series(path, options.reading))
+        joint = (options.joint and len(reading.columns.values) > 1) or len(reading.columns.values) == 1
+        series = reading.series if joint else [one for s in reading.series for one in single_columns(s, reading)]
+        longest = max(s.length for s in reading.series)
+        step = reading.step
+        period = options.period or min(step.period, max(1, longest // 4))
+        horizon = options.horizon or default_horizon(period, longest)
+        context = options.context or default_context(period, horizon, longest)
+        names = cycles(step, longest) if options.cycles is None else options.cycles
+        channels = len(reading.columns.values) if joint else 1
+        layout = Layout(channels, len(reading.columns.known) + 2 * len(names), context, horizon, period)
+        stride = stride_of(sum(s.length for s in series), 4 * layout.length * (layout.rows + channels))
+        items = list(items_of(series, context, horizon, names, stride))
+        if not joint:
+            items = [
+                replace(i, labels={COLUMN: i.source.split("\0")[0]}, source=i.source.split("\0")[1]) for i in items
+            ]
+        notes = [
+            *reading.notes,
+            f"windows of {context:,} steps and a horizon of {horizon:,}, with a period of {period:,}"
+            + (f", every {stride:,} steps to keep them in memory" if stride > 1 else ""),
+        ]
+        short = [s for s in series if s.length < layout.length]
+        if short:
+            notes.append(Omission(f"{len(short):,} of {len(series):,} series left out: shorter than a window"))
+        settled = {
+            "time": reading.columns.time,
+            "values": reading.columns.values,
+            "series": reading.columns.series,
+            "known": reading.columns.known,
+            "step": str(step),
+            "counted": step.counted,
+            "context": context,
+            "horizon": horizon,
+            "period": period,
+            "joint": joint,
+            "cycles": tuple(names),
+        }
+        return Corpus(items, list(reading.refused), notes, settled=settled)
+
+    def fit(self, items: Sequence[Item], options: SeriesOptions) -> SeriesEncoder:
+        """Fit means and deviations to the training windows. Raises UserError if there are none."""
+        if not items:
+            raise UserError("There is no window to train on: the training split is empty.")
+        chosen = options.model_dump(mode="json", exclude_none=True)
+        mean, std = moments([i.value for i in items])
+        known = [moments([i.images["known"] for i in items])] if len(items[0].images.get("known", ())) else []
+        names = chosen.get("known", [])
+        scales = {n: (float(m), float(s)) for n, m, s in zip(names, *known[0], strict=True)} if known else {}
+        conds, notes = fit_conditions(items)
+        saved = SavedSeries(
+            columns=chosen["values"],
+            joint=options.joint,
+            step=chosen["step"],
+            counted=chosen["counted"],
+            context=chosen["context"],
+            horizon=chosen["horizon"],
+            period=chosen["period"],
+            cycles=chosen["cycles"],
+            known=scales,
+            mean=mean.tolist(),
+            std=std.tolist(),
+            conds=conds,
+            options=chosen,
+            notes=tuple(notes),
+        )
+        told = Part("aligned", shape=(saved.layout.rows, saved.layout.length), persists=True, scaled=True)
+        return SeriesEncoder(saved.model_copy(update={"conds": {**conds, TOLD: told}}))
+
+    def load(self, folder: Path) -> SeriesEncoder:
+        return load(folder)
+
+
+MODALITY = SeriesModality()
+
+
+def moments(windows: Sequence[Any]) -> tuple[Any, Any]:
+    """Mean and deviation of each row of windows (C, L), without missing values."""
+    count = total = squares = np.zeros(len(windows[0]))
+    for w in windows:
+        there = np.isfinite(w)
+        value = np.where(there, w, 0).astype(np.float64)
+        count, total, squares = count + there.sum(1), total + value.sum(1), squares + np.square(value).sum(1)
+    mean = total / np.maximum(count, 1)
+    # A second pass would be exact; float64 sums of float32 values lose nothing that counts here.
+    std = np.sqrt(np.maximum(squares / np.maximum(count, 1) - mean**2, 0))
+    return mean, np.where(std > SMALL, std, 1.0)
+
+
+def usable(reading: Reading) -> Reading:
+    """The reading without columns that say nothing: those that are all missing, or constant. Raises UserError if none
+    is left, or if such a column was named."""
+    empty, constant = [], []
+    for number, name in enumerate(reading.columns.values):
+        values = np.concatenate([s.values[number] for s in reading.series])
+        values = values[np.isfinite(values)]
+        if not len(values):
+            empty.append(name)
+        elif values.min() == values.max():
+            constant.append(name)
+    gone = [*empty, *constant]
+    if not gone:
+        return reading
+    left = [i for i, n in enumerate(reading.columns.values) if n not in gone]
+    why = "; ".join(
+        f"{', '.join(names)}: {what}"
+        for names, what in ((empty, "no value at all"), (constant, "always the same"))
+        if names
+    )
+    if not left:
+        raise UserError(
+            f"No column has anything to forecast ({why}). Set `data.values` to columns of numbers that vary."
+        )
+    columns = replace(reading.columns, values=tuple(reading.columns.values[i] for i in left))
+    series = [replace(s, values=s.values[left]) for s in reading.series]
+    return replace(
+        reading, series=series, columns=columns, notes=[*reading.notes, Omission(f"columns left out: {why}")]
+    )
+
+
+def single_columns(series: Series, reading: Reading) -> list[Series]:
+    """Each column as a series of its own, whose name begins with that of the column."""
+    return [
+        replace(series, name=f"{column}\0{column}" + (f" of {series.name}" if series.name else ""), values=row[None])
+        for column, row in zip(reading.columns.values, series.values, strict=True)
+    ]
+
+
+def span_of(series: Series) -> str:
+    """From when to when a series is, in words."""
+    first, last = series.times(0, 1)[0], series.times(series.length - 1, series.length)[0]
+    return f"{written_time(first, series.step.counted)} to {written_time(last, series.step.counted)}"
