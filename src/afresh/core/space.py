@@ -59,6 +59,11 @@ class Space:
         return self.axes == ("height", "width")
 
     @property
+    def serial(self) -> bool:
+        """Whether channels are columns of a series, and the only axis its steps."""
+        return self.axes == ("step",)
+
+    @property
     def timed(self) -> bool:
         """Whether an axis is time. Such a field is not an image and must not be mirrored."""
         return "time" in self.axes

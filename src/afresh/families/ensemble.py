@@ -42,13 +42,22 @@ from afresh.core import (
 )
 from afresh.core.rng import Rng
 from afresh.core.safe_json import MOST_LAYERS
-from afresh.nets.conditioning import Conditioning, aligned_channels, aligned_fields, previous
+from afresh.nets.column_transformer import ColumnTransformer
+from afresh.nets.conditioning import (
+    Conditioning,
+    aligned_channels,
+    aligned_fields,
+    persisting,
+    previous,
+    told_channels,
+)
 from afresh.nets.dit import DiTBlock
 from afresh.nets.transformer import layers_of
 from afresh.nets.unet import ResBlock
-from afresh.nets.velocity import VelocityShape, Widths, along, network
+from afresh.nets.velocity import HEAD, VelocityShape, Widths, along, network
 
 MOST_MEMBERS = 64
+PATCHES = 32  # of a column of a series
 
 
 class EnsembleConfig(BaseModel):
@@ -59,7 +68,7 @@ class EnsembleConfig(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    net: Literal["unet", "dit"] = "unet"  # a U-Net, or a Transformer over patches
+    net: Literal["unet", "dit", "columns"] = "unet"  # a U-Net, a Transformer over patches, or one of each channel
     widths: Widths = (64, 128)  # channels of each grid (dit: one)
     blocks: int = Field(1, ge=1, le=MOST_LAYERS)  # a grid; of dit layers
     emb: int = Field(256, ge=2)  # width of the vector of noise and condition
@@ -87,13 +96,24 @@ class Drawing(nn.Module):
 
     def __init__(self, config: EnsembleConfig, space: Space, conds: CondSpec) -> None:
         super().__init__()
-        shape = VelocityShape(**config.model_dump(include={f.name for f in fields(VelocityShape)}))
         self.conds, self.channels = conds, space.shape[0]
         self.noise, self.latent = (config.noise_channels, config.noise_numbers) if config.members > 1 else (0, 0)
         self.conditioning = Conditioning(conds, config.emb, aligned=True)
         self.bias = nn.Parameter(torch.zeros(config.emb))
         self.shared = nn.Linear(self.latent, config.emb, bias=False) if self.latent else None
-        self.net = network(shape, space, max(1, aligned_channels(conds, self.channels) + self.noise), self.channels)
+        told = aligned_channels(conds, self.channels) + self.noise
+        self.own = 0  # channels of the network's input that belong to one channel of x each, its first ones
+        if config.net == "columns":
+            found = persisting(conds)
+            self.own = 0 if found is None else told_channels(found[1], self.channels) // self.channels
+            rest = told - self.own * self.channels
+            self.net: nn.Module = ColumnTransformer(
+                space.shape[1], self.channels, self.own, rest, config.widths[0], config.blocks,
+                max(1, config.widths[0] // HEAD), config.emb, config.patch,
+            )  # fmt: skip
+        else:
+            shape = VelocityShape(**config.model_dump(include={f.name for f in fields(VelocityShape)}))
+            self.net = network(shape, space, max(1, told), self.channels)
 
     def forward(self, noise: Tensor, latent: Tensor, cond: Cond) -> Tensor:
         grid = noise.new_zeros(len(noise), self.channels, *noise.shape[2:])
@@ -102,7 +122,11 @@ class Drawing(nn.Module):
             e = e + self.shared(latent)
         seen = torch.cat([aligned_fields(cond, self.conds, grid), noise], 1)
         seen = seen if seen.shape[1] else grid[:, :1]
-        change = self.net(seen, nn.functional.silu(e)).float()
+        if self.own:
+            own, shared = seen.split((self.own * self.channels, seen.shape[1] - self.own * self.channels), 1)
+            change = self.net(own.unflatten(1, (self.own, self.channels)), shared, nn.functional.silu(e)).float()
+        else:
+            change = self.net(seen, nn.functional.silu(e)).float()
         before = previous(cond, self.conds, grid)
         if before is None:
             return change
@@ -208,7 +232,14 @@ def accepts(space: Space) -> str | None:
 
 
 def sizes(space: Space) -> Sequence[EnsembleConfig]:
-    """Networks of five sizes, with a level for each halving of the grid down to about 4 cells, at most four."""
+    """Networks of five sizes, with a level for each halving of the grid down to about 4 cells, at most four; for series
+    Transformers with about PATCHES patches a column."""
+    if space.serial:
+        patch = max(1, round(space.shape[1] / PATCHES))
+        return [
+            EnsembleConfig(net="columns", widths=(width,), blocks=blocks, emb=2 * width, patch=patch)
+            for width, blocks in ((32, 1), (32, 2), (64, 2), (64, 3), (128, 3))
+        ]
     levels = 1
     while levels < 4 and min(space.shape[1:]) >= 8 * 2 ** (levels - 1):
         levels += 1

@@ -8,6 +8,8 @@ PLUGIN = Plugin(
     modalities={"series": "afresh.domains.series.modality:MODALITY"},
     metrics=("afresh.domains.series.metrics:METRICS",),
     verbs={
+        "anomalies": "afresh.domains.series.verbs:anomalies",
         "forecast": "afresh.domains.series.verbs:forecast",
+        "impute": "afresh.domains.series.verbs:impute",
     },
 )

@@ -1,4 +1,4 @@
-"""Times as phases of the day, the week and the year: a sine and a cosine of each that the step and the length support."""
+"""Times as phases of the day, the week and the year: a sine and a cosine of each that step and length support."""
 
 from __future__ import annotations
 

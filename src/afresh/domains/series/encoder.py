@@ -17,14 +17,14 @@ from torch import Tensor
 
 from afresh.core import Abilities, Batch, Cond, CondSpec, Examples, Item, Sound, Space, UserError
 from afresh.core.rng import Rng
-from afresh.data.conditions import encode_conditions
 from afresh.data.encoder_file import load_encoder, save_encoder, written_names
 from afresh.domains.series.kind import SERIES
 from afresh.domains.series.known import Layout, hidden, part_of
 from afresh.domains.series.reading.step import Step, step_of, written_time
 from afresh.storage.files import replace_file
 
-TOLD = "told"  # the condition that holds what is known of a window
+TOLD = "told"  # the condition that holds what is known of each column of a window
+BESIDE = "beside"  # and that which holds columns known in advance and the calendar
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Size = Annotated[int, Field(ge=1, le=1 << 20)]
@@ -38,7 +38,6 @@ class SavedSeries(BaseModel):
     format: Literal["afresh.series"] = "afresh.series"
     version: Literal[1] = 1
     columns: tuple[str, ...]
-    joint: bool
     step: str
     counted: bool
     context: Size
@@ -108,8 +107,8 @@ class SeriesEncoder:
         calendar = np.asarray(item.images.get("calendar", np.zeros((0, length))), np.float32)
         if known.shape != (len(saved.known), length) or calendar.shape != (2 * len(saved.cycles), length):
             raise UserError(
-                f"{item.source} has {len(known)} columns known in advance and {len(calendar)} phases of the calendar, and "
-                f"the model is told {len(saved.known)} and {2 * len(saved.cycles)}."
+                f"{item.source} has {len(known)} columns known in advance and {len(calendar)} phases of the calendar, "
+                f"and the model is told {len(saved.known)} and {2 * len(saved.cycles)}."
             )
         scales = list(saved.known.values())
         rows = [np.nan_to_num((row - mean) / std) for row, (mean, std) in zip(known, scales, strict=True)]
@@ -119,36 +118,33 @@ class SeriesEncoder:
         """x (N, C, L), float32, with what stands for missing values in their places. Every value of the context that is
         there is known, and every one of the horizon is to be drawn; in training other values are hidden as well
         (`known.hidden`). Raises UserError for a window of another shape."""
-        cond = encode_conditions(items, self.conds, None)
         for item in items:
             if item.value.shape != self.space.shape:
                 raise UserError(f"{item.source} is a window of shape {item.value.shape}, not {self.space.shape}.")
         if not items:
-            return Examples(torch.zeros(0, *self.space.shape), cond)
+            return Examples(torch.zeros(0, *self.space.shape), Cond.unconditional(self.conds, 0))
         x = torch.stack([self.unit(item.value) for item in items])
         extra = torch.stack([self.extra(item) for item in items])
         there = torch.isfinite(x)
         future = torch.arange(self.layout.length) >= self.layout.context
-        x, cond = self.told(x, there & ~future, there & future, extra, cond)
+        x, cond = self.told(x, there & ~future, there & future, extra)
         return Examples(x, cond, bytes=x.numel() * 4, vary=self.vary)
 
-    def told(
-        self, x: Tensor, known: Tensor, drawn: Tensor, extra: Tensor, cond: Cond | None = None
-    ) -> tuple[Tensor, Cond]:
+    def told(self, x: Tensor, known: Tensor, drawn: Tensor, extra: Tensor) -> tuple[Tensor, Cond]:
         """x (B, C, L) with what stands for values that are neither known nor drawn, and the condition."""
-        part = part_of(x, known, drawn, extra, self.layout)
+        part = part_of(x, known, drawn, self.layout.period)
         c = self.layout.channels
         x = torch.where(known | drawn, x, part[:, -2 * c : -c])
-        cond = cond or Cond.unconditional({k: v for k, v in self.conds.items() if k != TOLD}, len(x))
-        parts, present = {**cond.parts, TOLD: part}, {**cond.present, TOLD: torch.ones(len(x), dtype=torch.bool)}
-        return x, replace(cond, parts=parts, present=present)
+        parts = {TOLD: part, BESIDE: extra} if self.layout.extra else {TOLD: part}
+        return x, Cond(len(x), parts, {name: torch.ones(len(x), dtype=torch.bool) for name in parts})
 
     def vary(self, batch: Batch, rng: Rng) -> Batch:
         """The batch with other values hidden, by the number of each draw."""
         part, layout = batch.cond.parts[TOLD], self.layout
         there = layout.known(part) | layout.drawn(part)
         hide = hidden(layout, rng, batch.index) & there
-        x, cond = self.told(batch.x, there & ~hide, hide, layout.extras(part), batch.cond)
+        extra = batch.cond.parts[BESIDE] if layout.extra else batch.x[:, :0]
+        x, cond = self.told(batch.x, there & ~hide, hide, extra)
         return replace(batch, x=x, cond=cond)
 
     def decode(self, x: Tensor) -> list[Any]:
@@ -176,7 +172,7 @@ class SeriesEncoder:
         times = grid.times(first + np.arange(value.shape[1]))
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["time", *(self.saved.columns if self.saved.joint else ["value"])])
+        writer.writerow(["time", *self.saved.columns])
         for moment, row in zip(times.tolist(), value.T, strict=True):
             cells = ["" if np.isnan(v) else np.format_float_positional(v, trim="-") for v in row]
             writer.writerow([written_time(moment, grid.counted), *cells])

@@ -25,14 +25,15 @@ from afresh.runs.run import Run
 
 QUANTILES = (0.05, 0.1, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.9, 0.95)
 FAN = (0.05, 0.25, 0.5, 0.75, 0.95)
+MOST_MEMBERS = 4096  # of a series
 MOST_BYTES = 4 << 30  # of the members that are held
 SHOWN = 3  # horizons of the past in a picture
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """Futures of S series: members (M, S, C, H) in the units of the data. series: as they were read, of which the last
-    value is the step before the first one that is forecast, at `ends`. given: (S, C, H), NaN where nothing was given."""
+    """Futures of S series: members (M, S, C, H) in the units of the data. series: as they were read; the first step
+    that is forecast is at `ends`. given: (S, C, H), NaN where nothing was given."""
 
     encoder: SeriesEncoder
     series: Sequence[Series]
@@ -82,8 +83,8 @@ class Forecast:
         members, series, columns, horizon = self.members.shape
         what = f"{counted(columns, 'column')}" + (f" of {counted(series, 'series', 'series')}" if series > 1 else "")
         out: list[Line] = [
-            f"{counted(members, 'future')} of {counted(horizon, 'step')} ({self.encoder.saved.step} each) for {what}, in "
-            f"{self.seconds:.1f} s"
+            f"{counted(members, 'future')} of {counted(horizon, 'step')} ({self.encoder.saved.step} each) for {what}, "
+            f"in {self.seconds:.1f} s"
         ]
         rows = []
         for number, one in list(enumerate(self.series))[:4]:
@@ -158,7 +159,8 @@ def futures(
     """What follows step `ends` (S,) of each series, (members, S, C, horizon). Beyond the horizon that was trained, each
     member goes on after what it drew itself. given: (S, C, horizon), NaN where nothing is.
 
-    The noise of member m of series s in stretch k has the number (k S + s) members + m.
+    The noise of member m of series s in stretch k has the number (k S + s) MOST_MEMBERS + m, so that it does not
+    depend on how many members there are.
     """
     encoder = series_encoder(run)
     context, each = encoder.layout.context, encoder.layout.horizon
@@ -182,7 +184,8 @@ def futures(
         values[..., context : context + now] = given[..., k * each : k * each + now].repeat(members, 0)
         asked = np.zeros(values.shape, bool)
         asked[..., context:] = True
-        numbers = np.arange(k * count * members, (k + 1) * count * members)
+        first = (k * count + np.arange(count)) * MOST_MEMBERS
+        numbers = (first[:, None] + np.arange(members)).ravel()
         drawn = draw_missing(run, Stretch(values, later.known, later.calendar), asked, seed, numbers)[..., context:]
         done.append(drawn[..., :now])
         past = np.concatenate([past, drawn], -1)[..., -context:]
@@ -258,8 +261,8 @@ def with_given(
     if not used:
         first = written_time(series[0].times(ends[0], ends[0] + 1)[0], series[0].step.counted)
         raise UserError(
-            f"{path} says nothing of the {steps:,} steps from {first} on that are forecast. Give a table with the column "
-            f"of times {encoder.settled['time']!r}, the times of these steps, and the columns that are known then."
+            f"{path} says nothing of the {steps:,} steps from {first} on that are forecast. Give a table with the "
+            f"column of times {encoder.settled['time']!r}, these times, and the columns that are known then."
         )
     return out, conditions
 
@@ -271,8 +274,8 @@ def check_known(encoder: SeriesEncoder, series: Sequence[Series], ends: Sequence
         lacking = [n for n, row in zip(encoder.saved.known, later, strict=True) if not np.isfinite(row).all()]
         if lacking:
             raise UserError(
-                f"The model is told {', '.join(lacking)} in advance, and the table does not say {'it' if len(lacking) == 1 else 'them'} "
-                f"for the {steps:,} steps that are forecast. Add rows of the future with empty values, or give them: "
+                f"The model is told {', '.join(lacking)} in advance, and the table does not say what comes in the "
+                f"{steps:,} steps that are forecast. Add rows of the future with empty values, or give them: "
                 '`given="future.csv"`.',
                 "known_missing",
             )

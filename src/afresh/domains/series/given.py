@@ -17,8 +17,8 @@ from afresh.domains.series.reading.regular import Series, regular
 
 
 def read_given(encoder: SeriesEncoder, path: Path, names: list[str]) -> dict[str, Series]:
-    """What a table says of each series, by its name, with NaN for columns that it has not. Without the columns that tell
-    series apart, it holds for all `names`. Raises UserError if it has no time or no column of the model."""
+    """What a table says of each series, by its name, with NaN for columns that it has not. Without the columns
+    that tell series apart, it holds for all `names`. Raises UserError if it has no time or no column of the model."""
     settled, saved = encoder.settled, encoder.saved
     if not path.is_file():
         raise UserError(f"There is no file {path}.")
@@ -30,8 +30,8 @@ def read_given(encoder: SeriesEncoder, path: Path, names: list[str]) -> dict[str
     useful = [c for c in (*saved.columns, *saved.known) if c in columns]
     if settled["time"] not in columns or not useful:
         raise UserError(
-            f"{path} needs the column of times {settled['time']!r} and one or more of {', '.join((*saved.columns, *saved.known))}."
-            f" It has {', '.join(table.column_names)}."
+            f"{path} needs the column of times {settled['time']!r} and one or more of "
+            f"{', '.join((*saved.columns, *saved.known))}. It has {', '.join(table.column_names)}."
         )
     times, _ = seconds_of(table.column(settled["time"]).combine_chunks())
 

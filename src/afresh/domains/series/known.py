@@ -36,13 +36,9 @@ class Layout:
 
     @property
     def rows(self) -> int:
-        """Channels of the part: known values, which are known, the mean season and the last one, further ones, and at
-        its end what stands for x and its scale."""
-        return 6 * self.channels + self.extra
-
-    def extras(self, part: Tensor) -> Tensor:
-        """The further channels (B, E, L) of parts."""
-        return part[:, 4 * self.channels : 4 * self.channels + self.extra]
+        """Channels of the part, as many of each column: known values, which are known, the mean season and the last
+        one, and at its end what stands for x and its scale."""
+        return 6 * self.channels
 
     def known(self, part: Tensor) -> Tensor:
         """Which values are known, (B, C, L) bool."""
@@ -53,7 +49,7 @@ class Layout:
         return part[:, -self.channels :] > 0
 
 
-def part_of(x: Tensor, known: Tensor, drawn: Tensor, extra: Tensor, layout: Layout) -> Tensor:
+def part_of(x: Tensor, known: Tensor, drawn: Tensor, period: int) -> Tensor:
     """What a model is told, (B, rows, L), of x (B, C, L) of which values are `known` and others are `drawn`, both (B,
     C, L) bool. Values of x that are not known are not looked at."""
     there = known.to(x.dtype)
@@ -62,11 +58,11 @@ def part_of(x: Tensor, known: Tensor, drawn: Tensor, extra: Tensor, layout: Layo
     mean = value.sum(-1, keepdim=True) / count
     std = (((value - mean) * there).square().sum(-1, keepdim=True) / count).sqrt().clamp_min(LEAST)
     z = (value - mean) / std * there
-    season, last = seasonal(z, known, layout.period)
+    season, last = seasonal(z, known, period)
     base = torch.where(known, x, mean + std * season)
     scale = torch.where(drawn & ~known, std.expand_as(x), 0.0)
     hidden = 1 - there
-    return torch.cat([z, there, season * hidden, last * hidden, extra, base, scale], 1)
+    return torch.cat([z, there, season * hidden, last * hidden, base, scale], 1)
 
 
 def seasonal(z: Tensor, known: Tensor, period: int) -> tuple[Tensor, Tensor]:

@@ -5,26 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field
 
 from afresh.core import Corpus, Item, Omission, Part, Sniff, UserError
-from afresh.data.conditions import fit_conditions
 from afresh.domains.series.calendar import cycles
-from afresh.domains.series.encoder import TOLD, SavedSeries, SeriesEncoder, load
+from afresh.domains.series.encoder import BESIDE, TOLD, SavedSeries, SeriesEncoder, load
 from afresh.domains.series.kind import SERIES
 from afresh.domains.series.known import Layout
 from afresh.domains.series.reading.options import ReadingOptions
 from afresh.domains.series.reading.read import Reading, read_series
-from afresh.domains.series.reading.regular import Series
-from afresh.domains.series.reading.step import written_time
 from afresh.domains.series.recognise import recognise
 from afresh.domains.series.windows import default_context, default_horizon, items_of, stride_of
 
 SMALL = 1e-12
-COLUMN = "column"  # the label of a window of one column
 
 
 class SeriesOptions(ReadingOptions):
@@ -37,12 +33,10 @@ class SeriesOptions(ReadingOptions):
     period: int | None = Field(
         None, ge=1, le=8192, description="steps of a season; None: by the step, a day of hours, a week of days"
     )
-    joint: bool = Field(
-        True,
-        description="columns are forecast together, so that one may be given for the others; false: each alone, by one "
-        "model for all",
+    held: int | None = Field(
+        None, ge=1, description="steps at the end that are held out, at least one horizon; None: a tenth"
     )
-    cycles: tuple[str, ...] | None = Field(
+    cycles: tuple[Literal["day", "week", "year"], ...] | None = Field(
         None, description="cycles of the calendar that a model is told: day, week, year; None: those that are supported"
     )
     counted: bool | None = Field(None, description="whether times are numbers of no unit; None: by the table")
@@ -65,22 +59,17 @@ class SeriesModality:
     def read(self, path: Path, options: SeriesOptions) -> Corpus:
         """An Item for each window. Raises UserError if there is none, or for data for which something must be set."""
         reading = usable(read_series(path, options.reading))
-        joint = (options.joint and len(reading.columns.values) > 1) or len(reading.columns.values) == 1
-        series = reading.series if joint else [one for s in reading.series for one in single_columns(s, reading)]
-        longest = max(s.length for s in reading.series)
+        series = reading.series
+        longest = max(s.length for s in series)
         step = reading.step
         period = options.period or min(step.period, max(1, longest // 4))
         horizon = options.horizon or default_horizon(period, longest)
         context = options.context or default_context(period, horizon, longest)
         names = cycles(step, longest) if options.cycles is None else options.cycles
-        channels = len(reading.columns.values) if joint else 1
+        channels = len(reading.columns.values)
         layout = Layout(channels, len(reading.columns.known) + 2 * len(names), context, horizon, period)
-        stride = stride_of(sum(s.length for s in series), 4 * layout.length * (layout.rows + channels))
-        items = list(items_of(series, context, horizon, names, stride))
-        if not joint:
-            items = [
-                replace(i, labels={COLUMN: i.source.split("\0")[0]}, source=i.source.split("\0")[1]) for i in items
-            ]
+        stride = stride_of(sum(s.length for s in series), 4 * layout.length * (layout.rows + layout.extra + channels))
+        items = list(items_of(series, context, horizon, names, stride, options.held))
         notes = [
             *reading.notes,
             f"windows of {context:,} steps and a horizon of {horizon:,}, with a period of {period:,}"
@@ -99,7 +88,6 @@ class SeriesModality:
             "context": context,
             "horizon": horizon,
             "period": period,
-            "joint": joint,
             "cycles": tuple(names),
         }
         return Corpus(items, list(reading.refused), notes, settled=settled)
@@ -113,25 +101,27 @@ class SeriesModality:
         known = [moments([i.images["known"] for i in items])] if len(items[0].images.get("known", ())) else []
         names = chosen.get("known", [])
         scales = {n: (float(m), float(s)) for n, m, s in zip(names, *known[0], strict=True)} if known else {}
-        conds, notes = fit_conditions(items)
+        length = np.shape(items[0].value)[1]
+        horizon = chosen.get("horizon") or default_horizon(1, length)
         saved = SavedSeries(
-            columns=chosen["values"],
-            joint=options.joint,
-            step=chosen["step"],
-            counted=chosen["counted"],
-            context=chosen["context"],
-            horizon=chosen["horizon"],
-            period=chosen["period"],
-            cycles=chosen["cycles"],
+            columns=chosen.get("values") or [f"column {i}" for i in range(len(mean))],
+            step=chosen.get("step") or "1",
+            counted=chosen.get("counted", True),
+            context=length - horizon,
+            horizon=horizon,
+            period=chosen.get("period") or 1,
+            cycles=chosen.get("cycles") or (),
             known=scales,
             mean=mean.tolist(),
             std=std.tolist(),
-            conds=conds,
+            conds={},
             options=chosen,
-            notes=tuple(notes),
         )
-        told = Part("aligned", shape=(saved.layout.rows, saved.layout.length), persists=True, scaled=True)
-        return SeriesEncoder(saved.model_copy(update={"conds": {**conds, TOLD: told}}))
+        layout = saved.layout
+        conds = {TOLD: Part("aligned", shape=(layout.rows, length), persists=True, scaled=True)}
+        if layout.extra:
+            conds[BESIDE] = Part("aligned", shape=(layout.extra, length))
+        return SeriesEncoder(saved.model_copy(update={"conds": conds}))
 
     def load(self, folder: Path) -> SeriesEncoder:
         return load(folder)
@@ -182,17 +172,3 @@ def usable(reading: Reading) -> Reading:
     return replace(
         reading, series=series, columns=columns, notes=[*reading.notes, Omission(f"columns left out: {why}")]
     )
-
-
-def single_columns(series: Series, reading: Reading) -> list[Series]:
-    """Each column as a series of its own, whose name begins with that of the column."""
-    return [
-        replace(series, name=f"{column}\0{column}" + (f" of {series.name}" if series.name else ""), values=row[None])
-        for column, row in zip(reading.columns.values, series.values, strict=True)
-    ]
-
-
-def span_of(series: Series) -> str:
-    """From when to when a series is, in words."""
-    first, last = series.times(0, 1)[0], series.times(series.length - 1, series.length)[0]
-    return f"{written_time(first, series.step.counted)} to {written_time(last, series.step.counted)}"

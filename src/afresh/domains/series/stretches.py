@@ -11,10 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from afresh.core import Item, UserError
-from afresh.data.conditions import encode_conditions
 from afresh.domains.series.calendar import phases
-from afresh.domains.series.encoder import TOLD, SeriesEncoder
-from afresh.domains.series.modality import COLUMN
+from afresh.domains.series.encoder import SeriesEncoder
 from afresh.domains.series.reading.options import ReadingOptions
 from afresh.domains.series.reading.read import Reading, read_series
 from afresh.domains.series.reading.regular import Series
@@ -72,23 +70,12 @@ def draw_missing(run: Run, stretch: Stretch, asked: NDArray[np.bool_], seed: int
     """One draw of each stretch, (S, C, L) in the units of the data: what is known as it is, and where `asked` (S, C, L)
     what the run draws with the noise of these numbers (S,). Elsewhere it is the mean of the seasons before."""
     encoder = series_encoder(run)
-    count, columns, length = stretch.values.shape
     values, known, calendar = stretch.values, stretch.known, stretch.calendar
-    labels: list[dict[str, str]] = [{}] * count
-    if not encoder.saved.joint:
-        values, asked = (v.reshape(count * columns, 1, length) for v in (values, asked))
-        known, calendar = known.repeat(columns, 0), calendar.repeat(columns, 0)
-        labels = [{COLUMN: c} if COLUMN in encoder.conds else {} for _ in range(count) for c in encoder.saved.columns]
-        numbers = (numbers[:, None] * columns + np.arange(columns)).ravel()
-    items = [
-        Item(None, "the series", labels=label, images={"known": k, "calendar": c})
-        for label, k, c in zip(labels, known, calendar, strict=True)
-    ]
+    items = [Item(None, "the series", images={"known": k, "calendar": c}) for k, c in zip(known, calendar, strict=True)]
     x = encoder.unit(values)
     there = torch.isfinite(x)
     extra = torch.stack([encoder.extra(i) for i in items])
-    own = encode_conditions(items, {k: v for k, v in encoder.conds.items() if k != TOLD}, None)
-    _, cond = encoder.told(x, there, torch.from_numpy(np.ascontiguousarray(asked)) & ~there, extra, own)
+    _, cond = encoder.told(x, there, torch.from_numpy(np.ascontiguousarray(asked)) & ~there, extra)
     drawn = run.draw(run.modules, cond, seed, run.settings({}), torch.from_numpy(numbers))
-    out = encoder.physical(drawn).reshape(count, columns, length)
-    return np.where(np.isfinite(stretch.values), stretch.values, out)
+    out = encoder.physical(drawn)
+    return np.where(np.isfinite(values), values, out)

@@ -10,7 +10,9 @@ from annotated_types import Ge, Le
 from afresh.core.verb import Absent, Option, verb
 
 if TYPE_CHECKING:
+    from afresh.domains.series.anomalies import Anomalies
     from afresh.domains.series.forecast import Forecast
+    from afresh.domains.series.impute import Filled
     from afresh.runs.run import Run
 
 SOURCE = Option(
@@ -67,3 +69,60 @@ def forecast(
     from afresh.domains.series.forecast import forecast_from
 
     return forecast_from(run, start, horizon, members, given, keep, format, seed)
+
+
+@verb(
+    "impute",
+    able=why_not,
+    result="{filled, members, files, notes}",
+    summary="fill the gaps of a series, with their uncertainty",
+    served=False,
+    files="The folder for the filled table and the intervals of what was filled.",
+)
+def impute(
+    run: Run,
+    start: Annotated[str | Path | None, SOURCE] = None,
+    *,
+    members: Annotated[int, Ge(2), Le(4096), Option("Draws of each gap.")] = 50,
+    format: Annotated[str, Option("The format of tables: `csv` or `parquet`.")] = "csv",
+    seed: Annotated[int, Option("The same seed gives the same values.")] = 0,
+) -> Filled:
+    """Fill the gaps of a series: each by the mean of what the run draws between what is known, and with its interval.
+
+    Raises UserError if the table cannot be read, lacks a column of the run, or has no gap.
+    """
+    from afresh.domains.series.impute import impute_from
+
+    return impute_from(run, start, members, format, seed)
+
+
+@verb(
+    "anomalies",
+    able=why_not,
+    result="{scored, most, files, notes}",
+    summary="find values of a series that were unlikely",
+    served=False,
+    files="The folder for the table of scores.",
+)
+def anomalies(
+    run: Run,
+    start: Annotated[str | Path | None, SOURCE] = None,
+    *,
+    members: Annotated[int, Ge(10), Le(4096), Option("Futures by which a value is judged.")] = 100,
+    ahead: Annotated[
+        int | None, Ge(1), Option("Steps from one forecast to the next; the horizon of the run by default.")
+    ] = None,
+    format: Annotated[str, Option("The format of tables: `csv` or `parquet`.")] = "csv",
+    seed: Annotated[int, Option("The same seed gives the same scores.")] = 0,
+) -> Anomalies:
+    """Find values that were unlikely before they came.
+
+    Each value after the first context is judged by a forecast from at most `ahead` steps before it. `distance` is how
+    far it is from the median, in deviations of the forecast on its side; `chance` is that of a value that is as far
+    out or further, on either side, and not below 2 / (members + 1).
+
+    Raises UserError if the table cannot be read, lacks a column of the run, or has no series longer than the context.
+    """
+    from afresh.domains.series.anomalies import anomalies_from
+
+    return anomalies_from(run, start, members, ahead, format, seed)

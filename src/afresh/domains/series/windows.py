@@ -33,14 +33,20 @@ def stride_of(steps: int, row_bytes: int) -> int:
     return max(1, -(-steps * row_bytes // MOST_BYTES))
 
 
-def held_from(length: int, context: int, horizon: int) -> int | None:
-    """The first step that is held out; None for a series that is too short for a window on both sides."""
-    first = length - max(horizon, round(HELD * length))
+def held_from(length: int, context: int, horizon: int, held: int | None = None) -> int | None:
+    """The first step that is held out, so that `held` are, at least one horizon; None for a series that is too short for
+    a window on both sides."""
+    first = length - max(horizon, round(HELD * length) if held is None else held)
     return first if first >= context + horizon else None
 
 
 def items_of(
-    series: Sequence[Series], context: int, horizon: int, cycles: Sequence[str], stride: int
+    series: Sequence[Series],
+    context: int,
+    horizon: int,
+    cycles: Sequence[str],
+    stride: int,
+    held_steps: int | None = None,
 ) -> Iterator[Item]:
     """A window for each place to begin at. Training windows end before the first step that is held out, and those held
     out have their horizon after it.
@@ -50,17 +56,17 @@ def items_of(
     length = context + horizon
     long = [s for s in series if s.length >= length]
     least = min((s.length for s in series), default=0)
-    if not long or (len(series) == 1 and held_from(least, context, horizon) is None):
+    if not long or (len(series) == 1 and held_from(least, context, horizon, held_steps) is None):
         longest = max((s.length for s in series), default=0)
         need = length if len(series) > 1 else length + horizon
         raise UserError(
-            f"{counted(len(series), 'series', 'series')} of {longest:,} steps at most, and a context of {context:,} with a "
-            f"horizon of {horizon:,} needs {need:,} or more. Set `data.context` and `data.horizon` lower.",
+            f"{counted(len(series), 'series', 'series')} of {longest:,} steps at most, and a context of {context:,} "
+            f"with a horizon of {horizon:,} needs {need:,} or more. Set `data.context` and `data.horizon` lower.",
             "too_short",
         )
     for one in long:
         calendar = phases(one.times(0, one.length), cycles)
-        held = held_from(one.length, context, horizon)
+        held = held_from(one.length, context, horizon, held_steps)
         if held is None:
             yield from windows(one, calendar, range(0, one.length - length + 1, stride), length, None)
             continue

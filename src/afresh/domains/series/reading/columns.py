@@ -111,7 +111,7 @@ def is_series(table: Mapping[str, Sequence[Any]], columns: SeriesColumns) -> boo
     words = {n: [str(v) for v in table[n] if not is_missing(v)] for n in columns.texts}
     if any(is_prose(n, values) or not are_labels(values) for n, values in words.items()):
         return False
-    times, units = seconds(table[columns.time])
+    times, _ = seconds(table[columns.time])
     groups: dict[Any, list[float]] = {}
     apart = [table[n] for n in columns.series]
     for i, moment in enumerate(times):

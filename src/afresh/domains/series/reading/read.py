@@ -154,8 +154,8 @@ def check_doubled(raw: Mapping[str, Raw], differences: Floats, columns: SeriesCo
         others = [*columns.texts, *columns.ids]
         hint = f" Columns that may tell them apart: {', '.join(others)}." if others else ""
         raise UserError(
-            f"{np.mean(differences == 0):.0%} of the times in {columns.time!r} occur several times, as those of several "
-            f"series do. Set `data.series` to the columns that tell them apart.{hint}",
+            f"{np.mean(differences == 0):.0%} of the times in {columns.time!r} occur several times, as those of "
+            f"several series do. Set `data.series` to the columns that tell them apart.{hint}",
             "doubled_times",
         )
 
@@ -184,8 +184,8 @@ def notes_on(
     uneven = float(np.mean(np.abs(differences[differences > 0] / usual.length - 1) > 0.1)) if not step.months else 0.0
     if uneven > 0.01:
         notes.append(
-            f"{uneven:.0%} of the differences of times are not {usual}: a value is the mean of the measurements nearest "
-            "to its time, and times without any are gaps"
+            f"{uneven:.0%} of the differences of times are not {usual}: a value is the mean of the measurements "
+            "nearest to its time, and times without any are gaps"
         )
     gaps, size = sum(int(np.isnan(s.values).sum()) for s in series), sum(s.values.size for s in series)
     if gaps:

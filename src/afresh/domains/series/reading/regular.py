@@ -17,7 +17,7 @@ COARSER = 1.5  # a step that is so many times the usual difference collects what
 @dataclass(frozen=True)
 class Series:
     """A series of equal steps: values (columns, steps), NaN where there is none, of which the first is at the place
-    `first` of `step`. known: (columns known in advance, steps). doubled: measurements that shared a step with others."""
+    `first` of `step`. known: (columns known in advance, steps). doubled: measurements that share a step with others."""
 
     name: str
     step: Step
@@ -38,9 +38,9 @@ class Series:
 def regular(name: str, times: Floats, values: Floats, known: Floats, step: Step, usual: float) -> Series:
     """The series of measurements at times (n,) in any order: values (n, C) and known (n, D).
 
-    A step has the mean of the measurements that are nearest to it. Where the step is coarser than the `usual` difference
-    of times in seconds, it has the mean of those from it to the next, and steps lie on whole ones since 1970 (weeks
-    begin on Mondays). Raises UserError where nearly all steps would be empty.
+    A step has the mean of the measurements that are nearest to it. Where the step is coarser than the `usual`
+    difference of times in seconds, it has the mean of those from it to the next, and steps lie on whole ones since
+    1970 (weeks begin on Mondays). Raises UserError where nearly all steps would be empty.
     """
     places = step.places(times)
     if step.months:
