@@ -7,6 +7,7 @@ less than a minute on one thread.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,7 @@ from afresh.core.rng import Rng
 from afresh.domains.exercises.history import ANSWERS
 from afresh.domains.interactions.history import HISTORY
 from afresh.domains.molecule.kind import MOLECULE
+from afresh.domains.series.kind import SERIES
 from tests.plugin.package.afresh_walks import WALK
 
 SPEC: CondSpec = {
@@ -299,6 +301,13 @@ def write_waves(folder: Path) -> None:
         np.savez(folder / f"{i:02d}.npz", u=wave[None], time=np.zeros(1), x=x)
 
 
+def write_readings(folder: Path) -> None:
+    """24 series of 16 steps that are counted, one a file: a window each."""
+    for i in range(24):
+        rows = [f"{t},{math.sin(t + i):.4f},{math.cos(t * i / 7):.4f}" for t in range(16)]
+        (folder / f"{i:02d}.csv").write_text("\n".join(["time,a,b", *rows, ""]), encoding="ascii")
+
+
 SEQUENCES = ("transformer", "masked", "vae", "autoencoder")  # families of whole sequences too
 MODALITIES = (
     ModalityRow("text", write_texts, 24, {"context": 8}, SEQUENCES),
@@ -320,6 +329,7 @@ MODALITIES = (
     ),
     ModalityRow("molecule", write_molecules, 24, families=SEQUENCES),
     ModalityRow("field", write_waves, 24, families=("vae", "gan", "flow", "ensemble", "autoencoder")),
+    ModalityRow("series", write_readings, 24, {"context": 12, "horizon": 4}, ("ensemble",)),
 )
 
 
@@ -461,6 +471,7 @@ METRICS = (
     MetricRow("molecule", tuple(SPACES), MOLECULE_METRICS, MOLECULE),
     MetricRow("tokens", tuple(k for k, s in SPACES.items() if s.kind == "tokens"), ("bits_per_token",), WALK),
     MetricRow("exercises", tuple(SPACES), ("foreseen_answers",), ANSWERS),
+    MetricRow("series", tuple(SPACES), ("foreseen_series",), SERIES),
     MetricRow(
         "feature_metrics",
         tuple(SPACES),

@@ -39,6 +39,7 @@ from afresh.core import (
     Sampling,
     Space,
     State,
+    UserError,
 )
 from afresh.core.rng import Rng
 from afresh.core.safe_json import MOST_LAYERS
@@ -47,6 +48,7 @@ from afresh.nets.conditioning import (
     Conditioning,
     aligned_channels,
     aligned_fields,
+    aligned_parts,
     persisting,
     previous,
     told_channels,
@@ -102,10 +104,12 @@ class Drawing(nn.Module):
         self.bias = nn.Parameter(torch.zeros(config.emb))
         self.shared = nn.Linear(self.latent, config.emb, bias=False) if self.latent else None
         told = aligned_channels(conds, self.channels) + self.noise
-        self.own = 0  # channels of the network's input that belong to one channel of x each, its first ones
+        self.own = 0  # groups of the network's first inputs, one for each channel of x
         if config.net == "columns":
             found = persisting(conds)
-            self.own = 0 if found is None else told_channels(found[1], self.channels) // self.channels
+            if found is None or found[0] != next(iter(aligned_parts(conds))):
+                raise UserError("The network `columns` is for series: take unet or dit.")
+            self.own = told_channels(found[1], self.channels) // self.channels
             rest = told - self.own * self.channels
             self.net: nn.Module = ColumnTransformer(
                 space.shape[1], self.channels, self.own, rest, config.widths[0], config.blocks,
@@ -122,12 +126,14 @@ class Drawing(nn.Module):
             e = e + self.shared(latent)
         seen = torch.cat([aligned_fields(cond, self.conds, grid), noise], 1)
         seen = seen if seen.shape[1] else grid[:, :1]
+        before = previous(cond, self.conds, grid)
         if self.own:
             own, shared = seen.split((self.own * self.channels, seen.shape[1] - self.own * self.channels), 1)
-            change = self.net(own.unflatten(1, (self.own, self.channels)), shared, nn.functional.silu(e)).float()
+            assert before is not None
+            own, drawn = own.unflatten(1, (self.own, self.channels)), (along(before[1], grid) > 0).expand_as(grid)
+            change = self.net(own, shared, drawn, nn.functional.silu(e)).float()
         else:
             change = self.net(seen, nn.functional.silu(e)).float()
-        before = previous(cond, self.conds, grid)
         if before is None:
             return change
         base, scale = before

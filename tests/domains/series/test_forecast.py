@@ -29,7 +29,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def model(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Model:
     out = tmp_path_factory.mktemp("runs") / "run"
-    sizes = ("--set", f"data.context={CONTEXT}", "--set", f"data.horizon={HORIZON}")
+    sizes = ("--data", f"context={CONTEXT}", "--data", f"horizon={HORIZON}")
     assert command(["train", str(data), "--steps", "60", "--out", str(out), "--no-measure", *TINY, *sizes]) == 0
     return Model(Run.open(out))
 
@@ -132,7 +132,7 @@ def test_a_value_that_nothing_foretold_is_the_most_distant(model: Model, tmp_pat
 def test_a_model_of_columns_known_in_advance_asks_for_them(tmp_path: Path) -> None:
     price = np.random.default_rng(1).standard_normal(300).round(3)
     data = write_waves(tmp_path / "a.csv", 300, price=price)
-    sizes = ("--set", "data.context=24", "--set", "data.horizon=6", "--set", "data.known=price")
+    sizes = ("--data", "context=24", "--data", "horizon=6", "--data", "known=price")
     out = tmp_path / "run"
     assert command(["train", str(data), "--steps", "2", "--out", str(out), "--no-measure", *TINY, *sizes]) == 0
     model = Model(Run.open(out))

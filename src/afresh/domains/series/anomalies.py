@@ -49,7 +49,7 @@ class Anomalies:
         """(series, column, step) of all scored values, the most distant first."""
         places = [(s, *map(int, p)) for s, d in enumerate(self.distances) for p in np.argwhere(np.isfinite(d))]
         found = np.array([self.distances[s][c, t] for s, c, t in places])
-        return [places[i] for i in np.argsort(-found, kind="stable")]  # type: ignore[return-value]
+        return [places[i] for i in np.argsort(-found, kind="stable")]
 
     def row(self, place: tuple[int, int, int]) -> dict[str, Any]:
         s, c, t = place

@@ -168,8 +168,8 @@ class SeriesEncoder:
 
     def as_csv(self, value: NDArray[np.float32]) -> bytes:
         grid = self.saved.grid
-        first = 0.0 if grid.counted else np.ceil(grid.places(np.array([946_684_800.0]))[0])
-        times = grid.times(first + np.arange(value.shape[1]))
+        first = 0.0 if grid.counted else float(np.ceil(grid.places(np.array([946_684_800.0]))[0]))
+        times = grid.times(first + np.arange(value.shape[1], dtype=np.float64))
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(["time", *self.saved.columns])

@@ -34,8 +34,8 @@ def stride_of(steps: int, row_bytes: int) -> int:
 
 
 def held_from(length: int, context: int, horizon: int, held: int | None = None) -> int | None:
-    """The first step that is held out, so that `held` are, at least one horizon; None for a series that is too short for
-    a window on both sides."""
+    """The first step that is held out, so that `held` are, at least one horizon; None for a series that is too short
+    for a window on both sides."""
     first = length - max(horizon, round(HELD * length) if held is None else held)
     return first if first >= context + horizon else None
 
