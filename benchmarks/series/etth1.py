@@ -2,8 +2,7 @@
 
 The last windows of the series that do not overlap are forecast, as many as a tenth of it has room for and at most 20.
 What is before the first of them is learnt from. The loss is the mean weighted quantile loss of the levels .1 to .9.
-Of other models, the losses are those that GIFT-Eval publishes; the seasonal naive forecast and trees on lags run here,
-and AutoETS, AutoARIMA and Theta as well where the extra `series` is installed and `--statistical` is given.
+Of other models, the losses are those that GIFT-Eval publishes; the seasonal naive forecast and trees on lags run here.
 
 `--validate` takes the windows before those of the test, and learns from what is before these: whatever is chosen is
 chosen by it.
@@ -167,45 +166,11 @@ def trees(values: Array, where: Setting) -> Found:
     return judged(predict(past, later), values, where, time.monotonic() - began)
 
 
-def statistical(values: Array, where: Setting) -> dict[str, Found]:
-    """AutoETS, AutoARIMA and Theta on the last 28 days before each window, normal intervals."""
-    import pandas
-    from statsforecast import StatsForecast
-    from statsforecast.models import AutoARIMA, AutoETS, DynamicOptimizedTheta
-
-    kinds = {"AutoETS": AutoETS, "AutoARIMA": AutoARIMA, "Theta": DynamicOptimizedTheta}
-    levels = [90, 80, 60, 50, 40, 20]
-    rows = []
-    for k, end in enumerate(where.ends):
-        for c, row in enumerate(values[:, end - 28 * PERIOD : end]):
-            rows += [{"unique_id": f"{k}/{c}", "ds": i, "y": v} for i, v in enumerate(row)]
-    frame, out = pandas.DataFrame(rows), dict[str, Found]()
-    for name, kind in kinds.items():
-        began = time.monotonic()
-        made = StatsForecast([kind(season_length=PERIOD, alias="m")], freq=1, n_jobs=1).forecast(
-            df=frame, h=where.horizon, level=levels
-        )
-        shape = (where.windows, len(values), where.horizon)
-        made = made.assign(
-            k=made.unique_id.map(lambda u: int(u.split("/")[0])), c=made.unique_id.map(lambda u: int(u.split("/")[1]))
-        )
-        made = made.sort_values(["k", "c", "ds"])
-
-        def quantile(p: float, made: Any = made, shape: Any = shape) -> Array:
-            share = round(100 * abs(2 * p - 1))
-            column = "m" if not share else f"m-{'hi' if p > 0.5 else 'lo'}-{share}"
-            return made[column].to_numpy().reshape(shape)
-
-        out[name] = judged(np.stack([quantile(p) for p in EVERY]), values, where, time.monotonic() - began)
-    return out
-
-
 def main(*given: str) -> None:
     parser = parser_of("series_etth1", __doc__)
     parser.add_argument("--minutes", type=float, default=MINUTES, help="of each training")
     parser.add_argument("--horizons", type=int, nargs="*", default=list(PUBLISHED), help="hours")
     parser.add_argument("--validate", action="store_true", help="on the windows before those of the test")
-    parser.add_argument("--statistical", action="store_true", help="also AutoETS, AutoARIMA and Theta")
     parser.add_argument("--only", nargs="*", default=["ours", "naive", "tree"], help="contenders")
     parser.add_argument("--words", nargs="*", default=[], help="further words of `afresh train`, as family.blocks=2")
     parser.add_argument("--name", default="", help="of the folder of the run")
@@ -225,8 +190,6 @@ def main(*given: str) -> None:
         if "ours" in asked.only:
             words = [w for word in asked.words for w in ("--set", word)]
             of["ours"] = ours(root, where, known, asked.minutes, words)
-        if asked.statistical:
-            of |= statistical(known, where)
         found[horizon] = of
         for name, one in of.items():
             print(horizon, name, json.dumps({k: round(v, 4) for k, v in vars(one).items()}), flush=True)

@@ -18,8 +18,8 @@ from afresh.nets.dit import DiTBlock, modulated, zeroed
 class ColumnTransformer(nn.Module):
     """(own (B, K, C, L), shared (B, S, L), drawn (B, C, L) bool, embedding (B, emb)) -> (B, C, L).
 
-    `own` are K numbers of each column and step, `shared` S of each step, and `drawn` says what is not known. A column is
-    told by a learned embedding. L may be any number: the last patch is filled with zeros. Raises ValueError if the
+    `own` are K numbers of each column and step, `shared` S of each step, and `drawn` says what is not known. A column
+    is told by a learned embedding. L may be any number: the last patch is filled with zeros. Raises ValueError if the
     width is not a multiple of the number of heads.
     """
 

@@ -91,7 +91,6 @@ def windows(
         yield Item(
             values,
             f"{name}, step {start:,}",
-            labels={"series": series.name} if series.name else {},
             split=split,
             images={"calendar": calendar[:, start:stop], "known": series.known[:, start:stop]},
             group=None if split else name,
