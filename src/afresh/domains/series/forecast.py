@@ -189,14 +189,10 @@ def futures(
         drawn = draw_missing(run, Stretch(values, later.known, later.calendar), asked, seed, numbers)[..., context:]
         done.append(drawn[..., :now])
         past = np.concatenate([past, drawn], -1)[..., -context:]
-        left = (rolls - k - 1) * (clock.monotonic() - began) / (k + 1)
-        events.progress(
-            f"stretch {k + 1:,} of {rolls:,}, {left:.0f} s left",
-            "forecast",
-            done=k + 1,
-            total=rolls,
-            ended=k + 1 == rolls,
-        )
+        if rolls > 1:
+            left = (rolls - k - 1) * (clock.monotonic() - began) / (k + 1)
+            text = f"stretch {k + 1:,} of {rolls:,}, {left:.0f} s left"
+            events.progress(text, "forecast", done=k + 1, total=rolls, ended=k + 1 == rolls)
     out = np.concatenate(done, -1).reshape(count, members, columns, horizon)
     return np.ascontiguousarray(out.swapaxes(0, 1))
 

@@ -42,7 +42,7 @@ def fit(
     past: Array, later: Array, truth: Array, period: int, levels: Sequence[float], seed: int = 0
 ) -> Callable[[Array, Array], Array]:
     """Trees for the truth (N, C, H) of training windows; returns the function of (past, later) that gives quantiles (Q,
-    N, C, H), sorted so that they do not cross."""
+    N, C, H)."""
     from sklearn.ensemble import HistGradientBoostingRegressor
 
     seen, mean, std = features(past, later, period)
@@ -62,6 +62,8 @@ def fit(
         seen, mean, std = features(past, later, period)
         shape, rows = seen.shape[:-1], seen.reshape(-1, seen.shape[-1])[:, used]
         drawn = np.stack([m.predict(rows).reshape(shape) for m in models])
-        return np.sort(drawn, 0) * std + mean
+        order = np.argsort(levels)
+        drawn[order] = np.sort(drawn, 0)  # so that they do not cross
+        return drawn * std + mean
 
     return predict
