@@ -14,6 +14,9 @@ from PIL import Image
 from afresh.api import Model
 from afresh.cli import run as command
 from afresh.core import UserError
+from afresh.domains.series.forecast import futures
+from afresh.domains.series.reading.options import ReadingOptions
+from afresh.domains.series.reading.read import read_series
 from afresh.runs.run import Run
 from tests.domains.series.tables import times, waves, write, write_waves
 
@@ -51,6 +54,24 @@ def test_a_future_depends_neither_on_how_many_there_are_nor_on_how_far_they_go(m
     np.testing.assert_allclose(many.members[:2, ..., :HORIZON], few.members, rtol=1e-4, atol=1e-4)
     assert many.members.shape[-1] == 30 and np.isfinite(many.members).all()
     assert not np.allclose(forecast(model, start=data, members=2, seed=1).members, few.members)
+
+
+def shops_of(model: Model, table: Path) -> Any:
+    series = read_series(table, ReadingOptions()).series
+    nothing = np.full((len(series), 2, HORIZON), np.nan, np.float32)
+    return futures(model.run, series, [100, 90], HORIZON, 3, nothing, 0)
+
+
+def test_several_series_are_forecast_one_after_the_other_as_together(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stamps, columns = times(100), waves(100)
+    shops = [name for name in ("north", "south") for _ in stamps]
+    both = {k: [*v, *(v + 1)] for k, v in columns.items()}
+    table = write(tmp_path / "a.csv", time=stamps * 2, shop=shops, **both)
+    together = shops_of(model, table)
+    monkeypatch.setattr("afresh.domains.series.forecast.AT_ONCE", 1)
+    np.testing.assert_allclose(shops_of(model, table), together, rtol=1e-4, atol=1e-4)
 
 
 def test_a_scenario_holds_what_is_given_and_changes_the_rest(model: Model, data: Path, tmp_path: Path) -> None:

@@ -93,6 +93,17 @@ def test_columns_known_in_advance_are_told_for_the_horizon(tmp_path: Path) -> No
         np.testing.assert_allclose(row * std + mean, price[start : start + 60], atol=1e-4)
 
 
+def test_a_column_known_in_advance_that_is_the_target_is_named(tmp_path: Path) -> None:
+    data = write_waves(tmp_path / "a.csv")
+    load = [float(line.split(",")[1]) for line in data.read_text().splitlines()[1:]]
+    table = write_waves(tmp_path / "b.csv", copy=[2 * v + 1 for v in load], price=np.sin(np.arange(400) / 7))
+    notes = prepare(table, None, {**SIZES, "known": ["copy", "price"]}).notes
+    assert [n for n in notes if "known in advance, says the same" in n] == [
+        "copy, which is known in advance, says the same as load: if it is only known afterwards, leave it out of "
+        "`data.known`"
+    ]
+
+
 def test_what_is_left_of_the_calendar_is_what_step_and_length_support(tmp_path: Path) -> None:
     months = [f"{2000 + i // 12}-{i % 12 + 1:02d}-01" for i in range(120)]
     table = write(tmp_path / "a.csv", month=months, v=np.sin(np.arange(120)).round(3))

@@ -112,6 +112,14 @@ def test_series_are_told_apart_by_the_column_that_makes_their_times_differ(tmp_p
     np.testing.assert_array_equal(found.series[1].values[0], 100 + np.arange(30))
 
 
+def test_series_may_be_told_apart_by_numbers(tmp_path: Path) -> None:
+    rows = [(t, (i * 7 + k) % 5, k) for i, t in enumerate(times(30)) for k in (3, 8)]
+    table = write(tmp_path / "a.csv", time=[r[0] for r in rows], sold=[r[1] for r in rows], store=[r[2] for r in rows])
+    found = read(table)
+    assert found.columns.series == ("store",) and [s.name for s in found.series] == ["3", "8"]
+    assert found.columns.values == ("sold",)
+
+
 def test_series_that_are_mixed_up_are_refused_with_what_to_set(tmp_path: Path) -> None:
     stamps = [t for t in times(30) for _ in range(3)]
     table = write(tmp_path / "a.csv", time=stamps, v=np.sin(np.arange(90)))

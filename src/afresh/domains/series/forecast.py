@@ -27,6 +27,7 @@ QUANTILES = (0.05, 0.1, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.9, 0.95
 FAN = (0.05, 0.25, 0.5, 0.75, 0.95)
 MOST_MEMBERS = 4096  # of a series
 MOST_BYTES = 4 << 30  # of the members that are held
+AT_ONCE = 1 << 28  # bytes of what the run is told at once
 SHOWN = 3  # horizons of the past in a picture
 
 
@@ -163,8 +164,7 @@ def futures(
     depend on how many members there are.
     """
     encoder = series_encoder(run)
-    context, each = encoder.layout.context, encoder.layout.horizon
-    count, columns = len(series), len(encoder.saved.columns)
+    context, count, columns = encoder.layout.context, len(series), len(encoder.saved.columns)
     size = 4 * members * count * columns * (context + horizon)
     if size > MOST_BYTES:
         raise UserError(
@@ -172,6 +172,29 @@ def futures(
             f"{MOST_BYTES / 1e9:.3g} GB. Ask for fewer members or steps, or fewer series.",
             "too_large",
         )
+    rows = max(1, AT_ONCE // (4 * members * encoder.layout.length * encoder.layout.rows))
+    out = np.empty((members, count, columns, horizon), np.float32)
+    for begin in range(0, count, rows):
+        some = slice(begin, begin + rows)
+        out[:, some] = rolled(run, series[some], ends[some], horizon, members, given[some], seed, begin, count)
+    return out
+
+
+def rolled(
+    run: Run,
+    series: Sequence[Series],
+    ends: Sequence[int],
+    horizon: int,
+    members: int,
+    given: Array,
+    seed: int,
+    begin: int,
+    total: int,
+) -> Array:
+    """`futures` of series from number `begin` of `total` on."""
+    encoder = series_encoder(run)
+    context, each = encoder.layout.context, encoder.layout.horizon
+    count, columns = len(series), len(encoder.saved.columns)
     past = np.stack([part(s.values, e - context, e) for s, e in zip(series, ends, strict=True)]).repeat(members, 0)
     blank = [replace(s, values=np.full_like(s.values, np.nan)) for s in series]
     done: list[Array] = []
@@ -184,7 +207,7 @@ def futures(
         values[..., context : context + now] = given[..., k * each : k * each + now].repeat(members, 0)
         asked = np.zeros(values.shape, bool)
         asked[..., context:] = True
-        first = (k * count + np.arange(count)) * MOST_MEMBERS
+        first = (k * total + begin + np.arange(count)) * MOST_MEMBERS
         numbers = (first[:, None] + np.arange(members)).ravel()
         drawn = draw_missing(run, Stretch(values, later.known, later.calendar), asked, seed, numbers)[..., context:]
         done.append(drawn[..., :now])

@@ -21,6 +21,7 @@ from afresh.domains.series.recognise import recognise
 from afresh.domains.series.windows import default_context, default_horizon, items_of, stride_of
 
 SMALL = 1e-12
+SAME = 0.999  # correlation from which one column says what another does
 
 
 class SeriesOptions(ReadingOptions):
@@ -72,6 +73,7 @@ class SeriesModality:
         items = list(items_of(series, context, horizon, names, stride, options.held))
         notes = [
             *reading.notes,
+            *leaks(reading),
             f"windows of {context:,} steps and a horizon of {horizon:,}, with a period of {period:,}"
             + (f", every {stride:,} steps to keep them in memory" if stride > 1 else ""),
         ]
@@ -141,6 +143,21 @@ def moments(windows: Sequence[Any]) -> tuple[Any, Any]:
     # A second pass would be exact; float64 sums of float32 values lose nothing that counts here.
     std = np.sqrt(np.maximum(squares / np.maximum(count, 1) - mean**2, 0))
     return mean, np.where(std > SMALL, std, 1.0)
+
+
+def leaks(reading: Reading) -> list[str]:
+    """A note on each column known in advance that says what is to be forecast, up to a scale."""
+    out = []
+    for d, name in enumerate(reading.columns.known):
+        for c, column in enumerate(reading.columns.values):
+            pairs = np.concatenate([np.stack([s.known[d], s.values[c]]) for s in reading.series], 1).astype(np.float64)
+            pairs = pairs[:, np.isfinite(pairs).all(0)]
+            if pairs.shape[1] > 2 and pairs.std(1).min() > 0 and abs(np.corrcoef(pairs)[0, 1]) > SAME:
+                out.append(
+                    f"{name}, which is known in advance, says the same as {column}: if it is only known afterwards, "
+                    "leave it out of `data.known`"
+                )
+    return out
 
 
 def usable(reading: Reading) -> Reading:

@@ -61,7 +61,8 @@ def series_columns(table: Mapping[str, Sequence[Any]], options: ReadingOptions) 
     apart = options.series
     if apart is None:
         labels = [n for n in texts if are_labels([str(v) for v in table[n] if not is_missing(v)])]
-        apart = told_apart(table, when, [*labels, *ids])
+        whole = [n for n in numeric if n not in ids and recurs(table[n], len({str(v) for v in table[when]}))]
+        apart = told_apart(table, when, [*labels, *ids, *whole])
     texts = [n for n in texts if n not in apart and n not in (options.values or ())]
     ids = [n for n in ids if n not in apart]
     for role in ("values", "known"):
@@ -91,6 +92,14 @@ def looks_like_id(name: str, values: Sequence[Any]) -> bool:
         return False
     counts = len(numbers) >= LEAST and bool((np.diff(numbers) == 1).all())
     return counts or KEYS.fullmatch(plain_name(name)) is not None
+
+
+def recurs(values: Sequence[Any], times: int) -> bool:
+    """Whether a column has whole numbers of which each occurs at half of the times or more, as numbers of shops do."""
+    numbers = np.array([n for v in values if (n := as_number(v)) is not None])
+    if not len(numbers) or (numbers != np.round(numbers)).any():
+        return False
+    return bool(np.unique(numbers, return_counts=True)[1].min() >= times / 2)
 
 
 def told_apart(table: Mapping[str, Sequence[Any]], when: str, candidates: Sequence[str]) -> tuple[str, ...]:
