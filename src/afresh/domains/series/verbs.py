@@ -25,8 +25,10 @@ SOURCE = Option(
 
 
 def why_not(run: Run) -> str | None:
-    """None for runs on series."""
-    return None if run.record.modality == "series" else "it was not trained on series in a table with times"
+    """None for runs whose samples have known values that stay."""
+    if any(part.scaled for part in run.conds.values()):
+        return None
+    return "it was not trained on series in a table with times"
 
 
 @verb(
