@@ -3,8 +3,8 @@
 Each column is cut into patches, which attend to those of the same column (Nie et al. 2023, PatchTST). Between two such
 layers, a column attends to the others (Zhang and Yan 2023, Crossformer) in those places where it is to be drawn and
 another one is known: what a scenario gives, or what stands beside a gap. Elsewhere columns do not see each other, since
-attention among all of them learns relations that do not last (docs/development/log.md). Blocks are those of the diffusion
-Transformer.
+attention among all of them learns relations that do not last (docs/development/log.md). Blocks are those of the
+diffusion Transformer.
 """
 
 from __future__ import annotations
