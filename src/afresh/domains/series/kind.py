@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from afresh.core import ItemKind, Preview
+from afresh.core.safe_text import shell_word
 from afresh.domains.series.pictures import curves
 
 MOST_BYTES = 1 << 28  # of the file of a window
@@ -54,6 +56,11 @@ def decode(content: bytes) -> NDArray[np.float32]:
     return window.astype(np.float32)
 
 
+def forecast_command(run: str, data: Path | None, options: Mapping[str, Any]) -> str:
+    """How a run on series is used: to say what comes after its data."""
+    return f"afresh forecast {run}" + (f" --from {shell_word(str(data))}" if data is not None else "")
+
+
 # What follows a known context resembles what followed it, so that near duplicates and near copies say nothing.
 SERIES = ItemKind(
     name="series",
@@ -69,4 +76,5 @@ SERIES = ItemKind(
     suffix=".npy",
     suffixes=frozenset({".npy"}),
     searched=0,
+    use=forecast_command,
 )
