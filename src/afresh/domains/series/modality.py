@@ -152,7 +152,7 @@ def leaks(reading: Reading) -> list[str]:
         for c, column in enumerate(reading.columns.values):
             pairs = np.concatenate([np.stack([s.known[d], s.values[c]]) for s in reading.series], 1).astype(np.float64)
             pairs = pairs[:, np.isfinite(pairs).all(0)]
-            if pairs.shape[1] > 2 and pairs.std(1).min() > 0 and abs(np.corrcoef(pairs)[0, 1]) > SAME:
+            if pairs.shape[1] > 2 and pairs.std(1).min() > 0 and abs(np.asarray(np.corrcoef(pairs))[0, 1]) > SAME:
                 out.append(
                     f"{name}, which is known in advance, says the same as {column}: if it is only known afterwards, "
                     "leave it out of `data.known`"
