@@ -31,7 +31,7 @@ ORDER = {
     ),
     "By kind of data": (
         *("guides/images", "guides/text_and_code", "guides/audio", "guides/music", "guides/recommending"),
-        *("guides/molecules", "guides/fields", "guides/tables", "guides/adaptive-learning"),
+        *("guides/molecules", "guides/fields", "guides/series", "guides/tables", "guides/adaptive-learning"),
     ),
     "By what you do": (
         *("guides/collecting", "guides/studio", "guides/alignment", "guides/propose", "guides/adapters"),

@@ -7,6 +7,7 @@ less than a minute on one thread.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,7 @@ from afresh.domains.exercises.history import ANSWERS
 from afresh.domains.field.kind import FIELD
 from afresh.domains.interactions.history import HISTORY
 from afresh.domains.molecule.kind import MOLECULE
+from afresh.domains.series.kind import SERIES
 from afresh.domains.table.row import ROW
 from tests.plugin.package.afresh_walks import WALK
 
@@ -316,6 +318,13 @@ def write_table(folder: Path) -> None:
     (folder / "rows.csv").write_text("rooms,town,area\n" + "".join(rows), encoding="ascii")
 
 
+def write_readings(folder: Path) -> None:
+    """24 series of 16 steps that are counted, one a file: a window each."""
+    for i in range(24):
+        rows = [f"{t},{math.sin(t + i):.4f},{math.cos(t * i / 7):.4f}" for t in range(16)]
+        (folder / f"{i:02d}.csv").write_text("\n".join(["time,a,b", *rows, ""]), encoding="ascii")
+
+
 SEQUENCES = ("transformer", "masked", "vae", "autoencoder")  # families of whole sequences too
 MODALITIES = (
     ModalityRow("text", write_texts, 24, {"context": 8}, SEQUENCES),
@@ -336,8 +345,9 @@ MODALITIES = (
         "interactions", write_histories, 24, {"context": 16, "split": "user"}, ("transformer", "masked", "vae")
     ),
     ModalityRow("molecule", write_molecules, 24, families=SEQUENCES),
-    ModalityRow("field", write_waves, 24, families=("vae", "gan", "flow", "ensemble", "refiner", "autoencoder")),
     ModalityRow("table", write_table, 24, families=("masked",)),
+    ModalityRow("field", write_waves, 24, families=("vae", "gan", "flow", "ensemble", "autoencoder")),
+    ModalityRow("series", write_readings, 24, {"context": 12, "horizon": 4}, ("ensemble",)),
 )
 
 
@@ -480,6 +490,7 @@ METRICS = (
     MetricRow("tokens", tuple(k for k, s in SPACES.items() if s.kind == "tokens"), ("bits_per_token",), WALK),
     MetricRow("exercises", tuple(SPACES), ("foreseen_answers",), ANSWERS),
     MetricRow("field", tuple(SPACES), ("rollouts", "calibration_of_rollouts", "statistics_of_rollouts"), FIELD),
+    MetricRow("series", tuple(SPACES), ("foreseen_series",), SERIES),
     MetricRow(
         "feature_metrics",
         tuple(SPACES),

@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 
 from afresh.core import Cond, Drawn, Item, Metric, Question, Score, registry
@@ -23,6 +24,10 @@ from afresh.domains.molecule.chem import canonical, chem
 from afresh.domains.molecule.kind import MOLECULE
 from afresh.domains.molecule.modality import MoleculeOptions
 from afresh.domains.molecule.properties import numbers_of
+from afresh.domains.series.kind import SERIES
+from afresh.domains.series.metrics import EVERY, Origins, divided, encoder_of, origins_of
+from afresh.domains.series.modality import MODALITY as series
+from afresh.domains.series.modality import SeriesOptions
 from afresh.domains.table.reading import ReadingOptions
 from afresh.domains.table.row import ROW, Header, Row
 from afresh.evaluation.base_comparison import DRIFT
@@ -157,6 +162,34 @@ def clerk() -> Evidence:
     )
 
 
+def meteorologist() -> Evidence:
+    """Forecasts of two columns that repeat, with the noise that they have."""
+    draw, turns = np.random.default_rng(0), 2 * np.pi * np.arange(60) / 12
+    starts = draw.integers(0, 12, 80)
+    clean = np.stack([np.stack([np.sin(turns + s), 3 + np.cos(turns + s)]) for s in starts])
+    windows = clean + 0.1 * draw.standard_normal(clean.shape)
+    none = np.zeros((0, 60), np.float32)
+    items = [Item(np.asarray(w, np.float32), f"step {i}", images={"known": none}) for i, w in enumerate(windows)]
+    encoder = series.fit(items[:60], SeriesOptions(context=48, horizon=12, period=12))
+    spread = 0.1 * scipy.stats.norm.ppf(EVERY).reshape(-1, 1, 1, 1)
+    past, truth, later = divided(items[60:], encoder)
+    found = Origins(truth, past, later, clean[None, 60:, :, 48:] + spread, encoder.layout)
+    splits = encoder.encode(items[:60]), encoder.encode(items[60:])
+    drawn = Drawn(splits[1].x[:1], [items[60].value], splits[1].cond.select(torch.tensor([0])))
+    tools = {origins_of: found, encoder_of: encoder}
+    return Evidence(
+        encoder.space,
+        {},
+        *splits,
+        items[:60],
+        items[60:],
+        lambda n: drawn,
+        kind=SERIES,
+        accepts=encoder.valid,
+        tools=tools,
+    )
+
+
 MAKERS: dict[str, Callable[[], Evidence]] = {
     "text": writer,
     "code": filler,
@@ -171,6 +204,7 @@ MAKERS: dict[str, Callable[[], Evidence]] = {
     "exercises": tutor,
     "field": forecast,
     "table": clerk,
+    "series": meteorologist,
 }
 
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from afresh.core import Batch, Cond, Examples, Part, Space
+from afresh.core import Batch, Cond, Examples, Part, Space, UserError
 from afresh.core.rng import Rng
-from afresh.families import ensemble
+from afresh.families import ensemble, flow
 from afresh.families.ensemble import EnsembleConfig, EnsembleSettings, almost_fair_crps, draw_members, drawing
 from afresh.training.config import TrainConfig
 from afresh.training.loop import Learner, take_step
@@ -135,3 +135,49 @@ def test_the_spread_of_a_system_with_known_noise_is_learnt() -> None:
         drawn = draw_members(net, net.means(told(fresh)), told(fresh), Rng(1), torch.arange(64), 64, "check")
     assert float((drawn.mean(1) - 0.8 * fresh.roll(1, -1)).square().mean().sqrt()) < 0.1
     assert float(drawn.std(1).mean()) == pytest.approx(0.3, rel=0.15)
+
+
+# --------------------------------------------------------------------------- a scale of each value
+
+
+@pytest.mark.parametrize("net", ["unet", "columns"])
+def test_values_whose_scale_is_zero_stay_and_are_not_counted(net: str) -> None:
+    space, index = Space("field", (2, 12), axes=("step",)), torch.arange(3)
+    spec = {"told": Part("aligned", shape=(8, 12), persists=True, scaled=True)}
+    config = EnsembleConfig(net=net, widths=(8,), emb=16, patch=3 if net == "columns" else 1)  # type: ignore[arg-type]
+    modules = ensemble.build(config, space, spec)
+    for p in modules["drawing"].parameters():
+        nn.init.normal_(p, std=0.3)
+    base, scale = Rng(0).normal("base", index, (2, 12)), Rng(0).uniform("scale", index, (2, 12)) + 0.5
+    scale[:, :, :8] = 0
+    value = torch.cat([torch.ones(3, 4, 12), base, scale], 1)
+    cond = Cond(3, {"told": value}, {"told": torch.ones(3, dtype=torch.bool)})
+    drawn = draw_members(drawing(modules), space, cond, Rng(0), index, 4, "x")
+    assert torch.equal(drawn[..., :8], base[:, None, :, :8].expand(-1, 4, -1, -1))
+    assert (drawn[..., 8:] != base[:, None, :, 8:]).all()
+    x = base + scale
+    lost = [
+        ensemble.errors(modules, config, space, Batch(torch.cat([first, x[..., 8:]], -1), cond, index), Rng(0), 2, "x")
+        for first in (x[..., :8], x[..., :8] + 100)
+    ]
+    assert torch.equal(*lost) and (lost[0] > 0).all()
+
+
+def test_its_error_is_in_units_of_the_scale_of_each_value() -> None:
+    """The score of a network that draws zeros is the mean of |x - base| / scale."""
+    space, index = Space("field", (1, 12), axes=("step",)), torch.arange(4)
+    config = EnsembleConfig(net="columns", widths=(8,), emb=16, patch=3, alpha=1.0)
+    spec = {"told": Part("aligned", shape=(4, 12), persists=True, scaled=True)}
+    modules = ensemble.build(config, space, spec)
+    base, scale = Rng(0).normal("base", index, (1, 12)), Rng(0).uniform("scale", index, (1, 12)) + 0.5
+    x = base + scale * Rng(0).normal("x", index, (1, 12))
+    value = torch.cat([torch.ones(4, 2, 12), base, scale], 1)
+    cond = Cond(4, {"told": value}, {"told": torch.ones(4, dtype=torch.bool)})
+    found = ensemble.errors(modules, config, space, Batch(x, cond, index), Rng(0), 2, "x")
+    torch.testing.assert_close(found, ((x - base) / scale).abs().flatten(1).mean(1))
+
+
+def test_a_flow_refuses_a_scale_of_each_value() -> None:
+    spec = {"told": Part("aligned", shape=(4, 12), persists=True, scaled=True)}
+    with pytest.raises(UserError, match="family=ensemble"):
+        flow.build(flow.FlowConfig(), Space("field", (1, 12)), spec)

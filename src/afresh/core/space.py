@@ -75,6 +75,11 @@ class Space:
         return self.axes == ("height", "width")
 
     @property
+    def serial(self) -> bool:
+        """Whether channels are columns of a series, and the only axis its steps."""
+        return self.axes == ("step",)
+
+    @property
     def timed(self) -> bool:
         """Whether an axis is time. Such a field is not an image and must not be mirrored."""
         return "time" in self.axes
@@ -141,6 +146,8 @@ class Part:
     image or an edge map. One that `persists` ends with the channels of x as they were before, from which x differs with
     the standard deviation `std`. Of fields on a ring, `spectrum` says so for each channel and shell of wavenumbers (see
     `afresh.nets.persistence`): which share of a mode persists, and the standard deviation of the rest.
+    One that is `scaled` has the deviation of each value as further channels after them instead, 0 where a value is
+    known; networks are told the channels before both.
 
     Files of runs hold parts: as a field of a pydantic model, a part is checked against the bounds below.
     """
@@ -155,12 +162,13 @@ class Part:
     shape: Shape = ()  # of one sample: (E,) of a vector, (C, *grid) of an aligned field
     persists: bool = False
     spectrum: Annotated[tuple[tuple[Mode, ...], ...], AfterValidator(_check_modes)] = ()
+    scaled: bool = False
 
     @model_serializer(mode="wrap")
     def _as_before(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """A file of an earlier version keeps its bytes, whose hash is recorded, when it is written again."""
         values: dict[str, Any] = write(self)
-        return {k: v for k, v in values.items() if v or k not in ("persists", "spectrum")}
+        return {k: v for k, v in values.items() if v or k not in ("persists", "spectrum", "scaled")}
 
     @property
     def row(self) -> tuple[int, ...]:

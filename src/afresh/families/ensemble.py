@@ -23,8 +23,8 @@ class, a score of single values says too little.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
-from typing import Literal
+from dataclasses import fields
+from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -43,19 +43,30 @@ from afresh.core import (
     Sampling,
     Space,
     State,
+    UserError,
 )
 from afresh.core.model import batch_of_fields
 from afresh.core.rng import Rng
 from afresh.core.safe_json import MOST_LAYERS
-from afresh.nets.conditioning import Conditioning, aligned_channels, aligned_fields, persisting, previous
+from afresh.nets.column_transformer import ColumnTransformer
+from afresh.nets.conditioning import (
+    Conditioning,
+    aligned_channels,
+    aligned_fields,
+    aligned_parts,
+    persisting,
+    previous,
+    told_channels,
+)
 from afresh.nets.dit import DiTBlock
 from afresh.nets.persistence import Persistence
 from afresh.nets.resnet import LOCAL_SIZES, ConvBlock, local_batch
 from afresh.nets.transformer import layers_of
 from afresh.nets.unet import ResBlock
-from afresh.nets.velocity import VelocityShape, Widths, along, network
+from afresh.nets.velocity import HEAD, VelocityShape, Widths, along, network
 
 MOST_MEMBERS = 64
+PATCHES = 32  # of a column of a series
 
 
 class EnsembleConfig(BaseModel):
@@ -66,7 +77,8 @@ class EnsembleConfig(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    net: Literal["unet", "dit", "resnet"] = "unet"  # a Transformer over patches; convolutions on one grid
+    # A U-Net, a Transformer over patches, convolutions on one grid, or a Transformer of each channel.
+    net: Literal["unet", "dit", "resnet", "columns"] = "unet"
     widths: Widths = (64, 128)  # channels of each grid (dit, resnet: one)
     blocks: int = Field(1, ge=1, le=MOST_LAYERS)  # a grid; of dit and resnet layers
     emb: int = Field(256, ge=2)  # width of the vector of noise and condition
@@ -89,38 +101,62 @@ class EnsembleSettings(BaseModel):
 class Drawing(nn.Module):
     """(noise (B, noise, *grid), latent (B, latent), Cond) -> x (B, C, *grid).
 
-    Where a part of the condition persists, x is what was before and a change of the part's scale.
+    Where a part of the condition persists, x is what was before and a change of the part's scale: values whose scale is
+    0 are known, and stay as they are.
     """
 
     def __init__(self, config: EnsembleConfig, space: Space, conds: CondSpec) -> None:
         super().__init__()
-        shape = VelocityShape(**config.model_dump(include={f.name for f in fields(VelocityShape)}))
         self.conds, self.channels, self.grid = conds, space.shape[0], space.shape[1:]
-        told, last = aligned_channels(conds), persisting(conds)
+        told, last = aligned_channels(conds, self.channels), persisting(conds)
         self.rings = Persistence(last[1], self.grid) if last and last[1].spectrum else None
+        self.own = own_channels(conds, self.channels) if config.net == "columns" else 0
         self.conditioning = Conditioning(conds, config.emb, aligned=True)
         self.bias = nn.Parameter(torch.zeros(config.emb))
         several = config.members > 1
         self.noise, self.latent = (config.noise_channels, config.noise_numbers) if several else (0, 0)
         self.shared = nn.Linear(self.latent, config.emb, bias=False) if self.latent else None
-        self.mean = network(shape, space, max(1, told), self.channels) if config.mean or not several else None
+        self.mean = self.made(config, space, told) if config.mean or not several else None
         self.net = self.scale = None
         if several:
             if self.mean is not None:  # what members differ by needs a smaller network
                 # The error of the mean falls by orders of magnitude. A factor that is learnt at the rate of other
                 # numbers follows it the faster, the smaller it is.
                 self.scale = nn.Parameter(torch.ones(self.channels, *[1] * len(self.grid)))
-                shape = replace(shape, widths=[-(-w // 2) for w in shape.widths], blocks=-(-shape.blocks // 2))
+                widths, blocks = tuple(-(-w // 2) for w in config.widths), -(-config.blocks // 2)
+                config = config.model_copy(update={"widths": widths, "blocks": blocks})
                 told += self.channels
-            self.net = network(shape, space, max(1, told + self.noise), self.channels)
+            self.net = self.made(config, space, told + self.noise)
+
+    def made(self, config: EnsembleConfig, space: Space, inputs: int) -> nn.Module:
+        """A network of so many channels of inputs, one at least."""
+        if config.net == "columns":
+            width, shared = config.widths[0], inputs - self.own * self.channels
+            heads = max(1, width // HEAD)
+            return ColumnTransformer(
+                self.grid[0], self.channels, self.own, shared, width, config.blocks, heads, config.emb, config.patch
+            )
+        shape = VelocityShape(**config.model_dump(include={f.name for f in fields(VelocityShape)}))
+        return network(shape, space, max(1, inputs), self.channels)
+
+    def answer(self, net: nn.Module, e: Tensor, cond: Cond, *more: Tensor) -> Tensor:
+        """What a network says, (B, C, *grid), of what is known on the grid and more channels."""
+        seen, e = self.seen(cond, *more), nn.functional.silu(e)
+        if not self.own:
+            out: Tensor = net(seen, e).float()
+            return out
+        own, shared = seen.split((self.own * self.channels, seen.shape[1] - self.own * self.channels), 1)
+        before = previous(cond, self.conds, seen[:, : self.channels])
+        assert before is not None
+        drawn = (along(before[1], own) > 0).expand(-1, self.channels, *self.grid)
+        by_column: Tensor = net(own.unflatten(1, (self.own, self.channels)), shared, drawn, e).float()
+        return by_column
 
     def means(self, cond: Cond) -> Tensor | None:
         """The change (B, C, *grid) of unit scale around which members lie, if it is learnt by itself."""
         if self.mean is None:
             return None
-        e = nn.functional.silu(self.conditioning(cond) + self.bias)
-        out: Tensor = self.mean(self.seen(cond), e).float()
-        return out
+        return self.answer(self.mean, self.conditioning(cond) + self.bias, cond)
 
     def changes(self, mean: Tensor | None, noise: Tensor, latent: Tensor, cond: Cond) -> Tensor:
         """The changes (B, C, *grid) of unit scale of members."""
@@ -131,7 +167,7 @@ class Drawing(nn.Module):
         e = e if mean is None else e.detach()
         e = e if self.shared is None else e + self.shared(latent)
         more = (noise,) if mean is None else (mean, noise)
-        out: Tensor = self.net(self.seen(cond, *more), nn.functional.silu(e)).float()
+        out = self.answer(self.net, e, cond, *more)
         return out if mean is None or self.scale is None else mean + self.scale * out
 
     def after(self, change: Tensor, cond: Cond) -> Tensor:
@@ -150,6 +186,15 @@ class Drawing(nn.Module):
 
     def forward(self, noise: Tensor, latent: Tensor, cond: Cond) -> Tensor:
         return self.after(self.changes(self.means(cond), noise, latent, cond), cond)
+
+
+def own_channels(conds: CondSpec, channels: int) -> int:
+    """How many numbers of each column and step the network `columns` is told. Raises UserError for conditions that are
+    not those of series."""
+    found = persisting(conds)
+    if found is None or found[0] != next(iter(aligned_parts(conds))):
+        raise UserError("The network `columns` is for series: take unet or dit.")
+    return told_channels(found[1], channels) // channels
 
 
 def drawing(modules: Modules) -> Drawing:
@@ -188,18 +233,21 @@ def errors(
     modules: Modules, config: EnsembleConfig, space: Space, batch: Batch, rng: Rng, members: int, name: str
 ) -> Tensor:
     """The score of each example in units of its scale of changes, averaged over the field, (B,): the CRPS of several
-    members, the squared error of a mean that is learnt by itself, or their sum."""
+    members, the squared error of a mean that is learnt by itself, or their sum. Where each value has a scale, the
+    average is over those whose scale is not 0."""
     net, x = drawing(modules), batch.x.float()
     before = previous(batch.cond, net.conds, x)
     unit = along(x.new_ones(len(x)) if before is None else before[1], x)
-    mean, score = net.means(batch.cond), x.new_zeros(len(x))
+    counted = (unit > 0).to(x.dtype).expand_as(x)
+    unit = torch.where(unit > 0, unit, 1.0)
+    mean, score = net.means(batch.cond), torch.zeros_like(x)
     if mean is not None:
-        score = score + ((net.after(mean, batch.cond) - x) / unit).square().flatten(1).mean(1)
+        score = score + ((net.after(mean, batch.cond) - x) / unit).square()
         mean = mean.detach()  # it is not learnt from members
     if members > 1:
         drawn = draw_members(net, mean, batch.cond, rng, batch.index, members, name)
-        score = score + almost_fair_crps(drawn / unit[:, None], x / unit, config.alpha).flatten(1).mean(1)
-    return score
+        score = score + almost_fair_crps(drawn / unit[:, None], x / unit, config.alpha)
+    return (score * counted).flatten(1).sum(1) / counted.flatten(1).sum(1).clamp_min(1)
 
 
 class EnsembleObjective:
@@ -251,8 +299,14 @@ def accepts(space: Space) -> str | None:
 
 
 def sizes(space: Space) -> Sequence[EnsembleConfig]:
-    """Networks of five sizes: of a local field on its own grid, otherwise with a level for each halving of the grid
-    down to about 4 cells, at most four."""
+    """Networks of five sizes: of a local field on its own grid, of series Transformers with about PATCHES patches a
+    column, otherwise with a level for each halving of the grid down to about 4 cells, at most four."""
+    if space.serial:
+        patch = max(1, round(space.shape[1] / PATCHES))
+        return [
+            EnsembleConfig(net="columns", widths=(width,), blocks=blocks, emb=2 * width, patch=patch)
+            for width, blocks in ((32, 1), (32, 2), (64, 2), (64, 3), (128, 3))
+        ]
     if space.local:
         return [
             EnsembleConfig(net="resnet", mean=True, widths=(width,), blocks=blocks, emb=64, attention=False)
@@ -267,6 +321,32 @@ def sizes(space: Space) -> Sequence[EnsembleConfig]:
     ]
 
 
+def recipe(space: Space) -> dict[str, Any]:
+    """Windows of a series overlap, so that few differ: small steps, more decay. Training ends only where what is held
+    out, which is a single stretch of time, becomes clearly worse.
+
+    Rollouts of local fields add errors up, so that they are computed in float32. The error of their mean falls as the
+    rate does, and an average of the weights of many steps would have too large a spread.
+    """
+    if space.serial:
+        return {
+            "optimizer": "adamw",
+            "lr": 1e-3,
+            "betas": (0.9, 0.99),
+            "weight_decay": 0.1,
+            "ema_half_life": 3_000,
+            "stop_rising": 0.1,
+        }
+    return {
+        "optimizer": "muon",
+        "matrix_lr": 0.02,
+        "lr": 2e-3,
+        "betas": (0.9, 0.99),
+        "weight_decay": 0.01,
+        **({"precision": "float32", "ema_half_life": 0.0} if space.local else {"ema_half_life": 10_000}),
+    }
+
+
 def build(config: EnsembleConfig, space: Space, conds: CondSpec) -> dict[str, nn.Module]:
     return {"drawing": Drawing(config, space, conds)}
 
@@ -279,16 +359,7 @@ FAMILY = Family(
         sizes=sizes,
         examples_wanted=lambda parameters, space: parameters if space.local else parameters // 12,
         batch=lambda examples, space: local_batch(space) if space.local else batch_of_fields(examples, space),
-        recipe=lambda space: {
-            "optimizer": "muon",
-            "matrix_lr": 0.02,
-            "lr": 2e-3,
-            "betas": (0.9, 0.99),
-            "weight_decay": 0.01,
-            # The error of the mean falls as the rate does; an average of spreads of many steps is too large a spread.
-            "ema_half_life": 0.0 if space.local else 10_000,
-            **({"precision": "float32"} if space.local else {}),  # rollouts add errors up
-        },
+        recipe=recipe,
         blocks=lambda modules: layers_of(modules["drawing"], ResBlock, DiTBlock, ConvBlock),
     ),
     build=build,

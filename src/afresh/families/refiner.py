@@ -65,7 +65,7 @@ class Refining(nn.Module):
         self.time = TimeEmbedding(config.emb)
         self.conditioning = Conditioning(conds, config.emb, aligned=True)
         channels = space.shape[0]
-        self.net = network(shape, space, aligned_channels(conds) + channels, channels)
+        self.net = network(shape, space, aligned_channels(conds, channels) + channels, channels)
 
     def forward(self, noised: Tensor, task: Tensor, cond: Cond) -> Tensor:
         e = self.time(task / self.refinements) + self.conditioning(cond)

@@ -82,13 +82,20 @@ def aligned_parts(spec: CondSpec) -> CondSpec:
     return {k: p for k, p in spec.items() if p.kind == "aligned"}
 
 
-def aligned_channels(spec: CondSpec) -> int:
-    """The number of channels of `aligned_fields`: those of each aligned part, and one that marks its presence."""
-    return sum(p.shape[0] + 1 for p in aligned_parts(spec).values())
+def aligned_channels(spec: CondSpec, channels: int) -> int:
+    """The number of channels of `aligned_fields` for x with so many channels: those of each aligned part that a network
+    is told, and one that marks its presence."""
+    return sum(told_channels(p, channels) + 1 for p in aligned_parts(spec).values())
+
+
+def told_channels(part: Part, channels: int) -> int:
+    """How many channels of an aligned part a network is told: all but what was before and its scale, if the part has
+    the scale of each value."""
+    return part.shape[0] - (2 * channels if part.scaled else 0)
 
 
 def aligned_fields(cond: Cond, spec: CondSpec, x: Tensor) -> Tensor:
-    """The aligned parts as channels to concatenate with x (B, C, *grid): (B, aligned_channels(spec), *grid), x's dtype.
+    """The aligned parts as channels to concatenate with x (B, C, *grid): (B, aligned_channels, *grid), x's dtype.
 
     Each part is followed by a channel of ones; where the part is absent, both are zero. Raises UserError if a part is
     on another grid than x, as happens if x consists of a codec's latents.
@@ -105,7 +112,8 @@ def aligned_fields(cond: Cond, spec: CondSpec, x: Tensor) -> Tensor:
                 "Train without the codec, or remove the column from the metadata."
             )
         present = cond.present[name].view(-1, *[1] * (x.dim() - 1)).to(x.dtype)  # (B, 1, ..., 1)
-        out += [cond.parts[name].to(x.dtype) * present, present.expand(-1, 1, *x.shape[2:])]
+        told = cond.parts[name][:, : told_channels(part, x.shape[1])]
+        out += [told.to(x.dtype) * present, present.expand(-1, 1, *x.shape[2:])]
     return torch.cat(out, 1)
 
 
@@ -115,14 +123,19 @@ def persisting(spec: CondSpec) -> tuple[str, Part] | None:
 
 
 def previous(cond: Cond, spec: CondSpec, x: Tensor) -> tuple[Tensor, Tensor] | None:
-    """What x (B, C, *grid) was before, and the scale (B,) by which it changes; zero and 1 for rows of which that is not
-    known. None if no part persists."""
+    """What x (B, C, *grid) was before, and the scale by which it changes, (B,) or of each value (B, C, *grid); zero and
+    1 for rows of which that is not known. None if no part persists."""
     if (found := persisting(spec)) is None:
         return None
     name, part = found
-    present = cond.present[name]
-    before = cond.parts[name][:, -x.shape[1] :].to(x.dtype) * present.view(-1, *[1] * (x.dim() - 1)).to(x.dtype)
-    scale = torch.where(present, x.new_tensor(part.std), x.new_ones(()))
+    present, channels = cond.present[name], x.shape[1]
+    there = present.view(-1, *[1] * (x.dim() - 1))
+    if part.scaled:
+        before, scale = cond.parts[name][:, -2 * channels :].to(x.dtype).chunk(2, 1)
+        before, scale = before * there.to(x.dtype), torch.where(there, scale, x.new_ones(()))
+    else:
+        before = cond.parts[name][:, -channels:].to(x.dtype) * there.to(x.dtype)
+        scale = torch.where(present, x.new_tensor(part.std), x.new_ones(()))
     if cond.toward is None:
         return before, scale
     other, share = cond.toward

@@ -65,9 +65,9 @@ class DiT(nn.Module):
         self.first = nn.Linear(channels * cells, width)
         self.position = nn.Parameter(nn.init.normal_(self.first.weight.new_empty(math.prod(coarse), width), std=0.02))
         self.blocks = nn.ModuleList(DiTBlock(width, heads) for _ in range(layers))
-        self.modulations = nn.ModuleList(_zero(nn.Linear(emb, 6 * width)) for _ in range(layers))
-        self.last_modulation = _zero(nn.Linear(emb, 2 * width))
-        self.last = _zero(nn.Linear(width, out * cells))
+        self.modulations = nn.ModuleList(zeroed(nn.Linear(emb, 6 * width)) for _ in range(layers))
+        self.last_modulation = zeroed(nn.Linear(emb, 2 * width))
+        self.last = zeroed(nn.Linear(width, out * cells))
 
     def forward(self, x: Tensor, e: Tensor) -> Tensor:
         folded = fold(x, self.patch)
@@ -79,7 +79,7 @@ class DiT(nn.Module):
         return unfold(y.transpose(1, 2).reshape(x.shape[0], -1, *folded.shape[2:]), self.patch, self.grid)
 
 
-def _zero(layer: nn.Linear) -> nn.Linear:
+def zeroed(layer: nn.Linear) -> nn.Linear:
     """Zeroes a layer, so that a new block is the identity and a new network returns zero."""
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)

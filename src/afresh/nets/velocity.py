@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from afresh.core import Cond, CondSpec, Space
+from afresh.core import Cond, CondSpec, Space, UserError
 from afresh.core.safe_json import MOST_GRIDS
 from afresh.nets.conditioning import Conditioning, TimeEmbedding, aligned_channels, aligned_fields, previous
 from afresh.nets.dit import DiT
@@ -79,10 +79,15 @@ class Velocity(nn.Module):
 
     def __init__(self, shape: VelocityShape, space: Space, conds: CondSpec) -> None:
         super().__init__()
+        if any(part.scaled for part in conds.values()):
+            raise UserError(
+                "This family draws changes of one scale, and the data has a scale for each value. Choose the family "
+                "ensemble: `family=ensemble`."
+            )
         channels = space.shape[0]
         self.time = TimeEmbedding(shape.emb)
         self.conditioning = Conditioning(conds, shape.emb, aligned=True)
-        self.conds, self.aligned = conds, aligned_channels(conds)
+        self.conds, self.aligned = conds, aligned_channels(conds, channels)
         self.net = network(shape, space, channels + self.aligned, channels)
 
     def forward(self, x: Tensor, t: Tensor, cond: Cond, more: Tensor | None = None) -> Tensor:
@@ -107,8 +112,8 @@ class Velocity(nn.Module):
 
 
 def along(v: Tensor, x: Tensor) -> Tensor:
-    """v (B,) to be multiplied with x (B, ...)."""
-    return v.view(-1, *[1] * (x.dim() - 1)).to(x.dtype)
+    """v, (B,) or of the shape of x, to be multiplied with x (B, ...)."""
+    return v if v.dim() == x.dim() else v.view(-1, *[1] * (x.dim() - 1)).to(x.dtype)
 
 
 def matching_times(tau: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:

@@ -118,7 +118,7 @@ class Assimilation:
         if far > FAR:
             out.append(
                 "The members are further from the observations than the stated noise allows: the noise may be larger, "
-                "the observations unlike what was learnt, or the solver too coarse (`--iterations`, `--set steps=40`)."
+                "the observations unlike what was learnt, or the solver too coarse (`iterations`, `steps=40`)."
             )
         if far < -FAR:
             out.append("The members are nearer to the observations than the stated noise, which may be too large.")
@@ -229,7 +229,7 @@ def assimilating_encoder(run: Run) -> FieldEncoder:
     if not isinstance(run.encoder, FieldEncoder) or (reason := why_not(run)):
         raise UserError(
             f"{run.path}: {reason if isinstance(run.encoder, FieldEncoder) else 'it was not trained on fields'}. Train "
-            "a flow on fields: `--family flow`, with `data.history=0` for states without the last one.",
+            "a flow on fields: `family=flow`, with `data.history=0` for states without the last one.",
             "not_assimilating",
         )
     return run.encoder
@@ -278,7 +278,7 @@ def known_conditions(run: Run, encoder: FieldEncoder, start: str | Path | None, 
         return beginning(run, encoder, start, at, trajectory)[0]
     if PAST in run.conds:
         raise UserError(
-            f"{run.path} is told the states before. Give a file with them: `--from FILE --at K`, where state K is the "
+            f"{run.path} is told the states before. Give a file with them: `start=FILE`, `at=K`, where state K is the "
             "last one before the observations. For states without the last one, train with `data.history=0`.",
             "no_state_before",
         )

@@ -1,0 +1,15 @@
+"""Series of numbers over time: forecasts, scenarios and filled gaps, each with its uncertainty."""
+
+from afresh.core.plugin import Plugin
+
+PLUGIN = Plugin(
+    items="series",
+    reads="tables with a column of times and columns of numbers: CSV, TSV, Parquet, spreadsheets, JSON lines",
+    modalities={"series": "afresh.domains.series.modality:MODALITY"},
+    metrics=("afresh.domains.series.metrics:METRICS",),
+    verbs={
+        "anomalies": "afresh.domains.series.verbs:anomalies",
+        "forecast": "afresh.domains.series.verbs:forecast",
+        "fill": "afresh.domains.series.verbs:fill",
+    },
+)

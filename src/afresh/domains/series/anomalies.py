@@ -1,0 +1,146 @@
+"""How unlikely each value of a series is under forecasts from before it."""
+
+from __future__ import annotations
+
+import time as clock
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from afresh.core import UserError, events
+from afresh.core.plural import counted
+from afresh.core.verb import Line, Table
+from afresh.domains.series.encoder import SeriesEncoder
+from afresh.domains.series.reading.regular import Series
+from afresh.domains.series.reading.step import written_time
+from afresh.domains.series.stretches import Stretch, draw_missing, read_like, series_encoder, stretches
+from afresh.domains.series.written import Format, as_table, format_of, table_file
+from afresh.runs.run import Run
+
+Array = NDArray[np.float64]
+SPREAD = (0.1587, 0.5, 0.8413)  # quantiles one standard deviation from the median of a normal distribution
+SMALL = 1e-9
+
+
+@dataclass(frozen=True)
+class Anomalies:
+    """Scores of the values of S series, one array (C, T) each, NaN where a value is missing or nothing is before it.
+
+    chances: that a value is as far out as this one or further, on either side. distances: from the median, in spreads.
+    """
+
+    encoder: SeriesEncoder
+    series: Sequence[Series]
+    chances: Sequence[Array]
+    distances: Sequence[Array]
+    medians: Sequence[Array]
+    members: int
+    seconds: float
+    format: Format = "csv"
+    notes: tuple[str, ...] = ()
+
+    @cached_property
+    def ranked(self) -> list[tuple[int, int, int]]:
+        """(series, column, step) of all scored values, the most distant first."""
+        places = [(s, *map(int, p)) for s, d in enumerate(self.distances) for p in np.argwhere(np.isfinite(d))]
+        found = np.array([self.distances[s][c, t] for s, c, t in places])
+        return [places[i] for i in np.argsort(-found, kind="stable")]
+
+    def row(self, place: tuple[int, int, int]) -> dict[str, Any]:
+        s, c, t = place
+        one = self.series[s]
+        return {
+            "series": one.name,
+            "time": written_time(one.times(t, t + 1)[0], one.step.counted),
+            "column": self.encoder.saved.columns[c],
+            "value": round(float(one.values[c, t]), 6),
+            "median": round(float(self.medians[s][c, t]), 6),
+            "distance": round(float(self.distances[s][c, t]), 4),
+            "chance": round(float(self.chances[s][c, t]), 4),
+        }
+
+    def json(self) -> dict[str, Any]:
+        most = [self.row(p) for p in self.ranked[:20]]
+        return {"scored": len(self.ranked), "most": most, "files": sorted(self.files()), "notes": list(self.notes)}
+
+    def lines(self) -> list[Line]:
+        rows = [[str(v) for k, v in self.row(p).items() if k != "series"] for p in self.ranked[:10]]
+        what = f"{counted(len(self.ranked), 'value')} scored by {self.members:,} futures each in {self.seconds:.1f} s"
+        heads = ("time", "column", "value", "median", "distance", "chance")
+        return [f"{what}; the most distant:", Table(heads, rows, right=(2, 3, 4, 5))]
+
+    def files(self) -> dict[str, bytes]:
+        """A row for each scored value, in the order of the data."""
+        return self.written
+
+    @cached_property
+    def written(self) -> dict[str, bytes]:
+        rows = [self.row(p) for p in sorted(self.ranked, key=lambda p: (p[0], p[2], p[1]))]
+        names = [n for n in rows[0] if n != "series" or any(s.name for s in self.series)]
+        table = {n: [r[n] for r in rows] for n in names}
+        return {table_file("anomalies", self.format): as_table(table, self.format)}
+
+
+def scores(members: Array, value: Array) -> tuple[Array, Array, Array]:
+    """The chance, the distance and the median of values (...) under members (M, ...).
+
+    chance: twice the share of (members and the value itself) that are as far out as the value, on its side, at most 1:
+    2 (1 + #{m >= y}) / (M + 1) for a value above the median. distance: |y - median| divided by the distance of the
+    quantile of one standard deviation on that side from the median, so that it is the number of standard deviations
+    where the forecast is normal.
+    """
+    low, middle, high = np.quantile(members, SPREAD, axis=0)
+    above = value >= middle
+    out = np.where(above, (members >= value).sum(0), (members <= value).sum(0))
+    chance = np.minimum(2 * (1 + out) / (len(members) + 1), 1.0)
+    spread = np.where(above, high - middle, middle - low)
+    least = SMALL + 1e-3 * np.abs(high - low)
+    distance = np.abs(value - middle) / np.maximum(spread, least)
+    there = np.isfinite(value)
+    return np.where(there, chance, np.nan), np.where(there, distance, np.nan), middle
+
+
+def anomalies_from(
+    run: Run, start: str | Path | None, members: int, ahead: int | None, format: str, seed: int
+) -> Anomalies:
+    """Read series, and score their values. Raises UserError as `anomalies` does."""
+    encoder, kind = series_encoder(run), format_of(format)
+    context, horizon = encoder.layout.context, encoder.layout.horizon
+    steps = horizon if ahead is None else ahead
+    if steps > horizon:
+        raise UserError(f"`ahead` is at most the horizon of the run, {horizon}. Given: {steps}.")
+    path = Path(start) if start is not None else Path(run.record.data.path)
+    series = read_like(encoder, path).series
+    began, chances, distances, medians = clock.monotonic(), [], [], []
+    origins = [range(context, s.length, steps) for s in series]
+    total, done = sum(map(len, origins)), 0
+    if not total:
+        raise UserError(f"No series in {path} is longer than the context of {context:,} steps of the run.", "too_short")
+    for number, one in enumerate(series):
+        chance, distance, median = (np.full(one.values.shape, np.nan) for _ in range(3))
+        for k, origin in enumerate(origins[number]):
+            stop = min(origin + steps, one.length)
+            window = stretches(encoder, [one], [origin - context])
+            values = window.values.copy()
+            values[..., context:] = np.nan
+            window = Stretch(values, window.known, window.calendar).repeat(members)
+            asked = np.zeros(window.values.shape, bool)
+            asked[..., context:] = True
+            numbers = (done + k) * members + np.arange(members)
+            drawn = draw_missing(run, window, asked, seed, numbers)[..., context : context + stop - origin]
+            found = scores(drawn.astype(np.float64), one.values[:, origin:stop].astype(np.float64))
+            for out, part in zip((chance, distance, median), found, strict=True):
+                out[:, origin:stop] = part
+            left = (total - done - k - 1) * (clock.monotonic() - began) / (done + k + 1)
+            text = f"origin {done + k + 1:,} of {total:,}, {left:.0f} s left"
+            events.progress(text, "anomalies", done=done + k + 1, total=total, ended=done + k + 1 == total)
+        done += len(origins[number])
+        chances.append(chance)
+        distances.append(distance)
+        medians.append(median)
+    return Anomalies(encoder, series, chances, distances, medians, members, clock.monotonic() - began, kind)

@@ -1,0 +1,187 @@
+"""Windows in units of each column's deviation and back, with what is told of each as a condition."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from afresh.core import Abilities, Batch, Cond, CondSpec, Examples, Item, Sound, Space, UserError
+from afresh.core.rng import Rng
+from afresh.data.encoder_file import load_encoder, save_encoder, written_names
+from afresh.domains.series.kind import SERIES
+from afresh.domains.series.known import Layout, hidden, part_of
+from afresh.domains.series.reading.step import Step, step_of, written_time
+from afresh.storage.files import replace_file
+
+TOLD = "told"  # the condition that holds what is known of each column of a window
+BESIDE = "beside"  # and that which holds columns known in advance and the calendar
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Size = Annotated[int, Field(ge=1, le=1 << 20)]
+
+
+class SavedSeries(BaseModel):
+    """Content of encoder.json. `mean`, `std`: of each channel, and `known` of each column known in advance."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal["afresh.series"] = "afresh.series"
+    version: Literal[1] = 1
+    columns: tuple[str, ...]
+    step: str
+    counted: bool
+    context: Size
+    horizon: Size
+    period: Size
+    cycles: tuple[Literal["day", "week", "year"], ...]
+    known: dict[str, tuple[Number, Positive]]
+    mean: tuple[Number, ...]
+    std: tuple[Positive, ...]
+    conds: CondSpec
+    options: dict[str, Any]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def layout(self) -> Layout:
+        extra = len(self.known) + 2 * len(self.cycles)
+        return Layout(len(self.mean), extra, self.context, self.horizon, self.period)
+
+    @property
+    def grid(self) -> Step:
+        return step_of(self.step, self.counted)
+
+
+class SeriesEncoder:
+    """Arrays (C, L) with NaN for what is missing, to fields of about unit deviation in each channel, and back.
+
+    `Item.images` holds the phases of the calendar, (2 cycles, L), and the columns that are known in advance, (D, L).
+    """
+
+    kind = SERIES
+    abilities = Abilities(family="ensemble")
+
+    def __init__(self, saved: SavedSeries) -> None:
+        self.saved, self.layout = saved, saved.layout
+
+    @property
+    def conds(self) -> CondSpec:
+        return self.saved.conds
+
+    @property
+    def space(self) -> Space:
+        return Space("field", (self.layout.channels, self.layout.length), axes=("step",))
+
+    @property
+    def notes(self) -> Sequence[str]:
+        return self.saved.notes
+
+    @property
+    def settled(self) -> Mapping[str, Any]:
+        """How other data is read in the same way."""
+        return {k: tuple(v) if isinstance(v, list) else v for k, v in self.saved.options.items()}
+
+    def unit(self, values: NDArray[Any]) -> Tensor:
+        """Values (..., C, L) in units of each channel's deviation; NaN stays."""
+        mean, std = (np.asarray(v)[:, None] for v in (self.saved.mean, self.saved.std))
+        return torch.from_numpy(np.asarray((np.asarray(values, np.float64) - mean) / std, np.float32))
+
+    def physical(self, x: Tensor) -> NDArray[np.float32]:
+        """Windows (..., C, L) in the units of the data."""
+        mean, std = (np.asarray(v)[:, None] for v in (self.saved.mean, self.saved.std))
+        return np.asarray(x.detach().cpu().double().numpy() * std + mean, np.float32)
+
+    def extra(self, item: Item) -> Tensor:
+        """(E, L): the columns known in advance in units of their deviation, 0 where missing, and the phases."""
+        saved, length = self.saved, self.layout.length
+        known = np.asarray(item.images.get("known", np.zeros((0, length))), np.float64)
+        calendar = np.asarray(item.images.get("calendar", np.zeros((0, length))), np.float32)
+        if known.shape != (len(saved.known), length) or calendar.shape != (2 * len(saved.cycles), length):
+            raise UserError(
+                f"{item.source} has {len(known)} columns known in advance and {len(calendar)} phases of the calendar, "
+                f"and the model is told {len(saved.known)} and {2 * len(saved.cycles)}."
+            )
+        scales = list(saved.known.values())
+        rows = [np.nan_to_num((row - mean) / std) for row, (mean, std) in zip(known, scales, strict=True)]
+        return torch.from_numpy(np.concatenate([np.asarray(rows, np.float32).reshape(-1, length), calendar]))
+
+    def encode(self, items: Sequence[Item]) -> Examples:
+        """x (N, C, L), float32, with what stands for missing values in their places. Every value of the context that is
+        there is known, and every one of the horizon is to be drawn; in training other values are hidden as well
+        (`known.hidden`). Raises UserError for a window of another shape."""
+        for item in items:
+            if item.value.shape != self.space.shape:
+                raise UserError(f"{item.source} is a window of shape {item.value.shape}, not {self.space.shape}.")
+        if not items:
+            return Examples(torch.zeros(0, *self.space.shape), Cond.unconditional(self.conds, 0))
+        x = torch.stack([self.unit(item.value) for item in items])
+        extra = torch.stack([self.extra(item) for item in items])
+        there = torch.isfinite(x)
+        future = torch.arange(self.layout.length) >= self.layout.context
+        x, cond = self.told(x, there & ~future, there & future, extra)
+        return Examples(x, cond, bytes=x.numel() * 4, vary=self.vary)
+
+    def told(self, x: Tensor, known: Tensor, drawn: Tensor, extra: Tensor) -> tuple[Tensor, Cond]:
+        """x (B, C, L) with what stands for values that are neither known nor drawn, and the condition."""
+        part = part_of(x, known, drawn, self.layout.period)
+        c = self.layout.channels
+        x = torch.where(known | drawn, x, part[:, -2 * c : -c])
+        parts = {TOLD: part, BESIDE: extra} if self.layout.extra else {TOLD: part}
+        return x, Cond(len(x), parts, {name: torch.ones(len(x), dtype=torch.bool) for name in parts})
+
+    def vary(self, batch: Batch, rng: Rng) -> Batch:
+        """The batch with other values hidden, by the number of each draw."""
+        part, layout = batch.cond.parts[TOLD], self.layout
+        there = layout.known(part) | layout.drawn(part)
+        hide = hidden(layout, rng, batch.index) & there
+        extra = batch.cond.parts[BESIDE] if layout.extra else batch.x[:, :0]
+        x, cond = self.told(batch.x, there & ~hide, hide, extra)
+        return replace(batch, x=x, cond=cond)
+
+    def decode(self, x: Tensor) -> list[Any]:
+        return list(self.physical(x))
+
+    def valid(self, value: Any) -> bool:
+        """Whether the value is an array of the space's shape with finite numbers."""
+        return isinstance(value, np.ndarray) and value.shape == self.space.shape and bool(np.isfinite(value).all())
+
+    def hear(self, value: Any) -> Sound | None:
+        return None
+
+    def write(self, values: Sequence[Any], folder: Path, names: Sequence[str]) -> list[str]:
+        """Writes each window as a table of CSV with its steps counted from 0, or as times from 1 January 2000. Returns
+        the names of the files."""
+        files = written_names(names, ".csv")
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, value in zip(files, values, strict=True):
+            replace_file(folder / name, self.as_csv(value))
+        return files
+
+    def as_csv(self, value: NDArray[np.float32]) -> bytes:
+        grid = self.saved.grid
+        first = 0.0 if grid.counted else float(np.ceil(grid.places(np.array([946_684_800.0]))[0]))
+        times = grid.times(first + np.arange(value.shape[1], dtype=np.float64))
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["time", *self.saved.columns])
+        for moment, row in zip(times.tolist(), value.T, strict=True):
+            cells = ["" if np.isnan(v) else np.format_float_positional(v, trim="-") for v in row]
+            writer.writerow([written_time(moment, grid.counted), *cells])
+        return text.getvalue().encode()
+
+    def save(self, folder: Path) -> None:
+        save_encoder(folder, self.saved)
+
+
+def load(folder: Path) -> SeriesEncoder:
+    """Raises UserError if encoder.json is missing or damaged."""
+    return SeriesEncoder(load_encoder(folder, SavedSeries, "series"))

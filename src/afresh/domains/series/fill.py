@@ -1,0 +1,150 @@
+"""Gaps of series, filled many times over by what a run finds likely between what is known."""
+
+from __future__ import annotations
+
+import time as clock
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from afresh.core import UserError, events
+from afresh.core.plural import counted
+from afresh.core.verb import Line, Table
+from afresh.domains.series.encoder import SeriesEncoder
+from afresh.domains.series.reading.regular import Series
+from afresh.domains.series.reading.step import written_time
+from afresh.domains.series.stretches import Array, Stretch, draw_missing, part, read_like, series_encoder, stretches
+from afresh.domains.series.written import Format, as_table, format_of, table_file
+from afresh.runs.run import Run
+
+INTERVAL = (0.05, 0.95)
+MOST = 1_000_000  # missing values
+
+
+@dataclass(frozen=True)
+class Filled:
+    """Series with their gaps filled. places: (series, column, step) of each missing value, (N, 3). draws: (members, N)
+    in the units of the data."""
+
+    encoder: SeriesEncoder
+    series: Sequence[Series]
+    places: Any
+    draws: Array
+    seconds: float
+    format: Format = "csv"
+    notes: tuple[str, ...] = ()
+
+    @property
+    def mean(self) -> Any:
+        return self.draws.mean(0, dtype=np.float64)
+
+    @property
+    def interval(self) -> Any:
+        """(2, N): the quantiles INTERVAL."""
+        return np.quantile(self.draws.astype(np.float64), INTERVAL, axis=0)
+
+    def json(self) -> dict[str, Any]:
+        members, count = self.draws.shape
+        return {"filled": count, "members": members, "files": sorted(self.files()), "notes": list(self.notes)}
+
+    def lines(self) -> list[Line]:
+        members, count = self.draws.shape
+        low, high = self.interval
+        rows = [
+            [self.time(s, t), self.encoder.saved.columns[c], f"{self.mean[i]:.4g}", f"{low[i]:.4g} to {high[i]:.4g}"]
+            for i, (s, c, t) in enumerate(self.places[:8].tolist())
+        ]
+        what = f"{counted(count, 'missing value')} filled {counted(members, 'time')} in {self.seconds:.1f} s"
+        return [what, Table(("time", "column", "mean", "90% interval"), rows)]
+
+    def time(self, number: int, step: int) -> str:
+        one = self.series[number]
+        return written_time(one.times(step, step + 1)[0], one.step.counted)
+
+    def files(self) -> dict[str, bytes]:
+        """The table with its gaps filled by means, and a table of what was filled, with its intervals."""
+        return self.written
+
+    @cached_property
+    def written(self) -> dict[str, bytes]:
+        return {
+            table_file("filled", self.format): self.as_filled(),
+            table_file("gaps", self.format): self.as_gaps(),
+        }
+
+    def as_filled(self) -> bytes:
+        values = [s.values.astype(np.float64) for s in self.series]
+        for (s, c, t), mean in zip(self.places.tolist(), self.mean.tolist(), strict=True):
+            values[s][c, t] = mean
+        table: dict[str, Any] = {}
+        if any(s.name for s in self.series):
+            table["series"] = [s.name for s in self.series for _ in range(s.length)]
+        table["time"] = [written_time(t, s.step.counted) for s in self.series for t in s.times(0, s.length)]
+        for c, name in enumerate(self.encoder.saved.columns):
+            table[name] = np.concatenate([v[c] for v in values])
+        return as_table(table, self.format)
+
+    def as_gaps(self) -> bytes:
+        low, high = self.interval
+        table: dict[str, Any] = {}
+        if any(s.name for s in self.series):
+            table["series"] = [self.series[s].name for s, _, _ in self.places.tolist()]
+        table["time"] = [self.time(s, t) for s, _, t in self.places.tolist()]
+        table["column"] = [self.encoder.saved.columns[c] for _, c, _ in self.places.tolist()]
+        table |= {"mean": self.mean, f"q{INTERVAL[0]:g}": low, f"q{INTERVAL[1]:g}": high}
+        return as_table(table, self.format)
+
+
+def fill_from(run: Run, start: str | Path | None, members: int, format: str, seed: int) -> Filled:
+    """Read series, and fill their gaps. Raises UserError as `fill` does."""
+    encoder, kind = series_encoder(run), format_of(format)
+    path = Path(start) if start is not None else Path(run.record.data.path)
+    series = read_like(encoder, path).series
+    found = [np.argwhere(np.isnan(s.values)) for s in series]
+    places = np.concatenate([np.insert(f, 0, number, 1) for number, f in enumerate(found)])
+    if not len(places):
+        raise UserError(f"Nothing is missing in {path}: every step of every column has a value.", "nothing_missing")
+    if len(places) > MOST:
+        raise UserError(f"{len(places):,} values are missing in {path}, and at most {MOST:,} are filled at once.")
+    began = clock.monotonic()
+    draws = []
+    for number, one in enumerate(series):
+        if len(found[number]):
+            draws.append(filled(run, one, members, seed)[:, found[number][:, 0], found[number][:, 1]])
+        events.progress(
+            f"series {number + 1:,} of {len(series):,}", "imputation", done=number + 1, total=len(series),
+            ended=number + 1 == len(series),
+        )  # fmt: skip
+    return Filled(encoder, series, places, np.concatenate(draws, 1), clock.monotonic() - began, kind)
+
+
+def filled(run: Run, series: Series, members: int, seed: int) -> Array:
+    """Draws of a series without gaps, (members, C, T).
+
+    The first step with a gap is put into the middle of a window, and the gaps from there to three quarters of the
+    window are drawn by each member; then the next one, for which these are known. So a long gap is filled from its
+    beginning on, and what follows it is known where it lies within the window.
+    """
+    encoder = series_encoder(run)
+    length = encoder.layout.length
+    values = np.repeat(series.values[None], members, 0)
+    taken = 0
+    while (gaps := np.flatnonzero(np.isnan(values[0]).any(0))).size:
+        first = int(gaps[0])
+        begin = min(max(first - length // 2, 0), max(0, series.length - length))
+        stop = min(max(first + 1, begin + 3 * length // 4), series.length)
+        if begin + length >= series.length:
+            stop = series.length  # nothing is known after this window
+        window = stretches(encoder, [series], [begin]).repeat(members)
+        now = np.stack([part(v, begin, begin + length) for v in values])
+        window = Stretch(now, window.known, window.calendar)
+        asked = np.isnan(window.values)
+        numbers = taken * members + np.arange(members)
+        drawn = draw_missing(run, window, asked, seed, numbers)
+        values[:, :, first:stop] = drawn[:, :, first - begin : stop - begin]
+        taken += 1
+    return values

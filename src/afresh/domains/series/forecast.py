@@ -1,0 +1,300 @@
+"""What comes after a series, many times over, also beyond one horizon and with what is known of the future."""
+
+from __future__ import annotations
+
+import time as clock
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from afresh.core import UserError, events
+from afresh.core.plural import counted
+from afresh.core.verb import Line, Table
+from afresh.domains.series.encoder import SeriesEncoder
+from afresh.domains.series.pictures import Fan, fan_chart
+from afresh.domains.series.reading.regular import Series
+from afresh.domains.series.reading.step import written_time
+from afresh.domains.series.stretches import Array, Stretch, draw_missing, part, read_like, series_encoder, stretches
+from afresh.domains.series.written import Format, as_table, format_of, table_file
+from afresh.runs.run import Run
+
+QUANTILES = (0.05, 0.1, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.9, 0.95)
+FAN = (0.05, 0.25, 0.5, 0.75, 0.95)
+MOST_MEMBERS = 4096  # of a series
+MOST_BYTES = 4 << 30  # of the members that are held
+AT_ONCE = 1 << 28  # bytes of what the run is told at once
+SHOWN = 3  # horizons of the past in a picture
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Futures of S series: members (M, S, C, H) in the units of the data. series: as they were read; the first step
+    that is forecast is at `ends`. given: (S, C, H), NaN where nothing was given."""
+
+    encoder: SeriesEncoder
+    series: Sequence[Series]
+    ends: Sequence[int]
+    members: Array
+    given: Array
+    seconds: float
+    keep: bool = False
+    format: Format = "csv"
+    notes: tuple[str, ...] = ()
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return self.encoder.saved.columns
+
+    @cached_property
+    def quantiles(self) -> NDArray[np.float64]:
+        """(Q, S, C, H)."""
+        return np.quantile(self.members.astype(np.float64), QUANTILES, axis=0)
+
+    def quantile(self, p: float) -> NDArray[np.float64]:
+        found: NDArray[np.float64] = self.quantiles[QUANTILES.index(p)]
+        return found
+
+    def times(self, number: int) -> list[str]:
+        """Those of the steps that are forecast, of one series."""
+        one, end = self.series[number], self.ends[number]
+        return [written_time(t, one.step.counted) for t in one.times(end, end + self.members.shape[-1])]
+
+    def json(self) -> dict[str, Any]:
+        members, _, _, horizon = self.members.shape
+        mean = self.members.mean(0, dtype=np.float64)
+        series = []
+        for number, one in enumerate(self.series):
+            columns = {
+                name: {
+                    "mean": [round(float(v), 6) for v in mean[number, c]],
+                    **{f"q{p:g}": [round(float(v), 6) for v in self.quantile(p)[number, c]] for p in FAN},
+                }
+                for c, name in enumerate(self.columns)
+            }
+            series.append({"series": one.name, "time": self.times(number), "columns": columns})
+        files = sorted(self.files())
+        return {"members": members, "horizon": horizon, "series": series, "files": files, "notes": list(self.notes)}
+
+    def lines(self) -> list[Line]:
+        members, series, columns, horizon = self.members.shape
+        what = f"{counted(columns, 'column')}" + (f" of {counted(series, 'series', 'series')}" if series > 1 else "")
+        out: list[Line] = [
+            f"{counted(members, 'future')} of {counted(horizon, 'step')} ({self.encoder.saved.step} each) for {what}, "
+            f"in {self.seconds:.1f} s"
+        ]
+        rows = []
+        for number, one in list(enumerate(self.series))[:4]:
+            times = self.times(number)
+            for c, name in list(enumerate(self.columns))[:8]:
+                for k in sorted({0, horizon - 1}):
+                    low, median, high = (f"{self.quantile(p)[number, c, k]:.4g}" for p in (0.05, 0.5, 0.95))
+                    rows.append([one.name, times[k], name, median, f"{low} to {high}"])
+        many = len(self.series) > 1
+        heads = ("series", "time", "column", "median", "90% interval")
+        out.append(Table(heads if many else heads[1:], rows if many else [r[1:] for r in rows], right=()))
+        return out
+
+    def files(self) -> dict[str, bytes]:
+        """The quantiles, a picture, and the members if they are kept."""
+        return self.written
+
+    @cached_property
+    def written(self) -> dict[str, bytes]:
+        out = {table_file("forecast", self.format): self.as_quantiles(), "forecast.png": self.picture()}
+        if self.keep:
+            out[table_file("members", self.format)] = self.as_members()
+        return out
+
+    def as_quantiles(self) -> bytes:
+        """A row for each series, time and column."""
+        _, series, columns, horizon = self.members.shape
+        times = [t for n in range(series) for t in self.times(n) for _ in range(columns)]
+        order = (0, 2, 1)  # series, steps, columns
+        table: dict[str, Any] = {}
+        if series > 1 or self.series[0].name:
+            table["series"] = [s.name for s in self.series for _ in range(columns * horizon)]
+        table |= {"time": times, "column": list(self.columns) * (series * horizon)}
+        for p, values in zip(QUANTILES, self.quantiles, strict=True):
+            table[f"q{p:g}"] = values.transpose(order).ravel()
+        table["mean"] = self.members.mean(0, dtype=np.float64).transpose(order).ravel()
+        return as_table(table, self.format)
+
+    def as_members(self) -> bytes:
+        """A row for each member, series and time, with the columns as in the data."""
+        members, series, _, horizon = self.members.shape
+        times = [t for n in range(series) for t in self.times(n)]
+        table: dict[str, Any] = {"member": np.repeat(np.arange(members), series * horizon)}
+        if series > 1 or self.series[0].name:
+            table["series"] = [s.name for s in self.series for _ in range(horizon)] * members
+        table["time"] = times * members
+        for c, name in enumerate(self.columns):
+            table[name] = self.members[:, :, c].ravel()
+        return as_table(table, self.format)
+
+    def picture(self) -> bytes:
+        """A panel for each column of the first series."""
+        one, end, horizon = self.series[0], self.ends[0], self.members.shape[-1]
+        begin = max(0, end - min(end, max(SHOWN * horizon, self.encoder.layout.horizon)))
+        spread = np.stack([self.quantile(p)[0] for p in FAN])
+        later = part(one.values, end, end + horizon)
+        fans = [
+            Fan(name, one.values[c, begin:end], spread[:, c], later[c] if np.isfinite(later[c]).any() else None)
+            for c, name in enumerate(self.columns)
+        ]
+        moments = one.times(begin, end + horizon)
+        labels = [written_time(moments[i], one.step.counted) for i in (0, end - begin, len(moments) - 1)]
+        return fan_chart(fans, labels)
+
+
+# --------------------------------------------------------------------------- rolling on
+
+
+def futures(
+    run: Run, series: Sequence[Series], ends: Sequence[int], horizon: int, members: int, given: Array, seed: int
+) -> Array:
+    """What follows step `ends` (S,) of each series, (members, S, C, horizon). Beyond the horizon that was trained, each
+    member goes on after what it drew itself. given: (S, C, horizon), NaN where nothing is.
+
+    The noise of member m of series s in stretch k has the number (k S + s) MOST_MEMBERS + m, so that it does not
+    depend on how many members there are.
+    """
+    encoder = series_encoder(run)
+    context, count, columns = encoder.layout.context, len(series), len(encoder.saved.columns)
+    size = 4 * members * count * columns * (context + horizon)
+    if size > MOST_BYTES:
+        raise UserError(
+            f"{members:,} futures of {horizon:,} steps of {count:,} series take {size / 1e9:.3g} GB, more than "
+            f"{MOST_BYTES / 1e9:.3g} GB. Ask for fewer members or steps, or fewer series.",
+            "too_large",
+        )
+    rows = max(1, AT_ONCE // (4 * members * encoder.layout.length * encoder.layout.rows))
+    out = np.empty((members, count, columns, horizon), np.float32)
+    for begin in range(0, count, rows):
+        some = slice(begin, begin + rows)
+        out[:, some] = rolled(run, series[some], ends[some], horizon, members, given[some], seed, begin, count)
+    return out
+
+
+def rolled(
+    run: Run,
+    series: Sequence[Series],
+    ends: Sequence[int],
+    horizon: int,
+    members: int,
+    given: Array,
+    seed: int,
+    begin: int,
+    total: int,
+) -> Array:
+    """`futures` of series from number `begin` of `total` on."""
+    encoder = series_encoder(run)
+    context, each = encoder.layout.context, encoder.layout.horizon
+    count, columns = len(series), len(encoder.saved.columns)
+    past = np.stack([part(s.values, e - context, e) for s, e in zip(series, ends, strict=True)]).repeat(members, 0)
+    blank = [replace(s, values=np.full_like(s.values, np.nan)) for s in series]
+    done: list[Array] = []
+    began, rolls = clock.monotonic(), -(-horizon // each)
+    for k in range(rolls):
+        now = min(each, horizon - k * each)
+        later = stretches(encoder, blank, [e + k * each - context for e in ends]).repeat(members)
+        values = later.values.copy()
+        values[..., :context] = past
+        values[..., context : context + now] = given[..., k * each : k * each + now].repeat(members, 0)
+        asked = np.zeros(values.shape, bool)
+        asked[..., context:] = True
+        first = (k * total + begin + np.arange(count)) * MOST_MEMBERS
+        numbers = (first[:, None] + np.arange(members)).ravel()
+        drawn = draw_missing(run, Stretch(values, later.known, later.calendar), asked, seed, numbers)[..., context:]
+        done.append(drawn[..., :now])
+        past = np.concatenate([past, drawn], -1)[..., -context:]
+        if rolls > 1:
+            left = (rolls - k - 1) * (clock.monotonic() - began) / (k + 1)
+            text = f"stretch {k + 1:,} of {rolls:,}, {left:.0f} s left"
+            events.progress(text, "forecast", done=k + 1, total=rolls, ended=k + 1 == rolls)
+    out = np.concatenate(done, -1).reshape(count, members, columns, horizon)
+    return np.ascontiguousarray(out.swapaxes(0, 1))
+
+
+def forecast_from(
+    run: Run,
+    start: str | Path | None,
+    horizon: int | None,
+    members: int,
+    given: str | Path | None,
+    keep: bool,
+    format: str,
+    seed: int,
+) -> Forecast:
+    """Read series, and say what comes after them. Raises UserError as `forecast` does."""
+    encoder = series_encoder(run)
+    kind = format_of(format)
+    path = Path(start) if start is not None else Path(run.record.data.path)
+    if not path.exists():
+        raise UserError(f'There is no {path}. Give the table that is to go on: `start="data.csv"`.', "data_missing")
+    series = read_like(encoder, path).series
+    steps = horizon or encoder.layout.horizon
+    ends = [last_known(s) for s in series]
+    conditions = np.full((len(series), len(encoder.saved.columns), steps), np.nan, np.float32)
+    if given is not None:
+        series, conditions = with_given(encoder, series, ends, Path(given), steps)
+    check_known(encoder, series, ends, steps)
+    began = clock.monotonic()
+    drawn = futures(run, series, ends, steps, members, conditions, seed)
+    return Forecast(encoder, series, ends, drawn, conditions, clock.monotonic() - began, keep, kind)
+
+
+def last_known(series: Series) -> int:
+    """The step after the last one that has a value. Raises UserError for a series without any."""
+    found = np.flatnonzero(np.isfinite(series.values).any(0))
+    if not len(found):
+        raise UserError(f"The series {series.name} has no value: there is nothing to go on from.")
+    return int(found[-1]) + 1
+
+
+def with_given(
+    encoder: SeriesEncoder, series: Sequence[Series], ends: Sequence[int], path: Path, steps: int
+) -> tuple[list[Series], Array]:
+    """The series with columns that are known in advance from a table of the future, and what it says of the others,
+    (S, C, steps). Raises UserError if it says nothing of the steps that are forecast."""
+    from afresh.domains.series.given import read_given
+
+    out, conditions = [], np.full((len(series), len(encoder.saved.columns), steps), np.nan, np.float32)
+    futures_given = read_given(encoder, path, [s.name for s in series])
+    used = 0
+    for number, (one, end) in enumerate(zip(series, ends, strict=True)):
+        future = futures_given.get(one.name)
+        if future is None:
+            out.append(one)
+            continue
+        shift = round(future.first - one.first)  # the step of the series at which the table begins
+        conditions[number] = part(future.values, end - shift, end - shift + steps)
+        known = part(one.known, 0, max(one.length, end + steps))
+        later = part(future.known, -shift, known.shape[1] - shift)
+        out.append(replace(one, known=np.where(np.isfinite(later), later, known)))
+        used += int(np.isfinite(conditions[number]).sum() + np.isfinite(later[:, end:]).sum())
+    if not used:
+        first = written_time(series[0].times(ends[0], ends[0] + 1)[0], series[0].step.counted)
+        raise UserError(
+            f"{path} says nothing of the {steps:,} steps from {first} on that are forecast. Give a table with the "
+            f"column of times {encoder.settled['time']!r}, these times, and the columns that are known then."
+        )
+    return out, conditions
+
+
+def check_known(encoder: SeriesEncoder, series: Sequence[Series], ends: Sequence[int], steps: int) -> None:
+    """Raises UserError if a column that is known in advance is not."""
+    for one, end in zip(series, ends, strict=True):
+        later = part(one.known, end, end + steps)
+        lacking = [n for n, row in zip(encoder.saved.known, later, strict=True) if not np.isfinite(row).all()]
+        if lacking:
+            raise UserError(
+                f"The model is told {', '.join(lacking)} in advance, and the table does not say what comes in the "
+                f"{steps:,} steps that are forecast. Add rows of the future with empty values, or give them: "
+                '`given="future.csv"`.',
+                "known_missing",
+            )

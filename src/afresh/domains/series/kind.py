@@ -1,0 +1,82 @@
+"""Windows of a series: arrays (columns, steps) of float32 in the units of the data, NaN where a value is missing."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from afresh.core import ItemKind, Preview
+from afresh.core.safe_text import shell_word
+from afresh.domains.series.pictures import curves
+
+MOST_BYTES = 1 << 28  # of the file of a window
+
+
+def digest(window: NDArray[np.float32]) -> str:
+    h = hashlib.sha256(f"{window.shape}\n".encode())
+    h.update(np.ascontiguousarray(window, "<f4").tobytes())
+    return h.hexdigest()
+
+
+def describe(window: NDArray[np.float32]) -> str:
+    columns, steps = window.shape
+    there = window[np.isfinite(window)]
+    return f"{steps:,} steps of {columns} columns" + (
+        f" from {there.min():.4g} to {there.max():.4g}" if len(there) else ""
+    )
+
+
+def previews(windows: Sequence[NDArray[np.float32]]) -> list[Preview]:
+    """Pictures of curves, each column between its least and its greatest value."""
+    return [Preview(image=curves(w)) for w in windows]
+
+
+def encode(window: NDArray[np.float32]) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, np.asarray(window, np.float32), allow_pickle=False)
+    return buffer.getvalue()
+
+
+def decode(content: bytes) -> NDArray[np.float32]:
+    """The array of a .npy file. Raises ValueError if it is not one of real numbers (columns, steps)."""
+    if len(content) > MOST_BYTES:
+        raise ValueError(f"a window of {len(content):,} bytes is too large (at most {MOST_BYTES:,})")
+    try:
+        window: Any = np.load(io.BytesIO(content), allow_pickle=False)
+    except (OSError, EOFError, ValueError) as e:
+        raise ValueError(f"it is not a .npy file of numbers: {e}") from None
+    if not isinstance(window, np.ndarray) or window.dtype.kind not in "fiu" or window.ndim != 2:
+        raise ValueError("it is not an array (columns, steps) of real numbers")
+    return window.astype(np.float32)
+
+
+def forecast_command(run: str, data: Path | None, options: Mapping[str, Any]) -> str:
+    """How a run on series is used: to say what comes after its data."""
+    if data is None:
+        return f"afresh forecast {run}"
+    return f"afresh forecast {run} --from {shell_word(str(data))}"
+
+
+# What follows a known context resembles what followed it, so that near duplicates and near copies say nothing.
+SERIES = ItemKind(
+    name="series",
+    plural="windows",
+    view="image",
+    digest=digest,
+    describe=describe,
+    previews=previews,
+    size=lambda window: "x".join(map(str, window.shape)),
+    unit="values",
+    encode=encode,
+    decode=decode,
+    suffix=".npy",
+    suffixes=frozenset({".npy"}),
+    searched=0,
+    use=forecast_command,
+)

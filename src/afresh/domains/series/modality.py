@@ -1,0 +1,191 @@
+"""Series in tables with a column of times: each window of a context and a horizon is an item."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from afresh.core import Corpus, Item, Omission, Part, Sniff, UserError
+from afresh.domains.series.calendar import cycles
+from afresh.domains.series.encoder import BESIDE, TOLD, SavedSeries, SeriesEncoder, load
+from afresh.domains.series.kind import SERIES
+from afresh.domains.series.known import Layout
+from afresh.domains.series.reading.options import ReadingOptions
+from afresh.domains.series.reading.read import Reading, read_series
+from afresh.domains.series.recognise import recognise
+from afresh.domains.series.windows import default_context, default_horizon, items_of, stride_of
+
+SMALL = 1e-12
+SAME = 0.999  # correlation from which one column says what another does
+
+
+class SeriesOptions(ReadingOptions):
+    """How series are read, and what a model is told of them."""
+
+    context: int | None = Field(
+        None, ge=1, le=8192, description="steps before that a model is told; None: by the period and the length"
+    )
+    horizon: int | None = Field(None, ge=1, le=8192, description="steps that are forecast; None: two periods")
+    period: int | None = Field(
+        None, ge=1, le=8192, description="steps of a season; None: by the step, a day of hours, a week of days"
+    )
+    held: int | None = Field(
+        None, ge=1, description="steps at the end that are held out, at least one horizon; None: a tenth"
+    )
+    cycles: tuple[Literal["day", "week", "year"], ...] | None = Field(
+        None, description="cycles of the calendar that a model is told: day, week, year; None: those that are supported"
+    )
+    counted: bool | None = Field(None, description="whether times are numbers of no unit; None: by the table")
+
+    @property
+    def reading(self) -> ReadingOptions:
+        return ReadingOptions(**self.model_dump(include=set(ReadingOptions.model_fields)))
+
+
+class SeriesModality:
+    """Tables with a column of times and columns of numbers, alone or in a folder with one file for each series."""
+
+    name = "series"
+    kind = SERIES
+    options = SeriesOptions
+
+    def sniff(self, path: Path) -> Sniff:
+        return recognise(path)
+
+    def read(self, path: Path, options: SeriesOptions) -> Corpus:
+        """An Item for each window. Raises UserError if there is none, or for data for which something must be set."""
+        reading = usable(read_series(path, options.reading))
+        series = reading.series
+        longest = max(s.length for s in series)
+        step = reading.step
+        period = options.period or min(step.period, max(1, longest // 4))
+        horizon = options.horizon or default_horizon(period, longest)
+        context = options.context or default_context(period, horizon, longest)
+        names = cycles(step, longest) if options.cycles is None else options.cycles
+        channels = len(reading.columns.values)
+        layout = Layout(channels, len(reading.columns.known) + 2 * len(names), context, horizon, period)
+        stride = stride_of(sum(s.length for s in series), 4 * layout.length * (layout.rows + layout.extra + channels))
+        items = list(items_of(series, context, horizon, names, stride, options.held))
+        notes = [
+            *reading.notes,
+            *leaks(reading),
+            f"windows of {context:,} steps and a horizon of {horizon:,}, with a period of {period:,}"
+            + (f", every {stride:,} steps to keep them in memory" if stride > 1 else ""),
+        ]
+        short = [s for s in series if s.length < layout.length]
+        if short:
+            notes.append(Omission(f"{len(short):,} of {len(series):,} series left out: shorter than a window"))
+        settled = {
+            "time": reading.columns.time,
+            "values": reading.columns.values,
+            "series": reading.columns.series,
+            "known": reading.columns.known,
+            "step": str(step),
+            "counted": step.counted,
+            "context": context,
+            "horizon": horizon,
+            "period": period,
+            "cycles": tuple(names),
+        }
+        return Corpus(items, list(reading.refused), notes, settled=settled)
+
+    def fit(self, items: Sequence[Item], options: SeriesOptions) -> SeriesEncoder:
+        """Fit means and deviations to the training windows. Raises UserError if there are none."""
+        if not items:
+            raise UserError("There is no window to train on: the training split is empty.")
+        chosen = options.model_dump(mode="json", exclude_none=True)
+        mean, std = moments([i.value for i in items])
+        known = [moments([i.images["known"] for i in items])] if len(items[0].images.get("known", ())) else []
+        names = chosen.get("known", [])
+        scales = {n: (float(m), float(s)) for n, m, s in zip(names, *known[0], strict=True)} if known else {}
+        length = np.shape(items[0].value)[1]
+        horizon = chosen.get("horizon") or default_horizon(1, length)
+        saved = SavedSeries(
+            columns=chosen.get("values") or [f"column {i}" for i in range(len(mean))],
+            step=chosen.get("step") or "1",
+            counted=chosen.get("counted", True),
+            context=length - horizon,
+            horizon=horizon,
+            period=chosen.get("period") or 1,
+            cycles=chosen.get("cycles") or (),
+            known=scales,
+            mean=mean.tolist(),
+            std=std.tolist(),
+            conds={},
+            options=chosen,
+        )
+        layout = saved.layout
+        conds = {TOLD: Part("aligned", shape=(layout.rows, length), persists=True, scaled=True)}
+        if layout.extra:
+            conds[BESIDE] = Part("aligned", shape=(layout.extra, length))
+        return SeriesEncoder(saved.model_copy(update={"conds": conds}))
+
+    def load(self, folder: Path) -> SeriesEncoder:
+        return load(folder)
+
+
+MODALITY = SeriesModality()
+
+
+def moments(windows: Sequence[Any]) -> tuple[Any, Any]:
+    """Mean and deviation of each row of windows (C, L), without missing values."""
+    count = total = squares = np.zeros(len(windows[0]))
+    for w in windows:
+        there = np.isfinite(w)
+        value = np.where(there, w, 0).astype(np.float64)
+        count, total, squares = count + there.sum(1), total + value.sum(1), squares + np.square(value).sum(1)
+    mean = total / np.maximum(count, 1)
+    # A second pass would be exact; float64 sums of float32 values lose nothing that counts here.
+    std = np.sqrt(np.maximum(squares / np.maximum(count, 1) - mean**2, 0))
+    return mean, np.where(std > SMALL, std, 1.0)
+
+
+def leaks(reading: Reading) -> list[str]:
+    """A note on each column known in advance that says what is to be forecast, up to a scale."""
+    out = []
+    for d, name in enumerate(reading.columns.known):
+        for c, column in enumerate(reading.columns.values):
+            pairs = np.concatenate([np.stack([s.known[d], s.values[c]]) for s in reading.series], 1).astype(np.float64)
+            pairs = pairs[:, np.isfinite(pairs).all(0)]
+            if pairs.shape[1] > 2 and pairs.std(1).min() > 0 and abs(np.asarray(np.corrcoef(pairs))[0, 1]) > SAME:
+                out.append(
+                    f"{name}, which is known in advance, says the same as {column}: if it is only known afterwards, "
+                    "leave it out of `data.known`"
+                )
+    return out
+
+
+def usable(reading: Reading) -> Reading:
+    """The reading without columns that say nothing: those that are all missing, or constant. Raises UserError if none
+    is left, or if such a column was named."""
+    empty, constant = [], []
+    for number, name in enumerate(reading.columns.values):
+        values = np.concatenate([s.values[number] for s in reading.series])
+        values = values[np.isfinite(values)]
+        if not len(values):
+            empty.append(name)
+        elif values.min() == values.max():
+            constant.append(name)
+    gone = [*empty, *constant]
+    if not gone:
+        return reading
+    left = [i for i, n in enumerate(reading.columns.values) if n not in gone]
+    why = "; ".join(
+        f"{', '.join(names)}: {what}"
+        for names, what in ((empty, "no value at all"), (constant, "always the same"))
+        if names
+    )
+    if not left:
+        raise UserError(
+            f"No column has anything to forecast ({why}). Set `data.values` to columns of numbers that vary."
+        )
+    columns = replace(reading.columns, values=tuple(reading.columns.values[i] for i in left))
+    series = [replace(s, values=s.values[left]) for s in reading.series]
+    return replace(
+        reading, series=series, columns=columns, notes=[*reading.notes, Omission(f"columns left out: {why}")]
+    )

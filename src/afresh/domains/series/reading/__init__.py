@@ -1,0 +1,1 @@
+"""From tables to series of equal steps."""

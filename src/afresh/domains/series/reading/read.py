@@ -1,0 +1,193 @@
+"""Tables of a path, to series of equal steps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from afresh.core import Omission, Refused, UserError
+from afresh.core.plural import counted
+from afresh.data.files import DataFile, FileError, check_memory, suffix_of, walk
+from afresh.data.limits import parsing
+from afresh.data.refusals import refusal_lines
+from afresh.data.tables.batches import TABLES, batches
+from afresh.data.tables.delimited import Unusable
+from afresh.data.tables.numbers import Floats, numbers_of
+from afresh.data.tables.times import COUNTED, seconds_of
+from afresh.domains.series.reading.columns import SeriesColumns, series_columns
+from afresh.domains.series.reading.options import ReadingOptions
+from afresh.domains.series.reading.regular import Series, regular
+from afresh.domains.series.reading.step import Step, most_frequent_step, step_of
+
+LOOKED_AT = 2_000  # rows of a table by which columns are told
+DOUBLED = 0.2  # share of times that are doubled, beyond which series are mixed up
+CLOCKS = "a clock that is set back repeats an hour: give times in UTC, or with their offset (2024-10-27T02:00:00+01:00)"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The series of a path, with the columns and the step that they have in common."""
+
+    series: list[Series]
+    columns: SeriesColumns
+    step: Step
+    refused: list[Refused] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Raw:
+    """Measurements of one series: times (n,) in seconds, values (n, C) and what is known in advance (n, D)."""
+
+    times: Floats
+    values: Floats
+    known: Floats
+
+
+def read_series(path: Path, options: ReadingOptions) -> Reading:
+    """All series of the tables at a path. Raises UserError if there is none, or if something must be set."""
+    files, refused = walk(path)
+    notes: list[str] = []
+    raw: dict[str, Raw] = {}
+    columns: SeriesColumns | None = None
+    counted_times = False
+    several = sum(suffix_of(f.name) in TABLES for f in files) > 1
+    for file in files:
+        if suffix_of(file.name) not in TABLES:
+            refused.append(Refused(file.name, f"not a table ({file.suffix or 'no suffix'})"))
+            continue
+        unusable = Unusable()
+        try:
+            table = read_columns(file, unusable)
+            found = columns_of(table, options)
+            if isinstance(found, str):
+                raise FileError(found)
+            if columns is not None and (found.values, found.known) != (columns.values, columns.known):
+                raise FileError(
+                    f"its columns are {', '.join(found.values)}, and those of the files before it "
+                    f"{', '.join(columns.values)}: `data.values` names what to take of all"
+                )
+            columns = columns or found
+            name = file.name if several or path.is_dir() else ""
+            counted_times |= add_table(raw, table, found, name, notes)
+        except FileError as error:
+            refused.append(Refused(file.name, str(error)))
+        refused += unusable.refused(file.name)
+        notes += unusable.notes
+    if columns is None or not raw:
+        raise UserError(
+            f"There is no series in {path}: a table with a column of times and columns of numbers "
+            f"({', '.join(sorted(TABLES))}). `data.time` and `data.values` name columns.",
+            lines=refusal_lines(refused),
+        )
+    differences = {name: np.diff(np.sort(r.times)) for name, r in raw.items()}
+    every = np.concatenate(list(differences.values()))
+    usual = most_frequent_step(every, counted_times)
+    step = usual if options.step is None else step_of(options.step, counted_times)
+    check_doubled(raw, every, columns)
+    series = [regular(name, r.times, r.values, r.known, step, usual.length) for name, r in raw.items()]
+    notes += notes_on(series, raw, columns, step, every, usual)
+    return Reading(series, columns, step, refused, notes)
+
+
+def read_columns(file: DataFile, unusable: Unusable) -> Any:
+    """A table of Arrow. Raises FileError."""
+    import pyarrow
+
+    with parsing("table"):
+        parts = list(batches(file, unusable))
+    if not parts:
+        raise FileError("a table without rows")
+    check_memory(sum(p.nbytes for p in parts))
+    return pyarrow.Table.from_batches(parts).combine_chunks()
+
+
+def columns_of(table: Any, options: ReadingOptions) -> SeriesColumns | str:
+    head = table.slice(0, LOOKED_AT)
+    return series_columns({n: head.column(n).to_pylist() for n in head.column_names}, options)
+
+
+def add_table(raw: dict[str, Raw], table: Any, columns: SeriesColumns, name: str, notes: list[str]) -> bool:
+    """Add the measurements of a table to those of each series; whether times are numbers of no unit."""
+    times, units = seconds_of(one_chunk(table, columns.time))
+    without = int((~np.isfinite(times)).sum())
+    if without:
+        notes.append(Omission(f"{counted(without, 'row')} without a time in {columns.time!r} left out"))
+    values, known = (
+        np.stack([numbers_of(one_chunk(table, c)) for c in names], 1) if names else np.zeros((len(times), 0))
+        for names in (columns.values, columns.known)
+    )
+    names = series_names(table, columns, name)
+    for label in dict.fromkeys(names.tolist()):
+        rows = np.flatnonzero((names == label) & np.isfinite(times))
+        if not len(rows):
+            continue
+        part = Raw(times[rows], values[rows], known[rows])
+        before = raw.get(label)
+        raw[label] = part if before is None else joined(before, part)
+    return units[COUNTED] > 0 and units[COUNTED] == units.total()
+
+
+def one_chunk(table: Any, column: str) -> Any:
+    return table.column(column).combine_chunks()
+
+
+def series_names(table: Any, columns: SeriesColumns, file: str) -> Any:
+    """(n,) of texts: the name of the series of each row."""
+    parts = [[str(v) for v in table.column(c).to_pylist()] for c in columns.series]
+    if parts:
+        return np.array(["/".join(row) for row in zip(*parts, strict=True)], dtype=object)
+    return np.full(table.num_rows, file, dtype=object)
+
+
+def joined(one: Raw, other: Raw) -> Raw:
+    return Raw(*(np.concatenate([getattr(one, k), getattr(other, k)]) for k in ("times", "values", "known")))
+
+
+def check_doubled(raw: Mapping[str, Raw], differences: Floats, columns: SeriesColumns) -> None:
+    """Raises UserError if so many times occur several times in a series that several series are mixed up."""
+    if len(differences) and np.mean(differences == 0) > DOUBLED:
+        others = [*columns.texts, *columns.ids]
+        hint = f" Columns that may tell them apart: {', '.join(others)}." if others else ""
+        raise UserError(
+            f"{np.mean(differences == 0):.0%} of the times in {columns.time!r} occur several times, as those of "
+            f"several series do. Set `data.series` to the columns that tell them apart.{hint}",
+            "doubled_times",
+        )
+
+
+def notes_on(
+    series: Sequence[Series],
+    raw: Mapping[str, Raw],
+    columns: SeriesColumns,
+    step: Step,
+    differences: Floats,
+    usual: Step,
+) -> list[str]:
+    """What was worked out, and what of the data is not as it was."""
+    notes = [columns.words(), f"a step of {step}" + ("" if str(step) == str(usual) else f" (the times have {usual})")]
+    if columns.ids:
+        names = ", ".join(columns.ids)
+        notes.append(Omission(f"{names} left out, since they look like identifiers: `data.values` takes them"))
+    if columns.texts:
+        notes.append(Omission(f"columns of texts left out: {', '.join(columns.texts)}"))
+    if unsorted := sum(bool((np.diff(r.times) < 0).any()) for r in raw.values()):
+        notes.append(f"times are not in order in {counted(unsorted, 'series', 'series')}, and were sorted")
+    if str(step) == str(usual) and (doubled := sum(s.doubled for s in series)):
+        notes.append(f"{counted(doubled, 'measurement')} at the time of another one: the mean is taken ({CLOCKS})")
+    elif str(step) != str(usual):
+        notes.append(f"values are means of what was measured within {step}")
+    uneven = float(np.mean(np.abs(differences[differences > 0] / usual.length - 1) > 0.1)) if not step.months else 0.0
+    if uneven > 0.01:
+        notes.append(
+            f"{uneven:.0%} of the differences of times are not {usual}: a value is the mean of the measurements "
+            "nearest to its time, and times without any are gaps"
+        )
+    gaps, size = sum(int(np.isnan(s.values).sum()) for s in series), sum(s.values.size for s in series)
+    if gaps:
+        notes.append(f"{counted(gaps, 'value')} of {size:,} missing: they are kept as gaps, and never learnt as values")
+    return notes

@@ -1,0 +1,163 @@
+"""Forecasts, scenarios, filled gaps and anomalies of a run that was trained for a moment."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from afresh.api import Model
+from afresh.cli import run as command
+from afresh.core import UserError
+from afresh.domains.series.forecast import futures
+from afresh.domains.series.reading.options import ReadingOptions
+from afresh.domains.series.reading.read import read_series
+from afresh.runs.run import Run
+from tests.domains.series.tables import times, waves, write, write_waves
+
+COUNT, CONTEXT, HORIZON = 400, 48, 12
+TINY = ("--set", "family.widths=[16]", "--set", "family.emb=16", "--set", "train.batch=16")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_waves(tmp_path_factory.mktemp("data") / "waves.csv", COUNT)
+
+
+@pytest.fixture(scope="module")
+def model(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Model:
+    out = tmp_path_factory.mktemp("runs") / "run"
+    sizes = ("--data", f"context={CONTEXT}", "--data", f"horizon={HORIZON}")
+    assert command(["train", str(data), "--steps", "60", "--out", str(out), "--no-measure", *TINY, *sizes]) == 0
+    return Model(Run.open(out))
+
+
+def forecast(model: Model, **given: Any) -> Any:
+    return model.forecast(**{"members": 8, **given})  # type: ignore[attr-defined]
+
+
+def test_a_forecast_begins_after_the_last_value_and_follows_the_season(model: Model, data: Path) -> None:
+    found = forecast(model, start=data, members=32)
+    assert found.members.shape == (32, 1, 2, HORIZON) and found.times(0) == times(COUNT + HORIZON)[COUNT:]
+    truth = np.stack(list(waves(COUNT + HORIZON, noise=0).values()))[:, COUNT:]
+    error = np.abs(np.median(found.members[:, 0], 0) - truth).mean(1)
+    assert (error < 0.5 * truth.std(1)).all(), error
+
+
+def test_a_future_depends_neither_on_how_many_there_are_nor_on_how_far_they_go(model: Model, data: Path) -> None:
+    few, many = forecast(model, start=data, members=2), forecast(model, start=data, horizon=30)
+    np.testing.assert_allclose(many.members[:2, ..., :HORIZON], few.members, rtol=1e-4, atol=1e-4)
+    assert many.members.shape[-1] == 30 and np.isfinite(many.members).all()
+    assert not np.allclose(forecast(model, start=data, members=2, seed=1).members, few.members)
+
+
+def shops_of(model: Model, table: Path) -> Any:
+    series = read_series(table, ReadingOptions()).series
+    nothing = np.full((len(series), 2, HORIZON), np.nan, np.float32)
+    return futures(model.run, series, [100, 90], HORIZON, 3, nothing, 0)
+
+
+def test_several_series_are_forecast_one_after_the_other_as_together(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stamps, columns = times(100), waves(100)
+    shops = [name for name in ("north", "south") for _ in stamps]
+    both = {k: [*v, *(v + 1)] for k, v in columns.items()}
+    table = write(tmp_path / "a.csv", time=stamps * 2, shop=shops, **both)
+    together = shops_of(model, table)
+    monkeypatch.setattr("afresh.domains.series.forecast.AT_ONCE", 1)
+    np.testing.assert_allclose(shops_of(model, table), together, rtol=1e-4, atol=1e-4)
+
+
+def test_a_scenario_holds_what_is_given_and_changes_the_rest(model: Model, data: Path, tmp_path: Path) -> None:
+    stamps = times(COUNT + HORIZON)[COUNT:]
+    given = write(tmp_path / "future.csv", time=stamps[:6], load=[20.0] * 6)
+    plain, found = forecast(model, start=data), forecast(model, start=data, given=given)
+    np.testing.assert_allclose(found.members[:, 0, 0, :6], 20.0, rtol=1e-6)
+    assert np.abs(found.members[:, 0, 1] - plain.members[:, 0, 1]).max() > 1e-3
+
+
+def test_what_is_given_for_other_times_is_refused_with_those_that_are_forecast(
+    model: Model, data: Path, tmp_path: Path
+) -> None:
+    given = write(tmp_path / "future.csv", time=times(6), load=[20.0] * 6)
+    with pytest.raises(UserError, match=r"says nothing of the 12 steps from 2024-01-17 16:00:00"):
+        forecast(model, start=data, given=given)
+    with pytest.raises(UserError, match="needs the column of times 'time' and one or more of load, heat"):
+        forecast(model, start=data, given=write(tmp_path / "other.csv", time=times(6), colour=[1] * 6))
+
+
+def test_its_files_are_tables_and_a_picture(model: Model, data: Path) -> None:
+    found = forecast(model, start=data, keep=True)
+    files = found.files()
+    assert set(files) == {"forecast.csv", "members.csv", "forecast.png"}
+    rows = list(csv.DictReader(io.StringIO(files["forecast.csv"].decode())))
+    assert len(rows) == 2 * HORIZON and rows[1]["column"] == "heat" and rows[2]["time"] == found.times(0)[1]
+    levels = [float(v) for k, v in rows[3].items() if k.startswith("q")]
+    assert levels == sorted(levels)
+    assert float(rows[1]["mean"]) == pytest.approx(float(found.members[:, 0, 1, 0].mean()), rel=1e-5)
+    members = list(csv.DictReader(io.StringIO(files["members.csv"].decode())))
+    assert len(members) == 8 * HORIZON and float(members[HORIZON]["load"]) == pytest.approx(found.members[1, 0, 0, 0])
+    assert Image.open(io.BytesIO(files["forecast.png"])).width == 1000
+
+
+def test_tables_may_be_parquet(model: Model, data: Path) -> None:
+    from pyarrow import parquet
+
+    found = forecast(model, start=data, format="parquet")
+    table = parquet.read_table(io.BytesIO(found.files()["forecast.parquet"]))
+    assert table.num_rows == 2 * HORIZON and {"time", "column", "q0.05", "q0.95", "mean"} <= set(table.column_names)
+    with pytest.raises(UserError, match="csv or parquet"):
+        forecast(model, start=data, format="xml")
+
+
+def test_a_short_table_is_gone_on_from_as_well(model: Model, tmp_path: Path) -> None:
+    found = forecast(model, start=write_waves(tmp_path / "a.csv", 20))
+    assert np.isfinite(found.members).all()
+
+
+def test_gaps_are_filled_and_what_is_known_stays(model: Model, tmp_path: Path) -> None:
+    gaps = {"load": [100, 101, 102, 103], "heat": [*range(60, 72), 399]}
+    found = model.fill(start=write_waves(tmp_path / "a.csv", COUNT, gaps), members=8)  # type: ignore[attr-defined]
+    truth = np.stack(list(waves(COUNT).values()))
+    assert found.places.tolist() == [[0, 0, t] for t in gaps["load"]] + [[0, 1, t] for t in gaps["heat"]]
+    error = np.abs(found.mean - truth[found.places[:, 1], found.places[:, 2]])
+    assert error.mean() < 0.5 * truth.std()
+    rows = list(csv.DictReader(io.StringIO(found.files()["filled.csv"].decode())))
+    filled = np.array([[float(r[c]) for r in rows] for c in ("load", "heat")])
+    missing = np.zeros(truth.shape, bool)
+    missing[found.places[:, 1], found.places[:, 2]] = True
+    np.testing.assert_allclose(filled[~missing], truth[~missing], rtol=1e-5)
+
+
+def test_nothing_to_fill_is_said(model: Model, data: Path) -> None:
+    with pytest.raises(UserError, match="Nothing is missing"):
+        model.fill(start=data)  # type: ignore[attr-defined]
+
+
+def test_a_value_that_nothing_foretold_is_the_most_distant(model: Model, tmp_path: Path) -> None:
+    columns = waves(200)
+    columns["heat"][150] += 15
+    table = write(tmp_path / "a.csv", time=times(200), **columns)
+    found = model.anomalies(start=table, members=20)  # type: ignore[attr-defined]
+    first = found.json()["most"][0]
+    assert first["column"] == "heat" and first["time"] == times(200)[150] and first["chance"] == round(2 / 21, 4)
+    assert found.json()["scored"] == 2 * (200 - CONTEXT)
+
+
+def test_a_model_of_columns_known_in_advance_asks_for_them(tmp_path: Path) -> None:
+    price = np.random.default_rng(1).standard_normal(300).round(3)
+    data = write_waves(tmp_path / "a.csv", 300, price=price)
+    sizes = ("--data", "context=24", "--data", "horizon=6", "--data", "known=price")
+    out = tmp_path / "run"
+    assert command(["train", str(data), "--steps", "2", "--out", str(out), "--no-measure", *TINY, *sizes]) == 0
+    model = Model(Run.open(out))
+    with pytest.raises(UserError, match="told price in advance"):
+        forecast(model, start=data)
+    future = write(tmp_path / "future.csv", time=times(306)[300:], price=[1.0] * 6)
+    assert np.isfinite(forecast(model, start=data, given=future).members).all()
