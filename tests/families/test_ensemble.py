@@ -152,7 +152,7 @@ def test_values_whose_scale_is_zero_stay_and_are_not_counted(net: str) -> None:
     scale[:, :, :8] = 0
     value = torch.cat([torch.ones(3, 4, 12), base, scale], 1)
     cond = Cond(3, {"told": value}, {"told": torch.ones(3, dtype=torch.bool)})
-    drawn = draw_members(drawing(modules), space, cond, Rng(0), index, 4, "x")
+    drawn = draw_members(drawing(modules), drawing(modules).means(cond), cond, Rng(0), index, 4, "x")
     assert torch.equal(drawn[..., :8], base[:, None, :, :8].expand(-1, 4, -1, -1))
     assert (drawn[..., 8:] != base[:, None, :, 8:]).all()
     x = base + scale

@@ -60,7 +60,7 @@ from afresh.nets.conditioning import (
 )
 from afresh.nets.dit import DiTBlock
 from afresh.nets.persistence import Persistence
-from afresh.nets.resnet import LOCAL_SIZES, ConvBlock, local_batch
+from afresh.nets.resnet import ConvBlock, local_batch, local_examples, local_sizes
 from afresh.nets.transformer import layers_of
 from afresh.nets.unet import ResBlock
 from afresh.nets.velocity import HEAD, VelocityShape, Widths, along, network
@@ -308,10 +308,7 @@ def sizes(space: Space) -> Sequence[EnsembleConfig]:
             for width, blocks in ((32, 1), (32, 2), (64, 2), (64, 3), (128, 3))
         ]
     if space.local:
-        return [
-            EnsembleConfig(net="resnet", mean=True, widths=(width,), blocks=blocks, emb=64, attention=False)
-            for width, blocks in LOCAL_SIZES
-        ]
+        return [EnsembleConfig(mean=True, **size) for size in local_sizes(space)]
     levels = 1
     while levels < 4 and min(space.shape[1:]) >= 8 * 2 ** (levels - 1):
         levels += 1
@@ -357,7 +354,9 @@ FAMILY = Family(
     config=EnsembleConfig,
     plan=PlanHints(
         sizes=sizes,
-        examples_wanted=lambda parameters, space: parameters if space.local else parameters // 12,
+        examples_wanted=lambda parameters, space: (
+            local_examples(parameters, space) if space.local else parameters // 12
+        ),
         batch=lambda examples, space: local_batch(space) if space.local else batch_of_fields(examples, space),
         recipe=recipe,
         blocks=lambda modules: layers_of(modules["drawing"], ResBlock, DiTBlock, ConvBlock),

@@ -45,7 +45,7 @@ from afresh.core.safe_json import MOST_LAYERS
 from afresh.nets.augment import LEAST, MoveEmbedding, movable, moves, warp
 from afresh.nets.conditioning import aligned_parts, persisting, previous
 from afresh.nets.dit import DiTBlock
-from afresh.nets.resnet import LOCAL_SIZES, ConvBlock
+from afresh.nets.resnet import ConvBlock, local_examples, local_sizes
 from afresh.nets.transformer import layers_of
 from afresh.nets.unet import ResBlock
 from afresh.nets.velocity import Velocity, VelocityShape, Widths, compilable, matching_times
@@ -333,10 +333,7 @@ def sizes(space: Space) -> Sequence[FlowConfig]:
     many images in a second.
     """
     if space.local:
-        return [
-            FlowConfig(net="resnet", widths=(width,), blocks=blocks, emb=64, attention=False)
-            for width, blocks in LOCAL_SIZES
-        ]
+        return [FlowConfig(**size) for size in local_sizes(space)]
     side = min(space.shape[1:])
     levels = max(1, min(4, 1 + round(math.log2(max(side, 4) / 5))))
     growth = (1, 2, 3, 4)
@@ -355,7 +352,7 @@ def examples_wanted(parameters: int, space: Space) -> int:
     after 194,000 (docs/development/log.md).
     """
     if space.local:
-        return parameters
+        return local_examples(parameters, space)
     large = min(space.shape[1:]) >= LARGE and not space.timed
     return parameters // (64 if large else 12)
 

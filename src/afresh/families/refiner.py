@@ -23,7 +23,7 @@ from afresh.core.rng import Rng
 from afresh.core.safe_json import MOST_LAYERS
 from afresh.nets.conditioning import Conditioning, TimeEmbedding, aligned_channels, aligned_fields, previous
 from afresh.nets.dit import DiTBlock
-from afresh.nets.resnet import LOCAL_SIZES, ConvBlock, local_batch
+from afresh.nets.resnet import ConvBlock, local_batch, local_examples, local_sizes
 from afresh.nets.transformer import layers_of
 from afresh.nets.unet import ResBlock
 from afresh.nets.velocity import VelocityShape, Widths, along, network
@@ -141,10 +141,7 @@ def accepts(space: Space) -> str | None:
 def sizes(space: Space) -> Sequence[RefinerConfig]:
     """Networks of five sizes: of a local field on its own grid, otherwise U-Nets of two levels."""
     if space.local:
-        return [
-            RefinerConfig(net="resnet", widths=(width,), blocks=blocks, emb=64, attention=False)
-            for width, blocks in LOCAL_SIZES
-        ]
+        return [RefinerConfig(**size) for size in local_sizes(space)]
     return [
         RefinerConfig(widths=(width, 2 * width), blocks=blocks, emb=4 * width)
         for width, blocks in ((16, 1), (32, 1), (48, 1), (64, 1), (96, 2))
@@ -161,7 +158,9 @@ FAMILY = Family(
     config=RefinerConfig,
     plan=PlanHints(
         sizes=sizes,
-        examples_wanted=lambda parameters, space: parameters if space.local else parameters // 12,
+        examples_wanted=lambda parameters, space: (
+            local_examples(parameters, space) if space.local else parameters // 12
+        ),
         batch=lambda examples, space: local_batch(space) if space.local else batch_of_fields(examples, space),
         recipe=lambda space: {
             "optimizer": "muon",

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,16 +22,29 @@ from afresh.core import Space
 from afresh.nets.patches import fold, grid_of, unfold
 from afresh.nets.unet import Periodic, along, conv, zero
 
-# Widths and blocks of networks of five sizes; of a local field they want as many examples as they have parameters.
-LOCAL_SIZES = ((16, 3), (32, 4), (48, 4), (64, 5), (96, 6))
+POINTS = 160  # of the states for which the sizes were measured
+MANY_POINTS = 1024  # of a state, beyond which cells are folded: the same width learns four times as many states
 LOCAL_POINTS = 2048  # of a step's examples
 MODES = 12  # of each axis that a global filter changes
 KERNEL = 5  # points of a convolution along each axis of one; 3 of more axes
 
 
+def local_sizes(space: Space) -> list[dict[str, Any]]:
+    """Of networks of a local field, from small to large: fields of a family's config (`VelocityShape`)."""
+    patch = 2 if math.prod(space.shape[1:]) > MANY_POINTS else 1
+    fixed = {"net": "resnet", "emb": 64, "attention": False, "patch": patch}
+    widths = ((16, 3), (32, 4), (48, 4), (64, 5), (96, 6)) if patch == 1 else ((32, 3), (48, 4), (64, 5), (96, 6))
+    return [{"widths": (width,), "blocks": blocks, **fixed} for width, blocks in widths]
+
+
+def local_examples(parameters: int, space: Space) -> int:
+    """How many states a network of so many parameters should see: each point is an example of its own."""
+    return parameters * POINTS // math.prod(space.shape[1:])
+
+
 def local_batch(space: Space) -> int:
-    """Examples of a step. Each point of a local field is an example of its own: in a minute of a core, 8 states of 160
-    points were better than 16, and these than 32 (docs/development/log.md)."""
+    """States of a step: in a minute of a core, 8 states of 160 points were better than 16, and these than 32
+    (docs/development/log.md)."""
     return max(4, min(8, LOCAL_POINTS // math.prod(space.shape[1:])))
 
 
