@@ -77,8 +77,7 @@ class EnsembleConfig(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    # A U-Net, a Transformer over patches, convolutions on one grid, or a Transformer of each channel.
-    net: Literal["unet", "dit", "resnet", "columns"] = "unet"
+    net: Literal["unet", "dit", "resnet", "columns"] = "unet"  # over patches, on one grid, of each channel
     widths: Widths = (64, 128)  # channels of each grid (dit, resnet: one)
     blocks: int = Field(1, ge=1, le=MOST_LAYERS)  # a grid; of dit and resnet layers
     emb: int = Field(256, ge=2)  # width of the vector of noise and condition
