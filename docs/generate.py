@@ -554,8 +554,7 @@ def families_part() -> str:
         # Documents are also learnt as records.
         spaces = [space, *([RecordsCodec(space, 64).target] if space.stream and takes(space) else [])]
         plugin = plugins[row.name]
-        candidates = (*registry.FAMILIES, *plugin.families)
-        taken = [f for f in candidates if any(registry.family(f).accepts(s) is None for s in spaces)]
+        taken = [f for f in own_families() if any(registry.family(f).accepts(s) is None for s in spaces)]
         through = [f for f in registry.FAMILIES if f not in taken] if "autoencoder" in taken else []
         via = f"; through a codec {', '.join(map(code, through))}" if through else ""
         rows.append((f"**{plugin.items}**", plugin.reads, f"{', '.join(map(code, taken))}{via}"))

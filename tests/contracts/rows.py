@@ -346,7 +346,7 @@ MODALITIES = (
     ),
     ModalityRow("molecule", write_molecules, 24, families=SEQUENCES),
     ModalityRow("table", write_table, 24, families=("masked",)),
-    ModalityRow("field", write_waves, 24, families=("vae", "gan", "flow", "ensemble", "autoencoder")),
+    ModalityRow("field", write_waves, 24, families=("vae", "gan", "flow", "ensemble", "refiner", "autoencoder")),
     ModalityRow("series", write_readings, 24, {"context": 12, "horizon": 4}, ("ensemble",)),
 )
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from afresh.core.rng import Rng
 from afresh.core.safe_json import MOST_VALUES
 
+SERIES = "values of a series are drawn given those that are known: take ensemble"  # why families do not accept one
 MOST_WORDS = 1 << 16  # of a caption, in a run of any version
 
 

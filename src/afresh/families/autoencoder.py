@@ -36,7 +36,7 @@ from afresh.core import (
 )
 from afresh.core.rng import Rng
 from afresh.core.safe_json import MOST_GRIDS, MOST_LAYERS
-from afresh.core.space import evenly_spaced
+from afresh.core.space import SERIES, evenly_spaced
 from afresh.data.load import numbered
 from afresh.nets.autoencoder import (
     MOST_RESIDUAL,
@@ -134,6 +134,8 @@ class AutoencoderSettings(BaseModel):
 
 
 def accepts(space: Space) -> str | None:
+    if space.serial:
+        return SERIES
     if sequential(space):
         return None
     if space.kind != "field":

@@ -34,6 +34,7 @@ from afresh.core import (
 )
 from afresh.core.rng import Rng
 from afresh.core.safe_json import MOST_LAYERS
+from afresh.core.space import SERIES
 from afresh.nets.velocity import FlowMap, Velocity, VelocityShape, Widths, compilable
 from afresh.sampling.guidance import classifier_free, interval
 from afresh.sampling.ode import report_step
@@ -187,6 +188,8 @@ def sample(
 
 
 def accepts(space: Space) -> str | None:
+    if space.serial:
+        return SERIES
     return None if space.kind == "field" else "fewstep needs a field of real numbers and a flow as its teacher"
 
 

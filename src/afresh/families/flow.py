@@ -42,6 +42,7 @@ from afresh.core import (
 )
 from afresh.core.rng import Rng
 from afresh.core.safe_json import MOST_LAYERS
+from afresh.core.space import SERIES
 from afresh.nets.augment import LEAST, MoveEmbedding, movable, moves, warp
 from afresh.nets.conditioning import aligned_parts, persisting, previous
 from afresh.nets.dit import DiTBlock
@@ -322,6 +323,8 @@ def evaluations_of_latents(space: Space, settings: FlowSettings) -> int:
 
 
 def accepts(space: Space) -> str | None:
+    if space.serial:
+        return SERIES
     return None if space.kind == "field" else "flow needs a field of real numbers; tokens go with transformer"
 
 

@@ -30,6 +30,7 @@ from afresh.core import (
 )
 from afresh.core.rng import Rng
 from afresh.core.safe_json import MOST_LAYERS
+from afresh.core.space import SERIES
 from afresh.core.state import state_number
 from afresh.nets.augment import augment
 from afresh.nets.conditioning import Conditioning
@@ -81,6 +82,8 @@ class GANSettings(BaseModel):
 
 
 def accepts(space: Space) -> str | None:
+    if space.serial:
+        return SERIES
     if space.kind != "field":
         return "a GAN needs gradients through its samples, fields of real numbers; tokens go with transformer"
     if not 2 <= len(space.shape) <= 4:

@@ -21,6 +21,7 @@ from afresh.core import Batch, Cond, CondSpec, Family, Loss, Modules, PlanHints,
 from afresh.core.model import batch_of_fields
 from afresh.core.rng import Rng
 from afresh.core.safe_json import MOST_LAYERS
+from afresh.core.space import SERIES
 from afresh.nets.conditioning import Conditioning, TimeEmbedding, aligned_channels, aligned_fields, previous
 from afresh.nets.dit import DiTBlock
 from afresh.nets.resnet import ConvBlock, local_batch, local_examples, local_sizes
@@ -131,6 +132,8 @@ def sample(
 
 
 def accepts(space: Space) -> str | None:
+    if space.serial:
+        return SERIES
     if space.kind != "field":
         return "a refiner draws fields of real numbers; tokens go with transformer"
     if space.pixels or space.timed:

@@ -36,6 +36,7 @@ from afresh.core.options import ANY
 from afresh.core.rng import Rng
 from afresh.core.safe_json import MOST_LAYERS
 from afresh.core.solver_progress import step as tell
+from afresh.core.space import SERIES
 from afresh.families.vae.latents import VAESettings, fit_density, mixture, prior_draw
 from afresh.nets.conditioning import Conditioning
 from afresh.nets.conv import ConvDecoder, ConvEncoder
@@ -74,6 +75,8 @@ class VAEConfig(BaseModel):
 
 
 def accepts(space: Space) -> str | None:
+    if space.serial:
+        return SERIES
     if space.kind != "field" or not 2 <= len(space.shape) <= 4:
         return f"a VAE models channels over 1 to 3 axes; the shape here is {space.shape}"
     return None
