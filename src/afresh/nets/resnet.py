@@ -72,12 +72,13 @@ class GlobalFilter(nn.Module):
 
 
 class ConvBlock(nn.Module):
-    """h + convolution(GELU(modulated(convolution(GELU(h)) + global filter(h)))), the filter on a ring alone."""
+    """h + convolution(GELU(modulated(convolution(GELU(h)) + global filter(h)))), the filter on rings of two or more
+    axes alone: no system along one axis was seen to need it."""
 
     def __init__(self, rank: int, width: int, emb: int, kernel: int, periodic: Periodic, grid: Sequence[int]) -> None:
         super().__init__()
         self.conv1 = conv(rank, width, width, kernel, periodic=periodic)
-        self.filter = GlobalFilter(width, grid) if periodic and all(periodic) else None
+        self.filter = GlobalFilter(width, grid) if rank > 1 and periodic and all(periodic) else None
         self.conv2 = zero(conv(rank, width, width, kernel, periodic=periodic))
         self.modulate = zero(nn.Linear(emb, 2 * width))
 
