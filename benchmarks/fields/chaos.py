@@ -4,13 +4,13 @@
 minutes, each on one core with one thread, and roll out from the first state of each test trajectory: `ensemble`, `flow`
 and `refiner` by the planner's own choices; `regression`, which is the network of the ensemble's mean; `unet`, a
 regression by a U-Net of a similar size; `fno`, that of neuraloperator. Their seconds pay for everything, a peer's for
-training alone. The linear model has no minutes.
+training alone. The linear model has no minutes. Members of the ensemble keep their noise for as many steps as holds best
+on trajectories that are neither learnt nor judged by; the flow and the refiner draw new noise at each step.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,17 +93,17 @@ def rolled(name: str, root: Path, minutes: float, states: Array) -> Array:
         return np.load(folder / "states.npy")[None].astype(np.float64)
     members = 1 if name in ("regression", "unet") else MEMBERS
     run, settings = Run.open(folder), {"steps": FLOW_STEPS} if name == "flow" else {}
-    keep = steps_of_noise(run, settings) if members > 1 else 1
+    keep = steps_of_noise(run) if name == "ensemble" else 1
     print(name, f"noise is kept for {keep} steps", flush=True)
     return roll_out(run, begin(run, states), STEPS, members, 0, keep, settings).astype(np.float64)
 
 
-def steps_of_noise(run: Run, settings: Mapping[str, int]) -> int:
+def steps_of_noise(run: Run) -> int:
     """With which 90% intervals hold most nearly 90% of trajectories that are neither learnt nor judged by."""
     states = SYSTEM.states(0, CHOOSING, STEPS // 2, first=LEARNT + TESTED).astype(np.float64)
 
     def held(keep: int) -> float:
-        members = roll_out(run, begin(run, states), STEPS // 2, MEMBERS, 0, keep, settings).astype(np.float64)
+        members = roll_out(run, begin(run, states), STEPS // 2, MEMBERS, 0, keep).astype(np.float64)
         return float(np.mean([e.value for e in coverage(ranks(members, states[:, 1:]), 0.9)]))
 
     return min(KEPT, key=lambda keep: abs(held(keep) - 0.9))
