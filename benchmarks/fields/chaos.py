@@ -4,7 +4,7 @@
 minutes, each on one core with one thread, and roll out from the first state of each test trajectory: `ensemble`, `flow`
 and `refiner` by the planner's own choices; `regression`, which is the network of the ensemble's mean; `unet`, a
 regression by a U-Net of a similar size; `fno`, that of neuraloperator. Their seconds pay for everything, a peer's for
-training alone. The linear model has no minutes. Members of the ensemble keep their noise for as many steps as holds best
+training alone. The linear model has no minutes. Members of the ensemble keep their noise for as many steps as is best
 on trajectories that are neither learnt nor judged by; the flow and the refiner draw new noise at each step.
 """
 

@@ -100,6 +100,7 @@ class PaletteCodec:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "palette.safetensors").write_bytes(save({"palette": self.palette.contiguous()}))
         source = asdict(self.source) | {"special": dict(self.source.special)}
+        source = {k: v for k, v in source.items() if v or k not in ("slots", "local")}  # of no image
         (folder / "palette.json").write_text(json.dumps({"codec": "palette", "source": source}, indent=1))
 
 
