@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from afresh.core import Cond
 from afresh.domains.field.range_seen import left_what_was_seen
 from afresh.domains.field.references import persistence
 from afresh.domains.field.rollout import field_encoder, futures
@@ -70,37 +69,47 @@ def trained(system: System, root: Path, minutes: float) -> Run:
     return Run.open(run)
 
 
+def rolled(system: System, run: Run, start: Array) -> tuple[Array, str]:
+    """One future (T, C, *space) of a state, up to STEPS states, and why it ended before; it does where it leaves what was
+    seen in training."""
+    encoder, states = field_encoder(run), []
+    seen = encoder.saved.seen_range
+    begin = encoder.conditions(start[None].astype(np.float32), {}, {})
+    for k, x in enumerate(futures(run, encoder, begin, STEPS, 0)):
+        states.append(encoder.physical(x)[0].astype(np.float64))
+        found = left_what_was_seen(states[-1][None], seen, channels=encoder.saved.channels)
+        if found is not None:
+            return np.stack(states), f"state {k + 1}: {found.reason}"
+    return np.stack(states), ""
+
+
 def judged(system: System, run: Run) -> Found:
     truth = system.states(0, TESTED, STEPS, first=LEARNT).astype(np.float64)
-    encoder = field_encoder(run)
-    begin = Cond.cat([encoder.conditions(first[None].astype(np.float32), {}, {}) for first in truth[:, 0]])
-    started, states = time.process_time(), []
-    for x in futures(run, encoder, begin, STEPS, 0):
-        states.append(encoder.physical(x))
-    step = (time.process_time() - started) / (STEPS * TESTED)
     started = time.process_time()
-    system.rollout(truth[:, 0], 50)
-    solver = (time.process_time() - started) / (50 * TESTED)
-    rollout = np.stack(states, 1).astype(np.float64)
-    seen, left = encoder.saved.seen_range, []
-    for i, one in enumerate(rollout):
-        found = left_what_was_seen(one, seen, channels=encoder.saved.channels)
-        if found is not None:
-            left.append(f"start {i}, state {found.state}: {found.reason}")
-    sound = np.isfinite(rollout).all((1, 2, 3, 4))
-    ours, true = statistics(rollout[sound]), statistics(truth[:, 1:])
-    low, high = true.min(0), true.max(0)
-    inside = ((ours >= low) & (ours <= high)).mean(0)
+    futures_of = [rolled(system, run, first) for first in truth[:, 0]]
+    step = (time.process_time() - started) / sum(len(states) for states, _ in futures_of)
+    started = time.process_time()
+    system.rollout(truth[:1, 0], 50)
+    solver = (time.process_time() - started) / 50
+    left = [f"start {i}, {why}" for i, (_, why) in enumerate(futures_of) if why]
+    early = np.array([len(states) >= EARLY.stop for states, _ in futures_of])
+    rollouts = np.stack([states[: EARLY.stop] for states, _ in futures_of if len(states) >= EARLY.stop])
+    sound = np.array([not why for _, why in futures_of])
+    ours = np.stack([states for states, why in futures_of if not why])
+    true = statistics(truth[:, 1:])
+    inside = ((statistics(ours) >= true.min(0)) & (statistics(ours) <= true.max(0))).mean(0)
     ring, spacing = system.periodic, (system.grid().spacing,) * system.dimensions
-    others = truth[::-1][: sound.sum(), 1:]
-    late = (s[:, STEPS // 2 :: EVERY] for s in (rollout[sound], truth[: sound.sum(), 1:], others))
+    others = np.roll(truth, 1, 0)[sound, 1:]
+    late = (s[:, STEPS // 2 :: EVERY] for s in (ours, truth[sound, 1:], others))
     spectra = [mean_spectrum(s, ring, spacing) for s in late]
     errors, floor = (spectrum_errors(s, spectra[1]) for s in (spectra[0], spectra[2]))
+    near = truth[early, 1 : EARLY.stop + 1]
+    held = np.asarray(persistence(truth[early, 0], EARLY.stop))
     return Found(
         1 - len(left) / TESTED,
         left[0] if left else "",
-        float(np.nanmean(vrmse(rollout[:, EARLY], truth[:, 1:][:, EARLY]))),
-        float(np.nanmean(vrmse(np.asarray(persistence(truth[:, 0], 30))[:, EARLY], truth[:, 1:][:, EARLY]))),
+        float(np.nanmean(vrmse(rollouts[:, EARLY], near[:, EARLY]))),
+        float(np.nanmean(vrmse(held[:, EARLY], near[:, EARLY]))),
         "; ".join(f"{name} {share:.0%}" for name, share in zip(names(system), inside, strict=True)),
         float(np.mean([e.error.value for e in errors.values()])),
         float(np.mean([e.error.value for e in floor.values()])),

@@ -307,7 +307,7 @@ def potencies() -> Export:
 def weather() -> Export:
     names = ("Date Time", "Temp (°C)", "Humidity")
     rows = [(w.strftime("%Y/%m/%d %H:%M"), german(a, 1), german(b, 3)) for w, a, b in series()]
-    return Export("station.tsv", separated(names, rows, "\t").encode("cp1252"), "time series", names,
+    return Export("station.tsv", separated(names, rows, "\t").encode("cp1252"), "series", names,
                   dates={"Date Time": ["2026-02-01T00:00:00", "2026-02-01T00:15:00"]},
                   numbers={"Temp (°C)": [round(a, 1) for _, a, _ in series(5)],
                            "Humidity": [round(b, 3) for _, _, b in series(5)]})  # fmt: skip
@@ -317,7 +317,7 @@ def meter() -> Export:
     names = ("Zeitstempel", "Verbrauch", "Status")
     rows = [(w.strftime("%d.%m.%Y %H:%M"), german(b, 3), "OK") for w, _, b in series()]
     text = "Zähler 1EMH0012345678\r\nEinheit kWh\r\n\r\n" + separated(names, rows, ";")
-    return Export("zaehler.csv", text.encode("cp1252"), "time series", names,
+    return Export("zaehler.csv", text.encode("cp1252"), "series", names,
                   dates={"Zeitstempel": ["2026-02-01T00:00:00", "2026-02-01T00:15:00"]},
                   numbers={"Verbrauch": [round(b, 3) for _, _, b in series(5)]},
                   said=("Zähler 1EMH0012345678",))  # fmt: skip
@@ -328,7 +328,7 @@ def stocks() -> Export:
     start = datetime(2026, 1, 2)
     rows = [((start + timedelta(days=n)).strftime("%m/%d/%Y"), f"{100 + b:.2f}", f"{101 + b:.2f}", f"{1234567 + n:,}")
             for n, (_, _, b) in enumerate(series())]  # fmt: skip
-    return Export("stocks.csv", separated(names, rows).encode(), "time series", names,
+    return Export("stocks.csv", separated(names, rows).encode(), "series", names,
                   dates={"Date": ["2026-01-02", "2026-01-03"]}, numbers={"Volume": [1234567, 1234568]})  # fmt: skip
 
 

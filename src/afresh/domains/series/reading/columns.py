@@ -15,6 +15,7 @@ from afresh.data.tables.roles import are_labels, check_given, is_prose, plain_na
 from afresh.data.tables.times import seconds
 from afresh.domains.series.reading.options import ReadingOptions
 
+OWN_NAME = re.compile(r"[a-z][_ ]?(id|ID|Id)$")  # customer_id, and not a count of rows
 KEYS = re.compile(r".*(id|uuid|key|code|nr|no|number|nummer|index)|unnamed\d*|row|index|")  # plain names of identifiers
 NUMBERS = 0.9  # share of the values of a column of numbers that are some
 REGULAR = 0.5  # share of differences of times that are the most frequent one, in a series
@@ -116,7 +117,10 @@ def told_apart(table: Mapping[str, Sequence[Any]], when: str, candidates: Sequen
 
 def is_series(table: Mapping[str, Sequence[Any]], columns: SeriesColumns) -> bool:
     """Whether rows are a series: their times are mostly sorted and of equal steps, within each series, and no column
-    holds prose or anything but labels."""
+    holds prose or anything but labels. Rows that are things with names of their own, such as customers by the day on
+    which they came, are none."""
+    if any(OWN_NAME.search(n) and len(set(map(str, table[n]))) == len(table[n]) for n in columns.ids):
+        return False
     words = {n: [str(v) for v in table[n] if not is_missing(v)] for n in columns.texts}
     if any(is_prose(n, values) or not are_labels(values) for n, values in words.items()):
         return False
