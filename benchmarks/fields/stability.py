@@ -70,8 +70,8 @@ def trained(system: System, root: Path, minutes: float) -> Run:
 
 
 def rolled(system: System, run: Run, start: Array) -> tuple[Array, str]:
-    """One future (T, C, *space) of a state, up to STEPS states, and why it ended before; it does where it leaves what was
-    seen in training."""
+    """One future (T, C, *space) of a state, up to STEPS states, and why it ended before: where it leaves what was seen
+    in training."""
     encoder, states = field_encoder(run), []
     seen = encoder.saved.seen_range
     begin = encoder.conditions(start[None].astype(np.float32), {}, {})
