@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from afresh.core import UserError
+from afresh.core import Batch, UserError
+from afresh.core.rng import Rng
 from afresh.data.prepare import prepare
 from afresh.domains.field.encoder import PAST, FieldEncoder, load
+from afresh.domains.field.modality import MODALITY, FieldOptions
 from tests.domains.field.drifting import write_drifting
 
 
@@ -82,3 +84,19 @@ def test_too_short_trajectories_are_said(tmp_path: Path) -> None:
     data = write_drifting(tmp_path / "data", steps=3)
     with pytest.raises(UserError, match=r"data\.history"):
         prepare(data, None, {"history": 3})
+
+
+def test_noise_on_the_states_before_is_of_the_given_deviation_and_keyed(tmp_path: Path) -> None:
+    path = write_drifting(tmp_path / "waves", 40, 8)
+    options = FieldOptions(noise=0.05)
+    corpus = MODALITY.read(path, options)
+    examples = MODALITY.fit(corpus.items, options.model_copy(update=dict(corpus.settled))).encode(corpus.items)
+    index = torch.arange(len(corpus.items))
+    batch = Batch(examples.x, examples.cond, index)
+    assert examples.vary is not None
+    noisy = examples.vary(batch, Rng(0))
+    difference = noisy.cond.parts["past"] - batch.cond.parts["past"]
+    assert float(difference.std()) == pytest.approx(0.05, rel=0.05) and torch.equal(noisy.x, batch.x)
+    alone = examples.vary(Batch(examples.x[7:8], examples.cond.select(index[7:8]), index[7:8]), Rng(0))
+    torch.testing.assert_close(alone.cond.parts["past"], noisy.cond.parts["past"][7:8])
+    assert MODALITY.fit(corpus.items, FieldOptions(**corpus.settled)).encode(corpus.items).vary is None

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from afresh.core import Abilities, Cond, CondSpec, Examples, Item, Sound, Space, UserError
+from afresh.core import Abilities, Batch, Cond, CondSpec, Examples, Item, Sound, Space, UserError
+from afresh.core.rng import Rng
 from afresh.data.conditions import encode_conditions
 from afresh.data.encoder_file import load_encoder, save_encoder, written_names
 from afresh.domains.field.kind import FIELD
@@ -125,7 +126,17 @@ class FieldEncoder:
                 present[name] = torch.ones(len(items), dtype=torch.bool)
         states = [self.unit(self.checked(item)) for item in items]
         x = torch.stack(states) if states else torch.zeros(0, *self.space.shape)
-        return Examples(x, replace(cond, parts=parts, present=present), bytes=x.numel() * 4)
+        noisy = self.saved.history > 0 and self.saved.options.get("noise", 0.0) > 0
+        cond = replace(cond, parts=parts, present=present)
+        return Examples(x, cond, bytes=x.numel() * 4, vary=self.vary if noisy else None)
+
+    def vary(self, batch: Batch, rng: Rng) -> Batch:
+        """The batch with noise on the states before, keyed by the number of each draw (Sanchez-Gonzalez et al. 2020,
+        section 4.2): a model then learns to return from states that are a little wrong, as its own are."""
+        past = batch.cond.parts[PAST]
+        noise = rng.normal("field/noise", batch.index, tuple(past.shape[1:])).to(past.device)
+        parts = {**batch.cond.parts, PAST: past + float(self.saved.options["noise"]) * noise}
+        return replace(batch, cond=replace(batch.cond, parts=parts))
 
     def checked(self, item: Item) -> NDArray[Any]:
         if item.value.shape != self.space.shape:
