@@ -1,9 +1,10 @@
 """Rollouts of 1,000 steps of a Kolmogorov flow and of the Gray-Scott model, 64x64: whether they stay stable, whether
 their statistics are those of the truth, and what a step costs beside the solver's.
 
-40 trajectories to learn from, with a little noise on the states before, 20 others to be judged by. A rollout is stable if all its values are finite and within
-what was seen in training (`afresh.domains.field.range_seen`). Its statistics (the mean square and the mean of each
-channel over the last half) are compared with those of trajectories of the solver of the same length.
+40 trajectories to learn from, with a little noise on the states before, 20 others to be judged by. A rollout is stable
+if all its values are finite and within what was seen in training (`afresh.domains.field.range_seen`). Its statistics
+(the mean square and the mean of each channel over the last half) are compared with those of trajectories of the solver
+of the same length.
 """
 
 from __future__ import annotations
