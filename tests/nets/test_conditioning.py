@@ -123,12 +123,12 @@ def test_fields_are_channels_each_with_one_that_marks_its_presence() -> None:
     x = torch.zeros(2, 4, 2, 3, dtype=torch.float64)
     cond = beside(photo=False)
     out = aligned_fields(cond, BESIDE, x)
-    assert aligned_channels(BESIDE) == 6 and out.shape == (2, 6, 2, 3) and out.dtype == x.dtype
+    assert aligned_channels(BESIDE, 4) == 6 and out.shape == (2, 6, 2, 3) and out.dtype == x.dtype
     edges, there, photo, shown = out.split([1, 1, 3, 1], 1)
     assert torch.equal(edges, cond.parts["edges"].double()) and bool((there == 1).all())
     assert torch.equal(photo[0], cond.parts["photo"][0].double()) and not photo[1].any()
     assert shown[:, 0, 0, 0].tolist() == [1, 0]
-    assert aligned_fields(Cond(2), {}, x).shape == (2, 0, 2, 3) and aligned_channels({}) == 0
+    assert aligned_fields(Cond(2), {}, x).shape == (2, 0, 2, 3) and aligned_channels({}, 4) == 0
 
 
 def test_a_field_that_would_be_ignored_is_refused() -> None:
