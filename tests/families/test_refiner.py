@@ -29,7 +29,7 @@ def told(past: Tensor) -> Cond:
 
 
 def test_deviations_fall_by_one_factor_to_the_least() -> None:
-    torch.testing.assert_close(small(least=1e-3).deviations(), torch.tensor([0.0, 0.1, 0.01, 0.001]))
+    torch.testing.assert_close(small(least=1e-3).deviation(torch.arange(4)), torch.tensor([0.0, 0.1, 0.01, 0.001]))
 
 
 def test_each_task_has_an_equal_share_of_the_loss() -> None:

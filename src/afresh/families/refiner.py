@@ -44,10 +44,9 @@ class RefinerConfig(BaseModel):
     refinements: int = Field(3, ge=1, le=100)  # K
     least: float = Field(1e-3, gt=0, lt=1)  # deviation of noise
 
-    def deviations(self) -> Tensor:
-        """Of the noise of each task, (K + 1,); 0 of the first, which sees nothing."""
-        powers = torch.arange(1, self.refinements + 1) / self.refinements
-        return torch.cat([torch.zeros(1), self.least**powers])
+    def deviation(self, task: Tensor) -> Tensor:
+        """That of the noise of tasks (B,), numbers from 0 to K; 0 of the first, which sees nothing."""
+        return torch.where(task > 0, self.least ** (task / self.refinements), 0.0)
 
 
 class RefinerSettings(BaseModel):
@@ -97,7 +96,7 @@ class RefinerObjective:
         change = x if before is None else (x - before[0]) / along(before[1], x)
         count = self.config.refinements + 1
         task = (rng.uniform("refiner/task", batch.index, ()) * count).long().clamp_max(count - 1)
-        deviation = along(self.config.deviations().to(x.device)[task], x)
+        deviation = along(self.config.deviation(task), x)
         first = along(task == 0, x)
         noise = rng.normal("refiner/noise", batch.index, tuple(x.shape[1:]))
         noised = torch.where(first > 0, torch.zeros_like(x), change + deviation * noise)
@@ -124,7 +123,8 @@ def sample(
     x = torch.zeros(len(index), *space.shape, device=index.device)
     task = torch.zeros(len(index), device=index.device)
     change = net(x, task, cond)
-    for k, deviation in enumerate(config.deviations().tolist()[1:], 1):
+    for k in range(1, config.refinements + 1):
+        deviation = config.least ** (k / config.refinements)
         noised = change + deviation * rng.normal(f"sample/{k}", index, tuple(space.shape))
         change = noised - deviation * net(noised, task + k, cond)
     before = previous(cond, net.conds, change)
