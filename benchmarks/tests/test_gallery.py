@@ -21,8 +21,8 @@ VAE = gallery.Exhibit(
 
 
 def test_every_kind_and_family_is_shown() -> None:
-    """But those that are part of another model, or begin with public weights; and what follows or stands beside something
-    known, of which single samples show nothing: fields are rolled out, series forecast, tables compared row by row."""
+    """But those that are part of another model, or begin with public weights; and what single samples show nothing of:
+    fields are rolled out, series forecast, tables compared row by row."""
     shown_kinds = set(registry.own_modalities()) - {"field", "series", "table"}
     assert set(gallery.FAMILIES) == shown_kinds == set(SOURCES) == set(gallery.TITLES)
     shown = {family for families in gallery.FAMILIES.values() for family in families}
