@@ -90,7 +90,10 @@ def given_cell(code: ColumnCode, text: str) -> Cell:
             return flag
         known = [repr(v) for v in (*code.own, *code.rare)]
         more = f" and {len(known) - NAMED:,} more" if len(known) > NAMED else ""
-        raise UserError(f"{code.name!r} has no category {text!r} in training. It has {', '.join(known[:NAMED])}{more}.")
+        raise UserError(
+            f"{code.name!r} has no category {text!r} in training. It has {', '.join(known[:NAMED])}{more}: give one of "
+            "these, or train on rows that have it."
+        )
     return cell
 
 
