@@ -161,3 +161,9 @@ def test_a_model_of_columns_known_in_advance_asks_for_them(tmp_path: Path) -> No
         forecast(model, start=data)
     future = write(tmp_path / "future.csv", time=times(306)[300:], price=[1.0] * 6)
     assert np.isfinite(forecast(model, start=data, given=future).members).all()
+
+
+def test_another_table_is_refused_with_the_columns_of_the_run(model: Model, tmp_path: Path) -> None:
+    (tmp_path / "other.csv").write_text("when,cold\n" + "".join(f"2024-01-{d:02d},{d}\n" for d in range(1, 29)))
+    with pytest.raises(UserError, match=r"not like the table that the run learnt from.*Give one with these columns"):
+        model.forecast(start=tmp_path / "other.csv")  # type: ignore[attr-defined]

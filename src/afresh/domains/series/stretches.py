@@ -31,7 +31,17 @@ def series_encoder(run: Run) -> SeriesEncoder:
 def read_like(encoder: SeriesEncoder, path: Path) -> Reading:
     """The series of a table, read as the training data was. Raises UserError if it lacks a column."""
     options = {k: v for k, v in encoder.settled.items() if k in ReadingOptions.model_fields and v}
-    return read_series(path, ReadingOptions(**options))
+    try:
+        return read_series(path, ReadingOptions(**options))
+    except UserError as error:
+        if error.code != "unknown_column":
+            raise
+        wanted = [options["time"], *options.get("values", ())] if "time" in options else options.get("values", ())
+        raise UserError(
+            f"{path} is not like the table that the run learnt from, which had {', '.join(wanted)}. Give one with "
+            f"these columns, or train on this one. It has: {error.args[0].partition('columns are: ')[2]}",
+            "unknown_column",
+        ) from None
 
 
 @dataclass(frozen=True)
