@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,16 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from afresh.core import ItemKind, Preview
+from afresh.data import array_file
 from afresh.domains.field.pictures import picture
 from afresh.domains.field.reading.names import axis_of
 
 MOST_BYTES = 1 << 30  # of the file of a state
-
-
-def digest(state: NDArray[np.float32]) -> str:
-    h = hashlib.sha256(f"{state.shape}\n".encode())
-    h.update(np.ascontiguousarray(state, "<f4").tobytes())
-    return h.hexdigest()
 
 
 def describe(state: NDArray[np.float32]) -> str:
@@ -35,31 +28,20 @@ def previews(states: Sequence[NDArray[np.float32]]) -> list[Preview]:
     return [Preview(image=picture(s, most)) for s in states]
 
 
-def encode(state: NDArray[np.float32]) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, np.asarray(state, np.float32), allow_pickle=False)
-    return buffer.getvalue()
-
-
 def decode(content: bytes) -> NDArray[np.float32]:
     """The array of a .npy file, or the channels of a .npz file, in which places of points are left out; of a window
     with times, the channels of each state after one another. Raises
     ValueError if it is not an array of numbers (C, *space), or holds what is not finite."""
-    if len(content) > MOST_BYTES:
-        raise ValueError(f"a state of {len(content):,} bytes is too large (at most {MOST_BYTES:,})")
-    try:
-        state: Any = np.load(io.BytesIO(content), allow_pickle=False)
-    except (OSError, EOFError, ValueError) as e:
-        raise ValueError(f"it is not a .npy or .npz file of numbers: {e}") from None
+    state = array_file.load(content, MOST_BYTES)
     if isinstance(state, np.lib.npyio.NpzFile):
         channels = [state[name] for name in state.files if not axis_of(name)]
         if not channels or any(c.shape != channels[0].shape for c in channels):
             raise ValueError("its arrays are not the channels of one state, which have one shape")
         timed = "time" in state.files and channels[0].ndim > 1 and len(channels[0]) == np.size(state["time"])
         state = np.stack(channels, 1).reshape(-1, *channels[0].shape[1:]) if timed else np.stack(channels)
-    if not isinstance(state, np.ndarray) or state.dtype.kind not in "fiu" or not 2 <= state.ndim <= 4:
+    if not array_file.real_numbers(state) or not 2 <= state.ndim <= 4:
         raise ValueError("it is not an array (channels, *space) of real numbers over 1 to 3 axes of space")
-    state = state.astype(np.float32)
+    state = np.asarray(state, np.float32)
     if not np.isfinite(state).all():
         raise ValueError("it holds numbers that are not finite in 32 bits")
     return state
@@ -76,12 +58,12 @@ FIELD = ItemKind(
     name="field",
     plural="states",
     view="image",
-    digest=digest,
+    digest=array_file.digest,
     describe=describe,
     previews=previews,
     size=lambda state: "x".join(map(str, state.shape)),
     unit="values",
-    encode=encode,
+    encode=array_file.encode,
     decode=decode,
     suffix=".npy",
     suffixes=frozenset({".npy", ".npz"}),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,15 +11,10 @@ from numpy.typing import NDArray
 
 from afresh.core import ItemKind, Preview
 from afresh.core.safe_text import shell_word
+from afresh.data import array_file
 from afresh.domains.series.pictures import curves
 
 MOST_BYTES = 1 << 28  # of the file of a window
-
-
-def digest(window: NDArray[np.float32]) -> str:
-    h = hashlib.sha256(f"{window.shape}\n".encode())
-    h.update(np.ascontiguousarray(window, "<f4").tobytes())
-    return h.hexdigest()
 
 
 def describe(window: NDArray[np.float32]) -> str:
@@ -37,23 +30,12 @@ def previews(windows: Sequence[NDArray[np.float32]]) -> list[Preview]:
     return [Preview(image=curves(w)) for w in windows]
 
 
-def encode(window: NDArray[np.float32]) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, np.asarray(window, np.float32), allow_pickle=False)
-    return buffer.getvalue()
-
-
 def decode(content: bytes) -> NDArray[np.float32]:
     """The array of a .npy file. Raises ValueError if it is not one of real numbers (columns, steps)."""
-    if len(content) > MOST_BYTES:
-        raise ValueError(f"a window of {len(content):,} bytes is too large (at most {MOST_BYTES:,})")
-    try:
-        window: Any = np.load(io.BytesIO(content), allow_pickle=False)
-    except (OSError, EOFError, ValueError) as e:
-        raise ValueError(f"it is not a .npy file of numbers: {e}") from None
-    if not isinstance(window, np.ndarray) or window.dtype.kind not in "fiu" or window.ndim != 2:
+    window = array_file.load(content, MOST_BYTES)
+    if not array_file.real_numbers(window) or window.ndim != 2:
         raise ValueError("it is not an array (columns, steps) of real numbers")
-    return window.astype(np.float32)
+    return np.asarray(window, np.float32)
 
 
 def forecast_command(run: str, data: Path | None, options: Mapping[str, Any]) -> str:
@@ -68,12 +50,12 @@ SERIES = ItemKind(
     name="series",
     plural="windows",
     view="image",
-    digest=digest,
+    digest=array_file.digest,
     describe=describe,
     previews=previews,
     size=lambda window: "x".join(map(str, window.shape)),
     unit="values",
-    encode=encode,
+    encode=array_file.encode,
     decode=decode,
     suffix=".npy",
     suffixes=frozenset({".npy"}),
