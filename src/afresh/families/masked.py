@@ -537,6 +537,9 @@ RECORDS = replace(
         examples_wanted=lambda parameters, space: parameters // 2,
         batch=lambda examples, space: 128 if examples < 1_000_000 else 256,
         recipe=lambda space: {"optimizer": "adamw", "lr": 2e-3, "betas": (0.9, 0.98), "weight_decay": 0.01},
+        # Without an average the weights of a high rate, which are taken where training ends early, have a held-out loss
+        # as low but draw rows that trees tell apart (docs/development/log.md).
+        regime=lambda epochs, steps, examples, space: {"ema_half_life": round(0.1 * examples)},
         blocks=lambda modules: layers_of(modules["denoiser"], RecordBlock),
     ),
     build=build_record,
