@@ -51,3 +51,15 @@ def test_what_is_masked_has_no_say() -> None:
     other = net()(torch.tensor([[12, 13, 5, 11]]), None)
     assert not torch.allclose(logits[:1, 0], other[:, 0])
     assert net().condition(Cond(2)) is None
+
+
+def test_dropout_of_nothing_changes_nothing_and_of_all_leaves_the_inputs() -> None:
+    x, width = torch.tensor([[12, 13, 4, 11]]), 16
+    plain, ones, zeros = net()(x, None), torch.ones(1, 3 * width), torch.zeros(1, 3 * width)
+    assert torch.equal(net()(x, None, keep=[ones, ones]), plain)
+    shallow = net()
+    with torch.no_grad():
+        for block in shallow.blocks:
+            block.down.weight.zero_()
+            block.down.bias.zero_()
+    assert torch.equal(net()(x, None, keep=[zeros, zeros]), shallow(x, None))

@@ -88,6 +88,15 @@ class Rng:
         """True with probability p, (B,) bool."""
         return self.uniform(purpose, index) < p
 
+    def dropout(self, purpose: str, index: Tensor, count: int, share: float) -> Tensor:
+        """Factors by which `count` activations of each example are multiplied, (B, count) float32: 0 with a probability
+        that is `share` up to 1/512, and otherwise what keeps their mean (Srivastava et al. 2014). A byte is drawn for
+        each, since numbers of 24 bits would take as long as a small network."""
+        off = round(256 * share)
+        bits = self.bits(purpose, index, (-(-count // 8),))
+        drawn = bits.contiguous().view(torch.uint8)[:, :count]
+        return (drawn >= off).float() * (256 / (256 - off))
+
 
 class MixedRng(Rng):
     """The random numbers of examples from several requests: example `i` has those that `Rng(seeds[i])` gives the

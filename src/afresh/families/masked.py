@@ -96,13 +96,14 @@ class MaskedSettings(BaseModel):
 
 class RecordConfig(BaseModel):
     """Sizes of the network of records (nets/record.py). `embedding`: width of the embedding of a token; `cosines`: the
-    most that the ordered tokens of a position are told by."""
+    most that the ordered tokens of a position are told by; `dropout`: share of the activations, in training."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     width: int = Field(384, ge=2)  # of the residual stream
     layers: int = Field(2, ge=1, le=MOST_LAYERS)  # blocks
     embedding: int = Field(16, ge=1)
     cosines: int = Field(24, ge=1)
+    dropout: float = Field(0.1, ge=0, le=0.9)
 
 
 class TokenDenoiser(Protocol):
@@ -111,7 +112,7 @@ class TokenDenoiser(Protocol):
     mask: int  # the id that stands for a masked token, one above the vocabulary
 
     def condition(self, cond: Cond) -> Tensor | None: ...
-    def __call__(self, tokens: Tensor, c: Tensor | None, targets: Tensor | None = None) -> Tensor: ...
+    def __call__(self, tokens: Tensor, c: Tensor | None, targets: Tensor | None = None, **dropout: Any) -> Tensor: ...
 
 
 def denoiser(modules: Modules) -> TokenDenoiser:
@@ -194,7 +195,7 @@ class MaskedWindow:
             x, counted = torch.cat([x[:, :1], x[:, 1:].masked_fill(after, filler)], 1), counted | after
         return MaskedWindow(x, counted, batch.cond, batch.index)
 
-    def nats(self, net: TokenDenoiser, hidden: Tensor) -> Tensor:
+    def nats(self, net: TokenDenoiser, hidden: Tensor, **dropout: Any) -> Tensor:
         """L / n times the summed cross-entropy of the n of L counted tokens that are `hidden` (B, T), (B,).
 
         Tokens that are not counted are visible before a counted one (a question), but not after the last, since they
@@ -205,7 +206,7 @@ class MaskedWindow:
         tokens[:, 1:].masked_fill_(hidden | after, net.mask)
         targets = self.x[:, 1:].masked_fill(~hidden, -1)
         weight = self.counted.sum(1) / hidden.sum(1).clamp_min(1)
-        return net(tokens, net.condition(self.cond), targets) * weight
+        return net(tokens, net.condition(self.cond), targets, **dropout) * weight
 
     def ranks(self, rng: Rng, purpose: str) -> Tensor:
         """Ranks (B, T) in a random order of the counted positions, followed by the others."""
@@ -227,11 +228,30 @@ class MaskedObjective:
         total = window.counted.sum(1)
         n = 1 + part_of(total, spread(rng, batch.index))
         hidden = window.counted & (window.ranks(rng, "masked/order") < n[:, None])
-        nats = window.nats(net, hidden)
+        nats = window.nats(net, hidden, **self.dropout(rng, batch.index))
         return nats.sum(), total.sum(), {"loss": nats.detach().sum()}
+
+    def dropout(self, rng: Rng, index: Tensor) -> Mapping[str, Any]:
+        """What a network is told that drops activations in training."""
+        return {}
 
     def update(self, state: State, metrics: Mapping[str, float]) -> State:
         return state
+
+
+class RecordObjective(MaskedObjective):
+    """That of records: a table of some ten thousand rows is seen tens of times, and dropout is what keeps its network
+    from learning them by heart (docs/development/log.md)."""
+
+    def __init__(self, config: Any, space: Space) -> None:
+        super().__init__(config, space)
+        self.share, self.width, self.layers = config.dropout, config.width, config.layers
+
+    def dropout(self, rng: Rng, index: Tensor) -> Mapping[str, Any]:
+        if not self.share or not torch.is_grad_enabled():  # evaluation
+            return {}
+        keep = [rng.dropout(f"record/{i}", index, 3 * self.width, self.share) for i in range(self.layers)]
+        return {"keep": keep}
 
 
 def spread(rng: Rng, index: Tensor) -> Tensor:
@@ -543,6 +563,7 @@ RECORDS = replace(
         blocks=lambda modules: layers_of(modules["denoiser"], RecordBlock),
     ),
     build=build_record,
+    objective=RecordObjective,
 )
 
 FAMILY = replace(TEXTS, variants=(RECORDS,))

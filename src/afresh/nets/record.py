@@ -42,7 +42,8 @@ def features(slot: Slot, most: int) -> Tensor:
 
 
 class RecordBlock(nn.Module):
-    """x + down(gelu(up(norm(x)))) over (B, width)."""
+    """x + down(gelu(up(norm(x)))) over (B, width). `keep` (B, 3 width): factors of dropout, of what gelu returns and of
+    what is added to x."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -50,8 +51,9 @@ class RecordBlock(nn.Module):
         self.down = nn.Linear(2 * width, width)
         nn.init.zeros_(self.down.weight)
 
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = x + self.down(F.gelu(self.up(self.norm(x))))
+    def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
+        within, after = (1.0, 1.0) if keep is None else keep.split((2 * x.shape[1], x.shape[1]), 1)
+        y: Tensor = x + after * self.down(within * F.gelu(self.up(self.norm(x))))
         return y
 
 
@@ -59,7 +61,7 @@ class RecordNet(nn.Module):
     """Tokens (B, T + 1), with the mask's id V where masked, to logits (B, T, V), OUTSIDE for tokens of other positions.
 
     With `targets` (B, T), -1 to ignore one: their summed cross-entropy in nats, (B,). `cosines`: the most that the
-    ordered tokens of a position are told by.
+    ordered tokens of a position are told by. `keep`: factors of dropout for each block (RecordBlock).
     """
 
     def __init__(
@@ -99,11 +101,13 @@ class RecordNet(nn.Module):
         tables = (torch.cat([self.kind(i) @ w, self.hidden[i, None]]) for i, w in enumerate(self.tables))
         return torch.cat([F.embedding(local[:, i], table) for i, table in enumerate(tables)], 1)
 
-    def forward(self, tokens: Tensor, c: Tensor | None, targets: Tensor | None = None) -> Tensor:
+    def forward(
+        self, tokens: Tensor, c: Tensor | None, targets: Tensor | None = None, keep: Sequence[Tensor] = ()
+    ) -> Tensor:
         h = self.into(self.embedded(tokens[:, 1:]))
         h = h if c is None else h + c
-        for block in self.blocks:
-            h = block(h)
+        for number, block in enumerate(self.blocks):
+            h = block(h, keep[number] if keep else None)
         parts = self.out(self.norm(h)).split(self.widths, 1)
         biases = self.bias.split(self.counts)
         each = [z.float() @ self.kind(i).T + b for i, (z, b) in enumerate(zip(parts, biases, strict=True))]
