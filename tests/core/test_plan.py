@@ -77,6 +77,19 @@ def test_a_family_without_regimes_keeps_its_recipe() -> None:
     assert made.train.weight_decay == registry.family("masked").plan.recipe(STREAM)["weight_decay"] and not said(made)
 
 
+def test_a_budget_of_minutes_ends_where_more_would_be_memorised() -> None:
+    """But not one of steps; and what is left of the minutes is not filled."""
+    asked = task(500)
+    few = replace(asked.family.plan, most_examples=lambda count: 3 * count)
+    family = replace(asked.family, plan=few)
+    count = planner.Loader(asked.examples, asked.space, Rng(0)).count
+    timed = plan(replace(asked, family=family, steps=None, seconds=60.0))
+    assert timed.train.steps == -(-3 * count // 8) and not timed.fills
+    assert "would memorise it" in next(d.reason for d in timed.decisions if d.name == "steps")
+    stepped = plan(replace(asked, family=family))
+    assert stepped.train.steps == 500 and stepped.fills
+
+
 def test_tokens_of_a_fixed_length_are_evaluated_once_an_epoch() -> None:
     """24 examples, three steps of 8 in an epoch: up to 64 evaluations; for texts there are 8, for any number of
     epochs."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -106,6 +107,8 @@ class PlanHints:
     batch: Callable[[int, Space], int] = batch_of_fields  # examples of a step, for a run over so many examples
     recipe: Callable[[Space], Mapping[str, Any]] = lambda space: {}  # fields of TrainConfig that this family sets
     cond_dropout: float = 0.1  # share of conditions left out in training; 0 makes guidance impossible
+    # The examples that are seen at most within a budget of minutes, of data with so many, where more would memorise it.
+    most_examples: Callable[[int], float] = lambda count: math.inf
     regime: Callable[[float, int, int, Space], Mapping[str, Any]] = lambda epochs, steps, examples, space: {}  # more
     config_for_epochs: Callable[[float, Space], Mapping[str, Any]] = lambda epochs, space: {}  # fields of `config`
     tunable: tuple[str, ...] = ()  # fields of `config` that may be set where a base is tuned: those of its loss

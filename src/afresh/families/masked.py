@@ -555,7 +555,8 @@ RECORDS = replace(
     plan=PlanHints(
         sizes=record_sizes,
         examples_wanted=lambda parameters, space: parameters // 2,
-        batch=lambda examples, space: 128 if examples < 1_000_000 else 256,
+        batch=lambda examples, space: 128,
+        most_examples=lambda count: max(40 * count, 256_000),  # docs/development/log.md, "Tables"
         recipe=lambda space: {"optimizer": "adamw", "lr": 2e-3, "betas": (0.9, 0.98), "weight_decay": 0.01},
         # Without an average the weights of a high rate, which are taken where training ends early, have a held-out loss
         # as low but draw rows that trees tell apart (docs/development/log.md).

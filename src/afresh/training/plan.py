@@ -3,6 +3,7 @@ choice."""
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -402,6 +403,8 @@ def complete(chosen: Sized) -> Plan:
     """Choose everything else: compilation, the regime and the intervals of evaluations and saves."""
     task, decisions, by_hand = chosen.task, list(chosen.decisions), "set by hand"
     trial = maybe_compiled(task, chosen.trial, decisions)
+    count = Loader(task.examples, task.space, Rng(task.seed)).count
+    trial, fills = before_memorising(task, trial, count)
     trial = in_regime(task, trial, decisions)
     size = parameters_of(task.family, trial.config, task.space, task.conds)
     decisions.append(Decision("size", f"{size / 1e6:.2f}M parameters", describe(trial.config)))
@@ -410,12 +413,22 @@ def complete(chosen: Sized) -> Plan:
     suits = f"suits the {trial.examples * task.tokens_per_example:,} {unit} that fit the budget"
     decisions.append(Decision("batch", f"{trial.train.batch}", by_hand if "batch" in task.set_train else suits))
     why = "as requested" if task.seconds is None else speed_of(trial, task)
+    if not fills:
+        why = "more passes over the data would memorise it (set `steps` for more)"
     decisions.append(Decision("steps", f"{trial.steps:,}", why))
-    count = Loader(task.examples, task.space, Rng(task.seed)).count
     share = f"{counted(trial.steps, 'step')} of {trial.train.batch} over {counted(count, 'example')}"
     decisions.append(Decision("epochs", f"{trial.examples / max(1, count):.1f}", share))
     train = fitting_memory(task, trial.config, finished(task, trial), decisions)
-    return Plan(trial.config, train, size, decisions)
+    return Plan(trial.config, train, size, decisions, fills)
+
+
+def before_memorising(task: Task, trial: Trial, count: int) -> tuple[Trial, bool]:
+    """The trial with no more steps in a budget of minutes than the family takes on data of `count` examples, and
+    whether the budget is used up."""
+    most = task.family.plan.most_examples(count) / trial.train.batch
+    if task.seconds is None or trial.steps <= most:
+        return trial, True
+    return replace(trial, steps=math.ceil(most)), False
 
 
 def fitting_memory(task: Task, config: Any, train: TrainConfig, decisions: list[Decision]) -> TrainConfig:
