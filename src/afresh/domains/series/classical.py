@@ -1,5 +1,5 @@
-"""Exponential smoothing, the Theta method and ARIMA, fitted to the past of each column before it is forecast, as
-statsforecast has them (Garza et al. 2022, https://github.com/Nixtla/statsforecast)."""
+"""Exponential smoothing, the Theta method and ARIMA, fitted to the past of each column before it is forecast, as the
+package statsforecast has them."""
 
 from __future__ import annotations
 
