@@ -2,7 +2,8 @@
 
 The last windows of the series that do not overlap are forecast, as many as a tenth of it has room for and at most 20.
 What is before the first of them is learnt from. The loss is the mean weighted quantile loss of the levels .1 to .9.
-Of other models, the losses are those that GIFT-Eval publishes; the seasonal naive forecast and trees on lags run here.
+Of other models, the losses are those that GIFT-Eval publishes; the seasonal naive forecast, trees on lags, and the
+models of statsforecast (pip install 'afresh[series]') run here, the latter fitted to the 14 days before each window.
 
 `--validate` takes the windows before those of the test, and learns from what is before these: whatever is chosen is
 chosen by it.
@@ -14,6 +15,7 @@ import csv
 import gzip
 import json
 import math
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from afresh.domains.series import tree
+from afresh.domains.series import classical, tree
 from afresh.domains.series.forecast import futures
 from afresh.domains.series.reading.regular import Series
 from afresh.domains.series.scores import LEVELS, held, quantile_losses, scaled_errors, seasonal_naive
@@ -33,7 +35,7 @@ from benchmarks.common.benchmark import Benchmark, parser_of
 from benchmarks.common.folders import data_folder, work_folder
 from benchmarks.common.results import Row, save
 
-PERIOD, MEMBERS, SHARE, MOST = 24, 100, 0.1, 20
+PERIOD, DAYS, MEMBERS, SHARE, MOST = 24, 14, 100, 0.1, 20
 MINUTES = 10.0
 EVERY = (*LEVELS, 0.25, 0.75, 0.05, 0.95)
 PUBLISHED = {  # of GIFT-Eval's table, by horizon: PatchTST, AutoARIMA, Chronos-2
@@ -151,7 +153,7 @@ def naive(values: Array, where: Setting) -> Found:
 
 def trees(values: Array, where: Setting) -> Found:
     """On 2,000 windows of 14 days before the first that is forecast, with the hour and the day of the week."""
-    context, length = 14 * PERIOD, 14 * PERIOD + where.horizon
+    context, length = DAYS * PERIOD, DAYS * PERIOD + where.horizon
     steps = np.arange(values.shape[1] + where.horizon)
     turns = [2 * np.pi * steps / PERIOD, 2 * np.pi * steps / (7 * PERIOD)]
     calendar = np.stack([f(t) for t in turns for f in (np.sin, np.cos)])
@@ -167,12 +169,28 @@ def trees(values: Array, where: Setting) -> Found:
     return judged(predict(past, later), values, where, time.monotonic() - began)
 
 
+def usual_contenders() -> list[str]:
+    return ["ours", "naive", "tree", *(classical.MODELS if classical.installed() else ())]
+
+
+def fitted(name: str, values: Array, where: Setting) -> Found:
+    """A model of statsforecast, fitted to each window and column by itself."""
+
+    def report(share: float) -> None:
+        print(f"{name}: {share:.0%}, {time.monotonic() - began:.0f} seconds", end="\r", file=sys.stderr, flush=True)
+
+    past, began = np.stack([values[:, e - DAYS * PERIOD : e] for e in where.ends]), time.monotonic()
+    model = classical.MODELS[name]
+    quantiles, _ = classical.forecasts(model, past, PERIOD, where.horizon, EVERY, math.inf, report)
+    return judged(quantiles, values, where, time.monotonic() - began)
+
+
 def main(*given: str) -> None:
     parser = parser_of("series_etth1", __doc__)
     parser.add_argument("--minutes", type=float, default=MINUTES, help="of each training")
     parser.add_argument("--horizons", type=int, nargs="*", default=list(PUBLISHED), help="hours")
     parser.add_argument("--validate", action="store_true", help="on the windows before those of the test")
-    parser.add_argument("--only", nargs="*", default=["ours", "naive", "tree"], help="contenders")
+    parser.add_argument("--only", nargs="*", default=usual_contenders(), help="contenders")
     parser.add_argument("--words", nargs="*", default=[], help="further words of `afresh train`, as family.blocks=2")
     parser.add_argument("--name", default="", help="of the folder of the run")
     asked = parser.parse_args(given)
@@ -188,6 +206,8 @@ def main(*given: str) -> None:
             of["naive"] = naive(known, where)
         if "tree" in asked.only:
             of["tree"] = trees(known, where)
+        for name in (n for n in classical.MODELS if n in asked.only):
+            of[name] = fitted(name, known, where)
         if "ours" in asked.only:
             words = [w for word in (*WORDS, *asked.words) for w in ("--set", word)]
             of["ours"] = ours(root, where, known, asked.minutes, words)

@@ -77,6 +77,7 @@ EXTRAS = (
         "physical fields in HDF5, NetCDF and Zarr: `afresh train simulations/`",
     ),
     Extra("recommend", ("implicit",), "iALS, a baseline of recommenders"),
+    Extra("series", ("statsforecast",), "AutoETS, AutoTheta and AutoARIMA, baselines of forecasts"),
     Extra("serve", ("fastapi", "uvicorn", "multipart"), "a server of runs and its page: `afresh serve RUN`"),
     Extra(
         "logging",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,13 +13,13 @@ from numpy.typing import NDArray
 
 from afresh.core import CondSpec, Evidence, Item, ItemKind, Judgement, Metric, Question, Score, ScoreWords, Space
 from afresh.core.space import evenly_spaced
-from afresh.domains.series import tree
+from afresh.domains.series import classical, tree
 from afresh.domains.series.encoder import SeriesEncoder
 from afresh.domains.series.kind import SERIES
 from afresh.domains.series.known import Layout
 from afresh.domains.series.scores import INTERVALS, LEVELS, held, quantile_losses, scaled_errors, seasonal_naive
 from afresh.evaluation.estimate import Estimate, mean, ratio
-from afresh.evaluation.study import Unmeasurable, study_of
+from afresh.evaluation.study import Study, Unmeasurable, study_of
 
 Array = NDArray[np.float64]
 ORIGINS, FEW = 32, 8  # from which is forecast, and where the seconds are over
@@ -70,8 +71,9 @@ def origins_of(run: Any, evidence: Evidence) -> Origins:
 
 
 def foreseen(evidence: Evidence) -> list[Score]:
-    """Quantile loss, scaled error and coverage of the held-out end, and those of the seasonal naive forecast and of
-    trees on lags. `control`: of the better of both."""
+    """Quantile loss, scaled error and coverage of the held-out end, and the first two of simpler models: the seasonal
+    naive forecast, and without a limit of seconds trees on lags and `classical.MODELS`, where statsforecast is
+    installed. `control`: of the best of these."""
     study = study_of(evidence)
     found = study.tool(origins_of)
     period = found.layout.period
@@ -81,6 +83,7 @@ def foreseen(evidence: Evidence) -> list[Score]:
         rows = evenly_spaced(len(study.train_items), min(LEARNT, len(study.train_items))).tolist()
         past, truth, later = divided([study.train_items[i] for i in rows], encoder)
         theirs["tree"] = tree.fit(past, later, truth, period, EVERY)(found.past, found.later)
+        theirs |= classical_forecasts(study, found)
     study.note(
         f"forecasts from {len(found.truth)} origins in the held-out end, {MEMBERS} futures each; the scale of the "
         "scaled error is that of the context of each"
@@ -96,6 +99,27 @@ def foreseen(evidence: Evidence) -> list[Score]:
         out.append(
             coverage(found.quantiles, found.truth, share).score(f"forecast_coverage_{share:.0%}".rstrip("%"), "none")
         )
+    return out
+
+
+def classical_forecasts(study: Study, found: Origins) -> dict[str, Array]:
+    """Quantiles EVERY (Q, N, C, H) by name; notes say which models are left out, and why."""
+    if not classical.installed():
+        study.note(classical.ABSENT)
+        return {}
+    out: dict[str, Array] = {}
+    for name, model in classical.MODELS.items():
+        layout, report = found.layout, partial(study.effort.report, f"forecasts of {model.name}")
+        try:
+            out[name], failed = classical.forecasts(
+                model, found.past, layout.period, layout.horizon, EVERY, report=report
+            )
+        except Unmeasurable as error:
+            study.note(f"{model.name} is not beside the model: {error}")
+            continue
+        if failed:
+            total = found.past.shape[0] * found.past.shape[1]
+            study.note(f"{model.name} could not be fitted for {failed:,} of {total:,} forecasts, which repeat a period")
     return out
 
 
@@ -175,7 +199,11 @@ WORDS = {
         "values within the 90% intervals", "An honest forecast has nine tenths.", Question.PREDICTS
     ),
 }
-BESIDE = {"naive": "of repeating the last period", "tree": "of gradient-boosted trees on lags"}
+BESIDE = {
+    "naive": "of repeating the last period",
+    "tree": "of gradient-boosted trees on lags",
+    **{name: f"of {model.name}" for name, model in classical.MODELS.items()},
+}
 METRICS = [
     Metric("foreseen_series", series_only, foreseen, brief=True, words=WORDS, beside=BESIDE, judge=judge_forecasts)
 ]
