@@ -72,8 +72,8 @@ class Forecast:
         for number, one in enumerate(self.series):
             columns = {
                 name: {
-                    "mean": [round(float(v), 6) for v in mean[number, c]],
-                    **{f"q{p:g}": [round(float(v), 6) for v in self.quantile(p)[number, c]] for p in FAN},
+                    "mean": rounded(mean[number, c]),
+                    **{f"q{p:g}": rounded(self.quantile(p)[number, c]) for p in FAN},
                 }
                 for c, name in enumerate(self.columns)
             }
@@ -152,6 +152,11 @@ class Forecast:
         return fan_chart(fans, labels)
 
 
+def rounded(values: NDArray[np.float64]) -> list[float]:
+    """Values as far as float32 has digits."""
+    return [float(f"{v:.7g}") for v in values]
+
+
 # --------------------------------------------------------------------------- rolling on
 
 
@@ -211,6 +216,13 @@ def rolled(
         first = (k * total + begin + np.arange(count)) * MOST_MEMBERS
         numbers = (first[:, None] + np.arange(members)).ravel()
         drawn = draw_missing(run, Stretch(values, later.known, later.calendar), asked, seed, numbers)[..., context:]
+        # Columns see only stretches of others that are known as a whole, so that those of which some values are given
+        # are drawn first, and the others given them.
+        there = np.isfinite(values[..., context : context + now])
+        some = there.any(-1, keepdims=True)  # (rows, C, 1)
+        if (some & ~there).any() and not some.all():
+            values[..., context:] = np.where(some, drawn, values[..., context:])
+            drawn = draw_missing(run, Stretch(values, later.known, later.calendar), asked, seed, numbers)[..., context:]
         done.append(drawn[..., :now])
         past = np.concatenate([past, drawn], -1)[..., -context:]
         if rolls > 1:

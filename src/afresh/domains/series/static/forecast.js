@@ -34,6 +34,12 @@ by("forget").addEventListener("click", () => {
   draw();
   ask();
 });
+by("save").addEventListener("click", () => {
+  const link = document.createElement("a");
+  link.href = `data:text/csv;base64,${csv}`;
+  link.download = "forecast.csv";
+  link.click();
+});
 by("all").addEventListener("click", () => {
   every = true;
   arrange();
@@ -78,9 +84,7 @@ async function ask() {
   ahead = found.series[0].columns;
   if (!count()) before = ahead;
   csv = found.files["forecast.csv"];
-  by("save").ariaDisabled = "false";
-  URL.revokeObjectURL(by("save").href);
-  by("save").href = URL.createObjectURL(new Blob([Uint8Array.from(atob(csv), (c) => c.charCodeAt(0))], { type: "text/csv" }));
+  by("save").disabled = false;
   say(`${found.members} futures of ${table.ahead} steps${count() ? `, given ${count()} value${count() > 1 ? "s" : ""} that you set` : ""}`);
   remark(found.notes);
   draw();
