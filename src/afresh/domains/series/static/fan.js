@@ -31,7 +31,7 @@ export function fan(name, known, actions) {
     own = Math.min(own, after() - 1);
     if (!drag) scale = scaled(view, chart.clientWidth);
     chart.setAttribute("viewBox", `0 0 ${scale.width} ${HEIGHT}`);
-    back.replaceChildren(...axes(view, scale), ...bands(view, scale), ...lines(view, scale));
+    back.replaceChildren(...axes(view, scale), ...bands(view, scale), ...lines(view, scale, known));
     chosen.replaceChildren(...[...view.set].sort(([a], [b]) => a - b).map(([step, v]) => chip(step, v)));
     look(at);
   }
@@ -186,7 +186,7 @@ function scaled(view, width) {
 
 function axes(view, { x, y, low, high, width, first, last }) {
   const out = [];
-  for (const v of ticks(low, high, 4)) {
+  for (const v of ticks(low, high, 5)) {
     out.push(svg("line", { class: "grid", x1: EDGE.left, x2: width - EDGE.right, y1: y(v), y2: y(v) }));
     out.push(svg("text", { x: EDGE.left - 8, y: y(v) + 4, "text-anchor": "end" }, number(v)));
   }
@@ -210,11 +210,11 @@ function bands(view, { x, y }) {
   return [area("q0.05", "q0.95", "fan-most"), area("q0.25", "q0.75", "fan-half"), svg("polyline", { class: "fan-median", points: points("q0.5").join(" ") })];
 }
 
-function lines(view, { x, y }) {
+function lines(view, { x, y }, known) {
   const path = (values, from, name) => svg("path", { class: name, d: pieces(values).map((piece) => `M${piece.map(([i, v]) => `${x(from + i).toFixed(1)} ${y(v).toFixed(1)}`).join("L")}`).join("") });
   const out = [path(view.past, -view.past.length, "fan-past")];
   if (view.before) out.push(path(view.before, 0, "fan-before"));
-  out.push(path(view.line, 0, "fan-set"));
+  out.push(path(view.line, 0, known ? "fan-past" : "fan-set"));
   for (const [step, v] of view.set) out.push(svg("circle", { class: "fan-set", cx: x(step), cy: y(v), r: 5 }));
   return out;
 }
