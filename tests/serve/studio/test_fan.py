@@ -28,7 +28,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def page(browser: Any, address: str) -> Iterator[Any]:
-    context = browser.new_context(base_url=address)
+    context = browser.new_context(base_url=address, has_touch=True)
     opened = context.new_page()
     opened.set_default_timeout(60_000)
     faults = list[str]()
@@ -118,6 +118,23 @@ def test_a_value_is_set_with_keys_alone(page: Any) -> None:
     exact.press("Enter")
     drawn(page, 1)
     assert handle.get_attribute("aria-valuenow") == "6.25"
+
+
+def test_a_finger_chooses_a_step_and_drags_its_value(page: Any) -> None:
+    page.set_viewport_size(PHONE)
+    chart = fan(page, "load").locator("svg")
+    chart.scroll_into_view_if_needed()
+    box = chart.bounding_box()
+    page.touchscreen.tap(box["x"] + 0.8 * box["width"], box["y"] + 20)
+    assert page.locator("#forget[disabled]").count() == 1, "a tap sets nothing"
+    place = fan(page, "load").locator(".fan-handle circle >> nth=1").bounding_box()
+    x, y = (place[k] + place[size] / 2 for k, size in (("x", "width"), ("y", "height")))
+    assert abs(x - box["x"] - 0.8 * box["width"]) < 20
+    touch = page.context.new_cdp_session(page)
+    for kind, at in (("touchStart", y), *(("touchMove", y - 8 * k) for k in range(1, 5)), ("touchEnd", None)):
+        points = [] if at is None else [{"x": x, "y": at}]
+        touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+    drawn(page, 1)
 
 
 def test_another_table_is_gone_on_from(page: Any, tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def why_not(run: Run) -> str | None:
     "forecast",
     able=why_not,
     result="{members, horizon, series, files, notes}",
-    summary="say what comes after a series, with its uncertainty",
+    summary="What comes after a series, with its uncertainty",
     files="The folder for the quantiles and a picture.",
 )
 def forecast(
