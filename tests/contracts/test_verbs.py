@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,14 @@ from afresh.domains.music.files import midi_bytes
 from afresh.domains.music.score import MusicScore, Note
 from afresh.serve.app import ServeSettings, make_app
 from tests.cli.conftest import parsed
+from tests.domains.series.tables import times, train, waves, write_waves
 from tests.test_old_runs import unpack
 
 
 @dataclass(frozen=True)
 class VerbRow:
-    """A verb with a request of it. `run`: one of tests/old_runs. `options`: from Python; `words`: the same as typed.
-    `json`: the same over HTTP, where it differs. `offered`: whether the verb is served."""
+    """A verb with a request of it. `run`: one of tests/old_runs, or one that `train` makes. `options`: from Python;
+    `words`: the same as typed. `json`: the same over HTTP, where it differs. `files`: that the words name."""
 
     name: str
     run: str
@@ -35,6 +36,20 @@ class VerbRow:
     words: tuple[str, ...]
     json: Mapping[str, Any] | None = None
     files: Mapping[str, bytes] = field(default_factory=dict)
+    train: Callable[[Path], object] | None = None
+
+
+def train_series(out: Path) -> None:
+    train(write_waves(out.with_suffix(".csv"), 120), out, steps=2)
+
+
+SERIES = {"time": times(60), **{name: values.tolist() for name, values in waves(60).items()}}
+FUTURE = {"time": times(64)[60:], "heat": [None, 6.0, 6.5, None]}
+
+
+def as_csv(columns: Mapping[str, Sequence[Any]]) -> bytes:
+    rows = (",".join("" if v is None else str(v) for v in row) for row in zip(*columns.values(), strict=True))
+    return "\n".join([",".join(columns), *rows, ""]).encode()
 
 
 MELODY_BYTES = midi_bytes(MusicScore(tuple(Note(4 * i, 0, 72 + i % 5, 4) for i in range(8)), steps=4))
@@ -73,6 +88,14 @@ ROWS = (
         {"score": base64.b64encode(MELODY_BYTES).decode(), "n": 2, "settings": {"length": 6}, "seed": 1},
         files={"melody.mid": MELODY_BYTES},
     ),
+    VerbRow(
+        "forecast",
+        "series",
+        {"start": SERIES, "given": FUTURE, "horizon": 6, "members": 4, "seed": 2},
+        ("--from", "now.csv", "--given", "then.csv", "--horizon", "6", "--members", "4", "--seed", "2"),
+        files={"now.csv": as_csv(SERIES), "then.csv": as_csv(FUTURE)},
+        train=train_series,
+    ),
 )
 
 
@@ -98,7 +121,10 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[
     monkeypatch.chdir(tmp_path)
 
     def place(row: VerbRow) -> None:
-        unpack(tmp_path, row.run, "data")
+        if row.train is None:
+            unpack(tmp_path, row.run, "data")
+        else:
+            row.train(Path(row.run))
         for name, content in row.files.items():
             Path(name).write_bytes(content)
 
@@ -110,6 +136,7 @@ def test_all_faces_give_the_same(
     row: VerbRow, here: Callable[[VerbRow], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
     here(row)
+    capsys.readouterr()  # what training said
     own = json.loads(json.dumps(afresh.verb(row.name)(afresh.load(row.run), **row.options).json()))
     assert command([row.name, row.run, *row.words, "--json"]) == 0
     typed = parsed(capsys.readouterr().out)
@@ -119,9 +146,8 @@ def test_all_faces_give_the_same(
     assert answer.status_code == 200, answer.text
     assert typed.pop("run") == row.run
     served = answer.json()
-    for given in (typed, served):
+    for given in (typed, served, own):
         given.pop("event", None), given.pop("files", None), given.pop("notes", None)
-    own.pop("notes", None)
     assert rounded(typed) == rounded(own) == rounded(served)
 
 

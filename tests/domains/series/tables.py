@@ -9,6 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from afresh.cli import run as command
+
+CONTEXT, HORIZON = 48, 12  # of the runs that the tests train
+TINY = ("--set", "family.widths=[16]", "--set", "family.emb=16", "--set", "train.batch=16")
 HOUR = timedelta(hours=1)
 BEGIN = datetime(2024, 1, 1)
 
@@ -22,6 +26,13 @@ def waves(count: int, period: int = 24, noise: float = 0.1, seed: int = 0) -> di
     draw = np.random.default_rng(seed)
     a = np.sin(2 * np.pi * np.arange(count) / period) + noise * draw.standard_normal(count)
     return {"load": 10 + 3 * a, "heat": 5 - 2 * np.roll(a, 1) + noise * draw.standard_normal(count)}
+
+
+def train(data: Path, out: Path, steps: int = 60) -> Path:
+    """A run on a table, trained for a moment."""
+    sizes = ("--data", f"context={CONTEXT}", "--data", f"horizon={HORIZON}")
+    assert command(["train", str(data), "--steps", str(steps), "--out", str(out), "--no-measure", *TINY, *sizes]) == 0
+    return out
 
 
 def write(path: Path, **columns: Sequence[Any]) -> Path:

@@ -18,10 +18,9 @@ from afresh.domains.series.forecast import futures
 from afresh.domains.series.reading.options import ReadingOptions
 from afresh.domains.series.reading.read import read_series
 from afresh.runs.run import Run
-from tests.domains.series.tables import times, waves, write, write_waves
+from tests.domains.series.tables import CONTEXT, HORIZON, TINY, times, train, waves, write, write_waves
 
-COUNT, CONTEXT, HORIZON = 400, 48, 12
-TINY = ("--set", "family.widths=[16]", "--set", "family.emb=16", "--set", "train.batch=16")
+COUNT = 400
 
 
 @pytest.fixture(scope="module")
@@ -31,10 +30,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def model(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Model:
-    out = tmp_path_factory.mktemp("runs") / "run"
-    sizes = ("--data", f"context={CONTEXT}", "--data", f"horizon={HORIZON}")
-    assert command(["train", str(data), "--steps", "60", "--out", str(out), "--no-measure", *TINY, *sizes]) == 0
-    return Model(Run.open(out))
+    return Model(Run.open(train(data, tmp_path_factory.mktemp("runs") / "run")))
 
 
 def forecast(model: Model, **given: Any) -> Any:
@@ -82,6 +78,16 @@ def test_a_scenario_holds_what_is_given_and_changes_the_rest(model: Model, data:
     assert np.abs(found.members[:, 0, 1] - plain.members[:, 0, 1]).max() > 1e-3
 
 
+def test_other_columns_are_drawn_given_all_of_one_of_which_a_value_is_given(model: Model, data: Path) -> None:
+    stamps = times(COUNT + HORIZON)[COUNT:]
+    value = {"time": stamps, "load": [*[None] * 5, 14.0, *[None] * (HORIZON - 6)]}
+    found = forecast(model, start=data, given=value, members=2)
+    for member in found.members[:, 0]:  # each as if it had been given that future of `load`
+        whole = {"time": stamps, "load": member[0].tolist()}
+        drawn = forecast(model, start=data, given=whole, members=2).members[:, 0, 1]
+        assert np.isclose(drawn, member[1], rtol=1e-4).all(-1).any()
+
+
 def test_what_is_given_for_other_times_is_refused_with_those_that_are_forecast(
     model: Model, data: Path, tmp_path: Path
 ) -> None:
@@ -90,6 +96,26 @@ def test_what_is_given_for_other_times_is_refused_with_those_that_are_forecast(
         forecast(model, start=data, given=given)
     with pytest.raises(UserError, match="needs the column of times 'time' and one or more of load, heat"):
         forecast(model, start=data, given=write(tmp_path / "other.csv", time=times(6), colour=[1] * 6))
+
+
+def test_tables_may_be_columns_of_values(model: Model, data: Path, tmp_path: Path) -> None:
+    stamps = times(COUNT + HORIZON)
+    future = {"time": stamps[COUNT:], "heat": [None, 7.5, *[None] * (HORIZON - 2)]}
+    start = {"time": stamps[:COUNT], **{k: v.tolist() for k, v in waves(COUNT).items()}}
+    read = forecast(model, start=data, given=write(tmp_path / "future.csv", **future))
+    found = forecast(model, start=start, given=future)
+    np.testing.assert_allclose(found.members, read.members, rtol=1e-5)
+    short = {name: values[-CONTEXT:] for name, values in start.items()}  # what lies before is not looked at
+    np.testing.assert_allclose(forecast(model, start=short, given=future).members, read.members, rtol=1e-5)
+    for wrong, words in (
+        ({**start, "load": [1.0]}, "as many values in each.* 1 values of load"),
+        ({}, "no column"),
+        ({"time": start["time"], "load": start["load"]}, "`start` is not like the table.* which had time, load, heat"),
+        ({**start, "load": ["high"] * COUNT}, "holds texts"),
+        ({**start, "time": [None] * COUNT}, "No row of the table has a time"),
+    ):
+        with pytest.raises(UserError, match=words):
+            forecast(model, start=wrong)
 
 
 def test_its_files_are_tables_and_a_picture(model: Model, data: Path) -> None:

@@ -7,6 +7,7 @@ PLUGIN = Plugin(
     reads="tables with a column of times and columns of numbers: CSV, TSV, Parquet, spreadsheets, JSON lines",
     modalities={"series": "afresh.domains.series.modality:MODALITY"},
     metrics=("afresh.domains.series.metrics:METRICS",),
+    pages=("afresh.domains.series.page:PAGE",),
     verbs={
         "anomalies": "afresh.domains.series.verbs:anomalies",
         "forecast": "afresh.domains.series.verbs:forecast",

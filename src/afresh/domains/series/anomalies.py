@@ -6,7 +6,6 @@ import time as clock
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from afresh.core import UserError, events
 from afresh.core.plural import counted
 from afresh.core.verb import Line, Table
 from afresh.domains.series.encoder import SeriesEncoder
+from afresh.domains.series.reading.inline import TableSource, words_of
 from afresh.domains.series.reading.regular import Series
 from afresh.domains.series.reading.step import written_time
 from afresh.domains.series.stretches import Stretch, draw_missing, read_like, series_encoder, stretches
@@ -106,7 +106,7 @@ def scores(members: Array, value: Array) -> tuple[Array, Array, Array]:
 
 
 def anomalies_from(
-    run: Run, start: str | Path | None, members: int, ahead: int | None, format: str, seed: int
+    run: Run, start: TableSource | None, members: int, ahead: int | None, format: str, seed: int
 ) -> Anomalies:
     """Read series, and score their values. Raises UserError as `anomalies` does."""
     encoder, kind = series_encoder(run), format_of(format)
@@ -114,13 +114,16 @@ def anomalies_from(
     steps = horizon if ahead is None else ahead
     if steps > horizon:
         raise UserError(f"`ahead` is at most the horizon of the run, {horizon}. Given: {steps}.")
-    path = Path(start) if start is not None else Path(run.record.data.path)
-    series = read_like(encoder, path).series
+    source = run.record.data.path if start is None else start
+    series = read_like(encoder, source).series
     began, chances, distances, medians = clock.monotonic(), [], [], []
     origins = [range(context, s.length, steps) for s in series]
     total, done = sum(map(len, origins)), 0
     if not total:
-        raise UserError(f"No series in {path} is longer than the context of {context:,} steps of the run.", "too_short")
+        raise UserError(
+            f"No series in {words_of(source, 'start')} is longer than the context of {context:,} steps of the run.",
+            "too_short",
+        )
     for number, one in enumerate(series):
         chance, distance, median = (np.full(one.values.shape, np.nan) for _ in range(3))
         for k, origin in enumerate(origins[number]):

@@ -6,7 +6,6 @@ import time as clock
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from afresh.core import UserError, events
 from afresh.core.plural import counted
 from afresh.core.verb import Line, Table
 from afresh.domains.series.encoder import SeriesEncoder
+from afresh.domains.series.reading.inline import TableSource, words_of
 from afresh.domains.series.reading.regular import Series
 from afresh.domains.series.reading.step import written_time
 from afresh.domains.series.stretches import Array, Stretch, draw_missing, part, read_like, series_encoder, stretches
@@ -99,17 +99,21 @@ class Filled:
         return as_table(table, self.format)
 
 
-def fill_from(run: Run, start: str | Path | None, members: int, format: str, seed: int) -> Filled:
+def fill_from(run: Run, start: TableSource | None, members: int, format: str, seed: int) -> Filled:
     """Read series, and fill their gaps. Raises UserError as `fill` does."""
     encoder, kind = series_encoder(run), format_of(format)
-    path = Path(start) if start is not None else Path(run.record.data.path)
-    series = read_like(encoder, path).series
+    source = run.record.data.path if start is None else start
+    series = read_like(encoder, source).series
     found = [np.argwhere(np.isnan(s.values)) for s in series]
     places = np.concatenate([np.insert(f, 0, number, 1) for number, f in enumerate(found)])
     if not len(places):
-        raise UserError(f"Nothing is missing in {path}: every step of every column has a value.", "nothing_missing")
+        raise UserError(
+            f"Nothing is missing in {words_of(source, 'start')}: every step of every column has a value.",
+            "nothing_missing",
+        )
     if len(places) > MOST:
-        raise UserError(f"{len(places):,} values are missing in {path}, and at most {MOST:,} are filled at once.")
+        words = words_of(source, "start")
+        raise UserError(f"{len(places):,} values are missing in {words}, and at most {MOST:,} are filled at once.")
     began = clock.monotonic()
     draws = []
     for number, one in enumerate(series):

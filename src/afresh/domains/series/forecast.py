@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time as clock
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +17,7 @@ from afresh.core.plural import counted
 from afresh.core.verb import Line, Table
 from afresh.domains.series.encoder import SeriesEncoder
 from afresh.domains.series.pictures import Fan, fan_chart
+from afresh.domains.series.reading.inline import TableSource, words_of
 from afresh.domains.series.reading.regular import Series
 from afresh.domains.series.reading.step import written_time
 from afresh.domains.series.stretches import Array, Stretch, draw_missing, part, read_like, series_encoder, stretches
@@ -71,8 +72,8 @@ class Forecast:
         for number, one in enumerate(self.series):
             columns = {
                 name: {
-                    "mean": [round(float(v), 6) for v in mean[number, c]],
-                    **{f"q{p:g}": [round(float(v), 6) for v in self.quantile(p)[number, c]] for p in FAN},
+                    "mean": rounded(mean[number, c]),
+                    **{f"q{p:g}": rounded(self.quantile(p)[number, c]) for p in FAN},
                 }
                 for c, name in enumerate(self.columns)
             }
@@ -151,6 +152,11 @@ class Forecast:
         return fan_chart(fans, labels)
 
 
+def rounded(values: NDArray[np.float64]) -> list[float]:
+    """Values as far as float32 has digits."""
+    return [float(f"{v:.7g}") for v in values]
+
+
 # --------------------------------------------------------------------------- rolling on
 
 
@@ -210,6 +216,13 @@ def rolled(
         first = (k * total + begin + np.arange(count)) * MOST_MEMBERS
         numbers = (first[:, None] + np.arange(members)).ravel()
         drawn = draw_missing(run, Stretch(values, later.known, later.calendar), asked, seed, numbers)[..., context:]
+        # Columns see only stretches of others that are known as a whole, so that those of which some values are given
+        # are drawn first, and the others given them.
+        there = np.isfinite(values[..., context : context + now])
+        some = there.any(-1, keepdims=True)  # (rows, C, 1)
+        if (some & ~there).any() and not some.all():
+            values[..., context:] = np.where(some, drawn, values[..., context:])
+            drawn = draw_missing(run, Stretch(values, later.known, later.calendar), asked, seed, numbers)[..., context:]
         done.append(drawn[..., :now])
         past = np.concatenate([past, drawn], -1)[..., -context:]
         if rolls > 1:
@@ -222,10 +235,10 @@ def rolled(
 
 def forecast_from(
     run: Run,
-    start: str | Path | None,
+    start: TableSource | None,
     horizon: int | None,
     members: int,
-    given: str | Path | None,
+    given: TableSource | None,
     keep: bool,
     format: str,
     seed: int,
@@ -233,15 +246,15 @@ def forecast_from(
     """Read series, and say what comes after them. Raises UserError as `forecast` does."""
     encoder = series_encoder(run)
     kind = format_of(format)
-    path = Path(start) if start is not None else Path(run.record.data.path)
-    if not path.exists():
-        raise UserError(f'There is no {path}. Give the table that is to go on: `start="data.csv"`.', "data_missing")
-    series = read_like(encoder, path).series
+    source = run.record.data.path if start is None else start
+    if not isinstance(source, Mapping) and not Path(source).exists():
+        raise UserError(f'There is no {source}. Give the table that is to go on: `start="data.csv"`.', "data_missing")
+    series = read_like(encoder, source).series
     steps = horizon or encoder.layout.horizon
     ends = [last_known(s) for s in series]
     conditions = np.full((len(series), len(encoder.saved.columns), steps), np.nan, np.float32)
     if given is not None:
-        series, conditions = with_given(encoder, series, ends, Path(given), steps)
+        series, conditions = with_given(encoder, series, ends, given, steps)
     check_known(encoder, series, ends, steps)
     began = clock.monotonic()
     drawn = futures(run, series, ends, steps, members, conditions, seed)
@@ -257,14 +270,14 @@ def last_known(series: Series) -> int:
 
 
 def with_given(
-    encoder: SeriesEncoder, series: Sequence[Series], ends: Sequence[int], path: Path, steps: int
+    encoder: SeriesEncoder, series: Sequence[Series], ends: Sequence[int], source: TableSource, steps: int
 ) -> tuple[list[Series], Array]:
     """The series with columns that are known in advance from a table of the future, and what it says of the others,
     (S, C, steps). Raises UserError if it says nothing of the steps that are forecast."""
     from afresh.domains.series.given import read_given
 
     out, conditions = [], np.full((len(series), len(encoder.saved.columns), steps), np.nan, np.float32)
-    futures_given = read_given(encoder, path, [s.name for s in series])
+    futures_given = read_given(encoder, source, [s.name for s in series])
     used = 0
     for number, (one, end) in enumerate(zip(series, ends, strict=True)):
         future = futures_given.get(one.name)
@@ -280,8 +293,9 @@ def with_given(
     if not used:
         first = written_time(series[0].times(ends[0], ends[0] + 1)[0], series[0].step.counted)
         raise UserError(
-            f"{path} says nothing of the {steps:,} steps from {first} on that are forecast. Give a table with the "
-            f"column of times {encoder.settled['time']!r}, these times, and the columns that are known then."
+            f"{words_of(source, 'given')} says nothing of the {steps:,} steps from {first} on that are forecast. Give "
+            f"a table with the column of times {encoder.settled['time']!r}, these times, and the columns that are "
+            "known then."
         )
     return out, conditions
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,25 +14,21 @@ from afresh.data.tables.delimited import Unusable
 from afresh.data.tables.numbers import numbers_of
 from afresh.data.tables.times import seconds_of
 from afresh.domains.series.encoder import SeriesEncoder
+from afresh.domains.series.reading.inline import TableSource, arrow_table, words_of
 from afresh.domains.series.reading.read import read_columns
 from afresh.domains.series.reading.regular import Series, regular
 
 
-def read_given(encoder: SeriesEncoder, path: Path, names: list[str]) -> dict[str, Series]:
+def read_given(encoder: SeriesEncoder, source: TableSource, names: list[str]) -> dict[str, Series]:
     """What a table says of each series, by its name, with NaN for columns that it has not. Without the columns
     that tell series apart, it holds for all `names`. Raises UserError if it has no time or no column of the model."""
     settled, saved = encoder.settled, encoder.saved
-    if not path.is_file():
-        raise UserError(f"There is no file {path}.")
-    try:
-        table = read_columns(named(path), Unusable())
-    except FileError as error:
-        raise UserError(f"{path}: {error}.") from None
+    table = table_of(source)
     columns = set(table.column_names)
     useful = [c for c in (*saved.columns, *saved.known) if c in columns]
     if settled["time"] not in columns or not useful:
         raise UserError(
-            f"{path} needs the column of times {settled['time']!r} and one or more of "
+            f"{words_of(source, 'given')} needs the column of times {settled['time']!r} and one or more of "
             f"{', '.join((*saved.columns, *saved.known))}. It has {', '.join(table.column_names)}."
         )
     times, _ = seconds_of(table.column(settled["time"]).combine_chunks())
@@ -56,3 +54,16 @@ def read_given(encoder: SeriesEncoder, path: Path, names: list[str]) -> dict[str
         if rows.any():
             out[name] = regular(name, times[rows], values[rows], known[rows], grid, grid.length)
     return out
+
+
+def table_of(source: TableSource) -> Any:
+    """A table of Arrow. Raises UserError for a file that is missing or no table."""
+    if isinstance(source, Mapping):
+        return arrow_table(source)
+    path = Path(source)
+    if not path.is_file():
+        raise UserError(f"There is no file {path}.")
+    try:
+        return read_columns(named(path), Unusable())
+    except FileError as error:
+        raise UserError(f"{path}: {error}.") from None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from afresh.core import Item, UserError
 from afresh.domains.series.calendar import phases
 from afresh.domains.series.encoder import SeriesEncoder
+from afresh.domains.series.reading.inline import TableSource, words_of
 from afresh.domains.series.reading.options import ReadingOptions
-from afresh.domains.series.reading.read import Reading, read_series
+from afresh.domains.series.reading.read import Reading, read_inline, read_series
 from afresh.domains.series.reading.regular import Series
 from afresh.runs.run import Run
 
@@ -28,18 +29,21 @@ def series_encoder(run: Run) -> SeriesEncoder:
     return run.encoder
 
 
-def read_like(encoder: SeriesEncoder, path: Path) -> Reading:
+def read_like(encoder: SeriesEncoder, source: TableSource) -> Reading:
     """The series of a table, read as the training data was. Raises UserError if it lacks a column."""
     options = {k: v for k, v in encoder.settled.items() if k in ReadingOptions.model_fields and v}
     try:
-        return read_series(path, ReadingOptions(**options))
+        if isinstance(source, Mapping):
+            return read_inline(source, ReadingOptions(**options))
+        return read_series(Path(source), ReadingOptions(**options))
     except UserError as error:
         if error.code != "unknown_column":
             raise
         wanted = [options["time"], *options.get("values", ())] if "time" in options else options.get("values", ())
         raise UserError(
-            f"{path} is not like the table that the run learnt from, which had {', '.join(wanted)}. Give one with "
-            f"these columns, or train on this one. It has: {error.args[0].partition('columns are: ')[2]}",
+            f"{words_of(source, 'start')} is not like the table that the run learnt from, which had "
+            f"{', '.join(wanted)}. Give one with these columns, or train on this one. It has: "
+            f"{error.args[0].partition('columns are: ')[2]}",
             "unknown_column",
         ) from None
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from annotated_types import Ge, Le
 
@@ -21,7 +23,9 @@ SOURCE = Option(
     metavar="FILE",
     shell=Path,
     json=Absent,
+    python="Also a table as columns, {name: values}.",
 )
+COLUMNS = dict[str, list[float | str | None]] | None  # a table in JSON
 
 
 def why_not(run: Run) -> str | None:
@@ -35,25 +39,25 @@ def why_not(run: Run) -> str | None:
     "forecast",
     able=why_not,
     result="{members, horizon, series, files, notes}",
-    summary="say what comes after a series, with its uncertainty",
-    served=False,
+    summary="What comes after a series, with its uncertainty",
     files="The folder for the quantiles and a picture.",
 )
 def forecast(
     run: Run,
-    start: Annotated[str | Path | None, SOURCE] = None,
+    start: Annotated[str | Path | Mapping[str, Sequence[Any]] | None, replace(SOURCE, json=COLUMNS)] = None,
     *,
     horizon: Annotated[
         int | None, Ge(1), Le(100_000), Option("Steps that are forecast; as many as in training by default.")
     ] = None,
     members: Annotated[int, Ge(2), Le(4096), Option("Futures that are drawn.")] = 100,
     given: Annotated[
-        str | Path | None,
+        str | Path | Mapping[str, Sequence[Any]] | None,
         Option(
             "A table of what is known of the future: columns known in advance, or values of a scenario.",
             metavar="FUTURE",
             shell=Path,
-            json=Absent,
+            json=COLUMNS,
+            python="Also columns, {name: values}.",
         ),
     ] = None,
     keep: Annotated[bool, Option("Write the futures themselves as well.")] = False,
@@ -83,7 +87,7 @@ def forecast(
 )
 def fill(
     run: Run,
-    start: Annotated[str | Path | None, SOURCE] = None,
+    start: Annotated[str | Path | Mapping[str, Sequence[Any]] | None, SOURCE] = None,
     *,
     members: Annotated[int, Ge(2), Le(4096), Option("Draws of each gap.")] = 50,
     format: Annotated[str, Option("The format of tables: `csv` or `parquet`.")] = "csv",
@@ -108,7 +112,7 @@ def fill(
 )
 def anomalies(
     run: Run,
-    start: Annotated[str | Path | None, SOURCE] = None,
+    start: Annotated[str | Path | Mapping[str, Sequence[Any]] | None, SOURCE] = None,
     *,
     members: Annotated[int, Ge(10), Le(4096), Option("Futures by which a value is judged.")] = 100,
     ahead: Annotated[

@@ -263,4 +263,5 @@ def excerpt(run: Run) -> str:
     return "" if text is None else first_text(text)
 
 
-PAGE = RunPage("chat", "Chat with it", able, routes, Path(__file__).parent / "templates", excerpt, judged=True)
+HERE = Path(__file__).parent
+PAGE = RunPage("chat", "Chat with it", able, routes, HERE / "templates", excerpt, judged=True, static=HERE / "static")

@@ -53,7 +53,8 @@ class RunPage:
 
     name: its path below /studio/. invitation: what the button that leads to it says. able: why a run has no such page,
     or None. routes: the router of the page. templates: the folder of its templates. excerpt: a few words of what a run
-    is about. judged: whether what is made there is judged in pairs.
+    is about. judged: whether what is made there is judged in pairs. static: the folder of its scripts and styles, which
+    are at static/NAME/; None if it has none. verbs: those that are asked for on the page, and have no form beside it.
     """
 
     name: str
@@ -63,12 +64,24 @@ class RunPage:
     templates: Path
     excerpt: Callable[[Run], str]
     judged: bool = False
+    static: Path | None = None
+    verbs: tuple[str, ...] = ()
 
 
 @cache
 def templates() -> Environment:
     """The templates of the studio, and those of plug-ins."""
     return environment(HERE / "templates", *(page.templates for page in registry.pages()))
+
+
+def static_file(path: str) -> Path | None:
+    """The script, style or icon at a path below static/, of the studio or of a page of a plug-in; None if there is
+    none."""
+    name, _, rest = path.partition("/")
+    own = next((p.static for p in registry.pages() if p.name == name and p.static is not None), None)
+    folder, below = (STATIC, path) if own is None else (own, rest)
+    file = (folder / below).resolve()
+    return file if file.is_relative_to(folder.resolve()) and file.is_file() else None
 
 
 def address(request: Request, path: str = "", **query: Any) -> str:

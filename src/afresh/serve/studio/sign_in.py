@@ -14,7 +14,7 @@ from afresh.serve.guard import address_of, cookie_name
 from afresh.serve.keys import Door
 from afresh.serve.rights import NOTHING, Holder, needs
 from afresh.serve.sessions import SECONDS
-from afresh.serve.studio.pages import FRESH, HEADERS, STATIC, PageRoute, address, page
+from afresh.serve.studio.pages import FRESH, HEADERS, PageRoute, address, page, static_file
 
 Name = Annotated[str, Query(max_length=255)]
 
@@ -68,8 +68,8 @@ def routes(door: Door) -> APIRouter:
 
     @router.get("/studio/static/{path:path}")
     def static(path: str) -> Response:
-        file = BASE if path == BASE.name else (STATIC / path).resolve()
-        if file != BASE and not (file.is_relative_to(STATIC.resolve()) and file.is_file()):
+        file = BASE if path == BASE.name else static_file(path)
+        if file is None:
             raise RefusedRequest(404, f"There is no file {path} here.")
         return FileResponse(file, headers={**HEADERS, **FRESH})
 

@@ -145,7 +145,9 @@ def part_of(line: Line) -> dict[str, Any]:
 
 
 def served_verbs() -> Mapping[str, Verb[Any, Any]]:
-    return {name: verb for name, verb in registry.verbs().items() if verb.served}
+    """Verbs that are served, but for those that have a page of their own."""
+    elsewhere = {name for run_page in registry.pages() for name in run_page.verbs}
+    return {name: verb for name, verb in registry.verbs().items() if verb.served and name not in elsewhere}
 
 
 def verbs_of(run: Run) -> list[tuple[str, str]]:

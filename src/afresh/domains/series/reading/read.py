@@ -19,6 +19,7 @@ from afresh.data.tables.delimited import Unusable
 from afresh.data.tables.numbers import Floats, numbers_of
 from afresh.data.tables.times import COUNTED, seconds_of
 from afresh.domains.series.reading.columns import SeriesColumns, series_columns
+from afresh.domains.series.reading.inline import arrow_table
 from afresh.domains.series.reading.options import ReadingOptions
 from afresh.domains.series.reading.regular import Series, regular
 from afresh.domains.series.reading.step import Step, most_frequent_step, step_of
@@ -46,6 +47,22 @@ class Raw:
     times: Floats
     values: Floats
     known: Floats
+
+
+def read_inline(given: Mapping[str, Sequence[Any]], options: ReadingOptions) -> Reading:
+    """The series of a table that is given as columns, read as `read_series` reads files. Where the columns that tell
+    series apart are missing, it is one series."""
+    if options.series is not None:
+        options = options.model_copy(update={"series": tuple(name for name in options.series if name in given)})
+    table, notes = arrow_table(given), list[str]()
+    columns = columns_of(table, options)
+    if isinstance(columns, str):
+        raise UserError(f"The table is no series: {columns}. It has {', '.join(given)}.")
+    raw: dict[str, Raw] = {}
+    counted_times = add_table(raw, table, columns, "", notes)
+    if not raw:
+        raise UserError(f"No row of the table has a time in {columns.time!r}.")
+    return reading_of(raw, columns, counted_times, options, [], notes)
 
 
 def read_series(path: Path, options: ReadingOptions) -> Reading:
@@ -84,13 +101,25 @@ def read_series(path: Path, options: ReadingOptions) -> Reading:
             f"({', '.join(sorted(TABLES))}). `data.time` and `data.values` name columns.",
             lines=refusal_lines(refused),
         )
+    return reading_of(raw, columns, counted_times, options, refused, notes)
+
+
+def reading_of(
+    raw: Mapping[str, Raw],
+    columns: SeriesColumns,
+    counted_times: bool,
+    options: ReadingOptions,
+    refused: list[Refused],
+    notes: list[str],
+) -> Reading:
+    """Series of equal steps of measurements at any times. Raises UserError if something must be set."""
     differences = {name: np.diff(np.sort(r.times)) for name, r in raw.items()}
     every = np.concatenate(list(differences.values()))
     usual = most_frequent_step(every, counted_times)
     step = usual if options.step is None else step_of(options.step, counted_times)
     check_doubled(raw, every, columns)
     series = [regular(name, r.times, r.values, r.known, step, usual.length) for name, r in raw.items()]
-    notes += notes_on(series, raw, columns, step, every, usual)
+    notes = [*notes, *notes_on(series, raw, columns, step, every, usual)]
     return Reading(series, columns, step, refused, notes)
 
 

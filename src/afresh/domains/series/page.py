@@ -1,0 +1,142 @@
+"""The page on which a person sees the fan of a forecast, and drags values of the future."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from fastapi import APIRouter, File, Form, Query, Request, UploadFile
+from fastapi.responses import JSONResponse
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import Response
+
+from afresh.core import UserError
+from afresh.domains.series.encoder import SeriesEncoder
+from afresh.domains.series.forecast import last_known
+from afresh.domains.series.reading.regular import Series
+from afresh.domains.series.reading.step import written_time
+from afresh.domains.series.stretches import Array, part, read_like, series_encoder
+from afresh.domains.series.verbs import why_not
+from afresh.runs.run import Run
+from afresh.serve.request_threads import Desk
+from afresh.serve.rights import USE, needs
+from afresh.serve.studio.pages import HEADERS, PageRoute, RunPage, page
+
+HERE = Path(__file__).parent
+SHOWN = 2  # horizons of the past that are shown
+LONGEST = 2_000  # steps that are forecast on a page
+NAMED = 12  # columns in an excerpt
+ENDING = re.compile(r"(\.[A-Za-z0-9]{1,8}){1,2}$")  # of the name of a table, as .csv or .csv.gz
+GONE = "The table that this model learnt from is no longer where it was. Choose or drop the one that is to go on."
+Name = Annotated[str, Query(max_length=255)]
+Text = Annotated[str, Form(max_length=1_000)]
+
+
+def routes(desk: Desk) -> APIRouter:
+    router = APIRouter(route_class=PageRoute, include_in_schema=False, dependencies=[needs(USE)])
+
+    @router.get("/studio/forecast")
+    async def begin(request: Request, run: Name) -> Response:
+        encoder = await run_in_threadpool(lambda: series_encoder(desk.library.open(run)))
+        return page(
+            request,
+            "forecast.html",
+            name=run,
+            step=encoder.saved.step,
+            horizon=encoder.layout.horizon,
+            longest=LONGEST,
+            verb=request.scope.get("root_path", "") + "/afresh/v1/forecast",
+        )
+
+    @router.post("/studio/forecast/table")
+    async def read(
+        run: Text,
+        horizon: Annotated[int, Form(ge=1, le=LONGEST)],
+        series: Text = "",
+        table: Annotated[UploadFile | None, File()] = None,
+    ) -> Response:
+        content = None if table is None else await table.read()
+        name = "" if table is None else table.filename or ""
+
+        def work() -> dict[str, Any]:
+            opened = desk.library.open(run)
+            encoder = series_encoder(opened)
+            found = of_run(opened, encoder) if content is None else of_upload(encoder, name, content)
+            return view(encoder, found, series, horizon)
+
+        return JSONResponse(await run_in_threadpool(work), headers=HEADERS)
+
+    return router
+
+
+def of_run(run: Run, encoder: SeriesEncoder) -> list[Series]:
+    """The series that a run learnt from. Raises UserError if they are gone."""
+    path = Path(run.record.data.path)
+    if not path.exists():
+        raise UserError(GONE, "data_missing")
+    return read_like(encoder, path).series
+
+
+def of_upload(encoder: SeriesEncoder, name: str, content: bytes) -> list[Series]:
+    """The series of a file of this name. Raises UserError if it cannot be read."""
+    ending = ENDING.search(name)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / f"table{ending[0] if ending else ''}"
+        file.write_bytes(content)
+        try:
+            return read_like(encoder, file).series
+        except UserError as error:
+            raise UserError(str(error).replace(str(file), "This table"), error.code) from None
+
+
+def view(encoder: SeriesEncoder, found: Sequence[Series], name: str, horizon: int) -> dict[str, Any]:
+    """What the page shows of a series, and what it sends to be gone on from: times of P steps of the past and of the
+    horizon, values of each column in the past, and what is known in advance in both; None where something is missing.
+
+    Raises UserError if there is no series of this name.
+    """
+    one = next((s for s in found if s.name == name), None) if name else found[0]
+    if one is None:
+        raise UserError(f"There is no series {name}. Choose one of those that the table has.", "no_series")
+    end = last_known(one)
+    past = min(end, max(encoder.layout.context, SHOWN * horizon))
+    moments = one.times(end - past, end + horizon)
+    known = part(one.known, end - past, end + horizon)
+    return {
+        "names": [s.name for s in found],
+        "name": one.name,
+        "time": encoder.settled["time"],
+        "times": [written_time(float(t), one.step.counted) for t in moments],
+        "past": past,
+        "shown": SHOWN,
+        "values": listed(encoder.saved.columns, part(one.values, end - past, end)),
+        "known": listed(tuple(encoder.saved.known), known),
+    }
+
+
+def listed(names: Sequence[str], rows: Array) -> dict[str, list[float | None]]:
+    """Rows of numbers, as short as they are written, by their names."""
+    return {
+        name: [float(str(v)) if np.isfinite(v) else None for v in row] for name, row in zip(names, rows, strict=True)
+    }
+
+
+def excerpt(run: Run) -> str:
+    """The first columns."""
+    return "\n".join(series_encoder(run).saved.columns[:NAMED])
+
+
+PAGE = RunPage(
+    "forecast",
+    "Forecast",
+    why_not,
+    routes,
+    HERE / "templates",
+    excerpt,
+    static=HERE / "static",
+    verbs=("forecast",),
+)
