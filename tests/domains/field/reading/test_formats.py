@@ -13,7 +13,7 @@ import scipy.io
 from numpy.typing import NDArray
 
 from afresh.core import UserError
-from afresh.domains.field.fields import Span, read_windows
+from afresh.domains.field.fields import Span, read_states
 from afresh.domains.field.reading import extras
 from afresh.domains.field.reading.options import ReadingOptions
 from afresh.domains.field.reading.read import Reading, read_fields
@@ -42,7 +42,7 @@ def check(reading: Reading, expected: NDArray[Any] = U[:, :, None]) -> None:
     assert tuple(fields.values.shape) == expected.shape
     for trajectory in (0, expected.shape[0] - 1):
         np.testing.assert_allclose(fields.values[trajectory, 2:5], expected[trajectory, 2:5], rtol=1e-6)
-    assert read_windows(fields, [Span(1, 3, 2)]).dtype == np.float32
+    assert read_states(fields, Span(1, 3, 2)).dtype == np.float32
 
 
 def npz_stored(path: Path) -> None:
