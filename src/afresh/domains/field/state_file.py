@@ -94,8 +94,8 @@ def stored_states(
                     for span in blocks(spans, "writing states"):
                         read_states(fields, span, infer).tofile(stream)
                 mark_made_from(aside, files[0])
-        file = RowFile(place / STATES, shape, "float32", count)
-        return StoredStates(file, fields.steps, window, _digests(place, file, fields, window))
+        states = RowFile(place / STATES, shape, "float32", count)
+        return StoredStates(states, fields.steps, window, _digests(place, states, fields, window))
 
 
 def _inside(file: DataFile) -> list[Path]:
