@@ -78,7 +78,9 @@ def check_conditions(prepared: Prepared) -> None:
         return
     advice = "leave it out of the data, such as the column of metadata that names it"
     if any(part.persists for part in aligned.values()):
-        advice = "learn items that are told nothing before (of fields: `data.history=0`, or `data.window=6` for several "
+        advice = (
+            "learn items that are told nothing before (of fields: `data.history=0`, or `data.window=6` for several "
+        )
         advice += "states at once)"
     raise UserError(
         f"{', '.join(aligned)} lies on the grid of the data, and a codec changes it, so that no family over a codec is "

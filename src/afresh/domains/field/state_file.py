@@ -118,10 +118,10 @@ def _digests(place: Path, file: RowFile, fields: Fields, window: int) -> list[st
 
 
 def in_memory_bytes(fields: Fields, history: int, window: int, infer: Sequence[str]) -> int:
-    """How much memory the items and the examples of all states need: the states, and of each example its states and
-    those before."""
+    """How much memory preparing all states takes: the states, of each example its states and those before, and both
+    again while they are encoded."""
     states = fields.trajectories * fields.steps * (len(fields.channels) + len(infer)) * int(np.prod(fields.space))
-    return 4 * states * (1 + window + history)
+    return 4 * states * (1 + 2 * (window + history))
 
 
 def read_value(value: Any) -> NDArray[Any]:
