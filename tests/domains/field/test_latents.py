@@ -35,6 +35,11 @@ def plane(folder: Path) -> Path:
     return folder
 
 
+def line(folder: Path) -> Path:
+    """Trajectories of one channel on 16 points."""
+    return write_drifting(folder, 20)
+
+
 def trained(
     path: Path, out: Path, family: str, data: Mapping[str, Any], codec: Path | None = None, **more: Any
 ) -> Path:
