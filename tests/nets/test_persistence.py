@@ -25,13 +25,14 @@ def smooth(n: int, seed: int) -> Tensor:
 
 def part(before: Tensor, after: Tensor) -> Part:
     std = float((after - before).square().mean().sqrt())
-    return Part("aligned", shape=tuple(before.shape[1:]), persists=True, std=std, spectrum=estimate(before, after))
+    spectrum = estimate(tuple(before.shape[2:]), zip(before.split(64), after.split(64), strict=True))
+    return Part("aligned", shape=tuple(before.shape[1:]), persists=True, std=std, spectrum=spectrum)
 
 
 @pytest.mark.parametrize("grid", GRIDS)
 def test_an_autoregression_is_estimated(grid: tuple[int, ...]) -> None:
     before, share = noise(2000, grid, 0), torch.tensor([0.5, 0.9]).view(1, 2, *[1] * len(grid))
-    found = torch.tensor(estimate(before, share * before + 0.2 * noise(2000, grid, 1)))
+    found = torch.tensor(estimate(grid, [(before, share * before + 0.2 * noise(2000, grid, 1))]))
     assert found.shape == (2, int(shells(grid).max()) + 1, 2)
     torch.testing.assert_close(found[..., 0].mean(1), torch.tensor([0.5, 0.9]), atol=0.01, rtol=0)
     torch.testing.assert_close(found[..., 1], torch.full_like(found[..., 1], 0.2), atol=0.01, rtol=0)

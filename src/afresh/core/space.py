@@ -345,10 +345,8 @@ class Rows(Protocol):
 
     def __len__(self) -> int: ...
     @property
-    def cond(self) -> Cond: ...  # of all of them
-    @property
-    def sample(self) -> Tensor: ...  # the numbers of those that are in memory, evenly spaced
-    def read(self, rows: Tensor) -> Tensor: ...  # x (R, C, *grid) of rows (R,)
+    def sample(self) -> Tensor: ...  # the numbers of those that are in memory
+    def read(self, rows: Tensor) -> tuple[Tensor, Cond]: ...  # x (R, C, *grid) of rows (R,), and their conditions
 
 
 @dataclass(frozen=True)

@@ -169,14 +169,16 @@ def onto_targets(mask: Tensor, runs: Tensor, context: int, starts: Tensor) -> Te
 
 def gather(examples: Examples, space: Space, rows: Tensor, draws: Tensor) -> Batch:
     """A batch of complete examples, selected by row: from the disk, if they are there."""
-    x, cond = examples.x, examples.cond
-    x, cond = (x[rows], cond) if examples.rows is None else (examples.rows.read(rows), examples.rows.cond)
+    if examples.rows is None:
+        x, cond = examples.x[rows], examples.cond.select(rows)
+    else:
+        x, cond = examples.rows.read(rows)
     if space.kind == "tokens":
         begin = torch.full((len(rows), 1), space.special["begin"], dtype=torch.int64)
         x = torch.cat([begin, x.long()], 1)
     else:
         x = x.float() * examples.scale + examples.shift
-    return Batch(x, cond.select(rows), draws)
+    return Batch(x, cond, draws)
 
 
 def cut(examples: Examples, space: Space, runs: Tensor, windows: Tensor, starts: Tensor, draws: Tensor) -> Batch:

@@ -7,7 +7,7 @@ back, so that no bound on it would hold.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -71,26 +71,47 @@ class StoredRows:
     def sample(self) -> Tensor:
         return evenly_spaced(len(self), max(1, SAMPLE // self.file.row_bytes))
 
-    def read(self, rows: Tensor) -> Tensor:
-        return torch.from_numpy(self.file.read(self.numbers[rows].tolist()))
+    def read(self, rows: Tensor) -> tuple[Tensor, Cond]:
+        return torch.from_numpy(self.file.read(self.numbers[rows].tolist())), self.cond.select(rows)
 
     def examples(self, scale: float, shift: float, size: int) -> Examples:
         """The sample in memory, with all of them. `size`: of the raw data, in bytes."""
-        x, cond = self.read(self.sample), self.cond.select(self.sample)
+        x, cond = self.read(self.sample)
         return Examples(x, cond, scale=scale, shift=shift, bytes=size, rows=self)
+
+
+@dataclass(frozen=True)
+class ItemRows:
+    """Implements `core.space.Rows`: items whose values are in a file, which are encoded when they are needed."""
+
+    items: Sequence[Item]
+    encode: Callable[[Sequence[Item]], Examples]  # as items in memory
+    sample: Tensor
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def read(self, rows: Tensor) -> tuple[Tensor, Cond]:
+        found = self.encode([read_item(self.items[n]) for n in rows.tolist()])
+        return found.x, found.cond
 
 
 def in_memory(items: Sequence[Item], examples: Examples) -> tuple[Item, ...]:
     """The items that `examples` were made of, with their values: all, or those of the sample."""
     rows = examples.rows
-    if not isinstance(rows, StoredRows):
+    if rows is None:
         return tuple(items)
+    if not isinstance(rows, StoredRows):
+        return tuple(read_item(items[n]) for n in rows.sample.tolist())
     sample = zip(rows.sample.tolist(), examples.x.numpy(), strict=True)
     return tuple(replace(items[n], value=rows.file.decoded(x)) for n, x in sample)
 
 
 def read_item(item: Item) -> Item:
-    return replace(item, value=item.value.read()) if isinstance(item.value, Stored) else item
+    if not isinstance(item.value, Stored):
+        return item
+    images = {k: v.read() if isinstance(v, Stored) else v for k, v in item.images.items()}
+    return replace(item, value=item.value.read(), images=images)
 
 
 def values_of(items: Sequence[Item]) -> Iterator[Any]:

@@ -14,6 +14,7 @@ in place of its noise.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -45,14 +46,16 @@ def _weights(grid: tuple[int, ...]) -> Tensor:
     return twice.expand(*grid[:-1], columns)
 
 
-def estimate(before: Tensor, after: Tensor) -> tuple[tuple[tuple[float, float], ...], ...]:
-    """For each channel and shell, of pairs of states (N, C, *grid): the share of a mode that persists, and the standard
-    deviation of the rest in a single value, if all modes had it.
+def estimate(
+    grid: tuple[int, ...], pairs: Iterable[tuple[Tensor, Tensor]]
+) -> tuple[tuple[tuple[float, float], ...], ...]:
+    """For each channel and shell, of the states before and after in blocks of pairs (n, C, *grid): the share of a mode
+    that persists, and the standard deviation of the rest in a single value, if all modes had it.
 
-    The share is within [0, 1]: a mode that would grow by itself is left to the network.
+    The share is within [0, 1]: a mode that would grow by itself is left to the network. The blocks need not be in
+    memory at once.
     """
-    grid = tuple(before.shape[2:])
-    over = tuple(range(2, before.dim()))
+    over = tuple(range(-len(grid), 0))
     shell, weight = shells(grid).flatten(), _weights(grid).flatten()
     count = int(shell.max()) + 1
     modes = torch.zeros(count, dtype=torch.float64).index_add(0, shell, weight)
@@ -63,15 +66,17 @@ def estimate(before: Tensor, after: Tensor) -> tuple[tuple[tuple[float, float], 
         flat = values.flatten(1) * weight
         return torch.zeros(len(flat), count, dtype=torch.float64).index_add(1, shell, flat)
 
-    inner = outer = total = torch.zeros(before.shape[1], count, dtype=torch.float64)
-    for b, a in zip(before.split(256), after.split(256), strict=True):
-        old, new = torch.fft.rfftn(b.double(), dim=over), torch.fft.rfftn(a.double(), dim=over)
+    inner = outer = total = torch.zeros(1, count, dtype=torch.float64)
+    states = 0
+    for before, after in pairs:
+        states += len(before)
+        old, new = torch.fft.rfftn(before.double(), dim=over), torch.fft.rfftn(after.double(), dim=over)
         inner = inner + by_shell(old.abs().square().sum(0))
         outer = outer + by_shell((old.conj() * new).real.sum(0))
         total = total + by_shell(new.abs().square().sum(0))
     share = (outer / inner.clamp_min(1e-300)).clamp(0, 1)
     rest = (total - 2 * share * outer + share.square() * inner).clamp_min(0)
-    deviation = (rest / (len(before) * modes * size)).sqrt()
+    deviation = (rest / (states * modes * size)).sqrt()
     return tuple(tuple(zip(s, d, strict=True)) for s, d in zip(share.tolist(), deviation.tolist(), strict=True))
 
 

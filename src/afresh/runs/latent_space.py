@@ -49,6 +49,7 @@ def latent_space(prepared: Prepared, family: str | None, run: Path | None) -> La
     chosen = registry.family(family or prepared.encoder.abilities.family or usual(space))
     if chosen.accepts(space) is not None:
         check_in_memory(prepared)
+        check_conditions(prepared)
     fitted = registry.bridge(chosen, prepared.train, space)
     if fitted is None:
         return LatentSpace(chosen.for_space(space), None, None, space, prepared.train, prepared.heldout)
@@ -70,6 +71,25 @@ def check_in_memory(prepared: Prepared) -> None:
     )
 
 
+def check_conditions(prepared: Prepared) -> None:
+    """Raises UserError for data with conditions on its grid, of which latents and tokens have none."""
+    aligned = {name: part for name, part in prepared.encoder.conds.items() if part.kind == "aligned"}
+    if not aligned:
+        return
+    advice = "leave it out of the data, such as the column of metadata that names it"
+    if any(part.persists for part in aligned.values()):
+        advice = (
+            "learn items that are told nothing before (of fields: `data.history=0`, or `data.window=6` for several "
+        )
+        advice += "states at once)"
+    raise UserError(
+        f"{', '.join(aligned)} lies on the grid of the data, and a codec changes it, so that no family over a codec is "
+        f"told. Take a family that learns the values themselves, such as "
+        f"`family={prepared.encoder.abilities.family or usual(prepared.encoder.space)}`, or {advice}.",
+        "aligned_codec",
+    )
+
+
 def usual(space: Space) -> str:
     """The default family for a space."""
     return "transformer" if space.kind == "tokens" else "flow"
@@ -81,6 +101,7 @@ def through(path: Path, prepared: Prepared, family: str | None) -> LatentSpace:
     Raises UserError if the run does not fit the data or reconstructs it too poorly.
     """
     check_in_memory(prepared)
+    check_conditions(prepared)
     run = Run.open(path)
     name = registry.TRAINED[prepared.encoder.space.kind]
     module = registry.codec_module(name)

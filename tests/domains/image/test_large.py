@@ -19,7 +19,7 @@ from torch import Tensor
 from afresh.core import UserError
 from afresh.core.memory import process_memory
 from afresh.core.rng import Rng
-from afresh.data import rows
+from afresh.data import made_once, rows
 from afresh.data.collected import aside_key, kept_aside, made_of
 from afresh.data.image import pixel_file
 from afresh.data.load import Loader, sweep
@@ -299,7 +299,7 @@ def test_damaged_pixels_are_named(tmp_path: Path, kept: Path) -> None:
 def test_a_full_disk_is_an_error_before_anything_is_written(
     tmp_path: Path, kept: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pixel_file, "free_bytes", lambda _: 1000)
+    monkeypatch.setattr(made_once, "free_bytes", lambda _: 1000)
     with pytest.raises(UserError, match=r"take up to 11,\d+ bytes.*1,000 are free.*AFRESH_DATA_FOLDER"):
         prepare(folder(tmp_path / "data"), "image", {"stream": True})
     assert not list(kept.iterdir())

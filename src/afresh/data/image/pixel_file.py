@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,10 +25,9 @@ from afresh.data.files import DataFile
 from afresh.data.image.images import DecodedImage, Pixels, threaded, to_channels
 from afresh.data.image.kind import digest
 from afresh.data.imported import data_folder
+from afresh.data.made_once import check_room, making
 from afresh.data.rows import RowFile, damaged
-from afresh.storage.files import CANNOT_WRITE, free_bytes
 from afresh.storage.folders import folder_aside, put_in_place
-from afresh.storage.lock import open_locked
 
 VERSION = 1  # of how files become pixels
 PIXELS, INDEX = "pixels", "images.jsonl"
@@ -91,50 +89,22 @@ def stored_images(
     for name, file in files:
         key.update(f"\n{name} {file.size} {file.path.stat().st_mtime_ns}".encode("utf-8", "surrogatepass"))
     places = {c: data_folder() / hashlib.sha256(key.digest() + bytes([c])).hexdigest()[:24] for c in (3, 1)}
-    try:
-        with _alone(places[3]):
-            for place in places.values() if channels is None else [places[channels]]:
-                if place.exists():
-                    found = _read(place)
-                    if channels or any(i.coloured for _, i in found if not isinstance(i, str)) == (place == places[3]):
-                        return found
-            _check_room(len(files) * side * side * (channels or 3))
-            events.note(f"{counted(len(files), 'image')} are decoded once, into {data_folder()}", "decoded_aside")
-            with folder_aside(places[3]) as aside:
-                aside.mkdir(parents=True)
-                at_once = max(4, min(256, HELD // (3 * side * side)))
-                place = places[_write(aside, threaded(decode, files, at_once), side, channels)]
-                mark_made_from(aside, files[0][1])
-                put_in_place(aside, place)
-            return _read(place)
-    except OSError as error:
-        raise UserError(
-            f"The pixels of the images cannot be written into {data_folder()}: {error.strerror or error}. Make room "
-            "there, or set AFRESH_DATA_FOLDER to another folder.",
-            CANNOT_WRITE,
-        ) from error
-
-
-@contextmanager
-def _alone(place: Path) -> Iterator[None]:
-    """Other processes that make the same wait meanwhile."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    lock = place.with_name(f".{place.name}.lock")
-    handle = open_locked(lock, wait=True)
-    try:
-        yield
-    finally:
-        lock.unlink(missing_ok=True)
-        os.close(handle)
-
-
-def _check_room(needed: int) -> None:
-    if needed > (free := free_bytes(data_folder())):
-        raise UserError(
-            f"The pixels of the images take up to {needed:,} bytes in {data_folder()}, and {free:,} are free. Make "
-            "room there, set AFRESH_DATA_FOLDER to another folder, or choose a smaller `data.size`.",
-            CANNOT_WRITE,
-        )
+    with making(places[3], "pixels of the images"):
+        for place in places.values() if channels is None else [places[channels]]:
+            if place.exists():
+                found = _read(place)
+                if channels or any(i.coloured for _, i in found if not isinstance(i, str)) == (place == places[3]):
+                    return found
+        needed = len(files) * side * side * (channels or 3)
+        check_room(needed, "pixels of the images", "choose a smaller `data.size`")
+        events.note(f"{counted(len(files), 'image')} are decoded once, into {data_folder()}", "decoded_aside")
+        with folder_aside(places[3]) as aside:
+            aside.mkdir(parents=True)
+            at_once = max(4, min(256, HELD // (3 * side * side)))
+            place = places[_write(aside, threaded(decode, files, at_once), side, channels)]
+            mark_made_from(aside, files[0][1])
+            put_in_place(aside, place)
+        return _read(place)
 
 
 class _Writer:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import accumulate, groupby
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,8 +16,10 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from afresh.core import Abilities, Batch, Cond, CondSpec, Examples, Item, Sound, Space, UserError
+from afresh.core import Abilities, Batch, Cond, CondSpec, Examples, Item, Sound, Space, Stored, UserError
 from afresh.core.rng import Rng
+from afresh.core.space import evenly_spaced
+from afresh.data import rows
 from afresh.data.conditions import encode_conditions
 from afresh.data.encoder_file import load_encoder, save_encoder, written_names
 from afresh.domains.field.kind import FIELD
@@ -117,7 +121,15 @@ class FieldEncoder:
         return np.asarray(values * std + mean, np.float32)
 
     def encode(self, items: Sequence[Item]) -> Examples:
-        """x (N, *space.shape), float32. Raises UserError for a state of another shape or a missing input."""
+        """x (N, *space.shape), float32; of states in a file, x is a sample. Raises UserError for a state of another
+        shape or a missing input."""
+        noisy = self.saved.history > 0 and self.saved.options.get("noise", 0.0) > 0
+        vary = self.vary if noisy else None
+        if any(isinstance(item.value, Stored) for item in items):
+            stored = rows.ItemRows(items, self.encode, self.sample(items))
+            x, cond = stored.read(stored.sample)
+            size = 4 * len(items) * math.prod(self.space.shape)
+            return Examples(x, cond, bytes=size, vary=vary, rows=stored)
         cond = encode_conditions(items, self.conds, None)
         parts, present = dict(cond.parts), dict(cond.present)
         for name, part in self.conds.items():
@@ -126,9 +138,21 @@ class FieldEncoder:
                 present[name] = torch.ones(len(items), dtype=torch.bool)
         states = [self.unit(self.checked(item)) for item in items]
         x = torch.stack(states) if states else torch.zeros(0, *self.space.shape)
-        noisy = self.saved.history > 0 and self.saved.options.get("noise", 0.0) > 0
         cond = replace(cond, parts=parts, present=present)
-        return Examples(x, cond, bytes=x.numel() * 4, vary=self.vary if noisy else None)
+        return Examples(x, cond, bytes=x.numel() * 4, vary=vary)
+
+    def sample(self, items: Sequence[Item]) -> Tensor:
+        """The numbers of items that are held in memory of those in a file, at even distances: whole trajectories where
+        states follow one another."""
+        aligned = sum(math.prod(part.shape) for part in self.conds.values() if part.kind == "aligned")
+        most = max(1, rows.SAMPLE // (4 * (math.prod(self.space.shape) + aligned)))
+        if not self.saved.history:
+            return evenly_spaced(len(items), most)
+        lengths = [len(list(same)) for _, same in groupby(items, lambda item: item.group)]
+        ends = list(accumulate(lengths))
+        chosen = evenly_spaced(len(ends), max(1, most // max(lengths))).tolist()
+        numbers = [n for c in chosen for n in range(ends[c] - lengths[c], ends[c])]
+        return torch.tensor(numbers[:most])
 
     def vary(self, batch: Batch, rng: Rng) -> Batch:
         """The batch with noise on the states before, keyed by the number of each draw (Sanchez-Gonzalez et al. 2020,

@@ -110,15 +110,18 @@ def whole(fields: Fields, trajectories: Sequence[int]) -> list[Span]:
     return [Span(number, 0, fields.steps) for number in trajectories]
 
 
-def read_windows(fields: Fields, spans: Sequence[Span]) -> NDArray[np.float32]:
-    """The states of spans of one length, as (spans, length, channels, *space).
+def read_states(fields: Fields, span: Span, infer: Sequence[str] = ()) -> NDArray[np.float32]:
+    """The states of a span (length, channels, *space), after whose channels the numbers `infer` of the trajectory are
+    channels that are constant in space.
 
-    Raises UserError for values that are not finite in float32, and ValueError for spans that are not in the data or of
-    different lengths.
+    Raises UserError for values that are not finite in float32, and ValueError for a span that is not in the data.
     """
-    if len({span.length for span in spans}) != 1:
-        raise ValueError("windows are made of one or more spans of one length")
-    return np.stack([_read(fields, span).astype(np.float32) for span in spans])
+    states = _read(fields, span).astype(np.float32)
+    if not infer:
+        return states
+    numbers = np.array([fields.parameters[name][span.trajectory] for name in infer], np.float32)
+    drawn = np.broadcast_to(numbers.reshape(1, -1, *[1] * len(fields.space)), (len(states), len(infer), *fields.space))
+    return np.concatenate([states, drawn], 1)
 
 
 def _read(fields: Fields, span: Span) -> NDArray[Any]:
@@ -147,42 +150,6 @@ def chunks(fields: Fields, spans: Sequence[Span]) -> Iterator[Span]:
     for span in spans:
         for first in range(span.first, span.first + span.length, most):
             yield Span(span.trajectory, first, min(most, span.first + span.length - first))
-
-
-@dataclass(frozen=True)
-class Statistics:
-    """Mean and standard deviation of each channel, each (channels,) in float64, over `count` values of each."""
-
-    mean: NDArray[np.float64]
-    std: NDArray[np.float64]
-    count: int
-
-
-def channel_statistics(fields: Fields, spans: Sequence[Span]) -> Statistics:
-    """Mean and standard deviation (of the population) of each channel over the states of spans, in one pass.
-
-    Moments of chunks are merged by Chan, Golub and LeVeque (1979, equation 2.1), which loses no digits where the
-    mean is large beside the deviation. Points that are not `VALID` do not count. Raises UserError for values that are
-    not finite, and ValueError if no value counts.
-    """
-    channels = len(fields.channels)
-    mean, squares, count = np.zeros(channels), np.zeros(channels), 0
-    mask = fields.static.get(VALID)
-    for span in chunks(fields, spans):
-        states = _read(fields, span).astype(np.float64)
-        if mask is not None:
-            states = states[:, :, mask[span.trajectory % len(mask)] > 0]
-        values = np.moveaxis(states, 1, 0).reshape(channels, -1)
-        if not (more := values.shape[1]):
-            continue
-        its_mean = values.mean(1)
-        difference, total = its_mean - mean, count + more
-        squares += ((values - its_mean[:, None]) ** 2).sum(1) + difference**2 * (count * more / total)
-        mean += difference * (more / total)
-        count = total
-    if not count:
-        raise ValueError("no value to take statistics of")
-    return Statistics(mean, np.sqrt(squares / count), count)
 
 
 GAP = 0.05  # of the states of the only trajectory, between what is learnt and what is held out

@@ -14,19 +14,23 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from afresh.core import Corpus, Item, Part, Sniff, UserError
+from afresh.core.memory import available_memory
+from afresh.core.solver_progress import blocks
 from afresh.data.conditions import fit_conditions
 from afresh.domains.field.encoder import MOST_WINDOW, PAST, FieldEncoder, SavedField, load
-from afresh.domains.field.fields import Fields, Span, read_windows, split_by_time, whole
+from afresh.domains.field.fields import Fields, Span, read_states, split_by_time, whole
 from afresh.domains.field.kind import FIELD
-from afresh.domains.field.range_seen import seen_range
+from afresh.domains.field.range_seen import moments_of, seen_range
 from afresh.domains.field.reading.options import ReadingOptions
 from afresh.domains.field.reading.read import read_fields
 from afresh.domains.field.recognise import recognise
+from afresh.domains.field.state_file import StoredStates, in_memory_bytes, read_value, stored_states
 from afresh.nets.persistence import estimate
 
 HELD = 0.1  # share of the states of a single trajectory that are held out
 SMALL = 1e-12
 PAIRS = 4096  # of states by which it is estimated what persists
+BLOCK = 1 << 22  # bytes of their values that are held at a time
 
 
 class FieldOptions(ReadingOptions):
@@ -50,6 +54,11 @@ class FieldOptions(ReadingOptions):
         (),
         description="numbers of each trajectory that are drawn together with the states instead of being told, as "
         "channels that are constant in space",
+    )
+    stream: bool | None = Field(
+        None,
+        description="whether states are learnt from the disk instead of from memory; None: if they need more memory "
+        "than is free",
     )
     units: tuple[str, ...] | None = Field(None, description="a unit for each channel; None: those of the files")
     space: tuple[str, ...] | None = Field(None, description="a name for each axis of space; None: those of the files")
@@ -114,8 +123,14 @@ class FieldModality:
             "periodic": tuple("yes" if p else "no" for p in fields.periodic),
             "history": history,
         }
+        stream = options.stream
+        if stream is None:
+            free = available_memory()
+            stream = free is not None and in_memory_bytes(fields, history, options.window, options.infer) > free
+        settled["stream"] = stream
+        stored = stored_states(path, fields, options.reading, options.window, options.infer) if stream else None
         return Corpus(
-            list(items_of(fields, history, options.window, options.infer)),
+            list(items_of(fields, history, options.window, options.infer, stored)),
             list(reading.refused),
             list(reading.decisions),
             settled=settled,
@@ -125,28 +140,27 @@ class FieldModality:
         """Fit means and deviations to the training states. Raises UserError if there are none."""
         if not items:
             raise UserError("There is no state to train on: the training split is empty.")
-        values = np.stack([np.asarray(i.value, np.float64) for i in items])
-        values = values.reshape(-1, values.shape[1] // options.window, *values.shape[2:])
-        axes = (0, *range(2, values.ndim))
-        mean, std = values.mean(axes), np.maximum(values.std(axes), SMALL)
+        shape = read_value(items[0].value).shape
+        channels, points = shape[0] // options.window, shape[1:]
+        moments = moments_of(states_of(items, channels))
+        mean, std = moments.mean, np.maximum(moments.std, SMALL)
         conds, notes = fit_conditions(items)
         static: dict[str, tuple[float, float]] = {}
         for name, first in items[0].images.items():
-            arrays = [np.asarray(i.images[name], np.float64) for i in items]
             if name == PAST:
-                conds[PAST] = part = persisting_part(values, arrays, mean, std, options.periodic or ())
+                conds[PAST] = part = persisting_part(items, mean, std, options.periodic or ())
                 notes.append(f"a state differs from the one before by {part.std:.2g} of the deviation of the states")
                 continue
-            every = np.concatenate([a.ravel() for a in arrays])
-            static[name] = (float(every.mean()), float(max(every.std(), SMALL)))
+            every = moments_of(i.images[name] for i in items)
+            static[name] = (float(every.mean[0]), float(max(every.std[0], SMALL)))
             conds[name] = Part("aligned", shape=first.shape)
-        chosen = options.model_dump(mode="json", exclude_none=True)
-        known, rank, fields = chosen.get, values.ndim - 2, values.shape[1] - len(options.infer)
+        chosen = options.model_dump(mode="json", exclude_none=True, exclude={"stream"})  # other data is read anyhow
+        known, rank, fields = chosen.get, len(points), channels - len(options.infer)
         saved = SavedField(
             channels=[*(known("channels") or [f"channel {i}" for i in range(fields)]), *options.infer],
             units=[*(known("units") or [""] * fields), *[""] * len(options.infer)],
             axes=known("space") or ["x", "y", "z"][:rank],
-            points=values.shape[2:],
+            points=points,
             spacing=known("spacing") or [1.0] * rank,
             step=known("step") or 1.0,
             periodic=[answer == "yes" for answer in known("periodic") or ["no"] * rank],
@@ -155,7 +169,7 @@ class FieldModality:
             history=options.history if PAST in conds else 0,
             window=options.window,
             static=static,
-            seen={k: v.tolist() for k, v in asdict(seen_range(values[None])).items()},
+            seen={k: v.tolist() for k, v in asdict(seen_range(moments)).items()},
             conds=conds,
             options=chosen,
             notes=notes,
@@ -169,60 +183,80 @@ class FieldModality:
 MODALITY = FieldModality()
 
 
-def items_of(fields: Fields, history: int, window: int = 1, infer: Sequence[str] = ()) -> Iterator[Item]:
+def items_of(
+    fields: Fields, history: int, window: int = 1, infer: Sequence[str] = (), stored: StoredStates | None = None
+) -> Iterator[Item]:
     """The states of all trajectories that have `history` states before them, or the windows of as many states, with
-    the numbers `infer` of their trajectory as channels. Trajectories stay on one side of the split; of a single one,
-    the end is held out."""
+    the numbers `infer` of their trajectory as channels; without their values if the states are stored. Trajectories
+    stay on one side of the split; of a single one, the end is held out."""
     if fields.trajectories > 1 or fields.steps < 2:
         for span in whole(fields, range(fields.trajectories)):
-            yield from items_of_span(fields, span, history, window, infer, None)
+            yield from items_of_span(fields, span, history, window, infer, None, stored)
         return
     learnt, held = split_by_time(fields, HELD)
     for spans, split in ((learnt, "train"), (held, "validation")):
         for span in spans:
-            yield from items_of_span(fields, span, history, window, infer, split)
+            yield from items_of_span(fields, span, history, window, infer, split, stored)
 
 
 def items_of_span(
-    fields: Fields, span: Span, history: int, window: int, infer: Sequence[str], split: str | None
+    fields: Fields,
+    span: Span,
+    history: int,
+    window: int,
+    infer: Sequence[str],
+    split: str | None,
+    stored: StoredStates | None,
 ) -> Iterator[Item]:
-    (states,) = read_windows(fields, [span])
-    number = span.trajectory
+    number, states = span.trajectory, read_states(fields, span, infer) if stored is None else None
     where = fields.sources[number] if fields.sources else f"trajectory {number}"
     inputs: dict[str, NDArray[Any]] = {}
     for name, arrays in fields.static.items():
         inputs[name if name != PAST else f"{name}_input"] = np.asarray(arrays[number % len(arrays)], np.float32)[None]
-    numbers = {name: float(values[number]) for name, values in fields.parameters.items()}
-    if infer:
-        drawn = np.array([numbers.pop(name) for name in infer], np.float32).reshape(1, -1, *[1] * len(fields.space))
-        states = np.concatenate([states, np.broadcast_to(drawn, (len(states), len(infer), *fields.space))], 1)
-    for i in range(history, len(states) - window + 1):
-        past = {PAST: states[i - history : i].reshape(-1, *states.shape[2:])} if history else {}
+    numbers = {name: float(values[number]) for name, values in fields.parameters.items() if name not in infer}
+    for i in range(history, span.length - window + 1):
+        value: Any
+        past: Any
+        if stored is not None:
+            value, past = stored.windows(number, span.first + i), stored.past(number, span.first + i, history)
+        else:
+            assert states is not None
+            value, past = (s.reshape(-1, *fields.space) for s in (states[i : i + window], states[i - history : i]))
         yield Item(
-            states[i : i + window].reshape(-1, *states.shape[2:]),
+            value,
             f"{where}, state {span.first + i}",
             numbers=numbers,
             split=split,
-            images={**past, **inputs},
+            images={PAST: past, **inputs} if history else inputs,
             group=where,
         )
 
 
+def states_of(items: Sequence[Item], channels: int) -> Iterator[NDArray[Any]]:
+    """The states (channels, *space) of items, of which one item is in memory at a time."""
+    for item in blocks(items, "statistics of the states"):
+        value = read_value(item.value)
+        yield from value.reshape(-1, channels, *value.shape[1:])
+
+
 def persisting_part(
-    values: NDArray[np.float64],
-    past: Sequence[NDArray[np.float64]],
-    mean: NDArray[np.float64],
-    std: NDArray[np.float64],
-    periodic: Sequence[str],
+    items: Sequence[Item], mean: NDArray[np.float64], std: NDArray[np.float64], periodic: Sequence[str]
 ) -> Part:
-    """The condition of the states before: by how much, in deviations of each channel, states (N, C, *space) differ from
-    the last one, and on a ring what persists of each mode, from at most `PAIRS` states."""
-    channels, rest = values.shape[1], [1] * (values.ndim - 2)
-    chosen = range(0, len(values), -(-len(values) // PAIRS))
-    unit, middle = std.reshape(-1, *rest), mean.reshape(-1, *rest)
-    after = np.stack([(values[i] - middle) / unit for i in chosen])
-    before = np.stack([(past[i][-channels:] - middle) / unit for i in chosen])
-    scale = float(max(math.sqrt(np.square(after - before).mean()), SMALL))
+    """The condition of the states before: by how much, in deviations of each channel, states differ from the last one,
+    and on a ring what persists of each mode, from at most `PAIRS` states."""
+    chosen, shape = items[:: -(-len(items) // PAIRS)], read_value(items[0].images[PAST]).shape
+    at_once = max(1, BLOCK // (8 * math.prod(shape)))
+    unit, middle = (v.reshape(-1, *[1] * (len(shape) - 1)) for v in (std, mean))
+
+    def pairs() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        for start in range(0, len(chosen), at_once):
+            part = chosen[start : start + at_once]
+            before = np.stack([(read_value(i.images[PAST])[-len(mean) :] - middle) / unit for i in part])
+            after = np.stack([(read_value(i.value) - middle) / unit for i in part])
+            yield torch.from_numpy(before), torch.from_numpy(after)
+
+    squares = [(after - before).square().flatten(1).mean(1) for before, after in pairs()]
+    scale = max(math.sqrt(float(torch.cat(squares).mean())), SMALL)
     ring = bool(periodic) and all(answer == "yes" for answer in periodic)
-    modes = estimate(torch.from_numpy(before), torch.from_numpy(after)) if ring else ()
-    return Part("aligned", shape=past[0].shape, persists=True, std=scale, spectrum=modes)
+    modes = estimate(shape[1:], pairs()) if ring else ()
+    return Part("aligned", shape=shape, persists=True, std=scale, spectrum=modes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from afresh.core import UserError
-from afresh.domains.field.rollout_arrays import check_states, space_axes, training_trajectory
 from afresh.evaluation.estimate import Array
 
 FACTOR = 2.0  # of the range and of deviations, beyond which a state is not like those of training
@@ -41,24 +40,43 @@ class Departure:
     reason: str
 
 
-def seen_range(training: NDArray[Any]) -> SeenRange:
-    """Of training states (trajectories, time, channels, *space), which are read a trajectory at a time. Raises
-    UserError if one is not finite or the shape is another."""
-    check_states(training, "training data")
-    lows, highs, means, variances = [], [], [], []
-    for i in range(len(training)):
-        states = training_trajectory(training, i)
-        space = space_axes(states, 2)
-        lows.append(states.min((0, *space)))
-        highs.append(states.max((0, *space)))
-        means.append(states.mean(space))
-        variances.append(states.var(space))
-    mean_of_states, variance = np.concatenate(means), np.concatenate(variances)  # (states, channels)
-    mean = mean_of_states.mean(0)
-    energy = variance + (mean_of_states - mean) ** 2
-    least, most = np.quantile(variance, [TAIL, 1 - TAIL], axis=0)
+@dataclass(frozen=True)
+class Moments:
+    """What is known of each of many states, which need not be in memory at once, each (states, channels): the lowest
+    and the highest value, the mean and the variance in space."""
+
+    low: Array
+    high: Array
+    means: Array
+    variances: Array
+
+    @property
+    def mean(self) -> Array:
+        """Of all values of each channel, (channels,)."""
+        return np.asarray(self.means.mean(0))
+
+    @property
+    def std(self) -> Array:
+        """The standard deviation of all values of each channel, (channels,): of the states' variance the mean, and the
+        variance of their means."""
+        return np.asarray(np.sqrt(self.variances.mean(0) + np.square(self.means - self.mean).mean(0)))
+
+
+def moments_of(states: Iterable[NDArray[Any]]) -> Moments:
+    """Of states (channels, *space), read one after the other."""
+    found = []
+    for state in states:
+        flat = np.asarray(state, np.float64).reshape(len(state), -1)
+        found.append((flat.min(1), flat.max(1), flat.mean(1), flat.var(1)))
+    return Moments(*(np.stack(each) for each in zip(*found, strict=True)))
+
+
+def seen_range(moments: Moments) -> SeenRange:
+    """Of the training states."""
+    energy = moments.variances + np.square(moments.means - moments.mean)
+    least, most = np.quantile(moments.variances, [TAIL, 1 - TAIL], axis=0)
     return SeenRange(
-        np.min(lows, axis=0), np.max(highs, axis=0), mean, np.quantile(energy, 1 - TAIL, axis=0), least, most
+        moments.low.min(0), moments.high.max(0), moments.mean, np.quantile(energy, 1 - TAIL, axis=0), least, most
     )
 
 

@@ -13,8 +13,9 @@ import scipy.io
 from numpy.typing import NDArray
 
 from afresh.core import UserError
-from afresh.domains.field.fields import Span, read_windows
+from afresh.domains.field.fields import Span, read_states
 from afresh.domains.field.reading import extras
+from afresh.domains.field.reading.numpy_files import StoredArray
 from afresh.domains.field.reading.options import ReadingOptions
 from afresh.domains.field.reading.read import Reading, read_fields
 from tests.domains.field.waves import waves
@@ -42,7 +43,7 @@ def check(reading: Reading, expected: NDArray[Any] = U[:, :, None]) -> None:
     assert tuple(fields.values.shape) == expected.shape
     for trajectory in (0, expected.shape[0] - 1):
         np.testing.assert_allclose(fields.values[trajectory, 2:5], expected[trajectory, 2:5], rtol=1e-6)
-    assert read_windows(fields, [Span(1, 3, 2)]).dtype == np.float32
+    assert read_states(fields, Span(1, 3, 2)).dtype == np.float32
 
 
 def npz_stored(path: Path) -> None:
@@ -139,14 +140,14 @@ def test_an_npy_is_mapped_and_its_axes_are_seen(tmp_path: Path) -> None:
     check(reading)
     assert told(reading, "axis 0 (12) is the trajectory", "axis 1 (20) is time", "axis 2 (24) is x")
     assert told(reading, "no times") and told(reading, "no coordinates")
-    assert isinstance(reading.fields.values.pieces[0].variable.source, np.memmap)  # type: ignore[attr-defined]
+    assert isinstance(reading.fields.values.pieces[0].variable.source, StoredArray)  # type: ignore[attr-defined]
 
 
 def test_stored_arrays_of_an_npz_are_mapped_whatever_their_order(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", u=np.asfortranarray(U), t=T, x=X)
     reading = read(tmp_path / "a.npz")
     check(reading)
-    assert isinstance(reading.fields.values.pieces[0].variable.source, np.memmap)  # type: ignore[attr-defined]
+    assert isinstance(reading.fields.values.pieces[0].variable.source, StoredArray)  # type: ignore[attr-defined]
 
 
 def test_a_folder_with_one_file_for_each_trajectory(tmp_path: Path) -> None:

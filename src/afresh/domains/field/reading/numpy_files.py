@@ -1,12 +1,13 @@
-"""Arrays of NumPy files: .npy and .npz, without pickle, and mapped into memory where they are not compressed."""
+"""Arrays of NumPy files: .npy and .npz, without pickle, and read a part at a time where they are not compressed."""
 
 from __future__ import annotations
 
 import os
 import struct
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from afresh.core import Omission
 from afresh.data.files import FileError, open_file
 from afresh.data.image.arrays import MOST_ARRAYS, array_header
 from afresh.data.limits import parsing
-from afresh.domains.field.reading.contents import NUMBERS, Contents, check_unpacked, check_whole, unnamed
+from afresh.domains.field.reading.contents import NUMBERS, Contents, Key, Source, check_unpacked, check_whole, unnamed
 
 ALONE = "field"  # the name of the array of an .npy, which has none
 LOCAL_HEADER = 30  # bytes of the header before each member of a .zip, which ends in the lengths of name and extra field
@@ -25,7 +26,7 @@ def open_npy(path: Path) -> Contents:
     """The array of an .npy. Raises FileError if it is damaged or holds Python objects."""
     with parsing("NumPy file"), open_file(path) as stream:
         array_header(stream, os.fstat(stream.fileno()).st_size, path.name)
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        array = _stored(path, stream, 0)
     if array.dtype.kind not in NUMBERS:
         raise FileError(f"its values are {array.dtype}, no numbers")
     return Contents({ALONE: unnamed(array)})
@@ -46,24 +47,39 @@ def open_npz(path: Path) -> Contents:
     return Contents({k: unnamed(a) for k, a in arrays.items() if a.dtype.kind in NUMBERS}, decisions=notes)
 
 
-def _member(path: Path, stream: IO[bytes], archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[Any]:
+@dataclass(frozen=True)
+class StoredArray:
+    """An array that lies in a file as it is in memory. It is mapped for each part that is read: pages of a map count as
+    memory of the process for as long as it is there."""
+
+    path: Path
+    dtype: np.dtype[Any]
+    start: int
+    shape: tuple[int, ...]
+    order: Literal["C", "F"]
+
+    def __getitem__(self, key: Key, /) -> NDArray[Any]:
+        return np.array(np.memmap(self.path, self.dtype, "r", self.start, self.shape, self.order)[key])
+
+
+def _member(path: Path, stream: IO[bytes], archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Source:
     with archive.open(member) as content:
         array_header(content, member.file_size, member.filename)
     if member.compress_type == zipfile.ZIP_STORED:
-        return _mapped(path, stream, member)
+        stream.seek(member.header_offset)
+        lengths = struct.unpack("<HH", stream.read(LOCAL_HEADER)[-4:])
+        return _stored(path, stream, member.header_offset + LOCAL_HEADER + sum(lengths))
     with archive.open(member) as content:
         array: NDArray[Any] = np.lib.format.read_array(content, allow_pickle=False)
     return array
 
 
-def _mapped(path: Path, stream: IO[bytes], member: zipfile.ZipInfo) -> NDArray[Any]:
-    """An array that is stored as it is, without being read."""
-    stream.seek(member.header_offset)
-    lengths = struct.unpack("<HH", stream.read(LOCAL_HEADER)[-4:])
-    stream.seek(member.header_offset + LOCAL_HEADER + sum(lengths))
+def _stored(path: Path, stream: IO[bytes], start: int) -> Source:
+    """The array whose .npy begins at a place of a file, without being read."""
+    stream.seek(start)
     version = np.lib.format.read_magic(stream)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, fortran, dtype = read(stream)
     if not all(shape):
         return np.zeros(shape, dtype)
-    return np.memmap(path, dtype, "r", stream.tell(), shape, "F" if fortran else "C")
+    return StoredArray(path, dtype, stream.tell(), shape, "F" if fortran else "C")
