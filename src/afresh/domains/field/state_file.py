@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 from afresh.core import Stored, events
 from afresh.core.plural import counted
 from afresh.core.solver_progress import blocks
+from afresh.data.array_file import digest
 from afresh.data.collected import mark_made_from
 from afresh.data.files import DataFile
 from afresh.data.imported import data_folder
 from afresh.data.made_once import check_room, making
 from afresh.data.rows import RowFile
 from afresh.domains.field.fields import Fields, chunks, read_states, whole
-from afresh.domains.field.kind import digest
 from afresh.domains.field.reading.files import field_files
 from afresh.domains.field.reading.options import ReadingOptions
 from afresh.storage.files import replace_file
