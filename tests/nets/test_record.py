@@ -63,3 +63,10 @@ def test_dropout_of_nothing_changes_nothing_and_of_all_leaves_the_inputs() -> No
             block.down.weight.zero_()
             block.down.bias.zero_()
     assert torch.equal(net()(x, None, keep=[zeros, zeros]), shallow(x, None))
+
+
+def test_a_new_network_has_the_frequencies_of_training() -> None:
+    slots = (Slot(0, 3, counts=(7, 1, 0)), Slot(3, 2))
+    p = RecordNet(slots, 5, 16, 2, 4, 16, {})(torch.tensor([[5, 5, 5]]), None).softmax(-1)[0]
+    assert torch.allclose(p[0, :3], torch.tensor([7.5, 1.5, 0.5]) / 9.5, atol=1e-6)
+    assert torch.allclose(p[1, 3:], torch.tensor([0.5, 0.5]))

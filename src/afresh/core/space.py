@@ -21,11 +21,12 @@ MOST_WORDS = 1 << 16  # of a caption, in a run of any version
 @dataclass(frozen=True)
 class Slot:
     """The tokens that one position may hold: the `count` ids from `first` on, the last `ordered` of which are in order,
-    as the parts of a range of numbers are."""
+    as the parts of a range of numbers are. `counts`: how often each occurs in training; empty if that is not known."""
 
     first: int
     count: int
     ordered: int = 0
+    counts: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -556,8 +556,7 @@ RECORDS = replace(
         sizes=record_sizes,
         examples_wanted=lambda parameters, space: parameters // 2,
         batch=lambda examples, space: 128,
-        # 80 passes over 15,000 rows, 60 over 27,000 (docs/development/log.md, "Tables").
-        most_examples=lambda count: 10_000 * math.sqrt(count),
+        most_examples=lambda count: max(1_200_000, 40 * count),  # docs/development/log.md, "Tables, again"
         recipe=lambda space: {"optimizer": "adamw", "lr": 2e-3, "betas": (0.9, 0.98), "weight_decay": 0.01},
         # Without an average the weights of a high rate, which are taken where training ends early, have a held-out loss
         # as low but draw rows that trees tell apart (docs/development/log.md).

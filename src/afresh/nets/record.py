@@ -41,6 +41,15 @@ def features(slot: Slot, most: int) -> Tensor:
     return torch.block_diag(torch.eye(free), cosines(slot.ordered, most))
 
 
+def log_frequencies(slot: Slot) -> Tensor:
+    """(count,): the logarithm of each token's share in training, of which half an occurrence is added; 0 if it is not
+    known."""
+    if not slot.counts:
+        return torch.zeros(slot.count)
+    each = torch.tensor(slot.counts, dtype=torch.float64) + 0.5
+    return (each / each.sum()).log().float()
+
+
 class RecordBlock(nn.Module):
     """x + down(gelu(up(norm(x)))) over (B, width). `keep` (B, 3 width): factors of dropout, of what gelu returns and of
     what is added to x."""
@@ -83,7 +92,9 @@ class RecordNet(nn.Module):
         self.widths = [k.shape[1] for k in kinds]
         self.out = nn.Linear(width, sum(self.widths))
         nn.init.zeros_(self.out.weight)
-        self.bias = nn.Parameter(torch.zeros(sum(self.counts)))  # how frequent a token is, whatever the others are
+        # How frequent a token is, whatever the others are. From zero, the frequencies of rare tokens are not reached in
+        # some thousand steps of an optimiser that bounds each: rows then have too many frequent values.
+        self.bias = nn.Parameter(torch.cat([log_frequencies(s) for s in slots]))
         self.conditioning = Conditioning(conds, width) if conds else None
 
     def condition(self, cond: Cond) -> Tensor | None:

@@ -48,7 +48,8 @@ class ColumnCode(BaseModel):
     """The tokens of a column, numbered from 0 in each of its `sizes`. `own`: values with a token of their own.
 
     Of numbers and dates, `low` and `high` bound the cells, `decimals` are those that are written, None for all. Of
-    categories, `rare` are those that share tokens. `group`: how many rare values share their first token.
+    categories, `rare` are those that share tokens. `group`: how many rare values share their first token. `counts`: of
+    each position, how often its tokens occur in training.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -64,6 +65,7 @@ class ColumnCode(BaseModel):
     decimals: int | None = None
     date: DateForm | None = None
     misses: bool = False  # whether values are missing in training
+    counts: tuple[tuple[int, ...], ...] = ()
 
     @property
     def cells(self) -> int:
@@ -197,6 +199,14 @@ class ColumnCode(BaseModel):
 
 def fit_column(name: str, kind: Kind, cells: Sequence[Cell]) -> ColumnCode:
     """The code of a column, from its training cells."""
+    code = code_of(name, kind, cells)
+    tokens = code.encode(cells)
+    counts = [np.bincount(t, minlength=n).tolist() for t, n in zip(tokens.T, code.sizes, strict=True)]
+    return code.model_copy(update={"counts": tuple(map(tuple, counts))})
+
+
+def code_of(name: str, kind: Kind, cells: Sequence[Cell]) -> ColumnCode:
+    """The code of a column without the counts of its tokens."""
     known = [c for c in cells if c is not None]
     counts = Counter(known)
     least = max(RECURS, len(known) / SHARE)

@@ -77,7 +77,8 @@ class TableEncoder:
     @property
     def space(self) -> Space:
         ordered = [n for code in self.codes for n in code.ordered]
-        slots = tuple(map(Slot, self.starts.tolist(), self.sizes, ordered))
+        counts = [n for code in self.codes for n in code.counts] or [()] * len(ordered)
+        slots = tuple(map(Slot, self.starts.tolist(), self.sizes, ordered, counts))
         total, length = sum(self.sizes), len(self.sizes)
         special = {"begin": total, **self.never}
         return Space("tokens", (length,), (total + 1,), special, grid=(length,), slots=slots)
