@@ -92,6 +92,7 @@ class RecordNet(nn.Module):
         self.widths = [k.shape[1] for k in kinds]
         self.out = nn.Linear(width, sum(self.widths))
         nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
         # How frequent a token is, whatever the others are. From zero, the frequencies of rare tokens are not reached in
         # some thousand steps of an optimiser that bounds each: rows then have too many frequent values.
         self.bias = nn.Parameter(torch.cat([log_frequencies(s) for s in slots]))
