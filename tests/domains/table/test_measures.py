@@ -20,7 +20,6 @@ from afresh.domains.table.frame import Frame, frames_of, shuffled_columns
 from afresh.domains.table.privacy import copies, membership, nearest
 from afresh.domains.table.row import Cell, Header, Kind, Row
 from afresh.domains.table.usefulness import predicts, target_of
-from tests.needs import package
 
 rng = np.random.default_rng(0)
 
@@ -112,7 +111,6 @@ def test_an_attack_finds_those_whose_rows_are_repeated_and_nobody_else() -> None
 
 def test_parity_with_sdmetrics() -> None:
     """Of tables without missing values, which SDMetrics leaves out."""
-    package("sdmetrics", "--no-deps sdmetrics copulas plotly tqdm")
     import pandas
     from sdmetrics import column_pairs, single_column
 
