@@ -545,6 +545,7 @@ def finished(task: Task, trial: Trial) -> TrainConfig:
 def largest(task: Task, train: TrainConfig, decisions: list[Decision]) -> Trial:
     """Choose the family's largest network that sees enough examples for its size within the budget."""
     configs = candidate_sizes(task)
+    most = task.family.plan.most_examples(Loader(task.examples, task.space, Rng(task.seed)).count)
     chosen: Trial | None = None
     for i, config in enumerate(configs):
         if config in configs[:i]:  # equal to a smaller size, because of the user's settings
@@ -558,8 +559,9 @@ def largest(task: Task, train: TrainConfig, decisions: list[Decision]) -> Trial:
             decisions.append(Decision("not larger", f"{size / 1e6:.2f}M parameters", "exceeds the device's memory"))
             break
         wanted = task.family.plan.examples_wanted(size, task.mean_space)
-        if chosen is not None and trial.examples < wanted:
-            reason = f"would see {trial.examples:,} examples within the budget, but needs {wanted:,}"
+        seen = int(min(trial.examples, most))
+        if chosen is not None and seen < wanted:
+            reason = f"would see {seen:,} examples within the budget, but needs {wanted:,}"
             decisions.append(Decision("not larger", f"{size / 1e6:.2f}M parameters", reason))
             break
         chosen = trial
