@@ -1,0 +1,118 @@
+"""The layer `manifest`: a manifest of C2PA within a file, checked by the library, offline."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, BinaryIO
+
+from c2pa import C2paError, Reader
+
+from afresh.provenance import library
+from afresh.provenance.certificates import Certificate, time_fault
+from afresh.provenance.claim import FACTS, GENERATED
+from afresh.provenance.containers import ContainerError, manifest_in
+from afresh.provenance.finding import Layer, Origin, Status
+from afresh.provenance.jumbf import Box, JumbfError, certificates_of, store_in
+from afresh.provenance.trusted import Trusted
+from afresh.provenance.work import work_of
+
+NAME = "manifest"
+MOST_ORIGINS = 100  # of a chain of edits
+CONTENT = ("assertion.dataHash.mismatch", "assertion.boxesHash.mismatch", "assertion.boxesHash.unknownBox",
+           "assertion.bmffHash.mismatch", "assertion.collectionHash.mismatch")  # fmt: skip
+# What is said about a signer, and not about what is signed.
+UNTRUSTED = ("signingCredential.untrusted",)  # by the library, which is not asked
+TIME = ("signingCredential.expired", "claimSignature.outsideValidity")
+CREDENTIAL = ("signingCredential.invalid", "signingCredential.ocsp.revoked", "signingCredential.ocsp.unknown")
+
+
+def manifest_layer(stream: BinaryIO, trusted: Trusted) -> Layer | None:
+    """What the manifest in a file says; None if there is none."""
+    try:
+        found = manifest_in(stream)
+        if found is None:
+            return None
+        store = store_in(found[1])
+    except (ContainerError, JumbfError) as error:
+        return Layer(NAME, Status.DAMAGED, f"the manifest is damaged: {error}")
+    stream.seek(0)
+    try:
+        with (
+            library.reading(trusted.authorities) as context,
+            Reader(found[0], stream, context=context) as reader,
+        ):
+            said: dict[str, Any] = json.loads(reader.json())
+    except (C2paError, ValueError) as error:
+        return Layer(NAME, Status.DAMAGED, f"the manifest is damaged: {error}")
+    try:
+        return _layer(said, store, trusted)
+    except JumbfError as error:
+        return Layer(NAME, Status.DAMAGED, f"the manifest is damaged: {error}")
+    except (KeyError, TypeError, AttributeError):
+        return Layer(NAME, Status.DAMAGED, "the manifest is not built as C2PA says")
+
+
+def _layer(said: Mapping[str, Any], store: Box, trusted: Trusted) -> Layer:
+    manifests: dict[str, Any] = said["manifests"]
+    active = said["active_manifest"]
+    chain: list[Certificate] = []
+    for box in store.boxes:
+        if box.letters != "c2cm":  # those of a compressed one are within it
+            chain = certificates_of(box)  # which also checks each
+        if box.label == active:
+            break
+    results = said["validation_results"]["activeManifest"]
+    failures = [(f["code"], f.get("explanation") or f["code"]) for f in results["failure"]]
+    signer = trusted.signed_by(chain)
+    time = manifests[active]["signature_info"].get("time")
+    origins = tuple(_origins(manifests, active, ()))
+    codes = {code for code, _ in failures}
+    rest = [text for code, text in failures if code not in (*CONTENT, *UNTRUSTED, *TIME, *CREDENTIAL)]
+    if rest:
+        status, detail = Status.DAMAGED, f"the manifest is not what was signed: {rest[0]}"
+    elif codes & set(CONTENT):
+        status, detail = (
+            Status.CHANGED,
+            f"changed since {signer.name} signed it, or the manifest is that of another file",
+        )
+    elif codes & set(TIME):
+        why = time_fault(chain[0]) or "it was not valid at the time of signing"
+        status, detail = Status.OUT_OF_TIME, f"signed by {signer.name}, whose certificate does not count: {why}"
+    elif codes & set(CREDENTIAL):
+        why = next(text for code, text in failures if code in CREDENTIAL)
+        status, detail = Status.UNKNOWN, f"signed by {signer.name}, whose certificate does not count: {why}"
+    elif signer.whose == "unknown":
+        status, detail = Status.UNKNOWN, f"unchanged since it was signed by {signer.name}, who is not known here"
+    else:
+        status, detail = Status.VALID, f"unchanged since it was signed by {trusted.words(signer)}"
+    return Layer(NAME, status, detail, signer, datetime.fromisoformat(time) if time else None, origins)
+
+
+def _origins(manifests: Mapping[str, Any], label: str, faults: Sequence[str]) -> list[Origin]:
+    """The origins of a manifest's work and of what it was made from, nearest first."""
+    out: list[Origin] = []
+    waiting: list[tuple[str | None, str | None, tuple[str, ...]]] = [(None, label, tuple(faults))]
+    seen: set[str] = set()
+    while waiting and len(out) < MOST_ORIGINS:
+        title, current, wrong = waiting.pop(0)
+        if current is None or current not in manifests:
+            out.append(Origin(title, "", False, None, wrong))
+            continue
+        if current in seen:
+            continue
+        seen.add(current)
+        manifest = manifests[current]
+        assertions = manifest.get("assertions", [])
+        work = next((work_of(a["data"]) for a in assertions if a["label"] == FACTS), None)
+        actions = [x for a in assertions if a["label"].startswith("c2pa.actions") for x in a["data"]["actions"]]
+        generated = any(x.get("digitalSourceType", "").endswith(GENERATED.rpartition("/")[2]) for x in actions)
+        info = (manifest.get("claim_generator_info") or [{}])[0]
+        generator = " ".join(str(info[k]) for k in ("name", "version") if k in info)
+        out.append(Origin(title or manifest.get("title"), generator, generated, work, wrong))
+        for one in manifest.get("ingredients", []):
+            results = (one.get("validation_results") or {}).get("activeManifest", {}).get("failure", [])
+            faulty = tuple(f["code"] for f in results if f["code"] not in UNTRUSTED)
+            waiting.append((one.get("title"), one.get("active_manifest"), faulty))
+    return out
