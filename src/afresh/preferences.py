@@ -83,8 +83,9 @@ class Preferences(BaseSettings):
         "", description="networks that are not public and may be collected from, as 10.1.0.0/16, separated by commas"
     )
     key_folder: Folder = Field(
-        default_factory=lambda: user_config_path("afresh"), description="the secret that signs runs of one's own, and
-        the key of works" )
+        default_factory=lambda: user_config_path("afresh"),
+        description="the secret that signs runs of one's own, and the key that signs works",
+    )
     certificate: Folder | None = Field(
         None, description="a certificate in PEM to sign works with, and those of its issuers; else one of your own"
     )

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
@@ -26,6 +26,18 @@ Certificate = x509.Certificate
 def fingerprint(certificate: Certificate) -> str:
     """The SHA-256 of a certificate, in hexadecimal digits."""
     return certificate.fingerprint(hashes.SHA256()).hex()
+
+
+def loaded(der: bytes) -> Certificate:
+    """A certificate of anybody's. Raises ValueError if a part of it cannot be read, which would show up later."""
+    certificate = x509.load_der_x509_certificate(der)
+    try:
+        certificate.public_key()
+        _ = certificate.subject, certificate.issuer, certificate.extensions
+        _ = certificate.not_valid_before_utc, certificate.not_valid_after_utc, certificate.signature_algorithm_oid
+    except (UnsupportedAlgorithm, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
+        raise ValueError(str(error)) from error
+    return certificate
 
 
 def name_of(certificate: Certificate) -> str:
@@ -104,9 +116,7 @@ def profile_fault(certificate: Certificate) -> str | None:
         return "it is signed by itself, which C2PA does not accept: let an authority issue one"
     try:
         usage = certificate.extensions.get_extension_for_class(x509.KeyUsage).value.digital_signature
-        purposes = {
-            p.dotted_string for p in certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-        }
+        extended = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
         certificate.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier)
     except x509.ExtensionNotFound as error:
         return f"it has no extension {error.oid._name}, which C2PA requires"
@@ -148,6 +158,6 @@ def issued_by_known(chain: Sequence[Certificate], anchors: Sequence[Certificate]
 def _issued(certificate: Certificate, issuer: Certificate) -> bool:
     try:
         certificate.verify_directly_issued_by(issuer)
-    except (ValueError, TypeError, InvalidSignature):
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
         return False
     return True

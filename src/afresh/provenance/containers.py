@@ -32,7 +32,7 @@ def manifest_in(stream: BinaryIO) -> tuple[str, bytes] | None:
         media, found = "image/jpeg", _in_jpeg(stream, size)
     elif head[:4] == b"RIFF" and head[8:] in (b"WAVE", b"WEBP"):
         media, found = "audio/wav" if head[8:] == b"WAVE" else "image/webp", _in_riff(stream, size)
-    elif head[:3] == b"ID3":
+    elif head[:3] == b"ID3" and len(head) >= 10:
         found, flac = _in_id3(stream, size)
         media = "audio/flac" if flac else "audio/mpeg"
     else:

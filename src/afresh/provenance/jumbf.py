@@ -11,9 +11,8 @@ import io
 from dataclasses import dataclass
 
 import cbor2
-from cryptography import x509
 
-from afresh.provenance.certificates import MOST_CERTIFICATES, Certificate
+from afresh.provenance.certificates import MOST_CERTIFICATES, Certificate, loaded
 
 MOST_DEPTH, MOST_BOXES = 8, 1 << 14
 TAIL = bytes.fromhex("00110010800000aa00389b71")  # of the types of boxes, after four letters
@@ -115,7 +114,7 @@ def certificates_of(manifest: Box) -> list[Certificate]:
         encoded = [chain] if isinstance(chain, bytes) else list(chain)
         if not 0 < len(encoded) <= MOST_CERTIFICATES:
             raise JumbfError("a signature has no certificate, or too many")
-        return [x509.load_der_x509_certificate(c) for c in encoded]
+        return [loaded(c) for c in encoded]
     except JumbfError:
         raise
     except (cbor2.CBORDecodeError, AttributeError, StopIteration, TypeError, ValueError) as error:

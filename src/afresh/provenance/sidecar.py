@@ -13,7 +13,6 @@ import hashlib
 import json
 from typing import Annotated, Any
 
-from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
@@ -22,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from afresh import __version__
 from afresh.core.safe_json import parse_json
-from afresh.provenance.certificates import MOST_CERTIFICATES, Certificate
+from afresh.provenance.certificates import MOST_CERTIFICATES, Certificate, loaded
 from afresh.provenance.claim import GENERATED
 from afresh.provenance.signer import Signer
 from afresh.provenance.work import Name, Sha256, Work
@@ -78,7 +77,7 @@ def opened(envelope: Any) -> tuple[Payload, list[Certificate]]:
         encoded = header["x5c"]
         if header["typ"] != KIND or not isinstance(encoded, list) or not 0 < len(encoded) <= MOST_CERTIFICATES:
             raise SidecarError("its header is not that of a sidecar")
-        chain = [x509.load_der_x509_certificate(base64.b64decode(c, validate=True)) for c in encoded]
+        chain = [loaded(base64.b64decode(c, validate=True)) for c in encoded]
         _check(chain[0], str(header["alg"]), f"{protected}.{body}".encode(), _from_url64(signature))
         return Payload.model_validate(parse_json(_from_url64(body))), chain
     except InvalidSignature:

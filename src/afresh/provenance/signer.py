@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
 from afresh.core import UserError
 from afresh.preferences import Preferences, preferences
-from afresh.provenance.certificates import Certificate, fingerprint, made_here, profile_fault, time_fault
+from afresh.provenance.certificates import Certificate, fingerprint, loaded, made_here, profile_fault, time_fault
 
 PrivateKey = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
 FILE = "signer.pem"
@@ -139,7 +139,8 @@ def _certificates(file: Path) -> tuple[Certificate, ...]:
 def certificates_in(data: bytes, where: str) -> tuple[Certificate, ...]:
     """The certificates of a PEM file, in its order. Raises UserError if there is none."""
     try:
-        return tuple(x509.load_pem_x509_certificates(data))
+        found = x509.load_pem_x509_certificates(data)
+        return tuple(loaded(c.public_bytes(serialization.Encoding.DER)) for c in found)
     except ValueError as error:
         raise UserError(
             f"{where} has no certificates in PEM, the form that begins with -----BEGIN CERTIFICATE-----. A file of "
