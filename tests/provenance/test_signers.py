@@ -24,6 +24,7 @@ from afresh.provenance.read import read
 from afresh.provenance.sidecar import sidecar
 from afresh.provenance.sign_work import signed_work
 from afresh.provenance.signer import PrivateKey, Signer, signer
+from afresh.provenance.work import Ingredient
 from tests.provenance.conftest import NOW, content_of, facts, pem, stranger
 
 PASSED, COMING = stranger(timedelta(days=-50), timedelta(days=50)), stranger(timedelta(days=50))
@@ -149,11 +150,11 @@ def issued(key: PrivateKey) -> Signer:
 
 
 @pytest.mark.parametrize(
-    "key",
+    "make",
     [
-        ec.generate_private_key(ec.SECP256R1()),
-        ec.generate_private_key(ec.SECP384R1()),
-        ed25519.Ed25519PrivateKey.generate(),
+        lambda: ec.generate_private_key(ec.SECP256R1()),
+        lambda: ec.generate_private_key(ec.SECP384R1()),
+        ed25519.Ed25519PrivateKey.generate,
     ],
     ids=["P-256", "P-384", "Ed25519"],
 )
@@ -210,3 +211,20 @@ def test_what_is_trusted_must_be_certificates(tmp_path: Path) -> None:
     for name in ("c.pem", "missing.pem"):
         with pytest.raises(UserError, match=name):
             trust(tmp_path / name)
+
+
+def test_a_manifest_of_somebody_known_beside_it_does_not_lend_its_name(somebody: Signer) -> None:
+    """A stranger's edit of a work of this user's holds both manifests: the name shown is that of the last."""
+    mine = signed_work(content_of(".png"), "a.png", facts()).content
+    edit = facts(ingredients=(Ingredient.of("a.png", mine),))
+    finding = read(signed_work(content_of(".png", 1), "b.png", edit, somebody).content)
+    assert finding.status is Status.UNKNOWN
+    assert finding.layers[0].signer is not None and finding.layers[0].signer.name.startswith("stranger")
+
+
+def test_a_claim_with_another_certificate_in_front_is_damaged(somebody: Signer) -> None:
+    """The name of somebody known over a signature of one's own."""
+    mine = signer()
+    signed = signed_work(content_of(".wav"), "a.wav", facts(), somebody).content
+    forged = resigned(signed, Signer(somebody.key, mine.chain))
+    assert read(forged).status is Status.DAMAGED

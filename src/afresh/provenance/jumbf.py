@@ -1,31 +1,27 @@
-"""The boxes of a manifest store (JUMBF, ISO/IEC 19566-5), and the signer's certificates in them (COSE, RFC 9360).
+"""The boxes of a manifest store (JUMBF, ISO/IEC 19566-5).
 
-The library checks what the signature is over. Lengths, types and labels of the boxes around it, and the padding of the
-signature, are covered by nothing, so they are checked here: each must be what the specification says (C2PA 2.4,
-sections 11.1 and 13.2), so that no byte of a manifest can be another one unnoticed.
+The library checks what the signature is over. Lengths, types and labels of the boxes around it are covered by nothing,
+so
+they are checked here: each must be what the specification says (C2PA 2.4, section 11.1), and no two may have one label,
+so that no byte can be another one unnoticed, and this program and the library cannot see two different manifests.
 """
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
-
-import cbor2
-
-from afresh.provenance.certificates import MOST_CERTIFICATES, Certificate, loaded
 
 MOST_DEPTH, MOST_BOXES = 8, 1 << 14
 TAIL = bytes.fromhex("00110010800000aa00389b71")  # of the types of boxes, after four letters
-STORE, SIGNATURE = b"c2pa", "c2pa.signature"
+CLAIMS, SIGNATURE = ("c2pa.claim", "c2pa.claim.v2"), "c2pa.signature"
 # The parts of a manifest: the letters of their type, and their labels.
 PARTS = {
     "c2as": ("c2pa.assertions",),
-    "c2cl": ("c2pa.claim", "c2pa.claim.v2"),
+    "c2cl": CLAIMS,
     "c2cs": (SIGNATURE,),
     "c2vc": ("c2pa.credentials",),
     "c2db": ("c2pa.databoxes",),
 }
-MANIFESTS = ("c2ma", "c2um", "c2cm")  # a standard one, one of an update, and a compressed one
+MANIFESTS = ("c2ma", "c2um")  # a standard one, and one of an update; compressed ones are not read
 
 
 class JumbfError(ValueError):
@@ -51,13 +47,20 @@ def store_in(data: bytes) -> Box:
     store = _described(found[0][1], 0, left)
     if (store.letters, store.label) != ("c2pa", "c2pa") or not store.boxes:
         raise JumbfError("it is no manifest store")
+    _distinct(store)
     for manifest in store.boxes:
+        _distinct(manifest)
         if manifest.letters not in MANIFESTS:
             raise JumbfError(f"a manifest is of the type {manifest.letters!r}")
         for part in manifest.boxes:
-            if part.label not in PARTS.get(part.letters, ()) and manifest.letters != "c2cm":
+            if part.label not in PARTS.get(part.letters, ()):
                 raise JumbfError(f"a manifest has a part {part.letters!r} with the label {part.label[:40]!r}")
     return store
+
+
+def _distinct(box: Box) -> None:
+    if len({inner.label for inner in box.boxes}) < len(box.boxes):
+        raise JumbfError("two boxes have the same label")
 
 
 def _pieces(data: bytes, left: list[int]) -> list[tuple[bytes, bytes]]:
@@ -90,32 +93,3 @@ def _described(data: bytes, depth: int, left: list[int]) -> Box:
     inner = tuple(_described(content, depth + 1, left) for kind, content in pieces[1:] if kind == b"jumb")
     content = b"".join(content for kind, content in pieces[1:] if kind != b"jumb")
     return Box(description[:4].decode("latin-1"), label.decode("utf-8", "replace"), inner, content)
-
-
-def certificates_of(manifest: Box) -> list[Certificate]:
-    """The certificates of whoever signed a manifest, that of the signer first. Raises JumbfError."""
-    signature = next((b for b in manifest.boxes if b.label == SIGNATURE), None)
-    if signature is None:
-        raise JumbfError("a manifest has no signature")
-    try:
-        stream = io.BytesIO(signature.content)
-        signed = cbor2.CBORDecoder(stream).decode()
-        if stream.read(1):
-            raise JumbfError("something follows a signature")
-        protected_bytes, unprotected, _, _ = signed.value if isinstance(signed, cbor2.CBORTag) else signed
-        protected = cbor2.loads(protected_bytes)
-        for name, value in unprotected.items():
-            if name in ("pad", "pad2"):
-                if value.strip(b"\0"):
-                    raise JumbfError("the padding of a signature is not empty")
-            elif name not in ("sigTst", "sigTst2", "rVals", "x5chain", 33):
-                raise JumbfError("a signature has a header that C2PA does not know")
-        chain = next(h[n] for h in (protected, unprotected) for n in (33, "x5chain") if n in h)
-        encoded = [chain] if isinstance(chain, bytes) else list(chain)
-        if not 0 < len(encoded) <= MOST_CERTIFICATES:
-            raise JumbfError("a signature has no certificate, or too many")
-        return [loaded(c) for c in encoded]
-    except JumbfError:
-        raise
-    except (cbor2.CBORDecodeError, AttributeError, StopIteration, TypeError, ValueError) as error:
-        raise JumbfError("a signature cannot be decoded") from error

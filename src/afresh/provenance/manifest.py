@@ -10,11 +10,12 @@ from typing import Any, BinaryIO
 from c2pa import C2paError, Reader
 
 from afresh.provenance import library
-from afresh.provenance.certificates import Certificate, time_fault
+from afresh.provenance.certificates import time_fault
 from afresh.provenance.claim import FACTS, GENERATED
 from afresh.provenance.containers import ContainerError, manifest_in
+from afresh.provenance.cose import CoseError, signer_of
 from afresh.provenance.finding import Layer, Origin, Status
-from afresh.provenance.jumbf import Box, JumbfError, certificates_of, store_in
+from afresh.provenance.jumbf import Box, JumbfError, store_in
 from afresh.provenance.trusted import Trusted
 from afresh.provenance.work import work_of
 
@@ -25,6 +26,7 @@ CONTENT = ("assertion.dataHash.mismatch", "assertion.boxesHash.mismatch", "asser
 # What is said about a signer, and not about what is signed.
 UNTRUSTED = ("signingCredential.untrusted",)  # by the library, which is not asked
 TIME = ("signingCredential.expired", "claimSignature.outsideValidity")
+STAMP = ("timeStamp.mismatch", "timeStamp.malformed")  # a damaged one; one of an unknown authority does not count
 CREDENTIAL = ("signingCredential.invalid", "signingCredential.ocsp.revoked", "signingCredential.ocsp.unknown")
 
 
@@ -38,17 +40,17 @@ def manifest_layer(stream: BinaryIO, trusted: Trusted) -> Layer | None:
     except (ContainerError, JumbfError) as error:
         return Layer(NAME, Status.DAMAGED, f"the manifest is damaged: {error}")
     stream.seek(0)
-    try:
+    try:  # the library gets the manifest that was found here, so that it cannot find another one
         with (
             library.reading(trusted.authorities) as context,
-            Reader(found[0], stream, context=context) as reader,
+            Reader(found[0], stream, found[1], context) as reader,
         ):
             said: dict[str, Any] = json.loads(reader.json())
     except (C2paError, ValueError) as error:
         return Layer(NAME, Status.DAMAGED, f"the manifest is damaged: {error}")
     try:
         return _layer(said, store, trusted)
-    except JumbfError as error:
+    except (CoseError, JumbfError) as error:
         return Layer(NAME, Status.DAMAGED, f"the manifest is damaged: {error}")
     except (KeyError, TypeError, AttributeError):
         return Layer(NAME, Status.DAMAGED, "the manifest is not built as C2PA says")
@@ -57,28 +59,27 @@ def manifest_layer(stream: BinaryIO, trusted: Trusted) -> Layer | None:
 def _layer(said: Mapping[str, Any], store: Box, trusted: Trusted) -> Layer:
     manifests: dict[str, Any] = said["manifests"]
     active = said["active_manifest"]
-    chain: list[Certificate] = []
-    for box in store.boxes:
-        if box.letters != "c2cm":  # those of a compressed one are within it
-            chain = certificates_of(box)  # which also checks each
-        if box.label == active:
-            break
+    if store.boxes[-1].label != active:
+        raise JumbfError("its last manifest is not the one that counts")
+    chain = [signer_of(box) for box in store.boxes][-1]
     results = said["validation_results"]["activeManifest"]
-    failures = [(f["code"], f.get("explanation") or f["code"]) for f in results["failure"]]
+    said_wrong = [*results["failure"], *(i for i in results["informational"] if i["code"] in STAMP)]
+    failures = [(f["code"], f.get("explanation") or f["code"]) for f in said_wrong]
     signer = trusted.signed_by(chain)
-    time = manifests[active]["signature_info"].get("time")
+    # Without a time that a known authority vouches for, a certificate counts only while it is valid.
+    stamped = any(s["code"] == "timeStamp.trusted" for s in results["success"])
+    time = datetime.fromisoformat(manifests[active]["signature_info"]["time"]) if stamped else None
+    late = time_fault(chain[0], time)
     origins = tuple(_origins(manifests, active, ()))
     codes = {code for code, _ in failures}
     rest = [text for code, text in failures if code not in (*CONTENT, *UNTRUSTED, *TIME, *CREDENTIAL)]
     if rest:
         status, detail = Status.DAMAGED, f"the manifest is not what was signed: {rest[0]}"
     elif codes & set(CONTENT):
-        status, detail = (
-            Status.CHANGED,
-            f"changed since {signer.name} signed it, or the manifest is that of another file",
-        )
-    elif codes & set(TIME):
-        why = time_fault(chain[0]) or "it was not valid at the time of signing"
+        status = Status.CHANGED
+        detail = f"changed since {signer.name} signed it, or the manifest is that of another file"
+    elif late or codes & set(TIME):
+        why = late or "it was not valid at the time of signing"
         status, detail = Status.OUT_OF_TIME, f"signed by {signer.name}, whose certificate does not count: {why}"
     elif codes & set(CREDENTIAL):
         why = next(text for code, text in failures if code in CREDENTIAL)
@@ -87,7 +88,7 @@ def _layer(said: Mapping[str, Any], store: Box, trusted: Trusted) -> Layer:
         status, detail = Status.UNKNOWN, f"unchanged since it was signed by {signer.name}, who is not known here"
     else:
         status, detail = Status.VALID, f"unchanged since it was signed by {trusted.words(signer)}"
-    return Layer(NAME, status, detail, signer, datetime.fromisoformat(time) if time else None, origins)
+    return Layer(NAME, status, detail, signer, time, origins)
 
 
 def _origins(manifests: Mapping[str, Any], label: str, faults: Sequence[str]) -> list[Origin]:
