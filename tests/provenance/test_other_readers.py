@@ -36,7 +36,7 @@ def test_exiftool_reads_the_source_type_and_the_facts(suffix: str, tmp_path: Pat
 
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_the_signature_and_the_hash_hold_without_the_library(suffix: str) -> None:
-    """C2PA 2.4: the hash of the file without the manifest (18.5), and COSE over the claim (13.2)."""
+    """C2PA 2.2: the hash of the file without the manifest (18.5), and COSE over the claim (13.2)."""
     signed = signed_work(content_of(suffix), suffix, facts()).content
     found = manifest_in(io.BytesIO(signed))
     assert found is not None

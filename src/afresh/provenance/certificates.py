@@ -1,4 +1,4 @@
-"""Certificates by C2PA's profile (C2PA 2.4, section 14.5.1): one of the user's own, made here, and checks of given
+"""Certificates by C2PA's profile (C2PA 2.2, section 14.5.1): one of the user's own, made here, and checks of given
 ones."""
 
 from __future__ import annotations
@@ -15,8 +15,14 @@ from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKey
 from cryptography.x509.oid import NameOID
 
 CLAIM_SIGNING = x509.ObjectIdentifier("1.3.6.1.4.1.62558.2.1")  # c2pa-kp-claimSigning
+DOCUMENT_SIGNING = x509.ObjectIdentifier("1.3.6.1.5.5.7.3.36")
 # The purposes that a certificate may have to sign claims: C2PA's own, documents, mail, and an older one of Microsoft.
-PURPOSES = (CLAIM_SIGNING.dotted_string, "1.3.6.1.5.5.7.3.36", "1.3.6.1.5.5.7.3.4", "1.3.6.1.4.1.311.76.59.1.9")
+PURPOSES = (
+    CLAIM_SIGNING.dotted_string,
+    DOCUMENT_SIGNING.dotted_string,
+    "1.3.6.1.5.5.7.3.4",
+    "1.3.6.1.4.1.311.76.59.1.9",
+)
 YEARS = 20  # without a time-stamping authority a work counts only as long as its signer's certificate
 SKEW = timedelta(days=1)  # by which the clock of another machine may be behind
 MOST_CERTIFICATES = 8  # of a chain
@@ -104,7 +110,8 @@ def certificate_of(
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signed_by.public_key()), critical=False)
     )
     if not authority:
-        builder = builder.add_extension(x509.ExtendedKeyUsage([CLAIM_SIGNING]), critical=False)
+        # The second is for validators of before version 2.1 of the specification (section 14.4.1).
+        builder = builder.add_extension(x509.ExtendedKeyUsage([CLAIM_SIGNING, DOCUMENT_SIGNING]), critical=False)
     return builder.sign(signed_by, hashes.SHA256())
 
 

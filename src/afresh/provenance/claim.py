@@ -1,8 +1,8 @@
-"""The facts of a work as a manifest of C2PA 2.4: actions, where the content comes from, and the rest under our own
+"""The facts of a work as a manifest of C2PA: actions, where the content comes from, and the rest under our own
 name.
 
-Section 18.15 of the specification: the first action is `c2pa.created`, or `c2pa.opened` of a work that another was made
-from, which `c2pa.edited` then follows. The source type is a term of IPTC's.
+Section 18.14 of the specification, version 2.2: the first action is `c2pa.created`, or `c2pa.opened` of a work that
+another was made from, which `c2pa.edited` then follows. The source type is a term of IPTC's.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Where the manifest of C2PA is in a file (C2PA 2.4, appendix A.3): found by its container, in bounded time and memory.
+"""Where the manifest of C2PA is in a file (C2PA 2.2, appendix A.3): found by its container, in bounded time and memory.
 
 The library reads some formats into memory as a whole, and walks others for as long as they say, so a file is walked
 here first: whatever has no manifest, and whatever is not built as its format says, never gets there.
@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 MOST_BYTES = 1 << 25  # of a manifest
 MOST_PARTS = 1 << 18  # chunks of a file
-MOST_JPEG = 1 << 29  # bytes of a JPEG file with a manifest, which the library reads into memory
+MOST_JPEG = 1 << 27  # bytes of a JPEG file with a manifest, which the library reads into memory
 MIME = (b"application/c2pa", b"application/x-c2pa-manifest-store")
 
 

@@ -1,4 +1,4 @@
-"""Who has signed the claim of a manifest: COSE_Sign1 with the signer's certificates (RFC 9052, 9360; C2PA 2.4, section
+"""Who has signed the claim of a manifest: COSE_Sign1 with the signer's certificates (RFC 9052, 9360; C2PA 2.2, section
 13.2).
 
 The library checks the signature too, but does not say which certificate has made it. Whom a user trusts depends on
@@ -46,7 +46,7 @@ def signer_of(manifest: Box) -> list[Certificate]:
                 raise CoseError("a signature has a header that C2PA does not know")
             if name in PADDING and value.strip(b"\0"):
                 raise CoseError("the padding of a signature is not empty")
-        found = next(header[name] for header in (protected, unprotected) for name in CHAIN if name in header)
+        found = _chain(protected, unprotected)
         encoded = [found] if isinstance(found, bytes) else list(found)
         if not 0 < len(encoded) <= MOST_CERTIFICATES or payload is not None:
             raise CoseError("a signature has no certificate, too many, or a content of its own")
@@ -55,8 +55,20 @@ def signer_of(manifest: Box) -> list[Certificate]:
         return chain
     except InvalidSignature:
         raise CoseError("the claim is not what was signed") from None
-    except (cbor2.CBORDecodeError, AttributeError, KeyError, StopIteration, TypeError, ValueError) as error:
+    except (cbor2.CBORDecodeError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise error if isinstance(error, CoseError) else CoseError("a signature cannot be decoded") from None
+
+
+def _chain(protected: Any, unprotected: Any) -> Any:
+    """The header of the certificates: the number comes before the older name, and it may stand in one place only
+    (section 14.5 of the specification)."""
+    for name in CHAIN:
+        found = [header[name] for header in (protected, unprotected) if name in header]
+        if len(found) > 1:
+            raise CoseError("a signature has two lists of certificates")
+        if found:
+            return found[0]
+    raise CoseError("a signature has no certificate")
 
 
 def _decoded(data: bytes) -> Any:

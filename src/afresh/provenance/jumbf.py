@@ -2,7 +2,7 @@
 
 The library checks what the signature is over. Lengths, types and labels of the boxes around it are covered by nothing,
 so
-they are checked here: each must be what the specification says (C2PA 2.4, section 11.1), and no two may have one label,
+they are checked here: each must be what the specification says (C2PA 2.2, section 11.1), and no two may have one label,
 so that no byte can be another one unnoticed, and this program and the library cannot see two different manifests.
 """
 
