@@ -129,10 +129,39 @@ def test_ingredients_of_other_formats_are_kept_by_their_hash_and_their_sidecars_
         made = finding.layers[0].origins[0].work
         assert made is not None and [i.sha256 for i in made.ingredients] == [i.sha256 for i in of]
         assert {o.title for o in finding.layers[0].origins[1:]} >= {"tale.txt", "a.png"}
-    assert "words" in [o.work.model for o in finding.layers[0].origins if o.work]
+        assert "words" in [o.work.model for o in finding.layers[0].origins if o.work]
     wrong = (Ingredient.of("tale.txt", b"a forged tale", tale.sidecar),)
+    forged = read(signed_work(content_of(".png"), "a.png", facts(ingredients=wrong)).content)
+    assert forged.layers[0].origins[1].faults == ("its sidecar is that of another file",)
     signed = signed_work(b"x", "x.txt", facts(ingredients=wrong))
-    assert read(b"x", signed.sidecar).layers[0].origins[1].faults == ("its sidecar is that of another file",)
+    assert read(b"x", signed.sidecar).layers[0].origins[1].work is None
+
+
+def test_a_text_that_was_edited_many_times_grows_by_one_statement_an_edit() -> None:
+    content, sidecar, sizes = b"0", signed_work(b"0", "t.txt", facts(model="0")).sidecar, []
+    for edit in range(1, 30):
+        parent = Ingredient.of("t.txt", content, sidecar)
+        content = str(edit).encode()
+        sidecar = signed_work(content, "t.txt", facts(model=str(edit), ingredients=(parent,))).sidecar
+        assert sidecar is not None
+        sizes.append(len(sidecar))
+    assert sizes[-1] - sizes[-2] < 1.2 * (sizes[1] - sizes[0]) < 6000
+    (layer,) = read(content, sidecar).layers
+    assert layer.status is Status.VALID
+    assert [o.work.model for o in layer.origins if o.work] == [str(e) for e in range(29, -1, -1)]
+    cut = json.loads(sidecar or b"")
+    del cut["header"]["statements"][3]
+    assert read(content, json.dumps(cut).encode()).status is Status.DAMAGED
+
+
+def test_a_flipped_byte_in_the_manifest_of_a_parent_is_found() -> None:
+    first = signed_work(content_of(".wav"), ".wav", facts()).content
+    edited = signed_work(content_of(".wav", 1), ".wav", facts(ingredients=(Ingredient.of("a.wav", first),))).content
+    rng, start = np.random.default_rng(6), edited.find(b"jumb") - 4
+    for place in rng.integers(start, len(edited), 150):
+        changed = bytearray(edited)
+        changed[place] ^= int(rng.integers(1, 256))
+        assert read(bytes(changed)).status is not Status.VALID, place - start
 
 
 def test_a_sidecar_is_known_by_the_content_of_its_file(tmp_path: Path) -> None:
@@ -188,6 +217,8 @@ def test_facts_that_cannot_be_signed_are_refused() -> None:
         facts(made="yesterday")
     with pytest.raises(UserError, match="inputTo"):
         facts(ingredients=(Ingredient.of("a", b"1"), Ingredient.of("b", b"2")))
+    with pytest.raises(UserError, match=r"sidecar of b\.txt is damaged"):
+        signed_work(b"x", "a.txt", facts(ingredients=(Ingredient.of("b.txt", b"y", b'{"payload": ""}'),)))
     with pytest.raises(UserError, match="not of the format"):
         signed_work(b"no picture", "a.png", facts())
 

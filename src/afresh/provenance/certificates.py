@@ -27,6 +27,13 @@ YEARS = 20  # without a time-stamping authority a work counts only as long as it
 SKEW = timedelta(days=1)  # by which the clock of another machine may be behind
 MOST_CERTIFICATES = 8  # of a chain
 Certificate = x509.Certificate
+DAMAGED = (
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
 
 
 def fingerprint(certificate: Certificate) -> str:
@@ -36,12 +43,12 @@ def fingerprint(certificate: Certificate) -> str:
 
 def loaded(der: bytes) -> Certificate:
     """A certificate of anybody's. Raises ValueError if a part of it cannot be read, which would show up later."""
-    certificate = x509.load_der_x509_certificate(der)
     try:
+        certificate = x509.load_der_x509_certificate(der)
         certificate.public_key()
         _ = certificate.subject, certificate.issuer, certificate.extensions
         _ = certificate.not_valid_before_utc, certificate.not_valid_after_utc, certificate.signature_algorithm_oid
-    except (UnsupportedAlgorithm, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
+    except DAMAGED as error:
         raise ValueError(str(error)) from error
     return certificate
 

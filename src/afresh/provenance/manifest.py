@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, BinaryIO
 
@@ -16,8 +17,10 @@ from afresh.provenance.containers import ContainerError, manifest_in
 from afresh.provenance.cose import CoseError, signer_of
 from afresh.provenance.finding import Layer, Origin, Status
 from afresh.provenance.jumbf import Box, JumbfError, store_in
+from afresh.provenance.sidecar import SidecarError, opened
+from afresh.provenance.sidecar_layer import origins_of
 from afresh.provenance.trusted import Trusted
-from afresh.provenance.work import work_of
+from afresh.provenance.work import Ingredient, work_of
 
 NAME = "manifest"
 MOST_ORIGINS = 100  # of a chain of edits
@@ -28,6 +31,7 @@ UNTRUSTED = ("signingCredential.untrusted",)  # by the library, which is not ask
 TIME = ("signingCredential.expired", "claimSignature.outsideValidity")
 STAMP = ("timeStamp.mismatch", "timeStamp.malformed")  # a damaged one; one of an unknown authority does not count
 CREDENTIAL = ("signingCredential.invalid", "signingCredential.ocsp.revoked", "signingCredential.ocsp.unknown")
+OF_SIGNER = (*UNTRUSTED, *TIME, *CREDENTIAL)
 
 
 def manifest_layer(stream: BinaryIO, trusted: Trusted) -> Layer | None:
@@ -65,6 +69,10 @@ def _layer(said: Mapping[str, Any], store: Box, trusted: Trusted) -> Layer:
     results = said["validation_results"]["activeManifest"]
     said_wrong = [*results["failure"], *(i for i in results["informational"] if i["code"] in STAMP)]
     failures = [(f["code"], f.get("explanation") or f["code"]) for f in said_wrong]
+    # Of what the work was made from: only what is worse now than when the work was signed, apart from its signer.
+    deltas = said["validation_results"].get("ingredientDeltas") or []
+    worse = [f for d in deltas for f in d["validationDeltas"]["failure"] if f["code"] not in OF_SIGNER]
+    failures += [("ingredient", f.get("explanation") or f["code"]) for f in worse]
     signer = trusted.signed_by(chain)
     # Without a time that a known authority vouches for, a certificate counts only while it is valid.
     stamped = any(s["code"] == "timeStamp.trusted" for s in results["success"])
@@ -72,7 +80,7 @@ def _layer(said: Mapping[str, Any], store: Box, trusted: Trusted) -> Layer:
     late = time_fault(chain[0], time)
     origins = tuple(_origins(manifests, active, ()))
     codes = {code for code, _ in failures}
-    rest = [text for code, text in failures if code not in (*CONTENT, *UNTRUSTED, *TIME, *CREDENTIAL)]
+    rest = [text for code, text in failures if code not in (*CONTENT, *OF_SIGNER)]
     if rest:
         status, detail = Status.DAMAGED, f"the manifest is not what was signed: {rest[0]}"
     elif codes & set(CONTENT):
@@ -112,8 +120,25 @@ def _origins(manifests: Mapping[str, Any], label: str, faults: Sequence[str]) ->
         info = (manifest.get("claim_generator_info") or [{}])[0]
         generator = " ".join(str(info[k]) for k in ("name", "version") if k in info)
         out.append(Origin(title or manifest.get("title"), generator, generated, work, wrong))
+        stated = [] if work is None else [i for i in work.ingredients if i.statement is not None]
+        out += [origin for one in stated for origin in _stated(one)]
+        with_statement = {one.title for one in stated}
         for one in manifest.get("ingredients", []):
+            if one.get("title") in with_statement:
+                continue
             results = (one.get("validation_results") or {}).get("activeManifest", {}).get("failure", [])
             faulty = tuple(f["code"] for f in results if f["code"] not in UNTRUSTED)
             waiting.append((one.get("title"), one.get("active_manifest"), faulty))
     return out
+
+
+def _stated(one: Ingredient) -> list[Origin]:
+    """What the sidecar of an ingredient says about it and about what that was made from."""
+    try:
+        payload, _, statements = opened(one.statement)
+    except SidecarError as error:
+        return [Origin(one.title, "", False, None, (str(error),))]
+    if payload.sha256 != one.sha256:
+        return [Origin(one.title, "", False, None, ("its sidecar is that of another file",))]
+    first, *rest = origins_of(payload, statements)
+    return [replace(first, title=one.title), *rest]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Sequence
 from typing import Any, BinaryIO
 
 from afresh.core.safe_json import parse_json
@@ -22,10 +23,10 @@ def sidecar_layer(stream: BinaryIO, name: str | None, data: bytes, trusted: Trus
     try:
         if len(data) > MOST_BYTES:
             raise SidecarError(f"it has more than {MOST_BYTES:,} bytes")
-        payload, chain = opened(_parsed(data))
+        payload, chain, statements = opened(_parsed(data))
     except SidecarError as error:
         return Layer(NAME, Status.DAMAGED, f"the sidecar is damaged: {error}")
-    signer, origins = trusted.signed_by(chain), _origins(payload)
+    signer, origins = trusted.signed_by(chain), origins_of(payload, statements)
     leaf = chain[0]
     if not _same(stream, payload):
         status, detail = Status.CHANGED, f"changed since {signer.name} signed it as {payload.name}, or another file"
@@ -59,19 +60,18 @@ def _same(stream: BinaryIO, payload: Payload) -> bool:
     return digest.hexdigest() == payload.sha256
 
 
-def _origins(payload: Payload) -> tuple[Origin, ...]:
-    """The origins of a work and of what it was made from, each of whose sidecars is checked like the first."""
+def origins_of(payload: Payload, statements: Sequence[Payload]) -> tuple[Origin, ...]:
+    """The origins of a work and of what it was made from, as far as there are statements about them."""
+    known = {s.sha256: s for s in statements}
     out = [Origin(None, payload.generator, payload.digitalSourceType == GENERATED, payload.work)]
-    for one in payload.work.ingredients:
-        if one.statement is None:
+    waiting, seen = list(payload.work.ingredients), {payload.sha256}
+    while waiting:
+        one = waiting.pop(0)
+        inner = known.get(one.sha256)
+        if inner is None:
             out.append(Origin(one.title, "", False, None))
-            continue
-        try:
-            inner, _ = opened(one.statement)
-        except SidecarError as error:
-            out.append(Origin(one.title, "", False, None, (str(error),)))
-            continue
-        wrong = () if inner.sha256 == one.sha256 else ("its sidecar is that of another file",)
-        first, *rest = _origins(inner)
-        out += [Origin(one.title, first.generator, first.generated, first.work, wrong), *rest]
+        elif inner.sha256 not in seen:
+            seen.add(inner.sha256)
+            out.append(Origin(one.title, inner.generator, inner.digitalSourceType == GENERATED, inner.work))
+            waiting += inner.work.ingredients
     return tuple(out)

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
+from afresh.core import UserError
 from afresh.provenance.formats import SIDECAR, media_type
 from afresh.provenance.needs import can_embed, require_cryptography
-from afresh.provenance.work import Work
+from afresh.provenance.work import Ingredient, Work
 from afresh.storage.files import replace_file
 
 if TYPE_CHECKING:
@@ -34,6 +35,9 @@ def signed_work(content: bytes, name: str, work: Work, by: Signer | None = None)
     from afresh.provenance.signer import signer
 
     by = by or signer()
+    for one in work.ingredients:
+        if one.statement is not None:
+            _check_statement(one)
     if media_type(name) is not None and can_embed():
         from afresh.provenance.embed import embedded
 
@@ -41,6 +45,18 @@ def signed_work(content: bytes, name: str, work: Work, by: Signer | None = None)
     from afresh.provenance.sidecar import sidecar
 
     return Signed(content, sidecar(content, PurePath(name).name, work, by))
+
+
+def _check_statement(one: Ingredient) -> None:
+    from afresh.provenance.sidecar import SidecarError, opened
+
+    try:
+        opened(one.statement)
+    except SidecarError as error:
+        raise UserError(
+            f"What is given as the sidecar of {one.title} is damaged: {error}. Leave it out to keep the hash alone.",
+            "signing",
+        ) from error
 
 
 def write_work(path: Path, content: bytes, work: Work, by: Signer | None = None) -> list[Path]:

@@ -31,7 +31,7 @@ class Ingredient(BaseModel):
     title: Name
     sha256: Sha256
     relationship: Literal["parentOf", "inputTo"] = "parentOf"
-    statement: dict[str, str] | None = None
+    statement: dict[str, JsonValue] | None = None
     content: bytes | None = Field(None, exclude=True, repr=False)
 
     @classmethod
@@ -93,7 +93,7 @@ def work(
     facts = {"run": run, "model": model, "family": family, "medium": medium, "made": made}
     try:
         made_of = Work(**facts, recipe=dict(recipe), ingredients=ingredients, mark=None if mark is None else dict(mark))
-        size = len(made_of.model_dump_json().encode())
+        size = size_of(made_of)
         _refuse_not_finite(made_of.recipe)
         _refuse_not_finite(made_of.mark)
     except (ValidationError, ValueError) as error:
@@ -107,6 +107,11 @@ def work(
     if sum(i.relationship == "parentOf" for i in ingredients) > 1:
         raise UserError("A work is an edit of one other work: give the others as relationship='inputTo'.", "work_facts")
     return made_of
+
+
+def size_of(facts: Work) -> int:
+    """The bytes of the facts as JSON, without the statements about ingredients."""
+    return len(facts.model_dump_json(exclude={"ingredients": {"__all__": {"statement"}}}).encode())
 
 
 def _refuse_not_finite(value: JsonValue) -> None:
@@ -123,4 +128,4 @@ def work_of(facts: Any) -> Work | None:
         found = Work.model_validate(facts)
     except ValidationError:
         return None
-    return found if len(found.model_dump_json()) <= MOST_BYTES else None
+    return found if size_of(found) <= MOST_BYTES else None
