@@ -26,7 +26,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("core",),
     ("preferences",),
     ("storage",),
-    ("sandbox", "nets", "pages"),
+    ("sandbox", "nets", "pages", "provenance"),
     ("data",),
     ("sampling", "training"),
     ("families",),

@@ -83,7 +83,15 @@ class Preferences(BaseSettings):
         "", description="networks that are not public and may be collected from, as 10.1.0.0/16, separated by commas"
     )
     key_folder: Folder = Field(
-        default_factory=lambda: user_config_path("afresh"), description="the secret that signs runs of one's own"
+        default_factory=lambda: user_config_path("afresh"),
+        description="the secret that signs runs of one's own, and the key that signs works",
+    )
+    certificate: Folder | None = Field(
+        None, description="a certificate in PEM to sign works with, and those of its issuers; else one of your own"
+    )
+    certificate_key: Folder | None = Field(None, description="the private key of that certificate, in PEM")
+    timestamp_url: str | None = Field(
+        None, pattern=r"^https?://", description="an authority that says when works were signed; else nobody does"
     )
 
     @classmethod

@@ -1,29 +1,70 @@
-"""`afresh verify`: is a run sound?"""
+"""`afresh verify`: is a run sound, and where do works come from?"""
 
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from afresh.cli import completion
 from afresh.cli import options as o
-from afresh.cli.show import answer, emit, one_line
+from afresh.cli.paths import Refusal, existing_run, run_path
+from afresh.cli.show import answer, emit, note, one_line
+
+
+def run_or_works(path: Path) -> Path | None:
+    """The folder that RUN names, or the file or folder of works. Raises a usage error if nothing has that name."""
+    found = run_path(path) or path
+    return path if is_works(found) and path.exists() else existing_run(path)
+
+
+def is_works(path: Path) -> bool:
+    """Whether this is no run, and no folder that was one."""
+    return path.is_file() or not any((path / part).exists() for part in ("run.json", "checkpoints"))
 
 
 def verify(
-    run: o.Run,
+    path: Annotated[
+        Path,
+        typer.Argument(
+            help="A run: its folder, or its name in runs/. Or works: a file, or a folder of files.",
+            metavar="RUN|WORKS",
+            callback=run_or_works,
+            autocompletion=completion.runs,
+        ),
+    ],
     trust: Annotated[
         bool,
         typer.Option("--trust", help="Trust a run of somebody else: run and read what it names, now and later."),
     ] = False,
-    as_json: Annotated[bool, o.json_of("{run, passed, checks}")] = False,
+    trust_signer: Annotated[
+        Path | None,
+        typer.Option(
+            help="Of works: a file of certificates in PEM, whose signers are known from now on.",
+            metavar="CERT.pem",
+        ),
+    ] = None,
+    as_json: Annotated[bool, o.json_of("{run, passed, checks}, or of works {passed, works: [{name, layers}]}")] = False,
 ) -> None:
-    """Check a run: hashes, weights, data, resuming, the cache, and that a seed gives the same sample.
+    """Check a run, or read where works come from.
 
-    Exit code 0 when nothing is wrong, 1 when a check failed. What cannot be looked at (data that is gone) is said
-    and does not fail.
+    Of a run: hashes, weights, data, resuming, the cache, and that a seed gives the same sample. What cannot be looked
+    at (data that is gone) is said and does not fail. Of works, without a network: by whom they are signed, and whether
+    they have been changed since. Exit code 0 when nothing is wrong and every work is valid, otherwise 1.
     """
+    if is_works(path):
+        if trust:
+            raise Refusal("--trust is for a run. Signers of works become known with --trust-signer CERT.pem.")
+        verify_works(path, trust_signer, as_json)
+    else:
+        if trust_signer is not None:
+            raise Refusal(f"--trust-signer is for works, and {path} is a run. Runs are trusted with --trust.")
+        verify_run(path, trust, as_json)
+
+
+def verify_run(run: Path, trust: bool, as_json: bool) -> None:
     from rich.text import Text
 
     from afresh.runs.run import Run
@@ -46,4 +87,36 @@ def verify(
             )
         answer(f"{run}: {'failed: ' + ', '.join(broken) if broken else 'sound'}")
     if broken:
+        raise typer.Exit(1)
+
+
+def verify_works(path: Path, trust_signer: Path | None, as_json: bool) -> None:
+    from rich.text import Text
+
+    from afresh.core.plural import counted
+    from afresh.provenance.describe import as_json as described
+    from afresh.provenance.describe import lines
+    from afresh.provenance.needs import require_cryptography
+
+    require_cryptography("Reading where works come from")
+    from afresh.provenance.finding import Status
+    from afresh.provenance.known_signers import trust as keep
+    from afresh.provenance.read import read_all
+
+    if trust_signer is not None:
+        note(f"Known from now on: {', '.join(keep(trust_signer))}.")
+    styles = {Status.VALID: "green", Status.NOTHING: "dim", Status.UNKNOWN: "yellow"}
+    found = []
+    for finding in read_all(path):
+        found.append(finding)
+        if not as_json:
+            for status, text in lines(finding):
+                answer(Text(f"{status:15}", style=styles.get(status, "bold red")) + Text(one_line(text)))
+    valid = sum(f.status is Status.VALID for f in found)
+    passed = bool(found) and valid == len(found)
+    if as_json:
+        emit({"passed": passed, "works": [described(f) for f in found]})
+    else:
+        answer(f"{path}: {valid:,} of {counted(len(found), 'file')} valid")
+    if not passed:
         raise typer.Exit(1)

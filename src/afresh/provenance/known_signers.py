@@ -1,0 +1,42 @@
+"""Signers whose works count as known: certificates that the user has added, in the folder `signers` beside the
+secret."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cryptography.hazmat.primitives import serialization
+
+from afresh.core import UserError
+from afresh.preferences import preferences
+from afresh.provenance.certificates import Certificate, fingerprint, name_of
+from afresh.provenance.signer import certificates_in
+from afresh.storage.files import replace_file
+
+MOST_BYTES = 1 << 23  # of a file of certificates; the list of C2PA has some tens of kilobytes
+
+
+def folder() -> Path:
+    return preferences().key_folder / "signers"
+
+
+def trust(file: Path) -> list[str]:
+    """Keep the certificates of a PEM file as known signers, and return their names. That of an authority makes known
+    whomever it has issued one for. Raises UserError if there is none in the file."""
+    try:
+        data = file.read_bytes() if file.stat().st_size <= MOST_BYTES else b""
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error.strerror or error}.", "signer") from error
+    found = certificates_in(data, str(file))
+    for certificate in found:
+        pem = certificate.public_bytes(serialization.Encoding.PEM)
+        replace_file(folder() / f"{fingerprint(certificate)}.pem", pem)
+    return [name_of(c) for c in found]
+
+
+def known_certificates() -> list[Certificate]:
+    """The certificates of known signers. Raises UserError if a file of them is damaged."""
+    found: list[Certificate] = []
+    for file in sorted(folder().glob("*.pem")) if folder().is_dir() else ():
+        found += certificates_in(file.read_bytes(), str(file))
+    return found

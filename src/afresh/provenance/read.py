@@ -1,0 +1,107 @@
+"""Read where a file comes from, offline: every layer that is found, and whether it is still what was signed."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from afresh.core import UserError
+from afresh.provenance.finding import Finding, Layer, Status
+from afresh.provenance.formats import SIDECAR
+from afresh.provenance.needs import can_embed, require_c2pa, require_cryptography
+
+if TYPE_CHECKING:
+    from afresh.provenance.trusted import Trusted
+
+
+def read(source: Path | bytes, sidecar: bytes | None = None, whom: Trusted | None = None) -> Finding:
+    """What a file, or its content, says about where it comes from. Of a path the sidecar beside it is read too, if none
+    is given; the path of a sidecar is that of its file. Whoever reads many files asks once whom the user trusts
+    (`trusted.trusted()`) and gives it.
+
+    A file of any size is read in pieces. Raises UserError if it cannot be read, or if what is needed is not installed.
+    """
+    require_cryptography("Reading where works come from")
+    from afresh.provenance.trusted import trusted
+
+    whom = whom or trusted()
+    if isinstance(source, bytes):
+        return _finding(io.BytesIO(source), None, sidecar, whom)
+    path = source.with_name(source.name.removesuffix(SIDECAR))
+    beside = path.with_name(path.name + SIDECAR)
+    try:
+        if sidecar is None and beside.is_file():
+            sidecar = _bounded(beside)
+        if sidecar is not None and not path.is_file():
+            layer = Layer("sidecar", Status.DAMAGED, f"the file that it is about, {path.name}, is not beside it")
+            return Finding(str(path), (layer,))
+        with path.open("rb") as stream:
+            return _finding(stream, path, sidecar, whom)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}.", "unreadable") from error
+
+
+def _bounded(beside: Path) -> bytes:
+    from afresh.provenance.sidecar import MOST_BYTES
+
+    with beside.open("rb") as stream:
+        return stream.read(MOST_BYTES + 1)
+
+
+def _finding(stream: BinaryIO, path: Path | None, sidecar: bytes | None, whom: Trusted) -> Finding:
+    from afresh.provenance.containers import ContainerError, manifest_in
+    from afresh.provenance.sidecar_layer import sidecar_layer
+
+    layers: list[Layer] = []
+    if can_embed():
+        from afresh.provenance.manifest import manifest_layer
+
+        found = manifest_layer(stream, whom)
+        layers += [] if found is None else [found]
+    else:
+        try:
+            present = manifest_in(stream) is not None
+        except ContainerError:
+            present = True
+        if present:
+            require_c2pa("Reading the manifest of a file")
+    if sidecar is not None:
+        layers.append(sidecar_layer(stream, None if path is None else path.name, sidecar, whom))
+    return Finding("" if path is None else str(path), tuple(layers))
+
+
+def works_in(path: Path) -> Iterator[Path]:
+    """The files that a path names: itself, or the files of a folder and of those within it, in the order of their
+    names. Of a file and its sidecar only the file is one; hidden files and symbolic links are left out."""
+    if not path.is_dir():
+        yield path
+        return
+    for entry in sorted(path.iterdir(), key=lambda p: p.name):
+        if entry.name.startswith(".") or entry.is_symlink():
+            continue
+        if entry.is_dir():
+            yield from works_in(entry)
+        elif entry.is_file() and not _has_file(entry):
+            yield entry
+
+
+def _has_file(sidecar: Path) -> bool:
+    """Whether this is the sidecar of a file that is there."""
+    return sidecar.name.endswith(SIDECAR) and sidecar.with_name(sidecar.name.removesuffix(SIDECAR)).is_file()
+
+
+def read_all(path: Path) -> Iterator[Finding]:
+    """The findings of the files that a path names. A file of a folder that cannot be read is one that is damaged."""
+    require_cryptography("Reading where works come from")
+    from afresh.provenance.trusted import trusted
+
+    whom = trusted()
+    for file in works_in(path):
+        try:
+            yield read(file, whom=whom)
+        except UserError as error:
+            if error.code != "unreadable" or file == path:
+                raise
+            yield Finding(str(file), (Layer("file", Status.DAMAGED, str(error)),))

@@ -1,0 +1,77 @@
+"""The layer `sidecar`: the signed file beside one that can carry no manifest."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from typing import Any, BinaryIO
+
+from afresh.core.safe_json import parse_json
+from afresh.provenance.certificates import profile_fault, time_fault
+from afresh.provenance.claim import GENERATED
+from afresh.provenance.finding import Layer, Origin, Status
+from afresh.provenance.sidecar import MOST_BYTES, Payload, SidecarError, opened
+from afresh.provenance.trusted import Trusted
+
+NAME = "sidecar"
+CHUNK = 1 << 20
+
+
+def sidecar_layer(stream: BinaryIO, name: str | None, data: bytes, trusted: Trusted) -> Layer:
+    """What a sidecar says about the file in the stream, which is read only if it has the size that was signed."""
+    try:
+        if len(data) > MOST_BYTES:
+            raise SidecarError(f"it has more than {MOST_BYTES:,} bytes")
+        payload, chain, statements = opened(_parsed(data))
+    except SidecarError as error:
+        return Layer(NAME, Status.DAMAGED, f"the sidecar is damaged: {error}")
+    signer, origins = trusted.signed_by(chain), origins_of(payload, statements)
+    leaf = chain[0]
+    if not _same(stream, payload):
+        status, detail = Status.CHANGED, f"changed since {signer.name} signed it as {payload.name}, or another file"
+    elif why := time_fault(leaf):
+        status, detail = Status.OUT_OF_TIME, f"signed by {signer.name}, whose certificate does not count: {why}"
+    elif why := profile_fault(leaf):
+        status, detail = Status.UNKNOWN, f"signed by {signer.name}, whose certificate does not count: {why}"
+    elif signer.whose == "unknown":
+        status, detail = Status.UNKNOWN, f"unchanged since it was signed by {signer.name}, who is not known here"
+    else:
+        status, detail = Status.VALID, f"unchanged since it was signed by {trusted.words(signer)}"
+    if status is not Status.CHANGED and name is not None and name != payload.name:
+        detail += f"; its name was {payload.name}"
+    return Layer(NAME, status, detail, signer, None, origins)
+
+
+def _parsed(data: bytes) -> Any:
+    try:
+        return parse_json(data)
+    except ValueError:
+        raise SidecarError("it is not JSON") from None
+
+
+def _same(stream: BinaryIO, payload: Payload) -> bool:
+    if stream.seek(0, os.SEEK_END) != payload.bytes:
+        return False
+    stream.seek(0)
+    digest = hashlib.sha256()
+    while chunk := stream.read(CHUNK):
+        digest.update(chunk)
+    return digest.hexdigest() == payload.sha256
+
+
+def origins_of(payload: Payload, statements: Sequence[Payload]) -> tuple[Origin, ...]:
+    """The origins of a work and of what it was made from, as far as there are statements about them."""
+    known = {s.sha256: s for s in statements}
+    out = [Origin(None, payload.generator, payload.digitalSourceType == GENERATED, payload.work)]
+    waiting, seen = list(payload.work.ingredients), {payload.sha256}
+    while waiting:
+        one = waiting.pop(0)
+        inner = known.get(one.sha256)
+        if inner is None:
+            out.append(Origin(one.title, "", False, None))
+        elif inner.sha256 not in seen:
+            seen.add(inner.sha256)
+            out.append(Origin(one.title, inner.generator, inner.digitalSourceType == GENERATED, inner.work))
+            waiting += inner.work.ingredients
+    return tuple(out)

@@ -1,0 +1,131 @@
+"""The facts of a generated work, which its signature is over: by which run, model and recipe, when, and from what."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import PurePath
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, StringConstraints, ValidationError
+
+from afresh.core import UserError
+from afresh.core.safe_json import faults, parse_json
+
+MOST_BYTES = 1 << 18  # of the facts as JSON: they travel with every work
+Name = Annotated[str, StringConstraints(max_length=400)]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Ingredient(BaseModel):
+    """What a work was made from. Its content is looked at when the work is signed, so that a manifest in it is kept
+    with the work; of a record that was read there is the hash alone. `statement` is the ingredient's own sidecar.
+
+    `relationship` is a term of C2PA: of the work that was edited `parentOf`, of which there is at most one; of what a
+    model was given besides `inputTo`.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    title: Name
+    sha256: Sha256
+    relationship: Literal["parentOf", "inputTo"] = "parentOf"
+    statement: dict[str, JsonValue] | None = None
+    content: bytes | None = Field(None, exclude=True, repr=False)
+
+    @classmethod
+    def of(
+        cls,
+        title: str,
+        content: bytes,
+        sidecar: bytes | None = None,
+        relationship: Literal["parentOf", "inputTo"] = "parentOf",
+    ) -> Self:
+        """The ingredient of this content. Of a path as a title, only the name is kept. Raises ValueError for what is no
+        sidecar."""
+        return cls(
+            title=PurePath(title).name,
+            sha256=hashlib.sha256(content).hexdigest(),
+            relationship=relationship,
+            statement=None if sidecar is None else parse_json(sidecar),
+            content=content,
+        )
+
+
+class Work(BaseModel):
+    """The facts of one work.
+
+    `run` is the content hash of the run, `recipe` the request, the settings and the seed, `made` the time with its
+    zone, and `mark` how the work was marked imperceptibly (None: it was not).
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    run: Name
+    model: Name
+    family: Name
+    medium: Name
+    made: AwareDatetime
+    recipe: dict[str, JsonValue]
+    ingredients: tuple[Ingredient, ...] = ()
+    mark: dict[str, JsonValue] | None = None
+
+    @property
+    def parent(self) -> Ingredient | None:
+        """What was edited, if this is an edit."""
+        return next((i for i in self.ingredients if i.relationship == "parentOf"), None)
+
+
+def work(
+    *,
+    run: str,
+    model: str,
+    family: str,
+    medium: str,
+    made: datetime,
+    recipe: Mapping[str, Any],
+    ingredients: tuple[Ingredient, ...] = (),
+    mark: Mapping[str, Any] | None = None,
+) -> Work:
+    """The record of these facts. Raises UserError if one of them cannot be written as JSON, if they are too large, or
+    if there are two parents."""
+    facts = {"run": run, "model": model, "family": family, "medium": medium, "made": made}
+    try:
+        made_of = Work(**facts, recipe=dict(recipe), ingredients=ingredients, mark=None if mark is None else dict(mark))
+        size = size_of(made_of)
+        _refuse_not_finite(made_of.recipe)
+        _refuse_not_finite(made_of.mark)
+    except (ValidationError, ValueError) as error:
+        raise UserError(f"These facts of a work cannot be signed: {faults(error)}.", "work_facts") from error
+    if size > MOST_BYTES:
+        raise UserError(
+            f"The facts of a work have {size:,} bytes, and at most {MOST_BYTES:,} are written into it. Shorten the "
+            "request that the recipe quotes, or name it by its hash.",
+            "work_facts",
+        )
+    if sum(i.relationship == "parentOf" for i in ingredients) > 1:
+        raise UserError("A work is an edit of one other work: give the others as relationship='inputTo'.", "work_facts")
+    return made_of
+
+
+def size_of(facts: Work) -> int:
+    """The bytes of the facts as JSON, without the statements about ingredients."""
+    return len(facts.model_dump_json(exclude={"ingredients": {"__all__": {"statement"}}}).encode())
+
+
+def _refuse_not_finite(value: JsonValue) -> None:
+    """Raises ValueError for a number that JSON does not have."""
+    if isinstance(value, float) and not abs(value) < float("inf"):
+        raise ValueError(f"{value} is no number of JSON")
+    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        _refuse_not_finite(inner)
+
+
+def work_of(facts: Any) -> Work | None:
+    """The facts that a file of anybody's says; None if they are not such a record."""
+    try:
+        found = Work.model_validate(facts)
+    except ValidationError:
+        return None
+    return found if size_of(found) <= MOST_BYTES else None
