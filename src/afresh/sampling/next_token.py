@@ -43,14 +43,15 @@ from afresh.sampling.tokens import (
     continuations,
     draw_plain,
 )
+from afresh.watermark.watermark import Watermark
 
 
 class NextTokenSettings(BaseModel):
     """Options of sampling. `length`: number of new tokens of a stream; images always have all their tokens.
 
     `constraint` creates the constraint of each text (afresh.sampling.constrained), one object for each sample. `watch`
-    is called with every token that is drawn, and may end the sample. `weights`: precision of the weights while decoding
-    on a CPU; auto is that of training.
+    is called with every token that is drawn, and may end the sample. `watermark` marks tokens that are drawn at a
+    temperature above 0. `weights`: precision of the weights while decoding on a CPU; auto is that of training.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
@@ -67,6 +68,7 @@ class NextTokenSettings(BaseModel):
     constraint: Maker | None = Field(None, exclude=True)
     watch: Watch | None = Field(None, exclude=True)
     scored: bool = Field(True, exclude=True)  # whether `watch` receives log-probabilities, or zeros
+    watermark: Watermark | None = Field(None, exclude=True)
     weights: Literal["auto", "float32", "bfloat16", "int8"] = "auto"
 
 
@@ -199,6 +201,7 @@ def sequences(space: Space, cond: Cond, rng: Rng, index: Tensor, settings: NextT
             settings.watch,
             settings.top_logprobs,
             settings.scored,
+            settings.watermark,
         )
         for prompt, number in zip(prompts_of(space, cond), index.tolist(), strict=True)
     ]

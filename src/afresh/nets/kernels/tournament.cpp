@@ -1,0 +1,69 @@
+// Tournament sampling (afresh.watermark.tournament) over the likely tokens of some rows of probabilities.
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+namespace {
+
+constexpr uint64_t GOLDEN = 0x9E3779B97F4A7C15u;
+constexpr long BLOCK = 32;  // tokens that are passed over together if none of them is likely
+
+inline uint64_t mix(uint64_t z) {  // of SplitMix64, as afresh.core.rng
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
+    return z ^ (z >> 31);
+}
+
+struct Likely {
+    std::vector<int32_t> token;
+    std::vector<double> p;
+    std::vector<uint64_t> bits;
+    long count = 0;
+    explicit Likely(long vocab) : token(vocab), p(vocab), bits(vocab) {}
+};
+
+void take(const double *row, long vocab, double least, Likely &likely) {
+    long n = 0;
+    for (long first = 0; first < vocab; first += BLOCK) {
+        long last = std::min(first + BLOCK, vocab);
+        int any = 0;
+        for (long i = first; i < last; i++) any |= row[i] >= least;
+        if (!any) continue;
+        for (long i = first; i < last; i++) {
+            likely.token[n] = int32_t(i);
+            n += row[i] >= least;
+        }
+    }
+    likely.count = n;
+}
+
+}  // namespace
+
+extern "C" void tournament(double *p, const int64_t *rows, const int64_t *begin, long n, long vocab, long layers,
+                           float least) {
+#pragma omp parallel if (n >= 32)
+    {
+        Likely likely(vocab);
+        double *q = likely.p.data();
+        uint64_t *bits = likely.bits.data();
+        const int32_t *token = likely.token.data();
+#pragma omp for
+        for (long r = 0; r < n; r++) {
+            double *row = p + rows[r] * vocab, mass = 0;
+            take(row, vocab, least, likely);
+            long count = likely.count;
+            for (long j = 0; j < count; j++) mass += row[token[j]];
+            for (long j = 0; j < count; j++) {
+                q[j] = row[token[j]] / mass;
+                bits[j] = mix(mix(uint64_t(begin[r]) + uint64_t(token[j] + 1) * GOLDEN));
+            }
+            for (long layer = 0; layer < layers; layer++) {
+                double ones = 0;
+                for (long j = 0; j < count; j++) ones += q[j] * double((bits[j] >> layer) & 1);
+                for (long j = 0; j < count; j++) q[j] *= 1 + double((bits[j] >> layer) & 1) - ones;
+            }
+            for (long j = 0; j < count; j++) row[token[j]] = q[j] * mass;
+        }
+    }
+}

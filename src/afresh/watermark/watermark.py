@@ -1,0 +1,70 @@
+"""The key of a watermark of tokens, and the keyed bits on which it rests."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from struct import pack
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from afresh.core import UserError
+from afresh.core.rng import GOLDEN, MIX_2, Rng, mix
+
+LEAST_KEY, LONGEST_KEY = 16, 64  # bytes
+MOST_CONTEXT, MOST_LAYERS = 16, 32
+VARIANTS = 64
+
+
+@dataclass(frozen=True)
+class Watermark:
+    """A watermark of tokens by tournament sampling (Dathathri et al. 2024).
+
+    `key`: 16 to 64 secret bytes: with the same ones a text is marked and tested. `context`: the number of tokens before
+    a token that choose its bits (H of the paper). `layers`: the number of bits of a token, each a round of a tournament
+    (m of the paper). Raises UserError for values out of range.
+    """
+
+    key: bytes = field(repr=False)
+    context: int = 4
+    layers: int = 20
+
+    def __post_init__(self) -> None:
+        if not LEAST_KEY <= len(self.key) <= LONGEST_KEY:
+            raise UserError(
+                f"The key of a watermark has {LEAST_KEY} to {LONGEST_KEY} bytes. Given: {len(self.key)}. "
+                "Make one with secrets.token_bytes(32)."
+            )
+        for name, value, most in (("context", self.context, MOST_CONTEXT), ("layers", self.layers, MOST_LAYERS)):
+            if not 1 <= value <= most:
+                raise UserError(f"`{name}` of a watermark is 1 to {most}. Given: {value}.")
+
+    def context_key(self, tokens: Sequence[int]) -> bytes:
+        """The secret 8 bytes of a context, which are its `context` tokens, the last one the nearest.
+
+        BLAKE2b of the key and the tokens, so that neither the key nor those of other contexts follow from it.
+        """
+        return blake2b(self.key + pack(f"<{len(tokens)}q", *tokens), digest_size=8).digest()
+
+
+def variant_of(rng: Rng, index: Tensor) -> Tensor:
+    """Which of the `VARIANTS` of a watermark each text takes, (B,) int64 for `index` (B,).
+
+    Texts with one key and one variant draw the same token after the same context, nearly always if it is a frequent
+    one: without variants, the children of a hundred stories would have one name.
+    """
+    return rng.bits("watermark", index) & (VARIANTS - 1)
+
+
+def as_numbers(context_keys: Sequence[bytes]) -> Tensor:
+    """The keys of n contexts as (n,) int64."""
+    return torch.from_numpy(np.frombuffer(b"".join(context_keys), "<i8").astype(np.int64))
+
+
+def token_bits(contexts: Tensor, variants: Tensor, tokens: Tensor) -> Tensor:
+    """64 keyed bits of tokens after contexts in variants of a watermark, int64 of the shape to which the three
+    broadcast, all int64. Bit l is the g-value of layer l, 0 or 1 with equal probability (Dathathri et al. 2024)."""
+    return mix(mix(contexts + variants * MIX_2 + (tokens + 1) * GOLDEN))
