@@ -22,7 +22,7 @@ from afresh.core.device import wide
 from afresh.core.rng import Rng
 from afresh.core.solver_progress import step as tell
 from afresh.sampling.tokens import Cut, draw, narrow
-from afresh.watermark.any_order import AnyOrder, Keys
+from afresh.watermark.any_order import AnyOrder
 from afresh.watermark.watermark import Watermark
 
 Order = Literal["random", "confidence"]
@@ -92,16 +92,15 @@ def fill(
             if how.banned:
                 logits[..., list(how.banned)] = -torch.inf
             candidates = hidden & (order[rows] < goal[rows, None]) if how.order == "random" else hidden
-            p, keys = narrow(logits[candidates], how.cut), Keys()
+            p, own = narrow(logits[candidates], how.cut), None
             if marking is not None:
                 own = marking.select(rows, 0, length)
-                keys = own.keys(window[:, 1:], window[:, 1:] == how.mask, candidates)
-                p = own.mark(p, keys, candidates)
+                p, keys = own.mark(p, window[:, 1:], window[:, 1:] == how.mask, candidates)
             tokens, chosen = draw(p, u[rows][candidates]), candidates
             if how.order == "confidence":
                 chosen = surest(logits[hidden], tokens, hidden, goal[rows] - (count[rows] - hidden.sum(1)))
                 tokens = tokens[chosen[hidden]]
-            if marking is not None:
+            if own is not None:
                 own.remember(keys, candidates, chosen)
             x[rows] = torch.cat([window[:, :1], window[:, 1:].masked_scatter(chosen, tokens)], 1)
             tell(step + 1, int(steps.max()))

@@ -17,7 +17,7 @@ from afresh.core.solver_progress import step as tell
 from afresh.sampling.constraint import Constraint, check_finished, restrict
 from afresh.sampling.prefix_cache import KEPT_BYTES, LEAST, CachedPrefix, Prefixes, Slotted, common
 from afresh.sampling.text_time_limit import Deadline
-from afresh.watermark.marked_text import MarkedText, mark
+from afresh.watermark.marked_text import MarkedText, contexts_of, mark
 from afresh.watermark.watermark import Watermark
 
 Alternatives = Sequence[tuple[int, float]]  # the likeliest tokens and their log-probabilities, the likeliest first
@@ -433,7 +433,7 @@ class Decoding:
 def marked(p: Tensor, sequences: Sequence[TokenSequence]) -> Tensor:
     """The distributions p (B, V) of the next tokens of sequences with one watermark, marked."""
     texts = [s.marked for s in sequences if s.marked is not None]
-    return mark(p, texts, [s.tokens for s in sequences])
+    return mark(p, contexts_of([s.tokens for s in sequences], texts[0].watermark), texts)
 
 
 def draw_plain(
@@ -452,7 +452,8 @@ def draw_plain(
     alive, state = torch.arange(len(sequences), device=device), None
     new = torch.full((len(sequences), max(0, min(first.length, room))), -1, dtype=torch.int64, device=device)
     cond = replace(cond, known=None, known_mask=None)
-    going_on = list(sequences)
+    texts = [s.marked for s in sequences if s.marked is not None]
+    contexts = contexts_of([s.tokens for s in sequences], texts[0].watermark).to(device) if texts else None
     for step in range(new.shape[1]):
         logits, state = decoding.predict(x, counts, cond, state)
         tell(step + 1, new.shape[1])
@@ -464,13 +465,12 @@ def draw_plain(
             if step % BLOCK == 0:
                 uniforms = _uniforms(rng, index, prompts + step)
             p = narrow(logits, first.cut)
-            if first.watermark is not None:
-                p = marked(p, going_on)
+            if contexts is not None:
+                p = mark(p, contexts, texts)
             token = draw(p, uniforms[step % BLOCK, alive])
         new[alive, step] = token
-        if first.watermark is not None:
-            for s, t in zip(going_on, token.tolist(), strict=True):
-                s.tokens.append(t)
+        if contexts is not None:
+            contexts = torch.cat([contexts[:, 1:], token[:, None]], 1)
         x, counts = token[:, None], None
         if end is not None:
             going = token != end
@@ -479,10 +479,11 @@ def draw_plain(
                 if not len(rows):
                     break
                 alive, cond, state, x = alive[rows], cond.select(rows), state.select(rows), x[rows]
-                going_on = [going_on[row] for row in rows.tolist()]
+                if contexts is not None:
+                    contexts, texts = contexts[rows], [texts[row] for row in rows.tolist()]
     left = []
     for s, row in zip(sequences, new.tolist(), strict=True):
-        s.tokens[s.prompt :] = [t for t in row if t >= 0]
+        s.tokens += [t for t in row if t >= 0]
         if s.tokens[-1] != end and s.left > 0:
             left.append(s)
     return left

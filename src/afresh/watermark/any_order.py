@@ -13,9 +13,6 @@ from afresh.core.rng import Rng
 from afresh.watermark.marked_text import MarkedText, mark_rows
 from afresh.watermark.watermark import Watermark
 
-Keys = list[bytes | None]
-
-
 @dataclass(frozen=True)
 class AnyOrder:
     """Texts with one watermark, and which of their positions (B, T) bool are drawn: other tokens were given.
@@ -37,29 +34,35 @@ class AnyOrder:
         drawn = self.drawn[rows, first:last]
         return AnyOrder([self.texts[row] for row in rows.tolist()], F.pad(drawn, (0, last - first - drawn.shape[1])))
 
-    def keys(self, tokens: Tensor, hidden: Tensor, wanted: Tensor) -> Keys:
-        """For each of the positions `wanted` (B, T), row by row, the key of its context in `tokens` (B, T), or None if it
-        is not marked. `hidden` (B, T): which tokens are not known."""
+    def mark(self, p: Tensor, tokens: Tensor, hidden: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+        """The distributions p (N, V) of the tokens at the positions `wanted` (B, T), row by row, marked where they are to
+        be, and the keys (N,) of their contexts in `tokens` (B, T), 0 where they are not marked. `hidden` (B, T): which
+        tokens are not known."""
+        keys = self.keys(tokens, hidden, wanted)
+        places = wanted.nonzero()[:, 0].tolist()
+        marked = keys.nonzero()[:, 0].tolist()
+        return mark_rows(p, marked, keys, [self.texts[row] for row in places]), keys
+
+    def keys(self, tokens: Tensor, hidden: Tensor, wanted: Tensor) -> Tensor:
+        """The keys that `mark` gives."""
         size, length = self.texts[0].watermark.context, tokens.shape[1]
         known = F.pad((self.drawn & ~hidden).int().cumsum(1), (1, 0))  # (B, T + 1), before each position
         ready = torch.zeros_like(wanted)
         ready[:, size:] = known[:, size:length] - known[:, : max(0, length - size)] == size
-        rows, taken, out = tokens.tolist(), set[tuple[int, bytes]](), Keys()
-        for (row, place), whole in zip(wanted.nonzero().tolist(), ready[wanted].tolist(), strict=True):
-            key = self.texts[row].watermark.context_key(rows[row][place - size : place]) if whole else None
-            if key is not None and (key in self.texts[row].seen or (row, key) in taken):
-                key = None
-            if key is not None:
+        places = wanted.nonzero()
+        among = (wanted & ready)[wanted].nonzero()[:, 0]  # of the places
+        back = torch.arange(-size, 0, device=tokens.device)
+        contexts = tokens[places[among, :1], places[among, 1:] + back].cpu()
+        keys, taken = torch.zeros(len(places), dtype=torch.int64), set[tuple[int, int]]()
+        found = self.texts[0].watermark.context_keys(contexts).tolist()
+        for at, row, key in zip(among.tolist(), places[among, 0].tolist(), found, strict=True):
+            if key not in self.texts[row].seen and (row, key) not in taken:
                 taken.add((row, key))
-            out.append(key)
-        return out
+                keys[at] = key
+        return keys
 
-    def mark(self, p: Tensor, keys: Keys, wanted: Tensor) -> Tensor:
-        """The distributions p (N, V) of the tokens at the positions `wanted`, marked where there is a key."""
-        return mark_rows(p, keys, [self.texts[row] for row in wanted.nonzero()[:, 0].tolist()])
-
-    def remember(self, keys: Keys, wanted: Tensor, chosen: Tensor) -> None:
+    def remember(self, keys: Tensor, wanted: Tensor, chosen: Tensor) -> None:
         """Use no context a second time of those positions `chosen` (B, T) among `wanted` whose tokens are kept."""
-        for (row, _), key, kept in zip(wanted.nonzero().tolist(), keys, chosen[wanted].tolist(), strict=True):
-            if kept and key is not None:
-                self.texts[row].seen.add(key)
+        used = chosen[wanted].cpu() & (keys != 0)
+        for row, key in zip(wanted.nonzero()[:, 0].cpu()[used].tolist(), keys[used].tolist(), strict=True):
+            self.texts[row].seen.add(key)

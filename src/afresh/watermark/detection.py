@@ -6,10 +6,11 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from afresh.watermark.watermark import VARIANTS, Watermark, as_numbers, token_bits
+from afresh.watermark.watermark import VARIANTS, Watermark, token_bits
 
 TOGETHER = 2**20  # tokens of a variant whose bits are in memory at a time
 
@@ -41,17 +42,16 @@ def watermark_test(tokens: Sequence[int], watermark: Watermark) -> Evidence:
 def ones(tokens: Sequence[int], watermark: Watermark) -> tuple[Tensor, int]:
     """How many bits are 1 in each variant over the tokens with distinct contexts, (VARIANTS,) int64, and the number of
     these tokens."""
-    size, first = watermark.context, dict[bytes, int]()
-    for end in range(size, len(tokens)):
-        first.setdefault(watermark.context_key(tokens[end - size : end]), int(tokens[end]))
-    counts = torch.zeros(VARIANTS, dtype=torch.int64)
-    if not first:
+    counts, size = torch.zeros(VARIANTS, dtype=torch.int64), watermark.context
+    if len(tokens) <= size:
         return counts, 0
-    contexts, tested = as_numbers(list(first)), torch.tensor(list(first.values()))
-    for variants in torch.arange(VARIANTS).split(max(1, TOGETHER // len(first))):
+    text = torch.tensor(tokens)
+    keys, first = np.unique(watermark.context_keys(text[:-1].unfold(0, size, 1)).numpy(), return_index=True)
+    contexts, tested = torch.from_numpy(keys), text[size:][torch.from_numpy(first)]
+    for variants in torch.arange(VARIANTS).split(max(1, TOGETHER // len(keys))):
         bits = token_bits(contexts, variants[:, None], tested) & ((1 << watermark.layers) - 1)
         counts[variants] = set_bits(bits).sum(1)
-    return counts, len(first)
+    return counts, len(keys)
 
 
 def set_bits(x: Tensor) -> Tensor:

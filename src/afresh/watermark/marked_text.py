@@ -1,4 +1,4 @@
-"""The marking of a text while its tokens are drawn."""
+"""The marking of texts while their tokens are drawn one after the other."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from torch import Tensor
 
 from afresh.core.rng import Rng
 from afresh.watermark.tournament import marked_rows
-from afresh.watermark.watermark import Watermark, as_numbers, variant_of
+from afresh.watermark.watermark import Watermark, variant_of
+
+NO_TOKEN = -1  # before the beginning of a text
 
 
 class MarkedText:
@@ -22,35 +24,44 @@ class MarkedText:
     """
 
     def __init__(self, watermark: Watermark, tokens: Sequence[int], rng: Rng, index: int) -> None:
-        self.watermark, self.prompt = watermark, len(tokens)
+        self.watermark, self.drawn = watermark, 0
         self.variant = int(variant_of(rng, torch.tensor([index]))[0])
-        size = watermark.context
-        self.seen = {watermark.context_key(tokens[end - size : end]) for end in range(size, len(tokens))}
+        self.seen: set[int] = set()
+        if len(tokens) > watermark.context:
+            contexts = torch.tensor(tokens[:-1]).unfold(0, watermark.context, 1)
+            self.seen.update(watermark.context_keys(contexts).tolist())
 
-    def next_key(self, tokens: Sequence[int]) -> bytes | None:
-        """The key of the context of the token that follows `tokens`, prompt included; None if it is not marked. To be
-        called once for each token that is drawn."""
-        size = self.watermark.context
-        if len(tokens) < size:
-            return None
-        key = self.watermark.context_key(tokens[-size:])
+    def marks(self, key: int) -> bool:
+        """Whether the next token is marked, whose context has this key. To be asked once for each token that is
+        drawn."""
+        self.drawn += 1
         if key in self.seen:
-            return None
+            return False
         self.seen.add(key)
-        return key if len(tokens) - self.prompt >= size else None
+        return self.drawn > self.watermark.context
 
 
-def mark(p: Tensor, texts: Sequence[MarkedText], tokens: Sequence[Sequence[int]]) -> Tensor:
-    """The distributions p (B, V) of the next token of texts with one watermark, which have the `tokens` so far, with
-    those rows marked that are to be. p may be changed in place."""
-    return mark_rows(p, [text.next_key(before) for text, before in zip(texts, tokens, strict=True)], texts)
+def contexts_of(texts: Sequence[Sequence[int]], watermark: Watermark) -> Tensor:
+    """The last tokens of texts, (B, context) int64."""
+    size = watermark.context
+    return torch.tensor([[*[NO_TOKEN] * (size - len(text)), *text[-size:]] for text in texts])
 
 
-def mark_rows(p: Tensor, keys: Sequence[bytes | None], texts: Sequence[MarkedText]) -> Tensor:
-    """The distributions p (B, V) of tokens of the texts, marked where there is the key of a context."""
-    rows = [row for row, key in enumerate(keys) if key is not None]
+def mark(p: Tensor, contexts: Tensor, texts: Sequence[MarkedText]) -> Tensor:
+    """The distributions p (B, V) of the next tokens of texts with one watermark, whose last tokens are `contexts`
+    (B, context), marked where they are to be. p may be changed in place."""
+    watermark = texts[0].watermark
+    keys = watermark.context_keys(contexts.cpu())
+    rows = [row for row, (text, key) in enumerate(zip(texts, keys.tolist(), strict=True)) if text.marks(key)]
+    return mark_rows(p, rows, keys, texts)
+
+
+def mark_rows(p: Tensor, rows: Sequence[int], keys: Tensor, texts: Sequence[MarkedText]) -> Tensor:
+    """The distributions p (B, V) of tokens of the texts whose contexts have the `keys` (B,), with those of `rows`
+    marked."""
     if not rows:
         return p
-    contexts = as_numbers([key for key in keys if key is not None])
-    variants = torch.tensor([texts[row].variant for row in rows])
-    return marked_rows(p, rows, contexts, variants, texts[0].watermark.layers)
+    variants = torch.tensor([text.variant for text in texts])
+    if len(rows) < len(texts):
+        keys, variants = keys[rows], variants[rows]
+    return marked_rows(p, rows, keys, variants, texts[0].watermark.layers)

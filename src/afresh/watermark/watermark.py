@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from hashlib import blake2b
-from struct import pack
+from struct import unpack
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from afresh.core import UserError
 from afresh.core.rng import GOLDEN, MIX_2, Rng, mix
+from afresh.watermark.siphash import siphash
 
 LEAST_KEY, LONGEST_KEY = 16, 64  # bytes
 MOST_CONTEXT, MOST_LAYERS = 16, 32
@@ -42,12 +41,16 @@ class Watermark:
             if not 1 <= value <= most:
                 raise UserError(f"`{name}` of a watermark is 1 to {most}. Given: {value}.")
 
-    def context_key(self, tokens: Sequence[int]) -> bytes:
-        """The secret 8 bytes of a context, which are its `context` tokens, the last one the nearest.
+    @cached_property
+    def words(self) -> tuple[int, int]:
+        """The key as two words of 64 bits."""
+        first, second = unpack("<2q", blake2b(self.key, digest_size=16).digest())
+        return first, second
 
-        BLAKE2b of the key and the tokens, so that neither the key nor those of other contexts follow from it.
-        """
-        return blake2b(self.key + pack(f"<{len(tokens)}q", *tokens), digest_size=8).digest()
+    def context_keys(self, contexts: Tensor) -> Tensor:
+        """The secret 64 bits of contexts (n, context) int64, each token after the one before it, (n,) int64. Neither the
+        key nor those of other contexts follow from them, as far as is known of SipHash."""
+        return siphash(contexts, self.words)
 
 
 def variant_of(rng: Rng, index: Tensor) -> Tensor:
@@ -57,11 +60,6 @@ def variant_of(rng: Rng, index: Tensor) -> Tensor:
     one: without variants, the children of a hundred stories would have one name.
     """
     return rng.bits("watermark", index) & (VARIANTS - 1)
-
-
-def as_numbers(context_keys: Sequence[bytes]) -> Tensor:
-    """The keys of n contexts as (n,) int64."""
-    return torch.from_numpy(np.frombuffer(b"".join(context_keys), "<i8").astype(np.int64))
 
 
 def token_bits(contexts: Tensor, variants: Tensor, tokens: Tensor) -> Tensor:

@@ -1,4 +1,5 @@
-// Tournament sampling (afresh.watermark.tournament) over the likely tokens of some rows of probabilities.
+// The watermark of tokens: SipHash-2-4 of contexts (afresh.watermark.siphash), and tournament sampling over the likely
+// tokens of some rows of probabilities (afresh.watermark.tournament).
 
 #include <algorithm>
 #include <cstdint>
@@ -14,6 +15,29 @@ inline uint64_t mix(uint64_t z) {  // of SplitMix64, as afresh.core.rng
     z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
     return z ^ (z >> 31);
 }
+
+inline uint64_t rotated(uint64_t x, int bits) { return (x << bits) | (x >> (64 - bits)); }
+
+struct Sip {
+    uint64_t a, b, c, d;
+    Sip(uint64_t k0, uint64_t k1)
+        : a(k0 ^ 0x736f6d6570736575u), b(k1 ^ 0x646f72616e646f6du), c(k0 ^ 0x6c7967656e657261u), d(k1 ^ 0x7465646279746573u) {}
+    void rounds(int count) {
+        for (int i = 0; i < count; i++) {
+            a += b, c += d;
+            b = rotated(b, 13) ^ a, d = rotated(d, 16) ^ c;
+            a = rotated(a, 32);
+            c += b, a += d;
+            b = rotated(b, 17) ^ c, d = rotated(d, 21) ^ a;
+            c = rotated(c, 32);
+        }
+    }
+    void take(uint64_t word) {
+        d ^= word;
+        rounds(2);
+        a ^= word;
+    }
+};
 
 struct Likely {
     std::vector<int32_t> token;
@@ -39,6 +63,17 @@ void take(const double *row, long vocab, double least, Likely &likely) {
 }
 
 }  // namespace
+
+extern "C" void siphash(const int64_t *words, const int64_t *key, int64_t *out, long n, long k) {
+    for (long r = 0; r < n; r++) {
+        Sip sip{uint64_t(key[0]), uint64_t(key[1])};
+        for (long i = 0; i < k; i++) sip.take(uint64_t(words[r * k + i]));
+        sip.take(uint64_t(8 * k % 256) << 56);
+        sip.c ^= 0xff;
+        sip.rounds(4);
+        out[r] = int64_t(sip.a ^ sip.b ^ sip.c ^ sip.d);
+    }
+}
 
 extern "C" void tournament(double *p, const int64_t *rows, const int64_t *begin, long n, long vocab, long layers,
                            float least) {
