@@ -29,7 +29,7 @@ class GreenList:
 
     def green(self, before: Tensor, tokens: Tensor) -> Tensor:
         """Whether tokens are green after others, as both are broadcast."""
-        bits = token_bits(before + self.key * 2**32, torch.zeros((), dtype=torch.int64), tokens)
+        bits = token_bits(before + self.key * 2**32, tokens)
         return (bits & (2**24 - 1)) < self.gamma * 2**24
 
     def p_value(self, tokens: Sequence[int]) -> float:

@@ -10,7 +10,7 @@ import torch
 
 from afresh.core import UserError
 from afresh.watermark.detection import ones, set_bits, watermark_test
-from afresh.watermark.watermark import VARIANTS, Watermark, token_bits
+from afresh.watermark.watermark import VARIANTS, Watermark, in_variants, token_bits
 
 KEY = b"sixteen bytes ok"
 
@@ -25,7 +25,7 @@ def test_ones_are_counted_over_the_first_token_after_each_context() -> None:
     assert n == 3
     contexts = watermark.context_keys(torch.tensor([[5], [6], [7]]))
     for variant in (0, VARIANTS - 1):
-        bits = token_bits(contexts, torch.tensor(variant), torch.tensor([6, 5, 6])).tolist()
+        bits = token_bits(in_variants(contexts, torch.tensor(variant)), torch.tensor([6, 5, 6])).tolist()
         assert int(counts[variant]) == sum((b & 7).bit_count() for b in bits)
 
 
@@ -65,7 +65,7 @@ def test_tiny_p_values_are_not_rounded_to_zero() -> None:
     text, variant = [0], torch.tensor(5)
     while len(text) < 40:
         contexts = watermark.context_keys(torch.tensor([text[-1:]]))
-        bits = token_bits(contexts, variant, torch.arange(5_000)) & 255
+        bits = token_bits(in_variants(contexts, variant), torch.arange(5_000)) & 255
         text.append(next(t for t in (bits == 255).nonzero()[:, 0].tolist() if t not in text))
     evidence = watermark_test(text, watermark)
     assert evidence.n == 39

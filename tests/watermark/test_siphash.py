@@ -10,7 +10,7 @@ import torch
 from afresh.watermark.siphash import siphash, siphash_by_pytorch
 from tests import needs
 
-KEY = unpack("<2q", bytes(range(16)))
+KEY = torch.tensor(unpack("<2q", bytes(range(16))))
 # Of the messages 00 01 02 ..., by their length: the reference implementation's vectors.h.
 VECTORS = {8: "6224939a79f5f593", 16: "db9bc2577fcc2a3f"}
 

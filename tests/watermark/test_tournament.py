@@ -11,7 +11,7 @@ from torch import Tensor
 
 from afresh.watermark import tournament as module
 from afresh.watermark.tournament import FLOOR, marked_rows, tournament
-from afresh.watermark.watermark import VARIANTS, token_bits
+from afresh.watermark.watermark import in_variants, token_bits
 from tests import needs
 
 P = torch.tensor([[0.5, 0.3, 0.2]], dtype=torch.float64)
@@ -55,9 +55,11 @@ def test_the_closed_form_is_a_tournament_of_candidates(bits: list[int]) -> None:
 
 def test_bits_of_tokens_are_fair_and_independent_of_each_other() -> None:
     n = 40_000
-    bits = token_bits(torch.arange(n), torch.tensor(3), torch.tensor(7))
+    keys = torch.arange(n)
+    bits = token_bits(in_variants(keys, torch.tensor(3)), torch.tensor(7))
     each = torch.stack([bits >> layer & 1 for layer in range(32)]).double() - 0.5
-    again = torch.stack([token_bits(torch.arange(n), torch.tensor(4), torch.tensor(7)) >> i & 1 for i in range(32)])
+    other = token_bits(in_variants(keys, torch.tensor(4)), torch.tensor(7))
+    again = torch.stack([other >> layer & 1 for layer in range(32)])
     bound = 5 * 0.5 / n**0.5
     assert each.mean(1).abs().max() < bound
     moments = each @ each.T / n - torch.eye(32) / 4
@@ -66,8 +68,7 @@ def test_bits_of_tokens_are_fair_and_independent_of_each_other() -> None:
 
 
 def marked(p: Tensor, rows: list[int]) -> Tensor:
-    contexts = torch.arange(len(rows)) * 2**40 - 2**44
-    return marked_rows(p.clone(), rows, contexts, torch.arange(len(rows)) % VARIANTS, 20)
+    return marked_rows(p.clone(), torch.tensor(rows), torch.arange(len(rows)) * 2**40 - 2**44, 20)
 
 
 def test_unlikely_tokens_and_other_rows_keep_their_probabilities() -> None:

@@ -134,7 +134,9 @@ class TokenSequence:
         self.deadline: Deadline | None = None
         self.uniforms: list[float] = []  # of the positions from `uniforms_from`
         self.uniforms_from = 0
-        self.marked = None if self.watermark is None else MarkedText(self.watermark, self.tokens, self.rng, self.index)
+        self.marked: MarkedText | None = None
+        if self.watermark is not None and self.cut.temperature > 0:
+            self.marked = MarkedText(self.watermark, self.tokens, self.length, self.rng, self.index)
 
     @property
     def new(self) -> list[int]:

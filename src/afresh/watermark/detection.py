@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from afresh.watermark.watermark import VARIANTS, Watermark, token_bits
+from afresh.watermark.watermark import VARIANTS, Watermark, in_variants, token_bits
 
 TOGETHER = 2**20  # tokens of a variant whose bits are in memory at a time
 
@@ -49,7 +49,7 @@ def ones(tokens: Sequence[int], watermark: Watermark) -> tuple[Tensor, int]:
     keys, first = np.unique(watermark.context_keys(text[:-1].unfold(0, size, 1)).numpy(), return_index=True)
     contexts, tested = torch.from_numpy(keys), text[size:][torch.from_numpy(first)]
     for variants in torch.arange(VARIANTS).split(max(1, TOGETHER // len(keys))):
-        bits = token_bits(contexts, variants[:, None], tested) & ((1 << watermark.layers) - 1)
+        bits = token_bits(in_variants(contexts, variants[:, None]), tested) & ((1 << watermark.layers) - 1)
         counts[variants] = set_bits(bits).sum(1)
     return counts, len(keys)
 

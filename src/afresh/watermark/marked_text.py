@@ -8,14 +8,17 @@ import torch
 from torch import Tensor
 
 from afresh.core.rng import Rng
+from afresh.nets.kernels.build import library
+from afresh.nets.kernels.functions import call_as
 from afresh.watermark.tournament import marked_rows
-from afresh.watermark.watermark import Watermark, variant_of
+from afresh.watermark.watermark import Watermark, in_variants, variant_of
 
 NO_TOKEN = -1  # before the beginning of a text
 
 
 class MarkedText:
-    """What must be known of a text in order to mark its next token. `tokens`: its prompt.
+    """What must be known of a text in order to mark its next token. `tokens`: its prompt, which up to `length` others
+    follow.
 
     A token is marked if its context has been drawn as a whole and has not yet occurred in the text, its prompt
     included. Hence bits are never used twice, and the distribution of a text, on average over keys, is that of the
@@ -23,22 +26,19 @@ class MarkedText:
     with the same token.
     """
 
-    def __init__(self, watermark: Watermark, tokens: Sequence[int], rng: Rng, index: int) -> None:
+    def __init__(self, watermark: Watermark, tokens: Sequence[int], length: int, rng: Rng, index: int) -> None:
         self.watermark, self.drawn = watermark, 0
         self.variant = int(variant_of(rng, torch.tensor([index]))[0])
         self.seen: set[int] = set()
+        slots = 2 << (len(tokens) + length).bit_length()  # at least half of them stay empty
+        self.table = torch.zeros(3 + slots, dtype=torch.int64)  # in place of the above for the kernel, which reads this
+        self.table[1], self.table[2] = in_variants(self.table[0], torch.tensor(self.variant)), slots - 1
+        self.pointer = self.table.data_ptr()
         if len(tokens) > watermark.context:
-            contexts = torch.tensor(tokens[:-1]).unfold(0, watermark.context, 1)
-            self.seen.update(watermark.context_keys(contexts).tolist())
-
-    def marks(self, key: int) -> bool:
-        """Whether the next token is marked, whose context has this key. To be asked once for each token that is
-        drawn."""
-        self.drawn += 1
-        if key in self.seen:
-            return False
-        self.seen.add(key)
-        return self.drawn > self.watermark.context
+            contexts = torch.tensor(tokens[:-1]).unfold(0, watermark.context, 1).contiguous()
+            contexts_to_mark(contexts, [self] * len(contexts))
+            self.drawn = 0
+            self.table[0] = 0
 
 
 def contexts_of(texts: Sequence[Sequence[int]], watermark: Watermark) -> Tensor:
@@ -47,21 +47,30 @@ def contexts_of(texts: Sequence[Sequence[int]], watermark: Watermark) -> Tensor:
     return torch.tensor([[*[NO_TOKEN] * (size - len(text)), *text[-size:]] for text in texts])
 
 
+def contexts_to_mark(contexts: Tensor, texts: Sequence[MarkedText]) -> tuple[Tensor, Tensor]:
+    """The rows (R,) of texts with one watermark whose next tokens are marked, and the keys of their contexts in their
+    variants (R,). `contexts` (B, context): their last tokens. To be asked once for each token that is drawn."""
+    watermark, n = texts[0].watermark, len(texts)
+    if library() is not None:
+        rows, keys, count = torch.empty(n, dtype=torch.int64), torch.empty(n, dtype=torch.int64), torch.empty(1, dtype=torch.int64)
+        tables = torch.tensor([text.pointer for text in texts])
+        call_as("contexts_to_mark", contexts, tables, watermark.words, rows, keys, count, n, watermark.context)
+        most = int(count)
+        return rows[:most], keys[:most]
+    found = watermark.context_keys(contexts).tolist()
+    marked = list[int]()
+    for row, (text, key) in enumerate(zip(texts, found, strict=True)):
+        text.drawn += 1
+        if key not in text.seen:
+            text.seen.add(key)
+            if text.drawn > watermark.context:
+                marked.append(row)
+    variants = torch.tensor([texts[row].variant for row in marked], dtype=torch.int64)
+    return torch.tensor(marked, dtype=torch.int64), in_variants(torch.tensor([found[r] for r in marked]), variants)
+
+
 def mark(p: Tensor, contexts: Tensor, texts: Sequence[MarkedText]) -> Tensor:
     """The distributions p (B, V) of the next tokens of texts with one watermark, whose last tokens are `contexts`
     (B, context), marked where they are to be. p may be changed in place."""
-    watermark = texts[0].watermark
-    keys = watermark.context_keys(contexts.cpu())
-    rows = [row for row, (text, key) in enumerate(zip(texts, keys.tolist(), strict=True)) if text.marks(key)]
-    return mark_rows(p, rows, keys, texts)
-
-
-def mark_rows(p: Tensor, rows: Sequence[int], keys: Tensor, texts: Sequence[MarkedText]) -> Tensor:
-    """The distributions p (B, V) of tokens of the texts whose contexts have the `keys` (B,), with those of `rows`
-    marked."""
-    if not rows:
-        return p
-    variants = torch.tensor([text.variant for text in texts])
-    if len(rows) < len(texts):
-        keys, variants = keys[rows], variants[rows]
-    return marked_rows(p, rows, keys, variants, texts[0].watermark.layers)
+    rows, keys = contexts_to_mark(contexts.cpu(), texts)
+    return marked_rows(p, rows, keys, texts[0].watermark.layers) if len(rows) else p

@@ -8,23 +8,22 @@ from torch import Tensor
 from afresh.nets.kernels.build import library
 from afresh.nets.kernels.functions import call_as
 
-Word = int  # 64 bits, signed
 START = (0x736F6D6570736575, 0x646F72616E646F6D, 0x6C7967656E657261, 0x7465646279746573)
 
 
-def siphash(words: Tensor, key: tuple[Word, Word]) -> Tensor:
-    """64 bits of each row of words (n, k) int64 under a key of 128 bits, (n,) int64. The message is the words' bytes in
+def siphash(words: Tensor, key: Tensor) -> Tensor:
+    """64 bits of each row of words (n, k) int64 under a key (2,) int64, (n,) int64. The message is the words' bytes in
     little-endian order."""
     if words.device.type == "cpu" and library() is not None:
         out = torch.empty(len(words), dtype=torch.int64)
-        call_as("siphash", words.contiguous(), torch.tensor(key), out, *words.shape)
+        call_as("siphash", words.contiguous(), key, out, *words.shape)
         return out
     return siphash_by_pytorch(words, key)
 
 
-def siphash_by_pytorch(words: Tensor, key: tuple[Word, Word]) -> Tensor:
+def siphash_by_pytorch(words: Tensor, key: Tensor) -> Tensor:
     """The same by PyTorch's operations, on the device of the words."""
-    v = [torch.full_like(words[:, 0], begin) ^ key[i % 2] for i, begin in enumerate(START)]
+    v = [torch.full_like(words[:, 0], begin) ^ int(key[i % 2]) for i, begin in enumerate(START)]
     last = torch.full_like(words[:, 0], _signed((8 * words.shape[1] % 256) << 56))
     for word in (*words.unbind(1), last):
         v[3] = v[3] ^ word
@@ -36,7 +35,7 @@ def siphash_by_pytorch(words: Tensor, key: tuple[Word, Word]) -> Tensor:
     return v[0] ^ v[1] ^ v[2] ^ v[3]
 
 
-def _signed(x: int) -> Word:
+def _signed(x: int) -> int:
     return x - (1 << 64) if x >> 63 else x
 
 

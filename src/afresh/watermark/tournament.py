@@ -8,12 +8,9 @@ is p itself: a token that is drawn once with a key has the probability that the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
-from afresh.core.rng import MIX_2
 from afresh.nets.kernels.build import library
 from afresh.nets.kernels.functions import call_as
 from afresh.watermark.watermark import token_bits
@@ -32,21 +29,20 @@ def tournament(p: Tensor, bits: Tensor, layers: int) -> Tensor:
     return q * mass
 
 
-def marked_rows(p: Tensor, rows: Sequence[int], contexts: Tensor, variants: Tensor, layers: int) -> Tensor:
-    """p (B, V) float64 with some rows marked: those of `rows`, with the keys `contexts` and the `variants` (R,) int64.
+def marked_rows(p: Tensor, rows: Tensor, keys: Tensor, layers: int) -> Tensor:
+    """p (B, V) float64 with the `rows` (R,) marked, whose contexts have the `keys` (R,) int64 in their variants; both on
+    the CPU.
 
     The tournament is among the tokens that have a probability of at least `FLOOR`, in proportion to it; the others keep
     theirs. Since p alone says which these are, the mean over keys remains p. On a CPU with compiled kernels p is
     changed in place.
     """
     if p.device.type == "cpu" and p.dtype is torch.float64 and p.is_contiguous() and library() is not None:
-        begin = contexts + variants * MIX_2
-        call_as("tournament", p, torch.tensor(rows), begin, len(rows), p.shape[1], layers, FLOOR)
+        call_as("tournament", p, rows, keys, len(rows), p.shape[1], layers, FLOOR)
         return p
-    which = torch.tensor(rows, device=p.device)
-    contexts, variants = (x.to(p.device)[:, None] for x in (contexts, variants))
-    bits = token_bits(contexts, variants, torch.arange(p.shape[1], device=p.device))
-    old = p[which]
+    rows, keys = rows.to(p.device), keys.to(p.device)
+    bits = token_bits(keys[:, None], torch.arange(p.shape[1], device=p.device))
+    old = p[rows]
     likely = old >= FLOOR
     new = tournament(torch.where(likely, old, 0.0), bits, layers)
-    return p.index_copy(0, which, torch.where(likely, new, old))
+    return p.index_copy(0, rows, torch.where(likely, new, old))

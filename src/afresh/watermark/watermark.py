@@ -7,6 +7,7 @@ from functools import cached_property
 from hashlib import blake2b
 from struct import unpack
 
+import torch
 from torch import Tensor
 
 from afresh.core import UserError
@@ -42,10 +43,9 @@ class Watermark:
                 raise UserError(f"`{name}` of a watermark is 1 to {most}. Given: {value}.")
 
     @cached_property
-    def words(self) -> tuple[int, int]:
-        """The key as two words of 64 bits."""
-        first, second = unpack("<2q", blake2b(self.key, digest_size=16).digest())
-        return first, second
+    def words(self) -> Tensor:
+        """The key of SipHash, (2,) int64."""
+        return torch.tensor(unpack("<2q", blake2b(self.key, digest_size=16).digest()))
 
     def context_keys(self, contexts: Tensor) -> Tensor:
         """The secret 64 bits of contexts (n, context) int64, each token after the one before it, (n,) int64. Neither the
@@ -62,7 +62,12 @@ def variant_of(rng: Rng, index: Tensor) -> Tensor:
     return rng.bits("watermark", index) & (VARIANTS - 1)
 
 
-def token_bits(contexts: Tensor, variants: Tensor, tokens: Tensor) -> Tensor:
-    """64 keyed bits of tokens after contexts in variants of a watermark, int64 of the shape to which the three
-    broadcast, all int64. Bit l is the g-value of layer l, 0 or 1 with equal probability (Dathathri et al. 2024)."""
-    return mix(mix(contexts + variants * MIX_2 + (tokens + 1) * GOLDEN))
+def in_variants(keys: Tensor, variants: Tensor) -> Tensor:
+    """The keys of contexts in variants of a watermark, as both are broadcast, int64."""
+    return keys + variants * MIX_2
+
+
+def token_bits(keys: Tensor, tokens: Tensor) -> Tensor:
+    """64 bits of tokens after contexts with keys `in_variants`, int64 of the shape to which both broadcast. Bit l is the
+    g-value of layer l, 0 or 1 with equal probability (Dathathri et al. 2024)."""
+    return mix(mix(keys + (tokens + 1) * GOLDEN))

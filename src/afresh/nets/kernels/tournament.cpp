@@ -39,6 +39,15 @@ struct Sip {
     }
 };
 
+inline uint64_t hash(const int64_t *words, long k, const int64_t *key) {
+    Sip sip{uint64_t(key[0]), uint64_t(key[1])};
+    for (long i = 0; i < k; i++) sip.take(uint64_t(words[i]));
+    sip.take(uint64_t(8 * k % 256) << 56);
+    sip.c ^= 0xff;
+    sip.rounds(4);
+    return sip.a ^ sip.b ^ sip.c ^ sip.d;
+}
+
 struct Likely {
     std::vector<int32_t> token;
     std::vector<double> p;
@@ -65,14 +74,26 @@ void take(const double *row, long vocab, double least, Likely &likely) {
 }  // namespace
 
 extern "C" void siphash(const int64_t *words, const int64_t *key, int64_t *out, long n, long k) {
+    for (long r = 0; r < n; r++) out[r] = int64_t(hash(words + r * k, k, key));
+}
+
+// afresh.watermark.marked_text.contexts_to_mark: rows and what their bits begin with. A table is the number of tokens that
+// were drawn, what a variant adds, the number of slots less one, and the slots with the keys of contexts, 0 if empty.
+extern "C" void contexts_to_mark(const int64_t *contexts, const int64_t *tables, const int64_t *key, int64_t *rows,
+                                 int64_t *begin, int64_t *count, long n, long k) {
+    long marked = 0;
     for (long r = 0; r < n; r++) {
-        Sip sip{uint64_t(key[0]), uint64_t(key[1])};
-        for (long i = 0; i < k; i++) sip.take(uint64_t(words[r * k + i]));
-        sip.take(uint64_t(8 * k % 256) << 56);
-        sip.c ^= 0xff;
-        sip.rounds(4);
-        out[r] = int64_t(sip.a ^ sip.b ^ sip.c ^ sip.d);
+        int64_t *table = reinterpret_cast<int64_t *>(tables[r]), *slots = table + 3;
+        uint64_t own = std::max<uint64_t>(hash(contexts + r * k, k, key), 1), most = uint64_t(table[2]), at = own & most;
+        table[0]++;
+        while (slots[at] && uint64_t(slots[at]) != own) at = (at + 1) & most;
+        if (slots[at]) continue;
+        slots[at] = int64_t(own);
+        if (table[0] <= k) continue;
+        rows[marked] = r;
+        begin[marked++] = int64_t(own + uint64_t(table[1]));
     }
+    *count = marked;
 }
 
 extern "C" void tournament(double *p, const int64_t *rows, const int64_t *begin, long n, long vocab, long layers,
