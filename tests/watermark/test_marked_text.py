@@ -32,7 +32,16 @@ def by_the_last_two(window: list[int]) -> Tensor:
 
 
 def sequence(index: int, watermark: Watermark | None, length: int = 40, cut: Cut = Cut()) -> TokenSequence:
-    return TokenSequence([END, 1 + index % 3], index, Rng(5), length, cut, watermark=watermark)
+    return marked_sequence([END, 1 + index % 3], index, Rng(5), length, watermark, cut)
+
+
+def marked_sequence(
+    prompt: list[int], index: int, rng: Rng, length: int, watermark: Watermark | None, cut: Cut = Cut()
+) -> TokenSequence:
+    marked = None
+    if watermark is not None:
+        marked = MarkedText.of(watermark, [prompt], length, rng, torch.tensor([index]))[0]
+    return TokenSequence(prompt, index, rng, length, cut, marked=marked)
 
 
 def decoded(sequences: list[TokenSequence], end: int | None = None) -> list[list[int]]:
@@ -101,7 +110,7 @@ def test_a_context_is_marked_once() -> None:
     expected = [False, False, True, True, False, True, False, True]
     for compiled in (module.library, lambda: None):
         with patch.object(module, "library", compiled):
-            text = MarkedText(MARK, [7, 8, 9], 7, Rng(0), 0)
+            text = MarkedText.of(MARK, [[7, 8, 9]], 7, Rng(0), torch.tensor([0]))[0]
             assert [len(contexts_to_mark(c[None].contiguous(), [text])[0]) == 1 for c in contexts] == expected
 
 
@@ -115,9 +124,7 @@ def test_texts_are_the_same_without_the_kernels() -> None:
 def test_the_frequencies_of_single_texts_are_those_of_the_model() -> None:
     """Over 4,000 keys, of the tokens that are marked first: a mean of the error in units of its deviation."""
     n, size = 4_000, MARK.context
-    each = [
-        TokenSequence([END, 1], i, Rng(9), size + 1, watermark=Watermark(i.to_bytes(16, "big"), size)) for i in range(n)
-    ]
+    each = [marked_sequence([END, 1], i, Rng(9), size + 1, Watermark(i.to_bytes(16, "big"), size)) for i in range(n)]
     counts, expected = torch.zeros(V), torch.zeros(V)
     for row in decoded(each):
         p = by_the_last_two(row[size - 2 : size]).softmax(-1)
@@ -131,7 +138,7 @@ def test_variants_are_those_of_seed_and_number() -> None:
     assert found.min() == 0 and found.max() == VARIANTS - 1
     assert torch.bincount(found).min() > 0.4 * 5_000 / VARIANTS
     assert int(variant_of(Rng(1), torch.tensor([17]))) == int(found[17])
-    assert MarkedText(MARK, [], 9, Rng(1), 17).variant == int(found[17])
+    assert MarkedText.of(MARK, [[]], 9, Rng(1), torch.tensor([17]))[0].variant == int(found[17])
 
 
 def test_marked_texts_are_found_and_only_with_their_key() -> None:

@@ -43,6 +43,7 @@ from afresh.sampling.tokens import (
     continuations,
     draw_plain,
 )
+from afresh.watermark.marked_text import MarkedText
 from afresh.watermark.watermark import Watermark
 
 
@@ -188,7 +189,10 @@ def sequences(space: Space, cond: Cond, rng: Rng, index: Tensor, settings: NextT
     if bias and not 0 <= bias[0][0] <= bias[-1][0] < space.vocab[0]:
         raise UserError(f"logit_bias is by token id, from 0 to {space.vocab[0] - 1}. Given: {sorted(dict(bias))}.")
     penalties = Penalties(settings.frequency_penalty, settings.presence_penalty, bias)
-    length = space.sample_length(settings.length)
+    length, prompts = space.sample_length(settings.length), prompts_of(space, cond)
+    marked: Sequence[MarkedText | None] = [None] * len(prompts)
+    if settings.watermark is not None:
+        marked = MarkedText.of(settings.watermark, prompts, length, rng, index)
     return [
         TokenSequence(
             prompt,
@@ -201,9 +205,9 @@ def sequences(space: Space, cond: Cond, rng: Rng, index: Tensor, settings: NextT
             settings.watch,
             settings.top_logprobs,
             settings.scored,
-            settings.watermark,
+            marks,
         )
-        for prompt, number in zip(prompts_of(space, cond), index.tolist(), strict=True)
+        for prompt, number, marks in zip(prompts, index.tolist(), marked, strict=True)
     ]
 
 

@@ -14,6 +14,7 @@ from afresh.core.rng import Rng
 from afresh.nets.decoding import kind_of
 from afresh.nets.sequences import SequenceDecoder
 from afresh.sampling.tokens import Cut, Decoding, TokenSequence, draw_plain
+from afresh.watermark.marked_text import MarkedText
 from afresh.watermark.watermark import Watermark
 
 LATENT, VECTOR = "latent", "vector"  # parts of a condition that go with a sequence while it is drawn: z and c
@@ -42,9 +43,12 @@ def write(
 
     end, most = space.special["end"], space.shape[0]
     length = most if length is None else min(length, most)
+    begun = prompts(cond, end)
+    marked: Sequence[MarkedText | None] = [None] * len(begun)
+    if watermark is not None:
+        marked = MarkedText.of(watermark, begun, length, rng, index)
     each = [
-        TokenSequence(p, i, rng, length, cut, watermark=watermark)
-        for p, i in zip(prompts(cond, end), index.tolist(), strict=True)
+        TokenSequence(p, i, rng, length, cut, marked=m) for p, i, m in zip(begun, index.tolist(), marked, strict=True)
     ]
     never = sorted({i for i in space.special.values() if i != end})
     draw_plain(Decoding(predict, most, z.device, end, never), each, replace(cond, parts=parts), rng, index)

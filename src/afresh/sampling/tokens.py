@@ -109,8 +109,8 @@ class TokenSequence:
 
     The draw at position i uses rng.uniform("token/i", index), whatever is drawn beside it. `constraint`: what the new
     tokens must match. `watch` is called with every token, and may end the sequence; it receives the `top` likeliest
-    tokens, and log-probabilities if `scored`, otherwise zeros. `watermark`: marks the tokens that are drawn at a
-    temperature above 0. `error`: why the sequence could not be finished.
+    tokens, and log-probabilities if `scored`, otherwise zeros. `marked`: how tokens that are drawn at a temperature
+    above 0 are marked, if they are. `error`: why the sequence could not be finished.
     """
 
     tokens: list[int]
@@ -123,7 +123,7 @@ class TokenSequence:
     watch: Watch | None = None
     top: int = 0
     scored: bool = True
-    watermark: Watermark | None = None
+    marked: MarkedText | None = None
     stopped: bool = False  # by `watch`
     error: UserError | None = None
 
@@ -134,9 +134,6 @@ class TokenSequence:
         self.deadline: Deadline | None = None
         self.uniforms: list[float] = []  # of the positions from `uniforms_from`
         self.uniforms_from = 0
-        self.marked: MarkedText | None = None
-        if self.watermark is not None and self.cut.temperature > 0:
-            self.marked = MarkedText(self.watermark, self.tokens, self.length, self.rng, self.index)
 
     @property
     def new(self) -> list[int]:
@@ -190,7 +187,7 @@ class Together:
         penalised: list[int] = []
         for row, s in enumerate(active):
             if s.cut.temperature > 0:
-                alike.setdefault((s.cut, s.watermark), []).append(row)
+                alike.setdefault((s.cut, None if s.marked is None else s.marked.watermark), []).append(row)
             if s.penalties.frequency or s.penalties.presence:
                 penalised.append(row)
             else:
@@ -454,7 +451,7 @@ def draw_plain(
     alive, state = torch.arange(len(sequences), device=device), None
     new = torch.full((len(sequences), max(0, min(first.length, room))), -1, dtype=torch.int64, device=device)
     cond = replace(cond, known=None, known_mask=None)
-    texts = [s.marked for s in sequences if s.marked is not None]
+    texts = [s.marked for s in sequences if s.marked is not None and s.cut.temperature > 0]
     contexts = contexts_of([s.tokens for s in sequences], texts[0].watermark).to(device) if texts else None
     for step in range(new.shape[1]):
         logits, state = decoding.predict(x, counts, cond, state)

@@ -13,6 +13,7 @@ from afresh.core.rng import Rng
 from afresh.watermark.tournament import marked_rows
 from afresh.watermark.watermark import Watermark, in_variants, variant_of
 
+
 @dataclass(frozen=True)
 class AnyOrder:
     """Texts with one watermark, and which of their positions (B, T) bool are drawn: other tokens were given.

@@ -17,8 +17,7 @@ NO_TOKEN = -1  # before the beginning of a text
 
 
 class MarkedText:
-    """What must be known of a text in order to mark its next token. `tokens`: its prompt, which up to `length` others
-    follow.
+    """What must be known of a text in order to mark its next token.
 
     A token is marked if its context has been drawn as a whole and has not yet occurred in the text, its prompt
     included. Hence bits are never used twice, and the distribution of a text, on average over keys, is that of the
@@ -26,19 +25,26 @@ class MarkedText:
     with the same token.
     """
 
-    def __init__(self, watermark: Watermark, tokens: Sequence[int], length: int, rng: Rng, index: int) -> None:
-        self.watermark, self.drawn = watermark, 0
-        self.variant = int(variant_of(rng, torch.tensor([index]))[0])
+    def __init__(self, watermark: Watermark, tokens: Sequence[int], variant: int, table: Tensor) -> None:
+        self.watermark, self.variant, self.drawn = watermark, variant, 0
         self.seen: set[int] = set()
-        slots = 2 << (len(tokens) + length).bit_length()  # at least half of them stay empty
-        self.table = torch.zeros(3 + slots, dtype=torch.int64)  # in place of the above for the kernel, which reads this
-        self.table[1], self.table[2] = in_variants(self.table[0], torch.tensor(self.variant)), slots - 1
-        self.pointer = self.table.data_ptr()
+        self.table, self.pointer = table, table.data_ptr()  # in place of the two above for the kernel
         if len(tokens) > watermark.context:
             contexts = torch.tensor(tokens[:-1]).unfold(0, watermark.context, 1).contiguous()
             contexts_to_mark(contexts, [self] * len(contexts))
             self.drawn = 0
             self.table[0] = 0
+
+    @classmethod
+    def of(
+        cls, watermark: Watermark, prompts: Sequence[Sequence[int]], length: int, rng: Rng, index: Tensor
+    ) -> list[MarkedText]:
+        """Texts that begin with prompts, each of which up to `length` tokens follow. `index` (B,): their numbers."""
+        variants = variant_of(rng, index).cpu()
+        slots = 2 << (max(map(len, prompts), default=0) + length).bit_length()  # at least half of them stay empty
+        tables = torch.zeros(len(prompts), 3 + slots, dtype=torch.int64)
+        tables[:, 1], tables[:, 2] = in_variants(torch.zeros_like(variants), variants), slots - 1
+        return [cls(watermark, *text) for text in zip(prompts, variants.tolist(), tables, strict=True)]
 
 
 def contexts_of(texts: Sequence[Sequence[int]], watermark: Watermark) -> Tensor:
@@ -52,7 +58,11 @@ def contexts_to_mark(contexts: Tensor, texts: Sequence[MarkedText]) -> tuple[Ten
     variants (R,). `contexts` (B, context): their last tokens. To be asked once for each token that is drawn."""
     watermark, n = texts[0].watermark, len(texts)
     if library() is not None:
-        rows, keys, count = torch.empty(n, dtype=torch.int64), torch.empty(n, dtype=torch.int64), torch.empty(1, dtype=torch.int64)
+        rows, keys, count = (
+            torch.empty(n, dtype=torch.int64),
+            torch.empty(n, dtype=torch.int64),
+            torch.empty(1, dtype=torch.int64),
+        )
         tables = torch.tensor([text.pointer for text in texts])
         call_as("contexts_to_mark", contexts, tables, watermark.words, rows, keys, count, n, watermark.context)
         most = int(count)
