@@ -70,8 +70,9 @@ def fill(
     name: str,
     marking: AnyOrder | None = None,
 ) -> Tensor:
-    """Fill the masked positions `wanted` (B, T) of windows x (B, T + 1), which begin with a token of context. `marking`:
-    of the texts to which the windows belong; None: as `how` says.
+    """Fill the masked positions `wanted` (B, T) of windows x (B, T + 1), which begin with a token of context.
+
+    `marking`: of the texts to which the windows belong; None: as `how` says.
 
     A row of M such positions needs min(M, steps) evaluations, each of which unmasks M / min(M, steps) positions. Draws
     are keyed by (name, index, position), so that a row is the same alone and in a batch.

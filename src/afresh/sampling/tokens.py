@@ -438,8 +438,7 @@ def marked(p: Tensor, sequences: Sequence[TokenSequence]) -> Tensor:
 def draw_plain(
     decoding: Decoding, sequences: Sequence[TokenSequence], cond: Cond, rng: Rng, index: Tensor
 ) -> list[TokenSequence]:
-    """Draw sequences that have only a cut and perhaps a watermark, all the same ones, until each has ended or its window
-    is full.
+    """Draw sequences that have only a cut and perhaps a watermark, all the same, until each ends or its window is full.
 
     The tokens are those of `decoding`, without the work in Python that it does for every token, most of the time of a
     small network. Returns the sequences that have not ended.

@@ -39,9 +39,9 @@ class AnyOrder:
         return AnyOrder(self.watermark, drawn, self.variants[rows.cpu()], [self.seen[row] for row in rows.tolist()])
 
     def mark(self, p: Tensor, tokens: Tensor, hidden: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
-        """The distributions p (N, V) of the tokens at the positions `wanted` (B, T), row by row, marked where they are to
-        be, and the keys (N,) of their contexts in `tokens` (B, T), 0 where they are not marked. `hidden` (B, T): which
-        tokens are not known."""
+        """The distributions p (N, V) of the tokens at the positions `wanted` (B, T), row by row, marked where they are
+        to be, and the keys (N,) of their contexts in `tokens` (B, T), 0 where they are not marked. `hidden` (B, T):
+        which tokens are not known."""
         keys = self.keys(tokens, hidden, wanted)
         marked = keys.nonzero()[:, 0]
         if not len(marked):

@@ -30,8 +30,8 @@ def tournament(p: Tensor, bits: Tensor, layers: int) -> Tensor:
 
 
 def marked_rows(p: Tensor, rows: Tensor, keys: Tensor, layers: int) -> Tensor:
-    """p (B, V) float64 with the `rows` (R,) marked, whose contexts have the `keys` (R,) int64 in their variants; both on
-    the CPU.
+    """p (B, V) float64 with the `rows` (R,) marked, whose contexts have the `keys` (R,) int64 in their variants, on the
+    CPU.
 
     The tournament is among the tokens that have a probability of at least `FLOOR`, in proportion to it; the others keep
     theirs. Since p alone says which these are, the mean over keys remains p. On a CPU with compiled kernels p is

@@ -48,8 +48,8 @@ class Watermark:
         return torch.tensor(unpack("<2q", blake2b(self.key, digest_size=16).digest()))
 
     def context_keys(self, contexts: Tensor) -> Tensor:
-        """The secret 64 bits of contexts (n, context) int64, each token after the one before it, (n,) int64. Neither the
-        key nor those of other contexts follow from them, as far as is known of SipHash."""
+        """The secret 64 bits of contexts (n, context) int64, the last token nearest, (n,) int64. Neither the key
+        nor those of other contexts follow from them, as far as is known of SipHash."""
         return siphash(contexts, self.words)
 
 
@@ -68,6 +68,7 @@ def in_variants(keys: Tensor, variants: Tensor) -> Tensor:
 
 
 def token_bits(keys: Tensor, tokens: Tensor) -> Tensor:
-    """64 bits of tokens after contexts with keys `in_variants`, int64 of the shape to which both broadcast. Bit l is the
-    g-value of layer l, 0 or 1 with equal probability (Dathathri et al. 2024)."""
+    """64 bits of tokens after contexts with keys `in_variants`, int64 of the shape to which both broadcast.
+
+    Bit l is the g-value of layer l, 0 or 1 with equal probability (Dathathri et al. 2024)."""
     return mix(mix(keys + (tokens + 1) * GOLDEN))
