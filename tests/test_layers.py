@@ -27,7 +27,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("preferences",),
     ("storage",),
     ("sandbox", "nets", "pages", "provenance"),
-    ("data",),
+    ("data", "watermark"),
     ("sampling", "training"),
     ("families",),
     ("formats", "collect"),

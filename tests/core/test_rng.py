@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy.stats import chisquare, kstest
 
-from afresh.core.rng import GOLDEN, MixedRng, Rng, _mix
+from afresh.core.rng import GOLDEN, MixedRng, Rng, mix
 
 MANY = torch.arange(50_000)
 
@@ -16,7 +16,7 @@ MANY = torch.arange(50_000)
 def test_the_mixer_is_splitmix64() -> None:
     """The published outputs of SplitMix64 from the seed 1234567 (rosettacode.org, Splitmix64)."""
     state = torch.tensor([1234567]) + GOLDEN * torch.arange(1, 6)
-    found = [v % (1 << 64) for v in _mix(state).tolist()]
+    found = [v % (1 << 64) for v in mix(state).tolist()]
     assert found == [
         6457827717110365317,
         3203168211198807973,

@@ -29,7 +29,7 @@ def _shift(z: Tensor, bits: int) -> Tensor:
     return (z >> bits) & ((1 << (64 - bits)) - 1)
 
 
-def _mix(z: Tensor) -> Tensor:
+def mix(z: Tensor) -> Tensor:
     """SplitMix64's finaliser."""
     z = (z ^ _shift(z, 30)) * MIX_1
     z = (z ^ _shift(z, 27)) * MIX_2
@@ -57,9 +57,9 @@ class Rng:
         keys = [_key(self.seed, purpose) for purpose in purposes]
         # A single key goes with the operation, so that nothing is copied to the device.
         key = keys[0] if len(keys) == 1 else tensor_on(index.device, keys)[:, None]
-        row = _mix(_mix(index.to(torch.int64)[None] * GOLDEN + key))  # (purposes, B)
+        row = mix(mix(index.to(torch.int64)[None] * GOLDEN + key))  # (purposes, B)
         place = torch.arange(math.prod(shape), device=index.device, dtype=torch.int64)
-        return _mix(row[..., None] + (place + 1) * GOLDEN).view(len(purposes), len(index), *shape)
+        return mix(row[..., None] + (place + 1) * GOLDEN).view(len(purposes), len(index), *shape)
 
     def uniform(self, purpose: str, index: Tensor, shape: tuple[int, ...] = ()) -> Tensor:
         """Uniform float32 in [0, 1) with 24 bits, (B, *shape)."""

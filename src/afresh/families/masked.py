@@ -55,6 +55,7 @@ from afresh.nets.transformer import Block, Decoder, DecoderShape, compilable, la
 from afresh.sampling.guidance import classifier_free
 from afresh.sampling.masked import Order, Unmask, fill, fill_long, ranks
 from afresh.sampling.tokens import Cut
+from afresh.watermark.watermark import Watermark
 
 REACH, AROUND = 3, 2  # neighbours on each side that `Surroundings` adds, in a sequence and along each axis of a grid
 SCORES = 8  # evaluations for the score of an example, each with another number of masked tokens
@@ -80,10 +81,10 @@ class MaskedSettings(BaseModel):
     """Options of sampling. `length`: number of new tokens of a stream; images always have all their tokens.
 
     `steps`: most network evaluations for a window; 0 = one for each token, which is exact and slow. `order`: the order
-    of unmasking, see afresh.sampling.masked.Unmask.
+    of unmasking, see afresh.sampling.masked.Unmask. `watermark` marks the tokens whose context was drawn before them.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
     temperature: float = Field(1.0, ge=0, le=10)  # 0 = the likeliest token
     top_k: int = Field(0, ge=0)  # only the k likeliest; 0 = all
     top_p: float = Field(1.0, gt=0, le=1)  # only the likeliest that make up p
@@ -92,6 +93,7 @@ class MaskedSettings(BaseModel):
     guidance: float = Field(1.0, ge=0, le=100)  # 1 = as trained
     steps: int = Field(64, ge=0)
     order: Order = "random"
+    watermark: Watermark | None = Field(None, exclude=True)
 
 
 class RecordConfig(BaseModel):
@@ -342,7 +344,7 @@ def sample(
     end = space.special["end"] if space.stream else None
     kept = (end, space.filler)
     banned = [i for i in space.special.values() if i not in kept]  # several names may share the id of `end`
-    how = Unmask(mask, cut, settings.steps, settings.order, banned)
+    how = Unmask(mask, cut, settings.steps, settings.order, banned, settings.watermark)
     known = torch.full((cond.size, 0), mask, device=index.device)
     if cond.known is not None:
         known = cond.known if cond.known_mask is None else cond.known.masked_fill(~cond.known_mask, mask)

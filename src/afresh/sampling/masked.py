@@ -22,6 +22,8 @@ from afresh.core.device import wide
 from afresh.core.rng import Rng
 from afresh.core.solver_progress import step as tell
 from afresh.sampling.tokens import Cut, draw, narrow
+from afresh.watermark.any_order import AnyOrder
+from afresh.watermark.watermark import Watermark
 
 Order = Literal["random", "confidence"]
 MAX_LOGITS = 2**24  # in memory at a time
@@ -33,7 +35,8 @@ class Unmask:
 
     `steps`: the maximum number of network evaluations for a window; 0 = one for each position. The order `random` is
     drawn in advance; `confidence` first unmasks the positions whose drawn token is the likeliest (Chang et al. 2022,
-    section 3.2, without their noise).
+    section 3.2, without their noise). `watermark` marks the tokens whose context was drawn before them (see
+    afresh.watermark.any_order.AnyOrder for what that gives).
     """
 
     mask: int
@@ -41,6 +44,13 @@ class Unmask:
     steps: int = 0
     order: Order = "random"
     banned: Sequence[int] = ()
+    watermark: Watermark | None = None
+
+    def marking(self, drawn: Tensor, rng: Rng, index: Tensor) -> AnyOrder | None:
+        """How texts are marked whose positions `drawn` (B, T) are filled; None if they are not."""
+        if self.watermark is None or self.cut.temperature == 0:
+            return None
+        return AnyOrder.of(self.watermark, drawn, rng, index)
 
 
 def ranks(key: Tensor, among: Tensor) -> Tensor:
@@ -50,9 +60,19 @@ def ranks(key: Tensor, among: Tensor) -> Tensor:
 
 
 def fill(
-    predict: Predict, x: Tensor, wanted: Tensor, cond: Cond, rng: Rng, index: Tensor, how: Unmask, name: str
+    predict: Predict,
+    x: Tensor,
+    wanted: Tensor,
+    cond: Cond,
+    rng: Rng,
+    index: Tensor,
+    how: Unmask,
+    name: str,
+    marking: AnyOrder | None = None,
 ) -> Tensor:
     """Fill the masked positions `wanted` (B, T) of windows x (B, T + 1), which begin with a token of context.
+
+    `marking`: of the texts to which the windows belong; None: as `how` says.
 
     A row of M such positions needs min(M, steps) evaluations, each of which unmasks M / min(M, steps) positions. Draws
     are keyed by (name, index, position), so that a row is the same alone and in a batch.
@@ -62,6 +82,7 @@ def fill(
     u = rng.uniform(f"{name}/token", index, (length,))
     count = wanted.sum(1)
     steps = count.clamp(max=how.steps) if how.steps else count
+    marking = how.marking(wanted, rng, index) if marking is None else marking
     for step in range(int(steps.max())):
         active = (steps > step).nonzero()[:, 0]
         goal = (step + 1) * count // steps.clamp_min(1)  # unmasked positions after this step
@@ -71,30 +92,31 @@ def fill(
             logits, _ = predict(window, None, row_cond, None)
             if how.banned:
                 logits[..., list(how.banned)] = -torch.inf
-            if how.order == "random":
-                chosen = hidden & (order[rows] < goal[rows, None])
-                tokens = draw(narrow(logits[chosen], how.cut), u[rows][chosen])
-            else:
-                chosen, tokens = surest(logits, hidden, u[rows], goal[rows] - (count[rows] - hidden.sum(1)), how.cut)
+            candidates = hidden & (order[rows] < goal[rows, None]) if how.order == "random" else hidden
+            p, own = narrow(logits[candidates], how.cut), None
+            if marking is not None:
+                own = marking.select(rows, 0, length)
+                p, keys = own.mark(p, window[:, 1:], window[:, 1:] == how.mask, candidates)
+            tokens, chosen = draw(p, u[rows][candidates]), candidates
+            if how.order == "confidence":
+                chosen = surest(logits[hidden], tokens, hidden, goal[rows] - (count[rows] - hidden.sum(1)))
+                tokens = tokens[chosen[hidden]]
+            if own is not None:
+                own.remember(keys, candidates, chosen)
             x[rows] = torch.cat([window[:, :1], window[:, 1:].masked_scatter(chosen, tokens)], 1)
             tell(step + 1, int(steps.max()))
     return x
 
 
-def surest(logits: Tensor, hidden: Tensor, u: Tensor, quota: Tensor, cut: Cut) -> tuple[Tensor, Tensor]:
-    """Select the `quota` (B,) hidden positions of each row whose drawn tokens are the likeliest.
-
-    Returns the selection (B, T) bool and the tokens at the selected positions.
-    """
-    p = logits[hidden]
-    tokens = draw(narrow(p, cut), u[hidden])
+def surest(logits: Tensor, tokens: Tensor, hidden: Tensor, quota: Tensor) -> Tensor:
+    """The `quota` (B,) hidden positions of each row whose drawn tokens are the likeliest, (B, T) bool. `logits` (N, V)
+    and `tokens` (N,) are those of all hidden positions."""
     # Probabilities before truncation, which may leave a single token.
-    logp = wide(p).log_softmax(-1)
+    logp = wide(logits).log_softmax(-1)
     logp = logp.gather(1, tokens[:, None].to(logp.device))[:, 0]
     among = hidden.to(logp.device)
     key = torch.full(hidden.shape, torch.inf, dtype=torch.float64, device=logp.device).masked_scatter(among, -logp)
-    chosen = hidden & (ranks(key, among).to(p.device) < quota[:, None])
-    return chosen, tokens[chosen[hidden]]
+    return hidden & (ranks(key, among).to(logits.device) < quota[:, None])
 
 
 def fill_long(
@@ -116,6 +138,7 @@ def fill_long(
     filled any further. The last `margin` positions of a window, at most half of it, are left to the next window while
     the text continues, so that a hole is filled with the text after it in view.
     """
+    marking = how.marking(wanted, rng, index)
     x, wanted = x.clone(), wanted.clone()
     length, stride = wanted.shape[1], max(1, context // 2)
     positions = torch.arange(length, device=x.device)
@@ -130,7 +153,8 @@ def fill_long(
         rows = need.any(1).nonzero()[:, 0]
         if len(rows):
             name = f"unmask/{start}"
-            filled = fill(predict, window[rows], need[rows], cond.select(rows), rng, index[rows], how, name)
+            own = None if marking is None else marking.select(rows, start, start + context)
+            filled = fill(predict, window[rows], need[rows], cond.select(rows), rng, index[rows], how, name, own)
             x[rows, start + 1 : stop + 1] = filled[:, 1 : stop - start + 1]
         if end is not None:
             ended = (wanted & (x[:, 1:] == end)).int().cummax(1).values.bool()

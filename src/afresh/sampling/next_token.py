@@ -43,14 +43,16 @@ from afresh.sampling.tokens import (
     continuations,
     draw_plain,
 )
+from afresh.watermark.marked_text import MarkedText
+from afresh.watermark.watermark import Watermark
 
 
 class NextTokenSettings(BaseModel):
     """Options of sampling. `length`: number of new tokens of a stream; images always have all their tokens.
 
     `constraint` creates the constraint of each text (afresh.sampling.constrained), one object for each sample. `watch`
-    is called with every token that is drawn, and may end the sample. `weights`: precision of the weights while decoding
-    on a CPU; auto is that of training.
+    is called with every token that is drawn, and may end the sample. `watermark` marks tokens that are drawn at a
+    temperature above 0. `weights`: precision of the weights while decoding on a CPU; auto is that of training.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
@@ -67,6 +69,7 @@ class NextTokenSettings(BaseModel):
     constraint: Maker | None = Field(None, exclude=True)
     watch: Watch | None = Field(None, exclude=True)
     scored: bool = Field(True, exclude=True)  # whether `watch` receives log-probabilities, or zeros
+    watermark: Watermark | None = Field(None, exclude=True)
     weights: Literal["auto", "float32", "bfloat16", "int8"] = "auto"
 
 
@@ -186,7 +189,10 @@ def sequences(space: Space, cond: Cond, rng: Rng, index: Tensor, settings: NextT
     if bias and not 0 <= bias[0][0] <= bias[-1][0] < space.vocab[0]:
         raise UserError(f"logit_bias is by token id, from 0 to {space.vocab[0] - 1}. Given: {sorted(dict(bias))}.")
     penalties = Penalties(settings.frequency_penalty, settings.presence_penalty, bias)
-    length = space.sample_length(settings.length)
+    length, prompts = space.sample_length(settings.length), prompts_of(space, cond)
+    marked: Sequence[MarkedText | None] = [None] * len(prompts)
+    if settings.watermark is not None:
+        marked = MarkedText.of(settings.watermark, prompts, length, rng, index)
     return [
         TokenSequence(
             prompt,
@@ -199,8 +205,9 @@ def sequences(space: Space, cond: Cond, rng: Rng, index: Tensor, settings: NextT
             settings.watch,
             settings.top_logprobs,
             settings.scored,
+            marks,
         )
-        for prompt, number in zip(prompts_of(space, cond), index.tolist(), strict=True)
+        for prompt, number, marks in zip(prompts, index.tolist(), marked, strict=True)
     ]
 
 

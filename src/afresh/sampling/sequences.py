@@ -14,6 +14,8 @@ from afresh.core.rng import Rng
 from afresh.nets.decoding import kind_of
 from afresh.nets.sequences import SequenceDecoder
 from afresh.sampling.tokens import Cut, Decoding, TokenSequence, draw_plain
+from afresh.watermark.marked_text import MarkedText
+from afresh.watermark.watermark import Watermark
 
 LATENT, VECTOR = "latent", "vector"  # parts of a condition that go with a sequence while it is drawn: z and c
 GREEDY = Cut(temperature=0.0)
@@ -29,6 +31,7 @@ def write(
     index: Tensor,
     cut: Cut = GREEDY,
     length: int | None = None,
+    watermark: Watermark | None = None,
 ) -> Tensor:
     """Tokens (n, T) int64 of latents z (n, D) and vectors of the condition c (n, cond), up to `length` of them and to
     the end of a window. They continue cond.known, if there are known tokens; short rows are padded with `end`."""
@@ -40,7 +43,13 @@ def write(
 
     end, most = space.special["end"], space.shape[0]
     length = most if length is None else min(length, most)
-    each = [TokenSequence(p, i, rng, length, cut) for p, i in zip(prompts(cond, end), index.tolist(), strict=True)]
+    begun = prompts(cond, end)
+    marked: Sequence[MarkedText | None] = [None] * len(begun)
+    if watermark is not None:
+        marked = MarkedText.of(watermark, begun, length, rng, index)
+    each = [
+        TokenSequence(p, i, rng, length, cut, marked=m) for p, i, m in zip(begun, index.tolist(), marked, strict=True)
+    ]
     never = sorted({i for i in space.special.values() if i != end})
     draw_plain(Decoding(predict, most, z.device, end, never), each, replace(cond, parts=parts), rng, index)
     rows = [[t for t in s.new if t != end] for s in each]

@@ -17,6 +17,8 @@ from afresh.core.solver_progress import step as tell
 from afresh.sampling.constraint import Constraint, check_finished, restrict
 from afresh.sampling.prefix_cache import KEPT_BYTES, LEAST, CachedPrefix, Prefixes, Slotted, common
 from afresh.sampling.text_time_limit import Deadline
+from afresh.watermark.marked_text import MarkedText, contexts_of, mark
+from afresh.watermark.watermark import Watermark
 
 Alternatives = Sequence[tuple[int, float]]  # the likeliest tokens and their log-probabilities, the likeliest first
 # (index of the sample, token, its log-probability at temperature 1 among all tokens, the likeliest tokens) -> whether
@@ -107,7 +109,8 @@ class TokenSequence:
 
     The draw at position i uses rng.uniform("token/i", index), whatever is drawn beside it. `constraint`: what the new
     tokens must match. `watch` is called with every token, and may end the sequence; it receives the `top` likeliest
-    tokens, and log-probabilities if `scored`, otherwise zeros. `error`: why the sequence could not be finished.
+    tokens, and log-probabilities if `scored`, otherwise zeros. `marked`: how tokens that are drawn at a temperature
+    above 0 are marked, if they are. `error`: why the sequence could not be finished.
     """
 
     tokens: list[int]
@@ -120,6 +123,7 @@ class TokenSequence:
     watch: Watch | None = None
     top: int = 0
     scored: bool = True
+    marked: MarkedText | None = None
     stopped: bool = False  # by `watch`
     error: UserError | None = None
 
@@ -166,33 +170,37 @@ def next_uniforms(sequences: Sequence[TokenSequence], ahead: int) -> list[float]
 class Together:
     """What the sequences of a step have in common, for as long as the same ones are drawn.
 
-    cuts: each with its rows, None for all. bias: rows, tokens and what is added to their logits, of sequences without
-    other penalties. penalised, constrained: rows that are treated one by one.
+    drawings: for each cut and watermark, if there is one, the rows that are drawn by them, None for all, and the
+    sequences of these. bias: rows, tokens and what is added to their logits, of sequences without other penalties.
+    penalised, constrained: rows that are treated one by one.
     """
 
-    cuts: Sequence[tuple[Cut, Tensor | None]]
+    drawings: Sequence[tuple[Cut, Watermark | None, Tensor | None, Sequence[TokenSequence]]]
     bias: tuple[Tensor, Tensor, Tensor] | None
     penalised: Sequence[int]
     constrained: Sequence[int]
 
     @classmethod
     def of(cls, active: Sequence[TokenSequence], device: torch.device) -> Together:
-        by_cut: dict[Cut, list[int]] = {}
+        alike: dict[tuple[Cut, Watermark | None], list[int]] = {}
         added: list[tuple[int, int, float]] = []
         penalised: list[int] = []
         for row, s in enumerate(active):
             if s.cut.temperature > 0:
-                by_cut.setdefault(s.cut, []).append(row)
+                alike.setdefault((s.cut, None if s.marked is None else s.marked.watermark), []).append(row)
             if s.penalties.frequency or s.penalties.presence:
                 penalised.append(row)
             else:
                 added += [(row, token, value) for token, value in s.penalties.bias]
-        cuts = [(c, None if len(r) == len(active) else tensor_on(device, r)) for c, r in by_cut.items()]
+        drawings = [
+            (*how, None if len(rows) == len(active) else tensor_on(device, rows), [active[row] for row in rows])
+            for how, rows in alike.items()
+        ]
         bias = None
         if added:
             rows, tokens, values = (tensor_on(device, x) for x in zip(*added, strict=True))
             bias = rows, tokens, values
-        return cls(cuts, bias, penalised, [r for r, s in enumerate(active) if s.deadline is not None])
+        return cls(drawings, bias, penalised, [r for r, s in enumerate(active) if s.deadline is not None])
 
 
 class Decoding:
@@ -371,7 +379,7 @@ class Decoding:
         moves."""
         most = read_together(torch.device(self.device))
         for s in self.active if most > 1 else ():
-            if s.watch is not None or s.deadline is not None or s.penalties != NO_PENALTIES:
+            if s.watch is not None or s.deadline is not None or s.penalties != NO_PENALTIES or s.marked is not None:
                 return 1
             most = max(1, min(most, s.left))
             moved = (n for n in range(1, most) if window_start(len(s.tokens) + n, self.context) != s.start)
@@ -408,20 +416,29 @@ class Decoding:
                 s.error = error
                 logits[row] = 0.0
         drawn = logits.argmax(-1)
-        if together.cuts:
+        if together.drawings:
             u = tensor_on(self.device, next_uniforms(self.active, ahead))
-            for cut, which in together.cuts:
+            for cut, watermark, which, sequences in together.drawings:
+                p = narrow(logits if which is None else logits[which], cut)
+                if watermark is not None:
+                    p = marked(p, sequences)
                 if which is None:
-                    drawn = draw(narrow(logits, cut), u)
+                    drawn = draw(p, u)
                 else:
-                    drawn[which] = draw(narrow(logits[which], cut), u[which])
+                    drawn[which] = draw(p, u[which])
         return drawn
+
+
+def marked(p: Tensor, sequences: Sequence[TokenSequence]) -> Tensor:
+    """The distributions p (B, V) of the next tokens of sequences with one watermark, marked."""
+    texts = [s.marked for s in sequences if s.marked is not None]
+    return mark(p, contexts_of([s.tokens for s in sequences], texts[0].watermark), texts)
 
 
 def draw_plain(
     decoding: Decoding, sequences: Sequence[TokenSequence], cond: Cond, rng: Rng, index: Tensor
 ) -> list[TokenSequence]:
-    """Draw sequences that have only a cut, all the same one, until each has ended or its window is full.
+    """Draw sequences that have only a cut and perhaps a watermark, all the same, until each ends or its window is full.
 
     The tokens are those of `decoding`, without the work in Python that it does for every token, most of the time of a
     small network. Returns the sequences that have not ended.
@@ -433,6 +450,8 @@ def draw_plain(
     alive, state = torch.arange(len(sequences), device=device), None
     new = torch.full((len(sequences), max(0, min(first.length, room))), -1, dtype=torch.int64, device=device)
     cond = replace(cond, known=None, known_mask=None)
+    texts = [s.marked for s in sequences if s.marked is not None and s.cut.temperature > 0]
+    contexts = contexts_of([s.tokens for s in sequences], texts[0].watermark).to(device) if texts else None
     for step in range(new.shape[1]):
         logits, state = decoding.predict(x, counts, cond, state)
         tell(step + 1, new.shape[1])
@@ -443,8 +462,13 @@ def draw_plain(
         else:
             if step % BLOCK == 0:
                 uniforms = _uniforms(rng, index, prompts + step)
-            token = draw(narrow(logits, first.cut), uniforms[step % BLOCK, alive])
+            p = narrow(logits, first.cut)
+            if contexts is not None:
+                p = mark(p, contexts, texts)
+            token = draw(p, uniforms[step % BLOCK, alive])
         new[alive, step] = token
+        if contexts is not None:
+            contexts = torch.cat([contexts[:, 1:], token[:, None]], 1)
         x, counts = token[:, None], None
         if end is not None:
             going = token != end
@@ -453,6 +477,8 @@ def draw_plain(
                 if not len(rows):
                     break
                 alive, cond, state, x = alive[rows], cond.select(rows), state.select(rows), x[rows]
+                if contexts is not None:
+                    contexts, texts = contexts[rows], [texts[row] for row in rows.tolist()]
     left = []
     for s, row in zip(sequences, new.tolist(), strict=True):
         s.tokens += [t for t in row if t >= 0]

@@ -367,4 +367,6 @@ def shared_settings(call: LaneCall) -> Hashable:
     known = None if call.cond.known is None else tuple(call.cond.known.shape[1:])
     settings = replace(call.cond, parts={}, present={}, known=None, known_mask=None)
     parts = settings.negative is None, settings.toward is None
-    return (call.run, *parts, known, call.settings.model_dump_json(), id(call) if callbacks or call.alone else 0)
+    watermark = getattr(call.settings, "watermark", None)  # which no dump has, as it holds a secret
+    alone = id(call) if callbacks or call.alone else 0
+    return (call.run, *parts, known, call.settings.model_dump_json(), watermark, alone)

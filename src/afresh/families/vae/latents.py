@@ -23,6 +23,7 @@ from afresh.nets.mixture import RequestMixture
 from afresh.nets.posterior import encoding, standardised
 from afresh.nets.sequences import Sequences
 from afresh.sampling.tokens import Cut
+from afresh.watermark.watermark import Watermark
 
 RANK = 128  # of the fitted density's covariances, besides their diagonals
 # Draws from posteriors that the density is fitted to: of at most so many examples, and of fewer up to 4 of each. More
@@ -47,10 +48,11 @@ class VAESettings(BaseModel):
     value.
 
     `length`: number of items of a bag, or most tokens of a sequence, at most as many as a window has; fields always
-    have all their values. `temperature`, `top_k`, `top_p` and `min_p`: how tokens of a sequence are drawn.
+    have all their values. `temperature`, `top_k`, `top_p` and `min_p`: how tokens of a sequence are drawn, which
+    `watermark` marks.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
     prior: Literal["fitted", "normal"] = "fitted"
     truncation: float = Field(default=1.0, ge=0, le=1)
     guidance: float = Field(default=1.0, ge=0, le=3)
@@ -59,6 +61,7 @@ class VAESettings(BaseModel):
     top_k: int = Field(default=0, ge=0)  # only the k likeliest; 0 = all
     top_p: float = Field(default=1.0, gt=0, le=1)  # only the likeliest that make up p
     min_p: float = Field(default=0.0, ge=0, le=1)  # only those p times as likely as the best
+    watermark: Watermark | None = Field(default=None, exclude=True)
 
     @property
     def cut(self) -> Cut:

@@ -175,7 +175,7 @@ def write_latents(
     if settings.guidance != 1:
         null = modules["conditioning"](cond.negative_or_null())
         c = null + settings.guidance * (c - null)
-    return write(decoder, z, c, space, cond, rng, index, settings.cut, settings.length)
+    return write(decoder, z, c, space, cond, rng, index, settings.cut, settings.length, settings.watermark)
 
 
 @torch.no_grad()

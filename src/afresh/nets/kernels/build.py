@@ -17,7 +17,7 @@ from pathlib import Path
 
 from afresh.preferences import preferences
 
-SOURCES = tuple(Path(__file__).with_name(n) for n in ("decoder.cpp", "amx.cpp", "decode.cpp"))
+SOURCES = tuple(Path(__file__).with_name(n) for n in ("decoder.cpp", "amx.cpp", "decode.cpp", "tournament.cpp"))
 HEADER = Path(__file__).with_name("numbers.h")
 # Sums may be reordered for vectorisation, but NaN and infinity must be preserved: training checks for them.
 FLAGS = (

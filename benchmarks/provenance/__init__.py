@@ -1,0 +1,1 @@
+"""Where generated works come from."""
