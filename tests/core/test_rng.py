@@ -128,11 +128,11 @@ def test_numbers_of_several_requests_are_those_of_each() -> None:
 
 
 def test_dropout_keeps_the_mean_and_depends_on_the_example_alone() -> None:
-    factors = Rng(1).dropout("x", MANY[:4096], 100, 0.1)
+    factors = Rng(1).dropout("x", MANY[:4096], (100,), 0.1)
     off, scale = 26 / 256, 256 / 230  # the nearest share of 256 parts
     assert factors.unique().tolist() == [0.0, pytest.approx(scale)]
     deviation = (off * (1 - off) / factors.numel()) ** 0.5
     assert abs(float((factors == 0).double().mean()) - off) < 4 * deviation
     assert abs(float(factors.double().mean()) - 1) < 4 * deviation * scale
-    assert torch.equal(Rng(1).dropout("x", MANY[7:9], 100, 0.1), factors[7:9])
-    assert torch.equal(Rng(1).dropout("x", MANY[:3], 5, 0.0), torch.ones(3, 5))
+    assert torch.equal(Rng(1).dropout("x", MANY[7:9], (100,), 0.1), factors[7:9])
+    assert torch.equal(Rng(1).dropout("x", MANY[:3], (2, 5), 0.0), torch.ones(3, 2, 5))

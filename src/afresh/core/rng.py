@@ -88,14 +88,14 @@ class Rng:
         """True with probability p, (B,) bool."""
         return self.uniform(purpose, index) < p
 
-    def dropout(self, purpose: str, index: Tensor, count: int, share: float) -> Tensor:
-        """Factors by which `count` activations of each example are multiplied, (B, count) float32: 0 with a probability
-        that is `share` up to 1/512, and otherwise what keeps their mean (Srivastava et al. 2014). A byte is drawn for
-        each, since numbers of 24 bits would take as long as a small network."""
-        off = round(256 * share)
-        bits = self.bits(purpose, index, (-(-count // 8),))
-        drawn = bits.contiguous().view(torch.uint8)[:, :count]
-        return (drawn >= off).float() * (256 / (256 - off))
+    def dropout(self, purpose: str, index: Tensor, shape: tuple[int, ...], share: float) -> Tensor:
+        """Factors of activations, (B, *shape) float32: 0 for a share of them, to the nearest 1/256, and so much more
+        than 1 for the others that the mean is 1 (Srivastava et al. 2014). Each takes eight bits, since the numbers of
+        `uniform` would take as long as a small network."""
+        *rest, last = shape
+        bits = self.bits(purpose, index, (*rest, -(-last // 8))).contiguous().view(torch.uint8)[..., :last]
+        dropped = round(256 * share)
+        return (bits >= dropped).float() * (256 / (256 - dropped))
 
 
 class MixedRng(Rng):

@@ -252,7 +252,7 @@ class RecordObjective(MaskedObjective):
     def dropout(self, rng: Rng, index: Tensor) -> Mapping[str, Any]:
         if not self.share or not torch.is_grad_enabled():  # evaluation
             return {}
-        keep = [rng.dropout(f"record/{i}", index, 3 * self.width, self.share) for i in range(self.layers)]
+        keep = [rng.dropout(f"record/{i}", index, (3 * self.width,), self.share) for i in range(self.layers)]
         return {"keep": keep}
 
 

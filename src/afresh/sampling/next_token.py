@@ -109,14 +109,12 @@ def dropout(config: Any, rng: Rng, index: Tensor, count: int) -> list[Tensor]:
     """The factors (B, T, width) of the embeddings and of the two branches of each block: 0 for a share `dropout` of
     them, and so much more than 1 for the others that the mean is 1 (Srivastava et al. 2014).
 
-    The draws of a position depend neither on the batch nor on its length; each takes eight bits.
+    The draws of a position depend neither on the batch nor on its length.
     """
     if not config.dropout:
         return []
-    places, words = 1 + 2 * config.layers, -(-config.width // 8)
-    bits = rng.bits("dropout", index, (count, places, words)).view(torch.uint8)[..., : config.width]
-    dropped = round(256 * config.dropout)
-    keep = (bits >= dropped).float() * (256 / (256 - dropped))
+    places = 1 + 2 * config.layers
+    keep = rng.dropout("dropout", index, (count, places, config.width), config.dropout)
     return [keep[:, :, i] for i in range(places)]
 
 
