@@ -24,6 +24,8 @@ from scipy.stats import binom, kstest
 
 from afresh.core import Batch, Cond
 from afresh.core.rng import Rng
+from afresh.data.text.documents import DocumentEncoder
+from afresh.data.text.tokenizer import Tokenizer
 from afresh.runs.run import Run
 from afresh.sampling.next_token import NextTokenSettings, decoding, score, sequences
 from afresh.sampling.tokens import draw_plain
@@ -62,6 +64,11 @@ def key_of(number: int) -> bytes:
     return sha256(f"watermark {number}".encode()).digest()
 
 
+def tokenizer_of(run: Run) -> Tokenizer:
+    assert isinstance(run.encoder, DocumentEncoder)
+    return run.encoder.tokenizer
+
+
 def draw(run: Run, seed: int, watermark: Watermark | None) -> list[list[int]]:
     """EACH texts of LENGTH tokens, none of which ends earlier."""
     bias = {} if run.space.end_token is None else {run.space.end_token: -100.0}
@@ -79,7 +86,7 @@ def with_replaced_words(text: str, words: Sequence[str], seed: int) -> str:
 @torch.no_grad()
 def bits_a_byte(judge: Run, texts: Sequence[str]) -> list[float]:
     """Of the first window of each text."""
-    out, tokenizer = [], judge.encoder.tokenizer
+    out, tokenizer = [], tokenizer_of(judge)
     for text in texts:
         tokens = tokenizer.encode(text)[: judge.space.shape[0]]
         batch = Batch(torch.tensor([[judge.space.context_token, *tokens]]), Cond(1), torch.zeros(1, dtype=torch.int64))
@@ -91,7 +98,7 @@ def bits_a_byte(judge: Run, texts: Sequence[str]) -> list[float]:
 def judged(run: Run, judge: Run, words: Sequence[str], way: str) -> Marks:
     """Of KEYS times EACH texts."""
     p_values, replaced, bits, rows = list[float](), list[float](), list[float](), list[list[int]]()
-    tokenizer = run.encoder.tokenizer
+    tokenizer = tokenizer_of(run)
     for number in range(KEYS):
         watermark, green = Watermark(key_of(number)), GreenList(number)
         drawn = (
@@ -175,7 +182,7 @@ def main(*given: str) -> None:
         rows += rows_of(name, found, cost(runs[name]))
         for row in rows[-6:]:
             print(row, flush=True)
-    stream = runs["byte pairs"].encoder.tokenizer.encode(text)
+    stream = tokenizer_of(runs["byte pairs"]).encode(text)
     for what, key in (("a key each", key_of), ("one key", lambda i: key_of(0))):
         kept = root / f"unmarked-{what.replace(' ', '-')}-{asked.unmarked}.npy"
         if not kept.exists():
