@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         train,
         tune,
         verb,
+        verify_works,
     )
 
 __all__ = [
@@ -67,6 +68,7 @@ __all__ = [
     "train",
     "tune",
     "verb",
+    "verify_works",
 ]
 
 

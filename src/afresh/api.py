@@ -19,6 +19,9 @@ from afresh.core.verb import Result, Verb
 from afresh.data import imported
 from afresh.data.in_memory import as_path
 from afresh.preferences import preferences
+from afresh.provenance.layers import Provenance
+from afresh.provenance.needs import require_cryptography
+from afresh.provenance.read import read_all
 from afresh.runs.deletion import delete_adapter
 from afresh.runs.person_adapters import base_of
 from afresh.runs.remove import remove_run
@@ -85,6 +88,7 @@ __all__ = [
     "train",
     "tune",
     "verb",
+    "verify_works",
 ]
 
 P = ParamSpec("P")
@@ -855,6 +859,24 @@ def collect_data(
         )
         write_page(Path(into))
         return made
+
+
+def verify_works(path: PathLike, *, trust_signer: PathLike | None = None) -> list[Provenance]:
+    """Where works come from, as `afresh verify WORKS` reads it: of a file, or of each file of a folder, its `status`
+    and its layers. `trust_signer`: a file of certificates in PEM, whose signers are known from now on.
+
+    Nothing is asked of a network. Raises UserError for a path that cannot be read or holds no file, and if the extra
+    provenance is not installed.
+    """
+    from afresh.provenance.known_signers import trust
+
+    require_cryptography("Reading where works come from")
+    if trust_signer is not None:
+        trust(Path(trust_signer))
+    found = list(read_all(Path(path)))
+    if not found:
+        raise UserError(f"{path} holds no files. Give a file, or a folder of files.", "no_works")
+    return found
 
 
 def remove_data(*names: str) -> None:

@@ -29,7 +29,7 @@ FUNCTIONS: Mapping[str, tuple[Callable[..., Any], ...]] = {
     "runs": (afresh.list_models,),
     "show": (M.__str__,),
     "rm": (M.remove, afresh.remove_data),
-    "verify": (M.verify,),
+    "verify": (M.verify, afresh.verify_works),
     "doctor": (afresh.doctor,),
     "make_data": (afresh.make_data,),
 }

@@ -116,7 +116,7 @@ OTHERS = [
     ("data TMP/mixed", "more than one way"),
     ("data DIGITS --data sise=3", "Accepted: .*size"),
     ("runs TMP/nowhere", "no folder .*nowhere"),
-    ("verify TMP", "is not a run"),
+    ("verify TMP/nowhere", "is not a run: there is no such folder"),
     ("doctor --device abacus", "The device 'abacus' is not available"),
     ("demo --out TMP/full", "full exists.*--force"),
     ("demo --out TMP/file.txt", "is a file"),

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+import afresh
+from afresh.core import UserError
 from afresh.provenance.sign_work import write_work
 from tests.cli.conftest import Invoke, parsed
 from tests.provenance.conftest import content_of, facts, pem, stranger
@@ -40,6 +42,18 @@ def test_changed_and_unsigned_files_are_said(works: Path, invoke: Invoke) -> Non
     lines = {line.split(":")[0].split("  ")[-1].strip(): line for line in printed.splitlines()}
     assert any(line.startswith("changed") and "b.txt" in line for line in printed.splitlines()), lines
     assert any(line.startswith("nothing found") and "c.png" in line for line in printed.splitlines())
+
+
+def test_python_reads_the_same(works: Path, tmp_path: Path) -> None:
+    assert [w.status for w in afresh.verify_works(works)] == ["valid", "valid"]
+    (tmp_path / "none").mkdir()
+    with pytest.raises(UserError, match="holds no files"):
+        afresh.verify_works(tmp_path / "none")
+
+
+def test_a_folder_without_files_is_no_run_either(tmp_path: Path, invoke: Invoke) -> None:
+    code, _, said = invoke("verify", tmp_path)
+    assert code == 2 and "is not a run" in said.replace("\n", " ")
 
 
 def test_a_signer_becomes_known(works: Path, invoke: Invoke, tmp_path: Path) -> None:

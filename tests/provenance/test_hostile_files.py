@@ -16,8 +16,8 @@ import pytest
 from afresh.core import UserError
 from afresh.provenance import claim, library
 from afresh.provenance.embed import _library_signer
-from afresh.provenance.finding import Status
 from afresh.provenance.formats import SIDECAR
+from afresh.provenance.layers import Status
 from afresh.provenance.read import read
 from afresh.provenance.sign_work import signed_work
 from afresh.provenance.signer import signer

@@ -8,7 +8,7 @@ import pytest
 
 from afresh.core import UserError
 from afresh.provenance import needs
-from afresh.provenance.finding import Status
+from afresh.provenance.layers import Status
 from afresh.provenance.read import read
 from afresh.provenance.sign_work import signed_work
 from tests.provenance.conftest import content_of, facts

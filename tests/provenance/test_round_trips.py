@@ -12,7 +12,7 @@ import pytest
 
 from afresh.core import UserError
 from afresh.provenance.containers import manifest_in
-from afresh.provenance.finding import Status
+from afresh.provenance.layers import Status
 from afresh.provenance.read import read, read_all
 from afresh.provenance.sign_work import signed_work, write_work
 from afresh.provenance.signer import Signer, signer

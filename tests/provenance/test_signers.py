@@ -17,9 +17,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from afresh.core import UserError
 from afresh.provenance.certificates import certificate_of, fingerprint
 from afresh.provenance.containers import manifest_in
-from afresh.provenance.finding import Status
 from afresh.provenance.jumbf import SIGNATURE, store_in
 from afresh.provenance.known_signers import folder, trust
+from afresh.provenance.layers import Status
 from afresh.provenance.read import read
 from afresh.provenance.sidecar import sidecar
 from afresh.provenance.sign_work import signed_work

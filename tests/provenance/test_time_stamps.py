@@ -18,8 +18,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from afresh.provenance.certificates import certificate_of
-from afresh.provenance.finding import Status
 from afresh.provenance.known_signers import trust
+from afresh.provenance.layers import Status
 from afresh.provenance.read import read
 from afresh.provenance.sign_work import signed_work
 from tests.provenance.conftest import NOW, content_of, facts, pem, stranger

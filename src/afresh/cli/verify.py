@@ -21,8 +21,12 @@ def run_or_works(path: Path) -> Path | None:
 
 
 def is_works(path: Path) -> bool:
-    """Whether this is no run, and no folder that was one."""
-    return path.is_file() or not any((path / part).exists() for part in ("run.json", "checkpoints"))
+    """Whether this is a file, or a folder with files that is no run and was none."""
+    from afresh.provenance.read import works_in
+
+    if not path.is_dir() or any((path / part).exists() for part in ("run.json", "checkpoints")):
+        return path.is_file()
+    return next(works_in(path), None) is not None
 
 
 def verify(
@@ -99,8 +103,8 @@ def verify_works(path: Path, trust_signer: Path | None, as_json: bool) -> None:
     from afresh.provenance.needs import require_cryptography
 
     require_cryptography("Reading where works come from")
-    from afresh.provenance.finding import Status
     from afresh.provenance.known_signers import trust as keep
+    from afresh.provenance.layers import Status
     from afresh.provenance.read import read_all
 
     if trust_signer is not None:

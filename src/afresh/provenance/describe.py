@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from afresh.provenance.finding import Finding, Origin, Status
 from afresh.provenance.formats import NAMES
+from afresh.provenance.layers import Origin, Provenance, Status
 
 
-def lines(finding: Finding) -> list[tuple[Status, str]]:
+def lines(finding: Provenance) -> list[tuple[Status, str]]:
     """A line for each layer, with its status: what is found, and what the work says about itself and what it was made
     from."""
     if not finding.layers:
@@ -43,7 +43,7 @@ def parent(origin: Origin) -> str:
     return text + (f", which had been changed or damaged: {', '.join(origin.faults)}" if origin.faults else "")
 
 
-def as_json(finding: Finding) -> dict[str, Any]:
+def as_json(finding: Provenance) -> dict[str, Any]:
     """A finding as values of JSON."""
     return {
         "name": finding.name,

@@ -15,8 +15,8 @@ from afresh.provenance.certificates import time_fault
 from afresh.provenance.claim import FACTS, GENERATED
 from afresh.provenance.containers import ContainerError, manifest_in
 from afresh.provenance.cose import CoseError, signer_of
-from afresh.provenance.finding import Layer, Origin, Status
 from afresh.provenance.jumbf import Box, JumbfError, store_in
+from afresh.provenance.layers import Layer, Origin, Status
 from afresh.provenance.sidecar import SidecarError, opened
 from afresh.provenance.sidecar_layer import origins_of
 from afresh.provenance.trusted import Trusted

@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from afresh.core import UserError
-from afresh.provenance.finding import Finding, Layer, Status
 from afresh.provenance.formats import SIDECAR
+from afresh.provenance.layers import Layer, Provenance, Status
 from afresh.provenance.needs import can_embed, require_c2pa, require_cryptography
 
 if TYPE_CHECKING:
     from afresh.provenance.trusted import Trusted
 
 
-def read(source: Path | bytes, sidecar: bytes | None = None, whom: Trusted | None = None) -> Finding:
+def read(source: Path | bytes, sidecar: bytes | None = None, whom: Trusted | None = None) -> Provenance:
     """What a file, or its content, says about where it comes from. Of a path the sidecar beside it is read too, if none
     is given; the path of a sidecar is that of its file. Whoever reads many files asks once whom the user trusts
     (`trusted.trusted()`) and gives it.
@@ -36,7 +36,7 @@ def read(source: Path | bytes, sidecar: bytes | None = None, whom: Trusted | Non
             sidecar = _bounded(beside)
         if sidecar is not None and not path.is_file():
             layer = Layer("sidecar", Status.DAMAGED, f"the file that it is about, {path.name}, is not beside it")
-            return Finding(str(path), (layer,))
+            return Provenance(str(path), (layer,))
         with path.open("rb") as stream:
             return _finding(stream, path, sidecar, whom)
     except OSError as error:
@@ -50,7 +50,7 @@ def _bounded(beside: Path) -> bytes:
         return stream.read(MOST_BYTES + 1)
 
 
-def _finding(stream: BinaryIO, path: Path | None, sidecar: bytes | None, whom: Trusted) -> Finding:
+def _finding(stream: BinaryIO, path: Path | None, sidecar: bytes | None, whom: Trusted) -> Provenance:
     from afresh.provenance.containers import ContainerError, manifest_in
     from afresh.provenance.sidecar_layer import sidecar_layer
 
@@ -69,7 +69,7 @@ def _finding(stream: BinaryIO, path: Path | None, sidecar: bytes | None, whom: T
             require_c2pa("Reading the manifest of a file")
     if sidecar is not None:
         layers.append(sidecar_layer(stream, None if path is None else path.name, sidecar, whom))
-    return Finding("" if path is None else str(path), tuple(layers))
+    return Provenance("" if path is None else str(path), tuple(layers))
 
 
 def works_in(path: Path) -> Iterator[Path]:
@@ -92,7 +92,7 @@ def _has_file(sidecar: Path) -> bool:
     return sidecar.name.endswith(SIDECAR) and sidecar.with_name(sidecar.name.removesuffix(SIDECAR)).is_file()
 
 
-def read_all(path: Path) -> Iterator[Finding]:
+def read_all(path: Path) -> Iterator[Provenance]:
     """The findings of the files that a path names. A file of a folder that cannot be read is one that is damaged."""
     require_cryptography("Reading where works come from")
     from afresh.provenance.trusted import trusted
@@ -104,4 +104,4 @@ def read_all(path: Path) -> Iterator[Finding]:
         except UserError as error:
             if error.code != "unreadable" or file == path:
                 raise
-            yield Finding(str(file), (Layer("file", Status.DAMAGED, str(error)),))
+            yield Provenance(str(file), (Layer("file", Status.DAMAGED, str(error)),))

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 from afresh.core.safe_json import parse_json
 from afresh.provenance.certificates import profile_fault, time_fault
 from afresh.provenance.claim import GENERATED
-from afresh.provenance.finding import Layer, Origin, Status
+from afresh.provenance.layers import Layer, Origin, Status
 from afresh.provenance.sidecar import MOST_BYTES, Payload, SidecarError, opened
 from afresh.provenance.trusted import Trusted
 

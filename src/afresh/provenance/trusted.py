@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from afresh.provenance.certificates import Certificate, fingerprint, is_authority, issued_by_known, name_of
-from afresh.provenance.finding import SignedBy
 from afresh.provenance.known_signers import known_certificates
+from afresh.provenance.layers import SignedBy
 from afresh.provenance.signer import own_certificate
 
 

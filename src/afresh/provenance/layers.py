@@ -55,7 +55,7 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class Finding:
+class Provenance:
     """What the layers of a file say."""
 
     name: str
