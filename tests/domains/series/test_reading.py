@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from afresh.core import UserError
+from afresh.domains.series.reading.columns import series_columns
 from afresh.domains.series.reading.options import ReadingOptions
 from afresh.domains.series.reading.read import Reading, read_series
 from afresh.domains.series.reading.step import Step, step_of
@@ -160,3 +161,10 @@ def test_all_times_equal_are_refused(tmp_path: Path) -> None:
     table = write(tmp_path / "a.csv", time=times(1) * 5, v=range(5))
     with pytest.raises(UserError, match="no step"):
         read(table, values=("v",))
+
+
+def test_the_only_column_is_not_taken_to_tell_series_apart_without_a_word() -> None:
+    table = {"time": ["2026-01-01", "2026-01-01"], "load": [1, 2]}
+    why = series_columns(table, ReadingOptions())
+    assert isinstance(why, str) and "load tells series apart" in why and "`data.values`" in why
+    assert not isinstance(series_columns(table, ReadingOptions(values=("load",))), str)

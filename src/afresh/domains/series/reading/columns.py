@@ -76,6 +76,8 @@ def series_columns(table: Mapping[str, Sequence[Any]], options: ReadingOptions) 
     values = options.values or tuple(n for n in numeric if n not in ids and n not in apart)
     if not values:
         why = f"; {', '.join(ids)} look like identifiers, and `data.values` takes them all the same" if ids else ""
+        if apart and options.series is None:
+            why += f"; times recur, so that {', '.join(apart)} tells series apart: `data.values` names what to forecast"
         return f"no column of numbers beside the times in {when}{why}"
     return SeriesColumns(when, tuple(values), tuple(apart), tuple(options.known or ()), tuple(ids), tuple(texts))
 
