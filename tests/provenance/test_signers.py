@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
-import multiprocessing
 import stat
+import subprocess
+import sys
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -61,13 +62,19 @@ def test_a_key_is_made_at_first_use_which_only_its_user_can_read(key_folder: Pat
     assert Path.home().name not in made.chain[0].subject.rfc4514_string().split("=")
 
 
-def _print_of_signer(_: int) -> str:
-    return fingerprint(signer().chain[0])
+PRINTS_ITS_SIGNER = """
+from afresh.provenance.certificates import fingerprint
+from afresh.provenance.signer import signer
+input()
+print(fingerprint(signer().chain[0]))
+"""
 
 
 def test_processes_that_begin_at_once_make_one_key() -> None:
-    with multiprocessing.get_context("fork").Pool(4) as pool:
-        assert len(set(pool.map(_print_of_signer, range(8), chunksize=1))) == 1
+    command = [sys.executable, "-c", PRINTS_ITS_SIGNER]
+    processes = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    assert len({process.communicate("begin\n", timeout=200)[0] for process in processes}) == 1
+    assert all(process.returncode == 0 for process in processes)
 
 
 def test_a_folder_that_cannot_be_written_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
