@@ -24,6 +24,7 @@ os.environ |= {  # before torch is imported; processes that tests start inherit 
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "TOKENIZERS_PARALLELISM": "false",
+    "AFRESH_MARK_WORKS": "false",  # so that samples are those of their seed alone; tests/marks has it on
 }
 
 

@@ -20,8 +20,6 @@ from afresh.data import imported
 from afresh.data.in_memory import as_path
 from afresh.preferences import preferences
 from afresh.provenance.layers import Provenance
-from afresh.provenance.needs import require_cryptography
-from afresh.provenance.read import read_all
 from afresh.runs.deletion import delete_adapter
 from afresh.runs.person_adapters import base_of
 from afresh.runs.remove import remove_run
@@ -64,6 +62,7 @@ from afresh.verbs.training_job import Job, learn
 from afresh.verbs.trust_prompt import check_trust
 from afresh.verbs.verify import Check, copy_run
 from afresh.verbs.verify import verify as verify_run
+from afresh.verbs.verify_works import verify_works as all_works
 
 __all__ = [
     "Event",
@@ -760,9 +759,12 @@ def resume(
         return _learnt(together(resume_task)(Path(path), trust, ignore_stop, processes=processes, on=on), log)
 
 
-def load(path: PathLike) -> Model:
-    """The model in a run's folder. Raises UserError if the folder is not a run."""
-    return Model(Run.open(path))
+def load(path: PathLike, *, marks: bool = True) -> Model:
+    """The model in a run's folder. `marks`: whether what it makes is marked and signed, so that machines can tell where
+    it comes from. Raises UserError if the folder is not a run."""
+    run = Run.open(path)
+    run.marked = marks
+    return Model(run)
 
 
 def list_models(folder: PathLike | None = None) -> list[Model]:
@@ -865,15 +867,13 @@ def verify_works(path: PathLike, *, trust_signer: PathLike | None = None) -> lis
     """Where works come from, as `afresh verify WORKS` reads it: of a file, or of each file of a folder, its `status`
     and its layers. `trust_signer`: a file of certificates in PEM, whose signers are known from now on.
 
-    Nothing is asked of a network. Raises UserError for a path that cannot be read or holds no file, and if the extra
-    provenance is not installed.
+    Nothing is asked of a network. Raises UserError for a path that cannot be read or holds no file.
     """
     from afresh.provenance.known_signers import trust
 
-    require_cryptography("Reading where works come from")
     if trust_signer is not None:
         trust(Path(trust_signer))
-    found = list(read_all(Path(path)))
+    found = list(all_works(Path(path)))
     if not found:
         raise UserError(f"{path} holds no files. Give a file, or a folder of files.", "no_works")
     return found

@@ -86,6 +86,9 @@ class Preferences(BaseSettings):
         default_factory=lambda: user_config_path("afresh"),
         description="the secret that signs runs of one's own, and the key that signs works",
     )
+    mark_works: bool = Field(
+        True, description="whether works are marked and signed, so that machines can tell where they come from"
+    )
     certificate: Folder | None = Field(
         None, description="a certificate in PEM to sign works with, and those of its issuers; else one of your own"
     )

@@ -75,7 +75,7 @@ def test_every_option_of_a_verb_has_its_name_in_python(verb: Callable[..., Any])
     known = {p for f in FUNCTIONS[name] for p in inspect.signature(f).parameters}
     renamed = {**RENAMED, **MORE.get(name, {})}
     asked = set(inspect.signature(verb).parameters) - (SHOWN - set(MORE.get(name, {})))
-    asked -= {"out", "force"} if name in WRITTEN else set()
+    asked -= {"out", "force", "no_marks"} if name in WRITTEN else set()  # marks: `load(RUN, marks=False)`
     asked = {renamed.get(p, p) for p in asked}
     if "settings" in known and name in {"sample", "chat"}:
         asked -= OF_SAMPLING

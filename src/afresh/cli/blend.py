@@ -29,6 +29,7 @@ def blend(
     setting: o.SampleSettings = None,
     out: o.SamplesOut = None,
     force: o.Force = False,
+    no_marks: o.Unmarked = False,
     as_json: Annotated[bool, o.json_of("{verdict, samples}")] = False,
 ) -> None:
     """Go from one image, sound, molecule or short text to another, or towards an attribute, through the model's
@@ -47,6 +48,7 @@ def blend(
     asked = {"label": label, "to_label": to_label, "caption": caption, "to_caption": to_caption}
     check_given(second, toward, asked, {"away": away, "most": most})
     found = Run.open(run)
+    found.marked = not no_marks
     if as_json and out is None and not found.encoder.kind.inline:
         raise UserError("Images and sounds cannot be printed as JSON. Say where to write them: --out DIR.")
     check_out(out, found.encoder, n, force)

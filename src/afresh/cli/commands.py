@@ -30,16 +30,18 @@ def command_of(verb: Verb[Any, Any]) -> Callable[..., None]:
 
     def command(**values: Any) -> None:
         from afresh.runs.run import Run
+        from afresh.runs.works import signed_files
         from afresh.storage.folders import check_free
 
         path, as_json, out = values.pop("run"), values.pop(JSON), values.pop(OUT, None) if verb.files else None
         if out is not None:
             check_free(out, values.pop("force"))
         run = Run.open(path)
+        run.marked = not values.pop("no_marks", False)
         result = verb(run, **{p.name: value_of(run, p, values[p.name]) for p in offered})
         note(*result.notes)
         if out is not None:
-            write_files(out, result)
+            write_files(out, signed_files(verb, run, result))
         if as_json:
             emit({"run": str(path), **result.json()})
         elif out is None or verb.shown:
@@ -52,6 +54,9 @@ def command_of(verb: Verb[Any, Any]) -> Callable[..., None]:
         out_type = Annotated[Path | None, typer.Option(help=verb.files)]
         parameters.append(inspect.Parameter(OUT, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=out_type))
         parameters.append(inspect.Parameter("force", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=o.Force))
+    if verb.works:
+        marks = inspect.Parameter("no_marks", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=o.Unmarked)
+        parameters.append(marks)
     json_type = Annotated[bool, o.json_of(as_typed(verb.result, named))]
     parameters.append(inspect.Parameter(JSON, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=json_type))
     command.__name__ = command.__qualname__ = verb.name.replace("-", "_")
@@ -114,13 +119,12 @@ def value_of(run: Any, p: Parameter, given: Any) -> Any:
 # --------------------------------------------------------------------------- results
 
 
-def write_files(folder: Path, result: Result) -> None:
+def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
     """Write the files of a result into a folder. Raises UserError if it cannot be written to."""
     from afresh.core import UserError
     from afresh.core.plural import counted
     from afresh.storage.files import replace_file
 
-    files = result.files()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in files.items():

@@ -74,6 +74,7 @@ def edit(
     seed: o.Seed = 0,
     out: o.SamplesOut = None,
     force: o.Force = False,
+    no_marks: o.Unmarked = False,
     as_json: Annotated[bool, o.json_of("{verdict, samples}")] = False,
 ) -> None:
     """Change existing images and sounds: fill a hole, vary them, continue them beyond their edges or their end, make
@@ -92,6 +93,7 @@ def edit(
     if n < 1:
         raise UserError(f"-n is the number of variations, from 1. Given: {n}.")
     found = Run.open(run)
+    found.marked = not no_marks
     if as_json and out is None and not found.encoder.kind.inline:
         raise UserError("Images and sounds cannot be printed as JSON. Say where to write them: --out DIR.")
     settings = with_set({"guidance": guidances(guidance)}, setting)

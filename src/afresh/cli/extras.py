@@ -76,11 +76,6 @@ EXTRAS = (
         ("h5py", "netCDF4", "xarray", "zarr"),
         "physical fields in HDF5, NetCDF and Zarr: `afresh train simulations/`",
     ),
-    Extra(
-        "provenance",
-        ("c2pa", "cbor2", "cryptography"),
-        "works that say where they come from, and reading it: `afresh verify WORKS`",
-    ),
     Extra("recommend", ("implicit",), "iALS, a baseline of recommenders"),
     Extra("series", ("statsforecast",), "AutoETS, AutoTheta and AutoARIMA, baselines of forecasts"),
     Extra("serve", ("fastapi", "uvicorn", "multipart"), "a server of runs and its page: `afresh serve RUN`"),

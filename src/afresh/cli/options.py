@@ -91,6 +91,10 @@ Validation = Annotated[
     Path | None, typer.Option(help="Held-out data of your own: a file or a folder.", callback=existing)
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is at the place of --out already.")]
+Unmarked = Annotated[
+    bool,
+    typer.Option("--no-marks", help="Neither mark nor sign what is made; its record says so."),
+]
 Device = Annotated[
     str | None, typer.Option(help="cpu, cuda, cuda:1 or mps; the fastest by default.", rich_help_panel=BY_HAND)
 ]

@@ -154,6 +154,7 @@ def sample(
     seed: o.Seed = 0,
     out: o.SamplesOut = None,
     force: o.Force = False,
+    no_marks: o.Unmarked = False,
     as_json: Annotated[bool, o.json_of("{verdict, samples}")] = False,
 ) -> None:
     """Draw samples from a run: images, sounds or texts, as many as you like, of what you ask for.
@@ -171,6 +172,7 @@ def sample(
     from afresh.verbs.sample import Control, Sampler, control_lines
 
     found = Run.open(run)
+    found.marked = not no_marks
     if as_json and out is None and not found.encoder.kind.inline:
         plural = found.encoder.kind.plural
         raise UserError(f"This model makes {plural}, which JSON cannot hold. Say where to write them: --out DIR.")

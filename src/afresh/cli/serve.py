@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -67,6 +68,9 @@ def serve(
         typer.Option("--log-requests", help="A line of JSON for each request on standard error, without its content."),
     ] = False,
     open_page: Annotated[bool, o.open_option("Open the page in the browser.")] = False,
+    no_marks: Annotated[
+        bool, typer.Option("--no-marks", help="Neither mark nor sign what is made; its records say so.")
+    ] = False,
     on: Annotated[
         str | None,
         typer.Option(
@@ -84,7 +88,7 @@ def serve(
     require("serve", "A server of runs")
     from afresh.core import UserError
     from afresh.core.plural import counted
-    from afresh.preferences import preferences
+    from afresh.preferences import preferences, variable
     from afresh.runs.run_store import opened
     from afresh.serve.app import ServeSettings
     from afresh.serve.keys import NO_KEYS, read_keys
@@ -93,6 +97,8 @@ def serve(
     from afresh.serve.run import memory_budget
     from afresh.serve.run import serve as serve_runs
 
+    if no_marks:
+        os.environ[variable("mark_works")] = "false"  # for the processes that it starts, too
     here = host in ("127.0.0.1", "localhost", "::1")
     if key_file is None and (proxy or not here):
         reached = host if not here else "the proxy"

@@ -100,18 +100,15 @@ def verify_works(path: Path, trust_signer: Path | None, as_json: bool) -> None:
     from afresh.core.plural import counted
     from afresh.provenance.describe import as_json as described
     from afresh.provenance.describe import lines
-    from afresh.provenance.needs import require_cryptography
-
-    require_cryptography("Reading where works come from")
     from afresh.provenance.known_signers import trust as keep
     from afresh.provenance.layers import Status
-    from afresh.provenance.read import read_all
+    from afresh.verbs.verify_works import verify_works as all_works
 
     if trust_signer is not None:
         note(f"Known from now on: {', '.join(keep(trust_signer))}.")
-    styles = {Status.VALID: "green", Status.NOTHING: "dim", Status.UNKNOWN: "yellow"}
+    styles = {Status.VALID: "green", Status.MARKED: "green", Status.NOTHING: "dim", Status.UNKNOWN: "yellow"}
     found = []
-    for finding in read_all(path):
+    for finding in all_works(path):
         found.append(finding)
         if not as_json:
             for status, text in lines(finding):

@@ -200,6 +200,7 @@ class Verb(Generic[P, R_co]):
     alone: whether a request with these options takes its turn and has all processors meanwhile.
     files: about the option `out`, the folder that the files of the result are written to; empty if it has none.
     shown: whether the lines of the result are shown where its files are written, too, since the files do not say them.
+    works: whether the files are made by the model, so that they are signed as its works.
     """
 
     name: str
@@ -213,6 +214,7 @@ class Verb(Generic[P, R_co]):
     alone: Callable[[Any], bool] = lambda options: True
     files: str = ""
     shown: bool = False
+    works: bool = False
 
     def __call__(self, run: Any, *args: P.args, **kwargs: P.kwargs) -> R_co:
         return self.function(run, *args, **kwargs)
@@ -287,10 +289,11 @@ def verb(
     alone: Callable[[Any], bool] = lambda options: True,
     files: str = "",
     shown: bool = False,
+    works: bool = False,
 ) -> Callable[[Callable[Concatenate[Any, P], R]], Verb[P, R]]:
     """Declares a function as a verb; the parameters are those of `Verb`."""
 
     def declare(function: Callable[Concatenate[Any, P], R]) -> Verb[P, R]:
-        return Verb(name, function, able, result, summary, run_help, run_metavar, served, alone, files, shown)
+        return Verb(name, function, able, result, summary, run_help, run_metavar, served, alone, files, shown, works)
 
     return declare

@@ -17,6 +17,7 @@ class Status(StrEnum):
     OUT_OF_TIME = "out of time"  # the certificate has expired or is not valid yet
     UNKNOWN = "signer unknown"
     VALID = "valid"
+    MARKED = "mark found"  # it was made with the key of a user, and perhaps changed since
     NOTHING = "nothing found"
 
 
@@ -43,7 +44,7 @@ class Origin:
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer: its name (`manifest`, `sidecar`), its status with a sentence, who signed it, the time that an
+    """One layer: its name (`manifest`, `sidecar`, `mark`), its status with a sentence, who signed it, the time that an
     authority has confirmed, and the origins of the work (first) and of what it was made from."""
 
     name: str

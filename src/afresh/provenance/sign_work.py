@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from afresh.core import UserError
 from afresh.provenance.formats import SIDECAR, media_type
-from afresh.provenance.needs import can_embed, require_cryptography
+from afresh.provenance.needs import can_embed
 from afresh.provenance.work import Ingredient, Work
 from afresh.storage.files import replace_file
 
@@ -31,7 +31,6 @@ def signed_work(content: bytes, name: str, work: Work, by: Signer | None = None)
     What can carry a manifest of C2PA does so, and everything else gets a sidecar. Without the package for C2PA every
     format gets one. Raises UserError if nothing can be signed.
     """
-    require_cryptography("Signing works")
     from afresh.provenance.signer import signer
 
     by = by or signer()

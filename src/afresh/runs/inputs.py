@@ -14,6 +14,8 @@ from torch import Tensor
 from afresh.core import Item, UserError, events
 from afresh.core.events import ignore, listening
 from afresh.data.image.images import ImageError, Pixels, full_size_array, full_size_image
+from afresh.provenance.formats import SIDECAR
+from afresh.provenance.work import Ingredient
 from afresh.runs.run import Run
 from afresh.sampling import energy as e
 
@@ -49,6 +51,17 @@ def encoded(run: Run, inputs: Sequence[Any]) -> Tensor:
     values = [Path(i) if isinstance(i, str | Path) else i for i in inputs]
     examples = run.encoder.encode([Item(checked_array(v) if isinstance(v, np.ndarray) else v) for v in values])
     return examples.x.float() * examples.scale + examples.shift
+
+
+def ingredient(run: Run, value: Any) -> Ingredient:
+    """What is recorded of an input in what is made from it: the file, with the signed statements in it and beside it,
+    or of an array, a sound or a text what it is as a file."""
+    kind = run.encoder.kind
+    if isinstance(value, str | Path) and not kind.inline:
+        path = Path(value)
+        beside = path.with_name(path.name + SIDECAR)
+        return Ingredient.of(path.name, path.read_bytes(), beside.read_bytes() if beside.is_file() else None)
+    return Ingredient.of(f"input{kind.suffix or '.txt'}", kind.encode(value))
 
 
 def sequence(run: Run, text: str) -> Tensor:

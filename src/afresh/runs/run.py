@@ -78,6 +78,7 @@ class Run:
         self.path, self.record = path, record
         # (run, cond, seed, settings, numbers) -> x in the family's space; set by a server, which draws what several
         # requests ask for in one batch.
+        self.marked = True  # whether its works are marked and signed, where the user's preferences do not forbid it
         self.shared_draw: Callable[[Run, Cond, int, Any, Tensor], Tensor] | None = None
 
     @staticmethod

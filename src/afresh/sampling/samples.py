@@ -7,6 +7,7 @@ import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, overload
 
@@ -21,6 +22,10 @@ from afresh.data.image.grid import image_grid
 from afresh.data.image.images import Pixels
 from afresh.data.image.kind import IMAGE, png_bytes
 from afresh.pages.render import data_uri, render_page
+from afresh.provenance.formats import SIDECAR
+from afresh.provenance.sign_work import Signed, signed_work, write_work
+from afresh.provenance.work import Ingredient, Work
+from afresh.sampling.credentials import Credentials
 from afresh.sampling.request import contains_prompts
 from afresh.sampling.text_stream import Written
 from afresh.storage.files import replace_file
@@ -38,7 +43,8 @@ LISTEN = Path(__file__).with_name("templates") / "listen.html.j2"
 @dataclass(frozen=True, eq=False)
 class Samples(Sequence[Any]):
     """Decoded samples and their requests: a sequence of the values, which are arrays (H, W, C) of uint8, texts or
-    Sounds. A slice of it holds the requests of its samples, too."""
+    Sounds. A slice of it holds the requests of its samples, too. What is written of them is marked and signed with
+    `credentials`, unless these are None; `ingredients` are what each sample was made from."""
 
     values: Sequence[Any]
     x: Tensor  # in the modality's space
@@ -48,6 +54,15 @@ class Samples(Sequence[Any]):
     encoder: Encoder
     written: Sequence[Written] = ()  # why each text ended; empty if the family does not write from left to right
     numbers: Sequence[int] = ()  # of the samples among those that were drawn; empty: 0, 1, 2, ...
+    credentials: Credentials | None = None
+    ingredients: Sequence[Sequence[Ingredient]] = ()  # empty: the samples were made from nothing else
+
+    @property
+    def published(self) -> Samples:
+        """The samples with a mark in each value that can bear one: as they are written. Texts are marked while they are
+        drawn."""
+        credentials = self.credentials
+        return self if credentials is None else replace(self, values=credentials.marked(self.values))
 
     def save(self, folder: str | Path) -> list[dict[str, Any]]:
         """Write the samples as files, and samples.json or samples.jsonl, into `folder`. Returns the records.
@@ -60,7 +75,10 @@ class Samples(Sequence[Any]):
         check_out(path, self.encoder, len(self.values))
         if path.is_dir() or path.suffix.lower() not in SINGLE:
             return write_samples(self, path)
-        return write_grid(self, path) if path.suffix.lower() == ".png" else write_sound(self, path)
+        write = write_grid if path.suffix.lower() == ".png" else write_sound
+        records = write(self.published, path)
+        sign(self, path)
+        return records
 
     def __len__(self) -> int:
         return len(self.values)
@@ -81,6 +99,7 @@ class Samples(Sequence[Any]):
             cond=self.cond.select(rows),
             described=self.described[index],
             written=self.written[index],
+            ingredients=self.ingredients[index],
             numbers=(self.numbers or range(len(self)))[index],
         )
 
@@ -135,10 +154,16 @@ def preview_sound(encoder: Encoder, value: Any) -> Sound | None:
     return replace(sound, samples=sound.samples[: int(LONGEST * sound.rate)])
 
 
-def preview_wav(encoder: Encoder, value: Any) -> bytes | None:
-    """`preview_sound` as the content of a WAV file; None if the value cannot be rendered as audio."""
+def preview_wav(encoder: Encoder, value: Any, credentials: Credentials | None = None) -> bytes | None:
+    """`preview_sound` as the content of a WAV file, marked with `credentials`; None if the value cannot be rendered as
+    audio."""
     sound = preview_sound(encoder, value)
-    return None if sound is None else SOUND.encode(sound)
+    return None if sound is None else SOUND.encode(marked_sound(credentials, sound))
+
+
+def marked_sound(credentials: Credentials | None, sound: Sound) -> Sound:
+    """The sound that an item without pixels or samples of its own is played as, with a mark."""
+    return sound if credentials is None else credentials.marked([sound], "sound")[0]
 
 
 def from_prompts(samples: Samples) -> list[Any]:
@@ -182,9 +207,10 @@ def grid_png(samples: Samples, most: int = 100) -> bytes:
 
 
 def requests(samples: Samples) -> list[dict[str, Any]]:
-    """The request of each sample, with the seed and index that determine its random numbers."""
-    numbers = samples.numbers or range(len(samples))
-    return [{**d, "seed": samples.seed, "index": i} for i, d in zip(numbers, samples.described, strict=True)]
+    """The request of each sample, with the seed and index that determine its random numbers, and that it is not marked,
+    if it was not to be."""
+    numbers, marked = samples.numbers or range(len(samples)), {} if samples.credentials else {"marked": False}
+    return [{**d, "seed": samples.seed, "index": i, **marked} for i, d in zip(numbers, samples.described, strict=True)]
 
 
 def text_records(samples: Samples) -> list[dict[str, Any]]:
@@ -220,25 +246,64 @@ def write_samples(samples: Samples, folder: Path) -> list[dict[str, Any]]:
     """
     make_folder(folder, "Choose another output folder.")
     encoder, captions = samples.encoder, [caption_of(d) for d in samples.described]
+    samples = samples.published
     if encoder.kind.inline:
         records = text_records(samples)
         lines = "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records)
         replace_file(folder / TEXTS, lines.encode("utf-8", "backslashreplace"))
+        sign(samples, folder / TEXTS)
         for suffix, content in encoder.kind.collected.items():
             if file := content(samples.values, records):
                 replace_file(folder / f"samples{suffix}", file)
+                sign(samples, folder / f"samples{suffix}")
         if encoder.kind.view != "text":
             replace_file(folder / "grid.png", grid_png(samples))
-        write_with_audio(encoder, from_prompts(samples), folder, captions)
+            sign(samples, folder / "grid.png")
+        heard = write_with_audio(encoder, from_prompts(samples), folder, captions, samples.credentials)
+        for number, files in enumerate(heard):
+            for name in filter(None, files):
+                sign(samples, folder / name, number)
+        if heard:
+            sign(samples, folder / "index.html")
         return records
     names = encoder.write(samples.values, folder, numbered(len(samples.values)))
+    for number, name in enumerate(names):
+        sign(samples, folder / name, number)
     records = [{"file": f, **r} for f, r in zip(names, requests(samples), strict=True)]
     replace_file(folder / LISTED, (json.dumps(records, indent=1, ensure_ascii=False) + "\n").encode())
+    sign(samples, folder / LISTED)
     if encoder.kind.view != "text":
         replace_file(folder / "grid.png", grid_png(samples))
+        sign(samples, folder / "grid.png")
     if encoder.kind.view == "sound":
         replace_file(folder / "index.html", player(names, images_of(encoder, samples.values), captions).encode())
+        sign(samples, folder / "index.html")
     return records
+
+
+def facts_of(samples: Samples, credentials: Credentials, number: int | None) -> Work:
+    """The facts of one sample, or of a file of all of them if `number` is None."""
+    if number is not None:
+        return credentials.facts(requests(samples)[number], samples.ingredients[number] if samples.ingredients else ())
+    used = {one.sha256: one.model_copy(update={"relationship": "inputTo"}) for one in chain(*samples.ingredients)}
+    return credentials.facts({"seed": samples.seed, "samples": len(samples)}, list(used.values()))
+
+
+def signed_content(samples: Samples, number: int | None, content: bytes, name: str) -> Signed:
+    """The content of a file of one sample, or of all, signed if they have credentials."""
+    if samples.credentials is None:
+        return Signed(content, None)
+    facts = facts_of(samples, samples.credentials, number)
+    return signed_work(content, name, facts, samples.credentials.signer)
+
+
+def sign(samples: Samples, file: Path, number: int | None = None) -> None:
+    """Sign a file of one sample, or of all, in its place. A statement beside it that is about an older file goes."""
+    if samples.credentials is None:
+        file.with_name(file.name + SIDECAR).unlink(missing_ok=True)
+        return
+    facts = facts_of(samples, samples.credentials, number)
+    write_work(file, file.read_bytes(), facts, samples.credentials.signer)
 
 
 def numbered(count: int) -> list[str]:
@@ -248,9 +313,14 @@ def numbered(count: int) -> list[str]:
 
 
 def write_with_audio(
-    encoder: Encoder, values: Sequence[Any], folder: Path, captions: Iterable[str]
+    encoder: Encoder,
+    values: Sequence[Any],
+    folder: Path,
+    captions: Iterable[str],
+    credentials: Credentials | None = None,
 ) -> list[tuple[str, str | None]]:
-    """Write a file and a WAV of each value, and index.html to play them, if any value can be rendered as audio.
+    """Write a file and a WAV of each value, and index.html to play them, if any value can be rendered as audio. The
+    sounds are marked with `credentials`.
 
     Returns (file, WAV) of each value, where the WAV is None for a value without audio; an empty list, with nothing
     written, if no value has audio.
@@ -265,7 +335,7 @@ def write_with_audio(
         images.append(None if sound is None else sound_image(sound))
         sounds.append(None if sound is None else f"{name}.wav")
         if sound is not None:
-            replace_file(folder / f"{name}.wav", wav_bytes(sound))
+            replace_file(folder / f"{name}.wav", wav_bytes(marked_sound(credentials, sound)))
     if not any(sounds):
         return []
     files = encoder.write(values, folder, names)

@@ -24,11 +24,11 @@ from afresh.serve import errors, health
 from afresh.serve.guard import Guard
 from afresh.serve.keys import NO_KEYS, Door, Keys
 from afresh.serve.loaded_runs import Library
-from afresh.serve.native import edits, runs, samples, verbs, votes
+from afresh.serve.native import edits, runs, samples, verbs, verification, votes
 from afresh.serve.origins import Origins
 from afresh.serve.request_threads import Desk
 from afresh.serve.sessions import Sessions
-from afresh.serve.studio import exports, pages, sign_in, train, vote
+from afresh.serve.studio import exports, pages, sign_in, train, verify_page, vote
 from afresh.serve.studio import routes as studio
 from afresh.serve.studio import runs as runs_pages
 from afresh.serve.studio.vote_session import Sittings
@@ -103,6 +103,7 @@ def make_app(settings: ServeSettings) -> FastAPI:
     errors.install(app, pages.failure_for_people)
     for part in PARTS:
         app.include_router(part.routes(desk))
+    app.include_router(verification.routes())
     if settings.page:
         add_page(app, desk, door, settings)
     speak_protocols(app, desk)
@@ -127,6 +128,7 @@ def add_page(app: FastAPI, desk: Desk, door: Door, settings: ServeSettings) -> N
     app.include_router(train.routes(desk, settings.uploads))
     app.include_router(runs_pages.routes(desk))
     app.include_router(exports.routes())
+    app.include_router(verify_page.routes(settings.most_bytes))
     app.include_router(vote.routes(desk, app.state.sittings))
     app.include_router(votes.routes(desk, app.state.sittings))
 

@@ -31,10 +31,6 @@ def image_bytes(pixels: Pixels, kind: Format = "png", quality: int = 100) -> byt
     return buffer.getvalue()
 
 
-def image_base64(pixels: Pixels, kind: Format = "png", quality: int = 100) -> str:
-    return base64.b64encode(image_bytes(pixels, kind, quality)).decode()
-
-
 def image_size(content: bytes, param: str) -> tuple[int, int]:
     """Width and height of an image file by its header. Raises Refused for what is no image, or too large."""
     try:

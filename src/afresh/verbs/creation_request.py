@@ -11,12 +11,13 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from afresh.core import Encoder, UserError, registry
+from afresh.core import UserError, registry
 from afresh.data.image.kind import decode as decode_image
 from afresh.data.text.fim import supports_fim
 from afresh.runs.run import Run
+from afresh.runs.works import credentials_of
 from afresh.sampling.request import Request, contains_prompts, converses, unwanted, writes_text
-from afresh.sampling.samples import Samples
+from afresh.sampling.samples import Samples, marked_sound
 from afresh.sampling.text_stream import TextRow
 from afresh.verbs.cursor import Hole, complete_hole
 from afresh.verbs.edit import changed
@@ -312,10 +313,13 @@ def decoded(decode: Callable[[bytes], Any], files: Mapping[str, bytes], name: st
         raise UserError(f"The file {name} cannot be read: {error}.", param="inputs") from None
 
 
-def files_of(encoder: Encoder, value: Any) -> dict[str, bytes]:
+def files_of(run: Run, value: Any) -> dict[str, bytes]:
     """A work as files, {name: content}: the item itself first, or its drawing, and for music in notes what can be
-    played."""
+    played. Images and sounds are marked, unless the user prefers works without."""
+    encoder, credentials = run.encoder, credentials_of(run)
     kind = encoder.kind
+    if credentials is not None:
+        (value,) = credentials.marked([value])
     out = {f"work{kind.suffix or '.txt'}": kind.encode(value)}
     if kind.inline and kind.view == "image" and (image := kind.preview(value).image) is not None:
         from afresh.data.image.kind import png_bytes
@@ -328,7 +332,7 @@ def files_of(encoder: Encoder, value: Any) -> dict[str, bytes]:
         with tempfile.TemporaryDirectory() as folder:
             for name in encoder.write([value], Path(folder), ["work"]):
                 out[name] = (Path(folder) / name).read_bytes()
-        out["work.wav"] = SOUND.encode(sound)
+        out["work.wav"] = SOUND.encode(marked_sound(credentials, sound))
     return out
 
 

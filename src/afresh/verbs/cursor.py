@@ -29,6 +29,7 @@ from afresh.data.text.repository import (
 )
 from afresh.data.text.tokenizer import Ids
 from afresh.runs.run import Run
+from afresh.runs.works import settings_of_works
 from afresh.sampling.request import Request, check_negative, converses, labels_by_name
 from afresh.sampling.text_stream import Token, watcher_of
 
@@ -240,7 +241,7 @@ def complete_many(
         run.family, run.encoder, run.space, observed, also=settings.get("watch"), constraint=constraint
     )
     assert watcher is not None
-    chosen = run.settings({**settings, "length": tokens, "watch": watcher})
+    chosen = settings_of_works(run, {**settings, "length": tokens, "watch": watcher})
     check_negative(request, chosen)
     each = run.family.evaluations.sample(run.space, chosen)
     check_cost(len(holes) * each, f"{counted(len(holes), 'completion')} of {each:,} evaluations each")

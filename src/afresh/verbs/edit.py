@@ -89,7 +89,7 @@ def edit(editor: Editor, inputs: Sequence[Any], change: Change, each: int = 1) -
         {"picture": i // each, "variation": i % each, **change_record(change), **editor.requested}
         for i in range(len(start))
     ]
-    return Samples(run.encoder.decode(x), x, editor.cond(len(start)), described, editor.seed, run.encoder)
+    return editor.samples(run.encoder.decode(x), x, described, inputs)
 
 
 def edit_sounds(
@@ -108,4 +108,4 @@ def edit_sounds(
     given = [load_given(run, s) for s in sounds]
     editor.check_windows(each * sum(windows(run, g, hole) for g in given), hole is not None)
     edited = [varied(run, g, each, draw) if hole is None else refilled(run, g, hole, each, draw) for g in given]
-    return samples_of(editor, edited, change_record(change))
+    return samples_of(editor, edited, change_record(change), sounds)

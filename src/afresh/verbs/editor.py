@@ -15,10 +15,12 @@ from afresh.core import Codec, Cond, Edit, Examples, UserError, registry
 from afresh.core.cost import check_cost
 from afresh.core.rng import Rng
 from afresh.core.solver_progress import blocks, reporting
-from afresh.runs.inputs import encoded
+from afresh.runs.inputs import encoded, ingredient
 from afresh.runs.run import Run, join
+from afresh.runs.works import credentials_of, settings_of_works
 from afresh.sampling import energy as e
 from afresh.sampling.request import Request, check_negative, make_cond, words
+from afresh.sampling.samples import Samples
 from afresh.training.loop import precision
 
 TARGET_DEVIATION = 0.05  # the deviation from a target, in [-1, 1], that a weight of 1 corresponds to
@@ -133,6 +135,23 @@ class Editor:
         chosen = self.run.settings(self.settings).model_dump(exclude_unset=True)
         return words(self.request) | {k: v for k, v in chosen.items() if k in self.settings or k == "part_guidance"}
 
+    def samples(
+        self, values: Sequence[Any], x: Tensor, described: Sequence[dict[str, Any]], inputs: Sequence[Any]
+    ) -> Samples:
+        """Edited values, of which each names its input by the number `picture`."""
+        credentials = credentials_of(self.run)
+        used = [] if credentials is None else [ingredient(self.run, value) for value in inputs]
+        return Samples(
+            values,
+            x,
+            self.cond(len(x)),
+            described,
+            self.seed,
+            self.run.encoder,
+            credentials=credentials,
+            ingredients=[[used[d["picture"]]] for d in described] if used else (),
+        )
+
     def check_windows(self, count: int, keep: bool = True) -> None:
         """Raises UserError if so many windows cost more than is allowed. `keep`: whether parts of them are kept."""
         each = self.run.family.evaluations.edit(self.run.space, self.run.settings(self.settings), keep)
@@ -141,7 +160,7 @@ class Editor:
     def apply(self, start: Tensor, strength: float, keep: Tensor | None, wanted: Wanted, weight: float) -> Tensor:
         """Edit `start` (n, *shape), given and returned in the space of the modality, in batches of BATCH_SIZE."""
         run, codec = self.run, self.run.codec
-        edit, settings = run.family.edit, run.settings(self.settings)
+        edit, settings = run.family.edit, settings_of_works(run, self.settings)
         modules = run.modules_for(settings)
         assert edit is not None
         self.check_windows(len(start), keep is not None)

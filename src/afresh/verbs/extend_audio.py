@@ -128,9 +128,8 @@ def extended(editor: Editor, sounds: Sequence[Any], seconds: float, n: int) -> S
     run = editor.run
     count, half = columns(run, seconds, "`extend`"), max(1, learnt_columns(run) // 2)
     editor.check_windows(len(sounds) * n * -(-count // half))
-    return samples_of(
-        editor, [extend_sound(editor, load_given(run, s), seconds, n) for s in sounds], {"extend": seconds}
-    )
+    edited = [extend_sound(editor, load_given(run, s), seconds, n) for s in sounds]
+    return samples_of(editor, edited, {"extend": seconds}, sounds)
 
 
 def extend_sound(editor: Editor, given: Given, seconds: float, n: int) -> tuple[Tensor, list[Sound]]:
@@ -210,7 +209,8 @@ def looped(editor: Editor, sounds: Sequence[Any], seconds: float, n: int) -> Sam
             f"`loop` takes at most {longest / 2:g} s, half the length of this model's sounds, "
             f"because the other half holds the end and the beginning that the new part connects. Given: {seconds:g}."
         )
-    return samples_of(editor, [loop_sound(editor, load_given(run, s), seconds, n) for s in sounds], {"loop": seconds})
+    edited = [loop_sound(editor, load_given(run, s), seconds, n) for s in sounds]
+    return samples_of(editor, edited, {"loop": seconds}, sounds)
 
 
 def loop_sound(editor: Editor, given: Given, seconds: float, n: int) -> tuple[Tensor, list[Sound]]:
@@ -233,14 +233,16 @@ def loop_sound(editor: Editor, given: Given, seconds: float, n: int) -> tuple[Te
     return torch.cat([start, new], -1), sounds
 
 
-def samples_of(editor: Editor, edited: Sequence[tuple[Tensor, list[Sound]]], record: dict[str, Any]) -> Samples:
+def samples_of(
+    editor: Editor, edited: Sequence[tuple[Tensor, list[Sound]]], record: dict[str, Any], inputs: Sequence[Any]
+) -> Samples:
     """The samples of the n versions of each sound, (n, ..., T) and decoded; in `x`, shorter ones are padded with
     zeros."""
     n, longest = len(edited[0][0]), max(x.shape[-1] for x, _ in edited)
     x = torch.cat([torch.nn.functional.pad(x, (0, longest - x.shape[-1])) for x, _ in edited])
     values = [sound for _, versions in edited for sound in versions]
     described = [{"picture": i // n, "variation": i % n, **record, **editor.requested} for i in range(len(x))]
-    return Samples(values, x, editor.cond(len(x)), described, editor.seed, editor.run.encoder)
+    return editor.samples(values, x, described, inputs)
 
 
 # --------------------------------------------------------------------------- changed in place

@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from afresh import __version__
 from afresh.core import UserError
 from afresh.runs.run import Run
+from afresh.runs.works import credentials_of
 from afresh.storage.files import free_bytes, replace_file
 from afresh.storage.folders import move_folder, write_folder
 from afresh.verbs.creation_request import CreationRequest, Form, Made, files_of, first_line, form_of
@@ -41,7 +42,8 @@ create index by_time on works (binned, id desc);
 class WorkRecipe(BaseModel):
     """How a work was made. `run` and `checkpoint`: by which model; `form`: what it is for people; `index`: which
     of the works of the wish it is. `files`: {name: SHA-256} of the work, in which the first is the item itself.
-    `written`: which characters of a text are the model's. `notes`: what was noted while it was made."""
+    `written`: which characters of a text are the model's. `notes`: what was noted while it was made. `run_sha256`: of
+    the weights; None of a work that was to be neither marked nor signed."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     afresh: str = __version__
@@ -58,6 +60,7 @@ class WorkRecipe(BaseModel):
     files: dict[str, str]
     written: tuple[int, int] | None = None
     notes: tuple[str, ...] = ()
+    run_sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,7 @@ class Works:
     ) -> Work:
         """Write a work that a run just made, with what was noted meanwhile. Raises UserError if it cannot be
         written."""
-        content = files_of(run.encoder, made.value)
+        content, credentials = files_of(run, made.value), credentials_of(run)
         now = datetime.now(UTC)
         recipe = WorkRecipe(
             made=now.isoformat(timespec="seconds"),
@@ -126,6 +129,7 @@ class Works:
             files={n: hashlib.sha256(data).hexdigest() for n, data in content.items()},
             written=made.written,
             notes=tuple(notes),
+            run_sha256=None if credentials is None else credentials.run,
         )
         id_ = f"{now:%Y%m%d-%H%M%S-%f}{secrets.token_hex(2)}"
         text = json.dumps(recipe.model_dump(mode="json"), indent=1, ensure_ascii=False) + "\n"
@@ -321,5 +325,5 @@ def title_of(wish: CreationRequest, made: Made, form: Form) -> str:
 
 def same(work: Work, run: Run, made: Made) -> bool:
     """Whether a work that was made again has the same bytes."""
-    again = {n: hashlib.sha256(data).hexdigest() for n, data in files_of(run.encoder, made.value).items()}
+    again = {n: hashlib.sha256(data).hexdigest() for n, data in files_of(run, made.value).items()}
     return again == work.recipe.files

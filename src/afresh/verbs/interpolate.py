@@ -12,9 +12,11 @@ from torch import Tensor
 from afresh.core import Cond, Examples, Latents, UserError, registry
 from afresh.core.cost import check_cost
 from afresh.core.space import evenly_spaced
+from afresh.provenance.work import Ingredient
 from afresh.runs.data import run_data
-from afresh.runs.inputs import encoded
+from afresh.runs.inputs import encoded, ingredient
 from afresh.runs.run import Run
+from afresh.runs.works import credentials_of, settings_of_works
 from afresh.sampling.request import Request, labels_by_name, make_cond, words
 from afresh.sampling.samples import Samples
 from afresh.training.loop import precision
@@ -84,7 +86,7 @@ class Blender:
     """
 
     def __init__(self, run: Run, settings: Any = None) -> None:
-        self.run, self.settings = run, run.settings(settings or {})
+        self.run, self.settings = run, settings_of_works(run, settings or {})
         self.latents = latents_of(run)
 
     @torch.no_grad()
@@ -130,7 +132,7 @@ class Blender:
         requests = {"": first} if first == second else {"from_": first, "to_": second}
         record = {f"{prefix}{k}": v for prefix, request in requests.items() for k, v in words(request).items()}
         described = [{"from_first": round(1 - float(v), 4), **record} for v in t]
-        return Samples(run.encoder.decode(x), x, cond, described, 0, run.encoder)
+        return self.samples(x, cond, described, [[a, b]] * n)
 
     def direction(self, train: Examples, label: str, other: str | None = None) -> Tensor:
         """The direction (D,) of a label: the mean code of images with it minus that of images without it.
@@ -173,7 +175,21 @@ class Blender:
         cond = Cond.unconditional(run.conds, len(moved))
         decoded = self.decode(moved, cond)
         described = [{"picture": i, "amount": float(a)} for i in range(len(x)) for a in amounts]
-        return Samples(run.encoder.decode(decoded), decoded, cond, described, 0, run.encoder)
+        return self.samples(decoded, cond, described, [[image] for image in images for _ in amounts])
+
+    def samples(
+        self, x: Tensor, cond: Cond, described: Sequence[Mapping[str, Any]], inputs: Sequence[Sequence[Any]] = ()
+    ) -> Samples:
+        """Samples of x (B, ...). `inputs`: the items that each was made from, of which the first was changed; empty if
+        there are none."""
+        run = self.run
+        credentials, used = credentials_of(run), list[list[Ingredient]]()
+        if credentials is not None:
+            for first, *others in inputs:
+                rest = [ingredient(run, v).model_copy(update={"relationship": "inputTo"}) for v in others]
+                used.append([ingredient(run, first), *rest])
+        values = run.encoder.decode(x)
+        return Samples(values, x, cond, described, 0, run.encoder, credentials=credentials, ingredients=used)
 
     def check(self, count: int) -> None:
         """Raises UserError if the codes of so many items cost more than is allowed."""

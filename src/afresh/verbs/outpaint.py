@@ -55,8 +55,7 @@ def outpainted(editor: Editor, images: Sequence[Any], added: Mapping[str, int], 
     described = [
         {"picture": i // n, "variation": i % n, "outpaint": dict(added), **editor.requested} for i in range(len(canvas))
     ]
-    run = editor.run
-    return Samples(run.encoder.decode(canvas), canvas, editor.cond(len(canvas)), described, editor.seed, run.encoder)
+    return editor.samples(editor.run.encoder.decode(canvas), canvas, described, images)
 
 
 def windows(size: tuple[int, int], added: Mapping[str, int]) -> int:

@@ -17,6 +17,7 @@ from afresh.core.cost import check_cost
 from afresh.core.solver_progress import reporting
 from afresh.runs.adapters import with_adapters
 from afresh.runs.run import Run, join
+from afresh.runs.works import credentials_of, settings_of_works
 from afresh.sampling.request import Request, check_negative, contains_prompts
 from afresh.sampling.samples import Samples
 from afresh.sampling.text_stream import TextCallback, Watcher, watcher_of
@@ -96,6 +97,7 @@ class Sampler:
         check_cost(count * each, f"{count:,} samples of {each:,} evaluations each")
         self.cond, self.described, notes = run.condition(n, request, seed)
         check_negative(request, settings)
+        self.credentials = credentials_of(run)
         self.modules: Mapping[str, nn.Module] | None = None
         self.reward: Reward | None = None
         self.guide: Reward | None = None
@@ -138,7 +140,7 @@ class Sampler:
         )
 
     def settings(self, watcher: Watcher | None) -> Any:
-        return self.run.settings(self.given if watcher is None else {**self.given, "watch": watcher})
+        return settings_of_works(self.run, self.given if watcher is None else {**self.given, "watch": watcher})
 
     def rows(self, cond: Cond, numbers: Tensor) -> Rows:
         """Draw the samples with the indices `numbers` under the conditions of `cond`."""
@@ -193,7 +195,16 @@ class Sampler:
             described = [{**d, **guidance, "guided_reward": r} for d, r in zip(described, rewards, strict=True)]
         if self.control.adapters:
             described = [{**d, "adapters": dict(self.control.adapters)} for d in described]
-        return Samples(drawn.values, drawn.x, self.cond, described, self.seed, self.run.encoder, drawn.written)
+        return Samples(
+            drawn.values,
+            drawn.x,
+            self.cond,
+            described,
+            self.seed,
+            self.run.encoder,
+            drawn.written,
+            credentials=self.credentials,
+        )
 
 
 def with_beginnings(cond: Cond, x: Tensor, space: Space) -> Tensor:

@@ -31,6 +31,7 @@ def why_not(run: Run) -> str | None:
     summary="roll a field out in time",
     served=False,
     files="The folder for the states, an animation and plots.",
+    works=True,
     shown=True,
 )
 def rollout(
@@ -86,6 +87,7 @@ def why_no_observations(run: Run) -> str | None:
     summary="states given observations of them",
     served=False,
     files="The folder for the states and a picture.",
+    works=True,
     shown=True,
 )
 def assimilate(

@@ -20,6 +20,7 @@ from afresh.domains.music.encoder import FIRST, SPECIAL, ScoreEncoder
 from afresh.domains.music.files import READ, read_pieces, suffix_of, to_score
 from afresh.domains.music.score import BAR, HOLD, PITCH, REST, MusicScore, joined, to_text
 from afresh.runs.run import Run
+from afresh.runs.works import credentials_of, settings_of_works
 from afresh.sampling.request import Request, known
 from afresh.sampling.samples import numbered, preview_sound, sound_html, write_with_audio
 from afresh.verbs.sample import Sampler
@@ -90,7 +91,7 @@ class Composed:
         path, count = Path(folder), len(self.texts)
         try:
             path.mkdir(parents=True, exist_ok=True)
-            files = write_with_audio(self.run.encoder, self.texts, path, [""] * count)
+            files = write_with_audio(self.run.encoder, self.texts, path, [""] * count, credentials_of(self.run))
             if not files:  # no score has notes
                 files = [(f, None) for f in self.run.encoder.write(self.texts, path, numbered(count))]
         except OSError as error:
@@ -155,7 +156,7 @@ def harmonise(
     ids, open_words = _with_holes(encoder, _alone(encoder, score, voice), voice)
     cond, _, notes = run.condition(n, Request(), seed)
     cond = known(cond, [ids] * n)
-    x = run.draw(run.modules, cond, seed, run.settings(settings or {}))
+    x = run.draw(run.modules, cond, seed, settings_of_works(run, settings or {}))
     texts, replaced = zip(*(_with_rests(encoder, row, ids.tolist()) for row in x.tolist()), strict=True)
     notes = [
         *notes,

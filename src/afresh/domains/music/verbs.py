@@ -29,6 +29,7 @@ def why_not(run: Run) -> str | None:
     summary="Scores that go on, or the other voices of one",
     run_help="A run on music in notes.",
     files="Folder to write .mid and .wav files to.",
+    works=True,
 )
 def compose(
     run: Run,

@@ -41,6 +41,7 @@ def why_not(run: Run) -> str | None:
     result="{members, horizon, series, files, notes}",
     summary="What comes after a series, with its uncertainty",
     files="The folder for the quantiles and a picture.",
+    works=True,
 )
 def forecast(
     run: Run,
@@ -84,6 +85,7 @@ def forecast(
     summary="fill the gaps of a series, with their uncertainty",
     served=False,
     files="The folder for the filled table and the intervals of what was filled.",
+    works=True,
 )
 def fill(
     run: Run,

@@ -29,6 +29,7 @@ def why_not(run: Run) -> str | None:
     summary="synthetic rows of a table, also with given values",
     served=False,
     files="The folder for rows.csv or rows.parquet.",
+    works=True,
 )
 def rows(
     run: Run,
@@ -63,6 +64,7 @@ def rows(
     summary="missing values of a table filled in",
     served=False,
     files="The folder for the filled tables.",
+    works=True,
 )
 def impute(
     run: Run,

@@ -159,8 +159,7 @@ def coded(served: Served, form: LatentForm) -> dict[str, Any]:
             raise RefusedRequest(400, message, "wrong_latents", "latents")
         z = torch.tensor(form.latents, dtype=torch.float32)
         x = blender.decode(z, cond)
-        described = [words(form.request())] * len(z)
-        return made(Samples(run.encoder.decode(x), x, cond, described, 0, run.encoder), notes)
+        return made(blender.samples(x, cond, [words(form.request())] * len(z)), notes)
 
 
 def routes(desk: Desk) -> APIRouter:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
@@ -13,7 +14,7 @@ from afresh.core import Sound
 from afresh.core.events import json_line
 from afresh.data.audio.sounds import SoundError, decode_sound, header
 from afresh.runs.run import Run
-from afresh.sampling.samples import Samples, preview_wav, requests, text_records
+from afresh.sampling.samples import Samples, preview_wav, requests, signed_content, text_records
 from afresh.serve.errors import RefusedRequest
 from afresh.serve.image_files import from_base64, read_image
 
@@ -58,21 +59,24 @@ def read_items(run: Run, texts: Sequence[str], param: str) -> list[Any]:
 
 
 def written(samples: Samples) -> list[dict[str, Any]]:
-    """Samples with their requests: {text, ...} or {base64, media_type, ...}, and wav of what can be heard."""
-    encoder, kind = samples.encoder, samples.encoder.kind
-    if kind.inline:
-        rows = text_records(samples)
-    else:
-        media = MEDIA_TYPES.get(kind.suffix, "application/octet-stream")
-        rows = [
-            {"base64": base64.b64encode(kind.encode(value)).decode(), "media_type": media, **request}
-            for value, request in zip(samples.values, requests(samples), strict=True)
-        ]
-    if kind.view == "text":
-        for row, value in zip(rows, samples.values, strict=True):
-            wav = preview_wav(encoder, (row.get("prompt") or "") + value)
-            if wav is not None:
-                row["wav"] = base64.b64encode(wav).decode()
+    """Samples with their requests: {text, ...} or {base64, media_type, ...}, and wav of what can be heard. Texts and
+    other items without room for signed metadata come with `provenance`."""
+    samples, kind = samples.published, samples.encoder.kind
+    media = MEDIA_TYPES.get(kind.suffix, "application/octet-stream")
+    records = text_records(samples) if kind.inline else requests(samples)
+    rows = list[dict[str, Any]]()
+    for number, (record, value) in enumerate(zip(records, samples.values, strict=True)):
+        signed = signed_content(samples, number, kind.encode(value), f"sample{kind.suffix or '.txt'}")
+        row = {} if kind.inline else {"base64": base64.b64encode(signed.content).decode(), "media_type": media}
+        row |= record
+        if signed.sidecar is not None:
+            row["provenance"] = json.loads(signed.sidecar)
+        heard = f"{record.get('prompt') or ''}{value}" if kind.view == "text" else None
+        wav = None if heard is None else preview_wav(samples.encoder, heard, samples.credentials)
+        if wav is not None:
+            signed = signed_content(samples, number, wav, "sample.wav")
+            row["wav"] = base64.b64encode(signed.content).decode()
+        rows.append(row)
     return rows
 
 

@@ -13,6 +13,7 @@ from pydantic import BaseModel, create_model
 
 from afresh.core import registry
 from afresh.core.verb import Absent, EncodedFile, Result, Verb
+from afresh.runs.works import signed_files
 from afresh.serve.image_files import from_base64
 from afresh.serve.loaded_runs import Served
 from afresh.serve.native.items import answer, read_item
@@ -39,7 +40,9 @@ def result_of(verb: Verb[Any, Any], served: Served, form: Any) -> tuple[Result, 
 def answered(verb: Verb[Any, Any], served: Served, form: Any) -> dict[str, Any]:
     """The result as JSON, with the notes of the work, and its files in base64."""
     result, notes = result_of(verb, served, form)
-    files = {name: base64.b64encode(content).decode() for name, content in result.files().items()}
+    files = {
+        name: base64.b64encode(content).decode() for name, content in signed_files(verb, served.run, result).items()
+    }
     return {**result.json(), **({"files": files} if files else {}), "notes": notes}
 
 

@@ -17,7 +17,7 @@ from afresh.serve.request_threads import Desk
 from afresh.serve.rights import USE, needs, owner_of
 from afresh.serve.studio.controls import controls_of
 from afresh.serve.studio.pages import HEADERS, PageRoute, page
-from afresh.serve.studio.recipe import download, kinds, recipe_lines
+from afresh.serve.studio.recipe import download, kinds, recipe_lines, signed
 from afresh.verbs.creation_request import make
 from afresh.verbs.gallery import Work, Works, same
 
@@ -29,6 +29,7 @@ TYPES = {
     "mid": "audio/midi",
     "txt": "text/plain; charset=utf-8",
     "json": "application/json",
+    "provenance": "application/zip",
 }
 Words = Annotated[str, Query(max_length=400)]
 Name = Annotated[str, Query(max_length=255)]
@@ -76,7 +77,7 @@ def routes(desk: Desk, root: Path) -> APIRouter:
     def file(request: Request, id_: str, name: str) -> Response:
         work = found(request, works_of(request, root), id_)
         try:
-            content = work.read(name)
+            content = signed(work, name, work.read(name)).content
         except UserError as error:
             raise RefusedRequest(404, str(error), error.code) from None
         return sent(content, name.rpartition(".")[2], "private, max-age=31536000, immutable")
@@ -88,7 +89,8 @@ def routes(desk: Desk, root: Path) -> APIRouter:
         if content is None:
             raise RefusedRequest(404, f"This work is not kept as {kind[:20]}.", "not_found")
         answer = sent(content, kind, "no-store")
-        answer.headers["content-disposition"] = f'attachment; filename="afresh-{work.id}.{kind}"'
+        suffix = "zip" if kind == "provenance" else kind
+        answer.headers["content-disposition"] = f'attachment; filename="afresh-{work.id}.{suffix}"'
         return answer
 
     @router.post("/studio/works/{id_}/{deed}")

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import zipfile
 from typing import Any
 
 from afresh.core import registry
+from afresh.provenance.formats import SIDECAR
+from afresh.provenance.sign_work import Signed
+from afresh.provenance.work import Ingredient
+from afresh.sampling.credentials import Credentials
 from afresh.sampling.setting_words import WORDS
 from afresh.serve.studio.controls import titled
 from afresh.verbs.gallery import Work
@@ -54,7 +59,43 @@ def recipe_lines(work: Work) -> list[tuple[str, str]]:
 
 def download(work: Work, kind: str) -> bytes | None:
     """A work as a file of a kind (png, wav, flac, mid, txt, json) with its recipe inside, as far as the kind has room
-    for it; None if it is not kept as that."""
+    for it, and signed; None if it is not kept as that. The kind `provenance` is a ZIP archive of the files without
+    room, each with the signed statement beside it."""
+    if kind == "provenance":
+        return statements(work)
+    content = with_recipe(work, kind)
+    return content if content is None or kind == "json" else signed(work, f"work.{kind}", content).content
+
+
+def signed(work: Work, name: str, content: bytes) -> Signed:
+    """The content of a file of a work, signed, unless its works were not to be."""
+    recipe = work.recipe
+    if recipe.run_sha256 is None:
+        return Signed(content, None)
+    made_of = recipe.wish.files
+    ingredients = [
+        Ingredient.of(file, work.read(file), relationship="inputTo" if i else "parentOf")
+        for i, file in enumerate(made_of)
+    ]
+    by = Credentials(recipe.run_sha256, recipe.run, recipe.family, recipe.modality)
+    wish = recipe.wish.model_dump(mode="json", exclude_defaults=True)
+    return by.signed(content, name, {**wish, "seed": recipe.wish.seed, "index": recipe.index}, ingredients)
+
+
+def statements(work: Work) -> bytes | None:
+    """The files of a work that cannot carry signed metadata, with the statements beside them; None if all can."""
+    found = {name: made for name in work.recipe.files if (made := signed(work, name, work.read(name))).sidecar}
+    if not found:
+        return None
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for name, made in found.items():
+            archive.writestr(name, made.content)
+            archive.writestr(name + SIDECAR, made.sidecar or b"")
+    return out.getvalue()
+
+
+def with_recipe(work: Work, kind: str) -> bytes | None:
     text = json.dumps(work.recipe.model_dump(mode="json"), ensure_ascii=False)
     files = work.recipe.files
     if kind == "json":
@@ -71,7 +112,8 @@ def download(work: Work, kind: str) -> bytes | None:
 def kinds(work: Work) -> list[str]:
     """The kinds of files as which a work can be downloaded."""
     found = [name.rpartition(".")[2] for name in work.recipe.files]
-    return [*found, *(["flac"] if "wav" in found else []), "json"]
+    bare = work.recipe.run_sha256 is not None and any(name.endswith((".txt", ".mid")) for name in work.recipe.files)
+    return [*found, *(["flac"] if "wav" in found else []), "json", *(["provenance"] if bare else [])]
 
 
 def with_text(png: bytes, text: str) -> bytes:

@@ -14,8 +14,9 @@ from pydantic import Field
 
 from afresh.core import UserError
 from afresh.data.audio.compressed import MEDIA_TYPES, Format, encode_sound
+from afresh.provenance.sign_work import Signed
 from afresh.runs.run import Run
-from afresh.sampling.samples import from_prompts
+from afresh.sampling.samples import from_prompts, marked_sound, signed_content
 from afresh.sampling.text_conditions import conditions_from_text, with_labels
 from afresh.serve.errors import RefusedRequest
 from afresh.serve.json_route import JsonRoute
@@ -81,12 +82,16 @@ def check_sounds(run: Run) -> None:
 
 @dataclass(frozen=True)
 class Spoken:
-    """The content of a sound file, with the seed and the tokens that it was drawn with, and notes."""
+    """A sound file, with the seed and the tokens that it was drawn with, and notes."""
 
-    content: bytes
+    signed: Signed
     seed: int
     tokens: int
     notes: list[str]
+
+    @property
+    def content(self) -> bytes:
+        return self.signed.content
 
     @property
     def usage(self) -> dict[str, int]:
@@ -96,7 +101,9 @@ class Spoken:
     def headers(self) -> dict[str, str]:
         """What a plain sound cannot say otherwise."""
         notes = {"x-afresh-notes": json.dumps(self.notes)} if self.notes else {}
-        return {"x-afresh-seed": str(self.seed), **notes}
+        beside = self.signed.sidecar  # of formats without room for signed metadata
+        provenance = {} if beside is None else {"x-afresh-provenance": base64.b64encode(beside).decode()}
+        return {"x-afresh-seed": str(self.seed), **notes, **provenance}
 
 
 def speak(served: Served, form: Speech) -> Spoken:
@@ -116,7 +123,8 @@ def speak(served: Served, form: Speech) -> Spoken:
     if sound is None:
         raise UserError("What was drawn cannot be heard, such as a score without notes. Try another seed.", "silent")
     tokens = sum(len(w.tokens or ()) for w in samples.written)
-    return Spoken(encode_sound(sound, form.response_format), seed, tokens, notes)
+    content = encode_sound(marked_sound(samples.credentials, sound), form.response_format)
+    return Spoken(signed_content(samples, 0, content, f"speech.{form.response_format}"), seed, tokens, notes)
 
 
 def routes(desk: Desk) -> APIRouter:

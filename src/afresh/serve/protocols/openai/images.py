@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -15,10 +16,10 @@ from afresh.core import UserError
 from afresh.core.solver_progress import Step, following
 from afresh.data.image.images import Pixels
 from afresh.runs.run import Run
-from afresh.sampling.samples import Samples
+from afresh.sampling.samples import Samples, signed_content
 from afresh.sampling.text_conditions import conditions_from_text
 from afresh.serve.errors import RefusedRequest, body, refused
-from afresh.serve.image_files import Format, image_base64, image_size, read_image, transparent
+from afresh.serve.image_files import Format, image_bytes, image_size, read_image, transparent
 from afresh.serve.json_route import JsonRoute
 from afresh.serve.loaded_runs import Served
 from afresh.serve.multipart import described, read_form
@@ -105,9 +106,10 @@ class DrawnForm(ImagesForm):
     def kind(self) -> Format:
         return self.output_format or "png"
 
-    def encoded(self, pixels: Pixels) -> str:
+    def content(self, pixels: Pixels) -> bytes:
+        """An image as a file of the wanted kind."""
         quality = 100 if self.output_compression is None else self.output_compression
-        return image_base64(pixels, self.kind, quality)
+        return image_bytes(pixels, self.kind, quality)
 
 
 class ImageGeneration(DrawnForm):
@@ -218,11 +220,14 @@ def usage(run: Run, images: int) -> dict[str, Any]:
     return {"input_tokens": 0, "input_tokens_details": details, "output_tokens": drawn, "total_tokens": drawn}
 
 
-def made(run: Run, samples: Samples, seed: int, notes: list[str], encoded: Callable[[Pixels], str]) -> Images:
-    """Samples as the images of an answer."""
-    pixels = [pixels_of(run, value) for value in samples.values]
+def made(
+    run: Run, samples: Samples, seed: int, notes: list[str], content: Callable[[Pixels], bytes], kind: Format
+) -> Images:
+    """Samples as the images of an answer, in files of a kind."""
+    pixels = [pixels_of(run, value) for value in samples.published.values]
     size = f"{pixels[0].shape[1]}x{pixels[0].shape[0]}"
-    return Images([encoded(p) for p in pixels], size, seed, notes, usage(run, len(pixels)))
+    signed = [signed_content(samples, i, content(p), f"image.{kind}").content for i, p in enumerate(pixels)]
+    return Images([base64.b64encode(s).decode() for s in signed], size, seed, notes, usage(run, len(pixels)))
 
 
 def generate(served: Served, form: ImageGeneration, put: Callable[[Any], None] | None = None) -> Images:
@@ -236,7 +241,7 @@ def generate(served: Served, form: ImageGeneration, put: Callable[[Any], None] |
         if sides:
             with alone(served):
                 samples = outpainted(Editor(run, request, settings, seed), list(samples.values), sides, Change(), 1)
-    return made(run, samples, seed, notes, form.encoded)
+    return made(run, samples, seed, notes, form.content, form.kind)
 
 
 def followed(run: Run, form: DrawnForm, draw: Callable[[], Samples], put: Callable[[Any], None] | None) -> Samples:
@@ -251,7 +256,13 @@ def followed(run: Run, form: DrawnForm, draw: Callable[[], Samples], put: Callab
             return
         values = run.encoder.decode(run.from_space(step.estimate().float().cpu()))
         for i, value in enumerate(values):
-            put(Partial(step.first + i, shown.index(step.done), form.encoded(pixels_of(run, value))))
+            put(
+                Partial(
+                    step.first + i,
+                    shown.index(step.done),
+                    base64.b64encode(form.content(pixels_of(run, value))).decode(),
+                )
+            )
 
     with following(follow):
         return draw()
@@ -316,7 +327,7 @@ def change(served: Served, form: ImageEdit, put: Callable[[Any], None] | None = 
 
     with noted() as notes, alone(served):
         samples = followed(run, form, draw, put)
-    return made(run, samples, seed, notes, form.encoded)
+    return made(run, samples, seed, notes, form.content, form.kind)
 
 
 def vary(served: Served, form: ImageVariation) -> Images:
@@ -328,7 +339,7 @@ def vary(served: Served, form: ImageVariation) -> Images:
     image, strength = read_image(form.image, "image"), STRENGTH if wishes.strength is None else wishes.strength
     with noted() as notes, alone(served):
         samples = edit(editor, [image], Change(strength=strength), form.n or 1)
-    return made(run, samples, seed, notes, image_base64)
+    return made(run, samples, seed, notes, image_bytes, "png")
 
 
 def answered(images: Images, kind: Format = "png") -> dict[str, Any]:

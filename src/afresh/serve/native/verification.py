@@ -1,0 +1,47 @@
+"""POST /afresh/v1/verify: where a file comes from, by its signed metadata and the mark in it."""
+
+from __future__ import annotations
+
+from pathlib import PurePath
+
+from fastapi import APIRouter, Request, UploadFile
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import Response
+
+from afresh.provenance.describe import as_json
+from afresh.provenance.formats import SIDECAR
+from afresh.provenance.layers import Provenance
+from afresh.serve.errors import RefusedRequest
+from afresh.serve.native.items import answer
+from afresh.serve.rights import USE, needs
+from afresh.verbs.verify_works import verify_work
+
+MOST_FILES = 2
+
+
+async def verified(files: list[UploadFile]) -> Provenance:
+    """What a file says about where it comes from. `files`: it, and its sidecar if it has one, in any order. Raises
+    Refused for others."""
+    statements = [f for f in files if (f.filename or "").endswith(SIDECAR)]
+    works = [f for f in files if f not in statements]
+    if len(works) != 1 or len(statements) > 1:
+        raise RefusedRequest(
+            400,
+            f"Send one file, and its statement NAME{SIDECAR} if it has one. Given: {len(works)} files and "
+            f"{len(statements)} statements.",
+            "one_file",
+            "file",
+        )
+    content, name = await works[0].read(), PurePath(works[0].filename or "file").name[:400]
+    sidecar = await statements[0].read() if statements else None
+    return await run_in_threadpool(verify_work, content, name, sidecar)
+
+
+def routes() -> APIRouter:
+    router = APIRouter(tags=["afresh"], dependencies=[needs(USE)])
+
+    @router.post("/afresh/v1/verify", summary="Where a file comes from")
+    async def verify(request: Request, file: list[UploadFile]) -> Response:
+        return answer(as_json(await verified(file)))
+
+    return router

@@ -1,0 +1,27 @@
+"""The page on which a file is dropped that says where it comes from."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request, UploadFile
+from starlette.responses import Response
+
+from afresh.provenance.describe import lines
+from afresh.serve.native.verification import verified
+from afresh.serve.rights import USE, needs
+from afresh.serve.studio.pages import PageRoute, page
+
+
+def routes(most_bytes: int) -> APIRouter:
+    """`most_bytes`: of a request, above which the page says so instead of sending the file."""
+    router = APIRouter(route_class=PageRoute, include_in_schema=False, dependencies=[needs(USE)])
+
+    @router.get("/studio/verify")
+    def show(request: Request) -> Response:
+        return page(request, "verify.html", most=most_bytes)
+
+    @router.post("/studio/verify")
+    async def found(request: Request, file: list[UploadFile]) -> Response:
+        provenance = await verified(file)
+        return page(request, "verify_found.html", found=provenance, lines=lines(provenance))
+
+    return router

@@ -1,0 +1,115 @@
+"""Where works come from: the signed metadata of a file, and the mark of this user's key in its content."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+
+from afresh.core import Encoder, UserError
+from afresh.provenance.layers import Layer, Provenance, Status
+from afresh.provenance.read import read, read_all
+from afresh.runs.kept_encoders import KeptEncoder, kept_encoders
+from afresh.sampling.credentials import known_watermark_key
+from afresh.watermark.detection import watermark_test
+from afresh.watermark.watermark import Watermark
+
+FALSE_ALARMS = 1e-4  # of works without a mark, the share in which one is said to be found, at most
+MOST_TEXT = 1_000_000  # characters that are looked through
+MOST_BYTES = 256 * 2**20  # of a file whose content is looked through
+MOST_ENCODERS = 32  # that texts are read with, the newest first
+
+
+def verify_works(path: Path) -> Iterator[Provenance]:
+    """What each file that a path names says about where it comes from, as `read_all` finds it, with the marks that this
+    user's key finds in images, sounds and texts. Raises UserError as `read_all` does."""
+    marks = Marks()
+    for found in read_all(path):
+        yield marks.added(found, Path(found.name))
+
+
+def verify_work(content: bytes, name: str, sidecar: bytes | None = None) -> Provenance:
+    """The same of the content of a file of this name."""
+    found = replace(read(content, sidecar), name=name)
+    layer = Marks().layer(content, found)
+    return found if layer is None else replace(found, layers=(*found.layers, layer))
+
+
+class Marks:
+    """Looks for the marks of this user's key, if there is one, in files one after the other."""
+
+    @cached_property
+    def key(self) -> bytes | None:
+        return known_watermark_key()
+
+    @cached_property
+    def encoders(self) -> list[tuple[KeptEncoder, Encoder]]:
+        """The encoders of runs that have written texts here, the newest first; damaged ones are left out."""
+        found = list[tuple[KeptEncoder, Encoder]]()
+        for kept in kept_encoders():
+            if len(found) == MOST_ENCODERS:
+                break
+            try:
+                found.append((kept, kept.load()))
+            except UserError:
+                continue
+        return found
+
+    def added(self, found: Provenance, path: Path) -> Provenance:
+        """What was found, with the mark in the content of the file."""
+        if self.key is None or not path.is_file() or path.stat().st_size > MOST_BYTES:
+            return found
+        layer = self.layer(path.read_bytes(), found)
+        return found if layer is None else replace(found, layers=(*found.layers, layer))
+
+    def layer(self, content: bytes, found: Provenance) -> Layer | None:
+        """The mark in the content of a file, if one is found."""
+        if self.key is None:
+            return None
+        texts = texts_in(content)
+        return None if texts is None else self.of_texts(texts)
+
+    def of_texts(self, texts: Sequence[str]) -> Layer | None:
+        """The likeliest mark in texts. Its p-value is that of the smallest one among all that were tested (Šidák
+        1967)."""
+        assert self.key is not None
+        watermark = Watermark(self.key)
+        tests = []
+        for kept, encoder in self.encoders:
+            reader = encoder.abilities.texts
+            assert reader is not None
+            for text in texts:
+                evidence = watermark_test(reader.tokenizer.encode(text), watermark)
+                tests.append((evidence.p_value, evidence.n, kept))
+        if not tests:
+            return None
+        least, tokens, kept = min(tests, key=lambda t: t[0])
+        p = -math.expm1(len(tests) * math.log1p(-least)) if least < 1 else 1.0
+        if p > FALSE_ALARMS:
+            return None
+        of = f" of one of {len(texts):,} texts" if len(texts) > 1 else ""
+        detail = f"the mark of your key in {tokens:,} tokens{of}, as {kept.model} (run {kept.run[:12]}) writes them"
+        return Layer("mark", Status.MARKED, f"{detail}: p = {p:.2g}")
+
+
+def texts_in(content: bytes) -> list[str] | None:
+    """The texts in a file: those of samples.jsonl, or the file itself; None for what is not text. Of longer ones, the
+    beginning."""
+    try:
+        text = content[: 4 * MOST_TEXT].decode()
+    except UnicodeDecodeError:
+        return None
+    if "\0" in text:
+        return None
+    lines = text.splitlines()
+    try:
+        records = [json.loads(line) for line in lines if line.strip()]
+        texts = [record["text"] for record in records]
+        if texts and all(isinstance(t, str) for t in texts):
+            return texts
+    except (ValueError, KeyError, TypeError):
+        pass
+    return [text[:MOST_TEXT]] if text.strip() else None
