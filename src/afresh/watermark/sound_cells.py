@@ -78,7 +78,7 @@ def waveform(spectrum: Spectra, length: int) -> Array:
 def band_energies(spectrum: Spectra, bands: int) -> Array:
     """In each window and band, over all channels, (n, bands)."""
     power = (np.square(spectrum.real) + np.square(spectrum.imag)).sum(0)
-    return np.add.reduceat(power[:, : EDGES[bands]], EDGES[:bands], axis=1)
+    return power[:, : EDGES[bands]] @ _membership(bands)
 
 
 def energies(x: Array, rate: int, steps: int = 1) -> Array:
@@ -148,6 +148,13 @@ def _frames(x: Array, rate: int, steps: int) -> Array:
 
 def _transformed(frames: Array) -> Spectra:
     return np.asarray(fft.rfft(frames * _window(frames.shape[2]), axis=2))
+
+
+@lru_cache
+def _membership(bands: int) -> Array:
+    """Which bins are in which bands, (bins, bands)."""
+    bins = np.arange(EDGES[bands])[:, None]
+    return ((bins >= EDGES[:bands]) & (bins < EDGES[1 : bands + 1])).astype(np.float32)
 
 
 @lru_cache

@@ -53,7 +53,7 @@ NOISE = 0.1  # relative to the sound: 20 dB, which the first form has to survive
 SURE = 4.5  # standard deviations by which each byte has to stand out then
 TOGETHER = 20  # seconds that are marked at a time
 LONGEST = 300  # seconds that are tested at most
-STEPS = 2  # positions a hop at which the test looks for the beginning of the mark: every 2 ms
+STEPS = 4  # positions a hop at which the test looks for the beginning of the mark: every ms
 CERTAIN = 0.99  # probability above which a payload is told
 
 
