@@ -28,7 +28,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("storage",),
     ("sandbox", "nets", "pages", "provenance"),
     ("data", "watermark"),
-    ("sampling", "training"),
+    ("sampling", "training", "disclosure"),
     ("families",),
     ("formats", "collect"),
     ("runs",),
