@@ -5,7 +5,7 @@ few low frequencies of the block's cosine transform, so that they outlast JPEG a
 stands for the angle 2 pi p / STEP. The mark moves it to a secret angle, or to the opposite one, which is a bit (spread
 transform dither modulation: Chen and Wornell 2001, "Quantization index modulation", IEEE Trans. Inf. Theory 47, sec.
 V-B). Since the image itself says how far a projection is from the nearest such place, it does not disturb the reading,
-as it would if a pattern were added: measured, the latter needs 10 dB more in a photograph of 64 x 64 pixels.
+as it would if a pattern were added: measured on photographs of 64 x 64 pixels, that took 10 dB more.
 
 The secret angles repeat every 8 blocks in both directions, so that a crop of a larger image still holds all of them.
 """
@@ -25,8 +25,10 @@ BLOCK, PERIOD = 8, 8  # pixels of a block, blocks after which the secret angles 
 TILE = BLOCK * PERIOD
 STEP = 30.0  # levels of 255: what a projection must move by to come to the same angle
 GROUPS = (((0, 1), (2, 1), (0, 2)), ((1, 0), (1, 2), (2, 0)), ((1, 1), (2, 2)))  # half periods in a block, down and right
+LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)  # Rec. ITU-R BT.601, as in JPEG
 LEAST_KEY, LONGEST_KEY = 16, 64  # bytes
-CAPACITIES = ((49, 32), (16, 8), (4, 0))  # from so many different blocks on, so many bits
+MOST_BITS = 32
+CAPACITIES = ((49, MOST_BITS), (16, 8), (4, 0))  # from so many different blocks on, so many bits
 TEXTURE, LEAST_WEIGHT = 2.0, 0.1  # the deviation of a block that counts fully, and what a constant one counts
 Array = NDArray[np.float32]
 
@@ -34,7 +36,7 @@ Array = NDArray[np.float32]
 @dataclass(frozen=True)
 class Secret:
     """What a key says of three projections of 8 x 8 blocks: `phasors` of their angles, complex of modulus 1, and the
-    number of the bit that each bears, `bits`, for both numbers of bits. All (3, 8, 8)."""
+    number of the bit that each bears, by how many bits there are. All (3, 8, 8)."""
 
     phasors: NDArray[np.complex64]
     bits: dict[int, NDArray[np.int64]]
@@ -88,16 +90,19 @@ def directions(passed: tuple[float, ...] = (1.0, 1.0, 1.0)) -> Array:
 
 
 def luminance(pixels: NDArray[np.uint8]) -> Array:
-    """(H, W) of pixels (H, W, C) uint8 with 1 or 3 channels, in levels of 0 to 255 (Rec. ITU-R BT.601, as in JPEG).
-    Raises UserError for other arrays."""
+    """(H, W) of pixels (H, W, C) uint8 with 1 or 3 channels, in levels of 0 to 255. Raises UserError for other
+    arrays."""
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in (1, 3):
         raise UserError(
             "Images with a mark are arrays (height, width, channels) of uint8 with 1 or 3 channels. "
             f"Given: {pixels.dtype} {pixels.shape}."
         )
-    if pixels.shape[2] == 1:
-        return pixels[:, :, 0].astype(np.float32)
-    return pixels @ np.array([0.299, 0.587, 0.114], np.float32)
+    return luminance_of_levels(pixels.astype(np.float32))
+
+
+def luminance_of_levels(levels: Array) -> Array:
+    """The same of levels that need not be whole numbers."""
+    return levels[:, :, 0] if levels.shape[2] == 1 else levels @ LUMINANCE
 
 
 def blocks_of(light: Array) -> Array:

@@ -1,0 +1,1 @@
+"""Labels that people see or hear: that a work was generated."""
