@@ -22,7 +22,8 @@ from afresh.provenance.layers import SignedBy
 from afresh.provenance.trusted import Trusted, trusted
 
 CHUNK = 1 << 20
-DAMAGED, UNSIGNED, UNKNOWN = "bundle_damaged", "bundle_signature", "unknown_signer"  # the codes of errors
+# The codes of errors.
+DAMAGED, UNSIGNED, UNKNOWN, NOT_A_BUNDLE = "bundle_damaged", "bundle_signature", "unknown_signer", "not_a_bundle"
 
 
 @dataclass(frozen=True)
@@ -39,11 +40,12 @@ class Entry:
 class Bundle:
     """A bundle that was checked: its own SHA-256 and bytes, what was signed, and who has signed it.
 
-    name: of the folder that was packed; no path is made of it unless it is looked at. signature: the content of its
-    model.sig.
+    called: what messages name it by. name: of the folder that was packed; no path is made of it unless it is looked at.
+    signature: the content of its model.sig.
     """
 
     path: Path
+    called: str
     sha256: str
     size: int
     name: str
@@ -60,28 +62,28 @@ class Bundle:
         return sum(e.size for e in self.entries)
 
 
-def checked(bundle: Path, whom: Trusted | None = None) -> Bundle:
+def checked(bundle: Path, called: str = "", whom: Trusted | None = None) -> Bundle:
     """Check a bundle: its signature, the time of the certificate, and every byte. Whether the signer is known is said
-    and not judged: `check_signer` does. Nothing is extracted.
+    and not judged: `check_signer` does. Nothing is extracted. called: how messages name it, if not by its path.
 
     Raises UserError if it is no bundle, if it is damaged or not what was signed, and if its certificate has expired,
     is not valid yet, or may not sign.
     """
     try:
         with _regular(bundle) as stream:
-            return _checked(stream, bundle, whom or trusted())
+            return _checked(stream, bundle, called or str(bundle), whom or trusted())
     except OSError as error:
-        raise UserError(f"{bundle} cannot be read: {error.strerror or error}.", "unreadable") from error
+        raise UserError(f"{called or bundle} cannot be read: {error.strerror or error}.", "unreadable") from error
 
 
-def _checked(stream: BinaryIO, path: Path, whom: Trusted) -> Bundle:
+def _checked(stream: BinaryIO, path: Path, called: str, whom: Trusted) -> Bundle:
     whole = hashlib.sha256()
 
     def read(count: int) -> bytes:
         data = stream.read(count)
         whole.update(data)
         if len(data) < count:
-            raise damaged(path, "it is cut off")
+            raise damaged(called, "it is cut off")
         return data
 
     size = os.fstat(stream.fileno()).st_size
@@ -89,15 +91,15 @@ def _checked(stream: BinaryIO, path: Path, whom: Trusted) -> Bundle:
     whole.update(first)
     length = size_of_signature(first)
     if length is None:
-        raise UserError(f"{path} is no bundle: it does not begin with a signature as `pack` writes it.", "not_a_bundle")
+        raise UserError(f"{called} is no bundle: it does not begin with a signature as `pack` writes it.", NOT_A_BUNDLE)
     if length > MOST_BYTES:
-        raise damaged(path, f"its signature has {length:,} bytes, and at most {MOST_BYTES:,} are read")
+        raise damaged(called, f"its signature has {length:,} bytes, and at most {MOST_BYTES:,} are read")
     signature = read(length)
     try:
         said, chain = opened(signature)
     except SignatureError as error:
         raise UserError(
-            f"The signature of {path} does not hold: {error}. Nothing of it was used: get it again from whoever made "
+            f"The signature of {called} does not hold: {error}. Nothing of it was used: get it again from whoever made "
             "it.",
             UNSIGNED,
         ) from None
@@ -105,8 +107,8 @@ def _checked(stream: BinaryIO, path: Path, whom: Trusted) -> Bundle:
     for fault in (time_fault(chain[0]), profile_fault(chain[0])):
         if fault:
             raise UserError(
-                f"{path} was signed by {signer.name} with a certificate that does not count: {fault}. Ask for a bundle "
-                "that is signed with another one.",
+                f"{called} was signed by {signer.name} with a certificate that does not count: {fault}. Ask for a "
+                "bundle that is signed with another one.",
                 UNSIGNED,
             )
     place, entries = BLOCK + length + padding(length), []
@@ -115,16 +117,26 @@ def _checked(stream: BinaryIO, path: Path, whom: Trusted) -> Bundle:
         entries.append(Entry(one.name, one.size, one.sha256, place))
         place += one.size + padding(one.size)
     if size != place + len(END):
-        raise damaged(path, f"it has {size:,} bytes, and {place + len(END):,} were signed")
-    _same(path, read(padding(length)), bytes(padding(length)), SIGNATURE)
+        raise damaged(called, f"it has {size:,} bytes, and {place + len(END):,} were signed")
+    _same(called, read(padding(length)), bytes(padding(length)), SIGNATURE)
     for entry in entries:
-        _same(path, read(len(head := header(entry.name, entry.size))), head, entry.name)
+        _same(called, read(len(head := header(entry.name, entry.size))), head, entry.name)
         if digest_of(read, entry.size) != entry.sha256:
-            raise damaged(path, f"the file {entry.name} in it is not the one that was signed")
-        _same(path, read(padding(entry.size)), bytes(padding(entry.size)), entry.name)
-    _same(path, read(len(END)), END, "its end")
+            raise damaged(called, f"the file {entry.name} in it is not the one that was signed")
+        _same(called, read(padding(entry.size)), bytes(padding(entry.size)), entry.name)
+    _same(called, read(len(END)), END, "its end")
     return Bundle(
-        path, whole.hexdigest(), size, said.name, said.kind, said.made, said.facts, tuple(entries), signer, signature
+        path,
+        called,
+        whole.hexdigest(),
+        size,
+        said.name,
+        said.kind,
+        said.made,
+        said.facts,
+        tuple(entries),
+        signer,
+        signature,
     )
 
 
@@ -143,7 +155,7 @@ def check_signer(bundle: Bundle, accepted: tuple[str, ...] = ()) -> None:
     """Raises UserError if the signer is neither this user nor known, unless the fingerprint of the certificate is among
     those that were accepted."""
     if bundle.signer.whose == "unknown" and bundle.signer.fingerprint not in accepted:
-        raise unknown_signer(str(bundle.path), bundle.signer)
+        raise unknown_signer(bundle.called, bundle.signer)
 
 
 def unknown_signer(what: str, signer: SignedBy) -> UserError:
@@ -162,15 +174,16 @@ def unknown_signer(what: str, signer: SignedBy) -> UserError:
     )
 
 
-def damaged(path: Path, why: str) -> UserError:
+def damaged(called: str, why: str) -> UserError:
     return UserError(
-        f"{path} is damaged or was changed: {why}. Nothing of it was used: get it again from whoever made it.", DAMAGED
+        f"{called} is damaged or was changed: {why}. Nothing of it was used: get it again from whoever made it.",
+        DAMAGED,
     )
 
 
-def _same(path: Path, found: bytes, wanted: bytes, where: str) -> None:
+def _same(called: str, found: bytes, wanted: bytes, where: str) -> None:
     if found != wanted:
-        raise damaged(path, f"what stands around {where} is not what was written")
+        raise damaged(called, f"what stands around {where} is not what was written")
 
 
 def _regular(path: Path) -> BinaryIO:
@@ -178,5 +191,5 @@ def _regular(path: Path) -> BinaryIO:
     stream = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb")
     if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
         stream.close()
-        raise UserError(f"{path} is no file. Give the file of a bundle.", "not_a_bundle")
+        raise UserError(f"{path} is no file. Give the file of a bundle.", NOT_A_BUNDLE)
     return stream

@@ -28,17 +28,17 @@ def unpack(bundle: Bundle, folder: Path) -> None:
                 def read(count: int, name: str = entry.name) -> bytes:
                     data = stream.read(count)
                     if not data:
-                        raise damaged(bundle.path, f"the file {name} is cut off")
+                        raise damaged(bundle.called, f"the file {name} is cut off")
                     return data
 
                 with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as out:
                     digest = digest_of(read, entry.size, out.write)
                 if digest != entry.sha256:
-                    raise damaged(bundle.path, f"the file {entry.name} in it is not the one that was signed")
+                    raise damaged(bundle.called, f"the file {entry.name} in it is not the one that was signed")
         (folder / SIGNATURE).write_bytes(bundle.signature)
     except OSError as error:
         raise UserError(
-            f"{bundle.path} cannot be unpacked into {folder.parent}: {error.strerror or error}. It needs "
+            f"{bundle.called} cannot be unpacked into {folder.parent}: {error.strerror or error}. It needs "
             f"{bundle.bytes:,} bytes; {free_bytes(folder.parent):,} are free. Nothing of it is left there: make "
             "room or choose another place.",
             CANNOT_WRITE,
