@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import resource
+import tarfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from afresh.bundles.layout import END, header, padded
+from afresh.bundles.model_signing import Listed, Statement, signed
+from afresh.bundles.names import SIGNATURE
+from afresh.provenance.signer import Signer
+from tests.provenance.conftest import NOW
 
 FILES: Mapping[str, bytes] = {
     "a.txt": b"hello",
@@ -35,3 +46,34 @@ def fill(folder: Path, files: Mapping[str, bytes]) -> Path:
 def thing(tmp_path: Path) -> Path:
     """A folder with small files of each kind of name."""
     return fill(tmp_path / "thing", FILES)
+
+
+def parts_of(bundle: Path) -> list[tuple[str, bytes]]:
+    """The names and contents in a bundle, the signature first, as every reader of tars finds them."""
+    with tarfile.open(bundle) as tar:
+        return [(m.name, tar.extractfile(m).read()) for m in tar.getmembers()]  # type: ignore[union-attr]
+
+
+def assembled(target: Path, parts: Iterable[tuple[str, bytes]]) -> Path:
+    """A bundle of these parts, whoever signed them."""
+    target.write_bytes(b"".join(header(name, len(data)) + padded(data) for name, data in parts) + END)
+    return target
+
+
+def signed_by(by: Signer, target: Path, files: Iterable[tuple[str, bytes]], **changed: Any) -> Path:
+    """A bundle of these files by a signer who checks nothing."""
+    files = list(files)
+    listed = tuple(Listed(name=n, size=len(c), sha256=hashlib.sha256(c).hexdigest()) for n, c in files)
+    said = Statement(**{"name": "thing", "kind": "work", "made": NOW, "facts": {}, "files": listed, **changed})
+    return assembled(target, [(SIGNATURE, signed(said, by)), *files])
+
+
+@contextmanager
+def full_disk(most: int) -> Iterator[None]:
+    """No file becomes larger than so many bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -35,6 +35,7 @@ from afresh.verbs.sharing_licence import check_release
 WEIGHTS = tuple(f"{name}.{suffix}" for name in (EARLY, CHOSEN, FITTED) for suffix in ("safetensors", "sha256", "json"))
 SHARED = ("encoder", "codec", "conditions.safetensors", f"{BASE}.safetensors", "adapter", "metrics.jsonl", *WEIGHTS)
 TEXTS = (".json", ".html", ".md")  # of reports
+LONG = re.compile(r"(~|[A-Za-z]:|\w+:/)?[/\\][^/\\]+[/\\].")  # a path from the root, or an address, in a folder
 FOLDERS = re.compile(r"(?<![\w./:\\-])(?:~|[A-Za-z]:)?/(?:[^/\s\"'<>,;:]+/)+")  # the folders of a path from the root
 
 
@@ -189,7 +190,7 @@ def _private(record: RunRecord) -> dict[str, str]:
     align = record.align
     paths = [record.data.path, record.data.validation, record.base_model]
     paths += [] if align is None else [align.preferences, align.folder]
-    found = {p: _last(p) for p in paths if p is not None and re.search(r"[/\\]", p)}
+    found = {p: _last(p) for p in paths if p is not None and LONG.match(p)}
     return dict(sorted(found.items(), key=lambda pair: -len(pair[0])))
 
 
