@@ -111,12 +111,8 @@ TABLE: tuple[tuple[str, Terms], ...] = (
 
 @lru_cache(1)
 def _spdx() -> Any:
-    try:
-        from license_expression import get_spdx_licensing
-    except ImportError:
-        raise UserError(
-            "Licences are read by a package that is missing: pip install 'afresh[collect]'.", "missing_package"
-        ) from None
+    from license_expression import get_spdx_licensing
+
     return get_spdx_licensing()
 
 
@@ -136,9 +132,7 @@ def normalised_or_unknown(text: str) -> str:
     """`normalised`, or "unknown" for what is no licence of SPDX."""
     try:
         return normalised(text)
-    except UserError as error:
-        if error.code == "missing_package":
-            raise
+    except UserError:
         return UNKNOWN
     except Exception:  # what its parser raises for what is no expression
         return UNKNOWN
@@ -213,6 +207,25 @@ def objection(licence: str, model: str) -> str | None:
         return f"{key}: {terms.about}; {allowed}"
 
     return judged(_parts(licence))
+
+
+def models_under(licence: str) -> frozenset[str] | None:
+    """The licences that a model may have which has learnt from data of a licence; None if it may have any. Of licences
+    joined by OR those of each, by AND those that all have. One that is not in the table forbids none."""
+
+    def allowed(node: Any) -> frozenset[str] | None:
+        args = [allowed(a) for a in getattr(node, "args", ())]
+        if not args:
+            terms = terms_of(key := _key(node))
+            if terms is None or (terms.models is None and not terms.own):
+                return None
+            return frozenset((key,) if terms.own else terms.models or ())
+        bounded = [a for a in args if a is not None]
+        if node.operator.strip() == "OR":
+            return frozenset().union(*bounded) if len(bounded) == len(args) else None
+        return frozenset.intersection(*bounded) if bounded else None
+
+    return None if licence == UNKNOWN else allowed(_parts(licence))
 
 
 def _parts(licence: str) -> Any:

@@ -43,7 +43,9 @@ def visible_label(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     picture = Image.fromarray(pixels[:, :, 0] if grey else pixels)
     label = _label(max(LEAST_HEIGHT, round(SHARE * min(height, width))))
     margin = max(1, label.height // 6)
-    picture.paste(label if grey else label.convert("RGB"), (width - margin - label.width, height - margin - label.height))
+    picture.paste(
+        label if grey else label.convert("RGB"), (width - margin - label.width, height - margin - label.height)
+    )
     marked = np.asarray(picture)
     return marked[:, :, None] if grey else marked
 
