@@ -22,8 +22,8 @@ class Lineage:
         return self.by_id.get(of) or self.by_sha256.get(of)
 
     def shares(self, listing: Listing, amount: int) -> dict[str, int]:
-        """Who is due how much of an amount in minor units: by the id of a listing, or the SHA-256 of a parent that is not
-        in the catalogue. A parent's part is shared with its own parents in turn. The parts add up to the amount."""
+        """Who is due how much of an amount in minor units: by the id of a listing, or the SHA-256 of a parent that is
+        not in the catalogue. A parent's part is shared with its own parents in turn. The parts add up to the amount."""
         parts = apportioned(
             amount, [WHOLE - sum(p.share for p in listing.parents), *(p.share for p in listing.parents)]
         )

@@ -83,9 +83,9 @@ class Parent(Stored):
 
 
 class Listing(Stored):
-    """An offer. `price` is None until it is decided, which keeps the listing out of what is published. `link` is where it
-    is bought, and `payment_link` the id of that link if it was made here. `lineage` is provenance in words: the run, the
-    base, the data. `removed` is the reason of a take-down."""
+    """An offer. `price` is None until it is decided, which keeps the listing out of what is published. `link` is where
+    it is bought, and `payment_link` the id of that link if it was made here. `lineage` is provenance in words: the run,
+    the base, the data. `removed` is the reason of a take-down."""
 
     id: Id
     kind: Kind

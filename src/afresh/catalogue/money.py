@@ -15,17 +15,15 @@ MOST = 10**12 - 1  # minor units of an amount; 10,000 million euros
 FREE = "free"
 # Alphabetic codes of ISO 4217 of which goods have prices, and those whose minor unit is not a hundredth.
 CODES = frozenset(
-    (
-        "AED AFN ALL AMD AOA ARS AUD AWG AZN BAM BBD BDT BHD BIF BMD BND BOB BRL BSD BTN BWP BYN BZD CAD CDF CHF CLP "
-        "CNY COP CRC CUP CVE CZK DJF DKK DOP DZD EGP ERN ETB EUR FJD FKP GBP GEL GHS GIP GMD GNF GTQ GYD HKD HNL HTG "
-        "HUF IDR ILS INR IQD IRR ISK JMD JOD JPY KES KGS KHR KMF KPW KRW KWD KYD KZT LAK LBP LKR LRD LSL LYD MAD MDL "
-        "MGA MKD MMK MNT MOP MRU MUR MVR MWK MXN MYR MZN NAD NGN NIO NOK NPR NZD OMR PAB PEN PGK PHP PKR PLN PYG QAR "
-        "RON RSD RUB RWF SAR SBD SCR SDG SEK SGD SHP SLE SOS SRD SSP STN SYP SZL THB TJS TMT TND TOP TRY TTD TWD TZS "
-        "UAH UGX USD UYU UZS VES VND VUV WST XAF XCD XCG XOF XPF YER ZAR ZMW ZWG"
-    ).split()
+    """AED AFN ALL AMD AOA ARS AUD AWG AZN BAM BBD BDT BHD BIF BMD BND BOB BRL BSD BTN BWP BYN BZD CAD CDF CHF CLP CNY
+    COP CRC CUP CVE CZK DJF DKK DOP DZD EGP ERN ETB EUR FJD FKP GBP GEL GHS GIP GMD GNF GTQ GYD HKD HNL HTG HUF IDR ILS
+    INR IQD IRR ISK JMD JOD JPY KES KGS KHR KMF KPW KRW KWD KYD KZT LAK LBP LKR LRD LSL LYD MAD MDL MGA MKD MMK MNT MOP
+    MRU MUR MVR MWK MXN MYR MZN NAD NGN NIO NOK NPR NZD OMR PAB PEN PGK PHP PKR PLN PYG QAR RON RSD RUB RWF SAR SBD SCR
+    SDG SEK SGD SHP SLE SOS SRD SSP STN SYP SZL THB TJS TMT TND TOP TRY TTD TWD TZS UAH UGX USD UYU UZS VES VND VUV WST
+    XAF XCD XCG XOF XPF YER ZAR ZMW ZWG""".split()  # noqa: SIM905
 )
-DECIMALS = dict.fromkeys("BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX VND VUV XAF XOF XPF".split(), 0)
-DECIMALS |= dict.fromkeys("BHD IQD JOD KWD LYD OMR TND".split(), 3)
+WHOLE = frozenset("BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX VND VUV XAF XOF XPF".split())  # noqa: SIM905
+THOUSANDTHS = frozenset({"BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"})
 
 
 def _known(code: str) -> str:
@@ -52,7 +50,7 @@ class Money(BaseModel):
 
 
 def decimals(currency: str) -> int:
-    return DECIMALS.get(currency, 2)
+    return 0 if currency in WHOLE else 3 if currency in THOUSANDTHS else 2
 
 
 def decimal(amount: int, currency: str) -> str:
@@ -66,8 +64,8 @@ def decimal(amount: int, currency: str) -> str:
 def parse_money(text: str) -> Money:
     """The amount that a person writes as `12.50 EUR` or `EUR 12.50`.
 
-    Raises UserError for what is no such amount: another number, a negative one, one with more decimals than the currency
-    has, or one that is too large.
+    Raises UserError for what is no such amount: another number, a negative one, one with more decimals than the
+    currency has, or one that is too large.
     """
     words = text.strip().split()
     number, code = (words if not words[0][:1].isalpha() else words[::-1]) if len(words) == 2 else (text, "")
@@ -90,8 +88,8 @@ def parse_money(text: str) -> Money:
 
 
 def apportioned(amount: int, weights: Sequence[int]) -> list[int]:
-    """An amount divided in proportion to weights, by the largest remainder (Hamilton's method), so that the parts add up
-    to it exactly; of equal remainders, the first gets the unit. The amount may be negative."""
+    """An amount divided in proportion to weights, by the largest remainder (Hamilton's method), so that the parts add
+    up to it exactly; of equal remainders, the first gets the unit. The amount may be negative."""
     whole = sum(weights)
     assert whole > 0 and min(weights) >= 0
     if amount < 0:

@@ -51,7 +51,7 @@ def preview_of(file: Path, required: bool = False) -> tuple[Preview, bytes | Non
 
 
 def thumbnail(image: Image.Image) -> bytes:
-    """A picture as WebP that fits into SIDE. One of a few pixels is enlarged by a whole factor, so that it stays sharp."""
+    """A picture as WebP that fits into SIDE. One of a few pixels is enlarged by a whole factor and stays sharp."""
     factor = min(SIDE[0] // image.width, SIDE[1] // image.height, 16)
     if factor > 1:
         image = image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)

@@ -32,8 +32,8 @@ def publish(catalogue: Catalogue, out: Path, made: datetime | None = None) -> li
     """Write the site of all listings that are offered to a folder, in place of an earlier one, whole or not at all;
     returns these listings. The same catalogue gives the same bytes, but for the time `made` and the signature.
 
-    Raises UserError if the folder holds something else, if a bundle is not what was added, if the lineage is a circle, or
-    if the index cannot be signed.
+    Raises UserError if the folder holds something else, if a bundle is not what was added, if the lineage is a circle,
+    or if the index cannot be signed.
     """
     out = Path(os.path.realpath(out))
     if out.exists() and not (out.is_dir() and (is_result(out, (INDEX,)) or not any(out.iterdir()))):
@@ -245,8 +245,8 @@ def flat(values: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def search_row(x: Listing, seen: Mapping[str, Any], ranks: Mapping[tuple[str, int], int]) -> list[Any]:
-    """What search.js knows of a listing: id, title, kind, price, whether it has a thumbnail, excerpt, maker, licence, the
-    beginning of the summary, and the rank of its price within those of its currency."""
+    """What search.js knows of a listing: id, title, kind, price, whether it has a thumbnail, excerpt, maker, licence,
+    the beginning of the summary, and the rank of its price within those of its currency."""
     money, picture = x.money, seen["thumbnail"] is not None
     excerpt = "" if picture else seen["excerpt"][:160]
     rank = 0 if money is None else ranks.get((money.currency, money.amount), 0)
