@@ -67,7 +67,7 @@ def add(
         facts |= {} if run is None else facts_of_run(run)
         listing = validated(facts)
         shown = preview or (None if run is None else picture_of(run)) or file
-        if (seen := preview_of(shown, required=preview is not None)) is not None:
+        if (seen := preview_of(shown, given=preview is not None or shown != file)) is not None:
             found, thumb = seen
             if thumb is not None:
                 found = found.model_copy(update={"thumbnail": f"{id}.webp"})

@@ -277,7 +277,7 @@ class Orders:
         """Remove what is known of a buyer, by a whole field as the e-mail address; returns the orders. The lines of the
         ledger stay as they are. Raises UserError if there is no such buyer."""
         with self.catalogue.ledger.appending() as append:
-            found = self.buyers.named(person)
+            found = sorted(self.buyers.named(person), key=lambda b: b.order)
             if not found:
                 raise UserError(
                     f"No buyer has the name or the e-mail address {person!r}. Give it whole, as it stands in "

@@ -21,11 +21,11 @@ SECONDS = 60.0  # of a sound that are drawn
 READ, SHOWN = 1 << 14, 700  # bytes of a text that are read, and characters of it that are shown
 
 
-def preview_of(file: Path, required: bool = False) -> tuple[Preview, bytes | None] | None:
+def preview_of(file: Path, given: bool = False) -> tuple[Preview, bytes | None] | None:
     """The preview of a file, without the name of its thumbnail, and that thumbnail (WebP) unless it is a text; None for
     a file of another kind.
 
-    Raises UserError for a picture or a sound that cannot be read, and, if a preview is `required`, for other kinds.
+    Raises UserError for a picture or a sound that cannot be read, and, if it was `given` as a preview, for other kinds.
     """
     suffix = file.suffix.casefold()
     if suffix in IMAGES:
@@ -44,8 +44,9 @@ def preview_of(file: Path, required: bool = False) -> tuple[Preview, bytes | Non
         cut = error.start > len(head) - 4 and len(head) == READ  # in the middle of a character
         text = head[: error.start].decode("utf-8") if cut else "\0"
     if "\0" not in text and text.strip():
-        return Preview(kind="text", excerpt=visible(text[:SHOWN])), None
-    if required:
+        shown = min(SHOWN, len(text) if given else file.stat().st_size // 3)  # what is sold is not shown whole
+        return Preview(kind="text", excerpt=visible(text[:shown])), None
+    if given:
         raise UserError(f"{file} cannot be shown: it is no picture, sound or text. Give another preview.", "preview")
     return None
 
