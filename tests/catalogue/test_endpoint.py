@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -26,7 +28,7 @@ needs.package("stripe", "'afresh[payments]'")
 @pytest.fixture
 def client(catalogue: Catalogue) -> Iterator[httpx.Client]:
     from afresh.serve.catalogue import catalogue_server
-    from afresh.serve.run import bound
+    from afresh.serve.listen import bound
 
     sock = bound("127.0.0.1", 0)
     server = catalogue_server(Catalogue.open(catalogue.folder), SECRET)
@@ -79,7 +81,7 @@ def test_a_notice_of_somebody_else_or_of_another_time_is_refused(
 ) -> None:
     before = catalogue.ledger.path.read_bytes()
     answer = send(client, session(), **how)
-    assert answer.status_code == 400 and says in answer.json()["error"]["message"]
+    assert answer.status_code == 400 and says in answer.json()["detail"]
     assert catalogue.ledger.path.read_bytes() == before
 
 
@@ -104,14 +106,19 @@ def test_links_that_do_not_count(client: httpx.Client) -> None:
     path = local(client.get("/orders/cs_1").json()["link"])
     assert client.get(path.replace("poem", "picture")).status_code == 403
     assert client.get(path[:-1] + ("0" if path[-1] != "0" else "1")).status_code == 403
-    assert client.get("/bundles/poem").status_code == 400
+    assert client.get("/bundles/poem").status_code == 422
     send(client, refund())
     assert client.get(path).status_code == 410
     assert client.get("/orders/cs_1").json()["link"] is None
 
 
+def test_the_endpoint_imports_no_networks() -> None:
+    command = "import sys, afresh.serve.catalogue; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", command], check=True)
+
+
 def test_pages_of_other_hosts_are_not_answered(client: httpx.Client) -> None:
-    assert client.get("/orders/cs_1", headers={"Host": "evil.example.org"}).status_code == 403
+    assert client.get("/orders/cs_1", headers={"Host": "evil.example.org"}).status_code == 400
 
 
 # --------------------------------------------------------------------------- payment links
@@ -158,7 +165,7 @@ def test_a_payment_link_is_made(catalogue: Catalogue, stripe: str, tmp_path: Pat
     assert fields["line_items[0][price_data][currency]"] == "eur" and fields["metadata[afresh_listing]"] == "poem"
     assert fields["metadata[afresh_catalogue]"] == catalogue.settings.id and catalogue.settings.id in once
     assert fields["after_completion[redirect][url]"].endswith("/orders/{CHECKOUT_SESSION_ID}")
-    assert old == "/v1/payment_links/plink_1" and gone == {"active": "False"} or gone == {"active": "false"}
+    assert old == "/v1/payment_links/plink_1" and gone["active"].lower() == "false"
 
 
 def test_what_stripe_refuses_is_said(catalogue: Catalogue, stripe: str) -> None:

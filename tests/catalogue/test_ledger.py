@@ -39,8 +39,7 @@ def test_each_line_has_the_hash_of_the_line_before(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("line", range(4))
 def test_every_change_of_a_line_but_the_last_is_found(tmp_path: Path, line: int) -> None:
-    """A byte changed, a line left out, put in twice, and exchanged. What follows the last line nobody has signed, so its
-    hash is what is to be kept elsewhere."""
+    """A byte changed, a line left out, put in twice, and exchanged with the next one."""
     path = written(tmp_path / "ledger.jsonl")
     raw = path.read_bytes().splitlines(keepends=True)
     changed = raw[line].replace(b'"number": %d' % line, b'"number": 9')

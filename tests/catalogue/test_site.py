@@ -1,4 +1,4 @@
-"""The published site: what it has, that it is the same for the same catalogue, and that nothing written by others acts."""
+"""The published site: what it has, that the same catalogue gives the same, and that nothing written by others acts."""
 
 from __future__ import annotations
 

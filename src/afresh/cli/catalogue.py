@@ -403,7 +403,7 @@ def serve(
     if secret_file is not None:
         require_stripe("Taking notices of Stripe")
     from afresh.serve.catalogue import catalogue_server
-    from afresh.serve.run import serve_with
+    from afresh.serve.listen import serve_with
 
     catalogue = Catalogue.open(folder)
     if secret_file is None:

@@ -81,6 +81,7 @@ EXTRAS = (
         ("c2pa", "cbor2", "cryptography"),
         "works that say where they come from, and reading it: `afresh verify WORKS`",
     ),
+    Extra("payments", ("stripe",), "payment links and notices of Stripe: `afresh catalogue serve`"),
     Extra("recommend", ("implicit",), "iALS, a baseline of recommenders"),
     Extra("series", ("statsforecast",), "AutoETS, AutoTheta and AutoARIMA, baselines of forecasts"),
     Extra("serve", ("fastapi", "uvicorn", "multipart"), "a server of runs and its page: `afresh serve RUN`"),
