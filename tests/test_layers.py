@@ -31,7 +31,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("sampling", "training"),
     ("families",),
     ("formats", "collect"),
-    ("runs",),
+    ("runs", "bundles"),
     ("evaluation",),
     ("alignment",),
     ("verbs",),

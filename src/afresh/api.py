@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from afresh.alignment.rewards.reward_factory import Wanted
 from afresh.collect.gather import CollectLimits as CollectLimits
@@ -20,7 +20,7 @@ from afresh.data import imported
 from afresh.data.in_memory import as_path
 from afresh.preferences import preferences
 from afresh.provenance.layers import Provenance
-from afresh.provenance.needs import require_cryptography
+from afresh.provenance.needs import require_bundles, require_cryptography
 from afresh.provenance.read import read_all
 from afresh.runs.deletion import delete_adapter
 from afresh.runs.person_adapters import base_of
@@ -41,6 +41,7 @@ from afresh.verbs import export as export_verb
 from afresh.verbs import forget as forget_task
 from afresh.verbs import interpolate as interpolate_task
 from afresh.verbs import measure as measure_verb
+from afresh.verbs import pack as pack_verb
 from afresh.verbs import propose as propose_verb
 from afresh.verbs import score as score_verb
 from afresh.verbs import train as train_task
@@ -65,6 +66,9 @@ from afresh.verbs.trust_prompt import check_trust
 from afresh.verbs.verify import Check, copy_run
 from afresh.verbs.verify import verify as verify_run
 
+if TYPE_CHECKING:
+    from afresh.verbs.get import Received
+
 __all__ = [
     "Event",
     "JsonLines",
@@ -78,6 +82,7 @@ __all__ = [
     "collect_data",
     "doctor",
     "forget",
+    "get",
     "inspect_data",
     "list_models",
     "listening",
@@ -598,6 +603,7 @@ class Model:
     # ------------------------------------------------------------------------------------------------ files
 
     export = method(export_verb.export)
+    pack = method(pack_verb.pack)
 
     def save(self, path: PathLike) -> Model:
         """A verified copy of the whole folder. Raises UserError if `path` exists or a checkpoint is damaged."""
@@ -877,6 +883,33 @@ def verify_works(path: PathLike, *, trust_signer: PathLike | None = None) -> lis
     if not found:
         raise UserError(f"{path} holds no files. Give a file, or a folder of files.", "no_works")
     return found
+
+
+def get(
+    source: PathLike,
+    *,
+    listing: str | None = None,
+    name: str | None = None,
+    out: PathLike | None = None,
+    accept_signer: str | Sequence[str] = (),
+    trust_signer: PathLike | None = None,
+    force: bool = False,
+) -> Received:
+    """Take a bundle that `pack` or a catalogue has made, from a file or an address, as `afresh get` does. It is checked
+    before anything of it is used. A model becomes a run, in the folder of runs under `name`, or at `out`; data and
+    works become the folder `out`. The result stands for that folder: `afresh.load(afresh.get(...))`.
+
+    `listing`: the id of a listing, if the source is a catalogue. `accept_signer`: the SHA-256 of the certificate of a
+    signer who is accepted for this once. `trust_signer`: a file of certificates in PEM, whose signers are known from
+    now on. Raises UserError, with nothing installed, if it cannot be fetched, is damaged, or is signed by a person who
+    is neither known nor accepted, and if something is in its place, unless it is to be replaced (`force`).
+    """
+    require_bundles("Getting a bundle")
+    from afresh.verbs.get import GetRequest
+    from afresh.verbs.get import get as take
+
+    accepted = (accept_signer,) if isinstance(accept_signer, str) else tuple(accept_signer)
+    return take(GetRequest(str(source), listing, name, _path(out), accepted, _path(trust_signer), force))
 
 
 def remove_data(*names: str) -> None:

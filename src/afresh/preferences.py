@@ -56,7 +56,8 @@ class Preferences(BaseSettings):
     )
     kernels: bool = Field(True, description="compile kernels for decoders where there is a compiler")
     cache_folder: Folder = Field(
-        default_factory=lambda: user_cache_path("afresh"), description="compiled kernels; may be removed at any time"
+        default_factory=lambda: user_cache_path("afresh"),
+        description="compiled kernels, and what is being fetched; may be removed at any time",
     )
     data_folder: Folder = Field(
         default_factory=lambda: user_data_path("afresh") / "data",

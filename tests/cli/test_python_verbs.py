@@ -17,6 +17,7 @@ FUNCTIONS: Mapping[str, tuple[Callable[..., Any], ...]] = {
     "collect": (afresh.collect_data,),
     "data": (afresh.inspect_data,),
     "forget": (afresh.forget,),
+    "get": (afresh.get,),
     "train": (afresh.train, afresh.resume),
     "tune": (afresh.tune,),
     "distill": (M.distill,),

@@ -36,6 +36,7 @@ from afresh.cli import (
     doctor,
     edit,
     forget,
+    get,
     help,
     launch,
     make_data,
@@ -111,7 +112,12 @@ VERBS = (
     "practise",
     "propose",
     "export",
+<<<<<<< HEAD
     catalogue.CATALOGUE,
+=======
+    "pack",
+    get.get,
+>>>>>>> h-bundles
     serve.serve,
     open.open,
     reindex.reindex,

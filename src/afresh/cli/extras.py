@@ -78,8 +78,8 @@ EXTRAS = (
     ),
     Extra(
         "provenance",
-        ("c2pa", "cbor2", "cryptography"),
-        "works that say where they come from, and reading it: `afresh verify WORKS`",
+        ("c2pa", "cbor2", "cryptography", "httpx", "license_expression"),
+        "works that say where they come from, and models as signed files: `afresh verify WORKS`, `afresh pack RUN`",
     ),
     Extra("payments", ("stripe",), "payment links and notices of Stripe: `afresh catalogue serve`"),
     Extra("recommend", ("implicit",), "iALS, a baseline of recommenders"),

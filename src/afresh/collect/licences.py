@@ -215,6 +215,25 @@ def objection(licence: str, model: str) -> str | None:
     return judged(_parts(licence))
 
 
+def models_under(licence: str) -> frozenset[str] | None:
+    """The licences that a model may have which has learnt from data of a licence; None if it may have any. Of licences
+    joined by OR those of each, by AND those that all have. One that is not in the table forbids none."""
+
+    def allowed(node: Any) -> frozenset[str] | None:
+        args = [allowed(a) for a in getattr(node, "args", ())]
+        if not args:
+            terms = terms_of(key := _key(node))
+            if terms is None or (terms.models is None and not terms.own):
+                return None
+            return frozenset((key,) if terms.own else terms.models or ())
+        bounded = [a for a in args if a is not None]
+        if node.operator.strip() == "OR":
+            return frozenset().union(*bounded) if len(bounded) == len(args) else None
+        return frozenset.intersection(*bounded) if bounded else None
+
+    return None if licence == UNKNOWN else allowed(_parts(licence))
+
+
 def _parts(licence: str) -> Any:
     """An expression as its library has it; a single licence, for which no library is needed, as it is."""
     return _spdx().parse(licence) if " " in licence else licence

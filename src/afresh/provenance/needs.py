@@ -18,6 +18,13 @@ def require_cryptography(what: str) -> None:
         raise _missing(what, "cryptography")
 
 
+def require_bundles(what: str) -> None:
+    """Raises UserError if bundles cannot be fetched and checked."""
+    require_cryptography(what)
+    if find_spec("httpx") is None:
+        raise _missing(what, "httpx")
+
+
 def require_c2pa(what: str) -> None:
     """Raises UserError if manifests cannot be written and read."""
     if not can_embed():

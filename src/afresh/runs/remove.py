@@ -27,6 +27,7 @@ OWN = (
     "tensorboard",
     "wandb-id",
     "signature",
+    "model.sig",  # of the bundle that it came in
     MANIFEST,
     *LEARNT,
     "latest",

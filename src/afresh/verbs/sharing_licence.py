@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from afresh.collect.ledger import percentages
-from afresh.collect.licences import NO_ADVICE, duties, normalised, objection
+from afresh.collect.licences import NO_ADVICE, duties, normalised
 from afresh.collect.record import UNKNOWN
 from afresh.core import UserError
 from afresh.core.plural import counted
 from afresh.runs.data_lineage import learnt_from
 from afresh.runs.record import CollectedRecord, RunRecord
+from afresh.verbs.licence_table import LicenceTable, licence_table
 
 ACCEPTED = {
     "unknown-licences": "shares a model although the licences of some of its data are unknown",
@@ -46,24 +47,31 @@ def check_release(
     without = sum(c.without_consent for c in found)
     if without and "missing-consent" not in accept:
         _refuse(path, f"{counted(without, 'item')} of its data show persons without a known consent", "missing-consent")
+    table = licence_table(record, wanted)
+    if table.apart and "licence-conflict" not in accept:
+        one, other = table.apart[0]
+        why = f"no licence of a model agrees with both {one} and {other}, under which it has learnt"
+        if one == other:
+            why = f"{one}, under which it has learnt, allows no model to be shared"
+        _refuse(path, why, "licence-conflict", f"Learn without one of them. {NO_ADVICE} ", table)
     silent = [b.name for b in bases if b.licence == UNKNOWN]
     if published and silent and "unknown-licences" not in accept:
         _refuse(path, f"no licence is stated for {', '.join(silent)}, from which it was tuned", "unknown-licences")
     if wanted is not None and wanted != UNKNOWN and "licence-conflict" not in accept:
-        of_data = dict.fromkeys(s.licence for c in found for s in c.licences if s.licence != UNKNOWN)
-        licences = dict.fromkeys([*(b.licence for b in bases if b.licence != UNKNOWN), *of_data])
-        objections = [o for o in (objection(name, wanted) for name in licences) if o is not None]
+        objections = list(dict.fromkeys(row.objection for row in table.rows if row.objection is not None))
         if objections:
             whose = "its base and its data" if bases else "its data"
             why = f"{wanted} does not agree with the licences of {whose} ({'; '.join(objections[:4])})"
-            _refuse(path, why, "licence-conflict", f"Choose another licence. {NO_ADVICE} ")
+            _refuse(path, why, "licence-conflict", f"Choose another licence. {NO_ADVICE} ", table)
     return wanted
 
 
-def _refuse(path: Path, why: str, name: str, first: str = "") -> None:
+def _refuse(path: Path, why: str, name: str, first: str = "", table: LicenceTable | None = None) -> None:
     raise UserError(
         f"{path} is not shared: {why}. {first}`accept={name}` {ACCEPTED[name]}; that is yours to answer for.",
         name.replace("-", "_"),
+        lines=() if table is None else table.lines(),
+        **({} if table is None else {"licences": table.json()}),
     )
 
 

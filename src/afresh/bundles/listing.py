@@ -1,0 +1,138 @@
+"""A listing of a catalogue: which bundle it is of. A catalogue is believed only as far as its signature goes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from urllib.parse import urljoin
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from afresh.bundles.download import Wanted, content_of, is_local, shown
+from afresh.bundles.model_signing import MOST_SIZE, Kind
+from afresh.bundles.names import name_fault
+from afresh.bundles.open import UNSIGNED, unknown_signer
+from afresh.core import UserError
+from afresh.core.safe_json import MOST_BYTES, faults, parse_json
+from afresh.provenance.formats import SIDECAR
+from afresh.provenance.layers import Status
+from afresh.provenance.read import read
+from afresh.provenance.sidecar import MOST_BYTES as MOST_SIDECAR
+from afresh.provenance.work import Sha256
+
+FILE, FORMAT, VERSION = "catalogue.json", "afresh-catalogue", 1
+
+
+class Listing(BaseModel):
+    """What `get` needs of a listing. bundle: where it is, from the catalogue; None if it is to be bought."""
+
+    model_config = ConfigDict(frozen=True)
+    id: str = Field(max_length=200)
+    title: str = Field("", max_length=1_000)
+    kind: Kind
+    sha256: Sha256 | None = None
+    size: int | None = Field(None, ge=1, le=MOST_SIZE)
+    bundle: str | None = Field(None, max_length=2_000)
+    buy: str | None = Field(None, max_length=2_000)
+
+
+class Catalogue(BaseModel):
+    model_config = ConfigDict(frozen=True)
+    format: str
+    version: int
+    name: str = Field("", max_length=1_000)
+    listings: list[dict[str, Any]]
+
+
+def is_url(source: str) -> bool:
+    return source.lower().startswith(("http://", "https://"))
+
+
+def is_catalogue(source: str) -> bool:
+    """Whether an address or a path is by its name that of a catalogue, and not of a bundle."""
+    path = source.partition("?")[0] if is_url(source) else source
+    return path.endswith(".json") or (not is_url(source) and Path(source).is_dir())
+
+
+def catalogue_of(source: str) -> str:
+    """The address or the path of the catalogue that a page, a folder or the catalogue itself names."""
+    if is_url(source):
+        return source if is_catalogue(source) else urljoin(source, FILE)
+    return str(Path(source) / FILE if Path(source).is_dir() else Path(source))
+
+
+def find(catalogue: str, wanted: str | None, accepted: tuple[str, ...]) -> Listing:
+    """A listing by its id. Raises UserError if the catalogue is not signed, by somebody unknown, or damaged, and if it
+    has no such listing, or is asked for none: it then says which there are."""
+    content, sidecar = _texts(catalogue)
+    layer = next((x for x in read(content, sidecar=sidecar).layers if x.name == "sidecar"), None)
+    if layer is None or layer.signer is None or layer.status not in (Status.VALID, Status.UNKNOWN):
+        why = "it has no signature beside it" if layer is None else layer.detail
+        raise UserError(f"The catalogue {shown(catalogue)} is not used: {why}.", UNSIGNED)
+    if layer.status is Status.UNKNOWN and layer.signer.fingerprint not in accepted:
+        raise unknown_signer(f"The catalogue {shown(catalogue)}", layer.signer)
+    try:
+        found = Catalogue.model_validate(parse_json(content))
+    except (ValidationError, ValueError) as error:
+        raise _odd(catalogue, faults(error)) from None
+    if (found.format, found.version) != (FORMAT, VERSION):
+        raise _odd(catalogue, f"its format is {found.format!r} {found.version}, and {FORMAT!r} {VERSION} is read")
+    one = [x for x in found.listings if x.get("id") == wanted]
+    if len(one) != 1:
+        what = "Name one of its listings" if wanted is None else f"It has no listing {wanted!r}, or several"
+        ids = [f"{x.get('id')}: {x.get('title', '')}" for x in found.listings]
+        more = [f"and {len(ids) - 20:,} more"] if len(ids) > 20 else []
+        raise UserError(f"{shown(catalogue)}: {what}, as `listing=ID`:", "listing", lines=[*ids[:20], *more])
+    try:
+        return Listing.model_validate(one[0])
+    except ValidationError as error:
+        raise _odd(catalogue, f"{wanted}: {faults(error)}") from None
+
+
+def place_of(listing: Listing, catalogue: str) -> Wanted | Path:
+    """Where the bundle of a listing is: at an address, or in the folder of a catalogue on this machine. Raises
+    UserError if it is to be bought, or if its place is none."""
+    if listing.bundle is None:
+        where = listing.buy if listing.buy is not None and is_url(listing.buy) else f"{shown(catalogue)}#{listing.id}"
+        raise UserError(
+            f"{listing.title or listing.id} is to be bought: {where}. What you get there is a link, which `get` takes.",
+            "to_be_bought",
+            where=where,
+        )
+    if listing.sha256 is None or listing.size is None:
+        raise _odd(catalogue, f"{listing.id}: without sha256 and size, nothing is fetched")
+    if is_url(catalogue) or is_url(listing.bundle):
+        url = urljoin(catalogue, listing.bundle) if is_url(catalogue) else listing.bundle
+        return Wanted(url, is_url(catalogue) and is_local(catalogue), size=listing.size, sha256=listing.sha256)
+    if why := name_fault(listing.bundle):
+        raise _odd(catalogue, f"{listing.id}: its bundle {listing.bundle!r} is no file beside it: {why}")
+    return Path(catalogue).parent / listing.bundle
+
+
+def _texts(catalogue: str) -> tuple[bytes, bytes | None]:
+    """A catalogue and its signature. Raises UserError if the first cannot be had."""
+    if is_url(catalogue):
+        content = content_of(Wanted(catalogue, is_local(catalogue), MOST_BYTES))
+        address, mark, query = catalogue.partition("?")
+        try:
+            beside = f"{address}{SIDECAR}{mark}{query}"
+            return content, content_of(Wanted(beside, is_local(catalogue), MOST_SIDECAR))
+        except UserError as error:
+            if error.fields.get("status") in (404, 410):
+                return content, None
+            raise
+    try:
+        path = Path(catalogue)
+        beside_it = path.with_name(path.name + SIDECAR)
+        return _bounded(path, MOST_BYTES), _bounded(beside_it, MOST_SIDECAR) if beside_it.is_file() else None
+    except OSError as error:
+        raise UserError(f"{catalogue} cannot be read: {error.strerror or error}.", "unreadable") from error
+
+
+def _bounded(path: Path, most: int) -> bytes:
+    with path.open("rb") as stream:
+        return stream.read(most + 1)
+
+
+def _odd(catalogue: str, why: str) -> UserError:
+    return UserError(f"The catalogue {shown(catalogue)} is none that this version can read: {why}.", "catalogue")

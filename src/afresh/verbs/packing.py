@@ -1,0 +1,225 @@
+"""The verb `pack`: which files of a run are shared, and what is signed with them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from afresh import __version__
+from afresh.bundles.open import Bundle, checked
+from afresh.bundles.pack import File, pack_files
+from afresh.collect.licences import NO_ADVICE
+from afresh.collect.record import UNKNOWN
+from afresh.core import UserError
+from afresh.core.plural import counted
+from afresh.core.verb import Line
+from afresh.formats.model_card import shared_name
+from afresh.runs.lock import held
+from afresh.runs.manifest import FILE as MANIFEST
+from afresh.runs.manifest import RECORD, REPORTED, files_of, manifest_faults, read_manifest
+from afresh.runs.record import BaseLicence, RunRecord
+from afresh.runs.run import Run
+from afresh.storage.folders import check_free
+from afresh.training import checkpoint
+from afresh.training.weights import BASE, CHOSEN, EARLY, FITTED
+from afresh.verbs.licence_table import licence_table
+from afresh.verbs.model_card import scores_of
+from afresh.verbs.report import read_verdict
+from afresh.verbs.sharing_licence import check_release
+
+WEIGHTS = tuple(f"{name}.{suffix}" for name in (EARLY, CHOSEN, FITTED) for suffix in ("safetensors", "sha256", "json"))
+SHARED = ("encoder", "codec", "conditions.safetensors", f"{BASE}.safetensors", "adapter", "metrics.jsonl", *WEIGHTS)
+TEXTS = (".json", ".html", ".md")  # of reports
+LONG = re.compile(r"(~|[A-Za-z]:|\w+:/)?[/\\][^/\\]+[/\\].")  # a path from the root, or an address, in a folder
+FOLDERS = re.compile(r"(?<![\w./:\\-])(?:~|[A-Za-z]:)?/(?:[^/\s\"'<>,;:]+/)+")  # the folders of a path from the root
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A bundle that was written, and the licences that the run stands under."""
+
+    bundle: Bundle
+    licence: str | None
+    licences: Sequence[Mapping[str, Any]]
+    notes: Sequence[str] = field(default_factory=tuple)
+
+    def __fspath__(self) -> str:
+        return str(self.bundle.path)
+
+    def json(self) -> dict[str, Any]:
+        return {
+            "bundle": str(self.bundle.path),
+            "sha256": self.bundle.sha256,
+            "bytes": self.bundle.size,
+            "files": len(self.bundle.entries),
+            "kind": self.bundle.kind,
+            "licence": self.licence,
+            "licences": list(self.licences),
+            "signer": self.bundle.signer.fingerprint,
+        }
+
+    def lines(self) -> Sequence[Line]:
+        bundle = self.bundle
+        return [
+            f"{bundle.path}: {counted(len(bundle.entries), 'file')}, {bundle.size:,} bytes",
+            f"SHA-256 {bundle.sha256}",
+            f"signed by {bundle.signer.name}, whose certificate is {bundle.signer.fingerprint}",
+        ]
+
+    def files(self) -> Mapping[str, bytes]:
+        return {}
+
+
+def pack_run(run: Run, target: Path, licence: str | None, accept: Sequence[str], force: bool) -> Packed:
+    """Write a run into a bundle. Raises UserError as the verb does."""
+    if run.record.personal:
+        raise UserError(
+            f"{run.path} is the adapter of a person, which is nothing without the weights of its base. Write it for "
+            f"other programs: `model.export('hub-folder')`; or pack its base, {run.base.path}.",
+            "personal",
+        )
+    accept = [accept] if isinstance(accept, str) else list(accept)
+    wanted = check_release(run.path, run.record, licence, accept, published=True)
+    check_free(target, force)
+    if target.is_dir():
+        raise UserError(f"{target} is a folder. Name the file to write: `out=FILE`.", "output_exists")
+    with held(run.path, "packed"):
+        if faults := manifest_faults(run.path):
+            raise UserError(f"{run.path} is not shared, because it is damaged: {'; '.join(faults[:3])}.", "damaged")
+        files = files_of_run(run, wanted)
+        table = licence_table(run.record, wanted)
+        facts = facts_of(run, wanted, accept, table.json())
+        kind = "model" if run.record.lora is None else "adapter"
+        pack_files(files, run.path.resolve().name, target, kind, facts)
+    notes = []
+    if wanted is None or wanted == UNKNOWN:
+        notes.append("no licence is stated, so others may do nothing with it: give one with `licence`")
+    if read_verdict(run.path) is None:
+        notes.append("it was not measured: `model.measure()` adds a report with scores and a verdict")
+    if any(row["duties"] for row in table.json()):
+        notes.append(f"licences of its data ask for {_asked(table.json())}. {NO_ADVICE}")
+    return Packed(checked(target), wanted, table.json(), notes)
+
+
+def _asked(rows: Sequence[Mapping[str, Any]]) -> str:
+    return ", ".join(dict.fromkeys(word for row in rows for word in row["duties"]))
+
+
+def facts_of(
+    run: Run, licence: str | None, accepted: Sequence[str], licences: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """What is signed of a run besides its files."""
+    record = run.record
+    return {
+        "afresh": __version__,
+        "title": run.path.resolve().name,
+        "modality": record.modality,
+        "family": record.family,
+        "parameters": record.parameters,
+        "licence": licence,
+        "licences": [dict(row) for row in licences],
+        "accepted": list(accepted),
+        "base_model": None if record.base_model is None else shared_name(record.base_model),
+        "scores": dict(scores_of(run)),
+        "verdict": (read_verdict(run.path) or {}).get("word"),
+    }
+
+
+# --------------------------------------------------------------------------- the files
+
+
+def files_of_run(run: Run, licence: str | None) -> dict[str, File]:
+    """The files of a run that are shared, by name, with lists of hashes that fit them. Raises UserError if there is no
+    intact checkpoint."""
+    folder, record = run.path, shared_record(run, licence)
+    files: dict[str, File] = {name: folder / name for name in files_of(folder, SHARED)}
+    files[RECORD] = _json(record.model_dump(mode="json"))
+    hidden = _private(run.record)
+    for name in files_of(folder, REPORTED):
+        content = (folder / name).read_bytes()
+        files[name] = _renamed(content.decode(), hidden).encode() if name.endswith(TEXTS) else content
+    # The list of a run holds all but checkpoints, which have their own. What is shared as it is has been checked.
+    known = read_manifest(folder) or {}
+    sums = {n: known[n] if isinstance(f, Path) and n in known else _sha256(f) for n, f in sorted(files.items())}
+    files[MANIFEST] = "".join(f"{digest}  {name}\n" for name, digest in sums.items()).encode()
+    return files | checkpoint_files(run)
+
+
+def checkpoint_files(run: Run) -> dict[str, File]:
+    """The newest intact checkpoint without what only training needs."""
+    root = run.path / "checkpoints"
+    name = next((n for n in reversed(checkpoint.steps_in(root)) if not checkpoint.check(root / n)), None)
+    if name is None:
+        raise run.no_checkpoint()
+    wanted = ("model.safetensors", "ema.safetensors", "state.json")  # in this order: the list of hashes ends so
+    sums = {n: digest for n, digest in checkpoint.sums_of(root / name).items() if n in wanted}
+    place = f"checkpoints/{name}"
+    files: dict[str, File] = {f"{place}/{n}": root / name / n for n in sums}
+    files[f"{place}/{checkpoint.SUMS}"] = "".join(f"{digest}  {n}\n" for n, digest in sums.items()).encode()
+    return {**files, "latest": f"{name}\n".encode()}
+
+
+def shared_record(run: Run, licence: str | None) -> RunRecord:
+    """The record of a run as others get it: with the licence that it is shared under among those of what later models
+    begin with, so that it counts when they are shared, and without the folders of this machine, queries of data bases
+    and votes."""
+    record = run.record
+    values = record.model_dump(mode="json")
+    data, align = values["data"], values["align"]
+    for part, key in ((data, "path"), (data, "validation"), (align, "preferences"), (values, "base_model")):
+        if part is not None and part[key] is not None:
+            part[key] = shared_name(part[key]) if key == "base_model" else _last(part[key])
+    data["options"].pop("query", None)
+    if align is not None:
+        align["folder"] = None
+    if licence is not None and licence != UNKNOWN:
+        name = run.path.resolve().name
+        own = BaseLicence(name=name, licence=licence, said_by="the bundle that it came in")
+        values["base_licences"].append(own.model_dump(mode="json"))
+    hidden = _private(record)
+    return RunRecord.model_validate(_without_folders(values, hidden))
+
+
+def _private(record: RunRecord) -> dict[str, str]:
+    """The paths of this machine in a record, the longest first, each with what is written in its place."""
+    align = record.align
+    paths = [record.data.path, record.data.validation, record.base_model]
+    paths += [] if align is None else [align.preferences, align.folder]
+    found = {p: _last(p) for p in paths if p is not None and LONG.match(p)}
+    return dict(sorted(found.items(), key=lambda pair: -len(pair[0])))
+
+
+def _last(path: str) -> str:
+    """The last part of a path or an address."""
+    return re.split(r"[/\\]", path.rstrip("/\\"))[-1].partition("?")[0] or "data"
+
+
+def _renamed(text: str, names: Mapping[str, str]) -> str:
+    for path, name in names.items():
+        text = text.replace(path, name)
+    return text
+
+
+def _without_folders(value: Any, names: Mapping[str, str]) -> Any:
+    """Values of JSON whose texts name no folders from the root."""
+    if isinstance(value, str):
+        return FOLDERS.sub("", _renamed(value, names))
+    if isinstance(value, dict):
+        return {k: _without_folders(v, names) for k, v in value.items()}
+    return [_without_folders(v, names) for v in value] if isinstance(value, list) else value
+
+
+def _json(value: Any) -> bytes:
+    return (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def _sha256(file: File) -> str:
+    if isinstance(file, bytes):
+        return hashlib.sha256(file).hexdigest()
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
