@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from pydantic import ValidationError
@@ -48,7 +49,7 @@ def add(
     """
     if not file.is_file():
         raise UserError(f"There is no file {file}. Give the file that is to be delivered.", "no_file")
-    name = re.sub(r"[^A-Za-z0-9._+ -]", "_", file.name).lstrip(".+ -") or "file"
+    name = re.sub(r"[^A-Za-z0-9._-]", "_", file.name).lstrip(".-")[-200:] or "file"
     licence = spdx(licence)
     with catalogue.changing():
         id = id or id_of(title or file.stem)
@@ -80,6 +81,18 @@ def add(
         catalogue.write(listing)
         catalogue.ledger.append("added", listing=id, sha256=listing.bundle.sha256, licence=licence)
     return listing
+
+
+def add_run(catalogue: Catalogue, run: Path, *, licence: str, accept: Sequence[str] = (), **facts: Any) -> Listing:
+    """Pack a run into a signed bundle and add that, as `afresh pack` does it: `accept` names what may stand against
+    sharing it. The other facts are those of `add`."""
+    from afresh.runs.run import Run
+    from afresh.verbs.packing import pack_run
+
+    with TemporaryDirectory(dir=catalogue.folder, prefix=".pack.") as aside:
+        target = Path(aside) / f"{run.resolve().name}.bundle"
+        packed = pack_run(Run.open(run), target, spdx(licence), accept, force=False)
+        return add(catalogue, target, licence=licence, run=run, **{"kind": packed.bundle.kind, **facts})
 
 
 def validated(facts: dict[str, Any]) -> Listing:

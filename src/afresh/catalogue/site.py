@@ -131,7 +131,7 @@ def index_of(catalogue: Catalogue, listings: Sequence[Listing], made: datetime) 
                 "summary": x.summary,
                 "maker": x.maker,
                 "page": f"listings/{x.id}.html",
-                "link": x.link,
+                "buy": x.link,
                 "quality": None if x.quality is None else x.quality.model_dump(mode="json"),
                 "lineage": x.lineage,
                 "parents": [p.model_dump() for p in x.parents],
@@ -144,7 +144,7 @@ def index_of(catalogue: Catalogue, listings: Sequence[Listing], made: datetime) 
 
 def bundle_url(x: Listing) -> str | None:
     """Where the bundle is, from the index; None if it is to be bought."""
-    return f"bundles/{x.id}/{x.bundle.name.replace(' ', '%20')}" if x.money is None else None
+    return f"bundles/{x.id}/{x.bundle.name}" if x.money is None else None
 
 
 def in_script(value: Any) -> str:

@@ -112,12 +112,9 @@ VERBS = (
     "practise",
     "propose",
     "export",
-<<<<<<< HEAD
-    catalogue.CATALOGUE,
-=======
     "pack",
     get.get,
->>>>>>> h-bundles
+    catalogue.CATALOGUE,
     serve.serve,
     open.open,
     reindex.reindex,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from afresh.cli import options as o
 from afresh.cli.group import Group
-from afresh.cli.paths import existing
+from afresh.cli.paths import Refusal, existing, existing_run, run_path
 from afresh.cli.show import answer, emit, note, say, size, table
 
 if TYPE_CHECKING:
@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 Folder = Annotated[Path, typer.Option(help="The folder of the catalogue.", metavar="CATALOGUE")]
 Id = Annotated[str, typer.Argument(help="The id of a listing.", metavar="LISTING")]
 HERE = Path("catalogue")
+
+
+def file_or_run(path: Path) -> Path | None:
+    """The file, or the folder of the run. Raises a usage error if it is neither."""
+    return path if path.is_file() and run_path(path) == path else existing_run(path)
 
 
 def init(
@@ -50,9 +55,14 @@ def init(
 
 
 def add(
-    file: Annotated[Path, typer.Argument(help="The file that is delivered.", metavar="FILE", callback=existing)],
-    kind: Annotated[str, typer.Option(help="model, adapter, data or work.")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="The file that is delivered, or a run, which is packed.", metavar="FILE|RUN", callback=file_or_run
+        ),
+    ],
     licence: Annotated[str, typer.Option(help="An expression of SPDX, as CC-BY-4.0.")],
+    kind: Annotated[str, typer.Option(help="model, adapter, data or work; of a run it is known.")] = "",
     title: Annotated[str, typer.Option(help="What it is called; else as its file.")] = "",
     id: Annotated[str, typer.Option(help="Its id; else made of the title. One that exists is replaced.")] = "",
     price: Annotated[str | None, typer.Option(help="As '12.50 EUR', or free; it may be given later.")] = None,
@@ -65,11 +75,14 @@ def add(
         Path | None, typer.Option(help="A picture, sound or text that shows it.", callback=existing)
     ] = None,
     run: Annotated[
-        Path | None, typer.Option(help="The run whose scores, card and lineage are shown.", callback=o.existing_run)
+        Path | None, typer.Option(help="The run whose scores, card and lineage are shown.", callback=existing_run)
     ] = None,
     parent: Annotated[
         list[str] | None,
         typer.Option(help="What it was made from, by id or SHA-256, and its share in percent.", metavar="PARENT=SHARE"),
+    ] = None,
+    accept: Annotated[
+        list[str] | None, typer.Option(help="What stands against sharing a run, and may, as for `afresh pack`.")
     ] = None,
     folder: Folder = HERE,
     as_json: Annotated[bool, o.json_of("{listing}")] = False,
@@ -78,23 +91,17 @@ def add(
     from afresh.catalogue import add as adding
     from afresh.catalogue.folder import Catalogue, plain
 
-    made = adding.add(
-        Catalogue.open(folder),
-        file,
-        kind=kind,
-        licence=licence,
-        title=title,
-        id=id,
-        price=price,
-        link=link,
-        preview=preview,
-        run=run,
-        parents=parent or (),
-        summary=summary,
-        terms=terms,
-        maker=maker,
-        safety=safety,
-    )
+    catalogue = Catalogue.open(folder)
+    facts: dict[str, Any] = {"id": id, "price": price, "link": link, "preview": preview, "parents": parent or ()}
+    facts |= {"title": title, "summary": summary, "terms": terms, "maker": maker, "safety": safety}
+    if file.is_dir():
+        if kind or run:
+            raise Refusal("The kind of a run is known, and its own scores are shown: leave out --kind and --run.")
+        made = adding.add_run(catalogue, file, licence=licence, accept=accept or (), **facts)
+    elif not kind or accept:
+        raise Refusal(f"{file} is a file, so say what it is with --kind, and leave out --accept, which is of runs.")
+    else:
+        made = adding.add(catalogue, file, kind=kind, licence=licence, run=run, **facts)
     if as_json:
         emit({"listing": plain(made)})
         return
