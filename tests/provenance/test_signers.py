@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from afresh.core import UserError
-from afresh.provenance.certificates import certificate_of, fingerprint
+from afresh.provenance.certificates import certificate_of
 from afresh.provenance.containers import manifest_in
 from afresh.provenance.jumbf import SIGNATURE, store_in
 from afresh.provenance.known_signers import folder, trust
