@@ -63,7 +63,7 @@ nightly: .venv/.ready
 # The studio and the site in a browser, which is installed if there is none.
 test-browser: .venv/.ready
 	command -v chromium || command -v chromium-browser || command -v google-chrome || apt-get install -y chromium
-	BROWSER_REQUIRED=1 $(PYTEST) -m browser tests/serve/studio tests/test_site.py
+	BROWSER_REQUIRED=1 $(PYTEST) -m browser tests/serve/studio tests/catalogue tests/test_site.py
 
 # Files of tiny runs of every kind are changed at random; every command must work or say what is wrong. `--first N` goes
 # on from mutation N: `.venv/bin/python -m tools.fuzz --first N --mutations 1` repeats one.

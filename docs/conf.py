@@ -35,7 +35,8 @@ ORDER = {
     ),
     "By what you do": (
         *("guides/collecting", "guides/studio", "guides/alignment", "guides/propose", "guides/adapters"),
-        *("guides/serving", "guides/export", "guides/bundles", "guides/processes", "guides/launch", "guides/stores"),
+        *("guides/serving", "guides/export", "guides/bundles", "guides/catalogue", "guides/processes", "guides/launch"),
+        "guides/stores",
     ),
     "Reference": (
         *("concepts", "reference/cli", "reference/http", "reference/python", "reference/settings"),

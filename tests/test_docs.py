@@ -20,7 +20,7 @@ import torch
 from docs import generate
 
 import afresh
-from afresh.cli import command
+from afresh.cli import GROUPS, command
 from afresh.core import Cond, Examples, Part, Space, plugins, registry
 from afresh.core.rng import Rng
 from afresh.data.load import Loader, sweep
@@ -238,7 +238,10 @@ def problem(words: list[str]) -> str | None:
     if verb not in CLI.commands:
         return f"there is no command {verb}"
     try:
-        CLI.commands[verb].make_context(verb, list(words[2:]))
+        context = CLI.commands[verb].make_context(verb, list(words[2:]))
+        for name, command in subcommands(verb).items():  # a group checks the words of its commands when it runs
+            if name == words[2]:
+                command.make_context(name, list(words[3:]), parent=context)
     except Exception as error:
         return str(error) or type(error).__name__
     if verb == "launch":  # and another command behind --
@@ -286,9 +289,15 @@ def test_commands_in_messages_and_docstrings_have_options_that_exist() -> None:
     assert not wrong, "\n".join(wrong)
 
 
+def subcommands(verb: str) -> dict[str, Any]:
+    """The commands of a group by name; none of another command."""
+    return dict(CLI.commands[verb].commands) if verb in GROUPS else {}
+
+
 def known_option(verb: str, word: str) -> bool:
     """Whether a word is no option, or one of the command."""
-    names = {name for p in CLI.commands[verb].params for name in (*p.opts, *p.secondary_opts)} | {"--help"}
+    commands = [CLI.commands[verb], *subcommands(verb).values()]
+    names = {name for c in commands for p in c.params for name in (*p.opts, *p.secondary_opts)} | {"--help"}
     return re.fullmatch(r"--?[a-z][a-z-]*", word) is None or word in names
 
 
@@ -307,6 +316,9 @@ def test_a_command_that_would_be_refused_is_found(tmp_path: Path) -> None:
         "afresh train x --set train.speed=1",
         "afresh sample x --set train.lr=1",
         "afresh train x --data sighs=8",
+        "afresh catalogue sell x",
+        "afresh catalogue price x",
+        "afresh catalogue price x free --cost 1",
     ):
         assert problem(line.split()), line
 

@@ -35,6 +35,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("evaluation",),
     ("alignment",),
     ("verbs",),
+    ("catalogue",),
     ("api",),
     ("demo", "serve"),
     ("cli",),

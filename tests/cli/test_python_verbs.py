@@ -11,6 +11,7 @@ import pytest
 
 import afresh
 from afresh.cli import VERBS
+from afresh.cli.group import Group
 
 M = afresh.Model
 FUNCTIONS: Mapping[str, tuple[Callable[..., Any], ...]] = {
@@ -61,7 +62,8 @@ MORE: Mapping[str, Mapping[str, str]] = {
 }
 
 
-WRITTEN_BY_HAND = [v for v in VERBS if not isinstance(v, str)]
+# Groups (afresh.cli.group) are programs of their own, which keep no runs: their functions are those of their package.
+WRITTEN_BY_HAND = [v for v in VERBS if not isinstance(v, str | Group)]
 
 
 def test_every_verb_is_listed() -> None:

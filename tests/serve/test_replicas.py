@@ -17,8 +17,8 @@ import pytest
 from afresh.cli import run
 from afresh.core import UserError
 from afresh.serve.app import ServeSettings, make_app
+from afresh.serve.listen import bound
 from afresh.serve.replicas import APPLICATION, check_seen, replicated
-from afresh.serve.run import bound
 from tests.ray_machines import add_machine, children, first_machine
 from tests.verbs.test_cluster_training import OneMachine
 

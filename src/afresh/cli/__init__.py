@@ -26,6 +26,7 @@ from afresh import __version__
 from afresh.cli import (
     align,
     blend,
+    catalogue,
     chat,
     collect,
     compare,
@@ -51,6 +52,7 @@ from afresh.cli import (
     verify,
 )
 from afresh.cli.commands import command_of
+from afresh.cli.group import Group, verb_name
 from afresh.cli.show import discard_output, fail, one_line, write_json
 from afresh.cli.wording import as_typed, options_of
 from afresh.core import registry
@@ -112,6 +114,7 @@ VERBS = (
     "export",
     "pack",
     get.get,
+    catalogue.CATALOGUE,
     serve.serve,
     open.open,
     reindex.reindex,
@@ -153,12 +156,13 @@ def shown(verb: Callable[..., Any]) -> Callable[..., Any]:
     return run_verb
 
 
-BY_HAND = {verb.__name__.replace("_", "-"): verb for verb in VERBS if not isinstance(verb, str)}
+GROUPS = {verb.name: verb for verb in VERBS if isinstance(verb, Group)}
+BY_HAND = {verb_name(verb): verb for verb in VERBS if not isinstance(verb, str | Group)}
 
 
 def names() -> list[str]:
     """The names of all commands, in the order of help."""
-    own = [verb if isinstance(verb, str) else verb.__name__.replace("_", "-") for verb in VERBS]
+    own = [v if isinstance(v, str) else v.name if isinstance(v, Group) else verb_name(v) for v in VERBS]
     return list(dict.fromkeys([*own, *registry.verb_names()]))
 
 
@@ -168,8 +172,11 @@ def function_of(name: str) -> Callable[..., Any]:
 
 
 def commands() -> dict[str, Callable[..., Any]]:
-    """The functions of all commands by name."""
-    return {name: function_of(name) for name in names()}
+    """The functions of all commands by name; those of a group have its name before their own."""
+    found: dict[str, Callable[..., Any]] = {}
+    for name in names():
+        found |= GROUPS[name].functions if name in GROUPS else {name: function_of(name)}
+    return found
 
 
 class LazyCommands(dict[str, Any]):
@@ -209,6 +216,8 @@ def about(text: str) -> str:
 
 def brief_command(name: str) -> Any:
     """A command with what it does and without its options."""
+    if name in GROUPS:
+        return typer.core.TyperCommand(name, help=about(GROUPS[name].help), rich_markup_mode="rich")
     text = (BY_HAND[name].__doc__ or "") if name in BY_HAND else registry.verb(name).help
     if name not in BY_HAND and "`" in text:
         text = command_of(registry.verb(name)).__doc__ or ""
@@ -216,6 +225,19 @@ def brief_command(name: str) -> Any:
 
 
 def full_command(name: str) -> Any:
+    if name in GROUPS:
+        group = typer.Typer(
+            name=name,
+            help=about(GROUPS[name].help),
+            no_args_is_help=True,
+            add_completion=False,
+            rich_markup_mode="rich",
+            pretty_exceptions_enable=False,
+            context_settings={"help_option_names": ["-h", "--help"]},
+        )
+        for one in GROUPS[name].verbs:
+            group.command(verb_name(one), help=about(one.__doc__ or ""))(shown(one))
+        return typer.main.get_group(group)
     verb = function_of(name)
     alone = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
     alone.command(name, help=about(verb.__doc__ or ""))(verb if verb is help.help else shown(verb))

@@ -76,6 +76,7 @@ EXTRAS = (
         ("h5py", "netCDF4", "xarray", "zarr"),
         "physical fields in HDF5, NetCDF and Zarr: `afresh train simulations/`",
     ),
+    Extra("payments", ("stripe",), "payment links and notices of Stripe: `afresh catalogue serve`"),
     Extra("recommend", ("implicit",), "iALS, a baseline of recommenders"),
     Extra("series", ("statsforecast",), "AutoETS, AutoTheta and AutoARIMA, baselines of forecasts"),
     Extra("serve", ("fastapi", "uvicorn", "multipart"), "a server of runs and its page: `afresh serve RUN`"),

@@ -14,6 +14,8 @@ import shlex
 from collections.abc import Collection
 from typing import Any
 
+import typer
+
 SPAN = re.compile(r"`([^`\n]+)`")
 ASSIGNED = re.compile(r"([a-z_]\w*(?:\.\w+)*)(?:=(.*))?", re.DOTALL)
 SETTINGS = ("train", "family", "align", "sample")  # what --set takes
@@ -24,8 +26,10 @@ VERBS = {"resume": "train --resume", "load": "sample", "inspect_data": "data", "
 
 
 def options_of(group: Any) -> frozenset[str]:
-    """Every option of every command of a click group: --guidance, -n, ..."""
-    return frozenset(o for command in group.commands.values() for p in command.params for o in p.opts)
+    """Every option of every command of a click group, and of the groups in it: --guidance, -n, ..."""
+    inner = (options_of(c) for c in group.commands.values() if isinstance(c, typer.core.TyperGroup))
+    own = frozenset(o for command in group.commands.values() for p in command.params for o in p.opts)
+    return own.union(*inner)
 
 
 def as_typed(text: str, known: Collection[str]) -> str:

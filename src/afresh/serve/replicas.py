@@ -21,7 +21,7 @@ from fastapi import FastAPI
 from afresh.core import UserError
 from afresh.runs.run_store import opened
 from afresh.serve.app import ServeSettings, make_app
-from afresh.serve.run import DRAIN_SECONDS, bound
+from afresh.serve.listen import DRAIN_SECONDS, bound
 from afresh.storage.object_store import is_address
 from afresh.storage.ray_cluster import connected
 from afresh.training.signals import interrupts_caught, sigterm_interrupts

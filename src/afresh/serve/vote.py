@@ -9,8 +9,9 @@ from afresh.runs.run import Run
 from afresh.sampling.request import labels_by_name
 from afresh.serve.app import ServeSettings
 from afresh.serve.keys import Keys
+from afresh.serve.listen import serve_with
 from afresh.serve.rights import TRAIN, Holder
-from afresh.serve.run import memory_budget, serve_with, server_of
+from afresh.serve.run import memory_budget, server_of
 from afresh.serve.studio.vote_request import Asking
 from afresh.serve.studio.vote_session import Sitting
 from afresh.verbs.annotate import PairRequest, Session

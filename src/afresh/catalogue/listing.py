@@ -1,0 +1,136 @@
+"""A listing: one model, adapter, data set or work that is offered, as it is stored in JSON."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, StringConstraints, model_validator
+from pydantic.functional_validators import AfterValidator
+
+from afresh.catalogue.money import Money
+from afresh.core.safe_text import visible, visible_line
+
+WHOLE = 10_000  # basis points
+Kind = Literal["model", "adapter", "data", "work"]
+Id = Annotated[str, StringConstraints(pattern=r"^[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?$")]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+FileName = Annotated[str, StringConstraints(max_length=200, pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$")]
+
+
+def _line(text: str) -> str:
+    if visible_line(text) != text:
+        raise ValueError("it has line ends or control characters")
+    return text
+
+
+def _text(text: str) -> str:
+    if visible(text) != text:
+        raise ValueError("it has control characters")
+    return text
+
+
+def https(url: str) -> str:
+    """An address of HTTPS without a name and a password in it. Raises ValueError for any other."""
+    parts = urlsplit(url)
+    if parts.scheme != "https" or not parts.hostname or parts.username or not re.fullmatch(r"[!-~]{1,2000}", url):
+        raise ValueError(f"{url!r} is no address that begins with https://")
+    return url
+
+
+Line = Annotated[str, StringConstraints(strip_whitespace=True, max_length=200), AfterValidator(_line)]
+Title = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200), AfterValidator(_line)]
+Text = Annotated[str, StringConstraints(strip_whitespace=True, max_length=20_000), AfterValidator(_text)]
+Url = Annotated[str, AfterValidator(https)]
+
+
+class Stored(BaseModel):
+    """What is read from a file of a catalogue."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Bundle(Stored):
+    """The file that is delivered."""
+
+    name: FileName
+    size: int = Field(ge=0)
+    sha256: Sha256
+
+
+class Preview(Stored):
+    """What is shown: a picture (`thumbnail`, a file), or an excerpt of a text."""
+
+    kind: Literal["image", "sound", "text"]
+    thumbnail: FileName | None = None
+    excerpt: Text = ""
+
+
+class Quality(Stored):
+    """Scores that were measured, and the protocol card that says how. Scores without a card are refused."""
+
+    scores: tuple[dict[str, JsonValue], ...] = Field(min_length=1)
+    card: dict[str, JsonValue] = Field(min_length=1)
+
+
+class Parent(Stored):
+    """What a listing was made from, by the SHA-256 of its bundle or the id of a listing here, and the share of each
+    payment, in basis points, that is due to it."""
+
+    of: Sha256 | Id
+    share: int = Field(0, ge=0, le=WHOLE)
+
+
+class Listing(Stored):
+    """An offer. `price` is None until it is decided, which keeps the listing out of what is published. `link` is where
+    it is bought, and `payment_link` the id of that link if it was made here. `lineage` is provenance in words: the run,
+    the base, the data. `removed` is the reason of a take-down."""
+
+    id: Id
+    kind: Kind
+    title: Title
+    summary: Text = ""
+    licence: Line
+    terms: Text = ""
+    maker: Line = ""
+    price: Money | Literal["free"] | None = None
+    link: Url | None = None
+    payment_link: Line = ""
+    bundle: Bundle
+    preview: Preview | None = None
+    card: FileName | None = None
+    quality: Quality | None = None
+    lineage: dict[str, JsonValue] = Field(default_factory=dict)
+    safety: Text = ""
+    parents: tuple[Parent, ...] = Field((), max_length=100)
+    added: AwareDatetime
+    removed: Line | None = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if (shares := sum(p.share for p in self.parents)) > WHOLE:
+            raise ValueError(f"the shares of its parents are {shares} basis points of {WHOLE}")
+        if len({p.of for p in self.parents}) < len(self.parents):
+            raise ValueError("a parent is named twice")
+        return self
+
+    @property
+    def money(self) -> Money | None:
+        """What it costs; None if it is free or has no price yet."""
+        return self.price if isinstance(self.price, Money) else None
+
+    @property
+    def offered(self) -> bool:
+        """Whether it is published: it has a price or is free, and was not taken down."""
+        return self.price is not None and self.removed is None
+
+
+def id_of(title: str) -> str:
+    """An id made of a title: its letters and digits of ASCII, or `listing`."""
+    return re.sub(r"[^a-z0-9]+", "-", title.casefold())[:60].strip("-") or "listing"
+
+
+def changed(listing: Listing, **values: Any) -> Listing:
+    """The listing with other values, validated. Raises pydantic.ValidationError."""
+    return Listing.model_validate({**listing.model_dump(), **values})

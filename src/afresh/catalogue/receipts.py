@@ -1,0 +1,57 @@
+"""Receipts: one file an order, and its signature beside it. A receipt names nobody, so nothing in it has to be
+forgotten."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from afresh.catalogue.ledger import Entry
+from afresh.catalogue.money import decimal
+from afresh.storage.files import replace_file
+
+if TYPE_CHECKING:
+    from afresh.catalogue.folder import Catalogue
+
+
+def receipt_of(catalogue: Catalogue, entry: Entry) -> bytes:
+    """The receipt that a line of the ledger stands for: the same at any time."""
+    money = {}
+    if entry.get("amount") is not None:
+        money = {"amount": entry["amount"], "currency": entry["currency"]}
+        money["written"] = f"{decimal(entry['amount'], entry['currency'])} {entry['currency']}"
+    facts = {
+        "format": "afresh-receipt",
+        "version": 1,
+        "seller": catalogue.settings.maker or catalogue.settings.name,
+        "catalogue": catalogue.settings.name,
+        "order": entry["order"],
+        "at": entry["at"],
+        "state": entry["what"],
+        **{name: entry[name] for name in ("listing", "title", "sha256", "size", "licence")},
+        "paid": money or None,
+        "ledger_line": entry["n"],
+    }
+    return (json.dumps(facts, indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def write_receipt(catalogue: Catalogue, entry: Entry) -> Path:
+    """Write the receipt and its sidecar, unless both are there."""
+    from afresh.provenance.formats import SIDECAR
+    from afresh.provenance.sign_work import signed_work
+    from afresh.provenance.work import work
+
+    file = catalogue.folder / "receipts" / f"{entry['order']}.json"
+    beside = file.with_name(file.name + SIDECAR)
+    if file.is_file() and beside.is_file():
+        return file
+    content = receipt_of(catalogue, entry)
+    made = datetime.fromisoformat(entry["at"])
+    facts = work(run="", model=catalogue.settings.name, family="", medium="receipt", made=made, recipe={})
+    sidecar = signed_work(content, file.name, facts).sidecar
+    assert sidecar is not None  # JSON carries no manifest
+    replace_file(beside, sidecar)
+    replace_file(file, content)
+    return file
