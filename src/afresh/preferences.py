@@ -40,6 +40,20 @@ def _minutes(given: Any) -> Any:
 Minutes = Annotated[float, BeforeValidator(_minutes)]  # a number, or a text as "2m"
 
 
+def _price(given: str) -> str:
+    """Raises ValueError, as a validator of pydantic does, for what is no amount of money."""
+    from afresh.core.errors import UserError
+    from afresh.core.money import parse_money
+
+    try:
+        return str(parse_money(given))
+    except UserError as error:
+        raise ValueError(str(error).partition(": ")[2]) from None  # without the name, which is said before it
+
+
+Price = Annotated[str, AfterValidator(_price)]  # as "0.30 EUR"
+
+
 class Preferences(BaseSettings):
     """The settings of a user. Names in the configuration file are those of the fields."""
 
@@ -92,6 +106,12 @@ class Preferences(BaseSettings):
     certificate_key: Folder | None = Field(None, description="the private key of that certificate, in PEM")
     timestamp_url: str | None = Field(
         None, pattern=r"^https?://", description="an authority that says when works were signed; else nobody does"
+    )
+    price_kwh: Price | None = Field(
+        None, description='what a kilowatt-hour costs, as "0.30 EUR"; labels then say what training and works cost'
+    )
+    price_hour: Price | None = Field(
+        None, description='what an hour of this machine costs beside its energy, as "1.20 EUR" where it is rented'
     )
 
     @classmethod
