@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         doctor,
         forget,
         inspect_data,
+        label,
         list_models,
         listening,
         load,

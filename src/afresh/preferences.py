@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from platformdirs import user_cache_path, user_config_path, user_data_path
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -113,6 +113,15 @@ class Preferences(BaseSettings):
     price_hour: Price | None = Field(
         None, description='what an hour of this machine costs beside its energy, as "1.20 EUR" where it is rented'
     )
+
+    @field_validator("price_hour")
+    @classmethod
+    def one_currency(cls, hour: str | None, info: ValidationInfo) -> str | None:
+        """Raises ValueError if the prices are in two currencies."""
+        kwh = info.data.get("price_kwh")
+        if hour is not None and kwh is not None and hour.split()[1] != kwh.split()[1]:
+            raise ValueError(f"price_kwh is in {kwh.split()[1]}. Give both prices in one currency")
+        return hour
 
     @classmethod
     def settings_customise_sources(

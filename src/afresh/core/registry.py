@@ -27,7 +27,14 @@ TRAINED = {"field": "trained", "tokens": "trained_sequences"}  # of a run that t
 CODECS = (*FITTED, *TRAINED.values(), "pipeline")
 ALIGNERS = ("policy", "pairs", "denoise", "gradient", "selected", "search")  # files with methods of alignment
 METRICS = ("likelihood", "tokens", "feature_metrics")  # files with metrics of any kind of items
-VERBS = ("complete", "export", "measure", "propose", "score")  # files in afresh.verbs, each with a verb of its name
+VERBS = (
+    "complete",
+    "export",
+    "label",
+    "measure",
+    "propose",
+    "score",
+)  # files in afresh.verbs, each with a verb of its name
 SOURCES = ("addresses", "collected", "arrow", "webdataset")  # files in afresh.data
 REWARDS = ("surrogate_reward",)  # files with rewards for any kind of items
 DIALECTS = "afresh.serve.protocols"  # a folder for each dialect of the server, with PATHS and PROTOCOL

@@ -24,8 +24,8 @@ class Stated(BaseModel):
 class Part(BaseModel):
     """Something that the subject is made of. `id`: ALGORITHM:DIGEST, or "name:" and the hint if no digest is known.
 
-    `about` says in words what the digest is of, and `note` what is not known of the part. `run`: the content hash of the
-    run that a model is, where that is here.
+    `about` says in words what the digest is of, and `note` what is not known of the part. `run`: the content hash of
+    the run that a model is, where that is here.
     """
 
     model_config = FROZEN

@@ -74,6 +74,7 @@ def facts_of(run: Run) -> dict[str, str | int]:
     record = run.record
     return {
         "modality": record.modality,
+        "items shown as": run.encoder.kind.view,
         "family": record.family if record.codec is None else f"{record.family} over the codec {record.codec}",
         "parameters": record.parameters,
         "steps": int(summary(run)["steps"]),

@@ -38,6 +38,12 @@ def cost_rows(label: Label) -> list[tuple[str, str]]:
     return rows
 
 
+def sentences_of(label: Label) -> list[str]:
+    """What a card says of a model beside its licences: what it is made from, and what it cost."""
+    said = [f"Its content hash is {label.id}.", f"Made from: {made_from(label)}."]
+    return said + [f"{name[:1].upper()}{name[1:]}: {text}." for name, text in cost_rows(label)]
+
+
 def made_from(label: Label) -> str:
     """What the subject was made from directly, and of these things what they were made from."""
     names = {p.id: f"{p.name} ({short(p.id)})" for p in label.parts}

@@ -10,12 +10,17 @@ from pathlib import Path
 from afresh.collect.licences import hub_name
 from afresh.core.plural import counted
 from afresh.formats.model_card import UNKNOWN, Card, dataset_name, shared_name
+from afresh.labels.lineage import how_made
+from afresh.labels.run_label import label_of
+from afresh.labels.words import sentences_of
 from afresh.runs.base_licence import licences_of
 from afresh.runs.record import BaseLicence
 from afresh.runs.run import Run, summary
 from afresh.runs.signature import base_model_here
 from afresh.verbs.base_terms import base_sentences
 from afresh.verbs.sharing_licence import data_sentences
+
+RELATIONS = {"an adapter of": "adapter"}  # of models to their bases, as the hub names them; any other is "finetune"
 
 
 def card_of(run: Run, licence: str | None = None) -> Card:
@@ -40,11 +45,13 @@ def card_of(run: Run, licence: str | None = None) -> Card:
     if not bases and here is not None and Path(here).is_dir():  # a run of an earlier version
         bases = licences_of(here)
     sentences += base_sentences(bases)
+    sentences += sentences_of(label_of(run, load=False))
     stated, named, link = card_licence(licence, bases)
     return Card(
         name=run.path.resolve().name,
         task=with_text if captions else without,
         base_model=base,
+        relation=None if base is None else RELATIONS.get(how_made(record), "finetune"),
         licence=stated,
         licence_name=named,
         licence_link=link,
