@@ -60,6 +60,7 @@ __all__ = [
     "doctor",
     "forget",
     "inspect_data",
+    "label",
     "list_models",
     "listening",
     "load",

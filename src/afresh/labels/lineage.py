@@ -18,6 +18,7 @@ from afresh.formats.model_card import dataset_name, shared_name
 from afresh.labels.label import Link, Part, Stated
 from afresh.runs.content_hash import content_hash, file_hash, known_weights_hash, weights_hash
 from afresh.runs.manifest import files_of
+from afresh.runs.person_adapters import base_of
 from afresh.runs.record import BaseLicence, CollectedRecord, RunRecord
 from afresh.runs.run import Run
 from afresh.runs.signature import base_model_here
@@ -116,17 +117,14 @@ def stated(base: BaseLicence) -> Stated:
 def _parent(found: Lineage, run: Run, base: Part, chain: tuple[Path, ...]) -> Run | None:
     """The run that a run was made from, if it is here and is what the record says. What keeps it from being followed is
     noted."""
-    place = base_model_here(run)
+    named = visible_line(run.path.name)
+    place = str(base_of(run.path.resolve())) if run.record.personal else base_model_here(run)
     if place is None or not (Path(place) / "run.json").is_file():
         if place is None or not Path(place).exists():
-            found.notes.append(
-                f"{base.name} is not here: what it was made from is what the record of {run.path.name} says."
-            )
+            found.notes.append(f"{base.name} is not here: what it was made from is what the record of {named} says.")
         return None
     if Path(place).resolve() in chain:
-        found.notes.append(
-            f"The lineage is circular: {run.path.name} names {base.name}, which was itself made from it."
-        )
+        found.notes.append(f"The lineage is circular: {named} names {base.name}, which was itself made from it.")
         return None
     if len(chain) > MOST_DEPTH:
         found.notes.append(f"What {base.name} was made from is not followed: more than {MOST_DEPTH} models in a row.")
@@ -141,7 +139,7 @@ def _parent(found: Lineage, run: Run, base: Part, chain: tuple[Path, ...]) -> Ru
         found.notes.append(f"What {base.name} was made from is looked up by `afresh label`, which reads its weights.")
         return None
     if f"sha256:{weights}" != base.id:
-        found.notes.append(f"{base.name} has other weights by now than those that {run.path.name} was made from.")
+        found.notes.append(f"{base.name} has other weights by now than those that {named} was made from.")
         return None
     return parent
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from afresh.collect.licences import hub_name
 from afresh.core.plural import counted
+from afresh.core.safe_text import visible_line
 from afresh.formats.model_card import UNKNOWN, Card, dataset_name, shared_name
 from afresh.labels.lineage import how_made
 from afresh.labels.run_label import label_of
@@ -26,7 +27,10 @@ RELATIONS = {"an adapter of": "adapter"}  # of models to their bases, as the hub
 def card_of(run: Run, licence: str | None = None) -> Card:
     """The card of a run's model. licence: of the model, as SPDX writes it; if none is given, its base's counts."""
     record, steps = run.record, summary(run)["steps"]
-    base, here = None if record.base_model is None else shared_name(record.base_model), base_model_here(run)
+    base, here = (
+        None if record.base_model is None else visible_line(shared_name(record.base_model)),
+        base_model_here(run),
+    )
     how = "Aligned" if record.align else "Trained" if base is None else "Tuned"
     begun = "" if base is None else f" from {base}"
     captions = any(part.kind in ("prompt", "vector") for part in run.conds.values())
