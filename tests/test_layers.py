@@ -32,7 +32,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("families",),
     ("formats", "collect"),
     ("runs", "bundles"),
-    ("evaluation",),
+    ("evaluation", "labels"),
     ("alignment",),
     ("verbs",),
     ("catalogue",),

@@ -50,6 +50,7 @@ from afresh.verbs.console import default_listener
 from afresh.verbs.doctor import Finding, examine_machine
 from afresh.verbs.editor import Change, Editor
 from afresh.verbs.inspect_data import Look, look
+from afresh.verbs.labelling import Format, Labelled, labelled
 from afresh.verbs.likelihoods import Scores
 from afresh.verbs.make_data import MadeData
 from afresh.verbs.make_data import make_data as compute_data
@@ -83,6 +84,7 @@ __all__ = [
     "forget",
     "get",
     "inspect_data",
+    "label",
     "list_models",
     "listening",
     "load",
@@ -867,6 +869,15 @@ def collect_data(
         )
         write_page(Path(into))
         return made
+
+
+def label(path: PathLike, *, format: Format = "label") -> Labelled:
+    """What a run, a file or folder of data, or a generated work is made of, under which licences, and what it cost, as
+    `afresh label` writes it: `document`, in one of the formats label, card, spdx, cyclonedx and croissant.
+
+    Raises UserError if there is nothing at the path, if it cannot be read, or for a format that does not fit it.
+    """
+    return labelled(Path(path), format)
 
 
 def verify_works(path: PathLike, *, trust_signer: PathLike | None = None) -> list[Provenance]:

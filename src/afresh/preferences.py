@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from platformdirs import user_cache_path, user_config_path, user_data_path
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -38,6 +38,20 @@ def _minutes(given: Any) -> Any:
 
 
 Minutes = Annotated[float, BeforeValidator(_minutes)]  # a number, or a text as "2m"
+
+
+def _price(given: str) -> str:
+    """Raises ValueError, as a validator of pydantic does, for what is no amount of money."""
+    from afresh.core.errors import UserError
+    from afresh.core.money import parse_money
+
+    try:
+        return str(parse_money(given))
+    except UserError as error:
+        raise ValueError(str(error).partition(": ")[2]) from None  # without the name, which is said before it
+
+
+Price = Annotated[str, AfterValidator(_price)]  # as "0.30 EUR"
 
 
 class Preferences(BaseSettings):
@@ -97,6 +111,21 @@ class Preferences(BaseSettings):
     timestamp_url: str | None = Field(
         None, pattern=r"^https?://", description="an authority that says when works were signed; else nobody does"
     )
+    price_kwh: Price | None = Field(
+        None, description='what a kilowatt-hour costs, as "0.30 EUR"; labels then say what training and works cost'
+    )
+    price_hour: Price | None = Field(
+        None, description='what an hour of this machine costs beside its energy, as "1.20 EUR" where it is rented'
+    )
+
+    @field_validator("price_hour")
+    @classmethod
+    def one_currency(cls, hour: str | None, info: ValidationInfo) -> str | None:
+        """Raises ValueError if the prices are in two currencies."""
+        kwh = info.data.get("price_kwh")
+        if hour is not None and kwh is not None and hour.split()[1] != kwh.split()[1]:
+            raise ValueError(f"price_kwh is in {kwh.split()[1]}. Give both prices in one currency")
+        return hour
 
     @classmethod
     def settings_customise_sources(

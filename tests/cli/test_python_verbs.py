@@ -30,6 +30,7 @@ FUNCTIONS: Mapping[str, tuple[Callable[..., Any], ...]] = {
     "blend": (M.interpolate,),
     "runs": (afresh.list_models,),
     "show": (M.__str__,),
+    "label": (afresh.label,),
     "rm": (M.remove, afresh.remove_data),
     "verify": (M.verify, afresh.verify_works),
     "doctor": (afresh.doctor,),
@@ -40,7 +41,7 @@ FUNCTIONS: Mapping[str, tuple[Callable[..., Any], ...]] = {
 NOT_IN_PYTHON = {"demo", "help", "launch", "open", "reindex", "serve"}
 SHOWN = {"as_json", "run", "context", "yes", "port", "open_page", "stream", "measure"}
 SHOWN |= {"dry_run", "show_rules", "verbose", "examples"}  # of data: a property of its result
-WRITTEN = {"sample", "edit", "blend", "compose", "data"}  # whose results have a method `save`
+WRITTEN = {"sample", "edit", "blend", "compose", "data", "label"}  # whose results have a method `save`
 # Plural where Python takes several at once, and the keyword arguments of the command line's KEY=VALUE.
 RENAMED = {"setting": "settings", "option": "data", "adapter": "adapters", "target": "targets", "root": "folder"}
 RENAMED |= {"pictures": "inputs", "file": "score", "files": "items", "text": "items", "resume": "path"}

@@ -60,6 +60,7 @@ ROWS = (
         {"text": ["the cat sat", "a dog"], "logprobs": True},
         ("--text", "the cat sat", "--text", "a dog", "--logprobs"),
     ),
+    VerbRow("label", "text", {}, ()),
     VerbRow(
         "complete",
         "code",

@@ -35,6 +35,7 @@ def show(
     lines = described(found)
     if verdict is not None:
         lines.append(("verdict", f"{verdict['word']}. {verdict['sentence']} {verdict['help']}".strip()))
+    lines += cost_lines(found)
     if report is not None:
         lines.append(("report", report))
     for name, value in lines:
@@ -44,6 +45,19 @@ def show(
     answer("next:")
     for command in following:
         answer(f"  {command}")
+
+
+def cost_lines(run: Run) -> list[tuple[str, str]]:
+    """What training the run and drawing works took; nothing before its first checkpoint."""
+    from afresh.labels.run_label import label_of
+    from afresh.labels.words import cost_rows, followed
+    from afresh.training.checkpoint import steps_in
+
+    if not steps_in(run.path / "checkpoints"):
+        return []
+    label = label_of(run, load=False)
+    costs = [f"{name} {text}" for name, text in cost_rows(label)]
+    return [("licences", "; ".join(map(followed, label.licences))), ("costs", "; ".join(costs))]
 
 
 def last_preview(run: Run) -> Path | None:

@@ -193,13 +193,13 @@ def judged(job: Job, measure: bool) -> tuple[Measurement | None, Samples]:
         measured = None
         if measure:
             measured = measure_run(job.run, prepared=job.prepared, seconds=job.measuring_seconds())
-        samples = report_samples(job.run)
-        say(f"report: {write_run_report(job.run, measured, samples)}")
+        shown = report_samples(job.run)
+        say(f"report: {write_run_report(job.run, measured, shown)}")
     except KeyboardInterrupt:
         raise Interrupted(
             f"Stopped while measuring; training is done and saved. Measure with: afresh measure {quoted(path)}"
         ) from None
-    return measured, samples
+    return measured, shown.samples
 
 
 def show(job: Job, seconds: float, measured: Measurement | None, samples: Samples | None = None) -> None:

@@ -28,6 +28,7 @@ TEMPLATE = Path(__file__).with_name("templates") / "report.html.j2"
 PNG = b"\x89PNG\r\n\x1a\n"
 SMALL = 192  # pixels to which a small image is enlarged, by an integer factor
 FIRST = 20  # images of a group that are shown at once; the others are folded, at half that size
+LABEL = "What it is made of, and what it cost"
 LARGE = 320  # pixels; a wider image takes a column of its own
 
 
@@ -64,6 +65,8 @@ class Section:
     plan: Sequence[tuple[str, str, str]] = ()  # (decision, value, reason)
     card: Mapping[str, Any] = field(default_factory=dict)
     data: Sequence[Fact] = ()
+    label: Sequence[Fact] = ()  # what it is made of, and what it cost
+    drawn: Mapping[str, Any] = field(default_factory=dict)  # what drawing the samples has used; not shown
     data_examples: Sequence[Sample] = ()
     notes: Sequence[str] = ()
     next_commands: Sequence[str] = ()
@@ -117,6 +120,7 @@ def view(section: Section, key: str) -> dict[str, Any]:
         "plan": [tuple(map(visible, row)) for row in section.plan],
         "card": [(visible(k), value_text(v)) for k, v in flat(section.card)],
         "data": facts_view(section.data),
+        "label": facts_view(section.label),
         "data_groups": groups_view(section.data_examples, "training example"),
         "notes": [visible(n) for n in section.notes],
         "next": "\n".join(visible(c) for c in section.next_commands),
@@ -366,7 +370,7 @@ def card_markdown(title: str, sections: Sequence[Section]) -> str:
         if s.verdict is not None:
             lines += [f"**Verdict: {s.verdict.word}.** {visible(s.verdict.sentence)}", "", visible(s.verdict.help), ""]
             lines += [f"    {visible(s.verdict.command)}", ""] if s.verdict.command else []
-        for name, facts in (("Model", s.facts), ("Data", s.data)):
+        for name, facts in (("Model", s.facts), ("Data", s.data), (LABEL, s.label)):
             if facts:
                 lines += [f"### {name}", "", *table(("", ""), facts_view(facts))]
         if s.scores:

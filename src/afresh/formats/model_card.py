@@ -36,6 +36,7 @@ class Card:
     sentences: Sequence[str] = ()
     licence_name: str = ""
     licence_link: str = ""
+    relation: str | None = None  # to the base model, as the hub names it: adapter, finetune
 
 
 def add_card(folder: Path, card: Card, library: str) -> None:
@@ -53,8 +54,8 @@ def with_card(usage: str, card: Card, library: str, tags: Sequence[str] = ()) ->
         if card.licence == UNKNOWN
         else f"Licence: {card.licence_name or card.licence}."
     )
-    about = "".join(f"{visible_line(s)}\n\n" for s in (*card.sentences, licence))
-    return f"{metadata(card, library, tags)}\n# {title(card.name)}\n\n{about}{usage.lstrip()}"
+    about = "".join(f"{plain(s)}\n\n" for s in (*card.sentences, licence))
+    return f"{metadata(card, library, tags)}\n# {plain(title(card.name))}\n\n{about}{usage.lstrip()}"
 
 
 def metadata(card: Card, library: str, tags: Sequence[str] = ()) -> str:
@@ -69,6 +70,7 @@ def metadata(card: Card, library: str, tags: Sequence[str] = ()) -> str:
         "license_name": card.licence_name if card.licence == "other" else None,
         "license_link": card.licence_link if card.licence == "other" else None,
         "base_model": card.base_model,
+        "base_model_relation": card.relation if card.base_model else None,
         "datasets": list(card.datasets),
         "metrics": list(card.scores),
         "tags": ["afresh", *tags],
@@ -85,6 +87,11 @@ def extended_card(page: str, entries: Mapping[str, Any], text: str) -> str:
     """A page of `with_card` with further metadata, and a text at its end."""
     head, _, rest = page.removeprefix("---\n").partition("---\n")
     return f"---\n{head}{''.join(yaml_lines(entries))}---\n{rest.rstrip()}\n\n{text}\n"
+
+
+def plain(text: str) -> str:
+    """A line of Markdown in which names are neither elements of HTML nor links."""
+    return re.sub(r"([<\[])", r"\\\1", visible_line(text))
 
 
 def title(name: str) -> str:

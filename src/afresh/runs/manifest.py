@@ -32,6 +32,7 @@ WITHIN = "within"
 STORED = (EARLY, CHOSEN, FITTED, LOWEST, HIGHEST, WITHIN)  # weights, each with a hash beside it
 LEARNT = (
     "metrics.jsonl",
+    "usage.json",
     "base_answers.safetensors",
     "preserved.safetensors",
     "asked.jsonl",

@@ -136,6 +136,7 @@ class RunRecord(BaseModel):
     window: Window | None = None  # tokens of a stream's window, if the plan chose it
     base_model: PathText | None = None  # what it was tuned from
     base_sha256: str | None = None  # of base.safetensors, the weights that tuning started from
+    teacher_sha256: str | None = None  # of the weights that the teacher of a distilled run samples with
     lora: LoraConfig | None = None  # the adapter that learns; None = everything does
     personal: bool = False  # whether it is an adapter in the folder of its base, of whose weights it has no copy
     align: AlignRecord | None = None  # how it was aligned

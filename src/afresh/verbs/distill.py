@@ -108,6 +108,7 @@ def start(spec: DistillSpec) -> Job:
         base=weights,
         fields={
             "base_model": str(spec.run.resolve()),
+            "teacher_sha256": teacher.weights_sha256,
             "window": teacher.record.window,
             "parameters": sum(v.numel() for k, v in weights.items() if k.startswith("student.")),
         },

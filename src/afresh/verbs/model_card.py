@@ -9,7 +9,11 @@ from pathlib import Path
 
 from afresh.collect.licences import hub_name
 from afresh.core.plural import counted
+from afresh.core.safe_text import visible_line
 from afresh.formats.model_card import UNKNOWN, Card, dataset_name, shared_name
+from afresh.labels.lineage import how_made
+from afresh.labels.run_label import label_of
+from afresh.labels.words import sentences_of
 from afresh.runs.base_licence import licences_of
 from afresh.runs.record import BaseLicence
 from afresh.runs.run import Run, summary
@@ -17,11 +21,16 @@ from afresh.runs.signature import base_model_here
 from afresh.verbs.base_terms import base_sentences
 from afresh.verbs.sharing_licence import data_sentences
 
+RELATIONS = {"an adapter of": "adapter"}  # of models to their bases, as the hub names them; any other is "finetune"
+
 
 def card_of(run: Run, licence: str | None = None) -> Card:
     """The card of a run's model. licence: of the model, as SPDX writes it; if none is given, its base's counts."""
     record, steps = run.record, summary(run)["steps"]
-    base, here = None if record.base_model is None else shared_name(record.base_model), base_model_here(run)
+    base, here = (
+        None if record.base_model is None else visible_line(shared_name(record.base_model)),
+        base_model_here(run),
+    )
     how = "Aligned" if record.align else "Trained" if base is None else "Tuned"
     begun = "" if base is None else f" from {base}"
     captions = any(part.kind in ("prompt", "vector") for part in run.conds.values())
@@ -40,11 +49,13 @@ def card_of(run: Run, licence: str | None = None) -> Card:
     if not bases and here is not None and Path(here).is_dir():  # a run of an earlier version
         bases = licences_of(here)
     sentences += base_sentences(bases)
+    sentences += sentences_of(label_of(run, load=False))
     stated, named, link = card_licence(licence, bases)
     return Card(
         name=run.path.resolve().name,
         task=with_text if captions else without,
         base_model=base,
+        relation=None if base is None else RELATIONS.get(how_made(record), "finetune"),
         licence=stated,
         licence_name=named,
         licence_link=link,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from afresh.alignment.monitoring.report import Alignment, alignment
@@ -16,6 +16,8 @@ from afresh.evaluation.curves import Curves
 from afresh.evaluation.report import Sample, Section, png_size, write_report
 from afresh.evaluation.study import Measurement
 from afresh.evaluation.verdict import Help, KnownFacts, Verdict, train_command, verdict
+from afresh.labels.run_label import DrawnSamples, label_of
+from afresh.labels.words import rows_of
 from afresh.runs.data_lineage import learnt_from
 from afresh.runs.manifest import REPORTED, changing
 from afresh.runs.run import Run, metrics_rows
@@ -27,6 +29,7 @@ from afresh.training.checkpoint import newest
 from afresh.training.family_choice import FamilyCurves as Reached
 from afresh.training.family_choice import curves_for
 from afresh.training.loop import progress_of
+from afresh.training.usage_meter import UsageMeter
 from afresh.verbs.sample import Sampler
 from afresh.verbs.sharing_licence import licence_sum
 from afresh.verbs.use_command import go_on_command, use_command
@@ -34,6 +37,7 @@ from afresh.verbs.use_command import go_on_command, use_command
 MAX_IMAGES = 60
 FEW_IMAGES, SHORT = 20, 4.0  # images of the report of a run of fewer minutes than SHORT
 MAX_TEXTS = 4
+LOADED = 200_000_000  # parameters of a run of which the label of its report reads the weights
 CAUTION = 0.5  # of the examples of a run: what another family is assumed to see in the same minutes
 MUCH = 0.5  # of a family's expected score: another one is proposed if its own is below
 PROGRAM, BROKEN = "def f():\n    return 1\n", "def f(:\n"  # encoders of Python accept only the first
@@ -240,23 +244,39 @@ def chosen_weights(run: Run) -> list[str]:
     return [f"For this run, {found.described}."] if found is not None and found.metric == REWARD else []
 
 
-def report_samples(run: Run) -> Samples:
-    """The samples that the report of a run shows; fewer if the run had few minutes, which the report is a part of."""
+@dataclass(frozen=True)
+class ReportSamples:
+    """The samples that a report shows, and what drawing them has used."""
+
+    samples: Samples
+    drawn: DrawnSamples
+
+
+def report_samples(run: Run) -> ReportSamples:
+    """The samples that the report of a run shows; fewer if the run had few minutes, which the report is a part of. What
+    drawing uses is measured without reading the weights."""
     count = MAX_TEXTS if run.encoder.kind.view == "text" else MAX_IMAGES
     if run.record.minutes is not None and run.record.minutes < SHORT:
         count = min(count, FEW_IMAGES)
-    return Sampler(run, count, Request(), run.record.seed, {})()
+    sampler, modules = Sampler(run, count, Request(), run.record.seed, {}), run.modules
+    meter = UsageMeter(str(next(p for m in modules.values() for p in m.parameters()).device))
+    samples = sampler()
+    return ReportSamples(samples, DrawnSamples(works=len(samples), usage=meter.read()))
 
 
-def write_run_report(run: Run, measured: Measurement | None, samples: Samples | None = None) -> Path:
-    """Write report.html, report.json and card.md to the run's folder, and aligned.json for an aligned run. `samples`
-    are those of `report_samples`, which are drawn if not given.
+def write_run_report(run: Run, measured: Measurement | None, shown: ReportSamples | None = None) -> Path:
+    """Write report.html, report.json and card.md to the run's folder, and aligned.json for an aligned run. `shown` is
+    what `report_samples` returns, which is drawn if not given.
 
     Returns the path of the page.
     """
     aligned = run.record.align
-    views = sample_views(report_samples(run) if samples is None else samples)
-    made = section(run, views, measured)
+    shown = shown or report_samples(run)
+    made = replace(
+        section(run, sample_views(shown.samples), measured),
+        label=[*rows_of(label_of(run, shown.drawn, run.record.parameters <= LOADED))],
+        drawn=shown.drawn.model_dump(mode="json"),
+    )
     with changing(run.path, REPORTED):
         if aligned is not None and (found := alignment(metrics_rows(run), aligned.asked_distance)) is not None:
             write_json(run.path / "aligned.json", found.json)

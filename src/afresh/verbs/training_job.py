@@ -23,6 +23,7 @@ from afresh.runs.lock import held, hold
 from afresh.runs.manifest import LEARNT, changing
 from afresh.runs.run import Run, metrics_rows
 from afresh.runs.run_store import upload_checkpoint
+from afresh.runs.usage import UsageLog, usage_log
 from afresh.sampling.samples import Samples, grid_png
 from afresh.storage.files import replace_file
 from afresh.training import checkpoint, loop, ranks
@@ -147,14 +148,17 @@ def _learn(job: Job, interrupted: Callable[[], bool], log: Sequence[str]) -> flo
     start = time.perf_counter()
     learner = job.source.learner()
     facts = job.run.record.model_dump(mode="json", exclude={"data", "base_model"})  # without paths of this machine
-    with opened(log, Training(job.run.path.name, job.run.path, facts, learner.step)) as logs:
-        _train(job, learner, interrupted, logs)
+    with (
+        usage_log(job.run.path, job.run.train.device) as usage,
+        opened(log, Training(job.run.path.name, job.run.path, facts, learner.step)) as logs,
+    ):
+        _train(job, learner, interrupted, logs, usage)
     del learner  # before an adapter is written, for which the network is read once more
     write_learnt(job.run)
     return time.perf_counter() - start
 
 
-def _train(job: Job, learner: Learner, interrupted: Callable[[], bool], logs: Logs) -> None:
+def _train(job: Job, learner: Learner, interrupted: Callable[[], bool], logs: Logs, usage: UsageLog) -> None:
     run, source, record = job.run, job.source, job.run.record
     rng = Rng(record.train.seed)
     note_earlier_stop(job, learner)
@@ -186,10 +190,17 @@ def _train(job: Job, learner: Learner, interrupted: Callable[[], bool], logs: Lo
 
     def note_overhead(kind: str, seconds: float) -> None:
         meter.overhead(seconds, kind)
+        usage.note(kind, seconds)
+        if kind == "save":
+            usage.save()
         spent[kind] = seconds
         needed = measuring_of_texts(job, learner, spent)
         if replan is not None and end is not None and needed is not None:
             replan.deadline = end + job.seconds_gained(needed)
+
+    def ticked(metrics: dict[str, float]) -> None:
+        meter.step(metrics, learner.step)
+        usage.meter.poll()
 
     with meter:
         hooks = Hooks(
@@ -197,7 +208,7 @@ def _train(job: Job, learner: Learner, interrupted: Callable[[], bool], logs: Lo
             preview=show_samples,
             log=lambda step, metrics: note_metrics(step, source.logged(metrics)),
             rewind=journal.rewind,
-            tick=lambda metrics: meter.step(metrics, learner.step),
+            tick=ticked,
             early=lambda now: store_early(now, run),
             overhead=note_overhead,
             interrupted=lambda: interrupted() and source.may_checkpoint(learner.step),

@@ -16,6 +16,9 @@ from starlette.responses import Response
 from afresh.core import UserError
 from afresh.evaluation.curves import number
 from afresh.evaluation.report import questions_view
+from afresh.labels.run_label import label_of
+from afresh.labels.words import rows_of
+from afresh.runs.run import Run
 from afresh.serve.errors import RefusedRequest
 from afresh.serve.loaded_runs import Library
 from afresh.serve.request_threads import Desk
@@ -45,6 +48,15 @@ FORMATS = {
     "safetensors": "the weights by name",
 }
 Order = Literal["name", "kind", "family", "size", "steps", "verdict", "age", "disk"]
+
+
+def label_rows(run: Run) -> list[tuple[str, str]]:
+    """What a run is made of, and what it cost, without reading its weights; nothing before its first checkpoint."""
+    try:
+        label = label_of(run, load=False)
+    except UserError:
+        return []
+    return [row for row in rows_of(label) if row[0] not in label.facts] + [("", note) for note in label.notes]
 
 
 @dataclass(frozen=True)
@@ -146,6 +158,7 @@ def routes(desk: Desk) -> APIRouter:
             "children": [r for r in rows if r.parent == run],
             "questions": questions_view(scores_in(known)),
             "plan": [(name, value, plain_words(why)) for name, value, why in opened.record.decisions],
+            "label": label_rows(opened),
             "curves": json.dumps(named_curves(loss_curves(path))),
             "seen": samples_seen(path),
             "sample": lambda file: address(request, "run/samples", run=run, name=file),

@@ -1,0 +1,117 @@
+"""What training and works cost: seconds, energy, and money at the prices that the user states."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+from afresh.core.money import CURRENCIES, Money, parse_money, rounded
+from afresh.labels.label import Cost, Price, Stage
+from afresh.preferences import preferences
+from afresh.runs.run import Run, metrics_rows
+from afresh.runs.usage import read_usage
+from afresh.training.usage_meter import Usage
+
+JOULES_A_KWH = 3_600_000
+SMALL = 6  # decimals beside those of minor units: one work costs less than a cent
+
+
+@dataclass(frozen=True)
+class Prices:
+    """What a kilowatt-hour costs, and an hour of the machine beside its energy."""
+
+    kwh: Money | None = None
+    hour: Money | None = None
+
+    def money(self, seconds: float, joules: float) -> Price | None:
+        """What seconds and joules cost, exact until it is rounded to millionths of minor units. None without a price.
+        Raises UserError if the prices are in two currencies."""
+        of = [
+            price.exact * Fraction(str(amount)) / unit
+            for price, amount, unit in ((self.kwh, joules, JOULES_A_KWH), (self.hour, seconds, 3600))
+            if price is not None
+        ]
+        given = [p for p in (self.kwh, self.hour) if p is not None]
+        if not given:
+            return None
+        currency = sum(given[1:], given[0]).currency  # which refuses two of them
+        return as_price(rounded(sum(of, Fraction()), currency, CURRENCIES[currency] + SMALL))
+
+    def json(self) -> dict[str, Price]:
+        named = {"kilowatt-hour": self.kwh, "hour of the machine": self.hour}
+        return {name: as_price(price) for name, price in named.items() if price is not None}
+
+
+def as_price(money: Money) -> Price:
+    return Price(amount=money.number, currency=money.currency, minor_units=money.minor_units)
+
+
+def stated_prices() -> Prices:
+    """The prices in the user's preferences. Raises UserError if one of them is no amount of money."""
+    chosen = preferences()
+    kwh, hour = (
+        None if text is None else parse_money(text, name)
+        for name, text in (("price_kwh", chosen.price_kwh), ("price_hour", chosen.price_hour))
+    )
+    return Prices(kwh, hour)
+
+
+def cost_of(usage: Usage, prices: Prices) -> Cost:
+    return Cost(
+        seconds=round(usage.seconds, 3),
+        joules=round(usage.joules, 3),
+        estimated_joules=round(usage.estimated_joules, 3),
+        measured=usage.measured,
+        method=usage.method,
+        money=prices.money(round(usage.seconds, 3), round(usage.joules, 3)),
+    )
+
+
+def cost_of_works(usage: Usage, drawn: int, works: int, prices: Prices) -> Cost:
+    """What so many works take, of which `drawn` used `usage`."""
+    share = works / drawn
+    seconds, joules = round(usage.seconds * share, 6), round(usage.joules * share, 6)
+    return Cost(
+        seconds=seconds,
+        joules=joules,
+        estimated_joules=round(usage.estimated_joules * share, 6),
+        measured=usage.measured,
+        method=usage.method,
+        money=prices.money(seconds, joules),
+    )
+
+
+def stage_of(run: Run, id: str, name: str, prices: Prices) -> Stage:
+    """What training a run took, over all commands that trained it. Raises UserError if its records are damaged."""
+    sessions = read_usage(run.path)
+    if sessions:
+        apart: dict[str, float] = {}
+        for session in sessions:
+            for kind, seconds in session.apart.items():
+                apart[kind] = round(apart.get(kind, 0.0) + seconds, 3)
+        cost = together([cost_of(s.usage, Prices()) for s in sessions])
+        money = prices.money(cost.seconds, cost.joules)
+        cost = cost.model_copy(update={"money": money})
+        return Stage(name=name, of=id, sessions=len(sessions), cost=cost, apart=apart)
+    return Stage(name=name, of=id, sessions=0, cost=cost_of(from_log(run), prices), known=False)
+
+
+def from_log(run: Run) -> Usage:
+    """An estimate for a run of an earlier version, from the seconds in its log: that all threads were busy."""
+    seconds = max((row["seconds"] for row in metrics_rows(run)), default=0.0)
+    train = run.record.train
+    gpu = 0.0 if train.device == "cpu" else seconds
+    return Usage(seconds=seconds, cpu_seconds=seconds * (1 if gpu else train.threads), gpu_seconds=gpu)
+
+
+def together(costs: Sequence[Cost]) -> Cost:
+    """The sum of costs, without money."""
+    methods = dict.fromkeys(c.method for c in costs)
+    return Cost(
+        seconds=round(sum(c.seconds for c in costs), 3),
+        joules=round(sum(c.joules for c in costs), 3),
+        estimated_joules=round(sum(c.estimated_joules for c in costs), 3),
+        measured=all(c.measured for c in costs),
+        method="; ".join(methods),
+    )
