@@ -64,6 +64,7 @@ from afresh.verbs.training_job import Job, learn
 from afresh.verbs.trust_prompt import check_trust
 from afresh.verbs.verify import Check, copy_run
 from afresh.verbs.verify import verify as verify_run
+from afresh.verbs.verify_works import verify_address
 from afresh.verbs.verify_works import verify_works as all_works
 
 if TYPE_CHECKING:
@@ -884,13 +885,15 @@ def verify_works(path: PathLike, *, trust_signer: PathLike | None = None) -> lis
     """Where works come from, as `afresh verify WORKS` reads it: of a file, or of each file of a folder, its `status`
     and its layers. `trust_signer`: a file of certificates in PEM, whose signers are known from now on.
 
-    Nothing is asked of a network. Raises UserError for a path that cannot be read or holds no file.
+    Nothing is asked of a network, but for the address of a file. Raises UserError for a path that cannot be read or
+    holds no file.
     """
     from afresh.provenance.known_signers import trust
 
     if trust_signer is not None:
         trust(Path(trust_signer))
-    found = list(all_works(Path(path)))
+    web = isinstance(path, str) and path.startswith(("http://", "https://"))
+    found = [verify_address(str(path))] if web else list(all_works(Path(path)))
     if not found:
         raise UserError(f"{path} holds no files. Give a file, or a folder of files.", "no_works")
     return found

@@ -30,6 +30,7 @@ def blend(
     out: o.SamplesOut = None,
     force: o.Force = False,
     no_marks: o.Unmarked = False,
+    label_ai: o.LabelAi = False,
     as_json: Annotated[bool, o.json_of("{verdict, samples}")] = False,
 ) -> None:
     """Go from one image, sound, molecule or short text to another, or towards an attribute, through the model's
@@ -59,4 +60,4 @@ def blend(
         caption=caption if to_caption is None else to_caption,
     )
     samples = blended(found, first, second, n, begin, end, toward=toward, away=away, most=most, settings=settings)
-    deliver(found, samples, out, as_json, "", False)
+    deliver(found, samples, out, as_json, "", False, label_ai)

@@ -75,6 +75,7 @@ def edit(
     out: o.SamplesOut = None,
     force: o.Force = False,
     no_marks: o.Unmarked = False,
+    label_ai: o.LabelAi = False,
     as_json: Annotated[bool, o.json_of("{verdict, samples}")] = False,
 ) -> None:
     """Change existing images and sounds: fill a hole, vary them, continue them beyond their edges or their end, make
@@ -113,4 +114,4 @@ def edit(
     )
     around = None if outpaint is None else sides(outpaint)
     samples = changed(editor, pictures, change, n, extend, loop, around)
-    deliver(found, samples, out, as_json, "", False)
+    deliver(found, samples, out, as_json, "", False, label_ai)

@@ -91,6 +91,10 @@ Validation = Annotated[
     Path | None, typer.Option(help="Held-out data of your own: a file or a folder.", callback=existing)
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is at the place of --out already.")]
+LabelAi = Annotated[
+    bool,
+    typer.Option("--label-ai", help="Say for people that AI made it: letters in images, a notice before the rest."),
+]
 Unmarked = Annotated[
     bool,
     typer.Option("--no-marks", help="Neither mark nor sign what is made; its record says so."),

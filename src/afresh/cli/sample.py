@@ -155,6 +155,7 @@ def sample(
     out: o.SamplesOut = None,
     force: o.Force = False,
     no_marks: o.Unmarked = False,
+    label_ai: o.LabelAi = False,
     as_json: Annotated[bool, o.json_of("{verdict, samples}")] = False,
 ) -> None:
     """Draw samples from a run: images, sounds or texts, as many as you like, of what you ask for.
@@ -203,12 +204,14 @@ def sample(
     control = Control(best_of, reward, reward_guidance, weight, adapters, valid)
     count = (TEXTS if found.encoder.kind.view == "text" else PICTURES) if n is None else n
     check_out(out, found.encoder, count, force)
+    if stream and label_ai:
+        raise UserError("The label of a text stands before all of it: leave --stream or --label-ai out.")
     if stream:
         samples = streamed(found, n, request, seed, chosen, between, as_json, control)
     else:
         samples = Sampler(found, count, request, seed, chosen, control=control)()
     note(*control_lines(samples.described, control))
-    deliver(found, samples, out, as_json, between, stream)
+    deliver(found, samples, out, as_json, between, stream, label_ai)
 
 
 def read_prompt(prompt: str | None) -> str | None:
@@ -335,13 +338,15 @@ def show_pieces(pieces: Iterable[str], file: IO[str]) -> None:
     file.flush()
 
 
-def deliver(run: Run, samples: Samples, out: Path | None, as_json: bool, between: str, shown: bool) -> None:
-    """Write, print or show, unless it is `shown` already."""
+def deliver(
+    run: Run, samples: Samples, out: Path | None, as_json: bool, between: str, shown: bool, label_ai: bool = False
+) -> None:
+    """Write, print or show, unless it is `shown` already. label_ai: with the label that AI made it."""
     from afresh.core.plural import counted
     from afresh.sampling.samples import replace_samples, text_records
     from afresh.verbs.report import read_verdict
 
-    kind = run.encoder.kind
+    kind, samples = run.encoder.kind, samples.labelled() if label_ai else samples
     records = replace_samples(samples, out) if out is not None else text_records(samples) if kind.inline else []
     if out is not None:
         say(f"{counted(len(records), 'sample')} in {out}")

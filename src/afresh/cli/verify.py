@@ -14,10 +14,18 @@ from afresh.cli.paths import Refusal, existing_run, run_path
 from afresh.cli.show import answer, emit, note, one_line
 
 
-def run_or_works(path: Path) -> Path | None:
-    """The folder that RUN names, or the file or folder of works. Raises a usage error if nothing has that name."""
+def run_or_works(name: str) -> str:
+    """The folder that RUN names, or the file or folder of works, or an address as it is. Raises a usage error if
+    nothing has that name."""
+    path = Path(name)
+    if on_the_web(name):
+        return name
     found = run_path(path) or path
-    return path if is_works(found) and path.exists() else existing_run(path)
+    return name if is_works(found) and path.exists() else str(existing_run(path))
+
+
+def on_the_web(name: str) -> bool:
+    return name.lower().startswith(("http://", "https://"))
 
 
 def is_works(path: Path) -> bool:
@@ -30,10 +38,10 @@ def is_works(path: Path) -> bool:
 
 
 def verify(
-    path: Annotated[
-        Path,
+    name: Annotated[
+        str,
         typer.Argument(
-            help="A run: its folder, or its name in runs/. Or works: a file, or a folder of files.",
+            help="A run: its folder, or its name in runs/. Or works: a file, a folder of files, or a file on the web.",
             metavar="RUN|WORKS",
             callback=run_or_works,
             autocompletion=completion.runs,
@@ -55,13 +63,15 @@ def verify(
     """Check a run, or read where works come from.
 
     Of a run: hashes, weights, data, resuming, the cache, and that a seed gives the same sample. What cannot be looked
-    at (data that is gone) is said and does not fail. Of works, without a network: by whom they are signed, and whether
-    they have been changed since. Exit code 0 when nothing is wrong and every work is valid, otherwise 1.
+    at (data that is gone) is said and does not fail. Of works, without a network: by whom they are signed, whether they
+    have been changed since, and whether they bear the mark of your key. A file on the web is fetched first. Exit code 0
+    when nothing is wrong and every work is valid, otherwise 1.
     """
-    if is_works(path):
+    path = Path(name)
+    if on_the_web(name) or is_works(path):
         if trust:
             raise Refusal("--trust is for a run. Signers of works become known with --trust-signer CERT.pem.")
-        verify_works(path, trust_signer, as_json)
+        verify_works(name, trust_signer, as_json)
     else:
         if trust_signer is not None:
             raise Refusal(f"--trust-signer is for works, and {path} is a run. Runs are trusted with --trust.")
@@ -94,7 +104,7 @@ def verify_run(run: Path, trust: bool, as_json: bool) -> None:
         raise typer.Exit(1)
 
 
-def verify_works(path: Path, trust_signer: Path | None, as_json: bool) -> None:
+def verify_works(name: str, trust_signer: Path | None, as_json: bool) -> None:
     from rich.text import Text
 
     from afresh.core.plural import counted
@@ -102,13 +112,14 @@ def verify_works(path: Path, trust_signer: Path | None, as_json: bool) -> None:
     from afresh.provenance.describe import lines
     from afresh.provenance.known_signers import trust as keep
     from afresh.provenance.layers import Status
+    from afresh.verbs.verify_works import verify_address
     from afresh.verbs.verify_works import verify_works as all_works
 
     if trust_signer is not None:
         note(f"Known from now on: {', '.join(keep(trust_signer))}.")
     styles = {Status.VALID: "green", Status.MARKED: "green", Status.NOTHING: "dim", Status.UNKNOWN: "yellow"}
     found = []
-    for finding in all_works(path):
+    for finding in [verify_address(name)] if on_the_web(name) else all_works(Path(name)):
         found.append(finding)
         if not as_json:
             for status, text in lines(finding):
@@ -118,6 +129,8 @@ def verify_works(path: Path, trust_signer: Path | None, as_json: bool) -> None:
     if as_json:
         emit({"passed": passed, "works": [described(f) for f in found]})
     else:
-        answer(f"{path}: {valid:,} of {counted(len(found), 'file')} valid")
+        marked = sum(f.status is Status.MARKED for f in found)
+        also = f", {marked:,} without valid metadata but with your mark" if marked else ""
+        answer(f"{name}: {valid:,} of {counted(len(found), 'file')} valid{also}")
     if not passed:
         raise typer.Exit(1)

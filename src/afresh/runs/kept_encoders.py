@@ -20,7 +20,7 @@ ABOUT = "run.json"
 
 @dataclass(frozen=True)
 class KeptEncoder:
-    """The encoder of a run: the SHA-256 of its weights, its name, and where the copy is."""
+    """The encoder of a run: its content hash, its name, and where the copy is."""
 
     run: str
     model: str

@@ -7,9 +7,10 @@ from typing import Any
 
 from afresh.core.verb import Result, Verb
 from afresh.preferences import preferences
+from afresh.runs.content_hash import content_hash
 from afresh.runs.kept_encoders import keep_encoder
 from afresh.runs.run import Run
-from afresh.sampling.credentials import Credentials
+from afresh.sampling.credentials import HASH, Credentials
 
 
 def credentials_of(run: Run) -> Credentials | None:
@@ -18,9 +19,10 @@ def credentials_of(run: Run) -> Credentials | None:
     if not (run.marked and preferences().mark_works):
         return None
     kind = run.encoder.kind
-    found = Credentials(run.weights_sha256, run.path.name, run.record.family, kind.name, kind.medium)
+    digest = content_hash(run)
+    found = Credentials(HASH + digest, run.path.name, run.record.family, kind.name, kind.medium)
     if run.encoder.abilities.texts is not None:
-        keep_encoder(run.path / "encoder", found.run, run.path.name, run.record.modality)
+        keep_encoder(run.path / "encoder", digest, run.path.name, run.record.modality)
     return found
 
 

@@ -21,6 +21,7 @@ from afresh.watermark.watermark import Watermark
 if TYPE_CHECKING:
     from afresh.provenance.signer import Signer
 
+HASH = "sha256:"  # before the content hash of a run
 PURPOSE = b"afresh watermark"  # tells the key of marks from others that are derived from the user's secret
 WORDS = frozenset({"prompt", "infill", "turns", "caption", "suffix"})  # parts of a request that somebody wrote
 
@@ -46,8 +47,8 @@ def known_watermark_key() -> bytes | None:
 class Credentials:
     """What the works of one run are marked and signed with.
 
-    `run`: the SHA-256 of its weights, and `model` its name, which is a hint. `what`: the name of what it makes, and
-    `medium` the one that several modalities share (`ItemKind.medium`).
+    `run`: `sha256:` and its content hash (afresh.runs.content_hash), and `model` its name, which is a hint. `what`: the
+    name of what it makes, and `medium` the one that several modalities share (`ItemKind.medium`).
     """
 
     run: str
@@ -76,7 +77,7 @@ class Credentials:
     @property
     def payload(self) -> int:
         """The 32 bits that marks of images and sounds carry: the first of the run's hash."""
-        return int(self.run[:8], 16)
+        return int(self.run.removeprefix(HASH)[:8], 16)
 
     def facts(self, recipe: Mapping[str, Any], ingredients: Sequence[Ingredient] = ()) -> Work:
         """The facts of a work that was made just now. Raises UserError as `work` does."""

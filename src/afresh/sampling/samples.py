@@ -13,6 +13,7 @@ from typing import Any, overload
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from afresh.core import Cond, Encoder, Sound, UserError
@@ -21,6 +22,7 @@ from afresh.data.audio.kind import SOUND
 from afresh.data.image.grid import image_grid
 from afresh.data.image.images import Pixels
 from afresh.data.image.kind import IMAGE, png_bytes
+from afresh.disclosure.label import labelled
 from afresh.pages.render import data_uri, render_page
 from afresh.provenance.formats import SIDECAR
 from afresh.provenance.sign_work import Signed, signed_work, write_work
@@ -63,6 +65,13 @@ class Samples(Sequence[Any]):
         drawn."""
         credentials = self.credentials
         return self if credentials is None else replace(self, values=credentials.marked(self.values))
+
+    def labelled(self) -> Samples:
+        """The samples with the label that AI made them, for people: letters in each image, a spoken notice before each
+        sound, a sentence before each text. Raises UserError for kinds that have none, and for images below 32 pixels.
+        """
+        values = [labelled(self.encoder.kind, value) for value in self.values]
+        return replace(self, values=values, described=[{**d, "label_ai": True} for d in self.described])
 
     def save(self, folder: str | Path) -> list[dict[str, Any]]:
         """Write the samples as files, and samples.json or samples.jsonl, into `folder`. Returns the records.
@@ -202,7 +211,11 @@ def grid_png(samples: Samples, most: int = 100) -> bytes:
     captions = [caption_of(d) for d in samples.described[:most]]
     buffer = io.BytesIO()
     columns = 10 if len(images) >= 20 and samples.encoder.kind.view == "image" else None
-    image_grid(images, columns=columns, captions=captions if any(captions) else None).save(buffer, "PNG")
+    grid = image_grid(images, columns=columns, captions=captions if any(captions) else None)
+    if samples.credentials is not None:
+        pixels = np.asarray(grid.convert("RGB"))
+        grid = Image.fromarray(samples.credentials.marked([pixels], "image")[0])
+    grid.save(buffer, "PNG")
     return buffer.getvalue()
 
 

@@ -42,8 +42,8 @@ create index by_time on works (binned, id desc);
 class WorkRecipe(BaseModel):
     """How a work was made. `run` and `checkpoint`: by which model; `form`: what it is for people; `index`: which
     of the works of the wish it is. `files`: {name: SHA-256} of the work, in which the first is the item itself.
-    `written`: which characters of a text are the model's. `notes`: what was noted while it was made. `run_sha256`: of
-    the weights; None of a work that was to be neither marked nor signed."""
+    `written`: which characters of a text are the model's. `notes`: what was noted while it was made. `run_id`: the
+    content hash of the run; None of a work that was to be neither marked nor signed."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     afresh: str = __version__
@@ -60,7 +60,7 @@ class WorkRecipe(BaseModel):
     files: dict[str, str]
     written: tuple[int, int] | None = None
     notes: tuple[str, ...] = ()
-    run_sha256: str | None = None
+    run_id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ class Works:
             files={n: hashlib.sha256(data).hexdigest() for n, data in content.items()},
             written=made.written,
             notes=tuple(notes),
-            run_sha256=None if credentials is None else credentials.run,
+            run_id=None if credentials is None else credentials.run,
         )
         id_ = f"{now:%Y%m%d-%H%M%S-%f}{secrets.token_hex(2)}"
         text = json.dumps(recipe.model_dump(mode="json"), indent=1, ensure_ascii=False) + "\n"

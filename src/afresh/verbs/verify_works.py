@@ -9,16 +9,26 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
+from afresh.bundles.download import Wanted, content_of, fetched, is_local, shown
 from afresh.core import Encoder, UserError
+from afresh.data.audio.sounds import SoundError, decode_sound, header
+from afresh.data.image.images import ImageError, full_size_image, open_image
+from afresh.provenance.formats import SIDECAR
 from afresh.provenance.layers import Layer, Provenance, Status
 from afresh.provenance.read import read, read_all
+from afresh.provenance.sidecar import MOST_BYTES as MOST_SIDECAR
 from afresh.runs.kept_encoders import KeptEncoder, kept_encoders
 from afresh.sampling.credentials import known_watermark_key
 from afresh.watermark.detection import watermark_test
+from afresh.watermark.images.evidence import image_evidence
+from afresh.watermark.sounds import sound_evidence
 from afresh.watermark.watermark import Watermark
 
 FALSE_ALARMS = 1e-4  # of works without a mark, the share in which one is said to be found, at most
+SURE = 0.99  # the probability that the payload is right, from which on it is said
 MOST_TEXT = 1_000_000  # characters that are looked through
+MOST_PIXELS = 1 << 24
+MOST_SECONDS = 300.0  # of a sound, from its beginning
 MOST_BYTES = 256 * 2**20  # of a file whose content is looked through
 MOST_ENCODERS = 32  # that texts are read with, the newest first
 
@@ -29,6 +39,22 @@ def verify_works(path: Path) -> Iterator[Provenance]:
     marks = Marks()
     for found in read_all(path):
         yield marks.added(found, Path(found.name))
+
+
+def verify_address(url: str) -> Provenance:
+    """The same of a file on the web, and of the sidecar beside it. Raises UserError if it cannot be fetched, or is
+    larger than 256 MiB."""
+    local = is_local(url)
+    with fetched(Wanted(url, local, MOST_BYTES)) as path:
+        content = path.read_bytes()
+    found = verify_work(content, shown(url))
+    if any(layer.name == "manifest" for layer in found.layers):
+        return found
+    try:
+        beside = content_of(Wanted(shown(url) + SIDECAR, local, MOST_SIDECAR))
+    except UserError:  # most files have none
+        return found
+    return verify_work(content, shown(url), beside)
 
 
 def verify_work(content: bytes, name: str, sidecar: bytes | None = None) -> Provenance:
@@ -69,8 +95,31 @@ class Marks:
         """The mark in the content of a file, if one is found."""
         if self.key is None:
             return None
+        for look in (self.of_image, self.of_sound):
+            try:
+                return look(content)
+            except (ImageError, SoundError, OSError, ValueError):
+                continue
         texts = texts_in(content)
         return None if texts is None else self.of_texts(texts)
+
+    def of_image(self, content: bytes) -> Layer | None:
+        """The mark in an image file. Raises ImageError or OSError for what is none."""
+        assert self.key is not None
+        with open_image(content) as image:
+            if image.width * image.height > MOST_PIXELS:
+                return None
+        found = image_evidence(full_size_image(content).pixels, self.key)
+        sure = math.prod(found.certainty) > SURE  # of all bits
+        return found_layer("the pixels", found.p_value, found.payload if sure else None)
+
+    def of_sound(self, content: bytes) -> Layer | None:
+        """The mark in a sound file. Raises SoundError or OSError for what is none."""
+        assert self.key is not None
+        head = header(content)
+        sound = decode_sound(content, head.rate, min(head.channels, 2), MOST_SECONDS).sound
+        found = sound_evidence(sound, self.key)
+        return found_layer("the sound", found.p_value, found.payload)
 
     def of_texts(self, texts: Sequence[str]) -> Layer | None:
         """The likeliest mark in texts. Its p-value is that of the smallest one among all that were tested (Šidák
@@ -91,8 +140,17 @@ class Marks:
         if p > FALSE_ALARMS:
             return None
         of = f" of one of {len(texts):,} texts" if len(texts) > 1 else ""
-        detail = f"the mark of your key in {tokens:,} tokens{of}, as {kept.model} (run {kept.run[:12]}) writes them"
+        detail = f"the mark of your key in {tokens:,} tokens{of}, read as {kept.model} writes them"
         return Layer("mark", Status.MARKED, f"{detail}: p = {p:.2g}")
+
+
+def found_layer(where: str, p_value: float, payload: int | None) -> Layer | None:
+    """The layer of a mark in an image or a sound, which may carry the first 32 bits of the hash of its run; None if
+    there is too little evidence."""
+    if p_value > FALSE_ALARMS:
+        return None
+    run = "" if payload is None else f", of a run whose hash begins with {payload:08x}"
+    return Layer("mark", Status.MARKED, f"the mark of your key in {where}{run}: p = {p_value:.2g}")
 
 
 def texts_in(content: bytes) -> list[str] | None:

@@ -70,14 +70,14 @@ def download(work: Work, kind: str) -> bytes | None:
 def signed(work: Work, name: str, content: bytes) -> Signed:
     """The content of a file of a work, signed, unless its works were not to be."""
     recipe = work.recipe
-    if recipe.run_sha256 is None:
+    if recipe.run_id is None:
         return Signed(content, None)
     made_of = recipe.wish.files
     ingredients = [
         Ingredient.of(file, work.read(file), relationship="inputTo" if i else "parentOf")
         for i, file in enumerate(made_of)
     ]
-    by = Credentials(recipe.run_sha256, recipe.run, recipe.family, recipe.modality)
+    by = Credentials(recipe.run_id, recipe.run, recipe.family, recipe.modality)
     wish = recipe.wish.model_dump(mode="json", exclude_defaults=True)
     return by.signed(content, name, {**wish, "seed": recipe.wish.seed, "index": recipe.index}, ingredients)
 
@@ -112,7 +112,7 @@ def with_recipe(work: Work, kind: str) -> bytes | None:
 def kinds(work: Work) -> list[str]:
     """The kinds of files as which a work can be downloaded."""
     found = [name.rpartition(".")[2] for name in work.recipe.files]
-    bare = work.recipe.run_sha256 is not None and any(name.endswith((".txt", ".mid")) for name in work.recipe.files)
+    bare = work.recipe.run_id is not None and any(name.endswith((".txt", ".mid")) for name in work.recipe.files)
     return [*found, *(["flac"] if "wav" in found else []), "json", *(["provenance"] if bare else [])]
 
 
