@@ -92,6 +92,9 @@ def test_nothing_of_this_machine_is_shared(here: Path) -> None:
     (Path("text") / "samples").mkdir()
     (Path("text") / "samples" / "private.txt").write_text("secret")
     (Path("text") / "report.html").write_text("<p>afresh train '/home/ann/photos of her/cats'</p>")
+    encoder = json.loads(Path("text/encoder/encoder.json").read_text())
+    encoder["notes"] = ["read with /home/ann/bases/llama"]
+    Path("text/encoder/encoder.json").write_text(json.dumps(encoder))
     afresh.load("text").pack("t.bundle")
     whole = Path("t.bundle").read_bytes()
     for word in (b"/home", b"ann", b"secret", b"optimizer.safetensors"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import html
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -34,7 +35,7 @@ from afresh.verbs.sharing_licence import check_release
 
 WEIGHTS = tuple(f"{name}.{suffix}" for name in (EARLY, CHOSEN, FITTED) for suffix in ("safetensors", "sha256", "json"))
 SHARED = ("encoder", "codec", "conditions.safetensors", f"{BASE}.safetensors", "adapter", "metrics.jsonl", *WEIGHTS)
-TEXTS = (".json", ".html", ".md")  # of reports
+TEXTS = (".json", ".html", ".md")  # files that may name paths
 LONG = re.compile(r"(~|[A-Za-z]:|\w+:/)?[/\\][^/\\]+[/\\].")  # a path from the root, or an address, in a folder
 FOLDERS = re.compile(r"(?<![\w./:\\-])(?:~|[A-Za-z]:)?/(?:[^/\s\"'<>,;:]+/)+")  # the folders of a path from the root
 
@@ -140,9 +141,9 @@ def files_of_run(run: Run, licence: str | None) -> dict[str, File]:
     files: dict[str, File] = {name: folder / name for name in files_of(folder, SHARED)}
     files[RECORD] = _json(record.model_dump(mode="json"))
     hidden = _private(run.record)
-    for name in files_of(folder, REPORTED):
-        content = (folder / name).read_bytes()
-        files[name] = _renamed(content.decode(), hidden).encode() if name.endswith(TEXTS) else content
+    files |= {name: folder / name for name in files_of(folder, REPORTED)}
+    for name in [n for n in files if n.endswith(TEXTS)] if hidden else ():
+        files[name] = _without(files[name], hidden)
     # The list of a run holds all but checkpoints, which have their own. What is shared as it is has been checked.
     known = read_manifest(folder) or {}
     sums = {n: known[n] if isinstance(f, Path) and n in known else _sha256(f) for n, f in sorted(files.items())}
@@ -197,6 +198,17 @@ def _private(record: RunRecord) -> dict[str, str]:
 def _last(path: str) -> str:
     """The last part of a path or an address."""
     return re.split(r"[/\\]", path.rstrip("/\\"))[-1].partition("?")[0] or "data"
+
+
+def _without(file: File, hidden: Mapping[str, str]) -> File:
+    """The file, or its content if that names one of the hidden paths, with a name in its place."""
+    if isinstance(file, Path):
+        content = file.read_bytes()
+        for path, name in hidden.items():
+            for written in (path, json.dumps(path)[1:-1], html.escape(path)):
+                content = content.replace(written.encode(), name.encode())
+        return content if content != file.read_bytes() else file
+    return file
 
 
 def _renamed(text: str, names: Mapping[str, str]) -> str:
