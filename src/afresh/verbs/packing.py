@@ -140,7 +140,7 @@ def files_of_run(run: Run, licence: str | None) -> dict[str, File]:
     folder, record = run.path, shared_record(run, licence)
     files: dict[str, File] = {name: folder / name for name in files_of(folder, SHARED)}
     files[RECORD] = _json(record.model_dump(mode="json"))
-    hidden = _private(run.record)
+    hidden = _private(run)
     files |= {name: folder / name for name in files_of(folder, REPORTED)}
     for name in [n for n in files if n.endswith(TEXTS)] if hidden else ():
         files[name] = _without(files[name], hidden)
@@ -182,14 +182,14 @@ def shared_record(run: Run, licence: str | None) -> RunRecord:
         name = run.path.resolve().name
         own = BaseLicence(name=name, licence=licence, said_by="the bundle that it came in")
         values["base_licences"].append(own.model_dump(mode="json"))
-    hidden = _private(record)
+    hidden = _private(run)
     return RunRecord.model_validate(_without_folders(values, hidden))
 
 
-def _private(record: RunRecord) -> dict[str, str]:
-    """The paths of this machine in a record, the longest first, each with what is written in its place."""
-    align = record.align
-    paths = [record.data.path, record.data.validation, record.base_model]
+def _private(run: Run) -> dict[str, str]:
+    """The paths of this machine that a run names, the longest first, each with what is written in its place."""
+    record, align = run.record, run.record.align
+    paths = [str(run.path), str(run.path.resolve()), record.data.path, record.data.validation, record.base_model]
     paths += [] if align is None else [align.preferences, align.folder]
     found = {p: _last(p) for p in paths if p is not None and LONG.match(p)}
     return dict(sorted(found.items(), key=lambda pair: -len(pair[0])))
@@ -202,13 +202,13 @@ def _last(path: str) -> str:
 
 def _without(file: File, hidden: Mapping[str, str]) -> File:
     """The file, or its content if that names one of the hidden paths, with a name in its place."""
-    if isinstance(file, Path):
-        content = file.read_bytes()
-        for path, name in hidden.items():
-            for written in (path, json.dumps(path)[1:-1], html.escape(path)):
-                content = content.replace(written.encode(), name.encode())
-        return content if content != file.read_bytes() else file
-    return file
+    if isinstance(file, bytes):
+        return file
+    content = shared = file.read_bytes()
+    for path, name in hidden.items():
+        for written in (path, json.dumps(path)[1:-1], html.escape(path)):
+            shared = shared.replace(written.encode(), name.encode())
+    return file if shared == content else shared
 
 
 def _renamed(text: str, names: Mapping[str, str]) -> str:
