@@ -24,6 +24,8 @@ from afresh.serve.listen import DRAIN_SECONDS
 MOST_BYTES = 1 << 18  # of a notice; those of Stripe have a few thousand
 MOST_REQUESTS = 128  # at once; others are asked to come again
 STATUS = {"forged": 403, "expired": 410, "removed": 410, "no_such_order": 404, "no_such_listing": 404}
+# Faults of this machine: a notice is sent again after them.
+OURS = ("ledger", "damaged", "cannot_write", "no_secret", "signer")
 PRIVATE = {"cache-control": "private, no-store", "x-content-type-options": "nosniff"}
 
 
@@ -35,7 +37,7 @@ def make_catalogue_app(catalogue: Catalogue, secret: str | None) -> FastAPI:
 
     @app.exception_handler(UserError)
     async def on_user_error(request: Request, error: UserError) -> JSONResponse:
-        return JSONResponse({"detail": str(error)}, 500 if error.code in ("ledger", "damaged") else 400)
+        return JSONResponse({"detail": str(error)}, 500 if error.code in OURS else 400)
 
     @app.post("/payments/stripe")
     async def stripe(request: Request) -> dict[str, str]:
