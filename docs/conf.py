@@ -35,7 +35,7 @@ ORDER = {
     ),
     "By what you do": (
         *("guides/collecting", "guides/studio", "guides/alignment", "guides/propose", "guides/adapters"),
-        *("guides/serving", "guides/export", "guides/processes", "guides/launch", "guides/stores"),
+        *("guides/serving", "guides/export", "guides/bundles", "guides/processes", "guides/launch", "guides/stores"),
         "guides/catalogue",
     ),
     "Reference": (

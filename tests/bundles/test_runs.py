@@ -92,9 +92,13 @@ def test_nothing_of_this_machine_is_shared(here: Path) -> None:
     (Path("text") / "samples").mkdir()
     (Path("text") / "samples" / "private.txt").write_text("secret")
     (Path("text") / "report.html").write_text("<p>afresh train '/home/ann/photos of her/cats'</p>")
-    afresh.load("text").pack("t.bundle")
+    encoder = json.loads(Path("text/encoder/encoder.json").read_text())
+    encoder["notes"] = ["read with /home/ann/bases/llama"]
+    Path("text/encoder/encoder.json").write_text(json.dumps(encoder))
+    (Path("text") / "card.md").write_text(f"afresh sample {here / 'text'}")
+    afresh.load(here / "text").pack("t.bundle")
     whole = Path("t.bundle").read_bytes()
-    for word in (b"/home", b"ann", b"secret", b"optimizer.safetensors"):
+    for word in (str(here).encode(), b"/home", b"ann", b"secret", b"optimizer.safetensors"):
         assert word not in whole, word
     record = Run.open(afresh.get("t.bundle", name="got").folder).record
     assert (record.data.path, record.data.validation, record.base_model) == ("cats", "cats", "llama")

@@ -105,7 +105,7 @@ def fetched(wanted: Wanted) -> Iterator[Path]:
             keep = True
             raise
         finally:
-            if not keep or not part.stat().st_size:
+            if not keep or not stream.seek(0, os.SEEK_END):
                 _remove(part)
 
 

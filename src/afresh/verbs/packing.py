@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import html
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -34,7 +35,7 @@ from afresh.verbs.sharing_licence import check_release
 
 WEIGHTS = tuple(f"{name}.{suffix}" for name in (EARLY, CHOSEN, FITTED) for suffix in ("safetensors", "sha256", "json"))
 SHARED = ("encoder", "codec", "conditions.safetensors", f"{BASE}.safetensors", "adapter", "metrics.jsonl", *WEIGHTS)
-TEXTS = (".json", ".html", ".md")  # of reports
+TEXTS = (".json", ".html", ".md")  # files that may name paths
 LONG = re.compile(r"(~|[A-Za-z]:|\w+:/)?[/\\][^/\\]+[/\\].")  # a path from the root, or an address, in a folder
 FOLDERS = re.compile(r"(?<![\w./:\\-])(?:~|[A-Za-z]:)?/(?:[^/\s\"'<>,;:]+/)+")  # the folders of a path from the root
 
@@ -139,10 +140,10 @@ def files_of_run(run: Run, licence: str | None) -> dict[str, File]:
     folder, record = run.path, shared_record(run, licence)
     files: dict[str, File] = {name: folder / name for name in files_of(folder, SHARED)}
     files[RECORD] = _json(record.model_dump(mode="json"))
-    hidden = _private(run.record)
-    for name in files_of(folder, REPORTED):
-        content = (folder / name).read_bytes()
-        files[name] = _renamed(content.decode(), hidden).encode() if name.endswith(TEXTS) else content
+    hidden = _private(run)
+    files |= {name: folder / name for name in files_of(folder, REPORTED)}
+    for name in [n for n in files if n.endswith(TEXTS)] if hidden else ():
+        files[name] = _without(files[name], hidden)
     # The list of a run holds all but checkpoints, which have their own. What is shared as it is has been checked.
     known = read_manifest(folder) or {}
     sums = {n: known[n] if isinstance(f, Path) and n in known else _sha256(f) for n, f in sorted(files.items())}
@@ -181,14 +182,14 @@ def shared_record(run: Run, licence: str | None) -> RunRecord:
         name = run.path.resolve().name
         own = BaseLicence(name=name, licence=licence, said_by="the bundle that it came in")
         values["base_licences"].append(own.model_dump(mode="json"))
-    hidden = _private(record)
+    hidden = _private(run)
     return RunRecord.model_validate(_without_folders(values, hidden))
 
 
-def _private(record: RunRecord) -> dict[str, str]:
-    """The paths of this machine in a record, the longest first, each with what is written in its place."""
-    align = record.align
-    paths = [record.data.path, record.data.validation, record.base_model]
+def _private(run: Run) -> dict[str, str]:
+    """The paths of this machine that a run names, the longest first, each with what is written in its place."""
+    record, align = run.record, run.record.align
+    paths = [str(run.path), str(run.path.resolve()), record.data.path, record.data.validation, record.base_model]
     paths += [] if align is None else [align.preferences, align.folder]
     found = {p: _last(p) for p in paths if p is not None and LONG.match(p)}
     return dict(sorted(found.items(), key=lambda pair: -len(pair[0])))
@@ -197,6 +198,17 @@ def _private(record: RunRecord) -> dict[str, str]:
 def _last(path: str) -> str:
     """The last part of a path or an address."""
     return re.split(r"[/\\]", path.rstrip("/\\"))[-1].partition("?")[0] or "data"
+
+
+def _without(file: File, hidden: Mapping[str, str]) -> File:
+    """The file, or its content if that names one of the hidden paths, with a name in its place."""
+    if isinstance(file, bytes):
+        return file
+    content = shared = file.read_bytes()
+    for path, name in hidden.items():
+        for written in (path, json.dumps(path)[1:-1], html.escape(path)):
+            shared = shared.replace(written.encode(), name.encode())
+    return file if shared == content else shared
 
 
 def _renamed(text: str, names: Mapping[str, str]) -> str:
