@@ -239,9 +239,9 @@ def problem(words: list[str]) -> str | None:
         return f"there is no command {verb}"
     try:
         context = CLI.commands[verb].make_context(verb, list(words[2:]))
-        for name, command in subcommands(verb).items():  # a group checks the words of its commands when it runs
-            if name == words[2]:
-                command.make_context(name, list(words[3:]), parent=context)
+        if verb in GROUPS:  # which checks the words of its commands when it runs
+            name, command, rest = CLI.commands[verb].resolve_command(context, list(words[2:]))
+            command.make_context(name, rest, parent=context)
     except Exception as error:
         return str(error) or type(error).__name__
     if verb == "launch":  # and another command behind --

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -57,7 +59,7 @@ def test_a_notice_releases_a_bundle_that_is_taken_in_ranges(client: httpx.Client
     assert client.get("/orders/cs_1").status_code == 404
     assert send(client, session()).json()["result"] == "released"
     answer = client.get("/orders/cs_1").json()
-    assert json.loads(answer["receipt"])["order"] == "cs_1"
+    assert answer["receipt"]["order"] == "cs_1"
     path, whole = local(answer["link"]), catalogue.bundle(catalogue.listing("poem")).read_bytes()
     got = client.get(path)
     assert got.content == whole and got.headers["cache-control"] == "private, no-store"
@@ -99,6 +101,20 @@ def test_a_body_that_was_changed_is_refused(client: httpx.Client) -> None:
     assert client.post("/payments/stripe", content=b"x" * (1 << 19), headers=header).status_code == 413
     bad = b"\xff\xfe"
     assert client.post("/payments/stripe", content=bad, headers={"Stripe-Signature": signed(bad)}).status_code == 400
+
+
+def test_a_buyer_sees_a_page(client: httpx.Client, catalogue: Catalogue) -> None:
+    person = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+    early = client.get("/orders/cs_1", headers=person)
+    assert early.status_code == 404 and "has not come yet" in early.text and early.headers["refresh"] == "5"
+    send(client, session())
+    page = client.get("/orders/cs_1", headers=person)
+    assert page.headers["content-type"].startswith("text/html") and page.headers["referrer-policy"] == "no-referrer"
+    assert "Download Poem" in page.text and "12.50 EUR" in page.text and "Ada" not in page.text
+    link = re.search(r'href="(http://127.0.0.1:8090/bundles/[^"]+)"', page.text)
+    assert link is not None and client.get(local(html.unescape(link[1]))).status_code == 200
+    send(client, refund())
+    assert "paid back" in client.get("/orders/cs_1", headers=person).text
 
 
 def test_links_that_do_not_count(client: httpx.Client) -> None:

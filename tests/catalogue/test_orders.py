@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -242,6 +243,17 @@ def test_a_buyer_is_forgotten_and_the_chain_holds(catalogue: Catalogue) -> None:
         reopened(catalogue).forget("ada@example.org")
     assert received(catalogue, session()).result == "repeated"
     assert reopened(catalogue).buyers.of("cs_1") is None  # a notice that is sent again brings nothing back
+
+
+def test_threads_that_take_one_notice_at_once_release_it_once(catalogue: Catalogue) -> None:
+    orders = reopened(catalogue)
+    with ThreadPoolExecutor(8) as pool:
+        for i in range(20):
+            event = notice(session(f"cs_{i}", event=f"evt_{i}", payment=f"pi_{i}"))
+            made = list(pool.map(orders.receive, [event] * 8))
+            assert sorted(m.result for m in made) == ["released"] + ["repeated"] * 7
+            assert len({m.link for m in made}) == 1
+    assert [e["what"] for e in recorded(catalogue)] == ["released"] * 20
 
 
 def test_personal_data_is_readable_by_its_owner_alone(catalogue: Catalogue) -> None:

@@ -19,8 +19,9 @@ from PIL import Image
 import afresh
 from afresh.serve.app import ServeSettings
 from afresh.serve.keys import Keys
+from afresh.serve.listen import DRAIN_SECONDS, bound
 from afresh.serve.rights import LOCAL, Holder
-from afresh.serve.run import DRAIN_SECONDS, bound, server_of
+from afresh.serve.run import server_of
 
 TINY = {"family.width": 32, "family.layers": 1, "family.heads": 2, "family.kv_heads": 2, "train.compile": False}
 OWNER = Keys(everybody=Holder("", LOCAL))  # everybody may do everything

@@ -16,8 +16,8 @@ from afresh.core import UserError
 from afresh.serve.app import ServeSettings
 from afresh.serve.guard import REST_SECONDS
 from afresh.serve.keys import Keys, read_keys
+from afresh.serve.listen import bound
 from afresh.serve.rights import LOCAL, OWN, TRAIN, USE, Holder
-from afresh.serve.run import bound
 from tests.serve.conftest import serving
 
 KEY = "k" * 20

@@ -53,7 +53,7 @@ def add(
     licence = spdx(licence)
     with catalogue.changing():
         id = id or id_of(title or file.stem)
-        old = catalogue.listing(id) if catalogue.path(id).is_file() and id == id_of(id) else None
+        old = catalogue.listing(id) if catalogue.has(id) else None
         facts: dict[str, Any] = {} if old is None else old.model_dump()
         facts |= {"id": id, "kind": kind, "licence": licence, "removed": None}
         facts |= {key: value for key, value in texts.items() if value}

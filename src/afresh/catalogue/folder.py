@@ -97,9 +97,12 @@ class Catalogue:
     def bundle(self, listing: Listing) -> Path:
         return self.folder / "files" / listing.id / listing.bundle.name
 
+    def has(self, id: str) -> bool:
+        return re.fullmatch(r"[a-z0-9-]{1,64}", id) is not None and self.path(id).is_file()
+
     def listing(self, id: str) -> Listing:
         """Raises UserError, naming similar ones, if there is no listing of this id."""
-        if re.fullmatch(r"[a-z0-9-]{1,64}", id) is None or not self.path(id).is_file():
+        if not self.has(id):
             from difflib import get_close_matches
 
             near = get_close_matches(id, [p.stem for p in (self.folder / "listings").glob("*.json")], 1)

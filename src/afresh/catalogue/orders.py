@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import secrets
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -82,6 +83,7 @@ class Orders:
         self.payments: dict[str, str] = {}  # their orders
         self.early: dict[str, int] = {}  # refunds of payments that are not known yet
         self.lineage: tuple[int, Lineage] = (-1, Lineage([]))  # as of a time of the folder of listings
+        self.writing = threading.Lock()
         self.buyers = Buyers(catalogue.folder / "buyers")
         self.links = Links(catalogue.settings.id, catalogue.settings.delivery)
         catalogue.ledger.follow(self._follow)
@@ -253,7 +255,8 @@ class Orders:
 
     def receipt(self, order: str) -> Path:
         """The receipt of an order, which is written if a process ended before it was."""
-        return write_receipt(self.catalogue, self.known[order].entry)
+        with self.writing:  # threads of a process write aside under one name
+            return write_receipt(self.catalogue, self.known[order].entry)
 
     def delivered(self, link: Link, signature: str) -> Path:
         """The file of a bundle for whoever shows a link. Raises UserError (forged, expired, no_such_order, removed) if

@@ -150,8 +150,8 @@ def _notice(event: Event) -> Notice | str:
 
 
 def payment_link(catalogue: Catalogue, listing: Listing, key: str, base: str | None = None) -> tuple[str, str]:
-    """Make a payment link for a listing that has a price: its URL and its id. The same price gives the same link. An
-    earlier one stops working. `base`: the address of another server than Stripe's.
+    """Make a payment link for a listing that has a price: its URL and its id. An earlier one stops
+    working. `base`: the address of another server than Stripe's.
 
     Raises UserError if Stripe refuses.
     """
@@ -172,7 +172,8 @@ def payment_link(catalogue: Catalogue, listing: Listing, key: str, base: str | N
         "metadata": {LISTING: listing.id, CATALOGUE: catalogue.settings.id},
         "after_completion": done,
     }
-    once = f"{catalogue.settings.id}-{listing.id}-{money.amount}-{money.currency}-{listing.bundle.sha256[:16]}"
+    # An attempt that is repeated makes one link; a price that was left and is taken again makes another.
+    once = f"{catalogue.settings.id}-{listing.id}-{money.amount}-{money.currency}-{listing.payment_link}"
     try:
         made = client.v1.payment_links.create(params, {"idempotency_key": once})
         if listing.payment_link and listing.payment_link != made.id:

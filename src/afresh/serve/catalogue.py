@@ -5,26 +5,32 @@ It is a small process of its own, which imports no networks: it has to be there 
 
 from __future__ import annotations
 
+import json
 from urllib.parse import urlsplit
 
 import uvicorn
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import FileResponse, JSONResponse
+from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from afresh import __version__
 from afresh.catalogue.folder import Catalogue
 from afresh.catalogue.links import Link
 from afresh.catalogue.orders import Orders
+from afresh.catalogue.site import HERE
 from afresh.catalogue.stripe import check_signature, notice_of
 from afresh.core import UserError
+from afresh.pages.render import render_page
 from afresh.serve.listen import DRAIN_SECONDS
 
 MOST_BYTES = 1 << 18  # of a notice; those of Stripe have a few thousand
 MOST_REQUESTS = 128  # at once; others are asked to come again
 STATUS = {"forged": 403, "expired": 410, "removed": 410, "no_such_order": 404, "no_such_listing": 404}
-PRIVATE = {"cache-control": "private, no-store", "x-content-type-options": "nosniff"}
+# Faults of this machine: a notice is sent again after them.
+OURS = ("ledger", "damaged", "cannot_write", "no_secret", "signer")
+TEMPLATE = HERE / "order.html"
+PRIVATE = {"referrer-policy": "no-referrer", "cache-control": "private, no-store", "x-content-type-options": "nosniff"}
 
 
 def make_catalogue_app(catalogue: Catalogue, secret: str | None) -> FastAPI:
@@ -35,7 +41,7 @@ def make_catalogue_app(catalogue: Catalogue, secret: str | None) -> FastAPI:
 
     @app.exception_handler(UserError)
     async def on_user_error(request: Request, error: UserError) -> JSONResponse:
-        return JSONResponse({"detail": str(error)}, 500 if error.code in ("ledger", "damaged") else 400)
+        return JSONResponse({"detail": str(error)}, 500 if error.code in OURS else 400)
 
     @app.post("/payments/stripe")
     async def stripe(request: Request) -> dict[str, str]:
@@ -58,15 +64,19 @@ def make_catalogue_app(catalogue: Catalogue, secret: str | None) -> FastAPI:
         return {"result": outcome.result, "detail": outcome.detail}
 
     @app.get("/orders/{order}")
-    def order(order: str) -> JSONResponse:
-        """The receipt and the link of an order, whose number only the buyer knows."""
+    def order(order: str, request: Request) -> Response:
+        """The receipt and the link of an order, whose number only the buyer knows: a page, or JSON for programs."""
         catalogue.ledger.read()
-        if order not in orders.known:
-            raise HTTPException(
-                404, "No notice of this payment has come yet. Try again in a moment.", {"retry-after": "5"}
-            )
-        receipt = orders.receipt(order).read_text(encoding="utf-8")
-        return JSONResponse({"link": orders.link(order) or None, "receipt": receipt}, headers=PRIVATE)
+        receipt, link, known = None, "", order in orders.known
+        if known:
+            receipt, link = json.loads(orders.receipt(order).read_bytes()), orders.link(order)
+        headers = PRIVATE if known else {**PRIVATE, "retry-after": "5", "refresh": "5"}
+        if "text/html" not in request.headers.get("accept", ""):
+            content = {"link": link or None, "receipt": receipt}
+            return JSONResponse(content, 200 if known else 404, headers=headers)
+        days, title = catalogue.settings.days, catalogue.settings.name
+        page = render_page(TEMPLATE, title=title, receipt=receipt, link=link, days=days)
+        return HTMLResponse(page, 200 if known else 404, headers=headers)
 
     @app.get("/bundles/{listing}")
     def bundle(listing: str, order: str, expires: int, signature: str) -> FileResponse:

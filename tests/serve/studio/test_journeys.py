@@ -15,7 +15,7 @@ import httpx
 import pytest
 from PIL import Image
 
-from afresh.serve.run import bound
+from afresh.serve.listen import bound
 from afresh.verbs import jobs
 from afresh.verbs.gallery import Works
 from tests.domains.exercises.learners import train_practice
@@ -30,7 +30,8 @@ from pathlib import Path
 from afresh.serve.app import ServeSettings
 from afresh.serve.keys import Keys
 from afresh.serve.rights import LOCAL, Holder
-from afresh.serve.run import bound, server_of
+from afresh.serve.listen import bound
+from afresh.serve.run import server_of
 port, works, *places = sys.argv[1:]
 keys = Keys(everybody=Holder("", LOCAL))
 settings = ServeSettings([Path(p) for p in places], 2**30, keys=keys, works=Path(works))
