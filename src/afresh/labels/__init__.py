@@ -1,2 +1,1 @@
-"""What a model, a data set or a work is made of, under which licences, and what it cost: one record, written in the
-forms that others read."""
+"""What models, data and works are made of, under which licences, and at what cost, in the forms that others read."""
