@@ -36,7 +36,7 @@ def payload_phases(key: bytes, payload: int) -> Array:
     for symbol in range(SYMBOLS):
         value = payload >> 8 * symbol & (VALUES - 1)
         of = owner == symbol
-        out[of] = _turns(key, f"{symbol} {value}", np.count_nonzero(of))
+        out[of] = _turns(key, f"{symbol} {value}", int(of.sum()))
     return out.reshape(PAIRS, BANDS)
 
 
