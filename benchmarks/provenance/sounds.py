@@ -235,7 +235,7 @@ def rows_without_a_mark(sounds: Sequence[Sound], keys: int) -> list[Row]:
                 "",
                 None,
                 "≥ 0.01",
-                test.pvalue >= 0.01,
+                bool(test.pvalue >= 0.01),
                 n,
             )
         )
