@@ -1,9 +1,9 @@
-"""The mark of sounds: how often it is found, and its 32 bits are told, after what is done to sounds; whether p-values are
-true where there is none; how far it is below the sound; and what it costs.
+"""The mark of sounds: how often it is found, and its 32 bits are told, after what is done to sounds; whether p-values
+are true where there is none; how far it is below the sound; and what it costs.
 
 Sounds of one second at 8 kHz: spoken digits one after the other, synthesised notes, sounds of the environment (the
-loudest second of each), and single strokes of drums with the silence after them. Also single digits (0.4 s), two to four
-seconds of digits, and sounds of the environment at 44.1 kHz. MP3 is 64 kbit/s at a constant rate; the noise is white. The
+loudest second of each), and single strokes of drums with the silence after them. Also single digits (0.4 s), digits of
+0.25 and 4 s, and sounds of the environment at 44.1 kHz. MP3 is 64 kbit/s at a constant rate; the noise is white. The
 judge of quality is PESQ (ITU-T P.862, package pesq) where it is installed, for spoken digits. No peer: the packages
 audioseal, wavmark and silentcipher have no weights within.
 """
@@ -34,7 +34,7 @@ from benchmarks.common.folders import data_folder
 from benchmarks.common.results import Row, save
 
 Array = NDArray[np.float32]
-RATE, FALSE_ALARM, EACH, KEYS = 8_000, 1e-4, 40, 2_000
+RATE, FALSE_ALARM, EACH, KEYS = 8_000, 1e-4, 24, 400
 LEVELS = (1e-1, 1e-2, 1e-3)
 
 
@@ -187,8 +187,9 @@ def rows_of(name: str, sounds: Sequence[Sound], goal: bool) -> list[Row]:
         return Row(f"mark, {name}", what, value, "", None, wanted, reached, n)
 
     rows = []
-    for attack, change in {"as marked": lambda s: s, **ATTACKS}.items():
-        found = [sound_evidence(change(m), key_of(i)) for i, m in enumerate(marked)]
+    changes: dict[str, Callable[[Sound], Sound]] = {"as marked": lambda s: s, **ATTACKS}
+    evidence = [[sound_evidence(change(m), key_of(i)) for change in changes.values()] for i, m in enumerate(marked)]
+    for attack, *found in zip(changes, *evidence, strict=True):
         share = float(np.mean([e.p_value < FALSE_ALARM for e in found]))
         told = float(np.mean([e.payload == payload_of(i) for i, e in enumerate(found)]))
         wrong = sum(e.payload not in (None, payload_of(i)) for i, e in enumerate(found))
@@ -196,7 +197,6 @@ def rows_of(name: str, sounds: Sequence[Sound], goal: bool) -> list[Row]:
         wanted = goal and attack != "MP3, libsndfile's own quality"
         text = f"{share:.0%}; payload {told:.0%}, wrong {wrong}; median p 1e{middle:.0f}"
         rows.append(row(f"found at 1e-4: {attack}", text, *(("≥ 90%", share >= 0.9) if wanted else ())))
-        print(rows[-1], flush=True)
     pairs = list(zip(sounds, marked, strict=True))
     snr = [ratio_db(*p) for p in pairs]
     rows.append(
@@ -207,10 +207,10 @@ def rows_of(name: str, sounds: Sequence[Sound], goal: bool) -> list[Row]:
     )
     rows.append(row("cells above the threshold of masking", f"{np.mean([above_mask(*p) for p in pairs]):.1%}"))
     rows.append(row("processor time to mark a second", f"{np.median(seconds) * 1e3:.1f} ms"))
-    if name.startswith(("digits", "a digit")) and (quality := judged_by_pesq(sounds, marked)):
+    if name.startswith("digits") and sounds[0].seconds >= 1 and (quality := judged_by_pesq(sounds, marked)):
         rows.append(row("PESQ, narrow band (4.55 if unchanged)", f"{np.mean(quality):.2f}, least {min(quality):.2f}"))
-    for r in rows[-4:]:
-        print(r, flush=True)
+    for made in rows:
+        print(made, flush=True)
     return rows
 
 
@@ -235,7 +235,7 @@ def rows_without_a_mark(sounds: Sequence[Sound], keys: int) -> list[Row]:
                 "",
                 None,
                 "≥ 0.01",
-                test.pvalue >= 0.01,
+                bool(test.pvalue >= 0.01),
                 n,
             )
         )
@@ -285,14 +285,14 @@ def main(*given: str) -> None:
     second = spoken(pieces, EACH, 1.0)
     rows = rows_of("digits, 1 s", second, True)
     rows += rows_of("notes, 1 s", notes(), True)
-    rows += rows_of("environment, 1 s", [fitted(s, RATE, True) for s in environment], True)
+    rows += rows_of("environment, 1 s", [fitted(s, RATE, True) for s in environment[::2]], True)
     rows += rows_of(
-        "strokes of drums, 1 s", [fitted(s, RATE, False) for s in files("drums_sonicpi/drums.zip")][::2], False
+        "strokes of drums, 1 s", [fitted(s, RATE, False) for s in files("drums_sonicpi/drums.zip")][::3], False
     )
     rows += rows_of("a digit, 0.4 s", [Sound(p, RATE) for p in pieces[:EACH]], False)
     rows += rows_of("digits, 0.25 s", spoken(pieces, EACH, 0.25), False)
-    rows += rows_of("digits, 4 s", spoken(pieces, EACH // 2, 4.0), True)
-    rows += rows_of("environment, 1 s at 44.1 kHz", [fitted(s, 44_100, True) for s in environment[::2]], False)
+    rows += rows_of("digits, 4 s", spoken(pieces, EACH // 3, 4.0), True)
+    rows += rows_of("environment, 1 s at 44.1 kHz", [fitted(s, 44_100, True) for s in environment[::4]], False)
     rows += rows_without_a_mark(
         [*spoken(pieces, 200, 1.0), *(fitted(s, RATE, True) for s in environment), *notes()], asked.keys
     )

@@ -103,7 +103,7 @@ def test_scores_are_normal_over_keys_whatever_the_sound(seconds: float) -> None:
 
 
 def test_p_values_are_true_over_keys() -> None:
-    sound, n = voice(seconds=0.5), 150
+    sound, n = voice(seconds=0.25), 80
     p_values = np.array([sound_evidence(sound, sha256(bytes([i])).digest()).p_value for i in range(n)])
     for level in (0.5, 0.2, 0.05):  # at most, since all beginnings are counted as if they had nothing in common
         assert np.mean(p_values <= level) <= level + 3 * np.sqrt(level * (1 - level) / n)
@@ -216,11 +216,7 @@ def test_the_nearest_point_of_a_lattice() -> None:
 def test_phases_are_those_of_every_version() -> None:
     assert presence(KEY).shape == payload_phases(KEY, 0).shape == (PAIRS, presence(KEY).shape[1])
     assert presence(KEY).ravel()[:3].tolist() == [0.951416015625, 0.8986968994140625, 0.210205078125]
-    assert payload_phases(KEY, PAYLOAD).ravel()[:3].tolist() == [
-        0.016937255859375,
-        0.6217803955078125,
-        0.404388427734375,
-    ]
+    assert payload_phases(KEY, PAYLOAD)[0, :2].tolist() == [0.016937255859375, 0.9839019775390625]
     assert np.bincount(owners(KEY), minlength=4).min() > 100
 
 

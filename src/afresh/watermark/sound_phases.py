@@ -36,7 +36,7 @@ def payload_phases(key: bytes, payload: int) -> Array:
     for symbol in range(SYMBOLS):
         value = payload >> 8 * symbol & (VALUES - 1)
         of = owner == symbol
-        out[of] = _turns(key, f"{symbol} {value}", CELLS)[of]
+        out[of] = _turns(key, f"{symbol} {value}", int(of.sum()))
     return out.reshape(PAIRS, BANDS)
 
 
@@ -46,7 +46,7 @@ def codes(key: bytes) -> Codes:
     symbols = []
     for symbol in range(SYMBOLS):
         of = np.flatnonzero(owner == symbol)
-        turns = np.stack([_turns(key, f"{symbol} {value}", CELLS)[of] for value in range(VALUES)])
+        turns = np.stack([_turns(key, f"{symbol} {value}", len(of)) for value in range(VALUES)])
         symbols.append((of, _phasors(turns)))
     return Codes(owner, _phasors(_turns(key, "presence", CELLS)), tuple(symbols))
 
