@@ -174,7 +174,8 @@ def psnr(a: Pixels, b: Pixels) -> float:
 def outcome(marked: list[Pixels], attack: Callable[[Pixels, int], Pixels]) -> Outcome:
     right, found = [], []
     for number, x in enumerate(marked):
-        evidence, bits = image_evidence(attack(x, number), key_of(number)), capacity(*x.shape[:2])
+        bits = capacity(*x.shape[:2])
+        evidence = image_evidence(attack(x, number), key_of(number))
         found.append(evidence.p_value < FALSE_ALARM)
         if bits:
             same = len(evidence.certainty) == bits and evidence.payload is not None
