@@ -168,7 +168,7 @@ def payload_of(number: int) -> int:
 
 
 def psnr(a: Pixels, b: Pixels) -> float:
-    return float(10 * np.log10(255**2 / max(1e-9, np.mean((a.astype(np.float64) - b) ** 2))))
+    return float(10 * np.log10(255**2 / max(1e-9, float(np.mean((a.astype(np.float64) - b) ** 2)))))
 
 
 def outcome(marked: list[Pixels], attack: Callable[[Pixels, int], Pixels]) -> Outcome:
