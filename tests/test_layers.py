@@ -26,7 +26,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("core",),
     ("preferences",),
     ("storage",),
-    ("sandbox", "nets", "pages", "provenance"),
+    ("sandbox", "nets", "pages", "provenance", "disclosure"),
     ("data", "watermark"),
     ("disclosure",),
     ("sampling", "training"),

@@ -1,12 +1,12 @@
 """The visible label of images.
 
-Who publishes a deepfake has to say so visibly (Regulation (EU) 2024/1689, article 50 (4) and (5)), at the latest when it
-is first seen. The Code of Practice on it (10 June 2026) could be read through secondary sources alone: PPC Land ("EU
+Who publishes a deepfake has to say so visibly, at the latest when it is first seen (Regulation (EU) 2024/1689, article
+50 (4) and (5)). The Code of Practice on it (10 June 2026) could be read through secondary sources alone: PPC Land ("EU
 publishes free AI labelling icons"), AImpactful ("EU icons for labelling AI-generated content") and the documentation of
-Drupal's module AI Disclosure ("Labels on images", which names measure 1.2.1 (c)). They agree on a fixed icon with the
-letters "AI" on the picture itself, seen without any action and kept when it is downloaded, that the Commission's own
-icons are optional, and that a corner will do. Those icons are files under terms of their own and are not in this package:
-the label has their letters, in white on black with a white rim, so that it stands out from any picture.
+Drupal's module AI Disclosure ("Labels on images", which names measure 1.2.1 (c)). By them, a fixed icon is to be on the
+picture itself, seen without any action and kept when it is downloaded; a corner will do, and the Commission's own icons
+are optional. Those are not in this package: the label has their acronym, in white on black with a white rim, so that it
+stands out from any picture.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ SHARE, LEAST_HEIGHT = 0.1, 12  # of the label's height in the shorter side, and 
 def visible_label(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The image (H, W, C) of uint8 with 1 or 3 channels, and "AI" in its lower right corner.
 
-    The label is a tenth of the shorter side high, and at least 12 pixels. Raises UserError for other arrays and for images
-    whose shorter side has less than 32 pixels.
+    The label is a tenth of the shorter side high, and at least 12 pixels. Raises UserError for other arrays and for
+    images whose shorter side has less than 32 pixels.
     """
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in (1, 3):
         raise UserError(

@@ -1,1 +1,1 @@
-"""The imperceptible mark of generated tokens: how it is put into them, and the exact test for it."""
+"""The imperceptible marks of generated tokens and images: how they are put there, and the exact tests for them."""

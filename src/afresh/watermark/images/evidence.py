@@ -34,29 +34,8 @@ PART = 512  # pixels, the side of the middle of an image that is read where ther
 PASSED = ((1.0, 1.0, 1.0), (1.0, 0.98, 0.92), (1.0, 0.93, 0.79))  # what halving by Lanczos's, cubic and linear filters
 # leaves of the frequencies of a block
 RATIOS = (3.0, 4.0, 1.5, 4 / 3, 0.5, 2 / 3, 0.75)  # of an earlier size to the size of the image, beside 2
-SIDES = (
-    28,
-    32,
-    48,
-    64,
-    80,
-    96,
-    112,
-    128,
-    160,
-    192,
-    224,
-    256,
-    320,
-    384,
-    448,
-    512,
-    640,
-    768,
-    896,
-    1024,
-)  # earlier longer
-# sides, in pixels, from which an image may have come by any ratio
+# Longer sides in pixels from which an image may have come by any ratio up to MOST_RATIO, either way:
+SIDES = (28, 32, 48, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512, 640, 768, 896, 1024)
 MOST_RATIO = 4.0
 KEPT = 0.8  # the least share of a side that a crop is taken to leave where the number of bits depends on it
 Phasors = NDArray[np.complex64]  # (..., 3, 8, 8)

@@ -24,11 +24,8 @@ from afresh.core import UserError
 BLOCK, PERIOD = 8, 8  # pixels of a block, blocks after which the secret angles repeat
 TILE = BLOCK * PERIOD
 STEP = 30.0  # levels of 255: what a projection must move by to come to the same angle
-GROUPS = (
-    ((0, 1), (2, 1), (0, 2)),
-    ((1, 0), (1, 2), (2, 0)),
-    ((1, 1), (2, 2)),
-)  # half periods in a block, down and right
+# The frequencies of each projection, in half periods a block, down and right:
+GROUPS = (((0, 1), (2, 1), (0, 2)), ((1, 0), (1, 2), (2, 0)), ((1, 1), (2, 2)))
 LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)  # Rec. ITU-R BT.601, as in JPEG
 LEAST_KEY, LONGEST_KEY = 16, 64  # bytes
 MOST_BITS = 32
@@ -49,8 +46,8 @@ class Secret:
 def capacity(height: int, width: int) -> int | None:
     """How many bits of payload an image of this size in pixels bears: 32, 8, or 0 where its mark says only that it is
     there; None for images that are too small to be marked."""
-    blocks = min(height // BLOCK, PERIOD) * min(width // BLOCK, PERIOD)
-    return next((bits for least, bits in CAPACITIES if blocks >= least), None)
+    rows, columns = min(height // BLOCK, PERIOD), min(width // BLOCK, PERIOD)
+    return None if min(rows, columns) < 2 else next(bits for least, bits in CAPACITIES if rows * columns >= least)
 
 
 def secret_of(key: bytes) -> Secret:
@@ -89,9 +86,8 @@ def directions(passed: tuple[float, ...] = (1.0, 1.0, 1.0)) -> Array:
     table, out = cosines(), np.zeros((len(GROUPS), BLOCK, BLOCK), np.float32)
     for direction, group in zip(out, GROUPS, strict=True):
         for sign, (down, right) in zip((1, -1, 1), group, strict=False):
-            direction += (
-                sign * np.outer(table[down], table[right]) / np.sqrt(len(group)) / (passed[down] * passed[right])
-            )
+            size = np.sqrt(len(group)) * passed[down] * passed[right]
+            direction += sign * np.outer(table[down], table[right]) / size
     return out.reshape(len(GROUPS), -1)
 
 

@@ -23,8 +23,8 @@ from afresh.watermark.images.lattice import (
 
 ROUNDS = 3  # of correction for what clipping takes away
 HALVED = 0.35  # the weight of what is read after the size was halved, where an image has blocks to spare for that
-# How much of the way a projection goes: in constant and in nearly constant blocks, the standard deviation in levels from
-# which on it goes all of it, and in images of many tiles.
+# How much of the way a projection goes: in constant and in nearly constant blocks, the standard deviation in levels
+# from which on it goes all of it, and in images of many tiles.
 CONSTANT_MOVE, LEAST_MOVE, TEXTURE, LEAST_OF_MANY = 0.5, 0.6, 8.0, 0.6
 
 
@@ -51,13 +51,13 @@ def mark_image(pixels: NDArray[np.uint8], key: bytes, payload: int) -> NDArray[n
         places = places + 0.5 * ((payload >> secret.bits[bits]) & 1)
     blocks = blocks_of(light)
     rows, columns = blocks.shape[:2]
-    places = STEP * _repeated(places, rows, columns)
+    goals = STEP * _repeated(places, rows, columns)
 
     halved = HALVED if bits == MOST_BITS else 0.0
     read = _projections(light, halved)
-    goal = read + _move(blocks) * (places + STEP * np.rint((read - places) / STEP) - read)
-    change = np.zeros_like(light)
+    goal = read + _move(blocks) * (goals + STEP * np.rint((read - goals) / STEP) - read)
     marked = levels = pixels.astype(np.float32)
+    change: Array = np.zeros_like(light)
     for _ in range(ROUNDS):
         change = change + _image((goal - read) @ directions(), light.shape)
         marked = np.clip(levels + change[:, :, None], 0, 255)
@@ -74,7 +74,7 @@ def _move(blocks: Array) -> Array:
     return (part * min(1.0, max(LEAST_OF_MANY, of_many))).astype(np.float32)
 
 
-def _projections(light: Array, halved: float) -> Array:
+def _projections(light: Array, halved: float) -> NDArray[np.floating]:
     """Those of blocks (rows, columns, 3), and with a weight those that are read after the size was halved."""
     if not halved:
         return blocks_of(light) @ directions().T
@@ -90,7 +90,7 @@ def _repeated(table: NDArray[np.floating], rows: int, columns: int) -> Array:
     return np.moveaxis(each, 0, -1).astype(np.float32)
 
 
-def _image(blocks: Array, shape: tuple[int, ...]) -> Array:
+def _image(blocks: NDArray[np.floating], shape: tuple[int, ...]) -> Array:
     """Blocks (rows, columns, 64) in their places, and 0 where there are no whole ones."""
     rows, columns = blocks.shape[:2]
     out = np.zeros(shape, np.float32)
