@@ -36,7 +36,7 @@ ORDER = {
     "By what you do": (
         *("guides/collecting", "guides/studio", "guides/alignment", "guides/propose", "guides/adapters"),
         *("guides/serving", "guides/export", "guides/bundles", "guides/catalogue", "guides/processes", "guides/launch"),
-        *("guides/stores", "guides/labels"),
+        *("guides/stores", "guides/provenance", "guides/labels"),
     ),
     "Reference": (
         *("concepts", "reference/cli", "reference/http", "reference/python", "reference/settings"),

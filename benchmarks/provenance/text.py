@@ -168,6 +168,7 @@ def main(*given: str) -> None:
     runs = {}
     for name, words in MODELS.items():
         path = root / name.replace(" ", "-") / f"run-{asked.minutes:g}"
+        path.parent.mkdir(parents=True, exist_ok=True)
         arguments = [str(data), "--family", "transformer", "--minutes", f"{asked.minutes:g}", *words]
         ours.train(path, arguments, threads=1)
         runs[name] = Run.open(path)
