@@ -243,7 +243,7 @@ def rows_of_unmarked(what: str, given: Array, uniform: Array) -> list[Row]:
     test = kstest(uniform, "uniform")
 
     def row(what: str, value: str, goal: str, reached: bool) -> Row:
-        return Row("watermark, unmarked texts", what, value, "", None, goal, reached, n)
+        return Row("watermark, unmarked texts", what, value, "", None, goal, bool(reached), n)
 
     rows = [
         row("Kolmogorov-Smirnov, p", f"{test.pvalue:.3f} (D {test.statistic:.4f})", "≥ 0.01", test.pvalue >= 0.01),

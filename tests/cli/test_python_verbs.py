@@ -58,6 +58,7 @@ MORE: Mapping[str, Mapping[str, str]] = {
     },
     "edit": {"n": "each", "guidance": "settings"},
     "compare": {"guidance": "settings", "summary": "out"},  # Session.summary
+    "verify": {"name": "path"},
     "rm": {"runs": "self", "data": "names"},
     "tune": {"adapter": "adapter"},
 }
@@ -79,7 +80,8 @@ def test_every_option_of_a_verb_has_its_name_in_python(verb: Callable[..., Any])
     known = {p for f in FUNCTIONS[name] for p in inspect.signature(f).parameters}
     renamed = {**RENAMED, **MORE.get(name, {})}
     asked = set(inspect.signature(verb).parameters) - (SHOWN - set(MORE.get(name, {})))
-    asked -= {"out", "force", "no_marks"} if name in WRITTEN else set()  # marks: `load(RUN, marks=False)`
+    # Marks are those of `load(RUN, marks=False)`, the label that of `Samples.labelled()`.
+    asked -= {"out", "force", "no_marks", "label_ai"} if name in WRITTEN else set()
     asked = {renamed.get(p, p) for p in asked}
     if "settings" in known and name in {"sample", "chat"}:
         asked -= OF_SAMPLING

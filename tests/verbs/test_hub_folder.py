@@ -86,7 +86,7 @@ def licensed(tuned: afresh.Model, licence: str) -> afresh.Model:
     ("licence", "words", "accept"),
     [
         ("unknown", "no licence is stated for tiny", "unknown-licences"),
-        ("CC-BY-NC-ND-4.0", "no changed versions may be shared", "licence-conflict"),
+        ("CC-BY-NC-ND-4.0", "allows no model to be shared", "licence-conflict"),
     ],
 )
 def test_a_base_that_may_not_be_shared_is_refused_unless_it_is_accepted(

@@ -1,4 +1,4 @@
-"""Marks and statements of works through the verbs that make them: they are found again, by whose key, and after edits."""
+"""Marks and statements of works: they are found again after edits, and by nobody else."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from afresh.provenance.layers import Provenance, Status
 from afresh.verbs.verify_works import texts_in, verify_work, verify_works
 
 TINY = {"family.width": 32, "family.layers": 1, "family.heads": 2, "family.kv_heads": 2, "train.compile": False}
-WORDS = ["cat", "dog", "ran", "sat", "saw", "the", "a", "red", "house", "and", "then", "came", "old", "home"]
+LETTERS = [*"abcdefghijklmnopqrstuvwxyz   "]
 
 
 @pytest.fixture(autouse=True)
@@ -43,8 +43,9 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def texts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("texts")
-    order = np.random.default_rng(0).integers(0, len(WORDS), (400, 40))
-    (folder / "tales.txt").write_text("\n\n".join(" ".join(WORDS[i] for i in line) for line in order))
+    # Much is possible after every letter, as after a word of a long text: where little is, little can be marked.
+    lines = np.random.default_rng(0).choice(LETTERS, (400, 120))
+    (folder / "tales.txt").write_text("\n\n".join("".join(line) for line in lines))
     afresh.train(folder / "tales.txt", steps=60, out=folder / "run", data={"context": 64}, settings=TINY, quiet=True)
     yield folder / "run"
 

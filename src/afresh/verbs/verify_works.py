@@ -20,8 +20,6 @@ from afresh.provenance.sidecar import MOST_BYTES as MOST_SIDECAR
 from afresh.runs.kept_encoders import KeptEncoder, kept_encoders
 from afresh.sampling.credentials import known_watermark_key
 from afresh.watermark.detection import watermark_test
-from afresh.watermark.images.evidence import image_evidence
-from afresh.watermark.sounds import sound_evidence
 from afresh.watermark.watermark import Watermark
 
 FALSE_ALARMS = 1e-4  # of works without a mark, the share in which one is said to be found, at most
@@ -105,6 +103,8 @@ class Marks:
 
     def of_image(self, content: bytes) -> Layer | None:
         """The mark in an image file. Raises ImageError or OSError for what is none."""
+        from afresh.watermark.images.evidence import image_evidence  # imports scipy, which a server does without
+
         assert self.key is not None
         with open_image(content) as image:
             if image.width * image.height > MOST_PIXELS:
@@ -115,6 +115,8 @@ class Marks:
 
     def of_sound(self, content: bytes) -> Layer | None:
         """The mark in a sound file. Raises SoundError or OSError for what is none."""
+        from afresh.watermark.sounds import sound_evidence
+
         assert self.key is not None
         head = header(content)
         sound = decode_sound(content, head.rate, min(head.channels, 2), MOST_SECONDS).sound
