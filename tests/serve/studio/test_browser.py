@@ -34,6 +34,7 @@ PAGES = [
     "create?run=sounds&verb=loop",
     "gallery",
     "gallery?binned=true",
+    "verify",
     "vote?run=digits",
     "sign-in",
     "train",
