@@ -32,8 +32,11 @@ def is_works(path: Path) -> bool:
     """Whether this is a file, or a folder with files that is no run and was none."""
     from afresh.provenance.read import works_in
 
-    if not path.is_dir() or any((path / part).exists() for part in ("run.json", "checkpoints")):
-        return path.is_file()
+    try:
+        if not path.is_dir() or any((path / part).exists() for part in ("run.json", "checkpoints")):
+            return path.is_file()
+    except PermissionError:  # which is said when it is read
+        return True
     return next(works_in(path), None) is not None
 
 

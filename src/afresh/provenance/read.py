@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -73,16 +74,20 @@ def _finding(stream: BinaryIO, path: Path | None, sidecar: bytes | None, whom: T
 
 def works_in(path: Path) -> Iterator[Path]:
     """The files that a path names: itself, or the files of a folder and of those within it, in the order of their
-    names. Of a file and its sidecar only the file is one; hidden files and symbolic links are left out."""
-    if not path.is_dir():
+    names. Of a file and its sidecar only the file is one; hidden files and symbolic links are left out. A folder that
+    may not be read is given itself, as what cannot be."""
+    try:
+        entries = sorted(os.scandir(path), key=lambda e: e.name) if path.is_dir() else None
+        inside = [(Path(e), e.is_dir()) for e in entries or () if not e.is_symlink() and (e.is_dir() or e.is_file())]
+        shown = [(e, folder) for e, folder in inside if not e.name.startswith(".") and (folder or not _has_file(e))]
+    except OSError:
+        entries, shown = None, []
+    if entries is None:
         yield path
-        return
-    for entry in sorted(path.iterdir(), key=lambda p: p.name):
-        if entry.name.startswith(".") or entry.is_symlink():
-            continue
-        if entry.is_dir():
+    for entry, folder in shown:
+        if folder:
             yield from works_in(entry)
-        elif entry.is_file() and not _has_file(entry):
+        else:
             yield entry
 
 

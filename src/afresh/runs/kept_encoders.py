@@ -59,8 +59,12 @@ def keep_encoder(encoder: Path, run: str, model: str, modality: str) -> None:
 
 
 def kept_encoders() -> Iterator[KeptEncoder]:
-    """The encoders that have been kept, the newest first."""
+    """The encoders that have been kept, the newest first; without those whose description is damaged."""
     folders = [f for f in place().glob("*") if (f / ABOUT).is_file()]
     for folder in sorted(folders, key=lambda f: (f / ABOUT).stat().st_mtime, reverse=True):
-        about = parse_json((folder / ABOUT).read_bytes())
-        yield KeptEncoder(about["run"], about["model"], about["modality"], folder)
+        try:
+            about = parse_json((folder / ABOUT).read_bytes())
+            found = KeptEncoder(str(about["run"]), str(about["model"]), str(about["modality"]), folder)
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        yield found

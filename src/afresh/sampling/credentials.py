@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from afresh.core import UserError
 from afresh.provenance.formats import SIDECAR
 from afresh.provenance.sign_work import Signed, signed_work
 from afresh.provenance.work import Ingredient, Work, work
@@ -31,7 +33,18 @@ def watermark_key() -> bytes:
 
     Raises UserError if the user's secret, which it is derived from, can be neither read nor made.
     """
-    return hmac.digest(secret_for("works"), PURPOSE, "sha256")
+    with or_without_marks():
+        return hmac.digest(secret_for("works"), PURPOSE, "sha256")
+
+
+@contextmanager
+def or_without_marks() -> Iterator[None]:
+    """Add to a UserError about keys how works are made without them."""
+    try:
+        yield
+    except UserError as error:
+        without = "Or make works without marks and signatures: --no-marks, or AFRESH_MARK_WORKS=false."
+        raise UserError(f"{error} {without}", error.code) from error
 
 
 def known_watermark_key() -> bytes | None:
@@ -62,7 +75,8 @@ class Credentials:
         """The signer in force. Raises UserError if it cannot sign."""
         from afresh.provenance.signer import signer
 
-        return signer()
+        with or_without_marks():
+            return signer()
 
     @cached_property
     def watermark(self) -> Watermark:

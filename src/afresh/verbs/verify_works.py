@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import math
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 from afresh.bundles.download import Wanted, content_of, fetched, is_local, shown
@@ -23,8 +25,10 @@ from afresh.watermark.detection import watermark_test
 from afresh.watermark.watermark import Watermark
 
 FALSE_ALARMS = 1e-4  # of works without a mark, the share in which one is said to be found, at most
+LEAST_P = 1e-300
 SURE = 0.99  # the probability that the payload is right, from which on it is said
-MOST_TEXT = 1_000_000  # characters that are looked through
+MOST_TEXT = 1 << 18  # characters that are looked through, in all texts of a file and with all encoders: about a second
+EACH_TEXT = 300  # characters that take as long as testing a text takes beside its length
 MOST_PIXELS = 1 << 24
 MOST_SECONDS = 300.0  # of a sound, from its beginning
 MOST_BYTES = 256 * 2**20  # of a file whose content is looked through
@@ -58,7 +62,7 @@ def verify_address(url: str) -> Provenance:
 def verify_work(content: bytes, name: str, sidecar: bytes | None = None) -> Provenance:
     """The same of the content of a file of this name."""
     found = replace(read(content, sidecar), name=name)
-    layer = Marks().layer(content, found)
+    layer = Marks().layer(content)
     return found if layer is None else replace(found, layers=(*found.layers, layer))
 
 
@@ -77,20 +81,30 @@ class Marks:
             if len(found) == MOST_ENCODERS:
                 break
             try:
-                found.append((kept, kept.load()))
+                found.append((kept, loaded(kept)))
             except UserError:
                 continue
         return found
 
     def added(self, found: Provenance, path: Path) -> Provenance:
-        """What was found, with the mark in the content of the file."""
-        if self.key is None or not path.is_file() or path.stat().st_size > MOST_BYTES:
+        """What was found, with the mark in the content of the file, unless it cannot be read."""
+        if self.key is None:
             return found
-        layer = self.layer(path.read_bytes(), found)
+        try:
+            if not path.is_file():
+                return found
+            size = path.stat().st_size
+            layer = (
+                self.layer(path.read_bytes())
+                if size <= MOST_BYTES
+                else not_looked(f"it has {size:,} bytes", MOST_BYTES)
+            )
+        except OSError:
+            return found
         return found if layer is None else replace(found, layers=(*found.layers, layer))
 
-    def layer(self, content: bytes, found: Provenance) -> Layer | None:
-        """The mark in the content of a file, if one is found."""
+    def layer(self, content: bytes) -> Layer | None:
+        """The mark in the content of a file, if one is found, or why it was not looked for; None if there is none."""
         if self.key is None:
             return None
         for look in (self.of_image, self.of_sound):
@@ -98,18 +112,27 @@ class Marks:
                 return look(content)
             except (ImageError, SoundError, OSError, ValueError):
                 continue
-        texts = texts_in(content)
-        return None if texts is None else self.of_texts(texts)
+        texts, whole = texts_in(content)
+        return self.of_texts(texts, whole) if texts else None
 
     def of_image(self, content: bytes) -> Layer | None:
         """The mark in an image file. Raises ImageError or OSError for what is none."""
         from afresh.watermark.images.evidence import image_evidence  # imports scipy, which a server does without
 
         assert self.key is not None
-        with open_image(content) as image:
-            if image.width * image.height > MOST_PIXELS:
-                return None
-        found = image_evidence(full_size_image(content).pixels, self.key)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="PIL")  # about sizes, which are looked at here
+            try:
+                with open_image(content) as image:
+                    pixels = image.width * image.height
+            except ImageError as error:
+                if error.pixels is None:
+                    raise
+                pixels = error.pixels
+            if pixels > MOST_PIXELS:
+                return not_looked(f"it has {pixels:,} pixels", MOST_PIXELS)
+            decoded = full_size_image(content).pixels
+        found = image_evidence(decoded, self.key)
         sure = math.prod(found.certainty) > SURE  # of all bits
         return found_layer("the pixels", found.p_value, found.payload if sure else None)
 
@@ -123,27 +146,55 @@ class Marks:
         found = sound_evidence(sound, self.key)
         return found_layer("the sound", found.p_value, found.payload)
 
-    def of_texts(self, texts: Sequence[str]) -> Layer | None:
-        """The likeliest mark in texts. Its p-value is that of the smallest one among all that were tested (Šidák
-        1967)."""
+    def of_texts(self, texts: Sequence[str], whole: bool = True) -> Layer | None:
+        """The likeliest mark in texts, of which the first are tested, as far as time allows, or of a long one the
+        beginning. Its p-value is that of the smallest one among all that were tested (Šidák 1967). `whole`: whether
+        these are all of a file."""
         assert self.key is not None
-        watermark = Watermark(self.key)
-        tests = []
-        for kept, encoder in self.encoders:
-            reader = encoder.abilities.texts
-            assert reader is not None
-            for text in texts:
-                evidence = watermark_test(reader.tokenizer.encode(text), watermark)
-                tests.append((evidence.p_value, evidence.n, kept))
-        if not tests:
+        if not self.encoders:
             return None
+        watermark, tests, left, tested = Watermark(self.key), [], MOST_TEXT // len(self.encoders), 0
+        for text in texts:
+            if left <= EACH_TEXT:
+                whole = False
+                break
+            part = text[: left - EACH_TEXT]
+            whole, left, tested = whole and part == text, left - EACH_TEXT - len(part), tested + len(part)
+            for kept, encoder in self.encoders:
+                reader = encoder.abilities.texts
+                assert reader is not None
+                evidence = watermark_test(reader.tokenizer.encode(part), watermark)
+                tests.append((evidence.p_value, evidence.n, kept))
         least, tokens, kept = min(tests, key=lambda t: t[0])
         p = -math.expm1(len(tests) * math.log1p(-least)) if least < 1 else 1.0
         if p > FALSE_ALARMS:
-            return None
+            return (
+                None
+                if whole
+                else Layer(
+                    "mark",
+                    Status.NOTHING,
+                    f"no mark of your key in its first {tested:,} characters; what follows was not tested",
+                )
+            )
         of = f" of one of {len(texts):,} texts" if len(texts) > 1 else ""
         detail = f"the mark of your key in {tokens:,} tokens{of}, read as {kept.model} writes them"
-        return Layer("mark", Status.MARKED, f"{detail}: p = {p:.2g}")
+        return Layer("mark", Status.MARKED, f"{detail}: {p_words(p)}")
+
+
+@lru_cache(MOST_ENCODERS)
+def loaded(kept: KeptEncoder) -> Encoder:
+    """A kept encoder, which never changes. Raises UserError if it is damaged."""
+    return kept.load()
+
+
+def not_looked(why: str, most: int) -> Layer:
+    return Layer("mark", Status.NOTHING, f"the mark was not looked for: {why}, and at most {most:,} are looked through")
+
+
+def p_words(p: float) -> str:
+    """A p-value in words; one that floating point cannot tell from 0 is given by its bound."""
+    return f"p = {p:.2g}" if p >= LEAST_P else f"p < {LEAST_P:.0e}"
 
 
 def found_layer(where: str, p_value: float, payload: int | None) -> Layer | None:
@@ -152,24 +203,26 @@ def found_layer(where: str, p_value: float, payload: int | None) -> Layer | None
     if p_value > FALSE_ALARMS:
         return None
     run = "" if payload is None else f", of a run whose hash begins with {payload:08x}"
-    return Layer("mark", Status.MARKED, f"the mark of your key in {where}{run}: p = {p_value:.2g}")
+    return Layer("mark", Status.MARKED, f"the mark of your key in {where}{run}: {p_words(p_value)}")
 
 
-def texts_in(content: bytes) -> list[str] | None:
-    """The texts in a file: those of samples.jsonl, or the file itself; None for what is not text. Of longer ones, the
-    beginning."""
+def texts_in(content: bytes) -> tuple[list[str], bool]:
+    """The texts in a file: those of samples.jsonl, or the file itself, none for what is not text; and whether these are
+    all of it. Of longer ones there is the beginning."""
+    most = 4 * MOST_TEXT
     try:
-        text = content[: 4 * MOST_TEXT].decode()
+        text = codecs.getincrementaldecoder("utf-8")().decode(content[:most], len(content) <= most)
     except UnicodeDecodeError:
-        return None
-    if "\0" in text:
-        return None
-    lines = text.splitlines()
+        return [], True
+    if "\0" in text or not text.strip():
+        return [], True
+    lines, whole = text.splitlines(), len(content) <= most
+    if not whole and len(lines) > 1:
+        del lines[-1]  # it is cut off
     try:
-        records = [json.loads(line) for line in lines if line.strip()]
-        texts = [record["text"] for record in records]
-        if texts and all(isinstance(t, str) for t in texts):
-            return texts
-    except (ValueError, KeyError, TypeError):
+        texts = [json.loads(line)["text"] for line in lines if line.strip()]
+        if all(isinstance(t, str) for t in texts):
+            return texts, whole
+    except (ValueError, KeyError, TypeError, RecursionError):
         pass
-    return [text[:MOST_TEXT]] if text.strip() else None
+    return [text], whole

@@ -54,7 +54,11 @@ TRAITS = {
 
 
 class ImageError(Exception):
-    """One image cannot be used. The message is the reason, for its owner."""
+    """One image cannot be used. The message is the reason, for its owner; `pixels` how many it has, if too many."""
+
+    def __init__(self, reason: str, pixels: int | None = None) -> None:
+        super().__init__(reason)
+        self.pixels = pixels
 
 
 @dataclass(frozen=True)
@@ -115,7 +119,7 @@ def _opened(stream: IO[bytes]) -> Image.Image:
         image = Image.open(stream, formats=(*FORMATS, "HEIF") if _is_heif(head) and _with_heif() else FORMATS)
     except Image.DecompressionBombError as error:  # Pillow checks its own, higher limit first
         pixels = re.search(r"\d+", str(error))
-        raise ImageError(_too_many(int(pixels[0]) if pixels else MAX_PIXELS)) from None
+        raise _too_many(int(pixels[0]) if pixels else MAX_PIXELS) from None
     except Image.UnidentifiedImageError:
         raise ImageError(f"none of {READ}, or its header is damaged") from None
     except ImageError:
@@ -124,12 +128,12 @@ def _opened(stream: IO[bytes]) -> Image.Image:
         raise ImageError(f"cannot be opened: {error or type(error).__name__}") from None
     if image.width * image.height > MAX_PIXELS:
         image.close()
-        raise ImageError(_too_many(image.width * image.height))
+        raise _too_many(image.width * image.height)
     return image
 
 
-def _too_many(pixels: int) -> str:
-    return f"{pixels:,} pixels, but at most {MAX_PIXELS:,} are decoded: make it smaller first"
+def _too_many(pixels: int) -> ImageError:
+    return ImageError(f"{pixels:,} pixels, but at most {MAX_PIXELS:,} are decoded: make it smaller first", pixels)
 
 
 def short_side(source: Source) -> int | None:

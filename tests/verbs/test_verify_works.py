@@ -1,0 +1,100 @@
+"""Where works come from: what is looked through, and what is said of files that cannot be."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import zlib
+from pathlib import Path
+
+import pytest
+
+from afresh.core import UserError
+from afresh.provenance.layers import Status
+from afresh.provenance.read import read_all, works_in
+from afresh.runs.kept_encoders import kept_encoders, place
+from afresh.sampling.credentials import Credentials, watermark_key
+from afresh.storage.secret import secret
+from afresh.verbs import verify_works as module
+from afresh.verbs.verify_works import p_words, texts_in, verify_work, verify_works
+
+
+@pytest.fixture(autouse=True)
+def own_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AFRESH_KEY_FOLDER", str(tmp_path / "keys"))
+    monkeypatch.setenv("AFRESH_DATA_FOLDER", str(tmp_path / "kept" / "data"))
+    secret(make=True)
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
+
+
+@pytest.mark.filterwarnings("error")
+def test_an_image_of_too_many_pixels_is_said_not_to_be_looked_through() -> None:
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", 10_000, 10_000, 8, 0, 0, 0, 0))
+    found = verify_work(b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(bytes(100))), "a.png")
+    assert found.status is Status.NOTHING and "100,000,000 pixels" in found.layers[0].detail
+
+
+def test_a_file_of_4_gb_is_said_not_to_be_looked_through(tmp_path: Path) -> None:
+    with (tmp_path / "a.bin").open("wb") as stream:
+        stream.truncate(1 << 32)
+    (found,) = verify_works(tmp_path / "a.bin")
+    assert found.status is Status.NOTHING and "4,294,967,296 bytes" in found.layers[0].detail
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 50_000])
+def test_json_that_is_nested_deeply_is_a_text(text: str) -> None:
+    assert texts_in(text.encode()) == ([text], True)
+
+
+def test_texts_are_read_up_to_a_bound_and_that_is_known() -> None:
+    line = json.dumps({"text": "é" * 40}, ensure_ascii=False) + "\n"
+    content = (line * 100_000).encode()
+    texts, whole = texts_in(content)
+    assert not whole and set(texts) == {"é" * 40} and len(texts) == 4 * module.MOST_TEXT // len(line.encode())
+    cut = ("a" + "é" * 4 * module.MOST_TEXT).encode()
+    texts, whole = texts_in(cut)
+    assert not whole and set(texts[0]) == {"a", "é"}
+
+
+def test_a_description_of_an_encoder_that_is_damaged_is_left_out() -> None:
+    for name, content in (("a", b"{"), ("b", b"[]"), ("c", b"{}")):
+        (place() / name).mkdir(parents=True)
+        (place() / name / "run.json").write_bytes(content)
+    assert list(kept_encoders()) == []
+    assert verify_work(b"a text", "a.txt").status is Status.NOTHING
+
+
+def test_a_folder_that_cannot_be_read_is_said_and_the_others_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "works" / "closed").mkdir(parents=True)
+    (tmp_path / "works" / "open.txt").write_text("words")
+    scan = os.scandir
+
+    def refuse(path: Path) -> object:  # a test that runs as root may read every folder
+        if Path(path).name == "closed":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr("afresh.provenance.read.os.scandir", refuse)
+    assert [p.name for p in works_in(tmp_path / "works")] == ["closed", "open.txt"]
+    assert [f.status for f in read_all(tmp_path / "works")] == [Status.DAMAGED, Status.NOTHING]
+
+
+def test_no_p_value_is_said_to_be_0() -> None:
+    assert p_words(0.0) == "p < 1e-300" and p_words(2.1e-40) == "p = 2.1e-40"
+
+
+def test_without_a_place_for_keys_it_is_said_how_works_are_made_unmarked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("AFRESH_KEY_FOLDER", str(tmp_path / "file" / "keys"))
+    with pytest.raises(UserError, match=r"AFRESH_KEY_FOLDER.*--no-marks"):
+        watermark_key()
+    with pytest.raises(UserError, match=r"AFRESH_KEY_FOLDER.*--no-marks"):
+        _ = Credentials("sha256:" + "5e" * 32, "shapes", "flow", "image").signer
