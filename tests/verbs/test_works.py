@@ -15,7 +15,7 @@ from PIL import Image
 import afresh
 from afresh.core import UserError
 from afresh.provenance.layers import Provenance, Status
-from afresh.verbs.verify_works import texts_in, verify_work, verify_works
+from afresh.verbs.verify_works import verify_work, verify_works
 
 TINY = {"family.width": 32, "family.layers": 1, "family.heads": 2, "family.kv_heads": 2, "train.compile": False}
 LETTERS = [*"abcdefghijklmnopqrstuvwxyz   "]
@@ -95,13 +95,6 @@ def test_texts_are_found_after_their_run_is_gone(texts: Path, tmp_path: Path) ->
     assert verify_work(made.encode(), "a.txt").status is Status.MARKED
     assert verify_work(plain.encode(), "a.txt").status is Status.NOTHING
     assert verify_work(b"", "a.txt").status is Status.NOTHING
-
-
-def test_texts_in_files() -> None:
-    lines = [json.dumps({"text": "one"}), json.dumps({"text": "two", "seed": 1})]
-    assert texts_in("\n".join(lines).encode()) == ["one", "two"]
-    assert texts_in(b'{"text": 1}') == ['{"text": 1}'] and texts_in(b"a tale\n") == ["a tale\n"]
-    assert texts_in(b"\xff\xfe") is None and texts_in(b"a\0b") is None and texts_in(b" \n") is None
 
 
 def test_labels_that_people_see(images: Path, texts: Path, tmp_path: Path) -> None:

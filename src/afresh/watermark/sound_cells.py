@@ -150,14 +150,14 @@ def _transformed(frames: Array) -> Spectra:
     return np.asarray(fft.rfft(frames * _window(frames.shape[2]), axis=2))
 
 
-@lru_cache
+@lru_cache(32)
 def _membership(bands: int) -> Array:
     """Which bins are in which bands, (bins, bands)."""
     bins = np.arange(EDGES[bands])[:, None]
     return ((bins >= EDGES[:bands]) & (bins < EDGES[1 : bands + 1])).astype(np.float32)
 
 
-@lru_cache
+@lru_cache(32)
 def _window(size: int) -> Array:
     """The root of a Hann window: its square sums to OVERLAP / 2 over windows that overlap."""
     return np.sin(np.pi * (np.arange(size) / size)).astype(np.float32)

@@ -18,7 +18,6 @@ from afresh.data.files import FileError, named, read_bytes
 from afresh.data.tables.rows import read_table
 from afresh.domains.code.metrics import CodeTask, held, new_mark, pass_scores, task_of
 from afresh.runs.run import Run
-from afresh.runs.works import settings_of_works
 from afresh.sampling.request import Request
 from afresh.sandbox.processes import Outcome, Sandbox
 
@@ -115,7 +114,7 @@ def draw_answers(
     python = part is not None and "python" in part.classes
     request = Request(prompts, {"language": "python"} if python else None)
     cond, _, notes = run.condition(len(prompts), request, seed)
-    x = run.draw(run.modules, cond, seed, settings_of_works(run, settings))
+    x = run.draw(run.modules, cond, seed, run.settings(settings))
     texts = run.encoder.decode(x)
     return [t.answer(text) for t, text in zip((t for t in tasks for _ in range(n)), texts, strict=True)], notes
 
