@@ -80,7 +80,7 @@ def test_from_a_payment_to_a_royalty(here: Path, invoke: Invoke) -> None:  # noq
         (("price", "poem", "nan", "--folder", "shop"), "no listing"),
         (("royalties", "--since", "May", "--folder", "shop"), "no day"),
         (("serve", "--secret-file", "poem.txt", "--folder", "shop"), "200 words"),
-        (("grant", "poem", "--to", "A", "--paid", "1", "--folder", "shop"), "is no price"),
+        (("grant", "poem", "--to", "A", "--paid", "1", "--folder", "shop"), "no number and a currency"),
         (("sell",), "No such command"),
     ],
 )

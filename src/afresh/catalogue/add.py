@@ -14,14 +14,15 @@ from pydantic import ValidationError
 
 from afresh.catalogue.folder import Catalogue, copy_file, digest
 from afresh.catalogue.listing import Bundle, Listing, Parent, Quality, changed, id_of
-from afresh.catalogue.money import FREE, parse_money
 from afresh.catalogue.previews import preview_of
 from afresh.collect.licences import normalised
 from afresh.collect.record import UNKNOWN
 from afresh.core import UserError
+from afresh.core.money import parse_money
 from afresh.core.safe_json import faults, parse_json
 from afresh.storage.files import replace_file
 
+FREE = "free"
 CARD, REPORT, RUN = "card.md", "report.json", "run.json"
 
 

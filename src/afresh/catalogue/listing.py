@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, StringConstraints, model_validator
 from pydantic.functional_validators import AfterValidator
 
-from afresh.catalogue.money import Money
+from afresh.core.money import MOST, Money
 from afresh.core.safe_text import visible, visible_line
 
 WHOLE = 10_000  # basis points
@@ -39,10 +39,17 @@ def https(url: str) -> str:
     return url
 
 
+def _payable(money: Money) -> Money:
+    if not 0 <= money.amount <= MOST:
+        raise ValueError(f"{money} is no price")
+    return money
+
+
 Line = Annotated[str, StringConstraints(strip_whitespace=True, max_length=200), AfterValidator(_line)]
 Title = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200), AfterValidator(_line)]
 Text = Annotated[str, StringConstraints(strip_whitespace=True, max_length=20_000), AfterValidator(_text)]
 Url = Annotated[str, AfterValidator(https)]
+Price = Annotated[Money, AfterValidator(_payable)]
 
 
 class Stored(BaseModel):
@@ -94,7 +101,7 @@ class Listing(Stored):
     licence: Line
     terms: Text = ""
     maker: Line = ""
-    price: Money | Literal["free"] | None = None
+    price: Price | Literal["free"] | None = None
     link: Url | None = None
     payment_link: Line = ""
     bundle: Bundle

@@ -231,11 +231,11 @@ def grant(
     from dataclasses import asdict
 
     from afresh.catalogue.folder import Catalogue
-    from afresh.catalogue.money import parse_money
     from afresh.catalogue.orders import Orders
+    from afresh.core.money import parse_money
 
     orders = Orders(Catalogue.open(folder))
-    made = orders.grant(listing, to, order, None if paid is None else parse_money(paid))
+    made = orders.grant(listing, to, order, None if paid is None else parse_money(paid, "paid"))
     if as_json:
         emit(asdict(made))
     else:
