@@ -5,7 +5,7 @@ catalogue/
   listings/ID.json      one listing
   files/ID/NAME         what is delivered of it
   previews/ID.webp      its picture
-  cards/ID.md           the model card of its run
+  labels/ID/            the card and the label of its run
   ledger.jsonl          every publication, release, refund and removal (ledger.py)
   buyers/               personal data of buyers, which can be forgotten (buyers.py)
   receipts/             a receipt of each order, signed
@@ -96,6 +96,9 @@ class Catalogue:
 
     def bundle(self, listing: Listing) -> Path:
         return self.folder / "files" / listing.id / listing.bundle.name
+
+    def label(self, listing: Listing, name: str) -> Path:
+        return self.folder / "labels" / listing.id / name
 
     def has(self, id: str) -> bool:
         return re.fullmatch(r"[a-z0-9-]{1,64}", id) is not None and self.path(id).is_file()

@@ -91,8 +91,8 @@ class Parent(Stored):
 
 class Listing(Stored):
     """An offer. `price` is None until it is decided, which keeps the listing out of what is published. `link` is where
-    it is bought, and `payment_link` the id of that link if it was made here. `lineage` is provenance in words: the run,
-    the base, the data. `removed` is the reason of a take-down."""
+    it is bought, and `payment_link` the id of that link if it was made here. `lineage` is what the label of
+    its run says, in words, and `labels` the files of that label. `removed` is the reason of a take-down."""
 
     id: Id
     kind: Kind
@@ -106,7 +106,7 @@ class Listing(Stored):
     payment_link: Line = ""
     bundle: Bundle
     preview: Preview | None = None
-    card: FileName | None = None
+    labels: tuple[FileName, ...] = ()
     quality: Quality | None = None
     lineage: dict[str, JsonValue] = Field(default_factory=dict)
     safety: Text = ""

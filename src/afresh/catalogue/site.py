@@ -25,6 +25,7 @@ HERE = Path(__file__).parent / "templates"
 INDEX = "catalogue.json"
 FORMAT, VERSION = "afresh-catalogue", 1
 FIRST = 24  # listings that the first page has without its script
+LABELS = {"card.md": "Model card", "label.json": "Label", "spdx.json": "SPDX", "cdx.json": "CycloneDX"}
 KINDS = {"model": "Model", "adapter": "Adapter", "data": "Data set", "work": "Work"}
 
 
@@ -134,6 +135,7 @@ def index_of(catalogue: Catalogue, listings: Sequence[Listing], made: datetime) 
                 "buy": x.link,
                 "quality": None if x.quality is None else x.quality.model_dump(mode="json"),
                 "lineage": x.lineage,
+                "labels": [f"labels/{x.id}/{name}" for name in x.labels],
                 "parents": [p.model_dump() for p in x.parents],
                 "safety": x.safety,
             }
@@ -162,11 +164,11 @@ def write(path: Path, content: bytes) -> None:
 
 
 def copy_parts(catalogue: Catalogue, x: Listing, folder: Path) -> None:
-    """The thumbnail and the card of a listing, and its bundle if it is free."""
+    """The thumbnail and the label of a listing, and its bundle if it is free."""
     if x.preview is not None and x.preview.thumbnail is not None:
         link_or_copy(catalogue.folder / "previews" / x.preview.thumbnail, folder / "previews" / x.preview.thumbnail)
-    if x.card is not None:
-        link_or_copy(catalogue.folder / "cards" / x.card, folder / "cards" / x.card)
+    for name in x.labels:
+        link_or_copy(catalogue.label(x, name), folder / "labels" / x.id / name)
     if x.money is None:
         link_or_copy(catalogue.bundle(x), folder / "bundles" / x.id / x.bundle.name)
 
@@ -219,7 +221,7 @@ def view(x: Listing, lineage: Lineage) -> dict[str, Any]:
         "protocol": [] if x.quality is None else flat(x.quality.card),
         "lineage": flat(x.lineage),
         "parents": parents,
-        "card": None if x.card is None else f"cards/{x.card}",
+        "labels": [(LABELS.get(name, name), f"labels/{x.id}/{name}") for name in x.labels],
     }
 
 
