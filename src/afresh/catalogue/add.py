@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from afresh.catalogue.folder import Catalogue, copy_file, digest
-from afresh.catalogue.listing import Bundle, Listing, Parent, Quality, changed, id_of
+from afresh.catalogue.listing import Bundle, Listing, Parent, Quality, id_of
 from afresh.catalogue.previews import preview_of
 from afresh.collect.licences import normalised
 from afresh.collect.record import UNKNOWN
@@ -79,7 +78,7 @@ def add(
             if thumb is not None:
                 found = found.model_copy(update={"thumbnail": f"{id}.webp"})
                 replace_file(catalogue.folder / "previews" / f"{id}.webp", thumb)
-            listing = changed(listing, preview=found)
+            listing = listing.model_copy(update={"preview": found})
         for label, content in labels.items():
             replace_file(catalogue.label(listing, label), content)
         copy_file(file, catalogue.bundle(listing))
@@ -182,12 +181,9 @@ def set_price(catalogue: Catalogue, id: str, price: str, link: str | None = None
         old = catalogue.listing(id)
         given = price_of(price)
         kept = old.link if given == old.price else None
-        try:
-            new = changed(old, price=given, link=link or kept, payment_link=payment_link)
-        except ValidationError as error:
-            raise UserError(f"A listing cannot have these facts: {faults(error)}.", "listing") from None
+        new = validated({**old.model_dump(), "price": given, "link": link or kept, "payment_link": payment_link})
         catalogue.write(new)
-        catalogue.ledger.append("priced", listing=id, price=json.loads(new.model_dump_json(include={"price"}))["price"])
+        catalogue.ledger.append("priced", listing=id, price=new.model_dump(mode="json")["price"])
     return new
 
 

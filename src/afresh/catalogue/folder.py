@@ -13,7 +13,6 @@ catalogue/
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import secrets
@@ -171,8 +170,3 @@ def copy_file(source: Path, to: Path) -> None:
             shutil.copyfileobj(stream, out, 1 << 20)
     except OSError as error:
         raise UserError(f"{source} cannot be copied to {to}: {error.strerror or error}.", "cannot_write") from error
-
-
-def plain(listing: Listing) -> dict[str, Any]:
-    """A listing as plain values."""
-    return dict(json.loads(listing.model_dump_json()))

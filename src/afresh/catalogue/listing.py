@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, StringConstraints, model_validator
@@ -136,8 +136,3 @@ class Listing(Stored):
 def id_of(title: str) -> str:
     """An id made of a title: its letters and digits of ASCII, or `listing`."""
     return re.sub(r"[^a-z0-9]+", "-", title.casefold())[:60].strip("-") or "listing"
-
-
-def changed(listing: Listing, **values: Any) -> Listing:
-    """The listing with other values, validated. Raises pydantic.ValidationError."""
-    return Listing.model_validate({**listing.model_dump(), **values})

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from afresh.catalogue.ledger import Entry
+from afresh.catalogue.sidecar import sidecar_of
 from afresh.core.money import Money
 from afresh.storage.files import replace_file
 
@@ -42,8 +43,6 @@ def receipt_of(catalogue: Catalogue, entry: Entry) -> bytes:
 def write_receipt(catalogue: Catalogue, entry: Entry) -> Path:
     """Write the receipt and its sidecar, unless both are there."""
     from afresh.provenance.formats import SIDECAR
-    from afresh.provenance.sign_work import signed_work
-    from afresh.provenance.work import work
 
     file = catalogue.folder / "receipts" / f"{entry['order']}.json"
     beside = file.with_name(file.name + SIDECAR)
@@ -51,9 +50,6 @@ def write_receipt(catalogue: Catalogue, entry: Entry) -> Path:
         return file
     content = receipt_of(catalogue, entry)
     made = datetime.fromisoformat(entry["at"])
-    facts = work(run="", model=catalogue.settings.name, family="", medium="receipt", made=made, recipe={})
-    sidecar = signed_work(content, file.name, facts).sidecar
-    assert sidecar is not None  # JSON carries no manifest
-    replace_file(beside, sidecar)
+    replace_file(beside, sidecar_of(content, file.name, catalogue.settings.name, "receipt", made))
     replace_file(file, content)
     return file

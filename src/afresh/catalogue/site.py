@@ -16,6 +16,7 @@ from afresh.catalogue import feeds
 from afresh.catalogue.folder import Catalogue, bundle_fault
 from afresh.catalogue.lineage import Lineage, check_lineage
 from afresh.catalogue.listing import Listing
+from afresh.catalogue.sidecar import sidecar_of
 from afresh.core import UserError
 from afresh.pages.render import BASE, environment
 from afresh.storage.files import free_bytes
@@ -67,6 +68,8 @@ def publish(catalogue: Catalogue, out: Path, made: datetime | None = None) -> li
 
 def files(catalogue: Catalogue, offered: Sequence[Listing], made: datetime) -> Iterator[tuple[str, bytes]]:
     """Names and contents of what is computed."""
+    from afresh.provenance.formats import SIDECAR
+
     settings, lineage = catalogue.settings, Lineage(offered)
     newest = sorted(offered, key=lambda x: (x.added, x.id), reverse=True)
     pages, parts = environment(HERE), {"name": settings.name, "kinds": KINDS}
@@ -93,22 +96,11 @@ def files(catalogue: Catalogue, offered: Sequence[Listing], made: datetime) -> I
     yield "listings.js", f"const LISTINGS = {in_script(rows)};\n".encode()
     index = (json.dumps(index_of(catalogue, newest, made), ensure_ascii=False, indent=1) + "\n").encode()
     yield INDEX, index
-    yield from signed(index, settings.name, made)
+    yield INDEX + SIDECAR, sidecar_of(index, INDEX, settings.name, "catalogue", made)
     if settings.url is not None:
         yield "feed.xml", feeds.rss(settings.name, settings.url, newest[: feeds.MOST_NEWS])
         yield "sitemap.xml", feeds.sitemap(settings.url, newest)
         yield "products.xml", feeds.merchant(settings.name, settings.url, newest)
-
-
-def signed(index: bytes, name: str, made: datetime) -> Iterator[tuple[str, bytes]]:
-    from afresh.provenance.formats import SIDECAR
-    from afresh.provenance.sign_work import signed_work
-    from afresh.provenance.work import work
-
-    facts = work(run="", model=name, family="", medium="catalogue", made=made, recipe={"format": FORMAT})
-    sidecar = signed_work(index, INDEX, facts).sidecar
-    assert sidecar is not None  # JSON carries no manifest
-    yield INDEX + SIDECAR, sidecar
 
 
 def index_of(catalogue: Catalogue, listings: Sequence[Listing], made: datetime) -> dict[str, Any]:
