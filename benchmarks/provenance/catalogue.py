@@ -31,10 +31,10 @@ from PIL import Image
 from afresh.catalogue.folder import Catalogue
 from afresh.catalogue.ledger import check_ledger
 from afresh.catalogue.listing import Bundle, Listing, Preview
-from afresh.catalogue.money import Money
 from afresh.catalogue.previews import thumbnail
 from afresh.catalogue.site import publish
 from afresh.collect.licences import normalised
+from afresh.core.money import Money
 from benchmarks.common.benchmark import Benchmark, parser_of
 from benchmarks.common.folders import work_folder
 from benchmarks.common.results import Row, save

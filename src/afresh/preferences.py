@@ -43,10 +43,10 @@ Minutes = Annotated[float, BeforeValidator(_minutes)]  # a number, or a text as 
 def _price(given: str) -> str:
     """Raises ValueError, as a validator of pydantic does, for what is no amount of money."""
     from afresh.core.errors import UserError
-    from afresh.core.money import parse_money
+    from afresh.core.money import parse_amount
 
     try:
-        return str(parse_money(given))
+        return " ".join(parse_amount(given, "price"))
     except UserError as error:
         raise ValueError(str(error).partition(": ")[2]) from None  # without the name, which is said before it
 

@@ -32,6 +32,13 @@ def test_from_a_run_to_another_catalogue(here: Path, invoke: Invoke) -> None:  #
     assert code == 0 and listing["id"] == "small-words" and listing["kind"] == "model"
     assert listing["bundle"]["name"] == "text.bundle" and listing["lineage"]["family"] == "transformer"
     assert invoke("catalogue", "publish", "--out", "site")[0] == 0
+    page = (here / "site" / "listings" / "small-words.html").read_text()
+    for said in ("licences that follow", "made from", "training", "labels/small-words/card.md"):
+        assert said in page
+    for name in listing["labels"]:
+        assert (here / "site" / "labels" / "small-words" / name).stat().st_size > 500
+    label = json.loads((here / "site" / "labels" / "small-words" / "label.json").read_text())
+    assert label["id"] == listing["lineage"]["content hash"] and label["training"]["joules"] > 0
     assert find("site/catalogue.json", "small-words", ()).sha256 == listing["bundle"]["sha256"]
     code, _, said = invoke("get", "site", "--listing", "small-words", "--name", "words")
     assert code == 0, said
@@ -80,7 +87,7 @@ def test_from_a_payment_to_a_royalty(here: Path, invoke: Invoke) -> None:  # noq
         (("price", "poem", "nan", "--folder", "shop"), "no listing"),
         (("royalties", "--since", "May", "--folder", "shop"), "no day"),
         (("serve", "--secret-file", "poem.txt", "--folder", "shop"), "200 words"),
-        (("grant", "poem", "--to", "A", "--paid", "1", "--folder", "shop"), "is no price"),
+        (("grant", "poem", "--to", "A", "--paid", "1", "--folder", "shop"), "no number and a currency"),
         (("sell",), "No such command"),
     ],
 )

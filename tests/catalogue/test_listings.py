@@ -66,7 +66,7 @@ def test_the_preview_of_a_picture_a_sound_and_a_text(catalogue: Catalogue, tmp_p
         ({"kind": "thing"}, "kind"),
         ({"id": "../../etc"}, "id"),
         ({"id": "A B"}, "id"),
-        ({"price": "NaN EUR"}, "no price"),
+        ({"price": "NaN EUR"}, "no finite decimal number"),
         ({"link": "http://example.org"}, "https://"),
         ({"link": "javascript:alert(1)"}, "https://"),
         ({"link": "https://a:b@example.org"}, "https://"),

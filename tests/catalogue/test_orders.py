@@ -14,11 +14,11 @@ from afresh.catalogue.add import add, set_price, take_down
 from afresh.catalogue.folder import Catalogue
 from afresh.catalogue.ledger import check_ledger
 from afresh.catalogue.links import Link
-from afresh.catalogue.money import parse_money
 from afresh.catalogue.orders import Notice, Orders, Outcome
 from afresh.catalogue.royalties import as_csv, royalties
 from afresh.catalogue.stripe import notice_of
 from afresh.core import UserError
+from afresh.core.money import parse_money
 from afresh.provenance.layers import Status
 from afresh.provenance.read import read
 from tests.catalogue.conftest import refund, session, wire

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from afresh.catalogue.folder import Catalogue, copy_file, digest
-from afresh.catalogue.listing import Bundle, Listing, Parent, Quality, changed, id_of
-from afresh.catalogue.money import FREE, parse_money
+from afresh.catalogue.listing import Bundle, Listing, Parent, Quality, id_of
 from afresh.catalogue.previews import preview_of
 from afresh.collect.licences import normalised
 from afresh.collect.record import UNKNOWN
 from afresh.core import UserError
+from afresh.core.money import parse_money
 from afresh.core.safe_json import faults, parse_json
 from afresh.storage.files import replace_file
 
-CARD, REPORT, RUN = "card.md", "report.json", "run.json"
+if TYPE_CHECKING:
+    from afresh.verbs.labelling import Format
+
+FREE = "free"
+REPORT = "report.json"
+LABELS: Mapping[str, Format] = {"card.md": "card", "label.json": "label", "spdx.json": "spdx", "cdx.json": "cyclonedx"}
 
 
 def add(
@@ -42,7 +46,7 @@ def add(
 ) -> Listing:
     """Add a file to a catalogue. An id that exists already gets the new file and facts, and keeps what is not given.
 
-    run: the run that the file is a bundle of, for its measured quality, its card, its lineage and its preview. parents:
+    run: the run that the file is a bundle of, for its measured quality, its label and its preview. parents:
     `ID_OR_SHA256` or `ID_OR_SHA256=PERCENT`, the share of each payment that is due to it. texts: summary, terms, maker,
     safety. Raises UserError for facts that are not valid, a licence that is no expression of SPDX, and a circular
     lineage.
@@ -65,7 +69,8 @@ def add(
             facts["parents"] = [parent_of(text) for text in parents]
         facts |= {} if price is None else {"price": price_of(price)}
         facts |= {} if link is None else {"link": link}
-        facts |= {} if run is None else facts_of_run(run)
+        stated, labels = ({}, {}) if run is None else facts_of_run(run)
+        facts |= stated
         listing = validated(facts)
         shown = preview or (None if run is None else picture_of(run)) or file
         if (seen := preview_of(shown, given=preview is not None or shown != file)) is not None:
@@ -73,10 +78,9 @@ def add(
             if thumb is not None:
                 found = found.model_copy(update={"thumbnail": f"{id}.webp"})
                 replace_file(catalogue.folder / "previews" / f"{id}.webp", thumb)
-            listing = changed(listing, preview=found)
-        if run is not None and (run / CARD).is_file():
-            copy_file(run / CARD, catalogue.folder / "cards" / f"{id}.md")
-            listing = changed(listing, card=f"{id}.md")
+            listing = listing.model_copy(update={"preview": found})
+        for label, content in labels.items():
+            replace_file(catalogue.label(listing, label), content)
         copy_file(file, catalogue.bundle(listing))
         catalogue.write(listing)
         catalogue.ledger.append("added", listing=id, sha256=listing.bundle.sha256, licence=licence)
@@ -133,26 +137,21 @@ def parent_of(text: str) -> Parent:
         ) from None
 
 
-def facts_of_run(run: Path) -> dict[str, Any]:
-    """The quality and the lineage that a run's files state. Raises UserError if it is no run."""
+def facts_of_run(run: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """What a listing says of a run: its measured quality, and what its label says; and the files of that label. Raises
+    UserError if it is no run, or one that has no label yet."""
+    from afresh.labels.words import rows_of
     from afresh.runs.run import Run
+    from afresh.verbs.labelling import labelled_run
 
-    record = Run.open(run).record
-    facts: dict[str, Any] = {
-        "lineage": {
-            "afresh": record.afresh,
-            "family": record.family,
-            "parameters": record.parameters,
-            "data": Path(record.data.path).name,
-            "train_items": record.data.train,
-            "heldout_items": record.data.heldout,
-            "base_sha256": record.base_sha256,
-            "base_licences": sorted({b.licence for b in record.base_licences}),
-        }
-    }
+    opened = Run.open(run)
+    made = {name: labelled_run(opened, format) for name, format in LABELS.items()}
+    label = made["label.json"].label
+    assert label is not None
+    facts: dict[str, Any] = {"lineage": dict(rows_of(label)), "labels": tuple(made)}
     if (run / REPORT).is_file():
         facts["quality"] = quality_of(run / REPORT)
-    return facts
+    return facts, {name: one.text.encode("utf-8", "backslashreplace") for name, one in made.items()}
 
 
 def quality_of(report: Path) -> Quality | None:
@@ -182,12 +181,9 @@ def set_price(catalogue: Catalogue, id: str, price: str, link: str | None = None
         old = catalogue.listing(id)
         given = price_of(price)
         kept = old.link if given == old.price else None
-        try:
-            new = changed(old, price=given, link=link or kept, payment_link=payment_link)
-        except ValidationError as error:
-            raise UserError(f"A listing cannot have these facts: {faults(error)}.", "listing") from None
+        new = validated({**old.model_dump(), "price": given, "link": link or kept, "payment_link": payment_link})
         catalogue.write(new)
-        catalogue.ledger.append("priced", listing=id, price=json.loads(new.model_dump_json(include={"price"}))["price"])
+        catalogue.ledger.append("priced", listing=id, price=new.model_dump(mode="json")["price"])
     return new
 
 

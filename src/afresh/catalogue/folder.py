@@ -5,7 +5,7 @@ catalogue/
   listings/ID.json      one listing
   files/ID/NAME         what is delivered of it
   previews/ID.webp      its picture
-  cards/ID.md           the model card of its run
+  labels/ID/            the card and the label of its run
   ledger.jsonl          every publication, release, refund and removal (ledger.py)
   buyers/               personal data of buyers, which can be forgotten (buyers.py)
   receipts/             a receipt of each order, signed
@@ -13,7 +13,6 @@ catalogue/
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import secrets
@@ -97,6 +96,9 @@ class Catalogue:
     def bundle(self, listing: Listing) -> Path:
         return self.folder / "files" / listing.id / listing.bundle.name
 
+    def label(self, listing: Listing, name: str) -> Path:
+        return self.folder / "labels" / listing.id / name
+
     def has(self, id: str) -> bool:
         return re.fullmatch(r"[a-z0-9-]{1,64}", id) is not None and self.path(id).is_file()
 
@@ -168,8 +170,3 @@ def copy_file(source: Path, to: Path) -> None:
             shutil.copyfileobj(stream, out, 1 << 20)
     except OSError as error:
         raise UserError(f"{source} cannot be copied to {to}: {error.strerror or error}.", "cannot_write") from error
-
-
-def plain(listing: Listing) -> dict[str, Any]:
-    """A listing as plain values."""
-    return dict(json.loads(listing.model_dump_json()))

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
 
 from afresh.catalogue.listing import WHOLE, Listing
-from afresh.catalogue.money import apportioned
 from afresh.core import UserError
+from afresh.core.money import apportioned
 
 
 class Lineage:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, StringConstraints, model_validator
 from pydantic.functional_validators import AfterValidator
 
-from afresh.catalogue.money import Money
+from afresh.core.money import MOST, Money
 from afresh.core.safe_text import visible, visible_line
 
 WHOLE = 10_000  # basis points
@@ -39,10 +39,17 @@ def https(url: str) -> str:
     return url
 
 
+def _payable(money: Money) -> Money:
+    if not 0 <= money.amount <= MOST:
+        raise ValueError(f"{money} is no price")
+    return money
+
+
 Line = Annotated[str, StringConstraints(strip_whitespace=True, max_length=200), AfterValidator(_line)]
 Title = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200), AfterValidator(_line)]
 Text = Annotated[str, StringConstraints(strip_whitespace=True, max_length=20_000), AfterValidator(_text)]
 Url = Annotated[str, AfterValidator(https)]
+Price = Annotated[Money, AfterValidator(_payable)]
 
 
 class Stored(BaseModel):
@@ -84,8 +91,8 @@ class Parent(Stored):
 
 class Listing(Stored):
     """An offer. `price` is None until it is decided, which keeps the listing out of what is published. `link` is where
-    it is bought, and `payment_link` the id of that link if it was made here. `lineage` is provenance in words: the run,
-    the base, the data. `removed` is the reason of a take-down."""
+    it is bought, and `payment_link` the id of that link if it was made here. `lineage` is what the label of
+    its run says, in words, and `labels` the files of that label. `removed` is the reason of a take-down."""
 
     id: Id
     kind: Kind
@@ -94,12 +101,12 @@ class Listing(Stored):
     licence: Line
     terms: Text = ""
     maker: Line = ""
-    price: Money | Literal["free"] | None = None
+    price: Price | Literal["free"] | None = None
     link: Url | None = None
     payment_link: Line = ""
     bundle: Bundle
     preview: Preview | None = None
-    card: FileName | None = None
+    labels: tuple[FileName, ...] = ()
     quality: Quality | None = None
     lineage: dict[str, JsonValue] = Field(default_factory=dict)
     safety: Text = ""
@@ -129,8 +136,3 @@ class Listing(Stored):
 def id_of(title: str) -> str:
     """An id made of a title: its letters and digits of ASCII, or `listing`."""
     return re.sub(r"[^a-z0-9]+", "-", title.casefold())[:60].strip("-") or "listing"
-
-
-def changed(listing: Listing, **values: Any) -> Listing:
-    """The listing with other values, validated. Raises pydantic.ValidationError."""
-    return Listing.model_validate({**listing.model_dump(), **values})

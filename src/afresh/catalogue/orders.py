@@ -21,9 +21,9 @@ from afresh.catalogue.ledger import Entry
 from afresh.catalogue.lineage import Lineage
 from afresh.catalogue.links import Link, Links
 from afresh.catalogue.listing import Listing
-from afresh.catalogue.money import Money
-from afresh.catalogue.receipts import write_receipt
+from afresh.catalogue.receipts import paid_of, write_receipt
 from afresh.core import UserError
+from afresh.core.money import Money
 
 ORDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,199}")
 Result = Literal["released", "repeated", "refunded", "refused", "withheld"]
@@ -94,12 +94,11 @@ class Orders:
         if event := entry.get("event"):
             self.events[event] = what
         if what in ("released", "withheld"):
-            money = None if entry.get("amount") is None else Money(amount=entry["amount"], currency=entry["currency"])
             payment = entry.get("payment", "")
             self.known[entry["order"]] = Order(
                 entry["listing"],
                 entry,
-                money,
+                paid_of(entry),
                 entry.get("shares", {}),
                 entry["expires"],
                 what == "withheld",

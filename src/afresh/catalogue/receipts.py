@@ -9,19 +9,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from afresh.catalogue.ledger import Entry
-from afresh.catalogue.money import decimal
+from afresh.catalogue.sidecar import sidecar_of
+from afresh.core.money import Money
 from afresh.storage.files import replace_file
 
 if TYPE_CHECKING:
     from afresh.catalogue.folder import Catalogue
 
 
+def paid_of(entry: Entry) -> Money | None:
+    """What was paid, as a line of the ledger says."""
+    return None if entry.get("amount") is None else Money(amount=entry["amount"], currency=entry["currency"])
+
+
 def receipt_of(catalogue: Catalogue, entry: Entry) -> bytes:
     """The receipt that a line of the ledger stands for: the same at any time."""
-    money = {}
-    if entry.get("amount") is not None:
-        money = {"amount": entry["amount"], "currency": entry["currency"]}
-        money["written"] = f"{decimal(entry['amount'], entry['currency'])} {entry['currency']}"
+    money = paid_of(entry)
     facts = {
         "format": "afresh-receipt",
         "version": 1,
@@ -31,7 +34,7 @@ def receipt_of(catalogue: Catalogue, entry: Entry) -> bytes:
         "at": entry["at"],
         "state": entry["what"],
         **{name: entry[name] for name in ("listing", "title", "sha256", "size", "licence")},
-        "paid": money or None,
+        "paid": None if money is None else {**money.model_dump(), "written": str(money)},
         "ledger_line": entry["n"],
     }
     return (json.dumps(facts, indent=1, ensure_ascii=False) + "\n").encode()
@@ -40,8 +43,6 @@ def receipt_of(catalogue: Catalogue, entry: Entry) -> bytes:
 def write_receipt(catalogue: Catalogue, entry: Entry) -> Path:
     """Write the receipt and its sidecar, unless both are there."""
     from afresh.provenance.formats import SIDECAR
-    from afresh.provenance.sign_work import signed_work
-    from afresh.provenance.work import work
 
     file = catalogue.folder / "receipts" / f"{entry['order']}.json"
     beside = file.with_name(file.name + SIDECAR)
@@ -49,9 +50,6 @@ def write_receipt(catalogue: Catalogue, entry: Entry) -> Path:
         return file
     content = receipt_of(catalogue, entry)
     made = datetime.fromisoformat(entry["at"])
-    facts = work(run="", model=catalogue.settings.name, family="", medium="receipt", made=made, recipe={})
-    sidecar = signed_work(content, file.name, facts).sidecar
-    assert sidecar is not None  # JSON carries no manifest
-    replace_file(beside, sidecar)
+    replace_file(beside, sidecar_of(content, file.name, catalogue.settings.name, "receipt", made))
     replace_file(file, content)
     return file

@@ -11,8 +11,8 @@ from typing import Any
 
 from afresh.catalogue.folder import Catalogue
 from afresh.catalogue.lineage import Lineage
-from afresh.catalogue.money import apportioned, decimal
 from afresh.catalogue.orders import Orders
+from afresh.core.money import Money, apportioned
 
 COLUMNS = ("to", "maker", "currency", "amount_minor", "amount", "orders")
 
@@ -36,7 +36,8 @@ def royalties(catalogue: Catalogue, since: date | None = None, until: date | Non
     rows = []
     for of, currency in sorted(owed):
         amount, known = owed[of, currency], lineage.named(of)
-        values = (of, known.maker if known else "", currency, amount, decimal(amount, currency), counts[of, currency])
+        written = Money(amount=amount, currency=currency).decimal
+        values = (of, known.maker if known else "", currency, amount, written, counts[of, currency])
         rows.append(dict(zip(COLUMNS, values, strict=True)))
     return rows
 

@@ -16,6 +16,7 @@ from afresh.catalogue import feeds
 from afresh.catalogue.folder import Catalogue, bundle_fault
 from afresh.catalogue.lineage import Lineage, check_lineage
 from afresh.catalogue.listing import Listing
+from afresh.catalogue.sidecar import sidecar_of
 from afresh.core import UserError
 from afresh.pages.render import BASE, environment
 from afresh.storage.files import free_bytes
@@ -25,6 +26,7 @@ HERE = Path(__file__).parent / "templates"
 INDEX = "catalogue.json"
 FORMAT, VERSION = "afresh-catalogue", 1
 FIRST = 24  # listings that the first page has without its script
+LABELS = {"card.md": "Model card", "label.json": "Label", "spdx.json": "SPDX", "cdx.json": "CycloneDX"}
 KINDS = {"model": "Model", "adapter": "Adapter", "data": "Data set", "work": "Work"}
 
 
@@ -66,6 +68,8 @@ def publish(catalogue: Catalogue, out: Path, made: datetime | None = None) -> li
 
 def files(catalogue: Catalogue, offered: Sequence[Listing], made: datetime) -> Iterator[tuple[str, bytes]]:
     """Names and contents of what is computed."""
+    from afresh.provenance.formats import SIDECAR
+
     settings, lineage = catalogue.settings, Lineage(offered)
     newest = sorted(offered, key=lambda x: (x.added, x.id), reverse=True)
     pages, parts = environment(HERE), {"name": settings.name, "kinds": KINDS}
@@ -92,22 +96,11 @@ def files(catalogue: Catalogue, offered: Sequence[Listing], made: datetime) -> I
     yield "listings.js", f"const LISTINGS = {in_script(rows)};\n".encode()
     index = (json.dumps(index_of(catalogue, newest, made), ensure_ascii=False, indent=1) + "\n").encode()
     yield INDEX, index
-    yield from signed(index, settings.name, made)
+    yield INDEX + SIDECAR, sidecar_of(index, INDEX, settings.name, "catalogue", made)
     if settings.url is not None:
         yield "feed.xml", feeds.rss(settings.name, settings.url, newest[: feeds.MOST_NEWS])
         yield "sitemap.xml", feeds.sitemap(settings.url, newest)
         yield "products.xml", feeds.merchant(settings.name, settings.url, newest)
-
-
-def signed(index: bytes, name: str, made: datetime) -> Iterator[tuple[str, bytes]]:
-    from afresh.provenance.formats import SIDECAR
-    from afresh.provenance.sign_work import signed_work
-    from afresh.provenance.work import work
-
-    facts = work(run="", model=name, family="", medium="catalogue", made=made, recipe={"format": FORMAT})
-    sidecar = signed_work(index, INDEX, facts).sidecar
-    assert sidecar is not None  # JSON carries no manifest
-    yield INDEX + SIDECAR, sidecar
 
 
 def index_of(catalogue: Catalogue, listings: Sequence[Listing], made: datetime) -> dict[str, Any]:
@@ -134,6 +127,7 @@ def index_of(catalogue: Catalogue, listings: Sequence[Listing], made: datetime) 
                 "buy": x.link,
                 "quality": None if x.quality is None else x.quality.model_dump(mode="json"),
                 "lineage": x.lineage,
+                "labels": [f"labels/{x.id}/{name}" for name in x.labels],
                 "parents": [p.model_dump() for p in x.parents],
                 "safety": x.safety,
             }
@@ -162,11 +156,11 @@ def write(path: Path, content: bytes) -> None:
 
 
 def copy_parts(catalogue: Catalogue, x: Listing, folder: Path) -> None:
-    """The thumbnail and the card of a listing, and its bundle if it is free."""
+    """The thumbnail and the label of a listing, and its bundle if it is free."""
     if x.preview is not None and x.preview.thumbnail is not None:
         link_or_copy(catalogue.folder / "previews" / x.preview.thumbnail, folder / "previews" / x.preview.thumbnail)
-    if x.card is not None:
-        link_or_copy(catalogue.folder / "cards" / x.card, folder / "cards" / x.card)
+    for name in x.labels:
+        link_or_copy(catalogue.label(x, name), folder / "labels" / x.id / name)
     if x.money is None:
         link_or_copy(catalogue.bundle(x), folder / "bundles" / x.id / x.bundle.name)
 
@@ -219,7 +213,7 @@ def view(x: Listing, lineage: Lineage) -> dict[str, Any]:
         "protocol": [] if x.quality is None else flat(x.quality.card),
         "lineage": flat(x.lineage),
         "parents": parents,
-        "card": None if x.card is None else f"cards/{x.card}",
+        "labels": [(LABELS.get(name, name), f"labels/{x.id}/{name}") for name in x.labels],
     }
 
 

@@ -11,9 +11,9 @@ from pydantic import BaseModel, Field, ValidationError
 
 from afresh.catalogue.folder import Catalogue
 from afresh.catalogue.listing import Listing
-from afresh.catalogue.money import Money, decimals
 from afresh.catalogue.orders import Notice
 from afresh.core import UserError
+from afresh.core.money import CURRENCIES, Money
 from afresh.core.safe_json import faults, parse_json
 
 TOLERANCE = 300  # seconds between the signing of a notice and its arrival
@@ -36,9 +36,9 @@ def require_stripe(what: str) -> None:
 
 def amount_at_stripe(money: Money) -> int:
     """The amount in the unit that Stripe has for its currency. Raises UserError for one that it cannot have."""
-    shift = DECIMALS.get(money.currency, decimals(money.currency)) - decimals(money.currency)
+    shift = DECIMALS.get(money.currency, CURRENCIES[money.currency]) - CURRENCIES[money.currency]
     amount, rest = (money.amount * 10**shift, 0) if shift >= 0 else divmod(money.amount, 10**-shift)
-    if rest or (decimals(money.currency) == 3 and amount % 10):
+    if rest or (CURRENCIES[money.currency] == 3 and amount % 10):
         raise UserError(f"Stripe has no unit as small as {money} needs. Round the price.", "price")
     return amount
 
@@ -46,7 +46,9 @@ def amount_at_stripe(money: Money) -> int:
 def money_at_stripe(amount: int, code: str) -> Money:
     """The inverse. Raises ValueError for an amount or a currency that there is not."""
     currency = code.upper()
-    shift = DECIMALS.get(currency, decimals(currency)) - decimals(currency)
+    if currency not in CURRENCIES:
+        raise ValueError(f"{code!r} is no currency of ISO 4217")
+    shift = DECIMALS.get(currency, CURRENCIES[currency]) - CURRENCIES[currency]
     whole, rest = divmod(amount, 10**shift) if shift >= 0 else (amount * 10**-shift, 0)
     if rest:
         raise ValueError(f"{amount} is no whole amount of {currency}")

@@ -89,7 +89,7 @@ def add(
 ) -> None:
     """Add a model, an adapter, a data set or a work to a catalogue."""
     from afresh.catalogue import add as adding
-    from afresh.catalogue.folder import Catalogue, plain
+    from afresh.catalogue.folder import Catalogue
 
     catalogue = Catalogue.open(folder)
     facts: dict[str, Any] = {"id": id, "price": price, "link": link, "preview": preview, "parents": parent or ()}
@@ -103,7 +103,7 @@ def add(
     else:
         made = adding.add(catalogue, file, kind=kind, licence=licence, run=run, **facts)
     if as_json:
-        emit({"listing": plain(made)})
+        emit({"listing": made.model_dump(mode="json")})
         return
     say(f"{made.id}: {made.title}, {size(made.bundle.size)}, {made.licence}")
     if made.price is None:
@@ -112,11 +112,11 @@ def add(
 
 def _list(folder: Folder = HERE, as_json: Annotated[bool, o.json_of("{listings}")] = False) -> None:
     """List what is in a catalogue."""
-    from afresh.catalogue.folder import Catalogue, plain
+    from afresh.catalogue.folder import Catalogue
 
     found = Catalogue.open(folder).listings()
     if as_json:
-        emit({"listings": [plain(x) for x in found]})
+        emit({"listings": [x.model_dump(mode="json") for x in found]})
         return
     rows = []
     for x in found:
@@ -140,7 +140,7 @@ def price(
 ) -> None:
     """Give a listing a price, and the link where it is bought."""
     from afresh.catalogue.add import set_price
-    from afresh.catalogue.folder import Catalogue, plain
+    from afresh.catalogue.folder import Catalogue
     from afresh.core import UserError
 
     if link is not None and stripe_key is not None:
@@ -154,7 +154,7 @@ def price(
         url, name = payment_link(catalogue, asked, secret_in(stripe_key))
         made = set_price(catalogue, listing, price, url, name)
     if as_json:
-        emit({"listing": plain(made)})
+        emit({"listing": made.model_dump(mode="json")})
     else:
         say(f"{made.id}: {made.price}" + (f", bought at {made.link}" if made.link else ""))
         if made.money is not None and made.link is None:
@@ -197,11 +197,11 @@ def remove(
 ) -> None:
     """Take a listing down: it is not offered or delivered any more."""
     from afresh.catalogue.add import take_down
-    from afresh.catalogue.folder import Catalogue, plain
+    from afresh.catalogue.folder import Catalogue
 
     made = take_down(Catalogue.open(folder), listing, reason)
     if as_json:
-        emit({"listing": plain(made)})
+        emit({"listing": made.model_dump(mode="json")})
     else:
         say(f"{made.id} is taken down. Publish again, so that the site no longer has it.")
 
@@ -231,11 +231,11 @@ def grant(
     from dataclasses import asdict
 
     from afresh.catalogue.folder import Catalogue
-    from afresh.catalogue.money import parse_money
     from afresh.catalogue.orders import Orders
+    from afresh.core.money import parse_money
 
     orders = Orders(Catalogue.open(folder))
-    made = orders.grant(listing, to, order, None if paid is None else parse_money(paid))
+    made = orders.grant(listing, to, order, None if paid is None else parse_money(paid, "paid"))
     if as_json:
         emit(asdict(made))
     else:

@@ -1,17 +1,21 @@
-"""Amounts of money: a whole number of the smallest part that counts, and a currency. Never a float."""
+"""Amounts of money: whole numbers of minor units of a currency, decimal numbers where they are typed, never floats."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from decimal import Decimal
 from difflib import get_close_matches
-from fractions import Fraction
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from afresh.core.errors import UserError
 
-MOST_BEFORE, MOST_AFTER = 12, 9  # digits before and after the point
-ACCEPTED = 'Accepted: a number from 0 and a currency of ISO 4217, as "0.30 EUR", with at most 12 digits and 9 decimals.'
-NUMBER = re.compile(r"(\d+)(?:\.(\d+))?")
+MOST = 10**12 - 1  # minor units of an amount that is typed: 10,000 million euros
+MOST_DECIMALS = 9  # of a price that is finer than minor units, as that of a kilowatt-hour may be
+ACCEPTED = 'Accepted: a number from 0 and a currency of ISO 4217, as "0.30 EUR".'
+NUMBER = re.compile(r"[0-9]+(?:\.[0-9]+)?")
 # ISO 4217, the currencies that are in use, by the digits of their minor unit (https://www.iso.org/iso-4217).
 DIGITS: dict[int, str] = {
     0: "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF",
@@ -26,70 +30,75 @@ DIGITS: dict[int, str] = {
 CURRENCIES = {code: digits for digits, codes in DIGITS.items() for code in codes.split()}
 
 
-@dataclass(frozen=True)
-class Money:
-    """`units` of 10^-`decimals` of a currency: Money(30, "EUR", 2) is 0.30 EUR. `decimals` is at least the digits of
-    the currency's minor unit."""
+def _known(code: str) -> str:
+    if code not in CURRENCIES:
+        raise ValueError(f"{code!r} is no currency of ISO 4217, as EUR, USD or JPY are")
+    return code
 
-    units: int
-    currency: str
-    decimals: int
 
-    @property
-    def exact(self) -> Fraction:
-        """The amount in whole units of the currency."""
-        return Fraction(self.units, 10**self.decimals)
+class Money(BaseModel):
+    """An amount in minor units (cents of EUR, yen of JPY), which may be negative, and its currency."""
 
-    @property
-    def minor_units(self) -> int:
-        """The amount in minor units, as cents, rounded half to even."""
-        return round(self.exact * Fraction(10) ** CURRENCIES[self.currency])
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    amount: int
+    currency: Annotated[str, AfterValidator(_known)]
 
     @property
-    def number(self) -> str:
-        """The amount as a decimal number, with all its digits: "0.30"."""
-        sign, digits = "-" if self.units < 0 else "", str(abs(self.units)).rjust(self.decimals + 1, "0")
-        return f"{sign}{digits[: -self.decimals]}.{digits[-self.decimals :]}" if self.decimals else sign + digits
+    def decimal(self) -> str:
+        """The amount in major units with the decimals of its currency: 12.50, or 1250 of JPY."""
+        return f"{Decimal(self.amount).scaleb(-CURRENCIES[self.currency]):f}"
 
     def __str__(self) -> str:
-        return f"{self.number} {self.currency}"
-
-    def __add__(self, other: Money) -> Money:
-        """Raises UserError for another currency: what one is worth in the other is not known."""
-        if other.currency != self.currency:
-            raise UserError(
-                f"{self} and {other} cannot be added, since they are in two currencies. Give both in one.", "currency"
-            )
-        return rounded(self.exact + other.exact, self.currency, max(self.decimals, other.decimals))
-
-    def json(self) -> dict[str, str | int]:
-        """The amount for JSON, in which no float stands for money."""
-        return {"amount": self.number, "currency": self.currency, "minor_units": self.minor_units}
-
-
-def rounded(amount: Fraction, currency: str, decimals: int | None = None) -> Money:
-    """An exact amount rounded half to even, to minor units or to so many decimals."""
-    digits = CURRENCIES[currency] if decimals is None else max(decimals, CURRENCIES[currency])
-    return Money(round(amount * 10**digits), currency, digits)
+        return f"{self.decimal} {self.currency}"
 
 
 def parse_money(text: str, name: str = "price") -> Money:
-    """The amount that a text as "0.30 EUR" stands for. Raises UserError, with the `name` of what is given, for anything
-    else, as numbers below 0, too large, or not finite, and currencies that are none."""
+    """The amount that a text as "12.50 EUR" stands for. Raises UserError as `parse_amount`, and for more decimals than
+    the currency has."""
+    number, currency = parse_amount(text, name)
+    if len(number.partition(".")[2]) > CURRENCIES[currency]:
+        raise _refused(text, name, f"{currency} has {CURRENCIES[currency]} decimals, so round it to what is paid.")
+    return Money(amount=int(Decimal(number).scaleb(CURRENCIES[currency])), currency=currency)
+
+
+def parse_amount(text: str, name: str) -> tuple[str, str]:
+    """A decimal number as it is typed, and its currency: "0.2875 EUR" and "EUR 0.2875" alike.
+
+    Raises UserError, with the `name` of what is given, for anything else, as numbers below 0, too large, or not finite,
+    and currencies that are none.
+    """
     words = text.split()
     if len(words) != 2:
-        raise UserError(f"`{name}={text[:60]}`: it is no number and a currency. {ACCEPTED}", "money")
-    number, currency = words[0], words[1].upper()
+        raise _refused(text, name, "it is no number and a currency.")
+    number, code = words if words[1][:1].isalpha() else reversed(words)
+    currency = code.upper()
     if currency not in CURRENCIES:
         near = get_close_matches(currency[:8], CURRENCIES, 1, 0.5)
         hint = f" Did you mean {near[0]}?" if near else ""
-        raise UserError(f"`{name}={text[:60]}`: {words[1][:20]!r} is no currency in use.{hint} {ACCEPTED}", "currency")
-    found = NUMBER.fullmatch(number)
-    if found is None or not number.isascii():
-        why = "is below 0" if number.startswith("-") and NUMBER.fullmatch(number[1:]) else "is no finite decimal number"
-        raise UserError(f"`{name}={text[:60]}`: {number[:40]} {why}. {ACCEPTED}", "money")
-    whole, after = found[1].lstrip("0") or "0", (found[2] or "").rstrip("0")
-    if len(whole) > MOST_BEFORE or len(after) > MOST_AFTER:
-        raise UserError(f"`{name}={text[:60]}`: the number has too many digits. {ACCEPTED}", "money")
-    decimals = max(len(after), CURRENCIES[currency])
-    return Money(int(whole + after.ljust(decimals, "0")), currency, decimals)
+        raise _refused(text, name, f"{code[:20]!r} is no currency in use.{hint}")
+    if NUMBER.fullmatch(number) is None:
+        below = number.startswith("-") and NUMBER.fullmatch(number[1:])
+        raise _refused(text, name, f"{number[:40]} {'is below 0' if below else 'is no finite decimal number'}.")
+    largest = Money(amount=MOST, currency=currency)
+    if len(number.partition(".")[2]) > MOST_DECIMALS or Decimal(number) > Decimal(largest.decimal):
+        raise _refused(text, name, f"too many digits: at most {MOST_DECIMALS} decimals, and {largest} in all.")
+    return number, currency
+
+
+def _refused(text: str, name: str, why: str) -> UserError:
+    return UserError(f"`{name}={text[:60]}`: {why} {ACCEPTED}", "money")
+
+
+def apportioned(amount: int, weights: Sequence[int]) -> list[int]:
+    """An amount divided in proportion to weights, by the largest remainder (Hamilton's method), so that the parts add
+    up to it exactly; of equal remainders, the first gets the unit. The amount may be negative."""
+    whole = sum(weights)
+    assert whole > 0 and min(weights) >= 0
+    if amount < 0:
+        return [-part for part in apportioned(-amount, weights)]
+    parts = [amount * w // whole for w in weights]
+    order = sorted(range(len(weights)), key=lambda i: (-(amount * weights[i] % whole), i))
+    for i in order[: amount - sum(parts)]:
+        parts[i] += 1
+    return parts

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from fractions import Fraction
 
-from afresh.core.money import CURRENCIES, Money, parse_money, rounded
+from afresh.core import UserError
+from afresh.core.money import CURRENCIES, parse_amount
 from afresh.labels.label import Cost, Price, Stage
 from afresh.preferences import preferences
 from afresh.runs.run import Run, metrics_rows
@@ -21,37 +23,44 @@ SMALL = 6  # decimals beside those of minor units: one work costs less than a ce
 class Prices:
     """What a kilowatt-hour costs, and an hour of the machine beside its energy."""
 
-    kwh: Money | None = None
-    hour: Money | None = None
+    kwh: Price | None = None
+    hour: Price | None = None
 
     def money(self, seconds: float, joules: float) -> Price | None:
         """What seconds and joules cost, exact until it is rounded to millionths of minor units. None without a price.
         Raises UserError if the prices are in two currencies."""
-        of = [
-            price.exact * Fraction(str(amount)) / unit
-            for price, amount, unit in ((self.kwh, joules, JOULES_A_KWH), (self.hour, seconds, 3600))
-            if price is not None
-        ]
-        given = [p for p in (self.kwh, self.hour) if p is not None]
-        if not given:
-            return None
-        currency = sum(given[1:], given[0]).currency  # which refuses two of them
-        return as_price(rounded(sum(of, Fraction()), currency, CURRENCIES[currency] + SMALL))
+        used = ((self.kwh, Fraction(str(joules)) / JOULES_A_KWH), (self.hour, Fraction(str(seconds)) / 3600))
+        given = [(price, amount) for price, amount in used if price is not None]
+        currencies = {price.currency for price, _ in given}
+        if len(currencies) > 1:
+            raise UserError("`price_kwh` and `price_hour` are in two currencies. Give both in one.", "money")
+        for currency in currencies:
+            exact = sum((Fraction(price.amount) * amount for price, amount in given), Fraction())
+            return price_of(exact, currency, CURRENCIES[currency] + SMALL)
+        return None
 
     def json(self) -> dict[str, Price]:
         named = {"kilowatt-hour": self.kwh, "hour of the machine": self.hour}
-        return {name: as_price(price) for name, price in named.items() if price is not None}
+        return {name: price for name, price in named.items() if price is not None}
 
 
-def as_price(money: Money) -> Price:
-    return Price(amount=money.number, currency=money.currency, minor_units=money.minor_units)
+def price_of(exact: Fraction, currency: str, decimals: int) -> Price:
+    """An exact amount rounded half to even, to so many decimals, and to minor units."""
+    amount = Decimal(round(exact * 10**decimals)).scaleb(-decimals)
+    return Price(amount=f"{amount:f}", currency=currency, minor_units=round(exact * 10 ** CURRENCIES[currency]))
+
+
+def parse_price(text: str, name: str) -> Price:
+    """A price that may be finer than minor units, with at least their decimals. Raises UserError as `parse_amount`."""
+    number, currency = parse_amount(text, name)
+    return price_of(Fraction(number), currency, max(len(number.partition(".")[2]), CURRENCIES[currency]))
 
 
 def stated_prices() -> Prices:
     """The prices in the user's preferences. Raises UserError if one of them is no amount of money."""
     chosen = preferences()
     kwh, hour = (
-        None if text is None else parse_money(text, name)
+        None if text is None else parse_price(text, name)
         for name, text in (("price_kwh", chosen.price_kwh), ("price_hour", chosen.price_hour))
     )
     return Prices(kwh, hour)
