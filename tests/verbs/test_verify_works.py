@@ -94,7 +94,7 @@ def test_without_a_place_for_keys_it_is_said_how_works_are_made_unmarked(
 ) -> None:
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("AFRESH_KEY_FOLDER", str(tmp_path / "file" / "keys"))
-    with pytest.raises(UserError, match=r"AFRESH_KEY_FOLDER.*--no-marks"):
+    with pytest.raises(UserError, match=r"AFRESH_KEY_FOLDER.*AFRESH_MARK_WORKS=false"):
         watermark_key()
-    with pytest.raises(UserError, match=r"AFRESH_KEY_FOLDER.*--no-marks"):
+    with pytest.raises(UserError, match=r"AFRESH_KEY_FOLDER.*AFRESH_MARK_WORKS=false"):
         _ = Credentials("sha256:" + "5e" * 32, "shapes", "flow", "image").signer

@@ -43,7 +43,7 @@ def or_without_marks() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        without = "Or make works without marks and signatures: --no-marks, or AFRESH_MARK_WORKS=false."
+        without = "Or make works without marks and signatures: set AFRESH_MARK_WORKS=false."
         raise UserError(f"{error} {without}", error.code) from error
 
 

@@ -13,7 +13,7 @@ The secret angles repeat every 8 blocks in both directions, so that a crop of a 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import lru_cache
 from hashlib import shake_256
 
 import numpy as np
@@ -71,7 +71,7 @@ def _secret(key: bytes) -> Secret:
     return Secret(phasors, {bits: (rank % bits).reshape(shape) for _, bits in CAPACITIES if bits})
 
 
-@cache
+@lru_cache(32)
 def cosines() -> Array:
     """The first functions of the orthonormal cosine transform of 8 pixels, (3, 8)."""
     table = np.sqrt(2 / BLOCK) * np.cos(np.pi * np.outer(np.arange(3), 2 * np.arange(BLOCK) + 1) / (2 * BLOCK))
@@ -79,7 +79,7 @@ def cosines() -> Array:
     return table.astype(np.float32)
 
 
-@cache
+@lru_cache(32)
 def directions(passed: tuple[float, ...] = (1.0, 1.0, 1.0)) -> Array:
     """The orthonormal directions (3, 64) of blocks onto which they are projected; longer ones where of the frequencies
     in either direction only a part has `passed`."""
