@@ -14,10 +14,11 @@ from PIL import Image
 from scipy.stats import kstest, norm
 from sklearn.datasets import load_sample_image
 
-from afresh.core import UserError
+from afresh.core import UserError, events
 from afresh.watermark.images.evidence import best_of, image_evidence, read, read_shifted
 from afresh.watermark.images.lattice import BLOCK, TILE, blocks_of, capacity, directions, luminance, secret_of
 from afresh.watermark.images.marking import mark_image
+from afresh.watermark.media import marked
 
 Pixels = NDArray[np.uint8]
 KEY, PAYLOAD, FALSE_ALARM = b"sixteen bytes ok", 0xC0FFEE42, 1e-4
@@ -282,3 +283,13 @@ def test_images_too_small_for_a_mark_have_no_evidence() -> None:
         assert image_evidence(np.zeros(shape, np.uint8), KEY).p_value == 1
     with pytest.raises(UserError, match="uint8"):
         image_evidence(np.zeros((9, 9), np.int64), KEY)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("side", "said"), [(8, "too small"), (16, "0 bits"), (32, "8 bits"), (64, None)])
+def test_the_limit_of_small_images_is_said(side: int, said: str | None) -> None:
+    heard: list[str] = []
+    images = [np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)] * 2
+    with events.listening(lambda event: heard.append(event.text)):
+        out = marked("image", images, key_of(0), PAYLOAD)
+    assert len(heard) == (said is not None) and all(said in text for text in heard if said)
+    assert all(np.array_equal(a, b) for a, b in zip(images, out, strict=True)) == (side == 8)
