@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import pytest
 
 from tests import needs
+from tests.ports import free_port
 
 
 @contextmanager
@@ -19,9 +20,7 @@ def s3_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The address of a bucket of a server on this machine."""
     needs.package("moto", "moto[server]")
     s3fs = needs.package("s3fs", "afresh[store]")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     own = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}", "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
     for name, value in {**own, "AWS_DEFAULT_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true"}.items():
         monkeypatch.setenv(name, value)

@@ -24,6 +24,7 @@ from starlette.responses import StreamingResponse
 from afresh.serve.app import ServeSettings
 from afresh.serve.keys import Keys
 from afresh.serve.rights import OWN, TRAIN, Holder
+from tests.ports import free_port
 from tests.serve.conftest import serving
 
 GUIDE = (Path(__file__).parents[2] / "docs/guides/serving.md").read_text()
@@ -42,12 +43,6 @@ class Behind:
     web: httpx.Client
     root: str
     go_on: threading.Event
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 def nginx(block: str, folder: Path, port: int, plain: int, pem: Path, key: Path) -> list[str]:

@@ -17,8 +17,8 @@ import pytest
 from afresh.cli import run
 from afresh.core import UserError
 from afresh.serve.app import ServeSettings, make_app
-from afresh.serve.listen import bound
 from afresh.serve.replicas import APPLICATION, check_seen, replicated
+from tests.ports import free_port
 from tests.ray_machines import add_machine, children, first_machine
 from tests.verbs.test_cluster_training import OneMachine
 
@@ -74,8 +74,7 @@ def test_two_replicas_answer_as_one_server_and_are_replaced_when_they_are_killed
 ) -> None:
     with httpx.Client(base_url=address, timeout=PATIENCE) as one:
         expected = [samples(one, seed) for seed in range(4)]
-    with bound("127.0.0.1", 0) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     settings = ServeSettings([runs], memory=2**30)
     with (
         replicated(settings, cluster.address, 2, "127.0.0.1", port),

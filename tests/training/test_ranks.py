@@ -29,6 +29,7 @@ from afresh.training import ranks
 from afresh.training.loop import Interrupted
 from afresh.verbs.processes import ATTEMPTS, Order, attempt
 from afresh.verbs.torchrun import check_same
+from tests.ports import free_port
 from tests.training.rank_processes import at, under_torchrun
 from tests.training.rank_program import every, weights
 
@@ -189,9 +190,7 @@ def test_each_process_computes_on_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPat
 def first_of_two(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     """This process is the first of two, which something else than torchrun has started; yields a free port, at which
     they meet."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     values = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     for name, value in values.items():
         monkeypatch.setenv(name, value)

@@ -28,6 +28,7 @@ from afresh.collect.sources import Unavailable, options_of
 from afresh.collect.sources.web import SOURCE
 from afresh.core import UserError, events
 from afresh.data.collected import rows
+from tests.ports import free_port
 
 from ..conftest import Finder
 from ..site import Handler, Site, send
@@ -265,9 +266,7 @@ def test_retry_after_is_waited_for_within_reason(site: Site, finding: Finder, mo
 
 
 def test_a_host_that_cannot_be_reached_is_given_up(finding: Finder, site: Site) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     found = finding(*(f"http://127.0.0.1:{port}/{i}" for i in range(5)), retries=0)
     assert rules(found) == ["connection"] * 5
 

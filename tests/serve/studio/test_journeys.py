@@ -15,11 +15,11 @@ import httpx
 import pytest
 from PIL import Image
 
-from afresh.serve.listen import bound
 from afresh.verbs import jobs
 from afresh.verbs.gallery import Works
 from tests.domains.exercises.learners import train_practice
 from tests.domains.interactions.shop import shop
+from tests.ports import free_port
 from tests.serve.studio.axe import faults
 from tests.warm import Process, Warm
 
@@ -83,8 +83,7 @@ def server(
     for name in ("jobs", "data"):
         monkeypatch.setenv(f"AFRESH_{name.upper()}_FOLDER", str(tmp_path / name))
     (tmp_path / "own").mkdir()
-    with bound("127.0.0.1", 0) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     places = [tmp_path / "own", runs, *following]
 
     def fork() -> Process:
