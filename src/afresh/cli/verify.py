@@ -21,6 +21,8 @@ def run_or_works(name: str) -> str:
     if on_the_web(name):
         return name
     found = run_path(path) or path
+    if path.suffix and not found.exists():
+        raise Refusal(f"There is no file {name}. Give a run, or works: a file, a folder of files, or an address.")
     return name if is_works(found) and path.exists() else str(existing_run(path))
 
 
