@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import struct
 import zlib
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
+from PIL import Image
 
 from afresh.core import UserError
+from afresh.core.solver_progress import Step, following
 from afresh.provenance.layers import Status
 from afresh.provenance.read import read_all, works_in
 from afresh.runs.kept_encoders import kept_encoders, place
@@ -18,6 +23,7 @@ from afresh.sampling.credentials import Credentials, watermark_key
 from afresh.storage.secret import secret
 from afresh.verbs import verify_works as module
 from afresh.verbs.verify_works import p_words, texts_in, verify_work, verify_works
+from afresh.watermark import sounds
 
 
 @pytest.fixture(autouse=True)
@@ -98,3 +104,31 @@ def test_without_a_place_for_keys_it_is_said_how_works_are_made_unmarked(
         watermark_key()
     with pytest.raises(UserError, match=r"AFRESH_KEY_FOLDER.*AFRESH_MARK_WORKS=false"):
         _ = Credentials("sha256:" + "5e" * 32, "shapes", "flow", "image").signer
+
+
+class _NotWaitedForError(Exception):
+    pass
+
+
+def test_what_nobody_waits_for_ends_between_two_ways_to_read_it() -> None:
+    image, taken = io.BytesIO(), 0
+    Image.fromarray(np.zeros((256, 256, 3), np.uint8)).save(image, "PNG")
+
+    def stop(step: Step) -> None:
+        nonlocal taken
+        taken += 1
+        if taken == 3:
+            raise _NotWaitedForError
+
+    with following(stop), pytest.raises(_NotWaitedForError):
+        verify_work(image.getvalue(), "a.png")
+    assert taken == 3
+
+
+def test_a_sound_of_a_high_rate_takes_no_more_memory_than_a_usual_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    content, rates = io.BytesIO(), []
+    soundfile.write(content, np.zeros((100_000, 1), "float32"), 655_350, format="FLAC")
+    evidence = sounds.sound_evidence
+    monkeypatch.setattr(sounds, "sound_evidence", lambda *given: rates.append(given[0].rate) or evidence(*given))
+    assert verify_work(content.getvalue(), "a.flac").status is Status.NOTHING
+    assert rates == [module.MOST_RATE]

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from afresh.bundles.download import Wanted, content_of, fetched, is_local, shown
 from afresh.core import Encoder, UserError
+from afresh.core.solver_progress import step
 from afresh.data.audio.sounds import SoundError, decode_sound, header
 from afresh.data.image.images import ImageError, full_size_image, open_image
 from afresh.provenance.formats import SIDECAR
@@ -30,7 +31,7 @@ SURE = 0.99  # the probability that the payload is right, from which on it is sa
 MOST_TEXT = 1 << 18  # characters that are looked through, in all texts of a file and with all encoders: about a second
 EACH_TEXT = 300  # characters that take as long as testing a text takes beside its length
 MOST_PIXELS = 1 << 24
-MOST_SECONDS = 300.0  # of a sound, from its beginning
+MOST_SECONDS, MOST_RATE = 300.0, 48_000  # of a sound, from its beginning; a higher rate is lowered to this one
 MOST_BYTES = 256 * 2**20  # of a file whose content is looked through
 MOST_ENCODERS = 32  # that texts are read with, the newest first
 
@@ -107,7 +108,8 @@ class Marks:
         """The mark in the content of a file, if one is found, or why it was not looked for; None if there is none."""
         if self.key is None:
             return None
-        for look in (self.of_image, self.of_sound):
+        for done, look in enumerate((self.of_image, self.of_sound)):
+            step(done, 3)
             try:
                 return look(content)
             except (ImageError, SoundError, OSError, ValueError):
@@ -142,7 +144,7 @@ class Marks:
 
         assert self.key is not None
         head = header(content)
-        sound = decode_sound(content, head.rate, min(head.channels, 2), MOST_SECONDS).sound
+        sound = decode_sound(content, min(head.rate, MOST_RATE), min(head.channels, 2), MOST_SECONDS).sound
         found = sound_evidence(sound, self.key)
         return found_layer("the sound", found.p_value, found.payload)
 
@@ -161,6 +163,7 @@ class Marks:
             part = text[: left - EACH_TEXT]
             whole, left, tested = whole and part == text, left - EACH_TEXT - len(part), tested + len(part)
             for kept, encoder in self.encoders:
+                step(tested, MOST_TEXT)
                 reader = encoder.abilities.texts
                 assert reader is not None
                 evidence = watermark_test(reader.tokenizer.encode(part), watermark)
