@@ -14,12 +14,10 @@ import ipaddress
 import json
 import os
 import socket
-import ssl
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +26,7 @@ import httpx
 from afresh import __version__
 from afresh.bundles.open import DAMAGED, NOT_A_BUNDLE, UNSIGNED, damaged
 from afresh.collect.fetching.addresses import canonical, host, meant, networks, permitted
-from afresh.collect.fetching.host_queues import TRIED
+from afresh.collect.fetching.host_queues import TRIED, certificates
 from afresh.collect.fetching.refused import RefusedAddress
 from afresh.core import UserError, events
 from afresh.core.safe_json import parse_json
@@ -290,7 +288,7 @@ def _answer(url: str, local: bool, here: int, known: str | None) -> Iterator[tup
         headers |= {"Range": f"bytes={here}-", "If-Range": known}
     deadline = _Deadline()
     try:
-        with contextlib.closing(httpx.HTTPTransport(verify=_certificates(), trust_env=False)) as transport:
+        with contextlib.closing(httpx.HTTPTransport(verify=certificates(), trust_env=False)) as transport:
             for _ in range(REDIRECTS + 1):
                 answer = _asked(transport, url, headers, local, deadline)
                 with contextlib.closing(answer):
@@ -367,12 +365,6 @@ def addresses_of(url: str, local: bool) -> list[str]:
             "private_address",
         )
     return public
-
-
-@cache
-def _certificates() -> ssl.SSLContext:
-    """Whose certificates are believed. They take long to read."""
-    return httpx.create_ssl_context(trust_env=False)
 
 
 # --------------------------------------------------------------------------- parts that are kept

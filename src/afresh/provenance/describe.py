@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from datetime import datetime
 from typing import Any
 
 from afresh.provenance.formats import NAMES
 from afresh.provenance.layers import Origin, Provenance, Status
+from afresh.provenance.work import Work
 
 
 def lines(finding: Provenance) -> list[tuple[Status, str]]:
@@ -46,33 +49,11 @@ def parent(origin: Origin) -> str:
 
 def as_json(finding: Provenance) -> dict[str, Any]:
     """A finding as values of JSON."""
-    return {
-        "name": finding.name,
-        "status": str(finding.status),
-        "layers": [
-            {
-                "name": layer.name,
-                "status": str(layer.status),
-                "detail": layer.detail,
-                "signer": None
-                if layer.signer is None
-                else {
-                    "name": layer.signer.name,
-                    "fingerprint": layer.signer.fingerprint,
-                    "whose": layer.signer.whose,
-                },
-                "time": None if layer.time is None else layer.time.isoformat(),
-                "origins": [
-                    {
-                        "title": o.title,
-                        "generator": o.generator,
-                        "generated": o.generated,
-                        "work": None if o.work is None else o.work.model_dump(mode="json"),
-                        "faults": list(o.faults),
-                    }
-                    for o in layer.origins
-                ],
-            }
-            for layer in finding.layers
-        ],
-    }
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, Work):
+            return value.model_dump(mode="json")
+        return value.isoformat() if isinstance(value, datetime) else value
+
+    layers = [asdict(layer, dict_factory=lambda pairs: {n: plain(v) for n, v in pairs}) for layer in finding.layers]
+    return {"name": finding.name, "status": str(finding.status), "layers": layers}

@@ -94,14 +94,9 @@ def newest_intact(run: Run) -> Checkpoint | None:
 def check_record(run: Run) -> Check:
     """Check that run.json describes a model that can be built, with the recorded number of parameters."""
     recorded = run.record.parameters
-    family, config, space, conds = (
-        bounded(run.family, recorded, run.path / "run.json"),
-        run.config,
-        run.space,
-        run.conds,
-    )
+    family = bounded(run.family, recorded, run.path / "run.json")
     with torch.device("meta"):
-        modules = family.build(config, space, conds)
+        modules = family.build(run.config, run.space, run.conds)
     parameters = [p for m in modules.values() for p in m.parameters()]
     count = sum(p.numel() for p in parameters)
     if recorded != count:  # a student's record is of what it samples with, and not of its frozen teacher

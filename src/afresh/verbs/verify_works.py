@@ -133,11 +133,8 @@ class Marks:
             if not path.is_file():
                 return found
             size = path.stat().st_size
-            layer = (
-                self.layer(path.read_bytes())
-                if size <= MOST_BYTES
-                else not_looked(f"it has {size:,} bytes", MOST_BYTES)
-            )
+            why = f"it has {size:,} bytes"
+            layer = self.layer(path.read_bytes()) if size <= MOST_BYTES else not_looked(why, MOST_BYTES)
         except OSError:
             return found
         return found if layer is None else replace(found, layers=(*found.layers, layer))
@@ -209,15 +206,8 @@ class Marks:
         least, tokens, kept = min(tests, key=lambda t: t[0])
         p = -math.expm1(len(tests) * math.log1p(-least)) if least < 1 else 1.0
         if p > FALSE_ALARMS:
-            return (
-                None
-                if whole
-                else Layer(
-                    "mark",
-                    Status.NOTHING,
-                    f"no mark of your key in its first {tested:,} characters; what follows was not tested",
-                )
-            )
+            untested = f"no mark of your key in its first {tested:,} characters; what follows was not tested"
+            return None if whole else Layer("mark", Status.NOTHING, untested)
         of = f" of one of {len(texts):,} texts" if len(texts) > 1 else ""
         detail = f"the mark of your key in {tokens:,} tokens{of}, read as {kept.model} writes them"
         return Layer("mark", Status.MARKED, f"{detail}: {p_words(p)}")
