@@ -26,7 +26,7 @@ import httpx
 from afresh import __version__
 from afresh.bundles.open import DAMAGED, NOT_A_BUNDLE, UNSIGNED, damaged
 from afresh.collect.fetching.addresses import canonical, host, meant, networks, permitted
-from afresh.collect.fetching.host_queues import TRIED, certificates
+from afresh.collect.fetching.host_queues import AGAIN, TRIED, certificates
 from afresh.collect.fetching.refused import RefusedAddress
 from afresh.core import UserError, events
 from afresh.core.safe_json import parse_json
@@ -36,7 +36,6 @@ from afresh.storage.lock import open_locked
 
 REDIRECTS, TRIES = 5, 4
 REDIRECTING = (301, 302, 303, 307, 308)
-AGAIN = (429, 500, 502, 503, 504)  # answers after which the same may be asked again
 CONNECT, SILENCE = 10.0, 30.0  # seconds until a connection, and between two pieces of an answer
 HEAD = 60.0  # seconds until the heads of an answer and of all redirects before it have arrived
 PACE, WINDOW = 1 << 10, 60.0  # bytes a second that an answer has at least, counted in windows of so many seconds

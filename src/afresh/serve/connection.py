@@ -14,6 +14,7 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from afresh.serve.errors import RefusedRequest, answer
+from afresh.serve.tries import network
 
 
 class Connection(H11Protocol):
@@ -25,18 +26,16 @@ class Connection(H11Protocol):
     most: ClassVar[int] = 512
     most_unfinished: ClassVar[int] = 256
     patience: asyncio.TimerHandle | None = None
-    begun = False  # whether a part of a head has arrived
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         others: list[Connection] = list(self.connections)  # type: ignore[arg-type]
         super().connection_made(transport)
-        address = (self.client or ("",))[0]
-        unfinished = sum(other.unfinished and (other.client or ("",))[0] == address for other in others)
+        unfinished = sum(other.unfinished and other.network == self.network for other in others)
         idle = next((other for other in others if other.idle), None) if len(others) >= self.most else None
         if idle is not None:
             idle.shutdown()
         if unfinished >= self.most_unfinished:
-            message = f"{address} has {unfinished} connections whose requests have not arrived as a whole."
+            message = f"{self.network} has {unfinished} connections whose requests have not arrived as a whole."
             self.refuse(RefusedRequest(429, f"{message} Finish or close some of them.", retry=5))
         elif len(others) >= self.most and idle is None:
             self.refuse(
@@ -44,6 +43,11 @@ class Connection(H11Protocol):
             )
         else:
             self.wait()
+
+    @property
+    def network(self) -> str:
+        """What one client has many addresses of."""
+        return network((self.client or ("",))[0])
 
     @property
     def unfinished(self) -> bool:
@@ -63,10 +67,8 @@ class Connection(H11Protocol):
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
         if self.conn.their_state is h11.IDLE:
-            self.begun = True
             self.wait()
         else:
-            self.begun = False
             self.stop_waiting()
 
     def wait(self) -> None:
@@ -80,7 +82,7 @@ class Connection(H11Protocol):
             self.patience = None
 
     def too_slow(self) -> None:
-        if not self.begun:  # nothing was asked
+        if not self.conn.trailing_data[0]:  # nothing was asked
             self.transport.close()
             return
         self.refuse(

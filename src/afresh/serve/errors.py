@@ -141,11 +141,8 @@ def install(app: Any, as_page: Callable[[Request, RefusedRequest], Response | No
         return as_page(request, error) or answer(error, request.url.path)
 
     @app.exception_handler(RefusedRequest)
-    async def on_refused(request: Request, error: RefusedRequest) -> Response:
-        return answered(request, error)
-
     @app.exception_handler(UserError)
-    async def on_user_error(request: Request, error: UserError) -> Response:
+    async def on_error(request: Request, error: RefusedRequest | UserError) -> Response:
         return answered(request, refused(error))
 
     @app.exception_handler(RequestValidationError)

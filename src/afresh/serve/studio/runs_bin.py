@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -22,16 +21,6 @@ from afresh.storage.files import bytes_on_disk
 from afresh.verbs import jobs
 
 Name = Annotated[str, Form(max_length=255)]
-
-
-@dataclass(frozen=True)
-class BinRow:
-    """A model in the bin, for people."""
-
-    id: str
-    name: str
-    size: str
-    age: str
 
 
 def routes(desk: Desk) -> APIRouter:
@@ -86,5 +75,7 @@ def thrown_away(library: Library) -> list[BinnedRun]:
     return sorted(found.values(), key=lambda t: t.id, reverse=True)
 
 
-def row_of(thrown: BinnedRun) -> BinRow:
-    return BinRow(thrown.id, thrown.origin.name, size(bytes_on_disk(thrown.path)), age(time.time() - thrown.thrown))
+def row_of(thrown: BinnedRun) -> dict[str, str]:
+    """A model in the bin, for people."""
+    about = {"id": thrown.id, "name": thrown.origin.name, "size": size(bytes_on_disk(thrown.path))}
+    return {**about, "age": age(time.time() - thrown.thrown)}
