@@ -142,7 +142,7 @@ def test_an_answer_that_does_not_end_is_not_waited_for(
     monkeypatch.setattr(download, "HEAD", 0.3)
     monkeypatch.setattr(download, "WINDOW", 0.3)
     monkeypatch.setattr(download, "TRIES", 2)
-    came = []
+    came = list[object]()
 
     def trickle() -> None:
         for _ in range(2):

@@ -81,7 +81,8 @@ def test_a_file_is_not_read_beyond_its_size(head: str, tmp_path: Path) -> None:
         nonlocal sent
         with listening.accept()[0] as sock, contextlib.suppress(OSError):
             sock.sendall(f"HTTP/1.1 200 OK\r\n{head}\r\n\r\n".encode())
-            while sock.sendall(b"10000\r\n" + bytes(1 << 16) + b"\r\n") is None:
+            while True:
+                sock.sendall(b"10000\r\n" + bytes(1 << 16) + b"\r\n")
                 sent += 1 << 16
 
     with socket.create_server(("127.0.0.1", 0)) as listening:

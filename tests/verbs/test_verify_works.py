@@ -15,7 +15,7 @@ import soundfile
 from PIL import Image
 
 from afresh.bundles.pack import pack_folder
-from afresh.core import UserError
+from afresh.core import Sound, UserError
 from afresh.core.solver_progress import Step, following
 from afresh.provenance.formats import SIDECAR
 from afresh.provenance.layers import Status
@@ -134,7 +134,12 @@ def test_a_sound_of_a_high_rate_takes_no_more_memory_than_a_usual_one(monkeypatc
     content, rates = io.BytesIO(), []
     soundfile.write(content, np.zeros((100_000, 1), "float32"), 655_350, format="FLAC")
     evidence = sounds.sound_evidence
-    monkeypatch.setattr(sounds, "sound_evidence", lambda *given: rates.append(given[0].rate) or evidence(*given))
+
+    def noted(sound: Sound, key: bytes) -> sounds.SoundEvidence:
+        rates.append(sound.rate)
+        return evidence(sound, key)
+
+    monkeypatch.setattr(sounds, "sound_evidence", noted)
     assert verify_work(content.getvalue(), "a.flac").status is Status.NOTHING
     assert rates == [module.MOST_RATE]
 

@@ -72,9 +72,8 @@ class Guard:
             given if given.isascii() and given.isprintable() and 0 < len(given) <= 128 else secrets.token_hex(8)
         )
 
-        failed: list[
-            RefusedRequest
-        ] = []  # while the body was read, where frameworks turn any error into one of their own
+        # While the body was read, where frameworks turn any error into one of their own.
+        failed = list[RefusedRequest]()
 
         async def sending(message: Message) -> None:
             nonlocal status
