@@ -193,7 +193,7 @@ def judged(job: Job, measure: bool) -> tuple[Measurement | None, Samples]:
         measured = None
         if measure:
             measured = measure_run(job.run, prepared=job.prepared, seconds=job.measuring_seconds())
-        shown = report_samples(job.run)
+        shown = report_samples(job.run, job.seconds_left())
         say(f"report: {write_run_report(job.run, measured, shown)}")
     except KeyboardInterrupt:
         raise Interrupted(

@@ -14,10 +14,9 @@ from afresh import __version__
 from afresh.core import CondSpec, Drawn, Evidence, Examples, Item, ItemKind, Metric, Score, Space
 from afresh.core.rng import Rng
 from afresh.evaluation.card import ProtocolCard, split_hash
-from afresh.evaluation.time_budget import Effort
+from afresh.evaluation.time_budget import LATE, Effort, OutOfTime
 
 T = TypeVar("T")
-LATE = "left out to keep the minutes; `afresh.measure(RUN)` measures everything"
 
 
 class Unmeasurable(Exception):
@@ -74,8 +73,8 @@ class Study:
     def limited(self) -> bool:
         return self.effort.seconds is not None
 
-    def tool(self, make: Callable[[Any, Evidence], T]) -> T:
-        return self.evidence.tool(make)
+    def tool(self, make: Callable[[Any, Evidence], T], study: Evidence | None = None) -> T:
+        return self.evidence.tool(make, study or self)
 
     def once(self, key: str, make: Callable[[], T]) -> T:
         """The result of `make`, which is called only when `key` is requested for the first time."""
@@ -130,8 +129,8 @@ def measure(
 ) -> Measurement:
     """Run the metrics that apply on n samples. Encoders are cached in `folder`, if given.
 
-    With a limit of seconds in `effort`, encoders learn for less long, the metrics of the verdict come first, and others
-    whose turn comes too late are left out.
+    With a limit of seconds in `effort`, encoders learn for less long, the metrics of the verdict come first, others
+    whose turn comes too late are left out, and one that takes much longer than the seconds is ended.
 
     `sampling`: the settings with which `evidence.samples` draws, for the card. A metric that does not apply is listed
     in `skipped` with the reason.
@@ -147,9 +146,10 @@ def measure(
         if reason is None:
             study.effort.report(metric.name.replace("_", " "))
             try:
-                scores += metric.compute(study)
+                with study.effort.bounded():
+                    scores += metric.compute(study)
                 continue
-            except Unmeasurable as error:
+            except (Unmeasurable, OutOfTime) as error:
                 reason = failed[metric.name] = str(error)
         skipped[metric.name] = reason
     card = ProtocolCard(

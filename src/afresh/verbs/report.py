@@ -15,6 +15,7 @@ from afresh.data.image.kind import png_bytes
 from afresh.evaluation.curves import Curves
 from afresh.evaluation.report import Sample, Section, png_size, write_report
 from afresh.evaluation.study import Measurement
+from afresh.evaluation.time_budget import Effort
 from afresh.evaluation.verdict import Help, KnownFacts, Verdict, train_command, verdict
 from afresh.labels.run_label import DrawnSamples, label_of
 from afresh.labels.words import rows_of
@@ -252,16 +253,24 @@ class ReportSamples:
     drawn: DrawnSamples
 
 
-def report_samples(run: Run) -> ReportSamples:
-    """The samples that the report of a run shows; fewer if the run had few minutes, which the report is a part of. What
-    drawing uses is measured without reading the weights."""
+def report_samples(run: Run, seconds: float | None = None) -> ReportSamples:
+    """The samples that the report of a run shows; fewer if the run had few minutes, which the report is a part of, and
+    as many as can be drawn in `seconds`, at least one. What drawing uses is measured without reading the weights."""
     count = MAX_TEXTS if run.encoder.kind.view == "text" else MAX_IMAGES
     if run.record.minutes is not None and run.record.minutes < SHORT:
         count = min(count, FEW_IMAGES)
-    sampler, modules = Sampler(run, count, Request(), run.record.seed, {}), run.modules
-    meter = UsageMeter(str(next(p for m in modules.values() for p in m.parameters()).device))
-    samples = sampler()
-    return ReportSamples(samples, DrawnSamples(works=len(samples), usage=meter.read()))
+
+    effort, modules = Effort(run.path.name, seconds), run.modules
+    device, tried = str(next(p for m in modules.values() for p in m.parameters()).device), list[ReportSamples]()
+
+    def draw(n: int) -> ReportSamples:
+        effort.report("samples of the report")
+        sampler, meter = Sampler(run, n, Request(), run.record.seed, {}), UsageMeter(device)
+        samples = sampler()
+        return ReportSamples(samples, DrawnSamples(works=len(samples), usage=meter.read()))
+
+    count = effort.affordable(count, 1, 1.0, lambda: tried.append(draw(1)))
+    return tried[-1] if tried and count == 1 else draw(count)
 
 
 def write_run_report(run: Run, measured: Measurement | None, shown: ReportSamples | None = None) -> Path:

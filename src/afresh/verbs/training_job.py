@@ -82,6 +82,11 @@ class Job:
         minutes = self.run.record.minutes
         return None if self.clock is None or minutes is None else self.clock.measuring_seconds(minutes)
 
+    def seconds_left(self) -> float | None:
+        """The seconds that are left of a budget in minutes."""
+        minutes = self.run.record.minutes
+        return None if self.clock is None or minutes is None else max(0.0, self.clock.end(minutes) - time.monotonic())
+
 
 def learn(job: Job, log: Sequence[str] = ()) -> float:
     """Train until the run is finished, by the job's processes, with logs in other programs (training/logs/run_log.py).
