@@ -68,7 +68,8 @@ class ExampleDensity(nn.Module):
         asked = self.embeddings(conditioning, cond).float()
         far = torch.zeros(cond.size, len(known), device=known.device)
         for part in range(len(self.names)):
-            usual = 2 * table[: self.count, part].contiguous().var(0, unbiased=False).sum().clamp_min(1e-12)  # of two examples
+            own = table[: self.count, part].contiguous()
+            usual = 2 * own.var(0, unbiased=False).sum().clamp_min(1e-12)  # of two examples
             distance = (asked[:, None, part] - table[:, part]).square().sum(2)  # (B, N)
             far += torch.where(present[:, part, None], distance / usual, 0.0)
         far = far.masked_fill(known == 0, torch.inf)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -92,7 +92,7 @@ class RunContents:
     """The contents of a new run's folder.
 
     `base` are the weights from which training starts, and `fields` further fields of the record: window, base_model,
-    lora, align, ...
+    lora, align, ... `write` adds what only some runs have to the folder.
     """
 
     prepared: Prepared
@@ -104,6 +104,7 @@ class RunContents:
     validation: Path | None = None  # held-out data that the user provides
     base: Mapping[str, Tensor] | None = None
     fields: Mapping[str, Any] = field(default_factory=dict)
+    write: Callable[[Path], None] = lambda folder: None
 
 
 @contextmanager
@@ -141,12 +142,12 @@ def create_run(spec: RunSpec, output: Output, contents: RunContents) -> Iterator
         base_licences=licences_of(base) if (base := contents.fields.get("base_model")) else [],
     ).model_copy(update=dict(contents.fields))
     with output_dir(output.path, spec.force, output.inputs):
-        run = Run.create(output.path, record, prepared.encoder, codec, typical_requests(prepared.train), contents.base)
         try:
-            sign(run)
+            sign(Run(output.path, record))
         except UserError as e:
             events.warning(f"{e} Going on with the run later will ask whether it is trusted.", e.code)
-        yield run
+        contents.write(output.path)
+        yield Run.create(output.path, record, prepared.encoder, codec, typical_requests(prepared.train), contents.base)
 
 
 def whole_name(path: Path) -> str:
