@@ -17,10 +17,11 @@ import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from afresh.core import UserError
 from afresh.runs.run_store import mirrored
-from afresh.storage.files import replace_file
+from afresh.storage.files import json_bytes, replace_file
 from afresh.training.best_checkpoint import HIGHEST, LOWEST
 from afresh.training.weights import BASE, CHOSEN, EARLY, FITTED
 
@@ -103,9 +104,13 @@ def write_manifest(folder: Path, sums: dict[str, str]) -> None:
     replace_file(folder / FILE, "".join(f"{v}  {k}\n" for k, v in sorted(sums.items())).encode())
 
 
-def create_manifest(folder: Path) -> None:
-    """List what a new run consists of. Raises UserError if the list cannot be written."""
-    write_manifest(folder, hashes(folder, files_of(folder, CREATED)))
+def write_record(folder: Path, record: dict[str, Any]) -> None:
+    """Complete a new run: the list of what it consists of, and then run.json. Raises UserError if one of them cannot be
+    written."""
+    data = json_bytes(record)
+    sums = hashes(folder, files_of(folder, CREATED))
+    write_manifest(folder, sums | {RECORD: hashlib.sha256(data).hexdigest()})
+    replace_file(folder / RECORD, data)
 
 
 @contextmanager

@@ -89,8 +89,12 @@ def replace_file(path: Path, data: bytes, advice: str = "Make room or choose ano
         ) from e
 
 
+def json_bytes(value: Any) -> bytes:
+    return (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
 def write_json(path: Path, value: Any) -> None:
-    replace_file(path, (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
+    replace_file(path, json_bytes(value))
 
 
 def append_lines(path: Path, lines: bytes, sync: bool = True) -> None:

@@ -6,7 +6,7 @@ import io
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +19,7 @@ from afresh.core.safe_text import visible
 from afresh.data.load import draw_conditions, numbered, tokens_each
 from afresh.data.prepare import Prepared
 from afresh.formats.public import write_adapter
+from afresh.nets.kernels.build import without_kernels
 from afresh.runs.lock import held, hold
 from afresh.runs.manifest import LEARNT, changing
 from afresh.runs.run import Run, metrics_rows
@@ -105,7 +106,12 @@ def learn(job: Job, log: Sequence[str] = ()) -> float:
             seconds = learn_on(job.on, job.run.path, job.processes, job.clock, job.ignore_stop, log, device)
         job.run.reload()
         return seconds
-    with ranks.losses_named(), also_interrupted(ranks.orphaned):
+    began_without = job.run.record.machine.get("kernels") == ""
+    with (
+        ranks.losses_named(),
+        also_interrupted(ranks.orphaned),
+        without_kernels() if began_without else nullcontext(),
+    ):
         return lead(job, log) if ranks.leads() else follow(job)
 
 
