@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from afresh.provenance.certificates import Certificate, fingerprint, is_authority, issued_by_known, name_of
 from afresh.provenance.known_signers import known_certificates
 from afresh.provenance.layers import SignedBy
-from afresh.provenance.signer import own_certificate
+from afresh.provenance.signer import own_certificates
 
 
 @dataclass(frozen=True)
 class Trusted:
-    """The user's own certificate, if there is one, and those of known signers."""
+    """The user's own certificates, and those of known signers."""
 
-    own: Certificate | None
+    own: tuple[Certificate, ...]
     known: tuple[Certificate, ...]
 
     @property
@@ -25,7 +25,7 @@ class Trusted:
     def signed_by(self, chain: Sequence[Certificate]) -> SignedBy:
         """The signer with these certificates, that of the signer first."""
         mark = fingerprint(chain[0])
-        if self.own is not None and mark == fingerprint(self.own):
+        if mark in map(fingerprint, self.own):
             whose = "you"
         else:
             whose = "known" if issued_by_known(chain, self.known) else "unknown"
@@ -37,4 +37,4 @@ class Trusted:
 
 def trusted() -> Trusted:
     """Whom this user trusts now. Nothing is made."""
-    return Trusted(own_certificate(), tuple(known_certificates()))
+    return Trusted(own_certificates(), tuple(known_certificates()))
