@@ -18,6 +18,7 @@ from afresh.provenance.formats import SIDECAR
 from afresh.provenance.layers import Status
 from afresh.provenance.read import read
 from afresh.provenance.sidecar import MOST_BYTES as MOST_SIDECAR
+from afresh.provenance.sidecar import Purpose
 from afresh.provenance.work import Sha256
 
 FILE, FORMAT, VERSION = "catalogue.json", "afresh-catalogue", 1
@@ -65,7 +66,8 @@ def find(catalogue: str, wanted: str | None, accepted: tuple[str, ...]) -> Listi
     """A listing by its id. Raises UserError if the catalogue is not signed, by somebody unknown, or damaged, and if it
     has no such listing, or is asked for none: it then says which there are."""
     content, sidecar = _texts(catalogue)
-    layer = next((x for x in read(content, sidecar=sidecar).layers if x.name == "sidecar"), None)
+    found_layers = read(content, sidecar, purpose=Purpose.CATALOGUE).layers
+    layer = next((x for x in found_layers if x.name == "sidecar"), None)
     if layer is None or layer.signer is None or layer.status not in (Status.VALID, Status.UNKNOWN):
         why = "it has no signature beside it" if layer is None else layer.detail
         raise UserError(f"The catalogue {shown(catalogue)} is not used: {why}.", UNSIGNED)

@@ -7,27 +7,45 @@ import os
 from collections.abc import Sequence
 from typing import Any, BinaryIO
 
+from afresh.core.safe_json import MOST_BYTES as MOST_JSON
 from afresh.core.safe_json import parse_json
 from afresh.provenance.certificates import profile_fault, time_fault
 from afresh.provenance.claim import GENERATED
 from afresh.provenance.layers import Layer, Origin, Status
-from afresh.provenance.sidecar import MOST_BYTES, Payload, SidecarError, opened
+from afresh.provenance.sidecar import (
+    MOST_BYTES,
+    Payload,
+    Purpose,
+    SidecarError,
+    WorkPayload,
+    opened,
+    opened_statement,
+    purpose_of,
+)
 from afresh.provenance.trusted import Trusted
 
 NAME = "sidecar"
 CHUNK = 1 << 20
 
 
-def sidecar_layer(stream: BinaryIO, name: str | None, data: bytes, trusted: Trusted) -> Layer:
-    """What a sidecar says about the file in the stream, which is read only if it has the size that was signed."""
+def sidecar_layer(
+    stream: BinaryIO, name: str | None, data: bytes, trusted: Trusted, purpose: Purpose | None = None
+) -> Layer:
+    """What a sidecar says about the file in the stream. It counts only if it was signed for the purpose; if none is
+    given, as what the file says that it is: a work, the index of a catalogue or a receipt."""
+    payload: Payload
     try:
         if len(data) > MOST_BYTES:
             raise SidecarError(f"it has more than {MOST_BYTES:,} bytes")
-        payload, chain, statements = opened(_parsed(data))
+        envelope, kind = _parsed(data), purpose or _stated_purpose(stream)
+        if kind is Purpose.WORK:
+            payload, chain, statements = opened(envelope)
+            origins = origins_of(payload, statements)
+        else:
+            (payload, chain), origins = opened_statement(envelope, kind), ()
     except SidecarError as error:
         return Layer(NAME, Status.DAMAGED, f"the sidecar is damaged: {error}")
-    signer, origins = trusted.signed_by(chain), origins_of(payload, statements)
-    leaf = chain[0]
+    signer, leaf = trusted.signed_by(chain), chain[0]
     if not _same(stream, payload):
         status, detail = Status.CHANGED, f"changed since {signer.name} signed it as {payload.name}, or another file"
     elif why := time_fault(leaf):
@@ -38,6 +56,8 @@ def sidecar_layer(stream: BinaryIO, name: str | None, data: bytes, trusted: Trus
         status, detail = Status.UNKNOWN, f"unchanged since it was signed by {signer.name}, who is not known here"
     else:
         status, detail = Status.VALID, f"unchanged since it was signed by {trusted.words(signer)}"
+    if purpose is None and kind is not Purpose.WORK:
+        detail = f"{kind.words}, {detail}"
     if status is not Status.CHANGED and name is not None and name != payload.name:
         detail += f"; its name was {payload.name}"
     return Layer(NAME, status, detail, signer, None, origins)
@@ -50,6 +70,11 @@ def _parsed(data: bytes) -> Any:
         raise SidecarError("it is not JSON") from None
 
 
+def _stated_purpose(stream: BinaryIO) -> Purpose:
+    stream.seek(0)
+    return purpose_of(stream.read(MOST_JSON + 1))
+
+
 def _same(stream: BinaryIO, payload: Payload) -> bool:
     if stream.seek(0, os.SEEK_END) != payload.bytes:
         return False
@@ -60,7 +85,7 @@ def _same(stream: BinaryIO, payload: Payload) -> bool:
     return digest.hexdigest() == payload.sha256
 
 
-def origins_of(payload: Payload, statements: Sequence[Payload]) -> tuple[Origin, ...]:
+def origins_of(payload: WorkPayload, statements: Sequence[WorkPayload]) -> tuple[Origin, ...]:
     """The origins of a work and of what it was made from, as far as there are statements about them."""
     known = {s.sha256: s for s in statements}
     out = [Origin(None, payload.generator, payload.digitalSourceType == GENERATED, payload.work)]
