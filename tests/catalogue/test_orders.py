@@ -157,6 +157,18 @@ def test_a_refund_that_comes_before_its_payment_withholds_it(catalogue: Catalogu
     assert received(catalogue, session("cs_2", event="evt_4", payment="pi_2")).result == "released"
 
 
+def test_a_refund_in_another_currency_does_not_count(catalogue: Catalogue) -> None:
+    assert received(catalogue, refund(currency="usd")).result == "refunded", "of a payment that is not known yet"
+    assert received(catalogue, refund(amount=250, event="evt_part")).result == "refunded"
+    made = received(catalogue, session())
+    assert made.result == "released" and made.link
+    assert reopened(catalogue).known["cs_1"].refunded == 250
+    assert royalties(Catalogue.open(catalogue.folder))[0]["amount_minor"] == 1000
+    late = received(catalogue, refund(currency="usd", event="evt_late"))
+    assert late.result == "refused" and "12.50 USD was paid back of a payment in EUR" in late.detail
+    assert reopened(catalogue).known["cs_1"].refunded == 250
+
+
 def test_refunds_out_of_order_count_what_was_paid_back_at_most(catalogue: Catalogue) -> None:
     received(catalogue, session())
     received(catalogue, refund(amount=600, event="evt_late"))
@@ -182,9 +194,14 @@ def test_a_grant_is_released_once(catalogue: Catalogue) -> None:
     assert len(recorded(catalogue)) == 1
     gift = reopened(catalogue).grant("picture", "Grace")
     assert gift.order.startswith("grant-") and "amount" not in recorded(catalogue)[1]
-    for order, listing in (("invoice-7", "picture"), ("../x", "poem"), ("", "nothing")):
-        with pytest.raises(UserError):
+    for order, listing, says in (
+        ("invoice-7", "picture", "The order invoice-7 is one of poem"),
+        ("../x", "poem", "is no number of an order"),
+        ("", "nothing", "has no listing 'nothing'"),
+    ):
+        with pytest.raises(UserError, match=says):
             reopened(catalogue).grant(listing, "Grace", order)
+    assert len(recorded(catalogue)) == 2
 
 
 def test_a_link_that_has_expired_is_renewed_by_the_seller(
