@@ -30,7 +30,9 @@ from tests.provenance.conftest import content_of, facts
 LISTING = {"id": "thing", "kind": "work", "sha256": "0" * 64, "size": 9, "bundle": "thing.bundle"}
 WORDS = b"The sea at night keeps what the day has lost."
 PICTURE = content_of(".png")
-CATALOGUE = json.dumps({"format": "afresh-catalogue", "version": 1, "listings": [LISTING]}).encode()
+CATALOGUE = json.dumps(
+    {"format": "afresh-catalogue", "version": 1, "made": "2026-12-01T00:00:00Z", "listings": [LISTING]}
+).encode()
 RECEIPT = json.dumps({"format": "afresh-receipt", "version": 1, "order": "cs_1"}).encode()
 
 
@@ -81,7 +83,7 @@ def gets(content: bytes, envelope: bytes, folder: Path) -> bool:
     (folder / "catalogue.json").write_bytes(content)
     (folder / "catalogue.json.provenance.json").write_bytes(envelope)
     try:
-        return find(str(folder / "catalogue.json"), "thing", ()).id == "thing"
+        return find(str(folder / "catalogue.json"), "thing", ()).listing.id == "thing"
     except UserError as error:
         assert error.code == "bundle_signature"
         return False

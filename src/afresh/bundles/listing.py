@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import urljoin
+from urllib.parse import unquote, urljoin, urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from afresh.bundles.download import Wanted, content_of, is_local, shown
+from afresh.bundles.layout import BLOCK, size_of_signature
 from afresh.bundles.model_signing import MOST_SIZE, Kind
 from afresh.bundles.names import name_fault
-from afresh.bundles.open import UNSIGNED, unknown_signer
+from afresh.bundles.open import UNSIGNED, Bundle, Entry, damaged, unknown_signer
 from afresh.core import UserError
 from afresh.core.safe_json import MOST_BYTES, faults, parse_json
 from afresh.provenance.formats import SIDECAR
-from afresh.provenance.layers import Status
+from afresh.provenance.layers import SignedBy, Status
 from afresh.provenance.read import read
 from afresh.provenance.sidecar import MOST_BYTES as MOST_SIDECAR
 from afresh.provenance.sidecar import Purpose
@@ -30,6 +34,7 @@ class Listing(BaseModel):
     model_config = ConfigDict(frozen=True)
     id: str = Field(max_length=200)
     title: str = Field("", max_length=1_000)
+    licence: str = Field("unknown", max_length=1_000)
     kind: Kind
     sha256: Sha256 | None = None
     size: int | None = Field(None, ge=1, le=MOST_SIZE)
@@ -42,7 +47,17 @@ class Catalogue(BaseModel):
     format: str
     version: int
     name: str = Field("", max_length=1_000)
+    made: AwareDatetime
     listings: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A listing, who has signed the catalogue that it is in, and when that was made."""
+
+    listing: Listing
+    signer: SignedBy
+    made: datetime
 
 
 def is_url(source: str) -> bool:
@@ -62,7 +77,7 @@ def catalogue_of(source: str) -> str:
     return str(Path(source) / FILE if Path(source).is_dir() else Path(source))
 
 
-def find(catalogue: str, wanted: str | None, accepted: tuple[str, ...]) -> Listing:
+def find(catalogue: str, wanted: str | None, accepted: tuple[str, ...]) -> Offer:
     """A listing by its id. Raises UserError if the catalogue is not signed, by somebody unknown, or damaged, and if it
     has no such listing, or is asked for none: it then says which there are."""
     content, sidecar = _texts(catalogue)
@@ -86,7 +101,7 @@ def find(catalogue: str, wanted: str | None, accepted: tuple[str, ...]) -> Listi
         more = [f"and {len(ids) - 20:,} more"] if len(ids) > 20 else []
         raise UserError(f"{shown(catalogue)}: {what}, as `listing=ID`:", "listing", lines=[*ids[:20], *more])
     try:
-        return Listing.model_validate(one[0])
+        return Offer(Listing.model_validate(one[0]), layer.signer, found.made)
     except ValidationError as error:
         raise _odd(catalogue, f"{wanted}: {faults(error)}") from None
 
@@ -109,6 +124,28 @@ def place_of(listing: Listing, catalogue: str) -> Wanted | Path:
     if why := name_fault(listing.bundle):
         raise _odd(catalogue, f"{listing.id}: its bundle {listing.bundle!r} is no file beside it: {why}")
     return Path(catalogue).parent / listing.bundle
+
+
+def bundle_of_file(path: Path, called: str, offer: Offer) -> Bundle | None:
+    """A file that a catalogue lists as it is, as the bundle of that file alone, which the signature of the catalogue is
+    over; None for a bundle, which has its own. Raises UserError if it is not the file that is listed."""
+    listing = offer.listing
+    try:
+        with path.open("rb") as stream:
+            if size_of_signature(stream.read(BLOCK)) is not None:
+                return None
+            stream.seek(0)
+            sha256, size = hashlib.file_digest(stream, "sha256").hexdigest(), stream.tell()
+    except OSError as error:
+        raise UserError(f"{called} cannot be read: {error.strerror or error}.", "unreadable") from error
+    name = unquote(urlsplit(listing.bundle or "").path.rpartition("/")[2])
+    if (sha256, size) != (listing.sha256, listing.size):
+        raise damaged(called, f"it is not the {listing.kind} that its catalogue lists as {listing.id!r}")
+    if why := name_fault(name):
+        raise damaged(called, f"its name {name!r} is none that it can have here: {why}")
+    facts: dict[str, JsonValue] = {"title": listing.title, "licence": listing.licence}
+    entries = (Entry(name, size, sha256, 0),)
+    return Bundle(path, called, sha256, size, name, listing.kind, offer.made, facts, entries, offer.signer, b"")
 
 
 def _texts(catalogue: str) -> tuple[bytes, bytes | None]:

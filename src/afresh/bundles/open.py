@@ -41,7 +41,7 @@ class Bundle:
     """A bundle that was checked: its own SHA-256 and bytes, what was signed, and who has signed it.
 
     called: what messages name it by. name: of the folder that was packed; no path is made of it unless it is looked at.
-    signature: the content of its model.sig.
+    signature: the content of its model.sig; empty for a file that a signed catalogue lists as it is.
     """
 
     path: Path

@@ -22,8 +22,9 @@ from afresh.runs.run import Run
 UNKNOWN_RUN = "The run that made it is not among the runs here, so what that was made of is not known."
 
 
-def label_of_work(file: Path) -> Label | None:
-    """The label of a work; None if the file has no signed facts of one, or what reads them is not installed.
+def label_of_work(file: Path, licence: str | None = None) -> Label | None:
+    """The label of a work; None if the file has no signed facts of one, or what reads them is not installed. licence:
+    what it is shared under, if that is known.
 
     Raises UserError if it cannot be read.
     """
@@ -57,6 +58,7 @@ def label_of_work(file: Path) -> Label | None:
             facts=facts_,
             parts=tuple(parts),
             links=tuple(links),
+            licence=licence,
             consent=consent,
             notes=(UNKNOWN_RUN,),
         )
@@ -67,6 +69,7 @@ def label_of_work(file: Path) -> Label | None:
             "id": id,
             "name": visible_line(file.name),
             "weights": None,
+            "licence": licence,
             "facts": {**about, **model.facts},
             "parts": (*parts, *model.parts),
             "links": (*links, *model.links),
