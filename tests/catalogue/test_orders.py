@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -295,6 +296,8 @@ def test_royalties_are_summed_to_the_cent(catalogue: Catalogue, tmp_path: Path) 
     assert sum(r["amount_minor"] for r in rows) == 2002 - 500
     text = as_csv(rows)
     assert "base,'=HYPERLINK(1),EUR,150,1.50,2" in text.splitlines()
-    from datetime import date
-
-    assert royalties(Catalogue.open(catalogue.folder), until=date(2020, 1, 1)) == []
+    paid_on = {datetime.fromisoformat(line["at"]).date() for line in recorded(catalogue) if line["what"] == "released"}
+    first, last, day = min(paid_on), max(paid_on), timedelta(days=1)
+    assert royalties(Catalogue.open(catalogue.folder), since=first, until=last) == rows, "both days count"
+    assert royalties(Catalogue.open(catalogue.folder), until=first - day) == []
+    assert royalties(Catalogue.open(catalogue.folder), since=last + day) == []
