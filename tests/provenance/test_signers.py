@@ -71,7 +71,7 @@ def test_an_identity_that_other_readers_refuse_is_renewed_with_its_key_and_earli
 ) -> None:
     with monkeypatch.context() as earlier:
         earlier.setattr(certificates, "OWN_PURPOSES", certificates.OWN_PURPOSES[:2])
-        earlier.setattr(signing, "OWN_PURPOSES", certificates.OWN_PURPOSES[:2])
+        earlier.setattr(signing, "OWN", {p.dotted_string for p in certificates.OWN_PURPOSES[:2]})
         old = signer()
         works = [signed_work(content_of(".png"), name, facts()) for name in ("a.png", "a.txt")]
     heard: list[str] = []
@@ -96,7 +96,7 @@ def test_an_identity_that_other_readers_refuse_is_renewed_with_its_key_and_earli
 def test_an_identity_that_cannot_be_renewed_signs_as_before(key_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as earlier:
         earlier.setattr(certificates, "OWN_PURPOSES", certificates.OWN_PURPOSES[:2])
-        earlier.setattr(signing, "OWN_PURPOSES", certificates.OWN_PURPOSES[:2])
+        earlier.setattr(signing, "OWN", {p.dotted_string for p in certificates.OWN_PURPOSES[:2]})
         old = signer()
     (key_folder / ".signer.lock").unlink()
     (key_folder / ".signer.lock").mkdir()  # stands for a folder that may only be read

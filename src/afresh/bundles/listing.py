@@ -127,8 +127,8 @@ def place_of(listing: Listing, catalogue: str) -> Wanted | Path:
 
 
 def bundle_of_file(path: Path, called: str, offer: Offer) -> Bundle | None:
-    """A file that a catalogue lists as it is, as the bundle of that file alone, which the signature of the catalogue is
-    over; None for a bundle, which has its own. Raises UserError if it is not the file that is listed."""
+    """A file that a catalogue lists as it is, as the bundle of that file alone, if its hash is the one that is listed;
+    None for a bundle, which has its own signature. Raises UserError if it cannot be read."""
     listing = offer.listing
     try:
         with path.open("rb") as stream:
@@ -139,8 +139,6 @@ def bundle_of_file(path: Path, called: str, offer: Offer) -> Bundle | None:
     except OSError as error:
         raise UserError(f"{called} cannot be read: {error.strerror or error}.", "unreadable") from error
     name = unquote(urlsplit(listing.bundle or "").path.rpartition("/")[2])
-    if (sha256, size) != (listing.sha256, listing.size):
-        raise damaged(called, f"it is not the {listing.kind} that its catalogue lists as {listing.id!r}")
     if why := name_fault(name):
         raise damaged(called, f"its name {name!r} is none that it can have here: {why}")
     facts: dict[str, JsonValue] = {"title": listing.title, "licence": listing.licence}

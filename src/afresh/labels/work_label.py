@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 
 from afresh.core import UserError
@@ -23,13 +22,11 @@ UNKNOWN_RUN = "The run that made it is not among the runs here, so what that was
 
 
 def label_of_work(file: Path, licence: str | None = None) -> Label | None:
-    """The label of a work; None if the file has no signed facts of one, or what reads them is not installed. licence:
-    what it is shared under, if that is known.
+    """The label of a work; None if the file has no signed facts of one. licence: what it is shared under, if
+    that is known.
 
     Raises UserError if it cannot be read.
     """
-    if find_spec("cryptography") is None:
-        return None
     found = read(file)
     signed = next(facts(found), None)
     if signed is None:

@@ -14,10 +14,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from types import MappingProxyType
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
@@ -52,7 +51,9 @@ class Purpose(StrEnum):
 
 
 class Payload(BaseModel):
-    """What is signed of a file: its name, size and hash, and the program."""
+    """What is signed of a file: its name, size and hash, and the program; of a work besides its facts, and the hash of
+    the statements about what it was made from, which stand beside the signature so that a chain of edits grows by one
+    statement an edit."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -60,18 +61,9 @@ class Payload(BaseModel):
     bytes: int = Field(ge=0)
     sha256: Sha256
     generator: Name
-
-
-class WorkPayload(Payload):
-    """What is signed of a work besides: its facts, and the hash of the statements about what it was made from, which
-    stand beside the signature so that a chain of edits grows by one statement an edit."""
-
-    digitalSourceType: Name
-    work: Work
+    digitalSourceType: Name | None = None
+    work: Work | None = None
     statements: Sha256 | None = None
-
-
-P = TypeVar("P", bound=Payload)
 
 
 class SidecarError(ValueError):
@@ -94,8 +86,7 @@ def sidecar(content: bytes, name: str, work: Work, signer: Signer) -> bytes:
         "work": work.model_dump(mode="json", exclude={"ingredients": {"__all__": {"statement"}}}),
         "statements": _digest(statements),
     }
-    beside = {"header": {"statements": statements}} if statements else {}
-    written = signed_statement(content, name, Purpose.WORK, signer, facts, beside)
+    written = signed_statement(content, name, Purpose.WORK, signer, facts, statements)
     if len(written) > MOST_BYTES:
         raise UserError(
             f"The sidecar of {name} would have {len(written):,} bytes, and at most {MOST_BYTES:,} are read: it was "
@@ -106,14 +97,9 @@ def sidecar(content: bytes, name: str, work: Work, signer: Signer) -> bytes:
 
 
 def signed_statement(
-    content: bytes,
-    name: str,
-    purpose: Purpose,
-    signer: Signer,
-    facts: Mapping[str, Any] = MappingProxyType({}),
-    beside: Mapping[str, Any] = MappingProxyType({}),
+    content: bytes, name: str, purpose: Purpose, by: Signer, facts: Mapping[str, Any] = {}, beside: Sequence[Any] = ()
 ) -> bytes:
-    """The sidecar of a file that is signed for a purpose, with further facts in what is signed, and beside it."""
+    """The sidecar of a file that is signed for a purpose, with further facts, and statements beside the signature."""
     payload = {
         "name": name,
         "bytes": len(content),
@@ -121,11 +107,13 @@ def signed_statement(
         "generator": f"afresh {__version__}",
         **facts,
     }
-    certificates = [base64.b64encode(c.public_bytes(serialization.Encoding.DER)).decode() for c in signer.chain]
-    header = {"alg": ALGORITHMS[signer.algorithm], "typ": purpose, "x5c": certificates}
+    certificates = [base64.b64encode(c.public_bytes(serialization.Encoding.DER)).decode() for c in by.chain]
+    header = {"alg": ALGORITHMS[by.algorithm], "typ": purpose, "x5c": certificates}
     protected, body = _url64(_canonical(header)), _url64(_canonical(payload))
-    signature = _url64(signer.signature(f"{protected}.{body}".encode()))
-    made = {"payload": body, "protected": protected, "signature": signature, **beside}
+    signature = _url64(by.signature(f"{protected}.{body}".encode()))
+    made: dict[str, Any] = {"payload": body, "protected": protected, "signature": signature}
+    if beside:
+        made["header"] = {"statements": beside}
     return (json.dumps(made, indent=1) + "\n").encode()
 
 
@@ -137,24 +125,17 @@ def purpose_of(content: bytes) -> Purpose:
         return Purpose.WORK
 
 
-def opened(envelope: Any) -> tuple[WorkPayload, list[Certificate], list[WorkPayload]]:
-    """What the sidecar of a work says, the certificates of its signer, whose signature is checked here, and what the
-    statements about the works that it was made from say, each by its own signature. Whether the signer is known, and
-    whether the file is the one that is named, are other questions. Raises SidecarError."""
+def opened(envelope: Any, purpose: Purpose = Purpose.WORK) -> tuple[Payload, list[Certificate], list[Payload]]:
+    """What a sidecar for this purpose says, the certificates of its signer, whose signature is checked here, and what
+    the statements about the works that it was made from say, each by its own signature. Whether the signer is known,
+    and whether the file is the one that is named, are other questions. Raises SidecarError."""
     if not isinstance(envelope, dict) or sorted(set(envelope) - {"header"}) != sorted(FIELDS):
         raise SidecarError("it does not have the fields payload, protected and signature alone")
-    payload, chain = _signed(envelope, WorkPayload, Purpose.WORK)
+    payload, chain = _signed(envelope, purpose)
     statements = _beside(envelope)
     if _digest(statements) != payload.statements:
         raise SidecarError("the statements about what it was made from are not those that were signed")
-    return payload, chain, [_signed(s, WorkPayload, Purpose.WORK)[0] for s in statements]
-
-
-def opened_statement(envelope: Any, purpose: Purpose) -> tuple[Payload, list[Certificate]]:
-    """The same of a file that is no work. Raises SidecarError."""
-    if not isinstance(envelope, dict) or sorted(envelope) != sorted(FIELDS):
-        raise SidecarError("it does not have the fields payload, protected and signature alone")
-    return _signed(envelope, Payload, purpose)
+    return payload, chain, [_signed(s, Purpose.WORK)[0] for s in statements]
 
 
 def _beside(envelope: Any) -> list[Any]:
@@ -173,7 +154,7 @@ def _digest(statements: list[Any]) -> str | None:
     return hashlib.sha256(_canonical(fields)).hexdigest() if fields else None
 
 
-def _signed(statement: Any, model: type[P], purpose: Purpose) -> tuple[P, list[Certificate]]:
+def _signed(statement: Any, purpose: Purpose) -> tuple[Payload, list[Certificate]]:
     """What a statement of this purpose says, and the certificates of its signer. Raises SidecarError."""
     try:
         protected, body, signature = (str(statement[f]) for f in ("protected", "payload", "signature"))
@@ -185,7 +166,10 @@ def _signed(statement: Any, model: type[P], purpose: Purpose) -> tuple[P, list[C
             raise SidecarError("its header is not that of a sidecar")
         chain = [loaded(base64.b64decode(c, validate=True)) for c in encoded]
         _check(chain[0], str(header["alg"]), f"{protected}.{body}".encode(), _from_url64(signature))
-        return model.model_validate(parse_json(_from_url64(body))), chain
+        payload = Payload.model_validate(parse_json(_from_url64(body)))
+        if (purpose is Purpose.WORK) != (payload.work is not None):
+            raise SidecarError(f"it does not have the facts of {purpose.words}")
+        return payload, chain
     except InvalidSignature:
         raise SidecarError("its signature is not that of its certificate") from None
     except ValidationError:

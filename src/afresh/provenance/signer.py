@@ -32,11 +32,12 @@ from afresh.provenance.certificates import (
     purposes_of,
     time_fault,
 )
-from afresh.storage.files import path_aside
+from afresh.storage.files import new_file
 from afresh.storage.lock import open_locked
 
 PrivateKey = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
 FILE = "signer.pem"
+OWN = {purpose.dotted_string for purpose in OWN_PURPOSES}
 OWN_CHAIN = 2  # certificates of the user's own key at a time: its own, and that of its issuer
 ACCEPTED = "a key on the curve P-256 or P-384, or of Ed25519"
 REPLACE = (
@@ -96,7 +97,7 @@ def signer() -> Signer:
 def _own_signer(given: Preferences) -> Signer:
     file = given.key_folder / FILE
     found = _certificates(file) if file.exists() else ()
-    if not found or _outdated(found[0]):
+    if not found or not purposes_of(found[0]) >= OWN:
         try:
             _make(file)
         except UserError:
@@ -117,11 +118,6 @@ def own_certificates() -> tuple[Certificate, ...]:
     return ()
 
 
-def _outdated(leaf: Certificate) -> bool:
-    """Whether a certificate was made here before it had all purposes that other readers ask for."""
-    return not {purpose.dotted_string for purpose in OWN_PURPOSES} <= purposes_of(leaf)
-
-
 def _make(file: Path) -> None:
     """Make the key and its certificates. A key that is there is kept, with new certificates before the earlier ones."""
     try:
@@ -129,18 +125,14 @@ def _make(file: Path) -> None:
         lock = open_locked(file.with_name(".signer.lock"), mode=0o600, wait=True)
         try:
             old = _certificates(file) if file.exists() else ()
-            if old and not _outdated(old[0]):  # of two processes, the first decides
+            if old and purposes_of(old[0]) >= OWN:  # of two processes, the first decides
                 return
             key = _key(file) if old else ec.generate_private_key(ec.SECP256R1())
             new = Signer(key, (*certificates_for(key.public_key(), datetime.now(UTC)), *old))
-            aside = path_aside(file)
-            with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as stream:
-                stream.write(new.key_pem + new.chain_pem)
-                stream.flush()
-                os.fsync(stream.fileno())
             public = file.with_name("certificate.pem")
             public.write_text(pem_of(new.chain[1::OWN_CHAIN]))
-            aside.replace(file)
+            with new_file(file, 0o600) as stream:
+                stream.write(new.key_pem + new.chain_pem)
         finally:
             os.close(lock)
     except OSError as error:

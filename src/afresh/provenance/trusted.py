@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from afresh.provenance.certificates import Certificate, fingerprint, is_authority, issued_by_known, name_of
 from afresh.provenance.known_signers import known_certificates
-from afresh.provenance.layers import SignedBy
+from afresh.provenance.layers import SignedBy, Status
 from afresh.provenance.signer import own_certificates
 
 
@@ -31,8 +31,17 @@ class Trusted:
             whose = "known" if issued_by_known(chain, self.known) else "unknown"
         return SignedBy(name_of(chain[0]), mark, whose)
 
-    def words(self, signer: SignedBy) -> str:
-        return f"you ({signer.name})" if signer.whose == "you" else f"{signer.name}, who is known here"
+    def standing(self, signer: SignedBy, late: str | None, unfit: str | None) -> tuple[Status, str]:
+        """The status of a work that is what was signed, and a sentence. late, unfit: why the certificate does not count
+        by its time or its profile."""
+        if late or unfit:
+            status = Status.OUT_OF_TIME if late else Status.UNKNOWN
+            return status, f"signed by {signer.name}, whose certificate does not count: {late or unfit}"
+        since = "unchanged since it was signed by"
+        if signer.whose == "unknown":
+            return Status.UNKNOWN, f"{since} {signer.name}, who is not known here"
+        who = f"you ({signer.name})" if signer.whose == "you" else f"{signer.name}, who is known here"
+        return Status.VALID, f"{since} {who}"
 
 
 def trusted() -> Trusted:

@@ -26,7 +26,7 @@ from afresh.provenance.signer import signer
 from afresh.runs.lock import held
 from afresh.runs.manifest import FILE as MANIFEST
 from afresh.runs.manifest import LABEL, RECORD, REPORTED, files_of, manifest_faults, read_manifest
-from afresh.runs.record import MakersLicence, RunRecord
+from afresh.runs.record import BaseLicence, RunRecord
 from afresh.runs.run import Run
 from afresh.storage.folders import check_free
 from afresh.training import checkpoint
@@ -192,7 +192,8 @@ def shared_record(run: Run, licence: str | None) -> RunRecord:
         align["folder"] = None
     if record.licence is None or record.licence.licence != (licence or UNKNOWN):
         name, maker = run.path.resolve().name, fingerprint(signer().chain[0])
-        values["licence"] = MakersLicence(name=name, licence=licence or UNKNOWN, maker=maker).model_dump(mode="json")
+        own = BaseLicence(name=name, licence=licence or UNKNOWN, said_by="its maker", maker=maker)
+        values["licence"] = own.model_dump(mode="json")
     hidden = _private(run)
     return RunRecord.model_validate(_without_folders(values, hidden))
 

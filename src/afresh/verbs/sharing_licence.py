@@ -12,7 +12,7 @@ from afresh.collect.record import UNKNOWN
 from afresh.core import UserError
 from afresh.core.plural import counted
 from afresh.runs.data_lineage import learnt_from
-from afresh.runs.record import CollectedRecord, MakersLicence, RunRecord
+from afresh.runs.record import BaseLicence, CollectedRecord, RunRecord
 from afresh.verbs.licence_table import LicenceTable, licence_table
 
 ACCEPTED = {
@@ -68,7 +68,7 @@ def check_release(
     return wanted
 
 
-def _makers(path: Path, own: MakersLicence, wanted: str | None) -> str | None:
+def _makers(path: Path, own: BaseLicence, wanted: str | None) -> str | None:
     """The licence of a run that came in a bundle: its maker's, and another one only for the maker."""
     from afresh.provenance.certificates import fingerprint
     from afresh.provenance.signer import own_certificates
