@@ -158,9 +158,9 @@ def _texts(catalogue: str) -> tuple[bytes, bytes | None]:
             if error.fields.get("status") in (404, 410):
                 return content, None
             raise
+    path = Path(catalogue)
+    beside_it = path.with_name(path.name + SIDECAR)
     try:
-        path = Path(catalogue)
-        beside_it = path.with_name(path.name + SIDECAR)
         return _bounded(path, MOST_BYTES), _bounded(beside_it, MOST_SIDECAR) if beside_it.is_file() else None
     except OSError as error:
         raise UserError(f"{catalogue} cannot be read: {error.strerror or error}.", "unreadable") from error

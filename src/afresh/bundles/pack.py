@@ -109,9 +109,8 @@ def _written(files: Mapping[str, File], listed: tuple[Listed, ...], total: int, 
 
 def _listed(name: str, file: File) -> Listed:
     with _opened(file) as content:
-        return Listed(
-            name=name, sha256=hashlib.file_digest(content, "sha256").hexdigest(), size=content.seek(0, os.SEEK_END)
-        )  # type: ignore[arg-type]
+        digest = hashlib.file_digest(content, "sha256")  # type: ignore[arg-type]  # which typeshed wants narrower
+        return Listed(name=name, sha256=digest.hexdigest(), size=content.seek(0, os.SEEK_END))
 
 
 def _progress(text: str, done: int, total: int) -> None:

@@ -63,12 +63,11 @@ def add(
         id = id or id_of(title or file.stem)
         old = catalogue.listing(id) if catalogue.has(id) else None
         facts: dict[str, Any] = {} if old is None else old.model_dump()
-        facts |= {"id": id, "kind": kind, "licence": licence, "removed": None}
-        facts |= {key: value for key, value in texts.items() if value}
-        facts |= {"title": title or facts.get("title") or file.stem}
-        facts |= {"added": facts.get("added") or datetime.now(UTC).replace(microsecond=0)}
-        facts |= {"maker": facts.get("maker") or catalogue.settings.maker}
-        facts |= {"bundle": Bundle(name=name, size=file.stat().st_size, sha256=digest(file))}
+        facts |= {"id": id, "kind": kind, "licence": licence, "removed": None, **{k: v for k, v in texts.items() if v}}
+        facts["title"] = title or facts.get("title") or file.stem
+        facts["added"] = facts.get("added") or datetime.now(UTC).replace(microsecond=0)
+        facts["maker"] = facts.get("maker") or catalogue.settings.maker
+        facts["bundle"] = Bundle(name=name, size=file.stat().st_size, sha256=digest(file))
         if parents:
             facts["parents"] = [parent_of(text) for text in parents]
         facts |= {} if price is None else {"price": price_of(price)}

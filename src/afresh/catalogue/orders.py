@@ -95,15 +95,10 @@ class Orders:
             self.events[event] = what
         if what in ("released", "withheld"):
             payment, money = entry.get("payment", ""), paid_of(entry)
-            self.known[entry["order"]] = Order(
-                entry["listing"],
-                entry,
-                money,
-                entry.get("shares", {}),
-                entry["expires"],
-                what == "withheld",
-                0 if money is None else self.early.get((payment, money.currency), 0),
-            )
+            back = 0 if money is None else self.early.get((payment, money.currency), 0)
+            shares, withheld = entry.get("shares", {}), what == "withheld"
+            known = Order(entry["listing"], entry, money, shares, entry["expires"], withheld, back)
+            self.known[entry["order"]] = known
             if payment:
                 self.payments[payment] = entry["order"]
         elif what == "renewed":
@@ -230,13 +225,8 @@ class Orders:
         hashed = self.buyers.keep(order, to)
         shares = {} if paid is None else self._lineage_of(x).shares(x, paid.amount)
         money = {} if paid is None else paid.model_dump()
-        facts = {
-            "listing": x.id,
-            "title": x.title,
-            "sha256": x.bundle.sha256,
-            "size": x.bundle.size,
-            "licence": x.licence,
-        }
+        facts = {"listing": x.id, "title": x.title, "licence": x.licence}
+        facts |= x.bundle.model_dump(include={"sha256", "size"})
         append(what, **more, order=order, **facts, **money, shares=shares, buyer=hashed, expires=self._expiry())
 
     def _lineage_of(self, x: Listing) -> Lineage:

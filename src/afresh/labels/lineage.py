@@ -11,11 +11,10 @@ import json
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from afresh.core import UserError
 from afresh.core.safe_json import read_model
-from afresh.core.safe_text import visible_line
+from afresh.core.safe_text import visible_line, with_texts
 from afresh.formats.model_card import dataset_name, shared_name
 from afresh.labels.label import Label, Link, Part, Stated
 from afresh.runs.content_hash import content_hash, file_hash, known_weights_hash, weights_hash
@@ -61,8 +60,7 @@ def _follow(found: Lineage, run: Run, id: str, chain: tuple[Path, ...]) -> None:
     """Add what a run was made from. `chain`: the folders of the runs on the way to it, itself included."""
     record = run.record
     if (declared := declared_label(run)) is not None:
-        for part in declared.parts:
-            found.parts.setdefault(part.id, part)
+        found.parts = {p.id: p for p in declared.parts} | found.parts
         links = (link.model_copy(update={"of": id}) if link.of == declared.id else link for link in declared.links)
         found.links += [link for link in links if link not in found.links]
         return
@@ -96,16 +94,9 @@ def declared_label(run: Run) -> Label | None:
     if not file.is_file():
         return None
     found = read_model(file, Label, "the label of a run")
-    return Label.model_validate(shown(found.model_dump())) if found.id == f"sha256:{content_hash(run)}" else None
-
-
-def shown(value: Any) -> Any:
-    """Values whose texts are others', as a terminal and a page may show them."""
-    if isinstance(value, str):
-        return visible_line(value)
-    if isinstance(value, dict):
-        return {visible_line(key): shown(inner) for key, inner in value.items()}
-    return [shown(inner) for inner in value] if isinstance(value, list | tuple) else value
+    if found.id != f"sha256:{content_hash(run)}":
+        return None
+    return Label.model_validate(with_texts(found.model_dump(mode="json"), visible_line))
 
 
 def how_made(record: RunRecord) -> str:

@@ -147,17 +147,19 @@ def joined(licences: Iterable[str]) -> str | None:
 def consent_of(run: Run, lineage: Lineage) -> Consent:
     """What is known of persons whom the data shows."""
     collected = learnt_from(run.record)
-    if not collected:
+    found = known_consent(sum(c.without_consent for c in collected) if collected else None)
+    unseen = [p.name for p in lineage.parts.values() if p.kind == "data" and not p.licences] if collected else []
+    more = f" Nobody has recorded it for {', '.join(unseen)}." if unseen else ""
+    return found.model_copy(update={"sentence": found.sentence + more})
+
+
+def known_consent(without: int | None) -> Consent:
+    """The consent of data with so many items that show persons without one; None for data without a ledger."""
+    sentence = "Of every item that its ledger says shows a person, consent is known."
+    if without is None:
         sentence = "The data has no ledger: whether it shows persons, and whether they consent, nobody has recorded."
-        return Consent(without_consent=None, sentence=sentence)
-    without = sum(c.without_consent for c in collected)
-    if without:
+    elif without:
         sentence = f"No consent is known for {counted(without, 'item')} of the data that show persons."
-    else:
-        sentence = "Of every item that its ledger says shows a person, consent is known."
-    unseen = [p.name for p in lineage.parts.values() if p.kind == "data" and not p.licences]
-    if unseen:
-        sentence += f" Nobody has recorded it for {', '.join(unseen)}."
     return Consent(without_consent=without, sentence=sentence)
 
 

@@ -106,11 +106,8 @@ def certificate_of(
         organisation = x509.NameAttribute(NameOID.ORGANIZATION_NAME, "self-issued")
         return x509.Name([organisation, x509.NameAttribute(NameOID.COMMON_NAME, name)])
 
-    usage = {
-        "digital_signature": not authority, "key_cert_sign": authority, "crl_sign": authority,
-        "content_commitment": False, "key_encipherment": False, "data_encipherment": False, "key_agreement": False,
-        "encipher_only": False, "decipher_only": False,
-    }  # fmt: skip
+    # Signatures are the first of nine uses, certificates and lists of revoked ones the sixth and seventh.
+    usage = x509.KeyUsage(not authority, False, False, False, False, authority, authority, False, False)
     builder = (
         x509.CertificateBuilder()
         .subject_name(named(subject))
@@ -120,7 +117,7 @@ def certificate_of(
         .not_valid_before(now - SKEW)
         .not_valid_after(now + lasting)
         .add_extension(x509.BasicConstraints(authority, 0 if authority else None), critical=True)
-        .add_extension(x509.KeyUsage(**usage), critical=True)
+        .add_extension(usage, critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signed_by.public_key()), critical=False)
     )

@@ -58,7 +58,7 @@ def _same(stream: BinaryIO, payload: Payload) -> bool:
     if stream.seek(0, os.SEEK_END) != payload.bytes:
         return False
     stream.seek(0)
-    return hashlib.file_digest(stream, "sha256").hexdigest() == payload.sha256
+    return hashlib.file_digest(stream, "sha256").hexdigest() == payload.sha256  # type: ignore[arg-type]
 
 
 def origins_of(payload: Payload, statements: Sequence[Payload]) -> tuple[Origin, ...]:

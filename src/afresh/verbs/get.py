@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urldefrag
@@ -59,8 +59,7 @@ class Received:
             "name": bundle.name,
             "made": bundle.made.isoformat(),
             "facts": bundle.facts,
-            "signer": {"name": bundle.signer.name, "fingerprint": bundle.signer.fingerprint,
-                       "whose": bundle.signer.whose},
+            "signer": asdict(bundle.signer),
             "sha256": bundle.sha256,
             "files": len(bundle.entries),
             "bytes": bundle.bytes,

@@ -18,6 +18,7 @@ from afresh.collect.licences import NO_ADVICE
 from afresh.collect.record import UNKNOWN
 from afresh.core import UserError
 from afresh.core.plural import counted
+from afresh.core.safe_text import with_texts
 from afresh.core.verb import Line
 from afresh.formats.model_card import shared_name
 from afresh.labels.run_label import canonical, label_of
@@ -195,7 +196,13 @@ def shared_record(run: Run, licence: str | None) -> RunRecord:
         own = BaseLicence(name=name, licence=licence or UNKNOWN, said_by="its maker", maker=maker)
         values["licence"] = own.model_dump(mode="json")
     hidden = _private(run)
-    return RunRecord.model_validate(_without_folders(values, hidden))
+
+    def without_folders(text: str) -> str:
+        for path, name in hidden.items():
+            text = text.replace(path, name)
+        return FOLDERS.sub("", text)
+
+    return RunRecord.model_validate(with_texts(values, without_folders))
 
 
 def _private(run: Run) -> dict[str, str]:
@@ -221,21 +228,6 @@ def _without(file: File, hidden: Mapping[str, str]) -> File:
         for written in (path, json.dumps(path)[1:-1], html.escape(path)):
             shared = shared.replace(written.encode(), name.encode())
     return file if shared == content else shared
-
-
-def _renamed(text: str, names: Mapping[str, str]) -> str:
-    for path, name in names.items():
-        text = text.replace(path, name)
-    return text
-
-
-def _without_folders(value: Any, names: Mapping[str, str]) -> Any:
-    """Values of JSON whose texts name no folders from the root."""
-    if isinstance(value, str):
-        return FOLDERS.sub("", _renamed(value, names))
-    if isinstance(value, dict):
-        return {k: _without_folders(v, names) for k, v in value.items()}
-    return [_without_folders(v, names) for v in value] if isinstance(value, list) else value
 
 
 def _json(value: Any) -> bytes:
