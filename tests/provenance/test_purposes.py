@@ -124,7 +124,8 @@ def test_a_reader_takes_what_was_signed_for_it_alone(by: str, reader: str, tmp_p
 
 def test_the_words_of_verify_say_what_was_signed() -> None:
     genuine = read(RECEIPT, SIGNERS["receipt"](RECEIPT)).layers[0]
-    assert genuine.detail.startswith("a receipt, unchanged since it was signed by you") and not genuine.origins
+    assert genuine.detail.startswith("unchanged since it was signed by you") and not genuine.origins
+    assert genuine.detail.endswith(", as a receipt")
     dictated = read(RECEIPT, sidecar_of(RECEIPT)).layers[0]
     assert dictated.status is Status.DAMAGED
     assert dictated.detail.endswith("it was signed as a generated work, and not as a receipt")

@@ -22,7 +22,7 @@ from afresh.provenance.formats import SIDECAR
 from afresh.provenance.layers import SignedBy, Status
 from afresh.provenance.read import read
 from afresh.provenance.sidecar import MOST_BYTES as MOST_SIDECAR
-from afresh.provenance.sidecar import Purpose
+from afresh.provenance.sidecar import Purpose, purpose_of
 from afresh.provenance.work import Sha256
 
 FILE, FORMAT, VERSION = "catalogue.json", "afresh-catalogue", 1
@@ -44,7 +44,6 @@ class Listing(BaseModel):
 
 class Catalogue(BaseModel):
     model_config = ConfigDict(frozen=True)
-    format: str
     version: int
     name: str = Field("", max_length=1_000)
     made: AwareDatetime
@@ -81,8 +80,9 @@ def find(catalogue: str, wanted: str | None, accepted: tuple[str, ...]) -> Offer
     """A listing by its id. Raises UserError if the catalogue is not signed, by somebody unknown, or damaged, and if it
     has no such listing, or is asked for none: it then says which there are."""
     content, sidecar = _texts(catalogue)
-    found_layers = read(content, sidecar, purpose=Purpose.CATALOGUE).layers
-    layer = next((x for x in found_layers if x.name == "sidecar"), None)
+    if purpose_of(content) is not Purpose.CATALOGUE:  # which the sidecar must be signed as
+        raise _odd(catalogue, f"its format is not {FORMAT!r}")
+    layer = next((x for x in read(content, sidecar).layers if x.name == "sidecar"), None)
     if layer is None or layer.signer is None or layer.status not in (Status.VALID, Status.UNKNOWN):
         why = "it has no signature beside it" if layer is None else layer.detail
         raise UserError(f"The catalogue {shown(catalogue)} is not used: {why}.", UNSIGNED)
@@ -92,8 +92,8 @@ def find(catalogue: str, wanted: str | None, accepted: tuple[str, ...]) -> Offer
         found = Catalogue.model_validate(parse_json(content))
     except (ValidationError, ValueError) as error:
         raise _odd(catalogue, faults(error)) from None
-    if (found.format, found.version) != (FORMAT, VERSION):
-        raise _odd(catalogue, f"its format is {found.format!r} {found.version}, and {FORMAT!r} {VERSION} is read")
+    if found.version != VERSION:
+        raise _odd(catalogue, f"it is of version {found.version}, and {VERSION} is read")
     one = [x for x in found.listings if x.get("id") == wanted]
     if len(one) != 1:
         what = "Name one of its listings" if wanted is None else f"It has no listing {wanted!r}, or several"

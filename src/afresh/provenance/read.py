@@ -14,19 +14,13 @@ from afresh.provenance.layers import Layer, Provenance, Status
 from afresh.provenance.needs import can_embed, require_c2pa
 
 if TYPE_CHECKING:
-    from afresh.provenance.sidecar import Purpose
     from afresh.provenance.trusted import Trusted
 
 
-def read(
-    source: Path | bytes,
-    sidecar: bytes | None = None,
-    whom: Trusted | None = None,
-    purpose: Purpose | None = None,
-) -> Provenance:
+def read(source: Path | bytes, sidecar: bytes | None = None, whom: Trusted | None = None) -> Provenance:
     """What a file, or its content, says about where it comes from. Of a path the sidecar beside it is read too, if none
     is given; the path of a sidecar is that of its file. Whoever reads many files asks once whom the user trusts
-    (`trusted.trusted()`) and gives it. purpose: what the file must be signed as; else what it says that it is.
+    (`trusted.trusted()`) and gives it.
 
     A file of any size is read in pieces. Raises UserError if it cannot be read, or if what is needed is not installed.
     """
@@ -34,7 +28,7 @@ def read(
 
     whom = whom or trusted()
     if isinstance(source, bytes):
-        return _finding(io.BytesIO(source), None, sidecar, whom, purpose)
+        return _finding(io.BytesIO(source), None, sidecar, whom)
     path = source.with_name(source.name.removesuffix(SIDECAR))
     beside = path.with_name(path.name + SIDECAR)
     try:
@@ -44,7 +38,7 @@ def read(
             layer = Layer("sidecar", Status.DAMAGED, f"the file that it is about, {path.name}, is not beside it")
             return Provenance(str(path), (layer,))
         with path.open("rb") as stream:
-            return _finding(stream, path, sidecar, whom, purpose)
+            return _finding(stream, path, sidecar, whom)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}.", "unreadable") from error
 
@@ -56,9 +50,7 @@ def _bounded(beside: Path) -> bytes:
         return stream.read(MOST_BYTES + 1)
 
 
-def _finding(
-    stream: BinaryIO, path: Path | None, sidecar: bytes | None, whom: Trusted, purpose: Purpose | None
-) -> Provenance:
+def _finding(stream: BinaryIO, path: Path | None, sidecar: bytes | None, whom: Trusted) -> Provenance:
     from afresh.provenance.containers import ContainerError, manifest_in
     from afresh.provenance.sidecar_layer import sidecar_layer
 
@@ -76,7 +68,7 @@ def _finding(
         if present:
             require_c2pa("Reading the manifest of a file")
     if sidecar is not None:
-        layers.append(sidecar_layer(stream, None if path is None else path.name, sidecar, whom, purpose))
+        layers.append(sidecar_layer(stream, None if path is None else path.name, sidecar, whom))
     return Provenance("" if path is None else str(path), tuple(layers))
 
 

@@ -18,25 +18,23 @@ from afresh.provenance.trusted import Trusted
 NAME = "sidecar"
 
 
-def sidecar_layer(
-    stream: BinaryIO, name: str | None, data: bytes, trusted: Trusted, purpose: Purpose | None = None
-) -> Layer:
-    """What a sidecar says about the file in the stream. It counts only if it was signed for the purpose; if none is
-    given, as what the file says that it is: a work, the index of a catalogue or a receipt."""
+def sidecar_layer(stream: BinaryIO, name: str | None, data: bytes, trusted: Trusted) -> Layer:
+    """What a sidecar says about the file in the stream. It counts only if it was signed as what the file says that it
+    is: a work, the index of a catalogue or a receipt."""
     try:
         if len(data) > MOST_BYTES:
             raise SidecarError(f"it has more than {MOST_BYTES:,} bytes")
-        envelope, kind = _parsed(data), purpose or _stated_purpose(stream)
-        payload, chain, statements = opened(envelope, kind)
+        stream.seek(0)
+        envelope, purpose = _parsed(data), purpose_of(stream.read(MOST_JSON + 1))
+        payload, chain, statements = opened(envelope, purpose)
     except SidecarError as error:
         return Layer(NAME, Status.DAMAGED, f"the sidecar is damaged: {error}")
     signer = trusted.signed_by(chain)
     if _same(stream, payload):
         status, detail = trusted.standing(signer, time_fault(chain[0]), profile_fault(chain[0]))
+        detail += "" if purpose is Purpose.WORK else f", as {purpose.words}"
     else:
         status, detail = Status.CHANGED, f"changed since {signer.name} signed it as {payload.name}, or another file"
-    if purpose is None and kind is not Purpose.WORK:
-        detail = f"{kind.words}, {detail}"
     if status is not Status.CHANGED and name is not None and name != payload.name:
         detail += f"; its name was {payload.name}"
     return Layer(NAME, status, detail, signer, None, origins_of(payload, statements))
@@ -47,11 +45,6 @@ def _parsed(data: bytes) -> Any:
         return parse_json(data)
     except ValueError:
         raise SidecarError("it is not JSON") from None
-
-
-def _stated_purpose(stream: BinaryIO) -> Purpose:
-    stream.seek(0)
-    return purpose_of(stream.read(MOST_JSON + 1))
 
 
 def _same(stream: BinaryIO, payload: Payload) -> bool:
