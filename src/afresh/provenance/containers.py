@@ -27,11 +27,11 @@ def manifest_in(stream: BinaryIO) -> tuple[str, bytes] | None:
     stream.seek(0)
     head = stream.read(12)
     if head[:8] == b"\x89PNG\r\n\x1a\n":
-        media, found = "image/png", _in_png(stream, size)
+        media, found = "image/png", _in_chunks(stream, size, png=True)
     elif head[:2] == b"\xff\xd8":
         media, found = "image/jpeg", _in_jpeg(stream, size)
     elif head[:4] == b"RIFF" and head[8:] in (b"WAVE", b"WEBP"):
-        media, found = "audio/wav" if head[8:] == b"WAVE" else "image/webp", _in_riff(stream, size)
+        media, found = "audio/wav" if head[8:] == b"WAVE" else "image/webp", _in_chunks(stream, size, png=False)
     elif head[:3] == b"ID3" and len(head) >= 10:
         found, flac = _in_id3(stream, size)
         media = "audio/flac" if flac else "audio/mpeg"
@@ -49,23 +49,25 @@ def _read(stream: BinaryIO, count: int, what: str = "its manifest") -> bytes:
     return data
 
 
-def _in_png(stream: BinaryIO, size: int) -> bytes | None:
-    """The chunk caBX."""
-    found, place = None, 8
+def _in_chunks(stream: BinaryIO, size: int, png: bool) -> bytes | None:
+    """The chunk caBX of a PNG, or C2PA of a RIFF file."""
+    found, place = None, 8 if png else 12
     for _ in range(MOST_PARTS):
         stream.seek(place)
         head = stream.read(8)
         if len(head) < 8:
             break
-        length = int.from_bytes(head[:4], "big")
-        if head[4:] == b"caBX":
+        kind, length = (head[4:], int.from_bytes(head[:4], "big")) if png else (
+            head[:4], int.from_bytes(head[4:], "little")
+        )  # fmt: skip
+        if kind == (b"caBX" if png else b"C2PA"):
             if found is not None:
                 raise ContainerError("it has two manifests")
             found = _read(stream, length)
-            if int.from_bytes(_read(stream, 4), "big") != zlib.crc32(head[4:] + found):
+            if png and int.from_bytes(_read(stream, 4), "big") != zlib.crc32(kind + found):
                 raise ContainerError("the check sum of its manifest is wrong")
-        place += 12 + length
-        if head[4:] == b"IEND" or place >= size:
+        place += 12 + length if png else 8 + length + length % 2
+        if (png and kind == b"IEND") or place >= size:
             break
     else:
         raise ContainerError(f"it has more than {MOST_PARTS:,} chunks")
@@ -102,27 +104,6 @@ def _in_jpeg(stream: BinaryIO, size: int) -> bytes | None:
     if len(whole) > MOST_BYTES:
         raise ContainerError(f"its manifest has more than {MOST_BYTES:,} bytes")
     return whole
-
-
-def _in_riff(stream: BinaryIO, size: int) -> bytes | None:
-    """The chunk C2PA."""
-    found, place = None, 12
-    for _ in range(MOST_PARTS):
-        stream.seek(place)
-        head = stream.read(8)
-        if len(head) < 8:
-            break
-        length = int.from_bytes(head[4:], "little")
-        if head[:4] == b"C2PA":
-            if found is not None:
-                raise ContainerError("it has two manifests")
-            found = _read(stream, length)
-        place += 8 + length + length % 2
-        if place >= size:
-            break
-    else:
-        raise ContainerError(f"it has more than {MOST_PARTS:,} chunks")
-    return found
 
 
 def _in_id3(stream: BinaryIO, size: int) -> tuple[bytes | None, bool]:

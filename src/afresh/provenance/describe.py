@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from afresh.provenance.formats import NAMES
@@ -54,13 +55,7 @@ def as_json(finding: Provenance) -> dict[str, Any]:
                 "name": layer.name,
                 "status": str(layer.status),
                 "detail": layer.detail,
-                "signer": None
-                if layer.signer is None
-                else {
-                    "name": layer.signer.name,
-                    "fingerprint": layer.signer.fingerprint,
-                    "whose": layer.signer.whose,
-                },
+                "signer": None if layer.signer is None else asdict(layer.signer),
                 "time": None if layer.time is None else layer.time.isoformat(),
                 "origins": [
                     {

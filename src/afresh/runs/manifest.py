@@ -27,8 +27,9 @@ from afresh.training.weights import BASE, CHOSEN, EARLY, FITTED
 
 FILE = "SHA256SUMS"
 RECORD = "run.json"
+LABEL = "label.json"  # of a run that came in a bundle: what its maker says of it
 # Files and folders in a run, by what writes them: its creation, training, and measuring.
-CREATED = (RECORD, "encoder", "codec", "conditions.safetensors", f"{BASE}.safetensors", "reward-model")
+CREATED = (RECORD, "encoder", "codec", "conditions.safetensors", f"{BASE}.safetensors", "reward-model", LABEL)
 WITHIN = "within"
 STORED = (EARLY, CHOSEN, FITTED, LOWEST, HIGHEST, WITHIN)  # weights, each with a hash beside it
 LEARNT = (
