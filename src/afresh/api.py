@@ -883,7 +883,8 @@ def label(path: PathLike, *, format: Format = "label") -> Labelled:
 
 def verify_works(path: PathLike, *, trust_signer: PathLike | None = None) -> list[Provenance]:
     """Where works come from, as `afresh verify WORKS` reads it: of a file, or of each file of a folder, its `status`
-    and its layers. `trust_signer`: a file of certificates in PEM, whose signers are known from now on.
+    and its layers; after a bundle, those of the signed works in it. `trust_signer`: a file of certificates in PEM,
+    whose signers are known from now on.
 
     Nothing is asked of a network, but for the address of a file. Raises UserError for a path that cannot be read or
     holds no file.
@@ -893,7 +894,7 @@ def verify_works(path: PathLike, *, trust_signer: PathLike | None = None) -> lis
     if trust_signer is not None:
         trust(Path(trust_signer))
     web = isinstance(path, str) and path.startswith(("http://", "https://"))
-    found = [verify_address(str(path))] if web else list(all_works(Path(path)))
+    found = verify_address(str(path)) if web else list(all_works(Path(path)))
     if not found:
         raise UserError(f"{path} holds no files. Give a file, or a folder of files.", "no_works")
     return found

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from select import select
 
 import pytest
 
@@ -119,6 +123,43 @@ def test_an_answer_that_is_compressed_is_refused(site: Site) -> None:
     site.headers["/a"] = {"Content-Encoding": "gzip"}
     with pytest.raises(UserError, match="compresses it"):
         get(site)
+
+
+HEAD = b"HTTP/1.1 200 OK\r\n"
+TRICKLED = {
+    "head": HEAD + b"x: ",
+    "redirect": b"HTTP/1.1 302 Found\r\nlocation: /",
+    "body": HEAD + b"content-length: 99999\r\n\r\n",
+    "piece": HEAD + b"transfer-encoding: chunked\r\n\r\n5;",
+}
+
+
+@pytest.mark.parametrize("answer", TRICKLED.values(), ids=TRICKLED)
+def test_an_answer_that_does_not_end_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch, site: Site, answer: bytes
+) -> None:
+    """However steadily its bytes arrive: the server goes on until the client has left."""
+    monkeypatch.setattr(download, "HEAD", 0.3)
+    monkeypatch.setattr(download, "WINDOW", 0.3)
+    monkeypatch.setattr(download, "TRIES", 2)
+    came = []
+
+    def trickle() -> None:
+        for _ in range(2):
+            with listening.accept()[0] as sock, contextlib.suppress(OSError):
+                sock.sendall(answer)
+                came.append(sock.getpeername())
+                while not select([sock], [], [], 0.02)[0] or sock.recv(65536):
+                    sock.sendall(b"y")
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=trickle)
+        thread.start()
+        where = f"http://127.0.0.1:{listening.getsockname()[1]}/a"
+        with pytest.raises(UserError, match="sends too slowly") as error:
+            content_of(Wanted(where, True))
+        thread.join(30)
+    assert error.value.code == "connection" and len(came) == 2 and not thread.is_alive()
 
 
 def test_redirects_are_followed_and_bounded(site: Site) -> None:

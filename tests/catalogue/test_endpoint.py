@@ -5,11 +5,13 @@ from __future__ import annotations
 import html
 import json
 import re
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -167,6 +169,21 @@ def test_links_that_do_not_count(client: httpx.Client) -> None:
 def test_the_endpoint_imports_no_networks() -> None:
     command = "import sys, afresh.serve.catalogue; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", command], check=True)
+
+
+def test_requests_that_do_not_arrive_do_not_hold_the_endpoint(
+    client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where = client.base_url.host, client.base_url.port
+    with ExitStack() as stack:
+        for _ in range(140):
+            sock = stack.enter_context(socket.create_connection(where, source_address=("127.0.0.2", 0)))
+            sock.sendall(b"GET /orders/cs_1 HTTP/1.1\r\nx: ")
+        assert client.get("/orders/cs_1").status_code == 404
+    monkeypatch.setattr("afresh.serve.catalogue.BODY_SECONDS", 0.2)
+    with socket.create_connection(where, timeout=30) as sock:
+        sock.sendall(b"POST /payments/stripe HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 99\r\n\r\n{")
+        assert sock.recv(65536).startswith(b"HTTP/1.1 408 ")
 
 
 def test_pages_of_other_hosts_are_not_answered(client: httpx.Client) -> None:

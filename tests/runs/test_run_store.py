@@ -155,6 +155,25 @@ def test_wherever_an_upload_ends_the_store_holds_the_run_of_before_and_the_next_
     assert len(in_store()) == len(content(run)) + 1  # and nothing of the uploads that failed is left
 
 
+@pytest.mark.parametrize("name", ["metrics.jsonl", "checkpoints/000000/model.safetensors"])
+def test_half_of_an_upload_does_not_count(name: str, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, pipe = content(run), MemoryFileSystem.pipe_file
+
+    def half(self: Any, path: str, value: bytes, **more: Any) -> None:
+        pipe(self, path, value[: len(value) // 2] if name in path else value, **more)
+
+    def half_of_file(self: Any, file: str, path: str, **more: Any) -> None:
+        half(self, path, Path(file).read_bytes())
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MemoryFileSystem, "pipe_file", half)
+        patch.setattr(MemoryFileSystem, "put_file", half_of_file)
+        with pytest.raises(UserError, match="4 of 8 bytes arrived"), mirrored(run):
+            write(run, {name: "changed\n"})
+    assert read_copy(run).pending  # type: ignore[union-attr]
+    assert content(elsewhere(run)) == before
+
+
 @pytest.mark.parametrize("how", ["half", "another byte", "gone", "the list is half"])
 def test_what_is_damaged_in_the_store_is_refused_and_named(how: str, run: Path) -> None:
     name = next(n for n in in_store() if n.startswith("checkpoints/"))

@@ -21,8 +21,9 @@ from afresh.runs.deletion import delete_adapter
 from afresh.runs.run import Run
 from afresh.sampling.request import Request
 from afresh.serve.app import ServeSettings
+from afresh.serve.errors import UnknownRun
 from afresh.serve.keys import Keys
-from afresh.serve.loaded_runs import Library, UnknownRun, asking
+from afresh.serve.loaded_runs import Library, asking
 from afresh.serve.rights import Holder
 from tests.serve.conftest import serving
 

@@ -8,7 +8,7 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from select import select
 from subprocess import PIPE
@@ -17,16 +17,30 @@ import httpx
 import pytest
 
 from afresh.serve import guard
+from afresh.serve.app import ServeSettings
 from afresh.serve.connection import Connection
+from tests.serve.conftest import serving
 from tests.serve.test_texts import never_ends
 from tests.warm import Warm
 
 
 @contextmanager
-def connected(address: str) -> Iterator[socket.socket]:
+def connected(address: str, source: str = "127.0.0.1") -> Iterator[socket.socket]:
     host, port = address.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=30) as sock:
+    with socket.create_connection((host, int(port)), timeout=30, source_address=(source, 0)) as sock:
         yield sock
+
+
+WHOLE = b"GET /health HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n"
+
+
+def answered(sock: socket.socket) -> bool:
+    """Whether /health answers, on a connection that is kept."""
+    sock.sendall(WHOLE)
+    content = b""
+    while b'"ok"' not in content and (part := sock.recv(65536)):
+        content += part
+    return b'"ok"' in content
 
 
 def read(sock: socket.socket) -> tuple[int, dict[str, str | None]]:
@@ -38,18 +52,14 @@ def read(sock: socket.socket) -> tuple[int, dict[str, str | None]]:
     return int(head.split()[1]), json.loads(body)["error"]
 
 
-@pytest.mark.parametrize("before", [b"", b"GET /health HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n"], ids=["first", "second"])
+@pytest.mark.parametrize("before", [False, True], ids=["first", "second"])
 def test_a_head_that_does_not_end_is_not_waited_for(
-    address: str, monkeypatch: pytest.MonkeyPatch, before: bytes
+    address: str, monkeypatch: pytest.MonkeyPatch, before: bool
 ) -> None:
     """However steadily its bytes arrive: the client goes on until there is an answer."""
     monkeypatch.setattr(Connection, "head_seconds", 1.0)
     with connected(address) as sock:
-        if before:
-            sock.sendall(before)
-            content = b""
-            while b'"ok"' not in content:
-                content += sock.recv(65536)
+        assert not before or answered(sock)
         sock.sendall(b"GET / HTTP/1.1\r\nx: ")
         while not select([sock], [], [], 0.05)[0]:
             sock.sendall(b"y")
@@ -88,6 +98,39 @@ def test_more_connections_than_the_server_takes_are_refused(address: str, monkey
         except (httpx.TransportError, AssertionError):
             assert time.monotonic() < until
             time.sleep(0.05)
+
+
+HALF_BODY = b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\n{"
+
+
+@pytest.mark.parametrize("half", [b"", b"GET /health HTTP/1.1\r\nx: ", HALF_BODY], ids=["nothing", "head", "body"])
+def test_one_address_does_not_hold_every_connection(runs: Path, monkeypatch: pytest.MonkeyPatch, half: bytes) -> None:
+    """Requests that have not arrived as a whole: others are served, and so is the address after it closed one."""
+    monkeypatch.setattr(Connection, "most", 60)
+    monkeypatch.setattr(Connection, "most_unfinished", 30)
+    server = serving(ServeSettings([runs], memory=2**30))
+    address = next(server)
+    with ExitStack() as stack:
+        held = [stack.enter_context(connected(address, "127.0.0.2")) for _ in range(30)]
+        for sock in held:
+            sock.sendall(half)
+        with connected(address) as other:
+            assert answered(other)
+        status, error = read(stack.enter_context(connected(address, "127.0.0.2")))
+        assert status == 429 and "127.0.0.2 has 30 connections" in str(error["message"])
+        for sock in held:
+            sock.close()
+    next(server, None)
+
+
+def test_a_connection_that_was_kept_makes_room_for_a_new_one(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Connection, "most", 20)
+    server = serving(ServeSettings([runs], memory=2**30))
+    address = next(server)
+    with ExitStack() as stack:
+        for _ in range(60):
+            assert answered(stack.enter_context(connected(address)))
+    next(server, None)
 
 
 @pytest.mark.parametrize(

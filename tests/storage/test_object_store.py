@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from afresh.core import UserError
 from afresh.storage import object_store
-from afresh.storage.object_store import ObjectStore, files_at
+from afresh.storage.object_store import ObjectStore, StoredFile, files_at
 
 
 class Silent:
@@ -67,3 +69,29 @@ def test_an_address_of_the_web_that_never_answers_is_given_up(silent: Silent) ->
     pytest.importorskip("aiohttp")
     with pytest.raises(UserError, match=ADVICE):
         files_at(f"http://127.0.0.1:{silent.port}/notes.txt")
+
+
+@pytest.mark.parametrize("head", ["Content-Length: 99999999999", "Transfer-Encoding: chunked"])
+def test_a_file_is_not_read_beyond_its_size(head: str, tmp_path: Path) -> None:
+    """The server never ends: only the client can."""
+    pytest.importorskip("aiohttp")
+    sent = 0
+
+    def pour() -> None:
+        nonlocal sent
+        with listening.accept()[0] as sock, contextlib.suppress(OSError):
+            sock.sendall(f"HTTP/1.1 200 OK\r\n{head}\r\n\r\n".encode())
+            while sock.sendall(b"10000\r\n" + bytes(1 << 16) + b"\r\n") is None:
+                sent += 1 << 16
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=pour)
+        thread.start()
+        address = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        store, file = ObjectStore(address), tmp_path / "model.safetensors"
+        with pytest.raises(UserError, match="larger than the 1,000 bytes that are known of it"):
+            store.fetch(StoredFile(f"{address}/model.safetensors", "model.safetensors", 1_000, ""), file)
+        store.files.close_session(store.files.loop, store.files._session)
+        thread.join(30)
+    assert not thread.is_alive() and sent < 1 << 26
+    assert not file.exists() or file.stat().st_size < 1 << 24

@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import struct
 import zlib
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
+from PIL import Image
 
+from afresh.bundles.pack import pack_folder
 from afresh.core import UserError
+from afresh.core.solver_progress import Step, following
+from afresh.provenance.formats import SIDECAR
 from afresh.provenance.layers import Status
 from afresh.provenance.read import read_all, works_in
+from afresh.provenance.sign_work import signed_work
 from afresh.runs.kept_encoders import kept_encoders, place
 from afresh.sampling.credentials import Credentials, watermark_key
 from afresh.storage.secret import secret
 from afresh.verbs import verify_works as module
 from afresh.verbs.verify_works import p_words, texts_in, verify_work, verify_works
+from afresh.watermark import sounds
+from tests.bundles.server import serving
+from tests.provenance.conftest import facts
 
 
 @pytest.fixture(autouse=True)
@@ -98,3 +109,88 @@ def test_without_a_place_for_keys_it_is_said_how_works_are_made_unmarked(
         watermark_key()
     with pytest.raises(UserError, match=r"AFRESH_KEY_FOLDER.*AFRESH_MARK_WORKS=false"):
         _ = Credentials("sha256:" + "5e" * 32, "shapes", "flow", "image").signer
+
+
+class _NotWaitedForError(Exception):
+    pass
+
+
+def test_what_nobody_waits_for_ends_between_two_ways_to_read_it() -> None:
+    image, taken = io.BytesIO(), 0
+    Image.fromarray(np.zeros((256, 256, 3), np.uint8)).save(image, "PNG")
+
+    def stop(step: Step) -> None:
+        nonlocal taken
+        taken += 1
+        if taken == 3:
+            raise _NotWaitedForError
+
+    with following(stop), pytest.raises(_NotWaitedForError):
+        verify_work(image.getvalue(), "a.png")
+    assert taken == 3
+
+
+def test_a_sound_of_a_high_rate_takes_no_more_memory_than_a_usual_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    content, rates = io.BytesIO(), []
+    soundfile.write(content, np.zeros((100_000, 1), "float32"), 655_350, format="FLAC")
+    evidence = sounds.sound_evidence
+    monkeypatch.setattr(sounds, "sound_evidence", lambda *given: rates.append(given[0].rate) or evidence(*given))
+    assert verify_work(content.getvalue(), "a.flac").status is Status.NOTHING
+    assert rates == [module.MOST_RATE]
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    """A bundle with a signed image, a signed text, and files that say nothing."""
+    image, folder = io.BytesIO(), tmp_path / "works"
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(image, "PNG")
+    folder.mkdir()
+    (folder / "a.png").write_bytes(signed_work(image.getvalue(), "a.png", facts()).content)
+    text = signed_work(b"words", "b.txt", facts())
+    (folder / "b.txt").write_bytes(text.content)
+    (folder / f"b.txt{SIDECAR}").write_bytes(text.sidecar or b"")
+    (folder / "plain.png").write_bytes(image.getvalue())
+    (folder / "model.bin").write_bytes(bytes(1000))
+    pack_folder(folder, tmp_path / "x.bundle", "work", {})
+    return tmp_path / "x.bundle"
+
+
+def test_a_bundle_says_what_it_is_who_signed_it_and_which_works_in_it_are_signed(bundle: Path) -> None:
+    first, *works = verify_works(bundle)
+    (layer,) = first.layers
+    assert first.status is Status.VALID and layer.signer is not None and layer.signer.whose == "you"
+    assert layer.detail.startswith("a bundle of the work works: 5 files with ")
+    assert [(w.name, w.status) for w in works] == [
+        (f"{bundle}: a.png", Status.VALID), (f"{bundle}: b.txt", Status.VALID)
+    ]  # fmt: skip
+    with serving() as site:
+        site.files["/x.bundle"] = bundle.read_bytes()
+        assert [f.status for f in module.verify_address(f"{site.url}/x.bundle")] == [Status.VALID] * 3
+
+
+@pytest.mark.parametrize(("place", "why"), [(-2000, "was changed"), (600, "does not hold")])
+def test_a_bundle_of_which_a_byte_was_changed_is_damaged(bundle: Path, place: int, why: str) -> None:
+    content = bytearray(bundle.read_bytes())
+    content[place] ^= 1
+    bundle.write_bytes(content)
+    (found,) = verify_works(bundle)
+    assert found.status is Status.DAMAGED and why in found.layers[0].detail
+
+
+def test_the_bundle_of_a_stranger_is_whole_and_of_an_unknown_signer(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AFRESH_KEY_FOLDER", str(tmp_path / "others"))
+    found = list(verify_works(bundle))
+    assert [f.status for f in found] == [Status.UNKNOWN] * 3 and "not known here" in found[0].layers[0].detail
+
+
+def test_a_pipe_and_a_device_are_refused_at_once(tmp_path: Path) -> None:
+    folder = tmp_path / "works"
+    folder.mkdir()
+    os.mkfifo(folder / "pipe")
+    for path in (folder / "pipe", Path("/dev/zero")):
+        with pytest.raises(UserError, match="is a device, pipe or socket"):
+            list(verify_works(path))
+    (folder / "a.txt").write_text("words")
+    assert [Path(f.name).name for f in verify_works(folder)] == ["a.txt"]

@@ -15,17 +15,20 @@ import json
 import os
 import socket
 import ssl
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import httpx
 
 from afresh import __version__
 from afresh.bundles.open import DAMAGED, NOT_A_BUNDLE, UNSIGNED, damaged
 from afresh.collect.fetching.addresses import canonical, host, meant, networks, permitted
+from afresh.collect.fetching.host_queues import TRIED
 from afresh.collect.fetching.refused import RefusedAddress
 from afresh.core import UserError, events
 from afresh.core.safe_json import parse_json
@@ -37,7 +40,8 @@ REDIRECTS, TRIES = 5, 4
 REDIRECTING = (301, 302, 303, 307, 308)
 AGAIN = (429, 500, 502, 503, 504)  # answers after which the same may be asked again
 CONNECT, SILENCE = 10.0, 30.0  # seconds until a connection, and between two pieces of an answer
-PACE, WINDOW = 1 << 10, 60.0  # bytes a second that an answer has at least, in each so many seconds
+HEAD = 60.0  # seconds until the heads of an answer and of all redirects before it have arrived
+PACE, WINDOW = 1 << 10, 60.0  # bytes a second that an answer has at least, counted in windows of so many seconds
 PAUSE = 0.5  # seconds before the second try, doubled for each further one
 KEPT = 7 * 24 * 3600.0  # seconds for which a part of a file is kept
 SPOILT = (
@@ -151,8 +155,8 @@ def _fetch(wanted: Wanted, url: str, stream: io.BufferedRandom, part: Path) -> N
             stream.truncate(0)
             here, known = 0, None
         try:
-            with _answer(url, wanted.local, here, known) as answer:
-                _take(answer, wanted, stream, here, known, facts)
+            with _answer(url, wanted.local, here, known) as (answer, deadline):
+                _take(answer, deadline, wanted, stream, here, known, facts)
             return
         except (httpx.TransportError, _Interrupted) as error:
             problem = str(error) or type(error).__name__
@@ -165,7 +169,13 @@ def _fetch(wanted: Wanted, url: str, stream: io.BufferedRandom, part: Path) -> N
 
 
 def _take(
-    answer: httpx.Response, wanted: Wanted, stream: io.BufferedRandom, here: int, known: str | None, facts: Path
+    answer: httpx.Response,
+    deadline: _Deadline,
+    wanted: Wanted,
+    stream: io.BufferedRandom,
+    here: int,
+    known: str | None,
+    facts: Path,
 ) -> None:
     """Write what is answered. Raises UserError, httpx.TransportError and _Interrupted."""
     status, stated = answer.status_code, _number(answer.headers.get("content-length", ""))
@@ -203,16 +213,14 @@ def _take(
             "place by AFRESH_CACHE_FOLDER.",
             CANNOT_WRITE,
         )
-    began, in_window, done = time.monotonic(), 0, here
+    in_window, done = 0, here
     for piece in answer.iter_raw():  # as it arrives: what comes before an end that is too early counts
         done += len(piece)
         _check_size(done, wanted, where, whole=False)
         stream.write(piece)
         in_window += len(piece)
-        if (now := time.monotonic()) - began > WINDOW:
-            if in_window < PACE * WINDOW:
-                raise _Interrupted("the server sends too slowly")
-            began, in_window = now, 0
+        if in_window >= PACE * WINDOW:
+            deadline.until, in_window = time.monotonic() + WINDOW, 0
         if total is not None and total > 1 << 26:
             events.progress(f"fetched: {done:,} of {total:,} bytes", "fetching", done=done, total=total,
                             ended=done == total)  # fmt: skip
@@ -245,29 +253,66 @@ def _check(stream: io.BufferedRandom, wanted: Wanted, where: str) -> None:
 # --------------------------------------------------------------------------- one answer
 
 
+class _Deadline:
+    """Until when enough of an answer must have arrived. Its connections are shut down then: the library bounds the
+    pause between two bytes alone."""
+
+    def __init__(self) -> None:
+        self.until = time.monotonic() + HEAD
+        self.late, self.ended, self.sockets = threading.Event(), threading.Event(), list[socket.socket]()
+        threading.Thread(target=self._wait, daemon=True).start()
+
+    def follow(self, event: str, facts: Mapping[str, Any]) -> None:
+        """What the library tells of its connections."""
+        if event in ("connection.connect_tcp.complete", "connection.start_tls.complete"):
+            self.sockets.append(facts["return_value"].get_extra_info("socket"))
+            if self.late.is_set():
+                self._shut_down()
+
+    def _wait(self) -> None:
+        while (left := self.until - time.monotonic()) > 0:
+            if self.ended.wait(left):
+                return
+        self.late.set()
+        self._shut_down()
+
+    def _shut_down(self) -> None:
+        for one in self.sockets:
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+
+
 @contextlib.contextmanager
-def _answer(url: str, local: bool, here: int, known: str | None) -> Iterator[httpx.Response]:
+def _answer(url: str, local: bool, here: int, known: str | None) -> Iterator[tuple[httpx.Response, _Deadline]]:
     """What is answered for an address, after redirects, each of which is checked as the first address was."""
     headers = {"User-Agent": f"afresh/{__version__}", "Accept": "*/*", "Accept-Encoding": "identity"}
     if here and known is not None:
         headers |= {"Range": f"bytes={here}-", "If-Range": known}
-    with contextlib.closing(httpx.HTTPTransport(verify=_certificates(), trust_env=False)) as transport:
-        for _ in range(REDIRECTS + 1):
-            answer = _asked(transport, url, headers, local)
-            if answer.status_code not in REDIRECTING or "location" not in answer.headers:
-                try:
-                    yield answer
-                finally:
-                    answer.close()
-                return
-            answer.close()
-            url = _checked_url(answer.headers["location"], url)
+    deadline = _Deadline()
+    try:
+        with contextlib.closing(httpx.HTTPTransport(verify=_certificates(), trust_env=False)) as transport:
+            for _ in range(REDIRECTS + 1):
+                answer = _asked(transport, url, headers, local, deadline)
+                with contextlib.closing(answer):
+                    if answer.status_code not in REDIRECTING or "location" not in answer.headers:
+                        deadline.until = time.monotonic() + WINDOW
+                        yield answer, deadline
+                        return
+                url = _checked_url(answer.headers["location"], url)
+    except httpx.TransportError:
+        if deadline.late.is_set():
+            raise _Interrupted("the server sends too slowly") from None
+        raise
+    finally:
+        deadline.ended.set()
     raise UserError(f"{shown(url)} cannot be fetched: it redirects more than {REDIRECTS} times.", "redirect")
 
 
-def _asked(transport: httpx.HTTPTransport, url: str, headers: dict[str, str], local: bool) -> httpx.Response:
+def _asked(
+    transport: httpx.HTTPTransport, url: str, headers: dict[str, str], local: bool, deadline: _Deadline
+) -> httpx.Response:
     named = httpx.URL(url)
-    addresses = addresses_of(url, local)
+    addresses = addresses_of(url, local)[:TRIED]
     for number, address in enumerate(addresses, 1):
         request = httpx.Request(
             "GET",
@@ -276,6 +321,7 @@ def _asked(transport: httpx.HTTPTransport, url: str, headers: dict[str, str], lo
             extensions={
                 "sni_hostname": named.raw_host.decode("ascii"),
                 "timeout": {"connect": CONNECT, "read": SILENCE, "write": SILENCE, "pool": CONNECT},
+                "trace": deadline.follow,
                 "asked": url,
             },
         )

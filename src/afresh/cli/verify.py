@@ -46,7 +46,7 @@ def verify(
     name: Annotated[
         str,
         typer.Argument(
-            help="A run: its folder, or its name in runs/. Or works: a file, a folder of files, or a file on the web.",
+            help="A run: its folder, or its name in runs/. Or works: a file, a bundle, a folder, or a file on the web.",
             metavar="RUN|WORKS",
             callback=run_or_works,
             autocompletion=completion.runs,
@@ -69,8 +69,8 @@ def verify(
 
     Of a run: hashes, weights, data, resuming, the cache, and that a seed gives the same sample. What cannot be looked
     at (data that is gone) is said and does not fail. Of works, without a network: by whom they are signed, whether they
-    have been changed since, and whether they bear the mark of your key. A file on the web is fetched first. Exit code 0
-    when nothing is wrong and every work is valid, otherwise 1.
+    have been changed since, and whether they bear the mark of your key; a bundle is checked with the works in it. A
+    file on the web is fetched first. Exit code 0 when nothing is wrong and every work is valid, otherwise 1.
     """
     path = Path(name)
     if on_the_web(name) or is_works(path):
@@ -124,7 +124,7 @@ def verify_works(name: str, trust_signer: Path | None, as_json: bool) -> None:
         note(f"Known from now on: {', '.join(keep(trust_signer))}.")
     styles = {Status.VALID: "green", Status.MARKED: "green", Status.NOTHING: "dim", Status.UNKNOWN: "yellow"}
     found = []
-    for finding in [verify_address(name)] if on_the_web(name) else all_works(Path(name)):
+    for finding in verify_address(name) if on_the_web(name) else all_works(Path(name)):
         found.append(finding)
         if not as_json:
             for status, text in lines(finding):

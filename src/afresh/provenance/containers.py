@@ -13,6 +13,7 @@ from typing import BinaryIO
 MOST_BYTES = 1 << 25  # of a manifest
 MOST_PARTS = 1 << 18  # chunks of a file
 MOST_JPEG = 1 << 27  # bytes of a JPEG file with a manifest, which the library reads into memory
+MOST_WORDS = 1 << 12  # bytes of the name, and of the description, that stand before a manifest in an ID3 tag
 MIME = (b"application/c2pa", b"application/x-c2pa-manifest-store")
 
 
@@ -77,33 +78,30 @@ def _in_chunks(stream: BinaryIO, size: int, png: bool) -> bytes | None:
 def _in_jpeg(stream: BinaryIO, size: int) -> bytes | None:
     """The segments APP11 before the picture (ISO/IEC 19566-5): each repeats the length and the type of the box."""
     parts: list[bytes] = []
-    place = 2
+    first, place, left = b"", 2, MOST_BYTES
     for _ in range(MOST_PARTS):
         stream.seek(place)
         head = stream.read(4)
-        if len(head) < 4 or head[0] != 0xFF or head[1] in (0xD9, 0xDA):
-            break
         length = int.from_bytes(head[2:], "big")
-        if head[1] == 0xEB:
-            segment = _read(stream, length - 2)
-            if segment[:2] == b"JP" and segment[12:16] == b"jumb":
-                parts.append(segment)
+        if len(head) < 4 or head[0] != 0xFF or head[1] in (0xD9, 0xDA) or length < 2:
+            break
+        segment = _read(stream, length - 2) if head[1] == 0xEB else b""
+        if segment[:2] == b"JP" and segment[12:16] == b"jumb":
+            first, left = first or segment, left - length
+            if b"c2pa" not in first[:64]:
+                return None
+            if size > MOST_JPEG:
+                raise ContainerError(f"JPEG files with a manifest are read up to {MOST_JPEG:,} bytes")
+            if left < 0:
+                raise ContainerError(f"its manifest has more than {MOST_BYTES:,} bytes")
+            number = int.from_bytes(segment[4:8], "big")
+            if segment[2:4] != first[2:4] or number != len(parts) + 1 or segment[8:16] != first[8:16]:
+                raise ContainerError("the segments of its manifest do not follow each other")
+            parts.append(segment[16:])
         place += 2 + length
     else:
         raise ContainerError(f"it has more than {MOST_PARTS:,} segments")
-    if not parts or b"c2pa" not in parts[0][:64]:
-        return None
-    if size > MOST_JPEG:
-        raise ContainerError(f"JPEG files with a manifest are read up to {MOST_JPEG:,} bytes")
-    whole = parts[0][8:]
-    for number, part in enumerate(parts, 1):
-        if part[2:4] != parts[0][2:4] or int.from_bytes(part[4:8], "big") != number or part[8:16] != parts[0][8:16]:
-            raise ContainerError("the segments of its manifest do not follow each other")
-        if number > 1:
-            whole += part[16:]
-    if len(whole) > MOST_BYTES:
-        raise ContainerError(f"its manifest has more than {MOST_BYTES:,} bytes")
-    return whole
+    return first[8:16] + b"".join(parts) if parts else None
 
 
 def _in_id3(stream: BinaryIO, size: int) -> tuple[bytes | None, bool]:
@@ -134,19 +132,19 @@ def _in_id3(stream: BinaryIO, size: int) -> tuple[bytes | None, bool]:
                 raise ContainerError("it has two manifests")
             found = _object_of(content)
         place += 10 + count
+    else:
+        raise ContainerError(f"its ID3 tag has more than {MOST_PARTS:,} frames")
     return found, flac
 
 
 def _object_of(content: bytes) -> bytes:
     """The object of a frame GEOB: after the encoding, the media type, a file's name and a description."""
     end = b"\0\0" if content[0] in (1, 2) else b"\0"
-    rest = content[1:].split(b"\0", 1)[1]
+    rest = content[1:].partition(b"\0")[2]
     for _ in range(2):
-        place = 0
-        while rest[place : place + len(end)] != end:
-            if place >= len(rest):
-                raise ContainerError("the frame of its manifest is cut off")
-            place += len(end)
+        ends = (place for place in range(0, MOST_WORDS, len(end)) if rest[place : place + len(end)] == end)
+        if (place := next(ends, None)) is None:
+            raise ContainerError(f"the frame of its manifest is cut off, or says more than {MOST_WORDS:,} bytes first")
         rest = rest[place + len(end) :]
     return rest
 

@@ -22,6 +22,7 @@ from afresh.provenance.jumbf import CLAIMS, SIGNATURE, Box
 CHAIN = (33, "x5chain")
 PADDING = ("pad", "pad2")
 HEADERS = (*PADDING, *CHAIN, "sigTst", "sigTst2", "rVals")  # that are not protected
+MOST_BYTES = 1 << 18  # of a signature, with its certificates and time stamps
 HASHES = {
     -7: hashes.SHA256(), -35: hashes.SHA384(), -36: hashes.SHA512(),
     -37: hashes.SHA256(), -38: hashes.SHA384(), -39: hashes.SHA512(),
@@ -40,7 +41,7 @@ def signer_of(manifest: Box) -> list[Certificate]:
         raise CoseError("a manifest does not have one claim and its signature")
     try:
         protected_bytes, unprotected, payload, signature = _decoded(content[SIGNATURE])
-        protected = cbor2.loads(protected_bytes)
+        protected = _plain(protected_bytes)
         for name, value in unprotected.items():
             if name not in HEADERS:
                 raise CoseError("a signature has a header that C2PA does not know")
@@ -55,7 +56,7 @@ def signer_of(manifest: Box) -> list[Certificate]:
         return chain
     except InvalidSignature:
         raise CoseError("the claim is not what was signed") from None
-    except (cbor2.CBORDecodeError, AttributeError, KeyError, TypeError, ValueError) as error:
+    except (cbor2.CBORDecodeError, AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise error if isinstance(error, CoseError) else CoseError("a signature cannot be decoded") from None
 
 
@@ -72,12 +73,30 @@ def _chain(protected: Any, unprotected: Any) -> Any:
 
 
 def _decoded(data: bytes) -> Any:
-    """The four parts of COSE_Sign1, with its tag, and nothing after it."""
+    """The four parts of COSE_Sign1, with its tag."""
+    if data[:1] != b"\xd2":  # tag 18
+        raise CoseError("a signature is not one of COSE")
+    return _plain(data[1:])
+
+
+def _plain(data: bytes) -> Any:
+    """The one value of CBOR in the data, without tags: of some, the library computes powers of any size, expressions
+    and dates (RFC 8949, section 3.4). The heads of all values follow each other, whatever is inside of what."""
+    if len(data) > MOST_BYTES:
+        raise CoseError(f"a signature has more than {MOST_BYTES:,} bytes")
+    place = 0
+    while place < len(data):
+        kind, short = data[place] >> 5, data[place] & 31
+        extra = 1 << (short - 24) if 24 <= short < 28 else 0
+        length = int.from_bytes(data[place + 1 : place + 1 + extra], "big") if extra else short % 31
+        if kind == 6:
+            raise CoseError("a signature has values that C2PA does not know")
+        place += 1 + extra + (length if kind in (2, 3) else 0)
     stream = io.BytesIO(data)
-    signed = cbor2.CBORDecoder(stream).decode()
-    if not isinstance(signed, cbor2.CBORTag) or signed.tag != 18 or stream.tell() != len(data):
-        raise CoseError("a signature is not one of COSE alone")
-    return signed.value
+    value = cbor2.CBORDecoder(stream).decode()
+    if stream.tell() != len(data):
+        raise CoseError("a signature has more than one value")
+    return value
 
 
 def _check(certificate: Certificate, algorithm: int, data: bytes, signature: bytes) -> None:

@@ -1,16 +1,16 @@
 """The boxes of a manifest store (JUMBF, ISO/IEC 19566-5).
 
 The library checks what the signature is over. Lengths, types and labels of the boxes around it are covered by nothing,
-so
-they are checked here: each must be what the specification says (C2PA 2.2, section 11.1), and no two may have one label,
-so that no byte can be another one unnoticed, and this program and the library cannot see two different manifests.
+so they are checked here: each must be what the specification says (C2PA 2.2, section 11.1), and no two may have one
+label, so that no byte can be another one unnoticed, and this program and the library cannot see two different
+manifests.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-MOST_DEPTH, MOST_BOXES = 8, 1 << 14
+MOST_DEPTH, MOST_BOXES, MOST_MANIFESTS = 8, 1 << 14, 1 << 8
 TAIL = bytes.fromhex("00110010800000aa00389b71")  # of the types of boxes, after four letters
 CLAIMS, SIGNATURE = ("c2pa.claim", "c2pa.claim.v2"), "c2pa.signature"
 # The parts of a manifest: the letters of their type, and their labels.
@@ -47,6 +47,8 @@ def store_in(data: bytes) -> Box:
     store = _described(found[0][1], 0, left)
     if (store.letters, store.label) != ("c2pa", "c2pa") or not store.boxes:
         raise JumbfError("it is no manifest store")
+    if len(store.boxes) > MOST_MANIFESTS:  # each has a signature to check
+        raise JumbfError(f"it has more than {MOST_MANIFESTS} manifests")
     _distinct(store)
     for manifest in store.boxes:
         _distinct(manifest)

@@ -31,6 +31,8 @@ def read(source: Path | bytes, sidecar: bytes | None = None, whom: Trusted | Non
         return _finding(io.BytesIO(source), None, sidecar, whom)
     path = source.with_name(source.name.removesuffix(SIDECAR))
     beside = path.with_name(path.name + SIDECAR)
+    if path.exists() and not (path.is_file() or path.is_dir()):  # a pipe would be waited for, a device has no end
+        raise UserError(f"{path} is a device, pipe or socket. Give a file, or a folder of files.", "unreadable")
     try:
         if sidecar is None and beside.is_file():
             sidecar = _bounded(beside)

@@ -167,7 +167,7 @@ def update(store: ObjectStore, folder: Path, known: Copy, index: Index) -> bool:
             continue
         aside = (folder / path).with_name(f".{Path(path).name}.tmp")
         try:
-            if not store.download(object_name(path, file), aside):
+            if not store.download(object_name(path, file), aside, file.bytes):
                 return False
             check_content(store, path, file, aside)
             aside.replace(folder / path)
@@ -293,6 +293,7 @@ def upload_file(store: ObjectStore, folder: Path, path: str, file: StoredFile) -
     if hashlib.sha256(content).hexdigest() != file.sha256:
         return False
     store.write(object_name(path, file), content)
+    store.check_arrived(object_name(path, file), len(content))
     return True
 
 

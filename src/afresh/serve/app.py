@@ -39,7 +39,7 @@ MOST_EVALUATIONS = 100_000  # of a network, for one request
 GIVEN_BACK = 60  # times of looking after which freed memory is given back
 WATCH_SECONDS = 1.0  # after which the server knows at the latest that an adapter was removed
 LOADED = "afresh.loaded"  # in the scope of a request for which the dialect of its path was added
-PARTS = (runs, samples, edits, verbs, health)
+PARTS = (runs, samples, edits, verbs, health, verification)
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,6 @@ def make_app(settings: ServeSettings) -> FastAPI:
     errors.install(app, pages.failure_for_people)
     for part in PARTS:
         app.include_router(part.routes(desk))
-    app.include_router(verification.routes())
     if settings.page:
         add_page(app, desk, door, settings)
     speak_protocols(app, desk)
@@ -128,7 +127,7 @@ def add_page(app: FastAPI, desk: Desk, door: Door, settings: ServeSettings) -> N
     app.include_router(train.routes(desk, settings.uploads))
     app.include_router(runs_pages.routes(desk))
     app.include_router(exports.routes())
-    app.include_router(verify_page.routes(settings.most_bytes))
+    app.include_router(verify_page.routes(desk, settings.most_bytes))
     app.include_router(vote.routes(desk, app.state.sittings))
     app.include_router(votes.routes(desk, app.state.sittings))
 

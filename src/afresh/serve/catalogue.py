@@ -5,6 +5,7 @@ It is a small process of its own, which imports no networks: it has to be there 
 
 from __future__ import annotations
 
+import asyncio
 import json
 from urllib.parse import urlsplit
 
@@ -22,10 +23,11 @@ from afresh.catalogue.site import HERE
 from afresh.catalogue.stripe import check_signature, notice_of
 from afresh.core import UserError
 from afresh.pages.render import render_page
+from afresh.serve.connection import Connection
 from afresh.serve.listen import DRAIN_SECONDS
 
 MOST_BYTES = 1 << 18  # of a notice; those of Stripe have a few thousand
-MOST_REQUESTS = 128  # at once; others are asked to come again
+BODY_SECONDS = 30.0  # within which a notice must arrive
 STATUS = {"forged": 403, "expired": 410, "removed": 410, "no_such_order": 404, "no_such_listing": 404}
 # Faults of this machine: a notice is sent again after them.
 OURS = ("ledger", "damaged", "cannot_write", "no_secret", "signer")
@@ -49,10 +51,14 @@ def make_catalogue_app(catalogue: Catalogue, secret: str | None) -> FastAPI:
         if secret is None:
             raise HTTPException(503, "This server has no secret of an endpoint, so it takes no notices.")
         payload = bytearray()
-        async for part in request.stream():
-            payload += part
-            if len(payload) > MOST_BYTES:
-                raise HTTPException(413, f"A notice may have {MOST_BYTES:,} bytes.")
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                async for part in request.stream():
+                    payload += part
+                    if len(payload) > MOST_BYTES:
+                        raise HTTPException(413, f"A notice may have {MOST_BYTES:,} bytes.")
+        except TimeoutError:
+            raise HTTPException(408, f"A notice did not arrive within {BODY_SECONDS:g} seconds.") from None
         return await run_in_threadpool(take, bytes(payload), request.headers.get("stripe-signature", ""), secret)
 
     def take(payload: bytes, header: str, secret: str) -> dict[str, str]:
@@ -96,11 +102,11 @@ def catalogue_server(catalogue: Catalogue, secret: str | None) -> uvicorn.Server
     """The server of that application, as `afresh.serve.listen.serve_with` takes it."""
     config = uvicorn.Config(
         make_catalogue_app(catalogue, secret),
+        http=Connection,
         ws="none",
         log_config=None,
         log_level="error",
         access_log=False,
-        limit_concurrency=MOST_REQUESTS,
         timeout_graceful_shutdown=DRAIN_SECONDS,
         server_header=False,
     )

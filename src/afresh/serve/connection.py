@@ -1,7 +1,8 @@
 """A connection to a client: how long it may take to say what it wants, and how many there may be.
 
 Uvicorn waits without end for the head of a request, so clients that send it byte by byte, or nothing, could take every
-connection (slow loris).
+connection (slow loris). Those of one address could do so in the time that a head may take, or that a connection is kept
+after a request.
 """
 
 from __future__ import annotations
@@ -16,22 +17,44 @@ from afresh.serve.errors import RefusedRequest, answer
 
 
 class Connection(H11Protocol):
-    """HTTP/1.1 over a connection. The head of a request must arrive within `head_seconds`; beyond `most` connections
-    new ones are refused."""
+    """HTTP/1.1 over a connection. The head of a request must arrive within `head_seconds`. Beyond `most` connections
+    one that waits for its next request is closed for a new one, which is refused if there is none, and if its address
+    has `most_unfinished` already whose requests have not arrived as a whole."""
 
     head_seconds: ClassVar[float] = 10.0
     most: ClassVar[int] = 512
+    most_unfinished: ClassVar[int] = 256
     patience: asyncio.TimerHandle | None = None
     begun = False  # whether a part of a head has arrived
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        others: list[Connection] = list(self.connections)  # type: ignore[arg-type]
         super().connection_made(transport)
-        if len(self.connections) > self.most:
+        address = (self.client or ("",))[0]
+        unfinished = sum(other.unfinished and (other.client or ("",))[0] == address for other in others)
+        idle = next((other for other in others if other.idle), None) if len(others) >= self.most else None
+        if idle is not None:
+            idle.shutdown()
+        if unfinished >= self.most_unfinished:
+            message = f"{address} has {unfinished} connections whose requests have not arrived as a whole."
+            self.refuse(RefusedRequest(429, f"{message} Finish or close some of them.", retry=5))
+        elif len(others) >= self.most and idle is None:
             self.refuse(
                 RefusedRequest(503, f"The server has {self.most} connections, which is as many as it takes.", retry=5)
             )
         else:
             self.wait()
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether the request that comes has not arrived as a whole."""
+        return self.patience is not None or self.conn.their_state is h11.SEND_BODY
+
+    @property
+    def idle(self) -> bool:
+        """Whether a request was answered, and no other one has begun."""
+        answered = self.cycle is not None and self.cycle.response_complete
+        return answered and not self.unfinished and not self.transport.is_closing()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.stop_waiting()

@@ -16,7 +16,6 @@ from starlette.responses import Response
 
 from afresh.core import UserError, registry
 from afresh.core.library_words import in_plain_words
-from afresh.serve.loaded_runs import UnknownRun
 
 log = logging.getLogger("afresh.serve")
 
@@ -57,6 +56,10 @@ def described(model: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
 
 
 ERRORS = described(ErrorAnswer)
+
+
+class UnknownRun(UserError):
+    """There is no run of this name."""
 
 
 class RefusedRequest(Exception):

@@ -19,6 +19,7 @@ from afresh.nets.transformer import Decoder
 from afresh.runs.person_adapters import SEPARATOR, adapter_folder, adapters_in, base_of
 from afresh.runs.run import Run
 from afresh.serve.batching import Lane
+from afresh.serve.errors import UnknownRun
 from afresh.serve.turn import Turns
 from afresh.training import checkpoint
 
@@ -26,10 +27,6 @@ DEMONSTRATION = "demonstration"  # in a folder of runs: what `afresh demo` made
 
 # Set in the context of a request: the name of the key that it has; None where there are no keys.
 asking: ContextVar[str | None] = ContextVar("asking", default=None)
-
-
-class UnknownRun(UserError):
-    """There is no run of this name."""
 
 
 def may_ask(person: str) -> bool:

@@ -21,6 +21,7 @@ from afresh.core.solver_progress import Step, following
 from afresh.serve.batching import PROCESSORS, Cancelled, cancelled
 from afresh.serve.errors import RefusedRequest
 from afresh.serve.loaded_runs import Library, Served, check_held
+from afresh.serve.turn import Turns
 
 T = TypeVar("T")
 EVERY = 0.05  # seconds between the events of a stream: what comes meanwhile is one event, as nobody reads faster
@@ -41,6 +42,7 @@ class Desk:
             most, thread_name_prefix="request", initializer=torch.set_num_threads, initargs=(1,)
         )
         self.busy = 0
+        self.turns = Turns()  # of requests that need no run
 
     def admit(self) -> None:
         """Raises Refused if there are too many requests."""
@@ -48,28 +50,20 @@ class Desk:
             message = f"The server is busy with {self.busy} requests, which is as many as it takes. Try again later."
             raise RefusedRequest(429, message, "rate_limit_exceeded", retry=RETRY)
 
-    def start(self, model: str, work: Callable[[Served], T]) -> tuple[asyncio.Future[T], threading.Event]:
-        """Begin `work` with a run; returns its future, and the event that cancels it. Raises Refused if busy."""
+    def start(self, work: Callable[[], T]) -> tuple[asyncio.Future[T], threading.Event]:
+        """Begin `work`; returns its future, and the event that cancels it. Raises Refused if busy."""
         self.admit()
         self.busy += 1
         gone = threading.Event()
 
+        def stop(step: Step) -> None:
+            if gone.is_set():
+                raise Cancelled
+
         def working() -> T:
             cancelled.set(gone)
-            served = self.library.acquire(model)
-
-            def stop(step: Step) -> None:
-                if gone.is_set():
-                    raise Cancelled
-                check_held(served)
-
-            try:
-                with events.listening(unheard), at_most(self.evaluations), following(stop):
-                    made = work(served)
-                check_held(served)
-                return made
-            finally:
-                self.library.release(served)
+            with at_most(self.evaluations), following(stop):
+                return work()
 
         future = asyncio.get_running_loop().run_in_executor(self.threads, copy_context().run, working)
         future.add_done_callback(self._finished)
@@ -80,6 +74,17 @@ class Desk:
         if not future.cancelled():
             future.exception()  # it was or will be raised where the result is awaited, if anybody is left to await it
 
+    def with_run(self, model: str, work: Callable[[Served], T]) -> T:
+        """The result of `work` with a run, which is held meanwhile."""
+        served = self.library.acquire(model)
+        try:
+            with events.listening(unheard), following(lambda step: check_held(served)):
+                made = work(served)
+            check_held(served)
+            return made
+        finally:
+            self.library.release(served)
+
     def cancel(self, gone: threading.Event) -> None:
         """Nobody waits any longer for the work of this event."""
         gone.set()
@@ -87,8 +92,20 @@ class Desk:
             served.lane.wake()
 
     async def run(self, request: Request, model: str, work: Callable[[Served], T]) -> T:
-        """The result of `work`, which is cancelled when the client goes away."""
-        future, gone = self.start(model, work)
+        """The result of `work` with a run, which is cancelled when the client goes away."""
+        return await self._result(request, lambda: self.with_run(model, work))
+
+    async def run_in_turn(self, request: Request, work: Callable[[], T]) -> T:
+        """The same of work that needs no run, one request at a time: it may take as much memory as one does."""
+
+        def working() -> T:
+            with self.turns.taken(cancelled.get() or threading.Event(), shared=False):
+                return work()
+
+        return await self._result(request, working)
+
+    async def _result(self, request: Request, work: Callable[[], T]) -> T:
+        future, gone = self.start(work)
         leaving = asyncio.ensure_future(left(request))
         either: set[asyncio.Future[Any]] = {future, leaving}
         try:
@@ -115,7 +132,7 @@ class Desk:
             if len(items) == 1:  # otherwise the loop has been woken already
                 loop.call_soon_threadsafe(arrived.set)
 
-        future, gone = self.start(model, lambda served: work(served, put))
+        future, gone = self.start(lambda: self.with_run(model, lambda served: work(served, put)))
         future.add_done_callback(lambda _: arrived.set())
         try:
             while not future.done() or items:

@@ -11,7 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from afresh.core.solver_progress import Step, following
 from afresh.serve.batching import Cancelled
@@ -28,9 +28,9 @@ class Turns:
         self.changed = threading.Condition()
 
     @contextmanager
-    def taken(self, gone: threading.Event) -> Iterator[None]:
-        """A turn, which is given to others between the steps inside the block and comes back. `gone` is set when nobody
-        waits for the result any longer. Raises Cancelled then."""
+    def taken(self, gone: threading.Event, shared: bool = True) -> Iterator[None]:
+        """A turn, which is given to others between the steps inside the block and comes back, unless it is not
+        `shared`. `gone` is set when nobody waits for the result any longer. Raises Cancelled then."""
         thread, begun = threading.get_ident(), 0.0
 
         def share(step: Step) -> None:
@@ -44,7 +44,7 @@ class Turns:
         self._wait(gone)
         begun = time.monotonic()
         try:
-            with following(share):
+            with following(share) if shared else nullcontext():
                 yield
         finally:
             self._leave(gone)

@@ -147,19 +147,34 @@ class ObjectStore:
         """Copy a file there. Raises UserError if the store does not take all of it."""
         with self._failures(f"{name} could not be uploaded"):
             self.files.put_file(str(file), self.path(name), **self._bound(file.stat().st_size))
-            there, here = self.files.info(self.path(name))["size"], file.stat().st_size
-            if there != here:
+        self.check_arrived(name, file.stat().st_size)
+
+    def check_arrived(self, name: str, here: int) -> None:
+        """Raises UserError unless a file there has so many bytes."""
+        with self._failures(f"{name} could not be uploaded"):
+            if (there := self.files.info(self.path(name))["size"]) != here:
                 raise OSError(f"{there:,} of {here:,} bytes arrived")
 
-    def download(self, name: str, file: Path) -> bool:
-        """Copy a file from there. Whether there is one. Raises UserError if the store does not answer."""
-        file.parent.mkdir(parents=True, exist_ok=True)
+    def download(self, name: str, file: Path, size: int) -> bool:
+        """Copy a file of so many bytes from there. Whether there is one. Raises UserError if the store does not answer,
+        or has more bytes."""
         with self._failures(f"{name} could not be downloaded"):
             try:
-                self.files.get_file(self.path(name), str(file))
+                self._copy(self.path(name), file, size)
             except FileNotFoundError:
                 return False
         return True
+
+    def _copy(self, place: str, file: Path, size: int) -> None:
+        """Copy a file to this machine, up to its size. Raises OSError if it is larger, and what the library raises."""
+        from fsspec.callbacks import Callback
+
+        def check(stated: int | None, arrived: int) -> None:
+            if max(stated or 0, arrived) > size:
+                raise OSError(f"it is larger than the {size:,} bytes that are known of it")
+
+        file.parent.mkdir(parents=True, exist_ok=True)
+        self.files.get_file(place, str(file), callback=Callback(hooks={"size": check}), **self._bound(size))
 
     def files_at(self, address: str) -> list[StoredFile]:
         """The file at an address of this store, or those below it. Raises UserError if the store does not answer."""
@@ -189,9 +204,8 @@ class ObjectStore:
         """Copy a file that was looked at before. Raises UserError if not all of it arrives, or it is another now."""
         from fsspec.core import strip_protocol
 
-        path.parent.mkdir(parents=True, exist_ok=True)
         with self._failures(f"{file.name} could not be fetched"):
-            self.files.get_file(strip_protocol(file.address), str(path), **self._bound(file.size))
+            self._copy(strip_protocol(file.address), path, file.size)
         if (size := path.stat().st_size) != file.size:
             raise UserError(
                 f"{file.address}: {size:,} of {file.size:,} bytes arrived. Try again; if it happens again, the file "

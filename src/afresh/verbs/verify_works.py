@@ -12,10 +12,13 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 
 from afresh.bundles.download import Wanted, content_of, fetched, is_local, shown
+from afresh.bundles.open import DAMAGED, UNSIGNED, Entry, checked
 from afresh.core import Encoder, UserError
+from afresh.core.plural import counted
+from afresh.core.solver_progress import step
 from afresh.data.audio.sounds import SoundError, decode_sound, header
 from afresh.data.image.images import ImageError, full_size_image, open_image
-from afresh.provenance.formats import SIDECAR
+from afresh.provenance.formats import SIDECAR, media_type
 from afresh.provenance.layers import Layer, Provenance, Status
 from afresh.provenance.read import read, read_all
 from afresh.provenance.sidecar import MOST_BYTES as MOST_SIDECAR
@@ -30,33 +33,69 @@ SURE = 0.99  # the probability that the payload is right, from which on it is sa
 MOST_TEXT = 1 << 18  # characters that are looked through, in all texts of a file and with all encoders: about a second
 EACH_TEXT = 300  # characters that take as long as testing a text takes beside its length
 MOST_PIXELS = 1 << 24
-MOST_SECONDS = 300.0  # of a sound, from its beginning
+MOST_SECONDS, MOST_RATE = 300.0, 48_000  # of a sound, from its beginning; a higher rate is lowered to this one
 MOST_BYTES = 256 * 2**20  # of a file whose content is looked through
 MOST_ENCODERS = 32  # that texts are read with, the newest first
 
 
 def verify_works(path: Path) -> Iterator[Provenance]:
     """What each file that a path names says about where it comes from, as `read_all` finds it, with the marks that this
-    user's key finds in images, sounds and texts. Raises UserError as `read_all` does."""
+    user's key finds in images, sounds and texts; of a bundle whether it is whole, by whom it is signed, and the same of
+    the signed works in it. Raises UserError as `read_all` does."""
     marks = Marks()
     for found in read_all(path):
-        yield marks.added(found, Path(found.name))
+        in_bundle = bundled(Path(found.name), found.name)
+        if in_bundle:
+            yield replace(in_bundle[0], layers=(*in_bundle[0].layers, *found.layers))
+            yield from in_bundle[1:]
+        else:
+            yield marks.added(found, Path(found.name))
 
 
-def verify_address(url: str) -> Provenance:
+def verify_address(url: str) -> list[Provenance]:
     """The same of a file on the web, and of the sidecar beside it. Raises UserError if it cannot be fetched, or is
     larger than 256 MiB."""
     local = is_local(url)
     with fetched(Wanted(url, local, MOST_BYTES)) as path:
+        if in_bundle := bundled(path, shown(url)):
+            return in_bundle
         content = path.read_bytes()
     found = verify_work(content, shown(url))
     if any(layer.name == "manifest" for layer in found.layers):
-        return found
+        return [found]
     try:
         beside = content_of(Wanted(shown(url) + SIDECAR, local, MOST_SIDECAR))
     except UserError:  # most files have none
-        return found
-    return verify_work(content, shown(url), beside)
+        return [found]
+    return [verify_work(content, shown(url), beside)]
+
+
+def bundled(path: Path, called: str) -> list[Provenance]:
+    """What a bundle says about itself, and then the findings of the signed works in it; nothing for another file."""
+    try:
+        bundle = checked(path, called)
+    except UserError as error:
+        damaged = Layer("bundle", Status.DAMAGED, str(error).replace(called, "the bundle", 1))
+        return [Provenance(called, (damaged,))] if error.code in (DAMAGED, UNSIGNED) else []
+    known = {"you": "you", "known": "who is known here", "unknown": "who is not known here"}[bundle.signer.whose]
+    status = Status.UNKNOWN if bundle.signer.whose == "unknown" else Status.VALID
+    files = f"{counted(len(bundle.entries), 'file')} with {bundle.bytes:,} bytes"
+    detail = f"a bundle of the {bundle.kind} {bundle.name}: {files}, unchanged since {bundle.signer.name} ({known})"
+    layer = Layer("bundle", status, f"{detail} packed it on {bundle.made:%Y-%m-%d}", bundle.signer)
+    works, entries = [Provenance(called, (layer,))], {entry.name: entry for entry in bundle.entries}
+    with path.open("rb") as stream:
+
+        def content(entry: Entry) -> bytes:
+            stream.seek(entry.place)
+            return stream.read(entry.size)
+
+        for entry in bundle.entries:
+            beside = entries.get(entry.name + SIDECAR)
+            if entry.size <= MOST_BYTES and (beside is not None or media_type(entry.name) is not None):
+                sidecar = content(beside)[: MOST_SIDECAR + 1] if beside is not None else None
+                found = read(content(entry), sidecar)
+                works += [replace(found, name=f"{called}: {entry.name}")] if found.layers else []
+    return works
 
 
 def verify_work(content: bytes, name: str, sidecar: bytes | None = None) -> Provenance:
@@ -107,7 +146,8 @@ class Marks:
         """The mark in the content of a file, if one is found, or why it was not looked for; None if there is none."""
         if self.key is None:
             return None
-        for look in (self.of_image, self.of_sound):
+        for done, look in enumerate((self.of_image, self.of_sound)):
+            step(done, 3)
             try:
                 return look(content)
             except (ImageError, SoundError, OSError, ValueError):
@@ -142,7 +182,7 @@ class Marks:
 
         assert self.key is not None
         head = header(content)
-        sound = decode_sound(content, head.rate, min(head.channels, 2), MOST_SECONDS).sound
+        sound = decode_sound(content, min(head.rate, MOST_RATE), min(head.channels, 2), MOST_SECONDS).sound
         found = sound_evidence(sound, self.key)
         return found_layer("the sound", found.p_value, found.payload)
 
@@ -161,6 +201,7 @@ class Marks:
             part = text[: left - EACH_TEXT]
             whole, left, tested = whole and part == text, left - EACH_TEXT - len(part), tested + len(part)
             for kept, encoder in self.encoders:
+                step(tested, MOST_TEXT)
                 reader = encoder.abilities.texts
                 assert reader is not None
                 evidence = watermark_test(reader.tokenizer.encode(part), watermark)

@@ -119,8 +119,9 @@ def decode_sound(
     To get one channel, all channels are averaged; to get two, one channel is doubled, and more than two become their
     average twice. If samples exceed [-1, 1] (in float and lossy files, and after resampling), the whole sound is made
     quieter. What can be read of a damaged or truncated file is used, with a note; damage inside a frame of an MP3 whose
-    header is intact cannot be noticed. Memory: the result, up to twice while it grows, and about 20 MB. Raises
-    SoundError with the reason, also for samples that are not finite, and for a result of more than `most_bytes`.
+    header is intact cannot be noticed, and with `max_seconds` what is skipped or missing is not looked for. Memory: the
+    result, up to twice while it grows, and about 20 MB. Raises SoundError with the reason, also for samples that are
+    not finite, and for a result of more than `most_bytes`.
     """
     log = _Log()
     content = bytearray()
@@ -132,7 +133,7 @@ def decode_sound(
                     f"lasts more than {len(content) / rate / channels / 14_400:,.1f} hours, which need more memory "
                     f"than is free at {rate:,} Hz: divide it and use a part, or set a lower rate (`data.rate`)"
                 )
-        if log.ended:
+        if log.ended and max_seconds is None:
             _note_losses(source, head, log)
     if not content:
         raise SoundError(

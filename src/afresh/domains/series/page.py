@@ -54,21 +54,21 @@ def routes(desk: Desk) -> APIRouter:
 
     @router.post("/studio/forecast/table")
     async def read(
+        request: Request,
         run: Text,
         horizon: Annotated[int, Form(ge=1, le=LONGEST)],
         series: Text = "",
         table: Annotated[UploadFile | None, File()] = None,
     ) -> Response:
-        content = None if table is None else await table.read()
         name = "" if table is None else table.filename or ""
 
         def work() -> dict[str, Any]:
             opened = desk.library.open(run)
             encoder = series_encoder(opened)
-            found = of_run(opened, encoder) if content is None else of_upload(encoder, name, content)
+            found = of_run(opened, encoder) if table is None else of_upload(encoder, name, table.file.read())
             return view(encoder, found, series, horizon)
 
-        return JSONResponse(await run_in_threadpool(work), headers=HEADERS)
+        return JSONResponse(await desk.run_in_turn(request, work), headers=HEADERS)
 
     return router
 

@@ -105,9 +105,9 @@ def edited(served: Served, form: EditForm) -> dict[str, Any]:
         )
     run, seed = served.run, seed_of(form.seed)
     editor = Editor(run, form.request(), form.chosen(), seed)
-    inputs, change = read_items(run, form.inputs, "inputs"), form.change()
     around = None if form.outpaint is None else {str(side): count for side, count in form.outpaint.items()}
-    with noted() as notes, alone(served):
+    with noted() as notes, alone(served):  # what is read, too, so that one request's files are in memory
+        inputs, change = read_items(run, form.inputs, "inputs"), form.change()
         samples = changed(editor, inputs, change, form.each, form.extend, form.loop, around)
     return {**made(samples, notes), "seed": seed}
 

@@ -19,21 +19,23 @@ from afresh.serve.errors import RefusedRequest
 from afresh.serve.image_files import from_base64, read_image
 
 MOST_ITEMS = 128  # of one request
-MOST_SECONDS = 600.0  # of a sound in a request
+MOST_SECONDS, MOST_SOUND = 600.0, 1 << 28  # of a sound in a request, and bytes of its samples
 File = Annotated[str, Field(max_length=64 * 2**20, description="The content of a file in base64, or a data URL.")]
 MEDIA_TYPES = {".png": "image/png", ".wav": "audio/wav"}
 
 
 def read_sound(content: bytes, param: str) -> Sound:
     """A sound file at its own rate. Raises Refused for what is none, and for one that is too long."""
+    long = RefusedRequest(400, f"{param} is longer than {MOST_SECONDS:g} seconds. Cut it.", "sound_too_long", param)
     try:
         head = header(content)
-        long = head.seconds is not None and head.seconds > MOST_SECONDS
-        found = None if long else decode_sound(content, head.rate, min(head.channels, 2), MOST_SECONDS + 1).sound
+        if (head.seconds or 0) > MOST_SECONDS:
+            raise long
+        found = decode_sound(content, head.rate, min(head.channels, 2), MOST_SECONDS + 1, MOST_SOUND).sound
     except (SoundError, OSError) as error:
         raise RefusedRequest(400, f"{param} cannot be read as a sound: {error}.", "invalid_sound", param) from None
-    if found is None or found.seconds > MOST_SECONDS:
-        raise RefusedRequest(400, f"{param} is longer than {MOST_SECONDS:g} seconds. Cut it.", "sound_too_long", param)
+    if found.seconds > MOST_SECONDS:
+        raise long
     return found
 
 

@@ -16,7 +16,7 @@ from afresh.core.verb import Absent, EncodedFile, Result, Verb
 from afresh.runs.works import signed_files
 from afresh.serve.image_files import from_base64
 from afresh.serve.loaded_runs import Served
-from afresh.serve.native.items import answer, read_item
+from afresh.serve.native.items import answer, read_item, read_items
 from afresh.serve.request_threads import Desk, alone, noted
 from afresh.serve.rights import USE, needs
 
@@ -26,13 +26,12 @@ def result_of(verb: Verb[Any, Any], served: Served, form: Any) -> tuple[Result, 
     run, values = served.run, {p.name: getattr(form, p.name) for p in verb.parameters if p.option.json is not Absent}
     for name in (p.name for p in verb.parameters if p.option.json is EncodedFile):
         values[name] = from_base64(values[name], name)
-    for name in (p.name for p in verb.parameters if p.encoded):
-        if isinstance(values[name], str):
-            values[name] = read_item(run, values[name], name)
-        elif values[name]:
-            several = len(values[name]) > 1
-            values[name] = [read_item(run, t, f"{name}.{i}" if several else name) for i, t in enumerate(values[name])]
     with noted() as notes, alone(served) if verb.alone(form) else nullcontext():
+        for name in (p.name for p in verb.parameters if p.encoded):
+            if isinstance(values[name], str):
+                values[name] = read_item(run, values[name], name)
+            elif values[name]:
+                values[name] = read_items(run, values[name], name)
         result = verb(run, **values)
     return result, [*result.notes, *notes]
 

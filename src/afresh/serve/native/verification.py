@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import PurePath
 
 from fastapi import APIRouter, Request, UploadFile
-from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
 
 from afresh.provenance.describe import as_json
@@ -13,15 +12,14 @@ from afresh.provenance.formats import SIDECAR
 from afresh.provenance.layers import Provenance
 from afresh.serve.errors import RefusedRequest
 from afresh.serve.native.items import answer
+from afresh.serve.request_threads import Desk
 from afresh.serve.rights import USE, needs
 from afresh.verbs.verify_works import verify_work
 
-MOST_FILES = 2
 
-
-async def verified(files: list[UploadFile]) -> Provenance:
+async def verified(desk: Desk, request: Request, files: list[UploadFile]) -> Provenance:
     """What a file says about where it comes from. `files`: it, and its sidecar if it has one, in any order. Raises
-    Refused for others."""
+    Refused for others, and if the server is busy."""
     statements = [f for f in files if (f.filename or "").endswith(SIDECAR)]
     works = [f for f in files if f not in statements]
     if len(works) != 1 or len(statements) > 1:
@@ -32,16 +30,19 @@ async def verified(files: list[UploadFile]) -> Provenance:
             "one_file",
             "file",
         )
-    content, name = await works[0].read(), PurePath(works[0].filename or "file").name[:400]
-    sidecar = await statements[0].read() if statements else None
-    return await run_in_threadpool(verify_work, content, name, sidecar)
+    name = PurePath(works[0].filename or "file").name[:400]
+
+    def work() -> Provenance:  # only here, when nothing else is in memory, are the files read
+        return verify_work(works[0].file.read(), name, statements[0].file.read() if statements else None)
+
+    return await desk.run_in_turn(request, work)
 
 
-def routes() -> APIRouter:
+def routes(desk: Desk) -> APIRouter:
     router = APIRouter(tags=["afresh"], dependencies=[needs(USE)])
 
     @router.post("/afresh/v1/verify", summary="Where a file comes from")
     async def verify(request: Request, file: list[UploadFile]) -> Response:
-        return answer(as_json(await verified(file)))
+        return answer(as_json(await verified(desk, request, file)))
 
     return router

@@ -7,11 +7,12 @@ from starlette.responses import Response
 
 from afresh.provenance.describe import lines
 from afresh.serve.native.verification import verified
+from afresh.serve.request_threads import Desk
 from afresh.serve.rights import USE, needs
 from afresh.serve.studio.pages import PageRoute, page
 
 
-def routes(most_bytes: int) -> APIRouter:
+def routes(desk: Desk, most_bytes: int) -> APIRouter:
     """`most_bytes`: of a request, above which the page says so instead of sending the file."""
     router = APIRouter(route_class=PageRoute, include_in_schema=False, dependencies=[needs(USE)])
 
@@ -21,7 +22,7 @@ def routes(most_bytes: int) -> APIRouter:
 
     @router.post("/studio/verify")
     async def found(request: Request, file: list[UploadFile]) -> Response:
-        provenance = await verified(file)
+        provenance = await verified(desk, request, file)
         return page(request, "verify_found.html", found=provenance, lines=lines(provenance))
 
     return router

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.special import chdtrc, expit, ndtr, ndtri
 
+from afresh.core.solver_progress import step
 from afresh.watermark.images.lattice import (
     BLOCK,
     GROUPS,
@@ -64,7 +65,8 @@ def image_evidence(pixels: NDArray[np.uint8], key: bytes) -> ImageEvidence:
     """
     light, secret = luminance(pixels), secret_of(key)
     best = ImageEvidence(1.0, None, ())
-    for phasors, bits, share in _ways(light):
+    for done, (phasors, bits, share) in enumerate(_ways(light), 1):
+        step(done, done)
         found = best_of(phasors, secret, bits, share)
         if found.p_value < best.p_value:
             best = found
