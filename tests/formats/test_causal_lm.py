@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+import afresh
 from afresh.core import Batch, Cond, UserError, registry
 from afresh.core.rng import Rng
 from afresh.formats.causal_lm import read
@@ -19,9 +20,9 @@ from afresh.formats.peft import read_peft, write_peft
 from afresh.nets.causal_lm import CausalLM
 from afresh.runs.base_model import open_base_model
 from afresh.training.lora import LoraConfig, adapted, attach
-from afresh.training.weights import BaseWeights
+from afresh.training.weights import BaseWeights, state_of
 from tests.formats.bases import TOKENIZERS
-from tests.formats.causal_models import ids_of, model_of, write_folder
+from tests.formats.causal_models import ARCHITECTURES, ids_of, model_of, write_folder
 
 pytest.importorskip("transformers", minversion="5.24")
 # Tied, of other layouts, of 3D tensors, with an infinity in config.json.
@@ -186,3 +187,38 @@ def test_the_shapes_of_the_own_decoder_keep_it(tmp_path: Path) -> None:
     assert open_base_model(str(tmp_path)).family.name == "transformer"
     slides = changed(tmp_path, tmp_path / "slides", sliding_window=8)
     assert open_base_model(str(slides)).family.name == "causal_lm"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lora", [True, False])
+def test_a_tied_head_that_outweighs_the_rest_is_tuned_and_goes_on(
+    lora: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(ARCHITECTURES, "gpt2", {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 32})
+    model = write_folder(tmp_path / "gpt2", "gpt2")
+    assert model.lm_head.weight is model.transformer.wte.weight
+    assert model.lm_head.weight.numel() > sum(p.numel() for p in model.transformer.h.parameters())
+    (tmp_path / "notes.txt").write_text("".join(f"Note {i}: the cat sat on mat {i % 7}.\n\n" for i in range(80)))
+    small, run = {"train.batch": 2, "train.save_every": 1}, tmp_path / "run"
+    tuned = afresh.tune(
+        tmp_path / "gpt2", tmp_path / "notes.txt", steps=3, lora=lora, settings=small, out=run, quiet=True
+    )
+    ended = state_of(tuned.run.modules)
+    if lora:  # of a full run that has ended, only the newest checkpoint can go on
+        shutil.rmtree(max((run / "checkpoints").iterdir()))
+    more = afresh.resume(run, quiet=True)
+    again = state_of(more.run.modules)
+    assert ended.keys() == again.keys() and all(torch.equal(v, again[k]) for k, v in ended.items())
+    assert len(more.sample(1, length=4, seed=1)) == 1
+    if lora:
+        import peft
+
+        exported = more.export("peft", tmp_path / "adapter")
+        assert exported.proof.passed
+        opened = peft.PeftModel.from_pretrained(model, exported.folder)
+        tokens = torch.tensor([ids_of()[:24]])
+        ours = more.run.modules["decoder"](tokens, None)
+        torch.testing.assert_close(logs(ours), logs(opened(tokens).logits), atol=1e-4, rtol=0)
+    else:
+        with pytest.raises(UserError, match="has no adapter: all of its weights were trained"):
+            tuned.export("peft", tmp_path / "adapter")

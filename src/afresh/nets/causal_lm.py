@@ -235,9 +235,8 @@ class CausalLM(nn.Module):
 
 def linear_of(conv: Any) -> nn.Linear:
     """The layer of a Conv1D of GPT-2, which holds its matrix the other way round."""
-    width, rows = conv.weight.shape
-    with torch.device("meta"):
-        linear = nn.Linear(width, rows)
+    linear = nn.Linear(1, 1, device="meta")  # its own weight is replaced
+    linear.in_features, linear.out_features = conv.weight.shape
     linear.weight, linear.bias = nn.Parameter(conv.weight.detach().T.contiguous()), conv.bias
     return linear
 
