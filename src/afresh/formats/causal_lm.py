@@ -156,7 +156,9 @@ def base_model_of(loaded: Base | WrappedBase) -> BaseModel:
         name=loaded.source,
         family=registry.family(loaded.family),
         config=loaded.config,
-        encoder=DocumentEncoder(loaded.tokenizer, loaded.context, {}, not_blank),
+        encoder=DocumentEncoder(
+            loaded.tokenizer, loaded.context, {}, not_blank, begins=loaded.tokenizer.opening is not None
+        ),
         codec=None,
         weights=WithPrefix("decoder.", loaded.weights),
         context=loaded.context,

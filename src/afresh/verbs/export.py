@@ -21,7 +21,8 @@ def export(
         str,
         Option(
             "Text: hf (transformers, vLLM), gguf (llama.cpp), peft (the adapter alone). Images and audio: onnx, "
-            "diffusers (flows, and runs tuned from there). All: safetensors (names of afresh), hub-folder (what fits, with a page for the hub)."
+            "diffusers (flows, and runs tuned from there). All: safetensors (names of afresh), hub-folder (what fits, "
+            "with a page for the hub)."
         ),
     ],
     out: Annotated[

@@ -29,6 +29,7 @@ from afresh.formats.proof import FIXED, LAYOUT, WINDOW, Difference, Proof, TextF
 from afresh.formats.public import write_adapter
 from afresh.runs.data import run_data
 from afresh.runs.run import Run
+from afresh.sampling.next_token import inputs_of
 from afresh.sampling.request import Request, make_cond, of_kind
 from afresh.training.lora import DEFAULT, use
 from afresh.verbs.export_pipeline import export_pipeline
@@ -296,7 +297,8 @@ def proof_rows(run: Run, base: Base) -> tuple[list[list[int]], str]:
     if batch is not None:
         counted = torch.ones_like(batch.x[:, 1:], dtype=torch.bool) if batch.mask is None else batch.mask
         last = [int(m.nonzero()[-1]) if bool(m.any()) else 0 for m in counted]  # the rest is padding
-        rows = [r[: min(length, n + 2)] for r, n in zip(batch.x.tolist(), last, strict=True)]
+        tokens = torch.cat([inputs_of(run.space, batch)[:, :1], batch.x[:, 1:]], 1)
+        rows = [r[: min(length, n + 2)] for r, n in zip(tokens.tolist(), last, strict=True)]
         return rows, f"{len(rows)} windows of the held-out split"
     start = [] if base.first is None else [base.first]
     ids = [*start, *base.tokenizer.encode(FIXED)][:length]

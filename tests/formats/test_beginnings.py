@@ -1,0 +1,123 @@
+"""What stands before a text is what the base's own tokenizer puts there: in scores, training, samples, vectors,
+conversations and exports."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import afresh
+from afresh.core import Item
+from afresh.core.rng import Rng
+from afresh.data.load import sweep
+from afresh.runs.run import Run
+from afresh.sampling.request import Request
+from afresh.verbs.embed import embed
+from afresh.verbs.likelihoods import score_items
+from tests.formats.beginnings import PUBLIC, write_public
+
+pytest.importorskip("transformers", minversion="5.24")
+SAID = "The cat sat on 12 mats."
+NOTES = "".join(f"Note {i}: the cat sat on mat {i % 7}, and a dog ran.\n\n" for i in range(80))
+
+
+class Public:
+    """A base, the run that was tuned from it by so little that it computes the same, and its tokenizer."""
+
+    def __init__(self, root: Path, name: str, chat: bool = False) -> None:
+        from transformers import AutoTokenizer
+
+        self.net: Any = write_public(root / name, name, chat)
+        self.tokenizer: Any = AutoTokenizer.from_pretrained(root / name)
+        (root / "notes.txt").write_text(NOTES)
+        data = root / "notes.txt"
+        if chat:
+            data = root / "talk.jsonl"
+            data.write_text("".join(f'{{"prompt": "Where is cat {i}?", "answer": "On mat {i}."}}\n' for i in range(40)))
+        settings = {"train.batch": 2}
+        self.model = afresh.tune(
+            root / name, data, steps=1, lr=1e-9, rank=2, settings=settings, out=root / f"{name}-run", quiet=True
+        )
+
+    @property
+    def run(self) -> Run:
+        return self.model.run
+
+    def before(self, text: str) -> list[int]:
+        """The default ids of a text. Without a token of beginning, the end of the text before precedes it."""
+        ids = list(self.tokenizer(text)["input_ids"]) if text else [1]
+        plain = list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        begins = self.tokenizer("a")["input_ids"][0] == 1
+        assert ids == ([1] if begins or not text else []) + plain
+        return [1 if begins else 2, *plain]
+
+    @torch.no_grad()
+    def logs(self, ids: list[int]) -> Tensor:
+        """Log-probabilities (T, vocab) of transformers."""
+        return self.net(torch.tensor([ids])).logits[0].float().log_softmax(-1)
+
+    def nats(self, ids: list[int], first: int = 1) -> list[float]:
+        return self.logs(ids)[:-1].gather(1, torch.tensor(ids[1:])[:, None])[first - 1 :, 0].tolist()
+
+
+@pytest.fixture(scope="module", params=PUBLIC)
+def public(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Public:
+    return Public(tmp_path_factory.mktemp("public"), request.param)
+
+
+def token_scores(run: Run, text: str, **asked: Any) -> list[float]:
+    (item,) = score_items(run, [Item(text)], Request(logprobs=True, **asked), end=False).items
+    assert item.tokens is not None
+    return [t.logprob for t in item.tokens]
+
+
+def test_scores_are_those_of_transformers_and_its_tokenizer(public: Public) -> None:
+    assert token_scores(public.run, SAID) == pytest.approx(public.nats(public.before(SAID)), abs=1e-4)
+    both = [*public.before("The"), *public.tokenizer(" dog", add_special_tokens=False)["input_ids"]]
+    first = len(public.before("The"))
+    assert token_scores(public.run, " dog", prompt="The") == pytest.approx(public.nats(both, first), abs=1e-4)
+
+
+def test_the_loss_of_training_is_that_of_the_same_beginning(public: Public) -> None:
+    """Of a document that fits in a window, its end included."""
+    run = public.run
+    examples = run.encoder.encode([Item(SAID)])
+    (batch,) = sweep(examples, run.space, 8)
+    objective = run.family.objective(run.config, run.space)
+    total, weight, _ = objective.loss(run.modules, batch, "model", 0, Rng(0), {})
+    nats = public.nats([*public.before(SAID), 2])
+    assert int(weight) == len(nats) and float(total) == pytest.approx(-sum(nats), abs=1e-3)
+
+
+@pytest.mark.parametrize("prompt", [None, "The cat"])
+def test_samples_follow_the_same_beginning(prompt: str | None, public: Public) -> None:
+    ids = public.before(prompt or "")
+    begun = len(ids)
+    never = [i for i in set(public.run.space.special.values()) if i != 2]
+    for _ in range(6):
+        ids.append(int(public.logs(ids)[-1].index_fill(0, torch.tensor(never), -torch.inf).argmax()))
+        if ids[-1] == 2:
+            break
+    asked = {} if prompt is None else {"prompt": prompt}
+    drawn = public.model.sample(1, temperature=0.0, length=6, **asked).values[0]
+    assert drawn == public.run.encoder.decode(torch.tensor(ids[begun:]))[0]
+
+
+def test_token_ids_have_their_beginning_once(public: Public) -> None:
+    begun = list(public.tokenizer(SAID)["input_ids"])
+    plain = list(public.tokenizer(SAID, add_special_tokens=False)["input_ids"])
+    texts = [public.model.sample(1, prompt=[tuple(p)], temperature=0.0, length=6).values[0] for p in (begun, plain)]
+    assert texts[0] == texts[1]
+
+
+def test_vectors_are_of_the_same_beginning(public: Public) -> None:
+    with torch.no_grad():
+        states = public.net.model if hasattr(public.net, "model") else public.net.transformer
+        hidden = states(torch.tensor([public.before(SAID)]))[0][0, 1:].mean(0)
+    found = embed(public.run, [SAID]).vectors[0]
+    expected = torch.nn.functional.normalize(hidden, dim=0)
+    torch.testing.assert_close(found, expected, atol=0.01, rtol=0)  # computed in the precision of training
