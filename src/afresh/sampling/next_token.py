@@ -128,7 +128,7 @@ def inputs_of(space: Space, batch: Batch) -> Tensor:
     """The tokens (B, T) that the network reads. An `end` between documents is predicted as it is, and read as the token
     with which the next document begins."""
     tokens = batch.x[:, :-1]
-    if space.opening is None or space.records:
+    if space.opening is None or not space.lead:  # the messages of a conversation end, and no document begins
         return tokens
     return tokens.masked_fill(tokens == space.special["end"], space.opening)
 

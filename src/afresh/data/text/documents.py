@@ -12,7 +12,15 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 from torch import Tensor
 
 from afresh.core import Abilities, CondSpec, Encoder, Examples, Item, Omission, Space, UserError
@@ -86,6 +94,12 @@ class _Saved(BaseModel):
     records: bool = False
     fim_rate: float = Field(0.0, ge=0, le=1)
     begins: bool = False
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A file of an earlier version keeps its bytes, whose hash is recorded, when it is written again."""
+        values: dict[str, Any] = write(self)
+        return {k: v for k, v in values.items() if v or k != "begins"}
 
 
 def not_blank(value: str) -> bool:

@@ -29,7 +29,7 @@ def token_ids(ids: Sequence[int], space: Space) -> Tensor:
     Raises UserError for one that is not in the vocabulary."""
     if wrong := [i for i in ids if not 0 <= i < space.vocab[0]]:
         raise UserError(f"Token ids are from 0 to {space.vocab[0] - 1:,} here. Given: {wrong[0]:,}.")
-    opens = len(ids) > 0 and ids[0] == space.opening and not space.records
+    opens = space.opening is not None and tuple(ids[:1]) == space.lead
     return torch.tensor(ids[1:] if opens else ids, dtype=torch.int64)
 
 
