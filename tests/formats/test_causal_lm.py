@@ -222,3 +222,65 @@ def test_a_tied_head_that_outweighs_the_rest_is_tuned_and_goes_on(
     else:
         with pytest.raises(UserError, match="has no adapter: all of its weights were trained"):
             tuned.export("peft", tmp_path / "adapter")
+
+
+@pytest.mark.slow
+def test_every_kind_of_model_that_transformers_knows_is_a_base_or_refused_with_what_is_accepted(tmp_path: Path) -> None:
+    """By its config.json alone: none has a tokenizer here, which is asked for after what a model is."""
+    from transformers import CONFIG_MAPPING
+
+    words = "A base is a run|has no tokenizer.json|Accepted are|cannot read|not supported|has no cache|What works"
+    refused = {}
+    for kind in CONFIG_MAPPING:
+        for named in (None, "OfItForConditionalGeneration", "OfItForCausalLM"):
+            saved = {"model_type": kind} | ({} if named is None else {"architectures": [named]})
+            (tmp_path / "config.json").write_text(json.dumps(saved))
+            with pytest.raises(UserError, match=words) as error:
+                open_base_model(str(tmp_path))
+            refused[kind, named] = str(error.value)
+    assert len(refused) > 900
+    assert "tokenizer.json" in refused["gpt2", None] and "no base can be made" in refused["llava", None]
+
+
+@pytest.mark.slow
+def test_the_language_model_of_one_that_reads_pictures_is_a_base(tmp_path: Path) -> None:
+    """Gemma 3 from 4B on: its pictures are left out, and no adapter is on what reads them."""
+    import peft
+    from transformers import AutoConfig, Gemma3ForConditionalGeneration
+
+    tokenizer = TOKENIZERS["bpe"]
+    text = {**ARCHITECTURES["gemma3_text"], "vocab_size": tokenizer.size}
+    sees = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    vision = {**sees, "image_size": 28, "patch_size": 14}
+    ids = {f"{k}_token_id": tokenizer.special[n] for k, n in (("pad", "pad"), ("bos", "begin"), ("eos", "end"))}
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(
+        "gemma3", text_config=text, vision_config=vision, mm_tokens_per_image=4, image_token_index=5, **ids
+    )
+    model = Gemma3ForConditionalGeneration(config).eval()
+    model.save_pretrained(tmp_path / "gemma")
+    tokenizer.save(tmp_path / "gemma" / "tokenizer.json")
+    (tmp_path / "notes.txt").write_text("".join(f"Note {i}: the cat sat on mat {i % 7}.\n\n" for i in range(60)))
+    out = tmp_path / "run"
+    tuned = afresh.tune(tmp_path / "gemma", tmp_path / "notes.txt", steps=2, lr=0.01, out=out, quiet=True)
+    assert len(tuned.sample(1, length=4).values) == 1
+    exported = tuned.export("peft", tmp_path / "adapter")
+    layers = json.loads((exported.folder / "adapter_config.json").read_text())["target_modules"]
+    assert layers and all(name.startswith("model.language_model.") for name in layers)
+    tokens = torch.tensor([ids_of()])
+    before = logs(model(tokens).logits)
+    opened = peft.PeftModel.from_pretrained(model, exported.folder)
+    ours = logs(tuned.run.modules["decoder"](tokens, None))
+    torch.testing.assert_close(ours, logs(opened(tokens).logits), atol=1e-4, rtol=0)
+    assert float((ours - before).abs().max()) > 1e-3
+
+
+def test_one_that_needs_more_than_text_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers import GPTNeoXForCausalLM
+
+    def needs_pictures(*args: Any, **kwargs: Any) -> Any:
+        raise ValueError("You must give pixel_values")
+
+    monkeypatch.setattr(GPTNeoXForCausalLM, "forward", needs_pictures)
+    with pytest.raises(UserError, match="does not compute the next token of a text alone: ValueError: You must give"):
+        open_base_model(str(folder))
