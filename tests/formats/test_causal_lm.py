@@ -229,7 +229,7 @@ def test_every_kind_of_model_that_transformers_knows_is_a_base_or_refused_with_w
     """By its config.json alone: none has a tokenizer here, which is asked for after what a model is."""
     from transformers import CONFIG_MAPPING
 
-    words = "A base is a run|has no tokenizer.json|Accepted are|cannot read|not supported|has no cache|What works"
+    words = "A base is a run|has no tokenizer.json|Accepted are|cannot read|not supported|has no cache|What works|invalid fields"
     refused = {}
     for kind in CONFIG_MAPPING:
         for named in (None, "OfItForConditionalGeneration", "OfItForCausalLM"):
