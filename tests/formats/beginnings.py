@@ -47,8 +47,8 @@ def tokenizer_of(kind: str) -> tokenizers.Tokenizer:
     elif kind == "gemma":
         inner.normalizer = normalizers.Replace(" ", "▁")
         inner.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
-    elif kind in ("bytes", "qwen"):
-        words = pre_tokenizers.Split(Regex(PATTERNS["qwen2" if kind == "qwen" else "llama-bpe"]), "isolated")
+    elif kind in ("bytes", "qwen", "qwen-plain"):
+        words = pre_tokenizers.Split(Regex(PATTERNS["llama-bpe" if kind == "bytes" else "qwen2"]), "isolated")
         inner.pre_tokenizer = pre_tokenizers.Sequence(
             [words, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
         )

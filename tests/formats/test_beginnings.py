@@ -205,3 +205,26 @@ def test_a_rearranged_window_begins_as_a_document(begins: bool, llama: Public) -
     read = inputs_of(space, Batch(x, Cond(1), torch.arange(1)))[0].tolist()
     assert [read[0], read[31]] == ([1, 1] if begins else [2, 2])
     assert [t for t in read if t > 2] == list(range(10, 49)) and x[0, 31] == 2  # the end is still predicted
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "same"), [("qwen", True), ("qwen-plain", False)])
+def test_a_tokenizer_that_does_not_normalise_is_exported_as_it_is(
+    kind: str, same: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """AutoTokenizer reads any tokenizer of a Qwen2 with NFC, so the proof says by which class it is opened."""
+    from transformers import PreTrainedTokenizerFast
+
+    monkeypatch.setitem(PUBLIC, kind, ("qwen2", {}, kind, {}))
+    run = Public(tmp_path, kind).model
+    exported = run.export("hf", tmp_path / "hf")
+    assert exported.proof.passed
+    read = PreTrainedTokenizerFast.from_pretrained(exported.folder)
+    texts = run.run.encoder.abilities.texts
+    assert texts is not None
+    for text in ("cafe\u0301 12345", "The cat."):
+        assert read(text)["input_ids"] == texts.tokenizer.encode(text)
+    remarks = [n for n in exported.notes if "open it by PreTrainedTokenizerFast" in n]
+    assert len(remarks) == (0 if same else 1)
+    assert all("Qwen2Tokenizer" in n and "texts other ids" in n for n in remarks)
+    assert "PreTrainedTokenizerFast.from_pretrained" in (exported.folder / "README.md").read_text()

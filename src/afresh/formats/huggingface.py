@@ -249,13 +249,14 @@ def guide(base: Base) -> str:
     answer = '[-1]["content"]' if chat else ""
     return f"""# {Path(base.source).name}
 
-A language model for transformers (`AutoModelForCausalLM`, `AutoTokenizer`) and programs that read its folders, such as
-vLLM. `proof.json` states how the files were compared with the model. To write with it:
+A language model for transformers (`AutoModelForCausalLM`, `PreTrainedTokenizerFast`) and programs that read its
+folders, such as vLLM. `proof.json` states how the files were compared with the model. To write with it:
 
 ```python
-from transformers import pipeline
+from transformers import PreTrainedTokenizerFast, pipeline
 
-generate = pipeline("text-generation", model=".")  # this folder
+folder = "."  # this folder
+generate = pipeline("text-generation", model=folder, tokenizer=PreTrainedTokenizerFast.from_pretrained(folder))
 print(generate({prompt}, max_new_tokens=100)[0]["generated_text"]{answer})
 ```
 """

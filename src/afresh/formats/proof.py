@@ -167,6 +167,7 @@ def prove(
         "tokenizer": tokenizer,
         "chat": chat,
         "first_token": first,
+        "notes": reader.remarks(STRINGS),
     }
 
 

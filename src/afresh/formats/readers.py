@@ -36,10 +36,15 @@ class Reader(Protocol):
     def encode(self, text: str) -> list[int]: ...
     def opening(self) -> list[int]: ...  # the ids that it puts before every text
     def chat(self, messages: Messages) -> tuple[str, list[int]] | None: ...  # rendered up to the answer, and its ids
+    def remarks(self, texts: Sequence[str]) -> list[str]: ...  # what its users have to know, seen from these texts
 
 
 class Transformers:
-    """AutoModelForCausalLM and AutoTokenizer on a folder, without network access or code from the folder."""
+    """AutoModelForCausalLM and PreTrainedTokenizerFast on a folder, without network access or code from the folder.
+
+    AutoTokenizer takes a class of its own for some architectures (Qwen2), which leaves out the normaliser and the rule
+    of splitting in tokenizer.json.
+    """
 
     independent = exact = True
 
@@ -53,7 +58,8 @@ class Transformers:
         try:
             options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
             self.model: Any = transformers.AutoModelForCausalLM.from_pretrained(folder, **options).float()
-            self.tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder, **options)
+            self.tokenizer: Any = transformers.PreTrainedTokenizerFast.from_pretrained(folder, **options)
+            self.chosen: Any = transformers.AutoTokenizer.from_pretrained(folder, **options)
         finally:
             if shown:
                 log.enable_progress_bar()
@@ -77,6 +83,16 @@ class Transformers:
         turns = [dict(m) for m in messages]
         text = str(self.tokenizer.apply_chat_template(turns, tokenize=False, **options))
         return text, list(self.tokenizer.apply_chat_template(turns, tokenize=True, **options))
+
+    def remarks(self, texts: Sequence[str]) -> list[str]:
+        options = {"add_special_tokens": False, "verbose": False}
+        differing = [t for t in texts if self.chosen(t, **options)["input_ids"] != self.encode(t)]
+        if not differing:
+            return []
+        return [
+            f"AutoTokenizer reads this tokenizer as a {type(self.chosen).__name__}, which gives {len(differing)} of "
+            f"{len(texts)} texts other ids, such as {differing[0][:40]!r}: open it by PreTrainedTokenizerFast"
+        ]
 
 
 class LlamaCpp:
@@ -117,6 +133,9 @@ class LlamaCpp:
         text = str(formatter(messages=list(messages)).prompt)
         return text, self.model.tokenize(text.encode(), add_bos=False, special=True)
 
+    def remarks(self, texts: Sequence[str]) -> list[str]:
+        return []
+
     def name_of(self, token: int) -> str:
         return str(self.model.detokenize([token], special=True).decode("utf-8", "replace"))
 
@@ -154,6 +173,9 @@ class Afresh:
         template, turns = ChatTemplate(self.base.tokenizer), tuple((m["role"], m["content"]) for m in messages)
         ids = [int(i) for i in template.encode([turns], [""])[0][0]]
         return template.render(turns, True), ids
+
+    def remarks(self, texts: Sequence[str]) -> list[str]:
+        return []
 
 
 def transformers_or_afresh(path: Path, context: int) -> Reader:

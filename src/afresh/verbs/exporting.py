@@ -222,6 +222,7 @@ def export_base(
     def write(folder: Path) -> Proof:
         notes = [*held.notes, *target.write(held, folder, dtype)]
         measured = prove(held, folder, target, dtype, rows)
+        notes += measured.pop("notes")
         if held.tokenizer.size > base.tokenizer.size:
             notes.append(f"the added tokens cost {nats_between(base, held, rows):.2g} nats a token of that text")
         if not measured["independent"] and target.package is not None:
