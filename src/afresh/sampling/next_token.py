@@ -131,7 +131,7 @@ def counted_targets(batch: Batch) -> Tensor:
 
 
 def score(modules: Modules, config: Any, space: Space, batch: Batch, rng: Rng) -> Tensor:
-    """Log-likelihood of the counted tokens in nats, (B,)."""
+    """Log-likelihood of the counted tokens in nats, (B,); differentiable."""
     return -next_token_nats(modules, batch)[0]
 
 
@@ -329,12 +329,7 @@ def steps(modules: Modules, config: Any, space: Space, batch: Batch) -> Steps:
     return Steps(logp, batch.mask, entropy, h.detach().float())
 
 
-def policy_score(modules: Modules, config: Any, space: Space, batch: Batch, rng: Rng) -> Tensor:
-    """Log-likelihood of the counted tokens in nats, (B,); differentiable."""
-    return -next_token_nats(modules, batch)[0]
-
-
 SAMPLING = Sampling(NextTokenSettings, sample, stepwise=Stepwise(decoding, sequences, gather, batch_key))
 LIKELIHOOD = Likelihood(score, tokens=token_score, method="exact log-likelihood")
 EVALUATIONS = Evaluations(lambda space, settings: 1 if space.fixed else windows(space, settings.length))
-POLICY = Policy(("decoder",), rollout=rollout, steps=steps, score=policy_score, fits=True)
+POLICY = Policy(("decoder",), rollout=rollout, steps=steps, score=score, fits=True)
