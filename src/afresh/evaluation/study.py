@@ -12,6 +12,7 @@ from torch import Tensor
 
 from afresh import __version__
 from afresh.core import CondSpec, Drawn, Evidence, Examples, Item, ItemKind, Metric, Score, Space
+from afresh.core.memory import give_back
 from afresh.core.rng import Rng
 from afresh.evaluation.card import ProtocolCard, split_hash
 from afresh.evaluation.time_budget import LATE, Effort, OutOfTime
@@ -144,6 +145,7 @@ def measure(
         if reason is None and study.effort.over and not metric.brief:
             reason = failed[metric.name] = LATE
         if reason is None:
+            give_back()  # what the metric before held
             study.effort.report(metric.name.replace("_", " "))
             try:
                 with study.effort.bounded():

@@ -58,12 +58,13 @@ def config_of(saved: Mapping[str, Any]) -> Any:
 
 
 def with_infinities(value: Any) -> Any:
-    """What config.json holds, with numbers that JSON has not, which transformers writes as {"__float__": "Infinity"}.
+    """What config.json holds, with numbers that JSON has not, which transformers writes as {"__float__": "Infinity"},
+    and without leave to run code, which some architectures take from there.
     Raises ValueError if one is no number."""
     if isinstance(value, Mapping):
         if value.keys() == {"__float__"}:
             return float(value["__float__"])
-        return {k: with_infinities(v) for k, v in value.items()}
+        return {k: with_infinities(v) for k, v in value.items() if k != "trust_remote_code"}
     return [with_infinities(v) for v in value] if isinstance(value, list) else value
 
 

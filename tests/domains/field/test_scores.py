@@ -16,8 +16,6 @@ from afresh.domains.field.scores import (
     correlation,
     correlation_times,
     crps,
-    energy_score,
-    nrmse,
     over_trajectories,
     relative_l2,
     skill,
@@ -51,7 +49,6 @@ def test_vrmse_is_that_of_the_wells_code_but_for_its_n_minus_1() -> None:
 
 
 def test_scores_of_a_prediction_that_is_twice_the_truth() -> None:
-    np.testing.assert_allclose(nrmse(2 * TRUTH, TRUTH), 1)
     np.testing.assert_allclose(relative_l2(2 * TRUTH, TRUTH), 1)
     np.testing.assert_allclose(absolute_error(2 * TRUTH, TRUTH), np.abs(TRUTH).mean((3, 4)))
     np.testing.assert_allclose(correlation(2 * TRUTH + 5, TRUTH), 1)
@@ -71,7 +68,6 @@ def test_what_is_constant_in_space_has_no_vrmse_and_no_correlation(kind: type) -
     truth[1, 2, 0] = 0.1
     for scores in (vrmse(ENSEMBLE[0], truth), correlation(ENSEMBLE[0], truth)):
         assert np.argwhere(np.isnan(scores)).tolist() == [[1, 2, 0]]
-    assert np.isfinite(nrmse(ENSEMBLE[0], truth)).all()
     constant = np.broadcast_to(TRUTH.mean((3, 4), keepdims=True), TRUTH.shape)
     assert (correlation(constant, TRUTH) == 0).all()
 
@@ -143,14 +139,11 @@ def test_crps_of_any_values_is_its_definition(values: list[float], truth: float,
     np.testing.assert_allclose(crps(ensemble, known, alpha), expected, rtol=1e-9, atol=1e-6)
 
 
-def test_crps_and_energy_score_are_those_of_scoringrules() -> None:
+def test_crps_is_that_of_scoringrules() -> None:
     sr = package("scoringrules", "scoringrules")
     for alpha, estimator in ((1.0, "fair"), (0.0, "nrg")):
         expected = sr.crps_ensemble(TRUTH, np.moveaxis(ENSEMBLE, 0, -1), estimator=estimator, backend="numpy")
         np.testing.assert_allclose(crps(ENSEMBLE, TRUTH, alpha), expected.mean((3, 4)), rtol=1e-12)
-    states = np.moveaxis(ENSEMBLE.reshape(5, 3, 4, -1), 0, -2)
-    expected = sr.es_ensemble(TRUTH.reshape(3, 4, -1), states, estimator="fair", backend="numpy")
-    np.testing.assert_allclose(energy_score(ENSEMBLE, TRUTH), expected / math.sqrt(60), rtol=1e-12)
 
 
 def test_crps_of_a_calibrated_gaussian_is_one_over_root_pi_for_any_number_of_members() -> None:
@@ -177,7 +170,6 @@ def test_crps_of_a_gaussian_is_the_closed_form() -> None:
 def test_the_order_of_members_does_not_matter() -> None:
     order = [3, 0, 4, 1, 2]
     np.testing.assert_allclose(crps(ENSEMBLE[order], TRUTH), crps(ENSEMBLE, TRUTH), rtol=1e-12)
-    np.testing.assert_allclose(energy_score(ENSEMBLE[order], TRUTH), energy_score(ENSEMBLE, TRUTH), rtol=1e-12)
 
 
 def test_members_that_agree_score_their_absolute_error() -> None:
@@ -185,23 +177,6 @@ def test_members_that_agree_score_their_absolute_error() -> None:
     np.testing.assert_allclose(crps(same, TRUTH), absolute_error(ENSEMBLE[0], TRUTH))
     with pytest.raises(UserError, match="alpha is 2"):
         crps(ENSEMBLE, TRUTH, alpha=2)
-
-
-def test_the_energy_score_sees_whether_values_go_together_and_the_crps_does_not() -> None:
-    generator = np.random.default_rng(5)
-    shared = np.repeat(generator.normal(size=(17, 300, 1, 1, 1)), 8, axis=-1)  # one value at all points of a state
-    apart = np.stack([shared[1:, generator.permutation(300), 0, 0, x] for x in range(8)], -1)[:, :, None, None]
-    together = energy_score(shared[1:], shared[0]).mean()
-    assert together < 0.95 * energy_score(apart, shared[0]).mean()
-    assert crps(apart, shared[0]).mean() == pytest.approx(crps(shared[1:], shared[0]).mean(), rel=0.1)
-
-
-def test_the_energy_score_of_one_value_is_the_crps() -> None:
-    np.testing.assert_allclose(
-        energy_score(ENSEMBLE[..., :1, :1, :1], TRUTH[..., :1, :1, :1]),
-        crps(ENSEMBLE[..., :1, :1, :1], TRUTH[..., :1, :1, :1])[..., 0],
-        rtol=1e-9,
-    )
 
 
 # --------------------------------------------------------------------------- means over trajectories

@@ -263,7 +263,7 @@ def test_what_is_asked_for_is_checked(tmp_path: Path) -> None:
     }
     (tmp_path / "ids").write_text("\n \n")
     with pytest.raises(UserError, match="holds no ids"):
-        read_ids(tmp_path / "ids")
+        read_ids(None, tmp_path / "ids", "--exclude-file")  # type: ignore[arg-type]
 
 
 def shown_log(recommender: Recommender, file: Path, lists: int = 120, k: int = 2) -> None:
