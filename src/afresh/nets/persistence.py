@@ -21,6 +21,8 @@ from torch import Tensor, nn
 
 from afresh.core import Part
 
+MARGIN = 1.5  # times the greatest energy of a shell in training, beyond which a rollout has none
+GONE = 4.0  # times the energy of the bound, from which on a field is left as it is
 LEAST = 0.1  # amplitude, in means over all modes, below which what is added to a mode is filtered
 
 
@@ -46,6 +48,35 @@ def _weights(grid: tuple[int, ...]) -> Tensor:
     return twice.expand(*grid[:-1], columns)
 
 
+def by_shell(values: Tensor, grid: tuple[int, ...]) -> Tensor:
+    """Sums over the shells of the full transform of values (..., *modes) of `rfftn`: (..., shells)."""
+    flat, shell = (values * _weights(grid).to(values)).flatten(-len(grid)), shells(grid).flatten()
+    return flat.new_zeros(*flat.shape[:-1], int(shell.max()) + 1).index_add(-1, shell, flat)
+
+
+def most_energy(grid: tuple[int, ...], blocks: Iterable[Tensor]) -> tuple[tuple[float, ...], ...]:
+    """The greatest energy of each channel and shell in one of the states in blocks (n, C, *grid)."""
+    over = tuple(range(-len(grid), 0))
+    most = [by_shell(torch.fft.rfftn(x, dim=over).abs().square(), grid).amax(0) for x in blocks]
+    return tuple(map(tuple, torch.stack(most).amax(0).tolist()))
+
+
+def bounded(x: Tensor, most: tuple[tuple[float, ...], ...], grid: tuple[int, ...]) -> Tensor:
+    """The fields (B, C, *grid) without energy beyond MARGIN times the `most` of its channel and shell, of which all
+    modes are made smaller by one factor. Fields that have none come back as they are, bit for bit, and so do those with
+    more than GONE times as much in all shells together: they are no states with small errors."""
+    over = tuple(range(-len(grid), 0))
+    modes = torch.fft.rfftn(x, dim=over)
+    energy = by_shell(modes.abs().square(), grid)
+    limit = MARGIN * energy.new_tensor(most)
+    gone = energy.sum(-1) > GONE * limit.sum(-1)
+    beyond = (energy > limit).flatten(1).any(1) & ~gone.any(1)
+    if not bool(beyond.any()):
+        return x
+    factor = (limit / energy.clamp_min(1e-30)).clamp_max(1).sqrt()[..., shells(grid).to(x.device)]
+    return torch.where(beyond.view(-1, *[1] * (x.dim() - 1)), torch.fft.irfftn(modes * factor, s=grid, dim=over), x)
+
+
 def estimate(
     grid: tuple[int, ...], pairs: Iterable[tuple[Tensor, Tensor]]
 ) -> tuple[tuple[tuple[float, float], ...], ...]:
@@ -55,25 +86,16 @@ def estimate(
     The share is within [0, 1]: a mode that would grow by itself is left to the network. The blocks need not be in
     memory at once.
     """
-    over = tuple(range(-len(grid), 0))
-    shell, weight = shells(grid).flatten(), _weights(grid).flatten()
-    count = int(shell.max()) + 1
-    modes = torch.zeros(count, dtype=torch.float64).index_add(0, shell, weight)
-    size = math.prod(grid)
-
-    def by_shell(values: Tensor) -> Tensor:
-        """Sums of values (C, *modes), (C, shells)."""
-        flat = values.flatten(1) * weight
-        return torch.zeros(len(flat), count, dtype=torch.float64).index_add(1, shell, flat)
-
-    inner = outer = total = torch.zeros(1, count, dtype=torch.float64)
+    over, size = tuple(range(-len(grid), 0)), math.prod(grid)
+    modes = by_shell(torch.ones(_weights(grid).shape, dtype=torch.float64), grid)
+    inner = outer = total = torch.zeros(1, len(modes), dtype=torch.float64)
     states = 0
     for before, after in pairs:
         states += len(before)
         old, new = torch.fft.rfftn(before.double(), dim=over), torch.fft.rfftn(after.double(), dim=over)
-        inner = inner + by_shell(old.abs().square().sum(0))
-        outer = outer + by_shell((old.conj() * new).real.sum(0))
-        total = total + by_shell(new.abs().square().sum(0))
+        inner = inner + by_shell(old.abs().square().sum(0), grid)
+        outer = outer + by_shell((old.conj() * new).real.sum(0), grid)
+        total = total + by_shell(new.abs().square().sum(0), grid)
     share = (outer / inner.clamp_min(1e-300)).clamp(0, 1)
     rest = (total - 2 * share * outer + share.square() * inner).clamp_min(0)
     deviation = (rest / (states * modes * size)).sqrt()

@@ -102,7 +102,10 @@ class RunEvidence:
         def draw() -> None:
             self.run.draw(self.run.modules, cond, JUDGE_SEED, self.settings)
 
-        return few * effort.affordable(n // few, max(1, LEAST_SAMPLES // few), SAMPLING, draw)
+        try:
+            return few * effort.affordable(n // few, max(1, LEAST_SAMPLES // few), SAMPLING, draw)
+        except UserError:  # which each metric that needs samples names as its reason
+            return n
 
     def likelihood(self) -> tuple[Tensor, Tensor] | None:
         """Negative log-likelihoods in nats, and the numbers of tokens or values that they refer to.

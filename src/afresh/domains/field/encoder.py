@@ -24,6 +24,7 @@ from afresh.data.conditions import encode_conditions
 from afresh.data.encoder_file import load_encoder, save_encoder, written_names
 from afresh.domains.field.kind import FIELD
 from afresh.domains.field.range_seen import SeenRange
+from afresh.nets.persistence import bounded
 from afresh.storage.files import replace_file
 
 PAST = "past"  # the condition that holds the states before
@@ -52,6 +53,7 @@ class SavedField(BaseModel):
     window: int = Field(1, ge=1, le=MOST_WINDOW)  # states of an item
     static: dict[str, tuple[Number, Positive]]
     seen: dict[str, tuple[Number, ...]]  # the fields of range_seen.SeenRange, of the training states
+    most: tuple[tuple[Number, ...], ...] = ()  # on a ring, the greatest energy of each channel and shell in training
     conds: CondSpec
     options: dict[str, Any]
     notes: tuple[str, ...] = ()
@@ -119,6 +121,11 @@ class FieldEncoder:
         values = x.detach().cpu().double().numpy()
         mean, std = (self.along(v, self.space.shape[0]) for v in (self.saved.mean, self.saved.std))
         return np.asarray(values * std + mean, np.float32)
+
+    def bounded(self, x: Tensor) -> Tensor:
+        """States (B, *space.shape) of a rollout, which on a ring have no more energy at any wavenumber than a margin
+        beyond the training states: errors of steps do not add up without end."""
+        return bounded(x, self.saved.most, self.saved.points) if self.saved.most else x
 
     def encode(self, items: Sequence[Item]) -> Examples:
         """x (N, *space.shape), float32; of states in a file, x is a sample. Raises UserError for a state of another
