@@ -14,15 +14,13 @@ in place of its noise.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from afresh.core import Part
 
-MARGIN = 1.5  # times the greatest energy of a shell in training, beyond which a rollout has none
-GONE = 4.0  # times the energy of the bound, from which on a field is left as it is
 LEAST = 0.1  # amplitude, in means over all modes, below which what is added to a mode is filtered
 
 
@@ -54,27 +52,38 @@ def by_shell(values: Tensor, grid: tuple[int, ...]) -> Tensor:
     return flat.new_zeros(*flat.shape[:-1], int(shell.max()) + 1).index_add(-1, shell, flat)
 
 
-def most_energy(grid: tuple[int, ...], blocks: Iterable[Tensor]) -> tuple[tuple[float, ...], ...]:
-    """The greatest energy of each channel and shell in one of the states in blocks (n, C, *grid)."""
+def energy_bounds(
+    grid: tuple[int, ...], pairs: Iterable[tuple[Tensor, Tensor]]
+) -> tuple[tuple[tuple[float, ...], ...], tuple[float, ...]]:
+    """Of the states before and after in blocks of pairs (n, C, *grid): the greatest energy of each channel and shell in
+    one state, and by which factor the energy of each channel grows at most in a step, 1 at least."""
     over = tuple(range(-len(grid), 0))
-    most = [by_shell(torch.fft.rfftn(x, dim=over).abs().square(), grid).amax(0) for x in blocks]
-    return tuple(map(tuple, torch.stack(most).amax(0).tolist()))
+    most, gain = [], []
+    for before, after in pairs:
+        most.append(by_shell(torch.fft.rfftn(after, dim=over).abs().square(), grid).amax(0))
+        old, new = (x.square().flatten(2).sum(2).double() for x in (before, after))
+        gain.append((new / old.clamp_min(1e-30)).amax(0).clamp(1, 1e30))
+    return tuple(map(tuple, torch.stack(most).amax(0).tolist())), tuple(torch.stack(gain).amax(0).tolist())
 
 
-def bounded(x: Tensor, most: tuple[tuple[float, ...], ...], grid: tuple[int, ...]) -> Tensor:
-    """The fields (B, C, *grid) without energy beyond MARGIN times the `most` of its channel and shell, of which all
-    modes are made smaller by one factor. Fields that have none come back as they are, bit for bit, and so do those with
-    more than GONE times as much in all shells together: they are no states with small errors."""
+def bounded(
+    x: Tensor, before: Tensor, most: Sequence[Sequence[float]], gain: Sequence[float], grid: tuple[int, ...]
+) -> Tensor:
+    """The fields (B, C, *grid) that follow those before, without energy beyond the `most` of its channel and shell, of
+    which all modes are made smaller by one factor, and without energy of a channel beyond `gain` times that before.
+    Fields within these bounds come back as they are, bit for bit."""
     over = tuple(range(-len(grid), 0))
     modes = torch.fft.rfftn(x, dim=over)
-    energy = by_shell(modes.abs().square(), grid)
-    limit = MARGIN * energy.new_tensor(most)
-    gone = energy.sum(-1) > GONE * limit.sum(-1)
-    beyond = (energy > limit).flatten(1).any(1) & ~gone.any(1)
+    energy, limit = by_shell(modes.abs().square(), grid), x.new_tensor(most)
+    kept = torch.minimum(energy, limit)
+    old = before.square().flatten(2).sum(2) * math.prod(grid)
+    whole = (x.new_tensor(gain) * old / kept.sum(-1).clamp_min(1e-30)).clamp_max(1)
+    factor = ((kept / energy.clamp_min(1e-30)).where(energy > limit, 1) * whole[..., None]).sqrt()
+    beyond = (factor < 1).flatten(1).any(1)
     if not bool(beyond.any()):
         return x
-    factor = (limit / energy.clamp_min(1e-30)).clamp_max(1).sqrt()[..., shells(grid).to(x.device)]
-    return torch.where(beyond.view(-1, *[1] * (x.dim() - 1)), torch.fft.irfftn(modes * factor, s=grid, dim=over), x)
+    modes = modes * factor[..., shells(grid).to(x.device)]
+    return torch.where(beyond.view(-1, *[1] * (x.dim() - 1)), torch.fft.irfftn(modes, s=grid, dim=over), x)
 
 
 def estimate(

@@ -69,6 +69,10 @@ def test_a_run_is_measured_by_its_rollouts(tmp_path: Path) -> None:
     scores = {s.name: s for s in measured.scores}
     assert {"rollout_vrmse", "rollout_vrmse/linear", "rollout_crps/climatology", "rollout_ranks"} <= set(scores)
     assert not {m.name for m in METRICS} & set(measured.skipped)
+    for name in ("rollout_vrmse", "rollout_vrmse_first", "rollout_correlation_time"):
+        best = max if scores[name].better == "higher" else min
+        beside = [scores[f"{name}/{model}"].value for model in ("linear", "persistence")]
+        assert scores[name].control == best(beside) and beside[0] != beside[1]
     # Waves that drift are followed by a linear model.
     assert scores["rollout_vrmse/linear"].value < 0.1 < scores["rollout_vrmse/persistence"].value
 

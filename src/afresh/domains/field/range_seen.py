@@ -13,6 +13,7 @@ from afresh.core import UserError
 from afresh.evaluation.estimate import Array
 
 FACTOR = 2.0  # of the range and of deviations, beyond which a state is not like those of training
+CUT = 1.5  # of the range, beyond which values of a rollout that is bounded are cut
 TAIL = 0.001  # of training states that are left out on each side, for energy and variance
 
 

@@ -201,16 +201,18 @@ def futures(
     for k in range(steps):
         numbers = (k // keep * MOST_ROWS + row) * MOST_MEMBERS + member
         try:
-            x = encoder.bounded(run.draw(run.modules, cond, seed, chosen, numbers))
+            x = run.draw(run.modules, cond, seed, chosen, numbers)
         except UserError as error:
             if error.code == "not_finite" and k:
                 return
             raise
-        yield x
         if PAST not in cond.parts:  # an output of an input, which nothing follows
+            yield x
             return
-        past = torch.cat([cond.parts[PAST][:, channels:], x], 1)
-        cond = replace(cond, parts={**cond.parts, PAST: past})
+        past = cond.parts[PAST][:, -channels:]
+        x = encoder.bounded(x, past)
+        yield x
+        cond = replace(cond, parts={**cond.parts, PAST: torch.cat([cond.parts[PAST][:, channels:], x], 1)})
 
 
 def field_encoder(run: Run) -> FieldEncoder:
