@@ -10,7 +10,7 @@ import pytest
 
 from afresh.core import UserError
 from afresh.core.rng import Rng
-from afresh.domains.field.systems import SYSTEMS, System, named_system
+from afresh.domains.field.systems import SYSTEMS, System
 from afresh.domains.field.systems.grid import Array
 
 each_system = pytest.mark.parametrize("name", SYSTEMS)
@@ -103,7 +103,7 @@ def test_states_have_the_promised_shape(name: str) -> None:
     assert states.shape == (2, 4, len(of.channels), *(32,) * of.dimensions)
     assert states.dtype == np.float32 and np.isfinite(states).all()
     assert len(of.units) == len(of.channels) and of.periodic == (True,) * of.dimensions
-    assert of.name == name and named_system(name) is SYSTEMS[name]
+    assert of.name == name
 
 
 @each_system
@@ -172,8 +172,3 @@ def test_an_unstable_solution_is_refused() -> None:
     of = replace(SYSTEMS["burgers"], step=2.0, substeps=1)
     with pytest.raises(UserError, match="left the finite numbers at 64 points"):
         of.states(0, 1, 30, 64, {"viscosity": 0.0})
-
-
-def test_an_unknown_system_is_refused() -> None:
-    with pytest.raises(UserError, match=r"no system 'kuramoto'. Choose one of: burgers"):
-        named_system("kuramoto")

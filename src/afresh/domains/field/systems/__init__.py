@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
-
-from afresh.core import UserError
 from afresh.domains.field.systems.allen_cahn import ALLEN_CAHN, ALLEN_CAHN_2D
 from afresh.domains.field.systems.burgers import BURGERS
 from afresh.domains.field.systems.gray_scott import GRAY_SCOTT
@@ -27,12 +24,3 @@ SYSTEMS: dict[str, System] = {
         SHALLOW_WATER,
     )
 }
-
-
-def named_system(name: str) -> System:
-    """The system of that name. Raises UserError for a name that there is not."""
-    if name not in SYSTEMS:
-        near = get_close_matches(name, SYSTEMS, n=1)
-        hint = f" Did you mean {near[0]}?" if near else ""
-        raise UserError(f"There is no system {name!r}.{hint} Choose one of: {', '.join(SYSTEMS)}.", "system")
-    return SYSTEMS[name]
