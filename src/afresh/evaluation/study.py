@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 from torch import Tensor
 
 from afresh import __version__
-from afresh.core import CondSpec, Drawn, Evidence, Examples, Item, ItemKind, Metric, Score, Space
+from afresh.core import CondSpec, Drawn, Evidence, Examples, Item, ItemKind, Metric, Score, Space, events
+from afresh.core.errors import reason_of
 from afresh.core.memory import give_back
 from afresh.core.rng import Rng
 from afresh.evaluation.card import ProtocolCard, split_hash
@@ -134,7 +135,7 @@ def measure(
     whose turn comes too late are left out, and one that takes much longer than the seconds is ended.
 
     `sampling`: the settings with which `evidence.samples` draws, for the card. A metric that does not apply is listed
-    in `skipped` with the reason.
+    in `skipped` with the reason, and so is one that raises an error, whatever it is: training that is done stays done.
     """
     study = Study(evidence, n, folder, effort)
     scores: list[Score] = []
@@ -153,6 +154,9 @@ def measure(
                 continue
             except (Unmeasurable, OutOfTime) as error:
                 reason = failed[metric.name] = str(error)
+            except Exception as error:
+                reason = failed[metric.name] = reason_of(error)
+                events.warning(f"The metric {metric.name} is left out. {reason}", "metric_failed", metric=metric.name)
         skipped[metric.name] = reason
     card = ProtocolCard(
         version=__version__,

@@ -216,7 +216,7 @@ def measure_run(
         try:
             with effort.bounded():
                 count = evidence.draw(count, SAMPLING * seconds)
-        except OutOfTime:  # which the metrics that need samples say
+        except (OutOfTime, UserError):  # which each metric that needs samples names as its reason
             count = LEAST_DRAWN
     elif n is None and many:
         drawn = evidence.drawn[evidence.draw(count, DRAWING)]

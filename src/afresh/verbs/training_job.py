@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from afresh.core import RewardError, Space, events
+from afresh.core.errors import left_out
 from afresh.core.rng import Rng
 from afresh.core.safe_text import visible
 from afresh.data.load import draw_conditions, numbered, tokens_each
@@ -181,8 +182,9 @@ def _train(job: Job, learner: Learner, interrupted: Callable[[], bool], logs: Lo
         logs.each(lambda log: log.scalars(step, metrics))
 
     def show_samples(now: Learner) -> None:
-        drawn = preview(now, run)
-        logs.each(lambda log: tell(log, now.step, drawn))
+        with left_out(f"There is no preview of step {now.step:,}."):
+            drawn = preview(now, run)
+            logs.each(lambda log: tell(log, now.step, drawn))
 
     if scores := first_scores(job, learner):
         note_metrics(0, scores)

@@ -1,4 +1,4 @@
-"""References: what knows nothing of the dynamics, and a second truth."""
+"""References, which know nothing of the dynamics."""
 
 from __future__ import annotations
 

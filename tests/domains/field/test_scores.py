@@ -12,13 +12,11 @@ from hypothesis import strategies as st
 from afresh.core import UserError
 from afresh.domains.field.scores import (
     absolute_error,
-    by_lead,
     correlation,
     correlation_times,
     crps,
     over_trajectories,
     relative_l2,
-    skill,
     vrmse,
 )
 from tests.needs import package
@@ -185,16 +183,15 @@ def test_members_that_agree_score_their_absolute_error() -> None:
 def test_intervals_are_over_trajectories_and_hold_the_mean_as_often_as_they_say() -> None:
     """Of 5 trajectories, by Student's t; a normal interval would hold it in 88% only."""
     scores = np.random.default_rng(11).normal(3, 1, (5, 2000))
-    estimates = by_lead(scores)
+    estimates = [over_trajectories(column) for column in scores.T]
     held = np.mean([e.low <= 3 <= e.high for e in estimates])  # type: ignore[operator]
     assert held == pytest.approx(0.95, abs=0.02) and estimates[0].n == 5
 
 
 def test_scores_that_are_not_defined_are_left_out_and_counted() -> None:
-    scores = np.array([[[1.0, 3.0]], [[np.nan, 2.0]], [[3.0, 3.0]]])
-    (estimate,) = by_lead(scores)
+    estimate = over_trajectories(np.array([2.0, np.nan, 3.0]))
     assert (estimate.value, estimate.n) == (2.5, 2) and estimate.note == "not defined in 1 of 3 trajectories"
-    (nothing,) = by_lead(np.full((2, 1), np.nan))
+    nothing = over_trajectories(np.full(2, np.nan))
     assert math.isnan(nothing.value) and nothing.n == 0 and nothing.low is None
 
 
@@ -202,14 +199,9 @@ def test_one_trajectory_has_no_interval() -> None:
     assert over_trajectories(np.array([2.0])).low is None
 
 
-def test_skill_is_one_less_the_ratio_of_means_and_pairs_trajectories() -> None:
-    reference = np.random.default_rng(2).uniform(1, 9, (20, 1))
-    (estimate,) = skill(0.8 * reference, reference)
-    assert estimate.value == pytest.approx(0.2)
-    assert estimate.low == pytest.approx(0.2) and estimate.high == pytest.approx(0.2)
-    (perfect,) = skill(np.zeros((3, 1)), np.zeros((3, 1)))
+def test_a_ratio_is_of_means_and_pairs_trajectories() -> None:
+    reference = np.random.default_rng(2).uniform(1, 9, 20)
+    estimate = over_trajectories(0.8 * reference, reference)
+    assert (estimate.value, estimate.low, estimate.high) == pytest.approx((0.8, 0.8, 0.8))
+    perfect = over_trajectories(np.zeros(3), np.zeros(3))
     assert math.isnan(perfect.value) and perfect.note == "the reference is 0"
-    with pytest.raises(UserError, match="3 trajectories and 2 leads, those of the reference of 3 and 4"):
-        skill(np.ones((3, 2)), np.ones((3, 4)))
-    with pytest.raises(UserError, match="shape"):
-        by_lead(np.ones(3))

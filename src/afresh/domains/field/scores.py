@@ -1,9 +1,9 @@
 """How near rollouts are to the truth: point scores of one prediction, and scores of an ensemble.
 
 Shapes are those of `rollout_arrays`. A score is an array (trajectories, time, channels), averaged over space, or
-(trajectories, time) where it is one of whole states. `by_lead` averages it over trajectories and gives the interval:
+(trajectories, time) where it is one of whole states. `over_trajectories` averages it and gives the interval:
 trajectories are what is independent, while points and leads of one trajectory are not. Scores with the units of a
-channel (absolute error, CRPS, energy score) are averaged over channels only where the fields are normalised.
+channel (absolute error, CRPS) are averaged over channels only where the fields are normalised.
 """
 
 from __future__ import annotations
@@ -182,36 +182,6 @@ def crps(ensemble: NDArray[Any], truth: NDArray[Any], alpha: float = 1.0) -> Arr
 
 
 # --------------------------------------------------------------------------- means over trajectories
-
-
-def by_lead(scores: Array) -> tuple[Estimate, ...]:
-    """The mean at each lead over trajectories, and over channels if there are any, with its interval.
-
-    Trajectories in which the score is not defined are left out, and the note says how many.
-    """
-    return tuple(over_trajectories(column) for column in _per_trajectory(scores).T)
-
-
-def skill(scores: Array, reference: Array) -> tuple[Estimate, ...]:
-    """By how much, at each lead, a score is below that of a reference: 1 less the ratio of their means.
-
-    For example the CRPS against the absolute error of a deterministic model, or against the CRPS of the climatology.
-    The two are compared trajectory by trajectory, so that the interval is narrower than those of each. Raises UserError
-    if they are not of the same trajectories and leads.
-    """
-    ours, theirs = _per_trajectory(scores), _per_trajectory(reference)
-    if ours.shape != theirs.shape:
-        raise UserError(
-            f"The scores are of {ours.shape[0]:,} trajectories and {ours.shape[1]:,} leads, those of the reference of "
-            f"{theirs.shape[0]:,} and {theirs.shape[1]:,}. Score both on the same."
-        )
-    ratios = (over_trajectories(a, b) for a, b in zip(ours.T, theirs.T, strict=True))
-    return tuple(
-        replace(
-            r, value=1 - r.value, low=None if r.high is None else 1 - r.high, high=None if r.low is None else 1 - r.low
-        )
-        for r in ratios
-    )
 
 
 def over_trajectories(top: Array, bottom: Array | None = None) -> Estimate:
