@@ -18,8 +18,8 @@ def lowest(free: Collection[str] = ()) -> list[str]:
     extras = project["optional-dependencies"]
     of_users = [name for name in extras if name not in ("dev", "docs", "bench")]
     wanted = [*project["dependencies"], *(r for name in of_users for r in extras[name])]
-    found = (re.fullmatch(r"([\w.-]+)>=([\w.]+)", r) for r in wanted)
-    return sorted(f"{m[1]}=={m[2]}" for m in found if m is not None and m[1] not in free)
+    found = (re.fullmatch(r"([\w.-]+)(?:\[.*\])?>=([\w.]+)(?:;.*)?", r) for r in wanted)
+    return sorted({f"{m[1]}=={m[2]}" for m in found if m is not None and m[1] not in free})
 
 
 if __name__ == "__main__":

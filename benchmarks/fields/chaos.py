@@ -11,9 +11,11 @@ on trajectories that are neither learnt nor judged by; the flow and the refiner 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +25,7 @@ from afresh.core import Cond
 from afresh.domains.field.calibration import coverage, ranks, spread_and_error, spread_skill
 from afresh.domains.field.linear_model import fit_linear_model
 from afresh.domains.field.linear_model import roll_out as roll_out_linearly
-from afresh.domains.field.rollout import KEPT, field_encoder, roll_out
+from afresh.domains.field.rollout import KEPT, field_encoder, futures
 from afresh.domains.field.scores import absolute_error, correlation, correlation_times, crps
 from afresh.domains.field.spectra import mean_spectrum, spectrum_errors
 from afresh.domains.field.systems import SYSTEMS
@@ -96,7 +98,7 @@ def rolled(name: str, root: Path, minutes: float, states: Array) -> Array:
     run, settings = Run.open(folder), {"steps": FLOW_STEPS} if name == "flow" else {}
     keep = steps_of_noise(run) if name == "ensemble" else 1
     print(name, f"noise is kept for {keep} steps", flush=True)
-    return roll_out(run, begin(run, states), STEPS, members, 0, keep, settings).astype(np.float64)
+    return roll_out(run, states, STEPS, members, keep, settings)
 
 
 def steps_of_noise(run: Run) -> int:
@@ -104,10 +106,18 @@ def steps_of_noise(run: Run) -> int:
     states = SYSTEM.states(0, CHOOSING, STEPS // 2, first=LEARNT + TESTED).astype(np.float64)
 
     def held(keep: int) -> float:
-        members = roll_out(run, begin(run, states), STEPS // 2, MEMBERS, 0, keep).astype(np.float64)
+        members = roll_out(run, states, STEPS // 2, MEMBERS, keep, {})
         return float(np.mean([e.value for e in coverage(ranks(members, states[:, 1:]), 0.9)]))
 
     return min(KEPT, key=lambda keep: abs(held(keep) - 0.9))
+
+
+def roll_out(run: Run, states: Array, steps: int, members: int, keep: int, settings: Mapping[str, Any]) -> Array:
+    """Members (M, N, T, C, X) that begin with the first states of trajectories, in physical units."""
+    encoder, cond = field_encoder(run), begin(run, states)
+    drawn = [encoder.physical(x) for x in futures(run, encoder, cond, steps, 0, keep, settings, members)]
+    out = np.stack(drawn, 1).reshape(cond.size, members, steps, *encoder.space.shape)
+    return out.swapaxes(0, 1).astype(np.float64)
 
 
 def begin(run: Run, states: Array) -> Cond:

@@ -50,9 +50,7 @@ class Reference:
         x = np.linspace(-1, 1, points, endpoint=False)
         first: Mapping[str, Array] = {
             "burgers_shock.mat": -np.sin(np.pi * x),
-            "KdV.mat": np.cos(np.pi * x),
             "KS.mat": -np.sin(np.pi * x),
-            "AC.mat": x**2 * np.cos(np.pi * x),
         }
         return first[self.file]
 
@@ -67,16 +65,12 @@ REFERENCES = (
         finer=8,
         closed=True,
     ),
-    Reference("KdV.mat", "uu", replace(SYSTEMS["korteweg-de-vries"], step=0.005, substeps=16), 1e-8),
     Reference(
         "KS.mat",
         "uu",
         replace(SYSTEMS["kuramoto-sivashinsky"], extent=6 * np.pi, step=0.075, substeps=16),
         1e-8,
         closed=True,
-    ),
-    Reference(
-        "AC.mat", "uu", replace(SYSTEMS["allen-cahn"], step=0.005, substeps=8), 1e-8, {"diffusivity": 1e-4, "rate": 5}
     ),
 )
 

@@ -12,6 +12,8 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from afresh.bundles.layout import END, header
@@ -20,7 +22,7 @@ from afresh.bundles.open import check_signer, checked
 from afresh.bundles.pack import pack_files, pack_folder
 from afresh.bundles.unpack import unpack
 from afresh.core import UserError
-from afresh.provenance.certificates import certificate_of
+from afresh.provenance.certificates import DOCUMENT_SIGNING, certificate_of
 from afresh.provenance.known_signers import trust
 from afresh.provenance.signer import Signer, signer
 from tests.bundles.conftest import assembled, full_disk, parts_of, signed_by
@@ -197,8 +199,36 @@ def test_only_keys_of_the_format_sign(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_a_certificate_that_may_not_sign_does_not_count(tmp_path: Path) -> None:
     by = stranger()
-    self_signed = replace(by, chain=(certificate_of("a", "a", by.key.public_key(), by.key, False, NOW),))  # type: ignore[arg-type]
-    assert "signed by itself" in refused(signed_by(self_signed, tmp_path / "x.bundle", [("a", b"x")]))
+    assert isinstance(by.key, ec.EllipticCurvePrivateKey)
+    public = by.key.public_key()
+    whole = certificate_of("leaf", "root", public, by.key, False, NOW)
+
+    def other(change: x509.ExtensionType | None, *without: type[x509.ExtensionType]) -> x509.Certificate:
+        """The certificate of a signer with another extension, and without some."""
+        builder = x509.CertificateBuilder().subject_name(whole.subject).issuer_name(whole.issuer).public_key(public)
+        builder = builder.serial_number(1).not_valid_before(NOW - timedelta(days=1))
+        builder = builder.not_valid_after(NOW + timedelta(days=9))
+        kept = [(e.value, e.critical) for e in whole.extensions if not isinstance(e.value, (*without, type(change)))]
+        for value, critical in [*kept, *([] if change is None else [(change, True)])]:
+            builder = builder.add_extension(value, critical)
+        return builder.sign(by.key, hashes.SHA256())  # type: ignore[arg-type]
+
+    uses = ("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement",
+            "key_cert_sign", "crl_sign", "encipher_only", "decipher_only")  # fmt: skip
+    usage = dict.fromkeys(uses, False)
+    any_purpose = x509.ExtendedKeyUsage([x509.ObjectIdentifier("2.5.29.37.0"), DOCUMENT_SIGNING])
+    for certificate, says in (
+        (certificate_of("a", "a", public, by.key, False, NOW), "signed by itself"),
+        (certificate_of("a", "a", public, by.key, True, NOW), "that of an authority"),
+        (other(None, x509.KeyUsage), "no extension keyUsage"),
+        (other(None, x509.ExtendedKeyUsage), "no extension extendedKeyUsage"),
+        (other(None, x509.AuthorityKeyIdentifier), "no extension authorityKeyIdentifier"),
+        (other(x509.KeyUsage(**usage)), "does not allow digital signatures"),
+        (other(x509.ExtendedKeyUsage([x509.ExtendedKeyUsageOID.SERVER_AUTH])), "extended key usage has none of"),
+        (other(any_purpose), "or allows anything"),
+        (other(x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3"), b"\5\0")), "are not checked here: 1.2.3"),
+    ):
+        assert says in refused(signed_by(replace(by, chain=(certificate,)), tmp_path / "x.bundle", [("a", b"x")]))
 
 
 def test_who_signed_it_is_known_or_accepted_by_the_whole_fingerprint(tmp_path: Path) -> None:

@@ -14,11 +14,11 @@ import afresh
 from afresh.bundles import download
 from afresh.bundles.pack import pack_folder
 from afresh.core import UserError
-from afresh.provenance.sidecar import sidecar
+from afresh.provenance.sidecar import Purpose, signed_statement
 from afresh.provenance.signer import Signer, signer
 from tests.bundles.conftest import signed_by
 from tests.bundles.server import Site, serving
-from tests.provenance.conftest import facts, stranger
+from tests.provenance.conftest import stranger
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def publish(site: Site, *listings: dict[str, Any], by: Signer | None = None, **c
     }
     content = json.dumps(whole).encode()
     site.files["/shop/catalogue.json"] = content
-    made = sidecar(content, "catalogue.json", facts(), by or signer())
+    made = signed_statement(content, "catalogue.json", Purpose.CATALOGUE, by or signer())
     site.files["/shop/catalogue.json.provenance.json"] = made
     return content
 

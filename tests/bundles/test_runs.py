@@ -14,6 +14,7 @@ from afresh.bundles.open import checked
 from afresh.bundles.pack import pack_files, pack_folder
 from afresh.core import UserError
 from afresh.provenance.signer import signer
+from afresh.runs.base_licence import licences_of
 from afresh.runs.lock import FILE as LOCK
 from afresh.runs.record import BaseLicence, CollectedRecord, LicenceShare
 from afresh.runs.run import Run
@@ -66,9 +67,9 @@ def test_the_same_model_comes_out(here: Path, name: str, monkeypatch: pytest.Mon
 def test_the_command_line_says_what_it_did(invoke: Invoke) -> None:  # noqa: F811
     code, printed, _ = invoke("pack", "text", "-o", "t.bundle", "--licence", "cc0-1.0", "--json")
     made = parsed(printed)
-    assert code == 0 and made["licence"] == "CC0-1.0" and made["files"] == 11 and made["bundle"] == "t.bundle"
+    assert code == 0 and made["licence"] == "CC0-1.0" and made["files"] == 12 and made["bundle"] == "t.bundle"
     code, printed, said = invoke("get", "t.bundle", "--name", "mine")
-    assert code == 0 and "runs/mine: model, 11 files, signed by you" in printed and "its licence is CC0-1.0" in said
+    assert code == 0 and "runs/mine: model, 12 files, signed by you" in printed and "its licence is CC0-1.0" in said
     code, printed, _ = invoke("get", "t.bundle", "--name", "other", "--json")
     made = parsed(printed)
     assert code == 0 and made["facts"]["family"] == "transformer" and made["signer"]["whose"] == "you"
@@ -105,18 +106,40 @@ def test_nothing_of_this_machine_is_shared(here: Path) -> None:
     assert Path("runs/got/report.html").read_text() == "<p>afresh train 'cats'</p>"
 
 
-def test_a_run_that_was_got_is_not_ones_own_and_keeps_its_licence(here: Path) -> None:
-    afresh.load("text").pack("t.bundle", licence="CC-BY-NC-4.0")
-    got = afresh.get("t.bundle", name="got")
-    run = Run.open(got.folder)
-    assert made_here(Run.open("text")) is False and made_here(run) is False
-    assert [b.licence for b in run.record.base_licences] == ["CC-BY-NC-4.0"]
-    with pytest.raises(UserError, match="MIT does not agree with the licences of its base"):
-        afresh.load(got).pack("again.bundle", licence="mit")
-    again = afresh.load(got).pack("again.bundle", licence="CC-BY-NC-SA-4.0")
-    assert again.bundle.facts["licence"] == "CC-BY-NC-SA-4.0"
+def test_a_run_that_was_got_is_not_ones_own_and_keeps_its_licence(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    by_maker = afresh.load("text").pack("t.bundle", licence="CC-BY-NC-4.0").bundle
+    with monkeypatch.context() as buyer:
+        buyer.setenv("AFRESH_KEY_FOLDER", str(here / "buyer"))
+        got = afresh.get("t.bundle", name="got", accept_signer=by_maker.signer.fingerprint)
+        run = Run.open(got.folder)
+        assert made_here(Run.open("text")) is False and made_here(run) is False
+        for licence in ("mit", "CC-BY-NC-SA-4.0"):  # the second agrees with the maker's, and is another one
+            for accept in ((), ("licence-conflict",)):
+                with pytest.raises(UserError, match="only the maker may choose another licence") as error:
+                    afresh.load(got).pack("again.bundle", licence=licence, accept=accept)
+                assert error.value.code == "makers_licence" and not Path("again.bundle").exists()
+        with pytest.raises(UserError, match="only the maker"):
+            afresh.load(got).export("safetensors", out="weights", licence="mit", accept=["licence-conflict"])
+        for licence in (None, "CC-BY-NC-4.0"):
+            again = afresh.load(got).pack("again.bundle", licence=licence, force=True).bundle
+            assert again.facts["licence"] == "CC-BY-NC-4.0" and again.signer.fingerprint != by_maker.signer.fingerprint
+        twice = afresh.get("again.bundle", name="twice")  # one's own signature makes one no maker
+        with pytest.raises(UserError, match="only the maker"):
+            afresh.load(twice).pack("third.bundle", licence="mit")
+    other = afresh.load(got).pack("other.bundle", licence="mit")  # by the maker, from whatever copy
+    assert other.bundle.facts["licence"] == "MIT"
+    assert licences_of("runs/got")[0].licence == "CC-BY-NC-4.0"
     afresh.load(got).remove()
     assert not got.folder.exists()
+
+
+def test_a_run_that_came_without_a_licence_gets_none_from_others(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mark = afresh.load("text").pack("t.bundle").bundle.signer.fingerprint
+    monkeypatch.setenv("AFRESH_KEY_FOLDER", str(here / "buyer"))
+    got = afresh.get("t.bundle", name="got", accept_signer=mark)
+    with pytest.raises(UserError, match="its maker states no licence for it"):
+        afresh.load(got).pack("again.bundle", licence="mit")
+    assert afresh.load(got).pack("again.bundle").bundle.facts["licence"] is None
 
 
 # --------------------------------------------------------------------------- licences

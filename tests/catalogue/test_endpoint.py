@@ -95,6 +95,42 @@ def test_a_header_that_is_none_is_refused(client: httpx.Client, header: str) -> 
     assert answer.status_code == 400
 
 
+def fields_of(value: Any, at: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """The paths of all fields of an event that are no objects."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from fields_of(inner, (*at, name))
+    else:
+        yield at
+
+
+COUNTED = ("id", "type", "payment_intent", "amount_total", "amount_tax", "amount_refunded", "currency", "name", "email",
+           "payment_status", "afresh_listing", "afresh_catalogue")  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "value", ["x" * 70_000, "\ud800", 10**4000, -1], ids=["long", "surrogate", "large", "negative"]
+)
+@pytest.mark.parametrize("event", [session(metadata={"afresh_listing": "poem", "afresh_catalogue": ""}), refund()])
+def test_a_field_that_no_notice_has_is_refused_whatever_field_it_is(
+    client: httpx.Client, catalogue: Catalogue, event: dict[str, Any], value: Any
+) -> None:
+    before = catalogue.ledger.path.read_bytes()
+    for number, path in enumerate(fields_of(event)):
+        changed = json.loads(json.dumps(event))
+        changed["id"], changed["data"]["object"]["id"] = f"evt_{number}", f"cs_{number}"
+        at = changed
+        for name in path[:-1]:
+            at = at[name]
+        at[path[-1]] = value
+        payload = json.dumps(changed).encode()
+        answer = client.post("/payments/stripe", content=payload, headers={"Stripe-Signature": signed(payload)})
+        assert answer.status_code == (400 if path[-1] in COUNTED and path != ("request", "id") else 200), path
+        if answer.status_code == 200:
+            assert answer.json()["result"] in ("released", "refunded"), path
+    assert catalogue.ledger.path.read_bytes().startswith(before)
+
+
 def test_a_body_that_was_changed_is_refused(client: httpx.Client) -> None:
     payload = wire(session())
     changed = payload.replace(b"1250", b"1251")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +158,18 @@ def test_a_refund_that_comes_before_its_payment_withholds_it(catalogue: Catalogu
     assert received(catalogue, session("cs_2", event="evt_4", payment="pi_2")).result == "released"
 
 
+def test_a_refund_in_another_currency_does_not_count(catalogue: Catalogue) -> None:
+    assert received(catalogue, refund(currency="usd")).result == "refunded", "of a payment that is not known yet"
+    assert received(catalogue, refund(amount=250, event="evt_part")).result == "refunded"
+    made = received(catalogue, session())
+    assert made.result == "released" and made.link
+    assert reopened(catalogue).known["cs_1"].refunded == 250
+    assert royalties(Catalogue.open(catalogue.folder))[0]["amount_minor"] == 1000
+    late = received(catalogue, refund(currency="usd", event="evt_late"))
+    assert late.result == "refused" and "12.50 USD was paid back of a payment in EUR" in late.detail
+    assert reopened(catalogue).known["cs_1"].refunded == 250
+
+
 def test_refunds_out_of_order_count_what_was_paid_back_at_most(catalogue: Catalogue) -> None:
     received(catalogue, session())
     received(catalogue, refund(amount=600, event="evt_late"))
@@ -182,9 +195,14 @@ def test_a_grant_is_released_once(catalogue: Catalogue) -> None:
     assert len(recorded(catalogue)) == 1
     gift = reopened(catalogue).grant("picture", "Grace")
     assert gift.order.startswith("grant-") and "amount" not in recorded(catalogue)[1]
-    for order, listing in (("invoice-7", "picture"), ("../x", "poem"), ("", "nothing")):
-        with pytest.raises(UserError):
+    for order, listing, says in (
+        ("invoice-7", "picture", "The order invoice-7 is one of poem"),
+        ("../x", "poem", "is no number of an order"),
+        ("", "nothing", "has no listing 'nothing'"),
+    ):
+        with pytest.raises(UserError, match=says):
             reopened(catalogue).grant(listing, "Grace", order)
+    assert len(recorded(catalogue)) == 2
 
 
 def test_a_link_that_has_expired_is_renewed_by_the_seller(
@@ -278,6 +296,8 @@ def test_royalties_are_summed_to_the_cent(catalogue: Catalogue, tmp_path: Path) 
     assert sum(r["amount_minor"] for r in rows) == 2002 - 500
     text = as_csv(rows)
     assert "base,'=HYPERLINK(1),EUR,150,1.50,2" in text.splitlines()
-    from datetime import date
-
-    assert royalties(Catalogue.open(catalogue.folder), until=date(2020, 1, 1)) == []
+    paid_on = {datetime.fromisoformat(line["at"]).date() for line in recorded(catalogue) if line["what"] == "released"}
+    first, last, day = min(paid_on), max(paid_on), timedelta(days=1)
+    assert royalties(Catalogue.open(catalogue.folder), since=first, until=last) == rows, "both days count"
+    assert royalties(Catalogue.open(catalogue.folder), until=first - day) == []
+    assert royalties(Catalogue.open(catalogue.folder), since=last + day) == []

@@ -9,7 +9,6 @@ import pytest
 
 from afresh.cli.doctor import extra_finding
 from afresh.cli.extras import EXTRAS, Extra
-from afresh.core.memory import least_memory
 from afresh.training.budget import Machine
 from afresh.verbs import doctor
 from afresh.verbs.doctor import compiler_finding, disk_finding, memory_finding, products_finding, threads_finding
@@ -70,14 +69,6 @@ def test_an_extra_says_what_it_opens_and_how_it_is_installed() -> None:
 def test_threads_against_processors(threads: int, processors: float, fine: bool, words: str) -> None:
     found = threads_finding(threads, processors)
     assert found.fine is fine and words in found.follows
-
-
-def test_a_container_may_leave_less_memory_than_the_machine_has() -> None:
-    info = {"MemAvailable": 8e9}
-    assert least_memory(info, ["max"], ["1000"]) == 8e9
-    assert least_memory(info, ["3000000000"], ["1000000000"]) == 2e9
-    assert least_memory({}, ["1000"], ["5000"]) == 0
-    assert least_memory({}, [], []) is None
 
 
 def test_too_little_is_marked() -> None:

@@ -21,6 +21,7 @@ from afresh.core import UserError, events
 from afresh.data.collected import REJECTED, manifest, of_collected, rows
 from afresh.data.prepare import prepare
 from afresh.runs.data_lineage import collected_record
+from tests import needs
 
 WORDS = [
     "river",
@@ -256,6 +257,7 @@ def test_a_data_set_of_somebody_else_names_no_file_outside_of_it(texts: Path, tm
     assert any("1 item" in text and name in text for text in warned)
 
 
+@needs.sandbox
 def test_scores_are_collected_and_learnt_with_their_split(tmp_path: Path) -> None:
     pytest.importorskip("symusic")
     (tmp_path / "tunes").mkdir()

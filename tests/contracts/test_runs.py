@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from afresh.api import Model
-from afresh.core import UserError, registry
+from afresh.core import Evidence, UserError, registry
 from afresh.data.prepare import prepare
+from afresh.evaluation import time_budget
 from afresh.runs.record import DataRecord, RunRecord
 from afresh.runs.run import Run
 from afresh.training import checkpoint
 from afresh.training.budget import devices
 from afresh.training.config import TrainConfig
 from afresh.training.plan import make_learner, parameters_of
+from afresh.verbs import measuring, report
+from afresh.verbs.measuring import measure_run
 from tests.contracts.rows import FAMILIES, MODALITIES, FamilyRow, ModalityRow, by_name, equal, row_for, unknown_field
 
 PAIRS = [(m, row_for(m, f)) for m in MODALITIES for f in registry.FAMILIES]
@@ -128,3 +136,63 @@ def test_a_run_of_another_machine_is_used_on_this_one(tmp_path: Path, monkeypatc
         other = Run(run.path, run.record.model_copy(update={"train": elsewhere}))
         assert (other.train.device, other.train.threads) == (here, 3)
         assert other.record.train == elsewhere
+
+
+class Arithmetic(TorchDispatchMode):
+    """Counts multiplications of matrices and convolutions, `total`, and most of them within one call of a network."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = self.most = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        out = function(*args, **(kwargs or {}))
+        if (count := flop_registry.get(function._overloadpacket)) is not None:
+            self.total += count(*args, **(kwargs or {}), out_val=out)
+        return out
+
+    def __enter__(self) -> Arithmetic:
+        open_calls: list[int] = []
+
+        def leave(*_: object) -> None:
+            self.most = max(self.most, self.total - open_calls.pop())
+
+        before = register_module_forward_pre_hook(lambda *_: open_calls.append(self.total))
+        self.hooks = before, register_module_forward_hook(leave)
+        return super().__enter__()
+
+    def __exit__(self, *error: object) -> None:
+        for hook in self.hooks:
+            hook.remove()
+        super().__exit__(*error)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("modality,row", WORKING)
+def test_what_follows_training_keeps_the_minutes_where_samples_are_dear(
+    modality: ModalityRow, row: FamilyRow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a clock of arithmetic, by which one sample takes a quarter of the seconds, and all usual samples hours."""
+    monkeypatch.setenv("AFRESH_KERNELS", "no")  # whose arithmetic is not torch's
+    run, seconds, tool = made(modality, row, tmp_path), 60.0, measuring.RunEvidence.tool
+
+    def limited_tool(evidence: Evidence, make: Callable[..., object], study: Evidence | None = None) -> object:
+        assert study is not None and study.limited, "what metrics compute from a run has the limit, too"
+        return tool(evidence, make, study)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(measuring.RunEvidence, "tool", limited_tool)
+    with Arithmetic() as work:
+        Model(run).sample(1, seed=1)
+        one = work.total
+        monkeypatch.setattr(time_budget, "time", clock := SimpleNamespace())
+        monkeypatch.setattr(measuring, "time", clock)
+        clock.monotonic = clock.perf_counter = lambda: seconds / 4 * work.total / one
+        for module in (measuring, report):
+            monkeypatch.setattr(module, "Effort", lambda *a: time_budget.Effort(*a, begun=clock.monotonic()))
+        measured, measured_at = measure_run(run, seconds=seconds), clock.monotonic() - seconds / 4
+        shown = report.report_samples(run, seconds)
+        reported = clock.monotonic() - measured_at - seconds / 4
+    # What is being computed when time is over is ended: one call of a network, and the gradient of one that learns.
+    assert measured_at <= seconds + max(seconds, time_budget.GRACE) + 3 * seconds / 4 * work.most / one
+    assert measured.scores or time_budget.LATE in measured.failed.values()
+    assert len(shown.samples) >= 1 and reported <= 1.25 * seconds

@@ -100,6 +100,8 @@ BROKEN: list[tuple[Callable[[Path], object], str]] = [
     (edited("config.json", hidden_size=24), "cannot be read as a text encoder.*size mismatch"),
     (edited("1_Pooling/config.json", pooling_mode_max_tokens=True), "pools by pooling_mode_max_tokens"),
     (halved, "cannot be read as a text encoder"),
+    (edited("config.json", model_type="lightglue", trust_remote_code=True), "asks to run code of its own"),
+    (edited("config.json", model_type="clap", text={"trust_remote_code": True}), "asks to run code of its own"),
     (without_a_layer, "cannot be read as a text encoder.*layers.1"),
 ]
 

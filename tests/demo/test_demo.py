@@ -256,16 +256,39 @@ def test_the_parts_fit_into_their_minutes() -> None:
 
 
 def few(part: DemoPart, each: int, write: Callable[[Path, int, int], None]) -> DemoPart:
-    """A part with fewer data: `each` of a label, or in all."""
-    return replace(part, write=lambda folder: write(folder, each, LEARNT), each=each)
+    """A part with fewer data, `each` of a label or in all: as in the whole one, more than latents are kept of."""
+    settings = {**part.settings, **({"family.examples": 100} if part.family == "vae" else {})}
+    return replace(part, write=lambda folder: write(folder, each, LEARNT), each=each, settings=settings)
 
 
-def test_a_demonstration_ends_with_its_page_and_three_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module")
+def demonstration(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """The folder of a short demonstration, and what it returned."""
+    out = tmp_path_factory.mktemp("short") / "demo"
     parts = few(DRAWINGS, 50, drawings.write_drawings), few(STORIES, 600, tales.write_tales)
-    monkeypatch.setattr("afresh.demo.show.PARTS", (*parts, few(SOUNDS, 40, sounds.write_sounds)))
-    result = run_demo(tmp_path / "demo", scale=0.02, commands=[("More fish", "afresh sample R")])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("afresh.demo.show.PARTS", (*parts, few(SOUNDS, 40, sounds.write_sounds)))
+        return out, run_demo(out, scale=0.02, commands=[("More fish", "afresh sample R")])
+
+
+def test_a_demonstration_ends_with_its_page_and_three_runs(demonstration: tuple[Path, dict[str, Any]]) -> None:
+    out, result = demonstration
     page = Path(result["page"]).read_text("utf-8")
     assert page.count("data:audio/wav;base64,") == 5 * (3 + 3) + 1 and "tales stay with he or she" in page
     assert "More fish" in page and "afresh sample R" in page and Path(result["image"]).is_file()
     for name, family in {"drawings": "vae", "tales": "transformer", "sounds": "vae"}.items():
-        assert load(tmp_path / "demo" / "runs" / name).run.record.family == family
+        assert load(out / "runs" / name).run.record.family == family
+
+
+@pytest.mark.parametrize(
+    ("name", "to"),
+    [
+        *((name, to) for name in ("drawings", "sounds") for to in ("onnx", "safetensors", "hub-folder")),
+        *(("tales", to) for to in ("hf", "gguf", "safetensors", "hub-folder")),
+    ],
+)
+def test_its_runs_export_to_all_that_the_guide_lists(
+    name: str, to: str, demonstration: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    proof = load(demonstration[0] / "runs" / name).export(to, tmp_path / "x").proof
+    assert proof.passed

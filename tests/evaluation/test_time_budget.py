@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
+import torch
+from torch import nn
 
 from afresh.core.events import Event, listening
 from afresh.domains.image.metrics import METRICS
-from afresh.evaluation.study import LATE, measure
-from afresh.evaluation.time_budget import Effort
+from afresh.evaluation import time_budget
+from afresh.evaluation.study import measure
+from afresh.evaluation.time_budget import LATE, Effort, OutOfTime
+from afresh.evaluation.verdict import KnownFacts, verdict
 from tests.evaluation.evidence import digit_evidence
 
 
@@ -45,9 +51,38 @@ def test_progress_is_reported_seldom_and_ends() -> None:
     assert raised[-1].fields["ended"] and "measured in" in raised[-1].text
 
 
-def test_when_the_seconds_are_over_only_the_metrics_of_the_verdict_are_computed() -> None:
+def test_when_the_seconds_are_over_only_the_metrics_of_the_verdict_are_computed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(time_budget, "GRACE", 1e9)
     evidence = digit_evidence("real")
     late = measure(evidence, METRICS, 40, modality="image", sampling={}, effort=Effort(seconds=0.0))
     assert {m.name for m in METRICS if m.brief} == {m.name for m in METRICS} - set(late.skipped)
     assert set(late.skipped.values()) == {LATE}
     assert any("learnt for 20 of" in note for note in late.notes)
+
+
+def test_what_is_late_is_ended_at_the_next_evaluation_of_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SimpleNamespace(now=0.0, monotonic=lambda: clock.now)
+    monkeypatch.setattr(time_budget, "time", clock)
+    net, calls, raised = nn.Linear(1, 1), 0, list[Event]()
+    effort = Effort("digits", seconds=30.0, begun=0.0)
+    effort.report("samples are drawn", 0.5)
+    with listening(raised.append), pytest.raises(OutOfTime, match="keep the minutes"), effort.bounded():
+        while calls < 100:
+            net(torch.zeros(1, 1))
+            calls, clock.now = calls + 1, clock.now + 7.0
+    assert calls == 9, "the evaluation at 56 s is the last one within twice the 30 seconds"
+    assert [e.fields["seconds_left"] for e in raised[:3]] == [23.0, 16.0, 9.0], "each evaluation reports progress"
+    assert {e.fields["stage"] for e in raised} == {"samples are drawn"}
+    net(torch.zeros(1, 1))
+
+
+def test_a_verdict_that_does_not_fit_the_minutes_names_the_command_that_measures_it() -> None:
+    some = measure(digit_evidence("real"), METRICS, 40, modality="image", sampling={}, effort=Effort(seconds=0.0))
+    late = replace(some, scores=(), failed={m.name: LATE for m in METRICS})
+    word = verdict(late, KnownFacts("images", run="runs/x"))
+    assert (word.word, word.command) == (
+        "not measured",
+        "afresh measure runs/x",
+    ) and "keep the minutes" in word.sentence

@@ -341,7 +341,7 @@ def test_what_is_drawn_around_examples_follows_the_request_and_not_the_batch() -
 def test_more_examples_than_are_held_are_drawn_from_the_mixture() -> None:
     many, _, config, space = few(most=59)
     density = many["examples"]
-    assert isinstance(density, ExampleDensity) and not density.usable
+    assert isinstance(density, ExampleDensity) and not density.count
     without, *_ = few(most=0)
     assert "examples" not in without
     index, cond = torch.arange(12), labels([i % 3 for i in range(12)])

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+import afresh
 from afresh.core import Batch, Cond, UserError, registry
 from afresh.core.rng import Rng
 from afresh.formats.causal_lm import read
@@ -19,9 +20,9 @@ from afresh.formats.peft import read_peft, write_peft
 from afresh.nets.causal_lm import CausalLM
 from afresh.runs.base_model import open_base_model
 from afresh.training.lora import LoraConfig, adapted, attach
-from afresh.training.weights import BaseWeights
+from afresh.training.weights import BaseWeights, state_of
 from tests.formats.bases import TOKENIZERS
-from tests.formats.causal_models import ids_of, model_of, write_folder
+from tests.formats.causal_models import ARCHITECTURES, ids_of, model_of, write_folder
 
 pytest.importorskip("transformers", minversion="5.24")
 # Tied, of other layouts, of 3D tensors, with an infinity in config.json.
@@ -186,3 +187,101 @@ def test_the_shapes_of_the_own_decoder_keep_it(tmp_path: Path) -> None:
     assert open_base_model(str(tmp_path)).family.name == "transformer"
     slides = changed(tmp_path, tmp_path / "slides", sliding_window=8)
     assert open_base_model(str(slides)).family.name == "causal_lm"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lora", [True, False])
+def test_a_tied_head_that_outweighs_the_rest_is_tuned_and_goes_on(
+    lora: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(ARCHITECTURES, "gpt2", {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 32})
+    model = write_folder(tmp_path / "gpt2", "gpt2")
+    assert model.lm_head.weight is model.transformer.wte.weight
+    assert model.lm_head.weight.numel() > sum(p.numel() for p in model.transformer.h.parameters())
+    (tmp_path / "notes.txt").write_text("".join(f"Note {i}: the cat sat on mat {i % 7}.\n\n" for i in range(80)))
+    small, run = {"train.batch": 2, "train.save_every": 1}, tmp_path / "run"
+    tuned = afresh.tune(
+        tmp_path / "gpt2", tmp_path / "notes.txt", steps=3, lora=lora, settings=small, out=run, quiet=True
+    )
+    ended = state_of(tuned.run.modules)
+    if lora:  # of a full run that has ended, only the newest checkpoint can go on
+        shutil.rmtree(max((run / "checkpoints").iterdir()))
+    more = afresh.resume(run, quiet=True)
+    again = state_of(more.run.modules)
+    assert ended.keys() == again.keys() and all(torch.equal(v, again[k]) for k, v in ended.items())
+    assert len(more.sample(1, length=4, seed=1)) == 1
+    if lora:
+        import peft
+
+        exported = more.export("peft", tmp_path / "adapter")
+        assert exported.proof.passed
+        opened = peft.PeftModel.from_pretrained(model, exported.folder)
+        tokens = torch.tensor([ids_of()[:24]])
+        ours = more.run.modules["decoder"](tokens, None)
+        torch.testing.assert_close(logs(ours), logs(opened(tokens).logits), atol=1e-4, rtol=0)
+    else:
+        with pytest.raises(UserError, match="has no adapter: all of its weights were trained"):
+            tuned.export("peft", tmp_path / "adapter")
+
+
+@pytest.mark.slow
+def test_every_kind_of_model_that_transformers_knows_is_a_base_or_refused_with_what_is_accepted(tmp_path: Path) -> None:
+    """By its config.json alone: none has a tokenizer here, which is asked for after what a model is."""
+    from transformers import CONFIG_MAPPING
+
+    words = "A base is a run|no tokenizer.json|Accepted are|cannot read|not supported|no cache|What works|invalid field"
+    refused = {}
+    for kind in CONFIG_MAPPING:
+        for named in (None, "OfItForConditionalGeneration"):
+            saved = {"model_type": kind} | ({} if named is None else {"architectures": [named]})
+            (tmp_path / "config.json").write_text(json.dumps(saved))
+            with pytest.raises(UserError, match=words) as error:
+                open_base_model(str(tmp_path))
+            refused[kind, named] = str(error.value)
+    assert len(refused) > 600
+    assert "has no tokenizer.json" in refused["gpt2", None] and "Accepted are" in refused["llava", None]
+    assert "of which no base can be made" in refused["llava", "OfItForConditionalGeneration"]
+
+
+@pytest.mark.slow
+def test_the_language_model_of_one_that_reads_pictures_is_a_base(tmp_path: Path) -> None:
+    """Gemma 3 from 4B on: its pictures are left out, and no adapter is on what reads them."""
+    import peft
+    from transformers import AutoConfig, Gemma3ForConditionalGeneration
+
+    tokenizer = TOKENIZERS["bpe"]
+    text = {**ARCHITECTURES["gemma3_text"], "vocab_size": tokenizer.size}
+    sees = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    vision = {**sees, "image_size": 28, "patch_size": 14}
+    ids = {f"{k}_token_id": tokenizer.special[n] for k, n in (("pad", "pad"), ("bos", "begin"), ("eos", "end"))}
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(
+        "gemma3", text_config=text, vision_config=vision, mm_tokens_per_image=4, image_token_index=5, **ids
+    )
+    model = Gemma3ForConditionalGeneration(config).eval()
+    model.save_pretrained(tmp_path / "gemma")
+    tokenizer.save(tmp_path / "gemma" / "tokenizer.json")
+    (tmp_path / "notes.txt").write_text("".join(f"Note {i}: the cat sat on mat {i % 7}.\n\n" for i in range(60)))
+    out = tmp_path / "run"
+    tuned = afresh.tune(tmp_path / "gemma", tmp_path / "notes.txt", steps=2, lr=0.01, out=out, quiet=True)
+    assert len(tuned.sample(1, length=4).values) == 1
+    exported = tuned.export("peft", tmp_path / "adapter")
+    layers = json.loads((exported.folder / "adapter_config.json").read_text())["target_modules"]
+    assert layers and all(name.startswith("model.language_model.") for name in layers)
+    tokens = torch.tensor([ids_of()])
+    before = logs(model(tokens).logits)
+    opened = peft.PeftModel.from_pretrained(model, exported.folder)
+    ours = logs(tuned.run.modules["decoder"](tokens, None))
+    torch.testing.assert_close(ours, logs(opened(tokens).logits), atol=1e-4, rtol=0)
+    assert float((ours - before).abs().max()) > 1e-3
+
+
+def test_one_that_needs_more_than_text_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers import GPTNeoXForCausalLM
+
+    def needs_pictures(*args: Any, **kwargs: Any) -> Any:
+        raise ValueError("You must give pixel_values")
+
+    monkeypatch.setattr(GPTNeoXForCausalLM, "forward", needs_pictures)
+    with pytest.raises(UserError, match="does not compute the next token of a text alone: ValueError: You must give"):
+        open_base_model(str(folder))

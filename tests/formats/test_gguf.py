@@ -6,6 +6,7 @@ import importlib.util
 import random
 import re
 import struct
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from afresh.data.text.tokenizer import Tokenizer
 from afresh.formats import gguf
 from afresh.formats.base import Base, decoder_of
 from afresh.formats.byte_fallback import with_bytes
+from afresh.formats.gguf_file import MOST_FIELDS
 from afresh.formats.gguf_tokenizer import PATTERNS, PLAIN, build, table_of
 from afresh.formats.load import load_base
 from afresh.formats.parts import Precision
@@ -310,6 +312,37 @@ def test_a_lying_header(sound: bytes, tmp_path: Path) -> None:
     assert "leads to byte" in refused(sound[:tokens] + huge + sound[tokens + 8 :], tmp_path)
     types = sound.index(b"tokenizer.ggml.token_type") + 25 + 4 + 4
     assert "leads to byte" in refused(sound[:types] + huge + sound[types + 8 :], tmp_path)
+
+
+def test_the_items_of_a_header_are_bounded_before_they_are_made(tmp_path: Path) -> None:
+    """Two million empty texts are 16 MB, of which the package gguf makes 3.4 GB in a minute."""
+
+    def text(value: bytes) -> bytes:
+        return struct.pack("<Q", len(value)) + value
+
+    def header(*fields: bytes, count: int | None = None, tensors: int = 0) -> bytes:
+        counts = struct.pack("<IQQ", 3, tensors, len(fields) if count is None else count)
+        return b"GGUF" + counts + b"".join(fields)
+
+    def array(name: bytes, kind: int, count: int, items: bytes) -> bytes:
+        return text(name) + struct.pack("<IIQ", 9, kind, count) + items
+
+    half = [array(f"a{i}".encode(), 8, 800_000, bytes(8 * 800_000)) for i in range(2)]
+    numbers = array(b"n", 0, 2_000_000, bytes(2_000_000))
+    tracemalloc.start()
+    assert "2,000,000 items of arrays" in refused(header(array(b"t", 8, 2_000_000, bytes(16_000_000))), tmp_path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 200e6
+    assert "1,600,000 items of arrays" in refused(header(*half), tmp_path)
+    assert "2,000,000 items of arrays" in refused(header(numbers), tmp_path)
+    small = [text(f"{i}".encode()) + struct.pack("<IB", 0, 1) for i in range(MOST_FIELDS + 1)]
+    assert "16,385 fields" in refused(header(*small), tmp_path)
+    assert "40,000 tensors" in refused(header(tensors=40_000) + bytes(24 * 40_000), tmp_path)
+    many = text(b"w") + struct.pack("<I", 9) + bytes(8 * 9 + 12)
+    assert "9 dimensions of a tensor" in refused(header(tensors=1) + many, tmp_path)
+    nested = array(b"t", 9, 1, struct.pack("<IQ", 8, 1) + text(b"x"))
+    assert "array of arrays" in refused(header(nested), tmp_path)
 
 
 def test_a_part_of_a_model_says_so(sound: bytes, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from afresh.formats import fields, onnx
 from afresh.formats.fields import FieldModel, random_requests
 from afresh.formats.onnx_guide import guide
 from afresh.sampling.ode import heun, times
-from tests.contracts.rows import SPEC, enliven
+from tests.contracts.rows import SPEC, enliven, examples
 
 pytestmark = pytest.mark.slow
 
@@ -46,6 +46,15 @@ def session(folder: Path) -> Any:
     import onnxruntime
 
     return onnxruntime.InferenceSession(str(folder / onnx.FILE), providers=["CPUExecutionProvider"])
+
+
+def fitted(most: int) -> FieldModel:
+    """A VAE whose densities are fitted to 24 examples, of which it holds at most so many."""
+    model = model_of("vae", examples=most)
+    assert model.family.finish is not None
+    tensors = model.family.finish(dict(model.modules), model.config, IMAGE, examples(IMAGE), Rng(0))
+    torch.nn.ModuleDict(dict(model.modules)).load_state_dict(dict(tensors), strict=False)
+    return model
 
 
 @pytest.fixture(scope="module", params=CONFIGS)
@@ -89,6 +98,16 @@ def test_the_noise_of_a_sample_makes_that_sample(written: tuple[FieldModel, Path
     names = [i.name for i in opened.get_inputs()]
     outputs = opened.run(None, {k: v.numpy() for k, v in zip(names, onnx.flatten(inputs, cond), strict=True)})[0]
     np.testing.assert_allclose(outputs, wanted.numpy(), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("most", "inputs"), [(24, ["z", "pick"]), (23, ["z", "pick", "along"])])
+def test_a_density_that_was_fitted_to_examples_is_in_the_graph(most: int, inputs: list[str], tmp_path: Path) -> None:
+    """Around the examples where the run holds them all, and from the mixture where there were more."""
+    model = fitted(most)
+    assert onnx.write(model, tmp_path) == []
+    proof = onnx.prove(model, tmp_path)
+    assert proof["passed"] and proof["largest"] <= 2e-5 * max(1, proof["outputs"]) and proof["outputs"] > 0.05
+    assert [i.name for i in session(tmp_path).get_inputs()][: len(inputs) + 1] == [*inputs, "label"]
 
 
 def test_a_transformer_of_patches_and_a_field_of_one_axis(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from torch import Tensor
 
 from afresh.core import UserError
 from afresh.core.rng import Rng
-from afresh.formats.peft import CONFIG, WEIGHTS, peft_names, read_peft, write_peft
+from afresh.formats.peft import CONFIG, WEIGHTS, check_patterns, compiled, peft_names, read_peft, write_peft
 from afresh.nets.transformer import Decoder, DecoderShape
 from afresh.nets.unet import UNet
 from afresh.training.lora import LoraConfig, adapted, adapter_state, attach
@@ -186,6 +188,12 @@ def test_written_and_read_without_peft_it_is_the_same_adapter(tmp_path: Path) ->
         ({"alpha_pattern": {"(.|.)" * 30 + "x": 2}}, "may take for ever"),
         ({"rank_pattern": {".?" * 30 + "x": 2}}, "may take for ever"),
         ({"rank_pattern": {f"x{i}.*.*.*": 2 for i in range(9)}}, "may take for ever"),
+        ({"rank_pattern": {"(?x:([a-z_.0-9]+) +)!": 2}}, "may take for ever"),
+        ({"alpha_pattern": {"(?x:([a-z_.0-9]+) +)!": 2}}, "may take for ever"),
+        ({"rank_pattern": {r"(a)(?(1)b|c)": 2}}, "may take for ever"),
+        ({"rank_pattern": {"(?=x)q_proj": 2}}, "may take for ever"),
+        ({"rank_pattern": {"[a-z]{2,40}": 2}}, "may take for ever"),
+        ({"rank_pattern": {f"layers.{i}": 2 for i in range(5000)}}, "at most 4,096 names"),
         ({"rank_pattern": {"(": 2}}, "does not state the rank"),
         ({"rank_pattern": ["q_proj"]}, "not an object"),
     ],
@@ -238,3 +246,31 @@ def test_only_decoders_have_names_in_the_format(tmp_path: Path) -> None:
     attach(net, LoraConfig(rank=2), Rng(0))
     with pytest.raises(UserError, match="for language models"):
         write_peft(tmp_path, net)
+
+
+@pytest.mark.parametrize("field", ["target_modules", "exclude_modules", "layers_pattern"])
+def test_patterns_that_only_record_how_an_adapter_was_made_are_not_evaluated(field: str, tmp_path: Path) -> None:
+    """Which layers it has, its tensors say."""
+    net = decoder()
+    trained(net, LoraConfig(rank=2))
+    write_peft(tmp_path, net)
+    file = tmp_path / CONFIG
+    file.write_text(json.dumps(json.loads(file.read_text()) | {field: "(?x:([a-z_.0-9]+) +)!"}))
+    read = decoder()
+    read_peft(tmp_path, read)
+    assert torch.equal(logits(read), logits(net))
+
+
+def test_no_permitted_pattern_takes_long_to_match() -> None:
+    """Of those that are accepted, the dearest on a long name, counted in steps of a matcher that tries every way."""
+    draw = random.Random(0)
+    pieces = [r"\d+", "[a-z_]*", ".*", "(q|k|v)", "(?:up|down)_proj", "_", "a?", "(|x)", r"\.", "[^.]+", "()?"]
+    name = "model.layers.39." + "_".join(["self_attn"] * 6) + ".q_proj!"
+    for _ in range(3000):
+        key = "".join(draw.choice(pieces) for _ in range(draw.randint(1, 12)))
+        try:
+            check_patterns({"rank_pattern": {key: 2}})
+        except UserError:
+            continue
+        assert len(re.findall(r"[*+]", key)) <= 3
+        compiled(key).match(name)

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from afresh.core import UserError
+from afresh.labels.costs import together
+from afresh.labels.label import Cost
 from afresh.labels.run_label import label_of
 from afresh.runs.run import Run
 from afresh.runs.usage import FILE, read_usage, usage_log
@@ -119,6 +121,14 @@ def test_counters_are_read_before_they_can_begin_anew_twice(machine: Machine) ->
 def copied(run: Path, folder: Path) -> Run:
     shutil.copytree(run, folder / "copy")
     return Run.open(folder / "copy")
+
+
+@pytest.mark.parametrize(("kinds", "measured"), [((True, True), True), ((True, False), False), ((False,) * 2, False)])
+def test_a_sum_is_measured_only_if_all_of_it_is(kinds: tuple[bool, bool], measured: bool) -> None:
+    costs = [Cost(seconds=1, joules=3, estimated_joules=2, measured=k, method="RAPL" if k else "12 W") for k in kinds]
+    whole = together(costs)
+    assert whole.measured is measured and (whole.seconds, whole.joules, whole.estimated_joules) == (2, 6, 4)
+    assert whole.method == "; ".join(dict.fromkeys(c.method for c in costs))
 
 
 def test_sessions_add_up_over_resuming(text_run: Path, tmp_path: Path) -> None:

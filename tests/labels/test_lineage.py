@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
+import afresh
 from afresh.core import UserError
 from afresh.labels import lineage
 from afresh.labels.label import Label, Link
-from afresh.labels.run_label import drawn_samples, label_of
+from afresh.labels.run_label import canonical, drawn_samples, label_of
 from afresh.labels.words import rows_of
 from afresh.runs.content_hash import content_hash, weights_hash
 from afresh.runs.run import Run
@@ -96,6 +97,39 @@ def test_a_file_that_was_changed_in_place_is_noticed(text_run: Path, tmp_path: P
 
 
 # --------------------------------------------------------------------------- parents
+
+
+def test_a_bundle_brings_the_label_of_its_maker(
+    adapter_run: Path, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    bundle = afresh.load(adapter_run).pack("a.bundle", licence="CC-BY-NC-4.0").bundle
+    makers = label_of(Run.open(adapter_run), licence="CC-BY-NC-4.0")
+    monkeypatch.setenv("AFRESH_KEY_FOLDER", str(tmp_path / "buyer"))
+    got = afresh.get("a.bundle", accept_signer=bundle.signer.fingerprint).folder
+    assert label_of(Run.open(got)) == makers and [s.name for s in makers.stages] == ["adapter", "tuned", "words"]
+    small = {"train.batch": 4}
+    tuned = afresh.tune(got, texts, lora=False, steps=1, out="mine", settings=small, quiet=True).run
+    label = label_of(tuned)
+    assert hows(label)["tuned from"] == {"adapter", "words"} and hows(label)["an adapter of"] == {"tuned"}
+    assert [s.cost for s in label.stages[1:]] == [s.cost for s in makers.stages], "energy of the maker's machine"
+    assert label.expression is None and "CC-BY-NC-4.0" in {f.licence for f in label.licences}
+    with pytest.raises(UserError, match="MIT does not agree with the licences of its base"):
+        afresh.load("mine").pack("m.bundle", licence="mit")
+
+
+def test_a_label_that_came_with_a_run_is_that_of_the_run_alone(text_run: Path, tmp_path: Path) -> None:
+    run = copied(text_run, tmp_path)
+    own = label_of(Run.open(run))
+    hostile = own.model_copy(update={"notes": ("\x1b[2J",), "facts": {"a\n": "b\u202e"}})
+    (run / "label.json").write_bytes(canonical(hostile))
+    shown = label_of(Run.open(run))
+    assert shown.notes == ("\u241b[2J",) and not set("\n\u202e\x1b") & set(str(shown.facts))
+    (run / "label.json").write_bytes(canonical(own.model_copy(update={"id": f"sha256:{'0' * 64}", "notes": ("x",)})))
+    assert label_of(Run.open(run)) == own
+    (run / "label.json").write_text("{}")
+    with pytest.raises(UserError, match=r"label\.json"):
+        label_of(Run.open(run))
 
 
 def test_a_collected_data_set_is_named_by_its_items_with_licences_and_consent(picture_run: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from afresh.nets.causal_lm import CausalLM
+from afresh.nets.causal_lm import CausalLM, with_infinities
 from tests.formats.causal_models import ARCHITECTURES, model_of
 
 pytest.importorskip("transformers", minversion="5.24")
@@ -65,3 +65,9 @@ def test_rows_come_and_go(kind: str) -> None:
     feed([[5], rows[1], [6]])
     rows = [[*rows[0], 1, 2], [*rows[1], 1], [*rows[2], 9]]
     feed([[1, 2], [1], [9]])
+
+
+def test_leave_to_run_code_is_not_taken_from_a_configuration() -> None:
+    """LightGlue's believes it (CVE-2026-5241), also within that of another architecture."""
+    saved = {"a": [{"trust_remote_code": True, "b": {"__float__": "Infinity"}}], "trust_remote_code": True}
+    assert with_infinities(saved) == {"a": [{"b": float("inf")}]}

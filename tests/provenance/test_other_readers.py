@@ -1,4 +1,5 @@
-"""Other implementations read what is written here: exiftool, and boxes and CBOR taken apart without the library."""
+"""Other implementations read what is written here: C2PA's library by its own settings, exiftool, and boxes and CBOR
+taken apart without the library."""
 
 from __future__ import annotations
 
@@ -8,9 +9,11 @@ import json
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import cbor2
 import pytest
+from c2pa import Context, Reader
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
@@ -18,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from afresh.provenance.claim import GENERATED
 from afresh.provenance.containers import manifest_in
 from afresh.provenance.cose import signer_of
+from afresh.provenance.formats import media_type
 from afresh.provenance.jumbf import store_in
 from afresh.provenance.sign_work import signed_work, write_work
 from tests.provenance.conftest import FORMATS, content_of, facts
@@ -32,6 +36,22 @@ def test_exiftool_reads_the_source_type_and_the_facts(suffix: str, tmp_path: Pat
     assert values["ActionsDigitalSourceType"] == GENERATED
     assert values["ActionsAction"] == "c2pa.created"
     assert values["Run"] == facts().run and values["RecipeSeed"] == 7
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_the_library_trusts_every_format_with_our_anchor_by_its_default_settings(suffix: str, key_folder: Path) -> None:
+    signed = signed_work(content_of(suffix), suffix, facts()).content
+    media = media_type(suffix)
+    assert media is not None
+
+    def state_and_faults(settings: dict[str, Any]) -> tuple[str, list[str]]:
+        with Context.from_dict(settings) as context, Reader(media, io.BytesIO(signed), None, context) as reader:
+            said = json.loads(reader.json())
+        return said["validation_state"], [f["code"] for f in said["validation_results"]["activeManifest"]["failure"]]
+
+    assert state_and_faults({}) == ("Valid", ["signingCredential.untrusted"])
+    anchors = (key_folder / "certificate.pem").read_text()
+    assert state_and_faults({"trust": {"user_anchors": anchors}}) == ("Trusted", [])
 
 
 @pytest.mark.parametrize("suffix", FORMATS)

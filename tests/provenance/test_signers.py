@@ -6,17 +6,21 @@ import io
 import stat
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import cbor2
 import pytest
-from cryptography.hazmat.primitives import serialization
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
-from afresh.core import UserError
-from afresh.provenance.certificates import certificate_of
+from afresh.core import UserError, events
+from afresh.provenance import certificates
+from afresh.provenance import signer as signing
+from afresh.provenance.certificates import certificate_of, fingerprint
 from afresh.provenance.containers import manifest_in
 from afresh.provenance.jumbf import SIGNATURE, store_in
 from afresh.provenance.known_signers import folder, trust
@@ -60,6 +64,43 @@ def test_a_key_is_made_at_first_use_which_only_its_user_can_read(key_folder: Pat
     assert b"PRIVATE" not in (key_folder / "certificate.pem").read_bytes()
     assert made.chain[0].issuer != made.chain[0].subject
     assert Path.home().name not in made.chain[0].subject.rfc4514_string().split("=")
+
+
+def test_an_identity_that_other_readers_refuse_is_renewed_with_its_key_and_earlier_works_stay_ours(
+    key_folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with monkeypatch.context() as earlier:
+        earlier.setattr(certificates, "OWN_PURPOSES", certificates.OWN_PURPOSES[:2])
+        earlier.setattr(signing, "OWN", {p.dotted_string for p in certificates.OWN_PURPOSES[:2]})
+        old = signer()
+        works = [signed_work(content_of(".png"), name, facts()) for name in ("a.png", "a.txt")]
+    heard: list[str] = []
+    with events.listening(lambda event: heard.append(event.text)):
+        new = signer()
+    assert len(heard) == 1 and "certificate.pem again" in heard[0]
+    assert new.key_pem == old.key_pem and fingerprint(new.chain[0]) != fingerprint(old.chain[0])
+    assert signer().chain == new.chain and len(new.chain) == 2, "it is renewed once"
+    assert stat.S_IMODE((key_folder / "signer.pem").stat().st_mode) == 0o600
+    works += [signed_work(content_of(".png"), name, facts()) for name in ("a.png", "a.txt")]
+    for work in works:
+        finding = read(work.content, work.sidecar)
+        assert finding.status is Status.VALID
+        assert finding.layers[0].signer is not None and finding.layers[0].signer.whose == "you"
+    file = key_folder / "certificate.pem"
+    monkeypatch.setenv("AFRESH_KEY_FOLDER", str(tmp_path / "friend"))
+    assert {read(w.content, w.sidecar).status for w in works} == {Status.UNKNOWN}
+    trust(file)
+    assert {read(w.content, w.sidecar).status for w in works} == {Status.VALID}, "a friend knows earlier works as well"
+
+
+def test_an_identity_that_cannot_be_renewed_signs_as_before(key_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as earlier:
+        earlier.setattr(certificates, "OWN_PURPOSES", certificates.OWN_PURPOSES[:2])
+        earlier.setattr(signing, "OWN", {p.dotted_string for p in certificates.OWN_PURPOSES[:2]})
+        old = signer()
+    (key_folder / ".signer.lock").unlink()
+    (key_folder / ".signer.lock").mkdir()  # stands for a folder that may only be read
+    assert signer().chain == old.chain
 
 
 PRINTS_ITS_SIGNER = """
@@ -113,6 +154,71 @@ def test_a_signer_cannot_issue_certificates(somebody: Signer, tmp_path: Path) ->
     trust(tmp_path / "c.pem")
     made = sidecar(b"words", "a.txt", facts(), Signer(key, (forged, *somebody.chain)))
     assert read(b"words", made).status is Status.UNKNOWN
+
+
+def chain_below(
+    folder: Path, *authorities: tuple[int | None, timedelta, Sequence[tuple[x509.ExtensionType, bool]]]
+) -> Status:
+    """The status of a sidecar whose signer's certificate is valid and was issued through these authorities, the trusted
+    root first: each with how many authorities may follow it, how long it lasts from now on, and further extensions."""
+    above, names = ec.generate_private_key(ec.SECP256R1()), ["root", *(f"under {i}" for i in range(9))]
+    issued, by = list[x509.Certificate](), above
+    for i, (depth, lasting, more) in enumerate(authorities):
+        key = above if i == 0 else ec.generate_private_key(ec.SECP256R1())
+        made = certificate_of(names[i], names[max(i - 1, 0)], key.public_key(), by, True, NOW)
+        builder = x509.CertificateBuilder().issuer_name(made.issuer).subject_name(made.subject)
+        builder = builder.public_key(key.public_key()).serial_number(made.serial_number)
+        builder = builder.not_valid_before(NOW - timedelta(days=9)).not_valid_after(NOW + lasting)
+        for e in made.extensions:
+            value = x509.BasicConstraints(True, depth) if isinstance(e.value, x509.BasicConstraints) else e.value
+            builder = builder.add_extension(value, e.critical)
+        for value, critical in more:
+            builder = builder.add_extension(value, critical)
+        issued.append(builder.sign(by, hashes.SHA256()))
+        by = key
+    leaf_key = ec.generate_private_key(ec.SECP256R1())
+    leaf = certificate_of("leaf", names[len(issued) - 1], leaf_key.public_key(), by, False, NOW)
+    (folder / "c.pem").write_bytes(pem(issued[0]))
+    trust(folder / "c.pem")
+    by_leaf = Signer(leaf_key, (leaf, *issued[:0:-1]))
+    return read(b"words", sidecar(b"words", "a.txt", facts(), by_leaf)).status
+
+
+DAYS, ELSEWHERE = timedelta(days=9), x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "elsewhere")])
+NOT_READ = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3.4"), b"\x05\x00")
+
+
+@pytest.mark.parametrize(
+    ("authorities", "status"),
+    [
+        ([(0, DAYS, [])], Status.VALID),
+        ([(1, DAYS, []), (0, DAYS, [])], Status.VALID),
+        ([(None, DAYS, []), (None, DAYS, []), (0, DAYS, [])], Status.VALID),
+        ([(0, DAYS, []), (0, DAYS, [])], Status.UNKNOWN),
+        ([(None, DAYS, []), (0, DAYS, []), (0, DAYS, [])], Status.UNKNOWN),
+        ([(0, timedelta(days=-1), [])], Status.UNKNOWN),
+        ([(1, DAYS, []), (0, timedelta(days=-1), [])], Status.UNKNOWN),
+        ([(0, DAYS, [(x509.NameConstraints([x509.DirectoryName(ELSEWHERE)], None), True)])], Status.UNKNOWN),
+        ([(0, DAYS, [(x509.NameConstraints(None, [x509.DirectoryName(ELSEWHERE)]), False)])], Status.UNKNOWN),
+        ([(0, DAYS, [(NOT_READ, False)])], Status.VALID),
+        ([(0, DAYS, [(NOT_READ, True)])], Status.UNKNOWN),
+        ([(0, DAYS, [(x509.ExtendedKeyUsage([x509.ExtendedKeyUsageOID.SERVER_AUTH]), False)])], Status.UNKNOWN),
+        ([(0, DAYS, [(x509.ExtendedKeyUsage([x509.ExtendedKeyUsageOID.EMAIL_PROTECTION]), False)])], Status.VALID),
+    ],
+    ids=["root", "one between", "two between", "no room below the root", "no room below the first", "expired root",
+         "expired between", "other names", "names left out", "a note", "an unknown limit", "web sites", "mail"],
+)  # fmt: skip
+def test_an_authority_vouches_within_its_limits(authorities: list[Any], status: Status, tmp_path: Path) -> None:
+    assert chain_below(tmp_path, *authorities) is status
+
+
+def test_an_authority_does_not_sign_works(somebody: Signer, tmp_path: Path) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    authority = certificate_of("root", "root", key.public_key(), key, True, NOW)
+    (tmp_path / "c.pem").write_bytes(pem(authority))
+    trust(tmp_path / "c.pem")
+    finding = read(b"words", sidecar(b"words", "a.txt", facts(), Signer(key, (authority,))))
+    assert finding.status is Status.UNKNOWN and "that of an authority" in finding.layers[0].detail
 
 
 @pytest.mark.parametrize(("by", "word"), [(PASSED, "expired"), (COMING, "not valid before")])
@@ -190,7 +296,7 @@ def test_certificates_and_keys_that_cannot_sign_are_refused(
     root = ec.generate_private_key(ec.SECP256R1())
     itself = Signer(root, (certificate_of("me", "me", root.public_key(), root, False, NOW),))
     authority = Signer(root, (certificate_of("me", "me", root.public_key(), root, True, NOW),))
-    for certificates, key, words in (
+    for chain, key, words in (
         (mine.chain_pem, somebody.key_pem, "does not belong to the first certificate"),
         (mine.chain_pem, encrypted, "is encrypted.*openssl pkey"),
         (mine.chain_pem, rsa_key, "P-256 or P-384"),
@@ -201,7 +307,7 @@ def test_certificates_and_keys_that_cannot_sign_are_refused(
         (itself.chain_pem, itself.key_pem, "signed by itself"),
         (authority.chain_pem, authority.key_pem, "that of an authority"),
     ):
-        given(monkeypatch, tmp_path, certificates, key)
+        given(monkeypatch, tmp_path, chain, key)
         with pytest.raises(UserError, match=words):
             signer()
     monkeypatch.delenv("AFRESH_CERTIFICATE_KEY")

@@ -13,11 +13,11 @@ from afresh.runs.manifest import (
     RECORD,
     REPORTED,
     changing,
-    create_manifest,
     files_of,
     is_part,
     manifest_faults,
     read_manifest,
+    write_record,
 )
 from tests.durable import disk
 
@@ -25,10 +25,10 @@ from tests.durable import disk
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     """A finished and measured run, as far as its list of hashes is concerned."""
-    for name in ("run.json", "encoder/e.json", "metrics.jsonl", "samples/1.txt", "report.html", "adapter/a"):
+    for name in ("encoder/e.json", "metrics.jsonl", "samples/1.txt", "report.html", "adapter/a"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(name)
-    create_manifest(tmp_path)
+    write_record(tmp_path, {"a": 1})
     for parts in (LEARNT, REPORTED):
         with changing(tmp_path, parts):
             pass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from pathlib import Path
@@ -9,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from afresh.core import UserError
+from afresh.runs.lock import half_made
 from afresh.runs.output_dir import check_output_dir, output_dir, put_aside
+from afresh.runs.remove import remove_rest
 
 
 def made(path: Path, text: str = "{}") -> Path:
@@ -92,3 +95,21 @@ def test_a_run_that_a_killed_command_put_aside_is_not_lost(tmp_path: Path) -> No
     with pytest.raises(UserError, match="put aside by a command that was killed"):
         check_output_dir(made(tmp_path / "run"), True)
     assert (tmp_path / "run.replaced" / "run.json").read_text() == "old"
+
+
+def test_what_a_killed_command_had_made_is_made_anew_and_other_things_stay(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    (out / "encoder").mkdir(parents=True)
+    holder = {"process": 1, "host": "a", "doing": "trained", "since": "2026-01-01 00:00:00"}
+    (out / ".lock").write_text(json.dumps(holder))
+    check_output_dir(out, False)
+    (out / "samples").mkdir()
+    with pytest.raises(UserError, match="other things"):
+        check_output_dir(out, False)
+    with output_dir(out, True):
+        assert {p.name for p in out.iterdir()} == {".lock", "samples"}
+        made(out)
+    assert not half_made(out) and {p.name for p in out.iterdir()} == {".lock", "samples", "run.json"}
+    (out / "run.json").unlink()
+    (out / ".lock").write_text("of another program")
+    assert not half_made(out) and not remove_rest(out)

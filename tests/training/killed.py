@@ -46,7 +46,8 @@ class Zygote:
     def order(self, do: str, run: Path, **more: Any) -> int:
         """The exit code of a child that carries out an order, or minus the signal that ended it."""
         assert self.process.stdin is not None and self.process.stdout is not None
-        order = {"do": do, "run": str(run), "trace": str(run.parent / "trace"), "output": str(self.output), **more}
+        trace = str(self.output.with_name("trace") if do == "begin" else run.parent / "trace")
+        order = {"do": do, "run": str(run), "trace": trace, "output": str(self.output), **more}
         self.process.stdin.write(json.dumps(order) + "\n")
         self.process.stdin.flush()
         return int(self.process.stdout.readline())

@@ -378,6 +378,26 @@ def test_no_space_at_any_write_names_the_bytes_and_keeps_older_checkpoints(
     assert fine and at > 10
 
 
+def test_what_a_full_disk_leaves_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root, now = tmp_path / "checkpoints", checkpoint_at(1_000)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def said() -> str:
+        with monkeypatch.context() as patch, pytest.raises(UserError) as error:
+            patch.setattr(os, "fsync", full)
+            checkpoint.save(root, now)
+        return str(error.value).split(" are free. ")[1]
+
+    assert said() == "No checkpoint is saved yet: make room, then `resume`."
+    for step in (5, 6):
+        checkpoint.save(root, checkpoint_at(step))
+    assert said() == "The checkpoint of step 6 is intact: make room, then `resume`."
+    (root / "000006" / "state.json").write_text("{}")
+    assert said().startswith("The checkpoint of step 5 is intact")
+
+
 def test_a_full_disk(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()

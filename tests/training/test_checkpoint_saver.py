@@ -57,12 +57,29 @@ def test_what_training_changes_meanwhile_is_not_saved(tmp_path: Path, monkeypatc
 
 
 def test_one_is_written_at_a_time_and_each_is_announced(tmp_path: Path) -> None:
-    announced = list[str]()
+    announced, names = list[str](), [f"{step:06d}" for step in range(5)]
     with CheckpointSaver(tmp_path / "checkpoints", lambda folder: announced.append(folder.name)) as saver:
         for step in range(5):
             saver.save(state(step))
-            assert announced == [f"{s:06d}" for s in range(step)] or len(announced) == step + 1
-    assert announced == [f"{step:06d}" for step in range(5)] and not list((tmp_path / "checkpoints").glob(".*"))
+            seen = list(announced)
+            assert seen in (names[:step], names[: step + 1])
+    assert announced == names and not list((tmp_path / "checkpoints").glob(".*"))
+
+
+@pytest.mark.parametrize("free", [None, 20.0])
+def test_a_save_that_does_not_rotate_leaves_older_ones(
+    free: float | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether a thread or the step itself writes it, which has no memory for a copy."""
+    monkeypatch.setattr(checkpoint_saver, "available_memory", lambda: free)
+    root = tmp_path / "checkpoints"
+    with CheckpointSaver(root) as saver:
+        for step in range(5):
+            saver.save(state(step), rotating=False)
+        saver.wait()
+        assert checkpoint.steps_in(root) == [f"{step:06d}" for step in range(5)]
+        saver.save(state(5))
+    assert checkpoint.steps_in(root) == ["000004", "000005"]
 
 
 @pytest.mark.parametrize("how", ["the next save", "a check after it ended", "the end"])

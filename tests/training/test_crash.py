@@ -16,11 +16,15 @@ from pathlib import Path
 
 import pytest
 
+from afresh.core import UserError
+from afresh.runs.deletion import end_interrupted
 from afresh.runs.manifest import STORED, manifest_faults
+from afresh.runs.run import Run
+from afresh.runs.signature import made_here
 from afresh.training import checkpoint
 from afresh.training.weights import read_weights
 from tests.training.killed import EARLY_ENDS, STEPS, Whole, Zygote
-from tests.training.zygote import EVERY, TURN, can_fill
+from tests.training.zygote import EVERY, PERSON, TURN, can_fill
 
 FAMILIES = ["transformer", "gan"]
 # The files of both families are written by the same code: with the second, fewer points are tried.
@@ -215,3 +219,37 @@ def test_a_run_that_cannot_begin_leaves_its_folder_free(zygote: Zygote, family: 
         assert code == 2 and output.startswith("UserError: C") and "File too large" in output, output
         assert "bytes are free" in output or "bytes; " in output
     assert zygote.order("begin", run, family=family, steps=STEPS) == 0, zygote.output.read_text()
+
+
+# ------------------------------------------------------------------------------------------------ before the first step
+
+
+@pytest.mark.parametrize(
+    ("kind", "every"), [("transformer", 1), ("tuned", 7), ("aligned", 7), ("distilled", 7), ("person", 5)]
+)
+def test_a_command_that_is_killed_while_it_makes_a_run_loses_nothing_and_blocks_nothing(
+    kind: str, every: int, zygote: Zygote, tmp_path: Path
+) -> None:
+    """Until run.json is there, the command is repeated or what it left removed; from then on, the run is resumed."""
+    run = tmp_path / "base" / "adapters" / "anna" if kind == PERSON else tmp_path / "run"
+    order = {"family": kind, "steps": 3, "early": None}
+    trace = zygote.output.with_name("trace")
+    trace.unlink(missing_ok=True)
+    assert zygote.order("begin", run, fault=None, **order) == 0, zygote.output.read_text()
+    points, whole = trace.read_text().splitlines(), {p.relative_to(run) for p in run.rglob("*")}
+    assert points[-2] == "rename to run.json: after" and len(whole) > 4
+    shutil.rmtree(run)
+    for at in range(0, len(points), every):
+        assert zygote.order("begin", run, fault="kill", at=at, **order) == -signal.SIGKILL
+        if (run / "run.json").exists():
+            assert made_here(Run.open(run)) and manifest_faults(run) == [] and at >= len(points) - 2
+        else:
+            with pytest.raises(UserError, match=r"not finished\. If it was killed, give its command again, or rem"):
+                Run.open(run)
+            if at % 2:
+                assert end_interrupted(run) and not run.exists()
+            assert zygote.order("begin", run, **order) == 0, zygote.output.read_text()
+        assert {p.relative_to(run) for p in run.rglob("*")} | {Path(".lock")} == whole
+        if at < len(points) - every:
+            shutil.rmtree(run)
+    assert zygote.order("go on", run) == 0, zygote.output.read_text()

@@ -64,5 +64,5 @@ def test_processes_that_are_alike_are_seldom_named_however_much_their_times_scat
 
 def test_each_has_the_part_of_the_batch_that_it_takes() -> None:
     paces = paces_of([1.0, 2.0, 3.0], ["a", "b", "c"], 8, {2})
-    assert [p.share for p in paces] == [2 / 8, 3 / 8, 3 / 8]
+    assert [p.share for p in paces] == [3 / 8, 3 / 8, 2 / 8]
     assert [(p.rank, p.host, p.slow) for p in paces] == [(0, "a", False), (1, "b", False), (2, "c", True)]

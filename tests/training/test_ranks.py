@@ -14,12 +14,14 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.distributed import TCPStore
 
 import afresh
 from afresh.cli import follows
@@ -43,13 +45,24 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(("title", "space"), every())
-def test_two_processes_have_the_bits_of_one_with_two_micro_batches(together: Path, title: str, space: str) -> None:
-    alone = weights(title, space)
+@pytest.mark.parametrize(("title", "space", "batch"), every())
+def test_two_processes_have_the_bits_of_one_with_two_micro_batches(
+    together: Path, title: str, space: str, batch: int
+) -> None:
+    alone = weights(title, space, batch)
     for rank in (0, 1):
-        theirs = load_file(together / f"{title}-{space}-{rank}.safetensors")
+        theirs = load_file(together / f"{title}-{space}-{batch}-{rank}.safetensors")
         assert alone.keys() == theirs.keys()
         assert not [name for name, v in alone.items() if not torch.equal(v, theirs[name])]
+
+
+@pytest.mark.parametrize("count", range(1, 40))
+def test_a_batch_is_divided_into_parts_of_almost_one_size_and_two_are_micro_batches(count: int) -> None:
+    for parts in range(1, count + 1):
+        ends = ranks.ends(count, parts)
+        sizes = [b - a for a, b in pairwise(ends)]
+        assert sum(sizes) == count and ends[0] == 0 and min(sizes) >= max(sizes) - 1 >= 0
+    assert count == 1 or ranks.ends(count, 2) == [*range(0, count, (count + 1) // 2), count]
 
 
 # --------------------------------------------------------------------------- a run
@@ -114,6 +127,11 @@ def test_a_run_goes_on_with_another_number_of_processes(alone: afresh.Model, tmp
     with at(path, (20,), lambda: os.kill(os.getpid(), signal.SIGINT)), pytest.raises(Interrupted):
         afresh.resume(path, quiet=True)
     assert bits(afresh.resume(path, processes=2, quiet=True)) == bits(alone)
+
+
+def test_a_batch_that_does_not_divide_is_that_of_one_process(tmp_path: Path) -> None:
+    one, two = (run_of(tmp_path, str(n), batch=5, steps=6, processes=n) for n in (1, 2))
+    assert bits(one) == bits(two)
 
 
 def test_more_processes_than_examples_in_a_batch_are_refused(tmp_path: Path) -> None:
@@ -203,6 +221,23 @@ def test_a_process_that_never_comes_is_named(first_of_two: int, monkeypatch: pyt
     with pytest.raises(UserError, match=r"1 of the 2 processes .* did not come .*: 1\. .* Were they started") as error:
         ranks.join()
     assert error.value.code == ranks.NOT_MET and not ranks.started()
+
+
+def test_a_process_that_came_before_a_restart_has_not_come_after_it(
+    first_of_two: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store of torchrun outlives a restart: with the names of before, both would wait at addresses of before."""
+    store = TCPStore("127.0.0.1", first_of_two, is_master=True, wait_for_workers=False)
+    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
+    monkeypatch.setattr(ranks.distributed, "init_process_group", lambda *args, **options: None)
+    monkeypatch.setattr(ranks, "MEETING", timedelta(seconds=0.3))
+    for number in ("1", "0"):
+        monkeypatch.setenv("RANK", number)
+        ranks.join()
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    with pytest.raises(UserError, match=r"1 of the 2 processes .* did not come"):
+        ranks.join()
+    del store
 
 
 def test_a_port_in_use_is_named(first_of_two: int) -> None:

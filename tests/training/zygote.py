@@ -63,6 +63,7 @@ RUNS: dict[str, dict[str, Any]] = {  # by kind; the family is the kind, unless i
     "vae": {"modality": "image", "data": {}, "set_family": {"width": 4, "latent": 4}},
 }
 BASES = {"tuned": "transformer", "distilled": "flow", "aligned": "transformer"}  # what other runs are made of
+PERSON = "person"  # the adapter of one, in the folder of its base
 TURN = 3  # the step from which on a model becomes worse at every evaluation, where training is to end early
 EARLY = {"save_every": 3, "eval_every": 1, "stop_rising": 0.01}
 
@@ -258,16 +259,22 @@ def worsen(early: str | None) -> None:
 
 
 def begin(order: Mapping[str, Any]) -> None:
-    """Create a run of `steps` steps in order["run"] without training."""
+    """Create a run of `steps` steps in order["run"] without training, or to the fault; a base that is there is used."""
     run = Path(order["run"])
     kind = order["family"]
-    if kind in BASES:
-        base = run.parent / "base"
-        begin({**order, "run": str(base), "family": BASES[kind], "steps": 3, "early": None})
-        learn(resume(base))
+    if kind in BASES or kind == PERSON:
+        base = run.parents[1] if kind == PERSON else run.parent / "base"
+        if not (base / "run.json").is_file():
+            plain = {k: v for k, v in order.items() if k != "fault"}
+            begin({**plain, "run": str(base), "family": BASES.get(kind, "transformer"), "steps": 3, "early": None})
+            learn(resume(base))
+        strike(order)
         train = {**HAND, **EVERY, **early_end(order)}
-        if kind == "tuned":
-            text = data_path(run, "text")
+        text = data_path(base, "text")
+        if kind == PERSON:
+            lora = LoraConfig(rank=2)
+            start(TrainSpec(text, base=str(base), adapter=run.name, lora=lora, steps=order["steps"], set_train=train))
+        elif kind == "tuned":
             start(TrainSpec(text, base=str(base), lora=None, steps=order["steps"], out=run, set_train=train))
         elif kind == "aligned":
             far = order.get("early") == "distance"
@@ -302,6 +309,7 @@ def begin(order: Mapping[str, Any]) -> None:
     data = make_data(data_path(run, options["modality"]), options["modality"])
     limit_files(order)
     train = {**HAND, **EVERY, **options.get("set_train", {}), **early_end(order), **order.get("train", {})}
+    strike(order)
     spec = TrainSpec(
         data,
         modality=options["modality"],
@@ -323,8 +331,14 @@ def go_on(order: Mapping[str, Any]) -> None:
     worsen(order.get("early"))
     checkpoint_saver.Thread = Late if order.get("late") else AtOnce  # type: ignore[assignment,misc]
     job = resume(run)
-    Points(run, Path(order["trace"]), order.get("fault"), order.get("at", 0)).set_up()
+    strike({"fault": None, **order})
     learn(job)
+
+
+def strike(order: Mapping[str, Any]) -> None:
+    """From here on, note the points that are passed, and let the fault strike, if the order has one."""
+    if "fault" in order:
+        Points(Path(order["run"]), Path(order["trace"]), order["fault"], order.get("at", 0)).set_up()
 
 
 def warn(event: Event) -> None:

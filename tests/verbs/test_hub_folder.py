@@ -113,3 +113,16 @@ def test_a_model_from_random_weights_is_a_whole_one(tuned: afresh.Model, tmp_pat
     assert (card.data.library_name, card.data.license, card.data.base_model) == ("transformers", "mit", None)
     assert (exported.folder / "model.safetensors").is_file() and "It was not measured." in card.text
     assert any("afresh measure" in n for n in exported.notes)
+
+
+@pytest.mark.slow
+def test_the_adapter_alone_is_that_of_the_run(tuned: afresh.Model, tmp_path: Path) -> None:
+    exported = tuned.export("peft", tmp_path / "adapter")
+    assert exported.proof.passed and {f.name for f in exported.folder.iterdir()} == {
+        *("adapter_config.json", "adapter_model.safetensors", "proof.json", README)
+    }
+    own = tuned.path / "adapter"
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        assert (exported.folder / name).read_bytes() == (own / name).read_bytes()
+    with pytest.raises(UserError, match="exported in float32, and for every class"):
+        tuned.export("peft", tmp_path / "half", precision="float16")

@@ -252,9 +252,12 @@ class AlignmentSource:
 
     @cached_property
     def context(self) -> Context:
+        """Of rewards of the run's items; trained classifiers are saved in a folder of its base."""
+        prepared, record = self.prepared, self.record
         classifiers = classifier_folder(base_model_here(self.run), self.run.path)
-        context = context_of(self.prepared, self.record.reward_seconds, events.note, classifiers)
-        return replace(context, folder=self.record.working_folder)
+        known = known_rewards(prepared, prepared.kind, events.note, classifiers)
+        items = [i.value for i in prepared.train_items]
+        return Context(prepared.kind, items, record.reward_seconds, known=known, folder=record.working_folder)
 
     @cached_property
     def reward(self) -> Reward | None:
@@ -449,14 +452,6 @@ def alignment_source(run: Run, prepared: Prepared) -> AlignmentSource:
     source = AlignmentSource(run, prepared)
     source.open()
     return source
-
-
-def context_of(
-    prepared: Prepared, limit: float, note: Callable[[str], None], classifiers: Path | None = None
-) -> Context:
-    """The context of rewards of a run's items; trained classifiers are saved in the folder `classifiers`."""
-    items, kind = [i.value for i in prepared.train_items], prepared.kind
-    return Context(kind, items, limit, known=known_rewards(prepared, kind, note, classifiers))
 
 
 def votes_of(run: Run, path: Path, kind: ItemKind) -> PreferenceData:

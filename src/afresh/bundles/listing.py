@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import urljoin
+from urllib.parse import unquote, urljoin, urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from afresh.bundles.download import Wanted, content_of, is_local, shown
+from afresh.bundles.layout import BLOCK, size_of_signature
 from afresh.bundles.model_signing import MOST_SIZE, Kind
 from afresh.bundles.names import name_fault
-from afresh.bundles.open import UNSIGNED, unknown_signer
+from afresh.bundles.open import UNSIGNED, Bundle, Entry, damaged, unknown_signer
 from afresh.core import UserError
 from afresh.core.safe_json import MOST_BYTES, faults, parse_json
 from afresh.provenance.formats import SIDECAR
-from afresh.provenance.layers import Status
+from afresh.provenance.layers import SignedBy, Status
 from afresh.provenance.read import read
 from afresh.provenance.sidecar import MOST_BYTES as MOST_SIDECAR
+from afresh.provenance.sidecar import Purpose, purpose_of
 from afresh.provenance.work import Sha256
 
 FILE, FORMAT, VERSION = "catalogue.json", "afresh-catalogue", 1
@@ -29,6 +34,7 @@ class Listing(BaseModel):
     model_config = ConfigDict(frozen=True)
     id: str = Field(max_length=200)
     title: str = Field("", max_length=1_000)
+    licence: str = Field("unknown", max_length=1_000)
     kind: Kind
     sha256: Sha256 | None = None
     size: int | None = Field(None, ge=1, le=MOST_SIZE)
@@ -38,10 +44,19 @@ class Listing(BaseModel):
 
 class Catalogue(BaseModel):
     model_config = ConfigDict(frozen=True)
-    format: str
     version: int
     name: str = Field("", max_length=1_000)
+    made: AwareDatetime
     listings: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A listing, who has signed the catalogue that it is in, and when that was made."""
+
+    listing: Listing
+    signer: SignedBy
+    made: datetime
 
 
 def is_url(source: str) -> bool:
@@ -61,11 +76,13 @@ def catalogue_of(source: str) -> str:
     return str(Path(source) / FILE if Path(source).is_dir() else Path(source))
 
 
-def find(catalogue: str, wanted: str | None, accepted: tuple[str, ...]) -> Listing:
+def find(catalogue: str, wanted: str | None, accepted: tuple[str, ...]) -> Offer:
     """A listing by its id. Raises UserError if the catalogue is not signed, by somebody unknown, or damaged, and if it
     has no such listing, or is asked for none: it then says which there are."""
     content, sidecar = _texts(catalogue)
-    layer = next((x for x in read(content, sidecar=sidecar).layers if x.name == "sidecar"), None)
+    if purpose_of(content) is not Purpose.CATALOGUE:  # which the sidecar must be signed as
+        raise _odd(catalogue, f"its format is not {FORMAT!r}")
+    layer = next((x for x in read(content, sidecar).layers if x.name == "sidecar"), None)
     if layer is None or layer.signer is None or layer.status not in (Status.VALID, Status.UNKNOWN):
         why = "it has no signature beside it" if layer is None else layer.detail
         raise UserError(f"The catalogue {shown(catalogue)} is not used: {why}.", UNSIGNED)
@@ -75,8 +92,8 @@ def find(catalogue: str, wanted: str | None, accepted: tuple[str, ...]) -> Listi
         found = Catalogue.model_validate(parse_json(content))
     except (ValidationError, ValueError) as error:
         raise _odd(catalogue, faults(error)) from None
-    if (found.format, found.version) != (FORMAT, VERSION):
-        raise _odd(catalogue, f"its format is {found.format!r} {found.version}, and {FORMAT!r} {VERSION} is read")
+    if found.version != VERSION:
+        raise _odd(catalogue, f"it is of version {found.version}, and {VERSION} is read")
     one = [x for x in found.listings if x.get("id") == wanted]
     if len(one) != 1:
         what = "Name one of its listings" if wanted is None else f"It has no listing {wanted!r}, or several"
@@ -84,7 +101,7 @@ def find(catalogue: str, wanted: str | None, accepted: tuple[str, ...]) -> Listi
         more = [f"and {len(ids) - 20:,} more"] if len(ids) > 20 else []
         raise UserError(f"{shown(catalogue)}: {what}, as `listing=ID`:", "listing", lines=[*ids[:20], *more])
     try:
-        return Listing.model_validate(one[0])
+        return Offer(Listing.model_validate(one[0]), layer.signer, found.made)
     except ValidationError as error:
         raise _odd(catalogue, f"{wanted}: {faults(error)}") from None
 
@@ -109,6 +126,26 @@ def place_of(listing: Listing, catalogue: str) -> Wanted | Path:
     return Path(catalogue).parent / listing.bundle
 
 
+def bundle_of_file(path: Path, called: str, offer: Offer) -> Bundle | None:
+    """A file that a catalogue lists as it is, as the bundle of that file alone, if its hash is the one that is listed;
+    None for a bundle, which has its own signature. Raises UserError if it cannot be read."""
+    listing = offer.listing
+    try:
+        with path.open("rb") as stream:
+            if size_of_signature(stream.read(BLOCK)) is not None:
+                return None
+            stream.seek(0)
+            sha256, size = hashlib.file_digest(stream, "sha256").hexdigest(), stream.tell()
+    except OSError as error:
+        raise UserError(f"{called} cannot be read: {error.strerror or error}.", "unreadable") from error
+    name = unquote(urlsplit(listing.bundle or "").path.rpartition("/")[2])
+    if why := name_fault(name):
+        raise damaged(called, f"its name {name!r} is none that it can have here: {why}")
+    facts: dict[str, JsonValue] = {"title": listing.title, "licence": listing.licence}
+    entries = (Entry(name, size, sha256, 0),)
+    return Bundle(path, called, sha256, size, name, listing.kind, offer.made, facts, entries, offer.signer, b"")
+
+
 def _texts(catalogue: str) -> tuple[bytes, bytes | None]:
     """A catalogue and its signature. Raises UserError if the first cannot be had."""
     if is_url(catalogue):
@@ -121,9 +158,9 @@ def _texts(catalogue: str) -> tuple[bytes, bytes | None]:
             if error.fields.get("status") in (404, 410):
                 return content, None
             raise
+    path = Path(catalogue)
+    beside_it = path.with_name(path.name + SIDECAR)
     try:
-        path = Path(catalogue)
-        beside_it = path.with_name(path.name + SIDECAR)
         return _bounded(path, MOST_BYTES), _bounded(beside_it, MOST_SIDECAR) if beside_it.is_file() else None
     except OSError as error:
         raise UserError(f"{catalogue} cannot be read: {error.strerror or error}.", "unreadable") from error

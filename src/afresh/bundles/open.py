@@ -41,7 +41,7 @@ class Bundle:
     """A bundle that was checked: its own SHA-256 and bytes, what was signed, and who has signed it.
 
     called: what messages name it by. name: of the folder that was packed; no path is made of it unless it is looked at.
-    signature: the content of its model.sig.
+    signature: the content of its model.sig; empty for a file that a signed catalogue lists as it is.
     """
 
     path: Path
@@ -125,19 +125,8 @@ def _checked(stream: BinaryIO, path: Path, called: str, whom: Trusted) -> Bundle
             raise damaged(called, f"the file {entry.name} in it is not the one that was signed")
         _same(called, read(padding(entry.size)), bytes(padding(entry.size)), entry.name)
     _same(called, read(len(END)), END, "its end")
-    return Bundle(
-        path,
-        called,
-        whole.hexdigest(),
-        size,
-        said.name,
-        said.kind,
-        said.made,
-        said.facts,
-        tuple(entries),
-        signer,
-        signature,
-    )
+    about = (said.name, said.kind, said.made, said.facts)
+    return Bundle(path, called, whole.hexdigest(), size, *about, tuple(entries), signer, signature)
 
 
 def digest_of(read: Callable[[int], bytes], size: int, write: Callable[[bytes], object] = len) -> str:

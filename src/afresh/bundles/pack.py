@@ -66,12 +66,12 @@ def pack_files(files: Mapping[str, File], name: str, target: Path, kind: str, fa
     if (two := clash(files)) is not None:
         raise _not_packed(two[1], f"it and {two[0]} are one file on some systems. Rename one of them")
     ordered = dict(sorted(files.items()))
-    total = sum(len(f) if isinstance(f, bytes) else _size(f) for f in ordered.values())
     listed = tuple(_listed(n, f) for n, f in ordered.items())
+    total = sum(one.size for one in listed)
     said = statement(name, kind, dict(facts), listed)
     signature = signed(said, signer())
     try:
-        return _written(ordered, listed, signature, target)
+        return _written(ordered, listed, total, signature, target)
     except OSError as error:
         raise UserError(
             f"The bundle cannot be written to {target}: {error.strerror or error}. It needs {total:,} bytes; "
@@ -80,9 +80,8 @@ def pack_files(files: Mapping[str, File], name: str, target: Path, kind: str, fa
         ) from error
 
 
-def _written(files: Mapping[str, File], listed: tuple[Listed, ...], signature: bytes, target: Path) -> str:
-    whole = hashlib.sha256()
-    total, done = sum(one.size for one in listed), 0
+def _written(files: Mapping[str, File], listed: tuple[Listed, ...], total: int, signature: bytes, target: Path) -> str:
+    whole, done = hashlib.sha256(), 0
     with new_file(target) as stream:
 
         def write(data: bytes) -> None:
@@ -109,25 +108,15 @@ def _written(files: Mapping[str, File], listed: tuple[Listed, ...], signature: b
 
 
 def _listed(name: str, file: File) -> Listed:
-    digest, size = hashlib.sha256(), 0
     with _opened(file) as content:
-        while chunk := content.read(CHUNK):
-            digest.update(chunk)
-            size += len(chunk)
-    return Listed(name=name, size=size, sha256=digest.hexdigest())
+        digest = hashlib.file_digest(content, "sha256")  # type: ignore[arg-type]  # which typeshed wants narrower
+        return Listed(name=name, sha256=digest.hexdigest(), size=content.seek(0, os.SEEK_END))
 
 
 def _progress(text: str, done: int, total: int) -> None:
     if total > 1 << 28:
         events.progress(f"{text}: {done:,} of {counted(total, 'byte')}", "packing", done=done, total=total,
                         ended=done == total)  # fmt: skip
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.lstat().st_size
-    except OSError as error:
-        raise _not_packed(path, f"it cannot be read: {error.strerror or error}") from error
 
 
 @contextmanager

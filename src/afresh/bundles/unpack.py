@@ -35,7 +35,8 @@ def unpack(bundle: Bundle, folder: Path) -> None:
                     digest = digest_of(read, entry.size, out.write)
                 if digest != entry.sha256:
                     raise damaged(bundle.called, f"the file {entry.name} in it is not the one that was signed")
-        (folder / SIGNATURE).write_bytes(bundle.signature)
+        if bundle.signature:
+            (folder / SIGNATURE).write_bytes(bundle.signature)
     except OSError as error:
         raise UserError(
             f"{bundle.called} cannot be unpacked into {folder.parent}: {error.strerror or error}. It needs "

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from afresh.bundles.layout import BLOCK, size_of_signature
+from afresh.bundles.open import checked
 from afresh.catalogue.folder import Catalogue, copy_file, digest
 from afresh.catalogue.listing import Bundle, Listing, Parent, Quality, id_of
 from afresh.catalogue.previews import preview_of
@@ -46,33 +48,35 @@ def add(
 ) -> Listing:
     """Add a file to a catalogue. An id that exists already gets the new file and facts, and keeps what is not given.
 
-    run: the run that the file is a bundle of, for its measured quality, its label and its preview. parents:
+    run: the run that the file is a bundle of, for its measured quality, its label and its preview, or that made a work,
+    for the lineage of that. parents:
     `ID_OR_SHA256` or `ID_OR_SHA256=PERCENT`, the share of each payment that is due to it. texts: summary, terms, maker,
-    safety. Raises UserError for facts that are not valid, a licence that is no expression of SPDX, and a circular
-    lineage.
+    safety. Raises UserError for facts that are not valid, a licence that is no expression of SPDX or not that of a
+    bundle, and a circular lineage.
     """
     if not file.is_file():
         raise UserError(f"There is no file {file}. Give the file that is to be delivered.", "no_file")
     name = re.sub(r"[^A-Za-z0-9._-]", "_", file.name).lstrip(".-")[-200:] or "file"
     licence = spdx(licence)
+    check_licence(file, licence)
     with catalogue.changing():
         id = id or id_of(title or file.stem)
         old = catalogue.listing(id) if catalogue.has(id) else None
         facts: dict[str, Any] = {} if old is None else old.model_dump()
-        facts |= {"id": id, "kind": kind, "licence": licence, "removed": None}
-        facts |= {key: value for key, value in texts.items() if value}
-        facts |= {"title": title or facts.get("title") or file.stem}
-        facts |= {"added": facts.get("added") or datetime.now(UTC).replace(microsecond=0)}
-        facts |= {"maker": facts.get("maker") or catalogue.settings.maker}
-        facts |= {"bundle": Bundle(name=name, size=file.stat().st_size, sha256=digest(file))}
+        facts |= {"id": id, "kind": kind, "licence": licence, "removed": None, **{k: v for k, v in texts.items() if v}}
+        facts["title"] = title or facts.get("title") or file.stem
+        facts["added"] = facts.get("added") or datetime.now(UTC).replace(microsecond=0)
+        facts["maker"] = facts.get("maker") or catalogue.settings.maker
+        facts["bundle"] = Bundle(name=name, size=file.stat().st_size, sha256=digest(file))
         if parents:
             facts["parents"] = [parent_of(text) for text in parents]
         facts |= {} if price is None else {"price": price_of(price)}
         facts |= {} if link is None else {"link": link}
-        stated, labels = ({}, {}) if run is None else facts_of_run(run)
+        work = kind == "work"
+        stated, labels = ({}, {}) if run is None else facts_of_run(run, licence, file if work else None)
         facts |= stated
         listing = validated(facts)
-        shown = preview or (None if run is None else picture_of(run)) or file
+        shown = preview or (None if run is None or work else picture_of(run)) or file
         if (seen := preview_of(shown, given=preview is not None or shown != file)) is not None:
             found, thumb = seen
             if thumb is not None:
@@ -137,19 +141,39 @@ def parent_of(text: str) -> Parent:
         ) from None
 
 
-def facts_of_run(run: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """What a listing says of a run: its measured quality, and what its label says; and the files of that label. Raises
-    UserError if it is no run, or one that has no label yet."""
+def check_licence(file: Path, licence: str) -> None:
+    """Raises UserError if a file is a bundle whose maker shares it under another licence, or that is damaged."""
+    with file.open("rb") as stream:
+        if size_of_signature(stream.read(BLOCK)) is None:
+            return
+    stated = checked(file).facts.get("licence")
+    if stated not in (None, UNKNOWN, licence):
+        raise UserError(
+            f"{file} is not offered under {licence}: the bundle was signed with the licence {stated}. Give "
+            f"licence={stated}, or pack the run again if you made it.",
+            "makers_licence",
+        )
+
+
+def facts_of_run(run: Path, licence: str, work: Path | None = None) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """What a listing says of a run: its measured quality, and what its label says; or of a work that the run made what
+    the label of the work says; and the files of that label. Raises UserError if it is no run, or one that has no label
+    yet."""
     from afresh.labels.words import rows_of
+    from afresh.labels.work_label import label_of_work
     from afresh.runs.run import Run
-    from afresh.verbs.labelling import labelled_run
+    from afresh.verbs.labelling import in_form, labelled_run
 
     opened = Run.open(run)
-    made = {name: labelled_run(opened, format) for name, format in LABELS.items()}
+    label = None if work is None else label_of_work(work, licence)
+    if label is None:
+        made = {name: labelled_run(opened, format, licence) for name, format in LABELS.items()}
+    else:
+        made = {name: in_form(label, format, {}) for name, format in LABELS.items() if format != "card"}
     label = made["label.json"].label
     assert label is not None
-    facts: dict[str, Any] = {"lineage": dict(rows_of(label)), "labels": tuple(made)}
-    if (run / REPORT).is_file():
+    facts: dict[str, Any] = {"lineage": dict(rows_of(label)), "labels": tuple(made), "quality": None}
+    if work is None and (run / REPORT).is_file():
         facts["quality"] = quality_of(run / REPORT)
     return facts, {name: one.text.encode("utf-8", "backslashreplace") for name, one in made.items()}
 

@@ -4,7 +4,6 @@ without a change to any line: the salt goes with it, and then the hash can be co
 from __future__ import annotations
 
 import json
-import os
 import re
 import secrets
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from pydantic import Field
 
 from afresh.catalogue.listing import Stored
 from afresh.core.safe_json import read_model
+from afresh.storage.files import new_file
 
 MOST = 1_000  # characters of a field
 
@@ -49,12 +49,8 @@ class Buyers:
             return old.hash
         new = Buyer(order=order, salt=secrets.token_hex(16), who=given)
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        aside = self.folder / f".{secrets.token_hex(8)}.tmp"
-        with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as stream:
-            stream.write(new.model_dump_json())
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(aside, self._file(order))
+        with new_file(self._file(order), 0o600) as stream:
+            stream.write(new.model_dump_json().encode())
         return new.hash
 
     def of(self, order: str) -> Buyer | None:

@@ -81,7 +81,7 @@ class Orders:
         self.known: dict[str, Order] = {}
         self.events: dict[str, str] = {}  # what was done about each event
         self.payments: dict[str, str] = {}  # their orders
-        self.early: dict[str, int] = {}  # refunds of payments that are not known yet
+        self.early: dict[tuple[str, str], int] = {}  # refunds of payments that are not known yet, by currency
         self.lineage: tuple[int, Lineage] = (-1, Lineage([]))  # as of a time of the folder of listings
         self.writing = threading.Lock()
         self.buyers = Buyers(catalogue.folder / "buyers")
@@ -94,16 +94,11 @@ class Orders:
         if event := entry.get("event"):
             self.events[event] = what
         if what in ("released", "withheld"):
-            payment = entry.get("payment", "")
-            self.known[entry["order"]] = Order(
-                entry["listing"],
-                entry,
-                paid_of(entry),
-                entry.get("shares", {}),
-                entry["expires"],
-                what == "withheld",
-                self.early.get(payment, 0),
-            )
+            payment, money = entry.get("payment", ""), paid_of(entry)
+            back = 0 if money is None else self.early.get((payment, money.currency), 0)
+            shares, withheld = entry.get("shares", {}), what == "withheld"
+            known = Order(entry["listing"], entry, money, shares, entry["expires"], withheld, back)
+            self.known[entry["order"]] = known
             if payment:
                 self.payments[payment] = entry["order"]
         elif what == "renewed":
@@ -113,7 +108,8 @@ class Orders:
                 known = self.known[order]
                 known.refunded = max(known.refunded, entry["amount"])
             else:
-                self.early[entry["payment"]] = max(self.early.get(entry["payment"], 0), entry["amount"])
+                early = entry["payment"], entry["currency"]
+                self.early[early] = max(self.early.get(early, 0), entry["amount"])
 
     # ---------------------------------------------------------------------------- notices
 
@@ -144,7 +140,7 @@ class Orders:
             return Outcome("refused", why, notice.order)
         money = listing.money
         assert money is not None
-        back = self.early.get(notice.payment, 0)
+        back = self.early.get((notice.payment, money.currency), 0)
         what = "withheld" if back and back >= money.amount else "released"
         self._release(
             append, what, listing, notice.order, notice.buyer, money, event=notice.event, payment=notice.payment
@@ -229,13 +225,8 @@ class Orders:
         hashed = self.buyers.keep(order, to)
         shares = {} if paid is None else self._lineage_of(x).shares(x, paid.amount)
         money = {} if paid is None else paid.model_dump()
-        facts = {
-            "listing": x.id,
-            "title": x.title,
-            "sha256": x.bundle.sha256,
-            "size": x.bundle.size,
-            "licence": x.licence,
-        }
+        facts = {"listing": x.id, "title": x.title, "licence": x.licence}
+        facts |= x.bundle.model_dump(include={"sha256", "size"})
         append(what, **more, order=order, **facts, **money, shares=shares, buyer=hashed, expires=self._expiry())
 
     def _lineage_of(self, x: Listing) -> Lineage:

@@ -4,12 +4,10 @@ forgotten."""
 from __future__ import annotations
 
 import json
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from afresh.catalogue.ledger import Entry
-from afresh.catalogue.sidecar import sidecar_of
 from afresh.core.money import Money
 from afresh.storage.files import replace_file
 
@@ -43,13 +41,14 @@ def receipt_of(catalogue: Catalogue, entry: Entry) -> bytes:
 def write_receipt(catalogue: Catalogue, entry: Entry) -> Path:
     """Write the receipt and its sidecar, unless both are there."""
     from afresh.provenance.formats import SIDECAR
+    from afresh.provenance.sidecar import Purpose, signed_statement
+    from afresh.provenance.signer import signer
 
     file = catalogue.folder / "receipts" / f"{entry['order']}.json"
     beside = file.with_name(file.name + SIDECAR)
     if file.is_file() and beside.is_file():
         return file
     content = receipt_of(catalogue, entry)
-    made = datetime.fromisoformat(entry["at"])
-    replace_file(beside, sidecar_of(content, file.name, catalogue.settings.name, "receipt", made))
+    replace_file(beside, signed_statement(content, file.name, Purpose.RECEIPT, signer()))
     replace_file(file, content)
     return file

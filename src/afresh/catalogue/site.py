@@ -16,7 +16,6 @@ from afresh.catalogue import feeds
 from afresh.catalogue.folder import Catalogue, bundle_fault
 from afresh.catalogue.lineage import Lineage, check_lineage
 from afresh.catalogue.listing import Listing
-from afresh.catalogue.sidecar import sidecar_of
 from afresh.core import UserError
 from afresh.pages.render import BASE, environment
 from afresh.storage.files import free_bytes
@@ -69,6 +68,8 @@ def publish(catalogue: Catalogue, out: Path, made: datetime | None = None) -> li
 def files(catalogue: Catalogue, offered: Sequence[Listing], made: datetime) -> Iterator[tuple[str, bytes]]:
     """Names and contents of what is computed."""
     from afresh.provenance.formats import SIDECAR
+    from afresh.provenance.sidecar import Purpose, signed_statement
+    from afresh.provenance.signer import signer
 
     settings, lineage = catalogue.settings, Lineage(offered)
     newest = sorted(offered, key=lambda x: (x.added, x.id), reverse=True)
@@ -96,7 +97,7 @@ def files(catalogue: Catalogue, offered: Sequence[Listing], made: datetime) -> I
     yield "listings.js", f"const LISTINGS = {in_script(rows)};\n".encode()
     index = (json.dumps(index_of(catalogue, newest, made), ensure_ascii=False, indent=1) + "\n").encode()
     yield INDEX, index
-    yield INDEX + SIDECAR, sidecar_of(index, INDEX, settings.name, "catalogue", made)
+    yield INDEX + SIDECAR, signed_statement(index, INDEX, Purpose.CATALOGUE, signer())
     if settings.url is not None:
         yield "feed.xml", feeds.rss(settings.name, settings.url, newest[: feeds.MOST_NEWS])
         yield "sitemap.xml", feeds.sitemap(settings.url, newest)

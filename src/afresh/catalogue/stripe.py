@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from importlib.util import find_spec
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, Field, StringConstraints, ValidationError
 
+from afresh.catalogue.buyers import MOST as MOST_CHARACTERS
 from afresh.catalogue.folder import Catalogue
-from afresh.catalogue.listing import Listing
+from afresh.catalogue.listing import Line, Listing
 from afresh.catalogue.orders import Notice
 from afresh.core import UserError
-from afresh.core.money import CURRENCIES, Money
+from afresh.core.money import CURRENCIES, MOST, Money
 from afresh.core.safe_json import faults, parse_json
 
 TOLERANCE = 300  # seconds between the signing of a notice and its arrival
@@ -55,26 +55,44 @@ def money_at_stripe(amount: int, code: str) -> Money:
     return Money(amount=whole, currency=currency)
 
 
+def _encodable(text: str) -> str:
+    """Raises ValueError for half of a surrogate pair, which JSON may have and no file."""
+    text.encode()
+    return text
+
+
+Amount = Annotated[int, Field(ge=0, le=MOST)]
+Currency = Annotated[str, Field(pattern="^[a-z]{3}$")]
+Person = Annotated[str, StringConstraints(max_length=MOST_CHARACTERS), AfterValidator(_encodable)]
+
+
 class Details(BaseModel):
     """Who paid, as far as Stripe asked."""
 
-    email: str | None = None
-    name: str | None = None
+    email: Person | None = None
+    name: Person | None = None
 
 
 class Totals(BaseModel):
-    amount_tax: int = 0
+    amount_tax: Amount = 0
+
+
+class Metadata(BaseModel):
+    """What a payment link says of what is bought. Other metadata of the seller's does not count."""
+
+    listing: Line = Field("", alias=LISTING)
+    catalogue: Line = Field("", alias=CATALOGUE)
 
 
 class Session(BaseModel):
     """The fields of a Checkout Session that count here."""
 
-    id: str = Field(max_length=200)
+    id: Line
     payment_status: Literal["paid", "unpaid", "no_payment_required"]
-    amount_total: int = Field(ge=0)
-    currency: str = Field(pattern="^[a-z]{3}$")
-    payment_intent: str | None = Field(None, max_length=200)
-    metadata: dict[str, str] | None = None
+    amount_total: Amount
+    currency: Currency
+    payment_intent: Line | None = None
+    metadata: Metadata | None = None
     customer_details: Details | None = None
     total_details: Totals | None = None
 
@@ -82,15 +100,15 @@ class Session(BaseModel):
 class Charge(BaseModel):
     """The fields of a Charge that count here; `amount_refunded` is all that was paid back of it so far."""
 
-    id: str = Field(max_length=200)
-    payment_intent: str | None = Field(None, max_length=200)
-    amount_refunded: int = Field(ge=0)
-    currency: str = Field(pattern="^[a-z]{3}$")
+    id: Line
+    payment_intent: Line | None = None
+    amount_refunded: Amount
+    currency: Currency
 
 
 class Event(BaseModel):
-    id: str = Field(min_length=1, max_length=200)
-    type: str
+    id: Line = Field(min_length=1)
+    type: Line
     data: dict[str, Any]
 
 
@@ -132,7 +150,7 @@ def _notice(event: Event) -> Notice | str:
             return f"the payment of {session.id} is not complete yet"
         tax = 0 if session.total_details is None else session.total_details.amount_tax
         amounts = [a for a in (session.amount_total, session.amount_total - tax) if a >= 0]
-        metadata: Mapping[str, str] = session.metadata or {}
+        about = session.metadata or Metadata()
         who = session.customer_details or Details()
         return Notice(
             kind="payment",
@@ -140,15 +158,15 @@ def _notice(event: Event) -> Notice | str:
             payment=session.payment_intent or session.id,
             paid=tuple(dict.fromkeys(money_at_stripe(a, session.currency) for a in amounts)),
             order=session.id,
-            catalogue=metadata.get(CATALOGUE, ""),
-            listing=metadata.get(LISTING, ""),
+            catalogue=about.catalogue,
+            listing=about.listing,
             buyer={"email": who.email or "", "name": who.name or ""},
         )
     if event.type == REFUNDED:
         charge = Charge.model_validate(event.data["object"])
         paid = (money_at_stripe(charge.amount_refunded, charge.currency),)
         return Notice("refund", event.id, charge.payment_intent or charge.id, paid)
-    return f"events of the type {event.type[:100]} are not heeded"
+    return f"events of the type {event.type} are not heeded"
 
 
 def payment_link(catalogue: Catalogue, listing: Listing, key: str, base: str | None = None) -> tuple[str, str]:

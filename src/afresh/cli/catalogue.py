@@ -14,11 +14,27 @@ from afresh.cli.paths import Refusal, existing, existing_run, run_path
 from afresh.cli.show import answer, emit, note, say, size, table
 
 if TYPE_CHECKING:
+    from afresh.catalogue.folder import Catalogue
     from afresh.catalogue.orders import Orders
 
 Folder = Annotated[Path, typer.Option(help="The folder of the catalogue.", metavar="CATALOGUE")]
 Id = Annotated[str, typer.Argument(help="The id of a listing.", metavar="LISTING")]
 HERE = Path("catalogue")
+
+
+def opened(folder: Path) -> Catalogue:
+    """The catalogue in a folder. Raises UserError if there is none."""
+    from afresh.catalogue.folder import Catalogue
+
+    return Catalogue.open(folder)
+
+
+def tell(as_json: bool, fields: dict[str, Any], sentence: str) -> None:
+    """The result of a command: its fields for programs, or a sentence."""
+    if as_json:
+        emit(fields)
+    else:
+        say(sentence)
 
 
 def file_or_run(path: Path) -> Path | None:
@@ -48,10 +64,9 @@ def init(
     from afresh.catalogue.folder import Catalogue
 
     made = Catalogue.init(folder, name=name, maker=maker, url=url, delivery=delivery, days=days)
-    if as_json:
-        emit({"folder": str(folder), "name": made.settings.name, "id": made.settings.id})
-    else:
-        say(f"{folder}: the catalogue {made.settings.name}. Add to it: afresh catalogue add FILE --folder {folder}")
+    fields = {"folder": str(folder), "name": made.settings.name, "id": made.settings.id}
+    add_to_it = f"Add to it: afresh catalogue add FILE --folder {folder}"
+    tell(as_json, fields, f"{folder}: the catalogue {made.settings.name}. {add_to_it}")
 
 
 def add(
@@ -89,9 +104,8 @@ def add(
 ) -> None:
     """Add a model, an adapter, a data set or a work to a catalogue."""
     from afresh.catalogue import add as adding
-    from afresh.catalogue.folder import Catalogue
 
-    catalogue = Catalogue.open(folder)
+    catalogue = opened(folder)
     facts: dict[str, Any] = {"id": id, "price": price, "link": link, "preview": preview, "parents": parent or ()}
     facts |= {"title": title, "summary": summary, "terms": terms, "maker": maker, "safety": safety}
     if file.is_dir():
@@ -112,9 +126,7 @@ def add(
 
 def _list(folder: Folder = HERE, as_json: Annotated[bool, o.json_of("{listings}")] = False) -> None:
     """List what is in a catalogue."""
-    from afresh.catalogue.folder import Catalogue
-
-    found = Catalogue.open(folder).listings()
+    found = opened(folder).listings()
     if as_json:
         emit({"listings": [x.model_dump(mode="json") for x in found]})
         return
@@ -140,12 +152,11 @@ def price(
 ) -> None:
     """Give a listing a price, and the link where it is bought."""
     from afresh.catalogue.add import set_price
-    from afresh.catalogue.folder import Catalogue
     from afresh.core import UserError
 
     if link is not None and stripe_key is not None:
         raise UserError("A payment link is made, or one is given: leave out `link` or `stripe_key`.", "link")
-    catalogue = Catalogue.open(folder)
+    catalogue = opened(folder)
     before, made = catalogue.listing(listing), set_price(catalogue, listing, price, link)
     if stripe_key is not None and made.money is not None:
         from afresh.catalogue.stripe import payment_link
@@ -168,21 +179,18 @@ def publish(
     as_json: Annotated[bool, o.json_of("{out, listings}")] = False,
 ) -> None:
     """Write the catalogue as a site that opens from a folder and can be put on any host."""
-    from afresh.catalogue.folder import Catalogue
     from afresh.catalogue.site import publish as write_site
     from afresh.core.plural import counted
 
-    catalogue, place = Catalogue.open(folder), out or folder / "site"
+    catalogue, place = opened(folder), out or folder / "site"
     every, made = catalogue.listings(), write_site(catalogue, place)
     if waiting := [x.id for x in every if x.price is None and x.removed is None]:
         more = ", ..." if len(waiting) > 10 else ""
         note(f"Not published, as they have no price yet: {', '.join(waiting[:10])}{more}.")
     if catalogue.settings.url is None:
         note("Without the address of the site (url in settings.json) there are no feeds and no sitemap.")
-    if as_json:
-        emit({"out": str(place), "listings": len(made)})
-    else:
-        say(f"{counted(len(made), 'listing')}: {place / 'index.html'}")
+    fields = {"out": str(place), "listings": len(made)}
+    tell(as_json, fields, f"{counted(len(made), 'listing')}: {place / 'index.html'}")
     if open_page:
         import webbrowser
 
@@ -197,13 +205,10 @@ def remove(
 ) -> None:
     """Take a listing down: it is not offered or delivered any more."""
     from afresh.catalogue.add import take_down
-    from afresh.catalogue.folder import Catalogue
 
-    made = take_down(Catalogue.open(folder), listing, reason)
-    if as_json:
-        emit({"listing": made.model_dump(mode="json")})
-    else:
-        say(f"{made.id} is taken down. Publish again, so that the site no longer has it.")
+    made = take_down(opened(folder), listing, reason)
+    sentence = f"{made.id} is taken down. Publish again, so that the site no longer has it."
+    tell(as_json, {"listing": made.model_dump(mode="json")}, sentence)
 
 
 def secret_in(file: Path) -> str:
@@ -230,11 +235,10 @@ def grant(
     """Release a listing to a person: a link that expires, a receipt, and a line in the ledger."""
     from dataclasses import asdict
 
-    from afresh.catalogue.folder import Catalogue
     from afresh.catalogue.orders import Orders
     from afresh.core.money import parse_money
 
-    orders = Orders(Catalogue.open(folder))
+    orders = Orders(opened(folder))
     made = orders.grant(listing, to, order, None if paid is None else parse_money(paid, "paid"))
     if as_json:
         emit(asdict(made))
@@ -257,12 +261,11 @@ def payments(
     """
     from dataclasses import asdict
 
-    from afresh.catalogue.folder import Catalogue
     from afresh.catalogue.orders import Orders
     from afresh.catalogue.stripe import notice_of
     from afresh.core.safe_json import read_bytes
 
-    orders = Orders(Catalogue.open(folder))
+    orders = Orders(opened(folder))
     if not files:
         list_orders(orders, as_json)
         return
@@ -310,7 +313,6 @@ def royalties(
     as_json: Annotated[bool, o.json_of("{royalties}")] = False,
 ) -> None:
     """Say who is due how much of what was paid, along the lineage of the listings."""
-    from afresh.catalogue.folder import Catalogue
     from afresh.catalogue.royalties import as_csv
     from afresh.catalogue.royalties import royalties as summed
     from afresh.storage.files import replace_file
@@ -318,7 +320,7 @@ def royalties(
 
     if out is not None:
         check_free(out, force)
-    rows = summed(Catalogue.open(folder), day(since, "since"), day(until, "until"))
+    rows = summed(opened(folder), day(since, "since"), day(until, "until"))
     if out is not None:
         replace_file(out, as_csv(rows).encode())
         say(f"royalties: {out}")
@@ -344,15 +346,11 @@ def forget(
     as_json: Annotated[bool, o.json_of("{orders}")] = False,
 ) -> None:
     """Remove the personal data of a buyer. The orders stay in the ledger, without a name."""
-    from afresh.catalogue.folder import Catalogue
     from afresh.catalogue.orders import Orders
     from afresh.core.plural import counted
 
-    found = list(Orders(Catalogue.open(folder)).forget(person))
-    if as_json:
-        emit({"orders": found})
-    else:
-        say(f"forgotten in {counted(len(found), 'order')}: {', '.join(found)}")
+    found = list(Orders(opened(folder)).forget(person))
+    tell(as_json, {"orders": found}, f"forgotten in {counted(len(found), 'order')}: {', '.join(found)}")
 
 
 def check(folder: Folder = HERE, as_json: Annotated[bool, o.json_of("{passed, lines, last, faults}")] = False) -> None:
@@ -360,12 +358,11 @@ def check(folder: Folder = HERE, as_json: Annotated[bool, o.json_of("{passed, li
 
     Keep the hash of the last line elsewhere: with it, nobody can write the ledger anew unnoticed.
     """
-    from afresh.catalogue.folder import Catalogue
     from afresh.catalogue.ledger import check_ledger
     from afresh.core import UserError
     from afresh.core.plural import counted
 
-    catalogue, lines, last, faults = Catalogue.open(folder), 0, "", []
+    catalogue, lines, last, faults = opened(folder), 0, "", []
     try:
         lines, last, torn = check_ledger(catalogue.ledger.path)
         if torn:
@@ -402,7 +399,6 @@ def serve(
 
     A proxy with TLS stands before it: Stripe sends to /payments/stripe, buyers come to /orders/ and /bundles/.
     """
-    from afresh.catalogue.folder import Catalogue
     from afresh.catalogue.stripe import require_stripe
     from afresh.cli.extras import require
 
@@ -412,7 +408,7 @@ def serve(
     from afresh.serve.catalogue import catalogue_server
     from afresh.serve.listen import serve_with
 
-    catalogue = Catalogue.open(folder)
+    catalogue = opened(folder)
     if secret_file is None:
         note("Without the secret of an endpoint at Stripe no notices are taken, and bundles are delivered alone.")
     server = catalogue_server(catalogue, None if secret_file is None else secret_in(secret_file))

@@ -83,7 +83,7 @@ def rm(
             raise typer.Exit
     removed: list[dict[str, Any]] = [{"run": str(path), "left": []} for path in ended]
     for path in ended:
-        note(f"{path} was removed before, but for the end: that is done now")
+        note(f"what an interrupted command had left of {path} is removed")
     for run in found:
         personal = run.record.personal and base_of(run.path.resolve()) is not None
         deleted = delete_adapter(run, with_data) if personal else None

@@ -57,7 +57,8 @@ def cost_lines(run: Run) -> list[tuple[str, str]]:
         return []
     label = label_of(run, load=False)
     costs = [f"{name} {text}" for name, text in cost_rows(label)]
-    return [("licences", "; ".join(map(followed, label.licences))), ("costs", "; ".join(costs))]
+    own = [] if label.licence is None else [("licence", label.licence)]
+    return [*own, ("licences", "; ".join(map(followed, label.licences))), ("costs", "; ".join(costs))]
 
 
 def last_preview(run: Run) -> Path | None:

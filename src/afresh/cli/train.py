@@ -182,24 +182,27 @@ def finish(job: Job, measure: bool, as_json: bool, log: Sequence[str] | None) ->
         show(job, seconds, measured, samples)
 
 
-def judged(job: Job, measure: bool) -> tuple[Measurement | None, Samples]:
-    """The measurement, and the samples of the report, which is written to the run's folder."""
+def judged(job: Job, measure: bool) -> tuple[Measurement | None, Samples | None]:
+    """The measurement, and the samples of the report, which is written to the run's folder; None for what fails."""
+    from afresh.core.errors import left_out
     from afresh.training.loop import Interrupted
     from afresh.verbs.measuring import measure_run
     from afresh.verbs.report import report_samples, write_run_report
 
     path = job.run.path
     try:
-        measured = None
-        if measure:
-            measured = measure_run(job.run, prepared=job.prepared, seconds=job.measuring_seconds())
-        shown = report_samples(job.run)
-        say(f"report: {write_run_report(job.run, measured, shown)}")
+        with left_out(f"Training is done and saved, but not reported. To report it: afresh measure {quoted(path)}."):
+            measured = None
+            if measure:
+                measured = measure_run(job.run, prepared=job.prepared, seconds=job.measuring_seconds())
+            shown = report_samples(job.run, job.seconds_left())
+            say(f"report: {write_run_report(job.run, measured, shown)}")
+            return measured, shown.samples
     except KeyboardInterrupt:
         raise Interrupted(
             f"Stopped while measuring; training is done and saved. Measure with: afresh measure {quoted(path)}"
         ) from None
-    return measured, shown.samples
+    return None, None
 
 
 def show(job: Job, seconds: float, measured: Measurement | None, samples: Samples | None = None) -> None:

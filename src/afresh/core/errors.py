@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
+from afresh.core import events
 from afresh.core.library_words import in_plain_words
 from afresh.core.safe_text import visible_line
 
@@ -25,3 +27,17 @@ class UserError(Exception):
 
 class RewardError(UserError):
     """A reward did not give one finite number for each item: names the reward, the item's number and the item."""
+
+
+@contextmanager
+def left_out(consequence: str) -> Iterator[None]:
+    """Warn of an error within the block instead of raising it, for what training can do without."""
+    try:
+        yield
+    except Exception as error:
+        events.warning(f"{consequence} {reason_of(error)}", "left_out")
+
+
+def reason_of(error: Exception) -> str:
+    """An error in one line: the message of a UserError, and of any other error its kind before the message."""
+    return visible_line(str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}")

@@ -92,10 +92,11 @@ class Evidence(Protocol):
     @property
     def limited(self) -> bool: ...  # whether the seconds of the measurement are limited
 
-    def tool(self, make: Callable[[Any, Evidence], T]) -> T:
-        """What `make` makes of the run (`afresh.runs.run.Run`) and this evidence: whatever else a metric needs.
+    def tool(self, make: Callable[[Any, Evidence], T], study: Evidence | None = None) -> T:
+        """The result of `make(run, study)`, whatever else a metric needs of an `afresh.runs.run.Run`. `study`: the
+        evidence with the limits under which it is computed, by default this one.
 
-        It is made once, when it is first needed, and shared by all metrics that name the same function.
+        It is computed once, when it is first needed, and shared by all metrics that name the same function.
         """
         ...
 

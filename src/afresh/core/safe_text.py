@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Callable
+from typing import Any
 
 # C0 except tab and line feed, DEL and C1; separators of lines; embeddings, overrides and isolates of direction; lone
 # surrogates; anchors of annotations; tags, which are invisible copies of ASCII.
@@ -30,6 +32,15 @@ def visible(text: str) -> str:
 def visible_line(text: str) -> str:
     """The same on one line, for names and messages: tabs, line ends and marks of direction are shown, too."""
     return LINE.sub(symbol, text)
+
+
+def with_texts(value: Any, change: Callable[[str], str]) -> Any:
+    """A value of JSON, with each of its texts changed, names of fields included."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, dict):
+        return {change(name): with_texts(inner, change) for name, inner in value.items()}
+    return [with_texts(inner, change) for inner in value] if isinstance(value, list) else value
 
 
 def shell_word(text: str) -> str:

@@ -39,8 +39,9 @@ class Space:
 
     A `stream` consists of documents of any length, from which windows of T tokens are cut; otherwise every example has
     exactly T tokens. Documents that are `records` (conversations) stand alone: a window holds one of them, and no token
-    of context precedes it. `grid`: the raster (height, width) of tokens, whose last axis may be the K residual codes of
-    a position, coarse to fine.
+    of context precedes it. `opening`: the token with which a document begins, where it is not the `end` of the one
+    before, as in public models whose tokenizer has a token of beginning. `grid`: the raster (height, width) of tokens,
+    whose last axis may be the K residual codes of a position, coarse to fine.
 
     Tokens of a `catalogue` are items that stand for themselves: any may follow any, and there may be very many of them.
     Where each item has several `codes`, a token is one of them, and windows begin with the first code of an item.
@@ -62,6 +63,7 @@ class Space:
     grid: tuple[int, ...] = ()
     std: float = 1.0
     records: bool = False
+    opening: int | None = None
     catalogue: bool = False
     codes: int = 1
     slots: tuple[Slot, ...] = ()
@@ -88,8 +90,9 @@ class Space:
 
     @property
     def context_token(self) -> int:
-        """The token of context, which precedes an example: `begin`, or in a stream the `end` of what was before."""
-        return self.special["end" if self.stream else "begin"]
+        """The token of context, which precedes an example: `begin`, or in a stream the `end` of what was before, unless
+        documents have an `opening`."""
+        return self.opening if self.opening is not None else self.special["end" if self.stream else "begin"]
 
     @property
     def lead(self) -> tuple[int, ...]:

@@ -20,7 +20,7 @@ from torch import Tensor
 from afresh.core import Cond, Examples, Item, Stored, UserError
 from afresh.core.space import evenly_spaced
 
-SAMPLE = 1 << 27  # bytes of x that are held of each split: what is not a batch is done with these examples
+SAMPLE = 1 << 27  # bytes, at 4 a number, that are held of each split: what is not a batch is done with these examples
 
 
 class RowFile:
@@ -69,7 +69,7 @@ class StoredRows:
 
     @property
     def sample(self) -> Tensor:
-        return evenly_spaced(len(self), max(1, SAMPLE // self.file.row_bytes))
+        return evenly_spaced(len(self), max(1, SAMPLE // (4 * math.prod(self.file.shape))))
 
     def read(self, rows: Tensor) -> tuple[Tensor, Cond]:
         return torch.from_numpy(self.file.read(self.numbers[rows].tolist())), self.cond.select(rows)

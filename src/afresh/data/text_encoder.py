@@ -104,6 +104,8 @@ def open_model(folder: Path, device: torch.device | None = None) -> TextModel | 
     if missing:
         raise _incomplete(folder, missing)
     config = _json(folder / "config.json", {})
+    if "trust_remote_code" in json.dumps(config):  # which some architectures believe, whatever the caller says
+        raise UserError(f"{folder} asks to run code of its own (config.json: trust_remote_code). Use another encoder.")
     try:
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         if config.get("model_type") == "bert":

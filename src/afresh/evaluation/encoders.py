@@ -223,7 +223,7 @@ class PixelPCA:
 
         flat = downscaled(x[:most]).flatten(1).double().numpy()
         self.name = "pixel_pca"
-        self.pca = PCA(min(components, *flat.shape), random_state=0)
+        self.pca = PCA(min(components, *flat.shape), random_state=0, copy=False)
         self.pca.fit(flat)
         weights = {"mean": self.pca.mean_, "components": self.pca.components_}
         self.hash = weight_hash({k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in weights.items()})

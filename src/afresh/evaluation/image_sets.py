@@ -30,7 +30,7 @@ WINDOW, FLOOR = 256, 1e-4  # of spectra: samples, and the magnitude (1 for a ful
 
 def images_of(examples: Examples, rows: Tensor) -> Tensor:
     """Rows of a split as float32 images (R, C, H, W)."""
-    return as_images(examples.x[rows].float() * examples.scale + examples.shift)
+    return as_images(examples.x[rows].float().mul_(examples.scale).add_(examples.shift))  # one copy, which may be large
 
 
 def is_image_space(space: Space) -> bool:

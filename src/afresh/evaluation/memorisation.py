@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from afresh.evaluation.distribution import distances
 from afresh.evaluation.estimate import Array, Estimate, share
 
-CHUNK = 2048
+CHUNK, VALUES = 2048, 1 << 22  # rows that are compared at once, and their numbers, which are then float64
 NEARER_THAN = 0.99  # a near copy is nearer to a training item than this share of held-out items
 CLOSE, USUAL = 0.2, 0.9  # a close copy is nearer than this share of the distance within which so many held-out ones are
 
@@ -18,10 +18,11 @@ CLOSE, USUAL = 0.2, 0.9  # a close copy is nearer than this share of the distanc
 def nearest(x: Array, table: Array) -> Array:
     """Exact distance (N,) of every row of x to the nearest row of `table`; 0 for a copy."""
     best, place = np.full(len(x), np.inf), np.zeros(len(x), np.int64)
-    for i in range(0, len(x), CHUNK):
-        rows = slice(i, i + CHUNK)
-        for j in range(0, len(table), CHUNK):
-            d = distances(x[rows], table[j : j + CHUNK])
+    count = min(CHUNK, max(1, VALUES // x.shape[1]))
+    for i in range(0, len(x), count):
+        rows = slice(i, i + count)
+        for j in range(0, len(table), count):
+            d = distances(x[rows], table[j : j + count])
             arg = d.argmin(1)
             least = d[np.arange(len(d)), arg]
             better = least < best[rows]
@@ -30,8 +31,8 @@ def nearest(x: Array, table: Array) -> Array:
     # distances() expands the square, so that a copy is about 1e-7 away; computed directly, its distance is 0.
     return np.concatenate(
         [
-            np.linalg.norm(x[i : i + CHUNK].astype(np.float64) - table[place[i : i + CHUNK]], axis=1)
-            for i in range(0, len(x), CHUNK)
+            np.linalg.norm(x[i : i + count].astype(np.float64) - table[place[i : i + count]], axis=1)
+            for i in range(0, len(x), count)
         ]
     )
 

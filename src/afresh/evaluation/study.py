@@ -11,13 +11,14 @@ from typing import Any, TypeVar
 from torch import Tensor
 
 from afresh import __version__
-from afresh.core import CondSpec, Drawn, Evidence, Examples, Item, ItemKind, Metric, Score, Space
+from afresh.core import CondSpec, Drawn, Evidence, Examples, Item, ItemKind, Metric, Score, Space, events
+from afresh.core.errors import reason_of
+from afresh.core.memory import give_back
 from afresh.core.rng import Rng
 from afresh.evaluation.card import ProtocolCard, split_hash
-from afresh.evaluation.time_budget import Effort
+from afresh.evaluation.time_budget import LATE, Effort, OutOfTime
 
 T = TypeVar("T")
-LATE = "left out to keep the minutes; `afresh.measure(RUN)` measures everything"
 
 
 class Unmeasurable(Exception):
@@ -74,8 +75,8 @@ class Study:
     def limited(self) -> bool:
         return self.effort.seconds is not None
 
-    def tool(self, make: Callable[[Any, Evidence], T]) -> T:
-        return self.evidence.tool(make)
+    def tool(self, make: Callable[[Any, Evidence], T], study: Evidence | None = None) -> T:
+        return self.evidence.tool(make, study or self)
 
     def once(self, key: str, make: Callable[[], T]) -> T:
         """The result of `make`, which is called only when `key` is requested for the first time."""
@@ -130,11 +131,11 @@ def measure(
 ) -> Measurement:
     """Run the metrics that apply on n samples. Encoders are cached in `folder`, if given.
 
-    With a limit of seconds in `effort`, encoders learn for less long, the metrics of the verdict come first, and others
-    whose turn comes too late are left out.
+    With a limit of seconds in `effort`, encoders learn for less long, the metrics of the verdict come first, others
+    whose turn comes too late are left out, and one that takes much longer than the seconds is ended.
 
     `sampling`: the settings with which `evidence.samples` draws, for the card. A metric that does not apply is listed
-    in `skipped` with the reason.
+    in `skipped` with the reason, and so is one that raises an error, whatever it is: training that is done stays done.
     """
     study = Study(evidence, n, folder, effort)
     scores: list[Score] = []
@@ -145,12 +146,17 @@ def measure(
         if reason is None and study.effort.over and not metric.brief:
             reason = failed[metric.name] = LATE
         if reason is None:
+            give_back()  # what the metric before held
             study.effort.report(metric.name.replace("_", " "))
             try:
-                scores += metric.compute(study)
+                with study.effort.bounded():
+                    scores += metric.compute(study)
                 continue
-            except Unmeasurable as error:
+            except (Unmeasurable, OutOfTime) as error:
                 reason = failed[metric.name] = str(error)
+            except Exception as error:
+                reason = failed[metric.name] = reason_of(error)
+                events.warning(f"The metric {metric.name} is left out. {reason}", "metric_failed", metric=metric.name)
         skipped[metric.name] = reason
     card = ProtocolCard(
         version=__version__,

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from afresh.core import events
 from afresh.training.progress import clock
 
 SAMPLING, ENCODER, CLASSIFIER = 0.35, 0.3, 0.1  # shares of the seconds for the samples and for training each network
-LEAST_STEPS, LEAST_SAMPLES = 20, 24  # which are trained and drawn even where they take longer
+LEAST_STEPS = 20  # which are trained even where they take longer than their share
+GRACE = 20.0  # seconds by which a short measurement may end late; a longer one may take twice its seconds
 EVERY = 0.25  # minimum seconds between events
+LATE = "left out to keep the minutes; `afresh measure RUN` measures everything"
+
+
+class OutOfTime(Exception):
+    """Raised within `Effort.bounded` when its time is over."""
 
 
 @dataclass
@@ -27,6 +37,9 @@ class Effort:
     seconds: float | None = None
     begun: float = field(default_factory=time.monotonic)
     reported: float = 0.0
+    stage: str = ""
+    share: float = 0.0
+    end: float | None = None  # when `report` raises OutOfTime
 
     def left(self) -> float | None:
         """Seconds left, at least 0; None without a limit."""
@@ -52,10 +65,33 @@ class Effort:
         allowed = min(share * self.seconds, self.left() or 0.0)
         return max(least, min(wanted, int(allowed / each)))
 
+    @contextmanager
+    def bounded(self) -> Iterator[None]:
+        """Report progress at every evaluation of a network by this thread, and end what runs within this block once it
+        is late: the next evaluation or report raises OutOfTime. Without a limit, nothing is ended."""
+        thread = threading.get_ident()
+        if self.seconds is not None:
+            self.end = self.begun + self.seconds + max(self.seconds, GRACE)
+
+        def check(*_: object) -> None:
+            if threading.get_ident() == thread:
+                self.report(self.stage, self.share)
+
+        handle = register_module_forward_pre_hook(check)
+        try:
+            yield
+        finally:
+            handle.remove()
+            self.end = None
+
     def report(self, stage: str, share: float = 0.0, ended: bool = False) -> None:
-        """Emit a progress event, at most every EVERY seconds."""
+        """Emit a progress event, at most every EVERY seconds. Raises OutOfTime as `bounded` says."""
         now = time.monotonic()
-        if now - self.reported < EVERY and share < 1 and not ended:
+        if self.end is not None and now > self.end:
+            raise OutOfTime(LATE)
+        last = share >= 1 and share > self.share  # of a stage
+        self.stage, self.share = stage, share
+        if now - self.reported < EVERY and not last and not ended:
             return
         self.reported = now
         elapsed, left = now - self.begun, self.left()

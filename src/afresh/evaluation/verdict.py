@@ -15,6 +15,7 @@ from afresh.core import Score, Word, registry
 from afresh.core.safe_text import shell_word
 from afresh.evaluation.doubt import Doubt, Judge, doubt_of
 from afresh.evaluation.study import Measurement
+from afresh.evaluation.time_budget import LATE
 
 MEANING: Mapping[Word, str] = {
     "noise": "nothing of the data can be recognised in the samples",
@@ -104,6 +105,8 @@ def verdict(measured: Measurement, known: KnownFacts, better_now: Help | None = 
     if doubt is not None:
         sentence = f"The {known.plural} are {word} or {doubt.word}, and the numbers do not say which. {sentence}"
         word, advice = "cannot tell", what_decides(doubt, known, card.samples)
+    elif word == "not measured" and LATE in measured.failed.values():
+        advice = measured_fully(known)
     else:
         advice = help_for(word, known, card.train_size, card.heldout_size, better_now)
     if word not in UNDECIDED and card.heldout_size < FEW and not known.divided:
@@ -181,9 +184,7 @@ def help_for(word: Word, known: KnownFacts, train: int, heldout: int, better_now
             sample_command(known),
         )
     if word == "cannot tell":
-        return Help(
-            "Measure it without a limit of minutes.", f"afresh measure {shell_word(known.run)}" if known.run else ""
-        )
+        return measured_fully(known)
     if word == "not measured":
         if heldout >= FEW:
             return Help("Look at the samples and at the numbers in the report: no single word sums them up.")
@@ -217,6 +218,12 @@ def help_for(word: Word, known: KnownFacts, train: int, heldout: int, better_now
         times = min(64, max(2, round(known.wanted / known.examples)))
     more = train_command(known, times * (known.minutes or 5))
     return Help(f"{in_words(times)} the minutes.", more)
+
+
+def measured_fully(known: KnownFacts) -> Help:
+    return Help(
+        "Measure it without a limit of minutes.", f"afresh measure {shell_word(known.run)}" if known.run else ""
+    )
 
 
 def in_words(times: int) -> str:

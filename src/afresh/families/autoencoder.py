@@ -189,7 +189,8 @@ def build(config: AutoencoderConfig, space: Space, conds: CondSpec) -> dict[str,
                 "numbers: leave it at kl."
             )
         prior = GaussianPrior((config.channels, config.slots))
-        return {**sequence_networks(space, sequence_shape(config)), "prior": prior}
+        shape = SequenceShape(config.channels, config.slots, config.width, config.blocks)
+        return {**sequence_networks(space, shape), "prior": prior}
     if config.spectral and not is_wave(space):
         raise UserError(
             f"`family.spectral={config.spectral:g}` compares spectra of waveforms (channels, samples), but the data "
@@ -198,11 +199,6 @@ def build(config: AutoencoderConfig, space: Space, conds: CondSpec) -> dict[str,
         )
     prior = GaussianPrior((config.shape.latent, *latent_grid(space.shape[1:], config.factor)))
     return {**networks(space.shape, config.shape), "prior": prior}
-
-
-def sequence_shape(config: AutoencoderConfig) -> SequenceShape:
-    """The sizes of the networks over sequences."""
-    return SequenceShape(config.channels, config.slots, config.width, config.blocks)
 
 
 def regions(modules: Modules, device: str) -> Sequence[nn.Module]:

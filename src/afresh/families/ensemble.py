@@ -91,7 +91,8 @@ class EnsembleConfig(BaseModel):
 
 
 class EnsembleSettings(BaseModel):
-    """Options of sampling. `spread`: the standard deviation of the noise that the network is told; 1 as in training."""
+    """Options of sampling. `spread`: a factor of what members differ by from a mean that has a network of its own, or
+    otherwise the standard deviation of the noise that the network is told; 1 as in training."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     spread: float = Field(1.0, ge=0, le=10)
@@ -157,17 +158,20 @@ class Drawing(nn.Module):
             return None
         return self.answer(self.mean, self.conditioning(cond) + self.bias, cond)
 
-    def changes(self, mean: Tensor | None, noise: Tensor, latent: Tensor, cond: Cond) -> Tensor:
-        """The changes (B, C, *grid) of unit scale of members."""
+    def changes(self, mean: Tensor | None, noise: Tensor, latent: Tensor, cond: Cond, spread: float = 1.0) -> Tensor:
+        """The changes (B, C, *grid) of unit scale of members, which differ `spread` times as much as in training."""
         if self.net is None:
             assert mean is not None
             return mean
         e = self.conditioning(cond) + self.bias
-        e = e if mean is None else e.detach()
+        if mean is None:
+            noise, latent = spread * noise, spread * latent
+        else:
+            e = e.detach()
         e = e if self.shared is None else e + self.shared(latent)
         more = (noise,) if mean is None else (mean, noise)
         out = self.answer(self.net, e, cond, *more)
-        return out if mean is None or self.scale is None else mean + self.scale * out
+        return out if mean is None or self.scale is None else mean + spread * self.scale * out
 
     def after(self, change: Tensor, cond: Cond) -> Tensor:
         """x of a change of unit scale."""
@@ -183,8 +187,8 @@ class Drawing(nn.Module):
         out = torch.cat([aligned_fields(cond, self.conds, nothing), *more], 1)
         return out if out.shape[1] else nothing[:, :1]
 
-    def forward(self, noise: Tensor, latent: Tensor, cond: Cond) -> Tensor:
-        return self.after(self.changes(self.means(cond), noise, latent, cond), cond)
+    def forward(self, noise: Tensor, latent: Tensor, cond: Cond, spread: float = 1.0) -> Tensor:
+        return self.after(self.changes(self.means(cond), noise, latent, cond, spread), cond)
 
 
 def own_channels(conds: CondSpec, channels: int) -> int:
@@ -277,8 +281,8 @@ def draw(
 ) -> Tensor:
     """Samples (n, *space.shape) from noise that is keyed by `index`; differentiable in the weights."""
     net = drawing(modules)
-    noise = rng.normal("sample/noise", index, (net.noise, *space.shape[1:])) * settings.spread
-    return net(noise, rng.normal("sample/latent", index, (net.latent,)) * settings.spread, cond)
+    noise = rng.normal("sample/noise", index, (net.noise, *space.shape[1:]))
+    return net(noise, rng.normal("sample/latent", index, (net.latent,)), cond, settings.spread)
 
 
 sample = torch.no_grad()(draw)

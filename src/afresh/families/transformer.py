@@ -157,7 +157,7 @@ def build(config: TransformerConfig, space: Space, conds: CondSpec) -> dict[str,
         tied=config.tied,
         qkv_bias=config.qkv_bias,
         rope_scaling=config.rope_scaling,
-        separator=space.special["end"] if config.apart and space.stream and not space.records else -1,
+        separator=space.context_token if config.apart and space.stream and not space.records else -1,
     )
     return {"decoder": Decoder(shape, conds)}
 

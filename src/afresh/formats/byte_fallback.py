@@ -14,11 +14,10 @@ from dataclasses import replace
 import tokenizers
 import torch
 from tokenizers import AddedToken, decoders, models, pre_tokenizers
-from tokenizers.processors import TemplateProcessing
 from torch import Tensor
 
 from afresh.data.text.pieces import byte_names
-from afresh.data.text.tokenizer import NIBBLES, Tokenizer
+from afresh.data.text.tokenizer import NIBBLES, Tokenizer, put_before
 from afresh.formats.base import Base
 
 # Logits of a token that is never a target sink with training, but there are some 200 new ones: twice the logit keeps
@@ -96,7 +95,5 @@ def byte_level(base: Base, vocab: dict[str, int], merges: list[tuple[str, str]])
     begin, end, pad = (str(t.inner.id_to_token(t.special[s])) for s in ("begin", "end", "pad"))
     if base.first is not None:
         begin = str(t.inner.id_to_token(base.first))
-        inner.post_processor = TemplateProcessing(
-            single=f"{begin} $A", pair=f"{begin} $A {begin} $B:1", special_tokens=[(begin, base.first)]
-        )
+        put_before(inner, base.first)
     return Tokenizer.foreign(inner.to_str(), begin, end, pad, chat_template=t.chat_template)

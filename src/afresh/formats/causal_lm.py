@@ -134,12 +134,21 @@ def loaded(folder: Path, kind: Any, config: Any) -> CausalLM:
         if info[key]:
             raise UserError(f"The weights of {folder} {words} tensors of a {kind.__name__}: {few(sorted(info[key]))}.")
     tokens = torch.arange(8)[None] % config.get_text_config().vocab_size
-    expected = model.eval()(tokens).logits.float()
-    net = CausalLM(model)
+    try:
+        expected = model.eval()(tokens).logits.float()
+        net = CausalLM(model)
+        whole, begun = net(tokens, None), net(tokens[:, :-1], None)
+    except UserError:
+        raise
+    except Exception as e:  # a model that needs pictures, sounds or other tokens says so in its own way
+        raise UserError(
+            f"{kind.__name__} of {folder} does not compute the next token of a text alone: {error_line(e)}. Choose "
+            "another base, such as the language model that it was made from."
+        ) from None
     near = (1e-3 if next(net.parameters()).dtype == torch.float32 else 0.05) * float(expected.std())
     for found, what in (
-        (net(tokens, None), "does not separate its hidden states from its logits"),
-        (net(tokens[:, :-1], None), "attends to the tokens that follow, so that it does not continue texts"),
+        (whole, "does not separate its hidden states from its logits"),
+        (begun, "attends to the tokens that follow, so that it does not continue texts"),
     ):
         if not torch.allclose(found, expected[:, : found.shape[1]], rtol=0, atol=near):
             raise UserError(f"{kind.__name__} of {folder} {what}. Choose another base.")
@@ -156,7 +165,9 @@ def base_model_of(loaded: Base | WrappedBase) -> BaseModel:
         name=loaded.source,
         family=registry.family(loaded.family),
         config=loaded.config,
-        encoder=DocumentEncoder(loaded.tokenizer, loaded.context, {}, not_blank),
+        encoder=DocumentEncoder(
+            loaded.tokenizer, loaded.context, {}, not_blank, begins=loaded.tokenizer.opening is not None
+        ),
         codec=None,
         weights=WithPrefix("decoder.", loaded.weights),
         context=loaded.context,

@@ -32,7 +32,7 @@ def base_of(
     if isinstance(net, CausalLM):
         raise UserError(
             f"{type(net.head).__name__} is computed by transformers, and such a model is not exported. If an adapter "
-            f"learnt, it is in {source}/adapter, which PEFT opens."
+            "learnt, export that: `to='peft'`."
         )
     if not isinstance(net, Decoder) or not isinstance(config, TransformerConfig) or set(modules) != {"decoder"}:
         raise UserError("Only models of the family transformer can be exported in a format of language models.")

@@ -1,6 +1,7 @@
 """GGUF files, read by the package gguf (github.com/ggml-org/ggml/blob/master/docs/gguf.md).
 
-`gguf.GGUFReader` follows every count and offset of a header; here it is stopped at the end of the file.
+`gguf.GGUFReader` follows every count and offset of a header, and makes two objects of a text; here it is stopped at the
+end of the file, and at more fields, items, texts or tensors than the largest public models have.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from gguf import ReaderField, ReaderTensor
 
 VERSIONS = (2, 3)
+MOST_FIELDS, MOST_TENSORS, MOST_DIMENSIONS = 1 << 14, 1 << 15, 8
+MOST_ITEMS = 1_500_000  # of all arrays together; the vocabulary with the most has 262,144 tokens and 514,906 merges
+MOST_TEXT = 1 << 27  # bytes of all texts together
 
 
 @dataclass(frozen=True)
@@ -77,26 +81,56 @@ def open_gguf(path: Path) -> GGUFFile:
         raise UserError("Reading GGUF needs the package gguf. Install it: pip install 'afresh[hf]'.") from None
 
     class Bounded(GGUFReader):
-        """Raises ValueError at the end of the file; reads arrays of numbers in one piece."""
+        """Raises ValueError at the end of the file and at a bound; reads an array in one piece, a text as str."""
 
-        def _get(self, offset: int, dtype: Any, count: Any = 1, override_order: Any = None) -> Any:
-            end = offset + np.dtype(dtype).itemsize * int(count)
+        items = text = 0  # read so far
+
+        def _within(self, end: int) -> None:
             if end > len(self.data):
                 raise ValueError(f"its header leads to byte {end:,}, but the file ends at byte {len(self.data):,}")
+
+        def _get(self, offset: int, dtype: Any, count: Any = 1, override_order: Any = None) -> Any:
+            self._within(offset + np.dtype(dtype).itemsize * int(count))
             return super()._get(offset, dtype, count, override_order)
+
+        def _get_str(self, offset: int) -> Any:
+            found = super()._get_str(offset)
+            self.text = at_most(self.text + len(found[1]), MOST_TEXT, "bytes of text")
+            return found
 
         def _get_field_parts(self, orig_offs: int, raw_type: Any) -> Any:
             if raw_type != GGUFValueType.ARRAY:
                 return super()._get_field_parts(orig_offs, raw_type)
-            kind, count = self._get(orig_offs, np.uint32), self._get(orig_offs + 4, np.uint64)
-            number = self.gguf_scalar_to_np.get(GGUFValueType(kind[0]))
-            if number is not None:
-                values = self._get(orig_offs + 12, number, count[0])
-                return 12 + values.nbytes, [kind, count, values], [2], [GGUFValueType.ARRAY, GGUFValueType(kind[0])]
-            if kind[0] != GGUFValueType.STRING:
+            (raw,), (count,) = self._get(orig_offs, np.uint32).tolist(), self._get(orig_offs + 4, np.uint64).tolist()
+            kind, at = GGUFValueType(raw), orig_offs + 12
+            if kind == GGUFValueType.ARRAY:
                 raise ValueError("it has an array of arrays, which is not supported")
-            self._get(orig_offs + 12, np.uint64, count[0])  # each string begins with its length
-            return super()._get_field_parts(orig_offs, raw_type)
+            number = self.gguf_scalar_to_np.get(kind)
+            values: Any = self._get(at, np.uint64 if number is None else number, count)  # a text begins with its length
+            self.items = at_most(self.items + count, MOST_ITEMS, "items of arrays")
+            if number is not None:
+                return 12 + values.nbytes, [values], [0], [GGUFValueType.ARRAY, kind]
+            texts, data = [], memoryview(self.data)
+            for _ in range(count):
+                size = int.from_bytes(data[at : at + 8], "little")
+                at += 8 + size
+                self._within(at)
+                self.text = at_most(self.text + size, MOST_TEXT, "bytes of text")
+                texts.append(str(data[at - size : at], "utf-8"))
+            return at - orig_offs, [texts], [0], [GGUFValueType.ARRAY, kind]
+
+        def _build_fields(self, offs: int, count: int) -> int:
+            self._within(offs + 13 * int(count))  # the shortest, of a byte
+            return super()._build_fields(offs, at_most(int(count), MOST_FIELDS, "fields"))
+
+        def _build_tensor_info(self, offs: int, count: int) -> Any:
+            self._within(offs + 24 * int(count))
+            return super()._build_tensor_info(offs, at_most(int(count), MOST_TENSORS, "tensors"))
+
+        def _get_tensor_info_field(self, orig_offs: int) -> Any:
+            (size,) = self._get(orig_offs, np.uint64).tolist()
+            at_most(int(self._get(orig_offs + 8 + size, np.uint32)[0]), MOST_DIMENSIONS, "dimensions of a tensor")
+            return super()._get_tensor_info_field(orig_offs)
 
     try:
         with path.open("rb") as file:
@@ -122,9 +156,18 @@ def open_gguf(path: Path) -> GGUFFile:
     return GGUFFile(path, fields, {t.name: t for t in reader.tensors})
 
 
+def at_most(number: int, most: int, what: str) -> int:
+    """The number. Raises ValueError if it is more."""
+    if number > most:
+        raise ValueError(f"its header has {number:,} {what}, and at most {most:,} are read")
+    return number
+
+
 def _value(field: ReaderField) -> Any:
     """A field's value. A float32 becomes the shortest number that rounds to it: 1e-05, not 9.999999747378752e-06."""
     from gguf import GGUFValueType
 
+    if field.types == [GGUFValueType.ARRAY, GGUFValueType.STRING]:
+        return field.parts[-1]
     value = field.contents()
     return float(str(np.float32(value))) if field.types == [GGUFValueType.FLOAT32] else value

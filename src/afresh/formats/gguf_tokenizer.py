@@ -12,10 +12,9 @@ from typing import Any
 
 import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers
-from tokenizers.processors import TemplateProcessing
 
 from afresh.core import UserError
-from afresh.data.text.tokenizer import Tokenizer
+from afresh.data.text.tokenizer import Tokenizer, put_before
 from afresh.formats.gguf_file import GGUFFile
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED = 1, 2, 3, 4, 5
@@ -71,9 +70,7 @@ def read_tokenizer(file: GGUFFile) -> tuple[Tokenizer, bool]:
         return own, adds
     inner = build(table, {t for t in (begin, end, pad) if t}, str(file.path))
     if adds and begin:
-        inner.post_processor = TemplateProcessing(
-            single=f"{begin} $A", pair=f"{begin} $A {begin} $B:1", special_tokens=[(begin, tokens.index(begin))]
-        )
+        put_before(inner, tokens.index(begin))
     return Tokenizer.foreign(inner.to_str(), begin, end, pad, len(tokens), template), adds
 
 

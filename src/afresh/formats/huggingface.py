@@ -11,11 +11,10 @@ from typing import Any
 import tokenizers
 import torch
 from safetensors.torch import save
-from tokenizers.processors import TemplateProcessing
 from torch import Tensor
 
 from afresh.core import UserError
-from afresh.data.text.tokenizer import Tokenizer
+from afresh.data.text.tokenizer import Tokenizer, put_before
 from afresh.data.text.tokenizer_config import FILE as TOKENIZER_CONFIG
 from afresh.data.text.tokenizer_config import read_sidecar, read_template
 from afresh.formats import hf_config
@@ -250,13 +249,14 @@ def guide(base: Base) -> str:
     answer = '[-1]["content"]' if chat else ""
     return f"""# {Path(base.source).name}
 
-A language model for transformers (`AutoModelForCausalLM`, `AutoTokenizer`) and programs that read its folders, such as
-vLLM. `proof.json` states how the files were compared with the model. To write with it:
+A language model for transformers (`AutoModelForCausalLM`, `PreTrainedTokenizerFast`) and programs that read its
+folders, such as vLLM. `proof.json` states how the files were compared with the model. To write with it:
 
 ```python
-from transformers import pipeline
+from transformers import PreTrainedTokenizerFast, pipeline
 
-generate = pipeline("text-generation", model=".")  # this folder
+folder = "."  # this folder
+generate = pipeline("text-generation", model=folder, tokenizer=PreTrainedTokenizerFast.from_pretrained(folder))
 print(generate({prompt}, max_new_tokens=100)[0]["generated_text"]{answer})
 ```
 """
@@ -268,10 +268,7 @@ def write_tokenizer(t: Tokenizer, folder: Path, context: int, first: int | None)
     inner = tokenizers.Tokenizer.from_str(t.inner.to_str())
     side = t.sidecar.json() | {"model_max_length": context}
     if t.kind != "foreign" and first is not None:
-        name = t.inner.id_to_token(first)
-        inner.post_processor = TemplateProcessing(
-            single=f"{name} $A", pair=f"{name} $A {name} $B:1", special_tokens=[(name, first)]
-        )
-        side["bos_token"] = name
+        put_before(inner, first)
+        side["bos_token"] = inner.id_to_token(first)
     (folder / "tokenizer.json").write_text(inner.to_str(), encoding="utf-8")
     write_json(folder / TOKENIZER_CONFIG, side)

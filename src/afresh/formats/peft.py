@@ -11,6 +11,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,10 @@ model = AutoPeftModelForCausalLM.from_pretrained("adapter")  # this folder
 ```
 """
 PATTERNS = ("rank_pattern", "alpha_pattern")  # numbers of layers, by regular expressions for their names
-MOST_WAYS = 10**6
+# What such an expression may be made of: letters, digits, points and classes of them, repeated or not, and groups of
+# alternatives. Nothing else of Python's, such as flags, which change what the rest means.
+PERMITTED = re.compile(r"(?:(?:[\w^$.-]|\\[.dw]|\[\^?[\w.-]+\])[*+?]?|\((?:\?:)?|\)\??|\|)*")
+MOST_WAYS, MOST_PATTERNS = 10**6, 4096
 PARTS = {  # layer of a block of afresh -> the layers of PEFT that it consists of
     "attention.qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
     "attention.out": ("self_attn.o_proj",),
@@ -215,18 +219,26 @@ def check_patterns(config: Mapping[str, Any]) -> None:
     ways = 0
     for field in PATTERNS:
         patterns = config.get(field) or {}
-        if not isinstance(patterns, dict):
-            raise UserError(f"{field} in {CONFIG} is not an object of names of layers and numbers: {patterns!r:.80}.")
+        if not isinstance(patterns, dict) or len(patterns) > MOST_PATTERNS:
+            raise UserError(
+                f"{field} in {CONFIG} is not an object of at most {MOST_PATTERNS:,} names of layers and numbers: "
+                f"{patterns!r:.80}."
+            )
         for key in patterns:
-            key = str(key).replace("(?:", "(")
             each = math.prod(part.count("|") + 1 for part in key.split("("))
-            ways += each * 64 ** min(len(re.findall(r"[*+?{]", key)), 9)
-            if ways > MOST_WAYS or re.search(r"\)[*+{]", key):
+            ways += each * 64 ** min(len(re.findall(r"[*+?]", key.replace("(?:", "("))), 9)
+            if ways > MOST_WAYS or not PERMITTED.fullmatch(key):
                 raise UserError(
                     f"{field} in {CONFIG} may take for ever to match the names of layers: {key[:80]!r}. Write the "
                     "names of the layers, such as 'layers.0.self_attn.q_proj', or few patterns with at most three "
                     "repetitions, none of a group."
                 )
+
+
+@lru_cache(2 * MOST_PATTERNS)
+def compiled(key: str) -> re.Pattern[str]:
+    """An expression that PEFT matches with the end of a layer's name. Raises re.error."""
+    return re.compile(rf"(.*\.)?({key})$")
 
 
 def scale_of(part: str, config: Mapping[str, Any]) -> float:
@@ -235,7 +247,7 @@ def scale_of(part: str, config: Mapping[str, Any]) -> float:
 
     def pick(default: str, pattern: str) -> float:
         for key, value in (config.get(pattern) or {}).items():
-            if re.match(rf"(.*\.)?({key})$", part):
+            if compiled(key).match(part):
                 return float(value)
         return float(config[default])
 

@@ -18,12 +18,11 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-from afresh.data.text.chat import ChatTemplate
 from afresh.data.text.tokenizer import Tokenizer
 from afresh.formats.base import Base, decoder_of
 from afresh.formats.load import load_base
 from afresh.formats.parts import Precision
-from afresh.formats.readers import Messages, Reader
+from afresh.formats.readers import Messages, Reader, said_in
 
 ExplainDifference = Callable[[Tokenizer, str], str | None]  # why a text may have other ids; None: it must not
 
@@ -167,6 +166,7 @@ def prove(
         "tokenizer": tokenizer,
         "chat": chat,
         "first_token": first,
+        "notes": reader.remarks(STRINGS),
     }
 
 
@@ -224,16 +224,10 @@ def compare_chats(t: Tokenizer, reader: Reader) -> dict[str, Any] | None:
     """
     if t.chat_template is None:
         return None
-    template, same, differing = ChatTemplate(t), 0, []
-    for messages in CHATS:
-        turns = tuple((m["role"], m["content"]) for m in messages)
-        text, ids = template.render(turns, True), [int(i) for i in template.encode([turns], [""])[0][0]]
-        read = reader.chat(messages)
-        if read == (text, ids):
-            same += 1
-        else:
-            differing.append({"ours": text, "theirs": None if read is None else read[0]})
-    return {"conversations": len(CHATS), "same": same, "differing": differing}
+    read = reader.chats(CHATS) or [None] * len(CHATS)
+    both = [(own, found) for own, found in zip(said_in(t, CHATS), read, strict=True) if own != found]
+    differing = [{"ours": own[0], "theirs": None if found is None else found[0]} for own, found in both]
+    return {"conversations": len(CHATS), "same": len(CHATS) - len(differing), "differing": differing}
 
 
 def compare_opening(base: Base, reader: Reader) -> dict[str, Any]:

@@ -14,12 +14,23 @@ import torch
 from torch import Tensor
 
 from afresh.data.text.chat import ChatTemplate
+from afresh.data.text.tokenizer import Tokenizer
 from afresh.formats import gguf_tokenizer
 from afresh.formats.base import Base, decoder_of
+from afresh.formats.chat_program import rendered
 from afresh.formats.gguf_file import open_gguf
 from afresh.formats.load import load_base
 
 Messages = Sequence[Mapping[str, str]]
+Said = tuple[str, list[int]]  # a conversation rendered up to the answer, and its ids
+
+
+def said_in(tokenizer: Tokenizer, conversations: Sequence[Messages]) -> list[Said]:
+    """Conversations in the chat template of a tokenizer, as afresh renders them."""
+    template = ChatTemplate(tokenizer)
+    every = [tuple((m["role"], m["content"]) for m in messages) for messages in conversations]
+    encoded = template.encode(every, [""] * len(every))
+    return [(template.render(turns, True), ids.tolist()) for turns, (ids, _) in zip(every, encoded, strict=True)]
 
 
 class Reader(Protocol):
@@ -35,17 +46,23 @@ class Reader(Protocol):
     def log_probabilities(self, ids: Sequence[int]) -> Tensor: ...  # (T, vocab) float32: of each next token
     def encode(self, text: str) -> list[int]: ...
     def opening(self) -> list[int]: ...  # the ids that it puts before every text
-    def chat(self, messages: Messages) -> tuple[str, list[int]] | None: ...  # rendered up to the answer, and its ids
+    def chats(self, conversations: Sequence[Messages]) -> list[Said] | None: ...  # None without a chat template
+    def remarks(self, texts: Sequence[str]) -> list[str]: ...  # what its users have to know, seen from these texts
 
 
 class Transformers:
-    """AutoModelForCausalLM and AutoTokenizer on a folder, without network access or code from the folder."""
+    """AutoModelForCausalLM and PreTrainedTokenizerFast on a folder, without network access or code from the folder.
+
+    AutoTokenizer takes a class of its own for some architectures (Qwen2), which leaves out the normaliser and the rule
+    of splitting in tokenizer.json.
+    """
 
     independent = exact = True
 
     def __init__(self, folder: Path) -> None:
         import transformers
 
+        self.folder = folder
         self.name = f"transformers {transformers.__version__}"
         log = transformers.utils.logging
         shown = log.is_progress_bar_enabled()
@@ -53,7 +70,8 @@ class Transformers:
         try:
             options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
             self.model: Any = transformers.AutoModelForCausalLM.from_pretrained(folder, **options).float()
-            self.tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder, **options)
+            self.tokenizer: Any = transformers.PreTrainedTokenizerFast.from_pretrained(folder, **options)
+            self.chosen: Any = transformers.AutoTokenizer.from_pretrained(folder, **options)
         finally:
             if shown:
                 log.enable_progress_bar()
@@ -70,13 +88,21 @@ class Transformers:
         ids = list(self.tokenizer("a")["input_ids"])
         return ids[: len(ids) - len(self.encode("a"))]
 
-    def chat(self, messages: Messages) -> tuple[str, list[int]] | None:
+    def chats(self, conversations: Sequence[Messages]) -> list[Said] | None:
         if self.tokenizer.chat_template is None:
             return None
-        options: dict[str, Any] = {"add_generation_prompt": True, "return_dict": False}
-        turns = [dict(m) for m in messages]
-        text = str(self.tokenizer.apply_chat_template(turns, tokenize=False, **options))
-        return text, list(self.tokenizer.apply_chat_template(turns, tokenize=True, **options))
+        texts = rendered({"folder": str(self.folder.resolve()), "conversations": conversations})
+        return [(text, self.encode(text)) for text in texts]
+
+    def remarks(self, texts: Sequence[str]) -> list[str]:
+        options = {"add_special_tokens": False, "verbose": False}
+        differing = [t for t in texts if self.chosen(t, **options)["input_ids"] != self.encode(t)]
+        if not differing:
+            return []
+        return [
+            f"AutoTokenizer reads this tokenizer as a {type(self.chosen).__name__}, which gives {len(differing)} of "
+            f"{len(texts)} texts other ids, such as {differing[0][:40]!r}: open it by PreTrainedTokenizerFast"
+        ]
 
 
 class LlamaCpp:
@@ -106,16 +132,16 @@ class LlamaCpp:
         ids = self.model.tokenize(b"a", add_bos=True, special=False)
         return ids[: len(ids) - len(self.encode("a"))]
 
-    def chat(self, messages: Messages) -> tuple[str, list[int]] | None:
+    def chats(self, conversations: Sequence[Messages]) -> list[Said] | None:
         template = self.model.metadata.get("tokenizer.chat_template")
         if template is None:
             return None
-        from llama_cpp.llama_chat_format import Jinja2ChatFormatter
-
         begin, end = (self.name_of(i) for i in (self.model.token_bos(), self.model.token_eos()))
-        formatter: Any = Jinja2ChatFormatter(template, eos_token=end, bos_token=begin)
-        text = str(formatter(messages=list(messages)).prompt)
-        return text, self.model.tokenize(text.encode(), add_bos=False, special=True)
+        texts = rendered({"template": template, "begin": begin, "end": end, "conversations": conversations})
+        return [(text, self.model.tokenize(text.encode(), add_bos=False, special=True)) for text in texts]
+
+    def remarks(self, texts: Sequence[str]) -> list[str]:
+        return []
 
     def name_of(self, token: int) -> str:
         return str(self.model.detokenize([token], special=True).decode("utf-8", "replace"))
@@ -148,12 +174,11 @@ class Afresh:
     def opening(self) -> list[int]:
         return [] if self.base.first is None else [self.base.first]
 
-    def chat(self, messages: Messages) -> tuple[str, list[int]] | None:
-        if self.base.chat_template is None:
-            return None
-        template, turns = ChatTemplate(self.base.tokenizer), tuple((m["role"], m["content"]) for m in messages)
-        ids = [int(i) for i in template.encode([turns], [""])[0][0]]
-        return template.render(turns, True), ids
+    def chats(self, conversations: Sequence[Messages]) -> list[Said] | None:
+        return None if self.base.chat_template is None else said_in(self.base.tokenizer, conversations)
+
+    def remarks(self, texts: Sequence[str]) -> list[str]:
+        return []
 
 
 def transformers_or_afresh(path: Path, context: int) -> Reader:

@@ -47,7 +47,8 @@ def cyclonedx(label: Label, scores: Mapping[str, float] | None = None, now: date
 
 def subject(label: Label, scores: Mapping[str, float]) -> dict[str, Any]:
     """The component of what the label is of."""
-    made = component(TYPES[label.subject], label.id, label.name, label.expression, "concluded")
+    stated = (label.expression, "concluded") if label.licence is None else (label.licence, "declared")
+    made = component(TYPES[label.subject], label.id, label.name, *stated)
     made["description"] = "; ".join(f"{name}: {value}" for name, value in label.facts.items())
     told = [("afresh:consent", label.consent.sentence), *((f"afresh:{name}", text) for name, text in cost_rows(label))]
     told += [("afresh:note", note) for note in label.notes]

@@ -11,11 +11,10 @@ from afresh.collect.licences import duties
 from afresh.collect.record import UNKNOWN
 from afresh.core import UserError
 from afresh.core.events import progress
-from afresh.core.plural import counted
 from afresh.core.safe_text import visible_line
 from afresh.data.collected import is_collected, manifest
-from afresh.labels.label import Consent, Follows, Label
-from afresh.labels.run_label import joined
+from afresh.labels.label import Follows, Label
+from afresh.labels.run_label import joined, known_consent
 from afresh.runs.content_hash import file_hash
 
 MOST_FILES = 100_000
@@ -29,26 +28,20 @@ def label_of_data(path: Path) -> Label:
         return _label_of_collected(path, name)
     files = files_in(path)
     sizes = sum(f.stat().st_size for f in files)
-    sentence = "The data has no ledger: whether it shows persons, and whether they consent, nobody has recorded."
     return Label(
         subject="data",
         id=f"sha256:{content_digest(files)}",
         name=name,
         facts={"files": len(files), "bytes": sizes},
         licences=(Follows(licence=UNKNOWN, duties=(), of=(name,)),),
-        consent=Consent(without_consent=None, sentence=sentence),
+        consent=known_consent(None),
         notes=("Its licences are not recorded: `afresh collect` gathers data with a ledger.",),
     )
 
 
 def _label_of_collected(path: Path, name: str) -> Label:
     facts, known = facts_of(path), manifest(path)
-    shares = facts.ledger.shares
-    without = facts.ledger.without_consent
-    sentence = "Of every item that its ledger says shows a person, consent is known."
-    if without:
-        sentence = f"No consent is known for {counted(without, 'item')} that show persons."
-    licences = sorted((s.licence for s in shares), key=lambda x: (x == UNKNOWN, x))
+    licences = sorted((s.licence for s in facts.ledger.shares), key=lambda x: (x == UNKNOWN, x))
     return Label(
         subject="data",
         id=f"blake3:{known['digest']}",
@@ -56,7 +49,7 @@ def _label_of_collected(path: Path, name: str) -> Label:
         facts={"items": facts.items, "bytes": facts.bytes, "kinds": kinds_of(facts)},
         licences=tuple(Follows(licence=x, duties=duties(x), of=(name,)) for x in licences),
         expression=None if UNKNOWN in licences else joined(licences),
-        consent=Consent(without_consent=without, sentence=sentence),
+        consent=known_consent(facts.ledger.without_consent),
         notes=(f"Licences by bytes: {facts.ledger}.",),
     )
 

@@ -115,6 +115,7 @@ class Label(BaseModel):
     it was not computed. `facts`: what it is, in a few values. `parts` and `links`: the graph of what
     it is made from. `licences`: those that follow, and `expression` all of them as one expression of SPDX; None where
     one is unknown. `stages`: its training, and that of the models that it is made from, as far as they are here.
+    `licence`: what it is shared under, if its maker states that.
     `work` and `thousand_works`: what drawing takes, if that was measured. `prices`: what `money` rests on.
     """
 
@@ -129,6 +130,7 @@ class Label(BaseModel):
     links: tuple[Link, ...] = ()
     licences: tuple[Follows, ...] = ()
     expression: str | None = None
+    licence: str | None = None
     consent: Consent
     stages: tuple[Stage, ...] = ()
     training: Cost | None = None

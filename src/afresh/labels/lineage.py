@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from afresh.core import UserError
-from afresh.core.safe_text import visible_line
+from afresh.core.safe_json import read_model
+from afresh.core.safe_text import visible_line, with_texts
 from afresh.formats.model_card import dataset_name, shared_name
-from afresh.labels.label import Link, Part, Stated
+from afresh.labels.label import Label, Link, Part, Stated
 from afresh.runs.content_hash import content_hash, file_hash, known_weights_hash, weights_hash
-from afresh.runs.manifest import files_of
+from afresh.runs.manifest import LABEL, files_of
 from afresh.runs.person_adapters import base_of
 from afresh.runs.record import BaseLicence, CollectedRecord, RunRecord
 from afresh.runs.run import Run
@@ -58,6 +59,11 @@ def lineage_of(run: Run, id: str, load: bool = True) -> Lineage:
 def _follow(found: Lineage, run: Run, id: str, chain: tuple[Path, ...]) -> None:
     """Add what a run was made from. `chain`: the folders of the runs on the way to it, itself included."""
     record = run.record
+    if (declared := declared_label(run)) is not None:
+        found.parts = {p.id: p for p in declared.parts} | found.parts
+        links = (link.model_copy(update={"of": id}) if link.of == declared.id else link for link in declared.links)
+        found.links += [link for link in links if link not in found.links]
+        return
     _add_data(found, record, id)
     _add_alignment(found, run, id)
     if record.codec is not None and (part := folder_part(run.path / "codec", "codec", record.codec)) is not None:
@@ -79,6 +85,18 @@ def _follow(found: Lineage, run: Run, id: str, chain: tuple[Path, ...]) -> None:
             id=f"name:{name}", kind="model", name=name, licences=(stated(other),), note="its digest is not known"
         )
         found.add(part, base.id, "merged with")
+
+
+def declared_label(run: Run) -> Label | None:
+    """The label that came with a run in a bundle, as its maker had it; None if it has none, or has changed since.
+    Raises UserError if the file is damaged."""
+    file = run.path / LABEL
+    if not file.is_file():
+        return None
+    found = read_model(file, Label, "the label of a run")
+    if found.id != f"sha256:{content_hash(run)}":
+        return None
+    return Label.model_validate(with_texts(found.model_dump(mode="json"), visible_line))
 
 
 def how_made(record: RunRecord) -> str:
@@ -103,9 +121,10 @@ def base_part(record: RunRecord) -> Part:
 
 
 def own_part(base: Part, parent: Run) -> Part:
-    """The same part, where its run is here: its licences are those of what it was made from itself."""
+    """The same part, where its run is here: without a licence of its maker, its licences are those of what it was made
+    from itself."""
     update: dict[str, object] = {"run": f"sha256:{content_hash(parent)}"}
-    if parent.record.base_model is not None:
+    if parent.record.base_model is not None and parent.record.licence is None:
         update["licences"] = ()
     return base.model_copy(update=update)
 

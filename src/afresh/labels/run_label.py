@@ -17,7 +17,7 @@ from afresh.core.safe_json import parse_json
 from afresh.core.safe_text import visible_line
 from afresh.labels.costs import Prices, cost_of_works, stage_of, stated_prices, together
 from afresh.labels.label import Consent, Cost, Follows, Label, Part, Stage
-from afresh.labels.lineage import Lineage, lineage_of
+from afresh.labels.lineage import Lineage, declared_label, lineage_of
 from afresh.runs.content_hash import content_hash, known_weights_hash, weights_hash
 from afresh.runs.data_lineage import learnt_from
 from afresh.runs.run import Run, summary
@@ -32,14 +32,20 @@ class DrawnSamples(BaseModel):
     usage: Usage
 
 
-def label_of(run: Run, drawn: DrawnSamples | None = None, load: bool = True) -> Label:
-    """The label of a run. `drawn`: what drawing took, if not as its report.json says. load: whether weights may be
-    loaded to know their digests, of this run and of those that it was made from; else what is known without.
+def label_of(run: Run, drawn: DrawnSamples | None = None, load: bool = True, licence: str | None = None) -> Label:
+    """The label of a run; of one that came in a bundle, what its maker says of it. `drawn`: what drawing took, if not
+    as its report.json says. load: whether weights may be loaded to know their digests, of this run and of those that it
+    was made from; else what is known without. licence: what it is shared under, if not as its record says.
 
     Raises UserError if the run has no checkpoint or is damaged, and if a stated price is none.
     """
     id, prices = f"sha256:{content_hash(run)}", stated_prices()
     name = visible_line(run.path.resolve().name)
+    if licence is None and run.record.licence is not None:
+        licence = visible_line(run.record.licence.licence)
+    if (declared := declared_label(run)) is not None:
+        measured = {} if drawn is None else works_costs(drawn, prices)
+        return declared.model_copy(update={"name": name, "licence": licence, **measured})
     lineage = lineage_of(run, id, load)
     weights = weights_hash(run) if load else known_weights_hash(run)
     stages, notes = stages_of(run, id, name, lineage, prices)
@@ -59,15 +65,20 @@ def label_of(run: Run, drawn: DrawnSamples | None = None, load: bool = True) -> 
         links=tuple(lineage.links),
         licences=follows,
         expression=joined(f.licence for f in follows) if known(lineage.parts.values()) else None,
+        licence=licence,
         consent=consent_of(run, lineage),
         stages=tuple(stages),
         training=stages[0].cost,
-        work=None if drawn is None else cost_of_works(drawn.usage, drawn.works, 1, prices),
-        thousand_works=None if drawn is None else cost_of_works(drawn.usage, drawn.works, 1000, prices),
-        drawn=None if drawn is None else drawn.works,
         prices=prices.json(),
         notes=(*lineage.notes, *notes),
+        **({} if drawn is None else works_costs(drawn, prices)),
     )
+
+
+def works_costs(drawn: DrawnSamples, prices: Prices) -> dict[str, Any]:
+    """What one work and a thousand take, as fields of a label."""
+    one, thousand = (cost_of_works(drawn.usage, drawn.works, works, prices) for works in (1, 1000))
+    return {"work": one, "thousand_works": thousand, "drawn": drawn.works}
 
 
 def facts_of(run: Run) -> dict[str, str | int]:
@@ -89,10 +100,16 @@ def stages_of(run: Run, id: str, name: str, lineage: Lineage, prices: Prices) ->
     stages = [stage_of(run, id, name, prices)]
     for part, parent in lineage.runs.items():
         try:
+            declared = declared_label(parent)
+            if declared is not None:
+                first, *others = declared.stages
+                stages += [first.model_copy(update={"of": part, "name": lineage.parts[part].name}), *others]
+                continue
             stages.append(stage_of(parent, part, lineage.parts[part].name, prices))
         except UserError as error:
             notes.append(f"What training {lineage.parts[part].name} took cannot be read: {visible_line(str(error))}")
-    absent = [p.name for p in lineage.parts.values() if p.kind == "model" and p.id not in lineage.runs]
+    counted_here = {stage.of for stage in stages} | set(lineage.runs)
+    absent = [p.name for p in lineage.parts.values() if p.kind == "model" and p.id not in counted_here]
     if absent:
         notes.append(f"What training {', '.join(absent)} took is not known here, and is not counted.")
     if not stages[0].known:
@@ -130,17 +147,19 @@ def joined(licences: Iterable[str]) -> str | None:
 def consent_of(run: Run, lineage: Lineage) -> Consent:
     """What is known of persons whom the data shows."""
     collected = learnt_from(run.record)
-    if not collected:
+    found = known_consent(sum(c.without_consent for c in collected) if collected else None)
+    unseen = [p.name for p in lineage.parts.values() if p.kind == "data" and not p.licences] if collected else []
+    more = f" Nobody has recorded it for {', '.join(unseen)}." if unseen else ""
+    return found.model_copy(update={"sentence": found.sentence + more})
+
+
+def known_consent(without: int | None) -> Consent:
+    """The consent of data with so many items that show persons without one; None for data without a ledger."""
+    sentence = "Of every item that its ledger says shows a person, consent is known."
+    if without is None:
         sentence = "The data has no ledger: whether it shows persons, and whether they consent, nobody has recorded."
-        return Consent(without_consent=None, sentence=sentence)
-    without = sum(c.without_consent for c in collected)
-    if without:
+    elif without:
         sentence = f"No consent is known for {counted(without, 'item')} of the data that show persons."
-    else:
-        sentence = "Of every item that its ledger says shows a person, consent is known."
-    unseen = [p.name for p in lineage.parts.values() if p.kind == "data" and not p.licences]
-    if unseen:
-        sentence += f" Nobody has recorded it for {', '.join(unseen)}."
     return Consent(without_consent=without, sentence=sentence)
 
 

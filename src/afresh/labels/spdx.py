@@ -43,6 +43,9 @@ def spdx(label: Label, scores: Mapping[str, float] | None = None, now: datetime 
         if (expression := expression_of(part.licences)) is not None:
             place = licences.setdefault(expression, f"{root}#licence-{len(licences) + 1}")
             relations.append((iri(part.id), "hasDeclaredLicense", place, "as it is stated for it"))
+    if label.licence is not None:
+        place = licences.setdefault(label.licence, f"{root}#licence-{len(licences) + 1}")
+        relations.append((root, "hasDeclaredLicense", place, "as its maker shares it"))
     if label.expression is not None:
         place = licences.setdefault(label.expression, f"{root}#licence-{len(licences) + 1}")
         relations.append((root, "hasConcludedLicense", place, "what follows from what it is made of"))

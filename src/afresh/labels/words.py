@@ -18,6 +18,7 @@ NOTHING = "nothing that is known"
 def rows_of(label: Label) -> list[tuple[str, str]]:
     """The label as (name, value)."""
     rows = [("content hash", label.id)]
+    rows += [] if label.licence is None else [("licence", label.licence)]
     rows += [(name, f"{value:,}" if isinstance(value, int) else value) for name, value in label.facts.items()]
     rows.append(("made from", made_from(label)))
     rows.append(("licences that follow", "; ".join(map(followed, label.licences)) or NOTHING))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from afresh.core import UserError
 from afresh.core.safe_text import visible_line
@@ -22,13 +22,12 @@ from afresh.runs.run import Run
 UNKNOWN_RUN = "The run that made it is not among the runs here, so what that was made of is not known."
 
 
-def label_of_work(file: Path) -> Label | None:
-    """The label of a work; None if the file has no signed facts of one, or what reads them is not installed.
+def label_of_work(file: Path, licence: str | None = None) -> Label | None:
+    """The label of a work; None if the file has no signed facts of one. licence: what it is shared under, if
+    that is known.
 
     Raises UserError if it cannot be read.
     """
-    if find_spec("cryptography") is None:
-        return None
     found = read(file)
     signed = next(facts(found), None)
     if signed is None:
@@ -46,32 +45,14 @@ def label_of_work(file: Path) -> Label | None:
         source = Part(id=f"sha256:{one.sha256}", kind="data", name=visible_line(one.title), about="its content")
         parts.append(source)
         links.append(Link(of=id, how="an edit of" if one.relationship == "parentOf" else "given", source=source.id))
+    own: dict[str, Any] = {"subject": "work", "id": id, "name": visible_line(file.name), "licence": licence}
     whose = run_with(made_by)
     if whose is None:
-        consent = Consent(without_consent=None, sentence=UNKNOWN_RUN)
-        facts_ = {**about, "family": visible_line(work.family)}
-        return Label(
-            subject="work",
-            id=id,
-            name=visible_line(file.name),
-            facts=facts_,
-            parts=tuple(parts),
-            links=tuple(links),
-            consent=consent,
-            notes=(UNKNOWN_RUN,),
-        )
+        own |= {"facts": {**about, "family": visible_line(work.family)}, "parts": tuple(parts), "links": tuple(links)}
+        return Label(**own, consent=Consent(without_consent=None, sentence=UNKNOWN_RUN), notes=(UNKNOWN_RUN,))
     model = label_of(whose)
-    return model.model_copy(
-        update={
-            "subject": "work",
-            "id": id,
-            "name": visible_line(file.name),
-            "weights": None,
-            "facts": {**about, **model.facts},
-            "parts": (*parts, *model.parts),
-            "links": (*links, *model.links),
-        }
-    )
+    own |= {"facts": {**about, **model.facts}, "parts": (*parts, *model.parts), "links": (*links, *model.links)}
+    return model.model_copy(update={**own, "weights": None})
 
 
 def facts(found: Provenance) -> Iterator[tuple[Layer, Work]]:

@@ -58,12 +58,13 @@ def config_of(saved: Mapping[str, Any]) -> Any:
 
 
 def with_infinities(value: Any) -> Any:
-    """What config.json holds, with numbers that JSON has not, which transformers writes as {"__float__": "Infinity"}.
+    """What config.json holds, with numbers that JSON has not, which transformers writes as {"__float__": "Infinity"},
+    and without leave to run code, which some architectures take from there.
     Raises ValueError if one is no number."""
     if isinstance(value, Mapping):
         if value.keys() == {"__float__"}:
             return float(value["__float__"])
-        return {k: with_infinities(v) for k, v in value.items()}
+        return {k: with_infinities(v) for k, v in value.items() if k != "trust_remote_code"}
     return [with_infinities(v) for v in value] if isinstance(value, list) else value
 
 
@@ -106,13 +107,14 @@ class Given(nn.Module):
         return HiddenStates(inputs_embeds)
 
 
-class HiddenStates:
-    """The output of a trunk that has no other fields than the last hidden states."""
+class HiddenStates(dict[Any, Tensor]):
+    """The output of a trunk that has no other fields than the last hidden states, by its name or its place."""
 
     def __init__(self, states: Tensor) -> None:
+        super().__init__(last_hidden_state=states)
         self.last_hidden_state = states
 
-    def __getitem__(self, at: int) -> Tensor:
+    def __missing__(self, at: int) -> Tensor:
         return (self.last_hidden_state,)[at]
 
     def __getattr__(self, name: str) -> None:
@@ -176,7 +178,10 @@ class CausalLM(nn.Module):
         """The hidden layers that have no adapter unless it is asked for, as in PEFT: convolutions that keep channels
         apart, and layers of state-space models that are not called, as their weight is taken directly."""
         taken = (".dt_proj", ".out_proj") if self.config.model_type in STATE_SPACE else (".dt_proj",)
-        return [n for n, m in self.named_modules() if isinstance(m, nn.Conv1d) or n.endswith(taken)]
+        beside = () if self.config.get_text_config() is self.config else ("head.",)  # what reads pictures or sounds
+        return [
+            n for n, m in self.named_modules() if isinstance(m, nn.Conv1d) or n.endswith(taken) or n.startswith(beside)
+        ]
 
     def name_in_transformers(self, name: str) -> str:
         """The name in the whole model of a part of this module."""
@@ -235,9 +240,8 @@ class CausalLM(nn.Module):
 
 def linear_of(conv: Any) -> nn.Linear:
     """The layer of a Conv1D of GPT-2, which holds its matrix the other way round."""
-    width, rows = conv.weight.shape
-    with torch.device("meta"):
-        linear = nn.Linear(width, rows)
+    linear = nn.Linear(1, 1, device="meta")  # its own weight is replaced
+    linear.in_features, linear.out_features = conv.weight.shape
     linear.weight, linear.bias = nn.Parameter(conv.weight.detach().T.contiguous()), conv.bias
     return linear
 
@@ -330,7 +334,10 @@ def new_cache(config: Any) -> Any:
     window hides is hidden by the mask. Raises UserError for layers whose states cannot be put together."""
     from transformers import DynamicCache, cache_utils
 
-    cache = DynamicCache(config=config)
+    try:
+        cache = DynamicCache(config=config)
+    except Exception as e:  # each architecture names its layers in its own way
+        raise UserError(f"transformers has no cache for the states of {config.model_type}: {error_line(e)}") from None
     both, window = cache_utils.LinearAttentionAndFullAttentionLayer, cache_utils.DynamicSlidingWindowLayer
     plain = (cache_utils.DynamicLayer, cache_utils.LinearAttentionLayer, both, cache_utils.DummyLayer)
     for i, layer in enumerate(cache.layers):

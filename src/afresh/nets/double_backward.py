@@ -61,11 +61,6 @@ def _apply(x: Tensor, w: Tensor, b: Tensor | None, geometry: Geometry) -> Tensor
     return out
 
 
-def _forward(x: Tensor, w: Tensor, b: Tensor | None, geometry: Geometry) -> Tensor:
-    stride, padding, dilation, groups = geometry
-    return torch.ops.aten.convolution(x, w, b, stride, padding, dilation, False, [0] * len(stride), groups)
-
-
 def _gradients(
     g: Tensor, x: Tensor, w: Tensor, geometry: Geometry, wanted: tuple[bool, bool, bool]
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
@@ -83,7 +78,8 @@ class Convolution(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, w: Tensor, b: Tensor | None, geometry: Geometry) -> Tensor:
         ctx.save_for_backward(x, w)
         ctx.geometry = geometry
-        return _forward(x, w, b, geometry)
+        stride, padding, dilation, groups = geometry
+        return torch.ops.aten.convolution(x, w, b, stride, padding, dilation, False, [0] * len(stride), groups)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,14 +31,16 @@ class ExampleDensity(nn.Module):
         self.register_buffer("z", torch.zeros(most, dim))
         self.register_buffer("embedded", torch.zeros(most, len(self.names), width))
         self.register_buffer("known", torch.zeros(most))
+        self.count = 0  # of those that were fitted, as a number: a graph of ONNX cannot branch on a tensor
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Tensor], prefix: str, *rest: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+        if f"{prefix}known" in state_dict:
+            self.count = int(state_dict[f"{prefix}known"].sum())
 
     @property
     def most(self) -> int:
         return len(self.get_buffer("known"))
-
-    @property
-    def usable(self) -> bool:
-        return bool(self.get_buffer("known").any())
 
     def embeddings(self, conditioning: nn.Module, cond: Cond) -> Tensor:
         """The embedding of each part, (B, P, width)."""
@@ -59,13 +62,14 @@ class ExampleDensity(nn.Module):
         """w (B, N): equal for all examples without conditions, else falling with the distance from the nearest."""
         known = self.get_buffer("known")
         present = torch.stack([cond.present[name] for name in self.names], 1) if self.names else None
-        if present is None or not bool(present.any()):
+        if present is None or not (torch.compiler.is_compiling() or bool(present.any())):
             return (known / known.sum()).expand(cond.size, -1)
         table = self.get_buffer("embedded")
         asked = self.embeddings(conditioning, cond).float()
         far = torch.zeros(cond.size, len(known), device=known.device)
         for part in range(len(self.names)):
-            usual = 2 * table[known > 0, part].var(0, unbiased=False).sum().clamp_min(1e-12)  # of two examples
+            own = table[: self.count, part].contiguous()
+            usual = 2 * own.var(0, unbiased=False).sum().clamp_min(1e-12)  # of two examples
             distance = (asked[:, None, part] - table[:, part]).square().sum(2)  # (B, N)
             far += torch.where(present[:, part, None], distance / usual, 0.0)
         far = far.masked_fill(known == 0, torch.inf)
@@ -74,8 +78,7 @@ class ExampleDensity(nn.Module):
     def draw(self, weights: Tensor, pick: Tensor) -> Tensor:
         """z_i (B, D) of examples drawn by their weights (B, N) for uniforms pick (B,)."""
         chosen = (weights.cumsum(1) < pick[:, None]).sum(1)
-        last = int(self.get_buffer("known").sum()) - 1
-        return self.get_buffer("z")[chosen.clamp_max(last)]
+        return self.get_buffer("z")[chosen.clamp_max(self.count - 1)]
 
     def centre(self, weights: Tensor) -> Tensor:
         """The mean of each density, (B, D)."""

@@ -14,7 +14,7 @@ in place of its noise.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +46,46 @@ def _weights(grid: tuple[int, ...]) -> Tensor:
     return twice.expand(*grid[:-1], columns)
 
 
+def by_shell(values: Tensor, grid: tuple[int, ...]) -> Tensor:
+    """Sums over the shells of the full transform of values (..., *modes) of `rfftn`: (..., shells)."""
+    flat, shell = (values * _weights(grid).to(values)).flatten(-len(grid)), shells(grid).flatten()
+    return flat.new_zeros(*flat.shape[:-1], int(shell.max()) + 1).index_add(-1, shell, flat)
+
+
+def energy_bounds(
+    grid: tuple[int, ...], pairs: Iterable[tuple[Tensor, Tensor]]
+) -> tuple[tuple[tuple[float, ...], ...], tuple[float, ...]]:
+    """Of the states before and after in blocks of pairs (n, C, *grid): the greatest energy of each channel and shell in
+    one state, and by which factor the energy of each channel grows at most in a step, 1 at least."""
+    over = tuple(range(-len(grid), 0))
+    most, gain = [], []
+    for before, after in pairs:
+        most.append(by_shell(torch.fft.rfftn(after, dim=over).abs().square(), grid).amax(0))
+        old, new = (x.square().flatten(2).sum(2).double() for x in (before, after))
+        gain.append((new / old.clamp_min(1e-30)).amax(0).clamp(1, 1e30))
+    return tuple(map(tuple, torch.stack(most).amax(0).tolist())), tuple(torch.stack(gain).amax(0).tolist())
+
+
+def bounded(
+    x: Tensor, before: Tensor, most: Sequence[Sequence[float]], gain: Sequence[float], grid: tuple[int, ...]
+) -> Tensor:
+    """The fields (B, C, *grid) that follow those before, without energy beyond the `most` of its channel and shell, of
+    which all modes are made smaller by one factor, and without energy of a channel beyond `gain` times that before.
+    Fields within these bounds come back as they are, bit for bit."""
+    over = tuple(range(-len(grid), 0))
+    modes = torch.fft.rfftn(x, dim=over)
+    energy, limit = by_shell(modes.abs().square(), grid), x.new_tensor(most)
+    kept = torch.minimum(energy, limit)
+    old = before.square().flatten(2).sum(2) * math.prod(grid)
+    whole = (x.new_tensor(gain) * old / kept.sum(-1).clamp_min(1e-30)).clamp_max(1)
+    factor = ((kept / energy.clamp_min(1e-30)).where(energy > limit, 1) * whole[..., None]).sqrt()
+    beyond = (factor < 1).flatten(1).any(1)
+    if not bool(beyond.any()):
+        return x
+    modes = modes * factor[..., shells(grid).to(x.device)]
+    return torch.where(beyond.view(-1, *[1] * (x.dim() - 1)), torch.fft.irfftn(modes, s=grid, dim=over), x)
+
+
 def estimate(
     grid: tuple[int, ...], pairs: Iterable[tuple[Tensor, Tensor]]
 ) -> tuple[tuple[tuple[float, float], ...], ...]:
@@ -55,25 +95,16 @@ def estimate(
     The share is within [0, 1]: a mode that would grow by itself is left to the network. The blocks need not be in
     memory at once.
     """
-    over = tuple(range(-len(grid), 0))
-    shell, weight = shells(grid).flatten(), _weights(grid).flatten()
-    count = int(shell.max()) + 1
-    modes = torch.zeros(count, dtype=torch.float64).index_add(0, shell, weight)
-    size = math.prod(grid)
-
-    def by_shell(values: Tensor) -> Tensor:
-        """Sums of values (C, *modes), (C, shells)."""
-        flat = values.flatten(1) * weight
-        return torch.zeros(len(flat), count, dtype=torch.float64).index_add(1, shell, flat)
-
-    inner = outer = total = torch.zeros(1, count, dtype=torch.float64)
+    over, size = tuple(range(-len(grid), 0)), math.prod(grid)
+    modes = by_shell(torch.ones(_weights(grid).shape, dtype=torch.float64), grid)
+    inner = outer = total = torch.zeros(1, len(modes), dtype=torch.float64)
     states = 0
     for before, after in pairs:
         states += len(before)
         old, new = torch.fft.rfftn(before.double(), dim=over), torch.fft.rfftn(after.double(), dim=over)
-        inner = inner + by_shell(old.abs().square().sum(0))
-        outer = outer + by_shell((old.conj() * new).real.sum(0))
-        total = total + by_shell(new.abs().square().sum(0))
+        inner = inner + by_shell(old.abs().square().sum(0), grid)
+        outer = outer + by_shell((old.conj() * new).real.sum(0), grid)
+        total = total + by_shell(new.abs().square().sum(0), grid)
     share = (outer / inner.clamp_min(1e-300)).clamp(0, 1)
     rest = (total - 2 * share * outer + share.square() * inner).clamp_min(0)
     deviation = (rest / (states * modes * size)).sqrt()

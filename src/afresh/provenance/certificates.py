@@ -16,13 +16,15 @@ from cryptography.x509.oid import NameOID
 
 CLAIM_SIGNING = x509.ObjectIdentifier("1.3.6.1.4.1.62558.2.1")  # c2pa-kp-claimSigning
 DOCUMENT_SIGNING = x509.ObjectIdentifier("1.3.6.1.5.5.7.3.36")
-# The purposes that a certificate may have to sign claims: C2PA's own, documents, mail, and an older one of Microsoft.
-PURPOSES = (
-    CLAIM_SIGNING.dotted_string,
-    DOCUMENT_SIGNING.dotted_string,
-    "1.3.6.1.5.5.7.3.4",
-    "1.3.6.1.4.1.311.76.59.1.9",
-)
+MAIL = x509.ObjectIdentifier("1.3.6.1.5.5.7.3.4")
+# Of a certificate that is made here: C2PA's own purpose, that of its specification before 2.1 (section 14.4.1), and the
+# only one that its library accepts by its default settings.
+OWN_PURPOSES = (CLAIM_SIGNING, DOCUMENT_SIGNING, MAIL)
+# The purposes that a certificate may have to sign claims: these, and an older one of Microsoft.
+PURPOSES = (*(purpose.dotted_string for purpose in OWN_PURPOSES), "1.3.6.1.4.1.311.76.59.1.9")
+ANY_PURPOSE = "2.5.29.37.0"
+# Extensions whose limits are checked here, or are none.
+KNOWN = (x509.BasicConstraints, x509.KeyUsage, x509.ExtendedKeyUsage, x509.SubjectAlternativeName)
 YEARS = 20  # without a time-stamping authority a work counts only as long as its signer's certificate
 SKEW = timedelta(days=1)  # by which the clock of another machine may be behind
 MOST_CERTIFICATES = 8  # of a chain
@@ -72,15 +74,21 @@ def is_authority(certificate: Certificate) -> bool:
         return False
 
 
-def made_here(now: datetime) -> tuple[ec.EllipticCurvePrivateKey, list[Certificate]]:
-    """A new key on P-256 and its certificate, with that of its issuer, whose key is forgotten at once: it can issue no
-    other. The names say nothing about the user or the machine, because they are in every signed work."""
-    key, authority = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
-    public = key.public_key()
+def purposes_of(certificate: Certificate) -> set[str]:
+    """The purposes of a certificate (extended key usage), as dotted numbers; none if it does not state any."""
+    try:
+        return {p.dotted_string for p in certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value}
+    except x509.ExtensionNotFound:
+        return set()
+
+
+def certificates_for(public: CertificatePublicKeyTypes, now: datetime) -> list[Certificate]:
+    """The certificate of a key, and that of its issuer, whose key is forgotten at once: it can issue no other. The
+    names say nothing about the user or the machine, because they are in every signed work."""
+    authority = ec.generate_private_key(ec.SECP256R1())
     short = hashlib.sha256(x509.SubjectKeyIdentifier.from_public_key(public).digest).hexdigest()[:8]
     root = certificate_of(f"afresh root {short}", f"afresh root {short}", authority.public_key(), authority, True, now)
-    leaf = certificate_of(f"afresh user {short}", f"afresh root {short}", public, authority, False, now)
-    return key, [leaf, root]
+    return [certificate_of(f"afresh user {short}", f"afresh root {short}", public, authority, False, now), root]
 
 
 def certificate_of(
@@ -98,11 +106,8 @@ def certificate_of(
         organisation = x509.NameAttribute(NameOID.ORGANIZATION_NAME, "self-issued")
         return x509.Name([organisation, x509.NameAttribute(NameOID.COMMON_NAME, name)])
 
-    usage = {
-        "digital_signature": not authority, "key_cert_sign": authority, "crl_sign": authority,
-        "content_commitment": False, "key_encipherment": False, "data_encipherment": False, "key_agreement": False,
-        "encipher_only": False, "decipher_only": False,
-    }  # fmt: skip
+    # Signatures are the first of nine uses, certificates and lists of revoked ones the sixth and seventh.
+    usage = x509.KeyUsage(not authority, False, False, False, False, authority, authority, False, False)
     builder = (
         x509.CertificateBuilder()
         .subject_name(named(subject))
@@ -112,13 +117,12 @@ def certificate_of(
         .not_valid_before(now - SKEW)
         .not_valid_after(now + lasting)
         .add_extension(x509.BasicConstraints(authority, 0 if authority else None), critical=True)
-        .add_extension(x509.KeyUsage(**usage), critical=True)
+        .add_extension(usage, critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signed_by.public_key()), critical=False)
     )
     if not authority:
-        # The second is for validators of before version 2.1 of the specification (section 14.4.1).
-        builder = builder.add_extension(x509.ExtendedKeyUsage([CLAIM_SIGNING, DOCUMENT_SIGNING]), critical=False)
+        builder = builder.add_extension(x509.ExtendedKeyUsage(OWN_PURPOSES), critical=False)
     return builder.sign(signed_by, hashes.SHA256())
 
 
@@ -130,16 +134,18 @@ def profile_fault(certificate: Certificate) -> str | None:
         return "it is signed by itself, which C2PA does not accept: let an authority issue one"
     try:
         usage = certificate.extensions.get_extension_for_class(x509.KeyUsage).value.digital_signature
-        extended = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-        certificate.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier)
+        for required in (x509.ExtendedKeyUsage, x509.AuthorityKeyIdentifier):
+            certificate.extensions.get_extension_for_class(required)
     except x509.ExtensionNotFound as error:
         return f"it has no extension {error.oid._name}, which C2PA requires"
     except ValueError as error:
         return f"its extensions cannot be read: {error}"
+    if limits := _limits(certificate):
+        return f"it has critical extensions that are not checked here: {', '.join(limits)}"
     if not usage:
         return "its key usage does not allow digital signatures"
-    purposes = {purpose.dotted_string for purpose in extended}
-    if not purposes & set(PURPOSES) or "2.5.29.37.0" in purposes:
+    purposes = purposes_of(certificate)
+    if not purposes & set(PURPOSES) or ANY_PURPOSE in purposes:
         return f"its extended key usage has none of {', '.join(PURPOSES)}, or allows anything"
     return None
 
@@ -156,17 +162,39 @@ def time_fault(certificate: Certificate, now: datetime | None = None) -> str | N
 
 def issued_by_known(chain: Sequence[Certificate], anchors: Sequence[Certificate]) -> bool:
     """Whether the first certificate of a chain is one of the anchors, or one of them has issued it, directly or through
-    authorities of the chain."""
+    authorities of the chain (RFC 5280, section 6.1).
+
+    `cryptography.x509.verification` is not used: it refuses authorities with a key of Ed25519, which C2PA accepts.
+    """
     known = {fingerprint(a) for a in anchors}
     current, left = chain[0], list(chain[1:MOST_CERTIFICATES])
-    for _ in range(MOST_CERTIFICATES):
+    for below in range(MOST_CERTIFICATES):
         if fingerprint(current) in known:
             return True
-        issuer = next((c for c in [*anchors, *left] if is_authority(c) and _issued(current, c)), None)
-        if issuer is None or issuer == current or time_fault(issuer):
+        issuer = next((c for c in [*anchors, *left] if _may_issue(c, below) and _issued(current, c)), None)
+        if issuer is None or issuer == current:
             return False
         current = issuer
     return False
+
+
+def _may_issue(issuer: Certificate, below: int) -> bool:
+    """Whether an authority may issue certificates now, with so many other authorities between it and the signer. One
+    that is bound to certain names, or in another way that is not known here, may not."""
+    if not is_authority(issuer) or time_fault(issuer):
+        return False
+    most = issuer.extensions.get_extension_for_class(x509.BasicConstraints).value.path_length
+    purposes = purposes_of(issuer) or {ANY_PURPOSE}
+    return not _limits(issuer) and (most is None or below <= most) and bool(purposes & {*PURPOSES, ANY_PURPOSE})
+
+
+def _limits(certificate: Certificate) -> list[str]:
+    """The extensions that limit what a certificate is for in a way that is not checked here (section 4.2)."""
+    return [
+        e.oid.dotted_string
+        for e in certificate.extensions
+        if isinstance(e.value, x509.NameConstraints) or (e.critical and not isinstance(e.value, KNOWN))
+    ]
 
 
 def _issued(certificate: Certificate, issuer: Certificate) -> bool:

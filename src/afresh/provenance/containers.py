@@ -51,23 +51,24 @@ def _read(stream: BinaryIO, count: int, what: str = "its manifest") -> bytes:
 
 
 def _in_chunks(stream: BinaryIO, size: int, png: bool) -> bytes | None:
-    """The chunk caBX of a PNG file, or C2PA of a RIFF file."""
+    """The chunk caBX of a PNG, or C2PA of a RIFF file."""
     found, place = None, 8 if png else 12
     for _ in range(MOST_PARTS):
         stream.seek(place)
         head = stream.read(8)
         if len(head) < 8:
             break
-        name = head[4:] if png else head[:4]
-        length = int.from_bytes(head[:4], "big") if png else int.from_bytes(head[4:], "little")
-        if name == (b"caBX" if png else b"C2PA"):
+        kind, length = (head[4:], int.from_bytes(head[:4], "big")) if png else (
+            head[:4], int.from_bytes(head[4:], "little")
+        )  # fmt: skip
+        if kind == (b"caBX" if png else b"C2PA"):
             if found is not None:
                 raise ContainerError("it has two manifests")
             found = _read(stream, length)
-            if png and int.from_bytes(_read(stream, 4), "big") != zlib.crc32(name + found):
+            if png and int.from_bytes(_read(stream, 4), "big") != zlib.crc32(kind + found):
                 raise ContainerError("the check sum of its manifest is wrong")
-        place += 8 + length + (4 if png else length % 2)
-        if (png and name == b"IEND") or place >= size:
+        place += 12 + length if png else 8 + length + length % 2
+        if (png and kind == b"IEND") or place >= size:
             break
     else:
         raise ContainerError(f"it has more than {MOST_PARTS:,} chunks")

@@ -86,16 +86,10 @@ def _layer(said: Mapping[str, Any], store: Box, trusted: Trusted) -> Layer:
     elif codes & set(CONTENT):
         status = Status.CHANGED
         detail = f"changed since {signer.name} signed it, or the manifest is that of another file"
-    elif late or codes & set(TIME):
-        why = late or "it was not valid at the time of signing"
-        status, detail = Status.OUT_OF_TIME, f"signed by {signer.name}, whose certificate does not count: {why}"
-    elif codes & set(CREDENTIAL):
-        why = next(text for code, text in failures if code in CREDENTIAL)
-        status, detail = Status.UNKNOWN, f"signed by {signer.name}, whose certificate does not count: {why}"
-    elif signer.whose == "unknown":
-        status, detail = Status.UNKNOWN, f"unchanged since it was signed by {signer.name}, who is not known here"
     else:
-        status, detail = Status.VALID, f"unchanged since it was signed by {trusted.words(signer)}"
+        late = late or ("it was not valid at the time of signing" if codes & set(TIME) else None)
+        unfit = next((text for code, text in failures if code in CREDENTIAL), None)
+        status, detail = trusted.standing(signer, late, unfit)
     return Layer(NAME, status, detail, signer, time, origins)
 
 

@@ -1,9 +1,12 @@
 """A signed sidecar: what a file that can carry no manifest says about itself, beside it.
 
 NAME.provenance.json is a JSON Web Signature in the flattened JSON form (RFC 7515, section 7.2.2) over the SHA-256 of
-the
-file and the facts of the work, with the signer's certificates in the header `x5c` (section 4.1.6). Every library for
-JOSE reads it. The file is known by its hash and size; its name is a hint, which no path is ever made of.
+the file, with the signer's certificates in the header `x5c` (section 4.1.6) and its purpose in the header `typ`
+(section 4.1.9). Every library for JOSE reads it. The file is known by its hash and size; its name is a hint, which no
+path is ever made of.
+
+Who asks a server for a text can dictate it, and gets it signed. So a reader asks for the purpose that it needs, and no
+content makes the signature over a work one over a catalogue or a receipt.
 """
 
 from __future__ import annotations
@@ -11,6 +14,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
 from typing import Annotated, Any
 
 from cryptography.exceptions import InvalidSignature
@@ -29,15 +34,26 @@ from afresh.provenance.work import Name, Sha256, Work
 
 MOST_BYTES = 1 << 20  # of a sidecar
 FIELDS = ("payload", "protected", "signature")
-KIND = "afresh-provenance+jws"
 ALGORITHMS = {"es256": "ES256", "es384": "ES384", "ed25519": "EdDSA"}
 PlainName = Annotated[str, StringConstraints(max_length=255, pattern=r"^[^/\\\x00-\x1f]+$")]
 
 
+class Purpose(StrEnum):
+    """What a file is signed as. A file of JSON says it by its field `format`, which is the purpose without `+jws`."""
+
+    WORK = "afresh-provenance+jws"
+    CATALOGUE = "afresh-catalogue+jws"
+    RECEIPT = "afresh-receipt+jws"
+
+    @property
+    def words(self) -> str:
+        return {"WORK": "a generated work", "CATALOGUE": "the index of a catalogue", "RECEIPT": "a receipt"}[self.name]
+
+
 class Payload(BaseModel):
-    """What is signed: the file by its name, size and hash, the facts of the work, and the hashes of the statements
-    about
-    what it was made from, which stand beside the signature so that a chain of edits grows by one statement an edit."""
+    """What is signed of a file: its name, size and hash, and the program; of a work besides its facts, and the hash of
+    the statements about what it was made from, which stand beside the signature so that a chain of edits grows by one
+    statement an edit."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -45,8 +61,8 @@ class Payload(BaseModel):
     bytes: int = Field(ge=0)
     sha256: Sha256
     generator: Name
-    digitalSourceType: Name
-    work: Work
+    digitalSourceType: Name | None = None
+    work: Work | None = None
     statements: Sha256 | None = None
 
 
@@ -65,23 +81,12 @@ def sidecar(content: bytes, name: str, work: Work, signer: Signer) -> bytes:
             for known in [one.statement, *_beside(one.statement)]
         )
     ]
-    payload = {
-        "name": name,
-        "bytes": len(content),
-        "sha256": hashlib.sha256(content).hexdigest(),
-        "generator": f"afresh {__version__}",
+    facts = {
         "digitalSourceType": GENERATED,
         "work": work.model_dump(mode="json", exclude={"ingredients": {"__all__": {"statement"}}}),
         "statements": _digest(statements),
     }
-    certificates = [base64.b64encode(c.public_bytes(serialization.Encoding.DER)).decode() for c in signer.chain]
-    header = {"alg": ALGORITHMS[signer.algorithm], "typ": KIND, "x5c": certificates}
-    protected, body = _url64(_canonical(header)), _url64(_canonical(payload))
-    signature = _url64(signer.signature(f"{protected}.{body}".encode()))
-    made: dict[str, Any] = {"payload": body, "protected": protected, "signature": signature}
-    if statements:
-        made["header"] = {"statements": statements}
-    written = (json.dumps(made, indent=1) + "\n").encode()
+    written = signed_statement(content, name, Purpose.WORK, signer, facts, statements)
     if len(written) > MOST_BYTES:
         raise UserError(
             f"The sidecar of {name} would have {len(written):,} bytes, and at most {MOST_BYTES:,} are read: it was "
@@ -91,18 +96,46 @@ def sidecar(content: bytes, name: str, work: Work, signer: Signer) -> bytes:
     return written
 
 
-def opened(envelope: Any) -> tuple[Payload, list[Certificate], list[Payload]]:
-    """What a sidecar says, the certificates of its signer, whose signature is checked here, and what the statements
-    about
-    the works that it was made from say, each by its own signature. Whether the signer is known, and whether the file is
-    the one that is named, are other questions. Raises SidecarError."""
+def signed_statement(
+    content: bytes, name: str, purpose: Purpose, by: Signer, facts: Mapping[str, Any] = {}, beside: Sequence[Any] = ()
+) -> bytes:
+    """The sidecar of a file that is signed for a purpose, with further facts, and statements beside the signature."""
+    payload = {
+        "name": name,
+        "bytes": len(content),
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "generator": f"afresh {__version__}",
+        **facts,
+    }
+    certificates = [base64.b64encode(c.public_bytes(serialization.Encoding.DER)).decode() for c in by.chain]
+    header = {"alg": ALGORITHMS[by.algorithm], "typ": purpose, "x5c": certificates}
+    protected, body = _url64(_canonical(header)), _url64(_canonical(payload))
+    signature = _url64(by.signature(f"{protected}.{body}".encode()))
+    made: dict[str, Any] = {"payload": body, "protected": protected, "signature": signature}
+    if beside:
+        made["header"] = {"statements": beside}
+    return (json.dumps(made, indent=1) + "\n").encode()
+
+
+def purpose_of(content: bytes) -> Purpose:
+    """What a file says that it is: a file of JSON by its format, and every other one is a work."""
+    try:
+        return Purpose(f"{parse_json(content)['format']}+jws")
+    except (LookupError, TypeError, ValueError):
+        return Purpose.WORK
+
+
+def opened(envelope: Any, purpose: Purpose = Purpose.WORK) -> tuple[Payload, list[Certificate], list[Payload]]:
+    """What a sidecar for this purpose says, the certificates of its signer, whose signature is checked here, and what
+    the statements about the works that it was made from say, each by its own signature. Whether the signer is known,
+    and whether the file is the one that is named, are other questions. Raises SidecarError."""
     if not isinstance(envelope, dict) or sorted(set(envelope) - {"header"}) != sorted(FIELDS):
         raise SidecarError("it does not have the fields payload, protected and signature alone")
-    payload, chain = _signed(envelope)
+    payload, chain = _signed(envelope, purpose)
     statements = _beside(envelope)
     if _digest(statements) != payload.statements:
         raise SidecarError("the statements about what it was made from are not those that were signed")
-    return payload, chain, [_signed(s)[0] for s in statements]
+    return payload, chain, [_signed(s, Purpose.WORK)[0] for s in statements]
 
 
 def _beside(envelope: Any) -> list[Any]:
@@ -121,17 +154,22 @@ def _digest(statements: list[Any]) -> str | None:
     return hashlib.sha256(_canonical(fields)).hexdigest() if fields else None
 
 
-def _signed(statement: Any) -> tuple[Payload, list[Certificate]]:
-    """What a statement says, and the certificates of its signer. Raises SidecarError."""
+def _signed(statement: Any, purpose: Purpose) -> tuple[Payload, list[Certificate]]:
+    """What a statement of this purpose says, and the certificates of its signer. Raises SidecarError."""
     try:
         protected, body, signature = (str(statement[f]) for f in ("protected", "payload", "signature"))
         header = parse_json(_from_url64(protected))
         encoded = header["x5c"]
-        if header["typ"] != KIND or not isinstance(encoded, list) or not 0 < len(encoded) <= MOST_CERTIFICATES:
+        if (given := Purpose(header["typ"])) is not purpose:
+            raise SidecarError(f"it was signed as {given.words}, and not as {purpose.words}")
+        if not isinstance(encoded, list) or not 0 < len(encoded) <= MOST_CERTIFICATES:
             raise SidecarError("its header is not that of a sidecar")
         chain = [loaded(base64.b64decode(c, validate=True)) for c in encoded]
         _check(chain[0], str(header["alg"]), f"{protected}.{body}".encode(), _from_url64(signature))
-        return Payload.model_validate(parse_json(_from_url64(body))), chain
+        payload = Payload.model_validate(parse_json(_from_url64(body)))
+        if (purpose is Purpose.WORK) != (payload.work is not None):
+            raise SidecarError(f"it does not have the facts of {purpose.words}")
+        return payload, chain
     except InvalidSignature:
         raise SidecarError("its signature is not that of its certificate") from None
     except ValidationError:

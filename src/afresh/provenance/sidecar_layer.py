@@ -7,40 +7,37 @@ import os
 from collections.abc import Sequence
 from typing import Any, BinaryIO
 
+from afresh.core.safe_json import MOST_BYTES as MOST_JSON
 from afresh.core.safe_json import parse_json
 from afresh.provenance.certificates import profile_fault, time_fault
 from afresh.provenance.claim import GENERATED
 from afresh.provenance.layers import Layer, Origin, Status
-from afresh.provenance.sidecar import MOST_BYTES, Payload, SidecarError, opened
+from afresh.provenance.sidecar import MOST_BYTES, Payload, Purpose, SidecarError, opened, purpose_of
 from afresh.provenance.trusted import Trusted
 
 NAME = "sidecar"
-CHUNK = 1 << 20
 
 
 def sidecar_layer(stream: BinaryIO, name: str | None, data: bytes, trusted: Trusted) -> Layer:
-    """What a sidecar says about the file in the stream, which is read only if it has the size that was signed."""
+    """What a sidecar says about the file in the stream. It counts only if it was signed as what the file says that it
+    is: a work, the index of a catalogue or a receipt."""
     try:
         if len(data) > MOST_BYTES:
             raise SidecarError(f"it has more than {MOST_BYTES:,} bytes")
-        payload, chain, statements = opened(_parsed(data))
+        stream.seek(0)
+        envelope, purpose = _parsed(data), purpose_of(stream.read(MOST_JSON + 1))
+        payload, chain, statements = opened(envelope, purpose)
     except SidecarError as error:
         return Layer(NAME, Status.DAMAGED, f"the sidecar is damaged: {error}")
-    signer, origins = trusted.signed_by(chain), origins_of(payload, statements)
-    leaf = chain[0]
-    if not _same(stream, payload):
-        status, detail = Status.CHANGED, f"changed since {signer.name} signed it as {payload.name}, or another file"
-    elif why := time_fault(leaf):
-        status, detail = Status.OUT_OF_TIME, f"signed by {signer.name}, whose certificate does not count: {why}"
-    elif why := profile_fault(leaf):
-        status, detail = Status.UNKNOWN, f"signed by {signer.name}, whose certificate does not count: {why}"
-    elif signer.whose == "unknown":
-        status, detail = Status.UNKNOWN, f"unchanged since it was signed by {signer.name}, who is not known here"
+    signer = trusted.signed_by(chain)
+    if _same(stream, payload):
+        status, detail = trusted.standing(signer, time_fault(chain[0]), profile_fault(chain[0]))
+        detail += "" if purpose is Purpose.WORK else f", as {purpose.words}"
     else:
-        status, detail = Status.VALID, f"unchanged since it was signed by {trusted.words(signer)}"
+        status, detail = Status.CHANGED, f"changed since {signer.name} signed it as {payload.name}, or another file"
     if status is not Status.CHANGED and name is not None and name != payload.name:
         detail += f"; its name was {payload.name}"
-    return Layer(NAME, status, detail, signer, None, origins)
+    return Layer(NAME, status, detail, signer, None, origins_of(payload, statements))
 
 
 def _parsed(data: bytes) -> Any:
@@ -54,21 +51,20 @@ def _same(stream: BinaryIO, payload: Payload) -> bool:
     if stream.seek(0, os.SEEK_END) != payload.bytes:
         return False
     stream.seek(0)
-    digest = hashlib.sha256()
-    while chunk := stream.read(CHUNK):
-        digest.update(chunk)
-    return digest.hexdigest() == payload.sha256
+    return hashlib.file_digest(stream, "sha256").hexdigest() == payload.sha256  # type: ignore[arg-type]
 
 
 def origins_of(payload: Payload, statements: Sequence[Payload]) -> tuple[Origin, ...]:
     """The origins of a work and of what it was made from, as far as there are statements about them."""
+    if payload.work is None:
+        return ()
     known = {s.sha256: s for s in statements}
     out = [Origin(None, payload.generator, payload.digitalSourceType == GENERATED, payload.work)]
     waiting, seen = list(payload.work.ingredients), {payload.sha256}
     while waiting:
         one = waiting.pop(0)
         inner = known.get(one.sha256)
-        if inner is None:
+        if inner is None or inner.work is None:
             out.append(Origin(one.title, "", False, None))
         elif inner.sha256 not in seen:
             seen.add(inner.sha256)

@@ -1,9 +1,9 @@
 """Whose signature works get: the user's own key, made at first use, or a certificate and key that were given.
 
-The own one is the file `signer.pem` beside the user's secret, with the key and the certificates, readable by the user
-alone; `certificate.pem` beside it is for others, who trust it by `afresh verify WORKS --trust certificate.pem`. A
-certificate of one's own is given by the preferences `certificate` and `certificate_key`, an authority that says when a
-work was signed by `timestamp_url`.
+The own one is the file `signer.pem` beside the user's secret, readable by the user alone: the key, its certificates,
+and those of before it was renewed. `certificate.pem` beside it is for others, who trust it by `afresh verify WORKS
+--trust-signer certificate.pem`. A certificate of one's own is given by the preferences `certificate` and
+`certificate_key`, an authority that says when a work was signed by `timestamp_url`.
 """
 
 from __future__ import annotations
@@ -20,12 +20,25 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
-from afresh.core import UserError
+from afresh.core import UserError, events
 from afresh.preferences import Preferences, preferences
-from afresh.provenance.certificates import Certificate, fingerprint, loaded, made_here, profile_fault, time_fault
+from afresh.provenance.certificates import (
+    OWN_PURPOSES,
+    Certificate,
+    certificates_for,
+    fingerprint,
+    loaded,
+    profile_fault,
+    purposes_of,
+    time_fault,
+)
+from afresh.storage.files import new_file
+from afresh.storage.lock import open_locked
 
 PrivateKey = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
 FILE = "signer.pem"
+OWN = {purpose.dotted_string for purpose in OWN_PURPOSES}
+OWN_CHAIN = 2  # certificates of the user's own key at a time: its own, and that of its issuer
 ACCEPTED = "a key on the curve P-256 or P-384, or of Ed25519"
 REPLACE = (
     "Renew it where it was issued, or unset AFRESH_CERTIFICATE and AFRESH_CERTIFICATE_KEY to sign with your own key"
@@ -83,45 +96,57 @@ def signer() -> Signer:
 
 def _own_signer(given: Preferences) -> Signer:
     file = given.key_folder / FILE
-    if not file.exists():
-        _make(file)
+    found = _certificates(file) if file.exists() else ()
+    if not found or not purposes_of(found[0]) >= OWN:
+        try:
+            _make(file)
+        except UserError:
+            if not found:
+                raise
     again = f"Move {file} and certificate.pem away to sign with a new key"
-    return _checked(Signer(_key(file), _certificates(file), given.timestamp_url), str(file), again)
+    return _checked(Signer(_key(file), _certificates(file)[:OWN_CHAIN], given.timestamp_url), str(file), again)
 
 
-def own_certificate() -> Certificate | None:
-    """The certificate that this user's works are signed with, if there is one. None is made."""
+def own_certificates() -> tuple[Certificate, ...]:
+    """The certificates that this user's works are signed with, and were before they were renewed. None is made."""
     given = preferences()
-    file = given.certificate or given.key_folder / FILE
     with contextlib.suppress(UserError):
-        return _certificates(file)[0] if file.exists() else None
-    return None
+        if given.certificate is not None:
+            return _certificates(given.certificate)[:1]
+        if (file := given.key_folder / FILE).exists():
+            return _certificates(file)[::OWN_CHAIN]
+    return ()
 
 
 def _make(file: Path) -> None:
-    key, chain = made_here(datetime.now(UTC))
-    new = Signer(key, tuple(chain))
-    aside = file.with_name(f".signer.{os.getpid()}.tmp")
+    """Make the key and its certificates. A key that is there is kept, with new certificates before the earlier ones."""
     try:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        handle = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        lock = open_locked(file.with_name(".signer.lock"), mode=0o600, wait=True)
         try:
-            with os.fdopen(handle, "wb") as stream:
+            old = _certificates(file) if file.exists() else ()
+            if old and purposes_of(old[0]) >= OWN:  # of two processes, the first decides
+                return
+            key = _key(file) if old else ec.generate_private_key(ec.SECP256R1())
+            new = Signer(key, (*certificates_for(key.public_key(), datetime.now(UTC)), *old))
+            public = file.with_name("certificate.pem")
+            public.write_text(pem_of(new.chain[1::OWN_CHAIN]))
+            with new_file(file, 0o600) as stream:
                 stream.write(new.key_pem + new.chain_pem)
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.link(aside, file)
-            file.with_name("certificate.pem").write_bytes(chain[-1].public_bytes(serialization.Encoding.PEM))
-        except FileExistsError:  # of two processes, the first decides
-            pass
         finally:
-            aside.unlink()
+            os.close(lock)
     except OSError as error:
         raise UserError(
             f"{error.filename or file} cannot be written, so works cannot be signed: {error.strerror or error}. Set "
             "AFRESH_KEY_FOLDER to a folder that may be written.",
             "no_secret",
         ) from error
+    if old:
+        events.note(
+            f"Your certificate was renewed, because other programs refuse the earlier one; your key is the same. Give "
+            f"{public} again to those who know you by it.",
+            "signer",
+        )
 
 
 def _read(file: Path) -> bytes:

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 from afresh.provenance.certificates import Certificate, fingerprint, is_authority, issued_by_known, name_of
 from afresh.provenance.known_signers import known_certificates
-from afresh.provenance.layers import SignedBy
-from afresh.provenance.signer import own_certificate
+from afresh.provenance.layers import SignedBy, Status
+from afresh.provenance.signer import own_certificates
 
 
 @dataclass(frozen=True)
 class Trusted:
-    """The user's own certificate, if there is one, and those of known signers."""
+    """The user's own certificates, and those of known signers."""
 
-    own: Certificate | None
+    own: tuple[Certificate, ...]
     known: tuple[Certificate, ...]
 
     @property
@@ -25,16 +25,25 @@ class Trusted:
     def signed_by(self, chain: Sequence[Certificate]) -> SignedBy:
         """The signer with these certificates, that of the signer first."""
         mark = fingerprint(chain[0])
-        if self.own is not None and mark == fingerprint(self.own):
+        if mark in map(fingerprint, self.own):
             whose = "you"
         else:
             whose = "known" if issued_by_known(chain, self.known) else "unknown"
         return SignedBy(name_of(chain[0]), mark, whose)
 
-    def words(self, signer: SignedBy) -> str:
-        return f"you ({signer.name})" if signer.whose == "you" else f"{signer.name}, who is known here"
+    def standing(self, signer: SignedBy, late: str | None, unfit: str | None) -> tuple[Status, str]:
+        """The status of a work that is what was signed, and a sentence. late, unfit: why the certificate does not count
+        by its time or its profile."""
+        if late or unfit:
+            status = Status.OUT_OF_TIME if late else Status.UNKNOWN
+            return status, f"signed by {signer.name}, whose certificate does not count: {late or unfit}"
+        since = "unchanged since it was signed by"
+        if signer.whose == "unknown":
+            return Status.UNKNOWN, f"{since} {signer.name}, who is not known here"
+        who = f"you ({signer.name})" if signer.whose == "you" else f"{signer.name}, who is known here"
+        return Status.VALID, f"{since} {who}"
 
 
 def trusted() -> Trusted:
     """Whom this user trusts now. Nothing is made."""
-    return Trusted(own_certificate(), tuple(known_certificates()))
+    return Trusted(own_certificates(), tuple(known_certificates()))

@@ -26,7 +26,7 @@ def licences_of(base: str) -> list[BaseLicence]:
         path = hub_texts(base)
     if (path / "run.json").is_file():
         try:
-            return read_record((path / "run.json").read_bytes()).base_licences
+            return read_record((path / "run.json").read_bytes()).licences
         except (OSError, ValueError, UserError):  # which opening the run reports
             return []
     own = [stated(path, shared_name(base))]

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
+from typing import Any
 
 from afresh.core import UserError
 from afresh.storage.lock import is_file_at, open_locked
@@ -86,14 +87,25 @@ def own_lock(file: Path) -> Lock | None:
         return None
 
 
-def in_use(folder: Path, doing: str) -> UserError:
-    """The error that another process holds a run, as far as it has written who it is."""
+def holder_of(folder: Path) -> tuple[Any, ...] | None:
+    """The process that holds a run, or was killed while it did: its number, host, what it does, and since when."""
     try:
         with (folder / FILE).open("rb") as stream:
             holder = json.loads(stream.read(1000))
-        process, host, what, since = (holder[k] for k in ("process", "host", "doing", "since"))
+        return tuple(holder[k] for k in ("process", "host", "doing", "since"))
     except (OSError, ValueError, KeyError, TypeError):
-        process, host, what, since = "?", socket.gethostname(), "used", "just now"
+        return None
+
+
+def half_made(folder: Path) -> bool:
+    """Whether a process began to make a run in a folder, and has not finished: run.json is written last."""
+    made = (folder / "run.json").exists() or (folder / "checkpoints").exists()
+    return not made and not folder.is_symlink() and holder_of(folder) is not None
+
+
+def in_use(folder: Path, doing: str) -> UserError:
+    """The error that another process holds a run, as far as it has written who it is."""
+    process, host, what, since = holder_of(folder) or ("?", socket.gethostname(), "used", "just now")
     where = "" if host == socket.gethostname() else f" on {host}"
     return UserError(
         f"{folder} is being {what} by process {process}{where} since {since}, so it cannot be {doing} now: wait until "

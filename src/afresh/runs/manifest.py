@@ -17,17 +17,19 @@ import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from afresh.core import UserError
 from afresh.runs.run_store import mirrored
-from afresh.storage.files import replace_file
+from afresh.storage.files import json_bytes, replace_file
 from afresh.training.best_checkpoint import HIGHEST, LOWEST
 from afresh.training.weights import BASE, CHOSEN, EARLY, FITTED
 
 FILE = "SHA256SUMS"
 RECORD = "run.json"
+LABEL = "label.json"  # of a run that came in a bundle: what its maker says of it
 # Files and folders in a run, by what writes them: its creation, training, and measuring.
-CREATED = (RECORD, "encoder", "codec", "conditions.safetensors", f"{BASE}.safetensors", "reward-model")
+CREATED = (RECORD, "encoder", "codec", "conditions.safetensors", f"{BASE}.safetensors", "reward-model", LABEL)
 WITHIN = "within"
 STORED = (EARLY, CHOSEN, FITTED, LOWEST, HIGHEST, WITHIN)  # weights, each with a hash beside it
 LEARNT = (
@@ -103,9 +105,13 @@ def write_manifest(folder: Path, sums: dict[str, str]) -> None:
     replace_file(folder / FILE, "".join(f"{v}  {k}\n" for k, v in sorted(sums.items())).encode())
 
 
-def create_manifest(folder: Path) -> None:
-    """List what a new run consists of. Raises UserError if the list cannot be written."""
-    write_manifest(folder, hashes(folder, files_of(folder, CREATED)))
+def write_record(folder: Path, record: dict[str, Any]) -> None:
+    """Complete a new run: the list of what it consists of, and then run.json. Raises UserError if one of them cannot be
+    written."""
+    data = json_bytes(record)
+    sums = hashes(folder, files_of(folder, CREATED))
+    write_manifest(folder, sums | {RECORD: hashlib.sha256(data).hexdigest()})
+    replace_file(folder / RECORD, data)
 
 
 @contextmanager

@@ -8,8 +8,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from afresh.core import UserError
-from afresh.runs.lock import held, kept
+from afresh.runs.lock import half_made, held, kept
 from afresh.runs.person_adapters import check_without_adapters
+from afresh.runs.remove import is_rest, remove_rest
 from afresh.storage.files import sync_tree
 from afresh.storage.folders import set_aside
 from afresh.training.signals import sigterm_interrupts
@@ -53,7 +54,7 @@ def check_output_dir(out: Path, force: bool, inputs: Sequence[Path] = ()) -> Non
                 "remove it.",
                 "output_put_aside",
             )
-    elif out.is_dir() and any(out.iterdir()) and not force:
+    elif out.is_dir() and any(out.iterdir()) and not force and not is_rest(out):
         raise UserError(
             f"{out} is a folder with other things in it. Choose another output folder, `out=DIR`, or use `force=True`.",
             "output_not_empty",
@@ -71,6 +72,8 @@ def output_dir(out: Path, force: bool, inputs: Sequence[Path] = ()) -> Iterator[
     of the new run is left and a run that it was to replace is restored; that run is removed only once the block has
     ended. Raises UserError as `check_output_dir` does, and if another process holds either run."""
     check_output_dir(out, force, inputs)
+    if half_made(out):  # by a command that was killed
+        remove_rest(out)
     if not is_run(out):
         with _new_run(out):
             yield

@@ -54,7 +54,8 @@ class CollectedRecord(BaseModel):
 
 
 class BaseLicence(BaseModel):
-    """The licence of the public weights that a run, or the run that it was tuned from, began with.
+    """The licence of the public weights that a run, or the run that it was tuned from, began with, or of a run that
+    came in a bundle.
 
     `licence`: an expression of SPDX, LicenseRef- and the name of one that SPDX does not have, or "unknown". `hub`: how
     their card has it, if it has. `link`: where its text is, if that is stated. `said_by`: who states it; empty: nobody.
@@ -66,6 +67,7 @@ class BaseLicence(BaseModel):
     hub: str = ""
     link: str = ""
     said_by: str = ""
+    maker: str = ""  # of a run: the SHA-256 of the certificate that signed its first bundle
 
 
 class DataRecord(BaseModel):
@@ -143,6 +145,12 @@ class RunRecord(BaseModel):
     training_window: Window | None = None  # tokens of a window in training, if the model can look further back
     inherited: list[CollectedRecord] = []  # what the run that it was tuned from has learnt from
     base_licences: list[BaseLicence] = []  # of the public weights that it, or its base, began with
+    licence: BaseLicence | None = None  # of a run that came in a bundle: only its maker may choose another one
+
+    @property
+    def licences(self) -> list[BaseLicence]:
+        """The licences that count for what is made from this run: its maker's, and those of its base."""
+        return [*([] if self.licence is None else [self.licence]), *self.base_licences]
 
 
 # Names of earlier versions, by the part of run.json that they stand in.

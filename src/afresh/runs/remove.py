@@ -1,19 +1,19 @@
 """Remove runs from the disk, and nothing else.
 
-A removal that was interrupted is repeated by the same command: run.json is the last file of a run that goes, and a
-folder in which nothing is left is removed without it.
+A removal that was interrupted is repeated by the same command: run.json is the last file of a run that goes, as it is
+the last that comes, and what is left in a folder without it is removed, too.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from afresh.core import UserError, registry
 from afresh.runs.lock import FILE as LOCK
-from afresh.runs.lock import held
+from afresh.runs.lock import half_made, held
 from afresh.runs.manifest import CREATED, LEARNT, RECORD, REPORTED
 from afresh.runs.manifest import FILE as MANIFEST
 from afresh.runs.person_adapters import check_without_adapters
@@ -36,27 +36,45 @@ OWN = (
     RECORD,
     LOCK,
 )
+MADE = (*(part for part in CREATED if part != RECORD), "asked.jsonl", "signature", MANIFEST, ".*.tmp", LOCK)
 
 
 def own_files(folder: Path) -> Iterator[Path]:
     """The files and folders of the run, directly in its folder, in the order in which they are removed."""
-    for pattern in (*registry.run_files(), *OWN):
+    return matching(folder, (*registry.run_files(), *OWN))
+
+
+def matching(folder: Path, patterns: Sequence[str]) -> Iterator[Path]:
+    for pattern in patterns:
         yield from sorted(folder.glob(pattern))
 
 
 def is_rest(folder: Path) -> bool:
-    """Whether a folder is what a removal leaves that was interrupted at its very end: empty but for the lock."""
-    return folder.is_dir() and not folder.is_symlink() and {p.name for p in folder.iterdir()} <= {LOCK}
+    """Whether a folder is what is left where making a run, or the very end of a removal, was interrupted."""
+    if not folder.is_dir() or folder.is_symlink():
+        return False
+    names = {p.name for p in folder.iterdir()}
+    return names <= {LOCK} or (half_made(folder) and names <= {p.name for p in matching(folder, MADE)})
 
 
 def remove_rest(folder: Path) -> bool:
-    """Remove a folder if it is such a rest; returns whether it was one. Raises UserError if it cannot be removed."""
-    if not is_rest(folder):
+    """Remove what is left of a run where making or removing it was interrupted, and its folder, unless that holds other
+    things; returns whether there was something. Raises UserError if it cannot be removed, or is being made now."""
+    if not is_rest(folder) and not half_made(folder):
         return False
     with removing(folder), held(folder, "removed"):
-        (folder / LOCK).unlink(missing_ok=True)
-        folder.rmdir()
+        remove_paths(matching(folder, MADE))
+        if not any(folder.iterdir()):
+            folder.rmdir()
     return True
+
+
+def remove_paths(paths: Iterator[Path]) -> None:
+    for path in paths:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 @contextmanager
@@ -102,11 +120,7 @@ def remove_folder(folder: Path) -> list[str]:
     """`remove_run` of a run that perhaps cannot be read."""
     check_folder(folder)
     with removing(folder), held(folder, "removed"):
-        for path in own_files(folder):
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
+        remove_paths(own_files(folder))
         left = sorted(p.name for p in folder.iterdir())
         if not left:
             folder.rmdir()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -24,7 +23,7 @@ from afresh.core.safe_text import visible_line
 from afresh.data.conditions import load_conditions, save_conditions
 from afresh.data.files import check_links
 from afresh.data.load import draw_conditions
-from afresh.runs.manifest import create_manifest
+from afresh.runs.manifest import write_record
 from afresh.runs.names import near_runs, no_run
 from afresh.runs.person_adapters import FOLDER, adapters_in, base_of
 from afresh.runs.record import RunRecord, read_record
@@ -43,7 +42,7 @@ from afresh.sampling.request import (
     with_caption,
 )
 from afresh.sampling.settings import of_guidance, of_sampling
-from afresh.storage.files import free_bytes, write_json
+from afresh.storage.files import free_bytes
 from afresh.training import checkpoint, lora, ranks
 from afresh.training.budget import devices, is_available
 from afresh.training.checkpoint import Checkpoint
@@ -108,8 +107,9 @@ class Run:
         cond: Cond,
         base: Mapping[str, Tensor] | None = None,
     ) -> Run:
-        """Write everything but what is learnt. The folder must not hold a run (runs/output_dir.py). `base` holds the
-        weights that training starts from, {module.name: tensor}; without it they are random."""
+        """Write everything but what is learnt, and run.json at last: without it, a folder is no run. It must not hold
+        one (runs/output_dir.py). `base` holds the weights that training starts from, {module.name: tensor}; without it
+        they are random."""
         try:
             path.mkdir(parents=True, exist_ok=True)
             if base is not None:
@@ -119,15 +119,8 @@ class Run:
             if codec is not None and not record.personal:
                 codec.save(path / "codec")
             save_conditions(path / "conditions.safetensors", cond)
-            write_json(path / "run.json", record.model_dump(mode="json"))
-            create_manifest(path)
-        except (OSError, UserError) as e:
-            for part in ("encoder", "codec"):
-                shutil.rmtree(path / part, ignore_errors=True)
-            for file in ("conditions.safetensors", "base.safetensors", "run.json"):
-                (path / file).unlink(missing_ok=True)
-            if isinstance(e, UserError):
-                raise
+            write_record(path, record.model_dump(mode="json"))
+        except OSError as e:
             raise UserError(
                 f"Cannot write the run to {path}: {e.strerror or e}; {free_bytes(path):,} bytes are free there. Make "
                 "room or choose another output folder: `out=DIR`.",

@@ -25,7 +25,7 @@ from afresh.core import CondSpec, Family, Space, UserError
 from afresh.core.memory import available_memory
 from afresh.core.safe_json import MOST_VALUES, reading
 
-SHARED = 2  # times that a tensor may be counted, as an embedding that is also the output
+SHARED = 2  # times that a weight may be made: the output has a table of its own before it takes the embedding's
 SLACK = 1 << 10  # weights that are allowed beyond those counted
 MOST_TENSORS = 1 << 15  # of a network; the largest public ones have a few thousand
 BYTES = 4  # of a weight
@@ -52,14 +52,14 @@ def bounded(family: Family, most: int, file: Path, held: int | None = None) -> F
 
 @contextmanager
 def counted(most: int, file: Path) -> Iterator[None]:
-    """Within the block, count what modules register, and the size of each tensor before it is allocated. Raises
-    UserError if there is too much."""
-    weights, buffers, tensors = 0, 0, 0
+    """Within the block, count the storages of what modules register, each once however often it is registered, and the
+    size of each tensor before it is allocated. Raises UserError if there is too much."""
+    weights, buffers = Storages(), Storages()
     largest = SHARED * most + SLACK
 
     def check(single: int = 0) -> None:
-        within = weights <= largest and buffers <= largest + MOST_VALUES and tensors <= MOST_TENSORS
-        if not within or single > largest + MOST_VALUES:
+        within = weights.total <= largest and buffers.total <= largest + MOST_VALUES
+        if not within or len(weights) + len(buffers) > MOST_TENSORS or single > largest + MOST_VALUES:
             raise UserError(
                 f"config in {file} describes a larger network than the {most:,} weights that the run has. Was it "
                 "changed by hand? Restore a copy of it.",
@@ -68,14 +68,13 @@ def counted(most: int, file: Path) -> Iterator[None]:
             )
 
     def parameter(module: nn.Module, name: str, value: Tensor) -> None:
-        nonlocal weights, tensors
-        weights, tensors = weights + value.numel(), tensors + 1
+        weights.add(value)
         check()
 
     def buffer(module: nn.Module, name: str, value: Tensor | None) -> None:
-        nonlocal buffers, tensors
-        buffers, tensors = buffers + (0 if value is None else value.numel()), tensors + 1
-        check()
+        if value is not None:
+            buffers.add(value)
+            check()
 
     class Measured(TorchFunctionMode):
         def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -90,6 +89,19 @@ def counted(most: int, file: Path) -> Iterator[None]:
     finally:
         for hook in hooks:
             hook.remove()
+
+
+class Storages(dict[int, int]):
+    """The numbers of elements of storages by address. One at the address of a storage that was freed replaces it, so
+    that the total is at least that of the storages in use."""
+
+    total = 0
+
+    def add(self, value: Tensor) -> None:
+        storage = value.untyped_storage()
+        size = storage.nbytes() // value.element_size()
+        self.total += size - self.get(storage._cdata, 0)
+        self[storage._cdata] = size
 
 
 # Functions that make a tensor of a given size.

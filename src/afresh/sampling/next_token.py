@@ -88,7 +88,7 @@ class NextTokenObjective:
         self.config, self.space = config, space
 
     def loss(self, modules: Modules, batch: Batch, player: str, step: int, rng: Rng, state: State) -> Loss:
-        net, targets, tokens = causal_net(modules), counted_targets(batch), batch.x[:, :-1]
+        net, targets, tokens = causal_net(modules), counted_targets(batch), inputs_of(self.space, batch)
         keep = dropout(self.config, rng, batch.index, tokens.shape[1])
         nats = net(tokens, net.condition(batch.cond), targets, keep, self.negatives(rng, step, tokens.device))
         return nats.sum(), (targets >= 0).sum(), {"loss": nats.detach().sum()}
@@ -118,10 +118,19 @@ def dropout(config: Any, rng: Rng, index: Tensor, count: int) -> list[Tensor]:
     return [keep[:, :, i] for i in range(places)]
 
 
-def next_token_nats(modules: Modules, batch: Batch) -> tuple[Tensor, Tensor]:
+def next_token_nats(modules: Modules, space: Space, batch: Batch) -> tuple[Tensor, Tensor]:
     """Summed cross-entropy in nats and number of counted tokens of each row, (B,) each."""
     net, targets = causal_net(modules), counted_targets(batch)
-    return net(batch.x[:, :-1], net.condition(batch.cond), targets), (targets >= 0).sum(1)
+    return net(inputs_of(space, batch), net.condition(batch.cond), targets), (targets >= 0).sum(1)
+
+
+def inputs_of(space: Space, batch: Batch) -> Tensor:
+    """The tokens (B, T) that the network reads. An `end` between documents is predicted as it is, and read as the token
+    with which the next document begins."""
+    tokens = batch.x[:, :-1]
+    if space.opening is None or not space.lead:  # the messages of a conversation end, and no document begins
+        return tokens
+    return tokens.masked_fill(tokens == space.special["end"], space.opening)
 
 
 def counted_targets(batch: Batch) -> Tensor:
@@ -131,14 +140,14 @@ def counted_targets(batch: Batch) -> Tensor:
 
 
 def score(modules: Modules, config: Any, space: Space, batch: Batch, rng: Rng) -> Tensor:
-    """Log-likelihood of the counted tokens in nats, (B,)."""
-    return -next_token_nats(modules, batch)[0]
+    """Log-likelihood of the counted tokens in nats, (B,); differentiable."""
+    return -next_token_nats(modules, space, batch)[0]
 
 
 def token_score(modules: Modules, config: Any, space: Space, batch: Batch, rng: Rng) -> Tensor:
     """Log-likelihood of each counted token in nats, 0 for the others, (B, T)."""
     net = causal_net(modules)
-    h = net.hidden(batch.x[:, :-1], net.condition(batch.cond))
+    h = net.hidden(inputs_of(space, batch), net.condition(batch.cond))
     return -net.token_nats(h, counted_targets(batch))
 
 
@@ -316,7 +325,7 @@ def steps(modules: Modules, config: Any, space: Space, batch: Batch) -> Steps:
     net = causal_net(modules)
     assert batch.mask is not None
     c = net.condition(batch.cond)
-    h = net.hidden(batch.x[:, :-1], c)
+    h = net.hidden(inputs_of(space, batch), c)
     logits = net.logits(h[batch.mask])  # only of the counted steps: a prompt may be long
     if banned := never_drawn(space):
         logits = logits.index_fill(1, tensor_on(logits.device, banned), -torch.inf)
@@ -329,12 +338,7 @@ def steps(modules: Modules, config: Any, space: Space, batch: Batch) -> Steps:
     return Steps(logp, batch.mask, entropy, h.detach().float())
 
 
-def policy_score(modules: Modules, config: Any, space: Space, batch: Batch, rng: Rng) -> Tensor:
-    """Log-likelihood of the counted tokens in nats, (B,); differentiable."""
-    return -next_token_nats(modules, batch)[0]
-
-
 SAMPLING = Sampling(NextTokenSettings, sample, stepwise=Stepwise(decoding, sequences, gather, batch_key))
 LIKELIHOOD = Likelihood(score, tokens=token_score, method="exact log-likelihood")
 EVALUATIONS = Evaluations(lambda space, settings: 1 if space.fixed else windows(space, settings.length))
-POLICY = Policy(("decoder",), rollout=rollout, steps=steps, score=policy_score, fits=True)
+POLICY = Policy(("decoder",), rollout=rollout, steps=steps, score=score, fits=True)

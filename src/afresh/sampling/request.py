@@ -307,6 +307,8 @@ def encode_prompts(
             raise UserError("A conversation cannot begin with an empty prompt. Give a prompt that is not empty.")
         if space.records and not encoder.space.records:  # a text that is a record begins with `end`
             ids = nn.functional.pad(ids, (1, 0), value=space.special["end"])
+        elif prompts.converses and raw and isinstance(text, str) and space.opening is not None:
+            ids = nn.functional.pad(ids, (1, 0), value=space.opening)
         if len(ids) > space.shape[0]:
             notes.append(
                 f"The prompt has {counted(len(ids), 'token')}; the model sees the last {space.shape[0]} of them."

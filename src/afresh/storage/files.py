@@ -55,13 +55,14 @@ def path_aside(path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def new_file(path: Path) -> Iterator[IO[bytes]]:
+def new_file(path: Path, mode: int = 0o666) -> Iterator[IO[bytes]]:
     """A stream whose content takes the place of a file when the block has ended; if it fails, the old one stays. Makes
-    its folder if need be. Raises OSError when the disk is full or not writable."""
+    its folder if need be. mode: who may do what with a new file. Raises OSError when the disk is full or not
+    writable."""
     aside = path_aside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with aside.open("wb") as stream:
+        with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as stream:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
@@ -89,8 +90,12 @@ def replace_file(path: Path, data: bytes, advice: str = "Make room or choose ano
         ) from e
 
 
+def json_bytes(value: Any) -> bytes:
+    return (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
 def write_json(path: Path, value: Any) -> None:
-    replace_file(path, (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
+    replace_file(path, json_bytes(value))
 
 
 def append_lines(path: Path, lines: bytes, sync: bool = True) -> None:

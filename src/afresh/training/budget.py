@@ -16,6 +16,7 @@ import torch
 
 from afresh.core import UserError
 from afresh.core.device import tensor_cores
+from afresh.core.memory import total_memory
 from afresh.preferences import preferences
 from afresh.training import ranks
 
@@ -103,10 +104,7 @@ def memory_each(device: str, processes: int) -> int:
     """The bytes of a GPU's memory, or the share of main memory of each of so many processes; 0 if it is not known."""
     if device.startswith("cuda"):
         return int(torch.cuda.get_device_properties(device).total_memory)
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // processes
-    except (ValueError, OSError):
-        return 0
+    return int(total_memory() or 0) // processes
 
 
 def devices() -> list[str]:

@@ -65,11 +65,17 @@ def save(root: Path, checkpoint: Checkpoint, rotating: bool = True) -> Path:
     except OSError as e:
         raise UserError(
             f"Could not write the checkpoint of step {checkpoint.step} in {root}: {e.strerror or e}. It needs "
-            f"{bytes_of(checkpoint):,} bytes; {free_bytes(root):,} are free. The previous "
-            f"checkpoint is intact: make room, then `resume`."
+            f"{bytes_of(checkpoint):,} bytes; {free_bytes(root):,} are free. "
+            f"{kept_after(root)}: make room, then `resume`."
         ) from e
     settle(root, checkpoint.step, rotating)
     return final
+
+
+def kept_after(root: Path) -> str:
+    """What there is where a checkpoint could not be written."""
+    intact = next((int(name) for name in reversed(steps_in(root)) if not check(root / name)), None)
+    return "No checkpoint is saved yet" if intact is None else f"The checkpoint of step {intact:,} is intact"
 
 
 def files_of(checkpoint: Checkpoint) -> Iterator[tuple[str, bytes]]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated
 
@@ -505,7 +506,7 @@ def micro_batches(learner: Learner, count: int) -> list[tuple[int, int]]:
         return [(a, min(a + size, count)) for a in range(0, count, size)]
     batch, world = learner.config.batch, ranks.world()
     pieces = min(math.ceil(math.ceil(batch / world) / size), batch // world)
-    return [(count * i // pieces, count * (i + 1) // pieces) for i in range(pieces)]
+    return list(pairwise(ranks.ends(count, pieces)))
 
 
 def take_step(learner: Learner, batch: Batch, rng: Rng) -> dict[str, float] | None:

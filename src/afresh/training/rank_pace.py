@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from statistics import median
 
 from afresh.core import events
@@ -113,6 +114,5 @@ class Paces:
 
 
 def paces_of(seconds: Sequence[float], hosts: Sequence[str], batch: int, slow: set[int]) -> list[RankPace]:
-    world = len(seconds)
-    shares = [(batch * (r + 1) // world - batch * r // world) / batch for r in range(world)]
-    return [RankPace(r, hosts[r], seconds[r], shares[r], r in slow) for r in range(world)]
+    shares = [(end - first) / batch for first, end in pairwise(ranks.ends(batch, len(seconds)))]
+    return [RankPace(r, hosts[r], seconds[r], share, r in slow) for r, share in enumerate(shares)]

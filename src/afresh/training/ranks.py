@@ -203,8 +203,7 @@ def own_store(number: int) -> distributed.TCPStore:
 
 
 def part_of(batch: Batch) -> Batch:
-    """The part of a batch that this process takes: rows r B / N to (r + 1) B / N. Raises UserError if a process would
-    have none."""
+    """The part of a batch that this process takes (`ends`). Raises UserError if a process would have none."""
     if world() == 1:
         return batch
     check_batch(len(batch.x), world())
@@ -223,8 +222,13 @@ def check_batch(examples: int, processes: int) -> None:
 
 def rows(count: int, device: torch.device | None = None) -> Tensor:
     """The rows of so many that this process takes, on the device."""
-    first, end = (count * r // world() for r in (rank(), rank() + 1))
-    return torch.arange(first, end, device=device)
+    return torch.arange(*ends(count, world())[rank() : rank() + 2], device=device)
+
+
+def ends(count: int, parts: int) -> list[int]:
+    """Where each of so many parts of `count` rows begins, and where the last ends. Two parts are the micro-batches of a
+    single process: the first has the odd row."""
+    return [-(-count * i // parts) for i in range(parts + 1)]
 
 
 def mine(number: int) -> bool:

@@ -128,6 +128,15 @@ def start(spec: AlignSpec) -> Job:
     plan.parameters = parameters_of(base.family, base.config, base_run.space, base_run.conds)
     plan.decisions = decisions(plan, aligner, config, machine, spec)
     own = base_run.record
+    progress = Preparation(output.path.name, spec.clock.begun)
+
+    def write(folder: Path) -> None:
+        if spec.preferences is not None and aligner.feeds != "preferences":
+            learn_reward(base_run, spec.preferences, folder / REWARD_MODEL, spec, progress)
+        if asked_before is not None:
+            count = copy_answers(base_run.encoder.kind, asked_before, folder / ASKED)
+            events.note(f"{counted(count, 'answer')} of {spec.known} are known", "known_answers", count=count)
+
     contents = RunContents(
         prepared=prepared,
         family=base.family.name,
@@ -144,15 +153,10 @@ def start(spec: AlignSpec) -> Job:
             "training_window": own.training_window,
             "data": own.data,
         },
+        write=write,
     )
-    progress = Preparation(output.path.name, spec.clock.begun)
     stopped = False
     with create_run(spec, output, contents) as run:
-        if spec.preferences is not None and aligner.feeds != "preferences":
-            learn_reward(base_run, spec.preferences, output.path / REWARD_MODEL, spec, progress)
-        if asked_before is not None:
-            count = copy_answers(base_run.encoder.kind, asked_before, output.path / ASKED)
-            events.note(f"{counted(count, 'answer')} of {spec.known} are known", "known_answers", count=count)
         source = alignment_source(run, prepared)
         try:
             if budget.minutes is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,11 +11,12 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from afresh.core import Codec, UserError, events, registry
+from afresh.core import Codec, Encoder, UserError, events, registry
 from afresh.core.plural import counted
 from afresh.data.load import typical_requests
 from afresh.data.prepare import Prepared
 from afresh.data.refusals import describe_refusals
+from afresh.nets.kernels.build import version
 from afresh.runs.base_licence import licences_of
 from afresh.runs.data_lineage import collected_record, inherited
 from afresh.runs.output_dir import check_output_dir, output_dir
@@ -92,7 +93,7 @@ class RunContents:
     """The contents of a new run's folder.
 
     `base` are the weights from which training starts, and `fields` further fields of the record: window, base_model,
-    lora, align, ...
+    lora, align, ... `write` adds what only some runs have to the folder.
     """
 
     prepared: Prepared
@@ -104,6 +105,7 @@ class RunContents:
     validation: Path | None = None  # held-out data that the user provides
     base: Mapping[str, Tensor] | None = None
     fields: Mapping[str, Any] = field(default_factory=dict)
+    write: Callable[[Path], None] = lambda folder: None
 
 
 @contextmanager
@@ -134,19 +136,25 @@ def create_run(spec: RunSpec, output: Output, contents: RunContents) -> Iterator
         parameters=plan.parameters,
         data=data_record(prepared, contents.validation),
         decisions=[(d.name, d.value, d.reason) for d in plan.decisions],
-        machine=contents.machine.record(),
+        machine=contents.machine.record() | kernels_of(prepared.encoder, codec, plan.train.device),
         seed=spec.seed,
         minutes=contents.minutes,
         inherited=inherited(contents.fields.get("base_model")),
         base_licences=licences_of(base) if (base := contents.fields.get("base_model")) else [],
     ).model_copy(update=dict(contents.fields))
     with output_dir(output.path, spec.force, output.inputs):
-        run = Run.create(output.path, record, prepared.encoder, codec, typical_requests(prepared.train), contents.base)
         try:
-            sign(run)
+            sign(Run(output.path, record))
         except UserError as e:
             events.warning(f"{e} Going on with the run later will ask whether it is trusted.", e.code)
-        yield run
+        contents.write(output.path)
+        yield Run.create(output.path, record, prepared.encoder, codec, typical_requests(prepared.train), contents.base)
+
+
+def kernels_of(encoder: Encoder, codec: Codec | None, device: str) -> dict[str, str]:
+    """The kernels that compute a run of tokens on a processor, on which the last bits of its weights depend."""
+    space = encoder.space if codec is None else codec.target
+    return {"kernels": version()} if space.kind == "tokens" and device == "cpu" else {}
 
 
 def whole_name(path: Path) -> str:

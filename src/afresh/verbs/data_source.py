@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from afresh.core import Batch, Cond, Examples, Space, UserError
+from afresh.core.errors import left_out
 from afresh.core.rng import Rng
 from afresh.data.load import Loader
 from afresh.data.prepare import Prepared
@@ -64,7 +65,8 @@ class DataSource:
             parts = () if self.tuning is None else self.tuning.comparison.latest
             self.best.update(learner, metrics, store=learner.step > 0, parts=parts)  # step 0 is the base model itself
         if self.monitor is not None and learner.step > 0:
-            metrics |= self.monitor.update(learner)
+            with left_out(f"Near copies were not looked for at step {learner.step:,}."):
+                metrics |= self.monitor.update(learner)
         return metrics
 
     def stop_reason(self, learner: Learner) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from afresh.core.memory import CGROUP, available_memory, read_words
+from afresh.core.memory import ROOT, available_memory, control_groups, read_words
 from afresh.nets.kernels.build import library, tiles
 from afresh.preferences import in_force, preferences, unknown_variables, variable
 from afresh.training.budget import Machine, measure_machine
@@ -122,7 +122,7 @@ def memory_finding(free: float | None) -> Finding:
         return Finding("memory", "not known", "this system does not report the free memory")
     most = free / 2 / BYTES_PER_PARAMETER  # the other half is for data and activations
     follows = f"room to train up to about {most / 1e6:,.0f}M parameters on the processor"
-    return Finding("memory", f"{free / GB:,.1f} GB free", follows, free >= LITTLE_MEMORY)
+    return Finding("memory", f"at most {free / GB:,.1f} GB free", follows, free >= LITTLE_MEMORY)
 
 
 def disk_finding(folder: Path) -> Finding:
@@ -141,13 +141,15 @@ def variable_findings() -> list[Finding]:
     return [Finding("variable", name, f"has no effect on afresh; {known}", False) for name in unknown_variables()]
 
 
-def available_processors() -> float:
-    """The number of processors that this process may use: its affinity, or the quota of a container if that is less."""
+def available_processors(root: Path = ROOT) -> float:
+    """The number of processors that this process may use: its affinity, or the least quota of its control groups."""
     try:
         count = float(len(os.sched_getaffinity(0)))
     except AttributeError:  # not on macOS
         count = float(os.cpu_count() or 1)
-    quota = read_words(CGROUP / "cpu.max")
-    if len(quota) == 2 and quota[0].isdigit():
-        count = min(count, int(quota[0]) / int(quota[1]))
+    for folder in control_groups("cpu", root):
+        version_1 = read_words(folder / "cpu.cfs_quota_us") + read_words(folder / "cpu.cfs_period_us")
+        quota = read_words(folder / "cpu.max") or version_1
+        if len(quota) == 2 and quota[0].isdigit():
+            count = min(count, int(quota[0]) / int(quota[1]))
     return count

@@ -39,7 +39,6 @@ def embed(run: Run, texts: Sequence[Prompt]) -> Embeddings:
             f"of texts. Models that have them are texts learnt by {', '.join(able)}.",
             "no_embeddings",
         )
-    context = run.space.special["end"]
     device = next(p for m in run.modules.values() for p in m.parameters()).device
     vectors, tokens = [], 0
     for number, text in enumerate(texts):
@@ -54,8 +53,7 @@ def embed(run: Run, texts: Sequence[Prompt]) -> Embeddings:
                 "its parts.",
                 "context_length_exceeded",
             )
-        end = torch.tensor([context])
-        x = torch.cat([end, ids, end])[None].to(device)
+        x = torch.tensor([[run.space.context_token, *ids.tolist(), run.space.special["end"]]], device=device)
         mask = torch.ones(1, len(ids) + 1, dtype=torch.bool, device=device)
         cond = Cond.unconditional(run.conds, 1).to(device)
         with precision(run.train):

@@ -20,8 +20,9 @@ def export(
     to: Annotated[
         str,
         Option(
-            "Text: hf (transformers, vLLM), gguf (llama.cpp). Images and audio: onnx, diffusers (flows, and runs tuned "
-            "from there). All: safetensors (names of afresh), hub-folder (what fits, with a page for the hub)."
+            "Text: hf (transformers, vLLM), gguf (llama.cpp), peft (the adapter alone). Images and audio: onnx, "
+            "diffusers (flows, and runs tuned from there). All: safetensors (names of afresh), hub-folder (what fits, "
+            "with a page for the hub)."
         ),
     ],
     out: Annotated[

@@ -20,17 +20,23 @@ from afresh.formats.base import Base
 from afresh.formats.byte_fallback import with_bytes
 from afresh.formats.decoder import base_of
 from afresh.formats.fields import FieldModel, FieldProof
+from afresh.formats.fields import difference as largest_difference
 from afresh.formats.folder import check_new, write_proved
 from afresh.formats.model_card import Card, add_card
 from afresh.formats.parts import Precision
-from afresh.formats.proof import FIXED, WINDOW, Difference, Proof, TextFormat, nats_between, prove
+from afresh.formats.peft import LanguageModel, read_peft
+from afresh.formats.proof import FIXED, LAYOUT, WINDOW, Difference, Proof, TextFormat, nats_between, prove
+from afresh.formats.public import write_adapter
 from afresh.runs.data import run_data
 from afresh.runs.run import Run
+from afresh.sampling.next_token import inputs_of
 from afresh.sampling.request import Request, make_cond, of_kind
+from afresh.training.lora import DEFAULT, use
 from afresh.verbs.export_pipeline import export_pipeline
 from afresh.verbs.model_card import card_of
 from afresh.verbs.sharing_licence import check_release
 
+ADAPTER = "peft"  # the format of the adapter of a language model alone
 WINDOWS = 4  # of the held-out split that a proof compares
 
 
@@ -97,6 +103,8 @@ def export_run(
     if run.space.kind == "field":
         return export_fields(run, to, out, precision, label, force, licence)
     exported_tokenizer(run)
+    if to == ADAPTER:
+        return export_adapter(run, out, precision, label, force, licence)
     text_format(to, precision)
     check_new(out, force)  # before the work of building the base
     base, condition = base_of_run(run, label)
@@ -214,6 +222,7 @@ def export_base(
     def write(folder: Path) -> Proof:
         notes = [*held.notes, *target.write(held, folder, dtype)]
         measured = prove(held, folder, target, dtype, rows)
+        notes += measured.pop("notes")
         if held.tokenizer.size > base.tokenizer.size:
             notes.append(f"the added tokens cost {nats_between(base, held, rows):.2g} nats a token of that text")
         if not measured["independent"] and target.package is not None:
@@ -237,7 +246,10 @@ def text_format(to: str, precision: str) -> tuple[TextFormat, Precision]:
                     return target, dtype
             raise UserError(f"There is no precision {precision} in the format {to}: {', '.join(target.precisions)}.")
     hint = " That format is for models of images and audio." if to in FIELD_FORMATS else ""
-    raise UserError(f"Models of text and code cannot be exported to {to}, only to {', '.join(TEXT_FORMATS)}.{hint}")
+    raise UserError(
+        f"Models of text and code cannot be exported to {to}, only to {', '.join(TEXT_FORMATS)}.{hint} An adapter "
+        f"alone: {ADAPTER}."
+    )
 
 
 def base_of_run(run: Run, label: str | Mapping[str, str] | None = None) -> tuple[Base, str | None]:
@@ -287,11 +299,64 @@ def proof_rows(run: Run, base: Base) -> tuple[list[list[int]], str]:
     if batch is not None:
         counted = torch.ones_like(batch.x[:, 1:], dtype=torch.bool) if batch.mask is None else batch.mask
         last = [int(m.nonzero()[-1]) if bool(m.any()) else 0 for m in counted]  # the rest is padding
-        rows = [r[: min(length, n + 2)] for r, n in zip(batch.x.tolist(), last, strict=True)]
+        tokens = torch.cat([inputs_of(run.space, batch)[:, :1], batch.x[:, 1:]], 1)
+        rows = [r[: min(length, n + 2)] for r, n in zip(tokens.tolist(), last, strict=True)]
         return rows, f"{len(rows)} windows of the held-out split"
     start = [] if base.first is None else [base.first]
     ids = [*start, *base.tokenizer.encode(FIXED)][:length]
     return [ids], f"a fixed text ({reason})"
+
+
+def export_adapter(
+    run: Run, out: Path, precision: str, label: str | Mapping[str, str] | None, force: bool, licence: str | None
+) -> tuple[Path, FieldProof]:
+    """The adapter of a language model in PEFT's format, read again and compared. Raises UserError if the run has
+    none."""
+    if run.record.lora is None:
+        raise UserError(
+            f"{run.path} has no adapter: all of its weights were trained. Export it as a whole: "
+            f"{', '.join(TEXT_FORMATS)}."
+        )
+    if precision != "float32" or label is not None:
+        raise UserError("An adapter is exported in float32, and for every class. Leave out `precision` and `label`.")
+    modules = run.modules_with_adapters()
+    net = modules.get("decoder")
+    if not isinstance(net, LanguageModel):
+        raise UserError(
+            f"PEFT has no names for the layers of {run.record.family}. Its adapter is in {run.path}/adapter."
+        )
+
+    def write(folder: Path) -> FieldProof:
+        write_adapter(folder, modules, card_of(run, licence))
+        return proof_of_adapter(run, net, folder)
+
+    return write_proved(out, write, force)
+
+
+@torch.no_grad()
+def proof_of_adapter(run: Run, net: LanguageModel, folder: Path) -> FieldProof:
+    """The log-probabilities of a text with the adapter of the run, and with that in the folder."""
+    ids = exported_tokenizer(run).encode(FIXED)[: min(WINDOW, run.space.shape[0])]
+    tokens = torch.tensor([ids], device=next(net.parameters()).device)
+    net.eval()
+    use(net, {DEFAULT: 1.0})
+    ours = net(tokens, None).float().log_softmax(-1)
+    read_peft(folder, net, "read")
+    theirs = net(tokens, None).float().log_softmax(-1)
+    largest = largest_difference(ours, theirs)
+    return FieldProof(
+        passed=largest <= LAYOUT,
+        format="peft",
+        precision="float32",
+        reader="afresh",
+        independent=False,
+        compared=f"log-probabilities of {len(ids):,} tokens",
+        batches=[1],
+        largest=largest,
+        tolerance=LAYOUT,
+        outputs=float(ours.abs().max()),
+        notes=[],
+    )
 
 
 # --------------------------------------------------------------------------- images and audio

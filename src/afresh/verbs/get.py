@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urldefrag
 
 from afresh.bundles.download import Wanted, fetched, is_local, shown
-from afresh.bundles.listing import Listing, catalogue_of, find, is_catalogue, is_url, place_of
+from afresh.bundles.listing import Offer, bundle_of_file, catalogue_of, find, is_catalogue, is_url, place_of
 from afresh.bundles.names import SIGNATURE, name_fault
 from afresh.bundles.open import Bundle, check_signer, checked, damaged
 from afresh.bundles.unpack import unpack
@@ -59,8 +59,7 @@ class Received:
             "name": bundle.name,
             "made": bundle.made.isoformat(),
             "facts": bundle.facts,
-            "signer": {"name": bundle.signer.name, "fingerprint": bundle.signer.fingerprint,
-                       "whose": bundle.signer.whose},
+            "signer": asdict(bundle.signer),
             "sha256": bundle.sha256,
             "files": len(bundle.entries),
             "bytes": bundle.bytes,
@@ -104,19 +103,22 @@ def get(request: GetRequest) -> Received:
             )
     if request.trust_signer is not None:
         trust(request.trust_signer)
-    with _bundle_of(request, accepted) as (path, called, listing):
-        bundle = checked(path, called)
-        if listing is not None and (bundle.kind, bundle.sha256, bundle.size) != (
-            listing.kind, listing.sha256, listing.size,
+    with _bundle_of(request, accepted) as (path, called, offer):
+        listed = None if offer is None else bundle_of_file(path, called, offer)
+        bundle = listed or checked(path, called)
+        if offer is not None and (bundle.kind, bundle.sha256, bundle.size) != (
+            offer.listing.kind, offer.listing.sha256, offer.listing.size,
         ):  # fmt: skip
-            raise damaged(called, f"it is not the {listing.kind} that its catalogue lists as {listing.id!r}")
+            raise damaged(
+                called, f"it is not the {offer.listing.kind} that its catalogue lists as {offer.listing.id!r}"
+            )
         check_signer(bundle, accepted)
         return Received(_installed(bundle, request), bundle)
 
 
 @contextlib.contextmanager
-def _bundle_of(request: GetRequest, accepted: tuple[str, ...]) -> Iterator[tuple[Path, str, Listing | None]]:
-    """The path of a bundle on this machine, how messages name it, and the listing that it is of."""
+def _bundle_of(request: GetRequest, accepted: tuple[str, ...]) -> Iterator[tuple[Path, str, Offer | None]]:
+    """The path of a bundle on this machine, how messages name it, and the listing that it is of, if it is of one."""
     source, fragment = urldefrag(request.source) if is_url(request.source) else (request.source, "")
     if not is_url(source) and "#" in source and not Path(source).exists():
         source, _, fragment = source.partition("#")
@@ -126,7 +128,7 @@ def _bundle_of(request: GetRequest, accepted: tuple[str, ...]) -> Iterator[tuple
     if listing is not None or is_catalogue(source):
         catalogue = catalogue_of(source)
         found = find(catalogue, listing, accepted)
-        place = place_of(found, catalogue)
+        place = place_of(found.listing, catalogue)
     else:
         place = Wanted(source, is_local(source)) if is_url(source) else Path(source)
     if isinstance(place, Path):
@@ -140,7 +142,7 @@ def _bundle_of(request: GetRequest, accepted: tuple[str, ...]) -> Iterator[tuple
 
 
 def _installed(bundle: Bundle, request: GetRequest) -> Path:
-    if bundle.kind in RUNS:
+    if bundle.kind in RUNS and bundle.signature:
         place = request.out or preferences().runs / _name(bundle, request.name)
         check_output_dir(place, request.force)
         check = _check_run

@@ -12,23 +12,18 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from afresh.core.safe_text import visible
 from afresh.families.diffusers import DiffusersConfig
 from afresh.families.text_to_image import TextToImageConfig
-from afresh.formats.fields import FieldProof, difference
-from afresh.formats.folder import check_new, unproved, write_proved
+from afresh.formats.fields import FieldProof
+from afresh.formats.folder import check_new, unproved
 from afresh.formats.model_card import README, extended_card
-from afresh.formats.peft import read_peft
-from afresh.formats.proof import FIXED, WINDOW, Proof
-from afresh.formats.public import write_adapter
+from afresh.formats.proof import Proof
 from afresh.runs.run import Run
 from afresh.sampling.request import Request
 from afresh.sampling.samples import write_samples
 from afresh.storage.folders import folder_aside, put_in_place
-from afresh.training.lora import DEFAULT, use
-from afresh.verbs.exporting import export_run, exported_tokenizer
+from afresh.verbs.exporting import ADAPTER, export_run
 from afresh.verbs.model_card import card_of
 from afresh.verbs.report import read_verdict
 from afresh.verbs.sample import Sampler
@@ -37,7 +32,6 @@ from afresh.verbs.sharing_licence import check_release
 NAME = "hub-folder"
 SAMPLES, SHOWN = "samples", 4
 TOKENS, CHARACTERS = 120, 600  # of a sample of a text, as it is drawn and as it is shown
-TOLERANCE = 1e-3  # nats
 
 
 @dataclass(frozen=True)
@@ -70,51 +64,11 @@ def export_hub_folder(run: Run, out: Path, options: HubOptions) -> tuple[Path, P
 
 def weights(run: Run, out: Path, options: HubOptions) -> tuple[Path, Proof | FieldProof]:
     """What the library of the run's kind of weights reads."""
-    if run.record.lora is not None and run.space.kind == "tokens":
-        return export_adapter(run, out, options.licence)
     if run.space.kind == "tokens":
-        to = "hf"
+        to = "hf" if run.record.lora is None else ADAPTER
     else:
         to = "diffusers" if isinstance(run.config, TextToImageConfig | DiffusersConfig) else "safetensors"
     return export_run(run, to, out, options.precision, options.label, False, options.licence, options.accept)
-
-
-def export_adapter(run: Run, out: Path, licence: str | None) -> tuple[Path, FieldProof]:
-    """The adapter of a language model in PEFT's format, read again and compared."""
-    exported_tokenizer(run)
-
-    def write(folder: Path) -> FieldProof:
-        modules = run.modules_with_adapters()
-        write_adapter(folder, modules, card_of(run, licence))
-        return proof_of_adapter(run, modules["decoder"], folder)
-
-    return write_proved(out, write)
-
-
-@torch.no_grad()
-def proof_of_adapter(run: Run, net: Any, folder: Path) -> FieldProof:
-    """The log-probabilities of a text with the adapter of the run, and with that in the folder."""
-    ids = exported_tokenizer(run).encode(FIXED)[: min(WINDOW, run.space.shape[0])]
-    tokens = torch.tensor([ids], device=next(net.parameters()).device)
-    net.eval()
-    use(net, {DEFAULT: 1.0})
-    ours = net(tokens, None).float().log_softmax(-1)
-    read_peft(folder, net, "read")
-    theirs = net(tokens, None).float().log_softmax(-1)
-    largest = difference(ours, theirs)
-    return FieldProof(
-        passed=largest <= TOLERANCE,
-        format="peft",
-        precision="float32",
-        reader="afresh",
-        independent=False,
-        compared=f"log-probabilities of {len(ids):,} tokens",
-        batches=[1],
-        largest=largest,
-        tolerance=TOLERANCE,
-        outputs=float(ours.abs().max()),
-        notes=[],
-    )
 
 
 # --------------------------------------------------------------------------- the page

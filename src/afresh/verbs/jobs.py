@@ -105,7 +105,8 @@ def start(
     name = None if run is None else str(run)
     job = BackgroundJob(id, verb, title, name, owner, time.time(), child.pid, about or {})
     write_json(job.folder / RECORD, asdict(job))
-    forget_old()
+    for old in [j for j in jobs() if not is_running(j)][MOST_KEPT:]:
+        forget(old)
     return job
 
 
@@ -252,9 +253,3 @@ def forget(job: BackgroundJob) -> None:
     if is_running(job):
         raise UserError(f"{job.title} is running. Stop it first.", "job_is_running")
     shutil.rmtree(job.folder, ignore_errors=True)
-
-
-def forget_old() -> None:
-    """Keep the newest of the commands that have ended."""
-    for job in [j for j in jobs() if not is_running(j)][MOST_KEPT:]:
-        forget(job)

@@ -66,12 +66,13 @@ class Labelled:
         return {}
 
 
-def labelled_run(run: Run, format: Format) -> Labelled:
-    """The label of a run. Raises UserError as `label_of`, and for an unknown format."""
+def labelled_run(run: Run, format: Format, licence: str | None = None) -> Labelled:
+    """The label of a run. licence: what it is shared under, if not as its record says. Raises UserError as `label_of`,
+    and for an unknown format."""
     check_format(format)
     if format == "card":
-        return Labelled(format, with_card(usage_of(run), card_of(run), "afresh"))
-    label = label_of(run)
+        return Labelled(format, with_card(usage_of(run), card_of(run, licence), "afresh"))
+    label = label_of(run, licence=licence)
     if format == "croissant":
         data = next(p for p in label.parts if p.kind == "data" and p.id in {k.source for k in label.links})
         return Labelled(format, data_of(run, data.id) or croissant_of_part(label, data))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -10,14 +11,14 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from afresh.core import CondSpec, Drawn, Evidence, Examples, Item, ItemKind, Space, UserError, registry
+from afresh.core import Cond, CondSpec, Drawn, Evidence, Examples, Item, ItemKind, Space, UserError, registry
 from afresh.core.rng import Rng
 from afresh.core.verb import Line, Remark, Table
 from afresh.data.load import draw_requests, rows_at_once, sweep
 from afresh.data.prepare import Prepared
 from afresh.evaluation.likelihood import scored_rows
-from afresh.evaluation.study import LATE, Measurement, Unmeasurable, measure
-from afresh.evaluation.time_budget import LEAST_SAMPLES, SAMPLING, Effort
+from afresh.evaluation.study import Measurement, Unmeasurable, measure
+from afresh.evaluation.time_budget import LATE, SAMPLING, Effort, OutOfTime
 from afresh.evaluation.verdict import Verdict
 from afresh.runs.data import run_data
 from afresh.runs.run import Run, join
@@ -26,8 +27,7 @@ from afresh.verbs.likelihoods import byte_likelihood, has_density
 
 T = TypeVar("T")
 DRAWN_AT_ONCE = 64  # samples between two reports of progress
-TRIED = 8  # samples that are drawn to find out how many can be
-MANY = 1_000  # samples from which as many are tried as are drawn at once
+LEAST_DRAWN = 2  # samples, without which nothing is measured, however long they take
 DRAWING = 30.0  # seconds for drawing more samples than are usual, without a limit for the measurement
 JUDGE_SEED = 1_000_003  # unlikely to be a user's seed, so that the scored samples are new ones
 
@@ -76,33 +76,43 @@ class RunEvidence:
     def limited(self) -> bool:
         return self.effort.seconds is not None
 
-    def tool(self, make: Callable[[Any, Evidence], T]) -> T:
+    def tool(self, make: Callable[[Any, Evidence], T], study: Evidence | None = None) -> T:
         if make not in self.tools:
-            self.tools[make] = make(self.run, self)
+            self.tools[make] = make(self.run, study or self)
         made: T = self.tools[make]
         return made
 
     def samples(self, n: int) -> Drawn:
         """Draw n samples under conditions that occur as in the training split."""
         if n not in self.drawn:
-            cond = draw_requests(self.train, n, self.rng)
-            parts = []
-            for rows in torch.arange(n).split(DRAWN_AT_ONCE):
-                self.effort.report("samples are drawn", float(rows[0]) / n)
-                parts.append(self.run.draw(self.run.modules, cond.select(rows), JUDGE_SEED, self.settings, rows))
-            x = join(parts, self.run.encoder.space)
-            self.drawn[n] = Drawn(x, self.run.encoder.decode(x), cond)
+            self.draw(n)
         return self.drawn[n]
 
-    def affordable(self, n: int, effort: Effort) -> int:
-        """How many of n samples fit into the share of the seconds of an effort that is for drawing them."""
-        few = min(n, DRAWN_AT_ONCE if n >= MANY else TRIED)
-        cond = draw_requests(self.train, few, self.rng)
+    def draw(self, n: int, seconds: float | None = None) -> int:
+        """Draw n samples, or as many of them as `seconds` allow, and return their number, at least LEAST_DRAWN.
 
-        def draw() -> None:
-            self.run.draw(self.run.modules, cond, JUDGE_SEED, self.settings)
+        With a limit, the first draw is of one sample, and each one says how large the next may be.
+        """
+        cond, parts, done, begun = draw_requests(self.train, n, self.rng), list[Tensor](), 0, time.monotonic()
+        rows = DRAWN_AT_ONCE if seconds is None else 1
+        while done < n:
+            self.effort.report("samples are drawn", done / n)
+            rows, before = min(rows, n - done), time.monotonic()
+            numbers = torch.arange(done, done + rows)
+            parts.append(self.run.draw(self.run.modules, cond.select(numbers), JUDGE_SEED, self.settings, numbers))
+            done += rows
+            if seconds is not None:
+                now = time.monotonic()
+                fits = int((begun + seconds - now) / max(1e-9, now - before) * rows / 2)
+                if fits < 1 and done >= LEAST_DRAWN:
+                    break
+                rows = max(1, min(DRAWN_AT_ONCE, fits))
+        self.keep(done, join(parts, self.run.encoder.space), cond)
+        return done
 
-        return few * effort.affordable(n // few, max(1, LEAST_SAMPLES // few), SAMPLING, draw)
+    def keep(self, n: int, x: Tensor, cond: Cond) -> None:
+        """Keep the first n samples."""
+        self.drawn[n] = Drawn(x[:n], self.run.encoder.decode(x[:n]), cond.select(torch.arange(n)))
 
     def likelihood(self) -> tuple[Tensor, Tensor] | None:
         """Negative log-likelihoods in nats, and the numbers of tokens or values that they refer to.
@@ -203,9 +213,15 @@ def measure_run(
     effort.report("samples are drawn")
     evidence = RunEvidence(run, prepared, settings, effort)
     if n is None and seconds is not None:
-        count = evidence.affordable(count, effort)
+        try:
+            with effort.bounded():
+                count = evidence.draw(count, SAMPLING * seconds)
+        except (OutOfTime, UserError):  # which each metric that needs samples names as its reason
+            count = LEAST_DRAWN
     elif n is None and many:
-        count = rounded_down(evidence.affordable(count, Effort(seconds=DRAWING / SAMPLING)))
+        drawn = evidence.drawn[evidence.draw(count, DRAWING)]
+        count = rounded_down(len(drawn.x))
+        evidence.keep(count, drawn.x, drawn.cond)
     sampling = {"family": run.record.family, **evidence.settings.model_dump()}
     measured = measure(
         evidence,

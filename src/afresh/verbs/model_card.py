@@ -25,7 +25,8 @@ RELATIONS = {"an adapter of": "adapter"}  # of models to their bases, as the hub
 
 
 def card_of(run: Run, licence: str | None = None) -> Card:
-    """The card of a run's model. licence: of the model, as SPDX writes it; if none is given, its base's counts."""
+    """The card of a run's model. licence: of the model, as SPDX writes it; if none is given, its maker's counts, or
+    else its base's."""
     record, steps = run.record, summary(run)["steps"]
     base, here = (
         None if record.base_model is None else visible_line(shared_name(record.base_model)),
@@ -50,6 +51,8 @@ def card_of(run: Run, licence: str | None = None) -> Card:
         bases = licences_of(here)
     sentences += base_sentences(bases)
     sentences += sentences_of(label_of(run, load=False))
+    if licence is None and record.licence is not None and record.licence.licence != UNKNOWN:
+        licence = record.licence.licence
     stated, named, link = card_licence(licence, bases)
     return Card(
         name=run.path.resolve().name,

@@ -51,7 +51,8 @@ def outpainted(editor: Editor, images: Sequence[Any], added: Mapping[str, int], 
     start = encoded(editor.run, images).repeat_interleave(n, 0)
     canvas = start
     for step, (side, count) in enumerate(added.items()):
-        canvas = extend_side(replace_seed(editor, step), canvas, side, count, change)
+        other_noise = replace(editor, seed=editor.seed + 7919 * step)
+        canvas = extend_side(other_noise, canvas, side, count, change)
     described = [
         {"picture": i // n, "variation": i % n, "outpaint": dict(added), **editor.requested} for i in range(len(canvas))
     ]
@@ -72,11 +73,6 @@ def windows(size: tuple[int, int], added: Mapping[str, int]) -> int:
 def half(size: int) -> int:
     """The most that is added to a window of this size at once."""
     return max(1, size // 2)
-
-
-def replace_seed(editor: Editor, step: int) -> Editor:
-    """The editor with different noise for each side."""
-    return replace(editor, seed=editor.seed + 7919 * step)
 
 
 def extend_side(editor: Editor, canvas: Tensor, side: str, count: int, change: Change) -> Tensor:

@@ -18,11 +18,15 @@ from afresh.collect.licences import NO_ADVICE
 from afresh.collect.record import UNKNOWN
 from afresh.core import UserError
 from afresh.core.plural import counted
+from afresh.core.safe_text import with_texts
 from afresh.core.verb import Line
 from afresh.formats.model_card import shared_name
+from afresh.labels.run_label import canonical, label_of
+from afresh.provenance.certificates import fingerprint
+from afresh.provenance.signer import signer
 from afresh.runs.lock import held
 from afresh.runs.manifest import FILE as MANIFEST
-from afresh.runs.manifest import RECORD, REPORTED, files_of, manifest_faults, read_manifest
+from afresh.runs.manifest import LABEL, RECORD, REPORTED, files_of, manifest_faults, read_manifest
 from afresh.runs.record import BaseLicence, RunRecord
 from afresh.runs.run import Run
 from afresh.storage.folders import check_free
@@ -34,7 +38,16 @@ from afresh.verbs.report import read_verdict
 from afresh.verbs.sharing_licence import check_release
 
 WEIGHTS = tuple(f"{name}.{suffix}" for name in (EARLY, CHOSEN, FITTED) for suffix in ("safetensors", "sha256", "json"))
-SHARED = ("encoder", "codec", "conditions.safetensors", f"{BASE}.safetensors", "adapter", "metrics.jsonl", *WEIGHTS)
+SHARED = (
+    LABEL,
+    "encoder",
+    "codec",
+    "conditions.safetensors",
+    f"{BASE}.safetensors",
+    "adapter",
+    "metrics.jsonl",
+    *WEIGHTS,
+)
 TEXTS = (".json", ".html", ".md")  # files that may name paths
 LONG = re.compile(r"(~|[A-Za-z]:|\w+:/)?[/\\][^/\\]+[/\\].")  # a path from the root, or an address, in a folder
 FOLDERS = re.compile(r"(?<![\w./:\\-])(?:~|[A-Za-z]:)?/(?:[^/\s\"'<>,;:]+/)+")  # the folders of a path from the root
@@ -139,6 +152,7 @@ def files_of_run(run: Run, licence: str | None) -> dict[str, File]:
     intact checkpoint."""
     folder, record = run.path, shared_record(run, licence)
     files: dict[str, File] = {name: folder / name for name in files_of(folder, SHARED)}
+    files[LABEL] = canonical(label_of(run, licence=licence))
     files[RECORD] = _json(record.model_dump(mode="json"))
     hidden = _private(run)
     files |= {name: folder / name for name in files_of(folder, REPORTED)}
@@ -166,9 +180,8 @@ def checkpoint_files(run: Run) -> dict[str, File]:
 
 
 def shared_record(run: Run, licence: str | None) -> RunRecord:
-    """The record of a run as others get it: with the licence that it is shared under among those of what later models
-    begin with, so that it counts when they are shared, and without the folders of this machine, queries of data bases
-    and votes."""
+    """The record of a run as others get it: with the licence that its maker shares it under, which also counts for what
+    is made from it, and without the folders of this machine, queries of data bases and votes."""
     record = run.record
     values = record.model_dump(mode="json")
     data, align = values["data"], values["align"]
@@ -178,12 +191,18 @@ def shared_record(run: Run, licence: str | None) -> RunRecord:
     data["options"].pop("query", None)
     if align is not None:
         align["folder"] = None
-    if licence is not None and licence != UNKNOWN:
-        name = run.path.resolve().name
-        own = BaseLicence(name=name, licence=licence, said_by="the bundle that it came in")
-        values["base_licences"].append(own.model_dump(mode="json"))
+    if record.licence is None or record.licence.licence != (licence or UNKNOWN):
+        name, maker = run.path.resolve().name, fingerprint(signer().chain[0])
+        own = BaseLicence(name=name, licence=licence or UNKNOWN, said_by="its maker", maker=maker)
+        values["licence"] = own.model_dump(mode="json")
     hidden = _private(run)
-    return RunRecord.model_validate(_without_folders(values, hidden))
+
+    def without_folders(text: str) -> str:
+        for path, name in hidden.items():
+            text = text.replace(path, name)
+        return FOLDERS.sub("", text)
+
+    return RunRecord.model_validate(with_texts(values, without_folders))
 
 
 def _private(run: Run) -> dict[str, str]:
@@ -209,21 +228,6 @@ def _without(file: File, hidden: Mapping[str, str]) -> File:
         for written in (path, json.dumps(path)[1:-1], html.escape(path)):
             shared = shared.replace(written.encode(), name.encode())
     return file if shared == content else shared
-
-
-def _renamed(text: str, names: Mapping[str, str]) -> str:
-    for path, name in names.items():
-        text = text.replace(path, name)
-    return text
-
-
-def _without_folders(value: Any, names: Mapping[str, str]) -> Any:
-    """Values of JSON whose texts name no folders from the root."""
-    if isinstance(value, str):
-        return FOLDERS.sub("", _renamed(value, names))
-    if isinstance(value, dict):
-        return {k: _without_folders(v, names) for k, v in value.items()}
-    return [_without_folders(v, names) for v in value] if isinstance(value, list) else value
 
 
 def _json(value: Any) -> bytes:

@@ -115,7 +115,10 @@ def learn_together(path: Path, processes: int, clock: Clock | None, ignore_stop:
                 wait_for(agent, order, interrupted)
             finally:
                 if agent.poll() is None:
-                    stop_at_once(agent, order)
+                    with suppress(ProcessLookupError):
+                        os.killpg(agent.pid, signal.SIGKILL)  # first, so that it starts none again
+                    agent.wait()
+                    signal_all(order, signal.SIGKILL)
         if not order.ended.exists():
             ended(order, lost(path, f"torchrun ended with code {agent.returncode}"))
         account = json.loads(order.ended.read_bytes())
@@ -161,13 +164,6 @@ def signal_all(order: Order, number: signal.Signals) -> None:
     for file in Path(order.folder).glob("*.pid"):
         with suppress(ProcessLookupError, ValueError):
             os.kill(int(file.read_text()), number)
-
-
-def stop_at_once(agent: subprocess.Popen[bytes], order: Order) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(agent.pid, signal.SIGKILL)  # first, so that it starts none again
-    agent.wait()
-    signal_all(order, signal.SIGKILL)
 
 
 def attempt(order: Order) -> None:

@@ -10,11 +10,13 @@ from pathlib import Path
 
 from afresh.alignment.monitoring.report import Alignment, alignment
 from afresh.core import Family, Word, events
+from afresh.core.errors import left_out
 from afresh.core.safe_text import shell_word
 from afresh.data.image.kind import png_bytes
 from afresh.evaluation.curves import Curves
 from afresh.evaluation.report import Sample, Section, png_size, write_report
 from afresh.evaluation.study import Measurement
+from afresh.evaluation.time_budget import Effort
 from afresh.evaluation.verdict import Help, KnownFacts, Verdict, train_command, verdict
 from afresh.labels.run_label import DrawnSamples, label_of
 from afresh.labels.words import rows_of
@@ -246,22 +248,32 @@ def chosen_weights(run: Run) -> list[str]:
 
 @dataclass(frozen=True)
 class ReportSamples:
-    """The samples that a report shows, and what drawing them has used."""
+    """The samples that a report shows, and what drawing them has used; None where they could not be drawn."""
 
-    samples: Samples
-    drawn: DrawnSamples
+    samples: Samples | None = None
+    drawn: DrawnSamples | None = None
 
 
-def report_samples(run: Run) -> ReportSamples:
-    """The samples that the report of a run shows; fewer if the run had few minutes, which the report is a part of. What
-    drawing uses is measured without reading the weights."""
+def report_samples(run: Run, seconds: float | None = None) -> ReportSamples:
+    """The samples that the report of a run shows; fewer if the run had few minutes, which the report is a part of, and
+    as many as can be drawn in `seconds`, at least one. What drawing uses is measured without reading the weights. A run
+    that cannot draw has a report without samples."""
     count = MAX_TEXTS if run.encoder.kind.view == "text" else MAX_IMAGES
     if run.record.minutes is not None and run.record.minutes < SHORT:
         count = min(count, FEW_IMAGES)
-    sampler, modules = Sampler(run, count, Request(), run.record.seed, {}), run.modules
-    meter = UsageMeter(str(next(p for m in modules.values() for p in m.parameters()).device))
-    samples = sampler()
-    return ReportSamples(samples, DrawnSamples(works=len(samples), usage=meter.read()))
+    effort, tried = Effort(run.path.name, seconds), list[ReportSamples]()
+
+    def draw(n: int) -> ReportSamples:
+        effort.report("samples of the report")
+        sampler, modules = Sampler(run, n, Request(), run.record.seed, {}), run.modules
+        meter = UsageMeter(str(next(p for m in modules.values() for p in m.parameters()).device))
+        samples = sampler()
+        return ReportSamples(samples, DrawnSamples(works=len(samples), usage=meter.read()))
+
+    with left_out("The report shows no samples."):
+        count = effort.affordable(count, 1, 1.0, lambda: tried.append(draw(1)))
+        return tried[-1] if tried and count == 1 else draw(count)
+    return ReportSamples()
 
 
 def write_run_report(run: Run, measured: Measurement | None, shown: ReportSamples | None = None) -> Path:
@@ -273,9 +285,9 @@ def write_run_report(run: Run, measured: Measurement | None, shown: ReportSample
     aligned = run.record.align
     shown = shown or report_samples(run)
     made = replace(
-        section(run, sample_views(shown.samples), measured),
+        section(run, [] if shown.samples is None else sample_views(shown.samples), measured),
         label=[*rows_of(label_of(run, shown.drawn, run.record.parameters <= LOADED))],
-        drawn=shown.drawn.model_dump(mode="json"),
+        drawn={} if shown.drawn is None else shown.drawn.model_dump(mode="json"),
     )
     with changing(run.path, REPORTED):
         if aligned is not None and (found := alignment(metrics_rows(run), aligned.asked_distance)) is not None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from afresh.alignment.alignment_batches import alignment_source
 from afresh.core import events
+from afresh.nets.kernels.build import version
 from afresh.runs.data import run_data
 from afresh.runs.lock import kept
 from afresh.runs.run import Run
@@ -39,6 +40,13 @@ def resume(
         events.warning(
             f"The run was trained on the device {trained_on}, which is not available here. Training goes on on the "
             f"device {run.train.device}."
+        )
+    if run.train.device == "cpu" and run.record.machine.get("kernels") and version() != run.record.machine["kernels"]:
+        events.warning(
+            f"The run began with compiled kernels. Here {'others are used' if version() else 'none are used'}, so that "
+            "its weights will differ in the last bits from those of an uninterrupted run. To avoid that, resume it "
+            "with AFRESH_KERNELS=yes, on the processor and with the compiler of before.",
+            "other_kernels",
         )
     with kept(run.path, "trained") if holds else nullcontext():
         prepared = run_data(run)

@@ -12,7 +12,7 @@ from afresh.collect.record import UNKNOWN
 from afresh.core import UserError
 from afresh.core.plural import counted
 from afresh.runs.data_lineage import learnt_from
-from afresh.runs.record import CollectedRecord, RunRecord
+from afresh.runs.record import BaseLicence, CollectedRecord, RunRecord
 from afresh.verbs.licence_table import LicenceTable, licence_table
 
 ACCEPTED = {
@@ -28,8 +28,8 @@ def check_release(
     """The licence of the model as SPDX writes it, if one is given. `accept`: names of `ACCEPTED`. published: whether it
     is to be given to everybody, for which the licence of its base counts where none is given, and must be known.
 
-    Raises UserError if what the run has learnt from stands against sharing it, for a name that is none, or if the
-    licence is none.
+    Raises UserError if what the run has learnt from stands against sharing it, for a name that is none, if the licence
+    is none, and if the run is somebody else's, who shares it under another one.
     """
     accept = [accept] if isinstance(accept, str) else accept
     for name in accept:
@@ -38,6 +38,8 @@ def check_release(
             raise UserError(f"`accept` knows no {name!r}. It knows: {listed}.", "unknown_name")
     wanted = None if licence is None else normalised(licence)
     bases = record.base_licences
+    if record.licence is not None:
+        wanted = _makers(path, record.licence, wanted)
     if published and wanted is None and bases:
         wanted = bases[0].licence
     found = learnt_from(record)
@@ -64,6 +66,23 @@ def check_release(
             why = f"{wanted} does not agree with the licences of {whose} ({'; '.join(objections[:4])})"
             _refuse(path, why, "licence-conflict", f"Choose another licence. {NO_ADVICE} ", table)
     return wanted
+
+
+def _makers(path: Path, own: BaseLicence, wanted: str | None) -> str | None:
+    """The licence of a run that came in a bundle: its maker's, and another one only for the maker."""
+    from afresh.provenance.certificates import fingerprint
+    from afresh.provenance.signer import own_certificates
+
+    given = None if own.licence == UNKNOWN else own.licence
+    if wanted in (None, own.licence) or own.maker in map(fingerprint, own_certificates()):
+        return wanted or given
+    said = "states no licence for it" if given is None else f"shares it under {given}"
+    raise UserError(
+        f"{path} is not shared under {wanted}: its maker {said}, and only the maker may choose another licence. Leave "
+        "`licence` out, or ask the maker. Nothing that is accepted changes that.",
+        "makers_licence",
+        maker=own.maker,
+    )
 
 
 def _refuse(path: Path, why: str, name: str, first: str = "", table: LicenceTable | None = None) -> None:

@@ -6,7 +6,7 @@ import io
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,11 +14,13 @@ import torch
 from PIL import Image
 
 from afresh.core import RewardError, Space, events
+from afresh.core.errors import left_out
 from afresh.core.rng import Rng
 from afresh.core.safe_text import visible
 from afresh.data.load import draw_conditions, numbered, tokens_each
 from afresh.data.prepare import Prepared
 from afresh.formats.public import write_adapter
+from afresh.nets.kernels.build import without_kernels
 from afresh.runs.lock import held, hold
 from afresh.runs.manifest import LEARNT, changing
 from afresh.runs.run import Run, metrics_rows
@@ -82,6 +84,11 @@ class Job:
         minutes = self.run.record.minutes
         return None if self.clock is None or minutes is None else self.clock.measuring_seconds(minutes)
 
+    def seconds_left(self) -> float | None:
+        """The seconds that are left of a budget in minutes."""
+        minutes = self.run.record.minutes
+        return None if self.clock is None or minutes is None else max(0.0, self.clock.end(minutes) - time.monotonic())
+
 
 def learn(job: Job, log: Sequence[str] = ()) -> float:
     """Train until the run is finished, by the job's processes, with logs in other programs (training/logs/run_log.py).
@@ -100,7 +107,12 @@ def learn(job: Job, log: Sequence[str] = ()) -> float:
             seconds = learn_on(job.on, job.run.path, job.processes, job.clock, job.ignore_stop, log, device)
         job.run.reload()
         return seconds
-    with ranks.losses_named(), also_interrupted(ranks.orphaned):
+    began_without = job.run.record.machine.get("kernels") == ""
+    with (
+        ranks.losses_named(),
+        also_interrupted(ranks.orphaned),
+        without_kernels() if began_without else nullcontext(),
+    ):
         return lead(job, log) if ranks.leads() else follow(job)
 
 
@@ -170,8 +182,9 @@ def _train(job: Job, learner: Learner, interrupted: Callable[[], bool], logs: Lo
         logs.each(lambda log: log.scalars(step, metrics))
 
     def show_samples(now: Learner) -> None:
-        drawn = preview(now, run)
-        logs.each(lambda log: tell(log, now.step, drawn))
+        with left_out(f"There is no preview of step {now.step:,}."):
+            drawn = preview(now, run)
+            logs.each(lambda log: tell(log, now.step, drawn))
 
     if scores := first_scores(job, learner):
         note_metrics(0, scores)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import struct
+import subprocess
 import sys
+import threading
 import zlib
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from afresh.core.memory import process_memory
+from afresh.data.image import images
 from afresh.data.image.images import (
     MAX_PIXELS,
     ImageError,
@@ -22,6 +26,7 @@ from afresh.data.image.images import (
     decode_array,
     decode_image,
     default_side,
+    full_size_image,
     map_threads,
     short_side,
     to_channels,
@@ -312,3 +317,96 @@ def test_channels() -> None:
     assert np.array_equal(to_channels(grey, 3), np.repeat(grey, 3, 2))
     colours[..., 1] = 255
     assert to_channels(colours, 1).tolist() == [[[150]]]  # 0.587 x 255
+
+
+# --------------------------------------------------------------------------- how much is held
+
+
+def of_mode(mode: str) -> bytes:
+    """An image of 9 x 40 pixels in a mode, turned on its side, with a transparent colour for `P+` and `L+`."""
+    pixels = Image.fromarray(noise(9, 40, 4))
+    options: dict[str, Any] = {"transparency": 7} if mode.endswith("+") else {}
+    if mode == "I;16":
+        image = Image.fromarray(noise(9, 40).astype(np.uint16) * 257 + 100)
+    else:
+        image = pixels.convert(mode.removesuffix("+"))
+    exif = Image.Exif()
+    exif[0x112] = 6
+    return stored(image, "TIFF" if mode == "CMYK" else "PNG", exif=exif, **options)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "L+", "LA", "P", "P+", "RGB", "RGBA", "CMYK", "I;16"])
+def test_strips_of_an_image_are_converted_as_the_whole(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = full_size_image(of_mode(mode))
+    assert whole.pixels.shape[:2] == (40, 9) and len(np.unique(whole.pixels)) > 1
+    monkeypatch.setattr(images, "STRIP", 30)  # three rows
+    parts = full_size_image(of_mode(mode))
+    assert np.array_equal(parts.pixels, whole.pixels) and parts.traits == whole.traits
+
+
+def test_an_image_that_is_clear_in_one_strip_is_blended_in_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "STRIP", 16)
+    image = Image.new("RGBA", (4, 8), (*RED, 255))
+    image.paste((*RED, 0), (0, 0, 4, 1))
+    out = full_size_image(stored(image), BLUE)
+    assert out.traits == {"alpha"} and (out.pixels[0] == BLUE).all() and (out.pixels[1:] == RED).all()
+
+
+@pytest.mark.parametrize(("kind", "each"), [("PNG", 2), ("WEBP", 1)])
+def test_threads_decode_a_bounded_number_of_pixels_at_once(
+    kind: str, each: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two images of PNG fit what threads may decode, and one of WebP, whose decoder holds as much again; one that is
+    larger than that is decoded alone."""
+    monkeypatch.setattr(images, "decoding", images.Allowance(2 * 64))
+    monkeypatch.setattr(images.os, "cpu_count", lambda: 8)
+    held, most, convert = 0, 0, images._to_rgb
+
+    def counted(*given: Any) -> Image.Image:
+        nonlocal held, most
+        held += 1
+        most = max(most, held)
+        threading.Event().wait(0.01)  # others begin as far as they may
+        try:
+            return convert(*given)
+        finally:
+            held -= 1
+
+    monkeypatch.setattr(images, "_to_rgb", counted)
+    small, large = stored(Image.fromarray(noise(8, 8, 3)), kind), stored(Image.fromarray(noise(30, 30, 3)), kind)
+    decoded = map_threads(lambda data: decode_image(data, ImageFrame(4)), [small] * 12 + [large] * 2)
+    assert [d.pixels.shape for d in decoded] == [(4, 4, 3)] * 14 and 0 < most <= each
+    assert images.decoding.left == images.decoding.most
+    with pytest.raises(ImageError):
+        decode_image(small[:-60], ImageFrame(4))
+    assert images.decoding.left == images.decoding.most
+
+
+RESIDENT = """
+import sys
+from pathlib import Path
+from PIL import Image
+from afresh.core.memory import process_memory
+from afresh.data.image import images
+images.decoding = images.Allowance(1 << 22)
+files = [Path(p) for p in sys.argv[1:]]
+images.decode_image(files[0], images.ImageFrame(8))  # what is imported and kept
+before = process_memory()[0]
+images.map_threads(lambda f: images.decode_image(f, images.ImageFrame(64)), files * 4)
+print((process_memory()[1] - before) / (1 << 22))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(process_memory() is None, reason="resident memory is read from /proc")
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "I;16"])
+def test_a_pixel_that_is_decoded_takes_nine_bytes(mode: str, tmp_path: Path) -> None:
+    """Whatever the number of threads. It took up to 21 in each of them."""
+    y = np.arange(1 << 22, dtype=np.uint32).reshape(2048, 2048)
+    grey = (y % 251).astype(np.uint8)
+    rgba = Image.fromarray(np.stack([grey, grey.T, grey, grey], 2))
+    image = Image.fromarray((y % 65521).astype(np.uint16)) if mode == "I;16" else rgba.convert(mode)
+    image.save(tmp_path / "0.png", compress_level=1)
+    command = [sys.executable, "-c", RESIDENT, str(tmp_path / "0.png")]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert float(shown) < 12  # with the strips of four threads

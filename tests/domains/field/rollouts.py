@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from afresh.core import Cond, Drawn
-from afresh.domains.field.held_rollouts import HeldRollouts, held_rollouts
+from afresh.domains.field.held_rollouts import HeldRollouts, Noise, held_rollouts
 from afresh.domains.field.kind import FIELD
 from afresh.domains.field.modality import MODALITY, FieldOptions, items_of
 from afresh.domains.field.reading.options import ReadingOptions
@@ -41,10 +41,11 @@ def forecaster(folder: Path, spread: float = 1.0, error: float = 1.0) -> Evidenc
         encoder,
         truth,
         members,
-        {1: members},
         {"persistence": np.repeat(known[:, :1], 8, 1)},
         learnt[rng.integers(0, 30, (MEMBERS, 10))],
         learnt,
+        Noise(),
+        np.zeros(MEMBERS * 10, np.intp),
     )
     drawn = Drawn(splits[1].x[:1], [held[0].value], Cond(1))
     return Evidence(

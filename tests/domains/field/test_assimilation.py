@@ -99,6 +99,30 @@ def test_the_chi_square_of_the_truth_is_one(encoder: FieldEncoder) -> None:
     assert np.mean(found) == pytest.approx(1, abs=0.02)
 
 
+@pytest.mark.parametrize(("distance", "words"), [(3.0, "further from the observations"), (1.0, ""), (0.1, "nearer to")])
+def test_the_notes_say_on_which_side_of_the_noise_the_residuals_are(
+    encoder: FieldEncoder, distance: float, words: str
+) -> None:
+    """Residuals of `distance` deviations of the noise have the reduced chi-square distance^2."""
+    truth = np.asarray(encoder.physical(torch.zeros(1, 2, 8, 12)))[0]
+    observed = Observed(encoder, truth + distance * np.array([0.1, 5.0])[:, None, None], (1, 1), (0.1, 5.0))
+    notes = [n for n in Assimilation(observed, np.stack([truth[None]] * 2), None, 0.0).notes if "observations" in n]
+    assert bool(notes) == bool(words) and all(words in n for n in notes)
+
+
+def test_values_that_stand_for_missing_ones_are_no_observations(tmp_path: Path) -> None:
+    file = tmp_path / "waves.npz"
+    np.savez(file, u=waves(4, 6, 1, (16,))[:, :, 0], t=np.arange(6.0), x=np.arange(16))
+    given = FieldOptions(history=0, fill=(-9999.0,))
+    corpus = MODALITY.read(file, given)
+    encoder = MODALITY.fit(corpus.items, FieldOptions(**{**given.model_dump(), **corpus.settled, "history": 0}))
+    values = np.full(16, -9999.0)
+    values[5] = 1.0
+    np.save(tmp_path / "o.npy", values)
+    observed = read_observations(tmp_path / "o.npy", encoder, [0.1])
+    assert observed.count == 1 and observed.known[0].nonzero()[0].tolist() == [5]
+
+
 def test_observations_are_read_by_channel_or_as_one_array(encoder: FieldEncoder, tmp_path: Path) -> None:
     p = np.full((8, 12), np.nan)
     p[2] = 990.0
@@ -198,6 +222,8 @@ def test_netcdf_is_read_by_xarray(model: Model, tmp_path: Path) -> None:
     dataset = xarray.open_dataset(io.BytesIO(found.files()["posterior.nc"]))
     assert dataset["u"].dims == ("member", "time", "x")
     np.testing.assert_allclose(dataset["u_mean"].values, found.mean[:, 0], rtol=1e-5)
+    members = dataset["u"].values.astype(np.float64)
+    np.testing.assert_allclose(dataset["u_deviation"].values, members.std(0, ddof=1), rtol=1e-5)
 
 
 def test_a_forecast_is_corrected_by_observations(data: Path, tmp_path: Path) -> None:

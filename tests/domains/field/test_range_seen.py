@@ -54,6 +54,17 @@ def test_variance_in_space_counts_where_the_energy_does_not() -> None:
     assert departure is not None and "variance in space" in departure.reason
 
 
+def test_a_state_that_is_shifted_as_a_whole_has_left_though_its_variance_is_usual() -> None:
+    """The means of training states are 1 and -1, of which a state of the mean 2.2 has 4.84 times the energy."""
+    rng = np.random.default_rng(4)
+    signs = np.where(np.arange(1000) % 2, 1.0, -1.0).reshape(1, -1, 1, 1)
+    seen = seen_in(signs + 0.05 * rng.normal(size=(1, 1000, 1, 30)))
+    waves = 0.05 * rng.normal(size=(1, 1, 30))
+    assert left_what_was_seen(1.5 + waves, seen) is None
+    departure = left_what_was_seen(2.2 + waves, seen)
+    assert departure is not None and "energy" in departure.reason
+
+
 def test_a_larger_factor_lets_more_pass() -> None:
     doubled = 3 * STATES
     assert left_what_was_seen(doubled, SEEN) is not None

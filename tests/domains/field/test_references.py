@@ -1,4 +1,4 @@
-"""References: what knows nothing of the dynamics, and a second truth."""
+"""References, which know nothing of the dynamics."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import pytest
 
 from afresh.core import UserError
 from afresh.domains.field.calibration import coverage, ranks
-from afresh.domains.field.references import climatology, floor_of_two_truths, mean_climatology, persistence
-from afresh.domains.field.scores import crps, vrmse
+from afresh.domains.field.references import climatology, persistence
 
 TRAINING = np.random.default_rng(0).normal(size=(6, 10, 2, 5))
 
@@ -22,12 +21,6 @@ def test_persistence_holds_the_initial_state_without_a_copy() -> None:
         persistence(initial, 0)
 
 
-def test_the_mean_climatology_is_the_mean_at_each_point() -> None:
-    rollout = mean_climatology(TRAINING, trajectories=3, steps=4)
-    assert rollout.shape == (3, 4, 2, 5)
-    np.testing.assert_allclose(rollout[2, 3], TRAINING.mean((0, 1)))
-
-
 def test_the_climatology_is_of_training_states_and_calibrated_for_new_ones() -> None:
     ensemble = climatology(TRAINING, members=7, trajectories=3, steps=4, seed=1)
     assert ensemble.shape == (7, 3, 4, 2, 5)
@@ -39,16 +32,3 @@ def test_the_climatology_is_of_training_states_and_calibrated_for_new_ones() -> 
     assert covered.value == pytest.approx(0.5, abs=0.03)
     with pytest.raises(UserError, match="training data has the shape"):
         climatology(TRAINING[0], 3, 3, 3)
-
-
-def test_the_floor_is_what_true_members_score_against_other_truths() -> None:
-    generator = np.random.default_rng(3)
-    shared = generator.normal(size=(50, 1, 1, 30))
-    truths, others = (shared + 0.1 * generator.normal(size=(m, 50, 1, 1, 30)) for m in (5, 3))
-    floor = floor_of_two_truths(crps, truths, others)
-    np.testing.assert_allclose(floor, np.mean([crps(truths, o) for o in others], axis=0))
-    assert floor.mean() == pytest.approx(0.1 / np.sqrt(np.pi), rel=0.05)
-    single = floor_of_two_truths(lambda e, t: vrmse(e[0], t), truths, others)
-    assert single.shape == (50, 1, 1) and 0.1 < single.mean() < 0.2  # the root of two times 0.1
-    with pytest.raises(UserError, match="of the same trajectories"):
-        floor_of_two_truths(crps, truths, others[:, :2])

@@ -12,15 +12,11 @@ from hypothesis import strategies as st
 from afresh.core import UserError
 from afresh.domains.field.scores import (
     absolute_error,
-    by_lead,
     correlation,
     correlation_times,
     crps,
-    energy_score,
-    nrmse,
     over_trajectories,
     relative_l2,
-    skill,
     vrmse,
 )
 from tests.needs import package
@@ -51,7 +47,6 @@ def test_vrmse_is_that_of_the_wells_code_but_for_its_n_minus_1() -> None:
 
 
 def test_scores_of_a_prediction_that_is_twice_the_truth() -> None:
-    np.testing.assert_allclose(nrmse(2 * TRUTH, TRUTH), 1)
     np.testing.assert_allclose(relative_l2(2 * TRUTH, TRUTH), 1)
     np.testing.assert_allclose(absolute_error(2 * TRUTH, TRUTH), np.abs(TRUTH).mean((3, 4)))
     np.testing.assert_allclose(correlation(2 * TRUTH + 5, TRUTH), 1)
@@ -71,7 +66,6 @@ def test_what_is_constant_in_space_has_no_vrmse_and_no_correlation(kind: type) -
     truth[1, 2, 0] = 0.1
     for scores in (vrmse(ENSEMBLE[0], truth), correlation(ENSEMBLE[0], truth)):
         assert np.argwhere(np.isnan(scores)).tolist() == [[1, 2, 0]]
-    assert np.isfinite(nrmse(ENSEMBLE[0], truth)).all()
     constant = np.broadcast_to(TRUTH.mean((3, 4), keepdims=True), TRUTH.shape)
     assert (correlation(constant, TRUTH) == 0).all()
 
@@ -143,14 +137,11 @@ def test_crps_of_any_values_is_its_definition(values: list[float], truth: float,
     np.testing.assert_allclose(crps(ensemble, known, alpha), expected, rtol=1e-9, atol=1e-6)
 
 
-def test_crps_and_energy_score_are_those_of_scoringrules() -> None:
+def test_crps_is_that_of_scoringrules() -> None:
     sr = package("scoringrules", "scoringrules")
     for alpha, estimator in ((1.0, "fair"), (0.0, "nrg")):
         expected = sr.crps_ensemble(TRUTH, np.moveaxis(ENSEMBLE, 0, -1), estimator=estimator, backend="numpy")
         np.testing.assert_allclose(crps(ENSEMBLE, TRUTH, alpha), expected.mean((3, 4)), rtol=1e-12)
-    states = np.moveaxis(ENSEMBLE.reshape(5, 3, 4, -1), 0, -2)
-    expected = sr.es_ensemble(TRUTH.reshape(3, 4, -1), states, estimator="fair", backend="numpy")
-    np.testing.assert_allclose(energy_score(ENSEMBLE, TRUTH), expected / math.sqrt(60), rtol=1e-12)
 
 
 def test_crps_of_a_calibrated_gaussian_is_one_over_root_pi_for_any_number_of_members() -> None:
@@ -177,7 +168,6 @@ def test_crps_of_a_gaussian_is_the_closed_form() -> None:
 def test_the_order_of_members_does_not_matter() -> None:
     order = [3, 0, 4, 1, 2]
     np.testing.assert_allclose(crps(ENSEMBLE[order], TRUTH), crps(ENSEMBLE, TRUTH), rtol=1e-12)
-    np.testing.assert_allclose(energy_score(ENSEMBLE[order], TRUTH), energy_score(ENSEMBLE, TRUTH), rtol=1e-12)
 
 
 def test_members_that_agree_score_their_absolute_error() -> None:
@@ -187,39 +177,21 @@ def test_members_that_agree_score_their_absolute_error() -> None:
         crps(ENSEMBLE, TRUTH, alpha=2)
 
 
-def test_the_energy_score_sees_whether_values_go_together_and_the_crps_does_not() -> None:
-    generator = np.random.default_rng(5)
-    shared = np.repeat(generator.normal(size=(17, 300, 1, 1, 1)), 8, axis=-1)  # one value at all points of a state
-    apart = np.stack([shared[1:, generator.permutation(300), 0, 0, x] for x in range(8)], -1)[:, :, None, None]
-    together = energy_score(shared[1:], shared[0]).mean()
-    assert together < 0.95 * energy_score(apart, shared[0]).mean()
-    assert crps(apart, shared[0]).mean() == pytest.approx(crps(shared[1:], shared[0]).mean(), rel=0.1)
-
-
-def test_the_energy_score_of_one_value_is_the_crps() -> None:
-    np.testing.assert_allclose(
-        energy_score(ENSEMBLE[..., :1, :1, :1], TRUTH[..., :1, :1, :1]),
-        crps(ENSEMBLE[..., :1, :1, :1], TRUTH[..., :1, :1, :1])[..., 0],
-        rtol=1e-9,
-    )
-
-
 # --------------------------------------------------------------------------- means over trajectories
 
 
 def test_intervals_are_over_trajectories_and_hold_the_mean_as_often_as_they_say() -> None:
     """Of 5 trajectories, by Student's t; a normal interval would hold it in 88% only."""
     scores = np.random.default_rng(11).normal(3, 1, (5, 2000))
-    estimates = by_lead(scores)
+    estimates = [over_trajectories(column) for column in scores.T]
     held = np.mean([e.low <= 3 <= e.high for e in estimates])  # type: ignore[operator]
     assert held == pytest.approx(0.95, abs=0.02) and estimates[0].n == 5
 
 
 def test_scores_that_are_not_defined_are_left_out_and_counted() -> None:
-    scores = np.array([[[1.0, 3.0]], [[np.nan, 2.0]], [[3.0, 3.0]]])
-    (estimate,) = by_lead(scores)
+    estimate = over_trajectories(np.array([2.0, np.nan, 3.0]))
     assert (estimate.value, estimate.n) == (2.5, 2) and estimate.note == "not defined in 1 of 3 trajectories"
-    (nothing,) = by_lead(np.full((2, 1), np.nan))
+    nothing = over_trajectories(np.full(2, np.nan))
     assert math.isnan(nothing.value) and nothing.n == 0 and nothing.low is None
 
 
@@ -227,14 +199,9 @@ def test_one_trajectory_has_no_interval() -> None:
     assert over_trajectories(np.array([2.0])).low is None
 
 
-def test_skill_is_one_less_the_ratio_of_means_and_pairs_trajectories() -> None:
-    reference = np.random.default_rng(2).uniform(1, 9, (20, 1))
-    (estimate,) = skill(0.8 * reference, reference)
-    assert estimate.value == pytest.approx(0.2)
-    assert estimate.low == pytest.approx(0.2) and estimate.high == pytest.approx(0.2)
-    (perfect,) = skill(np.zeros((3, 1)), np.zeros((3, 1)))
+def test_a_ratio_is_of_means_and_pairs_trajectories() -> None:
+    reference = np.random.default_rng(2).uniform(1, 9, 20)
+    estimate = over_trajectories(0.8 * reference, reference)
+    assert (estimate.value, estimate.low, estimate.high) == pytest.approx((0.8, 0.8, 0.8))
+    perfect = over_trajectories(np.zeros(3), np.zeros(3))
     assert math.isnan(perfect.value) and perfect.note == "the reference is 0"
-    with pytest.raises(UserError, match="3 trajectories and 2 leads, those of the reference of 3 and 4"):
-        skill(np.ones((3, 2)), np.ones((3, 4)))
-    with pytest.raises(UserError, match="shape"):
-        by_lead(np.ones(3))

@@ -106,7 +106,7 @@ def test_captions_and_numbers_are_learnt(tmp_path: Path) -> None:
 
 def test_only_a_sample_is_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And what is told of the data says so; batches are of all examples."""
-    monkeypatch.setattr(rows, "SAMPLE", 8 * 8 * 8 * 3)
+    monkeypatch.setattr(rows, "SAMPLE", 8 * 8 * 8 * 3 * 4)
     streamed, memory = both(folder(tmp_path / "data", 120))
     assert len(streamed.train) == len(streamed.train_items) == 8 == len(streamed.heldout_items)
     assert streamed.train_count == memory.train_count > 90 and streamed.heldout_count == memory.heldout_count > 8
@@ -165,7 +165,7 @@ def spec(data: Path, out: Path, family: str = "flow", stream: bool = True) -> Tr
 @pytest.mark.parametrize("family", NETWORKS)
 def test_training_is_that_of_images_in_memory(tmp_path: Path, family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same weights bit for bit, over several epochs, although only a sample is in memory."""
-    monkeypatch.setattr(rows, "SAMPLE", 30 * 8 * 8 * 3)
+    monkeypatch.setattr(rows, "SAMPLE", 30 * 8 * 8 * 3 * 4)
     data = folder(tmp_path / "data")
     for stream in (True, False):
         job = start(spec(data, tmp_path / f"run{stream}", family, stream))

@@ -27,6 +27,7 @@ from afresh.domains.music.encoder import FIRST, SPECIAL, ScoreEncoder, Transpose
 from afresh.domains.music.files import PieceFile, RawPiece, midi_bytes, read_midi, read_pieces, to_score
 from afresh.domains.music.modality import MODALITY, MusicOptions, cut
 from afresh.domains.music.score import MusicScore, Note, bar_length, from_text, meter_of, to_text, vocabulary
+from afresh.sandbox.processes import Sandbox, unavailable
 from tests import needs
 
 TUNE = 'X:1\nT:A tune\nM:6/8\nL:1/8\nK:D\nA|"D"d2f fed|(3cde c B2 A|d6|\n'
@@ -159,6 +160,7 @@ def test_meters_and_their_lengths() -> None:
 # --------------------------------------------------------------------------- files
 
 
+@needs.sandbox
 def test_a_tune_in_abc_has_its_upbeat_and_no_chords(tmp_path: Path) -> None:
     (tmp_path / "a.abc").write_text(TUNE + "\n" + TUNE.replace("X:1", "X:7").replace("d6", "f6"))
     corpus = read(tmp_path)
@@ -204,7 +206,7 @@ def test_a_meter_in_the_middle_of_a_bar_ends_it() -> None:
         ("c.mid", b"MThd garbage", "(invalid midi file!"),
         ("b.mid", b"MThd\0\0\0\6\0\1\0\1\0\x60MTrk\0\0\1\4\xff", "not a MIDI file, or damaged"),
         ("c.abc", b"just a letter", "no tune"),
-        ("d.abc", b"X:1\nK:C\n", "no notes"),
+        pytest.param("d.abc", b"X:1\nK:C\n", "no notes", marks=needs.sandbox),
         ("e.json", b"[[[60, 64], [60]]]", "all of the same number of voices"),
         ("f.json", b"[[[60], [300]]]", "300 is not a MIDI pitch"),
         ("g.json", b"{broken", "damaged"),
@@ -229,6 +231,7 @@ def test_percussion_alone_and_endless_files_are_refused(tmp_path: Path) -> None:
     assert len(read(tmp_path / "long.mid").items) == 2  # within the usual limit; cut in two to hold some out
 
 
+@needs.sandbox
 def test_errors_in_abc_are_ignored_and_reported(tmp_path: Path) -> None:
     odd = (TUNE + "\nX:2\nT:odd\nM:4/4\nL:1/4\nK:C\nCD[[EF qq|G4|\n").encode()
     mixed, empty = read_pieces([("a.abc", odd), ("b.abc", b"%%include /etc/passwd\n")])
@@ -261,6 +264,22 @@ def test_abc2midi_runs_in_the_sandbox(monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert abc2midi.convert(["a", "big", "c"])[::2] == [Conversion({1: b"a"}, []), Conversion({1: b"c"}, [])]
 
 
+def test_abc2midi_runs_nowhere_but_in_the_sandbox(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Where a machine has none, ABC is left out with the reason, and other files are read."""
+    monkeypatch.setattr(Sandbox, "check", lambda self: (_ for _ in ()).throw(UserError(unavailable("it needs Linux"))))
+    program, trace = tmp_path / "abc2midi", tmp_path / "trace"
+    program.write_text(f"#!/bin/sh\necho ran > {trace}\ncat t.abc > t1.mid\n")
+    program.chmod(0o700)
+    monkeypatch.setenv("SYMUSIC_ABC2MIDI", str(program))
+    assert all("in the sandbox alone: give MIDI" in str(each) for each in abc2midi.convert(["one", "two"]))
+    (tunes := tmp_path / "tunes").mkdir()
+    (tunes / "a.abc").write_text(TUNE)
+    midi(tunes / "b.mid", [[(0, 480, 60), (480, 480, 62)]])
+    corpus = read(tunes)
+    assert [i.source for i in corpus.items] == ["b.mid"] and "it needs Linux" in str(corpus.refused)
+    assert not trace.exists()
+
+
 def test_a_tempo_of_nothing_is_left_out(tmp_path: Path) -> None:
     content = bytearray(midi_bytes(MusicScore((Note(0, 0, 60, 12),), ((0, (4, 4)),), 120, 12)))
     place = content.index(b"\xff\x51\x03") + 3
@@ -282,6 +301,7 @@ def test_piano_rolls_are_voices_with_their_split(tmp_path: Path) -> None:
     assert encoder.voices == 2 and encoder.settled == {"form": "voices", "steps": 4}
 
 
+@needs.sandbox
 def test_a_zip_is_read_and_a_text_is_not_music(tmp_path: Path) -> None:
     with ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("x/a.abc", TUNE)
@@ -294,6 +314,7 @@ def test_a_zip_is_read_and_a_text_is_not_music(tmp_path: Path) -> None:
     assert MODALITY.sniff(tmp_path / "b.json").score == 0
 
 
+@needs.sandbox
 @pytest.mark.parametrize("count", [1, 2])
 def test_a_folder_of_archives_is_music(count: int, tmp_path: Path) -> None:
     (tmp_path / "SOURCE.md").write_text("where it is from")

@@ -16,6 +16,7 @@ from PIL import Image
 import afresh
 from afresh.serve.app import ServeSettings
 from afresh.verbs.gallery import Work, Works
+from tests import needs
 from tests.serve.conftest import serving
 from tests.serve.studio.test_create import created, listened
 
@@ -125,6 +126,7 @@ def test_a_sound_is_lengthened_and_made_a_loop(web: httpx.Client, shelf: Works) 
     assert "cannot be combined" in dict(events)["failed"]
 
 
+@needs.sandbox
 def test_a_tune_of_ones_own_goes_on_and_gets_new_voices(web: httpx.Client, media: Path, shelf: Works) -> None:
     upload = {"upload": ("melody.abc", SCORE.encode())}
     assert sent(web, "tunes", upload, verb="compose", n=1, seed=1, setting__length=8)[-2][0] == "work-0"

@@ -70,11 +70,8 @@ def weighted(
     """
     now, base = agreed({"logp": logp, "ref": ref}, 2, mask)
     k = {"k1": k1, "k3": k3}[value](now, base)
-    return (_ratio(now, now.detach() if old is None else _like(now, old, mask), prefix) * k).masked_fill(~mask, 0)
-
-
-def _like(now: Tensor, old: Tensor, mask: Tensor) -> Tensor:
-    return agreed({"logp": now, "old": old}, 2, mask)[1].detach()
+    then = now if old is None else agreed({"logp": now, "old": old}, 2, mask)[1]
+    return (_ratio(now, then.detach(), prefix) * k).masked_fill(~mask, 0)
 
 
 def _ratio(now: Tensor, old: Tensor, prefix: bool) -> Tensor:

@@ -118,18 +118,18 @@ def as_examples(space: Space, x: Tensor, cond: Cond, index: Tensor) -> Batch:
         return Batch(tokens, cond, index, torch.ones_like(x, dtype=torch.bool))
     prompts = x.new_zeros(len(x), 0) if cond.known is None else cond.known
     known = torch.ones_like(prompts, dtype=torch.bool) if cond.known_mask is None else cond.known_mask
-    context = [begin] if cond.known is None else space.lead
+    context, end = [begin] if cond.known is None else space.lead, space.special["end"]
     rows, counts = [], []
     for prompt, is_known, new in zip(prompts, known, x, strict=True):
         prefix = [*context, *prompt[is_known].tolist()]
         text = new.tolist()
-        while text and text[-1] == begin:
+        while text and text[-1] == end:
             text.pop()
         ended = len(text) < x.shape[1]
-        rows.append([*prefix, *text, *([begin] if ended else [])])
+        rows.append([*prefix, *text, *([end] if ended else [])])
         counts.append((len(prefix) - 1, len(rows[-1]) - 1))
     width = max(map(len, rows))
-    tokens = torch.tensor([[*r, *[begin] * (width - len(r))] for r in rows], device=x.device)
+    tokens = torch.tensor([[*r, *[end] * (width - len(r))] for r in rows], device=x.device)
     place = torch.arange(width - 1, device=x.device)
     first, last = (torch.tensor(v, device=x.device)[:, None] for v in zip(*counts, strict=True))
     return Batch(tokens, cond, index, (place >= first) & (place < last))

@@ -28,13 +28,9 @@ def said(kind: str, text: str) -> str:
 
 def prints(records: Sequence[Record]) -> list[bytes]:
     bands = bands_of([said(r.kind, r.text or "") for r in records])
-    kinds = np.array([kind_number(r.kind) for r in records], np.uint64)
+    kinds = np.array([int.from_bytes(blake3(r.kind.encode()).digest()[:8], "little") for r in records], np.uint64)
     # Items of two kinds are never near duplicates.
     return [row.tobytes() if row.any() else b"" for row in np.where(bands > 0, mixed(bands + kinds[:, None]), bands)]
-
-
-def kind_number(kind: str) -> int:
-    return int.from_bytes(blake3(kind.encode()).digest()[:8], "little")
 
 
 def keys(found: Sequence[bytes]) -> NDArray[np.uint64]:

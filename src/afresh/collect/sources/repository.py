@@ -47,6 +47,7 @@ SAFE = {  # nothing that a repository brings is run
     "gc.auto": "0",
 }
 TIMEOUT = 3600  # seconds of one command
+BARE = ("HEAD", "objects", "refs")  # what a repository without a working tree has in its place
 LISTING = 300  # seconds of the processor in which the files of a commit are listed: its folders may be as many as 10^10
 MOST_FILES, MOST_NAMES = 2_000_000, 512 * MB  # of a commit, and bytes of their names
 MOST_EQUAL = 100  # files of one content that are read: trees can name one as often as they like
@@ -90,11 +91,7 @@ def accepts(place: str) -> bool:
             f"{without_password(place)} is given with a password, which the data set would keep. Leave it out: git "
             "asks your own credential helper."
         )
-    return is_address(place) or (path / ".git").exists() or _is_bare(path)
-
-
-def _is_bare(path: Path) -> bool:
-    return (path / "HEAD").is_file() and (path / "objects").is_dir() and (path / "refs").is_dir()
+    return is_address(place) or (path / ".git").exists() or all((path / n).exists() for n in BARE)
 
 
 def command(*arguments: str) -> tuple[list[str], dict[str, str]]:

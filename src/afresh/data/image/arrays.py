@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import zipfile
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ from afresh.data.limits import parsing
 
 LIMITS = ZipLimits()
 MOST_ARRAYS = 1_000  # of one file
+HEADER = 1 << 17  # bytes in which an .npy has its header
 MAX_BYTES = LIMITS.total_bytes  # of all arrays of one file, uncompressed
 TRAIN, TEST = ("x_train", "y_train"), ("x_test", "y_test")
 IMAGE_KEYS, LABEL_KEYS = ("x", "images", "arr_0"), ("y", "labels")
@@ -58,7 +60,7 @@ def read_headers(file: Given) -> dict[str, ArrayHeader]:
             if path.suffix.lower() == ".npy":
                 headers["arr_0"] = array_header(stream, os.fstat(stream.fileno()).st_size, path.name)
             else:
-                headers = _headers_within(stream)
+                headers = headers_within(stream)
     except FileError as error:
         raise UserError(
             f"{path} cannot be read as a NumPy file ({error}). It may be damaged or truncated: write it again."
@@ -72,8 +74,8 @@ def read_headers(file: Given) -> dict[str, ArrayHeader]:
     return headers
 
 
-def _headers_within(stream: IO[bytes]) -> dict[str, ArrayHeader]:
-    """The headers of the arrays in an .npz."""
+def headers_within(stream: IO[bytes]) -> dict[str, ArrayHeader]:
+    """The headers of the arrays in an .npz. Raises FileError for a decompression bomb, and like `array_header`."""
     headers: dict[str, ArrayHeader] = {}
     with zipfile.ZipFile(stream) as archive:
         entries = [e for e in archive.infolist() if e.filename.endswith(".npy")]
@@ -89,7 +91,7 @@ def _headers_within(stream: IO[bytes]) -> dict[str, ArrayHeader]:
 
 def array_header(file: Any, size: int, name: str) -> ArrayHeader:
     """The header of one .npy of `size` bytes. Raises ValueError if it contradicts that size."""
-    reader: BinaryIO = file
+    reader: BinaryIO = io.BytesIO(file.read(HEADER))  # an .npy may declare 4 GB of header
     version = np.lib.format.read_magic(reader)
     if version == (1, 0):
         shape, _, dtype = np.lib.format.read_array_header_1_0(reader)
@@ -120,7 +122,7 @@ def read_arrays(file: Given) -> list[Stack]:
     try:
         with parsing("NumPy file"), open_file(file) as stream:
             loaded = np.load(stream, allow_pickle=False)
-            arrays = {"arr_0": loaded} if path.suffix.lower() == ".npy" else {k: loaded[k] for k in headers}
+            arrays = {"arr_0": loaded} if path.suffix.lower() == ".npy" else {k: loaded[f"{k}.npy"] for k in headers}
     except FileError as error:
         raise UserError(f"{path} is damaged ({error}). Write it again.") from None
     pair = [(x, y, s) for (x, y), s in ((TRAIN, "train"), (TEST, "validation")) if x in arrays]

@@ -13,9 +13,10 @@ import statistics
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Condition
 from typing import IO, Literal, TypeVar
 
 import numpy as np
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps
 
 from afresh.core import UserError
+from afresh.core.memory import give_back
 from afresh.data.files import FileError, Given, open_file
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")  # the only decoders that are used, and HEIF if installed
@@ -30,7 +32,11 @@ READ = "PNG, JPEG, WebP, BMP, GIF, TIFF and HEIC"  # for messages
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".heic", ".heif"})
 MAX_PIXELS = 1 << 26  # width x height: 8,192 x 8,192, about 200 MB as RGB
 HEAD = 12  # bytes that tell a format
-THREADS = 4  # each may use a few hundred MB to decode MAX_PIXELS
+THREADS = 4
+DECODED = MAX_PIXELS  # pixels of files that all threads decode at once; each takes up to 9 bytes meanwhile
+DOUBLE = ("WEBP", "HEIF")  # whose decoders take about as much again
+LARGE = 1 << 20  # pixels of an image whose memory is given back to the system at once
+STRIP = 1 << 18  # pixels that are converted to 8 bits at once
 SIDES = (8, 16, 28, 32, 48, 64)  # pixels; `default_side` chooses one of them
 
 Pixels = NDArray[np.uint8]  # (H, W, C), C = 1 or 3
@@ -97,6 +103,32 @@ def threaded(f: Callable[[A], B], items: Iterable[A], at_once: int = 256) -> Ite
         warnings.filterwarnings("ignore", module="PIL")  # problems that matter raise ImageError or become traits
         while chunk := list(itertools.islice(iterator, at_once)):
             yield from pool.map(f, chunk)
+
+
+class Allowance:
+    """A number of pixels of which threads take parts while they decode; one that needs more than is left waits."""
+
+    def __init__(self, most: int) -> None:
+        self.most = self.left = most
+        self.changed = Condition()
+
+    @contextmanager
+    def taken(self, part: int) -> Iterator[None]:
+        part = min(part, self.most)
+        with self.changed:
+            self.changed.wait_for(lambda: part <= self.left)
+            self.left -= part
+        try:
+            yield
+        finally:
+            if part > LARGE:
+                give_back()  # the C library keeps what was freed for this thread, which the next one cannot use
+            with self.changed:
+                self.left += part
+                self.changed.notify_all()
+
+
+decoding = Allowance(DECODED)
 
 
 @contextmanager
@@ -190,17 +222,20 @@ def _decode(
     """
     with open_image(source) as image:
         try:
+            pixels = image.width * image.height
             if enough is not None:
                 image.draft(None, (enough, enough))
+            if "progressive" not in image.info:  # such a JPEG is held whole before it is made smaller
+                pixels = image.width * image.height * (2 if image.format in DOUBLE else 1)
             traits = {"animated"} if image.format != "JPEG" and getattr(image, "is_animated", False) else set()
             tiles = image.tile if isinstance(image, ImageFile.ImageFile) else []
             if image.format in ("PNG", "TIFF") and any(";16" in str(tile.args) for tile in tiles):
                 traits.add("16-bit")  # Pillow keeps only the high bytes when it decodes 16-bit RGB
             if image.mode == "F":
                 raise ImageError("its pixels are fractions of an unknown range: save it with 8 or 16 bits per channel")
-            image.load()
-            upright = _upright(image, traits)
-            return finish(_to_rgb(upright, background, traits), traits)
+            with decoding.taken(pixels), closing(image):
+                image.load()
+                return finish(_to_rgb(_upright(image, traits), background, traits), traits)
         except ImageError:
             raise
         except Exception as error:
@@ -281,30 +316,36 @@ def _upright(image: Image.Image, traits: set[str]) -> Image.Image:
     if not rotated:
         return image
     traits.add("rotated")
-    return ImageOps.exif_transpose(image)
+    upright = ImageOps.exif_transpose(image)
+    image.close()
+    return upright
 
 
 def _to_rgb(image: Image.Image, background: tuple[int, int, int], traits: set[str]) -> Image.Image:
-    """An image of any Pillow mode as L or RGB with 8 bits per channel."""
-    if image.mode.startswith("I"):  # 16-bit greyscale: 65535 / 257 = 255
-        traits.add("16-bit")
-        wide = np.asarray(image).astype(np.int64).clip(0, 65535)
-        return Image.fromarray(((wide + 128) // 257).astype(np.uint8))
-    if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
-        rgba = image if image.mode == "RGBA" else image.convert("RGBA")
-        alpha = rgba.getchannel("A")
-        if alpha.getextrema() == (255, 255):
-            return rgba.convert("RGB")
-        traits.add("alpha")
-        # Blend before resizing: resizing first would mix in the colours of fully transparent pixels.
-        blended = Image.new("RGB", rgba.size, background)
-        blended.paste(rgba, mask=alpha)
-        return blended
-    if image.mode == "CMYK":
-        traits.add("cmyk")
-    if image.mode in ("1", "L"):
-        return image.convert("L")
-    return image.convert("RGB")
+    """An image of any Pillow mode as L or RGB with 8 bits per channel, of which a strip is converted at a time."""
+    deep = image.mode.startswith("I")
+    clear = not deep and (image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info)
+    mode = "L" if deep or (image.mode in ("1", "L") and not clear) else "RGB"
+    if image.mode == mode and not clear:
+        return image
+    traits |= {"16-bit"} if deep else {"cmyk"} if image.mode == "CMYK" else set()
+    out = Image.new(mode, image.size, background if clear else 0)
+    rows = max(1, STRIP // image.width)
+    for top in range(0, image.height, rows):
+        strip = image.crop((0, top, image.width, min(image.height, top + rows)))
+        if deep:  # greyscale of 16 bits: 65535 / 257 = 255
+            wide = np.asarray(strip).astype(np.int64).clip(0, 65535)
+            out.paste(Image.fromarray(((wide + 128) // 257).astype(np.uint8)), (0, top))
+        elif clear:
+            # Blend before resizing: resizing first would mix in the colours of fully transparent pixels.
+            rgba = strip.convert("RGBA")
+            alpha = rgba.getchannel("A")
+            if alpha.getextrema() != (255, 255):
+                traits.add("alpha")
+            out.paste(rgba, (0, top), alpha)
+        else:
+            out.paste(strip.convert(mode), (0, top))
+    return out
 
 
 def _to_frame(image: Image.Image, frame: ImageFrame, traits: set[str]) -> DecodedImage:

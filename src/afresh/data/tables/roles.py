@@ -114,7 +114,8 @@ def clock_column(columns: Sequence[str], when: str, values_of: Callable[[str], S
     if share(days, _is_day) < NEARLY_ALL:
         return None
     named = [c for c in columns if c != when and CLOCK_NAMES.search(plain_name(c)) and not LASTS.search(plain_name(c))]
-    clocks = [c for c in named if share([v for v in values_of(c) if not is_missing(v)], _is_clock) >= NEARLY_ALL]
+    times = {c: [clock_time(v) for v in values_of(c) if not is_missing(v)] for c in named}
+    clocks = [c for c in named if share(times[c], lambda time: time is not None) >= NEARLY_ALL]
     return min(clocks, key=lambda c: 2 if (rank := _time_rank(plain_name(c))) is None else rank, default=None)
 
 
@@ -123,10 +124,6 @@ def _is_day(value: Any) -> bool:
         return value.time() == time()
     seconds = date_seconds(value)
     return isinstance(value, date) or (seconds is not None and seconds % DAY == 0)
-
-
-def _is_clock(value: Any) -> bool:
-    return clock_time(value) is not None
 
 
 def are_times(values: Sequence[Any], counted: bool, numbers: bool = True) -> bool:

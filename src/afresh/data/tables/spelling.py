@@ -144,10 +144,6 @@ class WrittenDate:
         return moment.isoformat(" ") if self.timed else moment.date().isoformat()
 
 
-def _month(name: str) -> int | None:
-    return MONTHS.get(name.lower())
-
-
 def written_date(cell: str) -> WrittenDate | None:
     """The date that a cell is, with or without a time; None if it is none."""
     text = cell.strip()
@@ -162,7 +158,7 @@ def written_date(cell: str) -> WrittenDate | None:
         order = DAY_FIRST if first > 12 else MONTH_FIRST if second > 12 else "?"
         return _with_clock(m, (_year(m["third"]), first, second), order, m["mark"])
     for form in NAMED:
-        if (m := form.fullmatch(text)) and (month := _month(m["month"])) is not None:
+        if (m := form.fullmatch(text)) and (month := MONTHS.get(m["month"].lower())) is not None:
             return _with_clock(m, (_year(m["year"]), month, int(m["day"])), "", "")
     return None
 

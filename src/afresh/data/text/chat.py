@@ -37,6 +37,7 @@ PLAIN = (
     "{{ eos_token if message['role'] == 'assistant' else '\n\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ 'Assistant:\n' }}{% endif %}"
 )
+BEGUN = "{{ bos_token }}" + PLAIN  # for one whose texts begin with a token of their own
 ROLES = {
     **dict.fromkeys(("system", "developer"), "system"),
     **dict.fromkeys(("user", "human", "prompter"), "user"),
@@ -222,7 +223,7 @@ class ChatTemplate:
         }
         most = MOST_WRITTEN + MOST_TIMES * sum(len(t) for _, t in turns)
         try:
-            return (render if template in (CHATML, PLAIN) else RENDERER.render)(template, variables, most)
+            return (render if template in (CHATML, PLAIN, BEGUN) else RENDERER.render)(template, variables, most)
         except RenderError as e:
             where = f" {source}" if source else ""
             raise UserError(f"The model's chat template rejects the conversation{where}: {e}.") from None

@@ -12,7 +12,15 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 from torch import Tensor
 
 from afresh.core import Abilities, CondSpec, Encoder, Examples, Item, Omission, Space, UserError
@@ -21,7 +29,7 @@ from afresh.core.safe_json import MOST_TOKENS
 from afresh.data.conditions import encode_conditions, fit_conditions
 from afresh.data.encoder_file import load_encoder, save_encoder, written_names
 from afresh.data.split import share
-from afresh.data.text.chat import CHATML, MARKS, ChatTemplate
+from afresh.data.text.chat import BEGUN, CHATML, MARKS, ChatTemplate
 from afresh.data.text.encodings import is_encoding
 from afresh.data.text.fim import FillIn, supports_fim
 from afresh.data.text.kind import TEXT
@@ -85,6 +93,13 @@ class _Saved(BaseModel):
     notes: tuple[str, ...]
     records: bool = False
     fim_rate: float = Field(0.0, ge=0, le=1)
+    begins: bool = False
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A file of an earlier version keeps its bytes, whose hash is recorded, when it is written again."""
+        values: dict[str, Any] = write(self)
+        return {k: v for k, v in values.items() if v or k != "begins"}
 
 
 def not_blank(value: str) -> bool:
@@ -97,7 +112,9 @@ class DocumentEncoder:
     """Documents to a stream of token ids and back. `check` decides whether a decoded document is valid.
 
     With `records`, the documents are conversations, rendered by the tokenizer's chat template, whose answers are
-    learnt. `notes` report which tokenizer was chosen and why, and what fitting left out.
+    learnt. `begins`: whether documents begin with the token that the tokenizer puts before every text, as in public
+    models; without, with the `end` of the document before. `notes` report which tokenizer was chosen and why, and what
+    fitting left out.
     """
 
     tokenizer: Tokenizer
@@ -109,6 +126,7 @@ class DocumentEncoder:
     notes: tuple[str, ...] = ()
     records: bool = False
     fim_rate: float = 0.0  # share of the documents in a training window that are rearranged (afresh.data.text.fim)
+    begins: bool = False
     kind = TEXT
     low_rank = True
 
@@ -122,7 +140,8 @@ class DocumentEncoder:
         t, special = self.tokenizer, dict(self.tokenizer.special)
         if self.records:
             special = {k: v for k, v in special.items() if v != self.template.stop} | {"end": self.template.stop}
-        return Space("tokens", (self.context,), vocab=(t.size,), special=special, stream=True, records=self.records)
+        opening = t.opening if self.begins else None
+        return Space("tokens", (self.context,), (t.size,), special, True, records=self.records, opening=opening)
 
     @property
     def settled(self) -> dict[str, object]:
@@ -193,12 +212,14 @@ class DocumentEncoder:
         """The encoder with the same tokenizer for conversations, in its chat template, or for plain texts. Raises
         UserError for a `fim_rate` that is not possible."""
         talks = any(i.turns for i in items)
-        notes = []
+        notes, tokenizer = [], self.tokenizer
         if talks:
-            plain = self.tokenizer.chat_template is None
+            plain = tokenizer.chat_template is None
             how = "as User: and Assistant:" if plain else "by the base's chat template"
             notes.append(f"conversations are written {how}")
-            notes += replace(self, records=True).template.notes()
+            if plain and self.begins:
+                tokenizer = replace(tokenizer, chat_template=BEGUN)
+            notes += ChatTemplate(tokenizer).notes()
         unused = sorted({k for i in items for k in i.labels} - set(self.conds))
         if unused:
             notes.append(Omission(f"{', '.join(unused)} is not learnt, because the base has no such condition"))
@@ -208,7 +229,15 @@ class DocumentEncoder:
             context = options.context
         languages = tuple(sorted({i.labels["language"] for i in items if "language" in i.labels}))
         rate = self.fim_rate_for(options, talks)
-        return replace(self, context=context, languages=languages, records=talks, fim_rate=rate, notes=tuple(notes))
+        return replace(
+            self,
+            tokenizer=tokenizer,
+            context=context,
+            languages=languages,
+            records=talks,
+            fim_rate=rate,
+            notes=tuple(notes),
+        )
 
     def fim_rate_for(self, options: DocumentOptions, talks: bool) -> float:
         """The share of texts to learn as fill-in-the-middle: set by hand, or as the base learnt; 0 for conversations.
@@ -252,6 +281,7 @@ class DocumentEncoder:
             notes=self.notes,
             records=self.records,
             fim_rate=self.fim_rate,
+            begins=self.begins,
         )
         save_encoder(folder, saved)
         self.tokenizer.save(folder / "tokenizer.json")
@@ -338,6 +368,7 @@ def load_documents(folder: Path, check: Callable[[tuple[str, ...]], Callable[[st
         saved.notes,
         saved.records,
         saved.fim_rate,
+        saved.begins,
     )
 
 

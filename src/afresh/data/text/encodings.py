@@ -164,15 +164,11 @@ def common_encodings(samples: Mapping[str, bytes]) -> dict[str, str | None]:
         best = next(e for e in GUESSED if totals[e] >= max(totals.values()) - NEAR)
         explained = [n for n, s in scores.items() if s[best] >= max(LEAST, max(s.values()) - SLACK)]
         if explained:  # too few letters tell nothing of their own
-            explained += [n for n, s in scores.items() if s[best] > 0 and beyond_ascii(samples[n]) < FEW]
+            explained += [n for n, s in scores.items() if s[best] > 0 and sum(b > 0x7F for b in samples[n]) < FEW]
         for name in dict.fromkeys(explained or list(scores)):
             found[name] = best if explained else None
             del scores[name]
     return found
-
-
-def beyond_ascii(raw: bytes) -> int:
-    return sum(b > 0x7F for b in raw)
 
 
 def score(parts: Sequence[bytes], encoding: str) -> float:

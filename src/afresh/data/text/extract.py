@@ -37,13 +37,9 @@ def documents(
     elif suffix == ".mbox":
         yield from read_mailbox(raw)
     else:
-        yield _bundled(suffix, raw, max_mb)
-
-
-def _bundled(suffix: str, raw: bytes, max_mb: int) -> Document:
-    """A document whose text libraries read. They raise almost any class of exception for damaged files."""
-    with parsing(NAMES[suffix]):
-        return {".docx": read_docx, ".odt": read_odt, ".epub": read_epub, ".pdf": read_pdf}[suffix](raw, max_mb)
+        with parsing(NAMES[suffix]):  # the libraries raise almost any class of exception for damaged files
+            document = {".docx": read_docx, ".odt": read_odt, ".epub": read_epub, ".pdf": read_pdf}[suffix](raw, max_mb)
+        yield document
 
 
 NAMES = {".pdf": "PDF", ".docx": "Word document", ".odt": "OpenDocument text", ".epub": "e-book"}

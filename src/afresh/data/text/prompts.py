@@ -25,10 +25,12 @@ def hole_pieces(text: str, example: str = "") -> list[str | int]:
 
 
 def token_ids(ids: Sequence[int], space: Space) -> Tensor:
-    """The ids of a prompt as they are, (length,) int64. Raises UserError for one that is not in the vocabulary."""
+    """The ids of a prompt, (length,) int64, without the opening of a document, which precedes every prompt anyhow.
+    Raises UserError for one that is not in the vocabulary."""
     if wrong := [i for i in ids if not 0 <= i < space.vocab[0]]:
         raise UserError(f"Token ids are from 0 to {space.vocab[0] - 1:,} here. Given: {wrong[0]:,}.")
-    return torch.tensor(ids, dtype=torch.int64)
+    opens = space.opening is not None and tuple(ids[:1]) == space.lead
+    return torch.tensor(ids[1:] if opens else ids, dtype=torch.int64)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ import numpy as np
 import tokenizers
 from numpy.typing import NDArray
 from tokenizers import AddedToken, decoders, models, pre_tokenizers, trainers
+from tokenizers.processors import TemplateProcessing
 
 from afresh.core import UserError
 from afresh.data.text import pieces
@@ -172,9 +173,10 @@ class Tokenizer:
 
     @cached_property
     def opening(self) -> int | None:
-        """The id that the library adds before every text by default, or None. `encode` does not add it."""
+        """The id that the library adds before every text by default, or None. `encode` does not add it. tokenizer.json
+        alone says so, as in transformers, which ignores add_bos_token of tokenizer_config.json beside it."""
         plain, added = (self.inner.encode("a", add_special_tokens=a).ids for a in (False, True))
-        return added[0] if len(added) > len(plain) and added[0] != plain[0] else None
+        return added[0] if len(added) > len(plain) and added[:1] != plain[:1] and added[0] < self.size else None
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text. Raises UserError for lone surrogates, which are not valid text."""
@@ -339,6 +341,14 @@ def _finish(kind: Kind, inner: tokenizers.Tokenizer, extra: Sequence[str]) -> To
     inner.add_special_tokens([AddedToken(n, special=True, normalized=False) for n in names])
     inner.encode_special_tokens = True
     return Tokenizer(kind, inner, _special(inner))
+
+
+def put_before(inner: tokenizers.Tokenizer, first: int) -> None:
+    """Let the library add a token before every text."""
+    name = inner.id_to_token(first)
+    inner.post_processor = TemplateProcessing(
+        single=f"{name} $A", pair=f"{name} $A {name} $B:1", special_tokens=[(name, first)]
+    )
 
 
 def _is_mark(name: str) -> bool:

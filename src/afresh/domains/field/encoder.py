@@ -23,7 +23,8 @@ from afresh.data import rows
 from afresh.data.conditions import encode_conditions
 from afresh.data.encoder_file import load_encoder, save_encoder, written_names
 from afresh.domains.field.kind import FIELD
-from afresh.domains.field.range_seen import SeenRange
+from afresh.domains.field.range_seen import CUT, FACTOR, SeenRange
+from afresh.nets.persistence import bounded
 from afresh.storage.files import replace_file
 
 PAST = "past"  # the condition that holds the states before
@@ -52,6 +53,9 @@ class SavedField(BaseModel):
     window: int = Field(1, ge=1, le=MOST_WINDOW)  # states of an item
     static: dict[str, tuple[Number, Positive]]
     seen: dict[str, tuple[Number, ...]]  # the fields of range_seen.SeenRange, of the training states
+    # On a ring, the greatest energy in training of each channel and shell, and the greatest gain of a step.
+    most: tuple[tuple[Number, ...], ...] = ()
+    gain: tuple[Positive, ...] = ()
     conds: CondSpec
     options: dict[str, Any]
     notes: tuple[str, ...] = ()
@@ -119,6 +123,20 @@ class FieldEncoder:
         values = x.detach().cpu().double().numpy()
         mean, std = (self.along(v, self.space.shape[0]) for v in (self.saved.mean, self.saved.std))
         return np.asarray(values * std + mean, np.float32)
+
+    def bounded(self, x: Tensor, before: Tensor) -> Tensor:
+        """States (B, *space.shape) that follow those before in a rollout, of which small errors do not add up without
+        end: on a ring, none has more energy at a wavenumber than states of training, none gains more in a step, and
+        values are cut at CUT times their range. A state that is far from it after one step stays as it is."""
+        saved, seen = self.saved, self.saved.seen_range
+        if not saved.most:
+            return x
+        low, high = (self.along(v.tolist(), len(v)) for v in (seen.low, seen.high))
+        mean, std = (self.along(v, len(v)) for v in (saved.mean, saved.std))
+        middle, half = (torch.from_numpy(v).float() for v in (((low + high) / 2 - mean) / std, (high - low) / 2 / std))
+        near = ((x - middle).abs() <= FACTOR * half).flatten(1).all(1).view(-1, *[1] * (x.dim() - 1))
+        kept = bounded(x, before, saved.most, saved.gain, saved.points).clamp(middle - CUT * half, middle + CUT * half)
+        return torch.where(near, kept, x)
 
     def encode(self, items: Sequence[Item]) -> Examples:
         """x (N, *space.shape), float32; of states in a file, x is a sample. Raises UserError for a state of another

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from afresh.core import UserError
+from afresh.data.files import FileError
 
 LARGEST = float(np.finfo(np.float32).max)
 CHUNK = 16 << 20  # bytes of values that are held at a time while all of them are gone through
@@ -125,15 +126,18 @@ def read_states(fields: Fields, span: Span, infer: Sequence[str] = ()) -> NDArra
 
 
 def _read(fields: Fields, span: Span) -> NDArray[Any]:
-    """The states of a span (length, channels, *space). Raises UserError if some are not finite."""
+    """The states of a span (length, channels, *space). Raises UserError if they cannot be read or are not finite."""
     last = span.first + span.length
     if not (0 <= span.trajectory < fields.trajectories and 0 <= span.first < last <= fields.steps):
         raise ValueError(f"{span} is not within {fields.trajectories} trajectories of {fields.steps} states")
-    states = np.asarray(fields.values[span.trajectory, span.first : last])
+    where = fields.sources[span.trajectory] if fields.sources else f"trajectory {span.trajectory}"
+    try:
+        states = np.asarray(fields.values[span.trajectory, span.first : last])
+    except FileError as error:
+        raise UserError(f"{where} cannot be read: {error}. Leave the file out.", "damaged_file") from None
     if not bool(np.isfinite(states).all()) or float(np.abs(states).max()) > LARGEST:
         wrong = ~np.isfinite(states) | (np.abs(states) > LARGEST)
         time, channel, *point = (int(i) for i in np.argwhere(wrong)[0])
-        where = fields.sources[span.trajectory] if fields.sources else f"trajectory {span.trajectory}"
         raise UserError(
             f"{where} has {int(wrong.sum()):,} values that are not finite numbers of 32 bits; the first is "
             f"{fields.channels[channel]} in state {span.first + time} at point {tuple(point)}. Correct them, leave the "

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from afresh.core import CondSpec, Evidence, ItemKind, Judgement, Metric, Question, Score, ScoreWords, Space
 from afresh.core.evidence import Word
-from afresh.core.plural import digits
+from afresh.core.plural import counted, digits
 from afresh.domains.field.calibration import (
     Ranks,
     Spread,
@@ -26,7 +26,7 @@ from afresh.domains.field.calibration import (
 )
 from afresh.domains.field.held_rollouts import HeldRollouts, held_rollouts, kept_quantities, spectrum_ring
 from afresh.domains.field.kind import FIELD
-from afresh.domains.field.rollout import KEPT, suffix
+from afresh.domains.field.rollout import KEEP, SPREAD
 from afresh.domains.field.scores import (
     absolute_error,
     correlation,
@@ -108,7 +108,7 @@ def calibrated(evidence: Evidence) -> list[Score]:
     """The CRPS beside what needs no model, and whether the spread of the members is as large as their error."""
     found = rollouts_of(evidence)
     found.must_be_told()
-    several = len(found.ensemble) > 1
+    several, noise = len(found.ensemble) > 1, found.noise
     score = crps(found.ensemble, found.truth) if several else absolute_error(found.ensemble[0], found.truth)
     others = {k: _mean(absolute_error(p, found.truth)) for k, p in found.simpler.items()}
     others["climatology"] = _mean(crps(found.climate, found.truth))
@@ -117,14 +117,14 @@ def calibrated(evidence: Evidence) -> list[Score]:
     if not several:
         study_of(evidence).note("the run draws the same future each time, so its spread is not scored")
         return out
-    for keep, ensemble in found.kept.items():
-        if keep > 1:
-            out.append(_mean(crps(ensemble, found.truth)).score(f"rollout_crps{suffix(keep)}", "lower"))
-        out += _spread(suffix(keep), ensemble, found.truth)
-    return out
+    if noise.starts:
+        out.append(Score(KEEP, float(noise.keep), None, None, noise.starts, "none"))
+    if noise.spread is not None:
+        out.append(Score(SPREAD, noise.spread, None, None, noise.starts, "none"))
+    return out + _spread(found.ensemble, found.truth)
 
 
-def _spread(end: str, ensemble: Array, truth: Array) -> list[Score]:
+def _spread(ensemble: Array, truth: Array) -> list[Score]:
     """Whether the spread of the members is as large as their error, with intervals over trajectories."""
     n, spread, held = len(truth), spread_and_error(ensemble, truth), ranks(ensemble, truth)
 
@@ -138,14 +138,16 @@ def _spread(end: str, ensemble: Array, truth: Array) -> list[Score]:
     if n > 1:
         low, high = jackknife(ratio, [over_leads(every[every != i]) for i in range(n)])
         low = max(0.0, low)
-    out = [Score(f"rollout_spread_skill{end}", ratio, low, high, n, "none", floor=1.0)]
+    out = [Score("rollout_spread_skill", ratio, low, high, n, "none", floor=1.0)]
     together = Ranks(held.shares.mean(1, keepdims=True), held.exchanged)
     for share in (0.5, 0.9):
         (estimate,) = coverage(together, share)
-        out.append(estimate.score(f"rollout_coverage_{share:.0%}{end}".replace("%", ""), "none", share))
+        out.append(estimate.score(f"rollout_coverage_{share:.0%}".replace("%", ""), "none", share))
+    by_lead = coverage(held, 0.9)
+    out += [by_lead[k - 1].score(f"rollout_coverage_90/step_{k}", "none", 0.9) for k in LEADS if k <= len(by_lead)]
     histogram = rank_histogram(held)
     uneven, floor = histogram.unevenness, histogram.expected
-    return [*out, Score(f"rollout_ranks{end}", uneven, None, None, n, "lower", floor=floor)]
+    return [*out, Score("rollout_ranks", uneven, None, None, n, "lower", floor=floor)]
 
 
 # --------------------------------------------------------------------------- statistics
@@ -155,8 +157,11 @@ def statistics(evidence: Evidence) -> list[Score]:
     """How far the energy spectrum of rollouts is from the truth's (`floor`: that of trajectories of training), and by
     how much what the system conserves drifts."""
     found = rollouts_of(evidence)
-    out = []
     ring, spacing = spectrum_ring(found.encoder)
+    out = []
+    if len(left := found.left[found.left > 0]):
+        out.append(Score("rollout_left", len(left) / found.left.size, None, None, found.left.size, "lower", floor=0.0))
+        out.append(Score("rollout_held", float(left.min() - 1), None, None, found.left.size, "higher"))
     if min(found.truth.shape[3:]) >= 6:
         truth = mean_spectrum(found.truth, ring, spacing)
         errors = spectrum_errors(mean_spectrum(found.ensemble, ring, spacing), truth)
@@ -180,7 +185,8 @@ def statistics(evidence: Evidence) -> list[Score]:
 NEARLY = 0.9  # noise: an error of the first step above this share of that of the best model without a network
 SMOOTH = -1.0  # blurred: the logarithm of the energy at high wavenumbers is below the truth's by more
 CALM = 0.1  # collapsed: a spread below this share of the error
-CALIBRATED = (0.75, 0.98)  # good: the share of truths within 90% intervals
+CALIBRATED = (0.75, 0.98)  # good: the share of truths within 90% intervals, at each of LEADS
+LEADS = (1, 5, 10)  # steps after which it is told how many truths the intervals hold
 
 
 def judge_rollouts(scores: Mapping[str, Score], plural: str) -> Judgement | None:
@@ -188,9 +194,18 @@ def judge_rollouts(scores: Mapping[str, Score], plural: str) -> Judgement | None
     first, time = scores.get("rollout_vrmse_first"), scores.get("rollout_correlation_time")
     if first is None or time is None or first.control is None or time.control is None:
         return _judge_pairs(scores)
+    left, until = scores.get("rollout_left"), scores.get("rollout_held")
+    leave = (
+        ""
+        if left is None or until is None
+        else (
+            f"; {left.value:.0%} of {counted(left.n, 'rollout')} leave what was seen in training, the first after "
+            f"{counted(round(until.value), 'step')}, which are scored"
+        )
+    )
     numbers = (
         f"(error of one step {digits(first.value)}, of the best simpler model {digits(first.control)}; correlated for "
-        f"{time.value:.3g} in time, the simpler one for {time.control:.3g})"
+        f"{time.value:.3g} in time, the simpler one for {time.control:.3g}{leave})"
     )
     smooth, ratio = scores.get("rollout_spectrum_high/bias"), scores.get("rollout_spread_skill")
     if first.value > NEARLY * first.control:
@@ -199,22 +214,20 @@ def judge_rollouts(scores: Mapping[str, Score], plural: str) -> Judgement | None
         return "collapsed", f"The futures of one state are nearly the same, although they are wrong {numbers}."
     if smooth is not None and smooth.value < SMOOTH:
         return "blurred", f"The model follows the system, but fine structures lose their energy {numbers}."
+    if left is not None:
+        return "recognisable", f"The model's steps are good, but its rollouts do not stay like the data {numbers}."
     if time.value <= time.control:
         return "recognisable", f"The model's steps are good, but its rollouts do not last longer {numbers}."
-    if (held := _held(scores)) is None:
+    if (held := scores.get("rollout_coverage_90")) is None:
         return "good", f"Rollouts follow the truth longer than simpler ones; one future tells no spread {numbers}."
-    word: Word = "good" if CALIBRATED[0] <= held.value <= CALIBRATED[1] else "recognisable"
+    by_lead = [s for k in LEADS if (s := scores.get(f"rollout_coverage_90/step_{k}"))]
+    word: Word = "good" if all(CALIBRATED[0] <= s.value <= CALIBRATED[1] for s in (held, *by_lead)) else "recognisable"
+    apart = " of trajectories by which they were not chosen" if KEEP in scores else ""
+    first_held = f", {by_lead[0].value:.0%} after one step" if by_lead else ""
     return word, (
-        "Rollouts follow the truth longer than simpler ones, and their 90% intervals hold "
-        f"{held.value:.0%} of what came {numbers}."
+        f"Rollouts follow the truth longer than simpler ones, and their 90% intervals hold {held.value:.0%} of what "
+        f"came{first_held}{apart} {numbers}."
     )
-
-
-def _held(scores: Mapping[str, Score]) -> Score | None:
-    """The share of truths within 90% intervals that is nearest to 90%, of members that keep their noise for some steps
-    or for one."""
-    found = [s for keep in KEPT if (s := scores.get(f"rollout_coverage_90{suffix(keep)}"))]
-    return min(found, key=lambda s: abs(s.value - 0.9), default=None)
 
 
 def _judge_pairs(scores: Mapping[str, Score]) -> Judgement | None:
@@ -269,6 +282,16 @@ CALIBRATION = {
     "rollout_coverage_90": ScoreWords(
         "truths within the 90% interval", "The share of values, over all leads.", Question.VARIED
     ),
+    KEEP: ScoreWords(
+        "steps for which members keep their noise",
+        "Chosen on other held-out trajectories, with the factor below, so that 90% intervals hold 90% of the truths.",
+        Question.VARIED,
+    ),
+    SPREAD: ScoreWords(
+        "by how much more members differ than in training",
+        "The factor with which 90% intervals hold 90% of the truths after one step, on other held-out trajectories.",
+        Question.VARIED,
+    ),
     "rollout_ranks": ScoreWords(
         "unevenness of the ranks of the truth among the members",
         "The share of truths that would need another rank; a calibrated ensemble has the value for real data.",
@@ -284,6 +307,16 @@ STATISTICS = {
         )
         for band in BANDS
     },
+    "rollout_left": ScoreWords(
+        "rollouts that leave what was seen in training",
+        "Their share: values that are not finite, or far outside of the range of the training data.",
+        Question.FOLLOWS,
+    ),
+    "rollout_held": ScoreWords(
+        "steps before a rollout leaves what was seen in training",
+        "Steps that all rollouts hold, over which they are scored.",
+        Question.FOLLOWS,
+    ),
     "rollout_drift": ScoreWords(
         "drift of what is conserved",
         "By how much means over space that do not change in the data change in rollouts, in deviations.",
@@ -295,7 +328,7 @@ BESIDE = {
     "linear": "of a linear model",
     "climatology": "of states of training drawn at random",
     "mean": "of the mean output",
-    **{suffix(keep)[1:]: f"with noise that members keep for {keep} steps" for keep in KEPT if keep > 1},
+    **{f"step_{k}": f"at step {k}" for k in LEADS},
     "bias": "with its sign: below 0 is too smooth",
 }
 METRICS = [

@@ -25,12 +25,13 @@ from afresh.domains.field.reading.options import ReadingOptions
 from afresh.domains.field.reading.read import read_fields
 from afresh.domains.field.recognise import recognise
 from afresh.domains.field.state_file import StoredStates, in_memory_bytes, read_value, stored_states
-from afresh.nets.persistence import estimate
+from afresh.nets.persistence import energy_bounds, estimate
 
 HELD = 0.1  # share of the states of a single trajectory that are held out
 SMALL = 1e-12
 PAIRS = 4096  # of states by which it is estimated what persists
 BLOCK = 1 << 22  # bytes of their values that are held at a time
+Bounds = tuple[tuple[tuple[float, ...], ...], tuple[float, ...]]  # nets.persistence.energy_bounds
 
 
 class FieldOptions(ReadingOptions):
@@ -146,9 +147,11 @@ class FieldModality:
         mean, std = moments.mean, np.maximum(moments.std, SMALL)
         conds, notes = fit_conditions(items)
         static: dict[str, tuple[float, float]] = {}
+        bounds: Bounds = ((), ())
         for name, first in items[0].images.items():
             if name == PAST:
-                conds[PAST] = part = persisting_part(items, mean, std, options.periodic or ())
+                part, bounds = persisting_part(items, mean, std, options.periodic or ())
+                conds[PAST] = part
                 notes.append(f"a state differs from the one before by {part.std:.2g} of the deviation of the states")
                 continue
             every = moments_of(i.images[name] for i in items)
@@ -170,6 +173,8 @@ class FieldModality:
             window=options.window,
             static=static,
             seen={k: v.tolist() for k, v in asdict(seen_range(moments)).items()},
+            most=bounds[0],
+            gain=bounds[1],
             conds=conds,
             options=chosen,
             notes=notes,
@@ -241,9 +246,9 @@ def states_of(items: Sequence[Item], channels: int) -> Iterator[NDArray[Any]]:
 
 def persisting_part(
     items: Sequence[Item], mean: NDArray[np.float64], std: NDArray[np.float64], periodic: Sequence[str]
-) -> Part:
+) -> tuple[Part, Bounds]:
     """The condition of the states before: by how much, in deviations of each channel, states differ from the last one,
-    and on a ring what persists of each mode, from at most `PAIRS` states."""
+    and on a ring what persists of each mode, from at most `PAIRS` states; and of a ring the bounds of their energy."""
     chosen, shape = items[:: -(-len(items) // PAIRS)], read_value(items[0].images[PAST]).shape
     at_once = max(1, BLOCK // (8 * math.prod(shape)))
     unit, middle = (v.reshape(-1, *[1] * (len(shape) - 1)) for v in (std, mean))
@@ -259,4 +264,5 @@ def persisting_part(
     scale = max(math.sqrt(float(torch.cat(squares).mean())), SMALL)
     ring = bool(periodic) and all(answer == "yes" for answer in periodic)
     modes = estimate(shape[1:], pairs()) if ring else ()
-    return Part("aligned", shape=shape, persists=True, std=scale, spectrum=modes)
+    bounds: Bounds = energy_bounds(shape[1:], pairs()) if ring else ((), ())
+    return Part("aligned", shape=shape, persists=True, std=scale, spectrum=modes), bounds

@@ -118,14 +118,15 @@ def read_array(path: Path, encoder: FieldEncoder) -> NDArray[np.float64]:
     must_exist(path)
     if path.suffix.lower() not in OPEN:
         raise UserError(f"{path} is no file of arrays. Accepted: {', '.join(OPEN)}.")
+    saved = encoder.saved
     try:
         found = open_contents(DataFile(path, path.name, 0)).variables
+        named = {name: found[name].read() for name in saved.channels if name in found}
+        others = [v for name, v in found.items() if len(found) == 1 or not (axis_of(name) or v.role == "coordinate")]
+        alone = others[0].read() if not named and len(others) == 1 else None
     except FileError as error:
         raise UserError(f"{path} cannot be read: {error}.") from None
-    saved = encoder.saved
-    named = {name: found[name].read() for name in saved.channels if name in found}
-    others = [v for name, v in found.items() if len(found) == 1 or not (axis_of(name) or v.role == "coordinate")]
-    if not named and len(others) != 1:
+    if not named and alone is None:
         raise UserError(
             f"{path} has the arrays {', '.join(found) or 'of no name'}. Give one array, or one for each channel that "
             f"was observed, by its name: {', '.join(saved.channels)}."
@@ -138,7 +139,7 @@ def read_array(path: Path, encoder: FieldEncoder) -> NDArray[np.float64]:
         grid = next(r for r in rows if r is not None)
         array = np.stack([np.full(grid.shape, np.nan) if r is None else r for r in rows], 1)
     else:
-        array = all_channels(path, encoder, np.asarray(others[0].read(), np.float64))
+        array = all_channels(path, encoder, np.asarray(alone, np.float64))
     values = np.asarray(array, np.float64).reshape(-1, *array.shape[2:])  # (window C, *grid)
     for fill in saved.options.get("fill") or ():
         values = np.where(values == fill, np.nan, values)

@@ -13,6 +13,7 @@ from afresh.core import UserError
 from afresh.evaluation.estimate import Array
 
 FACTOR = 2.0  # of the range and of deviations, beyond which a state is not like those of training
+CUT = 1.5  # of the range, beyond which values of a rollout that is bounded are cut
 TAIL = 0.001  # of training states that are left out on each side, for energy and variance
 
 
@@ -132,3 +133,12 @@ def left_what_was_seen(
                     f"{seen.least_variance[c]:.4g} that all but {TAIL:.1%} of the training states stay above.",
                 )
     return None
+
+
+def far_from_seen(states: NDArray[Any], seen: SeenRange, factor: float = FACTOR) -> NDArray[np.bool_]:
+    """Whether a value of each of the states (n, C, *space) is not finite, or further from the middle of the range of
+    the training data than `factor` times half of the range: (n,)."""
+    values = np.asarray(states, np.float64).reshape(*states.shape[:2], -1)
+    middle, half = (seen.high + seen.low) / 2, (seen.high - seen.low) / 2
+    out: NDArray[np.bool_] = ~(np.abs(values - middle[:, None]) <= factor * half[:, None]).all((1, 2))
+    return out

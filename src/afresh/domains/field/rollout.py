@@ -30,8 +30,10 @@ from afresh.runs.run import Run
 
 MOST_BYTES = 8 << 30  # of the states that a rollout holds
 SHOWN, FRAMES = 4, 200  # members in an animation, and its frames at most
+KEEP, SPREAD = "rollout_noise_kept", "rollout_spread"  # scores that hold what the report chose
 Format = Literal["npz", "netcdf"]
-KEPT = (1, 3, 10, 30)  # steps for which members may keep their noise, of which the report favours one
+MOST_ROWS, MOST_MEMBERS = 1 << 20, 4096  # that have noise of their own
+KEPT = (1, 3, 10, 30)  # steps for which members may keep their noise, one of which the report chooses
 
 
 @dataclass(frozen=True)
@@ -184,38 +186,33 @@ def futures(
     seed: int,
     keep: int = 1,
     settings: Mapping[str, Any] | None = None,
+    members: int = 1,
+    first: int = 0,
 ) -> Iterator[Tensor]:
-    """The next states (B, C, *space) in unit deviations, one step after the other, for the conditions of B rows; of
-    pairs without time, the output.
+    """The next states (B * members, C, *space) in unit deviations, one step after the other, of `members` futures for
+    each of the conditions of B rows, from member number `first` on; of pairs without time, the output.
 
-    A row keeps its noise for `keep` steps: that of row b at step k has the number floor(k / keep) B + b.
+    A member keeps its noise for `keep` steps. It is keyed by the step, the row and the member alone, so that a future
+    is the same however many are drawn beside it. They end early where the next states are not finite. Raises UserError
+    if the first ones are not.
     """
-    chosen, cond, channels = run.settings(settings or {}), begin, encoder.space.shape[0]
+    chosen, cond, channels = run.settings(settings or {}), begin.repeat(members), encoder.space.shape[0]
+    row, member = torch.arange(begin.size).repeat_interleave(members), first + torch.arange(members).repeat(begin.size)
     for k in range(steps):
-        numbers = k // keep * cond.size + torch.arange(cond.size)
-        x = run.draw(run.modules, cond, seed, chosen, numbers)
-        yield x
+        numbers = (k // keep * MOST_ROWS + row) * MOST_MEMBERS + member
+        try:
+            x = run.draw(run.modules, cond, seed, chosen, numbers)
+        except UserError as error:
+            if error.code == "not_finite" and k:
+                return
+            raise
         if PAST not in cond.parts:  # an output of an input, which nothing follows
+            yield x
             return
-        past = torch.cat([cond.parts[PAST][:, channels:], x], 1)
-        cond = replace(cond, parts={**cond.parts, PAST: past})
-
-
-def roll_out(
-    run: Run,
-    begin: Cond,
-    steps: int,
-    members: int,
-    seed: int,
-    keep: int = 1,
-    settings: Mapping[str, Any] | None = None,
-) -> NDArray[np.float32]:
-    """Futures of N beginnings in physical units, (members, N, steps, C, *space)."""
-    encoder = field_encoder(run)
-    cond = begin.repeat(members)
-    states = [encoder.physical(x) for x in futures(run, encoder, cond, steps, seed, keep, settings)]
-    out = np.stack(states, 1).reshape(begin.size, members, steps, *encoder.space.shape)
-    return np.ascontiguousarray(out.swapaxes(0, 1))
+        past = cond.parts[PAST][:, -channels:]
+        x = encoder.bounded(x, past)
+        yield x
+        cond = replace(cond, parts={**cond.parts, PAST: torch.cat([cond.parts[PAST][:, channels:], x], 1)})
 
 
 def field_encoder(run: Run) -> FieldEncoder:
@@ -245,7 +242,8 @@ def roll_out_from(
     if format not in ("npz", "netcdf"):
         raise UserError(f"The format of a rollout is npz or netcdf. Given: {format}.")
     encoder = field_encoder(run)
-    keep = keep or steps_of_noise(run)
+    kept, settings = chosen_noise(run)
+    keep = keep or kept
     size = 4 * members * steps * int(np.prod(encoder.space.shape))
     if size > MOST_BYTES:
         raise UserError(
@@ -255,7 +253,7 @@ def roll_out_from(
         )
     begin, first = beginning(run, encoder, start, at, trajectory)
     began, done, departure = time.monotonic(), list[NDArray[np.float32]](), ""
-    for k, x in enumerate(futures(run, encoder, begin.repeat(members), steps, seed, keep), 1):
+    for k, x in enumerate(futures(run, encoder, begin, steps, seed, keep, settings, members), 1):
         states = encoder.physical(x)
         done.append(states)
         if not anyway and (reason := departed(encoder, states)):
@@ -268,29 +266,23 @@ def roll_out_from(
             left = (steps - k) * (time.monotonic() - began) / k
             text = f"state {k:,} of {steps:,}, {left:.0f} s left"
             events.progress(text, "rollout", done=k, total=steps, ended=k == steps)
+    if len(done) < steps and not departure:
+        departure = f"The rollout ended at state {len(done):,} of {steps:,}, since the next one is not finite."
     seconds = time.monotonic() - began
     states = np.stack(done, 1)
     return Rollout(encoder, states, first, steps, departure, seconds, format=format, keep=keep)  # type: ignore[arg-type]
 
 
-def steps_of_noise(run: Run) -> int:
-    """For how many steps members keep their noise: the number with which, in the report of the run, 90% intervals held
-    most nearly 90% of the truths; 1 if the run was not measured.
-
-    What a model gets wrong in a system without chance, it gets wrong in a similar way for some steps, and members whose
-    noise is new at each step differ too little. Where chance is in the system, its noise is new.
-    """
+def chosen_noise(run: Run) -> tuple[int, dict[str, float]]:
+    """For how many steps members keep their noise and the settings of sampling, by which, in the report of the run, the
+    intervals of members held the truth as often as they say; as in training if the run was not measured."""
     try:
         scores = json.loads((run.path / "report.json").read_bytes())["sections"][0]["scores"]
         found = {score["name"]: float(score["value"]) for score in scores}
-        return min(KEPT, key=lambda k: abs(found[f"rollout_coverage_90{suffix(k)}"] - 0.9))
-    except (OSError, ValueError, LookupError, TypeError):
-        return 1
-
-
-def suffix(keep: int) -> str:
-    """How names of scores of members go on whose noise is kept for so many steps."""
-    return "" if keep == 1 else f"/noise_{keep}"
+        spread = {"spread": min(max(found[SPREAD], 0.0), 10.0)} if SPREAD in found else {}
+        return max(1, int(found[KEEP])), spread
+    except (OSError, ValueError, LookupError, TypeError, OverflowError):
+        return 1, {}
 
 
 def departed(encoder: FieldEncoder, states: NDArray[np.float32]) -> str:

@@ -1,9 +1,9 @@
 """How near rollouts are to the truth: point scores of one prediction, and scores of an ensemble.
 
 Shapes are those of `rollout_arrays`. A score is an array (trajectories, time, channels), averaged over space, or
-(trajectories, time) where it is one of whole states. `by_lead` averages it over trajectories and gives the interval:
+(trajectories, time) where it is one of whole states. `over_trajectories` averages it and gives the interval:
 trajectories are what is independent, while points and leads of one trajectory are not. Scores with the units of a
-channel (absolute error, CRPS, energy score) are averaged over channels only where the fields are normalised.
+channel (absolute error, CRPS) are averaged over channels only where the fields are normalised.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from afresh.domains.field.rollout_arrays import ensemble_blocks, prediction_bloc
 from afresh.evaluation.estimate import Z95, Array, Estimate, mean, ratio
 
 THRESHOLD = 0.8  # of the correlation, in the papers that report a time of correlation
-ALMOST_FAIR = 0.95  # alpha of Lang et al.
 
 
 # --------------------------------------------------------------------------- one prediction
@@ -36,15 +35,12 @@ def vrmse(prediction: NDArray[Any], truth: NDArray[Any]) -> Array:
     of small numbers, so that where the truth is constant in space the score is NaN; and the variance is divided by n,
     as in the paper's formula, while its code divides by n - 1.
     """
-    return _root_errors(prediction, truth, centred=True)
-
-
-def nrmse(prediction: NDArray[Any], truth: NDArray[Any]) -> Array:
-    """The root mean squared error over space divided by the truth's root mean square: (trajectories, time, channels).
-
-    Koehler et al. 2024, APEBench, NeurIPS, and the `norm` mode of the Well. NaN where the truth is zero everywhere.
-    """
-    return _root_errors(prediction, truth, centred=False)
+    scores = np.empty(truth.shape[:3])
+    for block in prediction_blocks(prediction, truth):
+        space = space_axes(block.truth, 2)
+        scale = _deviation(block.truth, space, _precision(truth))
+        scores[block.place] = _quotient(_size(block.predicted[0] - block.truth, space), scale)
+    return scores
 
 
 def relative_l2(prediction: NDArray[Any], truth: NDArray[Any]) -> Array:
@@ -135,15 +131,6 @@ def correlation_times(correlations: Array, step: float = 1.0, threshold: float =
     return CorrelationTimes(times, censored)
 
 
-def _root_errors(prediction: NDArray[Any], truth: NDArray[Any], centred: bool) -> Array:
-    scores = np.empty(truth.shape[:3])
-    for block in prediction_blocks(prediction, truth):
-        space = space_axes(block.truth, 2)
-        scale = _deviation(block.truth, space, _precision(truth)) if centred else _size(block.truth, space)
-        scores[block.place] = _quotient(_size(block.predicted[0] - block.truth, space), scale)
-    return scores
-
-
 def _size(values: Array, space: tuple[int, ...]) -> Array:
     """The root of the mean square."""
     return np.sqrt(np.mean(values**2, axis=space))
@@ -194,60 +181,7 @@ def crps(ensemble: NDArray[Any], truth: NDArray[Any], alpha: float = 1.0) -> Arr
     return scores
 
 
-def energy_score(ensemble: NDArray[Any], truth: NDArray[Any]) -> Array:
-    """The fair energy score of whole states, (trajectories, time), divided by the root of the values in a state.
-
-    Gneiting and Raftery 2007, strictly proper scoring rules, eq. 22, with members compared to other members only. It is
-    the CRPS with a distance between states in place of one between numbers, and so also judges whether values of one
-    member go together. Channels count by their units.
-    """
-    members = len(ensemble)
-    scores = np.empty(truth.shape[:2])
-    for block in ensemble_blocks(ensemble, truth):
-        leads = len(block.truth)
-        states = np.moveaxis(block.predicted - block.truth, 0, 1).reshape(leads, members, -1)  # the truth is the origin
-        error = np.linalg.norm(states, axis=-1).mean(-1)
-        states -= states.mean(1, keepdims=True)  # so that a small distance is no difference of large squares
-        products = states @ states.swapaxes(1, 2)
-        squares = np.diagonal(products, axis1=1, axis2=2)
-        distances = np.sqrt(np.maximum(squares[:, :, None] + squares[:, None] - 2 * products, 0))
-        distances[:, range(members), range(members)] = 0
-        spread = distances.sum((1, 2)) / (2 * members * (members - 1))
-        scores[block.place] = (error - spread) / math.sqrt(states.shape[-1])
-    return scores
-
-
 # --------------------------------------------------------------------------- means over trajectories
-
-
-def by_lead(scores: Array) -> tuple[Estimate, ...]:
-    """The mean at each lead over trajectories, and over channels if there are any, with its interval.
-
-    Trajectories in which the score is not defined are left out, and the note says how many.
-    """
-    return tuple(over_trajectories(column) for column in _per_trajectory(scores).T)
-
-
-def skill(scores: Array, reference: Array) -> tuple[Estimate, ...]:
-    """By how much, at each lead, a score is below that of a reference: 1 less the ratio of their means.
-
-    For example the CRPS against the absolute error of a deterministic model, or against the CRPS of the climatology.
-    The two are compared trajectory by trajectory, so that the interval is narrower than those of each. Raises UserError
-    if they are not of the same trajectories and leads.
-    """
-    ours, theirs = _per_trajectory(scores), _per_trajectory(reference)
-    if ours.shape != theirs.shape:
-        raise UserError(
-            f"The scores are of {ours.shape[0]:,} trajectories and {ours.shape[1]:,} leads, those of the reference of "
-            f"{theirs.shape[0]:,} and {theirs.shape[1]:,}. Score both on the same."
-        )
-    ratios = (over_trajectories(a, b) for a, b in zip(ours.T, theirs.T, strict=True))
-    return tuple(
-        replace(
-            r, value=1 - r.value, low=None if r.high is None else 1 - r.high, high=None if r.low is None else 1 - r.low
-        )
-        for r in ratios
-    )
 
 
 def over_trajectories(top: Array, bottom: Array | None = None) -> Estimate:

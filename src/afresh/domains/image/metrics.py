@@ -29,6 +29,7 @@ from afresh.evaluation.time_budget import CLASSIFIER, LEAST_STEPS
 
 Better = Literal["lower", "higher", "none"]
 MAX_VALUES = 200_000_000  # of the training images that are searched for copies; more are averaged down
+CHUNK = 1024  # of them that become vectors at once
 CROSS_CHECKS = ("random_net", "pixel_pca")
 
 
@@ -182,7 +183,8 @@ def variety(evidence: Evidence) -> list[Score]:
 def shapes(x: torch.Tensor) -> torch.Tensor:
     """The large shapes of images (N, C, H, W) as unit vectors (N, D): means over a grid of at most 8 x 8, without the
     mean of the set and without each image's own brightness."""
-    small = F.adaptive_avg_pool2d(x.double(), (min(GRID, x.shape[2]), min(GRID, x.shape[3])))
+    grid = (min(GRID, x.shape[2]), min(GRID, x.shape[3]))
+    small = torch.cat([F.adaptive_avg_pool2d(part.double(), grid) for part in x.split(CHUNK)])
     small = small - small.mean(0, keepdim=True)
     return F.normalize((small - small.mean((2, 3), keepdim=True)).flatten(1), dim=1)
 
@@ -287,10 +289,17 @@ class NearestTraining:
                 f"nearest {sets.study.things} are searched among means of {self.factor} x {self.factor} values"
             )
 
-    def _table(self, where: str, reserve: bool) -> Array:
+    def _table(self, where: str) -> Array:
+        """The training images as vectors (N, D), of which the reserve is the end."""
         s = self.sets
-        rows = torch.cat([s.other_rows, s.reserve_rows]) if reserve and not s.few else s.other_rows
-        return np.concatenate([self._vectors(where, images_of(s.study.train, part)) for part in rows.split(4096)])
+        rows = s.other_rows if s.few else torch.cat([s.other_rows, s.reserve_rows])
+        table: Array | None = None
+        for place, part in zip(torch.arange(len(rows)).split(CHUNK), rows.split(CHUNK), strict=True):
+            vectors = self._vectors(where, images_of(s.study.train, part))
+            table = np.empty((len(rows), vectors.shape[1]), vectors.dtype) if table is None else table
+            table[place[0] : place[-1] + 1] = vectors
+        assert table is not None
+        return table
 
     def _vectors(self, where: str, x: torch.Tensor) -> Array:
         if where == "features":
@@ -303,7 +312,8 @@ class NearestTraining:
         `reserve`: whether the reserve is searched as well."""
         s = self.sets
         larger = {"fake": s.fakes, "real": s.heldout}
-        table = s.study.once(f"training/{where}/{reserve}", lambda: self._table(where, reserve))
+        table = s.study.once(f"training/{where}", lambda: self._table(where))
+        table = table if reserve else table[: len(s.other_rows)]
         x = larger[which] if which in larger else s.sets[which]
 
         def search() -> Array:

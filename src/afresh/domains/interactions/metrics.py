@@ -126,12 +126,6 @@ def recommendations(evidence: Evidence) -> list[Score]:
     return [*scores, *kept]
 
 
-def lead_of(own: Items, other: Items, users: Items) -> Score:
-    """The mean difference of NDCG@10 of the same events under two models, from the ranks (N,) of each, with an interval
-    over users."""
-    return over_users(ndcg(own, K) - ndcg(other, K), users).score(f"lead_NDCG@{K}", "higher")
-
-
 def of_training(questions: Questions, score: Scorer) -> list[Score]:
     """NDCG@10 of the last event of some training histories, evenly spaced, which a model that has learnt them by heart
     foresees far better than held-out events; nothing where no history has an event after another."""
@@ -170,7 +164,8 @@ def of_heldout(study: Study, recommender: Recommender) -> list[Score]:
     left = questions.items - (0 if questions.seen else float(np.mean([len(np.unique(h)) for h in questions.asked])))
     by_chance = float((1 / np.log2(2.0 + np.arange(K))).sum()) / max(K, left)
     out.append(Score(f"random_NDCG@{K}", by_chance, None, None, len(questions.targets), "higher"))
-    out.append(lead_of(own.ranks, others[best].ranks, questions.users))
+    leads = ndcg(own.ranks, K) - ndcg(others[best].ranks, K)  # of the same events
+    out.append(over_users(leads, questions.users).score(f"lead_NDCG@{K}", "higher"))
     usual = of_lists(questions, others[best])
     if f"popularity_lift@{K}" not in usual:
         study.note("recommendations: without popularity lift, as no user who is judged chose anything before")

@@ -30,18 +30,13 @@ class Users:
     notes: tuple[str, ...] = ()
 
 
-def ids_in_file(run: Run, file: Path, flag: str) -> frozenset[str]:
-    """The ids in a file that was typed."""
-    return read_ids(file)
-
-
 def ids_in_words(run: Run, words: str, flag: str) -> list[str]:
-    """The ids in a text that was typed."""
-    return ids_of(words)
+    """The ids in a text that was typed, with commas."""
+    return [i.strip() for i in words.split(",") if i.strip()]
 
 
-def read_ids(file: Path) -> frozenset[str]:
-    """The ids in a file, one a line. Raises UserError if it cannot be read or has none."""
+def read_ids(run: Run, file: Path, flag: str) -> frozenset[str]:
+    """The ids in a file that was typed, one a line. Raises UserError if it cannot be read or has none."""
     try:
         ids = frozenset(line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip())
     except (OSError, UnicodeDecodeError) as error:
@@ -92,11 +87,6 @@ def continued(recommender: Recommender, users: Users, sessions: Sequence[str | S
     more = [known_ids(recommender, s) for s in sessions]
     histories = [[*h, *s] for h, s in zip(users.histories, more, strict=True)]
     return replace(users, histories=histories, notes=(*users.notes, *passed_over(recommender, more)))
-
-
-def ids_of(text: str | Sequence[str]) -> list[str]:
-    """Ids as a list, from one or from a text of ids with commas."""
-    return [i.strip() for i in text.split(",") if i.strip()] if isinstance(text, str) else list(text)
 
 
 def known_ids(recommender: Recommender, history: str | Sequence[str]) -> list[str]:

@@ -117,7 +117,7 @@ def recommend(
             panel=WHICH,
             metavar="FILE",
             shell=Path,
-            parse="afresh.domains.interactions.users:ids_in_file",
+            parse="afresh.domains.interactions.users:read_ids",
             json=Named | None,
             python="In Python, the ids themselves.",
         ),

@@ -1,4 +1,4 @@
-"""Runs abc2midi, a program in C that malformed tunes can crash, in the sandbox.
+"""Runs abc2midi, a program in C that malformed tunes can crash, in the sandbox, and nowhere else.
 
 Many files are converted in one sandbox, since starting one takes longer than converting a file.
 """
@@ -8,16 +8,12 @@ from __future__ import annotations
 import base64
 import json
 import os
-import subprocess
-import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from afresh.core import UserError
-from afresh.core.events import warning
-from afresh.sandbox.processes import Outcome, Sandbox, SandboxLimits
+from afresh.sandbox.processes import Sandbox, SandboxLimits
 
 PATIENCE = 20  # seconds for one text
 MOST = 100  # texts in one sandbox
@@ -68,31 +64,18 @@ def convert(texts: Sequence[str]) -> list[Conversion | str]:
     limits = SandboxLimits(PATIENCE * len(texts) + 10.0, memory_mb=512, output=128 << 20, files_mb=64)
     program = Path(os.environ["SYMUSIC_ABC2MIDI"]).read_bytes()
     task = {"abc2midi": base64.b64encode(program).decode(), "texts": list(texts), "seconds": PATIENCE}
-    outcome = _run(PROGRAM.format(task=json.dumps(task)), limits)
+    try:
+        outcome = Sandbox(limits).run(PROGRAM.format(task=json.dumps(task)))
+    except UserError as error:
+        return [f"ABC is converted in the sandbox alone: give MIDI, which any program for ABC writes. {error}"] * len(
+            texts
+        )
     if outcome.status == "ok":
         return [_conversion(found) for found in json.loads(outcome.stdout)]
     if len(texts) > 1:  # one of them is to blame
         half = len(texts) // 2
         return convert(texts[:half]) + convert(texts[half:])
     return [f"abc2midi needed more {outcome.status} than it may have: divide the file"]
-
-
-def _run(program: str, limits: SandboxLimits) -> Outcome:
-    """Run a program in the sandbox or, where there is none, without."""
-    try:
-        return Sandbox(limits).run(program)
-    except UserError as error:
-        warning(
-            f"abc2midi, which converts ABC, runs outside the sandbox: only read tunes that you trust. {error}", "abc"
-        )
-    with tempfile.TemporaryDirectory(prefix="afresh-abc-") as folder:
-        command = [sys.executable, "-I", "-c", program]
-        try:
-            ended = subprocess.run(command, cwd=folder, capture_output=True, timeout=limits.seconds, check=False)
-        except subprocess.TimeoutExpired:
-            return Outcome("time", None, None, "", "", limits.seconds)
-    good = ended.returncode == 0
-    return Outcome("ok" if good else "error", ended.returncode, None, ended.stdout.decode(), "", 0.0)
 
 
 def _conversion(found: tuple[dict[str, str], list[str]] | None) -> Conversion | str:

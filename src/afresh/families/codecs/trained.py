@@ -107,7 +107,7 @@ class TrainedCodec:
                 f"Tokens must be codes from 0 to {self.size - 1}, but are from {int(x.min())} to {int(x.max())}. "
                 "Ban the others (such as `begin`) when sampling."
             )
-        modules = self._on(x.device)
+        modules = on_device(self.modules, x.device)
         parts = []
         for block in x.split(CHUNK):
             if self.size:
@@ -125,18 +125,12 @@ class TrainedCodec:
 
     def _one(self, x: Tensor) -> Tensor:
         """Encodes one block of examples."""
-        modules = self._on(x.device)
+        modules = on_device(self.modules, x.device)
         z = latents(modules, self.net, x)
         if self.size:
             codes: Tensor = modules["quantiser"].codes(z)  # type: ignore[operator]
             return codes.flatten(1)
         return (z - self._along(self.mean, z)) / self._along(self.std, z)
-
-    def _on(self, device: torch.device) -> Mapping[str, nn.Module]:
-        """The networks on a device."""
-        for module in self.modules.values():
-            module.to(device)
-        return self.modules
 
     def _along(self, v: Tensor, x: Tensor) -> Tensor:
         """Reshapes v (latent,) to broadcast over x (B, latent, *grid)."""
@@ -148,6 +142,13 @@ class TrainedCodec:
             raise UserError(
                 f"This codec needs {space.kind} of shape (n, {', '.join(map(str, space.shape))}), not {tuple(x.shape)}."
             )
+
+
+def on_device(modules: Mapping[str, nn.Module], device: torch.device) -> Mapping[str, nn.Module]:
+    """The networks, after they were moved to a device."""
+    for module in modules.values():
+        module.to(device)
+    return modules
 
 
 def of_modules(

@@ -25,7 +25,7 @@ from afresh.core.space import evenly_spaced
 from afresh.data.load import numbered
 from afresh.families.codecs import stored
 from afresh.families.codecs.records import RecordsCodec
-from afresh.families.codecs.trained import STANDARDISED
+from afresh.families.codecs.trained import STANDARDISED, on_device
 from afresh.nets.sequences import SequenceDecoder, Sequences, SequenceShape, sequence_networks, sequential
 from afresh.sampling.sequences import write
 
@@ -93,7 +93,7 @@ class SequenceCodec:
             raise UserError(
                 f"This codec needs latents of shape (n, {self.net.channels}, {self.net.slots}), not {tuple(x.shape)}."
             )
-        decoder = self._on(x.device)["decoder"]
+        decoder = on_device(self.modules, x.device)["decoder"]
         assert isinstance(decoder, SequenceDecoder)
         parts = []
         for block in x.split(CHUNK):
@@ -130,18 +130,12 @@ class SequenceCodec:
 
     def _one(self, x: Sequences) -> Tensor:
         """Encodes one block of sequences."""
-        mean, _ = self._on(x.tokens.device)["encoder"](x)
+        mean, _ = on_device(self.modules, x.tokens.device)["encoder"](x)
         z: Tensor = mean.view(-1, *self.target.shape)
         return (z - self.mean.to(z.device)) / self.std.to(z.device)
 
     def _joined(self, parts: list[Tensor]) -> Tensor:
         return torch.cat(parts) if parts else torch.zeros(0, *self.target.shape)
-
-    def _on(self, device: torch.device) -> Mapping[str, nn.Module]:
-        """The networks on a device."""
-        for module in self.modules.values():
-            module.to(device)
-        return self.modules
 
 
 def of_modules(

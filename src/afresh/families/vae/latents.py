@@ -136,7 +136,7 @@ def prior_draw(modules: Modules, cond: Cond, rng: Rng, index: Tensor, settings: 
         return u * settings.truncation
     pick = rng.uniform("sample/pick", index)
     examples = modules.get("examples")
-    if isinstance(examples, ExampleDensity) and examples.usable:
+    if isinstance(examples, ExampleDensity) and examples.count:
         weights = examples.weights(modules["conditioning"], cond)
         mean, log_var = modules["prior"](modules["conditioning"](cond))
         own = (examples.draw(weights, pick), examples.centre(weights))

@@ -12,6 +12,8 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -25,6 +27,7 @@ FLAGS = (
     *("-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-fassociative-math"),
 )
 LONGEST = 120  # time limit of the compilation, seconds
+unused = False  # by what this process trains now
 
 
 def folder() -> Path:
@@ -56,9 +59,30 @@ def build(path: Path, compiler: str) -> None:
         library_file.replace(path)
 
 
-@cache
 def library() -> ctypes.CDLL | None:
     """The compiled kernels; None if they are not available (no compiler, no writable folder, or not wanted)."""
+    return None if unused else compiled()
+
+
+def version() -> str:
+    """Which kernels compute here, as `key` names them; empty if none do."""
+    path = compiler()
+    return "" if library() is None or path is None else key(path)
+
+
+@contextmanager
+def without_kernels() -> Iterator[None]:
+    """Compute as if there were none: for a run that began so."""
+    global unused
+    before, unused = unused, True
+    try:
+        yield
+    finally:
+        unused = before
+
+
+@cache
+def compiled() -> ctypes.CDLL | None:
     compiler_path = compiler()
     if not preferences().kernels or compiler_path is None:
         return None
@@ -74,5 +98,5 @@ def library() -> ctypes.CDLL | None:
 @cache
 def tiles() -> bool:
     """Whether the matrix tiles (AMX) of the processor can be used."""
-    lib = library()
+    lib = compiled()
     return lib is not None and bool(lib.amx_ready())

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from blake3 import blake3
@@ -249,19 +250,14 @@ def pairs(parts: list[SourceParts], repeated: list[Row]) -> Iterator[DuplicatePa
     near, exact = ([r for r in repeated if r["rule"] == rule] for rule in ("near", "exact"))
     wanted = [*near[: max(PAIRS - 2, PAIRS - len(exact))], *exact[: max(2, PAIRS - len(near))]]
     ids = {r[k] for r in wanted for k in ("item", "first")}
+    wanted_ids = pa.array(sorted(ids), pa.string())
     found: dict[str, Row] = {}
     for source in parts if ids else ():
         for name in source.names():
             table = pq.read_table(source.tables(name)[0], columns=SHOWN_COLUMNS)
-            for row in table.filter(pc.is_in(table["id"], value_set=_strings(ids))).to_pylist():
+            for row in table.filter(pc.is_in(table["id"], value_set=wanted_ids)).to_pylist():
                 found.setdefault(row["id"], row)
     for r in wanted:
         if r["first"] in found and r["item"] in found:
             second = {**found[r["item"]], "where": r["where"], "source": r["source"]}
             yield DuplicatePair(r["rule"], r["reason"], found[r["first"]], second)
-
-
-def _strings(values: set[str]) -> Any:
-    import pyarrow as pa
-
-    return pa.array(sorted(values), pa.string())

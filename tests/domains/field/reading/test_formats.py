@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
+import json
+import shutil
+import struct
+import subprocess
+import sys
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,8 +20,10 @@ import scipy.io
 from numpy.typing import NDArray
 
 from afresh.core import UserError
+from afresh.data.files import DataFile, FileError
 from afresh.domains.field.fields import Span, read_states
 from afresh.domains.field.reading import extras
+from afresh.domains.field.reading.files import open_contents
 from afresh.domains.field.reading.numpy_files import StoredArray
 from afresh.domains.field.reading.options import ReadingOptions
 from afresh.domains.field.reading.read import Reading, read_fields
@@ -24,6 +33,7 @@ h5py = pytest.importorskip("h5py", exc_type=ImportError)
 xr = pytest.importorskip("xarray", exc_type=ImportError)
 pytest.importorskip("netCDF4", exc_type=ImportError)
 zarr = pytest.importorskip("zarr", exc_type=ImportError)
+numcodecs = pytest.importorskip("numcodecs", exc_type=ImportError)
 
 U = waves(12, 20, 1, (24,))[:, :, 0]  # (trajectories, time, x)
 T, X = np.arange(20) * 0.5, np.arange(24) * 0.25
@@ -320,7 +330,7 @@ def test_links_of_hdf5_to_other_files_are_not_followed(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["u"] = h5py.ExternalLink("other.h5", "/u")
         file["again"] = h5py.SoftLink("/u")
-    with pytest.raises(UserError, match="Arrays: none"):
+    with pytest.raises(UserError, match="u is a link to another file"):
         read(tmp_path / "a.h5")
 
 
@@ -356,3 +366,355 @@ def test_other_files_are_refused_with_what_is_accepted(tmp_path: Path) -> None:
         archive.writestr("readme.txt", "no arrays")
     with pytest.raises(UserError, match="no array has an axis of space"):
         read(tmp_path / "a.npz")
+
+
+# --------------------------------------------------------------------------- hostile files
+
+BOMB = 1 << 20  # bytes that a chunk unpacks to, whose array declares U.nbytes
+ZEROS = bytes(BOMB)
+
+
+def external(file: Any, folder: Path) -> None:
+    (folder / "secret").write_bytes(U.tobytes())
+    file.create_dataset("u", U.shape, U.dtype, external=[(str(folder / "secret"), 0, U.nbytes)])
+
+
+def virtual(file: Any, folder: Path) -> None:
+    hdf5(folder / "other")
+    layout = h5py.VirtualLayout(U.shape, U.dtype)
+    layout[...] = h5py.VirtualSource(folder / "other", "u", U.shape)
+    file.create_virtual_dataset("u", layout)
+
+
+def linked(file: Any, folder: Path) -> None:
+    hdf5(folder / "other")
+    file["u"] = h5py.ExternalLink(str(folder / "other"), "/u")
+
+
+def plain(file: Any, folder: Path) -> None:
+    """An array that `hdf5_as` describes, beside one in a group that is stored elsewhere."""
+    file["u"] = U
+    external(file.create_group("inner"), folder)
+
+
+def hdf5_as(suffix: str, path: Path, write: Callable[[Any, Path], None], **options: Any) -> None:
+    """A file of HDF5 as its other formats have it: with scales as in NetCDF 4, with classes as in MATLAB 7.3."""
+    folder = path.parent / "elsewhere"
+    folder.mkdir(exist_ok=True)
+    block = {"userblock_size": 512} if suffix in (".mat", ".user.nc") else {}
+    with h5py.File(path, "w", **block) as file:
+        write(file, folder)
+        for name, scale in (("member", np.arange(12.0)), ("time", T), ("x", X)):
+            file[name] = scale
+            file[name].make_scale(name)
+        if file.get("u", getlink=True).__class__ is h5py.HardLink:
+            file["u"].attrs["MATLAB_class"] = np.bytes_("double")
+            for axis, name in enumerate(("member", "time", "x")):
+                file["u"].dims[axis].attach_scale(file[name])
+    if suffix == ".mat":
+        with path.open("r+b") as stream:
+            stream.write(b"MATLAB 7.3 MAT-file".ljust(128))
+
+
+@pytest.mark.parametrize(
+    ("write", "reason"),
+    [
+        (external, "u is stored externally"),
+        (plain, "inner/u is stored externally"),
+        (virtual, "u is virtual"),
+        (linked, "u is a link to another file"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".h5", ".mat", ".nc", ".user.nc"])
+def test_an_hdf5_file_reads_no_other_file(
+    tmp_path: Path, suffix: str, write: Callable[[Any, Path], None], reason: str
+) -> None:
+    path = tmp_path / f"a{suffix}"
+    hdf5_as(suffix, path, write)
+    with pytest.raises(UserError, match=f"There is no field that can be read(.|\n)*{reason}"):
+        read(path)
+    with pytest.raises(FileError, match=reason):  # as every entrance opens it
+        open_contents(DataFile(path, path.name, 0))
+
+
+def test_filters_that_are_not_built_into_hdf5_or_pack_what_is_packed_are_refused(tmp_path: Path) -> None:
+    def packed(*filters: tuple[int, tuple[int, ...]]) -> Path:
+        properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        properties.set_chunk((4, 20, 24))
+        for code, values in filters:
+            properties.set_filter(code, h5py.h5z.FLAG_OPTIONAL, values)
+        with h5py.File(tmp_path / "a.h5", "w") as file:
+            space = h5py.h5s.create_simple(U.shape)
+            h5py.h5d.create(file.id, b"u", h5py.h5t.NATIVE_FLOAT, space, properties)
+        return tmp_path / "a.h5"
+
+    for filters, reason in (
+        ([(32015, (3,))], "filter 32015, which is not built into HDF5"),
+        ([(1, (6,)), (1, (6,))], "has the filters zlib, zlib"),
+        ([(1, (6,)), (2, ())], "has the filters zlib, shuffle"),
+    ):
+        with pytest.raises(UserError, match=reason):
+            read(packed(*filters))
+
+
+def test_a_group_whose_members_are_packed_is_refused(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w", libver="latest") as file:
+        properties = h5py.h5p.create(h5py.h5p.GROUP_CREATE)
+        h5py.h5i.inc_ref(properties)
+        h5py.h5p.PropDCID(properties.id).set_deflate(9)
+        h5py.h5g.create(file.id, b"inner", gcpl=properties)
+        file["u"] = U
+    with pytest.raises(UserError, match="the group /inner has a filter"):
+        read(tmp_path / "a.h5")
+
+
+def in_hdf5(codec: str, packed: bytes, place: str = "u") -> Callable[[Path], None]:
+    def write(path: Path) -> None:
+        def arrays(file: Any, folder: Path) -> None:
+            file.create_dataset("u", U.shape, "f8", chunks=U.shape, compression=codec).id.write_direct_chunk(
+                (0, 0, 0), packed
+            )
+
+        hdf5_as(path.suffix, path, arrays)
+
+    return write
+
+
+def in_coordinate(path: Path) -> None:
+    """A bomb in a coordinate, which the library of NetCDF reads when it opens a file."""
+    dataset().to_netcdf(path, encoding={"time": {"zlib": True, "chunksizes": (20,)}})
+    with h5py.File(path, "r+") as file:
+        file["time"].id.write_direct_chunk((0,), zlib.compress(ZEROS))
+
+
+def in_zarr(packed: bytes, version: int = 3, **options: Any) -> Callable[[Path], None]:
+    """A bomb in the first chunk, or as each chunk of a shard."""
+
+    def write(path: Path) -> None:
+        options.setdefault("chunks", U.shape)
+        array = zarr.open_group(path, mode="w", zarr_format=version).create_array(
+            "u", shape=U.shape, dtype="f4", **options
+        )
+        array[:] = U
+        chunk = next(p for p in sorted((path / "u").rglob("*")) if p.is_file() and p.name[0] in "c0")
+        index = struct.pack("<QQ", 0, len(packed)) * 3 if "shards" in options else b""
+        sealed = bytes(numcodecs.CRC32C(location="end").encode(index)) if index else b""
+        chunk.write_bytes(packed + sealed)
+
+    return write
+
+
+def in_mat(name: int, values: int) -> Callable[[Path], None]:
+    """A packed array of 2 x 2 numbers in MATLAB 5, with so many bytes of a name, and of values."""
+
+    def write(path: Path) -> None:
+        scipy.io.savemat(path, {"u": np.zeros((2, 2))})
+        parts = [(6, struct.pack("<II", 6, 0)), (5, struct.pack("<ii", 2, 2)), (1, b"u" * name), (2, bytes(values))]
+        body = b"".join(struct.pack("<II", kind, len(part)) + part for kind, part in parts)
+        packed = zlib.compress(struct.pack("<II", 14, len(body)) + body)
+        path.write_bytes(path.read_bytes()[:128] + struct.pack("<II", 15, len(packed)) + packed)
+
+    return write
+
+
+ZSTD, GZIP, BLOSC = numcodecs.Zstd().encode(ZEROS), gzip.compress(ZEROS), numcodecs.Blosc().encode(ZEROS)
+LZF = b"\x00\x00" + b"\xe0\xff\x00" * (BOMB // 264)
+
+
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [
+        ("a.h5", in_hdf5("gzip", zlib.compress(ZEROS))),
+        ("a.h5", in_hdf5("lzf", LZF * 20)),
+        ("a.h5", in_hdf5("szip", struct.pack("<I", BOMB) + bytes(100))),
+        ("a.mat", in_hdf5("gzip", zlib.compress(ZEROS))),
+        ("a.nc", in_hdf5("gzip", zlib.compress(ZEROS))),
+        ("a.nc", in_coordinate),
+        ("a.mat", in_mat(8, BOMB)),
+        ("a.zarr", in_zarr(GZIP, compressors=zarr.codecs.GzipCodec())),
+        ("a.zarr", in_zarr(ZSTD, compressors=zarr.codecs.ZstdCodec())),
+        ("a.zarr", in_zarr(BLOSC, compressors=zarr.codecs.BloscCodec())),
+        ("a.zarr", in_zarr(ZSTD, compressors=zarr.codecs.ZstdCodec(), chunks=(4, 20, 24), shards=U.shape)),
+        ("a.zarr", in_zarr(GZIP, 2, compressors=numcodecs.GZip())),
+        ("a.zarr", in_zarr(zlib.compress(ZEROS), 2, compressors=numcodecs.Zlib())),
+        ("a.zarr", in_zarr(numcodecs.LZ4().encode(ZEROS), 2, compressors=numcodecs.LZ4())),
+        ("a.zarr", in_zarr(ZSTD + ZSTD, 2, compressors=numcodecs.Zstd())),
+        ("a.zarr", in_zarr(BLOSC, 2, compressors=numcodecs.Blosc())),
+    ],
+)
+def test_a_chunk_unpacks_to_no_more_than_its_array_declares(
+    tmp_path: Path, name: str, write: Callable[[Path], None]
+) -> None:
+    write(tmp_path / name)
+    axes = ("x", "time", "sample") if name.endswith(".mat") else ("sample", "time", "x")
+    with pytest.raises(UserError, match=r"There is no field(.|\n)*more than the [\d,]+ bytes.*: a decompression bomb"):
+        read(tmp_path / name, axes=axes)
+
+
+def test_a_name_in_a_mat_is_not_unpacked_without_end(tmp_path: Path) -> None:
+    in_mat(BOMB, 32)(tmp_path / "a.mat")
+    with pytest.raises(UserError, match="the name or the dimensions of an array take over 4,096 bytes"):
+        read(tmp_path / "a.mat")
+
+
+def test_a_file_with_a_bomb_is_refused_and_the_others_of_its_folder_are_read(tmp_path: Path) -> None:
+    for name in ("0.h5", "2.h5"):
+        hdf5(tmp_path / name)
+    in_hdf5("gzip", zlib.compress(ZEROS))(tmp_path / "1.h5")
+    (tmp_path / "elsewhere").rmdir()
+    with h5py.File(tmp_path / "1.h5", "r+") as file:
+        file["t"] = T
+        del file["time"], file["member"]
+    reading = read(tmp_path)
+    assert reading.fields.trajectories == 24
+    assert [(r.source, "decompression bomb" in r.reason, r.damaged) for r in reading.refused] == [("1.h5", True, True)]
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").is_file(), reason="memory is measured as on Linux")
+def test_a_bomb_takes_no_memory(tmp_path: Path) -> None:
+    packer = zlib.compressobj(1)
+    packed = b"".join(packer.compress(ZEROS) for _ in range(300)) + packer.flush()
+    in_hdf5("gzip", packed)(tmp_path / "a.h5")
+    in_zarr(packed, 2, compressors=numcodecs.Zlib())(tmp_path / "a.zarr")
+    program = f"""
+from pathlib import Path
+from tests.peak import peak_memory
+from tests.domains.field.reading.test_formats import UserError, read
+held = peak_memory()
+for name in ("a.h5", "a.zarr"):
+    try:
+        read(Path({str(tmp_path)!r}) / name, axes=("sample", "time", "x"))
+    except UserError as error:
+        assert "decompression bomb" in str(error), error
+assert peak_memory() - held < 200 << 20, peak_memory() - held
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
+
+
+def store(path: Path, version: int = 3, **options: Any) -> Path:
+    group = zarr.open_group(path, mode="w", zarr_format=version)
+    for name, array in (("u", U), ("t", T), ("x", X)):
+        group.create_array(name, data=array, **(options if name == "u" else {}))
+    return path
+
+
+@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize("what", ["chunk", "folder", "metadata", "environment"])
+def test_links_in_a_zarr_store_are_not_followed(tmp_path: Path, version: int, what: str) -> None:
+    chunk = "u/0.0.0" if version == 2 else "u/c/0/0/0"
+    path, other = store(tmp_path / "a.zarr", version, chunks=U.shape), store(tmp_path / "b", version, chunks=U.shape)
+    link = path / {"folder": "u", "metadata": "u/.zarray" if version == 2 else "u/zarr.json"}.get(what, chunk)
+    (shutil.rmtree if link.is_dir() else Path.unlink)(link)
+    link.symlink_to("/proc/self/environ" if what == "environment" else other / link.relative_to(path))
+    with pytest.raises(UserError, match="is, or lies below, a symbolic link"):
+        read(path, axes=("sample", "time", "x"))
+
+
+def changed_metadata(path: Path, name: str, **values: Any) -> None:
+    metadata = json.loads((path / name).read_text())
+    (path / name).write_text(json.dumps(metadata | values))
+
+
+BYTES = {"name": "bytes", "configuration": {"endian": "little"}}
+INDEX = [BYTES, {"name": "crc32c"}]
+
+
+def sharded(codecs: list[Any], index: list[Any]) -> dict[str, Any]:
+    layout = {"chunk_shape": [4, 20, 24], "codecs": codecs, "index_codecs": index}
+    return {"name": "sharding_indexed", "configuration": layout}
+
+
+@pytest.mark.parametrize(
+    ("version", "values", "reason"),
+    [
+        (2, {"compressor": {"id": "pickle"}}, "u is stored with the codec pickle. Accepted: blosc"),
+        (2, {"filters": [{"id": "pickle", "protocol": 5}]}, "u is stored with the codec pickle"),
+        (2, {"filters": [{"id": "vlen-bytes"}]}, "u is stored with the codec vlen-bytes"),
+        (2, {"filters": [{"id": "gzip", "level": 1}]}, "u is stored with the codec gzip. Accepted: delta, shuffle"),
+        (2, {"filters": [{"id": "delta", "dtype": "<f8", "astype": "<i1"}]}, "differences of another type"),
+        (3, {"codecs": [BYTES, {"name": "numcodecs.pickle"}]}, "u is stored with the codec numcodecs.pickle"),
+        (3, {"codecs": [BYTES, {"name": "gzip", "configuration": {"level": 1}}, "zstd"]}, "packs what another has"),
+        (3, {"codecs": [sharded([BYTES, {"name": "numcodecs.pickle"}], INDEX)]}, "the codec numcodecs.pickle"),
+        (3, {"codecs": [sharded([sharded([BYTES], INDEX)], INDEX)]}, "the codec sharding_indexed"),
+        (3, {"codecs": [sharded([BYTES], [BYTES, "gzip"])]}, "have an index with bytes, gzip"),
+        (3, {"chunk_grid": {"name": "ragged"}}, "on a grid that is ragged"),
+    ],
+)
+def test_other_codecs_are_refused_before_the_library_sees_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: int, values: dict[str, Any], reason: str
+) -> None:
+    path = store(tmp_path / "a.zarr", version)
+    changed_metadata(path, "u/.zarray" if version == 2 else "u/zarr.json", **values)
+    monkeypatch.setattr(numcodecs.pickles.Pickle, "__init__", lambda *_, **__: pytest.fail("a codec was made"))
+    with pytest.raises(UserError, match=f"There is no field(.|\n)*{reason}"):
+        read(path)
+
+
+@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.filterwarnings("ignore:Consolidated metadata")
+def test_consolidated_metadata_is_not_used(tmp_path: Path, version: int) -> None:
+    path = store(tmp_path / "a.zarr", version)
+    zarr.consolidate_metadata(path)
+    name = ".zmetadata" if version == 2 else "zarr.json"
+    for there in (path, path / "u"):
+        if (there / name).exists():
+            (there / name).write_text(
+                (there / name).read_text().replace('"gzip"', '"pickle"').replace("zstd", "pickle")
+            )
+    if version == 3:
+        store(tmp_path / "b", version)
+        shutil.copy(tmp_path / "b/u/zarr.json", path / "u/zarr.json")
+    check(read(path))
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("version", [2, 3])
+def test_arrays_of_texts_and_objects_are_left_out_of_a_store(tmp_path: Path, version: int) -> None:
+    data = dataset().assign(label=("member", np.array([f"run {i}" for i in range(12)], object)))
+    data.to_zarr(tmp_path / "a.zarr", consolidated=False, zarr_format=version)
+    reading = read(tmp_path / "a.zarr")
+    check(reading)
+    assert told(reading, "label is not read", "no numbers")
+
+
+@pytest.mark.parametrize(
+    ("version", "options"),
+    [
+        (2, {"compressors": numcodecs.Blosc(), "filters": [numcodecs.Shuffle(4)]}),
+        (2, {"compressors": numcodecs.LZ4(), "filters": [numcodecs.Delta("<f4")], "order": "F"}),
+        (2, {"compressors": numcodecs.GZip()}),
+        (2, {"compressors": None}),
+        (3, {"compressors": [zarr.codecs.GzipCodec(), zarr.codecs.Crc32cCodec()]}),
+        (3, {"compressors": [zarr.codecs.Crc32cCodec(), zarr.codecs.ZstdCodec()]}),
+        (3, {"compressors": None, "filters": zarr.codecs.TransposeCodec(order=(2, 0, 1))}),
+        (3, {"chunks": (2, 10, 24), "shards": (4, 20, 24), "compressors": zarr.codecs.BloscCodec()}),
+    ],
+)
+def test_the_codecs_that_are_accepted_give_the_same_values(
+    tmp_path: Path, version: int, options: dict[str, Any]
+) -> None:
+    array = U.astype("f4")
+    group = zarr.open_group(tmp_path / "a.zarr", mode="w", zarr_format=version)
+    group.create_array("u", data=array, **options)
+    group.create_array("t", data=T)
+    group.create_array("x", data=X)
+    reading = read(tmp_path / "a.zarr")
+    np.testing.assert_allclose(reading.fields.values[7, 3:17][:, 0], U[7, 3:17], atol=1e-4)  # sums of differences
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"compression": "gzip", "shuffle": True, "fletcher32": True},
+        {"compression": "lzf", "shuffle": True},
+        {"compression": "szip"},
+        {"compression": "gzip", "scaleoffset": 5},
+        {"fletcher32": True},
+    ],
+)
+def test_the_filters_of_hdf5_give_the_same_values(tmp_path: Path, options: dict[str, Any]) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("u", data=U, chunks=(5, 7, 11), **options)
+        file["t"], file["x"] = T, X
+    reading = read(tmp_path / "a.h5")
+    np.testing.assert_allclose(reading.fields.values[7, 3:17][:, 0], U[7, 3:17], atol=1e-5)

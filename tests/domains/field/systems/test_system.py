@@ -10,7 +10,7 @@ import pytest
 
 from afresh.core import UserError
 from afresh.core.rng import Rng
-from afresh.domains.field.systems import SYSTEMS, System, named_system
+from afresh.domains.field.systems import SYSTEMS, System
 from afresh.domains.field.systems.grid import Array
 
 each_system = pytest.mark.parametrize("name", SYSTEMS)
@@ -33,13 +33,9 @@ def distance(found: Array, expected: Array) -> float:
     "name, points, step",
     [
         ("burgers", 64, 0.1),
-        ("korteweg-de-vries", 64, 0.02),
         ("kuramoto-sivashinsky", 160, 0.2),
-        ("allen-cahn", 64, 0.05),
-        ("allen-cahn-2d", 32, 0.1),
         ("kolmogorov-flow", 32, 0.1),
         ("gray-scott", 32, 1.0),
-        ("shallow-water", 32, 0.2),
     ],
 )
 def test_order_four_in_time(name: str, points: int, step: float) -> None:
@@ -69,13 +65,9 @@ def test_the_defaults_are_accurate_and_the_largest_step_is_usable(name: str) -> 
     "name, points, parameters, steps",
     [
         ("burgers", 32, {"viscosity": 0.1}, 5),
-        ("korteweg-de-vries", 32, {"dispersion": 0.01}, 5),
         ("kuramoto-sivashinsky", 96, {}, 2),
-        ("allen-cahn", 64, {"diffusivity": 0.02}, 2),
-        ("allen-cahn-2d", 32, {"diffusivity": 0.02}, 2),
         ("kolmogorov-flow", 32, {"viscosity": 0.2}, 2),
         ("gray-scott", 32, {"diffusivity_u": 1e-4, "diffusivity_v": 5e-5}, 2),
-        ("shallow-water", 32, {"hyperviscosity": 1e-3}, 5),
     ],
 )
 def test_twice_the_points_leave_a_thousandth_of_the_error(
@@ -103,7 +95,7 @@ def test_states_have_the_promised_shape(name: str) -> None:
     assert states.shape == (2, 4, len(of.channels), *(32,) * of.dimensions)
     assert states.dtype == np.float32 and np.isfinite(states).all()
     assert len(of.units) == len(of.channels) and of.periodic == (True,) * of.dimensions
-    assert of.name == name and named_system(name) is SYSTEMS[name]
+    assert of.name == name
 
 
 @each_system
@@ -142,8 +134,7 @@ def test_conserved_quantities_of_the_defaults(name: str) -> None:
     states = of.states(0, 2, 10)
     for key, values in of.conserved_quantities(states).items():
         assert values.shape == (2, 11)
-        bound = 5e-3 * values[:, :1] if (name, key) == ("shallow-water", "energy") else 1e-6
-        assert (np.abs(values - values[:, :1]) < bound).all(), key
+        assert (np.abs(values - values[:, :1]) < 1e-6).all(), key
 
 
 @pytest.mark.parametrize(
@@ -172,8 +163,3 @@ def test_an_unstable_solution_is_refused() -> None:
     of = replace(SYSTEMS["burgers"], step=2.0, substeps=1)
     with pytest.raises(UserError, match="left the finite numbers at 64 points"):
         of.states(0, 1, 30, 64, {"viscosity": 0.0})
-
-
-def test_an_unknown_system_is_refused() -> None:
-    with pytest.raises(UserError, match=r"no system 'kuramoto'. Choose one of: burgers"):
-        named_system("kuramoto")

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from afresh.data.files import MB, FileError, ZipLimits, check_memory
+from afresh.data.limits import parsing
 
 LIMITS = ZipLimits()
 NUMBERS = "biufc"  # kinds of types that are read
@@ -53,8 +54,9 @@ class Variable:
         return all(self.dims)
 
     def read(self, key: Key | None = None) -> NDArray[Any]:
-        """Its values, or a part of them, with NaN for those that are missing."""
-        return decode(np.asarray(self.source[(slice(None),) * len(self.shape) if key is None else key]), self)
+        """Its values, or a part of them, with NaN for those that are missing. Raises FileError."""
+        with parsing("array"):
+            return decode(np.asarray(self.source[(slice(None),) * len(self.shape) if key is None else key]), self)
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,22 @@
-"""Arrays of HDF5 files, with the layouts of the Well and of PDEBench, and groups that hold one trajectory each."""
+"""Arrays of HDF5 files, with the layouts of the Well and of PDEBench, and groups that hold one trajectory each.
+
+A file can name other files, whose content its library then reads as its own: by links, by external storage, and by
+virtual arrays. It can also have its library load a filter, and unpack a chunk without end. `open_group` refuses such
+files as a whole, before another library opens them, and `Stored` looks at each chunk before it is unpacked.
+"""
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from afresh.core import Omission
 from afresh.data.files import FileError
@@ -16,18 +24,27 @@ from afresh.data.limits import Limits, Meter, parsing
 from afresh.domains.field.reading.contents import (
     NUMBERS,
     Contents,
+    Key,
     Stack,
     Variable,
     by_attributes,
     check_unpacked,
+    check_whole,
     text,
     texts,
     unnamed,
 )
 from afresh.domains.field.reading.extras import library
 from afresh.domains.field.reading.names import CHANNEL, SAMPLE, TIME
+from afresh.domains.field.reading.unpacking import check_chunk
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
+DEPTH = 20  # of groups in each other
+# The filters that are built into the library, by their numbers, in the order in which an array may have them.
+FILTERS = {5: "nbit", 6: "scaleoffset", 2: "shuffle", 1: "zlib", 4: "szip", 32000: "lzf", 3: "fletcher32"}
+SIZED, SHUFFLE, FLETCHER32 = (5, 6), 2, 3
+PLACE = {5: 0, 6: 0, 2: 1, 1: 2, 4: 2, 32000: 2}
+CHECKSUM = 4  # bytes of Fletcher's
 LIMITS = Limits(items=1_000_000)  # groups and arrays of a file
 NUMBERED = re.compile(r"^(.*?)[-_=]?\d+$")
 
@@ -40,15 +57,116 @@ def open_hdf5(path: Path) -> Contents:
 
 
 def open_group(path: Path) -> Any:
-    """The root of an HDF5 file, which stays open for as long as one of its arrays is in use."""
+    """The root of an HDF5 file, which stays open for as long as one of its arrays is in use.
+
+    Raises FileError if the file is damaged, names another file, has a filter that is not built into the library, or
+    declares far more than it stores.
+    """
     h5py = library("h5py", path)
     with parsing("HDF5 file"):
-        return h5py.File(path, "r")
+        file = h5py.File(path, "r")
+        for name, array in _arrays(file, Meter(LIMITS)):
+            _check_array(name, array, path.stat().st_size)
+        return file
 
 
-def check_stored(name: str, array: Any) -> None:
-    """Raises FileError for an array that declares far more than is stored."""
-    check_unpacked(name, array.size * array.dtype.itemsize, array.id.get_storage_size())
+def _check_array(name: str, array: Any, file_size: int) -> None:
+    properties = array.id.get_create_plist()
+    if properties.get_external_count() or array.is_virtual:
+        kind = "virtual" if array.is_virtual else "stored externally"
+        raise FileError(
+            f"{name} is {kind}: its values are in other arrays or files, and only what is in the file itself is read. "
+            "Copy the values into an array of this file"
+        )
+    _check_filters(name, properties)
+    check_unpacked(name, array.size * array.dtype.itemsize, min(array.id.get_storage_size(), file_size))
+    if array.chunks:
+        check_whole(f"a chunk of {name}", _chunk_bytes(array))
+        for code, _, values, _ in _filters(properties):
+            if code in SIZED and values[2] * values[4] > _chunk_bytes(array):
+                raise FileError(f"{name} has a filter that makes more of a chunk than {name} declares: write it again")
+
+
+def _properties(member: Any) -> Any:
+    """With what an array or a group was created, as that of an array, whose class alone tells filters."""
+    import h5py
+
+    properties = member.id.get_create_plist()
+    h5py.h5i.inc_ref(properties)  # since both objects give it back
+    return h5py.h5p.PropDCID(properties.id)
+
+
+def _filters(properties: Any) -> list[tuple[int, int, tuple[int, ...], bytes]]:
+    return [properties.get_filter(number) for number in range(properties.get_nfilters())]
+
+
+def _check_filters(name: str, properties: Any) -> None:
+    """Raises FileError for a filter that is not in `FILTERS`, and for filters of which one unpacks what another one
+    has packed."""
+    codes = [code for code, *_ in _filters(properties)]
+    if unknown := [code for code in codes if code not in FILTERS]:
+        raise FileError(
+            f"{name} has the filter {unknown[0]}, which is not built into HDF5. Accepted: "
+            f"{', '.join(FILTERS.values())}. Write the file again with one of these (h5repack -f GZIP=4)"
+        )
+    places = [PLACE[code] for code in codes if code != FLETCHER32]
+    if sorted(set(places)) != places:
+        raise FileError(
+            f"{name} has the filters {', '.join(FILTERS[code] for code in codes)}. Accepted: at most one of nbit and "
+            "scaleoffset, then shuffle, then one of zlib, szip and lzf. Write the file again (h5repack -f GZIP=4)"
+        )
+
+
+def _chunk_bytes(array: Any) -> int:
+    return math.prod(array.chunks) * int(array.id.get_type().get_size())
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An array in a file, each of whose chunks is looked at before it is first unpacked. `seen`: those that were."""
+
+    array: Any
+    seen: set[tuple[int, ...]] = field(default_factory=set)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.array.shape)
+
+    @property
+    def dtype(self) -> Any:
+        return self.array.dtype
+
+    def __getitem__(self, key: Key, /) -> NDArray[Any]:
+        self.check(key)
+        return np.asarray(self.array[key])
+
+    def check(self, key: Key) -> None:
+        """Raises FileError if one of the chunks of a part unpacks to more than the array declares."""
+        codes = [code for code, *_ in _filters(self.array.id.get_create_plist())]
+        if not set(codes) - {*SIZED, SHUFFLE, FLETCHER32}:
+            return
+        starts = []
+        for part, length, step in zip(key, self.shape, self.array.chunks, strict=True):
+            first, last, _ = part.indices(length) if isinstance(part, slice) else (part % length, part % length + 1, 1)
+            starts.append(range(first // step * step, last, step))
+        for start in product(*starts):
+            if start not in self.seen:
+                self._check_chunk(start, codes)
+                self.seen.add(start)
+
+    def _check_chunk(self, start: tuple[int, ...], codes: list[int]) -> None:
+        if not self.array.id.get_chunk_info_by_coord(start).size:
+            return  # it is not in the file
+        left_out, packed = self.array.id.read_direct_chunk(start)
+        most = _chunk_bytes(self.array) + CHECKSUM * codes.count(FLETCHER32)
+        for number, code in reversed(list(enumerate(codes))):
+            if left_out >> number & 1:
+                continue
+            if code == FLETCHER32:
+                packed = packed[:-CHECKSUM]
+            elif code not in (*SIZED, SHUFFLE):
+                check_chunk(str(self.array.name), FILTERS[code], packed, most)
+                return
 
 
 def _plain(file: Any) -> Contents:
@@ -85,19 +203,28 @@ def _cut_times(variables: dict[str, Variable], decisions: list[str]) -> None:
 
 
 def _arrays(group: Any, meter: Meter, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """All arrays below a group. Links to other files are not followed."""
+    """All arrays below a group. Raises FileError for a link to another file, and for a group whose list of members is
+    packed, which the library would unpack without end."""
+    if _properties(group["."]).get_nfilters():
+        raise FileError(f"the group {group.name} has a filter, which only arrays may have: write the file again")
     for name in group:
         meter.add(items=1)
         link = group.get(name, getlink=True)
-        if type(link).__name__ != "HardLink":
+        if type(link).__name__ == "SoftLink":
             continue
+        if type(link).__name__ != "HardLink":
+            raise FileError(
+                f"{prefix}{name} is a link to another file, and only what is in the file itself is read. Copy what it "
+                "leads to into this file, or remove the link"
+            )
         member = group[name]
-        if member.name in (group.name, "/") or prefix.count("/") > 20:  # a group within itself
+        if member.name in (group.name, "/"):  # a group within itself
             continue
         if type(member).__name__ == "Group":
+            if prefix.count("/") > DEPTH:
+                raise FileError(f"its groups are more than {DEPTH} deep in each other: write it with fewer")
             yield from _arrays(member, meter, f"{prefix}{name}/")
         elif type(member).__name__ == "Dataset" and member.shape is not None:
-            check_stored(name, member)
             yield prefix + name, member
 
 
@@ -135,7 +262,7 @@ def _described(array: Any) -> Variable:
     own = str(array.name).rsplit("/", 1)[-1]
     if not any(dims) and array.ndim == 1 and array.is_scale:
         dims = [own]
-    return by_attributes(array, dims, dict(array.attrs))
+    return by_attributes(Stored(array), dims, dict(array.attrs))
 
 
 def _well(file: Any) -> Contents:
@@ -145,7 +272,6 @@ def _well(file: Any) -> Contents:
     decisions = ["the layout is that of the Well"]
     for order in range(3):
         for name, array in file.get(f"t{order}_fields", {}).items():
-            check_stored(name, array)
             sample, time = bool(array.attrs["sample_varying"]), bool(array.attrs["time_varying"])
             varying = [d for d, v in zip(space, np.ravel(array.attrs["dim_varying"]), strict=True) if v]
             dims = ((SAMPLE,) if sample else ()) + ((TIME,) if time else ()) + tuple(varying)
@@ -154,7 +280,7 @@ def _well(file: Any) -> Contents:
     for name, array in file["dimensions"].items():
         varies = bool(array.attrs.get("sample_varying", False)) and array.ndim > 1
         variables[name] = replace(
-            unnamed(array), dims=((SAMPLE,) if varies else ()) + (name,), role="coordinate", unit=_unit(array)
+            unnamed(Stored(array)), dims=((SAMPLE,) if varies else ()) + (name,), role="coordinate", unit=_unit(array)
         )
     parameters = {}
     for name in texts(file.attrs.get("simulation_parameters", [])):
@@ -166,9 +292,9 @@ def _well(file: Any) -> Contents:
             decisions.append(Omission(f"{name} is not read: it changes in time but not in space"))
         elif array.attrs.get("sample_varying", False):
             parameters.pop(name, None)
-            variables[name] = replace(unnamed(array), role="parameter")
+            variables[name] = replace(unnamed(Stored(array)), role="parameter")
         else:
-            parameters[name] = float(np.ravel(array[()])[0])
+            parameters[name] = float(np.ravel(unnamed(Stored(array)).read())[0])
     periodic = {}
     for boundary in file.get("boundary_conditions", {}).values():
         for name in texts(boundary.attrs.get("associated_dims", [])):

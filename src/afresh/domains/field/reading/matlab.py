@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +23,15 @@ from afresh.domains.field.reading.contents import (
     text,
     unnamed,
 )
-from afresh.domains.field.reading.hdf5 import SIGNATURE, check_stored, open_group
+from afresh.domains.field.reading.hdf5 import SIGNATURE, Stored, open_group
+from afresh.domains.field.reading.unpacking import check_chunk
 
 SIZES = {"double": 8, "single": 4, "int64": 8, "uint64": 8, "int32": 4, "uint32": 4, "int16": 2, "uint16": 2}
 SIZES |= {"int8": 1, "uint8": 1, "logical": 1}  # bytes of a number of each class that is read
 COMPLEX = 2  # times as many bytes, if the numbers are complex, which the list of a file does not say
+START, PACKED = 128, 15  # where the elements of version 5 begin, and the kind of those that are packed
+NUMERIC = {6: 8, 7: 4, 8: 1, 9: 1, 10: 2, 11: 2, 12: 4, 13: 4, 14: 8, 15: 8}  # bytes of a number, by its class
+HEAD = 4096  # bytes in which an element has its class, dimensions and name
 
 
 def open_mat(path: Path) -> Contents:
@@ -36,9 +43,14 @@ def open_mat(path: Path) -> Contents:
 
 def _version_5(path: Path) -> Contents:
     from scipy.io import loadmat, whosmat
+    from scipy.io.matlab import matfile_version
 
     with parsing("MATLAB file"):
+        if matfile_version(str(path))[0] == 1:
+            _check_elements(path)
         listed = [(name, shape, kind) for name, shape, kind in whosmat(str(path))]
+        if len({name for name, _, _ in listed}) < len(listed):
+            raise FileError("two of its arrays have one name: save it again")
         wanted = [(name, shape, SIZES[kind]) for name, shape, kind in listed if kind in SIZES]
         size = sum(int(np.prod(shape, dtype=object)) * bytes_ for _, shape, bytes_ in wanted)
         check_unpacked(path.name, size, path.stat().st_size)
@@ -46,6 +58,42 @@ def _version_5(path: Path) -> Contents:
         loaded = loadmat(str(path), variable_names=[name for name, _, _ in wanted]) if wanted else {}
     other = [f"{name} ({kind})" for name, _, kind in listed if kind not in SIZES]
     return _contents({name: loaded[name] for name, _, _ in wanted}, other)
+
+
+def _check_elements(path: Path) -> None:
+    """Raises FileError for a packed element that unpacks to more than the array in it declares.
+
+    Sources: MathWorks, MAT-File Format, R2024a, chapter 1 (version 5).
+    """
+    with open_file(path) as stream:
+        order = "<" if stream.read(START)[-2:] == b"IM" else ">"
+        while tag := stream.read(8):
+            kind, length = struct.unpack(f"{order}II", tag)
+            if kind != PACKED:
+                stream.seek(length, 1)
+                continue
+            packed = stream.read(length)
+            name, most = _declared(zlib.decompressobj().decompress(packed, HEAD), order)
+            if most is not None:
+                check_unpacked(name, most // COMPLEX, path.stat().st_size)
+                check_chunk(name, "zlib", packed, most)
+
+
+def _declared(head: bytes, order: str) -> tuple[str, int | None]:
+    """The name of an array and the bytes that its element has at most, from how it begins: None for what is not of
+    numbers, of which no values are read. Raises FileError if its name does not end within `HEAD` bytes."""
+    kind = head[16 if order == "<" else 19]
+    at, found = 24, []
+    for _ in range(2):  # dimensions and name
+        small, length = struct.unpack_from(f"{order}II", head, at)
+        start, end = (at + 4, at + 8) if small >> 16 else (at + 8, at + 8 + -(-length // 8) * 8)
+        found.append(head[start : start + (small >> 16 or length)])
+        at = end
+    if at > HEAD:
+        raise FileError(f"the name or the dimensions of an array take over {HEAD:,} bytes: save it again")
+    shape = struct.unpack(f"{order}{len(found[0]) // 4}i", found[0])
+    parts = COMPLEX * (16 + math.prod(shape) * NUMERIC.get(kind, 0))  # with a tag before each, and up to 8 bytes after
+    return found[1].decode("latin-1"), at + parts if kind in NUMERIC else None
 
 
 def _version_7(path: Path) -> Contents:
@@ -58,18 +106,16 @@ def _version_7(path: Path) -> Contents:
             if kind not in SIZES or "MATLAB_empty" in array.attrs or array.shape is None:
                 other += [] if name.startswith("#") else [f"{name} ({kind or 'unknown'})"]
                 continue
-            check_stored(name, array)
             arrays[name] = Reversed(_as_complex(array))  # MATLAB writes the first axis last
-    return _contents(arrays, other)
+        return _contents(arrays, other)
 
 
 def _as_complex(array: Any) -> Source:
     if array.dtype.names is None:
-        source: Source = array
-        return source
+        return Stored(array)
     if array.dtype.names != ("real", "imag"):
         raise FileError(f"{array.name} is of the type {array.dtype}, which is no number")
-    return Converted(array, np.dtype(np.result_type(array.dtype["real"], np.complex64)))
+    return Converted(Stored(array), np.dtype(np.result_type(array.dtype["real"], np.complex64)))
 
 
 def _contents(arrays: dict[str, Source], other: list[str]) -> Contents:

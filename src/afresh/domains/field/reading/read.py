@@ -42,7 +42,18 @@ def read_fields(path: Path, options: ReadingOptions | None = None) -> Reading:
     options = options or ReadingOptions()
     files, refused = field_files(path)
     parts, damaged = _read_parts(files, options)
-    refused += damaged
+    try:
+        return _joined(path, parts, options, [*refused, *damaged])
+    except FileError:  # in values, which are first read now: each file alone shows whose they are
+        parts, unreadable = _readable(parts)
+    try:
+        return _joined(path, parts, options, [*refused, *damaged, *unreadable])
+    except FileError as error:
+        raise UserError(f"{path} cannot be read: {error}.", "no_fields") from None
+
+
+def _joined(path: Path, parts: Sequence[FilePart], options: ReadingOptions, refused: Sequence[Refused]) -> Reading:
+    """The fields of all files as one. Raises FileError for values that cannot be read, and UserError."""
     if not parts:
         raise UserError(
             f"There is no field that can be read in {path}. Accepted: {', '.join(OPEN)}, alone or in a folder.",
@@ -90,6 +101,19 @@ def _read_parts(files: Sequence[DataFile], options: ReadingOptions) -> tuple[lis
         except FileError as error:
             damaged.append(Refused(file.name, str(error), damaged=True))
     return parts, damaged
+
+
+def _readable(parts: Sequence[FilePart]) -> tuple[list[FilePart], list[Refused]]:
+    """The parts whose values can be read, and why the others cannot."""
+    readable: list[FilePart] = []
+    damaged: list[Refused] = []
+    for part in parts:
+        try:
+            survey(part.values)
+            readable.append(part)
+        except FileError as error:
+            damaged.append(Refused(part.name, str(error), damaged=True))
+    return readable, damaged
 
 
 def _check_same(first: FilePart, other: FilePart) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -23,9 +24,11 @@ from afresh.domains.field.reading.contents import (
     check_unpacked,
 )
 from afresh.domains.field.reading.extras import library
-from afresh.domains.field.reading.hdf5 import SIGNATURE, check_stored, open_group
+from afresh.domains.field.reading.hdf5 import Stored, open_group
 from afresh.domains.field.reading.names import CF_AXES, axis_of
+from afresh.domains.field.reading.zarr_store import open_store
 
+CLASSIC = b"CDF"  # with which a file of NetCDF 3 begins; any other one is HDF5
 ZARR_FILES = (".zgroup", ".zarray", "zarr.json")  # one of which is in the folder of a store
 LIMITS = Limits(items=100_000)  # groups and arrays of a store
 
@@ -38,20 +41,21 @@ def is_zarr(path: Path) -> bool:
 def open_netcdf(path: Path) -> Contents:
     """The variables of a NetCDF file, none of which is read yet. Raises FileError if it is damaged."""
     library("netCDF4", path)
+    h5py = library("h5py", path)
     with open_file(path) as stream:
-        version_4 = stream.read(len(SIGNATURE)) == SIGNATURE
-    if version_4:
-        file = open_group(path)
-        with parsing("NetCDF file"), file:
-            for name, array in file.items():
-                if type(array).__name__ == "Dataset" and array.shape is not None:
-                    check_stored(name, array)
-            groups = [name for name, member in file.items() if type(member).__name__ == "Group"]
-    else:
+        classic = stream.read(len(CLASSIC)) == CLASSIC
+    if classic:
         _check_length(path)
-        groups = []
+        return _opened(path, path, "netcdf4")
+    file = open_group(path)
+    with parsing("NetCDF file"):
+        stored = {name: Stored(array) for name, array in file.items() if isinstance(array, h5py.Dataset)}
+        for array in stored.values():
+            if len(array.shape) == 1:  # the library reads coordinates when it opens a file
+                array.check((slice(None),))
+        groups = [name for name, member in file.items() if isinstance(member, h5py.Group)]
     notes = [Omission(f"groups of the file are not read: {', '.join(groups)}")] if groups else []
-    found = _opened(path, "netcdf4")
+    found = _opened(path, path, "netcdf4", stored)
     return replace(found, decisions=[*found.decisions, *notes])
 
 
@@ -59,9 +63,12 @@ def open_zarr(path: Path) -> Contents:
     """The arrays of a Zarr store, none of which is read yet. Raises FileError if it is damaged."""
     zarr = library("zarr", path)
     with parsing("Zarr store"):
-        root = zarr.open(str(path), mode="r")
+        store = open_store(zarr, path)
+        root = zarr.open(store, mode="r")
         arrays = {"field": root} if isinstance(root, zarr.Array) else dict(_zarr_arrays(zarr, root, Meter(LIMITS)))
-        decisions = []
+        decisions = [
+            Omission(f"{name} is not read: its values are {kind}, no numbers") for name, kind in store.left_out.items()
+        ]
         for name, array in arrays.items():
             check_unpacked(name, array.nbytes, array.nbytes_stored())
             if absent := array.nchunks - array.nchunks_initialized:
@@ -71,12 +78,11 @@ def open_zarr(path: Path) -> Contents:
                 )
         named = not isinstance(root, zarr.Array) and all("/" not in n and _dims(a) for n, a in arrays.items())
         if named and arrays:
-            found = _opened(path, "zarr", consolidated=False)
+            found = _opened(path, store, "zarr", consolidated=False)
             return replace(found, decisions=[*found.decisions, *decisions])
         variables = {
             name: by_attributes(array, _dims(array) or ("",) * array.ndim, dict(array.attrs))
             for name, array in arrays.items()
-            if array.dtype.kind in NUMBERS
         }
         return Contents(variables, decisions=decisions)
 
@@ -98,9 +104,11 @@ def _dims(array: Any) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class LazyVariable:
-    """A variable of xarray, decoded, of which only the part that is asked for is read."""
+    """A variable of xarray, decoded, of which only the part that is asked for is read. stored: the same array of an
+    HDF5 file, which looks at its chunks first."""
 
     variable: Any
+    stored: Stored | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -111,15 +119,19 @@ class LazyVariable:
         return self.variable.dtype
 
     def __getitem__(self, key: Key, /) -> NDArray[Any]:
+        if self.stored is not None:
+            self.stored.check(key)
         return np.asarray(self.variable[key].values)
 
 
-def _opened(path: Path, engine: str, **options: bool) -> Contents:
-    """Times stay numbers, since steps of time are wanted and not dates."""
+def _opened(
+    path: Path, source: Any, engine: str, stored: Mapping[str, Stored] = MappingProxyType({}), **options: bool
+) -> Contents:
+    """The variables of a file or a store at a path. Times stay numbers, since steps of time are wanted, not dates."""
     xarray = library("xarray", path)
     with parsing("file"):
         data = xarray.open_dataset(
-            path, engine=engine, chunks=None, cache=False, decode_times=False, backend_kwargs=options or None
+            source, engine=engine, chunks=None, cache=False, decode_times=False, backend_kwargs=options or None
         )
         decisions: list[str] = []
         roles = {name: _axis(name, data[name].attrs) for name in data.variables if data[name].ndim == 1}
@@ -131,7 +143,7 @@ def _opened(path: Path, engine: str, **options: bool) -> Contents:
             dims = tuple("" if str(d).startswith("phony_dim") else roles.get(d) or str(d) for d in variable.dims)
             coordinate = name in data.coords and variable.ndim == 1
             variables[roles.get(name) or str(name) if coordinate else str(name)] = Variable(
-                LazyVariable(variable),
+                LazyVariable(variable, stored.get(str(name))),
                 dims,
                 str(variable.attrs.get("units", "")),
                 role="coordinate" if coordinate else "",

@@ -2,37 +2,12 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
-
-from afresh.core import UserError
-from afresh.domains.field.systems.allen_cahn import ALLEN_CAHN, ALLEN_CAHN_2D
 from afresh.domains.field.systems.burgers import BURGERS
 from afresh.domains.field.systems.gray_scott import GRAY_SCOTT
 from afresh.domains.field.systems.kolmogorov_flow import KOLMOGOROV_FLOW
-from afresh.domains.field.systems.korteweg_de_vries import KORTEWEG_DE_VRIES
 from afresh.domains.field.systems.kuramoto_sivashinsky import KURAMOTO_SIVASHINSKY
-from afresh.domains.field.systems.shallow_water import SHALLOW_WATER
 from afresh.domains.field.systems.system import System
 
 SYSTEMS: dict[str, System] = {
-    system.name: system
-    for system in (
-        BURGERS,
-        KORTEWEG_DE_VRIES,
-        KURAMOTO_SIVASHINSKY,
-        ALLEN_CAHN,
-        ALLEN_CAHN_2D,
-        KOLMOGOROV_FLOW,
-        GRAY_SCOTT,
-        SHALLOW_WATER,
-    )
+    system.name: system for system in (BURGERS, KURAMOTO_SIVASHINSKY, KOLMOGOROV_FLOW, GRAY_SCOTT)
 }
-
-
-def named_system(name: str) -> System:
-    """The system of that name. Raises UserError for a name that there is not."""
-    if name not in SYSTEMS:
-        near = get_close_matches(name, SYSTEMS, n=1)
-        hint = f" Did you mean {near[0]}?" if near else ""
-        raise UserError(f"There is no system {name!r}.{hint} Choose one of: {', '.join(SYSTEMS)}.", "system")
-    return SYSTEMS[name]

@@ -1,4 +1,4 @@
-"""The term by which a field of one axis moves itself, of Burgers, Korteweg-de Vries and Kuramoto-Sivashinsky."""
+"""The term by which a field of one axis moves itself, of Burgers and Kuramoto-Sivashinsky."""
 
 from __future__ import annotations
 
