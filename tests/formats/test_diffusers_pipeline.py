@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
-from typing import Any
+from typing import Any, Union, get_origin
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from afresh.core import Space, UserError
 from afresh.formats import diffusers_pipeline
 from afresh.formats.diffusers_pipeline import CODE
 from afresh.formats.fields import FieldModel
+from afresh.formats.flow_pipeline import AfreshFlowPipeline
 from tests.contracts.rows import SPEC
 from tests.formats.test_onnx import model_of
 
@@ -50,6 +52,12 @@ def test_its_code_runs_with_consent_alone_and_needs_no_afresh(exported: tuple[Fi
         DiffusionPipeline.from_pretrained(exported[1])
     code = (exported[1] / CODE).read_text()
     assert "import afresh" not in code and "from afresh" not in code
+
+
+def test_the_types_of_its_parts_are_no_strings_which_diffusers_0_36_does_not_read() -> None:
+    """Its _get_signature_types, and that of 0.35, leaves out all but classes, unions of typing, and dicts."""
+    for name, part in list(inspect.signature(AfreshFlowPipeline.__init__).parameters.items())[1:]:
+        assert inspect.isclass(part.annotation) or get_origin(part.annotation) in (Union, dict), name
 
 
 def test_what_is_asked_for(exported: tuple[FieldModel, Path]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ def test_every_field_is_read_by_the_hub_s_library() -> None:
     (result,) = data.eval_results
     assert (data.model_name, result.metric_value, result.dataset_split) == ("notes", 1.25, "held-out")
     assert {"afresh", "lora"} <= set(data.tags)
-    assert page.text.strip() == "# notes\n\nMade here.\n\nLicence: apache-2.0.\n\nOpen it."
+    assert page.text.strip() == "# notes\n\nMade here.\n\nLicence: apache-2.0.\n\nNeeds peft>=0.17.\n\nOpen it."
 
 
 @pytest.mark.parametrize("name", ODD)
@@ -55,3 +56,15 @@ def test_names_are_those_of_other_machines(tmp_path: Path) -> None:
     (run / "run.json").write_text("{}")
     assert shared_name(str(run)) == "notes-hf"
     assert dataset_name("/home/me/my photos/") == "my-photos" and dataset_name("/") == "data"
+
+
+@pytest.mark.parametrize(
+    ("library", "package"),
+    [("transformers", "transformers"), ("peft", "peft"), ("diffusers", "diffusers"), ("onnx", "onnxruntime")],
+)
+def test_a_card_names_the_least_version_of_what_opens_it(library: str, package: str) -> None:
+    with (Path(__file__).parents[2] / "pyproject.toml").open("rb") as file:
+        extras = tomllib.load(file)["project"]["optional-dependencies"]
+    (floor,) = {line for name in ("hf", "onnx", "diffusers") for line in extras[name] if line.startswith(f"{package}>")}
+    assert f"\n\nNeeds {floor}.\n\n" in with_card(USAGE, CARD, library)
+    assert "Needs" not in with_card(USAGE, CARD, "afresh")

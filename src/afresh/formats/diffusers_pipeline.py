@@ -21,7 +21,7 @@ from afresh.formats import diffusers as own
 from afresh.formats import onnx
 from afresh.formats.fields import BATCHES, FieldModel, always, difference, random_requests
 from afresh.formats.files import write_json
-from afresh.formats.model_card import README
+from afresh.formats.model_card import README, least_version
 from afresh.nets.pipelines import diffusers, quiet
 
 CODE, CLASS, NETWORK = "pipeline.py", "AfreshFlowPipeline", "velocity"
@@ -63,8 +63,8 @@ def guide(model: FieldModel) -> str:
     return f"""# {Path(model.source).name}
 
 A flow of afresh as a pipeline of diffusers: `{NETWORK}/model.onnx` is the network, `{CODE}` the code of the pipeline,
-which you may read before you trust it. It needs diffusers and onnxruntime. Conditions: {names}; what is not named is
-left open. `proof.json` states how it was compared.
+which you may read before you trust it. It needs diffusers and {least_version("onnxruntime")}. Conditions: {names};
+what is not named is left open. `proof.json` states how it was compared.
 
 ```python
 from diffusers import DiffusionPipeline

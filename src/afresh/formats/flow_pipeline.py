@@ -5,10 +5,10 @@ The network is an ONNX graph of the velocity dx/dt on the straight path from noi
 mean velocity between two times (a student of `afresh distill`).
 """
 
-from __future__ import annotations
+# Types are no strings (`from __future__ import annotations`): diffusers 0.35 and 0.36 read those of __init__.
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Optional
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from PIL import Image
 class AfreshFlowPipeline(DiffusionPipeline):
     """`about` describes the inputs of the network: shapes, classes, scales, and whether samples are images."""
 
-    def __init__(self, velocity: OnnxRuntimeModel, about: dict[str, Any] | None = None) -> None:
+    def __init__(self, velocity: OnnxRuntimeModel, about: Optional[dict[str, Any]] = None) -> None:  # noqa: UP045
         super().__init__()
         self.register_modules(velocity=velocity)
         self.register_to_config(about=about)

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import requires
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 EXPORTED = "-hf"  # what `afresh export --to hf` adds to the name of a run
 CACHED = "models--"  # how the hub's local cache names the folder of a model
 MOST_METADATA = 100_000  # characters
+# The package that opens what the hub names by a library.
+OPENED_BY = {"transformers": "transformers", "peft": "peft", "diffusers": "diffusers", "onnx": "onnxruntime"}
 HEAD = re.compile(r"\A---\n(.*?)\n---\n", re.DOTALL)
 
 
@@ -54,8 +57,14 @@ def with_card(usage: str, card: Card, library: str, tags: Sequence[str] = ()) ->
         if card.licence == UNKNOWN
         else f"Licence: {card.licence_name or card.licence}."
     )
-    about = "".join(f"{plain(s)}\n\n" for s in (*card.sentences, licence))
+    needs = [f"Needs {least_version(OPENED_BY[library])}."] if library in OPENED_BY else []
+    about = "".join(f"{plain(s)}\n\n" for s in (*card.sentences, licence, *needs))
     return f"{metadata(card, library, tags)}\n# {plain(title(card.name))}\n\n{about}{usage.lstrip()}"
+
+
+def least_version(package: str) -> str:
+    """The oldest version of a package that afresh accepts, with which exports are tested, as `diffusers>=0.35`."""
+    return next(m[0] for line in requires("afresh") or () if (m := re.match(rf"{package}>=[\d.]+", line)))
 
 
 def metadata(card: Card, library: str, tags: Sequence[str] = ()) -> str:
