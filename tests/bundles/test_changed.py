@@ -211,7 +211,7 @@ def test_a_certificate_that_may_not_sign_does_not_count(tmp_path: Path) -> None:
         kept = [(e.value, e.critical) for e in whole.extensions if not isinstance(e.value, (*without, type(change)))]
         for value, critical in [*kept, *([] if change is None else [(change, True)])]:
             builder = builder.add_extension(value, critical)
-        return builder.sign(by.key, hashes.SHA256())  # type: ignore[arg-type]
+        return builder.sign(by.key, hashes.SHA256())
 
     uses = ("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement",
             "key_cert_sign", "crl_sign", "encipher_only", "decipher_only")  # fmt: skip

@@ -126,7 +126,7 @@ def test_the_listing_of_a_work_shows_the_work_and_not_its_run(here: Path, invoke
     words = ("--kind", "work", "--licence", "CC-BY-NC-4.0", "--run", "flow", "--json")
     listing = parsed(invoke("catalogue", "add", "work.png", *words)[1])["listing"]
     assert listing["quality"] is None and listing["lineage"]["licence"] == "CC-BY-NC-4.0"
-    assert listing["lineage"]["made from"].startswith("made by")
+    assert listing["lineage"]["made from"].startswith("made by") and listing["lineage"]["family"] == "flow"
     assert listing["labels"] == ["label.json", "spdx.json", "cdx.json"]
     shown = Image.open(here / "catalogue" / "previews" / "work.webp")
     assert shown.width == shown.height, "the work is square, and the grid of the run is not"

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import afresh
+from afresh.core import UserError
 from afresh.provenance.layers import Status
 from afresh.provenance.read import read
 from afresh.runs.run import Run
@@ -77,6 +78,24 @@ def test_samples_come_with_their_provenance(tales: httpx.Client, http: httpx.Cli
     assert verify_work(texts.encode(), "texts.jsonl").layers[-1].status is Status.MARKED
     image = post(http, "/afresh/v1/samples", model="digits", n=1).json()["samples"][0]
     assert read(base64.b64decode(image["base64"])).status is Status.VALID
+
+
+@pytest.mark.parametrize("kind", ["afresh-catalogue", "afresh-receipt"])
+def test_a_text_that_a_client_dictates_is_no_statement_of_the_owner(
+    tales: httpx.Client, tmp_path: Path, kind: str
+) -> None:
+    listing = {"id": "x", "kind": "data", "sha256": "0" * 64, "size": 9, "bundle": "x.csv"}
+    index = {"format": kind, "version": 1, "made": "2026-12-02T00:00:00Z", "listings": [listing]}
+    dictated = json.dumps(index, separators=(",", ":"))
+    pattern = "".join(f"\\{c}" if c in "{}[]." else c for c in dictated)
+    asked = {"model": "tales", "n": 1, "seed": 1, "regex": pattern, "settings": {"length": 600}}
+    (row,) = post(tales, "/afresh/v1/samples", **asked).json()["samples"]
+    assert row["text"] == dictated and row["provenance"]
+    (tmp_path / "catalogue.json").write_text(row["text"])
+    (tmp_path / "catalogue.json.provenance.json").write_text(json.dumps(row["provenance"]))
+    assert read(tmp_path / "catalogue.json").status is Status.DAMAGED
+    with pytest.raises(UserError, match=r"signed as a generated work, and not as|its format is not"):
+        afresh.get(tmp_path / "catalogue.json", listing="x", out=tmp_path / "out")
 
 
 def test_texts_of_other_dialects_are_marked(tales: httpx.Client) -> None:

@@ -165,7 +165,7 @@ def facts_of_run(run: Path, licence: str, work: Path | None = None) -> tuple[dic
     from afresh.verbs.labelling import in_form, labelled_run
 
     opened = Run.open(run)
-    label = None if work is None else label_of_work(work, licence)
+    label = None if work is None else label_of_work(work, licence, opened)
     if label is None:
         made = {name: labelled_run(opened, format, licence) for name, format in LABELS.items()}
     else:

@@ -22,9 +22,9 @@ from afresh.runs.run import Run
 UNKNOWN_RUN = "The run that made it is not among the runs here, so what that was made of is not known."
 
 
-def label_of_work(file: Path, licence: str | None = None) -> Label | None:
-    """The label of a work; None if the file has no signed facts of one. licence: what it is shared under, if
-    that is known.
+def label_of_work(file: Path, licence: str | None = None, run: Run | None = None) -> Label | None:
+    """The label of a work; None if the file has no signed facts of one. licence: what it is shared under, if that is
+    known. run: one that may have made it, besides the runs of the user.
 
     Raises UserError if it cannot be read.
     """
@@ -46,7 +46,7 @@ def label_of_work(file: Path, licence: str | None = None) -> Label | None:
         parts.append(source)
         links.append(Link(of=id, how="an edit of" if one.relationship == "parentOf" else "given", source=source.id))
     own: dict[str, Any] = {"subject": "work", "id": id, "name": visible_line(file.name), "licence": licence}
-    whose = run_with(made_by)
+    whose = run if run is not None and f"sha256:{content_hash(run)}" == made_by else run_with(made_by)
     if whose is None:
         own |= {"facts": {**about, "family": visible_line(work.family)}, "parts": tuple(parts), "links": tuple(links)}
         return Label(**own, consent=Consent(without_consent=None, sentence=UNKNOWN_RUN), notes=(UNKNOWN_RUN,))

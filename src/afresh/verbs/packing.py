@@ -24,6 +24,7 @@ from afresh.formats.model_card import shared_name
 from afresh.labels.run_label import canonical, label_of
 from afresh.provenance.certificates import fingerprint
 from afresh.provenance.signer import signer
+from afresh.runs.content_hash import READ
 from afresh.runs.lock import held
 from afresh.runs.manifest import FILE as MANIFEST
 from afresh.runs.manifest import LABEL, RECORD, REPORTED, files_of, manifest_faults, read_manifest
@@ -31,23 +32,14 @@ from afresh.runs.record import BaseLicence, RunRecord
 from afresh.runs.run import Run
 from afresh.storage.folders import check_free
 from afresh.training import checkpoint
-from afresh.training.weights import BASE, CHOSEN, EARLY, FITTED
+from afresh.training.weights import CHOSEN, EARLY, FITTED
 from afresh.verbs.licence_table import licence_table
 from afresh.verbs.model_card import scores_of
 from afresh.verbs.report import read_verdict
 from afresh.verbs.sharing_licence import check_release
 
 WEIGHTS = tuple(f"{name}.{suffix}" for name in (EARLY, CHOSEN, FITTED) for suffix in ("safetensors", "sha256", "json"))
-SHARED = (
-    LABEL,
-    "encoder",
-    "codec",
-    "conditions.safetensors",
-    f"{BASE}.safetensors",
-    "adapter",
-    "metrics.jsonl",
-    *WEIGHTS,
-)
+SHARED = (*READ, LABEL, "adapter", "metrics.jsonl", *WEIGHTS)
 TEXTS = (".json", ".html", ".md")  # files that may name paths
 LONG = re.compile(r"(~|[A-Za-z]:|\w+:/)?[/\\][^/\\]+[/\\].")  # a path from the root, or an address, in a folder
 FOLDERS = re.compile(r"(?<![\w./:\\-])(?:~|[A-Za-z]:)?/(?:[^/\s\"'<>,;:]+/)+")  # the folders of a path from the root

@@ -38,8 +38,9 @@ def check_release(
             raise UserError(f"`accept` knows no {name!r}. It knows: {listed}.", "unknown_name")
     wanted = None if licence is None else normalised(licence)
     bases = record.base_licences
-    if record.licence is not None:
-        wanted = _makers(path, record.licence, wanted)
+    if (own := record.licence) is not None:
+        _check_maker(path, own, wanted)
+        wanted = wanted or (None if own.licence == UNKNOWN else own.licence)
     if published and wanted is None and bases:
         wanted = bases[0].licence
     found = learnt_from(record)
@@ -68,15 +69,14 @@ def check_release(
     return wanted
 
 
-def _makers(path: Path, own: BaseLicence, wanted: str | None) -> str | None:
-    """The licence of a run that came in a bundle: its maker's, and another one only for the maker."""
+def _check_maker(path: Path, own: BaseLicence, wanted: str | None) -> None:
+    """Raises UserError for another licence than the maker's of a run that came in a bundle, unless by the maker."""
     from afresh.provenance.certificates import fingerprint
     from afresh.provenance.signer import own_certificates
 
-    given = None if own.licence == UNKNOWN else own.licence
     if wanted in (None, own.licence) or own.maker in map(fingerprint, own_certificates()):
-        return wanted or given
-    said = "states no licence for it" if given is None else f"shares it under {given}"
+        return
+    said = "states no licence for it" if own.licence == UNKNOWN else f"shares it under {own.licence}"
     raise UserError(
         f"{path} is not shared under {wanted}: its maker {said}, and only the maker may choose another licence. Leave "
         "`licence` out, or ask the maker. Nothing that is accepted changes that.",
