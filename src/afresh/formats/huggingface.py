@@ -14,9 +14,9 @@ from safetensors.torch import save
 from torch import Tensor
 
 from afresh.core import UserError
-from afresh.data.text.tokenizer import Tokenizer, put_before
+from afresh.data.text.tokenizer import LARGEST_FILE, Tokenizer, put_before
 from afresh.data.text.tokenizer_config import FILE as TOKENIZER_CONFIG
-from afresh.data.text.tokenizer_config import read_sidecar, read_template
+from afresh.data.text.tokenizer_config import read_sidecar, read_template, read_text
 from afresh.formats import hf_config
 from afresh.formats.base import Base
 from afresh.formats.files import open_tensors, read_json, write_json
@@ -177,7 +177,7 @@ def read_tokenizer(folder: Path, config: Mapping[str, Any] | None = None) -> Tok
         )
     if read_sidecar(file) is not None:
         return Tokenizer.load(file)
-    text = file.read_text(encoding="utf-8", errors="replace")
+    text = read_text(file, LARGEST_FILE)
     beside = read_json(folder / TOKENIZER_CONFIG) if (folder / TOKENIZER_CONFIG).is_file() else {}
     by_id = dict(added_tokens(file, text))
     begin, end, pad = (
