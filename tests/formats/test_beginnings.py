@@ -108,15 +108,17 @@ def test_samples_follow_the_same_beginning(prompt: str | None, public: Public) -
         ids.append(int(public.logs(ids)[-1].index_fill(0, torch.tensor(never), -torch.inf).argmax()))
         if ids[-1] == 2:
             break
-    asked = {} if prompt is None else {"prompt": prompt}
-    drawn = public.model.sample(1, temperature=0.0, length=6, **asked).values[0]
+    drawn = public.model.sample(1, prompt=prompt, temperature=0.0, length=6).values[0]
     assert drawn == public.run.encoder.decode(torch.tensor(ids[begun:]))[0]
 
 
 def test_token_ids_have_their_beginning_once(public: Public) -> None:
     begun = list(public.tokenizer(SAID)["input_ids"])
     plain = list(public.tokenizer(SAID, add_special_tokens=False)["input_ids"])
-    texts = [public.model.sample(1, prompt=[tuple(p)], temperature=0.0, length=6).values[0] for p in (begun, plain)]
+    texts = []
+    for ids in (begun, plain):
+        prompt: Any = [tuple(ids)]  # as a server is given them
+        texts.append(public.model.sample(1, prompt=prompt, temperature=0.0, length=6).values[0])
     assert texts[0] == texts[1]
 
 
