@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 import afresh
+from afresh.alignment.methods.selected import as_examples
 from afresh.core import Batch, Cond, Item
 from afresh.core.rng import Rng
 from afresh.data.load import sweep
@@ -108,15 +109,17 @@ def test_samples_follow_the_same_beginning(prompt: str | None, public: Public) -
         ids.append(int(public.logs(ids)[-1].index_fill(0, torch.tensor(never), -torch.inf).argmax()))
         if ids[-1] == 2:
             break
-    asked = {} if prompt is None else {"prompt": prompt}
-    drawn = public.model.sample(1, temperature=0.0, length=6, **asked).values[0]
+    drawn = public.model.sample(1, prompt=prompt, temperature=0.0, length=6).values[0]
     assert drawn == public.run.encoder.decode(torch.tensor(ids[begun:]))[0]
 
 
 def test_token_ids_have_their_beginning_once(public: Public) -> None:
     begun = list(public.tokenizer(SAID)["input_ids"])
     plain = list(public.tokenizer(SAID, add_special_tokens=False)["input_ids"])
-    texts = [public.model.sample(1, prompt=[tuple(p)], temperature=0.0, length=6).values[0] for p in (begun, plain)]
+    texts = []
+    for ids in (begun, plain):
+        prompt: Any = [tuple(ids)]  # as a server is given them
+        texts.append(public.model.sample(1, prompt=prompt, temperature=0.0, length=6).values[0])
     assert texts[0] == texts[1]
 
 
@@ -228,3 +231,11 @@ def test_a_tokenizer_that_does_not_normalise_is_exported_as_it_is(
     assert len(remarks) == (0 if same else 1)
     assert all("Qwen2Tokenizer" in n and "texts other ids" in n for n in remarks)
     assert "PreTrainedTokenizerFast.from_pretrained" in (exported.folder / "README.md").read_text()
+
+
+def test_samples_of_a_policy_begin_and_end_as_in_training(llama: Public) -> None:
+    space = llama.run.space
+    x = torch.tensor([[9, 10, 2, 2], [11, 12, 13, 14]])
+    batch = as_examples(space, x, Cond(2), torch.arange(2))
+    assert batch.x.tolist() == [[1, 9, 10, 2, 2], [1, 11, 12, 13, 14]]
+    assert batch.mask is not None and batch.mask.sum(1).tolist() == [3, 4]

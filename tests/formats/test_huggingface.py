@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from afresh.core import UserError
+from afresh.data.text.tokenizer import LARGEST_FILE
 from afresh.formats.base import Base, decoder_of
 from afresh.formats.byte_fallback import with_bytes
 from afresh.formats.huggingface import write
@@ -281,3 +282,19 @@ def test_a_chat_template_survives_transformers(kind: str, tmp_path: Path) -> Non
         assert again.tokenizer.encode(text) == base.tokenizer.encode(text)
     for name, tensor in base.weights.items():
         assert torch.equal(again.weights[name], tensor), name
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"])
+def test_files_that_are_too_large_are_not_read(name: str, copied: Path) -> None:
+    with (copied / name).open("wb") as file:
+        file.truncate(LARGEST_FILE + 1)  # of no blocks on the disk
+    with pytest.raises(UserError, match=rf"{name}.* at most [\d,]+ are read"):
+        load_base(copied)
+
+
+def test_a_header_of_millions_of_tensors_is_not_read(copied: Path) -> None:
+    each = {f"{i:06}": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for i in range(150_000)}
+    header = json.dumps(each).encode()
+    (copied / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(UserError, match=r"its header has [\d,]+ bytes, and at most 8,388,608 are read"):
+        load_base(copied)

@@ -421,3 +421,16 @@ def test_few_and_small_images(bases: Any, tmp_path: Path, capsys: pytest.Capture
     assert command(["tune", base, str(small), *quick]) == 0
     said = capsys.readouterr()
     assert "smaller than 16 pixels" in said.out + said.err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["Flux2KleinPipeline", "ZImagePipeline"])
+def test_a_chat_template_of_a_pipeline_is_rendered_with_limits(kind: str, tmp_path: Path) -> None:
+    """And as transformers renders a sound one, which the other tests compare."""
+    folder = saved(tmp_path / "pipe", kind)
+    file = folder / "tokenizer" / "chat_template.jinja"
+    sound = "{% for m in messages %}{{ m.content }}{% endfor %} a"
+    assert sound in file.read_text()
+    file.write_text(file.read_text().replace(sound, "{{ 'a' * 10**10 }}"))
+    with pytest.raises(UserError, match=r"chat template of .* needs more than 1,024 MB of memory"):
+        pipelines.text_of(folder, torch.device("cpu")).encode(["a cat"])

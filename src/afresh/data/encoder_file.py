@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,10 +15,10 @@ FILE = "encoder.json"
 M = TypeVar("M", bound=BaseModel)
 
 
-def save_encoder(folder: Path, saved: BaseModel) -> None:
-    """Write encoder.json to `folder`, which is created if necessary."""
+def save_encoder(folder: Path, saved: BaseModel, left_out: Set[str] = frozenset()) -> None:
+    """Write encoder.json to `folder`, which is created if necessary, without some fields that have their default."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / FILE).write_text(saved.model_dump_json(indent=1), encoding="utf-8")
+    (folder / FILE).write_text(saved.model_dump_json(indent=1, exclude=set(left_out)), encoding="utf-8")
 
 
 def load_encoder(folder: Path, model: type[M], what: str) -> M:

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from afresh.core import UserError
 from afresh.core.options import problems
+from afresh.core.safe_json import MOST_BYTES, parse_json
+from afresh.storage.tensor_file import check_header
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -19,8 +21,9 @@ M = TypeVar("M", bound=BaseModel)
 def read_json(file: Path) -> dict[str, Any]:
     """A JSON object. Raises UserError if the file is missing or contains something else."""
     try:
-        saved = json.loads(file.read_bytes())
-    except (OSError, ValueError, RecursionError) as e:
+        with file.open("rb") as stream:
+            saved = parse_json(stream.read(MOST_BYTES + 1))
+    except (OSError, ValueError) as e:
         raise UserError(f"Cannot read {file}: {e}.") from None
     if not isinstance(saved, dict):
         raise UserError(f"{file} does not contain a JSON object.")
@@ -42,8 +45,10 @@ def write_json(file: Path, value: Any) -> None:
 def open_tensors(file: Path) -> Any:
     """An open safetensors file. Raises UserError if it is missing, cut short or damaged."""
     try:
+        with file.open("rb") as stream:
+            check_header(stream.read(8))
         return safe_open(file, framework="pt")
-    except (OSError, SafetensorError) as e:
+    except (OSError, ValueError, SafetensorError) as e:
         raise UserError(f"Cannot read {file}: {e}. Is the file complete?") from None
 
 

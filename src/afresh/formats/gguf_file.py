@@ -110,7 +110,8 @@ def open_gguf(path: Path) -> GGUFFile:
             self.items = at_most(self.items + count, MOST_ITEMS, "items of arrays")
             if number is not None:
                 return 12 + values.nbytes, [values], [0], [GGUFValueType.ARRAY, kind]
-            texts, data = [], memoryview(self.data)
+            raw_bytes: Any = self.data
+            texts, data = [], memoryview(raw_bytes)
             for _ in range(count):
                 size = int.from_bytes(data[at : at + 8], "little")
                 at += 8 + size

@@ -16,6 +16,7 @@ from afresh.formats.parts import head_width
 
 SHAPES = ("llama", "mistral", "qwen2", "qwen3")
 OTHER = "other_architecture"  # the code of errors about a network that the own decoder does not compute
+SCALING = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")  # of Llama 3.1
 HEAD_WIDTH = {"qwen3": 128}  # the default of head_dim where it is not hidden_size / num_attention_heads
 CLASSES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
 
@@ -138,9 +139,8 @@ def rope(c: HFConfig, file: Path) -> tuple[float, tuple[float, float, float, int
             return theta, None
         if kind != "llama3":
             raise UserError(f"{file} has a rope_scaling of type {kind!r}. Supported: none and llama3.", OTHER)
-        names = ("factor", "low_freq_factor", "high_freq_factor")
-        factor, low, high = (float(saved[k]) for k in names)
-        original = int(saved["original_max_position_embeddings"])
+        factor, low, high = (float(saved[k]) for k in SCALING[:3])
+        original = int(saved[SCALING[3]])
         if not (0 < factor < float("inf") and 0 < low < high < float("inf") and original > 0):
             raise ValueError("its numbers are not plausible")
         return theta, (factor, low, high, original)
@@ -160,16 +160,7 @@ def architecture(c: TransformerConfig) -> str:
 def from_ours(c: TransformerConfig, vocab: int, context: int, ids: Mapping[str, int], dtype: str) -> dict[str, Any]:
     """config.json with field names that transformers 4 and 5 both read. `ids`: those of bos, eos and pad."""
     kind = architecture(c)
-    scaling = None
-    if c.rope_scaling is not None:
-        factor, low, high, original = c.rope_scaling
-        scaling = {
-            "rope_type": "llama3",
-            "factor": factor,
-            "low_freq_factor": low,
-            "high_freq_factor": high,
-            "original_max_position_embeddings": original,
-        }
+    scaling = c.rope_scaling and {"rope_type": "llama3", **dict(zip(SCALING, c.rope_scaling, strict=True))}
     out = {
         "architectures": [CLASSES[kind]],
         "model_type": kind,

@@ -14,14 +14,14 @@ from safetensors.torch import save
 from torch import Tensor
 
 from afresh.core import UserError
-from afresh.data.text.tokenizer import Tokenizer, put_before
+from afresh.data.text.tokenizer import LARGEST_FILE, Tokenizer, put_before
 from afresh.data.text.tokenizer_config import FILE as TOKENIZER_CONFIG
-from afresh.data.text.tokenizer_config import read_sidecar, read_template
+from afresh.data.text.tokenizer_config import read_sidecar, read_template, read_text
 from afresh.formats import hf_config
 from afresh.formats.base import Base
 from afresh.formats.files import open_tensors, read_json, write_json
 from afresh.formats.model_card import README
-from afresh.formats.parts import DTYPES, Fused, Precision, check, check_finite, few, rename, shapes, split
+from afresh.formats.parts import DTYPES, Fused, Precision, check, check_finite, few, shapes, split
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 ENDS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<end>")  # names of tokens that end a text
@@ -66,8 +66,9 @@ def read(folder: Path, source: str | None = None) -> Base:
     saved = hf_config.parse(read_json(file), file)
     config = hf_config.to_ours(saved, file)
     tokenizer = read_tokenizer(folder, saved.model_dump()).with_rows(saved.vocab_size, str(folder))
-    part_of = {hf_name(p): p for p in shapes(config, saved.vocab_size)}
-    tensors = read_tensors(folder, rename(config, saved.vocab_size, hf_name))
+    sizes = shapes(config, saved.vocab_size)
+    part_of = {hf_name(p): p for p in sizes}
+    tensors = read_tensors(folder, {name: sizes[p] for name, p in part_of.items()})
     check_finite(tensors, str(folder))
     weights = Fused({part_of[k]: v for k, v in tensors.items()}, config)
     note = f"{saved.model_type}, {sum(v.numel() for v in tensors.values()):,} parameters"
@@ -177,7 +178,7 @@ def read_tokenizer(folder: Path, config: Mapping[str, Any] | None = None) -> Tok
         )
     if read_sidecar(file) is not None:
         return Tokenizer.load(file)
-    text = file.read_text(encoding="utf-8", errors="replace")
+    text = read_text(file, LARGEST_FILE)
     beside = read_json(folder / TOKENIZER_CONFIG) if (folder / TOKENIZER_CONFIG).is_file() else {}
     by_id = dict(added_tokens(file, text))
     begin, end, pad = (

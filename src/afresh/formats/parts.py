@@ -6,7 +6,7 @@ inputs), as in torch.nn.Linear; the two rotary halves of a head are consecutive 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Literal
 
 import torch
@@ -138,11 +138,6 @@ def check_finite(weights: Mapping[str, Tensor], where: str) -> None:
         raise UserError(
             f"{where} has weights that are not finite (NaN or infinity): {few(wrong)}. The file is damaged."
         )
-
-
-def rename(c: TransformerConfig, vocab: int, name: Callable[[str], str]) -> dict[str, tuple[int, ...]]:
-    """The shapes of all parts under the names of a format."""
-    return {name(k): v for k, v in shapes(c, vocab).items()}
 
 
 def few(names: list[str]) -> str:

@@ -7,7 +7,6 @@ layers of a module of transformers (nets/causal_lm.py) keep their names.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -22,10 +21,12 @@ from safetensors.torch import save as save_bytes
 from torch import Tensor, nn
 
 from afresh.core import UserError
+from afresh.core.safe_json import parse_json
 from afresh.formats.public import WrittenAdapter
 from afresh.nets.causal_lm import CausalLM
 from afresh.nets.transformer import Decoder
 from afresh.storage.files import replace_file, write_json
+from afresh.storage.tensor_file import check_header
 from afresh.training.lora import DEFAULT, adaptable, adapter_state, owner_of, parts_of, put, shape_of
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -192,9 +193,10 @@ def read_files(folder: Path) -> tuple[Mapping[str, Any], dict[str, Tensor]]:
                 f"read)."
             )
     try:
-        config = json.loads((folder / CONFIG).read_bytes())
-        tensors = load_bytes((folder / WEIGHTS).read_bytes())
-    except (safetensors.SafetensorError, ValueError, KeyError, RuntimeError, RecursionError) as e:
+        config, content = parse_json((folder / CONFIG).read_bytes()), (folder / WEIGHTS).read_bytes()
+        check_header(content)
+        tensors = load_bytes(content)
+    except (safetensors.SafetensorError, ValueError, KeyError, RuntimeError) as e:
         raise UserError(f"The adapter in {folder} is damaged: {e}.") from None
     if not isinstance(config, dict) or config.get("peft_type") != "LORA":
         raise UserError(f"{folder} is not a LoRA. Only adapters of peft_type LORA can be read.")

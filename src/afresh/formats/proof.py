@@ -22,7 +22,7 @@ from afresh.data.text.tokenizer import Tokenizer
 from afresh.formats.base import Base, decoder_of
 from afresh.formats.load import load_base
 from afresh.formats.parts import Precision
-from afresh.formats.readers import Messages, Reader, said_in
+from afresh.formats.readers import Messages, Reader, Said, said_in
 
 ExplainDifference = Callable[[Tokenizer, str], str | None]  # why a text may have other ids; None: it must not
 
@@ -224,7 +224,7 @@ def compare_chats(t: Tokenizer, reader: Reader) -> dict[str, Any] | None:
     """
     if t.chat_template is None:
         return None
-    read = reader.chats(CHATS) or [None] * len(CHATS)
+    read: Sequence[Said | None] = reader.chats(CHATS) or [None] * len(CHATS)
     both = [(own, found) for own, found in zip(said_in(t, CHATS), read, strict=True) if own != found]
     differing = [{"ours": own[0], "theirs": None if found is None else found[0]} for own, found in both]
     return {"conversations": len(CHATS), "same": len(CHATS) - len(differing), "differing": differing}

@@ -104,21 +104,17 @@ class Given(nn.Module):
     """What stands in the place of a trunk: it returns the hidden states that it is given as `inputs_embeds`."""
 
     def forward(self, *args: Any, inputs_embeds: Tensor, **kwargs: Any) -> HiddenStates:
-        return HiddenStates(inputs_embeds)
+        return HiddenStates(last_hidden_state=inputs_embeds)
 
 
 class HiddenStates(dict[Any, Tensor]):
     """The output of a trunk that has no other fields than the last hidden states, by its name or its place."""
 
-    def __init__(self, states: Tensor) -> None:
-        super().__init__(last_hidden_state=states)
-        self.last_hidden_state = states
-
     def __missing__(self, at: int) -> Tensor:
-        return (self.last_hidden_state,)[at]
+        return tuple(self.values())[at]
 
-    def __getattr__(self, name: str) -> None:
-        return None
+    def __getattr__(self, name: str) -> Tensor | None:
+        return self.get(name)
 
 
 class TiedHead(nn.Module):

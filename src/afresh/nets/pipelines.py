@@ -18,7 +18,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -29,9 +29,11 @@ import torch
 from torch import Tensor, nn
 
 from afresh.core import UserError
+from afresh.core.chat_rendering import RENDERER, RenderError
 
 INSTALL = "pip install 'afresh[diffusers]'"
 INDEX = "model_index.json"
+MOST_WRITTEN = 1_000_000  # characters that a chat template may write
 LARGE, COMMON = 10_000, 4  # tokens of a vocabulary of words; in the first quarter are those that occur often
 LIBRARIES = ("diffusers", "transformers")  # whose classes a part of a pipeline may have
 Text = Mapping[str, Tensor]  # an embedded text: arguments of the pipeline's call, each (B, ...)
@@ -495,6 +497,17 @@ def pipeline_of(kind: str, index: Mapping[str, Any], parts: Mapping[str, Any]) -
 # --------------------------------------------------------------------------- texts
 
 
+def rendered(tokenizer: Any, messages: Sequence[Mapping[str, str]], tokenize: bool, **variables: Any) -> str:
+    """A conversation in a tokenizer's chat template, in the place of its own method, which would run a template of
+    anybody in this process. Raises UserError if the template takes too long or needs too much memory."""
+    assert not tokenize
+    named = {**tokenizer.special_tokens_map, **variables, "messages": messages}
+    try:
+        return RENDERER.render(tokenizer.get_chat_template(), named, MOST_WRITTEN)
+    except RenderError as e:
+        raise UserError(f"The chat template of {tokenizer.name_or_path} rejects the text: {e}.") from None
+
+
 def flat(text: Text) -> Tensor:
     """The parts of embedded texts, in order, as rows (B, E) of float32."""
     return torch.cat([v.flatten(1).float() for v in text.values()], 1)
@@ -553,6 +566,7 @@ class PipelineText:
                 f"{place} cannot be read as {kind.__name__}: {' '.join(str(e).split())[:300]}. Download it again."
             ) from None
         if not network:
+            part.apply_chat_template = partial(rendered, part)
             return part
         kept = part if part.dtype == torch.bfloat16 else part.float()
         return kept.eval().requires_grad_(False)

@@ -12,13 +12,28 @@ from torch import Tensor
 
 from afresh.core import UserError
 
+MOST_HEADER = 1 << 23  # bytes; 32,768 tensors have about five million
+
+
+def check_header(head: bytes) -> None:
+    """Raises ValueError if the header of a safetensors file that begins so is larger than that of any model: each name
+    in it becomes an object."""
+    if (size := int.from_bytes(head[:8], "little")) > MOST_HEADER:
+        raise ValueError(f"its header has {size:,} bytes, and at most {MOST_HEADER:,} are read")
+
 
 def read_tensors(file: Path, data: bytes | None = None) -> dict[str, Tensor]:
     """The tensors of a safetensors file, or of its content `data`. They never need more memory than the file has bytes.
 
     Raises UserError if it is missing, cut short, or not such a file.
     """
-    return from_file(file, lambda: load(file.read_bytes() if data is None else data))
+
+    def read() -> dict[str, Tensor]:
+        content = file.read_bytes() if data is None else data
+        check_header(content)
+        return load(content)
+
+    return from_file(file, read)
 
 
 def from_file(file: Path, read: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -35,7 +50,13 @@ def from_file(file: Path, read: Callable[[], dict[str, Tensor]]) -> dict[str, Te
 def map_tensors(file: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file, whose bytes are read when they are used, and which the system may forget and
     read again. The file may be replaced, but must not be written to. Raises as `read_tensors` does."""
-    return from_file(file, lambda: load_file(file))
+
+    def read() -> dict[str, Tensor]:
+        with file.open("rb") as stream:
+            check_header(stream.read(8))
+        return load_file(file)
+
+    return from_file(file, read)
 
 
 def check_tensor(

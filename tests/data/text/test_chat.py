@@ -15,11 +15,11 @@ import torch
 import transformers
 from tokenizers import AddedToken
 
-from afresh.core import Cond, Corpus, Examples, Item, UserError
+from afresh.core import Cond, Corpus, Examples, Item, UserError, chat_rendering
 from afresh.core.rng import Rng
 from afresh.data.load import Loader, requests_of, sweep, tokens_each
 from afresh.data.split import split
-from afresh.data.text import chat, chat_rendering
+from afresh.data.text import chat
 from afresh.data.text.chat import CHATML, MARKS, ChatTemplate, display_text
 from afresh.data.text.documents import DocumentEncoder, not_blank
 from afresh.data.text.kind import TEXT

@@ -12,15 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    SerializerFunctionWrapHandler,
-    field_validator,
-    model_serializer,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from torch import Tensor
 
 from afresh.core import Abilities, CondSpec, Encoder, Examples, Item, Omission, Space, UserError
@@ -94,12 +86,6 @@ class _Saved(BaseModel):
     records: bool = False
     fim_rate: float = Field(0.0, ge=0, le=1)
     begins: bool = False
-
-    @model_serializer(mode="wrap")
-    def _as_before(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """A file of an earlier version keeps its bytes, whose hash is recorded, when it is written again."""
-        values: dict[str, Any] = write(self)
-        return {k: v for k, v in values.items() if v or k != "begins"}
 
 
 def not_blank(value: str) -> bool:
@@ -229,15 +215,8 @@ class DocumentEncoder:
             context = options.context
         languages = tuple(sorted({i.labels["language"] for i in items if "language" in i.labels}))
         rate = self.fim_rate_for(options, talks)
-        return replace(
-            self,
-            tokenizer=tokenizer,
-            context=context,
-            languages=languages,
-            records=talks,
-            fim_rate=rate,
-            notes=tuple(notes),
-        )
+        base = replace(self, tokenizer=tokenizer, context=context, languages=languages)
+        return replace(base, records=talks, fim_rate=rate, notes=tuple(notes))
 
     def fim_rate_for(self, options: DocumentOptions, talks: bool) -> float:
         """The share of texts to learn as fill-in-the-middle: set by hand, or as the base learnt; 0 for conversations.
@@ -283,7 +262,7 @@ class DocumentEncoder:
             fim_rate=self.fim_rate,
             begins=self.begins,
         )
-        save_encoder(folder, saved)
+        save_encoder(folder, saved, set() if self.begins else {"begins"})  # a file of an earlier version stays as it is
         self.tokenizer.save(folder / "tokenizer.json")
 
 

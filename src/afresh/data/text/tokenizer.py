@@ -21,7 +21,7 @@ from tokenizers.processors import TemplateProcessing
 
 from afresh.core import UserError
 from afresh.data.text import pieces
-from afresh.data.text.tokenizer_config import Sidecar, read_sidecar, write_sidecar
+from afresh.data.text.tokenizer_config import Sidecar, read_sidecar, read_text, write_sidecar
 
 Kind = Literal["chars", "bytes", "bpe", "foreign"]
 Ids = NDArray[np.int32]
@@ -299,9 +299,7 @@ class Tokenizer:
         """Load a tokenizer written by `save`. Raises UserError if the file is missing, too large, or not from this
         package."""
         try:
-            if path.stat().st_size > LARGEST_FILE:
-                raise UserError(f"{path} has {path.stat().st_size:,} bytes; a tokenizer has at most {LARGEST_FILE:,}.")
-            text = path.read_bytes().decode("utf-8", "replace")
+            text = read_text(path, LARGEST_FILE)
         except OSError as error:
             raise UserError(f"Cannot read the tokenizer {path}: {error.strerror}.") from None
         side = read_sidecar(path)

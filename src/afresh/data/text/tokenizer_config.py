@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from afresh.core import UserError
+from afresh.core.safe_json import MOST_BYTES
 
 FILE = "tokenizer_config.json"
 TEMPLATE = "chat_template.jinja"  # beside it, where newer versions of transformers keep the chat template
+MOST_TEMPLATE = 1 << 20  # bytes of a chat template; the longest public ones have some ten thousand
 OURS = "afresh"  # the key of fields that only this package reads
 
 
@@ -47,12 +49,21 @@ def write_sidecar(tokenizer: Path, side: Sidecar) -> None:
     tokenizer.with_name(FILE).write_text(text + "\n", encoding="utf-8")
 
 
+def read_text(file: Path, most: int) -> str:
+    """A text of at most `most` bytes. Raises UserError for a longer one."""
+    with file.open("rb") as stream:
+        content = stream.read(most + 1)
+    if len(content) > most:
+        raise UserError(f"{file} has {file.stat().st_size:,} bytes, and at most {most:,} are read.")
+    return content.decode("utf-8", "replace")
+
+
 def read_template(folder: Path, beside: Mapping[str, Any]) -> str | None:
     """The chat template of a folder: in chat_template.jinja, or in the content `beside` of tokenizer_config.json. Of
     several there, the one named default."""
     file = folder / TEMPLATE
     if file.is_file():
-        return file.read_text(encoding="utf-8", errors="replace")
+        return read_text(file, MOST_TEMPLATE)
     template = beside.get("chat_template")
     if isinstance(template, list):
         named = [t for t in template if isinstance(t, dict)]
@@ -69,7 +80,7 @@ def read_sidecar(tokenizer: Path) -> Sidecar | None:
     if not path.is_file():
         return None
     try:
-        saved = json.loads(path.read_bytes())
+        saved = json.loads(read_text(path, MOST_BYTES))
         if OURS not in saved:
             return None
         begin, end, pad = (str(saved[k]) for k in ("bos_token", "eos_token", "pad_token"))
