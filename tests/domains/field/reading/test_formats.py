@@ -630,8 +630,8 @@ def sharded(codecs: list[Any], index: list[Any]) -> dict[str, Any]:
         (2, {"compressor": {"id": "pickle"}}, "u is stored with the codec pickle. Accepted: blosc"),
         (2, {"filters": [{"id": "pickle", "protocol": 5}]}, "u is stored with the codec pickle"),
         (2, {"filters": [{"id": "vlen-bytes"}]}, "u is stored with the codec vlen-bytes"),
-        (2, {"filters": [{"id": "gzip", "level": 1}]}, "u is stored with the codec gzip. Accepted: delta, shuffle"),
-        (2, {"filters": [{"id": "delta", "dtype": "<f8", "astype": "<i1"}]}, "differences of another type"),
+        (2, {"filters": [{"id": "gzip", "level": 1}]}, "u is stored with the codec gzip. Accepted: shuffle"),
+        (2, {"filters": [{"id": "delta", "dtype": "<f8", "astype": "<i1"}]}, "with the codec delta"),
         (3, {"codecs": [BYTES, {"name": "numcodecs.pickle"}]}, "u is stored with the codec numcodecs.pickle"),
         (3, {"codecs": [BYTES, {"name": "gzip", "configuration": {"level": 1}}, "zstd"]}, "packs what another has"),
         (3, {"codecs": [sharded([BYTES, {"name": "numcodecs.pickle"}], INDEX)]}, "the codec numcodecs.pickle"),
@@ -667,7 +667,6 @@ def test_consolidated_metadata_is_not_used(tmp_path: Path, version: int) -> None
     check(read(path))
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("version", [2, 3])
 def test_arrays_of_texts_and_objects_are_left_out_of_a_store(tmp_path: Path, version: int) -> None:
     data = dataset().assign(label=("member", np.array([f"run {i}" for i in range(12)], object)))
@@ -681,7 +680,7 @@ def test_arrays_of_texts_and_objects_are_left_out_of_a_store(tmp_path: Path, ver
     ("version", "options"),
     [
         (2, {"compressors": numcodecs.Blosc(), "filters": [numcodecs.Shuffle(4)]}),
-        (2, {"compressors": numcodecs.LZ4(), "filters": [numcodecs.Delta("<f4")], "order": "F"}),
+        (2, {"compressors": numcodecs.LZ4(), "order": "F"}),
         (2, {"compressors": numcodecs.GZip()}),
         (2, {"compressors": None}),
         (3, {"compressors": [zarr.codecs.GzipCodec(), zarr.codecs.Crc32cCodec()]}),
@@ -699,7 +698,7 @@ def test_the_codecs_that_are_accepted_give_the_same_values(
     group.create_array("t", data=T)
     group.create_array("x", data=X)
     reading = read(tmp_path / "a.zarr")
-    np.testing.assert_allclose(reading.fields.values[7, 3:17][:, 0], U[7, 3:17], atol=1e-4)  # sums of differences
+    np.testing.assert_allclose(reading.fields.values[7, 3:17][:, 0], U[7, 3:17])
 
 
 @pytest.mark.parametrize(

@@ -40,10 +40,9 @@ from afresh.domains.field.reading.unpacking import check_chunk
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 DEPTH = 20  # of groups in each other
-# The filters that are built into the library, by their numbers, in the order in which an array may have them.
-FILTERS = {5: "nbit", 6: "scaleoffset", 2: "shuffle", 1: "zlib", 4: "szip", 32000: "lzf", 3: "fletcher32"}
-SIZED, SHUFFLE, FLETCHER32 = (5, 6), 2, 3
-PLACE = {5: 0, 6: 0, 2: 1, 1: 2, 4: 2, 32000: 2}
+# The filters that are built into the library, by their numbers.
+FILTERS = {1: "zlib", 2: "shuffle", 3: "fletcher32", 4: "szip", 5: "nbit", 6: "scaleoffset", 32000: "lzf"}
+FLETCHER32, SIZED, PACKING = 3, (5, 6), (1, 4, 32000)
 CHECKSUM = 4  # bytes of Fletcher's
 LIMITS = Limits(items=1_000_000)  # groups and arrays of a file
 NUMBERED = re.compile(r"^(.*?)[-_=]?\d+$")
@@ -109,11 +108,11 @@ def _check_filters(name: str, properties: Any) -> None:
             f"{name} has the filter {unknown[0]}, which is not built into HDF5. Accepted: "
             f"{', '.join(FILTERS.values())}. Write the file again with one of these (h5repack -f GZIP=4)"
         )
-    places = [PLACE[code] for code in codes if code != FLETCHER32]
-    if sorted(set(places)) != places:
+    before = [code for code in codes if code != FLETCHER32][:-1]
+    if {*PACKING} & {*before}:
         raise FileError(
-            f"{name} has the filters {', '.join(FILTERS[code] for code in codes)}. Accepted: at most one of nbit and "
-            "scaleoffset, then shuffle, then one of zlib, szip and lzf. Write the file again (h5repack -f GZIP=4)"
+            f"{name} has the filters {', '.join(FILTERS[code] for code in codes)}. Accepted: one of zlib, szip and "
+            "lzf, as the last but for fletcher32. Write the file again (h5repack -f GZIP=4)"
         )
 
 
@@ -143,7 +142,7 @@ class Stored:
     def check(self, key: Key) -> None:
         """Raises FileError if one of the chunks of a part unpacks to more than the array declares."""
         codes = [code for code, *_ in _filters(self.array.id.get_create_plist())]
-        if not set(codes) - {*SIZED, SHUFFLE, FLETCHER32}:
+        if not {*PACKING} & {*codes}:
             return
         starts = []
         for part, length, step in zip(key, self.shape, self.array.chunks, strict=True):
@@ -164,9 +163,8 @@ class Stored:
                 continue
             if code == FLETCHER32:
                 packed = packed[:-CHECKSUM]
-            elif code not in (*SIZED, SHUFFLE):
+            elif code in PACKING:
                 check_chunk(str(self.array.name), FILTERS[code], packed, most)
-                return
 
 
 def _plain(file: Any) -> Contents:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -62,7 +63,10 @@ def open_netcdf(path: Path) -> Contents:
 def open_zarr(path: Path) -> Contents:
     """The arrays of a Zarr store, none of which is read yet. Raises FileError if it is damaged."""
     zarr = library("zarr", path)
-    with parsing("Zarr store"):
+    with parsing("Zarr store"), warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore", UserWarning
+        )  # of folders that are no arrays, as those that the store leaves out
         store = open_store(zarr, path)
         root = zarr.open(store, mode="r")
         arrays = {"field": root} if isinstance(root, zarr.Array) else dict(_zarr_arrays(zarr, root, Meter(LIMITS)))
