@@ -11,6 +11,7 @@ import sys
 import zipfile
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,15 @@ import pytest
 import scipy.io
 from numpy.typing import NDArray
 
+from afresh.cli import run as command
 from afresh.core import UserError
 from afresh.data.files import DataFile, FileError
 from afresh.domains.field.fields import Span, read_states
+from afresh.domains.field.modality import FieldModality
 from afresh.domains.field.reading import extras
+from afresh.domains.field.reading.contents import Variable
 from afresh.domains.field.reading.files import open_contents
+from afresh.domains.field.reading.hdf5 import Stored
 from afresh.domains.field.reading.numpy_files import StoredArray
 from afresh.domains.field.reading.options import ReadingOptions
 from afresh.domains.field.reading.read import Reading, read_fields
@@ -717,3 +722,33 @@ def test_the_filters_of_hdf5_give_the_same_values(tmp_path: Path, options: dict[
         file["t"], file["x"] = T, X
     reading = read(tmp_path / "a.h5")
     np.testing.assert_allclose(reading.fields.values[7, 3:17][:, 0], U[7, 3:17], atol=1e-5)
+
+
+def test_values_that_become_unreadable_are_named_with_their_file(tmp_path: Path) -> None:
+    """As at training, where values are read that no look at the data has reached."""
+    hdf5(tmp_path / "a.h5")
+    fields = read(tmp_path / "a.h5").fields
+    with h5py.File(tmp_path / "b.h5", "w") as file:
+        array = file.create_dataset("u", U.shape, U.dtype, chunks=(1, 5, 24), compression="gzip")
+        array.id.write_direct_chunk((0, 0, 0), zlib.compress(ZEROS))
+    with h5py.File(tmp_path / "b.h5", "r") as file:
+        bomb = Variable(Stored(file["u"]), ("sample", "time", "x"))
+        piece = replace(fields.values.pieces[0], variable=bomb)  # type: ignore[attr-defined]
+        damaged = replace(fields, values=replace(fields.values, pieces=(piece,)))  # type: ignore[type-var]
+        with pytest.raises(UserError, match=r"a\.h5, trajectory 0 cannot be read: a chunk of /u.*decompression bomb"):
+            read_states(damaged, Span(0, 0, 2))
+        assert not read_states(damaged, Span(0, 5, 5)).any()  # the next chunk, which is not in the file
+
+
+@pytest.mark.parametrize("words", [["data"], ["train", "--steps", "1"]])
+def test_every_entrance_refuses_what_names_other_files(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    folder, out = tmp_path / "given", ["--out", str(tmp_path / "out.html" if words == ["data"] else tmp_path / "run")]
+    folder.mkdir()
+    hdf5_as(".nc", folder / "a.nc", external)
+    (folder / "elsewhere").rename(tmp_path / "elsewhere")
+    for path in (folder / "a.nc", folder):
+        assert command([*words, str(path), *out])
+        assert "a.nc: u is stored externally" in capsys.readouterr().err
+    assert FieldModality().sniff(folder / "a.nc").score > 0.9  # so that the reader says what is wrong
