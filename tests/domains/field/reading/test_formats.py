@@ -473,6 +473,22 @@ def test_a_group_whose_members_are_packed_is_refused(tmp_path: Path) -> None:
         read(tmp_path / "a.h5")
 
 
+def test_a_group_is_read_once_whatever_leads_to_it(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["u"], file["t"], file["x"] = U, T, X
+        group = file.create_group("inner")
+        group["root"] = file["/"]
+        for level in range(15):  # 4 ** 15 paths
+            outer = file.create_group(f"outer{level}")
+            for link in range(4):
+                outer[f"inner{link}"] = group
+            group = outer
+    check(read(tmp_path / "a.h5"))
+    (tmp_path / "a.h5").rename(tmp_path / "a.nc")  # whose library follows each path, and aborts
+    with pytest.raises(UserError, match="is a second name of something in the file: remove the link"):
+        read(tmp_path / "a.nc")
+
+
 def in_hdf5(codec: str, packed: bytes, place: str = "u") -> Callable[[Path], None]:
     def write(path: Path) -> None:
         def arrays(file: Any, folder: Path) -> None:

@@ -55,8 +55,9 @@ def open_hdf5(path: Path) -> Contents:
         return _well(file) if "t0_fields" in file and "dimensions" in file else _plain(file)
 
 
-def open_group(path: Path) -> Any:
-    """The root of an HDF5 file, which stays open for as long as one of its arrays is in use.
+def open_group(path: Path, *, tree: bool = False) -> Any:
+    """The root of an HDF5 file, which stays open for as long as one of its arrays is in use. tree: whether two names of
+    one group are refused, for libraries that follow each path, and end the process after too many.
 
     Raises FileError if the file is damaged, names another file, has a filter that is not built into the library, or
     declares far more than it stores.
@@ -64,7 +65,7 @@ def open_group(path: Path) -> Any:
     h5py = library("h5py", path)
     with parsing("HDF5 file"):
         file = h5py.File(path, "r")
-        for name, array in _arrays(file, Meter(LIMITS)):
+        for name, array in _arrays(file, Meter(LIMITS), tree=tree):
             _check_array(name, array, path.stat().st_size)
         return file
 
@@ -200,29 +201,33 @@ def _cut_times(variables: dict[str, Variable], decisions: list[str]) -> None:
         decisions.append("t-coordinate has one time more than there are states, as in PDEBench: the last is left out")
 
 
-def _arrays(group: Any, meter: Meter, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """All arrays below a group. Raises FileError for a link to another file, and for a group whose list of members is
-    packed, which the library would unpack without end."""
+def _arrays(
+    group: Any, meter: Meter, prefix: str = "", seen: set[Any] | None = None, *, tree: bool = False
+) -> Iterator[tuple[str, Any]]:
+    """All arrays below a group, and each group once, whatever number of links lead to it (`seen`). Raises FileError for
+    a link to another file, and for a group whose list of members is packed, which the library would unpack without
+    end."""
+    seen = set() if seen is None else seen
+    seen.add(group["."])
     if _properties(group["."]).get_nfilters():
         raise FileError(f"the group {group.name} has a filter, which only arrays may have: write the file again")
     for name in group:
         meter.add(items=1)
         link = group.get(name, getlink=True)
-        if type(link).__name__ == "SoftLink":
-            continue
-        if type(link).__name__ != "HardLink":
+        soft = type(link).__name__ == "SoftLink"
+        if not soft and type(link).__name__ != "HardLink":
             raise FileError(
                 f"{prefix}{name} is a link to another file, and only what is in the file itself is read. Copy what it "
                 "leads to into this file, or remove the link"
             )
-        member = group[name]
-        if member.name in (group.name, "/"):  # a group within itself
-            continue
-        if type(member).__name__ == "Group":
+        member = None if soft else group[name]
+        if tree and (soft or member in seen):
+            raise FileError(f"{prefix}{name} is a second name of something in the file: remove the link")
+        if type(member).__name__ == "Group" and member not in seen:
             if prefix.count("/") > DEPTH:
                 raise FileError(f"its groups are more than {DEPTH} deep in each other: write it with fewer")
-            yield from _arrays(member, meter, f"{prefix}{name}/")
-        elif type(member).__name__ == "Dataset" and member.shape is not None:
+            yield from _arrays(member, meter, f"{prefix}{name}/", seen, tree=tree)
+        elif type(member).__name__ == "Dataset" and member.shape is not None:  # type: ignore[union-attr]
             yield prefix + name, member
 
 

@@ -48,7 +48,7 @@ def open_netcdf(path: Path) -> Contents:
     if classic:
         _check_length(path)
         return _opened(path, path, "netcdf4")
-    file = open_group(path)
+    file = open_group(path, tree=True)
     with parsing("NetCDF file"):
         stored = {name: Stored(array) for name, array in file.items() if isinstance(array, h5py.Dataset)}
         for array in stored.values():
@@ -70,7 +70,7 @@ def open_zarr(path: Path) -> Contents:
         store = open_store(zarr, path)
         root = zarr.open(store, mode="r")
         arrays = {"field": root} if isinstance(root, zarr.Array) else dict(_zarr_arrays(zarr, root, Meter(LIMITS)))
-        decisions = [
+        decisions: list[str] = [
             Omission(f"{name} is not read: its values are {kind}, no numbers") for name, kind in store.left_out.items()
         ]
         for name, array in arrays.items():

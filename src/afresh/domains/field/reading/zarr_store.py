@@ -55,7 +55,7 @@ def open_store(zarr: Any, path: Path) -> Any:
     from zarr.abc.store import OffsetByteRequest, RangeByteRequest, SuffixByteRequest
     from zarr.core.buffer import default_buffer_prototype
 
-    class CheckedStore(zarr.storage.LocalStore):  # type: ignore[misc, name-defined]
+    class CheckedStore(zarr.storage.LocalStore):
         def __init__(self, root: Path, *, read_only: bool = True) -> None:
             super().__init__(root, read_only=read_only)
             self.arrays: dict[str, Chunks] = {}
