@@ -40,10 +40,9 @@ from afresh.domains.field.reading.unpacking import check_chunk
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 DEPTH = 20  # of groups in each other
-# The filters that are built into the library, by their numbers, in the order in which an array may have them.
-FILTERS = {5: "nbit", 6: "scaleoffset", 2: "shuffle", 1: "zlib", 4: "szip", 32000: "lzf", 3: "fletcher32"}
-SIZED, SHUFFLE, FLETCHER32 = (5, 6), 2, 3
-PLACE = {5: 0, 6: 0, 2: 1, 1: 2, 4: 2, 32000: 2}
+# The filters that are built into the library, by their numbers.
+FILTERS = {1: "zlib", 2: "shuffle", 3: "fletcher32", 4: "szip", 5: "nbit", 6: "scaleoffset", 32000: "lzf"}
+FLETCHER32, SIZED, PACKING = 3, (5, 6), (1, 4, 32000)
 CHECKSUM = 4  # bytes of Fletcher's
 LIMITS = Limits(items=1_000_000)  # groups and arrays of a file
 NUMBERED = re.compile(r"^(.*?)[-_=]?\d+$")
@@ -56,8 +55,9 @@ def open_hdf5(path: Path) -> Contents:
         return _well(file) if "t0_fields" in file and "dimensions" in file else _plain(file)
 
 
-def open_group(path: Path) -> Any:
-    """The root of an HDF5 file, which stays open for as long as one of its arrays is in use.
+def open_group(path: Path, *, tree: bool = False) -> Any:
+    """The root of an HDF5 file, which stays open for as long as one of its arrays is in use. tree: whether two names of
+    one group are refused, for libraries that follow each path, and end the process after too many.
 
     Raises FileError if the file is damaged, names another file, has a filter that is not built into the library, or
     declares far more than it stores.
@@ -65,7 +65,7 @@ def open_group(path: Path) -> Any:
     h5py = library("h5py", path)
     with parsing("HDF5 file"):
         file = h5py.File(path, "r")
-        for name, array in _arrays(file, Meter(LIMITS)):
+        for name, array in _arrays(file, Meter(LIMITS), tree=tree):
             _check_array(name, array, path.stat().st_size)
         return file
 
@@ -109,11 +109,11 @@ def _check_filters(name: str, properties: Any) -> None:
             f"{name} has the filter {unknown[0]}, which is not built into HDF5. Accepted: "
             f"{', '.join(FILTERS.values())}. Write the file again with one of these (h5repack -f GZIP=4)"
         )
-    places = [PLACE[code] for code in codes if code != FLETCHER32]
-    if sorted(set(places)) != places:
+    before = [code for code in codes if code != FLETCHER32][:-1]
+    if {*PACKING} & {*before}:
         raise FileError(
-            f"{name} has the filters {', '.join(FILTERS[code] for code in codes)}. Accepted: at most one of nbit and "
-            "scaleoffset, then shuffle, then one of zlib, szip and lzf. Write the file again (h5repack -f GZIP=4)"
+            f"{name} has the filters {', '.join(FILTERS[code] for code in codes)}. Accepted: one of zlib, szip and "
+            "lzf, as the last but for fletcher32. Write the file again (h5repack -f GZIP=4)"
         )
 
 
@@ -143,7 +143,7 @@ class Stored:
     def check(self, key: Key) -> None:
         """Raises FileError if one of the chunks of a part unpacks to more than the array declares."""
         codes = [code for code, *_ in _filters(self.array.id.get_create_plist())]
-        if not set(codes) - {*SIZED, SHUFFLE, FLETCHER32}:
+        if not {*PACKING} & {*codes}:
             return
         starts = []
         for part, length, step in zip(key, self.shape, self.array.chunks, strict=True):
@@ -164,9 +164,8 @@ class Stored:
                 continue
             if code == FLETCHER32:
                 packed = packed[:-CHECKSUM]
-            elif code not in (*SIZED, SHUFFLE):
+            elif code in PACKING:
                 check_chunk(str(self.array.name), FILTERS[code], packed, most)
-                return
 
 
 def _plain(file: Any) -> Contents:
@@ -202,29 +201,33 @@ def _cut_times(variables: dict[str, Variable], decisions: list[str]) -> None:
         decisions.append("t-coordinate has one time more than there are states, as in PDEBench: the last is left out")
 
 
-def _arrays(group: Any, meter: Meter, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """All arrays below a group. Raises FileError for a link to another file, and for a group whose list of members is
-    packed, which the library would unpack without end."""
+def _arrays(
+    group: Any, meter: Meter, prefix: str = "", seen: set[Any] | None = None, *, tree: bool = False
+) -> Iterator[tuple[str, Any]]:
+    """All arrays below a group, and each group once, whatever number of links lead to it (`seen`). Raises FileError for
+    a link to another file, and for a group whose list of members is packed, which the library would unpack without
+    end."""
+    seen = set() if seen is None else seen
+    seen.add(group["."])
     if _properties(group["."]).get_nfilters():
         raise FileError(f"the group {group.name} has a filter, which only arrays may have: write the file again")
     for name in group:
         meter.add(items=1)
         link = group.get(name, getlink=True)
-        if type(link).__name__ == "SoftLink":
-            continue
-        if type(link).__name__ != "HardLink":
+        soft = type(link).__name__ == "SoftLink"
+        if not soft and type(link).__name__ != "HardLink":
             raise FileError(
                 f"{prefix}{name} is a link to another file, and only what is in the file itself is read. Copy what it "
                 "leads to into this file, or remove the link"
             )
-        member = group[name]
-        if member.name in (group.name, "/"):  # a group within itself
-            continue
-        if type(member).__name__ == "Group":
+        member = None if soft else group[name]
+        if tree and (soft or member in seen):
+            raise FileError(f"{prefix}{name} is a second name of something in the file: remove the link")
+        if type(member).__name__ == "Group" and member not in seen:
             if prefix.count("/") > DEPTH:
                 raise FileError(f"its groups are more than {DEPTH} deep in each other: write it with fewer")
-            yield from _arrays(member, meter, f"{prefix}{name}/")
-        elif type(member).__name__ == "Dataset" and member.shape is not None:
+            yield from _arrays(member, meter, f"{prefix}{name}/", seen, tree=tree)
+        elif type(member).__name__ == "Dataset" and member.shape is not None:  # type: ignore[union-attr]
             yield prefix + name, member
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -47,7 +48,7 @@ def open_netcdf(path: Path) -> Contents:
     if classic:
         _check_length(path)
         return _opened(path, path, "netcdf4")
-    file = open_group(path)
+    file = open_group(path, tree=True)
     with parsing("NetCDF file"):
         stored = {name: Stored(array) for name, array in file.items() if isinstance(array, h5py.Dataset)}
         for array in stored.values():
@@ -62,11 +63,14 @@ def open_netcdf(path: Path) -> Contents:
 def open_zarr(path: Path) -> Contents:
     """The arrays of a Zarr store, none of which is read yet. Raises FileError if it is damaged."""
     zarr = library("zarr", path)
-    with parsing("Zarr store"):
+    with parsing("Zarr store"), warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore", UserWarning
+        )  # of folders that are no arrays, as those that the store leaves out
         store = open_store(zarr, path)
         root = zarr.open(store, mode="r")
         arrays = {"field": root} if isinstance(root, zarr.Array) else dict(_zarr_arrays(zarr, root, Meter(LIMITS)))
-        decisions = [
+        decisions: list[str] = [
             Omission(f"{name} is not read: its values are {kind}, no numbers") for name, kind in store.left_out.items()
         ]
         for name, array in arrays.items():

@@ -27,7 +27,7 @@ CONSOLIDATED = ".zmetadata"  # the metadata of all arrays once more
 PACKED = ("blosc", "gzip", "lz4", "zlib", "zstd")
 CHECKSUM, SHARDS = "crc32c", "sharding_indexed"
 CODECS = ("bytes", "transpose", CHECKSUM, SHARDS, "blosc", "gzip", "zstd")  # of version 3
-FILTERS = ("delta", "shuffle")  # of version 2
+FILTERS = ("shuffle",)  # of version 2
 CHECKSUM_BYTES, ENTRY = 4, 16  # bytes of a checksum, and of a chunk in the index of a shard
 ABSENT = (1 << 64) - 1  # where the index says that a chunk is, if the shard lacks it
 
@@ -55,7 +55,7 @@ def open_store(zarr: Any, path: Path) -> Any:
     from zarr.abc.store import OffsetByteRequest, RangeByteRequest, SuffixByteRequest
     from zarr.core.buffer import default_buffer_prototype
 
-    class CheckedStore(zarr.storage.LocalStore):  # type: ignore[misc, name-defined]
+    class CheckedStore(zarr.storage.LocalStore):
         def __init__(self, root: Path, *, read_only: bool = True) -> None:
             super().__init__(root, read_only=read_only)
             self.arrays: dict[str, Chunks] = {}
@@ -150,9 +150,6 @@ def chunks_2(name: str, metadata: Any, size: int) -> Chunks:
     for step in metadata.get("filters") or ():
         if step["id"] not in FILTERS:
             raise unknown_codec(name, step["id"], FILTERS)
-        types = {step.get("dtype", metadata["dtype"]), step.get("astype", metadata["dtype"])}
-        if step["id"] == "delta" and {np.dtype(t) for t in types} != {np.dtype(metadata["dtype"])}:
-            raise FileError(f"{name} is stored as differences of another type. Store it without the filter delta")
     return Chunks(math.prod(metadata["chunks"]) * size, codec, 0)
 
 
