@@ -62,9 +62,9 @@ def control_groups(controller: str, root: Path = ROOT) -> list[Path]:
     the controller that is mounted: `memory` or `cpu` of version 1, and version 2."""
     paths: dict[str, PurePosixPath] = {}
     for line in read_lines(root / "proc/self/cgroup"):
-        _, names, path = line.split(":", 2)
+        _, names, place = line.split(":", 2)
         if not names or controller in names.split(","):
-            paths["cgroup" if names else "cgroup2"] = PurePosixPath(path)
+            paths["cgroup" if names else "cgroup2"] = PurePosixPath(place)
     folders: list[Path] = []
     for line in read_lines(root / "proc/self/mountinfo"):
         mount, system = (part.split() for part in line.split(" - ", 1))
@@ -73,8 +73,8 @@ def control_groups(controller: str, root: Path = ROOT) -> list[Path]:
         path, top = paths[system[0]], PurePosixPath(mount[3])
         # A container sees its own group at the place of the mount, and a name of it that only the host knows.
         inside = path.relative_to(top).parts if path.is_relative_to(top) and ".." not in path.parts else ()
-        place = root / mount[4].lstrip("/")
-        folders += [place.joinpath(*inside[:depth]) for depth in range(len(inside) + 1)]
+        mounted = root / mount[4].lstrip("/")
+        folders += [mounted.joinpath(*inside[:depth]) for depth in range(len(inside) + 1)]
     return folders
 
 

@@ -18,6 +18,7 @@ LOSSLESS: list[tuple[Kind, list[Cell]]] = [
     ("category", rng.permutation(CODES).tolist()),  # all rare: a group and a place in it
     ("date", ["2020-02-29", "1969-12-31", None] * 10),
     ("date", ["2020-02-29 13:00:00", "1950-01-01 00:00:01"] * 10),
+    ("date", ["2020-02-29 13:00:00+00:00", "1950-01-01 00:00:01+00:00"] * 10),
     ("date", ["2020-02-29 13:00:00.250", "2020-02-29 13:00:00.500"] * 10),
 ]
 
@@ -97,3 +98,13 @@ def test_a_number_beyond_training_is_in_the_nearest_cell() -> None:
     tokens = code.encode([-1e9, 1e9])
     low, high = code.decode(tokens, np.array([0.5, 0.5]))
     assert isinstance(low, float) and isinstance(high, float) and low < -1.5 and high > 1.5
+
+
+@pytest.mark.parametrize("zone", ["", "+00:00"])
+def test_dates_that_do_not_recur_keep_the_form_of_their_column(zone: str) -> None:
+    cells: list[Cell] = [f"2020-01-{1 + i % 28:02d} {i % 24:02d}:{i % 60:02d}:{i % 59:02d}{zone}" for i in range(1500)]
+    cells = list(dict.fromkeys(cells))
+    code = fit_column("x", "date", cells)
+    back = code.decode(code.encode(cells), rng.uniform(size=len(cells)))
+    assert len(set(back) - set(cells)) > 100
+    assert all(str(cell).endswith(zone) and len(str(cell)) == len(str(cells[0])) for cell in back)

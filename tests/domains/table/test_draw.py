@@ -13,7 +13,9 @@ import pytest
 import afresh
 from afresh import Model
 from afresh.core import UserError
-from afresh.domains.table.draw import spread
+from afresh.domains.table.column_code import fit_column
+from afresh.domains.table.draw import outside, spread
+from afresh.domains.table.row import Cell, Kind
 from tests.domains.table.people import CODES, NAMES, people, write
 
 
@@ -46,6 +48,22 @@ def test_rows_have_what_is_given_and_the_rest_follows(model: Model) -> None:
     assert sum(r.cells[3] == "C" for r in found.rows) > 135
     assert sum(r.cells[5] == "no" for r in found.rows) > 135
     assert not found.notes and table(found.files()["rows.csv"])[0]["age"] == "33"
+
+
+@pytest.mark.parametrize(
+    ("kind", "cells", "within", "beyond"),
+    [
+        ("number", [5, 7, 9] * 10, [5, 6, 9], [4, -9, 10]),
+        ("date", ["2020-01-02", "2020-03-04"] * 10, ["2020-02-01"], ["2020-01-01", "2020-03-05"]),
+        ("category", ["a", "b"] * 10, ["a", None], []),
+    ],
+)
+def test_a_value_below_or_above_training_is_noted(
+    kind: Kind, cells: list[Cell], within: list[Cell], beyond: list[Cell]
+) -> None:
+    code = fit_column("x", kind, cells)
+    assert not any(outside(code, cell) for cell in within)
+    assert all(f"x={cell} is outside of what training has" in outside(code, cell) for cell in beyond)
 
 
 def test_rows_are_written_as_parquet(model: Model) -> None:

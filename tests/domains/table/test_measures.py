@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
+from afresh.core import Cond, Drawn, Examples, Item, Score, Space
 from afresh.domains.table.fidelity import (
     column_similarity,
     contingency_similarity,
@@ -17,9 +20,12 @@ from afresh.domains.table.fidelity import (
     told_apart,
 )
 from afresh.domains.table.frame import Frame, frames_of, shuffled_columns
+from afresh.domains.table.metrics import judge_table, privacy, usefulness
 from afresh.domains.table.privacy import copies, membership, nearest
-from afresh.domains.table.row import Cell, Header, Kind, Row
+from afresh.domains.table.row import ROW, Cell, Header, Kind, Row
 from afresh.domains.table.usefulness import predicts, target_of
+from afresh.evaluation.study import Study
+from tests.evaluation.evidence import Evidence
 
 rng = np.random.default_rng(0)
 
@@ -107,6 +113,40 @@ def test_an_attack_finds_those_whose_rows_are_repeated_and_nobody_else() -> None
     assert abs(float(inside.mean() - outside.mean())) < 0.005
     rows = linked(50, 1)
     assert copies(rows[:10] + linked(10, 2), rows) == 10
+
+
+def study(drawn: Sequence[Row], target: str | None = None) -> Study:
+    """Rows that a model drew, beside training and held-out rows of `linked`, of which `target` is to be predicted."""
+    train, held = ([Item(row, f"row {i}") for i, row in enumerate(linked(n, s))] for n, s in ((800, 1), (400, 2)))
+    header = replace(train[0].value.header, target=target)
+    train = [replace(item, value=replace(item.value, header=header)) for item in train]
+    none, cond = torch.zeros(len(drawn), 1), Cond(len(drawn))
+    examples = (Examples(torch.zeros(len(items), 1), Cond(len(items))) for items in (train, held))
+    space = Space("field", (1,))
+    evidence = Evidence(space, {}, *examples, train, held, lambda n: Drawn(none, drawn, cond), kind=ROW)
+    return Study(evidence, len(drawn))
+
+
+def scores_of(scores: Sequence[Score]) -> dict[str, Score]:
+    return {score.name: score for score in scores}
+
+
+def test_rows_that_repeat_those_of_training_are_nearer_to_them_than_real_ones() -> None:
+    """By chance it is one half, as of rows of the same distribution that nothing was learnt from."""
+    repeated, fresh = (scores_of(privacy(study(drawn))) for drawn in (linked(800, 1)[:400], linked(400, 5)))
+    assert repeated["table_nearer"].value > 0.95 and repeated["table_copies"].value == 1
+    assert fresh["table_nearer"].value == pytest.approx(0.5, abs=0.06) and fresh["table_copies"].value == 0
+    told = {"table_detection": Score("table_detection", 0.5, None, None, 400, "higher", 0.5, 0.9)}
+    verdict = judge_table({**told, **repeated}, "rows")
+    assert verdict is not None and verdict[0] == "memorised"
+
+
+def test_the_column_that_is_set_is_the_one_that_is_predicted() -> None:
+    """`d` is by chance, so that no table predicts it, and `c` follows from the others."""
+    by_chance, follows = study(linked(400, 5), "d"), study(linked(400, 5), "c")
+    (none,), (sure,) = usefulness(by_chance), usefulness(follows)
+    assert none.value == pytest.approx(0.5, abs=0.1) and sure.value > 0.95
+    assert "AUC of 'd'" in by_chance.notes[-1] and "AUC of 'c'" in follows.notes[-1]
 
 
 def test_parity_with_sdmetrics() -> None:

@@ -11,7 +11,7 @@ from afresh.core import Evidence, Question, Score, ScoreWords, UserError, events
 from afresh.core.plural import counted
 from afresh.domains.interactions.history import History
 from afresh.domains.interactions.ranking import Items, Scorer, Scores, accuracy, ndcg, over_users, rank_all
-from afresh.domains.interactions.recommend import LEAST, Ranking, Recommender, can_recommend, recommender_of
+from afresh.domains.interactions.recommend import LEAST, Ranking, Recommender, recommender_of, why_not
 from afresh.runs.run import Run
 
 MOST, FEW = 2_000, 500  # held-out events that are ranked, and with a limit of seconds
@@ -42,7 +42,7 @@ def retained(run: Run, evidence: Evidence) -> tuple[list[Score], list[str]]:
         return [], []
     try:
         base = Run.open(Path(record.base_model))
-        before = Recommender(base, complete=False, hurry=evidence.limited) if can_recommend(base) else None
+        before = Recommender(base, complete=False, hurry=evidence.limited) if why_not(base) is None else None
     except UserError:
         before = None
     if before is None or before.data is None or after.data is None:

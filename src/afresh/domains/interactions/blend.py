@@ -18,11 +18,10 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from afresh.core.safe_json import read_model
 from afresh.domains.interactions.baselines.ease import weights_of
 from afresh.domains.interactions.catalogue import Catalogue
 from afresh.domains.interactions.item_table import ItemTable, load_table, strongest
-from afresh.domains.interactions.neighbours import FADE, fit_neighbours, following
+from afresh.domains.interactions.neighbours import FADE, following
 from afresh.domains.interactions.ranking import Items
 from afresh.storage.files import write_json
 
@@ -117,11 +116,6 @@ def popularity(catalogue: Catalogue) -> Tensor:
     return (counts if new is None else counts + torch.from_numpy(new.T @ counts.numpy()))[None].log1p()
 
 
-def counted_from(histories: Sequence[Items], size: int, hurry: bool = False) -> Tables:
-    """The tables of histories of item numbers, oldest first, over a catalogue of `size` items."""
-    return Tables(fit_neighbours(histories, size), chosen_together(histories, size, hurry))
-
-
 def chosen_together(histories: Sequence[Items], size: int, hurry: bool = False) -> ItemTable | None:
     """The largest weights of EASE, or None for a catalogue that is too large."""
     if size > (FEW_ITEMS if hurry else MOST_ITEMS):
@@ -133,10 +127,6 @@ def load_tables(folder: Path, size: int) -> Tables:
     """Raises UserError if a file is missing or damaged."""
     together = folder / TOGETHER
     return Tables(load_table(folder / FOLLOWING, size), load_table(together, size) if together.is_file() else None)
-
-
-def load_blend(folder: Path) -> Blend:
-    return read_model(folder / BLEND, Blend, "how recommendations are blended")
 
 
 def save_blend(folder: Path, blend: Blend) -> None:

@@ -20,6 +20,7 @@ from afresh.core import Branch, Cond, Evidence, Predict, UserError, events
 from afresh.core.cost import check_cost
 from afresh.core.plural import counted
 from afresh.core.rng import Rng
+from afresh.core.safe_json import read_model
 from afresh.core.solver_progress import step
 from afresh.domains.interactions.blend import (
     BLEND,
@@ -31,8 +32,6 @@ from afresh.domains.interactions.blend import (
     Tables,
     blended,
     chosen_together,
-    counted_from,
-    load_blend,
     load_tables,
     save_blend,
 )
@@ -40,6 +39,7 @@ from afresh.domains.interactions.catalogue import Catalogue
 from afresh.domains.interactions.encoder import HistoryEncoder
 from afresh.domains.interactions.history import History
 from afresh.domains.interactions.item_table import load_table
+from afresh.domains.interactions.neighbours import fit_neighbours
 from afresh.runs.data import known_data
 from afresh.runs.run import Run
 from afresh.sampling.item_paths import Paths, item_log_probs, next_log_probs, paths_of
@@ -118,10 +118,6 @@ def why_not(run: Run) -> str | None:
     return None
 
 
-def can_recommend(run: Run) -> bool:
-    return why_not(run) is None
-
-
 class Recommender:
     """Ranks the items of a run on interactions. Raises UserError for a run of another kind.
 
@@ -181,7 +177,7 @@ class Recommender:
     def fitted(self) -> Blend:
         """How much each expert counts for held-out choices; the network alone without the data."""
         if (self.folder / BLEND).is_file():
-            return load_blend(self.folder)
+            return read_model(self.folder / BLEND, Blend, "how recommendations are blended")
         if self.data is None:
             return Blend()
         events.progress("how much each expert counts is fitted")
@@ -222,7 +218,8 @@ class Recommender:
             if history.user not in longest or len(history.items) > len(longest[history.user].items):
                 longest[history.user] = history
         rows = [np.array(self.encoder.ids(h.items), np.int64) for h in longest.values()]
-        found = counted_from(rows, len(self.catalogue), self.hurry)
+        size = len(self.catalogue)
+        found = Tables(fit_neighbours(rows, size), chosen_together(rows, size, self.hurry))
         self.write(lambda: found.save(folder))
         return found
 
