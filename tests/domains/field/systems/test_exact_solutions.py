@@ -9,6 +9,7 @@ import pytest
 
 from afresh.domains.field.systems import SYSTEMS, System
 from afresh.domains.field.systems.grid import Array
+from tests.domains.field.systems.conserved import conserved_quantities
 
 
 def end(of: System, fields: Array, steps: int, parameters: dict[str, float]) -> Array:
@@ -48,7 +49,7 @@ def test_two_solitons_conserve_what_the_equation_conserves() -> None:
     crests = {0.5: 0.8, 1.1: 0.3}  # the speed of each
     u = np.sum([3 * c / np.cosh(np.sqrt(c / 0.0025) * (x - at) / 2) ** 2 for at, c in crests.items()], axis=0)
     states = of.rollout(u[None, None], 25)
-    for name, values in of.conserved_quantities(states).items():
+    for name, values in conserved_quantities(of, states).items():
         assert np.abs(values / values[:, :1] - 1).max() < 1e-7, name
 
 
@@ -110,7 +111,7 @@ def test_a_flow_without_friction_keeps_energy_and_enstrophy() -> None:
     states = of.rollout(vorticity[None, None], 5, {"viscosity": 0.0, "drag": 0.0, "forcing": 0.0})[0, :, 0]
     inverse = np.divide(1, grid.laplacian, out=np.zeros_like(grid.laplacian), where=grid.laplacian != 0)
     stream = grid.to_fields(inverse * grid.to_modes(states))
-    for values in (grid.mean(states**2), grid.mean(states * stream)):
+    for values in ((states**2).mean(grid.axes), (states * stream).mean(grid.axes)):
         assert np.abs(values / values[0] - 1).max() < 1e-7
     assert np.abs(states[-1] - states[0]).max() > 0.1
 
@@ -162,6 +163,6 @@ def test_a_balanced_stream_rests_and_shallow_water_keeps_its_energy() -> None:
     assert np.allclose(end(of, stream, 10, given), stream, atol=1e-13)
     disturbed = stream * 0.3 + np.stack([0 * y, 0.02 * np.cos(x + y), 0.05 * np.sin(x)])
     states = of.rollout(disturbed[None], 10, given)
-    energy = of.conserved_quantities(states, given)["energy"][0]
+    energy = conserved_quantities(of, states, given)["energy"][0]
     assert np.abs(energy / energy[0] - 1).max() < 1e-6
     assert np.abs(states[0, -1] - states[0, 0]).max() > 0.01

@@ -20,22 +20,6 @@ def initial(rng: Rng, numbers: Array, grid: Grid, parameters: Parameters) -> Arr
     return 0.5 * random_waves(rng, "korteweg-de-vries", numbers, grid, 3)[:, None]
 
 
-def mass(fields: Array, grid: Grid, parameters: Parameters) -> Array:
-    """The mean of u."""
-    return grid.mean(fields)[..., 0]
-
-
-def momentum(fields: Array, grid: Grid, parameters: Parameters) -> Array:
-    """The mean of u^2 / 2."""
-    return grid.mean(fields**2)[..., 0] / 2
-
-
-def energy(fields: Array, grid: Grid, parameters: Parameters) -> Array:
-    """The mean of u^3 / 6 - dispersion (du/dx)^2 / 2, the Hamiltonian."""
-    slope = grid.to_fields(1j * grid.wavenumbers[0] * grid.smooth_modes(fields))
-    return grid.mean(fields**3)[..., 0] / 6 - parameters["dispersion"] * grid.mean(slope**2)[..., 0] / 2
-
-
 KORTEWEG_DE_VRIES = System(
     name="korteweg-de-vries",
     title="the Korteweg-de Vries equation",
@@ -51,5 +35,4 @@ KORTEWEG_DE_VRIES = System(
     equation=equation,
     initial=initial,
     parameters={"dispersion": Parameter("how much faster long waves are than short ones", 0.0025, 0.0001, 0.1)},
-    conserved={"mass": mass, "momentum": momentum, "energy": energy},
 )

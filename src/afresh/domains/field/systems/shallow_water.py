@@ -84,18 +84,6 @@ def initial(rng: Rng, numbers: Array, grid: Grid, parameters: Parameters) -> Arr
     return np.stack([*flow, balanced + free], 1)
 
 
-def mass(fields: Array, grid: Grid, parameters: Parameters) -> Array:
-    """The mean height."""
-    return grid.mean(fields)[..., 2]
-
-
-def energy(fields: Array, grid: Grid, parameters: Parameters) -> Array:
-    """The mean of (depth + height) |u|^2 / 2 + gravity height^2 / 2; hyperviscosity takes a little of it away."""
-    u, v, height = (fields[..., part, :, :] for part in range(3))
-    depth, gravity = parameters["depth"][..., None, None], parameters["gravity"][..., None, None]
-    return grid.mean((depth + height) * (u * u + v * v) + gravity * height**2) / 2
-
-
 SHALLOW_WATER = System(
     name="shallow-water",
     title="the shallow-water equations",
@@ -116,5 +104,4 @@ SHALLOW_WATER = System(
         "rotation": Parameter("twice the rate at which the plane turns", 2.0, 0.0, 10.0),
         "hyperviscosity": Parameter("how fast the shortest waves are damped", 3e-6, 0.0, 1e-2),
     },
-    conserved={"mean height": mass, "energy": energy},
 )
