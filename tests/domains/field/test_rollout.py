@@ -96,6 +96,17 @@ def test_it_ends_with_a_reason_where_it_leaves_what_was_seen(
     assert rolled(model, start=data, steps=6, anyway=True).states.shape[1] == 6
 
 
+def test_states_of_a_ring_are_bounded_by_those_of_training_and_broken_ones_are_not(model: Model) -> None:
+    encoder = field_encoder(model.run)
+    before = model.run.conditions.select(torch.arange(8)).parts["past"]
+    assert torch.equal(encoder.bounded(0.99 * before, before), 0.99 * before), "as training states are, to the bit"
+    energy = encoder.bounded(1.2 * before, before).square().sum()
+    assert energy < 1.2 * before.square().sum(), "and not 1.44 times as much"
+    assert torch.equal(encoder.bounded(4 * before, before), 4 * before), "a broken model is seen to be one"
+    nothing = torch.full_like(before, torch.nan)
+    assert encoder.bounded(nothing, before).isnan().all()
+
+
 def test_several_beginnings_are_rolled_out_as_each_alone(model: Model) -> None:
     encoder, begin = field_encoder(model.run), model.run.conditions.select(torch.arange(3))
     together = torch.stack([*futures(model.run, encoder, begin, 2, 0, members=4)], 1).view(3, 4, 2, 1, 16)

@@ -127,16 +127,17 @@ class FieldEncoder:
     def bounded(self, x: Tensor, before: Tensor) -> Tensor:
         """States (B, *space.shape) that follow those before in a rollout, of which small errors do not add up without
         end: on a ring, none has more energy at a wavenumber than states of training, none gains more in a step, and
-        values are cut at CUT times their range. A state that is far from it after one step stays as it is."""
+        values are cut at CUT times their range. A state with far more energy than these after one step stays as it
+        is."""
         saved, seen = self.saved, self.saved.seen_range
         if not saved.most:
             return x
-        low, high = (self.along(v.tolist(), len(v)) for v in (seen.low, seen.high))
-        mean, std = (self.along(v, len(v)) for v in (saved.mean, saved.std))
-        middle, half = (torch.from_numpy(v).float() for v in (((low + high) / 2 - mean) / std, (high - low) / 2 / std))
-        near = ((x - middle).abs() <= FACTOR * half).flatten(1).all(1).view(-1, *[1] * (x.dim() - 1))
-        kept = bounded(x, before, saved.most, saved.gain, saved.points).clamp(middle - CUT * half, middle + CUT * half)
-        return torch.where(near, kept, x)
+        middle, half = (seen.high + seen.low) / 2, (seen.high - seen.low) / 2
+        ends = (self.unit(self.along(v.tolist(), len(v))) for v in (middle - CUT * half, middle + CUT * half))
+        kept = bounded(x, before, saved.most, saved.gain, saved.points).clamp(*ends)
+        most = torch.from_numpy(FACTOR**2 * seen.most_energy / np.square(saved.std)).float()
+        near = (x.square().flatten(2).mean(2) <= most).all(1)
+        return torch.where(near.view(-1, *[1] * (x.dim() - 1)), kept, x)
 
     def encode(self, items: Sequence[Item]) -> Examples:
         """x (N, *space.shape), float32; of states in a file, x is a sample. Raises UserError for a state of another

@@ -135,7 +135,7 @@ def choose_noise(run: Run, encoder: FieldEncoder, held: Sequence[Sequence[Item]]
     starts = [places[i] for i in evenly_spaced(len(places), STARTS).tolist()]
     begin = encoder.encode([t[k] for t, k in starts]).cond
     truth = states_of([t[k:] for t, k in starts], encoder, horizon)
-    if "spread" in run.family.sampling.settings.model_fields:
+    if "spread" in run.settings({}).model_dump():
         middle, *_ = roll(run, encoder, begin, 1, 1, effort, Noise(spread=0.0), "spread of members")
         drawn = roll(run, encoder, begin, 1, FEW, effort, Noise(), "spread of members")
         spread = fitted_spread(middle, drawn, truth[:, :1])

@@ -140,5 +140,4 @@ def far_from_seen(states: NDArray[Any], seen: SeenRange, factor: float = FACTOR)
     the training data than `factor` times half of the range: (n,)."""
     values = np.asarray(states, np.float64).reshape(*states.shape[:2], -1)
     middle, half = (seen.high + seen.low) / 2, (seen.high - seen.low) / 2
-    out: NDArray[np.bool_] = ~(np.abs(values - middle[:, None]) <= factor * half[:, None]).all((1, 2))
-    return out
+    return np.asarray(~(np.abs(values - middle[:, None]) <= factor * half[:, None]).all((1, 2)))

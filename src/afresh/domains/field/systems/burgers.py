@@ -20,10 +20,6 @@ def initial(rng: Rng, numbers: Array, grid: Grid, parameters: Parameters) -> Arr
     return 0.5 * random_waves(rng, "burgers", numbers, grid, 4)[:, None]
 
 
-def mean(fields: Array, grid: Grid, parameters: Parameters) -> Array:
-    return grid.mean(fields)[..., 0]
-
-
 BURGERS = System(
     name="burgers",
     title="Burgers' equation",
@@ -39,5 +35,4 @@ BURGERS = System(
     equation=equation,
     initial=initial,
     parameters={"viscosity": Parameter("how fast differences of velocity even out", 0.02, 0.0, 1.0)},
-    conserved={"mean velocity": mean},
 )

@@ -74,7 +74,3 @@ class Grid:
     def smooth_modes(self, fields: Array) -> Array:
         """The modes of the fields without those that are not alias-free."""
         return self.to_modes(fields) * self.alias_free
-
-    def mean(self, fields: Array) -> Array:
-        """Over space."""
-        return fields.mean(self.axes)

@@ -49,11 +49,6 @@ def initial(rng: Rng, numbers: Array, grid: Grid, parameters: Parameters) -> Arr
     return 2 * random_waves(rng, "kolmogorov-flow", numbers, grid, 6)[:, None]
 
 
-def circulation(fields: Array, grid: Grid, parameters: Parameters) -> Array:
-    """The mean vorticity."""
-    return grid.mean(fields)[..., 0]
-
-
 KOLMOGOROV_FLOW = System(
     name="kolmogorov-flow",
     title="Kolmogorov flow",
@@ -75,5 +70,4 @@ KOLMOGOROV_FLOW = System(
         "drag": Parameter("how fast all motion is slowed", 0.1, 0.0, 1.0),
         "forcing": Parameter("the amplitude of the force", 1.0, 0.0, 4.0),
     },
-    conserved={"mean vorticity": circulation},
 )

@@ -25,10 +25,6 @@ def initial(rng: Rng, numbers: Array, grid: Grid, parameters: Parameters) -> Arr
     return 0.5 * random_waves(rng, "kuramoto-sivashinsky", numbers, grid, 5)[:, None]
 
 
-def mean(fields: Array, grid: Grid, parameters: Parameters) -> Array:
-    return grid.mean(fields)[..., 0]
-
-
 KURAMOTO_SIVASHINSKY = System(
     name="kuramoto-sivashinsky",
     title="the Kuramoto-Sivashinsky equation",
@@ -46,5 +42,4 @@ KURAMOTO_SIVASHINSKY = System(
     equation=equation,
     initial=initial,
     parameters={"hyperviscosity": Parameter("how fast short waves are damped", 1.0, 0.5, 2.0)},
-    conserved={"mean velocity": mean},
 )

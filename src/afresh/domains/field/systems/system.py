@@ -40,9 +40,7 @@ class System:
 
     `equation` takes a grid and the parameters, each (trajectories or 1, 1, ...) so that it broadcasts to the modes.
     `initial` takes random numbers, the numbers of the trajectories (trajectories,), a grid and such parameters, and
-    returns fields (trajectories, channels, *space). `conserved`: by name, the quantities that the equation conserves at
-    the default parameters, each a function of fields (..., channels, *space), a grid and parameters that broadcast to
-    its result (...).
+    returns fields (trajectories, channels, *space).
     """
 
     name: str
@@ -59,7 +57,6 @@ class System:
     equation: Callable[[Grid, Parameters], Equation]
     initial: Callable[[Rng, Array, Grid, Parameters], Array]
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
-    conserved: Mapping[str, Callable[[Array, Grid, Parameters], Array]] = field(default_factory=dict)
     warm_up: int = 0
     least_points: int = 32
 
@@ -139,12 +136,6 @@ class System:
                 "unstable",
             )
         return states
-
-    def conserved_quantities(self, states: Array, parameters: Given | None = None) -> dict[str, Array]:
-        """By name, (trajectories, time) in float64, of states (trajectories, time, channels, *space)."""
-        given = self._beside(self.check_parameters(parameters or {}, len(states)), 1)
-        grid = self.grid(states.shape[-1])
-        return {name: quantity(states.astype(np.float64), grid, given) for name, quantity in self.conserved.items()}
 
     def check_parameters(self, given: Given, trajectories: int) -> dict[str, Array]:
         """Every parameter by name, (trajectories or 1,) in float64. Raises UserError for a name that there is not, a
