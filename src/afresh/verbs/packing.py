@@ -22,7 +22,7 @@ from afresh.core.verb import Line
 from afresh.formats.model_card import shared_name
 from afresh.runs.lock import held
 from afresh.runs.manifest import FILE as MANIFEST
-from afresh.runs.manifest import RECORD, REPORTED, files_of, manifest_faults, read_manifest
+from afresh.runs.manifest import FITTED_FOLDER, RECORD, REPORTED, files_of, manifest_faults, read_manifest
 from afresh.runs.record import BaseLicence, RunRecord
 from afresh.runs.run import Run
 from afresh.storage.folders import check_free
@@ -34,7 +34,16 @@ from afresh.verbs.report import read_verdict
 from afresh.verbs.sharing_licence import check_release
 
 WEIGHTS = tuple(f"{name}.{suffix}" for name in (EARLY, CHOSEN, FITTED) for suffix in ("safetensors", "sha256", "json"))
-SHARED = ("encoder", "codec", "conditions.safetensors", f"{BASE}.safetensors", "adapter", "metrics.jsonl", *WEIGHTS)
+SHARED = (
+    "encoder",
+    "codec",
+    "conditions.safetensors",
+    f"{BASE}.safetensors",
+    "adapter",
+    "metrics.jsonl",
+    FITTED_FOLDER,
+    *WEIGHTS,
+)
 TEXTS = (".json", ".html", ".md")  # files that may name paths
 LONG = re.compile(r"(~|[A-Za-z]:|\w+:/)?[/\\][^/\\]+[/\\].")  # a path from the root, or an address, in a folder
 FOLDERS = re.compile(r"(?<![\w./:\\-])(?:~|[A-Za-z]:)?/(?:[^/\s\"'<>,;:]+/)+")  # the folders of a path from the root
