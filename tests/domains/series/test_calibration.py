@@ -30,8 +30,8 @@ SPREADS = (0.5, 2.0)  # of what comes, where members have 1, at each of two step
 
 
 def gaussian(windows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Members (REFERENCE, N, 1, 2) at the quantiles of unit spread around other values in each window, and what came (N,
-    1, 2)."""
+    """Members (REFERENCE, N, 1, 2) at the quantiles of unit spread around other values in each window, and what came
+    (N, 1, 2)."""
     draw = np.random.default_rng(seed)
     middle = 10 * draw.standard_normal((windows, 1, 2))
     quantiles = norm.ppf(np.linspace(0, 1, REFERENCE).clip(1e-3, 1 - 1e-3))

@@ -144,7 +144,7 @@ def test_the_ratio_has_an_interval_by_stretches_that_do_not_overlap() -> None:
     top, bottom, blocks = np.arange(1.0, 13.0), np.full(12, 2.0), np.arange(12) // 3
     found = in_blocks(top, bottom, blocks)
     each = top.reshape(4, 3).sum(1) / 6
-    half = 3.182446 * each.std(ddof=1) / 2  # Student's quantile for three degrees of freedom
+    half = 3.182446305 * each.std(ddof=1) / 2  # Student's quantile for three degrees of freedom
     assert found.value == pytest.approx(each.mean()) and found.n == 4
     assert (found.high, found.low) == (pytest.approx(each.mean() + half), pytest.approx(each.mean() - half))
     assert in_blocks(top, bottom, np.zeros(12)).high is None

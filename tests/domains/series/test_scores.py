@@ -129,3 +129,11 @@ def test_the_distance_of_a_value_is_in_deviations_and_its_chance_two_sided() -> 
     np.testing.assert_allclose(distance[:3], [0, 2, 3], atol=0.02)
     np.testing.assert_allclose(chance[:3], [1, 2 * norm.sf(2), 2 * norm.sf(3)], atol=2e-3)
     assert np.isnan(chance[3]) and np.isnan(distance[3])
+
+
+def test_the_distance_is_in_deviations_of_the_side_on_which_the_value_lies() -> None:
+    """Members that reach from 4 below to 1 above: one deviation of a normal forecast is 2 below and .5 above."""
+    z = norm.ppf((np.arange(2000) + 0.5) / 2000)[:, None]
+    skewed = np.broadcast_to(np.where(z < 0, 2 * z, 0.5 * z), (2000, 2))
+    _, distance, _ = scores(skewed, np.array([1.0, -1.0]))
+    np.testing.assert_allclose(distance, [2, 0.5], atol=0.02)
