@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import astuple, replace
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,7 @@ from afresh.domains.molecule.kind import MOLECULE
 from afresh.domains.molecule.modality import MoleculeOptions
 from afresh.domains.molecule.properties import numbers_of
 from afresh.domains.series.kind import SERIES
-from afresh.domains.series.metrics import EVERY, Origins, divided, encoder_of, origins_of
+from afresh.domains.series.metrics import Forecaster, forecaster_of
 from afresh.domains.series.modality import MODALITY as series
 from afresh.domains.series.modality import SeriesOptions
 from afresh.domains.table.reading import ReadingOptions
@@ -169,14 +169,20 @@ def meteorologist() -> Evidence:
     clean = np.stack([np.stack([np.sin(turns + s), 3 + np.cos(turns + s)]) for s in starts])
     windows = clean + 0.1 * draw.standard_normal(clean.shape)
     none = np.zeros((0, 60), np.float32)
-    items = [Item(np.asarray(w, np.float32), f"step {i}", images={"known": none}) for i, w in enumerate(windows)]
+    items = [
+        Item(np.asarray(w, np.float32), f"step {60 * i}", images={"known": none, "place": ("series", 60 * i)})
+        for i, w in enumerate(windows)
+    ]
     encoder = series.fit(items[:60], SeriesOptions(context=48, horizon=12, period=12))
-    spread = 0.1 * scipy.stats.norm.ppf(EVERY).reshape(-1, 1, 1, 1)
-    past, truth, later = divided(items[60:], encoder)
-    found = Origins(truth, past, later, clean[None, 60:, :, 48:] + spread, encoder.layout)
+    spread = 0.1 * scipy.stats.norm.ppf((np.arange(64) + 0.5) / 64).reshape(-1, 1, 1, 1)
+    clean_after = {i.images["place"][1]: c[:, 48:] for i, c in zip(items, clean, strict=True)}
+
+    def draw(windows: Sequence[Item]) -> np.ndarray:
+        return spread + np.stack([clean_after[w.images["place"][1]] for w in windows])[None]
+
     splits = encoder.encode(items[:60]), encoder.encode(items[60:])
     drawn = Drawn(splits[1].x[:1], [items[60].value], splits[1].cond.select(torch.tensor([0])))
-    tools = {origins_of: found, encoder_of: encoder}
+    tools = {forecaster_of: Forecaster(encoder, draw)}
     return Evidence(
         encoder.space,
         {},

@@ -322,6 +322,30 @@ def test_recommendations_are_judged_beside_what_is_popular_and_a_simpler_model(o
     assert (found.command == use) == (word == "good")
 
 
+@pytest.mark.parametrize(("own", "by_chance", "word"), [(0.267, 0.23, "recognisable"), (0.24, 0.23, "noise")])
+def test_only_recommendations_that_are_no_better_than_random_ones_are_called_so(
+    own: float, by_chance: float, word: str
+) -> None:
+    marks = {"NDCG@10": own, "NDCG@10/item_knn": 0.4, "NDCG@10/popularity": 0.198, "random_NDCG@10": by_chance}
+    scores = tuple(Score(name, v, v, v, 64, "higher") for name, v in marks.items())
+    found = verdict(Measurement(card(), scores, {}, ()), replace(RUN, plural="histories"))
+    assert found.word == word and ("hardly better than random" in found.sentence) == (word == "noise")
+
+
+@pytest.mark.parametrize(
+    ("own", "said"),
+    [
+        (0.44, "Words of the data make up 44% of the texts, and 71% of real ones: the others are invented."),
+        (0.7, "The texts consist of words of the data, but make little sense together."),
+    ],
+)
+def test_texts_of_invented_words_are_not_said_to_consist_of_words_of_the_data(own: float, said: str) -> None:
+    marks = {"known_words": (own, 0.71, 0.2), "bits_per_byte": (2.5, None, 2.0)}
+    scores = tuple(Score(name, v, v, v, 64, "none", floor, control) for name, (v, floor, control) in marks.items())
+    found = verdict(Measurement(card(), scores, {}, ()), replace(RUN, plural="texts"))
+    assert (found.word, found.sentence) == ("recognisable", said)
+
+
 def test_program_text_of_half_invented_words_is_recognisable() -> None:
     marks = {"known_words": (0.57, 0.91, 0.33), "distinct_3": (0.92, 0.85, None)}
     scores = tuple(Score(name, v, v, v, 64, "none", floor, control) for name, (v, floor, control) in marks.items())

@@ -98,6 +98,19 @@ def test_molecules_of_which_nine_in_ten_are_valid_and_whose_distance_is_that_of_
     assert word == "good" and "92% are valid" in sentence and "FCD 0.87 where real ones have 0.73" in sentence
 
 
+@pytest.mark.parametrize(
+    ("valid", "word", "said_so"),
+    [
+        (0.19, "noise", "19% of the samples are molecules: the others break the rules of chemistry"),
+        (0.6, "recognisable", "The valid molecules resemble real ones, and the other 40% of the samples break"),
+        (0.95, "good", "close to real ones"),
+    ],
+)
+def test_molecules_resemble_real_ones_only_as_far_as_they_are_valid(valid: float, word: str, said_so: str) -> None:
+    found, sentence, _, _ = said(molecule_scores(10_000, valid_molecules=valid), 10_000)
+    assert found == word and said_so in sentence
+
+
 def test_molecules_that_are_not_valid_are_noise_and_not_collapsed() -> None:
     alike = {"unique_at_1": Score("unique_at_1", 1.0, None, None, 1, "higher", 1.0)}
     none = Score("valid_molecules", 1 / 400, 0.0, 0.01, 400, "higher", 1.0)

@@ -18,12 +18,13 @@ class Doubt:
     """Another word that the intervals of the scores allow.
 
     times: how many times as many observations would exclude it, if the score keeps its value. heldout: whether these
-    are held-out items, which are given, and not samples, of which more can be drawn.
+    are held-out items, which are given, and not samples, of which more can be drawn. n: the observations of the score.
     """
 
     word: Word
     times: float
     heldout: bool
+    n: int
 
 
 def doubt_of(judge: Judge, scores: Mapping[str, Score], plural: str, word: Word) -> Doubt | None:
@@ -51,5 +52,5 @@ def doubt_of(judge: Judge, scores: Mapping[str, Score], plural: str, word: Word)
                 middle = (same + changed) / 2
                 same, changed = (middle, changed) if said(middle) in (word, "cannot tell") else (same, middle)
             heldout = words_of([name])[name].question == Question.PREDICTS
-            doubts.append(Doubt(said(changed) or word, changed**-2, heldout))
+            doubts.append(Doubt(said(changed) or word, changed**-2, heldout, score.n))
     return max(doubts, key=lambda d: d.times, default=None)

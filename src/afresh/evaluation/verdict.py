@@ -104,7 +104,7 @@ def verdict(measured: Measurement, known: KnownFacts, better_now: Help | None = 
         word, sentence, doubt = "not measured", unmeasured(measured, known), None
     if doubt is not None:
         sentence = f"The {known.plural} are {word} or {doubt.word}, and the numbers do not say which. {sentence}"
-        word, advice = "cannot tell", what_decides(doubt, known, card.samples)
+        word, advice = "cannot tell", what_decides(doubt, known, card.samples, card.heldout_size)
     elif word == "not measured" and LATE in measured.failed.values():
         advice = measured_fully(known)
     else:
@@ -121,13 +121,17 @@ def judges_of(measured: Measurement) -> list[Judge]:
     return [m.judge for m in registry.metrics() if m.judge is not None and m.name not in without]
 
 
-def what_decides(doubt: Doubt, known: KnownFacts, samples: int) -> Help:
-    """What would decide between two words: more samples or more held-out data, if there can be so many."""
+def what_decides(doubt: Doubt, known: KnownFacts, samples: int, heldout: int) -> Help:
+    """What would decide between two words: more samples or more held-out data, if there can be so many. Of samples
+    there are enough where only as many as held-out items were compared."""
+    lacking = doubt.heldout or doubt.n == heldout < samples
     if doubt.times > (MOST_HELDOUT if doubt.heldout else MOST_SAMPLES):
         return Help("It lies on the border between the two: look at the samples and at the numbers in the report.")
-    if doubt.heldout:
-        times = math.ceil(doubt.times)
-        return Help(f"About {times} times the held-out {known.plural} would decide it: train on more data.")
+    if lacking:
+        wanted = rounded_up(doubt.times * heldout)
+        return Help(
+            f"About {wanted:,} held-out {known.plural} in place of {heldout:,} would decide it: train on more data."
+        )
     wanted = rounded_up(doubt.times * samples)
     command = f"afresh measure {shell_word(known.run)} -n {wanted}" if known.run else ""
     return Help(f"About {wanted:,} samples in place of {samples:,} would decide it.", command)

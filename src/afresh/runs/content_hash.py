@@ -15,13 +15,13 @@ from typing import Any
 
 from afresh.core import UserError
 from afresh.preferences import preferences
-from afresh.runs.manifest import files_of, regular_file
+from afresh.runs.manifest import FITTED_FOLDER, files_of, regular_file
 from afresh.runs.run import Run
 from afresh.storage.files import replace_file
 from afresh.training import checkpoint
 from afresh.training.weights import BASE, CHOSEN, EARLY, FITTED
 
-READ = ("encoder", "codec", "conditions.safetensors", f"{BASE}.safetensors")
+READ = ("encoder", "codec", "conditions.safetensors", f"{BASE}.safetensors", FITTED_FOLDER)
 GROUPS = ("model", "ema")  # of a checkpoint, that sampling reads
 HEX = frozenset("0123456789abcdef")
 

@@ -31,6 +31,7 @@ LABEL = "label.json"  # of a run that came in a bundle: what its maker says of i
 # Files and folders in a run, by what writes them: its creation, training, and measuring.
 CREATED = (RECORD, "encoder", "codec", "conditions.safetensors", f"{BASE}.safetensors", "reward-model", LABEL)
 WITHIN = "within"
+FITTED_FOLDER = "fitted"  # what an encoder fits to held-out items after training
 STORED = (EARLY, CHOSEN, FITTED, LOWEST, HIGHEST, WITHIN)  # weights, each with a hash beside it
 LEARNT = (
     "metrics.jsonl",
@@ -41,6 +42,7 @@ LEARNT = (
     "best",
     "samples",
     "adapter",
+    FITTED_FOLDER,
     *(f"{name}.{suffix}" for name in STORED for suffix in ("safetensors", "sha256", "json")),
 )
 REPORTED = ("report.html", "report.json", "card.md", "aligned.json")

@@ -65,19 +65,24 @@ class Job:
     processes: int = 1
     on: str | None = None
 
+    @property
+    def fits(self) -> bool:
+        """Whether something is fitted to the data after training."""
+        return self.run.family.finish is not None or self.run.encoder.abilities.calibrate is not None
+
     def training_end(self) -> float | None:
         """When training should end, on the clock of time.monotonic, if there is a budget in minutes."""
         minutes = self.run.record.minutes
         if self.clock is None or minutes is None:
             return None
-        return self.clock.training_end(minutes, self.run.family.finish is not None)
+        return self.clock.training_end(minutes, self.fits)
 
     def seconds_gained(self, measuring: float) -> float:
         """How much longer training may take if measuring takes so many seconds."""
-        minutes, fits = self.run.record.minutes, self.run.family.finish is not None
+        minutes = self.run.record.minutes
         if self.clock is None or minutes is None:
             return 0.0
-        return self.clock.after_training(minutes, fits) - self.clock.after_training(minutes, fits, measuring)
+        return self.clock.after_training(minutes, self.fits) - self.clock.after_training(minutes, self.fits, measuring)
 
     def measuring_seconds(self) -> float | None:
         """The seconds for measuring that are left of a budget in minutes."""
@@ -167,6 +172,8 @@ def _learn(job: Job, interrupted: Callable[[], bool], log: Sequence[str]) -> flo
         _train(job, learner, interrupted, logs, usage)
     del learner  # before an adapter is written, for which the network is read once more
     write_learnt(job.run)
+    if (calibrate := job.run.encoder.abilities.calibrate) is not None:
+        calibrate(job.run, job.prepared.heldout_items)
     return time.perf_counter() - start
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,18 @@ def test_a_future_depends_neither_on_how_many_there_are_nor_on_how_far_they_go(m
     np.testing.assert_allclose(many.members[:2, ..., :HORIZON], few.members, rtol=1e-4, atol=1e-4)
     assert many.members.shape[-1] == 30 and np.isfinite(many.members).all()
     assert not np.allclose(forecast(model, start=data, members=2, seed=1).members, few.members)
+
+
+def test_a_second_stretch_follows_the_first_that_the_same_member_drew(model: Model, data: Path) -> None:
+    """It is what is drawn after a table to which that stretch is appended, with the noise of the second number."""
+    (series,) = read_series(data, ReadingOptions()).series
+    nothing = np.full((2, 2, 2 * HORIZON), np.nan, np.float32)
+    both = futures(model.run, [series], [COUNT], 2 * HORIZON, 3, nothing[:1], 0)[:, 0]
+    for member in range(3):
+        longer = replace(series, values=np.concatenate([series.values, both[member, :, :HORIZON]], 1))
+        ends = [COUNT, COUNT + HORIZON]
+        alone = futures(model.run, [series, longer], ends, HORIZON, 3, nothing[..., :HORIZON], 0)[member, 1]
+        np.testing.assert_allclose(alone, both[member, :, HORIZON:], rtol=1e-4, atol=1e-4)
 
 
 def shops_of(model: Model, table: Path) -> Any:
@@ -156,6 +169,10 @@ def test_gaps_are_filled_and_what_is_known_stays(model: Model, tmp_path: Path) -
     assert error.mean() < 0.5 * truth.std()
     rows = list(csv.DictReader(io.StringIO(found.files()["filled.csv"].decode())))
     filled = np.array([[float(r[c]) for r in rows] for c in ("load", "heat")])
+    gaps_written = list(csv.DictReader(io.StringIO(found.files()["gaps.csv"].decode())))
+    interval = np.array([[float(r[k]) for k in ("q0.05", "mean", "q0.95")] for r in gaps_written]).T
+    assert (interval[0] < interval[1]).all() and (interval[1] < interval[2]).all()
+    np.testing.assert_allclose(interval[[0, 2]], np.quantile(found.draws, (0.05, 0.95), axis=0), rtol=1e-5)
     missing = np.zeros(truth.shape, bool)
     missing[found.places[:, 1], found.places[:, 2]] = True
     np.testing.assert_allclose(filled[~missing], truth[~missing], rtol=1e-5)

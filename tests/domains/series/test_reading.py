@@ -168,3 +168,11 @@ def test_the_only_column_is_not_taken_to_tell_series_apart_without_a_word() -> N
     why = series_columns(table, ReadingOptions())
     assert isinstance(why, str) and "load tells series apart" in why and "`data.values`" in why
     assert not isinstance(series_columns(table, ReadingOptions(values=("load",))), str)
+
+
+def test_seasons_are_those_of_the_calendar_in_steps() -> None:
+    assert (Step(months=1).period, Step(months=3).period, Step(months=12).period) == (12, 4, 1)
+    assert Step(3600.0).seasons == {"day": 24, "week": 168, "year": 8736}
+    assert Step(86_400.0).seasons == {"week": 7, "year": 364}
+    assert Step(7 * 86_400.0).seasons == {"year": 52} and Step(months=3).seasons == {"year": 4}
+    assert Step(2.0, counted=True).seasons == {} and Step(months=12).seasons == {}

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
-import torch
 
-from afresh.core import Cond, Drawn, Examples, Item, Score, Space
+from afresh.core import Cond, Drawn, Item, registry
 from afresh.domains.table.fidelity import (
     column_similarity,
     contingency_similarity,
@@ -17,15 +15,19 @@ from afresh.domains.table.fidelity import (
     detection,
     marginals,
     pairs,
+    separation,
     told_apart,
 )
 from afresh.domains.table.frame import Frame, frames_of, shuffled_columns
-from afresh.domains.table.metrics import judge_table, privacy, usefulness
+from afresh.domains.table.metrics import METRICS, estimated, privacy, usefulness
 from afresh.domains.table.privacy import copies, membership, nearest
+from afresh.domains.table.reading import ReadingOptions
 from afresh.domains.table.row import ROW, Cell, Header, Kind, Row
 from afresh.domains.table.usefulness import predicts, target_of
-from afresh.evaluation.study import Study
+from afresh.evaluation.study import Measurement, Study
+from afresh.evaluation.verdict import KnownFacts, Verdict, verdict
 from tests.evaluation.evidence import Evidence
+from tests.evaluation.test_verdict import card
 
 rng = np.random.default_rng(0)
 
@@ -115,38 +117,80 @@ def test_an_attack_finds_those_whose_rows_are_repeated_and_nobody_else() -> None
     assert copies(rows[:10] + linked(10, 2), rows) == 10
 
 
-def study(drawn: Sequence[Row], target: str | None = None) -> Study:
-    """Rows that a model drew, beside training and held-out rows of `linked`, of which `target` is to be predicted."""
-    train, held = ([Item(row, f"row {i}") for i, row in enumerate(linked(n, s))] for n, s in ((800, 1), (400, 2)))
-    header = replace(train[0].value.header, target=target)
-    train = [replace(item, value=replace(item.value, header=header)) for item in train]
-    none, cond = torch.zeros(len(drawn), 1), Cond(len(drawn))
-    examples = (Examples(torch.zeros(len(items), 1), Cond(len(items))) for items in (train, held))
-    space = Space("field", (1,))
-    evidence = Evidence(space, {}, *examples, train, held, lambda n: Drawn(none, drawn, cond), kind=ROW)
+# --------------------------------------------------------------------------- the scores of a run, and its verdict
+
+
+def scored(train: list[Row], held: list[Row], drawn: list[Row]) -> Study:
+    """A measurement of drawn rows."""
+    items = [[Item(r) for r in rows] for rows in (train, held, drawn)]
+    encoder = registry.modality("table").fit(items[0], ReadingOptions())
+    splits = encoder.encode(items[0]), encoder.encode(items[1])
+    samples = Drawn(splits[0].x[:1], drawn, Cond(len(drawn)))
+    evidence = Evidence(encoder.space, {}, *splits, items[0], items[1], lambda n: samples, kind=ROW)
     return Study(evidence, len(drawn))
 
 
-def scores_of(scores: Sequence[Score]) -> dict[str, Score]:
-    return {score.name: score for score in scores}
+def said_of(study: Study) -> Verdict:
+    scores = tuple(s for m in METRICS if m.name != "table_use" for s in m.compute(study))
+    sizes = {"train_size": len(study.train_items), "heldout_size": len(study.heldout_items), "samples": study.n}
+    known = KnownFacts("rows", run="runs/t")
+    return verdict(Measurement(card().model_copy(update=sizes), scores, {}, ()), known)
 
 
-def test_rows_that_repeat_those_of_training_are_nearer_to_them_than_real_ones() -> None:
-    """By chance it is one half, as of rows of the same distribution that nothing was learnt from."""
-    repeated, fresh = (scores_of(privacy(study(drawn))) for drawn in (linked(800, 1)[:400], linked(400, 5)))
-    assert repeated["table_nearer"].value > 0.95 and repeated["table_copies"].value == 1
-    assert fresh["table_nearer"].value == pytest.approx(0.5, abs=0.06) and fresh["table_copies"].value == 0
-    told = {"table_detection": Score("table_detection", 0.5, None, None, 400, "higher", 0.5, 0.9)}
-    verdict = judge_table({**told, **repeated}, "rows")
-    assert verdict is not None and verdict[0] == "memorised"
+def apart(n: int, seed: int) -> list[Row]:
+    """Rows with the columns of `linked`, none of which goes with another."""
+    draw = np.random.default_rng(seed)
+    cells = [[r.cells[c] for r in linked(n, seed)] for c in range(4)]
+    columns = {name: [column[i] for i in draw.permutation(n)] for name, column in zip("xydc", cells, strict=True)}
+    return table(columns, "nncc")
 
 
-def test_the_column_that_is_set_is_the_one_that_is_predicted() -> None:
-    """`d` is by chance, so that no table predicts it, and `c` follows from the others."""
-    by_chance, follows = study(linked(400, 5), "d"), study(linked(400, 5), "c")
-    (none,), (sure,) = usefulness(by_chance), usefulness(follows)
-    assert none.value == pytest.approx(0.5, abs=0.1) and sure.value > 0.95
-    assert "AUC of 'd'" in by_chance.notes[-1] and "AUC of 'c'" in follows.notes[-1]
+@pytest.mark.parametrize("held", [20, 32])
+@pytest.mark.parametrize(("model", "word"), [(linked, "good"), (apart, "noise")])
+def test_few_rows_tell_little_whatever_is_drawn(held: int, model: Callable[..., list[Row]], word: str) -> None:
+    found = said_of(scored(linked(64, 1), linked(held, 2), model(400, 3)))
+    assert found.word in ("cannot tell", word)
+    if word == "good":
+        assert found.word == "cannot tell" and f"held-out rows in place of {held} would decide it" in found.help
+    assert said_of(scored(linked(1000, 1), linked(500, 2), model(500, 3))).word == word
+
+
+def test_the_classifier_tells_few_rows_apart() -> None:
+    """Columns that are drawn apart, which leaves of twenty rows do not show."""
+    real, other = frames_of(linked(32, 1), apart(32, 2))
+    assert detection(*told_apart(real, other)) < 0.8
+
+
+def test_the_interval_of_the_classifier_is_not_narrower_than_chance() -> None:
+    """The AUC of two samples of n that are alike has a deviation of sqrt((2 n + 1) / (12 n^2)): .0925 for 20."""
+    alike = np.linspace(0, 1, 20)
+    found = estimated(separation, alike, alike)
+    assert found.value == pytest.approx(0.5) and found.high is not None and found.high >= 0.5 + 1.95 * 0.0924
+
+
+def test_rows_that_repeat_training_rows_are_called_memorised() -> None:
+    train, held = linked(300, 1), linked(120, 2)
+    near = {s.name: s for s in privacy(scored(train, held, train[:120]))}["table_nearer"]
+    assert near.value > 0.9 and near.control is not None and near.control > 0.9
+    assert said_of(scored(train, held, train[:120])).word == "memorised"
+    new = {s.name: s for s in privacy(scored(train, held, linked(120, 3)))}["table_nearer"]
+    assert new.value == pytest.approx(0.5, abs=0.1)
+
+
+def test_the_usefulness_of_rows_is_that_of_the_set_target() -> None:
+    """`d` is by chance, and `c` is the sign of `x`: a target that is set is predicted, and no other."""
+
+    def use(target: str | None) -> tuple[float, str]:
+        header = Header(("x", "y", "d", "c"), ("number", "number", "category", "category"), target)
+        rows = [[Row(header, r.cells) for r in linked(n, seed)] for n, seed in ((400, 1), (150, 2), (150, 3))]
+        study = scored(*rows)
+        return usefulness(study)[0].value, study.notes[-1]
+
+    by_chance, note = use("d")
+    assert "AUC of 'd'" in note and by_chance < 0.7
+    certain, note = use(None)
+    assert "AUC of 'c'" in note and certain > 0.95
+    assert "R² of 'y'" in use("y")[1]
 
 
 def test_parity_with_sdmetrics() -> None:

@@ -203,7 +203,7 @@ def of_lists(questions: Questions, ranked: Ranked) -> dict[str, Estimate]:
 
 
 LIKE_ALL = 0.3  # collapsed: the recommended share of the catalogue is below this share of that of a simpler model
-LUCK = 2  # noise: NDCG is below that of random recommendations, times this
+LUCK = 1.1  # noise: NDCG is below that of random recommendations, times this
 BY_HEART = 4  # memorised: training events are foreseen so many times as well as held-out ones
 NEARLY = 0.95  # good: of the simpler model's NDCG, at least this share
 

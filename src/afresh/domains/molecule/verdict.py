@@ -9,8 +9,7 @@ from afresh.evaluation.verdict import ALIKE, SHAPED, place, share_of_floor
 
 # Places on MOSES, with 500 samples: molecules of two generations of crossing are at .77 of FCD and .98 of fragments,
 # those of one at .89 and .99, and those of random SELFIES at 0.
-VALID = 0.1  # noise: fewer of the samples are molecules
-MOSTLY_VALID = 0.8  # good: more of them are
+MOSTLY_VALID = 0.8  # good: of the share of the data that is valid, at least this; noise: less than SHAPED of it
 REPEATED = 0.3  # collapsed: the share of different molecules is below this share of its floor
 KNOWN = 0.5  # memorised: fewer of the different molecules are new
 CLOSE = {"fcd": 0.95, "frag": 0.97}  # good: the places are above these
@@ -21,7 +20,7 @@ def judge_molecules(scores: Mapping[str, Score], plural: str) -> Judgement | Non
     if "valid_molecules" not in scores:
         return None
     valid = scores["valid_molecules"]
-    if valid.value < VALID:
+    if share_of_floor(valid) < SHAPED:
         return "noise", f"{valid.value:.0%} of the samples are {plural}: the others break the rules of chemistry."
     different = next((s for name, s in scores.items() if name.startswith("unique_at_")), None)
     if share_of_floor(different) < REPEATED or share_of_floor(scores.get("int_div")) < ALIKE:
@@ -48,6 +47,9 @@ def judge_molecules(scores: Mapping[str, Score], plural: str) -> Judgement | Non
     )
     if min(places.values()) < SHAPED:
         return "noise", f"The {plural} are like ones of random parts ({described})."
-    if valid.value >= MOSTLY_VALID and all(p > CLOSE[name] for name, p in places.items()):
+    if share_of_floor(valid) >= MOSTLY_VALID and all(p > CLOSE[name] for name, p in places.items()):
         return "good", f"The {plural} are close to real ones that the model has not seen, and as varied ({described})."
+    if share_of_floor(valid) < MOSTLY_VALID:
+        others = f"the other {1 - valid.value:.0%} of the samples break the rules of chemistry"
+        return "recognisable", f"The valid {plural} resemble real ones, and {others} ({described})."
     return "recognisable", f"The {plural} resemble real ones, and can be told from them ({described})."

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from afresh.core import UserError, events
 from afresh.core.plural import counted
 from afresh.core.verb import Line, Table
+from afresh.domains.series.calibration import widened, widening_of
 from afresh.domains.series.encoder import SeriesEncoder
 from afresh.domains.series.reading.inline import TableSource, words_of
 from afresh.domains.series.reading.regular import Series
@@ -111,7 +112,7 @@ def anomalies_from(
     """Read series, and score their values. Raises UserError as `anomalies` does."""
     encoder, kind = series_encoder(run), format_of(format)
     context, horizon = encoder.layout.context, encoder.layout.horizon
-    steps = horizon if ahead is None else ahead
+    steps, widening = horizon if ahead is None else ahead, widening_of(run)
     if steps > horizon:
         raise UserError(f"`ahead` is at most the horizon of the run, {horizon}. Given: {steps}.")
     source = run.record.data.path if start is None else start
@@ -136,6 +137,7 @@ def anomalies_from(
             asked[..., context:] = True
             numbers = (done + k) * members + np.arange(members)
             drawn = draw_missing(run, window, asked, seed, numbers)[..., context : context + stop - origin]
+            drawn = drawn if widening is None else widened(drawn, widening)
             found = scores(drawn.astype(np.float64), one.values[:, origin:stop].astype(np.float64))
             for out, part in zip((chance, distance, median), found, strict=True):
                 out[:, origin:stop] = part

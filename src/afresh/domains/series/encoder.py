@@ -18,6 +18,7 @@ from torch import Tensor
 from afresh.core import Abilities, Batch, Cond, CondSpec, Examples, Item, Sound, Space, UserError
 from afresh.core.rng import Rng
 from afresh.data.encoder_file import load_encoder, save_encoder, written_names
+from afresh.domains.series.calibration import calibrate
 from afresh.domains.series.kind import SERIES
 from afresh.domains.series.known import Layout, hidden, part_of
 from afresh.domains.series.reading.step import Step, step_of, written_time
@@ -64,11 +65,12 @@ class SavedSeries(BaseModel):
 class SeriesEncoder:
     """Arrays (C, L) with NaN for what is missing, to fields of about unit deviation in each channel, and back.
 
-    `Item.images` holds the phases of the calendar, (2 cycles, L), and the columns that are known in advance, (D, L).
+    `Item.images` holds the phases of the calendar, (2 cycles, L), the columns that are known in advance, (D, L), and
+    the place of the window: the name of its series, and the step at which it begins.
     """
 
     kind = SERIES
-    abilities = Abilities(family="ensemble")
+    abilities = Abilities(family="ensemble", calibrate=calibrate)
 
     def __init__(self, saved: SavedSeries) -> None:
         self.saved, self.layout = saved, saved.layout

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from afresh.core import UserError, events
 from afresh.core.plural import counted
 from afresh.core.verb import Line, Table
+from afresh.domains.series.calibration import REFERENCE, widened, widening_of
 from afresh.domains.series.encoder import SeriesEncoder
 from afresh.domains.series.pictures import Fan, fan_chart
 from afresh.domains.series.reading.inline import TableSource, words_of
@@ -166,9 +167,19 @@ def futures(
     """What follows step `ends` (S,) of each series, (members, S, C, horizon). Beyond the horizon that was trained, each
     member goes on after what it drew itself. given: (S, C, horizon), NaN where nothing is.
 
-    The noise of member m of series s in stretch k has the number (k S + s) MOST_MEMBERS + m, so that it does not
-    depend on how many members there are.
+    The noise of member m of series s in stretch k has the number (k S + s) MOST_MEMBERS + m, and of a calibrated run
+    REFERENCE members are drawn at least, so that a future does not depend on how many there are.
     """
+    if (widening := widening_of(run)) is not None:
+        drawn = drawn_futures(run, series, ends, horizon, max(members, REFERENCE), given, seed)
+        return np.ascontiguousarray(widened(drawn, widening)[:members])
+    return drawn_futures(run, series, ends, horizon, members, given, seed)
+
+
+def drawn_futures(
+    run: Run, series: Sequence[Series], ends: Sequence[int], horizon: int, members: int, given: Array, seed: int
+) -> Array:
+    """`futures` as the run draws them."""
     encoder = series_encoder(run)
     context, count, columns = encoder.layout.context, len(series), len(encoder.saved.columns)
     size = 4 * members * count * columns * (context + horizon)

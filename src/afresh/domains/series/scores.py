@@ -3,6 +3,7 @@ not counted."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -56,23 +57,41 @@ def held(low: Array, high: Array, truth: Array) -> tuple[Array, Array]:
     return inside.reshape(rows, -1).sum(1).astype(float), there.reshape(rows, -1).sum(1).astype(float)
 
 
+def by_season(past: Array, period: int) -> Array:
+    """Values (..., P) as seasons (..., S, period), of which the last one ends with them; NaN before the first value."""
+    rows = -(-past.shape[-1] // period)
+    grid = np.full((*past.shape[:-1], rows * period), np.nan)
+    grid[..., rows * period - past.shape[-1] :] = past
+    return grid.reshape(*past.shape[:-1], rows, period)
+
+
+def or_mean(values: Array, past: Array) -> Array:
+    """Values (..., n) with the mean of the past (..., P), or 0, where one is missing."""
+    mean = np.nan_to_num(past).sum(-1) / np.maximum(np.isfinite(past).sum(-1), 1)
+    return np.where(np.isnan(values), mean[..., None], values)
+
+
 def seasonal_naive(past: Array, period: int, horizon: int, levels: Sequence[float]) -> Array:
     """Quantiles (Q, ..., H) of the forecast that repeats the last period of values (..., P): normal around it, with
     variance s^2 (k + 1) in the k-th repetition, where s^2 is the mean square of differences one period apart (Hyndman
     and Athanasopoulos 2021, Forecasting, sec. 5.5). Missing values have those of earlier periods in their place."""
-    rows = -(-past.shape[-1] // period)
-    grid = np.full((*past.shape[:-1], rows * period), np.nan)
-    grid[..., rows * period - past.shape[-1] :] = past
-    grid = grid.reshape(*past.shape[:-1], rows, period)
+    grid = by_season(past, period)
     last = grid[..., -1, :]
-    for back in range(2, rows + 1):
+    for back in range(2, grid.shape[-2] + 1):
         last = np.where(np.isnan(last), grid[..., -back, :], last)
-    middle = np.nan_to_num(past)  # where a phase was never seen, the mean
-    there = np.isfinite(past).sum(-1)
-    last = np.where(np.isnan(last), (middle.sum(-1) / np.maximum(there, 1))[..., None], last)
+    last = or_mean(last, past)
     difference = past[..., period:] - past[..., :-period] if past.shape[-1] > period else np.full_like(past, np.nan)
     count = np.maximum(np.isfinite(difference).sum(-1), 1)
     spread = np.sqrt(np.square(np.nan_to_num(difference)).sum(-1) / count)[..., None]
     steps = np.arange(horizon)
     point, growth = last[..., steps % period], np.sqrt(steps // period + 1.0)
     return np.stack([point + norm.ppf(p) * spread * growth for p in levels])
+
+
+def seasonal_quantiles(past: Array, period: int, horizon: int, levels: Sequence[float], seasons: int = 4) -> Array:
+    """Quantiles (Q, ..., H) of the values at the same place in the last few seasons of values (..., P), with linear
+    interpolation. Missing values are not counted; where all are missing, the mean of the past stands."""
+    grid = np.moveaxis(by_season(past, period)[..., -seasons:, :], -2, 0)
+    with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # places without any value
+        found = np.nanquantile(grid, levels, axis=0)
+    return np.stack([or_mean(f, past)[..., np.arange(horizon) % period] for f in found])

@@ -92,6 +92,10 @@ def windows(
             values,
             f"{name}, step {start:,}",
             split=split,
-            images={"calendar": calendar[:, start:stop], "known": series.known[:, start:stop]},
+            images={
+                "calendar": calendar[:, start:stop],
+                "known": series.known[:, start:stop],
+                "place": (name, start),
+            },
             group=None if split else name,
         )

@@ -102,16 +102,25 @@ def told_apart(real: Frame, other: Frame, seed: int = 0) -> tuple[Floats, Floats
 
     (a, categorical), (b, _) = trees_matrix(real), trees_matrix(other)
     y = np.repeat([1, 0], [len(a), len(b)])
-    model = HistGradientBoostingClassifier(categorical_features=categorical, random_state=seed)
+    leaf = max(2, min(20, len(y) // 20))  # of few rows, leaves of 20, as is usual, would tell nothing apart
+    model = HistGradientBoostingClassifier(categorical_features=categorical, min_samples_leaf=leaf, random_state=seed)
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
     p = cross_val_predict(model, np.concatenate([a, b]), y, cv=folds, method="predict_proba")[:, 1]
     return p[: len(a)], p[len(a) :]
 
 
+def separation(real: Floats, other: Floats) -> float:
+    """The AUC of probabilities of being real: one half if rows cannot be told apart."""
+    from sklearn.metrics import roc_auc_score
+
+    return float(roc_auc_score(np.repeat([1, 0], [len(real), len(other)]), np.concatenate([real, other])))
+
+
 def detection(real: Floats, other: Floats) -> float:
     """1 - (2 max(AUC, 1/2) - 1) of probabilities of being real: 1 if rows cannot be told apart, 0 if all can
     (SDMetrics' detection, with trees in place of a logistic regression)."""
-    from sklearn.metrics import roc_auc_score
+    return undetected(separation(real, other))
 
-    y = np.repeat([1, 0], [len(real), len(other)])
-    return float(2 - 2 * max(0.5, roc_auc_score(y, np.concatenate([real, other]))))
+
+def undetected(auc: float) -> float:
+    return 2 - 2 * min(1.0, max(0.5, auc))

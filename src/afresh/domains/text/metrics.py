@@ -319,7 +319,12 @@ def judge_texts(scores: Mapping[str, Score], plural: str) -> Judgement | None:
         )
     if predicts_well(scores):
         return "good", f"The {plural} read like real ones: the model predicts unseen text far better than a compressor."
-    return "recognisable", f"The {plural} consist of words of the data, but make little sense together."
+    if known > SPELT_WELL:
+        return "recognisable", f"The {plural} consist of words of the data, but make little sense together."
+    return "recognisable", (
+        f"Words of the data make up {words.value:.0%} of the {plural}, and {words.floor:.0%} of real ones: the others "
+        "are invented."
+    )
 
 
 WORDS = {

@@ -17,6 +17,7 @@ MINUTE, HOUR, DAY = 60.0, 3600.0, 86_400.0
 WEEK = 7 * DAY
 MONDAY = 4 * DAY  # 5 January 1970, where weeks begin
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+SEASONS = {"day": DAY, "week": WEEK, "year": 52 * WEEK}  # of which the last keeps the day of the week
 SECONDS = {"s": 1.0, "min": MINUTE, "h": HOUR, "D": DAY, "W": WEEK}
 MONTHS = {"M": 1, "Q": 3, "Y": 12}
 ACCEPTED = "a number and one of s, min, h, D, W, M, Q, Y, as 15min, 1h or 1M"
@@ -61,17 +62,19 @@ class Step:
         return stamps.astype(np.float64)
 
     @property
-    def period(self) -> int:
-        """Steps of the season that is looked for first: a day of what is measured within days, a week of days, a year
-        of weeks, months and quarters; 1 if there is none."""
+    def seasons(self) -> dict[str, int]:
+        """Steps of each season by its name: the day and the week of what is measured within days, the week and 52 weeks
+        of days, the year of weeks, months and quarters."""
         if self.counted:
-            return 1
+            return {}
         if self.months:
-            return max(1, 12 // self.months)
-        for season in (DAY, WEEK, 52 * WEEK):
-            if 2 * self.seconds <= season:
-                return max(1, round(season / self.seconds))
-        return 1
+            return {"year": 12 // self.months} if self.months < 12 else {}
+        return {name: round(length / self.seconds) for name, length in SEASONS.items() if 2 * self.seconds <= length}
+
+    @property
+    def period(self) -> int:
+        """Steps of the season that is looked for first, the shortest; 1 if there is none."""
+        return next(iter(self.seasons.values()), 1)
 
 
 def month_numbers(times: Floats) -> Floats:
