@@ -27,7 +27,7 @@ from afresh.provenance.signer import signer
 from afresh.runs.content_hash import READ
 from afresh.runs.lock import held
 from afresh.runs.manifest import FILE as MANIFEST
-from afresh.runs.manifest import FITTED_FOLDER, LABEL, RECORD, REPORTED, files_of, manifest_faults, read_manifest
+from afresh.runs.manifest import LABEL, RECORD, REPORTED, files_of, manifest_faults, read_manifest
 from afresh.runs.record import BaseLicence, RunRecord
 from afresh.runs.run import Run
 from afresh.storage.folders import check_free
@@ -39,7 +39,7 @@ from afresh.verbs.report import read_verdict
 from afresh.verbs.sharing_licence import check_release
 
 WEIGHTS = tuple(f"{name}.{suffix}" for name in (EARLY, CHOSEN, FITTED) for suffix in ("safetensors", "sha256", "json"))
-SHARED = (*READ, LABEL, "adapter", "metrics.jsonl", FITTED_FOLDER, *WEIGHTS)
+SHARED = (*READ, LABEL, "adapter", "metrics.jsonl", *WEIGHTS)
 TEXTS = (".json", ".html", ".md")  # files that may name paths
 LONG = re.compile(r"(~|[A-Za-z]:|\w+:/)?[/\\][^/\\]+[/\\].")  # a path from the root, or an address, in a folder
 FOLDERS = re.compile(r"(?<![\w./:\\-])(?:~|[A-Za-z]:)?/(?:[^/\s\"'<>,;:]+/)+")  # the folders of a path from the root
