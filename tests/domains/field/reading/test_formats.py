@@ -695,6 +695,9 @@ def test_arrays_of_texts_and_objects_are_left_out_of_a_store(tmp_path: Path, ver
     reading = read(tmp_path / "a.zarr")
     check(reading)
     assert told(reading, "label is not read", "no numbers")
+    zarr.create_array(tmp_path / "b.zarr", shape=(2,), dtype="U4", zarr_format=version)
+    with pytest.raises(UserError, match=r"b\.zarr: its values are .*, no numbers"):
+        read(tmp_path / "b.zarr")
 
 
 @pytest.mark.parametrize(

@@ -89,13 +89,12 @@ def open_store(zarr: Any, path: Path) -> Any:
                 return None
             content = own_file(self.root, key)
             place = PurePosixPath(key)
+            if place.name == CONSOLIDATED:
+                return None
             if place.name == VERSION_3 or place.name.startswith("."):
                 if len(content) > METADATA:
                     raise FileError(f"it takes over {METADATA / MB:,.0f} MB: write the store again")
-                about_array = place.name in (VERSION_2, VERSION_3)
-                return (
-                    self._metadata(place, content) if about_array else None if place.name == CONSOLIDATED else content
-                )
+                return self._metadata(place, content) if place.name in (VERSION_2, VERSION_3) else content
             if key not in self.seen:
                 name = next(str(folder) for folder in place.parents if str(folder) in self.arrays)
                 check_chunks(name, self.arrays[name], content)
@@ -104,7 +103,8 @@ def open_store(zarr: Any, path: Path) -> Any:
 
         def _metadata(self, place: PurePosixPath, content: memoryview) -> memoryview | None:
             """What describes an array or a group, of which the library sees its own description only."""
-            name, metadata = str(place.parent), json.loads(bytes(content))
+            metadata = json.loads(bytes(content))
+            folder, name = str(place.parent), str(place.parent) if place.parent.name else "the array"
             if place.name == VERSION_3 and metadata["node_type"] == "group":
                 metadata.pop("consolidated_metadata", None)
                 return memoryview(json.dumps(metadata).encode())
@@ -112,12 +112,14 @@ def open_store(zarr: Any, path: Path) -> Any:
                 raise FileError(f"{name} has both {VERSION_2} and {VERSION_3}: remove one of them")
             kind = metadata["dtype" if place.name == VERSION_2 else "data_type"]
             if not is_number(kind):
-                self.left_out[name] = str(kind)[:REASON]
+                if not place.parent.name:
+                    raise FileError(f"its values are {str(kind)[:REASON]}, no numbers")
+                self.left_out[folder] = str(kind)[:REASON]
                 return None
             size = np.dtype(kind).itemsize
             chunks = chunks_2(name, metadata, size) if place.name == VERSION_2 else chunks_3(name, metadata, size)
             check_whole(f"a chunk of {name}", chunks.size)
-            self.arrays[name] = chunks
+            self.arrays[folder] = chunks
             return content
 
     return CheckedStore(path)
