@@ -40,7 +40,8 @@ def memory_bounds(root: Path = ROOT) -> Iterator[tuple[float, float]]:
         yield info["MemTotal"], info["MemAvailable"]
     else:
         with suppress(ValueError, OSError):
-            yield (installed := float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))), installed
+            installed = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+            yield installed, installed
     status = read_sizes(proc / "self/status")
     for line in read_lines(proc / "self/limits"):
         used = next((status.get(value, 0.0) for name, value in RESOURCES.items() if line.startswith(name)), None)

@@ -328,7 +328,8 @@ def _to_rgb(image: Image.Image, background: tuple[int, int, int], traits: set[st
     mode = "L" if deep or (image.mode in ("1", "L") and not clear) else "RGB"
     if image.mode == mode and not clear:
         return image
-    traits |= {"16-bit"} if deep else {"cmyk"} if image.mode == "CMYK" else set()
+    if deep or image.mode == "CMYK":
+        traits.add("16-bit" if deep else "cmyk")
     out = Image.new(mode, image.size, background if clear else 0)
     rows = max(1, STRIP // image.width)
     for top in range(0, image.height, rows):

@@ -67,9 +67,8 @@ def convert(texts: Sequence[str]) -> list[Conversion | str]:
     try:
         outcome = Sandbox(limits).run(PROGRAM.format(task=json.dumps(task)))
     except UserError as error:
-        return [f"ABC is converted in the sandbox alone: give MIDI, which any program for ABC writes. {error}"] * len(
-            texts
-        )
+        why = f"ABC is converted in the sandbox alone: give MIDI, which any program for ABC writes. {error}"
+        return [why] * len(texts)
     if outcome.status == "ok":
         return [_conversion(found) for found in json.loads(outcome.stdout)]
     if len(texts) > 1:  # one of them is to blame
