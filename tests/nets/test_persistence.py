@@ -83,7 +83,7 @@ def test_a_wavenumber_gains_no_more_than_its_bound_and_the_others_keep_theirs() 
     x = after.clone()
     x[3] += torch.cos(9 * 2 * torch.pi * torch.arange(32) / 32)  # a wavenumber that no state of training has
     out = bounded(x, 10 * before, most, gain, (32,))
-    torch.testing.assert_close(out[3], after[3], atol=1e-6, rtol=0)
+    torch.testing.assert_close(out[3], after[3], atol=1e-4, rtol=0)  # but for what rounding may leave anywhere
     others = torch.arange(50) != 3
     torch.testing.assert_close(out[others], after[others], atol=1e-12, rtol=0)
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from afresh.core import Part
 
+ROUNDING = 1e-10  # of the energy, which any shell may have: that of float32 is smaller
 LEAST = 0.1  # amplitude, in means over all modes, below which what is added to a mode is filtered
 
 
@@ -63,7 +64,9 @@ def energy_bounds(
         most.append(by_shell(torch.fft.rfftn(after, dim=over).abs().square(), grid).amax(0))
         old, new = (x.square().flatten(2).sum(2).double() for x in (before, after))
         gain.append((new / old.clamp_min(1e-30)).amax(0).clamp(1, 1e30))
-    return tuple(map(tuple, torch.stack(most).amax(0).tolist())), tuple(torch.stack(gain).amax(0).tolist())
+    shells_most = torch.stack(most).amax(0)
+    shells_most = torch.maximum(shells_most, ROUNDING * shells_most.sum(-1, keepdim=True))
+    return tuple(map(tuple, shells_most.tolist())), tuple(torch.stack(gain).amax(0).tolist())
 
 
 def bounded(
