@@ -29,7 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from afresh.core import UserError
-from afresh.core.chat_rendering import RENDERER, RenderError
+from afresh.storage.chat_rendering import RENDERER, RenderError
 
 INSTALL = "pip install 'afresh[diffusers]'"
 INDEX = "model_index.json"

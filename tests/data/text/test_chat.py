@@ -15,7 +15,7 @@ import torch
 import transformers
 from tokenizers import AddedToken
 
-from afresh.core import Cond, Corpus, Examples, Item, UserError, chat_rendering
+from afresh.core import Cond, Corpus, Examples, Item, UserError
 from afresh.core.rng import Rng
 from afresh.data.load import Loader, requests_of, sweep, tokens_each
 from afresh.data.split import split
@@ -27,6 +27,7 @@ from afresh.data.text.tokenizer import Tokenizer
 from afresh.domains.text.modality import MODALITY, TextOptions
 from afresh.families import transformer
 from afresh.sampling import next_token
+from afresh.storage import chat_rendering
 
 SHORT = (("user", "2+2?"), ("assistant", "4"))
 LONG = (("system", "Be brief."), *SHORT, ("user", "3+3? 😀"), ("assistant", "6, I think"))
