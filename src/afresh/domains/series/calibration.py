@@ -29,7 +29,7 @@ from afresh.storage.files import replace_file
 
 FILE = f"{FITTED_FOLDER}/intervals.json"
 REFERENCE = 64  # members whose quantiles tell how far apart all are, so that one does not depend on their number
-ORIGINS, LEAST = 64, 3  # windows at most; stretches as long as the horizon that do not overlap at least
+ORIGINS, LEAST = 32, 3  # windows at most; stretches as long as the horizon that do not overlap at least
 SEED = 1_000_004
 SMALL = 1e-9
 Factor = Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)]

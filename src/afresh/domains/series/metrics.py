@@ -217,7 +217,7 @@ def in_blocks(top: Array, bottom: Array, blocks: NDArray[np.int64]) -> Estimate:
     """The sum of `top` (N,) over that of `bottom` (N,), with an interval by Student's distribution whose units are
     blocks."""
     _, number = np.unique(blocks, return_inverse=True)
-    found = ratio(*(np.bincount(number, weights=v) for v in (top, bottom)))
+    found = ratio(*(np.bincount(number, weights=v).astype(np.float64) for v in (top, bottom)))
     if found.low is None or found.high is None:
         return found
     wider = float(t.ppf(0.975, found.n - 1)) / Z95
