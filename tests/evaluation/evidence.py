@@ -59,7 +59,7 @@ class Evidence:
     def valid(self, value: Any) -> bool:
         return self.accepts(value)
 
-    def tool(self, make: Callable[[Any, core.Evidence], T]) -> T:
+    def tool(self, make: Callable[[Any, core.Evidence], T], study: core.Evidence | None = None) -> T:
         made: T = self.tools[make]
         return made
 

@@ -92,8 +92,9 @@ class Evidence(Protocol):
     @property
     def limited(self) -> bool: ...  # whether the seconds of the measurement are limited
 
-    def tool(self, make: Callable[[Any, Evidence], T]) -> T:
-        """What `make` makes of the run (`afresh.runs.run.Run`) and this evidence: whatever else a metric needs.
+    def tool(self, make: Callable[[Any, Evidence], T], study: Evidence | None = None) -> T:
+        """What `make` makes of the run (`afresh.runs.run.Run`) and this evidence, or the study of it: whatever else a
+        metric needs.
 
         It is made once, when it is first needed, and shared by all metrics that name the same function.
         """

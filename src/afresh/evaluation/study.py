@@ -75,8 +75,8 @@ class Study:
     def limited(self) -> bool:
         return self.effort.seconds is not None
 
-    def tool(self, make: Callable[[Any, Evidence], T]) -> T:
-        return self.evidence.tool(make)
+    def tool(self, make: Callable[[Any, Evidence], T], study: Evidence | None = None) -> T:
+        return self.evidence.tool(make, self)
 
     def once(self, key: str, make: Callable[[], T]) -> T:
         """The result of `make`, which is called only when `key` is requested for the first time."""

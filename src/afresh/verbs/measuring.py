@@ -76,9 +76,9 @@ class RunEvidence:
     def limited(self) -> bool:
         return self.effort.seconds is not None
 
-    def tool(self, make: Callable[[Any, Evidence], T]) -> T:
+    def tool(self, make: Callable[[Any, Evidence], T], study: Evidence | None = None) -> T:
         if make not in self.tools:
-            self.tools[make] = make(self.run, self)
+            self.tools[make] = make(self.run, study or self)
         made: T = self.tools[make]
         return made
 
