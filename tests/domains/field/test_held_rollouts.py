@@ -15,6 +15,7 @@ from afresh.core.rng import Rng
 from afresh.domains.field import held_rollouts
 from afresh.domains.field.encoder import PAST, FieldEncoder
 from afresh.domains.field.held_rollouts import Noise, choose_noise, fitted_spread, roll, trajectories_of
+from afresh.domains.field.metrics import rollouts_of
 from afresh.domains.field.rollout import MOST_MEMBERS, MOST_ROWS, field_encoder
 from afresh.evaluation.study import LATE, Study, Unmeasurable
 from afresh.evaluation.time_budget import Effort
@@ -127,3 +128,10 @@ def test_of_states_without_time_fewer_members_are_drawn_where_the_seconds_are_ov
     assert drawn.shape == (5, 3, 1, 1, 16)
     drawn = roll(alone, encoder, Cond.unconditional(alone.conds, 3), 1, 16, Ending(1), Noise())
     assert len(drawn) == 2, "one member has no spread"
+
+
+def test_the_seconds_and_the_notes_are_those_of_the_measurement(run: Run) -> None:
+    study = Study(RunEvidence(run, run_data(run, None)), 4, effort=Ending(30))
+    found = rollouts_of(study)
+    assert found.truth.shape[1] < 12, "no more states than the seconds of the measurement allow"
+    assert any("held-out states" in note for note in study.notes)
