@@ -143,12 +143,16 @@ def create_run(spec: RunSpec, output: Output, contents: RunContents) -> Iterator
         base_licences=licences_of(base) if (base := contents.fields.get("base_model")) else [],
     ).model_copy(update=dict(contents.fields))
     with output_dir(output.path, spec.force, output.inputs):
+        unsigned: UserError | None = None
         try:
             sign(Run(output.path, record))
         except UserError as e:
-            events.warning(f"{e} Going on with the run later will ask whether it is trusted.", e.code)
+            unsigned = e
         contents.write(output.path)
-        yield Run.create(output.path, record, prepared.encoder, codec, typical_requests(prepared.train), contents.base)
+        run = Run.create(output.path, record, prepared.encoder, codec, typical_requests(prepared.train), contents.base)
+        if unsigned is not None:  # on a full disk, the run's own error says so
+            events.warning(f"{unsigned} Going on with the run later will ask whether it is trusted.", unsigned.code)
+        yield run
 
 
 def kernels_of(encoder: Encoder, codec: Codec | None, device: str) -> dict[str, str]:
