@@ -78,6 +78,16 @@ def test_what_is_late_is_ended_at_the_next_evaluation_of_a_network(monkeypatch: 
     net(torch.zeros(1, 1))
 
 
+def test_a_part_gets_half_of_the_seconds_that_are_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SimpleNamespace(now=10.0, monotonic=lambda: clock.now)
+    monkeypatch.setattr(time_budget, "time", clock)
+    part = Effort("digits", seconds=30.0, begun=0.0).half()
+    assert part.left() == 10.0
+    clock.now = 20.0
+    assert part.over and Effort("digits", seconds=30.0, begun=0.0).left() == 10.0
+    assert Effort().half().left() is None
+
+
 def test_a_verdict_that_does_not_fit_the_minutes_names_the_command_that_measures_it() -> None:
     some = measure(digit_evidence("real"), METRICS, 40, modality="image", sampling={}, effort=Effort(seconds=0.0))
     late = replace(some, scores=(), failed={m.name: LATE for m in METRICS})

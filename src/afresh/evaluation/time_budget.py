@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch.nn.modules.module import register_module_forward_pre_hook
 
@@ -48,6 +48,11 @@ class Effort:
     @property
     def over(self) -> bool:
         return self.left() == 0.0
+
+    def half(self) -> Effort:
+        """The effort of a part that gets half of the seconds that are left."""
+        left = self.left()
+        return self if self.seconds is None or left is None else replace(self, seconds=self.seconds - left / 2)
 
     def affordable(self, wanted: int, least: int, share: float, work: Callable[[], object]) -> int:
         """How many of `wanted` repetitions of `work` fit into `share` of all seconds, at least `least`. Without a limit

@@ -95,13 +95,14 @@ class Verdict:
 def verdict(measured: Measurement, known: KnownFacts, better_now: Help | None = None) -> Verdict:
     """The verdict on a run. `better_now`: what a plan knows to work better in the same minutes, if anything."""
     scores, card = {s.name: s for s in measured.scores}, measured.card
-    for judge in judges_of(measured):
+    word, sentence, doubt = "not measured", unmeasured(measured, known), None
+    for name, judge in judges_of(measured).items():
+        if measured.failed.get(name) == LATE:  # a later judge would ask another question
+            break
         if (judgement := judge(scores, known.plural)) is not None:
             word, sentence = judgement
             doubt = None if word in UNDECIDED else doubt_of(judge, scores, known.plural, word)
             break
-    else:
-        word, sentence, doubt = "not measured", unmeasured(measured, known), None
     if doubt is not None:
         sentence = f"The {known.plural} are {word} or {doubt.word}, and the numbers do not say which. {sentence}"
         word, advice = "cannot tell", what_decides(doubt, known, card.samples, card.heldout_size)
@@ -115,10 +116,10 @@ def verdict(measured: Measurement, known: KnownFacts, better_now: Help | None = 
     return Verdict(word, sentence, advice.sentence, advice.command)
 
 
-def judges_of(measured: Measurement) -> list[Judge]:
-    """The judges of the metrics that apply to what was measured, whether or not these could be computed."""
+def judges_of(measured: Measurement) -> dict[str, Judge]:
+    """The judges of the metrics that apply to what was measured, by metric, whether or not these could be computed."""
     without = measured.skipped.keys() - measured.failed.keys()
-    return [m.judge for m in registry.metrics() if m.judge is not None and m.name not in without]
+    return {m.name: m.judge for m in registry.metrics() if m.judge is not None and m.name not in without}
 
 
 def what_decides(doubt: Doubt, known: KnownFacts, samples: int, heldout: int) -> Help:

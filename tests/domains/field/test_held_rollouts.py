@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from afresh.domains.field.encoder import PAST, FieldEncoder
 from afresh.domains.field.held_rollouts import Noise, choose_noise, fitted_spread, roll, trajectories_of
 from afresh.domains.field.metrics import rollouts_of
 from afresh.domains.field.rollout import MOST_MEMBERS, MOST_ROWS, field_encoder
+from afresh.evaluation import time_budget
 from afresh.evaluation.study import LATE, Study, Unmeasurable
 from afresh.evaluation.time_budget import Effort
 from afresh.runs.data import run_data
@@ -45,6 +47,9 @@ class Ending(Effort):
     @property
     def over(self) -> bool:
         return len(self.stages) >= self.after
+
+    def half(self) -> Effort:
+        return self
 
     def report(self, stage: str, share: float = 0.0, ended: bool = False) -> None:
         self.stages.append(stage)
@@ -135,3 +140,18 @@ def test_the_seconds_and_the_notes_are_those_of_the_measurement(run: Run) -> Non
     found = rollouts_of(study)
     assert found.truth.shape[1] < 12, "no more states than the seconds of the measurement allow"
     assert any("held-out states" in note for note in study.notes)
+
+
+def test_choosing_the_noise_leaves_seconds_for_what_is_scored(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SimpleNamespace(now=0.0, monotonic=lambda: clock.now, perf_counter=lambda: clock.now)
+    monkeypatch.setattr(time_budget, "time", clock)
+
+    def choose(run: Run, encoder: FieldEncoder, held: object, steps: int, effort: Effort) -> Noise:
+        while not effort.over:
+            clock.now += 1
+        return Noise()
+
+    monkeypatch.setattr(held_rollouts, "choose_noise", choose)
+    effort = Effort("waves", 100.0, begun=0.0)
+    found = rollouts_of(Study(RunEvidence(run, run_data(run, None)), 4, effort=effort))
+    assert clock.now == 50 == effort.left() and found.truth.shape[1] > 1

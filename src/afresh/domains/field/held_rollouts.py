@@ -193,7 +193,7 @@ def held_rollouts(run: Run, evidence: Evidence) -> HeldRollouts:
             steps, min(steps, LEAST_STEPS), SHARE, lambda: next(futures(run, encoder, cond, 1, 0, members=members))
         )
     if members > 1 and choosing:
-        noise = choose_noise(run, encoder, choosing, steps, effort)
+        noise = choose_noise(run, encoder, choosing, steps, effort.half())
     elif members > 1 and history:
         study.note("too few states are held out to choose the noise of members: it is as in training")
     ensemble = roll(run, encoder, cond, steps, members, effort, noise)
