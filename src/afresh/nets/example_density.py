@@ -35,8 +35,9 @@ class ExampleDensity(nn.Module):
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Tensor], prefix: str, *rest: Any) -> None:
         super()._load_from_state_dict(state_dict, prefix, *rest)
-        if f"{prefix}known" in state_dict:
-            self.count = int(state_dict[f"{prefix}known"].sum())
+        known = state_dict.get(f"{prefix}known")
+        if known is not None and not known.is_meta:  # weights without values are loaded to check their shapes
+            self.count = int(known.sum())
 
     @property
     def most(self) -> int:

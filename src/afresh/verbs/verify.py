@@ -95,8 +95,9 @@ def check_record(run: Run) -> Check:
     """Check that run.json describes a model that can be built, with the recorded number of parameters."""
     recorded = run.record.parameters
     family = bounded(run.family, recorded, run.path / "run.json")
+    config, space, conds = run.config, run.space, run.conds  # which read files, and compute
     with torch.device("meta"):
-        modules = family.build(run.config, run.space, run.conds)
+        modules = family.build(config, space, conds)
     parameters = [p for m in modules.values() for p in m.parameters()]
     count = sum(p.numel() for p in parameters)
     if recorded != count:  # a student's record is of what it samples with, and not of its frozen teacher

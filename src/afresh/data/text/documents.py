@@ -203,7 +203,7 @@ class DocumentEncoder:
             plain = tokenizer.chat_template is None
             how = "as User: and Assistant:" if plain else "by the base's chat template"
             notes.append(f"conversations are written {how}")
-            if plain and self.begins:
+            if plain and self.begins and tokenizer.opening != tokenizer.special["end"]:
                 tokenizer = replace(tokenizer, chat_template=BEGUN)
             notes += ChatTemplate(tokenizer).notes()
         unused = sorted({k for i in items for k in i.labels} - set(self.conds))

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm
 
 Array = NDArray[np.float64]
 LEVELS = tuple(i / 10 for i in range(1, 10))  # of the weighted quantile loss, as in GIFT-Eval
@@ -85,7 +85,7 @@ def seasonal_naive(past: Array, period: int, horizon: int, levels: Sequence[floa
     spread = np.sqrt(np.square(np.nan_to_num(difference)).sum(-1) / count)[..., None]
     steps = np.arange(horizon)
     point, growth = last[..., steps % period], np.sqrt(steps // period + 1.0)
-    return np.stack([point + norm.ppf(p) * spread * growth for p in levels])
+    return np.stack([point + NormalDist().inv_cdf(p) * spread * growth for p in levels])
 
 
 def seasonal_quantiles(past: Array, period: int, horizon: int, levels: Sequence[float], seasons: int = 4) -> Array:
