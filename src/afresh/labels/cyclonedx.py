@@ -26,9 +26,9 @@ TYPES = {
 NOT_STATED = "not stated"
 
 
-def cyclonedx(label: Label, scores: Mapping[str, float] | None = None, now: datetime | None = None) -> dict[str, Any]:
+def cyclonedx(label: Label, scores: Mapping[str, float] | None = None) -> dict[str, Any]:
     """The label as a bill of materials. scores: of the model, as they were measured."""
-    time = (now or datetime.now(UTC)).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    time = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     tool = {"type": "application", "name": "afresh", "version": __version__}
     sources: dict[str, list[str]] = {label.id: []}
     for part in label.parts:
