@@ -12,8 +12,7 @@ from urllib.parse import urldefrag
 from afresh.bundles.download import Wanted, fetched, is_local, shown
 from afresh.bundles.listing import Offer, bundle_of_file, catalogue_of, find, is_catalogue, is_url, place_of
 from afresh.bundles.names import SIGNATURE, name_fault
-from afresh.bundles.open import Bundle, check_signer, checked, damaged
-from afresh.bundles.unpack import unpack
+from afresh.bundles.open import Bundle, check_signer, checked, damaged, unpack
 from afresh.core import UserError
 from afresh.core.plural import counted
 from afresh.core.verb import Line
