@@ -23,9 +23,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from afresh.bundles.layout import BLOCK, END, header, padded, padding
 from afresh.bundles.names import SIGNATURE
-from afresh.bundles.open import Bundle, checked
+from afresh.bundles.open import Bundle, checked, unpack
 from afresh.bundles.pack import pack_folder
-from afresh.bundles.unpack import unpack
 from afresh.core import UserError
 from afresh.provenance.signer import signer
 from afresh.storage.folders import new_folder

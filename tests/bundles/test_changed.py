@@ -18,9 +18,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from afresh.bundles.layout import END, header
 from afresh.bundles.names import SIGNATURE, clash, name_fault
-from afresh.bundles.open import check_signer, checked
+from afresh.bundles.open import check_signer, checked, unpack
 from afresh.bundles.pack import pack_files, pack_folder
-from afresh.bundles.unpack import unpack
 from afresh.core import UserError
 from afresh.provenance.certificates import DOCUMENT_SIGNING, certificate_of
 from afresh.provenance.known_signers import trust

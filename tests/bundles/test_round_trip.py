@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from afresh.bundles.open import checked
+from afresh.bundles.open import checked, unpack
 from afresh.bundles.pack import pack_folder
-from afresh.bundles.unpack import unpack
 from tests.bundles.conftest import FILES
 from tests.needs import package
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from afresh.disclosure.text import NOTICE, labelled_text
+from afresh.disclosure.label import NOTICE, labelled_text
 
 
 def test_a_plain_sentence_comes_before_a_text_that_stays_as_it_is() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
 from collections.abc import Callable
@@ -14,7 +13,6 @@ import pytest
 import afresh
 from afresh.core import UserError
 from afresh.labels.run_label import label_of
-from afresh.labels.spdx import spdx
 from afresh.provenance.sign_work import signed_work
 from afresh.provenance.work import Work
 from afresh.runs.run import Run
@@ -24,21 +22,6 @@ from tests.provenance.conftest import content_of, facts
 
 __all__ = ["invoke"]
 HOSTILE = "a\"'<script>alert(1)<&\n# x\u202e[l](y) ü😀"
-
-
-def accepted_by_spdx(document: dict[str, Any]) -> None:
-    """Raises if the bindings that the SPDX project makes of its model do not read it, or write it again with less."""
-    model = pytest.importorskip("spdx_python_model").v3_0_1
-    found = model.SHACLObjectSet()
-    model.JSONLDDeserializer().deserialize_data(document, found)
-    again = io.BytesIO()
-    model.JSONLDSerializer().write(found, again)  # refuses what is required and missing
-    kinds = sorted(e["type"] for e in document["@graph"])
-    assert sorted(e["type"] for e in json.loads(again.getvalue())["@graph"]) == kinds
-    known = {e["spdxId"] for e in document["@graph"] if "spdxId" in e}
-    for e in document["@graph"]:
-        if e["type"] == "Relationship":
-            assert {e["from"], *e["to"]} <= known
 
 
 def accepted_by_cyclonedx(document: dict[str, Any]) -> None:
@@ -73,7 +56,6 @@ def accepted_by_itself(document: dict[str, Any]) -> None:
 VALIDATORS: dict[str, Callable[[Any], None]] = {
     "label": accepted_by_itself,
     "card": accepted_by_the_hub,
-    "spdx": accepted_by_spdx,
     "cyclonedx": accepted_by_cyclonedx,
     "croissant": accepted_by_croissant,
 }
@@ -106,12 +88,6 @@ def test_every_form_is_accepted(format: Any, any_run: Path, monkeypatch: pytest.
 
 
 def test_the_validators_refuse_what_is_wrong(text_run: Path) -> None:
-    document = spdx(label_of(Run.open(text_run)))
-    for e in document["@graph"]:
-        if e["type"] == "dataset_DatasetPackage":
-            del e["dataset_datasetType"]
-    with pytest.raises(Exception, match="datasetType"):
-        accepted_by_spdx(document)
     bom = labelled(text_run, "cyclonedx").document
     assert isinstance(bom, dict)
     bom["metadata"]["component"]["type"] = "model"
@@ -122,7 +98,7 @@ def test_the_validators_refuse_what_is_wrong(text_run: Path) -> None:
 def test_what_is_known_is_in_every_form(picture_run: Path) -> None:
     label = label_of(Run.open(picture_run))
     (data,) = (p for p in label.parts if p.kind == "data")
-    for format in ("label", "spdx", "cyclonedx"):
+    for format in ("label", "cyclonedx"):
         text = labelled(picture_run, format).text
         for wanted in (
             label.id.partition(":")[2],
@@ -131,16 +107,14 @@ def test_what_is_known_is_in_every_form(picture_run: Path) -> None:
             label.consent.sentence,
         ):
             assert wanted in text, (format, wanted)
-    graph = spdx(label)["@graph"]
-    model = next(e for e in graph if e["type"] == "ai_AIPackage")
-    (used,) = model["ai_energyConsumption"]["ai_trainingEnergyConsumption"]
-    assert label.training is not None
-    assert used["ai_energyQuantity"] == pytest.approx(label.training.joules / 3.6e6)
-    assert {e["relationshipType"] for e in graph if e["type"] == "Relationship"} == {
-        "trainedOn",
-        "hasDeclaredLicense",
-        "hasConcludedLicense",
-    }
+    bom = labelled(picture_run, "cyclonedx").document
+    assert isinstance(bom, dict) and label.training is not None
+    card = bom["metadata"]["component"]["modelCard"]
+    used = {e["activity"]: e for e in card["considerations"]["environmentalConsiderations"]["energyConsumptions"]}
+    assert set(used) == {"training", "inference"}
+    assert used["training"]["activityEnergyCost"]["value"] == pytest.approx(label.training.joules / 3.6e6)
+    licences = [c["licenses"] for c in (bom["metadata"]["component"], *bom["components"])]
+    assert [x["acknowledgement"] for (x,) in licences] == ["concluded", "declared"]
 
 
 def test_croissant_of_a_run_is_that_of_its_data_set(picture_run: Path, collected: Path) -> None:
@@ -190,8 +164,7 @@ def test_a_work_is_joined_with_the_run_that_made_it(
     found = labelled(work, "label").label
     assert found is not None and found.subject == "work" and model.id in {p.id for p in found.parts}
     assert found.expression == model.expression and found.work == model.work and "unchanged" in found.facts["signature"]
-    for format in ("spdx", "cyclonedx"):
-        VALIDATORS[format](labelled(work, format).document)
+    VALIDATORS["cyclonedx"](labelled(work, "cyclonedx").document)
     for format in ("card", "croissant"):
         with pytest.raises(UserError, match="describes models or data"):
             labelled(work, format)
@@ -207,10 +180,10 @@ def test_the_command_writes_a_file_and_replaces_none(invoke: Any, text_run: Path
     out = tmp_path / "bom.json"
     assert invoke("label", text_run, "--format", "cyclonedx", "-o", out)[0] == 0
     VALIDATORS["cyclonedx"](json.loads(out.read_text()))
-    code, _, said = invoke("label", text_run, "--format", "spdx", "-o", out)
+    code, _, said = invoke("label", text_run, "--format", "cyclonedx", "-o", out)
     assert code == 2 and "exists" in said and "--force" in said
-    assert invoke("label", text_run, "--format", "spdx", "-o", out, "--force")[0] == 0
-    VALIDATORS["spdx"](json.loads(out.read_text()))
+    assert invoke("label", text_run, "--format", "cyclonedx", "-o", out, "--force")[0] == 0
+    VALIDATORS["cyclonedx"](json.loads(out.read_text()))
     code, printed, _ = invoke("label", text_run, "--json")
     assert code == 0 and parsed(printed)["document"]["subject"] == "model"
     code, printed, _ = invoke("label", text_run)

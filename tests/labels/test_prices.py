@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from afresh.core import UserError
 from afresh.core.money import CURRENCIES
-from afresh.labels.costs import JOULES_A_KWH, Prices, cost_of, cost_of_works, parse_price, price_of
+from afresh.labels.costs import JOULES_A_KWH, Prices, cost_of, parse_price, price_of
 from afresh.preferences import preferences
 from afresh.training.usage_meter import Usage
 
@@ -84,6 +84,6 @@ def test_costs_follow_from_prices_exactly() -> None:
     usage = Usage(seconds=5400, cpu_seconds=1, cpu_joules=7_200_000)
     money = cost_of(usage, prices).money
     assert money is not None and (Fraction(money.amount), money.minor_units) == (Fraction("2.25"), 225)
-    each = cost_of_works(usage, 3, 1, prices)
+    each = cost_of(usage, prices, 1 / 3, decimals=6)
     assert each.seconds == 1800 and each.money is not None and Fraction(each.money.amount) == Fraction("0.75")
     assert cost_of(usage, Prices()).money is None

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 FREE = "free"
 REPORT = "report.json"
-LABELS: Mapping[str, Format] = {"card.md": "card", "label.json": "label", "spdx.json": "spdx", "cdx.json": "cyclonedx"}
+LABELS: Mapping[str, Format] = {"card.md": "card", "label.json": "label", "cdx.json": "cyclonedx"}
 
 
 def add(

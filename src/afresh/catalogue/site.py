@@ -25,7 +25,7 @@ HERE = Path(__file__).parent / "templates"
 INDEX = "catalogue.json"
 FORMAT, VERSION = "afresh-catalogue", 1
 FIRST = 24  # listings that the first page has without its script
-LABELS = {"card.md": "Model card", "label.json": "Label", "spdx.json": "SPDX", "cdx.json": "CycloneDX"}
+LABELS = {"card.md": "Model card", "label.json": "Label", "cdx.json": "CycloneDX"}
 KINDS = {"model": "Model", "adapter": "Adapter", "data": "Data set", "work": "Work"}
 
 

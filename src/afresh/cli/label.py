@@ -31,10 +31,10 @@ def label(
         ),
     ],
     format: Annotated[
-        Literal["label", "card", "spdx", "cyclonedx", "croissant"],
+        Literal["label", "card", "cyclonedx", "croissant"],
         typer.Option(
-            help="label: all that is known, as JSON. card: a card of the Hugging Face hub. spdx: SPDX 3.0.1, profiles "
-            "AI and Dataset. cyclonedx: an ML-BOM of CycloneDX 1.6. croissant: the data, in the words of ML Croissant."
+            help="label: all that is known, as JSON. card: a card of the Hugging Face hub. cyclonedx: an "
+            "ML-BOM of CycloneDX 1.6. croissant: the data, in the words of ML Croissant."
         ),
     ] = "label",
     out: Annotated[Path | None, typer.Option("--out", "-o", help="File to write it to.", metavar="FILE")] = None,

@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -185,44 +185,42 @@ def markdown_table(head: tuple[str, ...], table: list[tuple[str, ...]]) -> list[
 
 # --------------------------------------------------------------------------- Croissant
 
-CONTEXT: dict[str, Any] = {
+OTHERS: dict[str, Any] = {  # of the words of a croissant.json, which are not simply those of `cr`
     "@language": "en",
     "@vocab": "https://schema.org/",
-    "citeAs": "cr:citeAs",
-    "column": "cr:column",
     "conformsTo": "dct:conformsTo",
     "cr": "http://mlcommons.org/croissant/",
     "rai": "http://mlcommons.org/croissant/RAI/",
     "data": {"@id": "cr:data", "@type": "@json"},
     "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
     "dct": "http://purl.org/dc/terms/",
-    "equivalentProperty": "cr:equivalentProperty",
     "examples": {"@id": "cr:examples", "@type": "@json"},
-    "extract": "cr:extract",
-    "field": "cr:field",
-    "fileProperty": "cr:fileProperty",
-    "fileObject": "cr:fileObject",
-    "fileSet": "cr:fileSet",
-    "format": "cr:format",
-    "includes": "cr:includes",
-    "isLiveDataset": "cr:isLiveDataset",
-    "jsonPath": "cr:jsonPath",
-    "key": "cr:key",
-    "md5": "cr:md5",
-    "parentField": "cr:parentField",
-    "path": "cr:path",
-    "recordSet": "cr:recordSet",
-    "references": "cr:references",
-    "regex": "cr:regex",
-    "repeated": "cr:repeated",
-    "replace": "cr:replace",
-    "samplingRate": "cr:samplingRate",
     "sc": "https://schema.org/",
-    "separator": "cr:separator",
-    "source": "cr:source",
-    "subField": "cr:subField",
-    "transform": "cr:transform",
 }
+WORDS = (
+    "@language @vocab citeAs column conformsTo cr rai data dataType dct equivalentProperty examples extract field "
+    "fileProperty fileObject fileSet format includes isLiveDataset jsonPath key md5 parentField path recordSet "
+    "references regex repeated replace samplingRate sc separator source subField transform"
+)
+CONTEXT: dict[str, Any] = {word: OTHERS.get(word, f"cr:{word}") for word in WORDS.split()}
+
+
+def croissant_head(name: str, description: str, digest: str) -> dict[str, Any]:
+    """What every croissant.json begins with: the vocabulary, the name, what it is, and its version by its digest."""
+    return {
+        "@context": CONTEXT,
+        "@type": "sc:Dataset",
+        "conformsTo": "http://mlcommons.org/croissant/1.0",
+        "name": name or "data",
+        "description": description,
+        "version": f"1.0.0+{digest[:16]}",
+    }
+
+
+def licence_pages(licences: Iterable[str]) -> list[str]:
+    """The pages of SPDX for the licences of its list that expressions name."""
+    keys = sorted({key for licence in licences for key in spdx_keys(licence)})
+    return [f"https://spdx.org/licenses/{k}.html" for k in keys if not k.startswith("LicenseRef-")]
 
 
 def croissant(folder: Path, name: str, facts: CardFacts, manifest: Mapping[str, Any]) -> dict[str, Any]:
@@ -231,15 +229,9 @@ def croissant(folder: Path, name: str, facts: CardFacts, manifest: Mapping[str, 
     file = folder / ITEMS
     with file.open("rb") as stream:
         sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
-    keys = sorted({key for s in facts.ledger.shares for key in spdx_keys(s.licence)})
-    made: dict[str, Any] = {
-        "@context": CONTEXT,
-        "@type": "sc:Dataset",
-        "conformsTo": "http://mlcommons.org/croissant/1.0",
-        "name": re.sub(r"[^\w.-]+", "-", name) or "data",
-        "description": f"{counted(facts.items, 'item')} collected by afresh. Licences by bytes: {facts.ledger}.",
-        "version": f"1.0.0+{manifest.get('digest', '')[:16]}",
-        "license": [f"https://spdx.org/licenses/{k}.html" for k in keys if not k.startswith("LicenseRef-")],
+    about = f"{counted(facts.items, 'item')} collected by afresh. Licences by bytes: {facts.ledger}."
+    made = croissant_head(re.sub(r"[^\w.-]+", "-", name), about, manifest.get("digest", "")) | {
+        "license": licence_pages(s.licence for s in facts.ledger.shares),
         "inLanguage": sorted(facts.languages),
         "distribution": [
             {

@@ -154,9 +154,7 @@ def messages_json(turns: Sequence[tuple[str, str]]) -> str:
     return json.dumps([{"role": role, "content": text} for role, text in turns], ensure_ascii=False)
 
 
-def found_in_entry(
-    source: str, where: str, entry: ImportedItem, options: ColumnOptions, extra: Mapping[str, str] | None = None
-) -> Found | Rejection:
+def found_in_entry(source: str, where: str, entry: ImportedItem, options: ColumnOptions) -> Found | Rejection:
     """What an example holds, whose columns are its own. Raises UserError if it is not clear which column is what."""
     row: dict[str, Any] = {str(k): v for k, v in entry.columns.items()}
     texts = [k for k, v in row.items() if isinstance(v, str)]
@@ -164,7 +162,7 @@ def found_in_entry(
     if entry.file is not None:
         row = {FILE: entry.file, **row}
     columns = choose(list(row), texts, media, options)
-    return found_in(source, where, row, columns, split=entry.split, extra=extra)
+    return found_in(source, where, row, columns, split=entry.split)
 
 
 def about_row(row: Mapping[str, Any], columns: TableColumns, split: str, extra: Mapping[str, str]) -> About:

@@ -9,7 +9,14 @@ from afresh.core import UserError
 from afresh.core.item_kind import ItemKind
 from afresh.disclosure.image import visible_label
 from afresh.disclosure.sound import audible_label
-from afresh.disclosure.text import labelled_text
+
+NOTICE = "This text was made by AI."
+
+
+def labelled_text(text: str) -> str:
+    """A text with a plain sentence in front, in a paragraph of its own."""
+    return f"{NOTICE}\n\n{text}"
+
 
 LABELS: Mapping[str, Callable[[Any], Any]] = {"image": visible_label, "sound": audible_label, "text": labelled_text}
 

@@ -66,25 +66,13 @@ def stated_prices() -> Prices:
     return Prices(kwh, hour)
 
 
-def cost_of(usage: Usage, prices: Prices) -> Cost:
-    return Cost(
-        seconds=round(usage.seconds, 3),
-        joules=round(usage.joules, 3),
-        estimated_joules=round(usage.estimated_joules, 3),
-        measured=usage.measured,
-        method=usage.method,
-        money=prices.money(round(usage.seconds, 3), round(usage.joules, 3)),
-    )
-
-
-def cost_of_works(usage: Usage, drawn: int, works: int, prices: Prices) -> Cost:
-    """What so many works take, of which `drawn` used `usage`."""
-    share = works / drawn
-    seconds, joules = round(usage.seconds * share, 6), round(usage.joules * share, 6)
+def cost_of(usage: Usage, prices: Prices, share: float = 1.0, decimals: int = 3) -> Cost:
+    """What a share of `usage` takes, in seconds and joules with so many decimals."""
+    seconds, joules = round(usage.seconds * share, decimals), round(usage.joules * share, decimals)
     return Cost(
         seconds=seconds,
         joules=joules,
-        estimated_joules=round(usage.estimated_joules * share, 6),
+        estimated_joules=round(usage.estimated_joules * share, decimals),
         measured=usage.measured,
         method=usage.method,
         money=prices.money(seconds, joules),

@@ -11,8 +11,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from afresh.collect.cards import CONTEXT, CROISSANT, croissant, facts_of
-from afresh.collect.licences import spdx_keys
+from afresh.collect.cards import CROISSANT, croissant, croissant_head, facts_of, licence_pages
 from afresh.core.safe_text import visible_line
 from afresh.data.collected import is_collected, manifest
 from afresh.labels.data_label import files_in, hash_of, label_of_data
@@ -40,23 +39,14 @@ def croissant_of_data(path: Path) -> dict[str, Any]:
 
 def croissant_of_part(label: Label, part: Part) -> dict[str, Any]:
     """The Croissant of the data that a run has learnt from, as far as the run's record knows them: without files."""
-    keys = sorted({key for s in part.licences for key in spdx_keys(s.licence)})
-    urls = [f"https://spdx.org/licenses/{k}.html" for k in keys if not k.startswith("LicenseRef-")]
+    urls = licence_pages(s.licence for s in part.licences)
     text = f"Data that a model has learnt from, whose content hash is {label.id}. {part.note}".strip()
     return document(part.name, text, part.id, []) | ({"license": urls} if urls else {})
 
 
 def document(name: str, description: str, id: str, files: list[dict[str, Any]]) -> dict[str, Any]:
-    made: dict[str, Any] = {
-        "@context": CONTEXT,
-        "@type": "sc:Dataset",
-        "conformsTo": "http://mlcommons.org/croissant/1.0",
-        "name": re.sub(r"[^\w.-]+", "-", name).strip("-.") or "data",
-        "description": description,
-        "version": f"1.0.0+{id.partition(':')[2][:16]}",
-        "identifier": id,
-    }
-    return made | ({"distribution": files} if files else {})
+    made = croissant_head(re.sub(r"[^\w.-]+", "-", name).strip("-."), description, id.partition(":")[2])
+    return made | {"identifier": id} | ({"distribution": files} if files else {})
 
 
 def file_object(file: Path, root: Path, number: int) -> dict[str, Any]:

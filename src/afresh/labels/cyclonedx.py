@@ -8,9 +8,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from afresh import __version__
+from afresh.collect.record import UNKNOWN
 from afresh.labels.costs import JOULES_A_KWH
-from afresh.labels.label import Cost, Label, Part
-from afresh.labels.spdx import expression_of
+from afresh.labels.label import Cost, Label, Part, Stated
+from afresh.labels.run_label import joined
 from afresh.labels.words import cost_rows
 
 ALGORITHMS = {"sha256": "SHA-256", "blake3": "BLAKE3"}
@@ -25,9 +26,9 @@ TYPES = {
 NOT_STATED = "not stated"
 
 
-def cyclonedx(label: Label, scores: Mapping[str, float] | None = None, now: datetime | None = None) -> dict[str, Any]:
+def cyclonedx(label: Label, scores: Mapping[str, float] | None = None) -> dict[str, Any]:
     """The label as a bill of materials. scores: of the model, as they were measured."""
-    time = (now or datetime.now(UTC)).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    time = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     tool = {"type": "application", "name": "afresh", "version": __version__}
     sources: dict[str, list[str]] = {label.id: []}
     for part in label.parts:
@@ -103,3 +104,9 @@ def consumption(activity: str, cost: Cost) -> dict[str, Any]:
     provider = {"organization": {"name": NOT_STATED}, "energySource": "unknown", "energyProvided": amount}
     how = [{"name": "afresh:method", "value": cost.method}]
     return {"activity": activity, "energyProviders": [provider], "activityEnergyCost": amount, "properties": how}
+
+
+def expression_of(licences: tuple[Stated, ...]) -> str | None:
+    """The licences of a part as one expression; None if one is unknown, or none is stated."""
+    names = list(dict.fromkeys(s.licence for s in licences))
+    return None if UNKNOWN in names else joined(names)

@@ -6,7 +6,7 @@ import hashlib
 import json
 from pathlib import Path
 
-from afresh.collect.cards import CardFacts, facts_of
+from afresh.collect.cards import facts_of
 from afresh.collect.licences import duties
 from afresh.collect.record import UNKNOWN
 from afresh.core import UserError
@@ -41,21 +41,18 @@ def label_of_data(path: Path) -> Label:
 
 def _label_of_collected(path: Path, name: str) -> Label:
     facts, known = facts_of(path), manifest(path)
+    kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(facts.kinds.items()))
     licences = sorted((s.licence for s in facts.ledger.shares), key=lambda x: (x == UNKNOWN, x))
     return Label(
         subject="data",
         id=f"blake3:{known['digest']}",
         name=name,
-        facts={"items": facts.items, "bytes": facts.bytes, "kinds": kinds_of(facts)},
+        facts={"items": facts.items, "bytes": facts.bytes, "kinds": kinds},
         licences=tuple(Follows(licence=x, duties=duties(x), of=(name,)) for x in licences),
         expression=None if UNKNOWN in licences else joined(licences),
         consent=known_consent(facts.ledger.without_consent),
         notes=(f"Licences by bytes: {facts.ledger}.",),
     )
-
-
-def kinds_of(facts: CardFacts) -> str:
-    return ", ".join(f"{count:,} {kind}" for kind, count in sorted(facts.kinds.items()))
 
 
 def files_in(path: Path) -> list[Path]:

@@ -15,7 +15,7 @@ from afresh.core import UserError
 from afresh.core.plural import counted
 from afresh.core.safe_json import parse_json
 from afresh.core.safe_text import visible_line
-from afresh.labels.costs import Prices, cost_of_works, stage_of, stated_prices, together
+from afresh.labels.costs import Prices, cost_of, stage_of, stated_prices, together
 from afresh.labels.label import Consent, Cost, Follows, Label, Part, Stage
 from afresh.labels.lineage import Lineage, declared_label, lineage_of
 from afresh.runs.content_hash import content_hash, known_weights_hash, weights_hash
@@ -77,7 +77,7 @@ def label_of(run: Run, drawn: DrawnSamples | None = None, load: bool = True, lic
 
 def works_costs(drawn: DrawnSamples, prices: Prices) -> dict[str, Any]:
     """What one work and a thousand take, as fields of a label."""
-    one, thousand = (cost_of_works(drawn.usage, drawn.works, works, prices) for works in (1, 1000))
+    one, thousand = (cost_of(drawn.usage, prices, works / drawn.works, decimals=6) for works in (1, 1000))
     return {"work": one, "thousand_works": thousand, "drawn": drawn.works}
 
 

@@ -12,8 +12,7 @@ from urllib.parse import urldefrag
 from afresh.bundles.download import Wanted, fetched, is_local, shown
 from afresh.bundles.listing import Offer, bundle_of_file, catalogue_of, find, is_catalogue, is_url, place_of
 from afresh.bundles.names import SIGNATURE, name_fault
-from afresh.bundles.open import Bundle, check_signer, checked, damaged
-from afresh.bundles.unpack import unpack
+from afresh.bundles.open import Bundle, check_signer, checked, damaged, unpack
 from afresh.core import UserError
 from afresh.core.plural import counted
 from afresh.core.verb import Line
@@ -142,17 +141,17 @@ def _bundle_of(request: GetRequest, accepted: tuple[str, ...]) -> Iterator[tuple
 
 
 def _installed(bundle: Bundle, request: GetRequest) -> Path:
-    if bundle.kind in RUNS and bundle.signature:
+    of_run = bundle.kind in RUNS and bool(bundle.signature)
+    if of_run:
         place = request.out or preferences().runs / _name(bundle, request.name)
         check_output_dir(place, request.force)
-        check = _check_run
     elif request.out is None or request.name is not None:
         raise UserError(
             f"It is of the kind {bundle.kind}, and no run: give the folder to put it in, `out=DIR`, and no name.",
             "output",
         )
     else:
-        place, check = request.out, _check_nothing
+        place = request.out  # what is no run is not looked into
         check_free(place, request.force)
     if (
         request.force
@@ -169,7 +168,8 @@ def _installed(bundle: Bundle, request: GetRequest) -> Path:
         place.parent.mkdir(parents=True, exist_ok=True)
         with folder_aside(place) as aside:
             unpack(bundle, aside)
-            check(aside, bundle)
+            if of_run:
+                _check_run(aside, bundle)
             with held(place, "replaced") if is_run(place) else contextlib.nullcontext():
                 put_in_place(aside, place, replace=place.exists())
     except OSError as error:
@@ -188,10 +188,6 @@ def _name(bundle: Bundle, given: str | None) -> str:
         reason = "it leads into another folder" if "/" in name else why
         raise UserError(f"{name!r} is no name for a run: {reason}. Give another one: `name=NAME`.", "name")
     return name
-
-
-def _check_nothing(folder: Path, bundle: Bundle) -> None:
-    """What is no run is not looked into."""
 
 
 def _check_run(folder: Path, bundle: Bundle) -> None:

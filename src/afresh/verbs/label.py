@@ -23,10 +23,10 @@ def label(
     run: Run,
     *,
     format: Annotated[
-        Literal["label", "card", "spdx", "cyclonedx", "croissant"],
+        Literal["label", "card", "cyclonedx", "croissant"],
         Option(
-            "label: all that is known, as JSON. card: a model card of the Hugging Face hub. spdx: SPDX 3.0.1, profiles "
-            "AI and Dataset. cyclonedx: an ML-BOM of CycloneDX 1.6. croissant: the data, in the words of ML Croissant."
+            "label: all that is known, as JSON. card: a model card of the Hugging Face hub. cyclonedx: an "
+            "ML-BOM of CycloneDX 1.6. croissant: the data, in the words of ML Croissant."
         ),
     ] = "label",
 ) -> Labelled:

@@ -19,7 +19,6 @@ from afresh.labels.cyclonedx import cyclonedx
 from afresh.labels.data_label import label_of_data
 from afresh.labels.label import Label
 from afresh.labels.run_label import as_json, label_of
-from afresh.labels.spdx import spdx
 from afresh.labels.words import rows_of
 from afresh.labels.work_label import label_of_work
 from afresh.runs.run import Run
@@ -27,7 +26,7 @@ from afresh.runs.signature import made_here
 from afresh.storage.files import replace_file
 from afresh.verbs.model_card import card_of, scores_of
 
-Format = Literal["label", "card", "spdx", "cyclonedx", "croissant"]
+Format = Literal["label", "card", "cyclonedx", "croissant"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 
 
@@ -90,7 +89,7 @@ def labelled(path: Path, format: Format) -> Labelled:
     if work is not None:
         if format in ("card", "croissant"):
             raise UserError(
-                f"{path} is a work, and {format} describes models or data. {accepted('label', 'spdx', 'cyclonedx')}",
+                f"{path} is a work, and {format} describes models or data. {accepted('label', 'cyclonedx')}",
                 "format",
             )
         return in_form(work, format, {})
@@ -107,9 +106,7 @@ def labelled(path: Path, format: Format) -> Labelled:
 
 
 def in_form(label: Label, format: Format, scores: Mapping[str, float]) -> Labelled:
-    """A label as JSON of its own, of SPDX or of CycloneDX."""
-    if format == "spdx":
-        return Labelled(format, spdx(label, scores))
+    """A label as JSON of its own, or of CycloneDX."""
     if format == "cyclonedx":
         return Labelled(format, cyclonedx(label, scores))
     return Labelled(format, as_json(label), label)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Annotated
@@ -55,8 +56,8 @@ def _identifier() -> LanguageIdentifier:
     return found
 
 
-def _known(names: list[str]) -> list[str]:
-    known = _identifier().labels
+def _among(names: list[str], known: Collection[str]) -> list[str]:
+    """The names. Raises ValueError for one that is not known."""
     for name in names:
         if name not in known:
             raise ValueError(f"there is no language {name!r}; the languages are {', '.join(sorted(known))}")
@@ -71,13 +72,6 @@ def code_language(record: Record, value: tuple[str, ...]) -> Verdict:
     return replace(record, language=found) if found else record
 
 
-def _programmed(names: list[str]) -> list[str]:
-    for name in names:
-        if name not in LANGUAGES:
-            raise ValueError(f"there is no language {name!r}; the languages are {', '.join(sorted(LANGUAGES))}")
-    return names
-
-
 RULES = (
     Rule(
         "language",
@@ -87,7 +81,7 @@ RULES = (
         ("text", "conversation"),
         language,
         value=[],
-        accepts=Annotated[Names, AfterValidator(_known)],
+        accepts=Annotated[Names, AfterValidator(lambda names: _among(names, _identifier().labels))],
         needs="py3langid",
     ),
     Rule(
@@ -97,6 +91,6 @@ RULES = (
         ("code",),
         code_language,
         value=[],
-        accepts=Annotated[Names, AfterValidator(_programmed)],
+        accepts=Annotated[Names, AfterValidator(lambda names: _among(names, LANGUAGES))],
     ),
 )

@@ -10,6 +10,9 @@ fewer than FEW words are not judged by them, nor texts in scripts without spaces
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from functools import partial
+from operator import ge, le
 
 from afresh.collect.record import Record
 from afresh.collect.rules import Rule, Verdict
@@ -53,16 +56,10 @@ def words_many(record: Record, value: int) -> Verdict:
     return record if words <= value else f"{words:,} words"
 
 
-def words_short(record: Record, value: float) -> Verdict:
+def word_length(record: Record, value: float, within: Callable[[float, float], bool]) -> Verdict:
+    """Whether the characters of all words are within `value` for each word: at least or at most so many."""
     text = _judged(record)
-    if text is None or text.characters >= value * len(text.words):
-        return record
-    return f"words of {text.characters / len(text.words):.1f} characters on average"
-
-
-def words_long(record: Record, value: float) -> Verdict:
-    text = _judged(record)
-    if text is None or text.characters <= value * len(text.words):
+    if text is None or within(text.characters, value * len(text.words)):
         return record
     return f"words of {text.characters / len(text.words):.1f} characters on average"
 
@@ -79,20 +76,20 @@ def symbols(record: Record, value: float) -> Verdict:
     return f"{hashes:,} number signs and {dots:,} ellipses to {len(text.words):,} words"
 
 
-def bullets(record: Record, value: float) -> Verdict:
-    text = _judged(record)
+def _few_lines(record: Record, text: RuleText | None, value: float, has: Callable[[str], bool], what: str) -> Verdict:
+    """Whether at most a share of the lines has something; a record without a text that is judged is kept."""
     if text is None:
         return record
-    count = sum(line.startswith(BULLETS) for line in text.lines)
-    return record if count <= value * len(text.lines) else f"{count:,} of {len(text.lines):,} lines are of a list"
+    count = sum(map(has, text.lines))
+    return record if count <= value * len(text.lines) else f"{count:,} of {len(text.lines):,} lines {what}"
+
+
+def bullets(record: Record, value: float) -> Verdict:
+    return _few_lines(record, _judged(record), value, lambda line: line.startswith(BULLETS), "are of a list")
 
 
 def ellipses(record: Record, value: float) -> Verdict:
-    text = _judged(record)
-    if text is None:
-        return record
-    count = sum(line.endswith(("...", "…")) for line in text.lines)
-    return record if count <= value * len(text.lines) else f"{count:,} of {len(text.lines):,} lines end in an ellipsis"
+    return _few_lines(record, _judged(record), value, lambda line: line.endswith(("...", "…")), "end in an ellipsis")
 
 
 def letters(record: Record, value: float) -> Verdict:
@@ -157,11 +154,8 @@ def lines_finished(record: Record, value: float) -> Verdict:
 
 
 def lines_short(record: Record, value: float) -> Verdict:
-    lines = text_of(record.text or "").lines
-    count = sum(len(line) < SHORT_LINE for line in lines)
-    if count <= value * len(lines):
-        return record
-    return f"{count:,} of {len(lines):,} lines have fewer than {SHORT_LINE} characters"
+    what = f"have fewer than {SHORT_LINE} characters"
+    return _few_lines(record, text_of(record.text or ""), value, lambda line: len(line) < SHORT_LINE, what)
 
 
 def newlines(record: Record, value: float) -> Verdict:
@@ -185,7 +179,7 @@ RULES = (
         "words_short",
         f"Words have at least so many characters on average {GOPHER}.",
         TEXT,
-        words_short,
+        partial(word_length, within=ge),
         True,
         3.0,
         Amount,
@@ -194,7 +188,7 @@ RULES = (
         "words_long",
         f"Words have at most so many characters on average {GOPHER}.",
         TEXT,
-        words_long,
+        partial(word_length, within=le),
         True,
         10.0,
         Amount,

@@ -40,11 +40,9 @@ def of_object(data: Any) -> Source:
     def find(place: str, options: ColumnOptions, fetched: Fetched) -> Iterator[Found | Rejection]:
         given = data() if callable(data) else data
         if not isinstance(given, list | tuple | Iterator):  # a data set, a frame, an array
-            for number, entry in enumerate(_values(entries(given)), 1):
-                yield from _found_in_entry(place, f"item {number}", entry, options)
-            return
+            given = entries(given)
         for number, value in enumerate(_values(given), 1):
-            yield from _found(place, f"item {number}", value, options, fetched)
+            yield from _found(place, f"item {number}", value, options)
 
     return Source("python", ABOUT, accepts, find, describe, ColumnOptions)
 
@@ -64,22 +62,14 @@ def _values(given: Iterable[Value]) -> Iterator[Value]:
         yield value
 
 
-def _found_in_entry(place: str, where: str, entry: ImportedItem, options: ColumnOptions) -> Iterator[Found | Rejection]:
-    try:
-        with parsing("item"):
-            yield found_in_entry(place, where, entry, options)
-    except (FileError, UserError) as error:
-        yield Rejection(place, where, "find", "rows", str(error))
-
-
-def _found(place: str, where: str, value: Any, options: ColumnOptions, fetched: Fetched) -> Iterator[Found | Rejection]:
-    """What a value of an iterable holds: one item, or several if it is a batch or the path of a folder."""
+def _found(place: str, where: str, value: Any, options: ColumnOptions) -> Iterator[Found | Rejection]:
+    """What an entry or a value of an iterable holds: one item, or several if it is a batch or the path of a folder."""
     try:
         if isinstance(value, Path):
             yield from folders.every(str(value), folders.FolderOptions())
             return
         with parsing("item"):
-            for number, entry in enumerate(entries([value])):
+            for number, entry in enumerate([value] if isinstance(value, ImportedItem) else entries([value])):
                 yield found_in_entry(place, f"{where}.{number}" if number else where, entry, options)
     except (FileError, UserError) as error:
         yield Rejection(place, where, "find", "rows", str(error))
