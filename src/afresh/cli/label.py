@@ -32,8 +32,8 @@ def label(
     ],
     format: Annotated[
         Literal["label", "card", "spdx", "cyclonedx", "croissant"],
-        typer.Option(
-            help="label: all that is known, as JSON. card: a card of the Hugging Face hub. spdx: SPDX 3.0.1, profiles "
+        o.option(
+            "label: all that is known, as JSON. card: a card of the Hugging Face hub. spdx: SPDX 3.0.1, profiles "
             "AI and Dataset. cyclonedx: an ML-BOM of CycloneDX 1.6. croissant: the data, in the words of ML Croissant."
         ),
     ] = "label",
