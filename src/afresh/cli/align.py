@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from afresh.cli import options as o
 from afresh.cli.show import quoted
 from afresh.cli.train import finish
@@ -18,58 +16,41 @@ ASKED = "What is asked of the model while it learns"
 def align(
     run: Annotated[Path, o.run_argument("A run, which stays as it is.")],
     method: Annotated[
-        str | None,
-        typer.Option(help="grpo, rloo, ppo, reinforce, dpo, ipo, kto, ...; the one that suits the model by default."),
+        str | None, o.option("grpo, rloo, ppo, reinforce, dpo, ipo, kto, ...; the one that suits the model by default.")
     ] = None,
     reward: Annotated[
         str | None,
-        typer.Option(
-            help="A name (length:min=60, contains:dog, brightness), FILE.py:function, '!program', or a sum of them.",
-            rich_help_panel=WANTED,
+        o.option(
+            "A name (length:min=60, contains:dog, brightness), FILE.py:function, '!program', or a sum of them.", WANTED
         ),
     ] = None,
-    preferences: Annotated[
-        Path | None, typer.Option(help="A file of votes, as afresh compare writes them.", rich_help_panel=WANTED)
-    ] = None,
+    preferences: Annotated[Path | None, o.option("A file of votes, as afresh compare writes them.", WANTED)] = None,
     heldout_reward: Annotated[
         str | None,
-        typer.Option(
-            help="A second reward, not learnt from: training ends once it falls, and the best weights are used.",
-            rich_help_panel=WANTED,
+        o.option(
+            "A second reward, not learnt from: training ends once it falls, and the best weights are used.", WANTED
         ),
     ] = None,
-    prompt: Annotated[
-        list[str] | None, typer.Option(help="A text to continue; may be repeated.", rich_help_panel=ASKED)
-    ] = None,
-    prompts: Annotated[
-        Path | None, typer.Option(help="A file of prompts, one per line.", rich_help_panel=ASKED)
-    ] = None,
-    prompt_tokens: Annotated[
-        int, typer.Option(help="Take prompts of this many tokens from the training texts.", rich_help_panel=ASKED)
-    ] = 0,
-    length: Annotated[
-        int | None, typer.Option(help="New tokens of a text; 64 by default.", rich_help_panel=ASKED)
-    ] = None,
+    prompt: Annotated[list[str] | None, o.option("A text to continue; may be repeated.", ASKED)] = None,
+    prompts: Annotated[Path | None, o.option("A file of prompts, one per line.", ASKED)] = None,
+    prompt_tokens: Annotated[int, o.option("Take prompts of this many tokens from the training texts.", ASKED)] = 0,
+    length: Annotated[int | None, o.option("New tokens of a text; 64 by default.", ASKED)] = None,
     distance: Annotated[
         float | None,
-        typer.Option(
-            help="How far samples may go from the base: in nats for texts (4 by default), otherwise in variances of "
+        o.option(
+            "How far samples may go from the base: in nats for texts (4 by default), otherwise in variances of "
             "the data (0.2 by default with draft). Methods that do not control it stop there.",
-            rich_help_panel=WANTED,
+            WANTED,
         ),
     ] = None,
     calls: Annotated[
         int | None,
-        typer.Option(
-            help="Search for items of high reward instead, asking it about at most so many different ones.",
-            rich_help_panel=WANTED,
-        ),
+        o.option("Search for items of high reward instead, asking it about at most so many different ones.", WANTED),
     ] = None,
     known: Annotated[
         Path | None,
-        typer.Option(
-            help="With --calls: a run that searched by the same reward, whose answers are not asked for again.",
-            rich_help_panel=WANTED,
+        o.option(
+            "With --calls: a run that searched by the same reward, whose answers are not asked for again.", WANTED
         ),
     ] = None,
     lora: o.Lora = False,
@@ -77,18 +58,13 @@ def align(
     minutes: o.Minutes = None,
     steps: o.Steps = None,
     seed: o.Seed = 0,
-    out: Annotated[Path | None, typer.Option(help="Folder of the run; RUN-aligned by default.")] = None,
+    out: Annotated[Path | None, o.option("Folder of the run; RUN-aligned by default.")] = None,
     force: o.Force = False,
     device: o.Device = None,
     processes: o.Processes = 1,
     on: o.On = None,
-    reward_seconds: Annotated[
-        float, typer.Option(help="Seconds that a reward may take for a batch.", rich_help_panel=o.BY_HAND)
-    ] = 60,
-    anyway: Annotated[
-        bool,
-        typer.Option("--anyway", help="Use votes that are no better than guessing.", rich_help_panel=o.BY_HAND),
-    ] = False,
+    reward_seconds: Annotated[float, o.option("Seconds that a reward may take for a batch.", o.BY_HAND)] = 60,
+    anyway: Annotated[bool, o.option("Use votes that are no better than guessing.", o.BY_HAND, "--anyway")] = False,
     setting: o.AlignSettings = None,
     log: o.Log = None,
     measure: o.MeasureAtEnd = True,

@@ -18,13 +18,12 @@ def blend(
     n: Annotated[int, typer.Option("-n", help="How many on the way, both ends among them.")] = 9,
     label: Annotated[list[str] | None, o.class_option("What the first one is.")] = None,
     to_label: Annotated[list[str] | None, o.class_option("What the other one is; else the same.")] = None,
-    caption: Annotated[str | None, typer.Option(help="What the first one shows, in words.")] = None,
-    to_caption: Annotated[str | None, typer.Option(help="... and the other one; else the same.")] = None,
+    caption: Annotated[str | None, o.option("What the first one shows, in words.")] = None,
+    to_caption: Annotated[str | None, o.option("... and the other one; else the same.")] = None,
     toward: Annotated[str | None, o.class_option("Instead of another file: more of this label, by n amounts.")] = None,
     away: Annotated[str | None, o.class_option("... and less of this one.")] = None,
     most: Annotated[
-        float | None,
-        typer.Option(help="... the largest amount, 1.5 if not given; 1 = as far as the labels' means are apart."),
+        float | None, o.option("... the largest amount, 1.5 if not given; 1 = as far as the labels' means are apart.")
     ] = None,
     setting: o.SampleSettings = None,
     out: o.SamplesOut = None,

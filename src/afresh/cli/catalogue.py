@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from afresh.catalogue.folder import Catalogue
     from afresh.catalogue.orders import Orders
 
-Folder = Annotated[Path, typer.Option(help="The folder of the catalogue.", metavar="CATALOGUE")]
+Folder = Annotated[Path, o.option("The folder of the catalogue.", metavar="CATALOGUE")]
 Id = Annotated[str, typer.Argument(help="The id of a listing.", metavar="LISTING")]
 HERE = Path("catalogue")
 
@@ -44,16 +44,11 @@ def file_or_run(path: Path) -> Path | None:
 
 def init(
     folder: Annotated[Path, typer.Argument(help="A new folder.", metavar="CATALOGUE")] = HERE,
-    name: Annotated[str | None, typer.Option(help="What the catalogue is called; else as its folder.")] = None,
-    maker: Annotated[
-        str | None, typer.Option(help="Who made what is in it, where a listing says nothing else.")
-    ] = None,
-    url: Annotated[
-        str | None, typer.Option(help="Where the site will be, which feeds need: https://...", metavar="URL")
-    ] = None,
+    name: Annotated[str | None, o.option("What the catalogue is called; else as its folder.")] = None,
+    maker: Annotated[str | None, o.option("Who made what is in it, where a listing says nothing else.")] = None,
+    url: Annotated[str | None, o.option("Where the site will be, which feeds need: https://...", metavar="URL")] = None,
     delivery: Annotated[
-        str | None,
-        typer.Option(help="Where buyers reach `afresh catalogue serve`, by which links begin.", metavar="URL"),
+        str | None, o.option("Where buyers reach `afresh catalogue serve`, by which links begin.", metavar="URL")
     ] = None,
     days: Annotated[
         int | None, typer.Option(help="For which a link to a bundle is valid; 7 if not given.", min=1)
@@ -76,16 +71,16 @@ def add(
             help="The file that is delivered, or a run, which is packed.", metavar="FILE|RUN", callback=file_or_run
         ),
     ],
-    licence: Annotated[str, typer.Option(help="An expression of SPDX, as CC-BY-4.0.")],
-    kind: Annotated[str, typer.Option(help="model, adapter, data or work; of a run it is known.")] = "",
-    title: Annotated[str, typer.Option(help="What it is called; else as its file.")] = "",
-    id: Annotated[str, typer.Option(help="Its id; else made of the title. One that exists is replaced.")] = "",
-    price: Annotated[str | None, typer.Option(help="As '12.50 EUR', or free; it may be given later.")] = None,
-    link: Annotated[str | None, typer.Option(help="Where it is bought: https://...", metavar="URL")] = None,
-    summary: Annotated[str, typer.Option(help="What it is, in a few sentences.")] = "",
-    terms: Annotated[str, typer.Option(help="Terms beside the licence.")] = "",
-    maker: Annotated[str, typer.Option(help="Who made it; else the maker of the catalogue.")] = "",
-    safety: Annotated[str, typer.Option(help="What it must not be used for, and what may go wrong.")] = "",
+    licence: Annotated[str, o.option("An expression of SPDX, as CC-BY-4.0.")],
+    kind: Annotated[str, o.option("model, adapter, data or work; of a run it is known.")] = "",
+    title: Annotated[str, o.option("What it is called; else as its file.")] = "",
+    id: Annotated[str, o.option("Its id; else made of the title. One that exists is replaced.")] = "",
+    price: Annotated[str | None, o.option("As '12.50 EUR', or free; it may be given later.")] = None,
+    link: Annotated[str | None, o.option("Where it is bought: https://...", metavar="URL")] = None,
+    summary: Annotated[str, o.option("What it is, in a few sentences.")] = "",
+    terms: Annotated[str, o.option("Terms beside the licence.")] = "",
+    maker: Annotated[str, o.option("Who made it; else the maker of the catalogue.")] = "",
+    safety: Annotated[str, o.option("What it must not be used for, and what may go wrong.")] = "",
     preview: Annotated[
         Path | None, typer.Option(help="A picture, sound or text that shows it.", callback=existing)
     ] = None,
@@ -94,10 +89,10 @@ def add(
     ] = None,
     parent: Annotated[
         list[str] | None,
-        typer.Option(help="What it was made from, by id or SHA-256, and its share in percent.", metavar="PARENT=SHARE"),
+        o.option("What it was made from, by id or SHA-256, and its share in percent.", metavar="PARENT=SHARE"),
     ] = None,
     accept: Annotated[
-        list[str] | None, typer.Option(help="What stands against sharing a run, and may, as for `afresh pack`.")
+        list[str] | None, o.option("What stands against sharing a run, and may, as for `afresh pack`.")
     ] = None,
     folder: Folder = HERE,
     as_json: Annotated[bool, o.json_of("{listing}")] = False,
@@ -140,7 +135,7 @@ def _list(folder: Folder = HERE, as_json: Annotated[bool, o.json_of("{listings}"
 def price(
     listing: Id,
     price: Annotated[str, typer.Argument(help="As '12.50 EUR', or free.")],
-    link: Annotated[str | None, typer.Option(help="Where it is bought: https://...", metavar="URL")] = None,
+    link: Annotated[str | None, o.option("Where it is bought: https://...", metavar="URL")] = None,
     stripe_key: Annotated[
         Path | None,
         typer.Option(
@@ -173,7 +168,7 @@ def price(
 
 
 def publish(
-    out: Annotated[Path | None, typer.Option(help="The folder of the site; CATALOGUE/site if not given.")] = None,
+    out: Annotated[Path | None, o.option("The folder of the site; CATALOGUE/site if not given.")] = None,
     folder: Folder = HERE,
     open_page: Annotated[bool, o.open_option("Open the site in the browser.")] = False,
     as_json: Annotated[bool, o.json_of("{out, listings}")] = False,
@@ -199,7 +194,7 @@ def publish(
 
 def remove(
     listing: Id,
-    reason: Annotated[str, typer.Option(help="Why, which the ledger keeps.")],
+    reason: Annotated[str, o.option("Why, which the ledger keeps.")],
     folder: Folder = HERE,
     as_json: Annotated[bool, o.json_of("{listing}")] = False,
 ) -> None:
@@ -226,9 +221,9 @@ def secret_in(file: Path) -> str:
 
 def grant(
     listing: Id,
-    to: Annotated[str, typer.Option(help="Who gets it: a name or an e-mail address, which can be forgotten.")],
-    order: Annotated[str, typer.Option(help="The number of the order; the same one is released once.")] = "",
-    paid: Annotated[str | None, typer.Option(help="What was paid elsewhere, as '12.50 EUR'.")] = None,
+    to: Annotated[str, o.option("Who gets it: a name or an e-mail address, which can be forgotten.")],
+    order: Annotated[str, o.option("The number of the order; the same one is released once.")] = "",
+    paid: Annotated[str | None, o.option("What was paid elsewhere, as '12.50 EUR'.")] = None,
     folder: Folder = HERE,
     as_json: Annotated[bool, o.json_of("{result, detail, order, link}")] = False,
 ) -> None:
@@ -305,9 +300,9 @@ def list_orders(orders: Orders, as_json: bool) -> None:
 
 
 def royalties(
-    out: Annotated[Path | None, typer.Option(help="Write the table as CSV to this file.")] = None,
-    since: Annotated[str | None, typer.Option(help="The first day, as 2026-01-01.", metavar="DAY")] = None,
-    until: Annotated[str | None, typer.Option(help="The last day.", metavar="DAY")] = None,
+    out: Annotated[Path | None, o.option("Write the table as CSV to this file.")] = None,
+    since: Annotated[str | None, o.option("The first day, as 2026-01-01.", metavar="DAY")] = None,
+    until: Annotated[str | None, o.option("The last day.", metavar="DAY")] = None,
     force: o.Force = False,
     folder: Folder = HERE,
     as_json: Annotated[bool, o.json_of("{royalties}")] = False,
@@ -391,7 +386,7 @@ def serve(
             callback=existing,
         ),
     ] = None,
-    host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
+    host: Annotated[str, o.option("Address to listen at.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port; 0 = a free one.", min=0, max=65535)] = 8090,
     folder: Folder = HERE,
 ) -> None:

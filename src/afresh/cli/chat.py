@@ -6,8 +6,6 @@ import sys
 from collections.abc import Iterator
 from typing import Annotated
 
-import typer
-
 from afresh.cli import options as o
 from afresh.cli.sample import show_pieces, with_set
 from afresh.cli.show import emit, say
@@ -16,12 +14,10 @@ from afresh.sampling.setting_words import WORDS
 
 def chat(
     run: o.Run,
-    system: Annotated[
-        str | None, typer.Option(help="What the model is told before the conversation.", metavar="TEXT")
-    ] = None,
-    temperature: Annotated[float | None, typer.Option(help=WORDS["temperature"].help)] = None,
-    top_p: Annotated[float | None, typer.Option(help=WORDS["top_p"].help)] = None,
-    length: Annotated[int | None, typer.Option(help="Tokens of an answer, at most.")] = None,
+    system: Annotated[str | None, o.option("What the model is told before the conversation.", metavar="TEXT")] = None,
+    temperature: Annotated[float | None, o.option(WORDS["temperature"].help)] = None,
+    top_p: Annotated[float | None, o.option(WORDS["top_p"].help)] = None,
+    length: Annotated[int | None, o.option("Tokens of an answer, at most.")] = None,
     setting: o.SampleSettings = None,
     seed: o.Seed = 0,
     as_json: Annotated[bool, o.json_of("{messages}")] = False,

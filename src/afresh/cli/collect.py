@@ -19,33 +19,32 @@ def collect(
         list[str] | None,
         typer.Argument(help="Folders, files, addresses, tables, repositories, ...", metavar="SOURCE..."),
     ] = None,
-    into: Annotated[Path | None, typer.Option(help="The folder of the data set; sources may be added later.")] = None,
+    into: Annotated[Path | None, o.option("The folder of the data set; sources may be added later.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be collected; write nothing.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with what was interrupted.")] = False,
     refresh: Annotated[bool, typer.Option("--refresh", help="Read again what was collected, if it changed.")] = False,
     max_bytes: Annotated[int | None, typer.Option(min=1, help="Stop after so many bytes.")] = None,
     max_minutes: Annotated[float | None, o.minutes_option("Stop after so many minutes:", "max_minutes")] = None,
     max_items: Annotated[int | None, typer.Option(min=1, help="Stop after so many files, pages or rows.")] = None,
-    rule: Annotated[list[str] | None, typer.Option(help="Switch a rule on, as name or name=value.")] = None,
-    no_rule: Annotated[list[str] | None, typer.Option(help="Switch a rule off.")] = None,
+    rule: Annotated[list[str] | None, o.option("Switch a rule on, as name or name=value.")] = None,
+    no_rule: Annotated[list[str] | None, o.option("Switch a rule off.")] = None,
     show_rules: Annotated[bool, typer.Option("--rules", help="List the rules, and which of them are applied.")] = False,
     option: Annotated[list[str] | None, typer.Option("--source", help="How a source is read, as key=value.")] = None,
-    licence: Annotated[str | None, typer.Option(help="Of what says nothing of its licence itself, as CC0-1.0.")] = None,
-    person: Annotated[str | None, typer.Option(help="Whose it is, to be forgotten by that name.")] = None,
-    consent: Annotated[str | None, typer.Option(help="What that person agreed to.")] = None,
-    near: Annotated[str | None, typer.Option(help="Near duplicates: drop, or keep on one side of the split.")] = None,
+    licence: Annotated[str | None, o.option("Of what says nothing of its licence itself, as CC0-1.0.")] = None,
+    person: Annotated[str | None, o.option("Whose it is, to be forgotten by that name.")] = None,
+    consent: Annotated[str | None, o.option("What that person agreed to.")] = None,
+    near: Annotated[str | None, o.option("Near duplicates: drop, or keep on one side of the split.")] = None,
     split_by: Annotated[
-        str | None, typer.Option(help="What is never divided: group, person or cluster; or time: the last is held out.")
+        str | None, o.option("What is never divided: group, person or cluster; or time: the last is held out.")
     ] = None,
-    heldout: Annotated[float | None, typer.Option(help="The share that is held out, as 0.1.")] = None,
+    heldout: Annotated[float | None, o.option("The share that is held out, as 0.1.")] = None,
     against: Annotated[
-        list[str] | None,
-        typer.Option(help="A benchmark that must not be learnt from; what occurs in it too is reported."),
+        list[str] | None, o.option("A benchmark that must not be learnt from; what occurs in it too is reported.")
     ] = None,
-    leaks: Annotated[str | None, typer.Option(help="What occurs in --against: keep or drop.")] = None,
+    leaks: Annotated[str | None, o.option("What occurs in --against: keep or drop.")] = None,
     processes: Annotated[int, typer.Option(min=1, help="Processes that clean.")] = 1,
     cluster: Annotated[
-        str | None, typer.Option(help="A Ray cluster that cleans instead: its address, or local.", metavar="ADDRESS")
+        str | None, o.option("A Ray cluster that cleans instead: its address, or local.", metavar="ADDRESS")
     ] = None,
     trust: Annotated[
         bool, typer.Option("--trust", help="Read what a data set of somebody else names, now and later.")

@@ -51,7 +51,7 @@ def command_of(verb: Verb[Any, Any]) -> Callable[..., None]:
     parameters = [inspect.Parameter("run", inspect.Parameter.KEYWORD_ONLY, annotation=run_type)]
     parameters += [parameter_of(p, named) for p in offered]
     if verb.files:
-        out_type = Annotated[Path | None, typer.Option(help=verb.files)]
+        out_type = Annotated[Path | None, o.option(verb.files)]
         parameters.append(inspect.Parameter(OUT, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=out_type))
         parameters.append(inspect.Parameter("force", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=o.Force))
     if verb.works:

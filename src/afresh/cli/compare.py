@@ -39,37 +39,26 @@ def compare(
     ] = None,
     n: Annotated[int, typer.Option("-n", help="Pairs to judge.")] = 20,
     prompt: Annotated[
-        list[str] | None,
-        typer.Option(help="Beginning of a text, or what to answer; several take turns.", rich_help_panel=o.ASKED),
+        list[str] | None, o.option("Beginning of a text, or what to answer; several take turns.", o.ASKED)
     ] = None,
     raw: o.Raw = False,
     label: o.Label = None,
     caption: o.Caption = None,
     guidance: o.Guidance = None,
     setting: o.SampleSettings = None,
-    seed: Annotated[
-        int, typer.Option(help="The same seed gives the same samples and sides.", rich_help_panel=PAIRS)
-    ] = 0,
+    seed: Annotated[int, o.option("The same seed gives the same samples and sides.", PAIRS)] = 0,
     samples: Annotated[
-        int | None,
-        typer.Option(help="Samples of one run for each request; fewer = each is judged more.", rich_help_panel=PAIRS),
+        int | None, o.option("Samples of one run for each request; fewer = each is judged more.", PAIRS)
     ] = None,
     active: Annotated[
         bool | None,
-        typer.Option(
-            "--active/--no-active",
-            help="Ask the most telling pairs; from the 11th vote on if not given.",
-            rich_help_panel=PAIRS,
-        ),
+        o.option("Ask the most telling pairs; from the 11th vote on if not given.", PAIRS, "--active/--no-active"),
     ] = None,
     question: Annotated[
-        str | None,
-        typer.Option(help='What is asked about each pair; "Which is better?" if not given.', rich_help_panel=VOTES),
+        str | None, o.option('What is asked about each pair; "Which is better?" if not given.', VOTES)
     ] = None,
-    rater: Annotated[str | None, typer.Option(help="Who votes.", metavar="NAME", rich_help_panel=VOTES)] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="File of votes; RUN-votes.jsonl if not given.", rich_help_panel=VOTES)
-    ] = None,
+    rater: Annotated[str | None, o.option("Who votes.", VOTES, metavar="NAME")] = None,
+    out: Annotated[Path | None, o.option("File of votes; RUN-votes.jsonl if not given.", VOTES)] = None,
     port: Annotated[
         int,
         typer.Option(
@@ -80,9 +69,7 @@ def compare(
         bool | None,
         o.open_option("Open the page in the browser; at a terminal with a display if not given.", VOTES),
     ] = None,
-    summary: Annotated[
-        bool, typer.Option("--summary", help="Ask nothing: what the votes say.", rich_help_panel=VOTES)
-    ] = False,
+    summary: Annotated[bool, o.option("Ask nothing: what the votes say.", VOTES, "--summary")] = False,
     as_json: Annotated[bool, o.json_of("{votes, ties, ...}")] = False,
 ) -> None:
     """Choose between two samples, pair after pair: which texts, images or sounds of a run are liked, or which run.

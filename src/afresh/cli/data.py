@@ -23,9 +23,9 @@ def data(
     option: o.DataOptions = None,
     validation: o.Validation = None,
     near: Annotated[bool, typer.Option("--near/--no-near", help="Search for near duplicates.")] = True,
-    out: Annotated[Path | None, typer.Option(help="Write this as one HTML page, with examples.")] = None,
+    out: Annotated[Path | None, o.option("Write this as one HTML page, with examples.")] = None,
     examples: Annotated[
-        Path | None, typer.Option(help="Write a few items as training sees them into this folder.", metavar="FOLDER")
+        Path | None, o.option("Write a few items as training sees them into this folder.", metavar="FOLDER")
     ] = None,
     force: o.Force = False,
     as_json: Annotated[bool, o.json_of("{path, modality, ...}")] = False,

@@ -47,7 +47,7 @@ def commands(out: Path) -> list[tuple[str, str]]:
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for the data, the runs and the page.")] = Path("afresh-demo"),
+    out: Annotated[Path, o.option("Folder for the data, the runs and the page.")] = Path("afresh-demo"),
     quick: Annotated[bool, typer.Option("--quick", help="A tenth of the time: it works, it is not yet good.")] = False,
     force: o.Force = False,
     as_json: Annotated[bool, o.json_of("{page, image, seconds, next}")] = False,

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from afresh.cli import options as o
 from afresh.cli.train import finish
 
@@ -14,15 +12,13 @@ from afresh.cli.train import finish
 def distill(
     run: Annotated[Path, o.run_argument("A run of the family flow, the teacher.")],
     guidance: Annotated[
-        float | None, typer.Option(help="The teacher's guidance, which becomes part of the student; 1 by default.")
+        float | None, o.option("The teacher's guidance, which becomes part of the student; 1 by default.")
     ] = None,
-    finest: Annotated[
-        int, typer.Option(help="The largest number of steps that the student samples in: 1, 2, 4, 8, ...")
-    ] = 4,
+    finest: Annotated[int, o.option("The largest number of steps that the student samples in: 1, 2, 4, 8, ...")] = 4,
     minutes: o.Minutes = None,
     steps: o.Steps = None,
     seed: o.Seed = 0,
-    out: Annotated[Path | None, typer.Option(help="Folder of the run; RUN-student by default.")] = None,
+    out: Annotated[Path | None, o.option("Folder of the run; RUN-student by default.")] = None,
     force: o.Force = False,
     device: o.Device = None,
     processes: o.Processes = 1,

@@ -21,9 +21,9 @@ def doctor(
     folder: Annotated[
         Path | None, typer.Argument(help="Where runs would be written; the folder of runs by default.")
     ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, mps; the best one if not given.")] = None,
+    device: Annotated[str | None, o.option("cpu, cuda, mps; the best one if not given.")] = None,
     processes: Annotated[
-        int, typer.Option(help="Also start so many processes of this machine and measure how they add up.")
+        int, o.option("Also start so many processes of this machine and measure how they add up.")
     ] = 1,
     as_json: Annotated[bool, o.json_of("{machine, findings, settings, ranks}")] = False,
 ) -> None:

@@ -21,51 +21,32 @@ def edit(
     ],
     n: Annotated[int, typer.Option("-n", help="Variations of each input.")] = 1,
     strength: Annotated[
-        float | None,
-        typer.Option(help="How much may change, 0 to 1; 1 inside a mask, else 0.6 if not given.", rich_help_panel=WHAT),
+        float | None, o.option("How much may change, 0 to 1; 1 inside a mask, else 0.6 if not given.", WHAT)
     ] = None,
     mask: Annotated[
-        Path | None,
-        typer.Option(help="An image, white where it may change; the rest stays.", metavar="FILE", rich_help_panel=WHAT),
+        Path | None, o.option("An image, white where it may change; the rest stays.", WHAT, metavar="FILE")
     ] = None,
     hole: Annotated[
-        str | None,
-        typer.Option(help="Seconds of a sound that may change: 0.2:0.5.", metavar="START:END", rich_help_panel=WHAT),
+        str | None, o.option("Seconds of a sound that may change: 0.2:0.5.", WHAT, metavar="START:END")
     ] = None,
-    extend: Annotated[
-        float | None, typer.Option(help="Continue a sound for this many seconds.", rich_help_panel=WHAT)
-    ] = None,
+    extend: Annotated[float | None, o.option("Continue a sound for this many seconds.", WHAT)] = None,
     loop: Annotated[
-        float | None,
-        typer.Option(
-            help="Make a sound loop, with this many new seconds from its end to its beginning.", rich_help_panel=WHAT
-        ),
+        float | None, o.option("Make a sound loop, with this many new seconds from its end to its beginning.", WHAT)
     ] = None,
     outpaint: Annotated[
-        str | None,
-        typer.Option(help="Continue beyond the edges: right=16,top=8 (pixels).", metavar="SIDES", rich_help_panel=WHAT),
+        str | None, o.option("Continue beyond the edges: right=16,top=8 (pixels).", WHAT, metavar="SIDES")
     ] = None,
-    upscale: Annotated[
-        int, typer.Option(help="The images are smaller by this factor: enlarge them.", rich_help_panel=WHAT)
-    ] = 1,
-    palette: Annotated[
-        str | None, typer.Option(help="Only these colours: '#102030,#ffeedd'.", rich_help_panel=WISHES)
-    ] = None,
-    edges: Annotated[
-        Path | None, typer.Option(help="The edges of this image.", metavar="FILE", rich_help_panel=WISHES)
-    ] = None,
-    style: Annotated[
-        Path | None, typer.Option(help="The texture and colours of this image.", metavar="FILE", rich_help_panel=WISHES)
-    ] = None,
+    upscale: Annotated[int, o.option("The images are smaller by this factor: enlarge them.", WHAT)] = 1,
+    palette: Annotated[str | None, o.option("Only these colours: '#102030,#ffeedd'.", WISHES)] = None,
+    edges: Annotated[Path | None, o.option("The edges of this image.", WISHES, metavar="FILE")] = None,
+    style: Annotated[Path | None, o.option("The texture and colours of this image.", WISHES, metavar="FILE")] = None,
     function: Annotated[
         str | None,
-        typer.Option(
-            help="Your own function: x (B, C, H, W) in [-1, 1] to (B,), to become small.",
-            metavar="FILE.py:FUNCTION",
-            rich_help_panel=WISHES,
+        o.option(
+            "Your own function: x (B, C, H, W) in [-1, 1] to (B,), to become small.", WISHES, metavar="FILE.py:FUNCTION"
         ),
     ] = None,
-    weight: Annotated[float, typer.Option(help="Weight of the wishes; more = closer.", rich_help_panel=WISHES)] = 1.0,
+    weight: Annotated[float, o.option("Weight of the wishes; more = closer.", WISHES)] = 1.0,
     label: o.Label = None,
     number: o.Number = None,
     caption: o.Caption = None,

@@ -14,9 +14,9 @@ from afresh.cli.show import answer, emit, note
 
 def forget(
     dataset: Annotated[Path, typer.Argument(help="A data set that afresh collect made.", metavar="DATASET")],
-    source: Annotated[str | None, typer.Option(help="A source, as it was given to collect.")] = None,
-    person: Annotated[str | None, typer.Option(help="A person, by the name that the items have.")] = None,
-    item: Annotated[str | None, typer.Option(help="An item, by its id.", metavar="ID")] = None,
+    source: Annotated[str | None, o.option("A source, as it was given to collect.")] = None,
+    person: Annotated[str | None, o.option("A person, by the name that the items have.")] = None,
+    item: Annotated[str | None, o.option("An item, by its id.", metavar="ID")] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Forget without asking.")] = False,
     as_json: Annotated[bool, o.json_of("{dataset, items, left_out, instead, runs}")] = False,
 ) -> None:

@@ -21,23 +21,21 @@ def get(
         ),
     ],
     listing: Annotated[
-        str | None, typer.Option(help="A listing of the catalogue that BUNDLE is, by its id.", metavar="ID")
+        str | None, o.option("A listing of the catalogue that BUNDLE is, by its id.", metavar="ID")
     ] = None,
-    name: Annotated[str | None, typer.Option(help="Name of the run; the one that it was packed with.")] = None,
+    name: Annotated[str | None, o.option("Name of the run; the one that it was packed with.")] = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", help="Folder to make; for a model, NAME in the folder of runs.", metavar="DIR"),
     ] = None,
     accept_signer: Annotated[
         list[str] | None,
-        typer.Option(
-            help="Accept a signer who is not known, for this once, by the SHA-256 of the certificate.",
-            metavar="FINGERPRINT",
+        o.option(
+            "Accept a signer who is not known, for this once, by the SHA-256 of the certificate.", metavar="FINGERPRINT"
         ),
     ] = None,
     trust_signer: Annotated[
-        Path | None,
-        typer.Option(help="A file of certificates in PEM, whose signers are known from now on.", metavar="CERT.pem"),
+        Path | None, o.option("A file of certificates in PEM, whose signers are known from now on.", metavar="CERT.pem")
     ] = None,
     force: o.Force = False,
     as_json: Annotated[bool, o.json_of("{folder, kind, name, made, facts, signer, sha256, files, bytes}")] = False,

@@ -30,17 +30,13 @@ def launch(
     submit: Annotated[bool, typer.Option("--submit", help="Hand the job to sbatch, kubectl or sky.")] = False,
     file: Annotated[
         Path | None,
-        typer.Option(help="Where the job file is written; shown if not given, or NAME in this folder with --submit."),
+        o.option("Where the job file is written; shown if not given, or NAME in this folder with --submit."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace another file there.")] = False,
     nodes: Annotated[int, typer.Option(min=1, help="Machines.", rich_help_panel=MACHINES)] = 1,
     gpus: Annotated[
         str,
-        typer.Option(
-            help="GPUs of each machine: a number, or a kind and a number, as h100:8.",
-            metavar="[KIND:]N",
-            rich_help_panel=MACHINES,
-        ),
+        o.option("GPUs of each machine: a number, or a kind and a number, as h100:8.", MACHINES, metavar="[KIND:]N"),
     ] = "1",
     processes: Annotated[
         int | None,
@@ -53,22 +49,17 @@ def launch(
     memory: Annotated[int | None, typer.Option(min=1, help="GiB of each machine.", rich_help_panel=MACHINES)] = None,
     mount: Annotated[
         list[str] | None,
-        typer.Option(
-            help="k8s, sky: what appears at a place of each machine: a claim of a volume; a volume or a bucket.",
+        o.option(
+            "k8s, sky: what appears at a place of each machine: a claim of a volume; a volume or a bucket.",
+            MACHINES,
             metavar="PLACE=SOURCE",
-            rich_help_panel=MACHINES,
         ),
     ] = None,
-    image: Annotated[
-        str | None, typer.Option(help="k8s, sky: the image of a container that has afresh.", rich_help_panel=MACHINES)
-    ] = None,
+    image: Annotated[str | None, o.option("k8s, sky: the image of a container that has afresh.", MACHINES)] = None,
     install: Annotated[
-        str | None,
-        typer.Option(help="sky: what pip installs instead, a wheel or git+https://...", rich_help_panel=MACHINES),
+        str | None, o.option("sky: what pip installs instead, a wheel or git+https://...", MACHINES)
     ] = None,
-    name: Annotated[
-        str | None, typer.Option(help="Name of the job; that of the run by default.", rich_help_panel=JOB)
-    ] = None,
+    name: Annotated[str | None, o.option("Name of the job; that of the run by default.", JOB)] = None,
     time: Annotated[
         float | None,
         o.minutes_option("slurm: minutes of the job; those of the command and a margin by default:", "time", JOB),
@@ -78,15 +69,11 @@ def launch(
     ] = 3,
     env: Annotated[
         list[str] | None,
-        typer.Option(
-            help="A variable that the job gets, as WANDB_API_KEY: its value is never in the file.",
-            metavar="NAME",
-            rich_help_panel=JOB,
+        o.option(
+            "A variable that the job gets, as WANDB_API_KEY: its value is never in the file.", JOB, metavar="NAME"
         ),
     ] = None,
-    kind: Annotated[
-        str | None, typer.Option(help="k8s: jobset, or trainjob of Kubeflow; jobset by default.", rich_help_panel=JOB)
-    ] = None,
+    kind: Annotated[str | None, o.option("k8s: jobset, or trainjob of Kubeflow; jobset by default.", JOB)] = None,
     as_json: Annotated[bool, o.json_of("{engine, file, text, notes, submitted}")] = False,
 ) -> None:
     """Launch a training on a cluster: write a job file of Slurm, Kubernetes or SkyPilot; with --submit, hand it over.

@@ -16,8 +16,8 @@ def make_data(
     setting: Annotated[
         list[str] | None, typer.Option("--set", help="A number that it depends on, as trajectories=100.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="The folder to write to; the name by default.")] = None,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same data.")] = 0,
+    out: Annotated[Path | None, o.option("The folder to write to; the name by default.")] = None,
+    seed: Annotated[int, o.option("The same seed gives the same data.")] = 0,
     force: o.Force = False,
     as_json: Annotated[bool, o.json_of("{path, maker, settings, seed, notes}, or {makers}")] = False,
 ) -> None:

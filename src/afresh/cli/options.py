@@ -34,6 +34,17 @@ def known_logs(names: list[str] | None) -> list[str]:
     return names or []
 
 
+def option(
+    help: str,
+    panel: str | None = None,
+    *flags: str,
+    metavar: str | None = None,
+    complete: Callable[..., list[str]] | None = None,
+) -> Any:
+    """An option in a panel of the help, by its parameter's name unless it has other `flags`."""
+    return typer.Option(*flags, help=help, metavar=metavar, rich_help_panel=panel, autocompletion=complete)
+
+
 def run_argument(help: str, metavar: str = "RUN") -> Any:
     """An argument that names a run."""
     return typer.Argument(help=help, metavar=metavar, callback=existing_run, autocompletion=completion.runs)
@@ -41,7 +52,7 @@ def run_argument(help: str, metavar: str = "RUN") -> Any:
 
 def class_option(help: str, panel: str | None = None) -> Any:
     """An option for a class of the run on the command line."""
-    return typer.Option(help=help, metavar="CLASS", rich_help_panel=panel, autocompletion=completion.classes)
+    return option(help, panel, metavar="CLASS", complete=completion.classes)
 
 
 Run = Annotated[Path, run_argument("A run: its folder, or its name in runs/.")]
@@ -66,9 +77,7 @@ def json_of(result: str) -> Any:
 
 # ----------------------------------------------------------------------------- training: train, tune, distill, align
 
-Modality = Annotated[
-    str | None, typer.Option(help="The kind of data, if it is not clear.", autocompletion=completion.modalities)
-]
+Modality = Annotated[str | None, option("The kind of data, if it is not clear.", complete=completion.modalities)]
 
 
 def minutes_option(help: str, name: str = "minutes", panel: str | None = None) -> Any:
@@ -79,14 +88,14 @@ def minutes_option(help: str, name: str = "minutes", panel: str | None = None) -
 
 def open_option(help: str, panel: str | None = None) -> Any:
     """The option of a command that opens a page in the browser."""
-    return typer.Option("--open/--no-open", help=help, rich_help_panel=panel)
+    return option(help, panel, "--open/--no-open")
 
 
 Minutes = Annotated[
     float | None, minutes_option("Minutes for all of it (data, training, measuring, the report):", panel=BUDGET)
 ]
-Steps = Annotated[int | None, typer.Option(help="Steps of training.", rich_help_panel=BUDGET)]
-Seed = Annotated[int, typer.Option(help="Seed of all random numbers: the same seed gives the same result.")]
+Steps = Annotated[int | None, option("Steps of training.", BUDGET)]
+Seed = Annotated[int, option("Seed of all random numbers: the same seed gives the same result.")]
 Validation = Annotated[
     Path | None, typer.Option(help="Held-out data of your own: a file or a folder.", callback=existing)
 ]
@@ -99,9 +108,7 @@ Unmarked = Annotated[
     bool,
     typer.Option("--no-marks", help="Neither mark nor sign what is made; its record says so."),
 ]
-Device = Annotated[
-    str | None, typer.Option(help="cpu, cuda, cuda:1 or mps; the fastest by default.", rich_help_panel=BY_HAND)
-]
+Device = Annotated[str | None, option("cpu, cuda, cuda:1 or mps; the fastest by default.", BY_HAND)]
 Processes = Annotated[
     int,
     typer.Option(
@@ -112,27 +119,16 @@ Processes = Annotated[
 ]
 On = Annotated[
     str | None,
-    typer.Option(
-        "--on",
-        help="A Ray cluster whose machines train instead: ray://HOST, or local.",
-        metavar="ADDRESS",
-        rich_help_panel=BY_HAND,
-    ),
+    option("A Ray cluster whose machines train instead: ray://HOST, or local.", BY_HAND, "--on", metavar="ADDRESS"),
 ]
 DataOptions = Annotated[
     list[str] | None,
-    typer.Option(
-        "--data",
-        help="How data is read, as size=32.",
-        metavar="KEY=VALUE",
-        autocompletion=completion.data_options,
-        rich_help_panel=BY_HAND,
-    ),
+    option("How data is read, as size=32.", BY_HAND, "--data", metavar="KEY=VALUE", complete=completion.data_options),
 ]
 
 
 def setting_option(help: str, complete: Callable[..., list[str]], panel: str | None = None) -> Any:
-    return typer.Option("--set", help=help, metavar="KEY=VALUE", rich_help_panel=panel, autocompletion=complete)
+    return option(help, panel, "--set", metavar="KEY=VALUE", complete=complete)
 
 
 TrainSettings = Annotated[
@@ -143,10 +139,8 @@ AlignSettings = Annotated[
     list[str] | None,
     setting_option("A setting, as align.group=8 or train.lr=0.001.", completion.align_settings, BY_HAND),
 ]
-Lora = Annotated[
-    bool, typer.Option("--lora/--full", help="Learn a small adapter, or everything.", rich_help_panel=ADAPTER)
-]
-Rank = Annotated[int | None, typer.Option(help="Rank of the adapter; 16 by default.", rich_help_panel=ADAPTER)]
+Lora = Annotated[bool, option("Learn a small adapter, or everything.", ADAPTER, "--lora/--full")]
+Rank = Annotated[int | None, option("Rank of the adapter; 16 by default.", ADAPTER)]
 Log = Annotated[
     list[str] | None,
     typer.Option(
@@ -169,31 +163,18 @@ Label = Annotated[
     list[str] | None,
     class_option("A class; NAME=CLASS if there are several labels.", ASKED),
 ]
-Number = Annotated[
-    list[str] | None, typer.Option(help="A number by its name.", metavar="NAME=X", rich_help_panel=ASKED)
-]
-Caption = Annotated[str | None, typer.Option(help="What is to be seen or heard, in words.", rich_help_panel=ASKED)]
+Number = Annotated[list[str] | None, option("A number by its name.", ASKED, metavar="NAME=X")]
+Caption = Annotated[str | None, option("What is to be seen or heard, in words.", ASKED)]
 Guidance = Annotated[
-    list[str] | None,
-    typer.Option(
-        help=f"{WORDS['guidance'].help} PART=X for one part: caption=3.",
-        metavar="X",
-        rich_help_panel=ASKED,
-    ),
+    list[str] | None, option(f"{WORDS['guidance'].help} PART=X for one part: caption=3.", ASKED, metavar="X")
 ]
 SampleSettings = Annotated[
     list[str] | None,
     setting_option("Any setting of sampling, as temperature=0.8 or steps=50.", completion.sample_settings),
 ]
-Raw = Annotated[
-    bool,
-    typer.Option("--raw", help="Continue --prompt instead of answering it (chat models).", rich_help_panel=ASKED),
-]
+Raw = Annotated[bool, option("Continue --prompt instead of answering it (chat models).", ASKED, "--raw")]
 SamplesOut = Annotated[
-    Path | None,
-    typer.Option(
-        help="Folder to write to; a .png for one image of all samples, a .wav or .flac for one sound.",
-    ),
+    Path | None, option("Folder to write to; a .png for one image of all samples, a .wav or .flac for one sound.")
 ]
 
 

@@ -29,7 +29,7 @@ def rm(
     ] = None,
     data: Annotated[
         list[str] | None,
-        typer.Option(help="Data that was kept as files, by its name as afresh doctor lists it.", metavar="NAME"),
+        o.option("Data that was kept as files, by its name as afresh doctor lists it.", metavar="NAME"),
     ] = None,
     with_data: Annotated[
         bool,

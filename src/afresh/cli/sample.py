@@ -34,25 +34,21 @@ def sample(
     n: Annotated[int | None, typer.Option("-n", help="How many; 16 images or sounds, or 4 texts, by default.")] = None,
     prompt: Annotated[
         str | None,
-        typer.Option(
-            help="Beginning of a text, what to answer, part of a molecule, or a caption; - reads standard input.",
-            rich_help_panel=o.ASKED,
+        o.option(
+            "Beginning of a text, what to answer, part of a molecule, or a caption; - reads standard input.", o.ASKED
         ),
     ] = None,
-    infill: Annotated[
-        str | None,
-        typer.Option(help="Text with holes to fill, [[N]] for N tokens (masked).", rich_help_panel=o.ASKED),
-    ] = None,
+    infill: Annotated[str | None, o.option("Text with holes to fill, [[N]] for N tokens (masked).", o.ASKED)] = None,
     raw: o.Raw = False,
     label: o.Label = None,
     number: o.Number = None,
     caption: o.Caption = None,
     image: Annotated[
         list[str] | None,
-        typer.Option(
-            help="An image to start from, or a sound whose curve to follow; NAME=FILE if there are several.",
+        o.option(
+            "An image to start from, or a sound whose curve to follow; NAME=FILE if there are several.",
+            o.ASKED,
             metavar="FILE",
-            rich_help_panel=o.ASKED,
         ),
     ] = None,
     guidance: o.Guidance = None,
@@ -61,94 +57,56 @@ def sample(
         o.class_option("A class that guidance steers away from.", o.ASKED),
     ] = None,
     negative_caption: Annotated[
-        str | None,
-        typer.Option(
-            "--negative-caption", "--negative", help="What guidance steers away from.", rich_help_panel=o.ASKED
-        ),
+        str | None, o.option("What guidance steers away from.", o.ASKED, "--negative-caption", "--negative")
     ] = None,
-    temperature: Annotated[float | None, typer.Option(help=WORDS["temperature"].help, rich_help_panel=TOKENS)] = None,
-    top_k: Annotated[int | None, typer.Option(help=WORDS["top_k"].help, rich_help_panel=TOKENS)] = None,
-    top_p: Annotated[float | None, typer.Option(help=WORDS["top_p"].help, rich_help_panel=TOKENS)] = None,
-    min_p: Annotated[float | None, typer.Option(help=WORDS["min_p"].help, rich_help_panel=TOKENS)] = None,
-    length: Annotated[int | None, typer.Option(help=WORDS["length"].help, rich_help_panel=TOKENS)] = None,
-    weights: Annotated[
-        str | None,
-        typer.Option(help="Precision on a CPU: auto, float32, bfloat16, int8.", rich_help_panel=TOKENS),
-    ] = None,
+    temperature: Annotated[float | None, o.option(WORDS["temperature"].help, TOKENS)] = None,
+    top_k: Annotated[int | None, o.option(WORDS["top_k"].help, TOKENS)] = None,
+    top_p: Annotated[float | None, o.option(WORDS["top_p"].help, TOKENS)] = None,
+    min_p: Annotated[float | None, o.option(WORDS["min_p"].help, TOKENS)] = None,
+    length: Annotated[int | None, o.option(WORDS["length"].help, TOKENS)] = None,
+    weights: Annotated[str | None, o.option("Precision on a CPU: auto, float32, bfloat16, int8.", TOKENS)] = None,
     stop: Annotated[
         list[str] | None,
-        typer.Option(
-            help="End before this text ($'\\n' in a shell: a line's end); may be repeated.",
-            metavar="TEXT",
-            rich_help_panel=TOKENS,
-        ),
+        o.option("End before this text ($'\\n' in a shell: a line's end); may be repeated.", TOKENS, metavar="TEXT"),
     ] = None,
-    logprobs: Annotated[
-        bool, typer.Option("--logprobs", help="How likely each token was, in nats.", rich_help_panel=TOKENS)
-    ] = False,
-    stream: Annotated[
-        bool, typer.Option("--stream", help="Show one text as it is drawn.", rich_help_panel=TOKENS)
-    ] = False,
+    logprobs: Annotated[bool, o.option("How likely each token was, in nats.", TOKENS, "--logprobs")] = False,
+    stream: Annotated[bool, o.option("Show one text as it is drawn.", TOKENS, "--stream")] = False,
     json_schema: Annotated[
-        Path | None,
-        typer.Option(help="JSON that is valid under the schema in FILE.", metavar="FILE", rich_help_panel=MATCH),
+        Path | None, o.option("JSON that is valid under the schema in FILE.", MATCH, metavar="FILE")
     ] = None,
-    regex: Annotated[str | None, typer.Option(help="A regular expression, as a whole.", rich_help_panel=MATCH)] = None,
-    grammar: Annotated[
-        Path | None, typer.Option(help="A grammar: Lark or GBNF.", metavar="FILE", rich_help_panel=MATCH)
-    ] = None,
-    order: Annotated[
-        str | None, typer.Option(help="random or confidence: which tokens first (masked).", rich_help_panel=TOKENS)
-    ] = None,
+    regex: Annotated[str | None, o.option("A regular expression, as a whole.", MATCH)] = None,
+    grammar: Annotated[Path | None, o.option("A grammar: Lark or GBNF.", MATCH, metavar="FILE")] = None,
+    order: Annotated[str | None, o.option("random or confidence: which tokens first (masked).", TOKENS)] = None,
     steps: Annotated[
-        int | None,
-        typer.Option(
-            help="Steps of the solver (flow); looks at a window, 0 = one a token (masked).", rich_help_panel=FIELDS
-        ),
+        int | None, o.option("Steps of the solver (flow); looks at a window, 0 = one a token (masked).", FIELDS)
     ] = None,
-    solver: Annotated[
-        str | None, typer.Option(help="ab2, dpmpp, heun, euler or sde (flow).", rich_help_panel=FIELDS)
-    ] = None,
-    truncation: Annotated[
-        float | None, typer.Option(help=f"{WORDS['truncation'].help} (vae, gan)", rich_help_panel=FIELDS)
-    ] = None,
-    best_of: Annotated[
-        int, typer.Option(help="Keep the best of so many candidates for each, by --reward.", rich_help_panel=CONTROL)
-    ] = 1,
+    solver: Annotated[str | None, o.option("ab2, dpmpp, heun, euler or sde (flow).", FIELDS)] = None,
+    truncation: Annotated[float | None, o.option(f"{WORDS['truncation'].help} (vae, gan)", FIELDS)] = None,
+    best_of: Annotated[int, o.option("Keep the best of so many candidates for each, by --reward.", CONTROL)] = 1,
     reward: Annotated[
         str | None,
-        typer.Option(
-            help="What is best: length:min=50, brightness, FILE.py:function, '!program', or a sum of them.",
-            rich_help_panel=CONTROL,
-        ),
+        o.option("What is best: length:min=50, brightness, FILE.py:function, '!program', or a sum of them.", CONTROL),
     ] = None,
     reward_guidance: Annotated[
         str | None,
-        typer.Option(
-            help="A reward whose gradient guides images and sounds: brightness, class:LABEL, ...",
-            metavar="REWARD",
-            rich_help_panel=CONTROL,
+        o.option(
+            "A reward whose gradient guides images and sounds: brightness, class:LABEL, ...", CONTROL, metavar="REWARD"
         ),
     ] = None,
     weight: Annotated[
-        float | None,
-        typer.Option(help="How hard --reward-guidance pulls: 0 not at all, 1 if not given.", rich_help_panel=CONTROL),
+        float | None, o.option("How hard --reward-guidance pulls: 0 not at all, 1 if not given.", CONTROL)
     ] = None,
     adapter: Annotated[
         list[str] | None,
-        typer.Option(
-            help="A run tuned from this one with --lora, or a LoRA; may be repeated.",
-            metavar="PATH[=WEIGHT]",
-            rich_help_panel=CONTROL,
+        o.option(
+            "A run tuned from this one with --lora, or a LoRA; may be repeated.", CONTROL, metavar="PATH[=WEIGHT]"
         ),
     ] = None,
     valid: Annotated[
-        bool,
-        typer.Option("--valid", help="Draw again what is not valid (molecules, code, music).", rich_help_panel=CONTROL),
+        bool, o.option("Draw again what is not valid (molecules, code, music).", CONTROL, "--valid")
     ] = False,
     strength: Annotated[
-        float | None,
-        typer.Option(help="Share of --prompt, a molecule, that is drawn again (0 to 1).", rich_help_panel=o.ASKED),
+        float | None, o.option("Share of --prompt, a molecule, that is drawn again (0 to 1).", o.ASKED)
     ] = None,
     setting: o.SampleSettings = None,
     seed: o.Seed = 0,

@@ -20,30 +20,28 @@ def serve(
         list[Path] | None,
         typer.Argument(help="Runs, or folders of runs; runs/ if not given.", metavar="RUN..."),
     ] = None,
-    host: Annotated[str, typer.Option(help="Address to listen at; other machines reach 0.0.0.0.")] = "127.0.0.1",
+    host: Annotated[str, o.option("Address to listen at; other machines reach 0.0.0.0.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port; 0 = a free one.", min=0, max=65535)] = 8080,
     key_file: Annotated[
         Path | None,
-        typer.Option(
-            help="Keys that clients must send, one a line: NAME KEY ROLE; roles: use, train, own.", metavar="FILE"
-        ),
+        o.option("Keys that clients must send, one a line: NAME KEY ROLE; roles: use, train, own.", metavar="FILE"),
     ] = None,
     local_files: Annotated[
         bool,
         typer.Option("--local-files", help="Keys of the role `own` may name folders of this machine on the page."),
     ] = False,
     allow_host: Annotated[
-        list[str] | None, typer.Option(help="A name under which the server is reached; may be repeated.")
+        list[str] | None, o.option("A name under which the server is reached; may be repeated.")
     ] = None,
     allow_origin: Annotated[
         list[str] | None,
-        typer.Option(
-            help="Pages of this site may use the API: https://app.example.org, or * for all; may be repeated.",
+        o.option(
+            "Pages of this site may use the API: https://app.example.org, or * for all; may be repeated.",
             metavar="ORIGIN",
         ),
     ] = None,
     memory: Annotated[
-        float | None, typer.Option(help="GiB of weights that may be held; half of the free memory if not given.")
+        float | None, o.option("GiB of weights that may be held; half of the free memory if not given.")
     ] = None,
     requests: Annotated[int, typer.Option(help="Requests at once; others are asked to try again.", min=1)] = 64,
     evaluations: Annotated[
@@ -55,11 +53,11 @@ def serve(
     upload_quota: Annotated[
         float, typer.Option(help="GiB of data that one key may send and keep through the page.", min=0)
     ] = QUOTA,
-    root_path: Annotated[str, typer.Option(help="Path under which a proxy shows the server.")] = "",
+    root_path: Annotated[str, o.option("Path under which a proxy shows the server.")] = "",
     proxy: Annotated[
         list[str] | None,
-        typer.Option(
-            help="Address, or network, of a proxy whose X-Forwarded-For and -Proto are believed; may be repeated.",
+        o.option(
+            "Address, or network, of a proxy whose X-Forwarded-For and -Proto are believed; may be repeated.",
             metavar="ADDRESS",
         ),
     ] = None,
@@ -73,8 +71,8 @@ def serve(
     ] = False,
     on: Annotated[
         str | None,
-        typer.Option(
-            help="A Ray cluster whose machines serve instead, without a page: ray://HOST, or local.", metavar="ADDRESS"
+        o.option(
+            "A Ray cluster whose machines serve instead, without a page: ray://HOST, or local.", metavar="ADDRESS"
         ),
     ] = None,
     replicas: Annotated[int, typer.Option(help="With --on: servers that share the requests.", min=1)] = 1,

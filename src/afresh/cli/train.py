@@ -39,9 +39,9 @@ def train(
     ] = None,
     family: Annotated[
         str | None,
-        typer.Option(
-            help="The kind of model: transformer, masked, vae, gan, flow (also called diffusion), autoencoder.",
-            autocompletion=completion.families,
+        o.option(
+            "The kind of model: transformer, masked, vae, gan, flow (also called diffusion), autoencoder.",
+            complete=completion.families,
         ),
     ] = None,
     codec: Annotated[
@@ -54,9 +54,9 @@ def train(
     ] = None,
     minutes: o.Minutes = None,
     steps: o.Steps = None,
-    tokens: Annotated[int | None, typer.Option(help="Tokens of training.", rich_help_panel=o.BUDGET)] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of all random numbers; 0 by default.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the run; runs/NAME by default.")] = None,
+    tokens: Annotated[int | None, o.option("Tokens of training.", o.BUDGET)] = None,
+    seed: Annotated[int | None, o.option("Seed of all random numbers; 0 by default.")] = None,
+    out: Annotated[Path | None, o.option("Folder of the run; runs/NAME by default.")] = None,
     validation: o.Validation = None,
     force: o.Force = False,
     resume: Annotated[

@@ -16,21 +16,16 @@ def tune(
     path: o.DataPath,
     lora: o.Lora = True,
     rank: o.Rank = None,
-    alpha: Annotated[
-        float | None, typer.Option(help="Weight of the adapter; twice its rank by default.", rich_help_panel=o.ADAPTER)
-    ] = None,
+    alpha: Annotated[float | None, o.option("Weight of the adapter; twice its rank by default.", o.ADAPTER)] = None,
     target: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Layers to adapt, by name or pattern; all hidden ones by default.", rich_help_panel=o.ADAPTER
-        ),
+        list[str] | None, o.option("Layers to adapt, by name or pattern; all hidden ones by default.", o.ADAPTER)
     ] = None,
     adapter: Annotated[
         str | None,
-        typer.Option(
-            help="The person whose data it is: the adapter is kept in the folder of the base, as BASE:NAME.",
+        o.option(
+            "The person whose data it is: the adapter is kept in the folder of the base, as BASE:NAME.",
+            o.ADAPTER,
             metavar="NAME",
-            rich_help_panel=o.ADAPTER,
         ),
     ] = None,
     commercial: Annotated[
@@ -38,9 +33,9 @@ def tune(
     ] = False,
     minutes: o.Minutes = None,
     steps: o.Steps = None,
-    lr: Annotated[float | None, typer.Option(help="The highest learning rate.", rich_help_panel=o.BY_HAND)] = None,
+    lr: Annotated[float | None, o.option("The highest learning rate.", o.BY_HAND)] = None,
     seed: o.Seed = 0,
-    out: Annotated[Path | None, typer.Option(help="Folder of the run; runs/BASE-tuned by default.")] = None,
+    out: Annotated[Path | None, o.option("Folder of the run; runs/BASE-tuned by default.")] = None,
     modality: o.Modality = None,
     validation: o.Validation = None,
     force: o.Force = False,

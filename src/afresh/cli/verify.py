@@ -58,10 +58,7 @@ def verify(
     ] = False,
     trust_signer: Annotated[
         Path | None,
-        typer.Option(
-            help="Of works: a file of certificates in PEM, whose signers are known from now on.",
-            metavar="CERT.pem",
-        ),
+        o.option("Of works: a file of certificates in PEM, whose signers are known from now on.", metavar="CERT.pem"),
     ] = None,
     as_json: Annotated[bool, o.json_of("{run, passed, checks}, or of works {passed, works: [{name, layers}]}")] = False,
 ) -> None:

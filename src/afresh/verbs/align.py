@@ -36,8 +36,15 @@ from afresh.training.loop import Interrupted, take_step
 from afresh.training.lora import LoraConfig
 from afresh.training.plan import Decision, Plan, parameters_of
 from afresh.training.preparation import Preparation
-from afresh.training.training_clock import Clock
-from afresh.verbs.create_run import RunContents, check_spec, create_run, report_data, report_plan, training_seconds
+from afresh.verbs.create_run import (
+    RunContents,
+    RunSpec,
+    check_spec,
+    create_run,
+    report_data,
+    report_plan,
+    training_seconds,
+)
 from afresh.verbs.plan_summary import plan_summary
 from afresh.verbs.torchrun import together
 from afresh.verbs.training_job import Job
@@ -52,7 +59,7 @@ LEARNING_TASTE = 0.25  # share of the minutes that learning a reward from votes 
 
 
 @dataclass(frozen=True)
-class AlignSpec:
+class AlignSpec(RunSpec):
     """The options of `align`. Without `lora` all weights are trained. The budget is in minutes or steps (200 steps by
     default, or about 20 calls each)."""
 
@@ -65,22 +72,12 @@ class AlignSpec:
     prompt_tokens: int = 0
     settings: Mapping[str, Any] = field(default_factory=dict)  # of sampling: length, steps
     lora: LoraConfig | None = None
-    minutes: float | None = None
-    steps: int | None = None
     calls: int | None = None  # items of which the reward may be asked, for a method that searches
     known: Path | None = None  # a run that searched by the same reward: what it asked is not asked again
     distance: float | None = None  # from the base: nats of a text, otherwise the mean square, in variances of the data
-    seed: int = 0
-    out: Path | None = None
-    force: bool = False
-    device: str | None = None
-    processes: int = 1  # that train together
-    on: str | None = None  # a Ray cluster whose machines they run on
     reward_seconds: float = 60.0
     anyway: bool = False  # whether to align with votes that are no better than guessing
     set_align: Mapping[str, Any] = field(default_factory=dict)
-    set_train: Mapping[str, Any] = field(default_factory=dict)
-    clock: Clock = field(default_factory=Clock)  # of the command, whose minutes include reading the data
 
     def budget(self) -> Budget:
         if self.minutes is None and self.steps is None:

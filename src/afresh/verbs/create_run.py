@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from torch import Tensor
 
@@ -34,23 +34,20 @@ from afresh.verbs.frozen_base import check_frozen
 from afresh.verbs.processes import check_processes
 
 
-class RunSpec(Protocol):
-    """The options that train, tune, distill and align have in common."""
+@dataclass(frozen=True, kw_only=True)
+class RunSpec:
+    """The options that train, tune, distill and align have in common. The budget is in minutes or steps."""
 
-    @property
-    def seed(self) -> int: ...
-    @property
-    def out(self) -> Path | None: ...
-    @property
-    def force(self) -> bool: ...
-    @property
-    def device(self) -> str | None: ...
-    @property
-    def processes(self) -> int: ...
-    @property
-    def on(self) -> str | None: ...
-    @property
-    def clock(self) -> Clock: ...
+    minutes: float | None = None
+    steps: int | None = None
+    seed: int = 0
+    out: Path | None = None  # runs/NAME by default
+    force: bool = False
+    device: str | None = None
+    processes: int = 1  # that train together
+    on: str | None = None  # a Ray cluster whose machines they run on
+    set_train: Mapping[str, Any] = field(default_factory=dict)
+    clock: Clock = field(default_factory=Clock)  # of the command, whose minutes include reading the data
 
 
 @dataclass(frozen=True)

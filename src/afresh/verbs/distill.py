@@ -17,9 +17,16 @@ from afresh.runs.data import run_data
 from afresh.runs.run import Run
 from afresh.training.budget import Budget, measure_machine
 from afresh.training.plan import Task, plan
-from afresh.training.training_clock import Clock
 from afresh.training.weights import BaseWeights
-from afresh.verbs.create_run import RunContents, check_spec, create_run, report_data, report_plan, training_seconds
+from afresh.verbs.create_run import (
+    RunContents,
+    RunSpec,
+    check_spec,
+    create_run,
+    report_data,
+    report_plan,
+    training_seconds,
+)
 from afresh.verbs.data_source import DataSource, data_source
 from afresh.verbs.plan_summary import plan_summary
 from afresh.verbs.torchrun import together
@@ -30,24 +37,14 @@ MOST_STEPS = 64  # the most sampling steps of a student (families.fewstep.FewSte
 
 
 @dataclass(frozen=True)
-class DistillSpec:
+class DistillSpec(RunSpec):
     """The options of `distill`. `steps` counts training steps; `finest` is the number of steps of the student's finest
     sampling grid. The budget is in minutes (5 by default) or steps."""
 
     run: Path  # the teacher
     guidance: float | None = None  # guidance weight of the teacher, which the student learns; None: 1
     finest: int = 4
-    minutes: float | None = None
-    steps: int | None = None
-    seed: int = 0
-    out: Path | None = None
-    force: bool = False
-    device: str | None = None
-    processes: int = 1  # that train together
-    on: str | None = None  # a Ray cluster whose machines they run on
     set_family: Mapping[str, Any] = field(default_factory=dict)
-    set_train: Mapping[str, Any] = field(default_factory=dict)
-    clock: Clock = field(default_factory=Clock)  # of the command, whose minutes include reading the data
 
     def budget(self) -> Budget:
         return (

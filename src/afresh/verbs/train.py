@@ -30,12 +30,19 @@ from afresh.training.lora import LoraConfig
 from afresh.training.options import by_part
 from afresh.training.plan import Plan, Task, complete, short_window, sized
 from afresh.training.plan_tuning import plan_tuning
-from afresh.training.training_clock import Clock
 from afresh.training.weights import BaseWeights, with_vocabulary
 from afresh.verbs.base_advice import AUTO, base_advice, choose_base
 from afresh.verbs.base_data import prepare_for
 from afresh.verbs.base_terms import open_base
-from afresh.verbs.create_run import RunContents, check_spec, create_run, report_data, report_plan, training_seconds
+from afresh.verbs.create_run import (
+    RunContents,
+    RunSpec,
+    check_spec,
+    create_run,
+    report_data,
+    report_plan,
+    training_seconds,
+)
 from afresh.verbs.data_source import DataSource
 from afresh.verbs.frozen_base import check_frozen, in_memory
 from afresh.verbs.plan_summary import plan_summary
@@ -48,7 +55,7 @@ WINDOW = 1024  # the most tokens of a window in which a base is tuned, unless se
 
 
 @dataclass(frozen=True)
-class TrainSpec:
+class TrainSpec(RunSpec):
     """The options of `train` and `tune`. Options that are None or empty are chosen from the data.
 
     The budget is in minutes, steps or tokens; without one, it is the user's preferred minutes, or a few passes over the
@@ -63,21 +70,11 @@ class TrainSpec:
     adapter: str | None = None  # the person of whom the base gets an adapter, in its own folder
     family: str | None = None
     codec: Path | None = None  # a finished autoencoder run, on whose latents to train
-    minutes: float | None = None
-    steps: int | None = None
     tokens: int | None = None
     tuning: bool = False  # the defaults of `tune`: a few passes over the data, into runs/BASE-tuned
-    seed: int = 0
-    out: Path | None = None  # runs/NAME by default
     validation: Path | None = None
-    force: bool = False
-    device: str | None = None
-    processes: int = 1  # that train together
-    on: str | None = None  # a Ray cluster whose machines they run on
     data: Mapping[str, Any] = field(default_factory=dict)  # options of the modality
     set_family: Mapping[str, Any] = field(default_factory=dict)
-    set_train: Mapping[str, Any] = field(default_factory=dict)
-    clock: Clock = field(default_factory=Clock)  # of the command, whose minutes include reading the data
 
     def budget(self) -> Budget | None:
         """The budget, or None for a few passes over the data."""
