@@ -19,6 +19,7 @@ from afresh.nets.resnet import ResNet
 from afresh.nets.unet import Periodic, UNet
 
 HEAD = 64  # width of an attention head
+FIELD_RECIPE = {"optimizer": "muon", "matrix_lr": 0.02, "lr": 2e-3, "betas": (0.9, 0.99), "weight_decay": 0.01}
 Widths = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1, max_length=MOST_GRIDS)]
 
 
