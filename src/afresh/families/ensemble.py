@@ -23,7 +23,6 @@ class, a score of single values says too little.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from typing import Any, Literal
 
 import torch
@@ -135,7 +134,7 @@ class Drawing(nn.Module):
             return ColumnTransformer(
                 self.grid[0], self.channels, self.own, shared, width, config.blocks, heads, config.emb, config.patch
             )
-        shape = VelocityShape(**config.model_dump(include={f.name for f in fields(VelocityShape)}))
+        shape = VelocityShape.of(config)
         return network(shape, space, max(1, inputs), self.channels)
 
     def answer(self, net: nn.Module, e: Tensor, cond: Cond, *more: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any, Literal, Self
 
@@ -384,7 +384,7 @@ def build(config: FlowConfig, space: Space, conds: CondSpec) -> dict[str, nn.Mod
             f"family.augment transforms images with sides of more than {LEAST} pixels, but the data are fields on the "
             f"grid {tuple(space.shape[1:])}. Leave it out, or set it to 0."
         )
-    shape = VelocityShape(**config.model_dump(include={f.name for f in fields(VelocityShape)}))
+    shape = VelocityShape.of(config)
     modules: dict[str, nn.Module] = {"velocity": Velocity(shape, space, conds)}
     return {**modules, "moved": MoveEmbedding(config.emb)} if config.augment else modules
 

@@ -10,7 +10,6 @@ noise, which has an equal share in the loss. The noise that is drawn makes it an
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from typing import Literal
 
 import torch
@@ -59,7 +58,7 @@ class Refining(nn.Module):
 
     def __init__(self, config: RefinerConfig, space: Space, conds: CondSpec) -> None:
         super().__init__()
-        shape = VelocityShape(**config.model_dump(include={f.name for f in fields(VelocityShape)}))
+        shape = VelocityShape.of(config)
         self.conds, self.refinements = conds, config.refinements
         self.time = TimeEmbedding(config.emb)
         self.conditioning = Conditioning(conds, config.emb, aligned=True)

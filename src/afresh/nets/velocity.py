@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Annotated, Literal
 
 import torch
-from pydantic import Field
+from pydantic import BaseModel, Field
 from torch import Tensor, nn
 
 from afresh.core import Cond, CondSpec, Space, UserError
@@ -36,6 +36,11 @@ class VelocityShape:
     emb: int
     attention: bool
     patch: int
+
+    @classmethod
+    def of(cls, config: BaseModel) -> VelocityShape:
+        """The sizes among the fields of a family's configuration."""
+        return cls(**config.model_dump(include={f.name for f in fields(cls)}))
 
 
 class Folded(nn.Module):
