@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from afresh.core import (
     Cond,
     CondSpec,
-    Edit,
     Evaluations,
     Family,
     Likelihood,
@@ -32,7 +31,7 @@ from afresh.core import (
 )
 from afresh.core.rng import Rng
 from afresh.nets.foreign import DiffusersObjective, FolderConfig, Foreign, foreign, score
-from afresh.sampling.edit import edit_keyed
+from afresh.sampling.edit import edit_under
 from afresh.sampling.guidance import classifier_free
 from afresh.sampling.ode import EVALUATIONS, SOLVERS, times
 
@@ -120,23 +119,6 @@ def guided(modules: Modules, config: DiffusersConfig, settings: DiffusersSetting
     return classifier_free(predictor(modules, config.clip if settings.clip else None), settings.guidance)
 
 
-@torch.no_grad()
-def edited(
-    modules: Modules,
-    config: DiffusersConfig,
-    space: Space,
-    task: Edit,
-    cond: Cond,
-    rng: Rng,
-    index: Tensor,
-    settings: DiffusersSettings,
-) -> Tensor:
-    """`sampling.edit.edit` at even times of the straight path: (n, *space.shape). Raises UserError as it does."""
-    solver = SOLVERS[settings.solver]
-    repeat = settings.resample
-    return edit_keyed(guided(modules, config, settings), space, task, cond, rng, index, solver, settings.steps, repeat)
-
-
 def evaluations(space: Space, settings: DiffusersSettings) -> int:
     """Of the network for a sample: of both branches of guidance in every step."""
     return settings.steps * EVALUATIONS[settings.solver] * (1 if settings.guidance == 1 else 2)
@@ -182,7 +164,7 @@ FAMILY = Family(
     objective=DiffusersObjective,
     sampling=Sampling(DiffusersSettings, sample),
     likelihood=Likelihood(score),
-    edit=edited,
+    edit=edit_under(guided),
     evaluations=Evaluations(
         evaluations, lambda space, settings, keep: evaluations(space, settings) * (settings.resample if keep else 1)
     ),

@@ -23,7 +23,6 @@ class, a score of single values says too little.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from typing import Any, Literal
 
 import torch
@@ -45,7 +44,6 @@ from afresh.core import (
     State,
     UserError,
 )
-from afresh.core.model import batch_of_fields
 from afresh.core.rng import Rng
 from afresh.core.safe_json import MOST_LAYERS
 from afresh.nets.column_transformer import ColumnTransformer
@@ -60,10 +58,10 @@ from afresh.nets.conditioning import (
 )
 from afresh.nets.dit import DiTBlock
 from afresh.nets.persistence import Persistence
-from afresh.nets.resnet import ConvBlock, local_batch, local_examples, local_sizes
+from afresh.nets.resnet import ConvBlock, local_sizes, state_batch, state_examples
 from afresh.nets.transformer import layers_of
 from afresh.nets.unet import ResBlock
-from afresh.nets.velocity import HEAD, VelocityShape, Widths, along, network
+from afresh.nets.velocity import FIELD_RECIPE, HEAD, VelocityShape, Widths, along, network
 
 MOST_MEMBERS = 64
 PATCHES = 32  # of a column of a series
@@ -136,7 +134,7 @@ class Drawing(nn.Module):
             return ColumnTransformer(
                 self.grid[0], self.channels, self.own, shared, width, config.blocks, heads, config.emb, config.patch
             )
-        shape = VelocityShape(**config.model_dump(include={f.name for f in fields(VelocityShape)}))
+        shape = VelocityShape.of(config)
         return network(shape, space, max(1, inputs), self.channels)
 
     def answer(self, net: nn.Module, e: Tensor, cond: Cond, *more: Tensor) -> Tensor:
@@ -338,11 +336,7 @@ def recipe(space: Space) -> dict[str, Any]:
             "stop_rising": 0.1,
         }
     return {
-        "optimizer": "muon",
-        "matrix_lr": 0.02,
-        "lr": 2e-3,
-        "betas": (0.9, 0.99),
-        "weight_decay": 0.01,
+        **FIELD_RECIPE,
         **({"precision": "float32", "ema_half_life": 0.0} if space.local else {"ema_half_life": 10_000}),
     }
 
@@ -357,10 +351,8 @@ FAMILY = Family(
     config=EnsembleConfig,
     plan=PlanHints(
         sizes=sizes,
-        examples_wanted=lambda parameters, space: (
-            local_examples(parameters, space) if space.local else parameters // 12
-        ),
-        batch=lambda examples, space: local_batch(space) if space.local else batch_of_fields(examples, space),
+        examples_wanted=state_examples,
+        batch=state_batch,
         recipe=recipe,
         blocks=lambda modules: layers_of(modules["drawing"], ResBlock, DiTBlock, ConvBlock),
     ),

@@ -10,7 +10,6 @@ both networks with the teacher's weights.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from typing import Any, Literal
 
 import torch
@@ -194,7 +193,7 @@ def accepts(space: Space) -> str | None:
 
 
 def build(config: FewStepConfig, space: Space, conds: CondSpec) -> dict[str, Any]:
-    shape = VelocityShape(**config.model_dump(include={f.name for f in fields(VelocityShape)}))
+    shape = VelocityShape.of(config)
     teacher = Velocity(shape, space, conds).requires_grad_(False)
     return {"student": FlowMap(shape, space, conds), "teacher": teacher}
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any, Literal, Self
 
@@ -49,7 +49,7 @@ from afresh.nets.dit import DiTBlock
 from afresh.nets.resnet import ConvBlock, local_examples, local_sizes
 from afresh.nets.transformer import layers_of
 from afresh.nets.unet import ResBlock
-from afresh.nets.velocity import Velocity, VelocityShape, Widths, compilable, matching_times
+from afresh.nets.velocity import FIELD_RECIPE, Velocity, VelocityShape, Widths, compilable, matching_times
 from afresh.sampling.density import invert, log_likelihood, rademacher
 from afresh.sampling.edit import edit
 from afresh.sampling.guidance import autoguidance, compose_guidance, interval
@@ -384,7 +384,7 @@ def build(config: FlowConfig, space: Space, conds: CondSpec) -> dict[str, nn.Mod
             f"family.augment transforms images with sides of more than {LEAST} pixels, but the data are fields on the "
             f"grid {tuple(space.shape[1:])}. Leave it out, or set it to 0."
         )
-    shape = VelocityShape(**config.model_dump(include={f.name for f in fields(VelocityShape)}))
+    shape = VelocityShape.of(config)
     modules: dict[str, nn.Module] = {"velocity": Velocity(shape, space, conds)}
     return {**modules, "moved": MoveEmbedding(config.emb)} if config.augment else modules
 
@@ -433,11 +433,7 @@ FAMILY = Family(
         sizes=sizes,
         examples_wanted=examples_wanted,
         recipe=lambda space: {
-            "optimizer": "muon",
-            "matrix_lr": 0.02,
-            "lr": 2e-3,
-            "betas": (0.9, 0.99),
-            "weight_decay": 0.01,
+            **FIELD_RECIPE,
             "ema_half_life": 20_000,
             "early": 0.2,  # weights that autoguidance steers away from
             **({"precision": "float32"} if space.local else {}),  # rollouts add errors up

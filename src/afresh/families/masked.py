@@ -51,7 +51,17 @@ from afresh.core.rng import GOLDEN, Rng
 from afresh.core.safe_json import MOST_LAYERS
 from afresh.nets.kernels import functions as kernels
 from afresh.nets.record import RecordBlock, RecordNet
-from afresh.nets.transformer import Block, Decoder, DecoderShape, compilable, layers_of
+from afresh.nets.transformer import (
+    TOKEN_RECIPE,
+    TOKEN_SIZES,
+    Block,
+    Decoder,
+    DecoderShape,
+    compilable,
+    layers_of,
+    token_batch,
+    token_examples,
+)
 from afresh.sampling.guidance import classifier_free
 from afresh.sampling.masked import Order, Unmask, fill, fill_long, ranks
 from afresh.sampling.tokens import Cut
@@ -479,18 +489,7 @@ def accepts(space: Space) -> str | None:
 
 def sizes(space: Space) -> Sequence[MaskedConfig]:
     """From 0.2M to 25M parameters, heads of 32 or 64."""
-    ladder = ((96, 3, 3), (128, 4, 4), (192, 4, 3), (256, 5, 4), (320, 6, 5), (384, 6, 6), (512, 8, 8))
-    return [MaskedConfig(width=w, layers=n, heads=h) for w, n, h in ladder]
-
-
-def examples_wanted(parameters: int, space: Space) -> int:
-    return 4 * parameters // (5 * space.shape[0])
-
-
-def batch(examples: int, space: Space) -> int:
-    context = space.shape[0]
-    tokens = 512 * (max(1, examples * context) / 2e5) ** 0.6
-    return 2 ** max(0, round(math.log2(max(1.0, tokens / context))))
+    return [MaskedConfig(width=w, layers=n, heads=h) for w, n, h in TOKEN_SIZES]
 
 
 def build(config: MaskedConfig, space: Space, conds: CondSpec) -> dict[str, nn.Module]:
@@ -525,15 +524,9 @@ TEXTS = Family(
     config=MaskedConfig,
     plan=PlanHints(
         sizes=sizes,
-        examples_wanted=examples_wanted,
-        batch=batch,
-        recipe=lambda space: {
-            "optimizer": "muon",
-            "lr": 1e-2,
-            "matrix_lr": 0.02,
-            "betas": (0.9, 0.95),
-            "weight_decay": 0.1,
-        },
+        examples_wanted=token_examples,
+        batch=token_batch,
+        recipe=lambda space: {**TOKEN_RECIPE, "lr": 1e-2},
         regions=lambda modules, device: compilable(modules["denoiser"], device),
         blocks=lambda modules: layers_of(modules["denoiser"], Block),
     ),

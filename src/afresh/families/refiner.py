@@ -10,7 +10,6 @@ noise, which has an equal share in the loss. The noise that is drawn makes it an
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from typing import Literal
 
 import torch
@@ -18,16 +17,15 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from afresh.core import Batch, Cond, CondSpec, Family, Loss, Modules, PlanHints, Sampling, Space, State
-from afresh.core.model import batch_of_fields
 from afresh.core.rng import Rng
 from afresh.core.safe_json import MOST_LAYERS
 from afresh.core.space import SERIES
 from afresh.nets.conditioning import Conditioning, TimeEmbedding, aligned_channels, aligned_fields, previous
 from afresh.nets.dit import DiTBlock
-from afresh.nets.resnet import ConvBlock, local_batch, local_examples, local_sizes
+from afresh.nets.resnet import ConvBlock, local_sizes, state_batch, state_examples
 from afresh.nets.transformer import layers_of
 from afresh.nets.unet import ResBlock
-from afresh.nets.velocity import VelocityShape, Widths, along, network
+from afresh.nets.velocity import FIELD_RECIPE, VelocityShape, Widths, along, network
 
 
 class RefinerConfig(BaseModel):
@@ -60,7 +58,7 @@ class Refining(nn.Module):
 
     def __init__(self, config: RefinerConfig, space: Space, conds: CondSpec) -> None:
         super().__init__()
-        shape = VelocityShape(**config.model_dump(include={f.name for f in fields(VelocityShape)}))
+        shape = VelocityShape.of(config)
         self.conds, self.refinements = conds, config.refinements
         self.time = TimeEmbedding(config.emb)
         self.conditioning = Conditioning(conds, config.emb, aligned=True)
@@ -161,16 +159,10 @@ FAMILY = Family(
     config=RefinerConfig,
     plan=PlanHints(
         sizes=sizes,
-        examples_wanted=lambda parameters, space: (
-            local_examples(parameters, space) if space.local else parameters // 12
-        ),
-        batch=lambda examples, space: local_batch(space) if space.local else batch_of_fields(examples, space),
+        examples_wanted=state_examples,
+        batch=state_batch,
         recipe=lambda space: {
-            "optimizer": "muon",
-            "matrix_lr": 0.02,
-            "lr": 2e-3,
-            "betas": (0.9, 0.99),
-            "weight_decay": 0.01,
+            **FIELD_RECIPE,
             "ema_half_life": 10_000,
             **({"precision": "float32"} if space.local else {}),  # rollouts add errors up
         },

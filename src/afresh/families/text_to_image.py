@@ -25,7 +25,6 @@ from afresh.core import (
     Batch,
     Cond,
     CondSpec,
-    Edit,
     Evaluations,
     Family,
     Likelihood,
@@ -41,9 +40,9 @@ from afresh.core.rng import Rng
 from afresh.core.solver_progress import step
 from afresh.nets.foreign import DiffusersObjective, FolderConfig, Foreign, Prediction, answer, foreign, score
 from afresh.nets.pipelines import ARCHITECTURES, Architecture, View, diffusers, pipeline_of, quiet, split
-from afresh.sampling.edit import edit_keyed
+from afresh.sampling.edit import edit_under
 from afresh.sampling.guidance import classifier_free
-from afresh.sampling.ode import EVALUATIONS, SOLVERS
+from afresh.sampling.ode import EVALUATIONS
 
 CAPTION = "caption"
 TRAINED_GUIDANCE = 1.0  # of networks that have guidance as an input, as diffusers' guides advise for training
@@ -256,21 +255,6 @@ def guided(modules: Modules, config: TextToImageConfig, settings: TextToImageSet
     return predict if config.parts.distilled or config.fixed_guidance else classifier_free(predict, settings.guidance)
 
 
-def edited(
-    modules: Modules,
-    config: TextToImageConfig,
-    space: Space,
-    task: Edit,
-    cond: Cond,
-    rng: Rng,
-    index: Tensor,
-    settings: TextToImageSettings,
-) -> Tensor:
-    """An edit of latents along the straight path: (n, *space.shape). Raises UserError as `sampling.edit.edit`."""
-    predict, solver = guided(modules, config, settings), SOLVERS[settings.solver]
-    return edit_keyed(predict, space, task, cond, rng, index, solver, settings.steps, settings.resample)
-
-
 def evaluations(space: Space, settings: TextToImageSettings) -> int:
     """Of the network for a sample: of both branches of guidance in every step."""
     return settings.steps * (1 if settings.guidance == 1 else 2)
@@ -353,7 +337,7 @@ FAMILY = Family(
     sampling=Sampling(TextToImageSettings, sample),
     likelihood=Likelihood(score),
     velocity=predictor,
-    edit=edited,
+    edit=edit_under(guided),
     evaluations=Evaluations(evaluations, edit_evaluations),
     policy=Policy(("velocity",), score=policy_score, denoise=denoise),
     made_by="tune",

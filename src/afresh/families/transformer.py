@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -10,18 +9,20 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
-from afresh.core import (
-    Branch,
-    Cond,
-    CondSpec,
-    Family,
-    Modules,
-    PlanHints,
-    Space,
-)
+from afresh.core import Branch, Cond, CondSpec, Family, Modules, PlanHints, Space
 from afresh.core.safe_json import MOST_LAYERS
 from afresh.nets.batched_continuations import Beginning, Twigs, begin, branch_logits, go_on
-from afresh.nets.transformer import Block, Decoder, DecoderShape, compilable, layers_of
+from afresh.nets.transformer import (
+    TOKEN_RECIPE,
+    TOKEN_SIZES,
+    Block,
+    Decoder,
+    DecoderShape,
+    compilable,
+    layers_of,
+    token_batch,
+    token_examples,
+)
 from afresh.sampling.next_token import EVALUATIONS, LIKELIHOOD, POLICY, SAMPLING, NextTokenObjective, predictor
 
 NEGATIVES = 1024  # of a catalogue with more than twice as many items
@@ -104,22 +105,7 @@ def accepts(space: Space) -> str | None:
 
 def sizes(space: Space) -> Sequence[TransformerConfig]:
     """From 0.2M to 25M parameters, with heads of 32 or 64."""
-    ladder = ((96, 3, 3), (128, 4, 4), (192, 4, 3), (256, 5, 4), (320, 6, 5), (384, 6, 6), (512, 8, 8))
-    return [TransformerConfig(width=w, layers=n, heads=h, kv_heads=h) for w, n, h in ladder]
-
-
-def examples_wanted(parameters: int, space: Space) -> int:
-    """About 0.8 tokens for each parameter: with budgets of minutes, smaller networks with more data are better
-    (docs/development/log.md)."""
-    return 4 * parameters // (5 * space.shape[0])
-
-
-def batch(examples: int, space: Space) -> int:
-    """512 tokens a step for a run of 200,000 tokens, growing with their power 0.6, in powers of two
-    (docs/development/log.md)."""
-    context = space.shape[0]
-    tokens = 512 * (max(1, examples * context) / 2e5) ** 0.6
-    return 2 ** max(0, round(math.log2(max(1.0, tokens / context))))
+    return [TransformerConfig(width=w, layers=n, heads=h, kv_heads=h) for w, n, h in TOKEN_SIZES]
 
 
 def regime(epochs: float, steps: int, examples: int, space: Space) -> dict[str, float]:
@@ -176,15 +162,9 @@ TEXTS = Family(
     config=TransformerConfig,
     plan=PlanHints(
         sizes=sizes,
-        examples_wanted=examples_wanted,
-        batch=batch,
-        recipe=lambda space: {
-            "optimizer": "muon",
-            "lr": 3e-3,
-            "matrix_lr": 0.02,
-            "betas": (0.9, 0.95),
-            "weight_decay": 0.1,
-        },
+        examples_wanted=token_examples,
+        batch=token_batch,
+        recipe=lambda space: TOKEN_RECIPE,
         regime=regime,
         regions=regions,
         blocks=blocks,
@@ -207,7 +187,7 @@ CATALOGUES = replace(
         sizes=catalogue_sizes,
         # Five tokens for each parameter, as an item is seen seldom.
         examples_wanted=lambda parameters, space: 5 * parameters // space.shape[0],
-        batch=batch,
+        batch=token_batch,
         # AdamW overfits less than Muon and at a lower rate (docs/development/log.md).
         recipe=lambda space: {"optimizer": "adamw", "lr": 2e-3, "betas": (0.9, 0.98), "weight_decay": 0.1},
         regime=lambda epochs, steps, examples, space: {"ema_half_life": round(0.05 * examples)},

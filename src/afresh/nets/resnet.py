@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from afresh.core import Space
+from afresh.core.model import batch_of_fields
 from afresh.nets.patches import fold, grid_of, unfold
 from afresh.nets.unet import Periodic, along, conv, zero
 
@@ -42,9 +43,16 @@ def local_examples(parameters: int, space: Space) -> int:
     return parameters * POINTS // math.prod(space.shape[1:])
 
 
-def local_batch(space: Space) -> int:
-    """States of a step: in a minute of a core, 8 states of 160 points were better than 16, and these than 32
-    (docs/development/log.md)."""
+def state_examples(parameters: int, space: Space) -> int:
+    """The same of any space, for networks that draw in a few steps."""
+    return local_examples(parameters, space) if space.local else parameters // 12
+
+
+def state_batch(examples: int, space: Space) -> int:
+    """States of a step: of a local field, in a minute of a core, 8 states of 160 points were better than 16, and these
+    than 32 (docs/development/log.md)."""
+    if not space.local:
+        return batch_of_fields(examples, space)
     return max(4, min(8, LOCAL_POINTS // math.prod(space.shape[1:])))
 
 

@@ -16,13 +16,30 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from afresh.core import Cond, CondSpec
+from afresh.core import Cond, CondSpec, Space
 from afresh.nets.attention import causal_bias, is_short, short_attention
 from afresh.nets.conditioning import Conditioning
 from afresh.nets.kernels import functions as kernels
 from afresh.nets.kernels.build import library
 
 FIRST_ROOM = 256  # positions for which a new cache has room
+# Of networks over tokens from 0.2M to 25M parameters: width, layers and heads, which are of 32 or 64.
+TOKEN_SIZES = ((96, 3, 3), (128, 4, 4), (192, 4, 3), (256, 5, 4), (320, 6, 5), (384, 6, 6), (512, 8, 8))
+TOKEN_RECIPE = {"optimizer": "muon", "lr": 3e-3, "matrix_lr": 0.02, "betas": (0.9, 0.95), "weight_decay": 0.1}
+
+
+def token_examples(parameters: int, space: Space) -> int:
+    """About 0.8 tokens for each parameter: with budgets of minutes, smaller networks with more data are better
+    (docs/development/log.md)."""
+    return 4 * parameters // (5 * space.shape[0])
+
+
+def token_batch(examples: int, space: Space) -> int:
+    """512 tokens a step for a run of 200,000 tokens, growing with their power 0.6, in powers of two
+    (docs/development/log.md)."""
+    context = space.shape[0]
+    tokens = 512 * (max(1, examples * context) / 2e5) ** 0.6
+    return 2 ** max(0, round(math.log2(max(1.0, tokens / context))))
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Annotated, Literal
 
 import torch
-from pydantic import Field
+from pydantic import BaseModel, Field
 from torch import Tensor, nn
 
 from afresh.core import Cond, CondSpec, Space, UserError
@@ -19,6 +19,7 @@ from afresh.nets.resnet import ResNet
 from afresh.nets.unet import Periodic, UNet
 
 HEAD = 64  # width of an attention head
+FIELD_RECIPE = {"optimizer": "muon", "matrix_lr": 0.02, "lr": 2e-3, "betas": (0.9, 0.99), "weight_decay": 0.01}
 Widths = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1, max_length=MOST_GRIDS)]
 
 
@@ -35,6 +36,11 @@ class VelocityShape:
     emb: int
     attention: bool
     patch: int
+
+    @classmethod
+    def of(cls, config: BaseModel) -> VelocityShape:
+        """The sizes among the fields of a family's configuration."""
+        return cls(**config.model_dump(include={f.name for f in fields(cls)}))
 
 
 class Folded(nn.Module):

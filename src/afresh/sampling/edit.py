@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from afresh.core import Cond, Edit, Predict, Space, UserError
+from afresh.core import Cond, Edit, Modules, Predict, Space, UserError
 from afresh.core.rng import Rng
 from afresh.core.solver_progress import part_of
-from afresh.sampling.ode import Noise, Solver, times
+from afresh.sampling.ode import SOLVERS, Noise, Solver, times
 from afresh.sampling.posterior import condition_on
 
 # Bound on the change of a velocity by an energy, relative to the change for data without correlations: larger changes
@@ -83,29 +83,27 @@ def edit(
     return x if start is None or task.keep is None else torch.where(task.keep, start, x)
 
 
-def edit_keyed(
-    predict: Predict,
-    space: Space,
-    task: Edit,
-    cond: Cond,
-    rng: Rng,
-    index: Tensor,
-    solver: Solver,
-    steps: int,
-    resample: int,
-) -> Tensor:
-    """`edit` at even times by one solver, with noise that is keyed by `index` (B,) as that of samples."""
-    return edit(
-        predict,
-        task,
-        rng.normal("sample/noise", index, space.shape),
-        cond,
-        lambda k: solver,
-        steps,
-        std=space.std,
-        resample=1 if task.keep is None else resample,
-        fresh=lambda k, shape: rng.normal(f"sample/resample/{k}", index, space.shape),
-    )
+def edit_under(guided: Callable[[Modules, Any, Any], Predict]) -> Callable[..., Tensor]:
+    """The edit of a family whose velocity under a config and settings is `guided`: `edit` at even times by the solver
+    of the settings, with noise that is keyed by the index as that of samples."""
+
+    @torch.no_grad()
+    def edited(
+        modules: Modules, config: Any, space: Space, task: Edit, cond: Cond, rng: Rng, index: Tensor, settings: Any
+    ) -> Tensor:
+        return edit(
+            guided(modules, config, settings),
+            task,
+            rng.normal("sample/noise", index, space.shape),
+            cond,
+            lambda k: SOLVERS[settings.solver],
+            settings.steps,
+            std=space.std,
+            resample=1 if task.keep is None else settings.resample,
+            fresh=lambda k, shape: rng.normal(f"sample/resample/{k}", index, space.shape),
+        )
+
+    return edited
 
 
 def check(task: Edit, shape: tuple[int, ...]) -> None:

@@ -30,20 +30,16 @@ from afresh.core import UserError
 
 def k1(logp: Tensor, ref: Tensor) -> Tensor:
     """logp - ref, both of the same shape: of steps, or of sequences (their sums)."""
-    return _pair(logp, ref)
-
-
-def k3(logp: Tensor, ref: Tensor) -> Tensor:
-    """exp(ref - logp) - 1 + logp - ref: k1 with a control variate of mean 0; never negative."""
-    d = _pair(logp, ref)
-    return torch.expm1(-d) + d
-
-
-def _pair(logp: Tensor, ref: Tensor) -> Tensor:
     if logp.shape != ref.shape:
         raise UserError(f"ref has the shape {tuple(ref.shape)}, logp {tuple(logp.shape)}. They must be the same.")
     now, base = agreed({"logp": logp.flatten(), "ref": ref.flatten()}, 1)
     return (now - base.detach()).view(logp.shape)
+
+
+def k3(logp: Tensor, ref: Tensor) -> Tensor:
+    """exp(ref - logp) - 1 + logp - ref: k1 with a control variate of mean 0; never negative."""
+    d = k1(logp, ref)
+    return torch.expm1(-d) + d
 
 
 # --------------------------------------------------------------------------- value and gradient

@@ -44,6 +44,7 @@ from afresh.nets.example_density import ExampleDensity
 from afresh.nets.gaussian import SCALE_RATE, Prior, Scale, gaussian_nll
 from afresh.nets.mixture import RequestMixture
 from afresh.nets.posterior import decode, encoding, posterior_draw, standardised
+from afresh.nets.velocity import FIELD_RECIPE
 from afresh.sampling.latent_search import search
 
 DRAWS = 64  # posterior draws for an estimate of the likelihood
@@ -289,11 +290,7 @@ FAMILY = Family(
         sizes=sizes,
         examples_wanted=examples_wanted,
         recipe=lambda space: {
-            "optimizer": "muon",
-            "matrix_lr": 0.02,
-            "lr": 2e-3,
-            "betas": (0.9, 0.99),
-            "weight_decay": 0.01,
+            **FIELD_RECIPE,
             "warmup": 100,
             "decay": 0.5,
             "ema_half_life": 10_000,

@@ -49,6 +49,7 @@ from afresh.nets.sequences import (
     sequence_networks,
     sequential,
 )
+from afresh.nets.transformer import TOKEN_RECIPE, token_batch
 from afresh.sampling.sequences import write
 
 CONTROL, HEAVY = 0.1, 10.0  # how fast the weight of the divergence changes, and the most that it can be
@@ -95,8 +96,7 @@ def examples_wanted(parameters: int, space: Space) -> int:
 
 def batch(examples: int, space: Space) -> int:
     """As many tokens as the Transformer takes, but at least 16 sequences."""
-    tokens = 512 * (max(1, examples * space.shape[0]) / 2e5) ** 0.6
-    return 2 ** max(4, round(math.log2(max(1.0, tokens / space.shape[0]))))
+    return max(16, token_batch(examples, space))
 
 
 def build(config: SequenceVAEConfig, space: Space, conds: CondSpec) -> dict[str, nn.Module]:
@@ -246,14 +246,7 @@ FAMILY = Family(
         sizes=sizes,
         examples_wanted=examples_wanted,
         batch=batch,
-        recipe=lambda space: {
-            "optimizer": "muon",
-            "lr": 3e-3,
-            "matrix_lr": 0.02,
-            "betas": (0.9, 0.95),
-            "weight_decay": 0.1,
-            "ema_half_life": 10_000,
-        },
+        recipe=lambda space: {**TOKEN_RECIPE, "ema_half_life": 10_000},
         regions=lambda modules, device: [],  # the states of both networks are asked for, and not their output
     ),
     build=build,
