@@ -33,8 +33,8 @@ def label(
     format: Annotated[
         Literal["label", "card", "cyclonedx", "croissant"],
         o.option(
-            "label: all that is known, as JSON. card: a card of the Hugging Face hub. cyclonedx: an ML-BOM of CycloneDX "
-            "1.6. croissant: the data, in the words of ML Croissant."
+            "label: all that is known, as JSON. card: a card of the Hugging Face hub. cyclonedx: an ML-BOM of "
+            "CycloneDX 1.6. croissant: the data, in the words of ML Croissant."
         ),
     ] = "label",
     out: Annotated[Path | None, typer.Option("--out", "-o", help="File to write it to.", metavar="FILE")] = None,
