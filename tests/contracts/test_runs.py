@@ -17,6 +17,7 @@ from afresh.api import Model
 from afresh.core import Evidence, UserError, registry
 from afresh.data.prepare import prepare
 from afresh.evaluation import time_budget
+from afresh.nets.kernels.build import without_kernels
 from afresh.runs.record import DataRecord, RunRecord
 from afresh.runs.run import Run
 from afresh.training import checkpoint
@@ -173,7 +174,6 @@ def test_what_follows_training_keeps_the_minutes_where_samples_are_dear(
     modality: ModalityRow, row: FamilyRow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On a clock of arithmetic, by which one sample takes a quarter of the seconds, and all usual samples hours."""
-    monkeypatch.setenv("AFRESH_KERNELS", "no")  # whose arithmetic is not torch's
     run, seconds, tool = made(modality, row, tmp_path), 60.0, measuring.RunEvidence.tool
 
     def limited_tool(evidence: Evidence, make: Callable[..., object], study: Evidence | None = None) -> object:
@@ -181,7 +181,7 @@ def test_what_follows_training_keeps_the_minutes_where_samples_are_dear(
         return tool(evidence, make, study)  # type: ignore[arg-type]
 
     monkeypatch.setattr(measuring.RunEvidence, "tool", limited_tool)
-    with Arithmetic() as work:
+    with without_kernels(), Arithmetic() as work:  # whose arithmetic is not torch's
         Model(run).sample(1, seed=1)
         one = work.total
         monkeypatch.setattr(time_budget, "time", clock := SimpleNamespace())

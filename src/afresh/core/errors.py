@@ -10,6 +10,8 @@ from afresh.core import events
 from afresh.core.library_words import in_plain_words
 from afresh.core.safe_text import visible_line
 
+CANNOT_WRITE = "cannot_write"  # the code of the error of a full disk, or one that is not writable
+
 
 class UserError(Exception):
     """Bad usage or bad input: the message says what was given, what is accepted and what to do next.
@@ -31,10 +33,13 @@ class RewardError(UserError):
 
 @contextmanager
 def left_out(consequence: str) -> Iterator[None]:
-    """Warn of an error within the block instead of raising it, for what training can do without."""
+    """Warn of an error within the block instead of raising it, for what training can do without. Raises the UserError
+    of a file that cannot be written, since nothing else can be saved either."""
     try:
         yield
     except Exception as error:
+        if isinstance(error, UserError) and error.code == CANNOT_WRITE:
+            raise
         events.warning(f"{consequence} {reason_of(error)}", "left_out")
 
 

@@ -11,9 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from afresh.core.errors import UserError
+from afresh.core.errors import CANNOT_WRITE, UserError
 
-CANNOT_WRITE = "cannot_write"  # the code of the error of a full disk, or one that is not writable
 MANY = 1_000  # files and folders, from which on a tree is synced with everything else on the machine
 
 
