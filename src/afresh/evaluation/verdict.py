@@ -95,7 +95,8 @@ class Verdict:
 def verdict(measured: Measurement, known: KnownFacts, better_now: Help | None = None) -> Verdict:
     """The verdict on a run. `better_now`: what a plan knows to work better in the same minutes, if anything."""
     scores, card = {s.name: s for s in measured.scores}, measured.card
-    word, sentence, doubt = "not measured", unmeasured(measured, known), None
+    word: Word = "not measured"
+    sentence, doubt = unmeasured(measured, known), None
     for name, judge in judges_of(measured).items():
         if measured.failed.get(name) == LATE:  # a later judge would ask another question
             break

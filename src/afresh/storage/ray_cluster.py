@@ -66,7 +66,7 @@ def connect(ray: Any, address: str, processes: int) -> None:
     here: dict[str, Any] = {"num_cpus": processes, "include_dashboard": False, "object_store_memory": STORE}
     try:
         ray.init(
-            address=None if address == LOCAL else full_address(address),
+            address=LOCAL if address == LOCAL else full_address(address),  # None would join one that runs here
             log_to_driver=False,
             logging_level=logging.ERROR,
             **(here if address == LOCAL else {}),
