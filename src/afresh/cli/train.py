@@ -45,10 +45,11 @@ def train(
         ),
     ] = None,
     codec: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
-            help="A finished run of the family autoencoder, whose latents or codes are learnt.",
-            callback=o.existing_run,
+            help="An autoencoder whose latents are learnt: a run, a folder of diffusers, or a name on the hub.",
+            metavar="CODEC",
+            callback=o.base_path,
             autocompletion=completion.runs,
         ),
     ] = None,

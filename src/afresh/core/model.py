@@ -216,6 +216,7 @@ class Family:
     latents: Latents | None = None
     edit: Callable[[Modules, Any, Space, Edit, Cond, Rng, Tensor, Any], Tensor] | None = None  # returns x (B, *shape)
     observes: bool = False  # whether `edit` follows observations
+    mirrors: bool = False  # whether it learns which training examples are mirror images, and draws none of them
     policy: Policy | None = None  # what alignment needs
     evaluations: Evaluations = Evaluations()  # what a request may ask for is bounded by them
     made_by: str = ""  # the command that makes such runs out of others; empty: `train` does

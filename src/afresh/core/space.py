@@ -52,7 +52,8 @@ class Space:
     `axes` names the axes of a field's grid: height and width of an image, frequency and time of a sound. `seconds` is
     the length of its time axis, and `longest` that of the longest item, after which the axis is padded. `periodic`:
     for each axis of a grid that closes on itself, whether it does; empty if none does. Values of a `local` field depend
-    on what is known near them alone, as those of a physical state do on the state a short time before.
+    on what is known near them alone, as those of a physical state do on the state a short time before. A `coded` field
+    has the latents of a public autoencoder, of which a mirrored or turned grid is not that of a mirrored image.
     """
 
     kind: Literal["tokens", "field"]
@@ -70,6 +71,7 @@ class Space:
     axes: tuple[str, ...] = ()
     periodic: tuple[bool, ...] = ()
     local: bool = False
+    coded: bool = False
     seconds: float = 0.0
     longest: float = field(default=0.0, compare=False)  # seconds
 
@@ -362,7 +364,8 @@ class Examples:
     a stream). `bytes` is the size of the raw data (UTF-8 for text). `mask` (total,) bool: which tokens of a stream of
     records are to be predicted. `parts`: all of a stream that is larger than memory, of which x, `bounds` and `cond`
     are the first part; its documents have no conditions, and `bytes` is an estimate. `rows`: all of a field that is
-    larger than memory, of which x and `cond` are a sample.
+    larger than memory, of which x and `cond` are a sample. `mirrored` (count,) bool: which examples are mirror images
+    of others; batches have it among their `extras`.
     """
 
     x: Tensor
@@ -375,6 +378,7 @@ class Examples:
     vary: Callable[[Batch, Rng], Batch] | None = None  # random augmentation of batches, in training only
     parts: Parts | None = None
     rows: Rows | None = None
+    mirrored: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.x) if self.bounds is None else len(self.bounds) - 1

@@ -178,7 +178,8 @@ def gather(examples: Examples, space: Space, rows: Tensor, draws: Tensor) -> Bat
         x = torch.cat([begin, x.long()], 1)
     else:
         x = x.float() * examples.scale + examples.shift
-    return Batch(x, cond, draws)
+    extras = {} if examples.mirrored is None else {"mirrored": examples.mirrored[rows]}
+    return Batch(x, cond, draws, extras=extras)
 
 
 def cut(examples: Examples, space: Space, runs: Tensor, windows: Tensor, starts: Tensor, draws: Tensor) -> Batch:

@@ -43,7 +43,7 @@ from afresh.core import (
 from afresh.core.rng import Rng
 from afresh.core.safe_json import MOST_LAYERS
 from afresh.core.space import SERIES
-from afresh.nets.augment import LEAST, MoveEmbedding, movable, moves, warp
+from afresh.nets.augment import LEAST, MoveEmbedding, mirror, movable, moves, warp
 from afresh.nets.conditioning import aligned_parts, persisting, previous
 from afresh.nets.dit import DiTBlock
 from afresh.nets.resnet import ConvBlock, local_examples, local_sizes
@@ -156,10 +156,13 @@ class FlowObjective:
 def augment(modules: Modules, batch: Batch, p: float, rng: Rng) -> tuple[Batch, Tensor]:
     """The batch with transformed images, and the embedding of the transforms, (B, emb).
 
-    Parts of the condition that are aligned with x are transformed as x is.
+    Parts of the condition that are aligned with x are transformed as x is. Latents are not transformed, but may be
+    those of mirror images.
     """
     net, cond = modules["velocity"], batch.cond
     assert isinstance(net, Velocity)
+    if (mirrored := batch.extras.get("mirrored")) is not None:
+        return batch, modules["moved"](mirror(mirrored))
     how = moves(rng, batch.index, "flow/augment", p, batch.x.shape[2:])
     aligned = {k: warp(cond.parts[k], how) for k in aligned_parts(net.conds)}
     moved = replace(batch, x=warp(batch.x, how), cond=replace(cond, parts={**cond.parts, **aligned}))
@@ -337,6 +340,8 @@ def sizes(space: Space) -> Sequence[FlowConfig]:
     """
     if space.local:
         return [FlowConfig(**size) for size in local_sizes(space)]
+    if space.coded:
+        return coded_sizes(space)
     side = min(space.shape[1:])
     levels = max(1, min(4, 1 + round(math.log2(max(side, 4) / 5))))
     growth = (1, 2, 3, 4)
@@ -344,6 +349,13 @@ def sizes(space: Space) -> Sequence[FlowConfig]:
     return folded + [
         FlowConfig(widths=tuple(base * g for g in growth[:levels]), blocks=blocks, emb=4 * base)
         for base, blocks in ((32, 1), (48, 1), (64, 1), (96, 2), (128, 2))
+    ]
+
+
+def coded_sizes(space: Space) -> Sequence[FlowConfig]:
+    """Networks of three sizes for the latents of an autoencoder."""
+    return [
+        FlowConfig(widths=(base, 2 * base), blocks=1, emb=4 * base, time_mean=0.0, augment=0.5) for base in (64, 96, 128)
     ]
 
 
@@ -362,7 +374,7 @@ def examples_wanted(parameters: int, space: Space) -> int:
 
 def may_augment(space: Space) -> bool:
     """Whether fields of the space may be transformed like images. Rotating a spectrogram would change its meaning."""
-    return movable(space.shape[1:]) and not space.timed
+    return movable(space.shape[1:]) and not space.timed and not space.coded
 
 
 def config_for_epochs(epochs: float, space: Space) -> dict[str, float]:
@@ -379,7 +391,7 @@ def config_for_epochs(epochs: float, space: Space) -> dict[str, float]:
 
 def build(config: FlowConfig, space: Space, conds: CondSpec) -> dict[str, nn.Module]:
     """Raises UserError if fields that cannot be transformed are to be augmented."""
-    if config.augment and not may_augment(space):
+    if config.augment and not may_augment(space) and not space.coded:
         raise UserError(
             f"family.augment transforms images with sides of more than {LEAST} pixels, but the data are fields on the "
             f"grid {tuple(space.shape[1:])}. Leave it out, or set it to 0."
@@ -449,6 +461,7 @@ FAMILY = Family(
     latents=Latents(encode, decode),
     edit=edited,
     observes=True,
+    mirrors=True,
     evaluations=Evaluations(
         evaluations,
         lambda space, settings, keep: evaluations(space, settings) * (settings.resample if keep else 1),

@@ -10,6 +10,7 @@ import glob
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -88,6 +89,30 @@ def fetched(name: str) -> Path:
         return Path(snapshot_download(name, allow_patterns=exactly([*texts, *weights])))
 
 
+def autoencoder_files(name: str, fetch: bool) -> Path:
+    """The folder of an autoencoder on the hub, from the local cache, or with `fetch` from the hub. Raises UserError as
+    `hub_folder`."""
+    check_name(name)
+    if find_spec("huggingface_hub") is None:
+        raise UserError(f"{name} is on the Hugging Face hub: pip install huggingface-hub, or give a folder.")
+    from huggingface_hub import constants, snapshot_download
+
+    try:
+        folder = Path(snapshot_download(name, local_files_only=True))
+        if any(folder.rglob("*.safetensors")):
+            return folder
+    except Exception as e:  # the library's errors, of which all mean that it has to be fetched
+        if not fetch:
+            raise UserError(f"{name} was not fetched yet ({type(e).__name__}).", "not_fetched") from None
+    folder, sizes, texts = texts_of(name)
+    weights = [f for f in sizes if f.endswith(".safetensors") and f.rpartition("/")[0] in ("", "vae")]
+    if not weights:
+        raise UserError(f"{name} on the hub has no weights in safetensors. Give another autoencoder.")
+    check_space(name, folder, sum(sizes[f] for f in weights), f" ({constants.ENDPOINT}/{name})")
+    with explained(name):
+        return Path(snapshot_download(name, allow_patterns=exactly([*texts, *weights])))
+
+
 def texts_of(name: str) -> tuple[Path, Mapping[str, int], Sequence[str]]:
     """Fetch the texts of a model. Returns the folder, the bytes of all files on the hub, and the names of the texts."""
     from huggingface_hub import HfApi, snapshot_download
@@ -135,14 +160,14 @@ def weights_among(name: str, folder: Path, files: Iterable[str]) -> list[str]:
     raise UserError(f"{name} on the hub has no weights in safetensors.{hint}")
 
 
-def check_space(name: str, folder: Path, size: int) -> None:
+def check_space(name: str, folder: Path, size: int, where: str = "") -> None:
     """Say how much is fetched. Raises UserError if the disk has no room for it."""
     if size > (free := free_bytes(folder)):
         raise UserError(
             f"{name} has {size / 1e9:,.1f} GB of weights, and where the hub's files are kept {free / 1e9:,.1f} GB are "
             "free. Make room, or set HF_HOME to a folder on another disk."
         )
-    events.note(f"{name}: {size / 1e6:,.0f} MB are fetched from the hub, and kept there for the next time", "fetched")
+    events.note(f"{name}: {size / 1e6:,.0f} MB are fetched from the hub{where}, and kept for the next time", "fetched")
 
 
 @contextmanager

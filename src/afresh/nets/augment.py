@@ -121,6 +121,11 @@ def moves(rng: Rng, index: Tensor, purpose: str, p: float, grid: Sequence[int]) 
     )
 
 
+def mirror(mirrored: Tensor) -> Tensor:
+    """The parameters of the transform of examples that are mirrored or not (B,), as `moves` draws them."""
+    return F.pad(mirrored.float()[:, None], (0, MOVES - 1))
+
+
 def warp(x: Tensor, how: Tensor) -> Tensor:
     """Transforms x (B, C, H, W) by the parameters `how` (B, MOVES) of `moves`.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -11,6 +11,9 @@ import torch
 from afresh.core import Codec, Examples, Family, Space, UserError, registry
 from afresh.core.space import evenly_spaced
 from afresh.data.prepare import Prepared
+from afresh.families.codecs import pipeline
+from afresh.formats.autoencoders import PublicAutoencoder
+from afresh.runs.latents import heldout_latents, training_latents
 from afresh.runs.run import Run, summary
 from afresh.training.plan import Decision
 from afresh.training.weights import FITTED, read_weights
@@ -20,7 +23,7 @@ from afresh.training.weights import FITTED, read_weights
 WORST = 0.08
 SEQUENCES = 512  # held-out items of tokens that a codec is evaluated on
 FEWEST_BACK = 0.1  # share of them that must come back as they were
-CHECKED = 2048  # the most held-out examples that a codec is evaluated on
+CHECKED, VALUES = 2048, 1 << 25  # the most held-out examples that a codec is evaluated on, and their numbers
 RANGE = 2.0  # the difference of the largest and the smallest value of a field, for the PSNR
 
 
@@ -37,14 +40,17 @@ class LatentSpace:
     decisions: tuple[Decision, ...] = ()
 
 
-def latent_space(prepared: Prepared, family: str | None, run: Path | None) -> LatentSpace:
-    """Bring the data into a space that the family accepts, by the codec of `run` or one that `registry.bridge` fits.
+def latent_space(prepared: Prepared, family: str | None, codec: Path | PublicAutoencoder | None) -> LatentSpace:
+    """Bring the data into a space that the family accepts, by a public autoencoder, by a run of the family autoencoder,
+    or by a codec that `registry.bridge` fits.
 
     If `family` is None, it is what the encoder says, or the Transformer for tokens and the flow otherwise. Raises
     UserError if the codec does not fit the data or if the family accepts no available space.
     """
-    if run is not None:
-        return through(run, prepared, family)
+    if isinstance(codec, PublicAutoencoder):
+        return through_public(codec, prepared, family)
+    if codec is not None:
+        return through(codec, prepared, family)
     space = prepared.encoder.space
     chosen = registry.family(family or prepared.encoder.abilities.family or usual(space))
     if chosen.accepts(space) is not None:
@@ -115,6 +121,20 @@ def through(path: Path, prepared: Prepared, family: str | None) -> LatentSpace:
     decision = Decision("codec", name, f"from {path}; {module.described(codec, train)}; {quality}")
     chosen = chosen.for_space(codec.target)
     return LatentSpace(chosen, name, codec, codec.target, train, codec.encode(prepared.heldout), (decision,))
+
+
+def through_public(public: PublicAutoencoder, prepared: Prepared, family: str | None) -> LatentSpace:
+    """Encode images as latents of a public autoencoder. Raises UserError as `through`."""
+    check_conditions(prepared)
+    codec = pipeline.fit(public.net, prepared.encoder.space, prepared.train)
+    chosen = registry.family(family or usual(codec.target))
+    check_family(chosen, codec.target, Path(public.name))
+    codec = replace(codec, mirrored=chosen.mirrors)
+    quality = checked_fields(codec, Path(public.name), prepared)
+    shape = sides(codec.target.shape)
+    decision = Decision("codec", public.name, f"{sides(codec.source.shape)} pixels are {shape} latents; {quality}")
+    train, heldout = training_latents(codec, prepared), heldout_latents(codec, prepared)
+    return LatentSpace(chosen.for_space(codec.target), "pipeline", codec, codec.target, train, heldout, (decision,))
 
 
 def checked_fields(codec: Codec, path: Path, prepared: Prepared) -> str:
@@ -217,9 +237,9 @@ def check_family(family: Family, target: Space, path: Path) -> None:
 def unexplained(codec: Codec, heldout: Examples) -> tuple[float, float]:
     """Return what a codec loses: the squared error over the variance of all values, and the PSNR in dB for `RANGE`.
 
-    Evaluated on at most `CHECKED` examples, evenly spaced.
+    Evaluated on at most `CHECKED` examples of at most `VALUES` numbers in all, evenly spaced.
     """
-    rows = evenly_spaced(len(heldout), CHECKED)
+    rows = evenly_spaced(len(heldout), max(1, min(CHECKED, VALUES // math.prod(heldout.x.shape[1:]))))
     x = heldout.x[rows]
     subset = Examples(x, heldout.cond.select(rows), heldout.scale, heldout.shift)
     decoded = codec.decode(codec.encode(subset).x)

@@ -14,6 +14,7 @@ from afresh.data.load import Loader
 from afresh.data.prepare import Prepared
 from afresh.evaluation.memorisation_monitor import MemorisationMonitor, memorisation_monitor
 from afresh.evaluation.tuning_monitor import TuningMonitor, comparison_of
+from afresh.runs.latents import heldout_latents, training_latents
 from afresh.runs.run import Run, metrics_rows
 from afresh.training import ranks
 from afresh.training.batch_source import heldout_loss
@@ -124,6 +125,6 @@ def hold_base(run: Run, learner: Learner, texts: Cond) -> None:
 def data_source(run: Run, prepared: Prepared) -> DataSource:
     """The data source of an existing run. The data is encoded by the run's codec, if it has one."""
     codec = run.codec
-    train = prepared.train if codec is None else codec.encode(prepared.train)
-    heldout = prepared.heldout if codec is None else codec.encode(prepared.heldout)
+    train = prepared.train if codec is None else training_latents(codec, prepared)
+    heldout = prepared.heldout if codec is None else heldout_latents(codec, prepared)
     return DataSource(run, prepared, run.training_space, train, heldout)

@@ -18,9 +18,11 @@ from afresh.core.device import computing_on
 from afresh.core.options import override
 from afresh.core.space import evenly_spaced
 from afresh.data.prepare import Prepared, advice_lines, long_records, prepare
+from afresh.formats.autoencoders import PublicAutoencoder, holds_autoencoder, open_autoencoder
 from afresh.formats.public import BaseModel
 from afresh.preferences import preferences
 from afresh.runs.latent_space import LatentSpace, check_in_memory, check_source, latent_space
+from afresh.runs.latents import heldout_latents, training_latents
 from afresh.runs.person_adapters import adapter_folder, base_of
 from afresh.runs.run import Run
 from afresh.storage.object_store import RANGE
@@ -69,7 +71,7 @@ class TrainSpec(RunSpec):
     commercial: bool = False  # whether the result is to be used in commerce, which the base must allow
     adapter: str | None = None  # the person of whom the base gets an adapter, in its own folder
     family: str | None = None
-    codec: Path | None = None  # a finished autoencoder run, on whose latents to train
+    codec: str | None = None  # a finished run of the family autoencoder, or a public one, on whose latents to train
     tokens: int | None = None
     tuning: bool = False  # the defaults of `tune`: a few passes over the data, into runs/BASE-tuned
     validation: Path | None = None
@@ -93,7 +95,9 @@ def start(spec: TrainSpec) -> Job:
     check_network(spec)
     check_frozen(spec.set_train, spec.base is not None, spec.lora is not None, spec.adapter is not None)
     based = None if spec.base is None or spec.base == AUTO else Path(spec.base)
-    inputs = [p for p in (spec.path, spec.codec, spec.validation, based) if p is not None]
+    codec = None if spec.codec is None else open_codec(spec.codec)
+    run = codec if isinstance(codec, Path) else None
+    inputs = [p for p in (spec.path, run, spec.validation, based) if p is not None]
     output = check_spec(spec, budget, default_output(spec), inputs)
     base, prepared = read(spec)
     report_data(prepared)
@@ -103,7 +107,7 @@ def start(spec: TrainSpec) -> Job:
         advice += advice_lines(prepared)
         for text in advice:
             events.detail(f"advice: {text}", "advice")
-        latent = latent_space(prepared, spec.family, spec.codec)
+        latent = latent_space(prepared, spec.family, codec)
     else:
         base, spec = fitted(base, prepared, spec)
         latent = space_of(base, prepared)
@@ -207,8 +211,15 @@ def check_network(spec: TrainSpec) -> None:
             "family_made_by_verb",
             verb=verb,
         )
-    if spec.codec is not None:
-        check_source(Run.open(spec.codec))
+
+
+def open_codec(name: str) -> Path | PublicAutoencoder:
+    """A run of the family autoencoder, or a public autoencoder. Raises UserError for anything else."""
+    path = Path(name).expanduser()
+    if path.exists() and not holds_autoencoder(path):
+        check_source(Run.open(path))
+        return path
+    return open_autoencoder(name)
 
 
 def default_output(spec: TrainSpec) -> Path:
@@ -295,10 +306,10 @@ def space_of(base: BaseModel, prepared: Prepared) -> LatentSpace:
         return LatentSpace(base.family, None, None, prepared.encoder.space, prepared.train, prepared.heldout)
     check_in_memory(prepared)
     name, codec = base.codec
-    heldout = codec.encode(prepared.heldout)
+    heldout = heldout_latents(codec, prepared)
     if codec.target.kind == "field":
         note_reconstruction(codec, prepared.heldout, heldout, prepared.encoder.kind.plural)
-    return LatentSpace(base.family, name, codec, codec.target, codec.encode(prepared.train), heldout)
+    return LatentSpace(base.family, name, codec, codec.target, training_latents(codec, prepared), heldout)
 
 
 def note_reconstruction(codec: Codec, given: Examples, latents: Examples, plural: str) -> None:

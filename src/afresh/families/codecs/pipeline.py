@@ -1,14 +1,18 @@
-"""Images as the latents of a pipeline's autoencoder, frozen: the one that a text-to-image base was trained over.
+"""Images as the latents of a public autoencoder, frozen.
 
-Latents are the mean of the autoencoder's posterior, shifted and scaled as the pipeline's class does it. A run has its
+Latents are the mean of the autoencoder's posterior. For a text-to-image base they are shifted and scaled as its pipeline
+does it; for a model from random weights, each channel has mean 0 and deviation 1 over the training images. A run has its
 own copy of the autoencoder.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
+import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,11 +23,16 @@ from torch import Tensor, nn
 from afresh.core import Examples, Space, UserError
 from afresh.core.device import computing_device
 from afresh.core.solver_progress import blocks
+from afresh.core.space import evenly_spaced
 from afresh.families.codecs import stored
 from afresh.nets.pipelines import diffusers, squares
+from afresh.nets.tiny_autoencoder import TinyAutoencoder
 
 NET = "autoencoder"  # the name of the module
 PIXELS = 1 << 20  # that are encoded or decoded at once
+STANDARDISED = 256  # images by which latents are standardised, at most
+FASTER = 0.7  # of the seconds in float32 that encoding in bfloat16 may take to be chosen
+TINY = "TinyAutoencoder"
 
 
 @dataclass(frozen=True)
@@ -86,7 +95,24 @@ def normalised_by_batches(net: Any) -> tuple[Tensor, Tensor]:
     return net.bn.running_mean.clone(), (net.bn.running_var + net.config.batch_norm_eps).sqrt()
 
 
+def tiny_encode(net: Any, x: Tensor) -> Tensor:
+    z: Tensor = net.encode(x)
+    return z
+
+
+def tiny_decode(net: Any, z: Tensor) -> Tensor:
+    x: Tensor = net.decode(z)
+    return x
+
+
 AUTOENCODERS: Mapping[str, Autoencoder] = {
+    TINY: Autoencoder(
+        tiny_encode,
+        tiny_decode,
+        lambda net: int(net.factor),
+        lambda net: int(net.channels),
+        lambda net: (torch.zeros(net.channels), torch.ones(net.channels)),
+    ),
     "AutoencoderKL": Autoencoder(
         kl_encode,
         decode,
@@ -129,16 +155,29 @@ class _Saved(BaseModel):
     std: float = Field(gt=0, allow_inf_nan=False)
     autoencoder: str
     config: dict[str, Any]
+    precision: Literal["float32", "bfloat16"] = "float32"
+    mirrored: bool = False
 
 
 @dataclass(frozen=True)
 class PipelineCodec:
-    """`net` is an autoencoder of diffusers, of a class in AUTOENCODERS."""
+    """`net` is an autoencoder of a class in AUTOENCODERS. `precision`: in which images are encoded. `mirrored`: whether
+    mirror images are learnt, too."""
 
     source: Space
     net: Any
     mean: Tensor  # (channels,) of z
     std: Tensor
+    precision: Literal["float32", "bfloat16"] = "float32"
+    mirrored: bool = False
+
+    @cached_property
+    def digest(self) -> str:
+        """The SHA-256 of what latents depend on."""
+        out = hashlib.sha256(f"{type(self.net).__name__} {self.precision}".encode())
+        for v in (*self.net.state_dict().values(), self.mean, self.std):
+            out.update(v.cpu().contiguous().numpy().tobytes())
+        return out.hexdigest()
 
     @property
     def kind(self) -> Autoencoder:
@@ -152,19 +191,26 @@ class PipelineCodec:
     @property
     def target(self) -> Space:
         side = self.source.shape[1] // self.factor
-        return Space("field", (self.kind.channels(self.net), side, side), std=1.0, axes=self.source.axes)
+        return Space("field", (self.kind.channels(self.net), side, side), std=1.0, axes=self.source.axes, coded=True)
 
-    @torch.no_grad()
     def encode(self, examples: Examples) -> Examples:
         """Encodes images x (N, 3, H, W) of any dtype as latents (N, *target.shape), float32."""
         self._check(examples.x, self.source)
-        device = self._on(examples.x)
-        parts = []
-        for x in blocks(examples.x.split(self._at_once), "encoding"):
-            z = self.kind.encode(self.net, x.to(device).float() * examples.scale + examples.shift)
-            parts.append(((z - self._along(self.mean, z)) / self._along(self.std, z)).cpu())
+        parts = [
+            self.latents(x.float() * examples.scale + examples.shift)
+            for x in blocks(examples.x.split(self.at_once), "encoding")
+        ]
         x = torch.cat(parts) if parts else torch.zeros(0, *self.target.shape)
         return Examples(x, examples.cond, bytes=examples.bytes)
+
+    @torch.no_grad()
+    def latents(self, x: Tensor) -> Tensor:
+        """Images (B, 3, H, W) in [-1, 1] as latents (B, *target.shape), float32, in main memory."""
+        device = self._on(x)
+        last = torch.channels_last if self.precision == "bfloat16" else torch.contiguous_format
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+            z = self.kind.encode(self.net, x.to(device).contiguous(memory_format=last)).float()
+        return ((z - self._along(self.mean, z)) / self._along(self.std, z)).cpu().contiguous()
 
     def decode(self, x: Tensor) -> Tensor:
         """Decodes latents (N, *target.shape) to images (N, 3, H, W), float32; differentiable."""
@@ -172,15 +218,22 @@ class PipelineCodec:
         device = self._on(x)
         parts = [
             self.kind.decode(self.net, z * self._along(self.std, z) + self._along(self.mean, z)).to(x.device)
-            for z in x.to(device).float().split(self._at_once)
+            for z in x.to(device).float().split(self.at_once)
         ]
         return torch.cat(parts) if parts else torch.zeros(0, *self.source.shape)
 
     def save(self, folder: Path) -> None:
         """Writes codec.json and codec.safetensors into the folder, which is created if necessary."""
-        config = {k: v for k, v in dict(self.net.config).items() if not k.startswith("_")}
-        side = self.source.shape[1]
-        saved = _Saved(side=side, std=self.source.std, autoencoder=type(self.net).__name__, config=config)
+        tiny = isinstance(self.net, TinyAutoencoder)
+        config = {} if tiny else {k: v for k, v in dict(self.net.config).items() if not k.startswith("_")}
+        saved = _Saved(
+            side=self.source.shape[1],
+            std=self.source.std,
+            autoencoder=type(self.net).__name__,
+            config=config,
+            precision=self.precision,
+            mirrored=self.mirrored,
+        )
         stored.save(folder, saved, {NET: self.net}, self.mean, self.std)
 
     def _on(self, x: Tensor) -> torch.device:
@@ -190,7 +243,8 @@ class PipelineCodec:
         return device
 
     @property
-    def _at_once(self) -> int:
+    def at_once(self) -> int:
+        """Images that are encoded at once."""
         return max(1, PIXELS // math.prod(self.source.shape[1:]))
 
     def _along(self, v: Tensor, z: Tensor) -> Tensor:
@@ -218,10 +272,37 @@ def of_network(net: Any, source: Space) -> PipelineCodec:
     return PipelineCodec(source, net.float().eval().requires_grad_(False), mean, std)
 
 
-def autoencoder_of(kind: str, config: Mapping[str, Any]) -> nn.Module:
-    """An autoencoder of diffusers with random weights. Raises ValueError if its class or configuration is unknown."""
+def fit(net: Any, source: Space, examples: Examples) -> PipelineCodec:
+    """The codec of an autoencoder whose latents have mean 0 and deviation 1 in each channel over some of `examples`. It
+    encodes in bfloat16 where that is faster on this machine. Raises UserError as `of_network`."""
+    codec = of_network(net, source)
+    plain = replace(codec, mean=torch.zeros_like(codec.mean), std=torch.ones_like(codec.std))
+    plain = replace(plain, precision=faster(plain))
+    rows = evenly_spaced(len(examples), STANDARDISED)
+    some = Examples(examples.x[rows], examples.cond.select(rows), examples.scale, examples.shift)
+    z = plain.encode(some).x.double().transpose(0, 1).flatten(1)  # (channels, N * cells)
+    return replace(plain, mean=z.mean(1).float(), std=z.std(1, unbiased=False).clamp_min(1e-6).float())
+
+
+def faster(codec: PipelineCodec) -> Literal["float32", "bfloat16"]:
+    """The precision in which one image is encoded faster, after a first one; float32 unless the gain is clear."""
+    x, seconds = torch.zeros(1, *codec.source.shape), {}
+    for precision in ("float32", "bfloat16"):
+        tried = replace(codec, precision=precision)
+        tried.latents(x)
+        start = time.perf_counter()
+        tried.latents(x)
+        seconds[precision] = time.perf_counter() - start
+    return "bfloat16" if seconds["bfloat16"] < FASTER * seconds["float32"] else "float32"
+
+
+def autoencoder_of(kind: str, config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> nn.Module:
+    """An autoencoder with random weights, of the shapes of `weights`. Raises ValueError if its class, configuration or
+    architecture is unknown."""
     if kind not in AUTOENCODERS:
         raise ValueError(f"autoencoder {kind!r} is none of {', '.join(AUTOENCODERS)}")
+    if kind == TINY:
+        return TinyAutoencoder(weights)
     try:
         net: nn.Module = getattr(diffusers(), kind)(**config)
     except TypeError as e:
@@ -234,6 +315,7 @@ def load(folder: Path) -> PipelineCodec:
     with stored.readable(folder):
         saved, states = stored.read(folder, _Saved, (NET,))
         source = Space("field", (3, saved.side, saved.side), std=saved.std, axes=("height", "width"))
-        net = stored.fixed(lambda: {NET: autoencoder_of(saved.autoencoder, saved.config)}, states)[NET]
+        weights = states[NET]
+        net = stored.fixed(lambda: {NET: autoencoder_of(saved.autoencoder, saved.config, weights)}, states)[NET]
         latent = states[stored.LATENTS]
-        return PipelineCodec(source, net, latent["mean"], latent["std"])
+        return PipelineCodec(source, net, latent["mean"], latent["std"], saved.precision, saved.mirrored)

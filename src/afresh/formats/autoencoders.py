@@ -1,0 +1,105 @@
+"""Public autoencoders of images: folders of diffusers or TAESD, and names on the Hugging Face hub.
+
+An `AutoencoderTiny` is read without diffusers; other classes need it. Only safetensors and JSON are read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from afresh.core import UserError
+from afresh.families.codecs.pipeline import AUTOENCODERS, TINY
+from afresh.formats.files import read_json
+from afresh.formats.hub import autoencoder_files
+from afresh.formats.public import CONFIG, INDEX
+from afresh.formats.text_to_image import read_part
+from afresh.nets.pipelines import diffusers
+from afresh.nets.tiny_autoencoder import PARTS, TinyAutoencoder, numbered
+
+DEFAULT = "madebyollin/taef2"  # 5.4 MB, MIT: 32 channels at an eighth of the side
+FIXED = {"act_fn": "relu", "upsample_fn": "nearest", "upsampling_scaling_factor": 2}  # of a tiny autoencoder
+
+
+@dataclass(frozen=True)
+class PublicAutoencoder:
+    """`name`: by which it is found again, on the hub or as an absolute path."""
+
+    name: str
+    folder: Path
+    net: nn.Module
+
+
+def holds_autoencoder(path: Path) -> bool:
+    """Whether a folder holds an autoencoder or a pipeline with one, complete or not."""
+    if (path / INDEX).is_file():
+        return "vae" in read_json(path / INDEX)
+    if (path / CONFIG).is_file():
+        return str(read_json(path / CONFIG).get("_class_name")).startswith("Autoencoder")
+    return not (path / "run.json").exists() and any(path.glob("*.safetensors"))
+
+
+def open_autoencoder(name: str, fetch: bool = True) -> PublicAutoencoder:
+    """An autoencoder by the path of its folder, or by its name on the hub, from where it is fetched once with `fetch`.
+
+    Raises UserError if it is not there, is damaged, or is of an unknown architecture.
+    """
+    path = Path(name).expanduser()
+    if path.exists():
+        return PublicAutoencoder(str(path.resolve()), path, read_autoencoder(path))
+    folder = autoencoder_files(name, fetch)
+    return PublicAutoencoder(name, folder, read_autoencoder(folder))
+
+
+def at_hand(name: str) -> bool:
+    """Whether an autoencoder is a folder here, or in the cache of the hub."""
+    try:
+        return Path(name).expanduser().exists() or bool(find_spec("huggingface_hub") and autoencoder_files(name, False))
+    except UserError:
+        return False
+
+
+def read_autoencoder(folder: Path) -> nn.Module:
+    """Raises UserError as `open_autoencoder`."""
+    if (folder / INDEX).is_file():
+        folder = folder / "vae"
+    config = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else {}
+    kind = str(config.get("_class_name", "AutoencoderTiny"))
+    if kind == "AutoencoderTiny":
+        return read_tiny(folder, config)
+    if kind not in AUTOENCODERS:
+        known = ", ".join(("AutoencoderTiny", *(k for k in AUTOENCODERS if k != TINY)))
+        raise UserError(f"{folder} holds a {kind}. Autoencoders that can be a codec: {known}.")
+    net: nn.Module = read_part(folder, getattr(diffusers(), kind))
+    return net
+
+
+def read_tiny(folder: Path, config: Mapping[str, Any]) -> TinyAutoencoder:
+    """The two halves, from one file with both or from a file for each."""
+    if other := [f"{k}={config[k]!r}" for k, v in FIXED.items() if config.get(k, v) != v]:
+        raise UserError(f"{folder} is an AutoencoderTiny with {', '.join(other)}, which is not supported.")
+    weights: dict[str, Tensor] = {}
+    try:
+        for file in sorted(folder.glob("*.safetensors")):
+            half = next((f"{p}." for p in PARTS if file.stem.endswith(p)), "")
+            weights |= {half + name: tensor.float() for name, tensor in load_file(file).items()}
+        weights = numbered(weights)
+        if not all(bool(v.isfinite().all()) for v in weights.values()):
+            raise ValueError("a weight is not finite")
+        net = TinyAutoencoder(weights)
+        net.load_state_dict(weights)
+    except (OSError, ValueError, KeyError, IndexError, TypeError, RuntimeError, SafetensorError) as e:
+        reason = " ".join(str(e).split())[:300]
+        raise UserError(
+            f"{folder} does not hold an autoencoder of images: {reason}. A codec is a folder of diffusers "
+            "(AutoencoderTiny, AutoencoderKL, AutoencoderDC), one with encoder.safetensors and decoder.safetensors of "
+            f"TAESD, a name on the hub such as {DEFAULT}, or a run of the family autoencoder."
+        ) from None
+    return net
