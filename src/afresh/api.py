@@ -668,7 +668,7 @@ def train(
             modality=modality,
             base=None if base is None else str(base.path if isinstance(base, Model) else base),
             family=family,
-            codec=None if codec is None else str(codec.path if isinstance(codec, Model) else codec),
+            codec="auto" if codec is None else str(codec.path if isinstance(codec, Model) else codec),
             minutes=in_minutes(minutes),
             steps=steps,
             tokens=tokens,

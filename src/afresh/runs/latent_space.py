@@ -7,13 +7,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from afresh.core import Codec, Examples, Family, Space, UserError, registry
 from afresh.core.space import evenly_spaced
 from afresh.data.prepare import Prepared
 from afresh.families.codecs import pipeline
-from afresh.formats.autoencoders import PublicAutoencoder
 from afresh.runs.latents import heldout_latents, training_latents
+from afresh.runs.record import BaseLicence
 from afresh.runs.run import Run, summary
 from afresh.training.plan import Decision
 from afresh.training.weights import FITTED, read_weights
@@ -25,6 +26,15 @@ SEQUENCES = 512  # held-out items of tokens that a codec is evaluated on
 FEWEST_BACK = 0.1  # share of them that must come back as they were
 CHECKED, VALUES = 2048, 1 << 25  # the most held-out examples that a codec is evaluated on, and their numbers
 RANGE = 2.0  # the difference of the largest and the smallest value of a field, for the PSNR
+
+
+@dataclass(frozen=True)
+class PublicAutoencoder:
+    """An autoencoder of others, with the name by which it is found again and what its owner allows."""
+
+    name: str
+    net: nn.Module
+    licence: BaseLicence
 
 
 @dataclass(frozen=True)
@@ -59,9 +69,9 @@ def latent_space(prepared: Prepared, family: str | None, codec: Path | PublicAut
     fitted = registry.bridge(chosen, prepared.train, space)
     if fitted is None:
         return LatentSpace(chosen.for_space(space), None, None, space, prepared.train, prepared.heldout)
-    name, codec = fitted
-    latents = codec.encode(prepared.train), codec.encode(prepared.heldout)
-    return LatentSpace(chosen.for_space(codec.target), name, codec, codec.target, *latents)
+    name, made = fitted
+    latents = made.encode(prepared.train), made.encode(prepared.heldout)
+    return LatentSpace(chosen.for_space(made.target), name, made, made.target, *latents)
 
 
 def check_in_memory(prepared: Prepared) -> None:
