@@ -20,7 +20,7 @@ from afresh.core.space import evenly_spaced
 from afresh.data.prepare import Prepared, advice_lines, long_records, prepare
 from afresh.formats.public import BaseModel
 from afresh.preferences import preferences
-from afresh.runs.latent_space import LatentSpace, PublicAutoencoder, check_in_memory, latent_space
+from afresh.runs.latent_space import ALIGNED, LOSES, LatentSpace, PublicAutoencoder, check_in_memory, latent_space
 from afresh.runs.latents import heldout_latents, training_latents
 from afresh.runs.person_adapters import adapter_folder, base_of
 from afresh.storage.object_store import RANGE
@@ -35,6 +35,7 @@ from afresh.verbs.base_advice import AUTO, base_advice, choose_base
 from afresh.verbs.base_data import prepare_for
 from afresh.verbs.base_terms import open_base
 from afresh.verbs.choose_codec import AUTO as AUTO_CODEC
+from afresh.verbs.choose_codec import NONE as NO_CODEC
 from afresh.verbs.choose_codec import CodecChoice, choose_codec
 from afresh.verbs.create_run import (
     RunContents,
@@ -98,7 +99,7 @@ def start(spec: TrainSpec) -> Job:
     codec = Path(spec.codec).expanduser()
     inputs = [p for p in (spec.path, codec if codec.exists() else None, spec.validation, based) if p is not None]
     output = check_spec(spec, budget, default_output(spec), inputs)
-    chosen_codec = CodecChoice(None, spec.data)
+    chosen_codec, given = CodecChoice(None, spec.data), spec.data
     if spec.base is None:
         minutes = None if budget is None else budget.minutes
         chosen_codec = choose_codec(spec.path, spec.modality, spec.data, spec.family, spec.codec, minutes)
@@ -111,7 +112,13 @@ def start(spec: TrainSpec) -> Job:
         advice += advice_lines(prepared)
         for text in advice:
             events.detail(f"advice: {text}", "advice")
-        latent = latent_space(prepared, spec.family, chosen_codec.codec)
+        try:
+            latent = latent_space(prepared, spec.family, chosen_codec.codec)
+        except UserError as error:
+            if spec.codec != AUTO_CODEC or error.code not in (LOSES, ALIGNED):
+                raise
+            events.warning(f"Images are learnt small. {error}", "no_codec")
+            return start(replace(spec, codec=NO_CODEC, data=given))
         latent = replace(latent, decisions=(*chosen_codec.decisions, *latent.decisions))
     else:
         base, spec = fitted(base, prepared, spec)
