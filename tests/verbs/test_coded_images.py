@@ -15,6 +15,7 @@ from PIL import Image, ImageOps
 import afresh
 from afresh.api import Model
 from afresh.core import Examples, UserError
+from afresh.data.collected import made_of
 from afresh.data.imported import data_folder
 from afresh.data.prepare import Prepared, prepare
 from afresh.data.rows import StoredRows
@@ -170,6 +171,7 @@ def test_latents_are_computed_once_and_read_from_the_disk_where_they_are_many(
 ) -> None:
     first = training_latents(codec, prepared)
     (file,) = (f for f in data_folder().glob(f"*/{latents.LATENTS}") if f.stat().st_size == 2 * first.x.numel())
+    assert file.parent in [d.path for d in made_of(prepared.path)]  # which are removed with the data
     content, made = file.read_bytes(), file.stat().st_mtime_ns
     monkeypatch.setattr(latents, "IN_MEMORY", 0)
     second = training_latents(codec, prepared)

@@ -353,9 +353,13 @@ def sizes(space: Space) -> Sequence[FlowConfig]:
 
 
 def coded_sizes(space: Space) -> Sequence[FlowConfig]:
-    """Networks of three sizes for the latents of an autoencoder."""
+    """Networks of three sizes for the latents of an autoencoder, with a level for each halving down to about 8 cells.
+
+    Half of the training latents are those of mirror images (`augment`).
+    """
+    levels = max(1, 1 + round(math.log2(min(space.shape[1:]) / 8)))
     return [
-        FlowConfig(widths=(base, 2 * base), blocks=1, emb=4 * base, time_mean=0.0, augment=0.5)
+        FlowConfig(widths=tuple(base << i for i in range(levels)), emb=4 * base, time_mean=0.0, augment=0.5)
         for base in (64, 96, 128)
     ]
 

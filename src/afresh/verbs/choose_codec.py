@@ -22,6 +22,7 @@ from afresh.verbs.base_terms import base_sentences
 
 AUTO, NONE = "auto", "none"
 SIZES = {128: 0.0, 192: 10.0, 256: 20.0, 512: 120.0}  # pixels: the minutes from which they draw better than fewer do
+IN_MEMORY = 1 << 29  # bytes of pixels, above which they are read from the disk
 USUAL = 5.0  # minutes by which a size is chosen for a budget in steps
 
 
@@ -60,7 +61,9 @@ def choose_codec(
     if public is None or set_by_hand is not None or not sides:
         return CodecChoice(public, data if public is None else {"channels": "rgb", **data})
     size, why = chosen_size(median, minutes)
-    return CodecChoice(public, {"channels": "rgb", **data, "size": size}, (Decision("image size", f"{size}", why),))
+    streamed = {"stream": True} if source.is_dir() and 3 * size * size * len(sides) > IN_MEMORY else {}
+    chosen = {"channels": "rgb", **streamed, **data, "size": size}
+    return CodecChoice(public, chosen, (Decision("image size", f"{size}", why),))
 
 
 def chosen_size(median: int, minutes: float | None) -> tuple[int, str]:
