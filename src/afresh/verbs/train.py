@@ -35,7 +35,6 @@ from afresh.verbs.base_advice import AUTO, base_advice, choose_base
 from afresh.verbs.base_data import prepare_for
 from afresh.verbs.base_terms import open_base
 from afresh.verbs.choose_codec import AUTO as AUTO_CODEC
-from afresh.verbs.choose_codec import NONE as NO_CODEC
 from afresh.verbs.choose_codec import CodecChoice, choose_codec
 from afresh.verbs.create_run import (
     RunContents,
@@ -118,7 +117,9 @@ def start(spec: TrainSpec) -> Job:
             if spec.codec != AUTO_CODEC or error.code not in (LOSES, ALIGNED):
                 raise
             events.warning(f"Images are learnt small. {error}", "no_codec")
-            return start(replace(spec, codec=NO_CODEC, data=given))
+            spec, chosen_codec = replace(spec, data=given), CodecChoice(None, given)
+            prepared = read(spec)[1]
+            latent = latent_space(prepared, spec.family, None)
         latent = replace(latent, decisions=(*chosen_codec.decisions, *latent.decisions))
     else:
         base, spec = fitted(base, prepared, spec)
