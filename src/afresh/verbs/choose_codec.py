@@ -50,20 +50,41 @@ def choose_codec(
         return CodecChoice(here, data)
     if wanted == AUTO and family is not None and not registry.family(family).mirrors:
         return plain
+    sized, decisions, median = with_size(path, modality, data, minutes)
+    if wanted == AUTO and median < min(SIZES):
+        return plain
+    public = opened(wanted) if wanted != AUTO else found(usual_codec())
+    return plain if public is None else CodecChoice(public, sized, decisions)
+
+
+def usual_codec() -> str:
+    """The autoencoder that is used where none is named."""
+    return preferences().codec or DEFAULT
+
+
+def with_size(
+    path: Path, modality: str | None, data: Mapping[str, Any], minutes: float | None
+) -> tuple[Mapping[str, Any], tuple[Decision, ...], int]:
+    """The options of images that are learnt through an autoencoder, with their size and why, and the median shorter
+    side of the images, or the one that is set by hand; 0 for other data."""
     source = readable(path, modality)
     sides_of = registry.sides_of(choose_modality(source, modality)[0].name)
     sides = [] if sides_of is None else sides_of(source)
-    median = statistics.median_low(sides) if sides else 0
-    set_by_hand = int(data["size"]) if str(data.get("size", "")).isdecimal() else None
-    if wanted == AUTO and (set_by_hand or median) < min(SIZES):
-        return plain
-    public = opened(wanted) if wanted != AUTO else found(preferences().codec or DEFAULT)
-    if public is None or set_by_hand is not None or not sides:
-        return CodecChoice(public, data if public is None else {"channels": "rgb", **data})
+    if str(data.get("size", "")).isdecimal():
+        return {"channels": "rgb", **data}, (), int(data["size"])
+    if not sides:
+        return data, (), 0
+    median = statistics.median_low(sides)
     size, why = chosen_size(median, minutes)
     streamed = {"stream": True} if source.is_dir() and 3 * size * size * len(sides) > IN_MEMORY else {}
     chosen = {"channels": "rgb", **streamed, **data, "size": size}
-    return CodecChoice(public, chosen, (Decision("image size", f"{size}", why),))
+    return chosen, (Decision("image size", f"{size}", why),), median
+
+
+def data_as_trained(path: Path, modality: str | None, data: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The options with which `train` reads the data by default, if its autoencoder is on this machine."""
+    sized, _, median = with_size(path, modality, data, preferences().minutes)
+    return sized if median >= min(SIZES) and at_hand(usual_codec()) else data
 
 
 def chosen_size(median: int, minutes: float | None) -> tuple[int, str]:
