@@ -15,6 +15,7 @@ from PIL import Image, ImageOps
 import afresh
 from afresh.api import Model
 from afresh.core import Examples, UserError
+from afresh.core.events import listening
 from afresh.data.collected import made_of
 from afresh.data.imported import data_folder
 from afresh.data.prepare import Prepared, prepare
@@ -24,6 +25,7 @@ from afresh.families.codecs.pipeline import PipelineCodec
 from afresh.formats.autoencoders import read_autoencoder
 from afresh.labels.run_label import label_of
 from afresh.runs import latents
+from afresh.runs.latent_space import PublicAutoencoder
 from afresh.runs.latents import heldout_latents, training_latents
 from afresh.runs.run import Run
 from afresh.training.plan import Decision
@@ -33,6 +35,7 @@ from afresh.verbs.train import TrainSpec, start
 from afresh.verbs.training_job import learn
 from tests.autoencoders import tiny_autoencoder
 from tests.heard import heard
+from tests.hub_server import serving
 
 SIDE, IMAGES = 128, 12
 SMALL: dict[str, Any] = {"family.widths": [8, 8], "family.emb": 8, "train.batch": 4, "train.precision": "float32"}
@@ -257,3 +260,24 @@ def test_images_that_an_autoencoder_loses_are_learnt_small(
         assert start(given).run.encoder.space.shape == (3, 64, 64)
     with pytest.raises(UserError, match=r"At most 8% is accepted.*`data.size`.*or none: `codec=none`"):
         start(replace(given, codec=str(autoencoder), out=tmp_path / "other"))
+
+
+def test_an_autoencoder_on_the_hub_is_fetched_once_and_its_size_licence_and_address_are_said_before(
+    photos: Path, autoencoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.MonkeyPatch.context() as patch, serving(patch, tmp_path / "cache") as hub:
+        hub.models["ann/tiny"] = autoencoder
+        said: list[str] = []
+        with listening(lambda event: said.append(f"{event.text} (sent {len(hub.sent)})")):
+            choice = chosen(photos, "ann/tiny")
+        assert isinstance(choice.codec, PublicAutoencoder) and choice.codec.licence.licence == "MIT"
+        assert sorted(hub.sent) == ["README.md", "decoder.safetensors", "encoder.safetensors"]
+        licence, size = said
+        assert licence.startswith("codec: ann/tiny is under the licence MIT") and licence.endswith("(sent 1)")
+        assert "MB are fetched from the hub (http://127.0.0.1:" in size and "/ann/tiny)" in size
+        hub.sent.clear()
+        hub.broken = True
+        patch.setenv("AFRESH_OFFLINE", "true")
+        again = chosen(photos, "ann/tiny")
+        assert isinstance(again.codec, PublicAutoencoder) and again.codec.licence == choice.codec.licence
+        assert not hub.sent

@@ -6,7 +6,6 @@ An `AutoencoderTiny` is read without diffusers; other classes need it. Only safe
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -36,25 +35,23 @@ def holds_autoencoder(path: Path) -> bool:
     return not (path / "run.json").exists() and any(path.glob("*.safetensors"))
 
 
-def open_autoencoder(name: str) -> nn.Module:
-    """An autoencoder by the path of its folder, or by its name on the hub, from where it is fetched once.
-
-    Raises UserError if it is not there, is damaged, or is of an unknown architecture.
-    """
+def located(name: str, fetch: bool = False) -> Path:
+    """The folder of an autoencoder by its path, or by its name on the hub: in the local cache, or with `fetch` from the
+    hub, once. Raises UserError if it is not there or cannot be fetched."""
     path = Path(name).expanduser()
-    return read_autoencoder(path if path.exists() else autoencoder_files(name, fetch=True))
+    return path if path.exists() else autoencoder_files(name, fetch)
 
 
 def at_hand(name: str) -> bool:
     """Whether an autoencoder is a folder here, or in the cache of the hub."""
     try:
-        return Path(name).expanduser().exists() or bool(find_spec("huggingface_hub") and autoencoder_files(name, False))
+        return located(name).exists()
     except UserError:
         return False
 
 
 def read_autoencoder(folder: Path) -> nn.Module:
-    """Raises UserError as `open_autoencoder`."""
+    """The network in a folder. Raises UserError if it is damaged or of an unknown architecture."""
     if (folder / INDEX).is_file():
         folder = folder / "vae"
     config = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else {}

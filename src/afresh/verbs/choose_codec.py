@@ -12,9 +12,10 @@ from typing import Any
 from afresh.core import UserError, events, registry
 from afresh.data.prepare import choose_modality
 from afresh.data.sources import readable
-from afresh.formats.autoencoders import DEFAULT, at_hand, holds_autoencoder, open_autoencoder
+from afresh.formats.autoencoders import DEFAULT, at_hand, holds_autoencoder, located, read_autoencoder
+from afresh.formats.model_card import shared_name
 from afresh.preferences import preferences
-from afresh.runs.base_licence import licences_of
+from afresh.runs.base_licence import licences_of, stated
 from afresh.runs.latent_space import PublicAutoencoder, check_source
 from afresh.runs.run import Run
 from afresh.training.plan import Decision
@@ -110,9 +111,10 @@ def found(name: str) -> PublicAutoencoder | None:
 
 def opened(name: str) -> PublicAutoencoder:
     """A public autoencoder, of which the licence is said first. Raises UserError if it cannot be opened or fetched."""
-    if not at_hand(name) and preferences().offline:
+    here = at_hand(name)
+    if not here and preferences().offline:
         raise UserError(f"{name} is not on this machine, and `offline` is set. Give a folder, or unset AFRESH_OFFLINE.")
-    licences = licences_of(name)
-    for sentence in base_sentences(licences):
+    licence = licences_of(name)[0] if not here else stated(located(name), shared_name(name))
+    for sentence in base_sentences([licence]):
         events.note(f"codec: {sentence}", "codec_licence")
-    return PublicAutoencoder(name, open_autoencoder(name), licences[0])
+    return PublicAutoencoder(name, read_autoencoder(located(name, fetch=True)), licence)
