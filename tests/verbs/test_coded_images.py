@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,9 @@ from afresh.families.codecs.pipeline import PipelineCodec
 from afresh.formats.autoencoders import read_autoencoder
 from afresh.labels.run_label import label_of
 from afresh.runs import latents
-from afresh.runs.latent_space import PublicAutoencoder
-from afresh.runs.latents import heldout_latents, training_latents
+from afresh.runs.latent_space import PublicAutoencoder, latent_space
+from afresh.runs.latents import heldout_latents, latent_folder, training_latents
+from afresh.runs.record import BaseLicence
 from afresh.runs.run import Run
 from afresh.training.plan import Decision
 from afresh.verbs.choose_codec import CodecChoice, choose_codec, chosen_size
@@ -53,6 +55,14 @@ def draw(folder: Path, side: int = SIDE, images: int = IMAGES, wide: int = 0) ->
     return folder
 
 
+@pytest.fixture(autouse=True, scope="module")
+def one_precision() -> Iterator[None]:
+    """Which precision encodes faster is measured, and differs between machines and moments."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline, "FASTER", 0.0)
+        yield
+
+
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return draw(tmp_path_factory.mktemp("photos"))
@@ -72,7 +82,7 @@ def prepared(photos: Path) -> Prepared:
 
 @pytest.fixture
 def codec(autoencoder: Path, prepared: Prepared) -> PipelineCodec:
-    return pipeline.fit(read_autoencoder(autoencoder), prepared.encoder.space, prepared.train)
+    return pipeline.fit(read_autoencoder(autoencoder), prepared.encoder.space, prepared.train)[0]
 
 
 def chosen(path: Path, wanted: str = "auto", **given: Any) -> CodecChoice:
@@ -281,3 +291,18 @@ def test_an_autoencoder_on_the_hub_is_fetched_once_and_its_size_licence_and_addr
         again = chosen(photos, "ann/tiny")
         assert isinstance(again.codec, PublicAutoencoder) and again.codec.licence == choice.codec.licence
         assert not hub.sent
+
+
+def test_a_budget_that_encoding_would_use_up_is_refused_and_mirror_images_are_left_out_before(
+    autoencoder: Path, prepared: Prepared
+) -> None:
+    public = PublicAutoencoder("tiny", read_autoencoder(autoencoder), BaseLicence(name="tiny", licence="MIT"))
+    with pytest.raises(UserError, match=r"To encode 11 images takes about 0 minutes.*more `minutes`, fewer images"):
+        latent_space(prepared, None, public, 1e-6)
+    ample = latent_space(prepared, None, public, 1e6)
+    assert len(ample.train) == 22 and isinstance(ample.codec, PipelineCodec) and ample.codec.mirrored
+    again = latent_space(prepared, None, public, 1e-6)  # nothing is left to encode
+    assert torch.equal(again.train.x, ample.train.x)
+    shutil.rmtree(latent_folder(ample.codec, prepared, prepared.train, True))
+    training_latents(replace(ample.codec, mirrored=False), prepared)
+    assert len(latent_space(prepared, None, public, 1e-6).train) == 11

@@ -20,7 +20,7 @@ from afresh.core.space import evenly_spaced
 from afresh.data.prepare import Prepared, advice_lines, long_records, prepare
 from afresh.formats.public import BaseModel
 from afresh.preferences import preferences
-from afresh.runs.latent_space import ALIGNED, LOSES, LatentSpace, PublicAutoencoder, check_in_memory, latent_space
+from afresh.runs.latent_space import UNFIT, LatentSpace, PublicAutoencoder, check_in_memory, latent_space
 from afresh.runs.latents import heldout_latents, training_latents
 from afresh.runs.person_adapters import adapter_folder, base_of
 from afresh.storage.object_store import RANGE
@@ -112,9 +112,9 @@ def start(spec: TrainSpec) -> Job:
         for text in advice:
             events.detail(f"advice: {text}", "advice")
         try:
-            latent = latent_space(prepared, spec.family, chosen_codec.codec)
+            latent = latent_space(prepared, spec.family, chosen_codec.codec, training_seconds(budget, spec.clock))
         except UserError as error:
-            if spec.codec != AUTO_CODEC or error.code not in (LOSES, ALIGNED):
+            if spec.codec != AUTO_CODEC or error.code not in UNFIT:
                 raise
             events.warning(f"Images are learnt small. {error}", "no_codec")
             spec, chosen_codec = replace(spec, data=given), CodecChoice(None, given)
