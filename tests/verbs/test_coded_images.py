@@ -297,6 +297,8 @@ def test_a_budget_that_encoding_would_use_up_is_refused_and_mirror_images_are_le
     autoencoder: Path, prepared: Prepared
 ) -> None:
     public = PublicAutoencoder("tiny", read_autoencoder(autoencoder), BaseLicence(name="tiny", licence="MIT"))
+    for made in made_of(prepared.path):
+        shutil.rmtree(made.path)
     with pytest.raises(UserError, match=r"To encode 11 images takes about 0 minutes.*more `minutes`, fewer images"):
         latent_space(prepared, None, public, 1e-6)
     ample = latent_space(prepared, None, public, 1e6)
