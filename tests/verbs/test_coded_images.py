@@ -100,6 +100,7 @@ def numbers(examples: Examples) -> torch.Tensor:
 
 def test_the_size_is_the_largest_that_the_images_and_the_minutes_allow() -> None:
     assert chosen_size(3000, 1.0)[0] == 128 and chosen_size(3000, 20.0)[0] == 256 and chosen_size(3000, 600.0)[0] == 512
+    assert chosen_size(100, 600.0)[0] == 96 and chosen_size(127, 1.0)[0] == 120
     assert chosen_size(200, 600.0) == (192, "the median shorter side is 200 pixels")
     assert chosen_size(300, None) == (
         128,
@@ -121,7 +122,7 @@ def test_large_images_have_the_preferred_autoencoder(
         assert plain.codec is None and "channels" not in plain.data
 
 
-@pytest.mark.parametrize("side", [16, 96, 127])
+@pytest.mark.parametrize("side", [16, 96])
 def test_small_images_are_learnt_as_they_are(
     tmp_path: Path, autoencoder: Path, monkeypatch: pytest.MonkeyPatch, side: int
 ) -> None:
@@ -266,10 +267,27 @@ def test_images_that_an_autoencoder_loses_are_learnt_small(
     monkeypatch.setenv("AFRESH_CODEC", str(autoencoder))
     family, train = {"widths": (8,), "emb": 8}, {"batch": 4, "precision": "float32"}
     given = TrainSpec(path=tmp_path / "noise", steps=2, out=tmp_path / "run", set_family=family, set_train=train)
-    with heard("Images are learnt small. The codec .* is not good enough for this data: .*variance is not explained"):
+    with heard(
+        "learnt without an autoencoder. The codec .* is not good enough for this data: .*variance is not explained"
+    ):
         assert start(given).run.encoder.space.shape == (3, 64, 64)
     with pytest.raises(UserError, match=r"At most 8% is accepted.*`data.size`.*or none: `codec=none`"):
         start(replace(given, codec=str(autoencoder), out=tmp_path / "other"))
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [({"size": 100}, r"multiples of 8.*\(100, 100\)"), ({"channels": "grey"}, r"encodes colour images")],
+)
+def test_images_that_an_autoencoder_does_not_take_are_learnt_as_they_are(
+    photos: Path, autoencoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: dict[str, Any], why: str
+) -> None:
+    monkeypatch.setenv("AFRESH_CODEC", str(autoencoder))
+    family, train = {"widths": (8,), "emb": 8}, {"batch": 4, "precision": "float32"}
+    given = TrainSpec(path=photos, steps=1, out=tmp_path / "run", data=data, set_family=family, set_train=train)
+    with heard(f"Images are learnt without an autoencoder. .*{why}"):
+        run = start(given).run
+    assert run.codec is None and run.encoder.space.shape == ((1, 64, 64) if "channels" in data else (3, 100, 100))
 
 
 def test_an_autoencoder_on_the_hub_is_fetched_once_and_its_size_licence_and_address_are_said_before(

@@ -29,7 +29,12 @@ TRAIN_BETTER = (
     "`family.levels=[8,8,8,5,5]`), or with less downsampling (`family.factor=2`)."
 )
 LOSES, ALIGNED, SLOW = "codec_loses", "aligned_codec", "codec_slow"
-UNFIT = (LOSES, ALIGNED, SLOW)  # codes of errors of a codec that does not fit the data or the minutes
+UNFIT = (
+    LOSES,
+    ALIGNED,
+    SLOW,
+    pipeline.NOT_ENCODED,
+)  # codes of errors of a codec that does not fit the data or the minutes
 MIRRORING, ENCODING = 0.3, 0.5  # of a budget: the shares that encoding may take with mirror images, and without
 CHECKED, VALUES = 2048, 1 << 25  # the most held-out examples that a codec is evaluated on, and their numbers
 RANGE = 2.0  # the difference of the largest and the smallest value of a field, for the PSNR

@@ -116,7 +116,7 @@ def start(spec: TrainSpec) -> Job:
         except UserError as error:
             if spec.codec != AUTO_CODEC or error.code not in UNFIT:
                 raise
-            events.warning(f"Images are learnt small. {error}", "no_codec")
+            events.warning(f"Images are learnt without an autoencoder. {error}", "no_codec")
             spec, chosen_codec = replace(spec, data=given), CodecChoice(None, given)
             prepared = read(spec)[1]
             latent = latent_space(prepared, spec.family, None)

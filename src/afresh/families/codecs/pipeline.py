@@ -33,6 +33,7 @@ PIXELS = 1 << 20  # that are encoded or decoded at once
 STANDARDISED = 256  # images by which latents are standardised, at most
 FASTER = 0.7  # of the seconds in float32 that encoding in bfloat16 may take to be chosen
 TINY = "TinyAutoencoder"
+NOT_ENCODED = "not_encoded"  # the code of the error for a space that an autoencoder does not take
 
 
 @dataclass(frozen=True)
@@ -264,10 +265,18 @@ def of_network(net: Any, source: Space) -> PipelineCodec:
         known = ", ".join(AUTOENCODERS)
         raise UserError(f"Autoencoders of the class {type(net).__name__} are not supported, only {known}.")
     if source.kind != "field" or len(source.shape) != 3 or source.shape[0] != 3:
-        raise UserError(f"A pipeline's autoencoder encodes colour images (3, H, W), not {source.kind} {source.shape}.")
+        raise UserError(
+            f"A public autoencoder encodes colour images (3, H, W), not {source.kind} {source.shape}. Read the images "
+            "in colour (`data.channels=rgb`), or choose `codec=none`.",
+            NOT_ENCODED,
+        )
     kind = AUTOENCODERS[type(net).__name__]
     if any(n % kind.factor(net) for n in source.shape[1:]):
-        raise UserError(f"The sides of the images must be multiples of {kind.factor(net)}, not {source.shape[1:]}.")
+        raise UserError(
+            f"This autoencoder encodes images whose sides are multiples of {kind.factor(net)}, and they are "
+            f"{source.shape[1:]}. Choose such a `data.size`, or `codec=none`.",
+            NOT_ENCODED,
+        )
     mean, std = kind.statistics(net)
     return PipelineCodec(source, net.float().eval().requires_grad_(False), mean, std)
 
