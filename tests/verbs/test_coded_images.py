@@ -326,3 +326,26 @@ def test_a_budget_that_encoding_would_use_up_is_refused_and_mirror_images_are_le
     shutil.rmtree(latent_folder(ample.codec, prepared, prepared.train, True))
     training_latents(replace(ample.codec, mirrored=False), prepared)
     assert len(latent_space(prepared, None, public, 1e-6).train) == 11
+
+
+def test_a_second_folder_begins_with_the_weights_the_latents_and_the_classes_of_the_first(
+    run: Model, photos: Path, tmp_path: Path
+) -> None:
+    for i, file in enumerate(sorted(photos.rglob("*.png"))):
+        place = tmp_path / "second" / "bc"[i % 2]
+        place.mkdir(parents=True, exist_ok=True)
+        ImageOps.flip(Image.open(file)).save(place / file.name)
+    given = TrainSpec(path=tmp_path / "second", base=str(run.path), steps=1, out=tmp_path / "run")
+    with heard("all weights learn, not an adapter, because of new items or classes"):
+        job = start(given)
+    own, first = job.run, Run.open(run.path)
+    assert own.conds["label"].classes == ("a", "b", "c") and first.conds["label"].classes == ("a", "b")
+    assert isinstance(own.codec, PipelineCodec) and isinstance(first.codec, PipelineCodec)
+    assert own.codec.digest == first.codec.digest and own.codec.mirrored
+    base = own.base_weights
+    assert base is not None
+    rows = next(v for k, v in base.weights.items() if k.endswith("part_label.table.weight"))
+    before = first.modules["velocity"].state_dict()["conditioning.parts.part_label.table.weight"]
+    torch.testing.assert_close(rows, torch.cat([before, before.mean(0, keepdim=True)]))
+    learn(job)
+    assert np.asarray(afresh.load(own.path).sample(1, label="c", steps=1)[0]).shape == (SIDE, SIDE, 3)
