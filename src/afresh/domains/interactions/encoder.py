@@ -42,10 +42,10 @@ class _Saved(BaseModel):
     version: Literal[1] = 1
     context: int = Field(ge=2, le=MOST_TOKENS)
     repeats: float = Field(ge=0, le=1)
-    new_items: bool = False
-    codes: int = 0  # of each item in runs of before, which cannot be read
+    codes: int = 0  # of an item, in earlier versions; a token of its own is 0
     conds: CondSpec
     notes: tuple[str, ...]
+    new_items: bool = False  # not written where it is not so
 
 
 @dataclass(frozen=True, eq=False)
@@ -217,7 +217,7 @@ class HistoryEncoder:
     def save(self, folder: Path) -> None:
         """Write encoder.json, catalogue.parquet and neighbours.safetensors."""
         saved = {k: getattr(self, k) for k in ("context", "repeats", "new_items", "conds", "notes")}
-        save_encoder(folder, _Saved(**saved))
+        save_encoder(folder, _Saved(**saved), set() if self.new_items else {"new_items"})
         self.catalogue.save(folder)
         self.neighbours.save(folder / NEIGHBOURS)
 
