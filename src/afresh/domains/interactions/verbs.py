@@ -248,7 +248,7 @@ def recommend(
     if votes_from is not None:
         if file is None or for_users or evaluate is not None:
             raise UserError("The log of `votes_from` says for whom. Give `out` for the votes, and no users.")
-        return votes_in(recommender, Path(votes_from), ranking, log).write(file)
+        return votes_in(recommender, Path(votes_from), log).write(file)
     if evaluate is not None:
         if for_users or file is not None:
             raise UserError(
