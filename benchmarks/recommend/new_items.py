@@ -163,8 +163,8 @@ def rows_of(name: str, results: list[dict[str, Any]]) -> list[Row]:
     rows = []
     for metric, where in (("recall@50", "whole catalogue"), ("recall@50 among new", "new items alone")):
         what = f"recall@50 of new items, {where}"
-        rows += [row(what, metric, ours, ("popularity", "random"), 3) for ours in ("network", "all experts")]
-        rows.append(row(what, metric, "all experts", ("likeness of features",)))
+        rows.append(row(what, metric, "all experts", ("popularity", "random"), 3))
+        rows.append(row(what, metric, "all experts", ("likeness of features", "network")))
     for metric in ("HR@10", "NDCG@10"):
         rows.append(row(f"{metric} of other items", metric, "all experts", ("without new items", "popularity")))
     return rows

@@ -80,8 +80,8 @@ def votes_in(recommender: Recommender, log: Path, data: Path | None = None) -> L
             votes.append(Vote(item_of(shown.items[a]), item_of(shown.items[b]), won, prompt, rater=rater))
     if not votes:
         raise UserError(
-            f"{log} tells no preference: in no list did one item that the run has learnt earn more than another. Lists of one item tell none; "
-            "align to a reward that is learnt from them."
+            f"{log} tells no preference: in no list did one item that the run has learnt earn more than another. Lists "
+            "of one item tell none; align to a reward that is learnt from them."
         )
     notes = [f"{counted(len(votes), 'vote')} from {counted(len(histories), 'list')}"]
     if unknown:
