@@ -20,7 +20,7 @@ from afresh.data.files import FileError
 from afresh.data.image.images import SUFFIXES
 from afresh.data.tables.numbers import as_number
 from afresh.data.tables.parquet import stream_batches
-from afresh.data.tables.roles import TITLE_NAMES, is_prose, plain_name
+from afresh.data.tables.roles import TITLE_NAMES, plain_name
 from afresh.domains.interactions.item_table import faded
 from afresh.storage.files import replace_file
 
@@ -67,13 +67,11 @@ class Catalogue:
     def describe(self, column: str) -> str:
         """A column, and how it is read."""
         values = self.features[column]
-        known = [v for v in values if v is not None]
         if are_pictures(values):
             return f"{column} (pictures, which are not looked at)"
         if are_numbers(values):
             return f"{column} (numbers, by tenths)"
-        kind = "sentences" if is_sentences(column, values) else "words"
-        return f"{column} ({kind}, of {len(known):,} items)"
+        return f"{column} (words, of {sum(v is not None for v in values):,} items)"
 
     @cached_property
     def words(self) -> tuple[list[int], list[str]]:
@@ -226,12 +224,6 @@ def are_numbers(values: Sequence[Any]) -> bool:
     """Whether they are numbers, and more than name a few classes."""
     known = [v for v in values if v is not None]
     return len(set(known)) > TENTHS and all(as_number(v) is not None for v in known)
-
-
-def is_sentences(column: str, values: Sequence[Any]) -> bool:
-    """Whether a column holds sentences, or titles."""
-    known = [str(v) for v in values if v is not None]
-    return bool(known) and not are_pictures(values) and (plain_name(column) in TITLE_NAMES or is_prose(column, known))
 
 
 def check_bound(column: str, wanted: str) -> None:

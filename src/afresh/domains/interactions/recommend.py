@@ -40,6 +40,7 @@ from afresh.domains.interactions.encoder import HistoryEncoder
 from afresh.domains.interactions.history import History
 from afresh.domains.interactions.item_table import load_table
 from afresh.domains.interactions.neighbours import fit_neighbours
+from afresh.domains.interactions.ranking import Items, Scorer, Scores
 from afresh.runs.data import known_data
 from afresh.runs.run import Run
 from afresh.training.weights import BaseWeights
@@ -485,6 +486,16 @@ def recommender_of(run: Run, evidence: Evidence) -> Recommender | None:
         return None
     data = [i.value for i in evidence.train_items], [i.value for i in evidence.heldout_items]
     return Recommender(run, data, complete=False, hurry=evidence.limited)
+
+
+def scorer_of(recommender: Recommender, size: int) -> Scorer:
+    """Log-probabilities of the first `size` items of the catalogue."""
+
+    def score(histories: Sequence[Items]) -> Scores:
+        p = recommender.probabilities([h.tolist() for h in histories], recommender.condition(len(histories)))
+        return np.asarray(p[:, :size].clamp_min(LEAST).log().float().numpy(), np.float32)
+
+    return score
 
 
 def users_for_weights(users: int) -> range:
