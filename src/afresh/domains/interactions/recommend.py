@@ -231,7 +231,6 @@ class Recommender:
     def probabilities(self, histories: Sequence[Sequence[int]], cond: Cond) -> Tensor:
         """p (B, V) of each item after each history of item numbers."""
         weights = self.blend.weights
-        histories = [self.catalogue.learnt(h) for h in histories]
         network = blended(self.voices(histories, cond), weights)
         if len(weights) > 1:
             network = self.tables.logits(self.catalogue, histories, {**weights, "network": 1.0}, network)
@@ -242,7 +241,6 @@ class Recommender:
     ) -> dict[str, Tensor]:
         """What each expert says of the next item, log q (B, V): `voices`, and tables (`Tables.say`)."""
         tables = self.tables if tables is None else tables
-        histories = [self.catalogue.learnt(h) for h in histories]
         return self.voices(histories, cond) | tables.say(self.catalogue, histories)
 
     def voices(self, histories: Sequence[Sequence[int]], cond: Cond) -> dict[str, Tensor]:
@@ -264,7 +262,8 @@ class Recommender:
         """What the network alone says, or another one, log q (B, V). A network has learnt that items without events do
         not come next, which is no judgement: such an item has the mean probability of those that are most alike."""
         predict, modules = network or self.network
-        found = next_log_probs(predict, modules, self.run.space, histories, cond)[:, : len(self.catalogue)]
+        rows = [self.catalogue.learnt(h) for h in histories]
+        found = next_log_probs(predict, modules, self.run.space, rows, cond)[:, : len(self.catalogue)]
         new = self.catalogue.stand_ins
         if new is None:
             return found
