@@ -15,6 +15,7 @@ from afresh.cli import run as command
 from afresh.core import Item, UserError
 from afresh.domains.interactions.encoder import load_histories
 from afresh.domains.interactions.history import History
+from afresh.domains.interactions.modality import InteractionOptions
 from afresh.domains.interactions.recommend import Ranking, Recommender
 from afresh.runs.run import Run
 
@@ -147,8 +148,10 @@ def test_what_is_lacking_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[s
     asked = ["train", str(data), "--steps", "2", "--no-measure", "--out", str(tmp_path / "run"), "--data"]
     assert command([*asked, "new_items=true"]) == 2
     assert "Put a table beside it" in capsys.readouterr().err
-    assert command([*asked, "codes=3"]) == 2
-    assert "new_items=true" in capsys.readouterr().err
+    for wrong, said in (("codes=3", "new_items=true"), ("texts=minilm", "there is no texts")):
+        assert command([*asked, wrong]) == 2
+        assert said in capsys.readouterr().err
+    assert InteractionOptions(codes=None, texts="auto") == InteractionOptions()  # as earlier runs record them
 
 
 def test_a_run_with_codes_of_items_is_refused_with_what_to_use_instead(run: Path, tmp_path: Path) -> None:

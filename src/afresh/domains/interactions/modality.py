@@ -73,10 +73,10 @@ class InteractionOptions(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def without_codes(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """Runs of earlier versions name `codes` and `texts`, which were None and auto where items had no codes."""
+        """Runs of earlier versions record `codes`, None where items had none, and beside it `texts`."""
         if values.get("codes") is not None:
             raise ValueError("there are no codes of items any more: new_items=true recommends items without events")
-        return {k: v for k, v in values.items() if k not in ("codes", "texts")}
+        return {k: v for k, v in values.items() if "codes" not in values or k not in ("codes", "texts")}
 
 
 class InteractionModality:
