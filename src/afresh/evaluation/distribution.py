@@ -86,20 +86,6 @@ def kid(x: Array, y: Array) -> Estimate:
     return Estimate(value, *jackknife(value, without), n)
 
 
-def kid_subsets(x: Array, y: Array, seed: int, subsets: int = 50, size: int = 1000) -> tuple[float, float]:
-    """Mean and standard deviation of KID over random subsets, as published results report it (Binkowski et al.
-    2018)."""
-    size = min(size, len(x) // 2, len(y) // 2)
-    generator = np.random.default_rng(seed)
-    values = []
-    for _ in range(subsets):
-        a = x[generator.permutation(len(x))[:size]]
-        b = y[generator.permutation(len(y))[:size]]
-        sums = (_block_sums(a, a, 1, True), _block_sums(b, b, 1, True), _block_sums(a, b, 1, False))
-        values.append(_mmd(*sums, np.array([size]), np.array([size]), np.ones(1, bool)))
-    return float(np.mean(values)), float(np.std(values, ddof=1))
-
-
 def _group_sizes(n: int, groups: int) -> NDArray[np.int64]:
     return np.bincount(np.arange(n) % groups, minlength=groups)
 
@@ -207,20 +193,6 @@ def two_sample_mlp(x: Array, y: Array, seed: int, folds: int = 5) -> Estimate:
     batch = max(1, min(64, 2 * (n - math.ceil(n / folds))))  # the smallest training part of a fold
     net = MLPClassifier((128,), alpha=1e-2, batch_size=batch, max_iter=30, early_stopping=False, random_state=seed)
     return _cross_validated(net, x, y, seed, folds)
-
-
-def two_sample_neighbour(x: Array, y: Array, seed: int) -> Estimate:
-    """Leave-one-out accuracy of the nearest neighbour (Lopez-Paz and Oquab 2017; Xu et al. 2018, section 3).
-
-    0.5: indistinguishable. Below 0.5, the rows of x repeat those of y, which is overfitting and not quality.
-    """
-    both, side = _joined(x, y, seed)
-    hits = 0
-    for start in range(0, len(both), CHUNK):
-        d = distances(both[start : start + CHUNK], both)
-        d[np.arange(len(d)), start + np.arange(len(d))] = np.inf
-        hits += int((side[d.argmin(1)] == side[start : start + CHUNK]).sum())
-    return share(hits, len(both))
 
 
 def _joined(x: Array, y: Array, seed: int) -> tuple[Array, NDArray[np.int64]]:
