@@ -12,8 +12,10 @@ from afresh.evaluation.verdict import ALIKE, COPIED, NEAR, SHAPED, place, share_
 # ALIKE and this. Blurred images come near in values, and noise does in features. Without features, the second share is
 # that of distances in values between blurred held-out items.
 ALIKE_BESIDE = 0.5
-MISSED = 0.15  # collapsed as well: samples are precise, but recall is below this share of its floor
-SOFT = 0.6  # blurred: the place of fine detail between blurred real images, 0, and real ones, 1, is below this
+# Collapsed as well: coverage is below COVERED, and samples are precise but recall is below MISSED, or they are nearly as
+# precise as real ones, above PRECISE, and recall is below COVERED; all as shares of their floors.
+MISSED, PRECISE, COVERED = 0.15, 0.8, 0.6
+SOFT = 0.5  # blurred: fine detail is nearer to that of blurred real images, at 0, than to that of real ones, at 1
 DENSE = 0.6  # good: density and coverage are above this share of their floors
 LIKE = 0.7  # good: the place of likeness is above this, so that few samples are noise
 
@@ -32,7 +34,9 @@ def judge_images(scores: Mapping[str, Score], plural: str) -> Judgement | None:
     soft, noisy = sharp is not None and sharp < SOFT, detail >= SEEN
     # Blur and noise move all samples to a place where few real ones are, as a model of a few sorts does.
     precise, recalled, covered = (share_of_floor(scores.get(name)) for name in ("precision", "recall", "coverage"))
-    if not soft and not noisy and precise > 0.5 and recalled < MISSED and covered < 0.5:
+    missing = precise > 0.5 and recalled < MISSED
+    sharp_but_few = precise > PRECISE and recalled < COVERED
+    if not soft and not noisy and covered < COVERED and (missing or sharp_but_few):
         return "collapsed", f"The {plural} are of a few sorts only: they cover {covered:.0%} of what real ones cover."
     shaped = place(scores["likeness"])
     if shaped is not None and shaped < SHAPED:
@@ -52,6 +56,11 @@ def judge_images(scores: Mapping[str, Score], plural: str) -> Judgement | None:
     seen = faults_of(scores)
     if near and not seen and dense >= DENSE and (shaped is None or shaped > LIKE):
         return "good", f"The {plural} are close to real ones that the model has not seen, and as varied."
+    if not seen and distance > trivial:
+        return "cannot tell", (
+            f"Edges, tones and detail are those of real {plural}, and yet features differ more than those of a trivial "
+            f"model: look whether the {plural} show anything."
+        )
     why = f": {' and '.join(seen[:2])}" if seen else ""
     return "recognisable", f"One recognises what the {plural} show, and can tell that they are not real{why}."
 
