@@ -136,7 +136,7 @@ DEFECTS: dict[str, Callable[[Tensor], Tensor]] = {
     "there are outlines that real ones lack": lined,
     "there are specks that real ones lack": specked,
     "colours are off": lambda x: x + torch.tensor([0.25, 0, -0.25])[:, None, None],
-    "brightness or contrast is high": lambda x: x + 0.4,
+    "tones are bright or hard": lambda x: x + 0.4,
     "plain areas have patterns": lambda x: x + 0.1 * (-1.0) ** torch.arange(x.shape[3]).div(2, rounding_mode="floor"),
     "parts are in wrong places": shuffled,
 }

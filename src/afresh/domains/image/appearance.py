@@ -48,9 +48,7 @@ STATISTICS = {
     "detail": Statistic("fine detail", 0.25, "fine detail is missing", "there is too much fine detail"),
     "plain": Statistic("plain areas", 0.03, "plain areas have patterns", "surfaces are too plain"),
     "colours": Statistic("colours", 0.05, "colours are off", "colours are off"),
-    "light": Statistic(
-        "brightness and contrast", 0.05, "brightness or contrast is low", "brightness or contrast is high"
-    ),
+    "light": Statistic("brightness and contrast", 0.05, "tones are dark or flat", "tones are bright or hard"),
     "parts": Statistic("places of parts", 0.25, "parts are in wrong places", "parts are in wrong places"),
 }
 
@@ -138,10 +136,10 @@ def appearance(evidence: Evidence) -> list[Score]:
     sounds, only the fine detail of their spectra."""
     study = study_of(evidence)
     sets = image_sets_of(study)
+    sets.need_neighbours(1)
     real, fake, floor, control = (statistics_of(sets.sets[which]) for which in ("real", "fake", "reserve", "blurred"))
-    names = [name for name in real if name == "detail" or not study.space.timed]
     out = []
-    for name in names:
+    for name in ("detail",) if study.space.timed else tuple(real):
         own, low, high = (difference(x[name], real[name], STATISTICS[name].least) for x in (fake, floor, control))
         out.append(own.score(f"appearance/{name}", "none", low.value, high.value))
     return out
@@ -154,13 +152,10 @@ def faults_of(scores: Mapping[str, Score]) -> list[str]:
     return [fault for fault in words if fault]
 
 
-WORDS = {
-    "appearance": ScoreWords(
-        "what one sees beside real images",
-        "How far the mean of samples is from that of held-out images, in standard deviations of these; from "
-        f"{SEEN:g} on, one sees it.",
-        Question.REAL,
-    )
-}
+WORDS = ScoreWords(
+    "what one sees beside real images",
+    f"Deviation of the mean of samples, in standard deviations of real images; from {SEEN:g} on, one sees it.",
+    Question.REAL,
+)
 BESIDE = {name: statistic.name for name, statistic in STATISTICS.items()}
-METRICS = (Metric("appearance", image_space, appearance, brief=True, words=WORDS, beside=BESIDE),)
+METRICS = (Metric("appearance", image_space, appearance, brief=True, words={"appearance": WORDS}, beside=BESIDE),)

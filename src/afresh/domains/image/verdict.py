@@ -12,8 +12,8 @@ from afresh.evaluation.verdict import ALIKE, COPIED, NEAR, SHAPED, place, share_
 # ALIKE and this. Blurred images come near in values, and noise does in features. Without features, the second share is
 # that of distances in values between blurred held-out items.
 ALIKE_BESIDE = 0.5
-# Collapsed as well: coverage is below COVERED, and samples are precise but recall is below MISSED, or they are nearly as
-# precise as real ones, above PRECISE, and recall is below COVERED; all as shares of their floors.
+# Collapsed as well: coverage is below COVERED, and either samples are precise and recall is below MISSED, or they are
+# nearly as precise as real ones, above PRECISE, and recall is below COVERED; all as shares of their floors.
 MISSED, PRECISE, COVERED = 0.15, 0.8, 0.6
 SOFT = 0.5  # blurred: fine detail is nearer to that of blurred real images, at 0, than to that of real ones, at 1
 DENSE = 0.6  # good: density and coverage are above this share of their floors
