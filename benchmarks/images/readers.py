@@ -1,6 +1,6 @@
 """What the verdict says of 24 sets of images, beside what two readers said of their contact sheets.
 
-    python -m benchmarks readers [--again]
+    python -m benchmarks readers [--sheets READER]
 
 Real images that no model has seen, the same with one defect each, and what briefly trained models draw. The readers
 saw 48 images of a set, 12 of them with their nearest training images, and 24 training images; they did not know the
@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -129,7 +130,8 @@ def trained(name: str, data: str, family: str, steps: int) -> Tensor:
     root = work_folder("readers")
     run, drawn, (x, y) = root / name, root / f"{name}.npy", parts_of(data)[2]
     if not drawn.exists():
-        np.savez(root / f"{data}.npz", x=x, **({"y": y} if len(np.unique(y)) > 1 else {}))
+        arrays: dict[str, Any] = {"x": x, **({"y": y} if len(np.unique(y)) > 1 else {})}
+        np.savez(root / f"{data}.npz", **arrays)
         arguments = ["train", str(root / f"{data}.npz"), "--modality", "image", "--family", family, "--no-measure"]
         if not run.is_dir():
             processes.run(["afresh", *arguments, "--steps", str(steps), "--out", str(run)], root / f"{name}.log")
