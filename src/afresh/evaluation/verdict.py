@@ -242,8 +242,9 @@ def train_command(known: KnownFacts, minutes: float | None, family: str = "", si
         return ""
     data, out, family = shell_word(known.data), shell_word(f"{known.run.rstrip('/')}-2"), family or known.family
     length = f"{max(minutes or 5, 0.5):.3g}"
-    smaller = "" if size is None else f" --data size={size}"
-    return f"afresh train {data} --family {family}{smaller} --minutes {length} --out {out}"
+    if size is not None:
+        return f"afresh train {data} --family {family} --data size={size} --minutes {length} --out {out}"
+    return f"afresh train {data} --family {family} --minutes {length} --out {out}"
 
 
 def sample_command(known: KnownFacts) -> str:
