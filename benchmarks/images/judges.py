@@ -19,6 +19,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from sklearn.neural_network import MLPClassifier
 from torch import Tensor
 
 from afresh.core import Cond, Part
@@ -35,6 +36,7 @@ from benchmarks.images.retrieval import Retrieval
 from benchmarks.images.sets import Bytes, Labels, Loaded, Side
 
 SEED = 20_001
+PERCEPTRON = MLPClassifier((128,), alpha=1e-2, batch_size=64, max_iter=30, random_state=SEED)
 NEIGHBOURS = (
     5  # of the balls of precision, recall, density and coverage, spanned by equally many pictures on both sides
 )
@@ -159,7 +161,7 @@ class Judge:
             out[f"precision{tail}"], out[f"recall{tail}"] = d.precision_recall(real, own, NEIGHBOURS)
             out[f"density{tail}"], out[f"coverage{tail}"] = d.density_coverage(real, own, NEIGHBOURS)
         real, own = self.features("pixels", self.held.x), self.features("pixels", fake.x)
-        out["two_sample/pixels"] = d.two_sample_mlp(own, real, SEED)
+        out["two_sample/pixels"] = d.cross_validated(PERCEPTRON, own, real, SEED, folds=5)
         raw, held = (x.reshape(len(x), -1).astype(np.float64) for x in (fake.x, self.held.x))
         out["two_sample/raw"] = d.two_sample_linear(raw, held, SEED)
         out["two_sample/domain"] = d.two_sample_linear(

@@ -475,7 +475,7 @@ METRICS = (
             "density",
             "coverage",
             "two_sample",
-            "sharpness",
+            "appearance",
             "variety",
             "likeness",
             "conditional_accuracy",

@@ -18,7 +18,18 @@ from afresh.evaluation.score_descriptions import words_of
 from afresh.evaluation.verdict import Verdict
 
 NAMES = (
-    *("frechet", "kid", "precision", "recall", "density", "coverage", "two_sample", "sharpness", "variety", "likeness"),
+    *(
+        "frechet",
+        "kid",
+        "precision",
+        "recall",
+        "density",
+        "coverage",
+        "two_sample",
+        "appearance",
+        "variety",
+        "likeness",
+    ),
     *("conditional_accuracy", "near_copies", "close_copies", "nearest_ratio", "bits_per_dim", "bits_per_byte"),
     *(
         "bits_per_token",

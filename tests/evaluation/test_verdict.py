@@ -18,6 +18,7 @@ from afresh.core import Cond, Drawn, Examples, Item, Score, Space, registry
 from afresh.core.rng import Rng
 from afresh.demo.drawings import SCENES, draw
 from afresh.demo.tales import tale
+from afresh.domains.image import appearance
 from afresh.domains.image import metrics as image_metrics
 from afresh.domains.text import metrics as text_metrics
 from afresh.evaluation import image_sets
@@ -30,7 +31,7 @@ from afresh.verbs.report import remedies_of
 from tests.evaluation.evidence import Evidence, digits, image_evidence
 
 UNUSED = ("frechet", "two_sample", "conditional_accuracy", "nearest_ratio")  # no verdict looks at these
-METRICS = [m for m in image_metrics.METRICS if m.name not in UNUSED]
+METRICS = [m for m in (*appearance.METRICS, *image_metrics.METRICS) if m.name not in UNUSED]
 
 
 @cache
@@ -221,7 +222,7 @@ def image_scores(**values: float) -> tuple[Score, ...]:
         "variety_pixels": (1.0, 1.0, 0.7),
         "near_copies": (0.01, 0.01, 1.0),
         "near_copies_blurred": (0.01, 0.01, 1.0),
-        "sharpness": (1.0, 1.0, 0.1),
+        "appearance_detail": (0.0, 0.0, -4.0),
         "kid": (0.01, 0.01, 0.0),
         "kid_pixel_gaussian": (1.0, 0.01, 0.0),
         "density": (1.0, 1.0, 1.0),
@@ -230,7 +231,9 @@ def image_scores(**values: float) -> tuple[Score, ...]:
     out = []
     for name, (value, floor, control) in marks.items():
         own = values.get(name, value)
-        slash = name.replace("_pixel", "/pixel", 1).replace("_blurred", "/blurred")
+        slash = (
+            name.replace("_pixel", "/pixel", 1).replace("_blurred", "/blurred").replace("appearance_", "appearance/")
+        )
         out.append(Score(slash, own, own, own, 64, "none", floor, control))
     return tuple(out)
 
@@ -264,10 +267,10 @@ def test_what_helps_depends_on_the_word_and_the_family() -> None:
     enough = replace(RUN, examples=50_000)
     copies = verdict(measured(train=40, near_copies=0.9), enough)
     assert copies.word == "memorised" and "40 images" in copies.help and "--minutes 0.5" in copies.command
-    soft = verdict(measured(sharpness=0.05), of_family("vae", enough))
+    soft = verdict(measured(appearance_detail=-3.9), of_family("vae", enough))
     assert soft.word == "blurred" and "--family flow --minutes 4" in soft.command
     reached = FamilyCurves("photos", 800.0, {"flow": [(1_000, 1600.0), (175_000, 800.0)]})
-    known = verdict(measured(sharpness=0.05), of_family("vae", enough, reached))
+    known = verdict(measured(appearance_detail=-3.9), of_family("vae", enough, reached))
     assert "--family flow --minutes 7" in known.command
     alike = verdict(measured(variety=0.1, variety_pixels=0.1), of_family("gan", enough))
     assert alike.word == "collapsed" and "--family vae" in alike.command

@@ -7,7 +7,6 @@ imported where it is used: training needs distances alone.
 
 from __future__ import annotations
 
-import math
 import warnings
 
 import numpy as np
@@ -84,20 +83,6 @@ def kid(x: Array, y: Array) -> Estimate:
         return Estimate(value, None, None, n)
     without = [_mmd(xx, yy, xy, size_x, size_y, np.arange(groups) != g) for g in range(groups)]
     return Estimate(value, *jackknife(value, without), n)
-
-
-def kid_subsets(x: Array, y: Array, seed: int, subsets: int = 50, size: int = 1000) -> tuple[float, float]:
-    """Mean and standard deviation of KID over random subsets, as published results report it (Binkowski et al.
-    2018)."""
-    size = min(size, len(x) // 2, len(y) // 2)
-    generator = np.random.default_rng(seed)
-    values = []
-    for _ in range(subsets):
-        a = x[generator.permutation(len(x))[:size]]
-        b = y[generator.permutation(len(y))[:size]]
-        sums = (_block_sums(a, a, 1, True), _block_sums(b, b, 1, True), _block_sums(a, b, 1, False))
-        values.append(_mmd(*sums, np.array([size]), np.array([size]), np.ones(1, bool)))
-    return float(np.mean(values)), float(np.std(values, ddof=1))
 
 
 def _group_sizes(n: int, groups: int) -> NDArray[np.int64]:
@@ -196,49 +181,19 @@ def two_sample_linear(x: Array, y: Array, seed: int, folds: int = 5) -> Estimate
     """
     from sklearn.linear_model import LogisticRegression
 
-    return _cross_validated(LogisticRegression(C=0.1, max_iter=1000), x, y, seed, folds)
+    return cross_validated(LogisticRegression(C=0.1, max_iter=1000), x, y, seed, folds)
 
 
-def two_sample_mlp(x: Array, y: Array, seed: int, folds: int = 5) -> Estimate:
-    """`two_sample_linear` with a network of one hidden layer of 128 units, for differences that are not linear."""
-    from sklearn.neural_network import MLPClassifier
-
-    n = min(len(x), len(y))
-    batch = max(1, min(64, 2 * (n - math.ceil(n / folds))))  # the smallest training part of a fold
-    net = MLPClassifier((128,), alpha=1e-2, batch_size=batch, max_iter=30, early_stopping=False, random_state=seed)
-    return _cross_validated(net, x, y, seed, folds)
-
-
-def two_sample_neighbour(x: Array, y: Array, seed: int) -> Estimate:
-    """Leave-one-out accuracy of the nearest neighbour (Lopez-Paz and Oquab 2017; Xu et al. 2018, section 3).
-
-    0.5: indistinguishable. Below 0.5, the rows of x repeat those of y, which is overfitting and not quality.
-    """
-    both, side = _joined(x, y, seed)
-    hits = 0
-    for start in range(0, len(both), CHUNK):
-        d = distances(both[start : start + CHUNK], both)
-        d[np.arange(len(d)), start + np.arange(len(d))] = np.inf
-        hits += int((side[d.argmin(1)] == side[start : start + CHUNK]).sum())
-    return share(hits, len(both))
-
-
-def _joined(x: Array, y: Array, seed: int) -> tuple[Array, NDArray[np.int64]]:
-    n = min(len(x), len(y))
-    generator = np.random.default_rng(seed)
-    rows = [v[generator.permutation(len(v))[:n]] for v in (x, y)]
-    return np.concatenate(rows), np.repeat([0, 1], n)
-
-
-def _cross_validated(classifier: object, x: Array, y: Array, seed: int, folds: int) -> Estimate:
-    """Accuracy over all left-out folds, for features in units of their deviation. The Wilson interval is slightly too
-    narrow, since folds share training rows."""
+def cross_validated(classifier: object, x: Array, y: Array, seed: int, folds: int) -> Estimate:
+    """Accuracy of a classifier of scikit-learn over all left-out folds, for features in units of their deviation. The
+    Wilson interval is slightly too narrow, since folds share training rows."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    both, side = _joined(x, y, seed)
+    n, generator = min(len(x), len(y)), np.random.default_rng(seed)
+    both, side = np.concatenate([v[generator.permutation(len(v))[:n]] for v in (x, y)]), np.repeat([0, 1], n)
     split = StratifiedKFold(folds, shuffle=True, random_state=seed)
     with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):  # the number of iterations is intended
         predicted = cross_val_predict(make_pipeline(StandardScaler(), classifier), both, side, cv=split)

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from afresh.core import Cond, Examples, Space
+from afresh.core import Cond, CondSpec, Examples, ItemKind, Space
 from afresh.core.rng import Rng
 from afresh.evaluation.encoders import EncoderRecipe, FeatureEncoder, PixelPCA, label_parts, one_step, train_encoder
 from afresh.evaluation.estimate import Array
@@ -37,6 +37,13 @@ def is_image_space(space: Space) -> bool:
     """Whether the fields of a space can be compared as images: images (C, H, W), spectrograms, and waves, which
     `as_images` turns into spectra."""
     return space.kind == "field" and (len(space.shape) == 3 or (space.timed and len(space.shape) == 2))
+
+
+def image_space(kind: ItemKind, space: Space, conds: CondSpec) -> str | None:
+    """None for images (C, H, W) and for sounds, else the reason why not."""
+    if is_image_space(space):
+        return None
+    return f"measures images and sounds, fields of shape (C, H, W), not {space.kind} of shape {space.shape}"
 
 
 def as_images(x: Tensor) -> Tensor:

@@ -7,6 +7,10 @@ PLUGIN = Plugin(
     reads="PNG, JPEG, WebP, BMP, GIF, TIFF, HEIC in a folder or `.zip`; `.npz`; class folders or `metadata.jsonl`",
     modalities={"image": "afresh.domains.image.modality:MODALITY"},
     sides={"image": "afresh.domains.image.modality:short_sides"},
-    metrics=("afresh.domains.image.taught:METRICS", "afresh.domains.image.metrics:METRICS"),
+    metrics=(
+        "afresh.domains.image.taught:METRICS",
+        "afresh.domains.image.metrics:METRICS",
+        "afresh.domains.image.appearance:METRICS",
+    ),
     rewards=("afresh.domains.image.rewards:REWARDS",),
 )

@@ -21,7 +21,7 @@ from afresh.domains.image.verdict import judge_images
 from afresh.evaluation import distribution as d
 from afresh.evaluation.encoders import label_parts
 from afresh.evaluation.estimate import Array, Estimate, mean, share
-from afresh.evaluation.image_sets import MAX_TRAIN, ImageSets, image_sets_of, images_of, is_image_space
+from afresh.evaluation.image_sets import MAX_TRAIN, ImageSets, image_sets_of, image_space, images_of
 from afresh.evaluation.label_classifier import LabelClassifier, train_label_classifier
 from afresh.evaluation.memorisation import close_copies, near_copies, nearest, nearest_ratio
 from afresh.evaluation.study import Study, Unmeasurable, study_of
@@ -31,13 +31,6 @@ Better = Literal["lower", "higher", "none"]
 MAX_VALUES = 200_000_000  # of the training images that are searched for copies; more are averaged down
 CHUNK = 1024  # of them that become vectors at once
 CROSS_CHECKS = ("random_net", "pixel_pca")
-
-
-def image_space(kind: ItemKind, space: Space, conds: CondSpec) -> str | None:
-    """None for images (C, H, W) and for sounds, else the reason why not."""
-    if is_image_space(space):
-        return None
-    return f"measures images and sounds, fields of shape (C, H, W), not {space.kind} of shape {space.shape}"
 
 
 def labelled_space(kind: ItemKind, space: Space, conds: CondSpec) -> str | None:
@@ -61,34 +54,21 @@ def _beside(
     return out
 
 
-def frechet(evidence: Evidence) -> list[Score]:
-    """Squared Frechet distance to held-out images."""
-    sets = image_sets_of(study_of(evidence))
+def _distance_metric(name: str, distance: Callable[[Array, Array], Estimate], brief: bool) -> Metric:
+    """A metric from the distance of features to those of held-out images, in the domain encoder and in two others."""
 
-    def of(encoder: str) -> Callable[[str], Estimate]:
-        return lambda which: d.frechet(sets.features(encoder, which), sets.features(encoder, "real"))
+    def compute(evidence: Evidence) -> list[Score]:
+        sets = image_sets_of(study_of(evidence))
 
-    out = _beside("frechet", sets, "lower", of("domain"))
-    for encoder in CROSS_CHECKS:
-        out += _beside(f"frechet/{encoder}", sets, "lower", of(encoder), gaussian=False)
-    return out
+        def of(encoder: str) -> Callable[[str], Estimate]:
+            return lambda which: distance(sets.features(encoder, which), sets.features(encoder, "real"))
 
+        out = _beside(name, sets, "lower", of("domain"))
+        for encoder in CROSS_CHECKS:
+            out += _beside(f"{name}/{encoder}", sets, "lower", of(encoder), gaussian=False)
+        return out
 
-def kid(evidence: Evidence) -> list[Score]:
-    """Kernel distance (KID) to held-out images, over all rows and over random subsets."""
-    sets = image_sets_of(study_of(evidence))
-
-    def of(encoder: str) -> Callable[[str], Estimate]:
-        return lambda which: d.kid(sets.features(encoder, which), sets.features(encoder, "real"))
-
-    out = _beside("kid", sets, "lower", of("domain"))
-    fake, real = sets.features("domain", "fake"), sets.features("domain", "real")
-    middle, spread = d.kid_subsets(fake, real, sets.study.rng.seed)
-    sets.study.note("kid/subsets: mean over 50 random subsets, plus and minus one standard deviation")
-    out.append(Score("kid/subsets", middle, middle - spread, middle + spread, sets.m, "lower"))
-    for encoder in CROSS_CHECKS:
-        out += _beside(f"kid/{encoder}", sets, "lower", of(encoder), gaussian=False)
-    return out
+    return Metric(name, image_space, compute, brief)
 
 
 Pair = tuple[Estimate, Estimate]
@@ -113,50 +93,21 @@ def _pair_metric(name: str, position: int, pair: Callable[[Array, Array, int], P
 
 
 def two_sample(evidence: Evidence) -> list[Score]:
-    """Accuracy of classifiers that separate samples from held-out images."""
+    """Accuracy of a classifier that separates samples from held-out images."""
     sets = image_sets_of(study_of(evidence))
     seed = sets.study.rng.seed % 2**32
 
-    def of(test: Callable[[Array, Array, int], Estimate], encoder: str) -> Callable[[str], Estimate]:
-        return lambda which: test(sets.features(encoder, which), sets.features(encoder, "real"), seed)
+    def of(which: str) -> Estimate:
+        return d.two_sample_linear(sets.features("domain", which), sets.features("domain", "real"), seed)
 
-    reference = f"held-out {sets.study.things}"
-    sets.study.note(f"two_sample: 0.5 = indistinguishable from {reference}, 1 = always recognised; below 0.5 = copying")
-    return [
-        *_beside("two_sample", sets, "lower", of(d.two_sample_linear, "domain")),
-        *_beside("two_sample/neighbour", sets, "lower", of(d.two_sample_neighbour, "domain"), gaussian=False),
-        *_beside("two_sample/mlp_pixels", sets, "lower", of(d.two_sample_mlp, "pixel_pca"), gaussian=False),
-    ]
+    sets.study.note(f"two_sample: 0.5 = indistinguishable from held-out {sets.study.things}, 1 = always recognised")
+    return _beside("two_sample", sets, "lower", of)
 
 
-# --------------------------------------------------------------------------- blur and repeats
+# --------------------------------------------------------------------------- repeats and large shapes
 
 NEIGHBOUR = 3  # of a sample, whose distance says how varied samples are
 GRID = 8  # cells a side, of the large shapes of an image
-LAPLACIAN = torch.tensor([[0.0, 1.0, 0.0], [1.0, -4.0, 1.0], [0.0, 1.0, 0.0]])
-
-
-def detail(x: torch.Tensor) -> Array:
-    """The energy of the finest detail of images x (N, C, H, W): their mean squared Laplacian, (N,)."""
-    c = x.shape[1]
-    kernel = LAPLACIAN.expand(c, 1, 3, 3)
-    edges = [F.conv2d(F.pad(p, (1, 1, 1, 1), mode="replicate"), kernel, groups=c) for p in x.split(256)]
-    return torch.cat([e.square().flatten(1).mean(1) for e in edges]).double().numpy()
-
-
-def sharpness(evidence: Evidence) -> list[Score]:
-    """The energy of the finest detail of samples, relative to that of held-out images.
-
-    Near 1 as for real images, lower for blurred samples, higher for noise. Control: held-out images blurred by 3 x 3
-    values.
-    """
-    sets = image_sets_of(study_of(evidence))
-    bottom = max(float(detail(sets.sets["real"]).mean()), 1e-12)
-
-    def of(which: str) -> Estimate:
-        return mean(detail(sets.sets[which]) / bottom)
-
-    return [of("fake").score("sharpness", "none", of("reserve").value, of("blurred").value)]
 
 
 def variety(evidence: Evidence) -> list[Score]:
@@ -398,11 +349,6 @@ WORDS = {
         "How often a classifier tells samples from held-out items: one half is by chance, 1 is always.",
         Question.REAL,
     ),
-    "sharpness": ScoreWords(
-        "fine detail",
-        "The energy of the finest detail, as a share of that of real images; below 1 is blurred.",
-        Question.REAL,
-    ),
     "likeness": ScoreWords(
         "large shapes like those of real ones",
         "The correlation of the large shapes of a sample with the nearest training image; noise has little.",
@@ -450,21 +396,17 @@ BESIDE = {
     "pixels": "in values",
     "features": "in features",
     "blurred": "of blurred real ones",
-    "subsets": "over random subsets",
-    "neighbour": "by the nearest neighbour",
-    "mlp_pixels": "by a network on values",
 }
 METRICS: tuple[Metric, ...] = tuple(
     replace(metric, words=WORDS, beside=BESIDE)
     for metric in (
-        Metric("frechet", image_space, frechet),
-        Metric("kid", image_space, kid, brief=True),
+        _distance_metric("frechet", d.frechet, brief=False),
+        _distance_metric("kid", d.kid, brief=True),
         _pair_metric("precision", 0, d.precision_recall, "precision_recall", 3),
         _pair_metric("recall", 1, d.precision_recall, "precision_recall", 3),
         _pair_metric("density", 0, d.density_coverage, "density_coverage", 5),
         _pair_metric("coverage", 1, d.density_coverage, "density_coverage", 5),
         Metric("two_sample", image_space, two_sample),
-        Metric("sharpness", image_space, sharpness, brief=True),
         Metric("variety", image_space, variety, brief=True),
         Metric("likeness", image_space, likeness, brief=True, judge=judge_images),
         Metric("conditional_accuracy", labelled_space, conditional_accuracy),

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from afresh.core import CondSpec, Evidence, ItemKind, Judgement, Metric, Question, Score, ScoreWords, Space
-from afresh.domains.image.metrics import image_space
 from afresh.domains.image.verdict import copied_share
 from afresh.evaluation.base_comparison import DRIFT, read_answers
+from afresh.evaluation.image_sets import image_space
 from afresh.evaluation.study import Unmeasurable
 from afresh.evaluation.tuning_monitor import comparison_of
 from afresh.training.best_checkpoint import GAIN, GAIN_ERROR

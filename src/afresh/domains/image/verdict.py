@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from afresh.core import Judgement, Score
+from afresh.domains.image.appearance import SEEN, faults_of
 from afresh.evaluation.verdict import ALIKE, COPIED, NEAR, SHAPED, place, share_of_floor
 
 # Collapsed: distances between samples, in values and in features, as shares of those between held-out items, are below
 # ALIKE and this. Blurred images come near in values, and noise does in features. Without features, the second share is
 # that of distances in values between blurred held-out items.
 ALIKE_BESIDE = 0.5
-MISSED = 0.15  # collapsed as well: samples are precise, but recall is below this share of its floor
-SOFT = 0.4  # blurred: sharpness is below the mean of floor and control in logarithms, with this weight of the control
-NOISY = 2.0  # neither good nor of a few sorts: sharpness is above this share of its floor, which is noise
+# Collapsed as well: coverage is below COVERED, and either samples are precise and recall is below MISSED, or they are
+# nearly as precise as real ones, above PRECISE, and recall is below COVERED; all as shares of their floors.
+MISSED, PRECISE, COVERED = 0.15, 0.8, 0.6
+SOFT = 0.5  # blurred: fine detail is nearer to that of blurred real images, at 0, than to that of real ones, at 1
 DENSE = 0.6  # good: density and coverage are above this share of their floors
 LIKE = 0.7  # good: the place of likeness is above this, so that few samples are noise
 
@@ -28,12 +30,13 @@ def judge_images(scores: Mapping[str, Score], plural: str) -> Judgement | None:
     other = values.value / values.control if few and values and values.control else share_of_floor(features)
     if spread < ALIKE and other < ALIKE_BESIDE:
         return "collapsed", f"The {plural} are nearly all alike: they differ {spread:.0%} as much as real ones."
-    sharp = scores["sharpness"]
-    soft = bool(sharp.floor and sharp.control and sharp.value < sharp.floor * (sharp.control / sharp.floor) ** SOFT)
-    noisy = share_of_floor(sharp) > NOISY
+    sharp, detail = place(scores["appearance/detail"]), scores["appearance/detail"].value
+    soft, noisy = sharp is not None and sharp < SOFT, detail >= SEEN
     # Blur and noise move all samples to a place where few real ones are, as a model of a few sorts does.
     precise, recalled, covered = (share_of_floor(scores.get(name)) for name in ("precision", "recall", "coverage"))
-    if not soft and not noisy and precise > 0.5 and recalled < MISSED and covered < 0.5:
+    missing = precise > 0.5 and recalled < MISSED
+    sharp_but_few = precise > PRECISE and recalled < COVERED
+    if not soft and not noisy and covered < COVERED and (missing or sharp_but_few):
         return "collapsed", f"The {plural} are of a few sorts only: they cover {covered:.0%} of what real ones cover."
     shaped = place(scores["likeness"])
     if shaped is not None and shaped < SHAPED:
@@ -42,10 +45,7 @@ def judge_images(scores: Mapping[str, Score], plural: str) -> Judgement | None:
     if copied is not None:
         return "memorised", f"{copied:.0%} of the {plural} are near copies of training {plural}."
     if soft:
-        return (
-            "blurred",
-            f"The {plural} are blurred: they have {share_of_floor(sharp):.0%} of the fine detail of real ones.",
-        )
+        return "blurred", f"The {plural} are blurred: fine detail is missing."
     if few:
         return "recognisable", (
             f"One recognises what the {plural} show; with so few real ones, scores do not tell whether they are good."
@@ -53,9 +53,16 @@ def judge_images(scores: Mapping[str, Score], plural: str) -> Judgement | None:
     distance, trivial = scores["kid"].value, scores["kid/pixel_gaussian"].value
     near = distance <= NEAR * max(1.0, trivial) and distance < trivial
     dense = min(share_of_floor(scores[name]) for name in ("density", "coverage"))
-    if near and not noisy and dense >= DENSE and (shaped is None or shaped > LIKE):
+    seen = faults_of(scores)
+    if near and not seen and dense >= DENSE and (shaped is None or shaped > LIKE):
         return "good", f"The {plural} are close to real ones that the model has not seen, and as varied."
-    return "recognisable", f"One recognises what the {plural} show, and can tell that they are not real."
+    if not seen and distance > trivial:
+        return "cannot tell", (
+            f"Edges, tones and detail are those of real {plural}, and yet features differ more than those of a trivial "
+            f"model: look whether the {plural} show anything."
+        )
+    why = f": {' and '.join(seen[:2])}" if seen else ""
+    return "recognisable", f"One recognises what the {plural} show, and can tell that they are not real{why}."
 
 
 def copied_share(scores: Mapping[str, Score]) -> float | None:

@@ -1,0 +1,161 @@
+"""What people see in images, and one distance may miss: edges, outlines, plain areas, specks, tones and parts.
+
+Each statistic describes one image. Its score is the difference between the means of samples and of held-out images,
+divided by the standard deviation of held-out images: 0 is as real, and at 1 the usual sample is as extreme as one real
+image in six. What differs by SEEN or more is seen on a sheet of samples (benchmarks/images/readers.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import reduce
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from afresh.core import Evidence, Metric, Question, Score, ScoreWords
+from afresh.evaluation.estimate import Z95, Array, Estimate
+from afresh.evaluation.image_sets import image_sets_of, image_space
+from afresh.evaluation.study import study_of
+
+SEEN = 0.8  # standard deviations; those of real images of six data sets are at most 0.4 apart
+STEP = 2 / 255  # between two values of a byte
+STRONGEST = 20  # of so many pixels, one has a strong edge
+VISIBLE = 0.08  # difference between near pixels that is seen
+GRID, PROFILE = 8, 32  # cells a side, and bins of rows or columns, of the places of parts
+PIXELS = 1 << 17  # computed at once
+MOST = 1 << 24  # pixels of a set; of more, the first images are looked at
+
+
+class Statistic(NamedTuple):
+    """least: the smallest standard deviation that counts, as a smaller difference is not seen. below, above: what one
+    sees if samples have less or more of it than real images; empty if that is no fault of its own."""
+
+    name: str
+    least: float
+    below: str
+    above: str
+
+
+# The most telling first.
+STATISTICS = {
+    "specks": Statistic("specks", 0.2, "", "there are specks that real ones lack"),
+    "lines": Statistic("outlines and thin lines", 0.2, "", "there are outlines that real ones lack"),
+    "edges": Statistic("strength of edges", 0.1, "edges are soft", "edges are too sharp"),
+    "detail": Statistic("fine detail", 0.25, "fine detail is missing", "there is too much fine detail"),
+    "plain": Statistic("plain areas", 0.03, "plain areas have patterns", "surfaces are too plain"),
+    "colours": Statistic("colours", 0.05, "colours are off", "colours are off"),
+    "light": Statistic("brightness and contrast", 0.05, "tones are dark or flat", "tones are bright or hard"),
+    "parts": Statistic("places of parts", 0.25, "parts are in wrong places", "parts are in wrong places"),
+}
+
+
+def statistics_of(x: Tensor) -> dict[str, Array]:
+    """What is seen in images x (N, C, H, W) of about [-1, 1]: by name, numbers (N, K) of each image.
+
+    detail: logarithm of the mean squared Laplacian. edges: that of the mean of the strongest gradients. lines: those of
+    the mean visible height above both sides, and depth below them. specks: that of the mean visible excess over all
+    eight neighbours. plain: share of pixels without a visible gradient. light: mean and standard deviation of the
+    brightness. colours: means of red minus green, of blue minus yellow, and of the distance from grey. parts:
+    `places_of`.
+    """
+    size = x[0, 0].numel()
+    parts = [_statistics(part) for part in x[: max(2, MOST // size)].split(max(1, PIXELS // size))]
+    return {name: torch.cat([part[name] for part in parts]).double().numpy() for name in parts[0]}
+
+
+def _statistics(x: Tensor) -> dict[str, Tensor]:
+    grey = x.mean(1)  # (N, H, W)
+    h, w = grey.shape[1:]
+    wide = F.pad(grey[:, None], (1, 1, 1, 1), mode="replicate")[:, 0]
+    near = [wide[:, i : i + h, j : j + w] for i in range(3) for j in range(3)]  # opposite ones are at i and 8 - i
+    pairs = list(zip(near[:4], near[:4:-1], strict=True))
+    higher = [torch.maximum(a, b) for a, b in pairs]
+    lower = [torch.minimum(a, b) for a, b in pairs]
+
+    def log(values: Tensor, least: float = STEP / 8) -> Tensor:
+        return (values.flatten(1).mean(1) + least).log()
+
+    def visible(excess: Tensor) -> Tensor:
+        return (excess - VISIBLE).clamp_min_(0)
+
+    gradient = torch.hypot(near[5] - near[3], near[7] - near[1]).flatten(1)
+    strongest = gradient.topk(max(1, gradient.shape[1] // STRONGEST), 1).values
+    light, dark = visible(grey - reduce(torch.minimum, higher)), visible(reduce(torch.maximum, lower) - grey)
+    above, below = visible(grey - reduce(torch.maximum, higher)), visible(reduce(torch.minimum, lower) - grey)
+    out = {
+        "detail": log((near[1] + near[3] + near[5] + near[7] - 4 * grey).square(), STEP**2),
+        "edges": log(strongest, STEP),
+        "lines": torch.stack([log(light), log(dark)], 1),
+        "specks": log(above + below),
+        "plain": (gradient < VISIBLE).float().mean(1),
+        "light": torch.stack([grey.mean((1, 2)), grey.flatten(1).std(1, correction=0)], 1),
+        "parts": places_of(grey),
+    }
+    if x.shape[1] == 3:
+        red, blue = x[:, 0] - x[:, 1], x[:, 2] - (x[:, 0] + x[:, 1]) / 2
+        out["colours"] = torch.stack([v.mean((1, 2)) for v in (red, blue, torch.hypot(red, blue))], 1)
+    return {name: values.view(len(x), -1) for name, values in out.items()}
+
+
+def places_of(grey: Tensor) -> Tensor:
+    """Where things are in images (N, H, W), as numbers (N, K): how bright each cell of a grid is beside the others, and
+    how much neighbours differ along each row and column beside the others."""
+    h, w = grey.shape[1:]
+    cells = F.adaptive_avg_pool2d(grey[:, None], (min(GRID, h), min(GRID, w))).flatten(1)
+    cells = (cells - cells.mean(1, keepdim=True)) / (cells.std(1, keepdim=True, correction=0) + 0.05)
+    profiles = []
+    for steps in (grey.diff(dim=1).abs().mean(2), grey.diff(dim=2).abs().mean(1)):
+        if steps.shape[1]:
+            bins = F.adaptive_avg_pool1d(steps[:, None], min(PROFILE, steps.shape[1]))[:, 0]
+            profiles.append(bins / (bins.mean(1, keepdim=True) + STEP))
+    return torch.cat([cells, *profiles], 1)
+
+
+def difference(fake: Array, real: Array, least: float) -> Estimate:
+    """The difference between the means of fake (N, K) and real (M, K) in standard deviations of real, of the column
+    where it is largest, with a normal interval. `least`: the smallest standard deviation that counts.
+
+    The largest of K differences is large by chance. Its square is reduced by 2 log(K) squared standard errors, which
+    the largest of K independent normal ones reaches (Leadbetter, Lindgren and Rootzen 1983, theorem 1.5.3).
+    """
+    unit = np.maximum(real.std(0, ddof=1), least)
+    gap = (fake.mean(0) - real.mean(0)) / unit
+    k = int(np.abs(gap).argmax())
+    error = float(np.sqrt(fake[:, k].var(ddof=1) / len(fake) + real[:, k].var(ddof=1) / len(real)) / unit[k])
+    by_chance = 2 * np.log(len(gap)) * error**2
+    value = float(np.copysign(np.sqrt(max(0.0, gap[k] ** 2 - by_chance)), gap[k]))
+    return Estimate(value, value - Z95 * error, value + Z95 * error, len(fake))
+
+
+def appearance(evidence: Evidence) -> list[Score]:
+    """What is seen in samples beside held-out images. Floor: training images. Control: blurred held-out images. Of
+    sounds, only the fine detail of their spectra."""
+    study = study_of(evidence)
+    sets = image_sets_of(study)
+    sets.need_neighbours(1)
+    real, fake, floor, control = (statistics_of(sets.sets[which]) for which in ("real", "fake", "reserve", "blurred"))
+    out = []
+    for name in ("detail",) if study.space.timed else tuple(real):
+        own, low, high = (difference(x[name], real[name], STATISTICS[name].least) for x in (fake, floor, control))
+        out.append(own.score(f"appearance/{name}", "none", low.value, high.value))
+    return out
+
+
+def faults_of(scores: Mapping[str, Score]) -> list[str]:
+    """What one sees that is not as in real images, the most telling first."""
+    values = {name: scores[key].value for name in STATISTICS if (key := f"appearance/{name}") in scores}
+    words = [STATISTICS[k].above if v > 0 else STATISTICS[k].below for k, v in values.items() if abs(v) >= SEEN]
+    return [fault for fault in words if fault]
+
+
+WORDS = ScoreWords(
+    "what one sees beside real images",
+    f"Deviation of the mean of samples, in standard deviations of real images; from {SEEN:g} on, one sees it.",
+    Question.REAL,
+)
+BESIDE = {name: statistic.name for name, statistic in STATISTICS.items()}
+METRICS = (Metric("appearance", image_space, appearance, brief=True, words={"appearance": WORDS}, beside=BESIDE),)
