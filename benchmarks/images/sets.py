@@ -9,7 +9,7 @@ import io
 import json
 import os
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from afresh.data.image.images import ImageFrame, stack_images
 from benchmarks.common.folders import data_folder
 
 Bytes = NDArray[np.uint8]
 Labels = NDArray[np.int64]
+PHOTOS = {"held": 0.15, "watched": 0.03}  # shares of each kind of photos; the rest is learnt
 
 
 @dataclass(frozen=True)
@@ -143,6 +145,33 @@ def emoji(data: Path) -> Loaded:
     new = held & np.array([p.tobytes() not in trained for p in x])
     sides = [Side(x[r], np.zeros(int(r.sum()), np.int64), tuple(captions[r].tolist())) for r in (~held, new)]
     return Loaded("emoji", sides[0], sides[1])
+
+
+def divide_photos(archive: Path, folder: Path) -> tuple[str, ...]:
+    """Write the photos of an archive into FOLDER/PART/KIND, unless they are there: for the judge (`held`), for ours to
+    watch itself on (`watched`), and `train`. Returns the kinds."""
+    if not folder.exists():
+        aside = folder.with_suffix(".part")
+        with zipfile.ZipFile(archive) as z:
+            names = sorted(n for n in z.namelist() if n.endswith(".jpg"))
+            for kind in sorted({n.split("/")[0] for n in names}):
+                own = [n for n in names if n.startswith(f"{kind}/")]
+                order = np.random.default_rng(0).permutation(len(own))
+                ends = np.cumsum([max(1, round(part * len(own))) for part in PHOTOS.values()])
+                for part, rows in zip((*PHOTOS, "train"), np.split(order, ends), strict=True):
+                    (aside / part / kind).mkdir(parents=True, exist_ok=True)
+                    for row in rows:
+                        (aside / part / own[row]).write_bytes(z.read(own[row]))
+        aside.replace(folder)
+    return tuple(sorted(path.name for path in (folder / "train").iterdir()))
+
+
+def read_photos(folder: Path, kinds: Sequence[str], size: int) -> Side:
+    """The photos of a part, squares of `size` pixels as afresh reads them, in random order."""
+    files = [(file, number) for number, kind in enumerate(kinds) for file in sorted((folder / kind).iterdir())]
+    files = [files[row] for row in np.random.default_rng(0).permutation(len(files))]
+    x, _ = stack_images([file for file, _ in files], ImageFrame(size), 3)
+    return Side(np.ascontiguousarray(x.transpose(0, 2, 3, 1)), np.array([number for _, number in files]))
 
 
 def _picture(content: bytes, mode: str) -> Bytes:

@@ -1,7 +1,8 @@
 """What the peers of the picture benchmarks share: `python -m benchmarks.images.peers.NAME FOLDER`.
 
-FOLDER/ask.json is an `Ask`; beside the answer the peer writes samples.npz (x, bytes (n, H, W, C), and y (n,), what was
-asked). The seconds pay for training alone: imports, fitting what is fitted afterwards and sampling are free.
+FOLDER/ask.json is an `Ask`; beside the answer the peer writes samples.npz (x (n, H, W, C), and y (n,), what was asked).
+Pictures are bytes, and in [-1, 1] for the networks; latents are floats, and given to them as they are. The seconds pay
+for training alone: imports, fitting what is fitted afterwards and sampling are free.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Ask:
-    """`data`: .npz with x, bytes (N, H, W, C), and y (N,); `wanted`: .npz with y (n,), the classes to draw."""
+    """`data`: .npz with x (N, H, W, C) and y (N,); `wanted`: .npz with y (n,), the classes to draw."""
 
     data: str
     wanted: str
@@ -34,7 +35,7 @@ class Ask:
 
 @dataclass(frozen=True)
 class Trained:
-    """`draw` takes classes (n,) and gives pictures (n, C, H, W) in [-1, 1]."""
+    """`draw` takes classes (n,) and gives pictures (n, C, H, W) in [-1, 1], or latents."""
 
     recipe: str
     parameters: int
@@ -72,7 +73,7 @@ def device() -> torch.device:
 
 
 def serve(train: Callable[[Ask, Tensor, Tensor], Trained]) -> None:
-    """Read the question, train and draw, write the answer. x is (N, C, H, W) in [-1, 1] on the device."""
+    """Read the question, train and draw, write the answer. x is (N, C, H, W) on the device."""
 
     def work(ask: Ask, folder: Path) -> Answer:
         torch.set_num_threads(ask.threads)
@@ -80,7 +81,9 @@ def serve(train: Callable[[Ask, Tensor, Tensor], Trained]) -> None:
         np.random.seed(ask.seed)  # noqa: NPY002  scikit-learn's mixture draws from it
         torch.manual_seed(ask.seed)
         with np.load(ask.data) as z:
-            x = torch.from_numpy(z["x"]).permute(0, 3, 1, 2).float().mul(2 / 255).sub(1).contiguous()
+            given = torch.from_numpy(z["x"]).permute(0, 3, 1, 2)
+            pictures = given.dtype == torch.uint8
+            x = (given.float().mul(2 / 255).sub(1) if pictures else given.float()).contiguous()
             y = torch.from_numpy(z["y"])
         with np.load(ask.wanted) as z:
             wanted = torch.from_numpy(z["y"])
@@ -89,8 +92,8 @@ def serve(train: Callable[[Ask, Tensor, Tensor], Trained]) -> None:
         with torch.no_grad():
             drawn = made.draw(wanted.to(device())).float().cpu()
         each = (time.perf_counter() - begun) / len(wanted)
-        pixels = ((drawn.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).contiguous().numpy()
-        keep(folder, pixels, wanted.numpy())
+        values = ((drawn.clamp(-1, 1) + 1) * 127.5).round().byte() if pictures else drawn
+        keep(folder, values.permute(0, 2, 3, 1).contiguous().numpy(), wanted.numpy())
         return Answer(
             made.recipe, made.parameters, made.steps, made.seconds, made.steps * made.batch / made.seconds, each
         )
