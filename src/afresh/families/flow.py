@@ -355,7 +355,8 @@ def sizes(space: Space) -> Sequence[FlowConfig]:
 def coded_sizes(space: Space) -> Sequence[FlowConfig]:
     """Networks of three sizes for the latents of an autoencoder."""
     return [
-        FlowConfig(widths=(base, 2 * base), blocks=1, emb=4 * base, time_mean=0.0, augment=0.5) for base in (64, 96, 128)
+        FlowConfig(widths=(base, 2 * base), blocks=1, emb=4 * base, time_mean=0.0, augment=0.5)
+        for base in (64, 96, 128)
     ]
 
 

@@ -22,7 +22,7 @@ from afresh.formats.hub import autoencoder_files
 from afresh.formats.public import CONFIG, INDEX
 from afresh.formats.text_to_image import read_part
 from afresh.nets.pipelines import diffusers
-from afresh.nets.tiny_autoencoder import PARTS, TinyAutoencoder, numbered
+from afresh.nets.tiny_autoencoder import PARTS, TinyAutoencoder, blocks_by_grid, diffusers_names, numbered
 
 DEFAULT = "madebyollin/taef2"  # 5.4 MB, MIT: 32 channels at an eighth of the side
 FIXED = {"act_fn": "relu", "upsample_fn": "nearest", "upsampling_scaling_factor": 2}  # of a tiny autoencoder
@@ -103,3 +103,24 @@ def read_tiny(folder: Path, config: Mapping[str, Any]) -> TinyAutoencoder:
             f"TAESD, a name on the hub such as {DEFAULT}, or a run of the family autoencoder."
         ) from None
     return net
+
+
+def as_diffusers(net: nn.Module) -> Any:
+    """A tiny autoencoder as the class of diffusers, with the same weights; None for other autoencoders, and for
+    architectures that the class does not have."""
+    if not isinstance(net, TinyAutoencoder):
+        return None
+    weights, (encoder, decoder) = diffusers_names(net.state_dict()), (net.encoder, net.decoder)
+    counts = blocks_by_grid(encoder), blocks_by_grid(decoder)
+    width = len(weights["encoder.layers.0.weight"])
+    out = diffusers().AutoencoderTiny(
+        encoder_block_out_channels=(width,) * len(counts[0]),
+        decoder_block_out_channels=(width,) * len(counts[1]),
+        num_encoder_blocks=counts[0],
+        num_decoder_blocks=counts[1],
+        latent_channels=net.channels,
+    )
+    if {k: v.shape for k, v in weights.items()} != {k: v.shape for k, v in out.state_dict().items()}:
+        return None
+    out.load_state_dict(weights)
+    return out.eval()

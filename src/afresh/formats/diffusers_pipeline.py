@@ -12,19 +12,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from afresh.core import Cond, CondSpec, UserError
 from afresh.core.rng import Rng
 from afresh.families.diffusers import DiffusersConfig
 from afresh.formats import diffusers as own
 from afresh.formats import onnx
-from afresh.formats.fields import BATCHES, FieldModel, always, difference, random_requests
+from afresh.formats.autoencoders import as_diffusers
+from afresh.formats.fields import BATCHES, FieldModel, always, difference, random_requests, sample
 from afresh.formats.files import write_json
 from afresh.formats.model_card import README, least_version
+from afresh.nets.latent_decoder import LatentDecoder
 from afresh.nets.pipelines import diffusers, quiet
 
 CODE, CLASS, NETWORK = "pipeline.py", "AfreshFlowPipeline", "velocity"
+AUTOENCODER, DECODER = "vae", "decoder"  # parts that make images of latents: one or none of them is there
+GRAPH = ["diffusers", "OnnxRuntimeModel"]
 TOLERANCE = 1e-3  # relative to the largest output or 1, after all steps
 STEPS = 20  # as many as afresh takes by default
 
@@ -41,12 +44,13 @@ def write(model: FieldModel, folder: Path) -> list[str]:
             "`to='onnx'` for other programs, or `to='safetensors'`."
         )
     (folder / NETWORK).mkdir()
-    about = onnx.write_graph(model, graph, folder / NETWORK)
+    part, more = write_decoder(model, graph, folder)
     index = {
         "_class_name": [CODE.removesuffix(".py"), CLASS],
         "_diffusers_version": diffusers().__version__,
-        NETWORK: ["diffusers", "OnnxRuntimeModel"],
-        "about": about,
+        NETWORK: GRAPH,
+        **part,
+        "about": onnx.write_graph(model, graph, folder / NETWORK / onnx.FILE, more),
     }
     write_json(folder / own.INDEX, index)
     (folder / CODE).write_text((files("afresh.formats") / "flow_pipeline.py").read_text("utf-8"), encoding="utf-8")
@@ -54,17 +58,39 @@ def write(model: FieldModel, folder: Path) -> list[str]:
     return [f"diffusers runs {CODE} of the folder, so it asks for trust_remote_code=True; the network is an ONNX graph"]
 
 
+def write_decoder(model: FieldModel, graph: onnx.Graph, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Write what decodes the latents of a codec, if there is one: an autoencoder of diffusers where it has the class,
+    else an ONNX graph. Returns its entry of the index, and the statistics of the latents if a graph does not have
+    them."""
+    decoder, net = onnx.decoder_of(model, graph), model.decoder
+    if decoder is None or not isinstance(net, LatentDecoder):
+        return {}, {}
+    tiny = as_diffusers(net.net)
+    if tiny is not None:
+        tiny.save_pretrained(folder / AUTOENCODER)
+        statistics = {"mean": net.mean.tolist(), "std": net.std.tolist()}
+        return {AUTOENCODER: ["diffusers", type(tiny).__name__]}, {"latents": statistics}
+    (folder / DECODER).mkdir()
+    onnx.write_graph(*decoder, folder / DECODER / onnx.FILE)
+    return {DECODER: GRAPH}, {}
+
+
 def guide(model: FieldModel) -> str:
     """README.md: how to open the folder with diffusers."""
     label = next((k for k, p in model.conds.items() if p.kind == "label"), None)
     asked = "" if label is None else f", conditions={{{label!r}: {model.conds[label].classes[0]!r}}}"
     save = 'images[0].save("0.png")' if model.image else "images[0]  # an array"
+    decoded = ""
+    if model.codec is not None:
+        decoded = (
+            f" `{AUTOENCODER}/` (an autoencoder of diffusers) or `{DECODER}/model.onnx` makes samples of its latents."
+        )
     names = ", ".join(f"`{k}` ({p.kind})" for k, p in model.conds.items()) or "none"
     return f"""# {Path(model.source).name}
 
 A flow of afresh as a pipeline of diffusers: `{NETWORK}/model.onnx` is the network, `{CODE}` the code of the pipeline,
-which you may read before you trust it. It needs diffusers and {least_version("onnxruntime")}. Conditions: {names};
-what is not named is left open. `proof.json` states how it was compared.
+which you may read before you trust it.{decoded} It needs diffusers and {least_version("onnxruntime")}.
+Conditions: {names}; what is not named is left open. `proof.json` states how it was compared.
 
 ```python
 from diffusers import DiffusionPipeline
@@ -89,7 +115,7 @@ def prove(model: FieldModel, folder: Path) -> dict[str, Any]:
         request = random_requests(model.conds, n, Rng(n))
         for cond in (always(request), request, request.null()):
             for guidance in (1.0, 2.0) if model.conds else (1.0,):
-                ours = sampled(model, cond, guidance)
+                ours = sample(model, cond, steps=STEPS, guidance=guidance)
                 made = pipeline(
                     n,
                     values_of(model.conds, cond),
@@ -110,13 +136,6 @@ def prove(model: FieldModel, folder: Path) -> dict[str, Any]:
         "tolerance": tolerance,
         "outputs": outputs,
     }
-
-
-def sampled(model: FieldModel, cond: Cond, guidance: float) -> Tensor:
-    """Samples of the run, (n, *space.shape)."""
-    settings = model.family.sampling.settings(steps=STEPS, guidance=guidance)
-    rows = torch.arange(cond.size)
-    return model.family.sampling.sample(model.modules, model.config, model.space, cond, Rng(0), rows, settings)
 
 
 def values_of(spec: CondSpec, cond: Cond) -> dict[str, list[Any]]:

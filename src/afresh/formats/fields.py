@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,16 +21,22 @@ from torch import Tensor, nn
 from afresh.core import Cond, CondSpec, Family, Part, Space, UserError
 from afresh.core.options import current
 from afresh.core.rng import Rng
+from afresh.families.codecs import pipeline, trained
+from afresh.families.codecs.pipeline import PipelineCodec
+from afresh.families.codecs.trained import TrainedCodec
 from afresh.formats.files import load_tensors, read_model, write_json
 from afresh.formats.model_card import README
 
-WEIGHTS, ABOUT = "model.safetensors", "model.json"
+WEIGHTS, ABOUT, CODEC = "model.safetensors", "model.json", "codec"
 BATCHES = (1, 3)  # sizes of batches on which a proof compares
+FieldCodec = PipelineCodec | TrainedCodec
+CODECS: Mapping[str, Callable[[Path], FieldCodec]] = {"pipeline": pipeline.load, "trained": trained.load}
 
 
 @dataclass(frozen=True)
 class FieldModel:
-    """A model over fields in float32 on the CPU. `image`: whether -1 ... 1 stand for the bytes 0 ... 255."""
+    """A model over fields in float32 on the CPU. `image`: whether -1 ... 1 stand for the bytes 0 ... 255. `codec`: by
+    its name in CODECS; `space` is then that of its latents."""
 
     family: Family
     config: Any
@@ -38,6 +45,7 @@ class FieldModel:
     conds: CondSpec
     source: str
     image: bool
+    codec: tuple[str, FieldCodec] | None = None
 
     @staticmethod
     def of(
@@ -48,18 +56,33 @@ class FieldModel:
         conds: CondSpec,
         source: str,
         image: bool,
+        codec: tuple[str, FieldCodec] | None = None,
     ) -> FieldModel:
         """From modules on any device, which are copied."""
-        nets = {k: copy.deepcopy(m).cpu().float().eval().requires_grad_(False) for k, m in modules.items()}
-        # One memory layout for all: another one rounds differently, and proofs compare bit for bit.
-        nets = {k: m.to(memory_format=torch.contiguous_format) for k, m in nets.items()}  # type: ignore[call-overload]
-        return FieldModel(family, config, nets, space, conds, source, image)
+        nets = {k: cpu_copy(m) for k, m in modules.items()}
+        return FieldModel(family, config, nets, space, conds, source, image, codec)
+
+    @cached_property
+    def decoder(self) -> nn.Module:
+        """Maps x (B, *space.shape) to samples (B, *samples.shape)."""
+        return nn.Identity() if self.codec is None else cpu_copy(self.codec[1].decoder)
+
+    @property
+    def samples(self) -> Space:
+        """The space of what is drawn."""
+        return self.space if self.codec is None else self.codec[1].source
 
     def state(self) -> dict[str, Tensor]:
         """Tensors as {module.parameter: tensor}."""
         return {
             f"{m}.{k}": v.contiguous().clone() for m, net in self.modules.items() for k, v in net.state_dict().items()
         }
+
+
+def cpu_copy(net: nn.Module) -> nn.Module:
+    net = copy.deepcopy(net).cpu().float().eval().requires_grad_(False)
+    # One memory layout for all: another one rounds differently, and proofs compare bit for bit.
+    return net.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload,no-any-return]
 
 
 class FieldProof(BaseModel):
@@ -128,10 +151,11 @@ class _Saved(BaseModel):
     conds: CondSpec
     image: bool
     source: str
+    codec: Literal["pipeline", "trained"] | None = None
 
 
 def write(model: FieldModel, folder: Path) -> list[str]:
-    """Write model.safetensors, model.json and README.md into an empty folder; returns notes (none)."""
+    """Write model.safetensors, model.json, README.md and the codec into an empty folder; returns notes (none)."""
     saved = _Saved(
         family=model.family.name,
         config=model.config.model_dump(mode="json"),
@@ -139,7 +163,10 @@ def write(model: FieldModel, folder: Path) -> list[str]:
         conds=model.conds,
         image=model.image,
         source=Path(model.source).name,
+        codec=None if model.codec is None else model.codec[0],
     )
+    if model.codec is not None:
+        model.codec[1].save(folder / CODEC)
     (folder / WEIGHTS).write_bytes(save(model.state(), {"format": "pt"}))
     write_json(folder / ABOUT, saved.model_dump(mode="json"))
     (folder / README).write_text(guide(model), encoding="utf-8")
@@ -149,7 +176,10 @@ def write(model: FieldModel, folder: Path) -> list[str]:
 def read(folder: Path, family_named: Callable[[str], Family]) -> FieldModel:
     """Read what `write` wrote. Raises UserError, naming fields or tensors, if the files do not fit together."""
     saved = read_model(folder / ABOUT, _Saved)
-    space = Space("field", saved.space.shape, std=saved.space.std)
+    codec = None if saved.codec is None else (saved.codec, CODECS[saved.codec](folder / CODEC))
+    space = Space("field", saved.space.shape, std=saved.space.std) if codec is None else codec[1].target
+    if space.shape != saved.space.shape:
+        raise UserError(f"{folder / CODEC} makes latents of another shape than {ABOUT} states. Export the run again.")
     family = family_named(saved.family).for_space(space)
     try:
         config = family.config(**current(saved.config, family.retired))
@@ -160,15 +190,20 @@ def read(folder: Path, family_named: Callable[[str], Family]) -> FieldModel:
         nn.ModuleDict(modules).load_state_dict(load_tensors(folder / WEIGHTS))
     except RuntimeError as e:
         raise UserError(f"{folder / WEIGHTS} does not fit {ABOUT}: {e}.") from None
-    return FieldModel.of(family, config, modules, space, saved.conds, saved.source, saved.image)
+    return FieldModel.of(family, config, modules, space, saved.conds, saved.source, saved.image, codec)
 
 
 def guide(model: FieldModel) -> str:
     """README.md: how to load the model and sample from it."""
+    codec, decoded = "", ""
+    if model.codec is not None:
+        codec = f" The model learnt latents, which the codec in `{CODEC}/` decodes."
+        decoded = "    x = model.decoder(x)\n"
     return f"""# {Path(model.source).name}
 
 A model of the family `{model.family.name}` in afresh's own names: `model.safetensors` holds its tensors as
-`module.parameter`, `model.json` its sizes, space and conditions. `proof.json` states how it was checked. To sample:
+`module.parameter`, `model.json` its sizes, space and conditions.{codec} `proof.json` states how it was checked. To
+sample:
 
 ```python
 from pathlib import Path
@@ -185,7 +220,7 @@ with torch.no_grad():
     x = model.family.sampling.sample(
         model.modules, model.config, model.space, cond, Rng(0), torch.arange(4), model.family.sampling.settings()
     )
-print(x.shape, float(x.min()), float(x.max()))
+{decoded}print(x.shape, float(x.min()), float(x.max()))
 ```
 """
 
@@ -195,6 +230,7 @@ def prove(model: FieldModel, folder: Path, family_named: Callable[[str], Family]
     samples, bit for bit."""
     again = read(folder, family_named)
     same = same_tensors(model.state(), again.state())
+    same &= same_tensors(model.decoder.state_dict(), again.decoder.state_dict())
     largest, outputs = 0.0, 0.0
     for n in BATCHES:
         cond = random_requests(model.conds, n, Rng(n))
@@ -212,12 +248,12 @@ def prove(model: FieldModel, folder: Path, family_named: Callable[[str], Family]
 
 
 @torch.no_grad()
-def sample(model: FieldModel, cond: Cond) -> Tensor:
-    """Samples with the family's default settings."""
-    rows = torch.arange(cond.size)
-    return model.family.sampling.sample(
-        model.modules, model.config, model.space, cond, Rng(0), rows, model.family.sampling.settings()
-    )
+def sample(model: FieldModel, cond: Cond, **settings: Any) -> Tensor:
+    """Samples (n, *samples.shape) with the family's default settings but those given."""
+    rows, chosen = torch.arange(cond.size), model.family.sampling.settings(**settings)
+    x = model.family.sampling.sample(model.modules, model.config, model.space, cond, Rng(0), rows, chosen)
+    decoded: Tensor = model.decoder(x)
+    return decoded
 
 
 def same_tensors(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:

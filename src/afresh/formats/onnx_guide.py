@@ -27,6 +27,8 @@ for i in range(steps):  # from noise at t = 0 to data at t = 1
     t, s = np.full(n, i / steps, np.float32), np.full(n, (i + 1) / steps, np.float32)
     x = x + np.float32(1 / steps) * session.run(None, {{"x": x, "t": t, "s": s, **cond}})[0]
 """
+DECODE = """x = onnxruntime.InferenceSession("decoder.onnx").run(None, {"latents": x})[0]
+"""
 SAVE_IMAGES = """pixels = np.clip(np.round((x + 1) * 127.5), 0, 255).astype(np.uint8)  # (n, C, H, W)
 for i, p in enumerate(pixels):
     Image.fromarray(p[0] if len(p) == 1 else p.transpose(1, 2, 0)).save(f"{i}.png")
@@ -52,7 +54,7 @@ def guide(about: Mapping[str, Any]) -> str:
         value, present = part["value"], part["present"]
         rows.append(f"| `{value['name']}` | {value['type']} | {shown(value['shape'])} | {name}: {part['means']} |")
         rows.append(f"| `{present['name']}` | bool | {shown(present['shape'])} | false: {name} is left open |")
-    out = about["output"]
+    out, decoder = about["output"], about.get("decoder")
     return f"""# {about["source"]}
 
 `model.onnx` (opset {about["opset"]}) {kind}. `model.json` holds the classes and scales; it is also in the
@@ -63,12 +65,23 @@ metadata of the file. `proof.json` states how the file was compared with the mod
 {chr(10).join(rows)}
 
 Output: `{out["name"]}`, {out["type"]}, {shown(out["shape"])}{scale(about)}.
-
+{"" if decoder is None else decoding(decoder)}
 With numpy, onnxruntime{" and pillow" if is_image(about) else ""} installed, this program writes four samples
 into the current folder:
 
 ```python
 {program(about)}```
+"""
+
+
+def decoding(about: Mapping[str, Any]) -> str:
+    """A paragraph about decoder.onnx."""
+    latents, out = about["inputs"]["latents"], about["output"]
+    scaled = f" in -1 ... 1; in bytes {about['bytes']}" if about["bytes"] else ""
+    return f"""
+These are latents. `decoder.onnx` maps `latents`, {latents["type"]}, {shown(latents["shape"])}, to samples
+`{out["name"]}`, {shown(out["shape"])}{scaled}. The mean and the standard deviation of each channel of the latents are in that graph:
+give it x as it is at t = 1.
 """
 
 
@@ -78,6 +91,7 @@ def program(about: Mapping[str, Any]) -> str:
     shape = tuple(about["space"]["shape"])
     steps = {"velocity": STEPS, "map": JUMPS}
     body = steps[kind].format(shape=shape) if kind in steps else one_pass(about)
+    body += DECODE if "decoder" in about else ""
     imported = "import onnxruntime\n"
     head = HEAD.replace(imported, f"{imported}from PIL import Image\n") if images else HEAD
     return f"{head}{condition(about)}{body}{SAVE_IMAGES if images else SAVE_ARRAYS}"
@@ -111,7 +125,8 @@ def condition(about: Mapping[str, Any]) -> str:
 
 def is_image(about: Mapping[str, Any]) -> bool:
     """Whether a sample can be saved as PNG."""
-    return bool(about["bytes"]) and len(about["space"]["shape"]) == 3 and about["space"]["shape"][0] in (1, 3)
+    shape = about.get("decoder", about)["space"]["shape"]
+    return bool(about["bytes"]) and len(shape) == 3 and shape[0] in (1, 3)
 
 
 def scale(about: Mapping[str, Any]) -> str:

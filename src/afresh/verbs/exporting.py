@@ -19,7 +19,7 @@ from afresh.formats import diffusers_pipeline, fields, gguf, gguf_tokenizer, hug
 from afresh.formats.base import Base
 from afresh.formats.byte_fallback import with_bytes
 from afresh.formats.decoder import base_of
-from afresh.formats.fields import FieldModel, FieldProof
+from afresh.formats.fields import FieldCodec, FieldModel, FieldProof
 from afresh.formats.fields import difference as largest_difference
 from afresh.formats.folder import check_new, write_proved
 from afresh.formats.model_card import Card, add_card
@@ -374,16 +374,14 @@ def export_fields(
     """`export` for a model over fields (images, spectrograms). Raises UserError as `export`."""
     target = field_format(to, precision, label)
     check_new(out, force)  # before the work of copying the model
-    if target.library == "diffusers" and isinstance(run.config, TextToImageConfig):
+    if isinstance(run.config, TextToImageConfig):
+        if target.library != "diffusers":
+            raise UserError(
+                f"{run.path} needs the text encoders of its base, which the format {to} does not hold. Export it with "
+                "`to='diffusers'`."
+            )
         return export_pipeline(run, out, card_of(run, licence), force)
-    if run.codec is not None:
-        raise UserError(
-            f"{run.path} samples latents that its codec {run.record.codec} decodes; an export would lack the codec. "
-            "Exporting a run together with its codec is not supported yet: copy the run's folder instead."
-        )
-    model = FieldModel.of(
-        run.family, run.config, run.modules, run.space, run.conds, str(run.path), decodes_to_bytes(run.encoder)
-    )
+    model = field_model(run)
 
     def write(folder: Path) -> FieldProof:
         notes = [*target.write(model, folder)]
@@ -393,6 +391,20 @@ def export_fields(
         return proof
 
     return write_proved(out, write, force)
+
+
+def field_model(run: Run) -> FieldModel:
+    """The model of a run over fields. Raises UserError if its samples are not fields."""
+    codec, name = run.codec, run.record.codec
+    if codec is not None and not isinstance(codec, FieldCodec):
+        raise UserError(
+            f"{run.path} draws latents that its codec {name} decodes to {codec.source.kind}, and exports hold only "
+            f"codecs of images and sounds ({', '.join(fields.CODECS)}). Copy the run's folder instead: afresh opens it "
+            "anywhere."
+        )
+    named = None if codec is None or name is None else (name, codec)
+    image = decodes_to_bytes(run.encoder)
+    return FieldModel.of(run.family, run.config, run.modules, run.space, run.conds, str(run.path), image, named)
 
 
 def field_format(to: str, precision: str, label: object) -> FieldFormat:
