@@ -101,7 +101,7 @@ def test_what_samples_without_steps_is_refused(family: str, tmp_path: Path) -> N
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("kind", "part"), [("tiny", "vae"), ("pooled", "decoder"), ("trained", "decoder")])
+@pytest.mark.parametrize(("kind", "part"), [("tiny", "vae"), ("pooled", "decoder")])
 def test_a_flow_of_latents_draws_images(kind: str, part: str, tmp_path: Path) -> None:
     """By an autoencoder of diffusers where it has the class, and by a graph where it does not."""
     model, out = latent_model("flow", kind, tmp_path), tmp_path / "out"
