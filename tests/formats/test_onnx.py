@@ -53,7 +53,7 @@ def codec_of(kind: str, folder: Path) -> tuple[str, FieldCodec]:
     torch.manual_seed(0)
     if kind == "trained":
         family = registry.family("autoencoder")
-        config = family.config(width=8, factor=2, channels=3)
+        config = family.config(width=8, factor=4, channels=3)
         modules = family.build(config, space, {})
         return "trained", trained.of_modules(config.model_dump(), modules, space, examples(space))
     net = kl() if kind == "kl" else read_autoencoder(tiny_autoencoder(folder / "autoencoder", pooled=kind == "pooled"))
