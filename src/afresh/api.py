@@ -653,11 +653,12 @@ def train(
     a loader of batches, which are kept as files in the user's data folder (~/.local/share/afresh/data on Linux).
 
     `base` is a model to begin with, as `tune` does, or "auto": small public weights on this machine if the data is
-    little text. `codec` is a finished autoencoder whose latents are learnt. `data` are options of the modality
-    ({"size": 32}), `settings` those of training and of the family ({"train.lr": 0.001, "family.width": 256}). The plan
-    and the progress go to the listener (`afresh.listening`), by default to standard error, unless `quiet`. Curves and
-    previews also go to every `log`: "tensorboard", "trackio" or "wandb". `processes` train together, on this machine or
-    on a Ray cluster, whose address (ray://HOST, or "local") is `on`.
+    little text. `codec` is an autoencoder whose latents are learnt: a run, a folder, a name on the hub, or "none"; by
+    default, images of more than 96 pixels have a public one. `data` are options of the modality ({"size": 32}),
+    `settings` those of training and of the family ({"train.lr": 0.001, "family.width": 256}). The plan and the progress
+    go to the listener (`afresh.listening`), by default to standard error, unless `quiet`. Curves and previews also go
+    to every `log`: "tensorboard", "trackio" or "wandb". `processes` train together, on this machine or on a Ray
+    cluster, whose address (ray://HOST, or "local") is `on`.
 
     Raises UserError for bad usage or input, Diverged if training cannot go on, Interrupted after Ctrl-C (saved).
     """
@@ -668,7 +669,7 @@ def train(
             modality=modality,
             base=None if base is None else str(base.path if isinstance(base, Model) else base),
             family=family,
-            codec=None if codec is None else str(codec.path if isinstance(codec, Model) else codec),
+            codec="auto" if codec is None else str(codec.path if isinstance(codec, Model) else codec),
             minutes=in_minutes(minutes),
             steps=steps,
             tokens=tokens,

@@ -104,6 +104,10 @@ class Preferences(BaseSettings):
     mark_works: bool = Field(
         True, description="whether works are marked and signed, so that machines can tell where they come from"
     )
+    codec: str = Field(
+        "", description="a folder or a name on the hub: the autoencoder for images of more than 96 pixels; else taef2"
+    )
+    offline: bool = Field(False, description="fetch nothing that a command was not told to fetch")
     certificate: Folder | None = Field(
         None, description="a certificate in PEM to sign works with, and those of its issuers; else one of your own"
     )

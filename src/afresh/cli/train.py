@@ -46,11 +46,10 @@ def train(
     ] = None,
     codec: Annotated[
         str | None,
-        typer.Option(
-            help="An autoencoder whose latents are learnt: a run, a folder of diffusers, or a name on the hub.",
-            metavar="CODEC",
-            callback=o.base_path,
-            autocompletion=completion.runs,
+        o.option(
+            "The autoencoder whose latents are learnt: a run, a folder, a name on the hub, or none. By default, images "
+            "of more than 96 pixels have a public one.",
+            complete=completion.runs,
         ),
     ] = None,
     minutes: o.Minutes = None,
@@ -125,7 +124,7 @@ def train(
         modality=modality,
         base=base,
         family=family,
-        codec=codec,
+        codec=codec or "auto",
         minutes=minutes,
         steps=steps,
         tokens=tokens,

@@ -17,13 +17,14 @@ class Plugin:
         walks = "afresh_walks:PLUGIN"
 
     modalities, families: by the name that runs record, which is also the `name` of the `afresh.core.Modality` or
-    `Family`. codecs: by the name that runs record, each with `takes(space) -> bool`, `fit(examples, space) -> Codec`
-    and `load(folder) -> Codec`, for families that do not accept the space of the data. weights: kinds of public
-    weights that `afresh tune` begins with, by the name that the record has, each a
-    `afresh.formats.public.PublicWeights`; a family that comes with them has "tune" as its `made_by`. metrics, aligners:
-    each a sequence of `afresh.core.Metric` or `Aligner`. rewards: each a mapping {kind of items: {name:
-    afresh.alignment.rewards.reward.Builtin}}, where the kind "" stands for all kinds. sources: each a
-    `afresh.core.Source`. verbs: by name, each a `afresh.core.verb.Verb`. pages: each a
+    `Family`. sides: for a modality by name, a function of a path that returns the shorter sides in pixels of its files
+    by their headers; the size of images and the use of an autoencoder are chosen by them. codecs: by the name that runs
+    record, each with `takes(space) -> bool`, `fit(examples, space) -> Codec` and `load(folder) -> Codec`, for families
+    that do not accept the space of the data. weights: kinds of public weights that `afresh tune` begins with, by the
+    name that the record has, each a `afresh.formats.public.PublicWeights`; a family that comes with them has "tune" as
+    its `made_by`. metrics, aligners: each a sequence of `afresh.core.Metric` or `Aligner`. rewards: each a mapping
+    {kind of items: {name: afresh.alignment.rewards.reward.Builtin}}, where the kind "" stands for all kinds. sources:
+    each a `afresh.core.Source`. verbs: by name, each a `afresh.core.verb.Verb`. pages: each a
     `afresh.serve.studio.pages.RunPage`. extractors: each a mapping of suffixes to functions that read a file for
     `afresh collect` (`afresh.collect.extract.Extractor`). protocols: dialects of the server by a part of the paths that
     belong to them, "/v1/messages", each a `afresh.serve.protocols.Protocol`. creations: ways in which the studio makes
@@ -41,6 +42,7 @@ class Plugin:
     reads: str = ""
     modalities: Mapping[str, str] = field(default_factory=dict)
     families: Mapping[str, str] = field(default_factory=dict)
+    sides: Mapping[str, str] = field(default_factory=dict)
     codecs: Mapping[str, str] = field(default_factory=dict)
     weights: Mapping[str, str] = field(default_factory=dict)
     metrics: tuple[str, ...] = ()

@@ -27,6 +27,7 @@ OWN = "afresh"  # the package whose faults are faults of this program
 REQUIRED_ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "modalities": ("name", "kind", "options", "sniff", "read", "fit", "load"),
     "families": ("name", "accepts", "config", "plan", "build", "objective", "sampling"),
+    "sides": ("__call__",),
     "codecs": ("takes", "fit", "load"),
     "weights": ("name", "holds", "open", "write_adapter"),
     "aligners": (),

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from functools import cache, partial
 from importlib import import_module
+from pathlib import Path
 from pkgutil import iter_modules, resolve_name
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +62,11 @@ def modality(name: str) -> Modality:
     _check("modality", name, modality_names())
     plugin: Modality = next(part for part in parts("modalities") if part.name == name).load()
     return plugin
+
+
+def sides_of(name: str) -> Callable[[Path], list[int]] | None:
+    """The shorter sides in pixels of the files at a path, of a modality that tells them."""
+    return next((part.load() for part in parts("sides") if part.name == name), None)
 
 
 def modalities() -> list[Modality]:

@@ -6,8 +6,6 @@ An `AutoencoderTiny` is read without diffusers; other classes need it. Only safe
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +26,6 @@ DEFAULT = "madebyollin/taef2"  # 5.4 MB, MIT: 32 channels at an eighth of the si
 FIXED = {"act_fn": "relu", "upsample_fn": "nearest", "upsampling_scaling_factor": 2}  # of a tiny autoencoder
 
 
-@dataclass(frozen=True)
-class PublicAutoencoder:
-    """`name`: by which it is found again, on the hub or as an absolute path."""
-
-    name: str
-    folder: Path
-    net: nn.Module
-
-
 def holds_autoencoder(path: Path) -> bool:
     """Whether a folder holds an autoencoder or a pipeline with one, complete or not."""
     if (path / INDEX).is_file():
@@ -46,28 +35,23 @@ def holds_autoencoder(path: Path) -> bool:
     return not (path / "run.json").exists() and any(path.glob("*.safetensors"))
 
 
-def open_autoencoder(name: str, fetch: bool = True) -> PublicAutoencoder:
-    """An autoencoder by the path of its folder, or by its name on the hub, from where it is fetched once with `fetch`.
-
-    Raises UserError if it is not there, is damaged, or is of an unknown architecture.
-    """
+def located(name: str, fetch: bool = False) -> Path:
+    """The folder of an autoencoder by its path, or by its name on the hub: in the local cache, or with `fetch` from the
+    hub, once. Raises UserError if it is not there or cannot be fetched."""
     path = Path(name).expanduser()
-    if path.exists():
-        return PublicAutoencoder(str(path.resolve()), path, read_autoencoder(path))
-    folder = autoencoder_files(name, fetch)
-    return PublicAutoencoder(name, folder, read_autoencoder(folder))
+    return path if path.exists() else autoencoder_files(name, fetch)
 
 
 def at_hand(name: str) -> bool:
     """Whether an autoencoder is a folder here, or in the cache of the hub."""
     try:
-        return Path(name).expanduser().exists() or bool(find_spec("huggingface_hub") and autoencoder_files(name, False))
+        return located(name).exists()
     except UserError:
         return False
 
 
 def read_autoencoder(folder: Path) -> nn.Module:
-    """Raises UserError as `open_autoencoder`."""
+    """The network in a folder. Raises UserError if it is damaged or of an unknown architecture."""
     if (folder / INDEX).is_file():
         folder = folder / "vae"
     config = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else {}

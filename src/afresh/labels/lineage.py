@@ -67,6 +67,8 @@ def _follow(found: Lineage, run: Run, id: str, chain: tuple[Path, ...]) -> None:
     _add_data(found, record, id)
     _add_alignment(found, run, id)
     if record.codec is not None and (part := folder_part(run.path / "codec", "codec", record.codec)) is not None:
+        if (public := record.codec_licence) is not None:
+            part = part.model_copy(update={"name": visible_line(public.name), "licences": (stated(public),)})
         found.add(part, id, "works in the space of")
     if record.base_model is None:
         return

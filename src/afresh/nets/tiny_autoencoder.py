@@ -76,9 +76,9 @@ def chain(weights: Mapping[str, Tensor], part: str) -> nn.Sequential:
     """One half, by the weights of its numbered layers. Raises ValueError for weights of another architecture."""
     layers: dict[int, dict[str, Tensor]] = {}
     for name, tensor in weights.items():
-        half, number, rest = name.split(".", 2)
+        half, place, rest = name.split(".", 2)
         if half == part:
-            layers.setdefault(int(number), {})[rest] = tensor
+            layers.setdefault(int(place), {})[rest] = tensor
     if not layers or max(layers) > MOST_LAYERS:
         raise ValueError(f"it has no {part} of numbered layers")
     decodes = part == "decoder"

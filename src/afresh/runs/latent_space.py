@@ -7,13 +7,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from afresh.core import Codec, Examples, Family, Space, UserError, registry
 from afresh.core.space import evenly_spaced
 from afresh.data.prepare import Prepared
 from afresh.families.codecs import pipeline
-from afresh.formats.autoencoders import PublicAutoencoder
 from afresh.runs.latents import heldout_latents, training_latents
+from afresh.runs.record import BaseLicence
 from afresh.runs.run import Run, summary
 from afresh.training.plan import Decision
 from afresh.training.weights import FITTED, read_weights
@@ -23,8 +24,22 @@ from afresh.training.weights import FITTED, read_weights
 WORST = 0.08
 SEQUENCES = 512  # held-out items of tokens that a codec is evaluated on
 FEWEST_BACK = 0.1  # share of them that must come back as they were
+TRAIN_BETTER = (
+    "Train a better one: for longer (`minutes`), with more channels or levels (`family.channels=8` or "
+    "`family.levels=[8,8,8,5,5]`), or with less downsampling (`family.factor=2`)."
+)
+LOSES, ALIGNED = "codec_loses", "aligned_codec"  # codes of errors
 CHECKED, VALUES = 2048, 1 << 25  # the most held-out examples that a codec is evaluated on, and their numbers
 RANGE = 2.0  # the difference of the largest and the smallest value of a field, for the PSNR
+
+
+@dataclass(frozen=True)
+class PublicAutoencoder:
+    """An autoencoder of others, with the name by which it is found again and what its owner allows."""
+
+    name: str
+    net: nn.Module
+    licence: BaseLicence
 
 
 @dataclass(frozen=True)
@@ -59,9 +74,9 @@ def latent_space(prepared: Prepared, family: str | None, codec: Path | PublicAut
     fitted = registry.bridge(chosen, prepared.train, space)
     if fitted is None:
         return LatentSpace(chosen.for_space(space), None, None, space, prepared.train, prepared.heldout)
-    name, codec = fitted
-    latents = codec.encode(prepared.train), codec.encode(prepared.heldout)
-    return LatentSpace(chosen.for_space(codec.target), name, codec, codec.target, *latents)
+    name, made = fitted
+    latents = made.encode(prepared.train), made.encode(prepared.heldout)
+    return LatentSpace(chosen.for_space(made.target), name, made, made.target, *latents)
 
 
 def check_in_memory(prepared: Prepared) -> None:
@@ -92,7 +107,7 @@ def check_conditions(prepared: Prepared) -> None:
         f"{', '.join(aligned)} lies on the grid of the data, and a codec changes it, so that no family over a codec is "
         f"told. Take a family that learns the values themselves, such as "
         f"`family={prepared.encoder.abilities.family or usual(prepared.encoder.space)}`, or {advice}.",
-        "aligned_codec",
+        ALIGNED,
     )
 
 
@@ -130,23 +145,24 @@ def through_public(public: PublicAutoencoder, prepared: Prepared, family: str | 
     chosen = registry.family(family or usual(codec.target))
     check_family(chosen, codec.target, Path(public.name))
     codec = replace(codec, mirrored=chosen.mirrors)
-    quality = checked_fields(codec, Path(public.name), prepared)
+    larger = "Learn larger images (`data.size`), of which it keeps more, or none: `codec=none`."
+    quality = checked_fields(codec, public.name, prepared, larger)
     shape = sides(codec.target.shape)
     decision = Decision("codec", public.name, f"{sides(codec.source.shape)} pixels are {shape} latents; {quality}")
     train, heldout = training_latents(codec, prepared), heldout_latents(codec, prepared)
     return LatentSpace(chosen.for_space(codec.target), "pipeline", codec, codec.target, train, heldout, (decision,))
 
 
-def checked_fields(codec: Codec, path: Path, prepared: Prepared) -> str:
-    """How well a codec explains held-out fields, in words. Raises UserError if that is too little."""
+def checked_fields(codec: Codec, name: object, prepared: Prepared, better: str = TRAIN_BETTER) -> str:
+    """How well a codec explains held-out fields, in words. Raises UserError if that is too little, with what is
+    `better`."""
     lost, decibels = unexplained(codec, prepared.heldout)
     quality = f"{lost:.1%} of the held-out values' variance is not explained, PSNR {decibels:.1f} dB"
     if not lost <= WORST:
         raise UserError(
-            f"The codec {path} is not good enough for this data: {quality}. At most {WORST:.0%} is accepted, because a "
-            "model over a codec cannot be better than the codec. Train a better one: for longer (`minutes`), with more "
-            "channels or levels (`family.channels=8` or `family.levels=[8,8,8,5,5]`), or with less downsampling "
-            "(`family.factor=2`)."
+            f"The codec {name} is not good enough for this data: {quality}. At most {WORST:.0%} is accepted, because a "
+            f"model over a codec cannot be better than the codec. {better}",
+            LOSES,
         )
     return quality
 

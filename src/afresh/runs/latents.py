@@ -17,7 +17,7 @@ from torch import Tensor
 
 from afresh.core import Codec, Examples
 from afresh.core.solver_progress import blocks
-from afresh.data.collected import mark_made_from
+from afresh.data.collected import is_collected, mark_kept, mark_made_from
 from afresh.data.files import DataFile
 from afresh.data.imported import data_folder
 from afresh.data.made_once import check_room, making
@@ -71,7 +71,10 @@ def latent_file(codec: PipelineCodec, prepared: Prepared, examples: Examples, mi
                         x = images(examples, torch.arange(first, min(count, first + codec.at_once)))
                         z = codec.latents(x.flip(-1) if turned else x)
                         stream.write(z.numpy().astype(np.float16).tobytes())
-                mark_made_from(aside, DataFile(prepared.path, "", 0))
+                if is_collected(prepared.path):
+                    mark_kept(aside, prepared.path)
+                else:
+                    mark_made_from(aside, DataFile(prepared.path, "", 0))
                 put_in_place(aside, place)
     return RowFile(place / LATENTS, shape, "float16", (1 + mirrored) * count)
 

@@ -145,12 +145,18 @@ class RunRecord(BaseModel):
     training_window: Window | None = None  # tokens of a window in training, if the model can look further back
     inherited: list[CollectedRecord] = []  # what the run that it was tuned from has learnt from
     base_licences: list[BaseLicence] = []  # of the public weights that it, or its base, began with
+    codec_licence: BaseLicence | None = None  # of the public autoencoder whose latents it learns, with its name
     licence: BaseLicence | None = None  # of a run that came in a bundle: only its maker may choose another one
 
     @property
     def licences(self) -> list[BaseLicence]:
-        """The licences that count for what is made from this run: its maker's, and those of its base."""
-        return [*([] if self.licence is None else [self.licence]), *self.base_licences]
+        """The licences that count for what is made from this run: its maker's, and those of what it was made with."""
+        return [*([] if self.licence is None else [self.licence]), *self.licences_of_parts]
+
+    @property
+    def licences_of_parts(self) -> list[BaseLicence]:
+        """Those of its base and its autoencoder."""
+        return [*self.base_licences, *([] if self.codec_licence is None else [self.codec_licence])]
 
 
 # Names of earlier versions, by the part of run.json that they stand in.

@@ -29,6 +29,7 @@ from afresh.sampling.samples import images_of, png_html, preview_wav
 from afresh.storage.files import replace_file
 from afresh.storage.folders import write_folder
 from afresh.verbs.base_advice import base_advice
+from afresh.verbs.choose_codec import data_as_trained
 
 IMAGES, TEXTS = 24, 4  # examples on the page
 EXCERPT = 600  # characters of a text
@@ -186,7 +187,7 @@ def look(
     near: bool = True,
 ) -> Look:
     """Read, split and encode `path` as training would. Raises UserError if the data is not usable."""
-    prepared = prepare(path, modality, options, validation)
+    prepared = prepare(path, modality, data_as_trained(path, modality, options or {}), validation)
     items = [*prepared.train_items, *prepared.heldout_items]
     first_heldout = len(prepared.train_items)
     found = near_duplicates(items, prepared.kind) if near else None

@@ -70,7 +70,7 @@ class LicenceTable:
 
 def licence_table(record: RunRecord, wanted: str | None) -> LicenceTable:
     """The licences that a run stands under, as `wanted` for the model is judged by them."""
-    under = {(b.licence, b.name): None for b in record.base_licences}
+    under = {(b.licence, b.name): None for b in record.licences_of_parts}
     for found in learnt_from(record):
         for share in found.licences:
             under[share.licence, f"{counted(share.items, 'item')} of {found.name}"] = None

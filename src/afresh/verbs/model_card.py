@@ -49,7 +49,7 @@ def card_of(run: Run, licence: str | None = None) -> Card:
     bases = record.base_licences
     if not bases and here is not None and Path(here).is_dir():  # a run of an earlier version
         bases = licences_of(here)
-    sentences += base_sentences(bases)
+    sentences += base_sentences([*bases, *([] if record.codec_licence is None else [record.codec_licence])])
     sentences += sentences_of(label_of(run, load=False))
     if licence is None and record.licence is not None and record.licence.licence != UNKNOWN:
         licence = record.licence.licence

@@ -57,9 +57,9 @@ def check_release(
         if one == other:
             why = f"{one}, under which it has learnt, allows no model to be shared"
         _refuse(path, why, "licence-conflict", f"Learn without one of them. {NO_ADVICE} ", table)
-    silent = [b.name for b in bases if b.licence == UNKNOWN]
+    silent = [b.name for b in record.licences_of_parts if b.licence == UNKNOWN]
     if published and silent and "unknown-licences" not in accept:
-        _refuse(path, f"no licence is stated for {', '.join(silent)}, from which it was tuned", "unknown-licences")
+        _refuse(path, f"no licence is stated for {', '.join(silent)}, with which it was made", "unknown-licences")
     if wanted is not None and wanted != UNKNOWN and "licence-conflict" not in accept:
         objections = list(dict.fromkeys(row.objection for row in table.rows if row.objection is not None))
         if objections:

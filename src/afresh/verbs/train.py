@@ -18,13 +18,11 @@ from afresh.core.device import computing_on
 from afresh.core.options import override
 from afresh.core.space import evenly_spaced
 from afresh.data.prepare import Prepared, advice_lines, long_records, prepare
-from afresh.formats.autoencoders import PublicAutoencoder, holds_autoencoder, open_autoencoder
 from afresh.formats.public import BaseModel
 from afresh.preferences import preferences
-from afresh.runs.latent_space import LatentSpace, check_in_memory, check_source, latent_space
+from afresh.runs.latent_space import ALIGNED, LOSES, LatentSpace, PublicAutoencoder, check_in_memory, latent_space
 from afresh.runs.latents import heldout_latents, training_latents
 from afresh.runs.person_adapters import adapter_folder, base_of
-from afresh.runs.run import Run
 from afresh.storage.object_store import RANGE
 from afresh.training.budget import Budget, measure_machine
 from afresh.training.family_choice import choose, curves_for, shortfall
@@ -36,6 +34,8 @@ from afresh.training.weights import BaseWeights, with_vocabulary
 from afresh.verbs.base_advice import AUTO, base_advice, choose_base
 from afresh.verbs.base_data import prepare_for
 from afresh.verbs.base_terms import open_base
+from afresh.verbs.choose_codec import AUTO as AUTO_CODEC
+from afresh.verbs.choose_codec import CodecChoice, choose_codec
 from afresh.verbs.create_run import (
     RunContents,
     RunSpec,
@@ -71,7 +71,7 @@ class TrainSpec(RunSpec):
     commercial: bool = False  # whether the result is to be used in commerce, which the base must allow
     adapter: str | None = None  # the person of whom the base gets an adapter, in its own folder
     family: str | None = None
-    codec: str | None = None  # a finished run of the family autoencoder, or a public one, on whose latents to train
+    codec: str = AUTO_CODEC  # a run of the family autoencoder or a public one, on whose latents to train, or "none"
     tokens: int | None = None
     tuning: bool = False  # the defaults of `tune`: a few passes over the data, into runs/BASE-tuned
     validation: Path | None = None
@@ -95,10 +95,14 @@ def start(spec: TrainSpec) -> Job:
     check_network(spec)
     check_frozen(spec.set_train, spec.base is not None, spec.lora is not None, spec.adapter is not None)
     based = None if spec.base is None or spec.base == AUTO else Path(spec.base)
-    codec = None if spec.codec is None else open_codec(spec.codec)
-    run = codec if isinstance(codec, Path) else None
-    inputs = [p for p in (spec.path, run, spec.validation, based) if p is not None]
+    codec = Path(spec.codec).expanduser()
+    inputs = [p for p in (spec.path, codec if codec.exists() else None, spec.validation, based) if p is not None]
     output = check_spec(spec, budget, default_output(spec), inputs)
+    chosen_codec, given = CodecChoice(None, spec.data), spec.data
+    if spec.base is None:
+        minutes = None if budget is None else budget.minutes
+        chosen_codec = choose_codec(spec.path, spec.modality, spec.data, spec.family, spec.codec, minutes)
+        spec = replace(spec, data=chosen_codec.data)
     base, prepared = read(spec)
     report_data(prepared)
     advice: list[str] = []
@@ -107,7 +111,16 @@ def start(spec: TrainSpec) -> Job:
         advice += advice_lines(prepared)
         for text in advice:
             events.detail(f"advice: {text}", "advice")
-        latent = latent_space(prepared, spec.family, codec)
+        try:
+            latent = latent_space(prepared, spec.family, chosen_codec.codec)
+        except UserError as error:
+            if spec.codec != AUTO_CODEC or error.code not in (LOSES, ALIGNED):
+                raise
+            events.warning(f"Images are learnt small. {error}", "no_codec")
+            spec, chosen_codec = replace(spec, data=given), CodecChoice(None, given)
+            prepared = read(spec)[1]
+            latent = latent_space(prepared, spec.family, None)
+        latent = replace(latent, decisions=(*chosen_codec.decisions, *latent.decisions))
     else:
         base, spec = fitted(base, prepared, spec)
         latent = space_of(base, prepared)
@@ -137,6 +150,7 @@ def start(spec: TrainSpec) -> Job:
         chosen = from_base(task, spec, latent, base)
     chosen.plan.decisions += [] if frozen is None else [frozen]
     report_plan(chosen.plan.decisions)
+    public = chosen_codec.codec
     contents = RunContents(
         prepared=prepared,
         family=chosen.task.family.name,
@@ -146,7 +160,7 @@ def start(spec: TrainSpec) -> Job:
         minutes=budget.minutes if budget is not None and chosen.plan.fills else None,
         validation=spec.validation,
         base=None if base is None else base.weights,
-        fields=chosen.fields,
+        fields={**chosen.fields, "codec_licence": public.licence if isinstance(public, PublicAutoencoder) else None},
     )
     with create_run(spec, output, contents) as run:
         source = DataSource(run, prepared, chosen.task.space, latent.train, latent.heldout)
@@ -197,7 +211,7 @@ def with_settings(base: BaseModel, settings: Mapping[str, Any]) -> BaseModel:
 def check_network(spec: TrainSpec) -> None:
     """Raises UserError for a family that only another verb can create, for a run that is no codec, and for options that
     only a model from random weights has beside a base."""
-    own = {"family": spec.family, "codec": spec.codec, "tokens": spec.tokens}
+    own = {"family": spec.family, "codec": spec.codec != AUTO_CODEC, "tokens": spec.tokens}
     given = [f"`{name}`" for name, value in own.items() if value]
     if spec.base is not None and given:
         raise UserError(
@@ -211,15 +225,6 @@ def check_network(spec: TrainSpec) -> None:
             "family_made_by_verb",
             verb=verb,
         )
-
-
-def open_codec(name: str) -> Path | PublicAutoencoder:
-    """A run of the family autoencoder, or a public autoencoder. Raises UserError for anything else."""
-    path = Path(name).expanduser()
-    if path.exists() and not holds_autoencoder(path):
-        check_source(Run.open(path))
-        return path
-    return open_autoencoder(name)
 
 
 def default_output(spec: TrainSpec) -> Path:

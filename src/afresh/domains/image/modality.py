@@ -448,6 +448,18 @@ def _read_stacks(file: Given, options: ImageOptions) -> Corpus:
     return Corpus(items, refused, notes + channel_notes + column_notes, counts)
 
 
+def short_sides(path: Path) -> list[int]:
+    """The shorter sides of the images in a folder or an archive, in pixels; none of other files."""
+    if path.is_dir():
+        files = open_folder(path, IMAGE_FILES).files()
+    elif path.suffix.lower() == ".zip":
+        files = open_zip(path, IMAGE_FILES).files()
+    else:
+        return []
+    sides = map_threads(lambda file: short_side(file[1]), files)
+    return [s for s in sides if s is not None]
+
+
 def _sniff(path: Path) -> Sniff:
     """Raises UserError for a path that cannot be read."""
     kind = path.suffix.lower()

@@ -1,8 +1,8 @@
 """Images as the latents of a public autoencoder, frozen.
 
-Latents are the mean of the autoencoder's posterior. For a text-to-image base they are shifted and scaled as its pipeline
-does it; for a model from random weights, each channel has mean 0 and deviation 1 over the training images. A run has its
-own copy of the autoencoder.
+Latents are the mean of the autoencoder's posterior. For a text-to-image base they are shifted and scaled as its
+pipeline does it. For a model from random weights, each channel has mean 0 and deviation 1 over the training images. A
+run has its own copy of the autoencoder.
 """
 
 from __future__ import annotations
