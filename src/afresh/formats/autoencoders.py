@@ -20,7 +20,7 @@ from afresh.formats.hub import autoencoder_files
 from afresh.formats.public import CONFIG, INDEX
 from afresh.formats.text_to_image import read_part
 from afresh.nets.pipelines import diffusers
-from afresh.nets.tiny_autoencoder import PARTS, TinyAutoencoder, blocks_by_grid, diffusers_names, numbered
+from afresh.nets.tiny_autoencoder import PARTS, TinyAutoencoder, blocks_by_grid, numbered
 
 DEFAULT = "madebyollin/taef2"  # 5.4 MB, MIT: 32 channels at an eighth of the side
 FIXED = {"act_fn": "relu", "upsample_fn": "nearest", "upsampling_scaling_factor": 2}  # of a tiny autoencoder
@@ -94,17 +94,17 @@ def as_diffusers(net: nn.Module) -> Any:
     architectures that the class does not have."""
     if not isinstance(net, TinyAutoencoder):
         return None
-    weights, (encoder, decoder) = diffusers_names(net.state_dict()), (net.encoder, net.decoder)
-    counts = blocks_by_grid(encoder), blocks_by_grid(decoder)
-    width = len(weights["encoder.layers.0.weight"])
-    out = diffusers().AutoencoderTiny(
-        encoder_block_out_channels=(width,) * len(counts[0]),
-        decoder_block_out_channels=(width,) * len(counts[1]),
-        num_encoder_blocks=counts[0],
-        num_decoder_blocks=counts[1],
-        latent_channels=net.channels,
-    )
-    if {k: v.shape for k, v in weights.items()} != {k: v.shape for k, v in out.state_dict().items()}:
+    weights, sizes = net.state_dict(), {}
+    for part in PARTS:
+        counts = blocks_by_grid(getattr(net, part))
+        sizes |= {
+            f"num_{part}_blocks": counts,
+            f"{part}_block_out_channels": [len(weights["encoder.0.weight"])] * len(counts),
+        }
+    out = diffusers().AutoencoderTiny(latent_channels=net.channels, **sizes).eval()
+    own = numbered(out.state_dict())
+    if {k: v.shape for k, v in weights.items()} != {k: v.shape for k, v in own.items()}:
         return None
-    out.load_state_dict(weights)
-    return out.eval()
+    for name, tensor in own.items():
+        tensor.copy_(weights[name])
+    return out

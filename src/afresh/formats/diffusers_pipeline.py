@@ -19,7 +19,7 @@ from afresh.families.diffusers import DiffusersConfig
 from afresh.formats import diffusers as own
 from afresh.formats import onnx
 from afresh.formats.autoencoders import as_diffusers
-from afresh.formats.fields import BATCHES, FieldModel, always, difference, random_requests, sample
+from afresh.formats.fields import BATCHES, FieldModel, always, measured, random_requests, sample
 from afresh.formats.files import write_json
 from afresh.formats.model_card import README, least_version
 from afresh.nets.latent_decoder import LatentDecoder
@@ -110,7 +110,7 @@ def prove(model: FieldModel, folder: Path) -> dict[str, Any]:
     with quiet():
         pipeline = diffusers().DiffusionPipeline.from_pretrained(folder, local_files_only=True, trust_remote_code=True)
     pipeline.set_progress_bar_config(disable=True)
-    largest, outputs = 0.0, 0.0
+    pairs = []
     for n in BATCHES:
         request = random_requests(model.conds, n, Rng(n))
         for cond in (always(request), request, request.null()):
@@ -124,18 +124,9 @@ def prove(model: FieldModel, folder: Path) -> dict[str, Any]:
                     latents=Rng(0).normal("sample/noise", torch.arange(n), model.space.shape),
                     output_type="np",
                 ).images
-                largest = max(largest, difference(ours, torch.from_numpy(made)))
-                outputs = max(outputs, float(ours.abs().max()))
-    tolerance = TOLERANCE * max(1.0, outputs)
-    return {
-        "passed": largest <= tolerance,
-        "reader": f"diffusers {diffusers().__version__}, {CODE} of the folder",
-        "independent": True,
-        "compared": f"samples of {STEPS} steps from the same noise, conditions present, mixed and absent",
-        "largest": largest,
-        "tolerance": tolerance,
-        "outputs": outputs,
-    }
+                pairs.append((ours, torch.from_numpy(made)))
+    compared = f"samples of {STEPS} steps from the same noise, conditions present, mixed and absent"
+    return measured(pairs, TOLERANCE, f"diffusers {diffusers().__version__}, {CODE} of the folder", compared)
 
 
 def values_of(spec: CondSpec, cond: Cond) -> dict[str, list[Any]]:

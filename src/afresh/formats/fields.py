@@ -7,7 +7,7 @@ What the formats of fields share is here: the model, random requests to compare 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from afresh.core import Cond, CondSpec, Family, Part, Space, UserError
+from afresh.core import Cond, CondSpec, Family, Part, Space, UserError, registry
 from afresh.core.options import current
 from afresh.core.rng import Rng
 from afresh.families.codecs import pipeline, trained
@@ -35,8 +35,8 @@ CODECS: Mapping[str, Callable[[Path], FieldCodec]] = {"pipeline": pipeline.load,
 
 @dataclass(frozen=True)
 class FieldModel:
-    """A model over fields in float32 on the CPU. `image`: whether -1 ... 1 stand for the bytes 0 ... 255. `codec`: by
-    its name in CODECS; `space` is then that of its latents."""
+    """A model over fields, of `cpu_copies` of its modules. `image`: whether -1 ... 1 stand for the bytes 0 ... 255.
+    `codec`: by its name in CODECS; `space` is then that of its latents."""
 
     family: Family
     config: Any
@@ -47,25 +47,10 @@ class FieldModel:
     image: bool
     codec: tuple[str, FieldCodec] | None = None
 
-    @staticmethod
-    def of(
-        family: Family,
-        config: Any,
-        modules: Mapping[str, nn.Module],
-        space: Space,
-        conds: CondSpec,
-        source: str,
-        image: bool,
-        codec: tuple[str, FieldCodec] | None = None,
-    ) -> FieldModel:
-        """From modules on any device, which are copied."""
-        nets = {k: cpu_copy(m) for k, m in modules.items()}
-        return FieldModel(family, config, nets, space, conds, source, image, codec)
-
     @cached_property
     def decoder(self) -> nn.Module:
         """Maps x (B, *space.shape) to samples (B, *samples.shape)."""
-        return nn.Identity() if self.codec is None else cpu_copy(self.codec[1].decoder)
+        return nn.Identity() if self.codec is None else cpu_copies({"": self.codec[1].decoder})[""]
 
     @property
     def samples(self) -> Space:
@@ -79,10 +64,11 @@ class FieldModel:
         }
 
 
-def cpu_copy(net: nn.Module) -> nn.Module:
-    net = copy.deepcopy(net).cpu().float().eval().requires_grad_(False)
+def cpu_copies(modules: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
+    """Frozen copies of modules on any device, in float32 on the CPU."""
+    nets = {k: copy.deepcopy(m).cpu().float().eval().requires_grad_(False) for k, m in modules.items()}
     # One memory layout for all: another one rounds differently, and proofs compare bit for bit.
-    return net.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload,no-any-return]
+    return {k: m.to(memory_format=torch.contiguous_format) for k, m in nets.items()}  # type: ignore[call-overload]
 
 
 class FieldProof(BaseModel):
@@ -101,6 +87,28 @@ class FieldProof(BaseModel):
     tolerance: float
     outputs: float  # the largest absolute output, as a scale for the difference
     notes: list[str]
+
+
+def measured(
+    pairs: Iterable[tuple[Tensor, Tensor]], tolerance: float, reader: str, compared: str, same: bool = True
+) -> dict[str, Any]:
+    """The measured fields of a `FieldProof` by another program: of outputs of the model and of the file.
+
+    tolerance: relative to the largest output or 1. same: whether all is equal that must be equal bit for bit.
+    """
+    largest, outputs = 0.0, 0.0
+    for ours, theirs in pairs:
+        largest, outputs = max(largest, difference(ours, theirs)), max(outputs, float(ours.abs().max()))
+    tolerance *= max(1.0, outputs)
+    return {
+        "passed": same and largest <= tolerance,
+        "reader": reader,
+        "independent": True,
+        "compared": compared,
+        "largest": largest,
+        "tolerance": tolerance,
+        "outputs": outputs,
+    }
 
 
 # --------------------------------------------------------------------------- requests to compare on
@@ -190,7 +198,8 @@ def read(folder: Path, family_named: Callable[[str], Family]) -> FieldModel:
         nn.ModuleDict(modules).load_state_dict(load_tensors(folder / WEIGHTS))
     except RuntimeError as e:
         raise UserError(f"{folder / WEIGHTS} does not fit {ABOUT}: {e}.") from None
-    return FieldModel.of(family, config, modules, space, saved.conds, saved.source, saved.image, codec)
+    nets = cpu_copies(modules)
+    return FieldModel(family, config, nets, space, saved.conds, saved.source, saved.image, codec)
 
 
 def guide(model: FieldModel) -> str:
@@ -225,26 +234,16 @@ with torch.no_grad():
 """
 
 
-def prove(model: FieldModel, folder: Path, family_named: Callable[[str], Family]) -> dict[str, Any]:
+def prove(model: FieldModel, folder: Path) -> dict[str, Any]:
     """The measured fields of a `FieldProof`: the model that is read again has the same tensors and gives the same
     samples, bit for bit."""
-    again = read(folder, family_named)
+    again = read(folder, registry.family)
     same = same_tensors(model.state(), again.state())
     same &= same_tensors(model.decoder.state_dict(), again.decoder.state_dict())
-    largest, outputs = 0.0, 0.0
-    for n in BATCHES:
-        cond = random_requests(model.conds, n, Rng(n))
-        ours, theirs = (sample(m, cond) for m in (model, again))
-        largest, outputs = max(largest, difference(ours, theirs)), max(outputs, float(ours.abs().max()))
-    return {
-        "passed": same and largest == 0,
-        "reader": "afresh, reading the file again",
-        "independent": False,
-        "compared": "all tensors, and samples of random requests",
-        "largest": largest,
-        "tolerance": 0.0,
-        "outputs": outputs,
-    }
+    requests = (random_requests(model.conds, n, Rng(n)) for n in BATCHES)
+    pairs = ((sample(model, cond), sample(again, cond)) for cond in requests)
+    reader = "afresh, reading the file again"
+    return measured(pairs, 0.0, reader, "all tensors, and samples of random requests", same) | {"independent": False}
 
 
 @torch.no_grad()

@@ -80,8 +80,8 @@ def decoding(about: Mapping[str, Any]) -> str:
     scaled = f" in -1 ... 1; in bytes {about['bytes']}" if about["bytes"] else ""
     return f"""
 These are latents. `decoder.onnx` maps `latents`, {latents["type"]}, {shown(latents["shape"])}, to samples
-`{out["name"]}`, {shown(out["shape"])}{scaled}. The mean and the standard deviation of each channel of the latents are in that graph:
-give it x as it is at t = 1.
+`{out["name"]}`, {shown(out["shape"])}{scaled}.
+The mean and the standard deviation of each channel of the latents are in that graph: give it x as it is at t = 1.
 """
 
 

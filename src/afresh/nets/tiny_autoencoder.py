@@ -113,15 +113,6 @@ def numbered(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def diffusers_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The inverse of `numbered`."""
-    out = {}
-    for name, tensor in weights.items():
-        part, number, rest = name.split(".", 2)
-        out[f"{part}.layers.{int(number) - (part == 'decoder')}.{rest}"] = tensor
-    return out
-
-
 def blocks_by_grid(half: nn.Sequential) -> list[int]:
     """The number of residual blocks on each grid of an encoder or decoder."""
     counts = [0]

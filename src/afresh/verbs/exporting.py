@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 
-from afresh.core import Cond, Encoder, UserError, events, registry
+from afresh.core import Cond, Encoder, UserError, events
 from afresh.core.verb import Line, Remark
 from afresh.data.load import sweep
 from afresh.data.text.tokenizer import Tokenizer
@@ -19,7 +19,7 @@ from afresh.formats import diffusers_pipeline, fields, gguf, gguf_tokenizer, hug
 from afresh.formats.base import Base
 from afresh.formats.byte_fallback import with_bytes
 from afresh.formats.decoder import base_of
-from afresh.formats.fields import FieldCodec, FieldModel, FieldProof
+from afresh.formats.fields import FieldCodec, FieldModel, FieldProof, cpu_copies
 from afresh.formats.fields import difference as largest_difference
 from afresh.formats.folder import check_new, write_proved
 from afresh.formats.model_card import Card, add_card
@@ -73,9 +73,7 @@ TEXT_FORMATS: Mapping[Literal["hf", "gguf", "safetensors"], TextFormat] = {
     "safetensors": TextFormat(plain.write, ".", readers.Afresh),
 }
 FIELD_FORMATS: Mapping[str, FieldFormat] = {
-    "safetensors": FieldFormat(
-        fields.write, lambda model, folder: fields.prove(model, folder, registry.family), "afresh"
-    ),
+    "safetensors": FieldFormat(fields.write, fields.prove, "afresh"),
     "onnx": FieldFormat(onnx.write, onnx.prove, "onnx"),
     "diffusers": FieldFormat(diffusers_pipeline.write, diffusers_pipeline.prove, "diffusers"),
 }
@@ -403,8 +401,8 @@ def field_model(run: Run) -> FieldModel:
             "anywhere."
         )
     named = None if codec is None or name is None else (name, codec)
-    image = decodes_to_bytes(run.encoder)
-    return FieldModel.of(run.family, run.config, run.modules, run.space, run.conds, str(run.path), image, named)
+    nets, image = cpu_copies(run.modules), decodes_to_bytes(run.encoder)
+    return FieldModel(run.family, run.config, nets, run.space, run.conds, str(run.path), image, named)
 
 
 def field_format(to: str, precision: str, label: object) -> FieldFormat:
