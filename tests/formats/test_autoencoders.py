@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from afresh.core import UserError
-from afresh.formats.autoencoders import as_diffusers, holds_autoencoder, open_autoencoder, read_autoencoder
+from afresh.formats.autoencoders import as_diffusers, holds_autoencoder, read_autoencoder
 from afresh.nets.tiny_autoencoder import TinyAutoencoder
 from tests.autoencoders import tiny_autoencoder
 
@@ -69,16 +69,16 @@ def test_what_the_class_of_diffusers_lacks_is_not_written_as_one(tmp_path: Path)
 
 @torch.no_grad()
 def test_squares_of_one_colour_come_back(tmp_path: Path) -> None:
-    """The autoencoder of the tests can be a codec; each part of a pipeline or folder is found by its path."""
+    """The autoencoder of the tests can be a codec."""
     folder = tiny_autoencoder(tmp_path / "tiny", pooled=True)
     assert holds_autoencoder(folder)
-    opened = open_autoencoder(str(folder))
-    assert opened.name == str(folder) and isinstance(opened.net, TinyAutoencoder)
+    net = read_autoencoder(folder)
+    assert isinstance(net, TinyAutoencoder)
     colours = torch.rand(8, 3, 4, 4, generator=torch.Generator().manual_seed(0)) * 2 - 1
     x = colours.repeat_interleave(8, 2).repeat_interleave(8, 3)
-    z = opened.net.encode(x)
+    z = net.encode(x)
     assert z.shape == (8, 4, 4, 4)
-    assert (opened.net.decode(z) - x).square().mean() < 0.05 * x.var()
+    assert (net.decode(z) - x).square().mean() < 0.05 * x.var()
 
 
 def with_names(change: Callable[[dict[str, Tensor]], dict[str, Tensor]], part: str) -> Callable[[Path], None]:
@@ -135,7 +135,7 @@ def test_what_is_no_tiny_autoencoder_is_refused(damage: str, tmp_path: Path) -> 
     act, why = DAMAGES[damage]
     act(folder)
     with pytest.raises(UserError, match=why) as refused:
-        open_autoencoder(str(folder))
+        read_autoencoder(folder)
     assert str(refused.value).startswith(f"{folder} does not hold an autoencoder of images: ")
     assert "A codec is a folder of diffusers" in str(refused.value)
 

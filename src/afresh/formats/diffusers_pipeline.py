@@ -80,17 +80,13 @@ def guide(model: FieldModel) -> str:
     label = next((k for k, p in model.conds.items() if p.kind == "label"), None)
     asked = "" if label is None else f", conditions={{{label!r}: {model.conds[label].classes[0]!r}}}"
     save = 'images[0].save("0.png")' if model.image else "images[0]  # an array"
-    decoded = ""
-    if model.codec is not None:
-        decoded = (
-            f" `{AUTOENCODER}/` (an autoencoder of diffusers) or `{DECODER}/model.onnx` makes samples of its latents."
-        )
     names = ", ".join(f"`{k}` ({p.kind})" for k, p in model.conds.items()) or "none"
     return f"""# {Path(model.source).name}
 
 A flow of afresh as a pipeline of diffusers: `{NETWORK}/model.onnx` is the network, `{CODE}` the code of the pipeline,
-which you may read before you trust it.{decoded} It needs diffusers and {least_version("onnxruntime")}.
-Conditions: {names}; what is not named is left open. `proof.json` states how it was compared.
+which you may read before you trust it. If it learnt latents, `{AUTOENCODER}/` (an autoencoder of diffusers) or
+`{DECODER}/model.onnx` decodes them. It needs diffusers and {least_version("onnxruntime")}. Conditions: {names};
+what is not named is left open. `proof.json` states how it was compared.
 
 ```python
 from diffusers import DiffusionPipeline

@@ -204,32 +204,21 @@ def read(folder: Path, family_named: Callable[[str], Family]) -> FieldModel:
 
 def guide(model: FieldModel) -> str:
     """README.md: how to load the model and sample from it."""
-    codec, decoded = "", ""
-    if model.codec is not None:
-        codec = f" The model learnt latents, which the codec in `{CODEC}/` decodes."
-        decoded = "    x = model.decoder(x)\n"
     return f"""# {Path(model.source).name}
 
 A model of the family `{model.family.name}` in afresh's own names: `model.safetensors` holds its tensors as
-`module.parameter`, `model.json` its sizes, space and conditions.{codec} `proof.json` states how it was checked. To
-sample:
+`module.parameter`, `model.json` its sizes, space and conditions. If it learnt the latents of a codec, `{CODEC}/` holds
+what decodes them. `proof.json` states how it was checked. To sample:
 
 ```python
 from pathlib import Path
 
-import torch
-
 from afresh.core import Cond, registry
-from afresh.core.rng import Rng
-from afresh.formats.fields import read
+from afresh.formats.fields import read, sample
 
 model = read(Path("."), registry.family)  # this folder
-cond = Cond.unconditional(model.conds, 4)  # four samples, unconditional
-with torch.no_grad():
-    x = model.family.sampling.sample(
-        model.modules, model.config, model.space, cond, Rng(0), torch.arange(4), model.family.sampling.settings()
-    )
-{decoded}print(x.shape, float(x.min()), float(x.max()))
+x = sample(model, Cond.unconditional(model.conds, 4))  # four samples, unconditional
+print(x.shape, float(x.min()), float(x.max()))
 ```
 """
 

@@ -27,6 +27,10 @@ for i in range(steps):  # from noise at t = 0 to data at t = 1
     t, s = np.full(n, i / steps, np.float32), np.full(n, (i + 1) / steps, np.float32)
     x = x + np.float32(1 / steps) * session.run(None, {{"x": x, "t": t, "s": s, **cond}})[0]
 """
+DECODES = """
+These are latents. `decoder.onnx` maps `latents`, float32, {}, to samples `x`, {}. The mean and the
+standard deviation of each channel of the latents are in that graph: give it x as it is at t = 1.
+"""
 DECODE = """x = onnxruntime.InferenceSession("decoder.onnx").run(None, {"latents": x})[0]
 """
 SAVE_IMAGES = """pixels = np.clip(np.round((x + 1) * 127.5), 0, 255).astype(np.uint8)  # (n, C, H, W)
@@ -55,6 +59,7 @@ def guide(about: Mapping[str, Any]) -> str:
         rows.append(f"| `{value['name']}` | {value['type']} | {shown(value['shape'])} | {name}: {part['means']} |")
         rows.append(f"| `{present['name']}` | bool | {shown(present['shape'])} | false: {name} is left open |")
     out, decoder = about["output"], about.get("decoder")
+    sizes = [] if decoder is None else [shown(v["shape"]) for v in (decoder["inputs"]["latents"], decoder["output"])]
     return f"""# {about["source"]}
 
 `model.onnx` (opset {about["opset"]}) {kind}. `model.json` holds the classes and scales; it is also in the
@@ -65,23 +70,12 @@ metadata of the file. `proof.json` states how the file was compared with the mod
 {chr(10).join(rows)}
 
 Output: `{out["name"]}`, {out["type"]}, {shown(out["shape"])}{scale(about)}.
-{"" if decoder is None else decoding(decoder)}
+{DECODES.format(*sizes) if sizes else ""}
 With numpy, onnxruntime{" and pillow" if is_image(about) else ""} installed, this program writes four samples
 into the current folder:
 
 ```python
 {program(about)}```
-"""
-
-
-def decoding(about: Mapping[str, Any]) -> str:
-    """A paragraph about decoder.onnx."""
-    latents, out = about["inputs"]["latents"], about["output"]
-    scaled = f" in -1 ... 1; in bytes {about['bytes']}" if about["bytes"] else ""
-    return f"""
-These are latents. `decoder.onnx` maps `latents`, {latents["type"]}, {shown(latents["shape"])}, to samples
-`{out["name"]}`, {shown(out["shape"])}{scaled}.
-The mean and the standard deviation of each channel of the latents are in that graph: give it x as it is at t = 1.
 """
 
 

@@ -79,35 +79,37 @@ FIELD_FORMATS: Mapping[str, FieldFormat] = {
 }
 
 
-def export_run(
-    run: Run,
-    to: str,
-    out: Path,
-    precision: str = "float32",
-    label: str | Mapping[str, str] | None = None,
-    force: bool = False,
-    licence: str | None = None,
-    accept: Sequence[str] = (),
-) -> tuple[Path, Proof | FieldProof]:
+@dataclass(frozen=True)
+class ExportOptions:
+    """What the command takes beside the format. licence: of the model, an expression of SPDX. accept: names of
+    `release.ACCEPTED`, what does not stand against sharing the model."""
+
+    precision: str = "float32"
+    label: str | Mapping[str, str] | None = None
+    force: bool = False
+    licence: str | None = None
+    accept: Sequence[str] = ()
+
+
+def export_run(run: Run, to: str, out: Path, options: ExportOptions) -> tuple[Path, Proof | FieldProof]:
     """Write a run in the format `to` and prove that the files hold the same model. Returns the folder (`out`, or
     `out.unproved` if the proof failed) and the proof.
 
-    licence: of the model, an expression of SPDX. accept: names of `release.ACCEPTED`, what does not stand against
-    sharing the model. Raises UserError if the format or precision is unknown, the folder exists and is not an export to
-    be replaced (`force`), no public architecture computes the model, the label did not occur in training, or if
-    something stands against sharing it.
+    Raises UserError if the format or precision is unknown, the folder exists and is not an export to be replaced
+    (`force`), no public architecture computes the model, the label did not occur in training, or if something stands
+    against sharing it.
     """
-    licence = check_release(run.path, run.record, licence, accept)
+    card = card_of(run, check_release(run.path, run.record, options.licence, options.accept))
     if run.space.kind == "field":
-        return export_fields(run, to, out, precision, label, force, licence)
+        return export_fields(run, to, out, options, card)
     exported_tokenizer(run)
     if to == ADAPTER:
-        return export_adapter(run, out, precision, label, force, licence)
-    text_format(to, precision)
-    check_new(out, force)  # before the work of building the base
-    base, condition = base_of_run(run, label)
+        return export_adapter(run, out, options, card)
+    text_format(to, options.precision)
+    check_new(out, options.force)  # before the work of building the base
+    base, condition = base_of_run(run, options.label)
     rows, text = proof_rows(run, base)
-    return export_base(base, to, out, precision, rows, text, condition, card_of(run, licence), force)
+    return export_base(base, to, out, options.precision, rows, text, condition, card, options.force)
 
 
 @dataclass(frozen=True)
@@ -305,9 +307,7 @@ def proof_rows(run: Run, base: Base) -> tuple[list[list[int]], str]:
     return [ids], f"a fixed text ({reason})"
 
 
-def export_adapter(
-    run: Run, out: Path, precision: str, label: str | Mapping[str, str] | None, force: bool, licence: str | None
-) -> tuple[Path, FieldProof]:
+def export_adapter(run: Run, out: Path, options: ExportOptions, card: Card) -> tuple[Path, FieldProof]:
     """The adapter of a language model in PEFT's format, read again and compared. Raises UserError if the run has
     none."""
     if run.record.lora is None:
@@ -315,7 +315,7 @@ def export_adapter(
             f"{run.path} has no adapter: all of its weights were trained. Export it as a whole: "
             f"{', '.join(TEXT_FORMATS)}."
         )
-    if precision != "float32" or label is not None:
+    if options.precision != "float32" or options.label is not None:
         raise UserError("An adapter is exported in float32, and for every class. Leave out `precision` and `label`.")
     modules = run.modules_with_adapters()
     net = modules.get("decoder")
@@ -325,10 +325,10 @@ def export_adapter(
         )
 
     def write(folder: Path) -> FieldProof:
-        write_adapter(folder, modules, card_of(run, licence))
+        write_adapter(folder, modules, card)
         return proof_of_adapter(run, net, folder)
 
-    return write_proved(out, write, force)
+    return write_proved(out, write, options.force)
 
 
 @torch.no_grad()
@@ -360,35 +360,27 @@ def proof_of_adapter(run: Run, net: LanguageModel, folder: Path) -> FieldProof:
 # --------------------------------------------------------------------------- images and audio
 
 
-def export_fields(
-    run: Run,
-    to: str,
-    out: Path,
-    precision: str,
-    label: str | Mapping[str, str] | None,
-    force: bool,
-    licence: str | None = None,
-) -> tuple[Path, FieldProof]:
+def export_fields(run: Run, to: str, out: Path, options: ExportOptions, card: Card) -> tuple[Path, FieldProof]:
     """`export` for a model over fields (images, spectrograms). Raises UserError as `export`."""
-    target = field_format(to, precision, label)
-    check_new(out, force)  # before the work of copying the model
+    target = field_format(to, options)
+    check_new(out, options.force)  # before the work of copying the model
     if isinstance(run.config, TextToImageConfig):
         if target.library != "diffusers":
             raise UserError(
                 f"{run.path} needs the text encoders of its base, which the format {to} does not hold. Export it with "
                 "`to='diffusers'`."
             )
-        return export_pipeline(run, out, card_of(run, licence), force)
+        return export_pipeline(run, out, card, options.force)
     model = field_model(run)
 
     def write(folder: Path) -> FieldProof:
         notes = [*target.write(model, folder)]
         measured = target.prove(model, folder)
         proof = FieldProof(**measured, format=to, precision="float32", batches=list(fields.BATCHES), notes=notes)
-        add_card(folder, with_sentences(card_of(run, licence), *notes, proved(proof)), target.library)
+        add_card(folder, with_sentences(card, *notes, proved(proof)), target.library)
         return proof
 
-    return write_proved(out, write, force)
+    return write_proved(out, write, options.force)
 
 
 def field_model(run: Run) -> FieldModel:
@@ -405,7 +397,7 @@ def field_model(run: Run) -> FieldModel:
     return FieldModel(run.family, run.config, nets, run.space, run.conds, str(run.path), image, named)
 
 
-def field_format(to: str, precision: str, label: object) -> FieldFormat:
+def field_format(to: str, options: ExportOptions) -> FieldFormat:
     """A format by name. Raises UserError listing those that exist, and for a precision or label, which none takes."""
     if to not in FIELD_FORMATS:
         hint = " That format is for models of text and code." if to in TEXT_FORMATS else ""
@@ -413,9 +405,9 @@ def field_format(to: str, precision: str, label: object) -> FieldFormat:
             f"Models of images and audio cannot be exported to {to}, only to {', '.join(FIELD_FORMATS)} (the last for "
             f"flows and for runs tuned from a diffusers folder).{hint}"
         )
-    if precision != "float32":
-        raise UserError(f"Models of images and audio are exported in float32 only, not in {precision}.")
-    if label is not None:
+    if options.precision != "float32":
+        raise UserError(f"Models of images and audio are exported in float32 only, not in {options.precision}.")
+    if options.label is not None:
         raise UserError("Conditions remain inputs of an exported model of images or audio. Leave out `label`.")
     return FIELD_FORMATS[to]
 
