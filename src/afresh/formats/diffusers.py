@@ -20,7 +20,7 @@ from torch import Tensor
 from afresh.core import Cond, Item, UserError, registry
 from afresh.core.rng import Rng
 from afresh.families.diffusers import DiffusersConfig
-from afresh.formats.fields import BATCHES, FieldModel, always, measured, random_requests, same_tensors
+from afresh.formats.fields import BATCHES, FieldModel, always, measure_pairs, random_requests, same_tensors
 from afresh.formats.files import read_json, write_json
 from afresh.formats.model_card import README
 from afresh.formats.parts import check_finite, few
@@ -342,7 +342,7 @@ def prove(model: FieldModel, folder: Path) -> dict[str, Any]:
             theirs = read(x, k, return_dict=False, **class_labels(net, cond))[0][:, : x.shape[1]]
             pairs.append((ours, theirs))
     compared = f"all tensors, and outputs for random inputs at {len(STEPS)} of {count} steps"
-    return measured(pairs, TOLERANCE, f"diffusers {diffusers().__version__}, {name}", compared, same)
+    return measure_pairs(pairs, TOLERANCE, f"diffusers {diffusers().__version__}, {name}", compared, same)
 
 
 def class_labels(net: Foreign, cond: Cond) -> dict[str, Tensor]:

@@ -19,7 +19,7 @@ from afresh.families.diffusers import DiffusersConfig
 from afresh.formats import diffusers as own
 from afresh.formats import onnx
 from afresh.formats.autoencoders import as_diffusers
-from afresh.formats.fields import BATCHES, FieldModel, always, measured, random_requests, sample
+from afresh.formats.fields import BATCHES, FieldModel, always, measure_pairs, random_requests, sample
 from afresh.formats.files import write_json
 from afresh.formats.model_card import README, least_version
 from afresh.nets.latent_decoder import LatentDecoder
@@ -122,7 +122,7 @@ def prove(model: FieldModel, folder: Path) -> dict[str, Any]:
                 ).images
                 pairs.append((ours, torch.from_numpy(made)))
     compared = f"samples of {STEPS} steps from the same noise, conditions present, mixed and absent"
-    return measured(pairs, TOLERANCE, f"diffusers {diffusers().__version__}, {CODE} of the folder", compared)
+    return measure_pairs(pairs, TOLERANCE, f"diffusers {diffusers().__version__}, {CODE} of the folder", compared)
 
 
 def values_of(spec: CondSpec, cond: Cond) -> dict[str, list[Any]]:

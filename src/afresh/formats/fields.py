@@ -89,7 +89,7 @@ class FieldProof(BaseModel):
     notes: list[str]
 
 
-def measured(
+def measure_pairs(
     pairs: Iterable[tuple[Tensor, Tensor]], tolerance: float, reader: str, compared: str, same: bool = True
 ) -> dict[str, Any]:
     """The measured fields of a `FieldProof` by another program: of outputs of the model and of the file.
@@ -232,7 +232,9 @@ def prove(model: FieldModel, folder: Path) -> dict[str, Any]:
     requests = (random_requests(model.conds, n, Rng(n)) for n in BATCHES)
     pairs = ((sample(model, cond), sample(again, cond)) for cond in requests)
     reader = "afresh, reading the file again"
-    return measured(pairs, 0.0, reader, "all tensors, and samples of random requests", same) | {"independent": False}
+    return measure_pairs(pairs, 0.0, reader, "all tensors, and samples of random requests", same) | {
+        "independent": False
+    }
 
 
 @torch.no_grad()

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from afresh.core import Cond, CondSpec, Part, Space, UserError
 from afresh.core.rng import Rng
-from afresh.formats.fields import ABOUT, BATCHES, FieldModel, always, measured, random_requests, sample
+from afresh.formats.fields import ABOUT, BATCHES, FieldModel, always, measure_pairs, random_requests, sample
 from afresh.formats.files import write_json
 from afresh.formats.model_card import README
 from afresh.formats.onnx_guide import guide
@@ -375,7 +375,7 @@ def prove(model: FieldModel, folder: Path) -> dict[str, Any]:
             request = random_requests(model.conds, n, Rng(n))
             pairs.append((sample(model, request), decoding(sample(drawing, request), Cond(n))))
         compared += ", and decoded samples"
-    return measured(pairs, TOLERANCE, f"onnxruntime {packages()[1].__version__}", compared)
+    return measure_pairs(pairs, TOLERANCE, f"onnxruntime {packages()[1].__version__}", compared)
 
 
 def outputs_of(model: FieldModel, graph: Graph, net: OnnxNetwork) -> list[tuple[Tensor, Tensor]]:

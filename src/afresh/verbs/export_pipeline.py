@@ -18,7 +18,7 @@ from afresh.core import Encoder, Space, UserError
 from afresh.core.rng import Rng
 from afresh.families.codecs.pipeline import PipelineCodec
 from afresh.families.text_to_image import TextToImageConfig, prompted
-from afresh.formats.fields import FieldProof, measured
+from afresh.formats.fields import FieldProof, measure_pairs
 from afresh.formats.folder import write_proved
 from afresh.formats.model_card import README, Card, add_card
 from afresh.formats.text_to_image import lora_usage, pipeline_usage, read_part, write_lora
@@ -57,7 +57,7 @@ def export_pipeline(run: Run, out: Path, card: Card, force: bool) -> tuple[Path,
         reader = f"diffusers {diffusers().__version__}, {config.pipeline}"
         compared = f"an image of {STEPS} steps from the same noise, with guidance {GUIDANCE:g}"
         notes = [f"the adapter is of {card.base_model}"] if adapter else []
-        values = measured([drawn_by_both(run, pipe)], TOLERANCE, reader, compared)
+        values = measure_pairs([drawn_by_both(run, pipe)], TOLERANCE, reader, compared)
         proof = FieldProof(**values, format="diffusers", precision="float32", batches=[1], notes=notes)
         said = [*card.sentences, f"Drawn by {proof.reader}, an image was{'' if proof.passed else ' NOT'} the run's."]
         (folder / README).write_text(usage, encoding="utf-8")

@@ -278,7 +278,7 @@ def exported_tokenizer(run: Run) -> Tokenizer:
         through = "" if run.codec is None else f" through a codec ({run.record.codec})"
         raise UserError(
             f"{run.path} ({run.record.family} on {run.record.modality}{through}) cannot be exported. Exports exist for "
-            "models of text and code, and for models of images and audio without a codec (flow, vae, gan, "
+            "models of text and code, and for models of images and audio that draw real numbers (flow, vae, gan, "
             "autoencoder). Copy the run's folder instead: afresh opens it anywhere."
         )
     tokenizer: Tokenizer = texts.tokenizer
