@@ -27,7 +27,7 @@ from afresh.runs.inputs import as_seen
 from afresh.runs.run import Run
 from afresh.sampling.request import Request
 from afresh.verbs.edit import changed, edit
-from afresh.verbs.editor import Change, Editor, through, window_starts
+from afresh.verbs.editor import Change, Editor, continued, through, window_starts
 from afresh.verbs.interpolate import Blender, check_given, slerp
 from afresh.verbs.likelihoods import items_of, score_items
 from afresh.verbs.outpaint import SIDES, outpainted, sides, windows
@@ -201,6 +201,24 @@ def test_a_place_of_a_codec_is_kept_where_all_it_stands_for_is(side: int, factor
     wanted = torch.ones(1, 2, window_starts, window_starts, dtype=torch.bool)
     wanted[..., window_starts - 1, 0] = False
     assert found is not None and torch.equal(found, wanted)
+
+
+def test_what_a_codec_decodes_goes_on_from_what_is_kept_without_a_seam() -> None:
+    """A smooth image that a codec decodes too bright by a half: beside what is kept it has the kept brightness, and far
+    from it that of the codec."""
+    side, reach, offset = 96, 8, 0.5
+    start = torch.linspace(-1, 1, side).expand(1, 3, side, side)
+    keep = torch.ones(1, 3, side, side, dtype=torch.bool)
+    keep[..., 24:88, 24:88] = False
+    made = torch.where(keep, start, continued(start + offset, start, keep, reach))
+    assert torch.equal(made[keep], start[keep])
+    slope = float(start[0, 0, 0, 1] - start[0, 0, 0, 0])
+    seam = (made[..., 56, 24] - made[..., 56, 23] - slope).abs().max()  # .5 without it
+    inner = (made[..., 56, 25:56].diff(dim=-1) - slope).abs().max()
+    assert seam < 0.2 * offset and inner < 0.2 * offset
+    torch.testing.assert_close(made[..., 56, 56], start[..., 56, 56] + offset, atol=1e-5, rtol=0)
+    tokens = torch.zeros(1, 4, dtype=torch.int64)
+    assert continued(tokens, tokens, tokens > 0, reach) is tokens
 
 
 def test_what_was_asked_for_is_told(run: Run, picture: np.ndarray) -> None:

@@ -11,6 +11,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -62,6 +63,16 @@ def closest(label: str, part: Part) -> list[str]:
     lower = {c.lower(): c for c in reversed(part.classes)}
     close = [lower[c] for c in difflib.get_close_matches(label.lower(), lower, n=5, cutoff=0.4)]
     return close + [c for c in part.classes if c not in close]
+
+
+def with_classes(conds: CondSpec, items: Sequence[Item]) -> CondSpec:
+    """The parts with the labels of these items that they lack, behind their own classes."""
+    out = dict(conds)
+    for name, part in conds.items():
+        if part.kind == "label":
+            new = {item.labels[name] for item in items if name in item.labels} - set(part.classes)
+            out[name] = replace(part, classes=(*part.classes, *sorted(new, key=_natural)))
+    return out
 
 
 def fit_conditions(items: Sequence[Item], vector: int | None = None) -> tuple[dict[str, Part], list[str]]:

@@ -13,7 +13,7 @@ from afresh.core import Codec, Examples, Family, Space, UserError, registry
 from afresh.core.space import evenly_spaced
 from afresh.data.prepare import Prepared
 from afresh.families.codecs import pipeline
-from afresh.runs.latents import heldout_latents, training_latents
+from afresh.runs.latents import heldout_latents, latent_folder, training_latents
 from afresh.runs.record import BaseLicence
 from afresh.runs.run import Run, summary
 from afresh.training.plan import Decision
@@ -28,7 +28,14 @@ TRAIN_BETTER = (
     "Train a better one: for longer (`minutes`), with more channels or levels (`family.channels=8` or "
     "`family.levels=[8,8,8,5,5]`), or with less downsampling (`family.factor=2`)."
 )
-LOSES, ALIGNED = "codec_loses", "aligned_codec"  # codes of errors
+LOSES, ALIGNED, SLOW = "codec_loses", "aligned_codec", "codec_slow"
+UNFIT = (
+    LOSES,
+    ALIGNED,
+    SLOW,
+    pipeline.NOT_ENCODED,
+)  # codes of errors of a codec that does not fit the data or the minutes
+MIRRORING, ENCODING = 0.3, 0.5  # of a budget: the shares that encoding may take with mirror images, and without
 CHECKED, VALUES = 2048, 1 << 25  # the most held-out examples that a codec is evaluated on, and their numbers
 RANGE = 2.0  # the difference of the largest and the smallest value of a field, for the PSNR
 
@@ -55,7 +62,9 @@ class LatentSpace:
     decisions: tuple[Decision, ...] = ()
 
 
-def latent_space(prepared: Prepared, family: str | None, codec: Path | PublicAutoencoder | None) -> LatentSpace:
+def latent_space(
+    prepared: Prepared, family: str | None, codec: Path | PublicAutoencoder | None, seconds: float | None = None
+) -> LatentSpace:
     """Bring the data into a space that the family accepts, by a public autoencoder, by a run of the family autoencoder,
     or by a codec that `registry.bridge` fits.
 
@@ -63,7 +72,7 @@ def latent_space(prepared: Prepared, family: str | None, codec: Path | PublicAut
     UserError if the codec does not fit the data or if the family accepts no available space.
     """
     if isinstance(codec, PublicAutoencoder):
-        return through_public(codec, prepared, family)
+        return through_public(codec, prepared, family, seconds)
     if codec is not None:
         return through(codec, prepared, family)
     space = prepared.encoder.space
@@ -138,13 +147,25 @@ def through(path: Path, prepared: Prepared, family: str | None) -> LatentSpace:
     return LatentSpace(chosen, name, codec, codec.target, train, codec.encode(prepared.heldout), (decision,))
 
 
-def through_public(public: PublicAutoencoder, prepared: Prepared, family: str | None) -> LatentSpace:
-    """Encode images as latents of a public autoencoder. Raises UserError as `through`."""
+def through_public(
+    public: PublicAutoencoder, prepared: Prepared, family: str | None, seconds: float | None
+) -> LatentSpace:
+    """Encode images as latents of a public autoencoder, and their mirror images if that takes a small part of the
+    `seconds` that are left of a budget. Raises UserError as `through`, and if it takes most of them."""
     check_conditions(prepared)
-    codec = pipeline.fit(public.net, prepared.encoder.space, prepared.train)
+    codec, each = pipeline.fit(public.net, prepared.encoder.space, prepared.train)
     chosen = registry.family(family or usual(codec.target))
     check_family(chosen, codec.target, Path(public.name))
-    codec = replace(codec, mirrored=chosen.mirrors)
+    codec, takes = replace(codec, mirrored=chosen.mirrors), each * prepared.train.count
+    if seconds is not None and not latent_folder(codec, prepared, prepared.train, codec.mirrored).exists():
+        codec = replace(codec, mirrored=codec.mirrored and 2 * takes < MIRRORING * seconds)
+        if takes > ENCODING * seconds and not latent_folder(codec, prepared, prepared.train, False).exists():
+            raise UserError(
+                f"To encode {prepared.train.count:,} images takes about {takes / 60:,.0f} minutes, once, of which "
+                f"{seconds / 60:,.0f} are left. Give more `minutes`, fewer images, smaller ones (`data.size`), or "
+                "`codec=none`.",
+                SLOW,
+            )
     larger = "Learn larger images (`data.size`), of which it keeps more, or none: `codec=none`."
     quality = checked_fields(codec, public.name, prepared, larger)
     shape = sides(codec.target.shape)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -55,11 +56,16 @@ def encoded(codec: Codec, prepared: Prepared, examples: Examples, mirrored: bool
     return replace(stored, mirrored=half)
 
 
-def latent_file(codec: PipelineCodec, prepared: Prepared, examples: Examples, mirrored: bool) -> RowFile:
-    """The file with the latents, which is made unless it is there."""
+def latent_folder(codec: PipelineCodec, prepared: Prepared, examples: Examples, mirrored: bool) -> Path:
+    """Where the latents of a split are kept, whether they are made or not."""
     split = "heldout" if examples is prepared.heldout else "train"
     key = hashlib.sha256(f"{VERSION} {split} {mirrored} {prepared.split_hash} {codec.digest}".encode())
-    place, count, shape = data_folder() / key.hexdigest()[:24], examples.count, codec.target.shape
+    return data_folder() / key.hexdigest()[:24]
+
+
+def latent_file(codec: PipelineCodec, prepared: Prepared, examples: Examples, mirrored: bool) -> RowFile:
+    """The file with the latents, which is made unless it is there."""
+    place, count, shape = latent_folder(codec, prepared, examples, mirrored), examples.count, codec.target.shape
     with making(place, "latents of the images"):
         if not place.exists():
             check_room(2 * (1 + mirrored) * count * math.prod(shape), "latents of the images", "choose a smaller size")

@@ -22,7 +22,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from afresh.core import UserError
+from afresh.core import CondSpec, UserError
 from afresh.core.rng import Rng
 from afresh.nets.frozen_linear import BLOCK, FrozenLinear, Kind, packed
 from afresh.storage.files import replace_file
@@ -311,6 +311,16 @@ def read_base(folder: Path, sha256: str) -> dict[str, Tensor]:
             f"{file} does not match the SHA-256 in run.json: it is damaged. Restore a copy of it.", "damaged"
         )
     return map_tensors(file)
+
+
+def with_new_classes(weights: Mapping[str, Tensor], base: CondSpec, conds: CondSpec) -> dict[str, Tensor]:
+    """Weights for labels of which `conds` has more classes than `base`: each new row is the mean of the others."""
+    out = dict(weights)
+    for name, part in base.items():
+        new = len(conds[name].classes) - len(part.classes) if part.kind == "label" else 0
+        for key in [k for k in weights if new and k.endswith(f"part_{name}.table.weight")]:
+            out[key] = torch.cat([weights[key], weights[key].mean(0, keepdim=True).expand(new, -1)])
+    return out
 
 
 def with_vocabulary(weights: Mapping[str, Tensor], size: int, first_rows: Sequence[Sequence[int]]) -> dict[str, Tensor]:

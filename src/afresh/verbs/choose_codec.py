@@ -22,6 +22,7 @@ from afresh.training.plan import Decision
 from afresh.verbs.base_terms import base_sentences
 
 AUTO, NONE = "auto", "none"
+LEAST, STEP = 97, 8  # pixels of a side from which latents are learnt, and of which smaller sizes are multiples
 SIZES = {128: 0.0, 192: 10.0, 256: 20.0, 512: 120.0}  # pixels: the minutes from which they draw better than fewer do
 IN_MEMORY = 1 << 29  # bytes of pixels, above which they are read from the disk
 USUAL = 5.0  # minutes by which a size is chosen for a budget in steps
@@ -52,7 +53,7 @@ def choose_codec(
     if wanted == AUTO and family is not None and not registry.family(family).mirrors:
         return plain
     sized, decisions, median = with_size(path, modality, data, minutes)
-    if wanted == AUTO and median < min(SIZES):
+    if wanted == AUTO and median < LEAST:
         return plain
     public = opened(wanted) if wanted != AUTO else found(usual_codec())
     return plain if public is None else CodecChoice(public, sized, decisions)
@@ -85,12 +86,14 @@ def with_size(
 def data_as_trained(path: Path, modality: str | None, data: Mapping[str, Any]) -> Mapping[str, Any]:
     """The options with which `train` reads the data by default, if its autoencoder is on this machine."""
     sized, _, median = with_size(path, modality, data, preferences().minutes)
-    return sized if median >= min(SIZES) and at_hand(usual_codec()) else data
+    return sized if median >= LEAST and at_hand(usual_codec()) else data
 
 
 def chosen_size(median: int, minutes: float | None) -> tuple[int, str]:
     """Pixels of a side for images whose median shorter side is `median`, and why."""
-    fitting = [size for size in SIZES if size <= median] or [min(SIZES)]
+    if median < min(SIZES):
+        return max(STEP, median // STEP * STEP), f"the median shorter side is {median:,} pixels"
+    fitting = [size for size in SIZES if size <= median]
     size = max(size for size in fitting if SIZES[size] <= (minutes or USUAL))
     larger = [f"{SIZES[s]:.0f} minutes: {s} pixels" for s in fitting if s > size]
     why = f"the median shorter side is {median:,} pixels"

@@ -175,7 +175,9 @@ class Editor:
             x = x.float() if x.is_floating_point() else x
             out.append(x if codec is None else codec.decode(x))
         x = join(out, run.encoder.space)
-        return x if keep is None else torch.where(keep, start, x)
+        if keep is None:
+            return x
+        return torch.where(keep, start, x if codec is None else continued(x, start, keep, codec.factor))
 
 
 def through(codec: Codec, task: Edit) -> Edit:
@@ -194,6 +196,23 @@ def through(codec: Codec, task: Edit) -> Edit:
         keep = kept.flatten(1).repeat_interleave(each, 1) if codec.target.grid else kept.expand_as(z)
     latent_energy = None if energy is None else lambda x: energy(codec.decode(x))
     return Edit(z, task.strength, keep, latent_energy, task.weight)
+
+
+def continued(x: Tensor, start: Tensor, keep: Tensor, reach: int) -> Tensor:
+    """x (B, C, *grid) with the mean difference of `start` to it where values are kept, which fades within about `reach`
+    cells beyond them. A codec decodes what is kept a little differently, which would show as a seam."""
+    if not x.is_floating_point() or reach == 1:
+        return x
+    pool = (nn.functional.avg_pool1d, nn.functional.avg_pool2d, nn.functional.avg_pool3d)[x.dim() - 3]
+
+    def blurred(v: Tensor) -> Tensor:
+        for _ in range(2):
+            v = pool(v, 2 * reach + 1, 1, reach, count_include_pad=False)
+        return v
+
+    kept = keep.to(x.dtype)
+    share = blurred(kept)
+    return x + blurred((start - x) * kept) / share.clamp_min(1e-6) * (2 * share).clamp_max(1)
 
 
 def change_record(change: Change) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from afresh.core.space import evenly_spaced
 from afresh.data.prepare import Prepared, advice_lines, long_records, prepare
 from afresh.formats.public import BaseModel
 from afresh.preferences import preferences
-from afresh.runs.latent_space import ALIGNED, LOSES, LatentSpace, PublicAutoencoder, check_in_memory, latent_space
+from afresh.runs.latent_space import UNFIT, LatentSpace, PublicAutoencoder, check_in_memory, latent_space
 from afresh.runs.latents import heldout_latents, training_latents
 from afresh.runs.person_adapters import adapter_folder, base_of
 from afresh.storage.object_store import RANGE
@@ -30,7 +30,7 @@ from afresh.training.lora import LoraConfig
 from afresh.training.options import by_part
 from afresh.training.plan import Plan, Task, complete, short_window, sized
 from afresh.training.plan_tuning import plan_tuning
-from afresh.training.weights import BaseWeights, with_vocabulary
+from afresh.training.weights import BaseWeights, with_new_classes, with_vocabulary
 from afresh.verbs.base_advice import AUTO, base_advice, choose_base
 from afresh.verbs.base_data import prepare_for
 from afresh.verbs.base_terms import open_base
@@ -112,11 +112,11 @@ def start(spec: TrainSpec) -> Job:
         for text in advice:
             events.detail(f"advice: {text}", "advice")
         try:
-            latent = latent_space(prepared, spec.family, chosen_codec.codec)
+            latent = latent_space(prepared, spec.family, chosen_codec.codec, training_seconds(budget, spec.clock))
         except UserError as error:
-            if spec.codec != AUTO_CODEC or error.code not in (LOSES, ALIGNED):
+            if spec.codec != AUTO_CODEC or error.code not in UNFIT:
                 raise
-            events.warning(f"Images are learnt small. {error}", "no_codec")
+            events.warning(f"Images are learnt without an autoencoder. {error}", "no_codec")
             spec, chosen_codec = replace(spec, data=given), CodecChoice(None, given)
             prepared = read(spec)[1]
             latent = latent_space(prepared, spec.family, None)
@@ -284,24 +284,26 @@ def read(spec: TrainSpec) -> tuple[BaseModel | None, Prepared]:
 
 def fitted(base: BaseModel, prepared: Prepared, spec: TrainSpec) -> tuple[BaseModel, TrainSpec]:
     """The base with rows for what is new in the data, and what can learn on it: an adapter on the layers that suit the
-    base, unless others are named; a catalogue, whose items are rows of the embedding, has none. Raises UserError for
-    the adapter of a person on a catalogue."""
+    base, unless others are named, or all weights where items or classes have rows of their own. Raises UserError for
+    the adapter of a person there."""
     if spec.lora is not None and not spec.lora.targets:
         spec = replace(spec, lora=spec.lora.model_copy(update={"targets": base.family.plan.adapted}))
     tunable = prepared.encoder.abilities.tunable
     if tunable is None:
         return base, spec
-    weights = with_vocabulary(base.weights, base.encoder.space.vocab[0], tunable.first_rows(base.encoder))
+    weights = with_new_classes(base.weights, base.encoder.conds, prepared.encoder.conds)
+    if base.encoder.space.vocab:
+        weights = with_vocabulary(weights, base.encoder.space.vocab[0], tunable.first_rows(base.encoder))
     base = replace(base, weights=weights)
     if tunable.low_rank:
         return base, spec
     if spec.adapter is not None:
         raise UserError(
-            "A run on interactions has no adapters of persons: a user's history is what is personal. Leave `adapter` "
-            "out."
+            "This data has items or classes that the run does not know, for which all of its weights learn. Leave "
+            "`adapter` out: the adapter of a person is for data with the same ones."
         )
     if spec.lora is not None:
-        events.note("note: items are rows of the embedding, so all weights learn, not an adapter", "all_weights")
+        events.note("note: all weights learn, not an adapter, because of new items or classes", "all_weights")
     return base, replace(spec, lora=None)
 
 
@@ -309,19 +311,21 @@ def space_of(base: BaseModel, prepared: Prepared) -> LatentSpace:
     """The data in the space of the base: its encoder's, or that of its codec."""
     if base.codec is None:
         return LatentSpace(base.family, None, None, prepared.encoder.space, prepared.train, prepared.heldout)
-    check_in_memory(prepared)
     name, codec = base.codec
-    heldout = heldout_latents(codec, prepared)
+    if not (codec.target.coded and base.family.mirrors):
+        check_in_memory(prepared)
     if codec.target.kind == "field":
-        note_reconstruction(codec, prepared.heldout, heldout, prepared.encoder.kind.plural)
-    return LatentSpace(base.family, name, codec, codec.target, training_latents(codec, prepared), heldout)
+        note_reconstruction(codec, prepared.heldout, prepared.encoder.kind.plural)
+    train, heldout = training_latents(codec, prepared), heldout_latents(codec, prepared)
+    return LatentSpace(base.family, name, codec, codec.target, train, heldout)
 
 
-def note_reconstruction(codec: Codec, given: Examples, latents: Examples, plural: str) -> None:
+def note_reconstruction(codec: Codec, given: Examples, plural: str) -> None:
     """Warn if the autoencoder of a base loses much of the variance of held-out items, which cannot be taught then."""
     rows = evenly_spaced(len(given), RECONSTRUCTED)
     x = given.x[rows].float() * given.scale + given.shift
-    kept = 1 - float((codec.decode(latents.x[rows]) - x).square().mean() / x.var().clamp_min(1e-12))
+    decoded = codec.decode(codec.encode(Examples(x, given.cond.select(rows))).x)
+    kept = 1 - float((decoded - x).square().mean() / x.var().clamp_min(1e-12))
     if kept < KEPT:
         events.warning(
             f"The autoencoder of the base gives back {max(kept, 0):.0%} of the variance of your {plural}: what it does "

@@ -33,7 +33,7 @@ from afresh.core import (
 from afresh.core.memory import available_memory
 from afresh.data.captions import CaptionEncoder, Captions, SavedCaptions, captioned, fit_captions, of_pipeline
 from afresh.data.columns import LabelColumn, add_columns
-from afresh.data.conditions import CAPTION, encode_conditions, fit_conditions
+from afresh.data.conditions import CAPTION, encode_conditions, fit_conditions, with_classes
 from afresh.data.encoder_file import load_encoder, save_encoder, written_names
 from afresh.data.files import DataFile, Given, path_of
 from afresh.data.image.arrays import IMAGE_KEYS, TEST, TRAIN, ArrayHeader, is_images, read_arrays, read_headers
@@ -154,7 +154,6 @@ class ImageEncoder:
     """
 
     kind = IMAGE
-    abilities = Abilities()
 
     def __init__(
         self,
@@ -169,6 +168,23 @@ class ImageEncoder:
         self.options = options
         self.notes = tuple(notes)
         self.captions = captions
+        self.low_rank = True  # whether an adapter can learn what a base lacks: not if that is the row of a class
+
+    @property
+    def abilities(self) -> Abilities:
+        """A base draws the classes of other images, too, but for text-to-image pipelines, which have none."""
+        return Abilities(tunable=None if of_pipeline(self.options.captions) else self)
+
+    def encoder_for(self, items: Sequence[Item], options: ImageOptions, context: int) -> ImageEncoder:
+        """The same encoder, with the classes of these images behind its own."""
+        conds = with_classes(self.conds, items)
+        encoder = ImageEncoder(self.space, conds, self.options, self.notes, self.captions)
+        encoder.low_rank = conds == self.conds
+        return encoder
+
+    def first_rows(self, base: ImageEncoder) -> Sequence[Sequence[int]]:
+        """None: images have no tokens."""
+        return ()
 
     @property
     def settled(self) -> dict[str, Any]:

@@ -11,6 +11,14 @@ function arrived(part) {
   waves(part);
 }
 
+// Small images show their pixels; those of photos are smoothed when they are enlarged.
+const SMALL = 96;
+function smooth(image) {
+  if (image instanceof HTMLImageElement && image.naturalWidth > SMALL) image.style.imageRendering = "auto";
+}
+
+document.addEventListener("load", (event) => smooth(event.target), true);
+for (const image of document.images) smooth(image);
 htmx.process(document.body);
 watchRequests();
 sendForms();
