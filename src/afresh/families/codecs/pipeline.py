@@ -224,6 +224,7 @@ class PipelineCodec:
 
     @property
     def decoder(self) -> LatentDecoder:
+        """Maps latents (B, *target.shape) to images (B, 3, H, W), all at once, where its weights are."""
         return LatentDecoder(self.net, self.mean, self.std, self.kind.decode)
 
     def save(self, folder: Path) -> None:

@@ -120,7 +120,7 @@ class TrainedCodec:
 
     @property
     def decoder(self) -> LatentDecoder:
-        """Of real-valued latents."""
+        """Maps real-valued latents (B, *target.shape) to (B, C, *grid), all at once, where its weights are."""
         return LatentDecoder(self.modules["decoder"], self.mean, self.std, lambda net, z: net(z))
 
     def save(self, folder: Path) -> None:
