@@ -94,7 +94,8 @@ def as_diffusers(net: nn.Module) -> Any:
     architectures that the class does not have."""
     if not isinstance(net, TinyAutoencoder):
         return None
-    weights, sizes = net.state_dict(), {}
+    weights = net.state_dict()
+    sizes: dict[str, list[int]] = {}
     for part in PARTS:
         counts = blocks_by_grid(getattr(net, part))
         sizes |= {
