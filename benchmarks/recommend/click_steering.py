@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +22,7 @@ from afresh.cli import run as command
 from afresh.domains.interactions.exposure_log import read_shown
 from afresh.domains.interactions.feedback import RankingPolicy, evaluate
 from afresh.domains.interactions.recommend import Ranking, Recommender
-from afresh.domains.interactions.recommendation_votes import LogVotes, votes_in
+from afresh.domains.interactions.recommendation_votes import votes_in
 from afresh.runs.run import Run
 from benchmarks.common.benchmark import Benchmark
 from benchmarks.common.results import with_interval
@@ -36,7 +35,6 @@ JUDGED = 3_000  # lists of one item
 WAYS = {
     "reward": ["--length", "1", "--prompt-tokens", "4"],
     "votes": ["--method", "dpo", "--set", "align.beta=0.5", "--set", "train.lr=1e-3"],
-    "votes of equal weight": ["--method", "dpo", "--set", "align.beta=0.5", "--set", "train.lr=1e-3"],
 }
 SIZES = ("width=32", "layers=1", "heads=2", "kv_heads=2")
 REWARD = """
@@ -84,12 +82,8 @@ def steered(seed: int, folder: Path) -> Iterator[str]:
     learnt = (table + 5 * of_item) / (seen + 5)
     (folder / "worth.json").write_text(json.dumps(learnt.tolist()))
     (folder / "reward.py").write_text(REWARD.format(file=str(folder / "worth.json"), groups=GROUPS))
-    told = votes_in(base, folder / "learnt.jsonl", Ranking(explore=EXPLORE))
-    told.write(folder / "votes.jsonl")
-    equal = [replace(v, weight=1.0) for v in told.votes]
-    LogVotes(equal, ()).write(folder / "equal.jsonl")
-    sources = [["--reward", f"{folder / 'reward.py'}:score"]]
-    sources += [["--preferences", str(folder / name)] for name in ("votes.jsonl", "equal.jsonl")]
+    votes_in(base, folder / "learnt.jsonl").write(folder / "votes.jsonl")
+    sources = [["--reward", f"{folder / 'reward.py'}:score"], ["--preferences", str(folder / "votes.jsonl")]]
     for (name, asked), source in zip(WAYS.items(), sources, strict=True):
         out = folder / name
         align = ["align", str(folder / "run"), *source, *asked, "--steps", "150", "--out", str(out)]

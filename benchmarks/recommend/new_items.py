@@ -4,9 +4,8 @@
 their attributes. Asked are the users whose last event is of such an item, from their history without such items: the
 whole catalogue is ranked without the items of the history, and then the new items alone. Ties count against each
 contender, so popularity, to which all new items are equal, is last among them; what a random order gets is beside it.
-The same runs are asked for the last event of other users, beside a run in which each item is a token of its own and
-that had as many seconds of the processor. What was measured of each seed stays in AFRESH_BENCH (or
-~/.cache/afresh-bench).
+The same runs are asked for the last event of other users, beside a run whose catalogue is without the new items. What
+was measured of each seed stays in AFRESH_BENCH (or ~/.cache/afresh-bench).
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -33,10 +31,8 @@ from benchmarks.recommend.sets import Asked, Log, Task, last_events, s3rec
 SHARE = 0.05  # of the items are new
 SEEDS = (0, 1, 2)
 SETS = {"beauty": "Beauty", "lastfm": "LastFM"}
-STEPS = {"beauty": (1_500, 2_350), "lastfm": (800, 800)}  # with codes, and with a token an item
-BATCH = {"beauty": 64, "lastfm": 16}
-CODES = 3
-NETWORK = {"width": 64, "heads": 2, "kv_heads": 2, "layers": 2}
+STEPS, BATCH = {"beauty": 2_350, "lastfm": 800}, {"beauty": 64, "lastfm": 16}
+NETWORK = {"width": 64, "heads": 2, "kv_heads": 2, "layers": 2, "dropout": 0.5}
 AT_ONCE, OTHERS = 256, 1_000  # questions that are scored together; users with another last event
 
 
@@ -50,26 +46,26 @@ def task_of(name: str, seed: int) -> tuple[Task, Items]:
     return Task(f"{name}, seed {seed}", log.items, test, test, features=log.features), new
 
 
-def trained(folder: Path, seed: int, codes: int | None, steps: int, batch: int) -> tuple[Any, float]:
-    """A run on the data of a folder, and the seconds of the processor that it took."""
+def trained(folder: Path, name: str, seed: int, new_items: bool) -> Any:
+    """A recommender from the data of a folder, without EASE, for time."""
     import afresh
+    from afresh.domains.interactions.recommend import Recommender
     from afresh.runs.run import Run
 
-    begun = time.process_time()
+    out = folder / f"run-{new_items}"
     afresh.train(
         folder / "data",
         modality="interactions",
         family="transformer",
-        steps=steps,
+        steps=STEPS[name],
         seed=seed,
-        out=folder / f"run-{codes}",
+        out=out,
         device="cpu",
-        data={"split": "last"} | ({} if codes is None else {"codes": codes}),
-        settings={"train.threads": 1, "train.batch": batch}
-        | {f"family.{k}": v for k, v in (NETWORK | {"dropout": 0.2 if codes else 0.5}).items()},
+        data={"split": "last", "new_items": new_items},
+        settings={"train.threads": 1, "train.batch": BATCH[name]} | {f"family.{k}": v for k, v in NETWORK.items()},
         quiet=True,
     )
-    return Run.open(folder / f"run-{codes}"), time.process_time() - begun
+    return Recommender(Run.open(out), hurry=True)
 
 
 def ranked(scorer: Scorer, asked: Asked, rows: Items, items: int, new: Items) -> tuple[Items, Items]:
@@ -101,10 +97,8 @@ def alike(recommender: Any, items: int) -> Scorer:
 def measured(name: str, seed: int) -> dict[str, Any]:
     """What each contender gets: recall@50 of new items, in the whole catalogue and among new ones; HR@10 and NDCG@10 of
     other items."""
-    from afresh.domains.interactions.recommend import Recommender
-
     task, new = task_of(SETS[name], seed)
-    asked, (with_codes, with_tokens) = task.test, STEPS[name]
+    asked = task.test
     is_new = np.isin(asked.targets, new)
     of_new, others = np.flatnonzero(is_new), np.flatnonzero(~is_new)
     others = others[np.linspace(0, len(others) - 1, min(OTHERS, len(others))).astype(int)]
@@ -112,15 +106,13 @@ def measured(name: str, seed: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         write_log(task, folder / "data")
-        run, seconds = trained(folder, seed, CODES, with_codes, BATCH[name])
-        coded = Recommender(run, hurry=True)  # without EASE, for time
-        plain, beside = trained(folder, seed, None, with_tokens, BATCH[name])
+        ours, without = (trained(folder, name, seed, new_items) for new_items in (True, False))
         scorers: dict[str, Scorer] = {
-            "codes": Ours(coded, task.items, True),
-            "all experts": Ours(coded, task.items, False),
-            "likeness of features": alike(coded, task.items),
+            "network": Ours(ours, task.items, True),
+            "all experts": Ours(ours, task.items, False),
+            "likeness of features": alike(ours, task.items),
             "popularity": popularity.fit(asked.histories, task.items),
-            "a token an item": Ours(Recommender(plain, hurry=True), task.items, True),
+            "without new items": Ours(without, task.items, False),
         }
         for contender, scorer in scorers.items():
             in_all, among = ranked(scorer, asked, of_new, task.items, new)
@@ -132,7 +124,6 @@ def measured(name: str, seed: int) -> dict[str, Any]:
                 "NDCG@10": float(ndcg(usual, 10).mean()),
             }
             print(f"{task.name}, {contender}: {found[contender]}", flush=True)
-        found["seconds"] = {"codes": seconds, "a token an item": beside}
     found["random"] = {"recall@50": 50 / task.items, "recall@50 among new": 50 / len(new)}
     return found
 
@@ -172,11 +163,10 @@ def rows_of(name: str, results: list[dict[str, Any]]) -> list[Row]:
     rows = []
     for metric, where in (("recall@50", "whole catalogue"), ("recall@50 among new", "new items alone")):
         what = f"recall@50 of new items, {where}"
-        rows += [row(what, metric, ours, ("popularity", "random"), 3) for ours in ("codes", "all experts")]
-        rows.append(row(what, metric, "all experts", ("likeness of features",)))
+        rows.append(row(what, metric, "all experts", ("popularity", "random"), 3))
+        rows.append(row(what, metric, "all experts", ("likeness of features", "network")))
     for metric in ("HR@10", "NDCG@10"):
-        what = f"{metric} of other items, networks alone, as many seconds"
-        rows.append(row(what, metric, "codes", ("a token an item", "popularity")))
+        rows.append(row(f"{metric} of other items", metric, "all experts", ("without new items", "popularity")))
     return rows
 
 

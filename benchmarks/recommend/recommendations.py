@@ -29,7 +29,6 @@ from typing import Any
 
 import numpy as np
 
-from afresh.domains.interactions.baselines import BASELINES, Baseline
 from afresh.domains.interactions.baselines.incidence import incidence
 from afresh.domains.interactions.list_metrics import (
     coverage,
@@ -45,7 +44,7 @@ from benchmarks.common.benchmark import Benchmark
 from benchmarks.common.folders import work_folder
 from benchmarks.common.processes import ask
 from benchmarks.common.results import Row, save
-from benchmarks.recommend.baselines import tune_baseline
+from benchmarks.recommend.baselines import BASELINES, Baseline, tune_baseline
 from benchmarks.recommend.peers.protocol import Ask
 from benchmarks.recommend.sets import TASKS, Asked, Task
 
@@ -110,7 +109,7 @@ def run_baseline(task: Task, baseline: Baseline) -> None:
     tried = f"{len(found.tried)} of {len(found.tried) + found.untried} settings tried"
     told = "; ".join([" ".join(f"{k} {v:g}" for k, v in found.settings.items()), tried]).removeprefix("; ")
     keep(task, f"{baseline.name} without validation", ranking(task, found.scorer), told, time.process_time() - begun)
-    scorer = baseline.fit(test.histories, task.items, test.times, **found.settings)
+    scorer = baseline.fit(test.histories, task.items, test.times, found.settings)
     keep(task, baseline.name, ranking(task, scorer), told, time.process_time() - begun)
 
 

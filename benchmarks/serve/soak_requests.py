@@ -152,7 +152,7 @@ def molecules(draw: random.Random, seed: int) -> Ask:
 
 def recommend(draw: random.Random, seed: int) -> Ask:
     history = [f"i{draw.randrange(9)}" for _ in range(draw.randrange(6))]
-    more = draw.choice(({}, {"explore": 1.0}, {"because": 1}, {"playlist": True}, {"diversity": 0.5}))
+    more = draw.choice(({}, {"explore": 1.0}, {"because": 1}, {"diversity": 0.5}))
     return "POST", "/afresh/v1/recommend", {"json": {"model": "shop", "history": history, "k": 3, "seed": seed, **more}}
 
 

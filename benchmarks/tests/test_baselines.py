@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
-from afresh.domains.interactions.baselines import BASELINES
-from benchmarks.recommend.baselines import tune_baseline
+from benchmarks.recommend.baselines import BASELINES, popularity_in_time, tune_baseline
 
 ITEMS = 12
 
@@ -42,3 +42,12 @@ def test_popularity_in_time_is_tried_where_there_are_times() -> None:
         BASELINES[0], histories, 6, targets, seconds=60, times=times, questions=[np.array([], np.int64)] * 40
     )
     assert found.settings and max(t.score for t in found.tried) == 1
+
+
+def test_popularity_in_time_by_hand() -> None:
+    histories = [np.array([0, 1]), np.array([0, 2]), np.array([0])]
+    times = [np.array([0.0, 100.0]), np.array([50.0, 200.0]), np.array([190.0])]
+    recent = popularity_in_time(histories, 4, times, window=100)([np.array([3])])
+    assert recent.tolist() == [[1, 1, 1, 0]]
+    decayed = popularity_in_time(histories, 4, times, half_life=100)([np.array([3])])
+    assert decayed[0] == pytest.approx([2**-2 + 2**-1.5 + 2**-0.1, 2**-1, 1, 0])

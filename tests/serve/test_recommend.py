@@ -58,10 +58,10 @@ def test_the_same_seed_explores_alike_and_says_how_likely_it_was(address: str) -
     assert all(0 < r["drawn"] <= 1 for r in first["lists"][0]["items"])
 
 
-def test_sequences_and_sessions_are_those_of_python(shop: Path, address: str) -> None:
-    own = afresh.load(shop / "shop").recommend(sessions=[["i1", "i2"]], k=3, playlist=True)[0]
+def test_sessions_are_those_of_python(shop: Path, address: str) -> None:
+    own = afresh.load(shop / "shop").recommend(sessions=[["i1", "i2"]], k=3)[0]
     for form in ({"sessions": [["i1", "i2"]]}, {"histories": [["i1"]], "sessions": [["i2"]]}):
-        made = ask(address, k=3, playlist=True, **form).json()["lists"][0]["items"]
+        made = ask(address, k=3, **form).json()["lists"][0]["items"]
         assert [r["item"] for r in made] == [r.item for r in own]
 
 
@@ -72,7 +72,6 @@ def test_sequences_and_sessions_are_those_of_python(shop: Path, address: str) ->
         ({"histories": [["i1"]], "where": {"size": "L"}}, 400, "no feature 'size'"),
         ({"histories": [["i1"]], "only": ["nothing"]}, 400, "No item of the catalogue fits"),
         ({"histories": [["i1"]], "k": 0}, 400, "k"),
-        ({"histories": [["i1"]], "share": 0.5}, 400, "Add `playlist`"),
         ({"histories": [["i1"]], "colour": 1}, 400, "colour"),
         ({"model": "none", "histories": [[]]}, 404, "none"),
     ],
@@ -98,7 +97,7 @@ def test_a_person_chooses_on_a_page_and_sees_what_is_next_and_why(web: httpx.Cli
     assert page.url.path == "/studio/recommend" and "Thing &lt;1&gt;" in page.text and "<1>" not in page.text
     assert 'href="/studio/recommend?run=shop"' in web.get("/studio/").text
     page = web.post("/studio/recommend", data={**state(page.text), "add": "i1"})
-    page = web.post("/studio/recommend", data={**state(page.text), "add": "i2", "as": "list"})
+    page = web.post("/studio/recommend", data={**state(page.text), "add": "i2"})
     assert state(page.text)["chosen"] == '["i1", "i2"]'
     own = afresh.load(shop / "shop").recommend(histories=[["i1", "i2"]], k=10, because=1)[0]
     shown = re.findall(r'name="add" value="(\w+)" aria-label', page.text)
@@ -111,18 +110,16 @@ def test_a_person_chooses_on_a_page_and_sees_what_is_next_and_why(web: httpx.Cli
     assert state(page.text)["chosen"] == '["i2"]' and state(page.text)["hidden"] == "[]"
 
 
-def test_filters_playlists_and_searches_on_the_page(web: httpx.Client) -> None:
+def test_filters_and_searches_on_the_page(web: httpx.Client) -> None:
     form = {"run": "shop", "chosen": '["i1"]', "k": "5"}
     page = web.post("/studio/recommend", data={**form, "where:colour": "red"}).text
     assert set(re.findall(r'name="add" value="(\w+)" aria-label', page)) <= {"i0", "i2", "i4", "i6", "i8"}
-    page = web.post("/studio/recommend", data={**form, "as": "sequence", "where:colour": "red", "share": "50"}).text
-    assert len(re.findall(r'name="add" value="(\w+)" aria-label', page)) == 5 and "A playlist from here" in page
     page = web.post("/studio/recommend", data={**form, "search": "thing <7>"}).text
     assert re.findall(r'class="plain" name="add" value="(\w+)"', page) == ["i7"]
     assert "No item is called" in web.post("/studio/recommend", data={**form, "search": "zzz"}).text
 
 
-@pytest.mark.parametrize("wrong", [{"chosen": "[1]"}, {"chosen": "{"}, {"k": "many"}, {"share": "101"}, {"run": "no"}])
+@pytest.mark.parametrize("wrong", [{"chosen": "[1]"}, {"chosen": "{"}, {"k": "many"}, {"k": "101"}, {"run": "no"}])
 def test_forms_that_no_page_sends_are_refused_as_pages(web: httpx.Client, wrong: dict[str, str]) -> None:
     answer = web.post("/studio/recommend", data={"run": "shop", **wrong})
     assert answer.status_code in (400, 404) and "<html" in answer.text

@@ -139,10 +139,12 @@ def test_an_autoencoder_that_cannot_be_had_is_no_obstacle_unless_it_was_asked_fo
     photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """There is no network in tests."""
-    with heard("Images are learnt small, without an autoencoder: .*madebyollin/taef2"):
+    with heard("Images are learnt without a public autoencoder: .*madebyollin/taef2"):
         assert chosen(photos) == CodecChoice(None, {})
     with pytest.raises(UserError, match="some/one"):
         chosen(photos, "some/one")
+    own = chosen(photos, minutes=10.0)
+    assert (own.codec, own.data["size"], own.own_minutes) == (None, 128, 3.5)
     monkeypatch.setenv("AFRESH_OFFLINE", "true")
     assert chosen(photos) == CodecChoice(None, {})
     with pytest.raises(UserError, match=r"`offline` is set. Give a folder, or unset AFRESH_OFFLINE"):

@@ -44,7 +44,6 @@ class Space:
     whose last axis may be the K residual codes of a position, coarse to fine.
 
     Tokens of a `catalogue` are items that stand for themselves: any may follow any, and there may be very many of them.
-    Where each item has several `codes`, a token is one of them, and windows begin with the first code of an item.
 
     `slots`: of examples whose positions each hold tokens of their own, as the columns of a table do, those of each
     position; empty if any position may hold any token.
@@ -66,7 +65,6 @@ class Space:
     records: bool = False
     opening: int | None = None
     catalogue: bool = False
-    codes: int = 1
     slots: tuple[Slot, ...] = ()
     axes: tuple[str, ...] = ()
     periodic: tuple[bool, ...] = ()

@@ -66,7 +66,7 @@ class Loader:
             order = listed_order(self.rng, f"epoch/{epoch}", self.count)
             starts = None
             if self.runs is not None:
-                starts = window_starts(self.runs, self.context, epoch, self.rng, self.space.codes)
+                starts = window_starts(self.runs, self.context, epoch, self.rng)
                 if self.examples.mask is not None:
                     starts = onto_targets(self.examples.mask, self.runs, self.context, starts)
                     order = self.by_length(order, epoch)
@@ -145,17 +145,15 @@ def tiles(runs: Tensor, context: int) -> tuple[Tensor, Tensor]:
     return run, torch.arange(len(run)) - torch.repeat_interleave(counts.cumsum(0) - counts, counts)
 
 
-def window_starts(runs: Tensor, context: int, epoch: int, rng: Rng, each: int = 1) -> Tensor:
-    """First target of every window, (W,). Epoch 0 tiles each run; later epochs shift the tiling at random, by whole
-    items of `each` tokens."""
+def window_starts(runs: Tensor, context: int, epoch: int, rng: Rng) -> Tensor:
+    """First target of every window, (W,). Epoch 0 tiles each run; later epochs shift the tiling at random."""
     run, nth = tiles(runs, context)
     shift = torch.zeros(len(runs), dtype=torch.int64)
     if epoch > 0:
         u = rng.uniform(f"offset/{epoch}", torch.arange(len(runs)))
         shift = (u * context).long() - context // 2
     start, end = runs[run, 0], runs[run, 1]
-    free = torch.minimum(start + (nth * context + shift[run]).clamp_min(0), (end - context)).maximum(start)
-    return start + (free - start).div(each, rounding_mode="floor") * each
+    return torch.minimum(start + (nth * context + shift[run]).clamp_min(0), (end - context)).maximum(start)
 
 
 def onto_targets(mask: Tensor, runs: Tensor, context: int, starts: Tensor) -> Tensor:

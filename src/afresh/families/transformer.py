@@ -120,7 +120,7 @@ def regime(epochs: float, steps: int, examples: int, space: Space) -> dict[str, 
 
 def catalogue_sizes(space: Space) -> Sequence[TransformerConfig]:
     """Two layers of 32 to 256, as embeddings of items are most of the parameters."""
-    negatives = NEGATIVES if space.codes == 1 and space.vocab[0] > 2 * NEGATIVES else 0
+    negatives = NEGATIVES if space.vocab[0] > 2 * NEGATIVES else 0
     fixed = {"tied": True, "dropout": 0.5, "negatives": negatives, "layers": 2}
     return [TransformerConfig(width=w, heads=w // 32, kv_heads=w // 32, **fixed) for w in (32, 64, 128, 256)]
 

@@ -25,17 +25,20 @@ AUTO, NONE = "auto", "none"
 LEAST, STEP = 97, 8  # pixels of a side from which latents are learnt, and of which smaller sizes are multiples
 SIZES = {128: 0.0, 192: 10.0, 256: 20.0, 512: 120.0}  # pixels: the minutes from which they draw better than fewer do
 IN_MEMORY = 1 << 29  # bytes of pixels, above which they are read from the disk
+OWN, OWN_FROM = 0.35, 8.0  # share of the minutes for an autoencoder of the images themselves, and the least minutes
 USUAL = 5.0  # minutes by which a size is chosen for a budget in steps
 
 
 @dataclass(frozen=True)
 class CodecChoice:
     """`codec`: a run of the family autoencoder, or a public one; None to learn the values themselves. `data`: the
-    options of the modality, with the chosen size."""
+    options of the modality, with the chosen size. `own_minutes`: in which an autoencoder of the images themselves is to
+    be trained first; 0 for none."""
 
     codec: Path | PublicAutoencoder | None
     data: Mapping[str, Any]
     decisions: tuple[Decision, ...] = ()
+    own_minutes: float = 0.0
 
 
 def choose_codec(
@@ -56,7 +59,11 @@ def choose_codec(
     if wanted == AUTO and median < LEAST:
         return plain
     public = opened(wanted) if wanted != AUTO else found(usual_codec())
-    return plain if public is None else CodecChoice(public, sized, decisions)
+    if public is None and (minutes is None or minutes < OWN_FROM or median < min(SIZES)):
+        return plain
+    if public is None:
+        return CodecChoice(None, {**sized, "size": min(SIZES), "stream": False}, (), OWN * (minutes or 0.0))
+    return CodecChoice(public, sized, decisions)
 
 
 def usual_codec() -> str:
@@ -103,12 +110,12 @@ def chosen_size(median: int, minutes: float | None) -> tuple[int, str]:
 def found(name: str) -> PublicAutoencoder | None:
     """The autoencoder that is used where none is named; None, with a note, if it is neither here nor can be fetched."""
     if not at_hand(name) and preferences().offline:
-        events.note(f"images are learnt small: {name} is not on this machine, and `offline` is set", "no_codec")
+        events.note(f"{name} is not on this machine, and `offline` is set", "no_codec")
         return None
     try:
         return opened(name)
     except UserError as error:
-        events.warning(f"Images are learnt small, without an autoencoder: {error}", "no_codec")
+        events.warning(f"Images are learnt without a public autoencoder: {error}", "no_codec")
         return None
 
 

@@ -24,6 +24,7 @@ from afresh.runs.latent_space import UNFIT, LatentSpace, PublicAutoencoder, chec
 from afresh.runs.latents import heldout_latents, training_latents
 from afresh.runs.person_adapters import adapter_folder, base_of
 from afresh.storage.object_store import RANGE
+from afresh.training import ranks
 from afresh.training.budget import Budget, measure_machine
 from afresh.training.family_choice import choose, curves_for, shortfall
 from afresh.training.lora import LoraConfig
@@ -49,7 +50,7 @@ from afresh.verbs.data_source import DataSource
 from afresh.verbs.frozen_base import check_frozen, in_memory
 from afresh.verbs.plan_summary import plan_summary
 from afresh.verbs.torchrun import together
-from afresh.verbs.training_job import Job
+from afresh.verbs.training_job import Job, learn
 
 RANK = 16  # of an adapter
 RECONSTRUCTED, KEPT = 16, 0.9  # held-out items that the autoencoder of a base is tried on; share of their variance
@@ -103,6 +104,8 @@ def start(spec: TrainSpec) -> Job:
         minutes = None if budget is None else budget.minutes
         chosen_codec = choose_codec(spec.path, spec.modality, spec.data, spec.family, spec.codec, minutes)
         spec = replace(spec, data=chosen_codec.data)
+        if chosen_codec.own_minutes and not ranks.launched():
+            chosen_codec = replace(chosen_codec, codec=own_codec(spec, output.path, chosen_codec.own_minutes))
     base, prepared = read(spec)
     report_data(prepared)
     advice: list[str] = []
@@ -225,6 +228,27 @@ def check_network(spec: TrainSpec) -> None:
             "family_made_by_verb",
             verb=verb,
         )
+
+
+def own_codec(spec: TrainSpec, run: Path, minutes: float) -> Path:
+    """A run of the family autoencoder on the same images, beside the run that is to learn its latents."""
+    events.note(f"an autoencoder of your images is trained first, in {minutes:.1f} minutes", "own_codec")
+    own = TrainSpec(
+        path=spec.path,
+        modality=spec.modality,
+        family="autoencoder",
+        minutes=minutes,
+        seed=spec.seed,
+        out=run.with_name(f"{run.name}-codec"),
+        force=spec.force,
+        device=spec.device,
+        validation=spec.validation,
+        data=spec.data,
+        set_family={"channels": 8},
+    )
+    job = start(own)
+    learn(job)
+    return job.run.path
 
 
 def default_output(spec: TrainSpec) -> Path:

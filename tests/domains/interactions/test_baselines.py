@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import sys
+from types import ModuleType
 
 import numpy as np
 import pytest
 
 from afresh.core import UserError
-from afresh.domains.interactions.baselines import BASELINES, ease, ials, item_knn, popularity
+from afresh.domains.interactions.baselines import ease, ials, item_knn, popularity
 from afresh.domains.interactions.baselines.incidence import incidence
 
 ITEMS = 12
+
+
+def name(baseline: ModuleType) -> str:
+    return baseline.__name__.rpartition(".")[2]
 
 
 def drawn(users: int = 60, seed: int = 0) -> list[np.ndarray]:
@@ -21,47 +26,38 @@ def drawn(users: int = 60, seed: int = 0) -> list[np.ndarray]:
     return [generator.permutation(6)[:n] + 6 * int(generator.integers(2)) for n in sizes]
 
 
-@pytest.mark.parametrize("baseline", BASELINES, ids=lambda b: b.name)
-def test_every_baseline_scores_any_history(baseline) -> None:  # type: ignore[no-untyped-def]
-    if baseline.name == "iALS":
+def needs_implicit(baseline: ModuleType) -> None:
+    if baseline is ials:
         pytest.importorskip("implicit", reason="implicit is not installed: pip install 'afresh[recommend]'")
+
+
+@pytest.mark.parametrize("baseline", [popularity, item_knn, ease, ials], ids=name)
+def test_every_baseline_scores_any_history(baseline: ModuleType) -> None:
+    needs_implicit(baseline)
     histories = drawn()
-    scorer = baseline.fit(histories, ITEMS, None, **baseline.grid[0])
+    scorer = baseline.fit(histories, ITEMS)
     scores = scorer([histories[0], np.array([11, 3, 3]), np.array([], np.int64)])
     assert scores.shape == (3, ITEMS) and scores.dtype == np.float32 and np.isfinite(scores).all()
     assert np.array_equal(
         scores,
-        baseline.fit(histories, ITEMS, None, **baseline.grid[0])(
-            [histories[0], np.array([11, 3, 3]), np.array([], np.int64)]
-        ),
+        baseline.fit(histories, ITEMS)([histories[0], np.array([11, 3, 3]), np.array([], np.int64)]),
     )
     # A user who was never seen has the scores of one who was, and an event that is repeated counts once.
     assert scores[:1] == pytest.approx(scorer([histories[0].copy()]), abs=1e-5)
     assert scores[1:2] == pytest.approx(scorer([np.array([3, 11])]), abs=1e-5)
 
 
-@pytest.mark.parametrize("baseline", BASELINES[1:], ids=lambda b: b.name)
-def test_taste_is_found(baseline) -> None:  # type: ignore[no-untyped-def]
-    if baseline.name == "iALS":
-        pytest.importorskip("implicit", reason="implicit is not installed: pip install 'afresh[recommend]'")
-    scores = baseline.fit(drawn(), ITEMS, None)([np.array([0, 1]), np.array([6, 7])])
+@pytest.mark.parametrize("baseline", [item_knn, ease, ials], ids=name)
+def test_taste_is_found(baseline: ModuleType) -> None:
+    needs_implicit(baseline)
+    scores = baseline.fit(drawn(), ITEMS)([np.array([0, 1]), np.array([6, 7])])
     assert scores[0, 2:6].min() > scores[0, 6:].max() and scores[1, 8:].min() > scores[1, :6].max()
 
 
 def test_popularity_by_hand() -> None:
     histories = [np.array([0, 1]), np.array([0, 2]), np.array([0])]
-    times = [np.array([0.0, 100.0]), np.array([50.0, 200.0]), np.array([190.0])]
     every = popularity.fit(histories, 4)([np.array([3])])
     assert every.tolist() == [[3, 1, 1, 0]]
-    recent = popularity.fit(histories, 4, times, window=100)([np.array([3])])
-    assert recent.tolist() == [[1, 1, 1, 0]]
-    decayed = popularity.fit(histories, 4, times, half_life=100)([np.array([3])])
-    assert decayed[0] == pytest.approx([2**-2 + 2**-1.5 + 2**-0.1, 2**-1, 1, 0])
-
-
-def test_popularity_in_time_needs_times() -> None:
-    with pytest.raises(UserError, match="needs the time of each event"):
-        popularity.fit(drawn(), ITEMS, half_life=3600)
 
 
 @pytest.mark.parametrize(("neighbours", "shrink"), [(3, 0.0), (2, 10.0), (100, 1.0)])

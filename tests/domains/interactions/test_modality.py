@@ -197,6 +197,18 @@ def test_features_of_items_and_traits_of_users_come_from_tables_beside(tmp_path:
         encoder.catalogue.where({"colour": "red"})
 
 
+def test_names_of_pictures_are_no_words_and_the_pictures_are_not_refused(tmp_path: Path) -> None:
+    write(tmp_path, "csv", log())
+    rows = [f"i{i},{('red', 'blue')[i % 2]},{i}.png" for i in range(8)]
+    (tmp_path / "items.csv").write_text("\n".join(["item_id,colour,photo", *rows, ""]))
+    for i in range(8):
+        (tmp_path / f"{i}.png").write_bytes(b"a picture")
+    corpus = read(tmp_path)
+    encoder = fitted(corpus)
+    assert not corpus.refused and set(encoder.catalogue.words[1]) == {"colour=red", "colour=blue"}
+    assert "photo (pictures, which are not looked at)" in encoder.notes[-1]
+
+
 def test_a_feature_that_changes_later_keeps_its_first_value(tmp_path: Path) -> None:
     rows = [{**row, "genre": "old" if i < 71 else "new"} for i, row in enumerate(log())]
     corpus = read(write(tmp_path, "csv", rows), split="last")

@@ -14,6 +14,7 @@ import pytest
 import torch
 from pyarrow import parquet
 
+import afresh
 from afresh.cli import run as command
 from afresh.cli.words import texts
 from afresh.core import UserError
@@ -85,6 +86,25 @@ def test_filters_hold_whatever_is_likely(recommender: Recommender) -> None:
         best(recommender, ["i3"], where={"colour": "green"})
     with pytest.raises(UserError, match=r"no feature 'size'.*title, colour, price"):
         best(recommender, ["i3"], where={"size": "L"})
+
+
+def test_novelty_prefers_what_fewer_users_choose(recommender: Recommender) -> None:
+    """With novelty of 1 items are ranked by p over popularity."""
+    p = recommender.probabilities([recommender.encoder.ids(["i3", "i4"])], recommender.condition(1))[0]
+    lift = (p / (p.new_tensor(recommender.catalogue.counts) + 1)).argsort(descending=True).tolist()
+    assert best(recommender, ["i3", "i4"], k=ITEMS, seen=True, novelty=1.0) == [
+        recommender.catalogue.ids[i] for i in lift
+    ]
+    with pytest.raises(UserError, match="novelty from 0 to 2"):
+        best(recommender, ["i3"], novelty=-1.0)
+
+
+def test_a_sequence_is_made_of_lists_of_one(run: Path) -> None:
+    """As the guide says: each item follows from the history and those before it."""
+    model, playlist = afresh.load(run), ["i3", "i4"]
+    while len(playlist) < 6:
+        playlist.append(model.recommend(histories=[playlist], k=1)[0][0].item)
+    assert playlist == ["i3", "i4", "i5", "i6", "i7", "i8"]
 
 
 def test_a_reason_is_the_item_without_which_the_probability_falls_most(recommender: Recommender) -> None:

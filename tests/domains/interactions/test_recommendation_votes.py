@@ -1,4 +1,4 @@
-"""Votes from lists that were shown: who is preferred to whom, with which weight, and that aligning to them works."""
+"""Votes from lists that were shown: who is preferred to whom, and that aligning to them works."""
 
 from __future__ import annotations
 
@@ -45,39 +45,34 @@ def shown(recommender: Recommender, file: Path, lists: int = 200, explore: float
 
 
 def test_what_was_clicked_is_preferred_to_what_was_not(recommender: Recommender, tmp_path: Path) -> None:
-    rows = [("i5", 1), ("i6", 0), ("i7", 1), ("i8", 0)]
+    rows = [("i5", 1), ("i6", 0), ("i7", 1), ("i8", 0), ("else", 0)]
     file = log(tmp_path / "log.jsonl", [
         {"list": 1, "place": p, "history": ["i3", "what", "i4"], "item": i, "drawn": 0.1, "click": c}
         for p, (i, c) in enumerate(rows, 1)
     ])  # fmt: skip
-    told = votes_in(recommender, file, Ranking(explore=100.0))
+    told = votes_in(recommender, file)
     assert {v.decided for v in told.votes} == {("i5", "i6"), ("i5", "i8"), ("i7", "i6"), ("i7", "i8")}
-    assert {v.prompt for v in told.votes} == {"i3,i4"}
-
-
-def test_votes_weigh_as_if_this_ranking_had_shown_the_lists(recommender: Recommender, tmp_path: Path) -> None:
-    """All alike for what was drawn as the ranking draws; otherwise by the ratio of the probabilities, 1 on average."""
-    file = shown(recommender, tmp_path / "log.jsonl", explore=4.0)
-    alike = votes_in(recommender, file, Ranking(explore=4.0, seen=True)).votes
-    assert [v.weight for v in alike] == pytest.approx([1] * len(alike), abs=2e-3)
-    other = votes_in(recommender, file, Ranking(explore=2.0, seen=True)).votes
-    assert sum(v.weight for v in other) / len(other) == pytest.approx(1, abs=1e-2)
-    assert min(v.weight for v in other) < 0.5 < 2 < max(v.weight for v in other)
-    told = votes_in(recommender, file, Ranking(explore=4.0, seen=True, exclude=frozenset({"i0"})))
-    assert not any("i0" in (v.a, v.b) for v in told.votes) and "never shows" in told.notes[1]
+    assert {(v.prompt, v.weight) for v in told.votes} == {("i3,i4", 1.0)} and told.notes == (
+        "4 votes from 1 list",
+        "2 pairs with an item that the run has not learnt, left out",
+    )
 
 
 def test_votes_are_written_and_read_again(run: Path, recommender: Recommender, tmp_path: Path) -> None:
     file, out = shown(recommender, tmp_path / "log.jsonl"), tmp_path / "votes.jsonl"
-    asked = ["recommend", str(run), "--votes-from", str(file), "--seen", "--explore", "2"]
+    asked = [
+        "recommend",
+        str(run),
+        "--votes-from",
+        str(file),
+    ]
     assert command([*asked, "--out", str(out)]) == 0
-    told = votes_in(recommender, file, Ranking(explore=2.0, seen=True)).votes
-    assert read_votes(out, HISTORY).votes == tuple(told) and any(v.weight != 1 for v in told)
+    assert read_votes(out, HISTORY).votes == tuple(votes_in(recommender, file).votes)
     assert command([*asked, "--out", str(out)]) == 2  # there is a file
     assert command(asked) == 2
     alone = [{"history": "i3", "item": "i4", "drawn": 0.5, "click": 1}]
     with pytest.raises(UserError, match="tells no preference"):
-        votes_in(recommender, log(tmp_path / "alone.jsonl", alone), Ranking())
+        votes_in(recommender, log(tmp_path / "alone.jsonl", alone))
 
 
 @pytest.mark.parametrize(("family", "method"), [("transformer", "dpo"), ("transformer", "kto"), ("masked", "dpo")])
@@ -86,7 +81,7 @@ def test_what_is_preferred_becomes_likelier(
 ) -> None:
     base = run if family == "transformer" else masked_run
     before, out = Recommender(Run.open(base)), tmp_path / "votes.jsonl"
-    votes_in(before, shown(before, tmp_path / "log.jsonl"), Ranking(explore=4.0, seen=True)).write(out)
+    votes_in(before, shown(before, tmp_path / "log.jsonl")).write(out)
     asked = ["align", str(base), "--preferences", str(out), "--steps", "30", "--out", str(tmp_path / "aligned")]
     assert (
         command([*asked, "--method", method, "--set", "train.lr=3e-3", "--set", "train.batch=16", "--no-measure"]) == 0
@@ -103,7 +98,7 @@ def test_what_is_preferred_becomes_likelier(
 def test_methods_that_need_a_reward_say_which_do_not(
     run: Path, recommender: Recommender, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    votes_in(recommender, shown(recommender, tmp_path / "log.jsonl"), Ranking(4)).write(tmp_path / "votes.jsonl")
+    votes_in(recommender, shown(recommender, tmp_path / "log.jsonl")).write(tmp_path / "votes.jsonl")
     asked = ["align", str(run), "--preferences", str(tmp_path / "votes.jsonl"), "--method", "grpo"]
     assert command([*asked, "--out", str(tmp_path / "aligned")]) == 2
     assert "such as dpo" in capsys.readouterr().err

@@ -10,8 +10,8 @@ import numpy as np
 from afresh.core import Evidence, Question, Score, ScoreWords, UserError, events
 from afresh.core.plural import counted
 from afresh.domains.interactions.history import History
-from afresh.domains.interactions.ranking import Items, Scorer, Scores, accuracy, ndcg, over_users, rank_all
-from afresh.domains.interactions.recommend import LEAST, Ranking, Recommender, recommender_of, why_not
+from afresh.domains.interactions.ranking import Items, accuracy, ndcg, over_users, rank_all
+from afresh.domains.interactions.recommend import Ranking, Recommender, recommender_of, scorer_of, why_not
 from afresh.runs.run import Run
 
 MOST, FEW = 2_000, 500  # held-out events that are ranked, and with a limit of seconds
@@ -52,7 +52,7 @@ def retained(run: Run, evidence: Evidence) -> tuple[list[Score], list[str]]:
         return [], ["forgetting is not measured: the base has no held-out events that the tuned run did not train on"]
     events.progress("what the base knew is asked again")
     seen, size = before.again(Ranking()), len(before.catalogue)
-    ranks = [rank_all(scorer(r, size), histories, targets, size, k=K, seen=seen).ranks for r in (before, after)]
+    ranks = [rank_all(scorer_of(r, size), histories, targets, size, k=K, seen=seen).ranks for r in (before, after)]
     was, now = (accuracy(r, K, users) for r in ranks)
     change = over_users(ndcg(ranks[1], K) - ndcg(ranks[0], K), users)
     between = "" if change.low is None else f" ({change.low:+.4f} to {change.high:+.4f})"
@@ -85,13 +85,3 @@ def questions(before: Recommender, trained: Sequence[History], most: int) -> tup
     asked = [np.array([index[i] for i in items[:place] if i in index], np.int64) for items, place, _ in rows]
     targets = np.array([index[items[place]] for items, place, _ in rows], np.int64)
     return asked, targets, np.array([number for *_, number in rows], np.int64), learnt
-
-
-def scorer(recommender: Recommender, size: int) -> Scorer:
-    """Scores of the first `size` items of the catalogue, which are the base's."""
-
-    def score(histories: Sequence[Items]) -> Scores:
-        p = recommender.probabilities([h.tolist() for h in histories], recommender.condition(len(histories)))
-        return np.asarray(p[:, :size].clamp_min(LEAST).log().float().numpy(), np.float32)
-
-    return score

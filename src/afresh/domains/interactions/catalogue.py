@@ -17,10 +17,10 @@ from torch import Tensor
 
 from afresh.core import UserError
 from afresh.data.files import FileError
+from afresh.data.image.images import SUFFIXES
 from afresh.data.tables.numbers import as_number
 from afresh.data.tables.parquet import stream_batches
-from afresh.data.tables.roles import TITLE_NAMES, is_prose, plain_name
-from afresh.domains.interactions.item_pictures import are_pictures
+from afresh.data.tables.roles import TITLE_NAMES, plain_name
 from afresh.domains.interactions.item_table import faded
 from afresh.storage.files import replace_file
 
@@ -34,13 +34,11 @@ MOST_ALIKE, TOGETHER = 10, 256  # items that stand for a new one; items that are
 
 @dataclass(frozen=True, eq=False)
 class Catalogue:
-    """V items. `counts` (V,): events of each in training. `features`: the values of columns, None where unknown.
-    `folder`: where pictures lie that a column names; not kept."""
+    """V items. `counts` (V,): events of each in training. `features`: the values of columns, None where unknown."""
 
     ids: tuple[str, ...]
     counts: NDArray[np.int64]
     features: Mapping[str, Sequence[Any]] = field(default_factory=dict)
-    folder: Path | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -69,13 +67,11 @@ class Catalogue:
     def describe(self, column: str) -> str:
         """A column, and how it is read."""
         values = self.features[column]
-        known = [v for v in values if v is not None]
         if are_pictures(values):
-            return f"{column} (pictures)"
+            return f"{column} (pictures, which are not looked at)"
         if are_numbers(values):
             return f"{column} (numbers, by tenths)"
-        kind = "sentences" if is_sentences(column, values) else "words"
-        return f"{column} ({kind}, of {len(known):,} items)"
+        return f"{column} (words, of {sum(v is not None for v in values):,} items)"
 
     @cached_property
     def words(self) -> tuple[list[int], list[str]]:
@@ -136,19 +132,27 @@ class Catalogue:
         return out
 
     @cached_property
+    def alike_to_new(self) -> dict[int, list[int]]:
+        """For each item that nobody could choose yet, the chosen ones that are most alike, the most alike first."""
+        new = np.flatnonzero(self.counts == 0).tolist()
+        return dict(zip(new, self.most_alike(new, self.counts > 0), strict=True))
+
+    @cached_property
     def stand_ins(self) -> Any:
         """A sparse matrix (V, V) by which scores (B, V) are multiplied to give each item that nobody could choose yet
         the mean of those that are most alike; None if there are no such items."""
         from scipy import sparse
 
-        new = np.flatnonzero(self.counts == 0)
-        if not len(new):
+        if not self.alike_to_new:
             return None
-        alike = self.most_alike(new.tolist(), self.counts > 0)
-        values = np.array([1 / len(row) for row in alike for _ in row], dtype=np.float32)
-        rows = np.array([j for row in alike for j in row], dtype=np.int64)
-        columns = np.repeat(new, [len(row) for row in alike])
-        return sparse.csr_matrix((values, (rows, columns)), shape=(len(self), len(self)))
+        pairs = [(j, i, 1 / len(alike)) for i, alike in self.alike_to_new.items() for j in alike]
+        rows, columns, values = np.array(pairs).reshape(-1, 3).T
+        return sparse.csr_matrix((values.astype(np.float32), (rows, columns)), shape=(len(self), len(self)))
+
+    def learnt(self, history: Sequence[int]) -> list[int]:
+        """A history in which the item that is most alike stands for one that nobody could choose yet. Such an item is
+        left out if no other is like it."""
+        return [j for i in history for j in self.alike_to_new.get(i, [i])[:1]]
 
     def where(self, conditions: Mapping[str, str]) -> NDArray[np.bool_]:
         """(V,): the items whose features have these values. A value may list several, separated by `|`, of which an
@@ -193,6 +197,13 @@ def load_catalogue(folder: Path) -> Catalogue:
     return Catalogue(ids, counts, features)
 
 
+def are_pictures(values: Sequence[Any]) -> bool:
+    """Whether the values of a column are names of image files."""
+    known = [v for v in values if v is not None]
+    named = sum(isinstance(v, str) and Path(v.lower()).suffix in SUFFIXES for v in known)
+    return bool(known) and named >= 0.9 * len(known)
+
+
 def words_of(values: Sequence[Any]) -> list[list[str]]:
     """The features that each value of a column stands for."""
     known = [v for v in values if v is not None]
@@ -213,12 +224,6 @@ def are_numbers(values: Sequence[Any]) -> bool:
     """Whether they are numbers, and more than name a few classes."""
     known = [v for v in values if v is not None]
     return len(set(known)) > TENTHS and all(as_number(v) is not None for v in known)
-
-
-def is_sentences(column: str, values: Sequence[Any]) -> bool:
-    """Whether a column holds sentences, or titles."""
-    known = [str(v) for v in values if v is not None]
-    return bool(known) and not are_pictures(values) and (plain_name(column) in TITLE_NAMES or is_prose(column, known))
 
 
 def check_bound(column: str, wanted: str) -> None:

@@ -1,4 +1,4 @@
-"""Histories to a stream of tokens, one or several for each item of the catalogue, and back."""
+"""Histories to a stream of tokens, one for each item of the catalogue, and back."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -24,7 +24,6 @@ from afresh.data.text.chat import Turns
 from afresh.data.text.prompts import token_ids
 from afresh.domains.interactions.catalogue import Catalogue, load_catalogue
 from afresh.domains.interactions.history import HISTORY, History, encode
-from afresh.domains.interactions.item_codes import ItemCodes, load_codes
 from afresh.domains.interactions.item_names import ItemNames
 from afresh.domains.interactions.item_table import ItemTable, load_table
 from afresh.domains.interactions.neighbours import FILE as NEIGHBOURS
@@ -32,39 +31,6 @@ from afresh.domains.interactions.neighbours import fit_neighbours
 from afresh.storage.files import write_file
 
 BEGINNINGS = 10  # items whose mean a new one begins with
-
-
-class ItemTokens(Protocol):
-    """How items of a catalogue are written: each as a token of its own, or as several codes (item_codes.py).
-
-    `each`: the tokens that an item has. `size`: of the vocabulary, without the token between histories.
-    """
-
-    @property
-    def each(self) -> int: ...
-    @property
-    def size(self) -> int: ...
-
-    def of(self, items: Sequence[int]) -> list[int]: ...  # numbers of items to their tokens
-    def items(self, tokens: Sequence[int]) -> list[int]: ...  # and back; what is no item is left out
-    def save(self, folder: Path) -> None: ...
-
-
-@dataclass(frozen=True)
-class OneToken:
-    """Each of `size` items is a token of its own, its number."""
-
-    size: int
-    each = 1
-
-    def of(self, items: Sequence[int]) -> list[int]:
-        return list(items)
-
-    def items(self, tokens: Sequence[int]) -> list[int]:
-        return list(tokens)
-
-    def save(self, folder: Path) -> None:
-        """There is nothing to keep."""
 
 
 class _Saved(BaseModel):
@@ -76,15 +42,17 @@ class _Saved(BaseModel):
     version: Literal[1] = 1
     context: int = Field(ge=2, le=MOST_TOKENS)
     repeats: float = Field(ge=0, le=1)
-    codes: int = Field(0, ge=0)  # of each item; 0: a token of its own
+    codes: int = 0  # of an item, in earlier versions; a token of its own is 0
     conds: CondSpec
     notes: tuple[str, ...]
+    new_items: bool = False  # not written where it is not so
 
 
 @dataclass(frozen=True, eq=False)
 class HistoryEncoder:
-    """`context`: the items of a window. `repeats`: the share of training events in which a user chose an item again.
-    `codes` of each item; None: each is a token of its own."""
+    """The token of an item is its number in the catalogue. `context`: the items of a window. `repeats`: the share of
+    training events in which a user chose an item again. `new_items`: whether the catalogue holds every item of which
+    features are known, chosen or not."""
 
     catalogue: Catalogue
     neighbours: ItemTable
@@ -92,19 +60,15 @@ class HistoryEncoder:
     repeats: float
     conds: CondSpec
     notes: tuple[str, ...] = ()
-    codes: ItemCodes | None = None
+    new_items: bool = False
     kind = HISTORY
     contained, writes, converses = False, False, False  # of prompts
     low_rank = False
+    reply_length = 1  # the token of the next item
 
     @property
     def abilities(self) -> Abilities:
         return Abilities(prompts=self, tunable=self)
-
-    @cached_property
-    def tokens(self) -> ItemTokens:
-        """How items are written."""
-        return self.codes or OneToken(len(self.catalogue))
 
     @cached_property
     def names(self) -> ItemNames:
@@ -114,12 +78,11 @@ class HistoryEncoder:
     @property
     def end(self) -> int:
         """The token that stands before the first item of each history, and pads."""
-        return self.tokens.size
+        return len(self.catalogue)
 
     @cached_property
     def space(self) -> Space:
-        each, end = self.tokens.each, {"end": self.end}
-        return Space("tokens", (self.context * each,), (self.end + 1,), end, stream=True, catalogue=True, codes=each)
+        return Space("tokens", (self.context,), (self.end + 1,), {"end": self.end}, stream=True, catalogue=True)
 
     @property
     def settled(self) -> Mapping[str, Any]:
@@ -129,7 +92,8 @@ class HistoryEncoder:
         """The encoder with the items of other histories behind those of its catalogue, which keep their tokens."""
         histories: list[History] = [i.value for i in items]
         known = self.catalogue.index
-        counts = chosen(histories, self.codes is not None)
+        new_items = self.new_items or options.new_items
+        counts = chosen(histories, new_items)
         new = sorted(counts.keys() - known.keys(), key=lambda name: (-counts[name], name))
         ids = (*self.catalogue.ids, *new)
         total = np.array([counts[name] for name in ids]) + np.pad(self.catalogue.counts, (0, len(new)))
@@ -138,25 +102,23 @@ class HistoryEncoder:
         for name, values in ({} if told is None else told.of(ids)).items():
             before = features.get(name, [None] * len(ids))
             features[name] = [old if now is None else now for now, old in zip(values, before, strict=True)]
-        catalogue = Catalogue(ids, total, features, None if told is None else told.folder)
+        catalogue = Catalogue(ids, total, features)
         numbers = [np.array([catalogue.index[name] for name in h.items]) for h in histories]
         notes = (f"{counted(len(new), 'new item')}, {len(ids):,} in all",)
         neighbours = fit_neighbours(numbers, len(ids), self.neighbours)
-        codes = None if self.codes is None else self.codes.extended(catalogue, neighbours)
-        return replace(self, catalogue=catalogue, neighbours=neighbours, notes=notes, codes=codes)
+        return replace(self, catalogue=catalogue, neighbours=neighbours, notes=notes, new_items=new_items)
 
     def first_rows(self, base: Encoder) -> list[list[int]]:
-        """Items of the base begin as they are; a new one with the mean of its nearest neighbours that are of the base,
-        or else of the items that are most alike in their features. Codes are those of the base."""
+        """Items that the base has learnt begin as they are; another one with the mean of its nearest neighbours that
+        the base has learnt, or else of the items that are most alike in their features."""
         assert isinstance(base, HistoryEncoder)
-        if self.codes is not None:
-            return [[i] for i in range(self.space.vocab[0])]
-        old = len(base.catalogue)
-        alike = self.catalogue.most_alike(range(old, len(self.catalogue)), np.arange(len(self.catalogue)) < old)
-        out: list[list[int]] = [[i] for i in range(old)]
-        for i in range(old, len(self.catalogue)):
+        size, old = len(self.catalogue), len(base.catalogue)
+        learnt = np.pad(base.catalogue.counts > 0, (0, size - old))
+        new = np.flatnonzero(~learnt).tolist()
+        out = [[i] if i < old else [] for i in range(size)]
+        for i, alike in zip(new, self.catalogue.most_alike(new, learnt), strict=True):
             near = self.neighbours.index[i][self.neighbours.weight[i] > 0].tolist()
-            out.append([j for j in near if j < old][:BEGINNINGS] or alike[i - old])
+            out[i] = [j for j in near if learnt[j]][:BEGINNINGS] or alike or out[i]
         return [*out, [base.end]]
 
     def ids(self, history: Sequence[str]) -> list[int]:
@@ -167,18 +129,23 @@ class HistoryEncoder:
     def encode(self, items: Sequence[Item]) -> Examples:
         """x (total,) int32: `end` and the items of each history. The mask is true for the items to be predicted.
 
-        Items that are not in the catalogue are left out; measures of a recommender count them as missed. Of a long
-        history of context, the items that do not fit in the window with the targets are left out.
+        Items that were not chosen in training are left out; measures of a recommender count those that are not in the
+        catalogue as missed. Of a long history of context, the items that do not fit in the window with the targets are
+        left out.
         """
-        tokens, known, size, each = array("i"), array("q"), array("q"), self.tokens.each
+        tokens, known, size = array("i"), array("q"), array("q")
+        learnt = {name: i for name, i in self.catalogue.index.items() if self.catalogue.counts[i]}
         for item in items:
             history: History = item.value
-            before, after = self.ids(history.items[: history.context]), self.ids(history.targets)
+            before, after = (
+                [learnt[name] for name in names if name in learnt]
+                for names in (history.items[: history.context], history.targets)
+            )
             before = before[len(before) - max(0, self.context - len(after)) :] if before else before
             tokens.append(self.end)
-            tokens.extend(self.tokens.of([*before, *after]))
-            known.append(1 + each * len(before))
-            size.append(1 + each * (len(before) + len(after)))
+            tokens.extend([*before, *after])
+            known.append(1 + len(before))
+            size.append(1 + len(before) + len(after))
         bounds = np.concatenate([[0], np.cumsum(np.asarray(size))]).astype(np.int64)
         place = np.arange(len(tokens)) - np.repeat(bounds[:-1], np.asarray(size))  # in its row
         return Examples(
@@ -195,7 +162,7 @@ class HistoryEncoder:
         for row in (x[None] if x.dim() == 1 else x).tolist():
             row = row[1:] if row[:1] == [self.end] else row
             known = row[: row.index(self.end)] if self.end in row else row
-            out.append(History("", tuple(self.catalogue.ids[i] for i in self.tokens.items(known))))
+            out.append(History("", tuple(self.catalogue.ids[i] for i in known)))
         return out
 
     def beginnings(
@@ -211,8 +178,8 @@ class HistoryEncoder:
         with the nearest ones, for an item that is not in the catalogue."""
         if not isinstance(prompt, str):
             return [token_ids(prompt, self.space)] * count
-        items = self.ids(self.names.ids_in(prompt))
-        return [torch.tensor(self.tokens.of(items), dtype=torch.int64)] * count
+        items = self.catalogue.learnt(self.ids(self.names.ids_in(prompt)))
+        return [torch.tensor(items, dtype=torch.int64)] * count
 
     def with_holes(self, text: str, space: Space) -> Tensor:
         """Raises UserError: there is nothing to fill."""
@@ -223,19 +190,10 @@ class HistoryEncoder:
         ends = (ids == self.end).nonzero()[:, 0] + 1
         return ",".join(self.decode(ids[int(ends[-1]) if len(ends) else 0 :])[0].items)
 
-    @property
-    def reply_length(self) -> int:
-        """The tokens of the next item."""
-        return self.tokens.each
-
     def prompt_in(self, ids: Tensor) -> Tensor:
-        """The whole items of what one user chose, and not the user before: from the first code of an item to the last
-        code of one."""
+        """What the last user chose, and not the user before."""
         row = ids[(ids == self.end).cumsum(0).argmax() :]
-        row = row[1:] if row[:1].eq(self.end).any() else row
-        begins = (row < self.end // self.tokens.each).nonzero()[:, 0]
-        first = int(begins[0]) if len(begins) else len(row)
-        return row[first : first + (len(row) - first) // self.tokens.each * self.tokens.each]
+        return row[1:] if row[:1].eq(self.end).any() else row
 
     def keeps(self, value: Any, prompt: str) -> bool:
         """Always, because a history follows its prompt."""
@@ -257,14 +215,11 @@ class HistoryEncoder:
         return files
 
     def save(self, folder: Path) -> None:
-        """Write encoder.json, catalogue.parquet, neighbours.safetensors, and the codes of items if they have some."""
-        codes = 0 if self.codes is None else self.codes.each
-        save_encoder(
-            folder, _Saved(context=self.context, repeats=self.repeats, codes=codes, conds=self.conds, notes=self.notes)
-        )
+        """Write encoder.json, catalogue.parquet and neighbours.safetensors."""
+        saved = {k: getattr(self, k) for k in ("context", "repeats", "new_items", "conds", "notes")}
+        save_encoder(folder, _Saved(**saved), set() if self.new_items else {"new_items"})
         self.catalogue.save(folder)
         self.neighbours.save(folder / NEIGHBOURS)
-        self.tokens.save(folder)
 
 
 def chosen(histories: Sequence[History], all_described: bool) -> Counter[str]:
@@ -279,7 +234,13 @@ def chosen(histories: Sequence[History], all_described: bool) -> Counter[str]:
 def load_histories(folder: Path) -> HistoryEncoder:
     """Raises UserError if a file is missing, damaged, of another version or has unknown fields."""
     saved = load_encoder(folder, _Saved, "interactions")
+    if saved.codes:
+        raise UserError(
+            f"{folder} has codes of items, which afresh does not read any more. Train the run again with "
+            "`data.new_items=true` in place of `data.codes`."
+        )
     catalogue = load_catalogue(folder)
     neighbours = load_table(folder / NEIGHBOURS, len(catalogue))
-    codes = load_codes(folder, len(catalogue), saved.codes) if saved.codes else None
-    return HistoryEncoder(catalogue, neighbours, saved.context, saved.repeats, saved.conds, saved.notes, codes)
+    return HistoryEncoder(
+        catalogue, neighbours, saved.context, saved.repeats, saved.conds, saved.notes, saved.new_items
+    )

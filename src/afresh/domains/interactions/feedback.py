@@ -125,6 +125,17 @@ def notes_of(shown: ShownLog, item: Index, found: OffPolicy, ranking: Ranking) -
     return tuple(out)
 
 
+def histories_of(recommender: Recommender, shown: ShownLog, data: Path | None) -> tuple[list[list[int]], Cond]:
+    """The item numbers that the user of each list had chosen, oldest first, and what else is known of the users.
+    `data`: the log that histories of users who are named are read from; None: that of the run."""
+    if shown.histories is not None:
+        return [recommender.encoder.ids(h) for h in shown.histories], recommender.condition(len(shown.histories))
+    users = users_of(recommender, named=list(dict.fromkeys(shown.users)), data=data)
+    of = {name: i for i, name in enumerate(users.names)}
+    numbers = [of[name] for name in shown.users]
+    return [recommender.encoder.ids(users.histories[i]) for i in numbers], users.cond.select(torch.tensor(numbers))
+
+
 class RankingPolicy:
     """The probabilities with which a ranking puts each item at the places of a log."""
 
@@ -135,16 +146,7 @@ class RankingPolicy:
         self.allowed = torch.from_numpy(recommender.allowed(ranking))
         self.again = recommender.again(ranking)
         self.together = max(1, min(512, CELLS // len(catalogue)))
-        self.cond: Cond
-        if shown.histories is not None:
-            self.histories = [recommender.encoder.ids(h) for h in shown.histories]
-            self.cond = recommender.condition(len(self.histories))
-            return
-        users = users_of(recommender, named=list(dict.fromkeys(shown.users)), data=data)
-        of = {name: i for i, name in enumerate(users.names)}
-        numbers = [of[name] for name in shown.users]
-        self.histories = [recommender.encoder.ids(users.histories[i]) for i in numbers]
-        self.cond = users.cond.select(torch.tensor(numbers))
+        self.histories, self.cond = histories_of(recommender, shown, data)
 
     def experts(self, rows: Index) -> tuple[Mapping[str, Tensor], Tensor]:
         """What the experts say for the lists of these rows, (lists, V), and which list each row belongs to."""

@@ -28,10 +28,9 @@ ALIKE = 5  # items that histories of different users must have for their equalit
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """What a log says of its items: for each column, the value of each item that has one. `folder`: of the log."""
+    """What a log says of its items: for each column, the value of each item that has one."""
 
     columns: Mapping[str, Mapping[str, Any]]
-    folder: Path | None = None
 
     def of(self, ids: Sequence[str]) -> dict[str, list[Any]]:
         """The columns for these items, None where a value is unknown."""

@@ -21,9 +21,9 @@ from afresh.data.tables.delimited import Unusable
 from afresh.data.tables.numbers import id_of, numbers_of, values_of
 from afresh.data.tables.roles import check_given
 from afresh.data.tables.times import clock_times, seconds_of
+from afresh.domains.interactions.catalogue import are_pictures
 from afresh.domains.interactions.columns import LOOKED_AT, InteractionColumns, columns_by_name
 from afresh.domains.interactions.event_tables import events_of, log_files
-from afresh.domains.interactions.item_pictures import are_pictures
 
 Ints = NDArray[np.int32]
 Floats = NDArray[np.float64]
@@ -36,7 +36,7 @@ class Log:
 
     `user` and `item` (N,) number the names in `users` and `items`; `time` (N,) is in seconds, NaN where unknown;
     `rating` (N,) NaN likewise; `event` (N,) numbers `events`. `features` are the values of an item's columns in the
-    order of `items`, None where unknown; `traits` are those of users, in the order of `users`. `folder`: of its files.
+    order of `items`, None where unknown; `traits` are those of users, in the order of `users`.
     """
 
     users: Sequence[str]
@@ -49,7 +49,6 @@ class Log:
     events: Sequence[str] = ()
     features: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     traits: Mapping[str, Sequence[Any]] = field(default_factory=dict)
-    folder: Path | None = None
 
     def __len__(self) -> int:
         return len(self.user)
@@ -111,7 +110,7 @@ def read_log(
             f"{', '.join(sorted(SUFFIXES))}. Name them by `data.user` and `data.item`.",
             lines=[f"{r.source}: {r.reason}" for r in reading.refused[:5]],
         )
-    log = replace(_sorted(reading), folder=path if path.is_dir() else path.parent)
+    log = _sorted(reading)
     pictures = {str(v) for values in log.features.values() if are_pictures(values) for v in values}
     return log, [r for r in reading.refused if r.source not in pictures], _notes(reading)
 

@@ -21,8 +21,8 @@ from afresh.domains.interactions.list_metrics import (
     popularity_lift,
     users_of,
 )
-from afresh.domains.interactions.ranking import Items, Ranked, Scorer, Scores, accuracy, ndcg, over_users, rank_all
-from afresh.domains.interactions.recommend import LEAST, Recommender, recommender_of, users_for_weights
+from afresh.domains.interactions.ranking import Items, Ranked, Scorer, accuracy, ndcg, over_users, rank_all
+from afresh.domains.interactions.recommend import Recommender, recommender_of, scorer_of, users_for_weights
 from afresh.evaluation.estimate import Estimate
 from afresh.evaluation.study import Study, Unmeasurable, study_of
 
@@ -145,10 +145,7 @@ def of_heldout(study: Study, recommender: Recommender) -> list[Score]:
     if not questions.seen and all(len(np.unique(h)) == questions.items for h in questions.asked):
         raise Unmeasurable("the users that are judged chose every item before, and nothing is left to recommend")
 
-    def score(histories: Sequence[Items]) -> Scores:
-        p = recommender.probabilities([h.tolist() for h in histories], recommender.condition(len(histories)))
-        return np.asarray(p.clamp_min(LEAST).log().float().numpy(), np.float32)
-
+    score = scorer_of(recommender, questions.items)
     own = answered(questions, score, probability=True)
     others = {
         name: answered(questions, fit(questions.train, questions.items))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from afresh.core import Corpus, Item, Sniff, UserError
 from afresh.core.plural import counted
@@ -25,7 +25,6 @@ from afresh.domains.interactions.encoder import HistoryEncoder, chosen, load_his
 from afresh.domains.interactions.event_tables import columns_of_head, log_files
 from afresh.domains.interactions.filters import narrowed
 from afresh.domains.interactions.history import HISTORY, History
-from afresh.domains.interactions.item_codes import ItemCodes, fit_codes
 from afresh.domains.interactions.log import Log, read_log
 from afresh.domains.interactions.neighbours import fit_neighbours
 from afresh.domains.interactions.splits import Split, divide, traits_of
@@ -65,19 +64,19 @@ class InteractionOptions(BaseModel):
     context: int | None = Field(
         None, ge=2, le=MOST_TOKENS, description="items of a window; None: as many as 95% of the histories have"
     )
-    codes: int | None = Field(
-        None,
-        ge=2,
-        le=8,
-        description="codes of an item, made of its features, so that items without history are recommended too; None: "
-        "a token of its own",
+    new_items: bool = Field(
+        False,
+        description="recommend every item of the table of items: one without events as those that are most alike in "
+        "their features",
     )
-    texts: str = Field(
-        "auto",
-        min_length=1,
-        description="encoder of sentences in the features of items, for codes: auto, words (of their own), or a "
-        "pretrained text encoder: minilm, a folder, or a name on the Hugging Face hub (ORGANISATION/NAME@REVISION)",
-    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def without_codes(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Runs of earlier versions record `codes`, None where items had none, and beside it `texts`."""
+        if values.get("codes") is not None:
+            raise ValueError("there are no codes of items any more: new_items=true recommends items without events")
+        return {k: v for k, v in values.items() if "codes" not in values or k not in ("codes", "texts")}
 
 
 class InteractionModality:
@@ -129,7 +128,7 @@ class InteractionModality:
     def fit(self, items: Sequence[Item], options: InteractionOptions) -> HistoryEncoder:
         """The catalogue of the training items, and a window that most histories fit in."""
         histories: list[History] = [i.value for i in items]
-        counts = chosen(histories, options.codes is not None)
+        counts = chosen(histories, options.new_items)
         if len(counts) < 2:
             raise UserError(f"The catalogue has {counted(len(counts), 'item')}, and there is nothing to choose from.")
         ids = tuple(sorted(counts, key=lambda name: (-counts[name], name)))
@@ -143,16 +142,20 @@ class InteractionModality:
         notes.append(f"{int((number > 0).sum()):,} items in the training events; window of {context} items")
         notes.append(f"in {repeats:.1%} of the events a user chose an item again")
         known = histories[0].known
-        catalogue = Catalogue(ids, number, known.of(ids) if known else {}, known.folder if known else None)
+        catalogue = Catalogue(ids, number, known.of(ids) if known else {})
+        if options.new_items and known is None:
+            raise UserError(
+                "`data.new_items` recommends items without events by their features, and the log has none. Put a table "
+                "beside it with a row for each item and columns such as category, price or title.",
+                "no_features",
+            )
+        if new := int((number == 0).sum()):
+            notes.append(f"{counted(new, 'item')} without events in training, recommended by their features")
         if catalogue.features:
             notes.append(f"features of items: {', '.join(map(catalogue.describe, catalogue.features))}")
         numbers = [np.array([catalogue.index[name] for name in h.items]) for h in histories]
         neighbours = fit_neighbours(numbers, len(ids))
-        codes: ItemCodes | None = None
-        if options.codes is not None:
-            codes, said = fit_codes(catalogue, neighbours, options.codes, options.texts)
-            notes += said
-        return HistoryEncoder(catalogue, neighbours, context, repeats, conds, tuple(notes), codes)
+        return HistoryEncoder(catalogue, neighbours, context, repeats, conds, tuple(notes), options.new_items)
 
     def load(self, folder: Path) -> HistoryEncoder:
         return load_histories(folder)

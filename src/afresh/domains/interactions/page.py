@@ -1,4 +1,4 @@
-"""The page on which a person chooses items of a catalogue, and sees what comes next, why, and as a playlist."""
+"""The page on which a person chooses items of a catalogue, and sees what comes next and why."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ from afresh.core import UserError
 from afresh.data.tables.numbers import as_number
 from afresh.data.tables.roles import TITLE_NAMES, plain_name
 from afresh.domains.interactions.catalogue import Catalogue
-from afresh.domains.interactions.playlist import Playlist, playlists
-from afresh.domains.interactions.recommend import Ranking, Recommendation, Recommender, cached_recommender, why_not
+from afresh.domains.interactions.recommend import Ranking, Recommendation, cached_recommender, why_not
 from afresh.runs.run import Run
 from afresh.serve.errors import RefusedRequest
 from afresh.serve.loaded_runs import Served
@@ -31,7 +30,6 @@ CHOSEN, FOUND, POPULAR = 500, 12, 12  # items that are kept, that a search shows
 PLACES = (5, 10, 20, 50)
 FILTERS, VALUES, TOLD = 4, 60, 3  # columns to filter by, their values, and columns that are told of an item
 TASTES = {"usual": 0.0, "less known": 0.5, "discoveries": 1.0}
-SURPRISE = 0.5  # temperature of a playlist that is drawn
 NAMED = 8  # items in an excerpt
 Name = Annotated[str, Query(max_length=255)]
 
@@ -45,9 +43,6 @@ class PageRequest:
     search: str = ""
     k: int = 10
     taste: str = "usual"
-    sequence: bool = False
-    share: float = 1.0
-    draw: int = 0  # 0: the likeliest sequence; otherwise the seed of another
     where: Mapping[str, str] | None = None
 
 
@@ -85,16 +80,12 @@ def wish_of(form: FormData) -> PageRequest:
         chosen, hidden = [], []
     names = [key.removeprefix("where:") for key in form if key.startswith("where:")]
     where = {name: value for name in names if (value := text(form, f"where:{name}"))}
-    draw = whole(form, "draw", 0, 10**6)
     return PageRequest(
         chosen=tuple(chosen[-CHOSEN:]),
         hidden=tuple(hidden[-CHOSEN:]),
         search="" if text(form, "add") else text(form, "search", 200),
         k=whole(form, "k", 10, 100),
         taste=text(form, "taste") if text(form, "taste") in TASTES else "usual",
-        sequence=text(form, "as") == "sequence",
-        share=whole(form, "share", 100, 100) / 100 or 1.0,
-        draw=draw + 1 if text(form, "other") else draw,
         where=where,
     )
 
@@ -133,17 +124,15 @@ def view(served: Served, wish: PageRequest) -> dict[str, Any]:
     where = {name: value for name, value in (wish.where or {}).items() if name in filters}
     ranking = Ranking(
         k=max(1, wish.k),
-        where={} if wish.sequence else where,
+        where=where,
         exclude=frozenset(wish.hidden),
         novelty=TASTES[wish.taste],
         because=1,
-        explore=SURPRISE if wish.draw else 0.0,
-        seed=wish.draw,
     )
     problem = ""
     found: list[Recommendation] = []
     try:
-        found = lists(recommender, chosen, ranking, wish, where)
+        found = recommender.recommend([chosen], ranking)[0]
     except UserError as error:
         problem = str(error)
     return {
@@ -159,15 +148,6 @@ def view(served: Served, wish: PageRequest) -> dict[str, Any]:
         "where": where,
         "problem": problem,
     }
-
-
-def lists(
-    recommender: Recommender, chosen: Sequence[str], ranking: Ranking, wish: PageRequest, where: Mapping[str, str]
-) -> list[Recommendation]:
-    if not wish.sequence:
-        return recommender.recommend([chosen], ranking)[0]
-    asked = Playlist(wish=where, share=wish.share)
-    return next(iter(playlists(recommender, [chosen], ranking, asked)))
 
 
 def search(catalogue: Catalogue, words: str, without: Sequence[str]) -> list[tuple[str, str, str]]:

@@ -25,24 +25,21 @@ Scorer = Callable[[Sequence[Items]], Scores]  # histories, each in time order ->
 def ranks(scores: Scores, targets: Items, excluded: NDArray[np.bool_] | None = None) -> Items:
     """The rank of each target, from 1: the number of items that score at least as much, itself counted once.
 
-    `scores`: (B, V). `targets`: (B,), or (B, T) with -1 where a row has fewer, whose rank is 0. `excluded`: (B, V), the
-    items that are not recommended; they are not counted, and a target among them is ranked behind all others. A score
-    that is not a number counts as higher than its target's, and a target without a number is last.
+    `scores`: (B, V). `targets`: (B,), with -1 where there is none, whose rank is 0. `excluded`: (B, V), the items that
+    are not recommended; they are not counted, and a target among them is ranked behind all others. A score that is not
+    a number counts as higher than its target's, and a target without a number is last.
     """
-    wanted = targets.reshape(len(targets), -1)
-    out = np.zeros(wanted.shape, np.int64)
-    allowed = None if excluded is None else ~excluded
-    for t in range(wanted.shape[1]):
-        rows = np.flatnonzero(wanted[:, t] >= 0)
-        columns = wanted[rows, t]
-        ahead = ~(scores[rows] < scores[rows, columns][:, None])
-        if allowed is not None:
-            ahead &= allowed[rows]
-        out[rows, t] = ahead.sum(1)
-        if allowed is not None:
-            lost = rows[~allowed[rows, columns]]
-            out[lost, t] = allowed[lost].sum(1) + 1
-    return out.reshape(targets.shape)
+    out = np.zeros(len(targets), np.int64)
+    rows = np.flatnonzero(targets >= 0)
+    columns = targets[rows]
+    ahead = ~(scores[rows] < scores[rows, columns][:, None])
+    if excluded is not None:
+        ahead &= ~excluded[rows]
+    out[rows] = ahead.sum(1)
+    if excluded is not None:
+        lost = rows[excluded[rows, columns]]
+        out[lost] = (~excluded[lost]).sum(1) + 1
+    return out
 
 
 def best(scores: Scores, k: int, excluded: NDArray[np.bool_] | None = None) -> Items:
@@ -69,7 +66,7 @@ def best(scores: Scores, k: int, excluded: NDArray[np.bool_] | None = None) -> I
 class Ranked:
     """What a scorer makes of N histories.
 
-    `ranks`: those of the targets, (N,) or (N, T). `lists`: what is recommended, (N, k), -1 where fewer are allowed.
+    `ranks`: those of the targets, (N,). `lists`: what is recommended, (N, k), -1 where fewer are allowed.
     `probability`: of each item of the lists, (N, k), if it was asked for.
     """
 
@@ -90,7 +87,7 @@ def rank_all(
 ) -> Ranked:
     """Rank the catalogue of V = `items` for every history.
 
-    `targets`: (N,), or (N, T) with -1 where a history has fewer. `seen`: whether items of the history may be
+    `targets`: (N,), with -1 where a history has none. `seen`: whether items of the history may be
     recommended again. `probability`: whether the scores are logits, whose softmax over the allowed items is returned
     for the lists. At most 2^24 scores are held at a time.
     """
@@ -131,62 +128,35 @@ def _softmax(scores: Scores, excluded: NDArray[np.bool_] | None, lists: Items) -
     return np.where(lists >= 0, picked, 0.0)
 
 
-# --------------------------------------------------------------------------- metrics of ranks, a value a row
+# --------------------------------------------------------------------------- metrics of ranks (N,), a value a row
 
 
 def hit_rate(ranks: Items, k: int) -> Array:
-    """Whether a target is among the first k: 1 or 0 for each row (N,)."""
-    return np.asarray(_within(ranks, k).any(1), np.float64)
-
-
-def recall(ranks: Items, k: int) -> Array:
-    """The share of a row's targets that are among the first k: (N,). With one target, the hit rate."""
-    return _within(ranks, k).sum(1) / _targets(ranks)
+    """Whether the target is among the first k: 1 or 0 for each row (N,)."""
+    return np.asarray((ranks > 0) & (ranks <= k), np.float64)
 
 
 def ndcg(ranks: Items, k: int) -> Array:
-    """Normalised discounted cumulative gain of the first k: (N,) in [0, 1].
+    """Normalised discounted cumulative gain of the first k, of one target: (N,) in [0, 1].
 
-    The sum of 1 / log2(1 + rank) over targets among the first k, divided by the most that it can be (Jarvelin and
-    Kekalainen 2002, cumulated gain, ACM Trans. Inf. Syst., with gains of 0 and 1).
+    1 / log2(1 + rank) for a target among the first k (Jarvelin and Kekalainen 2002, cumulated gain, ACM Trans. Inf.
+    Syst., with gains of 0 and 1).
     """
-    gain = np.where(_within(ranks, k), 1 / np.log2(1.0 + np.maximum(_columns(ranks), 1)), 0.0).sum(1)
-    ideal = np.cumsum(1 / np.log2(2.0 + np.arange(k)))
-    return gain / ideal[np.minimum(_targets(ranks), k).astype(np.int64) - 1]
+    return hit_rate(ranks, k) / np.log2(1.0 + np.maximum(ranks, 1))
 
 
 def reciprocal_rank(ranks: Items) -> Array:
-    """1 divided by the rank of a row's best target: (N,). Its mean is the mean reciprocal rank."""
-    each = _columns(ranks)
-    return np.asarray(1 / np.where(each > 0, each, np.iinfo(np.int64).max).min(1), np.float64)
-
-
-def _columns(ranks: Items) -> Items:
-    return ranks.reshape(len(ranks), -1)
-
-
-def _targets(ranks: Items) -> Array:
-    n = (_columns(ranks) > 0).sum(1)
-    if not n.all():
-        raise ValueError(f"{int((n == 0).sum())} of {len(n)} rows have no target; leave them out")
-    return n.astype(np.float64)
-
-
-def _within(ranks: Items, k: int) -> NDArray[np.bool_]:
-    each = _columns(ranks)
-    return (each > 0) & (each <= k)
+    """1 divided by the rank of the target, 0 where there is none: (N,). Its mean is the mean reciprocal rank."""
+    return np.asarray((ranks > 0) / np.maximum(ranks, 1), np.float64)
 
 
 def accuracy(ranks: Items, k: int = 10, users: Items | None = None) -> dict[str, Estimate]:
-    """HR@k, NDCG@k, recall@k (with several targets a row) and MRR: means over rows, with intervals over users.
+    """HR@k, NDCG@k and MRR: means over rows, with intervals over users.
 
-    `ranks`: (N,), or (N, T) with 0 where a row has fewer targets. `users`: (N,), whose row each is, where a user has
-    several (a row for each event that is predicted in turn); by default every row is of another user.
+    `ranks`: (N,). `users`: (N,), whose row each is, where a user has several (a row for each event that is predicted in
+    turn); by default every row is of another user.
     """
-    values = {f"HR@{k}": hit_rate(ranks, k), f"NDCG@{k}": ndcg(ranks, k)}
-    if ranks.ndim > 1:
-        values[f"recall@{k}"] = recall(ranks, k)
-    values["MRR"] = reciprocal_rank(ranks)
+    values = {f"HR@{k}": hit_rate(ranks, k), f"NDCG@{k}": ndcg(ranks, k), "MRR": reciprocal_rank(ranks)}
     return {name: over_users(value, users) for name, value in values.items()}
 
 

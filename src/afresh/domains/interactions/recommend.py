@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from afresh.core import Branch, Cond, Evidence, Predict, UserError, events
+from afresh.core import Cond, Evidence, Modules, Predict, Space, UserError, events
 from afresh.core.cost import check_cost
 from afresh.core.plural import counted
 from afresh.core.rng import Rng
@@ -40,9 +40,9 @@ from afresh.domains.interactions.encoder import HistoryEncoder
 from afresh.domains.interactions.history import History
 from afresh.domains.interactions.item_table import load_table
 from afresh.domains.interactions.neighbours import fit_neighbours
+from afresh.domains.interactions.ranking import Items, Scorer, Scores
 from afresh.runs.data import known_data
 from afresh.runs.run import Run
-from afresh.sampling.item_paths import Paths, item_log_probs, next_log_probs, paths_of
 from afresh.training.weights import BaseWeights
 
 FOLDER, TRAIN, ALL = "recommend", "train", "all"  # beside the run: what is counted and fitted, from which events
@@ -51,8 +51,12 @@ POOL = 10  # candidates for each place of a diverse list
 AT_ONCE, CELLS, SORTED = 512, 1 << 23, 16  # users of a part, and their probabilities; parts that are sorted
 MOST_CHOICES, MOST_CELLS, FEW_CELLS = 4096, 1 << 26, 1 << 24  # choices to which the weights are fitted; in a hurry
 LEAST = 1e-12  # a probability
+MAX_LOGITS = 1 << 25  # of a batch: 128 MB of float32
 FEW_USERS = 40  # with fewer held-out users all are judged, and no weights are fitted
 ALIGNMENT = "alignment"  # what it changed in the network, beside the experts
+
+
+Network = tuple[Predict, Modules]
 
 
 @dataclass(frozen=True)
@@ -138,17 +142,12 @@ class Recommender:
             raise UserError(why)
         encoder, predict = run.encoder, run.family.predict or run.family.predict_next
         assert isinstance(encoder, HistoryEncoder) and predict is not None
-        if encoder.codes is not None and run.family.branch is None:
-            raise UserError(
-                f"The family {run.family.name} of {run.path} does not follow codes of items. Train with the family "
-                "transformer, or without `data.codes`."
-            )
         self.run, self.encoder, self.complete, self.hurry = run, encoder, complete, hurry
         self.folder = run.path / FOLDER
         self.given = data
-        self.network: Predict = predict(run.modules, run.space)
-        self.before = None if run.record.align is None else base_modules(run)
-        self.network_before = None if self.before is None else predict(self.before, run.space)
+        before = None if run.record.align is None else base_modules(run)
+        self.network: Network = predict(run.modules, run.space), run.modules
+        self.before: Network | None = None if before is None else (predict(before, run.space), before)
 
     @property
     def catalogue(self) -> Catalogue:
@@ -249,10 +248,9 @@ class Recommender:
         log p - log q, stands beside: of what is best for a reward at a distance from any q, q exp(r / beta), that is
         the factor exp(r / beta) (Rafailov et al. 2023, eq. 4), which is the same for all experts together."""
         found = self.log_probs(histories, cond)
-        if self.before is None or self.network_before is None:
+        if self.before is None:
             return {"network": found}
-        old = next_log_probs(self.network_before, self.before, self.run.space, histories, cond)
-        old = old[:, : len(self.catalogue)]
+        old = self.log_probs(histories, cond, self.before)
         return {"network": old, ALIGNMENT: found - old}
 
     @property
@@ -260,25 +258,18 @@ class Recommender:
         """How many users are looked at together."""
         return max(1, min(AT_ONCE, CELLS // len(self.catalogue)))
 
-    def log_probs(self, histories: Sequence[Sequence[int]], cond: Cond) -> Tensor:
-        """What the network alone says, (B, V)."""
-        run, codes = self.run, self.encoder.codes
-        if codes is None:
-            return next_log_probs(self.network, run.modules, run.space, histories, cond)[:, : len(self.catalogue)]
-        rows = [codes.of(h) for h in histories]
-        device = next(p.device for m in run.modules.values() for p in m.parameters())
-        return item_log_probs(self.branch, self.paths, device, self.encoder.end, run.space.shape[0], rows, cond)
-
-    @cached_property
-    def paths(self) -> Paths:
-        """The tree of the codes of the catalogue's items."""
-        assert self.encoder.codes is not None
-        return paths_of(self.encoder.codes.tokens, self.encoder.codes.values, self.catalogue.counts > 0)
-
-    @cached_property
-    def branch(self) -> Branch:
-        assert self.run.family.branch is not None
-        return self.run.family.branch(self.run.modules, self.run.space)
+    def log_probs(self, histories: Sequence[Sequence[int]], cond: Cond, network: Network | None = None) -> Tensor:
+        """What the network alone says, or another one, log q (B, V). A network has learnt that items without events do
+        not come next, which is no judgement: such an item has the mean probability of those that are most alike."""
+        predict, modules = network or self.network
+        rows = [self.catalogue.learnt(h) for h in histories]
+        found = next_log_probs(predict, modules, self.run.space, rows, cond)[:, : len(self.catalogue)]
+        new = self.catalogue.stand_ins
+        if new is None:
+            return found
+        p = found.exp().masked_fill(torch.from_numpy(self.catalogue.counts == 0), 0)
+        p += torch.from_numpy((new.T @ p.T.numpy()).T)
+        return (p / p.sum(1, keepdim=True)).clamp_min(LEAST).log()
 
     def condition(self, size: int) -> Cond:
         """The condition of users of whom nothing is known but their histories."""
@@ -415,6 +406,31 @@ class Recommender:
         return out
 
 
+@torch.no_grad()
+def next_log_probs(
+    predict: Predict, modules: Modules, space: Space, rows: Sequence[Sequence[int]], cond: Cond
+) -> Tensor:
+    """log p of each token after each of B sequences of a stream, (B, V) float32 on the CPU.
+
+    `rows` are tokens; of sequences longer than the window the last tokens count. `cond` (B rows) is what each is asked
+    to be. The special tokens, which no item of a catalogue is, have no probability.
+    """
+    device = next(p.device for m in modules.values() for p in m.parameters())
+    size, end = space.vocab[0], space.special["end"]
+    out = torch.empty(len(rows), size)
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+    at_once = max(1, min(AT_ONCE, MAX_LOGITS // size))
+    for a in range(0, len(order), at_once):
+        here = order[a : a + at_once]
+        seen = [torch.tensor([end, *rows[i][-space.shape[0] + 1 :]]) for i in here]
+        x = nn.utils.rnn.pad_sequence(seen, batch_first=True, padding_value=end).to(device)
+        lengths = torch.tensor([len(s) for s in seen], device=device)
+        logits, _ = predict(x, lengths, cond.select(torch.tensor(here)).to(device), None)
+        logits[:, sorted(set(space.special.values()))] = -torch.inf
+        out[torch.tensor(here)] = logits.float().log_softmax(1).cpu()
+    return out
+
+
 def check(ranking: Ranking) -> None:
     if ranking.k < 1 or not 0 <= ranking.diversity <= 1 or not ranking.explore >= 0 or not 0 <= ranking.novelty <= 2:
         raise UserError(
@@ -469,6 +485,16 @@ def recommender_of(run: Run, evidence: Evidence) -> Recommender | None:
         return None
     data = [i.value for i in evidence.train_items], [i.value for i in evidence.heldout_items]
     return Recommender(run, data, complete=False, hurry=evidence.limited)
+
+
+def scorer_of(recommender: Recommender, size: int) -> Scorer:
+    """Log-probabilities of the first `size` items of the catalogue."""
+
+    def score(histories: Sequence[Items]) -> Scores:
+        p = recommender.probabilities([h.tolist() for h in histories], recommender.condition(len(histories)))
+        return np.asarray(p[:, :size].clamp_min(LEAST).log().float().numpy(), np.float32)
+
+    return score
 
 
 def users_for_weights(users: int) -> range:

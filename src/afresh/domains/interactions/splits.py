@@ -86,7 +86,7 @@ def _sides(log: Log, bounds: NDArray[np.int64], kept: NDArray[Any]) -> tuple[Sid
     names = np.array(log.items, dtype=object)
     timed = log.timed
     columns = {k: {i: v for i, v in zip(log.items, vs, strict=True) if v is not None} for k, vs in log.features.items()}
-    known = Features(columns, log.folder) if columns else None
+    known = Features(columns) if columns else None
     for a, b, n in zip(bounds[:-1].tolist(), bounds[1:].tolist(), kept.tolist(), strict=True):
         user = int(log.user[a])
         items = tuple(names[log.item[a:b]].tolist())

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
+from annotated_types import Ge, Le, Lt, MaxLen, MinLen
 
+from afresh.core import UserError
 from afresh.core.verb import Absent, Option, verb
 from afresh.verbs.options import Force, Words
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from afresh.domains.interactions.recommended import Recommended
     from afresh.runs.run import Run
 
-WHO, WHICH, SEQUENCE, FEEDBACK = "For whom", "Which items", "A sequence to a wish", "Feedback"
+WHO, WHICH, FEEDBACK = "For whom", "Which items", "Feedback"
 Ids = Annotated[list[Words], MaxLen(10_000)]
 Histories = Annotated[list[Ids], MinLen(1), MaxLen(256)]
 Named = Annotated[list[Words], MaxLen(100_000)]
@@ -33,7 +34,7 @@ def why_not(run: Run) -> str | None:
 
 def takes_long(options: Any) -> bool:
     """Whether lists ask for much more than one answer of the network."""
-    return bool(options.playlist or options.diversity > 0 or options.because > 0)
+    return bool(options.diversity > 0 or options.because > 0)
 
 
 @verb(
@@ -172,31 +173,6 @@ def recommend(
             json_default=None,
         ),
     ] = 0,
-    playlist: Annotated[
-        bool,
-        Option(
-            "A playlist or reading list: each of the `k` items follows from the history and from those before it. "
-            "`explore` is the temperature.",
-            panel=SEQUENCE,
-        ),
-    ] = False,
-    wish: Annotated[
-        Mapping[str, str] | None,
-        Option(
-            "Items with this feature, as many as `share` says; may be repeated.",
-            panel=SEQUENCE,
-            metavar="COLUMN=VALUE",
-            shell=list[str],
-            parse="afresh.cli.words:texts",
-            json=dict[Words, Words] | None,
-        ),
-    ] = None,
-    share: Annotated[
-        float,
-        Option(
-            "The share of the items that fit the wish, at least.", panel=SEQUENCE, json=Annotated[float, Gt(0), Le(1)]
-        ),
-    ] = 1.0,
     evaluate: Annotated[
         str | Path | None,
         Option(
@@ -243,8 +219,13 @@ def recommend(
     Raises UserError if the run is not one on interactions, for an unknown user, if no item is left, and for a log that
     cannot be used.
     """
-    from afresh.domains.interactions.recommend import Ranking
-    from afresh.domains.interactions.recommended import RecommendRequest, answer
+    from afresh.domains.interactions.feedback import evaluate as evaluate_log
+    from afresh.domains.interactions.lists import FORMS, VOTES, check_form, write_lists
+    from afresh.domains.interactions.recommend import Ranking, cached_recommender
+    from afresh.domains.interactions.recommendation_votes import votes_in
+    from afresh.domains.interactions.recommended import Recommended
+    from afresh.domains.interactions.users import users_of
+    from afresh.storage.folders import check_free
 
     ranking = Ranking(
         k=k,
@@ -258,20 +239,25 @@ def recommend(
         seed=secrets.randbelow(2**31) if seed is None else seed,
         novelty=novelty,
     )
-    wanted = RecommendRequest(
-        users=users,
-        histories=histories or (),
-        sessions=sessions or (),
-        everyone=everyone,
-        traits=traits or {},
-        data=None if data is None else Path(data),
-        wish=wish or {},
-        share=share,
-        playlist=playlist,
-        evaluate=None if evaluate is None else Path(evaluate),
-        clip=clip,
-        votes_from=None if votes_from is None else Path(votes_from),
-        out=None if out is None else Path(out),
-        force=force,
-    )
-    return answer(run, ranking, wanted)
+    file, log = (None if path is None else Path(path) for path in (out, data))
+    if file is not None:
+        check_free(file, force)
+        check_form(file, FORMS if votes_from is None else VOTES)
+    recommender = cached_recommender(run)
+    for_users = bool(users or histories or sessions or everyone)
+    if votes_from is not None:
+        if file is None or for_users or evaluate is not None:
+            raise UserError("The log of `votes_from` says for whom. Give `out` for the votes, and no users.")
+        return votes_in(recommender, Path(votes_from), log).write(file)
+    if evaluate is not None:
+        if for_users or file is not None:
+            raise UserError(
+                "The log of `evaluate` says for whom, and no list is written. Leave out the users and `out`."
+            )
+        return evaluate_log(recommender, Path(evaluate), ranking, log, clip)
+    asked = users_of(recommender, users, histories or (), everyone, traits, log, sessions or ())
+    lists = recommender.lists(asked.histories, ranking, asked.cond)
+    if file is not None:
+        rows = write_lists(file, asked.names, lists)
+        return Recommended(asked.names, (), ranking.seed, asked.notes, file, rows)
+    return Recommended(asked.names, list(lists), ranking.seed, asked.notes)

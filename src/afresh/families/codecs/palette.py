@@ -113,6 +113,7 @@ def load(folder: Path) -> PaletteCodec:
         source = saved["source"]
         palette = load_file(folder / "palette.safetensors")["palette"]
         source |= {k: tuple(source[k]) for k in ("shape", "vocab", "grid", "axes", "periodic") if k in source}
+        source.pop("codes", None)  # 1, in files of earlier versions
         space = Space(**source)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise UserError(f"{folder} does not hold a readable palette ({error}). Train the model again.") from error

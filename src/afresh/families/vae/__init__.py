@@ -19,7 +19,7 @@ from afresh.families.vae import bags, fields, sequences
 def accepts(space: Space) -> str | None:
     if space.kind == "field":
         return fields.accepts(space)
-    return bags.accepts(space) if space.catalogue else sequences.accepts(space)
+    return None if space.catalogue else sequences.accepts(space)
 
 
 FAMILY = replace(fields.FAMILY, accepts=accepts, variants=(fields.FAMILY, bags.FAMILY, sequences.FAMILY))

@@ -62,12 +62,6 @@ class BagVAEConfig(BaseModel):
     negatives: int = Field(default=0, ge=0)
 
 
-def accepts(space: Space) -> str | None:
-    if space.catalogue and space.codes == 1:
-        return None
-    return "a VAE takes items as they are, and not by their codes, whose order counts; these go with transformer"
-
-
 def sizes(space: Space) -> Sequence[BagVAEConfig]:
     """Networks with one hidden layer, which is as wide as there are latents."""
     negatives = NEGATIVES if space.vocab[0] > 8 * NEGATIVES else 0
@@ -257,7 +251,7 @@ def read(batch: Batch, space: Space) -> Bag:
 
 FAMILY = Family(
     name="vae",
-    accepts=accepts,
+    accepts=lambda space: None if space.catalogue else "this is the record of catalogues",
     config=BagVAEConfig,
     plan=PlanHints(
         sizes=sizes,

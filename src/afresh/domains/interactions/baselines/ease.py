@@ -10,16 +10,13 @@ from numpy.typing import NDArray
 from afresh.core import UserError
 from afresh.domains.interactions.baselines.incidence import incidence
 from afresh.domains.interactions.ranking import Items, Scorer, Scores
-from afresh.evaluation.estimate import Array
 
-GRID = tuple({"regularisation": r} for r in (200.0, 500.0, 100.0, 1000.0, 50.0, 20.0, 2000.0, 5.0))
 MAX_ITEMS = 20_000  # the Gram matrix and the weights then have 1.6 GB each
 
 
 def fit(
     histories: Sequence[Items],
     items: int,
-    times: Sequence[Array] | None = None,
     *,
     regularisation: float = 200.0,
     max_items: int = MAX_ITEMS,

@@ -9,20 +9,11 @@ import numpy as np
 from afresh.core import UserError
 from afresh.domains.interactions.baselines.incidence import incidence
 from afresh.domains.interactions.ranking import Items, Scorer, Scores
-from afresh.evaluation.estimate import Array
-
-GRID = tuple(
-    {"factors": f, "alpha": a, "regularisation": r}
-    for f in (128, 256, 64)
-    for a in (10.0, 3.0, 40.0)
-    for r in (10.0, 1.0, 100.0)
-)
 
 
 def fit(
     histories: Sequence[Items],
     items: int,
-    times: Sequence[Array] | None = None,
     *,
     factors: int = 128,
     alpha: float = 10.0,

@@ -10,13 +10,10 @@ from afresh.domains.interactions.baselines.incidence import incidence
 from afresh.domains.interactions.ranking import Items, Scorer, Scores, chunks
 from afresh.evaluation.estimate import Array
 
-GRID = tuple({"neighbours": n, "shrink": s} for n in (100, 30, 1000) for s in (10.0, 0.0, 100.0))
-
 
 def fit(
     histories: Sequence[Items],
     items: int,
-    times: Sequence[Array] | None = None,
     *,
     neighbours: int = 100,
     shrink: float = 10.0,
