@@ -28,7 +28,7 @@ for i in range(steps):  # from noise at t = 0 to data at t = 1
     x = x + np.float32(1 / steps) * session.run(None, {{"x": x, "t": t, "s": s, **cond}})[0]
 """
 DECODES = """
-x are latents. `decoder.onnx` maps `latents`, float32, {}, to samples `x`, {}. The mean and the
+`x` holds latents. `decoder.onnx` maps `latents`, float32, {}, to samples `x`, {}. The mean and the
 standard deviation of each channel of the latents are in that graph: give it x as it is at t = 1.
 """
 DECODE = """x = onnxruntime.InferenceSession("decoder.onnx").run(None, {"latents": x})[0]
