@@ -18,7 +18,7 @@ from afresh.formats.diffusers_pipeline import CODE
 from afresh.formats.fields import FieldModel, random_requests, sample
 from afresh.formats.flow_pipeline import AfreshFlowPipeline
 from tests.contracts.rows import SPEC
-from tests.formats.test_onnx import latent_model, model_of
+from tests.formats.test_onnx import latent_model, model_of, student
 
 pytestmark = pytest.mark.slow
 
@@ -126,3 +126,19 @@ def test_a_flow_of_latents_draws_images(kind: str, part: str, tmp_path: Path) ->
         with torch.no_grad():
             decoded = vae.decode(z * std + mean).sample
         assert (decoded - model.decoder(z)).abs().max() < 1e-5
+
+
+def test_a_student_draws_in_the_steps_that_it_learnt(tmp_path: Path) -> None:
+    """By default, and without guidance, which it has learnt."""
+    model, out = student(tmp_path), tmp_path / "out"
+    out.mkdir()
+    diffusers_pipeline.write(model, out)
+    proof = diffusers_pipeline.prove(model, out)
+    assert proof["passed"] and proof["compared"].startswith("samples of 2 steps")
+    pipeline = opened(out)
+    noise = torch.randn((1, *model.space.shape), generator=torch.Generator().manual_seed(0))
+
+    def drawn(steps: int | None) -> Any:
+        return pipeline(latents=noise, num_inference_steps=steps, output_type="np").images
+
+    assert np.array_equal(drawn(None), drawn(2)) and not np.array_equal(drawn(2), drawn(1))

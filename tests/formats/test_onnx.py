@@ -325,18 +325,26 @@ def test_what_samples_in_one_go_has_the_decoder_in_its_graph(family: str, kind: 
     np.testing.assert_allclose(images, model.codec[1].decode(latents).numpy(), rtol=0, atol=1e-5)  # type: ignore[index]
 
 
-def test_a_student_of_latents_draws_the_images_of_its_sampler(tmp_path: Path) -> None:
-    name, codec = codec_of("tiny", tmp_path)
+def student(folder: Path) -> FieldModel:
+    """A student of latents that samples in two steps."""
+    name, codec = codec_of("tiny", folder)
     family = registry.family("fewstep")
-    config = family.config(widths=(8,), emb=16)
+    config = family.config(widths=(8,), emb=16, finest=2)
     torch.manual_seed(0)
-    modules = family.build(config, codec.target, {})
+    modules = family.build(config, codec.target, LABELS)
     enliven(modules)
-    model = FieldModel(family, config, cpu_copies(modules), codec.target, {}, "runs/toy", True, (name, codec))
+    return FieldModel(family, config, cpu_copies(modules), codec.target, LABELS, "runs/toy", True, (name, codec))
+
+
+def test_a_student_of_latents_draws_the_images_of_its_sampler(tmp_path: Path) -> None:
+    """Its program takes as many steps as it learnt."""
+    model = student(tmp_path)
     onnx.write(model, tmp_path)
     proof = onnx.prove(model, tmp_path)
     assert proof["passed"] and proof["compared"].endswith("and decoded samples")
-    assert json.loads((tmp_path / fields.ABOUT).read_text())["kind"] == "map"
+    about = json.loads((tmp_path / fields.ABOUT).read_text())
+    assert about["kind"] == "map" and about["steps"] == 2
+    assert "dtype=np.float32), 2\nfor i in range(steps)" in program_of(tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["pooled", "trained"])

@@ -98,10 +98,8 @@ def as_diffusers(net: nn.Module) -> Any:
     sizes: dict[str, list[int]] = {}
     for part in PARTS:
         counts = blocks_by_grid(getattr(net, part))
-        sizes |= {
-            f"num_{part}_blocks": counts,
-            f"{part}_block_out_channels": [len(weights["encoder.0.weight"])] * len(counts),
-        }
+        sizes[f"num_{part}_blocks"] = counts
+        sizes[f"{part}_block_out_channels"] = [len(weights["encoder.0.weight"])] * len(counts)
     out = diffusers().AutoencoderTiny(latent_channels=net.channels, **sizes).eval()
     own = numbered(out.state_dict())
     if {k: v.shape for k, v in weights.items()} != {k: v.shape for k, v in own.items()}:

@@ -33,6 +33,7 @@ OPSET = 18  # released in July 2022; onnxruntime 1.14 or newer
 EXAMPLES = 2  # rows of the batch for torch.export; it would treat 1 as a dimension to broadcast
 TOLERANCE = 1e-4  # relative to the largest output or 1
 LARGEST = 2**31  # bytes that one ONNX file can hold
+STEPS = 20  # of a flow
 INSTALL = "pip install 'afresh[onnx]'"
 
 
@@ -54,7 +55,8 @@ class Input:
 @dataclass(frozen=True)
 class Graph:
     """A function of inputs and a condition. `kind` is its output: a sample, the velocity at time t, the mean velocity
-    from time t to s ("map"), or the sample that latents stand for ("decoder"). `space`: of the output."""
+    from time t to s ("map"), or the sample that latents stand for ("decoder"). `space`: of the output. `steps`: by default,
+    from noise to data."""
 
     kind: Literal["sample", "velocity", "map", "decoder"]
     inputs: tuple[Input, ...]
@@ -62,6 +64,7 @@ class Graph:
     space: Space
     modules: Mapping[str, nn.Module]
     compute: Callable[[Sequence[Tensor], Cond], Tensor]
+    steps: int = 1
 
 
 def graph_of(model: FieldModel) -> Graph:
@@ -71,11 +74,14 @@ def graph_of(model: FieldModel) -> Graph:
     modules = model.modules
     if "velocity" in modules and set(modules) <= {"velocity", "moved"}:
         net = modules["velocity"]
-        return Graph("velocity", (x, t), "velocity", model.space, {"velocity": net}, lambda g, cond: net(*g, cond))
+        return Graph(
+            "velocity", (x, t), "velocity", model.space, {"velocity": net}, lambda g, cond: net(*g, cond), STEPS
+        )
     if "student" in modules:
         student = modules["student"]
         given = (x, t, Input("s", (), "time"))
-        return Graph("map", given, "velocity", model.space, {"student": student}, lambda g, cond: student(*g, cond))
+        nets, steps = {"student": student}, model.config.finest
+        return Graph("map", given, "velocity", model.space, nets, lambda g, cond: student(*g, cond), steps)
     inputs, decoder = tuple(random_inputs(model)), model.decoder
 
     def draw(values: Sequence[Tensor], cond: Cond) -> Tensor:
@@ -96,9 +102,8 @@ def decoder_of(model: FieldModel, graph: Graph) -> tuple[FieldModel, Graph] | No
     if model.codec is None or graph.kind == "sample":
         return None
     net, latents = model.decoder, Input("latents", tuple(model.space.shape), "normal")
-    return replace(model, conds={}), Graph(
-        "decoder", (latents,), "x", model.samples, {"decoder": net}, lambda g, cond: net(*g)
-    )
+    decoder = Graph("decoder", (latents,), "x", model.samples, {"decoder": net}, lambda g, cond: net(*g))
+    return replace(model, conds={}), decoder
 
 
 class RecordingRng(Rng):
@@ -299,6 +304,7 @@ def description(model: FieldModel, graph: Graph) -> dict[str, Any]:
         "inputs": {i.name: {"type": "float32", "shape": ["batch", *i.row], "draw": i.draw} for i in graph.inputs},
         "output": {"name": graph.output, "type": "float32", "shape": ["batch", *graph.space.shape]},
         "space": {"shape": list(graph.space.shape), "std": graph.space.std},
+        "steps": graph.steps,
         "bytes": "round((x + 1) * 127.5), clipped to 0 ... 255" if model.image else None,
         "conditions": {k: described(p, *names[k]) for k, p in model.conds.items()},
     }

@@ -16,13 +16,13 @@ rng, n = np.random.default_rng(0), 4
 """
 DRAWS = {"normal": "rng.standard_normal", "uniform": "rng.random"}
 STEPS = """v = lambda x, t: session.run(None, {{"x": x, "t": np.full(n, t, np.float32), **cond}})[0]
-x, steps = rng.standard_normal((n, *{shape}), dtype=np.float32), 20
+x, steps = rng.standard_normal((n, *{shape}), dtype=np.float32), {steps}
 for i in range(steps):  # Heun's rule, from noise at t = 0 to data at t = 1
     t, h = i / steps, np.float32(1 / steps)
     a = v(x, t)
     x = x + h * (a + v(x + h * a, t + 1 / steps)) / 2
 """
-JUMPS = """x, steps = rng.standard_normal((n, *{shape}), dtype=np.float32), 4
+JUMPS = """x, steps = rng.standard_normal((n, *{shape}), dtype=np.float32), {steps}
 for i in range(steps):  # from noise at t = 0 to data at t = 1
     t, s = np.full(n, i / steps, np.float32), np.full(n, (i + 1) / steps, np.float32)
     x = x + np.float32(1 / steps) * session.run(None, {{"x": x, "t": t, "s": s, **cond}})[0]
@@ -84,7 +84,7 @@ def program(about: Mapping[str, Any]) -> str:
     images, kind = is_image(about), str(about["kind"])
     shape = tuple(about["space"]["shape"])
     steps = {"velocity": STEPS, "map": JUMPS}
-    body = steps[kind].format(shape=shape) if kind in steps else one_pass(about)
+    body = steps[kind].format(shape=shape, steps=about["steps"]) if kind in steps else one_pass(about)
     body += DECODE if "decoder" in about else ""
     imported = "import onnxruntime\n"
     head = HEAD.replace(imported, f"{imported}from PIL import Image\n") if images else HEAD
