@@ -9,11 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import peft
 import pytest
 import torch
 import transformers
 from huggingface_hub import ModelCard
+from PIL import Image
 
 import afresh
 from afresh.api import Model
@@ -25,6 +27,7 @@ from afresh.formats.base import Base, decoder_of
 from afresh.formats.load import load_base
 from afresh.runs.run import Run
 from afresh.verbs.exporting import base_of_run
+from tests.autoencoders import tiny_autoencoder
 from tests.cli.conftest import WORDS, Invoke, error_of, parsed, trained
 from tests.formats.bases import base_of
 
@@ -312,6 +315,54 @@ def test_a_flow_opens_in_diffusers(
     monkeypatch.chdir(out)
     exec(program_of(out), {})
     assert (out / "0.png").is_file()
+
+
+@pytest.fixture(scope="module")
+def latent_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A flow over the latents of a tiny autoencoder, of images of squares in two classes."""
+    root = tmp_path_factory.mktemp("latent")
+    draw = np.random.default_rng(0)
+    for i in range(24):
+        file = root / "data" / ("a", "b")[i % 2] / f"{i}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        squares = draw.integers(0, 256, (4, 4, 3), np.uint8)
+        Image.fromarray(squares.repeat(8, 0).repeat(8, 1)).save(file)
+    codec = tiny_autoencoder(root / "codec", pooled=True)
+    small = ("--set", "family.widths=[8]", "--set", "family.emb=8", "--set", "train.batch=8")
+    return trained(root / "data", root / "run", "--codec", str(codec), "--data", "size=32", *small)
+
+
+@pytest.mark.parametrize(
+    ("to", "parts"),
+    [
+        ("safetensors", {"model.json", "model.safetensors", "codec"}),
+        ("onnx", {"model.json", "model.onnx", "decoder.onnx"}),
+        ("diffusers", {"model_index.json", "pipeline.py", "velocity", "decoder"}),
+    ],
+)
+def test_a_run_over_latents_is_exported_with_what_decodes_them(
+    to: str, parts: set[str], latent_run: Path, tmp_path: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The program on its page makes images of 32 x 32 pixels, which the run draws as well."""
+    out = tmp_path / "out"
+    code, printed, said = invoke("export", latent_run, "--to", to, "--out", out, "--accept", "unknown-licences")
+    assert code == 0, printed + said
+    assert {p.name for p in out.iterdir()} == {"README.md", "proof.json"} | parts
+    proof = json.loads((out / "proof.json").read_bytes())
+    assert proof["passed"] and proof["independent"] == (to != "safetensors")
+    monkeypatch.chdir(out)
+    seen: dict[str, Any] = {}
+    exec(program_of(out), seen)
+    if to == "safetensors":
+        assert seen["x"].shape == (4, 3, 32, 32)
+        ours = Model(Run.open(latent_run)).sample(4, seed=0)
+        shown = ((seen["x"] + 1) * 127.5).round().clamp(0, 255)
+        assert all(
+            np.abs(p.numpy().transpose(1, 2, 0) - np.asarray(v, np.float32)).max() <= 1
+            for p, v in zip(shown, ours.values, strict=True)
+        )
+    else:
+        assert Image.open(out / "0.png").size == (32, 32)
 
 
 def test_images_that_do_not_come_back_are_kept_aside(

@@ -384,7 +384,7 @@ def from_pipeline(found: Examples, space: Space) -> Codec:
     blocks = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
     made = registry.codec_module("pipeline")
     sizes = {"block_out_channels": (4, 4), "norm_num_groups": 2, "latent_channels": 3}
-    codec: Codec = made.of_network(made.autoencoder_of("AutoencoderKL", {**blocks, **sizes}), space)
+    codec: Codec = made.of_network(made.autoencoder_of("AutoencoderKL", {**blocks, **sizes}, {}), space)
     return codec
 
 

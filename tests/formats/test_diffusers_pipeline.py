@@ -9,15 +9,16 @@ from typing import Any, Union, get_origin
 import numpy as np
 import pytest
 import torch
-from diffusers import DiffusionPipeline
+from diffusers import AutoencoderTiny, DiffusionPipeline
 
 from afresh.core import Space, UserError
+from afresh.core.rng import Rng
 from afresh.formats import diffusers_pipeline
 from afresh.formats.diffusers_pipeline import CODE
-from afresh.formats.fields import FieldModel
+from afresh.formats.fields import FieldModel, random_requests, sample
 from afresh.formats.flow_pipeline import AfreshFlowPipeline
 from tests.contracts.rows import SPEC
-from tests.formats.test_onnx import model_of
+from tests.formats.test_onnx import latent_model, model_of, student
 
 pytestmark = pytest.mark.slow
 
@@ -98,3 +99,46 @@ def test_what_samples_without_steps_is_refused(family: str, tmp_path: Path) -> N
     with pytest.raises(UserError, match=f"the family {family} samples without steps.*to='onnx'"):
         diffusers_pipeline.write(model_of(family, spec=SPEC), tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("kind", "part"), [("tiny", "vae"), ("pooled", "decoder")])
+def test_a_flow_of_latents_draws_images(kind: str, part: str, tmp_path: Path) -> None:
+    """By an autoencoder of diffusers where it has the class, and by a graph where it does not."""
+    model, out = latent_model("flow", kind, tmp_path), tmp_path / "out"
+    out.mkdir()
+    diffusers_pipeline.write(model, out)
+    assert {p.name for p in out.iterdir() if p.is_dir()} == {"velocity", part}
+    proof = diffusers_pipeline.prove(model, out)
+    assert proof["passed"] and proof["outputs"] > 0.2
+    pipeline = opened(out)
+    noise = Rng(0).normal("sample/noise", torch.arange(2), model.space.shape)
+    images = pipeline(2, latents=noise, output_type="np").images
+    ours = sample(model, random_requests(model.conds, 2, Rng(0)).null(), steps=20)
+    assert np.abs(images - ours.numpy()).max() < 1e-4 and images.shape == (2, 3, 32, 32)
+    shown = pipeline(2, latents=noise).images
+    assert [i.size for i in shown] == [(32, 32)] * 2
+    assert np.abs(np.asarray(shown[0]).transpose(2, 0, 1) / 127.5 - 1 - images[0].clip(-1, 1)).max() < 0.5 / 127 + 1e-5
+    if part == "vae":
+        vae = AutoencoderTiny.from_pretrained(out / "vae")
+        about = pipeline.config.about["latents"]
+        mean, std = (torch.tensor(about[k]).view(-1, 1, 1) for k in ("mean", "std"))
+        z = torch.randn(2, *model.space.shape)
+        with torch.no_grad():
+            decoded = vae.decode(z * std + mean).sample
+        assert (decoded - model.decoder(z)).abs().max() < 1e-5
+
+
+def test_a_student_draws_in_the_steps_that_it_learnt(tmp_path: Path) -> None:
+    """By default, and without guidance, which it has learnt."""
+    model, out = student(tmp_path), tmp_path / "out"
+    out.mkdir()
+    diffusers_pipeline.write(model, out)
+    proof = diffusers_pipeline.prove(model, out)
+    assert proof["passed"] and proof["compared"].startswith("samples of 2 steps")
+    pipeline = opened(out)
+    noise = torch.randn((1, *model.space.shape), generator=torch.Generator().manual_seed(0))
+
+    def drawn(steps: int | None) -> Any:
+        return pipeline(latents=noise, num_inference_steps=steps, output_type="np").images
+
+    assert np.array_equal(drawn(None), drawn(2)) and not np.array_equal(drawn(2), drawn(1))

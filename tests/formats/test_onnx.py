@@ -17,15 +17,20 @@ from PIL import Image
 
 from afresh.core import Cond, CondSpec, Part, Space, UserError, registry
 from afresh.core.rng import Rng
+from afresh.families.codecs import pipeline, trained
 from afresh.formats import fields, onnx
-from afresh.formats.fields import FieldModel, random_requests
+from afresh.formats.autoencoders import read_autoencoder
+from afresh.formats.fields import FieldCodec, FieldModel, cpu_copies, random_requests
 from afresh.formats.onnx_guide import guide
 from afresh.sampling.ode import heun, times
+from tests.autoencoders import tiny_autoencoder
 from tests.contracts.rows import SPEC, enliven, examples
+from tests.formats.tiny_pipelines import kl
 
 pytestmark = pytest.mark.slow
 
 IMAGE = Space("field", (1, 9, 7), std=0.5)
+LABELS = {"label": SPEC["label"]}
 CONFIGS: dict[str, dict[str, Any]] = {
     "vae": {"width": 8, "latent": 4, "cond": 8},
     "gan": {"width": 8, "latent": 4, "cond": 8},
@@ -39,13 +44,35 @@ def model_of(name: str, space: Space = IMAGE, spec: CondSpec = SPEC, **config: A
     torch.manual_seed(0)
     modules = family.build(made, space, spec)
     enliven(modules)
-    return FieldModel.of(family, made, modules, space, spec, "runs/toy", image=len(space.shape) == 3)
+    nets = cpu_copies(modules)
+    return FieldModel(family, made, nets, space, spec, "runs/toy", image=len(space.shape) == 3)
 
 
-def session(folder: Path) -> Any:
+def codec_of(kind: str, folder: Path) -> tuple[str, FieldCodec]:
+    """A codec of 32 x 32 pixels in colour, whose latents are neither centred nor of unit scale."""
+    space = Space("field", (3, 32, 32), std=0.5, axes=("height", "width"))
+    torch.manual_seed(0)
+    if kind == "trained":
+        family = registry.family("autoencoder")
+        config = family.config(width=8, factor=4, channels=3)
+        modules = family.build(config, space, {})
+        return "trained", trained.of_modules(config.model_dump(), modules, space, examples(space))
+    net = kl() if kind == "kl" else read_autoencoder(tiny_autoencoder(folder / "autoencoder", pooled=kind == "pooled"))
+    codec = pipeline.of_network(net, space)
+    return "pipeline", replace(codec, mean=torch.linspace(-0.2, 0.3, 4), std=torch.linspace(0.2, 0.4, 4))
+
+
+def latent_model(name: str, kind: str, folder: Path) -> FieldModel:
+    """A small model of the latents of a codec, with labels."""
+    codec = codec_of(kind, folder)
+    small = {"widths": (8,)} if name == "flow" else {}
+    return replace(model_of(name, codec[1].target, LABELS, **small), codec=codec)
+
+
+def session(folder: Path, file: str = onnx.FILE) -> Any:
     import onnxruntime
 
-    return onnxruntime.InferenceSession(str(folder / onnx.FILE), providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(str(folder / file), providers=["CPUExecutionProvider"])
 
 
 def fitted(most: int) -> FieldModel:
@@ -238,3 +265,106 @@ def test_what_has_no_graph_or_no_package_is_refused(tmp_path: Path, monkeypatch:
     with pytest.raises(UserError, match=r"pip install 'afresh\[onnx\]'"):
         onnx.write(model, tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+# --------------------------------------------------------------------------- over the latents of a codec
+
+
+@pytest.mark.parametrize("kind", ["pooled", "kl", "trained"])
+def test_a_second_file_decodes_the_latents_of_a_flow(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The program in README.md draws latents and decodes them to the images of the codec. Those of another one are not
+    proved."""
+    model, out = latent_model("flow", kind, tmp_path), tmp_path / "out"
+    out.mkdir()
+    assert onnx.write(model, out) == [] and onnx.prove(model, out)["passed"]
+    assert {p.name for p in out.iterdir()} == {onnx.FILE, onnx.DECODER, fields.ABOUT, fields.README}
+    codec, latents = model.codec[1], Rng(3).normal("z", torch.arange(5), model.space.shape)  # type: ignore[index]
+    images = session(out, onnx.DECODER).run(None, {"latents": latents.numpy()})[0]
+    np.testing.assert_allclose(images, codec.decode(latents).numpy(), rtol=0, atol=1e-5)
+    about = json.loads((out / fields.ABOUT).read_text())
+    assert about["space"]["shape"] == list(model.space.shape)
+    assert about["decoder"]["space"]["shape"] == [3, 32, 32] and about["decoder"]["conditions"] == {}
+    assert "decoder.onnx` maps `latents`, float32, (batch, " in (out / fields.README).read_text()
+    monkeypatch.chdir(out)
+    seen: dict[str, Any] = {}
+    exec(program_of(out).replace("x = onnxruntime", "z = x\nx = onnxruntime"), seen)
+    decoded = codec.decode(torch.from_numpy(seen["z"]))
+    np.testing.assert_allclose(seen["x"], decoded.numpy(), rtol=0, atol=1e-5)
+    shown = [np.asarray(Image.open(out / f"{i}.png")).transpose(2, 0, 1) / 127.5 - 1 for i in range(4)]
+    np.testing.assert_allclose(np.stack(shown), decoded.clamp(-1, 1).numpy(), rtol=0, atol=0.5 / 127.5 + 1e-5)
+    assert not onnx.prove(with_other_codec(model), out)["passed"]
+
+
+def with_other_codec(model: FieldModel) -> FieldModel:
+    name, codec = model.codec  # type: ignore[misc]
+    return replace(model, codec=(name, replace(codec, mean=codec.mean + 0.05)))
+
+
+@pytest.mark.parametrize(("family", "kind"), [("vae", "trained"), ("gan", "pooled")])
+def test_what_samples_in_one_go_has_the_decoder_in_its_graph(family: str, kind: str, tmp_path: Path) -> None:
+    model, out = latent_model(family, kind, tmp_path), tmp_path / "out"
+    out.mkdir()
+    assert onnx.write(model, out) == [] and onnx.prove(model, out)["passed"]
+    assert {p.name for p in out.iterdir()} == {onnx.FILE, fields.ABOUT, fields.README}
+    about = json.loads((out / fields.ABOUT).read_text())
+    assert about["output"]["shape"] == ["batch", 3, 32, 32] and about["space"]["std"] == 0.5
+    rows, cond = torch.arange(3), random_requests(LABELS, 3, Rng(4))
+    settings = model.family.sampling.settings()
+    latents = model.family.sampling.sample(model.modules, model.config, model.space, cond, Rng(7), rows, settings)
+    noise = [
+        {"normal": Rng(7).normal, "uniform": Rng(7).uniform}[i.draw](
+            "sample/noise" if i.name == "z" else f"sample/{i.name}", rows, i.row
+        )
+        for i in onnx.graph_of(model).inputs
+    ]
+    opened = session(out)
+    names = [i.name for i in opened.get_inputs()]
+    images = opened.run(None, {k: v.numpy() for k, v in zip(names, onnx.flatten(noise, cond), strict=True)})[0]
+    np.testing.assert_allclose(images, model.codec[1].decode(latents).numpy(), rtol=0, atol=1e-5)  # type: ignore[index]
+
+
+def student(folder: Path) -> FieldModel:
+    """A student of latents that samples in two steps."""
+    name, codec = codec_of("tiny", folder)
+    family = registry.family("fewstep")
+    config = family.config(widths=(8,), emb=16, finest=2)
+    torch.manual_seed(0)
+    modules = family.build(config, codec.target, LABELS)
+    enliven(modules)
+    return FieldModel(family, config, cpu_copies(modules), codec.target, LABELS, "runs/toy", True, (name, codec))
+
+
+def test_a_student_of_latents_draws_the_images_of_its_sampler(tmp_path: Path) -> None:
+    """Its program takes as many steps as it learnt."""
+    model = student(tmp_path)
+    onnx.write(model, tmp_path)
+    proof = onnx.prove(model, tmp_path)
+    assert proof["passed"] and proof["compared"].endswith("and decoded samples")
+    about = json.loads((tmp_path / fields.ABOUT).read_text())
+    assert about["kind"] == "map" and about["steps"] == 2
+    assert "dtype=np.float32), 2\nfor i in range(steps)" in program_of(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["pooled", "trained"])
+def test_a_codec_comes_back_with_the_weights_that_sample(kind: str, tmp_path: Path) -> None:
+    """In the format safetensors, bit for bit."""
+    model, out = latent_model("flow", kind, tmp_path), tmp_path / "out"
+    out.mkdir()
+    fields.write(model, out)
+    assert fields.prove(model, out)["passed"]
+    again = fields.read(out, registry.family)
+    assert again.space == model.space and again.samples == model.samples
+    cond = random_requests(LABELS, 2, Rng(2))
+    images = fields.sample(again, cond, steps=3)
+    assert images.shape == (2, 3, 32, 32) and torch.equal(images, fields.sample(model, cond, steps=3))
+    seen: dict[str, Any] = {}
+    exec(program_of(out).replace('Path(".")', f"Path({str(out)!r})"), seen)
+    assert seen["x"].shape == (4, 3, 32, 32)
+    assert not fields.prove(with_other_codec(model), out)["passed"]
+    about = json.loads((out / fields.ABOUT).read_text())
+    for changed, why in (({"codec": "palette"}, "codec"), ({"space": {"shape": [9, 4, 4], "std": 1}}, "another shape")):
+        (out / fields.ABOUT).write_text(json.dumps(about | changed))
+        with pytest.raises(UserError, match=why):
+            fields.read(out, registry.family)

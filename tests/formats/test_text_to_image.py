@@ -32,6 +32,7 @@ from afresh.training.preserving import FILE as PATHS
 from afresh.verbs.edit import changed
 from afresh.verbs.editor import Change, Editor
 from afresh.verbs.export_pipeline import drawn_by_diffusers
+from afresh.verbs.exporting import ExportOptions, export_run
 from afresh.verbs.train import TrainSpec, start
 from tests.formats.opened_pipelines import GUIDANCE, STEPS, TEXT, Opened, attach_random_adapter, opened
 from tests.formats.tiny_pipelines import PIPELINES, SIDE, saved
@@ -222,6 +223,8 @@ def test_an_export_is_proved_by_the_image_that_diffusers_draws(
     assert command(["export", str(tmp_path / "full"), "--to", "diffusers", "--out", str(tmp_path / "pipe")]) == 0
     with quiet():
         assert isinstance(opened(tmp_path / "pipe"), diffusers.FluxPipeline)
+    with pytest.raises(UserError, match="text encoders of its base"):
+        export_run(tuned, "onnx", tmp_path / "onnx", ExportOptions())
 
 
 @pytest.mark.parametrize("preserve", [0, 1])

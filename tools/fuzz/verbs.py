@@ -18,7 +18,7 @@ from afresh.core import UserError, events, registry
 from afresh.runs.run import Run, described
 from afresh.training import loop
 from afresh.training.loop import Diverged
-from afresh.verbs.exporting import export_run
+from afresh.verbs.exporting import ExportOptions, export_run
 from afresh.verbs.measuring import measure_run
 from afresh.verbs.report import read_verdict, section, write_run_report
 from afresh.verbs.resume import resume
@@ -91,7 +91,7 @@ def report(run: Path) -> None:
 
 def go_out(run: Path) -> None:
     with TemporaryDirectory() as folder:
-        export_run(Run.open(run), "safetensors", Path(folder) / "out")
+        export_run(Run.open(run), "safetensors", Path(folder) / "out", ExportOptions())
 
 
 def measure(run: Path) -> None:

@@ -20,7 +20,7 @@ from afresh.formats.hub import autoencoder_files
 from afresh.formats.public import CONFIG, INDEX
 from afresh.formats.text_to_image import read_part
 from afresh.nets.pipelines import diffusers
-from afresh.nets.tiny_autoencoder import PARTS, TinyAutoencoder, numbered
+from afresh.nets.tiny_autoencoder import PARTS, TinyAutoencoder, blocks_by_grid, numbered
 
 DEFAULT = "madebyollin/taef2"  # 5.4 MB, MIT: 32 channels at an eighth of the side
 FIXED = {"act_fn": "relu", "upsample_fn": "nearest", "upsampling_scaling_factor": 2}  # of a tiny autoencoder
@@ -87,3 +87,23 @@ def read_tiny(folder: Path, config: Mapping[str, Any]) -> TinyAutoencoder:
             f"TAESD, a name on the hub such as {DEFAULT}, or a run of the family autoencoder."
         ) from None
     return net
+
+
+def as_diffusers(net: nn.Module) -> Any:
+    """A tiny autoencoder as the class of diffusers, with the same weights; None for other autoencoders, and for
+    architectures that the class does not have."""
+    if not isinstance(net, TinyAutoencoder):
+        return None
+    weights = net.state_dict()
+    sizes: dict[str, list[int]] = {}
+    for part in PARTS:
+        counts = blocks_by_grid(getattr(net, part))
+        sizes[f"num_{part}_blocks"] = counts
+        sizes[f"{part}_block_out_channels"] = [len(weights["encoder.0.weight"])] * len(counts)
+    out = diffusers().AutoencoderTiny(latent_channels=net.channels, **sizes).eval()
+    own = numbered(out.state_dict())
+    if {k: v.shape for k, v in weights.items()} != {k: v.shape for k, v in own.items()}:
+        return None
+    for name, tensor in own.items():
+        tensor.copy_(weights[name])
+    return out

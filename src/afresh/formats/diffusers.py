@@ -20,7 +20,7 @@ from torch import Tensor
 from afresh.core import Cond, Item, UserError, registry
 from afresh.core.rng import Rng
 from afresh.families.diffusers import DiffusersConfig
-from afresh.formats.fields import BATCHES, FieldModel, always, difference, random_requests, same_tensors
+from afresh.formats.fields import BATCHES, FieldModel, always, measure_pairs, random_requests, same_tensors
 from afresh.formats.files import read_json, write_json
 from afresh.formats.model_card import README
 from afresh.formats.parts import check_finite, few
@@ -332,7 +332,7 @@ def prove(model: FieldModel, folder: Path) -> dict[str, Any]:
     read.eval()
     same = same_tensors(net.net.state_dict(), read.state_dict())
     count = len(net.get_buffer("ratio"))
-    largest, outputs = 0.0, 0.0
+    pairs = []
     for n in BATCHES:
         x = Rng(n).normal("export/x", torch.arange(n), model.space.shape)
         cond = always(random_requests(model.conds, n, Rng(n)))
@@ -340,17 +340,9 @@ def prove(model: FieldModel, folder: Path) -> dict[str, Any]:
             k = torch.full((n,), round(fraction * (count - 1)))
             ours = net.raw(x, k.float(), cond)
             theirs = read(x, k, return_dict=False, **class_labels(net, cond))[0][:, : x.shape[1]]
-            largest, outputs = max(largest, difference(ours, theirs)), max(outputs, float(ours.abs().max()))
-    tolerance = TOLERANCE * max(1.0, outputs)
-    return {
-        "passed": same and largest <= tolerance,
-        "reader": f"diffusers {diffusers().__version__}, {name}",
-        "independent": True,
-        "compared": f"all tensors, and outputs for random inputs at {len(STEPS)} of {count} steps",
-        "largest": largest,
-        "tolerance": tolerance,
-        "outputs": outputs,
-    }
+            pairs.append((ours, theirs))
+    compared = f"all tensors, and outputs for random inputs at {len(STEPS)} of {count} steps"
+    return measure_pairs(pairs, TOLERANCE, f"diffusers {diffusers().__version__}, {name}", compared, same)
 
 
 def class_labels(net: Foreign, cond: Cond) -> dict[str, Tensor]:

@@ -12,21 +12,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from afresh.core import Cond, CondSpec, UserError
 from afresh.core.rng import Rng
 from afresh.families.diffusers import DiffusersConfig
 from afresh.formats import diffusers as own
 from afresh.formats import onnx
-from afresh.formats.fields import BATCHES, FieldModel, always, difference, random_requests
+from afresh.formats.autoencoders import as_diffusers
+from afresh.formats.fields import BATCHES, FieldModel, always, measure_pairs, random_requests, sample
 from afresh.formats.files import write_json
 from afresh.formats.model_card import README, least_version
+from afresh.nets.latent_decoder import LatentDecoder
 from afresh.nets.pipelines import diffusers, quiet
 
 CODE, CLASS, NETWORK = "pipeline.py", "AfreshFlowPipeline", "velocity"
+AUTOENCODER, DECODER = "vae", "decoder"  # parts that make images of latents: one or none of them is there
+GRAPH = ["diffusers", "OnnxRuntimeModel"]
 TOLERANCE = 1e-3  # relative to the largest output or 1, after all steps
-STEPS = 20  # as many as afresh takes by default
 
 
 def write(model: FieldModel, folder: Path) -> list[str]:
@@ -41,17 +43,35 @@ def write(model: FieldModel, folder: Path) -> list[str]:
             "`to='onnx'` for other programs, or `to='safetensors'`."
         )
     (folder / NETWORK).mkdir()
-    about = onnx.write_graph(model, graph, folder / NETWORK)
+    part, more = write_decoder(model, graph, folder)
     index = {
         "_class_name": [CODE.removesuffix(".py"), CLASS],
         "_diffusers_version": diffusers().__version__,
-        NETWORK: ["diffusers", "OnnxRuntimeModel"],
-        "about": about,
+        NETWORK: GRAPH,
+        **part,
+        "about": onnx.write_graph(model, graph, folder / NETWORK / onnx.FILE, more),
     }
     write_json(folder / own.INDEX, index)
     (folder / CODE).write_text((files("afresh.formats") / "flow_pipeline.py").read_text("utf-8"), encoding="utf-8")
     (folder / README).write_text(guide(model), encoding="utf-8")
     return [f"diffusers runs {CODE} of the folder, so it asks for trust_remote_code=True; the network is an ONNX graph"]
+
+
+def write_decoder(model: FieldModel, graph: onnx.Graph, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Write what decodes the latents of a codec, if there is one: an autoencoder of diffusers where it has the class,
+    else an ONNX graph. Returns its entry of the index, and the statistics of the latents if a graph does not have
+    them."""
+    decoder, net = onnx.decoder_of(model, graph), model.decoder
+    if decoder is None or not isinstance(net, LatentDecoder):
+        return {}, {}
+    tiny = as_diffusers(net.net)
+    if tiny is not None:
+        tiny.save_pretrained(folder / AUTOENCODER)
+        statistics = {"mean": net.mean.tolist(), "std": net.std.tolist()}
+        return {AUTOENCODER: ["diffusers", type(tiny).__name__]}, {"latents": statistics}
+    (folder / DECODER).mkdir()
+    onnx.write_graph(*decoder, folder / DECODER / onnx.FILE)
+    return {DECODER: GRAPH}, {}
 
 
 def guide(model: FieldModel) -> str:
@@ -63,7 +83,8 @@ def guide(model: FieldModel) -> str:
     return f"""# {Path(model.source).name}
 
 A flow of afresh as a pipeline of diffusers: `{NETWORK}/model.onnx` is the network, `{CODE}` the code of the pipeline,
-which you may read before you trust it. It needs diffusers and {least_version("onnxruntime")}. Conditions: {names};
+which you may read before you trust it. If it learnt latents, `{AUTOENCODER}/` (an autoencoder of diffusers) or
+`{DECODER}/model.onnx` decodes them. It needs diffusers and {least_version("onnxruntime")}. Conditions: {names};
 what is not named is left open. `proof.json` states how it was compared.
 
 ```python
@@ -84,39 +105,19 @@ def prove(model: FieldModel, folder: Path) -> dict[str, Any]:
     with quiet():
         pipeline = diffusers().DiffusionPipeline.from_pretrained(folder, local_files_only=True, trust_remote_code=True)
     pipeline.set_progress_bar_config(disable=True)
-    largest, outputs = 0.0, 0.0
+    graph, pairs = onnx.graph_of(model), []
     for n in BATCHES:
         request = random_requests(model.conds, n, Rng(n))
+        noise = Rng(0).normal("sample/noise", torch.arange(n), model.space.shape)
         for cond in (always(request), request, request.null()):
-            for guidance in (1.0, 2.0) if model.conds else (1.0,):
-                ours = sampled(model, cond, guidance)
-                made = pipeline(
-                    n,
-                    values_of(model.conds, cond),
-                    STEPS,
-                    guidance,
-                    latents=Rng(0).normal("sample/noise", torch.arange(n), model.space.shape),
-                    output_type="np",
-                ).images
-                largest = max(largest, difference(ours, torch.from_numpy(made)))
-                outputs = max(outputs, float(ours.abs().max()))
-    tolerance = TOLERANCE * max(1.0, outputs)
-    return {
-        "passed": largest <= tolerance,
-        "reader": f"diffusers {diffusers().__version__}, {CODE} of the folder",
-        "independent": True,
-        "compared": f"samples of {STEPS} steps from the same noise, conditions present, mixed and absent",
-        "largest": largest,
-        "tolerance": tolerance,
-        "outputs": outputs,
-    }
-
-
-def sampled(model: FieldModel, cond: Cond, guidance: float) -> Tensor:
-    """Samples of the run, (n, *space.shape)."""
-    settings = model.family.sampling.settings(steps=STEPS, guidance=guidance)
-    rows = torch.arange(cond.size)
-    return model.family.sampling.sample(model.modules, model.config, model.space, cond, Rng(0), rows, settings)
+            values = values_of(model.conds, cond)
+            for guidance in (1.0, 2.0) if model.conds and graph.kind == "velocity" else (1.0,):
+                guided = {"guidance": guidance} if graph.kind == "velocity" else {}  # that of a student is learnt
+                ours = sample(model, cond, steps=graph.steps, **guided)
+                made = pipeline(n, values, guidance_scale=guidance, latents=noise, output_type="np").images
+                pairs.append((ours, torch.from_numpy(made)))
+    compared = f"samples of {graph.steps} steps from the same noise, conditions present, mixed and absent"
+    return measure_pairs(pairs, TOLERANCE, f"diffusers {diffusers().__version__}, {CODE} of the folder", compared)
 
 
 def values_of(spec: CondSpec, cond: Cond) -> dict[str, list[Any]]:

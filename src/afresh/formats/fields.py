@@ -7,8 +7,9 @@ What the formats of fields share is here: the model, random requests to compare 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,19 +18,25 @@ from pydantic import BaseModel, ConfigDict, Field
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from afresh.core import Cond, CondSpec, Family, Part, Space, UserError
+from afresh.core import Cond, CondSpec, Family, Part, Space, UserError, registry
 from afresh.core.options import current
 from afresh.core.rng import Rng
+from afresh.families.codecs import pipeline, trained
+from afresh.families.codecs.pipeline import PipelineCodec
+from afresh.families.codecs.trained import TrainedCodec
 from afresh.formats.files import load_tensors, read_model, write_json
 from afresh.formats.model_card import README
 
-WEIGHTS, ABOUT = "model.safetensors", "model.json"
+WEIGHTS, ABOUT, CODEC = "model.safetensors", "model.json", "codec"
 BATCHES = (1, 3)  # sizes of batches on which a proof compares
+FieldCodec = PipelineCodec | TrainedCodec
+CODECS: Mapping[str, Callable[[Path], FieldCodec]] = {"pipeline": pipeline.load, "trained": trained.load}
 
 
 @dataclass(frozen=True)
 class FieldModel:
-    """A model over fields in float32 on the CPU. `image`: whether -1 ... 1 stand for the bytes 0 ... 255."""
+    """A model over fields, of `cpu_copies` of its modules. `image`: whether -1 ... 1 stand for the bytes 0 ... 255.
+    `codec`: by its name in CODECS; `space` is then that of its latents."""
 
     family: Family
     config: Any
@@ -38,28 +45,30 @@ class FieldModel:
     conds: CondSpec
     source: str
     image: bool
+    codec: tuple[str, FieldCodec] | None = None
 
-    @staticmethod
-    def of(
-        family: Family,
-        config: Any,
-        modules: Mapping[str, nn.Module],
-        space: Space,
-        conds: CondSpec,
-        source: str,
-        image: bool,
-    ) -> FieldModel:
-        """From modules on any device, which are copied."""
-        nets = {k: copy.deepcopy(m).cpu().float().eval().requires_grad_(False) for k, m in modules.items()}
-        # One memory layout for all: another one rounds differently, and proofs compare bit for bit.
-        nets = {k: m.to(memory_format=torch.contiguous_format) for k, m in nets.items()}  # type: ignore[call-overload]
-        return FieldModel(family, config, nets, space, conds, source, image)
+    @cached_property
+    def decoder(self) -> nn.Module:
+        """Maps x (B, *space.shape) to samples (B, *samples.shape)."""
+        return nn.Identity() if self.codec is None else cpu_copies({"": self.codec[1].decoder})[""]
+
+    @property
+    def samples(self) -> Space:
+        """The space of what is drawn."""
+        return self.space if self.codec is None else self.codec[1].source
 
     def state(self) -> dict[str, Tensor]:
         """Tensors as {module.parameter: tensor}."""
         return {
             f"{m}.{k}": v.contiguous().clone() for m, net in self.modules.items() for k, v in net.state_dict().items()
         }
+
+
+def cpu_copies(modules: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
+    """Frozen copies of modules on any device, in float32 on the CPU."""
+    nets = {k: copy.deepcopy(m).cpu().float().eval().requires_grad_(False) for k, m in modules.items()}
+    # One memory layout for all: another one rounds differently, and proofs compare bit for bit.
+    return {k: m.to(memory_format=torch.contiguous_format) for k, m in nets.items()}  # type: ignore[call-overload]
 
 
 class FieldProof(BaseModel):
@@ -78,6 +87,28 @@ class FieldProof(BaseModel):
     tolerance: float
     outputs: float  # the largest absolute output, as a scale for the difference
     notes: list[str]
+
+
+def measure_pairs(
+    pairs: Iterable[tuple[Tensor, Tensor]], tolerance: float, reader: str, compared: str, same: bool = True
+) -> dict[str, Any]:
+    """The measured fields of a `FieldProof` by another program: of outputs of the model and of the file.
+
+    tolerance: relative to the largest output or 1. same: whether all is equal that must be equal bit for bit.
+    """
+    largest, outputs = 0.0, 0.0
+    for ours, theirs in pairs:
+        largest, outputs = max(largest, difference(ours, theirs)), max(outputs, float(ours.abs().max()))
+    tolerance *= max(1.0, outputs)
+    return {
+        "passed": same and largest <= tolerance,
+        "reader": reader,
+        "independent": True,
+        "compared": compared,
+        "largest": largest,
+        "tolerance": tolerance,
+        "outputs": outputs,
+    }
 
 
 # --------------------------------------------------------------------------- requests to compare on
@@ -128,10 +159,11 @@ class _Saved(BaseModel):
     conds: CondSpec
     image: bool
     source: str
+    codec: Literal["pipeline", "trained"] | None = None
 
 
 def write(model: FieldModel, folder: Path) -> list[str]:
-    """Write model.safetensors, model.json and README.md into an empty folder; returns notes (none)."""
+    """Write model.safetensors, model.json, README.md and the codec into an empty folder; returns notes (none)."""
     saved = _Saved(
         family=model.family.name,
         config=model.config.model_dump(mode="json"),
@@ -139,7 +171,10 @@ def write(model: FieldModel, folder: Path) -> list[str]:
         conds=model.conds,
         image=model.image,
         source=Path(model.source).name,
+        codec=None if model.codec is None else model.codec[0],
     )
+    if model.codec is not None:
+        model.codec[1].save(folder / CODEC)
     (folder / WEIGHTS).write_bytes(save(model.state(), {"format": "pt"}))
     write_json(folder / ABOUT, saved.model_dump(mode="json"))
     (folder / README).write_text(guide(model), encoding="utf-8")
@@ -149,7 +184,10 @@ def write(model: FieldModel, folder: Path) -> list[str]:
 def read(folder: Path, family_named: Callable[[str], Family]) -> FieldModel:
     """Read what `write` wrote. Raises UserError, naming fields or tensors, if the files do not fit together."""
     saved = read_model(folder / ABOUT, _Saved)
-    space = Space("field", saved.space.shape, std=saved.space.std)
+    codec = None if saved.codec is None else (saved.codec, CODECS[saved.codec](folder / CODEC))
+    space = Space("field", saved.space.shape, std=saved.space.std) if codec is None else codec[1].target
+    if space.shape != saved.space.shape:
+        raise UserError(f"{folder / CODEC} makes latents of another shape than {ABOUT} states. Export the run again.")
     family = family_named(saved.family).for_space(space)
     try:
         config = family.config(**current(saved.config, family.retired))
@@ -160,7 +198,8 @@ def read(folder: Path, family_named: Callable[[str], Family]) -> FieldModel:
         nn.ModuleDict(modules).load_state_dict(load_tensors(folder / WEIGHTS))
     except RuntimeError as e:
         raise UserError(f"{folder / WEIGHTS} does not fit {ABOUT}: {e}.") from None
-    return FieldModel.of(family, config, modules, space, saved.conds, saved.source, saved.image)
+    nets = cpu_copies(modules)
+    return FieldModel(family, config, nets, space, saved.conds, saved.source, saved.image, codec)
 
 
 def guide(model: FieldModel) -> str:
@@ -168,56 +207,43 @@ def guide(model: FieldModel) -> str:
     return f"""# {Path(model.source).name}
 
 A model of the family `{model.family.name}` in afresh's own names: `model.safetensors` holds its tensors as
-`module.parameter`, `model.json` its sizes, space and conditions. `proof.json` states how it was checked. To sample:
+`module.parameter`, `model.json` its sizes, space and conditions. If it learnt the latents of a codec, `{CODEC}/` holds
+what decodes them. `proof.json` states how it was checked. To sample:
 
 ```python
 from pathlib import Path
 
-import torch
-
 from afresh.core import Cond, registry
-from afresh.core.rng import Rng
-from afresh.formats.fields import read
+from afresh.formats.fields import read, sample
 
 model = read(Path("."), registry.family)  # this folder
-cond = Cond.unconditional(model.conds, 4)  # four samples, unconditional
-with torch.no_grad():
-    x = model.family.sampling.sample(
-        model.modules, model.config, model.space, cond, Rng(0), torch.arange(4), model.family.sampling.settings()
-    )
+x = sample(model, Cond.unconditional(model.conds, 4))  # four samples, unconditional
 print(x.shape, float(x.min()), float(x.max()))
 ```
 """
 
 
-def prove(model: FieldModel, folder: Path, family_named: Callable[[str], Family]) -> dict[str, Any]:
+def prove(model: FieldModel, folder: Path) -> dict[str, Any]:
     """The measured fields of a `FieldProof`: the model that is read again has the same tensors and gives the same
     samples, bit for bit."""
-    again = read(folder, family_named)
+    again = read(folder, registry.family)
     same = same_tensors(model.state(), again.state())
-    largest, outputs = 0.0, 0.0
-    for n in BATCHES:
-        cond = random_requests(model.conds, n, Rng(n))
-        ours, theirs = (sample(m, cond) for m in (model, again))
-        largest, outputs = max(largest, difference(ours, theirs)), max(outputs, float(ours.abs().max()))
-    return {
-        "passed": same and largest == 0,
-        "reader": "afresh, reading the file again",
-        "independent": False,
-        "compared": "all tensors, and samples of random requests",
-        "largest": largest,
-        "tolerance": 0.0,
-        "outputs": outputs,
+    same &= same_tensors(model.decoder.state_dict(), again.decoder.state_dict())
+    requests = (random_requests(model.conds, n, Rng(n)) for n in BATCHES)
+    pairs = ((sample(model, cond), sample(again, cond)) for cond in requests)
+    reader = "afresh, reading the file again"
+    return measure_pairs(pairs, 0.0, reader, "all tensors, and samples of random requests", same) | {
+        "independent": False
     }
 
 
 @torch.no_grad()
-def sample(model: FieldModel, cond: Cond) -> Tensor:
-    """Samples with the family's default settings."""
-    rows = torch.arange(cond.size)
-    return model.family.sampling.sample(
-        model.modules, model.config, model.space, cond, Rng(0), rows, model.family.sampling.settings()
-    )
+def sample(model: FieldModel, cond: Cond, **settings: Any) -> Tensor:
+    """Samples (n, *samples.shape) with the family's default settings but those given."""
+    rows, chosen = torch.arange(cond.size), model.family.sampling.settings(**settings)
+    x = model.family.sampling.sample(model.modules, model.config, model.space, cond, Rng(0), rows, chosen)
+    decoded: Tensor = model.decoder(x)
+    return decoded
 
 
 def same_tensors(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:

@@ -2,7 +2,8 @@
 onnxruntime, and nothing of afresh.
 
 The network is an ONNX graph of the velocity dx/dt on the straight path from noise (t = 0) to data (t = 1), or of the
-mean velocity between two times (a student of `afresh distill`).
+mean velocity between two times (a student of `afresh distill`). If the flow learnt latents, an autoencoder of diffusers
+or a second graph decodes them.
 """
 
 # Types are no strings (`from __future__ import annotations`): diffusers 0.35 and 0.36 read those of __init__.
@@ -12,16 +13,25 @@ from typing import Any, Optional
 
 import numpy as np
 import torch
-from diffusers import DiffusionPipeline, ImagePipelineOutput, OnnxRuntimeModel
+from diffusers import AutoencoderTiny, DiffusionPipeline, ImagePipelineOutput, OnnxRuntimeModel
 from PIL import Image
 
 
 class AfreshFlowPipeline(DiffusionPipeline):
-    """`about` describes the inputs of the network: shapes, classes, scales, and whether samples are images."""
+    """`about` describes the inputs of the network: shapes, classes, scales, whether samples are images, and for `vae`
+    the mean and the standard deviation of each channel of its latents. `decoder` has them inside."""
 
-    def __init__(self, velocity: OnnxRuntimeModel, about: Optional[dict[str, Any]] = None) -> None:  # noqa: UP045
+    _optional_components = ["vae", "decoder"]  # noqa: RUF012 - as in diffusers
+
+    def __init__(
+        self,
+        velocity: OnnxRuntimeModel,
+        vae: Optional[AutoencoderTiny] = None,  # noqa: UP045
+        decoder: Optional[OnnxRuntimeModel] = None,  # noqa: UP045
+        about: Optional[dict[str, Any]] = None,  # noqa: UP045
+    ) -> None:
         super().__init__()
-        self.register_modules(velocity=velocity)
+        self.register_modules(velocity=velocity, vae=vae, decoder=decoder)
         self.register_to_config(about=about)
 
     @torch.no_grad()
@@ -29,7 +39,7 @@ class AfreshFlowPipeline(DiffusionPipeline):
         self,
         batch_size: int = 1,
         conditions: Mapping[str, Any] | None = None,
-        num_inference_steps: int = 20,
+        num_inference_steps: int | None = None,
         guidance_scale: float = 1.0,
         generator: torch.Generator | None = None,
         latents: torch.Tensor | None = None,
@@ -37,12 +47,14 @@ class AfreshFlowPipeline(DiffusionPipeline):
         return_dict: bool = True,
     ) -> Any:
         """Samples. `conditions` maps a name to one value, or to a list of a value a sample, where None leaves it open:
-        a class by name or number, a number, or an array of the input's shape. `latents` (B, ...) is the noise to start
-        from. With `output_type="np"`, or for what is no image, samples are arrays (B, C, ...) as the network has them.
+        a class by name or number, a number, or an array of the input's shape. `num_inference_steps`: those of the run by
+        default; a student has learnt 1, 2, 4, ... up to these. `latents` (B, ...) is the noise to start from. With
+        `output_type="np"`, or for what is no image, samples are arrays (B, C, ...), of images in -1 ... 1.
         """
         shape = tuple(self.config.about["space"]["shape"])
         x = torch.randn((batch_size, *shape), generator=generator) if latents is None else latents.float()
         inputs, left_open = self.inputs(conditions or {}, len(x)), self.inputs({}, len(x))
+        steps = num_inference_steps or self.config.about["steps"]
         jumps = self.config.about["kind"] == "map"
 
         def velocity(x: torch.Tensor, a: float, b: float) -> torch.Tensor:
@@ -56,14 +68,20 @@ class AfreshFlowPipeline(DiffusionPipeline):
             return torch.from_numpy(null + np.float32(guidance_scale) * (conditional - null))
 
         previous: torch.Tensor | None = None
-        for i in self.progress_bar(range(num_inference_steps)):
-            a, b = i / num_inference_steps, (i + 1) / num_inference_steps
+        for i in self.progress_bar(range(steps)):
+            a, b = i / steps, (i + 1) / steps
             v = velocity(x, a, b)
             # The rule of Adams and Bashforth: v extrapolated to the middle of the step. A mean velocity needs none.
             x = x + (b - a) * (v if previous is None or jumps else 1.5 * v - 0.5 * previous)
             previous = v
+        if self.vae is not None:
+            mean, std = (torch.tensor(self.config.about["latents"][k]).view(-1, 1, 1) for k in ("mean", "std"))
+            z = (x * std + mean).to(self.vae.device, self.vae.dtype)
+            x = self.vae.decode(z, return_dict=False)[0].float().cpu()
+        if self.decoder is not None:
+            x = torch.from_numpy(self.decoder(latents=x.numpy())[0])
         images: Any = x.numpy()
-        if output_type == "pil" and self.config.about["bytes"] and shape[0] in (1, 3):
+        if output_type == "pil" and self.config.about["bytes"] and x.shape[1] in (1, 3):
             pixels = ((x + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
             images = [Image.fromarray(p[..., 0] if p.shape[-1] == 1 else p) for p in pixels]
         return ImagePipelineOutput(images=images) if return_dict else (images,)

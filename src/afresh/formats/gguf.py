@@ -22,39 +22,20 @@ from afresh.formats.base import Base
 from afresh.formats.gguf_file import GGUFFile, open_gguf
 from afresh.formats.hf_config import architecture
 from afresh.formats.model_card import README
-from afresh.formats.parts import Fused, Precision, check, check_finite, head_width, shapes, split
+from afresh.formats.parts import Fused, Precision, check, check_finite, head_width, name_in, shapes, split
 
 FILE = "model.gguf"
 ARCHITECTURES = ("llama", "qwen2", "qwen3")
-NAMES = {
-    "attention_norm": "attn_norm.weight",
-    "q": "attn_q.weight",
-    "k": "attn_k.weight",
-    "v": "attn_v.weight",
-    "q_bias": "attn_q.bias",
-    "k_bias": "attn_k.bias",
-    "v_bias": "attn_v.bias",
-    "q_norm": "attn_q_norm.weight",
-    "k_norm": "attn_k_norm.weight",
-    "out": "attn_output.weight",
-    "mlp_norm": "ffn_norm.weight",
-    "gate": "ffn_gate.weight",
-    "up": "ffn_up.weight",
-    "down": "ffn_down.weight",
-}
-TOP = {"embedding": "token_embd.weight", "norm": "output_norm.weight", "head": "output.weight"}
+EMBEDDING = name_in("llama.cpp", "embedding")
 SCALES = "rope_freqs.weight"  # Llama 3.1's scaling: the factor of each wavelength
 LLAMA3 = (1.0, 4.0)  # its low and high; files hold the factors that result from them
-# precision -> number of the file type (LLAMA_FTYPE in llama.cpp)
-FILE_TYPES: Mapping[str, int] = {"float32": 0, "float16": 1, "q8_0": 7, "bfloat16": 32}
-
-
-def gguf_name(part: str) -> str:
-    """The name that a part (formats/parts.py) has in llama.cpp."""
-    if part in TOP:
-        return TOP[part]
-    layer, name = part.split(".")
-    return f"blk.{layer}.{NAMES[name]}"
+# precision -> number of the file type (LLAMA_FTYPE in llama.cpp), and the type of its tensors (GGMLQuantizationType)
+FILE_TYPES: Mapping[str, tuple[int, str]] = {
+    "float32": (0, "F32"),
+    "float16": (1, "F16"),
+    "q8_0": (7, "Q8_0"),
+    "bfloat16": (32, "BF16"),
+}
 
 
 def interleave(w: Tensor, heads: int) -> Tensor:
@@ -86,9 +67,9 @@ def read(path: Path) -> Base:
         raise UserError(f"{path} is one of {count} parts. Join them: llama-gguf-split --merge {path.name} JOINED.gguf")
     tokenizer, adds_bos = gguf_tokenizer.read_tokenizer(file)
     config, context = read_config(file, str(arch))
-    vocab = file.shape(TOP["embedding"])[0] if TOP["embedding"] in file.tensors else tokenizer.size
+    vocab = file.shape(EMBEDDING)[0] if EMBEDDING in file.tensors else tokenizer.size
     tokenizer = tokenizer.with_rows(vocab, str(path))
-    wanted = {gguf_name(p): p for p in shapes(config, vocab)}
+    wanted = {name_in("llama.cpp", p): p for p in shapes(config, vocab)}
     stored = {k: file.shape(k) for k in file.tensors if k != SCALES}
     check(stored, {k: shapes(config, vocab)[p] for k, p in wanted.items()}, str(path))
     tensors = {name: file.tensor(name) for name in wanted}
@@ -159,7 +140,7 @@ def read_config(file: GGUFFile, arch: str) -> tuple[TransformerConfig, int]:
             rope_scaling=read_scaling(file, f, dim, theta),
             eps=f.real("attention.layer_norm_rms_epsilon"),
             head_dim=0 if dim * heads == width else dim,
-            tied=TOP["head"] not in file.tensors,
+            tied=name_in("llama.cpp", "head") not in file.tensors,
         )
     except ValidationError as e:
         raise UserError(f"{file.path} has inconsistent sizes: {e.errors()[0]['msg']}.") from None
@@ -208,21 +189,16 @@ def write(base: Base, folder: Path, precision: Precision) -> list[str]:
         )
     writer = GGUFWriter(folder / FILE, arch)
     describe(writer, base, precision)
-    kinds = {
-        "float32": GGMLQuantizationType.F32,
-        "float16": GGMLQuantizationType.F16,
-        "bfloat16": GGMLQuantizationType.BF16,
-        "q8_0": GGMLQuantizationType.Q8_0,
-    }
+    wanted = GGMLQuantizationType[FILE_TYPES[precision][1]]
     unquantized = []
     for part, tensor in split(base.weights, c, vocab).items():
         heads = heads_of(part, c, arch)
         values = (interleave(tensor, heads) if heads else tensor).float().contiguous().numpy()
-        kind = kinds[precision] if values.ndim > 1 else GGMLQuantizationType.F32
+        kind = wanted if values.ndim > 1 else GGMLQuantizationType.F32
         if kind == GGMLQuantizationType.Q8_0 and values.shape[-1] % 32:
             kind = GGMLQuantizationType.F32
             unquantized.append(part)
-        writer.add_tensor(gguf_name(part), quantize(values, kind), raw_dtype=kind)
+        writer.add_tensor(name_in("llama.cpp", part), quantize(values, kind), raw_dtype=kind)
     if c.rope_scaling is not None:
         writer.add_tensor(SCALES, factors(head_width(c), c.rope_theta, c.rope_scaling).numpy().astype(np.float32))
     writer.write_header_to_file()
@@ -266,7 +242,7 @@ def describe(writer: Any, base: Base, precision: Precision) -> None:
         writer.add_rope_scaling_orig_ctx_len(c.rope_scaling[3])
     writer.add_layer_norm_rms_eps(c.eps)
     writer.add_vocab_size(t.size)
-    writer.add_file_type(FILE_TYPES[precision])
+    writer.add_file_type(FILE_TYPES[precision][0])
     if precision == "q8_0":
         writer.add_quantization_version(2)
     table = gguf_tokenizer.table_of(t)

@@ -21,36 +21,11 @@ from afresh.formats import hf_config
 from afresh.formats.base import Base
 from afresh.formats.files import open_tensors, read_json, write_json
 from afresh.formats.model_card import README
-from afresh.formats.parts import DTYPES, Fused, Precision, check, check_finite, few, shapes, split
+from afresh.formats.parts import DTYPES, Fused, Precision, check, check_finite, few, name_in, shapes, split
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 ENDS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<end>")  # names of tokens that end a text
 DTYPES_READ = {"F64", "F32", "F16", "BF16"}  # as safetensors names them
-NAMES = {
-    "attention_norm": "input_layernorm.weight",
-    "q": "self_attn.q_proj.weight",
-    "k": "self_attn.k_proj.weight",
-    "v": "self_attn.v_proj.weight",
-    "q_bias": "self_attn.q_proj.bias",
-    "k_bias": "self_attn.k_proj.bias",
-    "v_bias": "self_attn.v_proj.bias",
-    "q_norm": "self_attn.q_norm.weight",
-    "k_norm": "self_attn.k_norm.weight",
-    "out": "self_attn.o_proj.weight",
-    "mlp_norm": "post_attention_layernorm.weight",
-    "gate": "mlp.gate_proj.weight",
-    "up": "mlp.up_proj.weight",
-    "down": "mlp.down_proj.weight",
-}
-TOP = {"embedding": "model.embed_tokens.weight", "norm": "model.norm.weight", "head": "lm_head.weight"}
-
-
-def hf_name(part: str) -> str:
-    """The name of a part (formats/parts.py) in transformers."""
-    if part in TOP:
-        return TOP[part]
-    layer, name = part.split(".")
-    return f"model.layers.{layer}.{NAMES[name]}"
 
 
 # --------------------------------------------------------------------------- read
@@ -67,7 +42,7 @@ def read(folder: Path, source: str | None = None) -> Base:
     config = hf_config.to_ours(saved, file)
     tokenizer = read_tokenizer(folder, saved.model_dump()).with_rows(saved.vocab_size, str(folder))
     sizes = shapes(config, saved.vocab_size)
-    part_of = {hf_name(p): p for p in sizes}
+    part_of = {name_in("transformers", p): p for p in sizes}
     tensors = read_tensors(folder, {name: sizes[p] for name, p in part_of.items()})
     check_finite(tensors, str(folder))
     weights = Fused({part_of[k]: v for k, v in tensors.items()}, config)
@@ -234,7 +209,7 @@ def write(base: Base, folder: Path, precision: Precision) -> list[str]:
     ids = {"bos": bos, "eos": t.special["end"], "pad": t.special["pad"]}
     parts = split(base.weights, base.config, vocab)
     dtype = DTYPES[precision]
-    tensors = {hf_name(k): v.to(dtype).contiguous() for k, v in parts.items()}
+    tensors = {name_in("transformers", k): v.to(dtype).contiguous() for k, v in parts.items()}
     (folder / WEIGHTS).write_bytes(save(tensors, {"format": "pt"}))
     write_json(folder / "config.json", hf_config.from_ours(base.config, vocab, base.context, ids, precision))
     write_json(folder / "generation_config.json", {**{f"{k}_token_id": v for k, v in ids.items()}, "do_sample": True})

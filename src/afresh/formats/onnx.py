@@ -1,8 +1,8 @@
-"""A model over fields as one ONNX file: a decoder or generator (z -> x), or the velocity of a flow (x, t -> v).
+"""A model over fields as ONNX: a decoder or generator (z -> x), or the velocity of a flow (x, t -> v).
 
 The steps of a flow from noise to data, and guidance, are not part of the graph: they are a few lines of NumPy, which
 are in the README.md of the export. For every other family, sampling with its default settings is in the graph, and its
-random numbers are inputs.
+random numbers are inputs. What decodes the latents of a codec is in the same graph, or for a flow in a second file.
 
 The graph comes from torch.export with a symbolic batch size: a network that treats the size as a constant is refused
 there. The older exporter, by tracing, needs no onnxscript and is faster, but writes such constants without an error.
@@ -14,25 +14,26 @@ import json
 import logging
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from afresh.core import Cond, CondSpec, Part, UserError
+from afresh.core import Cond, CondSpec, Part, Space, UserError
 from afresh.core.rng import Rng
-from afresh.formats.fields import ABOUT, BATCHES, FieldModel, always, difference, random_requests
+from afresh.formats.fields import ABOUT, BATCHES, FieldModel, always, measure_pairs, random_requests, sample
 from afresh.formats.files import write_json
 from afresh.formats.model_card import README
 from afresh.formats.onnx_guide import guide
 
-FILE = "model.onnx"
+FILE, DECODER = "model.onnx", "decoder.onnx"
 OPSET = 18  # released in July 2022; onnxruntime 1.14 or newer
 EXAMPLES = 2  # rows of the batch for torch.export; it would treat 1 as a dimension to broadcast
 TOLERANCE = 1e-4  # relative to the largest output or 1
 LARGEST = 2**31  # bytes that one ONNX file can hold
+STEPS = 20  # of a flow
 INSTALL = "pip install 'afresh[onnx]'"
 
 
@@ -53,14 +54,17 @@ class Input:
 
 @dataclass(frozen=True)
 class Graph:
-    """A function of inputs and a condition. `kind` is its output: x itself ("sample"), the velocity at time t, or the
-    mean velocity from time t to s ("map")."""
+    """A function of inputs and a condition. `kind` is its output: a sample, the velocity at time t, the mean velocity
+    from time t to s ("map"), or the sample that latents stand for ("decoder"). `space`: of the output. `steps`: by default,
+    from noise to data."""
 
-    kind: Literal["sample", "velocity", "map"]
+    kind: Literal["sample", "velocity", "map", "decoder"]
     inputs: tuple[Input, ...]
     output: str
+    space: Space
     modules: Mapping[str, nn.Module]
     compute: Callable[[Sequence[Tensor], Cond], Tensor]
+    steps: int = 1
 
 
 def graph_of(model: FieldModel) -> Graph:
@@ -69,21 +73,37 @@ def graph_of(model: FieldModel) -> Graph:
     x, t = Input("x", tuple(model.space.shape), "normal"), Input("t", (), "time")
     modules = model.modules
     if "velocity" in modules and set(modules) <= {"velocity", "moved"}:
-        return Graph("velocity", (x, t), "velocity", modules, lambda g, cond: modules["velocity"](*g, cond))
+        net = modules["velocity"]
+        return Graph(
+            "velocity", (x, t), "velocity", model.space, {"velocity": net}, lambda g, cond: net(*g, cond), STEPS
+        )
     if "student" in modules:
         student = modules["student"]
-        times = (t, Input("s", (), "time"))
-        return Graph("map", (x, *times), "velocity", {"student": student}, lambda g, cond: student(*g, cond))
-    inputs = tuple(random_inputs(model))
+        given = (x, t, Input("s", (), "time"))
+        nets, steps = {"student": student}, model.config.finest
+        return Graph("map", given, "velocity", model.space, nets, lambda g, cond: student(*g, cond), steps)
+    inputs, decoder = tuple(random_inputs(model)), model.decoder
 
-    def sample(values: Sequence[Tensor], cond: Cond) -> Tensor:
+    def draw(values: Sequence[Tensor], cond: Cond) -> Tensor:
         rng = ReplayRng({i.name: v for i, v in zip(inputs, values, strict=True)})
         rows = torch.arange(values[0].shape[0])
-        return model.family.sampling.sample(
+        x = model.family.sampling.sample(
             modules, model.config, model.space, cond, rng, rows, model.family.sampling.settings()
         )
+        decoded: Tensor = decoder(x)
+        return decoded
 
-    return Graph("sample", inputs, "x", modules, sample)
+    return Graph("sample", inputs, "x", model.samples, {**modules, "codec": decoder}, draw)
+
+
+def decoder_of(model: FieldModel, graph: Graph) -> tuple[FieldModel, Graph] | None:
+    """What decodes the latents that a program draws with the graph of a model, as a model without conditions and its
+    graph; None if they are samples."""
+    if model.codec is None or graph.kind == "sample":
+        return None
+    net, latents = model.decoder, Input("latents", tuple(model.space.shape), "normal")
+    decoder = Graph("decoder", (latents,), "x", model.samples, {"decoder": net}, lambda g, cond: net(*g))
+    return replace(model, conds={}), decoder
 
 
 class RecordingRng(Rng):
@@ -185,25 +205,28 @@ class GraphModule(nn.Module):
 
 
 def write(model: FieldModel, folder: Path) -> list[str]:
-    """Write model.onnx, model.json and README.md into an empty folder; returns notes. Raises UserError if a package is
-    missing, or the model has no network that ONNX can hold."""
+    """Write model.onnx, decoder.onnx for a flow over latents, model.json and README.md into an empty folder; returns
+    notes. Raises UserError if a package is missing, or the model has no network that ONNX can hold."""
     packages()
-    about = write_graph(model, graph_of(model), folder)
+    graph = graph_of(model)
+    decoder = decoder_of(model, graph)
+    more = {} if decoder is None else {"decoder": write_graph(*decoder, folder / DECODER)}
+    about = write_graph(model, graph, folder / FILE, more)
     write_json(folder / ABOUT, about)
     (folder / README).write_text(guide(about), encoding="utf-8")
     return [] if model.image else ["values are those of the encoder: there is no scale to bytes"]
 
 
-def write_graph(model: FieldModel, graph: Graph, folder: Path) -> dict[str, Any]:
-    """Write model.onnx; returns its description. Raises UserError as `write`."""
+def write_graph(model: FieldModel, graph: Graph, file: Path, more: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Write an ONNX file; returns its description, with `more`. Raises UserError as `write`."""
     onnx, _ = packages()
     if sum(v.numel() * v.element_size() for m in graph.modules.values() for v in m.state_dict().values()) >= LARGEST:
         raise UserError("The network is larger than the 2 GiB that one ONNX file can hold. Use `to='safetensors'`.")
-    about = description(model, graph)
+    about = {**description(model, graph), **(more or {})}
     proto = to_proto(model, graph)
     onnx.helper.set_model_props(proto, {"afresh": json.dumps(about, ensure_ascii=False)})
     onnx.checker.check_model(proto)
-    (folder / FILE).write_bytes(proto.SerializeToString())
+    file.write_bytes(proto.SerializeToString())
     return about
 
 
@@ -279,8 +302,9 @@ def description(model: FieldModel, graph: Graph) -> dict[str, Any]:
         "source": Path(model.source).name,
         "opset": OPSET,
         "inputs": {i.name: {"type": "float32", "shape": ["batch", *i.row], "draw": i.draw} for i in graph.inputs},
-        "output": {"name": graph.output, "type": "float32", "shape": ["batch", *model.space.shape]},
-        "space": {"shape": list(model.space.shape), "std": model.space.std},
+        "output": {"name": graph.output, "type": "float32", "shape": ["batch", *graph.space.shape]},
+        "space": {"shape": list(graph.space.shape), "std": graph.space.std},
+        "steps": graph.steps,
         "bytes": "round((x + 1) * 127.5), clipped to 0 ... 255" if model.image else None,
         "conditions": {k: described(p, *names[k]) for k, p in model.conds.items()},
     }
@@ -322,31 +346,49 @@ def packages() -> tuple[Any, Any]:
 # --------------------------------------------------------------------------- proof
 
 
+class OnnxNetwork(nn.Module):
+    """A network whose outputs onnxruntime computes from the file of a graph."""
+
+    def __init__(self, graph: Graph, file: Path) -> None:
+        super().__init__()
+        _, onnxruntime = packages()
+        self.graph = graph
+        self.session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+
+    def forward(self, *inputs: Any) -> Tensor:
+        """The output for the inputs of the graph, of which times may be one for all rows, and a condition."""
+        *values, cond = inputs
+        rows = [v.expand(cond.size, *i.row) for v, i in zip(values, self.graph.inputs, strict=True)]
+        names = [i.name for i in self.session.get_inputs()]
+        given = {k: v.numpy() for k, v in zip(names, flatten(rows, cond), strict=True)}
+        return torch.from_numpy(self.session.run([self.graph.output], given)[0])
+
+
+@torch.no_grad()
 def prove(model: FieldModel, folder: Path) -> dict[str, Any]:
     """The measured fields of a `FieldProof`: onnxruntime against torch in float32, on random inputs in batches of
-    several sizes, with conditions present and absent."""
-    _, onnxruntime = packages()
+    several sizes, with conditions present and absent. If a second file decodes latents, also samples, which
+    onnxruntime draws and decodes."""
     graph = graph_of(model)
-    session = onnxruntime.InferenceSession(str(folder / FILE), providers=["CPUExecutionProvider"])
-    names = [i.name for i in session.get_inputs()]
-    net = GraphModule(graph, model.conds).eval()
-    largest, outputs = 0.0, 0.0
+    net, decoder = OnnxNetwork(graph, folder / FILE), decoder_of(model, graph)
+    pairs = outputs_of(model, graph, net)
+    compared = "outputs for random inputs, conditions present, mixed and absent"
+    if decoder is not None:
+        decoding = OnnxNetwork(decoder[1], folder / DECODER)
+        pairs += outputs_of(*decoder, decoding)
+        drawing = replace(model, modules={**model.modules, **dict.fromkeys(graph.modules, net)}, codec=None)
+        for n in BATCHES:
+            request = random_requests(model.conds, n, Rng(n))
+            pairs.append((sample(model, request), decoding(sample(drawing, request), Cond(n))))
+        compared += ", and decoded samples"
+    return measure_pairs(pairs, TOLERANCE, f"onnxruntime {packages()[1].__version__}", compared)
+
+
+def outputs_of(model: FieldModel, graph: Graph, net: OnnxNetwork) -> list[tuple[Tensor, Tensor]]:
+    """The outputs of a graph by torch and by onnxruntime for random inputs."""
+    pairs = []
     for n in BATCHES:
         values, request = random_values(graph, n, Rng(n)), random_requests(model.conds, n, Rng(n))
         for cond in (always(request), request, request.null()):
-            tensors = flatten(values, cond)
-            with torch.no_grad():
-                ours = net(*tensors)
-            theirs = session.run([graph.output], {k: v.numpy() for k, v in zip(names, tensors, strict=True)})[0]
-            outputs = max(outputs, float(ours.abs().max()))
-            largest = max(largest, difference(ours, torch.from_numpy(theirs)))
-    tolerance = TOLERANCE * max(1.0, outputs)
-    return {
-        "passed": largest <= tolerance,
-        "reader": f"onnxruntime {onnxruntime.__version__}",
-        "independent": True,
-        "compared": "outputs for random inputs, conditions present, mixed and absent",
-        "largest": largest,
-        "tolerance": tolerance,
-        "outputs": outputs,
-    }
+            pairs.append((graph.compute(values, cond), net(*values, cond)))
+    return pairs

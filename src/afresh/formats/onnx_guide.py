@@ -16,16 +16,22 @@ rng, n = np.random.default_rng(0), 4
 """
 DRAWS = {"normal": "rng.standard_normal", "uniform": "rng.random"}
 STEPS = """v = lambda x, t: session.run(None, {{"x": x, "t": np.full(n, t, np.float32), **cond}})[0]
-x, steps = rng.standard_normal((n, *{shape}), dtype=np.float32), 20
+x, steps = rng.standard_normal((n, *{shape}), dtype=np.float32), {steps}
 for i in range(steps):  # Heun's rule, from noise at t = 0 to data at t = 1
     t, h = i / steps, np.float32(1 / steps)
     a = v(x, t)
     x = x + h * (a + v(x + h * a, t + 1 / steps)) / 2
 """
-JUMPS = """x, steps = rng.standard_normal((n, *{shape}), dtype=np.float32), 4
+JUMPS = """x, steps = rng.standard_normal((n, *{shape}), dtype=np.float32), {steps}
 for i in range(steps):  # from noise at t = 0 to data at t = 1
     t, s = np.full(n, i / steps, np.float32), np.full(n, (i + 1) / steps, np.float32)
     x = x + np.float32(1 / steps) * session.run(None, {{"x": x, "t": t, "s": s, **cond}})[0]
+"""
+DECODES = """
+`x` holds latents. `decoder.onnx` maps `latents`, float32, {}, to samples `x`, {}. The mean and the
+standard deviation of each channel of the latents are in that graph: give it x as it is at t = 1.
+"""
+DECODE = """x = onnxruntime.InferenceSession("decoder.onnx").run(None, {"latents": x})[0]
 """
 SAVE_IMAGES = """pixels = np.clip(np.round((x + 1) * 127.5), 0, 255).astype(np.uint8)  # (n, C, H, W)
 for i, p in enumerate(pixels):
@@ -52,7 +58,8 @@ def guide(about: Mapping[str, Any]) -> str:
         value, present = part["value"], part["present"]
         rows.append(f"| `{value['name']}` | {value['type']} | {shown(value['shape'])} | {name}: {part['means']} |")
         rows.append(f"| `{present['name']}` | bool | {shown(present['shape'])} | false: {name} is left open |")
-    out = about["output"]
+    out, decoder = about["output"], about.get("decoder")
+    sizes = [] if decoder is None else [shown(v["shape"]) for v in (decoder["inputs"]["latents"], decoder["output"])]
     return f"""# {about["source"]}
 
 `model.onnx` (opset {about["opset"]}) {kind}. `model.json` holds the classes and scales; it is also in the
@@ -63,7 +70,7 @@ metadata of the file. `proof.json` states how the file was compared with the mod
 {chr(10).join(rows)}
 
 Output: `{out["name"]}`, {out["type"]}, {shown(out["shape"])}{scale(about)}.
-
+{DECODES.format(*sizes) if sizes else ""}
 With numpy, onnxruntime{" and pillow" if is_image(about) else ""} installed, this program writes four samples
 into the current folder:
 
@@ -77,7 +84,8 @@ def program(about: Mapping[str, Any]) -> str:
     images, kind = is_image(about), str(about["kind"])
     shape = tuple(about["space"]["shape"])
     steps = {"velocity": STEPS, "map": JUMPS}
-    body = steps[kind].format(shape=shape) if kind in steps else one_pass(about)
+    body = steps[kind].format(shape=shape, steps=about["steps"]) if kind in steps else one_pass(about)
+    body += DECODE if "decoder" in about else ""
     imported = "import onnxruntime\n"
     head = HEAD.replace(imported, f"{imported}from PIL import Image\n") if images else HEAD
     return f"{head}{condition(about)}{body}{SAVE_IMAGES if images else SAVE_ARRAYS}"
@@ -111,7 +119,8 @@ def condition(about: Mapping[str, Any]) -> str:
 
 def is_image(about: Mapping[str, Any]) -> bool:
     """Whether a sample can be saved as PNG."""
-    return bool(about["bytes"]) and len(about["space"]["shape"]) == 3 and about["space"]["shape"][0] in (1, 3)
+    shape = about.get("decoder", about)["space"]["shape"]
+    return bool(about["bytes"]) and len(shape) == 3 and shape[0] in (1, 3)
 
 
 def scale(about: Mapping[str, Any]) -> str:

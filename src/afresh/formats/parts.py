@@ -18,6 +18,28 @@ from afresh.families.transformer import TransformerConfig
 Precision = Literal["float32", "bfloat16", "float16", "q8_0"]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 LISTED = 6  # names in a message
+# part -> its name in transformers and in llama.cpp
+TOP = {
+    "embedding": ("model.embed_tokens.weight", "token_embd.weight"),
+    "norm": ("model.norm.weight", "output_norm.weight"),
+    "head": ("lm_head.weight", "output.weight"),
+}
+IN_BLOCK = {
+    "attention_norm": ("input_layernorm.weight", "attn_norm.weight"),
+    "q": ("self_attn.q_proj.weight", "attn_q.weight"),
+    "k": ("self_attn.k_proj.weight", "attn_k.weight"),
+    "v": ("self_attn.v_proj.weight", "attn_v.weight"),
+    "q_bias": ("self_attn.q_proj.bias", "attn_q.bias"),
+    "k_bias": ("self_attn.k_proj.bias", "attn_k.bias"),
+    "v_bias": ("self_attn.v_proj.bias", "attn_v.bias"),
+    "q_norm": ("self_attn.q_norm.weight", "attn_q_norm.weight"),
+    "k_norm": ("self_attn.k_norm.weight", "attn_k_norm.weight"),
+    "out": ("self_attn.o_proj.weight", "attn_output.weight"),
+    "mlp_norm": ("post_attention_layernorm.weight", "ffn_norm.weight"),
+    "gate": ("mlp.gate_proj.weight", "ffn_gate.weight"),
+    "up": ("mlp.up_proj.weight", "ffn_up.weight"),
+    "down": ("mlp.down_proj.weight", "ffn_down.weight"),
+}
 
 # weight of a block of afresh -> the parts that are its rows, in order
 FUSED = {
@@ -31,6 +53,15 @@ FUSED = {
     "mlp.gate_up.weight": ("gate", "up"),
     "mlp.down.weight": ("down",),
 }
+
+
+def name_in(program: Literal["transformers", "llama.cpp"], part: str) -> str:
+    """The name of a part in a program."""
+    column, blocks = {"transformers": (0, "model.layers"), "llama.cpp": (1, "blk")}[program]
+    if part in TOP:
+        return TOP[part][column]
+    layer, name = part.split(".")
+    return f"{blocks}.{layer}.{IN_BLOCK[name][column]}"
 
 
 def head_width(c: TransformerConfig) -> int:

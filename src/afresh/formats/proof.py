@@ -233,10 +233,8 @@ def compare_chats(t: Tokenizer, reader: Reader) -> dict[str, Any] | None:
 def compare_opening(base: Base, reader: Reader) -> dict[str, Any]:
     """The id that must come before a text, and whether the reader puts it there by itself."""
     wanted = [] if base.first is None else [base.first]
-    opening = reader.opening()
-    name = None if base.first is None else base.tokenizer.inner.id_to_token(base.first)
-    if base.first is None:
-        feed = "No token is fed before a text."
-    else:
+    opening, name, feed = reader.opening(), None, "No token is fed before a text."
+    if base.first is not None:
+        name = base.tokenizer.inner.id_to_token(base.first)
         feed = f"{name} (id {base.first}) comes before a text; the tokenizer of the file puts it there."
     return {"id": base.first, "token": name, "same": opening == wanted, "opening": opening, "feed": feed}

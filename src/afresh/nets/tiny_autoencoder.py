@@ -111,3 +111,13 @@ def numbered(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         ".".join((part, str(int(number) + (part == "decoder")), rest)): v
         for (part, number, rest), v in zip(parts, named.values(), strict=True)
     }
+
+
+def blocks_by_grid(half: nn.Sequential) -> list[int]:
+    """The number of residual blocks on each grid of an encoder or decoder."""
+    counts = [0]
+    for layer in half:
+        if isinstance(layer, nn.Conv2d) and layer.bias is None:
+            counts.append(0)
+        counts[-1] += isinstance(layer, TinyBlock)
+    return counts

@@ -61,15 +61,15 @@ def export(
     Raises UserError for an unknown format or precision, for what is not accepted, for a folder that exists otherwise,
     and if the proof fails.
     """
-    from afresh.verbs.exporting import Exported, export_run
-    from afresh.verbs.hub_folder import NAME, HubOptions, export_hub_folder
+    from afresh.verbs.exporting import Exported, ExportOptions, export_run
+    from afresh.verbs.hub_folder import NAME, export_hub_folder
 
     home = run.path.resolve()
     target = home.with_name(f"{home.name}-{to}") if out is None else Path(out)
+    options = ExportOptions(precision, label, force, licence, accept)
     if to == NAME:
-        options = HubOptions(precision, label, force, licence, accept)
         return Exported(*export_hub_folder(run, target, options)).checked(target)
-    return Exported(*export_run(run, to, target, precision, label, force, licence, accept)).checked(target)
+    return Exported(*export_run(run, to, target, options)).checked(target)
 
 
 VERB = export

@@ -18,7 +18,7 @@ from afresh.core import Encoder, Space, UserError
 from afresh.core.rng import Rng
 from afresh.families.codecs.pipeline import PipelineCodec
 from afresh.families.text_to_image import TextToImageConfig, prompted
-from afresh.formats.fields import FieldProof, difference
+from afresh.formats.fields import FieldProof, measure_pairs
 from afresh.formats.folder import write_proved
 from afresh.formats.model_card import README, Card, add_card
 from afresh.formats.text_to_image import lora_usage, pipeline_usage, read_part, write_lora
@@ -54,20 +54,11 @@ def export_pipeline(run: Run, out: Path, card: Card, force: bool) -> tuple[Path,
                 with_parts(run, base, prompted(run.modules).net).save_pretrained(folder)
             usage = pipeline_usage(config, out.name, prompt)
             pipe = with_parts(run, base, read_part(folder / config.parts.place, type(prompted(run.modules).net)))
-        largest, outputs = compared(run, pipe)
-        proof = FieldProof(
-            passed=largest <= TOLERANCE * max(1.0, outputs),
-            format="diffusers",
-            precision="float32",
-            reader=f"diffusers {diffusers().__version__}, {config.pipeline}",
-            independent=True,
-            compared=f"an image of {STEPS} steps from the same noise, with guidance {GUIDANCE:g}",
-            batches=[1],
-            largest=largest,
-            tolerance=TOLERANCE * max(1.0, outputs),
-            outputs=outputs,
-            notes=[f"the adapter is of {card.base_model}"] if adapter else [],
-        )
+        reader = f"diffusers {diffusers().__version__}, {config.pipeline}"
+        compared = f"an image of {STEPS} steps from the same noise, with guidance {GUIDANCE:g}"
+        notes = [f"the adapter is of {card.base_model}"] if adapter else []
+        values = measure_pairs([drawn_by_both(run, pipe)], TOLERANCE, reader, compared)
+        proof = FieldProof(**values, format="diffusers", precision="float32", batches=[1], notes=notes)
         said = [*card.sentences, f"Drawn by {proof.reader}, an image was{'' if proof.passed else ' NOT'} the run's."]
         (folder / README).write_text(usage, encoding="utf-8")
         add_card(folder, replace(card, sentences=said), "diffusers")
@@ -103,8 +94,8 @@ def with_parts(run: Run, base: Path, net: Any) -> Any:
 
 
 @torch.no_grad()
-def compared(run: Run, pipe: Any) -> tuple[float, float]:
-    """The largest difference of the pixels of an image by the run and by diffusers, and the largest pixel."""
+def drawn_by_both(run: Run, pipe: Any) -> tuple[Tensor, Tensor]:
+    """An image (1, 3, H, W) by the run and by diffusers, from the same noise."""
     settings = run.settings({"steps": STEPS, "guidance": GUIDANCE})
     cond = run.condition(1, Request(caption=TEXT), 0)[0]
     device = next(run.modules["velocity"].parameters()).device
@@ -112,8 +103,7 @@ def compared(run: Run, pipe: Any) -> tuple[float, float]:
     z = run.family.sampling.sample(run.modules, run.config, run.space, cond.to(device), Rng(0), index, settings)
     ours = run.from_space(z.cpu()).clamp(-1, 1)  # as diffusers does with pixels
     with quiet():
-        theirs = drawn_by_diffusers(pipe, run, TEXT, STEPS, GUIDANCE)
-    return difference(ours, theirs), float(ours.abs().max())
+        return ours, drawn_by_diffusers(pipe, run, TEXT, STEPS, GUIDANCE)
 
 
 class Drawing(Protocol):

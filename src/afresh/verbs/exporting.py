@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 
-from afresh.core import Cond, Encoder, UserError, events, registry
+from afresh.core import Cond, Encoder, UserError, events
 from afresh.core.verb import Line, Remark
 from afresh.data.load import sweep
 from afresh.data.text.tokenizer import Tokenizer
@@ -19,7 +19,7 @@ from afresh.formats import diffusers_pipeline, fields, gguf, gguf_tokenizer, hug
 from afresh.formats.base import Base
 from afresh.formats.byte_fallback import with_bytes
 from afresh.formats.decoder import base_of
-from afresh.formats.fields import FieldModel, FieldProof
+from afresh.formats.fields import FieldCodec, FieldModel, FieldProof, cpu_copies
 from afresh.formats.fields import difference as largest_difference
 from afresh.formats.folder import check_new, write_proved
 from afresh.formats.model_card import Card, add_card
@@ -73,43 +73,43 @@ TEXT_FORMATS: Mapping[Literal["hf", "gguf", "safetensors"], TextFormat] = {
     "safetensors": TextFormat(plain.write, ".", readers.Afresh),
 }
 FIELD_FORMATS: Mapping[str, FieldFormat] = {
-    "safetensors": FieldFormat(
-        fields.write, lambda model, folder: fields.prove(model, folder, registry.family), "afresh"
-    ),
+    "safetensors": FieldFormat(fields.write, fields.prove, "afresh"),
     "onnx": FieldFormat(onnx.write, onnx.prove, "onnx"),
     "diffusers": FieldFormat(diffusers_pipeline.write, diffusers_pipeline.prove, "diffusers"),
 }
 
 
-def export_run(
-    run: Run,
-    to: str,
-    out: Path,
-    precision: str = "float32",
-    label: str | Mapping[str, str] | None = None,
-    force: bool = False,
-    licence: str | None = None,
-    accept: Sequence[str] = (),
-) -> tuple[Path, Proof | FieldProof]:
+@dataclass(frozen=True)
+class ExportOptions:
+    """What the command takes beside the format. licence: of the model, an expression of SPDX. accept: names of
+    `release.ACCEPTED`, what does not stand against sharing the model."""
+
+    precision: str = "float32"
+    label: str | Mapping[str, str] | None = None
+    force: bool = False
+    licence: str | None = None
+    accept: Sequence[str] = ()
+
+
+def export_run(run: Run, to: str, out: Path, options: ExportOptions) -> tuple[Path, Proof | FieldProof]:
     """Write a run in the format `to` and prove that the files hold the same model. Returns the folder (`out`, or
     `out.unproved` if the proof failed) and the proof.
 
-    licence: of the model, an expression of SPDX. accept: names of `release.ACCEPTED`, what does not stand against
-    sharing the model. Raises UserError if the format or precision is unknown, the folder exists and is not an export to
-    be replaced (`force`), no public architecture computes the model, the label did not occur in training, or if
-    something stands against sharing it.
+    Raises UserError if the format or precision is unknown, the folder exists and is not an export to be replaced
+    (`force`), no public architecture computes the model, the label did not occur in training, or if something stands
+    against sharing it.
     """
-    licence = check_release(run.path, run.record, licence, accept)
+    card = card_of(run, check_release(run.path, run.record, options.licence, options.accept))
     if run.space.kind == "field":
-        return export_fields(run, to, out, precision, label, force, licence)
+        return export_fields(run, to, out, options, card)
     exported_tokenizer(run)
     if to == ADAPTER:
-        return export_adapter(run, out, precision, label, force, licence)
-    text_format(to, precision)
-    check_new(out, force)  # before the work of building the base
-    base, condition = base_of_run(run, label)
+        return export_adapter(run, out, options, card)
+    text_format(to, options.precision)
+    check_new(out, options.force)  # before the work of building the base
+    base, condition = base_of_run(run, options.label)
     rows, text = proof_rows(run, base)
-    return export_base(base, to, out, precision, rows, text, condition, card_of(run, licence), force)
+    return export_base(base, to, out, options.precision, rows, text, condition, card, options.force)
 
 
 @dataclass(frozen=True)
@@ -278,7 +278,7 @@ def exported_tokenizer(run: Run) -> Tokenizer:
         through = "" if run.codec is None else f" through a codec ({run.record.codec})"
         raise UserError(
             f"{run.path} ({run.record.family} on {run.record.modality}{through}) cannot be exported. Exports exist for "
-            "models of text and code, and for models of images and audio without a codec (flow, vae, gan, "
+            "models of text and code, and for models of images and audio that draw real numbers (flow, vae, gan, "
             "autoencoder). Copy the run's folder instead: afresh opens it anywhere."
         )
     tokenizer: Tokenizer = texts.tokenizer
@@ -307,9 +307,7 @@ def proof_rows(run: Run, base: Base) -> tuple[list[list[int]], str]:
     return [ids], f"a fixed text ({reason})"
 
 
-def export_adapter(
-    run: Run, out: Path, precision: str, label: str | Mapping[str, str] | None, force: bool, licence: str | None
-) -> tuple[Path, FieldProof]:
+def export_adapter(run: Run, out: Path, options: ExportOptions, card: Card) -> tuple[Path, FieldProof]:
     """The adapter of a language model in PEFT's format, read again and compared. Raises UserError if the run has
     none."""
     if run.record.lora is None:
@@ -317,7 +315,7 @@ def export_adapter(
             f"{run.path} has no adapter: all of its weights were trained. Export it as a whole: "
             f"{', '.join(TEXT_FORMATS)}."
         )
-    if precision != "float32" or label is not None:
+    if options.precision != "float32" or options.label is not None:
         raise UserError("An adapter is exported in float32, and for every class. Leave out `precision` and `label`.")
     modules = run.modules_with_adapters()
     net = modules.get("decoder")
@@ -327,10 +325,10 @@ def export_adapter(
         )
 
     def write(folder: Path) -> FieldProof:
-        write_adapter(folder, modules, card_of(run, licence))
+        write_adapter(folder, modules, card)
         return proof_of_adapter(run, net, folder)
 
-    return write_proved(out, write, force)
+    return write_proved(out, write, options.force)
 
 
 @torch.no_grad()
@@ -362,40 +360,44 @@ def proof_of_adapter(run: Run, net: LanguageModel, folder: Path) -> FieldProof:
 # --------------------------------------------------------------------------- images and audio
 
 
-def export_fields(
-    run: Run,
-    to: str,
-    out: Path,
-    precision: str,
-    label: str | Mapping[str, str] | None,
-    force: bool,
-    licence: str | None = None,
-) -> tuple[Path, FieldProof]:
+def export_fields(run: Run, to: str, out: Path, options: ExportOptions, card: Card) -> tuple[Path, FieldProof]:
     """`export` for a model over fields (images, spectrograms). Raises UserError as `export`."""
-    target = field_format(to, precision, label)
-    check_new(out, force)  # before the work of copying the model
-    if target.library == "diffusers" and isinstance(run.config, TextToImageConfig):
-        return export_pipeline(run, out, card_of(run, licence), force)
-    if run.codec is not None:
-        raise UserError(
-            f"{run.path} samples latents that its codec {run.record.codec} decodes; an export would lack the codec. "
-            "Exporting a run together with its codec is not supported yet: copy the run's folder instead."
-        )
-    model = FieldModel.of(
-        run.family, run.config, run.modules, run.space, run.conds, str(run.path), decodes_to_bytes(run.encoder)
-    )
+    target = field_format(to, options)
+    check_new(out, options.force)  # before the work of copying the model
+    if isinstance(run.config, TextToImageConfig):
+        if target.library != "diffusers":
+            raise UserError(
+                f"{run.path} needs the text encoders of its base, which the format {to} does not hold. Export it with "
+                "`to='diffusers'`."
+            )
+        return export_pipeline(run, out, card, options.force)
+    model = field_model(run)
 
     def write(folder: Path) -> FieldProof:
         notes = [*target.write(model, folder)]
         measured = target.prove(model, folder)
         proof = FieldProof(**measured, format=to, precision="float32", batches=list(fields.BATCHES), notes=notes)
-        add_card(folder, with_sentences(card_of(run, licence), *notes, proved(proof)), target.library)
+        add_card(folder, with_sentences(card, *notes, proved(proof)), target.library)
         return proof
 
-    return write_proved(out, write, force)
+    return write_proved(out, write, options.force)
 
 
-def field_format(to: str, precision: str, label: object) -> FieldFormat:
+def field_model(run: Run) -> FieldModel:
+    """The model of a run over fields. Raises UserError if its samples are not fields."""
+    codec, name = run.codec, run.record.codec
+    if codec is not None and not isinstance(codec, FieldCodec):
+        raise UserError(
+            f"{run.path} draws latents that its codec {name} decodes to {codec.source.kind}, and exports hold only "
+            f"codecs of images and sounds ({', '.join(fields.CODECS)}). Copy the run's folder instead: afresh opens it "
+            "anywhere."
+        )
+    named = None if codec is None or name is None else (name, codec)
+    nets, image = cpu_copies(run.modules), decodes_to_bytes(run.encoder)
+    return FieldModel(run.family, run.config, nets, run.space, run.conds, str(run.path), image, named)
+
+
+def field_format(to: str, options: ExportOptions) -> FieldFormat:
     """A format by name. Raises UserError listing those that exist, and for a precision or label, which none takes."""
     if to not in FIELD_FORMATS:
         hint = " That format is for models of text and code." if to in TEXT_FORMATS else ""
@@ -403,9 +405,9 @@ def field_format(to: str, precision: str, label: object) -> FieldFormat:
             f"Models of images and audio cannot be exported to {to}, only to {', '.join(FIELD_FORMATS)} (the last for "
             f"flows and for runs tuned from a diffusers folder).{hint}"
         )
-    if precision != "float32":
-        raise UserError(f"Models of images and audio are exported in float32 only, not in {precision}.")
-    if label is not None:
+    if options.precision != "float32":
+        raise UserError(f"Models of images and audio are exported in float32 only, not in {options.precision}.")
+    if options.label is not None:
         raise UserError("Conditions remain inputs of an exported model of images or audio. Leave out `label`.")
     return FIELD_FORMATS[to]
 

@@ -7,7 +7,7 @@ scores and the verdict, and what may be done with the model.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from afresh.runs.run import Run
 from afresh.sampling.request import Request
 from afresh.sampling.samples import write_samples
 from afresh.storage.folders import folder_aside, put_in_place
-from afresh.verbs.exporting import ADAPTER, export_run
+from afresh.verbs.exporting import ADAPTER, ExportOptions, export_run
 from afresh.verbs.model_card import card_of
 from afresh.verbs.report import read_verdict
 from afresh.verbs.sample import Sampler
@@ -34,18 +34,7 @@ SAMPLES, SHOWN = "samples", 4
 TOKENS, CHARACTERS = 120, 600  # of a sample of a text, as it is drawn and as it is shown
 
 
-@dataclass(frozen=True)
-class HubOptions:
-    """The options of an export, as `export_run` takes them."""
-
-    precision: str = "float32"
-    label: str | Mapping[str, str] | None = None
-    force: bool = False
-    licence: str | None = None
-    accept: Sequence[str] = ()
-
-
-def export_hub_folder(run: Run, out: Path, options: HubOptions) -> tuple[Path, Proof | FieldProof]:
+def export_hub_folder(run: Run, out: Path, options: ExportOptions) -> tuple[Path, Proof | FieldProof]:
     """Write the folder and prove it; returns as `export_run`. Raises UserError as it does, and if nobody has stated a
     licence of the base, or it does not allow to share what was made from it."""
     check_release(run.path, run.record, options.licence, options.accept, published=True)
@@ -62,13 +51,13 @@ def export_hub_folder(run: Run, out: Path, options: HubOptions) -> tuple[Path, P
     return to, proof.model_copy(update={"notes": [*proof.notes, *advice(run, out, options)]})
 
 
-def weights(run: Run, out: Path, options: HubOptions) -> tuple[Path, Proof | FieldProof]:
+def weights(run: Run, out: Path, options: ExportOptions) -> tuple[Path, Proof | FieldProof]:
     """What the library of the run's kind of weights reads."""
     if run.space.kind == "tokens":
         to = "hf" if run.record.lora is None else ADAPTER
     else:
         to = "diffusers" if isinstance(run.config, TextToImageConfig | DiffusersConfig) else "safetensors"
-    return export_run(run, to, out, options.precision, options.label, False, options.licence, options.accept)
+    return export_run(run, to, out, replace(options, force=False))
 
 
 # --------------------------------------------------------------------------- the page
@@ -122,7 +111,7 @@ def said_of(run: Run, trigger: str) -> list[str]:
     return out
 
 
-def advice(run: Run, out: Path, options: HubOptions) -> list[str]:
+def advice(run: Run, out: Path, options: ExportOptions) -> list[str]:
     """What to do before the folder is uploaded, and how."""
     base = card_of(run).base_model
     notes = []

@@ -25,6 +25,7 @@ from afresh.core.device import computing_device
 from afresh.core.solver_progress import blocks
 from afresh.core.space import evenly_spaced
 from afresh.families.codecs import stored
+from afresh.nets.latent_decoder import LatentDecoder
 from afresh.nets.pipelines import diffusers, squares
 from afresh.nets.tiny_autoencoder import TinyAutoencoder
 
@@ -217,11 +218,14 @@ class PipelineCodec:
         """Decodes latents (N, *target.shape) to images (N, 3, H, W), float32; differentiable."""
         self._check(x, self.target)
         device = self._on(x)
-        parts = [
-            self.kind.decode(self.net, z * self._along(self.std, z) + self._along(self.mean, z)).to(x.device)
-            for z in x.to(device).float().split(self.at_once)
-        ]
+        decoder = self.decoder.to(device)
+        parts = [decoder(z).to(x.device) for z in x.to(device).float().split(self.at_once)]
         return torch.cat(parts) if parts else torch.zeros(0, *self.source.shape)
+
+    @property
+    def decoder(self) -> LatentDecoder:
+        """Maps latents (B, *target.shape) to images (B, 3, H, W), all at once, where its weights are."""
+        return LatentDecoder(self.net, self.mean, self.std, self.kind.decode)
 
     def save(self, folder: Path) -> None:
         """Writes codec.json and codec.safetensors into the folder, which is created if necessary."""

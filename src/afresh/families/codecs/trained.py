@@ -23,6 +23,7 @@ from afresh.core.solver_progress import blocks
 from afresh.core.space import evenly_spaced
 from afresh.families.codecs import stored
 from afresh.nets.autoencoder import NETWORKS, LatentShape, latent_grid, latents, networks
+from afresh.nets.latent_decoder import LatentDecoder
 from afresh.nets.quantise import usage
 
 SOURCE = "field"  # the kind of space that this codec encodes
@@ -107,15 +108,20 @@ class TrainedCodec:
                 f"Tokens must be codes from 0 to {self.size - 1}, but are from {int(x.min())} to {int(x.max())}. "
                 "Ban the others (such as `begin`) when sampling."
             )
-        modules = on_device(self.modules, x.device)
+        modules, decoder = on_device(self.modules, x.device), self.decoder.to(x.device)
         parts = []
         for block in x.split(CHUNK):
             if self.size:
                 z = modules["quantiser"].vectors(block.long().view(-1, *self.target.grid))  # type: ignore[operator]
+                parts.append(modules["decoder"](z))
             else:
-                z = block.float() * self._along(self.std, x) + self._along(self.mean, x)
-            parts.append(modules["decoder"](z))
+                parts.append(decoder(block.float()))
         return torch.cat(parts) if parts else torch.zeros(0, *self.source.shape)
+
+    @property
+    def decoder(self) -> LatentDecoder:
+        """Maps real-valued latents (B, *target.shape) to (B, C, *grid), all at once, where its weights are."""
+        return LatentDecoder(self.modules["decoder"], self.mean, self.std, lambda net, z: net(z))
 
     def save(self, folder: Path) -> None:
         """Writes codec.json and codec.safetensors into the folder, which is created if necessary."""
