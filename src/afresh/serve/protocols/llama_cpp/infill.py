@@ -29,10 +29,10 @@ from afresh.serve.requests.forms import (
     MOST_STOPS,
     MOST_TOKENS,
     Finite,
+    Form,
     Seed,
     Stop,
     TextConditions,
-    WithoutEffect,
     cap_headers,
     capped,
     event,
@@ -82,30 +82,18 @@ class Extra(BaseModel):
     filename: str = ""
 
 
-class LlamaCppDetails(WithoutEffect):
-    """Details of samplers that are not used here, and how llama.cpp computes."""
-
-    dynatemp_exponent: Finite | None = None
-    dry_base: Finite | None = None
-    dry_allowed_length: int | None = None
-    dry_penalty_last_n: int | None = None
-    dry_sequence_breakers: list[str] | None = None
-    xtc_threshold: Finite | None = None
-    mirostat_tau: Finite | None = None
-    mirostat_eta: Finite | None = None
-    n_keep: int | None = None
-    n_discard: int | None = None
-    n_cache_reuse: int | None = None
-    id_slot: int | None = None
-    cache_prompt: bool | None = None
-    t_max_prompt_ms: int | None = None
-    timings_per_token: bool | None = None
-    sse_ping_interval: int | None = None
+# Details of samplers that are not used here, and how llama.cpp computes.
+IGNORED_DETAILS = (
+    *("dynatemp_exponent", "dry_base", "dry_allowed_length", "dry_penalty_last_n", "dry_sequence_breakers"),
+    *("xtc_threshold", "mirostat_tau", "mirostat_eta", "n_keep", "n_discard", "n_cache_reuse", "id_slot"),
+    *("cache_prompt", "t_max_prompt_ms", "timings_per_token", "sse_ping_interval"),
+)
 
 
-class InfillForm(LlamaCppDetails):
+class InfillForm(Form):
     """A request for the text between a prefix and a suffix."""
 
+    ignored = IGNORED_DETAILS
     model: str | None = Field(None, description="May be left out where one run alone fills in the middle.")
     input_prefix: str = ""
     input_suffix: str = ""

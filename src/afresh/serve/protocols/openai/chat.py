@@ -20,10 +20,12 @@ from afresh.serve.request_threads import Desk, first
 from afresh.serve.requests.conversation import Ask, answering, respond, text_of, turns_of
 from afresh.serve.requests.descriptions import streamed_too
 from afresh.serve.requests.forms import (
+    OPENAI_IDENTITY,
+    OPENAI_IGNORED,
     Count,
     Finite,
+    Form,
     Length,
-    OpenAIService,
     ResponseFormat,
     Seed,
     Stops,
@@ -69,9 +71,10 @@ class ChatMessage(BaseModel):
             said.call(call.get("id"), given.get("name"), given.get("arguments"), param)
 
 
-class ChatCompletion(OpenAIService):
+class ChatCompletion(Form):
     """A request for answers to the last of the messages."""
 
+    ignored = (*OPENAI_IGNORED, *OPENAI_IDENTITY)
     model: str
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=10_000)]
     max_completion_tokens: Length | None = None

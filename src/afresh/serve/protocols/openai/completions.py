@@ -23,12 +23,12 @@ from afresh.serve.requests.forms import (
     MOST_SAMPLES,
     Count,
     Finite,
+    Form,
     ResponseFormat,
     Seed,
     Stops,
     StreamOptions,
     TextConditions,
-    WithoutEffect,
     cap_headers,
     capped,
     constraint,
@@ -60,15 +60,10 @@ Texts_ = Annotated[list[str], Field(min_length=1, max_length=MOST_SAMPLES)]
 ManyIds = Annotated[list[Ids], Field(min_length=1, max_length=MOST_SAMPLES)]
 
 
-class Asker(WithoutEffect):
-    """Who asks."""
-
-    user: str | None = None
-
-
-class CompletionForm(Asker):
+class CompletionForm(Form):
     """A request for completions. Token ids are those of the model."""
 
+    ignored = ("user",)
     model: str
     prompt: str | Texts_ | Ids | ManyIds | None = ""
     suffix: str | None = Field(None, description="What follows after the text: fill in the middle.")
