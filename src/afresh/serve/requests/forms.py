@@ -63,7 +63,9 @@ def cap_headers(length: int | None) -> dict[str, str]:
 def describe_ignored(schema: dict[str, Any], form: type[BaseModel]) -> None:
     """Add the parameters without an effect to the JSON schema of a form."""
     names = form.ignored if issubclass(form, Form) else ()
-    schema["properties"] |= {name: {"description": "Accepted; has no effect."} for name in names if "." not in name}
+    schema.setdefault("properties", {}).update(
+        {name: {"description": "Accepted; has no effect."} for name in names if "." not in name}
+    )
 
 
 class Form(BaseModel):
@@ -87,7 +89,22 @@ def take_ignored(form: type[Form], body: Any) -> list[str]:
     return [name for name in form.ignored if take(body, name)]
 
 
-# Who asks, and how OpenAI's service keeps, routes and bills requests.
+class Sampling(Form):
+    """How a text is drawn. What is left out is as the model learnt it: temperature 1, every token."""
+
+    temperature: Annotated[Finite, Field(ge=0, le=10)] | None = None
+    top_p: Annotated[Finite, Field(gt=0, le=1)] | None = None
+    top_k: Annotated[int, Field(ge=0)] | None = None
+    min_p: Annotated[Finite, Field(ge=0, le=1)] | None = None
+    frequency_penalty: Annotated[Finite, Field(ge=-2, le=2)] | None = None
+    presence_penalty: Annotated[Finite, Field(ge=-2, le=2)] | None = None
+
+    def sampling(self) -> dict[str, Any]:
+        """The settings of sampling, by name; None for what is left out."""
+        return {name: getattr(self, name) for name in Sampling.model_fields}
+
+
+# How OpenAI's service keeps, routes and bills requests, and who asks.
 OPENAI_IGNORED = ("store", "service_tier", "prompt_cache_retention")
 OPENAI_IDENTITY = ("user", "metadata", "safety_identifier", "prompt_cache_key")
 

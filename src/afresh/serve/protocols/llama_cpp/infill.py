@@ -29,7 +29,7 @@ from afresh.serve.requests.forms import (
     MOST_STOPS,
     MOST_TOKENS,
     Finite,
-    Form,
+    Sampling,
     Seed,
     Stop,
     TextConditions,
@@ -90,7 +90,7 @@ IGNORED_DETAILS = (
 )
 
 
-class InfillForm(Form):
+class InfillForm(Sampling):
     """A request for the text between a prefix and a suffix."""
 
     ignored = IGNORED_DETAILS
@@ -108,12 +108,6 @@ class InfillForm(Form):
     )
     stream: bool | None = False
     stop: Stop | Annotated[list[Stop], Field(max_length=MOST_STOPS)] | None = None
-    temperature: Annotated[Finite, Field(ge=0, le=10)] | None = None
-    top_k: Annotated[int, Field(ge=0)] | None = None
-    top_p: Annotated[Finite, Field(gt=0, le=1)] | None = None
-    min_p: Annotated[Finite, Field(ge=0, le=1)] | None = None
-    frequency_penalty: Annotated[Finite, Field(ge=-2, le=2)] | None = None
-    presence_penalty: Annotated[Finite, Field(ge=-2, le=2)] | None = None
     logit_bias: dict[int, Finite | Literal[False]] | list[tuple[int, Finite | Literal[False]]] | None = None
     samplers: list[SamplerName] | None = Field(
         None, description="Which of top_k, top_p, min_p, temperature and penalties apply; their order is our own."
@@ -170,7 +164,7 @@ class InfillForm(Form):
     def sampling(self) -> dict[str, Any]:
         """The settings of sampling that are given, without those whose sampler is left out."""
         bias = dict(self.logit_bias or {})
-        given = {name: getattr(self, name) for name in SAMPLER_OF}
+        given = super().sampling()
         if self.samplers is not None:
             given = {name: value for name, value in given.items() if SAMPLER_OF[name] in self.samplers}
         return {**given, "logit_bias": {i: -100.0 if v is False else v for i, v in bias.items()} or None}

@@ -20,7 +20,7 @@ from afresh.serve.errors import RefusedRequest
 from afresh.serve.loaded_runs import Library, Served
 from afresh.serve.protocols.ollama.answers import ollama_body
 from afresh.serve.request_threads import Desk, first
-from afresh.serve.requests.forms import Finite, Form, Seed, Stops, TextConditions, cap_headers, capped
+from afresh.serve.requests.forms import Finite, Form, Sampling, Seed, Stops, TextConditions, cap_headers, capped
 from afresh.serve.requests.neutral import SAMPLERS, Neutral, check_neutral, check_window
 from afresh.serve.requests.text import Put, TextPiece, WrittenTexts, events_of, token_logprobs
 from afresh.serve.requests.tools import Tools, calls_in, finish_of, parts_of
@@ -42,16 +42,10 @@ IGNORED_OPTIONS = (
 )
 
 
-class OllamaOptions(Form):
+class OllamaOptions(Sampling):
     """How a text is drawn. What is left out is as the model learnt it: temperature 1, every token."""
 
     ignored = IGNORED_OPTIONS
-    temperature: Annotated[Finite, Field(ge=0, le=10)] | None = None
-    top_k: Annotated[int, Field(ge=0)] | None = None
-    top_p: Annotated[Finite, Field(gt=0, le=1)] | None = None
-    min_p: Annotated[Finite, Field(ge=0, le=1)] | None = None
-    frequency_penalty: Annotated[Finite, Field(ge=-2, le=2)] | None = None
-    presence_penalty: Annotated[Finite, Field(ge=-2, le=2)] | None = None
     seed: Seed | None = None
     stop: Stops = None
     num_predict: int | None = Field(None, description="Tokens, at most; 0 or less: what the context has room for.")
@@ -70,11 +64,6 @@ class OllamaOptions(Form):
     @property
     def stops(self) -> tuple[str, ...]:
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
-
-    def sampling(self) -> dict[str, Any]:
-        """The settings of sampling that are given."""
-        names = ("temperature", "top_k", "top_p", "min_p", "frequency_penalty", "presence_penalty")
-        return {name: getattr(self, name) for name in names}
 
 
 class AskForm(Form):

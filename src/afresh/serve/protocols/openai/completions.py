@@ -23,8 +23,8 @@ from afresh.serve.requests.forms import (
     MOST_SAMPLES,
     Count,
     Finite,
-    Form,
     ResponseFormat,
+    Sampling,
     Seed,
     Stops,
     StreamOptions,
@@ -60,7 +60,7 @@ Texts_ = Annotated[list[str], Field(min_length=1, max_length=MOST_SAMPLES)]
 ManyIds = Annotated[list[Ids], Field(min_length=1, max_length=MOST_SAMPLES)]
 
 
-class CompletionForm(Form):
+class CompletionForm(Sampling):
     """A request for completions. Token ids are those of the model."""
 
     ignored = ("user",)
@@ -70,12 +70,6 @@ class CompletionForm(Form):
     max_tokens: Annotated[int, Field(ge=0)] | None = 16
     n: Count | None = 1
     best_of: Annotated[int, Field(ge=0, le=MOST_SAMPLES)] | None = None
-    temperature: Annotated[Finite, Field(ge=0, le=10)] | None = None
-    top_p: Annotated[Finite, Field(gt=0, le=1)] | None = None
-    top_k: Annotated[int, Field(ge=0)] | None = None
-    min_p: Annotated[Finite, Field(ge=0, le=1)] | None = None
-    frequency_penalty: Annotated[Finite, Field(ge=-2, le=2)] | None = None
-    presence_penalty: Annotated[Finite, Field(ge=-2, le=2)] | None = None
     logit_bias: dict[int, Annotated[Finite, Field(ge=-100, le=100)]] | None = None
     logprobs: Annotated[int, Field(ge=0, le=5)] | None = None
     echo: bool | None = False
@@ -171,12 +165,7 @@ def written(run: Run, form: CompletionForm, put: Put | None) -> WrittenTexts:
     stop = (form.stop,) if isinstance(form.stop, str) else tuple(form.stop or ())
     each = [p for p in prompts for _ in range(n)]
     settings = form.afresh.chosen(
-        temperature=form.temperature,
-        top_p=form.top_p,
-        top_k=form.top_k,
-        min_p=form.min_p,
-        frequency_penalty=form.frequency_penalty,
-        presence_penalty=form.presence_penalty,
+        **form.sampling(),
         logit_bias=form.logit_bias,
         top_logprobs=form.logprobs or None,
         scored=form.logprobs is not None,
