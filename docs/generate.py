@@ -63,7 +63,7 @@ from afresh.serve.protocols.ollama.generate import GenerateForm
 from afresh.serve.protocols.openai.chat import ChatCompletion
 from afresh.serve.protocols.openai.completions import CompletionForm
 from afresh.serve.protocols.responses.responses import ResponseForm
-from afresh.serve.requests.forms import TextConditions, WithoutEffect
+from afresh.serve.requests.forms import Form, TextConditions
 from afresh.serve.requests.neutral import Neutral
 from afresh.training.config import TrainConfig
 from afresh.training.logs.run_log import LOGS
@@ -500,7 +500,7 @@ def test_link(test: str) -> str:
 # --------------------------------------------------------------------------- parts of the README and of other pages
 
 
-TEXT_FORMS: Mapping[str, tuple[type[BaseModel], Mapping[str, Neutral]]] = {  # by endpoint, with what only has one value
+TEXT_FORMS: Mapping[str, tuple[type[Form], Mapping[str, Neutral]]] = {  # by endpoint, with what only has one value
     "POST /v1/completions": (CompletionForm, {}),
     "POST /v1/chat/completions": (ChatCompletion, {}),
     "POST /v1/responses": (ResponseForm, {}),
@@ -530,11 +530,10 @@ def http_page() -> str:
     return page("HTTP", intro, parts)
 
 
-def parameters_part(form: type[BaseModel], neutral: Mapping[str, Neutral]) -> str:
+def parameters_part(form: type[Form], neutral: Mapping[str, Neutral]) -> str:
     """What becomes of each parameter of a request."""
-    bases = [part for part in form.__mro__ if WithoutEffect in part.__bases__]
-    idle = [name for part in bases for name in part.__annotations__]
-    followed = [name for name in form.model_fields if name not in idle and name not in neutral]
+    idle = [name for name in form.ignored if "." not in name]
+    followed = [name for name in form.model_fields if name not in neutral]
     lines = [f"- Followed: {', '.join(map(code, followed))}."]
     lines += [
         f"- Only {' or '.join(code(json.dumps(v)) for v in accepted.values)}: {code(name)}. {accepted.instead}"

@@ -52,6 +52,31 @@ def test_answers_are_those_of_the_description(http: httpx.Client, path: str) -> 
     ANSWERS[path].model_validate(answer, strict=True)
 
 
+IGNORED: dict[str, tuple[dict[str, Any], str]] = {
+    "/v1/completions": ({"user": "me"}, "user"),
+    "/v1/chat/completions": ({"store": True, "user": "me", "metadata": None}, "store, user"),
+    "/v1/responses": ({"store": False, "service_tier": "flex"}, "store, service_tier"),
+    "/v1/messages": ({"metadata": {"user_id": "me"}, "service_tier": "auto"}, "metadata, service_tier"),
+    "/infill": ({"cache_prompt": True, "id_slot": 0}, "id_slot, cache_prompt"),
+    "/api/generate": ({"shift": True, "options": {"num_ctx": 4096, "num_predict": 2}}, "shift, options.num_ctx"),
+    "/api/chat": ({"options": {"use_mmap": True, "num_predict": 2}}, "options.use_mmap"),
+}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("path", IGNORED)
+def test_parameters_without_an_effect_are_accepted_and_named_in_one_header(
+    http: httpx.Client, path: str, stream: bool
+) -> None:
+    change, names = IGNORED[path]
+    plain = http.post(path, json={**PATHS[path], "stream": stream}).raise_for_status()
+    assert "x-afresh-ignored" not in plain.headers
+    answer = http.post(path, json={**PATHS[path], "stream": stream, **change}).raise_for_status()
+    assert answer.headers["x-afresh-ignored"] == names
+    refused = http.post(path, json={**PATHS[path], **change, "frobnicate": 1})
+    assert refused.status_code == 400 and "frobnicate: This parameter is not known here" in refused.text
+
+
 def check(answer: httpx.Response, path: str, begun: float) -> None:
     assert 400 <= answer.status_code < 500, answer.text[:500]
     assert time.monotonic() - begun < 10

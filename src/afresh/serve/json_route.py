@@ -11,6 +11,7 @@ from fastapi.routing import APIRoute
 from starlette.responses import Response
 
 from afresh.serve.errors import RefusedRequest
+from afresh.serve.requests.forms import IGNORED, Form, take_ignored
 
 DEEPEST = 100  # levels of lists and objects in each other: more than any schema of an answer needs
 
@@ -25,12 +26,14 @@ class ReadRequest(Request):
 
 
 class JsonRoute(APIRoute):
-    """A route that reads a body as JSON, if it has one. Raises Refused for a body that is not JSON."""
+    """A route that reads a body as JSON, if it has one, and names the parameters without an effect in a header of the
+    answer. Raises Refused for a body that is not JSON."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         answer = super().get_route_handler()
         if self.body_field is None:
             return answer
+        form = self.body_field.field_info.annotation
 
         async def handler(request: Request) -> Response:
             kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -40,7 +43,11 @@ class JsonRoute(APIRoute):
                 )
             read = ReadRequest(request.scope, request.receive)
             read.value = parsed(await read.body())
-            return await answer(read)
+            ignored = take_ignored(form, read.value) if isinstance(form, type) and issubclass(form, Form) else []
+            response = await answer(read)
+            if ignored:
+                response.headers[IGNORED] = ", ".join(ignored)
+            return response
 
         return handler
 

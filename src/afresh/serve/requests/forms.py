@@ -6,7 +6,7 @@ import json
 import secrets
 import time
 from collections.abc import AsyncIterator, Mapping
-from typing import Annotated, Any, Literal, overload
+from typing import Annotated, Any, ClassVar, Literal, overload
 
 from fastapi.responses import StreamingResponse
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -21,6 +21,7 @@ from afresh.serve.errors import RefusedRequest
 MOST_SAMPLES = 128  # of one request, as OpenAI's API has it
 MOST_TOKENS = 16_384  # of one text; a request for more gets as many
 CAPPED = "x-afresh-max-tokens"  # the header of an answer that has this limit in place of a higher one
+IGNORED = "x-afresh-ignored"  # the header of an answer that names the parameters without an effect
 MOST_STOPS = 16
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -59,26 +60,53 @@ def cap_headers(length: int | None) -> dict[str, str]:
     return {} if capped(length) == length else {CAPPED: str(MOST_TOKENS)}
 
 
+def describe_ignored(schema: dict[str, Any], form: type[BaseModel]) -> None:
+    """Add the parameters without an effect to the JSON schema of a form."""
+    names = form.ignored if issubclass(form, Form) else ()
+    schema.setdefault("properties", {}).update(
+        {name: {"description": "Accepted; has no effect."} for name in names if "." not in name}
+    )
+
+
 class Form(BaseModel):
-    """A request whose unknown parameters are refused, so that nothing is ignored."""
+    """A request whose unknown parameters are refused. Those in `ignored` are known to the dialect and have no effect
+    here: they are accepted, and the header IGNORED of the answer names them. A dot leads into an object."""
 
-    model_config = ConfigDict(extra="forbid")
-
-
-class WithoutEffect(Form):
-    """Parameters that are taken so that clients which always send them are answered, and on which no answer depends."""
+    model_config = ConfigDict(extra="forbid", json_schema_extra=describe_ignored)
+    ignored: ClassVar[tuple[str, ...]] = ()
 
 
-class OpenAIService(WithoutEffect):
-    """Who asks, and how OpenAI's service keeps, routes and bills requests."""
+def take_ignored(form: type[Form], body: Any) -> list[str]:
+    """Remove the parameters without an effect from the JSON of a request. Returns the names of those that were given;
+    null counts as not given."""
 
-    user: str | None = None
-    metadata: Metadata | None = None
-    store: bool | None = None
-    service_tier: str | None = None
-    safety_identifier: Annotated[str, Field(max_length=64)] | None = None
-    prompt_cache_key: str | None = None
-    prompt_cache_retention: str | None = None
+    def take(value: Any, path: str) -> bool:
+        if not isinstance(value, dict):
+            return False
+        name, _, rest = path.partition(".")
+        return take(value.get(name), rest) if rest else value.pop(name, None) is not None
+
+    return [name for name in form.ignored if take(body, name)]
+
+
+class Sampling(Form):
+    """How a text is drawn. What is left out is as the model learnt it: temperature 1, every token."""
+
+    temperature: Annotated[Finite, Field(ge=0, le=10)] | None = None
+    top_p: Annotated[Finite, Field(gt=0, le=1)] | None = None
+    top_k: Annotated[int, Field(ge=0)] | None = None
+    min_p: Annotated[Finite, Field(ge=0, le=1)] | None = None
+    frequency_penalty: Annotated[Finite, Field(ge=-2, le=2)] | None = None
+    presence_penalty: Annotated[Finite, Field(ge=-2, le=2)] | None = None
+
+    def sampling(self) -> dict[str, Any]:
+        """The settings of sampling, by name; None for what is left out."""
+        return {name: getattr(self, name) for name in Sampling.model_fields}
+
+
+# How OpenAI's service keeps, routes and bills requests, and who asks.
+OPENAI_IGNORED = ("store", "service_tier", "prompt_cache_retention")
+OPENAI_IDENTITY = ("user", "metadata", "safety_identifier", "prompt_cache_key")
 
 
 class Conditions(Form):

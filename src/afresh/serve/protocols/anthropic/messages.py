@@ -28,7 +28,6 @@ from afresh.serve.requests.forms import (
     Seed,
     Stop,
     TextConditions,
-    WithoutEffect,
     cap_headers,
     capped,
     event_stream,
@@ -88,10 +87,6 @@ class Thinking(Form):
     type: Literal["disabled"]
 
 
-class Who(Form):
-    user_id: str | None = None
-
-
 class Counted(Form):
     """A conversation whose tokens are to be counted."""
 
@@ -123,16 +118,10 @@ class Counted(Form):
         return Tools.of(functions, kind, choice.name, not choice.disable_parallel_tool_use)
 
 
-class AnthropicService(WithoutEffect):
-    """Who asks, and how Anthropic's service routes requests."""
-
-    metadata: Who | None = None
-    service_tier: Literal["auto", "standard_only"] | None = None
-
-
-class MessageForm(Counted, AnthropicService):
+class MessageForm(Counted):
     """A request for the answer to the last message."""
 
+    ignored = ("metadata", "service_tier")  # who asks, and how Anthropic's service routes requests
     max_tokens: Length
     temperature: Annotated[Finite, Field(ge=0, le=10)] | None = None
     top_p: Annotated[Finite, Field(gt=0, le=1)] | None = None

@@ -29,10 +29,10 @@ from afresh.serve.requests.forms import (
     MOST_STOPS,
     MOST_TOKENS,
     Finite,
+    Sampling,
     Seed,
     Stop,
     TextConditions,
-    WithoutEffect,
     cap_headers,
     capped,
     event,
@@ -82,30 +82,18 @@ class Extra(BaseModel):
     filename: str = ""
 
 
-class LlamaCppDetails(WithoutEffect):
-    """Details of samplers that are not used here, and how llama.cpp computes."""
-
-    dynatemp_exponent: Finite | None = None
-    dry_base: Finite | None = None
-    dry_allowed_length: int | None = None
-    dry_penalty_last_n: int | None = None
-    dry_sequence_breakers: list[str] | None = None
-    xtc_threshold: Finite | None = None
-    mirostat_tau: Finite | None = None
-    mirostat_eta: Finite | None = None
-    n_keep: int | None = None
-    n_discard: int | None = None
-    n_cache_reuse: int | None = None
-    id_slot: int | None = None
-    cache_prompt: bool | None = None
-    t_max_prompt_ms: int | None = None
-    timings_per_token: bool | None = None
-    sse_ping_interval: int | None = None
+# Details of samplers that are not used here, and how llama.cpp computes.
+IGNORED_DETAILS = (
+    *("dynatemp_exponent", "dry_base", "dry_allowed_length", "dry_penalty_last_n", "dry_sequence_breakers"),
+    *("xtc_threshold", "mirostat_tau", "mirostat_eta", "n_keep", "n_discard", "n_cache_reuse", "id_slot"),
+    *("cache_prompt", "t_max_prompt_ms", "timings_per_token", "sse_ping_interval"),
+)
 
 
-class InfillForm(LlamaCppDetails):
+class InfillForm(Sampling):
     """A request for the text between a prefix and a suffix."""
 
+    ignored = IGNORED_DETAILS
     model: str | None = Field(None, description="May be left out where one run alone fills in the middle.")
     input_prefix: str = ""
     input_suffix: str = ""
@@ -120,12 +108,6 @@ class InfillForm(LlamaCppDetails):
     )
     stream: bool | None = False
     stop: Stop | Annotated[list[Stop], Field(max_length=MOST_STOPS)] | None = None
-    temperature: Annotated[Finite, Field(ge=0, le=10)] | None = None
-    top_k: Annotated[int, Field(ge=0)] | None = None
-    top_p: Annotated[Finite, Field(gt=0, le=1)] | None = None
-    min_p: Annotated[Finite, Field(ge=0, le=1)] | None = None
-    frequency_penalty: Annotated[Finite, Field(ge=-2, le=2)] | None = None
-    presence_penalty: Annotated[Finite, Field(ge=-2, le=2)] | None = None
     logit_bias: dict[int, Finite | Literal[False]] | list[tuple[int, Finite | Literal[False]]] | None = None
     samplers: list[SamplerName] | None = Field(
         None, description="Which of top_k, top_p, min_p, temperature and penalties apply; their order is our own."
@@ -182,7 +164,7 @@ class InfillForm(LlamaCppDetails):
     def sampling(self) -> dict[str, Any]:
         """The settings of sampling that are given, without those whose sampler is left out."""
         bias = dict(self.logit_bias or {})
-        given = {name: getattr(self, name) for name in SAMPLER_OF}
+        given = super().sampling()
         if self.samplers is not None:
             given = {name: value for name, value in given.items() if SAMPLER_OF[name] in self.samplers}
         return {**given, "logit_bias": {i: -100.0 if v is False else v for i, v in bias.items()} or None}

@@ -20,7 +20,7 @@ from afresh.serve.errors import RefusedRequest
 from afresh.serve.loaded_runs import Library, Served
 from afresh.serve.protocols.ollama.answers import ollama_body
 from afresh.serve.request_threads import Desk, first
-from afresh.serve.requests.forms import Finite, Seed, Stops, TextConditions, WithoutEffect, cap_headers, capped
+from afresh.serve.requests.forms import Finite, Form, Sampling, Seed, Stops, TextConditions, cap_headers, capped
 from afresh.serve.requests.neutral import SAMPLERS, Neutral, check_neutral, check_window
 from afresh.serve.requests.text import Put, TextPiece, WrittenTexts, events_of, token_logprobs
 from afresh.serve.requests.tools import Tools, calls_in, finish_of, parts_of
@@ -34,39 +34,18 @@ NEUTRAL = {
 }
 
 
-class OllamaDetails(WithoutEffect):
-    """Details of samplers that are not used here, and how Ollama computes. The context is that of the model."""
-
-    mirostat_tau: Finite | None = None
-    mirostat_eta: Finite | None = None
-    penalize_newline: bool | None = None
-    num_ctx: int | None = None
-    num_keep: int | None = None
-    num_batch: int | None = None
-    num_gpu: int | None = None
-    num_thread: int | None = None
-    num_gqa: int | None = None
-    draft_num_predict: int | None = None
-    main_gpu: int | None = None
-    numa: bool | None = None
-    low_vram: bool | None = None
-    f16_kv: bool | None = None
-    logits_all: bool | None = None
-    vocab_only: bool | None = None
-    embedding_only: bool | None = None
-    use_mmap: bool | None = None
-    use_mlock: bool | None = None
+# Details of samplers that are not used here, and how Ollama computes. The context is that of the model.
+IGNORED_OPTIONS = (
+    *("mirostat_tau", "mirostat_eta", "penalize_newline", "num_ctx", "num_keep", "num_batch", "num_gpu", "num_thread"),
+    *("num_gqa", "draft_num_predict", "main_gpu", "numa", "low_vram", "f16_kv", "logits_all", "vocab_only"),
+    *("embedding_only", "use_mmap", "use_mlock"),
+)
 
 
-class OllamaOptions(OllamaDetails):
+class OllamaOptions(Sampling):
     """How a text is drawn. What is left out is as the model learnt it: temperature 1, every token."""
 
-    temperature: Annotated[Finite, Field(ge=0, le=10)] | None = None
-    top_k: Annotated[int, Field(ge=0)] | None = None
-    top_p: Annotated[Finite, Field(gt=0, le=1)] | None = None
-    min_p: Annotated[Finite, Field(ge=0, le=1)] | None = None
-    frequency_penalty: Annotated[Finite, Field(ge=-2, le=2)] | None = None
-    presence_penalty: Annotated[Finite, Field(ge=-2, le=2)] | None = None
+    ignored = IGNORED_OPTIONS
     seed: Seed | None = None
     stop: Stops = None
     num_predict: int | None = Field(None, description="Tokens, at most; 0 or less: what the context has room for.")
@@ -86,20 +65,11 @@ class OllamaOptions(OllamaDetails):
     def stops(self) -> tuple[str, ...]:
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
 
-    def sampling(self) -> dict[str, Any]:
-        """The settings of sampling that are given."""
-        names = ("temperature", "top_k", "top_p", "min_p", "frequency_penalty", "presence_penalty")
-        return {name: getattr(self, name) for name in names}
 
+class AskForm(Form):
+    """What both requests have. `shift`: whether a text may outgrow the context, which none does here."""
 
-class OllamaService(WithoutEffect):
-    """Whether a text may outgrow the context, which none does here."""
-
-    shift: bool | None = None
-
-
-class AskForm(OllamaService):
-    """What both requests have."""
+    ignored = ("shift", *(f"options.{name}" for name in IGNORED_OPTIONS))
 
     model: Annotated[str, Field(min_length=1)]
     stream: bool | None = True

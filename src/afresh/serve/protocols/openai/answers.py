@@ -15,6 +15,17 @@ class Usage(BaseModel):
     total_tokens: int
 
 
+class TextAnswer(BaseModel):
+    """What the answers of both endpoints of texts have."""
+
+    id: str
+    created: int
+    model: str
+    system_fingerprint: str
+    usage: Usage
+    seed: int
+
+
 class CompletionChoice(BaseModel):
     index: int
     text: str
@@ -22,15 +33,9 @@ class CompletionChoice(BaseModel):
     finish_reason: Finish
 
 
-class CompletionAnswer(BaseModel):
-    id: str
+class CompletionAnswer(TextAnswer):
     object: Literal["text_completion"]
-    created: int
-    model: str
-    system_fingerprint: str
     choices: list[CompletionChoice]
-    usage: Usage
-    seed: int
 
 
 class CalledFunction(BaseModel):
@@ -59,15 +64,9 @@ class ChatChoice(BaseModel):
     finish_reason: Literal["stop", "length", "tool_calls"]
 
 
-class ChatAnswer(BaseModel):
-    id: str
+class ChatAnswer(TextAnswer):
     object: Literal["chat.completion"]
-    created: int
-    model: str
-    system_fingerprint: str
     choices: list[ChatChoice]
-    usage: Usage
-    seed: int
 
 
 class Vector(BaseModel):

@@ -20,11 +20,13 @@ from afresh.serve.request_threads import Desk, first
 from afresh.serve.requests.conversation import Ask, answering, respond, text_of, turns_of
 from afresh.serve.requests.descriptions import streamed_too
 from afresh.serve.requests.forms import (
+    OPENAI_IDENTITY,
+    OPENAI_IGNORED,
     Count,
     Finite,
     Length,
-    OpenAIService,
     ResponseFormat,
+    Sampling,
     Seed,
     Stops,
     StreamOptions,
@@ -69,20 +71,15 @@ class ChatMessage(BaseModel):
             said.call(call.get("id"), given.get("name"), given.get("arguments"), param)
 
 
-class ChatCompletion(OpenAIService):
+class ChatCompletion(Sampling):
     """A request for answers to the last of the messages."""
 
+    ignored = (*OPENAI_IGNORED, *OPENAI_IDENTITY)
     model: str
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=10_000)]
     max_completion_tokens: Length | None = None
     max_tokens: Length | None = None
     n: Count | None = 1
-    temperature: Annotated[Finite, Field(ge=0, le=10)] | None = None
-    top_p: Annotated[Finite, Field(gt=0, le=1)] | None = None
-    top_k: Annotated[int, Field(ge=0)] | None = None
-    min_p: Annotated[Finite, Field(ge=0, le=1)] | None = None
-    frequency_penalty: Annotated[Finite, Field(ge=-2, le=2)] | None = None
-    presence_penalty: Annotated[Finite, Field(ge=-2, le=2)] | None = None
     logit_bias: dict[int, Annotated[Finite, Field(ge=-100, le=100)]] | None = None
     logprobs: bool | None = False
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
@@ -123,12 +120,7 @@ class ChatCompletion(OpenAIService):
         tools = Tools.of([t.function for t in self.tools or ()], choice, named, self.parallel_tool_calls is not False)
         stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
         settings = {
-            "temperature": self.temperature,
-            "top_p": self.top_p,
-            "top_k": self.top_k,
-            "min_p": self.min_p,
-            "frequency_penalty": self.frequency_penalty,
-            "presence_penalty": self.presence_penalty,
+            **self.sampling(),
             "logit_bias": self.logit_bias,
             "top_logprobs": self.top_logprobs or None,
             "scored": bool(self.logprobs),

@@ -24,11 +24,11 @@ from afresh.serve.requests.forms import (
     Count,
     Finite,
     ResponseFormat,
+    Sampling,
     Seed,
     Stops,
     StreamOptions,
     TextConditions,
-    WithoutEffect,
     cap_headers,
     capped,
     constraint,
@@ -60,27 +60,16 @@ Texts_ = Annotated[list[str], Field(min_length=1, max_length=MOST_SAMPLES)]
 ManyIds = Annotated[list[Ids], Field(min_length=1, max_length=MOST_SAMPLES)]
 
 
-class Asker(WithoutEffect):
-    """Who asks."""
-
-    user: str | None = None
-
-
-class CompletionForm(Asker):
+class CompletionForm(Sampling):
     """A request for completions. Token ids are those of the model."""
 
+    ignored = ("user",)
     model: str
     prompt: str | Texts_ | Ids | ManyIds | None = ""
     suffix: str | None = Field(None, description="What follows after the text: fill in the middle.")
     max_tokens: Annotated[int, Field(ge=0)] | None = 16
     n: Count | None = 1
     best_of: Annotated[int, Field(ge=0, le=MOST_SAMPLES)] | None = None
-    temperature: Annotated[Finite, Field(ge=0, le=10)] | None = None
-    top_p: Annotated[Finite, Field(gt=0, le=1)] | None = None
-    top_k: Annotated[int, Field(ge=0)] | None = None
-    min_p: Annotated[Finite, Field(ge=0, le=1)] | None = None
-    frequency_penalty: Annotated[Finite, Field(ge=-2, le=2)] | None = None
-    presence_penalty: Annotated[Finite, Field(ge=-2, le=2)] | None = None
     logit_bias: dict[int, Annotated[Finite, Field(ge=-100, le=100)]] | None = None
     logprobs: Annotated[int, Field(ge=0, le=5)] | None = None
     echo: bool | None = False
@@ -176,12 +165,7 @@ def written(run: Run, form: CompletionForm, put: Put | None) -> WrittenTexts:
     stop = (form.stop,) if isinstance(form.stop, str) else tuple(form.stop or ())
     each = [p for p in prompts for _ in range(n)]
     settings = form.afresh.chosen(
-        temperature=form.temperature,
-        top_p=form.top_p,
-        top_k=form.top_k,
-        min_p=form.min_p,
-        frequency_penalty=form.frequency_penalty,
-        presence_penalty=form.presence_penalty,
+        **form.sampling(),
         logit_bias=form.logit_bias,
         top_logprobs=form.logprobs or None,
         scored=form.logprobs is not None,

@@ -27,6 +27,7 @@ Ids = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, max_lengt
 class EmbeddingForm(Form):
     """A request for embeddings. Token ids are those of the model."""
 
+    ignored = ("user",)
     model: str
     input: (
         str
@@ -36,7 +37,6 @@ class EmbeddingForm(Form):
     )
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: Annotated[int, Field(ge=1)] | None = Field(None, description="The width of the model, or nothing.")
-    user: str | None = None  # who asks: nothing here depends on it
 
     def texts(self) -> list[Prompt]:
         """The inputs, each a text or ids."""

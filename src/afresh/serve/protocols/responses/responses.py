@@ -21,11 +21,12 @@ from afresh.serve.request_threads import Desk, first
 from afresh.serve.requests.conversation import Ask, answering, respond, text_of, turns_of
 from afresh.serve.requests.descriptions import streamed_too
 from afresh.serve.requests.forms import (
+    OPENAI_IGNORED,
     Finite,
     Form,
     JsonSchema,
     Length,
-    OpenAIService,
+    Metadata,
     Seed,
     TextConditions,
     cap_headers,
@@ -101,9 +102,14 @@ class Reasoning(Form):
     summary: None = None
 
 
-class ResponseForm(OpenAIService):
-    """A request for the answer to the last message of the input."""
+class ResponseForm(Form):
+    """A request for the answer to the last message of the input. Who asks comes back with the answer."""
 
+    ignored = OPENAI_IGNORED
+    user: str | None = None
+    metadata: Metadata | None = None
+    safety_identifier: Annotated[str, Field(max_length=64)] | None = None
+    prompt_cache_key: str | None = None
     model: str
     input: str | Annotated[list[InputItem], Field(min_length=1, max_length=10_000)]
     instructions: str | None = None
