@@ -55,8 +55,8 @@ class Input:
 @dataclass(frozen=True)
 class Graph:
     """A function of inputs and a condition. `kind` is its output: a sample, the velocity at time t, the mean velocity
-    from time t to s ("map"), or the sample that latents stand for ("decoder"). `space`: of the output. `steps`: by default,
-    from noise to data."""
+    from time t to s ("map"), or the sample that latents stand for ("decoder"). `space`: of the output. `steps`: from
+    noise to data, by default."""
 
     kind: Literal["sample", "velocity", "map", "decoder"]
     inputs: tuple[Input, ...]
