@@ -19,6 +19,7 @@ from afresh.core import (
     Cond,
     CondSpec,
     Corpus,
+    Encoder,
     Examples,
     Item,
     Part,
@@ -175,14 +176,14 @@ class ImageEncoder:
         """A base draws the classes of other images, too, but for text-to-image pipelines, which have none."""
         return Abilities(tunable=None if of_pipeline(self.options.captions) else self)
 
-    def encoder_for(self, items: Sequence[Item], options: ImageOptions, context: int) -> ImageEncoder:
+    def encoder_for(self, items: Sequence[Item], options: Any, context: int) -> ImageEncoder:
         """The same encoder, with the classes of these images behind its own."""
         conds = with_classes(self.conds, items)
         encoder = ImageEncoder(self.space, conds, self.options, self.notes, self.captions)
         encoder.low_rank = conds == self.conds
         return encoder
 
-    def first_rows(self, base: ImageEncoder) -> Sequence[Sequence[int]]:
+    def first_rows(self, base: Encoder) -> Sequence[Sequence[int]]:
         """None: images have no tokens."""
         return ()
 
