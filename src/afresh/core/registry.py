@@ -36,13 +36,16 @@ FAMILY_ALIASES = {"diffusion": "flow"}  # other names of families that people kn
 RENAMED_KINDS = {"picture": "image"}  # names of kinds in files of earlier versions
 
 
+LONGEST = 100  # characters of an unknown name that a message repeats
+
+
 def _check(kind: str, name: str, known: tuple[str, ...], aliases: Mapping[str, str] | None = None) -> None:
     if name not in known:
         near = get_close_matches(name, (*known, *(aliases or {})), n=1)
         hint = f" Did you mean {near[0]}?" if near else ""
         also = {meant: alias for alias, meant in (aliases or {}).items()}
         listed = [f"{k} (also called {also[k]})" if k in also else k for k in known]
-        raise UserError(f"There is no {kind} {name!r}.{hint} Choose one of: {', '.join(listed)}.")
+        raise UserError(f"There is no {kind} {name[:LONGEST]!r}.{hint} Choose one of: {', '.join(listed)}.")
 
 
 def _families_added() -> tuple[PluginPart, ...]:

@@ -18,7 +18,6 @@ from torch import Tensor
 
 from afresh.core import Codec, Examples
 from afresh.core.solver_progress import blocks
-from afresh.data.collected import is_collected, mark_kept, mark_made_from
 from afresh.data.files import DataFile
 from afresh.data.imported import data_folder
 from afresh.data.made_once import check_room, making
@@ -65,6 +64,8 @@ def latent_folder(codec: PipelineCodec, prepared: Prepared, examples: Examples, 
 
 def latent_file(codec: PipelineCodec, prepared: Prepared, examples: Examples, mirrored: bool) -> RowFile:
     """The file with the latents, which is made unless it is there."""
+    from afresh.data.collected import is_collected, mark_kept, mark_made_from  # imports pyarrow
+
     place, count, shape = latent_folder(codec, prepared, examples, mirrored), examples.count, codec.target.shape
     with making(place, "latents of the images"):
         if not place.exists():

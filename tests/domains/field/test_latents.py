@@ -45,7 +45,11 @@ def trained(
 ) -> Path:
     """A run of two steps on data that is read with these options."""
     network = {**SMALL[family], **more}
-    learn(start(TrainSpec(path, steps=2, out=out, family=family, codec=codec, data=data, set_family=network)))
+    learn(
+        start(
+            TrainSpec(path, steps=2, out=out, family=family, codec=str(codec or "auto"), data=data, set_family=network)
+        )
+    )
     return out
 
 
