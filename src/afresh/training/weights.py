@@ -313,6 +313,11 @@ def read_base(folder: Path, sha256: str) -> dict[str, Tensor]:
     return map_tensors(file)
 
 
+def has_rows_of_classes(weights: Mapping[str, Tensor]) -> bool:
+    """Whether labels are embedded by tables of our own, to which `with_new_classes` adds rows."""
+    return any(".part_" in k and k.endswith(".table.weight") for k in weights)
+
+
 def with_new_classes(weights: Mapping[str, Tensor], base: CondSpec, conds: CondSpec) -> dict[str, Tensor]:
     """Weights for labels of which `conds` has more classes than `base`: each new row is the mean of the others."""
     out = dict(weights)

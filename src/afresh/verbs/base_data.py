@@ -12,6 +12,7 @@ from afresh.data.prepare import Prepared, choose_modality, claims, prepare, read
 from afresh.data.sources import readable
 from afresh.data.text.documents import DocumentOptions
 from afresh.formats.public import BaseModel
+from afresh.training.weights import has_rows_of_classes
 
 
 def prepare_for(
@@ -45,7 +46,8 @@ def prepare_for(
 
     def fit(items: Sequence[Item], options: Any) -> Encoder:
         tunable = base.encoder.abilities.tunable
-        return base.encoder if tunable is None else tunable.encoder_for(items, options, base.context)
+        grows = bool(base.encoder.space.vocab) or has_rows_of_classes(base.weights)  # a network of others may not
+        return tunable.encoder_for(items, options, base.context) if tunable is not None and grows else base.encoder
 
     prepared = prepare(path, read_as.name, {**settled, **given}, validation, fit=fit)
     return replace(prepared, why=why if own is None else "like the base's data")
