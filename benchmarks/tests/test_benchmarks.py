@@ -91,9 +91,9 @@ def test_a_peer_answers_with_what_was_asked() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "variant"), [("diffusers", ""), ("pythae", "mlp")])
+@pytest.mark.parametrize(("name", "variant"), [("diffusers", ""), ("diffusers_latents", ""), ("pythae", "mlp")])
 def test_the_other_peers_answer_too(name: str, variant: str) -> None:
-    needs.package(name, name)
+    needs.package(name.partition("_")[0], name.partition("_")[0])
     module = import_module(f"benchmarks.images.peers.{name}")
     x = torch.rand(400, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
     x[0, 0, 0, 0] = 1  # pythae's sampler wants white
