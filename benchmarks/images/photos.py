@@ -137,6 +137,7 @@ def make_diffusers(task: Task, folder: Path, size: int, codec: str) -> None:
     np.savez(wanted, y=task.asked)
     request = Ask(str(data), str(wanted), 0, 60 * task.minutes, task.threads, SEED)
     answer = Answer(**ask("benchmarks.images.peers.diffusers_latents", request, peer, threads=task.threads))
+    data.unlink()
     begun = time.perf_counter()
     with np.load(peer / "samples.npz") as z, torch.no_grad():
         keep(folder, bytes_of(latent.codec.decode(torch.from_numpy(z["x"]).permute(0, 3, 1, 2))), task.asked)
