@@ -58,9 +58,9 @@ def send(handler: Handler, status: int, headers: Mapping[str, str], content: byt
     handler.send_response(status)
     for name, value in headers.items():
         handler.send_header(name, value)
-    handler.end_headers()
     if isinstance(handler, Answers):  # before the client can have the end of the answer and ask for more
         handler.leave()
+    handler.end_headers()
     handler.wfile.write(content)
 
 
