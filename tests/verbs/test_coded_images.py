@@ -99,12 +99,12 @@ def numbers(examples: Examples) -> torch.Tensor:
 
 
 def test_the_size_is_the_largest_that_the_images_and_the_minutes_allow() -> None:
-    assert chosen_size(3000, 1.0)[0] == 128 and chosen_size(3000, 20.0)[0] == 256 and chosen_size(3000, 600.0)[0] == 512
+    assert chosen_size(3000, 1.0)[0] == 128 and chosen_size(3000, 60.0)[0] == 256 and chosen_size(3000, 600.0)[0] == 512
     assert chosen_size(100, 600.0)[0] == 96 and chosen_size(127, 1.0)[0] == 120
     assert chosen_size(200, 600.0) == (192, "the median shorter side is 200 pixels")
     assert chosen_size(300, None) == (
         128,
-        "the median shorter side is 300 pixels; from 10 minutes: 192 pixels; from 20 minutes: 256 pixels",
+        "the median shorter side is 300 pixels; from 30 minutes: 192 pixels; from 60 minutes: 256 pixels",
     )
 
 
