@@ -52,7 +52,7 @@ class Space:
     the length of its time axis, and `longest` that of the longest item, after which the axis is padded. `periodic`:
     for each axis of a grid that closes on itself, whether it does; empty if none does. Values of a `local` field depend
     on what is known near them alone, as those of a physical state do on the state a short time before. A `coded` field
-    has the latents of a public autoencoder, of which a mirrored or turned grid is not that of a mirrored image.
+    has the latents of a public autoencoder: mirroring or turning them does not mirror or turn the image.
     """
 
     kind: Literal["tokens", "field"]

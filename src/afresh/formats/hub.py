@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import glob
 import re
+import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 from afresh.core import UserError, events
 from afresh.formats.files import read_json
@@ -22,6 +25,7 @@ from afresh.formats.public import CONFIG, INDEX, kind_of
 from afresh.storage.files import free_bytes
 
 ADAPTER = "adapter_config.json"
+SECONDS = 3.0  # to connect
 TEXTS = re.compile(r"[^/]+\.(json|jinja|txt|md)|(LICEN[CS]E|NOTICE|COPYING)[^/]*", re.IGNORECASE)
 WEIGHTS = re.compile(r"(model|diffusion_pytorch_model|adapter_model)[-\w]*(\.fp16|\.bf16)?[-\w]*\.safetensors")
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
@@ -45,7 +49,7 @@ def hub_texts(name: str) -> Path:
 
 def check_name(name: str) -> None:
     """Raises UserError if this cannot be a name on the hub."""
-    if not HUB_NAME.fullmatch(name):
+    if not HUB_NAME.fullmatch(name) or name.startswith((".", "~")):
         raise UserError(
             f"{name} is not a folder, a file, or a name on the Hugging Face hub (OWNER/NAME). Give a run, a folder "
             "with config.json and model.safetensors, a .gguf file, or a hub name."
@@ -111,6 +115,21 @@ def autoencoder_files(name: str, fetch: bool) -> Path:
     check_space(name, folder, sum(sizes[f] for f in weights), f" ({constants.ENDPOINT}/{name})")
     with explained(name):
         return Path(snapshot_download(name, allow_patterns=exactly([*texts, *weights])))
+
+
+def check_reachable(name: str) -> None:
+    """Raises UserError if the hub cannot be reached within SECONDS. Its library tries again for half a minute. Behind a
+    proxy, nothing is checked."""
+    from huggingface_hub import constants
+
+    address = urlsplit(constants.ENDPOINT)
+    if getproxies():
+        return
+    try:
+        port = address.port or (443 if address.scheme == "https" else 80)
+        socket.create_connection((address.hostname, port), SECONDS).close()
+    except OSError as error:
+        raise advice(name, error) from None
 
 
 def texts_of(name: str) -> tuple[Path, Mapping[str, int], Sequence[str]]:

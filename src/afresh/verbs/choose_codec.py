@@ -13,6 +13,7 @@ from afresh.core import UserError, events, registry
 from afresh.data.prepare import choose_modality
 from afresh.data.sources import readable
 from afresh.formats.autoencoders import DEFAULT, at_hand, holds_autoencoder, located, read_autoencoder
+from afresh.formats.hub import check_name, check_reachable
 from afresh.formats.model_card import shared_name
 from afresh.preferences import preferences
 from afresh.runs.base_licence import licences_of, stated
@@ -125,7 +126,10 @@ def opened(name: str) -> PublicAutoencoder:
     here = at_hand(name)
     if not here and preferences().offline:
         raise UserError(f"{name} is not on this machine, and `offline` is set. Give a folder, or unset AFRESH_OFFLINE.")
-    licence = licences_of(name)[0] if not here else stated(located(name), shared_name(name))
+    if not here:
+        check_name(name)
+        check_reachable(name)
+    licence = stated(located(name), shared_name(name)) if here else licences_of(name)[0]
     for sentence in base_sentences([licence]):
         events.note(f"codec: {sentence}", "codec_licence")
     return PublicAutoencoder(name, read_autoencoder(located(name, fetch=True)), licence)
