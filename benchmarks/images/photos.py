@@ -2,7 +2,8 @@
 
 `ours` is `afresh train --codec`, whose minutes pay for the latents, too; `minute` is the same in one minute, at 128
 pixels; `today` is afresh at 64 pixels without an autoencoder, its samples enlarged; `diffusers` is its unconditional
-example on our latents (benchmarks/images/peers/diffusers_latents.py). They run one after the other, on all cores.
+example on our latents (benchmarks/images/peers/diffusers_latents.py), of 128 pixels. They run one after the other, on
+all cores.
 
 As many samples of each kind are asked for, although kinds differ in number, which costs some KID; the peer is asked for
 none. The judge has held-out photos of its own: ours watches itself on others. Samples and a sheet for each contender
@@ -39,8 +40,8 @@ from benchmarks.images.judges import bytes_of
 from benchmarks.images.peers.protocol import Ask, keep
 from benchmarks.images.sets import Bytes, Labels, Side, divide_photos, read_photos
 
-ARMS = ("ours", "minute", "today", "diffusers")
-MINUTES, EACH, SEED = 20.0, 30, 0  # of training; samples of each kind
+ARMS, SMALLEST = ("ours", "minute", "today", "diffusers"), ("minute", "diffusers")  # the latter at 128 pixels only
+MINUTES, EACH, SEED = 10.0, 30, 0  # of training; samples of each kind
 GUIDANCE, SMALL, SHOWN = 2.0, 64, 10  # pixels of `today`; samples of each kind on a sheet
 VIEW, STRENGTH = 224, 0.05  # pixels that the judge looks at; C of its logistic regression
 
@@ -231,8 +232,8 @@ def measured(task: Task, size: int, arms: Sequence[str]) -> list[Row]:
     train, held = (read_photos(task.photos / part, task.kinds, size) for part in ("train", "held"))
     features = lambda x: efficientnet.features(net, x, VIEW).astype(np.float64)  # noqa: E731
     judge = Judge(train, held, len(task.asked), features)
-    smallest = size == min(RECOGNISED)
-    made = {arm: contender(task, arm, size, judge) for arm in arms if arm != "minute" or smallest}
+    chosen = [arm for arm in arms if arm not in SMALLEST or size == min(RECOGNISED)]
+    made = {arm: contender(task, arm, size, judge) for arm in chosen}
     return [*goal_rows(task, size, made, judge.real), *contender_rows(size, made, judge.real)]
 
 

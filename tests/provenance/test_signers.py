@@ -7,6 +7,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,10 @@ from typing import Any
 import cbor2
 import pytest
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
 from afresh.core import UserError, events
 from afresh.provenance import certificates
@@ -317,6 +320,43 @@ def test_certificates_and_keys_that_cannot_sign_are_refused(
     monkeypatch.setenv("AFRESH_CERTIFICATE", str(tmp_path / "missing"))
     with pytest.raises(UserError, match="cannot be read"):
         signer()
+
+
+def test_a_sidecar_names_the_algorithm_of_its_key() -> None:
+    """RFC 7518, section 3.1: ES256 is of P-256, so a signature of another curve by that name is refused."""
+
+    class Misnamed(Signer):
+        @property
+        def algorithm(self) -> str:
+            return "ES256"
+
+        def signature(self, data: bytes) -> bytes:
+            assert isinstance(self.key, ec.EllipticCurvePrivateKey)
+            numbers = decode_dss_signature(self.key.sign(data, ec.ECDSA(hashes.SHA256())))
+            return b"".join(number.to_bytes(48, "big") for number in numbers)
+
+    mine = issued(ec.generate_private_key(ec.SECP384R1()))
+    (layer,) = read(b"words", sidecar(b"words", "a.txt", facts(), Misnamed(mine.key, mine.chain))).layers
+    assert layer.status is Status.DAMAGED and "algorithm" in layer.detail
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_the_numbers_of_a_signature_have_the_length_of_the_key(more: int) -> None:
+    """RFC 9053, section 2.1: a signature has one form, so zeros before its numbers are refused."""
+    by = stranger()
+    signed = by.signature(b"words")
+    padded = bytes(more) + signed[:32] + bytes(more) + signed[32:]
+    with pytest.raises(InvalidSignature) if more else nullcontext():
+        certificates.check_signature(by.chain[0], "ES256", b"words", padded)
+
+
+def test_certificates_in_a_file_that_is_too_large_are_not_read_in_part(
+    somebody: Signer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(signing, "MOST_BYTES", len(somebody.chain_pem) - 1)
+    (tmp_path / "c.pem").write_bytes(somebody.chain_pem)
+    with pytest.raises(UserError, match="has no certificates in PEM"):
+        trust(tmp_path / "c.pem")
 
 
 def test_what_is_trusted_must_be_certificates(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -101,11 +102,8 @@ def numbers(examples: Examples) -> torch.Tensor:
 def test_the_size_is_the_largest_that_the_images_and_the_minutes_allow() -> None:
     assert chosen_size(3000, 1.0)[0] == 128 and chosen_size(3000, 60.0)[0] == 256 and chosen_size(3000, 600.0)[0] == 512
     assert chosen_size(100, 600.0)[0] == 96 and chosen_size(127, 1.0)[0] == 120
-    assert chosen_size(200, 600.0) == (192, "the median shorter side is 200 pixels")
-    assert chosen_size(300, None) == (
-        128,
-        "the median shorter side is 300 pixels; from 30 minutes: 192 pixels; from 60 minutes: 256 pixels",
-    )
+    assert chosen_size(200, 600.0) == (192, "the median shorter side is 200")
+    assert chosen_size(300, None) == (128, "the median shorter side is 300, 192 from 30 minutes, 256 from 60 minutes")
 
 
 def test_large_images_have_the_preferred_autoencoder(
@@ -116,7 +114,7 @@ def test_large_images_have_the_preferred_autoencoder(
     assert choice.codec is not None and not isinstance(choice.codec, Path)
     assert choice.codec.name == str(autoencoder) and choice.codec.licence.licence == "MIT"
     assert choice.data == {"channels": "rgb", "size": 128}
-    assert choice.decisions == (Decision("image size", "128", "the median shorter side is 128 pixels"),)
+    assert choice.decisions == (Decision("image size", "128", "the median shorter side is 128"),)
     assert chosen(photos, data={"size": 160}).data == {"channels": "rgb", "size": 160}
     for plain in (chosen(photos, "none"), chosen(photos, family="gan"), chosen(photos, data={"size": 64})):
         assert plain.codec is None and "channels" not in plain.data
@@ -275,6 +273,23 @@ def test_images_that_an_autoencoder_loses_are_learnt_small(
         assert start(given).run.encoder.space.shape == (3, 64, 64)
     with pytest.raises(UserError, match=r"At most 8% is accepted.*`data.size`.*or none: `codec=none`"):
         start(replace(given, codec=str(autoencoder), out=tmp_path / "other"))
+
+
+@pytest.mark.parametrize("fits", [True, False])
+def test_without_a_public_autoencoder_one_of_the_images_is_trained_first(
+    fits: bool, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is checked as a public one is."""
+    monkeypatch.setenv("AFRESH_OFFLINE", "1")
+    monkeypatch.setattr("afresh.verbs.choose_codec.OWN_FROM", 0.0)
+    monkeypatch.setattr("afresh.runs.latent_space.WORST", math.inf if fits else 0.0)
+    family, train = {"widths": (8,), "emb": 8}, {"batch": 4, "precision": "float32"}
+    given = TrainSpec(path=photos, minutes=0.01, out=tmp_path / "run", set_family=family, set_train=train)
+    with heard("an autoencoder of your images is trained first") as said:
+        run = start(given).run
+    assert Run.open(tmp_path / "run-codec").record.family == "autoencoder"
+    assert (run.codec is not None, run.encoder.space.shape) == (fits, (3, SIDE, SIDE) if fits else (3, 64, 64))
+    assert any("At most 0% is accepted" in event.text for event in said) != fits
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from afresh.provenance.read import read
 from afresh.provenance.sidecar import MOST_BYTES as MOST_SIDECAR
 from afresh.provenance.sidecar import Purpose, purpose_of
 from afresh.provenance.work import Sha256
+from afresh.storage.files import readable, start_of
 
 FILE, FORMAT, VERSION = "catalogue.json", "afresh-catalogue", 1
 
@@ -130,14 +131,11 @@ def bundle_of_file(path: Path, called: str, offer: Offer) -> Bundle | None:
     """A file that a catalogue lists as it is, as the bundle of that file alone, if its hash is the one that is listed;
     None for a bundle, which has its own signature. Raises UserError if it cannot be read."""
     listing = offer.listing
-    try:
-        with path.open("rb") as stream:
-            if size_of_signature(stream.read(BLOCK)) is not None:
-                return None
-            stream.seek(0)
-            sha256, size = hashlib.file_digest(stream, "sha256").hexdigest(), stream.tell()
-    except OSError as error:
-        raise UserError(f"{called} cannot be read: {error.strerror or error}.", "unreadable") from error
+    with readable(called), path.open("rb") as stream:
+        if size_of_signature(stream.read(BLOCK)) is not None:
+            return None
+        stream.seek(0)
+        sha256, size = hashlib.file_digest(stream, "sha256").hexdigest(), stream.tell()
     name = unquote(urlsplit(listing.bundle or "").path.rpartition("/")[2])
     if why := name_fault(name):
         raise damaged(called, f"its name {name!r} is none that it can have here: {why}")
@@ -160,15 +158,9 @@ def _texts(catalogue: str) -> tuple[bytes, bytes | None]:
             raise
     path = Path(catalogue)
     beside_it = path.with_name(path.name + SIDECAR)
-    try:
-        return _bounded(path, MOST_BYTES), _bounded(beside_it, MOST_SIDECAR) if beside_it.is_file() else None
-    except OSError as error:
-        raise UserError(f"{catalogue} cannot be read: {error.strerror or error}.", "unreadable") from error
-
-
-def _bounded(path: Path, most: int) -> bytes:
-    with path.open("rb") as stream:
-        return stream.read(most + 1)
+    with readable(catalogue):
+        signature = start_of(beside_it, MOST_SIDECAR + 1) if beside_it.is_file() else None
+        return start_of(path, MOST_BYTES + 1), signature
 
 
 def _odd(catalogue: str, why: str) -> UserError:

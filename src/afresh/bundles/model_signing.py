@@ -29,7 +29,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, Str
 from afresh.bundles.names import SIGNATURE, clash, name_fault
 from afresh.core import UserError
 from afresh.core.safe_json import faults, parse_json
-from afresh.provenance.certificates import MOST_CERTIFICATES, Certificate, fingerprint, loaded
+from afresh.provenance.certificates import Certificate, chain_of, fingerprint
 from afresh.provenance.signer import Signer
 from afresh.provenance.work import Sha256
 
@@ -133,9 +133,7 @@ def opened(data: bytes) -> tuple[Statement, tuple[Certificate, ...]]:
     try:
         found = parse_json(data)
         encoded = found["verificationMaterial"]["x509CertificateChain"]["certificates"]
-        if not isinstance(encoded, list) or not 0 < len(encoded) <= MOST_CERTIFICATES:
-            raise SignatureError("it has no chain of certificates")
-        chain = tuple(loaded(base64.b64decode(c["rawBytes"], validate=True)) for c in encoded)
+        chain = tuple(chain_of([c["rawBytes"] for c in encoded]))
         payload = base64.b64decode(found["dsseEnvelope"]["payload"], validate=True)
         signature = base64.b64decode(found["dsseEnvelope"]["signatures"][0]["sig"], validate=True)
         key = chain[0].public_key()

@@ -20,7 +20,7 @@ from afresh.core import UserError
 from afresh.provenance.certificates import profile_fault, time_fault
 from afresh.provenance.layers import SignedBy
 from afresh.provenance.trusted import Trusted, trusted
-from afresh.storage.files import CANNOT_WRITE, free_bytes
+from afresh.storage.files import CANNOT_WRITE, free_bytes, readable
 
 CHUNK = 1 << 20
 # The codes of errors.
@@ -70,11 +70,8 @@ def checked(bundle: Path, called: str = "", whom: Trusted | None = None) -> Bund
     Raises UserError if it is no bundle, if it is damaged or not what was signed, and if its certificate has expired,
     is not valid yet, or may not sign.
     """
-    try:
-        with _regular(bundle) as stream:
-            return _checked(stream, bundle, called or str(bundle), whom or trusted())
-    except OSError as error:
-        raise UserError(f"{called or bundle} cannot be read: {error.strerror or error}.", "unreadable") from error
+    with readable(called or bundle), _regular(bundle) as stream:
+        return _checked(stream, bundle, called or str(bundle), whom or trusted())
 
 
 def _checked(stream: BinaryIO, path: Path, called: str, whom: Trusted) -> Bundle:

@@ -25,6 +25,7 @@ HERE = Path(__file__).parent / "templates"
 INDEX = "catalogue.json"
 FORMAT, VERSION = "afresh-catalogue", 1
 FIRST = 24  # listings that the first page has without its script
+INDEXED = {"id", "title", "kind", "licence", "summary", "maker", "quality", "lineage", "parents", "safety"}
 LABELS = {"card.md": "Model card", "label.json": "Label", "cdx.json": "CycloneDX"}
 KINDS = {"model": "Model", "adapter": "Adapter", "data": "Data set", "work": "Work"}
 
@@ -114,23 +115,13 @@ def index_of(catalogue: Catalogue, listings: Sequence[Listing], made: datetime) 
         "made": made.isoformat(),
         "listings": [
             {
-                "id": x.id,
-                "title": x.title,
-                "kind": x.kind,
-                "sha256": x.bundle.sha256,
-                "size": x.bundle.size,
+                **x.model_dump(mode="json", include=INDEXED),
+                **x.bundle.model_dump(include={"sha256", "size"}),
                 "bundle": bundle_url(x),
                 "price": None if x.money is None else x.money.model_dump(),
-                "licence": x.licence,
-                "summary": x.summary,
-                "maker": x.maker,
                 "page": f"listings/{x.id}.html",
                 "buy": x.link,
-                "quality": None if x.quality is None else x.quality.model_dump(mode="json"),
-                "lineage": x.lineage,
                 "labels": [f"labels/{x.id}/{name}" for name in x.labels],
-                "parents": [p.model_dump() for p in x.parents],
-                "safety": x.safety,
             }
             for x in listings
         ],
@@ -192,17 +183,10 @@ def view(x: Listing, lineage: Lineage) -> dict[str, Any]:
         parents.append((title, None if known is None else f"{known.id}.html", f"{p.share / 100:g}%" if p.share else ""))
     thumb = None if x.preview is None else x.preview.thumbnail
     return {
-        "id": x.id,
-        "title": x.title,
+        **x.model_dump(include={"id", "title", "summary", "maker", "licence", "terms", "safety", "link"}),
         "kind": KINDS[x.kind],
-        "summary": x.summary,
-        "maker": x.maker,
-        "licence": x.licence,
         "licence_url": feeds.licence_url(x.licence),
-        "terms": x.terms,
-        "safety": x.safety,
         "price": "Free" if x.money is None else str(x.money),
-        "link": x.link,
         "bundle": bundle_url(x),
         "thumbnail": None if thumb is None else f"previews/{thumb}",
         "sound": x.preview is not None and x.preview.kind == "sound",

@@ -6,7 +6,7 @@ import time
 from importlib.util import find_spec
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, AliasPath, BaseModel, Field, StringConstraints, ValidationError
 
 from afresh.catalogue.buyers import MOST as MOST_CHARACTERS
 from afresh.catalogue.folder import Catalogue
@@ -66,35 +66,20 @@ Currency = Annotated[str, Field(pattern="^[a-z]{3}$")]
 Person = Annotated[str, StringConstraints(max_length=MOST_CHARACTERS), AfterValidator(_encodable)]
 
 
-class Details(BaseModel):
-    """Who paid, as far as Stripe asked."""
-
-    email: Person | None = None
-    name: Person | None = None
-
-
-class Totals(BaseModel):
-    amount_tax: Amount = 0
-
-
-class Metadata(BaseModel):
-    """What a payment link says of what is bought. Other metadata of the seller's does not count."""
-
-    listing: Line = Field("", alias=LISTING)
-    catalogue: Line = Field("", alias=CATALOGUE)
-
-
 class Session(BaseModel):
-    """The fields of a Checkout Session that count here."""
+    """The fields of a Checkout Session that count here: what was paid, the metadata that it has from its payment link,
+    and who paid, as far as Stripe asked. Other metadata of the seller's does not count."""
 
     id: Line
     payment_status: Literal["paid", "unpaid", "no_payment_required"]
     amount_total: Amount
     currency: Currency
     payment_intent: Line | None = None
-    metadata: Metadata | None = None
-    customer_details: Details | None = None
-    total_details: Totals | None = None
+    listing: Line = Field("", validation_alias=AliasPath("metadata", LISTING))
+    catalogue: Line = Field("", validation_alias=AliasPath("metadata", CATALOGUE))
+    email: Person | None = Field(None, validation_alias=AliasPath("customer_details", "email"))
+    name: Person | None = Field(None, validation_alias=AliasPath("customer_details", "name"))
+    tax: Amount = Field(0, validation_alias=AliasPath("total_details", "amount_tax"))
 
 
 class Charge(BaseModel):
@@ -148,19 +133,16 @@ def _notice(event: Event) -> Notice | str:
         session = Session.model_validate(event.data["object"])
         if session.payment_status == "unpaid":
             return f"the payment of {session.id} is not complete yet"
-        tax = 0 if session.total_details is None else session.total_details.amount_tax
-        amounts = [a for a in (session.amount_total, session.amount_total - tax) if a >= 0]
-        about = session.metadata or Metadata()
-        who = session.customer_details or Details()
+        amounts = [a for a in (session.amount_total, session.amount_total - session.tax) if a >= 0]
         return Notice(
             kind="payment",
             event=event.id,
             payment=session.payment_intent or session.id,
             paid=tuple(dict.fromkeys(money_at_stripe(a, session.currency) for a in amounts)),
             order=session.id,
-            catalogue=about.catalogue,
-            listing=about.listing,
-            buyer={"email": who.email or "", "name": who.name or ""},
+            catalogue=session.catalogue,
+            listing=session.listing,
+            buyer={"email": session.email or "", "name": session.name or ""},
         )
     if event.type == REFUNDED:
         charge = Charge.model_validate(event.data["object"])

@@ -60,6 +60,7 @@ LIKELIHOOD_STEPS, LIKELIHOOD_SHIFT = 25, 0.25
 INVERT_ROUNDS = 1
 FOLLOWED = 2  # number of last steps through which `draw` is differentiable
 LARGE = 48  # cells of a side of the grid
+SHARES = (1 / 2, 2 / 3, 1.0, 2.0)  # of a width, from 64 cells of a side to 8
 OFTEN, AUGMENT = 50.0, 0.15  # epochs from which images are augmented, and the probability of each operation
 
 Scale = Annotated[float, Field(ge=-100, le=100)]
@@ -355,11 +356,19 @@ def sizes(space: Space) -> Sequence[FlowConfig]:
 def coded_sizes(space: Space) -> Sequence[FlowConfig]:
     """Networks of three sizes for the latents of an autoencoder, with a level for each halving down to about 8 cells.
 
-    Half of the training latents are those of mirror images (`augment`).
+    On a larger grid, times are nearer to noise, where shapes are decided (Esser et al. 2024, eq. 23), and its cells have
+    fewer channels, which costs less than it loses (docs/development/log.md). Half of the training latents are those of
+    mirror images (`augment`).
     """
-    levels = max(1, 1 + round(math.log2(min(space.shape[1:]) / 8)))
+    side = min(space.shape[1:])
+    levels = max(1, 1 + round(math.log2(side / 8)))
     return [
-        FlowConfig(widths=tuple(base << i for i in range(levels)), emb=4 * base, time_mean=0.0, augment=0.5)
+        FlowConfig(
+            widths=tuple(16 * round(base * share / 16) for share in SHARES[-levels:]),
+            emb=4 * base,
+            time_mean=-math.log(side / 16),
+            augment=0.5,
+        )
         for base in (64, 96, 128)
     ]
 

@@ -16,6 +16,7 @@ from afresh.data.collected import is_collected, manifest
 from afresh.labels.label import Follows, Label
 from afresh.labels.run_label import joined, known_consent
 from afresh.runs.content_hash import file_hash
+from afresh.storage.files import readable
 
 MOST_FILES = 100_000
 MANY = 1_000  # files, after each of which progress is told
@@ -57,10 +58,8 @@ def _label_of_collected(path: Path, name: str) -> Label:
 
 def files_in(path: Path) -> list[Path]:
     """The regular files that a path names, without hidden ones and links. Raises UserError without any."""
-    try:
+    with readable(path):
         found = [path] if path.is_file() else sorted(p for p in path.rglob("*") if is_shown(p, path))
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}.", "unreadable") from None
     if not found:
         raise UserError(f"{path} holds no files. Give a run, a file, or a folder of data.", "no_data")
     if len(found) > MOST_FILES:
@@ -90,7 +89,5 @@ def content_digest(files: list[Path]) -> str:
 
 def hash_of(file: Path) -> str:
     """The SHA-256 of a file. Raises UserError if it cannot be read."""
-    try:
+    with readable(file):
         return file_hash(file)
-    except OSError as error:
-        raise UserError(f"{file} cannot be read: {error.strerror or error}.", "unreadable") from None

@@ -37,12 +37,6 @@ class Part(BaseModel):
     licences: tuple[Stated, ...] = ()
     note: str = ""
 
-    @property
-    def digest(self) -> tuple[str, str] | None:
-        """(algorithm, digest), if it is known."""
-        algorithm, _, value = self.id.partition(":")
-        return None if algorithm == "name" else (algorithm, value)
-
 
 class Link(BaseModel):
     """That a part, or the subject, was made from another: `how` completes "`of` was ... `source`", as "tuned from"."""

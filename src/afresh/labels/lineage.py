@@ -73,7 +73,7 @@ def _follow(found: Lineage, run: Run, id: str, chain: tuple[Path, ...]) -> None:
     if record.base_model is None:
         return
     base = base_part(record)
-    parent = None if base.digest is None else _parent(found, run, base, chain)
+    parent = None if base.id.startswith("name:") else _parent(found, run, base, chain)
     found.add(base if parent is None else own_part(base, parent), id, how_made(record))
     if parent is not None:
         found.runs[base.id] = parent

@@ -172,15 +172,11 @@ def drawn_samples(path: Path) -> DrawnSamples | None:
         return None
 
 
-def as_json(label: Label) -> dict[str, Any]:
-    """The label as plain values."""
-    plain: dict[str, Any] = label.model_dump(mode="json")
-    return plain
-
-
 def canonical(label: Label) -> bytes:
     """The label as a file."""
-    return (json.dumps(as_json(label), indent=1, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
+    return (json.dumps(label.model_dump(mode="json"), indent=1, ensure_ascii=False) + "\n").encode(
+        "utf-8", "backslashreplace"
+    )
 
 
 def total(label: Label) -> Cost | None:

@@ -3,15 +3,18 @@ ones."""
 
 from __future__ import annotations
 
+import base64
 import hashlib
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.x509.oid import NameOID
 
 CLAIM_SIGNING = x509.ObjectIdentifier("1.3.6.1.4.1.62558.2.1")  # c2pa-kp-claimSigning
@@ -28,6 +31,7 @@ KNOWN = (x509.BasicConstraints, x509.KeyUsage, x509.ExtendedKeyUsage, x509.Subje
 YEARS = 20  # without a time-stamping authority a work counts only as long as its signer's certificate
 SKEW = timedelta(days=1)  # by which the clock of another machine may be behind
 MOST_CERTIFICATES = 8  # of a chain
+DIGESTS = {"256": hashes.SHA256(), "384": hashes.SHA384(), "512": hashes.SHA512()}  # by the end of an algorithm's name
 Certificate = x509.Certificate
 DAMAGED = (
     TypeError,
@@ -53,6 +57,42 @@ def loaded(der: bytes) -> Certificate:
     except DAMAGED as error:
         raise ValueError(str(error)) from error
     return certificate
+
+
+def chain_of(encoded: Any) -> list[Certificate]:
+    """The certificates beside a signature, that of the signer first: each as DER, or as base64 of it. Raises ValueError
+    or TypeError if there are none or too many, or if one cannot be read."""
+    if not isinstance(encoded, list) or not 0 < len(encoded) <= MOST_CERTIFICATES:
+        raise ValueError("a signature has no certificate, or too many")
+    return [loaded(c if isinstance(c, bytes) else base64.b64decode(c, validate=True)) for c in encoded]
+
+
+def algorithm_of(key: CertificatePublicKeyTypes) -> str | None:
+    """The algorithm of JOSE that works are signed with by a key: EdDSA, ES256 or ES384; None for other keys."""
+    if isinstance(key, ec.EllipticCurvePublicKey):
+        return {256: "ES256", 384: "ES384"}.get(key.key_size)
+    return "EdDSA" if isinstance(key, ed25519.Ed25519PublicKey) else None
+
+
+def check_signature(certificate: Certificate, algorithm: str, data: bytes, signature: bytes) -> None:
+    """Check a signature as COSE and JOSE write it (RFC 9053, section 2; RFC 7518, section 3) by the key of a
+    certificate. algorithm: EdDSA, or ES or PS with the bits of its hash.
+
+    Raises InvalidSignature, or ValueError if the algorithm is not one of that key.
+    """
+    key, digest = certificate.public_key(), DIGESTS.get(algorithm[2:])
+    if isinstance(key, ed25519.Ed25519PublicKey) and algorithm == "EdDSA":
+        key.verify(signature, data)
+    elif digest and isinstance(key, ec.EllipticCurvePublicKey) and algorithm.startswith("ES"):
+        size = (key.key_size + 7) // 8
+        if len(signature) != 2 * size:
+            raise InvalidSignature
+        numbers = (int.from_bytes(part, "big") for part in (signature[:size], signature[size:]))
+        key.verify(encode_dss_signature(*numbers), data, ec.ECDSA(digest))
+    elif digest and isinstance(key, rsa.RSAPublicKey) and algorithm.startswith("PS"):
+        key.verify(signature, data, padding.PSS(padding.MGF1(digest), digest.digest_size), digest)
+    else:
+        raise ValueError("the algorithm of a signature is not that of its certificate")
 
 
 def name_of(certificate: Certificate) -> str:

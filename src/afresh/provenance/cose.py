@@ -1,8 +1,9 @@
 """Who has signed the claim of a manifest: COSE_Sign1 with the signer's certificates (RFC 9052, 9360; C2PA 2.2, section
 13.2).
 
-The library checks the signature too, but does not say which certificate has made it. Whom a user trusts depends on
-that, so it is checked here again, by the first certificate, which is the one whose name is shown.
+The library checks the signature too, but says of the certificate that has made it names and a serial number alone,
+which anybody can repeat. Whom a user trusts depends on the certificate, so the signature is checked here again, by the
+first certificate, which is the one whose name is shown.
 """
 
 from __future__ import annotations
@@ -12,21 +13,15 @@ from typing import Any
 
 import cbor2
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
-from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
-from afresh.provenance.certificates import MOST_CERTIFICATES, Certificate, loaded
+from afresh.provenance.certificates import Certificate, chain_of, check_signature
 from afresh.provenance.jumbf import CLAIMS, SIGNATURE, Box
 
 CHAIN = (33, "x5chain")
 PADDING = ("pad", "pad2")
 HEADERS = (*PADDING, *CHAIN, "sigTst", "sigTst2", "rVals")  # that are not protected
 MOST_BYTES = 1 << 18  # of a signature, with its certificates and time stamps
-HASHES = {
-    -7: hashes.SHA256(), -35: hashes.SHA384(), -36: hashes.SHA512(),
-    -37: hashes.SHA256(), -38: hashes.SHA384(), -39: hashes.SHA512(),
-}  # fmt: skip
+ALGORITHMS = {-7: "ES256", -35: "ES384", -36: "ES512", -37: "PS256", -38: "PS384", -39: "PS512", -8: "EdDSA"}
 
 
 class CoseError(ValueError):
@@ -48,11 +43,11 @@ def signer_of(manifest: Box) -> list[Certificate]:
             if name in PADDING and value.strip(b"\0"):
                 raise CoseError("the padding of a signature is not empty")
         found = _chain(protected, unprotected)
-        encoded = [found] if isinstance(found, bytes) else list(found)
-        if not 0 < len(encoded) <= MOST_CERTIFICATES or payload is not None:
-            raise CoseError("a signature has no certificate, too many, or a content of its own")
-        chain = [loaded(c) for c in encoded]
-        _check(chain[0], protected[1], cbor2.dumps(["Signature1", protected_bytes, b"", claims[0]]), signature)
+        if payload is not None:
+            raise CoseError("a signature has a content of its own")
+        chain = chain_of([found] if isinstance(found, bytes) else found)
+        signed = cbor2.dumps(["Signature1", protected_bytes, b"", claims[0]])
+        check_signature(chain[0], ALGORITHMS[protected[1]], signed, signature)
         return chain
     except InvalidSignature:
         raise CoseError("the claim is not what was signed") from None
@@ -97,19 +92,3 @@ def _plain(data: bytes) -> Any:
     if stream.tell() != len(data):
         raise CoseError("a signature has more than one value")
     return value
-
-
-def _check(certificate: Certificate, algorithm: int, data: bytes, signature: bytes) -> None:
-    """Raises InvalidSignature, KeyError, TypeError or ValueError."""
-    key = certificate.public_key()
-    if isinstance(key, ed25519.Ed25519PublicKey) and algorithm == -8:
-        key.verify(signature, data)
-    elif isinstance(key, ec.EllipticCurvePublicKey) and algorithm in (-7, -35, -36):
-        size = len(signature) // 2
-        numbers = (int.from_bytes(part, "big") for part in (signature[:size], signature[size:]))
-        key.verify(encode_dss_signature(*numbers), data, ec.ECDSA(HASHES[algorithm]))
-    elif isinstance(key, rsa.RSAPublicKey) and algorithm in (-37, -38, -39):
-        digest = HASHES[algorithm]
-        key.verify(signature, data, padding.PSS(padding.MGF1(digest), digest.digest_size), digest)
-    else:
-        raise CoseError("the algorithm of a signature is not that of its certificate")

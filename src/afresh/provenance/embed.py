@@ -40,7 +40,8 @@ def embedded(content: bytes, name: str, work: Work, signer: Signer) -> bytes:
 
 def _library_signer(signer: Signer) -> LibrarySigner:
     url = None if signer.timestamp_url is None else signer.timestamp_url.encode()
-    return LibrarySigner.from_info(C2paSignerInfo(signer.algorithm.encode(), signer.chain_pem, signer.key_pem, url))
+    algorithm = "ed25519" if signer.algorithm == "EdDSA" else signer.algorithm.lower()
+    return LibrarySigner.from_info(C2paSignerInfo(algorithm.encode(), signer.chain_pem, signer.key_pem, url))
 
 
 def _reason(error: Exception, name: str, signer: Signer) -> str:

@@ -7,13 +7,10 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives import serialization
 
-from afresh.core import UserError
 from afresh.preferences import preferences
 from afresh.provenance.certificates import Certificate, fingerprint, name_of
-from afresh.provenance.signer import certificates_in
+from afresh.provenance.signer import read_certificates
 from afresh.storage.files import replace_file
-
-MOST_BYTES = 1 << 23  # of a file of certificates; the list of C2PA has some tens of kilobytes
 
 
 def folder() -> Path:
@@ -23,11 +20,7 @@ def folder() -> Path:
 def trust(file: Path) -> list[str]:
     """Keep the certificates of a PEM file as known signers, and return their names. That of an authority makes known
     whomever it has issued one for. Raises UserError if there is none in the file."""
-    try:
-        data = file.read_bytes() if file.stat().st_size <= MOST_BYTES else b""
-    except OSError as error:
-        raise UserError(f"{file} cannot be read: {error.strerror or error}.", "signer") from error
-    found = certificates_in(data, str(file))
+    found = read_certificates(file)
     for certificate in found:
         pem = certificate.public_bytes(serialization.Encoding.PEM)
         replace_file(folder() / f"{fingerprint(certificate)}.pem", pem)
@@ -36,7 +29,4 @@ def trust(file: Path) -> list[str]:
 
 def known_certificates() -> list[Certificate]:
     """The certificates of known signers. Raises UserError if a file of them is damaged."""
-    found: list[Certificate] = []
-    for file in sorted(folder().glob("*.pem")) if folder().is_dir() else ():
-        found += certificates_in(file.read_bytes(), str(file))
-    return found
+    return [certificate for file in sorted(folder().glob("*.pem")) for certificate in read_certificates(file)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, BinaryIO
@@ -13,8 +13,8 @@ from c2pa import C2paError, Reader
 from afresh.provenance import library
 from afresh.provenance.certificates import time_fault
 from afresh.provenance.claim import FACTS, GENERATED
-from afresh.provenance.containers import ContainerError, manifest_in
-from afresh.provenance.cose import CoseError, signer_of
+from afresh.provenance.containers import manifest_in
+from afresh.provenance.cose import signer_of
 from afresh.provenance.jumbf import Box, JumbfError, store_in
 from afresh.provenance.layers import Layer, Origin, Status
 from afresh.provenance.sidecar import SidecarError, opened
@@ -41,23 +41,16 @@ def manifest_layer(stream: BinaryIO, trusted: Trusted) -> Layer | None:
         if found is None:
             return None
         store = store_in(found[1])
-    except (ContainerError, JumbfError) as error:
-        return Layer(NAME, Status.DAMAGED, f"the manifest is damaged: {error}")
-    stream.seek(0)
-    try:  # the library gets the manifest that was found here, so that it cannot find another one
-        with (
-            library.reading(trusted.authorities) as context,
-            Reader(found[0], stream, found[1], context) as reader,
-        ):
-            said: dict[str, Any] = json.loads(reader.json())
-    except (C2paError, ValueError) as error:
-        return Layer(NAME, Status.DAMAGED, f"the manifest is damaged: {error}")
-    try:
+        stream.seek(0)
+        # The library gets the manifest that was found here, so that it cannot find another one.
+        with library.reading(trusted.authorities) as context, Reader(found[0], stream, found[1], context) as reader:
+            said = json.loads(reader.json())
         return _layer(said, store, trusted)
-    except (CoseError, JumbfError) as error:
-        return Layer(NAME, Status.DAMAGED, f"the manifest is damaged: {error}")
+    except (C2paError, ValueError) as error:
+        why = str(error)
     except (KeyError, TypeError, AttributeError):
-        return Layer(NAME, Status.DAMAGED, "the manifest is not built as C2PA says")
+        why = "it is not built as C2PA says"
+    return Layer(NAME, Status.DAMAGED, f"the manifest is damaged: {why}")
 
 
 def _layer(said: Mapping[str, Any], store: Box, trusted: Trusted) -> Layer:
@@ -78,7 +71,7 @@ def _layer(said: Mapping[str, Any], store: Box, trusted: Trusted) -> Layer:
     stamped = any(s["code"] == "timeStamp.trusted" for s in results["success"])
     time = datetime.fromisoformat(manifests[active]["signature_info"]["time"]) if stamped else None
     late = time_fault(chain[0], time)
-    origins = tuple(_origins(manifests, active, ()))
+    origins = tuple(_origins(manifests, active))
     codes = {code for code, _ in failures}
     rest = [text for code, text in failures if code not in (*CONTENT, *OF_SIGNER)]
     if rest:
@@ -93,10 +86,10 @@ def _layer(said: Mapping[str, Any], store: Box, trusted: Trusted) -> Layer:
     return Layer(NAME, status, detail, signer, time, origins)
 
 
-def _origins(manifests: Mapping[str, Any], label: str, faults: Sequence[str]) -> list[Origin]:
+def _origins(manifests: Mapping[str, Any], label: str) -> list[Origin]:
     """The origins of a manifest's work and of what it was made from, nearest first."""
     out: list[Origin] = []
-    waiting: list[tuple[str | None, str | None, tuple[str, ...]]] = [(None, label, tuple(faults))]
+    waiting: list[tuple[str | None, str | None, tuple[str, ...]]] = [(None, label, ())]
     seen: set[str] = set()
     while waiting and len(out) < MOST_ORIGINS:
         title, current, wrong = waiting.pop(0)

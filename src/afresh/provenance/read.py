@@ -12,6 +12,7 @@ from afresh.core import UserError
 from afresh.provenance.formats import SIDECAR
 from afresh.provenance.layers import Layer, Provenance, Status
 from afresh.provenance.needs import can_embed, require_c2pa
+from afresh.storage.files import readable, start_of
 
 if TYPE_CHECKING:
     from afresh.provenance.trusted import Trusted
@@ -24,6 +25,7 @@ def read(source: Path | bytes, sidecar: bytes | None = None, whom: Trusted | Non
 
     A file of any size is read in pieces. Raises UserError if it cannot be read, or if what is needed is not installed.
     """
+    from afresh.provenance.sidecar import MOST_BYTES
     from afresh.provenance.trusted import trusted
 
     whom = whom or trusted()
@@ -33,23 +35,14 @@ def read(source: Path | bytes, sidecar: bytes | None = None, whom: Trusted | Non
     beside = path.with_name(path.name + SIDECAR)
     if path.exists() and not (path.is_file() or path.is_dir()):  # a pipe would be waited for, a device has no end
         raise UserError(f"{path} is a device, pipe or socket. Give a file, or a folder of files.", "unreadable")
-    try:
+    with readable(path):
         if sidecar is None and beside.is_file():
-            sidecar = _bounded(beside)
+            sidecar = start_of(beside, MOST_BYTES + 1)
         if sidecar is not None and not path.is_file():
             layer = Layer("sidecar", Status.DAMAGED, f"the file that it is about, {path.name}, is not beside it")
             return Provenance(str(path), (layer,))
         with path.open("rb") as stream:
             return _finding(stream, path, sidecar, whom)
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}.", "unreadable") from error
-
-
-def _bounded(beside: Path) -> bytes:
-    from afresh.provenance.sidecar import MOST_BYTES
-
-    with beside.open("rb") as stream:
-        return stream.read(MOST_BYTES + 1)
 
 
 def _finding(stream: BinaryIO, path: Path | None, sidecar: bytes | None, whom: Trusted) -> Provenance:

@@ -19,22 +19,19 @@ from enum import StrEnum
 from typing import Annotated, Any
 
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519
-from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+from cryptography.hazmat.primitives import serialization
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from afresh import __version__
 from afresh.core import UserError
 from afresh.core.safe_json import parse_json
-from afresh.provenance.certificates import MOST_CERTIFICATES, Certificate, loaded
+from afresh.provenance.certificates import Certificate, algorithm_of, chain_of, check_signature
 from afresh.provenance.claim import GENERATED
 from afresh.provenance.signer import Signer
 from afresh.provenance.work import Name, Sha256, Work
 
 MOST_BYTES = 1 << 20  # of a sidecar
 FIELDS = ("payload", "protected", "signature")
-ALGORITHMS = {"es256": "ES256", "es384": "ES384", "ed25519": "EdDSA"}
 PlainName = Annotated[str, StringConstraints(max_length=255, pattern=r"^[^/\\\x00-\x1f]+$")]
 
 
@@ -108,7 +105,7 @@ def signed_statement(
         **facts,
     }
     certificates = [base64.b64encode(c.public_bytes(serialization.Encoding.DER)).decode() for c in by.chain]
-    header = {"alg": ALGORITHMS[by.algorithm], "typ": purpose, "x5c": certificates}
+    header = {"alg": by.algorithm, "typ": purpose, "x5c": certificates}
     protected, body = _url64(_canonical(header)), _url64(_canonical(payload))
     signature = _url64(by.signature(f"{protected}.{body}".encode()))
     made: dict[str, Any] = {"payload": body, "protected": protected, "signature": signature}
@@ -159,13 +156,12 @@ def _signed(statement: Any, purpose: Purpose) -> tuple[Payload, list[Certificate
     try:
         protected, body, signature = (str(statement[f]) for f in ("protected", "payload", "signature"))
         header = parse_json(_from_url64(protected))
-        encoded = header["x5c"]
         if (given := Purpose(header["typ"])) is not purpose:
             raise SidecarError(f"it was signed as {given.words}, and not as {purpose.words}")
-        if not isinstance(encoded, list) or not 0 < len(encoded) <= MOST_CERTIFICATES:
-            raise SidecarError("its header is not that of a sidecar")
-        chain = [loaded(base64.b64decode(c, validate=True)) for c in encoded]
-        _check(chain[0], str(header["alg"]), f"{protected}.{body}".encode(), _from_url64(signature))
+        chain = chain_of(header["x5c"])
+        if header["alg"] != algorithm_of(chain[0].public_key()):
+            raise SidecarError("its algorithm is not that of its certificate")
+        check_signature(chain[0], header["alg"], f"{protected}.{body}".encode(), _from_url64(signature))
         payload = Payload.model_validate(parse_json(_from_url64(body)))
         if (purpose is Purpose.WORK) != (payload.work is not None):
             raise SidecarError(f"it does not have the facts of {purpose.words}")
@@ -176,23 +172,6 @@ def _signed(statement: Any, purpose: Purpose) -> tuple[Payload, list[Certificate
         raise SidecarError("what is signed is not about one file, by a plain name") from None
     except (KeyError, TypeError, ValueError) as error:
         raise SidecarError(str(error) if isinstance(error, SidecarError) else "it cannot be decoded") from None
-
-
-def _check(certificate: Certificate, algorithm: str, data: bytes, signature: bytes) -> None:
-    """Raises InvalidSignature or ValueError."""
-    key = certificate.public_key()
-    if isinstance(key, ed25519.Ed25519PublicKey) and algorithm == "EdDSA":
-        key.verify(signature, data)
-        return
-    sizes: dict[str, tuple[int, hashes.HashAlgorithm]] = {
-        "ES256": (32, hashes.SHA256()),
-        "ES384": (48, hashes.SHA384()),
-    }
-    size, digest = sizes[algorithm]
-    if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.key_size != 8 * size or len(signature) != 2 * size:
-        raise SidecarError("its algorithm is not that of its certificate")
-    numbers = [int.from_bytes(signature[i : i + size], "big") for i in (0, size)]
-    key.verify(encode_dss_signature(*numbers), data, ec.ECDSA(digest))
 
 
 def _canonical(value: Any) -> bytes:

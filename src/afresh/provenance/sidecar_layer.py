@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from afresh.core.safe_json import MOST_BYTES as MOST_JSON
 from afresh.core.safe_json import parse_json
@@ -25,10 +25,11 @@ def sidecar_layer(stream: BinaryIO, name: str | None, data: bytes, trusted: Trus
         if len(data) > MOST_BYTES:
             raise SidecarError(f"it has more than {MOST_BYTES:,} bytes")
         stream.seek(0)
-        envelope, purpose = _parsed(data), purpose_of(stream.read(MOST_JSON + 1))
-        payload, chain, statements = opened(envelope, purpose)
-    except SidecarError as error:
-        return Layer(NAME, Status.DAMAGED, f"the sidecar is damaged: {error}")
+        purpose = purpose_of(stream.read(MOST_JSON + 1))
+        payload, chain, statements = opened(parse_json(data), purpose)
+    except ValueError as error:
+        why = str(error) if isinstance(error, SidecarError) else "it is not JSON"
+        return Layer(NAME, Status.DAMAGED, f"the sidecar is damaged: {why}")
     signer = trusted.signed_by(chain)
     if _same(stream, payload):
         status, detail = trusted.standing(signer, time_fault(chain[0]), profile_fault(chain[0]))
@@ -38,13 +39,6 @@ def sidecar_layer(stream: BinaryIO, name: str | None, data: bytes, trusted: Trus
     if status is not Status.CHANGED and name is not None and name != payload.name:
         detail += f"; its name was {payload.name}"
     return Layer(NAME, status, detail, signer, None, origins_of(payload, statements))
-
-
-def _parsed(data: bytes) -> Any:
-    try:
-        return parse_json(data)
-    except ValueError:
-        raise SidecarError("it is not JSON") from None
 
 
 def _same(stream: BinaryIO, payload: Payload) -> bool:

@@ -25,6 +25,7 @@ from afresh.preferences import Preferences, preferences
 from afresh.provenance.certificates import (
     OWN_PURPOSES,
     Certificate,
+    algorithm_of,
     certificates_for,
     fingerprint,
     loaded,
@@ -32,11 +33,12 @@ from afresh.provenance.certificates import (
     purposes_of,
     time_fault,
 )
-from afresh.storage.files import new_file
+from afresh.storage.files import new_file, readable, start_of
 from afresh.storage.lock import open_locked
 
 PrivateKey = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
 FILE = "signer.pem"
+MOST_BYTES = 1 << 23  # of a file of certificates; the list of C2PA has some tens of kilobytes
 OWN = {purpose.dotted_string for purpose in OWN_PURPOSES}
 OWN_CHAIN = 2  # certificates of the user's own key at a time: its own, and that of its issuer
 ACCEPTED = "a key on the curve P-256 or P-384, or of Ed25519"
@@ -55,10 +57,10 @@ class Signer:
 
     @property
     def algorithm(self) -> str:
-        """The name of the algorithm in C2PA: es256, es384 or ed25519."""
-        if isinstance(self.key, ed25519.Ed25519PrivateKey):
-            return "ed25519"
-        return {256: "es256", 384: "es384"}[self.key.curve.key_size]
+        """The name of the algorithm in JOSE: ES256, ES384 or EdDSA."""
+        algorithm = algorithm_of(self.key.public_key())
+        assert algorithm is not None
+        return algorithm
 
     @property
     def chain_pem(self) -> bytes:
@@ -89,14 +91,14 @@ def signer() -> Signer:
     if given.certificate is None or given.certificate_key is None:
         missing = "certificate" if given.certificate is None else "certificate_key"
         raise UserError(f"A certificate and its key are given together: {missing} is not set.", "signer")
-    chain = _certificates(given.certificate)
+    chain = read_certificates(given.certificate)
     key = _key(given.certificate_key)
     return _checked(Signer(key, chain, given.timestamp_url), str(given.certificate), REPLACE)
 
 
 def _own_signer(given: Preferences) -> Signer:
     file = given.key_folder / FILE
-    found = _certificates(file) if file.exists() else ()
+    found = read_certificates(file) if file.exists() else ()
     if not found or not purposes_of(found[0]) >= OWN:
         try:
             _make(file)
@@ -104,7 +106,7 @@ def _own_signer(given: Preferences) -> Signer:
             if not found:
                 raise
     again = f"Move {file} and certificate.pem away to sign with a new key"
-    return _checked(Signer(_key(file), _certificates(file)[:OWN_CHAIN], given.timestamp_url), str(file), again)
+    return _checked(Signer(_key(file), read_certificates(file)[:OWN_CHAIN], given.timestamp_url), str(file), again)
 
 
 def own_certificates() -> tuple[Certificate, ...]:
@@ -112,9 +114,9 @@ def own_certificates() -> tuple[Certificate, ...]:
     given = preferences()
     with contextlib.suppress(UserError):
         if given.certificate is not None:
-            return _certificates(given.certificate)[:1]
+            return read_certificates(given.certificate)[:1]
         if (file := given.key_folder / FILE).exists():
-            return _certificates(file)[::OWN_CHAIN]
+            return read_certificates(file)[::OWN_CHAIN]
     return ()
 
 
@@ -124,7 +126,7 @@ def _make(file: Path) -> None:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = open_locked(file.with_name(".signer.lock"), mode=0o600, wait=True)
         try:
-            old = _certificates(file) if file.exists() else ()
+            old = read_certificates(file) if file.exists() else ()
             if old and purposes_of(old[0]) >= OWN:  # of two processes, the first decides
                 return
             key = _key(file) if old else ec.generate_private_key(ec.SECP256R1())
@@ -149,34 +151,25 @@ def _make(file: Path) -> None:
         )
 
 
-def _read(file: Path) -> bytes:
+def read_certificates(file: Path) -> tuple[Certificate, ...]:
+    """The certificates of a PEM file, in its order. Raises UserError if it cannot be read or has none."""
     try:
-        with file.open("rb") as stream:
-            return stream.read(1 << 20)
-    except OSError as error:
-        raise UserError(f"{file} cannot be read: {error.strerror or error}.", "signer") from error
-
-
-def _certificates(file: Path) -> tuple[Certificate, ...]:
-    return certificates_in(_read(file), str(file))
-
-
-def certificates_in(data: bytes, where: str) -> tuple[Certificate, ...]:
-    """The certificates of a PEM file, in its order. Raises UserError if there is none."""
-    try:
-        found = x509.load_pem_x509_certificates(data)
+        with readable(file, "signer"):
+            data = start_of(file, MOST_BYTES + 1)
+        found = x509.load_pem_x509_certificates(data if len(data) <= MOST_BYTES else b"")  # and not a part of them
         return tuple(loaded(c.public_bytes(serialization.Encoding.DER)) for c in found)
     except ValueError as error:
         raise UserError(
-            f"{where} has no certificates in PEM, the form that begins with -----BEGIN CERTIFICATE-----. A file of "
-            f"another form is converted by `openssl x509 -inform der -in {where} -out certificate.pem`.",
+            f"{file} has no certificates in PEM, the form that begins with -----BEGIN CERTIFICATE-----. A file of "
+            f"another form is converted by `openssl x509 -inform der -in {file} -out certificate.pem`.",
             "signer",
         ) from error
 
 
 def _key(file: Path) -> PrivateKey:
-    data = _read(file)
     try:
+        with readable(file, "signer"):
+            data = start_of(file, MOST_BYTES)
         key = serialization.load_pem_private_key(data, password=None)
     except TypeError as error:
         raise UserError(
@@ -186,9 +179,7 @@ def _key(file: Path) -> PrivateKey:
         ) from error
     except ValueError as error:
         raise UserError(f"{file} has no private key in PEM. Accepted is {ACCEPTED}.", "signer") from error
-    if isinstance(key, ed25519.Ed25519PrivateKey):
-        return key
-    if isinstance(key, ec.EllipticCurvePrivateKey) and key.curve.key_size in (256, 384):
+    if isinstance(key, PrivateKey) and algorithm_of(key.public_key()) is not None:
         return key
     raise UserError(f"The key in {file} is none that works are signed with. Accepted is {ACCEPTED}.", "signer")
 

@@ -36,7 +36,7 @@ UNFIT = (
     pipeline.NOT_ENCODED,
 )  # codes of errors of a codec that does not fit the data or the minutes
 MIRRORING, ENCODING = 0.3, 0.5  # of a budget: the shares that encoding may take with mirror images, and without
-CHECKED, VALUES = 2048, 1 << 25  # the most held-out examples that a codec is evaluated on, and their numbers
+CHECKED, VALUES = 2048, 1 << 23  # the most held-out examples that a codec is evaluated on, and their numbers
 RANGE = 2.0  # the difference of the largest and the smallest value of a field, for the PSNR
 
 

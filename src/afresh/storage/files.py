@@ -125,6 +125,21 @@ def ends_whole(path: Path) -> bool:
         return file.read(1) == b"\n"
 
 
+@contextlib.contextmanager
+def readable(what: Path | str, code: str = "unreadable") -> Iterator[None]:
+    """Read files in the block. Raises UserError, which names `what`, in place of an OSError."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{what} cannot be read: {error.strerror or error}.", code) from error
+
+
+def start_of(path: Path, count: int) -> bytes:
+    """The first bytes of a file, at most so many. Raises OSError."""
+    with path.open("rb") as stream:
+        return stream.read(count)
+
+
 def free_bytes(path: Path) -> int:
     """Free bytes where `path` is, or would be."""
     while not path.exists() and path != path.parent:

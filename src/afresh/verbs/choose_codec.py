@@ -22,7 +22,7 @@ from afresh.runs.run import Run
 from afresh.training.plan import Decision
 from afresh.verbs.base_terms import base_sentences
 
-AUTO, NONE = "auto", "none"
+AUTO, NONE, SIZE = "auto", "none", "image size"  # choices of a codec; the name of the decision on the size
 LEAST, STEP = 97, 8  # pixels of a side from which latents are learnt, and of which smaller sizes are multiples
 # Pixels, and the minutes from which they are learnt. 256 drew shapes worse than 128 after 9 minutes of one core.
 SIZES = {128: 0.0, 192: 30.0, 256: 60.0, 512: 240.0}
@@ -89,7 +89,7 @@ def with_size(
     size, why = chosen_size(median, minutes)
     streamed = {"stream": True} if source.is_dir() and 3 * size * size * len(sides) > IN_MEMORY else {}
     chosen = {"channels": "rgb", **streamed, **data, "size": size}
-    return chosen, (Decision("image size", f"{size}", why),), median
+    return chosen, (Decision(SIZE, f"{size}", why),), median
 
 
 def data_as_trained(path: Path, modality: str | None, data: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -104,9 +104,8 @@ def chosen_size(median: int, minutes: float | None) -> tuple[int, str]:
         return max(STEP, median // STEP * STEP), f"the median shorter side is {median:,} pixels"
     fitting = [size for size in SIZES if size <= median]
     size = max(size for size in fitting if SIZES[size] <= (minutes or USUAL))
-    larger = [f"{SIZES[s]:.0f} minutes: {s} pixels" for s in fitting if s > size]
-    why = f"the median shorter side is {median:,} pixels"
-    return size, "; from ".join([why, *larger])
+    larger = [f"{s} from {SIZES[s]:.0f} minutes" for s in fitting if s > size]
+    return size, ", ".join([f"the median shorter side is {median:,}", *larger])
 
 
 def found(name: str) -> PublicAutoencoder | None:

@@ -18,7 +18,7 @@ from afresh.labels.croissant import croissant_of_data, croissant_of_part
 from afresh.labels.cyclonedx import cyclonedx
 from afresh.labels.data_label import label_of_data
 from afresh.labels.label import Label
-from afresh.labels.run_label import as_json, label_of
+from afresh.labels.run_label import label_of
 from afresh.labels.words import rows_of
 from afresh.labels.work_label import label_of_work
 from afresh.runs.run import Run
@@ -109,7 +109,7 @@ def in_form(label: Label, format: Format, scores: Mapping[str, float]) -> Labell
     """A label as JSON of its own, or of CycloneDX."""
     if format == "cyclonedx":
         return Labelled(format, cyclonedx(label, scores))
-    return Labelled(format, as_json(label), label)
+    return Labelled(format, label.model_dump(mode="json"), label)
 
 
 def data_of(run: Run, id: str) -> dict[str, Any] | None:

@@ -19,6 +19,7 @@ from afresh.runs.run import Run
 from afresh.sampling.request import converses, writes_text
 from afresh.training.progress import clock
 from afresh.verbs.capabilities import conditions
+from afresh.verbs.choose_codec import SIZE
 from afresh.verbs.training_job import Job
 
 SIZES = ((1e6, "very small"), (10e6, "small"), (100e6, "medium"), (float("inf"), "large"))  # by parameters
@@ -46,7 +47,7 @@ class PlanSummary:
 def plan_summary(job: Job, advice: Sequence[str] = ()) -> PlanSummary:
     """The lines of a run that is about to be trained. `advice`: what to know about the data."""
     return PlanSummary(
-        data=data_line(job.prepared) if job.run.record.align is None else wish_line(job.run.record.align),
+        data=data_line(job.prepared, job.run) if job.run.record.align is None else wish_line(job.run.record.align),
         model=model_line(job.run),
         time=time_line(job),
         result=result_line(job.run),
@@ -54,8 +55,8 @@ def plan_summary(job: Job, advice: Sequence[str] = ()) -> PlanSummary:
     )
 
 
-def data_line(prepared: Prepared) -> str:
-    """What is learnt from, and what was left out."""
+def data_line(prepared: Prepared, run: Run) -> str:
+    """What is learnt from, at which size and why, and what was left out."""
     train, heldout, plural = prepared.train_count, prepared.heldout_count, prepared.kind.plural
     text = f"{plural} from {prepared.path.name}: {train:,} to learn from, {heldout:,} held out to judge by"
     groups = sum_refusals(missed(prepared.refused))
@@ -63,6 +64,7 @@ def data_line(prepared: Prepared) -> str:
     out = out * bool(prepared.duplicates) + [group.line for group in groups[:SHOWN]]
     if rest := sum(group.count for group in groups[SHOWN:]):
         out.append(f"{rest:,} more for other reasons (`verbose`)")
+    text += "".join(f"; {value} pixels a side ({why})" for name, value, why in run.record.decisions if name == SIZE)
     return text + (f"; left out: {'; '.join(out)}" if out else "")
 
 
@@ -80,6 +82,7 @@ def model_line(run: Run) -> str:
     size = next(word for most, word in SIZES if record.parameters < most)
     text = f"{record.family}" + (f", which {run.family.how}" if run.family.how else "")
     text += f"; {size}, with {record.parameters / 1e6:,.3g} million parameters"
+    text += "" if record.codec_licence is None else f", on latents of {record.codec_licence.name}"
     if record.base_model is None:
         return f"{text}; begins with random weights"
     learns = "an adapter learns" if record.lora is not None else "all weights learn"

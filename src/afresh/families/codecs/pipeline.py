@@ -31,7 +31,7 @@ from afresh.nets.tiny_autoencoder import TinyAutoencoder
 
 NET = "autoencoder"  # the name of the module
 PIXELS = 1 << 20  # that are encoded or decoded at once
-STANDARDISED = 256  # images by which latents are standardised, at most
+STANDARDISED = 1 << 22  # pixels of images by which latents are standardised, at most
 FASTER = 0.7  # of the seconds in float32 that encoding in bfloat16 may take to be chosen
 TINY = "TinyAutoencoder"
 NOT_ENCODED = "not_encoded"  # the code of the error for a space that an autoencoder does not take
@@ -294,7 +294,7 @@ def fit(net: Any, source: Space, examples: Examples) -> tuple[PipelineCodec, flo
     codec = of_network(net, source)
     plain = replace(codec, mean=torch.zeros_like(codec.mean), std=torch.ones_like(codec.std))
     plain = replace(plain, precision=faster(plain))
-    rows = evenly_spaced(len(examples), STANDARDISED)
+    rows = evenly_spaced(len(examples), max(1, STANDARDISED // math.prod(source.shape[1:])))
     some = Examples(examples.x[rows], examples.cond.select(rows), examples.scale, examples.shift)
     start = time.perf_counter()
     z = plain.encode(some).x.double().transpose(0, 1).flatten(1)  # (channels, N * cells)
