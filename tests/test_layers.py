@@ -136,7 +136,7 @@ FLAGS = {
     "timed",
     "fixed",
 }
-FLAGS_USED = 200
+FLAGS_USED = 114
 
 
 def engine(*without: str) -> Iterator[tuple[str, ast.AST]]:

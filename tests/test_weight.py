@@ -1,7 +1,7 @@
 """What the source weighs: lines of code for each folder, and names with two meanings. Both may only fall.
 
-tests/weight.json holds the bounds. Lower them when you delete code: `python -m tests.test_weight` writes what is counted
-now. A commit that raises one says why in a design note, and lowers another by as much.
+tests/weight.json holds the bounds. Lower them when you delete code: `python -m tests.test_weight` writes what is
+counted now. A commit that raises one says why in a design note, and lowers another by as much.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def counted() -> dict[str, object]:
 
 
 def test_blanks_comments_and_docstrings_weigh_nothing() -> None:
-    text = '"""A module."""\n\n# why\nx = """a\nb"""\n\n\ndef f() -> int:\n    """Says\n\n    more."""\n    return 1  # one\n'
+    text = '"""A module."""\n\n# why\nx = """a\nb"""\n\n\ndef f():\n    """Says\n\n    more."""\n    return 1  # one\n'
     assert lines_of_code(text, ast.parse(text)) == {4, 5, 8, 12}
 
 

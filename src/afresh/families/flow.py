@@ -356,8 +356,8 @@ def sizes(space: Space) -> Sequence[FlowConfig]:
 def coded_sizes(space: Space) -> Sequence[FlowConfig]:
     """Networks of three sizes for the latents of an autoencoder, with a level for each halving down to about 8 cells.
 
-    On a larger grid, times are nearer to noise, where shapes are decided (Esser et al. 2024, eq. 23), and its cells have
-    fewer channels, which costs less than it loses (docs/development/log.md). Half of the training latents are those of
+    On a larger grid, times are nearer to noise, where shapes are decided (Esser et al. 2024, eq. 23), and cells have
+    fewer channels, so that more images are seen (docs/development/log.md). Half of the training latents are those of
     mirror images (`augment`).
     """
     side = min(space.shape[1:])
